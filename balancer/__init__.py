@@ -1,0 +1,1 @@
+"""The one address clients talk to."""

@@ -1,0 +1,5 @@
+"""`python -m edgeserve` is the `edgeserve` command."""
+
+from edgeserve.cli import main
+
+main()

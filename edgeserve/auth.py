@@ -1,0 +1,92 @@
+"""Who may speak to us: the one seam for bearer tokens, and for stronger proof later."""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from edgeserve.config import LOOPBACK
+from edgeserve.errors import SettingsError, Unauthorized
+from edgeserve.places import config_dir
+
+MINIMUM = 16
+"""Shortest secret accepted, in characters."""
+
+
+class Guard:
+    """Admits requests that carry one of some secrets; with none, admits everyone."""
+
+    def __init__(self, secrets_: Iterable[str], what: str) -> None:
+        self._secrets = tuple(secret.encode() for secret in secrets_)
+        self._what = what
+
+    def __bool__(self) -> bool:
+        """Whether a secret is asked for at all."""
+        return bool(self._secrets)
+
+    def check(self, headers: Mapping[str, str]) -> str | None:
+        """Return the secret that was shown, or raise Unauthorized.
+
+        Reads `Authorization: Bearer …` and `X-Api-Key` (what Anthropic's clients send).
+        Every secret is compared, each in constant time.
+        """
+        if not self._secrets:
+            return None
+        shown = _shown(headers).encode()
+        if not any([hmac.compare_digest(shown, secret) for secret in self._secrets]):  # noqa: C419 - compare them all
+            raise Unauthorized(f"{self._what} missing or wrong")
+        return shown.decode()
+
+
+def _shown(headers: Mapping[str, str]) -> str:
+    scheme, _, value = headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer":
+        return value.strip()
+    return headers.get("x-api-key", "")
+
+
+def new_secret(prefix: str) -> str:
+    """Make a secret with 256 bits of chance, recognisable by its prefix."""
+    return f"{prefix}-{secrets.token_urlsafe(32)}"
+
+
+def read_token(path: Path | None) -> str | None:
+    """Read the fleet token from `path`, or from its usual place if there is one."""
+    found = read_secrets(path, config_dir() / "token")
+    if len(found) > 1:
+        raise SettingsError(f"{path or config_dir() / 'token'} holds several tokens")
+    return found[0] if found else None
+
+
+def read_api_keys(path: Path | None) -> tuple[str, ...]:
+    """Read client API keys from `path`, or from their usual place if there is one."""
+    return read_secrets(path, config_dir() / "api-keys")
+
+
+def read_secrets(path: Path | None, usual: Path) -> tuple[str, ...]:
+    """Read one secret a line; `#` starts a comment line.
+
+    Raises SettingsError where a named file cannot be read, is empty, or is too weak.
+    """
+    if path is None and not usual.exists():
+        return ()
+    source = path or usual
+    try:
+        lines = source.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"cannot read {source}: {error}") from error
+    found = tuple(
+        line.strip() for line in lines if line.strip() and not line.startswith("#")
+    )
+    if not found:
+        raise SettingsError(f"{source} is empty; `edgeserve token new` makes one")
+    if any(len(secret) < MINIMUM for secret in found):
+        raise SettingsError(f"{source} holds a secret under {MINIMUM} characters")
+    return found
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address reaches this machine only."""
+    return host in {LOOPBACK, "localhost", "::1"} or host.startswith("127.")

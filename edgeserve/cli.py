@@ -1,0 +1,76 @@
+"""The `edgeserve` command; the only file that knows node, balancer and quantize.
+
+Sub-commands are imported when they are called, so that `--help` stays quick on a Pi.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import click
+
+from edgeserve import __version__
+from edgeserve.errors import CommandError
+
+COMMANDS = {
+    "up": ("edgeserve.up:up", "Serve on this machine alone: node, balancer, a model."),
+    "chat": ("edgeserve.chat:chat", "Talk to the endpoint."),
+    "node": ("node.commands:node", "Run the agent on a machine that holds models."),
+    "balancer": ("balancer.commands:balancer", "Run the endpoint clients talk to."),
+    "nodes": ("edgeserve.tables:nodes", "Show the fleet's nodes."),
+    "models": ("edgeserve.tables:models", "Show what the fleet serves."),
+    "pull": ("edgeserve.pull:pull", "Fetch a model into the models folder."),
+    "token": ("edgeserve.secrets:token", "Make the secret that a fleet shares."),
+    "key": ("edgeserve.secrets:key", "Make an API key for a client."),
+    "config": ("edgeserve.show:config", "Show the settings and where they come from."),
+    "quantize": ("quantize.commands:quantize", "Make smaller variants of a model."),
+}
+"""Name → where the command is, and its line in `edgeserve --help`."""
+
+
+class Commands(click.Group):
+    """A group that imports a sub-command only when it is needed."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        """Name the sub-commands in the order a newcomer meets them."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """Import one sub-command."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, attribute = COMMANDS[cmd_name][0].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+    def format_commands(
+        self,
+        ctx: click.Context,  # noqa: ARG002
+        formatter: click.HelpFormatter,
+    ) -> None:
+        """List the sub-commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="edgeserve")
+def edgeserve() -> None:
+    r"""Turn the small machines you own into one OpenAI-compatible endpoint.
+
+    \b
+    One machine:   edgeserve up
+    Several:       edgeserve token new           (copy the file to each machine)
+                   edgeserve node start          (on each machine)
+                   edgeserve balancer start      (on one of them)
+    """
+
+
+def main() -> None:
+    """Run the command; our own errors are one sentence and an exit status."""
+    try:
+        edgeserve(prog_name="edgeserve")
+    except CommandError as error:
+        click.echo(f"edgeserve: {error}", err=True)
+        sys.exit(error.exit_status)

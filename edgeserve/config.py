@@ -1,0 +1,331 @@
+"""Every setting of node and balancer, on one page: frozen, complete, with its source.
+
+Values are looked for in this order, the later winning: the default here, the TOML file,
+the environment, the command line. Top-level keys of the file (and `EDGESERVE_<KEY>`)
+speak to node and balancer alike; `[node]`, `[balancer]` (and `EDGESERVE_NODE_<KEY>`)
+to one of them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import platform
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Generic, TypeVar, get_type_hints
+
+import msgspec
+
+from edgeserve.errors import SettingsError
+from edgeserve.places import config_dir, models_dir, state_dir
+
+LOOPBACK = "127.0.0.1"
+EVERYWHERE = "::"
+HOST_NAME = platform.node() or "node"
+DEFAULT_STATE_DIR = state_dir()
+DEFAULT_MODELS_DIR = models_dir()
+
+
+def setting(default: Any, help: str, flag: str | None = None) -> Any:  # noqa: A002 - click's word
+    """A settings field: its default, its help, and its flag where not the name's."""
+    return field(default=default, metadata={"help": help, "flag": flag})
+
+
+@dataclass(frozen=True, kw_only=True)
+class SharedSettings:
+    """What node and balancer both have."""
+
+    SECTION: ClassVar[str] = ""
+
+    token_file: Path | None = setting(
+        None,
+        "File with the fleet token; by default `token` in the configuration folder,"
+        " where `edgeserve token new` puts it.",
+    )
+    state_dir: Path = setting(
+        DEFAULT_STATE_DIR, "Folder for identity and learned state."
+    )
+    drain_seconds: float = setting(
+        30.0, "How long running requests may go on after a stop signal."
+    )
+    body_limit_mib: int = setting(64, "Largest request body, in MiB.")
+    log_level: str = setting("info", "debug, info, warning or error.")
+
+    def __post_init__(self) -> None:
+        """Refuse nonsense while the traceback still points at its source."""
+        at_least(self, "drain_seconds", 0)
+        at_least(self, "body_limit_mib", 1)
+        one_of(self, "log_level", ("debug", "info", "warning", "error"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeSettings(SharedSettings):
+    """How one node behaves. Immutable; a change means a new object."""
+
+    SECTION: ClassVar[str] = "node"
+
+    name: str = setting(HOST_NAME, "The node's name in tables.")
+    host: str | None = setting(
+        None,
+        "Address to listen on; by default loopback without a fleet token,"
+        " every interface with one.",
+    )
+    port: int = setting(8090, "Port to listen on; 0 picks a free one.")
+    models: tuple[str, ...] = setting(
+        (),
+        "GGUF file, or name of one in the models folder. Repeat for several;"
+        " by default every model in the folder that fits in memory.",
+        flag="--model",
+    )
+    embedding_models: tuple[str, ...] = setting(
+        (), "Like --model, served for /v1/embeddings.", flag="--embedding-model"
+    )
+    rerank_models: tuple[str, ...] = setting(
+        (), "Like --model, served for /v1/rerank.", flag="--rerank-model"
+    )
+    models_dir: Path = setting(DEFAULT_MODELS_DIR, "Folder of GGUF files.")
+    engine: str = setting("auto", "auto, native (llama-server) or bundled.")
+    llama_server: Path | None = setting(None, "Path of a llama-server executable.")
+    slots: int = setting(0, "Requests an engine decodes at once; 0 picks.")
+    context: int = setting(0, "Context per slot, in tokens; 0 picks.")
+    batch: int = setting(0, "Tokens per decode call, bounds cancel time; 0 picks.")
+    threads: int = setting(0, "CPU threads per engine; 0 picks.")
+    gpu_layers: str = setting("auto", "Layers on the GPU: auto, all or a number.")
+    load_seconds: float = setting(600.0, "How long a model may take to load.")
+    stuck_seconds: float = setting(
+        120.0, "How long a busy engine may show no progress before it is restarted."
+    )
+    balancers: tuple[str, ...] = setting(
+        (),
+        "URL of a balancer to register with, where multicast is blocked.",
+        flag="--balancer",
+    )
+    advertise: bool = setting(True, "Announce this node by mDNS.")
+
+    def __post_init__(self) -> None:
+        """Refuse nonsense while the traceback still points at its source."""
+        super().__post_init__()
+        between(self, "port", 0, 65535)
+        one_of(self, "engine", ("auto", "native", "bundled"))
+        for name in ("slots", "context", "batch", "threads"):
+            at_least(self, name, 0)
+        for name in ("load_seconds", "stuck_seconds"):
+            at_least(self, name, 1)
+        if not (self.gpu_layers in {"auto", "all"} or self.gpu_layers.isdecimal()):
+            wrong(self, "gpu_layers", "must be auto, all or a number")
+        for url in self.balancers:
+            a_url(self, "balancers", url)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BalancerSettings(SharedSettings):
+    """How one balancer behaves. Immutable; a change means a new object."""
+
+    SECTION: ClassVar[str] = "balancer"
+
+    host: str | None = setting(
+        None,
+        "Address to listen on; by default loopback, or every interface where clients"
+        " need a key or --anonymous lets them in.",
+    )
+    port: int = setting(8080, "Port to listen on; 0 picks a free one.")
+    nodes: tuple[str, ...] = setting(
+        (), "URL of a node, where multicast is blocked. Repeat.", flag="--node"
+    )
+    discover: bool = setting(True, "Find nodes by mDNS.")
+    api_key_file: Path | None = setting(
+        None,
+        "File of client API keys, one a line; by default `api-keys` in the"
+        " configuration folder, if there.",
+    )
+    anonymous: bool = setting(False, "Let clients in without a key, past loopback too.")
+    queue: int = setting(256, "Requests that may wait while every slot is busy.")
+    queue_seconds: float = setting(300.0, "Longest time a request may wait.")
+    attempts: int = setting(3, "Nodes tried for one request before giving up.")
+    connect_seconds: float = setting(2.0, "How long connecting to a node may take.")
+    suspect_seconds: float = setting(
+        3.0, "Silence on a node's event stream after which it is not trusted."
+    )
+    forget_seconds: float = setting(
+        60.0, "How long an unreachable node stays in the tables."
+    )
+
+    def __post_init__(self) -> None:
+        """Refuse nonsense while the traceback still points at its source."""
+        super().__post_init__()
+        between(self, "port", 0, 65535)
+        at_least(self, "queue", 0)
+        at_least(self, "attempts", 1)
+        for name in ("queue_seconds", "connect_seconds", "suspect_seconds"):
+            at_least(self, name, 0.05)
+        at_least(self, "forget_seconds", 0)
+        for url in self.nodes:
+            a_url(self, "nodes", url)
+
+
+S = TypeVar("S", bound=SharedSettings)
+
+
+@dataclass(frozen=True)
+class Resolved(Generic[S]):
+    """Settings, and for each field the place its value came from."""
+
+    settings: S
+    origins: Mapping[str, str]
+
+
+def resolve(
+    shape: type[S],
+    *,
+    file: Path | None = None,
+    environ: Mapping[str, str] = os.environ,
+    flags: Mapping[str, Any] | None = None,
+) -> Resolved[S]:
+    """Put default, file, environment and flags on top of one another.
+
+    Raises SettingsError with the name, the value and its origin.
+    """
+    hints = get_type_hints(shape)
+    values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for origin, layer in _layers(shape, file, environ, flags or {}):
+        for name, raw in layer.items():
+            values[name] = _convert(f"{name} ({origin})", raw, hints[name])
+            origins[name] = origin
+    for each in dataclasses.fields(shape):
+        origins.setdefault(each.name, "default")
+    try:
+        return Resolved(shape(**values), origins)
+    except ValueError as error:
+        name = error.args[1] if len(error.args) > 1 else ""
+        origin = origins.get(name, "")
+        raise SettingsError(f"{error.args[0]} (from {origin})") from error
+
+
+Layer = tuple[str, dict[str, Any]]
+
+
+def _layers(
+    shape: type[SharedSettings],
+    file: Path | None,
+    environ: Mapping[str, str],
+    flags: Mapping[str, Any],
+) -> list[Layer]:
+    names = {each.name for each in dataclasses.fields(shape)}
+    section = shape.SECTION
+    layers = _file_layers(file or default_file(), file is not None, section, names)
+    for name in sorted(names):
+        for prefix in ("EDGESERVE_", f"EDGESERVE_{section.upper()}_"):
+            variable = prefix + name.upper()
+            if variable in environ and _speaks_to_both(prefix, name):
+                layers.append((f"environment {variable}", {name: environ[variable]}))
+    given = {name: value for name, value in flags.items() if _given(value)}
+    layers.extend((flag_name(shape, name), {name: given[name]}) for name in given)
+    return layers
+
+
+def _given(value: object) -> bool:
+    return value is not None and value != ()
+
+
+def _speaks_to_both(prefix: str, name: str) -> bool:
+    """`EDGESERVE_PORT` would give node and balancer the same port: not understood."""
+    shared = {each.name for each in dataclasses.fields(SharedSettings)}
+    return prefix != "EDGESERVE_" or name in shared
+
+
+def _file_layers(
+    path: Path, must_exist: bool, section: str, names: set[str]
+) -> list[Layer]:
+    if not path.exists() and not must_exist:
+        return []
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"cannot read {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path} is not TOML: {error}") from error
+    shared = {key: value for key, value in table.items() if key not in SECTIONS}
+    both = {each.name for each in dataclasses.fields(SharedSettings)}
+    _refuse_unknown(path, "", shared, both)
+    own = table.get(section, {})
+    if not isinstance(own, dict):
+        raise SettingsError(f"{path}: `{section}` must be a table, [{section}]")
+    _refuse_unknown(path, f"{section}.", own, names)
+    return [(f"{path}", shared), (f"{path} [{section}]", own)]
+
+
+SECTIONS = ("node", "balancer")
+
+
+def _refuse_unknown(
+    path: Path, prefix: str, table: Mapping[str, Any], names: set[str]
+) -> None:
+    for key in table:
+        if key not in names:
+            known = ", ".join(sorted(names))
+            raise SettingsError(f"{path}: unknown key `{prefix}{key}`; known: {known}")
+
+
+def _convert(where: str, raw: Any, hint: Any) -> Any:
+    if hint == tuple[str, ...] and isinstance(raw, str):
+        raw = [part for part in raw.split(",") if part]
+    if isinstance(raw, Path):
+        return raw
+    try:
+        return msgspec.convert(raw, hint, strict=False, dec_hook=_path)
+    except (msgspec.ValidationError, TypeError) as error:
+        said = str(error).replace("`", "")
+        raise SettingsError(f"{where} is {raw!r}: {said}") from error
+
+
+def _path(hint: type, raw: Any) -> Any:
+    if hint is Path and isinstance(raw, str):
+        return Path(raw).expanduser()
+    raise TypeError(f"Expected {hint.__name__}")
+
+
+def default_file() -> Path:
+    """The settings file looked for when none is named."""
+    return config_dir() / "edgeserve.toml"
+
+
+def flag_name(shape: type[SharedSettings], name: str) -> str:
+    """The command-line flag of a field: `--model` for `models`, else its own name."""
+    fields = {each.name: each for each in dataclasses.fields(shape)}
+    flag: str | None = fields[name].metadata["flag"]
+    return flag or "--" + name.replace("_", "-")
+
+
+def wrong(settings: SharedSettings, name: str, why: str) -> None:
+    """Refuse the value of one field."""
+    label = f"{settings.SECTION}.{name}"
+    raise ValueError(f"{label} {why}, not {getattr(settings, name)!r}", name)
+
+
+def at_least(settings: SharedSettings, name: str, low: float) -> None:
+    """Refuse a number below `low`."""
+    if not getattr(settings, name) >= low:
+        wrong(settings, name, f"must be at least {low:g}")
+
+
+def between(settings: SharedSettings, name: str, low: int, high: int) -> None:
+    """Refuse a number outside `low` to `high`."""
+    if not low <= getattr(settings, name) <= high:
+        wrong(settings, name, f"must be between {low} and {high}")
+
+
+def one_of(settings: SharedSettings, name: str, words: tuple[str, ...]) -> None:
+    """Refuse a word that is not on the list."""
+    if getattr(settings, name) not in words:
+        wrong(settings, name, f"must be one of {', '.join(words)}")
+
+
+def a_url(settings: SharedSettings, name: str, url: str) -> None:
+    """Refuse what is not an http or https URL with a host."""
+    scheme, _, rest = url.partition("://")
+    if scheme not in {"http", "https"} or not rest.strip("/"):
+        wrong(settings, name, "must be URLs such as http://192.168.1.20:8090")

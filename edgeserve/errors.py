@@ -1,0 +1,160 @@
+"""Everything that edgeserve can refuse to do, and how it says so.
+
+EdgeserveError               what an HTTP client may see; status, code, envelope
+├── BadRequest          400  the caller must change the request
+├── Unauthorized        401  a token or key is missing or wrong
+├── UnknownModel        404  nothing in the fleet serves that model
+├── UnknownRoute        404  no such path
+├── TooLarge            413  the body is past the limit
+├── FleetBusy           429  come back after `retry_after` seconds
+├── NodeLost            502  a node went away before the answer was complete
+├── NoNode              503  nobody can serve this now
+├── Draining            503  this process is leaving
+└── TooLate             504  the caller's deadline, or ours, has passed
+CommandError                 what the person at the terminal sees; exit status
+├── SettingsError         2  a setting is wrong
+└── EngineUnavailable     1  no llama.cpp can be run on this machine
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+
+class EdgeserveError(Exception):
+    """A refusal with an HTTP status and an OpenAI-shaped body."""
+
+    status = 500
+    code = "internal_error"
+    kind = "server_error"
+    retry_after: int | None = None
+
+    def body(self) -> bytes:
+        """Render the OpenAI error envelope as UTF-8 JSON."""
+        error = {"message": str(self), "type": self.kind, "code": self.code}
+        return json.dumps({"error": {**error, "param": None}}).encode()
+
+    def headers(self) -> dict[str, str]:
+        """Headers that belong to the answer: type, and when to come back."""
+        fields = {"content-type": "application/json; charset=utf-8"}
+        if self.retry_after is not None:
+            fields["retry-after"] = str(self.retry_after)
+        return fields
+
+
+class BadRequest(EdgeserveError):
+    """The caller must change the request."""
+
+    status = 400
+    code = "bad_request"
+    kind = "invalid_request_error"
+
+
+class Unauthorized(EdgeserveError):
+    """A token or key is missing or wrong."""
+
+    status = 401
+    code = "unauthorized"
+    kind = "authentication_error"
+
+
+class UnknownModel(EdgeserveError):
+    """Nothing in the fleet serves the model; the message lists what is served."""
+
+    status = 404
+    code = "model_not_found"
+    kind = "invalid_request_error"
+
+    def __init__(self, model: str, known: Sequence[str]) -> None:
+        there = ", ".join(known) if known else "nothing yet"
+        super().__init__(f"no node serves {model!r}; being served: {there}")
+        self.model = model
+
+
+class UnknownRoute(EdgeserveError):
+    """No such path here."""
+
+    status = 404
+    code = "not_found"
+    kind = "invalid_request_error"
+
+    def __init__(self, method: str, path: str) -> None:
+        super().__init__(
+            f"nothing answers {method} {path}; the README lists the routes"
+        )
+
+
+class TooLarge(EdgeserveError):
+    """The request body is past the limit."""
+
+    status = 413
+    code = "request_too_large"
+    kind = "invalid_request_error"
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(
+            f"the request body is larger than {limit / 2**20:g} MiB; send less,"
+            " or raise `body_limit_mib`"
+        )
+
+
+class FleetBusy(EdgeserveError):
+    """Every slot is taken and there is no room to wait."""
+
+    status = 429
+    code = "fleet_busy"
+    kind = "rate_limit_error"
+
+    def __init__(self, retry_after: int, why: str = "every slot is busy") -> None:
+        super().__init__(f"{why}; come back in {retry_after} s")
+        self.retry_after = retry_after
+
+
+class NodeLost(EdgeserveError):
+    """A node went away, or broke the protocol, before the answer was complete."""
+
+    status = 502
+    code = "node_lost"
+
+
+class NoNode(EdgeserveError):
+    """Nobody can serve this now, but it may change."""
+
+    status = 503
+    code = "no_node"
+    retry_after = 5
+
+
+class Draining(EdgeserveError):
+    """This process is leaving; running work ends, new work goes elsewhere."""
+
+    status = 503
+    code = "draining"
+    retry_after = 2
+
+    def __init__(self) -> None:
+        super().__init__("this node is shutting down; try another")
+
+
+class TooLate(EdgeserveError):
+    """A deadline has passed: the caller's, or the limit on waiting."""
+
+    status = 504
+    code = "deadline_exceeded"
+
+
+class CommandError(Exception):
+    """One sentence for the person at the terminal."""
+
+    exit_status = 1
+
+
+class SettingsError(CommandError):
+    """A setting is wrong; the sentence names it, its value and where it came from."""
+
+    exit_status = 2
+
+
+class EngineUnavailable(CommandError):
+    """No llama.cpp can be run on this machine; the sentence says what to install."""

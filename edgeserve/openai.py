@@ -1,0 +1,93 @@
+"""The routes and request fields we look at; everything else passes untouched."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import msgspec
+
+from edgeserve.errors import BadRequest
+from edgeserve.wire import Ability
+
+Dialect = Literal["chat", "completion", "native", "responses", "messages", "plain"]
+"""How an answer streams: which events carry text, which closes. `plain` never does."""
+
+
+@dataclass(frozen=True)
+class Route:
+    """One inference route: what an engine must be able to do, and how it answers."""
+
+    path: str
+    needs: Ability
+    dialect: Dialect
+
+
+ROUTES: dict[str, Route] = {
+    route.path: route
+    for route in (
+        Route("/v1/chat/completions", "chat", "chat"),
+        Route("/v1/completions", "completion", "completion"),
+        Route("/v1/responses", "chat", "responses"),
+        Route("/v1/messages", "chat", "messages"),
+        Route("/v1/messages/count_tokens", "chat", "plain"),
+        Route("/v1/embeddings", "embeddings", "plain"),
+        Route("/v1/rerank", "rerank", "plain"),
+        Route("/completion", "completion", "native"),
+        Route("/infill", "completion", "native"),
+        Route("/tokenize", "completion", "plain"),
+        Route("/detokenize", "completion", "plain"),
+        Route("/apply-template", "chat", "plain"),
+    )
+}
+"""Every POST route that reaches an engine, by path."""
+
+
+class Asked(msgspec.Struct, frozen=True, kw_only=True):
+    """The fields of a request body that decide where and how it goes."""
+
+    model: str = ""
+    stream: bool | None = None
+    n: int | None = None
+    max_tokens: int | None = None
+    max_completion_tokens: int | None = None
+    n_predict: int | None = None
+
+    @property
+    def budget(self) -> int | None:
+        """Most tokens the answer may have, where the caller says so."""
+        for value in (self.max_completion_tokens, self.max_tokens, self.n_predict):
+            if value is not None and value >= 0:
+                return value
+        return None
+
+
+_asked = msgspec.json.Decoder(Asked)
+
+
+def read(body: bytes) -> Asked:
+    """Read those fields, or raise BadRequest naming what is wrong."""
+    try:
+        return _asked.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BadRequest(f"the request body is not valid: {error}") from error
+
+
+def fields(body: bytes) -> dict[str, Any]:
+    """Decode the whole body as an object, or raise BadRequest."""
+    try:
+        return msgspec.json.decode(body, type=dict[str, Any])
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BadRequest(f"the request body is not valid: {error}") from error
+
+
+def normal(name: str) -> str:
+    """Fold the spellings of one model name: case, `.gguf`, `:latest`.
+
+    The label after `:` keeps the case that GGUF types are written in.
+    """
+    model, _, label = name.strip().partition(":")
+    model = model.lower().removesuffix(".gguf")
+    if not label or label.lower() == "latest":
+        return model
+    return f"{model}:{label.upper().removesuffix('.GGUF')}"

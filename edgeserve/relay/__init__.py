@@ -1,0 +1,1 @@
+"""Carry requests and answers between a client and an upstream."""

@@ -1,0 +1,171 @@
+"""What node and balancer tell each other: frozen types, and bytes to types and back."""
+
+from __future__ import annotations
+
+from typing import Literal, TypeVar
+
+import msgspec
+
+from edgeserve.errors import BadRequest
+
+PROTOCOL = 1
+"""Version of these shapes. A peer that speaks another one is refused by name."""
+
+SERVICE = "_edgeserve._tcp.local."
+"""The mDNS service type that nodes announce."""
+
+VARIANT_HEADER = "x-edgeserve-variant"
+"""Balancer to node: which engine to use, so that the node need not read the body."""
+
+REQUEST_HEADER = "x-edgeserve-request-id"
+"""Names one client request across balancer, node and log lines."""
+
+EngineState = Literal["loading", "ready", "busy", "stuck", "failed", "quarantined"]
+"""`busy`: ready, every slot taken. `failed` will be restarted, `quarantined` not."""
+
+Ability = Literal["chat", "completion", "embeddings", "rerank", "vision"]
+
+
+class Cpu(msgspec.Struct, frozen=True, kw_only=True):
+    """The processor. `load` is the share of all cores in use, 0 to 1."""
+
+    model: str
+    physical_cores: int
+    logical_cores: int
+    load: float
+
+
+class Memory(msgspec.Struct, frozen=True, kw_only=True):
+    """Main memory in bytes; inside a container, the cgroup's limit counts."""
+
+    total: int
+    available: int
+
+
+class Power(msgspec.Struct, frozen=True, kw_only=True):
+    """Battery and mains. `percent` is None on machines without a battery."""
+
+    on_mains: bool
+    percent: float | None = None
+
+
+class Thermal(msgspec.Struct, frozen=True, kw_only=True):
+    """Hottest sensor in degrees Celsius, and what the firmware says of throttling."""
+
+    celsius: float | None = None
+    throttled: bool = False
+    under_voltage: bool = False
+
+
+class Gpu(msgspec.Struct, frozen=True, kw_only=True):
+    """One GPU; memory in bytes."""
+
+    name: str
+    memory_total: int
+    memory_free: int
+
+
+class Platform(msgspec.Struct, frozen=True, kw_only=True):
+    """Operating system and architecture, as `uname` says them."""
+
+    system: str
+    release: str
+    machine: str
+    python: str
+
+
+class Hardware(msgspec.Struct, frozen=True, kw_only=True):
+    """What the node runs on, as measured a moment ago."""
+
+    platform: Platform
+    cpu: Cpu
+    memory: Memory
+    power: Power
+    thermal: Thermal
+    gpus: tuple[Gpu, ...] = ()
+
+
+class Launch(msgspec.Struct, frozen=True, kw_only=True):
+    """Every setting an engine was started with; learned speeds are keyed by it.
+
+    `context` is tokens per slot; `batch` is tokens per decode call, which bounds how
+    long a cancellation can take; `gpu_layers` is -1 for all.
+    """
+
+    slots: int
+    context: int
+    batch: int
+    threads: int
+    gpu_layers: int = 0
+    kv_type: str = "f16"
+    flash_attention: bool = True
+    cache_ram_mib: int = 0
+
+
+class EngineReport(msgspec.Struct, frozen=True, kw_only=True):
+    """One engine as its node sees it.
+
+    `id` is unique on the node and survives restarts of the engine; `epoch` grows with
+    every (re)start, so that a reader knows when a prefix cache was lost. `variant` is
+    the full name, `model:LABEL`. `reason` says why the state is what it is.
+    """
+
+    id: str
+    model: str
+    variant: str
+    state: EngineState
+    reason: str | None = None
+    slots: int
+    busy: int = 0
+    context: int
+    abilities: tuple[Ability, ...]
+    kind: Literal["native", "bundled", "fake"]
+    build: str = ""
+    epoch: int = 0
+    launch: Launch
+
+
+class NodeReport(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything a balancer may know of a node. `id` survives restarts and moves."""
+
+    protocol: int = PROTOCOL
+    id: str
+    name: str
+    version: str
+    state: Literal["up", "draining"]
+    port: int
+    hardware: Hardware
+    engines: tuple[EngineReport, ...] = ()
+
+
+class EngineChange(msgspec.Struct, frozen=True, kw_only=True):
+    """One engine's new report, sent between full reports."""
+
+    engine: EngineReport
+
+
+class Registration(msgspec.Struct, frozen=True, kw_only=True):
+    """A node tells a balancer where it is, when multicast cannot."""
+
+    url: str
+
+
+T = TypeVar("T")
+
+
+def encode(value: msgspec.Struct) -> bytes:
+    """Turn a wire type into JSON."""
+    return msgspec.json.encode(value)
+
+
+def decode(body: bytes | str, shape: type[T]) -> T:
+    """Turn JSON into a wire type, or raise BadRequest naming what is wrong."""
+    try:
+        return msgspec.json.decode(body, type=shape)
+    except msgspec.DecodeError as error:
+        raise BadRequest(f"not a {shape.__name__}: {error}") from error
+
+
+def sse(event: str, data: bytes = b"{}") -> bytes:
+    """Frame one server-sent event. `data` must be one line."""
+    return b"event: %b\ndata: %b\n\n" % (event.encode(), data)

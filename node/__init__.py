@@ -1,0 +1,1 @@
+"""The agent on every machine that holds models."""

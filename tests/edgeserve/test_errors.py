@@ -1,0 +1,19 @@
+import json
+
+from edgeserve.errors import FleetBusy, UnknownModel
+
+
+def test_an_unknown_model_is_told_what_is_being_served() -> None:
+    error = UnknownModel("huge", ["small:Q4_0", "small:Q8_0"])
+
+    body = json.loads(error.body())
+
+    assert error.status == 404
+    assert "small:Q4_0, small:Q8_0" in body["error"]["message"]
+
+
+def test_a_busy_fleet_says_when_to_come_back() -> None:
+    error = FleetBusy(retry_after=7)
+
+    assert error.headers()["retry-after"] == "7"
+    assert "7 s" in str(error)
