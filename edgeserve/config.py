@@ -199,10 +199,8 @@ def resolve(
         origins.setdefault(each.name, "default")
     try:
         return Resolved(shape(**values), origins)
-    except ValueError as error:
-        name = error.args[1] if len(error.args) > 1 else ""
-        origin = origins.get(name, "")
-        raise SettingsError(f"{error.args[0]} (from {origin})") from error
+    except WrongValue as error:
+        raise SettingsError(f"{error} (from {origins[error.field]})") from error
 
 
 Layer = tuple[str, dict[str, Any]]
@@ -300,10 +298,18 @@ def flag_name(shape: type[SharedSettings], name: str) -> str:
     return flag or "--" + name.replace("_", "-")
 
 
+class WrongValue(ValueError):
+    """A value that a settings class refuses; `field` is the attribute's name."""
+
+    def __init__(self, sentence: str, field_name: str) -> None:
+        super().__init__(sentence)
+        self.field = field_name
+
+
 def wrong(settings: SharedSettings, name: str, why: str) -> None:
     """Refuse the value of one field."""
     label = f"{settings.SECTION}.{name}"
-    raise ValueError(f"{label} {why}, not {getattr(settings, name)!r}", name)
+    raise WrongValue(f"{label} {why}, not {getattr(settings, name)!r}", name)
 
 
 def at_least(settings: SharedSettings, name: str, low: float) -> None:
