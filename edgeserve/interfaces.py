@@ -1,30 +1,65 @@
-"""The network addresses of this machine, now."""
+"""The network addresses of this machine, now, and word when they change."""
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import socket
+from collections.abc import AsyncGenerator
 
 import psutil
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+Interface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
+
+POLL_SECONDS = 1.5
+"""Between two looks. A look costs under a millisecond, on a Pi too."""
 
 
-def addresses(*, loopback: bool = False) -> frozenset[str]:
-    """Addresses of the interfaces that are up, IPv6 with its scope (`fe80::1%eth0`).
+def interfaces(*, loopback: bool = False) -> frozenset[Interface]:
+    """Addresses with their networks, of the interfaces that are up.
 
-    With `loopback`, those of the loopback interface instead of all the others.
+    Link-local IPv6 addresses carry their scope (`fe80::1%eth0/64`). With `loopback`,
+    those of the loopback interface instead of all the others.
     """
     up = {name for name, stats in psutil.net_if_stats().items() if stats.isup}
     found = (
-        entry.address
+        _interface(entry.address, entry.netmask)
         for name, entries in psutil.net_if_addrs().items()
         if name in up
         for entry in entries
         if entry.family in {socket.AF_INET, socket.AF_INET6}
     )
+    return frozenset(each for each in found if each.ip.is_loopback == loopback)
+
+
+def addresses(*, loopback: bool = False) -> frozenset[str]:
+    """The addresses alone; see `interfaces`."""
     return frozenset(
-        address
-        for address in found
-        if ipaddress.ip_address(address).is_loopback == loopback
+        str(each).partition("/")[0] for each in interfaces(loopback=loopback)
     )
+
+
+async def changes(every: float = POLL_SECONDS) -> AsyncGenerator[frozenset[str]]:
+    """Yield the addresses, without loopback, each time they are not what they were.
+
+    Never ends. Polled: the kernel's own notices need a netlink socket, which neither
+    macOS nor every container has.
+    """
+    before = addresses()
+    while True:
+        await asyncio.sleep(every)
+        now = addresses()
+        if now != before:
+            before = now
+            yield now
+
+
+def _interface(address: str, netmask: str | None) -> Interface:
+    """Read what psutil says; IPv6 masks come as addresses, scopes with the address."""
+    plain, _, scope = address.partition("%")
+    if ":" not in plain:
+        return ipaddress.ip_interface(f"{plain}/{netmask or 32}")
+    mask = int(ipaddress.IPv6Address(netmask)) if netmask else 2**128 - 1
+    scoped = f"{plain}%{scope}" if scope else plain
+    return ipaddress.ip_interface(f"{scoped}/{mask.bit_count()}")

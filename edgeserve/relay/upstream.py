@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
+from urllib.parse import urlsplit
 
 from edgeserve.relay.exchange import Reply
 
@@ -23,6 +24,14 @@ class Origin:
         """The base URL, without a trailing slash; IPv6 addresses in brackets."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{'https' if self.tls else 'http'}://{host}:{self.port}"
+
+
+def origin_of(url: str, default_port: int) -> Origin:
+    """Turn `http://host:port` into an origin."""
+    parts = urlsplit(url)
+    return Origin(
+        parts.hostname or "", parts.port or default_port, parts.scheme == "https"
+    )
 
 
 class Answer(Protocol):
