@@ -6,15 +6,31 @@ when its announcement goes. `Goodbye` is a hint as well.
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from edgeserve.config import BalancerSettings
-from edgeserve.relay.upstream import Origin
+from balancer.reach import ordered
+from edgeserve.config import BalancerSettings, NodeSettings
+from edgeserve.interfaces import changes, interfaces
+from edgeserve.relay.upstream import Origin, origin_of
+from edgeserve.wire import SERVICE
+
+if TYPE_CHECKING:  # zeroconf is slow to import, and `--no-discover` does without
+    from zeroconf import ServiceStateChange, Zeroconf
+    from zeroconf.asyncio import AsyncServiceInfo, AsyncZeroconf
+
+log = logging.getLogger(__name__)
 
 Source = Literal["mdns", "static", "registered"]
+
+RESOLVE_SECONDS = 3.0
+ATTEMPTS = 5
+LINGER_SECONDS = 1.5
+"""A withdrawn address stays in caches for a second (RFC 6762, 10.2)."""
 
 
 @dataclass(frozen=True)
@@ -52,16 +68,109 @@ async def discovering(
     """Call `on_event` for everything seen while the block runs, from the event loop.
 
     Listed nodes are seen at once. With `loopback_only`, mDNS stays on this machine.
+    Where mDNS cannot be spoken at all, a warning says so and listed nodes remain.
     """
     for url in settings.nodes:
-        on_event(Sighting(url, (origin_of(url),), None, "static"))
-    _ = loopback_only
-    yield
+        origin = origin_of(url, NodeSettings.port)
+        on_event(Sighting(url, (origin,), None, "static"))
+    if not settings.discover:
+        yield
+        return
+    async with _browsing(on_event, loopback_only):
+        yield
 
 
-def origin_of(url: str) -> Origin:
-    """Turn `http://host:port` into an origin; the port is 8090 where none is given."""
-    from urllib.parse import urlsplit
+@asynccontextmanager
+async def _browsing(on_event: OnEvent, loopback_only: bool) -> AsyncGenerator[None]:
+    from edgeserve.mdns import multicast
 
-    parts = urlsplit(url)
-    return Origin(parts.hostname or "", parts.port or 8090, parts.scheme == "https")
+    async with multicast(
+        loopback_only=loopback_only, instead="list nodes with --node URL"
+    ) as zeroconf:
+        if zeroconf is None:
+            yield
+            return
+        async with asyncio.TaskGroup() as group:
+            browser = _Browser(zeroconf, on_event, group)
+            following = group.create_task(browser.follow(), name="browse")
+            try:
+                yield
+            finally:
+                following.cancel()
+                browser.close()
+
+
+class _Browser:
+    """Turns what the mDNS browser says into sightings."""
+
+    def __init__(
+        self, zeroconf: AsyncZeroconf, on_event: OnEvent, group: asyncio.TaskGroup
+    ) -> None:
+        self._zeroconf = zeroconf
+        self._on_event = on_event
+        self._group = group
+        self._resolving: dict[str, asyncio.Task[None]] = {}
+
+    async def follow(self) -> None:
+        """Browse; ask anew on every interface when this machine's addresses change."""
+        from zeroconf.asyncio import AsyncServiceBrowser
+
+        news = changes()
+        while True:
+            browser = AsyncServiceBrowser(
+                self._zeroconf.zeroconf, SERVICE, handlers=[self._changed]
+            )
+            try:
+                await anext(news)
+            finally:
+                await browser.async_cancel()
+            await self._zeroconf.async_update_interfaces()
+
+    def close(self) -> None:
+        """Resolve no further."""
+        for task in self._resolving.values():
+            task.cancel()
+
+    def _changed(
+        self,
+        zeroconf: Zeroconf,  # noqa: ARG002 - the browser's signature
+        service_type: str,  # noqa: ARG002
+        name: str,
+        state_change: ServiceStateChange,
+    ) -> None:
+        if earlier := self._resolving.pop(name, None):
+            earlier.cancel()
+        if state_change.name == "Removed":
+            self._on_event(Goodbye(name))
+            return
+        task = self._group.create_task(self._resolve(name), name=f"resolve {name}")
+        self._resolving[name] = task
+
+    async def _resolve(self, name: str) -> None:
+        """Look the instance up, and once more when replaced addresses have expired."""
+        first = await self._look_up(name)
+        if first is None:
+            log.info("%s was announced, but its address was not", name)
+            return
+        self._on_event(first)
+        await asyncio.sleep(LINGER_SECONDS)
+        again = await self._look_up(name)
+        if again is not None and again != first:
+            self._on_event(again)
+
+    async def _look_up(self, name: str) -> Sighting | None:
+        from zeroconf.asyncio import AsyncServiceInfo
+
+        for _ in range(ATTEMPTS):
+            info = AsyncServiceInfo(SERVICE, name)
+            if await info.async_request(self._zeroconf.zeroconf, RESOLVE_SECONDS * 1e3):
+                return _sighting(name, info)
+        return None
+
+
+def _sighting(name: str, info: AsyncServiceInfo) -> Sighting:
+    own = interfaces() | interfaces(loopback=True)
+    hosts = ordered(info.parsed_scoped_addresses(), own)
+    id_ = info.properties.get(b"id") or b""
+    origins = tuple(Origin(host, info.port or 0) for host in hosts)
+    return Sighting(name, origins, id_.decode("ascii", "replace") or None, "mdns")

@@ -6,6 +6,7 @@ import asyncio
 import ipaddress
 import socket
 from collections.abc import AsyncGenerator
+from pathlib import Path
 
 import psutil
 
@@ -15,12 +16,16 @@ Interface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
 POLL_SECONDS = 1.5
 """Between two looks. A look costs under a millisecond, on a Pi too."""
 
+IF_INET6 = Path("/proc/net/if_inet6")
+TENTATIVE, DAD_FAILED = 0x40, 0x08
+
 
 def interfaces(*, loopback: bool = False) -> frozenset[Interface]:
     """Addresses with their networks, of the interfaces that are up.
 
-    Link-local IPv6 addresses carry their scope (`fe80::1%eth0/64`). With `loopback`,
-    those of the loopback interface instead of all the others.
+    An IPv6 address counts once the kernel knows that nobody else has it. Link-local
+    ones carry their scope (`fe80::1%eth0/64`). With `loopback`, those of the loopback
+    interface instead of all the others.
     """
     up = {name for name, stats in psutil.net_if_stats().items() if stats.isup}
     found = (
@@ -30,7 +35,12 @@ def interfaces(*, loopback: bool = False) -> frozenset[Interface]:
         for entry in entries
         if entry.family in {socket.AF_INET, socket.AF_INET6}
     )
-    return frozenset(each for each in found if each.ip.is_loopback == loopback)
+    not_yet = _tentative()
+    return frozenset(
+        each
+        for each in found
+        if each.ip.is_loopback == loopback and each.ip not in not_yet
+    )
 
 
 def addresses(*, loopback: bool = False) -> frozenset[str]:
@@ -63,3 +73,16 @@ def _interface(address: str, netmask: str | None) -> Interface:
     mask = int(ipaddress.IPv6Address(netmask)) if netmask else 2**128 - 1
     scoped = f"{plain}%{scope}" if scope else plain
     return ipaddress.ip_interface(f"{scoped}/{mask.bit_count()}")
+
+
+def _tentative() -> frozenset[Address]:
+    """IPv6 addresses that cannot be bound yet; psutil lists them all the same."""
+    try:
+        rows = [line.split() for line in IF_INET6.read_text().splitlines()]
+    except OSError:
+        return frozenset()
+    return frozenset(
+        ipaddress.IPv6Address(int(row[0], 16))
+        for row in rows
+        if int(row[4], 16) & (TENTATIVE | DAD_FAILED)
+    )
