@@ -12,6 +12,7 @@ import click
 
 from edgeserve import __version__
 from edgeserve.errors import CommandError
+from edgeserve.examples import examples
 
 COMMANDS = {
     "up": ("edgeserve.up:up", "Serve on this machine alone: node, balancer, a model."),
@@ -54,17 +55,20 @@ class Commands(click.Group):
             formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=examples(
+        ("edgeserve up", "serve on this machine alone"),
+        ("edgeserve token new", "several: make a token, copy it to each machine"),
+        ("edgeserve node start", "on each machine that holds models"),
+        ("edgeserve balancer start", "on one of them; clients talk to this one"),
+        ("edgeserve chat", "talk to it"),
+    ),
+)
 @click.version_option(__version__, prog_name="edgeserve")
 def edgeserve() -> None:
-    r"""Turn the small machines you own into one OpenAI-compatible endpoint.
-
-    \b
-    One machine:   edgeserve up
-    Several:       edgeserve token new           (copy the file to each machine)
-                   edgeserve node start          (on each machine)
-                   edgeserve balancer start      (on one of them)
-    """
+    """Turn the small machines you own into one OpenAI-compatible endpoint."""
 
 
 def main() -> None:

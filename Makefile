@@ -1,0 +1,35 @@
+# `make` alone lists the targets. VENV=… puts the virtual environment elsewhere,
+# PYTHON=… picks the interpreter it is made with, ARGS=… is passed on.
+
+VENV ?= .venv
+ARGS ?=
+export VENV
+export PATH := $(abspath $(VENV))/bin:$(PATH)
+
+.PHONY: help install up check fix test bench demo
+
+help:  ## List the targets
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 18
+
+up:  ## Install, then serve on this machine: node, balancer and a small model
+	@scripts/install
+	@exec edgeserve up $(ARGS)
+
+install:  ## Make the virtual environment with everything for development
+	@scripts/install dev
+
+check: install  ## Install, then run every check and test
+	@scripts/check
+
+fix: install  ## Format the code and repair what can be repaired
+	ruff check --fix-only --quiet
+	ruff format
+
+test: install  ## Run the tests: make test ARGS='-k drain'
+	@scripts/test $(ARGS)
+
+bench: install  ## Measure; prints figures, promises nothing
+	@pytest -m bench -s tests/bench $(ARGS)
+
+demo: install  ## Two nodes and a balancer on loopback, to look at a fleet
+	@scripts/demo

@@ -1,0 +1,90 @@
+"""`edgeserve pull`: fetch a known model, with a progress bar."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+
+from edgeserve.catalog import CATALOG, MIB, Known
+from edgeserve.errors import SettingsError
+from edgeserve.examples import examples
+from edgeserve.fetch import Show, fetch, intact
+from edgeserve.places import models_dir
+
+
+@click.command(
+    epilog=examples(
+        ("edgeserve pull", "list what can be fetched"),
+        ("edgeserve pull smollm2-135m-instruct", "fetch it, or check the copy here"),
+    )
+)
+@click.argument("name", required=False)
+@click.option(
+    "--models-dir",
+    "folder",
+    type=click.Path(path_type=Path),
+    help="Folder of GGUF files, where not the usual one.",
+)
+def pull(name: str | None, folder: Path | None) -> None:
+    """Fetch a model into the models folder, and verify it.
+
+    Any GGUF file can be put into the folder by hand as well.
+    """
+    folder = folder or models_dir()
+    if name is None:
+        _list(folder)
+        return
+    known = CATALOG.get(name.lower())
+    if known is None:
+        raise SettingsError(
+            f"{name!r} is not in the catalogue, which has: {', '.join(CATALOG)};"
+            f" other GGUF files can be copied into {folder}"
+        )
+    click.echo(pulled(known, folder))
+
+
+def pulled(known: Known, folder: Path) -> Path:
+    """Return the model's file with every byte verified; a damaged one is replaced."""
+    if intact(known, folder):
+        return folder / known.file
+    (folder / known.file).unlink(missing_ok=True)
+    return fetched(known, folder)
+
+
+def fetched(known: Known, folder: Path) -> Path:
+    """Fetch the model with a progress bar on the terminal."""
+    with progress(known.file) as show:
+        return fetch(known, folder, show)
+
+
+@contextmanager
+def progress(title: str) -> Generator[Show]:
+    """Show steps as bars on standard error, for the length of the block."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TaskID,
+        TextColumn,
+    )
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bars:
+        tasks = dict[str, TaskID]()
+
+        def show(step: str, done: int, total: int) -> None:
+            if step not in tasks:
+                tasks[step] = bars.add_task(f"{title}: {step}")
+            bars.update(tasks[step], completed=done, total=total)
+
+        yield show
+
+
+def _list(folder: Path) -> None:
+    for known in CATALOG.values():
+        here = "here" if (folder / known.file).exists() else f"{known.size // MIB} MiB"
+        click.echo(f"{known.name}  ({here})  {known.about}; {known.licence}")

@@ -1,0 +1,41 @@
+"""What every test may rely on: a home of its own, and the small real model."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+
+HOME = pytest.StashKey[str]()
+FOLDERS = ("CONFIG_DIR", "STATE_DIR")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Hide the settings of whoever runs the tests, before edgeserve is imported.
+
+    The models folder stays theirs, so that a model is fetched once.
+    """
+    for name in [name for name in os.environ if name.startswith("EDGESERVE_")]:
+        if name != "EDGESERVE_MODELS_DIR":
+            del os.environ[name]
+    config.stash[HOME] = tempfile.mkdtemp(prefix="edgeserve-tests-")
+    for folder in FOLDERS:
+        os.environ[f"EDGESERVE_{folder}"] = f"{config.stash[HOME]}/{folder.lower()}"
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Leave nothing behind."""
+    shutil.rmtree(config.stash[HOME], ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> Path:
+    """SmolLM2-135M-Instruct as Q4_1, fetched into the models folder if need be."""
+    from edgeserve.catalog import DEFAULT
+    from edgeserve.fetch import fetch
+    from edgeserve.places import models_dir
+
+    return fetch(DEFAULT, models_dir(), lambda _step, _done, _total: None)
