@@ -5,7 +5,9 @@ EdgeserveError               what an HTTP client may see; status, code, envelope
 ├── Unauthorized        401  a token or key is missing or wrong
 ├── UnknownModel        404  nothing in the fleet serves that model
 ├── UnknownRoute        404  no such path
+├── TooSlow             408  the request did not come whole in time
 ├── TooLarge            413  the body is past the limit
+├── HeadTooLarge        431  the request's head is past the limit
 ├── FleetBusy           429  come back after `retry_after` seconds
 ├── NodeLost            502  a node went away before the answer was complete
 ├── NoNode              503  nobody can serve this now
@@ -85,6 +87,19 @@ class UnknownRoute(EdgeserveError):
         )
 
 
+class TooSlow(EdgeserveError):
+    """The request did not come whole in time."""
+
+    status = 408
+    code = "request_timeout"
+    kind = "invalid_request_error"
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(
+            f"the request made no headway for {seconds:g} s; send it again, faster"
+        )
+
+
 class TooLarge(EdgeserveError):
     """The request body is past the limit."""
 
@@ -96,6 +111,19 @@ class TooLarge(EdgeserveError):
         super().__init__(
             f"the request body is larger than {limit / 2**20:g} MiB; send less,"
             " or raise `body_limit_mib`"
+        )
+
+
+class HeadTooLarge(EdgeserveError):
+    """The request's line and header fields are past the limit."""
+
+    status = 431
+    code = "head_too_large"
+    kind = "invalid_request_error"
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(
+            f"the request's header fields are larger than {limit} bytes; send fewer"
         )
 
 
