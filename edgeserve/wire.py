@@ -126,7 +126,10 @@ class EngineReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NodeReport(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything a balancer may know of a node. `id` survives restarts and moves."""
+    """Everything a balancer may know of a node. `id` survives restarts and moves.
+
+    `problems` says, a sentence each, why the node serves less than it was asked to.
+    """
 
     protocol: int = PROTOCOL
     id: str
@@ -136,6 +139,7 @@ class NodeReport(msgspec.Struct, frozen=True, kw_only=True):
     port: int
     hardware: Hardware
     engines: tuple[EngineReport, ...] = ()
+    problems: tuple[str, ...] = ()
 
 
 class EngineChange(msgspec.Struct, frozen=True, kw_only=True):
