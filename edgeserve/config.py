@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import platform
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,8 +18,10 @@ from typing import Any, ClassVar, Generic, TypeVar, get_type_hints
 
 import msgspec
 
+from edgeserve.checks import WrongValue, a_url, at_least, between, one_of, wrong
 from edgeserve.errors import SettingsError
 from edgeserve.places import config_dir, models_dir, state_dir
+from edgeserve.settings_file import Layer, file_layers
 
 LOOPBACK = "127.0.0.1"
 EVERYWHERE = "::"
@@ -203,9 +204,6 @@ def resolve(
         raise SettingsError(f"{error} (from {origins[error.field]})") from error
 
 
-Layer = tuple[str, dict[str, Any]]
-
-
 def _layers(
     shape: type[SharedSettings],
     file: Path | None,
@@ -214,11 +212,17 @@ def _layers(
 ) -> list[Layer]:
     names = {each.name for each in dataclasses.fields(shape)}
     section = shape.SECTION
-    layers = _file_layers(file or default_file(), file is not None, section, names)
+    shared = {each.name for each in dataclasses.fields(SharedSettings)}
+    layers: list[Layer] = []
+    path = file or default_file()
+    if file or path.exists():
+        layers = file_layers(path, section, shared=shared, own=names)
     for name in sorted(names):
         for prefix in ("EDGESERVE_", f"EDGESERVE_{section.upper()}_"):
             variable = prefix + name.upper()
-            if variable in environ and _speaks_to_both(prefix, name):
+            # EDGESERVE_PORT would give node and balancer the same port.
+            understood = prefix != "EDGESERVE_" or name in shared
+            if variable in environ and understood:
                 layers.append((f"environment {variable}", {name: environ[variable]}))
     given = {name: value for name, value in flags.items() if _given(value)}
     layers.extend((flag_name(shape, name), {name: given[name]}) for name in given)
@@ -227,45 +231,6 @@ def _layers(
 
 def _given(value: object) -> bool:
     return value is not None and value != ()
-
-
-def _speaks_to_both(prefix: str, name: str) -> bool:
-    """`EDGESERVE_PORT` would give node and balancer the same port: not understood."""
-    shared = {each.name for each in dataclasses.fields(SharedSettings)}
-    return prefix != "EDGESERVE_" or name in shared
-
-
-def _file_layers(
-    path: Path, must_exist: bool, section: str, names: set[str]
-) -> list[Layer]:
-    if not path.exists() and not must_exist:
-        return []
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SettingsError(f"cannot read {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path} is not TOML: {error}") from error
-    shared = {key: value for key, value in table.items() if key not in SECTIONS}
-    both = {each.name for each in dataclasses.fields(SharedSettings)}
-    _refuse_unknown(path, "", shared, both)
-    own = table.get(section, {})
-    if not isinstance(own, dict):
-        raise SettingsError(f"{path}: `{section}` must be a table, [{section}]")
-    _refuse_unknown(path, f"{section}.", own, names)
-    return [(f"{path}", shared), (f"{path} [{section}]", own)]
-
-
-SECTIONS = ("node", "balancer")
-
-
-def _refuse_unknown(
-    path: Path, prefix: str, table: Mapping[str, Any], names: set[str]
-) -> None:
-    for key in table:
-        if key not in names:
-            known = ", ".join(sorted(names))
-            raise SettingsError(f"{path}: unknown key `{prefix}{key}`; known: {known}")
 
 
 def _convert(where: str, raw: Any, hint: Any) -> Any:
@@ -296,42 +261,3 @@ def flag_name(shape: type[SharedSettings], name: str) -> str:
     fields = {each.name: each for each in dataclasses.fields(shape)}
     flag: str | None = fields[name].metadata["flag"]
     return flag or "--" + name.replace("_", "-")
-
-
-class WrongValue(ValueError):
-    """A value that a settings class refuses; `field` is the attribute's name."""
-
-    def __init__(self, sentence: str, field_name: str) -> None:
-        super().__init__(sentence)
-        self.field = field_name
-
-
-def wrong(settings: SharedSettings, name: str, why: str) -> None:
-    """Refuse the value of one field."""
-    label = f"{settings.SECTION}.{name}"
-    raise WrongValue(f"{label} {why}, not {getattr(settings, name)!r}", name)
-
-
-def at_least(settings: SharedSettings, name: str, low: float) -> None:
-    """Refuse a number below `low`."""
-    if not getattr(settings, name) >= low:
-        wrong(settings, name, f"must be at least {low:g}")
-
-
-def between(settings: SharedSettings, name: str, low: int, high: int) -> None:
-    """Refuse a number outside `low` to `high`."""
-    if not low <= getattr(settings, name) <= high:
-        wrong(settings, name, f"must be between {low} and {high}")
-
-
-def one_of(settings: SharedSettings, name: str, words: tuple[str, ...]) -> None:
-    """Refuse a word that is not on the list."""
-    if getattr(settings, name) not in words:
-        wrong(settings, name, f"must be one of {', '.join(words)}")
-
-
-def a_url(settings: SharedSettings, name: str, url: str) -> None:
-    """Refuse what is not an http or https URL with a host."""
-    scheme, _, rest = url.partition("://")
-    if scheme not in {"http", "https"} or not rest.strip("/"):
-        wrong(settings, name, "must be URLs such as http://192.168.1.20:8090")

@@ -1,0 +1,148 @@
+"""`edgeserve chat`: a conversation with the endpoint, word by word."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edgeserve.client import Endpoint, NoAnswer, endpoint, endpoint_options
+from edgeserve.examples import examples
+
+COMPLETIONS = "/v1/chat/completions"
+
+CONTROLS = dict.fromkeys((*range(9), 11, 12, *range(14, 32), *range(127, 160)))
+"""What a model must not send to a terminal: all control codes but tab and newlines."""
+
+Message = dict[str, str]
+
+
+@click.command(
+    epilog=examples(
+        ("edgeserve chat", "a conversation; Ctrl-C stops an answer, Ctrl-D leaves"),
+        ('edgeserve chat "Why is the sky blue?"', "one question, one answer"),
+        ("git diff | edgeserve chat 'Review this'", "with a text from a pipe"),
+    )
+)
+@click.argument("prompt", required=False)
+@click.option("--model", help="Model to talk to; by default the first that chats.")
+@click.option("--system", help="What the model is told before the conversation.")
+@click.option("--max-tokens", type=click.IntRange(1), help="Longest answer, in tokens.")
+@endpoint_options
+def chat(
+    prompt: str | None,
+    model: str | None,
+    system: str | None,
+    max_tokens: int | None,
+    url: str,
+    api_key_file: Path | None,
+) -> None:
+    """Talk to the endpoint; the answer appears as it is written.
+
+    With PROMPT, or text from a pipe, it answers once and ends.
+    """
+    place = endpoint(url, api_key_file)
+    options: dict[str, Any] = {"model": model or chatting_model(place), "stream": True}
+    if max_tokens:
+        options["max_tokens"] = max_tokens
+    history: list[Message] = [message("system", system)] if system else []
+    question = _with_pipe(prompt)
+    if question is not None:
+        history.append(message("user", question))
+        _say(answer(place, options, history))
+        return
+    _converse(place, options, history)
+
+
+def message(role: str, content: str) -> Message:
+    """One turn of a conversation."""
+    return {"role": role, "content": content}
+
+
+def chatting_model(place: Endpoint) -> str:
+    """Return the first model that chats. Raises NoAnswer where there is none."""
+    for model in place.get("/v1/models")["data"]:
+        if "chat" in model.get("abilities", ("chat",)):
+            return str(model["id"])
+    raise NoAnswer(
+        f"no model at {place.url} can chat yet; `edgeserve nodes` says what is there"
+    )
+
+
+def answer(
+    place: Endpoint, options: dict[str, Any], history: list[Message]
+) -> Iterator[str]:
+    """Yield the pieces of the model's next turn. Raises NoAnswer where it breaks."""
+    with closing(place.post(COMPLETIONS, {**options, "messages": history})) as lines:
+        yield from pieces(lines)
+
+
+def pieces(lines: Iterable[bytes]) -> Iterator[str]:
+    """Read text out of a chat stream. Raises NoAnswer on an error event, or no end."""
+    for line in lines:
+        field, _, data = line.partition(b":")
+        if field != b"data":
+            continue
+        if data.strip() == b"[DONE]":
+            return
+        event = json.loads(data)
+        if "error" in event:
+            raise NoAnswer(f"the answer broke off: {event['error']['message']}")
+        for choice in event["choices"]:
+            yield choice["delta"].get("content") or ""
+    raise NoAnswer("the answer broke off before its end")
+
+
+def _with_pipe(prompt: str | None) -> str | None:
+    """Put what comes through a pipe behind the prompt."""
+    if sys.stdin is None or sys.stdin.isatty():
+        return prompt
+    piped = sys.stdin.read().strip()
+    return "\n\n".join(part for part in (prompt, piped) if part) or None
+
+
+def _converse(place: Endpoint, options: dict[str, Any], history: list[Message]) -> None:
+    """Take turns until the end of input; what goes wrong ends a turn, not the talk."""
+    with suppress(ImportError):
+        importlib.import_module("readline")  # teaches `input` editing and history
+    click.echo(f"{options['model']}; Ctrl-C stops an answer, Ctrl-D leaves", err=True)
+    while (question := _question()) is not None:
+        asked = [*history, message("user", question)]
+        heard: list[str] = []
+        try:
+            _say(_noted(answer(place, options, asked), heard))
+        except KeyboardInterrupt:
+            click.echo(" …")
+        except NoAnswer as error:
+            click.echo(f"edgeserve: {error}", err=True)
+            continue
+        history = [*asked, message("assistant", "".join(heard))]
+
+
+def _question() -> str | None:
+    """Ask for one line that is not blank; None when there is nothing more to say."""
+    try:
+        while not (line := input("> ").strip()):
+            pass
+    except (EOFError, KeyboardInterrupt):
+        click.echo()
+        return None
+    return line
+
+
+def _noted(parts: Iterator[str], heard: list[str]) -> Iterator[str]:
+    for part in parts:
+        heard.append(part)
+        yield part
+
+
+def _say(parts: Iterable[str]) -> None:
+    for part in parts:
+        click.echo(part.translate(CONTROLS), nl=False)
+    click.echo()

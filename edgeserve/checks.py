@@ -1,0 +1,50 @@
+"""What a settings class says about a value it cannot work with."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Protocol
+
+
+class Section(Protocol):
+    """A settings class; SECTION is its name in the file."""
+
+    SECTION: ClassVar[str]
+
+
+class WrongValue(ValueError):
+    """A value that a settings class refuses; `field` is the attribute's name."""
+
+    def __init__(self, sentence: str, field_name: str) -> None:
+        super().__init__(sentence)
+        self.field = field_name
+
+
+def wrong(settings: Section, name: str, why: str) -> None:
+    """Refuse the value of one field."""
+    label = f"{settings.SECTION}.{name}"
+    raise WrongValue(f"{label} {why}, not {getattr(settings, name)!r}", name)
+
+
+def at_least(settings: Section, name: str, low: float) -> None:
+    """Refuse a number below `low`."""
+    if not getattr(settings, name) >= low:
+        wrong(settings, name, f"must be at least {low:g}")
+
+
+def between(settings: Section, name: str, low: int, high: int) -> None:
+    """Refuse a number outside `low` to `high`."""
+    if not low <= getattr(settings, name) <= high:
+        wrong(settings, name, f"must be between {low} and {high}")
+
+
+def one_of(settings: Section, name: str, words: tuple[str, ...]) -> None:
+    """Refuse a word that is not on the list."""
+    if getattr(settings, name) not in words:
+        wrong(settings, name, f"must be one of {', '.join(words)}")
+
+
+def a_url(settings: Section, name: str, url: str) -> None:
+    """Refuse what is not an http or https URL with a host."""
+    scheme, _, rest = url.partition("://")
+    if scheme not in {"http", "https"} or not rest.strip("/"):
+        wrong(settings, name, "must be URLs such as http://192.168.1.20:8090")

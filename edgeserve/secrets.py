@@ -1,0 +1,100 @@
+"""`edgeserve token` and `edgeserve key`: secrets in files only their owner can read."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+from edgeserve.errors import CommandError
+from edgeserve.examples import examples
+from edgeserve.places import config_dir
+
+OWNER_ONLY = 0o600
+
+file_option = click.option(
+    "--file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Where to, if not into the configuration folder.",
+)
+
+
+@click.group()
+def token() -> None:
+    """Make the secret that a fleet shares."""
+
+
+@token.command(
+    "new",
+    epilog=examples(
+        ("edgeserve token new", "make one for a new fleet"),
+        ("scp ~/.config/edgeserve/token pi:.config/edgeserve/", "take it along"),
+    ),
+)
+@file_option
+@click.option("--force", is_flag=True, help="Replace the token that is there.")
+def new_token(file: Path | None, *, force: bool) -> None:
+    """Make a fleet token: nodes and balancers past loopback need the same one."""
+    from edgeserve.auth import new_secret
+
+    path = file or config_dir() / "token"
+    if path.exists() and not force:
+        raise CommandError(
+            f"{path} exists; --force replaces it, and then every machine of the fleet"
+            " needs the new one"
+        )
+    _write(path, f"{new_secret('fleet')}\n")
+    click.echo(
+        f"{path} holds the fleet token. Copy it to the same place on each machine, then"
+        " start `edgeserve node start` and `edgeserve balancer start` there."
+    )
+
+
+@click.group()
+def key() -> None:
+    """Make an API key for a client."""
+
+
+@key.command(
+    "new",
+    epilog=examples(
+        ("edgeserve key new --name laptop", "make one, and remember whose it is"),
+        ("edgeserve key new | ssh laptop 'cat >edgeserve.key'", "hand it over"),
+    ),
+)
+@file_option
+@click.option("--name", default="", help="Whose key it is; a comment in the file.")
+def new_key(file: Path | None, name: str) -> None:
+    """Add an API key to the balancer's file, and print it."""
+    from edgeserve.auth import new_secret
+
+    path = file or config_dir() / "api-keys"
+    already = path.read_text(encoding="utf-8") if path.exists() else ""
+    comment = f"# {' '.join(name.split())}\n" if name else ""
+    if comment and comment in already:
+        raise CommandError(
+            f"{path} has a key for {name!r}; remove its two lines to make another"
+        )
+    secret = new_secret("key")
+    _write(path, f"{already}{comment}{secret}\n")
+    click.echo(secret)
+    click.echo(
+        f"Added to {path}; a balancer reads it at its next start. Clients send it as"
+        " `Authorization: Bearer KEY`, `edgeserve chat` takes it by --api-key-file.",
+        err=True,
+    )
+
+
+def _write(path: Path, content: str) -> None:
+    """Write beside and rename: nobody else ever can read it, and never half of it."""
+    beside = path.with_name(f".{path.name}.new")
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        beside.unlink(missing_ok=True)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+        with os.fdopen(os.open(beside, flags, OWNER_ONLY), "w") as stream:
+            stream.write(content)
+        beside.replace(path)
+    except OSError as error:
+        raise CommandError(f"cannot write {path}: {error.strerror}") from error

@@ -1,0 +1,85 @@
+"""`edgeserve config`: every setting, its value and where it came from."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edgeserve.examples import examples
+
+
+@click.group()
+def config() -> None:
+    """Show the settings and where they come from."""
+
+
+@config.command(
+    epilog=examples(
+        ("edgeserve config show", "all of them"),
+        ("edgeserve config show --section node --json", "for scripts"),
+        ("EDGESERVE_NODE_SLOTS=4 edgeserve config show", "try a variable out"),
+    )
+)
+@click.option("--section", type=click.Choice(["node", "balancer"]), help="One alone.")
+@click.option(
+    "--config", "file", type=click.Path(path_type=Path), help="TOML settings file."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def show(section: str | None, file: Path | None, *, as_json: bool) -> None:
+    """Show what a node or balancer started here and now would work with.
+
+    The later wins: default, settings file, environment, command line.
+    """
+    from edgeserve.config import default_file
+
+    sections = [section] if section else ["node", "balancer"]
+    found = {name: resolved(name, file) for name in sections}
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+        return
+    path = file or default_file()
+    click.echo(f"Settings file: {path}{'' if path.exists() else ' (not there)'}\n")
+    for name, settings in found.items():
+        _print(name, settings)
+
+
+def resolved(section: str, file: Path | None) -> dict[str, dict[str, Any]]:
+    """Return field → its value, as TOML would have it, and its origin."""
+    from edgeserve.config import BalancerSettings, NodeSettings, SharedSettings, resolve
+
+    shapes: dict[str, type[SharedSettings]] = {
+        "node": NodeSettings,
+        "balancer": BalancerSettings,
+    }
+    found = resolve(shapes[section], file=file)
+    return {
+        each.name: {
+            "value": _plain(getattr(found.settings, each.name)),
+            "origin": found.origins[each.name],
+        }
+        for each in dataclasses.fields(found.settings)
+    }
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Path):
+        return str(value)
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _print(section: str, settings: dict[str, dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(f"[{section}]", "value", "from", box=None, pad_edge=False)
+    table.columns[0].header = Text(f"[{section}]")
+    for name, found in settings.items():
+        value = "" if found["value"] is None else json.dumps(found["value"])
+        table.add_row(name, Text(value), Text(found["origin"]))
+    Console().print(table)
+    click.echo()

@@ -1,0 +1,137 @@
+"""`edgeserve nodes` and `edgeserve models`: the fleet as tables, or as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edgeserve.client import NoAnswer, endpoint, endpoint_options
+from edgeserve.examples import examples
+
+GIB = 2**30
+
+Row = Sequence[str]
+Json = Mapping[str, Any]
+
+as_json = click.option(
+    "--json", "as_json", is_flag=True, help="Print what the balancer answered."
+)
+
+
+@click.command(
+    epilog=examples(
+        ("edgeserve nodes", "the fleet of the balancer on this machine"),
+        ("edgeserve nodes --url http://nuc:8080", "of another one"),
+        ("edgeserve nodes --json | jq '.[].report.name'", "for scripts"),
+    )
+)
+@endpoint_options
+@as_json
+def nodes(url: str, api_key_file: Path | None, *, as_json: bool) -> None:
+    """Show the fleet's nodes, and what each serves."""
+    found = endpoint(url, api_key_file).get("/edgeserve/v1/nodes")
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+        return
+    rows = _shaped(url, node_rows, found)
+    _print(NODE_HEADS, rows, "no nodes yet; `edgeserve node start` starts one")
+
+
+@click.command(
+    epilog=examples(
+        ("edgeserve models", "what can be called now"),
+        ("edgeserve models --json | jq -r '.data[].id'", "names only, for scripts"),
+    )
+)
+@endpoint_options
+@as_json
+def models(url: str, api_key_file: Path | None, *, as_json: bool) -> None:
+    """Show the models that can be called now."""
+    found = endpoint(url, api_key_file).get("/v1/models")
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+        return
+    rows = _shaped(url, model_rows, found)
+    _print(MODEL_HEADS, rows, "no model yet; `edgeserve nodes` says what is there")
+
+
+NODE_HEADS = ("node", "state", "address", "engine", "busy", "memory free", "hottest")
+MODEL_HEADS = ("model", "can", "context", "slots", "nodes")
+
+
+def node_rows(found: list[Json]) -> list[Row]:
+    """One row per engine; a node without any has one row, too."""
+    return [row for sighting in found for row in _rows(sighting)]
+
+
+def _rows(sighting: Json) -> list[Row]:
+    where = (str(sighting["state"]), str(sighting["url"]))
+    report: Json | None = sighting["report"]
+    if report is None:
+        return [("?", *where, "", "", "", "")]
+    first, *others = [_engine(each) for each in report["engines"]] or [("none", "")]
+    return [
+        (str(report["name"]), *where, *first, *_condition(report["hardware"])),
+        *(("", "", "", *engine, "", "") for engine in others),
+    ]
+
+
+def _engine(engine: Json) -> tuple[str, str]:
+    state = str(engine["state"])
+    if state in {"ready", "busy"}:
+        return str(engine["id"]), f"{engine['busy']}/{engine['slots']}"
+    reason = engine.get("reason")
+    return f"{engine['id']}: {state}{f' ({reason})' if reason else ''}", ""
+
+
+def _condition(hardware: Json) -> tuple[str, str]:
+    memory, celsius = hardware["memory"], hardware["thermal"].get("celsius")
+    free = f"{memory['available'] / GIB:.1f} of {memory['total'] / GIB:.1f} GiB"
+    return free, "" if celsius is None else f"{celsius:.0f} °C"
+
+
+def model_rows(found: Json) -> list[Row]:
+    """One row per name that can be called."""
+    return [
+        (
+            str(model["id"]),
+            ", ".join(model.get("abilities", ())),
+            str(model.get("context", "")),
+            str(model.get("slots", "")),
+            ", ".join(map(str, model.get("nodes", ()))),
+        )
+        for model in found["data"]
+    ]
+
+
+def _shaped(url: str, rows: Any, found: Any) -> list[Row]:
+    try:
+        shaped: list[Row] = rows(found)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise NoAnswer(
+            f"{url} answers, but not like an edgeserve balancer of this version"
+        ) from error
+    return shaped
+
+
+def _print(heads: Row, rows: Iterable[Row], otherwise: str) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(*heads, box=None, pad_edge=False, header_style="bold")
+    for row in rows:
+        table.add_row(*(Text(printable(cell)) for cell in row))
+    if table.row_count:
+        Console().print(table)
+    else:
+        click.echo(otherwise, err=True)
+
+
+def printable(text: str) -> str:
+    """Replace what could steer a terminal: names come from other machines."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
