@@ -128,11 +128,14 @@ class EngineReport(msgspec.Struct, frozen=True, kw_only=True):
 class NodeReport(msgspec.Struct, frozen=True, kw_only=True):
     """Everything a balancer may know of a node. `id` survives restarts and moves.
 
-    `problems` says, a sentence each, why the node serves less than it was asked to.
+    `instance` is random, another one in every process: two nodes with one id, such as
+    a cloned disk and its original, differ in it. `problems` says, a sentence each, why
+    the node serves less than it was asked to.
     """
 
     protocol: int = PROTOCOL
     id: str
+    instance: str = ""
     name: str
     version: str
     state: Literal["up", "draining"]
