@@ -1,0 +1,76 @@
+"""Make an importance matrix from a text, with llama.cpp's own tool."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+from pathlib import Path
+
+from edgeserve.errors import CommandError
+from edgeserve.tether import tethered
+from quantize.facts import ModelFacts
+from quantize.folder import part_of
+from quantize.imatrix import read_importance
+from quantize.naming import stem
+from quantize.native import native_tool
+
+CONTEXT = 512
+"""Tokens per chunk, llama-imatrix's own default."""
+
+
+class CannotCalibrate(CommandError):
+    """There is no llama-imatrix, or it failed; the sentence says which."""
+
+
+def importance_matrix(
+    facts: ModelFacts, text: Path | None, folder: Path | None, threads: int
+) -> Path | None:
+    """Return the matrix made from `text`, beside the variants; None without a text.
+
+    Raises CannotCalibrate.
+    """
+    if text is None:
+        return None
+    tool = native_tool("llama-imatrix")
+    if tool is None:
+        raise CannotCalibrate(
+            "--calibrate needs llama-imatrix: `edgeserve engine build` makes it;"
+            " or give a ready matrix with --imatrix"
+        )
+    place = folder or facts.path.parent
+    place.mkdir(parents=True, exist_ok=True)
+    target = place / f"{stem(facts.path)}.{text.stem}.imatrix.gguf"
+    with part_of(target) as part:
+        _run(_command(tool, facts.path, text, part, threads))
+        read_importance(str(part))
+    return target
+
+
+def _command(
+    tool: Path, model: Path, text: Path, target: Path, threads: int
+) -> list[str]:
+    command = [
+        *(str(tool), "-m", str(model), "-f", str(text), "-o", str(target)),
+        *("-c", str(CONTEXT), "--output-format", "gguf"),
+    ]
+    return [*command, "-t", str(threads)] if threads else command
+
+
+def _run(command: list[str]) -> None:
+    done = subprocess.run(
+        tethered(command, signal.SIGTERM),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+    )
+    if done.returncode != 0:
+        said = [
+            line
+            for line in done.stderr.splitlines()
+            if re.search(r"error|fail|need at least", line, re.IGNORECASE)
+        ]
+        words = "; ".join(said[-3:]) or f"status {done.returncode}"
+        raise CannotCalibrate(f"llama-imatrix failed: {words}")

@@ -1,0 +1,18 @@
+"""Find the tools that `edgeserve engine build` makes, such as llama-imatrix."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from edgeserve.places import state_dir
+
+
+def native_tool(name: str) -> Path | None:
+    """Return the path of a tool: of the build in use, else on PATH, else None."""
+    built = state_dir() / "engines" / "current" / name
+    if os.access(built, os.X_OK):
+        return built
+    found = shutil.which(name)
+    return Path(found) if found else None

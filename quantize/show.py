@@ -1,0 +1,189 @@
+"""Tables for people, and the same facts for programs: inspect and plan."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.table import Table
+
+from quantize.blocks import UNQUANTIZED
+from quantize.facts import ModelFacts
+from quantize.fallback import fits
+from quantize.machines import Machine
+from quantize.memory import Need, need, size
+from quantize.plan import Verdict, best_fit
+
+CONTEXTS = (2048, 4096, 8192, 32768, 131072)
+SLOTS = (1, 2, 4, 8)
+
+
+def needs(facts: ModelFacts, kv_type: str, ubatch: int) -> list[Need]:
+    """Compute what serving takes, for usual contexts and slots that the model knows."""
+    contexts = [each for each in CONTEXTS if each <= (facts.context or each)]
+    return [
+        need(facts, slots=slots, context=each, kv_type=kv_type, ubatch=ubatch)
+        for each in contexts or [facts.context]
+        for slots in SLOTS
+    ]
+
+
+def misfit(facts: ModelFacts) -> str:
+    """Say in a sentence how many tensors K-quants cannot hold; empty if none."""
+    matrices = [each for each in facts.tensors if len(each.shape) > 1]
+    odd = [each for each in matrices if not fits("Q4_K", each.row)]
+    if not odd:
+        return ""
+    return (
+        f"{len(odd)} of {len(matrices)} matrices have rows that do not divide by 256;"
+        " K- and IQ-types of them become larger types (`plan` says which)"
+    )
+
+
+def facts_json(facts: ModelFacts, table: Sequence[Need]) -> dict[str, Any]:
+    """Return what `inspect` prints, for programs; sizes in bytes."""
+    return {
+        "file": str(facts.path),
+        "file_bytes": facts.file_bytes,
+        "architecture": facts.architecture,
+        "name": facts.name,
+        "file_type": facts.file_type,
+        "dequantized_from": facts.dequantized_from,
+        "parameters": facts.parameters,
+        "bits_per_weight": round(facts.bits, 4),
+        "context": facts.context,
+        "layers": facts.layers,
+        "embedding": facts.embedding,
+        "feed_forward": facts.feed_forward,
+        "heads": facts.heads,
+        "kv_heads": list(facts.kv_heads),
+        "vocabulary": facts.vocabulary,
+        "experts": facts.experts,
+        "tensors": {
+            kind: {"count": count, "bytes": total}
+            for kind, (count, total) in facts.kinds.items()
+        },
+        "memory": [need_json(each) for each in table],
+    }
+
+
+def need_json(each: Need) -> dict[str, Any]:
+    """Return one sum of memory, in bytes."""
+    return {
+        "slots": each.slots,
+        "context": each.context,
+        "kv_type": each.kv_type,
+        "weights": each.weights,
+        "kv": each.kv,
+        "compute": each.compute,
+        "process": each.process,
+        "total": each.total,
+    }
+
+
+def facts_table(facts: ModelFacts) -> Table:
+    """Return the model's shape as a two-column table."""
+    table = Table(box=None, show_header=False)
+    table.add_column(style="bold")
+    table.add_column()
+    origin = facts.dequantized_from
+    quantized = f", dequantized from {origin}" if origin else ""
+    rows = {
+        "name": facts.name,
+        "architecture": facts.architecture,
+        "type": f"{facts.file_type}, {facts.bits:.2f} bits per weight{quantized}",
+        "parameters": f"{facts.parameters / 1e6:,.1f} M",
+        "size": f"{size(facts.file_bytes)} in {len(facts.files)} file(s)",
+        "context": f"{facts.context:,} tokens",
+        "layers": f"{facts.layers}, {facts.embedding} wide, feed-forward"
+        f" {facts.feed_forward}",
+        "heads": f"{facts.heads}, keys and values {max(facts.kv_heads, default=0)}",
+        "experts": str(facts.experts) if facts.experts else "none",
+        "vocabulary": f"{facts.vocabulary:,}",
+        "tensors": ", ".join(
+            f"{count} {kind} ({size(total)})"
+            for kind, (count, total) in facts.kinds.items()
+        ),
+    }
+    for name, value in rows.items():
+        table.add_row(name, value)
+    return table
+
+
+def needs_table(table_of: Sequence[Need]) -> Table:
+    """Return memory by context and slots."""
+    kv_type = table_of[0].kv_type
+    table = Table(title=f"memory to serve it ({kv_type} keys and values)")
+    table.add_column("context per slot", justify="right")
+    for slots in SLOTS:
+        table.add_column(f"{slots} slot{'s' if slots > 1 else ''}", justify="right")
+    contexts = sorted({each.context for each in table_of})
+    for context in contexts:
+        row = [size(each.total) for each in table_of if each.context == context]
+        table.add_row(f"{context:,}", *row)
+    return table
+
+
+def plan_table(verdicts: Sequence[Verdict], machines: Sequence[Machine]) -> Table:
+    """Return the variants against the machines."""
+    table = Table()
+    for heading in ("type", "file", "bits", "KL div.", "memory"):
+        table.add_column(heading, justify="right" if heading != "type" else "left")
+    for machine in machines:
+        table.add_column(machine.name, justify="center")
+    table.add_column("what it becomes")
+    best = {m.name: best_fit(verdicts, m.name) for m in machines}
+    for verdict in verdicts:
+        each = verdict.variant
+        loss = each.type.divergence
+        table.add_row(
+            each.type.name,
+            size(each.file_bytes),
+            f"{each.bits:.2f}",
+            "?" if loss is None else f"{loss:.3g}",
+            size(verdict.need.total),
+            *(
+                _mark(verdict.fits[m.name], chosen=best[m.name] is each)
+                for m in machines
+            ),
+            _became(verdict),
+        )
+    return table
+
+
+def _mark(fitting: bool, *, chosen: bool) -> str:
+    if chosen:
+        return "[bold green]best[/]"
+    return "[green]yes[/]" if fitting else "[red]no[/]"
+
+
+def _became(verdict: Verdict) -> str:
+    shares = verdict.variant.shares
+    kinds = [f"{n} {kind}" for kind, n in shares.items() if kind not in UNQUANTIZED]
+    return ", ".join(kinds) or ", ".join(shares)
+
+
+def plan_json(verdicts: Sequence[Verdict], machines: Sequence[Machine]) -> Any:
+    """Return what `plan` prints, for programs; sizes in bytes."""
+    best = {m.name: best_fit(verdicts, m.name) for m in machines}
+    return {
+        "machines": {
+            m.name: {
+                "usable": m.usable,
+                "best": b.type.name if (b := best[m.name]) else None,
+            }
+            for m in machines
+        },
+        "variants": [
+            {
+                "type": verdict.variant.type.name,
+                "file_bytes": verdict.variant.file_bytes,
+                "bits_per_weight": round(verdict.variant.bits, 4),
+                "tensors": verdict.variant.shares,
+                "remark": verdict.variant.remark,
+                "memory": need_json(verdict.need),
+                "fits": verdict.fits,
+            }
+            for verdict in verdicts
+        ],
+    }
