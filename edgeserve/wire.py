@@ -89,7 +89,9 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
     """Every setting an engine was started with; learned speeds are keyed by it.
 
     `context` is tokens per slot; `batch` is tokens per decode call, which bounds how
-    long a cancellation can take; `gpu_layers` is -1 for all.
+    long a cancellation can take; `gpu_layers` is -1 for all. `tensor_split` is each
+    GPU's share, `overrides` llama.cpp's `-ot` text, `devices` the GPUs to use, all of
+    them if empty.
     """
 
     slots: int
@@ -100,6 +102,18 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
     kv_type: str = "f16"
     flash_attention: bool = True
     cache_ram_mib: int = 0
+    tensor_split: tuple[float, ...] = ()
+    overrides: str = ""
+    main_gpu: int = 0
+    devices: tuple[str, ...] = ()
+
+
+class Placement(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a model ended: layers on GPUs of all, and bytes per llama.cpp device."""
+
+    gpu_layers: int
+    layers: int
+    memory: dict[str, int]
 
 
 class EngineReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -123,6 +137,7 @@ class EngineReport(msgspec.Struct, frozen=True, kw_only=True):
     build: str = ""
     epoch: int = 0
     launch: Launch
+    placement: Placement | None = None
 
 
 class NodeReport(msgspec.Struct, frozen=True, kw_only=True):
