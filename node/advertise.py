@@ -1,0 +1,105 @@
+"""Announce the node by mDNS for the length of a block, and keep the records true."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Collection
+from contextlib import asynccontextmanager
+
+from zeroconf.asyncio import AsyncServiceInfo, AsyncZeroconf
+
+from edgeserve.interfaces import changes
+from edgeserve.wire import PROTOCOL, SERVICE, NodeReport
+
+LABEL_BYTES = 63
+TXT_NAME_BYTES = 200
+
+
+class Announcement:
+    """What mDNS says of this node."""
+
+    def __init__(
+        self,
+        zeroconf: AsyncZeroconf,
+        report: Callable[[], NodeReport],
+        at: Callable[[], frozenset[str]],
+    ) -> None:
+        self._zeroconf = zeroconf
+        self._report = report
+        self._at = at
+        self._said: AsyncServiceInfo | None = None
+
+    async def say(self) -> None:
+        """Announce what is true now, thrice in half a second.
+
+        A node with a new id is announced anew. The old id goes without a goodbye, which
+        would withdraw the twin that keeps it.
+        """
+        said, info = self._said, described(self._report(), self._at())
+        self._said = info
+        if said is not None and said.name == info.name:
+            await (await self._zeroconf.async_update_service(info))
+            return
+        if said is not None:
+            self._zeroconf.zeroconf.registry.async_remove(said)
+        # The name holds an id, so nobody need be asked whether it is free.
+        announcing = self._zeroconf.async_register_service(
+            info, cooperating_responders=True
+        )
+        await (await announcing)
+
+    async def follow(self) -> None:
+        """Announce, again whenever this machine's addresses change. Never ends."""
+        await self.say()
+        async for _ in changes():
+            await self.say()
+            await self._zeroconf.async_update_interfaces()
+
+
+def described(report: NodeReport, at: Collection[str]) -> AsyncServiceInfo:
+    """Turn a report into DNS records. Pure."""
+    return AsyncServiceInfo(
+        SERVICE,
+        f"{label(report.name, report.id)}.{SERVICE}",
+        port=report.port,
+        server=f"edgeserve-{report.id[:12]}.local.",
+        parsed_addresses=sorted(each.partition("%")[0] for each in at),
+        properties={
+            "id": report.id,
+            "instance": report.instance,
+            "name": _cut(report.name, TXT_NAME_BYTES),
+            "port": str(report.port),
+            "protocol": str(PROTOCOL),
+        },
+    )
+
+
+def label(name: str, id_: str) -> str:
+    """Return the instance label: `kitchen 1f0c9a3e`. One label has no dots."""
+    ending = f" {id_[:8]}"
+    plain = "".join(char if char.isprintable() else " " for char in name)
+    return _cut(plain.replace(".", "-"), LABEL_BYTES - len(ending)) + ending
+
+
+def _cut(text: str, size: int) -> str:
+    """Shorten to so many bytes of UTF-8, by whole characters."""
+    return text.encode()[:size].decode(errors="ignore")
+
+
+@asynccontextmanager
+async def announced(
+    zeroconf: AsyncZeroconf,
+    report: Callable[[], NodeReport],
+    at: Callable[[], frozenset[str]],
+) -> AsyncGenerator[Announcement]:
+    """Announce `report()` at the addresses `at()` for the length of the block.
+
+    Closing `zeroconf` afterwards says goodbye.
+    """
+    announcement = Announcement(zeroconf, report, at)
+    async with asyncio.TaskGroup() as group:
+        following = group.create_task(announcement.follow(), name="announce")
+        try:
+            yield announcement
+        finally:
+            following.cancel()

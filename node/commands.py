@@ -1,0 +1,33 @@
+"""`edgeserve node …`: options become settings, settings become a running node."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edgeserve.config import NodeSettings, resolve
+from edgeserve.flags import settings_options
+
+
+@click.group()
+def node() -> None:
+    """Run the agent on a machine that holds models."""
+
+
+@node.command()
+@settings_options(NodeSettings)
+def start(config_file: Path | None, **flags: Any) -> None:
+    """Serve this machine's models until told to stop.
+
+    Ctrl-C or SIGTERM lets running requests finish; a second one does not.
+    """
+    settings = resolve(NodeSettings, file=config_file, flags=flags).settings
+
+    # The agent brings aiohttp and zeroconf: not for `--help`.
+    from edgeserve.lifecycle import run
+    from node.agent import serve
+
+    sys.exit(run(lambda stop: serve(settings, stop), log_level=settings.log_level))

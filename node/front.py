@@ -1,0 +1,76 @@
+"""Requests for engines: pick one, hold a slot, pass the bytes both ways."""
+
+from __future__ import annotations
+
+from edgeserve.auth import Guard
+from edgeserve.errors import Draining, UnknownRoute
+from edgeserve.openai import ROUTES, read
+from edgeserve.relay.exchange import Reply, Request
+from edgeserve.relay.upstream import Answer, Upstream
+from edgeserve.wire import VARIANT_HEADER
+from node.pick import by_name
+from node.state import NodeState
+from node.supervisor import Supervisor
+
+KEPT_HERE = frozenset(
+    ("authorization", "x-api-key", "cookie", "x-conversation-id", VARIANT_HEADER)
+)
+"""Header fields an engine never sees. `X-Conversation-Id` would let a generation go on
+after its client has left."""
+
+
+def handled(path: str) -> bool:
+    """Whether an engine answers that path."""
+    return path in ROUTES
+
+
+class Front:
+    """The handler of every route that reaches an engine."""
+
+    def __init__(self, state: NodeState, upstream: Upstream, guard: Guard) -> None:
+        self._state = state
+        self._upstream = upstream
+        self._guard = guard
+
+    async def __call__(self, request: Request, reply: Reply) -> None:
+        """Answer one request. Cancelling it closes the engine's connection at once."""
+        self._guard.check(request.headers)
+        if request.method != "POST":
+            raise UnknownRoute(request.method, request.path)
+        if self._state.draining:
+            raise Draining
+        supervisor = self._chosen(request)
+        with supervisor.claim():
+            async with self._upstream.ask(
+                supervisor.origin,
+                "POST",
+                request.target,
+                _to_engine(request, supervisor.api_key),
+                request.body,
+            ) as answer:
+                await _pass(answer, reply)
+
+    def _chosen(self, request: Request) -> Supervisor:
+        """Return the engine asked for: by header if there is one, else by the body."""
+        name = request.headers.get(VARIANT_HEADER) or read(request.body).model
+        engines = tuple(self._state.engines().values())
+        chosen = by_name(engines, name, ROUTES[request.path].needs)
+        return self._state.supervisor(chosen.id)
+
+
+def _to_engine(request: Request, api_key: str) -> dict[str, str]:
+    passed = {k: v for k, v in request.headers.items() if k not in KEPT_HERE}
+    return {**passed, "authorization": f"Bearer {api_key}"}
+
+
+async def _pass(answer: Answer, reply: Reply) -> None:
+    if "content-length" in answer.headers:
+        await reply.send(answer.status, answer.headers, await answer.read())
+        return
+    await reply.start(answer.status, answer.headers)
+    await answer.pump(reply, _unseen)
+    await reply.finish()
+
+
+def _unseen(data: bytes) -> None:
+    """Look at nothing: the bytes pass as they are."""

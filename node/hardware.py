@@ -1,0 +1,206 @@
+"""What this machine is and how it is doing, measured off the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import platform
+import re
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import psutil
+
+from edgeserve.wire import Cpu, Gpu, Hardware, Memory, Platform, Power, Thermal
+from node.gpus import asked, gpus
+from node.limits import cpus, memory_room
+
+EVERY = 5.0
+"""Seconds between two samples."""
+
+GPUS_EVERY = 6
+"""Samples between two looks at the GPUs: `nvidia-smi` burns CPU time."""
+
+THROTTLED_FILE = Path("/sys/devices/platform/soc/soc:firmware/get_throttled")
+
+Sample = Callable[[], Hardware]
+
+
+class Sampler:
+    """Measures this machine. Called from one thread at a time; may take a second."""
+
+    def __init__(self) -> None:
+        self._platform = _platform()
+        self._model = cpu_model()
+        self._gpus: tuple[Gpu, ...] = ()
+        self._calls = 0
+        psutil.cpu_percent(None)  # the first answer is about nothing
+
+    def __call__(self) -> Hardware:
+        """Take one sample."""
+        if self._calls % GPUS_EVERY == 0 and (self._gpus or not self._calls):
+            self._gpus = gpus()
+        self._calls += 1
+        return Hardware(
+            platform=self._platform,
+            cpu=self._cpu(),
+            memory=_memory(),
+            power=_power(),
+            thermal=_thermal(),
+            gpus=self._gpus,
+        )
+
+    def _cpu(self) -> Cpu:
+        may_use = max(1, int(cpus()))
+        logical = min(psutil.cpu_count() or 1, may_use)
+        return Cpu(
+            model=self._model,
+            physical_cores=min(psutil.cpu_count(logical=False) or logical, may_use),
+            logical_cores=logical,
+            load=round(psutil.cpu_percent(None) / 100, 3),
+        )
+
+
+class Measured:
+    """The latest sample."""
+
+    def __init__(self, latest: Hardware) -> None:
+        self.latest = latest
+
+
+async def first(sample: Sample) -> Measured:
+    """Take the first sample."""
+    return Measured(await asyncio.to_thread(sample))
+
+
+@asynccontextmanager
+async def measuring(
+    hardware: Measured,
+    sample: Sample,
+    changed: Callable[[], None],
+    every: float = EVERY,
+) -> AsyncGenerator[None]:
+    """Keep the sample at most `every` seconds old for the length of the block.
+
+    `changed` is called when it differs notably from the one last told of.
+    """
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(_sampling(hardware, sample, changed, every))
+        try:
+            yield
+        finally:
+            task.cancel()
+
+
+async def _sampling(
+    hardware: Measured, sample: Sample, changed: Callable[[], None], every: float
+) -> None:
+    told = hardware.latest
+    while True:
+        await asyncio.sleep(every)
+        hardware.latest = await asyncio.to_thread(sample)
+        if notable(told, hardware.latest):
+            told = hardware.latest
+            changed()
+
+
+def notable(before: Hardware, now: Hardware) -> bool:
+    """Whether a balancer should hear of the difference at once. Pure."""
+    return (
+        before.power != now.power
+        or before.thermal.throttled != now.thermal.throttled
+        or before.thermal.under_voltage != now.thermal.under_voltage
+        or before.cpu.logical_cores != now.cpu.logical_cores
+        or len(before.gpus) != len(now.gpus)
+        or abs(before.cpu.load - now.cpu.load) >= 0.2
+        or abs((before.thermal.celsius or 0) - (now.thermal.celsius or 0)) >= 5
+        or _moved(before.memory.available, now.memory.available, now.memory.total)
+        or any(
+            _moved(then.memory_free, gpu.memory_free, gpu.memory_total)
+            for then, gpu in zip(before.gpus, now.gpus, strict=True)
+        )
+    )
+
+
+def _moved(before: int, now: int, total: int) -> bool:
+    return abs(before - now) >= total / 20
+
+
+def _platform() -> Platform:
+    return Platform(
+        system=platform.system(),
+        release=platform.release(),
+        machine=platform.machine(),
+        python=platform.python_version(),
+    )
+
+
+def _memory() -> Memory:
+    seen = psutil.virtual_memory()
+    limit, room = memory_room() or (seen.total, seen.available)
+    return Memory(total=min(seen.total, limit), available=min(seen.available, room))
+
+
+def _power() -> Power:
+    battery = psutil.sensors_battery() if hasattr(psutil, "sensors_battery") else None
+    if battery is None:
+        return Power(on_mains=True)
+    # None: the battery does not say; a machine that hides it is treated as plugged in.
+    on_mains = battery.power_plugged is not False
+    return Power(on_mains=on_mains, percent=round(battery.percent, 0))
+
+
+def _thermal() -> Thermal:
+    flags = throttle_flags()
+    return Thermal(
+        celsius=_hottest(),
+        throttled=bool(flags & 0b1110),
+        under_voltage=bool(flags & 0b0001),
+    )
+
+
+def _hottest() -> float | None:
+    if not hasattr(psutil, "sensors_temperatures"):
+        return None
+    readings = [
+        each.current
+        for sensor in psutil.sensors_temperatures().values()
+        for each in sensor
+        if 0 < each.current < 150  # a broken sensor says 0, or 65261
+    ]
+    return round(max(readings), 1) if readings else None
+
+
+def throttle_flags() -> int:
+    """Return the Raspberry Pi firmware's bits for now; 0 on other machines.
+
+    Bit 0 under-voltage, 1 frequency capped, 2 throttled, 3 soft temperature limit.
+    """
+    try:
+        text = THROTTLED_FILE.read_text()
+    except OSError:
+        text = asked(("vcgencmd", "get_throttled"), 2.0) if _is_pi() else ""
+    return parse_throttled(text)
+
+
+def parse_throttled(text: str) -> int:
+    """Read `throttled=0x50005`, or the bare hexadecimal number of the driver's file."""
+    found = re.search(r"(?:0x)?([0-9a-fA-F]+)\s*$", text.strip())
+    return int(found[1], 16) if found else 0
+
+
+def _is_pi() -> bool:
+    return cpu_model().startswith("Raspberry Pi")
+
+
+def cpu_model() -> str:
+    """Name the processor, or on ARM boards the board, which says more."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    fields = {
+        key.strip(): value.strip()
+        for key, _, value in (line.partition(":") for line in lines)
+    }
+    return fields.get("Model") or fields.get("model name") or platform.machine()

@@ -1,0 +1,107 @@
+"""How much of the machine this process may use: cgroup memory and CPU, affinity.
+
+Both cgroup versions, and both at once. Inside a container the group's own folder is
+often the mount itself, so the path the kernel names need not exist.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path("/")
+UNLIMITED = 2**60
+"""cgroup v1 says "no limit" with a number near 2**63."""
+
+
+def memory_room(root: Path = ROOT) -> tuple[int, int] | None:
+    """Return the tightest memory limit and what is left under it, in bytes, or None.
+
+    File cache that could be dropped counts as left.
+    """
+    found = [*_memory_v2(root), *_memory_v1(root)]
+    limits = [limit for limit, _ in found]
+    rooms = [room for _, room in found]
+    return (min(limits), max(0, min(rooms))) if found else None
+
+
+def _memory_v2(root: Path) -> Iterator[tuple[int, int]]:
+    for folder in _folders(root, "", root / "sys/fs/cgroup"):
+        limit = _number(folder / "memory.max")
+        used = _number(folder / "memory.current")
+        if limit is not None and used is not None:
+            yield limit, limit - used + _stat(folder, "inactive_file")
+
+
+def _memory_v1(root: Path) -> Iterator[tuple[int, int]]:
+    for folder in _folders(root, "memory", root / "sys/fs/cgroup/memory"):
+        limit = _number(folder / "memory.limit_in_bytes")
+        used = _number(folder / "memory.usage_in_bytes")
+        if limit is not None and limit < UNLIMITED and used is not None:
+            yield limit, limit - used + _stat(folder, "total_inactive_file")
+
+
+def cpus(root: Path = ROOT) -> float:
+    """Return how many CPUs this process may use: the affinity mask, or less."""
+    return min([float(_allowed()), *_quotas_v2(root), *_quotas_v1(root)])
+
+
+def _allowed() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _quotas_v2(root: Path) -> Iterator[float]:
+    for folder in _folders(root, "", root / "sys/fs/cgroup"):
+        quota, _, period = _text(folder / "cpu.max").partition(" ")
+        if quota.isdecimal() and period.isdecimal():
+            yield int(quota) / int(period)
+
+
+def _quotas_v1(root: Path) -> Iterator[float]:
+    for folder in _folders(root, "cpu", root / "sys/fs/cgroup/cpu"):
+        quota = _number(folder / "cpu.cfs_quota_us")
+        period = _number(folder / "cpu.cfs_period_us")
+        if quota is not None and quota > 0 and period:
+            yield quota / period
+
+
+def _folders(root: Path, controller: str, mount: Path) -> list[Path]:
+    """Return this process's folders in one hierarchy, from the mount downwards."""
+    folder = mount
+    found = [mount]
+    for part in Path(_group(root, controller)).parts[1:]:
+        folder /= part
+        found.append(folder)
+    return found
+
+
+def _group(root: Path, controller: str) -> str:
+    """Return the path that `/proc/self/cgroup` gives; v2's controller list is empty."""
+    for line in _text(root / "proc/self/cgroup").splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controller in controllers.split(","):
+            return path
+    return "/"
+
+
+def _stat(folder: Path, key: str) -> int:
+    for line in _text(folder / "memory.stat").splitlines():
+        name, _, value = line.partition(" ")
+        if name == key:
+            return int(value)
+    return 0
+
+
+def _number(path: Path) -> int | None:
+    text = _text(path)
+    return int(text) if text.lstrip("-").isdecimal() else None
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return ""

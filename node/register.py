@@ -1,0 +1,109 @@
+"""Tell listed balancers where this node is, for networks without multicast."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import asynccontextmanager
+
+from edgeserve.config import EVERYWHERE, BalancerSettings
+from edgeserve.errors import EdgeserveError
+from edgeserve.relay.upstream import Origin, Upstream, origin_of
+from edgeserve.wire import Registration, encode
+
+log = logging.getLogger(__name__)
+
+EVERY = 10.0
+FIRST_RETRY, LONGEST_RETRY = 1.0, 30.0
+ASK_SECONDS = 5.0
+PATH = "/edgeserve/v1/register"
+
+
+@asynccontextmanager
+async def registered(
+    balancers: Iterable[str],
+    listening: Origin,
+    upstream: Upstream,
+    token: str | None,
+    every: float = EVERY,
+) -> AsyncGenerator[None]:
+    """Register with every balancer, again and again, while the block runs.
+
+    `listening` is where this node listens; `::` stands for whichever of its addresses
+    the balancer is reached from.
+    """
+    async with asyncio.TaskGroup() as group:
+        tasks = [
+            group.create_task(_registering(url, listening, upstream, token, every))
+            for url in balancers
+        ]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+
+
+async def _registering(
+    url: str, listening: Origin, upstream: Upstream, token: str | None, every: float
+) -> None:
+    balancer = origin_of(url, BalancerSettings.port)
+    said: str | None = None
+    failures = 0
+    while True:
+        problem = await _register(balancer, listening, upstream, token)
+        if problem is None and said != "":
+            log.info("registered with the balancer at %s", url)
+        elif problem is not None and said != problem:
+            log.warning("cannot register with the balancer at %s: %s", url, problem)
+        said = problem or ""
+        failures = failures + 1 if problem else 0
+        await asyncio.sleep(pause(failures, every))
+
+
+def pause(failures: int, every: float) -> float:
+    """Seconds until the next try: 1, 2, 4, … 30 while it fails. Pure."""
+    if failures == 0:
+        return every
+    return min(FIRST_RETRY * 2.0 ** min(failures - 1, 10), LONGEST_RETRY)
+
+
+async def _register(
+    balancer: Origin, listening: Origin, upstream: Upstream, token: str | None
+) -> str | None:
+    """Register once; return what went wrong, or None."""
+    headers = {"content-type": "application/json"}
+    if token is not None:
+        headers["authorization"] = f"Bearer {token}"
+    try:
+        async with asyncio.timeout(ASK_SECONDS):
+            ours = await _reachable(listening, balancer)
+            body = encode(Registration(url=ours.url))
+            async with upstream.ask(balancer, "POST", PATH, headers, body) as answer:
+                await answer.read()
+                return _problem(answer.status)
+    except (OSError, EdgeserveError) as error:
+        return str(error) or type(error).__name__
+
+
+def _problem(status: int) -> str | None:
+    if status < 300:
+        return None
+    if status == 401:
+        return "it has another fleet token"
+    return f"it answered {status}"
+
+
+async def _reachable(listening: Origin, balancer: Origin) -> Origin:
+    """Return where the balancer can reach us: the address we would send from."""
+    if listening.host not in {EVERYWHERE, "0.0.0.0"}:  # noqa: S104 - only compared
+        return listening
+    loop = asyncio.get_running_loop()
+    family, _, _, _, where = (
+        await loop.getaddrinfo(balancer.host, balancer.port, type=socket.SOCK_DGRAM)
+    )[0]
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        probe.connect(where)  # a datagram socket sends nothing to do this
+        return Origin(probe.getsockname()[0], listening.port, listening.tls)
