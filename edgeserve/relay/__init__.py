@@ -1,1 +1,25 @@
-"""Carry requests and answers between a client and an upstream."""
+"""Carry requests and answers between a client and an upstream.
+
+`listen` and `upstream` are the fast relay; `edgeserve.relay.plain` has the same two on
+aiohttp alone, the reference that the tests hold them against.
+"""
+
+from edgeserve.relay.exchange import Handler, Reply, Request
+from edgeserve.relay.limits import Limits
+from edgeserve.relay.listen import bound
+from edgeserve.relay.pool import upstream
+from edgeserve.relay.serve import listen
+from edgeserve.relay.upstream import Answer, Origin, Upstream
+
+__all__ = [
+    "Answer",
+    "Handler",
+    "Limits",
+    "Origin",
+    "Reply",
+    "Request",
+    "Upstream",
+    "bound",
+    "listen",
+    "upstream",
+]

@@ -12,13 +12,8 @@ from aiohttp.typedefs import Middleware
 
 from edgeserve.errors import EdgeserveError, NodeLost, TooLarge, UnknownRoute
 from edgeserve.relay.exchange import Handler, Reply, Request
+from edgeserve.relay.head import HOP_BY_HOP
 from edgeserve.relay.upstream import Answer, Origin
-
-HOP_BY_HOP = frozenset(
-    ("connection", "keep-alive", "transfer-encoding", "te", "upgrade", "trailer",
-     "proxy-connection", "content-length", "host", "expect", "date", "server")
-)  # fmt: skip
-"""Header fields that belong to one connection and are never passed on."""
 
 
 def passed_on(headers: Mapping[str, str]) -> dict[str, str]:
@@ -43,7 +38,7 @@ async def listen(
     """
     app = web.Application(
         client_max_size=body_limit,
-        middlewares=[_dispatching(handler, handled, body_limit)],
+        middlewares=[dispatching(handler, handled, body_limit)],
     )
     app.add_routes(routes)
     runner = web.AppRunner(
@@ -60,9 +55,11 @@ async def listen(
 AioHandler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-def _dispatching(
+def dispatching(
     relayed: Handler, handled: Callable[[str], bool], body_limit: int
 ) -> Middleware:
+    """Let `relayed` answer what is `handled`; render errors of our own tree."""
+
     @web.middleware
     async def dispatch(request: web.Request, handler: AioHandler) -> web.StreamResponse:
         try:
@@ -87,17 +84,20 @@ def as_response(error: EdgeserveError) -> web.Response:
 async def _relayed(request: web.Request, handler: Handler) -> web.StreamResponse:
     reply = _AioReply(request)
     headers = {name.lower(): value for name, value in request.headers.items()}
-    await handler(
-        Request(
-            method=request.method,
-            path=request.path,
-            query=request.query_string,
-            headers=headers,
-            body=await request.read(),
-            peer=request.remote or "",
-        ),
-        reply,
+    asked = Request(
+        method=request.method,
+        path=request.path,
+        query=request.query_string,
+        headers=headers,
+        body=await request.read(),
+        peer=request.remote or "",
     )
+    try:
+        await handler(asked, reply)
+    except EdgeserveError:
+        if not reply.started or request.transport is None:
+            raise
+        request.transport.abort()  # a cut answer must not look like a whole one
     return reply.response
 
 

@@ -1,0 +1,309 @@
+"""One client's connection: requests come in, one at a time is answered, limits hold.
+
+A client that shuts down its sending half counts as gone, as it does for llama.cpp and
+nginx: nothing else tells a client that left from one that waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Protocol, cast
+
+from edgeserve.errors import EdgeserveError, HeadTooLarge, TooSlow
+from edgeserve.relay.exchange import Handler, Request
+from edgeserve.relay.head import END, Head, read_request
+from edgeserve.relay.incoming import Incoming
+from edgeserve.relay.limits import Limits
+from edgeserve.relay.reply import ClientReply, Paused
+from edgeserve.relay.sweep import NEVER
+
+log = logging.getLogger(__name__)
+
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+ANY = Head("GET", "/", "", {}, 0, False, False)
+"""Stands for a request that could not be read."""
+
+
+class Site(Protocol):
+    """What all connections of one port have in common."""
+
+    handler: Handler
+    handled: Callable[[str], bool]
+    limits: Limits
+    body_limit: int
+    leaving: bool
+
+    def arrived(self, connection: Connection) -> None:
+        """Count a connection; raises FleetBusy where its address has too many."""
+        ...
+
+    def departed(self, connection: Connection) -> None:
+        """Forget a connection."""
+        ...
+
+    def hand_over(self, connection: Connection, data: bytes) -> None:
+        """Let aiohttp go on with this connection from `data`."""
+        ...
+
+
+class Connection(asyncio.Protocol):
+    """Reads requests from one client and writes their answers, in order."""
+
+    __slots__ = (
+        "_ahead", "_deadline", "_drain", "_incoming", "_lingers", "_loop", "_site",
+        "_unsent", "_unsent_since", "feeder", "lost", "paused", "peer", "task",
+        "transport",
+    )  # fmt: skip
+
+    transport: asyncio.Transport
+
+    def __init__(self, site: Site, loop: asyncio.AbstractEventLoop) -> None:
+        self._site = site
+        self._loop = loop
+        self.peer = ""
+        self.task: asyncio.Task[None] | None = None
+        self.feeder: Paused | None = None
+        self.lost = self.paused = False
+        self._ahead = b""  # read, not yet understood
+        self._incoming: Incoming | None = None
+        self._drain: asyncio.Future[None] | None = None
+        self._deadline = NEVER
+        self._lingers = False
+        self._unsent, self._unsent_since = 0, 0.0
+
+    @property
+    def keeps(self) -> bool:
+        """Whether another request may follow this one."""
+        return not self._site.leaving
+
+    # What the event loop calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Greet a client."""
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's is none
+        self.transport.set_write_buffer_limits(high=self._site.limits.high_water)
+        self.peer = peer_of(transport)
+        self._deadline = self._loop.time() + self._site.limits.idle_seconds
+        try:
+            self._site.arrived(self)
+        except EdgeserveError as error:
+            self._refuse(error)
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes from the client."""
+        if self._lingers:
+            return
+        if self.task is not None:
+            self._read_ahead(data)
+            return
+        self._go_on(data)
+
+    def eof_received(self) -> None:
+        """Take the client's departure; whatever still waits for it is sent."""
+        if self.task is not None:
+            self._depart()
+            self.transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+        """End everything that was done for this client."""
+        self._site.departed(self)
+        self._depart()
+
+    def _depart(self) -> None:
+        if self.lost:
+            return
+        self.lost = True
+        if self.task is not None:
+            self.task.cancel()
+        if self._drain is not None and not self._drain.done():
+            self._drain.set_exception(ConnectionResetError("the client has gone"))
+
+    def pause_writing(self) -> None:
+        """Note that the client's buffer is full."""
+        self.paused = True
+
+    def resume_writing(self) -> None:
+        """Let whoever waits for the client's buffer go on."""
+        self.paused = False
+        if self._drain is not None and not self._drain.done():
+            self._drain.set_result(None)
+        if self.feeder is not None:
+            self.feeder.resume()
+
+    # What an answer calls
+
+    async def drained(self) -> None:
+        """See `Wire.drained`."""
+        if self.lost:
+            raise ConnectionResetError("the client has gone")
+        if self.paused:
+            self._drain = self._loop.create_future()
+            await self._drain
+
+    # What the clock and the site call
+
+    def tick(self, now: float) -> None:
+        """Enforce the limits that have to do with time."""
+        unsent = self.transport.get_write_buffer_size()
+        if unsent and (self.paused or self.task is None):
+            self._check_stall(unsent, now)
+            return
+        self._unsent = 0
+        if now >= self._deadline:
+            self._expire()
+
+    def retire(self) -> None:
+        """Close now if nothing is being answered, else after the answer."""
+        if self.task is None:
+            self.transport.close()
+
+    # Reading
+
+    def _go_on(self, data: bytes) -> None:
+        try:
+            if self._incoming is None:
+                data = self._read_head(data)
+            if self._incoming is not None:
+                self._read_body(self._incoming, data)
+        except EdgeserveError as error:
+            self._refuse(error)
+
+    def _read_head(self, data: bytes) -> bytes:
+        """Read up to the body; return what follows."""
+        seen = max(0, len(self._ahead) - len(END))
+        data = self._ahead + data
+        if data[:1] in b"\r\n":
+            data = data.lstrip(b"\r\n")  # some clients end a body with an extra line
+            seen = 0
+        end = data.find(END, seen) + len(END)
+        if end < len(END):
+            self._await_head(data)
+            return b""
+        if end > self._site.limits.head_bytes:
+            raise HeadTooLarge(self._site.limits.head_bytes)
+        self._ahead = b""
+        head = read_request(data[:end])
+        if not self._site.handled(head.path):
+            self._site.hand_over(self, data)
+            return b""
+        self._incoming = Incoming(head, self._site.body_limit)
+        self._deadline = self._loop.time() + self._site.limits.body_seconds
+        if head.expects and end == len(data):
+            self.transport.write(CONTINUE)
+        return data[end:]
+
+    def _await_head(self, data: bytes) -> None:
+        """Keep the part of a head that is here, for a while."""
+        limits = self._site.limits
+        if len(data) > limits.head_bytes:
+            raise HeadTooLarge(limits.head_bytes)
+        if data and not self._ahead:
+            self._deadline = self._loop.time() + limits.head_seconds
+        self._ahead = data
+
+    def _read_body(self, incoming: Incoming, data: bytes) -> None:
+        if incoming.feed(data):
+            self._deadline = self._loop.time() + self._site.limits.body_seconds
+        if incoming.whole:
+            self._incoming = None
+            self._ahead = incoming.excess
+            self._deadline = NEVER
+            reply = ClientReply(self, incoming.head)
+            request = incoming.request(self.peer)
+            self.task = self._loop.create_task(self._answer(request, reply))
+
+    def _read_ahead(self, data: bytes) -> None:
+        """Keep what a pipelining client sends while an earlier answer is under way."""
+        self._ahead += data
+        if len(self._ahead) > self._site.limits.head_bytes:
+            self.transport.pause_reading()
+
+    # Answering
+
+    async def _answer(self, request: Request, reply: ClientReply) -> None:
+        try:
+            await self._site.handler(request, reply)
+            if not reply.finished:
+                log.error("%s %s was left unanswered", request.method, request.path)
+                self._excuse(reply, EdgeserveError("the request was left unanswered"))
+        except EdgeserveError as error:
+            self._excuse(reply, error)
+        except Exception as error:
+            if not (self.lost and isinstance(error, ConnectionError)):
+                log.exception("%s %s failed", request.method, request.path)
+            self._excuse(reply, EdgeserveError("something broke here; see the log"))
+        finally:
+            self.task = None
+            self.feeder = None
+            self._answered(reply)
+
+    def _excuse(self, reply: ClientReply, error: EdgeserveError) -> None:
+        """Answer with the error, if nothing is out yet; see `_answered` otherwise."""
+        if not reply.started and not self.lost:
+            reply.put_whole(error.status, error.headers(), error.body())
+
+    def _answered(self, reply: ClientReply) -> None:
+        if self.lost:
+            return
+        if not reply.finished:
+            self.transport.abort()  # a cut answer must not look like a whole one
+        elif not reply.keep:
+            self._linger()
+        else:
+            self._next()
+
+    def _next(self) -> None:
+        """Turn to the next request, which may be here already."""
+        self._deadline = self._loop.time() + self._site.limits.idle_seconds
+        data, self._ahead = self._ahead, b""
+        if len(data) > self._site.limits.head_bytes:
+            self.transport.resume_reading()
+        if data:
+            self._go_on(data)
+
+    # Leaving
+
+    def _refuse(self, error: EdgeserveError) -> None:
+        """Say what is wrong, and close: what follows cannot be understood."""
+        self._incoming = None
+        self._ahead = b""
+        reply = ClientReply(self, ANY)
+        reply.put_whole(error.status, error.headers(), error.body())
+        self._linger()
+
+    def _linger(self) -> None:
+        """Close, but only once the client has had the chance to read our last words.
+
+        Closing while it still sends would reset the connection under its answer.
+        """
+        self._lingers = True
+        self._deadline = self._loop.time() + self._site.limits.linger_seconds
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        else:
+            self.transport.close()
+
+    def _expire(self) -> None:
+        if self._lingers:
+            self.transport.abort()
+        elif self._incoming is not None:
+            self._refuse(TooSlow(self._site.limits.body_seconds))
+        elif self._ahead:
+            self._refuse(TooSlow(self._site.limits.head_seconds))
+        else:
+            self.transport.close()
+
+    def _check_stall(self, unsent: int, now: float) -> None:
+        """Drop a client that takes nothing of what waits for it."""
+        if unsent != self._unsent:
+            self._unsent, self._unsent_since = unsent, now
+        elif now - self._unsent_since >= self._site.limits.stall_seconds:
+            self.transport.abort()
+
+
+def peer_of(transport: asyncio.BaseTransport) -> str:
+    """Return the client's address, an IPv4 one in its own form."""
+    name = transport.get_extra_info("peername")
+    return str(name[0]).removeprefix("::ffff:") if name else ""

@@ -1,0 +1,150 @@
+"""Message heads: read a client's, write ours. Pure; strict where framing is at stake.
+
+llhttp refuses what smuggles: Content-Length beside Transfer-Encoding, repeated lengths,
+folded lines, bare line feeds, blanks before a colon. What it lets pass is refused here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import NamedTuple
+
+import httptools
+
+from edgeserve.errors import BadRequest
+
+HOP_BY_HOP = frozenset(
+    ("connection", "keep-alive", "transfer-encoding", "te", "upgrade", "trailer",
+     "proxy-connection", "content-length", "host", "expect", "date", "server")
+)  # fmt: skip
+"""Header fields that belong to one connection and are never passed on."""
+
+END = b"\r\n\r\n"
+"""What ends a head."""
+
+BODILESS = frozenset((204, 304))
+"""Statuses whose answers never have a body."""
+
+
+class Head(NamedTuple):
+    """A request's head. `length` is in bytes, None where the body is chunked."""
+
+    method: str
+    path: str
+    query: str
+    headers: dict[str, str]
+    length: int | None
+    keep_alive: bool
+    old: bool
+    """Whether this is HTTP/1.0, which knows no chunks."""
+
+    @property
+    def expects(self) -> bool:
+        """Whether the client waits for our word before it sends the body."""
+        return self.headers.get("expect", "").lower() == "100-continue"
+
+
+class _Fields:
+    """What llhttp finds in one head."""
+
+    __slots__ = ("complete", "headers", "more", "repeated", "target")
+
+    def __init__(self) -> None:
+        self.target = b""
+        self.headers: dict[str, str] = {}
+        self.repeated: set[str] = set()
+        self.complete = self.more = False
+
+    def on_url(self, url: bytes) -> None:
+        self.target += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        key = name.decode().lower()
+        text = value.decode("utf-8", "surrogateescape")
+        if key in self.headers:
+            self.repeated.add(key)
+            text = f"{self.headers[key]}{'; ' if key == 'cookie' else ', '}{text}"
+        self.headers[key] = text
+
+    def on_headers_complete(self) -> None:
+        self.more = self.complete
+        self.complete = True
+
+
+def read_request(raw: bytes) -> Head:
+    """Read one head, blank line included, or raise BadRequest."""
+    fields = _Fields()
+    parser = httptools.HttpRequestParser(fields)
+    try:
+        parser.feed_data(raw)
+    except httptools.HttpParserUpgrade:
+        pass  # an upgrade may be ignored; CONNECT is refused with its target below
+    except httptools.HttpParserError as error:
+        raise BadRequest(f"this is not HTTP/1.1: {error}") from error
+    if not fields.complete or fields.more:
+        raise BadRequest("this is not HTTP/1.1: the head does not end where it says")
+    line = raw[: raw.index(b"\r\n")]
+    old = line.endswith(b" HTTP/1.0")
+    if not old and not line.endswith(b" HTTP/1.1"):
+        raise BadRequest("only HTTP/1.1 and HTTP/1.0 are spoken here")
+    headers = fields.headers
+    if "host" in fields.repeated or not ("host" in headers or old):
+        raise BadRequest("a request needs exactly one Host header")
+    path, query = _split(fields.target)
+    connection = headers.get("connection", "").lower()
+    keep = "keep-alive" in connection if old else "close" not in connection
+    length = _length(headers, old)
+    return Head(parser.get_method().decode(), path, query, headers, length, keep, old)
+
+
+def _split(target: bytes) -> tuple[str, str]:
+    """Divide a target at its question mark; an absolute one loses its origin."""
+    text = target.decode("ascii", "replace")
+    if not text.startswith("/") and text != "*":
+        scheme, _, rest = text.partition("://")
+        if scheme.lower() not in {"http", "https"}:
+            raise BadRequest(f"{text!r} is not a path")
+        text = "/" + rest.partition("/")[2]
+    path, _, query = text.partition("#")[0].partition("?")
+    return path, query
+
+
+def _length(headers: Mapping[str, str], old: bool) -> int | None:
+    coding = headers.get("transfer-encoding")
+    if coding is None:
+        return int(headers.get("content-length", 0))
+    if coding.lower() != "chunked" or old:
+        raise BadRequest(f"a body cannot come as Transfer-Encoding {coding!r} here")
+    return None
+
+
+def fields(headers: Mapping[str, str]) -> list[str]:
+    """Render the header fields that may travel, one line each."""
+    named = headers.get("connection")
+    dropped = HOP_BY_HOP
+    if named is not None and named not in {"keep-alive", "close", "Keep-Alive"}:
+        dropped = dropped.union(each.strip().lower() for each in named.split(","))
+    return [
+        f"{name}: {value}"
+        for name, value in headers.items()
+        if name.lower() not in dropped
+    ]
+
+
+def written(lines: list[str]) -> bytes:
+    """Join lines to a head; a value that would break out of its line is refused."""
+    text = "\r\n".join(lines)
+    if text.count("\n") != len(lines) - 1 or text.count("\r") != len(lines) - 1:
+        raise ValueError("a header value holds a line break")
+    return text.encode("utf-8", "surrogateescape") + END
+
+
+STATUS_LINES = {
+    each.value: f"HTTP/1.1 {each.value} {each.phrase}" for each in HTTPStatus
+}
+
+
+def status_line(status: int) -> str:
+    """Render an answer's first line."""
+    return STATUS_LINES.get(status) or f"HTTP/1.1 {status} Unknown"

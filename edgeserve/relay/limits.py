@@ -1,0 +1,43 @@
+"""What one client may ask of our patience and memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """Bytes, seconds and counts; every one has an answer or an end of its own."""
+
+    head_bytes: int = 65536
+    """Longest request head; past it 431."""
+    head_seconds: float = 10.0
+    """From a head's first byte to its last; past it 408."""
+    body_seconds: float = 30.0
+    """For each `BODY_STEP` bytes of a body; past it 408."""
+    idle_seconds: float = 75.0
+    """A kept connection without a request is closed."""
+    stall_seconds: float = 60.0
+    """A client that takes nothing of what waits for it is dropped."""
+    linger_seconds: float = 2.0
+    """How long we listen on after a refusal, so that the client gets to read it."""
+    per_address: int = 1024
+    """Connections of one client address; past it 429."""
+    high_water: int = 262144
+    """Bytes waiting for a slow client before its upstream is paused."""
+
+    @property
+    def sweep_seconds(self) -> float:
+        """How often to look at the clock: limits are overrun by a quarter at most."""
+        shortest = min(
+            self.head_seconds,
+            self.body_seconds,
+            self.idle_seconds,
+            self.stall_seconds,
+            self.linger_seconds,
+        )
+        return max(0.005, min(0.5, shortest / 4))
+
+
+BODY_STEP = 16384
+"""Progress, in bytes, that gives a body another `body_seconds`."""

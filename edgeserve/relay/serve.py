@@ -1,0 +1,189 @@
+"""Listen on one port: inference on our own protocol, everything else on aiohttp."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable, Iterable
+from contextlib import asynccontextmanager
+
+from aiohttp import web
+
+from edgeserve.errors import FleetBusy
+from edgeserve.relay.connection import Connection
+from edgeserve.relay.exchange import Handler
+from edgeserve.relay.limits import Limits
+from edgeserve.relay.listen import BACKLOG
+from edgeserve.relay.plain import dispatching
+from edgeserve.relay.sweep import Sweep
+
+DEFAULT_LIMITS = Limits()
+
+FLUSH_SECONDS = 1.0
+"""How long last bytes may take to leave, once every answer is complete."""
+
+
+@asynccontextmanager
+async def listen(
+    sock: socket.socket,
+    handler: Handler,
+    handled: Callable[[str], bool],
+    routes: Iterable[web.AbstractRouteDef],
+    *,
+    body_limit: int,
+    limits: Limits = DEFAULT_LIMITS,
+    stop_seconds: float = 1.0,
+    tls: ssl.SSLContext | None = None,
+) -> AsyncGenerator[int]:
+    """Serve on `sock`, which is closed at the end; yields its port.
+
+    Requests whose path is `handled` go to `handler`, every other one to `routes`.
+    `body_limit` is in bytes. Errors of our own tree become their own answers.
+    At the end, running answers have `stop_seconds` to finish.
+    """
+    loop = asyncio.get_running_loop()
+    async with _aiohttp(handler, handled, routes, body_limit, limits) as guests:
+        port = _Port(handler, handled, body_limit, limits, guests)
+        server = await loop.create_server(
+            port.connection, sock=sock, backlog=BACKLOG, ssl=tls
+        )
+        try:
+            yield sock.getsockname()[1]
+        finally:
+            server.close()
+            await port.stop(stop_seconds)
+            sock.close()
+
+
+@asynccontextmanager
+async def _aiohttp(
+    handler: Handler,
+    handled: Callable[[str], bool],
+    routes: Iterable[web.AbstractRouteDef],
+    body_limit: int,
+    limits: Limits,
+) -> AsyncGenerator[web.Server]:
+    """Run an aiohttp application that listens nowhere: it is handed connections."""
+    app = web.Application(
+        client_max_size=body_limit,
+        middlewares=[dispatching(handler, handled, body_limit)],
+    )
+    app.add_routes(routes)
+    runner = web.AppRunner(
+        app,
+        handler_cancellation=True,
+        access_log=None,
+        shutdown_timeout=1.0,
+        keepalive_timeout=limits.idle_seconds,
+    )
+    await runner.setup()
+    try:
+        assert runner.server is not None  # noqa: S101 - for the type
+        yield runner.server
+    finally:
+        await runner.cleanup()
+
+
+class _Port:
+    """See `Site`."""
+
+    def __init__(
+        self,
+        handler: Handler,
+        handled: Callable[[str], bool],
+        body_limit: int,
+        limits: Limits,
+        guests: Callable[[], asyncio.Protocol],
+    ) -> None:
+        self.handler = handler
+        self.handled = handled
+        self.body_limit = body_limit
+        self.limits = limits
+        self.leaving = False
+        self._guests = guests
+        self._loop = asyncio.get_running_loop()
+        self._sweep = Sweep(limits.sweep_seconds)
+        self._connections: set[Connection] = set()
+        self._addresses: Counter[str] = Counter()
+        self._empty = asyncio.Event()
+
+    def connection(self) -> Connection:
+        """Make the protocol for one accepted connection."""
+        return Connection(self, self._loop)
+
+    def arrived(self, connection: Connection) -> None:
+        """See `Site.arrived`."""
+        self._connections.add(connection)
+        self._sweep.add(connection)
+        self._addresses[connection.peer] += 1
+        count = self._addresses[connection.peer]
+        if count > 2 * self.limits.per_address:
+            connection.transport.abort()  # not even a word: it has been told
+        elif count > self.limits.per_address:
+            raise FleetBusy(1, f"{connection.peer} has too many connections open")
+
+    def departed(self, connection: Connection) -> None:
+        """See `Site.departed`."""
+        self._connections.discard(connection)
+        self._sweep.discard(connection)
+        self._addresses[connection.peer] -= 1
+        if not self._addresses[connection.peer]:
+            del self._addresses[connection.peer]
+        if self.leaving and not self._connections:
+            self._empty.set()
+
+    def hand_over(self, connection: Connection, data: bytes) -> None:
+        """See `Site.hand_over`."""
+        self._connections.discard(connection)
+        self._sweep.discard(connection)
+        guest = _Guest(self._guests(), lambda: self.departed(connection))
+        transport = connection.transport
+        transport.set_protocol(guest)
+        guest.connection_made(transport)
+        guest.data_received(data)
+
+    async def stop(self, seconds: float) -> None:
+        """Close what is idle, let answers finish for some seconds, cut the rest."""
+        self.leaving = True
+        for connection in tuple(self._connections):
+            connection.retire()
+        tasks = {each.task for each in self._connections if each.task is not None}
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=seconds)
+            for task in late:
+                task.cancel()
+        await self._emptied()
+        self._sweep.stop()
+
+    async def _emptied(self) -> None:
+        for connection in tuple(self._connections):
+            connection.retire()
+        try:
+            async with asyncio.timeout(FLUSH_SECONDS):
+                while self._connections:
+                    self._empty.clear()
+                    await self._empty.wait()
+        except TimeoutError:
+            for connection in tuple(self._connections):
+                connection.transport.abort()
+
+
+class _Guest(asyncio.Protocol):
+    """A connection that aiohttp has taken over, counted as ours to its end."""
+
+    def __init__(self, inner: asyncio.Protocol, left: Callable[[], None]) -> None:
+        self._inner = inner
+        self._left = left
+        # The loop then calls aiohttp directly.
+        self.connection_made = inner.connection_made  # type: ignore[method-assign]
+        self.data_received = inner.data_received  # type: ignore[method-assign]
+        self.eof_received = inner.eof_received  # type: ignore[method-assign]
+        self.pause_writing = inner.pause_writing  # type: ignore[method-assign]
+        self.resume_writing = inner.resume_writing  # type: ignore[method-assign]
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell both."""
+        self._inner.connection_lost(exc)
+        self._left()
