@@ -185,7 +185,7 @@ def throttle_flags() -> int:
 
 def parse_throttled(text: str) -> int:
     """Read `throttled=0x50005`, or the bare hexadecimal number of the driver's file."""
-    found = re.search(r"(?:0x)?([0-9a-fA-F]+)\s*$", text.strip())
+    found = re.fullmatch(r"(?:throttled=)?(?:0x)?([0-9a-fA-F]+)", text.strip())
     return int(found[1], 16) if found else 0
 
 

@@ -1,0 +1,97 @@
+"""The agent: what a node is made of, in the order in which it starts."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, asynccontextmanager, closing
+
+import click
+
+from edgeserve.auth import Guard, is_loopback, read_token
+from edgeserve.config import EVERYWHERE, LOOPBACK, NodeSettings
+from edgeserve.errors import SettingsError
+from edgeserve.relay.listen import bound
+from edgeserve.relay.plain import listen, upstream
+from edgeserve.relay.upstream import Origin
+from node.api import routes
+from node.front import Front, handled
+from node.hardware import Sampler, first, measuring
+from node.hosting import hosted
+from node.identity import identified
+from node.machine import this_machine
+from node.presence import present, usual
+from node.ready import saying_when_ready
+from node.state import NodeState
+
+log = logging.getLogger(__name__)
+
+CONNECT_SECONDS = 5.0
+MIB = 2**20
+
+
+async def serve(settings: NodeSettings, stop: asyncio.Event) -> None:
+    """Serve until `stop` is set, then drain and leave. What starts first stops last."""
+    token = read_token(settings.token_file)
+    host = address(settings, token)
+    guard = Guard([token] if token else [], "the fleet token is")
+    async with AsyncExitStack() as stack:
+        identity = stack.enter_context(identified(settings.state_dir, this_machine()))
+        sock = stack.enter_context(closing(bound(host, settings.port)))
+        ask = await stack.enter_async_context(upstream(connect_seconds=CONNECT_SECONDS))
+        sample = Sampler()
+        state = NodeState(
+            name=settings.name,
+            identity=identity,
+            instance=secrets.token_hex(8),
+            hardware=await first(sample),
+        )
+        await stack.enter_async_context(
+            measuring(state.hardware, sample, state.feed.report_changed)
+        )
+        await stack.enter_async_context(hosted(state, settings, ask))
+        state.port = await stack.enter_async_context(
+            listen(
+                sock,
+                Front(state, ask, guard),
+                handled,
+                routes(state, guard),
+                body_limit=settings.body_limit_mib * MIB,
+            )
+        )
+        stack.callback(state.feed.close)
+        await stack.enter_async_context(drained(state, settings.drain_seconds))
+        listening = Origin(sock.getsockname()[0], state.port)
+        await stack.enter_async_context(present(state, settings, listening, ask, token))
+        url = Origin(usual(listening.host), state.port).url
+        log.info("%s listens at %s", state.name, url)
+        await stack.enter_async_context(saying_when_ready(state, url, click.echo))
+        await stop.wait()
+        state.leave()
+
+
+def address(settings: NodeSettings, token: str | None) -> str:
+    """Return where to listen; past loopback only with a fleet token."""
+    if settings.host is None:
+        return EVERYWHERE if token else LOOPBACK
+    if token is None and not is_loopback(settings.host):
+        raise SettingsError(
+            f"node.host is {settings.host}, which others can reach, and there is no"
+            " fleet token; make one with `edgeserve token new`"
+        )
+    return settings.host
+
+
+@asynccontextmanager
+async def drained(state: NodeState, seconds: float) -> AsyncGenerator[None]:
+    """At the end of the block, let running requests finish for so many seconds."""
+    yield
+    state.leave()
+    try:
+        async with asyncio.timeout(seconds):
+            for supervisor in state.supervisors:
+                await supervisor.drained()
+    except TimeoutError:
+        log.warning("cutting off what still runs after %g s", seconds)
