@@ -1,0 +1,80 @@
+"""`/v1/completions`: the text goes on behind the prompt."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from balancer.resume import envelope
+from balancer.resume.dialect import Heard, Said, Unfit
+from balancer.resume.frames import written
+from balancer.resume.tally import Tally
+
+_SHAPE = "text_completion"
+
+
+class Completion:
+    """OpenAI's completion stream for one request."""
+
+    budgets = envelope.BUDGETS
+
+    def __init__(self, request: dict[str, Any]) -> None:
+        self._request = request
+
+    def hear(self, event: dict[str, Any]) -> Heard:
+        """Read a chunk. One comes for every token, even where its text is held back."""
+        first = envelope.choice(event)
+        last = not first or first.get("finish_reason") is not None
+        progress = "prompt_progress" in event
+        return Heard(
+            text=first.get("text") or "",
+            step=not (last or progress),
+            tokens=envelope.predicted(event),
+            prompt=envelope.prompt_tokens(event),
+            progress=progress,
+            last=last,
+            head=envelope.names(event),
+        )
+
+    def closes(self, event: dict[str, Any]) -> bool:
+        """Say no: `[DONE]` does."""
+        del event
+        return False
+
+    def continued(self, said: Said) -> dict[str, Any]:
+        """Put the text behind the prompt."""
+        prompt = behind(self._request.get("prompt"), said.text)
+        return {**self._request, "prompt": prompt}
+
+    def adopt(self, event: dict[str, Any], said: Said, tally: Tally) -> None:
+        """Rename the chunk and complete its counts."""
+        envelope.adopt(event, said, tally)
+
+    def ending(self, said: Said, tally: Tally) -> bytes:
+        """Write the last chunk, with the usage where it is known, and `[DONE]`."""
+        stop = {"text": "", "index": 0, "logprobs": None, "finish_reason": "length"}
+        event = {"choices": [stop], **said.head, "object": _SHAPE}
+        if tally.prompt is not None:
+            event["usage"] = tally.usage({})
+        return written(event) + envelope.DONE_EVENT
+
+    def closing(self, said: Said) -> bytes:
+        """Write `[DONE]`: the usage came with the reason for the end."""
+        del said
+        return envelope.DONE_EVENT
+
+
+def behind(prompt: object, text: str) -> object:
+    """Return the prompt with the text behind it, or raise Unfit.
+
+    Not for prompts of token ids: engines tokenize a string behind them on its own, and
+    some tokenizers then begin it with a space.
+    """
+    if isinstance(prompt, str):
+        return prompt + text
+    if isinstance(prompt, list) and len(prompt) == 1 and isinstance(prompt[0], str):
+        return [prompt[0] + text]
+    if isinstance(prompt, dict) and isinstance(prompt.get("prompt_string"), str):
+        return {**prompt, "prompt_string": prompt["prompt_string"] + text}
+    if isinstance(prompt, list) and any(isinstance(part, int) for part in prompt):
+        raise Unfit("the prompt is given as token ids")
+    raise Unfit("the request has several prompts")

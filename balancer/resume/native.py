@@ -1,0 +1,100 @@
+"""`/completion`: the very tokens go on behind the prompt, where all are known."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from balancer.resume import envelope
+from balancer.resume.completion import behind
+from balancer.resume.dialect import Heard, Said
+from balancer.resume.frames import written
+from balancer.resume.tally import Tally
+
+
+class Native:
+    """llama-server's own completion stream for one request."""
+
+    budgets = envelope.BUDGETS
+
+    def __init__(self, request: dict[str, Any]) -> None:
+        self._request = request
+
+    def hear(self, event: dict[str, Any]) -> Heard:
+        """Read a chunk; it carries the token's id and both counts."""
+        stop, progress = bool(event.get("stop")), "prompt_progress" in event
+        ids: Any = event.get("tokens")
+        return Heard(
+            text=event.get("content") or "",
+            step=not (stop or progress),
+            tokens=envelope.whole(event.get("tokens_predicted")),
+            ids=tuple(ids) if isinstance(ids, list) else (),
+            prompt=envelope.whole(event.get("tokens_evaluated")),
+            progress=progress,
+            last=stop,
+        )
+
+    def closes(self, event: dict[str, Any]) -> bool:
+        """Say whether it stops: there is no `[DONE]`."""
+        return bool(event.get("stop"))
+
+    def continued(self, said: Said) -> dict[str, Any]:
+        """Put the tokens behind the prompt, or the text where an id is missing.
+
+        A character of several tokens comes as one event with the id of the last.
+        """
+        prompt: Any = self._request.get("prompt")
+        if said.ids and _is_single(prompt):
+            start: list[Any] = prompt if isinstance(prompt, list) else [prompt]
+            prompt = [*start, *said.ids]
+        else:
+            prompt = behind(prompt, said.text)
+        return {**self._request, "prompt": prompt}
+
+    def adopt(self, event: dict[str, Any], said: Said, tally: Tally) -> None:
+        """Complete the counts, and give the prompt back as it was."""
+        if "tokens_predicted" in event:
+            event["tokens_predicted"] = tally.total
+        if "tokens_evaluated" in event and tally.prompt is not None:
+            event["tokens_evaluated"] = tally.prompt
+        if isinstance(event.get("prompt"), str):
+            event["prompt"] = event["prompt"].removesuffix(said.text)
+        if isinstance(event.get("timings"), dict):
+            event["timings"] = tally.timings(event["timings"])
+        if isinstance(event.get("generation_settings"), dict):
+            event["generation_settings"] |= self._settings(tally)
+
+    def _settings(self, tally: Tally) -> dict[str, Any]:
+        limit = -1 if tally.limit is None else tally.limit
+        asked = bool(self._request.get("timings_per_token"))
+        return {"max_tokens": limit, "n_predict": limit, "timings_per_token": asked}
+
+    def ending(self, said: Said, tally: Tally) -> bytes:
+        """Write the last event, without the settings that only an engine knows."""
+        del said
+        return written(
+            {
+                "index": 0,
+                "content": "",
+                "tokens": [],
+                "stop": True,
+                "tokens_predicted": tally.total,
+                "tokens_evaluated": tally.prompt or 0,
+                "truncated": False,
+                "stop_type": "limit",
+                "stopping_word": "",
+            }
+        )
+
+    def closing(self, said: Said) -> bytes:
+        """Write nothing: the event that stops is the last."""
+        del said
+        return b""
+
+
+def _is_single(prompt: object) -> bool:
+    """Whether it is one prompt that token ids may follow."""
+    if isinstance(prompt, str):
+        return True
+    if not isinstance(prompt, list):
+        return False
+    return len(prompt) == 1 or any(isinstance(part, int) for part in prompt)
