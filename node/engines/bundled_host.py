@@ -1,0 +1,61 @@
+"""The bundled engine's process: apply the parameters, serve until killed.
+
+llama.cpp aborts the whole process on some errors, so it never lives in the agent.
+SIGTERM keeps its default: there is nothing to save, and death is the quickest end.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import signal
+import sys
+import time
+from enum import Enum
+from functools import reduce
+from typing import Any
+
+from node.engines.bundled import PARAMETERS
+
+LOOK_SECONDS = 1.0
+
+
+def main() -> None:
+    """Serve the parameters in the environment."""
+    given = json.loads(os.environ.pop(PARAMETERS))
+    xllamacpp: Any = importlib.import_module("xllamacpp")
+    chosen = xllamacpp.CommonParams()
+    for path, value in given.items():
+        put(chosen, path, value)
+    try:
+        server = xllamacpp.Server(chosen)
+    except RuntimeError as error:
+        sys.exit(f"error: {error}")
+    _outlast(os.getppid())
+    del server
+
+
+def put(target: Any, path: str, value: Any) -> None:
+    """Set an attribute by its dotted path; enums by name, sets from lists."""
+    *way, name = path.split(".")
+    holder = reduce(getattr, way, target)
+    current = getattr(holder, name)
+    if isinstance(current, Enum):
+        value = type(current)[value]
+    elif isinstance(current, set):
+        value = set(value)
+    setattr(holder, name, value)
+
+
+def _outlast(parent: int) -> None:
+    """Wait for a signal. Where no signal announces the parent's death, look for it."""
+    while os.getppid() == parent:
+        if sys.platform == "linux":
+            signal.pause()
+        else:
+            time.sleep(LOOK_SECONDS)
+
+
+if __name__ == "__main__":
+    main()

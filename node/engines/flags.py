@@ -1,0 +1,135 @@
+"""What llama.cpp is told: one launch as command-line flags, or as parameters. Pure.
+
+Everything we depend on is said, even where it is the default today: the defaults have
+changed before (four slots on one shared context, 8 GiB of prompt cache).
+"""
+
+from __future__ import annotations
+
+from edgeserve.config import LOOPBACK
+from node.engines.protocol import EngineSpec
+
+HTTP_SECONDS = 3600
+"""How long llama.cpp lets one read or write take; a slow machine is not a dead one."""
+
+SPARE_THREADS = 4
+"""HTTP threads beyond one per slot, for probes."""
+
+PING_SECONDS = 30
+
+Parameter = str | int | float | bool | list[str]
+
+
+def arguments(spec: EngineSpec, port: int) -> tuple[str, ...]:
+    """Return llama-server's arguments. The API key travels in the environment."""
+    launch = spec.launch
+    return (
+        *("--model", str(spec.path)),
+        *("--alias", spec.variant),
+        *("--host", LOOPBACK),
+        *("--port", str(port)),
+        *("--parallel", str(launch.slots)),
+        *("--ctx-size", str(launch.slots * launch.context)),
+        *("--batch-size", str(launch.batch)),
+        *("--ubatch-size", str(launch.batch)),
+        *("--threads", str(launch.threads)),
+        *("--threads-batch", str(launch.threads)),
+        *("--threads-http", str(launch.slots + SPARE_THREADS)),
+        *("--cache-type-k", launch.kv_type),
+        *("--cache-type-v", launch.kv_type),
+        *("--flash-attn", "auto" if launch.flash_attention else "off"),
+        *_offload(launch.gpu_layers),
+        "--no-kv-unified",
+        "--no-context-shift",
+        "--cont-batching",
+        "--cache-prompt",
+        *("--cache-ram", str(launch.cache_ram_mib)),
+        *("--slot-prompt-similarity", "0.1"),
+        *("--cache-reuse", "0"),
+        "--warmup",
+        "--jinja",
+        "--metrics",
+        "--slots",
+        "--no-ui",
+        "--offline",
+        *("--timeout", str(HTTP_SECONDS)),
+        *("--sse-ping-interval", str(PING_SECONDS)),
+        *("--log-colors", "off"),
+        *_role(spec),
+        *(("--mmproj", str(spec.projector)) if spec.projector else ()),
+    )
+
+
+def _offload(layers: int) -> tuple[str, ...]:
+    """Say how many layers go to the GPU, and that llama.cpp shall not think again."""
+    where = ("--device", "none") if layers == 0 else ()
+    return (
+        "--gpu-layers",
+        "all" if layers < 0 else str(layers),
+        *where,
+        "--fit",
+        "off",
+    )
+
+
+def _role(spec: EngineSpec) -> tuple[str, ...]:
+    if spec.role == "rerank":
+        return ("--reranking", "--pooling", "rank")
+    if spec.role == "embeddings":
+        pooling = ("--pooling", spec.pooling) if spec.pooling else ()
+        return ("--embeddings", *pooling)
+    return ()
+
+
+def parameters(spec: EngineSpec, port: int, api_key: str) -> dict[str, Parameter]:
+    """Return the same for xllamacpp: attribute path → value, enums by member name."""
+    launch = spec.launch
+    kv_type = f"GGML_TYPE_{launch.kv_type.upper()}"
+    fast = "AUTO" if launch.flash_attention else "DISABLED"
+    return {
+        "model.path": str(spec.path),
+        "model_alias": [spec.variant],
+        "hostnames": [LOOPBACK],
+        "port": port,
+        "api_keys": [api_key],
+        "n_parallel": launch.slots,
+        "n_ctx": launch.slots * launch.context,
+        "n_batch": launch.batch,
+        "n_ubatch": launch.batch,
+        "cpuparams.n_threads": launch.threads,
+        "cpuparams_batch.n_threads": launch.threads,
+        "cache_type_k": kv_type,
+        "cache_type_v": kv_type,
+        "flash_attn_type": f"LLAMA_FLASH_ATTN_TYPE_{fast}",
+        "n_gpu_layers": -2 if launch.gpu_layers < 0 else launch.gpu_layers,
+        "fit_params": False,
+        "kv_unified": False,
+        "ctx_shift": False,
+        "cont_batching": True,
+        "cache_prompt": True,
+        "cache_ram_mib": launch.cache_ram_mib,
+        "cache_idle_slots": launch.cache_ram_mib != 0,
+        "slot_prompt_similarity": 0.1,
+        "n_cache_reuse": 0,
+        "warmup": True,
+        "use_jinja": True,
+        "endpoint_metrics": True,
+        "endpoint_slots": True,
+        "endpoint_props": False,
+        "ui": False,
+        "offline": True,
+        "timeout_read": HTTP_SECONDS,
+        "timeout_write": HTTP_SECONDS,
+        "sse_ping_interval": PING_SECONDS,
+        **_role_parameters(spec),
+        **({"mmproj.path": str(spec.projector)} if spec.projector else {}),
+    }
+
+
+def _role_parameters(spec: EngineSpec) -> dict[str, Parameter]:
+    if spec.role == "rerank":
+        return {"embedding": True, "pooling_type": "LLAMA_POOLING_TYPE_RANK"}
+    if spec.role == "embeddings":
+        pooling = f"LLAMA_POOLING_TYPE_{(spec.pooling or 'unspecified').upper()}"
+        return {"embedding": True, "pooling_type": pooling}
+    return {"embedding": False}

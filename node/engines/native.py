@@ -1,0 +1,77 @@
+"""The native engine: a `llama-server` executable."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from edgeserve.errors import EngineUnavailable
+from node.engines.flags import arguments
+from node.engines.protocol import Command, EngineSpec
+
+NAME = "llama-server"
+ASK_SECONDS = 30.0
+"""`--version` may wait for a GPU driver to wake up."""
+
+
+@dataclass(frozen=True)
+class Native:
+    """Runs `path`."""
+
+    path: Path
+    build: str
+    kind: Literal["native"] = "native"
+
+    def command(self, spec: EngineSpec, *, port: int, api_key: str) -> Command:
+        """See `Engine.command`."""
+        argv = (str(self.path), *arguments(spec, port))
+        # Not in argv, which every user of the machine can read.
+        return Command(argv, {"LLAMA_API_KEY": api_key})
+
+
+def find(named: Path | None, state_dir: Path) -> Path | None:
+    """Return the configured executable, else the one built here, else PATH's."""
+    if named is not None:
+        return named
+    built = state_dir / "engines" / "current" / NAME
+    if built.exists():
+        return built
+    found = shutil.which(NAME)
+    return Path(found) if found else None
+
+
+def native(path: Path) -> Native:
+    """See that `path` runs here, and what it is. Raises EngineUnavailable."""
+    try:
+        done = subprocess.run(
+            [path, "--version"], capture_output=True, text=True, timeout=ASK_SECONDS
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        said = getattr(error, "strerror", None) or "no answer to --version"
+        raise EngineUnavailable(f"cannot run {path}: {said}; {REMEDY}") from error
+    output = (done.stderr + done.stdout).strip()
+    if done.returncode != 0:
+        raise EngineUnavailable(f"cannot run {path}: {_why(done.returncode, output)}")
+    return Native(path.absolute(), build_of(output))
+
+
+REMEDY = "name a llama-server with `llama_server`, or use `--engine bundled`"
+
+
+def _why(status: int, output: str) -> str:
+    if "libgomp" in output:
+        return "it needs OpenMP; `apt-get install libgomp1`"
+    line = output.splitlines()[-1] if output else f"it ends with status {status}"
+    return f"{line}; {REMEDY}"
+
+
+def build_of(output: str) -> str:
+    """Return the commit in the output of `--version`, else its first line."""
+    found = re.search(r"commit (\w+)|version: \d+ \((\w+)\)", output)
+    if found:
+        return found[1] or found[2]
+    return output.splitlines()[0].removeprefix("version: ") if output else "unknown"

@@ -1,0 +1,107 @@
+"""Ask an engine how it is. Every question is bounded."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from edgeserve.errors import NodeLost
+from edgeserve.relay.upstream import Origin, Upstream
+from node.engines.protocol import Role
+from node.watchdog import Counters, parse
+
+ANSWER_SECONDS = 5.0
+
+FIRST_WORK: Mapping[Role, tuple[str, dict[str, Any]]] = {
+    "generate": ("/completion", {"prompt": "Hi", "n_predict": 1}),
+    "embeddings": ("/v1/embeddings", {"input": "Hi"}),
+    "rerank": ("/v1/rerank", {"query": "Hi", "documents": ["Hi"]}),
+}
+"""The least that an engine can be asked to do in each role."""
+
+
+class Unwell(Exception):
+    """The engine answered, but not as a sound engine does."""
+
+
+@dataclass(frozen=True)
+class Properties:
+    """What /props says: context per slot in tokens, and whether it sees images."""
+
+    context: int
+    vision: bool
+    build: str
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Questions to the engine at `origin`."""
+
+    upstream: Upstream
+    origin: Origin
+    api_key: str
+
+    async def healthy(self) -> bool:
+        """Whether the weights are loaded."""
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                status, _ = await self._ask("GET", "/health")
+        except (TimeoutError, NodeLost):
+            return False
+        return status == 200
+
+    async def first_work(self, role: Role) -> None:
+        """Have one token generated, or one vector made; the caller bounds the wait.
+
+        Raises Unwell, or NodeLost.
+        """
+        path, body = FIRST_WORK[role]
+        status, answer = await self._ask("POST", path, msgspec.json.encode(body))
+        if status != 200:
+            said = answer[:200].decode(errors="replace")
+            raise Unwell(f"the first {path} was answered {status}: {said}")
+
+    async def properties(self) -> Properties:
+        """Read /props. Raises Unwell, or NodeLost."""
+        status, answer = await self._ask("GET", "/props")
+        try:
+            props = msgspec.json.decode(answer, type=_Props)
+        except msgspec.DecodeError as error:
+            raise Unwell(f"/props was answered {status}: {error}") from error
+        context = props.default_generation_settings.n_ctx
+        vision = props.modalities.get("vision", False)
+        return Properties(context, vision, props.build_info)
+
+    async def counters(self) -> Counters | None:
+        """Read /metrics; None where it does not answer."""
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                status, answer = await self._ask("GET", "/metrics")
+        except (TimeoutError, NodeLost):
+            return None
+        return parse(answer.decode(errors="replace")) if status == 200 else None
+
+    async def _ask(
+        self, method: str, path: str, body: bytes = b""
+    ) -> tuple[int, bytes]:
+        headers = {"authorization": f"Bearer {self.api_key}"}
+        if body:
+            headers["content-type"] = "application/json"
+        async with self.upstream.ask(
+            self.origin, method, path, headers, body
+        ) as answer:
+            return answer.status, await answer.read()
+
+
+class _Settings(msgspec.Struct):
+    n_ctx: int
+
+
+class _Props(msgspec.Struct):
+    default_generation_settings: _Settings
+    modalities: dict[str, bool] = {}
+    build_info: str = ""

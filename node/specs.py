@@ -1,0 +1,132 @@
+"""Settings, files and memory → the engines to run, and what cannot be run and why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgeserve.config import NodeSettings
+from edgeserve.openai import normal
+from edgeserve.wire import Ability, Hardware
+from node.engines.protocol import EngineSpec, Role
+from node.fit import Fitted, Refusal, Room, fit
+from node.shelf import Model, Shelf, Unfit, look, scan
+
+Wish = tuple[Model, Role]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The engines to run, and a sentence for each thing that cannot be served."""
+
+    specs: tuple[EngineSpec, ...]
+    problems: tuple[str, ...] = ()
+
+
+def plan(settings: NodeSettings, hardware: Hardware, *, gpu: bool = False) -> Plan:
+    """Decide what to serve; `gpu` says whether the engine can use this machine's GPU.
+
+    Reads files, so call it off the event loop. Never raises for a model's sake.
+    """
+    wishes, problems = _wishes(settings)
+    free = sum(each.memory_free for each in hardware.gpus) if gpu else 0
+    room = Room(
+        cores=hardware.cpu.physical_cores,
+        memory=hardware.memory.available,
+        gpu_memory=free,
+    )
+    return allot(settings, wishes, room, problems)
+
+
+def allot(
+    settings: NodeSettings, wishes: Iterable[Wish], room: Room, problems: Iterable[str]
+) -> Plan:
+    """Give each wish, in order, what memory the ones before it left. Pure."""
+    specs: dict[str, EngineSpec] = {}
+    refused = list(problems)
+    for model, role in wishes:
+        id_ = model.variant if role == "generate" else f"{model.variant}#{role}"
+        if id_ in specs:
+            if specs[id_].path != model.path:
+                refused.append(f"{model.path}: {specs[id_].path} has the same name")
+            continue
+        found = fit(model.facts, role, settings, room)
+        if isinstance(found, Refusal):
+            refused.append(f"{model.path}: {found.reason}")
+            continue
+        specs[id_] = _spec(id_, model, role, found)
+        room = room.less(found)
+    return Plan(tuple(specs.values()), tuple(refused))
+
+
+def _spec(id_: str, model: Model, role: Role, found: Fitted) -> EngineSpec:
+    return EngineSpec(
+        id=id_,
+        model=model.model,
+        variant=model.variant,
+        path=model.path,
+        role=role,
+        abilities=_abilities(role, model),
+        launch=found.launch,
+        projector=model.projector if role == "generate" else None,
+        pooling=model.pooling if role == "embeddings" else None,
+    )
+
+
+def _abilities(role: Role, model: Model) -> tuple[Ability, ...]:
+    if role != "generate":
+        return (role,)
+    both: tuple[Ability, ...] = ("chat", "completion")
+    return (*both, "vision") if model.projector else both
+
+
+def _wishes(settings: NodeSettings) -> tuple[list[Wish], list[str]]:
+    """Return what is asked for: the named models, and all there are if none is."""
+    problems: list[str] = []
+    shelf = Shelf()
+    try:
+        shelf = scan(settings.models_dir)
+    except OSError as error:
+        said = f"cannot read the models folder {settings.models_dir}: {error.strerror}"
+        problems.append(said)
+    named = _named(settings, shelf)
+    wishes = [(found, role) for found, role in named if isinstance(found, Model)]
+    problems += [found.reason for found, _ in named if isinstance(found, Unfit)]
+    if not settings.models:
+        problems += [each.reason for each in shelf.unfit]
+        smallest_first = sorted(shelf.models, key=lambda each: each.facts.file_bytes)
+        wishes += [(each, each.role) for each in smallest_first]
+    if not wishes and not problems:
+        where = settings.models_dir
+        problems.append(f"no model in {where}; `edgeserve pull` fetches one")
+    return wishes, problems
+
+
+def _named(settings: NodeSettings, shelf: Shelf) -> list[tuple[Model | Unfit, Role]]:
+    asked: tuple[tuple[Role, tuple[str, ...]], ...] = (
+        ("embeddings", settings.embedding_models),
+        ("rerank", settings.rerank_models),
+        ("generate", settings.models),
+    )
+    return [
+        (found, role)
+        for role, names in asked
+        for name in names
+        for found in resolve(name, settings.models_dir, shelf)
+    ]
+
+
+def resolve(name: str, folder: Path, shelf: Shelf) -> Iterator[Model | Unfit]:
+    """Yield what a name means: a file, a file in the folder, a model, a variant."""
+    for file in (Path(name).expanduser(), folder / name, folder / f"{name}.gguf"):
+        if file.is_file():
+            yield look(file)
+            return
+    wanted = normal(name)
+    found = [each for each in shelf.models if wanted in {each.model, each.variant}]
+    yield from found
+    if not found:
+        there = ", ".join(each.variant for each in shelf.models) or "nothing"
+        why = f"no file and no model {name!r} in {folder}; there is {there}"
+        yield Unfit(folder / name, why)
