@@ -91,7 +91,8 @@ def _wishes(settings: NodeSettings) -> tuple[list[Wish], list[str]]:
         said = f"cannot read the models folder {settings.models_dir}: {error.strerror}"
         problems.append(said)
     named = _named(settings, shelf)
-    wishes = [(found, role) for found, role in named if isinstance(found, Model)]
+    wishes = list[Wish]()
+    wishes += [(found, role) for found, role in named if isinstance(found, Model)]
     problems += [found.reason for found, _ in named if isinstance(found, Unfit)]
     if not settings.models:
         problems += [each.reason for each in shelf.unfit]

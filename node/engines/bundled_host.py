@@ -37,7 +37,11 @@ def main() -> None:
 
 
 def put(target: Any, path: str, value: Any) -> None:
-    """Set an attribute by its dotted path; enums by name, sets from lists."""
+    """Set an attribute by its dotted path.
+
+    Enums are given by name and sets as lists; `tensor_split` is as long as llama.cpp's
+    array, whatever number of GPUs there is.
+    """
     *way, name = path.split(".")
     holder = reduce(getattr, way, target)
     current = getattr(holder, name)
@@ -45,6 +49,8 @@ def put(target: Any, path: str, value: Any) -> None:
         value = type(current)[value]
     elif isinstance(current, set):
         value = set(value)
+    elif isinstance(current, list):
+        value = [*value, *current[len(value) :]] if name == "tensor_split" else value
     setattr(holder, name, value)
 
 

@@ -7,6 +7,7 @@ changed before (four slots on one shared context, 8 GiB of prompt cache).
 from __future__ import annotations
 
 from edgeserve.config import LOOPBACK
+from edgeserve.wire import Launch
 from node.engines.protocol import EngineSpec
 
 HTTP_SECONDS = 3600
@@ -17,7 +18,7 @@ SPARE_THREADS = 4
 
 PING_SECONDS = 30
 
-Parameter = str | int | float | bool | list[str]
+Parameter = str | int | float | bool | list[str] | list[float]
 
 
 def arguments(spec: EngineSpec, port: int) -> tuple[str, ...]:
@@ -38,7 +39,7 @@ def arguments(spec: EngineSpec, port: int) -> tuple[str, ...]:
         *("--cache-type-k", launch.kv_type),
         *("--cache-type-v", launch.kv_type),
         *("--flash-attn", "auto" if launch.flash_attention else "off"),
-        *_offload(launch.gpu_layers),
+        *_offload(launch),
         "--no-kv-unified",
         "--no-context-shift",
         "--cont-batching",
@@ -60,15 +61,18 @@ def arguments(spec: EngineSpec, port: int) -> tuple[str, ...]:
     )
 
 
-def _offload(layers: int) -> tuple[str, ...]:
-    """Say how many layers go to the GPU, and that llama.cpp shall not think again."""
-    where = ("--device", "none") if layers == 0 else ()
+def _offload(launch: Launch) -> tuple[str, ...]:
+    """Say what goes to which GPU, and that llama.cpp shall not think again."""
+    layers = launch.gpu_layers
+    devices = ("none",) if layers == 0 else launch.devices
+    split = ",".join(f"{share:g}" for share in launch.tensor_split)
     return (
-        "--gpu-layers",
-        "all" if layers < 0 else str(layers),
-        *where,
-        "--fit",
-        "off",
+        *("--gpu-layers", "all" if layers < 0 else str(layers)),
+        *(("--device", ",".join(devices)) if devices else ()),
+        *(("--tensor-split", split) if split else ()),
+        *(("--override-tensor", launch.overrides) if launch.overrides else ()),
+        *("--main-gpu", str(launch.main_gpu)),
+        *("--fit", "off"),
     )
 
 
@@ -102,6 +106,9 @@ def parameters(spec: EngineSpec, port: int, api_key: str) -> dict[str, Parameter
         "cache_type_v": kv_type,
         "flash_attn_type": f"LLAMA_FLASH_ATTN_TYPE_{fast}",
         "n_gpu_layers": -2 if launch.gpu_layers < 0 else launch.gpu_layers,
+        "main_gpu": launch.main_gpu,
+        "tensor_split": list(launch.tensor_split),
+        "tensor_buft_overrides": launch.overrides,
         "fit_params": False,
         "kv_unified": False,
         "ctx_shift": False,
