@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Sequence
 
 import click
 
@@ -71,10 +72,10 @@ def edgeserve() -> None:
     """Turn the small machines you own into one OpenAI-compatible endpoint."""
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command; our own errors are one sentence and an exit status."""
     try:
-        edgeserve(prog_name="edgeserve")
+        edgeserve(arguments, prog_name="edgeserve")
     except CommandError as error:
         click.echo(f"edgeserve: {error}", err=True)
         sys.exit(error.exit_status)

@@ -47,16 +47,18 @@ def intact(known: Known, folder: Path) -> bool:
         return hashlib.file_digest(stream, "sha256").hexdigest() == known.sha256
 
 
-def fetch(known: Known, folder: Path, show: Show) -> Path:
+def fetch(known: Known, folder: Path, show: Show, *, anew: bool = False) -> Path:
     """Return the model's path in `folder`, after putting it there if need be.
 
-    Raises NotFetched where it cannot be downloaded, written or verified.
+    `anew` replaces a file that is there. Raises NotFetched where the model cannot be
+    downloaded, written or verified.
     """
-    if there := in_place(known, folder):
+    if not anew and (there := in_place(known, folder)):
         return there
     try:
         with _workshop(folder, show) as work:
-            return in_place(known, folder) or _fetched(known, folder, work, show)
+            there = None if anew else in_place(known, folder)
+            return there or _fetched(known, folder, work, show)
     except KeyboardInterrupt:
         raise NotFetched(
             f"stopped; nothing was kept. `edgeserve pull {known.name}` starts again"

@@ -50,14 +50,13 @@ def pulled(known: Known, folder: Path) -> Path:
     """Return the model's file with every byte verified; a damaged one is replaced."""
     if intact(known, folder):
         return folder / known.file
-    (folder / known.file).unlink(missing_ok=True)
-    return fetched(known, folder)
+    return fetched(known, folder, anew=True)
 
 
-def fetched(known: Known, folder: Path) -> Path:
+def fetched(known: Known, folder: Path, *, anew: bool = False) -> Path:
     """Fetch the model with a progress bar on the terminal."""
     with progress(known.file) as show:
-        return fetch(known, folder, show)
+        return fetch(known, folder, show, anew=anew)
 
 
 @contextmanager

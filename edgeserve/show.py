@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from edgeserve.columns import print_table
 from edgeserve.examples import examples
 
 
@@ -72,14 +73,13 @@ def _plain(value: object) -> object:
 
 
 def _print(section: str, settings: dict[str, dict[str, Any]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(f"[{section}]", "value", "from", box=None, pad_edge=False)
-    table.columns[0].header = Text(f"[{section}]")
-    for name, found in settings.items():
-        value = "" if found["value"] is None else json.dumps(found["value"])
-        table.add_row(name, Text(value), Text(found["origin"]))
-    Console().print(table)
+    rows = [
+        (name, _shown(found["value"]), str(found["origin"]))
+        for name, found in settings.items()
+    ]
+    print_table((f"[{section}]", "value", "from"), rows)
     click.echo()
+
+
+def _shown(value: object) -> str:
+    return "" if value is None else json.dumps(value)

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
 from edgeserve.client import NoAnswer, endpoint, endpoint_options
+from edgeserve.columns import Row, print_table
 from edgeserve.examples import examples
 
 GIB = 2**30
 
-Row = Sequence[str]
 Json = Mapping[str, Any]
 
 as_json = click.option(
@@ -73,10 +73,12 @@ def _rows(sighting: Json) -> list[Row]:
     report: Json | None = sighting["report"]
     if report is None:
         return [("?", *where, "", "", "", "")]
-    first, *others = [_engine(each) for each in report["engines"]] or [("none", "")]
+    lines = [_engine(each) for each in report["engines"]]
+    lines += [(str(problem), "") for problem in report.get("problems", ())]
+    first, *others = lines or [("none", "")]
     return [
         (str(report["name"]), *where, *first, *_condition(report["hardware"])),
-        *(("", "", "", *engine, "", "") for engine in others),
+        *(("", "", "", *line, "", "") for line in others),
     ]
 
 
@@ -118,20 +120,8 @@ def _shaped(url: str, rows: Any, found: Any) -> list[Row]:
     return shaped
 
 
-def _print(heads: Row, rows: Iterable[Row], otherwise: str) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(*heads, box=None, pad_edge=False, header_style="bold")
-    for row in rows:
-        table.add_row(*(Text(printable(cell)) for cell in row))
-    if table.row_count:
-        Console().print(table)
+def _print(heads: Row, rows: Sequence[Row], otherwise: str) -> None:
+    if rows:
+        print_table(heads, rows)
     else:
         click.echo(otherwise, err=True)
-
-
-def printable(text: str) -> str:
-    """Replace what could steer a terminal: names come from other machines."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text)

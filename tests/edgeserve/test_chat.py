@@ -1,0 +1,149 @@
+import os
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+from edgeserve import chat
+from edgeserve.client import NoAnswer
+from tests.fakes.endpoint import (
+    MODELS,
+    FakeEndpoint,
+    chat_event,
+    chat_stream,
+    fake_endpoint,
+)
+from tests.fakes.terminal import Terminal
+
+CHAT = "/v1/chat/completions"
+
+
+@pytest.fixture
+def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeEndpoint]:
+    answers = {"/v1/models": MODELS, CHAT: chat_stream("Hello", " there")}
+    with fake_endpoint(answers) as running:
+        monkeypatch.setenv("EDGESERVE_URL", running.url)
+        yield running
+
+
+def test_one_question_gets_one_answer(
+    edgeserve: Terminal, endpoint: FakeEndpoint
+) -> None:
+    seen = edgeserve("chat", "Hi", "--system", "Be brief.", "--max-tokens", "5")
+
+    assert (seen.status, seen.out) == (0, "Hello there\n")
+    assert endpoint.said(CHAT) == [
+        {
+            "model": "words",
+            "stream": True,
+            "max_tokens": 5,
+            "messages": [
+                {"role": "system", "content": "Be brief."},
+                {"role": "user", "content": "Hi"},
+            ],
+        }
+    ]
+
+
+def test_a_text_from_a_pipe_stands_behind_the_prompt(
+    edgeserve: Terminal, endpoint: FakeEndpoint
+) -> None:
+    edgeserve("chat", "Sum it up.", piped="A long text.\n")
+
+    (asked,) = endpoint.said(CHAT)
+    assert asked["messages"][-1]["content"] == "Sum it up.\n\nA long text."
+
+
+def test_a_conversation_remembers_what_was_said(
+    edgeserve: Terminal, endpoint: FakeEndpoint
+) -> None:
+    seen = edgeserve("chat", "--model", "words", typed="One\n\nTwo\n")
+
+    assert seen.status == 0
+    assert [turn["content"] for turn in endpoint.said(CHAT)[1]["messages"]] == [
+        "One",
+        "Hello there",
+        "Two",
+    ]
+
+
+def test_an_error_ends_a_turn_and_not_the_conversation(
+    edgeserve: Terminal, endpoint: FakeEndpoint
+) -> None:
+    endpoint.statuses[CHAT] = 503
+    endpoint.answers[CHAT] = {"error": {"message": "no node is up"}}
+
+    seen = edgeserve("chat", typed="One\nTwo\n")
+
+    assert seen.status == 0
+    assert seen.err.count("no node is up") == 2
+    assert len(endpoint.said(CHAT)[1]["messages"]) == 1
+
+
+def test_ctrl_c_stops_the_answer_and_not_the_conversation(
+    edgeserve: Terminal, endpoint: FakeEndpoint
+) -> None:
+    def interrupted() -> Iterator[bytes]:
+        endpoint.answers[CHAT] = chat_stream("Fine")
+        os.kill(os.getpid(), signal.SIGINT)
+        while True:
+            yield chat_event("word ")
+
+    endpoint.answers[CHAT] = interrupted
+
+    seen = edgeserve("chat", typed="One\nTwo\n")
+
+    assert seen.status == 0
+    assert seen.out.endswith("Fine\n> \n")
+    assert endpoint.left.wait(20)
+
+
+@pytest.mark.parametrize(
+    ("end", "sentence"),
+    [
+        ([b'data: {"error": {"message": "node lost"}}\n\n'], "node lost"),
+        ([], "broke off before its end"),
+    ],
+)
+def test_an_answer_cut_short_never_looks_whole(
+    end: list[bytes], sentence: str, edgeserve: Terminal, endpoint: FakeEndpoint
+) -> None:
+    endpoint.answers[CHAT] = chat_stream("Hel", end=end)
+
+    seen = edgeserve("chat", "Hi")
+
+    assert seen.status == 1
+    assert "Hel" in seen.out
+    assert sentence in seen.err
+
+
+def test_a_model_cannot_steer_the_terminal(
+    edgeserve: Terminal, endpoint: FakeEndpoint
+) -> None:
+    endpoint.answers[CHAT] = chat_stream("a\x1b]0;title\x07b\n\tc\x9bd")
+
+    assert edgeserve("chat", "Hi").out == "a]0;titleb\n\tcd\n"
+
+
+def test_without_a_model_that_chats_it_says_so(
+    edgeserve: Terminal, endpoint: FakeEndpoint
+) -> None:
+    endpoint.answers["/v1/models"] = {
+        "data": [{"id": "e", "abilities": ["embeddings"]}]
+    }
+
+    seen = edgeserve("chat", "Hi")
+
+    assert seen.status == 1
+    assert "edgeserve nodes" in seen.err
+
+
+def test_events_without_text_are_passed_over() -> None:
+    lines = [b"event: x\n", b'data: {"choices": []}\n', b"data:[DONE]\n"]
+
+    assert list(chat.pieces(lines)) == []
+
+
+def test_a_stream_that_only_stops_is_an_error() -> None:
+    with pytest.raises(NoAnswer):
+        list(chat.pieces([]))

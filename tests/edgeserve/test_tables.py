@@ -1,0 +1,123 @@
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.fakes.endpoint import FakeEndpoint, fake_endpoint
+from tests.fakes.terminal import Terminal
+
+NODES = "/edgeserve/v1/nodes"
+
+
+def a_sighting(name: str = "pi", **changes: Any) -> dict[str, Any]:
+    report = {
+        "name": name,
+        "engines": [],
+        "hardware": {
+            "memory": {"total": 8 * 2**30, "available": 3 * 2**30},
+            "thermal": {"celsius": 61.2},
+        },
+    }
+    sighting = {"state": "up", "url": "http://pi:8090", "source": "mdns"}
+    return {**sighting, "report": {**report, **changes}}
+
+
+def an_engine(id_: str = "small:Q4_1", **changes: Any) -> dict[str, Any]:
+    return {"id": id_, "state": "ready", "slots": 4, "busy": 1, **changes}
+
+
+@pytest.fixture
+def running(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeEndpoint]:
+    with fake_endpoint({NODES: [], "/v1/models": {"data": []}}) as running:
+        monkeypatch.setenv("EDGESERVE_URL", running.url)
+        yield running
+
+
+def cells(out: str) -> list[list[str]]:
+    return [line.split() for line in out.splitlines()]
+
+
+def test_a_node_is_one_line_for_each_engine(
+    edgeserve: Terminal, running: FakeEndpoint
+) -> None:
+    engines = [an_engine(), an_engine("big:Q8_0", state="failed", reason="no memory")]
+    running.answers[NODES] = [a_sighting(engines=engines)]
+
+    seen = edgeserve("nodes")
+
+    front = ["pi", "up", "http://pi:8090", "small:Q4_1", "1/4"]
+    assert cells(seen.out)[1:] == [
+        [*front, "3.0", "of", "8.0", "GiB", "61", "°C"],
+        ["big:Q8_0:", "failed", "(no", "memory)"],
+    ]
+
+
+def test_a_node_that_never_answered_is_shown_without_a_name(
+    edgeserve: Terminal, running: FakeEndpoint
+) -> None:
+    running.answers[NODES] = [{**a_sighting(), "state": "unreachable", "report": None}]
+
+    assert cells(edgeserve("nodes").out)[1] == ["?", "unreachable", "http://pi:8090"]
+
+
+def test_what_a_node_cannot_serve_is_shown(
+    edgeserve: Terminal, running: FakeEndpoint
+) -> None:
+    running.answers[NODES] = [a_sighting(problems=["x.gguf is truncated"])]
+
+    assert "x.gguf is truncated" in edgeserve("nodes").out
+
+
+def test_a_name_from_the_network_cannot_steer_the_terminal(
+    edgeserve: Terminal, running: FakeEndpoint
+) -> None:
+    running.answers[NODES] = [a_sighting("\x1b[2J[red]pi")]
+
+    assert "?[2J[red]pi" in edgeserve("nodes").out
+
+
+@pytest.mark.parametrize(
+    ("command", "hint"),
+    [("nodes", "edgeserve node start"), ("models", "edgeserve nodes")],
+)
+def test_an_empty_fleet_says_what_to_do(
+    command: str, hint: str, edgeserve: Terminal, running: FakeEndpoint
+) -> None:
+    seen = edgeserve(command)
+
+    assert (seen.status, seen.out) == (0, "")
+    assert hint in seen.err
+    assert running.asked
+
+
+def test_models_are_shown_with_what_they_can(
+    edgeserve: Terminal, running: FakeEndpoint
+) -> None:
+    model = {"id": "small", "abilities": ["chat"], "context": 2048, "slots": 4}
+    running.answers["/v1/models"] = {"data": [{**model, "nodes": ["nuc", "pi"]}]}
+
+    line = ["small", "chat", "2048", "4", "nuc,", "pi"]
+    assert cells(edgeserve("models").out)[1] == line
+
+
+@pytest.mark.parametrize(
+    ("command", "path"), [("nodes", NODES), ("models", "/v1/models")]
+)
+def test_scripts_get_what_the_balancer_said(
+    command: str, path: str, edgeserve: Terminal, running: FakeEndpoint
+) -> None:
+    seen = edgeserve(command, "--json")
+
+    assert json.loads(seen.out) == running.answers[path]
+
+
+def test_an_answer_of_another_shape_is_one_sentence(
+    edgeserve: Terminal, running: FakeEndpoint
+) -> None:
+    running.answers["/v1/models"] = {"models": []}
+
+    seen = edgeserve("models")
+
+    assert seen.status == 1
+    assert "not like an edgeserve balancer" in seen.err
