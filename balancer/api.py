@@ -1,0 +1,179 @@
+"""Everything but inference: models, health, metrics, the fleet, the latest requests."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from balancer.candidates import Served, served
+from balancer.current import Current
+from balancer.doorkeeper import Doorkeeper
+from balancer.fleet import Fleet, Link, Member
+from balancer.metrics import Metrics
+from balancer.record import Records
+from balancer.register import Register
+from balancer.waiting import WaitingRoom
+from edgeserve.auth import Guard
+from edgeserve.errors import EdgeserveError, UnknownModel
+from edgeserve.openai import normal
+from edgeserve.relay.upstream import Origin
+from edgeserve.wire import Registration, decode
+
+Answering = Callable[[web.Request], Awaitable[web.Response]]
+Json = dict[str, Any]
+
+
+class UnknownRequest(EdgeserveError):
+    """No request with that id among the latest."""
+
+    status = 404
+    code = "request_not_found"
+    kind = "invalid_request_error"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Api:
+    """The routes that aiohttp serves. `clients` guards all but /health and register."""
+
+    current: Current
+    room: WaitingRoom
+    doorkeeper: Doorkeeper
+    records: Records
+    metrics: Metrics
+    register: Register
+    clients: Guard
+    nodes_guard: Guard
+
+    def routes(self) -> Iterable[web.RouteDef]:
+        """List them."""
+        own = "/edgeserve/v1"
+        return [
+            web.get("/health", self.health),
+            web.get("/metrics", _guarded(self.clients, self.rendered_metrics)),
+            web.get("/v1/models", _guarded(self.clients, self.models)),
+            web.get("/v1/models/{name}", _guarded(self.clients, self.model)),
+            web.get(f"{own}/nodes", _guarded(self.clients, self.nodes)),
+            web.get(f"{own}/requests", _guarded(self.clients, self.requests)),
+            web.get(f"{own}/requests/{{id}}", _guarded(self.clients, self.request)),
+            web.post(f"{own}/register", _guarded(self.nodes_guard, self.registration)),
+        ]
+
+    async def health(self, _: web.Request) -> web.Response:
+        """Say that we serve: 200, or 503 while draining."""
+        fleet = self.current.fleet
+        up = [member for member in fleet.members if member.state == "up"]
+        ready = [each for each in self.current.candidates if each.barred is None]
+        draining = self.doorkeeper.draining
+        said = {
+            "status": "draining" if draining else "ok",
+            "nodes": len(up),
+            "engines": len(ready),
+        }
+        return _json(said, status=503 if draining else 200)
+
+    async def rendered_metrics(self, _: web.Request) -> web.Response:
+        """Answer Prometheus."""
+        text = self.metrics.render(
+            self.current.fleet, self.room.waiting, self.doorkeeper.inside
+        )
+        return web.Response(
+            body=text.encode(),
+            headers={"content-type": "text/plain; version=0.0.4; charset=utf-8"},
+        )
+
+    async def models(self, _: web.Request) -> web.Response:
+        """List what can be called now, in OpenAI's shape."""
+        data = [_model(each) for each in served(self.current.candidates)]
+        return _json({"object": "list", "data": data})
+
+    async def model(self, request: web.Request) -> web.Response:
+        """Show one of them."""
+        name = request.match_info["name"]
+        found = {each.name: each for each in served(self.current.candidates)}
+        if normal(name) not in found:
+            raise UnknownModel(name, list(found))
+        return _json(_model(found[normal(name)]))
+
+    async def nodes(self, _: web.Request) -> web.Response:
+        """Show the fleet, and what was seen but has not answered."""
+        return _json(shown(self.current.fleet))
+
+    async def requests(self, _: web.Request) -> web.Response:
+        """List the latest requests, newest first."""
+        return _json([record.shown(fully=False) for record in self.records])
+
+    async def request(self, request: web.Request) -> web.Response:
+        """Explain one request: every candidate, and why it was chosen or not."""
+        id_ = request.match_info["id"]
+        record = self.records.get(id_)
+        if record is None:
+            raise UnknownRequest(f"no request {id_!r} among the latest")
+        return _json(record.shown(fully=True))
+
+    async def registration(self, request: web.Request) -> web.Response:
+        """Take in a node that says where it is."""
+        self.register.sign(decode(await request.read(), Registration))
+        return _json({})
+
+
+def _guarded(guard: Guard, answer: Answering) -> Answering:
+    async def checked(request: web.Request) -> web.Response:
+        guard.check(request.headers)
+        return await answer(request)
+
+    return checked
+
+
+def _json(value: object, status: int = 200) -> web.Response:
+    return web.Response(
+        body=msgspec.json.encode(value), status=status, content_type="application/json"
+    )
+
+
+def _model(each: Served) -> Json:
+    return {
+        "id": each.name,
+        "object": "model",
+        "created": 0,
+        "owned_by": "edgeserve",
+        "nodes": each.nodes,
+        "abilities": each.abilities,
+        "context": each.context,
+        "slots": each.slots,
+    }
+
+
+def shown(fleet: Fleet) -> list[Json]:
+    """Render the fleet for `edgeserve nodes`: members, then links without an answer."""
+    silent = [link for link in fleet.links.values() if link.word is None]
+    return [*map(_member, fleet.members), *map(_silent, silent)]
+
+
+def _member(member: Member) -> Json:
+    return {
+        "id": member.id,
+        "state": member.state,
+        "url": member.origin.url,
+        "seen_as": member.links,
+        "problem": member.problem,
+        "report": member.report,
+    }
+
+
+def _silent(link: Link) -> Json:
+    return {
+        "id": link.expected,
+        "state": link.state,
+        "url": ", ".join(map(_url, link.origins)),
+        "seen_as": [link.key],
+        "problem": link.problem,
+        "report": None,
+    }
+
+
+def _url(origin: Origin) -> str:
+    return origin.url

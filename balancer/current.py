@@ -1,0 +1,36 @@
+"""The fleet as it is now; whoever depends on it is told when it changes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from balancer.candidates import Candidate, candidates
+from balancer.fleet import Fleet
+from balancer.news import news
+
+Say = Callable[[str], None]
+
+
+class Current:
+    """Holds the latest `Fleet`. `say` hears of nodes that come and go."""
+
+    def __init__(self, say: Say) -> None:
+        self._say = say
+        self._listeners: list[Callable[[], None]] = []
+        self.fleet = Fleet()
+        self.candidates: tuple[Candidate, ...] = ()
+
+    def listen(self, listener: Callable[[], None]) -> None:
+        """Call `listener` after every change, from the event loop."""
+        self._listeners.append(listener)
+
+    def become(self, fleet: Fleet) -> None:
+        """Replace the fleet; no change, no noise."""
+        if fleet is self.fleet:
+            return
+        before, self.fleet = self.fleet, fleet
+        self.candidates = candidates(fleet)
+        for line in news(before, fleet):
+            self._say(line)
+        for listener in self._listeners:
+            listener()

@@ -1,0 +1,94 @@
+"""The way back to one client, with what every answer says about how it came about."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from balancer.stream import error_event
+from edgeserve.errors import EdgeserveError
+from edgeserve.openai import Dialect
+from edgeserve.relay.exchange import Reply
+from edgeserve.wire import REQUEST_HEADER
+
+NODE_HEADER = "x-edgeserve-node"
+MODEL_HEADER = "x-edgeserve-model"
+ATTEMPTS_HEADER = "x-edgeserve-attempts"
+
+
+@dataclass
+class Delivery:
+    """One answer. `begun` once its first content byte is out: no retry after that.
+
+    `on_begin` is called in that moment.
+    """
+
+    reply: Reply
+    request_id: str
+    on_begin: Callable[[], None] = lambda: None
+    status: int = 0
+    begun: bool = False
+    attempts: int = 0
+    _about: dict[str, str] = field(default_factory=dict[str, str])
+
+    def comes_from(self, node: str, variant: str) -> None:
+        """Name who answers; counts the attempt."""
+        self.attempts += 1
+        self._about = {
+            NODE_HEADER: header_safe(node),
+            MODEL_HEADER: header_safe(variant),
+        }
+
+    async def life(self, headers: Mapping[str, str], data: bytes) -> None:
+        """Pass on a sign of life: the answer's head is out, its content is not."""
+        await self._start(headers)
+        await self.reply.write(data)
+
+    async def content(self, headers: Mapping[str, str], data: bytes) -> None:
+        """Pass on content of a stream."""
+        await self._start(headers)
+        self._begin()
+        await self.reply.write(data)
+
+    async def whole(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
+        """Send a whole answer."""
+        self._begin()
+        self.status = status
+        await self.reply.send(status, {**headers, **self.about()}, body)
+
+    async def end(self) -> None:
+        """End a stream."""
+        await self.reply.finish()
+
+    async def fail(self, error: EdgeserveError, dialect: Dialect) -> None:
+        """Say what went wrong: as a whole answer, or inside the stream under way."""
+        if not self.reply.started:
+            await self.whole(error.status, error.headers(), error.body())
+            return
+        await self.reply.write(error_event(dialect, error))
+        await self.reply.finish()
+
+    def about(self) -> dict[str, str]:
+        """Return the headers that every answer carries."""
+        return {
+            REQUEST_HEADER: self.request_id,
+            ATTEMPTS_HEADER: str(self.attempts),
+            **self._about,
+        }
+
+    async def _start(self, headers: Mapping[str, str]) -> None:
+        if not self.reply.started:
+            self.status = 200
+            await self.reply.start(200, {**headers, **self.about()})
+
+    def _begin(self) -> None:
+        if not self.begun:
+            self.begun = True
+            self.on_begin()
+
+
+def header_safe(text: str) -> str:
+    """Keep what may stand in a header: a node's name may be anything."""
+    return (
+        text.encode("ascii", "replace").decode().replace("\r", "?").replace("\n", "?")
+    )

@@ -1,0 +1,198 @@
+"""Inference requests: read one, ask for a decision, carry the answer, try again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+
+from balancer.attempt import AsItIs, Done, Elsewhere, Full, Outcome, Question, attempted
+from balancer.candidates import EngineKey
+from balancer.current import Current
+from balancer.delivery import Delivery
+from balancer.doorkeeper import Doorkeeper
+from balancer.metrics import Metrics
+from balancer.record import Attempt, Record, Records
+from balancer.request import Work, deadline_seconds, headers_for, request_id, understood
+from balancer.schedule import Send
+from balancer.waiting import WaitingRoom
+from edgeserve.auth import Guard
+from edgeserve.errors import EdgeserveError, NoNode, TooLate, UnknownRoute
+from edgeserve.openai import ROUTES, Dialect
+from edgeserve.relay.exchange import Reply, Request
+from edgeserve.relay.upstream import Upstream
+
+
+def handled(path: str) -> bool:
+    """Whether an engine answers that path."""
+    return path in ROUTES
+
+
+@dataclass(frozen=True, kw_only=True)
+class Front:
+    """The handler of every route that reaches an engine."""
+
+    current: Current
+    room: WaitingRoom
+    upstream: Upstream
+    guard: Guard
+    token: str | None
+    attempts: int
+    records: Records
+    metrics: Metrics
+    doorkeeper: Doorkeeper
+
+    async def __call__(self, request: Request, reply: Reply) -> None:
+        """Answer one request. Cancelling it closes the node's connection at once."""
+        record = self.records.open(
+            request_id(request.headers), request.path, request.peer
+        )
+        delivery = Delivery(reply, record.id)
+        with self._recorded(record, delivery):
+            try:
+                await self._admitted(request, record, delivery)
+            except EdgeserveError as error:
+                record.outcome = error.code
+                await delivery.fail(error, _dialect(request.path))
+
+    @contextmanager
+    def _recorded(self, record: Record, delivery: Delivery) -> Generator[None]:
+        try:
+            yield
+        except (ConnectionError, asyncio.CancelledError) as error:
+            record.outcome = "the client left"
+            if isinstance(error, asyncio.CancelledError):
+                raise
+        finally:
+            record.status = delivery.status or None
+            record.ended = self.records.clock()
+            self.metrics.answered(record)
+
+    async def _admitted(
+        self, request: Request, record: Record, delivery: Delivery
+    ) -> None:
+        self.guard.check(request.headers)
+        if request.method != "POST":
+            raise UnknownRoute(request.method, request.path)
+        with self.doorkeeper.admit():
+            work = understood(ROUTES[request.path], request.body)
+            record.model, record.stream = work.need.model, work.mode == "stream"
+            await self._in_time(Task(request, work, record, delivery))
+
+    async def _in_time(self, task: Task) -> None:
+        """Let the caller's deadline count until the answer begins."""
+        seconds = deadline_seconds(task.request.headers)
+        try:
+            async with asyncio.timeout(seconds) as limit:
+
+                def begin() -> None:
+                    limit.reschedule(None)
+                    task.record.first_byte = self.records.clock()
+
+                task.delivery.on_begin = begin
+                await self._tried(task)
+        except TimeoutError as error:
+            raise TooLate(f"no answer began within {seconds:g} s") from error
+
+    async def _tried(self, task: Task) -> None:
+        """Try engines until one answers. Each is tried once."""
+        while not isinstance(outcome := await self._once(task), Done):
+            match outcome:
+                case AsItIs():
+                    task.work = task.work.as_it_is()
+                case Elsewhere(error) if len(task.tried) >= self.attempts:
+                    raise error
+                case _:
+                    pass
+
+    async def _once(self, task: Task) -> Outcome:
+        need = replace(task.work.need, tried=frozenset(task.tried))
+        clock, record = self.records.clock, task.record
+        asked = clock()
+        try:
+            async with self.room.claim(need, record.note) as send:
+                record.waited += clock() - asked
+                attempt = _begun(send, clock(), record)
+                try:
+                    outcome = await self._asked(task, send)
+                    attempt.outcome = _called(outcome)
+                finally:
+                    attempt.ended = clock()
+                self._learn(task, send, outcome)
+                return outcome
+        except NoNode:
+            # Those that are left cannot, and one that was tried has said why.
+            if task.failure:
+                raise task.failure from None
+            raise
+
+    async def _asked(self, task: Task, send: Send) -> Outcome:
+        engine = send.to.engine
+        task.delivery.comes_from(send.to.node, engine.variant)
+        question = Question(
+            origin=send.to.origin,
+            target=task.request.target,
+            headers=headers_for(
+                engine,
+                task.request.headers,
+                request_id=task.record.id,
+                token=self.token,
+            ),
+            body=task.work.body_for(engine),
+        )
+        return await attempted(self.upstream, question, task.work, task.delivery)
+
+    def _learn(self, task: Task, send: Send, outcome: Outcome) -> None:
+        fleet, now = self.current.fleet, self.records.clock()
+        match outcome:
+            case Full():
+                task.delivery.attempts -= 1
+                self.current.become(fleet.turned_away(*send.to.key))
+            case Elsewhere(error, lost):
+                task.tried.add(send.to.key)
+                task.failure = error
+                if lost:
+                    self.current.become(fleet.failed(send.to.member, str(error), now))
+            case Done() | AsItIs():
+                pass
+
+
+@dataclass
+class Task:
+    """One request on its way through."""
+
+    request: Request
+    work: Work
+    record: Record
+    delivery: Delivery
+    tried: set[EngineKey] = field(default_factory=set[EngineKey])
+    failure: EdgeserveError | None = None
+
+
+def _begun(send: Send, now: float, record: Record) -> Attempt:
+    attempt = Attempt(
+        node=send.to.node,
+        engine=send.to.engine.id,
+        variant=send.to.engine.variant,
+        started=now,
+        verdicts=send.verdicts,
+    )
+    record.attempts.append(attempt)
+    return attempt
+
+
+def _called(outcome: Outcome) -> str:
+    match outcome:
+        case Done(outcome=name):
+            return name
+        case Full():
+            return "it had no slot left"
+        case Elsewhere(error):
+            return str(error)
+        case AsItIs():
+            return "asked again without streaming"
+
+
+def _dialect(path: str) -> Dialect:
+    return ROUTES[path].dialect

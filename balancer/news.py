@@ -1,0 +1,57 @@
+"""What a person at the terminal wants to hear when the fleet changes. Pure."""
+
+from __future__ import annotations
+
+from balancer.fleet import Fleet, Member
+
+
+def news(before: Fleet, after: Fleet) -> list[str]:
+    """Compare two tables: who came, who left, what became ready, what is wrong."""
+    old = {member.id: member for member in before.members}
+    new = {member.id: member for member in after.members}
+    lines = [line for id_ in new for line in _told(old.get(id_), new[id_])]
+    gone = [old[id_] for id_ in old.keys() - new.keys()]
+    return lines + [f"{each.name} left" for each in gone if _here(each)]
+
+
+def _told(old: Member | None, new: Member) -> list[str]:
+    was_here = old is not None and _here(old)
+    if _here(new) and not was_here:
+        return [_joined(new)]
+    if was_here and not _here(new):
+        return [f"{new.name} left: {new.problem}"]
+    if old is None:
+        return []
+    if old.state == "up" and new.state == "draining":
+        return [f"{new.name} is shutting down"]
+    return _ready(old, new) + _trouble(old, new)
+
+
+def _here(member: Member) -> bool:
+    """A node that is merely suspect has not left."""
+    return member.state != "unreachable"
+
+
+def _joined(member: Member) -> str:
+    slots = sum(each.slots for each in member.report.engines if _serves(each.state))
+    trouble = f"; {member.problem}" if member.problem else ""
+    return f"{member.name} joined ({slots} slot{'' if slots == 1 else 's'}){trouble}"
+
+
+def _ready(old: Member, new: Member) -> list[str]:
+    served = {each.id for each in old.report.engines if _serves(each.state)}
+    return [
+        f"{new.name} serves {each.variant} ({each.slots} slots)"
+        for each in new.report.engines
+        if _serves(each.state) and each.id not in served
+    ]
+
+
+def _trouble(old: Member, new: Member) -> list[str]:
+    if new.state == "up" and new.problem and new.problem != old.problem:
+        return [f"{new.name}: {new.problem}"]
+    return []
+
+
+def _serves(state: str) -> bool:
+    return state in {"ready", "busy"}

@@ -1,0 +1,158 @@
+"""What a client asks, and what is sent to a node for it. Pure.
+
+The body passes as it came, apart from named edits: `model` becomes the variant that was
+chosen, `id_slot` and `lora` go (they speak of one engine's insides), and generation is
+made to stream, so that it can be cancelled and tried elsewhere.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import msgspec
+
+from balancer.edit import edited, raw_fields
+from balancer.schedule import Need
+from edgeserve.errors import BadRequest
+from edgeserve.openai import Asked, Dialect, Route, normal, read
+from edgeserve.wire import REQUEST_HEADER, VARIANT_HEADER, EngineReport
+
+Mode = Literal["stream", "aggregate", "whole"]
+"""How the answer travels: as the stream the client asked for; as a stream that is put
+together here; or as the whole body that the engine sends."""
+
+NOT_FOR_NODES = frozenset(
+    ("authorization", "x-api-key", "cookie", "accept-encoding", "content-encoding",
+     "x-conversation-id", VARIANT_HEADER, REQUEST_HEADER)
+)  # fmt: skip
+"""A conversation id would make llama.cpp generate on after the client has left."""
+
+STRIPPED = ("id_slot", "lora")
+BYTES_PER_TOKEN = 4
+_SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """One request, read and understood."""
+
+    route: Route
+    body: bytes
+    mode: Mode
+    need: Need
+
+    @property
+    def dialect(self) -> Dialect:
+        """How its answer streams."""
+        return self.route.dialect
+
+    def as_it_is(self) -> Work:
+        """Return the same, to be asked without streaming."""
+        return replace(self, mode="whole")
+
+    def body_for(self, engine: EngineReport) -> bytes:
+        """Return the body with the named edits."""
+        put: dict[str, object] = {"model": engine.variant}
+        if self.mode == "aggregate":
+            put["stream"] = True
+            if self.dialect in {"chat", "completion"}:
+                put["stream_options"] = {"include_usage": True}
+        return edited(self.body, put=put, drop=STRIPPED)
+
+
+def understood(route: Route, body: bytes) -> Work:
+    """Read a request's body, or raise BadRequest naming what is wrong."""
+    asked = read(body)
+    return Work(
+        route=route,
+        body=body,
+        mode=_mode(route, asked, body),
+        need=Need(
+            model=normal(asked.model),
+            ability=route.needs,
+            slots=max(asked.n or 1, 1),
+            tokens=len(body) // BYTES_PER_TOKEN if route.dialect != "plain" else 0,
+        ),
+    )
+
+
+def _mode(route: Route, asked: Asked, body: bytes) -> Mode:
+    if route.dialect == "plain":
+        return "whole"
+    if asked.stream:
+        return "stream"
+    return "aggregate" if _can_be_put_together(raw_fields(body)) else "whole"
+
+
+def _can_be_put_together(fields: Mapping[str, msgspec.Raw]) -> bool:
+    """Whether a stream holds all that the whole body would.
+
+    llama.cpp streams no probabilities or ids of tokens whose text it holds back,
+    filters `response_fields` in the last event only, and leaves out an assistant's
+    words that the caller sent ahead.
+    """
+    lossy = ("logprobs", "top_logprobs", "n_probs", "return_tokens", "response_fields")
+    if any(_truthy(fields.get(key)) for key in lossy):
+        return False
+    if _truthy(fields.get("continue_final_message")):
+        return False
+    return not any(
+        _ends_with_assistant(fields.get(key)) for key in ("messages", "input")
+    )
+
+
+def _truthy(raw: msgspec.Raw | None) -> bool:
+    return raw is not None and bool(msgspec.json.decode(raw))
+
+
+class _Turn(msgspec.Struct):
+    role: Any = None
+
+
+def _ends_with_assistant(raw: msgspec.Raw | None) -> bool:
+    try:
+        turns = msgspec.json.decode(raw or b"[]", type=list[_Turn])
+    except msgspec.ValidationError:
+        return False
+    return bool(turns) and turns[-1].role == "assistant"
+
+
+def headers_for(
+    engine: EngineReport,
+    received: Mapping[str, str],
+    *,
+    request_id: str,
+    token: str | None,
+) -> dict[str, str]:
+    """Return what is sent along to a node: the client's fields less its secrets."""
+    sent = {k: v for k, v in received.items() if k not in NOT_FOR_NODES}
+    sent |= {
+        "content-type": "application/json",
+        VARIANT_HEADER: engine.id,
+        REQUEST_HEADER: request_id,
+    }
+    if token:
+        sent["authorization"] = f"Bearer {token}"
+    return sent
+
+
+def request_id(received: Mapping[str, str]) -> str:
+    """Keep the caller's id where it is sane, else make one."""
+    given = received.get(REQUEST_HEADER, "")
+    return given if _SANE_ID.fullmatch(given) else f"req-{secrets.token_hex(8)}"
+
+
+def deadline_seconds(received: Mapping[str, str]) -> float | None:
+    """Read how long the caller is ready to wait for an answer to begin."""
+    given = received.get("x-edgeserve-deadline-ms")
+    if given is None:
+        return None
+    if not (given.isascii() and given.isdigit()) or int(given) == 0:
+        raise BadRequest(
+            f"x-edgeserve-deadline-ms is {given!r}; it must be a number of milliseconds"
+        )
+    return int(given) / 1000

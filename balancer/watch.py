@@ -1,0 +1,212 @@
+"""One event stream per sighting: the node's own word on how it is.
+
+A stream that breaks or falls silent makes its node suspect at once; addresses are tried
+in order, again and again, with a back-off that stays short: a node that is back should
+not stand idle.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import msgspec
+
+from balancer.current import Current
+from balancer.discover import Goodbye, Sighting
+from balancer.judge import message
+from balancer.sse import Event, Parser
+from edgeserve.config import BalancerSettings
+from edgeserve.errors import EdgeserveError, NodeLost
+from edgeserve.relay.upstream import Answer, Origin, Upstream
+from edgeserve.wire import PROTOCOL, EngineChange, NodeReport, decode
+
+EVENTS = "/edgeserve/v1/events"
+FIRST_PAUSE = 0.25
+LONGEST_PAUSE = 2.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pace:
+    """When things happen. Seconds; `jitter` is between 0 and 1."""
+
+    suspect: float
+    forget: float
+    clock: Callable[[], float] = time.monotonic
+    jitter: Callable[[], float] = field(default=random.random)
+
+    def pause(self, failures: int) -> float:
+        """Return how long to wait after so many failures: half of it by chance."""
+        longest = min(FIRST_PAUSE * 2.0 ** min(failures - 1, 10), LONGEST_PAUSE)
+        return longest * (1 + self.jitter()) / 2
+
+
+def pace_of(settings: BalancerSettings) -> Pace:
+    """Take the pace from the settings."""
+    return Pace(suspect=settings.suspect_seconds, forget=settings.forget_seconds)
+
+
+OnSighting = Callable[[Sighting | Goodbye], None]
+
+
+@asynccontextmanager
+async def watching(
+    current: Current, upstream: Upstream, token: str | None, pace: Pace
+) -> AsyncGenerator[OnSighting]:
+    """Follow every sighting until the block ends; yields what takes sightings."""
+    async with asyncio.TaskGroup() as group:
+        watchers = _Watchers(current, _Follower(current, upstream, token, pace), group)
+        try:
+            yield watchers.take
+        finally:
+            watchers.stop()
+
+
+class _Watchers:
+    """One task per key, started again when its addresses change."""
+
+    def __init__(
+        self, current: Current, follower: _Follower, group: asyncio.TaskGroup
+    ) -> None:
+        self._current = current
+        self._follower = follower
+        self._group = group
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+
+    def take(self, event: Sighting | Goodbye) -> None:
+        fleet = self._current.fleet
+        if isinstance(event, Goodbye):
+            now = self._follower.pace.clock()
+            self._current.become(fleet.withdrawn(event.key, now))
+            return
+        known = fleet.links.get(event.key)
+        self._current.become(
+            fleet.sighted(event.key, event.source, event.origins, event.id)
+        )
+        if known is None or known.origins != event.origins:
+            self._restart(event.key)
+
+    def _restart(self, key: str) -> None:
+        link = self._current.fleet.links[key]
+        if link.state == "up" and link.word and link.word.origin in link.origins:
+            return
+        if key in self._tasks:
+            self._tasks[key].cancel()
+        self._tasks[key] = self._group.create_task(self._follower.follow(key), name=key)
+
+    def stop(self) -> None:
+        for task in self._tasks.values():
+            task.cancel()
+
+
+class _Follower:
+    """Follows one key until it is forgotten."""
+
+    def __init__(
+        self, current: Current, upstream: Upstream, token: str | None, pace: Pace
+    ) -> None:
+        self._current = current
+        self._upstream = upstream
+        self._headers = {"authorization": f"Bearer {token}"} if token else {}
+        self.pace = pace
+
+    async def follow(self, key: str) -> None:
+        failures = 0
+        while key in self._current.fleet.links:
+            began = self.pace.clock()
+            if await self._any_origin(key) and self.pace.clock() - began > FIRST_PAUSE:
+                failures = 0
+                continue
+            failures += 1
+            if self._current.fleet.forgettable(
+                key, self.pace.clock(), self.pace.forget
+            ):
+                self._current.become(self._current.fleet.forgotten(key))
+                return
+            await asyncio.sleep(self.pace.pause(failures))
+
+    async def _any_origin(self, key: str) -> bool:
+        """Follow the first origin that answers, to its end; False when none does."""
+        problems = list[str]()
+        for origin in self._current.fleet.links[key].origins:
+            try:
+                await self._listen(key, origin)
+            except EdgeserveError as error:
+                problems.append(str(error))
+            except TimeoutError:
+                problems.append(f"{origin.url} is silent")
+            if self._current.fleet.links[key].state == "up":
+                why = problems[-1] if problems else f"{origin.url} closed its stream"
+                self._suspect(key, why)
+                return True
+        why = "; ".join(problems) or "it has no address that can be reached"
+        fleet = self._current.fleet
+        self._current.become(fleet.missed(key, why, self.pace.clock()))
+        return False
+
+    def _suspect(self, key: str, why: str) -> None:
+        fleet = self._current.fleet
+        self._current.become(fleet.suspected(key, why, self.pace.clock()))
+
+    async def _listen(self, key: str, origin: Origin) -> None:
+        """Take in one stream until it ends. Raises where it breaks or falls silent."""
+        async with asyncio.timeout(None) as silence:
+            self._expect_a_word(silence)
+            async with self._upstream.ask(
+                origin, "GET", EVENTS, self._headers
+            ) as answer:
+                await _insist_on_events(answer, origin)
+                parser = Parser()
+                while piece := await answer.chunk():
+                    self._expect_a_word(silence)
+                    for event in parser.feed(piece):
+                        self._take(key, origin, event)
+
+    def _expect_a_word(self, silence: asyncio.Timeout) -> None:
+        silence.reschedule(asyncio.get_running_loop().time() + self.pace.suspect)
+
+    def _take(self, key: str, origin: Origin, event: Event) -> None:
+        fleet = self._current.fleet
+        match event.name:
+            case "report":
+                report = readable_report(event.data, fleet.links[key].expected, origin)
+                self._current.become(fleet.reported(key, origin, report))
+            case "engine":
+                change = decode(event.data, EngineChange)
+                self._current.become(fleet.engine_changed(key, change.engine))
+            case _:
+                self._current.become(fleet.heard(key))
+
+
+async def _insist_on_events(answer: Answer, origin: Origin) -> None:
+    if answer.status in {401, 403}:
+        raise NodeLost(
+            f"{origin.url} does not accept our fleet token; both need the same"
+        )
+    if answer.status != 200:
+        said = message(await answer.read())
+        raise NodeLost(f"{origin.url} answered {answer.status}: {said}")
+
+
+class _Spoken(msgspec.Struct):
+    """What every version of a report has."""
+
+    protocol: int
+    id: str
+
+
+def readable_report(data: bytes, expected: str | None, origin: Origin) -> NodeReport:
+    """Decode a report, or say in a sentence why it is of no use."""
+    spoken = decode(data, _Spoken)
+    if spoken.protocol != PROTOCOL:
+        raise NodeLost(
+            f"{origin.url} speaks protocol {spoken.protocol} and this balancer"
+            f" {PROTOCOL}; install the same edgeserve on both"
+        )
+    if expected is not None and spoken.id != expected:
+        raise NodeLost(f"{origin.url} is another node than the one announced there")
+    return decode(data, NodeReport)

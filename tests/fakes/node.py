@@ -1,0 +1,224 @@
+"""A fake node, in this process: report, event stream, and a relay to a fake engine."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from edgeserve.errors import EdgeserveError, FleetBusy
+from edgeserve.openai import ROUTES
+from edgeserve.relay import plain
+from edgeserve.relay.exchange import Reply, Request
+from edgeserve.relay.upstream import Origin, origin_of
+from edgeserve.wire import (
+    Ability,
+    Cpu,
+    EngineChange,
+    EngineReport,
+    EngineState,
+    Hardware,
+    Launch,
+    Memory,
+    NodeReport,
+    Platform,
+    Power,
+    Thermal,
+    encode,
+    sse,
+)
+from tests.fakes.llama import Behaviour, FakeLlama, fake_llama
+
+TEXT: tuple[Ability, ...] = ("chat", "completion")
+
+
+def an_engine(
+    variant: str = "small:Q4_1",
+    *,
+    id: str | None = None,  # noqa: A002 - the field's name
+    state: EngineState = "ready",
+    reason: str | None = None,
+    slots: int = 2,
+    busy: int = 0,
+    context: int = 4096,
+    abilities: tuple[Ability, ...] = TEXT,
+) -> EngineReport:
+    """Build an engine's report."""
+    return EngineReport(
+        id=id or variant,
+        model=variant.partition(":")[0],
+        variant=variant,
+        state=state,
+        reason=reason,
+        slots=slots,
+        busy=busy,
+        context=context,
+        abilities=abilities,
+        kind="fake",
+        launch=Launch(slots=slots, context=context, batch=256, threads=2),
+    )
+
+
+def a_report(*engines: EngineReport, name: str = "pi", **fields: Any) -> NodeReport:
+    """Build a node's report; its id is its name unless said otherwise."""
+    return NodeReport(
+        **{
+            "id": name,
+            "name": name,
+            "instance": name,
+            "version": "0",
+            "state": "up",
+            "port": 0,
+            "hardware": HARDWARE,
+            "engines": engines,
+        }
+        | fields
+    )
+
+
+HARDWARE = Hardware(
+    platform=Platform(system="Linux", release="6", machine="aarch64", python="3.11"),
+    cpu=Cpu(model="fake", physical_cores=4, logical_cores=4, load=0.0),
+    memory=Memory(total=4 * 2**30, available=2 * 2**30),
+    power=Power(on_mains=True),
+    thermal=Thermal(),
+)
+
+
+@dataclass
+class FakeNode:
+    """A running fake. Tests may change what it reports, and how it behaves.
+
+    `refuse` is raised instead of relaying, as long as it is set. `told` counts the
+    requests that came for an engine.
+    """
+
+    name: str
+    llama: FakeLlama
+    report: NodeReport
+    token: str | None = None
+    refuse: EdgeserveError | None = None
+    admits: bool = True
+    told: list[Request] = field(default_factory=list[Request])
+    origin: Origin = Origin("127.0.0.1", 0)
+    _followers: set[asyncio.Queue[bytes | None]] = field(
+        default_factory=set[asyncio.Queue[bytes | None]]
+    )
+    _kill: Callable[[], None] = lambda: None
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return self.origin.url
+
+    @property
+    def engine(self) -> EngineReport:
+        """Its first engine."""
+        return self.report.engines[0]
+
+    def say(self, report: NodeReport | None = None, **engine: Any) -> None:
+        """Send a full report; or change its one engine, and send that."""
+        if report is not None:
+            self.report = report
+            self._send(sse("report", encode(report)))
+            return
+        changed = msgspec.structs.replace(self.engine, **engine)
+        self.report = msgspec.structs.replace(
+            self.report, engines=(changed, *self.report.engines[1:])
+        )
+        self._send(sse("engine", encode(EngineChange(engine=changed))))
+
+    def beat(self) -> None:
+        """Send a heartbeat now."""
+        self._send(sse("heartbeat"))
+
+    def hush(self) -> None:
+        """Break every event stream."""
+        self._send(None)
+
+    def _send(self, frame: bytes | None) -> None:
+        for follower in self._followers:
+            follower.put_nowait(frame)
+
+    async def relay(self, request: Request, reply: Reply) -> None:
+        """Admit, ask the engine, pass its answer on."""
+        self.told.append(request)
+        if self.refuse:
+            raise self.refuse
+        if self.admits and self.engine.busy >= self.engine.slots:
+            raise FleetBusy(1)
+        self.say(busy=self.engine.busy + 1)
+        try:
+            await self._passed(request, reply)
+        finally:
+            self.say(busy=self.engine.busy - 1)
+
+    async def _passed(self, request: Request, reply: Reply) -> None:
+        engine = origin_of(self.llama.origin, 0)
+        async with (
+            plain.upstream(connect_seconds=1) as upstream,
+            upstream.ask(
+                engine, "POST", request.target, request.headers, request.body
+            ) as answer,
+        ):
+            if answer.status >= 400:
+                await reply.send(answer.status, answer.headers, await answer.read())
+                return
+            await reply.start(answer.status, answer.headers)
+            await answer.pump(reply, lambda _: None)
+            await reply.finish()
+
+    async def events(self, request: web.Request) -> web.StreamResponse:
+        """Stream reports, changes, heartbeats."""
+        if (
+            self.token
+            and request.headers.get("authorization") != f"Bearer {self.token}"
+        ):
+            return web.Response(status=401)
+        response = web.StreamResponse(headers={"content-type": "text/event-stream"})
+        await response.prepare(request)
+        queue: asyncio.Queue[bytes | None] = asyncio.Queue()
+        queue.put_nowait(sse("report", encode(self.report)))
+        self._followers.add(queue)
+        try:
+            while frame := await queue.get():
+                await response.write(frame)
+        finally:
+            self._followers.discard(queue)
+        return response
+
+
+@asynccontextmanager
+async def fake_node(
+    name: str = "pi",
+    behaviour: Behaviour | None = None,
+    *,
+    engine: EngineReport | None = None,
+    port: int = 0,
+    **report: Any,
+) -> AsyncGenerator[FakeNode]:
+    """Run a fake node with one fake engine behind it."""
+    behaviour = behaviour or Behaviour()
+    served = engine or an_engine(slots=behaviour.slots)
+    behaviour.model = served.variant
+    async with fake_llama(behaviour) as llama:
+        node = FakeNode(name, llama, a_report(served, name=name, **report))
+        sock = socket.create_server(("127.0.0.1", port))
+        async with plain.listen(
+            sock,
+            node.relay,
+            lambda path: path in ROUTES,
+            [web.get("/edgeserve/v1/events", node.events)],
+            body_limit=2**27,
+        ) as bound:
+            node.origin = Origin("127.0.0.1", bound)
+            try:
+                yield node
+            finally:
+                node.hush()
