@@ -13,9 +13,7 @@ import click
 from edgeserve.auth import Guard, is_loopback, read_token
 from edgeserve.config import EVERYWHERE, LOOPBACK, NodeSettings
 from edgeserve.errors import SettingsError
-from edgeserve.relay.listen import bound
-from edgeserve.relay.plain import listen, upstream
-from edgeserve.relay.upstream import Origin
+from edgeserve.relay import Origin, bound, listen, upstream
 from node.api import routes
 from node.front import Front, handled
 from node.hardware import Sampler, first, measuring

@@ -57,7 +57,8 @@ class Feed:
                     yield sse("heartbeat")
                     beat = loop.time() + HEARTBEAT_SECONDS
                 elif await _woken(follower.woken, beat):
-                    yield self._news(follower)
+                    if news := self._news(follower):
+                        yield news
                     await asyncio.sleep(COALESCE_SECONDS)
         finally:
             self._followers.discard(follower)
