@@ -1,0 +1,127 @@
+"""Which slot of which engine probably holds which beginning of a prompt. Pure.
+
+llama.cpp's cache is exclusive: a slot holds one text, and while it works nobody else
+can use it. So this is not a tree of what an engine has seen, but a list of what each
+slot holds now. Every slot of the fleet is one bit; for each block of prompt a number
+says which slots hold it, so that a look at a few blocks finds all of them at once.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from balancer.prefix import Prompt
+
+
+class Held(msgspec.Struct):
+    """What one slot holds: a prompt and, once it has answered, the answer.
+
+    `tokens` is all of it, `answer` the part that was generated.
+    """
+
+    prompt: Prompt
+    tokens: float
+    answer: float = 0.0
+    since: float = 0.0
+
+    @property
+    def tokens_per_byte(self) -> float:
+        """How this text turns into tokens."""
+        return (self.tokens - self.answer) / max(1, self.prompt.size)
+
+    def shared(self, depth: int, blocks: int) -> float:
+        """Tokens spared to a prompt of `blocks` that has `depth` in common with this.
+
+        The answer counts where the prompt goes on after all of ours: what follows an
+        answered prompt is its answer, sent back.
+        """
+        if depth >= len(self.prompt.blocks):
+            return self.tokens if blocks > depth else self.tokens - self.answer
+        return self.prompt.ends[depth - 1] * self.tokens_per_byte
+
+
+Level = tuple[int, int]
+"""Blocks in common, and the slots that have exactly so many."""
+
+
+class Holdings:
+    """The fleet's slots as bits, and what they hold."""
+
+    def __init__(self) -> None:
+        self.held: list[Held | None] = []
+        self.idle = 0
+        """Bits of the slots that are not at work."""
+        self._holders: dict[bytes, int] = {}
+        self._free: list[int] = []
+
+    def add(self, slots: int) -> list[int]:
+        """Make room for an engine's slots; return their bits' positions."""
+        while len(self._free) < slots:
+            self._free.append(len(self.held))
+            self.held.append(None)
+        self._free.sort(reverse=True)
+        places = [self._free.pop() for _ in range(slots)]
+        for place in places:
+            self.idle |= 1 << place
+        return places
+
+    def remove(self, places: list[int]) -> None:
+        """An engine left."""
+        for place in places:
+            self.forget(place)
+            self.idle &= ~(1 << place)
+        self._free.extend(places)
+
+    def forget(self, place: int) -> None:
+        """What the slot held is lost."""
+        held = self.held[place]
+        if held is not None:
+            self._unmark(place, held.prompt.blocks, 0)
+        self.held[place] = None
+
+    def put(self, place: int, held: Held) -> None:
+        """The slot now holds this instead of what it held."""
+        before = self.held[place]
+        old = before.prompt.blocks if before is not None else ()
+        new = held.prompt.blocks
+        kept = 0
+        for left, right in zip(old, new, strict=False):
+            if left != right:
+                break
+            kept += 1
+        self._unmark(place, old, kept)
+        bit, holders = 1 << place, self._holders
+        for block in new[kept:]:
+            holders[block] = holders.get(block, 0) | bit
+        self.held[place] = held
+
+    def _unmark(self, place: int, blocks: tuple[bytes, ...], kept: int) -> None:
+        others, holders = ~(1 << place), self._holders
+        for block in blocks[kept:]:
+            left = holders[block] & others
+            if left:
+                holders[block] = left
+            else:
+                del holders[block]
+
+    def levels(self, prompt: Prompt) -> list[Level]:
+        """Which slots share how much of a prompt, those that share most first."""
+        blocks, get = prompt.blocks, self._holders.get
+        found: list[Level] = []
+        depth, last = 0, len(blocks)
+        mask = get(blocks[0], 0) if blocks else 0
+        while mask:
+            # Along a chain the set of holders only shrinks: bisect for where it does.
+            low, high = depth, last
+            while high - low > 1:
+                middle = (low + high) // 2
+                if get(blocks[middle], 0) == mask:
+                    low = middle
+                else:
+                    high = middle
+            depth = low + 1
+            smaller = get(blocks[depth], 0) if depth < last else 0
+            found.append((depth, mask & ~smaller))
+            mask = smaller
+        found.reverse()
+        return found

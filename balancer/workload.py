@@ -1,0 +1,170 @@
+"""What requests turn out to be: tokens a byte, length of answers, who comes back. Pure.
+
+All of it is learned from answers; none of it needs a tokenizer.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from math import exp, log
+
+import msgspec
+
+from balancer.prefix import Prompt
+
+TOKENS_PER_BYTE = 0.25
+"""Where a model has answered nothing yet; English is near it."""
+
+ANSWER_TOKENS = 160.0
+"""The same for the length of an answer."""
+
+QUANTILE = 0.6
+"""Which quantile of answer length counts: above the middle, as long waits add up."""
+
+KINDS = 1024
+"""Most kinds of work whose answer length is remembered."""
+
+
+class Ratio(msgspec.Struct):
+    """A decaying ratio of sums."""
+
+    above: float
+    below: float
+
+    def learn(self, above: float, below: float, fade: float = 0.97) -> None:
+        """Take in one sample."""
+        self.above = self.above * fade + above
+        self.below = self.below * fade + below
+
+    @property
+    def value(self) -> float:
+        """The ratio."""
+        return self.above / self.below
+
+
+class Length(msgspec.Struct):
+    """A decaying quantile of token counts, tracked by steps in its logarithm."""
+
+    log: float
+    seen: int = 0
+
+    def learn(self, tokens: float) -> None:
+        """Step up a lot where it was too low, down a little where too high."""
+        self.seen += 1
+        step = max(0.08, 0.8 / self.seen**0.7)
+        high = log(max(tokens, 1.0)) >= self.log
+        self.log += step * (QUANTILE if high else QUANTILE - 1)
+
+    @property
+    def tokens(self) -> float:
+        """The quantile."""
+        return exp(self.log)
+
+
+class Workload:
+    """What one model's requests turned out to be."""
+
+    def __init__(self) -> None:
+        self.ratio = Ratio(TOKENS_PER_BYTE * 2000, 2000)
+        self.answers = Length(log(ANSWER_TOKENS))
+        self._kinds: OrderedDict[tuple[bytes, int], Length] = OrderedDict()
+        self.returns = Returns()
+
+    @property
+    def tokens_per_byte(self) -> float:
+        """Prompt tokens per byte of prompt."""
+        return self.ratio.value
+
+    def answer_tokens(self, head: bytes, budget: int | None) -> float:
+        """How long an answer to this kind of prompt will probably be."""
+        kind = self._kinds.get((head, _bucket(budget)))
+        length = kind.tokens if kind is not None and kind.seen >= 3 else None
+        expected = self.answers.tokens if length is None else length
+        return expected if budget is None else min(expected, float(max(1, budget)))
+
+    def learn_prompt(self, tokens: int, size: int) -> None:
+        """Take in how many tokens a prompt of `size` bytes was."""
+        if size > 0 and tokens > 0:
+            self.ratio.learn(tokens, size)
+
+    def learn_answer(self, head: bytes, budget: int | None, tokens: int) -> None:
+        """Take in how long an answer was that ended by itself."""
+        self.answers.learn(tokens)
+        key = (head, _bucket(budget))
+        kind = self._kinds.pop(key, None) or Length(self.answers.log)
+        kind.learn(tokens)
+        self._kinds[key] = kind
+        while len(self._kinds) > KINDS:
+            self._kinds.popitem(last=False)
+
+
+def _bucket(budget: int | None) -> int:
+    return 0 if budget is None else max(1, budget).bit_length()
+
+
+class Returns:
+    """How likely a conversation is to go on, given how long it has been silent.
+
+    Silence is counted in doubling spans (1 s, 2 s, 4 s, …). For each span: of the
+    conversations that were silent as long, which part spoke again in this span. They
+    are remembered by the hash of their last prompt, wherever they were answered, so
+    that a conversation whose slot was taken counts like any other.
+    """
+
+    SPANS = 10
+    """After 512 s a conversation counts as over."""
+
+    REMEMBERED = 4096
+
+    def __init__(self) -> None:
+        # Prior: most chats go on, and within a few minutes if they do.
+        self._reached = [8.0] * self.SPANS
+        self._spoke = [1.2] * self.SPANS
+        self._chance = [0.0] * (self.SPANS + 1)
+        self._silent: OrderedDict[bytes, float] = OrderedDict()
+        self._recount()
+
+    def chance(self, silent: float) -> float:
+        """Probability that a conversation silent for so many seconds goes on."""
+        return self._chance[_span(silent)]
+
+    def answered(self, prompt: Prompt, now: float) -> None:
+        """A prompt was answered; from now on its conversation is silent."""
+        if prompt.blocks:
+            self._silent[prompt.blocks[-1]] = now
+        self._give_up(now)
+
+    def asked(self, prompt: Prompt, now: float) -> None:
+        """A prompt came; the conversation that it continues has spoken."""
+        for count in prompt.messages[-2:-6:-1]:
+            since = self._silent.pop(prompt.blocks[count - 1], None)
+            if since is not None:
+                self._count(_span(now - since), True)
+                return
+
+    def _give_up(self, now: float) -> None:
+        longest = 2.0 ** (self.SPANS - 1)
+        while self._silent:
+            block, since = next(iter(self._silent.items()))
+            if now - since < longest and len(self._silent) <= self.REMEMBERED:
+                return
+            del self._silent[block]
+            self._count(_span(now - since), False)
+
+    def _count(self, span: int, spoke: bool) -> None:
+        for each in range(min(span + spoke, self.SPANS)):
+            self._reached[each] = self._reached[each] * 0.995 + 1
+            self._spoke[each] *= 0.995
+        if spoke and span < self.SPANS:
+            self._spoke[span] += 1
+        self._recount()
+
+    def _recount(self) -> None:
+        silent_on = 1.0
+        for span in reversed(range(self.SPANS)):
+            silent_on *= 1 - self._spoke[span] / self._reached[span]
+            self._chance[span] = 1 - silent_on
+
+
+def _span(silent: float) -> int:
+    return min(max(int(silent), 0).bit_length(), Returns.SPANS)
