@@ -16,17 +16,30 @@ from edgeserve.errors import CommandError
 from edgeserve.examples import examples
 
 COMMANDS = {
-    "up": ("edgeserve.up:up", "Serve on this machine alone: node, balancer, a model."),
+    "up": ("edgeserve.up:up", "Serve on this machine alone."),
     "chat": ("edgeserve.chat:chat", "Talk to the endpoint."),
     "node": ("node.commands:node", "Run the agent on a machine that holds models."),
-    "balancer": ("balancer.commands:balancer", "Run the endpoint clients talk to."),
-    "nodes": ("edgeserve.tables:nodes", "Show the fleet's nodes."),
-    "models": ("edgeserve.tables:models", "Show what the fleet serves."),
+    "balancer": (
+        "balancer.commands:balancer",
+        "Run the endpoint that clients talk to.",
+    ),
+    "nodes": (
+        "edgeserve.tables:nodes",
+        "Show the fleet's nodes, and what each serves.",
+    ),
+    "models": ("edgeserve.tables:models", "Show the models that can be called now."),
     "pull": ("edgeserve.pull:pull", "Fetch a model into the models folder."),
     "token": ("edgeserve.secrets:token", "Make the secret that a fleet shares."),
     "key": ("edgeserve.secrets:key", "Make an API key for a client."),
     "config": ("edgeserve.show:config", "Show the settings and where they come from."),
-    "quantize": ("quantize.commands:quantize", "Make smaller variants of a model."),
+    "simulate": (
+        "balancer.simulate.commands:simulate",
+        "Try load-balancing policies on a fleet and a trace, in virtual time.",
+    ),
+    "quantize": (
+        "quantize.commands:quantize",
+        "Make a model fit a machine: smaller variants of it, sized and measured.",
+    ),
 }
 """Name → where the command is, and its line in `edgeserve --help`."""
 

@@ -1,0 +1,1 @@
+"""The balancer's decisions in virtual time, beside those of other load balancers."""

@@ -1,0 +1,121 @@
+"""llama.cpp's prompt cache, rule by rule, as the engine itself sees it.
+
+From `server-context.cpp:get_available_slot` and `server-task.cpp:server_prompt_cache`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from balancer.prefix import Prompt, common
+
+SIMILARITY = 0.10
+"""`--slot-prompt-similarity`: the share of a new prompt that a slot must hold."""
+
+WORTH_KEEPING = 0.25
+"""A host cache entry of which less would stay in use is left where it is."""
+
+LOSING_MUCH = 0.5
+"""A slot that would lose more than half of its content is saved first."""
+
+
+@dataclass(slots=True)
+class Held:
+    """What a slot, or an entry of the host cache, holds."""
+
+    prompt: Prompt
+    tokens: int
+    tokens_per_byte: float
+
+    def shared(self, prompt: Prompt) -> int:
+        """Tokens at the beginning of `prompt` that are here."""
+        blocks = common(self.prompt, prompt)
+        return int(self.prompt.ends[blocks - 1] * self.tokens_per_byte) if blocks else 0
+
+
+@dataclass(slots=True)
+class Place:
+    """One slot."""
+
+    held: Held | None = None
+    busy: bool = False
+    used: float = -1.0
+
+
+@dataclass(slots=True)
+class Cache:
+    """The slots of one engine and, where it has one, its host cache."""
+
+    slots: list[Place]
+    host_tokens: int = 0
+    host: list[Held] = field(default_factory=list[Held])
+
+    def take(self, new: Held, now: float, pinned: int | None = None) -> tuple[int, int]:
+        """Choose an idle slot for a prompt; return it and the tokens it spares.
+
+        Raises LookupError when no slot is idle.
+        """
+        index, similar = (pinned, 0.0) if pinned is not None else self._similar(new)
+        if index is None:
+            index = self._least_recently_used()
+        slot = self.slots[index]
+        if self.host_tokens and (similar == 0.0 or self._loses_much(slot, new)):
+            self._swap(slot, new)
+        spared = slot.held.shared(new.prompt) if slot.held else 0
+        slot.held, slot.busy, slot.used = new, True, now
+        # At least one token is always read, to have something to sample from.
+        return index, min(spared, new.tokens - 1)
+
+    def release(self, index: int, held: Held, now: float) -> None:
+        """A slot has answered; it holds the prompt and the answer."""
+        slot = self.slots[index]
+        slot.held, slot.busy, slot.used = held, False, now
+
+    def _similar(self, new: Held) -> tuple[int | None, float]:
+        best, similar = None, SIMILARITY
+        for index, slot in enumerate(self.slots):
+            if slot.busy or slot.held is None:
+                continue
+            share = slot.held.shared(new.prompt) / new.tokens
+            if share > similar:
+                best, similar = index, share
+        return best, similar if best is not None else 0.0
+
+    def _least_recently_used(self) -> int:
+        idle = [index for index, slot in enumerate(self.slots) if not slot.busy]
+        if not idle:
+            raise LookupError("no idle slot")
+        return min(idle, key=lambda index: self.slots[index].used)
+
+    def _loses_much(self, slot: Place, new: Held) -> bool:
+        held = slot.held
+        return held is not None and held.shared(new.prompt) < LOSING_MUCH * held.tokens
+
+    def _swap(self, slot: Place, new: Held) -> None:
+        """Save what the slot holds; take the best entry out of the host cache."""
+        if slot.held is not None:
+            self._save(slot.held)
+        kept = slot.held.shared(new.prompt) if slot.held else 0
+        keeps = kept / slot.held.tokens if slot.held else -1.0
+        best: Held | None = None
+        for entry in self.host:
+            shared = entry.shared(new.prompt)
+            share = shared / max(1, entry.tokens)
+            if share >= WORTH_KEEPING and share > keeps and shared > kept:
+                best, keeps, kept = entry, share, shared
+        if best is not None:
+            self.host.remove(best)
+            slot.held = best
+
+    def _save(self, held: Held) -> None:
+        whole = len(held.prompt.blocks)
+        if any(common(entry.prompt, held.prompt) == whole for entry in self.host):
+            return
+        self.host = [
+            entry
+            for entry in self.host
+            if common(entry.prompt, held.prompt) < len(entry.prompt.blocks)
+        ]
+        self.host.append(held)
+        while self.host and sum(entry.tokens for entry in self.host) > self.host_tokens:
+            self.host.pop(0)

@@ -1,0 +1,71 @@
+"""`edgeserve simulate`: the balancer's own decisions on your fleet and traffic."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+FLEET_HELP = "TOML file of [[machine]] tables, or cpu-only, home or six-equal."
+LOADS = {"light": 0.3, "busy": 0.7, "overload": 1.2}
+
+
+@click.command()
+@click.option("--fleet", "fleet_name", default="home", help=FLEET_HELP)
+@click.option(
+    "--trace",
+    "trace_file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="JSONL file, as `edgeserve balancer start --record` writes it;"
+    " by default made-up chats.",
+)
+@click.option(
+    "--load",
+    type=click.Choice(list(LOADS)),
+    default="busy",
+    help="How dense the made-up chats are.",
+)
+@click.option("--chats", default=300, help="How many of them.")
+@click.option("--seed", default=1, help="Another number, other chats.")
+@click.option("--policy", "names", multiple=True, help="Only this one. Repeat.")
+@click.option("--save", type=click.Path(path_type=Path), help="Keep the made-up trace.")
+@click.option("--json", "as_json_", is_flag=True, help="Print JSON.")
+def simulate(
+    *,
+    fleet_name: str,
+    trace_file: Path | None,
+    load: str,
+    chats: int,
+    seed: int,
+    names: tuple[str, ...],
+    save: Path | None,
+    as_json_: bool,
+) -> None:
+    """Try load-balancing policies on a fleet and a trace, in virtual time.
+
+    The rows `edgeserve` and `oracle` run the very code that the balancer decides with;
+    the oracle also knows every rate, length and cache. Times are seconds.
+    """
+    from rich.console import Console
+
+    from balancer.simulate.compare import compare, made_up
+    from balancer.simulate.fleets import load as load_fleet
+    from balancer.simulate.table import as_json, shares, times
+    from balancer.simulate.trace import load as load_trace
+    from balancer.simulate.trace import save as save_trace
+
+    fleet = load_fleet(fleet_name)
+    calls = (
+        load_trace(trace_file)
+        if trace_file
+        else made_up(fleet, LOADS[load], chats, seed)
+    )
+    if save:
+        save_trace(save, calls)
+    rows = compare(fleet, calls, names, seed)
+    if as_json_:
+        click.echo(as_json(rows))
+        return
+    source = trace_file.name if trace_file else f"{load} made-up chats"
+    title = f"{len(calls)} requests, {source}, on {fleet_name}; seconds"
+    Console().print(times(title, rows), shares(fleet, rows), sep="\n")

@@ -1,0 +1,127 @@
+"""Fleets to simulate: what each engine really is. Three are built in."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import msgspec
+
+from balancer.speed import Speed
+from edgeserve.errors import CommandError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """One engine. Rates in tokens/s, as `llama-bench` prints them.
+
+    `attention` is by which share a prompt token costs more per 1,000 tokens before it;
+    `slowdown` by which share a second sequence slows the first. `batch` is `-b`.
+    `cache_tokens` is the host cache (`--cache-ram`), in tokens; 0 is off.
+    `noise` is the spread of its speed from one request to the next.
+    """
+
+    name: str
+    slots: int = 1
+    prefill: float
+    attention: float = 0.02
+    decode: float
+    slowdown: float = 0.3
+    batch: int = 256
+    context: int = 8192
+    cache_tokens: int = 0
+    network_ms: float = 2.0
+    noise: float = 0.05
+    model: str = "model"
+
+    @property
+    def speed(self) -> Speed:
+        """The same as the balancer would have to learn it."""
+        read = 1 / self.prefill
+        return Speed(
+            read,
+            read * self.attention / 1000,
+            1 / self.decode,
+            self.slowdown,
+            self.network_ms / 1000,
+        )
+
+
+def many(machine: Machine, count: int) -> tuple[Machine, ...]:
+    """Several of one machine: pi-1, pi-2 and so on."""
+    return tuple(replace(machine, name=f"{machine.name}-{i + 1}") for i in range(count))
+
+
+def _machine(name: str, slots: int, prefill: float, decode: float) -> Machine:
+    return Machine(name=name, slots=slots, prefill=prefill, decode=decode)
+
+
+CPU_ONLY = (
+    _machine("pi-1", 1, 18, 5),
+    _machine("pi-2", 1, 24, 6),
+    _machine("pi-3", 1, 30, 7),
+    _machine("laptop-1", 2, 110, 16),
+    _machine("laptop-2", 2, 160, 20),
+)
+HOME = (
+    *CPU_ONLY,
+    Machine(
+        name="gpu", slots=4, prefill=2200, decode=90, slowdown=0.08, batch=512,
+        attention=0.01,
+    ),
+)  # fmt: skip
+EQUAL = many(_machine("box", 2, 400, 30), 6)
+
+FLEETS: dict[str, tuple[Machine, ...]] = {
+    "cpu-only": CPU_ONLY,
+    "home": HOME,
+    "six-equal": EQUAL,
+}
+"""Three Pis and two laptops; the same with a GPU box; six alike."""
+
+
+class _Entry(msgspec.Struct, forbid_unknown_fields=True):
+    """One `[[machine]]` of a fleet file."""
+
+    name: str
+    prefill: float
+    decode: float
+    count: int = 1
+    slots: int = 1
+    attention: float = 0.02
+    slowdown: float = 0.3
+    batch: int = 256
+    context: int = 8192
+    cache_tokens: int = 0
+    network_ms: float = 2.0
+    noise: float = 0.05
+    model: str = "model"
+
+
+class _File(msgspec.Struct, forbid_unknown_fields=True):
+    machine: list[_Entry]
+
+
+def load(where: str) -> tuple[Machine, ...]:
+    """A built-in fleet by name, or a TOML file of `[[machine]]` tables."""
+    if where in FLEETS:
+        return FLEETS[where]
+    try:
+        table = tomllib.loads(Path(where).read_text(encoding="utf-8"))
+        entries = msgspec.convert(table, _File).machine
+    except OSError as error:
+        names = ", ".join(FLEETS)
+        raise CommandError(
+            f"cannot read fleet {where!r}: {error.strerror}; built in: {names}"
+        ) from error
+    except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
+        raise CommandError(f"{where} is not a fleet file: {error}") from error
+    return tuple(machine for entry in entries for machine in _machines(entry))
+
+
+def _machines(entry: _Entry) -> tuple[Machine, ...]:
+    fields = msgspec.structs.asdict(entry)
+    count = fields.pop("count")
+    machine = Machine(**fields)
+    return (machine,) if count == 1 else many(machine, count)

@@ -1,0 +1,133 @@
+"""Traces: what was asked, when and by whom; sizes and hashes, no content."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import msgspec
+
+from balancer.prefix import EMPTY, Prompt
+from edgeserve.errors import CommandError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """One request as it really is; a balancer knows less of it.
+
+    It comes at `at` seconds, or, where it answers an earlier one (`after`), so long
+    after that one has ended. `prompt_tokens` and `answer_tokens` are the true lengths.
+    `reply` is how the answer will look when the client sends it back.
+    """
+
+    id: int
+    at: float
+    after: int | None = None
+    client: str = ""
+    session: str = ""
+    model: str = "model"
+    prompt: Prompt
+    prompt_tokens: int
+    answer_tokens: int
+    budget: int | None = None
+    reply: Prompt = EMPTY
+
+    @property
+    def tokens_per_byte(self) -> float:
+        """How this text turns into tokens."""
+        return self.prompt_tokens / max(1, self.prompt.size)
+
+
+class Line(msgspec.Struct, omit_defaults=True):
+    """One line of a trace file. `blocks` are hex digits, 16 to a block."""
+
+    id: int
+    at: float
+    tokens: int
+    answer: int
+    blocks: str
+    ends: list[int]
+    messages: list[int]
+    after: int | None = None
+    client: str = ""
+    session: str = ""
+    model: str = "model"
+    budget: int | None = None
+
+
+def to_line(call: Call) -> bytes:
+    """One call as a line of JSON, with its end of line."""
+    line = Line(
+        id=call.id,
+        at=round(call.at, 4),
+        tokens=call.prompt_tokens,
+        answer=call.answer_tokens,
+        blocks=b"".join(call.prompt.blocks).hex(),
+        ends=list(call.prompt.ends),
+        messages=list(call.prompt.messages),
+        after=call.after,
+        client=call.client,
+        session=call.session,
+        model=call.model,
+        budget=call.budget,
+    )
+    return msgspec.json.encode(line) + b"\n"
+
+
+def from_line(line: Line) -> Call:
+    """The call that a line describes; its reply is found later, from who answers it."""
+    raw = bytes.fromhex(line.blocks)
+    blocks = tuple(raw[i : i + 8] for i in range(0, len(raw), 8))
+    if len(blocks) != len(line.ends):
+        raise ValueError(f"call {line.id}: {len(blocks)} blocks, {len(line.ends)} ends")
+    return Call(
+        id=line.id,
+        at=line.at,
+        after=line.after,
+        client=line.client,
+        session=line.session,
+        model=line.model,
+        prompt=Prompt(blocks, tuple(line.ends), tuple(line.messages)),
+        prompt_tokens=line.tokens,
+        answer_tokens=line.answer,
+        budget=line.budget,
+    )
+
+
+def save(path: Path, calls: Iterable[Call]) -> None:
+    """Write a trace file."""
+    with path.open("wb") as file:
+        file.writelines(map(to_line, calls))
+
+
+def load(path: Path) -> list[Call]:
+    """Read a trace file and work out which call continues which."""
+    try:
+        lines = path.read_bytes().splitlines()
+        calls = [from_line(msgspec.json.decode(line, type=Line)) for line in lines]
+    except OSError as error:
+        raise CommandError(f"cannot read trace {path}: {error.strerror}") from error
+    except (msgspec.DecodeError, ValueError) as error:
+        raise CommandError(f"{path} is not a trace: {error}") from error
+    return with_replies(calls)
+
+
+def with_replies(calls: Sequence[Call]) -> list[Call]:
+    """Find in later prompts how each answer was sent back."""
+    by_end = {
+        call.prompt.blocks[-1]: i for i, call in enumerate(calls) if call.prompt.blocks
+    }
+    found = list(calls)
+    for call in calls:
+        prompt = call.prompt
+        for message, count in enumerate(prompt.messages[:-1]):
+            asked = by_end.get(prompt.blocks[count - 1])
+            if asked is None or found[asked].reply.blocks:
+                continue
+            until = prompt.messages[message + 1]
+            reply = Prompt(
+                prompt.blocks[count:until], prompt.ends[count:until], (until - count,)
+            )
+            found[asked] = replace(found[asked], reply=reply)
+    return found

@@ -1,0 +1,160 @@
+"""The event loop in virtual time: calls come, a policy decides, engines answer."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from heapq import heappop, heappush
+from typing import Literal, Protocol
+
+from balancer.simulate.engine import Engine, Event, Run
+from balancer.simulate.fleets import Machine
+from balancer.simulate.trace import Call
+
+Happening = Literal["began", "first", "end"]
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Send this call to that engine; `slot` only where the policy chooses it."""
+
+    call: Call
+    engine: int
+    slot: int | None = None
+    predicted: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """Turn this call away."""
+
+    call: Call
+    retry_after: float
+
+
+Act = Start | Turn
+
+
+class Policy(Protocol):
+    """A load balancer's mind. Everything it is told, it could see on the wire."""
+
+    def arrive(self, call: Call, now: float) -> Sequence[Act]:
+        """A request came; act on it now, or keep it."""
+        ...
+
+    def notice(self, event: Event, engine: int, now: float) -> Sequence[Act]:
+        """An answer began, sent its first token or ended."""
+        ...
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of one call; times are absolute, -1 where it did not come to it."""
+
+    call: Call
+    arrived: float
+    engine: int = -1
+    sent: float = -1.0
+    started: float = -1.0
+    first: float = -1.0
+    ended: float = -1.0
+    cached: int = 0
+    predicted: float | None = None
+    refused: bool = False
+
+
+@dataclass(slots=True)
+class World:
+    """Engines, a policy, and what is going to happen."""
+
+    engines: list[Engine]
+    policy: Policy
+    chance: random.Random
+    outcomes: dict[int, Outcome] = field(default_factory=dict[int, Outcome])
+    _later: list[tuple[float, int, Call | None, int, int]] = field(
+        default_factory=list[tuple[float, int, Call | None, int, int]]
+    )
+    _followers: dict[int, list[Call]] = field(default_factory=dict[int, list[Call]])
+    _version: list[int] = field(default_factory=list[int])
+    _count: int = 0
+
+    def run(self, calls: Iterable[Call]) -> list[Outcome]:
+        """Play a trace to its end."""
+        self._version = [0] * len(self.engines)
+        for call in calls:
+            if call.after is None:
+                self._push(call.at, call)
+            else:
+                self._followers.setdefault(call.after, []).append(call)
+        while self._later:
+            now, _, arrival, engine, version = heappop(self._later)
+            if arrival is not None:
+                self.outcomes[arrival.id] = Outcome(arrival, now)
+                self._act(self.policy.arrive(arrival, now), now)
+            elif version == self._version[engine]:
+                self._happen(engine, now)
+        return list(self.outcomes.values())
+
+    def _push(
+        self, at: float, call: Call | None, engine: int = -1, version: int = 0
+    ) -> None:
+        self._count += 1
+        heappush(self._later, (at, self._count, call, engine, version))
+
+    def _happen(self, engine: int, now: float) -> None:
+        for event in self.engines[engine].happen(now):
+            self._record(event, engine, now)
+            self._act(self.policy.notice(event, engine, now), now)
+        self._foresee(engine)
+
+    def _record(self, event: Event, engine: int, now: float) -> None:
+        outcome = self.outcomes[event.run.call.id]
+        match event.kind:
+            case "began":
+                self._began(event.run)
+            case "first":
+                outcome.first = now
+            case _:
+                outcome.ended = now
+                for follower in self._followers.pop(event.run.call.id, ()):
+                    self._push(now + follower.at, follower)
+        outcome.engine = engine
+
+    def _began(self, run: Run) -> None:
+        outcome = self.outcomes[run.call.id]
+        outcome.started, outcome.cached = run.started, run.cached
+
+    def _act(self, acts: Sequence[Act], now: float) -> None:
+        for act in acts:
+            if isinstance(act, Turn):
+                self.outcomes[act.call.id].refused = True
+            else:
+                self._start(act, now)
+
+    def _start(self, act: Start, now: float) -> None:
+        outcome = self.outcomes[act.call.id]
+        outcome.sent, outcome.engine = now, act.engine
+        outcome.predicted = act.predicted
+        noise = self.chance.gauss(0, 1)
+        engine = self.engines[act.engine]
+        run = engine.send(act.call, now, act.slot, noise)
+        self._foresee(act.engine)
+        if run is not None:
+            self._began(run)
+            self._act(self.policy.notice(Event("began", run), act.engine, now), now)
+
+    def _foresee(self, engine: int) -> None:
+        self._version[engine] += 1
+        at = self.engines[engine].next()
+        if at is not None:
+            self._push(at, None, engine, self._version[engine])
+
+
+def play(
+    fleet: Sequence[Machine], calls: Iterable[Call], policy: Policy, seed: int = 1
+) -> list[Outcome]:
+    """Run one policy over one trace on one fleet; same arguments, same result."""
+    engines = [Engine(machine) for machine in fleet]
+    chance = random.Random(seed)  # noqa: S311 - a simulation
+    return World(engines, policy, chance).run(calls)
