@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from edgeserve.config import BalancerSettings, resolve
+from edgeserve.examples import examples
 from edgeserve.flags import settings_options
 
 
@@ -17,7 +18,13 @@ def balancer() -> None:
     """Run the endpoint that clients talk to."""
 
 
-@balancer.command()
+@balancer.command(
+    epilog=examples(
+        ("edgeserve balancer start", "find the nodes by itself, answer on port 8080"),
+        ("edgeserve balancer start --node http://pi:8090", "without multicast; repeat"),
+        ("edgeserve balancer start --anonymous", "let everyone in, without a key"),
+    )
+)
 @settings_options(BalancerSettings)
 def start(config_file: Path | None, **flags: Any) -> None:
     """Serve the fleet's models at one address until told to stop.

@@ -43,9 +43,10 @@ def chat(
     url: str,
     api_key_file: Path | None,
 ) -> None:
-    """Talk to the endpoint; the answer appears as it is written.
+    """Talk to the endpoint.
 
-    With PROMPT, or text from a pipe, it answers once and ends.
+    Answers appear as they are written. With PROMPT, or text from a pipe, it answers
+    once and ends.
     """
     place = endpoint(url, api_key_file)
     options: dict[str, Any] = {"model": model or chatting_model(place), "stream": True}

@@ -29,9 +29,10 @@ from edgeserve.places import models_dir
     help="Folder of GGUF files, where not the usual one.",
 )
 def pull(name: str | None, folder: Path | None) -> None:
-    """Fetch a model into the models folder, and verify it.
+    """Fetch a model into the models folder.
 
-    Any GGUF file can be put into the folder by hand as well.
+    It is verified there, and a damaged one replaced. Any GGUF file can be put into the
+    folder by hand as well.
     """
     folder = folder or models_dir()
     if name is None:

@@ -49,9 +49,10 @@ NEIGHBOURS = 10
 @click.option("--port", type=click.IntRange(0, 65535), help="By default 8080.")
 @click.option("--config", "file", type=click.Path(path_type=Path), help="TOML file.")
 def up(models: tuple[str, ...], port: int | None, file: Path | None) -> None:
-    """Serve on this machine alone: a node, a balancer, a model.
+    """Serve on this machine alone.
 
-    Listens on loopback only, says how to ask, and stops with Ctrl-C.
+    Starts a node and a balancer with a model, listens on loopback only, says how to
+    ask, and stops with Ctrl-C.
     """
     node = resolve(NodeSettings, file=file, flags={"models": models})
     balancer = resolve(BalancerSettings, file=file, flags={"port": port})

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from edgeserve.config import NodeSettings, resolve
+from edgeserve.examples import examples
 from edgeserve.flags import settings_options
 
 
@@ -17,7 +18,13 @@ def node() -> None:
     """Run the agent on a machine that holds models."""
 
 
-@node.command()
+@node.command(
+    epilog=examples(
+        ("edgeserve node start", "serve every model in the models folder that fits"),
+        ("edgeserve node start --model my.gguf", "this one; repeat for several"),
+        ("edgeserve node start --balancer http://nuc:8080", "without multicast"),
+    )
+)
 @settings_options(NodeSettings)
 def start(config_file: Path | None, **flags: Any) -> None:
     """Serve this machine's models until told to stop.

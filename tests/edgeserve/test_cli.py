@@ -1,0 +1,92 @@
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import click
+import pytest
+
+from edgeserve.cli import COMMANDS, edgeserve
+from tests.fakes.terminal import Terminal
+
+HEAVY = {
+    "aiohttp",
+    "asyncio",
+    "httptools",
+    "msgspec",
+    "psutil",
+    "rich",
+    "uvloop",
+    "zeroconf",
+}
+
+
+def imported_by(*arguments: str) -> set[str]:
+    """Return the top-level modules that `edgeserve ARGUMENTS` imports."""
+    script = (
+        "import sys\nfrom edgeserve.cli import main\n"
+        "try: main(sys.argv[1:])\n"
+        "finally: print(*sys.modules, file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    return {name.partition(".")[0] for name in done.stderr.split()}
+
+
+def leaves(
+    group: click.Group, path: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
+        if isinstance(command, click.Group):
+            yield from leaves(command, (*path, name))
+        else:
+            yield (*path, name), command
+
+
+LEAVES = dict(leaves(edgeserve))
+
+
+def test_help_imports_nothing_that_takes_long() -> None:
+    assert not imported_by("--help") & HEAVY
+
+
+@pytest.mark.parametrize("command", ["chat", "nodes", "models"])
+def test_talking_to_the_endpoint_starts_quickly(command: str) -> None:
+    assert not imported_by(command, "--help") & HEAVY
+
+
+@pytest.mark.parametrize("path", [*LEAVES, ()], ids=" ".join)
+def test_every_help_page_teaches_with_an_example(path: tuple[str, ...]) -> None:
+    command = LEAVES[path] if path else edgeserve
+
+    assert f"edgeserve {' '.join(path)}".strip() in (command.epilog or "")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_list_says_what_each_command_says_of_itself(name: str) -> None:
+    command = edgeserve.get_command(click.Context(edgeserve), name)
+
+    assert command is not None
+    assert (command.help or "").splitlines()[0] == COMMANDS[name][1]
+
+
+def test_a_command_that_does_not_exist_is_refused(edgeserve: Terminal) -> None:
+    seen = edgeserve("serve")
+
+    assert seen.status == 2
+    assert "serve" in seen.err
+
+
+def test_python_m_is_the_same_command() -> None:
+    argv = [sys.executable, "-m", "edgeserve", "--version"]
+
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=True)
+
+    assert done.stdout.startswith("edgeserve, version ")
