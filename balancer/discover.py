@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 
 from balancer.reach import ordered
 from edgeserve.config import BalancerSettings, NodeSettings
-from edgeserve.interfaces import changes, interfaces
+from edgeserve.interfaces import addresses, changes, interfaces
 from edgeserve.relay.upstream import Origin, origin_of
 from edgeserve.wire import SERVICE
 
@@ -115,7 +115,7 @@ class _Browser:
         """Browse; ask anew on every interface when this machine's addresses change."""
         from zeroconf.asyncio import AsyncServiceBrowser
 
-        news = changes()
+        news = changes(addresses())
         while True:
             browser = AsyncServiceBrowser(
                 self._zeroconf.zeroconf, SERVICE, handlers=[self._changed]

@@ -50,13 +50,14 @@ def addresses(*, loopback: bool = False) -> frozenset[str]:
     )
 
 
-async def changes(every: float = POLL_SECONDS) -> AsyncGenerator[frozenset[str]]:
-    """Yield the addresses, without loopback, each time they are not what they were.
+async def changes(
+    before: frozenset[str], every: float = POLL_SECONDS
+) -> AsyncGenerator[frozenset[str]]:
+    """Yield the addresses, without loopback, each time they differ from `before`.
 
     Never ends. Polled: the kernel's own notices need a netlink socket, which neither
     macOS nor every container has.
     """
-    before = addresses()
     while True:
         await asyncio.sleep(every)
         now = addresses()

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Collection
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Collection
 from contextlib import asynccontextmanager
 
 from zeroconf.asyncio import AsyncServiceInfo, AsyncZeroconf
 
-from edgeserve.interfaces import changes
+from edgeserve.interfaces import addresses, changes
 from edgeserve.wire import PROTOCOL, SERVICE, NodeReport
 
 LABEL_BYTES = 63
@@ -23,10 +23,12 @@ class Announcement:
         zeroconf: AsyncZeroconf,
         report: Callable[[], NodeReport],
         at: Callable[[], frozenset[str]],
+        news: AsyncIterable[object],
     ) -> None:
         self._zeroconf = zeroconf
         self._report = report
         self._at = at
+        self._news = news
         self._said: AsyncServiceInfo | None = None
 
     async def say(self) -> None:
@@ -51,7 +53,7 @@ class Announcement:
     async def follow(self) -> None:
         """Announce, again whenever this machine's addresses change. Never ends."""
         await self.say()
-        async for _ in changes():
+        async for _ in self._news:
             await self.say()
             await self._zeroconf.async_update_interfaces()
 
@@ -91,12 +93,15 @@ async def announced(
     zeroconf: AsyncZeroconf,
     report: Callable[[], NodeReport],
     at: Callable[[], frozenset[str]],
+    news: AsyncIterable[object] | None = None,
 ) -> AsyncGenerator[Announcement]:
     """Announce `report()` at the addresses `at()` for the length of the block.
 
+    `news` yields when they have changed; by default this machine's are watched.
     Closing `zeroconf` afterwards says goodbye.
     """
-    announcement = Announcement(zeroconf, report, at)
+    news = changes(addresses()) if news is None else news
+    announcement = Announcement(zeroconf, report, at, news)
     async with asyncio.TaskGroup() as group:
         following = group.create_task(announcement.follow(), name="announce")
         try:

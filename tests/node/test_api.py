@@ -26,9 +26,11 @@ async def test_the_report_says_what_the_node_is() -> None:
 async def test_only_what_can_be_called_is_listed() -> None:
     loading = an_idle_engine("other:Q4_0")
     loading.state = "loading"
-    async with serving(a_node(an_idle_engine("tiny:Q4_0"), loading)) as client:
-        async with client.get("/v1/models") as answer:
-            listed = await answer.json()
+    async with (
+        serving(a_node(an_idle_engine("tiny:Q4_0"), loading)) as client,
+        client.get("/v1/models") as answer,
+    ):
+        listed = await answer.json()
 
     assert [each["id"] for each in listed["data"]] == ["tiny", "tiny:Q4_0"]
 
@@ -43,10 +45,12 @@ async def test_health_needs_no_token_and_names_the_engines() -> None:
 
 
 async def test_events_stream_past_proxies_that_buffer() -> None:
-    async with serving(a_node()) as client:
-        async with client.get("/edgeserve/v1/events") as answer:
-            async with asyncio.timeout(5):
-                line = await answer.content.readline()
+    async with (
+        serving(a_node()) as client,
+        client.get("/edgeserve/v1/events") as answer,
+        asyncio.timeout(5),
+    ):
+        line = await answer.content.readline()
 
     assert line == b"event: report\n"
     assert answer.headers["x-accel-buffering"] == "no"

@@ -88,9 +88,12 @@ async def test_the_engine_is_asked_with_its_own_key_and_no_secret_of_ours() -> N
 
 
 async def test_an_engines_own_error_passes_as_it_is() -> None:
-    async with fake_llama() as llama, serving(a_node(engine_at(llama))) as client:
-        async with client.post(CHAT, json={**HELLO, "messages": 3}) as answer:
-            body = await answer.json()
+    async with (
+        fake_llama() as llama,
+        serving(a_node(engine_at(llama))) as client,
+        client.post(CHAT, json={**HELLO, "messages": 3}) as answer,
+    ):
+        body = await answer.json()
 
     assert answer.status >= 400
     assert "error" in body

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+import msgspec
+
+from edgeserve.auth import Guard
+from edgeserve.config import NodeSettings
+from edgeserve.relay import Origin, bound, listen, upstream
+from node.api import routes
+from node.front import Front, handled
+from node.presence import present
+from node.state import NodeState
+from node.twins import gives_way, is_twin
+from tests.node.building import SomeId, a_node
+
+
+@dataclass
+class Renewing(SomeId):
+    """Takes ids that no test has in advance."""
+
+    id: str
+    renewals: int = 0
+
+    def renew(self) -> None:
+        self.id = secrets.token_hex(16)
+        self.renewals += 1
+
+
+@asynccontextmanager
+async def living(name: str, instance: str, id_: str) -> AsyncGenerator[NodeState]:
+    """Run a node without engines that listens and is announced on loopback."""
+    state = a_node()
+    state.name, state.instance, state.identity = name, instance, Renewing(id_)
+    guard = Guard([], "")
+    async with AsyncExitStack() as stack:
+        ask = await stack.enter_async_context(upstream(connect_seconds=1))
+        sock = bound("127.0.0.1", 0)
+        state.port = await stack.enter_async_context(
+            listen(
+                sock,
+                Front(state, ask, guard),
+                handled,
+                routes(state, guard),
+                body_limit=1024,
+            )
+        )
+        origin = Origin("127.0.0.1", state.port)
+        await stack.enter_async_context(
+            present(state, NodeSettings(), origin, ask, None)
+        )
+        yield state
+
+
+async def until_different(one: NodeState, other: NodeState) -> None:
+    async with asyncio.timeout(10):
+        while one.identity.id == other.identity.id:
+            await asyncio.sleep(0.01)
+
+
+async def test_a_clone_with_another_name_takes_a_new_id() -> None:
+    id_ = secrets.token_hex(16)
+    async with living("old", "1", id_) as old, living("clone", "2", id_) as clone:
+        await until_different(old, clone)
+
+        assert old.identity.id == id_
+
+
+async def test_a_clone_with_the_same_name_takes_a_new_id() -> None:
+    id_ = secrets.token_hex(16)
+    async with living("pi", "2", id_) as old, living("pi", "1", id_) as clone:
+        await until_different(old, clone)
+
+        assert clone.identity.id == id_
+
+
+async def test_a_restarted_node_is_not_its_own_twin() -> None:
+    id_ = secrets.token_hex(16)
+    async with living("watcher", "1", secrets.token_hex(16)):
+        async with living("pi", "1", id_):
+            pass
+        async with living("pi", "2", id_) as again:
+            await asyncio.sleep(1.0)  # a new id would come within this
+
+            assert again.identity.id == id_
+
+
+def test_of_two_twins_exactly_one_gives_way() -> None:
+    one = a_node().report()
+    other = msgspec.structs.replace(one, instance="i2")
+
+    assert is_twin(one, other)
+    assert gives_way(one, other) != gives_way(other, one)
+    assert not is_twin(one, one)
