@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
+import struct
 from collections.abc import Callable
 from typing import Protocol, cast
 
@@ -248,7 +250,7 @@ class Connection(asyncio.Protocol):
         if self.lost:
             return
         if not reply.finished:
-            self.transport.abort()  # a cut answer must not look like a whole one
+            _cut(self.transport)
         elif not reply.keep:
             self._linger()
         else:
@@ -307,3 +309,11 @@ def peer_of(transport: asyncio.BaseTransport) -> str:
     """Return the client's address, an IPv4 one in its own form."""
     name = transport.get_extra_info("peername")
     return str(name[0]).removeprefix("::ffff:") if name else ""
+
+
+def _cut(transport: asyncio.Transport) -> None:
+    """Reset the connection: a broken answer must not look like a whole one."""
+    sock: socket.socket | None = transport.get_extra_info("socket")
+    if sock is not None:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.abort()

@@ -6,6 +6,7 @@ llama.cpp closes a connection after 5 s without a request, and after 100 request
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import ssl
 from collections.abc import AsyncGenerator, Mapping
@@ -106,7 +107,7 @@ class Pool:
                 f"{origin.url} took no connection within {self._connect_seconds:g} s"
             ) from error
         except (OSError, UnicodeError) as error:
-            raise NodeLost(f"{origin.url} did not answer: {error}") from error
+            raise NodeLost(f"{origin.url} did not answer: {_said(error)}") from error
         _notice_silence(link.transport)
         self._links.add(link)
         return link
@@ -194,6 +195,12 @@ async def upstream(
         yield pool
     finally:
         pool.close()
+
+
+def _said(error: OSError | UnicodeError) -> str:
+    """Name the fault alike on every event loop."""
+    number = error.errno if isinstance(error, OSError) else None
+    return os.strerror(number) if number and number > 0 else str(error)
 
 
 def _notice_silence(transport: asyncio.Transport) -> None:

@@ -121,7 +121,6 @@ class ClientReply:
     def _rendered(self, status: int, headers: Mapping[str, str], framing: str) -> bytes:
         if self.started:
             raise RuntimeError("an answer can start only once")
-        self.started = True
         self.keep = self.keep and self.wire.keeps
         lines = [status_line(status), *fields(headers), f"date: {_date()}"]
         if framing:
@@ -130,7 +129,9 @@ class ClientReply:
             lines.append("connection: close")
         elif self._head.old:
             lines.append("connection: keep-alive")
-        return written(lines)
+        head = written(lines)
+        self.started = True
+        return head
 
     def _write(self, data: bytes) -> None:
         if self.wire.lost:

@@ -22,6 +22,10 @@ def is_ours(path: str) -> bool:
     return path.startswith("/v1/")
 
 
+def unseen(_: bytes) -> None:
+    """Look at nothing of what is pumped."""
+
+
 async def echo(request: Request, reply: Reply) -> None:
     """Answer with what came."""
     headers = {"content-type": "text/plain", "x-target": request.target}
