@@ -1,0 +1,102 @@
+"""Whether a stream that has gone quiet is slow or stuck. Pure.
+
+A hung decode leaves `/health` at 200 and the connection open; only the missing tokens
+tell. A long prefill is quiet too, but sends progress events, or at least pings.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import exp, inf, log
+from typing import Literal
+
+SHORTEST_SECONDS = 5.0
+FACTOR = 3.0
+
+UNLEARNED_SECONDS = 30.0
+"""Patience with an engine whose pace is not known yet."""
+
+PINGS_MISSED = 2.5
+"""Pings say that the process lives, not that it works."""
+
+PINGED_BATCHES = 20.0
+"""How many decode calls' time pings alone are believed."""
+
+Sign = Literal["head", "ping", "progress", "text"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """What is learned of an engine, in seconds; None where it is not.
+
+    `token`: 99th percentile of the time between two tokens. `batch`: one decode call of
+    prefill. `ping`: between two pings in a quiet stream.
+    """
+
+    token: float | None = None
+    batch: float | None = None
+    ping: float = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """When one request last showed life, and work. Times are seconds of one clock.
+
+    `queued`: nothing was heard. The engine sends the head when a slot begins, so that
+    until then only its node's heartbeat counts.
+    """
+
+    phase: Literal["queued", "reading", "writing"] = "queued"
+    life: float = 0.0
+    work: float = 0.0
+
+    def heard(self, sign: Sign, now: float) -> Progress:
+        """Take in a sign of life."""
+        match sign:
+            case "text":
+                return Progress(phase="writing", life=now, work=now)
+            case "ping":
+                return replace(self, life=now)
+            case "head" | "progress":
+                working = replace(self, life=now, work=now)
+                if self.phase == "queued":
+                    return replace(working, phase="reading")
+                return working
+
+    def stuck_at(self, pace: Pace) -> float:
+        """Return when to give it up if nothing more is heard; `inf` for never."""
+        match self.phase:
+            case "queued":
+                return inf
+            case "writing":
+                return self.work + _patience(pace.token)
+            case "reading":
+                quiet = max(_patience(pace.batch), PINGS_MISSED * pace.ping)
+                batch = UNLEARNED_SECONDS if pace.batch is None else pace.batch
+                pinged = max(PINGED_BATCHES * batch, 2 * quiet)
+                return min(self.life + quiet, self.work + pinged)
+
+
+def _patience(learned: float | None) -> float:
+    if learned is None:
+        return UNLEARNED_SECONDS
+    return max(SHORTEST_SECONDS, FACTOR * learned)
+
+
+@dataclass(frozen=True, slots=True)
+class Slowest:
+    """Follows the 99th percentile of gaps without keeping them.
+
+    Every gap above moves the estimate up by 99 steps, every gap below down by one.
+    """
+
+    estimate: float | None = None
+
+    def seen(self, seconds: float) -> Slowest:
+        """Take in one gap."""
+        if self.estimate is None:
+            return Slowest(seconds)
+        step = 0.5 if seconds > self.estimate else -0.5 / 99
+        moved = exp(log(max(self.estimate, 1e-6)) + step)
+        # A single long gap is no reason to wait longer than for that gap.
+        return Slowest(min(moved, seconds) if step > 0 else moved)

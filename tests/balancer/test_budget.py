@@ -1,0 +1,43 @@
+"""Failures may make a bounded amount of extra work."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+
+import pytest
+
+from balancer.budget import Budget
+
+
+@pytest.mark.parametrize(
+    ("in_flight", "allowed"), [(0, 3), (10, 3), (30, 3), (49, 4), (200, 20)]
+)
+def test_a_tenth_of_what_is_in_flight_but_at_least_three(
+    in_flight: int, allowed: int
+) -> None:
+    with ExitStack() as stack:
+        budget = Budget()
+        for _ in range(in_flight):
+            stack.enter_context(budget.request())
+
+        assert budget.allowed == allowed
+
+
+def test_beyond_the_budget_nothing_is_granted_until_something_ends() -> None:
+    budget = Budget()
+    with ExitStack() as stack:
+        grants = [stack.enter_context(budget.another()) for _ in range(5)]
+        assert grants == [True, True, True, False, False]
+        assert budget.left == 0
+
+    assert budget.extra == 0
+    with budget.another() as granted:
+        assert granted
+
+
+def test_whatever_fails_gives_back_what_it_took() -> None:
+    budget = Budget()
+    with pytest.raises(OSError, match="gone"), budget.request(), budget.another():
+        raise OSError("gone")
+
+    assert (budget.in_flight, budget.extra) == (0, 0)
