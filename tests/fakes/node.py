@@ -67,19 +67,17 @@ def an_engine(
 
 def a_report(*engines: EngineReport, name: str = "pi", **fields: Any) -> NodeReport:
     """Build a node's report; its id is its name unless said otherwise."""
-    return NodeReport(
-        **{
-            "id": name,
-            "name": name,
-            "instance": name,
-            "version": "0",
-            "state": "up",
-            "port": 0,
-            "hardware": HARDWARE,
-            "engines": engines,
-        }
-        | fields
+    report = NodeReport(
+        id=name,
+        name=name,
+        instance=name,
+        version="0",
+        state="up",
+        port=0,
+        hardware=HARDWARE,
+        engines=engines,
     )
+    return msgspec.structs.replace(report, **fields)
 
 
 HARDWARE = Hardware(

@@ -1,0 +1,91 @@
+"""A real bundled engine for golden tests: one process, one model, two slots."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgeserve.wire import Launch
+from node.engines.bundled import bundled
+from node.engines.protocol import EngineSpec
+
+START_SECONDS = 60
+KEY = "golden-tests-engine-key"
+
+
+@dataclass(frozen=True)
+class RealEngine:
+    """Where it listens."""
+
+    port: int
+
+    def post(self, path: str, body: bytes) -> tuple[int, bytes]:
+        """Ask, and read the answer whole."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        headers = {"content-type": "application/json", "authorization": f"Bearer {KEY}"}
+        try:
+            connection.request("POST", path, body, headers)
+            answer = connection.getresponse()
+            return answer.status, answer.read()
+        finally:
+            connection.close()
+
+    def ask(self, path: str, **fields: Any) -> tuple[int, Any]:
+        """Ask without streaming."""
+        status, body = self.post(path, json.dumps(fields).encode())
+        return status, json.loads(body)
+
+
+@contextmanager
+def real_engine(model: Path) -> Generator[RealEngine]:
+    """Run one until the block ends."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    spec = EngineSpec(
+        id="smol:Q4_1",
+        model="smol",
+        variant="smol:Q4_1",
+        path=model,
+        role="generate",
+        abilities=("chat", "completion"),
+        launch=Launch(slots=2, context=1024, batch=128, threads=2),
+    )
+    command = bundled().command(spec, port=port, api_key=KEY)
+    process = subprocess.Popen(
+        command.argv,
+        env={**os.environ, **command.env},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        _until_healthy(port, process)
+        yield RealEngine(port)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(10)
+
+
+def _until_healthy(port: int, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline and process.poll() is None:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+        try:
+            connection.request("GET", "/health")
+            if connection.getresponse().status == 200:
+                return
+        except OSError:
+            pass
+        finally:
+            connection.close()
+        time.sleep(0.1)
+    raise AssertionError("the engine did not start")
