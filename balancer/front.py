@@ -81,7 +81,10 @@ class Front:
             await self._in_time(Task(request, work, record, delivery))
 
     async def _in_time(self, task: Task) -> None:
-        """Let the caller's deadline count until the answer begins."""
+        """Let the caller's deadline count until the answer begins.
+
+        A refusal is answered after this block, when there is no deadline left to lift.
+        """
         seconds = deadline_seconds(task.request.headers)
         try:
             async with asyncio.timeout(seconds) as limit:
@@ -94,6 +97,8 @@ class Front:
                 await self._tried(task)
         except TimeoutError as error:
             raise TooLate(f"no answer began within {seconds:g} s") from error
+        finally:
+            task.delivery.on_begin = lambda: None
 
     async def _tried(self, task: Task) -> None:
         """Try engines until one answers. Each is tried once."""

@@ -1,0 +1,81 @@
+"""llama.cpp's own routes through the endpoint, on a real engine."""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.request
+from typing import Any
+
+import pytest
+
+from tests.endpoint.conftest import MODEL, Endpoint
+
+pytestmark = pytest.mark.engine
+
+
+def post(endpoint: Endpoint, path: str, **fields: object) -> dict[str, Any]:
+    request = urllib.request.Request(
+        endpoint.url + path,
+        data=json.dumps({"model": f"{MODEL}:Q4_1", **fields}).encode(),
+        headers={"content-type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=60) as response:
+        answer: dict[str, Any] = json.load(response)
+        return answer
+
+
+def test_completion_answers_in_llama_cpps_format(endpoint: Endpoint) -> None:
+    answer = post(endpoint, "/completion", prompt="One two three", n_predict=4)
+
+    assert answer["content"]
+    assert answer["timings"]["predicted_n"] == 4
+
+
+def test_tokens_go_there_and_back(endpoint: Endpoint) -> None:
+    tokens = post(endpoint, "/tokenize", content="Hello, world")["tokens"]
+
+    assert post(endpoint, "/detokenize", tokens=tokens)["content"] == "Hello, world"
+
+
+def test_the_chat_template_is_applied(endpoint: Endpoint) -> None:
+    answer = post(
+        endpoint, "/apply-template", messages=[{"role": "user", "content": "Hi"}]
+    )
+
+    assert "<|im_start|>user\nHi" in answer["prompt"]
+
+
+def test_the_responses_api_answers(endpoint: Endpoint) -> None:
+    answer = post(endpoint, "/v1/responses", input="Say hello", max_output_tokens=6)
+
+    assert answer["object"] == "response"
+    assert answer["output"]
+
+
+def test_the_messages_api_answers(endpoint: Endpoint) -> None:
+    answer = post(
+        endpoint,
+        "/v1/messages",
+        messages=[{"role": "user", "content": "Say hello"}],
+        max_tokens=6,
+    )
+
+    assert answer["type"] == "message"
+    assert answer["content"][0]["text"]
+
+
+def test_a_model_without_infill_tokens_says_so(endpoint: Endpoint) -> None:
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        post(endpoint, "/infill", input_prefix="def f(", input_suffix="pass")
+
+    assert refused.value.code in {400, 501}
+    assert "error" in json.load(refused.value)
+
+
+def test_rerank_without_such_an_engine_says_what_is_missing(endpoint: Endpoint) -> None:
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        post(endpoint, "/v1/rerank", query="cat", documents=["a cat", "a dog"])
+
+    assert 400 <= refused.value.code < 500
+    assert "rerank" in json.load(refused.value)["error"]["message"]
