@@ -13,7 +13,13 @@ from node.engines.protocol import EngineSpec, Role
 from node.fit import Fitted, Refusal, Room, fit
 from node.shelf import Model, Shelf, Unfit, look, scan
 
-Wish = tuple[Model, Role]
+
+@dataclass(frozen=True)
+class Wish:
+    """A model to be served in a role."""
+
+    model: Model
+    role: Role
 
 
 @dataclass(frozen=True)
@@ -45,7 +51,8 @@ def allot(
     """Give each wish, in order, what memory the ones before it left. Pure."""
     specs: dict[str, EngineSpec] = {}
     refused = list(problems)
-    for model, role in wishes:
+    for wish in wishes:
+        model, role = wish.model, wish.role
         id_ = model.variant if role == "generate" else f"{model.variant}#{role}"
         if id_ in specs:
             if specs[id_].path != model.path:
@@ -91,13 +98,12 @@ def _wishes(settings: NodeSettings) -> tuple[list[Wish], list[str]]:
         said = f"cannot read the models folder {settings.models_dir}: {error.strerror}"
         problems.append(said)
     named = _named(settings, shelf)
-    wishes = list[Wish]()
-    wishes += [(found, role) for found, role in named if isinstance(found, Model)]
+    wishes = [Wish(found, role) for found, role in named if isinstance(found, Model)]
     problems += [found.reason for found, _ in named if isinstance(found, Unfit)]
     if not settings.models:
         problems += [each.reason for each in shelf.unfit]
         smallest_first = sorted(shelf.models, key=lambda each: each.facts.file_bytes)
-        wishes += [(each, each.role) for each in smallest_first]
+        wishes += [Wish(each, each.role) for each in smallest_first]
     if not wishes and not problems:
         where = settings.models_dir
         problems.append(f"no model in {where}; `edgeserve pull` fetches one")
@@ -106,9 +112,9 @@ def _wishes(settings: NodeSettings) -> tuple[list[Wish], list[str]]:
 
 def _named(settings: NodeSettings, shelf: Shelf) -> list[tuple[Model | Unfit, Role]]:
     asked: tuple[tuple[Role, tuple[str, ...]], ...] = (
+        ("generate", settings.models),
         ("embeddings", settings.embedding_models),
         ("rerank", settings.rerank_models),
-        ("generate", settings.models),
     )
     return [
         (found, role)

@@ -22,12 +22,13 @@ from node.engines.output import ending, telling
 from node.engines.probe import Probe, Properties, Unwell
 from node.engines.process import Process, running
 from node.engines.protocol import Engine, EngineSpec
+from node.race import first_of
 from node.slots import Slots
 from node.watchdog import Watch
 
 log = logging.getLogger(__name__)
 
-LAST_WORDS_SECONDS = 2.0
+LAST_WORDS_SECONDS = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,10 +43,6 @@ class Pace:
     progress: float = 2.0
     file: float = 5.0
     backoff: float = 1.0
-
-
-class EngineLost(Exception):
-    """This life of the engine is over; the message is the reason."""
 
 
 class Supervisor:
@@ -162,21 +159,18 @@ class Supervisor:
         self._ready_at = self._found = None
         self._become("loading", self._reason)
         command = self._engine.command(self.spec, port=self._port, api_key=self.api_key)
-        reasons = list[str]()
         try:
-            async with (
-                running(command, self._settings.state_dir) as process,
-                asyncio.TaskGroup() as group,
-            ):
-                group.create_task(self._tend(process))
-                status = await process.ended()
-                raise self._lost("failed", ending(status, process.output.lines))
-        except* (EngineLost, OSError) as several:
-            reasons += map(str, _leaves(several))
-        return reasons[0]
+            async with running(command, self._settings.state_dir) as process:
+                return await first_of(self._ended(process), self._tend(process))
+        except OSError as error:
+            return f"cannot be started: {error}"
 
-    async def _tend(self, process: Process) -> None:
-        """See the engine become ready, then watch it work."""
+    async def _ended(self, process: Process) -> str:
+        status = await process.ended()
+        return self._lost("failed", ending(status, process.output.lines))
+
+    async def _tend(self, process: Process) -> str:
+        """See the engine become ready, then watch it work; returns what is wrong."""
         probe = Probe(self._upstream, self.origin, self.api_key)
         limit = self._settings.load_seconds
         try:
@@ -184,16 +178,14 @@ class Supervisor:
                 self._found = await self._readiness(probe)
         except TimeoutError:
             said = telling(process.output.lines)
-            raise self._lost("failed", f"not ready after {limit:g} s: {said}") from None
-        except Unwell as error:
-            raise self._lost("failed", str(error)) from error
-        except NodeLost as error:
+            return self._lost("failed", f"not ready after {limit:g} s: {said}")
+        except (Unwell, NodeLost) as error:
             # Its end, should it follow, says more than this.
             await asyncio.sleep(LAST_WORDS_SECONDS)
-            raise self._lost("failed", str(error)) from error
+            return self._lost("failed", str(error))
         self._ready_at = self._clock()
         self._become("ready", None)
-        await self._watch(probe)
+        return await self._watch(probe)
 
     async def _readiness(self, probe: Probe) -> Properties:
         while not await probe.healthy():  # noqa: ASYNC110 - another process has no event
@@ -201,7 +193,7 @@ class Supervisor:
         await probe.first_work(self.spec.role)
         return await probe.properties()
 
-    async def _watch(self, probe: Probe) -> None:
+    async def _watch(self, probe: Probe) -> str:
         """Look at the counters while requests run; an idle engine is left alone."""
         limit = self._settings.stuck_seconds
         while True:
@@ -211,7 +203,7 @@ class Supervisor:
                 await asyncio.sleep(self._pace.progress)
                 watch = watch.seen(await probe.counters(), self._clock())
                 if watch.still_seconds(self._clock()) >= limit:
-                    raise self._lost("stuck", f"no progress for {limit:g} s")
+                    return self._lost("stuck", f"no progress for {limit:g} s")
 
     async def _another_file(self) -> None:
         """Wait until the model file is another one: a reason to hope again."""
@@ -219,10 +211,10 @@ class Supervisor:
         while _stamp(self.spec.path) == before:  # noqa: ASYNC110 - nor has a file
             await asyncio.sleep(self._pace.file)
 
-    def _lost(self, state: EngineState, reason: str) -> EngineLost:
+    def _lost(self, state: EngineState, reason: str) -> str:
         """Stop claims at once; the process is still to be ended."""
         self._become(state, reason)
-        return EngineLost(reason)
+        return reason
 
     def _become(self, state: EngineState, reason: str | None) -> None:
         self._state, self._reason = state, reason
@@ -233,14 +225,6 @@ class Supervisor:
         (self._working.set if busy else self._working.clear)()
         (self._idle.clear if busy else self._idle.set)()
         self._changed()
-
-
-def _leaves(group: BaseExceptionGroup[BaseException]) -> Generator[BaseException]:
-    for error in group.exceptions:
-        if isinstance(error, BaseExceptionGroup):
-            yield from _leaves(error)
-        else:
-            yield error
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:

@@ -15,6 +15,7 @@ import socket
 import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from typing import get_type_hints
 
 from aiohttp import web
 
@@ -133,14 +134,14 @@ def parser() -> argparse.ArgumentParser:
     flags.add_argument("--say", default="", help="printed at start")
     flags.add_argument("--exit-after", type=float, help="seconds until exit status 3")
     flags.add_argument("--deaf", action="store_true", help="ignore SIGTERM")
+    kinds = get_type_hints(Behaviour)
     for each in dataclasses.fields(Behaviour):
         flag = "--" + each.name.replace("_", "-")
-        if isinstance(each.default, bool):
+        if kinds[each.name] is bool:
             flags.add_argument(flag, action=argparse.BooleanOptionalAction)
         else:
-            numbers = {"slots": int, "batch": int, "context": int, "length": int}
-            numbers |= {"fault_tokens": int, "fault_skip": int, "fault_count": int}
-            kind = numbers.get(each.name) or type(each.default or "")
+            kind = kinds[each.name] if kinds[each.name] in {int, float} else str
+            kind = int if each.name == "fault_count" else kind
             flags.add_argument(flag, type=kind, default=each.default)
     return flags
 

@@ -1,0 +1,246 @@
+import asyncio
+import itertools
+import os
+import signal
+import socket
+from pathlib import Path
+
+import psutil
+import pytest
+
+from edgeserve.config import NodeSettings
+from edgeserve.errors import FleetBusy, NoNode
+from edgeserve.relay.plain import upstream
+from node.supervisor import Supervisor, free_port
+from tests.fakes.engines import FakeEngine, a_spec, watching
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> NodeSettings:
+    return NodeSettings(state_dir=tmp_path, load_seconds=20, stuck_seconds=1)
+
+
+def children() -> list[psutil.Process]:
+    """Processes that this one has started and that still run."""
+    found = psutil.Process().children(recursive=True)
+    return [each for each in found if each.status() != psutil.STATUS_ZOMBIE]
+
+
+async def answer(supervisor: Supervisor, tokens: int = 3) -> int:
+    body = b'{"prompt": "Hi", "n_predict": %d}' % tokens
+    headers = {"authorization": f"Bearer {supervisor.api_key}"}
+    async with (
+        upstream(connect_seconds=2.0) as ask,
+        ask.ask(supervisor.origin, "POST", "/completion", headers, body) as reply,
+    ):
+        await reply.read()
+        return reply.status
+
+
+async def test_an_engine_is_ready_after_a_first_token(settings: NodeSettings) -> None:
+    slow = FakeEngine(("--load-seconds", "0.3"))
+    async with watching(slow, a_spec(), settings) as (supervisor, watched):
+        report = await watched.until("ready")
+
+        assert report.slots == 2
+        assert report.context == 4096  # what /props said, not what was asked for
+        assert report.epoch == 1
+        assert await answer(supervisor) == 200
+        assert watched.states == ["loading", "ready"]
+
+
+async def test_an_engine_that_loads_but_cannot_generate_is_not_ready(
+    settings: NodeSettings,
+) -> None:
+    broken = FakeEngine(("--fault", "error"))
+    async with watching(broken, a_spec(), settings) as (supervisor, watched):
+        report = await watched.until("failed")
+
+        assert report.reason is not None
+        assert "answered 500" in report.reason
+        with pytest.raises(NoNode, match="failed"), supervisor.claim():
+            pass
+    assert "ready" not in watched.states
+
+
+async def test_claims_are_counted_and_refused_beyond_the_slots(
+    settings: NodeSettings,
+) -> None:
+    async with watching(FakeEngine(), a_spec(), settings) as (supervisor, watched):
+        await watched.until("ready")
+        with supervisor.claim(), supervisor.claim():
+            assert supervisor.report.state == "busy"
+            assert supervisor.report.busy == 2
+            with pytest.raises(FleetBusy) as refused, supervisor.claim():
+                pass
+            drained = asyncio.create_task(supervisor.drained())
+        await asyncio.wait_for(drained, 5)
+
+        assert refused.value.retry_after == 1
+        assert supervisor.report.busy == 0
+        assert [report.busy for report in watched.reports][-5:] == [0, 1, 2, 1, 0]
+
+
+async def test_a_loading_engine_takes_no_claims(settings: NodeSettings) -> None:
+    slow = FakeEngine(("--load-seconds", "60"))
+    async with watching(slow, a_spec(), settings) as (supervisor, _):
+        with pytest.raises(NoNode, match="loading"), supervisor.claim():
+            pass
+
+
+async def test_a_crashed_engine_comes_back_with_another_key_and_epoch(
+    settings: NodeSettings,
+) -> None:
+    async with watching(FakeEngine(), a_spec(), settings) as (supervisor, watched):
+        await watched.until("ready")
+        before = supervisor.api_key
+        [engine] = children()
+        engine.kill()
+        failed = await watched.until("failed")
+        again = await watched.until("ready", epoch=2)
+
+        assert failed.reason is not None
+        assert "SIGKILL" in failed.reason
+        assert again.epoch == 2
+        assert supervisor.api_key != before
+        assert await answer(supervisor) == 200
+
+
+async def test_repeated_crashes_end_in_quarantine_with_the_engines_own_words(
+    settings: NodeSettings,
+) -> None:
+    crashing = FakeEngine(("--say", "error: tensor 7 is missing", "--exit-after", "0"))
+    async with watching(crashing, a_spec(), settings) as (supervisor, watched):
+        report = await watched.until("quarantined")
+
+        assert report.epoch == 4
+        assert report.reason is not None
+        assert "tensor 7 is missing" in report.reason
+        assert "restart the node" in report.reason
+        with pytest.raises(NoNode, match="tensor 7"), supervisor.claim():
+            pass
+        assert children() == []
+
+
+async def test_another_model_file_lifts_the_quarantine(
+    settings: NodeSettings, tmp_path: Path
+) -> None:
+    file = tmp_path / "model.gguf"
+    file.write_bytes(b"bad")
+    crashing = FakeEngine(("--exit-after", "0"))
+    async with watching(crashing, a_spec(path=file), settings) as (_, watched):
+        await watched.until("quarantined")
+        file.write_bytes(b"better")
+
+        assert (await watched.until("failed", epoch=5)).epoch == 5
+
+
+async def test_a_busy_engine_without_progress_is_stuck_and_restarted(
+    settings: NodeSettings,
+) -> None:
+    # The first generation is the supervisor's own; the second stalls.
+    stalling = FakeEngine(("--fault", "stall", "--fault-skip", "1"))
+    async with watching(stalling, a_spec(), settings) as (supervisor, watched):
+        await watched.until("ready")
+        with supervisor.claim():
+            asked = asyncio.create_task(answer(supervisor))
+            stuck = await watched.until("stuck")
+            await watched.until("ready", epoch=2)
+        with pytest.raises(Exception, match=r"hung up|did not answer|broke off"):
+            await asked
+
+    assert stuck.reason == "no progress for 1 s"
+
+
+async def test_a_frozen_process_with_work_is_stuck_too(
+    settings: NodeSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("node.engines.process.STOP_SECONDS", 0.2)
+    monkeypatch.setattr("node.engines.probe.ANSWER_SECONDS", 0.5)
+    async with watching(FakeEngine(), a_spec(), settings) as (supervisor, watched):
+        await watched.until("ready")
+        [engine] = children()
+        with supervisor.claim():
+            engine.send_signal(signal.SIGSTOP)
+            await watched.until("stuck", seconds=40)
+            await watched.until("ready", epoch=2)
+
+
+async def test_a_slow_engine_is_not_a_stuck_one(settings: NodeSettings) -> None:
+    slow = FakeEngine(("--decode", "5", "--fault-skip", "1"))
+    async with watching(slow, a_spec(), settings) as (supervisor, watched):
+        await watched.until("ready")
+        with supervisor.claim():
+            assert await answer(supervisor, tokens=10) == 200  # two seconds' work
+
+    assert "stuck" not in watched.states
+
+
+async def test_a_claim_without_work_at_the_engine_is_not_stuck(
+    settings: NodeSettings,
+) -> None:
+    # A client that sends its body slowly holds a slot; the engine knows nothing yet.
+    async with watching(FakeEngine(), a_spec(), settings) as (supervisor, watched):
+        await watched.until("ready")
+        with supervisor.claim():
+            await asyncio.sleep(1.5)
+
+    assert "stuck" not in watched.states
+
+
+async def test_an_engine_that_never_gets_ready_is_given_up(tmp_path: Path) -> None:
+    settings = NodeSettings(state_dir=tmp_path, load_seconds=1)
+    slow = FakeEngine(("--load-seconds", "60", "--say", "error: disk is slow"))
+    async with watching(slow, a_spec(), settings) as (_, watched):
+        report = await watched.until("failed")
+
+        assert report.reason is not None
+        assert report.reason.startswith("not ready after 1 s")
+        assert "disk is slow" in report.reason
+
+
+async def test_a_port_taken_meanwhile_costs_one_restart(settings: NodeSettings) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as stranger:
+        taken = stranger.getsockname()[1]
+        ports = itertools.chain([taken], iter(free_port, None))
+        async with watching(
+            FakeEngine(), a_spec(), settings, pick_port=lambda: next(ports)
+        ) as (supervisor, watched):
+            report = await watched.until("ready", epoch=2)
+
+    assert report.epoch == 2
+    assert supervisor.origin.port != taken
+
+
+async def test_nothing_of_the_engine_is_left_when_the_block_ends(
+    settings: NodeSettings, tmp_path: Path
+) -> None:
+    async with watching(FakeEngine(), a_spec(), settings) as (_, watched):
+        await watched.until("ready")
+        assert len(children()) == 1
+
+    assert children() == []
+    assert list((tmp_path / "engines" / "running").iterdir()) == []
+
+
+async def test_an_engine_deaf_to_sigterm_is_killed(
+    settings: NodeSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("node.engines.process.STOP_SECONDS", 0.2)
+    async with watching(FakeEngine(("--deaf",)), a_spec(), settings) as (_, watched):
+        await watched.until("ready")
+
+    assert children() == []
+
+
+async def test_a_program_that_cannot_be_started_is_a_reason_not_a_crash(
+    settings: NodeSettings, tmp_path: Path
+) -> None:
+    os.chmod(tmp_path, 0o700)  # noqa: PTH101
+    state = tmp_path / "file"
+    state.write_text("in the way of the state folder")
+    settings = NodeSettings(state_dir=state, load_seconds=5)
+    async with watching(FakeEngine(), a_spec(), settings) as (_, watched):
+        report = await watched.until("failed")
+
+    assert report.reason is not None
