@@ -1,0 +1,46 @@
+"""The fake llama-server behind the real one's flags; `script` makes it a program."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from tests.fakes import llama
+
+ROOT = Path(__file__).parents[2]
+
+
+def script(path: Path, *flags: str) -> Path:
+    """Write a program that a node takes for llama-server; `flags` are the fake's."""
+    ours = " ".join(flags)
+    path.write_text(
+        f'#!/bin/sh\nPYTHONPATH="{ROOT}" exec "{sys.executable}"'
+        f' -m tests.fleet.llama_server "$@" -- {ours}\n'
+    )
+    path.chmod(0o755)
+    return path
+
+
+def main() -> None:
+    """Translate the flags that the fake knows, and become it."""
+    if "--version" in sys.argv:
+        print("version: 1 (fa4e) with nothing inside")
+        return
+    split = sys.argv.index("--")
+    flags = argparse.ArgumentParser()
+    flags.add_argument("--port")
+    flags.add_argument("--parallel")
+    flags.add_argument("--alias")
+    given, _ = flags.parse_known_args(sys.argv[1:split])
+    sys.argv[1:] = [
+        *("--port", given.port),
+        *("--slots", given.parallel),
+        *("--model", given.alias),
+        *sys.argv[split + 1 :],
+    ]
+    llama.main()
+
+
+if __name__ == "__main__":
+    main()
