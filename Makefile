@@ -4,7 +4,9 @@
 VENV ?= .venv
 ARGS ?=
 export VENV
-export PATH := $(abspath $(VENV))/bin:$(PATH)
+
+# Not for `up`: what it prints must name the command as the caller can reach it.
+check fix test bench demo: export PATH := $(abspath $(VENV))/bin:$(PATH)
 
 .PHONY: help install up check fix test bench demo
 
@@ -13,7 +15,7 @@ help:  ## List the targets
 
 up:  ## Install, then serve on this machine: node, balancer and a small model
 	@scripts/install
-	@exec edgeserve up $(ARGS)
+	@exec $(VENV)/bin/edgeserve up $(ARGS)
 
 install:  ## Make the virtual environment with everything for development
 	@scripts/install dev

@@ -48,6 +48,18 @@ def show(section: str | None, file: Path | None, *, as_json: bool) -> None:
         _print(name, settings)
 
 
+@config.command(
+    epilog=examples(
+        ("edgeserve config example >edgeserve.toml", "start a file of your own"),
+    )
+)
+def example() -> None:
+    """Print a settings file with every setting, commented out."""
+    from edgeserve.example_file import example_file
+
+    click.echo(example_file(), nl=False)
+
+
 def resolved(section: str, file: Path | None) -> dict[str, dict[str, Any]]:
     """Return field → its value, as TOML would have it, and its origin."""
     from edgeserve.config import BalancerSettings, NodeSettings, SharedSettings, resolve

@@ -82,7 +82,7 @@ def planned(
     """Turn settings into two commands; fetches the default model if it is needed."""
     back = free_port(node)
     front = free_port(balancer, but=back)
-    if front != balancer.settings.port:
+    if balancer.settings.port not in {0, front}:
         click.echo(
             f"Port {balancer.settings.port} is not free; using {front}.", err=True
         )

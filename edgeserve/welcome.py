@@ -11,7 +11,7 @@ from typing import Any
 
 from edgeserve.client import DEFAULT_URL
 
-QUESTION = "Why is the sky blue? Answer in one sentence."
+QUESTION = "What is the capital of France?"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,105 @@
+"""What the documentation shows exists, and its first lines are run by .ci/run."""
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from edgeserve.cli import COMMANDS
+from edgeserve.openai import ROUTES
+from edgeserve.welcome import Welcome
+from tests.fakes.commands import problems
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "deploy" / "README.md"]
+
+pages = pytest.mark.parametrize(
+    "page", PAGES, ids=lambda path: str(path.relative_to(ROOT))
+)
+
+
+def blocks(text: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+def shown_commands(text: str) -> list[str]:
+    """Return every `edgeserve …` of a page, from its blocks and its sentences."""
+    lines = [line for block in blocks(text, "sh") for line in block.splitlines()]
+    prose = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+    lines += [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", prose)]
+    found = [re.sub(r"^\S*/bin/", "", line) for line in lines]
+    return [line for line in found if re.match(r"edgeserve \w", line)]
+
+
+@pages
+def test_every_command_that_is_shown_exists_with_its_flags(page: Path) -> None:
+    shown = shown_commands(page.read_text())
+
+    assert [problem for line in shown for problem in problems(line)] == []
+
+
+def test_the_check_would_notice() -> None:
+    assert problems("edgeserve node start --slot 3")
+    assert problems("edgeserve serve")
+    assert shown_commands("see `.venv/bin/edgeserve chat`") == ["edgeserve chat"]
+
+
+def test_two_commands_do_everything() -> None:
+    lines = [line for block in blocks(README, "sh") for line in block.splitlines()]
+    makes = [line for line in lines if line.startswith("make ")]
+
+    assert makes == ["make up", "make check"]
+    assert lines[0] == "make up"
+
+
+def test_every_make_target_that_is_shown_exists() -> None:
+    targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    shown = {
+        name for page in PAGES for name in re.findall(r"make (\w+)", page.read_text())
+    }
+
+    assert {name for name in shown if name in targets} >= {"up", "check", "help"}
+    assert set(re.findall(r"`make (\w+)", README)) <= set(targets)
+
+
+def test_the_curl_line_is_the_one_that_up_prints() -> None:
+    (line,) = (block for block in blocks(README, "sh") if block.startswith("curl"))
+    body = json.loads(shlex.split(line)[-1])
+    model = {"id": body["model"], "abilities": ["chat"]}
+
+    welcome = Welcome(url="http://127.0.0.1:8080", models=[model], command="edgeserve")
+
+    assert line.strip() == welcome.curl()
+
+
+def test_the_python_block_compiles() -> None:
+    (block,) = blocks(README, "python")
+
+    compile(block, "README.md", "exec")
+
+
+def test_the_table_has_every_command() -> None:
+    rows = re.findall(r"^\| `edgeserve (\w+)[^`]*` \|", README, re.MULTILINE)
+
+    assert set(rows) == set(COMMANDS)
+
+
+def test_every_route_is_named() -> None:
+    named = set(re.findall(r"`(/[^`]*)`", README))
+
+    assert set(ROUTES) <= named
+
+
+@pages
+def test_every_link_leads_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\((?!https?://)([^)#]+)\)", page.read_text())
+
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_nobody_is_sent_to_the_other_project_of_that_name() -> None:
+    for page in PAGES:
+        assert "pip install edgeserve" not in page.read_text()
