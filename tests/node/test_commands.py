@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.fakes.gguf import a_model
+from tests.fleet.llama_server import script
+
+NODE = (sys.executable, "-m", "edgeserve", "node", "start")
+
+
+def refused(*flags: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, **environ}
+    argv = [*NODE, *flags]
+    return subprocess.run(argv, capture_output=True, text=True, env=env, timeout=60)
+
+
+@contextmanager
+def started(tmp_path: Path, *flags: str) -> Generator[subprocess.Popen[str]]:
+    """Run a node with a fake engine until the block ends."""
+    model = a_model(tmp_path / "small-F16.gguf")
+    fake = script(tmp_path / "llama-server", *flags)
+    process = subprocess.Popen(
+        [*NODE, "--port", "0", "--no-advertise", "--state-dir", str(tmp_path),
+         "--model", str(model), "--llama-server", str(fake), "--name", "kitchen"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )  # fmt: skip
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate(timeout=10)
+
+
+def test_one_line_says_that_the_node_is_ready_and_sigterm_ends_it(
+    tmp_path: Path,
+) -> None:
+    with started(tmp_path) as node:
+        assert node.stdout is not None
+        line = node.stdout.readline()
+        node.send_signal(signal.SIGTERM)
+        status = node.wait(20)
+
+    assert line.startswith("kitchen at http://127.0.0.1:")
+    assert "serves small:F16 (" in line
+    assert status == 0
+
+
+def test_help_imports_no_web_stack() -> None:
+    heavy = "{'aiohttp', 'zeroconf', 'psutil', 'xllamacpp', 'gguf'}"
+    code = (
+        "import sys, node.commands\n"
+        "try: node.commands.node(['start', '--help'])\n"
+        f"except SystemExit: print({heavy} & set(sys.modules), file=sys.stderr)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60
+    )
+
+    assert done.stderr == "set()\n"
+    assert "--model" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (("--host", "0.0.0.0"), "edgeserve token new"),
+        (("--port", "99999"), "node.port must be between 0 and 65535"),
+        (("--slots", "many"), "slots"),
+        (("--token-file", "/nowhere/token"), "/nowhere/token"),
+        (("--host", "203.0.113.1", "--token-file", "TOKEN"), "no interface has"),
+        (("--balancer", "kitchen"), "http://"),
+        (("--state-dir", "/proc/nowhere"), "--state-dir"),
+    ],
+)
+def test_a_wrong_setting_is_one_sentence_and_status_2(
+    tmp_path: Path, flags: tuple[str, ...], said: str
+) -> None:
+    (tmp_path / "TOKEN").write_text("a-token-of-this-fleet")
+    given = [str(tmp_path / each) if each == "TOKEN" else each for each in flags]
+    done = refused(*given, EDGESERVE_STATE_DIR=str(tmp_path / "state"))
+
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.splitlines()) == 1
