@@ -80,11 +80,11 @@ class Host:
 
     def unplug(self) -> None:
         """Pull the cable: nothing is said, nothing arrives."""
-        ip("-n", self.switch, "link", "set", self.name, "down")
+        ip("-n", self.switch, "link", "set", "dev", self.name, "down")
 
     def plug_in(self) -> None:
         """Put the cable back."""
-        ip("-n", self.switch, "link", "set", self.name, "up")
+        ip("-n", self.switch, "link", "set", "dev", self.name, "up")
 
     def socket(self, family: int, type_: int, proto: int) -> socket.socket:
         """Make a socket that speaks from this host, whichever thread uses it."""
@@ -120,14 +120,14 @@ class Network:
         ip("-n", host.namespace, "addr", "add", f"{host.address}/24", "dev", "eth0")
         ip("-n", host.namespace, "link", "set", "lo", "up")
         ip("-n", host.namespace, "link", "set", "eth0", "up")
-        ip("-n", self.switch, "link", "set", name, "master", "bridge", "up")
+        ip("-n", self.switch, "link", "set", "dev", name, "master", "bridge", "up")
         return host
 
     def drop_multicast(self) -> None:
         """Let only unicast and broadcast through, as careful access points do."""
         for host in self.hosts:
-            ip("-n", self.switch, "link", "set", host.name, "type", "bridge_slave",
-               "mcast_flood", "off")  # fmt: skip
+            port = ("dev", host.name, "type", "bridge_slave")
+            ip("-n", self.switch, "link", "set", *port, "mcast_flood", "off")
 
 
 @contextmanager
