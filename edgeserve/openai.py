@@ -64,12 +64,15 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
 
 _asked = msgspec.json.Decoder(Asked)
 
+MALFORMED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What decoding a body may raise; the last one for nesting without end."""
+
 
 def read(body: bytes) -> Asked:
     """Read those fields, or raise BadRequest naming what is wrong."""
     try:
         return _asked.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except MALFORMED as error:
         raise BadRequest(f"the request body is not valid: {error}") from error
 
 
@@ -77,7 +80,7 @@ def fields(body: bytes) -> dict[str, Any]:
     """Decode the whole body as an object, or raise BadRequest."""
     try:
         return msgspec.json.decode(body, type=dict[str, Any])
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except MALFORMED as error:
         raise BadRequest(f"the request body is not valid: {error}") from error
 
 
