@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 import msgspec
 
 from edgeserve.errors import BadRequest
+from edgeserve.openai import MALFORMED
 
 _decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _encode = msgspec.json.Encoder().encode
@@ -33,5 +34,5 @@ def raw_fields(body: bytes) -> dict[str, msgspec.Raw]:
     """Split an object into its keys and the bytes of their values."""
     try:
         return _decoder.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except MALFORMED as error:
         raise BadRequest(f"the request body is not valid: {error}") from error

@@ -1,0 +1,48 @@
+"""Small values for the balancer's pure tests."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from balancer.candidates import Candidate
+from balancer.fleet import Fleet
+from balancer.schedule import Need
+from edgeserve.relay.upstream import Origin
+from edgeserve.wire import EngineReport, NodeReport
+from tests.fakes.node import a_report, an_engine
+
+HERE = Origin("10.0.0.1", 8090)
+THERE = Origin("10.0.0.2", 8090)
+
+
+def a_candidate(
+    node: str = "pi", engine: EngineReport | None = None, **changes: Any
+) -> Candidate:
+    fields: dict[str, Any] = {
+        "member": node,
+        "node": node,
+        "origin": HERE,
+        "engine": engine or an_engine(),
+    }
+    return Candidate(**fields | changes)
+
+
+def a_need(model: str = "small", **changes: Any) -> Need:
+    return Need(**{"model": model, "ability": "chat"} | changes)
+
+
+def a_fleet(*names: str, report: NodeReport | None = None) -> Fleet:
+    """Build a fleet in which every named node is up, each seen under its name."""
+    fleet = Fleet()
+    for number, name in enumerate(names):
+        origin = Origin(f"10.0.0.{number + 1}", 8090)
+        fleet = fleet.sighted(name, "static", (origin,), None)
+        said = report or a_report(an_engine(), name=name)
+        fleet = fleet.reported(name, origin, said)
+    return fleet
+
+
+def changed(report: NodeReport, **fields: Any) -> NodeReport:
+    return msgspec.structs.replace(report, **fields)

@@ -1,0 +1,133 @@
+"""A whole balancer in this process, in front of fake nodes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from balancer.fleet import Fleet
+from balancer.server import Balancer, running
+from balancer.watch import Pace
+from edgeserve.config import BalancerSettings
+from tests.fakes.node import FakeNode
+
+BOUND_SECONDS = 10.0
+CHAT = "/v1/chat/completions"
+QUICK = Pace(suspect=0.5, forget=0.2, jitter=lambda: 0.0)
+
+
+def chat(words: str = "hi", model: str = "small", **fields: Any) -> dict[str, Any]:
+    """Build a chat request."""
+    messages = [{"role": "user", "content": words}]
+    return {"model": model, "messages": messages, **fields}
+
+
+@dataclass
+class Endpoint:
+    """A running balancer, and a client of it."""
+
+    balancer: Balancer
+    session: aiohttp.ClientSession
+    heard: list[str] = field(default_factory=list[str])
+
+    async def post(
+        self,
+        path: str,
+        body: Mapping[str, Any] | bytes,
+        headers: Mapping[str, str] | None = None,
+    ) -> Answered:
+        """Ask, and read the answer whole."""
+        data = {"data": body} if isinstance(body, bytes) else {"json": body}
+        async with self.session.post(path, headers=headers, **data) as response:
+            return Answered(response, await response.read())
+
+    async def get(
+        self, path: str, headers: Mapping[str, str] | None = None
+    ) -> Answered:
+        """Ask, and read the answer whole."""
+        async with self.session.get(path, headers=headers) as response:
+            return Answered(response, await response.read())
+
+    async def until(self, true: Callable[[Fleet], bool]) -> None:
+        """Wait until something is true of the fleet."""
+        current = self.balancer.current
+        changed = asyncio.Event()
+        current.listen(changed.set)
+        async with asyncio.timeout(BOUND_SECONDS):
+            while not true(current.fleet):
+                changed.clear()
+                await changed.wait()
+
+
+class Answered:
+    """An answer that was read to its end."""
+
+    def __init__(self, response: aiohttp.ClientResponse, body: bytes) -> None:
+        self.status = response.status
+        self.headers = response.headers
+        self.body = body
+
+    @property
+    def json(self) -> Any:
+        """The decoded body."""
+        import json
+
+        return json.loads(self.body)
+
+    @property
+    def error(self) -> str:
+        """The sentence of an error."""
+        message: str = self.json["error"]["message"]
+        return message
+
+    @property
+    def text(self) -> str:
+        """What the model said in a chat."""
+        content: str = self.json["choices"][0]["message"]["content"]
+        return content
+
+
+def everyone_up(fleet: Fleet) -> bool:
+    """Whether all that was seen has answered."""
+    return all(link.state == "up" for link in fleet.links.values())
+
+
+@asynccontextmanager
+async def endpoint(
+    *nodes: FakeNode | str,
+    pace: Pace = QUICK,
+    wait: bool = True,
+    **settings: Any,
+) -> AsyncGenerator[Endpoint]:
+    """Run a balancer that knows `nodes`; by default once it has heard of them all."""
+    urls = tuple(each if isinstance(each, str) else each.url for each in nodes)
+    heard = list[str]()
+    chosen = {"port": 0, "nodes": urls, "discover": False, **settings}
+    async with (
+        running(BalancerSettings(**chosen), say=heard.append, pace=pace) as balancer,
+        aiohttp.ClientSession(balancer.origin.url) as session,
+    ):
+        running_endpoint = Endpoint(balancer, session, heard)
+        if wait:
+            await running_endpoint.until(everyone_up)
+        yield running_endpoint
+
+
+def a_secret(folder: Path, name: str, secret: str) -> Path:
+    """Write a secret to a file."""
+    path = folder / name
+    path.write_text(secret + "\n", encoding="utf-8")
+    return path
+
+
+async def eventually(true: Callable[[], bool]) -> None:
+    """Wait, bounded, for what another task is about to do."""
+    async with asyncio.timeout(BOUND_SECONDS):
+        while not true():
+            await asyncio.sleep(0.005)

@@ -1,0 +1,54 @@
+import pytest
+
+from balancer.exposure import listening_host
+from edgeserve.errors import SettingsError
+
+
+def host(
+    asked: str | None,
+    *,
+    token: bool = False,
+    api_keys: bool = False,
+    anonymous: bool = False,
+) -> str:
+    return listening_host(asked, token=token, api_keys=api_keys, anonymous=anonymous)
+
+
+def test_without_secrets_it_stays_on_this_machine() -> None:
+    assert host(None) == "127.0.0.1"
+
+
+def test_a_token_alone_says_nothing_of_clients() -> None:
+    assert host(None, token=True) == "127.0.0.1"
+
+
+def test_keys_alone_say_nothing_of_nodes() -> None:
+    assert host(None, api_keys=True) == "127.0.0.1"
+
+
+def test_with_token_and_keys_it_listens_everywhere() -> None:
+    assert host(None, token=True, api_keys=True) == "::"
+
+
+def test_anonymous_clients_are_let_in_on_purpose_only() -> None:
+    assert host(None, token=True, anonymous=True) == "::"
+
+
+@pytest.mark.parametrize("asked", ["127.0.0.1", "::1", "localhost", "127.0.0.9"])
+def test_loopback_needs_nothing(asked: str) -> None:
+    assert host(asked) == asked
+
+
+def test_another_address_without_a_token_is_refused_with_the_remedy() -> None:
+    with pytest.raises(SettingsError, match="edgeserve token new"):
+        host("0.0.0.0", api_keys=True)
+
+
+def test_another_address_without_keys_is_refused_with_the_remedy() -> None:
+    with pytest.raises(SettingsError, match="edgeserve key new"):
+        host("192.168.1.2", token=True)
+
+
+@pytest.mark.parametrize("admitted", [{"api_keys": True}, {"anonymous": True}])
+def test_another_address_with_both_is_taken(admitted: dict[str, bool]) -> None:
+    assert host("192.168.1.2", token=True, **admitted) == "192.168.1.2"

@@ -1,0 +1,184 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from balancer.stream import Listener, StreamedError, error_event
+from edgeserve.errors import NodeLost
+from edgeserve.openai import Dialect
+
+
+def data(**fields: Any) -> bytes:
+    return b"data: " + json.dumps(fields, separators=(",", ":")).encode() + b"\n\n"
+
+
+def named(name: str, **fields: Any) -> bytes:
+    return f"event: {name}\n".encode() + data(type=name, **fields)
+
+
+def delta(*, finish: str | None = None, **said: Any) -> bytes:
+    return data(choices=[{"index": 0, "delta": said, "finish_reason": finish}])
+
+
+def text(said: str, finish: str | None = None) -> bytes:
+    return data(choices=[{"index": 0, "text": said, "finish_reason": finish}])
+
+
+ROLE = delta(role="assistant", content=None)
+DONE = b"data: [DONE]\n\n"
+PING = b":\n\n"
+
+STREAMS: dict[Dialect, tuple[list[bytes], list[bytes]]] = {
+    "chat": ([ROLE], [delta(content="Hi"), delta(finish="stop"), DONE]),
+    "completion": ([text("")], [text("Hi"), text("", "stop"), DONE]),
+    "native": (
+        [data(content="", stop=False)],
+        [data(content="Hi", stop=False), data(content="", stop=True)],
+    ),
+    "responses": (
+        [named("response.created"), named("response.in_progress")],
+        [
+            named("response.output_item.added"),
+            named("response.output_text.delta", delta="Hi"),
+            named("response.completed", response={}),
+        ],
+    ),
+    "messages": (
+        [named("message_start", message={})],
+        [
+            named("content_block_start"),
+            named("content_block_delta"),
+            named("message_stop"),
+        ],
+    ),
+}
+DIALECTS = list(STREAMS)
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_what_comes_before_content_is_held_back(dialect: Dialect) -> None:
+    before, after = STREAMS[dialect]
+    listener = Listener(dialect)
+
+    assert [listener.feed(each) for each in before] == [b""] * len(before)
+    assert not listener.begun
+
+    assert listener.feed(after[0]) == b"".join(before) + after[0]
+    assert listener.begun
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_a_stream_has_ended_with_its_last_event_and_not_before(
+    dialect: Dialect,
+) -> None:
+    before, after = STREAMS[dialect]
+    *most, last = [*before, *after]
+    listener = Listener(dialect)
+
+    for each in most:
+        listener.feed(each)
+    assert not listener.ended
+
+    listener.feed(last)
+    assert listener.ended
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+@given(cuts=st.lists(st.integers(0, 400), max_size=8))
+def test_every_byte_passes_once_in_order_and_in_whole_events(
+    dialect: Dialect, cuts: list[int]
+) -> None:
+    stream = b"".join([*STREAMS[dialect][0], *STREAMS[dialect][1]])
+    places = [0, *sorted(min(cut, len(stream)) for cut in cuts), len(stream)]
+    listener = Listener(dialect)
+
+    pieces = [
+        listener.feed(stream[a:b]) for a, b in zip(places, places[1:], strict=False)
+    ]
+
+    assert b"".join(pieces) == stream
+    assert all(piece == b"" or piece.endswith(b"\n\n") for piece in pieces)
+    assert listener.ended
+
+
+def test_a_sign_of_life_passes_before_content() -> None:
+    listener = Listener("chat")
+    progress = data(choices=[], prompt_progress={"total": 9, "processed": 3})
+
+    assert listener.feed(ROLE + PING) == PING
+    assert listener.feed(progress) == progress
+    assert not listener.begun
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        delta(reasoning_content="Hm"),
+        delta(tool_calls=[{"index": 0, "function": {"name": "f"}}]),
+        delta(finish="stop"),
+    ],
+)
+def test_thoughts_tools_and_ends_are_content(event: bytes) -> None:
+    listener = Listener("chat")
+
+    assert listener.feed(ROLE + event) == ROLE + event
+
+
+@pytest.mark.parametrize("dialect", ["chat", "completion"])
+def test_words_that_look_like_an_end_are_none(dialect: Dialect) -> None:
+    words = "\ndata: [DONE]\n\nevent: error\n"
+    listener = Listener(dialect)
+
+    listener.feed(delta(content=words) if dialect == "chat" else text(words))
+
+    assert listener.begun
+    assert not listener.ended
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        data(error={"code": 503, "message": "gone", "type": "unavailable_error"}),
+        b"event: error\n"
+        + data(error={"code": 503, "message": "gone", "type": "unavailable_error"}),
+    ],
+)
+def test_an_error_before_content_is_the_engines_answer(event: bytes) -> None:
+    with pytest.raises(StreamedError) as told:
+        Listener("chat").feed(ROLE + event)
+
+    assert told.value.status == 503
+    assert json.loads(told.value.body)["error"]["message"] == "gone"
+
+
+def test_an_error_after_content_is_an_end_that_passes() -> None:
+    listener = Listener("chat")
+    listener.feed(delta(content="Hi"))
+    event = data(error={"code": 500, "message": "no"})
+
+    assert listener.feed(event) == event
+    assert listener.ended
+
+
+def test_the_start_of_an_event_is_kept_until_the_rest_comes() -> None:
+    listener = Listener("chat")
+    listener.feed(delta(content="Hi"))
+
+    assert listener.feed(b'data: {"cho') == b""
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_a_broken_stream_ends_in_an_error_that_a_client_can_read(
+    dialect: Dialect,
+) -> None:
+    event = error_event(dialect, NodeLost("pi broke off"))
+
+    lines = event.decode().splitlines()
+    body = json.loads(next(line for line in lines if line.startswith("data: "))[6:])
+    assert event.endswith(b"\n\n")
+    assert body["error"]["message"] == "pi broke off"
+    assert (lines[0] == "event: error") == (dialect in {"responses", "messages"})

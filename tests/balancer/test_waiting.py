@@ -1,0 +1,265 @@
+from __future__ import annotations
+
+import asyncio
+import random
+from dataclasses import dataclass, field
+
+import pytest
+
+from balancer.candidates import Candidate
+from balancer.ledger import Ledger
+from balancer.schedule import Decision, Need, choose
+from balancer.waiting import WaitingRoom
+from edgeserve.errors import FleetBusy, NoNode, TooLate, UnknownModel
+from tests.balancer.building import a_candidate, a_need
+from tests.fakes.node import an_engine
+
+BOUND = 10.0
+
+
+@dataclass
+class House:
+    """A waiting room in front of engines that tests may change."""
+
+    able: list[Candidate] = field(default_factory=lambda: [a_candidate()])
+    limit: int = 100
+    seconds: float = BOUND
+
+    def __post_init__(self) -> None:
+        self.ledger = Ledger()
+        self.room = WaitingRoom(
+            lambda need, busy: choose(self.able, need, busy),
+            self.ledger,
+            limit=self.limit,
+            seconds=self.seconds,
+        )
+
+    def become(self, *able: Candidate) -> None:
+        self.able = list(able)
+        self.ledger.told(self.able)
+        self.room.changed()
+
+    def holder(self, need: Need | None = None) -> Holder:
+        return Holder(self.room, need or a_need())
+
+
+class Holder:
+    """A task that claims a slot and holds it until told to let go."""
+
+    def __init__(self, room: WaitingRoom, need: Need) -> None:
+        self.holding = asyncio.Event()
+        self.let_go = asyncio.Event()
+        self.task = asyncio.ensure_future(self._hold(room, need))
+
+    async def _hold(self, room: WaitingRoom, need: Need) -> str:
+        async with room.claim(need, unheard) as send:
+            self.holding.set()
+            await self.let_go.wait()
+            return send.to.node
+
+    async def held(self) -> Holder:
+        async with asyncio.timeout(BOUND):
+            await self.holding.wait()
+        return self
+
+    async def done(self) -> str:
+        self.let_go.set()
+        async with asyncio.timeout(BOUND):
+            return await self.task
+
+
+def unheard(decision: Decision) -> None:
+    """Keep nothing."""
+
+
+async def settle() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+async def test_a_free_slot_is_taken_without_waiting() -> None:
+    house = House()
+
+    async with house.room.claim(a_need(), unheard) as send:
+        assert send.to.node == "pi"
+        assert house.room.waiting == 0
+        assert house.ledger.ours(send.to.key) == 1
+
+    assert house.ledger.ours(send.to.key) == 0
+
+
+async def test_a_slot_comes_back_when_the_request_fails() -> None:
+    house = House()
+
+    with pytest.raises(RuntimeError):
+        async with house.room.claim(a_need(), unheard):
+            raise RuntimeError
+
+    assert house.ledger.busy(a_candidate().key) == 0
+
+
+async def test_who_came_first_is_served_first() -> None:
+    house = House(able=[a_candidate(engine=an_engine(slots=1))])
+    first = await house.holder().held()
+    order = list[int]()
+    waiting = [house.holder() for _ in range(5)]
+    for number, each in enumerate(waiting):
+        each.task.add_done_callback(lambda _, n=number: order.append(n))
+    await settle()
+    assert house.room.waiting == 5
+
+    await first.done()
+    for each in waiting:
+        await (await each.held()).done()
+
+    assert order == [0, 1, 2, 3, 4]
+
+
+async def test_a_request_that_can_be_served_does_not_wait_behind_one_that_cannot() -> (
+    None
+):
+    big = a_candidate("nuc", an_engine("big:Q4_1", slots=1))
+    house = House(able=[a_candidate(), big])
+    holder = await house.holder(a_need("big")).held()
+    blocked = house.holder(a_need("big"))
+    await settle()
+
+    free = await house.holder(a_need("small")).held()
+
+    assert not blocked.holding.is_set()
+    await free.done()
+    await holder.done()
+    await (await blocked.held()).done()
+
+
+async def test_a_node_that_joins_wakes_those_who_wait() -> None:
+    house = House(able=[a_candidate(barred="loading", passing=True)])
+    waiting = house.holder()
+    await settle()
+
+    house.become(a_candidate("nuc"))
+
+    await waiting.held()
+    assert await waiting.done() == "nuc"
+
+
+async def test_others_work_that_ends_wakes_those_who_wait() -> None:
+    full = a_candidate(engine=an_engine(busy=2))
+    house = House()
+    house.become(full)
+    waiting = house.holder()
+    await settle()
+    assert not waiting.holding.is_set()
+
+    house.become(a_candidate(engine=an_engine(busy=1)))
+
+    await (await waiting.held()).done()
+
+
+async def test_those_who_wait_for_what_cannot_come_are_told() -> None:
+    house = House(able=[a_candidate(barred="loading", passing=True)])
+    waiting = house.holder()
+    await settle()
+
+    house.become(a_candidate(barred="quarantined"))
+
+    with pytest.raises(NoNode, match="quarantined"):
+        await waiting.task
+
+
+async def test_an_unknown_model_never_waits() -> None:
+    with pytest.raises(UnknownModel):
+        async with House().room.claim(a_need("huge"), unheard):
+            pass
+
+
+async def test_a_full_room_refuses_and_says_when_to_come_back() -> None:
+    house = House(able=[a_candidate(engine=an_engine(slots=1))], limit=1)
+    holder = await house.holder().held()
+    waiting = house.holder()
+    await settle()
+
+    with pytest.raises(FleetBusy) as refused:
+        async with house.room.claim(a_need(), unheard):
+            pass
+
+    assert int(refused.value.headers()["retry-after"]) >= 1
+    await holder.done()
+    await (await waiting.held()).done()
+
+
+async def test_a_wait_has_an_end() -> None:
+    house = House(able=[a_candidate(engine=an_engine(slots=1))], seconds=0.02)
+    holder = await house.holder().held()
+
+    with pytest.raises(TooLate):
+        async with house.room.claim(a_need(), unheard):
+            pass
+
+    assert house.room.waiting == 0
+    await holder.done()
+
+
+async def test_a_client_that_leaves_the_queue_costs_nothing() -> None:
+    house = House(able=[a_candidate(engine=an_engine(slots=1))])
+    holder = await house.holder().held()
+    leaving, staying = house.holder(), house.holder()
+    await settle()
+
+    leaving.task.cancel()
+    await settle()
+    assert house.room.waiting == 1
+
+    await holder.done()
+    await (await staying.held()).done()
+    assert house.ledger.busy(a_candidate().key) == 0
+
+
+async def test_a_client_that_leaves_as_its_slot_is_granted_gives_it_back() -> None:
+    house = House(able=[a_candidate(engine=an_engine(slots=1))])
+    holder = await house.holder().held()
+    leaving, staying = house.holder(), house.holder()
+    await settle()
+
+    holder.let_go.set()
+    await holder.task  # `leaving` is granted the slot, and has not run since
+    leaving.task.cancel()
+
+    await (await staying.held()).done()
+    with pytest.raises(asyncio.CancelledError):
+        await leaving.task
+    assert house.ledger.busy(a_candidate().key) == 0
+
+
+async def test_hundreds_of_claimers_never_take_more_than_there_is() -> None:
+    engines = {"pi": 1, "laptop": 2, "gpu": 4}
+    able = [a_candidate(n, an_engine(slots=slots)) for n, slots in engines.items()]
+    house = House(able=able, limit=1000)
+    chance = random.Random(7)
+    at_work = dict.fromkeys(engines, 0)
+    most = dict.fromkeys(engines, 0)
+
+    async def claimer() -> None:
+        async with house.room.claim(a_need(), unheard) as send:
+            node = send.to.node
+            at_work[node] += 1
+            most[node] = max(most[node], at_work[node])
+            try:
+                for _ in range(chance.randrange(4)):
+                    await asyncio.sleep(0)
+            finally:
+                at_work[node] -= 1
+
+    tasks = [asyncio.ensure_future(claimer()) for _ in range(600)]
+    for _ in range(40):
+        await asyncio.sleep(0)
+        chance.choice(tasks).cancel()
+    async with asyncio.timeout(BOUND):
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+
+    left = [each for each in outcomes if isinstance(each, asyncio.CancelledError)]
+    assert all(each is None for each in outcomes if each not in left)
+    assert len(left) <= 40
+    assert most == engines
+    assert all(house.ledger.busy(each.key) == 0 for each in able)
+    assert house.room.waiting == 0
