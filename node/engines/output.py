@@ -15,7 +15,7 @@ LONGEST = 400
 
 TELLING = re.compile(
     r"error|fail|unable|cannot|can't|abort|assert|invalid|not found|out of memory"
-    r"|terminate|what\(\)|no such|denied|in use|signal",
+    r"|terminate|what\(\)|no such|denied|in use|signal|corrupt|out of bounds|missing",
     re.IGNORECASE,
 )
 PREFIX = re.compile(r"^[\d.]+ [A-Z] +")

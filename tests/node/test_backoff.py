@@ -1,0 +1,35 @@
+from node.backoff import Failures
+
+
+def test_restarts_come_later_and_later_until_half_a_minute() -> None:
+    failures, delays = Failures(), list[float]()
+    for _ in range(7):
+        failures = failures.after(0.0, ready_seconds=0.0)
+        delays.append(failures.delay)
+
+    assert delays == [1, 2, 4, 8, 16, 30, 30]
+
+
+def test_the_fourth_failure_in_five_minutes_is_hopeless() -> None:
+    failures = Failures()
+    verdicts = list[bool]()
+    for now in (0.0, 99.0, 198.0, 297.0):
+        failures = failures.after(now, ready_seconds=0.0)
+        verdicts.append(failures.hopeless)
+
+    assert verdicts == [False, False, False, True]
+
+
+def test_failures_far_apart_are_forgiven() -> None:
+    failures = Failures()
+    for now in (0.0, 200.0, 400.0, 600.0, 800.0):
+        failures = failures.after(now, ready_seconds=0.0)
+
+    assert not failures.hopeless
+
+
+def test_a_minute_of_readiness_wipes_the_slate() -> None:
+    failures = Failures((0.0, 1.0, 2.0)).after(70.0, ready_seconds=60.0)
+
+    assert failures == Failures((70.0,))
+    assert failures.delay == 1.0

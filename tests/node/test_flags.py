@@ -1,0 +1,118 @@
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from node.engines.flags import arguments, parameters
+from node.engines.protocol import EngineSpec
+from tests.fakes.engines import a_spec
+
+
+def said(arguments_: Sequence[str], flag: str) -> str:
+    """The value behind a flag that is said exactly once."""
+    assert arguments_.count(flag) == 1
+    return arguments_[arguments_.index(flag) + 1]
+
+
+def with_launch(**changes: object) -> EngineSpec:
+    spec = a_spec()
+    launch = msgspec.structs.replace(spec.launch, **changes)
+    return dataclasses.replace(spec, launch=launch)
+
+
+def test_everything_we_depend_on_is_said() -> None:
+    given = arguments(a_spec(), 9000)
+
+    values = {
+        "--host": "127.0.0.1",
+        "--port": "9000",
+        "--alias": "fake:Q4_1",
+        "--parallel": "2",
+        "--ctx-size": "4096",
+        "--batch-size": "128",
+        "--ubatch-size": "128",
+        "--threads": "2",
+        "--threads-batch": "2",
+        "--cache-ram": "0",
+        "--cache-type-k": "f16",
+        "--cache-type-v": "f16",
+        "--flash-attn": "auto",
+        "--fit": "off",
+    }
+    assert {flag: said(given, flag) for flag in values} == values
+    assert {"--no-kv-unified", "--metrics", "--no-ui", "--offline"} <= set(given)
+
+
+def test_the_key_never_stands_in_the_arguments() -> None:
+    assert not any("key" in argument for argument in arguments(a_spec(), 9000))
+
+
+@pytest.mark.parametrize(
+    ("layers", "flags"),
+    [
+        (0, ["--gpu-layers", "0", "--device", "none"]),
+        (12, ["--gpu-layers", "12"]),
+        (-1, ["--gpu-layers", "all"]),
+    ],
+)
+def test_layers_on_the_gpu_are_said(layers: int, flags: list[str]) -> None:
+    given = arguments(with_launch(gpu_layers=layers), 9000)
+
+    start = given.index("--gpu-layers")
+    assert list(given[start : start + len(flags)]) == flags
+    assert ("--device" in given) == (layers == 0)
+
+
+def test_a_split_over_gpus_is_said() -> None:
+    spec = with_launch(
+        gpu_layers=-1,
+        tensor_split=(3.0, 1.0),
+        devices=("CUDA0", "CUDA1"),
+        overrides="exps=CPU",
+    )
+    given = arguments(spec, 9000)
+
+    assert said(given, "--tensor-split") == "3,1"
+    assert said(given, "--device") == "CUDA0,CUDA1"
+    assert said(given, "--override-tensor") == "exps=CPU"
+    assert parameters(spec, 1, "k")["tensor_split"] == [3.0, 1.0]
+
+
+def test_roles_are_said_to_both_kinds() -> None:
+    embed = a_spec(role="embeddings", pooling="mean")
+    own = a_spec(role="embeddings")
+    rank = a_spec(role="rerank")
+
+    assert said(arguments(embed, 1), "--pooling") == "mean"
+    assert "--pooling" not in arguments(own, 1)
+    assert "--reranking" in arguments(rank, 1)
+    assert "--embeddings" not in arguments(a_spec(), 1)
+    assert [
+        parameters(each, 1, "k").get("pooling_type") for each in (embed, own, rank)
+    ] == [
+        "LLAMA_POOLING_TYPE_MEAN",
+        "LLAMA_POOLING_TYPE_UNSPECIFIED",
+        "LLAMA_POOLING_TYPE_RANK",
+    ]
+    assert parameters(a_spec(), 1, "k")["embedding"] is False
+
+
+def test_a_projector_is_passed_on() -> None:
+    spec = a_spec(projector=Path("see.gguf"))
+
+    assert said(arguments(spec, 1), "--mmproj") == "see.gguf"
+    assert parameters(spec, 1, "k")["mmproj.path"] == "see.gguf"
+
+
+def test_both_kinds_are_told_the_same() -> None:
+    given = parameters(a_spec(), 9000, "secret")
+
+    assert given["n_ctx"] == 4096
+    assert given["n_parallel"] == 2
+    assert given["api_keys"] == ["secret"]
+    assert given["hostnames"] == ["127.0.0.1"]
+    assert given["model_alias"] == ["fake:Q4_1"]
+    assert given["kv_unified"] is False
+    assert given["endpoint_metrics"] is True

@@ -1,0 +1,65 @@
+from pathlib import Path
+
+import pytest
+
+from edgeserve.openai import normal
+from node.naming import is_later_part, is_projector, named, projector_of
+
+NAMES = [
+    ("SmolLM2-135M-Instruct.Q4_1.gguf", "smollm2-135m-instruct", "Q4_1"),
+    ("qwen2.5-1.5b-instruct-q4_k_m.gguf", "qwen2.5-1.5b-instruct", "Q4_K_M"),
+    ("Llama-3.2-1B-Instruct-UD-Q4_K_M.gguf", "llama-3.2-1b-instruct", "UD-Q4_K_M"),
+    ("gemma-3-1b-it-BF16.gguf", "gemma-3-1b-it", "BF16"),
+    ("Phi-4-IQ4_XS.GGUF", "phi-4", "IQ4_XS"),
+    ("Big-Q8_0-00001-of-00003.gguf", "big", "Q8_0"),
+    ("plain.gguf", "plain", "Q5_0"),
+    ("My model (final).gguf", "my-model-final", "Q5_0"),
+    ("a:b#c.Q8_0.gguf", "a-b-c", "Q8_0"),
+]
+
+
+@pytest.mark.parametrize(("file", "model", "label"), NAMES)
+def test_model_and_label_are_read_from_the_file_name(
+    file: str, model: str, label: str
+) -> None:
+    assert named(Path(file), "Q5_0") == (model, label)
+
+
+@pytest.mark.parametrize("file", [name for name, _, _ in NAMES])
+def test_a_name_that_clients_may_use_is_already_in_its_normal_form(file: str) -> None:
+    variant = ":".join(named(Path(file), "Q5_0"))
+
+    assert normal(variant) == variant
+
+
+def test_later_parts_of_a_split_model_are_recognised() -> None:
+    assert is_later_part(Path("m-00002-of-00003.gguf"))
+    assert not is_later_part(Path("m-00001-of-00003.gguf"))
+    assert not is_later_part(Path("m.gguf"))
+
+
+def test_a_projector_is_known_by_its_name() -> None:
+    assert is_projector(Path("mmproj-SmolVLM-Q8_0.gguf"))
+    assert not is_projector(Path("SmolVLM-Q8_0.gguf"))
+
+
+@pytest.mark.parametrize(
+    ("siblings", "found"),
+    [
+        (["mmproj-smolvlm-Q8_0.gguf", "other.gguf"], "mmproj-smolvlm-Q8_0.gguf"),
+        (["SmolVLM-mmproj-f16.gguf", "other.gguf"], "SmolVLM-mmproj-f16.gguf"),
+        (["mmproj-model-f16.gguf"], "mmproj-model-f16.gguf"),
+        (["mmproj-model-f16.gguf", "SmolVLM-F16.gguf"], "mmproj-model-f16.gguf"),
+        (["mmproj-model-f16.gguf", "other.gguf"], None),
+        (["mmproj-a-f16.gguf", "mmproj-b-f16.gguf"], None),
+        ([], None),
+    ],
+)
+def test_a_model_finds_its_own_projector(
+    siblings: list[str], found: str | None
+) -> None:
+    model = Path("SmolVLM-Q4_K_M.gguf")
+
+    chosen = projector_of(model, [model, *map(Path, siblings)])
+
+    assert chosen == (Path(found) if found else None)

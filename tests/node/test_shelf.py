@@ -1,0 +1,165 @@
+from pathlib import Path
+
+import gguf
+import pytest
+
+from node.shelf import Model, Unfit, look, scan
+from tests.fakes.gguf import a_model
+
+
+def a_header(path: Path, arch: str, **more: int | str) -> Path:
+    """Write a GGUF with one small tensor and these keys."""
+    import numpy as np
+
+    writer = gguf.GGUFWriter(path, arch)
+    writer.add_block_count(1)
+    for key, value in more.items():
+        name = key.replace("__", ".")
+        if isinstance(value, int):
+            writer.add_uint32(name, value)
+        else:
+            writer.add_string(name, value)
+    writer.add_tensor("token_embd.weight", np.zeros((4, 32), np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def model(path: Path) -> Model:
+    found = look(path)
+    assert isinstance(found, Model)
+    return found
+
+
+def reason(path: Path) -> str:
+    found = look(path)
+    assert isinstance(found, Unfit)
+    assert str(path) in found.reason
+    return found.reason
+
+
+def test_a_sound_model_is_known_by_name_label_and_shape(tmp_path: Path) -> None:
+    found = model(a_model(tmp_path / "Tiny-Chat.F16.gguf"))
+
+    assert found.variant == "tiny-chat:F16"
+    assert found.role == "generate"
+    assert found.facts.layers == 2
+    assert found.facts.context == 512
+
+
+def test_a_file_without_a_label_has_the_type_it_claims(tmp_path: Path) -> None:
+    assert model(a_model(tmp_path / "tiny.gguf")).label == "F16"
+
+
+def test_broken_files_are_answers_not_exceptions(tmp_path: Path) -> None:
+    whole = a_model(tmp_path / "whole.gguf").read_bytes()
+    empty, foreign, short, header = (
+        tmp_path / f"{name}.gguf" for name in ("empty", "foreign", "short", "header")
+    )
+    empty.write_bytes(b"")
+    foreign.write_bytes(b"<html>not found</html>" * 10)
+    short.write_bytes(whole[: len(whole) // 2])
+    header.write_bytes(whole[:60])
+
+    assert "0 bytes" in reason(empty)
+    assert "not a GGUF" in reason(foreign)
+    assert "cut short" in reason(short)
+    assert "header" in reason(header)
+
+
+@pytest.mark.parametrize("step", range(0, 400, 7))
+def test_no_damage_to_a_header_escapes_as_an_exception(
+    step: int, tmp_path: Path
+) -> None:
+    path = a_model(tmp_path / "m.gguf")
+    data = bytearray(path.read_bytes())
+    data[step] ^= 0xFF
+    path.write_bytes(data)
+
+    assert isinstance(look(path), Model | Unfit)
+
+
+def test_an_unreadable_file_is_said_to_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = a_model(tmp_path / "m.gguf")
+
+    def denied(self: Path, *_: object, **__: object) -> object:
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "open", denied)  # root may read anything
+
+    assert "Permission denied" in reason(path)
+
+
+def test_roles_follow_architecture_and_pooling(tmp_path: Path) -> None:
+    bert = a_header(tmp_path / "bert.gguf", "bert")
+    reranker = a_header(tmp_path / "rank.gguf", "bert", bert__pooling_type=4)
+    last = a_header(tmp_path / "qwen.gguf", "qwen3", qwen3__pooling_type=3)
+    plain = a_header(tmp_path / "llama.gguf", "llama")
+
+    assert [model(each).role for each in (bert, reranker, last, plain)] == [
+        "embeddings",
+        "rerank",
+        "embeddings",
+        "generate",
+    ]
+    assert model(last).pooling is None
+    assert model(plain).pooling == "mean"
+
+
+def test_what_belongs_to_a_model_is_no_model(tmp_path: Path) -> None:
+    lora = a_header(tmp_path / "l.gguf", "llama", general__type="adapter")
+    clip = a_header(tmp_path / "c.gguf", "clip")
+
+    assert "LoRA" in reason(lora)
+    assert "projector" in reason(clip)
+
+
+def test_a_folder_is_read_with_its_subfolders(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    a_model(tmp_path / "a.Q8_0.gguf", kind=gguf.GGMLQuantizationType.Q8_0)
+    a_model(tmp_path / "sub" / "see.F16.gguf")
+    a_header(tmp_path / "sub" / "mmproj-see-F16.gguf", "clip")
+    (tmp_path / "bad.gguf").write_bytes(b"x")
+    (tmp_path / "README.md").write_text("no model")
+
+    shelf = scan(tmp_path)
+
+    assert [each.variant for each in shelf.models] == ["a:Q8_0", "see:F16"]
+    assert shelf.models[1].projector == tmp_path / "sub" / "mmproj-see-F16.gguf"
+    assert [each.path.name for each in shelf.unfit] == ["bad.gguf"]
+
+
+def test_a_split_model_lacking_a_part_says_which(tmp_path: Path) -> None:
+    part = a_model(tmp_path / "big-F16-00001-of-00002.gguf")
+
+    shelf = scan(tmp_path)
+
+    assert shelf.models == ()
+    assert "00002-of-00002" in shelf.unfit[0].reason
+    assert shelf.unfit[0].path == part
+
+
+def test_a_folder_that_is_not_there_is_empty(tmp_path: Path) -> None:
+    assert scan(tmp_path / "none").models == ()
+
+
+def test_a_folder_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("")
+
+    with pytest.raises(OSError, match="Not a directory"):
+        scan(file)
+
+
+def test_a_link_that_leads_nowhere_does_not_stop_the_scan(tmp_path: Path) -> None:
+    (tmp_path / "gone.gguf").symlink_to("nowhere")
+    a_model(tmp_path / "here.gguf")
+
+    shelf = scan(tmp_path)
+
+    assert [each.model for each in shelf.models] == ["here"]
+    assert len(shelf.unfit) == 1

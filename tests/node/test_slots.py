@@ -1,0 +1,57 @@
+import asyncio
+
+import pytest
+
+from edgeserve.errors import FleetBusy
+from node.slots import Slots
+
+
+def test_a_slot_comes_back_when_the_request_fails() -> None:
+    slots = Slots(1, lambda: None)
+
+    with pytest.raises(ZeroDivisionError), slots.claim():
+        raise ZeroDivisionError
+
+    assert slots.busy == 0
+
+
+def test_a_full_engine_refuses_and_says_when_to_come_back() -> None:
+    slots = Slots(2, lambda: None)
+
+    with slots.claim(), slots.claim():
+        assert slots.full
+        with pytest.raises(FleetBusy, match="all 2 slots") as refused, slots.claim():
+            pass
+
+    assert refused.value.headers()["retry-after"] == "1"
+    assert not slots.full
+
+
+async def test_hundreds_of_callers_never_hold_more_than_there_is() -> None:
+    slots, most, served = Slots(3, lambda: None), 0, 0
+
+    async def caller() -> None:
+        nonlocal most, served
+        try:
+            with slots.claim():
+                most = max(most, slots.busy)
+                await asyncio.sleep(0)
+                served += 1
+        except FleetBusy:
+            pass
+
+    await asyncio.gather(*(caller() for _ in range(300)))
+
+    assert most == 3
+    assert served >= 3
+    assert slots.busy == 0
+
+
+def test_every_claim_and_release_is_told() -> None:
+    told: list[int] = []
+    slots = Slots(2, lambda: told.append(slots.busy))
+
+    with slots.claim(), slots.claim():
+        pass
+
+    assert told == [1, 2, 1, 0]
