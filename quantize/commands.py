@@ -162,6 +162,65 @@ def run(
 
 
 @quantize.command()
+@click.argument("base", type=MODEL)
+@click.argument("variants", type=MODEL, nargs=-1, required=True)
+@click.option("--text", type=MODEL, help="UTF-8 text; by default one of our own.")
+@click.option(
+    "--context",
+    type=click.IntRange(16),
+    default=512,
+    show_default=True,
+    help="Tokens per chunk; the second half of each is scored.",
+)
+@click.option(
+    "--chunks", type=click.IntRange(0), default=0, help="Chunks read; 0 reads all."
+)
+@click.option("--speed/--no-speed", default=True, help="Measure speed too.")
+@threads_option
+@click.option("--out", type=FOLDER, help="Folder; by default the first variant's.")
+@as_json
+def compare(
+    base: Path,
+    variants: tuple[Path, ...],
+    text: Path | None,
+    context: int,
+    chunks: int,
+    speed: bool,
+    threads: int,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Measure what variants lose and gain against their base, on this machine."""
+    from quantize import report
+    from quantize.interrupt import interruptible
+    from quantize.manifest import write_json
+    from quantize.naming import stem
+    from quantize.quality import OWN_TEXT, Question, compare
+    from quantize.watch import ComparisonWatch, progress_bars
+
+    question = Question(
+        base=base,
+        variants=variants,
+        text=text or OWN_TEXT,
+        context=context,
+        chunks=chunks,
+        threads=threads,
+        repeats=3 if speed else 0,
+    )
+    folder = out or variants[0].parent
+    folder.mkdir(parents=True, exist_ok=True)
+    with interruptible(), progress_bars() as progress:
+        found = compare(question, folder, ComparisonWatch(progress))
+    target = folder / f"{stem(base)}.compare.json"
+    write_json(target, found)
+    report.picture(found, target.with_suffix(".png"))
+    if as_json:
+        click.echo(target.read_text(encoding="utf-8"))
+        return
+    _print(report.table(found), f"{target} and {target.with_suffix('.png')}")
+
+
+@quantize.command()
 @click.argument("file", type=MODEL)
 @click.option(
     "--to", type=click.Choice(("F16", "BF16", "F32")), default="F16", show_default=True

@@ -43,13 +43,19 @@ class Score(msgspec.Struct, frozen=True, kw_only=True, tag="score"):
 
 
 class Speed(msgspec.Struct, frozen=True, kw_only=True, tag="speed"):
-    """Measure how fast a model reads `prompt` tokens and writes `answer` tokens."""
+    """Measure how fast a model reads `prompt` tokens and writes `answer` tokens.
+
+    With `repack` the weights are laid out for this processor first, as an engine does.
+    After `seconds`, what has been measured must do; one repeat always ends.
+    """
 
     model: str
     prompt: int
     answer: int
     repeats: int
     threads: int = 0
+    repack: bool = True
+    seconds: float = 20.0
 
 
 Job = Quantize | Score | Speed
@@ -108,6 +114,7 @@ class Speeds(msgspec.Struct, frozen=True, kw_only=True, tag="speeds"):
     prefill: tuple[float, ...]
     decode: tuple[float, ...]
     threads: int
+    repacked: bool
 
 
 class Failed(msgspec.Struct, frozen=True, tag="failed"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
+from pathlib import Path
 
 from rich.console import Console
 from rich.progress import (
@@ -18,6 +19,7 @@ from rich.progress import (
 from quantize.manifest import Made
 from quantize.memory import size
 from quantize.plan import Variant
+from quantize.quality import Measured
 
 
 class ProgressWatch:
@@ -81,3 +83,33 @@ def progress_bars() -> Generator[Progress]:
     )
     with Progress(*columns, console=Console(stderr=True)) as progress:
         yield progress
+
+
+class ComparisonWatch:
+    """Draws what `quality.compare` tells: a line per file."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.progress = progress
+        self.now = TaskID(-1)
+
+    def scoring(self, file: Path) -> None:
+        """Begin a file's line."""
+        self.now = self.progress.add_task("scoring", total=None, now=file.name)
+
+    def timing(self, file: Path) -> None:
+        """Go on to speed, on the same line."""
+        self.progress.update(self.now, description="timing", now=file.name)
+
+    def step(self, done: int, of: int) -> None:
+        """Move the line on."""
+        self.progress.update(self.now, completed=done, total=of)
+
+    def done(self, measured: Measured) -> None:
+        """End the line with what was found."""
+        value, error = measured.quality.perplexity
+        self.progress.update(
+            self.now,
+            description="done",
+            now=f"{measured.file}: perplexity {value:.3f} ± {error:.3f}",
+        )
+        self.progress.stop_task(self.now)

@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 import msgspec
 
-from quantize.jobs import Event, Failed, Job, Quantize
+from quantize.jobs import Event, Failed, Job, Quantize, Score, Speed
 
 
 def main() -> None:
@@ -39,8 +39,14 @@ def _do(job: Job, emit: Callable[[Event], None]) -> None:
             from quantize.library import quantize
 
             quantize(job, emit)
-        case _:
-            raise NotImplementedError(type(job).__name__)
+        case Score():
+            from quantize.scoring import score
+
+            score(job, emit)
+        case Speed():
+            from quantize.speed import measure
+
+            measure(job, emit)
 
 
 def _own_output() -> BinaryIO:
@@ -51,7 +57,9 @@ def _own_output() -> BinaryIO:
 
 
 def _leave_with_parent() -> None:
-    sys.stdin.buffer.read()
+    # Not through sys.stdin: its lock, held here, would spoil the interpreter's exit.
+    while os.read(0, 4096):
+        pass
     os._exit(1)
 
 

@@ -1,0 +1,132 @@
+"""A model in memory, driven through llama-cpp-python. Runs in the child process."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quantize.library import load
+
+
+class CannotLoad(Exception):
+    """llama.cpp does not load the model; the sentence names it."""
+
+
+def threads_for(asked: int) -> int:
+    """Return the threads to use: as asked, else one per physical core we may use."""
+    if asked:
+        return asked
+    import psutil
+
+    physical = psutil.cpu_count(logical=False) or 1
+    return min(physical, os.cpu_count() or 1, _allowed())
+
+
+def _allowed() -> int:
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # macOS has no affinity
+        return os.cpu_count() or 1
+
+
+class Model:
+    """One loaded model with one sequence; made by `loaded`."""
+
+    def __init__(self, lib: Any, model: Any, context: Any) -> None:
+        self.lib = lib
+        self.context = context
+        self.vocabulary = lib.llama_model_get_vocab(model)
+        self.tokens = int(lib.llama_vocab_n_tokens(self.vocabulary))
+
+    def tokenize(self, text: str) -> list[int]:
+        """Split a text, with the marks the model wants around it."""
+        raw = text.encode()
+        room = (self.lib.llama_token * (len(raw) + 8))()
+        count = self.lib.llama_tokenize(
+            self.vocabulary, raw, len(raw), room, len(room), True, True
+        )
+        if count < 0:
+            raise CannotLoad("the text cannot be tokenized")
+        return list(room[:count])
+
+    def first_token(self) -> int | None:
+        """Return the token every text begins with, if the model wants one."""
+        if not self.lib.llama_vocab_get_add_bos(self.vocabulary):
+            return None
+        return int(self.lib.llama_vocab_bos(self.vocabulary))
+
+    def forget(self) -> None:
+        """Start afresh at position 0."""
+        self.lib.llama_memory_clear(self.lib.llama_get_memory(self.context), True)
+
+    def decode(self, tokens: Sequence[int], at: int, wanted_from: int) -> None:
+        """Compute `tokens` at position `at`; logits from index `wanted_from` on."""
+        batch = self.lib.llama_batch_init(len(tokens), 0, 1)
+        try:
+            batch.n_tokens = len(tokens)
+            for n, token in enumerate(tokens):
+                batch.token[n], batch.pos[n] = token, at + n
+                batch.n_seq_id[n], batch.seq_id[n][0] = 1, 0
+                batch.logits[n] = n >= wanted_from
+            if self.lib.llama_decode(self.context, batch) != 0:
+                raise CannotLoad("llama.cpp could not compute a batch")
+            self.lib.llama_synchronize(self.context)
+        finally:
+            self.lib.llama_batch_free(batch)
+
+    def logits(self, rows: int) -> NDArray[np.float32]:
+        """Return the logits of the last batch; valid until the next."""
+        pointer = self.lib.llama_get_logits(self.context)
+        return np.ctypeslib.as_array(pointer, shape=(rows, self.tokens))
+
+
+@contextmanager
+def loaded(path: str, *, context: int, threads: int, repack: bool) -> Generator[Model]:
+    """Hold a model in memory for the length of the block. Raises CannotLoad.
+
+    Without `repack` the weights stay as they are in the file: slower, and never through
+    AMX, whose set-up GCC 12 miscompiles, so that llama.cpp crashes on newer Xeons
+    (ggml-org/llama.cpp#26954).
+    """
+    lib = load()
+    words = list[str]()
+
+    def remember(level: int, text: bytes, _data: object) -> None:
+        if level == ERROR:
+            words.append(text.decode(errors="replace").strip())
+
+    callback = lib.llama_log_callback(remember)
+    lib.llama_log_set(callback, None)
+    lib.llama_backend_init()
+    how = lib.llama_model_default_params()
+    how.use_extra_bufts = repack
+    model = lib.llama_model_load_from_file(os.fsencode(path), how)
+    if not model:
+        raise CannotLoad(f"{path} cannot be loaded: {'; '.join(words[-2:])}")
+    room = lib.llama_init_from_model(model, _settings(lib, context, threads))
+    if not room:
+        lib.llama_model_free(model)
+        raise CannotLoad(f"{path}: no context of {context}: {'; '.join(words[-2:])}")
+    try:
+        yield Model(lib, model, room)
+    finally:
+        lib.llama_free(room)
+        lib.llama_model_free(model)
+
+
+def _settings(lib: Any, context: int, threads: int) -> ctypes.Structure:
+    settings = lib.llama_context_default_params()
+    settings.n_ctx = settings.n_batch = context
+    settings.n_ubatch = min(context, 512)
+    settings.n_threads = settings.n_threads_batch = threads
+    return settings  # type: ignore[no-any-return]  # ctypes structures are untyped
+
+
+ERROR = 4
+"""GGML_LOG_LEVEL_ERROR."""

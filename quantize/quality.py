@@ -1,0 +1,193 @@
+"""Compare variants with their base: predictions, size and speed, one child each."""
+
+from __future__ import annotations
+
+import platform
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+from typing import Protocol, TypeVar
+
+import msgspec
+
+from quantize.child import Crashed, QuantizerFailed, events, require_library
+from quantize.facts import ModelFacts, read
+from quantize.jobs import Job, Quality, Score, Speed, Speeds, Step
+from quantize.manifest import fingerprint
+
+OWN_TEXT = Path(__file__).with_name("text.txt")
+"""Written for this project: some 2,000 tokens of story, manual, letter and answers."""
+
+
+class Measured(msgspec.Struct, frozen=True, kw_only=True):
+    """One file's figures. `bits` per weight; speeds are None where not measured."""
+
+    file: str
+    type: str
+    bytes: int
+    bits: float
+    fingerprint: str
+    quality: Quality
+    speeds: Speeds | None = None
+
+    @property
+    def prefill(self) -> float | None:
+        """Tokens read per second, the median of the repeats."""
+        return median(self.speeds.prefill) if self.speeds else None
+
+    @property
+    def decode(self) -> float | None:
+        """Tokens written per second, the median of the repeats."""
+        return median(self.speeds.decode) if self.speeds else None
+
+
+class Comparison(msgspec.Struct, frozen=True, kw_only=True):
+    """A base, its variants, and how and where they were measured."""
+
+    format: int = 1
+    base: Measured
+    dequantized_from: str | None
+    variants: tuple[Measured, ...]
+    text: str
+    context: int
+    machine: str
+    library: str
+    made: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """What to compare, and how thoroughly. `chunks` 0 reads the whole text.
+
+    With `repeats` 0 speed is not measured. `prompt` and `answer` are tokens.
+    """
+
+    base: Path
+    variants: tuple[Path, ...]
+    text: Path = OWN_TEXT
+    context: int = 512
+    chunks: int = 0
+    threads: int = 0
+    repeats: int = 3
+    prompt: int = 128
+    answer: int = 32
+
+
+class Watch(Protocol):
+    """Hears how far a comparison is; it decides nothing."""
+
+    def scoring(self, file: Path) -> None:
+        """A file's predictions are being scored."""
+
+    def timing(self, file: Path) -> None:
+        """A file's speed is being measured."""
+
+    def step(self, done: int, of: int) -> None:
+        """Part of that is done."""
+
+    def done(self, measured: Measured) -> None:
+        """All of a file's figures are known."""
+
+
+def compare(question: Question, scratch: Path, watch: Watch) -> Comparison:
+    """Measure the base, then each variant against it.
+
+    The base's predictions are kept in a folder under `scratch` meanwhile. Raises
+    QuantizerFailed, with the file's name, and BrokenModel.
+    """
+    require_library()
+    files = (question.base, *question.variants)
+    facts = [read(file) for file in files]
+    with tempfile.TemporaryDirectory(dir=scratch, prefix=".compare-") as folder:
+        base, *variants = [_measured(question, each, folder, watch) for each in facts]
+    return Comparison(
+        base=base,
+        dequantized_from=facts[0].dequantized_from,
+        variants=tuple(variants),
+        text=question.text.name,
+        context=question.context,
+        machine=_machine(),
+        library=f"llama-cpp-python {version('llama-cpp-python')}",
+        made=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def _measured(
+    question: Question, facts: ModelFacts, folder: str, watch: Watch
+) -> Measured:
+    watch.scoring(facts.path)
+    score = Score(
+        model=str(facts.path),
+        text=str(question.text),
+        base=folder,
+        keep=facts.path == question.base,
+        context=question.context,
+        chunks=question.chunks,
+        threads=question.threads,
+    )
+    quality = _last(score, facts.path, watch, Quality)
+    speeds = None
+    if question.repeats:
+        watch.timing(facts.path)
+        speeds = _speeds(question, facts, watch)
+    measured = Measured(
+        file=facts.path.name,
+        type=facts.file_type,
+        bytes=facts.file_bytes,
+        bits=round(facts.bits, 4),
+        fingerprint=fingerprint(facts.path),
+        quality=quality,
+        speeds=speeds,
+    )
+    watch.done(measured)
+    return measured
+
+
+def _speeds(question: Question, facts: ModelFacts, watch: Watch) -> Speeds:
+    job = Speed(
+        model=str(facts.path),
+        prompt=question.prompt,
+        answer=question.answer,
+        repeats=question.repeats,
+        threads=question.threads,
+    )
+    try:
+        return _last(job, facts.path, watch, Speeds)
+    except Crashed:
+        plain = msgspec.structs.replace(job, repack=False)
+        return _last(plain, facts.path, watch, Speeds)
+
+
+R = TypeVar("R", Quality, Speeds)
+
+
+def _last(job: Job, file: Path, watch: Watch, kind: type[R]) -> R:
+    """Run a job and return its result."""
+    try:
+        with events(job) as heard:
+            for event in heard:
+                if isinstance(event, Step):
+                    watch.step(event.done, event.of)
+                elif isinstance(event, kind):
+                    return event
+    except QuantizerFailed as error:
+        raise type(error)(f"{file.name}: {error}") from error
+    raise QuantizerFailed(f"{file.name}: no result came")
+
+
+def _machine() -> str:
+    return f"{platform.node()}, {platform.machine()}, {platform.system()}"
+
+
+def ranked(variants: Sequence[Measured]) -> list[Measured]:
+    """Order by divergence from the base, the nearest first."""
+    return sorted(variants, key=_divergence)
+
+
+def _divergence(measured: Measured) -> float:
+    pair = measured.quality.divergence
+    return pair[0] if pair else 0.0
