@@ -74,9 +74,17 @@ class Host:
 
     def move_to(self, address: str) -> None:
         """Change the address, as a new lease does."""
-        ip("-n", self.namespace, "addr", "del", f"{self.address}/24", "dev", "eth0")
+        self.lose_address()
+        self.take_address(address)
+
+    def take_address(self, address: str) -> None:
+        """Have an IPv4 address from now on."""
         ip("-n", self.namespace, "addr", "add", f"{address}/24", "dev", "eth0")
         self.address = address
+
+    def lose_address(self) -> None:
+        """Have no IPv4 address; a link-local IPv6 one remains."""
+        ip("-n", self.namespace, "addr", "del", f"{self.address}/24", "dev", "eth0")
 
     def unplug(self) -> None:
         """Pull the cable: nothing is said, nothing arrives."""

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from tests.fleet.asking import Got, client
 from tests.fleet.conftest import Trio
-from tests.fleet.fleet import answer, fleet
+from tests.fleet.fleet import answer, fleet, until
 
 ALL = ("attic", "cellar", "kitchen")
 
@@ -40,6 +40,50 @@ async def test_a_balancer_that_restarts_has_its_fleet_back(trio: Trio) -> None:
         after = await ask.serving(*ALL)
 
     assert [after[name]["id"] for name in ALL] == [before[name]["id"] for name in ALL]
+
+
+async def test_a_balancer_whose_address_changes_still_finds_nodes(trio: Trio) -> None:
+    async with client(trio.fleet, trio.balancer) as ask:
+        await ask.serving(*ALL)
+    trio.balancer.host.move_to("10.77.0.101")
+    async with client(trio.fleet, trio.balancer) as ask:
+        trio.nodes["kitchen"].kill()
+        await ask.serving("attic", "cellar")
+        trio.nodes["kitchen"].host.move_to("10.77.0.102")
+        trio.nodes["kitchen"].start()
+        nodes = await ask.serving(*ALL)
+
+    assert nodes["kitchen"]["url"] == "http://10.77.0.102:8090"
+
+
+async def test_a_node_is_found_whose_network_comes_after_it(
+    tmp_path: Path, fake_engine: list[str]
+) -> None:
+    with fleet(tmp_path) as made:
+        balancer = made.balancer(made.network.host("balancer"))
+        host = made.network.host("early")
+        host.unplug()
+        host.lose_address()
+        node = made.node(host, "--name", "early", *fake_engine)
+        await until(lambda: "serves small" in node.log, "it serves")
+        host.plug_in()
+        host.take_address("10.77.0.50")
+        async with client(made, balancer) as ask:
+            await ask.serving("early")
+
+
+async def test_a_node_without_ipv4_is_found(
+    tmp_path: Path, fake_engine: list[str]
+) -> None:
+    with fleet(tmp_path) as made:
+        host = made.network.host("modern")
+        host.lose_address()
+        made.node(host, "--name", "modern", *fake_engine)
+        balancer = made.balancer(made.network.host("balancer"))
+        async with client(made, balancer) as ask:
+            nodes = await ask.serving("modern")
+
+    assert nodes["modern"]["url"].startswith("http://[fe80::")
 
 
 async def test_where_multicast_is_dropped_nodes_are_listed_or_register(
