@@ -1,33 +1,54 @@
-"""EdgeServe's mind: lanes, a waiting room, and who goes where now. Pure."""
+"""Who goes where now: engines, a waiting room, and what is learned on the way. Pure.
+
+Requests are bound late. One whose best engine is busy waits for it here, counts on its
+next slot, and is asked again whenever something changes: it may wait two seconds for
+the GPU box rather than start a minute's work on a Pi.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from math import ceil
 
 from balancer.holdings import Holdings
 from balancer.lane import Job, Lane, Timings
-from balancer.order import Order, Waiter
-from balancer.predict import Parts, Question, Weights, parts
-from balancer.prefix import Prompt
+from balancer.order import Order
+from balancer.predict import Parts, Seen, cheapest
+from balancer.prefix import Prompt, reach
+from balancer.slots import Question
 from balancer.workload import Workload
 
 LOOK = 24
-"""How many of the waiting are asked for their wishes when something changes."""
+"""How many of the waiting are asked again when something changes."""
+
+SESSIONS = 1024
+"""Most sessions named by clients whose slot is remembered."""
+
+MORE = 1.2
+"""Some texts have more tokens a byte than the one at hand; bounds allow for that."""
+
+LONG_AGO = -1e9
 
 
 @dataclass(slots=True, eq=False)
 class Ask:
-    """A request that wants an engine."""
+    """A request that wants an engine.
 
-    id: int
+    `deadline` is when its first token must have come; `tokens` and `answer` are its
+    lengths where they are known better than from experience. `read` is the prefill it
+    was last predicted, `target` the engine it waits for.
+    """
+
     model: str
     prompt: Prompt
     client: str
     arrived: float
     budget: int | None = None
     deadline: float | None = None
-    avoid: frozenset[str] = frozenset()
+    session: str = ""
+    slots: int = 1
     tokens: float | None = None
     answer: float | None = None
     read: float = 0.0
@@ -36,130 +57,204 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """A request that starts on an engine now."""
+    """A request that starts on an engine now; `seen` is what was found about each."""
 
     ask: Ask
+    lane: Lane
     job: Job
     parts: Parts
+    seen: Seen
+
+
+@dataclass(frozen=True, slots=True)
+class Turned:
+    """A request that is turned away: `retry_after` whole seconds hence it may fit."""
+
+    ask: Ask
+    predicted: float
+    retry_after: int
+    why: str
+
+
+Eligible = Callable[[Ask], Sequence[Lane]]
 
 
 @dataclass(slots=True)
 class Dispatch:
-    """The whole state of the decision."""
+    """The state of the decision. `room` is how many may wait.
 
-    weights: Weights = field(default_factory=Weights)
+    `eligible` says which engines can serve a request at all, quick ones first.
+    """
+
+    eligible: Eligible
+    room: int = 256
     holdings: Holdings = field(default_factory=Holdings)
-    lanes: dict[str, Lane] = field(default_factory=dict[str, Lane])
-    waiting: list[Ask] = field(default_factory=list[Ask])
     order: Order = field(default_factory=Order)
+    waiting: dict[Ask, None] = field(default_factory=dict[Ask, None])
     workloads: dict[str, Workload] = field(default_factory=dict[str, Workload])
+    sessions: OrderedDict[str, int] = field(default_factory=OrderedDict[str, int])
 
     def workload(self, model: str) -> Workload:
         """What is known of a model's requests."""
-        return self.workloads.setdefault(model, Workload())
+        if model not in self.workloads:
+            self.workloads[model] = Workload()
+        return self.workloads[model]
 
-    def question(self, ask: Ask, now: float) -> Question:
-        """Find out once what all engines' prices need."""
-        workload, held = self.workload(ask.model), self.holdings.held
-        levels = self.holdings.levels(ask.prompt)
-        ratio = workload.tokens_per_byte
-        if levels:
-            _, mask = levels[0]
-            known = held[(mask & -mask).bit_length() - 1]
-            if known is not None:
-                ratio = known.tokens_per_byte
-        tokens = ask.tokens or max(2.0, ask.prompt.size * ratio)
-        answer = ask.answer or workload.answer_tokens(ask.prompt.head, ask.budget)
-        return Question(
-            ask.prompt, levels, tokens, answer, now, workload, held,
-            self.holdings.idle, self.weights, ask.target,
-        )  # fmt: skip
+    def offer(self, ask: Ask, now: float) -> Turned | None:
+        """Take a request in, unless it would wait in vain. Then call `assign`."""
+        workload = self.workload(ask.model)
+        if workload.returns.asked(ask.prompt, now):
+            workload.learn_kept(self._is_kept(ask.prompt))
+        full = len(self.waiting) >= self.room
+        if full or ask.deadline is not None:
+            turned = self._hopeless(ask, full, now)
+            if turned is not None:
+                return turned
+        self.waiting[ask] = None
+        return None
+
+    def _hopeless(self, ask: Ask, full: bool, now: float) -> Turned | None:
+        best = self.choose(ask, now)
+        if best is None:
+            return None
+        late = 0.0 if ask.deadline is None else now + best.first - ask.deadline
+        if late > 0:
+            return Turned(ask, best.first, ceil(late), "it would be too late")
+        if full and best.wait > 0:
+            return Turned(ask, best.first, ceil(best.wait), "the queue is full")
+        return None
+
+    def withdraw(self, ask: Ask) -> None:
+        """A request waits no longer: its client left, or its time is over."""
+        self.waiting.pop(ask, None)
+        self._untarget(ask)
+
+    def assign(self, now: float) -> list[Bound]:
+        """Start whatever should start now. Call it after everything that changes."""
+        if not self.waiting or not self.holdings.idle:
+            return []
+        bound: list[Bound] = []
+        fresh = set[str]()
+        for ask in self.order.ranked(list(self.waiting), now)[:LOOK]:
+            self._untarget(ask)
+            lanes = self.eligible(ask)
+            self._refresh(lanes, fresh, now)
+            best, seen = cheapest(self.question(ask, now), lanes)
+            if best is None:
+                continue
+            ask.read = best.read
+            if best.wait > 0 or best.slot < 0:
+                ask.target = best.lane
+                best.lane.reserve(now, best.ahead + best.read + best.write)
+            else:
+                bound.append(self._bind(ask, best, seen, now))
+        return bound
+
+    def _refresh(self, lanes: Sequence[Lane], fresh: set[str], now: float) -> None:
+        for lane in lanes:
+            if lane.name not in fresh:
+                fresh.add(lane.name)
+                lane.refresh(now)
+
+    def _untarget(self, ask: Ask) -> None:
+        if ask.target is not None:
+            ask.target.release()
+            ask.target = None
 
     def choose(self, ask: Ask, now: float) -> Parts | None:
         """The engine that costs least, free or not; None where none can."""
-        question = self.question(ask, now)
-        best: Parts | None = None
-        for lane in self.able(ask):
-            each = parts(question, lane)
-            if best is None or each.cost < best.cost:
-                best = each
-        if best is not None:
-            ask.read = best.read
-        return best
+        return cheapest(self.question(ask, now), self.eligible(ask))[0]
 
-    def able(self, ask: Ask) -> Iterable[Lane]:
-        """Engines that can serve it at all."""
-        for lane in self.lanes.values():
-            if lane.open and lane.model == ask.model and lane.name not in ask.avoid:
-                yield lane
+    def question(self, ask: Ask, now: float) -> Question:
+        """Find out once what the prices of all engines need."""
+        workload, prompt = self.workload(ask.model), ask.prompt
+        levels = self.holdings.levels(prompt)
+        ratio = workload.tokens_per_byte
+        touched = 0
+        for _, mask in levels:
+            touched |= mask
+        hint = self.sessions.get(ask.session, -1) if ask.session else -1
+        if hint >= 0:
+            touched |= 1 << hint
+        if levels:
+            mask = levels[0][1]
+            known = self.holdings.held[(mask & -mask).bit_length() - 1]
+            if known is not None:
+                ratio = known.tokens_per_byte
+        return Question(
+            prompt,
+            levels,
+            [MORE * ratio * reach(prompt, depth) for depth, _ in levels],
+            touched,
+            ask.tokens or max(2.0, prompt.size * ratio),
+            ask.answer or workload.answer_tokens(prompt.head, ask.budget),
+            now,
+            workload,
+            self.holdings,
+            hint,
+            ask.slots,
+        )
 
-    def offer(self, ask: Ask, now: float) -> None:
-        """Take a request in."""
-        self.workload(ask.model).returns.asked(ask.prompt, now)
-        self.waiting.append(ask)
-
-    def assign(self, now: float) -> list[Bound]:
-        """Start whatever should start now."""
-        if not self.waiting or not self.holdings.idle:
-            return []
-        for lane in self.lanes.values():
-            lane.advance(now)
-            lane.foresee()
-        self.waiting.sort(key=lambda ask: self._key(ask, now))
-        bound: list[Bound] = []
-        for ask in self.waiting[:LOOK]:
-            best = self.choose(ask, now)
-            if best is None:
-                continue
-            lane = best.lane
-            if ask.target is not None:
-                ask.target.queued -= 1
-            ask.target = None
-            if best.wait > 0 or best.slot < 0:
-                ask.target = lane
-                lane.queued += 1
-                lane.reserve(now, best.ahead + best.read + best.write)
-                continue
-            bound.append(Bound(ask, self._start(ask, best, now), best))
-            if not self.holdings.idle:
-                break
-        gone = {each.ask.id for each in bound}
-        self.waiting = [ask for ask in self.waiting if ask.id not in gone]
-        return bound
-
-    def _key(self, ask: Ask, now: float) -> float:
-        return self.order.key(Waiter(ask.client, ask.arrived, ask.read), now)
-
-    def _start(self, ask: Ask, best: Parts, now: float) -> Job:
+    def _bind(self, ask: Ask, best: Parts, seen: Seen, now: float) -> Bound:
         lane = best.lane
-        workload = self.workload(ask.model)
+        del self.waiting[ask]
         self._supersede(ask.prompt)
-        answer = ask.answer or workload.answer_tokens(ask.prompt.head, ask.budget)
+        answer = best.write / lane.per_token
         reading = lane.speed.prefill_seconds(
             max(1.0, best.tokens - best.cached), best.cached
         )
-        job = Job(ask.prompt, best.slot, best.tokens, best.cached, answer, now, reading)
+        others = self._others(lane, best.slot, ask.slots)
+        job = Job(
+            ask.prompt,
+            best.slot,
+            best.tokens,
+            best.cached,
+            answer,
+            now,
+            reading,
+            others,
+        )
         lane.start(job, now)
-        return job
+        self.order.charge(ask.client, best.read + best.write, now)
+        if ask.session:
+            self.sessions[ask.session] = lane.places[best.slot]
+            self.sessions.move_to_end(ask.session)
+            if len(self.sessions) > SESSIONS:
+                self.sessions.popitem(last=False)
+        return Bound(ask, lane, job, best, seen)
+
+    def _others(self, lane: Lane, slot: int, slots: int) -> tuple[int, ...]:
+        idle = [
+            index
+            for index, place in enumerate(lane.places)
+            if index != slot and self.holdings.idle & (1 << place)
+        ]
+        return tuple(idle[: slots - 1])
+
+    def _is_kept(self, prompt: Prompt) -> bool:
+        """Whether a slot holds all that a conversation was until now."""
+        for depth, mask in self.holdings.levels(prompt):
+            held = self.holdings.held[(mask & -mask).bit_length() - 1]
+            return held is not None and depth == len(held.prompt.blocks)
+        return False
 
     def _supersede(self, prompt: Prompt) -> None:
-        """Elsewhere, what this conversation was until now is of no more use."""
+        """What a conversation was until now, in other slots, is of no more use."""
         for depth, mask in self.holdings.levels(prompt):
             left = mask & self.holdings.idle
             while left:
                 held = self.holdings.held[(left & -left).bit_length() - 1]
                 left &= left - 1
                 if held is not None and depth == len(held.prompt.blocks):
-                    held.since = -1e9
+                    held.since = LONG_AGO
 
-    def ended(
-        self, ask: Ask, lane: Lane, job: Job, now: float, timings: Timings
-    ) -> None:
-        """Learn from an answer."""
+    def ended(self, bound: Bound, now: float, timings: Timings) -> None:
+        """Learn from an answer that came to its end."""
+        ask, lane, job = bound.ask, bound.lane, bound.job
         lane.end(job, now, timings.predicted)
         lane.learner.learn(lane.sample(job, now, timings))
         workload = self.workload(ask.model)
         workload.learn_prompt(timings.cached + timings.prompt, ask.prompt.size)
-        workload.returns.answered(ask.prompt, now)
         workload.learn_answer(ask.prompt.head, ask.budget, timings.predicted)
+        workload.returns.answered(ask.prompt, now)
         lane.foresee()

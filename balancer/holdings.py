@@ -16,13 +16,16 @@ from balancer.prefix import Prompt
 class Held(msgspec.Struct):
     """What one slot holds: a prompt and, once it has answered, the answer.
 
-    `tokens` is all of it, `answer` the part that was generated.
+    `tokens` is all of it, `answer` the part that was generated. `used` is when it was
+    last at work; `since` when its conversation fell silent, long ago where that has
+    gone on elsewhere.
     """
 
     prompt: Prompt
     tokens: float
     answer: float = 0.0
     since: float = 0.0
+    used: float = 0.0
 
     @property
     def tokens_per_byte(self) -> float:
@@ -49,20 +52,24 @@ class Holdings:
 
     def __init__(self) -> None:
         self.held: list[Held | None] = []
+        self.owner: list[str] = []
+        """Name of the engine that each slot belongs to."""
         self.idle = 0
         """Bits of the slots that are not at work."""
         self._holders: dict[bytes, int] = {}
         self._free: list[int] = []
 
-    def add(self, slots: int) -> list[int]:
+    def add(self, slots: int, owner: str) -> list[int]:
         """Make room for an engine's slots; return their bits' positions."""
         while len(self._free) < slots:
             self._free.append(len(self.held))
             self.held.append(None)
+            self.owner.append("")
         self._free.sort(reverse=True)
         places = [self._free.pop() for _ in range(slots)]
         for place in places:
             self.idle |= 1 << place
+            self.owner[place] = owner
         return places
 
     def remove(self, places: list[int]) -> None:

@@ -11,8 +11,10 @@ from heapq import heapify, heapreplace
 from math import exp
 
 from balancer.holdings import Held, Holdings
+from balancer.hostcache import HostCache
 from balancer.prefix import Prompt
 from balancer.speed import Learner, Sample, Speed
+from balancer.weights import WEIGHTS, Weights
 
 LIKELY_LEFT = 0.35
 """An answer that is longer than expected probably has this part of it still to come."""
@@ -20,10 +22,23 @@ LIKELY_LEFT = 0.35
 LOAD_SECONDS = 60.0
 """Over how long the share of busy slots is averaged."""
 
+STALE = 1.0
+"""Seconds after which an engine's load is averaged anew, events or not."""
 
-@dataclass(slots=True)
+SURE_TOKENS = 32
+"""A predicted hit below this says nothing about how well hits are predicted."""
+
+BARELY = 0.02
+"""Seconds that a prefill takes at least until its first token is seen."""
+
+
+@dataclass(slots=True, eq=False)
 class Job:
-    """One request at work in a slot."""
+    """One request at work. Seconds and tokens; `reading` is prefill still to be done.
+
+    `slot` is where we believe it is; `others` are the further slots of a request that
+    takes several.
+    """
 
     prompt: Prompt
     slot: int
@@ -32,23 +47,33 @@ class Job:
     answer: float
     started: float
     reading: float
-    """Seconds of prefill left, with the engine to itself."""
+    others: tuple[int, ...] = ()
     first: float | None = None
     done: float = 0.0
     waited: float = 0.0
     stalled: float = 0.0
     crowd: float = 0.0
-    decoded: float = 0.0
-    seen_cached: int | None = None
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """llama.cpp's `timings`: tokens and milliseconds."""
+
+    cached: int
+    prompt: int
+    prompt_ms: float
+    predicted: int
+    predicted_ms: float
+
+
+@dataclass(slots=True, eq=False)
 class Lane:
     """One engine: its speed, its slots, its jobs.
 
     `scale` stretches every predicted second: throttling, battery, an owner at work.
-    `pins` says whether a request may name its slot (`id_slot`), which it may where the
-    slots have their own context and nobody else sends work here.
+    `pins` says whether a request may name its slot (`id_slot`), which it may where each
+    slot has its own context and there is no host cache. `foreign` counts slots that
+    other balancers' requests hold.
     """
 
     name: str
@@ -59,9 +84,11 @@ class Lane:
     batch: int = 256
     context: int = 8192
     pins: bool = True
+    host: HostCache | None = None
     scale: float = 1.0
     risk: float = 0.0
-    open: bool = True
+    foreign: int = 0
+    queued: int = 0
     jobs: dict[int, Job] = field(default_factory=dict[int, Job])
     places: list[int] = field(default_factory=list[int])
     mask: int = 0
@@ -69,16 +96,27 @@ class Lane:
     load: float = 0.0
     trust: float = 1.0
     """Tokens found cached over tokens predicted to be."""
-    backlog: float = 0.0
-    """Seconds of prefill that were begun and are not done, at `now`."""
-    queued: int = 0
+    read_until: float = 0.0
+    """When the prompts that are there will all have been read."""
     frees: list[float] = field(default_factory=list[float])
     """A heap: when each slot comes free, reservations included."""
+    next_slot: int = -1
+    """Where all are busy: the slot that will come free first."""
+    reserved: bool = False
+    weights: Weights = WEIGHTS
+    per_read: float = 0.0
+    per_context: float = 0.0
+    """Seconds to read a token, and what each token before it adds."""
+    per_token: float = 0.0
+    """Seconds between two tokens of an answer if one more joins."""
+    read_price: float = 1.0
+    token_price: float = 0.0
+    """What a second of reading, and a token of an answer, cost all in all."""
 
     def __post_init__(self) -> None:
-        self.places = self.holdings.add(self.slots)
+        self.places = self.holdings.add(self.slots, self.name)
         self.mask = sum(1 << place for place in self.places)
-        self.frees = [0.0] * self.slots
+        self.foresee()
 
     @property
     def speed(self) -> Speed:
@@ -86,9 +124,10 @@ class Lane:
         return self.learner.speed
 
     @property
-    def idle(self) -> int:
-        """Slots without work."""
-        return self.slots - len(self.jobs)
+    def taken(self) -> int:
+        """Slots at work, whoever sent it."""
+        ours = len(self.jobs) + sum(len(job.others) for job in self.jobs.values())
+        return min(self.slots, ours + self.foreign)
 
     def advance(self, now: float) -> None:
         """Let time pass as the learned speed says."""
@@ -97,15 +136,15 @@ class Lane:
             return
         self.now = now
         fade = exp(-seconds / LOAD_SECONDS)
-        self.load = self.load * fade + len(self.jobs) / self.slots * (1 - fade)
+        self.load = self.load * fade + self.taken / self.slots * (1 - fade)
         if not self.jobs:
             return
         reader = self._reader()
         writing = sum(1 for job in self.jobs.values() if job.first is not None)
-        rate = self._rate(writing, reader is not None)
+        tokens = seconds * self._rate(writing, reader is not None)
         for job in self.jobs.values():
             if job.first is not None:
-                job.done += seconds * rate
+                job.done += tokens
                 job.crowd += seconds * writing
                 job.stalled += seconds if reader is not None else 0.0
             elif job is reader:
@@ -125,43 +164,86 @@ class Lane:
         return rate / self.scale
 
     def foresee(self) -> None:
-        """Work out anew when the slots come free."""
-        per_token = self.speed.token_seconds(len(self.jobs)) * self.scale
-        self.backlog = self.scale * sum(
-            max(job.reading, 0.02) for job in self.jobs.values() if job.first is None
-        )
-        begin = self.now + self.backlog
-        self.frees = [begin + self._left(job) * per_token for job in self.jobs.values()]
-        self.frees.extend([0.0] * self.idle)
+        """Work out anew when prompts will be read and slots come free."""
+        reading = [job.reading for job in self.jobs.values() if job.first is None]
+        left = self.scale * sum(max(seconds, BARELY) for seconds in reading)
+        self.read_until = self.now + left
+        per_token = self.speed.token_seconds(self.taken) * self.scale
+        ends = {
+            slot: self.read_until + _left(job) * per_token
+            for slot, job in self.jobs.items()
+        }
+        self.next_slot = min(ends, key=ends.__getitem__) if ends else -1
+        self.frees = [0.0] * (self.slots - self.taken)
+        for slot, job in self.jobs.items():
+            self.frees.extend([ends[slot]] * (1 + len(job.others)))
+        # Of others' requests nothing is known but that they are there.
+        unknown = self.slots - len(self.frees)
+        self.frees.extend([self.now + 100 * per_token] * unknown)
         heapify(self.frees)
+        self.reserved = False
+        self._price()
 
-    def _left(self, job: Job) -> float:
-        return max(job.answer - job.done, LIKELY_LEFT * job.answer)
+    def _price(self) -> None:
+        """Work out what does not depend on the request."""
+        speed, weights = self.speed, self.weights
+        running = min(self.taken, self.slots - 1)
+        share = weights.slot_second(self.load, self.queued, self.slots)
+        self.per_read = speed.prefill * self.scale
+        self.per_context = speed.attention * self.scale
+        self.per_token = speed.token_seconds(running + 1) * self.scale
+        self.read_price = 1 + share + weights.others * running + self.risk
+        self.token_price = (weights.write + share) * self.per_token
 
-    def reserve(self, begin: float, seconds: float) -> None:
-        """A waiting request counts on the next slot, from `begin` for so long."""
-        heapreplace(self.frees, max(begin, self.frees[0]) + seconds)
+    def refresh(self, now: float) -> None:
+        """Look again where reservations, lateness or time have made it necessary."""
+        late = self.frees[0] <= now and self.taken == self.slots
+        if self.reserved or late or now - self.now > STALE:
+            self.advance(now)
+            self.foresee()
+
+    def reserve(self, now: float, seconds: float) -> None:
+        """A waiting request counts on the slot that comes free next."""
+        heapreplace(self.frees, max(now, self.frees[0]) + seconds)
+        self.queued += 1
+        self.reserved = True
+        self._price()
+
+    def release(self) -> None:
+        """A request waits for it no longer."""
+        self.queued -= 1
+        self._price()
 
     def start(self, job: Job, now: float) -> None:
         """A request was sent to a slot, which now holds its prompt and nothing else."""
         self.advance(now)
         self.jobs[job.slot] = job
+        for slot in job.others:
+            self.holdings.idle &= ~(1 << self.places[slot])
         place = self.places[job.slot]
         self.holdings.idle &= ~(1 << place)
-        self.holdings.put(place, Held(job.prompt, job.tokens, 0.0, now))
+        if self.host is not None:
+            self.host.swap(place, job.prompt, job.tokens)
+        self.holdings.put(place, Held(job.prompt, job.tokens, 0.0, now, now))
         self.foresee()
 
     def began(self, job: Job, now: float, tokens: int, cached: int) -> None:
         """The engine says how long the prompt is and how much of it it had."""
         self.advance(now)
-        if job.cached >= 32:
+        if job.cached >= SURE_TOKENS:
             self.trust += 0.1 * (min(cached / job.cached, 1.0) - self.trust)
-        job.tokens, job.cached, job.seen_cached = tokens, cached, cached
+        job.tokens, job.cached, job.waited = tokens, cached, 0.0
         job.reading = self.speed.prefill_seconds(tokens - cached, cached)
-        job.waited = 0.0
         held = self.holdings.held[self.places[job.slot]]
         if held is not None:
             held.tokens = tokens
+        self.foresee()
+
+    def progressed(self, job: Job, now: float, processed: int) -> None:
+        """The engine says how many prompt tokens it has, cached ones included."""
+        self.advance(now)
+        left = max(0.0, job.tokens - processed)
+        job.reading = self.speed.prefill_seconds(left, processed)
         self.foresee()
 
     def wrote(self, job: Job, now: float) -> None:
@@ -170,17 +252,31 @@ class Lane:
         job.first, job.reading = now, 0.0
         self.foresee()
 
-    def end(self, job: Job, now: float, answer: int) -> None:
-        """The slot is free, and holds the prompt with the answer."""
+    def end(self, job: Job, now: float, answer: float) -> None:
+        """The slots are free; the first holds the prompt with the answer."""
         self.advance(now)
-        self.jobs.pop(job.slot, None)
-        place = self.places[job.slot]
-        self.holdings.idle |= 1 << place
-        held = self.holdings.held[place]
+        self._free(job)
+        held = self.holdings.held[self.places[job.slot]]
         if held is not None:
-            held.answer, held.since = float(answer), now
+            held.answer, held.since, held.used = answer, now, now
             held.tokens = job.tokens + answer
         self.foresee()
+
+    def drop(self, job: Job, now: float) -> None:
+        """The request was given up, or its engine failed."""
+        if job.first is None:
+            # How far the prompt was read is not known: do not count on any of it.
+            self.advance(now)
+            self._free(job)
+            self.holdings.forget(self.places[job.slot])
+            self.foresee()
+        else:
+            self.end(job, now, job.done)
+
+    def _free(self, job: Job) -> None:
+        self.jobs.pop(job.slot, None)
+        for slot in (job.slot, *job.others):
+            self.holdings.idle |= 1 << self.places[slot]
 
     def sample(self, job: Job, now: float, timings: Timings) -> Sample:
         """What the answer says of the engine's speed, less what others cost it."""
@@ -196,19 +292,19 @@ class Lane:
             max(1.0, job.crowd / writing),
         )
 
-    def lose(self) -> None:
+    def lost(self) -> None:
         """The engine started anew: its caches are empty."""
         for place in self.places:
             self.holdings.forget(place)
+        if self.host is not None:
+            self.host.clear()
         self.trust = 1.0
 
+    def left(self) -> None:
+        """The engine is gone for good."""
+        self.lost()
+        self.holdings.remove(self.places)
 
-@dataclass(frozen=True, slots=True)
-class Timings:
-    """llama.cpp's `timings`: tokens and milliseconds."""
 
-    cached: int
-    prompt: int
-    prompt_ms: float
-    predicted: int
-    predicted_ms: float
+def _left(job: Job) -> float:
+    return max(job.answer - job.done, LIKELY_LEFT * job.answer)

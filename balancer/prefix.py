@@ -106,6 +106,17 @@ def common(left: Prompt, right: Prompt) -> int:
     return low
 
 
+def reach(prompt: Prompt, depth: int) -> int:
+    """Bytes that a slot can hold of a prompt that it shares `depth` blocks with.
+
+    To the end of the next message: after what was asked comes what it answered.
+    """
+    for count in prompt.messages:
+        if count > depth:
+            return prompt.ends[count - 1]
+    return prompt.size
+
+
 class _Message(msgspec.Struct):
     """One chat message; what we do not look into stays raw."""
 

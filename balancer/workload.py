@@ -69,6 +69,8 @@ class Workload:
         self.answers = Length(log(ANSWER_TOKENS))
         self._kinds: OrderedDict[tuple[bytes, int], Length] = OrderedDict()
         self.returns = Returns()
+        self.kept = 0.7
+        """Of conversations that went on, the part that found their slot as it was."""
 
     @property
     def tokens_per_byte(self) -> float:
@@ -81,6 +83,14 @@ class Workload:
         length = kind.tokens if kind is not None and kind.seen >= 3 else None
         expected = self.answers.tokens if length is None else length
         return expected if budget is None else min(expected, float(max(1, budget)))
+
+    def chance_to_be_missed(self, silent: float) -> float:
+        """Probability that somebody will come back and find it, were it kept."""
+        return self.kept * self.returns.chance(silent)
+
+    def learn_kept(self, kept: bool) -> None:
+        """Take in whether a conversation that went on found its slot as it was."""
+        self.kept += 0.03 * (kept - self.kept)
 
     def learn_prompt(self, tokens: int, size: int) -> None:
         """Take in how many tokens a prompt of `size` bytes was."""
@@ -134,13 +144,14 @@ class Returns:
             self._silent[prompt.blocks[-1]] = now
         self._give_up(now)
 
-    def asked(self, prompt: Prompt, now: float) -> None:
-        """A prompt came; the conversation that it continues has spoken."""
+    def asked(self, prompt: Prompt, now: float) -> bool:
+        """A prompt came; the conversation that it continues, if any, has spoken."""
         for count in prompt.messages[-2:-6:-1]:
             since = self._silent.pop(prompt.blocks[count - 1], None)
             if since is not None:
                 self._count(_span(now - since), True)
-                return
+                return True
+        return False
 
     def _give_up(self, now: float) -> None:
         longest = 2.0 ** (self.SPANS - 1)

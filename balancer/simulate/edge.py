@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from balancer.dispatch import Ask, Bound, Dispatch
+from balancer.hostcache import HostCache
 from balancer.lane import Lane, Timings
-from balancer.predict import WEIGHTS, Weights
-from balancer.simulate.engine import Event, after
+from balancer.simulate.engine import Event, Run, after
 from balancer.simulate.fleets import Machine
 from balancer.simulate.trace import Call
-from balancer.simulate.world import Act, Start
+from balancer.simulate.world import Act, Start, Turn
 from balancer.speed import (
     CALIBRATION_ANSWER,
     CALIBRATION_PROMPT,
@@ -18,6 +18,7 @@ from balancer.speed import (
     Sample,
     Speed,
 )
+from balancer.weights import WEIGHTS, Weights
 
 
 class Edge:
@@ -26,32 +27,48 @@ class Edge:
     def __init__(
         self,
         fleet: Sequence[Machine],
-        seed: int = 1,  # noqa: ARG002 - the decision has no chance in it
         weights: Weights = WEIGHTS,
         pins: bool = True,
+        room: int = 100_000,
     ) -> None:
-        self.mind = Dispatch(weights)
-        self.names: list[str] = []
-        self.calls: dict[int, Call] = {}
-        self.sent: dict[int, Bound] = {}
-        for machine in fleet:
-            lane = Lane(
-                machine.name,
-                machine.model,
-                machine.slots,
-                self.learner(machine),
-                self.mind.holdings,
-                machine.batch,
-                machine.context,
-                pins,
+        self.mind = Dispatch(self.eligible, room)
+        self.calls: dict[Ask, Call] = {}
+        self.bound: dict[int, Bound] = {}
+        self.index = {machine.name: i for i, machine in enumerate(fleet)}
+        self.lanes = [self.lane(machine, weights, pins) for machine in fleet]
+        self.able = {
+            model: sorted(
+                (each for each in self.lanes if each.model == model),
+                key=lambda each: each.per_read,
             )
-            self.mind.lanes[machine.name] = lane
-            self.names.append(machine.name)
-        self.index = {name: i for i, name in enumerate(self.names)}
+            for model in {machine.model for machine in fleet}
+        }
+
+    def lane(self, machine: Machine, weights: Weights, pins: bool) -> Lane:
+        """One machine, as the balancer sees it after calibration."""
+        host = None
+        if machine.cache_tokens:
+            host = HostCache(self.mind.holdings, machine.cache_tokens)
+        return Lane(
+            machine.name,
+            machine.model,
+            machine.slots,
+            self.learner(machine),
+            self.mind.holdings,
+            machine.batch,
+            machine.context,
+            pins and host is None,
+            host,
+            weights=weights,
+        )
+
+    def eligible(self, ask: Ask) -> Sequence[Lane]:
+        """Who serves the model."""
+        return self.able[ask.model]
 
     def learner(self, machine: Machine) -> Learner:
-        """A guess, put right by the calibration probe."""
-        rough = Speed(1 / 200, 0.0, 1 / 20, 0.3, machine.network_ms / 1000)
+        """A poor guess, put right by the calibration probe."""
+        rough = Speed(1 / 200, 1e-7, 1 / 20, 0.3, machine.network_ms / 1000)
         learner = Learner(rough)
         speed = machine.speed
         learner.learn(
@@ -67,56 +84,58 @@ class Edge:
 
     def ask(self, call: Call, now: float) -> Ask:
         """What a balancer can see of a call."""
-        return Ask(call.id, call.model, call.prompt, call.client, now, call.budget)
+        return Ask(call.model, call.prompt, call.client, now, call.budget)
 
     def arrive(self, call: Call, now: float) -> Sequence[Act]:
         """Into the waiting room, and out of it where an engine is free."""
-        self.calls[call.id] = call
-        self.mind.offer(self.ask(call, now), now)
+        ask = self.ask(call, now)
+        turned = self.mind.offer(ask, now)
+        if turned is not None:
+            return (Turn(call, turned.retry_after),)
+        self.calls[ask] = call
         return self.assign(now)
 
     def assign(self, now: float) -> list[Act]:
-        """What the mind wants started."""
+        """What is to start now."""
         acts: list[Act] = []
-        for send in self.mind.assign(now):
-            self.sent[send.ask.id] = send
-            lane = send.parts.lane
-            acts.append(
-                Start(
-                    self.calls[send.ask.id],
-                    self.index[lane.name],
-                    send.job.slot if lane.pins else None,
-                    send.parts.first,
-                )
-            )
+        for bound in self.mind.assign(now):
+            call = self.calls.pop(bound.ask)
+            self.bound[call.id] = bound
+            engine = self.index[bound.lane.name]
+            slot = bound.job.slot if bound.lane.pins else None
+            acts.append(Start(call, engine, slot, bound.parts.first))
         return acts
 
     def notice(self, event: Event, engine: int, now: float) -> Sequence[Act]:  # noqa: ARG002
-        """Progress, first token, end: as the front would report them."""
+        """Progress, first token, end: as the wire shows them."""
         run = event.run
-        send = self.sent[run.call.id]
-        lane = send.parts.lane
-        if event.kind == "began":
-            lane.began(send.job, now, run.call.prompt_tokens, run.cached)
-            return ()
-        if event.kind == "first":
-            lane.wrote(send.job, now)
-            return ()
-        call = run.call
-        timings = Timings(
-            run.cached,
-            call.prompt_tokens - run.cached,
-            1000 * (run.first - run.started),
-            call.answer_tokens,
-            1000 * (now - run.first),
-        )
-        self.mind.ended(send.ask, lane, send.job, now, timings)
-        self.done(call, lane, send)
-        del self.sent[call.id]
-        return self.assign(now)
+        bound = self.bound[run.call.id]
+        match event.kind:
+            case "began":
+                bound.lane.began(bound.job, now, run.call.prompt_tokens, run.cached)
+                return ()
+            case "first":
+                bound.lane.wrote(bound.job, now)
+                return ()
+            case _:
+                self.mind.ended(bound, now, timings(run, now))
+                self.learned(run.call, bound)
+                del self.bound[run.call.id]
+                return self.assign(now)
 
-    def done(self, call: Call, lane: Lane, send: Bound) -> None:
-        """Nothing more is known."""
+    def learned(self, call: Call, bound: Bound) -> None:
+        """Nothing more than that."""
+
+
+def timings(run: Run, now: float) -> Timings:
+    """What llama.cpp would report."""
+    return Timings(
+        run.cached,
+        run.call.prompt_tokens - run.cached,
+        1000 * (run.first - run.started),
+        run.call.answer_tokens,
+        1000 * (now - run.first),
+    )
 
 
 class Oracle(Edge):
@@ -132,17 +151,15 @@ class Oracle(Edge):
         ask.tokens, ask.answer = float(call.prompt_tokens), float(call.answer_tokens)
         return ask
 
-    def done(self, call: Call, lane: Lane, send: Bound) -> None:
+    def learned(self, call: Call, bound: Bound) -> None:
         """The answer as the client will send it back."""
-        place = lane.places[send.job.slot]
+        place = bound.lane.places[bound.job.slot]
         held = self.mind.holdings.held[place]
         if held is not None and call.reply.blocks:
-            self.mind.holdings.put(
-                place,
-                type(held)(
-                    after(call.prompt, call.reply), held.tokens, 0.0, held.since
-                ),
+            whole = type(held)(
+                after(call.prompt, call.reply), held.tokens, 0.0, held.since, held.used
             )
+            self.mind.holdings.put(place, whole)
 
 
 class _Fixed(Learner):
