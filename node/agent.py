@@ -14,6 +14,7 @@ from edgeserve.auth import Guard, is_loopback, read_token
 from edgeserve.config import EVERYWHERE, LOOPBACK, NodeSettings
 from edgeserve.errors import SettingsError
 from edgeserve.relay import Origin, bound, listen, upstream
+from edgeserve.relay.upstream import origin_of
 from node.api import routes
 from node.front import Front, handled
 from node.hardware import Sampler, first, measuring
@@ -34,6 +35,7 @@ async def serve(settings: NodeSettings, stop: asyncio.Event) -> None:
     """Serve until `stop` is set, then drain and leave. What starts first stops last."""
     token = read_token(settings.token_file)
     host = address(settings, token)
+    check_balancers(settings, host)
     guard = Guard([token] if token else [], "the fleet token is")
     async with AsyncExitStack() as stack:
         identity = stack.enter_context(identified(settings.state_dir, this_machine()))
@@ -80,6 +82,16 @@ def address(settings: NodeSettings, token: str | None) -> str:
             " fleet token; make one with `edgeserve token new`"
         )
     return settings.host
+
+
+def check_balancers(settings: NodeSettings, host: str) -> None:
+    """Refuse to register where nobody could follow: past loopback, from loopback."""
+    for url in settings.balancers:
+        if is_loopback(host) and not is_loopback(origin_of(url, 0).host):
+            raise SettingsError(
+                f"{url} cannot reach this node, which listens on {host} alone; a fleet"
+                " token (`edgeserve token new`) opens it to others"
+            )
 
 
 @asynccontextmanager

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import logging
+
 from edgeserve.auth import Guard
 from edgeserve.errors import Draining, UnknownRoute
 from edgeserve.openai import ROUTES, read
 from edgeserve.relay.exchange import Reply, Request
 from edgeserve.relay.upstream import Answer, Upstream
-from edgeserve.wire import VARIANT_HEADER
+from edgeserve.wire import REQUEST_HEADER, VARIANT_HEADER
 from node.pick import by_name
 from node.state import NodeState
 from node.supervisor import Supervisor
+
+log = logging.getLogger(__name__)
 
 KEPT_HERE = frozenset(
     ("authorization", "x-api-key", "cookie", "x-conversation-id", VARIANT_HEADER)
@@ -40,6 +44,8 @@ class Front:
         if self._state.draining:
             raise Draining
         supervisor = self._chosen(request)
+        name = request.headers.get(REQUEST_HEADER, "a request")
+        log.debug("%s: %s to %s", name, request.path, supervisor.spec.id)
         with supervisor.claim():
             async with self._upstream.ask(
                 supervisor.origin,

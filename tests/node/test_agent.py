@@ -14,7 +14,7 @@ import pytest
 from edgeserve.config import NodeSettings
 from edgeserve.errors import SettingsError
 from edgeserve.wire import NodeReport, decode
-from node.agent import address, serve
+from node.agent import address, check_balancers, serve
 from tests.fakes.gguf import a_model
 from tests.fleet.llama_server import script
 
@@ -233,6 +233,15 @@ def test_past_loopback_only_with_a_token(
     host: str | None, token: str | None, bound: str
 ) -> None:
     assert address(NodeSettings(host=host), token) == bound
+
+
+def test_a_balancer_elsewhere_cannot_reach_a_node_on_loopback() -> None:
+    settings = NodeSettings(balancers=("http://192.168.1.20:8080",))
+
+    with pytest.raises(SettingsError, match=r"192.168.1.20.*edgeserve token new"):
+        check_balancers(settings, "127.0.0.1")
+    check_balancers(settings, "::")
+    check_balancers(NodeSettings(balancers=("http://[::1]:8080",)), "127.0.0.1")
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5"])

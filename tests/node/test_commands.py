@@ -4,12 +4,15 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.request import Request, urlopen
 
 import pytest
 
+from edgeserve.lifecycle import FORCED
 from tests.fakes.gguf import a_model
 from tests.fleet.llama_server import script
 
@@ -53,6 +56,22 @@ def test_one_line_says_that_the_node_is_ready_and_sigterm_ends_it(
     assert line.startswith("kitchen at http://127.0.0.1:")
     assert "serves small:F16 (" in line
     assert status == 0
+
+
+def test_a_second_signal_cuts_what_still_runs(tmp_path: Path) -> None:
+    with started(tmp_path, "--decode", "20", "--length", "5000") as node:
+        assert node.stdout is not None
+        url = node.stdout.readline().split()[2]
+        request = Request(f"{url}/completion", b'{"prompt": "a", "stream": true}')
+        with urlopen(request, timeout=30) as answer:
+            answer.readline()
+            node.send_signal(signal.SIGTERM)
+            while b'"draining"' not in urlopen(f"{url}/health", timeout=5).read():
+                time.sleep(0.01)
+            node.send_signal(signal.SIGTERM)
+            status = node.wait(20)
+
+    assert status == FORCED
 
 
 def test_help_imports_no_web_stack() -> None:
