@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from edgeserve.examples import examples
+
 if TYPE_CHECKING:
     from quantize.facts import ModelFacts
 
@@ -41,7 +43,14 @@ def quantize() -> None:
     """Make a model fit a machine: smaller variants of it, sized and measured."""
 
 
-@quantize.command()
+@quantize.command(
+    epilog=examples(
+        (
+            "edgeserve quantize inspect model.gguf",
+            "what is in it, and how much memory it needs",
+        ),
+    )
+)
 @click.argument("file", type=MODEL)
 @kv_option
 @batch_option
@@ -58,7 +67,15 @@ def inspect(file: Path, kv_type: str, batch: int, as_json: bool) -> None:
     _print(show.facts_table(facts), show.misfit(facts), show.needs_table(table))
 
 
-@quantize.command()
+@quantize.command(
+    epilog=examples(
+        ("edgeserve quantize plan model.gguf --machine pi5-8gb", "what fits there"),
+        (
+            "edgeserve quantize plan model.gguf --memory 4GiB --slots 2",
+            "or into so much",
+        ),
+    )
+)
 @click.argument("file", type=MODEL)
 @click.option("--types", default="", help="Types to look at, separated by commas.")
 @click.option(
@@ -107,7 +124,11 @@ def plan(
     _print(show.misfit(facts), show.plan_table(verdicts, where))
 
 
-@quantize.command()
+@quantize.command(
+    epilog=examples(
+        ("edgeserve quantize run model.gguf --types Q4_K_M,Q8_0", "make these two"),
+    )
+)
 @click.argument("file", type=MODEL)
 @click.option("--types", required=True, help="Such as Q4_K_M,Q8_0.")
 @click.option("--imatrix", type=MODEL, help="Importance matrix (GGUF).")
@@ -161,7 +182,14 @@ def run(
         make(order, ProgressWatch(progress))
 
 
-@quantize.command()
+@quantize.command(
+    epilog=examples(
+        (
+            "edgeserve quantize compare model.F16.gguf model.Q4_K_M.gguf",
+            "what it costs",
+        ),
+    )
+)
 @click.argument("base", type=MODEL)
 @click.argument("variants", type=MODEL, nargs=-1, required=True)
 @click.option("--text", type=MODEL, help="UTF-8 text; by default one of our own.")
@@ -220,7 +248,11 @@ def compare(
     _print(report.table(found), f"{target} and {target.with_suffix('.png')}")
 
 
-@quantize.command()
+@quantize.command(
+    epilog=examples(
+        ("edgeserve quantize dequantize model.Q4_1.gguf", "to quantize it anew"),
+    )
+)
 @click.argument("file", type=MODEL)
 @click.option(
     "--to", type=click.Choice(("F16", "BF16", "F32")), default="F16", show_default=True

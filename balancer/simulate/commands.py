@@ -6,11 +6,18 @@ from pathlib import Path
 
 import click
 
+from edgeserve.examples import examples
+
 FLEET_HELP = "TOML file of [[machine]] tables, or cpu-only, home or six-equal."
 LOADS = {"light": 0.3, "busy": 0.7, "overload": 1.2}
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        ("edgeserve simulate", "a home's machines, made-up chats, every policy"),
+        ("edgeserve simulate --trace day.jsonl", "what your own clients asked"),
+    )
+)
 @click.option("--fleet", "fleet_name", default="home", help=FLEET_HELP)
 @click.option(
     "--trace",
