@@ -87,9 +87,8 @@ class Header:
     @property
     def file_bytes(self) -> int:
         """Size of a file with nothing missing, up to the padding at the end."""
-        return self.data_offset + max(
-            (tensor.offset + tensor.bytes for tensor in self.tensors), default=0
-        )
+        ends = [tensor.offset + tensor.bytes for tensor in self.tensors]
+        return self.data_offset + max(ends) if ends else 0
 
 
 def read_header(path: Path) -> Header:

@@ -96,7 +96,9 @@ _UNITS = {"": 1, "K": KIB, "M": MIB, "G": GIB, "T": 2**40}
 
 def parse_size(text: str) -> int:
     """Read `4GiB`, `4G`, `900MiB` or plain bytes. Raises ValueError."""
-    found = re.fullmatch(r"\s*([\d.]+)\s*([KMGT]?)(?:i?B)?\s*", text, re.IGNORECASE)
+    found = re.fullmatch(
+        r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?\s*", text, re.IGNORECASE
+    )
     if not found:
         raise ValueError(f"{text!r} is not a size such as 4GiB")
     return int(float(found[1]) * _UNITS[found[2].upper()])

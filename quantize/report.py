@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,12 +26,9 @@ class NoPicture(CommandError):
 def table(comparison: Comparison) -> Table:
     """Return the figures, the base first, then the nearest to it."""
     origin = comparison.dequantized_from
-    of = (
-        f"{comparison.base.file}, dequantized from {origin}"
-        if origin
-        else (comparison.base.file)
-    )
-    drawn = Table(title=f"against {of}", caption=_caption(comparison))
+    stated = f", dequantized from {origin}" if origin else ""
+    title = f"against {comparison.base.file}{stated}"
+    drawn = Table(title=title, caption=_caption(comparison))
     for heading in COLUMNS:
         drawn.add_column(heading, justify="left" if heading == "type" else "right")
     for each in (comparison.base, *ranked(comparison.variants)):
@@ -86,14 +84,12 @@ def _rate(rate: float | None) -> str:
 def picture(comparison: Comparison, path: Path) -> None:
     """Draw KL divergence against size and against speed. Raises NoPicture."""
     try:
-        import matplotlib
+        importlib.import_module("matplotlib").use("Agg")
+        pyplot = importlib.import_module("matplotlib.pyplot")
     except ImportError as error:
-        raise NoPicture("the picture needs matplotlib: `pip install matplotlib`") from (
-            error
-        )
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
+        raise NoPicture(
+            "the picture needs matplotlib: `pip install '.[quantize]'`"
+        ) from error
     measures = _measures(comparison)
     count = len(measures)
     figure, axes = pyplot.subplots(1, count, figsize=(4.4 * count, 4.2), squeeze=False)

@@ -5,7 +5,7 @@ They load and serve like real ones; what they say means nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -170,3 +170,23 @@ def _data(
 def _row_bytes(kind: gguf.GGMLQuantizationType, columns: int) -> int:
     elements, size = gguf.GGML_QUANT_SIZES[kind]
     return columns // elements * size
+
+
+def an_imatrix(
+    path: Path,
+    entries: Mapping[str, tuple[NDArray[np.float32], NDArray[np.float32]]],
+) -> Path:
+    """Write an importance matrix: tensor → sums of squares and counts per expert."""
+    writer = gguf.GGUFWriter(path, "")
+    writer.add_type("imatrix")
+    writer.add_array("imatrix.datasets", ["text.txt"])
+    writer.add_uint32("imatrix.chunk_count", 7)
+    writer.add_uint32("imatrix.chunk_size", 512)
+    for name, (sums, counts) in entries.items():
+        writer.add_tensor(f"{name}.in_sum2", sums)
+        writer.add_tensor(f"{name}.counts", counts)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path

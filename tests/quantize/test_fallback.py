@@ -1,0 +1,34 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from quantize.blocks import BLOCKS
+from quantize.fallback import SMALLER_BLOCKS, fits, stored_as
+
+
+@pytest.mark.parametrize(
+    ("asked", "row", "becomes"),
+    [
+        ("Q4_K", 4096, "Q4_K"),
+        ("Q4_K", 576, "Q5_0"),
+        ("Q6_K", 576, "Q8_0"),
+        ("IQ3_S", 576, "IQ4_NL"),
+        ("Q2_K", 96, "Q4_0"),
+        ("Q4_K", 100, "F16"),
+        ("Q8_0", 100, "F16"),
+    ],
+)
+def test_rows_that_do_not_divide_get_a_type_that_holds_them(
+    asked: str, row: int, becomes: str
+) -> None:
+    assert stored_as(asked, row) == becomes
+
+
+@given(st.sampled_from(sorted(SMALLER_BLOCKS)), st.integers(1, 20_000))
+def test_what_is_stored_always_fits_and_never_has_fewer_bits(
+    kind: str, row: int
+) -> None:
+    becomes = stored_as(kind, row)
+
+    assert fits(becomes, row)
+    assert BLOCKS[becomes].bits >= BLOCKS[kind].bits
