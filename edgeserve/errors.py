@@ -161,8 +161,8 @@ class Draining(EdgeserveError):
     code = "draining"
     retry_after = 2
 
-    def __init__(self) -> None:
-        super().__init__("this node is shutting down; try another")
+    def __init__(self, who: str = "node") -> None:
+        super().__init__(f"this {who} is shutting down; try another")
 
 
 class TooLate(EdgeserveError):
