@@ -1,0 +1,63 @@
+import asyncio
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from node.engines.process import running
+from node.engines.protocol import Command
+
+
+def python(script: str, **env: str) -> Command:
+    return Command((sys.executable, "-c", script), env)
+
+
+async def test_output_and_status_are_kept(tmp_path: Path) -> None:
+    command = python("import sys; print('one'); print('two', file=sys.stderr); exit(3)")
+    async with running(command, tmp_path) as process:
+        assert await process.ended() == 3
+
+    assert sorted(process.output.lines) == ["one", "two"]
+
+
+async def test_threads_wait_calmly_unless_told_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    said = list[str]()
+    for _ in range(2):
+        command = python("import os; print(os.environ['OMP_WAIT_POLICY'])", A="b")
+        async with running(command, tmp_path) as process:
+            await process.ended()
+        said += process.output.lines
+        monkeypatch.setenv("OMP_WAIT_POLICY", "active")
+
+    assert said == ["passive", "active"]
+
+
+async def test_a_line_without_end_does_not_stop_the_reading(tmp_path: Path) -> None:
+    command = python("print('x' * 5_000_000); print('after')")
+    async with running(command, tmp_path) as process:
+        assert await process.ended() == 0
+
+    assert process.output.lines[-1] == "after"
+
+
+GROUP = """
+import os, subprocess, sys, time
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+print(child.pid, flush=True)
+time.sleep(60)
+"""
+
+
+async def test_what_the_engine_started_is_ended_with_it(tmp_path: Path) -> None:
+    async with running(python(GROUP), tmp_path) as process:
+        async with asyncio.timeout(10):
+            while not process.output.lines:
+                await asyncio.sleep(0.02)
+        started = psutil.Process(int(process.output.lines[0]))
+
+    _, alive = await asyncio.to_thread(psutil.wait_procs, [started], timeout=10)
+    assert [each for each in alive if each.status() != psutil.STATUS_ZOMBIE] == []
