@@ -10,13 +10,9 @@ import msgspec
 from aiohttp import web
 
 from balancer.candidates import Served, served
-from balancer.current import Current
-from balancer.doorkeeper import Doorkeeper
+from balancer.desk import Desk
 from balancer.fleet import Fleet, Link, Member
-from balancer.metrics import Metrics
-from balancer.record import Records
 from balancer.register import Register
-from balancer.waiting import WaitingRoom
 from edgeserve.auth import Guard
 from edgeserve.errors import EdgeserveError, UnknownModel
 from edgeserve.openai import normal
@@ -39,14 +35,10 @@ class UnknownRequest(EdgeserveError):
 class Api:
     """The routes that aiohttp serves. `clients` guards all but /health and register."""
 
-    current: Current
-    room: WaitingRoom
-    doorkeeper: Doorkeeper
-    records: Records
-    metrics: Metrics
+    desk: Desk
     register: Register
     clients: Guard
-    nodes_guard: Guard
+    nodes: Guard
 
     def routes(self) -> Iterable[web.RouteDef]:
         """List them."""
@@ -56,18 +48,18 @@ class Api:
             web.get("/metrics", _guarded(self.clients, self.rendered_metrics)),
             web.get("/v1/models", _guarded(self.clients, self.models)),
             web.get("/v1/models/{name}", _guarded(self.clients, self.model)),
-            web.get(f"{own}/nodes", _guarded(self.clients, self.nodes)),
+            web.get(f"{own}/nodes", _guarded(self.clients, self.fleet)),
             web.get(f"{own}/requests", _guarded(self.clients, self.requests)),
             web.get(f"{own}/requests/{{id}}", _guarded(self.clients, self.request)),
-            web.post(f"{own}/register", _guarded(self.nodes_guard, self.registration)),
+            web.post(f"{own}/register", _guarded(self.nodes, self.registration)),
         ]
 
     async def health(self, _: web.Request) -> web.Response:
         """Say that we serve: 200, or 503 while draining."""
-        fleet = self.current.fleet
+        fleet = self.desk.current.fleet
         up = [member for member in fleet.members if member.state == "up"]
-        ready = [each for each in self.current.candidates if each.barred is None]
-        draining = self.doorkeeper.draining
+        ready = [each for each in self.desk.current.candidates if each.barred is None]
+        draining = self.desk.doorkeeper.draining
         said = {
             "status": "draining" if draining else "ok",
             "nodes": len(up),
@@ -77,8 +69,8 @@ class Api:
 
     async def rendered_metrics(self, _: web.Request) -> web.Response:
         """Answer Prometheus."""
-        text = self.metrics.render(
-            self.current.fleet, self.room.waiting, self.doorkeeper.inside
+        text = self.desk.metrics.render(
+            self.desk.current.fleet, self.desk.room.waiting, self.desk.doorkeeper.inside
         )
         return web.Response(
             body=text.encode(),
@@ -87,29 +79,29 @@ class Api:
 
     async def models(self, _: web.Request) -> web.Response:
         """List what can be called now, in OpenAI's shape."""
-        data = [_model(each) for each in served(self.current.candidates)]
+        data = [_model(each) for each in served(self.desk.current.candidates)]
         return _json({"object": "list", "data": data})
 
     async def model(self, request: web.Request) -> web.Response:
         """Show one of them."""
         name = request.match_info["name"]
-        found = {each.name: each for each in served(self.current.candidates)}
+        found = {each.name: each for each in served(self.desk.current.candidates)}
         if normal(name) not in found:
             raise UnknownModel(name, list(found))
         return _json(_model(found[normal(name)]))
 
-    async def nodes(self, _: web.Request) -> web.Response:
+    async def fleet(self, _: web.Request) -> web.Response:
         """Show the fleet, and what was seen but has not answered."""
-        return _json(shown(self.current.fleet))
+        return _json(shown(self.desk.current.fleet))
 
     async def requests(self, _: web.Request) -> web.Response:
         """List the latest requests, newest first."""
-        return _json([record.shown(fully=False) for record in self.records])
+        return _json([record.shown(fully=False) for record in self.desk.records])
 
     async def request(self, request: web.Request) -> web.Response:
         """Explain one request: every candidate, and why it was chosen or not."""
         id_ = request.match_info["id"]
-        record = self.records.get(id_)
+        record = self.desk.records.get(id_)
         if record is None:
             raise UnknownRequest(f"no request {id_!r} among the latest")
         return _json(record.shown(fully=True))

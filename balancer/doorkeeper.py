@@ -22,7 +22,7 @@ class Doorkeeper:
     def admit(self) -> Generator[None]:
         """Count one request for the length of the block, or raise Draining."""
         if self.draining:
-            raise Draining
+            raise Draining("balancer")
         self.inside += 1
         try:
             yield

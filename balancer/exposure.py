@@ -1,16 +1,46 @@
-"""Where the balancer may listen: not past this machine without secrets. Pure."""
+"""Who may speak to the balancer, and so where it may listen."""
 
 from __future__ import annotations
 
-from edgeserve.auth import is_loopback
-from edgeserve.config import EVERYWHERE, LOOPBACK
+from dataclasses import dataclass
+
+from edgeserve.auth import Guard, is_loopback, read_api_keys, read_token
+from edgeserve.config import EVERYWHERE, LOOPBACK, BalancerSettings
 from edgeserve.errors import SettingsError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Access:
+    """What the settings and their secrets come to."""
+
+    host: str
+    token: str | None
+    clients: Guard
+    nodes: Guard
+
+
+def access(settings: BalancerSettings) -> Access:
+    """Read the secrets. Raises SettingsError where they do not allow the host."""
+    token = read_token(settings.token_file)
+    api_keys = read_api_keys(settings.api_key_file)
+    host = listening_host(
+        settings.host,
+        token=token is not None,
+        api_keys=bool(api_keys),
+        anonymous=settings.anonymous,
+    )
+    return Access(
+        host=host,
+        token=token,
+        clients=Guard(() if settings.anonymous else api_keys, "API key"),
+        nodes=Guard((token,) if token else (), "fleet token"),
+    )
 
 
 def listening_host(
     host: str | None, *, token: bool, api_keys: bool, anonymous: bool
 ) -> str:
-    """Return the address to bind, or raise SettingsError saying what is missing.
+    """Return the address to bind, or raise SettingsError saying what is missing. Pure.
 
     `host` is what the settings ask for; None leaves the choice to what is secured.
     """

@@ -9,14 +9,11 @@ from dataclasses import dataclass, field, replace
 
 from balancer.attempt import AsItIs, Done, Elsewhere, Full, Outcome, Question, attempted
 from balancer.candidates import EngineKey
-from balancer.current import Current
 from balancer.delivery import Delivery
-from balancer.doorkeeper import Doorkeeper
-from balancer.metrics import Metrics
-from balancer.record import Attempt, Record, Records
+from balancer.desk import Desk
+from balancer.record import Attempt, Record
 from balancer.request import Work, deadline_seconds, headers_for, request_id, understood
 from balancer.schedule import Send
-from balancer.waiting import WaitingRoom
 from edgeserve.auth import Guard
 from edgeserve.errors import EdgeserveError, NoNode, TooLate, UnknownRoute
 from edgeserve.openai import ROUTES, Dialect
@@ -33,19 +30,15 @@ def handled(path: str) -> bool:
 class Front:
     """The handler of every route that reaches an engine."""
 
-    current: Current
-    room: WaitingRoom
+    desk: Desk
     upstream: Upstream
     guard: Guard
     token: str | None
     attempts: int
-    records: Records
-    metrics: Metrics
-    doorkeeper: Doorkeeper
 
     async def __call__(self, request: Request, reply: Reply) -> None:
         """Answer one request. Cancelling it closes the node's connection at once."""
-        record = self.records.open(
+        record = self.desk.records.open(
             request_id(request.headers), request.path, request.peer
         )
         delivery = Delivery(reply, record.id)
@@ -66,8 +59,8 @@ class Front:
                 raise
         finally:
             record.status = delivery.status or None
-            record.ended = self.records.clock()
-            self.metrics.answered(record)
+            record.ended = self.desk.records.clock()
+            self.desk.metrics.answered(record)
 
     async def _admitted(
         self, request: Request, record: Record, delivery: Delivery
@@ -75,7 +68,7 @@ class Front:
         self.guard.check(request.headers)
         if request.method != "POST":
             raise UnknownRoute(request.method, request.path)
-        with self.doorkeeper.admit():
+        with self.desk.doorkeeper.admit():
             work = understood(ROUTES[request.path], request.body)
             record.model, record.stream = work.need.model, work.mode == "stream"
             await self._in_time(Task(request, work, record, delivery))
@@ -91,7 +84,7 @@ class Front:
 
                 def begin() -> None:
                     limit.reschedule(None)
-                    task.record.first_byte = self.records.clock()
+                    task.record.first_byte = self.desk.records.clock()
 
                 task.delivery.on_begin = begin
                 await self._tried(task)
@@ -113,10 +106,10 @@ class Front:
 
     async def _once(self, task: Task) -> Outcome:
         need = replace(task.work.need, tried=frozenset(task.tried))
-        clock, record = self.records.clock, task.record
+        clock, record = self.desk.records.clock, task.record
         asked = clock()
         try:
-            async with self.room.claim(need, record.note) as send:
+            async with self.desk.room.claim(need, record.note) as send:
                 record.waited += clock() - asked
                 attempt = _begun(send, clock(), record)
                 try:
@@ -149,16 +142,18 @@ class Front:
         return await attempted(self.upstream, question, task.work, task.delivery)
 
     def _learn(self, task: Task, send: Send, outcome: Outcome) -> None:
-        fleet, now = self.current.fleet, self.records.clock()
+        fleet, now = self.desk.current.fleet, self.desk.records.clock()
         match outcome:
             case Full():
                 task.delivery.attempts -= 1
-                self.current.become(fleet.turned_away(*send.to.key))
+                self.desk.current.become(fleet.turned_away(*send.to.key))
             case Elsewhere(error, lost):
                 task.tried.add(send.to.key)
                 task.failure = error
                 if lost:
-                    self.current.become(fleet.failed(send.to.member, str(error), now))
+                    self.desk.current.become(
+                        fleet.failed(send.to.member, str(error), now)
+                    )
             case Done() | AsItIs():
                 pass
 

@@ -31,6 +31,10 @@ class Native:
 
     def _answer(self, index: int) -> Json:
         final = self._finals[index]
-        settings: Json = {**final["generation_settings"], "stream": False}
+        settings: Json = final.get("generation_settings", {})
         text = "".join(self._texts[index])
-        return {**final, "content": text, "generation_settings": settings}
+        return {
+            **final,
+            "content": text,
+            "generation_settings": {**settings, "stream": False},
+        }

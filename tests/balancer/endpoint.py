@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import io
+import json
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -19,7 +21,7 @@ from tests.fakes.node import FakeNode
 
 BOUND_SECONDS = 10.0
 CHAT = "/v1/chat/completions"
-QUICK = Pace(suspect=0.5, forget=0.2, jitter=lambda: 0.0)
+QUICK = Pace(suspect=2.0, forget=0.2, jitter=lambda: 0.0)
 
 
 def chat(words: str = "hi", model: str = "small", **fields: Any) -> dict[str, Any]:
@@ -43,8 +45,10 @@ class Endpoint:
         headers: Mapping[str, str] | None = None,
     ) -> Answered:
         """Ask, and read the answer whole."""
-        data = {"data": body} if isinstance(body, bytes) else {"json": body}
-        async with self.session.post(path, headers=headers, **data) as response:
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        async with self.session.post(
+            path, headers=headers, data=io.BytesIO(data)
+        ) as response:
             return Answered(response, await response.read())
 
     async def get(
@@ -56,7 +60,7 @@ class Endpoint:
 
     async def until(self, true: Callable[[Fleet], bool]) -> None:
         """Wait until something is true of the fleet."""
-        current = self.balancer.current
+        current = self.balancer.desk.current
         changed = asyncio.Event()
         current.listen(changed.set)
         async with asyncio.timeout(BOUND_SECONDS):
@@ -76,8 +80,6 @@ class Answered:
     @property
     def json(self) -> Any:
         """The decoded body."""
-        import json
-
         return json.loads(self.body)
 
     @property

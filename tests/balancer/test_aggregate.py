@@ -13,7 +13,13 @@ from balancer.sse import Parser
 from balancer.stream import StreamedError
 from edgeserve.openai import Dialect
 
-HEAD = {"created": 1, "id": "c", "model": "m", "system_fingerprint": "b", "object": "x"}
+HEAD: dict[str, Any] = {
+    "created": 1,
+    "id": "c",
+    "model": "m",
+    "system_fingerprint": "b",
+    "object": "x",
+}
 DONE = b"data: [DONE]\n\n"
 
 

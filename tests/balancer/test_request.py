@@ -48,7 +48,7 @@ def test_only_openais_older_dialects_have_stream_options(path: str) -> None:
 
 @pytest.mark.parametrize("key", ["id_slot", "lora"])
 def test_what_speaks_of_an_engines_insides_is_stripped(key: str) -> None:
-    assert key not in sent(work(**chat(**{key: 1})))
+    assert key not in sent(work(**chat() | {key: 1}))
 
 
 @pytest.mark.parametrize(

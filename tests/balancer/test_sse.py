@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -30,7 +32,7 @@ def test_events_have_a_name_and_data() -> None:
 def test_where_the_pieces_are_cut_makes_no_difference(cuts: list[int]) -> None:
     parser = Parser()
     places = [0, *sorted(cuts), len(STREAM)]
-    pieces = [STREAM[a:b] for a, b in zip(places, places[1:], strict=False)]
+    pieces = [STREAM[a:b] for a, b in pairwise(places)]
 
     events = [event for piece in pieces for event in parser.feed(piece)]
 

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from edgeserve import relay
 from edgeserve.errors import EdgeserveError, FleetBusy
 from edgeserve.openai import ROUTES
 from edgeserve.relay import plain
@@ -35,6 +36,7 @@ from edgeserve.wire import (
 )
 from tests.fakes.llama import Behaviour, FakeLlama, fake_llama
 
+HEARTBEAT_SECONDS = 0.1
 TEXT: tuple[Ability, ...] = ("chat", "completion")
 
 
@@ -124,25 +126,29 @@ class FakeNode:
         """Send a full report; or change its one engine, and send that."""
         if report is not None:
             self.report = report
-            self._send(sse("report", encode(report)))
+            self.send(sse("report", encode(report)))
             return
         changed = msgspec.structs.replace(self.engine, **engine)
         self.report = msgspec.structs.replace(
             self.report, engines=(changed, *self.report.engines[1:])
         )
-        self._send(sse("engine", encode(EngineChange(engine=changed))))
-
-    def beat(self) -> None:
-        """Send a heartbeat now."""
-        self._send(sse("heartbeat"))
+        self.send(sse("engine", encode(EngineChange(engine=changed))))
 
     def hush(self) -> None:
         """Break every event stream."""
-        self._send(None)
+        self.send(None)
 
-    def _send(self, frame: bytes | None) -> None:
+    def send(self, frame: bytes | None) -> None:
+        """Send any bytes to those who follow; None breaks off."""
         for follower in self._followers:
             follower.put_nowait(frame)
+
+    async def _next(self, queue: asyncio.Queue[bytes | None]) -> bytes | None:
+        try:
+            async with asyncio.timeout(HEARTBEAT_SECONDS):
+                return await queue.get()
+        except TimeoutError:
+            return sse("heartbeat")
 
     async def relay(self, request: Request, reply: Reply) -> None:
         """Admit, ask the engine, pass its answer on."""
@@ -160,7 +166,7 @@ class FakeNode:
     async def _passed(self, request: Request, reply: Reply) -> None:
         engine = origin_of(self.llama.origin, 0)
         async with (
-            plain.upstream(connect_seconds=1) as upstream,
+            relay.upstream(connect_seconds=1) as upstream,
             upstream.ask(
                 engine, "POST", request.target, request.headers, request.body
             ) as answer,
@@ -185,7 +191,7 @@ class FakeNode:
         queue.put_nowait(sse("report", encode(self.report)))
         self._followers.add(queue)
         try:
-            while frame := await queue.get():
+            while frame := await self._next(queue):
                 await response.write(frame)
         finally:
             self._followers.discard(queue)

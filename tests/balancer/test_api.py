@@ -1,0 +1,255 @@
+"""Everything but inference."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from balancer.register import Register
+from edgeserve.errors import BadRequest
+from edgeserve.wire import Registration
+from tests.balancer.endpoint import CHAT, a_secret, chat, endpoint, eventually
+from tests.fakes.node import an_engine, fake_node
+
+KEY = "key-of-a-client-1234"
+TOKEN = "token-of-the-fleet-1"
+GUARDED = (
+    "/metrics",
+    "/v1/models",
+    "/v1/models/small",
+    "/edgeserve/v1/nodes",
+    "/edgeserve/v1/requests",
+    "/edgeserve/v1/requests/x",
+)
+
+
+def bearer(secret: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {secret}"}
+
+
+async def test_health_tells_how_many_nodes_and_engines_serve() -> None:
+    loading = an_engine(state="loading")
+    async with (
+        fake_node("pi") as pi,
+        fake_node("nuc", engine=loading) as nuc,
+        endpoint(pi, nuc) as balancer,
+    ):
+        answer = await balancer.get("/health")
+
+    assert answer.status == 200
+    assert answer.json == {"status": "ok", "nodes": 2, "engines": 1}
+
+
+async def test_models_and_variants_are_listed_as_openai_does() -> None:
+    async with fake_node() as node, endpoint(node) as balancer:
+        listed = (await balancer.get("/v1/models")).json
+        one = await balancer.get("/v1/models/SMALL.gguf")
+        none = await balancer.get("/v1/models/huge")
+
+    assert listed["object"] == "list"
+    assert [each["id"] for each in listed["data"]] == ["small", "small:Q4_1"]
+    assert {each["object"] for each in listed["data"]} == {"model"}
+    assert one.json == listed["data"][0]
+    assert none.status == 404
+
+
+async def test_a_model_that_cannot_be_called_is_not_listed() -> None:
+    async with fake_node() as node, endpoint(node) as balancer:
+        node.say(state="quarantined", reason="it crashed five times")
+        await balancer.until(
+            lambda fleet: fleet.members[0].report.engines[0].state == "quarantined"
+        )
+
+        assert (await balancer.get("/v1/models")).json["data"] == []
+
+
+async def test_nodes_are_shown_with_their_reports_and_silent_ones_without() -> None:
+    async with (
+        fake_node("pi") as node,
+        endpoint(node, "http://127.0.0.1:1", wait=False) as balancer,
+    ):
+        await balancer.until(
+            lambda fleet: (
+                {link.state for link in fleet.links.values()} == {"up", "unreachable"}
+            )
+        )
+        member, silent = (await balancer.get("/edgeserve/v1/nodes")).json
+
+    assert (member["state"], member["url"]) == ("up", node.url)
+    assert member["report"]["name"] == "pi"
+    assert (silent["state"], silent["report"]) == ("unreachable", None)
+    assert silent["url"] == "http://127.0.0.1:1"
+    assert silent["problem"]
+
+
+async def test_requests_are_listed_newest_first_and_explained() -> None:
+    async with fake_node("pi") as node, endpoint(node) as balancer:
+        await balancer.post(CHAT, chat())
+        await balancer.post(CHAT, chat(model="huge"))
+        newest, oldest = (await balancer.get("/edgeserve/v1/requests")).json
+        found = await balancer.get(f"/edgeserve/v1/requests/{oldest['id']}")
+        missing = await balancer.get("/edgeserve/v1/requests/none")
+
+    assert (newest["status"], newest["outcome"]) == (404, "model_not_found")
+    assert (oldest["status"], oldest["state"]) == (200, "done")
+    assert found.json["attempts"][0]["candidates"] == [
+        {
+            "node": "pi",
+            "engine": "small:Q4_1",
+            "variant": "small:Q4_1",
+            "busy": 0,
+            "slots": 2,
+            "chosen": True,
+            "reason": "fewest busy slots",
+        }
+    ]
+    assert missing.status == 404
+
+
+async def test_a_request_that_waits_can_be_explained_while_it_does() -> None:
+    loading = an_engine(state="loading")
+    async with fake_node("pi", engine=loading) as node, endpoint(node) as balancer:
+        asked = asyncio.ensure_future(balancer.post(CHAT, chat()))
+        await eventually(lambda: balancer.balancer.desk.room.waiting == 1)
+        (waiting,) = (await balancer.get("/edgeserve/v1/requests")).json
+        shown = (await balancer.get(f"/edgeserve/v1/requests/{waiting['id']}")).json
+        node.say(state="ready")
+        await asked
+
+    assert waiting["state"] == "waiting"
+    assert shown["candidates"][0]["reason"] == "loading"
+
+
+LABEL = r'[a-z]+="(?:[^"\\]|\\.)*"'
+SAMPLE = re.compile(rf"[a-z_]+(\{{{LABEL}(,{LABEL})*\}})? [0-9.]+")
+
+
+async def test_metrics_are_what_prometheus_reads() -> None:
+    async with fake_node('p"i\\') as node, endpoint(node) as balancer:
+        await balancer.post(CHAT, chat())
+        await balancer.post(CHAT, chat(model="huge"))
+        answer = await balancer.get("/metrics")
+
+    lines = answer.body.decode().splitlines()
+    samples = [line for line in lines if not line.startswith("#")]
+    values = dict(line.rsplit(" ", 1) for line in samples)
+    assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+    assert [line for line in samples if not SAMPLE.fullmatch(line)] == []
+    assert values[f'edgeserve_requests_total{{path="{CHAT}",status="200"}}'] == "1"
+    assert values[f'edgeserve_requests_total{{path="{CHAT}",status="404"}}'] == "1"
+    assert values['edgeserve_nodes{state="up"}'] == "1"
+    assert values['edgeserve_request_seconds_bucket{le="+Inf"}'] == "2"
+    assert values["edgeserve_request_seconds_count"] == "2"
+
+
+async def test_an_unknown_path_is_told_in_the_same_shape() -> None:
+    async with endpoint() as balancer:
+        answer = await balancer.get("/v2/nothing")
+
+    assert answer.status == 404
+    assert answer.json["error"]["code"] == "not_found"
+
+
+@pytest.fixture
+def guarded(tmp_path: Path) -> dict[str, Any]:
+    return {
+        "api_key_file": a_secret(tmp_path, "keys", KEY),
+        "token_file": a_secret(tmp_path, "token", TOKEN),
+        "host": "127.0.0.1",
+    }
+
+
+@pytest.mark.parametrize("path", GUARDED)
+async def test_with_keys_everything_but_health_asks_for_one(
+    path: str, guarded: dict[str, Any]
+) -> None:
+    async with endpoint(**guarded) as balancer:
+        without = await balancer.get(path)
+        wrong = await balancer.get(path, bearer("wrong"))
+        fleet = await balancer.get(path, bearer(TOKEN))
+        right = await balancer.get(path, bearer(KEY))
+        assert (await balancer.get("/health")).status == 200
+
+    assert [without.status, wrong.status, fleet.status] == [401, 401, 401]
+    assert right.status != 401
+
+
+async def test_inference_asks_for_a_key_and_nodes_get_the_fleet_token(
+    guarded: dict[str, Any],
+) -> None:
+    async with fake_node() as node:
+        node.token = TOKEN
+        async with endpoint(node, **guarded) as balancer:
+            without = await balancer.post(CHAT, chat())
+            right = await balancer.post(CHAT, chat(), bearer(KEY))
+            anthropic = await balancer.post(CHAT, chat(), {"x-api-key": KEY})
+
+    assert without.status == 401
+    assert without.headers["x-edgeserve-request-id"]
+    assert (right.status, anthropic.status) == (200, 200)
+    assert all(r.headers["authorization"] == f"Bearer {TOKEN}" for r in node.told)
+    assert all("x-api-key" not in r.headers for r in node.told)
+
+
+async def test_anonymous_clients_need_no_key(guarded: dict[str, Any]) -> None:
+    async with endpoint(**guarded, anonymous=True) as balancer:
+        assert (await balancer.get("/v1/models")).status == 200
+
+
+async def test_a_node_registers_and_is_followed() -> None:
+    async with fake_node("pi") as node, endpoint() as balancer:
+        answer = await balancer.post("/edgeserve/v1/register", {"url": node.url})
+        await balancer.until(lambda fleet: bool(fleet.members))
+
+        assert answer.status == 200
+        assert (await balancer.post(CHAT, chat())).status == 200
+
+
+async def test_registering_takes_the_fleet_token_and_no_clients_key(
+    guarded: dict[str, Any],
+) -> None:
+    body = {"url": "http://127.0.0.1:1"}
+    async with endpoint(**guarded) as balancer:
+        path = "/edgeserve/v1/register"
+        assert (await balancer.post(path, body)).status == 401
+        assert (await balancer.post(path, body, bearer(KEY))).status == 401
+        assert (await balancer.post(path, body, bearer(TOKEN))).status == 200
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"{}", b'{"url": 1}', b'{"url": "pi"}', b'{"url": "ftp://pi"}',
+             b'{"url": "http://"}', b'{"url": "http://pi:99999"}',
+             b'{"url": "http://[::1"}'],
+)  # fmt: skip
+async def test_a_registration_that_makes_no_sense_is_refused(body: bytes) -> None:
+    async with endpoint() as balancer:
+        answer = await balancer.post("/edgeserve/v1/register", body)
+
+    assert answer.status == 400
+
+
+async def test_a_registration_that_is_not_renewed_runs_out() -> None:
+    heard = list[object]()
+    register = Register(heard.append, kept=0.01)
+
+    register.sign(Registration(url="http://pi:8090"))
+    await eventually(lambda: len(heard) == 2)
+
+    assert [type(event).__name__ for event in heard] == ["Sighting", "Goodbye"]
+
+
+async def test_a_registration_that_is_renewed_stays() -> None:
+    heard = list[object]()
+    register = Register(heard.append, kept=30)
+
+    register.sign(Registration(url="http://pi:8090"))
+    register.sign(Registration(url="http://pi:8090"))
+    register.close()
+
+    assert [type(event).__name__ for event in heard] == ["Sighting", "Sighting"]
+    with pytest.raises(BadRequest):
+        register.sign(Registration(url="nonsense"))

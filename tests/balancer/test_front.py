@@ -1,0 +1,249 @@
+"""Inference through a whole balancer, in front of fake nodes that are well."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from edgeserve.openai import ROUTES
+from edgeserve.wire import REQUEST_HEADER, VARIANT_HEADER
+from tests.balancer.endpoint import CHAT, chat, endpoint, eventually
+from tests.fakes.llama import Behaviour
+from tests.fakes.node import an_engine, fake_node
+
+
+def events(body: bytes) -> list[Any]:
+    lines = [line[6:] for line in body.splitlines() if line.startswith(b"data: ")]
+    return [json.loads(line) for line in lines if line != b"[DONE]"]
+
+
+def said(body: bytes) -> str:
+    deltas = [choice["delta"] for each in events(body) for choice in each["choices"]]
+    return "".join(delta.get("content") or "" for delta in deltas)
+
+
+async def test_a_stream_reaches_the_client_whole() -> None:
+    async with fake_node() as node, endpoint(node) as balancer:
+        answer = await balancer.post(CHAT, chat(stream=True, max_tokens=4))
+
+    assert answer.status == 200
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    assert said(answer.body) == "w0 w1 w2 w3"
+    assert answer.body.endswith(b"data: [DONE]\n\n")
+
+
+async def test_a_client_that_does_not_stream_gets_one_body() -> None:
+    async with fake_node() as node, endpoint(node) as balancer:
+        answer = await balancer.post(CHAT, chat(max_tokens=4))
+
+    assert (answer.status, answer.text) == (200, "w0 w1 w2 w3")
+    assert answer.json["usage"]["completion_tokens"] == 4
+    assert node.llama.requests[0].body["stream"] is True
+
+
+async def test_every_answer_says_how_it_came_about() -> None:
+    async with fake_node("pi") as node, endpoint(node) as balancer:
+        well = await balancer.post(CHAT, chat(max_tokens=1))
+        wrong = await balancer.post(CHAT, chat(model="huge"))
+
+    assert well.headers["x-edgeserve-node"] == "pi"
+    assert well.headers["x-edgeserve-model"] == "small:Q4_1"
+    assert well.headers["x-edgeserve-attempts"] == "1"
+    assert well.headers[REQUEST_HEADER].startswith("req-")
+    assert wrong.headers["x-edgeserve-attempts"] == "0"
+    assert wrong.headers[REQUEST_HEADER].startswith("req-")
+
+
+async def test_a_sane_request_id_travels_all_the_way() -> None:
+    async with fake_node() as node, endpoint(node) as balancer:
+        answer = await balancer.post(CHAT, chat(), {REQUEST_HEADER: "mine-1"})
+
+        assert answer.headers[REQUEST_HEADER] == "mine-1"
+        assert node.told[0].headers[REQUEST_HEADER] == "mine-1"
+        assert node.told[0].headers[VARIANT_HEADER] == "small:Q4_1"
+
+
+async def test_a_name_that_is_not_ascii_still_makes_a_header() -> None:
+    async with fake_node("Küche\n") as node, endpoint(node) as balancer:
+        answer = await balancer.post(CHAT, chat())
+
+    assert answer.headers["x-edgeserve-node"] == "K?che?"
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/completions", {"prompt": "x", "max_tokens": 2}),
+        ("/completion", {"prompt": "x", "n_predict": 2}),
+        ("/infill", {"input_prefix": "x", "n_predict": 2}),
+        ("/tokenize", {"content": "a b"}),
+        ("/detokenize", {"tokens": [1, 2]}),
+        ("/apply-template", {"messages": []}),
+    ],
+)
+async def test_other_routes_answer_as_the_engine_does(
+    path: str, body: dict[str, Any]
+) -> None:
+    async with fake_node() as node, endpoint(node) as balancer:
+        answer = await balancer.post(path, body | {"model": "small"})
+
+    assert answer.status == 200
+    assert isinstance(answer.json, dict)
+
+
+async def test_embeddings_go_to_an_engine_that_makes_them() -> None:
+    embedder = an_engine("bge:F16", abilities=("embeddings",))
+    async with (
+        fake_node("pi") as pi,
+        fake_node("nuc", Behaviour(embeddings=True), engine=embedder) as nuc,
+        endpoint(pi, nuc) as balancer,
+    ):
+        answer = await balancer.post("/v1/embeddings", {"model": "bge", "input": "x"})
+        asked_of_chat = await balancer.post(
+            "/v1/embeddings", {"model": "small", "input": "x"}
+        )
+
+    assert answer.headers["x-edgeserve-node"] == "nuc"
+    assert asked_of_chat.status == 400
+    assert "ask bge" in asked_of_chat.error
+
+
+async def test_work_is_spread_over_idle_slots() -> None:
+    async with (
+        fake_node("pi", Behaviour(decode=50)) as pi,
+        fake_node("nuc", Behaviour(decode=50)) as nuc,
+        endpoint(pi, nuc) as balancer,
+    ):
+        await asyncio.gather(
+            *(balancer.post(CHAT, chat(max_tokens=3)) for _ in range(4))
+        )
+
+        assert len(pi.told) == len(nuc.told) == 2
+
+
+async def test_requests_wait_while_every_slot_is_busy_and_none_fails() -> None:
+    behaviour = Behaviour(slots=1, decode=200)
+    async with fake_node("pi", behaviour) as node, endpoint(node) as balancer:
+        answers = await asyncio.gather(
+            *(balancer.post(CHAT, chat(max_tokens=2)) for _ in range(12))
+        )
+
+        assert {answer.status for answer in answers} == {200}
+        assert {answer.headers["x-edgeserve-attempts"] for answer in answers} == {"1"}
+        assert balancer.balancer.desk.room.waiting == 0
+
+
+async def test_a_full_queue_is_told_when_to_come_back() -> None:
+    behaviour = Behaviour(slots=1, decode=5)
+    async with fake_node("pi", behaviour) as node, endpoint(node, queue=0) as balancer:
+        running = asyncio.ensure_future(balancer.post(CHAT, chat(max_tokens=3)))
+        await eventually(lambda: bool(node.told))
+
+        refused = await balancer.post(CHAT, chat())
+
+        assert refused.status == 429
+        assert int(refused.headers["retry-after"]) >= 1
+        assert (await running).status == 200
+
+
+async def test_a_deadline_that_passes_while_waiting_is_told() -> None:
+    behaviour = Behaviour(slots=1, decode=5)
+    async with fake_node("pi", behaviour) as node, endpoint(node) as balancer:
+        running = asyncio.ensure_future(balancer.post(CHAT, chat(max_tokens=3)))
+        await eventually(lambda: bool(node.told))
+
+        late = await balancer.post(CHAT, chat(), {"x-edgeserve-deadline-ms": "50"})
+
+        assert late.status == 504
+        assert (await running).status == 200
+
+
+async def test_a_deadline_is_met_once_the_answer_has_begun() -> None:
+    async with (
+        fake_node("pi", Behaviour(decode=20)) as node,
+        endpoint(node) as balancer,
+    ):
+        answer = await balancer.post(
+            CHAT, chat(stream=True, max_tokens=8), {"x-edgeserve-deadline-ms": "300"}
+        )
+
+    assert said(answer.body) == "w0 w1 w2 w3 w4 w5 w6 w7"
+
+
+async def test_others_work_counts_as_busy() -> None:
+    async with (
+        fake_node("pi", engine=an_engine(busy=1)) as pi,
+        fake_node("nuc") as nuc,
+        endpoint(pi, nuc) as balancer,
+    ):
+        answer = await balancer.post(CHAT, chat())
+
+    assert answer.headers["x-edgeserve-node"] == "nuc"
+
+
+async def test_an_engine_that_becomes_ready_serves_those_who_wait() -> None:
+    loading = an_engine(state="loading")
+    async with fake_node("pi", engine=loading) as node, endpoint(node) as balancer:
+        waiting = asyncio.ensure_future(balancer.post(CHAT, chat()))
+        await eventually(lambda: balancer.balancer.desk.room.waiting == 1)
+
+        node.say(state="ready")
+
+        assert (await waiting).status == 200
+
+
+async def test_a_client_that_leaves_mid_stream_frees_the_engines_slot() -> None:
+    async with (
+        fake_node("pi", Behaviour(decode=10)) as node,
+        endpoint(node) as balancer,
+    ):
+        response = await balancer.session.post(CHAT, json=chat(stream=True))
+        await response.content.readany()
+        assert node.engine.busy == 1
+
+        response.close()
+
+        await eventually(lambda: node.engine.busy == 0)
+        await eventually(lambda: node.llama.counters.cancelled == 1)
+        assert balancer.balancer.desk.doorkeeper.inside == 0
+
+
+async def test_a_client_that_leaves_before_its_answer_frees_the_slot_too() -> None:
+    async with (
+        fake_node("pi", Behaviour(decode=10)) as node,
+        endpoint(node) as balancer,
+    ):
+        leaving = asyncio.ensure_future(balancer.post(CHAT, chat()))
+        await eventually(lambda: node.engine.busy == 1)
+
+        leaving.cancel()
+
+        await eventually(lambda: node.llama.counters.cancelled == 1)
+        await eventually(lambda: node.engine.busy == 0)
+
+
+async def test_a_client_that_leaves_the_queue_reaches_no_node() -> None:
+    behaviour = Behaviour(slots=1, decode=10)
+    async with fake_node("pi", behaviour) as node, endpoint(node) as balancer:
+        running = asyncio.ensure_future(balancer.post(CHAT, chat(max_tokens=4)))
+        await eventually(lambda: node.engine.busy == 1)
+        leaving = asyncio.ensure_future(balancer.post(CHAT, chat()))
+        await eventually(lambda: balancer.balancer.desk.room.waiting == 1)
+
+        leaving.cancel()
+        await eventually(lambda: balancer.balancer.desk.room.waiting == 0)
+        await running
+
+        assert len(node.told) == 1
+
+
+@pytest.mark.parametrize("path", sorted(ROUTES))
+async def test_a_method_that_makes_no_sense_is_told(path: str) -> None:
+    async with fake_node() as node, endpoint(node) as balancer:
+        answer = await balancer.get(path)
+
+    assert answer.status == 404
+    assert answer.json["error"]["code"] == "not_found"

@@ -1,0 +1,151 @@
+"""Following nodes over real connections: fake nodes behind cables that can be cut."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import msgspec
+
+from balancer.fleet import Fleet
+from balancer.watch import Pace
+from tests.balancer.endpoint import QUICK, endpoint
+from tests.fakes.cable import cable
+from tests.fakes.node import HEARTBEAT_SECONDS, an_engine, fake_node
+
+
+def states(fleet: Fleet) -> dict[str, str]:
+    return {member.id: member.state for member in fleet.members}
+
+
+def problems(fleet: Fleet) -> str:
+    return " ".join(link.problem or "" for link in fleet.links.values())
+
+
+async def test_a_node_is_known_by_its_first_report() -> None:
+    async with fake_node("pi") as node, endpoint(node) as balancer:
+        assert states(balancer.balancer.desk.current.fleet) == {"pi": "up"}
+        assert balancer.heard[1:] == ["pi joined (2 slots)"]
+
+
+async def test_changes_of_an_engine_arrive() -> None:
+    async with fake_node() as node, endpoint(node) as balancer:
+        node.say(state="failed", reason="it crashed")
+
+        await balancer.until(
+            lambda fleet: fleet.members[0].report.engines[0].reason == "it crashed"
+        )
+
+
+async def test_a_full_report_replaces_what_was_known() -> None:
+    async with fake_node() as node, endpoint(node) as balancer:
+        engines = (an_engine("other:Q4_1"),)
+        node.say(msgspec.structs.replace(node.report, engines=engines))
+
+        await balancer.until(
+            lambda fleet: fleet.members[0].report.engines[0].id == "other:Q4_1"
+        )
+
+
+async def test_a_node_that_breaks_its_stream_is_suspect_at_once_and_comes_back() -> (
+    None
+):
+    async with fake_node() as node, endpoint(node) as balancer:
+        seen = list[dict[str, str]]()
+        current = balancer.balancer.desk.current
+        current.listen(lambda: seen.append(states(current.fleet)))
+
+        node.hush()
+        await balancer.until(lambda _: {"pi": "suspect"} in seen)
+
+        await balancer.until(lambda fleet: states(fleet) == {"pi": "up"})
+
+
+async def test_silence_is_noticed_though_the_connection_stands() -> None:
+    quick = replace(QUICK, suspect=0.1)
+    async with (
+        fake_node() as node,
+        cable(node.origin) as wire,
+        endpoint(wire.url, pace=quick) as balancer,
+    ):
+        wire.freeze()
+        await balancer.until(lambda fleet: states(fleet) == {"pi": "unreachable"})
+
+        assert "silent" in problems(balancer.balancer.desk.current.fleet)
+        wire.thaw()
+        await balancer.until(lambda fleet: states(fleet) == {"pi": "up"})
+
+
+async def test_heartbeats_are_enough_to_be_trusted() -> None:
+    quick = replace(QUICK, suspect=3 * HEARTBEAT_SECONDS)
+    async with fake_node() as node, endpoint(node, pace=quick) as balancer:
+        await asyncio.sleep(2 * quick.suspect)
+
+        assert balancer.heard[1:] == ["pi joined (2 slots)"]
+        assert states(balancer.balancer.desk.current.fleet) == {"pi": "up"}
+
+
+async def test_a_lost_node_is_tried_again_until_it_is_back() -> None:
+    async with (
+        fake_node() as node,
+        cable(node.origin) as wire,
+        endpoint(wire.url) as balancer,
+    ):
+        wire.cut()
+        await balancer.until(lambda fleet: states(fleet) == {"pi": "unreachable"})
+
+        wire.mend()
+        await balancer.until(lambda fleet: states(fleet) == {"pi": "up"})
+        assert balancer.heard[-1] == "pi joined (2 slots)"
+
+
+async def test_another_protocol_is_named() -> None:
+    async with (
+        fake_node(protocol=99) as node,
+        endpoint(node, wait=False) as balancer,
+    ):
+        await balancer.until(lambda fleet: "protocol 99" in problems(fleet))
+
+        assert balancer.balancer.desk.current.fleet.members == ()
+
+
+async def test_a_node_that_refuses_our_token_is_named() -> None:
+    async with fake_node() as node:
+        node.token = "another"
+        async with endpoint(node, wait=False) as balancer:
+            await balancer.until(lambda fleet: "fleet token" in problems(fleet))
+
+
+async def test_what_is_no_node_at_all_is_named() -> None:
+    async with (
+        fake_node() as node,
+        endpoint(node.llama.origin, wait=False) as balancer,
+    ):
+        await balancer.until(lambda fleet: "404" in problems(fleet))
+
+
+async def test_an_address_where_nobody_listens_is_named() -> None:
+    async with endpoint("http://127.0.0.1:1", wait=False) as balancer:
+        await balancer.until(lambda fleet: "127.0.0.1:1" in problems(fleet))
+
+
+async def test_nonsense_from_a_node_harms_nobody_else() -> None:
+    async with (
+        fake_node("pi") as node,
+        fake_node("nuc") as other,
+        endpoint(node, other) as balancer,
+    ):
+        node.send(b"event: report\ndata: {nonsense\n\n")
+        await balancer.until(lambda fleet: fleet.links[node.url].state != "up")
+
+        assert states(balancer.balancer.desk.current.fleet)["nuc"] == "up"
+        await balancer.until(lambda fleet: fleet.links[node.url].state == "up")
+
+
+def test_pauses_double_to_a_limit_and_half_of_them_is_chance() -> None:
+    least = Pace(suspect=1, forget=1, jitter=lambda: 0.0)
+    most = Pace(suspect=1, forget=1, jitter=lambda: 1.0)
+
+    assert [least.pause(n) for n in range(1, 7)] == [0.125, 0.25, 0.5, 1.0, 1.0, 1.0]
+    assert [most.pause(n) for n in range(1, 7)] == [0.25, 0.5, 1.0, 2.0, 2.0, 2.0]
+    assert most.pause(10_000) == 2.0
