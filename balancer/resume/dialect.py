@@ -10,6 +10,9 @@ from balancer.resume.frames import DONE, decoded, is_error
 from balancer.resume.tally import Tally
 from balancer.sse import Event
 
+_AROUND = 16
+"""More tokens than the marks around a block of reasoning take."""
+
 
 class Unfit(Exception):
     """This answer cannot be continued; the sentence says why."""
@@ -63,6 +66,11 @@ class Said:
     def begun(self) -> bool:
         """Whether anything was generated that the client has seen."""
         return bool(self.text or self.reasoning)
+
+    @property
+    def most_tokens(self) -> int:
+        """The most tokens that it can be: one a byte, and some around reasoning."""
+        return len((self.text + self.reasoning).encode()) + _AROUND
 
 
 class Dialect(Protocol):

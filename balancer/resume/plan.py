@@ -106,7 +106,8 @@ def _decide(
     request: dict[str, Any], dialect: Dialect, said: Said, prompt: int | None
 ) -> Resume | Finish:
     limit = _limit(request, dialect.budgets)
-    tally = Tally(said.tokens, said.prompt if prompt is None else prompt, limit)
+    known = prompt if said.prompt is None else said.prompt
+    tally = Tally(said.tokens, known, limit, most=said.most_tokens)
     if said.ended:
         return Finish(b"" if said.closed else dialect.closing(said))
     if limit is not None and said.begun and said.tokens >= limit:

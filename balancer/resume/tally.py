@@ -15,12 +15,14 @@ class Tally:
     engine says how long its prompt is, where the length of the first is known.
     `prompt`: of the client's request, without the text carried over.
     `limit`: most tokens the client wants, None for no limit.
-    `here`: written by the engine that goes on.
+    `most`: more than this `before` cannot be; another variant may count its prompt in
+    another way. `here`: written by the engine that goes on.
     """
 
     before: int
     prompt: int | None
     limit: int | None
+    most: int
     here: int = 0
     granted: int = 0
 
@@ -34,10 +36,11 @@ class Tally:
 
     def saw_prompt(self, tokens: int) -> None:
         """Learn how many tokens the next engine counts in its longer prompt."""
-        if self.prompt is None:
+        before = None if self.prompt is None else tokens - self.prompt
+        if before is None or before > self.most:
             self.prompt = max(0, tokens - self.before)
         else:
-            self.before = max(self.before, tokens - self.prompt)
+            self.before = max(self.before, before)
 
     @property
     def past_limit(self) -> bool:

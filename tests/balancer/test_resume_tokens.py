@@ -80,3 +80,13 @@ def test_without_the_prompts_length_the_sum_is_still_right() -> None:
     mended = given + outcome.splice.feed(rest)
 
     assert data_of(mended)[-1]["usage"]["total_tokens"] == 23
+
+
+def test_a_prompt_of_another_length_than_told_does_not_end_the_answer() -> None:
+    given, outcome = parties(20, 1)
+    rest = Engine("b", prompt=99).chat([" !"], mending=True)
+
+    mended = given + outcome.splice.feed(rest)
+
+    assert text_of(mended) == "🎉🥳🎂 !"
+    assert data_of(mended)[-1]["usage"]["total_tokens"] == 100
