@@ -23,11 +23,11 @@ class Completion:
     def hear(self, event: dict[str, Any]) -> Heard:
         """Read a chunk. One comes for every token, even where its text is held back."""
         first = envelope.choice(event)
-        last = not first or first.get("finish_reason") is not None
+        last = first.get("finish_reason") is not None
         progress = "prompt_progress" in event
         return Heard(
             text=first.get("text") or "",
-            step=not (last or progress),
+            step=bool(first) and not (last or progress),
             tokens=envelope.predicted(event),
             prompt=envelope.prompt_tokens(event),
             progress=progress,
