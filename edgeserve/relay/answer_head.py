@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import NamedTuple
 
 from edgeserve.errors import BadRequest
@@ -45,13 +46,18 @@ def _fields(text: str) -> dict[str, str]:
     if not text:
         return headers
     for line in text.split("\r\n"):
-        name, colon, value = line.partition(":")
-        key = name.lower()
-        if not colon or not _NAME.fullmatch(key):
-            raise BadRequest(f"{line[:80]!r} is not a header field")
-        value = value.strip(" \t")
+        key, value = _field(line)
         headers[key] = f"{headers[key]}, {value}" if key in headers else value
     return headers
+
+
+@lru_cache(1024)  # a server says mostly the same, answer after answer
+def _field(line: str) -> tuple[str, str]:
+    name, colon, value = line.partition(":")
+    key = name.lower()
+    if not colon or not _NAME.fullmatch(key):
+        raise BadRequest(f"{line[:80]!r} is not a header field")
+    return key, value.strip(" \t")
 
 
 def _framing(headers: dict[str, str]) -> Framing:

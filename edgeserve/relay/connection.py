@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
-import struct
-from collections.abc import Callable
-from typing import Protocol, cast
+from typing import cast
 
 from edgeserve.errors import EdgeserveError, HeadTooLarge, TooSlow
-from edgeserve.relay.exchange import Handler, Request
+from edgeserve.relay.exchange import Request
 from edgeserve.relay.head import END, Head, read_request
 from edgeserve.relay.incoming import Incoming
-from edgeserve.relay.limits import Limits
 from edgeserve.relay.reply import ClientReply, Paused
+from edgeserve.relay.site import Site
+from edgeserve.relay.sockets import cut, peer_of
+from edgeserve.relay.stall import Stall
 from edgeserve.relay.sweep import NEVER
 
 log = logging.getLogger(__name__)
@@ -28,34 +27,12 @@ ANY = Head("GET", "/", "", {}, 0, False, False)
 """Stands for a request that could not be read."""
 
 
-class Site(Protocol):
-    """What all connections of one port have in common."""
-
-    handler: Handler
-    handled: Callable[[str], bool]
-    limits: Limits
-    body_limit: int
-    leaving: bool
-
-    def arrived(self, connection: Connection) -> None:
-        """Count a connection; raises FleetBusy where its address has too many."""
-        ...
-
-    def departed(self, connection: Connection) -> None:
-        """Forget a connection."""
-        ...
-
-    def hand_over(self, connection: Connection, data: bytes) -> None:
-        """Let aiohttp go on with this connection from `data`."""
-        ...
-
-
 class Connection(asyncio.Protocol):
     """Reads requests from one client and writes their answers, in order."""
 
     __slots__ = (
         "_ahead", "_deadline", "_drain", "_incoming", "_lingers", "_loop", "_site",
-        "_unsent", "_unsent_since", "feeder", "lost", "paused", "peer", "task",
+        "_stall", "feeder", "lost", "paused", "peer", "task",
         "transport",
     )  # fmt: skip
 
@@ -73,7 +50,7 @@ class Connection(asyncio.Protocol):
         self._drain: asyncio.Future[None] | None = None
         self._deadline = NEVER
         self._lingers = False
-        self._unsent, self._unsent_since = 0, 0.0
+        self._stall = Stall()
 
     @property
     def keeps(self) -> bool:
@@ -150,9 +127,10 @@ class Connection(asyncio.Protocol):
         """Enforce the limits that have to do with time."""
         unsent = self.transport.get_write_buffer_size()
         if unsent and (self.paused or self.task is None):
-            self._check_stall(unsent, now)
+            if self._stall.lasts(unsent, now, self._site.limits.stall_seconds):
+                self.transport.abort()
             return
-        self._unsent = 0
+        self._stall.end()
         if now >= self._deadline:
             self._expire()
 
@@ -250,7 +228,7 @@ class Connection(asyncio.Protocol):
         if self.lost:
             return
         if not reply.finished:
-            _cut(self.transport)
+            cut(self.transport)  # what came must not look whole
         elif not reply.keep:
             self._linger()
         else:
@@ -296,24 +274,3 @@ class Connection(asyncio.Protocol):
             self._refuse(TooSlow(self._site.limits.head_seconds))
         else:
             self.transport.close()
-
-    def _check_stall(self, unsent: int, now: float) -> None:
-        """Drop a client that takes nothing of what waits for it."""
-        if unsent != self._unsent:
-            self._unsent, self._unsent_since = unsent, now
-        elif now - self._unsent_since >= self._site.limits.stall_seconds:
-            self.transport.abort()
-
-
-def peer_of(transport: asyncio.BaseTransport) -> str:
-    """Return the client's address, an IPv4 one in its own form."""
-    name = transport.get_extra_info("peername")
-    return str(name[0]).removeprefix("::ffff:") if name else ""
-
-
-def _cut(transport: asyncio.Transport) -> None:
-    """Reset the connection: a broken answer must not look like a whole one."""
-    sock: socket.socket | None = transport.get_extra_info("socket")
-    if sock is not None:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    transport.abort()

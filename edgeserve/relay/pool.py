@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
 import ssl
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from types import TracebackType
 
 from edgeserve.errors import NodeLost
+from edgeserve.relay.answer import RawAnswer
 from edgeserve.relay.head import fields, written
-from edgeserve.relay.link import Link, RawAnswer
+from edgeserve.relay.link import Link
+from edgeserve.relay.sockets import notice_silence
 from edgeserve.relay.sweep import Sweep
 from edgeserve.relay.upstream import Origin
 
@@ -24,12 +25,6 @@ IDLE_SECONDS = 4.0
 
 MOST_USES = 90
 """Requests on one connection."""
-
-SILENT_SECONDS = 15
-"""After so long without a sign from the other kernel a connection is lost.
-
-A machine that lost its power or its Wi-Fi says no goodbye.
-"""
 
 
 class _Origin:
@@ -108,7 +103,7 @@ class Pool:
             ) from error
         except (OSError, UnicodeError) as error:
             raise NodeLost(f"{origin.url} did not answer: {_said(error)}") from error
-        _notice_silence(link.transport)
+        notice_silence(link.transport)
         self._links.add(link)
         return link
 
@@ -201,19 +196,3 @@ def _said(error: OSError | UnicodeError) -> str:
     """Name the fault alike on every event loop."""
     number = error.errno if isinstance(error, OSError) else None
     return os.strerror(number) if number and number > 0 else str(error)
-
-
-def _notice_silence(transport: asyncio.Transport) -> None:
-    sock: socket.socket | None = transport.get_extra_info("socket")
-    if sock is None:
-        return
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in (
-        ("TCP_KEEPIDLE", 5),
-        ("TCP_KEEPINTVL", 5),
-        ("TCP_KEEPCNT", 2),
-        ("TCP_USER_TIMEOUT", SILENT_SECONDS * 1000),
-    ):
-        option = getattr(socket, name, None)  # not every system has each
-        if option is not None:
-            sock.setsockopt(socket.IPPROTO_TCP, option, value)

@@ -17,6 +17,7 @@ from edgeserve.relay.exchange import Handler
 from edgeserve.relay.limits import Limits
 from edgeserve.relay.listen import BACKLOG
 from edgeserve.relay.plain import dispatching
+from edgeserve.relay.site import Client
 from edgeserve.relay.sweep import Sweep
 
 DEFAULT_LIMITS = Limits()
@@ -105,7 +106,7 @@ class _Port:
         self._guests = guests
         self._loop = asyncio.get_running_loop()
         self._sweep = Sweep(limits.sweep_seconds)
-        self._connections: set[Connection] = set()
+        self._clients: set[Client] = set()
         self._addresses: Counter[str] = Counter()
         self._empty = asyncio.Event()
 
@@ -113,33 +114,33 @@ class _Port:
         """Make the protocol for one accepted connection."""
         return Connection(self, self._loop)
 
-    def arrived(self, connection: Connection) -> None:
+    def arrived(self, client: Client) -> None:
         """See `Site.arrived`."""
-        self._connections.add(connection)
-        self._sweep.add(connection)
-        self._addresses[connection.peer] += 1
-        count = self._addresses[connection.peer]
+        self._clients.add(client)
+        self._sweep.add(client)
+        self._addresses[client.peer] += 1
+        count = self._addresses[client.peer]
         if count > 2 * self.limits.per_address:
-            connection.transport.abort()  # not even a word: it has been told
+            client.transport.abort()  # not even a word: it has been told
         elif count > self.limits.per_address:
-            raise FleetBusy(1, f"{connection.peer} has too many connections open")
+            raise FleetBusy(1, f"{client.peer} has too many connections open")
 
-    def departed(self, connection: Connection) -> None:
+    def departed(self, client: Client) -> None:
         """See `Site.departed`."""
-        self._connections.discard(connection)
-        self._sweep.discard(connection)
-        self._addresses[connection.peer] -= 1
-        if not self._addresses[connection.peer]:
-            del self._addresses[connection.peer]
-        if self.leaving and not self._connections:
+        self._clients.discard(client)
+        self._sweep.discard(client)
+        self._addresses[client.peer] -= 1
+        if not self._addresses[client.peer]:
+            del self._addresses[client.peer]
+        if self.leaving and not self._clients:
             self._empty.set()
 
-    def hand_over(self, connection: Connection, data: bytes) -> None:
+    def hand_over(self, client: Client, data: bytes) -> None:
         """See `Site.hand_over`."""
-        self._connections.discard(connection)
-        self._sweep.discard(connection)
-        guest = _Guest(self._guests(), lambda: self.departed(connection))
-        transport = connection.transport
+        self._clients.discard(client)
+        self._sweep.discard(client)
+        guest = _Guest(self._guests(), lambda: self.departed(client))
+        transport = client.transport
         transport.set_protocol(guest)
         guest.connection_made(transport)
         guest.data_received(data)
@@ -147,9 +148,9 @@ class _Port:
     async def stop(self, seconds: float) -> None:
         """Close what is idle, let answers finish for some seconds, cut the rest."""
         self.leaving = True
-        for connection in tuple(self._connections):
-            connection.retire()
-        tasks = {each.task for each in self._connections if each.task is not None}
+        for client in tuple(self._clients):
+            client.retire()
+        tasks = {each.task for each in self._clients if each.task is not None}
         if tasks:
             _, late = await asyncio.wait(tasks, timeout=seconds)
             for task in late:
@@ -158,16 +159,16 @@ class _Port:
         self._sweep.stop()
 
     async def _emptied(self) -> None:
-        for connection in tuple(self._connections):
-            connection.retire()
+        for client in tuple(self._clients):
+            client.retire()
         try:
             async with asyncio.timeout(FLUSH_SECONDS):
-                while self._connections:
+                while self._clients:
                     self._empty.clear()
                     await self._empty.wait()
         except TimeoutError:
-            for connection in tuple(self._connections):
-                connection.transport.abort()
+            for client in tuple(self._clients):
+                client.transport.abort()
 
 
 class _Guest(asyncio.Protocol):

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from edgeserve.relay import Handler, Limits, Reply, Request
 from edgeserve.relay.connection import Connection
+from edgeserve.relay.site import Client
 
 Seen = list[tuple[str, str, bytes]]
 """Method, path and body of each request."""
@@ -70,9 +71,9 @@ class Site:
         self.seen.append((request.method, request.path, request.body))
         await reply.send(200, {}, b"fine")
 
-    def arrived(self, _: Connection) -> None: ...
-    def departed(self, _: Connection) -> None: ...
-    def hand_over(self, _: Connection, __: bytes) -> None: ...
+    def arrived(self, client: Client) -> None: ...
+    def departed(self, client: Client) -> None: ...
+    def hand_over(self, client: Client, data: bytes) -> None: ...
 
 
 class Heard(NamedTuple):

@@ -1,0 +1,48 @@
+"""What all connections of one port have in common, as each of them sees it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol
+
+from edgeserve.relay.exchange import Handler
+from edgeserve.relay.limits import Limits
+
+
+class Client(Protocol):
+    """One client's connection, as the port sees it."""
+
+    peer: str
+    task: asyncio.Task[None] | None
+    transport: asyncio.Transport
+
+    def tick(self, now: float) -> None:
+        """Enforce the limits that have to do with time."""
+        ...
+
+    def retire(self) -> None:
+        """Close now if nothing is being answered, else after the answer."""
+        ...
+
+
+class Site(Protocol):
+    """What all connections of one port have in common."""
+
+    handler: Handler
+    handled: Callable[[str], bool]
+    limits: Limits
+    body_limit: int
+    leaving: bool
+
+    def arrived(self, client: Client) -> None:
+        """Count a connection; raises FleetBusy where its address has too many."""
+        ...
+
+    def departed(self, client: Client) -> None:
+        """Forget a connection."""
+        ...
+
+    def hand_over(self, client: Client, data: bytes) -> None:
+        """Let aiohttp go on with this connection from `data`."""
+        ...
