@@ -10,6 +10,9 @@ from collections.abc import Iterable
 KEPT = 40
 """Lines of output remembered per engine."""
 
+WIDEST = 1000
+"""Characters kept of a line."""
+
 LONGEST = 400
 """Characters of a reason; it travels in every report."""
 
@@ -30,7 +33,7 @@ class Output:
 
     def add(self, raw: bytes) -> str:
         """Keep one line; returns it decoded."""
-        line = raw.decode(errors="replace").rstrip()
+        line = raw.decode(errors="replace").rstrip()[:WIDEST]
         if line:
             self.lines.append(line)
         return line

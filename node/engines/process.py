@@ -23,7 +23,7 @@ STOP_SECONDS = 5.0
 
 LAST_WORDS_SECONDS = 1.0
 
-LINE_LIMIT = 2**20
+LINE_LIMIT = 2**16
 """Longest line of output, in bytes; past it the line is dropped."""
 
 OOM_SCORE = "500"
