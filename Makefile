@@ -6,12 +6,12 @@ ARGS ?=
 export VENV
 
 # Not for `up`: what it prints must name the command as the caller can reach it.
-check fix test bench demo: export PATH := $(abspath $(VENV))/bin:$(PATH)
+check fix test bench demo check-quantize: export PATH := $(abspath $(VENV))/bin:$(PATH)
 
-.PHONY: help install up check fix test bench demo
+.PHONY: help install up check fix test bench demo check-quantize
 
 help:  ## List the targets
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 26
 
 up:  ## Install, then serve on this machine: node, balancer and a small model
 	@scripts/install
@@ -35,3 +35,7 @@ bench: install  ## Measure; prints figures, promises nothing
 
 demo: install  ## Two nodes and a balancer on loopback, to look at a fleet
 	@scripts/demo
+
+check-quantize: install  ## Test quantizing too; first compiles llama-cpp-python, 10 min
+	@$(VENV)/bin/pip install -qq --disable-pip-version-check --editable '.[dev,quantize]'
+	@pytest tests/quantize $(ARGS)

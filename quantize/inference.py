@@ -47,13 +47,17 @@ class Model:
     def tokenize(self, text: str) -> list[int]:
         """Split a text, with the marks the model wants around it."""
         raw = text.encode()
-        room = (self.lib.llama_token * (len(raw) + 8))()
-        count = self.lib.llama_tokenize(
-            self.vocabulary, raw, len(raw), room, len(room), True, True
+        count = -self._tokenize(raw, None, 0)
+        room = (self.lib.llama_token * count)()
+        self._tokenize(raw, room, count)
+        return list(room)
+
+    def _tokenize(self, raw: bytes, room: Any, count: int) -> int:
+        """Fill `room` and return how many there are, negative if it is too small."""
+        lib = self.lib
+        return int(
+            lib.llama_tokenize(self.vocabulary, raw, len(raw), room, count, True, True)
         )
-        if count < 0:
-            raise CannotLoad("the text cannot be tokenized")
-        return list(room[:count])
 
     def first_token(self) -> int | None:
         """Return the token every text begins with, if the model wants one."""

@@ -78,13 +78,14 @@ class _Kept:
 
     folder: Path
     chunks: NDArray[np.int32]
+    width: int
     losses: list[Doubles]
     rows: list[tuple[Floats, Floats]]
 
     @classmethod
-    def write(cls, folder: Path, chunks: NDArray[np.int32], _width: int) -> _Kept:
+    def write(cls, folder: Path, chunks: NDArray[np.int32], width: int) -> _Kept:
         (folder / "codes").unlink(missing_ok=True)
-        return cls(folder, chunks, [], [])
+        return cls(folder, chunks, width, [], [])
 
     def add(self, truth: NDArray[np.int32], log_probs: Floats) -> None:
         packed = divergence.pack(log_probs)
@@ -98,6 +99,7 @@ class _Kept:
         np.savez(
             self.folder / "base.npz",
             chunks=self.chunks,
+            width=self.width,
             losses=losses,
             scale=np.concatenate([scale for scale, _ in self.rows]),
             floor=np.concatenate([floor for _, floor in self.rows]),
@@ -121,8 +123,9 @@ class _Compared:
     @classmethod
     def read(cls, folder: Path, chunks: NDArray[np.int32], width: int) -> _Compared:
         with np.load(folder / "base.npz") as kept:
-            if not np.array_equal(kept["chunks"], chunks):
-                raise CannotLoad("it splits the text otherwise: not the same model")
+            same_width = int(kept["width"]) == width
+            if not same_width or not np.array_equal(kept["chunks"], chunks):
+                raise CannotLoad("it has other tokens: not a variant of the same model")
             scale, floor, base = kept["scale"], kept["floor"], kept["losses"]
         shape = (base.size, width)
         codes = np.memmap(folder / "codes", np.uint16, "r", shape=shape)

@@ -1,0 +1,49 @@
+"""Small orders for the tests that really quantize."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from quantize.facts import read
+from quantize.manifest import Made
+from quantize.plan import Variant
+from quantize.run import Order
+from quantize.types import parse
+
+
+def an_order(base: Path, types: str, **changes: Any) -> Order:
+    """Ask for variants of `base` beside it."""
+    order: dict[str, Any] = {
+        "base": read(base),
+        "types": parse(types),
+        "folder": base.parent,
+    }
+    return Order(**{**order, **changes})
+
+
+class Heard:
+    """A watch that remembers what it was told, as words."""
+
+    def __init__(self) -> None:
+        self.words = list[str]()
+        self.tensors = list[str]()
+
+    def planned(self, variants: Iterable[Variant]) -> None:
+        self.words.append("planned " + " ".join(each.type.name for each in variants))
+
+    def kept(self, made: Made) -> None:
+        self.words.append(f"kept {made.recipe.type}")
+
+    def begun(self, variant: Variant) -> None:
+        self.words.append(f"begun {variant.type.name}")
+
+    def tensor(self, index: int, of: int, name: str) -> None:
+        self.tensors.append(f"{index}/{of} {name}")
+
+    def checking(self, variant: Variant) -> None:
+        self.words.append(f"checking {variant.type.name}")
+
+    def made(self, made: Made) -> None:
+        self.words.append(f"made {made.recipe.type}")
