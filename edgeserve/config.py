@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import platform
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -94,7 +95,15 @@ class NodeSettings(SharedSettings):
     context: int = setting(0, "Context per slot, in tokens; 0 picks.")
     batch: int = setting(0, "Tokens per decode call, bounds cancel time; 0 picks.")
     threads: int = setting(0, "CPU threads per engine; 0 picks.")
-    gpu_layers: str = setting("auto", "Layers on the GPU: auto, all or a number.")
+    gpu_layers: str = setting("auto", "Layers on the GPUs: auto, all or a number.")
+    tensor_split: str = setting("", "Share of each GPU, such as 3,1; empty: by memory.")
+    main_gpu: int = setting(0, "The GPU that computes what is not split.")
+    experts_on_cpu: int = setting(
+        0, "Mixture models: layers whose experts stay on the CPU; -1 for all."
+    )
+    per_gpu: bool = setting(
+        False, "One engine on each GPU instead of one across all of them."
+    )
     load_seconds: float = setting(600.0, "How long a model may take to load.")
     stuck_seconds: float = setting(
         120.0, "How long a busy engine may show no progress before it is restarted."
@@ -117,6 +126,10 @@ class NodeSettings(SharedSettings):
             at_least(self, name, 1)
         if not (self.gpu_layers in {"auto", "all"} or self.gpu_layers.isdecimal()):
             wrong(self, "gpu_layers", "must be auto, all or a number")
+        if not re.fullmatch(r"(\d+(\.\d+)?(,\d+(\.\d+)?)*)?", self.tensor_split):
+            wrong(self, "tensor_split", "must be numbers with commas between them")
+        at_least(self, "main_gpu", 0)
+        at_least(self, "experts_on_cpu", -1)
         for url in self.balancers:
             a_url(self, "balancers", url)
 

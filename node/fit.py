@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from edgeserve.config import NodeSettings
 from edgeserve.wire import Launch
 from node.engines.protocol import Role
+from node.offload import experts_on_cpu
 from quantize.facts import ModelFacts
 from quantize.memory import Need, need, size
 
@@ -41,14 +42,6 @@ class Room:
     cores: int
     memory: int
     gpu_memory: int = 0
-
-    def less(self, taken: Fitted) -> Room:
-        """Return what is left beside an engine."""
-        return Room(
-            cores=self.cores,
-            memory=self.memory - taken.memory,
-            gpu_memory=self.gpu_memory - taken.gpu_memory,
-        )
 
 
 @dataclass(frozen=True)
@@ -85,6 +78,9 @@ def fit(
             batch=batch,
             threads=settings.threads or room.cores,
             gpu_layers=layers,
+            tensor_split=split_of(settings),
+            overrides=experts_on_cpu(settings.experts_on_cpu) if layers else "",
+            main_gpu=settings.main_gpu,
         )
         return Fitted(launch, memory, gpu_memory)
     assert least is not None  # noqa: S101 - there is always a choice
@@ -92,6 +88,11 @@ def fit(
         f"needs {least.arithmetic()}; {size(max(room.memory, 0))} is free, of which"
         f" {SHARE:.0%} may be used"
     )
+
+
+def split_of(settings: NodeSettings) -> tuple[float, ...]:
+    """Return each GPU's share as asked; empty where llama.cpp may split by memory."""
+    return tuple(float(share) for share in settings.tensor_split.split(",") if share)
 
 
 def _choices(

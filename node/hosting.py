@@ -9,12 +9,15 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 
 from edgeserve.config import NodeSettings
 from edgeserve.errors import CommandError
 from edgeserve.relay.upstream import Upstream
 from node.engines.choose import find_engine
-from node.engines.protocol import Engine
+from node.engines.devices import devices_of, fitted
+from node.engines.protocol import Engine, EngineSpec
+from node.offload import applied
 from node.specs import Plan, plan
 from node.state import NodeState
 from node.supervisor import Supervisor, supervised
@@ -59,9 +62,28 @@ def _prepared(state: NodeState, settings: NodeSettings) -> tuple[Engine | None, 
     """Find the engine and plan for it; a node without either is still a node."""
     try:
         engine = find_engine(settings)
-        return engine, plan(settings, state.hardware.latest)
+        planned = plan(settings, state.hardware.latest, devices_of(engine))
+        return engine, offloaded(engine, planned, settings)
     except CommandError as error:
         return None, Plan(specs=(), problems=(str(error),))
+
+
+def offloaded(engine: Engine, planned: Plan, settings: NodeSettings) -> Plan:
+    """Let llama.cpp's own fit tool say how many layers its GPUs hold, if nobody has.
+
+    It knows compute buffers to the byte, which our own estimate cannot.
+    """
+    said = settings.gpu_layers != "auto" or settings.tensor_split
+    if said or settings.experts_on_cpu:
+        return planned
+    return replace(planned, specs=tuple(_offloaded(engine, s) for s in planned.specs))
+
+
+def _offloaded(engine: Engine, spec: EngineSpec) -> EngineSpec:
+    if not spec.launch.gpu_layers:
+        return spec
+    offload = fitted(engine, spec)
+    return replace(spec, launch=applied(spec.launch, offload)) if offload else spec
 
 
 def _teller(state: NodeState, id_: str) -> Callable[[], None]:

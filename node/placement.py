@@ -19,25 +19,33 @@ _NO_MEMORY = re.compile(
 MIB = 2**20
 
 
-def placement(lines: Iterable[str]) -> Placement | None:
-    """Read the placement from an engine's log; None where it says nothing of it.
+class Reader:
+    """Reads a log line by line.
 
     A dry run for fitting logs empty buffers first, so the last word per buffer counts.
     """
-    layers: tuple[int, int] | None = None
-    buffers: dict[tuple[str, str], float] = {}
-    for line in lines:
+
+    def __init__(self) -> None:
+        self._layers: tuple[int, int] | None = None
+        self._buffers: dict[tuple[str, str], float] = {}
+
+    def see(self, line: str) -> None:
+        """Take in one line."""
         if found := _LAYERS.search(line):
-            layers = (int(found[1]), int(found[2]))
+            self._layers = (int(found[1]), int(found[2]))
         elif found := _BUFFER.search(line):
-            buffers[found[1], found[2]] = float(found[3])
-    if layers is None:
-        return None
-    memory: dict[str, int] = {}
-    for (device, _), mib in buffers.items():
-        memory[device] = memory.get(device, 0) + round(mib * MIB)
-    on_gpu = layers[0] if any(map(on_a_gpu, memory)) else 0
-    return Placement(gpu_layers=on_gpu, layers=layers[1], memory=memory)
+            self._buffers[found[1], found[2]] = float(found[3])
+
+    @property
+    def placement(self) -> Placement | None:
+        """What has been said so far; None where nothing of it."""
+        if self._layers is None:
+            return None
+        memory: dict[str, int] = {}
+        for (device, _), mib in self._buffers.items():
+            memory[device] = memory.get(device, 0) + round(mib * MIB)
+        on_gpu = self._layers[0] if any(map(on_a_gpu, memory)) else 0
+        return Placement(gpu_layers=on_gpu, layers=self._layers[1], memory=memory)
 
 
 def on_a_gpu(device: str) -> bool:

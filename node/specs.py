@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
+
+import msgspec
 
 from edgeserve.config import NodeSettings
 from edgeserve.openai import normal
 from edgeserve.wire import Ability, Hardware
 from node.engines.protocol import EngineSpec, Role
 from node.fit import Fitted, Refusal, Room, fit
+from node.offload import Device
 from node.shelf import Model, Shelf, Unfit, look, scan
 
 
@@ -30,44 +34,81 @@ class Plan:
     problems: tuple[str, ...] = ()
 
 
-def plan(settings: NodeSettings, hardware: Hardware, *, gpu: bool = False) -> Plan:
-    """Decide what to serve; `gpu` says whether the engine can use this machine's GPU.
+def plan(
+    settings: NodeSettings, hardware: Hardware, devices: Iterable[Device] = ()
+) -> Plan:
+    """Decide what to serve; `devices` are the GPUs that the engine can use.
 
     Reads files, so call it off the event loop. Never raises for a model's sake.
     """
     wishes, problems = _wishes(settings)
-    free = sum(each.memory_free for each in hardware.gpus) if gpu else 0
-    room = Room(
-        cores=hardware.cpu.physical_cores,
-        memory=hardware.memory.available,
-        gpu_memory=free,
-    )
-    return allot(settings, wishes, room, problems)
+    places = _places(devices, settings, hardware.cpu.physical_cores)
+    return allot(settings, wishes, hardware.memory.available, places, problems)
+
+
+@dataclass
+class Place:
+    """Where an engine may run: some cores, some GPUs, and what is free on those.
+
+    `name` tells engines of one model apart; empty where there is but one place.
+    """
+
+    cores: int
+    gpu_memory: int = 0
+    name: str = ""
+    devices: tuple[str, ...] = ()
+
+
+def _places(
+    devices: Iterable[Device], settings: NodeSettings, cores: int
+) -> tuple[Place, ...]:
+    """One place across all GPUs, or one on each."""
+    each = tuple(devices)
+    if settings.per_gpu and each:
+        share = max(1, cores // len(each))
+        return tuple(Place(share, d.memory_free, f"@{d.name}", (d.name,)) for d in each)
+    return (Place(cores, sum(device.memory_free for device in each)),)
 
 
 def allot(
-    settings: NodeSettings, wishes: Iterable[Wish], room: Room, problems: Iterable[str]
+    settings: NodeSettings,
+    wishes: Iterable[Wish],
+    memory: int,
+    places: Iterable[Place],
+    problems: Iterable[str],
 ) -> Plan:
-    """Give each wish, in order, what memory the ones before it left. Pure."""
+    """Give each wish, in order, what memory the ones before it left.
+
+    `memory` is the free main memory in bytes, which all places share.
+    """
     specs: dict[str, EngineSpec] = {}
     refused = list(problems)
-    for wish in wishes:
+    for wish, place in product(wishes, tuple(places)):
         model, role = wish.model, wish.role
-        id_ = model.variant if role == "generate" else f"{model.variant}#{role}"
+        id_ = _id(wish) + place.name
         if id_ in specs:
             if specs[id_].path != model.path:
                 refused.append(f"{model.path}: {specs[id_].path} has the same name")
             continue
+        room = Room(cores=place.cores, memory=memory, gpu_memory=place.gpu_memory)
         found = fit(model.facts, role, settings, room)
         if isinstance(found, Refusal):
             refused.append(f"{model.path}: {found.reason}")
             continue
-        specs[id_] = _spec(id_, model, role, found)
-        room = room.less(found)
-    return Plan(tuple(specs.values()), tuple(refused))
+        specs[id_] = _spec(id_, model, role, found, place)
+        memory -= found.memory
+        place.gpu_memory -= found.gpu_memory
+    return Plan(tuple(specs.values()), tuple(dict.fromkeys(refused)))
 
 
-def _spec(id_: str, model: Model, role: Role, found: Fitted) -> EngineSpec:
+def _id(wish: Wish) -> str:
+    role = "" if wish.role == "generate" else f"#{wish.role}"
+    return wish.model.variant + role
+
+
+def _spec(
+    id_: str, model: Model, role: Role, found: Fitted, place: Place
+) -> EngineSpec:
     return EngineSpec(
         id=id_,
         model=model.model,
@@ -75,9 +116,10 @@ def _spec(id_: str, model: Model, role: Role, found: Fitted) -> EngineSpec:
         path=model.path,
         role=role,
         abilities=_abilities(role, model),
-        launch=found.launch,
+        launch=msgspec.structs.replace(found.launch, devices=place.devices),
         projector=model.projector if role == "generate" else None,
         pooling=model.pooling if role == "embeddings" else None,
+        layers=model.facts.layers + 1,
     )
 
 

@@ -8,7 +8,7 @@ import socket
 import time
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgeserve.auth import new_secret
@@ -18,10 +18,12 @@ from edgeserve.relay.upstream import Origin, Upstream
 from edgeserve.wire import EngineReport, EngineState
 from node.backoff import LIMIT, Failures
 from node.engines import leftovers
-from node.engines.output import ending, telling
+from node.engines.output import Output, ending, telling
 from node.engines.probe import Probe, Properties, Unwell
 from node.engines.process import Process, running
 from node.engines.protocol import Engine, EngineSpec
+from node.offload import applied, of, stepped_down
+from node.placement import ran_out_of_memory
 from node.race import first_of
 from node.slots import Slots
 from node.watchdog import Watch
@@ -76,6 +78,8 @@ class Supervisor:
         self._reason: str | None = None
         self._found: Properties | None = None
         self._ready_at: float | None = None
+        self._output = Output()
+        self._no_memory = False
         self._working = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -100,6 +104,7 @@ class Supervisor:
             build=self._engine.build or (found.build if found else ""),
             epoch=self._epoch,
             launch=spec.launch,
+            placement=self._output.placed.placement,
         )
 
     @property
@@ -129,6 +134,8 @@ class Supervisor:
         failures = Failures()
         while True:
             reason = await self._live()
+            if self._stepped_down():
+                continue
             failures = failures.after(self._clock(), ready_seconds=self._ready_seconds)
             log.warning("%s: %s", self.spec.id, reason)
             if failures.hopeless:
@@ -157,17 +164,36 @@ class Supervisor:
         self._port, self.api_key = self._pick_port(), new_secret("engine")
         self._epoch += 1
         self._ready_at = self._found = None
+        self._no_memory = False
         self._become("loading", self._reason)
         command = self._engine.command(self.spec, port=self._port, api_key=self.api_key)
         try:
             async with running(command, self._settings.state_dir) as process:
+                self._output = process.output
                 return await first_of(self._ended(process), self._tend(process))
         except OSError as error:
             return f"cannot be started: {error}"
 
+    def _stepped_down(self) -> bool:
+        """Give back GPU layers where memory ran out; says whether that was it."""
+        launch = self.spec.launch
+        if not (self._no_memory and launch.gpu_layers):
+            return False
+        less = stepped_down(of(launch), self.spec.layers or launch.gpu_layers)
+        if less is None:
+            return False
+        self.spec = replace(self.spec, launch=applied(launch, less))
+        said = f"out of memory; trying again with {less.layers} layers on the GPU"
+        log.warning("%s: %s", self.spec.id, said)
+        self._become("loading", said)
+        return True
+
     async def _ended(self, process: Process) -> str:
         status = await process.ended()
-        return self._lost("failed", ending(status, process.output.lines))
+        lines = process.output.lines
+        self._no_memory = ran_out_of_memory(lines)
+        again = self._no_memory and self.spec.launch.gpu_layers != 0
+        return self._lost("loading" if again else "failed", ending(status, lines))
 
     async def _tend(self, process: Process) -> str:
         """See the engine become ready, then watch it work; returns what is wrong."""

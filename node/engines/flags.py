@@ -18,6 +18,9 @@ SPARE_THREADS = 4
 
 PING_SECONDS = 30
 
+VERBOSITY = 4
+"""The least that tells where layers and memory went."""
+
 Parameter = str | int | float | bool | list[str] | list[float]
 
 
@@ -56,6 +59,7 @@ def arguments(spec: EngineSpec, port: int) -> tuple[str, ...]:
         *("--timeout", str(HTTP_SECONDS)),
         *("--sse-ping-interval", str(PING_SECONDS)),
         *("--log-colors", "off"),
+        *("--verbosity", str(VERBOSITY)),
         *_role(spec),
         *(("--mmproj", str(spec.projector)) if spec.projector else ()),
     )
@@ -128,6 +132,7 @@ def parameters(spec: EngineSpec, port: int, api_key: str) -> dict[str, Parameter
         "timeout_read": HTTP_SECONDS,
         "timeout_write": HTTP_SECONDS,
         "sse_ping_interval": PING_SECONDS,
+        "verbosity": VERBOSITY,
         **_role_parameters(spec),
         **({"mmproj.path": str(spec.projector)} if spec.projector else {}),
     }

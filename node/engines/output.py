@@ -7,6 +7,8 @@ import signal
 from collections import deque
 from collections.abc import Iterable
 
+from node.placement import Reader
+
 KEPT = 40
 """Lines of output remembered per engine."""
 
@@ -26,16 +28,18 @@ PREFIX = re.compile(r"^[\d.]+ [A-Z] +")
 
 
 class Output:
-    """A ring of lines."""
+    """A ring of lines, and what longer-gone ones said of layers and memory."""
 
     def __init__(self) -> None:
         self.lines: deque[str] = deque(maxlen=KEPT)
+        self.placed = Reader()
 
     def add(self, raw: bytes) -> str:
         """Keep one line; returns it decoded."""
         line = raw.decode(errors="replace").rstrip()[:WIDEST]
         if line:
             self.lines.append(line)
+            self.placed.see(line)
         return line
 
 

@@ -22,7 +22,8 @@ class EngineSpec:
 
     `id` is unique on the node: the variant, with `#embeddings` or `#rerank` behind it
     in those roles. `variant` is the full name, `model:LABEL`. `pooling` is None where
-    the file says it itself.
+    the file says it itself. `layers` counts the output layer too, as llama.cpp does; 0
+    where it is not known.
     """
 
     id: str
@@ -34,6 +35,7 @@ class EngineSpec:
     launch: Launch
     projector: Path | None = None
     pooling: Pooling | None = None
+    layers: int = 0
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,26 @@
 import pytest
 
-from edgeserve.wire import Placement
-from node.offload import ALL, Offload, from_fit_tool, stepped_down
-from node.placement import placement, ran_out_of_memory
+from edgeserve.wire import Launch, Placement
+from node.engines.devices import listed
+from node.offload import (
+    ALL,
+    Device,
+    Offload,
+    applied,
+    experts_on_cpu,
+    from_fit_tool,
+    of,
+    stepped_down,
+)
+from node.placement import Reader, ran_out_of_memory
+
+
+def placement(lines: list[str]) -> Placement | None:
+    reader = Reader()
+    for line in lines:
+        reader.see(line)
+    return reader.placement
+
 
 GPU_LOG = """\
 load_tensors: offloaded 0/33 layers to GPU
@@ -94,3 +112,38 @@ def test_a_step_keeps_the_split_and_the_overrides() -> None:
     assert stepped_down(offload, 33) == Offload(
         layers=16, split=(1, 2), overrides="exps=CPU"
     )
+
+
+def test_experts_of_the_first_layers_stay_on_the_cpu() -> None:
+    pattern = experts_on_cpu(2)
+
+    assert pattern.split(",")[1].startswith(r"blk\.1\.ffn_")
+    assert pattern.count("=CPU") == 2
+    assert experts_on_cpu(0) == ""
+    assert experts_on_cpu(-1).count("=CPU") == 1
+
+
+def test_an_offload_survives_its_launch() -> None:
+    launch = Launch(slots=1, context=512, batch=64, threads=2)
+    offload = Offload(layers=7, split=(1, 3), overrides="exps=CPU")
+
+    assert of(applied(launch, offload)) == offload
+
+
+def test_the_engines_list_of_devices_is_read() -> None:
+    lines = [
+        "Available devices:",
+        "  CUDA0: NVIDIA H100 80GB HBM3 (81079 MiB, 80554 MiB free)",
+        "  Vulkan0: Intel(R) UHD Graphics (KBL GT2) (15829 MiB, 15000 MiB free)",
+    ]
+
+    found = listed(lines)
+
+    assert found[0] == Device(
+        "CUDA0", "NVIDIA H100 80GB HBM3", 81079 * MIB, 80554 * MIB
+    )
+    assert found[1].description == "Intel(R) UHD Graphics (KBL GT2)"
+
+
+def test_a_machine_without_gpu_lists_none() -> None:
+    assert listed(["Available devices:", "  (none)"]) == ()

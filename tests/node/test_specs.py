@@ -6,6 +6,7 @@ import pytest
 
 from edgeserve.config import NodeSettings
 from edgeserve.wire import Cpu, Hardware, Memory, Platform, Power, Thermal
+from node.offload import Device
 from node.specs import plan
 from tests.fakes.gguf import a_model
 
@@ -125,3 +126,29 @@ def test_an_unreadable_folder_is_a_problem(tmp_path: Path) -> None:
     made = plan(settings(file), hardware())
 
     assert "cannot read the models folder" in made.problems[0]
+
+
+GPUS = tuple(Device(f"CUDA{n}", "a GPU", 8 * GIB, 8 * GIB) for n in range(2))
+
+
+def test_one_engine_spans_all_gpus(folder: Path) -> None:
+    made = plan(settings(folder, models=("a:F16",)), hardware(), GPUS)
+
+    assert [(s.id, s.launch.devices) for s in made.specs] == [("a:F16", ())]
+    assert made.specs[0].launch.gpu_layers == -1
+
+
+def test_or_each_gpu_has_an_engine_of_its_own(folder: Path) -> None:
+    made = plan(settings(folder, models=("a:F16",), per_gpu=True), hardware(), GPUS)
+
+    assert [(s.id, s.launch.devices) for s in made.specs] == [
+        ("a:F16@CUDA0", ("CUDA0",)),
+        ("a:F16@CUDA1", ("CUDA1",)),
+    ]
+    assert {s.variant for s in made.specs} == {"a:F16"}
+
+
+def test_without_a_gpu_one_each_is_just_one(folder: Path) -> None:
+    made = plan(settings(folder, models=("a:F16",), per_gpu=True), hardware())
+
+    assert [s.id for s in made.specs] == ["a:F16"]

@@ -11,6 +11,8 @@ import pytest
 from edgeserve.config import NodeSettings
 from edgeserve.errors import FleetBusy, NoNode
 from edgeserve.relay.plain import upstream
+from edgeserve.wire import Launch
+from node.engines.protocol import Command, EngineSpec
 from node.supervisor import Supervisor, free_port
 from tests.fakes.engines import FakeEngine, a_spec, watching
 
@@ -244,3 +246,28 @@ async def test_a_program_that_cannot_be_started_is_a_reason_not_a_crash(
         report = await watched.until("failed")
 
     assert report.reason is not None
+
+
+class SmallGpu(FakeEngine):
+    """Runs out of memory with more than nine layers on the GPU, as CUDA says it."""
+
+    def command(self, spec: EngineSpec, *, port: int, api_key: str) -> Command:
+        layers = spec.launch.gpu_layers
+        if 0 <= layers <= 9:
+            return super().command(spec, port=port, api_key=api_key)
+        said = "ggml_backend_cuda_buffer_type_alloc_buffer: cudaMalloc failed"
+        return Command(("/bin/sh", "-c", f"echo '{said}: out of memory'; exit 1"), {})
+
+
+async def test_too_much_on_the_gpu_steps_down_until_it_serves(
+    settings: NodeSettings,
+) -> None:
+    launch = Launch(slots=1, context=512, batch=64, threads=1, gpu_layers=-1)
+    spec = a_spec(launch=launch, layers=33)
+    async with watching(SmallGpu(), spec, settings) as (supervisor, watched):
+        report = await watched.until("ready")
+
+        assert report.launch.gpu_layers == 9
+        assert report.epoch == 7
+        assert "failed" not in watched.states
+        assert await answer(supervisor) == 200

@@ -1,0 +1,91 @@
+"""Which GPUs an engine can use, and what its own fit tool proposes for them."""
+
+from __future__ import annotations
+
+import logging
+import re
+import subprocess
+from collections.abc import Iterable
+from pathlib import Path
+
+from node.engines.native import Native
+from node.engines.protocol import Engine, EngineSpec
+from node.offload import Device, Offload, from_fit_tool
+
+log = logging.getLogger(__name__)
+
+FIT_TOOL = "llama-fit-params"
+ASK_SECONDS = 60.0
+"""A GPU driver may take tens of seconds to wake up."""
+
+MARGIN_MIB = 1024
+"""GPU memory left free: for the desktop, for other engines' peaks, for the driver."""
+
+MIB = 2**20
+_DEVICE = re.compile(r"^\s+(\w+): (.+) \((\d+) MiB, (\d+) MiB free\)$")
+
+
+def devices_of(engine: Engine) -> tuple[Device, ...]:
+    """Return the GPUs the engine can compute on; none for the bundled engine's wheel.
+
+    A device that shows no memory, as a broken driver's does, is left out.
+    """
+    if not isinstance(engine, Native):
+        return ()
+    found = listed(_output(engine.path, "--list-devices").splitlines())
+    return tuple(each for each in found if each.memory_total)
+
+
+def listed(lines: Iterable[str]) -> tuple[Device, ...]:
+    """Read the lines of `--list-devices`."""
+    return tuple(
+        Device(found[1], found[2], int(found[3]) * MIB, int(found[4]) * MIB)
+        for line in lines
+        if (found := _DEVICE.match(line))
+    )
+
+
+def fitted(engine: Engine, spec: EngineSpec) -> Offload | None:
+    """Ask llama.cpp's fit tool how much of a model its GPUs hold.
+
+    None where there is no such tool beside the engine, or it cannot say.
+    """
+    if not isinstance(engine, Native):
+        return None
+    tool = engine.path.resolve().with_name(FIT_TOOL)
+    if not tool.exists():
+        return None
+    output = _output(tool, *_shape(spec))
+    lines = [line for line in output.splitlines() if line.startswith("-c ")]
+    if not lines:
+        log.warning("%s cannot fit %s: %s", FIT_TOOL, spec.path.name, output[-200:])
+        return None
+    return from_fit_tool(lines[-1])
+
+
+def _shape(spec: EngineSpec) -> tuple[str, ...]:
+    """Say what is fixed, so that only the offload is chosen."""
+    launch = spec.launch
+    return (
+        *("--model", str(spec.path)),
+        *("--parallel", str(launch.slots)),
+        *("--ctx-size", str(launch.slots * launch.context)),
+        *("--batch-size", str(launch.batch)),
+        *("--ubatch-size", str(launch.batch)),
+        *("--cache-type-k", launch.kv_type),
+        *("--cache-type-v", launch.kv_type),
+        *("--flash-attn", "auto" if launch.flash_attention else "off"),
+        *("--fit-target", str(MARGIN_MIB)),
+        *(("--device", ",".join(launch.devices)) if launch.devices else ()),
+    )
+
+
+def _output(tool: Path, *arguments: str) -> str:
+    try:
+        done = subprocess.run(
+            [tool, *arguments], capture_output=True, text=True, timeout=ASK_SECONDS
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        log.warning("cannot ask %s: %s", tool, error)
+        return ""
+    return done.stdout if done.returncode == 0 else done.stdout + done.stderr
