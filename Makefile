@@ -8,7 +8,7 @@ export VENV
 # Not for `up`: what it prints must name the command as the caller can reach it.
 check fix test bench demo check-quantize: export PATH := $(abspath $(VENV))/bin:$(PATH)
 
-.PHONY: help install up check fix test bench demo check-quantize
+.PHONY: help install up check fix test fuzz bench bench-proxy demo check-quantize
 
 help:  ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 26
@@ -30,8 +30,14 @@ fix: install  ## Format the code and repair what can be repaired
 test: install  ## Run the tests: make test ARGS='-k drain'
 	@scripts/test $(ARGS)
 
+fuzz: install  ## Throw 10,000 inputs of each kind at the relay
+	@pytest tests/edgeserve/relay/test_fuzz*.py --hypothesis-profile=fuzz --timeout=900
+
 bench: install  ## Measure; prints figures, promises nothing
 	@pytest -m bench -s tests/bench $(ARGS)
+
+bench-proxy: install  ## Compare the relay with nginx, HAProxy and LLM routers (5 min)
+	@python -m tests.bench.proxy.compare $(ARGS)
 
 demo: install  ## Two nodes and a balancer on loopback, to look at a fleet
 	@scripts/demo

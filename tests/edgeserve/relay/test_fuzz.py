@@ -18,42 +18,10 @@ from hypothesis import strategies as st
 from edgeserve.relay import Handler, Limits, Reply, Request
 from edgeserve.relay.connection import Connection
 from edgeserve.relay.site import Client
+from tests.edgeserve.relay.wire import Wire, sliced
 
 Seen = list[tuple[str, str, bytes]]
 """Method, path and body of each request."""
-
-
-class Wire(asyncio.Transport):
-    """A transport that keeps what is written to it."""
-
-    def __init__(self) -> None:
-        super().__init__({"peername": ("192.0.2.1", 1)})
-        self.written = b""
-        self.closed = False
-
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        self.written += data
-
-    def write_eof(self) -> None:
-        self.closed = True
-
-    def can_write_eof(self) -> bool:
-        return True
-
-    def abort(self) -> None:
-        self.closed = True
-
-    close = abort
-
-    def set_write_buffer_limits(
-        self, high: int | None = None, low: int | None = None
-    ) -> None:
-        pass
-
-    def pause_reading(self) -> None:
-        pass
-
-    resume_reading = pause_reading
 
 
 class Site:
@@ -196,14 +164,6 @@ conversations = st.lists(st.one_of(requests(), sane(), sane()), max_size=4).map(
 )
 anything = st.one_of(conversations, st.binary(max_size=300))
 cuts = st.lists(st.integers(1, 40), max_size=30)
-
-
-def sliced(data: bytes, sizes: list[int]) -> list[bytes]:
-    pieces: list[bytes] = []
-    for size in sizes:
-        pieces.append(data[:size])
-        data = data[size:]
-    return [piece for piece in [*pieces, data] if piece]
 
 
 @given(data=anything, sizes=cuts)
