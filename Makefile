@@ -6,7 +6,7 @@ ARGS ?=
 export VENV
 
 # Not for `up`: what it prints must name the command as the caller can reach it.
-check fix test bench demo check-quantize: export PATH := $(abspath $(VENV))/bin:$(PATH)
+check fix test fuzz bench bench-proxy demo check-quantize: export PATH := $(abspath $(VENV))/bin:$(PATH)
 
 .PHONY: help install up check fix test fuzz bench bench-proxy demo check-quantize
 
