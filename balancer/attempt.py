@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from balancer import aggregate
 from balancer.aggregate.answer import Aggregate, Headless, Incomplete
 from balancer.delivery import Delivery
-from balancer.judge import judge, message
+from balancer.judge import code, judge, message
 from balancer.request import Work
 from balancer.sse import Parser
 from balancer.stream import Listener, StreamedError
@@ -33,10 +33,14 @@ class Full:
 
 @dataclass(frozen=True)
 class Elsewhere:
-    """Another engine should try. `lost` when the node itself could not be reached."""
+    """Another engine should try. `lost` when the node itself could not be reached.
+
+    `longer` when only one with a longer context can.
+    """
 
     error: EdgeserveError
     lost: bool = False
+    longer: bool = False
 
 
 @dataclass(frozen=True)
@@ -96,11 +100,11 @@ async def _judged(
             return Full()
         case "elsewhere":
             return Elsewhere(_refusal(status, message(body)))
+        case "longer":
+            return Elsewhere(EngineRefusal(status, headers, body), longer=True)
         case "pass":
-            if delivery.reply.started:
-                await delivery.fail(_Passed(status, message(body)), work.dialect)
-            else:
-                await delivery.whole(status, headers, body)
+            error = EngineRefusal(status, headers, body)
+            await delivery.fail(error, work.dialect)
             return Done("refused by the engine")
 
 
@@ -112,12 +116,23 @@ def _refusal(status: int, said: str) -> EdgeserveError:
     return NoNode(said) if status in {404, 503} else NodeLost(said)
 
 
-class _Passed(EdgeserveError):
-    """The engine's own error, told inside a stream."""
+class EngineRefusal(EdgeserveError):
+    """An engine's own error, passed on in its very bytes."""
 
-    def __init__(self, status: int, said: str) -> None:
-        super().__init__(said)
+    def __init__(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
+        super().__init__(message(body))
         self.status = status
+        self.code = code(body) or "engine_error"
+        self._headers = headers
+        self._body = body
+
+    def body(self) -> bytes:
+        """Return what the engine sent."""
+        return self._body
+
+    def headers(self) -> dict[str, str]:
+        """Return what came with it."""
+        return dict(self._headers)
 
 
 async def _streamed(answer: Answer, work: Work, delivery: Delivery) -> Outcome:

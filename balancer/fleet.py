@@ -96,7 +96,7 @@ class Fleet:
             link = Link(key=key, source=source, origins=origins, expected=expected)
             return self._with(link)
         seen = replace(known, origins=origins, expected=expected, announced=True)
-        return self._with(seen)
+        return self if seen == known else self._with(seen)
 
     def withdrawn(self, key: str, now: float) -> Fleet:
         """Its announcement has gone; whether it still answers is another matter."""

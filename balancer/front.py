@@ -59,6 +59,8 @@ class Front:
                 raise
         finally:
             record.status = delivery.status or None
+            if record.outcome is None and record.attempts:
+                record.outcome = record.attempts[-1].outcome
             record.ended = self.desk.records.clock()
             self.desk.metrics.answered(record)
 
@@ -147,9 +149,11 @@ class Front:
             case Full():
                 task.delivery.attempts -= 1
                 self.desk.current.become(fleet.turned_away(*send.to.key))
-            case Elsewhere(error, lost):
+            case Elsewhere(error, lost, longer):
                 task.tried.add(send.to.key)
                 task.failure = error
+                if longer:
+                    task.work = task.work.longer(send.to.engine.context)
                 if lost:
                     self.desk.current.become(
                         fleet.failed(send.to.member, str(error), now)

@@ -10,9 +10,9 @@ from typing import Any, Literal
 
 import msgspec
 
-Judgement = Literal["pass", "elsewhere", "full"]
-"""`pass`: the client's to know; `elsewhere`: another engine may do better; `full`: the
-node has no slot after all."""
+Judgement = Literal["pass", "elsewhere", "longer", "full"]
+"""`pass`: the client's to know; `elsewhere`: another engine may do better; `longer`: if
+its context is; `full`: the node has no slot after all."""
 
 ELSEWHERE = frozenset((401, 403, 502, 503))
 """401 and 403 are the node's quarrel with us, not with the client; 502 and 503 say that
@@ -25,6 +25,8 @@ def judge(status: int, body: bytes) -> Judgement:
         return "full"
     if status in ELSEWHERE or (status == 404 and code(body) == "model_not_found"):
         return "elsewhere"
+    if status == 400 and _error(body).get("type") == "exceed_context_size_error":
+        return "longer"
     return "pass"
 
 

@@ -35,13 +35,19 @@ def _here(member: Member) -> bool:
 def _joined(member: Member) -> str:
     slots = sum(each.slots for each in member.report.engines if _serves(each.state))
     trouble = f"; {member.problem}" if member.problem else ""
-    return f"{member.name} joined ({slots} slot{'' if slots == 1 else 's'}){trouble}"
+    return f"{member.name} joined ({_counted(slots)}){trouble}"
+
+
+def _counted(slots: int) -> str:
+    if slots == 0:
+        return "no engine is ready yet"
+    return "1 slot" if slots == 1 else f"{slots} slots"
 
 
 def _ready(old: Member, new: Member) -> list[str]:
     served = {each.id for each in old.report.engines if _serves(each.state)}
     return [
-        f"{new.name} serves {each.variant} ({each.slots} slots)"
+        f"{new.name} serves {each.variant} ({_counted(each.slots)})"
         for each in new.report.engines
         if _serves(each.state) and each.id not in served
     ]

@@ -33,6 +33,10 @@ NOT_FOR_NODES = frozenset(
 
 STRIPPED = ("id_slot", "lora")
 BYTES_PER_TOKEN = 4
+
+IMAGES = (b'"image_url"', b'"input_image"', b'"image"')
+"""Quotes inside strings are escaped: no text can look like these."""
+
 _SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 
 
@@ -53,6 +57,10 @@ class Work:
     def as_it_is(self) -> Work:
         """Return the same, to be asked without streaming."""
         return replace(self, mode="whole")
+
+    def longer(self, than: int) -> Work:
+        """Return the same, for an engine with a longer context than that."""
+        return replace(self, need=replace(self.need, too_short=than))
 
     def body_for(self, engine: EngineReport) -> bytes:
         """Return the body with the named edits."""
@@ -76,6 +84,7 @@ def understood(route: Route, body: bytes) -> Work:
             ability=route.needs,
             slots=max(asked.n or 1, 1),
             tokens=len(body) // BYTES_PER_TOKEN if route.dialect != "plain" else 0,
+            images=any(mark in body for mark in IMAGES),
         ),
     )
 

@@ -20,14 +20,17 @@ class Need:
     """What a request asks of an engine.
 
     `model` is in normal spelling, empty where the caller names none. `slots` is how
-    many it takes (`n`). `tokens` is a guess at prompt and answer together, for the
-    context. `tried` engines are out.
+    many it takes (`n`). `tokens` is a guess at the length of the prompt; a context of
+    `too_short` or less has been refused by an engine already. `images` go to engines
+    that can see, where there are any. `tried` engines are out.
     """
 
     model: str
     ability: Ability
     slots: int = 1
     tokens: int = 0
+    too_short: int = 0
+    images: bool = False
     tried: frozenset[EngineKey] = frozenset()
 
 
@@ -110,6 +113,8 @@ class _Weighed:
             return "tried already", False
         if self.candidate.barred:
             return self.candidate.barred, self.candidate.passing
+        if self.candidate.engine.context <= self.need.too_short:
+            return "its context is too short", False
         if self.busy + self.slots > self.candidate.engine.slots:
             return "every slot is busy", True
         return None, False
@@ -131,6 +136,8 @@ def _able(candidates: Sequence[Candidate], need: Need) -> list[Candidate] | Refu
     able = [each for each in named if need.ability in each.engine.abilities]
     if not able:
         return Refuse(_unable(candidates, need))
+    if need.images:
+        able = [each for each in able if "vision" in each.engine.abilities] or able
     models = {each.engine.model for each in able}
     if not need.model and len(models) > 1:
         choice = ", ".join(sorted(models))

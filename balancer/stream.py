@@ -131,8 +131,12 @@ def streamed_error(data: bytes) -> StreamedError:
 
 def error_event(dialect: Dialect, error: EdgeserveError) -> bytes:
     """Tell a client, inside its stream, that the rest will not come."""
-    body: dict[str, Any] = json.loads(error.body())
-    said: dict[str, Any] = body["error"]
+    said: dict[str, Any] = {
+        "message": str(error),
+        "type": error.kind,
+        "code": error.code,
+        "param": None,
+    }
     match dialect:
         case "messages":
             shown = {"type": "api_error", "message": said["message"]}
@@ -141,8 +145,12 @@ def error_event(dialect: Dialect, error: EdgeserveError) -> bytes:
             # `error` inside makes OpenAI's client raise; the rest is the event's shape.
             return _named("error", {"type": "error", **said, "error": said})
         case _:
-            return b"data: " + error.body() + b"\n\n"
+            return _framed({"error": said})
 
 
 def _named(name: str, data: Mapping[str, Any]) -> bytes:
-    return f"event: {name}\ndata: {json.dumps(data)}\n\n".encode()
+    return f"event: {name}\n".encode() + _framed(data)
+
+
+def _framed(data: Mapping[str, Any]) -> bytes:
+    return b"data: " + msgspec.json.encode(data) + b"\n\n"

@@ -119,6 +119,19 @@ async def test_a_prompt_past_the_context_gets_the_engines_own_answer() -> None:
     assert answer.json["error"]["type"] == "exceed_context_size_error"
 
 
+async def test_a_prompt_past_one_context_goes_to_a_longer_one() -> None:
+    async with (
+        fake_node("a", Behaviour(context=8)) as short,
+        fake_node("b", Behaviour(context=8)) as equally_short,
+        fake_node("c", engine=an_engine(context=9999)) as wide,
+        endpoint(short, equally_short, wide) as balancer,
+    ):
+        answer = await balancer.post(CHAT, chat("word " * 50))
+
+    assert (answer.status, answer.headers["x-edgeserve-node"]) == (200, "c")
+    assert len(equally_short.told) == 0
+
+
 async def test_no_more_nodes_are_tried_than_the_settings_allow() -> None:
     async with (
         fake_node("a", Behaviour(fault="reset")) as a,

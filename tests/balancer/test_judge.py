@@ -13,7 +13,7 @@ def error(**fields: object) -> bytes:
     ("status", "body", "expected"),
     [
         (400, error(type="invalid_request_error"), "pass"),
-        (400, error(type="exceed_context_size_error", n_ctx=512), "pass"),
+        (400, error(type="exceed_context_size_error", n_ctx=512), "longer"),
         (404, error(type="not_found_error", message="File Not Found"), "pass"),
         (500, error(type="server_error", message="image input"), "pass"),
         (500, b"<html>", "pass"),

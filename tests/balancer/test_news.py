@@ -16,6 +16,12 @@ def test_one_slot_is_one_slot() -> None:
     assert news(NOBODY, fleet) == ["pi joined (1 slot)"]
 
 
+def test_a_node_without_an_engine_is_told_so() -> None:
+    fleet = a_fleet("pi", report=a_report(name="pi"))
+
+    assert news(NOBODY, fleet) == ["pi joined (no engine is ready yet)"]
+
+
 def test_a_node_leaves_when_it_cannot_be_reached_not_when_it_is_suspect() -> None:
     up = a_fleet("pi")
     suspect = up.suspected("pi", "silence", 0.0)

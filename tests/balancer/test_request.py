@@ -93,6 +93,13 @@ def test_the_need_is_read_from_the_body() -> None:
     assert (need.model, need.ability, need.slots) == ("small:Q4_1", "chat", 3)
 
 
+def test_images_are_noticed_and_talk_of_them_is_not() -> None:
+    part = {"type": "image_url", "image_url": {"url": "data:…"}}
+
+    assert work(messages=[{"role": "user", "content": [part]}]).need.images
+    assert not work(**chat('what is "image_url"?')).need.images
+
+
 @pytest.mark.parametrize(
     "body",
     [b"", b"{", b"[]", b'{"model": 3}', b'{"stream": "yes"}', b'{"max_tokens": "x"}',

@@ -168,6 +168,23 @@ def test_a_guess_past_every_context_leaves_the_answer_to_the_longest() -> None:
     assert sent_to(decided(short, a_candidate("b"), need=a_need(tokens=99_999))) == "b"
 
 
+def test_a_context_that_was_refused_is_not_asked_for_again() -> None:
+    wide = a_candidate("wide", an_engine(context=8192))
+    need = a_need(too_short=4096)
+
+    assert sent_to(decided(a_candidate(), wide, need=need, wide=1)) == "wide"
+    assert isinstance(decided(a_candidate(), wide, need=need, wide=2), Wait)
+    assert "too short" in refusal(decided(a_candidate(), need=need))
+
+
+def test_images_go_to_engines_that_see() -> None:
+    seeing = a_candidate("eye", an_engine(abilities=("chat", "completion", "vision")))
+    need = a_need(images=True)
+
+    assert sent_to(decided(a_candidate(), seeing, need=need, eye=1)) == "eye"
+    assert sent_to(decided(a_candidate(), need=need)) == "pi"
+
+
 def test_every_candidate_gets_a_verdict() -> None:
     decision = decided(
         a_candidate("a"),
