@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 from balancer.fleet import Fleet, Member
 from edgeserve.openai import normal
@@ -34,9 +35,14 @@ class Candidate:
         """Its name in the fleet."""
         return self.member, self.engine.id
 
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """Its model and its variant, in normal spelling."""
+        return frozenset((normal(self.engine.model), normal(self.engine.variant)))
+
     def serves(self, model: str) -> bool:
         """Whether `model`, in normal spelling, names its model or its variant."""
-        return model in {normal(self.engine.model), normal(self.engine.variant)}
+        return model in self.names
 
 
 def candidates(fleet: Fleet) -> tuple[Candidate, ...]:
@@ -90,7 +96,7 @@ def served(all_: Iterable[Candidate]) -> list[Served]:
     found: dict[str, list[Candidate]] = {}
     for each in all_:
         if _callable(each):
-            for name in {normal(each.engine.model), normal(each.engine.variant)}:
+            for name in each.names:
                 found.setdefault(name, []).append(each)
     return [_served(name, found[name]) for name in sorted(found)]
 

@@ -14,8 +14,9 @@ from balancer.desk import Desk
 from balancer.record import Attempt, Record
 from balancer.request import Work, deadline_seconds, headers_for, request_id, understood
 from balancer.schedule import Send
+from balancer.waiting import RETRY_AFTER
 from edgeserve.auth import Guard
-from edgeserve.errors import EdgeserveError, NoNode, TooLate, UnknownRoute
+from edgeserve.errors import EdgeserveError, FleetBusy, NoNode, TooLate, UnknownRoute
 from edgeserve.openai import ROUTES, Dialect
 from edgeserve.relay.exchange import Reply, Request
 from edgeserve.relay.upstream import Upstream
@@ -35,6 +36,7 @@ class Front:
     guard: Guard
     token: str | None
     attempts: int
+    patience: float
 
     async def __call__(self, request: Request, reply: Reply) -> None:
         """Answer one request. Cancelling it closes the node's connection at once."""
@@ -81,16 +83,19 @@ class Front:
         A refusal is answered after this block, when there is no deadline left to lift.
         """
         seconds = deadline_seconds(task.request.headers)
+        limit = asyncio.timeout(seconds)
+
+        def begin() -> None:
+            limit.reschedule(None)
+            task.record.first_byte = self.desk.records.clock()
+
+        task.delivery.on_begin = begin
         try:
-            async with asyncio.timeout(seconds) as limit:
-
-                def begin() -> None:
-                    limit.reschedule(None)
-                    task.record.first_byte = self.desk.records.clock()
-
-                task.delivery.on_begin = begin
+            async with limit:
                 await self._tried(task)
         except TimeoutError as error:
+            if not limit.expired():
+                raise
             raise TooLate(f"no answer began within {seconds:g} s") from error
         finally:
             task.delivery.on_begin = lambda: None
@@ -103,6 +108,8 @@ class Front:
                     task.work = task.work.as_it_is()
                 case Elsewhere(error) if len(task.tried) >= self.attempts:
                     raise error
+                case Full() if task.record.waited >= self.patience:
+                    raise FleetBusy(RETRY_AFTER, "its nodes have no slot after all")
                 case _:
                     pass
 

@@ -69,6 +69,7 @@ async def running(
             guard=may.clients,
             token=may.token,
             attempts=settings.attempts,
+            patience=settings.queue_seconds,
         )
         api = Api(desk=shared, register=register, clients=may.clients, nodes=may.nodes)
         limit = settings.body_limit_mib * MIB

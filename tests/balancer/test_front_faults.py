@@ -98,6 +98,15 @@ async def test_a_single_node_that_is_full_after_all_is_asked_again() -> None:
         assert (await waiting).status == 200
 
 
+async def test_a_node_that_is_always_full_after_all_is_not_asked_for_ever() -> None:
+    async with fake_node() as node, endpoint(node, queue_seconds=0.3) as balancer:
+        node.refuse = FleetBusy(1)
+
+        answer = await balancer.post(CHAT, chat())
+
+    assert answer.status == 429
+
+
 async def test_errors_that_are_the_requests_own_pass_through() -> None:
     async with one_bad_one_well(fault="error") as (balancer, _, well):
         answer = await balancer.post(CHAT, chat())
