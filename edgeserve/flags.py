@@ -44,9 +44,19 @@ def _option(
     if hint is bool:
         both = f"{flag}/--no-{flag[2:]}" if each.default else flag
         return click.option(both, each.name, default=None, help=text, is_flag=True)
-    if hint == tuple[str, ...]:
-        return click.option(flag, each.name, multiple=True, help=text)
-    return click.option(flag, each.name, default=None, help=text)
+    many = hint == tuple[str, ...]
+    return click.option(
+        flag, each.name, multiple=many, metavar=_metavar(each.name, hint), help=text
+    )
+
+
+def _metavar(name: str, hint: Any) -> str:
+    """Name what to write behind a flag; `resolve` checks it, wherever it came from."""
+    if name.endswith("_seconds"):
+        return "SECONDS"
+    if hint in {Path, Path | None}:
+        return "PATH"
+    return "NUMBER" if hint in {int, float} else "TEXT"
 
 
 def _shown(value: object) -> str:

@@ -1,0 +1,101 @@
+"""The shell scripts, on machines that lack something."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Path:
+    """A PATH of its own: plain tools, an ordinary user, no apt-get."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for tool in ("cat", "cksum", "dirname", "sh", "uname"):
+        found = next(
+            path for path in (Path("/usr/bin"), Path("/bin")) if (path / tool).exists()
+        )
+        (folder / tool).symlink_to(found / tool)
+    put(folder, "id", "echo 1000")
+    return folder
+
+
+def put(folder: Path, name: str, script: str) -> None:
+    path = folder / name
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+
+
+def run(machine: Path, *argv: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    script, *arguments = argv
+    return subprocess.run(
+        [str(ROOT / "scripts" / script), *arguments],
+        env={"PATH": str(machine), **environ},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+
+
+def test_a_python_that_is_too_old_is_passed_over(machine: Path) -> None:
+    put(machine, "python3", "exit 1")
+    put(machine, "python3.12", "exit 0")
+
+    assert run(machine, "find-python").stdout == "python3.12\n"
+
+
+def test_without_any_python_it_says_which_is_needed(machine: Path) -> None:
+    done = run(machine, "find-python")
+
+    assert done.returncode == 1
+    assert "Python 3.11 or later" in done.stderr
+
+
+def test_what_is_missing_is_named_to_those_who_are_not_root(machine: Path) -> None:
+    put(machine, "python3", "exit 1")
+
+    done = run(machine, "system-packages", "python3", "dev")
+
+    assert done.returncode == 1
+    wanted = "apt-get install python3-venv libgomp1 libstdc++6 curl"
+    assert wanted in done.stderr
+
+
+def test_root_installs_what_is_missing(machine: Path, tmp_path: Path) -> None:
+    put(machine, "python3", "exit 1")
+    put(machine, "id", "echo 0")
+    put(machine, "curl", "")
+    put(machine, "apt-get", f'echo "$*" >>{tmp_path}/asked')
+
+    done = run(machine, "system-packages", "python3", "dev")
+
+    assert done.returncode == 0
+    installing = (tmp_path / "asked").read_text().splitlines()[-1]
+    assert installing.endswith("python3-venv libgomp1 libstdc++6 iproute2")
+
+
+def test_a_machine_that_has_everything_is_left_alone(machine: Path) -> None:
+    put(machine, "python3", "exit 0")
+    put(machine, "curl", "")
+
+    done = run(machine, "system-packages", "python3", "dev")
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize(
+    ("had", "wanted"), [("run", "run"), ("dev", "dev"), ("dev", "run")]
+)
+def test_installing_twice_does_nothing_the_second_time(
+    had: str, wanted: str, machine: Path, tmp_path: Path
+) -> None:
+    project = (ROOT / "pyproject.toml").read_bytes()
+    sum_ = subprocess.run(["cksum"], input=project, capture_output=True).stdout
+    (tmp_path / ".edgeserve").write_text(f"{had} {ROOT} {sum_.decode()}")
+
+    done = run(machine, "install", wanted, VENV=str(tmp_path))
+
+    assert (done.returncode, done.stderr) == (0, "")
