@@ -11,7 +11,18 @@ def news(before: Fleet, after: Fleet) -> list[str]:
     new = {member.id: member for member in after.members}
     lines = [line for id_ in new for line in _told(old.get(id_), new[id_])]
     gone = [old[id_] for id_ in old.keys() - new.keys()]
-    return lines + [f"{each.name} left" for each in gone if _here(each)]
+    lines += [f"{each.name} left" for each in gone if _here(each)]
+    return lines + _unheard(before, after)
+
+
+def _unheard(before: Fleet, after: Fleet) -> list[str]:
+    """Say why what was seen cannot be followed: once, until the reason changes."""
+    told = {link.key: link.problem for link in before.links.values()}
+    return [
+        f"{link.key} is of no use: {link.problem}"
+        for link in after.links.values()
+        if link.word is None and link.problem and link.problem != told.get(link.key)
+    ]
 
 
 def _told(old: Member | None, new: Member) -> list[str]:

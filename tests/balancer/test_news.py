@@ -59,6 +59,14 @@ def test_a_node_that_shuts_down_is_told() -> None:
     assert news(up, after) == ["pi is shutting down"]
 
 
+def test_why_a_node_cannot_be_followed_is_told_once() -> None:
+    seen = a_fleet().sighted("pi", "mdns", (Origin("h", 1),), None)
+    missed = seen.missed("pi", "it speaks protocol 9", 0.0)
+
+    assert news(seen, missed) == ["pi is of no use: it speaks protocol 9"]
+    assert news(missed, missed.missed("pi", "it speaks protocol 9", 1.0)) == []
+
+
 def test_a_cloned_disk_is_told() -> None:
     one = a_fleet("pi")
     twin = changed(a_report(an_engine(), name="pi"), instance="other")
