@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from edgeserve.quality import ALIASES
 from quantize.blocks import BLOCKS
-from quantize.types import ALIASES, TYPES
+from quantize.types import TYPES
 
 _SPLIT = re.compile(r"-\d{5}-of-\d{5}$")
 _TYPE = re.compile(

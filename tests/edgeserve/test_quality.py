@@ -1,0 +1,38 @@
+import pytest
+
+from edgeserve.quality import LOSS, at_least, loss
+
+
+@pytest.mark.parametrize(
+    ("label", "same_as"),
+    [
+        ("q4_k_m", "Q4_K_M"),
+        ("Q4_K", "Q4_K_M"),
+        ("UD-Q4_K_XL", "Q4_K_M"),
+        ("Q6_K_L", "Q6_K"),
+        ("FP16", "F16"),
+    ],
+)
+def test_spellings_and_makers_own_recipes_are_known(label: str, same_as: str) -> None:
+    assert loss(label) == LOSS[same_as]
+
+
+@pytest.mark.parametrize(
+    ("label", "floor", "good"),
+    [
+        ("Q8_0", "Q4_K_M", True),
+        ("Q4_K_M", "Q4_K_M", True),
+        ("Q4_0", "Q4_K_M", False),
+        ("BF16", "F16", True),
+        ("MXFP4_MOE", "Q2_K", False),
+        ("Q8_0", "no such type", False),
+    ],
+)
+def test_a_floor_lets_equals_and_betters_through(
+    label: str, floor: str, good: bool
+) -> None:
+    assert at_least(label, floor) is good
+
+
+def test_the_best_is_named_first() -> None:
+    assert list(LOSS.values()) == sorted(LOSS.values())
