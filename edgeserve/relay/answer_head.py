@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from edgeserve.errors import BadRequest
 from edgeserve.relay.framing import Chunked, Framing, Length, UntilClosed
-from edgeserve.relay.head import BODILESS
+from edgeserve.relay.head import BODILESS, MOST_FIELDS
 
 
 class AnswerHead(NamedTuple):
@@ -29,7 +29,8 @@ def read_answer(raw: bytes, asked: str) -> AnswerHead:
     text = raw.decode("utf-8", "surrogateescape")
     first, _, rest = text.partition("\r\n")
     found = _STATUS.fullmatch(first)
-    if found is None or text.count("\n") != text.count("\r\n"):
+    lines = text.count("\r\n")
+    if found is None or lines > MOST_FIELDS or text.count("\n") != lines:
         raise BadRequest(f"{first[:80]!r} does not begin an answer of HTTP/1.1")
     headers = _fields(rest)
     status = int(found[2])
@@ -66,7 +67,7 @@ def _framing(headers: dict[str, str]) -> Framing:
     if coding is not None:
         if coding.lower() != "chunked" or length is not None:
             raise BadRequest("the answer's length is ambiguous")
-        return Chunked()
+        return Chunked(slack=float("inf"))  # engines stream small pieces for hours
     if length is None:
         return UntilClosed()
     if not (length.isascii() and length.isdecimal()):

@@ -14,6 +14,12 @@ from edgeserve.errors import BadRequest
 TRAILER_BYTES = 8192
 """Most bytes of trailer fields after a chunked body; they are dropped."""
 
+SLACK = 16384
+"""Bytes of framing, past twice the body's, that a client's chunked body may have.
+
+A body in single bytes costs us more to read than its sender to write.
+"""
+
 LINE_BYTES = 256
 """Longest line that announces a chunk."""
 
@@ -68,9 +74,11 @@ class UntilClosed:
 class Chunked:
     """A body in chunks, each with its size before it."""
 
-    __slots__ = ("_held", "_left", "_trailer", "done", "excess")
+    __slots__ = ("_crumbs", "_held", "_left", "_slack", "_trailer", "done", "excess")
 
-    def __init__(self) -> None:
+    def __init__(self, slack: float = SLACK) -> None:
+        self._slack = slack
+        self._crumbs = 0  # bytes of framing, less twice those of the body
         self._held = b""  # a line that has not come whole
         self._left = 0  # bytes of this chunk and its line end still to come
         self._trailer = -1  # bytes of trailer so far; -1 before the last chunk
@@ -112,6 +120,9 @@ class Chunked:
         if found is None:
             return self._hold(data, at, LINE_BYTES)
         size = int(found[1], 16)
+        self._crumbs = max(0, self._crumbs + found.end() - at + 2 - 2 * size)
+        if self._crumbs > self._slack:
+            raise BadRequest("the chunks of a body are too small")
         if size:
             self._left = size + 2
         else:

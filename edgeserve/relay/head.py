@@ -23,6 +23,9 @@ HOP_BY_HOP = frozenset(
 END = b"\r\n\r\n"
 """What ends a head."""
 
+MOST_FIELDS = 128
+"""Header fields of one message; reading more costs more than any honest head."""
+
 BODILESS = frozenset((204, 304))
 """Statuses whose answers never have a body."""
 
@@ -42,7 +45,8 @@ class Head(NamedTuple):
     @property
     def expects(self) -> bool:
         """Whether the client waits for our word before it sends the body."""
-        return self.headers.get("expect", "").lower() == "100-continue"
+        expect = self.headers.get("expect", "")
+        return expect.lower() == "100-continue" and not self.old
 
 
 class _Fields:
@@ -74,6 +78,8 @@ class _Fields:
 
 def read_request(raw: bytes) -> Head:
     """Read one head, blank line included, or raise BadRequest."""
+    if raw.count(b"\n") > MOST_FIELDS + 2:
+        raise BadRequest(f"a request may have {MOST_FIELDS} header fields at most")
     fields = _Fields()
     parser = httptools.HttpRequestParser(fields)
     try:

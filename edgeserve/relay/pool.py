@@ -194,5 +194,7 @@ async def upstream(
 
 def _said(error: OSError | UnicodeError) -> str:
     """Name the fault alike on every event loop."""
+    if isinstance(error, ssl.SSLError):
+        return getattr(error, "verify_message", None) or error.reason or str(error)
     number = error.errno if isinstance(error, OSError) else None
     return os.strerror(number) if number and number > 0 else str(error)

@@ -48,7 +48,11 @@ async def listen(
     async with _aiohttp(handler, handled, routes, body_limit, limits) as guests:
         port = _Port(handler, handled, body_limit, limits, guests)
         server = await loop.create_server(
-            port.connection, sock=sock, backlog=BACKLOG, ssl=tls
+            port.connection,
+            sock=sock,
+            backlog=BACKLOG,
+            ssl=tls,
+            ssl_handshake_timeout=limits.head_seconds if tls else None,
         )
         try:
             yield sock.getsockname()[1]

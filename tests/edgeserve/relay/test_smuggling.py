@@ -43,6 +43,7 @@ SHAPES = {
     "no host": "POST /v1/x HTTP/1.1\r\n\r\n",
     "two hosts": "POST /v1/x HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
     "chunks from an old client": f"POST /v1/x HTTP/1.0\r\n{TE}\r\n",
+    "a crowd of fields": POST + "X: y\r\n" * 200 + "\r\n",
     "no version": "POST /v1/x\r\n\r\n",
     "another version": "POST /v1/x HTTP/2.0\r\nHost: a\r\n\r\n",
     "an unheard-of version": "POST /v1/x HTTP/1.2\r\nHost: a\r\n\r\n",
@@ -68,6 +69,8 @@ CHUNKS = {
     "a chunk ended by nothing": "5\r\nhello0\r\n\r\n",
     "a trailer with a line feed": "0\r\nX: a\nY: b\r\n\r\n",
     "an endless size line": "5;" + "x" * 70_000,
+    "a body in crumbs": "1\r\nx\r\n" * 20_000,
+    "a body of extensions": ("1;" + "y" * 200 + "\r\nx\r\n") * 1_000,
     "an endless trailer": "0\r\n" + "X: a\r\n" * 10_000,
 }
 
