@@ -36,6 +36,10 @@ COMMANDS = {
         "balancer.simulate.commands:simulate",
         "Try load-balancing policies on a fleet and a trace, in virtual time.",
     ),
+    "engine": (
+        "node.engine_commands:engine",
+        "Build llama.cpp for this machine's own processor and GPU.",
+    ),
     "quantize": (
         "quantize.commands:quantize",
         "Make a model fit a machine: smaller variants of it, sized and measured.",

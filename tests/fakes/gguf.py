@@ -1,175 +1,25 @@
-"""Write Llama models of any shape with random weights, for tests and speed benchmarks.
-
-They load and serve like real ones; what they say means nothing.
-"""
+"""Synthetic GGUF files for tests: models of any shape, importance matrices."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 
 import gguf
 import numpy as np
 from numpy.typing import NDArray
 
-Kind = gguf.GGMLQuantizationType
+from quantize.synthetic import LLAMA_7B, LLAMA_13B, TINY, Kind, Shape, a_model
 
-FILE_TYPES = {
-    Kind.F32: gguf.LlamaFileType.ALL_F32,
-    Kind.F16: gguf.LlamaFileType.MOSTLY_F16,
-    Kind.BF16: gguf.LlamaFileType.MOSTLY_BF16,
-    Kind.Q8_0: gguf.LlamaFileType.MOSTLY_Q8_0,
-    Kind.Q4_0: gguf.LlamaFileType.MOSTLY_Q4_0,
-}
-"""What gguf can pack by itself; for K-quants write F16 and quantize that."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Shape:
-    """A Llama's measures, in elements and tokens."""
-
-    layers: int = 2
-    embedding: int = 256
-    feed_forward: int = 512
-    heads: int = 4
-    kv_heads: int = 2
-    vocabulary: int = 512
-    context: int = 512
-    tied: bool = True
-
-
-TINY = Shape()
-LLAMA_7B = Shape(
-    layers=32, embedding=4096, feed_forward=11008, heads=32, kv_heads=32,
-    vocabulary=32000, context=4096, tied=False,
-)  # fmt: skip
-LLAMA_13B = Shape(
-    layers=40, embedding=5120, feed_forward=13824, heads=40, kv_heads=40,
-    vocabulary=32000, context=4096, tied=False,
-)  # fmt: skip
-
-POOL_ROWS = 256
-"""Random rows made per shape of tensor; larger tensors repeat them, to be quick."""
-
-TEMPLATE = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
-
-
-def a_model(
-    path: Path,
-    shape: Shape = TINY,
-    *,
-    kind: gguf.GGMLQuantizationType = Kind.F16,
-    name: str = "Synthetic",
-    seed: int = 0,
-) -> Path:
-    """Write the model, one tensor in memory at a time, and return its path."""
-    writer = gguf.GGUFWriter(path, "llama")
-    _describe(writer, shape, kind, name)
-    _add_vocabulary(writer, shape.vocabulary)
-    pool: dict[int, NDArray[np.uint8]] = {}
-    tensors = list(_tensors(shape))
-    for tensor, dims in tensors:
-        stored = Kind.F32 if len(dims) == 1 else kind
-        row = _row_bytes(stored, dims[-1])
-        writer.add_tensor_info(
-            tensor, [*dims[:-1], row], np.dtype(np.uint8),
-            int(np.prod(dims[:-1], dtype=np.int64)) * row, stored,
-        )  # fmt: skip
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_ti_data_to_file()
-    for _, dims in tensors:
-        writer.write_tensor_data(_data(dims, kind, pool, seed))
-    writer.close()
-    return path
-
-
-def _describe(
-    writer: gguf.GGUFWriter,
-    shape: Shape,
-    kind: gguf.GGMLQuantizationType,
-    name: str,
-) -> None:
-    head = shape.embedding // shape.heads
-    writer.add_name(name)
-    writer.add_context_length(shape.context)
-    writer.add_embedding_length(shape.embedding)
-    writer.add_block_count(shape.layers)
-    writer.add_feed_forward_length(shape.feed_forward)
-    writer.add_head_count(shape.heads)
-    writer.add_head_count_kv(shape.kv_heads)
-    writer.add_layer_norm_rms_eps(1e-5)
-    writer.add_rope_dimension_count(head)
-    writer.add_rope_freq_base(10000.0)
-    writer.add_vocab_size(shape.vocabulary)
-    writer.add_file_type(FILE_TYPES[kind])
-    writer.add_quantization_version(2)
-
-
-def _add_vocabulary(writer: gguf.GGUFWriter, size: int) -> None:
-    special = [b"<unk>", b"<s>", b"</s>"]
-    of_bytes = [f"<0x{n:02X}>".encode() for n in range(256)]
-    words = [f"\u2581w{n}".encode() for n in range(size - len(special) - 256)]
-    kinds = gguf.TokenType
-    writer.add_tokenizer_model("llama")
-    writer.add_token_list(special + of_bytes + words)
-    writer.add_token_scores([0.0] * 259 + [-float(n) for n in range(len(words))])
-    writer.add_token_types(
-        [kinds.UNKNOWN, kinds.CONTROL, kinds.CONTROL]
-        + [kinds.BYTE] * 256
-        + [kinds.NORMAL] * len(words)
-    )
-    writer.add_unk_token_id(0)
-    writer.add_bos_token_id(1)
-    writer.add_eos_token_id(2)
-    writer.add_eot_token_id(2)
-    writer.add_add_bos_token(True)
-    writer.add_add_space_prefix(True)
-    writer.add_chat_template(TEMPLATE)
-
-
-def _tensors(shape: Shape) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Name every tensor, with its dimensions as numpy counts: rows, then columns."""
-    wide, hidden = shape.embedding, shape.feed_forward
-    kv = wide // shape.heads * shape.kv_heads
-    yield "token_embd.weight", (shape.vocabulary, wide)
-    for n in range(shape.layers):
-        yield f"blk.{n}.attn_norm.weight", (wide,)
-        yield f"blk.{n}.attn_q.weight", (wide, wide)
-        yield f"blk.{n}.attn_k.weight", (kv, wide)
-        yield f"blk.{n}.attn_v.weight", (kv, wide)
-        yield f"blk.{n}.attn_output.weight", (wide, wide)
-        yield f"blk.{n}.ffn_norm.weight", (wide,)
-        yield f"blk.{n}.ffn_gate.weight", (hidden, wide)
-        yield f"blk.{n}.ffn_up.weight", (hidden, wide)
-        yield f"blk.{n}.ffn_down.weight", (wide, hidden)
-    yield "output_norm.weight", (wide,)
-    if not shape.tied:
-        yield "output.weight", (shape.vocabulary, wide)
-
-
-def _data(
-    dims: tuple[int, ...],
-    kind: gguf.GGMLQuantizationType,
-    pool: dict[int, NDArray[np.uint8]],
-    seed: int,
-) -> NDArray[np.uint8]:
-    if len(dims) == 1:
-        return np.ones(dims, np.float32).view(np.uint8)
-    rows, columns = dims
-    if columns not in pool:
-        chance = np.random.default_rng([seed, columns])
-        weights = chance.normal(0, columns**-0.5, (POOL_ROWS, columns))
-        packed = gguf.quants.quantize(weights.astype(np.float32), kind)
-        pool[columns] = packed.view(np.uint8).reshape(POOL_ROWS, -1)
-    known = pool[columns]
-    return np.resize(known, (rows, known.shape[1]))
-
-
-def _row_bytes(kind: gguf.GGMLQuantizationType, columns: int) -> int:
-    elements, size = gguf.GGML_QUANT_SIZES[kind]
-    return columns // elements * size
+__all__ = [
+    "LLAMA_7B",
+    "LLAMA_13B",
+    "TINY",
+    "Kind",
+    "Shape",
+    "a_model",
+    "an_imatrix",
+]
 
 
 def an_imatrix(

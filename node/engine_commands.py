@@ -1,0 +1,170 @@
+"""`edgeserve engine …`: build llama.cpp for this machine, and choose among builds."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import click
+
+from edgeserve.examples import examples
+
+if TYPE_CHECKING:
+    from node.engines.backends import Backend
+    from node.engines.builds import Build
+    from node.engines.source import Show
+
+state_option = click.option(
+    "--state-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder whose `engines` holds the builds, where not the settings'.",
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def engine() -> None:
+    """Build llama.cpp for this machine's own processor and GPU.
+
+    Without a build, nodes run the bundled engine: no compiler needed, for any
+    processor, without GPU.
+    """
+
+
+@engine.command(
+    epilog=examples(
+        ("edgeserve engine build", "for this processor, and its GPU if it can"),
+        ("edgeserve engine build --backend cuda --jobs 8", "as you say"),
+    )
+)
+@click.option(
+    "--backend",
+    type=click.Choice(("auto", "cpu", "cuda", "vulkan", "metal")),
+    default="auto",
+    show_default=True,
+    help="What it computes on.",
+)
+@click.option(
+    "--jobs",
+    type=click.IntRange(0),
+    default=0,
+    help="Compilers at once; 0 picks by cores and memory.",
+)
+@click.option(
+    "--source",
+    type=click.Path(path_type=Path, exists=True),
+    help="An sdist of llama-cpp-python, or a folder of llama.cpp; else downloaded.",
+)
+@state_option
+def build(backend: str, jobs: int, source: Path | None, state_dir: Path | None) -> None:
+    """Compile llama-server and the tools; takes minutes to an hour.
+
+    Nodes that start later use it. Older builds stay: see `list` and `use`.
+    """
+    from node.engines.build import Order, build
+    from node.engines.toolchain import look
+    from quantize.interrupt import interruptible
+
+    order = Order(
+        state_dir=state_dir or _state_dir(),
+        backend=None if backend == "auto" else cast("Backend", backend),
+        jobs=jobs,
+        source=source,
+    )
+    with interruptible(), _progress() as show:
+        made = build(order, look(), show)
+    click.echo(f"{made.name} works, and nodes will use it from their next start.")
+    for device in made.devices:
+        click.echo(f"  {device}")
+
+
+@engine.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@state_option
+def list_(as_json: bool, state_dir: Path | None) -> None:
+    """Show the builds, and which one nodes use."""
+    from node.engines.builds import builds, in_use
+
+    where = state_dir or _state_dir()
+    there, current = builds(where), in_use(where)
+    if as_json:
+        _print_json(there, current)
+    elif there:
+        _print_table(there, current)
+    else:
+        click.echo("no builds; `edgeserve engine build` makes one")
+
+
+@engine.command("use")
+@click.argument("name", metavar="BUILD")
+@state_option
+def use_(name: str, state_dir: Path | None) -> None:
+    """Make nodes that start later run this build."""
+    from node.engines.builds import use
+
+    use(state_dir or _state_dir(), name)
+    click.echo(f"nodes will use {name} from their next start")
+
+
+def _state_dir() -> Path:
+    from edgeserve.config import NodeSettings, resolve
+
+    return resolve(NodeSettings).settings.state_dir
+
+
+def _print_json(there: list[Build], current: str | None) -> None:
+    import msgspec
+
+    value = {"current": current, "builds": there}
+    click.echo(msgspec.json.format(msgspec.json.encode(value)))
+
+
+def _print_table(there: list[Build], current: str | None) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table()
+    for heading in ("", "build", "backend", "llama.cpp", "compiler", "devices", "made"):
+        table.add_column(heading)
+    for each in there:
+        table.add_row(
+            "in use" if each.name == current else "",
+            each.name,
+            each.backend,
+            each.version,
+            each.compiler,
+            "\n".join(each.devices) or "processor",
+            each.made,
+        )
+    Console().print(table)
+
+
+@contextmanager
+def _progress() -> Generator[Show]:
+    """Draw one bar per step on standard error for the length of the block."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        TaskID,
+        TaskProgressColumn,
+        TextColumn,
+        TimeElapsedColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description:<12}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bars:
+        tasks = dict[str, TaskID]()
+
+        def show(step: str, done: int, total: int) -> None:
+            if step not in tasks:
+                tasks[step] = bars.add_task(step)
+            bars.update(tasks[step], completed=done, total=total)
+
+        yield show

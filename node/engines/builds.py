@@ -1,0 +1,87 @@
+"""The folder of engine builds: each with its manifest, one of them in use."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import msgspec
+
+from edgeserve.errors import CommandError
+
+CURRENT = "current"
+MANIFEST = "build.json"
+
+
+class Build(msgspec.Struct, frozen=True, kw_only=True):
+    """How one build came to be. `seconds` of building; `devices` as it lists them."""
+
+    format: int = 1
+    name: str
+    backend: str
+    commit: str
+    version: str
+    flags: tuple[str, ...]
+    compiler: str
+    devices: tuple[str, ...]
+    machine: str
+    source: str
+    jobs: int
+    seconds: float
+    made: str
+
+
+class NoSuchBuild(CommandError):
+    """There is no build of that name; the sentence lists what there is."""
+
+    exit_status = 2
+
+    def __init__(self, name: str, there: list[str]) -> None:
+        known = ", ".join(there) or "none; `edgeserve engine build` makes one"
+        super().__init__(f"no build {name!r} here; there are: {known}")
+
+
+def engines_dir(state_dir: Path) -> Path:
+    """Return the folder of all builds."""
+    return state_dir / "engines"
+
+
+def builds(state_dir: Path) -> list[Build]:
+    """Return what is there, the oldest first; what has no manifest is no build."""
+    found = list[Build]()
+    for manifest in engines_dir(state_dir).glob(f"[!.]*/{MANIFEST}"):
+        if manifest.parent.is_symlink():
+            continue
+        try:
+            found.append(msgspec.json.decode(manifest.read_bytes(), type=Build))
+        except msgspec.DecodeError:
+            continue
+    return sorted(found, key=lambda build: (build.made, build.name))
+
+
+def in_use(state_dir: Path) -> str | None:
+    """Return the name of the build that nodes start."""
+    link = engines_dir(state_dir) / CURRENT
+    return link.readlink().name if link.is_symlink() else None
+
+
+def use(state_dir: Path, name: str) -> None:
+    """Make nodes start this build from now on. Raises NoSuchBuild."""
+    folder = engines_dir(state_dir)
+    there = [build.name for build in builds(state_dir)]
+    if name not in there:
+        raise NoSuchBuild(name, there)
+    beside = folder / f".{CURRENT}-{os.getpid()}"
+    beside.unlink(missing_ok=True)
+    beside.symlink_to(name, target_is_directory=True)
+    beside.replace(folder / CURRENT)
+
+
+def free_name(state_dir: Path, commit: str, backend: str) -> str:
+    """Return a name that no build has: `0c1e57098-cuda`, then `0c1e57098-cuda-2`."""
+    folder = engines_dir(state_dir)
+    name, count = f"{commit}-{backend}", 1
+    while (folder / name).exists():
+        count += 1
+        name = f"{commit}-{backend}-{count}"
+    return name

@@ -1,0 +1,137 @@
+import pytest
+
+from node.engines.backends import (
+    WITHOUT_AMX,
+    Backend,
+    Toolchain,
+    configure_flags,
+    jobs_for,
+    lacking,
+    pick,
+)
+
+GIB = 2**30
+
+
+def a_toolchain(
+    *tools: str,
+    system: str = "Linux",
+    installer: str | None = "apt-get",
+    nvidia_gpu: bool = False,
+    render_node: bool = False,
+    vulkan: bool = False,
+    amx: bool = False,
+) -> Toolchain:
+    return Toolchain(
+        tools=frozenset(tools or ("c++", "cmake")),
+        system=system,
+        installer=installer,
+        nvidia_gpu=nvidia_gpu,
+        render_node=render_node,
+        vulkan=vulkan,
+        amx=amx,
+    )
+
+
+@pytest.mark.parametrize(
+    ("found", "backend"),
+    [
+        (a_toolchain(), "cpu"),
+        (a_toolchain(system="Darwin"), "metal"),
+        (a_toolchain("c++", "cmake", "nvcc", nvidia_gpu=True), "cuda"),
+        (a_toolchain("c++", "cmake", "nvcc"), "cpu"),
+        (a_toolchain(nvidia_gpu=True), "cpu"),
+        (a_toolchain("glslc", vulkan=True, render_node=True), "vulkan"),
+        (a_toolchain("glslc", vulkan=True), "cpu"),
+        (a_toolchain("glslc", render_node=True), "cpu"),
+        (
+            a_toolchain(
+                "nvcc", "glslc", nvidia_gpu=True, render_node=True, vulkan=True
+            ),
+            "cuda",
+        ),
+    ],
+)
+def test_auto_takes_the_fastest_that_can_be_built_and_has_a_device(
+    found: Toolchain, backend: Backend
+) -> None:
+    assert pick(found) == backend
+
+
+def test_a_machine_with_everything_lacks_nothing() -> None:
+    assert lacking("cpu", a_toolchain()) is None
+    assert lacking("cuda", a_toolchain("c++", "cmake", "nvcc")) is None
+    assert lacking("vulkan", a_toolchain("c++", "cmake", "glslc", vulkan=True)) is None
+    assert lacking("metal", a_toolchain(system="Darwin")) is None
+
+
+@pytest.mark.parametrize(
+    ("backend", "installer", "command"),
+    [
+        ("cpu", "apt-get", "sudo apt-get install build-essential cmake"),
+        ("cpu", "dnf", "sudo dnf install gcc-c++ cmake"),
+        ("cpu", "brew", "brew install gcc cmake"),
+        (
+            "cuda",
+            "apt-get",
+            "apt-get install build-essential cmake nvidia-cuda-toolkit",
+        ),
+        ("vulkan", "apt-get", "cmake glslc libvulkan-dev spirv-headers"),
+    ],
+)
+def test_what_is_missing_is_said_as_a_command_to_paste(
+    backend: Backend, installer: str, command: str
+) -> None:
+    said = lacking(backend, a_toolchain("none", installer=installer))
+
+    assert said is not None
+    assert said.endswith(command)
+    assert "a C++ compiler, cmake" in said
+
+
+def test_on_an_unknown_system_the_programs_are_named() -> None:
+    said = lacking("cuda", a_toolchain("c++", "cmake", installer=None))
+
+    assert said == "building for cuda needs the CUDA compiler nvcc"
+
+
+def test_metal_is_refused_elsewhere() -> None:
+    assert "only on macOS" in (lacking("metal", a_toolchain()) or "")
+
+
+def test_a_build_is_static_for_this_processor_and_downloads_nothing() -> None:
+    flags = configure_flags("cuda", a_toolchain(), "0c1e57098")
+
+    assert {
+        "-DBUILD_SHARED_LIBS=OFF",
+        "-DGGML_NATIVE=ON",
+        "-DGGML_CUDA=ON",
+        "-DGGML_VULKAN=OFF",
+        "-DCMAKE_CUDA_ARCHITECTURES=native",
+        "-DLLAMA_USE_PREBUILT_UI=OFF",
+        "-DLLAMA_BUILD_COMMIT=0c1e57098",
+    } <= set(flags)
+    assert not any("AMX" in flag for flag in flags)
+
+
+def test_amx_is_left_out_where_the_processor_has_it() -> None:
+    flags = configure_flags("cpu", a_toolchain(amx=True), "0c1e57098")
+
+    assert f"-DCMAKE_CXX_FLAGS={WITHOUT_AMX}" in flags
+    assert f"-DCMAKE_C_FLAGS={WITHOUT_AMX}" in flags
+
+
+@pytest.mark.parametrize(
+    ("cores", "memory", "jobs"),
+    [
+        (4, 8 * GIB, 4),
+        (4, 2 * GIB, 1),
+        (0.5, 8 * GIB, 1),
+        (64, 0, 1),
+        (16, 24 * GIB, 16),
+    ],
+)
+def test_no_more_compilers_run_than_cores_and_memory_bear(
+    cores: float, memory: int, jobs: int
+) -> None:
+    assert jobs_for(cores, memory) == jobs
