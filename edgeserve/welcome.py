@@ -52,7 +52,8 @@ class Welcome:
         model = self._chatting()
         if model is None:
             return f"{line} {self.url}/v1/models"
-        body = json.dumps({"model": model, "messages": _messages()})
+        asked = {"model": model, "messages": _messages(), "temperature": 0}
+        body = json.dumps(asked)
         rest = ["-H", "Content-Type: application/json", "-d", body]
         return f"{line} {self.url}/v1/chat/completions {shlex.join(rest)}"
 
@@ -66,7 +67,10 @@ class Welcome:
         model = self._chatting()
         if model is None:
             return f"from openai import OpenAI; print({client}.models.list().data)"
-        asked = f"model={json.dumps(model)}, messages={json.dumps(_messages())}"
+        asked = (
+            f"model={json.dumps(model)}, messages={json.dumps(_messages())},"
+            " temperature=0"
+        )
         return (
             f"from openai import OpenAI; print({client}.chat.completions"
             f".create({asked}).choices[0].message.content)"

@@ -81,10 +81,13 @@ def test_the_python_block_compiles() -> None:
     compile(block, "README.md", "exec")
 
 
-def test_the_table_has_every_command() -> None:
-    rows = re.findall(r"^\| `edgeserve (\w+)[^`]*` \|", README, re.MULTILINE)
+def test_the_table_has_every_command_of_the_first_hour() -> None:
+    rows = set(re.findall(r"^\| `edgeserve (\w+)[^`]*` \|", README, re.MULTILINE))
 
-    assert set(rows) == set(COMMANDS)
+    ours = {
+        name for name, (place, _) in COMMANDS.items() if place.startswith("edgeserve")
+    }
+    assert ours | {"node", "balancer"} <= rows <= set(COMMANDS)
 
 
 def test_every_route_is_named() -> None:
