@@ -79,7 +79,10 @@ def build(backend: str, jobs: int, source: Path | None, state_dir: Path | None) 
         click.echo(f"  {device}")
 
 
-@engine.command("list")
+@engine.command(
+    "list",
+    epilog=examples(("edgeserve engine list", "each build, its backend and devices")),
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @state_option
 def list_(as_json: bool, state_dir: Path | None) -> None:
@@ -96,7 +99,10 @@ def list_(as_json: bool, state_dir: Path | None) -> None:
         click.echo("no builds; `edgeserve engine build` makes one")
 
 
-@engine.command("use")
+@engine.command(
+    "use",
+    epilog=examples(("edgeserve engine use 0c1e57098-cpu", "go back to that build")),
+)
 @click.argument("name", metavar="BUILD")
 @state_option
 def use_(name: str, state_dir: Path | None) -> None:

@@ -1,0 +1,34 @@
+"""What each type costs and gives: SmolLM2, dequantized to F16 as stated base."""
+
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from quantize.dequantize import dequantize, dequantized_path
+from quantize.facts import read
+from quantize.quality import Question, compare
+from quantize.report import picture, table
+from quantize.run import make
+from quantize.watch import ComparisonWatch, ProgressWatch, progress_bars
+from tests.quantize.needs import library
+from tests.quantize.orders import an_order
+
+pytestmark = [library, pytest.mark.bench, pytest.mark.timeout(3600)]
+
+TYPES = "Q8_0,Q6_K,Q5_K_M,Q5_0,Q4_K_M,IQ4_NL,Q4_1,Q4_0,Q3_K_M,Q2_K"
+
+
+def test_quality_size_and_speed_of_smollm2(smollm2: Path, tmp_path: Path) -> None:
+    base = dequantized_path(tmp_path, smollm2, "F16")
+    dequantize(read(smollm2), base, "F16", lambda _tensor: None)
+    with progress_bars() as progress:
+        made = make(an_order(base, TYPES), ProgressWatch(progress))
+        files = tuple(tmp_path / each.file for each in made.variants.values())
+        question = Question(base=base, variants=files)
+        found = compare(question, tmp_path, ComparisonWatch(progress))
+    picture(found, tmp_path / "quality.png")
+
+    Console(width=160).print(table(found))
+    print(*(f"{m.recipe.type}: {m.remark}" for m in made.variants.values()), sep="\n")
+    print(tmp_path / "quality.png")
