@@ -1,0 +1,117 @@
+"""Streams of completions against an endpoint: how many tokens come back, how fast."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+
+FIRST_WORD = 300
+"""The synthetic models' token ids below this are control and byte tokens."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One stream: when it was asked, when its first and last tokens came, in seconds."""
+
+    asked: float
+    first: float
+    last: float
+    prompt: int
+    predicted: int
+    prompt_ms: float
+    predicted_ms: float
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What many streams did together. Speeds in tokens/s, times in seconds."""
+
+    streams: int
+    wall: float
+    total: float
+    decode: float
+    one_decode: float
+    one_prefill: float
+    first_p50: float
+
+
+def load(
+    url: str, model: str, *, streams: int, prompt: int, answer: int, vocabulary: int
+) -> Figures:
+    """Ask `streams` completions at once, each of `prompt` random tokens."""
+    runs = asyncio.run(_load(url, model, streams, prompt, answer, vocabulary))
+    return figures(runs)
+
+
+async def _load(
+    url: str, model: str, streams: int, prompt: int, answer: int, vocabulary: int
+) -> list[Run]:
+    chance = random.Random(streams * 1000 + prompt)  # noqa: S311 - the same each run
+    bodies = [
+        {
+            "model": model,
+            "prompt": [chance.randrange(FIRST_WORD, vocabulary) for _ in range(prompt)],
+            "max_tokens": answer,
+            "ignore_eos": True,
+            "cache_prompt": False,
+            "stream": True,
+            "temperature": 0,
+        }
+        for _ in range(streams)
+    ]
+    timeout = aiohttp.ClientTimeout(total=None)
+    connector = aiohttp.TCPConnector(limit=0)
+    async with aiohttp.ClientSession(timeout=timeout, connector=connector) as session:
+        return await asyncio.gather(*(_run(session, url, body) for body in bodies))
+
+
+async def _run(session: aiohttp.ClientSession, url: str, body: dict[str, Any]) -> Run:
+    asked = time.perf_counter()
+    first = last = 0.0
+    timings: dict[str, Any] = {}
+    async with session.post(f"{url}/v1/completions", json=body) as response:
+        if response.status != 200:
+            raise RuntimeError(await response.text())
+        async for line in response.content:
+            if not line.startswith(b"data: {"):
+                continue
+            last = time.perf_counter()
+            event = json.loads(line[6:])
+            if not first and event.get("choices") and event["choices"][0]["text"]:
+                first = last
+            timings = event.get("timings", timings)
+            if "error" in event:
+                raise RuntimeError(str(event))
+    return Run(
+        asked,
+        first,
+        last,
+        timings["prompt_n"],
+        timings["predicted_n"],
+        timings["prompt_ms"],
+        timings["predicted_ms"],
+    )
+
+
+def figures(runs: list[Run]) -> Figures:
+    """Sum up. `decode` counts from the first token of all to the last."""
+    start = min(run.asked for run in runs)
+    end = max(run.last for run in runs)
+    answered = sum(run.predicted for run in runs)
+    asked = sum(run.prompt for run in runs)
+    firsts = sorted(run.first - run.asked for run in runs)
+    return Figures(
+        streams=len(runs),
+        wall=end - start,
+        total=(answered + asked) / (end - start),
+        decode=answered / (end - min(run.first for run in runs)),
+        one_decode=runs[0].predicted / runs[0].predicted_ms * 1000,
+        one_prefill=runs[0].prompt / runs[0].prompt_ms * 1000,
+        first_p50=firsts[len(firsts) // 2],
+    )
