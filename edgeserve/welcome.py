@@ -11,7 +11,9 @@ from typing import Any
 
 from edgeserve.client import DEFAULT_URL
 
-QUESTION = "What is the capital of France?"
+QUESTION = "Say hello."
+LONGEST = 64
+"""Tokens an answer may have: so small a model may not find an end by itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,8 +54,7 @@ class Welcome:
         model = self._chatting()
         if model is None:
             return f"{line} {self.url}/v1/models"
-        asked = {"model": model, "messages": _messages(), "temperature": 0}
-        body = json.dumps(asked)
+        body = json.dumps({"model": model, **_asked()})
         rest = ["-H", "Content-Type: application/json", "-d", body]
         return f"{line} {self.url}/v1/chat/completions {shlex.join(rest)}"
 
@@ -67,10 +68,8 @@ class Welcome:
         model = self._chatting()
         if model is None:
             return f"from openai import OpenAI; print({client}.models.list().data)"
-        asked = (
-            f"model={json.dumps(model)}, messages={json.dumps(_messages())},"
-            " temperature=0"
-        )
+        fields = {"model": model, **_asked()}
+        asked = ", ".join(f"{name}={value!r}" for name, value in fields.items())
         return (
             f"from openai import OpenAI; print({client}.chat.completions"
             f".create({asked}).choices[0].message.content)"
@@ -83,5 +82,6 @@ class Welcome:
         return None
 
 
-def _messages() -> list[dict[str, str]]:
-    return [{"role": "user", "content": QUESTION}]
+def _asked() -> dict[str, Any]:
+    messages = [{"role": "user", "content": QUESTION}]
+    return {"messages": messages, "max_tokens": LONGEST, "temperature": 0}
