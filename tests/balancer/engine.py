@@ -58,7 +58,7 @@ def real_engine(model: Path) -> Generator[RealEngine]:
         path=model,
         role="generate",
         abilities=("chat", "completion"),
-        launch=Launch(slots=2, context=1024, batch=128, threads=2),
+        launch=Launch(slots=2, context=1024, batch=128, threads=1),
     )
     command = bundled().command(spec, port=port, api_key=KEY)
     process = subprocess.Popen(

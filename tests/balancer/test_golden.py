@@ -42,7 +42,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "chat": ("/v1/chat/completions", {"messages": HELLO, "max_tokens": 8}),
     "chat that ends by itself": (
         "/v1/chat/completions",
-        {"messages": HELLO, "max_tokens": 30},
+        {"messages": HELLO, "max_tokens": 16, "grammar": 'root ::= "Yes."'},
     ),
     "chat with a stop word": (
         "/v1/chat/completions",
@@ -56,7 +56,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         "/v1/chat/completions",
         {
             "messages": HELLO,
-            "max_tokens": 60,
+            "max_tokens": 32,
             "tools": [{"type": "function", "function": WEATHER}],
             "tool_choice": "required",
         },
@@ -65,7 +65,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         "/v1/chat/completions",
         {
             "messages": HELLO,
-            "max_tokens": 24,
+            "max_tokens": 16,
             "response_format": {
                 "type": "json_schema",
                 "json_schema": {"schema": WEATHER["parameters"]},
@@ -74,7 +74,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "chat in other letters": (
         "/v1/chat/completions",
-        {"messages": HELLO, "max_tokens": 20, "grammar": 'root ::= "Grüezi 🐈‍⬛ 日本"'},
+        {"messages": HELLO, "max_tokens": 16, "grammar": 'root ::= "Grüezi 🐈‍⬛ 日本"'},
     ),
     "chat with timings per token": (
         "/v1/chat/completions",
@@ -117,7 +117,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         "/v1/responses",
         {
             "input": "What is the weather?",
-            "max_output_tokens": 60,
+            "max_output_tokens": 32,
             "tools": [{"type": "function", **WEATHER}],
             "tool_choice": "required",
         },
@@ -131,7 +131,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         "/v1/messages",
         {
             "messages": HELLO,
-            "max_tokens": 60,
+            "max_tokens": 32,
             "tools": [{"name": "weather", "input_schema": WEATHER["parameters"]}],
             "tool_choice": {"type": "any"},
         },
