@@ -12,6 +12,7 @@ from edgeserve.tether import tethered
 from quantize.facts import ModelFacts
 from quantize.folder import part_of
 from quantize.imatrix import read_importance
+from quantize.manifest import fingerprint
 from quantize.naming import stem
 from quantize.native import native_tool
 
@@ -24,23 +25,22 @@ class CannotCalibrate(CommandError):
 
 
 def importance_matrix(
-    facts: ModelFacts, text: Path | None, folder: Path | None, threads: int
-) -> Path | None:
-    """Return the matrix made from `text`, beside the variants; None without a text.
+    facts: ModelFacts, text: Path, folder: Path, threads: int
+) -> Path:
+    """Return the matrix made from `text`, beside the variants; made once per text.
 
     Raises CannotCalibrate.
     """
-    if text is None:
-        return None
+    name = f"{stem(facts.path)}.{text.stem}-{fingerprint(text)[:8]}.imatrix.gguf"
+    target = folder / name
+    if target.exists():
+        return target
     tool = native_tool("llama-imatrix")
     if tool is None:
         raise CannotCalibrate(
             "--calibrate needs llama-imatrix: `edgeserve engine build` makes it;"
             " or give a ready matrix with --imatrix"
         )
-    place = folder or facts.path.parent
-    place.mkdir(parents=True, exist_ok=True)
-    target = place / f"{stem(facts.path)}.{text.stem}.imatrix.gguf"
     with part_of(target) as part:
         _run(_command(tool, facts.path, text, part, threads))
         read_importance(str(part))

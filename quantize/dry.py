@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from quantize.child import events
 from quantize.facts import ModelFacts
 from quantize.jobs import Quantize, TensorEnded, TensorMisfit
@@ -11,8 +13,16 @@ from quantize.types import QuantType
 Overrides = tuple[tuple[str, int], ...]
 
 
-def dry_run(facts: ModelFacts, kind: QuantType, overrides: Overrides = ()) -> Variant:
-    """Plan one variant. Raises QuantizerFailed where llama.cpp cannot make it."""
+def dry_run(
+    facts: ModelFacts,
+    kind: QuantType,
+    overrides: Overrides = (),
+    imatrix: Path | None = None,
+) -> Variant:
+    """Plan one variant. Raises QuantizerFailed where llama.cpp cannot make it.
+
+    With an importance matrix llama.cpp chooses other types for some tensors.
+    """
     job = Quantize(
         source=str(facts.path),
         target="",
@@ -20,6 +30,7 @@ def dry_run(facts: ModelFacts, kind: QuantType, overrides: Overrides = ()) -> Va
         dry_run=True,
         allow_requantize=True,
         overrides=overrides,
+        imatrix=str(imatrix) if imatrix else None,
     )
     kinds: dict[str, str] = {}
     misfits: dict[str, str] = {}

@@ -5,13 +5,14 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Protocol
 
 from edgeserve.errors import CommandError
+from quantize.calibrate import importance_matrix
 from quantize.child import QuantizerFailed, events, require_library
 from quantize.dry import dry_run
 from quantize.facts import ModelFacts
@@ -42,13 +43,17 @@ class Refused(CommandError):
 
 @dataclass(frozen=True, kw_only=True)
 class Order:
-    """What to make of which base, where. `threads` 0 uses every core."""
+    """What to make of which base, where. `threads` 0 uses every core.
+
+    An importance matrix is given as `imatrix`, or made from the text `calibrate`.
+    """
 
     base: ModelFacts
     types: tuple[QuantType, ...]
     folder: Path
     overrides: tuple[Override, ...] = ()
     imatrix: Path | None = None
+    calibrate: Path | None = None
     allow_requantize: bool = False
     overwrite: bool = False
     threads: int = 0
@@ -56,6 +61,9 @@ class Order:
 
 class Watch(Protocol):
     """Hears how far a run is; it decides nothing."""
+
+    def calibrating(self, text: Path) -> None:
+        """An importance matrix is being made."""
 
     def planned(self, variants: Iterable[Variant]) -> None:
         """All the types have been dry-run."""
@@ -86,8 +94,8 @@ def make(order: Order, watch: Watch) -> Manifest:
     _refuse_missing_imatrix(order)
     order.folder.mkdir(parents=True, exist_ok=True)
     with alone_in(order.folder):
-        overrides = tuple((each.pattern, each.number) for each in order.overrides)
-        variants = [dry_run(order.base, kind, overrides) for kind in order.types]
+        order = _calibrated(order, watch)
+        variants = _planned(order)
         watch.planned(variants)
         manifest = _manifest(order)
         missing = list[Variant]()
@@ -102,6 +110,19 @@ def make(order: Order, watch: Watch) -> Manifest:
             manifest = manifest.with_variant(_make_one(order, each, watch))
             write_json(manifest_path(order.folder, order.base.path), manifest)
     return manifest
+
+
+def _calibrated(order: Order, watch: Watch) -> Order:
+    if order.calibrate is None or order.imatrix is not None:
+        return order
+    watch.calibrating(order.calibrate)
+    matrix = importance_matrix(order.base, order.calibrate, order.folder, order.threads)
+    return replace(order, imatrix=matrix)
+
+
+def _planned(order: Order) -> list[Variant]:
+    overrides = tuple((each.pattern, each.number) for each in order.overrides)
+    return [dry_run(order.base, kind, overrides, order.imatrix) for kind in order.types]
 
 
 def _make_one(order: Order, planned: Variant, watch: Watch) -> Made:
@@ -207,7 +228,7 @@ def _refuse_requantizing(order: Order) -> None:
 
 def _refuse_missing_imatrix(order: Order) -> None:
     needing = [kind.name for kind in order.types if kind.needs_imatrix]
-    if needing and order.imatrix is None:
+    if needing and order.imatrix is None and order.calibrate is None:
         raise Refused(
             f"{', '.join(needing)}: too few bits to do without an importance matrix;"
             " give --imatrix FILE or --calibrate TEXT"

@@ -29,9 +29,18 @@ class ProgressWatch:
         self.progress = progress
         self.tasks: dict[str, TaskID] = {}
         self.now = TaskID(-1)
+        self.calibration: TaskID | None = None
+
+    def calibrating(self, text: Path) -> None:
+        """Show that a text is being read; llama-imatrix does not say how far it is."""
+        self.calibration = self.progress.add_task(
+            "calibrate", total=None, now=f"reading {text.name}"
+        )
 
     def planned(self, variants: Iterable[Variant]) -> None:
         """Show a line for every type."""
+        if self.calibration is not None:
+            self.progress.update(self.calibration, total=1, completed=1, now="done")
         for each in variants:
             name = each.type.name
             about = f"about {size(each.file_bytes)}"

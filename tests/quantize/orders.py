@@ -30,6 +30,9 @@ class Heard:
         self.words = list[str]()
         self.tensors = list[str]()
 
+    def calibrating(self, text: Path) -> None:
+        self.words.append(f"calibrating {text.name}")
+
     def planned(self, variants: Iterable[Variant]) -> None:
         self.words.append("planned " + " ".join(each.type.name for each in variants))
 

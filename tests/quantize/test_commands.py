@@ -79,13 +79,14 @@ def test_without_the_library_a_sentence_says_how_to_get_it(
         assert "10 minutes" in str(result.exception)
 
 
+@library
 def test_calibrating_without_the_tool_says_how_to_get_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("quantize.calibrate.native_tool", lambda _name: None)
     path = a_model(tmp_path / "m.gguf")
 
-    result = call("run", path, "--types", "Q8_0", "--calibrate", path)
+    result = call("run", path, "--types", "IQ2_XXS", "--calibrate", path)
 
     assert "edgeserve engine build" in str(result.exception)
 

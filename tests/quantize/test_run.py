@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 
 from quantize.child import QuantizerFailed
+from quantize.dry import dry_run
 from quantize.facts import read
 from quantize.manifest import manifest_path, read_manifest
 from quantize.overrides import parse_override
 from quantize.run import Refused, make
+from quantize.types import TYPES
 from tests.fakes.gguf import Kind, Shape, a_model, an_imatrix
 from tests.quantize.needs import library
 from tests.quantize.orders import Heard, an_order
@@ -143,23 +145,39 @@ def test_few_bits_without_an_importance_matrix_are_refused(tmp_path: Path) -> No
     assert list(tmp_path.iterdir()) == [base]
 
 
-def test_with_an_importance_matrix_few_bits_work_and_it_is_recorded(
-    tmp_path: Path,
-) -> None:
-    base = a_model(tmp_path / "m.F16.gguf", SHAPE)
+def even_importance(base: Path) -> Path:
+    """Write an importance matrix that prefers no column."""
     ones = {
         tensor.name: (np.ones((1, tensor.row), np.float32), np.ones((1, 1), np.float32))
         for tensor in read(base).tensors
         if len(tensor.shape) > 1
     }
-    matrix = an_imatrix(tmp_path / "i.gguf", ones)
+    return an_imatrix(base.with_name("i.gguf"), ones)
+
+
+def test_the_plan_knows_that_a_matrix_changes_the_recipe(tmp_path: Path) -> None:
+    shape = Shape(layers=8, embedding=256, feed_forward=256, vocabulary=300)
+    base = a_model(tmp_path / "m.F16.gguf", shape)
+    matrix = even_importance(base)
+
+    manifest = make(an_order(base, "IQ3_XXS", imatrix=matrix), Heard())
+
+    without = dry_run(read(base), TYPES["IQ3_XXS"]).shares
+    assert manifest.variants["IQ3_XXS"].tensors != without
+
+
+def test_with_an_importance_matrix_few_bits_work_and_it_is_recorded(
+    tmp_path: Path,
+) -> None:
+    base = a_model(tmp_path / "m.F16.gguf", SHAPE)
+    matrix = even_importance(base)
 
     make(an_order(base, "IQ2_XXS", imatrix=matrix), Heard())
 
     metadata = read(tmp_path / "m.IQ2_XXS.gguf").metadata
     assert metadata["quantize.imatrix.dataset"] == "text.txt"
     assert metadata["quantize.imatrix.chunks_count"] == 7
-    assert metadata["quantize.imatrix.entries_count"] == len(ones)
+    assert metadata["quantize.imatrix.entries_count"] == 15
 
 
 def test_other_settings_than_recorded_are_not_taken_for_the_same(
