@@ -22,6 +22,7 @@ import msgspec
 from edgeserve.checks import WrongValue, a_url, at_least, between, one_of, wrong
 from edgeserve.errors import SettingsError
 from edgeserve.places import config_dir, models_dir, state_dir
+from edgeserve.quality import loss
 from edgeserve.settings_file import Layer, file_layers
 
 LOOPBACK = "127.0.0.1"
@@ -78,7 +79,8 @@ class NodeSettings(SharedSettings):
     port: int = setting(8090, "Port to listen on; 0 picks a free one.")
     models: tuple[str, ...] = setting(
         (),
-        "GGUF file, or name of one in the models folder. Repeat for several;"
+        "GGUF file, or name of one in the models folder: `model` for the variant that"
+        " suits best, `model:LABEL` for one, `model:*` for all. Repeat for several;"
         " by default every model in the folder that fits in memory.",
         flag="--model",
     )
@@ -89,6 +91,16 @@ class NodeSettings(SharedSettings):
         (), "Like --model, served for /v1/rerank.", flag="--rerank-model"
     )
     models_dir: Path = setting(DEFAULT_MODELS_DIR, "Folder of GGUF files.")
+    min_speed: float = setting(
+        0.0,
+        "Tokens/s for one stream: of a model's variants, the best quality that reaches"
+        " it. 0: the best quality that fits.",
+    )
+    min_quality: str = setting(
+        "",
+        "Type, such as Q4_K_M, or KL divergence, such as 0.05: of a model's variants,"
+        " the fastest that is as good. Empty: any.",
+    )
     engine: str = setting("auto", "auto, native (llama-server) or bundled.")
     llama_server: Path | None = setting(None, "Path of a llama-server executable.")
     slots: int = setting(0, "Requests an engine decodes at once; 0 picks.")
@@ -128,10 +140,17 @@ class NodeSettings(SharedSettings):
             wrong(self, "gpu_layers", "must be auto, all or a number")
         if not re.fullmatch(r"(\d+(\.\d+)?(,\d+(\.\d+)?)*)?", self.tensor_split):
             wrong(self, "tensor_split", "must be numbers with commas between them")
+        at_least(self, "min_speed", 0)
+        if self.min_quality and not _is_quality(self.min_quality):
+            wrong(self, "min_quality", "must be a type such as Q4_K_M, or a number")
         at_least(self, "main_gpu", 0)
         at_least(self, "experts_on_cpu", -1)
         for url in self.balancers:
             a_url(self, "balancers", url)
+
+
+def _is_quality(text: str) -> bool:
+    return loss(text) is not None or re.fullmatch(r"\d*\.?\d+", text) is not None
 
 
 @dataclass(frozen=True, kw_only=True)

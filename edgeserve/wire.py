@@ -89,18 +89,21 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
     """Every setting an engine was started with; learned speeds are keyed by it.
 
     `context` is tokens per slot; `batch` is tokens per decode call, which bounds how
-    long a cancellation can take; `gpu_layers` is -1 for all. `tensor_split` is each
-    GPU's share, `overrides` llama.cpp's `-ot` text, `devices` the GPUs to use, all of
-    them if empty.
+    long a cancellation can take; `ubatch` is tokens per computation, 0 for as many as
+    `batch`; `gpu_layers` is -1 for all. `speculative` is llama.cpp's `--spec-type`.
+    `tensor_split` is each GPU's share, `overrides` llama.cpp's `-ot` text, `devices`
+    the GPUs to use, all of them if empty.
     """
 
     slots: int
     context: int
     batch: int
+    ubatch: int = 0
     threads: int
     gpu_layers: int = 0
     kv_type: str = "f16"
     flash_attention: bool = True
+    speculative: str = ""
     cache_ram_mib: int = 0
     tensor_split: tuple[float, ...] = ()
     overrides: str = ""

@@ -11,6 +11,7 @@ import click
 from edgeserve.config import NodeSettings, resolve
 from edgeserve.examples import examples
 from edgeserve.flags import settings_options
+from node.plan_command import plan
 
 
 @click.group()
@@ -38,3 +39,6 @@ def start(config_file: Path | None, **flags: Any) -> None:
     from node.agent import serve
 
     sys.exit(run(lambda stop: serve(settings, stop), log_level=settings.log_level))
+
+
+node.add_command(plan)

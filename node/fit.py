@@ -6,12 +6,15 @@ What the settings say is taken as it stands; the rest is chosen to fit in memory
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import msgspec
 
 from edgeserve.config import NodeSettings
 from edgeserve.wire import Launch
 from node.engines.protocol import Role
 from node.offload import experts_on_cpu
+from node.tuned import Tuned, applied
 from quantize.facts import ModelFacts
 from quantize.memory import Need, need, size
 
@@ -34,6 +37,12 @@ SMALL_BATCH, BATCH = 256, 512
 STEP = 256
 """llama.cpp rounds contexts up to this."""
 
+PLAIN, SMALL = "f16", "q8_0"
+"""Types of keys and values; the small one takes a little more than half."""
+
+BLOCK = 32
+"""Elements that `q8_0` keeps together: a head must divide into them."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Room:
@@ -44,13 +53,20 @@ class Room:
     gpu_memory: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Fitted:
-    """How to launch, and the bytes it is expected to take."""
+    """How to launch, and the bytes it is expected to take in main and GPU memory.
+
+    `wished` is what the first choice would have taken, where that did not fit; `tuned`
+    says whether measured settings are among these.
+    """
 
     launch: Launch
+    need: Need
     memory: int
     gpu_memory: int = 0
+    wished: Need | None = None
+    tuned: bool = False
 
 
 @dataclass(frozen=True)
@@ -60,33 +76,88 @@ class Refusal:
     reason: str
 
 
-def fit(
-    facts: ModelFacts, role: Role, settings: NodeSettings, room: Room
-) -> Fitted | Refusal:
-    """Choose the most generous launch that fits, or say what the least would take."""
-    least: Need | None = None
-    for slots, context in _choices(facts, role, settings, room):
-        batch = _batch(role, settings, context, room)
-        least = need(facts, slots=slots, context=context, ubatch=batch)
-        taken = _placed(least, facts.layers, settings.gpu_layers, room)
-        if taken is None:
-            continue
-        layers, memory, gpu_memory = taken
-        launch = Launch(
-            slots=slots,
-            context=context,
-            batch=batch,
-            threads=settings.threads or room.cores,
-            gpu_layers=layers,
-            tensor_split=split_of(settings),
-            overrides=experts_on_cpu(settings.experts_on_cpu) if layers else "",
-            main_gpu=settings.main_gpu,
+@dataclass(frozen=True, kw_only=True)
+class Load:
+    """What is to be run: a model in a role, and the bytes of what it needs beside."""
+
+    facts: ModelFacts
+    role: Role = "generate"
+    beside: int = 0
+
+    def need(self, launch: Launch) -> Need:
+        """Add up what a launch takes."""
+        return need(
+            self.facts,
+            slots=launch.slots,
+            context=launch.context,
+            kv_type=launch.kv_type,
+            ubatch=launch.ubatch or launch.batch,
+            weights=self.facts.weight_bytes + self.beside,
         )
-        return Fitted(launch, memory, gpu_memory)
-    assert least is not None  # noqa: S101 - there is always a choice
-    return Refusal(
-        f"needs {least.arithmetic()}; {size(max(room.memory, 0))} is free, of which"
-        f" {SHARE:.0%} may be used"
+
+
+def fit(
+    load: Load, settings: NodeSettings, room: Room, tuned: Tuned | None = None
+) -> Fitted | Refusal:
+    """Choose the most generous launch that fits, or say what the least would take.
+
+    What was tuned counts where nobody says otherwise, and where it leaves the context
+    and the layers on the GPU as they would be without.
+    """
+    found = _untuned(load, settings, room)
+    if isinstance(found, Refusal) or tuned is None:
+        return found
+    for part in tuned.but_for(settings).lighter():
+        launch = applied(found.launch, part)
+        placed = _placed(load, launch, settings, room)
+        if placed and part.changes and placed.launch == launch:
+            return replace(placed, wished=found.wished, tuned=True)
+    return found
+
+
+def _untuned(load: Load, settings: NodeSettings, room: Room) -> Fitted | Refusal:
+    tried = [_launch(load, settings, room, c) for c in _choices(load, settings, room)]
+    placed = [_placed(load, each, settings, room) for each in tried]
+    found = [each for each in placed if each]
+    if not found:
+        needs = [load.need(each) for each in tried]
+        return Refusal(_why(min(needs, key=lambda each: each.total), room))
+    wished = load.need(tried[0])
+    best = _all_on_gpu(found, settings, room) or found[0]
+    return best if best.need == wished else replace(best, wished=wished)
+
+
+def _all_on_gpu(
+    found: list[Fitted], settings: NodeSettings, room: Room
+) -> Fitted | None:
+    """Return the best launch with every layer on the GPU: worth more than slots are."""
+    if not room.gpu_memory or settings.gpu_layers != "auto":
+        return None
+    most = max(each.launch.context for each in found)
+    usable = (e for e in found if e.launch.context >= min(most, LEAST_CONTEXT))
+    return next((each for each in usable if each.launch.gpu_layers < 0), None)
+
+
+def _launch(
+    load: Load, settings: NodeSettings, room: Room, choice: tuple[int, int, str]
+) -> Launch:
+    slots, context, kv_type = choice
+    return Launch(
+        slots=slots,
+        context=context,
+        batch=_batch(load.role, settings, context, room),
+        threads=settings.threads or room.cores,
+        kv_type=kv_type,
+        tensor_split=split_of(settings),
+        main_gpu=settings.main_gpu,
+    )
+
+
+def _why(least: Need, room: Room) -> str:
+    gpu = f" beside {size(room.gpu_memory)} on GPUs" if room.gpu_memory else ""
+    return (
+        f"needs {least.arithmetic()}; {size(max(room.memory, 0))} is free{gpu}, of"
+        f" which {SHARE:.0%} may be used"
     )
 
 
@@ -96,20 +167,40 @@ def split_of(settings: NodeSettings) -> tuple[float, ...]:
 
 
 def _choices(
-    facts: ModelFacts, role: Role, settings: NodeSettings, room: Room
-) -> Iterator[tuple[int, int]]:
-    """Yield slots and context, the best first."""
-    trained = facts.context or CONTEXT
-    for slots in [settings.slots] if settings.slots else _slots(room):
-        if settings.context:
-            yield slots, settings.context
-            continue
-        last = settings.slots > 0 or slots == 1
-        floor = min(trained, SCANT_CONTEXT if last else LEAST_CONTEXT)
-        context = min(trained, CONTEXT if role == "generate" else EMBEDDING_CONTEXT)
-        while context >= floor:
-            yield slots, context
-            context = context // 2 // STEP * STEP or context // 2
+    load: Load, settings: NodeSettings, room: Room
+) -> Iterator[tuple[int, int, str]]:
+    """Yield slots, context and KV type, the best first.
+
+    Halving the keys and values costs next to no quality, but some speed: it is worth a
+    context that can be used, not a wider one.
+    """
+    counts = [settings.slots] if settings.slots else list(_slots(room))
+    wide, narrow = _contexts(load, settings)
+    yield from ((s, c, PLAIN) for s in counts for c in wide)
+    kv_types = (PLAIN, SMALL) if _halves(load) else (PLAIN,)
+    yield from ((s, c, kv) for kv in kv_types[1:] for s in counts for c in wide)
+    yield from ((counts[-1], c, kv) for c in narrow for kv in kv_types)
+
+
+def _contexts(load: Load, settings: NodeSettings) -> tuple[list[int], list[int]]:
+    """Return the contexts worth giving up slots for, and those which are not."""
+    if settings.context:
+        return [settings.context], []
+    trained = load.facts.context or CONTEXT
+    wanted = CONTEXT if load.role == "generate" else EMBEDDING_CONTEXT
+    context = min(trained, wanted)
+    each: list[int] = []
+    while context >= min(trained, SCANT_CONTEXT):
+        each.append(context)
+        context = context // 2 // STEP * STEP or context // 2
+    floor = min(each[0], LEAST_CONTEXT)
+    return [c for c in each if c >= floor], [c for c in each if c < floor]
+
+
+def _halves(load: Load) -> bool:
+    """Whether keys and values can be kept in blocks of `q8_0`."""
+    lengths = load.facts.key_length, load.facts.value_length
+    return load.role == "generate" and all(n and n % BLOCK == 0 for n in lengths)
 
 
 def _slots(room: Room) -> range:
@@ -129,21 +220,26 @@ def _batch(role: Role, settings: NodeSettings, context: int, room: Room) -> int:
 
 
 def _placed(
-    wanted: Need, layers: int, asked: str, room: Room
-) -> tuple[int, int, int] | None:
-    """Return layers on the GPU and bytes in each memory, or None where it cannot fit.
+    load: Load, launch: Launch, settings: NodeSettings, room: Room
+) -> Fitted | None:
+    """Put layers on the GPU, as many as go there; None where it cannot fit.
 
     Part of the layers on the GPU takes that part of weights and KV with it.
     """
-    count = _layers(wanted, layers, asked, room)
-    part = 1.0 if count < 0 else min(count / max(layers, 1), 1.0)
+    wanted = load.need(launch)
+    total = load.facts.layers
+    count = _layers(wanted, total, settings.gpu_layers, room)
+    part = 1.0 if count < 0 else min(count / max(total, 1), 1.0)
     if not room.gpu_memory:
         part = 0.0
     moved = int((wanted.weights + wanted.kv) * part)
     on_gpu = moved + wanted.compute if part else 0
     memory = wanted.total - moved
-    fits = memory <= room.memory * SHARE and on_gpu <= room.gpu_memory * SHARE
-    return (count, memory, on_gpu) if fits else None
+    if memory > room.memory * SHARE or on_gpu > room.gpu_memory * SHARE:
+        return None
+    overrides = experts_on_cpu(settings.experts_on_cpu) if count else ""
+    launch = msgspec.structs.replace(launch, gpu_layers=count, overrides=overrides)
+    return Fitted(launch=launch, need=wanted, memory=memory, gpu_memory=on_gpu)
 
 
 def _layers(wanted: Need, layers: int, asked: str, room: Room) -> int:

@@ -34,6 +34,7 @@ class Model:
     role: Role
     facts: ModelFacts
     projector: Path | None = None
+    projector_bytes: int = 0
 
     @property
     def variant(self) -> str:
@@ -98,13 +99,15 @@ def look(path: Path) -> Model | Unfit:
         why = NOT_MODELS.get(kind, "is a projector; it is used with its model")
         return Unfit(path, f"{path}: {why}")
     model, label = named(path, _type(facts))
+    projector = projector_of(path, siblings)
     return Model(
         path=path,
         model=model,
         label=label,
         role=_role(facts),
         facts=facts,
-        projector=projector_of(path, siblings),
+        projector=projector,
+        projector_bytes=projector.stat().st_size if projector else 0,
     )
 
 

@@ -2,113 +2,247 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from itertools import product
-from pathlib import Path
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import msgspec
 
 from edgeserve.config import NodeSettings
-from edgeserve.openai import normal
 from edgeserve.wire import Ability, Hardware
+from node.choice import Choice, Option, choose
+from node.compared import divergence
 from node.engines.protocol import EngineSpec, Role
-from node.fit import Fitted, Refusal, Room, fit
+from node.expect import expected
+from node.fit import LEAST_CONTEXT, Fitted, Load, Refusal, Room, fit
 from node.offload import Device
-from node.shelf import Model, Shelf, Unfit, look, scan
+from node.shelf import Model
+from node.tune.result import Result, Tunings
+from node.wishes import Wish, wishes
 
 
-@dataclass(frozen=True)
-class Wish:
-    """A model to be served in a role."""
+@dataclass(frozen=True, kw_only=True)
+class Placed:
+    """An engine to run, how it was fitted, and why.
 
-    model: Model
-    role: Role
+    `speed` is the expected tokens/s of one stream; `chosen` says why this variant, and
+    `tuning` what was measured here.
+    """
+
+    spec: EngineSpec
+    fitted: Fitted
+    speed: float
+    chosen: str = ""
+    tuning: Result | None = None
 
 
 @dataclass(frozen=True)
 class Plan:
     """The engines to run, and a sentence for each thing that cannot be served."""
 
-    specs: tuple[EngineSpec, ...]
+    engines: tuple[Placed, ...] = ()
     problems: tuple[str, ...] = ()
+
+    @property
+    def specs(self) -> tuple[EngineSpec, ...]:
+        """What the supervisors are given."""
+        return tuple(each.spec for each in self.engines)
 
 
 def plan(
-    settings: NodeSettings, hardware: Hardware, devices: Iterable[Device] = ()
+    settings: NodeSettings,
+    hardware: Hardware,
+    devices: Iterable[Device] = (),
+    tunings: Tunings | None = None,
 ) -> Plan:
     """Decide what to serve; `devices` are the GPUs that the engine can use.
 
     Reads files, so call it off the event loop. Never raises for a model's sake.
     """
-    wishes, problems = _wishes(settings)
-    places = _places(devices, settings, hardware.cpu.physical_cores)
-    return allot(settings, wishes, hardware.memory.available, places, problems)
+    asked = wishes(settings)
+    allotment = _Allotment(settings, hardware, tuple(devices), tunings or Tunings())
+    for wish in asked.wishes:
+        allotment.grant(wish)
+    problems = (*asked.problems, *allotment.problems)
+    return Plan(tuple(allotment.engines.values()), tuple(dict.fromkeys(problems)))
 
 
 @dataclass
-class Place:
+class _Place:
     """Where an engine may run: some cores, some GPUs, and what is free on those.
 
     `name` tells engines of one model apart; empty where there is but one place.
     """
 
     cores: int
+    devices: tuple[Device, ...] = ()
     gpu_memory: int = 0
     name: str = ""
-    devices: tuple[str, ...] = ()
+
+    @property
+    def chosen(self) -> tuple[str, ...]:
+        """The GPUs to name to llama.cpp; none for all of them."""
+        return tuple(each.name for each in self.devices) if self.name else ()
 
 
 def _places(
-    devices: Iterable[Device], settings: NodeSettings, cores: int
-) -> tuple[Place, ...]:
+    devices: tuple[Device, ...], settings: NodeSettings, cores: int
+) -> tuple[_Place, ...]:
     """One place across all GPUs, or one on each."""
-    each = tuple(devices)
-    if settings.per_gpu and each:
-        share = max(1, cores // len(each))
-        return tuple(Place(share, d.memory_free, f"@{d.name}", (d.name,)) for d in each)
-    return (Place(cores, sum(device.memory_free for device in each)),)
+    if settings.per_gpu and devices:
+        share = max(1, cores // len(devices))
+        return tuple(
+            _Place(share, (each,), each.memory_free, f"@{each.name}")
+            for each in devices
+        )
+    free = sum(each.memory_free for each in devices)
+    return (_Place(cores, devices, free),)
 
 
-def allot(
-    settings: NodeSettings,
-    wishes: Iterable[Wish],
-    memory: int,
-    places: Iterable[Place],
-    problems: Iterable[str],
-) -> Plan:
-    """Give each wish, in order, what memory the ones before it left.
+@dataclass(frozen=True)
+class _Trial:
+    """One variant in one place, as it would run; `whole` if nothing was given up."""
 
-    `memory` is the free main memory in bytes, which all places share.
+    model: Model
+    fitted: Fitted
+    whole: bool
+    speed: float
+    tuning: Result | None
+
+
+class _Allotment:
+    """Gives each wish, in order, what memory the ones before it left."""
+
+    def __init__(
+        self,
+        settings: NodeSettings,
+        hardware: Hardware,
+        devices: tuple[Device, ...],
+        tunings: Tunings,
+    ) -> None:
+        self.engines: dict[str, Placed] = {}
+        self.problems: list[str] = []
+        self._settings = settings
+        self._hardware = hardware
+        self._tunings = tunings
+        self._memory = hardware.memory.available
+        self._places = _places(devices, settings, hardware.cpu.physical_cores)
+
+    def grant(self, wish: Wish) -> None:
+        """Place one wish everywhere it shall run, or write down why not."""
+        chosen = ""
+        for place in self._places:
+            if self._there(wish, place):
+                continue
+            trials = self._trials(wish, place)
+            if not wish.alone and trials:
+                choice = self._chosen(wish, trials)
+                if choice is None:
+                    return
+                chosen = choice.why
+                trials = [t for t in trials if t.model.variant == choice.variant]
+                wish = replace(wish, models=tuple(t.model for t in trials))
+            for trial in trials:
+                self._place(wish.role, trial, place, chosen)
+
+    def _there(self, wish: Wish, place: _Place) -> bool:
+        """Whether it runs there already; another file of that name is a problem."""
+        there = wish.alone and self.engines.get(_id(wish.alone, wish.role) + place.name)
+        if not there or not wish.alone:
+            return False
+        if there.spec.path != wish.alone.path:
+            said = f"{wish.alone.path}: {there.spec.path} has the same name"
+            self.problems.append(said)
+        return True
+
+    def _trials(self, wish: Wish, place: _Place) -> list[_Trial]:
+        """Fit each variant; those that cannot run are a problem if none can."""
+        room = Room(cores=place.cores, memory=self._memory, gpu_memory=place.gpu_memory)
+        found: list[_Trial] = []
+        refused: list[str] = []
+        for model in wish.models:
+            load = load_of(model, wish.role)
+            tuning = self._tunings.find(
+                model.variant, model.facts.file_bytes, wish.role
+            )
+            tuned = tuning.tuned if tuning else None
+            fitted = fit(load, self._settings, room, tuned)
+            if isinstance(fitted, Refusal):
+                refused.append(f"{model.path}: {fitted.reason}")
+                continue
+            whole = _whole(model, fitted, self._settings, bool(place.devices))
+            speed = expected(model.facts, fitted, self._hardware, place.devices)
+            found.append(_Trial(model, fitted, whole, speed, tuning))
+        self.problems += [] if found else refused
+        return measured(found)
+
+    def _chosen(self, wish: Wish, trials: Sequence[_Trial]) -> Choice | None:
+        options = [_option(each) for each in trials]
+        choice = choose(options, self._settings)
+        if isinstance(choice, str):
+            self.problems.append(f"{wish.name}: {choice}")
+            return None
+        if choice.short:
+            self.problems.append(f"{choice.variant} is {choice.why}")
+        return choice
+
+    def _place(self, role: Role, trial: _Trial, place: _Place, chosen: str) -> None:
+        id_ = _id(trial.model, role) + place.name
+        self.engines[id_] = Placed(
+            spec=_spec(id_, role, trial, place),
+            fitted=trial.fitted,
+            speed=trial.speed,
+            chosen=chosen,
+            tuning=trial.tuning,
+        )
+        self._memory -= trial.fitted.memory
+        place.gpu_memory -= trial.fitted.gpu_memory
+
+
+def measured(trials: Iterable[_Trial]) -> list[_Trial]:
+    """Put measurements in the place of expectations, their own or a sibling's.
+
+    What one variant measured against what it was expected to do says how far off this
+    machine's expectations are.
     """
-    specs: dict[str, EngineSpec] = {}
-    refused = list(problems)
-    for wish, place in product(wishes, tuple(places)):
-        model, role = wish.model, wish.role
-        id_ = _id(wish) + place.name
-        if id_ in specs:
-            if specs[id_].path != model.path:
-                refused.append(f"{model.path}: {specs[id_].path} has the same name")
-            continue
-        room = Room(cores=place.cores, memory=memory, gpu_memory=place.gpu_memory)
-        found = fit(model.facts, role, settings, room)
-        if isinstance(found, Refusal):
-            refused.append(f"{model.path}: {found.reason}")
-            continue
-        specs[id_] = _spec(id_, model, role, found, place)
-        memory -= found.memory
-        place.gpu_memory -= found.gpu_memory
-    return Plan(tuple(specs.values()), tuple(dict.fromkeys(refused)))
+    each = list(trials)
+    ratios = [t.tuning.best.decode / t.speed for t in each if t.tuning]
+    ratio = sum(ratios) / len(ratios) if ratios else 1.0
+    return [
+        replace(t, speed=t.tuning.best.decode if t.tuning else t.speed * ratio)
+        for t in each
+    ]
 
 
-def _id(wish: Wish) -> str:
-    role = "" if wish.role == "generate" else f"#{wish.role}"
-    return wish.model.variant + role
+def load_of(model: Model, role: Role) -> Load:
+    """Return what is to be run; a projector comes with it where text is made."""
+    beside = model.projector_bytes if role == "generate" else 0
+    return Load(facts=model.facts, role=role, beside=beside)
 
 
-def _spec(
-    id_: str, model: Model, role: Role, found: Fitted, place: Place
-) -> EngineSpec:
+def _whole(model: Model, fitted: Fitted, settings: NodeSettings, gpus: bool) -> bool:
+    """Whether neither context nor layers on the GPU had to be given up for memory."""
+    least = min(settings.context or LEAST_CONTEXT, model.facts.context or LEAST_CONTEXT)
+    all_on_gpu = settings.gpu_layers != "auto" or fitted.launch.gpu_layers < 0
+    return fitted.launch.context >= least and (all_on_gpu or not gpus)
+
+
+def _option(trial: _Trial) -> Option:
+    return Option(
+        variant=trial.model.variant,
+        label=trial.model.label,
+        speed=trial.speed,
+        whole=trial.whole,
+        bits=trial.model.facts.bits,
+        divergence=divergence(trial.model.path),
+    )
+
+
+def _id(model: Model, role: Role) -> str:
+    return model.variant + ("" if role == "generate" else f"#{role}")
+
+
+def _spec(id_: str, role: Role, trial: _Trial, place: _Place) -> EngineSpec:
+    model = trial.model
     return EngineSpec(
         id=id_,
         model=model.model,
@@ -116,7 +250,7 @@ def _spec(
         path=model.path,
         role=role,
         abilities=_abilities(role, model),
-        launch=msgspec.structs.replace(found.launch, devices=place.devices),
+        launch=msgspec.structs.replace(trial.fitted.launch, devices=place.chosen),
         projector=model.projector if role == "generate" else None,
         pooling=model.pooling if role == "embeddings" else None,
         layers=model.facts.layers + 1,
@@ -128,54 +262,3 @@ def _abilities(role: Role, model: Model) -> tuple[Ability, ...]:
         return (role,)
     both: tuple[Ability, ...] = ("chat", "completion")
     return (*both, "vision") if model.projector else both
-
-
-def _wishes(settings: NodeSettings) -> tuple[list[Wish], list[str]]:
-    """Return what is asked for: the named models, and all there are if none is."""
-    problems: list[str] = []
-    shelf = Shelf()
-    try:
-        shelf = scan(settings.models_dir)
-    except OSError as error:
-        said = f"cannot read the models folder {settings.models_dir}: {error.strerror}"
-        problems.append(said)
-    named = _named(settings, shelf)
-    wishes = [Wish(found, role) for found, role in named if isinstance(found, Model)]
-    problems += [found.reason for found, _ in named if isinstance(found, Unfit)]
-    if not settings.models:
-        problems += [each.reason for each in shelf.unfit]
-        smallest_first = sorted(shelf.models, key=lambda each: each.facts.file_bytes)
-        wishes += [Wish(each, each.role) for each in smallest_first]
-    if not wishes and not problems:
-        where = settings.models_dir
-        problems.append(f"no model in {where}; `edgeserve pull` fetches one")
-    return wishes, problems
-
-
-def _named(settings: NodeSettings, shelf: Shelf) -> list[tuple[Model | Unfit, Role]]:
-    asked: tuple[tuple[Role, tuple[str, ...]], ...] = (
-        ("generate", settings.models),
-        ("embeddings", settings.embedding_models),
-        ("rerank", settings.rerank_models),
-    )
-    return [
-        (found, role)
-        for role, names in asked
-        for name in names
-        for found in resolve(name, settings.models_dir, shelf)
-    ]
-
-
-def resolve(name: str, folder: Path, shelf: Shelf) -> Iterator[Model | Unfit]:
-    """Yield what a name means: a file, a file in the folder, a model, a variant."""
-    for file in (Path(name).expanduser(), folder / name, folder / f"{name}.gguf"):
-        if file.is_file():
-            yield look(file)
-            return
-    wanted = normal(name)
-    found = [each for each in shelf.models if wanted in {each.model, each.variant}]
-    yield from found
-    if not found:
-        there = ", ".join(each.variant for each in shelf.models) or "nothing"
-        why = f"no file and no model {name!r} in {folder}; there is {there}"
-        yield Unfit(folder / name, why)

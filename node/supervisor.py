@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
 import time
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from edgeserve.auth import new_secret
 from edgeserve.config import LOOPBACK, NodeSettings
@@ -19,12 +17,14 @@ from edgeserve.wire import EngineReport, EngineState
 from node.backoff import LIMIT, Failures
 from node.engines import leftovers
 from node.engines.output import Output, ending, telling
+from node.engines.ports import free_port
 from node.engines.probe import Probe, Properties, Unwell
 from node.engines.process import Process, running
 from node.engines.protocol import Engine, EngineSpec
 from node.offload import applied, of, stepped_down
 from node.placement import ran_out_of_memory
 from node.race import first_of
+from node.replaced import replaced
 from node.slots import Slots
 from node.watchdog import Watch
 
@@ -143,7 +143,7 @@ class Supervisor:
                 self._become(
                     "quarantined", f"failed {LIMIT} times in a row; {hint}; {reason}"
                 )
-                await self._another_file()
+                await replaced(self.spec.path, self._pace.file)
                 failures = Failures()
             else:
                 self._become("failed", reason)
@@ -231,12 +231,6 @@ class Supervisor:
                 if watch.still_seconds(self._clock()) >= limit:
                     return self._lost("stuck", f"no progress for {limit:g} s")
 
-    async def _another_file(self) -> None:
-        """Wait until the model file is another one: a reason to hope again."""
-        before = _stamp(self.spec.path)
-        while _stamp(self.spec.path) == before:  # noqa: ASYNC110 - nor has a file
-            await asyncio.sleep(self._pace.file)
-
     def _lost(self, state: EngineState, reason: str) -> str:
         """Stop claims at once; the process is still to be ended."""
         self._become(state, reason)
@@ -251,21 +245,6 @@ class Supervisor:
         (self._working.set if busy else self._working.clear)()
         (self._idle.clear if busy else self._idle.set)()
         self._changed()
-
-
-def _stamp(path: Path) -> tuple[int, int] | None:
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_mtime_ns, found.st_size
-
-
-def free_port() -> int:
-    """Return a port on loopback that is free at this moment."""
-    with socket.create_server((LOOPBACK, 0)) as sock:
-        port: int = sock.getsockname()[1]
-        return port
 
 
 @asynccontextmanager

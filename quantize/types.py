@@ -1,6 +1,6 @@
 """The quantization types on offer: number, size, what they cost in quality. Pure.
 
-`bits` are upstream's measurements (llama.cpp's tools/quantize/README.md, on Llama-3.1-8B),
+`bits` are upstream's measurements on Llama-3.1-8B (llama.cpp's tools/quantize),
 as the losses are: good for ordering, not for predicting another model. `edgeserve
 quantize compare` measures yours.
 """

@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
+from node.engines.flags import attention
 from node.engines.native import Native
 from node.engines.protocol import Engine, EngineSpec
 from node.offload import Device, Offload, from_fit_tool
@@ -71,10 +72,10 @@ def _shape(spec: EngineSpec) -> tuple[str, ...]:
         *("--parallel", str(launch.slots)),
         *("--ctx-size", str(launch.slots * launch.context)),
         *("--batch-size", str(launch.batch)),
-        *("--ubatch-size", str(launch.batch)),
+        *("--ubatch-size", str(launch.ubatch or launch.batch)),
         *("--cache-type-k", launch.kv_type),
         *("--cache-type-v", launch.kv_type),
-        *("--flash-attn", "auto" if launch.flash_attention else "off"),
+        *("--flash-attn", attention(launch)),
         *("--fit-target", str(MARGIN_MIB)),
         *(("--device", ",".join(launch.devices)) if launch.devices else ()),
     )

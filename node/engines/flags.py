@@ -21,6 +21,11 @@ PING_SECONDS = 30
 VERBOSITY = 4
 """The least that tells where layers and memory went."""
 
+UNQUANTIZED = frozenset(("f32", "f16", "bf16"))
+"""KV types that do without flash attention."""
+
+FAST = {"auto": "AUTO", "on": "ENABLED", "off": "DISABLED"}
+
 Parameter = str | int | float | bool | list[str] | list[float]
 
 
@@ -35,13 +40,14 @@ def arguments(spec: EngineSpec, port: int) -> tuple[str, ...]:
         *("--parallel", str(launch.slots)),
         *("--ctx-size", str(launch.slots * launch.context)),
         *("--batch-size", str(launch.batch)),
-        *("--ubatch-size", str(launch.batch)),
+        *("--ubatch-size", str(launch.ubatch or launch.batch)),
         *("--threads", str(launch.threads)),
         *("--threads-batch", str(launch.threads)),
         *("--threads-http", str(launch.slots + SPARE_THREADS)),
         *("--cache-type-k", launch.kv_type),
         *("--cache-type-v", launch.kv_type),
-        *("--flash-attn", "auto" if launch.flash_attention else "off"),
+        *("--flash-attn", attention(launch)),
+        *(("--spec-type", launch.speculative) if launch.speculative else ()),
         *_offload(launch),
         "--no-kv-unified",
         "--no-context-shift",
@@ -63,6 +69,13 @@ def arguments(spec: EngineSpec, port: int) -> tuple[str, ...]:
         *_role(spec),
         *(("--mmproj", str(spec.projector)) if spec.projector else ()),
     )
+
+
+def attention(launch: Launch) -> str:
+    """Say `on` where quantized values need it, so that nothing falls back silently."""
+    if launch.kv_type in UNQUANTIZED:
+        return "auto" if launch.flash_attention else "off"
+    return "on"
 
 
 def _offload(launch: Launch) -> tuple[str, ...]:
@@ -93,7 +106,7 @@ def parameters(spec: EngineSpec, port: int, api_key: str) -> dict[str, Parameter
     """Return the same for xllamacpp: attribute path → value, enums by member name."""
     launch = spec.launch
     kv_type = f"GGML_TYPE_{launch.kv_type.upper()}"
-    fast = "AUTO" if launch.flash_attention else "DISABLED"
+    fast = FAST[attention(launch)]
     return {
         "model.path": str(spec.path),
         "model_alias": [spec.variant],
@@ -103,7 +116,7 @@ def parameters(spec: EngineSpec, port: int, api_key: str) -> dict[str, Parameter
         "n_parallel": launch.slots,
         "n_ctx": launch.slots * launch.context,
         "n_batch": launch.batch,
-        "n_ubatch": launch.batch,
+        "n_ubatch": launch.ubatch or launch.batch,
         "cpuparams.n_threads": launch.threads,
         "cpuparams_batch.n_threads": launch.threads,
         "cache_type_k": kv_type,

@@ -1,14 +1,15 @@
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from edgeserve.config import NodeSettings
-from node.fit import SHARE, Fitted, Refusal, Room, fit
+from node.fit import SHARE, Fitted, Load, Refusal, Room
+from node.fit import fit as fit_load
+from node.tuned import Tuned
 from quantize.facts import ModelFacts
-from quantize.header import Tensor
 from quantize.memory import need
+from tests.node.shapes import facts
 
 GIB = 2**30
 
@@ -18,30 +19,14 @@ LAPTOP = Room(cores=8, memory=12 * GIB)
 GPU_BOX = Room(cores=16, memory=60 * GIB, gpu_memory=24 * GIB)
 
 
-def facts(gib: float, *, context: int = 32768, layers: int = 32) -> ModelFacts:
-    """A Llama of this weight, with grouped heads, 8 KV heads of 128."""
-    rows = int(gib * GIB / 4096)
-    return ModelFacts(
-        path=Path("m.gguf"),
-        files=(Path("m.gguf"),),
-        file_bytes=rows * 4096,
-        architecture="llama",
-        name="m",
-        file_type="Q4_K_M",
-        context=context,
-        layers=layers,
-        embedding=4096,
-        feed_forward=11008,
-        heads=32,
-        kv_heads=(8,) * layers,
-        key_length=128,
-        value_length=128,
-        vocabulary=32000,
-        experts=0,
-        dequantized_from=None,
-        tensors=(Tensor("w", "F32", (1024, rows), 0),),
-        metadata={},
-    )
+def fit(
+    facts: ModelFacts,
+    role: Any,
+    settings: NodeSettings,
+    room: Room,
+    tuned: Tuned | None = None,
+) -> Fitted | Refusal:
+    return fit_load(Load(facts=facts, role=role), settings, room, tuned)
 
 
 def fitted(
@@ -59,7 +44,7 @@ def fitted(
         (PI5_8G, 4.6, 1, 8192, 256),
         (PI5_8G, 5.6, 1, 4096, 256),
         (PI4_2G, 0.6, 1, 4096, 256),
-        (PI4_2G, 0.9, 1, 1024, 256),
+        (PI4_2G, 0.9, 1, 2048, 256),
         (LAPTOP, 1.0, 4, 8192, 512),
         (LAPTOP, 8.0, 4, 4096, 512),
         (GPU_BOX, 13.0, 4, 8192, 512),
@@ -83,7 +68,11 @@ def test_what_is_launched_never_needs_more_than_there_is(
     if isinstance(found, Fitted):
         launch = found.launch
         whole = need(
-            facts(gib), slots=launch.slots, context=launch.context, ubatch=launch.batch
+            facts(gib),
+            slots=launch.slots,
+            context=launch.context,
+            kv_type=launch.kv_type,
+            ubatch=launch.batch,
         )
         assert whole.total <= room.memory * SHARE
     else:

@@ -8,6 +8,8 @@ from edgeserve.config import NodeSettings
 from edgeserve.wire import Cpu, Hardware, Memory, Platform, Power, Thermal
 from node.offload import Device
 from node.specs import plan
+from node.tune.result import Figures, Result, Tunings
+from node.tuned import Tuned
 from tests.fakes.gguf import a_model
 
 GIB = 2**30
@@ -49,10 +51,94 @@ def test_a_model_is_named_by_file_or_variant(folder: Path, name: str) -> None:
     assert [spec.variant for spec in made.specs] == ["a:Q8_0"]
 
 
-def test_a_logical_name_means_every_variant(folder: Path) -> None:
+def test_a_logical_name_means_the_best_variant_that_fits(folder: Path) -> None:
     made = plan(settings(folder, models=("a",)), hardware())
 
+    assert [spec.variant for spec in made.specs] == ["a:F16"]
+    assert made.engines[0].chosen == "the best quality that fits"
+    assert made.problems == ()
+
+
+def test_where_the_best_does_not_fit_the_next_one_is_served(folder: Path) -> None:
+    made = plan(settings(folder, models=("a",)), hardware(memory=77 * 2**20))
+
+    assert [spec.variant for spec in made.specs] == ["a:Q8_0"]
+    assert made.problems == ()
+
+
+def test_a_star_means_every_variant(folder: Path) -> None:
+    made = plan(settings(folder, models=("a:*",)), hardware())
+
     assert {spec.variant for spec in made.specs} == {"a:F16", "a:Q8_0"}
+
+
+def test_a_wanted_speed_is_met_by_a_smaller_variant(folder: Path) -> None:
+    speeds = {
+        each.spec.variant: each.speed
+        for each in plan(settings(folder), hardware()).engines
+    }
+    between = sum(speeds.values()) / 2
+    made = plan(settings(folder, models=("a",), min_speed=between), hardware())
+
+    assert [spec.variant for spec in made.specs] == ["a:Q8_0"]
+    assert made.problems == ()
+
+
+def test_a_speed_that_nothing_reaches_is_a_problem_that_is_served(folder: Path) -> None:
+    made = plan(settings(folder, models=("a",), min_speed=10**9), hardware())
+
+    assert [spec.variant for spec in made.specs] == ["a:Q8_0"]
+    assert "of the 1e+09 tokens/s wanted" in made.problems[0]
+
+
+def test_an_explicit_variant_wins_over_floors(folder: Path) -> None:
+    given = settings(folder, models=("a:Q8_0",), min_quality="F16", min_speed=10**9)
+
+    assert [spec.variant for spec in plan(given, hardware()).specs] == ["a:Q8_0"]
+
+
+def test_a_quality_that_nothing_has_is_a_problem(folder: Path) -> None:
+    made = plan(settings(folder, models=("a",), min_quality="0.0001"), hardware())
+
+    assert made.specs == ()
+    assert made.problems == ("a: none is as good as 0.0001; there is a:F16, a:Q8_0",)
+
+
+def test_what_was_measured_here_counts_instead_of_expectations(folder: Path) -> None:
+    tunings = Tunings("m", "e")
+    size = (folder / "a.F16.gguf").stat().st_size
+    key = tunings.key("a:F16", size, "generate")
+    figures = Figures(prefill=9.0, decode=7.0, aggregate=7.0)
+    result = Result(
+        key=key,
+        tuned=Tuned(threads=3),
+        untuned=figures,
+        best=figures,
+        gain=0.1,
+        made="2026-01-31T10:00:00",
+    )
+    tunings.results[key] = result
+
+    alone = plan(settings(folder, models=("a:F16",)), hardware(), (), tunings)
+    given = settings(folder, models=("a",), min_speed=20)
+    chosen = plan(given, hardware(), (), tunings)
+
+    assert alone.engines[0].speed == 7.0
+    assert alone.engines[0].spec.launch.threads == 3
+    assert alone.engines[0].tuning == result
+    # Its sibling is expected to be as far off as it was.
+    assert [spec.variant for spec in chosen.specs] == ["a:Q8_0"]
+    assert 7.0 < chosen.engines[0].speed < 20.0
+
+
+def test_a_projector_counts_as_weights(folder: Path) -> None:
+    (folder / "mmproj-a.gguf").write_bytes(b"GGUF" + bytes(2**20))
+    bare = plan(
+        settings(folder, models=("a:F16",), embedding_models=("a:F16",)), hardware()
+    )
+    seeing, reading = bare.engines
+
+    assert seeing.fitted.need.weights == reading.fitted.need.weights + 2**20 + 4
 
 
 def test_a_file_outside_the_folder_is_named_by_path(

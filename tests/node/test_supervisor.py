@@ -12,8 +12,9 @@ from edgeserve.config import NodeSettings
 from edgeserve.errors import FleetBusy, NoNode
 from edgeserve.relay.plain import upstream
 from edgeserve.wire import Launch
+from node.engines.ports import free_port
 from node.engines.protocol import Command, EngineSpec
-from node.supervisor import Supervisor, free_port
+from node.supervisor import Supervisor
 from tests.fakes.engines import FakeEngine, a_spec, watching
 
 

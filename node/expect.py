@@ -1,0 +1,106 @@
+"""How fast a model will probably write here, before anybody has measured it. Pure.
+
+Writing a token reads every weight once, so the speed is that of reading memory. The
+figures are what decoding reaches, not what data sheets promise; they are good enough
+to choose between variants, and `edgeserve node tune` replaces them by measurements.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from edgeserve.wire import Cpu, Hardware
+from node.fit import Fitted
+from node.offload import Device
+from quantize.blocks import BLOCKS
+from quantize.facts import ModelFacts
+
+GB = 10**9
+
+MACHINES = (
+    (r"Raspberry Pi [23]", 1.5),
+    (r"Raspberry Pi 4|Compute Module 4", 3.0),
+    (r"Raspberry Pi", 9.0),
+    (r"Apple M\d+ Ultra", 500.0),
+    (r"Apple M\d+ Max", 250.0),
+    (r"Apple M\d+ Pro", 120.0),
+    (r"Apple", 60.0),
+    (r"EPYC|Xeon|Threadripper", 100.0),
+    (r"Intel|AMD|x86_64", 35.0),
+)
+"""Processor → GB/s that all its cores together read."""
+
+OTHER_MACHINE = 8.0
+
+GPUS = (
+    (r"H100|H200|B200|MI300", 1300.0),
+    (r"A100|MI2\d0|[345]090", 700.0),
+    (r"RTX|GTX|Radeon RX|Radeon PRO|Tesla|Quadro|L40|A10|A40", 250.0),
+    (r"Apple M\d+ (Max|Ultra)", 250.0),
+    (r"Apple", 60.0),
+)
+OTHER_GPU = 30.0
+"""One without memory of its own reads what the processor reads."""
+
+PER_CORE, PER_CORE_PLAIN = 3.5, 7.0
+"""GB/s that one core unpacks, of blocks and of types of 8 bits or more.
+
+12 threads read 42 GB/s of Q4_K_M and 82 GB/s of Q8_0 (7B shapes, EPYC).
+"""
+
+PLAIN_BITS = 8
+
+
+def expected(
+    facts: ModelFacts, fitted: Fitted, hardware: Hardware, devices: Iterable[Device]
+) -> float:
+    """Return tokens/s for one stream."""
+    bytes_ = active_bytes(facts)
+    part = _on_gpu(facts, fitted)
+    main = _main_memory(hardware.cpu, fitted.launch.threads, facts)
+    gpu = _gpu_memory(devices)
+    return 1 / (bytes_ * (1 - part) / main + bytes_ * part / gpu)
+
+
+def active_bytes(facts: ModelFacts) -> float:
+    """Return the bytes that one token reads: some experts, one row of the embedding."""
+    share = _experts(facts)
+    names = {each.name for each in facts.tensors}
+    total = 0.0
+    for each in facts.tensors:
+        if each.name == "token_embd.weight" and "output.weight" in names:
+            continue
+        total += each.bytes * (share if "_exps" in each.name else 1.0)
+    return max(total, 1.0)
+
+
+def _experts(facts: ModelFacts) -> float:
+    used = facts.metadata.get(f"{facts.architecture}.expert_used_count")
+    if not isinstance(used, int) or not facts.experts:
+        return 1.0
+    return min(1.0, used / facts.experts)
+
+
+def _on_gpu(facts: ModelFacts, fitted: Fitted) -> float:
+    if not fitted.gpu_memory:
+        return 0.0
+    layers = fitted.launch.gpu_layers
+    return 1.0 if layers < 0 else min(1.0, layers / max(facts.layers, 1))
+
+
+def _main_memory(cpu: Cpu, threads: int, facts: ModelFacts) -> float:
+    """Return bytes/s: what memory gives, or what so many cores can unpack."""
+    plain = BLOCKS[next(iter(facts.kinds))].bits >= PLAIN_BITS
+    cores = min(threads, cpu.physical_cores) * (PER_CORE_PLAIN if plain else PER_CORE)
+    return min(_of(cpu.model, MACHINES, OTHER_MACHINE), cores) * GB
+
+
+def _gpu_memory(devices: Iterable[Device]) -> float:
+    """Return bytes/s; layers are computed one GPU after the other."""
+    each = [_of(device.description, GPUS, OTHER_GPU) for device in devices]
+    return min(each, default=OTHER_GPU) * GB
+
+
+def _of(name: str, table: Iterable[tuple[str, float]], otherwise: float) -> float:
+    return next((rate for known, rate in table if re.search(known, name)), otherwise)

@@ -1,0 +1,1 @@
+"""Measure an engine's settings on this machine, and keep the best."""

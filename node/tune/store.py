@@ -1,0 +1,57 @@
+"""Where results of tuning are kept: one small file each in the state folder."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import tempfile
+from pathlib import Path
+
+import msgspec
+
+from node.tune.result import Key, Result, Tunings
+
+log = logging.getLogger(__name__)
+
+
+def load(state_dir: Path, *, machine: str, engine: str) -> Tunings:
+    """Return every result for this machine and engine. What cannot be read is left."""
+    found: dict[Key, Result] = {}
+    for file in sorted(_folder(state_dir).glob("*.json")):
+        try:
+            result = msgspec.json.decode(file.read_bytes(), type=Result)
+        except (OSError, msgspec.DecodeError) as error:
+            log.warning("leaving out %s: %s", file, error)
+            continue
+        if (result.key.machine, result.key.engine) == (machine, engine):
+            found[result.key] = result
+    return Tunings(machine, engine, found)
+
+
+def save(state_dir: Path, result: Result) -> Path:
+    """Write a result, or replace the one for the same key. Nobody sees half a file.
+
+    Raises OSError.
+    """
+    folder = _folder(state_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / f"{_name(result.key)}.json"
+    descriptor, part = tempfile.mkstemp(dir=folder, suffix=".part")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(msgspec.json.format(msgspec.json.encode(result)) + b"\n")
+        Path(part).replace(target)
+    except BaseException:
+        Path(part).unlink(missing_ok=True)
+        raise
+    return target
+
+
+def _folder(state_dir: Path) -> Path:
+    return state_dir / "tuned"
+
+
+def _name(key: Key) -> str:
+    digest = hashlib.sha256(msgspec.json.encode(key)).hexdigest()[:12]
+    return f"{key.variant.replace(':', '.')}-{key.role}-{digest}"
