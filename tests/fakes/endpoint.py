@@ -58,6 +58,10 @@ def fake_endpoint(answers: dict[str, Any]) -> Generator[FakeEndpoint]:
             self.answer(json.loads(self.rfile.read(length)))
 
         def answer(self, body: Any) -> None:
+            if self.path not in endpoint.answers:
+                # Someone who looks for what had this port before.
+                self.send_error(404)
+                return
             headers = {name.lower(): value for name, value in self.headers.items()}
             endpoint.asked.append((self.path, headers, body))
             found = endpoint.answers[self.path]
