@@ -67,6 +67,8 @@ def _unpacked(sdist: Path, work: Path, show: Show) -> Source:
     commit = "unknown"
     try:
         with tarfile.open(sdist) as archive:
+            # Python before 3.11.4, such as Debian 12's, has no filters.
+            archive.extraction_filter = getattr(tarfile, "data_filter", _as_it_is)
             members = archive.getmembers()
             for done, member in enumerate(members):
                 show("unpacking", done, len(members))
@@ -76,13 +78,17 @@ def _unpacked(sdist: Path, work: Path, show: Show) -> Source:
                     commit = file.read(9).decode() if file else commit
                 elif path.startswith(f"{INSIDE}/") and path != f"{INSIDE}/.git":
                     member.name = path.removeprefix(f"{INSIDE}/")
-                    archive.extract(member, target, filter="data")
+                    archive.extract(member, target)
             show("unpacking", len(members), len(members))
     except (OSError, tarfile.TarError, EOFError) as error:
         raise NoSource(f"{sdist} is not a whole sdist: {error}") from error
     if not (target / "CMakeLists.txt").exists():
         raise NoSource(f"{sdist} holds no {INSIDE}; take an sdist of {PACKAGE}")
     return Source(target, commit, sdist.name)
+
+
+def _as_it_is(member: tarfile.TarInfo, _: str) -> tarfile.TarInfo:
+    return member
 
 
 def _download(work: Path, show: Show) -> Path:
