@@ -12,7 +12,7 @@ from typing import Any
 import aiohttp
 
 FIRST_WORD = 300
-"""The synthetic models' token ids below this are control and byte tokens."""
+"""Below this, the synthetic models' tokens are controls and bytes."""
 
 
 @dataclass(frozen=True)
