@@ -15,7 +15,7 @@ from typing import BinaryIO
 import msgspec
 
 from edgeserve.errors import CommandError
-from quantize.jobs import Done, Event, Failed, Job, Quality, Speed, Speeds
+from quantize.jobs import Done, Event, Failed, Job, Quality, Speeds
 
 LAST = Done | Failed | Quality | Speeds
 """Events after which a job has nothing more to say."""
@@ -60,7 +60,7 @@ def events(job: Job) -> Generator[Iterator[Event]]:
             stderr=said,
             # Ctrl-C is for us; we end the child ourselves and clean up after it.
             start_new_session=True,
-            env=_environment(job),
+            env=patient(),
         )
         try:
             yield _listen(child, job, said)
@@ -69,13 +69,12 @@ def events(job: Job) -> Generator[Iterator[Event]]:
             child.communicate()
 
 
-def _environment(job: Job) -> dict[str, str]:
-    """Let threads sleep while they wait, except where their speed is the question.
+def patient() -> dict[str, str]:
+    """Return an environment whose threads sleep while they wait, as nodes' engines do.
 
     Spinning threads on a machine that is busy otherwise cost ten times the time.
     """
-    patient = {} if isinstance(job, Speed) else {"OMP_WAIT_POLICY": "passive"}
-    return {**os.environ, **patient}
+    return {**os.environ, "OMP_WAIT_POLICY": "passive"}
 
 
 def _listen(

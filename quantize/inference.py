@@ -18,23 +18,6 @@ class CannotLoad(Exception):
     """llama.cpp does not load the model; the sentence names it."""
 
 
-def threads_for(asked: int) -> int:
-    """Return the threads to use: as asked, else one per physical core we may use."""
-    if asked:
-        return asked
-    import psutil
-
-    physical = psutil.cpu_count(logical=False) or 1
-    return min(physical, os.cpu_count() or 1, _allowed())
-
-
-def _allowed() -> int:
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # macOS has no affinity
-        return os.cpu_count() or 1
-
-
 class Model:
     """One loaded model with one sequence; made by `loaded`."""
 

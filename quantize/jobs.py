@@ -109,12 +109,12 @@ class Quality(msgspec.Struct, frozen=True, kw_only=True, tag="quality"):
 
 
 class Speeds(msgspec.Struct, frozen=True, kw_only=True, tag="speeds"):
-    """Tokens per second, one figure per repeat."""
+    """Tokens per second, one figure per repeat; `by` says what measured them."""
 
     prefill: tuple[float, ...]
     decode: tuple[float, ...]
     threads: int
-    repacked: bool
+    by: str
 
 
 class Failed(msgspec.Struct, frozen=True, tag="failed"):

@@ -14,10 +14,13 @@ from typing import Protocol, TypeVar
 
 import msgspec
 
+from quantize.bench import bench
 from quantize.child import Crashed, QuantizerFailed, events, require_library
 from quantize.facts import ModelFacts, read
 from quantize.jobs import Job, Quality, Score, Speed, Speeds, Step
 from quantize.manifest import fingerprint
+from quantize.native import native_tool
+from quantize.threads import threads_for
 
 OWN_TEXT = Path(__file__).with_name("text.txt")
 """Written for this project: some 2,000 tokens of story, manual, letter and answers."""
@@ -148,13 +151,20 @@ def _measured(
 
 
 def _speeds(question: Question, facts: ModelFacts, watch: Watch) -> Speeds:
+    """Ask the build that nodes run, if there is one; else the library.
+
+    Where the library's layout for this processor crashes, it does without.
+    """
     job = Speed(
         model=str(facts.path),
         prompt=question.prompt,
         answer=question.answer,
         repeats=question.repeats,
-        threads=question.threads,
+        threads=threads_for(question.threads),
     )
+    tool = native_tool("llama-bench")
+    if tool is not None and (found := bench(tool, job)):
+        return found
     try:
         return _last(job, facts.path, watch, Speeds)
     except Crashed:

@@ -40,20 +40,15 @@ def table(comparison: Comparison) -> Table:
 
 def _caption(comparison: Comparison) -> str:
     tokens = comparison.base.quality.tokens
-    speeds = comparison.base.speeds
-    threads = f", {speeds.threads} threads" if speeds else ""
+    said = f"{tokens:,} predictions over {comparison.text}, ± standard error"
+    measured = [each.speeds for each in comparison.variants if each.speeds]
+    if not measured:
+        return said
+    ways = " and ".join(sorted({each.by for each in measured}))
     return (
-        f"{tokens:,} predictions over {comparison.text}, ± standard error;"
-        f" speeds in tokens/s on {comparison.machine}{threads}{_plain(comparison)}"
+        f"{said}; speeds in tokens/s on {comparison.machine},"
+        f" {measured[0].threads} threads, by {ways}"
     )
-
-
-def _plain(comparison: Comparison) -> str:
-    timed = [each for each in comparison.variants if each.speeds]
-    slow = [each.type for each in timed if each.speeds and not each.speeds.repacked]
-    if not slow:
-        return ""
-    return f"; without this processor's own layout, which crashed: {', '.join(slow)}"
 
 
 def _row(each: Measured) -> list[str]:

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from quantize import divergence
 from quantize.divergence import Doubles, Floats, Packed
-from quantize.inference import CannotLoad, Model, loaded, threads_for
+from quantize.inference import CannotLoad, Model, loaded
 from quantize.jobs import Event, Quality, Score, Step
+from quantize.threads import threads_for
 
 ROWS = 16
 """Positions worked on at a time: 16 of 150,000 tokens are 10 MB as F32."""

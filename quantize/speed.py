@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from quantize.inference import Model, loaded, threads_for
+from quantize.inference import Model, loaded
 from quantize.jobs import Event, Speed, Speeds, Step
+from quantize.threads import threads_for
 
 
 def measure(job: Speed, emit: Callable[[Event], None]) -> None:
@@ -25,7 +26,7 @@ def measure(job: Speed, emit: Callable[[Event], None]) -> None:
             prefill=tuple(round(read, 2) for read, _ in rounds),
             decode=tuple(round(wrote, 2) for _, wrote in rounds),
             threads=threads,
-            repacked=job.repack,
+            by="the library" if job.repack else "the library without repacking",
         )
     )
 
