@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from balancer.candidates import Candidate, EngineKey, served
+from balancer.course import UNFOLLOWED, Course
 from edgeserve.errors import BadRequest, EdgeserveError, NoNode, UnknownModel
 from edgeserve.wire import Ability
 
@@ -45,11 +46,12 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Send:
-    """Send it there, now."""
+    """Send it there, now. Tell `course` what becomes of it."""
 
     to: Candidate
     slots: int
     verdicts: tuple[Verdict, ...]
+    course: Course = UNFOLLOWED
 
 
 @dataclass(frozen=True)
