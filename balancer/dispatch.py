@@ -16,43 +16,20 @@ from balancer.holdings import Holdings
 from balancer.lane import Job, Lane, Timings
 from balancer.order import Order
 from balancer.predict import Parts, Seen, cheapest
-from balancer.prefix import Prompt, reach
-from balancer.slots import Question
+from balancer.prefix import Prompt
+from balancer.question import Ask, Question, asked
 from balancer.workload import Workload
 
-LOOK = 24
+LOOK = 32
 """How many of the waiting are asked again when something changes."""
 
 SESSIONS = 1024
 """Most sessions named by clients whose slot is remembered."""
 
-MORE = 1.2
-"""Some texts have more tokens a byte than the one at hand; bounds allow for that."""
+NEAR = 0.2
+"""A hit that differs less from what was predicted ended where it was predicted to."""
 
 LONG_AGO = -1e9
-
-
-@dataclass(slots=True, eq=False)
-class Ask:
-    """A request that wants an engine.
-
-    `deadline` is when its first token must have come; `tokens` and `answer` are its
-    lengths where they are known better than from experience. `read` is the prefill it
-    was last predicted, `target` the engine it waits for.
-    """
-
-    model: str
-    prompt: Prompt
-    client: str
-    arrived: float
-    budget: int | None = None
-    deadline: float | None = None
-    session: str = ""
-    slots: int = 1
-    tokens: float | None = None
-    answer: float | None = None
-    read: float = 0.0
-    target: Lane | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +45,7 @@ class Bound:
 
 @dataclass(frozen=True, slots=True)
 class Turned:
-    """A request that is turned away: `retry_after` whole seconds hence it may fit."""
+    """A request that is turned away; `retry_after` whole seconds hence it may fit."""
 
     ask: Ask
     predicted: float
@@ -127,7 +104,7 @@ class Dispatch:
     def withdraw(self, ask: Ask) -> None:
         """A request waits no longer: its client left, or its time is over."""
         self.waiting.pop(ask, None)
-        self._untarget(ask)
+        _untarget(ask)
 
     def assign(self, now: float) -> list[Bound]:
         """Start whatever should start now. Call it after everything that changes."""
@@ -136,10 +113,11 @@ class Dispatch:
         bound: list[Bound] = []
         fresh = set[str]()
         for ask in self.order.ranked(list(self.waiting), now)[:LOOK]:
-            self._untarget(ask)
+            _untarget(ask)
             lanes = self.eligible(ask)
-            self._refresh(lanes, fresh, now)
-            best, seen = cheapest(self.question(ask, now), lanes)
+            _refresh(lanes, fresh, now)
+            question = self.question(ask, now)
+            best, seen = cheapest(question, lanes)
             if best is None:
                 continue
             ask.read = best.read
@@ -147,19 +125,8 @@ class Dispatch:
                 ask.target = best.lane
                 best.lane.reserve(now, best.ahead + best.read + best.write)
             else:
-                bound.append(self._bind(ask, best, seen, now))
+                bound.append(self._bind(ask, question, best, seen))
         return bound
-
-    def _refresh(self, lanes: Sequence[Lane], fresh: set[str], now: float) -> None:
-        for lane in lanes:
-            if lane.name not in fresh:
-                fresh.add(lane.name)
-                lane.refresh(now)
-
-    def _untarget(self, ask: Ask) -> None:
-        if ask.target is not None:
-            ask.target.release()
-            ask.target = None
 
     def choose(self, ask: Ask, now: float) -> Parts | None:
         """The engine that costs least, free or not; None where none can."""
@@ -167,69 +134,44 @@ class Dispatch:
 
     def question(self, ask: Ask, now: float) -> Question:
         """Find out once what the prices of all engines need."""
-        workload, prompt = self.workload(ask.model), ask.prompt
-        levels = self.holdings.levels(prompt)
-        ratio = workload.tokens_per_byte
-        touched = 0
-        for _, mask in levels:
-            touched |= mask
         hint = self.sessions.get(ask.session, -1) if ask.session else -1
-        if hint >= 0:
-            touched |= 1 << hint
-        if levels:
-            mask = levels[0][1]
-            known = self.holdings.held[(mask & -mask).bit_length() - 1]
-            if known is not None:
-                ratio = known.tokens_per_byte
-        return Question(
-            prompt,
-            levels,
-            [MORE * ratio * reach(prompt, depth) for depth, _ in levels],
-            touched,
-            ask.tokens or max(2.0, prompt.size * ratio),
-            ask.answer or workload.answer_tokens(prompt.head, ask.budget),
-            now,
-            workload,
-            self.holdings,
-            hint,
-            ask.slots,
-        )
+        return asked(ask, self.workload(ask.model), self.holdings, now, hint)
 
-    def _bind(self, ask: Ask, best: Parts, seen: Seen, now: float) -> Bound:
-        lane = best.lane
+    def _bind(self, ask: Ask, question: Question, best: Parts, seen: Seen) -> Bound:
+        lane, now = best.lane, question.now
+        place = lane.places[best.slot]
         del self.waiting[ask]
         self._supersede(ask.prompt)
-        answer = best.write / lane.per_token
-        reading = lane.speed.prefill_seconds(
-            max(1.0, best.tokens - best.cached), best.cached
-        )
-        others = self._others(lane, best.slot, ask.slots)
         job = Job(
             ask.prompt,
             best.slot,
             best.tokens,
             best.cached,
-            answer,
+            question.answer,
             now,
-            reading,
-            others,
+            best.read / lane.scale,
+            self._others(lane, best.slot, ask.slots),
+            question.depth(1 << place),
         )
         lane.start(job, now)
         self.order.charge(ask.client, best.read + best.write, now)
         if ask.session:
-            self.sessions[ask.session] = lane.places[best.slot]
-            self.sessions.move_to_end(ask.session)
-            if len(self.sessions) > SESSIONS:
-                self.sessions.popitem(last=False)
+            self._remember(ask.session, place)
         return Bound(ask, lane, job, best, seen)
 
     def _others(self, lane: Lane, slot: int, slots: int) -> tuple[int, ...]:
         idle = [
-            index
-            for index, place in enumerate(lane.places)
-            if index != slot and self.holdings.idle & (1 << place)
+            number
+            for number, place in enumerate(lane.places)
+            if number != slot and self.holdings.idle & (1 << place)
         ]
         return tuple(idle[: slots - 1])
+
+    def _remember(self, session: str, place: int) -> None:
+        self.sessions[session] = place
+        self.sessions.move_to_end(session)
+        if len(self.sessions) > SESSIONS:
+            self.sessions.popitem(last=False)
 
     def _is_kept(self, prompt: Prompt) -> bool:
         """Whether a slot holds all that a conversation was until now."""
@@ -248,6 +190,16 @@ class Dispatch:
                 if held is not None and depth == len(held.prompt.blocks):
                     held.since = LONG_AGO
 
+    def began(self, bound: Bound, now: float, tokens: int, cached: int) -> None:
+        """An engine says how long a prompt is and how much of it it had."""
+        blocks, job = bound.job.prompt.blocks, bound.job
+        lengths = self.workload(bound.ask.model).lengths
+        if blocks:
+            lengths.learn(blocks[-1], tokens)
+        if 0 < job.depth < len(blocks) and abs(cached - job.cached) < NEAR * job.cached:
+            lengths.learn(blocks[job.depth - 1], cached)
+        bound.lane.began(job, now, tokens, cached)
+
     def ended(self, bound: Bound, now: float, timings: Timings) -> None:
         """Learn from an answer that came to its end."""
         ask, lane, job = bound.ask, bound.lane, bound.job
@@ -258,3 +210,16 @@ class Dispatch:
         workload.learn_answer(ask.prompt.head, ask.budget, timings.predicted)
         workload.returns.answered(ask.prompt, now)
         lane.foresee()
+
+
+def _untarget(ask: Ask) -> None:
+    if ask.target is not None:
+        ask.target.release()
+        ask.target = None
+
+
+def _refresh(lanes: Sequence[Lane], fresh: set[str], now: float) -> None:
+    for lane in lanes:
+        if lane.name not in fresh:
+            fresh.add(lane.name)
+            lane.refresh(now)

@@ -10,7 +10,10 @@ from __future__ import annotations
 
 import msgspec
 
-from balancer.prefix import Prompt
+from balancer.prefix import Prompt, reach
+
+SENT_BACK = 0.6
+"""The part of an answer that must be there for it to be the same text."""
 
 
 class Held(msgspec.Struct):
@@ -32,15 +35,18 @@ class Held(msgspec.Struct):
         """How this text turns into tokens."""
         return (self.tokens - self.answer) / max(1, self.prompt.size)
 
-    def shared(self, depth: int, blocks: int) -> float:
-        """Tokens spared to a prompt of `blocks` that has `depth` in common with this.
+    def shared(self, depth: int, prompt: Prompt) -> float:
+        """Tokens spared to a prompt that has `depth` blocks in common with this.
 
-        The answer counts where the prompt goes on after all of ours: what follows an
-        answered prompt is its answer, sent back.
+        What follows an answered prompt is its answer, sent back; it counts unless what
+        came back is much shorter: then the client left out the reasoning, say.
         """
-        if depth >= len(self.prompt.blocks):
-            return self.tokens if blocks > depth else self.tokens - self.answer
-        return self.prompt.ends[depth - 1] * self.tokens_per_byte
+        ratio = self.tokens_per_byte
+        if depth < len(self.prompt.blocks):
+            return self.prompt.ends[depth - 1] * ratio
+        sent_back = ratio * (reach(prompt, depth) - self.prompt.size)
+        asked = self.tokens - self.answer
+        return self.tokens if sent_back > SENT_BACK * self.answer else asked
 
 
 Level = tuple[int, int]

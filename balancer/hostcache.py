@@ -8,8 +8,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import msgspec
+
 from balancer.holdings import Held, Holdings
 from balancer.prefix import Prompt, common
+
+SIMILARITY = 0.10
+"""`--slot-prompt-similarity`: what a slot must hold for llama.cpp to prefer it."""
 
 WORTH_KEEPING = 0.25
 LOSING_MUCH = 0.5
@@ -27,15 +32,20 @@ class HostCache:
     def swap(self, place: int, prompt: Prompt, tokens: float) -> None:
         """A slot is about to take a prompt: save what it holds, use what helps."""
         held = self.holdings.held[place]
-        shared = _shared(held, prompt) if held is not None else 0.0
-        if held is not None and shared >= LOSING_MUCH * held.tokens:
-            return
-        best = self.best(prompt, held)
         if held is not None:
+            if self._stays(held, prompt, tokens):
+                return
             self._save(held)
+        best = self.best(prompt, held)
         if best is not None:
             self.entries.remove(best)
-            best.tokens = min(best.tokens, tokens)
+        while sum(each.tokens for each in self.entries) > self.tokens:
+            self.entries.pop(0)
+
+    def _stays(self, held: Held, prompt: Prompt, tokens: float) -> bool:
+        """Whether the slot was taken for what it holds, and keeps most of that."""
+        shared = _shared(held, prompt)
+        return shared > SIMILARITY * tokens and shared >= LOSING_MUCH * held.tokens
 
     def best(self, prompt: Prompt, held: Held | None) -> Held | None:
         """The entry that would be moved into a slot that holds `held`."""
@@ -49,8 +59,10 @@ class HostCache:
                 best, shared, kept = entry, found, share
         return best
 
-    def spares(self, prompt: Prompt, held: Held | None) -> float:
-        """Tokens that the best entry holds of a prompt."""
+    def spares(self, prompt: Prompt, held: Held | None, tokens: float) -> float:
+        """Tokens that the best entry holds of a prompt, where it would be used."""
+        if held is not None and self._stays(held, prompt, tokens):
+            return 0.0
         best = self.best(prompt, held)
         return _shared(best, prompt) if best is not None else 0.0
 
@@ -69,11 +81,10 @@ class HostCache:
             for each in self.entries
             if common(each.prompt, held.prompt) < len(each.prompt.blocks)
         ]
-        self.entries.append(held)
-        while self.entries and sum(each.tokens for each in self.entries) > self.tokens:
-            self.entries.pop(0)
+        # The slot's own record is about to be replaced, or extended: keep a copy.
+        self.entries.append(msgspec.structs.replace(held))
 
 
 def _shared(held: Held, prompt: Prompt) -> float:
     depth = common(held.prompt, prompt)
-    return held.shared(depth, len(prompt.blocks)) if depth else 0.0
+    return held.shared(depth, prompt) if depth else 0.0

@@ -19,7 +19,7 @@ from balancer.weights import WEIGHTS, Weights
 LIKELY_LEFT = 0.35
 """An answer that is longer than expected probably has this part of it still to come."""
 
-LOAD_SECONDS = 60.0
+LOAD_SECONDS = 20.0
 """Over how long the share of busy slots is averaged."""
 
 STALE = 1.0
@@ -37,7 +37,7 @@ class Job:
     """One request at work. Seconds and tokens; `reading` is prefill still to be done.
 
     `slot` is where we believe it is; `others` are the further slots of a request that
-    takes several.
+    takes several. `depth` is how many blocks of it the slot held.
     """
 
     prompt: Prompt
@@ -48,6 +48,7 @@ class Job:
     started: float
     reading: float
     others: tuple[int, ...] = ()
+    depth: int = 0
     first: float | None = None
     done: float = 0.0
     waited: float = 0.0
@@ -201,6 +202,14 @@ class Lane:
         if self.reserved or late or now - self.now > STALE:
             self.advance(now)
             self.foresee()
+
+    def ahead(self, slot: int) -> float:
+        """Seconds of prefill that come before that of a slot: in the slots below it."""
+        return self.scale * sum(
+            max(job.reading, BARELY)
+            for other, job in self.jobs.items()
+            if job.first is None and other < slot
+        )
 
     def reserve(self, now: float, seconds: float) -> None:
         """A waiting request counts on the slot that comes free next."""

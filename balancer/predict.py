@@ -11,7 +11,8 @@ from collections.abc import Sequence
 import msgspec
 
 from balancer.lane import Lane
-from balancer.slots import Question, Slot, pick
+from balancer.question import Question
+from balancer.slots import Slot, pick
 
 OUT = -2
 """In the place of a slot: the engine was out of the race at once."""
@@ -55,26 +56,20 @@ class Seen:
     def __init__(self, question: Question) -> None:
         self.exact: list[Parts] = []
         self._question = question
-        self._out: list[tuple[Lane, float, float, float, float, float]] = []
+        self._out: list[tuple[Lane, float, float, float, float]] = []
 
     def out(
-        self,
-        lane: Lane,
-        wait: float,
-        ahead: float,
-        read: float,
-        write: float,
-        cost: float,
+        self, lane: Lane, wait: float, read: float, write: float, cost: float
     ) -> None:
         """Keep the numbers; most will never be asked for."""
-        self._out.append((lane, wait, ahead, read, write, cost))
+        self._out.append((lane, wait, read, write, cost))
 
     def all(self) -> list[Parts]:
         """Every engine, the cheapest first."""
         tokens = self._question.tokens
         out = [
-            Parts(lane, OUT, 0.0, tokens, wait, ahead, read, write, 0.0, cost)
-            for lane, wait, ahead, read, write, cost in self._out
+            Parts(lane, OUT, 0.0, tokens, wait, 0.0, read, write, 0.0, cost)
+            for lane, wait, read, write, cost in self._out
         ]
         return sorted(self.exact + out, key=_cost)
 
@@ -94,17 +89,15 @@ def cheapest(question: Question, lanes: Sequence[Lane]) -> tuple[Parts | None, S
         frees = lane.frees[0] if question.slots == 1 else _free(lane, question.slots)
         # No `max` here: a call costs as much as the rest of the line.
         wait = frees - now if frees > now else 0.0
-        ahead = lane.read_until - now - wait
-        ahead = ahead if ahead > 0.0 else 0.0
         if lane.mask & touched or lane.host is not None:
             read = _least_read(question, lane)
         else:
             read = tokens * (lane.per_read + lane.per_context * tokens / 2)
-        cost = wait + ahead + read * lane.read_price + answer * lane.token_price
+        cost = wait + read * lane.read_price + answer * lane.token_price
         if cost >= least:
-            seen.out(lane, wait, ahead, read, answer * lane.per_token, cost)
+            seen.out(lane, wait, read, answer * lane.per_token, cost)
             continue
-        each = _exact(question, lane, wait, ahead, pick(question, lane))
+        each = _exact(question, lane, wait, pick(question, lane))
         seen.exact.append(each)
         if each.cost < least:
             best, least = each, each.cost
@@ -128,13 +121,14 @@ def _least_read(question: Question, lane: Lane) -> float:
     return fresh * (lane.per_read + lane.per_context * (question.tokens - fresh / 2))
 
 
-def _exact(
-    question: Question, lane: Lane, wait: float, ahead: float, slot: Slot
-) -> Parts:
+def _exact(question: Question, lane: Lane, wait: float, slot: Slot) -> Parts:
     cached, answer = slot.cached, question.answer
+    ahead = 0.0
+    if wait == 0.0 and lane.read_until > question.now:
+        ahead = lane.ahead(slot.number)
     fresh = max(1.0, question.tokens - cached)
     read = fresh * (lane.per_read + lane.per_context * (cached + fresh / 2))
-    loss = lane.weights.loss * slot.loss
+    loss = lane.weights.loss * slot.loss * lane.read_price
     first = lane.speed.overhead + wait + ahead
     risk = lane.risk * (1 + wait + ahead)
     cost = first + read * lane.read_price + answer * lane.token_price + loss + risk

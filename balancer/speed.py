@@ -10,6 +10,7 @@ clumsy clock cannot move them far.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import log
 
@@ -30,6 +31,9 @@ SURPRISE = 0.4
 """|ln(seen/believed)| that, three times in a row, means that the machine changed."""
 
 IN_A_ROW = 3
+
+LEAST, MOST = 1e-7, 1e4
+"""Seconds a token that no machine undercuts or exceeds; clocks that stood still do."""
 
 CALIBRATION_PROMPT = 128
 CALIBRATION_ANSWER = 16
@@ -83,6 +87,7 @@ class Line(msgspec.Struct):
         samples that all lie at one x say nothing about a slope.
         """
         believed = self.at(x)
+        y = min(max(y, LEAST), MOST)
         if self.weight:
             y = min(max(y, believed / OUTLIER), believed * OUTLIER)
             self._notice(log(y / believed))
@@ -153,6 +158,11 @@ class Learner:
         self.writing = Line(self.guess.decode, self.guess.decode * self.guess.slowdown)
         self.speed = self.guess
 
+    @property
+    def calibrated(self) -> bool:
+        """Whether anything was measured yet."""
+        return self.samples > 0
+
     def learn(self, sample: Sample) -> None:
         """Take in what one answer measured."""
         if sample.prompt >= SMALLEST_PREFILL and sample.prompt_ms > 0:
@@ -165,7 +175,7 @@ class Learner:
     def _learn_reading(self, sample: Sample) -> None:
         own = max(sample.prompt_ms - sample.waited_ms, 0.1 * sample.prompt_ms)
         # Time that other prompts took is an estimate: such a sample is worth less.
-        trust = (own / sample.prompt_ms) ** 2
+        trust = max(0.1, own / sample.prompt_ms) ** 2
         self.reading.learn(
             sample.cached + sample.prompt / 2,
             own / 1000 / sample.prompt,
@@ -175,7 +185,7 @@ class Learner:
 
     def _learn_writing(self, sample: Sample) -> None:
         own = max(sample.predicted_ms - sample.stalled_ms, 0.1 * sample.predicted_ms)
-        trust = (own / sample.predicted_ms) ** 2
+        trust = max(0.1, own / sample.predicted_ms) ** 2
         # The first token comes with the prefill; what is timed are the ones after it.
         self.writing.learn(
             max(0.0, sample.sequences - 1),
@@ -212,6 +222,37 @@ class Learned(msgspec.Struct):
     samples: int
 
 
+class Book:
+    """Learned speeds by what they belong to; outlives engines and restarts."""
+
+    def __init__(self, learned: Mapping[str, Learned] | None = None) -> None:
+        self._learned = dict(learned or {})
+        self._learners: dict[str, Learner] = {}
+
+    def learner(self, key: Key, guess: Speed) -> Learner:
+        """The learner of an engine; it begins with what was learned before, if any."""
+        name = key.name
+        if name not in self._learners:
+            learner = Learner(guess)
+            if name in self._learned:
+                learner.load(self._learned[name])
+            self._learners[name] = learner
+        return self._learners[name]
+
+    def dump(self) -> bytes:
+        """Everything learned, as JSON."""
+        now = {n: each.dump() for n, each in self._learners.items() if each.samples}
+        return msgspec.json.encode({**self._learned, **now})
+
+    @classmethod
+    def load(cls, body: bytes) -> Book:
+        """Read what `dump` wrote; anything else is an empty book, to be filled anew."""
+        try:
+            return cls(msgspec.json.decode(body, type=dict[str, Learned]))
+        except msgspec.DecodeError:
+            return cls()
+
+
 class Key(msgspec.Struct, frozen=True, order=True):
     """What a learned speed belongs to; when one of these changes it is learned anew."""
 
@@ -219,6 +260,11 @@ class Key(msgspec.Struct, frozen=True, order=True):
     build: str
     variant: str
     launch: str
+
+    @property
+    def name(self) -> str:
+        """The same as one word."""
+        return " ".join((self.node, self.build, self.variant, self.launch))
 
 
 def guess(variant: str, threads: int, on_gpu: bool) -> Speed:

@@ -61,6 +61,35 @@ class Length(msgspec.Struct):
         return exp(self.log)
 
 
+class Lengths:
+    """How many tokens some beginnings are, exactly: engines have counted them."""
+
+    REMEMBERED = 8192
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[bytes, float] = OrderedDict()
+
+    def learn(self, block: bytes, tokens: float) -> None:
+        """A prompt up to this block is so many tokens."""
+        self._known[block] = tokens
+        self._known.move_to_end(block)
+        if len(self._known) > self.REMEMBERED:
+            self._known.popitem(last=False)
+
+    def at(self, block: bytes) -> float | None:
+        """Tokens up to this block, where they were counted."""
+        return self._known.get(block)
+
+    def of(self, prompt: Prompt, tokens_per_byte: float) -> float:
+        """Tokens of a prompt: counted as far as they were, guessed from there."""
+        for count in reversed(prompt.messages):
+            known = self._known.get(prompt.blocks[count - 1])
+            if known is not None:
+                fresh = prompt.size - prompt.ends[count - 1]
+                return known + fresh * tokens_per_byte
+        return prompt.size * tokens_per_byte
+
+
 class Workload:
     """What one model's requests turned out to be."""
 
@@ -68,6 +97,7 @@ class Workload:
         self.ratio = Ratio(TOKENS_PER_BYTE * 2000, 2000)
         self.answers = Length(log(ANSWER_TOKENS))
         self._kinds: OrderedDict[tuple[bytes, int], Length] = OrderedDict()
+        self.lengths = Lengths()
         self.returns = Returns()
         self.kept = 0.7
         """Of conversations that went on, the part that found their slot as it was."""

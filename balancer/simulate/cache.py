@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from balancer.prefix import Prompt, common
+from balancer.simulate.trace import Call, marks
 
 SIMILARITY = 0.10
 """`--slot-prompt-similarity`: the share of a new prompt that a slot must hold."""
@@ -24,13 +25,44 @@ class Held:
     """What a slot, or an entry of the host cache, holds."""
 
     prompt: Prompt
-    tokens: int
-    tokens_per_byte: float
+    marks: list[int]
+    """Tokens from the start to the end of each block of it."""
+
+    @property
+    def tokens(self) -> int:
+        """All of it."""
+        return self.marks[-1] if self.marks else 0
 
     def shared(self, prompt: Prompt) -> int:
         """Tokens at the beginning of `prompt` that are here."""
         blocks = common(self.prompt, prompt)
-        return int(self.prompt.ends[blocks - 1] * self.tokens_per_byte) if blocks else 0
+        return self.marks[blocks - 1] if blocks else 0
+
+
+def holding(call: Call) -> Held:
+    """What a slot holds that works on a call."""
+    return Held(call.prompt, _scaled(marks(call.prompt), 0, call.prompt_tokens))
+
+
+def answered(call: Call) -> Held:
+    """What it holds once it has answered: as the next prompt will begin, if it does."""
+    prompt, reply = call.prompt, call.reply
+    whole = Prompt(
+        prompt.blocks + reply.blocks,
+        prompt.ends + reply.ends,
+        (*prompt.messages, len(prompt.blocks) + len(reply.blocks)),
+    )
+    reading = _scaled(marks(prompt), 0, call.prompt_tokens)
+    writing = marks(reply, prompt.size)
+    return Held(
+        whole if reply.blocks else prompt,
+        reading + _scaled(writing, call.prompt_tokens, call.answer_tokens),
+    )
+
+
+def _scaled(found: list[float], start: int, total: int) -> list[int]:
+    factor = total / found[-1] if found else 0.0
+    return [start + round(mark * factor) for mark in found]
 
 
 @dataclass(slots=True)
@@ -106,6 +138,8 @@ class Cache:
         if best is not None:
             self.host.remove(best)
             slot.held = best
+        while sum(entry.tokens for entry in self.host) > self.host_tokens:
+            self.host.pop(0)
 
     def _save(self, held: Held) -> None:
         whole = len(held.prompt.blocks)
@@ -117,5 +151,3 @@ class Cache:
             if common(entry.prompt, held.prompt) < len(entry.prompt.blocks)
         ]
         self.host.append(held)
-        while self.host and sum(entry.tokens for entry in self.host) > self.host_tokens:
-            self.host.pop(0)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from heapq import merge
 from itertools import count
 
 from balancer.prefix import EMPTY, FRAME_BYTES, Prompt, block_bytes
-from balancer.simulate.fleets import Machine
-from balancer.simulate.trace import Call, with_replies
+from balancer.simulate.trace import LEAST_RATIO, MOST_RATIO, Call, marks, with_replies
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +61,7 @@ class Writer:
         talk = _Talk(
             f"s{number}",
             f"c{chance.randrange(chats.clients)}",
-            0.25 * chance.lognormvariate(0, 0.06),
+            0.25 * chance.lognormvariate(0, 0.08),
             system,
         )
         turns = min(
@@ -93,12 +92,19 @@ class Writer:
             client=talk.client,
             session=talk.session,
             prompt=talk.prompt,
-            prompt_tokens=max(2, int(talk.prompt.size * talk.ratio)),
+            prompt_tokens=max(2, round(marks(talk.prompt)[-1])),
             answer_tokens=self._length(self.chats.answer_tokens),
         )
 
     def _length(self, mean: float) -> int:
         return max(4, int(mean * self.chance.lognormvariate(-0.32, 0.8)))
+
+    def _block(self, ratio: float) -> bytes:
+        """A hash that stands for a text of about so many tokens a byte."""
+        drawn = ratio * self.chance.gauss(1, 0.05)
+        share = (drawn - LEAST_RATIO) / (MOST_RATIO - LEAST_RATIO)
+        first = round(0xFFFF * min(max(share, 0.0), 1.0))
+        return first.to_bytes(2, "big") + self.chance.randbytes(6)
 
     def _say(self, prompt: Prompt, tokens: int, ratio: float) -> Prompt:
         """Add a message of fresh words."""
@@ -107,7 +113,7 @@ class Writer:
         while left > 0:
             size = min(left, block_bytes(at))
             at, left = at + size, left - size
-            blocks.append(self.chance.randbytes(8))
+            blocks.append(self._block(ratio))
             ends.append(at)
         ends[-1] += FRAME_BYTES
         return Prompt(tuple(blocks), tuple(ends), (*prompt.messages, len(blocks)))
@@ -134,20 +140,3 @@ def _talks(writer: Writer, rate: float, conversations: int) -> Iterator[list[Cal
     for number in range(conversations):
         at += writer.chance.expovariate(rate)
         yield writer.conversation(number, at)
-
-
-USUAL_HITS = 0.5
-"""The share of prompt tokens that a good policy finds cached; for `capacity` only."""
-
-
-def capacity(fleet: Sequence[Machine], chats: Chats) -> float:
-    """Conversations a second that a fleet can carry, about."""
-    system = sum(chats.system_tokens) / 2
-    turn = chats.question_tokens + chats.answer_tokens
-    prompt = system + chats.question_tokens + turn * (chats.turns - 1) / 2
-    total = 0.0
-    for machine in fleet:
-        read = (1 - USUAL_HITS) * prompt * machine.speed.prefill
-        write = machine.speed.token_seconds(machine.slots) / machine.slots
-        total += 1 / (read + chats.answer_tokens * write)
-    return total / chats.turns

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 
-from balancer.simulate.chats import Chats, capacity, trace
+from balancer.simulate.chats import Chats, trace
+from balancer.simulate.edge import Edge
 from balancer.simulate.figures import Figures, figures
 from balancer.simulate.fleets import Machine
 from balancer.simulate.policies import POLICIES
@@ -12,17 +14,53 @@ from balancer.simulate.trace import Call
 from balancer.simulate.world import play
 from edgeserve.errors import CommandError
 
+CHATS = Chats()
+
+PROBE = 300
+"""Conversations that find out what a fleet can carry."""
+
 
 def made_up(
     fleet: Sequence[Machine],
     load: float,
     chats: int,
     seed: int,
-    kind: Chats | None = None,
+    kind: Chats = CHATS,
 ) -> list[Call]:
-    """Chats at a share of what the fleet can carry."""
-    kind = kind or Chats()
-    return trace(kind, load * capacity(fleet, kind), chats, seed)
+    """Chats that ask for a share, `load`, of what the fleet can carry."""
+    return trace(kind, load * capacity(tuple(fleet), kind), chats, seed)
+
+
+@cache
+def capacity(fleet: tuple[Machine, ...], kind: Chats = CHATS) -> float:
+    """Conversations a second that a fleet carries when there are always more.
+
+    Tried out, with EdgeServe's policy: how much of a prompt is found cached, and so
+    what a fleet can carry, cannot be told otherwise.
+    """
+    calls = trace(kind, 1.4 * _guess(fleet, kind), PROBE, seed=0)
+    ended = [each.ended for each in play(fleet, calls, Edge(fleet))]
+    begin, end = 0.15 * max(ended), 0.6 * max(ended)
+    per_second = sum(begin < each <= end for each in ended) / (end - begin)
+    return per_second * PROBE / len(calls)
+
+
+def _guess(fleet: tuple[Machine, ...], kind: Chats) -> float:
+    """The same, if half of each prompt were cached."""
+    system = sum(kind.system_tokens) / 2
+    turn = kind.question_tokens + kind.answer_tokens
+    fresh = 0.5 * (system + turn * (kind.turns + 1) / 2)
+    per_second = sum(
+        1
+        / (
+            fresh / machine.prefill
+            + kind.answer_tokens
+            * machine.speed.token_seconds(machine.slots)
+            / machine.slots
+        )
+        for machine in fleet
+    )
+    return per_second / kind.turns
 
 
 def compare(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from balancer.dispatch import Ask, Bound, Dispatch
+from balancer.dispatch import Bound, Dispatch
 from balancer.hostcache import HostCache
 from balancer.lane import Lane, Timings
-from balancer.simulate.engine import Event, Run, after
+from balancer.question import Ask
+from balancer.simulate.cache import answered
+from balancer.simulate.engine import Event, Run
 from balancer.simulate.fleets import Machine
 from balancer.simulate.trace import Call
 from balancer.simulate.world import Act, Start, Turn
@@ -112,7 +114,7 @@ class Edge:
         bound = self.bound[run.call.id]
         match event.kind:
             case "began":
-                bound.lane.began(bound.job, now, run.call.prompt_tokens, run.cached)
+                self.mind.began(bound, now, run.call.prompt_tokens, run.cached)
                 return ()
             case "first":
                 bound.lane.wrote(bound.job, now)
@@ -157,7 +159,7 @@ class Oracle(Edge):
         held = self.mind.holdings.held[place]
         if held is not None and call.reply.blocks:
             whole = type(held)(
-                after(call.prompt, call.reply), held.tokens, 0.0, held.since, held.used
+                answered(call).prompt, held.tokens, 0.0, held.since, held.used
             )
             self.mind.holdings.put(place, whole)
 

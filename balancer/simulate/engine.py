@@ -10,8 +10,7 @@ from collections import deque
 from dataclasses import dataclass
 from math import exp
 
-from balancer.prefix import Prompt
-from balancer.simulate.cache import Cache, Held, Place
+from balancer.simulate.cache import Cache, Place, answered, holding
 from balancer.simulate.fleets import Machine
 from balancer.simulate.trace import Call
 
@@ -72,8 +71,7 @@ class Engine:
         return self._start(call, pinned, noise)
 
     def _start(self, call: Call, pinned: int | None, noise: float) -> Run:
-        held = Held(call.prompt, call.prompt_tokens, call.tokens_per_byte)
-        slot, cached = self.cache.take(held, self.now, pinned)
+        slot, cached = self.cache.take(holding(call), self.now, pinned)
         factor = exp(noise * self.machine.noise)
         seconds = self.speed.prefill_seconds(call.prompt_tokens - cached, cached)
         left = max(0.0, call.answer_tokens - 1.0)
@@ -141,20 +139,4 @@ class Engine:
     def _end(self, run: Run) -> None:
         call = run.call
         del self.runs[run.slot]
-        held = Held(
-            after(call.prompt, call.reply),
-            call.prompt_tokens + call.answer_tokens,
-            call.tokens_per_byte,
-        )
-        self.cache.release(run.slot, held, self.now)
-
-
-def after(prompt: Prompt, reply: Prompt) -> Prompt:
-    """A prompt and its answer, as the next prompt of the conversation will begin."""
-    if not reply.blocks:
-        return prompt
-    return Prompt(
-        prompt.blocks + reply.blocks,
-        prompt.ends + reply.ends,
-        (*prompt.messages, len(prompt.blocks) + len(reply.blocks)),
-    )
+        self.cache.release(run.slot, answered(call), self.now)

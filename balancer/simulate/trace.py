@@ -33,10 +33,26 @@ class Call:
     budget: int | None = None
     reply: Prompt = EMPTY
 
-    @property
-    def tokens_per_byte(self) -> float:
-        """How this text turns into tokens."""
-        return self.prompt_tokens / max(1, self.prompt.size)
+
+LEAST_RATIO, MOST_RATIO = 0.15, 0.35
+"""Tokens a byte: prose in Latin script, and code with many signs."""
+
+
+def ratio_of(block: bytes) -> float:
+    """How a block's text turns into tokens: by its hash, so always the same way."""
+    share = int.from_bytes(block[:2], "big") / 0xFFFF
+    return LEAST_RATIO + (MOST_RATIO - LEAST_RATIO) * share
+
+
+def marks(prompt: Prompt, before: int = 0) -> list[float]:
+    """True tokens from the start to the end of each block, but for a common factor."""
+    found: list[float] = []
+    total, start = 0.0, before
+    for block, end in zip(prompt.blocks, prompt.ends, strict=True):
+        total += ratio_of(block) * (end - start)
+        start = end
+        found.append(total)
+    return found
 
 
 class Line(msgspec.Struct, omit_defaults=True):

@@ -1,0 +1,99 @@
+"""EdgeServe beside the others, in virtual time: the same seeds, the same figures.
+
+Chats of several turns that share four system prompts. The bounds lie well within what
+is reached (the table in CONTRIBUTING), so that a change of a weight does not break them
+and a change for the worse does.
+"""
+
+from functools import cache
+
+import pytest
+
+from balancer.simulate.compare import made_up
+from balancer.simulate.figures import Figures, figures
+from balancer.simulate.fleets import FLEETS
+from balancer.simulate.policies import CLASSIC, POLICIES
+from balancer.simulate.world import Outcome, play
+
+UNEQUAL = ("cpu-only", "home")
+SEEDS = (11, 12)
+
+
+@cache
+def reached(fleet_name: str, load: float, policy: str) -> Figures:
+    fleet = FLEETS[fleet_name]
+    outcomes: list[Outcome] = []
+    for seed in SEEDS:
+        calls = made_up(fleet, load, 150, seed)
+        outcomes += play(fleet, calls, POLICIES[policy](fleet), seed)
+    return figures(policy, fleet, outcomes)
+
+
+def best_classic(fleet_name: str, load: float) -> float:
+    return min(reached(fleet_name, load, name).first_p95 for name in CLASSIC)
+
+
+@pytest.mark.parametrize("load", [0.3, 0.7])
+@pytest.mark.parametrize("fleet", UNEQUAL)
+def test_on_unequal_machines_the_first_token_comes_in_half_the_time(
+    fleet: str, load: float
+) -> None:
+    ours = reached(fleet, load, "edgeserve").first_p95
+
+    assert 2 * ours <= best_classic(fleet, load)
+    assert 2 * ours <= reached(fleet, load, "cache-aware-tuned").first_p95
+    assert 10 * ours <= reached(fleet, load, "cache-aware").first_p95
+
+
+@pytest.mark.parametrize("fleet", UNEQUAL)
+def test_it_comes_in_a_fiftieth_of_what_stock_cache_awareness_needs(fleet: str) -> None:
+    ours, theirs = (
+        reached(fleet, 0.3, name).first_p95 for name in ("edgeserve", "cache-aware")
+    )
+
+    assert 50 * ours <= theirs
+
+
+@pytest.mark.parametrize("fleet", UNEQUAL)
+def test_under_overload_it_still_comes_far_sooner(fleet: str) -> None:
+    ours = reached(fleet, 1.2, "edgeserve").first_p95
+
+    assert 1.5 * ours <= best_classic(fleet, 1.2)
+    assert 2 * ours <= reached(fleet, 1.2, "cache-aware-tuned").first_p95
+
+
+@pytest.mark.parametrize("load", [0.3, 0.7, 1.2])
+def test_on_six_equal_machines_nobody_is_better(load: float) -> None:
+    ours = reached("six-equal", load, "edgeserve")
+
+    for name in (*CLASSIC, "cache-aware", "cache-aware-tuned"):
+        theirs = reached("six-equal", load, name)
+        assert ours.first_p50 <= theirs.first_p50
+        assert ours.first_p95 <= theirs.first_p95
+        assert ours.whole_p95 <= 1.05 * theirs.whole_p95
+
+
+@pytest.mark.parametrize("load", [0.3, 0.7, 1.2])
+def test_it_finds_nearly_all_that_an_all_knowing_router_finds(load: float) -> None:
+    found, known = (
+        sum(reached(fleet, load, name).hit_share for fleet in FLEETS)
+        for name in ("edgeserve", "oracle")
+    )
+
+    assert found >= 0.95 * known
+
+
+@pytest.mark.parametrize("load", [0.3, 0.7])
+@pytest.mark.parametrize("fleet", FLEETS)
+def test_knowing_everything_would_not_help_much(fleet: str, load: float) -> None:
+    ours, oracle = reached(fleet, load, "edgeserve"), reached(fleet, load, "oracle")
+
+    assert ours.first_mean <= 1.25 * oracle.first_mean
+
+
+@pytest.mark.parametrize("fleet", FLEETS)
+def test_the_median_prediction_is_within_a_tenth(fleet: str) -> None:
+    error = reached(fleet, 0.7, "edgeserve").error
+
+    assert error is not None
+    assert error <= 0.08

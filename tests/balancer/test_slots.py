@@ -1,0 +1,84 @@
+"""What we believe of llama.cpp's choice of slot, beside its rules themselves."""
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from balancer.dispatch import Dispatch
+from balancer.hostcache import HostCache
+from balancer.lane import Job, Lane
+from balancer.prefix import Prompt, chain
+from balancer.question import Ask
+from balancer.simulate.cache import Cache, Place
+from balancer.simulate.cache import Held as Truth
+from balancer.slots import pick
+from balancer.speed import Learner
+from tests.balancer.lanes import LAPTOP
+
+words = st.sampled_from([b"a" * 300, b"b" * 700, b"c" * 90, b"d" * 1500])
+prompts = st.lists(words, min_size=1, max_size=6).map(chain)
+
+
+def a_mind(slots: int, host_tokens: int) -> tuple[Dispatch, Lane]:
+    lanes: list[Lane] = []
+    mind = Dispatch(lambda _: lanes)
+    host = HostCache(mind.holdings, host_tokens) if host_tokens else None
+    lanes.append(
+        Lane("x", "m", slots, Learner(LAPTOP), mind.holdings, pins=False, host=host)
+    )
+    return mind, lanes[0]
+
+
+def tokens(prompt: Prompt) -> int:
+    """A byte is a token here, so that nothing needs rounding."""
+    return prompt.size
+
+
+@settings(max_examples=150)
+@given(
+    st.lists(st.tuples(prompts, st.booleans()), min_size=1, max_size=20),
+    st.integers(1, 4),
+    st.sampled_from([0, 900, 100_000]),
+)
+def test_belief_and_engine_agree_on_every_prompt(
+    asked: list[tuple[Prompt, bool]], slots: int, host_tokens: int
+) -> None:
+    mind, lane = a_mind(slots, host_tokens)
+    engine = Cache([Place() for _ in range(slots)], host_tokens)
+    running: list[tuple[Job, Truth]] = []
+    for now, (prompt, ends) in enumerate(asked, 1):
+        question = mind.question(
+            Ask("m", prompt, "", now, tokens=float(tokens(prompt)), answer=1.0), now
+        )
+        believed = pick(question, lane)
+        truth = Truth(prompt, list(prompt.ends))
+        slot, spared = engine.take(truth, now)
+        job = Job(prompt, slot, tokens(prompt), spared, 0.0, now, 1.0)
+        lane.start(job, now)
+        running.append((job, truth))
+
+        assert (believed.number, believed.cached) == (slot, spared)
+
+        if ends or len(running) == slots:
+            done, held = running.pop(0)
+            lane.wrote(done, now + 0.3)
+            lane.end(done, now + 0.5, 0.0)
+            engine.release(done.slot, held, now + 0.5)
+
+
+@given(st.lists(prompts, min_size=1, max_size=12), st.integers(1, 4))
+def test_a_pinned_slot_costs_no_more_than_the_one_llama_would_take(
+    asked: list[Prompt], slots: int
+) -> None:
+    mind, lane = a_mind(slots, 0)
+    for now, prompt in enumerate(asked[:-1], 1):
+        job = Job(prompt, now % slots, tokens(prompt), 0.0, 0.0, now, 1.0)
+        lane.start(job, now)
+        lane.end(job, now + 0.5, 0.0)
+    question = mind.question(Ask("m", asked[-1], "", 99.0, answer=1.0), 99.0)
+
+    theirs = pick(question, lane)
+    lane.pins = True
+    ours = pick(question, lane)
+
+    worth = [3 * slot.loss - lane.per_read * slot.cached for slot in (ours, theirs)]
+    assert worth[0] <= worth[1] + 1e-9

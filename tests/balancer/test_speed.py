@@ -1,0 +1,187 @@
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from balancer.speed import Book, Key, Learner, Sample, Speed, guess, parameters
+
+TRUE = Speed(1 / 120, 1 / 120 / 20_000, 1 / 15, 0.4)
+
+
+def dice(seed: int) -> random.Random:
+    return random.Random(seed)  # noqa: S311 - nothing here is secret
+
+
+def measured(
+    speed: Speed, chance: random.Random, *, sequences: int = 1, noise: float = 0.05
+) -> Sample:
+    fresh, cached = chance.randint(40, 1500), chance.randint(0, 3000)
+    factor = chance.lognormvariate(0, noise)
+    answer = chance.randint(20, 300)
+    return Sample(
+        cached,
+        fresh,
+        1000 * factor * speed.prefill_seconds(fresh, cached),
+        answer,
+        1000 * factor * speed.token_seconds(sequences) * (answer - 1),
+        sequences=sequences,
+    )
+
+
+def a_learner() -> Learner:
+    return Learner(guess("model-3b:Q4_K_M", threads=4, on_gpu=False))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_twenty_answers_teach_the_speed_within_a_tenth(seed: int) -> None:
+    chance, learner = dice(seed), a_learner()
+
+    for _ in range(20):
+        learner.learn(measured(TRUE, chance, sequences=chance.randint(1, 3)))
+
+    for fresh, cached in ((100, 0), (500, 0), (200, 2000)):
+        expected = TRUE.prefill_seconds(fresh, cached)
+        assert learner.speed.prefill_seconds(fresh, cached) == pytest.approx(
+            expected, rel=0.1
+        )
+    for sequences in (1, 2, 3):
+        assert learner.speed.token_seconds(sequences) == pytest.approx(
+            TRUE.token_seconds(sequences), rel=0.1
+        )
+
+
+def test_one_calibration_probe_is_enough_to_be_near() -> None:
+    learner = Learner(Speed(1.0, 0.0, 1.0, 0.3))
+
+    learner.learn(
+        Sample(0, 128, 1000 * TRUE.prefill_seconds(128, 0), 16, 15_000 * TRUE.decode)
+    )
+
+    assert learner.calibrated
+    assert learner.speed.prefill == pytest.approx(TRUE.prefill, rel=0.05)
+    assert learner.speed.decode == pytest.approx(TRUE.decode, rel=0.05)
+
+
+def test_a_machine_that_slows_down_is_noticed_within_eight_answers() -> None:
+    chance, learner = dice(1), a_learner()
+    for _ in range(100):
+        learner.learn(measured(TRUE, chance))
+    slow = Speed(2 * TRUE.prefill, 2 * TRUE.attention, 2 * TRUE.decode, TRUE.slowdown)
+
+    for _ in range(8):
+        learner.learn(measured(slow, chance))
+
+    assert learner.speed.prefill_seconds(500, 0) == pytest.approx(
+        slow.prefill_seconds(500, 0), rel=0.15
+    )
+
+
+def test_one_wild_sample_does_not_throw_it() -> None:
+    chance, learner = dice(1), a_learner()
+    for _ in range(30):
+        learner.learn(measured(TRUE, chance))
+    before = learner.speed.prefill_seconds(500, 0)
+
+    learner.learn(Sample(0, 400, 1e7, 100, 1e7))
+
+    assert learner.speed.prefill_seconds(500, 0) < 1.35 * before
+
+
+def test_tiny_prefills_and_answers_teach_nothing() -> None:
+    learner = a_learner()
+    before = learner.speed
+
+    learner.learn(Sample(900, 8, 500.0, 2, 500.0))
+
+    assert learner.speed == before
+
+
+def test_time_that_went_to_others_is_not_held_against_it() -> None:
+    learner = a_learner()
+    own = 1000 * TRUE.prefill_seconds(600, 0)
+    writing = 1000 * TRUE.token_seconds(1) * 99
+
+    learner.learn(
+        Sample(0, 600, own + 3000, 100, writing + 2000, waited_ms=3000, stalled_ms=2000)
+    )
+
+    assert learner.speed.prefill_seconds(600, 0) == pytest.approx(own / 1000, rel=0.05)
+    assert learner.speed.token_seconds(1) == pytest.approx(TRUE.decode, rel=0.05)
+
+
+samples = st.builds(
+    Sample,
+    cached=st.integers(0, 100_000),
+    prompt=st.integers(0, 100_000),
+    prompt_ms=st.floats(0, 1e8),
+    predicted=st.integers(0, 10_000),
+    predicted_ms=st.floats(0, 1e8),
+    waited_ms=st.floats(0, 1e8),
+    stalled_ms=st.floats(0, 1e8),
+    sequences=st.floats(1, 64),
+)
+
+
+@given(st.lists(samples, max_size=40), st.integers(0, 50_000), st.integers(1, 50_000))
+def test_whatever_is_measured_no_prediction_is_negative(
+    taught: list[Sample], cached: int, fresh: int
+) -> None:
+    learner = a_learner()
+
+    for sample in taught:
+        learner.learn(sample)
+
+    assert learner.speed.prefill_seconds(fresh, cached) > 0
+    assert learner.speed.token_seconds(1) > 0
+    assert learner.speed.token_seconds(8) >= learner.speed.token_seconds(1)
+
+
+def a_key(launch: str = "slots=2") -> Key:
+    return Key("node", "b1", "model:Q4", launch)
+
+
+def test_what_was_learned_outlives_a_restart() -> None:
+    book, chance = Book(), dice(1)
+    learner = book.learner(a_key(), guess("m", 4, on_gpu=False))
+    for _ in range(10):
+        learner.learn(measured(TRUE, chance))
+
+    again = Book.load(book.dump()).learner(a_key(), guess("m", 4, on_gpu=False))
+
+    assert again.speed == learner.speed
+    assert again.calibrated
+
+
+def test_other_launch_settings_are_learned_anew() -> None:
+    book, chance = Book(), dice(1)
+    learner = book.learner(a_key(), guess("m", 4, on_gpu=False))
+    learner.learn(measured(TRUE, chance))
+
+    assert not book.learner(a_key("slots=4"), guess("m", 4, on_gpu=False)).calibrated
+
+
+def test_a_broken_book_is_an_empty_one() -> None:
+    assert Book.load(b"{").dump() == b"{}"
+
+
+@pytest.mark.parametrize(
+    ("variant", "billions"),
+    [
+        ("smollm2-135m-instruct:Q4_1", 0.135),
+        ("qwen2.5-1.5b-instruct:Q4_K_M", 1.5),
+        ("llama-3.2-3B", 3.0),
+        ("mistral", 1.0),
+        ("phi-4-14b:Q8_0", 14.0),
+    ],
+)
+def test_the_name_tells_the_size(variant: str, billions: float) -> None:
+    assert parameters(variant) == billions
+
+
+def test_more_threads_and_gpus_are_believed_to_be_faster() -> None:
+    one, eight = guess("m-1b", 1, on_gpu=False), guess("m-1b", 8, on_gpu=False)
+    gpu = guess("m-1b", 8, on_gpu=True)
+
+    assert one.prefill > eight.prefill > gpu.prefill
+    assert one.decode > eight.decode > gpu.decode

@@ -1,0 +1,96 @@
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from balancer.prefix import chain
+from balancer.workload import Lengths, Returns, Workload
+
+
+def dice(seed: int) -> random.Random:
+    return random.Random(seed)  # noqa: S311 - nothing here is secret
+
+
+def test_tokens_per_byte_follow_what_engines_count() -> None:
+    workload = Workload()
+
+    for _ in range(60):
+        workload.learn_prompt(400, 1000)
+
+    assert workload.tokens_per_byte == pytest.approx(0.4, rel=0.1)
+
+
+def test_answers_are_learned_by_kind_of_work() -> None:
+    workload, chance = Workload(), dice(1)
+    for _ in range(40):
+        workload.learn_answer(b"short", None, chance.randint(8, 12))
+        workload.learn_answer(b"long", None, chance.randint(800, 1200))
+
+    assert workload.answer_tokens(b"short", None) < 30
+    assert workload.answer_tokens(b"long", None) > 500
+
+
+def test_nobody_expects_more_than_the_caller_allows() -> None:
+    assert Workload().answer_tokens(b"", 7) == 7
+
+
+@given(
+    st.lists(st.integers(0, 10**6), max_size=50), st.one_of(st.none(), st.integers(0))
+)
+def test_an_expected_answer_has_at_least_one_token(
+    answers: list[int], budget: int | None
+) -> None:
+    workload = Workload()
+    for tokens in answers:
+        workload.learn_answer(b"", budget, tokens)
+
+    assert workload.answer_tokens(b"", budget) >= 1
+
+
+def test_a_counted_beginning_is_not_guessed_again() -> None:
+    lengths, begun = Lengths(), chain([b"s" * 4000])
+    longer = chain([b"s" * 4000, b"q" * 384])
+    lengths.learn(begun.blocks[-1], 1700)
+
+    assert lengths.of(longer, tokens_per_byte=0.25) == 1700 + 400 * 0.25
+
+
+def chats(returns: Returns, *, go_on: bool, silent: float, count: int = 300) -> None:
+    now = 0.0
+    for number in range(count):
+        first = chain([b"s", b"%d" % number])
+        returns.answered(first, now)
+        now += silent
+        if go_on:
+            returns.asked(chain([b"s", b"%d" % number, b"answer", b"more"]), now)
+
+
+def test_conversations_that_go_on_are_expected_to() -> None:
+    returns = Returns()
+
+    chats(returns, go_on=True, silent=20.0)
+
+    assert returns.chance(5.0) > 0.9
+
+
+def test_conversations_that_never_do_are_not() -> None:
+    returns = Returns()
+
+    chats(returns, go_on=False, silent=20.0)
+
+    assert returns.chance(5.0) < 0.2
+
+
+@given(st.lists(st.tuples(st.booleans(), st.floats(0, 3000)), max_size=60))
+def test_the_chance_is_a_probability_that_falls_with_silence(
+    history: list[tuple[bool, float]],
+) -> None:
+    returns = Returns()
+    for go_on, silent in history:
+        chats(returns, go_on=go_on, silent=silent, count=1)
+
+    chances = [returns.chance(seconds) for seconds in (0, 1, 5, 60, 300, 5000)]
+
+    assert all(0 <= chance <= 1 for chance in chances)
+    assert chances[-1] == 0
