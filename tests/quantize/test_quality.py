@@ -19,7 +19,7 @@ from tests.quantize.orders import Heard, an_order
 
 pytestmark = library
 
-CONTEXT, CHUNKS = 128, 4
+CONTEXT, CHUNKS = 128, 2
 LADDER = ("Q8_0", "Q4_K_M", "Q4_0")
 
 
