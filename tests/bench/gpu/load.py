@@ -17,7 +17,7 @@ FIRST_WORD = 300
 
 @dataclass(frozen=True)
 class Run:
-    """One stream: when it was asked, when its first and last tokens came, in seconds."""
+    """One stream: when it was asked, its first and last token, in seconds."""
 
     asked: float
     first: float
