@@ -134,7 +134,8 @@ def _devices() -> str:
 
 
 def on_cpu(model: Path) -> None:
-    base = ("--model", str(model), "--gpu-layers", "0", "--threads", "12")
+    """Run it before and after `edgeserve node tune`, both under `taskset -c 0-11`."""
+    base = ("--model", str(model), "--gpu-layers", "0")
     for streams in (1, 8):
         flags = (*base, "--slots", str(streams), "--context", "512")
         with served(*flags) as where:
