@@ -12,6 +12,7 @@ from edgeserve.config import NodeSettings, resolve
 from edgeserve.examples import examples
 from edgeserve.flags import settings_options
 from node.plan_command import plan
+from node.tune.command import tune
 
 
 @click.group()
@@ -42,3 +43,4 @@ def start(config_file: Path | None, **flags: Any) -> None:
 
 
 node.add_command(plan)
+node.add_command(tune)

@@ -28,13 +28,19 @@ class Prepared:
     plan: Plan
 
 
-def prepared(settings: NodeSettings, hardware: Hardware) -> Prepared:
-    """Find the engine and plan for it; a node without either is still a node."""
+def prepared(
+    settings: NodeSettings, hardware: Hardware, *, untuned: bool = False
+) -> Prepared:
+    """Find the engine and plan for it; a node without either is still a node.
+
+    With `untuned`, what tuning found is left out.
+    """
     try:
         engine = find_engine(settings)
         devices = devices_of(engine)
         tunings = tunings_of(engine, hardware, devices, settings)
-        planned = plan(settings, hardware, devices, tunings)
+        known = Tunings() if untuned else tunings
+        planned = plan(settings, hardware, devices, known)
         return Prepared(engine, devices, offloaded(engine, planned, settings))
     except CommandError as error:
         return Prepared(None, (), Plan(problems=(str(error),)))

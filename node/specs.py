@@ -22,13 +22,15 @@ from node.wishes import Wish, wishes
 
 @dataclass(frozen=True, kw_only=True)
 class Placed:
-    """An engine to run, how it was fitted, and why.
+    """An engine to run, how it was fitted into which room, and why.
 
     `speed` is the expected tokens/s of one stream; `chosen` says why this variant, and
     `tuning` what was measured here.
     """
 
     spec: EngineSpec
+    load: Load
+    room: Room
     fitted: Fitted
     speed: float
     chosen: str = ""
@@ -103,6 +105,8 @@ class _Trial:
     """One variant in one place, as it would run; `whole` if nothing was given up."""
 
     model: Model
+    load: Load
+    room: Room
     fitted: Fitted
     whole: bool
     speed: float
@@ -171,7 +175,7 @@ class _Allotment:
                 continue
             whole = _whole(model, fitted, self._settings, bool(place.devices))
             speed = expected(model.facts, fitted, self._hardware, place.devices)
-            found.append(_Trial(model, fitted, whole, speed, tuning))
+            found.append(_Trial(model, load, room, fitted, whole, speed, tuning))
         self.problems += [] if found else refused
         return measured(found)
 
@@ -189,6 +193,8 @@ class _Allotment:
         id_ = _id(trial.model, role) + place.name
         self.engines[id_] = Placed(
             spec=_spec(id_, role, trial, place),
+            load=trial.load,
+            room=trial.room,
             fitted=trial.fitted,
             speed=trial.speed,
             chosen=chosen,

@@ -39,8 +39,8 @@ def main() -> None:
 def put(target: Any, path: str, value: Any) -> None:
     """Set an attribute by its dotted path.
 
-    Enums are given by name and sets as lists; `tensor_split` is as long as llama.cpp's
-    array, whatever number of GPUs there is.
+    Enums are given by name, alone or in lists, and sets as lists; `tensor_split` is as
+    long as llama.cpp's array, whatever number of GPUs there is.
     """
     *way, name = path.split(".")
     holder = reduce(getattr, way, target)
@@ -49,8 +49,10 @@ def put(target: Any, path: str, value: Any) -> None:
         value = type(current)[value]
     elif isinstance(current, set):
         value = set(value)
-    elif isinstance(current, list):
-        value = [*value, *current[len(value) :]] if name == "tensor_split" else value
+    elif name == "tensor_split":
+        value = [*value, *current[len(value) :]]
+    elif isinstance(current, list) and current and isinstance(current[0], Enum):
+        value = [type(current[0])[each] for each in value]
     setattr(holder, name, value)
 
 

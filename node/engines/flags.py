@@ -122,6 +122,7 @@ def parameters(spec: EngineSpec, port: int, api_key: str) -> dict[str, Parameter
         "cache_type_k": kv_type,
         "cache_type_v": kv_type,
         "flash_attn_type": f"LLAMA_FLASH_ATTN_TYPE_{fast}",
+        **_speculation(launch),
         "n_gpu_layers": -2 if launch.gpu_layers < 0 else launch.gpu_layers,
         "main_gpu": launch.main_gpu,
         "tensor_split": list(launch.tensor_split),
@@ -149,6 +150,13 @@ def parameters(spec: EngineSpec, port: int, api_key: str) -> dict[str, Parameter
         **_role_parameters(spec),
         **({"mmproj.path": str(spec.projector)} if spec.projector else {}),
     }
+
+
+def _speculation(launch: Launch) -> dict[str, Parameter]:
+    if not launch.speculative:
+        return {}
+    name = launch.speculative.upper().replace("-", "_")
+    return {"speculative.types": [f"COMMON_SPECULATIVE_TYPE_{name}"]}
 
 
 def _role_parameters(spec: EngineSpec) -> dict[str, Parameter]:

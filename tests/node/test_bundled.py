@@ -129,6 +129,7 @@ class Target:
     names: set[str] = field(default_factory=set[str])
     tensor_split: list[float] = field(default_factory=lambda: [0.0] * 4)
     hosts: list[str] = field(default_factory=lambda: ["a", "b"])
+    colours: list[Colour] = field(default_factory=lambda: [Colour.RED])
 
 
 def test_parameters_are_set_by_path_name_and_length() -> None:
@@ -140,6 +141,7 @@ def test_parameters_are_set_by_path_name_and_length() -> None:
         "names": ["x"],
         "tensor_split": [3.0, 1.0],
         "hosts": ["c"],
+        "colours": ["BLUE", "RED"],
     }.items():
         put(target, path, value)
 
@@ -149,6 +151,7 @@ def test_parameters_are_set_by_path_name_and_length() -> None:
         names={"x"},
         tensor_split=[3.0, 1.0, 0.0, 0.0],
         hosts=["c"],
+        colours=[Colour.BLUE, Colour.RED],
     )
 
 

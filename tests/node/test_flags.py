@@ -116,3 +116,34 @@ def test_both_kinds_are_told_the_same() -> None:
     assert given["model_alias"] == ["fake:Q4_1"]
     assert given["kv_unified"] is False
     assert given["endpoint_metrics"] is True
+
+
+def test_guessing_ahead_and_small_computations_are_said_to_both_kinds() -> None:
+    spec = with_launch(speculative="ngram-mod", ubatch=64)
+    given = parameters(spec, 1, "k")
+
+    assert said(arguments(spec, 1), "--spec-type") == "ngram-mod"
+    assert said(arguments(spec, 1), "--ubatch-size") == "64"
+    assert given["speculative.types"] == ["COMMON_SPECULATIVE_TYPE_NGRAM_MOD"]
+    assert given["n_ubatch"] == 64
+    assert "--spec-type" not in arguments(a_spec(), 1)
+    assert "speculative.types" not in parameters(a_spec(), 1, "k")
+
+
+@pytest.mark.parametrize(
+    ("kv_type", "wanted", "flag", "parameter"),
+    [
+        ("f16", True, "auto", "AUTO"),
+        ("f16", False, "off", "DISABLED"),
+        ("q8_0", True, "on", "ENABLED"),
+        ("q8_0", False, "on", "ENABLED"),
+    ],
+)
+def test_quantized_values_have_flash_attention(
+    kv_type: str, wanted: bool, flag: str, parameter: str
+) -> None:
+    spec = with_launch(kv_type=kv_type, flash_attention=wanted)
+
+    assert said(arguments(spec, 1), "--flash-attn") == flag
+    chosen = parameters(spec, 1, "k")["flash_attn_type"]
+    assert chosen == f"LLAMA_FLASH_ATTN_TYPE_{parameter}"

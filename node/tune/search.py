@@ -1,0 +1,171 @@
+"""Which settings to try next, and which to keep. Pure: launches out, figures in.
+
+One setting at a time, from the untuned launch: each way to change it is a ladder that
+is climbed for as long as it pays. What seems to pay is measured again, in turns with
+what it would replace, for measurements on small machines are noisy.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from statistics import mean, stdev
+
+import msgspec
+
+from edgeserve.wire import Launch
+from node.tune.result import Figures
+
+WEIGHTS = {"prefill": 0.2, "decode": 0.4, "aggregate": 0.4}
+"""What counts how much: reading, writing for one stream, writing for many."""
+
+MARGIN = 0.03
+"""A change must gain so much to be kept: less is noise, or not worth its memory."""
+
+MOST_LOST = 0.05
+"""How much any one figure may lose while searching, for what the others gain."""
+
+NOT_WORSE = 0.03
+"""How much it may seem to lose in the end; repeated, that is a figure's noise."""
+
+TIE = 0.02
+"""A gain up to here is none: the untuned settings win ties."""
+
+DOUBT, LEAST_DOUBT = {2: 3.08, 3: 1.89, 4: 1.64, 5: 1.53}, 1.48
+"""Pairs of measurements → standard errors that chance exceeds once in ten (Student)."""
+
+CALL_SECONDS = 2.0
+"""Longest decode call that a larger batch may make: nobody is heard during one."""
+
+Step = Callable[[Launch], Launch]
+Ladder = Sequence[Step]
+Trials = Generator[Launch, Figures | None]
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One setting, and the ladders that change it."""
+
+    name: str
+    ladders: tuple[Ladder, ...]
+
+
+def score(found: Figures, base: Figures) -> float:
+    """Return how many times as good as `base`: the weighted geometric mean."""
+    ratios = _ratios(found, base)
+    return math.exp(sum(WEIGHTS[name] * math.log(ratios[name]) for name in WEIGHTS))
+
+
+def _ratios(found: Figures, base: Figures) -> dict[str, float]:
+    return {name: getattr(found, name) / getattr(base, name) for name in WEIGHTS}
+
+
+class Search:
+    """Asks for measurements, and remembers the best launch so far."""
+
+    def __init__(
+        self, untuned: Launch, axes: Sequence[Axis], fits: Callable[[Launch], bool]
+    ) -> None:
+        self.best = untuned
+        self.base: Figures | None = None
+        self._untuned = untuned
+        self._axes = axes
+        self._fits = fits
+        self._tried = [untuned]
+
+    def trials(self) -> Trials:
+        """Yield launches to measure; None for one that does not run.
+
+        May be closed at any time: `best` is then the best of what was seen.
+        """
+        self.base = yield self._untuned
+        if self.base is None:
+            return
+        figures = self.base
+        for axis in self._axes:
+            for ladder in axis.ladders:
+                figures = yield from self._climb(ladder, figures)
+
+    def _climb(
+        self, ladder: Ladder, figures: Figures
+    ) -> Generator[Launch, Figures | None, Figures]:
+        """Go up until it does not pay; returns the best launch's figures."""
+        for step in ladder:
+            launch = step(self.best)
+            if launch in self._tried or not self._allowed(launch):
+                continue
+            self._tried.append(launch)
+            figures, pays = yield from self._compare(launch, figures)
+            if not pays:
+                break
+            self.best = launch
+        return figures
+
+    def _compare(
+        self, launch: Launch, holder: Figures
+    ) -> Generator[Launch, Figures | None, tuple[Figures, bool]]:
+        """Measure a challenger and, where it seems better, both once more."""
+        first = yield launch
+        if first is None or not self._better(first, holder):
+            return holder, False
+        again = yield self.best
+        second = yield launch
+        if again is None or second is None:
+            return holder, False
+        held, challenger = average([holder, again]), average([first, second])
+        if self.best == self._untuned:
+            self.base = held
+        pays = self._better(challenger, held)
+        return (challenger if pays else held), pays
+
+    def _better(self, found: Figures, holder: Figures) -> bool:
+        assert self.base is not None  # noqa: S101 - it is measured first
+        gains = score(found, holder) >= 1 + MARGIN
+        return gains and min(_ratios(found, self.base).values()) >= 1 - MOST_LOST
+
+    def _allowed(self, launch: Launch) -> bool:
+        """Whether it fits in memory, and whether its calls stay short."""
+        assert self.base is not None  # noqa: S101 - it is measured first
+        seconds = launch.batch / self.base.prefill
+        quick = launch.batch <= self._untuned.batch or seconds <= CALL_SECONDS
+        return quick and self._fits(launch)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How much better the tuned settings are, and whether they shall be used."""
+
+    gain: float
+    accepted: bool
+
+
+def verdict(pairs: Sequence[tuple[Figures, Figures]]) -> Verdict:
+    """Judge (untuned, tuned) figures measured in turns.
+
+    The gain must be larger than a tie and stand out from the noise, and no figure may
+    have become worse.
+    """
+    logs = [math.log(score(tuned, untuned)) for untuned, tuned in pairs]
+    gain = mean(logs)
+    error = stdev(logs) / math.sqrt(len(logs)) if len(logs) > 1 else math.inf
+    doubt = error * DOUBT.get(len(logs), LEAST_DOUBT)
+    ratios = [_ratios(tuned, untuned) for untuned, tuned in pairs]
+    worst = min(mean(math.log(each[name]) for each in ratios) for name in WEIGHTS)
+    clear = gain > max(math.log(1 + TIE), doubt)
+    return Verdict(math.exp(gain) - 1, clear and worst > math.log(1 - NOT_WORSE))
+
+
+def average(figures: Sequence[Figures]) -> Figures:
+    """Return the geometric mean of each figure."""
+    return Figures(
+        **{
+            name: math.exp(mean(math.log(getattr(each, name)) for each in figures))
+            for name in WEIGHTS
+        }
+    )
+
+
+def put(**changes: object) -> Step:
+    """Return a step that sets these."""
+    return lambda launch: msgspec.structs.replace(launch, **changes)

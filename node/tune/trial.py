@@ -1,0 +1,206 @@
+"""Run an engine for a moment, and measure it through real requests."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from edgeserve.auth import new_secret
+from edgeserve.config import LOOPBACK
+from edgeserve.errors import NodeLost
+from edgeserve.relay.upstream import Origin, Upstream
+from edgeserve.wire import Launch
+from node.engines.output import ending
+from node.engines.ports import free_port
+from node.engines.probe import Probe, Unwell
+from node.engines.process import Process, running
+from node.engines.protocol import Engine, EngineSpec
+from node.race import first_of
+from node.tune.result import Figures
+from quantize.quality import OWN_TEXT
+
+log = logging.getLogger(__name__)
+
+READY_SECONDS = 0.05
+BYTES_PER_TOKEN = 4
+ROUNDS = 2
+
+OPENING = 8
+"""Tokens of the prompts of many streams: short, for their writing is measured."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """Tokens to read and to write in one request."""
+
+    prompt: int = 64
+    answer: int = 16
+
+    def of_many(self, streams: int) -> int:
+        """Return how many tokens each of so many streams writes."""
+        return max(self.answer // streams, min(self.answer, ENOUGH))
+
+
+ENOUGH = 32
+"""Tokens of one stream among many, beside which its opening weighs little."""
+
+MOST = Work(prompt=512, answer=128)
+
+
+def work_for(figures: Figures, seconds: float) -> Work:
+    """Return as much work as a trial of so many seconds has time for. Pure."""
+    share = seconds / 3 / ROUNDS
+    prompt, answer = figures.prefill * share, figures.decode * share
+    least = Work()
+    return Work(
+        prompt=int(min(max(prompt, least.prompt), MOST.prompt)),
+        answer=int(min(max(answer, least.answer), MOST.answer)),
+    )
+
+
+class Failed(Exception):
+    """An engine did not run, or did not answer; the sentence says how."""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Where engines are tried, one after another."""
+
+    engine: Engine
+    spec: EngineSpec
+    upstream: Upstream
+    state_dir: Path
+    clock: Callable[[], float] = time.monotonic
+
+    async def figures(self, launch: Launch, work: Work, seconds: float) -> Figures:
+        """Start the engine with `launch`, measure it, and end it.
+
+        Raises Failed where that takes longer than `seconds`, or does not work.
+        """
+        port, key = free_port(), new_secret("tune")
+        spec = replace(self.spec, launch=launch)
+        command = self.engine.command(spec, port=port, api_key=key)
+        requests = _Requests(self.upstream, Origin(LOOPBACK, port), key)
+        try:
+            async with (
+                asyncio.timeout(seconds),
+                running(command, self.state_dir) as process,
+            ):
+                return await first_of(
+                    _ended(process), self._measured(requests, launch, work)
+                )
+        except TimeoutError:
+            raise Failed(f"took more than {seconds:.0f} s") from None
+        except (OSError, Unwell, NodeLost) as error:
+            raise Failed(str(error)) from error
+
+    async def _measured(
+        self, requests: _Requests, launch: Launch, work: Work
+    ) -> Figures:
+        """Return the best of two rounds: what else runs here only ever slows them."""
+        await requests.ready()
+        rounds = [await self._round(requests, launch, work) for _ in range(ROUNDS)]
+        return Figures(
+            prefill=max(each.prefill for each in rounds),
+            decode=max(each.decode for each in rounds),
+            aggregate=max(each.aggregate for each in rounds),
+        )
+
+    async def _round(self, requests: _Requests, launch: Launch, work: Work) -> Figures:
+        alone = await requests.write(work.prompt, work.answer, seed=0)
+        answer = work.of_many(launch.slots)
+        began = self.clock()
+        many = await _at_once(
+            requests.write(OPENING, answer, seed=n + 1) for n in range(launch.slots)
+        )
+        seconds = self.clock() - began
+        return Figures(
+            prefill=alone.prompt_n / alone.prompt_ms * 1000,
+            decode=alone.predicted_n / alone.predicted_ms * 1000,
+            aggregate=sum(each.predicted_n for each in many) / seconds,
+        )
+
+
+async def _ended(process: Process) -> Figures:
+    status = await process.ended()
+    raise Failed(ending(status, process.output.lines))
+
+
+async def _at_once(each: Iterable[Coroutine[Any, Any, _Timings]]) -> list[_Timings]:
+    """Run all; raises what the first to fail raises, when the others have ended."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(one) for one in each]
+    except ExceptionGroup as failures:
+        raise failures.exceptions[0] from failures
+    return [task.result() for task in tasks]
+
+
+class _Timings(msgspec.Struct):
+    prompt_n: int
+    prompt_ms: float
+    predicted_n: int
+    predicted_ms: float
+
+
+class _Written(msgspec.Struct):
+    timings: _Timings
+
+
+@dataclass(frozen=True)
+class _Requests:
+    """What is asked of an engine under trial."""
+
+    upstream: Upstream
+    origin: Origin
+    api_key: str
+
+    async def ready(self) -> None:
+        """Wait until it has loaded and has done its first, slower work."""
+        probe = Probe(self.upstream, self.origin, self.api_key)
+        while not await probe.healthy():  # noqa: ASYNC110 - another process has no event
+            await asyncio.sleep(READY_SECONDS)
+        await self.write(OPENING, 2, seed=0)
+
+    async def write(self, prompt: int, answer: int, seed: int) -> _Timings:
+        """Have about so many tokens of prose read, and exactly so many written.
+
+        Sampled, as people do: greedy answers repeat themselves, which flatters guesses.
+        """
+        asked: dict[str, Any] = {
+            "prompt": _prose(prompt, seed),
+            "n_predict": answer,
+            "ignore_eos": True,
+            "cache_prompt": False,
+            "temperature": 0.8,
+            "seed": seed + 1,
+        }
+        headers = {
+            "authorization": f"Bearer {self.api_key}",
+            "content-type": "application/json",
+        }
+        body = msgspec.json.encode(asked)
+        async with self.upstream.ask(
+            self.origin, "POST", "/completion", headers, body
+        ) as reply:
+            said = await reply.read()
+        try:
+            return msgspec.json.decode(said, type=_Written).timings
+        except msgspec.DecodeError:
+            told = said[:200].decode(errors="replace")
+            raise Failed(f"answered {reply.status}: {told}") from None
+
+
+def _prose(tokens: int, seed: int) -> str:
+    """Cut a text of about so many tokens, another one for another seed."""
+    text = OWN_TEXT.read_text(encoding="utf-8")
+    length = tokens * BYTES_PER_TOKEN
+    start = seed * 997 % max(1, len(text) - length)
+    return (text[start:] + text)[:length]

@@ -1,0 +1,154 @@
+"""Tune one engine: search within a time, then hold the best against the untuned."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Protocol
+
+from edgeserve.errors import CommandError
+from edgeserve.wire import Launch
+from node.tune.result import Figures, Key, Result
+from node.tune.search import Search, Verdict, average, score, verdict
+from node.tune.trial import Failed, Work, work_for
+from node.tuned import Tuned, difference
+
+TRIALS = 30
+"""Trials that a tuning is meant to have time for."""
+
+PAIRS, MOST_PAIRS = 3, 6
+"""How often the best and the untuned are measured in turns at the end."""
+
+SPARE = 10.0
+PATIENCE = 4.0
+"""A trial may take so many seconds, and so many times as long as the first one."""
+
+
+class NotMeasured(CommandError):
+    """Not even the untuned settings could be measured."""
+
+
+class Watch(Protocol):
+    """Hears how far a tuning is; it decides nothing."""
+
+    def trying(self, what: Tuned, confirming: bool) -> None:
+        """These changes to the untuned settings are being measured."""
+
+    def measured(self, what: Tuned, found: Figures | str, gain: float | None) -> None:
+        """They were, or did not run; the gain is over the first measurement."""
+
+
+class Measure(Protocol):
+    """Runs an engine with a launch."""
+
+    async def figures(self, launch: Launch, work: Work, seconds: float) -> Figures:
+        """See `Bench.figures`. Raises Failed."""
+        ...
+
+
+@dataclass
+class Tuning:
+    """One tuning, from `search` to `result`. `seconds` bounds it, load times and all.
+
+    The bound is kept but for what confirms a result: two trials at least.
+    """
+
+    bench: Measure
+    search: Search
+    untuned: Launch
+    seconds: float
+    load_seconds: float
+    watch: Watch
+    clock: Callable[[], float] = time.monotonic
+
+    def __post_init__(self) -> None:
+        """Start the clock."""
+        self._end = self.clock() + self.seconds
+        self._work = Work()
+        self._longest = 0.0
+        self._first: Figures | None = None
+
+    async def result(self, key: Key) -> Result:
+        """Return the best settings found, the untuned ones if nothing is better.
+
+        Raises NotMeasured.
+        """
+        await self._warmed_up()
+        await self._searched()
+        pairs = await self._confirmed()
+        found = verdict(pairs) if pairs else Verdict(0.0, accepted=False)
+        untuned = average([each for each, _ in pairs]) if pairs else self.search.base
+        assert untuned is not None  # noqa: S101 - the search has measured it
+        best = average([each for _, each in pairs]) if found.accepted else untuned
+        return Result(
+            key=key,
+            tuned=difference(self.untuned, self.search.best)
+            if found.accepted
+            else Tuned(),
+            untuned=untuned,
+            best=best,
+            gain=found.gain if found.accepted else 0.0,
+            made=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
+
+    async def _warmed_up(self) -> None:
+        """Measure roughly, to know how much work there is time for."""
+        try:
+            rough = await self._figures(self.untuned)
+        except Failed as error:
+            raise NotMeasured(f"the untuned engine cannot be measured: {error}") from (
+                error
+            )
+        self._work = work_for(rough, self.seconds / TRIALS)
+
+    async def _searched(self) -> None:
+        trials = self.search.trials()
+        launch = next(trials)
+        try:
+            while self._time_for(2 * PAIRS + 1) or self.search.base is None:
+                launch = trials.send(await self._tried(launch))
+        except StopIteration:
+            pass
+        finally:
+            trials.close()
+        if self.search.base is None:
+            raise NotMeasured("the untuned engine cannot be measured")
+
+    async def _confirmed(self) -> list[tuple[Figures, Figures]]:
+        """Measure untuned and tuned in turns; nothing where they are the same."""
+        pairs: list[tuple[Figures, Figures]] = []
+        best = self.search.best
+        if best == self.untuned:
+            return pairs
+        while len(pairs) < PAIRS or (len(pairs) < MOST_PAIRS and self._time_for(2)):
+            untuned = await self._tried(self.untuned, confirming=True)
+            tuned = await self._tried(best, confirming=True)
+            if untuned is None or tuned is None:
+                return []
+            pairs.append((untuned, tuned))
+        return pairs
+
+    def _time_for(self, trials: int) -> bool:
+        return self.clock() + trials * self._longest < self._end
+
+    async def _tried(
+        self, launch: Launch, *, confirming: bool = False
+    ) -> Figures | None:
+        what = difference(self.untuned, launch)
+        self.watch.trying(what, confirming)
+        began = self.clock()
+        try:
+            found = await self._figures(launch)
+        except Failed as error:
+            self.watch.measured(what, str(error), None)
+            return None
+        self._longest = max(self._longest, self.clock() - began)
+        self._first = self._first or found
+        self.watch.measured(what, found, score(found, self._first) - 1)
+        return found
+
+    async def _figures(self, launch: Launch) -> Figures:
+        limit = SPARE + PATIENCE * self._longest if self._longest else self.load_seconds
+        return await self.bench.figures(launch, self._work, limit)

@@ -1,0 +1,66 @@
+import math
+from pathlib import Path
+
+import pytest
+
+from edgeserve.relay.plain import upstream
+from edgeserve.wire import Launch
+from node.tune.result import Figures
+from node.tune.trial import Bench, Failed, Work, work_for
+from tests.fakes.engines import FakeEngine, a_spec
+
+LAUNCH = Launch(slots=3, context=512, batch=128, threads=1)
+
+
+async def figures(
+    tmp_path: Path, *flags: str, work: Work | None = None, seconds: float = 20
+) -> Figures:
+    async with upstream(connect_seconds=2.0) as ask:
+        bench = Bench(FakeEngine(flags), a_spec(), ask, tmp_path)
+        return await bench.figures(LAUNCH, work or Work(), seconds)
+
+
+async def test_the_figures_are_what_the_engine_does(tmp_path: Path) -> None:
+    found = await figures(tmp_path, "--prefill", "1000", "--decode", "200")
+
+    assert found.prefill == pytest.approx(1000, rel=0.3)
+    assert found.decode == pytest.approx(200, rel=0.3)
+    # Three streams at once, less what their openings take.
+    assert 300 < found.aggregate < 650
+
+
+async def test_an_engine_that_dies_fails_with_its_last_words(tmp_path: Path) -> None:
+    with pytest.raises(Failed, match="tensor 7 is missing"):
+        await figures(tmp_path, "--say", "tensor 7 is missing", "--exit-after", "0")
+
+
+async def test_an_engine_that_answers_nonsense_fails(tmp_path: Path) -> None:
+    with pytest.raises(Failed, match="answered 500"):
+        await figures(tmp_path, "--fault", "error")
+
+
+async def test_a_trial_ends_when_its_time_is_over(tmp_path: Path) -> None:
+    with pytest.raises(Failed, match="took more than 1 s"):
+        await figures(tmp_path, "--load-seconds", "60", seconds=1)
+
+
+async def test_nothing_is_left_of_the_engine(tmp_path: Path) -> None:
+    await figures(tmp_path)
+
+    assert list((tmp_path / "engines" / "running").iterdir()) == []
+
+
+def test_slow_machines_do_less() -> None:
+    pi = Figures(prefill=20, decode=2, aggregate=2)
+    gpu = Figures(prefill=9000, decode=300, aggregate=900)
+
+    assert work_for(pi, 6) == Work(prompt=64, answer=16)
+    assert work_for(gpu, 6) == Work(prompt=512, answer=128)
+    assert math.isclose(work_for(pi, 60).prompt, 200)
+
+
+def test_many_streams_share_the_work_and_still_write_enough() -> None:
+    work = Work(prompt=512, answer=128)
+
+    assert [work.of_many(n) for n in (1, 2, 16)] == [128, 64, 32]
+    assert Work(prompt=64, answer=16).of_many(8) == 16

@@ -1,0 +1,112 @@
+"""A whole tuning against pretended engines and a hand-wound clock."""
+
+import pytest
+
+from edgeserve.config import NodeSettings
+from edgeserve.wire import Cpu, Launch
+from node.tune.axes import axes
+from node.tune.result import Figures, Key
+from node.tune.search import Search
+from node.tune.trial import Failed, Work
+from node.tune.tuning import NotMeasured, Tuning
+from node.tuned import Tuned
+
+UNTUNED = Launch(slots=1, context=4096, batch=256, threads=4)
+CPU = Cpu(model="Pi", physical_cores=4, logical_cores=4, load=0.0)
+KEY = Key(machine="m", engine="e", variant="a:Q4_0", file_bytes=7, role="generate")
+
+
+class Pretended:
+    """Each trial takes ten seconds; two slots write half as much again."""
+
+    def __init__(self, *, broken: bool = False, fades_after: int = 10**9) -> None:
+        self.now = 0.0
+        self.trials: list[tuple[Launch, Work]] = []
+        self._broken = broken
+        self._fades_after = fades_after
+
+    async def figures(self, launch: Launch, work: Work, seconds: float) -> Figures:
+        assert seconds > 10
+        self.now += 10
+        self.trials.append((launch, work))
+        if self._broken or launch.speculative:
+            raise Failed("killed by SIGSEGV")
+        gains = launch.slots == 2 and len(self.trials) < self._fades_after
+        return Figures(prefill=400, decode=10, aggregate=15 if gains else 10)
+
+
+class Heard:
+    def __init__(self) -> None:
+        self.confirmed = 0
+        self.failures: list[str] = []
+
+    def trying(self, what: Tuned, confirming: bool) -> None:  # noqa: ARG002 - the protocol's
+        self.confirmed += confirming
+
+    def measured(self, what: Tuned, found: Figures | str, gain: float | None) -> None:  # noqa: ARG002 - the protocol's
+        if isinstance(found, str):
+            self.failures.append(found)
+
+
+def tuning(bench: Pretended, heard: Heard, seconds: float) -> Tuning:
+    return Tuning(
+        bench=bench,
+        search=Search(UNTUNED, axes(UNTUNED, CPU, NodeSettings()), lambda _: True),
+        untuned=UNTUNED,
+        seconds=seconds,
+        load_seconds=600,
+        watch=heard,
+        clock=lambda: bench.now,
+    )
+
+
+async def test_the_best_is_found_confirmed_and_told() -> None:
+    bench, heard = Pretended(), Heard()
+    result = await tuning(bench, heard, 1000).result(KEY)
+
+    assert result.tuned == Tuned(slots=2)
+    assert result.gain == pytest.approx(1.5**0.4 - 1)
+    assert result.best.aggregate / result.untuned.aggregate == pytest.approx(1.5)
+    assert heard.confirmed == 2 * 6
+    assert heard.failures == ["killed by SIGSEGV"] * 2
+
+
+async def test_time_is_kept_and_the_best_so_far_confirmed() -> None:
+    bench, heard = Pretended(), Heard()
+    result = await tuning(bench, heard, 140).result(KEY)
+
+    assert bench.now <= 140
+    assert result.tuned == Tuned(slots=2)
+    assert heard.confirmed == 2 * 3
+
+
+async def test_without_time_to_search_the_untuned_are_measured_and_stay() -> None:
+    bench = Pretended()
+    result = await tuning(bench, Heard(), 1).result(KEY)
+
+    assert result.tuned == Tuned()
+    assert result.untuned == result.best
+    assert len(bench.trials) == 2
+
+
+async def test_a_gain_that_does_not_last_is_none() -> None:
+    bench = Pretended(fades_after=9)
+    result = await tuning(bench, Heard(), 1000).result(KEY)
+
+    assert result.tuned == Tuned()
+    assert result.gain == 0
+
+
+async def test_work_is_measured_roughly_first_to_know_what_there_is_time_for() -> None:
+    bench = Pretended()
+    await tuning(bench, Heard(), 300).result(KEY)
+
+    works = [work for _, work in bench.trials]
+    assert works[0] == Work()
+    assert len(set(works[1:])) == 1
+    assert works[1].prompt > works[0].prompt
+
+
+async def test_an_engine_that_does_not_run_is_said() -> None:
+    with pytest.raises(NotMeasured, match="SIGSEGV"):
+        await tuning(Pretended(broken=True), Heard(), 100).result(KEY)
