@@ -8,6 +8,12 @@ predicting another model.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+
+from edgeserve.errors import BadRequest
+
+FLOOR_HEADER = "x-edgeserve-min-quality"
+"""Client to balancer: the least type that may answer, e.g. `Q4_K_M`."""
 
 LOSS = {
     "F32": 0.0,
@@ -75,3 +81,19 @@ def at_least(label: str, floor: str) -> bool:
     """
     has, wanted = loss(label), loss(floor)
     return has is not None and wanted is not None and has <= wanted
+
+
+def serves(variant: str, floor: str) -> bool:
+    """Whether `model:LABEL` may answer a request with that floor; any may without."""
+    return not floor or at_least(variant.partition(":")[2], floor)
+
+
+def floor_asked(received: Mapping[str, str]) -> str:
+    """Read a request's floor, "" where it has none. Raises BadRequest."""
+    given = received.get(FLOOR_HEADER, "").strip()
+    if given and loss(given) is None:
+        raise BadRequest(f"{FLOOR_HEADER} is {given!r}; it must be one of {_TYPES}")
+    return given
+
+
+_TYPES = ", ".join(LOSS)

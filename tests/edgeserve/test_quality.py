@@ -1,6 +1,7 @@
 import pytest
 
-from edgeserve.quality import LOSS, at_least, loss
+from edgeserve.errors import BadRequest
+from edgeserve.quality import FLOOR_HEADER, LOSS, at_least, floor_asked, loss, serves
 
 
 @pytest.mark.parametrize(
@@ -36,3 +37,24 @@ def test_a_floor_lets_equals_and_betters_through(
 
 def test_the_best_is_named_first() -> None:
     assert list(LOSS.values()) == sorted(LOSS.values())
+
+
+@pytest.mark.parametrize(
+    ("variant", "floor", "may"),
+    [
+        ("m:Q8_0", "Q4_K_M", True),
+        ("m:Q4_0", "Q4_K_M", False),
+        ("m:whatever", "", True),
+        ("m:whatever", "Q2_K", False),
+        ("m", "Q2_K", False),
+    ],
+)
+def test_a_floor_rules_variants_out(variant: str, floor: str, may: bool) -> None:
+    assert serves(variant, floor) is may
+
+
+def test_a_request_says_its_floor_in_a_header() -> None:
+    assert floor_asked({FLOOR_HEADER: " q4_k_m "}) == "q4_k_m"
+    assert floor_asked({}) == ""
+    with pytest.raises(BadRequest, match="'good'; it must be one of F32, BF16, F16"):
+        floor_asked({FLOOR_HEADER: "good"})
