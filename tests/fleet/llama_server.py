@@ -13,10 +13,14 @@ ROOT = Path(__file__).parents[2]
 
 def script(path: Path, *flags: str) -> Path:
     """Write a program that a node takes for llama-server; `flags` are the fake's."""
-    ours = " ".join(flags)
     path.write_text(
-        f'#!/bin/sh\nPYTHONPATH="{ROOT}" exec "{sys.executable}"'
-        f' -m tests.fleet.llama_server "$@" -- {ours}\n'
+        "#!/bin/sh\n"
+        'case "$1" in\n'
+        '--version) echo "version: 1 (fa4e) with nothing inside"; exit ;;\n'
+        '--list-devices) echo "Available devices:"; echo "  (none)"; exit ;;\n'
+        "esac\n"
+        f'PYTHONPATH="{ROOT}" exec "{sys.executable}" -m tests.fleet.llama_server'
+        f' "$@" -- {" ".join(flags)}\n'
     )
     path.chmod(0o755)
     return path
@@ -24,9 +28,6 @@ def script(path: Path, *flags: str) -> Path:
 
 def main() -> None:
     """Translate the flags that the fake knows, and become it."""
-    if "--version" in sys.argv:
-        print("version: 1 (fa4e) with nothing inside")
-        return
     split = sys.argv.index("--")
     flags = argparse.ArgumentParser()
     flags.add_argument("--port")

@@ -109,11 +109,18 @@ async def test_a_crashed_engine_comes_back_with_another_key_and_epoch(
         assert await answer(supervisor) == 200
 
 
+class Crashing(FakeEngine):
+    """Says why, and dies before it listens; a shell does that sooner than Python."""
+
+    def command(self, spec: EngineSpec, *, port: int, api_key: str) -> Command:  # noqa: ARG002 - the protocol's
+        said = "error: tensor 7 is missing"
+        return Command(("/bin/sh", "-c", f"echo '{said}'; exit 3"), {})
+
+
 async def test_repeated_crashes_end_in_quarantine_with_the_engines_own_words(
     settings: NodeSettings,
 ) -> None:
-    crashing = FakeEngine(("--say", "error: tensor 7 is missing", "--exit-after", "0"))
-    async with watching(crashing, a_spec(), settings) as (supervisor, watched):
+    async with watching(Crashing(), a_spec(), settings) as (supervisor, watched):
         report = await watched.until("quarantined")
 
         assert report.epoch == 4
@@ -130,8 +137,7 @@ async def test_another_model_file_lifts_the_quarantine(
 ) -> None:
     file = tmp_path / "model.gguf"
     file.write_bytes(b"bad")
-    crashing = FakeEngine(("--exit-after", "0"))
-    async with watching(crashing, a_spec(path=file), settings) as (_, watched):
+    async with watching(Crashing(), a_spec(path=file), settings) as (_, watched):
         await watched.until("quarantined")
         file.write_bytes(b"better")
 
