@@ -32,6 +32,12 @@ NOT_WORSE = 0.03
 TIE = 0.02
 """A gain up to here is none: the untuned settings win ties."""
 
+MISSES = 2
+"""Steps of a ladder in a row that do not pay, after which it is left."""
+
+SWEEPS = 2
+"""How often everything is tried, time permitting: luck may have hidden something."""
+
 DOUBT, LEAST_DOUBT = {2: 3.08, 3: 1.89, 4: 1.64, 5: 1.53}, 1.48
 """Pairs of measurements → standard errors that chance exceeds once in ten (Student)."""
 
@@ -73,6 +79,7 @@ class Search:
         self._axes = axes
         self._fits = fits
         self._tried = [untuned]
+        self._broken: list[Launch] = []
 
     def trials(self) -> Trials:
         """Yield launches to measure; None for one that does not run.
@@ -83,23 +90,29 @@ class Search:
         if self.base is None:
             return
         figures = self.base
-        for axis in self._axes:
-            for ladder in axis.ladders:
-                figures = yield from self._climb(ladder, figures)
+        for _ in range(SWEEPS):
+            for axis in self._axes:
+                for ladder in axis.ladders:
+                    figures = yield from self._climb(ladder, figures)
+            again = yield self.best
+            figures = average([figures, again]) if again else figures
+            self._tried = [self._untuned, self.best, *self._broken]
 
     def _climb(
         self, ladder: Ladder, figures: Figures
     ) -> Generator[Launch, Figures | None, Figures]:
         """Go up until it does not pay; returns the best launch's figures."""
+        missed = 0
         for step in ladder:
             launch = step(self.best)
             if launch in self._tried or not self._allowed(launch):
                 continue
             self._tried.append(launch)
             figures, pays = yield from self._compare(launch, figures)
-            if not pays:
+            missed = 0 if pays else missed + 1
+            if missed == MISSES:
                 break
-            self.best = launch
+            self.best = launch if pays else self.best
         return figures
 
     def _compare(
@@ -107,6 +120,8 @@ class Search:
     ) -> Generator[Launch, Figures | None, tuple[Figures, bool]]:
         """Measure a challenger and, where it seems better, both once more."""
         first = yield launch
+        if first is None:
+            self._broken.append(launch)
         if first is None or not self._better(first, holder):
             return holder, False
         again = yield self.best
