@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from heapq import heapify, heapreplace
-from math import exp
 
 from balancer.holdings import Held, Holdings
 from balancer.hostcache import HostCache
@@ -18,12 +17,6 @@ from balancer.weights import WEIGHTS, Weights
 
 LIKELY_LEFT = 0.35
 """An answer that is longer than expected probably has this part of it still to come."""
-
-LOAD_SECONDS = 20.0
-"""Over how long the share of busy slots is averaged."""
-
-STALE = 1.0
-"""Seconds after which an engine's load is averaged anew, events or not."""
 
 SURE_TOKENS = 32
 """A predicted hit below this says nothing about how well hits are predicted."""
@@ -94,7 +87,6 @@ class Lane:
     places: list[int] = field(default_factory=list[int])
     mask: int = 0
     now: float = 0.0
-    load: float = 0.0
     trust: float = 1.0
     """Tokens found cached over tokens predicted to be."""
     read_until: float = 0.0
@@ -136,10 +128,6 @@ class Lane:
         if seconds <= 0:
             return
         self.now = now
-        fade = exp(-seconds / LOAD_SECONDS)
-        self.load = self.load * fade + self.taken / self.slots * (1 - fade)
-        if not self.jobs:
-            return
         reader = self._reader()
         writing = sum(1 for job in self.jobs.values() if job.first is not None)
         tokens = seconds * self._rate(writing, reader is not None)
@@ -189,7 +177,7 @@ class Lane:
         """Work out what does not depend on the request."""
         speed, weights = self.speed, self.weights
         running = min(self.taken, self.slots - 1)
-        share = weights.slot_second(self.load, self.queued, self.slots)
+        share = weights.queue * self.queued / self.slots
         self.per_read = speed.prefill * self.scale
         self.per_context = speed.attention * self.scale
         self.per_token = speed.token_seconds(running + 1) * self.scale
@@ -197,9 +185,9 @@ class Lane:
         self.token_price = (weights.write + share) * self.per_token
 
     def refresh(self, now: float) -> None:
-        """Look again where reservations, lateness or time have made it necessary."""
+        """Look again where reservations or lateness have made it necessary."""
         late = self.frees[0] <= now and self.taken == self.slots
-        if self.reserved or late or now - self.now > STALE:
+        if self.reserved or late:
             self.advance(now)
             self.foresee()
 

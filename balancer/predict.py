@@ -12,7 +12,7 @@ import msgspec
 
 from balancer.lane import Lane
 from balancer.question import Question
-from balancer.slots import Slot, pick
+from balancer.slots import pick
 
 OUT = -2
 """In the place of a slot: the engine was out of the race at once."""
@@ -82,6 +82,9 @@ def cheapest(question: Question, lanes: Sequence[Lane]) -> tuple[Parts | None, S
     """The engine that costs least, free or not; None where there is none."""
     now, touched = question.now, question.touched
     tokens, answer = question.tokens, question.answer
+    least_fresh = max(1.0, tokens - max(question.most, default=0.0))
+    if question.hint >= 0:
+        least_fresh = 1.0
     seen = Seen(question)
     best: Parts | None = None
     least = float("inf")
@@ -89,15 +92,13 @@ def cheapest(question: Question, lanes: Sequence[Lane]) -> tuple[Parts | None, S
         frees = lane.frees[0] if question.slots == 1 else _free(lane, question.slots)
         # No `max` here: a call costs as much as the rest of the line.
         wait = frees - now if frees > now else 0.0
-        if lane.mask & touched or lane.host is not None:
-            read = _least_read(question, lane)
-        else:
-            read = tokens * (lane.per_read + lane.per_context * tokens / 2)
+        fresh = least_fresh if lane.mask & touched else tokens
+        read = fresh * (lane.per_read + lane.per_context * (tokens - fresh / 2))
         cost = wait + read * lane.read_price + answer * lane.token_price
-        if cost >= least:
+        if cost >= least and lane.host is None:
             seen.out(lane, wait, read, answer * lane.per_token, cost)
             continue
-        each = _exact(question, lane, wait, pick(question, lane))
+        each = _exact(question, lane, wait)
         seen.exact.append(each)
         if each.cost < least:
             best, least = each, each.cost
@@ -109,30 +110,19 @@ def _free(lane: Lane, slots: int) -> float:
     return sorted(lane.frees)[slots - 1]
 
 
-def _least_read(question: Question, lane: Lane) -> float:
-    """Seconds of prefill if the engine holds as much of the prompt as it can."""
-    fresh = question.tokens
-    if lane.host is not None or question.hint in lane.places:
-        return 0.0
-    for (_, mask), most in zip(question.levels, question.most, strict=True):
-        if mask & lane.mask:
-            fresh = max(1.0, fresh - most)
-            break
-    return fresh * (lane.per_read + lane.per_context * (question.tokens - fresh / 2))
-
-
-def _exact(question: Question, lane: Lane, wait: float, slot: Slot) -> Parts:
-    cached, answer = slot.cached, question.answer
+def _exact(question: Question, lane: Lane, wait: float) -> Parts:
+    slot, cached, loss = pick(question, lane)
+    answer = question.answer
     ahead = 0.0
     if wait == 0.0 and lane.read_until > question.now:
-        ahead = lane.ahead(slot.number)
+        ahead = lane.ahead(slot)
     fresh = max(1.0, question.tokens - cached)
     read = fresh * (lane.per_read + lane.per_context * (cached + fresh / 2))
-    loss = lane.weights.loss * slot.loss * lane.read_price
+    loss *= lane.weights.loss * lane.read_price
     first = lane.speed.overhead + wait + ahead
     risk = lane.risk * (1 + wait + ahead)
     cost = first + read * lane.read_price + answer * lane.token_price + loss + risk
     write = answer * lane.per_token
     return Parts(
-        lane, slot.number, cached, question.tokens, wait, ahead, read, write, loss, cost
+        lane, slot, cached, question.tokens, wait, ahead, read, write, loss, cost
     )

@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from balancer.holdings import Held
-from balancer.hostcache import SIMILARITY
+from balancer.hostcache import SIMILARITY, HostCache
 from balancer.lane import Lane
 from balancer.question import Question
 
+Slot = tuple[int, float, float]
+"""A slot, tokens it spares the prompt, seconds it may cost to lose its content."""
 
-class Slot(NamedTuple):
-    """A slot, tokens it spares the prompt, seconds it may cost to lose its content."""
-
-    number: int
-    cached: float
-    loss: float
-
-
-NONE = Slot(-1, 0.0, 0.0)
+NONE: Slot = (-1, 0.0, 0.0)
 
 
 def pick(question: Question, lane: Lane) -> Slot:
@@ -27,7 +19,7 @@ def pick(question: Question, lane: Lane) -> Slot:
     if not idle:
         return _next(question, lane)
     if lane.slots == 1:
-        return _slot(question, lane, 0, question.depth(lane.mask))
+        return (0, *_worth(question, lane, lane.places[0]))
     if lane.pins and not lane.foreign:
         return _best(question, lane, idle)
     return _llama(question, lane, idle)
@@ -37,66 +29,78 @@ def _next(question: Question, lane: Lane) -> Slot:
     """All are busy: what comes free first will hold its prompt and its answer."""
     if lane.next_slot < 0:
         return NONE
-    depth = question.depth(1 << lane.places[lane.next_slot])
-    return _slot(question, lane, lane.next_slot, depth)._replace(number=-1)
+    return (-1, *_worth(question, lane, lane.places[lane.next_slot]))
 
 
 def _best(question: Question, lane: Lane, idle: int) -> Slot:
     """Where reading what is missing and losing what is there cost least together."""
+    dear, per_read = lane.weights.loss, lane.per_read
     best, least = NONE, float("inf")
     for number, place in enumerate(lane.places):
-        bit = 1 << place
-        if not idle & bit:
-            continue
-        slot = _slot(question, lane, number, question.depth(bit))
-        cost = lane.weights.loss * slot.loss - lane.per_read * slot.cached
-        if cost < least:
-            best, least = slot, cost
+        if idle & (1 << place):
+            cached, loss = _worth(question, lane, place)
+            cost = dear * loss - per_read * cached
+            if cost < least:
+                best, least = (number, cached, loss), cost
     return best
 
 
 def _llama(question: Question, lane: Lane, idle: int) -> Slot:
     """The most similar slot, else the one that was used least recently."""
-    for depth, mask in question.levels:
+    for _, mask in question.levels:
         for number, place in enumerate(lane.places):
             if mask & idle & (1 << place):
-                slot = _slot(question, lane, number, depth)
-                if slot.cached > SIMILARITY * question.tokens:
-                    return slot
+                cached, loss = _worth(question, lane, place)
+                if cached > SIMILARITY * question.tokens:
+                    return number, cached, loss
                 break
     held = question.holdings.held
     oldest = min(
         (i for i, place in enumerate(lane.places) if idle & (1 << place)),
         key=lambda i: _used(held[lane.places[i]]),
     )
-    return _slot(question, lane, oldest, question.depth(1 << lane.places[oldest]))
+    return (oldest, *_worth(question, lane, lane.places[oldest]))
 
 
 def _used(held: Held | None) -> float:
     return -1.0 if held is None else held.used
 
 
-def _slot(question: Question, lane: Lane, number: int, depth: int) -> Slot:
-    place = lane.places[number]
+def _worth(question: Question, lane: Lane, place: int) -> tuple[float, float]:
+    """Tokens that a slot spares, and seconds that forgetting the rest may cost."""
     held = question.holdings.held[place]
-    shared = _shared(question, held, place, depth) if held is not None else 0.0
-    spared = shared
     if lane.host is not None:
-        spared = max(shared, lane.host.spares(question.prompt, held, question.tokens))
-    cached = max(0.0, min(spared * lane.trust, question.tokens - 1))
-    if held is None or lane.host is not None:
-        # What a slot loses, the host cache keeps.
-        return Slot(number, cached, 0.0)
-    if place == question.hint:
-        # The session itself goes on here: nobody else will come for it.
-        return Slot(number, cached, 0.0)
-    chance = question.workload.chance_to_be_missed(question.now - held.since)
-    lost = max(0.0, held.tokens - shared)
-    return Slot(number, cached, chance * lost * lane.per_read)
+        return _worth_with_host(question, lane, lane.host, held, place), 0.0
+    if held is None:
+        return 0.0, 0.0
+    silent = question.now - held.since
+    chance = question.workload.chance_to_be_missed(silent)
+    if not question.touched & (1 << place):
+        return 0.0, chance * held.tokens * lane.per_read
+    shared = _shared(question, held, place)
+    # When its own session goes on here, nobody else will come for what is lost.
+    lost = held.tokens - shared if place != question.hint else 0.0
+    loss = chance * lost * lane.per_read if lost > 0.0 else 0.0
+    return _believed(question, lane, shared), loss
 
 
-def _shared(question: Question, held: Held, place: int, depth: int) -> float:
+def _worth_with_host(
+    question: Question, lane: Lane, host: HostCache, held: Held | None, place: int
+) -> float:
+    """The same where what a slot loses is kept: nothing is lost."""
+    shared = _shared(question, held, place) if held is not None else 0.0
+    spared = host.spares(question.prompt, held, question.tokens)
+    return _believed(question, lane, max(shared, spared))
+
+
+def _believed(question: Question, lane: Lane, spared: float) -> float:
+    """At least one token is always read."""
+    return max(0.0, min(spared * lane.trust, question.tokens - 1))
+
+
+def _shared(question: Question, held: Held, place: int) -> float:
     """Tokens of the prompt that a slot holds."""
+    depth = question.depth(1 << place)
     shared = 0.0
     if depth:
         counted = question.counted.get(depth)

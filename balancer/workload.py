@@ -25,6 +25,10 @@ KINDS = 1024
 """Most kinds of work whose answer length is remembered."""
 
 
+SPANS = 10
+"""Doubling spans of silence; after 512 s a conversation counts as over."""
+
+
 class Ratio(msgspec.Struct):
     """A decaying ratio of sums."""
 
@@ -116,7 +120,7 @@ class Workload:
 
     def chance_to_be_missed(self, silent: float) -> float:
         """Probability that somebody will come back and find it, were it kept."""
-        return self.kept * self.returns.chance(silent)
+        return self.kept * self.returns.chances[min(int(silent).bit_length(), SPANS)]
 
     def learn_kept(self, kept: bool) -> None:
         """Take in whether a conversation that went on found its slot as it was."""
@@ -151,22 +155,20 @@ class Returns:
     that a conversation whose slot was taken counts like any other.
     """
 
-    SPANS = 10
-    """After 512 s a conversation counts as over."""
-
     REMEMBERED = 4096
 
     def __init__(self) -> None:
         # Prior: most chats go on, and within a few minutes if they do.
-        self._reached = [8.0] * self.SPANS
-        self._spoke = [1.2] * self.SPANS
-        self._chance = [0.0] * (self.SPANS + 1)
+        self._reached = [8.0] * SPANS
+        self._spoke = [1.2] * SPANS
+        self.chances = [0.0] * (SPANS + 1)
+        """For each span, the probability that such a conversation goes on."""
         self._silent: OrderedDict[bytes, float] = OrderedDict()
         self._recount()
 
     def chance(self, silent: float) -> float:
         """Probability that a conversation silent for so many seconds goes on."""
-        return self._chance[_span(silent)]
+        return self.chances[_span(silent)]
 
     def answered(self, prompt: Prompt, now: float) -> None:
         """A prompt was answered; from now on its conversation is silent."""
@@ -184,7 +186,7 @@ class Returns:
         return False
 
     def _give_up(self, now: float) -> None:
-        longest = 2.0 ** (self.SPANS - 1)
+        longest = 2.0 ** (SPANS - 1)
         while self._silent:
             block, since = next(iter(self._silent.items()))
             if now - since < longest and len(self._silent) <= self.REMEMBERED:
@@ -193,19 +195,19 @@ class Returns:
             self._count(_span(now - since), False)
 
     def _count(self, span: int, spoke: bool) -> None:
-        for each in range(min(span + spoke, self.SPANS)):
+        for each in range(min(span + spoke, SPANS)):
             self._reached[each] = self._reached[each] * 0.995 + 1
             self._spoke[each] *= 0.995
-        if spoke and span < self.SPANS:
+        if spoke and span < SPANS:
             self._spoke[span] += 1
         self._recount()
 
     def _recount(self) -> None:
         silent_on = 1.0
-        for span in reversed(range(self.SPANS)):
+        for span in reversed(range(SPANS)):
             silent_on *= 1 - self._spoke[span] / self._reached[span]
-            self._chance[span] = 1 - silent_on
+            self.chances[span] = 1 - silent_on
 
 
 def _span(silent: float) -> int:
-    return min(max(int(silent), 0).bit_length(), Returns.SPANS)
+    return min(max(int(silent), 0).bit_length(), SPANS)

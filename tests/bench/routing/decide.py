@@ -1,0 +1,106 @@
+"""How long one decision takes: `python -m tests.bench.routing.decide`.
+
+32 engines of unlike speed with one to four slots, most of them holding conversations
+that share four system prompts, half of them at work. The least of many rounds counts:
+on a machine that others use as well, the rest is their doing.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections.abc import Callable
+
+from balancer.dispatch import Dispatch
+from balancer.holdings import Held
+from balancer.lane import Job, Lane
+from balancer.predict import cheapest
+from balancer.prefix import Prompt, read
+from balancer.question import Ask
+from balancer.speed import Learner, Speed
+
+ENGINES = 32
+NOW = 100.0
+TARGETS_US = {8 * 1024: 60, 128 * 1024: 400}
+
+dice = random.Random(1)  # noqa: S311 - a benchmark
+
+
+def body(size: int, system: int, words: str) -> bytes:
+    """A chat of about `size` bytes: a shared system prompt, then turns of 700 bytes."""
+    messages = [
+        {"role": "system", "content": f"You are helper {system}. " + "xyz " * 350}
+    ]
+    left, turn = size - 1500, 0
+    while left > 0:
+        text = f"{words} {turn} " + "lorem ipsum " * 57
+        role = "assistant" if turn % 2 else "user"
+        messages.append({"role": role, "content": text[:left]})
+        left, turn = left - len(text) - 40, turn + 1
+    return json.dumps({"model": "m", "messages": messages}).encode()
+
+
+def fleet() -> tuple[Dispatch, list[Lane]]:
+    """The engines, and what they hold."""
+    lanes: list[Lane] = []
+    mind = Dispatch(lambda _: lanes)
+    for number in range(ENGINES):
+        rates = dice.choice([(25, 6), (120, 18), (400, 30), (2000, 90)])
+        speed = Speed(1 / rates[0], 1e-7, 1 / rates[1], 0.3)
+        slots = dice.choice([1, 2, 2, 4])
+        lanes.append(Lane(f"n{number}", "m", slots, Learner(speed), mind.holdings))
+    for lane in lanes:
+        _fill(mind, lane)
+    lanes.sort(key=lambda lane: lane.per_read)
+    return mind, lanes
+
+
+def _fill(mind: Dispatch, lane: Lane) -> None:
+    for place in lane.places:
+        if dice.random() < 0.85:
+            prompt = _prompt(dice.randint(3000, 8000))
+            held = Held(prompt, prompt.size / 4 + 100, 100.0, dice.random() * NOW)
+            mind.holdings.put(place, held)
+    lane.advance(NOW)
+    for slot in range(dice.randint(0, lane.slots)):
+        lane.start(Job(_prompt(3000), slot, 700, 0, 150, NOW, 1.0), NOW)
+
+
+def _prompt(size: int) -> Prompt:
+    return read(body(size, dice.randrange(4), str(dice.random())))
+
+
+def microseconds(work: Callable[[], object], rounds: int = 60, each: int = 50) -> float:
+    """The least mean of `rounds`."""
+    best = float("inf")
+    for _ in range(rounds):
+        begin = time.perf_counter()
+        for _ in range(each):
+            work()
+        best = min(best, time.perf_counter() - begin)
+    return best / each * 1e6
+
+
+def main() -> None:
+    """Print a row for each size."""
+    mind, lanes = fleet()
+    slots = sum(lane.slots for lane in lanes)
+    idle = mind.holdings.idle.bit_count()
+    print(f"{ENGINES} engines, {slots} slots, {idle} of them idle; µs")
+    print(f"{'prompt':>9} {'read':>7} {'choose':>7} {'both':>7} {'target':>7}")
+    for size, target in TARGETS_US.items():
+        raw = body(size, 1, "seven")
+        ask = Ask("m", read(raw), "client", NOW)
+
+        def decide(ask: Ask = ask) -> object:
+            return cheapest(mind.question(ask, NOW + 1), lanes)
+
+        reading = microseconds(lambda raw=raw: read(raw))  # type: ignore[misc]
+        choosing = microseconds(decide)
+        both = reading + choosing
+        print(f"{size:9} {reading:7.1f} {choosing:7.1f} {both:7.1f} {target:7}")
+
+
+if __name__ == "__main__":
+    main()
