@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 from balancer import aggregate
 from balancer.aggregate.answer import Aggregate, Headless, Incomplete
+from balancer.blame import of_status
 from balancer.delivery import Delivery
 from balancer.judge import code, judge, message
 from balancer.request import Work
 from balancer.sse import Parser
-from balancer.stream import Listener, StreamedError
+from balancer.stream import LIFE, Flow, StreamedError
 from edgeserve.errors import EdgeserveError, NodeLost, NoNode
 from edgeserve.relay.upstream import Answer, Origin, Upstream
 
@@ -44,50 +45,66 @@ class Elsewhere:
 
 
 @dataclass(frozen=True)
+class Broken:
+    """The answer broke off after content. `final` where no engine would go on."""
+
+    error: NodeLost
+    final: bool = False
+
+
+@dataclass(frozen=True)
 class AsItIs:
     """The stream cannot be put together: ask again, without streaming."""
 
 
-Outcome = Done | Full | Elsewhere | AsItIs
+@dataclass(frozen=True)
+class Again:
+    """Look again: the request asks for something else now."""
+
+
+Outcome = Done | Full | Elsewhere | Broken | AsItIs | Again
 
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """What one attempt sends."""
+    """What one attempt sends, and how its answer is to be understood."""
 
     origin: Origin
     target: str
     headers: Mapping[str, str]
     body: bytes
+    flow: Flow
 
 
 async def attempted(
     upstream: Upstream, question: Question, work: Work, delivery: Delivery
 ) -> Outcome:
-    """Ask one node; Elsewhere and Full only while the client has had no content."""
+    """Ask one node; Elsewhere and Full only while it has added no content."""
+    before, flow = delivery.given.size, question.flow
     try:
         async with upstream.ask(
             question.origin, "POST", question.target, question.headers, question.body
         ) as answer:
-            return await _carried(answer, work, delivery)
+            return await _carried(answer, flow, work, delivery)
     except StreamedError as error:
         return await _judged(error.status, JSON, error.body, work, delivery)
     except NodeLost as error:
-        if not delivery.begun:
-            return Elsewhere(error, lost=True)
-        await delivery.fail(error, work.dialect)
-        return Done("broken off")
+        if delivery.given.size > before:
+            return Broken(error)
+        return Elsewhere(error, lost=True)
 
 
-async def _carried(answer: Answer, work: Work, delivery: Delivery) -> Outcome:
+async def _carried(
+    answer: Answer, flow: Flow, work: Work, delivery: Delivery
+) -> Outcome:
     if answer.status >= 400:
         body = await answer.read()
         return await _judged(answer.status, answer.headers, body, work, delivery)
     streams = answer.headers.get("content-type", "").startswith("text/event-stream")
     if streams and work.mode == "aggregate":
-        return await _put_together(answer, work, delivery)
+        return await _put_together(answer, flow, work, delivery)
     if streams:
-        return await _streamed(answer, work, delivery)
+        return await _streamed(answer, flow, delivery)
     await delivery.whole(answer.status, answer.headers, await answer.read())
     return Done()
 
@@ -95,15 +112,18 @@ async def _carried(answer: Answer, work: Work, delivery: Delivery) -> Outcome:
 async def _judged(
     status: int, headers: Mapping[str, str], body: bytes, work: Work, delivery: Delivery
 ) -> Outcome:
+    error = EngineRefusal(status, headers, body)
     match judge(status, body):
         case "full":
             return Full()
         case "elsewhere":
             return Elsewhere(_refusal(status, message(body)))
-        case "longer":
-            return Elsewhere(EngineRefusal(status, headers, body), longer=True)
-        case "pass":
-            error = EngineRefusal(status, headers, body)
+        case "longer" if not delivery.given.size:
+            return Elsewhere(error, longer=True)
+        case _ if delivery.given.size:
+            refused = f"no other node goes on with the answer: {error}"
+            return Broken(NodeLost(refused), final=True)
+        case _:
             await delivery.fail(error, work.dialect)
             return Done("refused by the engine")
 
@@ -135,36 +155,75 @@ class EngineRefusal(EdgeserveError):
         return dict(self._headers)
 
 
-async def _streamed(answer: Answer, work: Work, delivery: Delivery) -> Outcome:
-    listener = Listener(work.dialect)
-    while piece := await answer.chunk():
-        ready = listener.feed(piece)
-        if ready and listener.begun:
+async def _streamed(answer: Answer, flow: Flow, delivery: Delivery) -> Outcome:
+    while not flow.begun and (piece := await answer.chunk()):
+        ready = flow.feed(piece)
+        if flow.begun:
             await delivery.content(answer.headers, ready)
-        elif ready:
-            await delivery.life(answer.headers, ready)
-    if not listener.ended:
-        raise NodeLost(CUT_SHORT)
+        elif ready or delivery.silent:
+            await delivery.life(answer.headers, ready or LIFE)
+    await delivery.rest(answer, flow)
+    if flow.error is not None and flow.error.raw and _own(flow.error):
+        await delivery.end(flow.error.raw)
+        return Done("refused by the engine")
+    _insist_on_end(flow)
     await delivery.end()
     return Done()
 
 
-async def _put_together(answer: Answer, work: Work, delivery: Delivery) -> Outcome:
+def _own(error: StreamedError) -> bool:
+    """Whether it is the request's own fault."""
+    return of_status(error.status, error.body) == "none"
+
+
+def _insist_on_end(flow: Flow) -> None:
+    """Raise what ended the answer before its end."""
+    if flow.ended:
+        return
+    if flow.error is None:
+        raise NodeLost(CUT_SHORT)
+    if _own(flow.error):
+        raise flow.error
+    raise NodeLost(f"the engine failed: {message(flow.error.body)}")
+
+
+async def completed(tail: bytes, work: Work, delivery: Delivery) -> Outcome:
+    """Give the client the end of an answer that was complete but for it."""
+    if work.mode != "aggregate":
+        await delivery.end(tail)
+        return Done()
+    delivery.given.add(tail)
+    return await _gathered(JSON, work, delivery)
+
+
+async def _put_together(
+    answer: Answer, flow: Flow, work: Work, delivery: Delivery
+) -> Outcome:
+    while piece := await answer.chunk():
+        ready = flow.feed(piece)
+        if flow.begun:
+            delivery.given.add(ready)
+    _insist_on_end(flow)
+    return await _gathered(answer.headers, work, delivery)
+
+
+async def _gathered(
+    headers: Mapping[str, str], work: Work, delivery: Delivery
+) -> Outcome:
     try:
-        body = await _body(answer, aggregate.of(work.dialect))
+        body = _whole(delivery.given.whole(), aggregate.of(work.dialect))
     except Headless:
+        delivery.given.forget()
         return AsItIs()
     except Incomplete as error:
         raise NodeLost(CUT_SHORT) from error
     except (LookupError, TypeError, ValueError) as error:
         raise NodeLost(f"its stream makes no sense: {error!r}") from error
-    await delivery.whole(200, {**answer.headers, **JSON}, body)
+    await delivery.whole(200, {**headers, **JSON}, body)
     return Done()
 
 
-async def _body(answer: Answer, whole: Aggregate) -> bytes:
-    parser = Parser()
-    while piece := await answer.chunk():
-        for event in parser.feed(piece):
-            whole.add(event)
+def _whole(events: bytes, whole: Aggregate) -> bytes:
+    for each in Parser().feed(events):
+        whole.add(each)
     return whole.body()

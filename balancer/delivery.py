@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from balancer.stream import error_event
+from balancer.given import Given
+from balancer.stream import Flow, error_event
 from edgeserve.errors import EdgeserveError
 from edgeserve.openai import Dialect
 from edgeserve.relay.exchange import Reply
+from edgeserve.relay.upstream import Answer
 from edgeserve.wire import REQUEST_HEADER
 
 NODE_HEADER = "x-edgeserve-node"
 MODEL_HEADER = "x-edgeserve-model"
 ATTEMPTS_HEADER = "x-edgeserve-attempts"
 
+LIFE_SECONDS = 15.0
+"""Clients and the proxies between us give up on what says nothing for longer."""
 
-@dataclass
+
+@dataclass(slots=True)
 class Delivery:
-    """One answer. `begun` once its first content byte is out: no retry after that.
+    """One answer. `begun` once its first content byte is out: no other answer then.
 
-    `on_begin` is called in that moment.
+    `on_begin` is called in that moment. `given` is the content of a stream so far; of
+    a client that does not stream, what would be.
     """
 
     reply: Reply
@@ -29,6 +36,9 @@ class Delivery:
     status: int = 0
     begun: bool = False
     attempts: int = 0
+    given: Given = field(default_factory=Given)
+    clock: Callable[[], float] = time.monotonic
+    heard: float = field(default_factory=time.monotonic)
     _about: dict[str, str] = field(default_factory=dict[str, str])
 
     def comes_from(self, node: str, variant: str) -> None:
@@ -39,16 +49,34 @@ class Delivery:
             MODEL_HEADER: header_safe(variant),
         }
 
+    @property
+    def silent(self) -> bool:
+        """Whether a client that waits for a stream should get a sign of life."""
+        return self.clock() - self.heard > LIFE_SECONDS
+
     async def life(self, headers: Mapping[str, str], data: bytes) -> None:
         """Pass on a sign of life: the answer's head is out, its content is not."""
         await self._start(headers)
+        self.heard = self.clock()
         await self.reply.write(data)
 
     async def content(self, headers: Mapping[str, str], data: bytes) -> None:
         """Pass on content of a stream."""
         await self._start(headers)
         self._begin()
+        self.given.add(data)
         await self.reply.write(data)
+
+    async def rest(self, answer: Answer, flow: Flow) -> None:
+        """Pass on the rest of a stream as it comes. Raises NodeLost."""
+        feed, keep = flow.feed, self.given.add
+
+        def sieve(piece: bytes) -> bytes:
+            if ready := feed(piece):
+                keep(ready)
+            return ready
+
+        await answer.sift(self.reply, sieve)
 
     async def whole(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
         """Send a whole answer."""
@@ -56,8 +84,10 @@ class Delivery:
         self.status = status
         await self.reply.send(status, {**headers, **self.about()}, body)
 
-    async def end(self) -> None:
-        """End a stream."""
+    async def end(self, last: bytes = b"") -> None:
+        """End a stream, with these events."""
+        if last:
+            await self.reply.write(last)
         await self.reply.finish()
 
     async def fail(self, error: EdgeserveError, dialect: Dialect) -> None:
@@ -65,8 +95,7 @@ class Delivery:
         if not self.reply.started:
             await self.whole(error.status, error.headers(), error.body())
             return
-        await self.reply.write(error_event(dialect, error))
-        await self.reply.finish()
+        await self.end(error_event(dialect, error))
 
     def about(self) -> dict[str, str]:
         """Return the headers that every answer carries."""

@@ -5,18 +5,42 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Generator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
-from balancer.attempt import AsItIs, Done, Elsewhere, Full, Outcome, Question, attempted
-from balancer.candidates import EngineKey
+from balancer.attempt import (
+    Again,
+    AsItIs,
+    Broken,
+    Done,
+    Elsewhere,
+    Full,
+    Outcome,
+    Question,
+    attempted,
+    completed,
+)
+from balancer.candidates import Candidate
 from balancer.delivery import Delivery
 from balancer.desk import Desk
-from balancer.record import Attempt, Record
-from balancer.request import Work, deadline_seconds, headers_for, request_id, understood
+from balancer.mending import Mended, Policy
+from balancer.record import BROKEN, Attempt, Record
+from balancer.request import deadline_seconds, headers_for, request_id, understood
+from balancer.resume import Finish, Refuse, Resume
 from balancer.schedule import Send
+from balancer.stream import Flow, Listener
+from balancer.task import Task
+from balancer.templates import Templates
 from balancer.waiting import RETRY_AFTER
 from edgeserve.auth import Guard
-from edgeserve.errors import EdgeserveError, FleetBusy, NoNode, TooLate, UnknownRoute
+from edgeserve.errors import (
+    EdgeserveError,
+    FleetBusy,
+    NodeLost,
+    NoNode,
+    TooLate,
+    UnknownModel,
+    UnknownRoute,
+)
 from edgeserve.openai import ROUTES, Dialect
 from edgeserve.relay.exchange import Reply, Request
 from edgeserve.relay.upstream import Upstream
@@ -35,6 +59,8 @@ class Front:
     upstream: Upstream
     guard: Guard
     token: str | None
+    templates: Templates
+    policy: Policy
     attempts: int
     patience: float
 
@@ -75,7 +101,7 @@ class Front:
         with self.desk.doorkeeper.admit():
             work = understood(ROUTES[request.path], request.body)
             record.model, record.stream = work.need.model, work.mode == "stream"
-            await self._in_time(Task(request, work, record, delivery))
+            await self._in_time(Task(request, work, record, delivery, self.policy))
 
     async def _in_time(self, task: Task) -> None:
         """Let the caller's deadline count until the answer begins.
@@ -106,6 +132,10 @@ class Front:
             match outcome:
                 case AsItIs():
                     task.work = task.work.as_it_is()
+                case Broken(final=True) if task.restarts:
+                    task.restart()
+                case Broken(error, final=True):
+                    raise error
                 case Elsewhere(error) if len(task.tried) >= self.attempts:
                     raise error
                 case Full() if task.record.waited >= self.patience:
@@ -120,76 +150,92 @@ class Front:
         try:
             async with self.desk.room.claim(need, record.note) as send:
                 record.waited += clock() - asked
-                attempt = _begun(send, clock(), record)
+                attempt = _begun(send, clock(), task)
                 try:
-                    outcome = await self._asked(task, send)
+                    outcome = await self._asked(task, send.to)
                     attempt.outcome = _called(outcome)
                 finally:
                     attempt.ended = clock()
-                self._learn(task, send, outcome)
-                return outcome
-        except NoNode:
+                return await self._followed(task, send.to, outcome)
+        except (NoNode, UnknownModel):
+            if task.widened():
+                return Again()
             # Those that are left cannot, and one that was tried has said why.
             if task.failure:
                 raise task.failure from None
             raise
 
-    async def _asked(self, task: Task, send: Send) -> Outcome:
-        engine = send.to.engine
-        task.delivery.comes_from(send.to.node, engine.variant)
+    async def _asked(self, task: Task, to: Candidate) -> Outcome:
+        work, delivery = task.work, task.delivery
+        flow: Flow = Listener(work.dialect, hides=not work.tells)
+        body = work.body_for(to.engine)
+        if delivery.given.size:
+            refuses = await self.templates.refuses(to, work.dialect)
+            plan = task.onward(to.engine, template_refuses=refuses)
+            if not isinstance(plan, Resume):
+                return await _without_engine(task, plan)
+            body, flow = plan.body, Mended(plan.splice)
+        delivery.comes_from(to.node, to.engine.variant)
         question = Question(
-            origin=send.to.origin,
+            origin=to.origin,
             target=task.request.target,
             headers=headers_for(
-                engine,
+                to.engine,
                 task.request.headers,
                 request_id=task.record.id,
                 token=self.token,
             ),
-            body=task.work.body_for(engine),
+            body=body,
+            flow=flow,
         )
-        return await attempted(self.upstream, question, task.work, task.delivery)
+        outcome = await attempted(self.upstream, question, work, delivery)
+        if isinstance(outcome, Broken) and not outcome.final:
+            task.broke(to, outcome.error, flow)
+        return outcome
 
-    def _learn(self, task: Task, send: Send, outcome: Outcome) -> None:
+    async def _followed(self, task: Task, to: Candidate, outcome: Outcome) -> Outcome:
+        """Draw conclusions from an attempt; a broken answer may lack but its end."""
         fleet, now = self.desk.current.fleet, self.desk.records.clock()
         match outcome:
             case Full():
                 task.delivery.attempts -= 1
-                self.desk.current.become(fleet.turned_away(*send.to.key))
+                self.desk.current.become(fleet.turned_away(*to.key))
             case Elsewhere(error, lost, longer):
-                task.tried.add(send.to.key)
+                task.tried.add(to.key)
                 task.failure = error
                 if longer:
-                    task.work = task.work.longer(send.to.engine.context)
+                    task.work = task.work.longer(to.engine.context)
                 if lost:
-                    self.desk.current.become(
-                        fleet.failed(send.to.member, str(error), now)
-                    )
-            case Done() | AsItIs():
+                    self.desk.current.become(fleet.failed(to.member, str(error), now))
+            case Broken(final=False):
+                plan = task.onward(to.engine)
+                if not isinstance(plan, Resume):
+                    return await _without_engine(task, plan)
+            case _:
                 pass
+        return outcome
 
 
-@dataclass
-class Task:
-    """One request on its way through."""
-
-    request: Request
-    work: Work
-    record: Record
-    delivery: Delivery
-    tried: set[EngineKey] = field(default_factory=set[EngineKey])
-    failure: EdgeserveError | None = None
+async def _without_engine(task: Task, plan: Finish | Refuse) -> Outcome:
+    """End an answer that needs no engine, or give up one that no engine can end."""
+    match plan:
+        case Finish(tail):
+            return await completed(tail, task.work, task.delivery)
+        case Refuse(reason):
+            why = f"{task.failure}; no other node can go on: {reason}"
+            return Broken(NodeLost(why), final=True)
 
 
-def _begun(send: Send, now: float, record: Record) -> Attempt:
+def _begun(send: Send, now: float, task: Task) -> Attempt:
     attempt = Attempt(
         node=send.to.node,
         engine=send.to.engine.id,
         variant=send.to.engine.variant,
         started=now,
         verdicts=send.verdicts,
+        resumes=task.delivery.given.size > 0,
     )
-    record.attempts.append(attempt)
+    task.record.attempts.append(attempt)
     return attempt
 
 
@@ -201,8 +247,12 @@ def _called(outcome: Outcome) -> str:
             return "it had no slot left"
         case Elsewhere(error):
             return str(error)
+        case Broken(error):
+            return f"{BROKEN}: {error}"
         case AsItIs():
             return "asked again without streaming"
+        case Again():
+            return "asked for something else"
 
 
 def _dialect(path: str) -> Dialect:

@@ -46,6 +46,7 @@ class Metrics:
     def __init__(self) -> None:
         self._requests: Counter[Labels] = Counter()
         self._attempts: Counter[Labels] = Counter()
+        self._retried = self._resumed = 0
         self._waited = Histogram()
         self._first_byte = Histogram()
         self._lasted = Histogram()
@@ -57,6 +58,8 @@ class Metrics:
         for each in record.attempts:
             well = "answered" if each.outcome in ANSWERED else "failed"
             self._attempts[("node", each.node), ("outcome", well)] += 1
+            self._resumed += each.resumes
+        self._retried += max(0, len(record.attempts) - 1)
         self._waited.observe(record.waited)
         if record.first_byte is not None:
             self._first_byte.observe(record.first_byte - record.arrived)
@@ -69,6 +72,18 @@ class Metrics:
             *_family("requests_total", "counter", "Requests answered.", self._requests),
             *_family(
                 "attempts_total", "counter", "Requests sent to nodes.", self._attempts
+            ),
+            *_family(
+                "retried_total",
+                "counter",
+                "Attempts past the first.",
+                {(): self._retried},
+            ),
+            *_family(
+                "resumed_total",
+                "counter",
+                "Answers that went on at another engine.",
+                {(): self._resumed},
             ),
             *_family(
                 "requests_running", "gauge", "Inside, waiting or not.", {(): running}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,18 +15,25 @@ KEPT = 1000
 ANSWERED = frozenset(("answered", "refused by the engine"))
 """Outcomes of an attempt that gave the client its answer."""
 
+BROKEN = "broke off"
+"""How the outcome begins of an attempt that gave a part of its answer."""
+
 Clock = Callable[[], float]
 
 
 @dataclass
 class Attempt:
-    """One try at one engine. `outcome` is None while it lasts."""
+    """One try at one engine. `outcome` is None while it lasts.
+
+    `resumes`: it goes on with an answer that broke off elsewhere.
+    """
 
     node: str
     engine: str
     variant: str
     started: float
-    verdicts: tuple[Verdict, ...]
+    verdicts: Iterable[Verdict]
+    resumes: bool = False
     outcome: str | None = None
     ended: float | None = None
 
@@ -91,6 +98,7 @@ def _attempt(attempt: Attempt, *, fully: bool) -> dict[str, Any]:
         "node": attempt.node,
         "engine": attempt.engine,
         "variant": attempt.variant,
+        "resumes": attempt.resumes,
         "outcome": attempt.outcome,
         "seconds": ended and round(ended - attempt.started, 6),
     } | ({"candidates": list(map(_verdict, attempt.verdicts))} if fully else {})

@@ -31,6 +31,9 @@ NOT_FOR_NODES = frozenset(
 )  # fmt: skip
 """A conversation id would make llama.cpp generate on after the client has left."""
 
+TELLING: frozenset[Dialect] = frozenset(("chat", "completion", "native"))
+"""Streams that can say how far the prompt is read, in events that stand alone."""
+
 STRIPPED = ("id_slot", "lora")
 BYTES_PER_TOKEN = 4
 
@@ -42,12 +45,16 @@ _SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """One request, read and understood."""
+    """One request, read and understood.
+
+    `tells`: the client itself wants to hear how far the engine has read.
+    """
 
     route: Route
     body: bytes
     mode: Mode
     need: Need
+    tells: bool = False
 
     @property
     def dialect(self) -> Dialect:
@@ -65,6 +72,8 @@ class Work:
     def body_for(self, engine: EngineReport) -> bytes:
         """Return the body with the named edits."""
         put: dict[str, object] = {"model": engine.variant}
+        if self.mode != "whole" and self.dialect in TELLING:
+            put["return_progress"] = True
         if self.mode == "aggregate":
             put["stream"] = True
             if self.dialect in {"chat", "completion"}:
@@ -86,6 +95,7 @@ def understood(route: Route, body: bytes) -> Work:
             tokens=len(body) // BYTES_PER_TOKEN if route.dialect != "plain" else 0,
             images=any(mark in body for mark in IMAGES),
         ),
+        tells=bool(asked.return_progress),
     )
 
 

@@ -15,7 +15,9 @@ from balancer.desk import Desk, desk
 from balancer.discover import discovering
 from balancer.exposure import access
 from balancer.front import Front, handled
+from balancer.mending import policy_of
 from balancer.register import Register
+from balancer.templates import Templates
 from balancer.watch import Pace, pace_of, watching
 from edgeserve import relay
 from edgeserve.config import EVERYWHERE, LOOPBACK, BalancerSettings
@@ -68,6 +70,8 @@ async def running(
             upstream=upstream,
             guard=may.clients,
             token=may.token,
+            templates=Templates(upstream, may.token),
+            policy=policy_of(settings),
             attempts=settings.attempts,
             patience=settings.queue_seconds,
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -30,25 +30,66 @@ ENDS: dict[Dialect, tuple[bytes, ...]] = {
 ERRORS = (b'\ndata: {"error"', b"\nevent: error")
 """How llama.cpp tells of an error inside a stream, and then ends it."""
 
+_GLANCE: dict[Dialect, bytes] = {
+    "chat": b"[DONE]",
+    "completion": b"[DONE]",
+    "native": b'"stop":true',
+    "responses": b"event: response.",
+    "messages": b"message_stop",
+}
+"""What every piece holds that holds an end."""
+
+PROGRESS = b'"prompt_progress":{'
+LIFE = b":\n\n"
+"""A comment: it says nothing but that somebody is there."""
+
 QUIET = {"response.created", "response.in_progress", "message_start", "ping"}
 
 
 class StreamedError(Exception):
-    """The engine's own error, met inside a stream before any content."""
+    """The engine's own error, met inside a stream; `raw` is the event."""
 
-    def __init__(self, status: int, body: bytes) -> None:
+    def __init__(self, status: int, body: bytes, raw: bytes = b"") -> None:
         super().__init__(f"the engine answered {status} inside its stream")
         self.status = status
         self.body = body
+        self.raw = raw
 
 
-@dataclass
+class Flow(Protocol):
+    """Follows a streamed answer; see `Listener`."""
+
+    begun: bool
+    worked: bool
+    prompt: int | None
+    error: StreamedError | None
+
+    @property
+    def ended(self) -> bool:
+        """Whether the answer is complete."""
+        ...
+
+    def feed(self, piece: bytes) -> bytes:
+        """Return what the client may get now."""
+        ...
+
+
+@dataclass(slots=True)
 class Listener:
-    """Follows one answer of one dialect."""
+    """Follows one answer of one dialect.
+
+    `hides`: that the engine tells how far it has read was our wish, not the client's.
+    `worked`: it has told. `prompt`: how many tokens it is to read. `error`: the error
+    in which the engine let the answer end, after content; it is not passed on.
+    """
 
     dialect: Dialect
+    hides: bool = False
     begun: bool = False
     ended: bool = False
+    worked: bool = False
+    prompt: int | None = None
+    error: StreamedError | None = None
     _rest: bytes = b""
     _held: list[bytes] = field(default_factory=list[bytes])
 
@@ -58,17 +99,26 @@ class Listener:
         Before content has begun these are signs of life only; the rest is held back,
         so that another node may still answer instead. Raises StreamedError there.
         """
-        whole, mark, self._rest = (self._rest + piece).rpartition(b"\n\n")
-        ready = whole + mark
-        if ready and not self.begun:
+        if self._rest:
+            piece = self._rest + piece
+        if piece.endswith(b"\n\n"):
+            ready, self._rest = piece, b""
+        else:
+            whole, mark, self._rest = piece.rpartition(b"\n\n")
+            ready = whole + mark
+        if not self.begun:
             ready = b"".join(map(self._sieved, _blocks(ready)))
-        if self.begun:
-            self._look_for_end(ready)
-        return ready
+        return self._until_end(ready) if self.begun else ready
 
     def _sieved(self, raw: bytes) -> bytes:
         """Return what may go out when one more event has come."""
-        if self.begun or _is_sign_of_life(each := event(raw)):
+        if self.begun:
+            return raw
+        each = event(raw)
+        if PROGRESS in each.data:
+            self._note_progress(each.data)
+            return b"" if self.hides else raw
+        if each.comment:
             return raw
         if _any(ERRORS, raw):
             raise streamed_error(each.data)
@@ -76,16 +126,44 @@ class Listener:
         self.begun = carries_content(self.dialect, each)
         return b"".join(self._held) if self.begun else b""
 
-    def _look_for_end(self, ready: bytes) -> None:
-        self.ended = self.ended or _any((*ENDS[self.dialect], *ERRORS), ready)
+    def _note_progress(self, data: bytes) -> None:
+        self.worked = True
+        if self.prompt is None:
+            self.prompt = _total(data)
+
+    def _until_end(self, ready: bytes) -> bytes:
+        """Look for an end; most pieces show at a glance that they hold none."""
+        if self.error is not None:
+            return b""
+        hint, marks = _GLANCE[self.dialect], ENDS[self.dialect]
+        if b'"error"' in ready and _any(ERRORS, ready):
+            return self._until_error(ready)
+        if hint in ready and not self.ended:
+            self.ended = _any(marks, ready)
+        return ready
+
+    def _until_error(self, ready: bytes) -> bytes:
+        passed = b""
+        for raw in _blocks(ready):
+            if _any(ERRORS, raw):
+                self.error = streamed_error(event(raw).data, raw)
+                return passed
+            passed += raw
+        return passed
 
 
 def _blocks(ready: bytes) -> list[bytes]:
     return [block + b"\n\n" for block in ready.split(b"\n\n")[:-1]]
 
 
-def _is_sign_of_life(each: Event) -> bool:
-    return each.comment or b'"prompt_progress":{' in each.data
+def _total(data: bytes) -> int | None:
+    try:
+        total = msgspec.json.decode(data, type=dict[str, Any])["prompt_progress"][
+            "total"
+        ]
+    except (msgspec.DecodeError, LookupError, TypeError):
+        return None
+    return total if isinstance(total, int) else None
 
 
 def _any(marks: Iterable[bytes], events: bytes) -> bool:
@@ -118,7 +196,7 @@ def _choice_speaks(choice: Mapping[str, Any]) -> bool:
     return any(said.values()) or choice.get("finish_reason") is not None
 
 
-def streamed_error(data: bytes) -> StreamedError:
+def streamed_error(data: bytes, raw: bytes = b"") -> StreamedError:
     """Read llama.cpp's error event; its body has the shape of a plain error."""
     body = msgspec.json.decode(data, type=dict[str, Any])
     error: dict[str, Any] = body.get("error", body)
@@ -126,6 +204,7 @@ def streamed_error(data: bytes) -> StreamedError:
     return StreamedError(
         code if isinstance(code, int) and 400 <= code < 600 else 500,
         json.dumps({"error": error}).encode(),
+        raw,
     )
 
 

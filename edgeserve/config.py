@@ -178,6 +178,11 @@ class BalancerSettings(SharedSettings):
     queue: int = setting(256, "Requests that may wait while every slot is busy.")
     queue_seconds: float = setting(300.0, "Longest time a request may wait.")
     attempts: int = setting(3, "Nodes tried for one request before giving up.")
+    resume: str = setting(
+        "same-variant",
+        "Which engines go on with an answer that breaks off: same-variant, any (of the"
+        " same model) or off.",
+    )
     connect_seconds: float = setting(2.0, "How long connecting to a node may take.")
     suspect_seconds: float = setting(
         3.0, "Silence on a node's event stream after which it is not trusted."
@@ -192,6 +197,7 @@ class BalancerSettings(SharedSettings):
         between(self, "port", 0, 65535)
         at_least(self, "queue", 0)
         at_least(self, "attempts", 1)
+        one_of(self, "resume", ("same-variant", "any", "off"))
         for name in ("queue_seconds", "connect_seconds", "suspect_seconds"):
             at_least(self, name, 0.05)
         at_least(self, "forget_seconds", 0)

@@ -17,6 +17,7 @@ HIGH_WATER = 262144
 """Bytes of an answer that may wait for whoever asked."""
 
 See = Callable[[bytes], None]
+Sieve = Callable[[bytes], bytes]
 
 
 class Tap(Protocol):
@@ -38,7 +39,7 @@ class RawAnswer:
 
     __slots__ = (
         "_error", "_framing", "_gathers", "_held", "_keeps", "_loop",
-        "_pieces", "_see", "_sink", "_tap", "_wakes", "headers", "status",
+        "_pieces", "_sieve", "_sink", "_tap", "_wakes", "headers", "status",
     )  # fmt: skip
 
     def __init__(
@@ -55,7 +56,7 @@ class RawAnswer:
         self._gathers = False  # whether someone wants the whole and no less
         self._wakes: asyncio.Future[None] | None = None
         self._sink: ClientReply | None = None
-        self._see: See | None = None
+        self._sieve: Sieve | None = None
         self._error: Exception | None = None
 
     @property
@@ -80,7 +81,7 @@ class RawAnswer:
                 self._pass_on(piece)
         except BadRequest as error:
             self._fail(NodeLost(f"{self._tap.origin.url} broke the protocol: {error}"))
-        except Exception as error:  # noqa: BLE001 - `see` or the reply failed: raised where it is pumped
+        except Exception as error:  # noqa: BLE001 - the sieve or the reply failed: raised where it is pumped
             self._fail(error)
         if framing.done:
             self._wake()
@@ -101,10 +102,9 @@ class RawAnswer:
         self._tap.go()
 
     def _pass_on(self, piece: bytes) -> None:
-        sink, see = self._sink, self._see
-        if sink is not None and see is not None:
-            see(piece)
-            sink.put(piece)
+        sink, sieve = self._sink, self._sieve
+        if sink is not None and sieve is not None:
+            sink.put(sieve(piece))
             if sink.wire.paused:
                 self._tap.stop()
             return
@@ -141,17 +141,26 @@ class RawAnswer:
 
     async def pump(self, reply: Reply, see: See) -> None:
         """See `Answer.pump`."""
+
+        def seen(piece: bytes) -> bytes:
+            see(piece)
+            return piece
+
+        await self.sift(reply, seen)
+
+    async def sift(self, reply: Reply, sieve: Sieve) -> None:
+        """See `Answer.sift`."""
         if isinstance(reply, ClientReply):
-            await self._relay(reply, see)
+            await self._relay(reply, sieve)
             return
         while piece := await self.chunk():
-            see(piece)
-            await reply.write(piece)
+            if passed := sieve(piece):
+                await reply.write(passed)
 
-    async def _relay(self, reply: ClientReply, see: See) -> None:
+    async def _relay(self, reply: ClientReply, sieve: Sieve) -> None:
         """Let each piece go straight from the one connection to the other."""
         wire = reply.wire
-        self._sink, self._see = reply, see
+        self._sink, self._sieve = reply, sieve
         wire.feeder = self
         try:
             if early := self._taken():
@@ -159,7 +168,7 @@ class RawAnswer:
             while not self._framing.done and self._error is None:
                 await self._more()
         finally:
-            self._sink = self._see = None
+            self._sink = self._sieve = None
             wire.feeder = None
         if self._error is not None:
             raise self._error

@@ -187,6 +187,11 @@ class _AioAnswer(Answer):
             see(piece)
             await reply.write(piece)
 
+    async def sift(self, reply: Reply, sieve: Callable[[bytes], bytes]) -> None:
+        while piece := await self.chunk():
+            if passed := sieve(piece):
+                await reply.write(passed)
+
     def _lost(self, error: Exception) -> NodeLost:
         return NodeLost(f"{self._origin.url} broke off: {_said(error)}")
 

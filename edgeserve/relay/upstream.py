@@ -56,6 +56,10 @@ class Answer(Protocol):
         """
         ...
 
+    async def sift(self, reply: Reply, sieve: Callable[[bytes], bytes]) -> None:
+        """Pass on what `sieve` makes of each piece, as `pump` does; b"" for nothing."""
+        ...
+
 
 class Upstream(Protocol):
     """Asks servers. Leaving the block early closes the connection, which cancels."""

@@ -31,7 +31,20 @@ def sent(each: Work) -> dict[str, Any]:
 def test_a_client_that_streams_gets_its_body_through_but_for_the_model() -> None:
     asked = chat(stream=True, grammar="root ::= x", unknown={"a": 1.0})
 
-    assert sent(work(**asked)) == asked | {"model": "small:Q4_1"}
+    progress = {"return_progress": True}
+    assert sent(work(**asked)) == asked | {"model": "small:Q4_1"} | progress
+
+
+@pytest.mark.parametrize(
+    ("path", "told"),
+    [(CHAT, True), ("/v1/responses", None), ("/v1/messages", None)],
+)
+def test_engines_are_asked_how_far_they_have_read_where_it_can_be_taken_out(
+    path: str, told: bool | None
+) -> None:
+    body = sent(work(path, messages=[], input="x", stream=True))
+
+    assert body.get("return_progress") == told
 
 
 def test_a_client_that_does_not_stream_is_streamed_for() -> None:

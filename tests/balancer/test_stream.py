@@ -154,13 +154,26 @@ def test_an_error_before_content_is_the_engines_answer(event: bytes) -> None:
     assert json.loads(told.value.body)["error"]["message"] == "gone"
 
 
-def test_an_error_after_content_is_an_end_that_passes() -> None:
+def test_an_error_after_content_is_kept_for_whoever_may_mend_it() -> None:
     listener = Listener("chat")
     listener.feed(delta(content="Hi"))
     event = data(error={"code": 500, "message": "no"})
+    more = delta(content=" there")
 
-    assert listener.feed(event) == event
-    assert listener.ended
+    assert listener.feed(more + event + DONE) == more
+    assert listener.feed(more) == b""
+    assert not listener.ended
+    assert listener.error is not None
+    assert (listener.error.status, listener.error.raw) == (500, event)
+
+
+def test_progress_that_the_client_did_not_ask_for_is_noted_and_hidden() -> None:
+    listener = Listener("chat", hides=True)
+    progress = data(choices=[], prompt_progress={"total": 9, "processed": 3})
+
+    assert listener.feed(progress) == b""
+    assert (listener.worked, listener.prompt) == (True, 9)
+    assert not listener.begun
 
 
 def test_the_start_of_an_event_is_kept_until_the_rest_comes() -> None:

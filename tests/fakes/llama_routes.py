@@ -165,7 +165,10 @@ class Plain:
 
     async def apply_template(self, request: web.Request) -> web.Response:
         messages = (await self._state.read(request))["messages"]
-        return web.json_response({"prompt": " ".join(answers.templated(messages))})
+        tokens = answers.templated(messages)
+        if self._state.behaviour.template == "mangled":
+            tokens = [*tokens, "</>"]
+        return web.json_response({"prompt": " ".join(tokens)})
 
 
 def unsupported(what: str, flag: str) -> web.Response:

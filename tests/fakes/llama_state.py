@@ -28,7 +28,8 @@ class Behaviour:
     """How the fake behaves; tests may change it while it runs.
 
     Rates are tokens per second and slot. Faults hit generations only: the first
-    `fault_skip` are spared, then `fault_count` are hit (None: all).
+    `fault_skip` are spared, then `fault_count` are hit (None: all). A `mangled`
+    template does not end in the words that it is to continue.
     """
 
     slots: int = 2
@@ -43,6 +44,7 @@ class Behaviour:
     cache: bool = True
     embeddings: bool = False
     rerank: bool = False
+    template: str = "well"
     fault: Fault | None = None
     fault_tokens: int = 0
     fault_skip: int = 0

@@ -123,6 +123,28 @@ async def test_an_error_in_what_watches_a_stream_reaches_whoever_pumps() -> None
     assert [str(each) for each in raised] == ["cannot read this event"]
 
 
+async def test_what_a_sieve_makes_of_the_pieces_is_what_the_client_gets() -> None:
+    async def script(client: Client) -> None:
+        await a_request(client)
+        client.say(in_chunks(b"some", b"none", b"more"))
+
+    async with server(script) as origin, upstream(connect_seconds=1) as up:
+
+        async def handler(_: Request, reply: Reply) -> None:
+            async with up.ask(origin, "POST", "/", {}) as answer:
+                await reply.start(200, {})
+                await answer.sift(
+                    reply, lambda piece: piece.replace(b"none", b"").upper()
+                )
+                await reply.finish()
+
+        async with serving(handler) as port, connected(port) as client:
+            client.post()
+            got = await client.answer()
+
+    assert got.body == b"SOMEMORE"
+
+
 async def test_a_stream_may_be_read_for_a_while_and_then_pumped() -> None:
     """This is what resuming needs: look at the first pieces, then let them flow."""
     more = asyncio.Event()

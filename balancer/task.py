@@ -1,0 +1,91 @@
+"""One request on its way through: what was tried, what broke, what it asks for now."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from balancer.candidates import Candidate, EngineKey
+from balancer.delivery import Delivery
+from balancer.given import MOST
+from balancer.mending import MIGRATIONS, Policy
+from balancer.record import Record
+from balancer.request import Work
+from balancer.resume import Finish, Refuse, Resume, resume
+from balancer.stream import Flow
+from edgeserve.errors import EdgeserveError, NodeLost
+from edgeserve.openai import normal
+from edgeserve.relay.exchange import Request
+from edgeserve.wire import EngineReport
+
+
+@dataclass(slots=True)
+class Task:
+    """One request.
+
+    `tried` engines have failed it, `failure` is what the last one said. `breaks`: how
+    often its answer broke off after content. `prompt`: tokens that the first engine
+    read. `whole`: what it asked for before only one variant could go on.
+    """
+
+    request: Request
+    work: Work
+    record: Record
+    delivery: Delivery
+    policy: Policy
+    tried: set[EngineKey] = field(default_factory=set[EngineKey])
+    failure: EdgeserveError | None = None
+    breaks: int = 0
+    prompt: int | None = None
+    whole: Work | None = None
+
+    def broke(self, engine: Candidate, error: NodeLost, flow: Flow) -> None:
+        """Take in that the answer broke off there."""
+        self.tried.add(engine.key)
+        self.failure = error
+        self.breaks += 1
+        if self.whole is None:
+            self.whole, self.prompt = self.work, flow.prompt
+            need = replace(self.work.need, model=normal(engine.engine.variant))
+            self.work = replace(self.work, need=need)
+
+    def onward(
+        self, engine: EngineReport, *, template_refuses: bool = False
+    ) -> Resume | Finish | Refuse:
+        """Decide how `engine` goes on after what the client was given."""
+        given = self.delivery.given
+        if self.policy == "off":
+            return Refuse("`resume` is off")
+        if self.breaks > MIGRATIONS:
+            return Refuse(f"it has gone on elsewhere {MIGRATIONS} times")
+        if given.size > MOST:
+            return Refuse("it is too long to be remembered")
+        return resume(
+            self.work.body_for(engine),
+            self.work.route,
+            [given.whole()],
+            prompt_tokens=self.prompt,
+            template_refuses=template_refuses,
+        )
+
+    @property
+    def restarts(self) -> bool:
+        """Whether it may begin anew: its client has seen nothing."""
+        return not self.delivery.reply.started
+
+    def restart(self) -> None:
+        """Begin anew, on any engine."""
+        self.delivery.given.forget()
+        if self.whole is not None:
+            self.work, self.whole = self.whole, None
+
+    def widened(self) -> bool:
+        """Ask for less, where nobody can do what it asks for; False if it cannot."""
+        if self.whole is None or self.work is self.whole:
+            return False
+        if self.policy == "any":
+            self.work = self.whole
+            return True
+        if self.restarts:
+            self.restart()
+            return True
+        return False
