@@ -9,7 +9,7 @@ from functools import cached_property
 from balancer.fleet import Fleet, Member
 from edgeserve.openai import normal
 from edgeserve.relay.upstream import Origin
-from edgeserve.wire import EngineReport
+from edgeserve.wire import EngineReport, Hardware
 
 EngineKey = tuple[str, str]
 """Member id and engine id: names one engine in the fleet."""
@@ -20,7 +20,8 @@ class Candidate:
     """One engine and the way to it.
 
     `barred` says why it cannot take work now; `passing` whether that may change by
-    itself soon, so that waiting makes sense.
+    itself soon, so that waiting makes sense. `identity` is the node's own id,
+    `instance` its process, `hardware` what it runs on, where known.
     """
 
     member: str
@@ -29,6 +30,9 @@ class Candidate:
     engine: EngineReport
     barred: str | None = None
     passing: bool = False
+    identity: str = ""
+    instance: str = ""
+    hardware: Hardware | None = None
 
     @property
     def key(self) -> EngineKey:
@@ -63,6 +67,9 @@ def _candidate(member: Member, engine: EngineReport) -> Candidate:
         engine=engine,
         barred=barred,
         passing=passing,
+        identity=member.report.id,
+        instance=member.report.instance,
+        hardware=member.report.hardware,
     )
 
 

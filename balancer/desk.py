@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from balancer import conditions
 from balancer.current import Current
+from balancer.dispatch import Dispatch
 from balancer.doorkeeper import Doorkeeper
+from balancer.lanes import Lanes
+from balancer.least_busy import LeastBusy
 from balancer.ledger import Ledger
 from balancer.metrics import Metrics
 from balancer.record import Records
-from balancer.schedule import choose
+from balancer.routing import Predict
 from balancer.waiting import WaitingRoom
 from edgeserve.config import BalancerSettings
 
 
 @dataclass(frozen=True, kw_only=True)
 class Desk:
-    """A balancer's state; nothing of it outlives the process."""
+    """A balancer's state. `predict` is there whatever policy decides."""
 
     current: Current
     room: WaitingRoom
+    predict: Predict
+    ledger: Ledger
     doorkeeper: Doorkeeper
     records: Records
     metrics: Metrics
@@ -29,18 +36,34 @@ class Desk:
 def desk(settings: BalancerSettings, say: Callable[[str], None]) -> Desk:
     """Set one up: a change in the fleet corrects the ledger, then wakes the room."""
     current, ledger = Current(say), Ledger()
+    predict = _predict(settings, ledger)
+    simple = LeastBusy(lambda: current.candidates, ledger)
     room = WaitingRoom(
-        lambda need, busy: choose(current.candidates, need, busy),
-        ledger,
+        predict if settings.policy == "predict" else simple,
         limit=settings.queue,
         seconds=settings.queue_seconds,
     )
+    predict.moved = room.moved
     current.listen(lambda: ledger.told(current.candidates))
+    current.listen(lambda: predict.told(current.candidates))
     current.listen(room.changed)
     return Desk(
         current=current,
         room=room,
+        predict=predict,
+        ledger=ledger,
         doorkeeper=Doorkeeper(),
         records=Records(),
         metrics=Metrics(),
     )
+
+
+def _predict(settings: BalancerSettings, ledger: Ledger) -> Predict:
+    mind = Dispatch(lambda _: (), settings.queue)
+    policy = conditions.Policy(
+        on_battery=settings.on_battery,
+        low_percent=settings.low_battery,
+        owner_first=settings.owner_first,
+    )
+    lanes = Lanes(mind.holdings, ledger.busy, policy=policy)
+    return Predict(ledger, lanes, mind, time.monotonic)

@@ -233,6 +233,7 @@ def _begun(send: Send, now: float, task: Task) -> Attempt:
         variant=send.to.engine.variant,
         started=now,
         verdicts=send.verdicts,
+        course=send.course,
         resumes=task.delivery.given.size > 0,
     )
     task.record.attempts.append(attempt)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from balancer.schedule import Decision, Verdict, Wait
+from balancer.course import UNFOLLOWED, Course
+from balancer.explain import shown
+from balancer.followed import Followed
+from balancer.schedule import Decision, Verdicts, Wait
 
 KEPT = 1000
 
@@ -32,8 +35,9 @@ class Attempt:
     engine: str
     variant: str
     started: float
-    verdicts: Iterable[Verdict]
+    verdicts: Verdicts
     resumes: bool = False
+    course: Course = UNFOLLOWED
     outcome: str | None = None
     ended: float | None = None
 
@@ -89,7 +93,7 @@ class Record:
 
     def _candidates(self) -> list[dict[str, Any]]:
         """Of the decision taken last."""
-        return [_verdict(each) for each in (self.decision or Wait(())).verdicts]
+        return [shown(each) for each in (self.decision or Wait(())).verdicts]
 
 
 def _attempt(attempt: Attempt, *, fully: bool) -> dict[str, Any]:
@@ -101,20 +105,8 @@ def _attempt(attempt: Attempt, *, fully: bool) -> dict[str, Any]:
         "resumes": attempt.resumes,
         "outcome": attempt.outcome,
         "seconds": ended and round(ended - attempt.started, 6),
-    } | ({"candidates": list(map(_verdict, attempt.verdicts))} if fully else {})
-
-
-def _verdict(verdict: Verdict) -> dict[str, Any]:
-    engine = verdict.candidate.engine
-    return {
-        "node": verdict.candidate.node,
-        "engine": engine.id,
-        "variant": engine.variant,
-        "busy": verdict.busy,
-        "slots": engine.slots,
-        "chosen": verdict.reason is None,
-        "reason": verdict.reason or "fewest busy slots",
-    }
+        **(attempt.course.shown() if isinstance(attempt.course, Followed) else {}),
+    } | ({"candidates": list(map(shown, attempt.verdicts))} if fully else {})
 
 
 class Records:

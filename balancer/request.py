@@ -15,7 +15,9 @@ from typing import Any, Literal
 
 import msgspec
 
+from balancer import prefix
 from balancer.edit import edited, raw_fields
+from balancer.prefix import EMPTY
 from balancer.schedule import Need
 from edgeserve.errors import BadRequest
 from edgeserve.openai import Asked, Dialect, Route, normal, read
@@ -81,9 +83,13 @@ class Work:
         return edited(self.body, put=put, drop=STRIPPED)
 
 
-def understood(route: Route, body: bytes) -> Work:
-    """Read a request's body, or raise BadRequest naming what is wrong."""
+def understood(route: Route, body: bytes, key: bytes = b"") -> Work:
+    """Read a request's body, or raise BadRequest naming what is wrong.
+
+    `key` is for the hashes of its prompt.
+    """
     asked = read(body)
+    generates = route.dialect != "plain"
     return Work(
         route=route,
         body=body,
@@ -92,8 +98,11 @@ def understood(route: Route, body: bytes) -> Work:
             model=normal(asked.model),
             ability=route.needs,
             slots=max(asked.n or 1, 1),
-            tokens=len(body) // BYTES_PER_TOKEN if route.dialect != "plain" else 0,
+            tokens=len(body) // BYTES_PER_TOKEN if generates else 0,
             images=any(mark in body for mark in IMAGES),
+            generates=generates,
+            prompt=prefix.read(body, key) if generates else EMPTY,
+            budget=asked.budget,
         ),
         tells=bool(asked.return_progress),
     )

@@ -1,17 +1,19 @@
-"""Which engine a request goes to: fewest busy slots first. Pure.
+"""Who may serve a request, and the simplest choice among them. Pure.
 
-`choose` is the seam: a policy that predicts seconds takes its place without anything
-else changing. It reads no clock and holds nothing; every candidate gets a verdict, so
-that each choice can be explained afterwards.
+`sift` applies every filter. `choose` takes the engine with fewest busy slots; the
+prediction in seconds (`routing`) takes its place where it has something to predict.
+Every candidate gets a verdict, so that each choice can be explained afterwards.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from balancer.candidates import Candidate, EngineKey, served
 from balancer.course import UNFOLLOWED, Course
+from balancer.predict import Parts
+from balancer.prefix import EMPTY, Prompt
 from edgeserve.errors import BadRequest, EdgeserveError, NoNode, UnknownModel
 from edgeserve.wire import Ability
 
@@ -24,6 +26,11 @@ class Need:
     many it takes (`n`). `tokens` is a guess at the length of the prompt; a context of
     `too_short` or less has been refused by an engine already. `images` go to engines
     that can see, where there are any. `tried` engines are out.
+
+    The rest is for the prediction and rules nobody out: whether text is generated, in
+    a slot; the `prompt` as hashes; the `budget` of tokens for the answer; who asks, in
+    which `session` if the client names one, and until when, by the room's clock, the
+    first token is of use.
     """
 
     model: str
@@ -33,15 +40,29 @@ class Need:
     too_short: int = 0
     images: bool = False
     tried: frozenset[EngineKey] = frozenset()
+    generates: bool = True
+    prompt: Prompt = field(default=EMPTY, compare=False)
+    budget: int | None = field(default=None, compare=False)
+    client: str = field(default="", compare=False)
+    session: str = field(default="", compare=False)
+    deadline: float | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """One candidate as the decision saw it; `reason` is None for the chosen one."""
+    """One candidate as the decision saw it; `reason` is None for the chosen one.
+
+    `busy` slots are counted, and `parts` predicted, where the policy does so.
+    """
 
     candidate: Candidate
-    busy: int
+    busy: int | None = None
     reason: str | None
+    parts: Parts | None = None
+
+
+Verdicts = Iterable[Verdict]
+"""Made when somebody looks."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +71,7 @@ class Send:
 
     to: Candidate
     slots: int
-    verdicts: tuple[Verdict, ...]
+    verdicts: Verdicts
     course: Course = UNFOLLOWED
 
 
@@ -58,7 +79,7 @@ class Send:
 class Wait:
     """Somebody can do it, later."""
 
-    verdicts: tuple[Verdict, ...]
+    verdicts: Verdicts
 
 
 @dataclass(frozen=True)
@@ -66,10 +87,41 @@ class Refuse:
     """Nobody can do it, and waiting would not help."""
 
     error: EdgeserveError
-    verdicts: tuple[Verdict, ...] = ()
+    verdicts: Verdicts = ()
 
 
 Decision = Send | Wait | Refuse
+
+
+@dataclass(frozen=True)
+class Sifted:
+    """Who may serve a request: `open` once a slot is free, the others are `out`.
+
+    `passing` tells whether one that is out may come back by itself soon.
+    """
+
+    open: tuple[Candidate, ...]
+    out: tuple[Verdict, ...]
+    passing: bool
+
+
+def sift(candidates: Sequence[Candidate], need: Need) -> Sifted | Refuse:
+    """Apply every filter but free slots; Refuse where waiting would not help."""
+    able = _able(candidates, need)
+    if isinstance(able, Refuse):
+        return able
+    weighed = [(each, *_ruled_out(each, need)) for each in able]
+    weighed = _less_short_contexts(weighed, need)
+    chosen = tuple(each for each, why, _ in weighed if why is None)
+    out = tuple(
+        Verdict(candidate=each, busy=each.engine.busy, reason=why)
+        for each, why, _ in weighed
+        if why is not None
+    )
+    passing = any(passing for _, _, passing in weighed)
+    if not chosen and not passing:
+        return Refuse(_nobody(need, out), out)
+    return Sifted(chosen, out, passing)
 
 
 def choose(
@@ -79,51 +131,57 @@ def choose(
 
     `busy` counts the slots that are taken on each engine, whoever took them.
     """
-    able = _able(candidates, need)
-    if isinstance(able, Refuse):
-        return able
-    weighed = [_Weighed(each, need, busy(each.key)) for each in able]
-    _drop_short_contexts(weighed, need)
-    free = [each for each in weighed if each.out is None]
-    if free:
-        best = min(free, key=_Weighed.rank)
-        return Send(best.candidate, best.slots, _verdicts(weighed, best))
-    verdicts = _verdicts(weighed, None)
-    if any(each.passing for each in weighed):
+    sifted = sift(candidates, need)
+    if isinstance(sifted, Refuse):
+        return sifted
+    counts = [(busy(each.key), each) for each in sifted.open]
+    free = [
+        (count, each)
+        for count, each in counts
+        if count + slots_of(each, need) <= each.engine.slots
+    ]
+    best = min(free, key=_rank, default=(0, None))[1]
+    verdicts = sifted.out + tuple(
+        Verdict(candidate=each, busy=count, reason=_reason(each, count, need, best))
+        for count, each in counts
+    )
+    if best is None:
         return Wait(verdicts)
-    return Refuse(_nobody(need, weighed), verdicts)
+    return Send(best, slots_of(best, need), verdicts)
 
 
-@dataclass
-class _Weighed:
-    """A candidate that could serve the request in principle."""
+def slots_of(candidate: Candidate, need: Need) -> int:
+    """How many slots it takes there; more than there are is the engine's to refuse."""
+    return min(need.slots, candidate.engine.slots)
 
-    candidate: Candidate
-    need: Need
-    busy: int
-    out: str | None = field(init=False)
-    passing: bool = field(init=False)
 
-    def __post_init__(self) -> None:
-        engine = self.candidate.engine
-        # More than it has is the engine's own error to explain.
-        self.slots = min(self.need.slots, engine.slots)
-        self.out, self.passing = self._weigh()
+def _rank(counted: tuple[int, Candidate]) -> tuple[int, float, str, str]:
+    busy, each = counted
+    return busy, busy / each.engine.slots, each.node, each.engine.id
 
-    def _weigh(self) -> tuple[str | None, bool]:
-        if self.candidate.key in self.need.tried:
-            return "tried already", False
-        if self.candidate.barred:
-            return self.candidate.barred, self.candidate.passing
-        if self.candidate.engine.context <= self.need.too_short:
-            return "its context is too short", False
-        if self.busy + self.slots > self.candidate.engine.slots:
-            return "every slot is busy", True
-        return None, False
 
-    def rank(self) -> tuple[int, float, str, str]:
-        engine = self.candidate.engine
-        return self.busy, self.busy / engine.slots, self.candidate.node, engine.id
+def _reason(
+    each: Candidate, busy: int, need: Need, best: Candidate | None
+) -> str | None:
+    if each is best:
+        return None
+    if busy + slots_of(each, need) > each.engine.slots:
+        return "every slot is busy"
+    return "another has fewer busy slots"
+
+
+_Weighed = tuple[Candidate, str | None, bool]
+"""A candidate, why it is out, and whether that may pass."""
+
+
+def _ruled_out(candidate: Candidate, need: Need) -> tuple[str | None, bool]:
+    if candidate.key in need.tried:
+        return "tried already", False
+    if candidate.barred:
+        return candidate.barred, candidate.passing
+    if candidate.engine.context <= need.too_short:
+        return "its context is too short", False
+    return None, False
 
 
 def _able(candidates: Sequence[Candidate], need: Need) -> list[Candidate] | Refuse:
@@ -159,36 +217,28 @@ def _unable(candidates: Sequence[Candidate], need: Need) -> BadRequest:
     )
 
 
-def _drop_short_contexts(weighed: Sequence[_Weighed], need: Need) -> None:
+def _less_short_contexts(weighed: list[_Weighed], need: Need) -> list[_Weighed]:
     """Rule out contexts that look too short, unless a longer one exists nowhere.
 
     The count is a guess; the engine with the longest context gives the exact answer.
     """
-    longest = max(each.candidate.engine.context for each in weighed)
+    longest = max(each.engine.context for each, _, _ in weighed)
     wanted = min(need.tokens, longest)
-    for each in weighed:
-        context = each.candidate.engine.context
-        if context < wanted:
-            each.out = f"its context of {context} tokens looks too short"
-            each.passing = False
-
-
-def _verdicts(
-    weighed: Sequence[_Weighed], best: _Weighed | None
-) -> tuple[Verdict, ...]:
-    return tuple(
-        Verdict(
-            candidate=each.candidate,
-            busy=each.busy,
-            reason=None if each is best else each.out or "another has fewer busy slots",
+    return [
+        (each, why, passing)
+        if each.engine.context >= wanted
+        else (
+            each,
+            f"its context of {each.engine.context} tokens looks too short",
+            False,
         )
-        for each in weighed
-    )
+        for each, why, passing in weighed
+    ]
 
 
-def _nobody(need: Need, weighed: Sequence[_Weighed]) -> NoNode:
+def _nobody(need: Need, out: Sequence[Verdict]) -> NoNode:
     reasons = "; ".join(
-        f"{each.candidate.node}/{each.candidate.engine.variant}: {each.out}"
-        for each in weighed
+        f"{each.candidate.node}/{each.candidate.engine.variant}: {each.reason}"
+        for each in out
     )
     return NoNode(f"nobody can serve {need.model or need.ability} now: {reasons}")

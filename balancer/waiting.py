@@ -1,8 +1,8 @@
 """The waiting room: who waits for a slot, and who holds one.
 
-Requests are bound late: one that waits belongs to no engine. Decisions are taken in
-order of arrival whenever something changes, and a slot is counted in the same breath in
-which it is granted, so that no two requests ever get the same one.
+Requests are bound late: one that waits belongs to no engine. The policy decides who
+goes where whenever something changes, and counts a slot in the same breath in which it
+grants it, so that no two requests ever get the same one.
 """
 
 from __future__ import annotations
@@ -10,42 +10,73 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from typing import Protocol
 
-from balancer.candidates import EngineKey
-from balancer.ledger import Ledger
 from balancer.schedule import Decision, Need, Refuse, Send, Wait
 from edgeserve.errors import FleetBusy, TooLate
 
-Decide = Callable[[Need, Callable[[EngineKey], int]], Decision]
 Note = Callable[[Decision], None]
 
 RETRY_AFTER = 2
 """Seconds, as long as nothing better is predicted."""
 
+LOOK_AGAIN_SECONDS = 0.5
+"""Predictions go wrong by themselves: who waits is asked again as time passes."""
 
-@dataclass(eq=False)
-class _Ticket:
-    """One request that waits."""
 
-    need: Need
-    note: Note
-    granted: asyncio.Future[Send] = field(
-        default_factory=lambda: asyncio.get_running_loop().create_future()
-    )
+class Ticket:
+    """One request at the door; `granted` exists once it has to wait."""
+
+    __slots__ = ("decision", "granted", "need", "note")
+
+    def __init__(self, need: Need, note: Note) -> None:
+        self.need = need
+        self.note = note
+        self.decision: Send | Refuse | None = None
+        self.granted: asyncio.Future[None] | None = None
+
+    def settle(self, decision: Send | Refuse) -> None:
+        """Tell it what became of it."""
+        self.decision = decision
+        self.note(decision)
+        if self.granted is not None and not self.granted.done():
+            self.granted.set_result(None)
+
+
+class Policy(Protocol):
+    """Who goes where. Slots that it grants are taken until they are given back."""
+
+    def enter(self, ticket: Ticket) -> Wait | None:
+        """Take one in: settled now, or kept and told why it waits."""
+        ...
+
+    def leave(self, ticket: Ticket) -> None:
+        """One that waits has gone."""
+        ...
+
+    def look(self) -> None:
+        """Settle whom something can be done for."""
+        ...
+
+    def give_back(self, send: Send) -> None:
+        """Its slots are free."""
+        ...
+
+    def patience(self, ticket: Ticket) -> int:
+        """Seconds after which one that finds no room to wait may try again."""
+        ...
 
 
 class WaitingRoom:
-    """Bounded, first come first served. `limit` is in requests, `seconds` per wait."""
+    """Bounded. `limit` is in requests, `seconds` per wait."""
 
-    def __init__(
-        self, decide: Decide, ledger: Ledger, *, limit: int, seconds: float
-    ) -> None:
-        self._decide = decide
-        self._ledger = ledger
+    def __init__(self, policy: Policy, *, limit: int, seconds: float) -> None:
+        self._policy = policy
         self._limit = limit
         self._seconds = seconds
-        self._tickets: dict[_Ticket, None] = {}
+        self._tickets: dict[Ticket, None] = {}
+        self._ticking: asyncio.TimerHandle | None = None
+        self._soon = False
 
     @property
     def waiting(self) -> int:
@@ -57,9 +88,10 @@ class WaitingRoom:
         """Hold slots on one engine for the length of the block, waiting if need be.
 
         `note` sees each decision. Raises the refusal's error; FleetBusy where there is
-        no room to wait; TooLate after too long a wait.
+        no room to wait or where waiting would be in vain; TooLate after too long a
+        wait.
         """
-        send = await self._admitted(need, note)
+        send = await self._admitted(Ticket(need, note))
         try:
             yield send
         finally:
@@ -67,56 +99,72 @@ class WaitingRoom:
 
     def changed(self) -> None:
         """Look again who can be served: the fleet changed or a slot came free."""
-        hopeless = set[Need]()
-        for ticket in list(self._tickets):
-            if ticket.need in hopeless or ticket.granted.done():
-                continue
-            match self._decided(ticket.need, ticket.note):
-                case Send() as send:
-                    self._ledger.take(send.to.key, send.slots)
-                    ticket.granted.set_result(send)
-                case Refuse(error):
-                    ticket.granted.set_exception(error)
-                case Wait():
-                    hopeless.add(ticket.need)
+        if self._tickets:
+            self._policy.look()
 
-    async def _admitted(self, need: Need, note: Note) -> Send:
-        match self._decided(need, note):
+    def moved(self) -> None:
+        """Look again soon: something is known better than before."""
+        if self._tickets and not self._soon:
+            self._soon = True
+            asyncio.get_running_loop().call_soon(self._look_soon)
+
+    def _look_soon(self) -> None:
+        self._soon = False
+        self.changed()
+
+    async def _admitted(self, ticket: Ticket) -> Send:
+        wait = self._policy.enter(ticket)
+        if ticket.decision is None:
+            if wait is not None:
+                ticket.note(wait)
+            await self._waited(ticket)
+        match ticket.decision:
             case Send() as send:
-                self._ledger.take(send.to.key, send.slots)
                 return send
             case Refuse(error):
                 raise error
-            case Wait():
-                return await self._waited(_Ticket(need, note))
+            case None:
+                raise AssertionError("woken without a decision")
 
-    async def _waited(self, ticket: _Ticket) -> Send:
+    async def _waited(self, ticket: Ticket) -> None:
         if len(self._tickets) >= self._limit:
-            raise FleetBusy(RETRY_AFTER, "every slot is busy and the queue is full")
+            patience = self._policy.patience(ticket)
+            self._policy.leave(ticket)
+            raise FleetBusy(patience, "every slot is busy and the queue is full")
+        ticket.granted = asyncio.get_running_loop().create_future()
         self._tickets[ticket] = None
+        self._tick()
         try:
             async with asyncio.timeout(self._seconds):
-                return await ticket.granted
+                await ticket.granted
         except TimeoutError as error:
-            self._return(ticket)
+            self._left(ticket)
             raise TooLate(f"no slot came free in {self._seconds:g} s") from error
         except asyncio.CancelledError:
-            self._return(ticket)
+            self._left(ticket)
             raise
         finally:
             del self._tickets[ticket]
 
-    def _return(self, ticket: _Ticket) -> None:
-        """Give back what was granted in the very moment in which its owner left."""
-        granted = ticket.granted
-        if granted.done() and not granted.cancelled() and not granted.exception():
-            self._give_back(granted.result())
-
-    def _decided(self, need: Need, note: Note) -> Decision:
-        decision = self._decide(need, self._ledger.busy)
-        note(decision)
-        return decision
+    def _left(self, ticket: Ticket) -> None:
+        """Forget one; give back what it was granted in the moment in which it left."""
+        if isinstance(ticket.decision, Send):
+            self._give_back(ticket.decision)
+        elif ticket.decision is None:
+            self._policy.leave(ticket)
 
     def _give_back(self, send: Send) -> None:
-        self._ledger.give_back(send.to.key, send.slots)
+        self._policy.give_back(send)
         self.changed()
+
+    def _tick(self) -> None:
+        """Look again while somebody waits, whatever else happens."""
+        if self._ticking is None:
+            loop = asyncio.get_running_loop()
+            self._ticking = loop.call_later(LOOK_AGAIN_SECONDS, self._ticked)
+
+    def _ticked(self) -> None:
+        self._ticking = None
+        self.changed()
+        if self._tickets:
+            self._tick()

@@ -175,6 +175,26 @@ class BalancerSettings(SharedSettings):
         " configuration folder, if there.",
     )
     anonymous: bool = setting(False, "Let clients in without a key, past loopback too.")
+    policy: str = setting(
+        "predict",
+        "predict: each request goes where its answer begins soonest, in predicted"
+        " seconds; least-busy: where fewest slots are busy.",
+    )
+    calibrate: bool = setting(True, "Time an engine that joins with a short probe.")
+    on_battery: bool = setting(
+        True, "Send requests to machines on battery while others serve the model, too."
+    )
+    low_battery: float = setting(
+        20.0, "Percent of battery under which a machine off mains is the last choice."
+    )
+    owner_first: bool = setting(
+        True, "Make a machine whose processor others use up the last choice."
+    )
+    record: Path | None = setting(
+        None,
+        "File to append a trace to, for `edgeserve simulate`: sizes, times and keyed"
+        " hashes of what is asked, no content.",
+    )
     queue: int = setting(256, "Requests that may wait while every slot is busy.")
     queue_seconds: float = setting(300.0, "Longest time a request may wait.")
     attempts: int = setting(3, "Nodes tried for one request before giving up.")
@@ -195,6 +215,8 @@ class BalancerSettings(SharedSettings):
         """Refuse nonsense while the traceback still points at its source."""
         super().__post_init__()
         between(self, "port", 0, 65535)
+        one_of(self, "policy", ("predict", "least-busy"))
+        between(self, "low_battery", 0, 100)
         at_least(self, "queue", 0)
         at_least(self, "attempts", 1)
         one_of(self, "resume", ("same-variant", "any", "off"))

@@ -20,6 +20,7 @@ EXAMPLES: dict[str, Any] = {
     "models_dir": "~/.local/share/edgeserve/models",
     "name": "kitchen",
     "nodes": ["http://192.168.1.20:8090"],
+    "record": "/var/log/edgeserve/trace.jsonl",
     "rerank_models": ["bge-reranker-v2-m3-q8_0.gguf"],
     "state_dir": "~/.local/state/edgeserve",
     "token_file": "/etc/edgeserve/token",

@@ -96,17 +96,18 @@ async def test_requests_are_listed_newest_first_and_explained() -> None:
 
     assert (newest["status"], newest["outcome"]) == (404, "model_not_found")
     assert (oldest["status"], oldest["state"]) == (200, "done")
-    assert found.json["attempts"][0]["candidates"] == [
-        {
-            "node": "pi",
-            "engine": "small:Q4_1",
-            "variant": "small:Q4_1",
-            "busy": 0,
-            "slots": 2,
-            "chosen": True,
-            "reason": "fewest busy slots",
-        }
-    ]
+    (candidate,) = found.json["attempts"][0]["candidates"]
+    predicted = candidate.pop("predicted")
+    assert candidate == {
+        "node": "pi",
+        "engine": "small:Q4_1",
+        "variant": "small:Q4_1",
+        "busy": None,
+        "slots": 2,
+        "chosen": True,
+        "reason": "costs least",
+    }
+    assert predicted["first_token_seconds"] > predicted["read_seconds"] > 0
     assert missing.status == 404
 
 

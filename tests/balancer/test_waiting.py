@@ -2,15 +2,20 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from dataclasses import dataclass, field
 from functools import partial
 
 import pytest
 
 from balancer.candidates import Candidate
+from balancer.dispatch import Dispatch
+from balancer.lanes import Lanes
+from balancer.least_busy import LeastBusy
 from balancer.ledger import Ledger
-from balancer.schedule import Decision, Need, choose
-from balancer.waiting import WaitingRoom
+from balancer.routing import Predict
+from balancer.schedule import Decision, Need
+from balancer.waiting import Policy, WaitingRoom
 from edgeserve.errors import FleetBusy, NoNode, TooLate, UnknownModel
 from tests.balancer.building import a_candidate, a_need
 from tests.fakes.node import an_engine
@@ -18,26 +23,34 @@ from tests.fakes.node import an_engine
 BOUND = 10.0
 
 
+@pytest.fixture(params=["least-busy", "predict"])
+def policy(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
 @dataclass
 class House:
     """A waiting room in front of engines that tests may change."""
 
+    policy: str
     able: list[Candidate] = field(default_factory=lambda: [a_candidate()])
     limit: int = 100
     seconds: float = BOUND
 
     def __post_init__(self) -> None:
         self.ledger = Ledger()
-        self.room = WaitingRoom(
-            lambda need, busy: choose(self.able, need, busy),
-            self.ledger,
-            limit=self.limit,
-            seconds=self.seconds,
-        )
+        self.predict = a_prediction(self.ledger, self.limit)
+        simple = LeastBusy(lambda: self.able, self.ledger)
+        chosen: Policy = simple if self.policy == "least-busy" else self.predict
+        self.room = WaitingRoom(chosen, limit=self.limit, seconds=self.seconds)
+        self.predict.moved = self.room.moved
+        self.become(*self.able)
 
     def become(self, *able: Candidate) -> None:
         self.able = list(able)
         self.ledger.told(self.able)
+        self.predict.told(self.able)
         self.room.changed()
 
     def holder(self, need: Need | None = None) -> Holder:
@@ -69,6 +82,12 @@ class Holder:
             return await self.task
 
 
+def a_prediction(ledger: Ledger, limit: int) -> Predict:
+    mind = Dispatch(lambda _: (), limit)
+    lanes = Lanes(mind.holdings, ledger.busy)
+    return Predict(ledger, lanes, mind, time.monotonic)
+
+
 def unheard(decision: Decision) -> None:
     """Keep nothing."""
 
@@ -78,8 +97,8 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
-async def test_a_free_slot_is_taken_without_waiting() -> None:
-    house = House()
+async def test_a_free_slot_is_taken_without_waiting(policy: str) -> None:
+    house = House(policy)
 
     async with house.room.claim(a_need(), unheard) as send:
         assert send.to.node == "pi"
@@ -89,8 +108,8 @@ async def test_a_free_slot_is_taken_without_waiting() -> None:
     assert house.ledger.ours(send.to.key) == 0
 
 
-async def test_a_slot_comes_back_when_the_request_fails() -> None:
-    house = House()
+async def test_a_slot_comes_back_when_the_request_fails(policy: str) -> None:
+    house = House(policy)
 
     with pytest.raises(RuntimeError):
         async with house.room.claim(a_need(), unheard):
@@ -99,8 +118,8 @@ async def test_a_slot_comes_back_when_the_request_fails() -> None:
     assert house.ledger.busy(a_candidate().key) == 0
 
 
-async def test_who_came_first_is_served_first() -> None:
-    house = House(able=[a_candidate(engine=an_engine(slots=1))])
+async def test_who_came_first_is_served_first(policy: str) -> None:
+    house = House(policy, able=[a_candidate(engine=an_engine(slots=1))])
     first = await house.holder().held()
     order = list[int]()
     waiting = [house.holder() for _ in range(5)]
@@ -116,11 +135,11 @@ async def test_who_came_first_is_served_first() -> None:
     assert order == [0, 1, 2, 3, 4]
 
 
-async def test_a_request_that_can_be_served_does_not_wait_behind_one_that_cannot() -> (
-    None
-):
+async def test_a_request_that_can_be_served_does_not_wait_behind_one_that_cannot(
+    policy: str,
+) -> None:
     big = a_candidate("nuc", an_engine("big:Q4_1", slots=1))
-    house = House(able=[a_candidate(), big])
+    house = House(policy, able=[a_candidate(), big])
     holder = await house.holder(a_need("big")).held()
     blocked = house.holder(a_need("big"))
     await settle()
@@ -133,8 +152,8 @@ async def test_a_request_that_can_be_served_does_not_wait_behind_one_that_cannot
     await (await blocked.held()).done()
 
 
-async def test_a_node_that_joins_wakes_those_who_wait() -> None:
-    house = House(able=[a_candidate(barred="loading", passing=True)])
+async def test_a_node_that_joins_wakes_those_who_wait(policy: str) -> None:
+    house = House(policy, able=[a_candidate(barred="loading", passing=True)])
     waiting = house.holder()
     await settle()
 
@@ -144,9 +163,9 @@ async def test_a_node_that_joins_wakes_those_who_wait() -> None:
     assert await waiting.done() == "nuc"
 
 
-async def test_others_work_that_ends_wakes_those_who_wait() -> None:
+async def test_others_work_that_ends_wakes_those_who_wait(policy: str) -> None:
     full = a_candidate(engine=an_engine(busy=2))
-    house = House()
+    house = House(policy)
     house.become(full)
     waiting = house.holder()
     await settle()
@@ -157,8 +176,8 @@ async def test_others_work_that_ends_wakes_those_who_wait() -> None:
     await (await waiting.held()).done()
 
 
-async def test_those_who_wait_for_what_cannot_come_are_told() -> None:
-    house = House(able=[a_candidate(barred="loading", passing=True)])
+async def test_those_who_wait_for_what_cannot_come_are_told(policy: str) -> None:
+    house = House(policy, able=[a_candidate(barred="loading", passing=True)])
     waiting = house.holder()
     await settle()
 
@@ -168,14 +187,14 @@ async def test_those_who_wait_for_what_cannot_come_are_told() -> None:
         await waiting.task
 
 
-async def test_an_unknown_model_never_waits() -> None:
+async def test_an_unknown_model_never_waits(policy: str) -> None:
     with pytest.raises(UnknownModel):
-        async with House().room.claim(a_need("huge"), unheard):
+        async with House(policy).room.claim(a_need("huge"), unheard):
             pass
 
 
-async def test_a_full_room_refuses_and_says_when_to_come_back() -> None:
-    house = House(able=[a_candidate(engine=an_engine(slots=1))], limit=1)
+async def test_a_full_room_refuses_and_says_when_to_come_back(policy: str) -> None:
+    house = House(policy, able=[a_candidate(engine=an_engine(slots=1))], limit=1)
     holder = await house.holder().held()
     waiting = house.holder()
     await settle()
@@ -189,8 +208,8 @@ async def test_a_full_room_refuses_and_says_when_to_come_back() -> None:
     await (await waiting.held()).done()
 
 
-async def test_a_wait_has_an_end() -> None:
-    house = House(able=[a_candidate(engine=an_engine(slots=1))], seconds=0.02)
+async def test_a_wait_has_an_end(policy: str) -> None:
+    house = House(policy, able=[a_candidate(engine=an_engine(slots=1))], seconds=0.02)
     holder = await house.holder().held()
 
     with pytest.raises(TooLate):
@@ -201,8 +220,8 @@ async def test_a_wait_has_an_end() -> None:
     await holder.done()
 
 
-async def test_a_client_that_leaves_the_queue_costs_nothing() -> None:
-    house = House(able=[a_candidate(engine=an_engine(slots=1))])
+async def test_a_client_that_leaves_the_queue_costs_nothing(policy: str) -> None:
+    house = House(policy, able=[a_candidate(engine=an_engine(slots=1))])
     holder = await house.holder().held()
     leaving, staying = house.holder(), house.holder()
     await settle()
@@ -216,8 +235,10 @@ async def test_a_client_that_leaves_the_queue_costs_nothing() -> None:
     assert house.ledger.busy(a_candidate().key) == 0
 
 
-async def test_a_client_that_leaves_as_its_slot_is_granted_gives_it_back() -> None:
-    house = House(able=[a_candidate(engine=an_engine(slots=1))])
+async def test_a_client_that_leaves_as_its_slot_is_granted_gives_it_back(
+    policy: str,
+) -> None:
+    house = House(policy, able=[a_candidate(engine=an_engine(slots=1))])
     holder = await house.holder().held()
     leaving, staying = house.holder(), house.holder()
     await settle()
@@ -232,10 +253,10 @@ async def test_a_client_that_leaves_as_its_slot_is_granted_gives_it_back() -> No
     assert house.ledger.busy(a_candidate().key) == 0
 
 
-async def test_hundreds_of_claimers_never_take_more_than_there_is() -> None:
+async def test_hundreds_of_claimers_never_take_more_than_there_is(policy: str) -> None:
     engines = {"pi": 1, "laptop": 2, "gpu": 4}
     able = [a_candidate(n, an_engine(slots=slots)) for n, slots in engines.items()]
-    house = House(able=able, limit=1000)
+    house = House(policy, able=able, limit=1000)
     chance = random.Random(7)  # noqa: S311 - the same chance every time
     at_work = dict.fromkeys(engines, 0)
     most = dict.fromkeys(engines, 0)

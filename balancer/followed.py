@@ -1,0 +1,126 @@
+"""A request that the prediction follows, from its slot to its last token. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from balancer.dispatch import Bound, Dispatch
+from balancer.lane import Timings
+
+Clock = Callable[[], float]
+
+
+class Followed:
+    """The `Course` of a request that `Dispatch` has bound; and its account later."""
+
+    __slots__ = (
+        "_alive",
+        "_bound",
+        "_clock",
+        "_mind",
+        "_moved",
+        "_over",
+        "_sent",
+        "_timings",
+        "cached",
+        "first",
+        "first_seconds",
+        "slot",
+        "tokens",
+        "whole",
+    )
+
+    def __init__(
+        self,
+        mind: Dispatch,
+        bound: Bound,
+        clock: Clock,
+        alive: Callable[[], bool],
+        moved: Callable[[], None],
+    ) -> None:
+        pins = bound.lane.pins and not bound.lane.foreign and bound.ask.slots == 1
+        self.slot: int | None = bound.job.slot if pins else None
+        self.first_seconds: float | None = bound.parts.first
+        self.cached: int | None = None
+        self.tokens: int | None = None
+        self.first: float | None = None
+        self.whole = False
+        self._mind, self._bound, self._clock = mind, bound, clock
+        self._alive, self._moved = alive, moved
+        self._sent = bound.job.started
+        self._timings: Timings | None = None
+        self._over = False
+
+    def progress(self, total: int, cached: int, processed: int) -> None:
+        """Correct the prediction; the first one says what was found cached."""
+        if self._over or not self._alive():
+            return
+        now = self._clock()
+        if self.tokens is None:
+            self._began(now, total, cached)
+        self._bound.lane.progressed(self._bound.job, now, processed)
+        self._moved()
+
+    def wrote(self) -> None:
+        """The prompt is read."""
+        if self._over or self.first is not None:
+            return
+        now = self._clock()
+        self.first = now - self._sent
+        if self._alive():
+            self._bound.lane.wrote(self._bound.job, now)
+            self._moved()
+
+    def answered(self, timings: Timings | None) -> None:
+        """Keep what is learned from when the slot is given back."""
+        self.whole, self._timings = True, timings
+
+    def over(self) -> None:
+        """The slot is given back."""
+        if self._over:
+            return
+        self._over = True
+        if self._alive():
+            self._end(self._clock())
+
+    def _end(self, now: float) -> None:
+        lane, job, timings = self._bound.lane, self._bound.job, self._timings
+        if not self.whole:
+            lane.drop(job, now)
+            return
+        if timings is None:
+            lane.end(job, now, job.done)
+            return
+        if self.tokens is None:
+            waited = job.waited
+            self._began(now, timings.cached + timings.prompt, timings.cached)
+            job.waited = waited
+        self._mind.ended(self._bound, now, timings)
+
+    def _began(self, now: float, total: int, cached: int) -> None:
+        self.tokens, self.cached = max(1, total), max(0, min(cached, total))
+        self._mind.began(self._bound, now, self.tokens, self.cached)
+
+    def shown(self) -> dict[str, Any]:
+        """What was predicted, and what came of it; seconds and tokens."""
+        parts, timings = self._bound.parts, self._timings
+        rate = None
+        if timings is not None and timings.predicted > 1 and timings.predicted_ms > 0:
+            rate = 1000 * (timings.predicted - 1) / timings.predicted_ms
+        writing = parts.write / max(self._bound.job.answer, 1.0)
+        return {
+            "predicted": {
+                "first_token_seconds": round(parts.first, 4),
+                "prompt_tokens": round(parts.tokens),
+                "cached_tokens": round(parts.cached),
+                "tokens_per_second": round(1 / writing, 2) if writing else None,
+            },
+            "actual": {
+                "first_token_seconds": self.first and round(self.first, 4),
+                "prompt_tokens": self.tokens,
+                "cached_tokens": self.cached,
+                "tokens_per_second": rate and round(rate, 2),
+                "answer_tokens": timings and timings.predicted,
+            },
+        }

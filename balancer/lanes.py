@@ -1,0 +1,188 @@
+"""The prediction's picture of each engine, kept in step with what nodes report. Pure.
+
+An engine that restarts has lost its caches; one whose build, variant or launch settings
+changed is another engine, whose speed is learned anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+
+import msgspec
+
+from balancer.candidates import Candidate, EngineKey
+from balancer.conditions import POLICY, Policy, condition
+from balancer.holdings import Holdings
+from balancer.hostcache import HostCache
+from balancer.lane import Lane
+from balancer.speed import Book, Key, guess, parameters
+from edgeserve.wire import EngineReport, Launch
+
+WORK_LINGERS = 10.0
+"""Seconds for which a processor's load may still be our own work's."""
+
+MIB = 2**20
+
+
+@dataclass(slots=True)
+class _Kept:
+    """One engine as it was last reported."""
+
+    lane: Lane
+    key: Key
+    life: tuple[str, int]
+    candidate: Candidate
+    worked: float = -WORK_LINGERS
+
+
+class Lanes:
+    """One lane per engine. `busy` counts the slots that are taken, whoever took them.
+
+    `spare` says of some engines why they are only asked where nobody else serves.
+    """
+
+    def __init__(
+        self,
+        holdings: Holdings,
+        busy: Callable[[EngineKey], int],
+        book: Book | None = None,
+        policy: Policy = POLICY,
+    ) -> None:
+        self.book = book or Book()
+        self.spare: dict[EngineKey, str] = {}
+        self._holdings = holdings
+        self._busy = busy
+        self._policy = policy
+        self._kept: dict[EngineKey, _Kept] = {}
+
+    def get(self, key: EngineKey) -> Lane | None:
+        """An engine's lane, while it is in the fleet."""
+        kept = self._kept.get(key)
+        return kept.lane if kept else None
+
+    def of(self, candidates: Iterable[Candidate]) -> list[Lane]:
+        """The lanes of engines that are in the fleet."""
+        return [self._kept[each.key].lane for each in candidates]
+
+    def candidate(self, lane: Lane) -> Candidate:
+        """The engine that a lane stands for."""
+        return next(each.candidate for each in self._kept.values() if each.lane is lane)
+
+    def sync(self, candidates: Sequence[Candidate], now: float) -> None:
+        """Take in what the nodes report."""
+        there = {each.key for each in candidates}
+        for gone in self._kept.keys() - there:
+            self._kept.pop(gone).lane.left()
+            self.spare.pop(gone, None)
+        for each in candidates:
+            kept = self._kept.get(each.key)
+            if kept is None or kept.candidate.engine is not each.engine:
+                kept = self._renewed(each, kept, now)
+            kept.candidate = each
+        for kept in self._kept.values():
+            self._judge(kept, now)
+
+    def recount(self, key: EngineKey, now: float) -> None:
+        """Slots of an engine were given back, or taken otherwise than by a job."""
+        if (kept := self._kept.get(key)) is not None:
+            kept.worked = now
+            self._count(kept, now)
+
+    def _renewed(self, each: Candidate, kept: _Kept | None, now: float) -> _Kept:
+        key, life = speed_key(each), (each.instance, each.engine.epoch)
+        if kept is not None and kept.key == key:
+            if kept.life != life:
+                kept.lane.lost()
+                kept.life = life
+        else:
+            if kept is not None:
+                kept.lane.left()
+            kept = _Kept(self._lane(each, key, now), key, life, each)
+            self._kept[each.key] = kept
+        self._count(kept, now)
+        return kept
+
+    def _lane(self, each: Candidate, key: Key, now: float) -> Lane:
+        engine, launch = each.engine, each.engine.launch
+        expected = guess(engine.variant, launch.threads, launch.gpu_layers != 0)
+        host = _host_cache(engine, self._holdings)
+        lane = Lane(
+            " ".join(each.key),
+            engine.model,
+            engine.slots,
+            self.book.learner(key, expected),
+            self._holdings,
+            launch.batch,
+            engine.context,
+            engine.slots > 1 and host is None,
+            host,
+        )
+        lane.now = now
+        return lane
+
+    def _count(self, kept: _Kept, now: float) -> None:
+        lane = kept.lane
+        foreign = max(0, self._busy(kept.candidate.key) - ours(lane))
+        if foreign != lane.foreign:
+            lane.advance(now)
+            lane.foreign = foreign
+            lane.foresee()
+
+    def _judge(self, kept: _Kept, now: float) -> None:
+        """Let the machine's state count."""
+        each = kept.candidate
+        if each.hardware is None:
+            return
+        found = condition(each.hardware, self._own_share(each, now), self._policy)
+        if found.barred:
+            self.spare[each.key] = found.barred
+        else:
+            self.spare.pop(each.key, None)
+        if found.scale != kept.lane.scale:
+            kept.lane.advance(now)
+            kept.lane.scale = found.scale
+            kept.lane.foresee()
+
+    def _own_share(self, of: Candidate, now: float) -> float:
+        """The share of a processor that our own work may explain.
+
+        An engine on a GPU hardly minds its processor's load.
+        """
+        if of.hardware is None or of.engine.launch.gpu_layers:
+            return 1.0
+        threads = 0
+        for key, kept in self._kept.items():
+            if key[0] != of.member:
+                continue
+            if self._busy(key):
+                kept.worked = now
+            if now - kept.worked < WORK_LINGERS:
+                threads += kept.candidate.engine.launch.threads
+        return min(1.0, threads / max(1, of.hardware.cpu.logical_cores))
+
+
+def ours(lane: Lane) -> int:
+    """Slots that the jobs we know of hold."""
+    return len(lane.jobs) + sum(len(job.others) for job in lane.jobs.values())
+
+
+def speed_key(each: Candidate) -> Key:
+    """What a learned speed belongs to."""
+    engine = each.engine
+    node = each.identity or each.member
+    return Key(node, engine.build, engine.variant, _digest(engine.launch))
+
+
+def _digest(launch: Launch) -> str:
+    return blake2b(msgspec.json.encode(launch), digest_size=6).hexdigest()
+
+
+def _host_cache(engine: EngineReport, holdings: Holdings) -> HostCache | None:
+    room = engine.launch.cache_ram_mib * MIB
+    if not room:
+        return None
+    # Models differ by ten; from Pi-sized to laptop-sized ones this is near it.
+    per_token = 16 * 1024 * (1 + parameters(engine.variant))
+    return HostCache(holdings, room / per_token)

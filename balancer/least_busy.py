@@ -1,0 +1,64 @@
+"""The simple policy: first come, first served, where fewest slots are busy. Pure.
+
+For comparison, and for what the prediction has nothing to say about.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from balancer.candidates import Candidate
+from balancer.ledger import Ledger
+from balancer.schedule import Need, Refuse, Send, Wait, choose
+from balancer.waiting import RETRY_AFTER, Ticket
+
+
+class LeastBusy:
+    """Those who wait, in order of arrival."""
+
+    def __init__(
+        self, candidates: Callable[[], Sequence[Candidate]], ledger: Ledger
+    ) -> None:
+        self._candidates = candidates
+        self._ledger = ledger
+        self._waiting: dict[Ticket, None] = {}
+
+    def enter(self, ticket: Ticket) -> Wait | None:
+        """Serve it at once, or keep it."""
+        match choose(self._candidates(), ticket.need, self._ledger.busy):
+            case Wait() as wait:
+                self._waiting[ticket] = None
+                return wait
+            case decision:
+                self._settle(ticket, decision)
+                return None
+
+    def leave(self, ticket: Ticket) -> None:
+        """One that waits has gone."""
+        self._waiting.pop(ticket, None)
+
+    def look(self) -> None:
+        """Serve whoever can be served; nobody waits behind what another waits for."""
+        hopeless = set[Need]()
+        for ticket in list(self._waiting):
+            if ticket.need in hopeless:
+                continue
+            match choose(self._candidates(), ticket.need, self._ledger.busy):
+                case Wait():
+                    hopeless.add(ticket.need)
+                case decision:
+                    del self._waiting[ticket]
+                    self._settle(ticket, decision)
+
+    def give_back(self, send: Send) -> None:
+        """Its slots are free."""
+        self._ledger.give_back(send.to.key, send.slots)
+
+    def patience(self, ticket: Ticket) -> int:  # noqa: ARG002 - it predicts nothing
+        """A guess."""
+        return RETRY_AFTER
+
+    def _settle(self, ticket: Ticket, decision: Send | Refuse) -> None:
+        if isinstance(decision, Send):
+            self._ledger.take(decision.to.key, decision.slots)
+        ticket.settle(decision)
