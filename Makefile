@@ -6,9 +6,9 @@ ARGS ?=
 export VENV
 
 # Not for `up`: what it prints must name the command as the caller can reach it.
-check fix test fuzz bench bench-proxy demo check-quantize: export PATH := $(abspath $(VENV))/bin:$(PATH)
+check fix test fuzz bench bench-proxy bench-routing demo check-quantize: export PATH := $(abspath $(VENV))/bin:$(PATH)
 
-.PHONY: help install up check fix test fuzz bench bench-proxy demo check-quantize
+.PHONY: help install up check fix test fuzz bench bench-proxy bench-routing demo check-quantize
 
 help:  ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 26
@@ -38,6 +38,10 @@ bench: install  ## Measure; prints figures, promises nothing
 
 bench-proxy: install  ## Compare the relay with nginx, HAProxy and LLM routers (5 min)
 	@python -m tests.bench.proxy.compare $(ARGS)
+
+bench-routing: install  ## Compare routing on unequal machines with other routers (8 min)
+	@python -m tests.bench.routing.decide
+	@python -m tests.bench.routing.compare $(ARGS)
 
 demo: install  ## Two nodes and a balancer on loopback, to look at a fleet
 	@scripts/demo
