@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from statistics import mean, stdev
+from statistics import mean, median, stdev
 
 import msgspec
 
@@ -166,7 +166,8 @@ def verdict(pairs: Sequence[tuple[Figures, Figures]]) -> Verdict:
     error = stdev(logs) / math.sqrt(len(logs)) if len(logs) > 1 else math.inf
     doubt = error * DOUBT.get(len(logs), LEAST_DOUBT)
     ratios = [_ratios(tuned, untuned) for untuned, tuned in pairs]
-    worst = min(mean(math.log(each[name]) for each in ratios) for name in WEIGHTS)
+    # The median: one measurement that something else has spoilt says nothing.
+    worst = min(median(math.log(each[name]) for each in ratios) for name in WEIGHTS)
     clear = gain > max(math.log(1 + TIE), doubt)
     return Verdict(math.exp(gain) - 1, clear and worst > math.log(1 - NOT_WORSE))
 

@@ -15,7 +15,7 @@ from node.tune.search import Search, Verdict, average, score, verdict
 from node.tune.trial import Failed, Work, work_for
 from node.tuned import Tuned, difference
 
-TRIALS = 30
+TRIALS = 45
 """Trials that a tuning is meant to have time for."""
 
 PAIRS, MOST_PAIRS = 3, 6
