@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from balancer import aggregate
 from balancer.aggregate.answer import Aggregate, Headless, Incomplete
 from balancer.blame import of_status
+from balancer.course import UNFOLLOWED, Course
 from balancer.delivery import Delivery
 from balancer.judge import code, judge, message
 from balancer.request import Work
 from balancer.sse import Parser
 from balancer.stream import LIFE, Flow, StreamedError
+from balancer.told import Told
 from edgeserve.errors import EdgeserveError, NodeLost, NoNode
 from edgeserve.relay.upstream import Answer, Origin, Upstream
 
@@ -25,6 +27,9 @@ class Done:
     """The client has its answer, whatever it says."""
 
     outcome: str = "answered"
+
+
+DONE = Done()
 
 
 @dataclass(frozen=True)
@@ -74,18 +79,22 @@ class Question:
     headers: Mapping[str, str]
     body: bytes
     flow: Flow
+    course: Course = UNFOLLOWED
 
 
 async def attempted(
     upstream: Upstream, question: Question, work: Work, delivery: Delivery
 ) -> Outcome:
     """Ask one node; Elsewhere and Full only while it has added no content."""
-    before, flow = delivery.given.size, question.flow
+    before, flow = delivery.given.size, Told(question.flow, question.course)
     try:
         async with upstream.ask(
             question.origin, "POST", question.target, question.headers, question.body
         ) as answer:
-            return await _carried(answer, flow, work, delivery)
+            outcome = await _carried(answer, flow, work, delivery)
+            if outcome in (DONE, AsItIs()):
+                flow.answered()
+            return outcome
     except StreamedError as error:
         return await _judged(error.status, JSON, error.body, work, delivery)
     except NodeLost as error:
@@ -95,7 +104,7 @@ async def attempted(
 
 
 async def _carried(
-    answer: Answer, flow: Flow, work: Work, delivery: Delivery
+    answer: Answer, flow: Told, work: Work, delivery: Delivery
 ) -> Outcome:
     if answer.status >= 400:
         body = await answer.read()
@@ -105,8 +114,10 @@ async def _carried(
         return await _put_together(answer, flow, work, delivery)
     if streams:
         return await _streamed(answer, flow, delivery)
-    await delivery.whole(answer.status, answer.headers, await answer.read())
-    return Done()
+    body = await answer.read()
+    flow.whole(body)
+    await delivery.whole(answer.status, answer.headers, body)
+    return DONE
 
 
 async def _judged(
@@ -168,7 +179,7 @@ async def _streamed(answer: Answer, flow: Flow, delivery: Delivery) -> Outcome:
         return Done("refused by the engine")
     _insist_on_end(flow)
     await delivery.end()
-    return Done()
+    return DONE
 
 
 def _own(error: StreamedError) -> bool:
@@ -191,7 +202,7 @@ async def completed(tail: bytes, work: Work, delivery: Delivery) -> Outcome:
     """Give the client the end of an answer that was complete but for it."""
     if work.mode != "aggregate":
         await delivery.end(tail)
-        return Done()
+        return DONE
     delivery.given.add(tail)
     return await _gathered(JSON, work, delivery)
 
@@ -220,7 +231,7 @@ async def _gathered(
     except (LookupError, TypeError, ValueError) as error:
         raise NodeLost(f"its stream makes no sense: {error!r}") from error
     await delivery.whole(200, {**headers, **JSON}, body)
-    return Done()
+    return DONE
 
 
 def _whole(events: bytes, whole: Aggregate) -> bytes:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from balancer import conditions
 from balancer.current import Current
@@ -22,7 +23,10 @@ from edgeserve.config import BalancerSettings
 
 @dataclass(frozen=True, kw_only=True)
 class Desk:
-    """A balancer's state. `predict` is there whatever policy decides."""
+    """A balancer's state. `predict` is there whatever policy decides.
+
+    `key` is that of all hashes of prompts; it is this process's own.
+    """
 
     current: Current
     room: WaitingRoom
@@ -31,6 +35,7 @@ class Desk:
     doorkeeper: Doorkeeper
     records: Records
     metrics: Metrics
+    key: bytes = field(default_factory=lambda: secrets.token_bytes(16), repr=False)
 
 
 def desk(settings: BalancerSettings, say: Callable[[str], None]) -> Desk:

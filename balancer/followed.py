@@ -89,7 +89,7 @@ class Followed:
         if not self.whole:
             lane.drop(job, now)
             return
-        if timings is None:
+        if timings is None or self._bound.ask.slots > 1:
             lane.end(job, now, job.done)
             return
         if self.tokens is None:

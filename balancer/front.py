@@ -24,7 +24,14 @@ from balancer.delivery import Delivery
 from balancer.desk import Desk
 from balancer.mending import Mended, Policy
 from balancer.record import BROKEN, Attempt, Record
-from balancer.request import deadline_seconds, headers_for, request_id, understood
+from balancer.request import (
+    Caller,
+    deadline_seconds,
+    headers_for,
+    request_id,
+    session_of,
+    understood,
+)
 from balancer.resume import Finish, Refuse, Resume
 from balancer.schedule import Send
 from balancer.stream import Flow, Listener
@@ -95,20 +102,27 @@ class Front:
     async def _admitted(
         self, request: Request, record: Record, delivery: Delivery
     ) -> None:
-        self.guard.check(request.headers)
+        shown = self.guard.check(request.headers)
         if request.method != "POST":
             raise UnknownRoute(request.method, request.path)
         with self.desk.doorkeeper.admit():
-            work = understood(ROUTES[request.path], request.body)
+            seconds = deadline_seconds(request.headers)
+            caller = Caller(
+                shown or request.peer,
+                session_of(request.headers),
+                None if seconds is None else record.arrived + seconds,
+            )
+            route, key = ROUTES[request.path], self.desk.key
+            work = understood(route, request.body, caller, key)
             record.model, record.stream = work.need.model, work.mode == "stream"
-            await self._in_time(Task(request, work, record, delivery, self.policy))
+            task = Task(request, work, record, delivery, self.policy)
+            await self._in_time(task, seconds)
 
-    async def _in_time(self, task: Task) -> None:
+    async def _in_time(self, task: Task, seconds: float | None) -> None:
         """Let the caller's deadline count until the answer begins.
 
         A refusal is answered after this block, when there is no deadline left to lift.
         """
-        seconds = deadline_seconds(task.request.headers)
         limit = asyncio.timeout(seconds)
 
         def begin() -> None:
@@ -152,7 +166,7 @@ class Front:
                 record.waited += clock() - asked
                 attempt = _begun(send, clock(), task)
                 try:
-                    outcome = await self._asked(task, send.to)
+                    outcome = await self._asked(task, send)
                     attempt.outcome = _called(outcome)
                 finally:
                     attempt.ended = clock()
@@ -165,10 +179,10 @@ class Front:
                 raise task.failure from None
             raise
 
-    async def _asked(self, task: Task, to: Candidate) -> Outcome:
-        work, delivery = task.work, task.delivery
+    async def _asked(self, task: Task, send: Send) -> Outcome:
+        to, work, delivery = send.to, task.work, task.delivery
         flow: Flow = Listener(work.dialect, hides=not work.tells)
-        body = work.body_for(to.engine)
+        body = work.body_for(to.engine, send.course.slot)
         if delivery.given.size:
             refuses = await self.templates.refuses(to, work.dialect)
             plan = task.onward(to.engine, template_refuses=refuses)
@@ -187,6 +201,7 @@ class Front:
             ),
             body=body,
             flow=flow,
+            course=send.course,
         )
         outcome = await attempted(self.upstream, question, work, delivery)
         if isinstance(outcome, Broken) and not outcome.final:

@@ -37,6 +37,10 @@ TELLING: frozenset[Dialect] = frozenset(("chat", "completion", "native"))
 """Streams that can say how far the prompt is read, in events that stand alone."""
 
 STRIPPED = ("id_slot", "lora")
+
+SESSION_HEADERS = ("x-session-id", "x-conversation-id", "x-session-affinity")
+"""Where clients name a conversation; no client need do so."""
+
 BYTES_PER_TOKEN = 4
 
 IMAGES = (b'"image_url"', b'"input_image"', b'"image"')
@@ -71,8 +75,8 @@ class Work:
         """Return the same, for an engine with a longer context than that."""
         return replace(self, need=replace(self.need, too_short=than))
 
-    def body_for(self, engine: EngineReport) -> bytes:
-        """Return the body with the named edits."""
+    def body_for(self, engine: EngineReport, slot: int | None = None) -> bytes:
+        """Return the body with the named edits. `slot` is one of the engine's."""
         put: dict[str, object] = {"model": engine.variant}
         if self.mode != "whole" and self.dialect in TELLING:
             put["return_progress"] = True
@@ -80,10 +84,26 @@ class Work:
             put["stream"] = True
             if self.dialect in {"chat", "completion"}:
                 put["stream_options"] = {"include_usage": True}
-        return edited(self.body, put=put, drop=STRIPPED)
+        if slot is None:
+            return edited(self.body, put=put, drop=STRIPPED)
+        return edited(self.body, put={**put, "id_slot": slot}, drop=("lora",))
 
 
-def understood(route: Route, body: bytes, key: bytes = b"") -> Work:
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks: the client, and the session if named; `deadline` as in `Need`."""
+
+    client: str = ""
+    session: str = ""
+    deadline: float | None = None
+
+
+NOBODY = Caller()
+
+
+def understood(
+    route: Route, body: bytes, caller: Caller = NOBODY, key: bytes = b""
+) -> Work:
     """Read a request's body, or raise BadRequest naming what is wrong.
 
     `key` is for the hashes of its prompt.
@@ -103,6 +123,9 @@ def understood(route: Route, body: bytes, key: bytes = b"") -> Work:
             generates=generates,
             prompt=prefix.read(body, key) if generates else EMPTY,
             budget=asked.budget,
+            client=caller.client,
+            session=caller.session,
+            deadline=caller.deadline,
         ),
         tells=bool(asked.return_progress),
     )
@@ -166,6 +189,11 @@ def headers_for(
     if token:
         sent["authorization"] = f"Bearer {token}"
     return sent
+
+
+def session_of(received: Mapping[str, str]) -> str:
+    """Return the name of the conversation, where the client gives one."""
+    return next((received[each] for each in SESSION_HEADERS if each in received), "")
 
 
 def request_id(received: Mapping[str, str]) -> str:

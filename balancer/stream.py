@@ -59,10 +59,25 @@ class StreamedError(Exception):
 class Flow(Protocol):
     """Follows a streamed answer; see `Listener`."""
 
-    begun: bool
-    worked: bool
-    prompt: int | None
-    error: StreamedError | None
+    @property
+    def begun(self) -> bool:
+        """Whether content has come."""
+        ...
+
+    @property
+    def worked(self) -> bool:
+        """Whether the engine has shown work."""
+        ...
+
+    @property
+    def prompt(self) -> int | None:
+        """How many tokens it is to read, where it said so."""
+        ...
+
+    @property
+    def error(self) -> StreamedError | None:
+        """The error in which the engine let the answer end."""
+        ...
 
     @property
     def ended(self) -> bool:

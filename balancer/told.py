@@ -1,0 +1,119 @@
+"""Tells a course what its stream shows: progress, first token, timings. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import msgspec
+
+from balancer.course import Course
+from balancer.lane import Timings
+from balancer.stream import PROGRESS, Flow, StreamedError
+
+TIMINGS = b'"timings":{'
+"""Quotes inside JSON strings are escaped: no text can look like this."""
+
+
+class _Progress(msgspec.Struct):
+    total: int
+    cache: int
+    processed: int
+
+
+class _Timings(msgspec.Struct):
+    prompt_n: int
+    prompt_ms: float
+    predicted_n: int
+    predicted_ms: float
+    cache_n: int = 0
+
+
+_progress = msgspec.json.Decoder(_Progress)
+_timings = msgspec.json.Decoder(_Timings)
+
+
+@dataclass(slots=True)
+class Told:
+    """A flow that is listened to; what it says is not changed."""
+
+    flow: Flow
+    course: Course
+    _wrote: bool = False
+    _last: bytes = b""
+    """The latest piece with timings."""
+
+    @property
+    def begun(self) -> bool:
+        """See `Flow`."""
+        return self.flow.begun
+
+    @property
+    def worked(self) -> bool:
+        """See `Flow`."""
+        return self.flow.worked
+
+    @property
+    def prompt(self) -> int | None:
+        """See `Flow`."""
+        return self.flow.prompt
+
+    @property
+    def error(self) -> StreamedError | None:
+        """See `Flow`."""
+        return self.flow.error
+
+    @property
+    def ended(self) -> bool:
+        """See `Flow`."""
+        return self.flow.ended
+
+    def feed(self, piece: bytes) -> bytes:
+        """See `Flow.feed`."""
+        if TIMINGS in piece:
+            self._last = piece
+        ready = self.flow.feed(piece)
+        if not self._wrote:
+            if PROGRESS in piece:
+                self._tell_progress(piece)
+            if ready and self.flow.begun:
+                self._wrote = True
+                self.course.wrote()
+        return ready
+
+    def whole(self, body: bytes) -> None:
+        """An answer came that does not stream."""
+        self._last = body
+
+    def answered(self) -> None:
+        """The answer is complete."""
+        self.course.answered(timings_in(self._last))
+
+    def _tell_progress(self, piece: bytes) -> None:
+        try:
+            found = _progress.decode(_object(piece, PROGRESS))
+        except msgspec.DecodeError:
+            return
+        self.course.progress(found.total, found.cache, found.processed)
+
+
+def timings_in(answer: bytes) -> Timings | None:
+    """Find llama.cpp's latest `timings` in an answer's bytes."""
+    if TIMINGS not in answer:
+        return None
+    try:
+        found = _timings.decode(_object(answer, TIMINGS))
+    except msgspec.DecodeError:
+        return None
+    return Timings(
+        found.cache_n,
+        found.prompt_n,
+        found.prompt_ms,
+        found.predicted_n,
+        found.predicted_ms,
+    )
+
+
+def _object(text: bytes, mark: bytes) -> bytes:
+    """Cut out the last object behind `mark`; there is none inside it."""
+    start = text.rfind(mark) + len(mark) - 1
+    return text[start : text.find(b"}", start) + 1]

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import pytest
+
+from balancer.lane import Timings
+from balancer.stream import Listener
+from balancer.told import Told, timings_in
+
+PROGRESS = b'data: {"choices":[{"index":0,"delta":{"role":"assistant"}}],'
+PROGRESS += b'"prompt_progress":{"total":9,"cache":4,"processed":4,"time_ms":0}}\n\n'
+TOKEN = b'data: {"choices":[{"index":0,"delta":{"content":"hi"}}]}\n\n'
+LAST = b'data: {"choices":[],"timings":{"cache_n":4,"prompt_n":5,"prompt_ms":2.5,'
+LAST += b'"predicted_n":2,"predicted_ms":7.0}}\n\ndata: [DONE]\n\n'
+
+
+@dataclass
+class Heard:
+    """A course that writes down what it is told."""
+
+    slot: int | None = None
+    first_seconds: float | None = None
+    said: list[object] = field(default_factory=list[object])
+
+    def progress(self, total: int, cached: int, processed: int) -> None:
+        self.said.append((total, cached, processed))
+
+    def wrote(self) -> None:
+        self.said.append("wrote")
+
+    def answered(self, timings: Timings | None) -> None:
+        self.said.append(timings)
+
+
+def test_a_course_hears_progress_then_the_first_token_then_the_timings() -> None:
+    heard = Heard()
+    told = Told(Listener("chat", hides=True), heard)
+
+    out = b"".join(map(told.feed, (PROGRESS, TOKEN, TOKEN, LAST)))
+    told.answered()
+
+    assert out == TOKEN + TOKEN + LAST
+    assert heard.said == [(9, 4, 4), "wrote", Timings(4, 5, 2.5, 2, 7.0)]
+
+
+def test_an_answer_that_does_not_stream_has_its_timings_too() -> None:
+    heard = Heard()
+    told = Told(Listener("chat"), heard)
+
+    told.whole(LAST)
+    told.answered()
+
+    assert heard.said == [Timings(4, 5, 2.5, 2, 7.0)]
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        b"",
+        b'{"timings":{}}',
+        b'{"timings":{"cache_n":',
+        b'{"timings":{"prompt_n":"x"}}',
+    ],
+)
+def test_timings_that_make_no_sense_are_none(piece: bytes) -> None:
+    assert timings_in(piece) is None
+
+
+def test_progress_that_makes_no_sense_is_passed_over() -> None:
+    heard = Heard()
+
+    Told(Listener("chat"), heard).feed(b'data: {"prompt_progress":{"total":1}}\n\n')
+
+    assert heard.said == []
