@@ -66,9 +66,9 @@ class Lanes:
         """The lanes of engines that are in the fleet."""
         return [self._kept[each.key].lane for each in candidates]
 
-    def candidate(self, lane: Lane) -> Candidate:
-        """The engine that a lane stands for."""
-        return next(each.candidate for each in self._kept.values() if each.lane is lane)
+    def all(self) -> list[Lane]:
+        """Every engine's lane."""
+        return [kept.lane for kept in self._kept.values()]
 
     def sync(self, candidates: Sequence[Candidate], now: float) -> None:
         """Take in what the nodes report."""

@@ -11,10 +11,12 @@ from dataclasses import dataclass
 import click
 
 from balancer.api import Api
+from balancer.calibrating import calibrating
 from balancer.desk import Desk, desk
 from balancer.discover import discovering
 from balancer.exposure import access
 from balancer.front import Front, handled
+from balancer.memory import file_in, remembering
 from balancer.mending import policy_of
 from balancer.register import Register
 from balancer.templates import Templates
@@ -57,6 +59,9 @@ async def running(
     may = access(settings)
     shared = desk(settings, say)
     async with AsyncExitStack() as stack:
+        await stack.enter_async_context(
+            remembering(shared.predict, file_in(settings.state_dir))
+        )
         sock = stack.enter_context(closing(relay.bound(may.host, settings.port)))
         upstream = await stack.enter_async_context(
             relay.upstream(connect_seconds=settings.connect_seconds)
@@ -64,6 +69,8 @@ async def running(
         on_event = await stack.enter_async_context(
             watching(shared.current, upstream, may.token, pace or pace_of(settings))
         )
+        if settings.calibrate:
+            await stack.enter_async_context(calibrating(shared, upstream, may.token))
         register = stack.enter_context(closing(Register(on_event)))
         front = Front(
             desk=shared,

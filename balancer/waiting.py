@@ -77,6 +77,8 @@ class WaitingRoom:
         self._tickets: dict[Ticket, None] = {}
         self._ticking: asyncio.TimerHandle | None = None
         self._soon = False
+        self.on_wait: Callable[[], None] = lambda: None
+        """Called when a request has to wait."""
 
     @property
     def waiting(self) -> int:
@@ -134,6 +136,7 @@ class WaitingRoom:
         ticket.granted = asyncio.get_running_loop().create_future()
         self._tickets[ticket] = None
         self._tick()
+        self.on_wait()
         try:
             async with asyncio.timeout(self._seconds):
                 await ticket.granted

@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import aiohttp
@@ -107,18 +108,36 @@ async def endpoint(
     wait: bool = True,
     **settings: Any,
 ) -> AsyncGenerator[Endpoint]:
-    """Run a balancer that knows `nodes`; by default once it has heard of them all."""
+    """Run a balancer that knows `nodes`; by default once it has heard of them all.
+
+    It measures nobody and remembers nothing, unless told to.
+    """
     urls = tuple(each if isinstance(each, str) else each.url for each in nodes)
     heard = list[str]()
-    chosen = {"port": 0, "nodes": urls, "discover": False, **settings}
+    chosen: dict[str, Any] = {
+        "port": 0,
+        "nodes": urls,
+        "discover": False,
+        "calibrate": False,
+    }
+    chosen |= settings
+    with TemporaryDirectory(prefix="edgeserve-") as folder:
+        chosen.setdefault("state_dir", Path(folder))
+        async with _running(chosen, heard, pace) as running_endpoint:
+            if wait:
+                await running_endpoint.until(everyone_up)
+            yield running_endpoint
+
+
+@asynccontextmanager
+async def _running(
+    settings: dict[str, Any], heard: list[str], pace: Pace
+) -> AsyncGenerator[Endpoint]:
     async with (
-        running(BalancerSettings(**chosen), say=heard.append, pace=pace) as balancer,
+        running(BalancerSettings(**settings), say=heard.append, pace=pace) as balancer,
         aiohttp.ClientSession(balancer.origin.url) as session,
     ):
-        running_endpoint = Endpoint(balancer, session, heard)
-        if wait:
-            await running_endpoint.until(everyone_up)
-        yield running_endpoint
+        yield Endpoint(balancer, session, heard)
 
 
 def a_secret(folder: Path, name: str, secret: str) -> Path:

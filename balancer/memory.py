@@ -1,0 +1,106 @@
+"""What was learned about engines and models, kept over restarts.
+
+The file is written whole and then renamed, so that a crash leaves the old one. One that
+cannot be read is ignored: everything in it is learned again within minutes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import msgspec
+
+from balancer.routing import Predict
+from balancer.speed import Book
+from balancer.workload import Length, Ratio
+
+log = logging.getLogger(__name__)
+
+EVERY_SECONDS = 30.0
+
+
+class _Model(msgspec.Struct):
+    """Tokens per byte of a model's prompts, and the length of its answers."""
+
+    prompts: Ratio
+    answers: Length
+
+
+class _Learned(msgspec.Struct):
+    speeds: msgspec.Raw
+    models: dict[str, _Model]
+
+
+def learned(predict: Predict) -> bytes:
+    """Return everything worth keeping, as JSON."""
+    models = {
+        name: _Model(each.ratio, each.answers)
+        for name, each in predict.mind.workloads.items()
+    }
+    speeds = msgspec.Raw(predict.lanes.book.dump())
+    return msgspec.json.encode(_Learned(speeds, models))
+
+
+def restore(predict: Predict, body: bytes) -> None:
+    """Go on from what `learned` returned; best before any engine has joined.
+
+    Raises msgspec.DecodeError for anything else.
+    """
+    found = msgspec.json.decode(body, type=_Learned)
+    predict.lanes.book = Book.load(bytes(found.speeds))
+    for name, each in found.models.items():
+        workload = predict.mind.workload(name)
+        workload.ratio, workload.answers = each.prompts, each.answers
+
+
+def file_in(state_dir: Path) -> Path:
+    """Where it is kept."""
+    return state_dir / "learned.json"
+
+
+@asynccontextmanager
+async def remembering(
+    predict: Predict, path: Path, every: float = EVERY_SECONDS
+) -> AsyncGenerator[None]:
+    """Go on from the file, and keep it up to date for the length of the block."""
+    _recall(predict, path)
+    task = asyncio.create_task(_keeping(predict, path, every), name="memory")
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+        _keep(path, learned(predict))
+
+
+def _recall(predict: Predict, path: Path) -> None:
+    try:
+        restore(predict, path.read_bytes())
+    except FileNotFoundError:
+        return
+    except (OSError, msgspec.DecodeError) as error:
+        log.warning("%s is of no use and will be replaced: %s", path, error)
+
+
+async def _keeping(predict: Predict, path: Path, every: float) -> None:
+    kept = b""
+    while True:
+        await asyncio.sleep(every)
+        if (now := learned(predict)) != kept:
+            await asyncio.to_thread(_keep, path, now)
+            kept = now
+
+
+def _keep(path: Path, body: bytes) -> None:
+    new = path.with_suffix(".new")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        new.write_bytes(body)
+        new.replace(path)
+    except OSError as error:
+        log.warning("what was learned could not be written: %s", error)
