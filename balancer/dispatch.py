@@ -151,7 +151,8 @@ class Dispatch:
             now,
             best.read / lane.scale,
             self._others(lane, best.slot, ask.slots),
-            question.depth(1 << place),
+            # With a host cache the hit may not be what the slot held.
+            question.depth(1 << place) if lane.host is None else 0,
         )
         lane.start(job, now)
         self.order.charge(ask.client, best.read + best.write, now)

@@ -35,11 +35,22 @@ CLIENTS = 4096
 
 
 class Waiter(Protocol):
-    """What the order depends on: whose it is, since when, its shortest prefill."""
+    """What the order depends on."""
 
-    client: str
-    arrived: float
-    read: float
+    @property
+    def client(self) -> str:
+        """Whose request it is."""
+        ...
+
+    @property
+    def arrived(self) -> float:
+        """Since when it waits."""
+        ...
+
+    @property
+    def read(self) -> float:
+        """The prefill it was last predicted, in seconds."""
+        ...
 
 
 W = TypeVar("W", bound=Waiter)

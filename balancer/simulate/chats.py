@@ -21,6 +21,8 @@ class Chats:
     turns: float = 5.0
     question_tokens: float = 60.0
     answer_tokens: float = 120.0
+    thought_tokens: float = 0.0
+    """Reasoning before each answer, which clients do not send back."""
     pause: float = 25.0
     clients: int = 12
     closed: bool = True
@@ -36,7 +38,8 @@ class _Talk:
     client: str
     ratio: float
     prompt: Prompt = EMPTY
-    tokens: int = 0
+    answer: int = 0
+    """Tokens of the last answer, without its reasoning."""
 
 
 class Writer:
@@ -81,10 +84,15 @@ class Writer:
 
     def _turn(self, talk: _Talk, last: Call | None, at: float) -> Call:
         if last is not None:
-            talk.prompt = self._say(talk.prompt, last.answer_tokens, talk.ratio)
+            talk.prompt = self._say(talk.prompt, talk.answer, talk.ratio)
         question = self._length(self.chats.question_tokens)
         talk.prompt = self._say(talk.prompt, question, talk.ratio)
         answers = last is not None and self.chats.closed
+        talk.answer = self._length(self.chats.answer_tokens)
+        thought, reply = 0, EMPTY
+        if self.chats.thought_tokens:
+            thought = self._length(self.chats.thought_tokens)
+            reply = _never_sent_back(self._block(talk.ratio), talk.prompt)
         return Call(
             id=next(self.ids),
             at=self._pause() if answers else at,
@@ -93,7 +101,8 @@ class Writer:
             session=talk.session,
             prompt=talk.prompt,
             prompt_tokens=max(2, round(marks(talk.prompt)[-1])),
-            answer_tokens=self._length(self.chats.answer_tokens),
+            answer_tokens=thought + talk.answer,
+            reply=reply,
         )
 
     def _length(self, mean: float) -> int:
@@ -117,6 +126,11 @@ class Writer:
             ends.append(at)
         ends[-1] += FRAME_BYTES
         return Prompt(tuple(blocks), tuple(ends), (*prompt.messages, len(blocks)))
+
+
+def _never_sent_back(block: bytes, prompt: Prompt) -> Prompt:
+    """An answer as it lies in its slot, where no later prompt will find it."""
+    return Prompt((block,), (prompt.size + 1,), (1,))
 
 
 def trace(

@@ -5,10 +5,12 @@ is reached (the table in CONTRIBUTING), so that a change of a weight does not br
 and a change for the worse does.
 """
 
+from dataclasses import replace
 from functools import cache
 
 import pytest
 
+from balancer.simulate.chats import Chats
 from balancer.simulate.compare import made_up
 from balancer.simulate.figures import Figures, figures
 from balancer.simulate.fleets import FLEETS
@@ -89,6 +91,38 @@ def test_knowing_everything_would_not_help_much(fleet: str, load: float) -> None
     ours, oracle = reached(fleet, load, "edgeserve"), reached(fleet, load, "oracle")
 
     assert ours.first_mean <= 1.25 * oracle.first_mean
+
+
+def test_answers_that_come_back_without_their_reasoning_mislead_nobody() -> None:
+    fleet = FLEETS["six-equal"]
+    calls = made_up(fleet, 0.5, 150, 13, Chats(answer_tokens=60, thought_tokens=200))
+
+    ours, best = (
+        figures(name, fleet, play(fleet, calls, POLICIES[name](fleet)))
+        for name in ("edgeserve", "least-conn")
+    )
+
+    assert ours.error is not None
+    assert ours.error <= 0.1
+    assert ours.first_p95 <= best.first_p95
+
+
+def test_a_host_cache_is_made_use_of() -> None:
+    fleet = FLEETS["six-equal"]
+    larger = [replace(machine, cache_tokens=20_000) for machine in fleet]
+    calls = made_up(fleet, 0.7, 150, 13)
+
+    without, with_it, theirs = (
+        figures(name, machines, play(machines, calls, POLICIES[name](machines)))
+        for name, machines in (
+            ("edgeserve", fleet),
+            ("edgeserve", larger),
+            ("least-conn", larger),
+        )
+    )
+
+    assert with_it.hit_share >= 1.3 * without.hit_share
+    assert 1.3 * with_it.first_p95 <= theirs.first_p95
 
 
 @pytest.mark.parametrize("fleet", FLEETS)

@@ -1,0 +1,68 @@
+from dataclasses import dataclass
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from balancer.order import Order
+
+
+@dataclass(frozen=True)
+class Waiter:
+    client: str
+    arrived: float
+    read: float
+
+
+waiters = st.lists(
+    st.builds(
+        Waiter,
+        client=st.sampled_from("abc"),
+        arrived=st.floats(0, 100),
+        read=st.floats(0, 1000),
+    ),
+    max_size=30,
+)
+
+
+@given(waiters)
+def test_everybody_has_a_place_and_only_one(waiting: list[Waiter]) -> None:
+    ranked = Order().ranked(waiting, 100.0)
+
+    assert sorted(ranked, key=repr) == sorted(waiting, key=repr)
+
+
+def test_the_shortest_prompt_goes_first() -> None:
+    long, short = Waiter("a", 0.0, 60.0), Waiter("b", 0.0, 1.0)
+
+    assert Order().ranked([long, short], 1.0) == [short, long]
+
+
+def test_who_waited_long_goes_before_shorter_newcomers() -> None:
+    patient, newcomer = Waiter("a", 0.0, 60.0), Waiter("b", 300.0, 1.0)
+
+    assert Order().ranked([newcomer, patient], 300.0)[0] is patient
+
+
+def test_who_had_much_stands_back_and_is_forgiven_in_time() -> None:
+    order = Order()
+    order.charge("greedy", 300.0, now=0.0)
+    greedy, modest = Waiter("greedy", 0.0, 1.0), Waiter("modest", 0.0, 5.0)
+
+    assert order.ranked([greedy, modest], 1.0)[0] is modest
+    assert order.ranked([greedy, modest], 3600.0)[0] is greedy
+
+
+def test_a_flood_does_not_age_into_precedence() -> None:
+    flood = [Waiter("flood", 0.0, 1.0) for _ in range(40)]
+    guest = Waiter("guest", 50.0, 4.0)
+
+    assert Order().ranked([*flood, guest], 75.0)[0] is guest
+
+
+def test_clients_without_number_are_not_all_remembered() -> None:
+    order = Order()
+
+    for number in range(5000):
+        order.charge(str(number), 1.0, float(number))
+
+    assert len(order.had) <= 4096

@@ -1,0 +1,93 @@
+"""The decision skips engines that cannot win; it must never skip the one that would."""
+
+import random
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from balancer.dispatch import Dispatch
+from balancer.lane import Job, Lane
+from balancer.predict import cheapest
+from balancer.prefix import Prompt, chain
+from balancer.question import Ask
+from balancer.speed import Learner, Speed
+from tests.balancer.lanes import GPU, LAPTOP, PI
+
+NOW = 50.0
+
+
+def some_prompt(dice: random.Random) -> Prompt:
+    words = [b"a" * 900, b"b" * 200, b"c" * 2000, b"d" * 50]
+    return chain([dice.choice(words) for _ in range(dice.randint(1, 6))])
+
+
+def some_fleet(dice: random.Random) -> tuple[Dispatch, list[Lane]]:
+    lanes: list[Lane] = []
+    mind = Dispatch(lambda _: lanes)
+    for number in range(dice.randint(1, 8)):
+        speed: Speed = dice.choice([GPU, LAPTOP, PI])
+        pins = dice.random() < 0.7
+        lane = Lane(
+            f"n{number}",
+            "m",
+            dice.randint(1, 4),
+            Learner(speed),
+            mind.holdings,
+            pins=pins,
+            scale=dice.choice([1.0, 1.5]),
+        )
+        lanes.append(lane)
+        for slot in range(lane.slots):
+            _fill(lane, slot, dice)
+        for _ in range(dice.randint(0, 2)):
+            lane.reserve(NOW, dice.random() * 5) if lane.taken == lane.slots else None
+    return mind, lanes
+
+
+def _fill(lane: Lane, slot: int, dice: random.Random) -> None:
+    if dice.random() < 0.3:
+        return
+    prompt, begin = some_prompt(dice), dice.random() * NOW
+    tokens = prompt.size * dice.uniform(0.2, 0.3)
+    job = Job(prompt, slot, tokens, 0.0, 100.0, begin, 1.0)
+    lane.start(job, begin)
+    if dice.random() < 0.5:
+        lane.wrote(job, begin + 1)
+    if dice.random() < 0.6:
+        lane.end(job, begin + 2, 60.0)
+
+
+@settings(max_examples=300)
+@given(st.integers(0, 10**9), st.integers(1, 1))
+def test_the_engine_that_costs_least_of_all_is_found(seed: int, slots: int) -> None:
+    dice = random.Random(seed)  # noqa: S311 - hypothesis chooses the seed
+    mind, lanes = some_fleet(dice)
+    ask = Ask("m", some_prompt(dice), "", NOW, slots=slots)
+    question = mind.question(ask, NOW)
+
+    best, seen = cheapest(question, lanes)
+
+    one_by_one = [cheapest(question, [lane])[0] for lane in lanes]
+    assert best is not None
+    assert best.cost == min(each.cost for each in one_by_one if each)
+    assert {each.lane.name for each in seen.all()} == {lane.name for lane in lanes}
+
+
+@given(st.integers(0, 10**9))
+def test_no_part_of_a_prediction_is_negative(seed: int) -> None:
+    dice = random.Random(seed)  # noqa: S311 - hypothesis chooses the seed
+    mind, lanes = some_fleet(dice)
+
+    _, seen = cheapest(mind.question(Ask("m", some_prompt(dice), "", NOW), NOW), lanes)
+
+    for each in seen.all():
+        parts = (each.wait, each.ahead, each.read, each.write, each.loss, each.cached)
+        assert min(parts) >= 0
+        assert each.cost > 0
+        assert each.cached < each.tokens
+
+
+def test_without_engines_there_is_no_choice() -> None:
+    mind = Dispatch(lambda _: [])
+
+    assert mind.choose(Ask("m", chain([b"x"]), "", 0.0), 0.0) is None
