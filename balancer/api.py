@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,7 +92,8 @@ class Api:
 
     async def fleet(self, _: web.Request) -> web.Response:
         """Show the fleet, and what was seen but has not answered."""
-        return _json(shown(self.desk.current.fleet))
+        health = self.desk.breaker.shown
+        return _json(shown(self.desk.current.fleet, health))
 
     async def requests(self, _: web.Request) -> web.Response:
         """List the latest requests, newest first."""
@@ -139,19 +140,24 @@ def _model(each: Served) -> Json:
     }
 
 
-def shown(fleet: Fleet) -> list[Json]:
-    """Render the fleet for `edgeserve nodes`: members, then links without an answer."""
+def shown(fleet: Fleet, health: Callable[[str], Mapping[str, str]]) -> list[Json]:
+    """Render the fleet for `edgeserve nodes`: members, then links without an answer.
+
+    `health` says of a member's engines how they are, where they are not well.
+    """
     silent = [link for link in fleet.links.values() if link.word is None]
-    return [*map(_member, fleet.members), *map(_silent, silent)]
+    members = [_member(each, health(each.id)) for each in fleet.members]
+    return [*members, *map(_silent, silent)]
 
 
-def _member(member: Member) -> Json:
+def _member(member: Member, health: Mapping[str, str]) -> Json:
     return {
         "id": member.id,
         "state": member.state,
         "url": member.origin.url,
         "seen_as": member.links,
         "problem": member.problem,
+        "health": health,
         "report": member.report,
     }
 
@@ -163,6 +169,7 @@ def _silent(link: Link) -> Json:
         "url": ", ".join(map(_url, link.origins)),
         "seen_as": [link.key],
         "problem": link.problem,
+        "health": {},
         "report": None,
     }
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from balancer import aggregate
 from balancer.aggregate.answer import Aggregate, Headless, Incomplete
-from balancer.blame import of_status
+from balancer.blame import Fault, of_loss, of_status
 from balancer.course import UNFOLLOWED, Course
 from balancer.delivery import Delivery
 from balancer.judge import code, judge, message
@@ -15,9 +15,10 @@ from balancer.request import Work
 from balancer.sse import Parser
 from balancer.stream import LIFE, Flow, StreamedError
 from balancer.told import Told
-from edgeserve.errors import EdgeserveError, NodeLost, NoNode
+from edgeserve.errors import EdgeserveError, NodeLost, NoNode, NotReached
 from edgeserve.relay.upstream import Answer, Origin, Upstream
 
+ANSWERED = "answered"
 CUT_SHORT = "the stream ended before the answer did"
 JSON = {"content-type": "application/json; charset=utf-8"}
 
@@ -26,7 +27,7 @@ JSON = {"content-type": "application/json; charset=utf-8"}
 class Done:
     """The client has its answer, whatever it says."""
 
-    outcome: str = "answered"
+    outcome: str = ANSWERED
 
 
 DONE = Done()
@@ -39,13 +40,13 @@ class Full:
 
 @dataclass(frozen=True)
 class Elsewhere:
-    """Another engine should try. `lost` when the node itself could not be reached.
+    """Another engine should try. `fault`: whose fault it is that this one did not.
 
     `longer` when only one with a longer context can.
     """
 
     error: EdgeserveError
-    lost: bool = False
+    fault: Fault = "none"
     longer: bool = False
 
 
@@ -100,7 +101,8 @@ async def attempted(
     except NodeLost as error:
         if delivery.given.size > before:
             return Broken(error)
-        return Elsewhere(error, lost=True)
+        connected = not isinstance(error, NotReached)
+        return Elsewhere(error, of_loss(connected=connected))
 
 
 async def _carried(
@@ -123,14 +125,16 @@ async def _carried(
 async def _judged(
     status: int, headers: Mapping[str, str], body: bytes, work: Work, delivery: Delivery
 ) -> Outcome:
-    error = EngineRefusal(status, headers, body)
+    error, fault = EngineRefusal(status, headers, body), of_status(status, body)
     match judge(status, body):
         case "full":
             return Full()
         case "elsewhere":
-            return Elsewhere(_refusal(status, message(body)))
+            return Elsewhere(_refusal(status, message(body)), fault)
         case "longer" if not delivery.given.size:
             return Elsewhere(error, longer=True)
+        case "pass" if fault != "none":
+            return Elsewhere(error, fault)
         case _ if delivery.given.size:
             refused = f"no other node goes on with the answer: {error}"
             return Broken(NodeLost(refused), final=True)

@@ -21,7 +21,8 @@ class Candidate:
 
     `barred` says why it cannot take work now; `passing` whether that may change by
     itself soon, so that waiting makes sense. `identity` is the node's own id,
-    `instance` its process, `hardware` what it runs on, where known.
+    `instance` its process, `hardware` what it runs on, where known. A lower `rank` goes
+    first, whatever its load; `risk` is the share of failures to expect, 0 to 1.
     """
 
     member: str
@@ -33,6 +34,8 @@ class Candidate:
     identity: str = ""
     instance: str = ""
     hardware: Hardware | None = None
+    rank: int = 0
+    risk: float = 0.0
 
     @property
     def key(self) -> EngineKey:

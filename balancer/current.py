@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from balancer.candidates import Candidate, candidates
 from balancer.fleet import Fleet
 from balancer.news import news
 
 Say = Callable[[str], None]
+Judge = Callable[[Sequence[Candidate]], tuple[Candidate, ...]]
 
 
 class Current:
-    """Holds the latest `Fleet`. `say` hears of nodes that come and go."""
+    """Holds the latest `Fleet`. `say` hears of nodes that come and go.
 
-    def __init__(self, say: Say) -> None:
+    `judge` adds to the candidates what else is known of them.
+    """
+
+    def __init__(self, say: Say, judge: Judge = tuple) -> None:
         self._say = say
+        self._judge = judge
         self._listeners: list[Callable[[], None]] = []
         self.fleet = Fleet()
         self.candidates: tuple[Candidate, ...] = ()
@@ -29,8 +34,12 @@ class Current:
         if fleet is self.fleet:
             return
         before, self.fleet = self.fleet, fleet
-        self.candidates = candidates(fleet)
         for line in news(before, fleet):
             self._say(line)
+        self.judge()
+
+    def judge(self) -> None:
+        """Look at the candidates again: something is known of them."""
+        self.candidates = self._judge(candidates(self.fleet))
         for listener in self._listeners:
             listener()

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from balancer import conditions
+from balancer.breaker import Breaker
 from balancer.current import Current
 from balancer.dispatch import Dispatch
 from balancer.doorkeeper import Doorkeeper
@@ -32,6 +33,7 @@ class Desk:
     room: WaitingRoom
     predict: Predict
     ledger: Ledger
+    breaker: Breaker
     doorkeeper: Doorkeeper
     records: Records
     metrics: Metrics
@@ -40,7 +42,9 @@ class Desk:
 
 def desk(settings: BalancerSettings, say: Callable[[str], None]) -> Desk:
     """Set one up: a change in the fleet corrects the ledger, then wakes the room."""
-    current, ledger = Current(say), Ledger()
+    breaker, ledger = Breaker(), Ledger()
+    current = Current(say, breaker.judged)
+    breaker.changed = current.judge
     predict = _predict(settings, ledger)
     simple = LeastBusy(lambda: current.candidates, ledger)
     room = WaitingRoom(
@@ -49,7 +53,7 @@ def desk(settings: BalancerSettings, say: Callable[[str], None]) -> Desk:
         seconds=settings.queue_seconds,
     )
     predict.moved = room.moved
-    current.listen(lambda: ledger.told(current.candidates))
+    current.listen(lambda: ledger.told(current.candidates, breaker.reserved))
     current.listen(lambda: predict.told(current.candidates))
     current.listen(room.changed)
     return Desk(
@@ -57,6 +61,7 @@ def desk(settings: BalancerSettings, say: Callable[[str], None]) -> Desk:
         room=room,
         predict=predict,
         ledger=ledger,
+        breaker=breaker,
         doorkeeper=Doorkeeper(),
         records=Records(),
         metrics=Metrics(),

@@ -44,6 +44,7 @@ from edgeserve.errors import (
     FleetBusy,
     NodeLost,
     NoNode,
+    NotReached,
     TooLate,
     UnknownModel,
     UnknownRoute,
@@ -152,6 +153,8 @@ class Front:
                     raise error
                 case Elsewhere(error) if len(task.tried) >= self.attempts:
                     raise error
+                case Elsewhere(error, fault="doubt") if task.doubted():
+                    raise error
                 case Full() if task.record.waited >= self.patience:
                     raise FleetBusy(RETRY_AFTER, "its nodes have no slot after all")
                 case _:
@@ -215,14 +218,18 @@ class Front:
             case Full():
                 task.delivery.attempts -= 1
                 self.desk.current.become(fleet.turned_away(*to.key))
-            case Elsewhere(error, lost, longer):
+            case Elsewhere(error, fault, longer):
                 task.tried.add(to.key)
                 task.failure = error
                 if longer:
                     task.work = task.work.longer(to.engine.context)
-                if lost:
+                self.desk.breaker.failed(to.key, fault)
+                if isinstance(error, NotReached):
                     self.desk.current.become(fleet.failed(to.member, str(error), now))
+            case Done(outcome="answered"):
+                self.desk.breaker.answered(to.key)
             case Broken(final=False):
+                self.desk.breaker.failed(to.key, "engine")
                 plan = task.onward(to.engine)
                 if not isinstance(plan, Resume):
                     return await _without_engine(task, plan)

@@ -133,6 +133,7 @@ class Lanes:
     def _judge(self, kept: _Kept, now: float) -> None:
         """Let the machine's state count."""
         each = kept.candidate
+        kept.lane.risk = each.risk
         if each.hardware is None:
             return
         found = condition(each.hardware, self._own_share(each, now), self._policy)

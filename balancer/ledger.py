@@ -8,10 +8,12 @@ its next report. So a slot is free in the moment in which our request ends.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from balancer.candidates import Candidate, EngineKey
 from edgeserve.wire import EngineReport
+
+NONE: Mapping[EngineKey, int] = {}
 
 
 class Ledger:
@@ -21,10 +23,12 @@ class Ledger:
         self._ours: Counter[EngineKey] = Counter()
         self._others: dict[EngineKey, int] = {}
         self._seen: dict[EngineKey, EngineReport] = {}
+        self._reserved = NONE
 
     def busy(self, key: EngineKey) -> int:
         """Count the slots that are taken on an engine."""
-        return self._ours[key] + self._others.get(key, 0)
+        taken = self._ours[key] + self._others.get(key, 0)
+        return taken + self._reserved.get(key, 0)
 
     def ours(self, key: EngineKey) -> int:
         """Count the slots that we hold on an engine."""
@@ -40,8 +44,16 @@ class Ledger:
         if self._ours[key] <= 0:
             del self._ours[key]
 
-    def told(self, candidates: Iterable[Candidate]) -> None:
-        """Take in what the nodes report; what has not changed says nothing new."""
+    def told(
+        self,
+        candidates: Iterable[Candidate],
+        reserved: Mapping[EngineKey, int] = NONE,
+    ) -> None:
+        """Take in what the nodes report; what has not changed says nothing new.
+
+        `reserved` slots nobody may take for now.
+        """
+        self._reserved = reserved
         seen, self._seen = self._seen, {}
         for each in candidates:
             self._seen[each.key] = each.engine

@@ -111,7 +111,7 @@ def sift(candidates: Sequence[Candidate], need: Need) -> Sifted | Refuse:
     if isinstance(able, Refuse):
         return able
     weighed = [(each, *_ruled_out(each, need)) for each in able]
-    weighed = _less_short_contexts(weighed, need)
+    weighed = _less_worse_ranks(_less_short_contexts(weighed, need))
     chosen = tuple(each for each, why, _ in weighed if why is None)
     out = tuple(
         Verdict(candidate=each, busy=each.engine.busy, reason=why)
@@ -182,6 +182,17 @@ def _ruled_out(candidate: Candidate, need: Need) -> tuple[str | None, bool]:
     if candidate.engine.context <= need.too_short:
         return "its context is too short", False
     return None, False
+
+
+def _less_worse_ranks(weighed: list[_Weighed]) -> list[_Weighed]:
+    """Leave those alone that failed of late, as long as others have not."""
+    best = min((each.rank for each, why, _ in weighed if why is None), default=0)
+    return [
+        (each, why, passing)
+        if why is not None or each.rank == best
+        else (each, "it failed a moment ago, and others did not", False)
+        for each, why, passing in weighed
+    ]
 
 
 def _able(candidates: Sequence[Candidate], need: Need) -> list[Candidate] | Refuse:

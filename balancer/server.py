@@ -18,6 +18,7 @@ from balancer.exposure import access
 from balancer.front import Front, handled
 from balancer.memory import file_in, remembering
 from balancer.mending import policy_of
+from balancer.probing import Prober, probing
 from balancer.register import Register
 from balancer.templates import Templates
 from balancer.watch import Pace, pace_of, watching
@@ -71,6 +72,8 @@ async def running(
         )
         if settings.calibrate:
             await stack.enter_async_context(calibrating(shared, upstream, may.token))
+        prober = Prober(shared.breaker, upstream, may.token)
+        await stack.enter_async_context(probing(prober))
         register = stack.enter_context(closing(Register(on_event)))
         front = Front(
             desk=shared,

@@ -23,8 +23,9 @@ class Task:
     """One request.
 
     `tried` engines have failed it, `failure` is what the last one said. `breaks`: how
-    often its answer broke off after content. `prompt`: tokens that the first engine
-    read. `whole`: what it asked for before only one variant could go on.
+    often its answer broke off after content, `doubts`: how often an error may have
+    been its own. `prompt`: tokens that the first engine read. `whole`: what it asked
+    for before only one variant could go on.
     """
 
     request: Request
@@ -35,6 +36,7 @@ class Task:
     tried: set[EngineKey] = field(default_factory=set[EngineKey])
     failure: EdgeserveError | None = None
     breaks: int = 0
+    doubts: int = 0
     prompt: int | None = None
     whole: Work | None = None
 
@@ -47,6 +49,11 @@ class Task:
             self.whole, self.prompt = self.work, flow.prompt
             need = replace(self.work.need, model=normal(engine.engine.variant))
             self.work = replace(self.work, need=need)
+
+    def doubted(self) -> bool:
+        """Count an error that may be the request's own; whether two engines said so."""
+        self.doubts += 1
+        return self.doubts > 1
 
     def onward(
         self, engine: EngineReport, *, template_refuses: bool = False

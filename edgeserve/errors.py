@@ -10,6 +10,7 @@ EdgeserveError               what an HTTP client may see; status, code, envelope
 ├── HeadTooLarge        431  the request's head is past the limit
 ├── FleetBusy           429  come back after `retry_after` seconds
 ├── NodeLost            502  a node went away before the answer was complete
+│   └── NotReached           no connection to it came about
 ├── NoNode              503  nobody can serve this now
 ├── Draining            503  this process is leaving
 └── TooLate             504  the caller's deadline, or ours, has passed
@@ -144,6 +145,10 @@ class NodeLost(EdgeserveError):
 
     status = 502
     code = "node_lost"
+
+
+class NotReached(NodeLost):
+    """No connection to a node came about."""
 
 
 class NoNode(EdgeserveError):

@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from types import TracebackType
 
-from edgeserve.errors import NodeLost
+from edgeserve.errors import NodeLost, NotReached
 from edgeserve.relay.answer import RawAnswer
 from edgeserve.relay.head import fields, written
 from edgeserve.relay.link import Link
@@ -88,7 +88,7 @@ class Pool:
         self._sweep.add(self)
 
     async def connect(self, origin: Origin) -> Link:
-        """Open a connection. Raises NodeLost."""
+        """Open a connection. Raises NotReached."""
         try:
             async with asyncio.timeout(self._connect_seconds):
                 _, link = await self._loop.create_connection(
@@ -98,11 +98,11 @@ class Pool:
                     ssl=self._tls_for(origin),
                 )
         except TimeoutError as error:
-            raise NodeLost(
+            raise NotReached(
                 f"{origin.url} took no connection within {self._connect_seconds:g} s"
             ) from error
         except (OSError, UnicodeError) as error:
-            raise NodeLost(f"{origin.url} did not answer: {_said(error)}") from error
+            raise NotReached(f"{origin.url} did not answer: {_said(error)}") from error
         notice_silence(link.transport)
         self._links.add(link)
         return link

@@ -107,14 +107,27 @@ async def test_a_node_that_is_always_full_after_all_is_not_asked_for_ever() -> N
     assert answer.status == 429
 
 
-async def test_errors_that_are_the_requests_own_pass_through() -> None:
+async def test_an_error_that_may_be_the_engines_is_mended_elsewhere() -> None:
     async with one_bad_one_well(fault="error") as (balancer, _, well):
+        answer = await balancer.post(CHAT, chat())
+
+    assert answer.status == 200
+    assert len(well.told) == 1
+
+
+async def test_an_error_on_which_two_engines_agree_is_the_requests_own() -> None:
+    async with (
+        fake_node("a", Behaviour(fault="error")) as a,
+        fake_node("b", Behaviour(fault="error")) as b,
+        fake_node("c") as c,
+        endpoint(a, b, c) as balancer,
+    ):
         answer = await balancer.post(CHAT, chat())
 
     assert answer.status == 500
     assert answer.error == "made to fail"
-    assert answer.headers["x-edgeserve-attempts"] == "1"
-    assert well.told == []
+    assert answer.headers["x-edgeserve-attempts"] == "2"
+    assert c.told == []
 
 
 async def test_a_prompt_past_the_context_gets_the_engines_own_answer() -> None:

@@ -1,0 +1,173 @@
+"""Who can be relied on: the health of engines and nodes, kept in step. Bookkeeping.
+
+Whoever joins is trusted: a failure or two are mended elsewhere. Only of those that
+failed is anything kept, until they have proved themselves, see `health`.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+
+from balancer.blame import Fault
+from balancer.candidates import Candidate, EngineKey
+from balancer.health import Health
+from balancer.standing import OUT, Standing, standings, worse
+
+TRUSTED = Health(state="ready")
+OUT_FOR_NOW = "it failed a moment ago; a probe is to show whether it is well"
+
+Key = EngineKey | str
+"""Names an engine, or a node by its member id."""
+
+
+class Breaker:
+    """Takes in what becomes of requests; says who gets the next ones.
+
+    `changed` is called when somebody's standing has.
+    """
+
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self.changed: Callable[[], None] = lambda: None
+        self._clock = clock
+        self._jitter = jitter
+        self._health: dict[Key, Health] = {}
+        self._fleet: dict[EngineKey, Candidate] = {}
+        self._standings: dict[EngineKey, Standing] = {}
+
+    def judged(self, candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:
+        """Add to each candidate what its health says."""
+        self._follow(candidates)
+        self._standings = self._stand()
+        return tuple(map(self._marked, candidates))
+
+    @property
+    def reserved(self) -> dict[EngineKey, int]:
+        """Slots that are not to be taken yet: whoever recovers starts slowly."""
+        return {
+            key: self._fleet[key].engine.slots - each.usable
+            for key, each in self._standings.items()
+        }
+
+    def shown(self, member: str) -> dict[str, str]:
+        """Say of a node's engines, by id, how they are, where they are not well."""
+        return {
+            key[1]: self.health(key).state
+            for key in self._fleet
+            if key[0] == member and self.health(key) is not TRUSTED
+        }
+
+    def health(self, key: EngineKey) -> Health:
+        """Return an engine's health, or its node's where that is worse."""
+        engine = self._health.get(key, TRUSTED)
+        node = self._health.get(key[0])
+        return engine if node is None else worse(engine, node)
+
+    def answered(self, key: EngineKey) -> None:
+        """Take in a request that was answered."""
+        if self._health:
+            now = self._clock()
+            self._note((key, key[0]), lambda each: each.succeeded(now))
+
+    def failed(self, key: EngineKey, fault: Fault) -> None:
+        """Take in a failure, and whose fault it was."""
+        if fault == "none":
+            return
+        now, jitter = self._clock(), self._jitter()
+        whose: Key = key[0] if fault == "node" else key
+        self._health.setdefault(whose, TRUSTED)
+        if fault == "doubt":
+            self._note((whose,), lambda each: each.doubted(now))
+        else:
+            self._note((whose,), lambda each: each.failed(now, jitter))
+
+    def probed(self, key: EngineKey, *, well: bool) -> None:
+        """Take in what became of a probe of an engine, and so of its node."""
+        now, jitter = self._clock(), self._jitter()
+        self._note(
+            (key, key[0]), lambda each: each.probed(well=well, now=now, jitter=jitter)
+        )
+
+    def due(self) -> list[Candidate]:
+        """List the engines to probe now, and count it as done."""
+        now = self._clock()
+        due = [
+            each
+            for each in self._fleet.values()
+            if each.barred is None and self._wants(each.key, now)
+        ]
+        for each in due:
+            self._note((each.key, each.member), lambda health: health.probing(now))
+        return due
+
+    def tick(self) -> None:
+        """Let time pass: a slow start ends by itself."""
+        if self._health:
+            self._note((), lambda each: each)
+
+    def _wants(self, key: EngineKey, now: float) -> bool:
+        mine = (self._health.get(key), self._health.get(key[0]))
+        return any(each is not None and each.wants_probe(now) for each in mine)
+
+    def _note(self, keys: Iterable[Key], change: Callable[[Health], Health]) -> None:
+        for key in keys:
+            before = self._health.get(key)
+            if before is None:
+                continue
+            after = change(before)
+            self._health[key] = after
+            if after.state == "ready" and not any(after.recent):
+                del self._health[key]
+        stand = self._stand()
+        if any(
+            _place(stand.get(k)) != _place(self._standings.get(k)) for k in self._fleet
+        ):
+            self.changed()
+
+    def _follow(self, candidates: Sequence[Candidate]) -> None:
+        """Whoever comes back, or was started anew, is probed at once."""
+        before, self._fleet = self._fleet, {each.key: each for each in candidates}
+        there = {*self._fleet, *(each.member for each in candidates)}
+        self._health = {k: h for k, h in self._health.items() if k in there}
+        now = self._clock()
+        for key, each in self._fleet.items():
+            if key in before and _is_anew(before[key], each):
+                for whose in (key, each.member):
+                    health = self._health.get(whose)
+                    if health is not None and not health.closed:
+                        self._health[whose] = replace(health, probe_at=now)
+
+    def _stand(self) -> dict[EngineKey, Standing]:
+        """Compare the engines of each model with one another."""
+        if not self._health:
+            return {}
+        models: dict[str, dict[EngineKey, int]] = {}
+        for key, each in self._fleet.items():
+            models.setdefault(each.engine.model, {})[key] = each.engine.slots
+        now, found = self._clock(), dict[EngineKey, Standing]()
+        for slots in models.values():
+            found |= standings({key: self.health(key) for key in slots}, slots, now)
+        return found
+
+    def _marked(self, each: Candidate) -> Candidate:
+        standing = self._standings.get(each.key)
+        if standing is None or standing == Standing(0, each.engine.slots, 0.0):
+            return each
+        if standing.rank == OUT and each.barred is None:
+            return replace(each, barred=OUT_FOR_NOW, passing=True)
+        return replace(each, rank=standing.rank, risk=standing.risk)
+
+
+def _place(standing: Standing | None) -> tuple[int, int] | None:
+    return None if standing is None else (standing.rank, standing.usable)
+
+
+def _is_anew(before: Candidate, after: Candidate) -> bool:
+    back = before.barred is not None and after.barred is None
+    return back or before.engine.epoch != after.engine.epoch
