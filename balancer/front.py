@@ -22,6 +22,7 @@ from balancer.attempt import (
 from balancer.candidates import Candidate
 from balancer.delivery import Delivery
 from balancer.desk import Desk
+from balancer.lull import Lull
 from balancer.mending import Mended, Policy
 from balancer.record import BROKEN, Attempt, Record
 from balancer.request import (
@@ -164,8 +165,11 @@ class Front:
         need = replace(task.work.need, tried=frozenset(task.tried))
         clock, record = self.desk.records.clock, task.record
         asked = clock()
+        lull = Lull(task.delivery, record.note, streams=task.work.mode == "stream")
         try:
-            async with self.desk.room.claim(need, record.note) as send:
+            async with self.desk.room.claim(need, lull.note) as send:
+                if lull.begun:
+                    await lull.end()
                 record.waited += clock() - asked
                 attempt = _begun(send, clock(), task)
                 try:
@@ -181,6 +185,9 @@ class Front:
             if task.failure:
                 raise task.failure from None
             raise
+        finally:
+            if lull.begun:
+                await lull.end()
 
     async def _asked(self, task: Task, send: Send) -> Outcome:
         to, work, delivery = send.to, task.work, task.delivery

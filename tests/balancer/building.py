@@ -1,18 +1,21 @@
-"""Small values for the balancer's pure tests."""
+"""Small things for the balancer's tests."""
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import msgspec
 
 from balancer.candidates import Candidate
 from balancer.fleet import Fleet
-from balancer.schedule import Need
+from balancer.schedule import Decision, Need
+from balancer.waiting import WaitingRoom
 from edgeserve.relay.upstream import Origin
 from edgeserve.wire import EngineReport, NodeReport
 from tests.fakes.node import a_report, an_engine
 
+BOUND = 10.0
 HERE = Origin("10.0.0.1", 8090)
 THERE = Origin("10.0.0.2", 8090)
 
@@ -46,3 +49,32 @@ def a_fleet(*names: str, report: NodeReport | None = None) -> Fleet:
 
 def changed(report: NodeReport, **fields: Any) -> NodeReport:
     return msgspec.structs.replace(report, **fields)
+
+
+class Holder:
+    """A task that claims a slot and holds it until told to let go."""
+
+    def __init__(self, room: WaitingRoom, need: Need) -> None:
+        self.holding = asyncio.Event()
+        self.let_go = asyncio.Event()
+        self.task = asyncio.ensure_future(self._hold(room, need))
+
+    async def _hold(self, room: WaitingRoom, need: Need) -> str:
+        async with room.claim(need, unheard) as send:
+            self.holding.set()
+            await self.let_go.wait()
+            return send.to.node
+
+    async def held(self) -> Holder:
+        async with asyncio.timeout(BOUND):
+            await self.holding.wait()
+        return self
+
+    async def done(self) -> str:
+        self.let_go.set()
+        async with asyncio.timeout(BOUND):
+            return await self.task
+
+
+def unheard(decision: Decision) -> None:
+    """Keep nothing."""

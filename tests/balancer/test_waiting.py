@@ -14,13 +14,11 @@ from balancer.lanes import Lanes
 from balancer.least_busy import LeastBusy
 from balancer.ledger import Ledger
 from balancer.routing import Predict
-from balancer.schedule import Decision, Need
+from balancer.schedule import Need
 from balancer.waiting import Policy, WaitingRoom
 from edgeserve.errors import FleetBusy, NoNode, TooLate, UnknownModel
-from tests.balancer.building import a_candidate, a_need
+from tests.balancer.building import BOUND, Holder, a_candidate, a_need, unheard
 from tests.fakes.node import an_engine
-
-BOUND = 10.0
 
 
 @pytest.fixture(params=["least-busy", "predict"])
@@ -57,39 +55,10 @@ class House:
         return Holder(self.room, need or a_need())
 
 
-class Holder:
-    """A task that claims a slot and holds it until told to let go."""
-
-    def __init__(self, room: WaitingRoom, need: Need) -> None:
-        self.holding = asyncio.Event()
-        self.let_go = asyncio.Event()
-        self.task = asyncio.ensure_future(self._hold(room, need))
-
-    async def _hold(self, room: WaitingRoom, need: Need) -> str:
-        async with room.claim(need, unheard) as send:
-            self.holding.set()
-            await self.let_go.wait()
-            return send.to.node
-
-    async def held(self) -> Holder:
-        async with asyncio.timeout(BOUND):
-            await self.holding.wait()
-        return self
-
-    async def done(self) -> str:
-        self.let_go.set()
-        async with asyncio.timeout(BOUND):
-            return await self.task
-
-
 def a_prediction(ledger: Ledger, limit: int) -> Predict:
     mind = Dispatch(lambda _: (), limit)
     lanes = Lanes(mind.holdings, ledger.busy)
     return Predict(ledger, lanes, mind, time.monotonic)
-
-
-def unheard(decision: Decision) -> None:
-    """Keep nothing."""
 
 
 async def settle() -> None:
