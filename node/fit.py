@@ -34,6 +34,9 @@ EMBEDDING_CONTEXT = 2048
 SMALL_BATCH, BATCH = 256, 512
 """A cancelled request ends after the decode call in progress, so calls stay short."""
 
+GPU_BATCH = 2048
+"""On a GPU that call is short anyway, and 32 streams gained a sixth by larger ones."""
+
 STEP = 256
 """llama.cpp rounds contexts up to this."""
 
@@ -142,10 +145,12 @@ def _launch(
     load: Load, settings: NodeSettings, room: Room, choice: tuple[int, int, str]
 ) -> Launch:
     slots, context, kv_type = choice
+    split = room.gpu_memory and load.role == "generate" and not settings.batch
     return Launch(
         slots=slots,
         context=context,
         batch=_batch(load.role, settings, context, room),
+        ubatch=BATCH if split else 0,
         threads=settings.threads or room.cores,
         kv_type=kv_type,
         tensor_split=split_of(settings),
@@ -215,8 +220,9 @@ def _batch(role: Role, settings: NodeSettings, context: int, room: Room) -> int:
         return context
     if settings.batch:
         return settings.batch
-    small = room.cores <= SMALL_CORES and not room.gpu_memory
-    return min(context, SMALL_BATCH if small else BATCH)
+    if room.gpu_memory:
+        return min(context, GPU_BATCH)
+    return min(context, SMALL_BATCH if room.cores <= SMALL_CORES else BATCH)
 
 
 def _placed(
@@ -224,7 +230,9 @@ def _placed(
 ) -> Fitted | None:
     """Put layers on the GPU, as many as go there; None where it cannot fit.
 
-    Part of the layers on the GPU takes that part of weights and KV with it.
+    Part of the layers on the GPU takes that part of weights and KV with it. More of
+    them than the GPU holds may be asked for: the engine steps down, and what does not
+    go there must find room in main memory.
     """
     wanted = load.need(launch)
     total = load.facts.layers
@@ -232,10 +240,11 @@ def _placed(
     part = 1.0 if count < 0 else min(count / max(total, 1), 1.0)
     if not room.gpu_memory:
         part = 0.0
-    moved = int((wanted.weights + wanted.kv) * part)
-    on_gpu = moved + wanted.compute if part else 0
+    spare = max(0, int(room.gpu_memory * SHARE) - wanted.compute)
+    moved = min(int((wanted.weights + wanted.kv) * part), spare)
+    on_gpu = moved + wanted.compute if moved else 0
     memory = wanted.total - moved
-    if memory > room.memory * SHARE or on_gpu > room.gpu_memory * SHARE:
+    if memory > room.memory * SHARE:
         return None
     overrides = experts_on_cpu(settings.experts_on_cpu) if count else ""
     launch = msgspec.structs.replace(launch, gpu_layers=count, overrides=overrides)

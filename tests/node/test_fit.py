@@ -47,7 +47,7 @@ def fitted(
         (PI4_2G, 0.9, 1, 2048, 256),
         (LAPTOP, 1.0, 4, 8192, 512),
         (LAPTOP, 8.0, 4, 4096, 512),
-        (GPU_BOX, 13.0, 4, 8192, 512),
+        (GPU_BOX, 13.0, 4, 8192, 2048),
     ],
 )
 def test_machines_get_what_they_can_hold(
@@ -147,3 +147,13 @@ def test_a_second_engine_gets_what_the_first_left() -> None:
     left = replace(PI5_8G, memory=PI5_8G.memory - first.memory)
 
     assert isinstance(fit(facts(4.0), "generate", NodeSettings(), left), Refusal)
+
+
+def test_all_layers_on_a_gpu_too_small_are_tried_since_the_engine_steps_down() -> None:
+    room = Room(cores=16, memory=60 * GIB, gpu_memory=4 * GIB)
+    found = fit(facts(8.0), "generate", NodeSettings(gpu_layers="all"), room)
+
+    assert isinstance(found, Fitted)
+    assert found.launch.gpu_layers == -1
+    assert found.gpu_memory <= room.gpu_memory
+    assert found.memory > 4 * GIB
