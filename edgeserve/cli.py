@@ -28,6 +28,14 @@ COMMANDS = {
         "Show the fleet's nodes, and what each serves.",
     ),
     "models": ("edgeserve.tables:models", "Show the models that can be called now."),
+    "requests": (
+        "edgeserve.requests:requests",
+        "List the latest requests with predicted and actual times.",
+    ),
+    "why": (
+        "edgeserve.why:why",
+        "Explain why a request went where it went, and what happened there.",
+    ),
     "pull": ("edgeserve.pull:pull", "Fetch a model into the models folder."),
     "token": ("edgeserve.secrets:token", "Make the secret that a fleet shares."),
     "key": ("edgeserve.secrets:key", "Make an API key for a client."),
