@@ -90,7 +90,8 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
 
     `context` is tokens per slot; `batch` is tokens per decode call, which bounds how
     long a cancellation can take; `ubatch` is tokens per computation, 0 for as many as
-    `batch`; `gpu_layers` is -1 for all. `speculative` is llama.cpp's `--spec-type`.
+    `batch`; `spin` is how often an idle thread looks for work before it sleeps, 0 for
+    the usual; `gpu_layers` is -1 for all. `speculative` is llama.cpp's `--spec-type`.
     `tensor_split` is each GPU's share, `overrides` llama.cpp's `-ot` text, `devices`
     the GPUs to use, all of them if empty.
     """
@@ -100,6 +101,7 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
     batch: int
     ubatch: int = 0
     threads: int
+    spin: int = 0
     gpu_layers: int = 0
     kv_type: str = "f16"
     flash_attention: bool = True

@@ -56,7 +56,8 @@ def _engine(placed: Placed) -> Iterator[str]:
     yield _row("slots", f"{launch.slots} x {launch.context:,} tokens of context")
     yield _row("keys, values", _kept(launch))
     yield _row("batch", _batch(launch))
-    yield _row("threads", str(launch.threads))
+    spin = f", {launch.spin} looks before they sleep" if launch.spin else ""
+    yield _row("threads", f"{launch.threads}{spin}")
     yield _row("GPU layers", _layers(launch, spec.layers))
     if launch.speculative:
         yield _row("speculation", launch.speculative)

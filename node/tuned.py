@@ -18,6 +18,7 @@ class Tuned(msgspec.Struct, frozen=True, kw_only=True):
     batch: int | None = None
     ubatch: int | None = None
     threads: int | None = None
+    spin: int | None = None
     kv_type: str | None = None
     flash_attention: bool | None = None
     speculative: str | None = None

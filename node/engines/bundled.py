@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from edgeserve.errors import EngineUnavailable
-from node.engines.flags import parameters
+from node.engines.flags import environment, parameters
 from node.engines.protocol import Command, EngineSpec
 
 PARAMETERS = "EDGESERVE_ENGINE"
@@ -36,9 +36,8 @@ class Bundled:
     def command(self, spec: EngineSpec, *, port: int, api_key: str) -> Command:
         """See `Engine.command`."""
         given = json.dumps(parameters(spec, port, api_key))
-        return Command(
-            (sys.executable, "-m", "node.engines.bundled_host"), {PARAMETERS: given}
-        )
+        argv = (sys.executable, "-m", "node.engines.bundled_host")
+        return Command(argv, {PARAMETERS: given, **environment(spec.launch)})
 
 
 def bundled() -> Bundled:

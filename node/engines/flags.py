@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from edgeserve.config import LOOPBACK
 from edgeserve.wire import Launch
-from node.engines.protocol import EngineSpec
+from node.engines.protocol import SPIN, EngineSpec
 
 HTTP_SECONDS = 3600
 """How long llama.cpp lets one read or write take; a slow machine is not a dead one."""
@@ -27,6 +27,11 @@ UNQUANTIZED = frozenset(("f32", "f16", "bf16"))
 FAST = {"auto": "AUTO", "on": "ENABLED", "off": "DISABLED"}
 
 Parameter = str | int | float | bool | list[str] | list[float]
+
+
+def environment(launch: Launch) -> dict[str, str]:
+    """Return what is not llama.cpp's own to be told."""
+    return {SPIN: str(launch.spin)} if launch.spin else {}
 
 
 def arguments(spec: EngineSpec, port: int) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from edgeserve.errors import EngineUnavailable
-from node.engines.flags import arguments
+from node.engines.flags import arguments, environment
 from node.engines.protocol import Command, EngineSpec
 
 NAME = "llama-server"
@@ -30,7 +30,7 @@ class Native:
         """See `Engine.command`."""
         argv = (str(self.path), *arguments(spec, port))
         # Not in argv, which every user of the machine can read.
-        return Command(argv, {"LLAMA_API_KEY": api_key})
+        return Command(argv, {"LLAMA_API_KEY": api_key, **environment(spec.launch)})
 
 
 def find(named: Path | None, state_dir: Path) -> Path | None:

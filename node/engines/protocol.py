@@ -38,6 +38,10 @@ class EngineSpec:
     layers: int = 0
 
 
+SPIN = "GOMP_SPINCOUNT"
+"""GNU OpenMP's variable for `Launch.spin`; others leave it unread."""
+
+
 @dataclass(frozen=True)
 class Command:
     """A process to start: its arguments, and what is added to its environment."""

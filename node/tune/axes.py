@@ -12,6 +12,9 @@ from node.tune.search import Axis, Step, put
 
 SLOTS = (1, 2, 4, 8, 16)
 BATCHES = (32, 64, 128, 256, 512, 1024, 2048)
+SPINS = ((5_000, 50_000), (200, 1))
+"""More than the usual, and less; what pays depends on who else uses the processor."""
+
 GUESSERS = ("ngram-mod", "ngram-simple")
 """llama.cpp's speculative decoding out of the text itself, without a second model."""
 
@@ -25,6 +28,7 @@ def axes(untuned: Launch, cpu: Cpu, settings: NodeSettings) -> tuple[Axis, ...]:
 def _axes(untuned: Launch, cpu: Cpu) -> Iterator[Axis]:
     yield Axis("slots", _both_ways("slots", SLOTS, untuned.slots))
     yield Axis("threads", tuple((put(threads=n),) for n in _threads(untuned, cpu)))
+    yield Axis("spin", tuple(tuple(put(spin=n) for n in way) for way in SPINS))
     yield Axis("batch", _both_ways("batch", BATCHES, untuned.batch))
     yield Axis("ubatch", ((_smaller_ubatch, _smaller_ubatch),))
     yield Axis("flash attention", ((_slow_attention,),))

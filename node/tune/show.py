@@ -19,6 +19,7 @@ NAMES = {
     "batch": "batch",
     "ubatch": "micro-batch",
     "threads": "threads",
+    "spin": "spinning",
     "kv_type": "KV type",
     "flash_attention": "flash attention",
     "speculative": "speculation",

@@ -49,7 +49,10 @@ async def test_a_change_of_one_engine_is_told_alone() -> None:
     assert decode(data, EngineChange).engine == an_engine("a:Q4_0", busy=1)
 
 
-async def test_a_burst_of_changes_is_told_as_its_last() -> None:
+async def test_a_burst_of_changes_is_told_as_its_last(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(events, "HEARTBEAT_SECONDS", 0.2)
     state, supervisor = two_engines()
     async with aclosing(state.feed.follow()) as stream:
         await heard(stream)
@@ -119,7 +122,10 @@ async def test_a_follower_that_left_is_forgotten() -> None:
     assert not state.feed._followers
 
 
-async def test_an_engine_that_is_gone_is_not_told_of() -> None:
+async def test_an_engine_that_is_gone_is_not_told_of(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(events, "HEARTBEAT_SECONDS", 0.2)
     state, _ = two_engines()
     async with aclosing(state.feed.follow()) as stream:
         await heard(stream)

@@ -86,7 +86,7 @@ def test_nothing_is_planned_that_would_swap(place: str, model: str) -> None:
             slots=launch.slots,
             context=launch.context,
             kv_type=launch.kv_type,
-            ubatch=launch.batch,
+            ubatch=launch.ubatch or launch.batch,
         )
         assert found.need == whole
         assert found.memory <= room.memory * SHARE

@@ -5,8 +5,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from node.engines.flags import arguments, parameters
-from node.engines.protocol import EngineSpec
+from node.engines.flags import arguments, environment, parameters
+from node.engines.protocol import SPIN, EngineSpec
 from tests.fakes.engines import a_spec
 
 
@@ -147,3 +147,8 @@ def test_quantized_values_have_flash_attention(
     assert said(arguments(spec, 1), "--flash-attn") == flag
     chosen = parameters(spec, 1, "k")["flash_attn_type"]
     assert chosen == f"LLAMA_FLASH_ATTN_TYPE_{parameter}"
+
+
+def test_how_long_threads_spin_is_said_where_it_was_tuned() -> None:
+    assert environment(with_launch(spin=200).launch) == {SPIN: "200"}
+    assert environment(a_spec().launch) == {}

@@ -6,7 +6,7 @@ import psutil
 import pytest
 
 from node.engines.process import running
-from node.engines.protocol import Command
+from node.engines.protocol import SPIN, Command
 
 
 def python(script: str, **env: str) -> Command:
@@ -25,15 +25,17 @@ async def test_threads_wait_calmly_unless_told_otherwise(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    monkeypatch.delenv(SPIN, raising=False)
     said = list[str]()
     for _ in range(2):
-        command = python("import os; print(os.environ['OMP_WAIT_POLICY'])", A="b")
-        async with running(command, tmp_path) as process:
+        asks = f"import os; print(os.environ['OMP_WAIT_POLICY'], os.environ['{SPIN}'])"
+        async with running(python(asks, A="b"), tmp_path) as process:
             await process.ended()
         said += process.output.lines
         monkeypatch.setenv("OMP_WAIT_POLICY", "active")
+        monkeypatch.setenv(SPIN, "7")
 
-    assert said == ["passive", "active"]
+    assert said == ["passive 1000", "active 7"]
 
 
 async def test_a_line_without_end_does_not_stop_the_reading(tmp_path: Path) -> None:
@@ -44,16 +46,12 @@ async def test_a_line_without_end_does_not_stop_the_reading(tmp_path: Path) -> N
     assert process.output.lines[-1] == "after"
 
 
-GROUP = """
-import os, subprocess, sys, time
-child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-print(child.pid, flush=True)
-time.sleep(60)
-"""
+GROUP = "sleep 60 & echo $!; wait"
 
 
 async def test_what_the_engine_started_is_ended_with_it(tmp_path: Path) -> None:
-    async with running(python(GROUP), tmp_path) as process:
+    command = Command(("/bin/sh", "-c", GROUP), {})
+    async with running(command, tmp_path) as process:
         async with asyncio.timeout(10):
             while not process.output.lines:
                 await asyncio.sleep(0.02)

@@ -53,8 +53,9 @@ async def test_an_engine_is_ready_after_a_first_token(settings: NodeSettings) ->
 
 
 async def test_an_engine_that_loads_but_cannot_generate_is_not_ready(
-    settings: NodeSettings,
+    settings: NodeSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("node.supervisor.LAST_WORDS_SECONDS", 0.05)
     broken = FakeEngine(("--fault", "error"))
     async with watching(broken, a_spec(), settings) as (supervisor, watched):
         report = await watched.until("failed")

@@ -177,7 +177,7 @@ def test_settings_that_somebody_has_set_are_not_tried() -> None:
     settings = NodeSettings(slots=1, threads=4, batch=256)
     names = [each.name for each in axes(UNTUNED, CPU, settings)]
 
-    assert names == ["ubatch", "flash attention", "KV type", "speculation"]
+    assert names == ["spin", "ubatch", "flash attention", "KV type", "speculation"]
 
 
 def figures(factor: float, decode: float = 1.0) -> Figures:
