@@ -22,11 +22,11 @@ class Followed:
         "_moved",
         "_over",
         "_sent",
-        "_timings",
         "cached",
         "first",
         "first_seconds",
         "slot",
+        "timings",
         "tokens",
         "whole",
     )
@@ -49,8 +49,13 @@ class Followed:
         self._mind, self._bound, self._clock = mind, bound, clock
         self._alive, self._moved = alive, moved
         self._sent = bound.job.started
-        self._timings: Timings | None = None
+        self.timings: Timings | None = None
         self._over = False
+
+    @property
+    def model(self) -> str:
+        """The model that answers."""
+        return self._bound.lane.model
 
     def progress(self, total: int, cached: int, processed: int) -> None:
         """Correct the prediction; the first one says what was found cached."""
@@ -74,7 +79,7 @@ class Followed:
 
     def answered(self, timings: Timings | None) -> None:
         """Keep what is learned from when the slot is given back."""
-        self.whole, self._timings = True, timings
+        self.whole, self.timings = True, timings
 
     def over(self) -> None:
         """The slot is given back."""
@@ -85,7 +90,7 @@ class Followed:
             self._end(self._clock())
 
     def _end(self, now: float) -> None:
-        lane, job, timings = self._bound.lane, self._bound.job, self._timings
+        lane, job, timings = self._bound.lane, self._bound.job, self.timings
         if not self.whole:
             lane.drop(job, now)
             return
@@ -104,7 +109,7 @@ class Followed:
 
     def shown(self) -> dict[str, Any]:
         """What was predicted, and what came of it; seconds and tokens."""
-        parts, timings = self._bound.parts, self._timings
+        parts, timings = self._bound.parts, self.timings
         rate = None
         if timings is not None and timings.predicted > 1 and timings.predicted_ms > 0:
             rate = 1000 * (timings.predicted - 1) / timings.predicted_ms

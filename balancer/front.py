@@ -38,6 +38,7 @@ from balancer.schedule import Send
 from balancer.stream import Flow, Listener
 from balancer.task import Task
 from balancer.templates import Templates
+from balancer.tracing import Trace
 from balancer.waiting import RETRY_AFTER
 from edgeserve.auth import Guard
 from edgeserve.errors import (
@@ -72,6 +73,7 @@ class Front:
     policy: Policy
     attempts: int
     patience: float
+    trace: Trace | None = None
 
     async def __call__(self, request: Request, reply: Reply) -> None:
         """Answer one request. Cancelling it closes the node's connection at once."""
@@ -119,6 +121,8 @@ class Front:
             record.model, record.stream = work.need.model, work.mode == "stream"
             task = Task(request, work, record, delivery, self.policy)
             await self._in_time(task, seconds)
+            if self.trace:
+                self.trace.answered(record, work.need, self.desk.records.clock())
 
     async def _in_time(self, task: Task, seconds: float | None) -> None:
         """Let the caller's deadline count until the answer begins.

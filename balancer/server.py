@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager, closing
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass
 
 import click
@@ -21,6 +21,7 @@ from balancer.mending import policy_of
 from balancer.probing import Prober, probing
 from balancer.register import Register
 from balancer.templates import Templates
+from balancer.tracing import Trace, tracing
 from balancer.watch import Pace, pace_of, watching
 from edgeserve import relay
 from edgeserve.config import EVERYWHERE, LOOPBACK, BalancerSettings
@@ -49,6 +50,16 @@ async def serve(settings: BalancerSettings, stop: asyncio.Event) -> None:
             log.warning("%d requests were cut off", doorkeeper.inside)
 
 
+@contextmanager
+def recording(settings: BalancerSettings, shared: Desk) -> Generator[Trace | None]:
+    """Write a trace for the length of the block, if the settings ask for one."""
+    if settings.record is None:
+        yield None
+        return
+    with tracing(settings.record, shared.key, shared.records.clock()) as trace:
+        yield trace
+
+
 @asynccontextmanager
 async def running(
     settings: BalancerSettings,
@@ -60,6 +71,7 @@ async def running(
     may = access(settings)
     shared = desk(settings, say)
     async with AsyncExitStack() as stack:
+        trace = stack.enter_context(recording(settings, shared))
         await stack.enter_async_context(
             remembering(shared.predict, file_in(settings.state_dir))
         )
@@ -84,6 +96,7 @@ async def running(
             policy=policy_of(settings),
             attempts=settings.attempts,
             patience=settings.queue_seconds,
+            trace=trace,
         )
         api = Api(desk=shared, register=register, clients=may.clients, nodes=may.nodes)
         limit = settings.body_limit_mib * MIB
