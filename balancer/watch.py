@@ -89,6 +89,8 @@ class _Watchers:
         )
         if known is None or known.origins != event.origins:
             self._restart(event.key)
+        else:
+            self._follower.hurry(event.key)
 
     def _restart(self, key: str) -> None:
         link = self._current.fleet.links[key]
@@ -112,7 +114,13 @@ class _Follower:
         self._current = current
         self._upstream = upstream
         self._headers = {"authorization": f"Bearer {token}"} if token else {}
+        self._pausing: dict[str, asyncio.Event] = {}
         self.pace = pace
+
+    def hurry(self, key: str) -> None:
+        """It was seen again: if it is being given time, that time is over."""
+        if key in self._pausing:
+            self._pausing[key].set()
 
     async def follow(self, key: str) -> None:
         failures = 0
@@ -127,7 +135,19 @@ class _Follower:
             ):
                 self._current.become(self._current.fleet.forgotten(key))
                 return
-            await asyncio.sleep(self.pace.pause(failures))
+            await self._pause(key, self.pace.pause(failures))
+
+    async def _pause(self, key: str, seconds: float) -> None:
+        over = self._pausing[key] = asyncio.Event()
+        try:
+            async with asyncio.timeout(seconds):
+                await over.wait()
+        except TimeoutError:
+            pass
+        finally:
+            # A follower that has taken this one's place may be pausing by now.
+            if self._pausing.get(key) is over:
+                del self._pausing[key]
 
     async def _any_origin(self, key: str) -> bool:
         """Follow the first origin that answers, to its end; False when none does."""

@@ -149,3 +149,30 @@ def test_pauses_double_to_a_limit_and_half_of_them_is_chance() -> None:
     assert [least.pause(n) for n in range(1, 7)] == [0.125, 0.25, 0.5, 1.0, 1.0, 1.0]
     assert [most.pause(n) for n in range(1, 7)] == [0.25, 0.5, 1.0, 2.0, 2.0, 2.0]
     assert most.pause(10_000) == 2.0
+
+
+class Leisurely(Pace):
+    def pause(self, failures: int) -> float:  # noqa: ARG002 - always the same
+        return 60.0
+
+
+async def test_a_lost_node_that_is_seen_again_is_tried_at_once() -> None:
+    pace = Leisurely(suspect=2.0, forget=60.0)
+    async with (
+        fake_node() as node,
+        cable(node.origin) as wire,
+        endpoint(wait=False, pace=pace) as balancer,
+    ):
+        seen = {"url": wire.url}
+        wire.cut()
+        await balancer.post("/edgeserve/v1/register", seen)
+        await balancer.until(
+            lambda fleet: (
+                [each.state for each in fleet.links.values()] == ["unreachable"]
+            )
+        )
+
+        wire.mend()
+        await balancer.post("/edgeserve/v1/register", seen)
+
+        await balancer.until(lambda fleet: states(fleet) == {"pi": "up"})
