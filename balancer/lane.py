@@ -11,7 +11,8 @@ from heapq import heapify, heapreplace
 
 from balancer.holdings import Held, Holdings
 from balancer.hostcache import HostCache
-from balancer.prefix import Prompt
+from balancer.job import Job as Job
+from balancer.job import Timings as Timings
 from balancer.speed import Learner, Sample, Speed
 from balancer.weights import WEIGHTS, Weights
 
@@ -23,41 +24,6 @@ SURE_TOKENS = 32
 
 BARELY = 0.02
 """Seconds that a prefill takes at least until its first token is seen."""
-
-
-@dataclass(slots=True, eq=False)
-class Job:
-    """One request at work. Seconds and tokens; `reading` is prefill still to be done.
-
-    `slot` is where we believe it is; `others` are the further slots of a request that
-    takes several. `depth` is how many blocks of it the slot held.
-    """
-
-    prompt: Prompt
-    slot: int
-    tokens: float
-    cached: float
-    answer: float
-    started: float
-    reading: float
-    others: tuple[int, ...] = ()
-    depth: int = 0
-    first: float | None = None
-    done: float = 0.0
-    waited: float = 0.0
-    stalled: float = 0.0
-    crowd: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Timings:
-    """llama.cpp's `timings`: tokens and milliseconds."""
-
-    cached: int
-    prompt: int
-    prompt_ms: float
-    predicted: int
-    predicted_ms: float
 
 
 @dataclass(slots=True, eq=False)
