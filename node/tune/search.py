@@ -73,7 +73,8 @@ class Search:
     def __init__(
         self, untuned: Launch, axes: Sequence[Axis], fits: Callable[[Launch], bool]
     ) -> None:
-        self.best = untuned
+        self._best = untuned
+        self._promising: Launch | None = None
         self.base: Figures | None = None
         self._untuned = untuned
         self._axes = axes
@@ -81,10 +82,15 @@ class Search:
         self._tried = [untuned]
         self._broken: list[Launch] = []
 
+    @property
+    def best(self) -> Launch:
+        """The best of what was seen, even where it was to be measured again."""
+        return self._promising or self._best
+
     def trials(self) -> Trials:
         """Yield launches to measure; None for one that does not run.
 
-        May be closed at any time: `best` is then the best of what was seen.
+        May be closed at any time.
         """
         self.base = yield self._untuned
         if self.base is None:
@@ -94,9 +100,9 @@ class Search:
             for axis in self._axes:
                 for ladder in axis.ladders:
                     figures = yield from self._climb(ladder, figures)
-            again = yield self.best
+            again = yield self._best
             figures = average([figures, again]) if again else figures
-            self._tried = [self._untuned, self.best, *self._broken]
+            self._tried = [self._untuned, self._best, *self._broken]
 
     def _climb(
         self, ladder: Ladder, figures: Figures
@@ -104,7 +110,7 @@ class Search:
         """Go up until it does not pay; returns the best launch's figures."""
         missed = 0
         for step in ladder:
-            launch = step(self.best)
+            launch = step(self._best)
             if launch in self._tried or not self._allowed(launch):
                 continue
             self._tried.append(launch)
@@ -112,7 +118,7 @@ class Search:
             missed = 0 if pays else missed + 1
             if missed == MISSES:
                 break
-            self.best = launch if pays else self.best
+            self._best = launch if pays else self._best
         return figures
 
     def _compare(
@@ -124,12 +130,14 @@ class Search:
             self._broken.append(launch)
         if first is None or not self._better(first, holder):
             return holder, False
-        again = yield self.best
+        self._promising = launch
+        again = yield self._best
         second = yield launch
+        self._promising = None
         if again is None or second is None:
             return holder, False
         held, challenger = average([holder, again]), average([first, second])
-        if self.best == self._untuned:
+        if self._best == self._untuned:
             self.base = held
         pays = self._better(challenger, held)
         return (challenger if pays else held), pays

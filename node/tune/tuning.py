@@ -23,7 +23,7 @@ PAIRS, MOST_PAIRS = 3, 6
 
 SPARE = 10.0
 PATIENCE = 4.0
-"""A trial may take so many seconds, and so many times as long as the first one."""
+"""A trial may take so many seconds, and so many times as long as others did."""
 
 
 class NotMeasured(CommandError):
@@ -67,7 +67,7 @@ class Tuning:
         """Start the clock."""
         self._end = self.clock() + self.seconds
         self._work = Work()
-        self._longest = 0.0
+        self._durations: list[float] = []
         self._first: Figures | None = None
 
     async def result(self, key: Key) -> Result:
@@ -131,7 +131,10 @@ class Tuning:
         return pairs
 
     def _time_for(self, trials: int) -> bool:
-        return self.clock() + trials * self._longest < self._end
+        if not self._durations:
+            return True
+        usual = sum(self._durations) / len(self._durations)
+        return self.clock() + trials * usual < self._end
 
     async def _tried(
         self, launch: Launch, *, confirming: bool = False
@@ -144,11 +147,12 @@ class Tuning:
         except Failed as error:
             self.watch.measured(what, str(error), None)
             return None
-        self._longest = max(self._longest, self.clock() - began)
+        self._durations.append(self.clock() - began)
         self._first = self._first or found
         self.watch.measured(what, found, score(found, self._first) - 1)
         return found
 
     async def _figures(self, launch: Launch) -> Figures:
-        limit = SPARE + PATIENCE * self._longest if self._longest else self.load_seconds
+        longest = max(self._durations, default=0.0)
+        limit = SPARE + PATIENCE * longest if longest else self.load_seconds
         return await self.bench.figures(launch, self._work, limit)

@@ -161,6 +161,13 @@ def test_a_search_broken_off_keeps_what_it_has_found() -> None:
     assert search.best.slots > 1
 
 
+def test_what_seemed_better_when_time_was_over_is_worth_confirming() -> None:
+    search = Search(UNTUNED, AXES, anything)
+    searched(search, pi, most=2)
+
+    assert search.best.slots == 2
+
+
 def test_one_figure_may_not_pay_for_the_others() -> None:
     def greedy(launch: Launch) -> Figures:
         decode = 8 if launch.slots == 2 else 10
