@@ -71,7 +71,7 @@ class Again:
 Outcome = Done | Full | Elsewhere | Broken | AsItIs | Again
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Question:
     """What one attempt sends, and how its answer is to be understood."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from balancer.given import Given
 from balancer.stream import Flow, error_event
@@ -24,7 +25,7 @@ LIFE_SECONDS = 15.0
 
 @dataclass(slots=True)
 class Delivery:
-    """One answer. `begun` once its first content byte is out: no other answer then.
+    """One answer. `began`: when its first content byte went out, by `clock`.
 
     `on_begin` is called in that moment. `given` is the content of a stream so far; of
     a client that does not stream, what would be.
@@ -32,22 +33,21 @@ class Delivery:
 
     reply: Reply
     request_id: str
-    on_begin: Callable[[], None] = lambda: None
+    clock: Callable[[], float] = time.monotonic
+    on_begin: Callable[[], None] | None = None
     status: int = 0
-    begun: bool = False
+    began: float | None = None
     attempts: int = 0
     given: Given = field(default_factory=Given)
-    clock: Callable[[], float] = time.monotonic
-    heard: float = field(default_factory=time.monotonic)
-    _about: dict[str, str] = field(default_factory=dict[str, str])
+    heard: float = 0.0
+    _node: str = ""
+    _variant: str = ""
 
     def comes_from(self, node: str, variant: str) -> None:
         """Name who answers; counts the attempt."""
         self.attempts += 1
-        self._about = {
-            NODE_HEADER: header_safe(node),
-            MODEL_HEADER: header_safe(variant),
-        }
+        self._node, self._variant = node, variant
+        self.heard = self.clock()
 
     @property
     def silent(self) -> bool:
@@ -93,17 +93,19 @@ class Delivery:
     async def fail(self, error: EdgeserveError, dialect: Dialect) -> None:
         """Say what went wrong: as a whole answer, or inside the stream under way."""
         if not self.reply.started:
-            await self.whole(error.status, error.headers(), error.body())
+            self.status = error.status
+            headers = {**error.headers(), **self.about()}
+            await self.reply.send(error.status, headers, error.body())
             return
         await self.end(error_event(dialect, error))
 
     def about(self) -> dict[str, str]:
         """Return the headers that every answer carries."""
-        return {
-            REQUEST_HEADER: self.request_id,
-            ATTEMPTS_HEADER: str(self.attempts),
-            **self._about,
-        }
+        about = {REQUEST_HEADER: self.request_id, ATTEMPTS_HEADER: str(self.attempts)}
+        if self._node:
+            about[NODE_HEADER] = header_safe(self._node)
+            about[MODEL_HEADER] = header_safe(self._variant)
+        return about
 
     async def _start(self, headers: Mapping[str, str]) -> None:
         if not self.reply.started:
@@ -111,11 +113,13 @@ class Delivery:
             await self.reply.start(200, {**headers, **self.about()})
 
     def _begin(self) -> None:
-        if not self.begun:
-            self.begun = True
-            self.on_begin()
+        if self.began is None:
+            self.began = self.clock()
+            if self.on_begin is not None:
+                self.on_begin()
 
 
+@lru_cache(256)
 def header_safe(text: str) -> str:
     """Keep what may stand in a header: a node's name may be anything."""
     return (

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 
 from balancer.attempt import (
     Again,
@@ -51,9 +51,11 @@ from edgeserve.errors import (
     UnknownModel,
     UnknownRoute,
 )
-from edgeserve.openai import ROUTES, Dialect
+from edgeserve.openai import ROUTES
 from edgeserve.relay.exchange import Reply, Request
 from edgeserve.relay.upstream import Upstream
+
+LEFT = "the client left"
 
 
 def handled(path: str) -> bool:
@@ -80,28 +82,27 @@ class Front:
         record = self.desk.records.open(
             request_id(request.headers), request.path, request.peer
         )
-        delivery = Delivery(reply, record.id)
-        with self._recorded(record, delivery):
-            try:
-                await self._admitted(request, record, delivery)
-            except EdgeserveError as error:
-                record.outcome = error.code
-                await delivery.fail(error, _dialect(request.path))
-
-    @contextmanager
-    def _recorded(self, record: Record, delivery: Delivery) -> Generator[None]:
+        delivery = Delivery(reply, record.id, self.desk.records.clock)
         try:
-            yield
-        except (ConnectionError, asyncio.CancelledError) as error:
-            record.outcome = "the client left"
-            if isinstance(error, asyncio.CancelledError):
-                raise
+            await self._admitted(request, record, delivery)
+        except EdgeserveError as error:
+            record.outcome = error.code
+            await _told(error, request, delivery)
+        except ConnectionError:
+            record.outcome = LEFT
+        except asyncio.CancelledError:
+            record.outcome = LEFT
+            raise
         finally:
-            record.status = delivery.status or None
-            if record.outcome is None and record.attempts:
-                record.outcome = record.attempts[-1].outcome
-            record.ended = self.desk.records.clock()
-            self.desk.metrics.answered(record)
+            self._close(record, delivery)
+
+    def _close(self, record: Record, delivery: Delivery) -> None:
+        record.status = delivery.status or None
+        if record.outcome is None and record.attempts:
+            record.outcome = record.attempts[-1].outcome
+        record.ended = self.desk.records.clock()
+        record.first_byte = delivery.began
+        self.desk.metrics.answered(record)
 
     async def _admitted(
         self, request: Request, record: Record, delivery: Delivery
@@ -129,13 +130,11 @@ class Front:
 
         A refusal is answered after this block, when there is no deadline left to lift.
         """
+        if seconds is None:
+            await self._tried(task)
+            return
         limit = asyncio.timeout(seconds)
-
-        def begin() -> None:
-            limit.reschedule(None)
-            task.record.first_byte = self.desk.records.clock()
-
-        task.delivery.on_begin = begin
+        task.delivery.on_begin = partial(limit.reschedule, None)
         try:
             async with limit:
                 await self._tried(task)
@@ -144,7 +143,7 @@ class Front:
                 raise
             raise TooLate(f"no answer began within {seconds:g} s") from error
         finally:
-            task.delivery.on_begin = lambda: None
+            task.delivery.on_begin = None
 
     async def _tried(self, task: Task) -> None:
         """Try engines until one answers. Each is tried once."""
@@ -166,7 +165,9 @@ class Front:
                     pass
 
     async def _once(self, task: Task) -> Outcome:
-        need = replace(task.work.need, tried=frozenset(task.tried))
+        need = task.work.need
+        if task.tried:
+            need = replace(need, tried=frozenset(task.tried))
         clock, record = self.desk.records.clock, task.record
         asked = clock()
         lull = Lull(task.delivery, record.note, streams=task.work.mode == "stream")
@@ -289,5 +290,6 @@ def _called(outcome: Outcome) -> str:
             return "asked for something else"
 
 
-def _dialect(path: str) -> Dialect:
-    return ROUTES[path].dialect
+async def _told(error: EdgeserveError, request: Request, delivery: Delivery) -> None:
+    with suppress(ConnectionError):
+        await delivery.fail(error, ROUTES[request.path].dialect)

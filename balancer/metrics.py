@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -24,10 +25,7 @@ class Histogram:
 
     def observe(self, seconds: float) -> None:
         """Count one."""
-        place = next(
-            (n for n, bound in enumerate(BUCKETS) if seconds <= bound), len(BUCKETS)
-        )
-        self.counts[place] += 1
+        self.counts[bisect_left(BUCKETS, seconds)] += 1
         self.total += seconds
 
     def lines(self, name: str) -> Iterator[str]:

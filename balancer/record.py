@@ -24,7 +24,7 @@ BROKEN = "broke off"
 Clock = Callable[[], float]
 
 
-@dataclass
+@dataclass(slots=True)
 class Attempt:
     """One try at one engine. `outcome` is None while it lasts.
 
@@ -42,7 +42,7 @@ class Attempt:
     ended: float | None = None
 
 
-@dataclass
+@dataclass(slots=True)
 class Record:
     """One request from arrival to end; times are of `Records.clock`, in seconds."""
 

@@ -7,8 +7,8 @@ made to stream, so that it can be cancelled and tried elsewhere.
 
 from __future__ import annotations
 
+import random
 import re
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -43,13 +43,17 @@ SESSION_HEADERS = ("x-session-id", "x-conversation-id", "x-session-affinity")
 
 BYTES_PER_TOKEN = 4
 
+SHORT = 32
+"""Tokens of an answer that is not worth streaming to ourselves: so little is lost with
+an engine that dies, or made for a client that has left."""
+
 IMAGES = (b'"image_url"', b'"input_image"', b'"image"')
 """Quotes inside strings are escaped: no text can look like these."""
 
 _SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Work:
     """One request, read and understood.
 
@@ -119,7 +123,7 @@ def understood(
             ability=route.needs,
             slots=max(asked.n or 1, 1),
             tokens=len(body) // BYTES_PER_TOKEN if generates else 0,
-            images=any(mark in body for mark in IMAGES),
+            images=b"image" in body and any(mark in body for mark in IMAGES),
             generates=generates,
             prompt=prefix.read(body, key) if generates else EMPTY,
             budget=asked.budget,
@@ -136,6 +140,8 @@ def _mode(route: Route, asked: Asked, body: bytes) -> Mode:
         return "whole"
     if asked.stream:
         return "stream"
+    if asked.budget is not None and asked.budget <= SHORT:
+        return "whole"
     return "aggregate" if _can_be_put_together(raw_fields(body)) else "whole"
 
 
@@ -198,8 +204,10 @@ def session_of(received: Mapping[str, str]) -> str:
 
 def request_id(received: Mapping[str, str]) -> str:
     """Keep the caller's id where it is sane, else make one."""
-    given = received.get(REQUEST_HEADER, "")
-    return given if _SANE_ID.fullmatch(given) else f"req-{secrets.token_hex(8)}"
+    given = received.get(REQUEST_HEADER)
+    if given is not None and _SANE_ID.fullmatch(given):
+        return given
+    return f"req-{random.getrandbits(64):016x}"
 
 
 def deadline_seconds(received: Mapping[str, str]) -> float | None:

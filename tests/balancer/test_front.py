@@ -37,11 +37,19 @@ async def test_a_stream_reaches_the_client_whole() -> None:
 
 async def test_a_client_that_does_not_stream_gets_one_body() -> None:
     async with fake_node() as node, endpoint(node) as balancer:
+        answer = await balancer.post(CHAT, chat())
+
+    assert (answer.status, answer.text) == (200, " ".join(f"w{n}" for n in range(16)))
+    assert answer.json["usage"]["completion_tokens"] == 16
+    assert node.llama.requests[0].body["stream"] is True
+
+
+async def test_a_short_answer_is_not_worth_streaming_to_ourselves() -> None:
+    async with fake_node() as node, endpoint(node) as balancer:
         answer = await balancer.post(CHAT, chat(max_tokens=4))
 
     assert (answer.status, answer.text) == (200, "w0 w1 w2 w3")
-    assert answer.json["usage"]["completion_tokens"] == 4
-    assert node.llama.requests[0].body["stream"] is True
+    assert "stream" not in node.llama.requests[0].body
 
 
 async def test_every_answer_says_how_it_came_about() -> None:

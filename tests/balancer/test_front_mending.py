@@ -85,10 +85,10 @@ async def test_what_happened_is_told_to_those_who_ask() -> None:
 
 async def test_who_does_not_stream_gets_the_whole_answer_without_lost_work() -> None:
     async with one_breaks() as (balancer, _, well):
-        answer = await balancer.post(CHAT, chat(max_tokens=8))
+        answer = await balancer.post(CHAT, chat(max_tokens=40))
 
-    assert (answer.status, answer.text) == (200, words(8))
-    assert answer.json["usage"]["completion_tokens"] == 8
+    assert (answer.status, answer.text) == (200, words(16))
+    assert answer.json["usage"]["completion_tokens"] == 16
     assert answer.headers["x-edgeserve-attempts"] == "2"
     assert answer.headers["x-edgeserve-node"] == "b-well"
     continued = well.llama.requests[-1].body["messages"][-1]
@@ -97,9 +97,9 @@ async def test_who_does_not_stream_gets_the_whole_answer_without_lost_work() -> 
 
 async def test_who_does_not_stream_and_cannot_go_on_begins_anew() -> None:
     async with one_breaks() as (balancer, _, well):
-        answer = await balancer.post(CHAT, chat(max_tokens=8, grammar="root ::= x"))
+        answer = await balancer.post(CHAT, chat(max_tokens=40, grammar="root ::= x"))
 
-    assert (answer.status, answer.text) == (200, words(8))
+    assert (answer.status, answer.text) == (200, words(16))
     assert len(well.llama.requests[-1].body["messages"]) == 1
 
 
@@ -127,9 +127,9 @@ async def test_another_variant_goes_on_only_where_the_settings_say_so() -> None:
 
 async def test_another_variant_begins_anew_for_those_who_do_not_stream() -> None:
     async with one_breaks(other="small:Q8_0") as (balancer, _, well):
-        answer = await balancer.post(CHAT, chat(max_tokens=8))
+        answer = await balancer.post(CHAT, chat(max_tokens=40))
 
-    assert answer.text == words(8)
+    assert answer.text == words(16)
     assert len(well.llama.requests[-1].body["messages"]) == 1
 
 

@@ -244,7 +244,12 @@ class Voice:
 
 def sse(body: Mapping[str, Any]) -> bytes:
     """Frame one event as llama.cpp does."""
-    return b"data: " + json.dumps(body, separators=(",", ":")).encode() + b"\n\n"
+    return b"data: " + compact(body).encode() + b"\n\n"
+
+
+def compact(body: Mapping[str, Any]) -> str:
+    """Write JSON without blanks, as llama.cpp does."""
+    return json.dumps(body, separators=(",", ":"))
 
 
 def error(status: int, message: str, kind: str) -> dict[str, Any]:

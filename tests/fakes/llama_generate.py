@@ -60,7 +60,9 @@ async def gathered(
         if kind == "token":
             text += value["text"]
         elif kind == "done":
-            return web.json_response(voice.whole(text, value["timing"]))
+            return web.json_response(
+                voice.whole(text, value["timing"]), dumps=answers.compact
+            )
     cut(request.transport)
     return web.Response()  # into the void
 
