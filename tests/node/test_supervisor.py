@@ -23,10 +23,24 @@ def settings(tmp_path: Path) -> NodeSettings:
     return NodeSettings(state_dir=tmp_path, load_seconds=20, stuck_seconds=1)
 
 
-def children() -> list[psutil.Process]:
-    """Processes that this one has started and that still run."""
+def running() -> set[psutil.Process]:
     found = psutil.Process().children(recursive=True)
-    return [each for each in found if each.status() != psutil.STATUS_ZOMBIE]
+    return {each for each in found if each.status() != psutil.STATUS_ZOMBIE}
+
+
+OTHERS: set[psutil.Process] = set()
+
+
+@pytest.fixture(autouse=True)
+def others() -> None:
+    """Other tests keep processes for the whole session: they are not ours."""
+    OTHERS.clear()
+    OTHERS.update(running())
+
+
+def children() -> list[psutil.Process]:
+    """Processes that the test has started and that still run."""
+    return list(running() - OTHERS)
 
 
 async def answer(supervisor: Supervisor, tokens: int = 3) -> int:
