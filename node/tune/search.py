@@ -167,16 +167,17 @@ def verdict(pairs: Sequence[tuple[Figures, Figures]]) -> Verdict:
     """Judge (untuned, tuned) figures measured in turns.
 
     The gain must be larger than a tie and stand out from the noise, and no figure may
-    have become worse.
+    have become worse. Medians, for what else runs may spoil a measurement or two.
     """
     logs = [math.log(score(tuned, untuned)) for untuned, tuned in pairs]
-    gain = mean(logs)
-    error = stdev(logs) / math.sqrt(len(logs)) if len(logs) > 1 else math.inf
-    doubt = error * DOUBT.get(len(logs), LEAST_DOUBT)
+    gain = median(logs)
+    # Twice the gain is the untuned one's bad luck: it shall neither count nor confuse.
+    fair = [min(each, 2 * gain) for each in logs]
+    error = stdev(fair) / math.sqrt(len(fair)) if len(fair) > 1 else math.inf
+    doubt = error * DOUBT.get(len(fair), LEAST_DOUBT)
     ratios = [_ratios(tuned, untuned) for untuned, tuned in pairs]
-    # The median: one measurement that something else has spoilt says nothing.
     worst = min(median(math.log(each[name]) for each in ratios) for name in WEIGHTS)
-    clear = gain > max(math.log(1 + TIE), doubt)
+    clear = gain > math.log(1 + TIE) and mean(fair) > doubt
     return Verdict(math.exp(gain) - 1, clear and worst > math.log(1 - NOT_WORSE))
 
 

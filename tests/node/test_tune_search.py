@@ -203,6 +203,8 @@ def figures(factor: float, decode: float = 1.0) -> Figures:
         ([(1.0, 1.5), (1.0, 0.9)], False),
         ([(1.0, 1.1), (1.2, 1.32), (0.7, 0.77)], True),
         ([(1.0, 1.3)], False),
+        ([(0.4, 1.2), (1.0, 1.15), (1.0, 1.25)], True),
+        ([(0.4, 1.0), (1.0, 1.0), (1.0, 1.0)], False),
     ],
 )
 def test_ties_and_doubts_go_to_the_untuned(
