@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,17 @@ def balancer() -> None:
     epilog=examples(
         ("edgeserve balancer start", "find the nodes by itself, answer on port 8080"),
         ("edgeserve balancer start --node http://pi:8090", "without multicast; repeat"),
+        ("edgeserve balancer start --takeover", "restart without losing a request"),
         ("edgeserve balancer start --anonymous", "let everyone in, without a key"),
     )
 )
+@click.option(
+    "--takeover",
+    is_flag=True,
+    help="Go on with the port of the running balancer, which leaves; no request fails.",
+)
 @settings_options(BalancerSettings)
-def start(config_file: Path | None, **flags: Any) -> None:
+def start(config_file: Path | None, *, takeover: bool, **flags: Any) -> None:
     """Serve the fleet's models at one address until told to stop.
 
     Ctrl-C or SIGTERM lets running requests finish; a second one does not.
@@ -35,6 +42,15 @@ def start(config_file: Path | None, **flags: Any) -> None:
 
     # The server brings aiohttp and zeroconf: not for `--help`.
     from balancer.server import serve
+    from balancer.takeover import door, inherited
     from edgeserve.lifecycle import run
 
-    sys.exit(run(lambda stop: serve(settings, stop), log_level=settings.log_level))
+    with ExitStack() as stack:
+        estate = None
+        if takeover:
+            path = door(settings.state_dir, settings.port)
+            estate = stack.enter_context(inherited(path))
+        status = run(
+            lambda stop: serve(settings, stop, estate), log_level=settings.log_level
+        )
+    sys.exit(status)

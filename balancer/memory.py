@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -64,18 +64,26 @@ def file_in(state_dir: Path) -> Path:
 
 @asynccontextmanager
 async def remembering(
-    predict: Predict, path: Path, every: float = EVERY_SECONDS
+    predict: Predict,
+    path: Path,
+    every: float = EVERY_SECONDS,
+    *,
+    ours: Callable[[], bool] = lambda: True,
 ) -> AsyncGenerator[None]:
-    """Go on from the file, and keep it up to date for the length of the block."""
+    """Go on from the file, and keep it up to date for the length of the block.
+
+    `ours`: whether the file is still this process's to write.
+    """
     _recall(predict, path)
-    task = asyncio.create_task(_keeping(predict, path, every), name="memory")
+    task = asyncio.create_task(_keeping(predict, path, every, ours), name="memory")
     try:
         yield
     finally:
         task.cancel()
         with suppress(asyncio.CancelledError):
             await task
-        _keep(path, learned(predict))
+        if ours():
+            _keep(path, learned(predict))
 
 
 def _recall(predict: Predict, path: Path) -> None:
@@ -87,11 +95,13 @@ def _recall(predict: Predict, path: Path) -> None:
         log.warning("%s is of no use and will be replaced: %s", path, error)
 
 
-async def _keeping(predict: Predict, path: Path, every: float) -> None:
+async def _keeping(
+    predict: Predict, path: Path, every: float, ours: Callable[[], bool]
+) -> None:
     kept = b""
     while True:
         await asyncio.sleep(every)
-        if (now := learned(predict)) != kept:
+        if ours() and (now := learned(predict)) != kept:
             await asyncio.to_thread(_keep, path, now)
             kept = now
 

@@ -5,7 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Generator
-from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager
+from contextlib import (
+    AsyncExitStack,
+    asynccontextmanager,
+    closing,
+    contextmanager,
+)
 from dataclasses import dataclass
 
 import click
@@ -16,15 +21,19 @@ from balancer.desk import Desk, desk
 from balancer.discover import discovering
 from balancer.exposure import access
 from balancer.front import Front, handled
+from balancer.heir import know, remember
+from balancer.leaving import first, left, open_door
 from balancer.memory import file_in, remembering
 from balancer.mending import policy_of
 from balancer.probing import Prober, probing
 from balancer.register import Register
+from balancer.takeover import Inheritance
 from balancer.templates import Templates
 from balancer.tracing import Trace, tracing
 from balancer.watch import Pace, pace_of, watching
 from edgeserve import relay
 from edgeserve.config import EVERYWHERE, LOOPBACK, BalancerSettings
+from edgeserve.relay import Leave
 from edgeserve.relay.upstream import Origin
 
 log = logging.getLogger(__name__)
@@ -38,13 +47,24 @@ class Balancer:
 
     origin: Origin
     desk: Desk
+    leave: Leave
+    taken: asyncio.Event
 
 
-async def serve(settings: BalancerSettings, stop: asyncio.Event) -> None:
-    """Serve until `stop` is set, then drain and leave. Raises SettingsError."""
-    async with running(settings, say=click.echo) as balancer:
-        await stop.wait()
+async def serve(
+    settings: BalancerSettings, stop: asyncio.Event, estate: Inheritance | None = None
+) -> None:
+    """Serve until `stop` is set or another process takes over, then drain and leave.
+
+    `estate` is what this one takes over itself. Raises SettingsError.
+    """
+    async with running(settings, say=click.echo, estate=estate) as balancer:
+        await first(stop, balancer.taken)
         doorkeeper = balancer.desk.doorkeeper
+        if balancer.taken.is_set():
+            click.echo(f"taken over: {doorkeeper.inside} requests end here")
+            balancer.leave.begin()
+            await left(balancer.leave, doorkeeper, stop, settings.drain_seconds)
         click.echo(f"draining: {doorkeeper.inside} requests may end, no new ones")
         if not await doorkeeper.drained(settings.drain_seconds):
             log.warning("%d requests were cut off", doorkeeper.inside)
@@ -66,22 +86,32 @@ async def running(
     *,
     say: Callable[[str], None],
     pace: Pace | None = None,
+    estate: Inheritance | None = None,
 ) -> AsyncGenerator[Balancer]:
     """Run a balancer for the length of the block. Raises SettingsError."""
     may = access(settings)
-    shared = desk(settings, say)
+    shared, leave = desk(settings, say), Leave()
+    taken: asyncio.Event | None = None
     async with AsyncExitStack() as stack:
         trace = stack.enter_context(recording(settings, shared))
         await stack.enter_async_context(
-            remembering(shared.predict, file_in(settings.state_dir))
+            remembering(
+                shared.predict,
+                file_in(settings.state_dir),
+                ours=lambda: taken is None or not taken.is_set(),
+            )
         )
-        sock = stack.enter_context(closing(relay.bound(may.host, settings.port)))
+        inherited = estate.listening if estate else None
+        sock = inherited or relay.bound(may.host, settings.port)
+        stack.enter_context(closing(sock))
         upstream = await stack.enter_async_context(
             relay.upstream(connect_seconds=settings.connect_seconds)
         )
         on_event = await stack.enter_async_context(
             watching(shared.current, upstream, may.token, pace or pace_of(settings))
         )
+        if estate:
+            await know(shared, remember(shared, estate.learned), on_event)
         if settings.calibrate:
             await stack.enter_async_context(calibrating(shared, upstream, may.token))
         prober = Prober(shared.breaker, upstream, may.token)
@@ -101,11 +131,16 @@ async def running(
         api = Api(desk=shared, register=register, clients=may.clients, nodes=may.nodes)
         limit = settings.body_limit_mib * MIB
         port = await stack.enter_async_context(
-            relay.listen(sock, front, handled, api.routes(), body_limit=limit)
+            relay.listen(
+                sock, front, handled, api.routes(), body_limit=limit, leave=leave
+            )
         )
         origin = Origin(LOOPBACK if may.host == EVERYWHERE else may.host, port)
+        if estate:
+            estate.serving()
         say(f"listening on {origin.url}")
+        taken = await stack.enter_async_context(open_door(settings, sock, shared))
         await stack.enter_async_context(
             discovering(settings, on_event, loopback_only=may.token is None)
         )
-        yield Balancer(origin=origin, desk=shared)
+        yield Balancer(origin=origin, desk=shared, leave=leave, taken=taken)

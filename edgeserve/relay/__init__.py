@@ -5,6 +5,7 @@ aiohttp alone, the reference that the tests hold them against.
 """
 
 from edgeserve.relay.exchange import Handler, Reply, Request
+from edgeserve.relay.leave import Leave
 from edgeserve.relay.limits import Limits
 from edgeserve.relay.listen import bound
 from edgeserve.relay.pool import upstream
@@ -14,6 +15,7 @@ from edgeserve.relay.upstream import Answer, Origin, Upstream
 __all__ = [
     "Answer",
     "Handler",
+    "Leave",
     "Limits",
     "Origin",
     "Reply",

@@ -14,6 +14,7 @@ from aiohttp import web
 from edgeserve.errors import FleetBusy
 from edgeserve.relay.connection import Connection
 from edgeserve.relay.exchange import Handler
+from edgeserve.relay.leave import Leave
 from edgeserve.relay.limits import Limits
 from edgeserve.relay.listen import BACKLOG
 from edgeserve.relay.plain import dispatching
@@ -37,12 +38,14 @@ async def listen(
     limits: Limits = DEFAULT_LIMITS,
     stop_seconds: float = 1.0,
     tls: ssl.SSLContext | None = None,
+    leave: Leave | None = None,
 ) -> AsyncGenerator[int]:
     """Serve on `sock`, which is closed at the end; yields its port.
 
     Requests whose path is `handled` go to `handler`, every other one to `routes`.
     `body_limit` is in bytes. Errors of our own tree become their own answers.
-    At the end, running answers have `stop_seconds` to finish.
+    At the end, running answers have `stop_seconds` to finish. `leave` lets another
+    process go on with the port before that.
     """
     loop = asyncio.get_running_loop()
     async with _aiohttp(handler, handled, routes, body_limit, limits) as guests:
@@ -54,6 +57,8 @@ async def listen(
             ssl=tls,
             ssl_handshake_timeout=limits.head_seconds if tls else None,
         )
+        if leave is not None:
+            leave.begin = lambda: port.leave(server, leave.left)
         try:
             yield sock.getsockname()[1]
         finally:
@@ -113,6 +118,7 @@ class _Port:
         self._clients: set[Client] = set()
         self._addresses: Counter[str] = Counter()
         self._empty = asyncio.Event()
+        self._left: asyncio.Event | None = None
 
     def connection(self) -> Connection:
         """Make the protocol for one accepted connection."""
@@ -138,6 +144,8 @@ class _Port:
             del self._addresses[client.peer]
         if self.leaving and not self._clients:
             self._empty.set()
+            if self._left is not None:
+                self._left.set()
 
     def hand_over(self, client: Client, data: bytes) -> None:
         """See `Site.hand_over`."""
@@ -148,6 +156,14 @@ class _Port:
         transport.set_protocol(guest)
         guest.connection_made(transport)
         guest.data_received(data)
+
+    def leave(self, server: asyncio.Server, left: asyncio.Event) -> None:
+        """Accept nothing new; let each connection end with its next answer."""
+        server.close()
+        self.leaving = True
+        self._left = left
+        if not self._clients:
+            left.set()
 
     async def stop(self, seconds: float) -> None:
         """Close what is idle, let answers finish for some seconds, cut the rest."""
