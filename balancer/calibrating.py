@@ -17,6 +17,7 @@ from dataclasses import replace
 from balancer import calibration
 from balancer.candidates import Candidate, EngineKey
 from balancer.desk import Desk
+from balancer.edit import edited
 from balancer.lane import Lane, Timings
 from edgeserve.errors import EdgeserveError, NodeLost
 from edgeserve.relay.upstream import Upstream
@@ -119,25 +120,29 @@ class _Prober:
             return
         self._not_before[each.key] = time.monotonic() + AGAIN_SECONDS
         self._desk.ledger.take(each.key, 1)
+        slot = self._desk.predict.lanes.probe(each.key)
         self._recount(each.key)
         try:
             async with asyncio.timeout(PROBE_SECONDS):
                 began = time.monotonic()
-                found = await self._asked(each)
+                found = await self._asked(each, slot)
                 self._learn(lane, found, time.monotonic() - began)
             del self._not_before[each.key]
         except (EdgeserveError, TimeoutError) as error:
             log.info("%s was not measured: %s", each.node, error)
         finally:
             self._desk.ledger.give_back(each.key, 1)
+            self._desk.predict.lanes.probed(each.key)
             self._recount(each.key)
             self._desk.room.changed()
 
     def _recount(self, key: EngineKey) -> None:
         self._desk.predict.lanes.recount(key, time.monotonic())
 
-    async def _asked(self, each: Candidate) -> Timings:
+    async def _asked(self, each: Candidate, slot: int | None) -> Timings:
         body = calibration.body(each.engine.variant)
+        if slot is not None:
+            body = edited(body, put={"id_slot": slot})
         headers = {**self._headers, VARIANT_HEADER: each.engine.id}
         async with self._upstream.ask(
             each.origin, "POST", calibration.ROUTE, headers, body

@@ -194,8 +194,11 @@ class Dispatch:
     def began(self, bound: Bound, now: float, tokens: int, cached: int) -> None:
         """An engine says how long a prompt is and how much of it it had."""
         blocks, job = bound.job.prompt.blocks, bound.job
-        lengths = self.workload(bound.ask.model).lengths
+        workload = self.workload(bound.ask.model)
+        lengths = workload.lengths
         if blocks:
+            prompt, ratio = bound.job.prompt, workload.tokens_per_byte
+            lengths.learn_frame(prompt, ratio, tokens)
             lengths.learn(blocks[-1], tokens)
         if 0 < job.depth < len(blocks) and abs(cached - job.cached) < NEAR * job.cached:
             lengths.learn(blocks[job.depth - 1], cached)

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from balancer.dispatch import Bound, Dispatch
 from balancer.lane import Timings
 
 Clock = Callable[[], float]
+
+SHORT_PREFILL = 64
+"""Tokens."""
+
+OVERHEAD_GAIN = 0.2
+MOST_OVERHEAD = 1.0
+"""Seconds."""
 
 
 class Followed:
@@ -39,8 +47,7 @@ class Followed:
         alive: Callable[[], bool],
         moved: Callable[[], None],
     ) -> None:
-        pins = bound.lane.pins and not bound.lane.foreign and bound.ask.slots == 1
-        self.slot: int | None = bound.job.slot if pins else None
+        self.slot: int | None = bound.job.slot if bound.lane.pins else None
         self.first_seconds: float | None = bound.parts.first
         self.cached: int | None = None
         self.tokens: int | None = None
@@ -80,6 +87,10 @@ class Followed:
     def answered(self, timings: Timings | None) -> None:
         """Keep what is learned from when the slot is given back."""
         self.whole, self.timings = True, timings
+        if timings is not None and self.first is None:
+            # It came at once: its first token did so long before its last.
+            spent = self._clock() - self._sent
+            self.first = max(0.0, spent - timings.predicted_ms / 1000)
 
     def over(self) -> None:
         """The slot is given back."""
@@ -91,6 +102,9 @@ class Followed:
 
     def _end(self, now: float) -> None:
         lane, job, timings = self._bound.lane, self._bound.job, self.timings
+        for slot in job.others:
+            # The engine chose these itself, and what they held is gone.
+            self._mind.holdings.forget(lane.places[slot])
         if not self.whole:
             lane.drop(job, now)
             return
@@ -101,7 +115,24 @@ class Followed:
             waited = job.waited
             self._began(now, timings.cached + timings.prompt, timings.cached)
             job.waited = waited
+        self._learn_overhead(timings)
         self._mind.ended(self._bound, now, timings)
+
+    def _learn_overhead(self, timings: Timings) -> None:
+        """What a first token takes beyond the prompt's share: way, template, batch.
+
+        Only short prefills tell: in long ones it drowns in the rate's own error.
+        """
+        lane, job = self._bound.lane, self._bound.job
+        alone = not lane.jobs.keys() - {job.slot} and not job.waited
+        if self.first is None or not alone or timings.prompt > SHORT_PREFILL:
+            return
+        speed, guess = lane.speed, lane.learner.guess
+        read = speed.prefill_seconds(timings.prompt, timings.cached) * lane.scale
+        seen = min(max(self.first - read, 0.0), MOST_OVERHEAD)
+        gain = max(OVERHEAD_GAIN, 1 / (lane.learner.samples + 1))
+        moved = guess.overhead + gain * (seen - guess.overhead)
+        lane.learner.guess = replace(guess, overhead=moved)
 
     def _began(self, now: float, total: int, cached: int) -> None:
         self.tokens, self.cached = max(1, total), max(0, min(cached, total))

@@ -23,6 +23,13 @@ from edgeserve.wire import EngineReport, Launch
 WORK_LINGERS = 10.0
 """Seconds for which a processor's load may still be our own work's."""
 
+DELAY_SECONDS = 1.0
+"""For so long a report may count a request of ours that has ended."""
+
+SHARED_SECONDS = 600.0
+"""After work of another balancer was seen, slots are left to the engine's choice:
+two that name the same slot would wait for each other."""
+
 MIB = 2**20
 
 
@@ -35,6 +42,12 @@ class _Kept:
     life: tuple[str, int]
     candidate: Candidate
     worked: float = -WORK_LINGERS
+    strange: float | None = None
+    """Since when slots are taken that nobody here has taken."""
+    shared: float = -SHARED_SECONDS
+    """When that was last no mere delay of reports."""
+    probed: int | None = None
+    """The place of the slot that a probe has."""
 
 
 class Lanes:
@@ -74,6 +87,7 @@ class Lanes:
         """Take in what the nodes report."""
         there = {each.key for each in candidates}
         for gone in self._kept.keys() - there:
+            self.probed(gone)
             self._kept.pop(gone).lane.left()
             self.spare.pop(gone, None)
         for each in candidates:
@@ -98,6 +112,7 @@ class Lanes:
                 kept.life = life
         else:
             if kept is not None:
+                self.probed(each.key)
                 kept.lane.left()
             kept = _Kept(self._lane(each, key, now), key, life, each)
             self._kept[each.key] = kept
@@ -125,10 +140,46 @@ class Lanes:
     def _count(self, kept: _Kept, now: float) -> None:
         lane = kept.lane
         foreign = max(0, self._busy(kept.candidate.key) - ours(lane))
+        self._pin(kept, now, foreign > 0)
         if foreign != lane.foreign:
             lane.advance(now)
             lane.foreign = foreign
             lane.foresee()
+
+    def _pin(self, kept: _Kept, now: float, strange: bool) -> None:
+        """Say whether requests may name their slot."""
+        if not strange:
+            kept.strange = None
+        elif kept.strange is None:
+            kept.strange = now
+        elif now - kept.strange > DELAY_SECONDS and kept.probed is None:
+            kept.shared = now
+        lane = kept.lane
+        alone = now - kept.shared >= SHARED_SECONDS
+        lane.pins = lane.slots > 1 and lane.host is None and alone
+
+    def probe(self, key: EngineKey) -> int | None:
+        """Take a slot out of the game for a probe; it loses what it holds."""
+        kept = self._kept[key]
+        lane = kept.lane
+        idle = [
+            number
+            for number, place in enumerate(lane.places)
+            if self._holdings.idle & (1 << place)
+        ]
+        if not idle:
+            return None
+        kept.probed = lane.places[idle[-1]]
+        self._holdings.forget(kept.probed)
+        self._holdings.idle &= ~(1 << kept.probed)
+        return idle[-1] if lane.pins else None
+
+    def probed(self, key: EngineKey) -> None:
+        """The probe's slot is free again."""
+        kept = self._kept.get(key)
+        if kept is not None and kept.probed is not None:
+            self._holdings.idle |= 1 << kept.probed
+            kept.probed = None
 
     def _judge(self, kept: _Kept, now: float) -> None:
         """Let the machine's state count."""

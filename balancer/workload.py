@@ -69,9 +69,13 @@ class Lengths:
     """How many tokens some beginnings are, exactly: engines have counted them."""
 
     REMEMBERED = 8192
+    MOST_FRAME = 50.0
 
     def __init__(self) -> None:
         self._known: OrderedDict[bytes, float] = OrderedDict()
+        self.frame = 0.0
+        """Tokens of a message beyond its bytes' share: what the template adds."""
+        self._frames = 0
 
     def learn(self, block: bytes, tokens: float) -> None:
         """A prompt up to this block is so many tokens."""
@@ -86,12 +90,29 @@ class Lengths:
 
     def of(self, prompt: Prompt, tokens_per_byte: float) -> float:
         """Tokens of a prompt: counted as far as they were, guessed from there."""
-        for count in reversed(prompt.messages):
+        known, fresh, messages = self._counted(prompt)
+        frames = self.frame * messages if known else 0.0
+        return known + fresh * tokens_per_byte + frames
+
+    def learn_frame(
+        self, prompt: Prompt, tokens_per_byte: float, tokens: float
+    ) -> None:
+        """Take in that a prompt is so many tokens, before `learn` does."""
+        known, fresh, messages = self._counted(prompt)
+        if known and messages:
+            more = (tokens - known - fresh * tokens_per_byte) / messages
+            more = min(max(more, -self.MOST_FRAME), self.MOST_FRAME)
+            self._frames += 1
+            self.frame += max(0.05, 1 / self._frames) * (more - self.frame)
+
+    def _counted(self, prompt: Prompt) -> tuple[float, int, int]:
+        """Tokens that were counted, bytes and messages behind them."""
+        for number, count in reversed(list(enumerate(prompt.messages, 1))):
             known = self._known.get(prompt.blocks[count - 1])
             if known is not None:
                 fresh = prompt.size - prompt.ends[count - 1]
-                return known + fresh * tokens_per_byte
-        return prompt.size * tokens_per_byte
+                return known, fresh, len(prompt.messages) - number
+        return 0.0, prompt.size, len(prompt.messages)
 
 
 class Workload:

@@ -107,7 +107,7 @@ async def test_requests_are_listed_newest_first_and_explained() -> None:
         "chosen": True,
         "reason": "costs least",
     }
-    assert predicted["first_token_seconds"] > predicted["read_seconds"] > 0
+    assert predicted["first_token_seconds"] >= predicted["read_seconds"] > 0
     assert missing.status == 404
 
 
