@@ -7,8 +7,8 @@ made to stream, so that it can be cancelled and tried elsewhere.
 
 from __future__ import annotations
 
-import random
 import re
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -207,7 +207,7 @@ def request_id(received: Mapping[str, str]) -> str:
     given = received.get(REQUEST_HEADER)
     if given is not None and _SANE_ID.fullmatch(given):
         return given
-    return f"req-{random.getrandbits(64):016x}"
+    return f"req-{secrets.token_hex(8)}"
 
 
 def deadline_seconds(received: Mapping[str, str]) -> float | None:
