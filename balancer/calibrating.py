@@ -164,4 +164,4 @@ class _Prober:
         overhead = min(max(seconds - spent, LEAST_OVERHEAD), MOST_OVERHEAD)
         learner.guess = replace(learner.guess, overhead=overhead)
         learner.learn(calibration.sample(found))
-        lane.foresee()
+        lane.stale = True

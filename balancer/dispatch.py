@@ -130,7 +130,13 @@ class Dispatch:
 
     def choose(self, ask: Ask, now: float) -> Parts | None:
         """The engine that costs least, free or not; None where none can."""
-        return cheapest(self.question(ask, now), self.eligible(ask))[0]
+        return self.weigh(ask, now)[0]
+
+    def weigh(self, ask: Ask, now: float) -> tuple[Parts | None, Seen]:
+        """The same, with what was found about every engine."""
+        lanes = self.eligible(ask)
+        _refresh(lanes, set(), now)
+        return cheapest(self.question(ask, now), lanes)
 
     def question(self, ask: Ask, now: float) -> Question:
         """Find out once what the prices of all engines need."""
@@ -213,7 +219,7 @@ class Dispatch:
         workload.learn_prompt(timings.cached + timings.prompt, ask.prompt.size)
         workload.learn_answer(ask.prompt.head, ask.budget, timings.predicted)
         workload.returns.answered(ask.prompt, now)
-        lane.foresee()
+        lane.stale = True
 
 
 def _untarget(ask: Ask) -> None:

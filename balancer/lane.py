@@ -61,7 +61,10 @@ class Lane:
     """A heap: when each slot comes free, reservations included."""
     next_slot: int = -1
     """Where all are busy: the slot that will come free first."""
-    reserved: bool = False
+    stale: bool = False
+    """What was foreseen no longer holds: reservations, or a change in speed or load."""
+    ours: int = 0
+    """Slots that its jobs hold."""
     weights: Weights = WEIGHTS
     per_read: float = 0.0
     per_context: float = 0.0
@@ -85,8 +88,7 @@ class Lane:
     @property
     def taken(self) -> int:
         """Slots at work, whoever sent it."""
-        ours = len(self.jobs) + sum(len(job.others) for job in self.jobs.values())
-        return min(self.slots, ours + self.foreign)
+        return min(self.slots, self.ours + self.foreign)
 
     def advance(self, now: float) -> None:
         """Let time pass as the learned speed says."""
@@ -136,7 +138,7 @@ class Lane:
         unknown = self.slots - len(self.frees)
         self.frees.extend([self.now + 100 * per_token] * unknown)
         heapify(self.frees)
-        self.reserved = False
+        self.stale = False
         self._price()
 
     def _price(self) -> None:
@@ -151,9 +153,8 @@ class Lane:
         self.token_price = (weights.write + share) * self.per_token
 
     def refresh(self, now: float) -> None:
-        """Look again where reservations or lateness have made it necessary."""
-        late = self.frees[0] <= now and self.taken == self.slots
-        if self.reserved or late:
+        """Look again where reservations, changes or lateness have made it necessary."""
+        if self.stale or (self.frees[0] <= now and self.taken == self.slots):
             self.advance(now)
             self.foresee()
 
@@ -169,7 +170,7 @@ class Lane:
         """A waiting request counts on the slot that comes free next."""
         heapreplace(self.frees, max(now, self.frees[0]) + seconds)
         self.queued += 1
-        self.reserved = True
+        self.stale = True
         self._price()
 
     def release(self) -> None:
@@ -181,6 +182,7 @@ class Lane:
         """A request was sent to a slot, which now holds its prompt and nothing else."""
         self.advance(now)
         self.jobs[job.slot] = job
+        self.ours += 1 + len(job.others)
         for slot in job.others:
             self.holdings.idle &= ~(1 << self.places[slot])
         place = self.places[job.slot]
@@ -237,7 +239,8 @@ class Lane:
             self.end(job, now, job.done)
 
     def _free(self, job: Job) -> None:
-        self.jobs.pop(job.slot, None)
+        if self.jobs.pop(job.slot, None) is not None:
+            self.ours -= 1 + len(job.others)
         for slot in (job.slot, *job.others):
             self.holdings.idle |= 1 << self.places[slot]
 

@@ -139,12 +139,12 @@ class Lanes:
 
     def _count(self, kept: _Kept, now: float) -> None:
         lane = kept.lane
-        foreign = max(0, self._busy(kept.candidate.key) - ours(lane))
+        foreign = max(0, self._busy(kept.candidate.key) - lane.ours)
         self._pin(kept, now, foreign > 0)
         if foreign != lane.foreign:
             lane.advance(now)
             lane.foreign = foreign
-            lane.foresee()
+            lane.stale = True
 
     def _pin(self, kept: _Kept, now: float, strange: bool) -> None:
         """Say whether requests may name their slot."""
@@ -195,7 +195,7 @@ class Lanes:
         if found.scale != kept.lane.scale:
             kept.lane.advance(now)
             kept.lane.scale = found.scale
-            kept.lane.foresee()
+            kept.lane.stale = True
 
     def _own_share(self, of: Candidate, now: float) -> float:
         """The share of a processor that our own work may explain.
@@ -213,11 +213,6 @@ class Lanes:
             if now - kept.worked < WORK_LINGERS:
                 threads += kept.candidate.engine.launch.threads
         return min(1.0, threads / max(1, of.hardware.cpu.logical_cores))
-
-
-def ours(lane: Lane) -> int:
-    """Slots that the jobs we know of hold."""
-    return len(lane.jobs) + sum(len(job.others) for job in lane.jobs.values())
 
 
 def speed_key(each: Candidate) -> Key:

@@ -18,7 +18,6 @@ from balancer.lane import Lane
 from balancer.lanes import Lanes
 from balancer.least_busy import LeastBusy
 from balancer.ledger import Ledger
-from balancer.predict import cheapest
 from balancer.question import Ask
 from balancer.schedule import Need, Refuse, Send, Verdict, Wait, slots_of
 from balancer.waiting import RETRY_AFTER, Ticket
@@ -108,8 +107,7 @@ class Predict:
         able = self._filter.able(self._tickets[ask].need)
         if isinstance(able, Refuse):
             return iter(able.verdicts)
-        question = self.mind.question(ask, self._clock())
-        return iter(Weighed(able, cheapest(question, able.lanes)[1]))
+        return iter(Weighed(able, self.mind.weigh(ask, self._clock())[1]))
 
     def waits(self, ask: Ask) -> bool:
         """Whether it still does."""
