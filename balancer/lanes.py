@@ -77,7 +77,9 @@ class Lanes:
 
     def of(self, candidates: Iterable[Candidate]) -> list[Lane]:
         """The lanes of engines that are in the fleet."""
-        return [self._kept[each.key].lane for each in candidates]
+        return [
+            self._kept[each.key].lane for each in candidates if each.key in self._kept
+        ]
 
     def all(self) -> list[Lane]:
         """Every engine's lane."""

@@ -23,6 +23,10 @@ from balancer.schedule import Need, Refuse, Send, Verdict, Wait, slots_of
 from balancer.waiting import RETRY_AFTER, Ticket
 from edgeserve.errors import FleetBusy
 
+MOST_SLOTS = 64
+"""A decision looks at every slot of an engine. Where one has more, slots are not
+what is scarce, and counting them is good enough for the whole fleet."""
+
 MOST_PATIENCE = 600
 """Seconds; nobody should be told to come back tomorrow."""
 
@@ -43,18 +47,21 @@ class Predict:
         self._asks: dict[Ticket, Ask] = {}
         self._tickets: dict[Ask, Ticket] = {}
         self._checked = True
+        self._wide = False
         self._plain = LeastBusy(lambda: self._filter.candidates, ledger)
         mind.eligible = self._eligible
 
     def told(self, candidates: Sequence[Candidate]) -> None:
         """The fleet changed."""
-        self.lanes.sync(candidates, self._clock())
+        few = [each for each in candidates if each.engine.slots <= MOST_SLOTS]
+        self._wide = len(few) < len(candidates)
+        self.lanes.sync(few, self._clock())
         self._filter.told(candidates)
         self._checked = False
 
     def enter(self, ticket: Ticket) -> Wait | None:
         """Serve it at once, keep it, or turn it away."""
-        if not ticket.need.generates:
+        if self._wide or not ticket.need.generates:
             return self._plain.enter(ticket)
         able = self._filter.able(ticket.need)
         if isinstance(able, Refuse):

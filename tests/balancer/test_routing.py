@@ -1,0 +1,191 @@
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import msgspec
+import pytest
+
+from balancer.candidates import Candidate
+from balancer.dispatch import Dispatch
+from balancer.explain import shown
+from balancer.lane import Timings
+from balancer.lanes import Lanes
+from balancer.ledger import Ledger
+from balancer.prefix import Prompt, chain
+from balancer.routing import Predict
+from balancer.schedule import Decision, Need, Refuse, Send
+from balancer.waiting import Ticket
+from edgeserve.errors import FleetBusy
+from edgeserve.wire import Cpu, Power
+from tests.balancer.building import a_candidate, a_need
+from tests.fakes.node import HARDWARE, an_engine
+
+QUICK, SLOW = Timings(0, 1000, 500.0, 51, 500.0), Timings(0, 1000, 20_000.0, 51, 9000.0)
+
+
+@dataclass
+class House:
+    """A prediction over engines of known speed, at a time that tests set."""
+
+    able: list[Candidate]
+    now: float = 100.0
+    notes: list[Decision] = field(default_factory=list[Decision])
+
+    def __post_init__(self) -> None:
+        self.ledger = Ledger()
+        mind = Dispatch(lambda _: (), 2)
+        self.lanes = Lanes(mind.holdings, self.ledger.busy)
+        self.predict = Predict(self.ledger, self.lanes, mind, lambda: self.now)
+        self.become(*self.able)
+
+    def become(self, *able: Candidate) -> None:
+        self.able = list(able)
+        self.ledger.told(able)
+        self.predict.told(able)
+
+    def enters(self, need: Need | None = None) -> Ticket:
+        ticket = Ticket(need or a_need(), self.notes.append)
+        self.predict.enter(ticket)
+        return ticket
+
+    def sends(self, need: Need | None = None) -> Send:
+        decision = self.enters(need).decision
+        assert isinstance(decision, Send)
+        return decision
+
+    def answers(self, send: Send, timings: Timings, seconds: float = 1.0) -> None:
+        send.course.progress(timings.cached + timings.prompt, timings.cached, 0)
+        send.course.wrote()
+        self.now += seconds
+        send.course.answered(timings)
+        self.predict.give_back(send)
+
+    def teaches(self, node: str, timings: Timings) -> None:
+        """Let one engine answer something, alone."""
+        others = self.able
+        self.become(*(each for each in others if each.node == node))
+        self.answers(self.sends(), timings, 30.0)
+        self.become(*others)
+
+
+def pair(**slots: int) -> House:
+    return House([a_candidate(name, an_engine(slots=n)) for name, n in slots.items()])
+
+
+def a_prompt(*words: str) -> Prompt:
+    return chain([b"system" * 300, *(word.encode() * 40 for word in words)])
+
+
+def test_what_was_learned_of_engines_decides() -> None:
+    one, two = an_engine("small:Q4_1", slots=1), an_engine("small:Q8_0", slots=1)
+    house = House([a_candidate("pi", one), a_candidate("gpu", two)])
+
+    house.teaches("pi", SLOW)
+    house.teaches("gpu", QUICK)
+
+    assert house.sends(a_need(prompt=a_prompt("x"))).to.node == "gpu"
+
+
+def test_a_conversation_comes_back_though_another_engine_is_idle() -> None:
+    house = pair(left=1, right=1)
+    first = house.sends(a_need(prompt=a_prompt("question")))
+    house.answers(first, Timings(0, 500, 1000.0, 20, 400.0))
+
+    again = a_need(prompt=a_prompt("question", "answer", "more"))
+
+    assert house.sends(again).to.node == first.to.node
+
+
+def test_slots_that_others_hold_are_left_to_them() -> None:
+    house = House([a_candidate("pi", an_engine(slots=2, busy=2))])
+
+    assert house.enters().decision is None
+
+
+def test_a_named_slot_is_left_out_while_another_balancer_works_there() -> None:
+    house = pair(pi=2)
+    assert house.sends().course.slot is not None
+
+    for busy in (2, 2):
+        house.become(a_candidate("pi", an_engine(slots=3, busy=busy)))
+        house.now += 2.0
+
+    assert house.sends().course.slot is None
+
+
+@pytest.mark.parametrize(
+    ("power", "load"),
+    [(Power(on_mains=False, percent=9.0), 0.0), (Power(on_mains=True), 0.99)],
+)
+def test_a_machine_in_need_is_the_last_choice_and_not_out(
+    power: Power, load: float
+) -> None:
+    cpu = Cpu(model="", physical_cores=4, logical_cores=4, load=load)
+    hardware = msgspec.structs.replace(HARDWARE, power=power, cpu=cpu)
+    weak = a_candidate("weak", hardware=hardware)
+    house = House([weak, a_candidate("strong", an_engine(slots=1))])
+
+    first = house.sends()
+    assert first.to.node == "strong"
+    assert house.enters().decision is None  # it rather waits
+
+    house.become(weak)
+
+    assert house.sends().to.node == "weak"
+    assert any("left alone" in str(each.reason) for each in first.verdicts)
+
+
+def test_every_candidate_is_explained() -> None:
+    barred = a_candidate("old", barred="its node is suspect", passing=True)
+    house = House([a_candidate("left"), a_candidate("right"), barred])
+
+    verdicts = {each["node"]: each for each in map(shown, house.sends().verdicts)}
+
+    assert verdicts["old"]["reason"] == "its node is suspect"
+    assert verdicts["old"]["predicted"] is None
+    assert [v["chosen"] for v in verdicts.values()].count(True) == 1
+    assert verdicts["left"]["predicted"]["cost_seconds"] > 0
+
+
+def test_a_full_queue_says_when_to_come_back() -> None:
+    house = pair(pi=1)
+    house.sends()
+    for _ in range(2):
+        assert house.enters().decision is None
+
+    refused = house.enters().decision
+
+    assert isinstance(refused, Refuse)
+    assert isinstance(refused.error, FleetBusy)
+    assert int(refused.error.headers()["retry-after"]) >= 1
+
+
+def test_a_deadline_that_cannot_be_met_is_refused_once_speeds_are_known() -> None:
+    house = pair(pi=1)
+    hasty = a_need(prompt=a_prompt("x"), deadline=house.now + 0.001)
+    assert isinstance(house.enters(hasty).decision, Send)
+    house = pair(pi=1)
+    house.teaches("pi", SLOW)
+
+    refused = house.enters(
+        a_need(prompt=a_prompt("x"), deadline=house.now + 0.001)
+    ).decision
+
+    assert isinstance(refused, Refuse)
+
+
+def test_an_engine_that_leaves_under_a_request_is_forgotten_in_peace() -> None:
+    house = pair(pi=1, gpu=1)
+    send = house.sends()
+    house.become(*(each for each in house.able if each.key != send.to.key))
+
+    house.answers(send, QUICK)
+
+    assert house.ledger.busy(send.to.key) == 0
+    assert house.sends().to.key != send.to.key
+
+
+def test_engines_of_very_many_slots_are_merely_counted() -> None:
+    house = pair(server=2048)
+
+    assert house.sends().course.first_seconds is None
