@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -13,8 +14,9 @@ from balancer.delivery import Delivery
 from balancer.judge import code, judge, message
 from balancer.request import Work
 from balancer.sse import Parser
-from balancer.stream import LIFE, Flow, StreamedError
+from balancer.stream import LIFE, PROGRESS, Flow, StreamedError
 from balancer.told import Told
+from balancer.vigil import Vigil
 from edgeserve.errors import EdgeserveError, NodeLost, NoNode, NotReached
 from edgeserve.relay.upstream import Answer, Origin, Upstream
 
@@ -80,6 +82,7 @@ class Question:
     headers: Mapping[str, str]
     body: bytes
     flow: Flow
+    vigil: Vigil
     course: Course = UNFOLLOWED
 
 
@@ -87,35 +90,45 @@ async def attempted(
     upstream: Upstream, question: Question, work: Work, delivery: Delivery
 ) -> Outcome:
     """Ask one node; Elsewhere and Full only while it has added no content."""
-    before, flow = delivery.given.size, Told(question.flow, question.course)
+    before, vigil = delivery.given.size, question.vigil
+    flow = Told(question.flow, question.course)
     try:
         async with upstream.ask(
             question.origin, "POST", question.target, question.headers, question.body
         ) as answer:
-            outcome = await _carried(answer, flow, work, delivery)
+            outcome = await _carried(answer, flow, work, delivery, vigil)
             if outcome in (DONE, AsItIs()):
                 flow.answered()
             return outcome
     except StreamedError as error:
         return await _judged(error.status, JSON, error.body, work, delivery)
+    except asyncio.CancelledError:
+        if not vigil.gave_up():
+            raise
+        why = f"{question.origin.url} was given up: {vigil.why}"
+        return _lost(NodeLost(why), vigil.fault, delivery, before)
     except NodeLost as error:
-        if delivery.given.size > before:
-            return Broken(error)
         connected = not isinstance(error, NotReached)
-        return Elsewhere(error, of_loss(connected=connected))
+        return _lost(error, of_loss(connected=connected), delivery, before)
+
+
+def _lost(error: NodeLost, fault: Fault, delivery: Delivery, before: int) -> Outcome:
+    if delivery.given.size > before:
+        return Broken(error)
+    return Elsewhere(error, fault)
 
 
 async def _carried(
-    answer: Answer, flow: Told, work: Work, delivery: Delivery
+    answer: Answer, flow: Told, work: Work, delivery: Delivery, vigil: Vigil
 ) -> Outcome:
     if answer.status >= 400:
         body = await answer.read()
         return await _judged(answer.status, answer.headers, body, work, delivery)
     streams = answer.headers.get("content-type", "").startswith("text/event-stream")
     if streams and work.mode == "aggregate":
-        return await _put_together(answer, flow, work, delivery)
+        return await _put_together(answer, flow, work, delivery, vigil)
     if streams:
-        return await _streamed(answer, flow, delivery)
+        return await _streamed(answer, flow, delivery, vigil)
     body = await answer.read()
     flow.whole(body)
     await delivery.whole(answer.status, answer.headers, body)
@@ -170,14 +183,19 @@ class EngineRefusal(EdgeserveError):
         return dict(self._headers)
 
 
-async def _streamed(answer: Answer, flow: Flow, delivery: Delivery) -> Outcome:
+async def _streamed(
+    answer: Answer, flow: Flow, delivery: Delivery, vigil: Vigil
+) -> Outcome:
+    vigil.heard("head")
     while not flow.begun and (piece := await answer.chunk()):
         ready = flow.feed(piece)
+        vigil.heard("progress" if PROGRESS in piece else "ping")
         if flow.begun:
             await delivery.content(answer.headers, ready)
         elif ready or delivery.silent:
             await delivery.life(answer.headers, ready or LIFE)
-    await delivery.rest(answer, flow)
+    vigil.heard("text")
+    await delivery.rest(answer, flow, vigil)
     if flow.error is not None and flow.error.raw and _own(flow.error):
         await delivery.end(flow.error.raw)
         return Done("refused by the engine")
@@ -212,12 +230,16 @@ async def completed(tail: bytes, work: Work, delivery: Delivery) -> Outcome:
 
 
 async def _put_together(
-    answer: Answer, flow: Flow, work: Work, delivery: Delivery
+    answer: Answer, flow: Flow, work: Work, delivery: Delivery, vigil: Vigil
 ) -> Outcome:
+    vigil.heard("head")
     while piece := await answer.chunk():
         ready = flow.feed(piece)
         if flow.begun:
             delivery.given.add(ready)
+            vigil.texts += not piece.startswith(b":")
+        else:
+            vigil.heard("progress" if PROGRESS in piece else "ping")
     _insist_on_end(flow)
     return await _gathered(answer.headers, work, delivery)
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import Protocol
 
 from balancer.given import Given
 from balancer.stream import Flow, error_event
@@ -21,6 +22,12 @@ ATTEMPTS_HEADER = "x-edgeserve-attempts"
 
 LIFE_SECONDS = 15.0
 """Clients and the proxies between us give up on what says nothing for longer."""
+
+
+class Counts(Protocol):
+    """Whoever watches over a stream."""
+
+    texts: int
 
 
 @dataclass(slots=True)
@@ -67,13 +74,17 @@ class Delivery:
         self.given.add(data)
         await self.reply.write(data)
 
-    async def rest(self, answer: Answer, flow: Flow) -> None:
-        """Pass on the rest of a stream as it comes. Raises NodeLost."""
+    async def rest(self, answer: Answer, flow: Flow, vigil: Counts) -> None:
+        """Pass on the rest of a stream as it comes. Raises NodeLost.
+
+        `vigil` counts what comes of the answer itself; a ping is nothing of it.
+        """
         feed, keep = flow.feed, self.given.add
 
         def sieve(piece: bytes) -> bytes:
             if ready := feed(piece):
                 keep(ready)
+                vigil.texts += not ready.startswith(b":")
             return ready
 
         await answer.sift(self.reply, sieve)

@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 
+from balancer.account import begun, called
 from balancer.attempt import (
     Again,
     AsItIs,
@@ -24,7 +25,7 @@ from balancer.delivery import Delivery
 from balancer.desk import Desk
 from balancer.lull import Lull
 from balancer.mending import Mended, Policy
-from balancer.record import BROKEN, Attempt, Record
+from balancer.record import Record
 from balancer.request import (
     Caller,
     deadline_seconds,
@@ -39,6 +40,7 @@ from balancer.stream import Flow, Listener
 from balancer.task import Task
 from balancer.templates import Templates
 from balancer.tracing import Trace
+from balancer.vigil import Vigil, Watch
 from balancer.waiting import RETRY_AFTER
 from edgeserve.auth import Guard
 from edgeserve.errors import (
@@ -72,6 +74,7 @@ class Front:
     guard: Guard
     token: str | None
     templates: Templates
+    watch: Watch
     policy: Policy
     attempts: int
     patience: float
@@ -176,10 +179,10 @@ class Front:
                 if lull.begun:
                     await lull.end()
                 record.waited += clock() - asked
-                attempt = _begun(send, clock(), task)
+                attempt = begun(send, clock(), task)
                 try:
-                    outcome = await self._asked(task, send)
-                    attempt.outcome = _called(outcome)
+                    outcome = await self._budgeted(task, send)
+                    attempt.outcome = called(outcome)
                 finally:
                     attempt.ended = clock()
                 return await self._followed(task, send.to, outcome)
@@ -194,6 +197,13 @@ class Front:
             if lull.begun:
                 await lull.end()
 
+    async def _budgeted(self, task: Task, send: Send) -> Outcome:
+        """Count what is asked again, which bounds how much else may be."""
+        if not task.tried:
+            return await self._asked(task, send)
+        with self.watch.budget.another():
+            return await self._asked(task, send)
+
     async def _asked(self, task: Task, send: Send) -> Outcome:
         to, work, delivery = send.to, task.work, task.delivery
         flow: Flow = Listener(work.dialect, hides=not work.tells)
@@ -205,6 +215,15 @@ class Front:
                 return await _without_engine(task, plan)
             body, flow = plan.body, Mended(plan.splice)
         delivery.comes_from(to.node, to.engine.variant)
+        vigil = Vigil(
+            self.watch,
+            to.key,
+            work.need,
+            asyncio.get_running_loop().time(),
+            send.course.first_seconds,
+            tells=work.tells_us,
+            halting=b'"tools"' in work.body,
+        )
         question = Question(
             origin=to.origin,
             target=task.request.target,
@@ -216,9 +235,14 @@ class Front:
             ),
             body=body,
             flow=flow,
+            vigil=vigil,
             course=send.course,
         )
-        outcome = await attempted(self.upstream, question, work, delivery)
+        self.watch.keep(vigil)
+        try:
+            outcome = await attempted(self.upstream, question, work, delivery)
+        finally:
+            self.watch.end(vigil)
         if isinstance(outcome, Broken) and not outcome.final:
             task.broke(to, outcome.error, flow)
         return outcome
@@ -258,36 +282,6 @@ async def _without_engine(task: Task, plan: Finish | Refuse) -> Outcome:
         case Refuse(reason):
             why = f"{task.failure}; no other node can go on: {reason}"
             return Broken(NodeLost(why), final=True)
-
-
-def _begun(send: Send, now: float, task: Task) -> Attempt:
-    attempt = Attempt(
-        node=send.to.node,
-        engine=send.to.engine.id,
-        variant=send.to.engine.variant,
-        started=now,
-        verdicts=send.verdicts,
-        course=send.course,
-        resumes=task.delivery.given.size > 0,
-    )
-    task.record.attempts.append(attempt)
-    return attempt
-
-
-def _called(outcome: Outcome) -> str:
-    match outcome:
-        case Done(outcome=name):
-            return name
-        case Full():
-            return "it had no slot left"
-        case Elsewhere(error):
-            return str(error)
-        case Broken(error):
-            return f"{BROKEN}: {error}"
-        case AsItIs():
-            return "asked again without streaming"
-        case Again():
-            return "asked for something else"
 
 
 async def _told(error: EdgeserveError, request: Request, delivery: Delivery) -> None:

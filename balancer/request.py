@@ -71,6 +71,11 @@ class Work:
         """How its answer streams."""
         return self.route.dialect
 
+    @property
+    def tells_us(self) -> bool:
+        """Whether the engine is asked to say how far it has read."""
+        return self.mode != "whole" and self.dialect in TELLING
+
     def as_it_is(self) -> Work:
         """Return the same, to be asked without streaming."""
         return replace(self, mode="whole")
@@ -82,7 +87,7 @@ class Work:
     def body_for(self, engine: EngineReport, slot: int | None = None) -> bytes:
         """Return the body with the named edits. `slot` is one of the engine's."""
         put: dict[str, object] = {"model": engine.variant}
-        if self.mode != "whole" and self.dialect in TELLING:
+        if self.tells_us:
             put["return_progress"] = True
         if self.mode == "aggregate":
             put["stream"] = True

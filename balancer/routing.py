@@ -109,6 +109,16 @@ class Predict:
         best = self.mind.choose(ask, self._clock()) if ask else None
         return _seconds(best.wait) if best else RETRY_AFTER
 
+    def idle(self, need: Need) -> float | None:
+        """Seconds to the first token on the best engine with a free slot, if any."""
+        able = self._filter.able(need)
+        if isinstance(able, Refuse):
+            return None
+        now = self._clock()
+        question = self.mind.question(_ask(need, able, now), now)
+        best, _ = cheapest(question, able.lanes)
+        return best.first if best and best.wait == 0 and best.slot >= 0 else None
+
     def weighed(self, ask: Ask) -> Iterator[Verdict]:
         """Explain why a request waits, as things are now."""
         able = self._filter.able(self._tickets[ask].need)

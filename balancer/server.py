@@ -30,6 +30,7 @@ from balancer.register import Register
 from balancer.takeover import Inheritance
 from balancer.templates import Templates
 from balancer.tracing import Trace, tracing
+from balancer.vigil import Watch
 from balancer.watch import Pace, pace_of, watching
 from edgeserve import relay
 from edgeserve.config import EVERYWHERE, LOOPBACK, BalancerSettings
@@ -122,6 +123,7 @@ async def running(
             upstream=upstream,
             guard=may.clients,
             token=may.token,
+            watch=stack.enter_context(closing(Watch(shared))),
             templates=Templates(upstream, may.token),
             policy=policy_of(settings),
             attempts=settings.attempts,

@@ -8,6 +8,7 @@ import pytest
 
 from edgeserve.errors import NodeLost
 from tests.balancer.endpoint import CHAT, chat, endpoint, eventually
+from tests.balancer.test_front import said
 from tests.fakes.llama import Behaviour
 from tests.fakes.node import fake_node
 
@@ -68,3 +69,56 @@ async def test_requests_that_are_wrong_harm_no_engine() -> None:
         nodes = (await balancer.get("/edgeserve/v1/nodes")).json
 
     assert nodes[0]["health"] == {}
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a fraction of a second be a long time."""
+    monkeypatch.setattr("balancer.progress.UNLEARNED_SECONDS", 0.5)
+    monkeypatch.setattr("balancer.progress.SHORTEST_SECONDS", 0.5)
+    monkeypatch.setattr("balancer.hedge.GRACE_SECONDS", 0.2)
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_decode_that_hangs_is_found_by_what_does_not_come(stream: bool) -> None:
+    async with (
+        fake_node("a-hangs", Behaviour(fault="stall", fault_tokens=3)) as hangs,
+        fake_node("b-well") as well,
+        endpoint(hangs, well) as balancer,
+    ):
+        answer = await balancer.post(CHAT, chat(stream=stream))
+        asked = len(hangs.told)
+        await eventually(lambda: hangs.engine.busy == 0)
+
+    text = said(answer.body) if stream else answer.text
+    assert text == " ".join(f"w{number}" for number in range(16))
+    assert asked == 1
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("stream", [True, False])
+async def test_an_engine_that_never_begins_is_left_for_one_that_is_idle(
+    stream: bool,
+) -> None:
+    async with (
+        fake_node("a-hangs", Behaviour(fault="hang")) as hangs,
+        fake_node("b-well") as well,
+        endpoint(hangs, well) as balancer,
+    ):
+        answer = await balancer.post(CHAT, chat(stream=stream))
+        await eventually(lambda: hangs.engine.busy == 0)
+
+    assert answer.status == 200
+    assert answer.headers["x-edgeserve-node"] == "b-well"
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_the_only_engine_is_left_its_time() -> None:
+    async with (
+        fake_node("pi", Behaviour(prefill=3)) as slow,
+        endpoint(slow) as balancer,
+    ):
+        answer = await balancer.post(CHAT, chat(stream=True, max_tokens=1))
+
+    assert answer.status == 200

@@ -1,0 +1,201 @@
+"""Watches requests at work: whoever shows no progress is given up, and tried elsewhere.
+
+A hung decode leaves `/health` at 200 and the connection open; only what does not come
+tells. Nothing is timed per event: now and then somebody looks whether there was one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from balancer.blame import Fault
+from balancer.budget import Budget
+from balancer.candidates import EngineKey
+from balancer.desk import Desk
+from balancer.hedge import Running, should_hedge
+from balancer.progress import Pace, Progress, Sign
+from balancer.schedule import Need
+from edgeserve.relay.sweep import Sweep
+
+EVERY_SECONDS = 0.25
+
+SLOWEST = 4.0
+"""The slowest of a hundred tokens, in mean times between two."""
+
+UNLEARNED = Pace()
+
+QUIET_SECONDS = 5.0
+"""After so long without a sign from an engine a probe looks after it."""
+
+
+class Prospects(Protocol):
+    """What can be known of where a request runs, and of where else it could."""
+
+    def pace(self, key: EngineKey) -> Pace:
+        """Return what is learned of an engine."""
+        ...
+
+    def trusted(self, key: EngineKey) -> bool:
+        """Whether users' requests go there."""
+        ...
+
+    def elsewhere(self, need: Need, key: EngineKey) -> float | None:
+        """Seconds to the first token on the best other engine with an idle slot."""
+        ...
+
+    def doubt(self, key: EngineKey) -> None:
+        """Have an engine probed."""
+        ...
+
+    @property
+    def budget_left(self) -> int:
+        """How many requests may be asked again now."""
+        ...
+
+
+@dataclass(slots=True, eq=False)
+class Vigil:
+    """One request at one engine, and why it was given up, if it was.
+
+    `predicted`: seconds to its first token, None where nothing is. `tells`: that engine
+    says when it begins. `halting`: its text may come in large pieces. `texts` counts
+    what came of the answer's text.
+    """
+
+    prospects: Prospects
+    key: EngineKey
+    need: Need
+    started: float
+    predicted: float | None
+    tells: bool
+    halting: bool = False
+    progress: Progress = Progress()
+    texts: int = 0
+    why: str = ""
+    fault: Fault = "none"
+    _seen: int = 0
+    _doubted: bool = False
+    _trusted: bool = field(init=False)
+    _task: asyncio.Task[object] | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._trusted = self.prospects.trusted(self.key)
+        self._task = asyncio.current_task()
+
+    def heard(self, sign: Sign) -> None:
+        """Take in a sign of life."""
+        now = asyncio.get_running_loop().time()
+        self.progress = self.progress.heard(sign, now)
+
+    def tick(self, now: float) -> None:
+        """Look what has come, and give up what will not."""
+        if self.why:
+            return
+        if self.texts != self._seen:
+            self._seen = self.texts
+            self.progress = self.progress.heard("text", now)
+        if self.progress.phase == "queued":
+            self._look_for_better(now)
+        elif now >= self.progress.stuck_at(self._pace):
+            self._give_up("it made no progress", "engine")
+
+    @property
+    def _pace(self) -> Pace:
+        """What to expect; of a call to a tool the first words may be long in coming."""
+        return UNLEARNED if self.halting else self.prospects.pace(self.key)
+
+    def _look_for_better(self, now: float) -> None:
+        """Nothing shows that it has begun: what is asked elsewhere loses nothing."""
+        if self._trusted and not self.prospects.trusted(self.key):
+            self._give_up("its engine does not answer a probe", "none")
+        elif self.tells and self._is_late(now):
+            self._give_up("it did not begin in time", "doubt")
+        elif not self._doubted and now - self.started > self._quiet:
+            self._doubted = True
+            self.prospects.doubt(self.key)
+
+    @property
+    def _quiet(self) -> float:
+        """Seconds without a sign that are nothing unusual."""
+        if self.tells:
+            return QUIET_SECONDS
+        return QUIET_SECONDS + 3 * (self.predicted or QUIET_SECONDS)
+
+    def _is_late(self, now: float) -> bool:
+        if self.predicted is None:
+            return False
+        waited = now - self.started
+        running = Running(
+            started=self.started,
+            predicted=self.predicted,
+            remaining=max(self.predicted, waited),
+            progressed=False,
+        )
+        if now <= running.late_at:
+            return False
+        return should_hedge(
+            running,
+            elsewhere=self.prospects.elsewhere(self.need, self.key),
+            budget_left=self.prospects.budget_left,
+            now=now,
+        )
+
+    def _give_up(self, why: str, fault: Fault) -> None:
+        self.why, self.fault = why, fault
+        if self._task is not None:
+            self._task.cancel()
+
+    def gave_up(self) -> bool:
+        """Whether the cancellation under way is ours, and nobody else's."""
+        task = asyncio.current_task()
+        return bool(self.why) and task is not None and task.uncancel() == 0
+
+
+class Watch:
+    """Ticks every vigil that is kept, and knows the prospects; see `Prospects`."""
+
+    def __init__(self, desk: Desk, every: float = EVERY_SECONDS) -> None:
+        self.budget = Budget()
+        self._desk = desk
+        self._sweep = Sweep(every)
+
+    def keep(self, vigil: Vigil) -> None:
+        """Begin."""
+        self._sweep.add(vigil)
+
+    def end(self, vigil: Vigil) -> None:
+        """End."""
+        self._sweep.discard(vigil)
+
+    def close(self) -> None:
+        """End all."""
+        self._sweep.stop()
+
+    def pace(self, key: EngineKey) -> Pace:
+        """See `Prospects`."""
+        lane = self._desk.predict.lanes.get(key)
+        if lane is None or not lane.learner.calibrated:
+            return UNLEARNED
+        # While others' prompts are read, a token waits for a whole batch.
+        batch = lane.batch * lane.per_read
+        return Pace(token=SLOWEST * lane.per_token + batch, batch=batch)
+
+    def trusted(self, key: EngineKey) -> bool:
+        """See `Prospects`."""
+        return self._desk.breaker.health(key).closed
+
+    def elsewhere(self, need: Need, key: EngineKey) -> float | None:
+        """See `Prospects`."""
+        return self._desk.predict.idle(replace(need, tried=need.tried | {key}))
+
+    def doubt(self, key: EngineKey) -> None:
+        """See `Prospects`."""
+        self._desk.breaker.failed(key, "doubt")
+
+    @property
+    def budget_left(self) -> int:
+        """See `Prospects`."""
+        self.budget.in_flight = self._desk.doorkeeper.inside
+        return self.budget.left

@@ -1,0 +1,139 @@
+"""When a request at work is given up, and when it is not."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from balancer.candidates import EngineKey
+from balancer.progress import Pace
+from balancer.schedule import Need
+from balancer.vigil import Vigil
+from tests.balancer.building import a_need
+
+KEY = ("pi", "small:Q4_1")
+FAST = Pace(token=0.1, batch=0.5, ping=1.0)
+
+
+class Known:
+    """Prospects that a test sets."""
+
+    def __init__(self, **known: Any) -> None:
+        self.of_pace: Pace = known.get("pace", FAST)
+        self.is_trusted = True
+        self.idle: float | None = known.get("idle", 1.0)
+        self.budget_left: int = known.get("budget", 3)
+        self.doubts = 0
+
+    def pace(self, key: EngineKey) -> Pace:  # noqa: ARG002 - there is one engine
+        return self.of_pace
+
+    def trusted(self, key: EngineKey) -> bool:  # noqa: ARG002
+        return self.is_trusted
+
+    def elsewhere(self, need: Need, key: EngineKey) -> float | None:  # noqa: ARG002
+        return self.idle
+
+    def doubt(self, key: EngineKey) -> None:  # noqa: ARG002
+        self.doubts += 1
+
+
+async def watched(
+    known: Known, then: Callable[[Vigil, float], None], **given: Any
+) -> Vigil:
+    """Let things happen to a request; returns its vigil, given up or not."""
+    fields: dict[str, Any] = {"predicted": 1.0, "tells": True} | given
+
+    async def work() -> Vigil:
+        now = asyncio.get_running_loop().time()
+        vigil = Vigil(known, KEY, a_need(), now, **fields)
+        then(vigil, now)
+        try:
+            await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            assert vigil.gave_up()
+        return vigil
+
+    return await asyncio.ensure_future(work())
+
+
+def hears(*signs: str) -> Callable[[Vigil, float], None]:
+    def then(vigil: Vigil, now: float) -> None:
+        for sign in signs:
+            vigil.heard(sign)  # type: ignore[arg-type]  # one of them
+        vigil.tick(now + 4)
+        vigil.tick(now + 40)
+
+    return then
+
+
+async def test_a_text_that_stops_is_given_up() -> None:
+    vigil = await watched(Known(), hears("head", "text"))
+
+    assert vigil.why == "it made no progress"
+    assert vigil.fault == "engine"
+
+
+async def test_pings_do_not_stand_for_text() -> None:
+    vigil = await watched(Known(), hears("head", "text", "ping", "ping"))
+
+    assert vigil.why
+
+
+async def test_a_text_that_goes_on_is_left_alone() -> None:
+    def goes_on(vigil: Vigil, now: float) -> None:
+        vigil.heard("text")
+        for second in range(60):
+            vigil.texts += 1
+            vigil.tick(now + second)
+
+    assert (await watched(Known(), goes_on)).why == ""
+
+
+async def test_a_call_to_a_tool_may_take_longer() -> None:
+    def pauses(vigil: Vigil, now: float) -> None:
+        vigil.heard("text")
+        vigil.tick(now + 20)
+
+    assert (await watched(Known(), pauses)).why
+    assert (await watched(Known(), pauses, halting=True)).why == ""
+
+
+async def test_a_slow_prompt_that_makes_progress_is_left_alone() -> None:
+    slow = Known(pace=Pace(token=1.0, batch=20.0))
+
+    assert (await watched(slow, hears("head", "progress"))).why == ""
+
+
+async def test_what_does_not_begin_is_asked_elsewhere_where_a_slot_is_idle() -> None:
+    assert (await watched(Known(), hears())).fault == "doubt"
+    assert (await watched(Known(idle=None), hears())).why == ""
+    assert (await watched(Known(budget=0), hears())).why == ""
+    assert (await watched(Known(), hears(), tells=False)).why == ""
+
+
+async def test_an_engine_that_is_silent_is_probed_once() -> None:
+    known = Known(idle=None)
+
+    await watched(known, hears())
+
+    assert known.doubts == 1
+
+
+async def test_an_engine_that_does_not_answer_a_probe_loses_what_has_not_begun() -> (
+    None
+):
+    def found_out(vigil: Vigil, now: float) -> None:
+        known.is_trusted = False
+        vigil.tick(now + 1)
+
+    known = Known()
+
+    assert "probe" in (await watched(known, found_out)).why
+
+
+async def test_a_client_that_leaves_is_not_mistaken_for_it() -> None:
+    vigil = await watched(Known(), lambda _v, _n: None)
+
+    assert not vigil.gave_up()
