@@ -167,6 +167,8 @@ class Dispatch:
         return Bound(ask, lane, job, best, seen)
 
     def _others(self, lane: Lane, slot: int, slots: int) -> tuple[int, ...]:
+        if slots == 1:
+            return ()
         idle = [
             number
             for number, place in enumerate(lane.places)
