@@ -32,6 +32,11 @@ WEATHER = {
 VOLATILE = {"id", "created", "created_at", "completed_at", "timings", "id_slot"}
 
 
+@pytest.fixture(autouse=True)
+def even_short_answers_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("balancer.request.SHORT", 0)
+
+
 @pytest.fixture(scope="module")
 def engine(smollm2: Path) -> Generator[RealEngine]:
     with real_engine(smollm2) as running:
