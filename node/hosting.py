@@ -41,6 +41,9 @@ async def _host(state: NodeState, settings: NodeSettings, upstream: Upstream) ->
     for problem in found.plan.problems:
         log.warning("%s", problem)
     state.problems = found.plan.problems
+    for each in found.plan.engines:
+        if each.tuning and each.fitted.tuned:
+            log.info("%s: %s", each.spec.id, each.tuning.summary)
     async with AsyncExitStack() as stack:
         supervisors: list[Supervisor] = []
         if found.engine is not None:

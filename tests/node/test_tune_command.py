@@ -73,7 +73,7 @@ async def test_who_stops_a_tuning_leaves_nothing_behind(folder: Path) -> None:
 
 @pytest.mark.engine
 def test_the_real_engine_is_tuned_within_bounds(smollm2: Path, tmp_path: Path) -> None:
-    given = ["tune", str(smollm2), "--seconds", "12", "--json", "--engine", "bundled"]
+    given = ["tune", str(smollm2), "--seconds", "8", "--json", "--engine", "bundled"]
     places = ["--state-dir", str(tmp_path), "--slots", "2", "--context", "512"]
     said = CliRunner().invoke(node, [*given, *places], catch_exceptions=False)
     [result] = json.loads(said.stdout)
