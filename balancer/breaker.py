@@ -17,6 +17,9 @@ from balancer.health import Health
 from balancer.standing import OUT, Standing, standings, worse
 
 TRUSTED = Health(state="ready")
+FAILED_SECONDS = 10.0
+"""How long to wait for an engine that its node starts again, if nobody else serves."""
+
 OUT_FOR_NOW = "it failed a moment ago; a probe is to show whether it is well"
 
 Key = EngineKey | str
@@ -40,6 +43,8 @@ class Breaker:
         self._health: dict[Key, Health] = {}
         self._fleet: dict[EngineKey, Candidate] = {}
         self._standings: dict[EngineKey, Standing] = {}
+        self._failed: dict[EngineKey, float] = {}
+        self._lost = set[EngineKey]()
 
     def judged(self, candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:
         """Add to each candidate what its health says."""
@@ -108,6 +113,8 @@ class Breaker:
 
     def tick(self) -> None:
         """Let time pass: a slow start ends by itself."""
+        if self._failed and self._given_up() != self._lost:
+            self.changed()
         if self._health:
             self._note((), lambda each: each)
 
@@ -136,12 +143,23 @@ class Breaker:
         there = {*self._fleet, *(each.member for each in candidates)}
         self._health = {k: h for k, h in self._health.items() if k in there}
         now = self._clock()
+        self._failed = {
+            key: self._failed.get(key, now)
+            for key, each in self._fleet.items()
+            if each.engine.state == "failed"
+        }
+        self._lost = self._given_up()
         for key, each in self._fleet.items():
             if key in before and _is_anew(before[key], each):
                 for whose in (key, each.member):
                     health = self._health.get(whose)
                     if health is not None and not health.closed:
                         self._health[whose] = replace(health, probe_at=now)
+
+    def _given_up(self) -> set[EngineKey]:
+        """Engines that failed so long ago that nobody should wait for them."""
+        since = self._clock() - FAILED_SECONDS
+        return {key for key, failed in self._failed.items() if failed <= since}
 
     def _stand(self) -> dict[EngineKey, Standing]:
         """Compare the engines of each model with one another."""
@@ -156,6 +174,8 @@ class Breaker:
         return found
 
     def _marked(self, each: Candidate) -> Candidate:
+        if each.key in self._lost:
+            return replace(each, passing=False)
         standing = self._standings.get(each.key)
         if standing is None or standing == Standing(0, each.engine.slots, 0.0):
             return each

@@ -18,6 +18,7 @@ from balancer.lane import Lane
 from balancer.lanes import Lanes
 from balancer.least_busy import LeastBusy
 from balancer.ledger import Ledger
+from balancer.predict import cheapest
 from balancer.question import Ask
 from balancer.schedule import Need, Refuse, Send, Verdict, Wait, slots_of
 from balancer.waiting import RETRY_AFTER, Ticket

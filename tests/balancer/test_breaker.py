@@ -167,3 +167,17 @@ def test_of_those_who_left_nothing_is_kept() -> None:
     scene.change()
 
     assert scene.judged == scene.candidates
+
+
+def test_an_engine_that_stays_failed_is_not_waited_for() -> None:
+    failed = a_candidate("a", an_engine(state="failed"), barred="failed", passing=True)
+    scene = Scene(failed)
+    assert scene["a"].passing
+
+    scene.now += 10
+    scene.breaker.tick()
+
+    assert not scene["a"].passing
+    assert scene.changes == 1
+    scene.breaker.tick()
+    assert scene.changes == 1

@@ -122,3 +122,16 @@ async def test_the_only_engine_is_left_its_time() -> None:
         answer = await balancer.post(CHAT, chat(stream=True, max_tokens=1))
 
     assert answer.status == 200
+
+
+async def test_an_engine_that_stays_failed_is_not_waited_for_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("balancer.breaker.FAILED_SECONDS", 0.3)
+    async with fake_node("pi") as node, endpoint(node) as balancer:
+        node.say(state="failed", reason="it crashed")
+        async with asyncio.timeout(5):
+            answer = await balancer.post(CHAT, chat())
+
+    assert answer.status == 503
+    assert "it crashed" in answer.error
