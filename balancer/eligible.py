@@ -53,7 +53,10 @@ class Filter:
         # Only a prompt that may be too long for somebody needs its length looked at.
         tokens = need.tokens if need.tokens > self._shortest else 0
         model, ability, slots = need.model, need.ability, need.slots
-        key = (model, ability, slots, tokens, need.too_short, need.images, need.tried)
+        key = (
+            *(model, ability, slots, tokens),
+            *(need.too_short, need.images, need.tried, need.floor),
+        )
         found = self._found.get(key)
         if found is None:
             found = self._found[key] = self._sifted(need)

@@ -54,6 +54,7 @@ from edgeserve.errors import (
     UnknownRoute,
 )
 from edgeserve.openai import ROUTES
+from edgeserve.quality import floor_asked
 from edgeserve.relay.exchange import Reply, Request
 from edgeserve.relay.upstream import Upstream
 
@@ -119,6 +120,7 @@ class Front:
                 shown or request.peer,
                 session_of(request.headers),
                 None if seconds is None else record.arrived + seconds,
+                floor_asked(request.headers),
             )
             route, key = ROUTES[request.path], self.desk.key
             work = understood(route, request.body, caller, key)

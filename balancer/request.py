@@ -100,11 +100,12 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks: the client, and the session if named; `deadline` as in `Need`."""
+    """Who asks: client, and session if named; `deadline` and `floor` as in `Need`."""
 
     client: str = ""
     session: str = ""
     deadline: float | None = None
+    floor: str = ""
 
 
 NOBODY = Caller()
@@ -135,6 +136,7 @@ def understood(
             client=caller.client,
             session=caller.session,
             deadline=caller.deadline,
+            floor=caller.floor,
         ),
         tells=bool(asked.return_progress),
     )

@@ -15,6 +15,7 @@ from balancer.course import UNFOLLOWED, Course
 from balancer.predict import Parts
 from balancer.prefix import EMPTY, Prompt
 from edgeserve.errors import BadRequest, EdgeserveError, NoNode, UnknownModel
+from edgeserve.quality import serves
 from edgeserve.wire import Ability
 
 
@@ -25,7 +26,8 @@ class Need:
     `model` is in normal spelling, empty where the caller names none. `slots` is how
     many it takes (`n`). `tokens` is a guess at the length of the prompt; a context of
     `too_short` or less has been refused by an engine already. `images` go to engines
-    that can see, where there are any. `tried` engines are out.
+    that can see, where there are any. `tried` engines are out, and so are variants
+    below the type `floor`, if one is named.
 
     The rest is for the prediction and rules nobody out: whether text is generated, in
     a slot; the `prompt` as hashes; the `budget` of tokens for the answer; who asks, in
@@ -40,6 +42,7 @@ class Need:
     too_short: int = 0
     images: bool = False
     tried: frozenset[EngineKey] = frozenset()
+    floor: str = ""
     generates: bool = True
     prompt: Prompt = field(default=EMPTY, compare=False)
     budget: int | None = field(default=None, compare=False)
@@ -181,6 +184,8 @@ def _ruled_out(candidate: Candidate, need: Need) -> tuple[str | None, bool]:
         return candidate.barred, candidate.passing
     if candidate.engine.context <= need.too_short:
         return "its context is too short", False
+    if not serves(candidate.engine.variant, need.floor):
+        return f"{candidate.engine.variant} is not as good as {need.floor}", False
     return None, False
 
 

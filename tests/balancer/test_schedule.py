@@ -262,3 +262,12 @@ def test_what_cannot_be_called_now_is_not_listed() -> None:
     found = served(candidates(a_fleet("pi", report=report)))
 
     assert [each.name for each in found] == ["a", "a:Q4_1"]
+
+
+def test_a_quality_floor_rules_out_lesser_variants_and_says_so() -> None:
+    small = a_candidate("pi", an_engine("small:Q4_0"))
+    good = a_candidate("nuc", an_engine("small:Q8_0"))
+    need = a_need(floor="Q6_K")
+
+    assert sent_to(decided(small, good, need=need)) == "nuc"
+    assert "not as good as Q6_K" in refusal(decided(small, need=need))
