@@ -38,6 +38,15 @@ class Endpoint:
 @contextmanager
 def started(name: str, *arguments: str, home: Path) -> Generator[str]:
     """Run `edgeserve NAME start …` until the block ends; yields the URL it prints."""
+    with running_process(name, *arguments, home=home) as (url, _):
+        yield url
+
+
+@contextmanager
+def running_process(
+    name: str, *arguments: str, home: Path
+) -> Generator[tuple[str, int]]:
+    """Do the same; yields the process id as well."""
     environ = {
         **os.environ,
         "EDGESERVE_CONFIG_DIR": str(home / "config"),
@@ -56,7 +65,7 @@ def started(name: str, *arguments: str, home: Path) -> Generator[str]:
     reading = threading.Thread(target=_read, args=(process.stdout, lines), daemon=True)
     reading.start()
     try:
-        yield _first_url(lines)
+        yield _first_url(lines), process.pid
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 0
     finally:

@@ -1,0 +1,82 @@
+"""Clients that leave at any moment leave nothing behind."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from pathlib import Path
+
+import pytest
+
+from tests.balancer.endpoint import CHAT, Endpoint, chat, endpoint, eventually
+from tests.fakes.llama import Behaviour
+from tests.fakes.node import FakeNode, fake_node
+
+TOGETHER = 20
+LONGEST_STAY = 0.03
+
+
+def request(*, stream: bool) -> bytes:
+    body = json.dumps(chat(stream=stream)).encode()
+    head = f"POST {CHAT} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+    return head.encode() + body
+
+
+async def abort_one(balancer: Endpoint, chance: random.Random) -> None:
+    """Ask, stay for a moment, leave without a word."""
+    origin = balancer.balancer.origin
+    _, writer = await asyncio.open_connection(origin.host, origin.port)
+    whole = request(stream=chance.random() < 0.5)
+    cut = chance.choice((len(whole), len(whole), len(whole), len(whole) // 2))
+    writer.write(whole[:cut])
+    await asyncio.sleep(chance.uniform(0, LONGEST_STAY))
+    writer.transport.abort()
+
+
+async def abort_many(balancer: Endpoint, count: int) -> None:
+    chance = random.Random(1)  # noqa: S311 - the same moments every time
+    for _ in range(count // TOGETHER):
+        await asyncio.gather(*(abort_one(balancer, chance) for _ in range(TOGETHER)))
+
+
+def descriptors() -> int:
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+async def at_rest(balancer: Endpoint, *nodes: FakeNode) -> tuple[int, int]:
+    """Wait until nobody is served; return how many files and tasks are left."""
+    desk = balancer.balancer.desk
+    await eventually(lambda: desk.doorkeeper.inside == 0)
+    await eventually(lambda: all(node.engine.busy == 0 for node in nodes))
+    await eventually(lambda: all(node.llama.busy == 0 for node in nodes))
+    return descriptors(), len(asyncio.all_tasks())
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="no /proc here")
+@pytest.mark.parametrize(
+    "count", [1000, pytest.param(10_000, marks=[pytest.mark.bench])]
+)
+async def test_requests_that_are_aborted_leave_nothing_behind(count: int) -> None:
+    slow = Behaviour(decode=400, prefill=2000)
+    async with (
+        fake_node("a", slow) as a,
+        fake_node("b", slow) as b,
+        endpoint(a, b) as balancer,
+    ):
+        desk = balancer.balancer.desk
+        await abort_many(balancer, TOGETHER)
+        files, tasks = await at_rest(balancer, a, b)
+
+        await abort_many(balancer, count)
+        await at_rest(balancer, a, b)
+
+        keys = [each.key for each in desk.current.candidates]
+        await eventually(lambda: all(desk.ledger.busy(key) == 0 for key in keys))
+        assert [desk.ledger.ours(key) for key in keys] == [0, 0]
+        await eventually(lambda: descriptors() <= files + 4)
+        await eventually(lambda: len(asyncio.all_tasks()) <= tasks + 2)
+        assert desk.room.waiting == 0
+        answer = await balancer.post(CHAT, chat(max_tokens=2))
+
+    assert answer.status == 200
