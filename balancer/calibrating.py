@@ -53,7 +53,7 @@ async def calibrating(
             yield
         finally:
             looking.cancel()
-            prober.give_way()
+            prober.stop()
 
 
 class _Prober:
@@ -91,9 +91,28 @@ class _Prober:
                 pass
 
     def give_way(self) -> None:
-        """A request waits: leave it the slots."""
+        """A request waits: leave it the slots, unless one that is known serves it too.
+
+        Else a burst at the start would keep the slow ones from ever being measured, and
+        send each a request to find out.
+        """
+        for key, task in self._running.items():
+            if not self._known_beside(key):
+                task.cancel()
+
+    def stop(self) -> None:
+        """End every probe."""
         for task in self._running.values():
             task.cancel()
+
+    def _known_beside(self, key: EngineKey) -> bool:
+        lanes = self._desk.predict.lanes
+        mine = lanes.get(key)
+        return mine is not None and any(
+            each.learner.calibrated and each.model == mine.model
+            for each in lanes.all()
+            if each is not mine
+        )
 
     def _wants(self, each: Candidate) -> bool:
         lane = self._desk.predict.lanes.get(each.key)

@@ -53,6 +53,35 @@ async def test_a_request_does_not_wait_for_the_probe_of_its_only_slot() -> None:
         assert asyncio.get_running_loop().time() - began < 5
 
 
+async def test_a_slow_engine_is_measured_to_the_end_while_a_known_one_serves() -> None:
+    slow = Behaviour(slots=1, prefill=200, decode=10)
+    fast = Behaviour(slots=1)
+    async with (
+        fake_node("pi", slow) as pi,
+        fake_node("gpu", fast) as gpu,
+        endpoint(pi, gpu, calibrate=True) as balancer,
+    ):
+        await eventually(lambda: known(balancer) >= {"gpu"})
+        await eventually(lambda: bool(pi.llama.requests))
+
+        answers = [balancer.post(CHAT, chat(max_tokens=1)) for _ in range(6)]
+        served = {a.headers["x-edgeserve-node"] for a in await asyncio.gather(*answers)}
+        await eventually(lambda: known(balancer) == {"pi", "gpu"})
+
+        assert served == {"gpu"}
+        assert len(pi.llama.requests) == 1
+
+
+def known(balancer: Endpoint) -> set[str]:
+    """The nodes whose engines have been measured."""
+    desk = balancer.balancer.desk
+    return {
+        each.node
+        for each in desk.current.candidates
+        if (found := desk.predict.lanes.get(each.key)) and found.learner.calibrated
+    }
+
+
 async def test_an_engine_with_new_launch_settings_is_measured_anew() -> None:
     async with (
         fake_node("pi", Behaviour()) as node,
