@@ -1,6 +1,6 @@
 """Compare how load balancers route, side by side, over real sockets.
 
-Usage: python -m tests.bench.routing.compare [--only NAME]... [--json FILE]
+Usage: python -m tests.bench.routing.compare [--only NAME]... [--settle SECONDS]
 
 A Pi, a laptop and a GPU box are pretended (`machines.py`), with their slots and with
 llama.cpp's cache rules. The first row has the GPU to itself: what could be reached.
@@ -147,7 +147,9 @@ def _is_ready(port: int, nodes: int) -> bool:
         return False
 
 
-def contest(name: str, command: Command, load: str, folder: Path) -> Figures:
+def contest(
+    name: str, command: Command, load: str, folder: Path, settle: float
+) -> Figures:
     """Put one contestant before fresh machines, under one load."""
     folder.mkdir(parents=True, exist_ok=True)
     port = free_port()
@@ -155,6 +157,7 @@ def contest(name: str, command: Command, load: str, folder: Path) -> Figures:
         argv = command(port, ports, folder)
         with running(argv, PROXY_CORE, folder / "log"):
             await_ready(port, len(ports) if command is edgeserve else 0)
+            time.sleep(settle)
             seen, total = asyncio.run(run(port, LOADS[load]))
     answers = sum(each["answers"] for each in did.values())
     cached = sum(each["cached"] for each in did.values())
@@ -210,10 +213,12 @@ def _row(each: Figures) -> tuple[str, ...]:
     )
 
 
-def attempt(name: str, command: Command, load: str, folder: Path) -> Figures | None:
+def attempt(
+    name: str, command: Command, load: str, folder: Path, settle: float
+) -> Figures | None:
     """The same, or None and a sentence why not."""
     try:
-        return contest(name, command, load, folder)
+        return contest(name, command, load, folder, settle)
     except (Missing, TimeoutError, RuntimeError) as error:
         print(f"{name} is left out: {error}", file=sys.stderr)
         return None
@@ -222,8 +227,11 @@ def attempt(name: str, command: Command, load: str, folder: Path) -> Figures | N
 @click.command()
 @click.option("--only", multiple=True, help="Names, or parts of names. Repeat.")
 @click.option("--load", "loads", multiple=True, type=click.Choice(list(LOADS)))
+@click.option("--settle", default=0.0, help="Seconds between ready and load.")
 @click.option("--json", "out", default="build/bench-routing.json", type=Path)
-def main(only: tuple[str, ...], loads: tuple[str, ...], out: Path) -> None:
+def main(
+    only: tuple[str, ...], loads: tuple[str, ...], settle: float, out: Path
+) -> None:
     """Compare how load balancers route, side by side."""
     peers.install()
     chosen = {
@@ -235,7 +243,7 @@ def main(only: tuple[str, ...], loads: tuple[str, ...], out: Path) -> None:
     with tempfile.TemporaryDirectory() as name:
         for load in loads or LOADS:
             rows = [
-                attempt(peer, command, load, Path(name) / f"{load}{number}")
+                attempt(peer, command, load, Path(name) / f"{load}{number}", settle)
                 for number, (peer, command) in enumerate(chosen.items())
             ]
             found = [each for each in rows if each]
