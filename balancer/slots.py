@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from itertools import chain
-
 from balancer.holdings import Held
 from balancer.hostcache import SIMILARITY, HostCache
 from balancer.lane import Lane
@@ -14,9 +11,6 @@ Slot = tuple[int, float, float]
 """A slot, tokens it spares the prompt, seconds it may cost to lose its content."""
 
 NONE: Slot = (-1, 0.0, 0.0)
-
-MOST = 16
-"""Slots looked at of each sort, on an engine with very many."""
 
 
 def pick(question: Question, lane: Lane) -> Slot:
@@ -42,31 +36,13 @@ def _best(question: Question, lane: Lane, idle: int) -> Slot:
     """Where reading what is missing and losing what is there cost least together."""
     dear, per_read = lane.weights.loss, lane.per_read
     best, least = NONE, float("inf")
-    for number, place in _looked_at(lane, idle, question.touched):
-        cached, loss = _worth(question, lane, place)
-        cost = dear * loss - per_read * cached
-        if cost < least:
-            best, least = (number, cached, loss), cost
-    return best
-
-
-def _looked_at(lane: Lane, idle: int, touched: int) -> Iterable[tuple[int, int]]:
-    """All idle slots; of very many, some that share the prompt and some that do not."""
-    if lane.slots <= 2 * MOST:
-        return [each for each in enumerate(lane.places) if idle >> each[1] & 1]
-    return chain(_some(lane, idle & touched), _some(lane, idle & ~touched))
-
-
-def _some(lane: Lane, wanted: int) -> Iterator[tuple[int, int]]:
-    """The first few slots of a mask."""
-    left = MOST
     for number, place in enumerate(lane.places):
-        if not (left and wanted):
-            return
-        if wanted >> place & 1:
-            wanted ^= 1 << place
-            left -= 1
-            yield number, place
+        if idle & (1 << place):
+            cached, loss = _worth(question, lane, place)
+            cost = dear * loss - per_read * cached
+            if cost < least:
+                best, least = (number, cached, loss), cost
+    return best
 
 
 def _llama(question: Question, lane: Lane, idle: int) -> Slot:

@@ -15,7 +15,10 @@ LOADS = {"light": 0.3, "busy": 0.7, "overload": 1.2}
 @click.command(
     epilog=examples(
         ("edgeserve simulate", "a home's machines, made-up chats, every policy"),
-        ("edgeserve simulate --trace day.jsonl", "what your own clients asked"),
+        (
+            "edgeserve simulate --fleet mine.toml --trace day.jsonl",
+            "what your own clients asked",
+        ),
     )
 )
 @click.option("--fleet", "fleet_name", default="home", help=FLEET_HELP)
