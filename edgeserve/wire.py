@@ -121,12 +121,20 @@ class Placement(msgspec.Struct, frozen=True, kw_only=True):
     memory: dict[str, int]
 
 
+class Expected(msgspec.Struct, frozen=True, kw_only=True):
+    """Tokens/s of one stream that reads a prompt, and that writes, before any did."""
+
+    read: float
+    write: float
+
+
 class EngineReport(msgspec.Struct, frozen=True, kw_only=True):
     """One engine as its node sees it.
 
     `id` is unique on the node and survives restarts of the engine; `epoch` grows with
     every (re)start, so that a reader knows when a prefix cache was lost. `variant` is
-    the full name, `model:LABEL`. `reason` says why the state is what it is.
+    the full name, `model:LABEL`. `reason` says why the state is what it is. `expected`
+    is None where the node cannot tell.
     """
 
     id: str
@@ -143,6 +151,7 @@ class EngineReport(msgspec.Struct, frozen=True, kw_only=True):
     epoch: int = 0
     launch: Launch
     placement: Placement | None = None
+    expected: Expected | None = None
 
 
 class NodeReport(msgspec.Struct, frozen=True, kw_only=True):

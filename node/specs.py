@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 import msgspec
 
 from edgeserve.config import NodeSettings
-from edgeserve.wire import Ability, Hardware
+from edgeserve.wire import Ability, Expected, Hardware
 from node.choice import Choice, Option, choose
 from node.compared import divergence
 from node.engines.protocol import EngineSpec, Role
-from node.expect import expected
+from node.expect import expected, expected_reading
 from node.fit import LEAST_CONTEXT, Fitted, Load, Refusal, Room, fit
 from node.offload import Device
 from node.shelf import Model
@@ -110,6 +110,7 @@ class _Trial:
     fitted: Fitted
     whole: bool
     speed: float
+    reading: float
     tuning: Result | None
 
 
@@ -175,7 +176,12 @@ class _Allotment:
                 continue
             whole = _whole(model, fitted, self._settings, bool(place.devices))
             speed = expected(model.facts, fitted, self._hardware, place.devices)
-            found.append(_Trial(model, load, room, fitted, whole, speed, tuning))
+            reading = expected_reading(
+                model.facts, fitted, self._hardware, place.devices
+            )
+            found.append(
+                _Trial(model, load, room, fitted, whole, speed, reading, tuning)
+            )
         self.problems += [] if found else refused
         return measured(found)
 
@@ -213,10 +219,14 @@ def measured(trials: Iterable[_Trial]) -> list[_Trial]:
     each = list(trials)
     ratios = [t.tuning.best.decode / t.speed for t in each if t.tuning]
     ratio = sum(ratios) / len(ratios) if ratios else 1.0
-    return [
-        replace(t, speed=t.tuning.best.decode if t.tuning else t.speed * ratio)
-        for t in each
-    ]
+    return [_measured(t, ratio) for t in each]
+
+
+def _measured(trial: _Trial, ratio: float) -> _Trial:
+    if trial.tuning is None:
+        return replace(trial, speed=trial.speed * ratio)
+    best = trial.tuning.best
+    return replace(trial, speed=best.decode, reading=best.prefill)
 
 
 def load_of(model: Model, role: Role) -> Load:
@@ -260,6 +270,7 @@ def _spec(id_: str, role: Role, trial: _Trial, place: _Place) -> EngineSpec:
         projector=model.projector if role == "generate" else None,
         pooling=model.pooling if role == "embeddings" else None,
         layers=model.facts.layers + 1,
+        expected=Expected(read=trial.reading, write=trial.speed),
     )
 
 

@@ -105,6 +105,7 @@ class Supervisor:
             epoch=self._epoch,
             launch=spec.launch,
             placement=self._output.placed.placement,
+            expected=spec.expected,
         )
 
     @property
@@ -182,7 +183,7 @@ class Supervisor:
         less = stepped_down(of(launch), self.spec.layers or launch.gpu_layers)
         if less is None:
             return False
-        self.spec = replace(self.spec, launch=applied(launch, less))
+        self.spec = replace(self.spec, launch=applied(launch, less), expected=None)
         said = f"out of memory; trying again with {less.layers} layers on the GPU"
         log.warning("%s: %s", self.spec.id, said)
         self._become("loading", said)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
-from edgeserve.wire import Ability, Launch
+from edgeserve.wire import Ability, Expected, Launch
 
 Role = Literal["generate", "embeddings", "rerank"]
 """What an engine is started for; llama.cpp serves embeddings and text apart."""
@@ -36,6 +36,7 @@ class EngineSpec:
     projector: Path | None = None
     pooling: Pooling | None = None
     layers: int = 0
+    expected: Expected | None = None
 
 
 SPIN = "GOMP_SPINCOUNT"

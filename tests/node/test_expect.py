@@ -4,7 +4,7 @@ import pytest
 
 from edgeserve.config import NodeSettings
 from edgeserve.wire import Cpu
-from node.expect import active_bytes, expected
+from node.expect import active_bytes, expected, expected_reading
 from node.fit import Fitted, Load, Room, fit
 from node.offload import Device
 from quantize.facts import ModelFacts
@@ -41,6 +41,25 @@ def test_expectations_are_near_what_was_measured(
     assert expected(model, fitted(model, cores), machine, ()) == pytest.approx(
         measured, rel=0.35
     )
+
+
+@pytest.mark.parametrize(
+    ("layers", "measured"), [(0, 87), (8, 898), (16, 1212), (24, 2093), (32, 10095)]
+)
+def test_expected_reading_is_near_what_was_measured(
+    layers: int, measured: float
+) -> None:
+    model = facts(3.7, kind="Q4_K")
+    gpu = [Device("CUDA0", "NVIDIA H100 80GB HBM3", 80 * GIB, 80 * GIB)]
+    epyc = Cpu(model="AMD EPYC 9654", physical_cores=16, logical_cores=16, load=0.0)
+    room = Room(cores=16, memory=200 * GIB, gpu_memory=80 * GIB if layers else 0)
+    settings = NodeSettings(gpu_layers=str(layers))
+    chosen = fit(Load(facts=model), settings, room)
+    assert isinstance(chosen, Fitted)
+
+    found = expected_reading(model, chosen, some_hardware(cpu=epyc), gpu)
+
+    assert found == pytest.approx(measured, rel=0.35)
 
 
 def test_a_gpu_is_faster_than_the_processor_and_part_of_it_between() -> None:

@@ -5,7 +5,7 @@ import gguf
 import pytest
 
 from edgeserve.config import NodeSettings
-from edgeserve.wire import Cpu, Hardware, Memory, Platform, Power, Thermal
+from edgeserve.wire import Expected, Cpu, Hardware, Memory, Platform, Power, Thermal
 from node.offload import Device
 from node.specs import plan
 from node.tune.result import Figures, Result, Tunings
@@ -125,6 +125,8 @@ def test_what_was_measured_here_counts_instead_of_expectations(folder: Path) -> 
 
     assert alone.engines[0].speed == 7.0
     assert alone.engines[0].spec.launch.threads == 3
+    # The balancer hears of it before it has asked anything.
+    assert alone.engines[0].spec.expected == Expected(read=9.0, write=7.0)
     assert alone.engines[0].tuning == result
     # Its sibling is expected to be as far off as it was.
     assert [spec.variant for spec in chosen.specs] == ["a:Q8_0"]
