@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -30,6 +31,16 @@ class Build(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
     made: str
 
+    @property
+    def identity(self) -> str:
+        """Tell apart what may differ in speed: `0c1e57098-cuda-5d41aa`.
+
+        The same source, backend, flags and compiler give the same.
+        """
+        made_with = "\n".join((*self.flags, self.compiler))
+        digest = hashlib.sha256(made_with.encode()).hexdigest()[:6]
+        return f"{self.commit}-{self.backend}-{digest}"
+
 
 class NoSuchBuild(CommandError):
     """There is no build of that name; the sentence lists what there is."""
@@ -48,15 +59,18 @@ def engines_dir(state_dir: Path) -> Path:
 
 def builds(state_dir: Path) -> list[Build]:
     """Return what is there, the oldest first; what has no manifest is no build."""
-    found = list[Build]()
-    for manifest in engines_dir(state_dir).glob(f"[!.]*/{MANIFEST}"):
-        if manifest.parent.is_symlink():
-            continue
-        try:
-            found.append(msgspec.json.decode(manifest.read_bytes(), type=Build))
-        except msgspec.DecodeError:
-            continue
-    return sorted(found, key=lambda build: (build.made, build.name))
+    folders = engines_dir(state_dir).glob("[!.]*")
+    found = [build_in(each) for each in folders if not each.is_symlink()]
+    there = [each for each in found if each]
+    return sorted(there, key=lambda build: (build.made, build.name))
+
+
+def build_in(folder: Path) -> Build | None:
+    """Return the build whose folder that is; None without a manifest to be read."""
+    try:
+        return msgspec.json.decode((folder / MANIFEST).read_bytes(), type=Build)
+    except (OSError, msgspec.DecodeError):
+        return None
 
 
 def in_use(state_dir: Path) -> str | None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from edgeserve.errors import EngineUnavailable
+from node.engines.builds import build_in
 from node.engines.flags import arguments, environment
 from node.engines.protocol import Command, EngineSpec
 
@@ -46,17 +47,33 @@ def find(named: Path | None, state_dir: Path) -> Path | None:
 
 def native(path: Path) -> Native:
     """See that `path` runs here, and what it is. Raises EngineUnavailable."""
+    version = _asked(path, "--version")
+    made_here = build_in(path.resolve().parent)
+    if made_here is not None:
+        return Native(path.absolute(), made_here.identity)
+    return Native(path.absolute(), f"{build_of(version)}-{_backends(path)}")
+
+
+def _backends(path: Path) -> str:
+    try:
+        return backends_in(_asked(path, "--list-devices"))
+    except EngineUnavailable:  # too old to be asked
+        return "unknown"
+
+
+def _asked(path: Path, flag: str) -> str:
+    """Return what a flag has it print. Raises EngineUnavailable."""
     try:
         done = subprocess.run(
-            [path, "--version"], capture_output=True, text=True, timeout=ASK_SECONDS
+            [path, flag], capture_output=True, text=True, timeout=ASK_SECONDS
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        said = getattr(error, "strerror", None) or "no answer to --version"
+        said = getattr(error, "strerror", None) or f"no answer to {flag}"
         raise EngineUnavailable(f"cannot run {path}: {said}; {REMEDY}") from error
     output = (done.stderr + done.stdout).strip()
     if done.returncode != 0:
         raise EngineUnavailable(f"cannot run {path}: {_why(done.returncode, output)}")
-    return Native(path.absolute(), build_of(output))
+    return output
 
 
 REMEDY = "name a llama-server with `llama_server`, or use `--engine bundled`"
@@ -75,3 +92,9 @@ def build_of(output: str) -> str:
     if found:
         return found[1] or found[2]
     return output.splitlines()[0].removeprefix("version: ") if output else "unknown"
+
+
+def backends_in(output: str) -> str:
+    """Name what computes, by the output of `--list-devices`: `cuda`, else `cpu`."""
+    kinds = re.findall(r"^\s+([A-Za-z]+)\d+: .*MiB", output, re.MULTILINE)
+    return "+".join(sorted({kind.lower() for kind in kinds})) or "cpu"

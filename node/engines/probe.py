@@ -54,6 +54,15 @@ class Probe:
             return False
         return status == 200
 
+    async def answers(self, seconds: float) -> bool:
+        """Whether it says anything at all: no work is needed for that."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._ask("GET", "/health")
+        except (TimeoutError, NodeLost):
+            return False
+        return True
+
     async def first_work(self, role: Role) -> None:
         """Have one token generated, or one vector made; the caller bounds the wait.
 

@@ -11,10 +11,13 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import psutil
+
 from edgeserve.tether import tethered
 from node.engines import leftovers
 from node.engines.output import Output
 from node.engines.protocol import SPIN, Command
+from node.pulse import Look
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +31,8 @@ LINE_LIMIT = 2**16
 
 OOM_SCORE = "500"
 """Where memory runs out, the kernel shall take the engine, not the agent."""
+
+EXCUSED = (psutil.STATUS_DISK_SLEEP, psutil.STATUS_TRACING_STOP, psutil.STATUS_ZOMBIE)
 
 CALM = {"OMP_WAIT_POLICY": "passive", SPIN: "1000"}
 """llama.cpp's threads shall sleep while they wait for one another, but not at once.
@@ -60,6 +65,20 @@ class Process:
         await asyncio.wait([self._read], timeout=LAST_WORDS_SECONDS)
         return status
 
+    def look(self) -> Look | None:
+        """See what it does now; None where the system does not say."""
+        try:
+            inner = psutil.Process(self.pid)
+            with inner.oneshot():
+                times, status = inner.cpu_times(), inner.status()
+        except psutil.Error:
+            return None
+        return Look(
+            times.user + times.system,
+            stopped=status == psutil.STATUS_STOPPED,
+            excused=status in EXCUSED,
+        )
+
     async def _keep_output(self) -> None:
         stream = self._inner.stdout
         assert stream is not None  # noqa: S101 - asked for at the start
@@ -76,6 +95,7 @@ class Process:
         """End the whole process group: politely, then not. Safe to cancel."""
         try:
             self._signal(signal.SIGTERM)
+            self._signal(signal.SIGCONT)  # one that is stopped would not hear of it
             async with asyncio.timeout(STOP_SECONDS):
                 await self._inner.wait()
         except TimeoutError:

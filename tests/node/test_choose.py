@@ -37,7 +37,7 @@ def test_a_native_one_is_preferred(machine: Path) -> None:
 
     found = choose.find_engine(NodeSettings(state_dir=machine))
 
-    assert found == Native(path, "beef123")
+    assert found == Native(path, "beef123-cpu")
 
 
 def test_a_native_one_that_does_not_run_is_passed_over(machine: Path) -> None:

@@ -1,3 +1,4 @@
+import json
 import os
 from pathlib import Path
 
@@ -47,7 +48,39 @@ def test_the_named_one_wins_then_the_one_built_here_then_path(
 def test_a_program_that_runs_says_what_it_is(tmp_path: Path) -> None:
     path = a_program(tmp_path / "x", "echo 'version: 7 (beef123)' >&2")
 
-    assert native(path) == Native(path, "beef123")
+    assert native(path) == Native(path, "beef123-cpu")
+
+
+def test_builds_of_one_commit_are_told_apart_by_what_computes(tmp_path: Path) -> None:
+    says = "echo 'version: 7 (beef123)'"
+    gpu = "echo '  CUDA0: NVIDIA L4 (22565 MiB, 22000 MiB free)'"
+    cpu = a_program(tmp_path / "cpu", says)
+    cuda = a_program(tmp_path / "cuda", f"{says}; {gpu}; {gpu}")
+
+    assert native(cpu).build == "beef123-cpu"
+    assert native(cuda).build == "beef123-cuda"
+
+
+def test_a_build_of_ours_is_told_by_its_manifest(tmp_path: Path) -> None:
+    path = a_program(tmp_path / "llama-server", "echo 'version: 7 (beef123)'")
+    made = {
+        "name": "0c1e-cpu", "backend": "cpu", "commit": "0c1e", "version": "1",
+        "flags": [], "compiler": "c++", "devices": [], "machine": "m", "source": "s",
+        "jobs": 1, "seconds": 1.0, "made": "2026-11-22",
+    }  # fmt: skip
+    found = set[str]()
+    for changes in ({}, {"flags": ["-DX"]}, {"compiler": "clang"}, {"name": "b"}):
+        (tmp_path / "build.json").write_text(json.dumps({**made, **changes}))
+        found.add(native(path).build)
+
+    assert len(found) == 3  # the name alone changes nothing
+    assert all(each.startswith("0c1e-cpu-") for each in found)
+
+
+def test_one_too_old_to_list_its_devices_still_runs(tmp_path: Path) -> None:
+    script = "[ $1 = --version ] || exit 1; echo 'version: 7 (beef123)'"
+
+    assert native(a_program(tmp_path / "x", script)).build == "beef123-unknown"
 
 
 @pytest.mark.parametrize(
