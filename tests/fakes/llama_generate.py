@@ -6,6 +6,7 @@ import asyncio
 import socket
 import struct
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 from aiohttp import web
@@ -141,6 +142,9 @@ class Generation:
                 spent = int((now() - began) * 1000)
                 shown = {"total": total, "cache": cached, "processed": done}
                 yield "progress", {**shown, "time_ms": spent}
+            if self._is_held:
+                await asyncio.sleep(0.1)
+                continue
             if done == total:
                 break
             step = min(self._state.behaviour.batch, total - done)
@@ -149,6 +153,11 @@ class Generation:
             await self._tick(due)
             self._state.counters.prompt_tokens += step
             slot.cache = list(self.job.prompt[:done])
+
+    @property
+    def _is_held(self) -> bool:
+        hold = self._state.behaviour.hold
+        return self.job.stream and bool(hold) and Path(hold).exists()
 
     async def _write(self, slot: Slot, began: float) -> AsyncGenerator[str]:
         for number, text in enumerate(self.job.tokens):

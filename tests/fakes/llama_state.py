@@ -29,7 +29,8 @@ class Behaviour:
 
     Rates are tokens per second and slot. Faults hit generations only: the first
     `fault_skip` are spared, then `fault_count` are hit (None: all). A `mangled`
-    template does not end in the words that it is to continue.
+    template does not end in the words that it is to continue. While a file named
+    `hold` exists, streams read their prompt for ever.
     """
 
     slots: int = 2
@@ -45,6 +46,7 @@ class Behaviour:
     embeddings: bool = False
     rerank: bool = False
     template: str = "well"
+    hold: str = ""
     fault: Fault | None = None
     fault_tokens: int = 0
     fault_skip: int = 0

@@ -21,6 +21,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.is_relative_to(here):
             item.add_marker(pytest.mark.fleet)
+            item.add_marker(pytest.mark.timeout(600))
             if WHY_NOT:
                 item.add_marker(pytest.mark.skip(reason=WHY_NOT))
 
@@ -32,10 +33,17 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def fake_engine(tmp_path_factory: pytest.TempPathFactory, small: Path) -> list[str]:
-    """Flags for a node whose engine starts at once and takes two seconds to prefill."""
-    flags = ("--prefill", "80", "--decode", "20", "--length", "20", "--no-cache")
-    path = script(tmp_path_factory.mktemp("engine") / "llama-server", *flags)
+def hold(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """While this file exists, fake engines begin no answer to a stream."""
+    return tmp_path_factory.mktemp("hold") / "hold"
+
+
+@pytest.fixture(scope="session")
+def fake_engine(
+    tmp_path_factory: pytest.TempPathFactory, small: Path, hold: Path
+) -> list[str]:
+    """Flags for a node whose engine starts at once."""
+    path = script(tmp_path_factory.mktemp("engine") / "llama-server", hold)
     return ["--llama-server", str(path), "--model", str(small), "--slots", "2"]
 
 

@@ -19,7 +19,7 @@ import aiohttp
 from tests.fleet.network import Host, Network, network
 
 TOKEN = "fleet-token-of-the-tests"
-SECONDS = 40.0
+SECONDS = 90.0
 """Longest wait for anything: processes start slowly on a machine that is busy."""
 
 ROOT = Path(__file__).parents[2]
@@ -64,18 +64,18 @@ class Process:
         """End it as by a power cut: SIGKILL, without a word."""
         if self.running is not None:
             self.running.kill()
-            self.running.wait(10)
+            self.running.wait(SECONDS)
             self.running = None
 
     def ask_to_stop(self) -> None:
         """Send SIGTERM."""
         os.kill(self.pid, signal.SIGTERM)
 
-    async def ended(self, seconds: float = SECONDS) -> int:
+    async def ended(self) -> int:
         """Wait for its end; returns its exit status."""
         running = self.running
         assert running is not None
-        await until(lambda: running.poll() is not None, "it ended", seconds)
+        await until(lambda: running.poll() is not None, "it ended")
         self.running = None
         return running.returncode
 
@@ -135,24 +135,19 @@ def fleet(folder: Path) -> Generator[Fleet]:
                 process.kill()
 
 
-async def until(
-    happened: Callable[[], bool], what: str, seconds: float = SECONDS
-) -> None:
+async def until(happened: Callable[[], bool], what: str) -> None:
     """Wait for something outside this process that has no event to await."""
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + SECONDS
     while not happened():
-        assert time.monotonic() < deadline, f"{what}: not within {seconds:g} s"
+        assert time.monotonic() < deadline, f"{what}: not within {SECONDS:g} s"
         await asyncio.sleep(0.05)
 
 
 async def answer(
-    ask: Callable[[], Awaitable[T]],
-    wanted: Callable[[T], bool],
-    what: str,
-    seconds: float = SECONDS,
+    ask: Callable[[], Awaitable[T]], wanted: Callable[[T], bool], what: str
 ) -> T:
     """Ask again and again until the answer is the wanted one; returns it."""
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + SECONDS
     said: object = "nothing"
     while time.monotonic() < deadline:
         try:
@@ -163,4 +158,4 @@ async def answer(
         except (aiohttp.ClientError, OSError) as error:
             said = repr(error)
         await asyncio.sleep(0.05)
-    raise AssertionError(f"{what}: not within {seconds:g} s; last: {said}")
+    raise AssertionError(f"{what}: not within {SECONDS:g} s; last: {said}")

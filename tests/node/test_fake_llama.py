@@ -119,3 +119,20 @@ async def test_a_repeated_prompt_is_cached() -> None:
             counted.append((cached, usage["prompt_tokens"]))
 
     assert counted == [(0, 9), (8, 9)]
+
+
+async def test_a_stream_that_is_held_begins_when_it_is_let_go(tmp_path: Path) -> None:
+    hold = tmp_path / "hold"
+    hold.touch()
+    body = {"messages": HELLO, "max_tokens": 1, **STREAM}
+    async with (
+        fake_llama(Behaviour(hold=str(hold))) as fake,
+        aiohttp.ClientSession(fake.origin) as session,
+        session.post("/v1/chat/completions", json=body) as answer,
+    ):
+        held = [await answer.content.readline() for _ in range(6)]
+        hold.unlink()
+        rest = await answer.text()
+
+    assert b"w0" not in b"".join(held)
+    assert "w0" in rest
