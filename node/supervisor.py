@@ -23,6 +23,7 @@ from node.engines.process import Process, running
 from node.engines.protocol import Engine, EngineSpec
 from node.offload import applied, of, stepped_down
 from node.placement import ran_out_of_memory
+from node.pulse import Look, Pulse
 from node.race import first_of
 from node.replaced import replaced
 from node.slots import Slots
@@ -43,6 +44,7 @@ class Pace:
 
     ready: float = 0.1
     progress: float = 2.0
+    pulse: float = 1.0
     file: float = 5.0
     backoff: float = 1.0
 
@@ -171,7 +173,9 @@ class Supervisor:
         try:
             async with running(command, self._settings.state_dir) as process:
                 self._output = process.output
-                return await first_of(self._ended(process), self._tend(process))
+                return await first_of(
+                    self._ended(process), self._tend(process), self._feel(process)
+                )
         except OSError as error:
             return f"cannot be started: {error}"
 
@@ -231,6 +235,21 @@ class Supervisor:
                 watch = watch.seen(await probe.counters(), self._clock())
                 if watch.still_seconds(self._clock()) >= limit:
                     return self._lost("stuck", f"no progress for {limit:g} s")
+
+    async def _feel(self, process: Process) -> str:
+        """See that the process is at work; returns what is wrong."""
+        probe = Probe(self._upstream, self.origin, self.api_key)
+        pulse = Pulse(process.look() or Look(0.0))
+        every = self._pace.pulse
+        while True:
+            await asyncio.sleep(every)
+            if (look := process.look()) is None:
+                continue
+            asks = self._state == "ready" and self.slots.busy and pulse.idles(look)
+            silent = bool(asks) and not await probe.answers(every)
+            pulse = pulse.seen(look, silent=silent)
+            if pulse.lost:
+                return self._lost("stuck", pulse.lost)
 
     def _lost(self, state: EngineState, reason: str) -> str:
         """Stop claims at once; the process is still to be ended."""

@@ -176,18 +176,34 @@ async def test_a_busy_engine_without_progress_is_stuck_and_restarted(
     assert stuck.reason == "no progress for 1 s"
 
 
-async def test_a_frozen_process_with_work_is_stuck_too(
-    settings: NodeSettings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("node.engines.process.STOP_SECONDS", 0.2)
-    monkeypatch.setattr("node.engines.probe.ANSWER_SECONDS", 0.5)
-    async with watching(FakeEngine(), a_spec(), settings) as (supervisor, watched):
+async def test_a_frozen_process_is_replaced_within_seconds(tmp_path: Path) -> None:
+    patient = NodeSettings(state_dir=tmp_path, load_seconds=20, stuck_seconds=600)
+    async with watching(FakeEngine(), a_spec(), patient) as (supervisor, watched):
         await watched.until("ready")
         [engine] = children()
         with supervisor.claim():
             engine.send_signal(signal.SIGSTOP)
-            await watched.until("stuck", seconds=40)
+            stuck = await watched.until("stuck", seconds=20)
             await watched.until("ready", epoch=2)
+
+    assert stuck.reason == "its process is stopped"
+
+
+async def test_a_process_that_does_nothing_and_is_silent_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    patient = NodeSettings(state_dir=tmp_path, load_seconds=20, stuck_seconds=600)
+    # A deadlock, as far as anybody outside can tell.
+    monkeypatch.setattr("node.engines.process.psutil.STATUS_STOPPED", "none such")
+    async with watching(FakeEngine(), a_spec(), patient) as (supervisor, watched):
+        await watched.until("ready")
+        [engine] = children()
+        with supervisor.claim():
+            engine.send_signal(signal.SIGSTOP)
+            stuck = await watched.until("stuck", seconds=30)
+            await watched.until("ready", epoch=2)
+
+    assert stuck.reason == "its process does nothing and does not answer"
 
 
 async def test_a_slow_engine_is_not_a_stuck_one(settings: NodeSettings) -> None:
@@ -213,13 +229,13 @@ async def test_a_claim_without_work_at_the_engine_is_not_stuck(
 
 
 async def test_an_engine_that_never_gets_ready_is_given_up(tmp_path: Path) -> None:
-    settings = NodeSettings(state_dir=tmp_path, load_seconds=1)
+    settings = NodeSettings(state_dir=tmp_path, load_seconds=4)
     slow = FakeEngine(("--load-seconds", "60", "--say", "error: disk is slow"))
     async with watching(slow, a_spec(), settings) as (_, watched):
         report = await watched.until("failed")
 
         assert report.reason is not None
-        assert report.reason.startswith("not ready after 1 s")
+        assert report.reason.startswith("not ready after 4 s")
         assert "disk is slow" in report.reason
 
 

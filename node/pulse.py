@@ -1,0 +1,50 @@
+"""Is an engine's process at work at all? Tells a frozen one from a slow one. Pure.
+
+A slow engine, or one that others leave no processor, still uses some of its own; one
+that waits for a disk is let be, and so is one under a debugger. What is left is a
+process that is stopped, or that does nothing and does not answer while it has work.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+LOOKS = 3
+"""So many looks in a row without a sign of life, and it is taken for dead."""
+
+STOPPED = "its process is stopped"
+SILENT = "its process does nothing and does not answer"
+
+
+@dataclass(frozen=True)
+class Look:
+    """What the system says of a process; `cpu` is what it has used, in seconds."""
+
+    cpu: float
+    stopped: bool = False
+    excused: bool = False
+    """Whether something else explains that it does nothing."""
+
+
+@dataclass(frozen=True)
+class Pulse:
+    """The latest look, and how many in a row showed no life."""
+
+    latest: Look
+    missed: int = 0
+
+    def idles(self, look: Look) -> bool:
+        """Whether it has done nothing since, for which there is no excuse."""
+        return look.cpu <= self.latest.cpu and not (look.stopped or look.excused)
+
+    def seen(self, look: Look, *, silent: bool) -> Pulse:
+        """Take in a look; `silent`: it had work, did nothing, and gave no answer."""
+        dead = look.stopped or (silent and self.idles(look))
+        return Pulse(look, self.missed + 1 if dead else 0)
+
+    @property
+    def lost(self) -> str | None:
+        """What is wrong with it, if it is to be given up."""
+        if self.missed < LOOKS:
+            return None
+        return STOPPED if self.latest.stopped else SILENT

@@ -1,0 +1,42 @@
+import pytest
+
+from node.pulse import LOOKS, SILENT, STOPPED, Look, Pulse
+
+
+def after(*looks: Look, silent: bool) -> Pulse:
+    pulse = Pulse(Look(1.0))
+    for look in looks:
+        pulse = pulse.seen(look, silent=silent)
+    return pulse
+
+
+def test_a_stopped_process_is_given_up_after_a_few_looks() -> None:
+    stopped = [Look(1.0, stopped=True)] * LOOKS
+
+    assert after(*stopped[1:], silent=False).lost is None
+    assert after(*stopped, silent=False).lost == STOPPED
+
+
+def test_one_that_does_nothing_and_is_silent_is_given_up() -> None:
+    assert after(*[Look(1.0)] * LOOKS, silent=True).lost == SILENT
+
+
+def test_one_that_answers_is_let_be_whatever_it_does() -> None:
+    assert after(*[Look(1.0)] * 50, silent=False).lost is None
+
+
+def test_one_that_gets_but_a_hundredth_of_a_processor_is_let_be() -> None:
+    starved = [Look(1.0 + 0.01 * number) for number in range(1, 50)]
+
+    assert after(*starved, silent=True).lost is None
+
+
+def test_one_that_waits_for_a_disk_or_a_debugger_is_let_be() -> None:
+    assert after(*[Look(1.0, excused=True)] * 50, silent=True).lost is None
+
+
+@pytest.mark.parametrize("sign", [Look(2.0), Look(1.0, excused=True)])
+def test_any_sign_of_life_begins_the_count_anew(sign: Look) -> None:
+    frozen = [Look(1.1, stopped=True)] * (LOOKS - 1)
+
+    assert after(*frozen, sign, *frozen, silent=True).lost is None
