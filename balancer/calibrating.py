@@ -1,7 +1,7 @@
-"""Sends the probe to engines whose speed nobody has measured yet, below user traffic.
+"""Sends probes to engines whose speed nobody has measured yet, below user traffic.
 
-A probe takes one slot of an idle engine. It gives way as soon as a request has to wait:
-what that request teaches is worth as much.
+A probe takes one slot of an idle engine. It gives way as soon as a request has to wait,
+unless that engine stands back until it is measured: whom it probes serves nobody.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
-from balancer import calibration
+from balancer.calibration import LONG, QUICK_SECONDS, ROUTE, SHORT, Probe, sample
 from balancer.candidates import Candidate, EngineKey
 from balancer.desk import Desk
 from balancer.edit import edited
 from balancer.lane import Lane, Timings
+from balancer.timings import timings_in
 from edgeserve.errors import EdgeserveError, NodeLost
 from edgeserve.relay.upstream import Upstream
 from edgeserve.wire import REQUEST_HEADER, VARIANT_HEADER
@@ -26,7 +27,10 @@ from edgeserve.wire import REQUEST_HEADER, VARIANT_HEADER
 log = logging.getLogger(__name__)
 
 SPREAD_SECONDS = 0.5
-"""Several balancers see an engine join at once; their probes should not collide."""
+"""Several balancers see an engine join at once; their probes should not collide.
+
+A quick engine's are over sooner, and so need to be spread less.
+"""
 
 LOOK_SECONDS = 1.0
 PROBE_SECONDS = 60.0
@@ -48,12 +52,14 @@ async def calibrating(
     async with asyncio.TaskGroup() as group:
         prober = _Prober(desk, upstream, token, jitter, group)
         desk.room.on_wait = prober.give_way
+        desk.predict.lanes.probed_soon = True
         looking = group.create_task(prober.look(), name="calibrating")
         try:
             yield
         finally:
             looking.cancel()
             prober.stop()
+            desk.predict.lanes.probed_soon = False
 
 
 class _Prober:
@@ -91,13 +97,9 @@ class _Prober:
                 pass
 
     def give_way(self) -> None:
-        """A request waits: leave it the slots, unless one that is known serves it too.
-
-        Else a burst at the start would keep the slow ones from ever being measured, and
-        send each a request to find out.
-        """
+        """A request waits: leave it the slots that it could have."""
         for key, task in self._running.items():
-            if not self._known_beside(key):
+            if not self._stands_back(key):
                 task.cancel()
 
     def stop(self) -> None:
@@ -105,14 +107,9 @@ class _Prober:
         for task in self._running.values():
             task.cancel()
 
-    def _known_beside(self, key: EngineKey) -> bool:
-        lanes = self._desk.predict.lanes
-        mine = lanes.get(key)
-        return mine is not None and any(
-            each.learner.calibrated and each.model == mine.model
-            for each in lanes.all()
-            if each is not mine
-        )
+    def _stands_back(self, key: EngineKey) -> bool:
+        """Whether nobody would be sent there now anyway."""
+        return key in self._desk.predict.lanes.spare
 
     def _wants(self, each: Candidate) -> bool:
         lane = self._desk.predict.lanes.get(each.key)
@@ -122,7 +119,7 @@ class _Prober:
             and each.barred is None
             and "completion" in each.engine.abilities
             and self._desk.ledger.busy(each.key) == 0
-            and self._desk.room.waiting == 0
+            and (self._desk.room.waiting == 0 or self._stands_back(each.key))
             and time.monotonic() >= self._not_before.get(each.key, 0.0)
         )
 
@@ -133,9 +130,12 @@ class _Prober:
             del self._running[each.key]
 
     async def _probe(self, each: Candidate) -> None:
-        await asyncio.sleep(SPREAD_SECONDS * self._jitter())
         lane = self._desk.predict.lanes.get(each.key)
-        if lane is None or not self._wants(each):
+        if lane is None:
+            return
+        spread = min(SPREAD_SECONDS, 2 * SHORT.seconds(lane.speed))
+        await asyncio.sleep(spread * self._jitter())
+        if self._desk.predict.lanes.get(each.key) is not lane or not self._wants(each):
             return
         self._not_before[each.key] = time.monotonic() + AGAIN_SECONDS
         self._desk.ledger.take(each.key, 1)
@@ -143,9 +143,7 @@ class _Prober:
         self._recount(each.key)
         try:
             async with asyncio.timeout(PROBE_SECONDS):
-                began = time.monotonic()
-                found = await self._asked(each, slot)
-                self._learn(lane, found, time.monotonic() - began)
+                await self._measured(each, lane, slot)
             del self._not_before[each.key]
         except (EdgeserveError, TimeoutError) as error:
             log.info("%s was not measured: %s", each.node, error)
@@ -153,34 +151,59 @@ class _Prober:
             self._desk.ledger.give_back(each.key, 1)
             self._desk.predict.lanes.probed(each.key)
             self._recount(each.key)
-            self._desk.room.changed()
+            self._known_better()
+
+    async def _measured(self, each: Candidate, lane: Lane, slot: int | None) -> None:
+        """Ask for little; where that was over at once, for more."""
+        seconds = await self._asked(each, lane, slot, SHORT)
+        if seconds < QUICK_SECONDS and not self._desk.room.waiting:
+            await self._asked(each, lane, slot, LONG)
+
+    def _known_better(self) -> None:
+        """Look again who stands back, and who waits for whom."""
+        self._desk.predict.told(self._desk.current.candidates)
+        self._desk.room.changed()
 
     def _recount(self, key: EngineKey) -> None:
         self._desk.predict.lanes.recount(key, time.monotonic())
 
-    async def _asked(self, each: Candidate, slot: int | None) -> Timings:
-        body = calibration.body(each.engine.variant)
+    async def _asked(
+        self, each: Candidate, lane: Lane, slot: int | None, probe: Probe
+    ) -> float:
+        """Learn from one probe; returns the seconds that it took."""
+        began, samples = time.monotonic(), lane.learner.samples
+        found = await self._answer(each, slot, probe)
+        seconds = time.monotonic() - began
+        if lane.learner.samples == samples and not lane.jobs:
+            _learn(lane, found, seconds)
+            self._known_better()
+        return seconds
+
+    async def _answer(self, each: Candidate, slot: int | None, probe: Probe) -> Timings:
+        body = probe.body(each.engine.variant)
         if slot is not None:
             body = edited(body, put={"id_slot": slot})
         headers = {**self._headers, VARIANT_HEADER: each.engine.id}
         async with self._upstream.ask(
-            each.origin, "POST", calibration.ROUTE, headers, body
+            each.origin, "POST", ROUTE, headers, body
         ) as answer:
             said = await answer.read()
-            found = calibration.timings(said)
+            found = timings_in(said)
             if answer.status != 200 or found is None:
                 raise NodeLost(
                     f"its probe was answered {answer.status}: {said[:200]!r}"
                 )
             return found
 
-    def _learn(self, lane: Lane, found: Timings, seconds: float) -> None:
-        """Take the probe for the truth, unless a request ran beside it."""
-        learner = lane.learner
-        if lane.jobs or learner.calibrated:
-            return
-        spent = (found.prompt_ms + found.predicted_ms) / 1000
-        overhead = min(max(seconds - spent, LEAST_OVERHEAD), MOST_OVERHEAD)
-        learner.guess = replace(learner.guess, overhead=overhead)
-        learner.learn(calibration.sample(found))
-        lane.stale = True
+
+def _learn(lane: Lane, found: Timings, seconds: float) -> None:
+    """Take a probe for the truth: nothing ran beside it, and none before it knew more.
+
+    What goes beyond the engine's own times is the way there and back.
+    """
+    learner = lane.learner
+    spent = (found.prompt_ms + found.predicted_ms) / 1000
+    overhead = min(max(seconds - spent, LEAST_OVERHEAD), MOST_OVERHEAD)
+    learner.guess = replace(learner.guess, overhead=overhead)
+    learner.begin(sample(found))
+    lane.stale = True

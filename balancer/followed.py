@@ -8,6 +8,7 @@ from typing import Any
 
 from balancer.dispatch import Bound, Dispatch
 from balancer.lane import Timings
+from balancer.speed import SMALLEST_PREFILL, Sample
 
 Clock = Callable[[], float]
 
@@ -29,6 +30,7 @@ class Followed:
         "_mind",
         "_moved",
         "_over",
+        "_reads",
         "_sent",
         "cached",
         "first",
@@ -55,7 +57,7 @@ class Followed:
         self.whole = False
         self._mind, self._bound, self._clock = mind, bound, clock
         self._alive, self._moved = alive, moved
-        self._sent = bound.job.started
+        self._sent = self._reads = bound.job.started
         self.timings: Timings | None = None
         self._over = False
 
@@ -71,8 +73,20 @@ class Followed:
         now = self._clock()
         if self.tokens is None:
             self._began(now, total, cached)
+            self._reads = now
+        elif not self._bound.lane.learner.calibrated:
+            self._glimpse(processed, now)
         self._bound.lane.progressed(self._bound.job, now, processed)
         self._moved()
+
+    def _glimpse(self, processed: int, now: float) -> None:
+        """A first batch tells the speed of an engine that nobody has measured yet."""
+        lane, job, cached = self._bound.lane, self._bound.job, self.cached or 0
+        alone = all(o.first is not None for o in lane.jobs.values() if o is not job)
+        read, spent = processed - cached, now - self._reads
+        if alone and read >= SMALLEST_PREFILL:
+            ms = 1000 * spent / lane.scale
+            lane.learner.learn(Sample(cached, read, ms, 0, 0.0))
 
     def wrote(self) -> None:
         """The prompt is read."""
@@ -109,14 +123,14 @@ class Followed:
             lane.drop(job, now)
             return
         if timings is None or self._bound.ask.slots > 1:
-            lane.end(job, now, job.done)
+            lane.end(job, now)
             return
-        if self.tokens is None:
-            waited = job.waited
-            self._began(now, timings.cached + timings.prompt, timings.cached)
-            job.waited = waited
+        counted = self.tokens is not None
+        if not counted:
+            self.tokens = max(1, timings.cached + timings.prompt)
+            self.cached = timings.cached
         self._learn_overhead(timings)
-        self._mind.ended(self._bound, now, timings)
+        self._mind.ended(self._bound, now, timings, counted=counted)
 
     def _learn_overhead(self, timings: Timings) -> None:
         """What a first token takes beyond the prompt's share: way, template, batch.
@@ -124,8 +138,7 @@ class Followed:
         Only short prefills tell: in long ones it drowns in the rate's own error.
         """
         lane, job = self._bound.lane, self._bound.job
-        alone = not lane.jobs.keys() - {job.slot} and not job.waited
-        if self.first is None or not alone or timings.prompt > SHORT_PREFILL:
+        if self.first is None or timings.prompt > SHORT_PREFILL or not lane.alone(job):
             return
         speed, guess = lane.speed, lane.learner.guess
         read = speed.prefill_seconds(timings.prompt, timings.cached) * lane.scale

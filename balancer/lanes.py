@@ -12,12 +12,14 @@ from hashlib import blake2b
 
 import msgspec
 
+from balancer.belief import believed, parameters
 from balancer.candidates import Candidate, EngineKey
 from balancer.conditions import POLICY, Policy, condition
 from balancer.holdings import Holdings
 from balancer.hostcache import HostCache
 from balancer.lane import Lane
-from balancer.speed import Book, Key, guess, parameters
+from balancer.newcomers import SECONDS, UNMEASURED, stands_back
+from balancer.speed import Book, Key
 from edgeserve.wire import EngineReport, Launch
 
 WORK_LINGERS = 10.0
@@ -41,6 +43,8 @@ class _Kept:
     key: Key
     life: tuple[str, int]
     candidate: Candidate
+    fit: float = 0.0
+    """Since when it could be asked."""
     worked: float = -WORK_LINGERS
     strange: float | None = None
     """Since when slots are taken that nobody here has taken."""
@@ -54,6 +58,7 @@ class Lanes:
     """One lane per engine. `busy` counts the slots that are taken, whoever took them.
 
     `spare` says of some engines why they are only asked where nobody else serves.
+    `probed_soon`: engines that nobody has measured are about to be.
     """
 
     def __init__(
@@ -65,6 +70,7 @@ class Lanes:
     ) -> None:
         self.book = book or Book()
         self.spare: dict[EngineKey, str] = {}
+        self.probed_soon = False
         self._holdings = holdings
         self._busy = busy
         self._policy = policy
@@ -97,8 +103,12 @@ class Lanes:
             if kept is None or kept.candidate.engine is not each.engine:
                 kept = self._renewed(each, kept, now)
             kept.candidate = each
+            if each.barred is not None:
+                kept.fit = now
         for kept in self._kept.values():
             self._judge(kept, now)
+        if self.probed_soon:
+            self._spare_newcomers(now)
 
     def recount(self, key: EngineKey, now: float) -> None:
         """Slots of an engine were given back, or taken otherwise than by a job."""
@@ -116,20 +126,19 @@ class Lanes:
             if kept is not None:
                 self.probed(each.key)
                 kept.lane.left()
-            kept = _Kept(self._lane(each, key, now), key, life, each)
+            kept = _Kept(self._lane(each, key, now), key, life, each, now)
             self._kept[each.key] = kept
         self._count(kept, now)
         return kept
 
     def _lane(self, each: Candidate, key: Key, now: float) -> Lane:
         engine, launch = each.engine, each.engine.launch
-        expected = guess(engine.variant, launch.threads, launch.gpu_layers != 0)
         host = _host_cache(engine, self._holdings)
         lane = Lane(
             " ".join(each.key),
             engine.model,
             engine.slots,
-            self.book.learner(key, expected),
+            self.book.learner(key, believed(engine)),
             self._holdings,
             launch.batch,
             engine.context,
@@ -187,17 +196,36 @@ class Lanes:
         """Let the machine's state count."""
         each = kept.candidate
         kept.lane.risk = each.risk
+        self.spare.pop(each.key, None)
         if each.hardware is None:
             return
         found = condition(each.hardware, self._own_share(each, now), self._policy)
         if found.barred:
             self.spare[each.key] = found.barred
-        else:
-            self.spare.pop(each.key, None)
         if found.scale != kept.lane.scale:
             kept.lane.advance(now)
             kept.lane.scale = found.scale
             kept.lane.stale = True
+
+    def _spare_newcomers(self, now: float) -> None:
+        """Leave alone whom nobody has measured yet, for as long as that may take."""
+        new = [
+            kept
+            for key, kept in self._kept.items()
+            if not kept.lane.learner.calibrated
+            and key not in self.spare
+            and now - kept.fit < SECONDS
+        ]
+        if not new:
+            return
+        serving = [
+            kept.lane
+            for key, kept in self._kept.items()
+            if kept.candidate.barred is None and key not in self.spare
+        ]
+        for kept in new:
+            if stands_back(kept.lane, serving):
+                self.spare[kept.candidate.key] = UNMEASURED
 
     def _own_share(self, of: Candidate, now: float) -> float:
         """The share of a processor that our own work may explain.

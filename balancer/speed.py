@@ -9,10 +9,9 @@ clumsy clock cannot move them far.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from math import log
+from math import log, sqrt
 
 import msgspec
 
@@ -102,6 +101,11 @@ class Line(msgspec.Struct):
         self.xy = self.xy * fade + weight * x * y
         self._fit(known_slope)
 
+    def forget(self) -> None:
+        """What it says stays, until the next sample says otherwise."""
+        self.weight = self.x = self.y = self.xx = self.xy = 0.0
+        self.streak = self.eager = 0
+
     def _notice(self, surprise: float) -> None:
         """A laptop unplugged or a Pi throttled: forget faster for a while."""
         if abs(surprise) < SURPRISE or self.streak * surprise < 0:
@@ -163,14 +167,29 @@ class Learner:
         """Whether anything was measured yet."""
         return self.samples > 0
 
+    def begin(self, sample: Sample) -> None:
+        """Take in what one probe measured, in place of all that came before."""
+        for line in (self.reading, self.writing):
+            line.forget()
+        self.learn(sample)
+
     def learn(self, sample: Sample) -> None:
         """Take in what one answer measured."""
         if sample.prompt >= SMALLEST_PREFILL and sample.prompt_ms > 0:
+            believed = self.reading.base
             self._learn_reading(sample)
+            if not self.writing.weight:
+                # What reads slower than it was thought to does not write as thought.
+                self._rescale_writing(self.reading.base / believed)
         if sample.predicted > SMALLEST_DECODE and sample.predicted_ms > 0:
             self._learn_writing(sample)
         self.samples += 1
         self._settle()
+
+    def _rescale_writing(self, slower: float) -> None:
+        factor = sqrt(slower)
+        self.writing.base *= factor
+        self.writing.slope *= factor
 
     def _learn_reading(self, sample: Sample) -> None:
         own = max(sample.prompt_ms - sample.waited_ms, 0.1 * sample.prompt_ms)
@@ -265,27 +284,3 @@ class Key(msgspec.Struct, frozen=True, order=True):
     def name(self) -> str:
         """The same as one word."""
         return " ".join((self.node, self.build, self.variant, self.launch))
-
-
-def guess(variant: str, threads: int, on_gpu: bool) -> Speed:
-    """A sane and slightly hopeful belief before the first measurement.
-
-    Hopeful, because an engine believed to be slow gets no work that could prove the
-    contrary. 30 tokens/s of prefill per core for a billion parameters is a desktop.
-    """
-    billions = parameters(variant)
-    prefill = 4000.0 if on_gpu else 30.0 * max(1, threads)
-    decode = 120.0 if on_gpu else 3.0 * max(1, threads) + 6.0
-    read = billions / prefill
-    return Speed(read, read / 16384, billions / decode, 0.08 if on_gpu else 0.3)
-
-
-def parameters(variant: str) -> float:
-    """Billions of parameters, where the name says so; else one."""
-    found = re.search(
-        r"(?<![a-z0-9.])(\d+(?:\.\d+)?)(b|m)(?![a-z0-9])", variant.lower()
-    )
-    if not found:
-        return 1.0
-    number = float(found[1]) / (1000 if found[2] == "m" else 1)
-    return max(number, 0.05)

@@ -7,11 +7,8 @@ from dataclasses import dataclass
 import msgspec
 
 from balancer.course import Course
-from balancer.lane import Timings
 from balancer.stream import PROGRESS, Flow, StreamedError
-
-TIMINGS = b'"timings":{'
-"""Quotes inside JSON strings are escaped: no text can look like this."""
+from balancer.timings import MARK, timings_in
 
 
 class _Progress(msgspec.Struct):
@@ -20,16 +17,7 @@ class _Progress(msgspec.Struct):
     processed: int
 
 
-class _Timings(msgspec.Struct):
-    prompt_n: int
-    prompt_ms: float
-    predicted_n: int
-    predicted_ms: float
-    cache_n: int = 0
-
-
 _progress = msgspec.json.Decoder(_Progress)
-_timings = msgspec.json.Decoder(_Timings)
 
 
 @dataclass(slots=True)
@@ -69,7 +57,7 @@ class Told:
 
     def feed(self, piece: bytes) -> bytes:
         """See `Flow.feed`."""
-        if TIMINGS in piece:
+        if MARK in piece:
             self._last = piece
         ready = self.flow.feed(piece)
         if not self._wrote:
@@ -94,23 +82,6 @@ class Told:
         except msgspec.DecodeError:
             return
         self.course.progress(found.total, found.cache, found.processed)
-
-
-def timings_in(answer: bytes) -> Timings | None:
-    """Find llama.cpp's latest `timings` in an answer's bytes."""
-    if TIMINGS not in answer:
-        return None
-    try:
-        found = _timings.decode(_object(answer, TIMINGS))
-    except msgspec.DecodeError:
-        return None
-    return Timings(
-        found.cache_n,
-        found.prompt_n,
-        found.prompt_ms,
-        found.predicted_n,
-        found.predicted_ms,
-    )
 
 
 def _object(text: bytes, mark: bytes) -> bytes:

@@ -1,10 +1,14 @@
 import random
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from balancer.speed import Book, Key, Learner, Sample, Speed, guess, parameters
+from balancer.belief import believed, guess, parameters
+from balancer.speed import Book, Key, Learner, Sample, Speed
+from edgeserve.wire import Expected
+from tests.fakes.node import an_engine
 
 TRUE = Speed(1 / 120, 1 / 120 / 20_000, 1 / 15, 0.4)
 
@@ -185,3 +189,35 @@ def test_more_threads_and_gpus_are_believed_to_be_faster() -> None:
 
     assert one.prefill > eight.prefill > gpu.prefill
     assert one.decode > eight.decode > gpu.decode
+
+
+def test_what_a_node_expects_counts_more_than_the_name_of_its_model() -> None:
+    engine = an_engine("m-1b:Q4")
+    told = msgspec.structs.replace(engine, expected=Expected(read=50.0, write=4.0))
+
+    speed = believed(told)
+
+    assert speed.prefill == pytest.approx(1 / 50)
+    assert speed.token_seconds(1) == pytest.approx(1 / 4)
+    assert believed(engine) == guess("m-1b:Q4", 2, on_gpu=False)
+
+
+def test_who_reads_slower_than_believed_is_not_believed_to_write_as_fast() -> None:
+    learner = Learner(Speed(1 / 100, 0.0, 1 / 10, 0.3))
+
+    learner.learn(Sample(0, 100, 4000.0, 0, 0.0))
+
+    assert learner.speed.prefill == pytest.approx(1 / 25)
+    assert 1 / 10 < learner.speed.decode < 4 / 10
+    learner.learn(Sample(0, 100, 4000.0, 11, 1000.0))
+    assert learner.speed.decode == pytest.approx(1 / 10)
+
+
+def test_a_long_probe_counts_instead_of_the_short_one_before_it() -> None:
+    learner = Learner(Speed(1 / 100, 0.0, 1 / 10, 0.3))
+
+    learner.begin(Sample(0, 32, 320.0, 5, 4000.0))
+    learner.begin(Sample(0, 128, 64.0, 16, 1500.0))
+
+    assert learner.speed.prefill_seconds(128, 0) == pytest.approx(0.064, rel=0.01)
+    assert learner.speed.decode == pytest.approx(1 / 10)

@@ -6,7 +6,8 @@ import pytest
 
 from balancer.lane import Timings
 from balancer.stream import Listener
-from balancer.told import Told, timings_in
+from balancer.timings import timings_in
+from balancer.told import Told
 
 PROGRESS = b'data: {"choices":[{"index":0,"delta":{"role":"assistant"}}],'
 PROGRESS += b'"prompt_progress":{"total":9,"cache":4,"processed":4,"time_ms":0}}\n\n'

@@ -5,7 +5,7 @@ import gguf
 import pytest
 
 from edgeserve.config import NodeSettings
-from edgeserve.wire import Expected, Cpu, Hardware, Memory, Platform, Power, Thermal
+from edgeserve.wire import Cpu, Expected, Hardware, Memory, Platform, Power, Thermal
 from node.offload import Device
 from node.specs import plan
 from node.tune.result import Figures, Result, Tunings

@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+from balancer.holdings import Holdings
+from balancer.lane import Lane
+from balancer.newcomers import stands_back
+from balancer.speed import Sample, Speed
+from tests.balancer.lanes import GPU, LAPTOP, PI, a_lane
+
+HOLDINGS = Holdings()
+
+
+def new(speed: Speed) -> Lane:
+    return a_lane(HOLDINGS, "new", speed)
+
+
+def measured(speed: Speed) -> Lane:
+    lane = a_lane(HOLDINGS, "known", speed)
+    lane.learner.learn(Sample(0, 128, 128e3 * speed.prefill, 16, 15e3 * speed.decode))
+    return lane
+
+
+def test_who_is_alone_serves_though_nobody_measured_it() -> None:
+    lane = new(PI)
+
+    assert not stands_back(lane, [lane])
+
+
+def test_a_newcomer_leaves_requests_to_one_that_was_measured() -> None:
+    assert stands_back(new(LAPTOP), [measured(LAPTOP)])
+    assert stands_back(new(PI), [measured(GPU)])
+
+
+def test_one_that_looks_far_faster_than_who_was_measured_serves_at_once() -> None:
+    assert not stands_back(new(GPU), [measured(PI)])
+
+
+def test_among_strangers_only_who_looks_far_slower_stands_back() -> None:
+    lanes = [new(GPU), new(LAPTOP), new(PI)]
+
+    assert [stands_back(lane, lanes) for lane in lanes] == [False, True, True]
+    assert not stands_back(new(LAPTOP), [new(replace(LAPTOP, prefill=1 / 400))])
+
+
+def test_who_serves_another_model_does_not_count() -> None:
+    other = measured(GPU)
+    other.model = "another"
+
+    assert not stands_back(new(PI), [other])
