@@ -14,6 +14,9 @@ from edgeserve.wire import EngineReport, Hardware
 EngineKey = tuple[str, str]
 """Member id and engine id: names one engine in the fleet."""
 
+Life = tuple[str, str, str, int]
+"""The same, the node's process and the engine's epoch: an engine until it restarts."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
@@ -41,6 +44,11 @@ class Candidate:
     def key(self) -> EngineKey:
         """Its name in the fleet."""
         return self.member, self.engine.id
+
+    @property
+    def life(self) -> Life:
+        """Its name until it starts anew."""
+        return self.member, self.engine.id, self.instance, self.engine.epoch
 
     @cached_property
     def names(self) -> frozenset[str]:

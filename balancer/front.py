@@ -151,7 +151,7 @@ class Front:
             task.delivery.on_begin = None
 
     async def _tried(self, task: Task) -> None:
-        """Try engines until one answers. Each is tried once."""
+        """Try engines until one answers. Each is tried once in its life."""
         while not isinstance(outcome := await self._once(task), Done):
             match outcome:
                 case AsItIs():
@@ -160,7 +160,7 @@ class Front:
                     task.restart()
                 case Broken(error, final=True):
                     raise error
-                case Elsewhere(error) if len(task.tried) >= self.attempts:
+                case Elsewhere(error) if task.failures >= self.attempts:
                     raise error
                 case Elsewhere(error, fault="doubt") if task.doubted():
                     raise error
@@ -257,8 +257,9 @@ class Front:
                 task.delivery.attempts -= 1
                 self.desk.current.become(fleet.turned_away(*to.key))
             case Elsewhere(error, fault, longer):
-                task.tried.add(to.key)
+                task.tried.add(to.life)
                 task.failure = error
+                task.failures += 1
                 if longer:
                     task.work = task.work.longer(to.engine.context)
                 self.desk.breaker.failed(to.key, fault)

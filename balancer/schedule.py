@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from balancer.candidates import Candidate, EngineKey, served
+from balancer.candidates import Candidate, EngineKey, Life, served
 from balancer.course import UNFOLLOWED, Course
 from balancer.predict import Parts
 from balancer.prefix import EMPTY, Prompt
@@ -26,8 +26,8 @@ class Need:
     `model` is in normal spelling, empty where the caller names none. `slots` is how
     many it takes (`n`). `tokens` is a guess at the length of the prompt; a context of
     `too_short` or less has been refused by an engine already. `images` go to engines
-    that can see, where there are any. `tried` engines are out, and so are variants
-    below the type `floor`, if one is named.
+    that can see, where there are any. `tried` engines are out until they have started
+    anew, and so are variants below the type `floor`, if one is named.
 
     The rest is for the prediction and rules nobody out: whether text is generated, in
     a slot; the `prompt` as hashes; the `budget` of tokens for the answer; who asks, in
@@ -41,7 +41,7 @@ class Need:
     tokens: int = 0
     too_short: int = 0
     images: bool = False
-    tried: frozenset[EngineKey] = frozenset()
+    tried: frozenset[Life] = frozenset()
     floor: str = ""
     generates: bool = True
     prompt: Prompt = field(default=EMPTY, compare=False)
@@ -178,7 +178,7 @@ _Weighed = tuple[Candidate, str | None, bool]
 
 
 def _ruled_out(candidate: Candidate, need: Need) -> tuple[str | None, bool]:
-    if candidate.key in need.tried:
+    if candidate.life in need.tried and candidate.engine.state in {"ready", "busy"}:
         return "tried already", False
     if candidate.barred:
         return candidate.barred, candidate.passing

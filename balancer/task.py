@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from balancer.candidates import Candidate, EngineKey
+from balancer.candidates import Candidate, Life
 from balancer.delivery import Delivery
 from balancer.given import MOST
 from balancer.mending import MIGRATIONS, Policy
@@ -22,10 +22,11 @@ from edgeserve.wire import EngineReport
 class Task:
     """One request.
 
-    `tried` engines have failed it, `failure` is what the last one said. `breaks`: how
-    often its answer broke off after content, `doubts`: how often an error may have
-    been its own. `prompt`: tokens that the first engine read. `whole`: what it asked
-    for before only one variant could go on.
+    `tried` engines have failed it; one that starts anew may be asked once more.
+    `failure` is what the last one said, `failures` how many have said so since some of
+    the answer came. `breaks`: how often it broke off after content, `doubts`: how often
+    an error may have been its own. `prompt`: tokens that the first engine read.
+    `whole`: what it asked for before only one variant could go on.
     """
 
     request: Request
@@ -33,8 +34,9 @@ class Task:
     record: Record
     delivery: Delivery
     policy: Policy
-    tried: set[EngineKey] = field(default_factory=set[EngineKey])
+    tried: set[Life] = field(default_factory=set[Life])
     failure: EdgeserveError | None = None
+    failures: int = 0
     breaks: int = 0
     doubts: int = 0
     prompt: int | None = None
@@ -42,8 +44,8 @@ class Task:
 
     def broke(self, engine: Candidate, error: NodeLost, flow: Flow) -> None:
         """Take in that the answer broke off there."""
-        self.tried.add(engine.key)
-        self.failure = error
+        self.tried.add(engine.life)
+        self.failure, self.failures = error, 0
         self.breaks += 1
         if self.whole is None:
             self.whole, self.prompt = self.work, flow.prompt
@@ -76,8 +78,11 @@ class Task:
 
     @property
     def restarts(self) -> bool:
-        """Whether it may begin anew: its client has seen nothing."""
-        return not self.delivery.reply.started
+        """Whether it may begin anew: its client has seen nothing.
+
+        Not for ever: it may be what kills the engines.
+        """
+        return not self.delivery.reply.started and self.breaks <= 2 * MIGRATIONS
 
     def restart(self) -> None:
         """Begin anew, on any engine."""

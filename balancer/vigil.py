@@ -188,7 +188,8 @@ class Watch:
 
     def elsewhere(self, need: Need, key: EngineKey) -> float | None:
         """See `Prospects`."""
-        return self._desk.predict.idle(replace(need, tried=need.tried | {key}))
+        lives = {e.life for e in self._desk.current.candidates if e.key == key}
+        return self._desk.predict.idle(replace(need, tried=need.tried | lives))
 
     def doubt(self, key: EngineKey) -> None:
         """See `Prospects`."""

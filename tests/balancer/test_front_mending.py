@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
-from tests.balancer.endpoint import CHAT, Answered, Endpoint, chat, endpoint
+from tests.balancer.endpoint import (
+    CHAT,
+    Answered,
+    Endpoint,
+    chat,
+    endpoint,
+    eventually,
+)
 from tests.balancer.test_front import events, said
 from tests.fakes.llama import Behaviour
 from tests.fakes.node import FakeNode, an_engine, fake_node
@@ -192,3 +200,25 @@ async def test_a_template_that_breaks_messages_is_found_out() -> None:
     assert "template" in events(answer.body)[-1]["error"]["message"]
     asked = [each for each in well.llama.requests if each.path == "/apply-template"]
     assert len(asked) == 2
+
+
+async def test_an_engine_that_has_started_anew_may_go_on_with_what_it_broke_off() -> (
+    None
+):
+    once = Behaviour(fault="break", fault_tokens=3, fault_count=1)
+    slowly = Behaviour(fault="break", fault_tokens=3, fault_count=1, decode=4)
+    async with (
+        fake_node("a", once) as first,
+        fake_node("b", slowly) as second,
+        endpoint(first, second) as balancer,
+    ):
+        asking = asyncio.create_task(
+            balancer.post(CHAT, chat(stream=True, max_tokens=9))
+        )
+        await eventually(lambda: bool(second.told))
+        first.say(epoch=1)
+        answer = await asking
+        about = await explained(balancer, answer)
+
+    assert said(answer.body) == words(9)
+    assert [each["node"] for each in about["attempts"]] == ["a", "b", "a"]

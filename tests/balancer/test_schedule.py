@@ -1,5 +1,6 @@
 from collections.abc import Callable
 
+import msgspec
 import pytest
 
 from balancer.candidates import Candidate, EngineKey, candidates, served
@@ -123,7 +124,7 @@ def test_who_can_do_it_is_named() -> None:
 
 
 def test_an_engine_that_was_tried_is_out() -> None:
-    tried = frozenset({("a", "small:Q4_1")})
+    tried = frozenset({a_candidate("a").life})
 
     assert (
         sent_to(
@@ -134,9 +135,20 @@ def test_an_engine_that_was_tried_is_out() -> None:
 
 
 def test_when_all_were_tried_nobody_is_left_to_wait_for() -> None:
-    tried = frozenset({("pi", "small:Q4_1")})
+    tried = frozenset({a_candidate().life})
 
     assert "tried already" in refusal(decided(a_candidate(), need=a_need(tried=tried)))
+
+
+def test_an_engine_that_starts_anew_has_tried_nothing() -> None:
+    before = a_candidate(engine=an_engine())
+    failed = msgspec.structs.replace(before.engine, state="failed")
+    anew = msgspec.structs.replace(before.engine, epoch=1)
+    need = a_need(tried=frozenset({before.life}))
+
+    down = a_candidate(engine=failed, barred="failed", passing=True)
+    assert isinstance(decided(down, need=need), Wait)
+    assert sent_to(decided(a_candidate(engine=anew), need=need)) == "pi"
 
 
 def test_a_bar_that_will_pass_is_waited_for() -> None:
