@@ -10,26 +10,26 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from math import ceil
+from math import ceil, inf
 
 from balancer.holdings import Holdings
 from balancer.lane import Job, Lane, Timings
 from balancer.order import Order
 from balancer.predict import Parts, Seen, cheapest
-from balancer.prefix import Prompt
 from balancer.question import Ask, Question, asked
 from balancer.workload import Workload
 
 LOOK = 32
 """How many of the waiting are asked again when something changes."""
 
+LOOK_SECONDS = 0.02
+"""Those who find no idle slot are asked no more often: it changes only their order."""
+
 SESSIONS = 1024
 """Most sessions named by clients whose slot is remembered."""
 
 NEAR = 0.2
 """A hit that differs less from what was predicted ended where it was predicted to."""
-
-LONG_AGO = -1e9
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +70,7 @@ class Dispatch:
     waiting: dict[Ask, None] = field(default_factory=dict[Ask, None])
     workloads: dict[str, Workload] = field(default_factory=dict[str, Workload])
     sessions: OrderedDict[str, int] = field(default_factory=OrderedDict[str, int])
+    _looked: float = -inf
 
     def workload(self, model: str) -> Workload:
         """What is known of a model's requests."""
@@ -81,7 +82,7 @@ class Dispatch:
         """Take a request in, unless it would wait in vain. Then call `assign`."""
         workload = self.workload(ask.model)
         if workload.returns.asked(ask.prompt, now):
-            workload.learn_kept(self._is_kept(ask.prompt))
+            workload.learn_kept(self.holdings.beginnings(ask.prompt) != 0)
         full = len(self.waiting) >= self.room
         if full or ask.deadline is not None:
             turned = self._hopeless(ask, full, now)
@@ -110,9 +111,14 @@ class Dispatch:
         """Start whatever should start now. Call it after everything that changes."""
         if not self.waiting or not self.holdings.idle:
             return []
+        thorough = now - self._looked >= LOOK_SECONDS
+        if thorough:
+            self._looked = now
         bound: list[Bound] = []
         fresh = set[str]()
         for ask in self.order.ranked(list(self.waiting), now)[:LOOK]:
+            if not (thorough or self.holdings.idle):
+                break
             _untarget(ask)
             lanes = self.eligible(ask)
             _refresh(lanes, fresh, now)
@@ -147,7 +153,8 @@ class Dispatch:
         lane, now = best.lane, question.now
         place = lane.places[best.slot]
         del self.waiting[ask]
-        self._supersede(ask.prompt)
+        # What a conversation was until now, in other slots, is of no more use.
+        self.holdings.supersede(ask.prompt)
         job = Job(
             ask.prompt,
             best.slot,
@@ -182,25 +189,13 @@ class Dispatch:
         if len(self.sessions) > SESSIONS:
             self.sessions.popitem(last=False)
 
-    def _is_kept(self, prompt: Prompt) -> bool:
-        """Whether a slot holds all that a conversation was until now."""
-        for depth, mask in self.holdings.levels(prompt):
-            held = self.holdings.held[(mask & -mask).bit_length() - 1]
-            return held is not None and depth == len(held.prompt.blocks)
-        return False
-
-    def _supersede(self, prompt: Prompt) -> None:
-        """What a conversation was until now, in other slots, is of no more use."""
-        for depth, mask in self.holdings.levels(prompt):
-            left = mask & self.holdings.idle
-            while left:
-                held = self.holdings.held[(left & -left).bit_length() - 1]
-                left &= left - 1
-                if held is not None and depth == len(held.prompt.blocks):
-                    held.since = LONG_AGO
-
     def began(self, bound: Bound, now: float, tokens: int, cached: int) -> None:
-        """An engine says how long a prompt is and how much of it it had."""
+        """An engine begins a prompt, and says how long it is and how much it had."""
+        self._count(bound, tokens, cached)
+        bound.lane.began(bound.job, now, tokens, cached)
+
+    def _count(self, bound: Bound, tokens: int, cached: int) -> None:
+        """Learn how many tokens the prompt is, and its part that was cached."""
         blocks, job = bound.job.prompt.blocks, bound.job
         workload = self.workload(bound.ask.model)
         lengths = workload.lengths
@@ -210,11 +205,19 @@ class Dispatch:
             lengths.learn(blocks[-1], tokens)
         if 0 < job.depth < len(blocks) and abs(cached - job.cached) < NEAR * job.cached:
             lengths.learn(blocks[job.depth - 1], cached)
-        bound.lane.began(job, now, tokens, cached)
 
-    def ended(self, bound: Bound, now: float, timings: Timings) -> None:
-        """Learn from an answer that came to its end."""
+    def ended(
+        self, bound: Bound, now: float, timings: Timings, *, counted: bool = True
+    ) -> None:
+        """Learn from an answer that came to its end.
+
+        `counted` says whether the engine told of its prompt when it began.
+        """
         ask, lane, job = bound.ask, bound.lane, bound.job
+        if not counted:
+            tokens = max(1, timings.cached + timings.prompt)
+            self._count(bound, tokens, timings.cached)
+            lane.counted(job, tokens, timings.cached)
         lane.end(job, now, timings.predicted)
         lane.learner.learn(lane.sample(job, now, timings))
         workload = self.workload(ask.model)

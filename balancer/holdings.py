@@ -12,6 +12,8 @@ import msgspec
 
 from balancer.prefix import Prompt, reach
 
+LONG_AGO = -1e9
+
 SENT_BACK = 0.6
 """The part of an answer that must be there for it to be the same text."""
 
@@ -62,7 +64,11 @@ class Holdings:
         """Name of the engine that each slot belongs to."""
         self.idle = 0
         """Bits of the slots that are not at work."""
+        self.bare = 0
+        """Bits of the slots that hold nothing anybody will come back for."""
         self._holders: dict[bytes, int] = {}
+        self._ending: dict[bytes, int] = {}
+        """Slots by the last block of what they hold."""
         self._free: list[int] = []
 
     def add(self, slots: int, owner: str) -> list[int]:
@@ -75,6 +81,7 @@ class Holdings:
         places = [self._free.pop() for _ in range(slots)]
         for place in places:
             self.idle |= 1 << place
+            self.bare |= 1 << place
             self.owner[place] = owner
         return places
 
@@ -83,6 +90,7 @@ class Holdings:
         for place in places:
             self.forget(place)
             self.idle &= ~(1 << place)
+            self.bare &= ~(1 << place)
         self._free.extend(places)
 
     def forget(self, place: int) -> None:
@@ -91,6 +99,7 @@ class Holdings:
         if held is not None:
             self._unmark(place, held.prompt.blocks, 0)
         self.held[place] = None
+        self.bare |= 1 << place
 
     def put(self, place: int, held: Held) -> None:
         """The slot now holds this instead of what it held."""
@@ -106,16 +115,34 @@ class Holdings:
         bit, holders = 1 << place, self._holders
         for block in new[kept:]:
             holders[block] = holders.get(block, 0) | bit
+        if new:
+            self._ending[new[-1]] = self._ending.get(new[-1], 0) | bit
         self.held[place] = held
+        self.bare &= ~bit
 
     def _unmark(self, place: int, blocks: tuple[bytes, ...], kept: int) -> None:
-        others, holders = ~(1 << place), self._holders
+        others = ~(1 << place)
         for block in blocks[kept:]:
-            left = holders[block] & others
-            if left:
-                holders[block] = left
-            else:
-                del holders[block]
+            _clear(self._holders, block, others)
+        if blocks:
+            _clear(self._ending, blocks[-1], others)
+
+    def beginnings(self, prompt: Prompt) -> int:
+        """Slots whose whole text is a beginning of this prompt, or all of it."""
+        blocks, get, found = prompt.blocks, self._ending.get, 0
+        for count in prompt.messages:
+            found |= get(blocks[count - 1], 0)
+        return found
+
+    def supersede(self, prompt: Prompt) -> None:
+        """A conversation goes on: what it was, in slots at rest, is of no more use."""
+        left = self.beginnings(prompt) & self.idle
+        self.bare |= left
+        while left:
+            held = self.held[(left & -left).bit_length() - 1]
+            left &= left - 1
+            if held is not None:
+                held.since = LONG_AGO
 
     def levels(self, prompt: Prompt) -> list[Level]:
         """Which slots share how much of a prompt, those that share most first."""
@@ -138,3 +165,11 @@ class Holdings:
             mask = smaller
         found.reverse()
         return found
+
+
+def _clear(masks: dict[bytes, int], block: bytes, others: int) -> None:
+    left = masks[block] & others
+    if left:
+        masks[block] = left
+    else:
+        del masks[block]

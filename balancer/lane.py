@@ -8,16 +8,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from heapq import heapify, heapreplace
+from math import inf
 
 from balancer.holdings import Held, Holdings
 from balancer.hostcache import HostCache
 from balancer.job import Job as Job
+from balancer.job import Sums
 from balancer.job import Timings as Timings
 from balancer.speed import Learner, Sample, Speed
 from balancer.weights import WEIGHTS, Weights
-
-LIKELY_LEFT = 0.35
-"""An answer that is longer than expected probably has this part of it still to come."""
 
 SURE_TOKENS = 32
 """A predicted hit below this says nothing about how well hits are predicted."""
@@ -34,6 +33,10 @@ class Lane:
     `pins` says whether a request may name its slot (`id_slot`), which it may where each
     slot has its own context and there is no host cache. `foreign` counts slots that
     other balancers' requests hold.
+
+    What goes on is summed for all jobs at once; each remembers where the sums stood
+    when it began. So an event costs the same with one job as with a hundred, and the
+    future is looked at only when somebody asks.
     """
 
     name: str
@@ -50,18 +53,24 @@ class Lane:
     foreign: int = 0
     queued: int = 0
     jobs: dict[int, Job] = field(default_factory=dict[int, Job])
+    reading: dict[int, Job] = field(default_factory=dict[int, Job])
+    """Those of the jobs whose first token has not come."""
     places: list[int] = field(default_factory=list[int])
+    numbers: dict[int, int] = field(default_factory=dict[int, int])
+    """Slots by their places among the fleet's."""
+    resting: dict[int, None] = field(default_factory=dict[int, None])
+    """Places of the slots that no job has, the longest idle first."""
     mask: int = 0
     now: float = 0.0
     trust: float = 1.0
     """Tokens found cached over tokens predicted to be."""
+    free_at: float = 0.0
+    """When the next slot comes free, reservations included."""
     read_until: float = 0.0
     """When the prompts that are there will all have been read."""
-    frees: list[float] = field(default_factory=list[float])
-    """A heap: when each slot comes free, reservations included."""
     next_slot: int = -1
     """Where all are busy: the slot that will come free first."""
-    stale: bool = False
+    stale: bool = True
     """What was foreseen no longer holds: reservations, or a change in speed or load."""
     ours: int = 0
     """Slots that its jobs hold."""
@@ -74,11 +83,20 @@ class Lane:
     read_price: float = 1.0
     token_price: float = 0.0
     """What a second of reading, and a token of an answer, cost all in all."""
+    _moved: bool = False
+    """Something happened at `now` that was not looked at yet."""
+    _reader: Job | None = None
+    _sums: Sums = field(default_factory=Sums)
+    _frees: list[float] = field(default_factory=list[float])
+    """A heap: when each slot comes free; empty until somebody asks."""
+    _base_price: float = 1.0
 
     def __post_init__(self) -> None:
         self.places = self.holdings.add(self.slots, self.name)
+        self.numbers = {place: slot for slot, place in enumerate(self.places)}
+        self.resting = dict.fromkeys(self.places)
         self.mask = sum(1 << place for place in self.places)
-        self.foresee()
+        self._foresee()
 
     @property
     def speed(self) -> Speed:
@@ -96,153 +114,206 @@ class Lane:
         if seconds <= 0:
             return
         self.now = now
-        reader = self._reader()
-        writing = sum(1 for job in self.jobs.values() if job.first is not None)
-        tokens = seconds * self._rate(writing, reader is not None)
-        for job in self.jobs.values():
-            if job.first is not None:
-                job.done += tokens
-                job.crowd += seconds * writing
-                job.stalled += seconds if reader is not None else 0.0
-            elif job is reader:
-                job.reading -= seconds / self.scale
-            else:
-                job.waited += seconds
+        reader, sums = self._reader, self._sums
+        if writing := len(self.jobs) - len(self.reading):
+            sums.tokens += seconds / self._step(writing)
+            sums.crowd += seconds * writing
+        if reader is not None:
+            sums.reading += seconds
+            reader.own += seconds
+            reader.reading -= seconds / self.scale
 
-    def _reader(self) -> Job | None:
-        """Slots fill the batch in their order."""
-        reading = [slot for slot, job in self.jobs.items() if job.first is None]
-        return self.jobs[min(reading)] if reading else None
-
-    def _rate(self, writing: int, reading: bool) -> float:
-        rate = 1 / self.speed.token_seconds(writing)
-        if reading:
-            rate = min(rate, 1 / (self.batch * self.speed.prefill))
-        return rate / self.scale
-
-    def foresee(self) -> None:
-        """Work out anew when prompts will be read and slots come free."""
-        reading = [job.reading for job in self.jobs.values() if job.first is None]
-        left = self.scale * sum(max(seconds, BARELY) for seconds in reading)
-        self.read_until = self.now + left
-        per_token = self.speed.token_seconds(self.taken) * self.scale
-        ends = {
-            slot: self.read_until + _left(job) * per_token
-            for slot, job in self.jobs.items()
-        }
-        self.next_slot = min(ends, key=ends.__getitem__) if ends else -1
-        self.frees = [0.0] * (self.slots - self.taken)
-        for slot, job in self.jobs.items():
-            self.frees.extend([ends[slot]] * (1 + len(job.others)))
-        # Of others' requests nothing is known but that they are there.
-        unknown = self.slots - len(self.frees)
-        self.frees.extend([self.now + 100 * per_token] * unknown)
-        heapify(self.frees)
-        self.stale = False
-        self._price()
-
-    def _price(self) -> None:
-        """Work out what does not depend on the request."""
-        speed, weights = self.speed, self.weights
-        running = min(self.taken, self.slots - 1)
-        share = weights.queue * self.queued / self.slots
-        self.per_read = speed.prefill * self.scale
-        self.per_context = speed.attention * self.scale
-        self.per_token = speed.token_seconds(running + 1) * self.scale
-        self.read_price = 1 + share + weights.others * running + self.risk
-        self.token_price = (weights.write + share) * self.per_token
+    def _step(self, writing: int) -> float:
+        """Seconds from one token of each answer to the next."""
+        speed = self.learner.speed
+        step = speed.token_seconds(writing)
+        if self._reader is not None:
+            step = max(step, self.batch * speed.prefill)
+        return step * self.scale
 
     def refresh(self, now: float) -> None:
-        """Look again where reservations, changes or lateness have made it necessary."""
-        if self.stale or (self.frees[0] <= now and self.taken == self.slots):
+        """Look again at the future where something has changed, or comes late."""
+        if self.stale:
             self.advance(now)
-            self.foresee()
+            self._foresee()
+        elif self._moved:
+            self._foresee()
+        if self.free_at <= now and self.taken == self.slots:
+            self.advance(now)
+            self._foresee()
+
+    def _foresee(self) -> None:
+        """Work out when prompts will be read and slots come free, as of `self.now`."""
+        self.stale = self._moved = False
+        left = 0.0
+        for job in self.reading.values():
+            left += job.reading if job.reading > BARELY else BARELY
+        self.read_until = self.now + self.scale * left
+        self._frees.clear()
+        taken = self.taken
+        if taken < self.slots:
+            self.free_at, self.next_slot = 0.0, -1
+        else:
+            self._foresee_ends()
+        self._price(min(taken, self.slots - 1))
+
+    def _foresee_ends(self) -> None:
+        per_token = self.learner.speed.token_seconds(self.taken) * self.scale
+        tokens, soonest = self._sums.tokens, inf
+        frees = [0.0] * (self.slots - self.taken)
+        for slot, job in self.jobs.items():
+            end = self.read_until + job.left(tokens) * per_token
+            frees.append(end)
+            for _ in job.others:
+                frees.append(end)
+            if end < soonest:
+                soonest, self.next_slot = end, slot
+        # Of others' requests nothing is known but that they are there.
+        unknown = self.slots - len(frees)
+        frees.extend([self.now + 100 * per_token] * unknown)
+        heapify(frees)
+        self._frees, self.free_at = frees, frees[0]
+
+    def _price(self, running: int) -> None:
+        """Work out what does not depend on the request."""
+        speed, scale = self.learner.speed, self.scale
+        self.per_read = speed.prefill * scale
+        self.per_context = speed.attention * scale
+        self.per_token = speed.token_seconds(running + 1) * scale
+        self._base_price = 1 + self.weights.others * running + self.risk
+        self._price_queue()
+
+    def _price_queue(self) -> None:
+        share = self.weights.queue * self.queued / self.slots
+        self.read_price = self._base_price + share
+        self.token_price = (self.weights.write + share) * self.per_token
+
+    def free(self, slots: int) -> float:
+        """When so many slots will be free at once; ask after `refresh`."""
+        if slots <= self.slots - self.taken and not self._frees:
+            return 0.0
+        if not self._frees:
+            self._foresee_ends()
+        return sorted(self._frees)[slots - 1]
 
     def ahead(self, slot: int) -> float:
         """Seconds of prefill that come before that of a slot: in the slots below it."""
-        return self.scale * sum(
-            max(job.reading, BARELY)
-            for other, job in self.jobs.items()
-            if job.first is None and other < slot
-        )
+        left = 0.0
+        for other, job in self.reading.items():
+            if other < slot:
+                left += job.reading if job.reading > BARELY else BARELY
+        return left * self.scale
 
     def reserve(self, now: float, seconds: float) -> None:
         """A waiting request counts on the slot that comes free next."""
-        heapreplace(self.frees, max(now, self.frees[0]) + seconds)
+        if not self._frees:
+            self._foresee_ends()
+        heapreplace(self._frees, max(now, self._frees[0]) + seconds)
+        self.free_at = self._frees[0]
         self.queued += 1
         self.stale = True
-        self._price()
+        self._price_queue()
 
     def release(self) -> None:
         """A request waits for it no longer."""
         self.queued -= 1
-        self._price()
+        self._price_queue()
 
     def start(self, job: Job, now: float) -> None:
         """A request was sent to a slot, which now holds its prompt and nothing else."""
         self.advance(now)
-        self.jobs[job.slot] = job
+        slot = job.slot
+        self.jobs[slot] = self.reading[slot] = job
+        if self._reader is None or slot < self._reader.slot:
+            # Slots fill the batch in their order.
+            self._reader = job
+        job.turn = self._sums.reading
         self.ours += 1 + len(job.others)
-        for slot in job.others:
-            self.holdings.idle &= ~(1 << self.places[slot])
-        place = self.places[job.slot]
-        self.holdings.idle &= ~(1 << place)
+        place = self.places[slot]
+        for each in (place, *[self.places[other] for other in job.others]):
+            self.holdings.idle &= ~(1 << each)
+            self.resting.pop(each, None)
         if self.host is not None:
             self.host.swap(place, job.prompt, job.tokens)
         self.holdings.put(place, Held(job.prompt, job.tokens, 0.0, now, now))
-        self.foresee()
+        self._moved = True
 
     def began(self, job: Job, now: float, tokens: int, cached: int) -> None:
-        """The engine says how long the prompt is and how much of it it had."""
+        """The engine begins a prompt, and says how long it is and how much it had."""
         self.advance(now)
+        self.counted(job, tokens, cached)
+        job.turn, job.own = self._sums.reading, 0.0
+        job.reading = self.speed.prefill_seconds(tokens - cached, cached)
+        self._moved = True
+
+    def alone(self, job: Job) -> bool:
+        """Whether a job has had the engine to itself."""
+        job.settle(self._sums)
+        return len(self.jobs) == 1 and job.waited < BARELY
+
+    def counted(self, job: Job, tokens: int, cached: int) -> None:
+        """The engine says how long a prompt is, or was, and how much of it it had."""
         if job.cached >= SURE_TOKENS:
             self.trust += 0.1 * (min(cached / job.cached, 1.0) - self.trust)
-        job.tokens, job.cached, job.waited = tokens, cached, 0.0
-        job.reading = self.speed.prefill_seconds(tokens - cached, cached)
+        job.tokens, job.cached = tokens, cached
         held = self.holdings.held[self.places[job.slot]]
         if held is not None:
             held.tokens = tokens
-        self.foresee()
 
     def progressed(self, job: Job, now: float, processed: int) -> None:
         """The engine says how many prompt tokens it has, cached ones included."""
         self.advance(now)
         left = max(0.0, job.tokens - processed)
         job.reading = self.speed.prefill_seconds(left, processed)
-        self.foresee()
+        self._moved = True
 
     def wrote(self, job: Job, now: float) -> None:
         """The first token came."""
         self.advance(now)
-        job.first, job.reading = now, 0.0
-        self.foresee()
+        job.wrote(now, self._sums)
+        self._read(job)
+        self._moved = True
 
-    def end(self, job: Job, now: float, answer: float) -> None:
-        """The slots are free; the first holds the prompt with the answer."""
+    def _read(self, job: Job) -> None:
+        """Its prompt is read, or will not be."""
+        reading = self.reading
+        if reading.pop(job.slot, None) is not None and job is self._reader:
+            self._reader = reading[min(reading)] if reading else None
+
+    def end(self, job: Job, now: float, answer: float | None = None) -> None:
+        """The slots are free; the first holds the prompt with the answer.
+
+        `answer` is its length in tokens, None where only the clock knows it.
+        """
         self.advance(now)
         self._free(job)
+        answer = job.done if answer is None else answer
         held = self.holdings.held[self.places[job.slot]]
         if held is not None:
             held.answer, held.since, held.used = answer, now, now
             held.tokens = job.tokens + answer
-        self.foresee()
+        self._moved = True
 
     def drop(self, job: Job, now: float) -> None:
         """The request was given up, or its engine failed."""
-        if job.first is None:
-            # How far the prompt was read is not known: do not count on any of it.
-            self.advance(now)
-            self._free(job)
-            self.holdings.forget(self.places[job.slot])
-            self.foresee()
-        else:
-            self.end(job, now, job.done)
+        if job.first is not None:
+            self.end(job, now)
+            return
+        # How far the prompt was read is not known: do not count on any of it.
+        self.advance(now)
+        self._free(job)
+        self.holdings.forget(self.places[job.slot])
+        self._moved = True
 
     def _free(self, job: Job) -> None:
-        if self.jobs.pop(job.slot, None) is not None:
-            self.ours -= 1 + len(job.others)
+        job.settle(self._sums)
+        del self.jobs[job.slot]
+        self.ours -= 1 + len(job.others)
+        self._read(job)
         for slot in (job.slot, *job.others):
-            self.holdings.idle |= 1 << self.places[slot]
+            place = self.places[slot]
+            self.holdings.idle |= 1 << place
+            self.resting[place] = None
 
     def sample(self, job: Job, now: float, timings: Timings) -> Sample:
         """What the answer says of the engine's speed, less what others cost it."""
@@ -270,7 +341,3 @@ class Lane:
         """The engine is gone for good."""
         self.lost()
         self.holdings.remove(self.places)
-
-
-def _left(job: Job) -> float:
-    return max(job.answer - job.done, LIKELY_LEFT * job.answer)

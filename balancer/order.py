@@ -78,6 +78,8 @@ class Order:
 
     def ranked(self, waiting: Sequence[W], now: float) -> list[W]:
         """First who goes first."""
+        if len(waiting) < 2:
+            return list(waiting)
         count = Counter(waiter.client for waiter in waiting)
         owed = {client: self.owed(client, now) for client in count}
         least = min(owed.values(), default=0.0)

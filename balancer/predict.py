@@ -89,7 +89,7 @@ def cheapest(question: Question, lanes: Sequence[Lane]) -> tuple[Parts | None, S
     best: Parts | None = None
     least = float("inf")
     for lane in lanes:
-        frees = lane.frees[0] if question.slots == 1 else _free(lane, question.slots)
+        frees = lane.free_at if question.slots == 1 else lane.free(question.slots)
         # No `max` here: a call costs as much as the rest of the line.
         wait = frees - now if frees > now else 0.0
         fresh = least_fresh if lane.mask & touched else tokens
@@ -103,11 +103,6 @@ def cheapest(question: Question, lanes: Sequence[Lane]) -> tuple[Parts | None, S
         if each.cost < least:
             best, least = each, each.cost
     return best, seen
-
-
-def _free(lane: Lane, slots: int) -> float:
-    """When that many slots will be free."""
-    return sorted(lane.frees)[slots - 1]
 
 
 def _exact(question: Question, lane: Lane, wait: float) -> Parts:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from itertools import islice
+from math import inf
+
 from balancer.holdings import Held
 from balancer.hostcache import SIMILARITY, HostCache
 from balancer.lane import Lane
@@ -11,6 +14,10 @@ Slot = tuple[int, float, float]
 """A slot, tokens it spares the prompt, seconds it may cost to lose its content."""
 
 NONE: Slot = (-1, 0.0, 0.0)
+
+
+MOST = 8
+"""Slots of one engine that are looked at closely for one request."""
 
 
 def pick(question: Question, lane: Lane) -> Slot:
@@ -35,35 +42,50 @@ def _next(question: Question, lane: Lane) -> Slot:
 def _best(question: Question, lane: Lane, idle: int) -> Slot:
     """Where reading what is missing and losing what is there cost least together."""
     dear, per_read = lane.weights.loss, lane.per_read
-    best, least = NONE, float("inf")
-    for number, place in enumerate(lane.places):
-        if idle & (1 << place):
-            cached, loss = _worth(question, lane, place)
-            cost = dear * loss - per_read * cached
-            if cost < least:
-                best, least = (number, cached, loss), cost
+    best, least = NONE, inf
+    for place in (*_sharing(question, idle), *_others(question, lane, idle)):
+        cached, loss = _worth(question, lane, place)
+        cost = dear * loss - per_read * cached
+        if cost < least:
+            best, least = (lane.numbers[place], cached, loss), cost
     return best
+
+
+def _sharing(question: Question, idle: int) -> list[int]:
+    """Places that hold a part of the prompt, or its session; the largest part first."""
+    found: list[int] = []
+    if question.hint >= 0 and idle & (1 << question.hint):
+        found.append(question.hint)
+        idle &= ~(1 << question.hint)
+    for _, mask in question.levels:
+        left = mask & idle
+        while left and len(found) < MOST:
+            found.append((left & -left).bit_length() - 1)
+            left &= left - 1
+    return found
+
+
+def _others(question: Question, lane: Lane, idle: int) -> list[int]:
+    """Places that share nothing: one that nobody will miss, else the longest idle."""
+    left = idle & ~question.touched
+    bare = left & question.holdings.bare
+    if bare:
+        return [(bare & -bare).bit_length() - 1]
+    if not left:
+        return []
+    return list(islice((each for each in lane.resting if left & (1 << each)), MOST))
 
 
 def _llama(question: Question, lane: Lane, idle: int) -> Slot:
     """The most similar slot, else the one that was used least recently."""
     for _, mask in question.levels:
-        for number, place in enumerate(lane.places):
-            if mask & idle & (1 << place):
-                cached, loss = _worth(question, lane, place)
-                if cached > SIMILARITY * question.tokens:
-                    return number, cached, loss
-                break
-    held = question.holdings.held
-    oldest = min(
-        (i for i, place in enumerate(lane.places) if idle & (1 << place)),
-        key=lambda i: _used(held[lane.places[i]]),
-    )
-    return (oldest, *_worth(question, lane, lane.places[oldest]))
-
-
-def _used(held: Held | None) -> float:
-    return -1.0 if held is None else held.used
+        if left := mask & idle:
+            place = (left & -left).bit_length() - 1
+            cached, loss = _worth(question, lane, place)
+            if cached > SIMILARITY * question.tokens:
+                return lane.numbers[place], cached, loss
+    oldest = next(each for each in lane.resting if idle & (1 << each))
+    return (lane.numbers[oldest], *_worth(question, lane, oldest))
 
 
 def _worth(question: Question, lane: Lane, place: int) -> tuple[float, float]:
