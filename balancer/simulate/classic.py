@@ -22,7 +22,7 @@ class Classic:
 
     def arrive(self, call: Call, now: float) -> Sequence[Act]:
         """Pick at once."""
-        able = [i for i, each in enumerate(self.fleet) if each.model == call.model]
+        able = [i for i, each in enumerate(self.fleet) if each.serves(call.model)]
         engine = self.pick(call, able, now)
         self.open[engine] += 1
         return (Start(call, engine),)

@@ -8,7 +8,10 @@ import click
 
 from edgeserve.examples import examples
 
-FLEET_HELP = "TOML file of [[machine]] tables, or cpu-only, home or six-equal."
+FLEET_HELP = (
+    "TOML file of [[machine]] tables, or cpu-only, home or six-equal. A machine without"
+    " a model serves every one."
+)
 LOADS = {"light": 0.3, "busy": 0.7, "overload": 1.2}
 
 
@@ -60,6 +63,7 @@ def simulate(
 
     from balancer.simulate.compare import compare, made_up
     from balancer.simulate.fleets import load as load_fleet
+    from balancer.simulate.suited import suited
     from balancer.simulate.table import as_json, shares, times
     from balancer.simulate.trace import load as load_trace
     from balancer.simulate.trace import save as save_trace
@@ -70,6 +74,8 @@ def simulate(
         if trace_file
         else made_up(fleet, LOADS[load], chats, seed)
     )
+    if trace_file and (note := suited(fleet, calls).note):
+        click.echo(f"note: {note}", err=True)
     if save:
         save_trace(save, calls)
     rows = compare(fleet, calls, names, seed)

@@ -10,6 +10,7 @@ from balancer.simulate.edge import Edge
 from balancer.simulate.figures import Figures, figures
 from balancer.simulate.fleets import Machine
 from balancer.simulate.policies import POLICIES
+from balancer.simulate.suited import suited
 from balancer.simulate.trace import Call
 from balancer.simulate.world import play
 from edgeserve.errors import CommandError
@@ -69,18 +70,15 @@ def compare(
     names: Sequence[str] = (),
     seed: int = 1,
 ) -> list[Figures]:
-    """Run each policy that is named, or all. CommandError on a name nobody has."""
+    """Run each policy that is named, or all.
+
+    Raises CommandError on the name of a policy or a model that nobody has.
+    """
     for name in names:
         if name not in POLICIES:
             known = ", ".join(POLICIES)
             raise CommandError(f"no policy is called {name!r}; there are {known}")
-    models = {machine.model for machine in fleet}
-    for call in calls:
-        if call.model not in models:
-            raise CommandError(
-                f"the trace asks for {call.model!r}, which no machine serves;"
-                f" the fleet has {', '.join(sorted(models))}"
-            )
+    fleet = suited(fleet, calls).fleet
     return [
         figures(name, fleet, play(fleet, calls, POLICIES[name](fleet), seed))
         for name in names or POLICIES

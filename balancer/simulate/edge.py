@@ -38,13 +38,8 @@ class Edge:
         self.bound: dict[int, Bound] = {}
         self.index = {machine.name: i for i, machine in enumerate(fleet)}
         self.lanes = [self.lane(machine, weights, pins) for machine in fleet]
-        self.able = {
-            model: sorted(
-                (each for each in self.lanes if each.model == model),
-                key=lambda each: each.per_read,
-            )
-            for model in {machine.model for machine in fleet}
-        }
+        self.fleet = fleet
+        self.able = dict[str, list[Lane]]()
 
     def lane(self, machine: Machine, weights: Weights, pins: bool) -> Lane:
         """One machine, as the balancer sees it after calibration."""
@@ -66,6 +61,10 @@ class Edge:
 
     def eligible(self, ask: Ask) -> Sequence[Lane]:
         """Who serves the model."""
+        if ask.model not in self.able:
+            pairs = zip(self.fleet, self.lanes, strict=True)
+            able = (lane for machine, lane in pairs if machine.serves(ask.model))
+            self.able[ask.model] = sorted(able, key=lambda lane: lane.per_read)
         return self.able[ask.model]
 
     def learner(self, machine: Machine) -> Learner:

@@ -11,6 +11,9 @@ import msgspec
 from balancer.speed import Speed
 from edgeserve.errors import CommandError
 
+ANY = ""
+"""The model of a machine that serves every one."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
@@ -19,7 +22,8 @@ class Machine:
     `attention` is by which share a prompt token costs more per 1,000 tokens before it;
     `slowdown` by which share a second sequence slows the first. `batch` is `-b`.
     `cache_tokens` is the host cache (`--cache-ram`), in tokens; 0 is off.
-    `noise` is the spread of its speed from one request to the next.
+    `noise` is the spread of its speed from one request to the next. `model` is the one
+    that it serves, ANY where it serves them all.
     """
 
     name: str
@@ -33,7 +37,11 @@ class Machine:
     cache_tokens: int = 0
     network_ms: float = 2.0
     noise: float = 0.05
-    model: str = "model"
+    model: str = ANY
+
+    def serves(self, model: str) -> bool:
+        """Whether it answers for a model."""
+        return self.model in {ANY, model}
 
     @property
     def speed(self) -> Speed:
@@ -96,7 +104,7 @@ class _Entry(msgspec.Struct, forbid_unknown_fields=True):
     cache_tokens: int = 0
     network_ms: float = 2.0
     noise: float = 0.05
-    model: str = "model"
+    model: str = ANY
 
 
 class _File(msgspec.Struct, forbid_unknown_fields=True):

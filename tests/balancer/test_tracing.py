@@ -1,13 +1,15 @@
 from __future__ import annotations
 
-from dataclasses import replace
+import asyncio
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
-from balancer.simulate.compare import compare
-from balancer.simulate.fleets import load as load_fleet
+from balancer.simulate.commands import simulate
+from balancer.simulate.policies import POLICIES
 from balancer.simulate.trace import load
 from edgeserve.errors import SettingsError
 from tests.balancer.endpoint import CHAT, chat, endpoint
@@ -64,14 +66,18 @@ async def test_a_trace_goes_on_after_a_restart(tmp_path: Path) -> None:
     assert [call.id for call in load(path)] == [0, 1]
 
 
-async def test_what_was_recorded_can_be_replayed(tmp_path: Path) -> None:
-    path = tmp_path / "day.jsonl"
+async def test_what_was_recorded_can_be_replayed_on_any_fleet(tmp_path: Path) -> None:
+    path, fleet = tmp_path / "day.jsonl", tmp_path / "mine.toml"
     await recorded(path, chat("one"), chat("two"))
+    fleet.write_text('[[machine]]\nname = "pi"\nprefill = 20\ndecode = 5\ncount = 2\n')
 
-    fleet = [replace(machine, model="small") for machine in load_fleet("cpu-only")]
-    (row,) = compare(fleet, load(path), ("edgeserve",), 1)
+    asked = ["--fleet", str(fleet), "--trace", str(path), "--json"]
+    result = await asyncio.to_thread(CliRunner().invoke, simulate, asked)
 
-    assert (row.policy, row.calls) == ("edgeserve", 2)
+    assert result.exit_code == 0, result.output
+    assert result.stderr == "note: machines without a `model` serve 'small'\n"
+    rows = json.loads(result.stdout)
+    assert {row["policy"]: row["calls"] for row in rows} == dict.fromkeys(POLICIES, 2)
 
 
 async def test_a_file_that_is_no_trace_is_left_as_it_is(tmp_path: Path) -> None:

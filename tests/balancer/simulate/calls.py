@@ -5,7 +5,12 @@ from balancer.simulate.trace import Call
 
 
 def a_call(
-    id_: int = 0, at: float = 0.0, *, words: bytes = b"", answer: int = 51
+    id_: int = 0,
+    at: float = 0.0,
+    *,
+    words: bytes = b"",
+    answer: int = 51,
+    model: str = "model",
 ) -> Call:
     """400 tokens in, 51 out, unless said otherwise."""
     prompt = chain([words or b"%d" % id_ * 700])
@@ -16,4 +21,5 @@ def a_call(
         prompt_tokens=400,
         answer_tokens=answer,
         session="s",
+        model=model,
     )

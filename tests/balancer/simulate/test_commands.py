@@ -13,7 +13,7 @@ FEW = ["--chats", "8", "--policy", "edgeserve", "--policy", "round-robin"]
 def output(*arguments: str) -> str:
     result = CliRunner().invoke(simulate, arguments, catch_exceptions=False)
     assert result.exit_code == 0, result.output
-    return result.output
+    return result.stdout
 
 
 def test_it_prints_a_row_for_each_policy_and_a_column_for_each_machine() -> None:
