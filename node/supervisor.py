@@ -27,7 +27,7 @@ from node.pulse import Look, Pulse
 from node.race import first_of
 from node.replaced import replaced
 from node.slots import Slots
-from node.watchdog import Watch
+from node.watchdog import Counters, Watch
 
 log = logging.getLogger(__name__)
 
@@ -39,12 +39,14 @@ class Pace:
     """How often things are looked at, in seconds, and a factor on back-off.
 
     llama.cpp notices that the caller of a non-streaming request has left only in a
-    second without any other news, and a look at /metrics is news: never look oftener.
+    second without any other news, and a look at /metrics is news: never look oftener,
+    but for the first moments after a client has `left`, which do for most streams.
     """
 
     ready: float = 0.1
     progress: float = 2.0
     pulse: float = 1.0
+    left: tuple[float, ...] = (0.1, 0.3, 0.4)
     file: float = 5.0
     backoff: float = 1.0
 
@@ -85,6 +87,7 @@ class Supervisor:
         self._working = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
+        self._left = asyncio.Event()
 
     @property
     def report(self) -> EngineReport:
@@ -125,8 +128,13 @@ class Supervisor:
         if self._state != "ready":
             why = f": {self._reason}" if self._reason else ""
             raise NoNode(f"{self.spec.variant} is {self._state} here{why}")
-        with self.slots.claim():
-            yield
+        with self.slots.claim() as held:
+            try:
+                yield
+            except (asyncio.CancelledError, ConnectionError):
+                # The client has gone; the engine notices at its next batch.
+                held.left = self._state == "ready"
+                raise
 
     async def drained(self) -> None:
         """Wait until no slot is claimed."""
@@ -166,6 +174,7 @@ class Supervisor:
         """Run one process to its end; returns what ended it."""
         self._port, self.api_key = self._pick_port(), new_secret("engine")
         self._epoch += 1
+        self.slots.freed()
         self._ready_at = self._found = None
         self._no_memory = False
         self._become("loading", self._reason)
@@ -216,7 +225,7 @@ class Supervisor:
             return self._lost("failed", str(error))
         self._ready_at = self._clock()
         self._become("ready", None)
-        return await self._watch(probe)
+        return await first_of(self._watch(probe), self._let_go(probe))
 
     async def _readiness(self, probe: Probe) -> Properties:
         while not await probe.healthy():  # noqa: ASYNC110 - another process has no event
@@ -232,9 +241,28 @@ class Supervisor:
             watch = Watch(self._clock())
             while self.slots.busy:
                 await asyncio.sleep(self._pace.progress)
-                watch = watch.seen(await probe.counters(), self._clock())
+                watch = watch.seen(await self._look(probe), self._clock())
                 if watch.still_seconds(self._clock()) >= limit:
                     return self._lost("stuck", f"no progress for {limit:g} s")
+
+    async def _let_go(self, probe: Probe) -> str:
+        """See soon whether the engine has dropped those who left; `_watch` goes on."""
+        while True:
+            await self._left.wait()
+            for pause in self._pace.left:
+                await asyncio.sleep(pause)
+                if self.slots.left:
+                    await self._look(probe)
+            self._left.clear()
+
+    async def _look(self, probe: Probe) -> Counters | None:
+        """Read the counters; an engine that does not answer holds nobody's slot."""
+        before = self.slots.attended
+        found = await probe.counters()
+        begun = max(0, self.slots.attended - before)
+        # Of those that came meanwhile it may know nothing yet.
+        self.slots.freed(found.requests + begun if found else 0)
+        return found
 
     async def _feel(self, process: Process) -> str:
         """See that the process is at work; returns what is wrong."""
@@ -263,7 +291,9 @@ class Supervisor:
     def _slots_changed(self) -> None:
         busy = self.slots.busy > 0
         (self._working.set if busy else self._working.clear)()
-        (self._idle.clear if busy else self._idle.set)()
+        (self._idle.clear if self.slots.attended else self._idle.set)()
+        if self.slots.left:
+            self._left.set()
         self._changed()
 
 

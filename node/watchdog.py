@@ -6,7 +6,7 @@ well. Only counters that stop while there is work do.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 PROGRESS = ("n_decode_total", "prompt_tokens_total", "tokens_predicted_total")
 WORK = ("requests_processing", "requests_deferred")
@@ -15,10 +15,14 @@ PREFIX = "llamacpp:"
 
 @dataclass(frozen=True)
 class Counters:
-    """What /metrics says: how much was done, and whether there is work."""
+    """What /metrics says: how much was done, and whether there is work.
+
+    `requests` is how many there are, in slots or waiting for one.
+    """
 
     done: tuple[float, ...]
     working: bool
+    requests: float = field(default=0.0, compare=False)
 
 
 def parse(metrics: str) -> Counters:
@@ -29,7 +33,8 @@ def parse(metrics: str) -> Counters:
             name, _, value = line.removeprefix(PREFIX).partition(" ")
             values[name] = _number(value)
     done = tuple(values.get(name, 0.0) for name in PROGRESS)
-    return Counters(done, any(values.get(name, 0.0) > 0 for name in WORK))
+    requests = sum(values.get(name, 0.0) for name in WORK)
+    return Counters(done, requests > 0, requests)
 
 
 def _number(text: str) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -24,9 +24,13 @@ class Slot:
 
 @dataclass
 class Slots:
-    """llama.cpp's choice of a slot, and its endless queue when there is none."""
+    """llama.cpp's choice of a slot, and its endless queue when there is none.
+
+    `notice`: seconds until a slot comes free whose client has left.
+    """
 
     total: int
+    notice: Callable[[], float] = lambda: 0.0
     queue: deque[asyncio.Future[None]] = field(
         default_factory=deque[asyncio.Future[None]]
     )
@@ -49,12 +53,22 @@ class Slots:
         slot.busy, slot.used = True, self.uses
         cached = common(slot.cache, prompt)
         slot.cache = slot.cache[:cached]
+        late = 0.0
         try:
             # Even a wholly cached prompt has its last token evaluated again.
             yield slot, min(cached, len(prompt) - 1)
+        except (asyncio.CancelledError, ConnectionError, GeneratorExit):
+            late = self.notice()
+            raise
         finally:
-            slot.busy = False
-            self._wake()
+            if late:
+                asyncio.get_running_loop().call_later(late, self._free, slot)
+            else:
+                self._free(slot)
+
+    def _free(self, slot: Slot) -> None:
+        slot.busy = False
+        self._wake()
 
     async def _turn(self) -> None:
         if self.busy < self.total and not self.queue:

@@ -30,7 +30,8 @@ class Behaviour:
     Rates are tokens per second and slot. Faults hit generations only: the first
     `fault_skip` are spared, then `fault_count` are hit (None: all). A `mangled`
     template does not end in the words that it is to continue. While a file named
-    `hold` exists, streams read their prompt for ever.
+    `hold` exists, streams read their prompt for ever. A client that leaves is noticed
+    after `notice` seconds.
     """
 
     slots: int = 2
@@ -47,6 +48,7 @@ class Behaviour:
     rerank: bool = False
     template: str = "well"
     hold: str = ""
+    notice: float = 0.0
     fault: Fault | None = None
     fault_tokens: int = 0
     fault_skip: int = 0
@@ -91,7 +93,7 @@ class State:
 
     def boot(self) -> None:
         """Begin with empty slots, and load."""
-        self.slots = Slots(self.behaviour.slots)
+        self.slots = Slots(self.behaviour.slots, lambda: self.behaviour.notice)
         self.ready_at = asyncio.get_running_loop().time() + self.behaviour.load_seconds
 
     @property

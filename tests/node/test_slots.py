@@ -55,3 +55,30 @@ def test_every_claim_and_release_is_told() -> None:
         pass
 
     assert told == [1, 2, 1, 0]
+
+
+def test_a_slot_whose_caller_has_left_stays_busy_until_it_is_freed() -> None:
+    slots = Slots(1, lambda: None)
+
+    with slots.claim() as held:
+        held.left = True
+    still = slots.busy
+    slots.freed()
+
+    assert still == 1
+    assert slots.busy == slots.left == 0
+
+
+def test_as_many_stay_busy_as_the_engine_has_requests_without_a_caller() -> None:
+    slots = Slots(4, lambda: None)
+    with slots.claim() as first, slots.claim() as second:
+        first.left = second.left = True
+
+    with slots.claim():
+        slots.freed(3)  # one with its caller, and both that were left
+        assert slots.busy == 3
+        slots.freed(2)
+        assert slots.busy == 2
+        slots.freed(1)
+
+    assert slots.busy == 0

@@ -13,6 +13,7 @@ from edgeserve.errors import FleetBusy, NoNode
 from edgeserve.relay.plain import upstream
 from edgeserve.wire import Launch
 from node.engines.ports import free_port
+from node.engines.probe import Probe
 from node.engines.protocol import Command, EngineSpec
 from node.supervisor import Supervisor
 from tests.fakes.engines import FakeEngine, a_spec, watching
@@ -226,6 +227,41 @@ async def test_a_claim_without_work_at_the_engine_is_not_stuck(
             await asyncio.sleep(1.5)
 
     assert "stuck" not in watched.states
+
+
+async def test_a_slot_is_busy_until_the_engine_has_let_go_of_it(
+    settings: NodeSettings,
+) -> None:
+    late = FakeEngine(("--notice", "1", "--decode", "20"))
+    async with (
+        watching(late, a_spec(), settings) as (supervisor, watched),
+        upstream(connect_seconds=2.0) as ask,
+    ):
+        await watched.until("ready")
+        probe = Probe(ask, supervisor.origin, supervisor.api_key)
+
+        async def has_work() -> bool:
+            found = await probe.counters()
+            return found is not None and found.requests > 0
+
+        async def client() -> None:
+            with supervisor.claim():
+                await answer(supervisor, tokens=5000)
+
+        leaving = asyncio.create_task(client())
+        async with asyncio.timeout(20):
+            while not await has_work():
+                await asyncio.sleep(0.02)
+        leaving.cancel()
+        await asyncio.wait([leaving])
+        at_first = supervisor.slots.busy
+        async with asyncio.timeout(20):
+            while supervisor.slots.busy:
+                await asyncio.sleep(0.02)
+
+        assert at_first == 1
+        assert not await has_work()
+        assert supervisor.slots.left == 0
 
 
 async def test_an_engine_that_never_gets_ready_is_given_up(tmp_path: Path) -> None:
