@@ -12,7 +12,9 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from edgeserve.config import NodeSettings
 from edgeserve.relay.upstream import Upstream
-from node.prepare import prepared
+from node.prepare import Prepared, prepared, standby
+from node.remedies import Remedies
+from node.specs import Placed
 from node.state import NodeState
 from node.supervisor import Supervisor, supervised
 
@@ -42,17 +44,29 @@ async def _host(state: NodeState, settings: NodeSettings, upstream: Upstream) ->
         log.warning("%s", problem)
     state.problems = found.plan.problems
     for each in found.plan.engines:
-        if each.tuning and each.fitted.tuned:
+        if each.tuning and (each.fitted.tuned or each.tuning.failed):
             log.info("%s: %s", each.spec.id, each.tuning.summary)
+        if other := found.others.get(each.spec.id):
+            log.warning("%s: %s", each.spec.id, other.why)
     async with AsyncExitStack() as stack:
         supervisors: list[Supervisor] = []
-        if found.engine is not None:
-            for spec in found.plan.specs:
-                changed = _teller(state, spec.id)
-                one = supervised(found.engine, spec, settings, upstream, changed)
-                supervisors.append(await stack.enter_async_context(one))
+        for each in found.plan.engines:
+            remedies = _remedies(found, each, settings, state)
+            engine, changed = found.engine_of(each), _teller(state, each.spec.id)
+            one = supervised(
+                engine, each.spec, settings, upstream, changed, remedies=remedies
+            )
+            supervisors.append(await stack.enter_async_context(one))
         state.serve(supervisors)
         await asyncio.Event().wait()  # until the block ends
+
+
+def _remedies(
+    found: Prepared, placed: Placed, settings: NodeSettings, state: NodeState
+) -> Remedies:
+    other = found.others.get(placed.spec.id)
+    ways = standby(found, placed, settings, state.hardware.latest)
+    return Remedies(ways, other.why if other else None)
 
 
 def _teller(state: NodeState, id_: str) -> Callable[[], None]:

@@ -1,31 +1,56 @@
-"""What a node would run: the engine it finds, its GPUs, and the plan for them.
+"""What a node will run: its engine, its GPUs, and the plan for both.
 
 Starts short-lived processes and reads model files: call it off the event loop.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 from edgeserve.config import NodeSettings
 from edgeserve.errors import CommandError
 from edgeserve.wire import Hardware
+from node import crashes
 from node.engines.choose import find_engine
-from node.engines.devices import devices_of, fitted
-from node.engines.protocol import Engine, EngineSpec
-from node.offload import Device, applied
-from node.specs import Plan, plan
-from node.tune.result import Tunings, fingerprint
-from node.tune.store import load
+from node.engines.devices import devices_of, offloaded
+from node.engines.protocol import Engine
+from node.offload import Device
+from node.specs import Placed, Plan, plan
+from node.standby import Standby, room_beside
+from node.tune.result import Tunings
+from node.tune.store import tunings_of
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Other:
+    """Another engine than the node's usual one, and why, in a sentence."""
+
+    engine: Engine
+    why: str
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """Everything that is decided before an engine starts; no engine, no plan."""
+    """Everything that is decided before an engine starts; no engine, no plan.
+
+    `others` are the planned engines, by id, that the usual one cannot serve.
+    """
 
     engine: Engine | None
     devices: tuple[Device, ...]
     plan: Plan
+    others: Mapping[str, Other] = field(default_factory=dict[str, Other])
+
+    def engine_of(self, placed: Placed) -> Engine:
+        """Return what runs a planned engine."""
+        other = self.others.get(placed.spec.id)
+        engine = other.engine if other else self.engine
+        assert engine is not None  # noqa: S101 - without one there is no plan
+        return engine
 
 
 def prepared(
@@ -41,39 +66,48 @@ def prepared(
         tunings = tunings_of(engine, hardware, devices, settings)
         known = Tunings() if untuned else tunings
         planned = plan(settings, hardware, devices, known)
-        return Prepared(engine, devices, offloaded(engine, planned, settings))
     except CommandError as error:
         return Prepared(None, (), Plan(problems=(str(error),)))
-
-
-def tunings_of(
-    engine: Engine,
-    hardware: Hardware,
-    devices: tuple[Device, ...],
-    settings: NodeSettings,
-) -> Tunings:
-    """Return what was tuned on this machine with this engine."""
-    machine = fingerprint(hardware, devices, apart=settings.per_gpu)
-    name = f"{engine.kind} {engine.build}"
-    return load(settings.state_dir, machine=machine, engine=name)
-
-
-def offloaded(engine: Engine, planned: Plan, settings: NodeSettings) -> Plan:
-    """Let llama.cpp's own fit tool say how many layers its GPUs hold, if nobody has.
-
-    It knows compute buffers to the byte, which our own estimate cannot.
-    """
-    said = settings.gpu_layers != "auto" or settings.tensor_split
-    if said or settings.experts_on_cpu:
-        return planned
-    engines = (
-        replace(each, spec=_offloaded(engine, each.spec)) for each in planned.engines
+    engines = tuple(
+        replace(each, spec=offloaded(engine, each.spec, settings))
+        for each in planned.engines
     )
-    return replace(planned, engines=tuple(engines))
+    found = Prepared(engine, devices, replace(planned, engines=engines))
+    return _sparing(found, settings, hardware, untuned=untuned)
 
 
-def _offloaded(engine: Engine, spec: EngineSpec) -> EngineSpec:
-    if not spec.launch.gpu_layers:
-        return spec
-    offload = fitted(engine, spec)
-    return replace(spec, launch=applied(spec.launch, offload)) if offload else spec
+def standby(
+    found: Prepared, placed: Placed, settings: NodeSettings, hardware: Hardware
+) -> Standby:
+    """Return the ways out for a planned engine."""
+    engine = found.engine_of(placed)
+    unnamed = settings.engine == "auto" and settings.llama_server is None
+    return Standby(
+        placed=placed,
+        engine=engine,
+        settings=settings,
+        hardware=hardware,
+        room=room_beside(placed, found.plan.engines),
+        # An engine on each GPU would become as many on one processor.
+        falls_back=unnamed and engine.kind == "native" and not settings.per_gpu,
+    )
+
+
+def _sparing(
+    found: Prepared, settings: NodeSettings, hardware: Hardware, *, untuned: bool
+) -> Prepared:
+    """Let the bundled engine serve what llama-server is known to crash with."""
+    others: dict[str, Other] = {}
+    engines: list[Placed] = []
+    for placed in found.plan.engines:
+        ways = standby(found, placed, settings, hardware)
+        crash = crashes.find(settings.state_dir, ways.about) if ways.about else None
+        if crash:
+            try:
+                engine, placed = ways.bundled(tuned=not untuned)
+                others[placed.spec.id] = Other(engine, crash.said)
+            except CommandError as error:
+                log.warning("%s: %s; trying again", crash.said, error)
+        engines.append(placed)
+    planned = replace(found.plan, engines=tuple(engines))
+    return replace(found, plan=planned, others=others)

@@ -26,6 +26,8 @@ def plan_lines(
     for each in found.plan.engines:
         yield ""
         yield from map(printable, _engine(each))
+        if other := found.others.get(each.spec.id):
+            yield printable(_row("engine", other.why))
     if found.plan.problems:
         yield ""
         yield from (f"cannot: {printable(each)}" for each in found.plan.problems)
@@ -109,15 +111,18 @@ def plan_json(found: Prepared, hardware: Hardware) -> str:
         "engine": {"kind": engine.kind, "build": engine.build} if engine else None,
         "hardware": hardware,
         "devices": found.devices,
-        "engines": [_entry(each) for each in found.plan.engines],
+        "engines": [_entry(each, found) for each in found.plan.engines],
         "problems": found.plan.problems,
     }
     return msgspec.json.format(msgspec.json.encode(document)).decode()
 
 
-def _entry(placed: Placed) -> dict[str, Any]:
+def _entry(placed: Placed, found: Prepared) -> dict[str, Any]:
     spec, fitted = placed.spec, placed.fitted
+    other = found.others.get(spec.id)
     return {
+        "kind": found.engine_of(placed).kind,
+        "instead": other.why if other else None,
         "id": spec.id,
         "model": spec.model,
         "variant": spec.variant,

@@ -169,7 +169,7 @@ class _Allotment:
             tuning = self._tunings.find(
                 model.variant, model.facts.file_bytes, wish.role
             )
-            tuned = tuning.tuned if tuning else None
+            tuned = tuning.usable if tuning else None
             fitted = fit(load, self._settings, room, tuned)
             if isinstance(fitted, Refusal):
                 refused.append(f"{model.path}: {fitted.reason}")
@@ -217,7 +217,7 @@ def measured(trials: Iterable[_Trial]) -> list[_Trial]:
     machine's expectations are.
     """
     each = list(trials)
-    ratios = [t.tuning.best.decode / t.speed for t in each if t.tuning]
+    ratios = [t.tuning.used.decode / t.speed for t in each if t.tuning]
     ratio = sum(ratios) / len(ratios) if ratios else 1.0
     return [_measured(t, ratio) for t in each]
 
@@ -225,8 +225,8 @@ def measured(trials: Iterable[_Trial]) -> list[_Trial]:
 def _measured(trial: _Trial, ratio: float) -> _Trial:
     if trial.tuning is None:
         return replace(trial, speed=trial.speed * ratio)
-    best = trial.tuning.best
-    return replace(trial, speed=best.decode, reading=best.prefill)
+    used = trial.tuning.used
+    return replace(trial, speed=used.decode, reading=used.prefill)
 
 
 def load_of(model: Model, role: Role) -> Load:

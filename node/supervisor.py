@@ -21,10 +21,9 @@ from node.engines.ports import free_port
 from node.engines.probe import Probe, Properties, Unwell
 from node.engines.process import Process, running
 from node.engines.protocol import Engine, EngineSpec
-from node.offload import applied, of, stepped_down
-from node.placement import ran_out_of_memory
 from node.pulse import Look, Pulse
 from node.race import first_of
+from node.remedies import Attempt, Ending, Remedies, ended
 from node.replaced import replaced
 from node.slots import Slots
 from node.watchdog import Counters, Watch
@@ -62,6 +61,7 @@ class Supervisor:
         upstream: Upstream,
         changed: Callable[[], None],
         *,
+        remedies: Remedies,
         pace: Pace,
         clock: Callable[[], float],
         pick_port: Callable[[], int],
@@ -73,6 +73,7 @@ class Supervisor:
         self._settings = settings
         self._upstream = upstream
         self._changed = changed
+        self._remedies = remedies
         self._pace = pace
         self._clock = clock
         self._pick_port = pick_port
@@ -83,7 +84,7 @@ class Supervisor:
         self._found: Properties | None = None
         self._ready_at: float | None = None
         self._output = Output()
-        self._no_memory = False
+        self._ending = Ending()
         self._working = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -145,12 +146,15 @@ class Supervisor:
         failures = Failures()
         while True:
             reason = await self._live()
-            if self._stepped_down():
+            if await self._remedied(reason):
+                failures = Failures()
                 continue
             failures = failures.after(self._clock(), ready_seconds=self._ready_seconds)
             log.warning("%s: %s", self.spec.id, reason)
             if failures.hopeless:
                 hint = "replace the file or restart the node"
+                if self._settings.llama_server or self._settings.engine == "native":
+                    hint += "; with no engine named, it tries the bundled one"
                 self._become(
                     "quarantined", f"failed {LIMIT} times in a row; {hint}; {reason}"
                 )
@@ -176,7 +180,7 @@ class Supervisor:
         self._epoch += 1
         self.slots.freed()
         self._ready_at = self._found = None
-        self._no_memory = False
+        self._ending = Ending()
         self._become("loading", self._reason)
         command = self._engine.command(self.spec, port=self._port, api_key=self.api_key)
         try:
@@ -188,25 +192,24 @@ class Supervisor:
         except OSError as error:
             return f"cannot be started: {error}"
 
-    def _stepped_down(self) -> bool:
-        """Give back GPU layers where memory ran out; says whether that was it."""
-        launch = self.spec.launch
-        if not (self._no_memory and launch.gpu_layers):
+    async def _remedied(self, reason: str) -> bool:
+        """Start in another way, where that may help; says whether there is one."""
+        ready = self._ready_at is not None
+        ending = replace(self._ending, reason=reason, ready=ready)
+        attempt = await self._remedies.after(ending, Attempt(self._engine, self.spec))
+        if attempt is None:
             return False
-        less = stepped_down(of(launch), self.spec.layers or launch.gpu_layers)
-        if less is None:
-            return False
-        self.spec = replace(self.spec, launch=applied(launch, less), expected=None)
-        said = f"out of memory; trying again with {less.layers} layers on the GPU"
-        log.warning("%s: %s", self.spec.id, said)
-        self._become("loading", said)
+        self._engine, self.spec = attempt.engine, attempt.spec
+        self.slots.total = attempt.spec.launch.slots
+        log.warning("%s: %s", self.spec.id, attempt.said)
+        self._become("loading", attempt.said)
         return True
 
     async def _ended(self, process: Process) -> str:
         status = await process.ended()
         lines = process.output.lines
-        self._no_memory = ran_out_of_memory(lines)
-        again = self._no_memory and self.spec.launch.gpu_layers != 0
+        self._ending = ended(status, lines)
+        again = self._ending.no_memory and self.spec.launch.gpu_layers != 0
         return self._lost("loading" if again else "failed", ending(status, lines))
 
     async def _tend(self, process: Process) -> str:
@@ -224,7 +227,7 @@ class Supervisor:
             await asyncio.sleep(LAST_WORDS_SECONDS)
             return self._lost("failed", str(error))
         self._ready_at = self._clock()
-        self._become("ready", None)
+        self._become("ready", await self._remedies.helped(self.spec.id))
         return await first_of(self._watch(probe), self._let_go(probe))
 
     async def _readiness(self, probe: Probe) -> Properties:
@@ -305,6 +308,7 @@ async def supervised(
     upstream: Upstream,
     changed: Callable[[], None],
     *,
+    remedies: Remedies | None = None,
     pace: Pace | None = None,
     clock: Callable[[], float] = time.monotonic,
     pick_port: Callable[[], int] = free_port,
@@ -321,6 +325,7 @@ async def supervised(
         settings,
         upstream,
         changed,
+        remedies=remedies or Remedies(),
         pace=pace or Pace(),
         clock=clock,
         pick_port=pick_port,

@@ -6,12 +6,14 @@ import logging
 import re
 import subprocess
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
+from edgeserve.config import NodeSettings
 from node.engines.flags import attention
 from node.engines.native import Native
 from node.engines.protocol import Engine, EngineSpec
-from node.offload import Device, Offload, from_fit_tool
+from node.offload import Device, Offload, applied, from_fit_tool
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +64,18 @@ def fitted(engine: Engine, spec: EngineSpec) -> Offload | None:
         log.warning("%s cannot fit %s: %s", FIT_TOOL, spec.path.name, output[-200:])
         return None
     return from_fit_tool(lines[-1])
+
+
+def offloaded(engine: Engine, spec: EngineSpec, settings: NodeSettings) -> EngineSpec:
+    """Let the fit tool say how many layers go to the GPUs, if nobody has said it.
+
+    It knows compute buffers to the byte, which our own estimate cannot.
+    """
+    said = settings.gpu_layers != "auto" or settings.tensor_split
+    if said or settings.experts_on_cpu or not spec.launch.gpu_layers:
+        return spec
+    offload = fitted(engine, spec)
+    return replace(spec, launch=applied(spec.launch, offload)) if offload else spec
 
 
 def _shape(spec: EngineSpec) -> tuple[str, ...]:

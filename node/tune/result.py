@@ -33,7 +33,10 @@ class Key(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """The best settings found, and what they and the untuned ones measured."""
+    """The best settings found, and what they and the untuned ones measured.
+
+    `failed` says how an engine ended that was started with them, if one was.
+    """
 
     key: Key
     tuned: Tuned
@@ -41,10 +44,23 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     best: Figures
     gain: float
     made: str
+    failed: str = ""
+
+    @property
+    def usable(self) -> Tuned | None:
+        """The settings to start with."""
+        return None if self.failed else self.tuned
+
+    @property
+    def used(self) -> Figures:
+        """What was measured of them."""
+        return self.untuned if self.failed else self.best
 
     @property
     def summary(self) -> str:
         """Say it in a few words: `tuned on 2026-01-31: +12 %`."""
+        if self.failed:
+            return f"tuned on {self.made[:10]}, but that did not start: {self.failed}"
         if not self.tuned.changes:
             return f"tuned on {self.made[:10]}: nothing better was found"
         return f"tuned on {self.made[:10]}: {self.gain:+.0%}".replace("%", " %")

@@ -16,12 +16,12 @@ from edgeserve.wire import Hardware, Launch
 from node.engines.protocol import Engine
 from node.fit import Fitted, fit
 from node.hardware import Sampler
-from node.prepare import Prepared, prepared, tunings_of
+from node.prepare import Prepared, prepared
 from node.specs import Placed
 from node.tune.axes import axes
 from node.tune.result import Result
 from node.tune.search import Search
-from node.tune.store import save
+from node.tune.store import save, tunings_of
 from node.tune.trial import Bench
 from node.tune.tuning import Tuning, Watch
 from node.tuned import difference
@@ -45,7 +45,9 @@ async def tuned(settings: NodeSettings, seconds: float, watch: Watch) -> list[Re
         raise NothingToTune("; ".join(found.plan.problems))
     each = {placed.spec.variant: placed for placed in found.plan.engines}
     return [
-        await _tuned(found.engine, found, placed, settings, hardware, seconds, watch)
+        await _tuned(
+            found.engine_of(placed), found, placed, settings, hardware, seconds, watch
+        )
         for placed in each.values()
     ]
 
@@ -60,7 +62,8 @@ async def _tuned(
     watch: Watch,
 ) -> Result:
     spec, untuned = placed.spec, placed.spec.launch
-    tunings = tunings_of(engine, hardware, found.devices, settings)
+    devices = () if spec.id in found.others else found.devices
+    tunings = tunings_of(engine, hardware, devices, settings)
     tried = axes(untuned, hardware.cpu, settings)
     async with upstream(connect_seconds=CONNECT_SECONDS) as ask:
         tuning = Tuning(

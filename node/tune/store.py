@@ -10,7 +10,11 @@ from pathlib import Path
 
 import msgspec
 
-from node.tune.result import Key, Result, Tunings
+from edgeserve.config import NodeSettings
+from edgeserve.wire import Hardware
+from node.engines.protocol import Engine
+from node.offload import Device
+from node.tune.result import Key, Result, Tunings, fingerprint
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +31,18 @@ def load(state_dir: Path, *, machine: str, engine: str) -> Tunings:
         if (result.key.machine, result.key.engine) == (machine, engine):
             found[result.key] = result
     return Tunings(machine, engine, found)
+
+
+def tunings_of(
+    engine: Engine,
+    hardware: Hardware,
+    devices: tuple[Device, ...],
+    settings: NodeSettings,
+) -> Tunings:
+    """Return what was tuned on this machine with this engine."""
+    machine = fingerprint(hardware, devices, apart=settings.per_gpu)
+    name = f"{engine.kind} {engine.build}"
+    return load(settings.state_dir, machine=machine, engine=name)
 
 
 def save(state_dir: Path, result: Result) -> Path:

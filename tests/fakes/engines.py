@@ -16,6 +16,7 @@ from edgeserve.config import NodeSettings
 from edgeserve.relay.plain import upstream
 from edgeserve.wire import EngineReport, EngineState, Launch
 from node.engines.protocol import Command, Engine, EngineSpec
+from node.remedies import Remedies
 from node.supervisor import Pace, Supervisor, supervised
 
 QUICK = Pace(ready=0.02, progress=0.1, file=0.05, backoff=0.02)
@@ -101,14 +102,22 @@ async def watching(
     *,
     pace: Pace = QUICK,
     pick_port: Callable[[], int] | None = None,
+    remedies: Remedies | None = None,
 ) -> AsyncGenerator[tuple[Supervisor, Watched]]:
     """Supervise an engine for the length of the block, writing down its reports."""
     watched = Watched()
     ports = {"pick_port": pick_port} if pick_port else {}
     async with (
-        upstream(connect_seconds=2.0) as ask,
+        upstream(connect_seconds=30) as ask,
         supervised(
-            engine, spec, settings, ask, watched.changed, pace=pace, **ports
+            engine,
+            spec,
+            settings,
+            ask,
+            watched.changed,
+            remedies=remedies,
+            pace=pace,
+            **ports,
         ) as supervisor,
     ):
         watched.supervisor = supervisor

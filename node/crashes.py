@@ -1,0 +1,111 @@
+"""Which llama-server has crashed while it loaded which model: a small file each.
+
+A crash is written down when the bundled engine has served the model instead. It counts
+until the executable or the model is another one and, where layers were on a GPU, until
+the machine starts again: a new driver often asks for that.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import tempfile
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+import psutil
+
+from node.engines.native import Native
+from node.engines.protocol import Engine, EngineSpec
+
+log = logging.getLogger(__name__)
+
+
+class About(msgspec.Struct, frozen=True, kw_only=True):
+    """Which executable, as the file system tells it, with which model in which role."""
+
+    build: str
+    path: str
+    changed_ns: int
+    size: int
+    variant: str
+    model_bytes: int
+    role: str
+
+
+class Crash(msgspec.Struct, frozen=True, kw_only=True):
+    """What happened. `made` is in seconds since 1970; `on_gpu`: layers were there."""
+
+    about: About
+    why: str
+    on_gpu: bool
+    made: float
+
+    @property
+    def said(self) -> str:
+        """Say it in a sentence, for the node's report."""
+        day = datetime.fromtimestamp(self.made, UTC).date()
+        why = self.why
+        if why.startswith("killed by"):  # what it printed before is not to blame
+            why = why.partition(":")[0]
+        return (
+            f"served by the bundled engine: {self.about.path} ({self.about.build})"
+            f" crashed while it loaded this model on {day} ({why}); it is tried again"
+            " when it has changed"
+        )
+
+
+def about(engine: Engine, spec: EngineSpec) -> About | None:
+    """Name what a crash would be about; None for what has no executable of its own."""
+    if not isinstance(engine, Native):
+        return None
+    try:
+        program, model = engine.path.resolve().stat(), spec.path.stat()
+    except OSError:
+        return None
+    return About(
+        build=engine.build,
+        path=str(engine.path),
+        changed_ns=program.st_mtime_ns,
+        size=program.st_size,
+        variant=spec.variant,
+        model_bytes=model.st_size,
+        role=spec.role,
+    )
+
+
+def remember(state_dir: Path, what: About, why: str, *, on_gpu: bool) -> Crash:
+    """Write a crash down; a disk that takes nothing costs another try at the start."""
+    crash = Crash(about=what, why=why, on_gpu=on_gpu, made=time.time())
+    target = _file(state_dir, what)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, part = tempfile.mkstemp(dir=target.parent, suffix=".part")
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(msgspec.json.format(msgspec.json.encode(crash)) + b"\n")
+        Path(part).replace(target)
+    except OSError as error:
+        log.warning("cannot write %s: %s", target, error)
+    return crash
+
+
+def find(state_dir: Path, what: About | None) -> Crash | None:
+    """Return the crash that is about this, if it still counts."""
+    if what is None:
+        return None
+    try:
+        crash = msgspec.json.decode(_file(state_dir, what).read_bytes(), type=Crash)
+    except (OSError, msgspec.DecodeError):
+        return None
+    outdated = crash.on_gpu and crash.made < psutil.boot_time()
+    return None if crash.about != what or outdated else crash
+
+
+def _file(state_dir: Path, what: About) -> Path:
+    """One file for each executable and model, whatever has become of both."""
+    names = f"{what.path}\n{what.variant}\n{what.role}"
+    digest = hashlib.sha256(names.encode()).hexdigest()[:12]
+    return state_dir / "crashes" / f"{what.variant.replace(':', '.')}-{digest}.json"

@@ -1,0 +1,185 @@
+"""What a node starts with after a crash, or after a tuning that did not start."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import gguf
+import pytest
+
+from edgeserve.config import NodeSettings
+from edgeserve.errors import EngineUnavailable
+from edgeserve.wire import Launch
+from node.engines import choose
+from node.engines.bundled import Bundled
+from node.prepare import Prepared, prepared, standby
+from node.show_plan import plan_json, plan_lines
+from node.specs import Placed
+from node.standby import Standby, room_beside
+from node.tune.result import Figures, Result
+from node.tune.store import save, tunings_of
+from node.tuned import Tuned
+from tests.fakes.gguf import a_model
+from tests.node.building import some_hardware
+
+HARDWARE = some_hardware()
+BUNDLED = Bundled("b1")
+SLOW, FAST = (
+    Figures(prefill=100.0, decode=speed, aggregate=20.0) for speed in (10.0, 15.0)
+)
+
+
+@pytest.fixture(autouse=True)
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A machine with both engines and two models."""
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    monkeypatch.setattr(choose, "bundled", lambda: BUNDLED)
+    monkeypatch.setattr("node.standby.bundled", lambda: BUNDLED)
+    (tmp_path / "models").mkdir()
+    a_model(tmp_path / "models" / "a.F16.gguf")
+    a_model(tmp_path / "models" / "b.Q8_0.gguf", kind=gguf.GGMLQuantizationType.Q8_0)
+    server = tmp_path / "bin" / "llama-server"
+    server.parent.mkdir()
+    server.write_text("#!/bin/sh\necho 'version: 7 (beef123)'\n")
+    server.chmod(0o755)
+    return tmp_path
+
+
+def settings(machine: Path, **more: Any) -> NodeSettings:
+    return NodeSettings(
+        models_dir=machine / "models", state_dir=machine / "state", **more
+    )
+
+
+def plan_of(found: Prepared, variant: str) -> Placed:
+    [placed] = [each for each in found.plan.engines if each.spec.variant == variant]
+    return placed
+
+
+def ways(machine: Path, variant: str = "a:F16", **more: Any) -> Standby:
+    found = prepared(settings(machine, **more), HARDWARE)
+    return standby(found, plan_of(found, variant), settings(machine, **more), HARDWARE)
+
+
+def test_the_next_start_leaves_alone_what_llama_server_crashed_with(
+    machine: Path,
+) -> None:
+    note = ways(machine).crashed("killed by SIGSEGV")
+    found = prepared(settings(machine), HARDWARE)
+
+    assert found.engine_of(plan_of(found, "a:F16")) == BUNDLED
+    assert found.engine_of(plan_of(found, "b:Q8_0")).kind == "native"
+    assert found.others["a:F16"].why == note
+    assert note is not None
+    assert note in "\n".join(plan_lines(found, HARDWARE))
+    assert '"instead": "served by' in plan_json(found, HARDWARE)
+
+
+def test_a_new_build_is_tried_again(machine: Path) -> None:
+    ways(machine).crashed("killed by SIGSEGV")
+    with (machine / "bin" / "llama-server").open("a") as server:
+        server.write("# mended\n")
+
+    assert prepared(settings(machine), HARDWARE).others == {}
+
+
+@pytest.mark.parametrize("name", ["engine", "llama_server"])
+def test_who_names_llama_server_gets_it_whatever_crashed(
+    machine: Path, name: str
+) -> None:
+    values = {"engine": "native", "llama_server": machine / "bin" / "llama-server"}
+    said = {name: values[name]}
+    ways(machine).crashed("killed by SIGSEGV")
+
+    found = prepared(settings(machine, **said), HARDWARE)
+
+    assert found.others == {}
+    assert not ways(machine, **said).falls_back
+
+
+def test_the_bundled_engine_has_nothing_to_fall_back_to(machine: Path) -> None:
+    assert not ways(machine, engine="bundled").falls_back
+
+
+def test_without_a_bundled_engine_llama_server_is_tried_again(
+    machine: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    ways(machine).crashed("killed by SIGSEGV")
+
+    def none() -> Bundled:
+        raise EngineUnavailable("no bundled engine for Plan9")
+
+    monkeypatch.setattr("node.standby.bundled", none)
+    found = prepared(settings(machine), HARDWARE)
+
+    assert found.others == {}
+    assert "Plan9" in caplog.text
+
+
+def test_what_was_on_a_gpu_is_fitted_into_main_memory(machine: Path) -> None:
+    on_gpu = ways(machine)
+    launch = Launch(slots=4, context=512, batch=64, threads=4, gpu_layers=-1)
+    spec = replace(on_gpu.placed.spec, launch=launch)
+    on_gpu = replace(on_gpu, placed=replace(on_gpu.placed, spec=spec))
+
+    engine, placed = on_gpu.bundled()
+
+    assert engine == BUNDLED
+    assert placed.spec.launch.gpu_layers == 0
+    assert placed.fitted.memory == placed.fitted.need.total
+    assert placed.spec.id == spec.id
+
+
+def test_a_model_too_large_for_main_memory_stays_where_it_is(machine: Path) -> None:
+    tight = ways(machine)
+    tight = replace(tight, room=replace(tight.room, memory=2**20))
+
+    with pytest.raises(EngineUnavailable, match="bundled engine cannot: needs"):
+        tight.bundled()
+
+
+def tuned(machine: Path, **changes: Any) -> Result:
+    found = prepared(settings(machine), HARDWARE)
+    assert found.engine is not None
+    here = tunings_of(found.engine, HARDWARE, (), settings(machine))
+    placed = plan_of(found, "a:F16")
+    key = here.key("a:F16", placed.load.facts.file_bytes, "generate")
+    result = Result(
+        key=key, tuned=Tuned(threads=3), untuned=SLOW, best=FAST, gain=0.2,
+        made="2026-01-31T10:00:00+00:00", **changes,
+    )  # fmt: skip
+    save(machine / "state", result)
+    return result
+
+
+def test_tuned_settings_that_did_not_start_are_not_used_again(machine: Path) -> None:
+    tuned(machine)
+    before = ways(machine)
+    assert before.is_tuned
+    assert before.placed.spec.launch.threads == 3
+
+    before.tuning_failed("killed by SIGSEGV")
+    after = ways(machine)
+
+    assert not after.is_tuned
+    assert after.placed.spec.launch == before.untuned().launch  # type: ignore[union-attr]  # it fits
+    assert after.placed.speed == SLOW.decode
+    assert after.placed.tuning is not None
+    assert "did not start: killed by SIGSEGV" in after.placed.tuning.summary
+
+
+def test_tuning_again_gives_tuned_settings_another_chance(machine: Path) -> None:
+    tuned(machine, failed="killed by SIGSEGV")
+    tuned(machine)
+
+    assert ways(machine).is_tuned
+
+
+def test_what_later_engines_take_is_left_to_them(machine: Path) -> None:
+    engines = prepared(settings(machine), HARDWARE).plan.engines
+    first, last = engines
+
+    assert room_beside(last, engines) == last.room
+    assert room_beside(first, engines).memory == (
+        first.room.memory - last.fitted.memory
+    )
