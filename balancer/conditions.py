@@ -21,8 +21,8 @@ UNDER_VOLTAGE = 1.5
 LOW_PERCENT = 20.0
 """Below this a machine on battery is left alone."""
 
-OWNER_LOAD = 0.5
-"""Share of the processor that others use, above which its owner is at work."""
+QUIET = 0.1
+"""Share of the processor that others use on any machine."""
 
 MOST_FOREIGN = 0.9
 """Past this the owner needs all of it."""
@@ -48,9 +48,36 @@ class Condition:
 POLICY = Policy()
 
 
-def condition(hardware: Hardware, busy: float, policy: Policy = POLICY) -> Condition:
-    """Judge a machine. `busy` is the share of its processor that our own work takes."""
-    foreign = max(0.0, hardware.cpu.load - busy)
+def foreign_share(load: float, own: float, before: float) -> float:
+    """The share of a processor that others use, where `own` of it may be our work's.
+
+    `load` is the share in use by anybody. All of it may be foreign, and what exceeds
+    our own part must be; between these two, what was seen `before` is taken to go on.
+    So an owner who is at work does not vanish behind a prompt that we read, and is
+    seen to leave when the processor is idle again.
+    """
+    return min(max(before, load - own), load)
+
+
+def crowding(foreign: float, threads: int, cores: int) -> float:
+    """By how much others' work slows an engine of so many threads: by its fair share.
+
+    The system's scheduler gives each thread that can run an equal part of the time. On
+    C cores our T threads and the F = foreign · C of others fit side by side as long as
+    T + F <= C. Beyond that each has C / (T + F) of a core, so that everything takes
+    (T + F) / C = T / C + foreign times as long: with a thread on each core and an owner
+    who needs all of them twice as long, never ten times. Cores are physical ones: two
+    threads on one core get little more done than one.
+    """
+    if foreign <= QUIET:
+        return 1.0
+    return max(1.0, min(1.0, threads / max(1, cores)) + foreign)
+
+
+def condition(
+    hardware: Hardware, foreign: float, threads: int, policy: Policy = POLICY
+) -> Condition:
+    """Judge a machine for an engine. `foreign` is the share that others use of it."""
     barred = _barred(hardware, foreign, policy)
     scale = 1.0
     if not hardware.power.on_mains:
@@ -59,8 +86,7 @@ def condition(hardware: Hardware, busy: float, policy: Policy = POLICY) -> Condi
         scale *= THROTTLED
     if hardware.thermal.under_voltage:
         scale *= UNDER_VOLTAGE
-    if foreign > OWNER_LOAD:
-        scale /= max(1 - foreign, 1 - MOST_FOREIGN)
+    scale *= crowding(foreign, threads, hardware.cpu.physical_cores)
     return Condition(scale, barred)
 
 

@@ -14,7 +14,7 @@ import msgspec
 
 from balancer.belief import believed, parameters
 from balancer.candidates import Candidate, EngineKey
-from balancer.conditions import POLICY, Policy, condition
+from balancer.conditions import POLICY, Policy, condition, foreign_share
 from balancer.holdings import Holdings
 from balancer.hostcache import HostCache
 from balancer.lane import Lane
@@ -46,6 +46,8 @@ class _Kept:
     fit: float = 0.0
     """Since when it could be asked."""
     worked: float = -WORK_LINGERS
+    foreign: float = 0.0
+    """The share of its processor that others use."""
     strange: float | None = None
     """Since when slots are taken that nobody here has taken."""
     shared: float = -SHARED_SECONDS
@@ -199,7 +201,11 @@ class Lanes:
         self.spare.pop(each.key, None)
         if each.hardware is None:
             return
-        found = condition(each.hardware, self._own_share(each, now), self._policy)
+        kept.foreign = foreign_share(
+            each.hardware.cpu.load, self._own_share(each, now), kept.foreign
+        )
+        threads = each.engine.launch.threads
+        found = condition(each.hardware, kept.foreign, threads, self._policy)
         if found.barred:
             self.spare[each.key] = found.barred
         if found.scale != kept.lane.scale:
