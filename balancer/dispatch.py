@@ -25,6 +25,12 @@ LOOK = 32
 LOOK_SECONDS = 0.02
 """Those who find no idle slot are asked no more often: it changes only their order."""
 
+ENOUGH = 32
+LEARN_SECONDS = 0.02
+"""An engine that has taught us so many answers need not teach us more than fifty a
+second: where hundreds come and go, learning from each would cost more than it is worth.
+"""
+
 SESSIONS = 1024
 """Most sessions named by clients whose slot is remembered."""
 
@@ -219,11 +225,14 @@ class Dispatch:
             self._count(bound, tokens, timings.cached)
             lane.counted(job, tokens, timings.cached)
         lane.end(job, now, timings.predicted)
-        lane.learner.learn(lane.sample(job, now, timings))
         workload = self.workload(ask.model)
+        workload.returns.answered(ask.prompt, now)
+        if lane.learner.samples > ENOUGH and now - lane.learned < LEARN_SECONDS:
+            return
+        lane.learned = now
+        lane.learner.learn(lane.sample(job, now, timings))
         workload.learn_prompt(timings.cached + timings.prompt, ask.prompt.size)
         workload.learn_answer(ask.prompt.head, ask.budget, timings.predicted)
-        workload.returns.answered(ask.prompt, now)
         lane.stale = True
 
 

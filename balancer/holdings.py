@@ -136,7 +136,7 @@ class Holdings:
 
     def supersede(self, prompt: Prompt) -> None:
         """A conversation goes on: what it was, in slots at rest, is of no more use."""
-        left = self.beginnings(prompt) & self.idle
+        left = self.beginnings(prompt) & self.idle & ~self.bare
         self.bare |= left
         while left:
             held = self.held[(left & -left).bit_length() - 1]

@@ -62,6 +62,8 @@ class Lane:
     """Places of the slots that no job has, the longest idle first."""
     mask: int = 0
     now: float = 0.0
+    learned: float = -inf
+    """When something was last learned of its speed."""
     trust: float = 1.0
     """Tokens found cached over tokens predicted to be."""
     free_at: float = 0.0

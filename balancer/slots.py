@@ -59,9 +59,13 @@ def _sharing(question: Question, idle: int) -> list[int]:
         idle &= ~(1 << question.hint)
     for _, mask in question.levels:
         left = mask & idle
+        # Of those that hold equally much, one that nobody will miss is the best.
+        left = left & question.holdings.bare or left
         while left and len(found) < MOST:
             found.append((left & -left).bit_length() - 1)
             left &= left - 1
+            if question.holdings.bare & (1 << found[-1]):
+                break
     return found
 
 

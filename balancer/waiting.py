@@ -8,8 +8,7 @@ grants it, so that no two requests ever get the same one.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from typing import Protocol
 
 from balancer.schedule import Decision, Need, Refuse, Send, Wait
@@ -85,19 +84,14 @@ class WaitingRoom:
         """How many wait now."""
         return len(self._tickets)
 
-    @asynccontextmanager
-    async def claim(self, need: Need, note: Note) -> AsyncGenerator[Send]:
-        """Hold slots on one engine for the length of the block, waiting if need be.
+    def claim(self, need: Need, note: Note) -> Claim:
+        """Hold slots on one engine for the length of a block, waiting if need be.
 
-        `note` sees each decision. Raises the refusal's error; FleetBusy where there is
-        no room to wait or where waiting would be in vain; TooLate after too long a
-        wait.
+        `note` sees each decision. Entering raises the refusal's error; FleetBusy where
+        there is no room to wait or where waiting would be in vain; TooLate after too
+        long a wait.
         """
-        send = await self._admitted(Ticket(need, note))
-        try:
-            yield send
-        finally:
-            self._give_back(send)
+        return Claim(self, Ticket(need, note))
 
     def changed(self) -> None:
         """Look again who can be served: the fleet changed or a slot came free."""
@@ -114,7 +108,8 @@ class WaitingRoom:
         self._soon = False
         self.changed()
 
-    async def _admitted(self, ticket: Ticket) -> Send:
+    async def admitted(self, ticket: Ticket) -> Send:
+        """Take slots for a request; `give_back` must follow. See `claim`."""
         wait = self._policy.enter(ticket)
         if ticket.decision is None:
             if wait is not None:
@@ -152,11 +147,12 @@ class WaitingRoom:
     def _left(self, ticket: Ticket) -> None:
         """Forget one; give back what it was granted in the moment in which it left."""
         if isinstance(ticket.decision, Send):
-            self._give_back(ticket.decision)
+            self.give_back(ticket.decision)
         elif ticket.decision is None:
             self._policy.leave(ticket)
 
-    def _give_back(self, send: Send) -> None:
+    def give_back(self, send: Send) -> None:
+        """Free what `admitted` took."""
         self._policy.give_back(send)
         self.changed()
 
@@ -171,3 +167,24 @@ class WaitingRoom:
         self.changed()
         if self._tickets:
             self._tick()
+
+
+class Claim:
+    """Slots on one engine, held by `async with`."""
+
+    __slots__ = ("_room", "_send", "_ticket")
+
+    def __init__(self, room: WaitingRoom, ticket: Ticket) -> None:
+        self._room = room
+        self._ticket = ticket
+        self._send: Send | None = None
+
+    async def __aenter__(self) -> Send:
+        """Take them; see `WaitingRoom.claim`."""
+        self._send = await self._room.admitted(self._ticket)
+        return self._send
+
+    async def __aexit__(self, *_: object) -> None:
+        """Give them back."""
+        if self._send is not None:
+            self._room.give_back(self._send)
