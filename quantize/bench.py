@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from edgeserve.tether import tethered
-from quantize.child import patient
+from quantize.calm import calm
 from quantize.jobs import Speed, Speeds
 
 SLOW = 10.0
@@ -38,7 +38,7 @@ def bench(tool: Path, job: Speed) -> Speeds | None:
             capture_output=True,
             timeout=SLOW * job.seconds,
             check=True,
-            env=patient(),
+            env=calm(),
         )
         runs = msgspec.json.decode(done.stdout, type=list[_Run])
     except (OSError, subprocess.SubprocessError, msgspec.DecodeError):

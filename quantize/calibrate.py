@@ -9,6 +9,7 @@ from pathlib import Path
 
 from edgeserve.errors import CommandError
 from edgeserve.tether import tethered
+from quantize.calm import calm
 from quantize.facts import ModelFacts
 from quantize.folder import part_of
 from quantize.imatrix import read_importance
@@ -65,6 +66,7 @@ def _run(command: list[str]) -> None:
         text=True,
         errors="replace",
         check=False,
+        env=calm(),
     )
     if done.returncode != 0:
         said = [

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import signal
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from typing import BinaryIO
 import msgspec
 
 from edgeserve.errors import CommandError
+from quantize.calm import calm
 from quantize.jobs import Done, Event, Failed, Job, Quality, Speeds
 
 LAST = Done | Failed | Quality | Speeds
@@ -60,21 +60,13 @@ def events(job: Job) -> Generator[Iterator[Event]]:
             stderr=said,
             # Ctrl-C is for us; we end the child ourselves and clean up after it.
             start_new_session=True,
-            env=patient(),
+            env=calm(),
         )
         try:
             yield _listen(child, job, said)
         finally:
             child.kill()
             child.communicate()
-
-
-def patient() -> dict[str, str]:
-    """Return an environment whose threads sleep while they wait, as nodes' engines do.
-
-    Spinning threads on a machine that is busy otherwise cost ten times the time.
-    """
-    return {**os.environ, "OMP_WAIT_POLICY": "passive"}
 
 
 def _listen(

@@ -6,12 +6,16 @@ import os
 import shutil
 from pathlib import Path
 
-from edgeserve.places import state_dir
+from edgeserve.config import NodeSettings, resolve
 
 
 def native_tool(name: str) -> Path | None:
-    """Return the path of a tool: of the build in use, else on PATH, else None."""
-    built = state_dir() / "engines" / "current" / name
+    """Return the path of a tool: of the build that nodes use, else on PATH, else None.
+
+    Raises SettingsError where the settings that name the state folder are wrong.
+    """
+    state_dir = resolve(NodeSettings).settings.state_dir
+    built = state_dir / "engines" / "current" / name
     if os.access(built, os.X_OK):
         return built
     found = shutil.which(name)

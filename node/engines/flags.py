@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from edgeserve.config import LOOPBACK
 from edgeserve.wire import Launch
-from node.engines.protocol import SPIN, EngineSpec
+from node.engines.protocol import EngineSpec
+from quantize.calm import SPIN
 
 HTTP_SECONDS = 3600
 """How long llama.cpp lets one read or write take; a slow machine is not a dead one."""
@@ -30,7 +31,7 @@ Parameter = str | int | float | bool | list[str] | list[float]
 
 
 def environment(launch: Launch) -> dict[str, str]:
-    """Return what is not llama.cpp's own to be told."""
+    """Return what is not llama.cpp's own to be told; only GNU OpenMP reads it."""
     return {SPIN: str(launch.spin)} if launch.spin else {}
 
 

@@ -16,8 +16,9 @@ import psutil
 from edgeserve.tether import tethered
 from node.engines import leftovers
 from node.engines.output import Output
-from node.engines.protocol import SPIN, Command
+from node.engines.protocol import Command
 from node.pulse import Look
+from quantize.calm import calm
 
 log = logging.getLogger(__name__)
 
@@ -33,16 +34,6 @@ OOM_SCORE = "500"
 """Where memory runs out, the kernel shall take the engine, not the agent."""
 
 EXCUSED = (psutil.STATUS_DISK_SLEEP, psutil.STATUS_TRACING_STOP, psutil.STATUS_ZOMBIE)
-
-CALM = {"OMP_WAIT_POLICY": "passive", SPIN: "1000"}
-"""llama.cpp's threads shall sleep while they wait for one another, but not at once.
-
-Tokens/s of SmolLM2 on two cores, by how often a thread looks before it sleeps:
-
-    looks            0     300   1,000   3,000   10,000   for ever
-    alone           37      70     120     120      142        143
-    two at once     60      55      39      22       10        0.5
-"""
 
 
 class Process:
@@ -120,7 +111,7 @@ async def running(command: Command, state_dir: Path) -> AsyncGenerator[Process]:
     """
     inner = await asyncio.create_subprocess_exec(
         *tethered(command.argv),
-        env={**CALM, **os.environ, **command.env},
+        env={**calm(), **command.env},
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,

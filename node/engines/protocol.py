@@ -39,10 +39,6 @@ class EngineSpec:
     expected: Expected | None = None
 
 
-SPIN = "GOMP_SPINCOUNT"
-"""GNU OpenMP's variable for `Launch.spin`; others leave it unread."""
-
-
 @dataclass(frozen=True)
 class Command:
     """A process to start: its arguments, and what is added to its environment."""

@@ -6,7 +6,8 @@ import msgspec
 import pytest
 
 from node.engines.flags import arguments, environment, parameters
-from node.engines.protocol import SPIN, EngineSpec
+from node.engines.protocol import EngineSpec
+from quantize.calm import SPIN
 from tests.fakes.engines import a_spec
 
 

@@ -87,8 +87,9 @@ def test_a_new_build_is_tried_again(machine: Path) -> None:
 def test_who_names_llama_server_gets_it_whatever_crashed(
     machine: Path, name: str
 ) -> None:
-    values = {"engine": "native", "llama_server": machine / "bin" / "llama-server"}
-    said = {name: values[name]}
+    values: dict[str, Any] = {"engine": "native"}
+    values["llama_server"] = machine / "bin" / "llama-server"
+    said: dict[str, Any] = {name: values[name]}
     ways(machine).crashed("killed by SIGSEGV")
 
     found = prepared(settings(machine, **said), HARDWARE)

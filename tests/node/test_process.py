@@ -6,7 +6,8 @@ import psutil
 import pytest
 
 from node.engines.process import running
-from node.engines.protocol import SPIN, Command
+from node.engines.protocol import Command
+from quantize.calm import SPIN
 
 
 def python(script: str, **env: str) -> Command:

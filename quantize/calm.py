@@ -1,0 +1,23 @@
+"""How llama.cpp's threads wait for one another, wherever we run it."""
+
+from __future__ import annotations
+
+import os
+
+SPIN = "GOMP_SPINCOUNT"
+"""GNU OpenMP's variable: how often a thread looks for work before it sleeps."""
+
+CALM = {"OMP_WAIT_POLICY": "passive", SPIN: "1000"}
+"""Threads shall sleep while they wait for one another, but not at once.
+
+Tokens/s of SmolLM2 on two cores, by how often a thread looks before it sleeps:
+
+    looks            0     300   1,000   3,000   10,000   for ever
+    alone           37      70     120     120      142        143
+    two at once     60      55      39      22       10        0.5
+"""
+
+
+def calm() -> dict[str, str]:
+    """Return this process's environment with it, where nobody has said otherwise."""
+    return {**CALM, **os.environ}

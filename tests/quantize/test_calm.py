@@ -1,0 +1,21 @@
+import pytest
+
+from quantize.calm import SPIN, calm
+
+
+def test_threads_look_for_work_a_moment_before_they_sleep(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    monkeypatch.delenv(SPIN, raising=False)
+
+    assert calm()["OMP_WAIT_POLICY"] == "passive"
+    assert calm()[SPIN] == "1000"
+
+
+def test_the_environment_says_otherwise_where_it_says_something(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(SPIN, "7")
+
+    assert calm()[SPIN] == "7"
