@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Generator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from edgeserve.errors import Draining
@@ -18,18 +16,17 @@ class Doorkeeper:
     inside: int = 0
     _empty: asyncio.Event = field(default_factory=asyncio.Event)
 
-    @contextmanager
-    def admit(self) -> Generator[None]:
+    def __enter__(self) -> None:
         """Count one request for the length of the block, or raise Draining."""
         if self.draining:
             raise Draining("balancer")
         self.inside += 1
-        try:
-            yield
-        finally:
-            self.inside -= 1
-            if self.inside == 0:
-                self._empty.set()
+
+    def __exit__(self, *_: object) -> None:
+        """Let it out."""
+        self.inside -= 1
+        if self.inside == 0:
+            self._empty.set()
 
     async def drained(self, seconds: float) -> bool:
         """Let nobody in and wait for those inside; False when time runs out first."""

@@ -114,7 +114,7 @@ class Front:
         shown = self.guard.check(request.headers)
         if request.method != "POST":
             raise UnknownRoute(request.method, request.path)
-        with self.desk.doorkeeper.admit():
+        with self.desk.doorkeeper:
             seconds = deadline_seconds(request.headers)
             caller = Caller(
                 shown or request.peer,

@@ -24,8 +24,8 @@ from balancer.schedule import Need, Refuse, Send, Verdict, Wait, slots_of
 from balancer.waiting import RETRY_AFTER, Ticket
 from edgeserve.errors import FleetBusy
 
-MOST_SLOTS = 64
-"""A decision looks at every slot of an engine. Where one has more, slots are not
+MOST_SLOTS = 1024
+"""Every slot is remembered with what it holds. Where an engine has more, slots are not
 what is scarce, and counting them is good enough for the whole fleet."""
 
 MOST_PATIENCE = 600
