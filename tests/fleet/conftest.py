@@ -43,7 +43,8 @@ def fake_engine(
     tmp_path_factory: pytest.TempPathFactory, small: Path, hold: Path
 ) -> list[str]:
     """Flags for a node whose engine starts at once."""
-    path = script(tmp_path_factory.mktemp("engine") / "llama-server", hold)
+    folder = tmp_path_factory.mktemp("engine")
+    path = script(folder / "llama-server", "--hold", str(hold))
     return ["--llama-server", str(path), "--model", str(small), "--slots", "2"]
 
 

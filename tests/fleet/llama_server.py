@@ -11,8 +11,8 @@ from tests.fakes import llama
 ROOT = Path(__file__).parents[2]
 
 
-def script(path: Path, hold: Path) -> Path:
-    """Write a program that a node takes for llama-server; see the fake's `hold`."""
+def script(path: Path, *flags: str) -> Path:
+    """Write a program that a node takes for llama-server; `flags` are the fake's."""
     path.write_text(
         "#!/bin/sh\n"
         'case "$1" in\n'
@@ -20,7 +20,7 @@ def script(path: Path, hold: Path) -> Path:
         '--list-devices) echo "Available devices:"; echo "  (none)"; exit ;;\n'
         "esac\n"
         f'PYTHONPATH="{ROOT}" exec "{sys.executable}" -m tests.fleet.llama_server'
-        f' "$@" -- --hold "{hold}"\n'
+        f' "$@" -- {" ".join(flags)}\n'
     )
     path.chmod(0o755)
     return path
