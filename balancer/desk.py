@@ -75,5 +75,5 @@ def _predict(settings: BalancerSettings, ledger: Ledger) -> Predict:
         low_percent=settings.low_battery,
         owner_first=settings.owner_first,
     )
-    lanes = Lanes(mind.holdings, ledger.busy, policy=policy)
+    lanes = Lanes(mind.holdings, ledger.busy, policy=policy, left=ledger.left)
     return Predict(ledger, lanes, mind, time.monotonic)

@@ -62,6 +62,11 @@ class Followed:
         self._over = False
 
     @property
+    def slots(self) -> tuple[int, ...]:
+        """The slots that it has, by their numbers."""
+        return (self._bound.job.slot, *self._bound.job.others)
+
+    @property
     def model(self) -> str:
         """The model that answers."""
         return self._bound.lane.model

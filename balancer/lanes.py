@@ -7,7 +7,7 @@ changed is another engine, whose speed is learned anew.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
 
 import msgspec
@@ -54,11 +54,14 @@ class _Kept:
     """When that was last no mere delay of reports."""
     probed: int | None = None
     """The place of the slot that a probe has."""
+    left: list[int] = field(default_factory=list[int])
+    """Places of the slots that are at work for clients who have left, oldest first."""
 
 
 class Lanes:
     """One lane per engine. `busy` counts the slots that are taken, whoever took them.
 
+    `left` counts those of them whose clients have left.
     `spare` says of some engines why they are only asked where nobody else serves.
     `probed_soon`: engines that nobody has measured are about to be.
     """
@@ -69,7 +72,9 @@ class Lanes:
         busy: Callable[[EngineKey], int],
         book: Book | None = None,
         policy: Policy = POLICY,
+        left: Callable[[EngineKey], int] = lambda _: 0,
     ) -> None:
+        self._left = left
         self.book = book or Book()
         self.spare: dict[EngineKey, str] = {}
         self.probed_soon = False
@@ -112,6 +117,13 @@ class Lanes:
         if self.probed_soon:
             self._spare_newcomers(now)
 
+    def abandoned(self, key: EngineKey, slots: Iterable[int]) -> None:
+        """A client left: its slots are nobody's until the engine has noticed."""
+        if (kept := self._kept.get(key)) is not None:
+            for place in (kept.lane.places[slot] for slot in slots):
+                kept.left.append(place)
+                self._holdings.idle &= ~(1 << place)
+
     def recount(self, key: EngineKey, now: float) -> None:
         """Slots of an engine were given back, or taken otherwise than by a job."""
         if (kept := self._kept.get(key)) is not None:
@@ -152,8 +164,11 @@ class Lanes:
 
     def _count(self, kept: _Kept, now: float) -> None:
         lane = kept.lane
-        foreign = max(0, self._busy(kept.candidate.key) - lane.ours)
-        self._pin(kept, now, foreign > 0)
+        key = kept.candidate.key
+        foreign, left = max(0, self._busy(key) - lane.ours), self._left(key)
+        while len(kept.left) > left:
+            self._holdings.idle |= 1 << kept.left.pop(0)
+        self._pin(kept, now, foreign > left)
         if foreign != lane.foreign:
             lane.advance(now)
             lane.foreign = foreign

@@ -50,9 +50,13 @@ class LeastBusy:
                     del self._waiting[ticket]
                     self._settle(ticket, decision)
 
-    def give_back(self, send: Send) -> None:
-        """Its slots are free."""
-        self._ledger.give_back(send.to.key, send.slots)
+    def give_back(self, send: Send, *, left: bool = False) -> None:
+        """Its slots are free, or will be once the engine has noticed who `left`."""
+        self._ledger.give_back(send.to.key, send.slots, left=left)
+
+    def settle(self, send: Send) -> None:
+        """Whoever left it has been noticed by now, unless its node says otherwise."""
+        self._ledger.settle(send.to.key)
 
     def patience(self, ticket: Ticket) -> int:  # noqa: ARG002 - it predicts nothing
         """A guess."""

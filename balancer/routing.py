@@ -97,11 +97,19 @@ class Predict:
             self._refuse_hopeless()
         self._assign(self._clock())
 
-    def give_back(self, send: Send) -> None:
+    def give_back(self, send: Send, *, left: bool = False) -> None:
         """Its slots are free, and what can be learned from it is learned."""
-        self._ledger.give_back(send.to.key, send.slots)
+        key = send.to.key
+        self._ledger.give_back(key, send.slots, left=left)
         if isinstance(send.course, Followed):
             send.course.over()
+            if left:
+                self.lanes.abandoned(key, send.course.slots)
+        self.lanes.recount(key, self._clock())
+
+    def settle(self, send: Send) -> None:
+        """Whoever left it has been noticed by now, unless its node says otherwise."""
+        self._ledger.settle(send.to.key)
         self.lanes.recount(send.to.key, self._clock())
 
     def patience(self, ticket: Ticket) -> int:

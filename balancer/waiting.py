@@ -19,6 +19,12 @@ Note = Callable[[Decision], None]
 RETRY_AFTER = 2
 """Seconds, as long as nothing better is predicted."""
 
+LEFT = (asyncio.CancelledError, ConnectionError)
+"""What ends the block when the client has gone, and nobody has told the engine yet."""
+
+LEFT_SECONDS = 2.0
+"""After so long without news, the node's last word counts of a slot that was left."""
+
 LOOK_AGAIN_SECONDS = 0.5
 """Predictions go wrong by themselves: who waits is asked again as time passes."""
 
@@ -57,8 +63,12 @@ class Policy(Protocol):
         """Settle whom something can be done for."""
         ...
 
-    def give_back(self, send: Send) -> None:
-        """Its slots are free."""
+    def give_back(self, send: Send, *, left: bool = False) -> None:
+        """Its slots are free, or will be once the engine has noticed who `left`."""
+        ...
+
+    def settle(self, send: Send) -> None:
+        """Whoever left it has been noticed by now, unless its node says otherwise."""
         ...
 
     def patience(self, ticket: Ticket) -> int:
@@ -151,9 +161,16 @@ class WaitingRoom:
         elif ticket.decision is None:
             self._policy.leave(ticket)
 
-    def give_back(self, send: Send) -> None:
-        """Free what `admitted` took."""
-        self._policy.give_back(send)
+    def give_back(self, send: Send, *, left: bool = False) -> None:
+        """Free what `admitted` took, or soon: its client may have `left`."""
+        self._policy.give_back(send, left=left)
+        self.changed()
+        if left:
+            loop = asyncio.get_running_loop()
+            loop.call_later(LEFT_SECONDS, self._settle, send)
+
+    def _settle(self, send: Send) -> None:
+        self._policy.settle(send)
         self.changed()
 
     def _tick(self) -> None:
@@ -184,7 +201,8 @@ class Claim:
         self._send = await self._room.admitted(self._ticket)
         return self._send
 
-    async def __aexit__(self, *_: object) -> None:
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Give them back."""
         if self._send is not None:
-            self._room.give_back(self._send)
+            left = kind is not None and issubclass(kind, LEFT)
+            self._room.give_back(self._send, left=left)

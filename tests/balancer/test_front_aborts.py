@@ -9,7 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.balancer.endpoint import CHAT, Endpoint, chat, endpoint, eventually
+from tests.balancer.endpoint import (
+    CHAT,
+    Answered,
+    Endpoint,
+    chat,
+    endpoint,
+    eventually,
+)
 from tests.fakes.llama import Behaviour
 from tests.fakes.node import FakeNode, fake_node
 
@@ -80,3 +87,57 @@ async def test_requests_that_are_aborted_leave_nothing_behind(count: int) -> Non
         answer = await balancer.post(CHAT, chat(max_tokens=2))
 
     assert answer.status == 200
+
+
+async def stay_and_leave(balancer: Endpoint, node: FakeNode) -> None:
+    """Ask for a long stream, leave when it is being written."""
+    begun = node.llama.busy
+    asking = asyncio.create_task(balancer.post(CHAT, chat(stream=True)))
+    await eventually(lambda: node.llama.busy > begun)
+    asking.cancel()
+    await asyncio.wait([asking])
+
+
+async def attempts(balancer: Endpoint, answer: Answered) -> int:
+    id_ = answer.headers["x-edgeserve-request-id"]
+    about = (await balancer.get(f"/edgeserve/v1/requests/{id_}")).json
+    return len(about["attempts"])
+
+
+@pytest.mark.parametrize("policy", ["predict", "least-busy"])
+async def test_a_slot_is_nobodys_until_the_engine_has_noticed_who_left(
+    policy: str,
+) -> None:
+    deaf = Behaviour(slots=1, decode=20, length=2000, notice=1.0)
+    async with fake_node("a", deaf) as node, endpoint(node, policy=policy) as balancer:
+        await stay_and_leave(balancer, node)
+        answer = await balancer.post(CHAT, chat(max_tokens=2))
+
+        assert answer.status == 200
+        assert await attempts(balancer, answer) == 1, "it was not sent there in vain"
+
+
+async def test_whoever_comes_next_gets_another_slot_than_the_one_that_was_left() -> (
+    None
+):
+    deaf = Behaviour(slots=2, decode=20, length=2000, notice=1.0)
+    async with fake_node("a", deaf) as node, endpoint(node) as balancer:
+        await stay_and_leave(balancer, node)
+        answer = await balancer.post(CHAT, chat(max_tokens=2))
+        slots = {each.body["id_slot"] for each in node.llama.requests}
+
+    assert answer.status == 200
+    assert slots == {0, 1}
+
+
+async def test_a_client_that_leaves_ends_its_engines_connection_at_once() -> None:
+    slow = Behaviour(decode=20, length=2000)
+    async with fake_node("a", slow) as node, endpoint(node) as balancer:
+        asking = asyncio.create_task(balancer.post(CHAT, chat(stream=True)))
+        await eventually(lambda: node.llama.busy == 1)
+        left = asyncio.get_running_loop().time()
+        asking.cancel()
+        await eventually(lambda: node.llama.counters.cancelled == 1)
+        took = asyncio.get_running_loop().time() - left
+
+    assert took < 1.0, "50 ms on an idle machine"

@@ -1,3 +1,5 @@
+import msgspec
+
 from balancer.ledger import Ledger
 from tests.balancer.building import a_candidate
 from tests.fakes.node import an_engine
@@ -70,3 +72,57 @@ def test_an_engine_that_has_gone_leaves_only_what_is_ours() -> None:
     ledger.told([])
 
     assert ledger.busy(KEY) == 1
+
+
+def left_behind() -> Ledger:
+    """One slot is at work for a client who has left."""
+    ledger = Ledger()
+    ledger.take(KEY, 1)
+    ledger.told([a_candidate(engine=an_engine(busy=1))])
+    ledger.give_back(KEY, 1, left=True)
+    return ledger
+
+
+def test_a_slot_whose_client_has_left_is_taken_until_its_node_counts_less() -> None:
+    ledger = left_behind()
+    at_first = ledger.busy(KEY)
+
+    ledger.told([a_candidate(engine=an_engine(busy=0))])
+
+    assert at_first == 1
+    assert ledger.busy(KEY) == ledger.left(KEY) == 0
+
+
+def test_without_news_the_nodes_last_word_counts() -> None:
+    still_busy, never_counted = left_behind(), Ledger()
+    never_counted.told([a_candidate(engine=an_engine(busy=0))])
+    never_counted.take(KEY, 1)
+    never_counted.give_back(KEY, 1, left=True)
+
+    still_busy.settle(KEY)
+    never_counted.settle(KEY)
+
+    assert still_busy.busy(KEY) == still_busy.left(KEY) == 1
+    assert never_counted.busy(KEY) == 0
+
+
+def test_a_report_that_may_not_know_of_the_next_request_frees_nothing() -> None:
+    ledger = left_behind()
+    ledger.take(KEY, 1)
+
+    ledger.told([a_candidate(engine=an_engine(busy=1))])
+    stale = ledger.busy(KEY)
+    ledger.told([a_candidate(engine=an_engine(busy=2))])
+    both = ledger.busy(KEY)
+    ledger.told([a_candidate(engine=an_engine(busy=1))])
+
+    assert (stale, both, ledger.busy(KEY)) == (2, 2, 1)
+
+
+def test_an_engine_that_starts_anew_is_at_work_for_nobody() -> None:
+    ledger = left_behind()
+    anew = msgspec.structs.replace(an_engine(busy=1), epoch=1)
+
+    ledger.told([a_candidate(engine=anew)])
+
+    assert ledger.left(KEY) == 0

@@ -158,10 +158,17 @@ class FakeNode:
         if self.admits and self.engine.busy >= self.engine.slots:
             raise FleetBusy(1)
         self.say(busy=self.engine.busy + 1)
+        notice = 0.0
         try:
             await self._passed(request, reply)
+        except (asyncio.CancelledError, ConnectionError):
+            notice = self.llama.behaviour.notice
+            raise
         finally:
-            self.say(busy=self.engine.busy - 1)
+            asyncio.get_running_loop().call_later(notice, self._ended)
+
+    def _ended(self) -> None:
+        self.say(busy=self.engine.busy - 1)
 
     async def _passed(self, request: Request, reply: Reply) -> None:
         engine = origin_of(self.llama.origin, 0)
