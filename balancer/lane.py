@@ -13,16 +13,13 @@ from math import inf
 from balancer.holdings import Held, Holdings
 from balancer.hostcache import HostCache
 from balancer.job import Job as Job
-from balancer.job import Sums
 from balancer.job import Timings as Timings
 from balancer.speed import Learner, Sample, Speed
+from balancer.traffic import Traffic
 from balancer.weights import WEIGHTS, Weights
 
 SURE_TOKENS = 32
 """A predicted hit below this says nothing about how well hits are predicted."""
-
-BARELY = 0.02
-"""Seconds that a prefill takes at least until its first token is seen."""
 
 
 @dataclass(slots=True, eq=False)
@@ -34,9 +31,8 @@ class Lane:
     slot has its own context and there is no host cache. `foreign` counts slots that
     other balancers' requests hold.
 
-    What goes on is summed for all jobs at once; each remembers where the sums stood
-    when it began. So an event costs the same with one job as with a hundred, and the
-    future is looked at only when somebody asks.
+    Events come far more often than decisions: so the future is worked out only when
+    somebody asks, and then once.
     """
 
     name: str
@@ -52,9 +48,7 @@ class Lane:
     risk: float = 0.0
     foreign: int = 0
     queued: int = 0
-    jobs: dict[int, Job] = field(default_factory=dict[int, Job])
-    reading: dict[int, Job] = field(default_factory=dict[int, Job])
-    """Those of the jobs whose first token has not come."""
+    traffic: Traffic = field(default_factory=Traffic)
     places: list[int] = field(default_factory=list[int])
     numbers: dict[int, int] = field(default_factory=dict[int, int])
     """Slots by their places among the fleet's."""
@@ -74,8 +68,6 @@ class Lane:
     """Where all are busy: the slot that will come free first."""
     stale: bool = True
     """What was foreseen no longer holds: reservations, or a change in speed or load."""
-    ours: int = 0
-    """Slots that its jobs hold."""
     weights: Weights = WEIGHTS
     per_read: float = 0.0
     per_context: float = 0.0
@@ -87,8 +79,6 @@ class Lane:
     """What a second of reading, and a token of an answer, cost all in all."""
     _moved: bool = False
     """Something happened at `now` that was not looked at yet."""
-    _reader: Job | None = None
-    _sums: Sums = field(default_factory=Sums)
     _frees: list[float] = field(default_factory=list[float])
     """A heap: when each slot comes free; empty until somebody asks."""
     _base_price: float = 1.0
@@ -108,28 +98,34 @@ class Lane:
     @property
     def taken(self) -> int:
         """Slots at work, whoever sent it."""
-        return min(self.slots, self.ours + self.foreign)
+        return min(self.slots, self.traffic.slots + self.foreign)
+
+    @property
+    def ours(self) -> int:
+        """Slots that its jobs hold."""
+        return self.traffic.slots
+
+    @property
+    def jobs(self) -> dict[int, Job]:
+        """What runs there, by slot."""
+        return self.traffic.jobs
+
+    def alone(self, job: Job) -> bool:
+        """Whether a job has had the engine to itself."""
+        return self.traffic.alone(job)
 
     def advance(self, now: float) -> None:
         """Let time pass as the learned speed says."""
         seconds = now - self.now
-        if seconds <= 0:
-            return
-        self.now = now
-        reader, sums = self._reader, self._sums
-        if writing := len(self.jobs) - len(self.reading):
-            sums.tokens += seconds / self._step(writing)
-            sums.crowd += seconds * writing
-        if reader is not None:
-            sums.reading += seconds
-            reader.own += seconds
-            reader.reading -= seconds / self.scale
+        if seconds > 0:
+            self.now = now
+            self.traffic.passes(seconds, self._step(), self.scale)
 
-    def _step(self, writing: int) -> float:
+    def _step(self) -> float:
         """Seconds from one token of each answer to the next."""
-        speed = self.learner.speed
-        step = speed.token_seconds(writing)
-        if self._reader is not None:
+        speed, traffic = self.learner.speed, self.traffic
+        step = speed.token_seconds(traffic.writing)
+        if traffic.reader is not None:
             step = max(step, self.batch * speed.prefill)
         return step * self.scale
 
@@ -147,10 +143,7 @@ class Lane:
     def _foresee(self) -> None:
         """Work out when prompts will be read and slots come free, as of `self.now`."""
         self.stale = self._moved = False
-        left = 0.0
-        for job in self.reading.values():
-            left += job.reading if job.reading > BARELY else BARELY
-        self.read_until = self.now + self.scale * left
+        self.read_until = self.now + self.ahead(self.slots)
         self._frees.clear()
         taken = self.taken
         if taken < self.slots:
@@ -161,9 +154,9 @@ class Lane:
 
     def _foresee_ends(self) -> None:
         per_token = self.learner.speed.token_seconds(self.taken) * self.scale
-        tokens, soonest = self._sums.tokens, inf
+        tokens, soonest = self.traffic.sums.tokens, inf
         frees = [0.0] * (self.slots - self.taken)
-        for slot, job in self.jobs.items():
+        for slot, job in self.traffic.jobs.items():
             end = self.read_until + job.left(tokens) * per_token
             frees.append(end)
             for _ in job.others:
@@ -200,11 +193,7 @@ class Lane:
 
     def ahead(self, slot: int) -> float:
         """Seconds of prefill that come before that of a slot: in the slots below it."""
-        left = 0.0
-        for other, job in self.reading.items():
-            if other < slot:
-                left += job.reading if job.reading > BARELY else BARELY
-        return left * self.scale
+        return self.traffic.unread(slot) * self.scale
 
     def reserve(self, now: float, seconds: float) -> None:
         """A waiting request counts on the slot that comes free next."""
@@ -224,14 +213,8 @@ class Lane:
     def start(self, job: Job, now: float) -> None:
         """A request was sent to a slot, which now holds its prompt and nothing else."""
         self.advance(now)
-        slot = job.slot
-        self.jobs[slot] = self.reading[slot] = job
-        if self._reader is None or slot < self._reader.slot:
-            # Slots fill the batch in their order.
-            self._reader = job
-        job.turn = self._sums.reading
-        self.ours += 1 + len(job.others)
-        place = self.places[slot]
+        self.traffic.start(job)
+        place = self.places[job.slot]
         for each in (place, *[self.places[other] for other in job.others]):
             self.holdings.idle &= ~(1 << each)
             self.resting.pop(each, None)
@@ -244,14 +227,9 @@ class Lane:
         """The engine begins a prompt, and says how long it is and how much it had."""
         self.advance(now)
         self.counted(job, tokens, cached)
-        job.turn, job.own = self._sums.reading, 0.0
+        self.traffic.begins(job)
         job.reading = self.speed.prefill_seconds(tokens - cached, cached)
         self._moved = True
-
-    def alone(self, job: Job) -> bool:
-        """Whether a job has had the engine to itself."""
-        job.settle(self._sums)
-        return len(self.jobs) == 1 and job.waited < BARELY
 
     def counted(self, job: Job, tokens: int, cached: int) -> None:
         """The engine says how long a prompt is, or was, and how much of it it had."""
@@ -272,15 +250,8 @@ class Lane:
     def wrote(self, job: Job, now: float) -> None:
         """The first token came."""
         self.advance(now)
-        job.wrote(now, self._sums)
-        self._read(job)
+        self.traffic.wrote(job, now)
         self._moved = True
-
-    def _read(self, job: Job) -> None:
-        """Its prompt is read, or will not be."""
-        reading = self.reading
-        if reading.pop(job.slot, None) is not None and job is self._reader:
-            self._reader = reading[min(reading)] if reading else None
 
     def end(self, job: Job, now: float, answer: float | None = None) -> None:
         """The slots are free; the first holds the prompt with the answer.
@@ -308,10 +279,7 @@ class Lane:
         self._moved = True
 
     def _free(self, job: Job) -> None:
-        job.settle(self._sums)
-        del self.jobs[job.slot]
-        self.ours -= 1 + len(job.others)
-        self._read(job)
+        self.traffic.end(job)
         for slot in (job.slot, *job.others):
             place = self.places[slot]
             self.holdings.idle |= 1 << place
