@@ -23,6 +23,12 @@ state_option = click.option(
 )
 
 
+OTHER_COMPILER = (
+    "GCC 13 or clang 16 may build with it: CC=clang-16 CXX=clang++-16 edgeserve engine"
+    " build"
+)
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def engine() -> None:
     """Build llama.cpp for this machine's own processor and GPU.
@@ -62,6 +68,7 @@ def build(backend: str, jobs: int, source: Path | None, state_dir: Path | None) 
 
     Nodes that start later use it. Older builds stay: see `list` and `use`.
     """
+    from node.engines.backends import WITHOUT_AMX
     from node.engines.build import Order, build
     from node.engines.toolchain import look
     from quantize.interrupt import interruptible
@@ -75,6 +82,8 @@ def build(backend: str, jobs: int, source: Path | None, state_dir: Path | None) 
     with interruptible(), _progress() as show:
         made = build(order, look(), show)
     click.echo(f"{made.name} works, and nodes will use it from their next start.")
+    if any(WITHOUT_AMX in flag for flag in made.flags):
+        click.echo(f"  without AMX, for {made.compiler}; {OTHER_COMPILER}")
     for device in made.devices:
         click.echo(f"  {device}")
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import logging
 import os
 import platform
 import re
@@ -34,12 +35,15 @@ from node.engines.backends import (
     jobs_for,
     lacking,
     pick,
+    try_amx,
 )
 from node.engines.builds import MANIFEST, Build, engines_dir, free_name, use
-from node.engines.smoke import smoke
+from node.engines.smoke import NotWorking, Smoke, smoke
 from node.engines.source import Show, Source, source
-from node.engines.toolchain import compiler, nvcc
+from node.engines.toolchain import nvcc
 from node.limits import cpus, memory_room
+
+log = logging.getLogger(__name__)
 
 ROOM = 3 * 2**30
 """Free disk to start with: source, objects and tools; 0.6 GB for cpu, more for cuda."""
@@ -73,19 +77,15 @@ def build(order: Order, found: Toolchain, show: Show) -> Build:
     with _workshop(folder) as work:
         _refuse_full_disk(folder)
         code = source(order.source, work, show)
-        flags = configure_flags(backend, found, code.commit)
         jobs = order.jobs or jobs_for(cpus(), _free_memory())
-        tools = _compiled(code, flags, jobs, work, show)
-        show("trying it", 0, 1)
-        tried = smoke(tools / TARGETS[0], backend, work)
-        show("trying it", 1, 1)
+        flags, tools, tried = _working(code, backend, found, jobs, work, show)
         made = Build(
             name=free_name(order.state_dir, code.commit, backend),
             backend=backend,
             commit=code.commit,
             version=tried.version,
             flags=flags,
-            compiler=compiler(),
+            compiler=found.compiler,
             devices=tried.devices,
             machine=f"{platform.node()}, {platform.system()} {platform.machine()}",
             source=code.origin,
@@ -98,6 +98,35 @@ def build(order: Order, found: Toolchain, show: Show) -> Build:
     return made
 
 
+def _working(
+    code: Source,
+    backend: Backend,
+    found: Toolchain,
+    jobs: int,
+    work: Path,
+    show: Show,
+) -> tuple[tuple[str, ...], Path, Smoke]:
+    """Compile and try; without AMX where it does not work with it.
+
+    Returns the flags, the folder of the tools and what llama-server says of itself.
+    """
+
+    def tried(amx: bool) -> tuple[tuple[str, ...], Path, Smoke]:
+        flags = configure_flags(backend, found, code.commit, amx=amx)
+        tools = _compiled(code, flags, jobs, work, show)
+        show("trying it", 0, 1)
+        said = smoke(tools / TARGETS[0], backend, work)
+        show("trying it", 1, 1)
+        return flags, tools, said
+
+    if try_amx(found):
+        try:
+            return tried(amx=True)
+        except NotWorking as error:
+            log.warning("%s; building without AMX", error)
+    return tried(amx=False)
+
+
 def _compiled(
     code: Source, flags: tuple[str, ...], jobs: int, work: Path, show: Show
 ) -> Path:
@@ -105,15 +134,15 @@ def _compiled(
     out = work / "build"
     configure = ["cmake", "-S", str(code.folder), "-B", str(out), *flags]
     compile_ = ["cmake", "--build", str(out), "--parallel", str(jobs), "--target"]
-    with (engines_log(work.parent)).open("wb") as log:
+    with engines_log(work.parent).open("wb") as said:
         show("configuring", 0, 1)
-        _run(configure, log, lambda _line: None)
+        _run(configure, said, lambda _line: None)
         show("configuring", 1, 1)
-        _run([*compile_, *TARGETS], log, lambda line: _tell(line, show))
+        _run([*compile_, *TARGETS], said, lambda line: _tell(line, show))
         show("compiling", 100, 100)
     missing = [name for name in TARGETS if not (out / "bin" / name).exists()]
     if missing:
-        raise CannotBuild(f"the build made no {', '.join(missing)}; see {log.name}")
+        raise CannotBuild(f"the build made no {', '.join(missing)}; see {said.name}")
     return out / "bin"
 
 
@@ -129,22 +158,22 @@ def _tell(line: bytes, show: Show) -> None:
         show("compiling", int(found[1]), int(found[2]))
 
 
-def _run(command: list[str], log: BinaryIO, hear: Callable[[bytes], None]) -> None:
+def _run(command: list[str], said: BinaryIO, hear: Callable[[bytes], None]) -> None:
     """Run to the end, line by line into the log. Raises CannotBuild."""
-    log.write(f"$ {' '.join(command)}\n".encode())
+    said.write(f"$ {' '.join(command)}\n".encode())
     last = list[str]()
     with _running(command) as running:
         assert running.stdout is not None  # noqa: S101 - what PIPE means
         for line in running.stdout:
-            log.write(line)
-            log.flush()
+            said.write(line)
+            said.flush()
             hear(line)
             last = [*last[-400:], line.decode(errors="replace").strip()]
     if running.returncode != 0:
         trouble = [line for line in last if TROUBLE.search(line)] or last
         raise CannotBuild(
             f"{' '.join(command[:2])} failed: {'; '.join(trouble[:3])} (log:"
-            f" {log.name})"
+            f" {said.name})"
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes.util
+import os
 import platform
 import shutil
 import subprocess
@@ -22,7 +23,7 @@ NVIDIA = ("/dev/nvidiactl", "/dev/nvhost-gpu")
 def look() -> Toolchain:
     """Find compilers, libraries, GPUs and the package tool."""
     tools = {name for name in ("cmake", "glslc") if shutil.which(name)}
-    if any(shutil.which(name) for name in COMPILERS):
+    if compiler() != "unknown":
         tools.add("c++")
     if nvcc() is not None:
         tools.add("nvcc")
@@ -34,6 +35,7 @@ def look() -> Toolchain:
         render_node=any(Path("/dev/dri").glob("renderD*")),
         vulkan=_vulkan(),
         amx="amx_int8" in _cpu_flags(),
+        compiler=compiler(),
     )
 
 
@@ -43,8 +45,12 @@ def nvcc() -> str | None:
 
 
 def compiler() -> str:
-    """Return the first line of what the compiler says of itself."""
-    name = next((name for name in COMPILERS if shutil.which(name)), None)
+    """Return the first line of what the compiler says of itself.
+
+    CXX names another one, to us as to cmake.
+    """
+    names = (os.environ.get("CXX", ""), *COMPILERS)
+    name = next((name for name in names if shutil.which(name)), None)
     if name is None:
         return "unknown"
     done = subprocess.run(

@@ -15,7 +15,7 @@ arguments = sys.argv[1:]
 fault = os.environ.get("STUB_FAULT", "")
 if arguments[0] == "-S":
     out = pathlib.Path(arguments[3])
-    out.mkdir(parents=True)
+    out.mkdir(parents=True, exist_ok=True)
     (out / "flags").write_text(" ".join(arguments[4:]))
     if fault == "configure":
         print("CMake Error: no such thing as a compiler")
@@ -32,7 +32,7 @@ else:
         sys.exit(2)
     print("[ 50%] Building CXX object b.o")
     print("[100%] Linking")
-    (out / "bin").mkdir()
+    (out / "bin").mkdir(exist_ok=True)
     for name in arguments[arguments.index("--target") + 1 :]:
         tool = out / "bin" / name
         tool.write_text(pathlib.Path({server!r}).read_text())
@@ -40,7 +40,7 @@ else:
 """
 
 SERVER = """#!{python}
-import http.server, json, os, sys
+import http.server, json, os, pathlib, sys
 fault = os.environ.get("STUB_FAULT", "")
 if "--version" in sys.argv:
     print("version: 9.9 (build 0, commit 0c1e57098)", file=sys.stderr)
@@ -58,7 +58,7 @@ class Answers(http.server.BaseHTTPRequestHandler):
 
     def do_POST(self):
         asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        if fault == "crash":
+        if fault == "crash" or (fault == "amx" and with_amx):
             os._exit(3)
         count = 0 if fault == "silent" else asked["n_predict"]
         self.answer({{"tokens_predicted": count}})
@@ -73,6 +73,8 @@ class Answers(http.server.BaseHTTPRequestHandler):
     def log_message(self, *_arguments):
         pass
 
+flags = pathlib.Path(__file__).parent.with_name("flags")
+with_amx = flags.exists() and "-U__AMX_INT8__" not in flags.read_text()
 port = int(sys.argv[sys.argv.index("--port") + 1])
 http.server.ThreadingHTTPServer(("127.0.0.1", port), Answers).serve_forever()
 """

@@ -11,13 +11,14 @@ import psutil
 import pytest
 
 from edgeserve.errors import EngineUnavailable
-from node.engines.backends import TARGETS, Backend, Toolchain
+from node.engines.backends import TARGETS, WITHOUT_AMX, Backend, Toolchain
 from node.engines.build import CannotBuild, Order, build
 from node.engines.builds import builds, engines_dir, in_use
 from node.engines.native import find, native
 from node.engines.smoke import NotWorking
 from node.engines.source import NoSource
 from tests.fakes.cmake import an_sdist, install
+from tests.patience import PATIENCE
 
 FOUND = Toolchain(
     tools=frozenset(("c++", "cmake", "nvcc", "glslc")),
@@ -116,6 +117,27 @@ def test_a_build_that_fails_leaves_the_one_in_use_and_a_log(
     assert left_over(order) == ["0c1e57098-cpu", "build.log", "current"]
 
 
+AMX = replace(FOUND, amx=True, compiler="Debian clang version 16.0.6")
+
+
+def test_amx_is_built_in_where_it_works(order: Order) -> None:
+    made = build(order, AMX, silently)
+
+    assert not any("AMX" in flag for flag in made.flags)
+
+
+def test_a_build_that_breaks_down_with_amx_is_made_without(
+    order: Order, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("STUB_FAULT", "amx")
+
+    made = build(order, AMX, silently)
+
+    assert f"-DCMAKE_CXX_FLAGS={WITHOUT_AMX}" in made.flags
+    assert "building without AMX" in caplog.text
+    assert in_use(order.state_dir) == made.name
+
+
 @pytest.mark.parametrize("backend", ["cuda", "vulkan"])
 def test_a_gpu_build_must_find_a_gpu(
     order: Order, monkeypatch: pytest.MonkeyPatch, backend: Backend
@@ -185,7 +207,7 @@ with interruptible():
 
 
 def wait_for(what: Callable[[], bool]) -> None:
-    end = time.monotonic() + 30
+    end = time.monotonic() + PATIENCE
     while not what():
         assert time.monotonic() < end, "it never came"
         time.sleep(0.01)
@@ -210,7 +232,7 @@ def test_a_build_that_is_stopped_leaves_no_compiler_running(
 
     command.send_signal(number)
 
-    assert command.wait(timeout=20) != 0
-    assert psutil.wait_procs(children, timeout=10)[1] == []
+    assert command.wait(timeout=PATIENCE) != 0
+    assert psutil.wait_procs(children, timeout=PATIENCE)[1] == []
     monkeypatch.delenv("STUB_FAULT")
     assert build(order, FOUND, silently).name == "0c1e57098-cpu"

@@ -8,6 +8,7 @@ from node.engines.backends import (
     jobs_for,
     lacking,
     pick,
+    try_amx,
 )
 
 GIB = 2**30
@@ -21,6 +22,7 @@ def a_toolchain(
     render_node: bool = False,
     vulkan: bool = False,
     amx: bool = False,
+    compiler: str = "",
 ) -> Toolchain:
     return Toolchain(
         tools=frozenset(tools or ("c++", "cmake")),
@@ -30,6 +32,7 @@ def a_toolchain(
         render_node=render_node,
         vulkan=vulkan,
         amx=amx,
+        compiler=compiler,
     )
 
 
@@ -114,11 +117,33 @@ def test_a_build_is_static_for_this_processor_and_downloads_nothing() -> None:
     assert not any("AMX" in flag for flag in flags)
 
 
-def test_amx_is_left_out_where_the_processor_has_it() -> None:
-    flags = configure_flags("cpu", a_toolchain(amx=True), "0c1e57098")
+def test_amx_is_left_out_unless_asked_for_where_the_processor_has_it() -> None:
+    found = a_toolchain(amx=True)
+    flags = configure_flags("cpu", found, "0c1e57098")
+    with_amx = configure_flags("cpu", found, "0c1e57098", amx=True)
 
     assert f"-DCMAKE_CXX_FLAGS={WITHOUT_AMX}" in flags
     assert f"-DCMAKE_C_FLAGS={WITHOUT_AMX}" in flags
+    assert not any("AMX" in flag for flag in with_amx)
+
+
+@pytest.mark.parametrize(
+    ("compiler", "tries"),
+    [
+        ("c++ (Debian 12.2.0-14+deb12u1) 12.2.0", False),
+        ("g++ (Ubuntu 13.3.0-6ubuntu2~24.04) 13.3.0", True),
+        ("g++ (GCC) 14.2.1 20240912 (Red Hat 14.2.1-3)", True),
+        ("Debian clang version 16.0.6 (15~deb12u1)", True),
+        ("Debian clang version 14.0.6", False),
+        ("Apple clang version 15.0.0 (clang-1500.3.9.4)", False),
+        ("unknown", False),
+    ],
+)
+def test_amx_is_tried_first_with_compilers_that_may_set_it_up(
+    compiler: str, tries: bool
+) -> None:
+    assert try_amx(a_toolchain(amx=True, compiler=compiler)) == tries
+    assert not try_amx(a_toolchain(amx=False, compiler=compiler))
 
 
 @pytest.mark.parametrize(
