@@ -15,7 +15,14 @@ Policy = Literal["same-variant", "any", "off"]
 """Which engines may go on: those of the same variant, of the same model, or none."""
 
 MIGRATIONS = 2
-"""Times that one answer may go on elsewhere."""
+"""Times that one answer may go on elsewhere without growing: what ends one engine after
+the other at the same place is the request itself."""
+
+GROWTH = 4096
+"""Bytes of events, some sixteen tokens, by which an answer has grown."""
+
+MOST_MIGRATIONS = 8
+"""Times that it may go on elsewhere in all."""
 
 
 def policy_of(settings: BalancerSettings) -> Policy:

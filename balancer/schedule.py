@@ -115,6 +115,7 @@ def sift(candidates: Sequence[Candidate], need: Need) -> Sifted | Refuse:
         return able
     weighed = [(each, *_ruled_out(each, need)) for each in able]
     weighed = _less_worse_ranks(_less_short_contexts(weighed, need))
+    weighed = _less_those_that_failed_it(weighed, need)
     chosen = tuple(each for each, why, _ in weighed if why is None)
     out = tuple(
         Verdict(candidate=each, busy=each.engine.busy, reason=why)
@@ -196,6 +197,19 @@ def _less_worse_ranks(weighed: list[_Weighed]) -> list[_Weighed]:
         (each, why, passing)
         if why is not None or each.rank == best
         else (each, "it failed a moment ago, and others did not", False)
+        for each, why, passing in weighed
+    ]
+
+
+def _less_those_that_failed_it(weighed: list[_Weighed], need: Need) -> list[_Weighed]:
+    """Leave those alone that have started anew, where another has not failed it yet."""
+    failed = {life[:2] for life in need.tried}
+    if not any(why is None and each.key not in failed for each, why, _ in weighed):
+        return weighed
+    return [
+        (each, "it failed this request before it started anew", False)
+        if why is None and each.key in failed
+        else (each, why, passing)
         for each, why, passing in weighed
     ]
 

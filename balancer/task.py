@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from balancer.candidates import Candidate, Life
 from balancer.delivery import Delivery
 from balancer.given import MOST
-from balancer.mending import MIGRATIONS, Policy
+from balancer.mending import GROWTH, MIGRATIONS, MOST_MIGRATIONS, Policy
 from balancer.record import Record
 from balancer.request import Work
 from balancer.resume import Finish, Refuse, Resume, resume
@@ -24,9 +24,10 @@ class Task:
 
     `tried` engines have failed it; one that starts anew may be asked once more.
     `failure` is what the last one said, `failures` how many have said so since some of
-    the answer came. `breaks`: how often it broke off after content, `doubts`: how often
-    an error may have been its own. `prompt`: tokens that the first engine read.
-    `whole`: what it asked for before only one variant could go on.
+    the answer came. `breaks`: how often it broke off after content, `stalls` of them in
+    a row without its growing; `reached` is how far it was then. `doubts`: how often an
+    error may have been its own. `prompt`: tokens that the first engine read. `whole`:
+    what it asked for before only one variant could go on.
     """
 
     request: Request
@@ -38,6 +39,8 @@ class Task:
     failure: EdgeserveError | None = None
     failures: int = 0
     breaks: int = 0
+    stalls: int = 0
+    reached: int = 0
     doubts: int = 0
     prompt: int | None = None
     whole: Work | None = None
@@ -47,6 +50,9 @@ class Task:
         self.tried.add(engine.life)
         self.failure, self.failures = error, 0
         self.breaks += 1
+        size = self.delivery.given.size
+        self.stalls = 1 if size - self.reached >= GROWTH else self.stalls + 1
+        self.reached = size
         if self.whole is None:
             self.whole, self.prompt = self.work, flow.prompt
             need = replace(self.work.need, model=normal(engine.engine.variant))
@@ -64,8 +70,8 @@ class Task:
         given = self.delivery.given
         if self.policy == "off":
             return Refuse("`resume` is off")
-        if self.breaks > MIGRATIONS:
-            return Refuse(f"it has gone on elsewhere {MIGRATIONS} times")
+        if self.stalls > MIGRATIONS or self.breaks > MOST_MIGRATIONS:
+            return Refuse(f"it has gone on elsewhere {self.breaks - 1} times")
         if given.size > MOST:
             return Refuse("it is too long to be remembered")
         return resume(
@@ -82,11 +88,12 @@ class Task:
 
         Not for ever: it may be what kills the engines.
         """
-        return not self.delivery.reply.started and self.breaks <= 2 * MIGRATIONS
+        return not self.delivery.reply.started and self.breaks <= MOST_MIGRATIONS
 
     def restart(self) -> None:
         """Begin anew, on any engine."""
         self.delivery.given.forget()
+        self.reached = 0
         if self.whole is not None:
             self.work, self.whole = self.whole, None
 

@@ -151,6 +151,17 @@ def test_an_engine_that_starts_anew_has_tried_nothing() -> None:
     assert sent_to(decided(a_candidate(engine=anew), need=need)) == "pi"
 
 
+def test_one_that_has_not_failed_a_request_comes_before_one_that_started_anew() -> None:
+    tried = frozenset({a_candidate("a").life})
+    anew = msgspec.structs.replace(an_engine(), epoch=1)
+
+    decision = decided(
+        a_candidate("a", anew), a_candidate("b"), need=a_need(tried=tried), b=1
+    )
+
+    assert sent_to(decision) == "b"
+
+
 def test_a_bar_that_will_pass_is_waited_for() -> None:
     assert isinstance(decided(a_candidate(barred="loading", passing=True)), Wait)
 
