@@ -7,6 +7,7 @@ at closer: of 32 engines about four are, which keeps a decision within tens of Â
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import inf
 
 import msgspec
 
@@ -49,27 +50,24 @@ class Parts(msgspec.Struct, frozen=True):
 
 
 class Seen:
-    """What was found about every engine, for the explanation."""
+    """What was found about every engine, for the explanation.
 
-    __slots__ = ("_out", "_question", "exact")
+    `exact` are those that were looked at, `out` the others: their wait, read, write and
+    cost, kept as numbers since most will never be asked for.
+    """
 
-    def __init__(self, question: Question) -> None:
+    __slots__ = ("exact", "out", "tokens")
+
+    def __init__(self, tokens: float) -> None:
+        self.tokens = tokens
         self.exact: list[Parts] = []
-        self._question = question
-        self._out: list[tuple[Lane, float, float, float, float]] = []
-
-    def out(
-        self, lane: Lane, wait: float, read: float, write: float, cost: float
-    ) -> None:
-        """Keep the numbers; most will never be asked for."""
-        self._out.append((lane, wait, read, write, cost))
+        self.out: list[tuple[Lane, float, float, float, float]] = []
 
     def all(self) -> list[Parts]:
         """Every engine, the cheapest first."""
-        tokens = self._question.tokens
         out = [
-            Parts(lane, OUT, 0.0, tokens, wait, 0.0, read, write, 0.0, cost)
-            for lane, wait, read, write, cost in self._out
+            Parts(lane, OUT, 0.0, self.tokens, wait, 0.0, read, write, 0.0, cost)
+            for lane, wait, read, write, cost in self.out
         ]
         return sorted(self.exact + out, key=_cost)
 
@@ -85,18 +83,19 @@ def cheapest(question: Question, lanes: Sequence[Lane]) -> tuple[Parts | None, S
     least_fresh = max(1.0, tokens - max(question.most, default=0.0))
     if question.hint >= 0:
         least_fresh = 1.0
-    seen = Seen(question)
+    seen = Seen(tokens)
+    out, one = seen.out.append, question.slots == 1
     best: Parts | None = None
-    least = float("inf")
+    least = inf
     for lane in lanes:
-        frees = lane.free_at if question.slots == 1 else lane.free(question.slots)
+        frees = lane.free_at if one else lane.free(question.slots)
         # No `max` here: a call costs as much as the rest of the line.
         wait = frees - now if frees > now else 0.0
         fresh = least_fresh if lane.mask & touched else tokens
         read = fresh * (lane.per_read + lane.per_context * (tokens - fresh / 2))
         cost = wait + read * lane.read_price + answer * lane.token_price
         if cost >= least and lane.host is None:
-            seen.out(lane, wait, read, answer * lane.per_token, cost)
+            out((lane, wait, read, answer * lane.per_token, cost))
             continue
         each = _exact(question, lane, wait)
         seen.exact.append(each)
