@@ -60,6 +60,9 @@ class Feed:
                     if news := self._news(follower):
                         yield news
                     await asyncio.sleep(COALESCE_SECONDS)
+            # A node that leaves says so and closes the feed in one breath.
+            if news := self._news(follower):
+                yield news
         finally:
             self._followers.discard(follower)
 

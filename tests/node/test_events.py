@@ -12,12 +12,13 @@ from edgeserve.wire import EngineChange, NodeReport, decode
 from node import events
 from node.state import NodeState
 from tests.node.building import PretendSupervisor, a_node, an_engine
+from tests.patience import PATIENCE
 
 NOWHERE = Origin("127.0.0.1", 9)
 
 
 async def heard(stream: AsyncGenerator[bytes]) -> tuple[str, bytes]:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         frame = await anext(stream)
     event, data = frame.removesuffix(b"\n\n").split(b"\n")
     return event.removeprefix(b"event: ").decode(), data.removeprefix(b"data: ")
@@ -101,12 +102,25 @@ async def test_leaving_is_told_at_once() -> None:
     assert decode(data, NodeReport).state == "draining"
 
 
+async def test_leaving_is_told_though_the_feed_closes_in_the_same_breath() -> None:
+    state, _ = two_engines()
+    async with aclosing(state.feed.follow()) as stream:
+        await heard(stream)
+        state.feed.engine_changed("a:Q4_0")
+        await heard(stream)
+        state.leave()
+        state.feed.close()
+        _, data = await heard(stream)
+
+    assert decode(data, NodeReport).state == "draining"
+
+
 async def test_a_closed_feed_ends_its_streams() -> None:
     state, _ = two_engines()
     async with aclosing(state.feed.follow()) as stream:
         await heard(stream)
         state.feed.close()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             rest = [frame async for frame in stream]
 
     assert all(b"event: heartbeat" not in frame for frame in rest)
