@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from edgeserve import __version__
+from tests.patience import PATIENCE
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -79,7 +80,7 @@ def test_tests_are_no_package() -> None:
 def test_scripts_are_plain_shell(script: Path) -> None:
     assert script.read_text().startswith("#!/bin/sh\n")
     assert script.stat().st_mode & 0o111
-    subprocess.run(["sh", "-n", str(script)], check=True, timeout=20)
+    subprocess.run(["sh", "-n", str(script)], check=True, timeout=PATIENCE)
 
 
 def test_base_dependencies_leave_the_compiler_alone() -> None:

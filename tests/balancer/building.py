@@ -14,8 +14,8 @@ from balancer.waiting import WaitingRoom
 from edgeserve.relay.upstream import Origin
 from edgeserve.wire import EngineReport, NodeReport
 from tests.fakes.node import a_report, an_engine
+from tests.patience import PATIENCE
 
-BOUND = 10.0
 HERE = Origin("10.0.0.1", 8090)
 THERE = Origin("10.0.0.2", 8090)
 
@@ -66,13 +66,13 @@ class Holder:
             return send.to.node
 
     async def held(self) -> Holder:
-        async with asyncio.timeout(BOUND):
+        async with asyncio.timeout(PATIENCE):
             await self.holding.wait()
         return self
 
     async def done(self) -> str:
         self.let_go.set()
-        async with asyncio.timeout(BOUND):
+        async with asyncio.timeout(PATIENCE):
             return await self.task
 
 

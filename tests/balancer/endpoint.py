@@ -19,10 +19,10 @@ from balancer.server import Balancer, running
 from balancer.watch import Pace
 from edgeserve.config import BalancerSettings
 from tests.fakes.node import FakeNode
+from tests.patience import PATIENCE
 
-BOUND_SECONDS = 10.0
 CHAT = "/v1/chat/completions"
-QUICK = Pace(suspect=2.0, forget=0.2, jitter=lambda: 0.0)
+QUICK = Pace(suspect=20.0, forget=0.2, jitter=lambda: 0.0)
 
 
 def chat(words: str = "hi", model: str = "small", **fields: Any) -> dict[str, Any]:
@@ -64,7 +64,7 @@ class Endpoint:
         current = self.balancer.desk.current
         changed = asyncio.Event()
         current.listen(changed.set)
-        async with asyncio.timeout(BOUND_SECONDS):
+        async with asyncio.timeout(PATIENCE):
             while not true(current.fleet):
                 changed.clear()
                 await changed.wait()
@@ -149,6 +149,30 @@ def a_secret(folder: Path, name: str, secret: str) -> Path:
 
 async def eventually(true: Callable[[], bool]) -> None:
     """Wait, bounded, for what another task is about to do."""
-    async with asyncio.timeout(BOUND_SECONDS):
+    async with asyncio.timeout(PATIENCE):
         while not true():
             await asyncio.sleep(0.005)
+
+
+@asynccontextmanager
+async def busy(
+    balancer: Endpoint, requests: int, *nodes: FakeNode
+) -> AsyncGenerator[None]:
+    """Have requests at work at these nodes until the block ends; then they end well."""
+
+    def told() -> int:
+        return sum(each.path == CHAT for node in nodes for each in node.told)
+
+    before = told()
+    for node in nodes:
+        node.llama.freeze()
+    asked = [
+        asyncio.ensure_future(balancer.post(CHAT, chat())) for _ in range(requests)
+    ]
+    await eventually(lambda: told() == before + requests)
+    try:
+        yield
+    finally:
+        for node in nodes:
+            node.llama.thaw()
+    assert {each.status for each in await asyncio.gather(*asked)} == {200}

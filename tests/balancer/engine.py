@@ -18,8 +18,9 @@ from typing import Any
 from edgeserve.wire import Launch
 from node.engines.bundled import bundled
 from node.engines.protocol import EngineSpec
+from tests.patience import PATIENCE
 
-START_SECONDS = 60
+START_SECONDS = 120
 KEY = "golden-tests-engine-key"
 
 
@@ -31,7 +32,9 @@ class RealEngine:
 
     def post(self, path: str, body: bytes) -> tuple[int, bytes]:
         """Ask, and read the answer whole."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        connection = http.client.HTTPConnection(
+            "127.0.0.1", self.port, timeout=PATIENCE
+        )
         headers = {"content-type": "application/json", "authorization": f"Bearer {KEY}"}
         try:
             connection.request("POST", path, body, headers)
@@ -72,13 +75,13 @@ def real_engine(model: Path) -> Generator[RealEngine]:
         yield RealEngine(port)
     finally:
         process.send_signal(signal.SIGTERM)
-        process.wait(10)
+        process.wait(PATIENCE)
 
 
 def _until_healthy(port: int, process: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
         try:
             connection.request("GET", "/health")
             if connection.getresponse().status == 200:

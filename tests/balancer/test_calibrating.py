@@ -25,7 +25,7 @@ def lane(balancer: Endpoint) -> Lane:
 
 
 async def test_an_engine_that_joins_is_measured_before_anybody_asks() -> None:
-    behaviour = Behaviour(prefill=500, decode=50)
+    behaviour = Behaviour(prefill=500, decode=200)
     async with (
         fake_node("pi", behaviour) as node,
         endpoint(node, calibrate=True) as balancer,
@@ -34,8 +34,9 @@ async def test_an_engine_that_joins_is_measured_before_anybody_asks() -> None:
 
         assert [each.body["n_predict"] for each in node.llama.requests] == [5, 16]
         assert not any(each.body["cache_prompt"] for each in node.llama.requests)
-        assert lane(balancer).speed.prefill == pytest.approx(1 / 500, rel=0.4)
-        assert lane(balancer).speed.decode == pytest.approx(1 / 50, rel=0.4)
+        # Far from what is believed of an engine that nobody has measured.
+        assert 0.9 / 500 < lane(balancer).speed.prefill < 5 / 500
+        assert 0.9 / 200 < lane(balancer).speed.decode < 8 / 200
         assert balancer.balancer.desk.ledger.busy(("pi", node.engine.id)) == 0
 
 

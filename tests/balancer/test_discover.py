@@ -14,6 +14,7 @@ from edgeserve.config import BalancerSettings
 from edgeserve.mdns import multicast
 from edgeserve.relay import Origin
 from edgeserve.wire import SERVICE
+from tests.patience import PATIENCE
 
 Event = Sighting | Goodbye
 
@@ -32,7 +33,7 @@ class Seen:
             self._more.set()
 
     async def until(self, wanted: Callable[[Event], bool]) -> Event:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while not any(map(wanted, self.events)):
                 self._more.clear()
                 await self._more.wait()

@@ -10,7 +10,7 @@ import pytest
 
 from edgeserve.openai import ROUTES
 from edgeserve.wire import REQUEST_HEADER, VARIANT_HEADER
-from tests.balancer.endpoint import CHAT, chat, endpoint, eventually
+from tests.balancer.endpoint import CHAT, busy, chat, endpoint, eventually
 from tests.fakes.llama import Behaviour
 from tests.fakes.node import an_engine, fake_node
 
@@ -121,14 +121,11 @@ async def test_embeddings_go_to_an_engine_that_makes_them() -> None:
 
 async def test_work_is_spread_over_idle_slots() -> None:
     async with (
-        fake_node("pi", Behaviour(decode=50)) as pi,
-        fake_node("nuc", Behaviour(decode=50)) as nuc,
+        fake_node("pi") as pi,
+        fake_node("nuc") as nuc,
         endpoint(pi, nuc) as balancer,
+        busy(balancer, 4, pi, nuc),
     ):
-        await asyncio.gather(
-            *(balancer.post(CHAT, chat(max_tokens=3)) for _ in range(4))
-        )
-
         assert len(pi.told) == len(nuc.told) == 2
 
 
@@ -145,40 +142,41 @@ async def test_requests_wait_while_every_slot_is_busy_and_none_fails() -> None:
 
 
 async def test_a_full_queue_is_told_when_to_come_back() -> None:
-    behaviour = Behaviour(slots=1, decode=5)
-    async with fake_node("pi", behaviour) as node, endpoint(node, queue=0) as balancer:
-        running = asyncio.ensure_future(balancer.post(CHAT, chat(max_tokens=3)))
-        await eventually(lambda: bool(node.told))
-
-        refused = await balancer.post(CHAT, chat())
+    one = Behaviour(slots=1)
+    async with fake_node("pi", one) as node, endpoint(node, queue=0) as balancer:
+        async with busy(balancer, 1, node):
+            refused = await balancer.post(CHAT, chat())
 
         assert refused.status == 429
         assert int(refused.headers["retry-after"]) >= 1
-        assert (await running).status == 200
 
 
 async def test_a_deadline_that_passes_while_waiting_is_told() -> None:
-    behaviour = Behaviour(slots=1, decode=5)
-    async with fake_node("pi", behaviour) as node, endpoint(node) as balancer:
-        running = asyncio.ensure_future(balancer.post(CHAT, chat(max_tokens=3)))
-        await eventually(lambda: bool(node.told))
-
-        late = await balancer.post(CHAT, chat(), {"x-edgeserve-deadline-ms": "50"})
+    one = Behaviour(slots=1)
+    async with fake_node("pi", one) as node, endpoint(node) as balancer:
+        async with busy(balancer, 1, node):
+            late = await balancer.post(CHAT, chat(), {"x-edgeserve-deadline-ms": "50"})
 
         assert late.status == 504
-        assert (await running).status == 200
 
 
 async def test_a_deadline_is_met_once_the_answer_has_begun() -> None:
     async with (
-        fake_node("pi", Behaviour(decode=20)) as node,
+        fake_node("pi", Behaviour(decode=8)) as node,
         endpoint(node) as balancer,
+        balancer.session.post(
+            CHAT,
+            json=chat(stream=True, max_tokens=8),
+            headers={"x-edgeserve-deadline-ms": "1500"},
+        ) as answer,
     ):
-        answer = await balancer.post(
-            CHAT, chat(stream=True, max_tokens=8), {"x-edgeserve-deadline-ms": "300"}
-        )
+        begun = await answer.content.readany()
+        node.llama.freeze()
+        await asyncio.sleep(1.5)
+        node.llama.thaw()
+        rest = await answer.read()
 
-    assert said(answer.body) == "w0 w1 w2 w3 w4 w5 w6 w7"
+    assert said(begun + rest) == "w0 w1 w2 w3 w4 w5 w6 w7"
 
 
 async def test_others_work_counts_as_busy() -> None:
@@ -205,7 +203,7 @@ async def test_an_engine_that_becomes_ready_serves_those_who_wait() -> None:
 
 async def test_a_client_that_leaves_mid_stream_frees_the_engines_slot() -> None:
     async with (
-        fake_node("pi", Behaviour(decode=10)) as node,
+        fake_node("pi", Behaviour(decode=4)) as node,
         endpoint(node) as balancer,
     ):
         response = await balancer.session.post(CHAT, json=chat(stream=True))
@@ -221,7 +219,7 @@ async def test_a_client_that_leaves_mid_stream_frees_the_engines_slot() -> None:
 
 async def test_a_client_that_leaves_before_its_answer_frees_the_slot_too() -> None:
     async with (
-        fake_node("pi", Behaviour(decode=10)) as node,
+        fake_node("pi", Behaviour(decode=1)) as node,
         endpoint(node) as balancer,
     ):
         leaving = asyncio.ensure_future(balancer.post(CHAT, chat()))
@@ -234,16 +232,14 @@ async def test_a_client_that_leaves_before_its_answer_frees_the_slot_too() -> No
 
 
 async def test_a_client_that_leaves_the_queue_reaches_no_node() -> None:
-    behaviour = Behaviour(slots=1, decode=10)
-    async with fake_node("pi", behaviour) as node, endpoint(node) as balancer:
-        running = asyncio.ensure_future(balancer.post(CHAT, chat(max_tokens=4)))
-        await eventually(lambda: node.engine.busy == 1)
-        leaving = asyncio.ensure_future(balancer.post(CHAT, chat()))
-        await eventually(lambda: balancer.balancer.desk.room.waiting == 1)
+    one = Behaviour(slots=1)
+    async with fake_node("pi", one) as node, endpoint(node) as balancer:
+        async with busy(balancer, 1, node):
+            leaving = asyncio.ensure_future(balancer.post(CHAT, chat()))
+            await eventually(lambda: balancer.balancer.desk.room.waiting == 1)
 
-        leaving.cancel()
-        await eventually(lambda: balancer.balancer.desk.room.waiting == 0)
-        await running
+            leaving.cancel()
+            await eventually(lambda: balancer.balancer.desk.room.waiting == 0)
 
         assert len(node.told) == 1
 

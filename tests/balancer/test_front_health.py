@@ -7,10 +7,11 @@ import asyncio
 import pytest
 
 from edgeserve.errors import NodeLost
-from tests.balancer.endpoint import CHAT, chat, endpoint, eventually
+from tests.balancer.endpoint import CHAT, busy, chat, endpoint, eventually
 from tests.balancer.test_front import said
 from tests.fakes.llama import Behaviour
 from tests.fakes.node import fake_node
+from tests.patience import PATIENCE
 
 MANY = 25
 
@@ -31,8 +32,8 @@ async def test_an_engine_that_fails_fast_attracts_nothing(fault: str) -> None:
 
 async def test_a_node_that_refuses_all_but_says_it_is_well_is_found_out() -> None:
     async with (
-        fake_node("a-bad", Behaviour(decode=100)) as bad,
-        fake_node("b-well", Behaviour(decode=100)) as well,
+        fake_node("a-bad") as bad,
+        fake_node("b-well") as well,
         endpoint(bad, well) as balancer,
     ):
         health = balancer.balancer.desk.breaker.health
@@ -42,9 +43,8 @@ async def test_a_node_that_refuses_all_but_says_it_is_well_is_found_out() -> Non
 
         bad.refuse = None
         await eventually(lambda: health(("a-bad", "small:Q4_1")).state == "ready")
-        answers += await asyncio.gather(
-            *(balancer.post(CHAT, chat(max_tokens=9)) for _ in range(4))
-        )
+        async with busy(balancer, 4, bad, well):
+            pass
         after = [each for each in bad.told if each.path == CHAT]
 
     assert {answer.status for answer in answers} == {200}
@@ -73,9 +73,9 @@ async def test_requests_that_are_wrong_harm_no_engine() -> None:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a fraction of a second be a long time."""
-    monkeypatch.setattr("balancer.progress.UNLEARNED_SECONDS", 0.5)
-    monkeypatch.setattr("balancer.progress.SHORTEST_SECONDS", 0.5)
+    """Let a second or two be a long time."""
+    monkeypatch.setattr("balancer.progress.UNLEARNED_SECONDS", 1.5)
+    monkeypatch.setattr("balancer.progress.SHORTEST_SECONDS", 1.5)
     monkeypatch.setattr("balancer.hedge.GRACE_SECONDS", 0.2)
 
 
@@ -130,7 +130,7 @@ async def test_an_engine_that_stays_failed_is_not_waited_for_long(
     monkeypatch.setattr("balancer.breaker.FAILED_SECONDS", 0.3)
     async with fake_node("pi") as node, endpoint(node) as balancer:
         node.say(state="failed", reason="it crashed")
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             answer = await balancer.post(CHAT, chat())
 
     assert answer.status == 503

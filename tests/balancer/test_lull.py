@@ -14,8 +14,7 @@ from tests.balancer.building import Holder, a_need
 from tests.balancer.endpoint import CHAT, Endpoint, chat, endpoint
 from tests.fakes.llama import Behaviour
 from tests.fakes.node import fake_node
-
-BOUND = 10.0
+from tests.patience import PATIENCE
 
 
 @pytest.fixture(autouse=True)
@@ -24,12 +23,12 @@ def often(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @asynccontextmanager
-async def full(seconds: float = BOUND) -> AsyncGenerator[tuple[Endpoint, Holder]]:
+async def full(seconds: float = PATIENCE) -> AsyncGenerator[tuple[Endpoint, Holder]]:
     """An endpoint whose only slot is held by somebody."""
     async with (
         fake_node("pi", Behaviour(slots=1)) as node,
         endpoint(node, queue_seconds=seconds) as balancer,
-        asyncio.timeout(BOUND),
+        asyncio.timeout(PATIENCE),
     ):
         holder = await Holder(balancer.balancer.desk.room, a_need()).held()
         yield balancer, holder

@@ -15,7 +15,6 @@ from edgeserve.config import BalancerSettings
 from edgeserve.errors import SettingsError
 from edgeserve.relay import bound
 from tests.balancer.endpoint import (
-    BOUND_SECONDS,
     CHAT,
     a_secret,
     chat,
@@ -24,20 +23,22 @@ from tests.balancer.endpoint import (
 )
 from tests.fakes.llama import Behaviour
 from tests.fakes.node import fake_node
+from tests.patience import PATIENCE
 
 COMMAND = (sys.executable, "-m", "edgeserve", "balancer", "start")
 HEAVY = ("aiohttp", "zeroconf", "asyncio", "psutil", "uvloop")
 
 
 async def test_draining_refuses_new_work_and_lets_the_old_end() -> None:
-    behaviour = Behaviour(slots=1, decode=20)
-    async with fake_node("pi", behaviour) as node, endpoint(node) as balancer:
+    one = Behaviour(slots=1)
+    async with fake_node("pi", one) as node, endpoint(node) as balancer:
         desk = balancer.balancer.desk
+        node.llama.freeze()
         asked = [balancer.post(CHAT, chat(max_tokens=4)) for _ in range(2)]
         running_and_waiting = [asyncio.ensure_future(each) for each in asked]
         await eventually(lambda: desk.doorkeeper.inside == 2)
 
-        draining = asyncio.ensure_future(desk.doorkeeper.drained(BOUND_SECONDS))
+        draining = asyncio.ensure_future(desk.doorkeeper.drained(PATIENCE))
         await eventually(lambda: desk.doorkeeper.draining)
         refused = await balancer.post(CHAT, chat())
         health = await balancer.get("/health")
@@ -45,6 +46,7 @@ async def test_draining_refuses_new_work_and_lets_the_old_end() -> None:
         assert refused.status == 503
         assert int(refused.headers["retry-after"]) >= 1
         assert (health.status, health.json["status"]) == (503, "draining")
+        node.llama.thaw()
         assert await draining
         answers = await asyncio.gather(*running_and_waiting)
         assert [answer.status for answer in answers] == [200, 200]
@@ -64,7 +66,7 @@ async def test_an_idle_balancer_leaves_at_once() -> None:
     stop = asyncio.Event()
     stop.set()
 
-    async with asyncio.timeout(BOUND_SECONDS):
+    async with asyncio.timeout(PATIENCE):
         await serve(BalancerSettings(port=0, discover=False), stop)
 
 
@@ -87,7 +89,7 @@ async def test_no_task_outlives_the_balancer() -> None:
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [*COMMAND, *arguments], capture_output=True, text=True, timeout=60
+        [*COMMAND, *arguments], capture_output=True, text=True, timeout=PATIENCE
     )
 
 
@@ -124,7 +126,7 @@ def test_help_imports_no_web_stack() -> None:
     )
 
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE
     )
 
     assert "--node" in done.stdout
@@ -141,7 +143,7 @@ def test_sigterm_ends_it_with_status_0() -> None:
 
         process.send_signal(signal.SIGTERM)
 
-        assert process.wait(30) == 0
+        assert process.wait(PATIENCE) == 0
     finally:
         process.kill()
         process.communicate()

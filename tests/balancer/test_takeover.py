@@ -9,6 +9,7 @@ import pytest
 from balancer.takeover import door, inherited, offering
 from edgeserve.errors import SettingsError
 from edgeserve.relay import bound
+from tests.patience import PATIENCE
 
 LEARNED = b"rates" * 100_000
 
@@ -30,7 +31,7 @@ async def test_the_next_process_gets_the_open_port_and_what_was_learned(
     with listening:
         async with offering(path, listening, lambda: LEARNED) as taken:
             port, learned = await asyncio.to_thread(newcomer)
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENCE):
                 await taken.wait()
 
         assert port == listening.getsockname()[1]
@@ -44,7 +45,7 @@ async def test_a_client_that_waits_in_the_backlog_is_served_by_the_next_process(
         with inherited(path) as estate, estate.listening as port:
             estate.serving()
             listening.close()
-            port.settimeout(5)
+            port.settimeout(PATIENCE)
             connection, _ = port.accept()
             with connection:
                 return connection.recv(5)
@@ -76,7 +77,7 @@ async def test_a_newcomer_that_fails_before_it_serves_changes_nothing(
             await asyncio.to_thread(fails)
             assert not taken.is_set()
             await asyncio.to_thread(succeeds)
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENCE):
                 await taken.wait()
 
     assert "did not come about" in caplog.text

@@ -17,8 +17,9 @@ from balancer.routing import Predict
 from balancer.schedule import Need
 from balancer.waiting import Policy, WaitingRoom
 from edgeserve.errors import FleetBusy, NoNode, TooLate, UnknownModel
-from tests.balancer.building import BOUND, Holder, a_candidate, a_need, unheard
+from tests.balancer.building import Holder, a_candidate, a_need, unheard
 from tests.fakes.node import an_engine
+from tests.patience import PATIENCE
 
 
 @pytest.fixture(params=["least-busy", "predict"])
@@ -34,7 +35,7 @@ class House:
     policy: str
     able: list[Candidate] = field(default_factory=lambda: [a_candidate()])
     limit: int = 100
-    seconds: float = BOUND
+    seconds: float = PATIENCE
 
     def __post_init__(self) -> None:
         self.ledger = Ledger()
@@ -245,7 +246,7 @@ async def test_hundreds_of_claimers_never_take_more_than_there_is(policy: str) -
     for _ in range(40):
         await asyncio.sleep(0)
         chance.choice(tasks).cancel()
-    async with asyncio.timeout(BOUND):
+    async with asyncio.timeout(PATIENCE):
         outcomes = await asyncio.gather(*tasks, return_exceptions=True)
 
     left = [each for each in outcomes if isinstance(each, asyncio.CancelledError)]

@@ -9,6 +9,7 @@ import pytest
 
 from edgeserve.config import BalancerSettings, NodeSettings, SharedSettings
 from tests.fakes.commands import problems
+from tests.patience import PATIENCE
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 UNITS = sorted(DEPLOY.glob("*.service"))
@@ -88,7 +89,7 @@ def test_systemd_understands_the_unit(unit: Path, tmp_path: Path) -> None:
         ["systemd-analyze", "verify", "--man=no", str(copy)],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
     )
 
     ours = [line for line in done.stderr.splitlines() if unit.name in line]

@@ -14,6 +14,7 @@ from tests.fakes.endpoint import (
     fake_endpoint,
 )
 from tests.fakes.terminal import Terminal
+from tests.patience import PATIENCE
 
 CHAT = "/v1/chat/completions"
 
@@ -95,7 +96,7 @@ def test_ctrl_c_stops_the_answer_and_not_the_conversation(
 
     assert seen.status == 0
     assert seen.out.endswith("Fine\n> \n")
-    assert endpoint.left.wait(20)
+    assert endpoint.left.wait(PATIENCE)
 
 
 @pytest.mark.parametrize(

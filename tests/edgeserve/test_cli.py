@@ -7,6 +7,7 @@ import pytest
 
 from edgeserve.cli import COMMANDS, edgeserve
 from tests.fakes.terminal import Terminal
+from tests.patience import PATIENCE
 
 HEAVY = {
     "aiohttp",
@@ -31,7 +32,7 @@ def imported_by(*arguments: str) -> set[str]:
         [sys.executable, "-c", script, *arguments],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
         check=True,
     )
     return {name.partition(".")[0] for name in done.stderr.split()}
@@ -87,6 +88,8 @@ def test_a_command_that_does_not_exist_is_refused(edgeserve: Terminal) -> None:
 def test_python_m_is_the_same_command() -> None:
     argv = [sys.executable, "-m", "edgeserve", "--version"]
 
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(
+        argv, capture_output=True, text=True, timeout=PATIENCE, check=True
+    )
 
     assert done.stdout.startswith("edgeserve, version ")

@@ -10,6 +10,7 @@ import pytest
 from edgeserve.catalog import DEFAULT, Known
 from edgeserve.fetch import NotFetched, fetch, intact
 from tests.fakes.terminal import Terminal
+from tests.patience import PATIENCE
 
 CONTENT = b"GGUF" + bytes(range(256)) * 4096
 
@@ -154,9 +155,9 @@ def test_whoever_comes_second_waits_and_finds_the_file(
     with (folder / ".fetching.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         second.start()
-        assert waiting.wait(20)
+        assert waiting.wait(PATIENCE)
         (folder / "tiny.gguf").write_bytes(CONTENT)
-    second.join(20)
+    second.join(PATIENCE)
 
     assert found == [folder / "tiny.gguf"]
     assert names(index) == []

@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from edgeserve import interfaces
+from tests.patience import PATIENCE
 
 
 def test_loopback_and_the_rest_are_apart() -> None:
@@ -27,12 +28,12 @@ async def test_a_change_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not waiting.done()
     now[0] = frozenset({"10.0.0.6"})
 
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         assert await waiting == {"10.0.0.6"}
 
 
 async def test_a_change_since_the_last_look_is_noticed_too() -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         now = await anext(interfaces.changes(frozenset({"gone"}), every=0.001))
 
     assert now == interfaces.addresses()

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from edgeserve.tether import tethered
+from tests.patience import PATIENCE
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="prctl is Linux's")
 
@@ -19,7 +20,7 @@ child.wait()
 CHILD = """
 import os, time
 print(os.getpid(), flush=True)
-time.sleep(40)
+time.sleep(400)
 """
 
 
@@ -29,7 +30,7 @@ def test_the_program_takes_the_place_of_the_tether() -> None:
     started = subprocess.Popen(
         tethered([*program, "--"]), stdout=subprocess.PIPE, text=True
     )
-    said, _ = started.communicate(timeout=20)
+    said, _ = started.communicate(timeout=PATIENCE)
 
     assert said.split() == [str(started.pid), "--"]
 
@@ -45,14 +46,14 @@ def test_a_program_does_not_outlive_a_parent_killed_outright() -> None:
 
         parent.send_signal(signal.SIGKILL)
 
-        assert select.select([parent.stdout], [], [], 20)[0]
+        assert select.select([parent.stdout], [], [], PATIENCE)[0]
         assert parent.stdout.read() == b""
 
 
 @linux
 def test_nothing_is_started_for_a_parent_that_is_already_gone() -> None:
     gone = subprocess.Popen([sys.executable, "-c", ""])
-    gone.wait(timeout=20)
+    gone.wait(timeout=PATIENCE)
     command = [sys.executable, "-m", "edgeserve.tether", "SIGKILL", str(gone.pid)]
 
     done = subprocess.run([*command, "--", "echo", "started"], capture_output=True)

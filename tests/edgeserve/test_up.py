@@ -17,6 +17,7 @@ from edgeserve.errors import SettingsError
 from edgeserve.together import ChildEnded
 from edgeserve.up import free_port, model_flags, planned
 from tests.fakes.endpoint import MODELS, FakeEndpoint, fake_endpoint
+from tests.patience import PATIENCE
 
 NODES = "/edgeserve/v1/nodes"
 
@@ -50,7 +51,7 @@ def a_plan(endpoint: FakeEndpoint, notes: Path, **changes: Sequence[str]) -> Pla
         node=node,
         balancer=balancer,
         place=Endpoint(endpoint.url),
-        load_seconds=20,
+        load_seconds=PATIENCE,
         grace=20,
     )
 
@@ -108,7 +109,7 @@ async def test_a_child_that_will_not_leave_is_killed(
     )
     quick = Plan(**{**vars(plan), "grace": 0.2})
 
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         await asyncio.gather(serve(quick, ignore, stop), _stop_when(notes, 2, stop))
 
     assert "node left" not in notes.read_text()
@@ -222,7 +223,7 @@ from edgeserve.client import Endpoint
 _, url, python, child, notes = sys.argv
 plan = Plan(node=[python, "-c", child, notes, "node"],
             balancer=[python, "-c", child, notes, "balancer"],
-            place=Endpoint(url), load_seconds=20, grace=20)
+            place=Endpoint(url), load_seconds=90, grace=90)
 asyncio.run(serve(plan, lambda _: print("serving", flush=True), asyncio.Event()))
 """
     notes = tmp_path / "notes"

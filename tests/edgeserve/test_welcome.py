@@ -7,6 +7,7 @@ import pytest
 
 from edgeserve.welcome import QUESTION, Welcome
 from tests.fakes.endpoint import FakeEndpoint, fake_endpoint
+from tests.patience import PATIENCE
 
 CHAT = "/v1/chat/completions"
 ANSWER = {"choices": [{"message": {"role": "assistant", "content": "Scattering."}}]}
@@ -30,7 +31,11 @@ def pasted(welcome: Welcome, way: str) -> str:
     (line,) = (line for line in welcome.text().splitlines() if f"  {way} " in line)
     shell = ["sh", "-c"] if way == "curl" else [sys.executable, "-c"]
     done = subprocess.run(
-        [*shell, line.strip()], capture_output=True, text=True, timeout=60, check=True
+        [*shell, line.strip()],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=True,
     )
     return done.stdout
 

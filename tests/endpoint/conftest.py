@@ -20,6 +20,7 @@ import openai.types
 import pytest
 
 from tests.fakes.variants import requantized
+from tests.patience import PATIENCE
 
 URL = re.compile(r"http://[^\s/]+")
 MODEL = "smollm2-135m-instruct"
@@ -67,11 +68,11 @@ def running_process(
     try:
         yield _first_url(lines), process.pid
         process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 0
+        assert process.wait(PATIENCE) == 0
     finally:
         process.kill()
         process.wait()
-        reading.join(5)
+        reading.join(PATIENCE)
         process.stdout.close()
 
 

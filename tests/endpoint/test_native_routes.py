@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.endpoint.conftest import MODEL, Endpoint
+from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.engine
 
@@ -20,7 +21,7 @@ def post(endpoint: Endpoint, path: str, **fields: object) -> dict[str, Any]:
         data=json.dumps({"model": f"{MODEL}:Q4_1", **fields}).encode(),
         headers={"content-type": "application/json"},
     )
-    with urllib.request.urlopen(request, timeout=60) as response:
+    with urllib.request.urlopen(request, timeout=PATIENCE) as response:
         answer: dict[str, Any] = json.load(response)
         return answer
 
@@ -63,6 +64,38 @@ def test_the_messages_api_answers(endpoint: Endpoint) -> None:
 
     assert answer["type"] == "message"
     assert answer["content"][0]["text"]
+
+
+ROUTES = (
+    ("/v1/responses", {"input": "Say hello", "max_output_tokens": 6}),
+    (
+        "/v1/messages",
+        {"messages": [{"role": "user", "content": "Say hello"}], "max_tokens": 6},
+    ),
+)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize(("path", "fields"), ROUTES)
+def test_what_a_route_without_timings_did_is_known(
+    endpoint: Endpoint, path: str, fields: dict[str, Any], stream: bool
+) -> None:
+    request = urllib.request.Request(
+        endpoint.url + path,
+        data=json.dumps({"model": MODEL, "stream": stream, **fields}).encode(),
+        headers={"content-type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=60) as response:
+        said = response.read()
+        id_ = response.headers["x-edgeserve-request-id"]
+    shown = f"{endpoint.url}/edgeserve/v1/requests/{id_}"
+    with urllib.request.urlopen(shown, timeout=10) as response:
+        actual = json.load(response)["attempts"][-1]["actual"]
+
+    assert b"prompt_progress" not in said
+    assert actual["prompt_tokens"] > 10
+    assert actual["answer_tokens"] == 6
+    assert not stream or actual["tokens_per_second"] > 0
 
 
 def test_a_model_without_infill_tokens_says_so(endpoint: Endpoint) -> None:

@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 
 from tests.endpoint.conftest import MODEL, started
+from tests.patience import PATIENCE
 
-pytestmark = [pytest.mark.engine, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
 
-READY_SECONDS = 60
 TURNS = 4
 TOPICS = ("tides", "bread", "bridges")
 LORE = (
@@ -46,7 +46,7 @@ class Chat:
             data=json.dumps({**body, "temperature": 0}).encode(),
             headers={"content-type": "application/json"},
         )
-        with urllib.request.urlopen(request, timeout=60) as response:
+        with urllib.request.urlopen(request, timeout=PATIENCE) as response:
             answer = json.load(response)
             id_ = response.headers["x-edgeserve-request-id"]
         self.messages.append(answer["choices"][0]["message"])
@@ -55,7 +55,7 @@ class Chat:
 
 
 def got(url: str, path: str) -> Any:
-    with urllib.request.urlopen(url + path, timeout=10) as response:
+    with urllib.request.urlopen(url + path, timeout=PATIENCE) as response:
         return json.load(response)
 
 
@@ -89,7 +89,7 @@ def url(smollm2: Path, tmp_path: Path) -> Generator[str]:
 
 
 def until_ready(url: str) -> None:
-    deadline = time.monotonic() + READY_SECONDS
+    deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         nodes = got(url, "/edgeserve/v1/nodes")
         reports = [node["report"] for node in nodes if node["report"]]

@@ -18,6 +18,7 @@ from edgeserve.wire import EngineReport, EngineState, Launch
 from node.engines.protocol import Command, Engine, EngineSpec
 from node.remedies import Remedies
 from node.supervisor import Pace, Supervisor, supervised
+from tests.patience import PATIENCE
 
 QUICK = Pace(ready=0.02, progress=0.1, file=0.05, backoff=0.02)
 ROOT = Path(__file__).parents[2]
@@ -68,15 +69,13 @@ class Watched:
             self.reports.append(self.supervisor.report)
             self._news.set()
 
-    async def until(
-        self, state: EngineState, epoch: int = 0, seconds: float = 30.0
-    ) -> EngineReport:
+    async def until(self, state: EngineState, epoch: int = 0) -> EngineReport:
         """Wait for a state in this or a later life of the engine."""
 
         def met(report: EngineReport) -> bool:
             return report.state == state and report.epoch >= epoch
 
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout(PATIENCE):
             while True:
                 for report in self.reports:
                     if met(report):

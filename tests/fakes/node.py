@@ -173,7 +173,7 @@ class FakeNode:
     async def _passed(self, request: Request, reply: Reply) -> None:
         engine = origin_of(self.llama.origin, 0)
         async with (
-            relay.upstream(connect_seconds=1) as upstream,
+            relay.upstream(connect_seconds=30) as upstream,
             upstream.ask(
                 engine, "POST", request.target, request.headers, request.body
             ) as answer,

@@ -14,6 +14,7 @@ from edgeserve.wire import SERVICE, NodeReport
 from node import advertise
 from node.advertise import announced, described, label
 from tests.node.building import a_node
+from tests.patience import PATIENCE
 
 
 def a_report(id_: str | None = None, **changes: object) -> NodeReport:
@@ -47,7 +48,7 @@ class Heard:
         self._more.set()
 
     async def until(self, wanted: Wanted) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while not wanted(self.now):
                 self._more.clear()
                 await self._more.wait()

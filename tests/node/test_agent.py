@@ -17,9 +17,14 @@ from edgeserve.wire import NodeReport, decode
 from node.agent import address, check_balancers, serve
 from tests.fakes.gguf import a_model
 from tests.fleet.llama_server import script
+from tests.patience import PATIENCE
 
 TOKEN = "a-token-of-this-fleet"
-HELLO = {"messages": [{"role": "user", "content": "hello"}], "stream": True}
+HELLO = {
+    "messages": [{"role": "user", "content": "hello"}],
+    "stream": True,
+    "return_progress": True,
+}
 
 
 @pytest.fixture(scope="session")
@@ -29,7 +34,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def settings(tmp_path: Path, model: Path) -> NodeSettings:
-    flags = ("--decode", "20", "--length", "10")
+    flags = ("--hold", str(tmp_path / "hold"))
     return NodeSettings(
         name="kitchen",
         port=free_port(),
@@ -60,7 +65,7 @@ class Running:
             return decode(await answer.read(), NodeReport)
 
     async def until_ready(self) -> NodeReport:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             while True:
                 report = await self.report()
                 if report.engines and report.engines[0].state == "ready":
@@ -79,12 +84,12 @@ async def running(settings: NodeSettings) -> AsyncGenerator[Running]:
             yield Running(client, stop)
     finally:
         stop.set()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             await serving
 
 
 async def answering(client: aiohttp.ClientSession, serving: asyncio.Task[None]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while not serving.done():
             try:
                 async with client.get("/health"):
@@ -94,9 +99,11 @@ async def answering(client: aiohttp.ClientSession, serving: asyncio.Task[None]) 
 
 
 async def test_the_port_answers_before_the_model_has_loaded(
-    settings: NodeSettings,
+    settings: NodeSettings, tmp_path: Path
 ) -> None:
-    async with running(settings) as node:
+    endless = script(tmp_path / "endless", "--load-seconds", "600")
+    slow = dataclasses.replace(settings, llama_server=endless)
+    async with running(slow) as node:
         report = await node.report()
 
     assert report.name == "kitchen"
@@ -115,8 +122,10 @@ async def test_a_loaded_model_answers_through_the_node(settings: NodeSettings) -
 
 
 async def test_stopping_lets_a_stream_finish_and_refuses_what_is_new(
-    settings: NodeSettings,
+    settings: NodeSettings, tmp_path: Path
 ) -> None:
+    hold = tmp_path / "hold"
+    hold.touch()
     async with running(settings) as node:
         await node.until_ready()
         async with node.client.post("/v1/chat/completions", json=HELLO) as answer:
@@ -124,6 +133,7 @@ async def test_stopping_lets_a_stream_finish_and_refuses_what_is_new(
             node.stop.set()
             async with node.client.post("/v1/chat/completions", json=HELLO) as late:
                 pass
+            hold.unlink()
             rest = await answer.content.read()
 
     assert late.status == 503
@@ -173,7 +183,7 @@ async def test_a_node_without_an_engine_stays_up_and_says_why(
     settings: NodeSettings, change: dict[str, Any], said: str
 ) -> None:
     async with running(dataclasses.replace(settings, **change)) as node:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while not (report := await node.report()).problems:
                 await asyncio.sleep(0.02)
         async with node.client.post("/v1/chat/completions", json=HELLO) as answer:

@@ -6,6 +6,7 @@ from edgeserve.relay.upstream import Origin
 from edgeserve.wire import NodeReport, decode
 from tests.node.building import PretendSupervisor, a_node, an_engine
 from tests.node.test_front import TOKEN, serving
+from tests.patience import PATIENCE
 
 NOWHERE = Origin("127.0.0.1", 9)
 
@@ -48,7 +49,7 @@ async def test_events_stream_past_proxies_that_buffer() -> None:
     async with (
         serving(a_node()) as client,
         client.get("/edgeserve/v1/events") as answer,
-        asyncio.timeout(5),
+        asyncio.timeout(PATIENCE),
     ):
         line = await answer.content.readline()
 
@@ -62,7 +63,7 @@ async def test_a_follower_that_leaves_is_forgotten() -> None:
     async with serving(state) as client:
         async with client.get("/edgeserve/v1/events") as answer:
             await answer.content.readline()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             while state.feed._followers:
                 await asyncio.sleep(0.005)
 

@@ -23,6 +23,7 @@ from node.engines.bundled import bundled, cpu_flags, explain, refuse_old_cpu
 from node.engines.bundled_host import put
 from node.supervisor import Supervisor
 from tests.fakes.engines import a_spec, watching
+from tests.patience import PATIENCE
 
 SMALL = Launch(slots=2, context=512, batch=128, threads=2)
 
@@ -161,7 +162,7 @@ async def ask(supervisor: Supervisor, path: str, body: Mapping[str, Any]) -> Any
         "content-type": "application/json",
     }
     async with (
-        upstream(connect_seconds=2.0) as way,
+        upstream(connect_seconds=30) as way,
         way.ask(
             supervisor.origin, "POST", path, headers, json.dumps(body).encode()
         ) as answer,
@@ -176,7 +177,7 @@ async def test_the_real_engine_becomes_ready_and_talks(
     spec = a_spec(path=smollm2, launch=SMALL)
     settings = NodeSettings(state_dir=tmp_path)
     async with watching(bundled(), spec, settings) as (supervisor, watched):
-        report = await watched.until("ready", seconds=90)
+        report = await watched.until("ready")
         said = await ask(
             supervisor,
             "/v1/chat/completions",
@@ -194,7 +195,7 @@ async def test_the_real_engine_asks_for_its_key(smollm2: Path, tmp_path: Path) -
     spec = a_spec(path=smollm2, launch=SMALL)
     settings = NodeSettings(state_dir=tmp_path)
     async with watching(bundled(), spec, settings) as (supervisor, watched):
-        await watched.until("ready", seconds=90)
+        await watched.until("ready")
         supervisor.api_key = "wrong"
         refused = await ask(supervisor, "/v1/chat/completions", {"messages": []})
 
@@ -211,7 +212,7 @@ async def test_the_real_engine_makes_vectors(smollm2: Path, tmp_path: Path) -> N
     )
     settings = NodeSettings(state_dir=tmp_path)
     async with watching(bundled(), spec, settings) as (supervisor, watched):
-        await watched.until("ready", seconds=90)
+        await watched.until("ready")
         made = await ask(supervisor, "/v1/embeddings", {"input": ["a cat", "a dog"]})
 
     assert [len(each["embedding"]) for each in made["data"]] == [576, 576]
@@ -230,7 +231,7 @@ async def test_a_bad_file_ends_in_quarantine_and_the_agent_lives(
         _,
         watched,
     ):
-        report = await watched.until("quarantined", seconds=90)
+        report = await watched.until("quarantined")
 
     assert report.reason is not None
     assert "failed to load model" in report.reason
@@ -249,7 +250,7 @@ async def main():
     spec = a_spec(path=Path(sys.argv[1]), launch=launch)
     settings = NodeSettings(state_dir=Path(sys.argv[2]))
     async with watching(bundled(), spec, settings) as (supervisor, watched):
-        await watched.until("ready", seconds=90)
+        await watched.until("ready")
         print(supervisor.origin.port, flush=True)
         await asyncio.Event().wait()
 
@@ -276,7 +277,7 @@ async def test_an_agent_killed_outright_leaves_no_engine_behind(
     agent.send_signal(signal.SIGKILL)
     await agent.wait()
 
-    await asyncio.to_thread(psutil.wait_procs, [engine], timeout=10)
+    await asyncio.to_thread(psutil.wait_procs, [engine], timeout=PATIENCE)
     assert not engine.is_running() or engine.status() == psutil.STATUS_ZOMBIE
     with pytest.raises(OSError, match=r"Connect call failed|refused"):
         await asyncio.open_connection("127.0.0.1", port)

@@ -15,6 +15,7 @@ import pytest
 from edgeserve.lifecycle import FORCED
 from tests.fakes.gguf import a_model
 from tests.fleet.llama_server import script
+from tests.patience import PATIENCE
 
 NODE = (sys.executable, "-m", "edgeserve", "node", "start")
 
@@ -22,7 +23,9 @@ NODE = (sys.executable, "-m", "edgeserve", "node", "start")
 def refused(*flags: str, **environ: str) -> subprocess.CompletedProcess[str]:
     env = {**os.environ, **environ}
     argv = [*NODE, *flags]
-    return subprocess.run(argv, capture_output=True, text=True, env=env, timeout=60)
+    return subprocess.run(
+        argv, capture_output=True, text=True, env=env, timeout=PATIENCE
+    )
 
 
 @contextmanager
@@ -41,7 +44,7 @@ def started(tmp_path: Path, *flags: str) -> Generator[subprocess.Popen[str]]:
         yield process
     finally:
         process.kill()
-        process.communicate(timeout=10)
+        process.communicate(timeout=PATIENCE)
 
 
 def test_one_line_says_that_the_node_is_ready_and_sigterm_ends_it(
@@ -51,7 +54,7 @@ def test_one_line_says_that_the_node_is_ready_and_sigterm_ends_it(
         assert node.stdout is not None
         line = node.stdout.readline()
         node.send_signal(signal.SIGTERM)
-        status = node.wait(20)
+        status = node.wait(PATIENCE)
 
     assert line.startswith("kitchen at http://127.0.0.1:")
     assert "serves small:F16 (" in line
@@ -63,13 +66,15 @@ def test_a_second_signal_cuts_what_still_runs(tmp_path: Path) -> None:
         assert node.stdout is not None
         url = node.stdout.readline().split()[2]
         request = Request(f"{url}/completion", b'{"prompt": "a", "stream": true}')
-        with urlopen(request, timeout=30) as answer:
+        with urlopen(request, timeout=PATIENCE) as answer:
             answer.readline()
             node.send_signal(signal.SIGTERM)
-            while b'"draining"' not in urlopen(f"{url}/health", timeout=5).read():
+            while (
+                b'"draining"' not in urlopen(f"{url}/health", timeout=PATIENCE).read()
+            ):
                 time.sleep(0.01)
             node.send_signal(signal.SIGTERM)
-            status = node.wait(20)
+            status = node.wait(PATIENCE)
 
     assert status == FORCED
 
@@ -82,7 +87,7 @@ def test_help_imports_no_web_stack() -> None:
         f"except SystemExit: print({heavy} & set(sys.modules), file=sys.stderr)\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE
     )
 
     assert done.stderr == "set()\n"

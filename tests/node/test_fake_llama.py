@@ -92,7 +92,7 @@ async def test_the_fake_answers_in_the_shapes_of_the_real_server(
         ),
         fake_llama(behaviour) as fake,
     ):
-        await watched.until("ready", seconds=90)
+        await watched.until("ready")
         for path, body in QUESTIONS:
             real = await ask(supervisor.origin.url, supervisor.api_key, path, body)
 

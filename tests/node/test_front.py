@@ -17,6 +17,7 @@ from node.front import Front, handled
 from node.state import NodeState
 from tests.fakes.llama import Behaviour, FakeLlama, fake_llama
 from tests.node.building import PretendSupervisor, a_node, an_engine
+from tests.patience import PATIENCE
 
 CHAT = "/v1/chat/completions"
 HELLO = {"model": "tiny", "messages": [{"role": "user", "content": "hello"}]}
@@ -29,7 +30,7 @@ async def serving(
 ) -> AsyncGenerator[aiohttp.ClientSession]:
     guard = Guard([token] if token else [], "the fleet token is")
     async with (
-        upstream(connect_seconds=1) as ask,
+        upstream(connect_seconds=30) as ask,
         listen(
             bound("127.0.0.1", 0),
             Front(state, ask, guard),
@@ -48,7 +49,7 @@ def engine_at(llama: FakeLlama, **changes: Any) -> PretendSupervisor:
 
 
 async def until_idle(supervisor: PretendSupervisor, llama: FakeLlama) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         while supervisor.slots.busy or llama.busy:
             await asyncio.sleep(0.005)
 
@@ -100,7 +101,7 @@ async def test_an_engines_own_error_passes_as_it_is() -> None:
 
 
 async def test_a_stream_arrives_piece_by_piece() -> None:
-    behaviour = Behaviour(decode=200, length=20)
+    behaviour = Behaviour(decode=5)
     async with (
         fake_llama(behaviour) as llama,
         serving(a_node(engine_at(llama))) as client,
@@ -108,6 +109,7 @@ async def test_a_stream_arrives_piece_by_piece() -> None:
     ):
         first = await answer.content.readany()
         unfinished = llama.busy
+        behaviour.decode = 10_000.0
         rest = await answer.content.read()
 
     assert unfinished == 1
@@ -242,7 +244,7 @@ async def test_without_the_fleet_token_nothing_is_said(path: str) -> None:
 
 
 async def test_sixty_callers_never_hold_more_than_the_slots() -> None:
-    async with fake_llama(Behaviour(decode=400, length=8)) as llama:
+    async with fake_llama(Behaviour(decode=50, length=8)) as llama:
         supervisor = engine_at(llama)
         async with serving(a_node(supervisor)) as client:
 

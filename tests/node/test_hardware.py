@@ -18,6 +18,7 @@ from node.hardware import (
 )
 from node.limits import cpus, memory_room
 from tests.node.building import some_hardware
+from tests.patience import PATIENCE
 
 GIB = 2**30
 
@@ -49,7 +50,7 @@ async def test_a_notable_change_is_told_and_a_small_one_is_not() -> None:
 
     async with (
         measuring(hardware, lambda: next(samples, last), tell, every=0.001),
-        asyncio.timeout(5),
+        asyncio.timeout(PATIENCE),
     ):
         await told.wait()
 

@@ -7,6 +7,7 @@ import msgspec
 import pytest
 
 from node.engines.leftovers import Record, alive, created_at, recorded, sweep
+from tests.patience import PATIENCE
 
 
 @pytest.fixture
@@ -38,7 +39,7 @@ def test_an_engine_whose_agent_is_gone_is_ended(tmp_path: Path, folder: Path) ->
 
         sweep(tmp_path)
 
-        assert engine.wait(timeout=10) == -9
+        assert engine.wait(timeout=PATIENCE) == -9
         assert not path.exists()
 
 
@@ -52,7 +53,7 @@ def test_another_process_with_the_old_id_is_left_alone(
 
         assert stranger.poll() is None
         assert not path.exists()
-        stranger.communicate(b"\n", timeout=10)
+        stranger.communicate(b"\n", timeout=PATIENCE)
 
 
 def test_the_engine_of_a_living_agent_is_left_alone(
@@ -67,7 +68,7 @@ def test_the_engine_of_a_living_agent_is_left_alone(
 
         assert engine.poll() is None
         assert path.exists()
-        engine.communicate(b"\n", timeout=10)
+        engine.communicate(b"\n", timeout=PATIENCE)
 
 
 def test_a_record_that_makes_no_sense_is_dropped(tmp_path: Path, folder: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 from node.engines.process import running
 from node.engines.protocol import Command
 from quantize.calm import SPIN
+from tests.patience import PATIENCE
 
 
 def python(script: str, **env: str) -> Command:
@@ -53,10 +54,10 @@ GROUP = "sleep 60 & echo $!; wait"
 async def test_what_the_engine_started_is_ended_with_it(tmp_path: Path) -> None:
     command = Command(("/bin/sh", "-c", GROUP), {})
     async with running(command, tmp_path) as process:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while not process.output.lines:
                 await asyncio.sleep(0.02)
         started = psutil.Process(int(process.output.lines[0]))
 
-    _, alive = await asyncio.to_thread(psutil.wait_procs, [started], timeout=10)
+    _, alive = await asyncio.to_thread(psutil.wait_procs, [started], timeout=PATIENCE)
     assert [each for each in alive if each.status() != psutil.STATUS_ZOMBIE] == []

@@ -10,6 +10,7 @@ from aiohttp import web
 from edgeserve.relay import Origin, upstream
 from edgeserve.wire import Registration, decode
 from node.register import pause, registered
+from tests.patience import PATIENCE
 
 
 class Registry:
@@ -28,7 +29,7 @@ class Registry:
         return web.Response(status=self.status)
 
     async def times(self, count: int) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while len(self.seen) < count:
                 self._more.clear()
                 await self._more.wait()
@@ -52,7 +53,7 @@ async def a_balancer() -> AsyncGenerator[tuple[Registry, str]]:
 async def test_a_node_says_where_the_balancer_can_reach_it() -> None:
     async with (
         a_balancer() as (registry, url),
-        upstream(connect_seconds=1) as ask,
+        upstream(connect_seconds=30) as ask,
         registered([url], Origin("::", 8090), ask, "the-token"),
     ):
         await registry.times(1)
@@ -63,7 +64,7 @@ async def test_a_node_says_where_the_balancer_can_reach_it() -> None:
 async def test_a_node_registers_again_and_again() -> None:
     async with (
         a_balancer() as (registry, url),
-        upstream(connect_seconds=1) as ask,
+        upstream(connect_seconds=30) as ask,
         registered([url], Origin("::", 8090), ask, None, every=0.01),
     ):
         await registry.times(3)
@@ -74,7 +75,7 @@ async def test_a_node_registers_again_and_again() -> None:
 async def test_a_balancer_with_another_token_is_named_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    async with a_balancer() as (registry, url), upstream(connect_seconds=1) as ask:
+    async with a_balancer() as (registry, url), upstream(connect_seconds=30) as ask:
         registry.status = 401
         async with registered([url], Origin("::", 8090), ask, "wrong-token"):
             await registry.times(2)
@@ -87,11 +88,11 @@ async def test_a_balancer_with_another_token_is_named_once(
 async def test_a_balancer_that_is_not_there_stops_nobody(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    async with a_balancer() as (registry, url), upstream(connect_seconds=1) as ask:
+    async with a_balancer() as (registry, url), upstream(connect_seconds=30) as ask:
         nowhere = "http://127.0.0.1:9"
         async with registered([nowhere, url], Origin("::", 8090), ask, None):
             await registry.times(1)
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(PATIENCE):
                 while nowhere not in caplog.text:
                     await asyncio.sleep(0.01)
 

@@ -1,4 +1,5 @@
 import asyncio
+import dataclasses
 import itertools
 import os
 import signal
@@ -17,11 +18,18 @@ from node.engines.probe import Probe
 from node.engines.protocol import Command, EngineSpec
 from node.supervisor import Supervisor
 from tests.fakes.engines import FakeEngine, a_spec, watching
+from tests.patience import PATIENCE
 
 
 @pytest.fixture
 def settings(tmp_path: Path) -> NodeSettings:
-    return NodeSettings(state_dir=tmp_path, load_seconds=20, stuck_seconds=1)
+    return NodeSettings(state_dir=tmp_path, load_seconds=PATIENCE, stuck_seconds=600)
+
+
+@pytest.fixture
+def hasty(settings: NodeSettings) -> NodeSettings:
+    """Let an engine be stuck after a second without progress."""
+    return dataclasses.replace(settings, stuck_seconds=1)
 
 
 def running() -> set[psutil.Process]:
@@ -48,7 +56,7 @@ async def answer(supervisor: Supervisor, tokens: int = 3) -> int:
     body = b'{"prompt": "Hi", "n_predict": %d}' % tokens
     headers = {"authorization": f"Bearer {supervisor.api_key}"}
     async with (
-        upstream(connect_seconds=2.0) as ask,
+        upstream(connect_seconds=30) as ask,
         ask.ask(supervisor.origin, "POST", "/completion", headers, body) as reply,
     ):
         await reply.read()
@@ -93,7 +101,7 @@ async def test_claims_are_counted_and_refused_beyond_the_slots(
             with pytest.raises(FleetBusy) as refused, supervisor.claim():
                 pass
             drained = asyncio.create_task(supervisor.drained())
-        await asyncio.wait_for(drained, 5)
+        await asyncio.wait_for(drained, PATIENCE)
 
         assert refused.value.retry_after == 1
         assert supervisor.report.busy == 0
@@ -161,11 +169,11 @@ async def test_another_model_file_lifts_the_quarantine(
 
 
 async def test_a_busy_engine_without_progress_is_stuck_and_restarted(
-    settings: NodeSettings,
+    hasty: NodeSettings,
 ) -> None:
     # The first generation is the supervisor's own; the second stalls.
     stalling = FakeEngine(("--fault", "stall", "--fault-skip", "1"))
-    async with watching(stalling, a_spec(), settings) as (supervisor, watched):
+    async with watching(stalling, a_spec(), hasty) as (supervisor, watched):
         await watched.until("ready")
         with supervisor.claim():
             asked = asyncio.create_task(answer(supervisor))
@@ -177,31 +185,29 @@ async def test_a_busy_engine_without_progress_is_stuck_and_restarted(
     assert stuck.reason == "no progress for 1 s"
 
 
-async def test_a_frozen_process_is_replaced_within_seconds(tmp_path: Path) -> None:
-    patient = NodeSettings(state_dir=tmp_path, load_seconds=20, stuck_seconds=600)
-    async with watching(FakeEngine(), a_spec(), patient) as (supervisor, watched):
+async def test_a_frozen_process_is_replaced(settings: NodeSettings) -> None:
+    async with watching(FakeEngine(), a_spec(), settings) as (supervisor, watched):
         await watched.until("ready")
         [engine] = children()
         with supervisor.claim():
             engine.send_signal(signal.SIGSTOP)
-            stuck = await watched.until("stuck", seconds=20)
+            stuck = await watched.until("stuck")
             await watched.until("ready", epoch=2)
 
     assert stuck.reason == "its process is stopped"
 
 
 async def test_a_process_that_does_nothing_and_is_silent_is_replaced(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    settings: NodeSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    patient = NodeSettings(state_dir=tmp_path, load_seconds=20, stuck_seconds=600)
     # A deadlock, as far as anybody outside can tell.
     monkeypatch.setattr("node.engines.process.psutil.STATUS_STOPPED", "none such")
-    async with watching(FakeEngine(), a_spec(), patient) as (supervisor, watched):
+    async with watching(FakeEngine(), a_spec(), settings) as (supervisor, watched):
         await watched.until("ready")
         [engine] = children()
         with supervisor.claim():
             engine.send_signal(signal.SIGSTOP)
-            stuck = await watched.until("stuck", seconds=30)
+            stuck = await watched.until("stuck")
             await watched.until("ready", epoch=2)
 
     assert stuck.reason == "its process does nothing and does not answer"
@@ -209,19 +215,20 @@ async def test_a_process_that_does_nothing_and_is_silent_is_replaced(
 
 async def test_a_slow_engine_is_not_a_stuck_one(settings: NodeSettings) -> None:
     slow = FakeEngine(("--decode", "5", "--fault-skip", "1"))
-    async with watching(slow, a_spec(), settings) as (supervisor, watched):
+    hasty = dataclasses.replace(settings, stuck_seconds=2)
+    async with watching(slow, a_spec(), hasty) as (supervisor, watched):
         await watched.until("ready")
         with supervisor.claim():
-            assert await answer(supervisor, tokens=10) == 200  # two seconds' work
+            assert await answer(supervisor, tokens=15) == 200  # three seconds' work
 
     assert "stuck" not in watched.states
 
 
 async def test_a_claim_without_work_at_the_engine_is_not_stuck(
-    settings: NodeSettings,
+    hasty: NodeSettings,
 ) -> None:
     # A client that sends its body slowly holds a slot; the engine knows nothing yet.
-    async with watching(FakeEngine(), a_spec(), settings) as (supervisor, watched):
+    async with watching(FakeEngine(), a_spec(), hasty) as (supervisor, watched):
         await watched.until("ready")
         with supervisor.claim():
             await asyncio.sleep(1.5)
@@ -249,13 +256,13 @@ async def test_a_slot_is_busy_until_the_engine_has_let_go_of_it(
                 await answer(supervisor, tokens=5000)
 
         leaving = asyncio.create_task(client())
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             while not await has_work():
                 await asyncio.sleep(0.02)
         leaving.cancel()
         await asyncio.wait([leaving])
         at_first = supervisor.slots.busy
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             while supervisor.slots.busy:
                 await asyncio.sleep(0.02)
 
@@ -264,14 +271,21 @@ async def test_a_slot_is_busy_until_the_engine_has_let_go_of_it(
         assert supervisor.slots.left == 0
 
 
+class Loading(FakeEngine):
+    """Loads for ever; a shell says so sooner than Python."""
+
+    def command(self, spec: EngineSpec, *, port: int, api_key: str) -> Command:  # noqa: ARG002 - the protocol's
+        said = "error: disk is slow"
+        return Command(("/bin/sh", "-c", f"echo '{said}'; exec sleep 60"), {})
+
+
 async def test_an_engine_that_never_gets_ready_is_given_up(tmp_path: Path) -> None:
-    settings = NodeSettings(state_dir=tmp_path, load_seconds=4)
-    slow = FakeEngine(("--load-seconds", "60", "--say", "error: disk is slow"))
-    async with watching(slow, a_spec(), settings) as (_, watched):
+    settings = NodeSettings(state_dir=tmp_path, load_seconds=2)
+    async with watching(Loading(), a_spec(), settings) as (_, watched):
         report = await watched.until("failed")
 
         assert report.reason is not None
-        assert report.reason.startswith("not ready after 4 s")
+        assert report.reason.startswith("not ready after 2 s")
         assert "disk is slow" in report.reason
 
 

@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 from node.commands import node
 from tests.fakes.gguf import a_model
 from tests.fleet.llama_server import script
+from tests.patience import PATIENCE
 
 
 def words(folder: Path, *more: str) -> list[str]:
@@ -46,7 +47,7 @@ def test_a_result_is_kept_and_the_plan_tells_of_it(folder: Path) -> None:
 
 def test_a_model_that_is_not_there_is_one_sentence(folder: Path) -> None:
     argv = [sys.executable, "-m", "edgeserve", "node", *words(folder, "tune", "b")]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=PATIENCE)
 
     assert done.returncode == 1
     assert done.stderr.startswith("edgeserve: no file and no model 'b'")
@@ -59,7 +60,7 @@ async def test_who_stops_a_tuning_leaves_nothing_behind(folder: Path) -> None:
         *argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ
     )
     assert process.stderr is not None
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         first = await process.stderr.readline()
         process.send_signal(signal.SIGINT)
         _, rest = await process.communicate()

@@ -8,14 +8,15 @@ from edgeserve.wire import Launch
 from node.tune.result import Figures
 from node.tune.trial import Bench, Failed, Work, work_for
 from tests.fakes.engines import FakeEngine, a_spec
+from tests.patience import PATIENCE
 
 LAUNCH = Launch(slots=3, context=512, batch=128, threads=1)
 
 
 async def figures(
-    tmp_path: Path, *flags: str, work: Work | None = None, seconds: float = 20
+    tmp_path: Path, *flags: str, work: Work | None = None, seconds: float = PATIENCE
 ) -> Figures:
-    async with upstream(connect_seconds=2.0) as ask:
+    async with upstream(connect_seconds=30) as ask:
         bench = Bench(FakeEngine(flags), a_spec(), ask, tmp_path)
         return await bench.figures(LAUNCH, work or Work(), seconds)
 
@@ -23,10 +24,11 @@ async def figures(
 async def test_the_figures_are_what_the_engine_does(tmp_path: Path) -> None:
     found = await figures(tmp_path, "--prefill", "1000", "--decode", "200")
 
-    assert found.prefill == pytest.approx(1000, rel=0.3)
-    assert found.decode == pytest.approx(200, rel=0.3)
+    # A machine that is busy delays the fake; nothing makes it quicker than it is.
+    assert 300 < found.prefill < 1050
+    assert 60 < found.decode < 210
     # Three streams at once, less what their openings take.
-    assert 300 < found.aggregate < 650
+    assert 100 < found.aggregate < 650
 
 
 async def test_an_engine_that_dies_fails_with_its_last_words(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from node.presence import present
 from node.state import NodeState
 from node.twins import gives_way, is_twin
 from tests.node.building import SomeId, a_node
+from tests.patience import PATIENCE
 
 
 @dataclass
@@ -38,7 +39,7 @@ async def living(name: str, instance: str, id_: str) -> AsyncGenerator[NodeState
     state.name, state.instance, state.identity = name, instance, Renewing(id_)
     guard = Guard([], "")
     async with AsyncExitStack() as stack:
-        ask = await stack.enter_async_context(upstream(connect_seconds=1))
+        ask = await stack.enter_async_context(upstream(connect_seconds=30))
         sock = bound("127.0.0.1", 0)
         state.port = await stack.enter_async_context(
             listen(
@@ -57,7 +58,7 @@ async def living(name: str, instance: str, id_: str) -> AsyncGenerator[NodeState
 
 
 async def until_different(one: NodeState, other: NodeState) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while one.identity.id == other.identity.id:
             await asyncio.sleep(0.01)
 

@@ -74,7 +74,7 @@ def test_a_file_that_is_not_there_is_refused_in_a_sentence(tmp_path: Path) -> No
         read_header(tmp_path / "absent.gguf")
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[*HealthCheck])
 @given(share=st.floats(0, 0.999))
 def test_a_model_cut_anywhere_is_refused_and_nothing_else_happens(
     tmp_path: Path, share: float

@@ -12,13 +12,13 @@ import pytest
 
 from quantize.facts import read
 from tests.fakes.gguf import Shape, a_model
+from tests.patience import PATIENCE
 from tests.quantize.needs import library
 
 pytestmark = library
 
 # IQ3_S takes some seconds of this shape; Q8_0 a moment.
 SLOW = Shape(embedding=512, feed_forward=1536, layers=4, vocabulary=1024)
-PATIENCE = 60.0
 
 
 def run(base: Path, types: str) -> list[str]:
@@ -62,7 +62,7 @@ def test_a_killed_run_leaves_no_half_file_and_no_process_and_is_resumed(
     command.wait()
 
     assert children
-    _, alive = psutil.wait_procs(children, timeout=10)
+    _, alive = psutil.wait_procs(children, timeout=PATIENCE)
     assert alive == []
     assert not (tmp_path / "m.IQ3_S.gguf").exists()
     done = (tmp_path / "m.Q8_0.gguf").stat()
@@ -83,8 +83,8 @@ def test_an_interrupted_run_cleans_up_and_keeps_what_is_finished(
 
     command.send_signal(number)
 
-    assert command.wait(timeout=20) != 0
-    assert psutil.wait_procs(children, timeout=10)[1] == []
+    assert command.wait(timeout=PATIENCE) != 0
+    assert psutil.wait_procs(children, timeout=PATIENCE)[1] == []
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "m.F16.gguf",
         "m.Q8_0.gguf",

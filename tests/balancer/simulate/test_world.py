@@ -66,7 +66,7 @@ def test_everything_that_came_was_answered_once_and_in_order(
         assert most_at_once(outcomes, engine) <= machine.slots
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(small_fleets, st.integers(0, 10**6), st.floats(0.01, 10), st.booleans())
 def test_on_any_fleet_nothing_is_lost_and_nothing_predicted_is_negative(
     fleet: list[Machine], seed: int, rate: float, pins: bool

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 import hypothesis
 import pytest
 
-hypothesis.settings.register_profile("fuzz", max_examples=10_000, deadline=None)
+hypothesis.settings.register_profile("fuzz", hypothesis.settings(), max_examples=10_000)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -12,10 +12,9 @@ from typing import NamedTuple
 from aiohttp import web
 
 from edgeserve.relay import Handler, Limits, Origin, Reply, Request, bound, listen
+from tests.patience import PATIENCE
 
 MIB = 2**20
-PATIENCE = 10.0
-"""Seconds any wait in these tests may take before it counts as hanging."""
 
 
 def is_ours(path: str) -> bool:

@@ -48,7 +48,7 @@ async def test_an_answer_that_is_not_http_is_a_lost_node(said: str) -> None:
         client.say(said)
         await client.reader.read()
 
-    async with server(script) as origin, upstream(connect_seconds=1) as up:
+    async with server(script) as origin, upstream(connect_seconds=30) as up:
         with pytest.raises(NodeLost, match="broke the protocol"):
             await whole(up, origin)
 
@@ -63,7 +63,7 @@ async def test_a_broken_chunk_is_a_lost_node() -> None:
 
     async with (
         server(broken) as origin,
-        upstream(connect_seconds=1) as up,
+        upstream(connect_seconds=30) as up,
         up.ask(origin, "POST", "/", {}) as answer,
     ):
         with pytest.raises(NodeLost, match="broke the protocol"):
@@ -77,7 +77,7 @@ async def test_a_body_may_end_with_its_connection() -> None:
 
     async with (
         server(script) as origin,
-        upstream(connect_seconds=1) as up,
+        upstream(connect_seconds=30) as up,
         up.ask(origin, "POST", "/", {}) as answer,
     ):
         assert await answer.read() == b"to the end"
@@ -90,7 +90,7 @@ async def test_an_interim_answer_is_not_the_answer() -> None:
 
     async with (
         server(script) as origin,
-        upstream(connect_seconds=1) as up,
+        upstream(connect_seconds=30) as up,
         up.ask(origin, "POST", "/", {}) as answer,
     ):
         assert (answer.status, await answer.read()) == (200, b"real")
@@ -105,7 +105,7 @@ async def test_an_error_in_what_watches_a_stream_reaches_whoever_pumps() -> None
         client.say(in_chunks(b"an event"))
 
     raised: list[Exception] = []
-    async with server(script) as origin, upstream(connect_seconds=1) as up:
+    async with server(script) as origin, upstream(connect_seconds=30) as up:
 
         async def handler(_: Request, reply: Reply) -> None:
             async with up.ask(origin, "POST", "/", {}) as answer:
@@ -128,7 +128,7 @@ async def test_what_a_sieve_makes_of_the_pieces_is_what_the_client_gets() -> Non
         await a_request(client)
         client.say(in_chunks(b"some", b"none", b"more"))
 
-    async with server(script) as origin, upstream(connect_seconds=1) as up:
+    async with server(script) as origin, upstream(connect_seconds=30) as up:
 
         async def handler(_: Request, reply: Reply) -> None:
             async with up.ask(origin, "POST", "/", {}) as answer:
@@ -157,7 +157,7 @@ async def test_a_stream_may_be_read_for_a_while_and_then_pumped() -> None:
         await more.wait()
         client.say("owt\r\n5\r\nthree\r\n0\r\n\r\n")
 
-    async with server(script) as origin, upstream(connect_seconds=1) as up:
+    async with server(script) as origin, upstream(connect_seconds=30) as up:
 
         async def handler(_: Request, reply: Reply) -> None:
             async with up.ask(origin, "POST", "/", {}) as answer:
@@ -189,7 +189,7 @@ async def test_an_answer_nobody_reads_is_held_back() -> None:
 
     async with (
         server(script) as origin,
-        upstream(connect_seconds=1) as up,
+        upstream(connect_seconds=30) as up,
         up.ask(origin, "POST", "/", {}) as answer,
     ):
         await asyncio.sleep(0.1)

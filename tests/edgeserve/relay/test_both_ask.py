@@ -12,7 +12,6 @@ from edgeserve.relay import Origin, Reply, Request, bound
 from tests.edgeserve.relay.both import both, relaying, serving
 from tests.edgeserve.relay.talk import (
     MIB,
-    PATIENCE,
     Client,
     a_request,
     answered,
@@ -20,6 +19,7 @@ from tests.edgeserve.relay.talk import (
     in_chunks,
     server,
 )
+from tests.patience import PATIENCE
 
 pytestmark = both
 UNICODE = "data: žluťoučký 🦙 日本\n\n".encode()
@@ -30,7 +30,7 @@ async def test_bodies_pass_through_unchanged(kind: ModuleType, size: int) -> Non
     body = bytes(range(256)) * (size // 256) + b"x" * (size % 256)
     async with (
         serving(kind) as behind,
-        kind.upstream(connect_seconds=1) as up,
+        kind.upstream(connect_seconds=30) as up,
         serving(kind, relaying(up, Origin("127.0.0.1", behind))) as port,
         connected(port) as client,
     ):
@@ -52,7 +52,7 @@ async def test_characters_split_across_chunks_stay_whole(kind: ModuleType) -> No
     seen: list[bytes] = []
     async with (
         server(script) as origin,
-        kind.upstream(connect_seconds=1) as up,
+        kind.upstream(connect_seconds=30) as up,
         serving(kind, relaying(up, origin, seen)) as port,
         connected(port) as client,
     ):
@@ -74,7 +74,7 @@ async def test_pieces_come_through_one_by_one(kind: ModuleType) -> None:
 
     async with (
         server(script) as origin,
-        kind.upstream(connect_seconds=1) as up,
+        kind.upstream(connect_seconds=30) as up,
         serving(kind, relaying(up, origin)) as port,
         connected(port) as client,
     ):
@@ -99,7 +99,7 @@ async def test_a_client_that_leaves_ends_the_work(kind: ModuleType) -> None:
 
     async with (
         server(script) as origin,
-        kind.upstream(connect_seconds=1) as up,
+        kind.upstream(connect_seconds=30) as up,
         serving(kind, relaying(up, origin)) as port,
         asyncio.timeout(PATIENCE),
     ):
@@ -120,7 +120,7 @@ async def test_leaving_the_block_early_closes_the_connection(kind: ModuleType) -
 
     async with (
         server(script) as origin,
-        kind.upstream(connect_seconds=1) as up,
+        kind.upstream(connect_seconds=30) as up,
         asyncio.timeout(PATIENCE),
     ):
         async with up.ask(origin, "POST", "/", {}) as answer:
@@ -131,7 +131,7 @@ async def test_leaving_the_block_early_closes_the_connection(kind: ModuleType) -
 async def test_nobody_listening_is_a_lost_node(kind: ModuleType) -> None:
     with bound("127.0.0.1", 0) as sock:
         free = sock.getsockname()[1]
-    async with kind.upstream(connect_seconds=1) as up:
+    async with kind.upstream(connect_seconds=30) as up:
         with pytest.raises(NodeLost, match="did not answer"):
             async with up.ask(Origin("127.0.0.1", free), "GET", "/", {}):
                 pass
@@ -145,7 +145,7 @@ async def test_hanging_up_before_the_head_is_a_lost_node(
         await a_request(client)
         client.say(said)
 
-    async with server(script) as origin, kind.upstream(connect_seconds=1) as up:
+    async with server(script) as origin, kind.upstream(connect_seconds=30) as up:
         with pytest.raises(NodeLost):
             async with up.ask(origin, "POST", "/", {}):
                 pass
@@ -183,7 +183,7 @@ async def test_a_body_cut_short_is_a_lost_node(
 
     async with (
         server(script) as origin,
-        kind.upstream(connect_seconds=1) as up,
+        kind.upstream(connect_seconds=30) as up,
         serving(kind, handler) as port,
         connected(port) as client,
     ):
@@ -202,7 +202,7 @@ async def test_a_connection_is_used_again(kind: ModuleType) -> None:
         while True:
             client.say(answered(await a_request(client)))
 
-    async with server(script) as origin, kind.upstream(connect_seconds=1) as up:
+    async with server(script) as origin, kind.upstream(connect_seconds=30) as up:
         for body in (b"one", b"two", b"three"):
             async with up.ask(origin, "POST", "/", {}, body) as answer:
                 assert await answer.read() == body
@@ -220,7 +220,7 @@ async def test_what_a_broken_answer_leaves_behind_is_not_used_again(
         )
         await a_request(client)
 
-    async with server(script) as origin, kind.upstream(connect_seconds=1) as up:
+    async with server(script) as origin, kind.upstream(connect_seconds=30) as up:
         for body in (b"first", b"second"):
             async with up.ask(origin, "POST", "/", {}, body) as answer:
                 assert await answer.read() == body

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from edgeserve.errors import BadRequest
 from edgeserve.relay.framing import Chunked, Framing, Length
-from tests.edgeserve.relay.wire import unhurried
 
 pieces = st.lists(st.binary(min_size=1, max_size=40), max_size=8)
 cuts = st.lists(st.integers(1, 12), max_size=200)
@@ -30,7 +29,6 @@ def fed(framing: Framing, data: bytes, sizes: list[int]) -> tuple[bytes, bytes]:
     return body, framing.excess + data[at:]
 
 
-@unhurried
 @given(
     parts=pieces,
     sizes=cuts,
@@ -49,7 +47,6 @@ def test_chunks_come_out_whole_however_they_are_cut(
     assert (body, rest) == (b"".join(parts), after)
 
 
-@unhurried
 @given(body=st.binary(max_size=100), sizes=cuts, after=st.binary(max_size=20))
 def test_a_length_is_kept_to_the_byte(
     body: bytes, sizes: list[int], after: bytes
@@ -59,7 +56,6 @@ def test_a_length_is_kept_to_the_byte(
     assert fed(framing, body + after, sizes) == (body, after)
 
 
-@unhurried
 @given(data=st.binary(max_size=60), sizes=cuts)
 def test_what_is_not_chunked_is_refused_or_awaited_the_same_way_in_slices(
     data: bytes, sizes: list[int]

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from edgeserve.relay import Handler, Limits, Reply, Request
 from edgeserve.relay.connection import Connection
 from edgeserve.relay.site import Client
-from tests.edgeserve.relay.wire import Wire, sliced, unhurried
+from tests.edgeserve.relay.wire import Wire, sliced
 
 Seen = list[tuple[str, str, bytes]]
 """Method, path and body of each request."""
@@ -166,7 +166,6 @@ anything = st.one_of(conversations, st.binary(max_size=300))
 cuts = st.lists(st.integers(1, 40), max_size=30)
 
 
-@unhurried
 @given(data=anything, sizes=cuts)
 def test_whatever_comes_in_is_answered_or_refused_alike_in_any_slices(
     data: bytes, sizes: list[int]
@@ -184,7 +183,6 @@ def test_whatever_comes_in_is_answered_or_refused_alike_in_any_slices(
     assert whole.statuses.count(200) == len(whole.seen)
 
 
-@unhurried
 @given(data=conversations)
 def test_no_request_is_understood_that_llhttp_does_not_see_the_same(
     data: bytes,

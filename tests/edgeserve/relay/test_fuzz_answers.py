@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from edgeserve.errors import NodeLost
 from edgeserve.relay import Origin
 from edgeserve.relay.link import Link
-from tests.edgeserve.relay.wire import Wire, sliced, unhurried
+from tests.edgeserve.relay.wire import Wire, sliced
+from tests.patience import PATIENCE
 
 Outcome = tuple[int, bytes, bool] | None
 """Status, body, and whether the connection may be used again; None for a lost node."""
@@ -81,7 +82,7 @@ async def outcome(pieces: list[bytes]) -> Outcome:
     if not wire.closed:
         link.eof_received()
     link.connection_lost(None)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         try:
             answer = await asked
             return answer.status, await answer.read(), kept
@@ -89,7 +90,6 @@ async def outcome(pieces: list[bytes]) -> Outcome:
             return None
 
 
-@unhurried
 @given(data=anything, sizes=cuts)
 def test_an_answer_is_whole_or_lost_alike_in_any_slices(
     data: bytes, sizes: list[int]
@@ -103,7 +103,6 @@ def test_an_answer_is_whole_or_lost_alike_in_any_slices(
     assert whole == cut
 
 
-@unhurried
 @given(body=st.binary(max_size=60), sizes=cuts, chunked=st.booleans())
 def test_a_proper_answer_comes_through_and_its_connection_is_kept(
     body: bytes, sizes: list[int], chunked: bool

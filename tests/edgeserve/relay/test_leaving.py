@@ -10,12 +10,12 @@ from aiohttp import web
 from edgeserve.relay import Reply, Request, bound, listen
 from tests.edgeserve.relay.talk import (
     MIB,
-    PATIENCE,
     connected,
     echo,
     is_ours,
     serving,
 )
+from tests.patience import PATIENCE
 
 
 async def page(_: web.Request) -> web.Response:
@@ -75,7 +75,7 @@ async def test_an_answer_under_way_is_finished_when_the_server_stops() -> None:
 
     sock = bound("127.0.0.1", 0)
     async with listen(
-        sock, handler, is_ours, [], body_limit=MIB, stop_seconds=5
+        sock, handler, is_ours, [], body_limit=MIB, stop_seconds=PATIENCE
     ) as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(b"GET /v1/x HTTP/1.1\r\nHost: a\r\n\r\n")
@@ -104,7 +104,7 @@ async def test_stopping_waits_for_a_stuck_answer_only_so_long() -> None:
         await reader.read()
     writer.close()
 
-    assert took < 1
+    assert took < PATIENCE
 
 
 async def test_a_broken_answer_to_an_old_client_does_not_look_whole() -> None:

@@ -12,7 +12,6 @@ from edgeserve.errors import NodeLost
 from edgeserve.interfaces import addresses
 from edgeserve.relay import Origin, Reply, Request, Upstream, pool, upstream
 from tests.edgeserve.relay.talk import (
-    PATIENCE,
     Client,
     a_request,
     answered,
@@ -21,6 +20,7 @@ from tests.edgeserve.relay.talk import (
     serving,
     unseen,
 )
+from tests.patience import PATIENCE
 
 
 async def echoing(client: Client) -> None:
@@ -43,7 +43,7 @@ async def test_a_stale_connection_is_replaced_without_anyone_noticing() -> None:
         client.say(answered(bodies[-1]))
         await a_request(client)  # the second one is read, and the door is shut
 
-    async with server(script) as origin, upstream(connect_seconds=1) as up:
+    async with server(script) as origin, upstream(connect_seconds=30) as up:
         for body in (b"first", b"second"):
             assert await whole(up, origin, body) == body
 
@@ -58,7 +58,7 @@ async def test_a_fresh_connection_that_fails_is_not_tried_again() -> None:
         asked += 1
         await a_request(client)
 
-    async with server(script) as origin, upstream(connect_seconds=1) as up:
+    async with server(script) as origin, upstream(connect_seconds=30) as up:
         with pytest.raises(NodeLost):
             await whole(up, origin)
 
@@ -75,7 +75,7 @@ async def test_a_used_connection_that_fails_within_an_answer_is_not_stale() -> N
         asked += 1
         client.say("HTTP/1.1 100 Continue\r\n\r\n")
 
-    async with server(script) as origin, upstream(connect_seconds=1) as up:
+    async with server(script) as origin, upstream(connect_seconds=30) as up:
         await whole(up, origin)
         with pytest.raises(NodeLost):
             await whole(up, origin)
@@ -92,7 +92,7 @@ async def test_a_connection_retires_before_the_server_counts_to_a_hundred() -> N
             client.say(answered(await a_request(client)))
             counts[-1] += 1
 
-    async with server(script) as origin, upstream(connect_seconds=1) as up:
+    async with server(script) as origin, upstream(connect_seconds=30) as up:
         for _ in range(100):
             await whole(up, origin)
 
@@ -110,7 +110,7 @@ async def test_an_idle_connection_is_closed_before_the_server_would(
         assert await client.reader.read() == b""
         closed.set()
 
-    async with server(script) as origin, upstream(connect_seconds=1) as up:
+    async with server(script) as origin, upstream(connect_seconds=30) as up:
         await whole(up, origin)
         async with asyncio.timeout(PATIENCE):
             await closed.wait()
@@ -126,7 +126,7 @@ async def test_the_connection_used_last_is_used_first() -> None:
             order.append(name)
             client.say(answered(body))
 
-    async with server(script) as origin, upstream(connect_seconds=1) as up:
+    async with server(script) as origin, upstream(connect_seconds=30) as up:
         async with up.ask(origin, "POST", "/", {}) as outer:
             await outer.read()
             await whole(up, origin)
@@ -169,7 +169,7 @@ async def test_ipv6_is_spoken_and_a_scope_stays_at_home(host: str) -> None:
     port = listener.sockets[0].getsockname()[1]
     async with (
         listener,
-        upstream(connect_seconds=1) as up,
+        upstream(connect_seconds=30) as up,
         up.ask(Origin(host, port), "GET", "/", {}) as answer,
     ):
         assert await answer.read() == b"six"
@@ -196,7 +196,7 @@ async def test_what_belongs_to_one_connection_is_not_passed_on() -> None:
     }
     async with (
         server(script) as origin,
-        upstream(connect_seconds=1) as up,
+        upstream(connect_seconds=30) as up,
         up.ask(origin, "GET", "/a?b", headers) as answer,
     ):
         await answer.read()
@@ -218,7 +218,7 @@ async def test_a_thousand_aborted_requests_leave_nothing_behind() -> None:
         client.say("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\none\r\n")
         await client.reader.read()
 
-    async with server(script) as origin, upstream(connect_seconds=5) as up:
+    async with server(script) as origin, upstream(connect_seconds=30) as up:
 
         async def handler(request: Request, reply: Reply) -> None:
             async with up.ask(origin, "POST", "/", {}, request.body) as answer:

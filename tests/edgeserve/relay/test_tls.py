@@ -36,7 +36,7 @@ async def test_bodies_pass_through_tls(certificate: tuple[Path, Path]) -> None:
     sock, body = bound("127.0.0.1", 0), b"x" * MIB
     async with (
         listen(sock, echo, is_ours, [], body_limit=MIB, tls=ours) as port,
-        upstream(connect_seconds=5, tls=theirs) as up,
+        upstream(connect_seconds=30, tls=theirs) as up,
     ):
         origin = Origin("127.0.0.1", port, tls=True)
         for _ in range(2):
@@ -52,7 +52,7 @@ async def test_a_certificate_nobody_vouches_for_is_a_lost_node(
     sock = bound("127.0.0.1", 0)
     async with (
         listen(sock, echo, is_ours, [], body_limit=MIB, tls=ours) as port,
-        upstream(connect_seconds=5) as up,
+        upstream(connect_seconds=30) as up,
     ):
         with pytest.raises(NodeLost, match="self-signed certificate"):
             async with up.ask(Origin("127.0.0.1", port, tls=True), "GET", "/v1/x", {}):

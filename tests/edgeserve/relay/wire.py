@@ -4,11 +4,6 @@ from __future__ import annotations
 
 import asyncio
 
-from hypothesis import HealthCheck, settings
-
-unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
-"""A busy machine is no counterexample. The number of examples is the profile's."""
-
 
 class Wire(asyncio.Transport):
     """A transport that keeps what is written to it."""
