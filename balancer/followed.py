@@ -105,11 +105,19 @@ class Followed:
 
     def answered(self, timings: Timings | None) -> None:
         """Keep what is learned from when the slot is given back."""
-        self.whole, self.timings = True, timings
-        if timings is not None and self.first is None:
+        self.whole, self.timings = True, timings and self._timed(timings)
+        if timings is not None and timings.predicted_ms and self.first is None:
             # It came at once: its first token did so long before its last.
             spent = self._clock() - self._sent
             self.first = max(0.0, spent - timings.predicted_ms / 1000)
+
+    def _timed(self, timings: Timings) -> Timings:
+        """Put what was seen on the wire in the place of times that were not told."""
+        if timings.predicted_ms or self.first is None:
+            return timings
+        reading = max(0.0, self.first - self._bound.lane.speed.overhead)
+        writing = self._clock() - self._sent - self.first
+        return replace(timings, prompt_ms=1000 * reading, predicted_ms=1000 * writing)
 
     def over(self) -> None:
         """The slot is given back."""
@@ -143,7 +151,11 @@ class Followed:
         Only short prefills tell: in long ones it drowns in the rate's own error.
         """
         lane, job = self._bound.lane, self._bound.job
-        if self.first is None or timings.prompt > SHORT_PREFILL or not lane.alone(job):
+        if (
+            self.first is None
+            or timings.prompt > SHORT_PREFILL
+            or not lane.alone(job)
+        ):
             return
         speed, guess = lane.speed, lane.learner.guess
         read = speed.prefill_seconds(timings.prompt, timings.cached) * lane.scale

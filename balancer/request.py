@@ -33,7 +33,7 @@ NOT_FOR_NODES = frozenset(
 )  # fmt: skip
 """A conversation id would make llama.cpp generate on after the client has left."""
 
-TELLING: frozenset[Dialect] = frozenset(("chat", "completion", "native"))
+TELLING: frozenset[Dialect] = frozenset(("chat", "completion", "native", "responses"))
 """Streams that can say how far the prompt is read, in events that stand alone."""
 
 STRIPPED = ("id_slot", "lora")

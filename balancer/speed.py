@@ -175,15 +175,17 @@ class Learner:
 
     def learn(self, sample: Sample) -> None:
         """Take in what one answer measured."""
-        if sample.prompt >= SMALLEST_PREFILL and sample.prompt_ms > 0:
+        reads = sample.prompt >= SMALLEST_PREFILL and sample.prompt_ms > 0
+        writes = sample.predicted > SMALLEST_DECODE and sample.predicted_ms > 0
+        if reads:
             believed = self.reading.base
             self._learn_reading(sample)
             if not self.writing.weight:
                 # What reads slower than it was thought to does not write as thought.
                 self._rescale_writing(self.reading.base / believed)
-        if sample.predicted > SMALLEST_DECODE and sample.predicted_ms > 0:
+        if writes:
             self._learn_writing(sample)
-        self.samples += 1
+        self.samples += reads or writes
         self._settle()
 
     def _rescale_writing(self, slower: float) -> None:

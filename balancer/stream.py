@@ -7,6 +7,7 @@ by one; after it, an event is looked at for the mark of an end.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -40,6 +41,7 @@ _GLANCE: dict[Dialect, bytes] = {
 """What every piece holds that holds an end."""
 
 PROGRESS = b'"prompt_progress":{'
+_TOLD = re.compile(rb',"prompt_progress":\{[^}]*\}')
 LIFE = b":\n\n"
 """A comment: it says nothing but that somebody is there."""
 
@@ -131,7 +133,11 @@ class Listener:
             return raw
         each = event(raw)
         if PROGRESS in each.data:
+            first = not self.worked
             self._note_progress(each.data)
+            if self.hides and first and self.dialect == "responses":
+                # Which is an event of its own, that comes once in any case.
+                self._held.append(_TOLD.sub(b"", raw))
             return b"" if self.hides else raw
         if each.comment:
             return raw

@@ -1,4 +1,8 @@
-"""Finds llama.cpp's `timings` in an answer's bytes, however it is spaced. Pure."""
+"""Finds what an answer's bytes tell of its work: llama.cpp's `timings`, or usage. Pure.
+
+llama.cpp sends no `timings` on /v1/messages, nor with a whole answer of /v1/responses;
+their `usage` tells at least how many tokens there were.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +12,8 @@ import msgspec
 
 from balancer.job import Timings
 
-MARK = b'"timings"'
-"""Quotes inside JSON strings are escaped: of texts, only this very word looks so."""
+MARKS = (b'"timings"', b'"usage":{')
+"""Quotes inside JSON strings are escaped: of texts, only `timings` itself looks so."""
 
 _OBJECT = re.compile(rb'"timings"\s*:\s*(\{[^{}]*\})')
 
@@ -22,12 +26,34 @@ class _Timings(msgspec.Struct):
     cache_n: int = 0
 
 
+class _Details(msgspec.Struct):
+    cached_tokens: int = 0
+
+
+class _Usage(msgspec.Struct):
+    """Of /v1/messages, whose `input_tokens` are those not cached, or /v1/responses."""
+
+    input_tokens: int
+    output_tokens: int
+    cache_read_input_tokens: int = 0
+    input_tokens_details: _Details = msgspec.field(default_factory=_Details)
+
+
+class _Answer(msgspec.Struct):
+    usage: _Usage
+
+
+_COUNT = re.compile(
+    rb'"(input_tokens|output_tokens|cache_read_input_tokens)"\s*:\s*(\d+)'
+)
+
 _decoder = msgspec.json.Decoder(_Timings)
+_answers = msgspec.json.Decoder(_Answer)
 
 
 def timings_in(answer: bytes) -> Timings | None:
     """Return the last ones, None where there are none that make sense."""
-    if MARK not in answer:
+    if MARKS[0] not in answer:
         return None
     last = None
     for last in _OBJECT.finditer(answer):  # noqa: B007 - the last one counts
@@ -43,3 +69,30 @@ def timings_in(answer: bytes) -> Timings | None:
         found.predicted_n,
         found.predicted_ms,
     )
+
+
+def usage_in(body: bytes) -> Timings | None:
+    """Read a whole answer's usage; the times are 0, which is: not told."""
+    try:
+        usage = _answers.decode(body).usage
+    except msgspec.DecodeError:
+        return None
+    cached = usage.input_tokens_details.cached_tokens
+    return _counted(
+        usage.cache_read_input_tokens + cached,
+        usage.input_tokens - cached,
+        usage.output_tokens,
+    )
+
+
+def usage_streamed(events: bytes) -> Timings | None:
+    """Do the same for the events of a message's beginning and its end."""
+    found = {name: int(count) for name, count in _COUNT.findall(events)}
+    if len(found) < len(_Usage.__struct_fields__) - 1:
+        return None
+    cached, read = found[b"cache_read_input_tokens"], found[b"input_tokens"]
+    return _counted(cached, read, found[b"output_tokens"])
+
+
+def _counted(cached: int, prompt: int, predicted: int) -> Timings:
+    return Timings(max(0, cached), max(0, prompt), 0.0, max(0, predicted), 0.0)

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import msgspec
 
 from balancer.course import Course
+from balancer.job import Timings
 from balancer.stream import PROGRESS, Flow, StreamedError
-from balancer.timings import MARK, timings_in
+from balancer.timings import MARKS, timings_in, usage_in, usage_streamed
 
 
 class _Progress(msgspec.Struct):
@@ -28,7 +29,10 @@ class Told:
     course: Course
     _wrote: bool = False
     _last: bytes = b""
-    """The latest piece with timings."""
+    """The latest piece with timings or usage."""
+    _first: bytes = b""
+    """The one before it."""
+    _whole: bool = False
 
     @property
     def begun(self) -> bool:
@@ -57,8 +61,8 @@ class Told:
 
     def feed(self, piece: bytes) -> bytes:
         """See `Flow.feed`."""
-        if MARK in piece:
-            self._last = piece
+        if MARKS[0] in piece or MARKS[1] in piece:
+            self._first, self._last = self._last, piece
         ready = self.flow.feed(piece)
         if not self._wrote:
             if PROGRESS in piece:
@@ -70,11 +74,16 @@ class Told:
 
     def whole(self, body: bytes) -> None:
         """An answer came that does not stream."""
-        self._last = body
+        self._last, self._whole = body, True
 
     def answered(self) -> None:
         """The answer is complete."""
-        self.course.answered(timings_in(self._last))
+        self.course.answered(timings_in(self._last) or self._usage())
+
+    def _usage(self) -> Timings | None:
+        if self._whole:
+            return usage_in(self._last)
+        return usage_streamed(self._first + self._last)
 
     def _tell_progress(self, piece: bytes) -> None:
         try:

@@ -37,7 +37,7 @@ def test_a_client_that_streams_gets_its_body_through_but_for_the_model() -> None
 
 @pytest.mark.parametrize(
     ("path", "told"),
-    [(CHAT, True), ("/v1/responses", None), ("/v1/messages", None)],
+    [(CHAT, True), ("/v1/responses", True), ("/v1/messages", None)],
 )
 def test_engines_are_asked_how_far_they_have_read_where_it_can_be_taken_out(
     path: str, told: bool | None

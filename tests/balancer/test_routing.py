@@ -189,3 +189,30 @@ def test_engines_of_very_many_slots_are_merely_counted() -> None:
     house = pair(server=2048)
 
     assert house.sends().course.first_seconds is None
+
+
+def test_where_no_times_are_told_the_wire_tells_them() -> None:
+    house = House([a_candidate("a")])
+    send = house.sends()
+
+    house.now += 2.0
+    send.course.wrote()
+    house.now += 5.0
+    send.course.answered(Timings(0, 1000, 0.0, 51, 0.0))
+    house.predict.give_back(send)
+
+    (lane,) = house.lanes.all()
+    assert lane.speed.prefill_seconds(1000, 0) == pytest.approx(2.0, rel=0.01)
+    assert lane.speed.token_seconds(1) == pytest.approx(0.1, rel=0.01)
+
+
+def test_what_came_whole_and_untimed_teaches_no_speed() -> None:
+    house = House([a_candidate("a")])
+    send = house.sends()
+
+    house.now += 7.0
+    send.course.answered(Timings(0, 1000, 0.0, 51, 0.0))
+    house.predict.give_back(send)
+
+    (lane,) = house.lanes.all()
+    assert not lane.learner.calibrated

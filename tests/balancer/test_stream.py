@@ -176,6 +176,22 @@ def test_progress_that_the_client_did_not_ask_for_is_noted_and_hidden() -> None:
     assert not listener.begun
 
 
+def test_a_response_in_progress_is_told_once_and_without_its_progress() -> None:
+    listener = Listener("responses", hides=True)
+    created = b'event: response.created\ndata: {"type":"response.created"}\n\n'
+    going = b'event: response.in_progress\ndata: {"type":"response.in_progress"%b}\n\n'
+    read = b',"prompt_progress":{"total":9,"cache":0,"processed":%d}'
+    text = b'event: response.output_text.delta\ndata: {"delta":"Hi"}\n\n'
+
+    held = b"".join(
+        map(listener.feed, (created, going % (read % 0), going % (read % 9)))
+    )
+
+    assert held == b""
+    assert listener.worked
+    assert listener.feed(text) == created + going % b"" + text
+
+
 def test_the_start_of_an_event_is_kept_until_the_rest_comes() -> None:
     listener = Listener("chat")
     listener.feed(delta(content="Hi"))

@@ -74,3 +74,57 @@ def test_progress_that_makes_no_sense_is_passed_over() -> None:
     Told(Listener("chat"), heard).feed(b'data: {"prompt_progress":{"total":1}}\n\n')
 
     assert heard.said == []
+
+
+START = b'event: message_start\ndata: {"type":"message_start","message":{"content":[],'
+START += (
+    b'"usage":{"cache_read_input_tokens":8,"input_tokens":2,"output_tokens":0}}}\n\n'
+)
+BLOCK = b'event: content_block_delta\ndata: {"type":"content_block_delta","index":0,'
+BLOCK += b'"delta":{"type":"text_delta","text":"say \\"usage\\":{"}}\n\n'
+END = b'event: message_delta\ndata: {"type":"message_delta","delta":{},'
+END += b'"usage":{"output_tokens":6}}\n\nevent: message_stop\ndata: {}\n\n'
+
+
+@pytest.mark.parametrize("pieces", [(START, BLOCK, BLOCK, END), (START + BLOCK + END,)])
+def test_a_message_without_timings_tells_how_many_tokens_there_were(
+    pieces: tuple[bytes, ...],
+) -> None:
+    heard = Heard()
+    told = Told(Listener("messages"), heard)
+
+    for piece in pieces:
+        told.feed(piece)
+    told.answered()
+
+    assert heard.said == ["wrote", Timings(8, 2, 0.0, 6, 0.0)]
+
+
+@pytest.mark.parametrize(
+    ("usage", "counted"),
+    [
+        ('"cache_read_input_tokens": 8, "input_tokens": 2', (8, 2)),
+        ('"input_tokens": 10, "input_tokens_details": {"cached_tokens": 8}', (8, 2)),
+        ('"input_tokens": 10', (0, 10)),
+    ],
+)
+def test_a_whole_answer_without_timings_tells_its_usage(
+    usage: str, counted: tuple[int, int]
+) -> None:
+    heard = Heard()
+    told = Told(Listener("messages"), heard)
+
+    told.whole(b'{"content": [], "usage": {%b, "output_tokens": 6}}' % usage.encode())
+    told.answered()
+
+    assert heard.said == [Timings(*counted, 0.0, 6, 0.0)]
+
+
+def test_an_answer_that_tells_nothing_is_an_answer() -> None:
+    heard = Heard()
+    told = Told(Listener("messages"), heard)
+
+    told.whole(b'{"content":[]}')
+    told.answered()
+
+    assert heard.said == [None]
