@@ -121,7 +121,10 @@ SERVER = os.environ.get("LLAMA_SERVER")
 
 
 @pytest.mark.engine
-@pytest.mark.skipif(SERVER is None, reason="LLAMA_SERVER names no llama-server")
+@pytest.mark.skipif(
+    SERVER is None,
+    reason="needs a real llama-server, which no Python package has: set LLAMA_SERVER",
+)
 async def test_a_real_llama_server_becomes_ready(smollm2: Path, tmp_path: Path) -> None:
     launch = Launch(slots=2, context=512, batch=128, threads=2)
     spec = a_spec(path=smollm2, launch=launch)

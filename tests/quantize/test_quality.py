@@ -94,7 +94,8 @@ def test_perplexities_are_near_the_bases_and_the_same_predictions_count(
 @pytest.mark.engine
 @pytest.mark.timeout(300)
 @pytest.mark.skipif(
-    native_tool("llama-perplexity") is None, reason="no native llama-perplexity here"
+    native_tool("llama-perplexity") is None,
+    reason="needs a native llama-perplexity on PATH: no Python package has one",
 )
 def test_figures_are_llama_perplexitys(compared: Comparison, variants: Path) -> None:
     tool = str(native_tool("llama-perplexity"))
@@ -168,7 +169,8 @@ def test_a_text_too_short_is_refused_with_what_to_do(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(
-    importlib.util.find_spec("matplotlib") is None, reason="needs matplotlib"
+    importlib.util.find_spec("matplotlib") is None,
+    reason="needs matplotlib, which comes with llama-cpp-python: make check-quantize",
 )
 @pytest.mark.parametrize("repeats", [0, 1])
 def test_a_comparison_becomes_a_table_and_a_picture(
