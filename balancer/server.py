@@ -131,10 +131,16 @@ async def running(
             trace=trace,
         )
         api = Api(desk=shared, register=register, clients=may.clients, nodes=may.nodes)
-        limit = settings.body_limit_mib * MIB
         port = await stack.enter_async_context(
             relay.listen(
-                sock, front, handled, api.routes(), body_limit=limit, leave=leave
+                sock,
+                front,
+                handled,
+                api.routes(),
+                body_limit=settings.body_limit_mib * MIB,
+                limits=relay.limits_of(settings),
+                admit=may.clients.check,
+                leave=leave,
             )
         )
         origin = Origin(LOOPBACK if may.host == EVERYWHERE else may.host, port)

@@ -13,13 +13,14 @@ import os
 import platform
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar, get_type_hints
 
 import msgspec
 
 from edgeserve.checks import WrongValue, a_url, at_least, between, one_of, wrong
+from edgeserve.config_limits import LimitSettings, setting
 from edgeserve.errors import SettingsError
 from edgeserve.places import config_dir, models_dir, state_dir
 from edgeserve.quality import loss
@@ -32,16 +33,9 @@ DEFAULT_STATE_DIR = state_dir()
 DEFAULT_MODELS_DIR = models_dir()
 
 
-def setting(default: Any, help: str, flag: str | None = None) -> Any:  # noqa: A002 - click's word
-    """A settings field: its default, its help, and its flag where not the name's."""
-    return field(default=default, metadata={"help": help, "flag": flag})
-
-
 @dataclass(frozen=True, kw_only=True)
-class SharedSettings:
+class SharedSettings(LimitSettings):
     """What node and balancer both have."""
-
-    SECTION: ClassVar[str] = ""
 
     token_file: Path | None = setting(
         None,
@@ -54,13 +48,12 @@ class SharedSettings:
     drain_seconds: float = setting(
         30.0, "How long running requests may go on after a stop signal."
     )
-    body_limit_mib: int = setting(64, "Largest request body, in MiB.")
     log_level: str = setting("info", "debug, info, warning or error.")
 
     def __post_init__(self) -> None:
         """Refuse nonsense while the traceback still points at its source."""
+        super().__post_init__()
         at_least(self, "drain_seconds", 0)
-        at_least(self, "body_limit_mib", 1)
         one_of(self, "log_level", ("debug", "info", "warning", "error"))
 
 
@@ -314,6 +307,12 @@ def _path(hint: type, raw: Any) -> Any:
 def default_file() -> Path:
     """The settings file looked for when none is named."""
     return config_dir() / "edgeserve.toml"
+
+
+def in_order(shape: type[SharedSettings]) -> list[dataclasses.Field[Any]]:
+    """List the fields as they are shown: those that few will touch come last."""
+    limits = {each.name for each in dataclasses.fields(LimitSettings)}
+    return sorted(dataclasses.fields(shape), key=lambda each: each.name in limits)
 
 
 def flag_name(shape: type[SharedSettings], name: str) -> str:

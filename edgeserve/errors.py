@@ -11,6 +11,7 @@ EdgeserveError               what an HTTP client may see; status, code, envelope
 ├── FleetBusy           429  come back after `retry_after` seconds
 ├── NodeLost            502  a node went away before the answer was complete
 │   └── NotReached           no connection to it came about
+├── NoRoom              503  there is no memory to take more in
 ├── NoNode              503  nobody can serve this now
 ├── Draining            503  this process is leaving
 └── TooLate             504  the caller's deadline, or ours, has passed
@@ -126,6 +127,14 @@ class HeadTooLarge(EdgeserveError):
         super().__init__(
             f"the request's header fields are larger than {limit} bytes; send fewer"
         )
+
+
+class NoRoom(EdgeserveError):
+    """So much is being asked at once that there is no memory to take more in."""
+
+    status = 503
+    code = "no_room"
+    retry_after = 2
 
 
 class FleetBusy(EdgeserveError):

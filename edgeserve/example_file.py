@@ -8,7 +8,12 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from edgeserve.config import BalancerSettings, NodeSettings, SharedSettings
+from edgeserve.config import (
+    BalancerSettings,
+    NodeSettings,
+    SharedSettings,
+    in_order,
+)
 
 EXAMPLES: dict[str, Any] = {
     "api_key_file": "/etc/edgeserve/api-keys",
@@ -47,7 +52,7 @@ def _section(shape: type[SharedSettings]) -> Iterator[str]:
     if shape is not SharedSettings:
         shared = {each.name for each in dataclasses.fields(SharedSettings)}
         yield f"[{shape.SECTION}]\n"
-    for each in dataclasses.fields(shape):
+    for each in in_order(shape):
         if each.name not in shared:
             yield from _setting(each)
 

@@ -9,7 +9,7 @@ from typing import Any, TypeVar, get_type_hints
 
 import click
 
-from edgeserve.config import SharedSettings, flag_name
+from edgeserve.config import SharedSettings, flag_name, in_order
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -21,7 +21,7 @@ def settings_options(shape: type[SharedSettings]) -> Callable[[F], F]:
     """
 
     def decorate(command: F) -> F:
-        for each in reversed(dataclasses.fields(shape)):
+        for each in reversed(in_order(shape)):
             command = _option(shape, each)(command)
         return click.option(
             "--config",

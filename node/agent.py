@@ -13,7 +13,7 @@ import click
 from edgeserve.auth import Guard, is_loopback, read_token
 from edgeserve.config import EVERYWHERE, LOOPBACK, NodeSettings
 from edgeserve.errors import SettingsError
-from edgeserve.relay import Origin, bound, listen, upstream
+from edgeserve.relay import Origin, bound, limits_of, listen, upstream
 from edgeserve.relay.upstream import origin_of
 from node.api import routes
 from node.front import Front, handled
@@ -59,6 +59,8 @@ async def serve(settings: NodeSettings, stop: asyncio.Event) -> None:
                 handled,
                 routes(state, guard),
                 body_limit=settings.body_limit_mib * MIB,
+                limits=limits_of(settings),
+                admit=guard.check,
             )
         )
         stack.callback(state.feed.close)

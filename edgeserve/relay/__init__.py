@@ -6,7 +6,7 @@ aiohttp alone, the reference that the tests hold them against.
 
 from edgeserve.relay.exchange import Handler, Reply, Request
 from edgeserve.relay.leave import Leave
-from edgeserve.relay.limits import Limits
+from edgeserve.relay.limits import Limits, limits_of
 from edgeserve.relay.listen import bound
 from edgeserve.relay.pool import upstream
 from edgeserve.relay.serve import listen
@@ -22,6 +22,7 @@ __all__ = [
     "Request",
     "Upstream",
     "bound",
+    "limits_of",
     "listen",
     "upstream",
 ]

@@ -31,9 +31,8 @@ class Connection(asyncio.Protocol):
     """Reads requests from one client and writes their answers, in order."""
 
     __slots__ = (
-        "_ahead", "_deadline", "_drain", "_incoming", "_lingers", "_loop", "_site",
-        "_stall", "feeder", "lost", "paused", "peer", "task",
-        "transport",
+        "_ahead", "_deadline", "_drain", "_held", "_incoming", "_lingers", "_loop",
+        "_site", "_stall", "feeder", "lost", "paused", "peer", "task", "transport",
     )  # fmt: skip
 
     transport: asyncio.Transport
@@ -47,6 +46,7 @@ class Connection(asyncio.Protocol):
         self.lost = self.paused = False
         self._ahead = b""  # read, not yet understood
         self._incoming: Incoming | None = None
+        self._held = 0  # bytes of a body, as the site counts them
         self._drain: asyncio.Future[None] | None = None
         self._deadline = NEVER
         self._lingers = False
@@ -96,6 +96,8 @@ class Connection(asyncio.Protocol):
         self.lost = True
         if self.task is not None:
             self.task.cancel()
+        else:
+            self._let_go()
         if self._drain is not None and not self._drain.done():
             self._drain.set_exception(ConnectionResetError("the client has gone"))
 
@@ -169,6 +171,8 @@ class Connection(asyncio.Protocol):
             self._site.hand_over(self, data)
             return b""
         self._incoming = Incoming(head, self._site.body_limit)
+        if head.length is None or head.length > len(data) - end:
+            self._site.admit(head.headers)  # before it sends us what we refuse anyway
         self._deadline = self._loop.time() + self._site.limits.body_seconds
         if head.expects and end == len(data):
             self.transport.write(CONTINUE)
@@ -186,7 +190,13 @@ class Connection(asyncio.Protocol):
     def _read_body(self, incoming: Incoming, data: bytes) -> None:
         if incoming.feed(data):
             self._deadline = self._loop.time() + self._site.limits.body_seconds
-        if incoming.whole:
+        size = len(data)
+        if not incoming.whole:
+            self._site.room.hold(size)
+            self._held += size
+        else:
+            self._site.room.begin(size)
+            self._held += size
             self._incoming = None
             self._ahead = incoming.excess
             self._deadline = NEVER
@@ -217,7 +227,14 @@ class Connection(asyncio.Protocol):
         finally:
             self.task = None
             self.feeder = None
+            held, self._held = self._held, 0
+            self._site.room.end(held)
             self._answered(reply)
+
+    def _let_go(self) -> None:
+        if self._held:
+            self._site.room.let_go(self._held)
+            self._held = 0
 
     def _excuse(self, reply: ClientReply, error: EdgeserveError) -> None:
         """Answer with the error, if nothing is out yet; see `_answered` otherwise."""
@@ -249,6 +266,7 @@ class Connection(asyncio.Protocol):
         """Say what is wrong, and close: what follows cannot be understood."""
         self._incoming = None
         self._ahead = b""
+        self._let_go()
         reply = ClientReply(self, ANY)
         reply.put_whole(error.status, error.headers(), error.body())
         self._linger()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from edgeserve.config import SharedSettings
+
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
@@ -23,6 +25,10 @@ class Limits:
     """How long we listen on after a refusal, so that the client gets to read it."""
     per_address: int = 1024
     """Connections of one client address; past it 429."""
+    requests: int = 0
+    """Requests being answered at once; past it 503. 0: no limit of its own."""
+    held_bytes: int = 2**30
+    """Bytes of bodies that came, of all requests not answered yet; past it 503."""
     high_water: int = 262144
     """Bytes waiting for a slow client before its upstream is paused."""
 
@@ -38,6 +44,23 @@ class Limits:
         )
         return max(0.005, min(0.5, shortest / 4))
 
+
+def limits_of(settings: SharedSettings) -> Limits:
+    """Take the limits from the settings."""
+    return Limits(
+        head_bytes=settings.head_limit_kib * KIB,
+        head_seconds=settings.head_seconds,
+        body_seconds=settings.body_seconds,
+        idle_seconds=settings.idle_seconds,
+        stall_seconds=settings.stall_seconds,
+        per_address=settings.connections_per_address,
+        requests=settings.requests_at_once,
+        # One body that is allowed must find room.
+        held_bytes=max(settings.held_limit_mib, settings.body_limit_mib) * KIB * KIB,
+    )
+
+
+KIB = 1024
 
 BODY_STEP = 16384
 """Progress, in bytes, that gives a body another `body_seconds`."""

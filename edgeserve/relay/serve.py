@@ -6,25 +6,35 @@ import asyncio
 import socket
 import ssl
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 
 from aiohttp import web
+from aiohttp.typedefs import Middleware
 
-from edgeserve.errors import FleetBusy
+from edgeserve.errors import FleetBusy, TooLarge, TooSlow
 from edgeserve.relay.connection import Connection
 from edgeserve.relay.exchange import Handler
 from edgeserve.relay.leave import Leave
 from edgeserve.relay.limits import Limits
 from edgeserve.relay.listen import BACKLOG
-from edgeserve.relay.plain import dispatching
-from edgeserve.relay.site import Client
+from edgeserve.relay.plain import AioHandler, as_response, dispatching
+from edgeserve.relay.room import Room
+from edgeserve.relay.site import Admit, Client
 from edgeserve.relay.sweep import Sweep
 
 DEFAULT_LIMITS = Limits()
 
+OWN_BODIES = 2**20
+"""Largest body of a request that aiohttp answers, in bytes: ours are small."""
+
 FLUSH_SECONDS = 1.0
 """How long last bytes may take to leave, once every answer is complete."""
+
+
+def anyone(headers: Mapping[str, str]) -> None:
+    """Let every request send its body."""
+    del headers
 
 
 @asynccontextmanager
@@ -36,6 +46,7 @@ async def listen(
     *,
     body_limit: int,
     limits: Limits = DEFAULT_LIMITS,
+    admit: Admit = anyone,
     stop_seconds: float = 1.0,
     tls: ssl.SSLContext | None = None,
     leave: Leave | None = None,
@@ -43,13 +54,14 @@ async def listen(
     """Serve on `sock`, which is closed at the end; yields its port.
 
     Requests whose path is `handled` go to `handler`, every other one to `routes`.
-    `body_limit` is in bytes. Errors of our own tree become their own answers.
+    `body_limit` is in bytes. Errors of our own tree become their own answers. A body
+    that is still to come is read only where `admit` lets the header fields pass.
     At the end, running answers have `stop_seconds` to finish. `leave` lets another
     process go on with the port before that.
     """
     loop = asyncio.get_running_loop()
     async with _aiohttp(handler, handled, routes, body_limit, limits) as guests:
-        port = _Port(handler, handled, body_limit, limits, guests)
+        port = _Port(handler, handled, admit, body_limit, limits, guests)
         server = await loop.create_server(
             port.connection,
             sock=sock,
@@ -76,9 +88,13 @@ async def _aiohttp(
     limits: Limits,
 ) -> AsyncGenerator[web.Server]:
     """Run an aiohttp application that listens nowhere: it is handed connections."""
+    size = min(body_limit, OWN_BODIES)
     app = web.Application(
-        client_max_size=body_limit,
-        middlewares=[dispatching(handler, handled, body_limit)],
+        client_max_size=size,
+        middlewares=[
+            _one_each(limits.body_seconds),
+            dispatching(handler, handled, size),
+        ],
     )
     app.add_routes(routes)
     runner = web.AppRunner(
@@ -96,6 +112,30 @@ async def _aiohttp(
         await runner.cleanup()
 
 
+def _one_each(body_seconds: float) -> Middleware:
+    """Answer one request a connection, and do not wait for ever for its body.
+
+    aiohttp has no limit on how slowly a second head may come, or a body.
+    """
+
+    @web.middleware
+    async def once(request: web.Request, handler: AioHandler) -> web.StreamResponse:
+        try:
+            if request.can_read_body:
+                async with asyncio.timeout(body_seconds):
+                    await request.read()
+        except TimeoutError:
+            response: web.StreamResponse = as_response(TooSlow(body_seconds))
+        except web.HTTPRequestEntityTooLarge:
+            response = as_response(TooLarge(OWN_BODIES))
+        else:
+            response = await handler(request)
+        response.force_close()
+        return response
+
+    return once
+
+
 class _Port:
     """See `Site`."""
 
@@ -103,14 +143,17 @@ class _Port:
         self,
         handler: Handler,
         handled: Callable[[str], bool],
+        admit: Admit,
         body_limit: int,
         limits: Limits,
         guests: Callable[[], asyncio.Protocol],
     ) -> None:
         self.handler = handler
         self.handled = handled
+        self.admit = admit
         self.body_limit = body_limit
         self.limits = limits
+        self.room = Room(limits)
         self.leaving = False
         self._guests = guests
         self._loop = asyncio.get_running_loop()

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from edgeserve.relay.exchange import Handler
 from edgeserve.relay.limits import Limits
+from edgeserve.relay.room import Room
+
+Admit = Callable[[Mapping[str, str]], object]
+"""Reads a request's header fields; raises where it must not even send its body."""
 
 
 class Client(Protocol):
@@ -31,6 +35,8 @@ class Site(Protocol):
 
     handler: Handler
     handled: Callable[[str], bool]
+    admit: Admit
+    room: Room
     limits: Limits
     body_limit: int
     leaving: bool

@@ -17,7 +17,9 @@ from hypothesis import strategies as st
 
 from edgeserve.relay import Handler, Limits, Reply, Request
 from edgeserve.relay.connection import Connection
-from edgeserve.relay.site import Client
+from edgeserve.relay.room import Room
+from edgeserve.relay.serve import anyone
+from edgeserve.relay.site import Admit, Client
 from tests.edgeserve.relay.wire import Wire, sliced
 
 Seen = list[tuple[str, str, bytes]]
@@ -32,6 +34,8 @@ class Site:
         self.handler: Handler = self._answer
         self.handled: Callable[[str], bool] = lambda _: True
         self.limits = Limits(head_bytes=2048)
+        self.admit: Admit = anyone
+        self.room = Room(self.limits)
         self.body_limit = 4096
         self.leaving = False
 

@@ -1,0 +1,39 @@
+"""How much is being asked at once: requests, and bytes of their bodies. Pure."""
+
+from __future__ import annotations
+
+from edgeserve.errors import NoRoom
+from edgeserve.relay.limits import Limits
+
+
+class Room:
+    """Counts what all connections of one port hold until it is answered."""
+
+    __slots__ = ("_limits", "held", "requests")
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self.held = 0
+        self.requests = 0
+
+    def hold(self, size: int) -> None:
+        """Count bytes of a body. Raises NoRoom, and counts nothing, past the limit."""
+        if self.held + size > self._limits.held_bytes:
+            raise NoRoom("too many large requests are being answered; come back soon")
+        self.held += size
+
+    def let_go(self, size: int) -> None:
+        """Count them no longer."""
+        self.held -= size
+
+    def begin(self, size: int) -> None:
+        """Count a request and its last bytes; raises NoRoom past either limit."""
+        if 0 < self._limits.requests <= self.requests:
+            raise NoRoom("too many requests are being answered; come back soon")
+        self.hold(size)
+        self.requests += 1
+
+    def end(self, size: int) -> None:
+        """Count it and all its bytes no longer: it is answered."""
+        self.held -= size
+        self.requests -= 1
