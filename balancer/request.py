@@ -28,8 +28,8 @@ Mode = Literal["stream", "aggregate", "whole"]
 together here; or as the whole body that the engine sends."""
 
 NOT_FOR_NODES = frozenset(
-    ("authorization", "x-api-key", "cookie", "accept-encoding", "content-encoding",
-     "x-conversation-id", VARIANT_HEADER, REQUEST_HEADER)
+    ("authorization", "x-api-key", "cookie", "origin", "accept-encoding",
+     "content-encoding", "x-conversation-id", VARIANT_HEADER, REQUEST_HEADER)
 )  # fmt: skip
 """A conversation id would make llama.cpp generate on after the client has left."""
 

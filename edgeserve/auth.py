@@ -5,10 +5,11 @@ from __future__ import annotations
 import hmac
 import secrets
 from collections.abc import Iterable, Mapping
+from ipaddress import ip_address
 from pathlib import Path
+from urllib.parse import urlsplit
 
-from edgeserve.config import LOOPBACK
-from edgeserve.errors import SettingsError, Unauthorized
+from edgeserve.errors import Forbidden, SettingsError, Unauthorized
 from edgeserve.places import config_dir
 
 MINIMUM = 16
@@ -16,7 +17,11 @@ MINIMUM = 16
 
 
 class Guard:
-    """Admits requests that carry one of some secrets; with none, admits everyone."""
+    """Admits requests that carry one of some secrets; with none, admits everyone.
+
+    Everyone but other sites' web pages: a browser lets each of them post to loopback,
+    where it could enter a node of its own that is then given what users ask.
+    """
 
     def __init__(self, secrets_: Iterable[str], what: str) -> None:
         self._secrets = tuple(secret.encode() for secret in secrets_)
@@ -27,17 +32,30 @@ class Guard:
         return bool(self._secrets)
 
     def check(self, headers: Mapping[str, str]) -> str | None:
-        """Return the secret that was shown, or raise Unauthorized.
+        """Return the secret that was shown, or raise Unauthorized or Forbidden.
 
         Reads `Authorization: Bearer …` and `X-Api-Key` (what Anthropic's clients send).
         Every secret is compared, each in constant time.
         """
         if not self._secrets:
+            _refuse_other_sites(headers.get("origin"))
             return None
         shown = _shown(headers).encode()
         if not any([hmac.compare_digest(shown, secret) for secret in self._secrets]):  # noqa: C419 - compare them all
             raise Unauthorized(f"{self._what} missing or wrong")
         return shown.decode()
+
+
+def _refuse_other_sites(origin: str | None) -> None:
+    """Only pages have such origins; extensions and programs have other schemes."""
+    if origin is None or not origin.startswith(("http:", "https:", "null")):
+        return
+    try:
+        host = urlsplit(origin).hostname or ""
+    except ValueError:
+        host = ""
+    if not is_loopback(host):
+        raise Forbidden(origin)
 
 
 def _shown(headers: Mapping[str, str]) -> str:
@@ -89,4 +107,9 @@ def read_secrets(path: Path | None, usual: Path) -> tuple[str, ...]:
 
 def is_loopback(host: str) -> bool:
     """Whether an address reaches this machine only."""
-    return host in {LOOPBACK, "localhost", "::1"} or host.startswith("127.")
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False  # a name such as 127.example.org is somebody's

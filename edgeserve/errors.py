@@ -3,6 +3,7 @@
 EdgeserveError               what an HTTP client may see; status, code, envelope
 ├── BadRequest          400  the caller must change the request
 ├── Unauthorized        401  a token or key is missing or wrong
+├── Forbidden           403  a web page of another site asks
 ├── UnknownModel        404  nothing in the fleet serves that model
 ├── UnknownRoute        404  no such path
 ├── TooSlow             408  the request did not come whole in time
@@ -61,6 +62,20 @@ class Unauthorized(EdgeserveError):
     status = 401
     code = "unauthorized"
     kind = "authentication_error"
+
+
+class Forbidden(EdgeserveError):
+    """A web page asks that some other site has put into this user's browser."""
+
+    status = 403
+    code = "forbidden"
+    kind = "permission_error"
+
+    def __init__(self, site: str) -> None:
+        super().__init__(
+            f"a web page of {site} may not ask here while no key or token is asked for;"
+            " set one up, and send it along"
+        )
 
 
 class UnknownModel(EdgeserveError):

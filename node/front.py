@@ -17,10 +17,11 @@ from node.supervisor import Supervisor
 log = logging.getLogger(__name__)
 
 KEPT_HERE = frozenset(
-    ("authorization", "x-api-key", "cookie", "x-conversation-id", VARIANT_HEADER)
-)
+    ("authorization", "x-api-key", "cookie", "origin", "x-conversation-id",
+     VARIANT_HEADER)
+)  # fmt: skip
 """Header fields an engine never sees. `X-Conversation-Id` would let a generation go on
-after its client has left."""
+after its client has left; for any `Origin` it would let its pages read the answer."""
 
 
 def handled(path: str) -> bool:

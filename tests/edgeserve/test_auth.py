@@ -1,0 +1,45 @@
+import pytest
+
+from edgeserve.auth import Guard, is_loopback
+from edgeserve.errors import Forbidden, Unauthorized
+
+SECRET = "a-secret-of-some-length"
+
+
+@pytest.mark.parametrize(
+    "origin",
+    ["http://evil.example", "https://127.evil.example:8080", "null", "http://["],
+)
+def test_without_secrets_a_web_page_of_another_site_is_refused(origin: str) -> None:
+    with pytest.raises(Forbidden, match="a web page"):
+        Guard([], "API key").check({"origin": origin})
+
+
+@pytest.mark.parametrize(
+    "origin", ["http://localhost:3000", "http://[::1]", "app://chat", "vscode-file://x"]
+)
+def test_without_secrets_a_program_and_a_page_of_this_machine_are_let_in(
+    origin: str,
+) -> None:
+    assert Guard([], "API key").check({"origin": origin}) is None
+    assert Guard([], "API key").check({}) is None
+
+
+def test_who_shows_a_secret_may_be_a_web_page() -> None:
+    page = {"origin": "https://chat.example"}
+
+    shown = Guard([SECRET], "API key").check({**page, "x-api-key": SECRET})
+
+    assert shown == SECRET
+    with pytest.raises(Unauthorized):
+        Guard([SECRET], "API key").check(page)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "localhost", "::1"])
+def test_these_reach_this_machine_alone(host: str) -> None:
+    assert is_loopback(host)
+
+
+@pytest.mark.parametrize("host", ["127.example.org", "0.0.0.0", "10.0.0.1", "", "nuc"])
+def test_these_may_reach_others(host: str) -> None:
+    assert not is_loopback(host)
