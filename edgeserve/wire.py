@@ -90,10 +90,12 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
 
     `context` is tokens per slot; `batch` is tokens per decode call, which bounds how
     long a cancellation can take; `ubatch` is tokens per computation, 0 for as many as
-    `batch`; `spin` is how often an idle thread looks for work before it sleeps, 0 for
+    `batch`; `threads_batch` is threads for several tokens at once, 0 for as many as
+    `threads`; `spin` is how often an idle thread looks for work before it sleeps, 0 for
     the usual; `gpu_layers` is -1 for all. `speculative` is llama.cpp's `--spec-type`.
     `tensor_split` is each GPU's share, `overrides` llama.cpp's `-ot` text, `devices`
-    the GPUs to use, all of them if empty.
+    the GPUs to use, all of them if empty. `kv_unified`: slots keep their tokens in one
+    place, each as many as before; `backend_sampling`: tokens are picked on the GPU.
     """
 
     slots: int
@@ -101,11 +103,14 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
     batch: int
     ubatch: int = 0
     threads: int
+    threads_batch: int = 0
     spin: int = 0
     gpu_layers: int = 0
     kv_type: str = "f16"
     flash_attention: bool = True
     speculative: str = ""
+    kv_unified: bool = False
+    backend_sampling: bool = False
     cache_ram_mib: int = 0
     tensor_split: tuple[float, ...] = ()
     overrides: str = ""

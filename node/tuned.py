@@ -18,10 +18,13 @@ class Tuned(msgspec.Struct, frozen=True, kw_only=True):
     batch: int | None = None
     ubatch: int | None = None
     threads: int | None = None
+    threads_batch: int | None = None
     spin: int | None = None
     kv_type: str | None = None
     flash_attention: bool | None = None
     speculative: str | None = None
+    kv_unified: bool | None = None
+    backend_sampling: bool | None = None
 
     @property
     def changes(self) -> dict[str, Any]:
@@ -33,6 +36,8 @@ class Tuned(msgspec.Struct, frozen=True, kw_only=True):
         said = [name for name in ("slots", "threads", "batch") if vars(settings)[name]]
         if "batch" in said:
             said.append("ubatch")
+        if "threads" in said:
+            said.append("threads_batch")
         return self.without(*said)
 
     def without(self, *names: str) -> Tuned:

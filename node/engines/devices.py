@@ -35,7 +35,7 @@ def devices_of(engine: Engine) -> tuple[Device, ...]:
     """
     if not isinstance(engine, Native):
         return ()
-    found = listed(_output(engine.path, "--list-devices").splitlines())
+    found = listed(output_of(engine.path, "--list-devices").splitlines())
     return tuple(each for each in found if each.memory_total)
 
 
@@ -58,7 +58,7 @@ def fitted(engine: Engine, spec: EngineSpec) -> Offload | None:
     tool = engine.path.resolve().with_name(FIT_TOOL)
     if not tool.exists():
         return None
-    output = _output(tool, *_shape(spec))
+    output = output_of(tool, *_shape(spec))
     lines = [line for line in output.splitlines() if line.startswith("-c ")]
     if not lines:
         log.warning("%s cannot fit %s: %s", FIT_TOOL, spec.path.name, output[-200:])
@@ -95,7 +95,8 @@ def _shape(spec: EngineSpec) -> tuple[str, ...]:
     )
 
 
-def _output(tool: Path, *arguments: str) -> str:
+def output_of(tool: Path, *arguments: str) -> str:
+    """Return what a tool prints, which may be nothing."""
     try:
         done = subprocess.run(
             [tool, *arguments], capture_output=True, text=True, timeout=ASK_SECONDS

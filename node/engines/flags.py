@@ -48,14 +48,15 @@ def arguments(spec: EngineSpec, port: int) -> tuple[str, ...]:
         *("--batch-size", str(launch.batch)),
         *("--ubatch-size", str(launch.ubatch or launch.batch)),
         *("--threads", str(launch.threads)),
-        *("--threads-batch", str(launch.threads)),
+        *("--threads-batch", str(launch.threads_batch or launch.threads)),
         *("--threads-http", str(launch.slots + SPARE_THREADS)),
         *("--cache-type-k", launch.kv_type),
         *("--cache-type-v", launch.kv_type),
         *("--flash-attn", attention(launch)),
         *(("--spec-type", launch.speculative) if launch.speculative else ()),
         *_offload(launch),
-        "--no-kv-unified",
+        *_kept(launch),
+        *(("--backend-sampling",) if launch.backend_sampling else ()),
         "--no-context-shift",
         "--cont-batching",
         "--cache-prompt",
@@ -82,6 +83,16 @@ def attention(launch: Launch) -> str:
     if launch.kv_type in UNQUANTIZED:
         return "auto" if launch.flash_attention else "off"
     return "on"
+
+
+def _kept(launch: Launch) -> tuple[str, ...]:
+    """Say where slots keep their tokens; in one place each is held to its share.
+
+    Else one slot could take it all, and llama.cpp would fail every request for it.
+    """
+    if not launch.kv_unified:
+        return ("--no-kv-unified",)
+    return ("--kv-unified", "--kv-unified-per-slot", str(launch.context))
 
 
 def _offload(launch: Launch) -> tuple[str, ...]:
@@ -124,7 +135,7 @@ def parameters(spec: EngineSpec, port: int, api_key: str) -> dict[str, Parameter
         "n_batch": launch.batch,
         "n_ubatch": launch.ubatch or launch.batch,
         "cpuparams.n_threads": launch.threads,
-        "cpuparams_batch.n_threads": launch.threads,
+        "cpuparams_batch.n_threads": launch.threads_batch or launch.threads,
         "cache_type_k": kv_type,
         "cache_type_v": kv_type,
         "flash_attn_type": f"LLAMA_FLASH_ATTN_TYPE_{fast}",
@@ -134,7 +145,9 @@ def parameters(spec: EngineSpec, port: int, api_key: str) -> dict[str, Parameter
         "tensor_split": list(launch.tensor_split),
         "tensor_buft_overrides": launch.overrides,
         "fit_params": False,
-        "kv_unified": False,
+        "kv_unified": launch.kv_unified,
+        "kv_unified_per_slot": launch.context if launch.kv_unified else 0,
+        "sampling.backend_sampling": launch.backend_sampling,
         "ctx_shift": False,
         "cont_batching": True,
         "cache_prompt": True,

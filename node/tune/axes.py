@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 import msgspec
 
@@ -10,30 +10,86 @@ from edgeserve.config import NodeSettings
 from edgeserve.wire import Cpu, Launch
 from node.tune.search import Axis, Step, put
 
-SLOTS = (1, 2, 4, 8, 16)
+SLOTS = (1, 2, 4, 8, 16, 32)
 BATCHES = (32, 64, 128, 256, 512, 1024, 2048)
 SPINS = ((5_000, 50_000), (200, 1))
 """More than the usual, and less; what pays depends on who else uses the processor."""
 
-GUESSERS = ("ngram-mod", "ngram-simple")
+GUESSERS = ("ngram-mod", "ngram-map-k", "ngram-simple")
 """llama.cpp's speculative decoding out of the text itself, without a second model."""
 
+GUESSING, POOLED, SAMPLING = (
+    "--spec-type",
+    "--kv-unified-per-slot",
+    "--backend-sampling",
+)
+"""Flags that not every llama-server has."""
 
-def axes(untuned: Launch, cpu: Cpu, settings: NodeSettings) -> tuple[Axis, ...]:
-    """Return the settings to tune, less those that somebody has set."""
+EVERY = frozenset((GUESSING, POOLED, SAMPLING))
+
+
+def axes(
+    untuned: Launch,
+    cpu: Cpu,
+    settings: NodeSettings,
+    options: Collection[str] = EVERY,
+) -> tuple[Axis, ...]:
+    """Return the settings to tune, less those that somebody has set.
+
+    `options` are the flags that the engine knows.
+    """
     said = {name for name in ("slots", "threads", "batch") if vars(settings)[name]}
-    return tuple(each for each in _axes(untuned, cpu) if each.name not in said)
+    if "threads" in said:
+        said.add("batch threads")
+    on_gpu = untuned.gpu_layers != 0
+    each = (*_shape(untuned), *(_of_gpu if on_gpu else _of_cpu)(untuned, cpu, options))
+    return tuple(axis for axis in each if axis.name not in said and axis.ladders)
 
 
-def _axes(untuned: Launch, cpu: Cpu) -> Iterator[Axis]:
+def _shape(untuned: Launch) -> Iterator[Axis]:
     yield Axis("slots", _both_ways("slots", SLOTS, untuned.slots))
-    yield Axis("threads", tuple((put(threads=n),) for n in _threads(untuned, cpu)))
+
+
+def _of_cpu(untuned: Launch, cpu: Cpu, options: Collection[str]) -> Iterator[Axis]:
+    counts = _threads(untuned, cpu)
+    yield Axis("threads", tuple((_threads_alone(n),) for n in counts))
+    yield Axis("batch threads", tuple((put(threads_batch=n),) for n in counts))
     yield Axis("spin", tuple(tuple(put(spin=n) for n in way) for way in SPINS))
+    yield from _usual(untuned)
+    yield from _guessing(options)
+    yield from _pooled(options)
+
+
+def _of_gpu(untuned: Launch, cpu: Cpu, options: Collection[str]) -> Iterator[Axis]:
+    """Look first at what keeps a GPU waiting when many streams write.
+
+    llama.cpp picks each slot's token on one core while the GPU waits; and where slots
+    keep their tokens apart, it computes those that write apart from those that read.
+    """
+    if SAMPLING in options:
+        yield Axis("sampling", ((put(backend_sampling=True),),))
+    yield from _pooled(options)
+    yield from _usual(untuned)
+    yield from _guessing(options)
+    if untuned.gpu_layers > 0 or untuned.overrides:  # the processor computes, too
+        yield Axis("threads", tuple((put(threads=n),) for n in _threads(untuned, cpu)))
+
+
+def _usual(untuned: Launch) -> Iterator[Axis]:
     yield Axis("batch", _both_ways("batch", BATCHES, untuned.batch))
-    yield Axis("ubatch", ((_smaller_ubatch, _smaller_ubatch),))
+    yield Axis("ubatch", ((_larger_ubatch, _larger_ubatch), (_smaller_ubatch,) * 2))
     yield Axis("flash attention", ((_slow_attention,),))
     yield Axis("KV type", ((put(kv_type="q8_0", flash_attention=True),),))
-    yield Axis("speculation", tuple((put(speculative=each),) for each in GUESSERS))
+
+
+def _guessing(options: Collection[str]) -> Iterator[Axis]:
+    if GUESSING in options:
+        yield Axis("speculation", tuple((put(speculative=each),) for each in GUESSERS))
+
+
+def _pooled(options: Collection[str]) -> Iterator[Axis]:
+    if POOLED in options:
+        yield Axis("one KV cache", ((_one_cache,),))
 
 
 def _both_ways(
@@ -43,7 +99,7 @@ def _both_ways(
     steps = list(values)
     up = [put(**{name: n}) for n in steps if n > now]
     down = [put(**{name: n}) for n in reversed(steps) if n < now]
-    return tuple(up), tuple(down)
+    return tuple(way for way in (tuple(up), tuple(down)) if way)
 
 
 def _threads(untuned: Launch, cpu: Cpu) -> list[int]:
@@ -51,6 +107,30 @@ def _threads(untuned: Launch, cpu: Cpu) -> list[int]:
     cores = untuned.threads
     wanted = (cpu.logical_cores, cores - 1, cores // 2)
     return [n for n in dict.fromkeys(wanted) if n > 0 and n != cores]
+
+
+def _threads_alone(count: int) -> Step:
+    """Change the threads that write for one stream; many tokens keep theirs.
+
+    The former wait for memory, of which fewer threads may ask as much; the latter
+    compute.
+    """
+
+    def step(launch: Launch) -> Launch:
+        many = launch.threads_batch or launch.threads
+        return msgspec.structs.replace(
+            launch, threads=count, threads_batch=0 if many == count else many
+        )
+
+    return step
+
+
+def _larger_ubatch(launch: Launch) -> Launch:
+    """Double it, within the batch."""
+    if not launch.ubatch:
+        return launch
+    larger = min(launch.ubatch * 2, launch.batch)
+    return msgspec.structs.replace(launch, ubatch=larger)
 
 
 def _smaller_ubatch(launch: Launch) -> Launch:
@@ -62,3 +142,8 @@ def _slow_attention(launch: Launch) -> Launch:
     """Turn flash attention off, unless quantized values need it."""
     plain = launch.kv_type == "f16"
     return msgspec.structs.replace(launch, flash_attention=not plain)
+
+
+def _one_cache(launch: Launch) -> Launch:
+    """Nothing new where there is one slot only."""
+    return msgspec.structs.replace(launch, kv_unified=launch.slots > 1)

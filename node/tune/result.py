@@ -35,7 +35,8 @@ class Key(msgspec.Struct, frozen=True, kw_only=True):
 class Result(msgspec.Struct, frozen=True, kw_only=True):
     """The best settings found, and what they and the untuned ones measured.
 
-    `failed` says how an engine ended that was started with them, if one was.
+    `failed` says how an engine ended that was started with them, if one was; `wanted`
+    is the seconds that trying everything would have taken, 0 where it was done.
     """
 
     key: Key
@@ -45,6 +46,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     gain: float
     made: str
     failed: str = ""
+    wanted: float = 0.0
 
     @property
     def usable(self) -> Tuned | None:

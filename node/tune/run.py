@@ -13,6 +13,7 @@ from edgeserve.config import NodeSettings
 from edgeserve.errors import CommandError
 from edgeserve.relay import upstream
 from edgeserve.wire import Hardware, Launch
+from node.engines.options import options_of
 from node.engines.protocol import Engine
 from node.fit import Fitted, fit
 from node.hardware import Sampler
@@ -64,7 +65,8 @@ async def _tuned(
     spec, untuned = placed.spec, placed.spec.launch
     devices = () if spec.id in found.others else found.devices
     tunings = tunings_of(engine, hardware, devices, settings)
-    tried = axes(untuned, hardware.cpu, settings)
+    options = await asyncio.to_thread(options_of, engine)
+    tried = axes(untuned, hardware.cpu, settings, options)
     async with upstream(connect_seconds=CONNECT_SECONDS) as ask:
         tuning = Tuning(
             bench=Bench(engine, spec, ask, settings.state_dir),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
@@ -19,10 +20,13 @@ NAMES = {
     "batch": "batch",
     "ubatch": "micro-batch",
     "threads": "threads",
+    "threads_batch": "threads for many tokens",
     "spin": "spinning",
     "kv_type": "KV type",
     "flash_attention": "flash attention",
     "speculative": "speculation",
+    "kv_unified": "one KV cache for all slots",
+    "backend_sampling": "sampling on the GPU",
 }
 
 
@@ -77,6 +81,9 @@ def lines(results: Iterable[Result]) -> Iterator[str]:
             yield f"  tuned    {rates(each.best)} tokens/s"
             yield f"  by       {said(each.tuned)}"
             yield "  nodes will use it from their next start"
+        if each.wanted:
+            seconds = math.ceil(each.wanted / 60) * 60
+            yield f"  time ran out; `--seconds {seconds}` would try everything"
 
 
 def rates(figures: Figures) -> str:

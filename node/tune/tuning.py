@@ -69,6 +69,7 @@ class Tuning:
         self._work = Work()
         self._durations: list[float] = []
         self._first: Figures | None = None
+        self._all_tried = False
 
     async def result(self, key: Key) -> Result:
         """Return the best settings found, the untuned ones if nothing is better.
@@ -91,6 +92,7 @@ class Tuning:
             best=best,
             gain=found.gain if found.accepted else 0.0,
             made=datetime.now(UTC).isoformat(timespec="seconds"),
+            wanted=0.0 if self._all_tried else TRIALS * self._usual,
         )
 
     async def _warmed_up(self) -> None:
@@ -110,7 +112,7 @@ class Tuning:
             while self._time_for(2 * PAIRS + 1) or self.search.base is None:
                 launch = trials.send(await self._tried(launch))
         except StopIteration:
-            pass
+            self._all_tried = True
         finally:
             trials.close()
         if self.search.base is None:
@@ -131,10 +133,12 @@ class Tuning:
         return pairs
 
     def _time_for(self, trials: int) -> bool:
-        if not self._durations:
-            return True
-        usual = sum(self._durations) / len(self._durations)
-        return self.clock() + trials * usual < self._end
+        return self.clock() + trials * self._usual < self._end
+
+    @property
+    def _usual(self) -> float:
+        """Seconds that a trial takes; 0 before there was one."""
+        return sum(self._durations) / max(1, len(self._durations))
 
     async def _tried(
         self, launch: Launch, *, confirming: bool = False

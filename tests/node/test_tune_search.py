@@ -21,20 +21,22 @@ Machine = Callable[[Launch], Figures | None]
 
 
 def pi(launch: Launch) -> Figures | None:
-    """Best with three threads, a batch of 512, and four slots; q8_0 is slow."""
+    """Best with three threads for one stream and four for more, a batch of 512, and
+    four slots; q8_0 is slow."""
     if launch.speculative == "ngram-mod":
         return None
     thinking = {1: 0.4, 2: 0.7, 3: 1.1, 4: 1.0, 8: 0.5}[launch.threads]
+    threads = launch.threads_batch or launch.threads
+    together = {1: 0.3, 2: 0.6, 3: 0.9, 4: 1.0, 8: 0.6}[threads]
     reading = {512: 1.2, 1024: 1.1, 256: 1.0}.get(launch.batch, 0.8)
-    many = {1: 1.0, 2: 1.5, 4: 2.0, 8: 1.6, 16: 1.0}[launch.slots]
+    many = {1: 1.0, 2: 1.5, 4: 2.0, 8: 1.6, 16: 1.0, 32: 0.5}[launch.slots]
     kept = 0.8 if launch.kv_type == "q8_0" else 1.0
     plain = 1.0 if launch.flash_attention else 0.9
     small = 0.9 if launch.ubatch else 1.0
-    decode = 10 * thinking * kept * plain
     return Figures(
-        prefill=500 * thinking * reading * plain * small,
-        decode=decode,
-        aggregate=decode * many,
+        prefill=500 * together * reading * plain * small,
+        decode=10 * thinking * kept * plain,
+        aggregate=10 * together * kept * plain * many,
     )
 
 
@@ -78,7 +80,7 @@ def test_the_best_settings_are_found_where_nothing_is_noisy() -> None:
     asked = searched(search, pi)
 
     assert search.best == msgspec.structs.replace(
-        UNTUNED, threads=3, batch=512, slots=4
+        UNTUNED, threads=3, threads_batch=4, batch=512, slots=4
     )
     assert len(asked) < 60
 
@@ -184,7 +186,51 @@ def test_settings_that_somebody_has_set_are_not_tried() -> None:
     settings = NodeSettings(slots=1, threads=4, batch=256)
     names = [each.name for each in axes(UNTUNED, CPU, settings)]
 
-    assert names == ["spin", "ubatch", "flash attention", "KV type", "speculation"]
+    assert names == [
+        "spin", "ubatch", "flash attention", "KV type", "speculation", "one KV cache",
+    ]  # fmt: skip
+
+
+GPU = msgspec.structs.replace(UNTUNED, slots=4, batch=2048, ubatch=512, gpu_layers=-1)
+
+
+def test_on_a_gpu_what_keeps_it_waiting_is_tried_first_and_no_threads() -> None:
+    names = [each.name for each in axes(GPU, CPU, NodeSettings())]
+
+    assert names[:3] == ["slots", "sampling", "one KV cache"]
+    assert "threads" not in names
+    part = msgspec.structs.replace(GPU, gpu_layers=12)
+    assert "threads" in [each.name for each in axes(part, CPU, NodeSettings())]
+
+
+def test_what_the_engine_does_not_know_is_not_tried() -> None:
+    known = [each.name for each in axes(GPU, CPU, NodeSettings(), options=())]
+
+    assert not {"sampling", "one KV cache", "speculation"} & set(known)
+
+
+def test_a_larger_computation_stays_within_the_batch() -> None:
+    [axis] = [each for each in axes(GPU, CPU, NodeSettings()) if each.name == "ubatch"]
+    first, second = axis.ladders[0]
+
+    assert first(GPU).ubatch == 1024
+    assert second(second(second(GPU))).ubatch == GPU.batch
+    assert axis.ladders[0][0](UNTUNED) == UNTUNED  # it is all of the batch already
+
+
+def test_one_cache_for_one_slot_is_nothing_new() -> None:
+    [axis] = [each for each in AXES if each.name == "one KV cache"]
+
+    assert axis.ladders[0][0](UNTUNED) == UNTUNED
+    assert axis.ladders[0][0](GPU).kv_unified
+
+
+def test_threads_for_one_stream_leave_those_for_many_alone() -> None:
+    [axis] = [each for each in AXES if each.name == "threads"]
+    launches = [ladder[0](UNTUNED) for ladder in axis.ladders]
+
+    assert [each.threads for each in launches] == [8, 3, 2]
+    assert {each.threads_batch for each in launches} == {4}
 
 
 def figures(factor: float, decode: float = 1.0) -> Figures:

@@ -65,10 +65,11 @@ async def test_the_best_is_found_confirmed_and_told() -> None:
     result = await tuning(bench, heard, 1000).result(KEY)
 
     assert result.tuned == Tuned(slots=2)
+    assert result.wanted == 0
     assert result.gain == pytest.approx(1.5**0.4 - 1)
     assert result.best.aggregate / result.untuned.aggregate == pytest.approx(1.5)
     assert heard.confirmed == 2 * 6
-    assert heard.failures == ["killed by SIGSEGV"] * 2
+    assert heard.failures == ["killed by SIGSEGV"] * 3
 
 
 async def test_time_is_kept_and_the_best_so_far_confirmed() -> None:
@@ -76,6 +77,7 @@ async def test_time_is_kept_and_the_best_so_far_confirmed() -> None:
     result = await tuning(bench, heard, 140).result(KEY)
 
     assert bench.now <= 140
+    assert result.wanted == 45 * 10
     assert result.tuned == Tuned(slots=2)
     assert heard.confirmed == 2 * 3
 
