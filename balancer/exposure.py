@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from edgeserve.auth import Guard, is_loopback, read_api_keys, read_token
 from edgeserve.config import EVERYWHERE, LOOPBACK, BalancerSettings
 from edgeserve.errors import SettingsError
+from edgeserve.relay.cors import ANY, Cors
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,9 +33,23 @@ def access(settings: BalancerSettings) -> Access:
     return Access(
         host=host,
         token=token,
-        clients=Guard(() if settings.anonymous else api_keys, "API key"),
+        clients=Guard(
+            () if settings.anonymous else api_keys, "API key", settings.cors_origins
+        ),
         nodes=Guard((token,) if token else (), "fleet token"),
     )
+
+
+def cors(settings: BalancerSettings, *, keys: bool) -> Cors:
+    """Say which web pages may ask. Pure.
+
+    Where clients need a key, it is what counts: a page has none but what its user gave
+    it. Without one, any page that somebody on this machine opens could use the models
+    and read the answers, so only this machine's own pages may.
+    """
+    if settings.cors_origins:
+        return Cors(frozenset(settings.cors_origins), here=False)
+    return Cors(frozenset((ANY,)) if keys else frozenset())
 
 
 def listening_host(

@@ -151,11 +151,7 @@ class Followed:
         Only short prefills tell: in long ones it drowns in the rate's own error.
         """
         lane, job = self._bound.lane, self._bound.job
-        if (
-            self.first is None
-            or timings.prompt > SHORT_PREFILL
-            or not lane.alone(job)
-        ):
+        if self.first is None or timings.prompt > SHORT_PREFILL or not lane.alone(job):
             return
         speed, guess = lane.speed, lane.learner.guess
         read = speed.prefill_seconds(timings.prompt, timings.cached) * lane.scale

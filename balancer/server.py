@@ -19,7 +19,7 @@ from balancer.api import Api
 from balancer.calibrating import calibrating
 from balancer.desk import Desk, desk
 from balancer.discover import discovering
-from balancer.exposure import access
+from balancer.exposure import access, cors
 from balancer.front import Front, handled
 from balancer.heir import know, remember
 from balancer.leaving import first, left, open_door
@@ -140,6 +140,7 @@ async def running(
                 body_limit=settings.body_limit_mib * MIB,
                 limits=relay.limits_of(settings),
                 admit=may.clients.check,
+                cors=cors(settings, keys=bool(may.clients)),
                 leave=leave,
             )
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hmac
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -23,9 +23,13 @@ class Guard:
     where it could enter a node of its own that is then given what users ask.
     """
 
-    def __init__(self, secrets_: Iterable[str], what: str) -> None:
+    def __init__(
+        self, secrets_: Iterable[str], what: str, origins: Collection[str] = ()
+    ) -> None:
+        """`origins` are other sites that may ask all the same; `*` for all."""
         self._secrets = tuple(secret.encode() for secret in secrets_)
         self._what = what
+        self._origins = origins
 
     def __bool__(self) -> bool:
         """Whether a secret is asked for at all."""
@@ -38,24 +42,32 @@ class Guard:
         Every secret is compared, each in constant time.
         """
         if not self._secrets:
-            _refuse_other_sites(headers.get("origin"))
+            origin = headers.get("origin")
+            if origin is not None and not self._may(origin):
+                raise Forbidden(origin)
             return None
         shown = _shown(headers).encode()
         if not any([hmac.compare_digest(shown, secret) for secret in self._secrets]):  # noqa: C419 - compare them all
             raise Unauthorized(f"{self._what} missing or wrong")
         return shown.decode()
 
+    def _may(self, origin: str) -> bool:
+        named = origin in self._origins or "*" in self._origins
+        return named or not is_foreign(origin)
 
-def _refuse_other_sites(origin: str | None) -> None:
-    """Only pages have such origins; extensions and programs have other schemes."""
-    if origin is None or not origin.startswith(("http:", "https:", "null")):
-        return
+
+def is_foreign(origin: str) -> bool:
+    """Whether that is a web page of a site elsewhere.
+
+    Only pages have such origins; extensions and programs have other schemes.
+    """
+    if not origin.startswith(("http:", "https:", "null")):
+        return False
     try:
         host = urlsplit(origin).hostname or ""
     except ValueError:
         host = ""
-    if not is_loopback(host):
-        raise Forbidden(origin)
+    return not is_loopback(host)
 
 
 def _shown(headers: Mapping[str, str]) -> str:

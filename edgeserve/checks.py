@@ -48,3 +48,10 @@ def a_url(settings: Section, name: str, url: str) -> None:
     scheme, _, rest = url.partition("://")
     if scheme not in {"http", "https"} or not rest.strip("/"):
         wrong(settings, name, "must be URLs such as http://192.168.1.20:8090")
+
+
+def an_origin(settings: Section, name: str, origin: str) -> None:
+    """Refuse what no browser would send as a page's origin."""
+    scheme, _, rest = origin.partition("://")
+    if not scheme or not rest or "/" in rest:
+        wrong(settings, name, "must be origins such as https://chat.example")

@@ -19,7 +19,15 @@ from typing import Any, ClassVar, Generic, TypeVar, get_type_hints
 
 import msgspec
 
-from edgeserve.checks import WrongValue, a_url, at_least, between, one_of, wrong
+from edgeserve.checks import (
+    WrongValue,
+    a_url,
+    an_origin,
+    at_least,
+    between,
+    one_of,
+    wrong,
+)
 from edgeserve.config_limits import LimitSettings, setting
 from edgeserve.errors import SettingsError
 from edgeserve.places import config_dir, models_dir, state_dir
@@ -167,6 +175,13 @@ class BalancerSettings(SharedSettings):
         "File of client API keys, one a line; by default `api-keys` in the"
         " configuration folder, if there.",
     )
+    cors_origins: tuple[str, ...] = setting(
+        (),
+        "Origin of a web page that may ask from a browser, such as"
+        " https://chat.example; * for all. Repeat. By default pages of this machine,"
+        " and all where clients need a key.",
+        flag="--cors-origin",
+    )
     anonymous: bool = setting(False, "Let clients in without a key, past loopback too.")
     policy: str = setting(
         "predict",
@@ -218,6 +233,9 @@ class BalancerSettings(SharedSettings):
         at_least(self, "forget_seconds", 0)
         for url in self.nodes:
             a_url(self, "nodes", url)
+        for origin in self.cors_origins:
+            if origin not in {"*", "null"}:
+                an_origin(self, "cors_origins", origin)
 
 
 S = TypeVar("S", bound=SharedSettings)

@@ -18,6 +18,7 @@ from edgeserve.config import (
 EXAMPLES: dict[str, Any] = {
     "api_key_file": "/etc/edgeserve/api-keys",
     "balancers": ["http://192.168.1.10:8080"],
+    "cors_origins": ["https://chat.example"],
     "embedding_models": ["bge-small-en-v1.5-q8_0.gguf"],
     "host": "192.168.1.20",
     "llama_server": "/opt/llama.cpp/bin/llama-server",

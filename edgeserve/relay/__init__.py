@@ -4,6 +4,7 @@
 aiohttp alone, the reference that the tests hold them against.
 """
 
+from edgeserve.relay.cors import Cors
 from edgeserve.relay.exchange import Handler, Reply, Request
 from edgeserve.relay.leave import Leave
 from edgeserve.relay.limits import Limits, limits_of
@@ -14,6 +15,7 @@ from edgeserve.relay.upstream import Answer, Origin, Upstream
 
 __all__ = [
     "Answer",
+    "Cors",
     "Handler",
     "Leave",
     "Limits",

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from email.utils import formatdate
 from typing import Protocol
 
+from edgeserve.relay.cors import PREFIX
 from edgeserve.relay.head import BODILESS, Head, fields, status_line, written
 
 JOINED = 65536
@@ -55,12 +56,15 @@ class Wire(Protocol):
 class ClientReply:
     """The one answer to one request; see `Reply`."""
 
-    __slots__ = ("_chunked", "_head", "_mute", "finished", "keep", "started", "wire")
+    __slots__ = (
+        "_chunked", "_head", "_mute", "also", "finished", "keep", "started", "wire",
+    )  # fmt: skip
 
     def __init__(self, wire: Wire, head: Head) -> None:
         self.wire = wire
         self._head = head
         self._mute = self._chunked = False
+        self.also: dict[str, str] = {}  # for the browser of another origin's page
         self.started = self.finished = False
         self.keep = head.keep_alive
 
@@ -122,6 +126,8 @@ class ClientReply:
         if self.started:
             raise RuntimeError("an answer can start only once")
         self.keep = self.keep and self.wire.keeps
+        if self.also:
+            headers = marked(headers, self.also)
         lines = [status_line(status), *fields(headers), f"date: {_date()}"]
         if framing:
             lines.append(framing)
@@ -137,6 +143,12 @@ class ClientReply:
         if self.wire.lost:
             raise ConnectionResetError("the client has gone")
         self.wire.transport.write(data)
+
+
+def marked(headers: Mapping[str, str], also: Mapping[str, str]) -> dict[str, str]:
+    """Put our word to browsers in the place of the upstream's."""
+    kept = {k: v for k, v in headers.items() if not k.lower().startswith(PREFIX)}
+    return {**kept, **also}
 
 
 _dated = (0, "")

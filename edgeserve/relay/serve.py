@@ -14,6 +14,8 @@ from aiohttp.typedefs import Middleware
 
 from edgeserve.errors import FleetBusy, TooLarge, TooSlow
 from edgeserve.relay.connection import Connection
+from edgeserve.relay.cors import Cors
+from edgeserve.relay.crossing import crossing, crossing_pages
 from edgeserve.relay.exchange import Handler
 from edgeserve.relay.leave import Leave
 from edgeserve.relay.limits import Limits
@@ -47,6 +49,7 @@ async def listen(
     body_limit: int,
     limits: Limits = DEFAULT_LIMITS,
     admit: Admit = anyone,
+    cors: Cors | None = None,
     stop_seconds: float = 1.0,
     tls: ssl.SSLContext | None = None,
     leave: Leave | None = None,
@@ -55,12 +58,15 @@ async def listen(
 
     Requests whose path is `handled` go to `handler`, every other one to `routes`.
     `body_limit` is in bytes. Errors of our own tree become their own answers. A body
-    that is still to come is read only where `admit` lets the header fields pass.
+    that is still to come is read only where `admit` lets the header fields pass. Web
+    pages may ask as `cors` says.
     At the end, running answers have `stop_seconds` to finish. `leave` lets another
     process go on with the port before that.
     """
     loop = asyncio.get_running_loop()
-    async with _aiohttp(handler, handled, routes, body_limit, limits) as guests:
+    if cors is not None:
+        handler = crossing(handler, cors)
+    async with _aiohttp(handler, handled, routes, body_limit, limits, cors) as guests:
         port = _Port(handler, handled, admit, body_limit, limits, guests)
         server = await loop.create_server(
             port.connection,
@@ -86,6 +92,7 @@ async def _aiohttp(
     routes: Iterable[web.AbstractRouteDef],
     body_limit: int,
     limits: Limits,
+    cors: Cors | None,
 ) -> AsyncGenerator[web.Server]:
     """Run an aiohttp application that listens nowhere: it is handed connections."""
     size = min(body_limit, OWN_BODIES)
@@ -93,6 +100,7 @@ async def _aiohttp(
         client_max_size=size,
         middlewares=[
             _one_each(limits.body_seconds),
+            *([crossing_pages(cors)] if cors is not None else []),
             dispatching(handler, handled, size),
         ],
     )

@@ -1,6 +1,8 @@
 import pytest
 
-from balancer.exposure import listening_host
+from balancer.exposure import cors, listening_host
+from edgeserve.checks import WrongValue
+from edgeserve.config import BalancerSettings
 from edgeserve.errors import SettingsError
 
 
@@ -52,3 +54,28 @@ def test_another_address_without_keys_is_refused_with_the_remedy() -> None:
 @pytest.mark.parametrize("admitted", [{"api_keys": True}, {"anonymous": True}])
 def test_another_address_with_both_is_taken(admitted: dict[str, bool]) -> None:
     assert host("192.168.1.2", token=True, **admitted) == "192.168.1.2"
+
+
+def test_without_keys_only_this_machines_pages_may_ask() -> None:
+    may = cors(BalancerSettings(), keys=False)
+
+    assert may.allows("http://localhost:3000")
+    assert not may.allows("https://chat.example")
+
+
+def test_where_clients_need_a_key_the_key_is_what_counts() -> None:
+    assert cors(BalancerSettings(), keys=True).allows("https://chat.example")
+
+
+def test_whoever_names_pages_means_these_and_no_others() -> None:
+    may = cors(BalancerSettings(cors_origins=("https://chat.example",)), keys=True)
+
+    assert may.allows("https://chat.example")
+    assert not may.allows("http://localhost:3000")
+    assert not may.allows("https://elsewhere.example")
+
+
+@pytest.mark.parametrize("wrong", ["chat.example", "https://", "https://a/path"])
+def test_what_no_browser_would_send_is_refused(wrong: str) -> None:
+    with pytest.raises(WrongValue, match=r"cors_origins must be origins"):
+        BalancerSettings(cors_origins=(wrong,))

@@ -43,3 +43,10 @@ def test_these_reach_this_machine_alone(host: str) -> None:
 @pytest.mark.parametrize("host", ["127.example.org", "0.0.0.0", "10.0.0.1", "", "nuc"])
 def test_these_may_reach_others(host: str) -> None:
     assert not is_loopback(host)
+
+
+@pytest.mark.parametrize("named", ["https://chat.example", "*"])
+def test_a_site_that_was_named_may_ask_without_a_secret(named: str) -> None:
+    page = {"origin": "https://chat.example"}
+
+    assert Guard([], "API key", [named]).check(page) is None

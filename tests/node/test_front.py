@@ -72,6 +72,7 @@ async def test_the_engine_is_asked_with_its_own_key_and_no_secret_of_ours() -> N
         "Authorization": f"Bearer {TOKEN}",
         "X-Conversation-Id": "7",
         "Cookie": "a=b",
+        "Origin": "https://chat.example",
         "X-Other": "kept",
     }
     async with fake_llama(behaviour) as llama:
@@ -85,7 +86,7 @@ async def test_the_engine_is_asked_with_its_own_key_and_no_secret_of_ours() -> N
 
     assert seen["authorization"] == "Bearer engine-key"
     assert seen["x-other"] == "kept"
-    assert not {"cookie", "x-conversation-id"} & set(seen)
+    assert not {"cookie", "origin", "x-conversation-id"} & set(seen)
 
 
 async def test_an_engines_own_error_passes_as_it_is() -> None:
