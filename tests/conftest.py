@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
 from pathlib import Path
 
@@ -31,6 +32,8 @@ def pytest_configure(config: pytest.Config) -> None:
     for name in [name for name in os.environ if name.startswith("EDGESERVE_")]:
         if name != "EDGESERVE_MODELS_DIR":
             del os.environ[name]
+    # What a shell runs in the background ignores Ctrl-C, and so would its children.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     config.stash[HOME] = tempfile.mkdtemp(prefix="edgeserve-tests-")
     for folder in FOLDERS:
         os.environ[f"EDGESERVE_{folder}"] = f"{config.stash[HOME]}/{folder.lower()}"

@@ -60,10 +60,15 @@ async def test_who_stops_a_tuning_leaves_nothing_behind(folder: Path) -> None:
         *argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ
     )
     assert process.stderr is not None
-    async with asyncio.timeout(PATIENCE):
-        first = await process.stderr.readline()
-        process.send_signal(signal.SIGINT)
-        _, rest = await process.communicate()
+    try:
+        async with asyncio.timeout(PATIENCE):
+            first = await process.stderr.readline()
+            process.send_signal(signal.SIGINT)
+            _, rest = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.communicate()
 
     assert first.startswith(b"untuned: reads")
     assert process.returncode == 1
