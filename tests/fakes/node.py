@@ -18,77 +18,13 @@ from edgeserve.openai import ROUTES
 from edgeserve.relay import plain
 from edgeserve.relay.exchange import Reply, Request
 from edgeserve.relay.upstream import Origin, origin_of
-from edgeserve.wire import (
-    Ability,
-    Cpu,
-    EngineChange,
-    EngineReport,
-    EngineState,
-    Hardware,
-    Launch,
-    Memory,
-    NodeReport,
-    Platform,
-    Power,
-    Thermal,
-    encode,
-    sse,
-)
+from edgeserve.wire import EngineChange, EngineReport, NodeReport, encode, sse
 from tests.fakes.llama import Behaviour, FakeLlama, fake_llama
+from tests.fakes.reports import HARDWARE as HARDWARE
+from tests.fakes.reports import a_report as a_report
+from tests.fakes.reports import an_engine as an_engine
 
 HEARTBEAT_SECONDS = 0.1
-TEXT: tuple[Ability, ...] = ("chat", "completion")
-
-
-def an_engine(
-    variant: str = "small:Q4_1",
-    *,
-    id: str | None = None,  # noqa: A002 - the field's name
-    state: EngineState = "ready",
-    reason: str | None = None,
-    slots: int = 2,
-    busy: int = 0,
-    context: int = 4096,
-    abilities: tuple[Ability, ...] = TEXT,
-) -> EngineReport:
-    """Build an engine's report."""
-    return EngineReport(
-        id=id or variant,
-        model=variant.partition(":")[0],
-        variant=variant,
-        state=state,
-        reason=reason,
-        slots=slots,
-        busy=busy,
-        context=context,
-        abilities=abilities,
-        kind="fake",
-        launch=Launch(slots=slots, context=context, batch=256, threads=2),
-    )
-
-
-def a_report(*engines: EngineReport, name: str = "pi", **fields: Any) -> NodeReport:
-    """Build a node's report; its id is its name unless said otherwise."""
-    report = NodeReport(
-        id=name,
-        name=name,
-        instance=name,
-        version="0",
-        state="up",
-        port=0,
-        hardware=HARDWARE,
-        engines=engines,
-    )
-    return msgspec.structs.replace(report, **fields)
-
-
-HARDWARE = Hardware(
-    platform=Platform(system="Linux", release="6", machine="aarch64", python="3.11"),
-    cpu=Cpu(model="fake", physical_cores=4, logical_cores=4, load=0.0),
-    memory=Memory(total=4 * 2**30, available=2 * 2**30),
-    power=Power(on_mains=True),
-    thermal=Thermal(),
-)
 
 
 @dataclass

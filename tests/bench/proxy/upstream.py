@@ -13,19 +13,8 @@ from typing import cast
 
 import uvloop
 
-from edgeserve.wire import (
-    Cpu,
-    EngineReport,
-    Hardware,
-    Launch,
-    Memory,
-    NodeReport,
-    Platform,
-    Power,
-    Thermal,
-    encode,
-    sse,
-)
+from edgeserve.wire import NodeReport, encode, sse
+from tests.fakes.reports import a_report, an_engine
 
 EVENTS_PER_SECOND = 20
 SHORT = 16
@@ -113,33 +102,10 @@ class Speaker(asyncio.Protocol):
 
 def report(name: str, port: int, slots: int) -> NodeReport:
     """Say what a balancer wants to know, as a node with one fast engine would."""
-    engine = EngineReport(
-        id="bench",
-        model="bench",
-        variant="bench:Q4_0",
-        state="ready",
-        slots=slots,
-        context=8192,
-        abilities=("chat", "completion"),
-        kind="fake",
-        launch=Launch(slots=slots, context=8192, batch=512, threads=1),
+    engine = an_engine(
+        "bench:Q4_0", id="bench", slots=slots, context=8192, batch=512, threads=1
     )
-    return NodeReport(
-        id=name,
-        instance=name,
-        name=name,
-        version="0",
-        state="up",
-        port=port,
-        hardware=Hardware(
-            platform=Platform(system="Linux", release="", machine="", python=""),
-            cpu=Cpu(model="pretend", physical_cores=1, logical_cores=1, load=0.0),
-            memory=Memory(total=2**33, available=2**32),
-            power=Power(on_mains=True),
-            thermal=Thermal(),
-        ),
-        engines=(engine,),
-    )
+    return a_report(engine, name=name, port=port)
 
 
 async def main(name: str, port: int, slots: int) -> None:
