@@ -25,7 +25,7 @@ else:
     print("[  7%] Building CXX object a.o")
     if fault == "hang":
         print("hanging", os.getpid(), flush=True)
-        time.sleep(60)
+        time.sleep(600)
     if fault == "compile":
         print("a.cpp:1:1: fatal error: nonsense.h: No such file or directory")
         print("make: *** [all] Error 2")
