@@ -16,7 +16,7 @@ from balancer.candidates import EngineKey
 from balancer.desk import Desk
 from balancer.hedge import Running, should_hedge
 from balancer.progress import Pace, Progress, Sign
-from balancer.schedule import Need
+from balancer.schedule import Need, Sifted, sift
 from edgeserve.relay.sweep import Sweep
 
 EVERY_SECONDS = 0.25
@@ -27,7 +27,11 @@ SLOWEST = 4.0
 UNLEARNED = Pace()
 
 QUIET_SECONDS = 5.0
-"""After so long without a sign from an engine a probe looks after it."""
+"""After so long without a sign from an engine a probe looks after it; and after so long
+without one from its node either, the request is asked elsewhere."""
+
+BLINK_SECONDS = 2.0
+"""An event stream that breaks is back before that, if its node is."""
 
 
 class Prospects(Protocol):
@@ -43,6 +47,10 @@ class Prospects(Protocol):
 
     def elsewhere(self, need: Need, key: EngineKey) -> float | None:
         """Seconds to the first token on the best other engine with an idle slot."""
+        ...
+
+    def deserted(self, need: Need, key: EngineKey) -> bool:
+        """Whether an engine's whole node is silent, and another could serve."""
         ...
 
     def doubt(self, key: EngineKey) -> None:
@@ -77,6 +85,7 @@ class Vigil:
     fault: Fault = "none"
     _seen: int = 0
     _doubted: bool = False
+    _deserted: float | None = None
     _trusted: bool = field(init=False)
     _task: asyncio.Task[object] | None = field(init=False)
 
@@ -96,10 +105,22 @@ class Vigil:
         if self.texts != self._seen:
             self._seen = self.texts
             self.progress = self.progress.heard("text", now)
-        if self.progress.phase == "queued":
+        if self._is_deserted(now):
+            self._give_up("its node is silent", "none")
+        elif self.progress.phase == "queued":
             self._look_for_better(now)
         elif now >= self.progress.stuck_at(self._pace):
             self._give_up("it made no progress", "engine")
+
+    def _is_deserted(self, now: float) -> bool:
+        """Nothing has come for a while, neither of the answer nor of the node."""
+        quiet = now - max(self.started, self.progress.life)
+        if quiet < QUIET_SECONDS or not self.prospects.deserted(self.need, self.key):
+            self._deserted = None
+            return False
+        if self._deserted is None:
+            self._deserted = now
+        return now - self._deserted >= BLINK_SECONDS
 
     @property
     def _pace(self) -> Pace:
@@ -190,6 +211,16 @@ class Watch:
         """See `Prospects`."""
         lives = {e.life for e in self._desk.current.candidates if e.key == key}
         return self._desk.predict.idle(replace(need, tried=need.tried | lives))
+
+    def deserted(self, need: Need, key: EngineKey) -> bool:
+        """See `Prospects`."""
+        current = self._desk.current
+        member = current.fleet.member(key[0])
+        if member is not None and member.state not in {"suspect", "unreachable"}:
+            return False
+        others = [each for each in current.candidates if each.key != key]
+        sifted = sift(others, need)
+        return isinstance(sifted, Sifted) and bool(sifted.open)
 
     def doubt(self, key: EngineKey) -> None:
         """See `Prospects`."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
+from balancer import vigil
 from edgeserve.errors import NodeLost
-from tests.balancer.endpoint import CHAT, busy, chat, endpoint, eventually
+from tests.balancer.endpoint import CHAT, QUICK, busy, chat, endpoint, eventually
 from tests.balancer.test_front import said
 from tests.fakes.llama import Behaviour
 from tests.fakes.node import fake_node
@@ -135,3 +137,26 @@ async def test_an_engine_that_stays_failed_is_not_waited_for_long(
 
     assert answer.status == 503
     assert "it crashed" in answer.error
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_what_waits_at_a_machine_that_freezes_is_answered_elsewhere(
+    stream: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vigil, "QUIET_SECONDS", 0.3)
+    monkeypatch.setattr(vigil, "BLINK_SECONDS", 0.1)
+    slow = Behaviour(decode=20)
+    async with (
+        fake_node("a-freezes", slow) as freezes,
+        fake_node("b-well") as well,
+        endpoint(freezes, well, pace=replace(QUICK, suspect=0.5)) as balancer,
+    ):
+        body = chat(max_tokens=12, stream=stream)
+        asking = asyncio.create_task(balancer.post(CHAT, body))
+        await eventually(lambda: freezes.llama.busy == 1)
+        freezes.freeze()
+        answer = await asking
+        freezes.frozen = False
+
+    assert answer.status == 200
+    assert [each.path for each in well.told if each.path == CHAT] == [CHAT]

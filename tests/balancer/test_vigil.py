@@ -6,8 +6,10 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from balancer.candidates import EngineKey
-from balancer.progress import Pace
+from balancer.progress import Pace, Sign
 from balancer.schedule import Need
 from balancer.vigil import Vigil
 from tests.balancer.building import a_need
@@ -25,6 +27,7 @@ class Known:
         self.idle: float | None = known.get("idle", 1.0)
         self.budget_left: int = known.get("budget", 3)
         self.doubts = 0
+        self.is_deserted = False
 
     def pace(self, key: EngineKey) -> Pace:  # noqa: ARG002 - there is one engine
         return self.of_pace
@@ -34,6 +37,9 @@ class Known:
 
     def elsewhere(self, need: Need, key: EngineKey) -> float | None:  # noqa: ARG002
         return self.idle
+
+    def deserted(self, need: Need, key: EngineKey) -> bool:  # noqa: ARG002
+        return self.is_deserted
 
     def doubt(self, key: EngineKey) -> None:  # noqa: ARG002
         self.doubts += 1
@@ -131,6 +137,46 @@ async def test_an_engine_that_does_not_answer_a_probe_loses_what_has_not_begun()
     known = Known()
 
     assert "probe" in (await watched(known, found_out)).why
+
+
+@pytest.mark.parametrize("signs", [(), ("head", "progress"), ("head", "text")])
+async def test_a_node_that_falls_silent_loses_what_shows_no_life(
+    signs: tuple[Sign, ...],
+) -> None:
+    known = Known(pace=Pace(token=100.0, batch=100.0), idle=None)
+
+    def falls_silent(vigil: Vigil, now: float) -> None:
+        for sign in signs:
+            vigil.heard(sign)
+        known.is_deserted = True
+        for tenth in range(75):
+            vigil.tick(now + tenth / 10)
+
+    assert (await watched(known, falls_silent)).why == "its node is silent"
+
+
+async def test_a_node_that_is_back_at_once_loses_nothing() -> None:
+    known = Known(idle=None)
+
+    def blinks(vigil: Vigil, now: float) -> None:
+        for second in range(5, 60):
+            known.is_deserted = second % 2 == 0
+            vigil.tick(now + second)
+
+    assert (await watched(known, blinks)).why == ""
+
+
+async def test_an_answer_that_still_comes_is_not_given_up_with_its_nodes_word() -> None:
+    known = Known()
+    known.is_deserted = True
+
+    def goes_on(vigil: Vigil, now: float) -> None:
+        vigil.heard("text")
+        for second in range(60):
+            vigil.texts += 1
+            vigil.tick(now + second)
+
+    assert (await watched(known, goes_on)).why == ""
 
 
 async def test_a_client_that_leaves_is_not_mistaken_for_it() -> None:

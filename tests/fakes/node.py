@@ -41,6 +41,7 @@ class FakeNode:
     token: str | None = None
     refuse: EdgeserveError | None = None
     admits: bool = True
+    frozen: bool = False
     told: list[Request] = field(default_factory=list[Request])
     origin: Origin = Origin("127.0.0.1", 0)
     _followers: set[asyncio.Queue[bytes | None]] = field(
@@ -79,7 +80,14 @@ class FakeNode:
         for follower in self._followers:
             follower.put_nowait(frame)
 
+    def freeze(self) -> None:
+        """Say nothing any longer, connections open: a machine that hangs."""
+        self.frozen = True
+        self.llama.freeze()
+
     async def _next(self, queue: asyncio.Queue[bytes | None]) -> bytes | None:
+        while self.frozen:
+            await asyncio.sleep(HEARTBEAT_SECONDS)
         try:
             async with asyncio.timeout(HEARTBEAT_SECONDS):
                 return await queue.get()
