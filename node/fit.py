@@ -149,7 +149,7 @@ def _launch(
     return Launch(
         slots=slots,
         context=context,
-        batch=_batch(load.role, settings, context, room),
+        batch=_batch(load.role, settings, slots, context, room),
         ubatch=BATCH if split else 0,
         threads=settings.threads or room.cores,
         kv_type=kv_type,
@@ -215,13 +215,16 @@ def _slots(room: Room) -> range:
     return range(MOST_SLOTS if room.gpu_memory else most, 0, -1)
 
 
-def _batch(role: Role, settings: NodeSettings, context: int, room: Room) -> int:
+def _batch(
+    role: Role, settings: NodeSettings, slots: int, context: int, room: Room
+) -> int:
+    """Return the tokens of a decode call, which many slots share on a GPU."""
     if role != "generate":
         return context
     if settings.batch:
         return settings.batch
     if room.gpu_memory:
-        return min(context, GPU_BATCH)
+        return min(slots * context, GPU_BATCH)
     return min(context, SMALL_BATCH if room.cores <= SMALL_CORES else BATCH)
 
 

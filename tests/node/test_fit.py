@@ -157,3 +157,9 @@ def test_all_layers_on_a_gpu_too_small_are_tried_since_the_engine_steps_down() -
     assert found.launch.gpu_layers == -1
     assert found.gpu_memory <= room.gpu_memory
     assert found.memory > 4 * GIB
+
+
+def test_many_short_slots_share_a_large_batch_on_a_gpu() -> None:
+    launch = fitted(GPU_BOX, slots=32, context=1024).launch
+
+    assert (launch.batch, launch.ubatch) == (2048, 512)

@@ -11,6 +11,9 @@ from typing import Any
 
 import aiohttp
 
+LONGEST_SECONDS = 120.0
+"""An engine that hangs shall not take the rest of the borrowed time."""
+
 FIRST_WORD = 300
 """Below this, the synthetic models' tokens are controls and bytes."""
 
@@ -65,7 +68,7 @@ async def _load(
         }
         for _ in range(streams)
     ]
-    timeout = aiohttp.ClientTimeout(total=None)
+    timeout = aiohttp.ClientTimeout(total=LONGEST_SECONDS)
     connector = aiohttp.TCPConnector(limit=0)
     async with aiohttp.ClientSession(timeout=timeout, connector=connector) as session:
         return await asyncio.gather(*(_run(session, url, body) for body in bodies))

@@ -10,13 +10,13 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-READY_SECONDS = 300.0
+READY_SECONDS = 120.0
 LOOK_SECONDS = 0.2
 
 
@@ -35,7 +35,9 @@ class Served:
 
 
 @contextmanager
-def served(*node_flags: str, engines: int = 1) -> Generator[Served]:
+def served(
+    *node_flags: str, engines: int = 1, env: Mapping[str, str] | None = None
+) -> Generator[Served]:
     """Start `edgeserve node start` with these flags and a balancer; wait for engines.
 
     The state folder is the caller's: that is where builds are.
@@ -43,7 +45,7 @@ def served(*node_flags: str, engines: int = 1) -> Generator[Served]:
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         node = ("node", "start", "--port", "0", "--no-advertise", *node_flags)
-        node_url = stack.enter_context(_running(scratch / "node.log", *node))
+        node_url = stack.enter_context(_running(scratch / "node.log", *node, env=env))
         front = ("balancer", "start", "--port", "0", "--no-discover", "--node")
         url = stack.enter_context(
             _running(scratch / "balancer.log", *front, node_url, "--queue", "4096")
@@ -54,8 +56,10 @@ def served(*node_flags: str, engines: int = 1) -> Generator[Served]:
 
 
 @contextmanager
-def _running(log: Path, *arguments: str) -> Generator[str]:
-    environ = {**os.environ, "PYTHONUNBUFFERED": "1"}
+def _running(
+    log: Path, *arguments: str, env: Mapping[str, str] | None = None
+) -> Generator[str]:
+    environ = {**os.environ, "PYTHONUNBUFFERED": "1", **(env or {})}
     with log.open("w") as file:
         process = subprocess.Popen(
             [sys.executable, "-m", "edgeserve", *arguments],
