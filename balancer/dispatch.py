@@ -220,9 +220,8 @@ class Dispatch:
         `counted` says whether the engine told of its prompt when it began.
         """
         ask, lane, job = bound.ask, bound.lane, bound.job
+        tokens = max(1, timings.cached + timings.prompt)
         if not counted:
-            tokens = max(1, timings.cached + timings.prompt)
-            self._count(bound, tokens, timings.cached)
             lane.counted(job, tokens, timings.cached)
         lane.end(job, now, timings.predicted)
         workload = self.workload(ask.model)
@@ -230,6 +229,8 @@ class Dispatch:
         if lane.learner.samples > ENOUGH and now - lane.learned < LEARN_SECONDS:
             return
         lane.learned = now
+        if not counted:
+            self._count(bound, tokens, timings.cached)
         lane.learner.learn(lane.sample(job, now, timings))
         workload.learn_prompt(timings.cached + timings.prompt, ask.prompt.size)
         workload.learn_answer(ask.prompt.head, ask.budget, timings.predicted)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
+
+from msgspec import structs
 
 from balancer.account import begun, called
 from balancer.attempt import (
@@ -172,7 +174,7 @@ class Front:
     async def _once(self, task: Task) -> Outcome:
         need = task.work.need
         if task.tried:
-            need = replace(need, tried=frozenset(task.tried))
+            need = structs.replace(need, tried=frozenset(task.tried))
         clock, record = self.desk.records.clock, task.record
         asked = clock()
         lull = Lull(task.delivery, record.note, streams=task.work.mode == "stream")

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 from balancer.candidates import Candidate
 from balancer.ledger import Ledger
-from balancer.schedule import Need, Refuse, Send, Wait, choose
+from balancer.schedule import Refuse, Send, Wait, choose
 from balancer.waiting import RETRY_AFTER, Ticket
 
 
@@ -39,13 +39,14 @@ class LeastBusy:
 
     def look(self) -> None:
         """Serve whoever can be served; nobody waits behind what another waits for."""
-        hopeless = set[Need]()
+        hopeless = set[tuple[object, ...]]()
         for ticket in list(self._waiting):
-            if ticket.need in hopeless:
+            kind = ticket.need.kind
+            if kind in hopeless:
                 continue
             match choose(self._candidates(), ticket.need, self._ledger.busy):
                 case Wait():
-                    hopeless.add(ticket.need)
+                    hopeless.add(kind)
                 case decision:
                     del self._waiting[ticket]
                     self._settle(ticket, decision)

@@ -83,7 +83,7 @@ class Work:
 
     def longer(self, than: int) -> Work:
         """Return the same, for an engine with a longer context than that."""
-        return replace(self, need=replace(self.need, too_short=than))
+        return replace(self, need=msgspec.structs.replace(self.need, too_short=than))
 
     def body_for(self, engine: EngineReport, slot: int | None = None) -> bytes:
         """Return the body with the named edits. `slot` is one of the engine's."""

@@ -8,7 +8,9 @@ Every candidate gets a verdict, so that each choice can be explained afterwards.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+
+import msgspec
 
 from balancer.candidates import Candidate, EngineKey, Life, served
 from balancer.course import UNFOLLOWED, Course
@@ -19,8 +21,7 @@ from edgeserve.quality import serves
 from edgeserve.wire import Ability
 
 
-@dataclass(frozen=True, kw_only=True)
-class Need:
+class Need(msgspec.Struct, frozen=True, kw_only=True):
     """What a request asks of an engine.
 
     `model` is in normal spelling, empty where the caller names none. `slots` is how
@@ -44,11 +45,19 @@ class Need:
     tried: frozenset[Life] = frozenset()
     floor: str = ""
     generates: bool = True
-    prompt: Prompt = field(default=EMPTY, compare=False)
-    budget: int | None = field(default=None, compare=False)
-    client: str = field(default="", compare=False)
-    session: str = field(default="", compare=False)
-    deadline: float | None = field(default=None, compare=False)
+    prompt: Prompt = EMPTY
+    budget: int | None = None
+    client: str = ""
+    session: str = ""
+    deadline: float | None = None
+
+    @property
+    def kind(self) -> tuple[object, ...]:
+        """What decides who can serve it: needs of one kind wait for the same slots."""
+        return (
+            *(self.model, self.ability, self.slots, self.tokens, self.too_short),
+            *(self.images, self.tried, self.floor, self.generates),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +77,7 @@ Verdicts = Iterable[Verdict]
 """Made when somebody looks."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Send:
     """Send it there, now. Tell `course` what becomes of it."""
 

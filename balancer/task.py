@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+from msgspec import structs
+
 from balancer.candidates import Candidate, Life
 from balancer.delivery import Delivery
 from balancer.given import MOST
@@ -55,7 +57,7 @@ class Task:
         self.reached = size
         if self.whole is None:
             self.whole, self.prompt = self.work, flow.prompt
-            need = replace(self.work.need, model=normal(engine.engine.variant))
+            need = structs.replace(self.work.need, model=normal(engine.engine.variant))
             self.work = replace(self.work, need=need)
 
     def doubted(self) -> bool:

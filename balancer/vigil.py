@@ -7,8 +7,10 @@ tells. Nothing is timed per event: now and then somebody looks whether there was
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Protocol
+
+from msgspec import structs
 
 from balancer.blame import Fault
 from balancer.budget import Budget
@@ -210,7 +212,7 @@ class Watch:
     def elsewhere(self, need: Need, key: EngineKey) -> float | None:
         """See `Prospects`."""
         lives = {e.life for e in self._desk.current.candidates if e.key == key}
-        return self._desk.predict.idle(replace(need, tried=need.tried | lives))
+        return self._desk.predict.idle(structs.replace(need, tried=need.tried | lives))
 
     def deserted(self, need: Need, key: EngineKey) -> bool:
         """See `Prospects`."""
