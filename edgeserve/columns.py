@@ -1,4 +1,4 @@
-"""Print a table: folded to a terminal's width, unfolded into a pipe."""
+"""Print a table: long texts folded to a terminal's width, nothing folded in a pipe."""
 
 from __future__ import annotations
 
@@ -7,6 +7,14 @@ from collections.abc import Iterable, Sequence
 Row = Sequence[str]
 
 PIPE_COLUMNS = 1000
+
+WHOLE = 24
+"""Longest text in letters that is never folded: ids and addresses get pasted."""
+
+FOLDED = 12
+"""Letters that a column of longer texts keeps; a table may run over the edge then."""
+
+GAP = 2
 
 
 def print_table(heads: Row, rows: Iterable[Row]) -> None:
@@ -17,13 +25,16 @@ def print_table(heads: Row, rows: Iterable[Row]) -> None:
     from rich.text import Text
 
     console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = PIPE_COLUMNS
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for head in heads:
-        table.add_column(Text(head), overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(printable(cell)) for cell in row))
+    texts = [[Text(printable(cell)) for cell in row] for row in rows]
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, GAP, 0, 0))
+    needed = -GAP
+    for head, *column in zip(map(Text, heads), *texts, strict=True):
+        widest = max(text.cell_len for text in (head, *column))
+        table.add_column(head, overflow="fold", no_wrap=widest <= WHOLE)
+        needed += GAP + (widest if widest <= WHOLE else FOLDED)
+    for row in texts:
+        table.add_row(*row)
+    console.width = max(console.width, needed) if console.is_terminal else PIPE_COLUMNS
     console.print(table)
 
 

@@ -59,7 +59,14 @@ def models(url: str, api_key_file: Path | None, *, as_json: bool) -> None:
     _print(MODEL_HEADS, rows, "no model yet; `edgeserve nodes` says what is there")
 
 
-NODE_HEADS = ("node", "state", "address", "engine", "busy", "memory free", "hottest")
+UNWELL = {
+    "suspect": "failed, being probed",
+    "open": "keeps failing, set aside",
+    "half-open": "keeps failing, being probed",
+}
+"""What the balancer's words for an engine's health mean; others want no attention."""
+
+NODE_HEADS = ("node", "state", "address", "engine", "busy", "GiB free", "hottest")
 MODEL_HEADS = ("model", "can", "context", "slots", "nodes")
 
 
@@ -71,10 +78,13 @@ def node_rows(found: list[Json]) -> list[Row]:
 def _rows(sighting: Json) -> list[Row]:
     where = (str(sighting["state"]), str(sighting["url"]))
     report: Json | None = sighting["report"]
+    trouble = sighting.get("problem")
     if report is None:
-        return [("?", *where, "", "", "", "")]
-    lines = [_engine(each) for each in report["engines"]]
-    lines += [(str(problem), "") for problem in report.get("problems", ())]
+        return [("?", *where, str(trouble or ""), "", "", "")]
+    health: Json = sighting.get("health", {})
+    lines = [_engine(each, health.get(each["id"])) for each in report["engines"]]
+    problems = (trouble, *report.get("problems", ()))
+    lines += [(str(problem), "") for problem in problems if problem]
     first, *others = lines or [("none", "")]
     return [
         (str(report["name"]), *where, *first, *_condition(report["hardware"])),
@@ -82,17 +92,18 @@ def _rows(sighting: Json) -> list[Row]:
     ]
 
 
-def _engine(engine: Json) -> tuple[str, str]:
+def _engine(engine: Json, health: str | None) -> tuple[str, str]:
     state = str(engine["state"])
     if state in {"ready", "busy"}:
-        return str(engine["id"]), f"{engine['busy']}/{engine['slots']}"
+        unwell = f": {UNWELL[health]}" if health in UNWELL else ""
+        return f"{engine['id']}{unwell}", f"{engine['busy']}/{engine['slots']}"
     reason = engine.get("reason")
     return f"{engine['id']}: {state}{f' ({reason})' if reason else ''}", ""
 
 
 def _condition(hardware: Json) -> tuple[str, str]:
     memory, celsius = hardware["memory"], hardware["thermal"].get("celsius")
-    free = f"{memory['available'] / GIB:.1f} of {memory['total'] / GIB:.1f} GiB"
+    free = f"{memory['available'] / GIB:.1f} of {memory['total'] / GIB:.1f}"
     return free, "" if celsius is None else f"{celsius:.0f} °C"
 
 

@@ -29,6 +29,9 @@ OTHER_COMPILER = (
 )
 
 
+HEADS = ("", "build", "backend", "llama.cpp", "compiler", "devices", "made")
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def engine() -> None:
     """Build llama.cpp for this machine's own processor and GPU.
@@ -136,23 +139,21 @@ def _print_json(there: list[Build], current: str | None) -> None:
 
 
 def _print_table(there: list[Build], current: str | None) -> None:
-    from rich.console import Console
-    from rich.table import Table
+    from edgeserve.columns import print_table
 
-    table = Table()
-    for heading in ("", "build", "backend", "llama.cpp", "compiler", "devices", "made"):
-        table.add_column(heading)
-    for each in there:
-        table.add_row(
+    rows = [
+        (
             "in use" if each.name == current else "",
             each.name,
             each.backend,
             each.version,
             each.compiler,
-            "\n".join(each.devices) or "processor",
+            ", ".join(each.devices) or "processor",
             each.made,
         )
-    Console().print(table)
+        for each in there
+    ]
+    print_table(HEADS, rows)
 
 
 @contextmanager

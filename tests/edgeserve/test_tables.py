@@ -48,7 +48,7 @@ def test_a_node_is_one_line_for_each_engine(
 
     front = ["pi", "up", "http://pi:8090", "small:Q4_1", "1/4"]
     assert cells(seen.out)[1:] == [
-        [*front, "3.0", "of", "8.0", "GiB", "61", "°C"],
+        [*front, "3.0", "of", "8.0", "61", "°C"],
         ["big:Q8_0:", "failed", "(no", "memory)"],
     ]
 
@@ -59,6 +59,29 @@ def test_a_node_that_never_answered_is_shown_without_a_name(
     running.answers[NODES] = [{**a_sighting(), "state": "unreachable", "report": None}]
 
     assert cells(edgeserve("nodes").out)[1] == ["?", "unreachable", "http://pi:8090"]
+
+
+def test_why_a_node_is_of_no_use_is_shown(
+    edgeserve: Terminal, running: FakeEndpoint
+) -> None:
+    trouble = {"state": "unreachable", "problem": "it has another fleet token"}
+    silent, known = {**a_sighting(), "report": None}, a_sighting()
+    running.answers[NODES] = [{**silent, **trouble}, {**known, **trouble}]
+
+    assert edgeserve("nodes").out.count("it has another fleet token") == 2
+
+
+@pytest.mark.parametrize(
+    ("health", "said"),
+    [("open", "small:Q4_1: keeps failing"), ("probation", "small:Q4_1  ")],
+)
+def test_an_engine_that_fails_is_marked_and_a_new_one_is_not(
+    health: str, said: str, edgeserve: Terminal, running: FakeEndpoint
+) -> None:
+    sighting = a_sighting(engines=[an_engine()])
+    running.answers[NODES] = [{**sighting, "health": {"small:Q4_1": health}}]
+
+    assert said in edgeserve("nodes").out
 
 
 def test_what_a_node_cannot_serve_is_shown(
