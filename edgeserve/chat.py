@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from edgeserve.client import Endpoint, NoAnswer, endpoint, endpoint_options
+from edgeserve.errors import SettingsError
 from edgeserve.examples import examples
 
 COMPLETIONS = "/v1/chat/completions"
@@ -53,7 +54,7 @@ def chat(
     if max_tokens:
         options["max_tokens"] = max_tokens
     history: list[Message] = [message("system", system)] if system else []
-    question = _with_pipe(prompt)
+    question = _given(prompt)
     if question is not None:
         history.append(message("user", question))
         _say(answer(place, options, history))
@@ -100,12 +101,17 @@ def pieces(lines: Iterable[bytes]) -> Iterator[str]:
     raise NoAnswer("the answer broke off before its end")
 
 
-def _with_pipe(prompt: str | None) -> str | None:
-    """Put what comes through a pipe behind the prompt."""
-    if sys.stdin is None or sys.stdin.isatty():
-        return prompt
-    piped = sys.stdin.read().strip()
-    return "\n\n".join(part for part in (prompt, piped) if part) or None
+def _given(prompt: str | None) -> str | None:
+    """Return the one question there is: the prompt, then what comes through a pipe.
+
+    None where someone sits at the terminal and has asked nothing yet.
+    """
+    interactive = sys.stdin is not None and sys.stdin.isatty()
+    piped = "" if sys.stdin is None or interactive else sys.stdin.read().strip()
+    question = "\n\n".join(part for part in (prompt, piped) if part)
+    if not question and not (interactive and prompt is None):
+        raise SettingsError("nothing is asked: PROMPT and the pipe are empty")
+    return question or None
 
 
 def _converse(place: Endpoint, options: dict[str, Any], history: list[Message]) -> None:

@@ -6,6 +6,7 @@ Sub-commands are imported when they are called, so that `--help` stays quick on 
 from __future__ import annotations
 
 import importlib
+import io
 import sys
 from collections.abc import Sequence
 
@@ -99,8 +100,20 @@ def edgeserve() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command; our own errors are one sentence and an exit status."""
+    _take_any_letter()
     try:
         edgeserve(arguments, prog_name="edgeserve")
     except CommandError as error:
         click.echo(f"edgeserve: {error}", err=True)
         sys.exit(error.exit_status)
+
+
+def _take_any_letter() -> None:
+    """Show `?` for what this terminal has no letter for; take any bytes from a pipe."""
+    for stream, errors in (
+        (sys.stdin, "surrogateescape"),
+        (sys.stdout, "replace"),
+        (sys.stderr, "replace"),
+    ):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=errors)

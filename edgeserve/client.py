@@ -52,7 +52,7 @@ class Endpoint:
     ) -> Generator[http.client.HTTPResponse]:
         parts = urlsplit(self.url)
         connection = _connection(parts.scheme, parts.netloc, seconds)
-        content = None if body is None else json.dumps(body).encode()
+        content = None if body is None else _utf8(json.dumps(body, ensure_ascii=False))
         try:
             connection.request(method, parts.path + path, content, self._headers())
             response = connection.getresponse()
@@ -100,6 +100,11 @@ def _connection(
         context = ssl.create_default_context()
         return http.client.HTTPSConnection(netloc, timeout=seconds, context=context)
     return http.client.HTTPConnection(netloc, timeout=seconds)
+
+
+def _utf8(text: str) -> bytes:
+    """Encode it; bytes that the locale could not read are sent as they came."""
+    return text.encode(errors="surrogateescape").decode(errors="replace").encode()
 
 
 def _said(error: Exception) -> str:

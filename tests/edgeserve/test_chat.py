@@ -118,6 +118,28 @@ def test_an_answer_cut_short_never_looks_whole(
     assert sentence in seen.err
 
 
+@pytest.mark.usefixtures("endpoint")
+@pytest.mark.parametrize("prompt", [(), ("",)])
+def test_an_empty_pipe_is_no_question(
+    prompt: tuple[str, ...], edgeserve: Terminal
+) -> None:
+    seen = edgeserve("chat", *prompt, piped="\n")
+
+    assert seen.status == 2
+    assert "nothing is asked" in seen.err
+
+
+def test_letters_that_the_locale_could_not_read_arrive_as_typed(
+    edgeserve: Terminal, endpoint: FakeEndpoint
+) -> None:
+    typed = "ü?".encode() + b"\xff"
+
+    edgeserve("chat", typed.decode("ascii", "surrogateescape"))
+
+    (turn,) = endpoint.said(CHAT)[0]["messages"]
+    assert turn["content"] == "ü?\N{REPLACEMENT CHARACTER}"
+
+
 def test_a_model_cannot_steer_the_terminal(
     edgeserve: Terminal, endpoint: FakeEndpoint
 ) -> None:
