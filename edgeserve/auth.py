@@ -84,7 +84,7 @@ def new_secret(prefix: str) -> str:
 
 def read_token(path: Path | None) -> str | None:
     """Read the fleet token from `path`, or from its usual place if there is one."""
-    found = read_secrets(path, config_dir() / "token")
+    found = read_secrets(path, config_dir() / "token", "edgeserve token new")
     if len(found) > 1:
         raise SettingsError(f"{path or config_dir() / 'token'} holds several tokens")
     return found[0] if found else None
@@ -92,11 +92,11 @@ def read_token(path: Path | None) -> str | None:
 
 def read_api_keys(path: Path | None) -> tuple[str, ...]:
     """Read client API keys from `path`, or from their usual place if there is one."""
-    return read_secrets(path, config_dir() / "api-keys")
+    return read_secrets(path, config_dir() / "api-keys", "edgeserve key new")
 
 
-def read_secrets(path: Path | None, usual: Path) -> tuple[str, ...]:
-    """Read one secret a line; `#` starts a comment line.
+def read_secrets(path: Path | None, usual: Path, maker: str) -> tuple[str, ...]:
+    """Read one secret a line; `#` starts a comment line. `maker` is what makes them.
 
     Raises SettingsError where a named file cannot be read, is empty, or is too weak.
     """
@@ -105,13 +105,15 @@ def read_secrets(path: Path | None, usual: Path) -> tuple[str, ...]:
     source = path or usual
     try:
         lines = source.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"cannot read {source}: {error}") from error
+    except OSError as error:
+        raise SettingsError(f"cannot read {source}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"{source} is not a file of secrets") from error
     found = tuple(
         line.strip() for line in lines if line.strip() and not line.startswith("#")
     )
     if not found:
-        raise SettingsError(f"{source} is empty; `edgeserve token new` makes one")
+        raise SettingsError(f"{source} is empty; `{maker}` makes one")
     if any(len(secret) < MINIMUM for secret in found):
         raise SettingsError(f"{source} holds a secret under {MINIMUM} characters")
     return found

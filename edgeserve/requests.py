@@ -39,7 +39,13 @@ HEADS = (
     )
 )
 @endpoint_options
-@click.option("--last", default=20, show_default=True, help="How many to show.")
+@click.option(
+    "--last",
+    type=click.IntRange(1),
+    default=20,
+    show_default=True,
+    help="How many to show.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print what the balancer says.")
 def requests(url: str, api_key_file: Path | None, *, last: int, as_json: bool) -> None:
     """List the latest requests with predicted and actual times.

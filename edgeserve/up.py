@@ -133,7 +133,8 @@ def free_port(
 def model_flags(settings: NodeSettings) -> list[str]:
     """Name the models to the node: those asked for, else the default one.
 
-    Known ones are fetched where they are not in the models folder yet.
+    Known ones are fetched where they are not in the models folder yet. Raises
+    SettingsError for a file that is not there.
     """
     others = settings.embedding_models or settings.rerank_models
     names = settings.models or (() if others else (DEFAULT.name,))
@@ -141,6 +142,12 @@ def model_flags(settings: NodeSettings) -> list[str]:
     for name in names:
         known = CATALOG.get(name.lower())
         folder = settings.models_dir
+        if name.endswith(".gguf") and not _is_there(Path(name).expanduser(), folder):
+            raise SettingsError(f"there is no file {name}, here or in {folder}")
         path = (in_place(known, folder) or fetched(known, folder)) if known else name
         flags += ["--model", str(path)]
     return flags
+
+
+def _is_there(file: Path, folder: Path) -> bool:
+    return file.is_file() or (folder / file).is_file()

@@ -94,8 +94,8 @@ def _take(lock: IO[str], state_dir: Path) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         raise SettingsError(
-            f"another node keeps its state in {state_dir}; give this one its own"
-            " folder with --state-dir"
+            f"another node keeps its state in {state_dir}; stop that one first, or give"
+            " this one another folder by --state-dir or EDGESERVE_STATE_DIR"
         ) from error
 
 

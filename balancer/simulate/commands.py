@@ -24,7 +24,9 @@ LOADS = {"light": 0.3, "busy": 0.7, "overload": 1.2}
         ),
     )
 )
-@click.option("--fleet", "fleet_name", default="home", help=FLEET_HELP)
+@click.option(
+    "--fleet", "fleet_name", default="home", show_default=True, help=FLEET_HELP
+)
 @click.option(
     "--trace",
     "trace_file",
@@ -36,10 +38,19 @@ LOADS = {"light": 0.3, "busy": 0.7, "overload": 1.2}
     "--load",
     type=click.Choice(list(LOADS)),
     default="busy",
+    show_default=True,
     help="How dense the made-up chats are.",
 )
-@click.option("--chats", default=300, help="How many of them.")
-@click.option("--seed", default=1, help="Another number, other chats.")
+@click.option(
+    "--chats",
+    type=click.IntRange(1),
+    default=300,
+    show_default=True,
+    help="How many of them.",
+)
+@click.option(
+    "--seed", default=1, show_default=True, help="Another number, other chats."
+)
 @click.option("--policy", "names", multiple=True, help="Only this one. Repeat.")
 @click.option("--save", type=click.Path(path_type=Path), help="Keep the made-up trace.")
 @click.option("--json", "as_json_", is_flag=True, help="Print JSON.")

@@ -36,4 +36,6 @@ def _why(error: OSError) -> str:
         return "the port is in use; choose another with --port"
     if error.errno == errno.EADDRNOTAVAIL:
         return "no interface has that address"
+    if isinstance(error, socket.gaierror):
+        return "no interface has that name"
     return error.strerror or str(error)

@@ -1,7 +1,9 @@
+from pathlib import Path
+
 import pytest
 
-from edgeserve.auth import Guard, is_loopback
-from edgeserve.errors import Forbidden, Unauthorized
+from edgeserve.auth import Guard, is_loopback, read_api_keys, read_token
+from edgeserve.errors import Forbidden, SettingsError, Unauthorized
 
 SECRET = "a-secret-of-some-length"
 
@@ -50,3 +52,20 @@ def test_a_site_that_was_named_may_ask_without_a_secret(named: str) -> None:
     page = {"origin": "https://chat.example"}
 
     assert Guard([], "API key", [named]).check(page) is None
+
+
+def test_an_empty_file_says_what_fills_it(tmp_path: Path) -> None:
+    (tmp_path / "empty").touch()
+
+    with pytest.raises(SettingsError, match="edgeserve key new"):
+        read_api_keys(tmp_path / "empty")
+    with pytest.raises(SettingsError, match="edgeserve token new"):
+        read_token(tmp_path / "empty")
+
+
+def test_what_cannot_be_read_as_secrets_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=f"^cannot read {tmp_path}: Is a directory"):
+        read_api_keys(tmp_path)
+    (tmp_path / "image").write_bytes(bytes(range(128, 255)))
+    with pytest.raises(SettingsError, match="is not a file of secrets"):
+        read_api_keys(tmp_path / "image")

@@ -31,6 +31,10 @@ def a_candidate(node: str, *, chosen: bool = False, **parts: Any) -> dict[str, A
     }
 
 
+def test_nobody_asks_for_fewer_than_one(edgeserve: Terminal) -> None:
+    assert edgeserve("requests", "--last", "0").status == 2
+
+
 def a_request(**changes: Any) -> dict[str, Any]:
     attempt = {
         "node": "gpu",

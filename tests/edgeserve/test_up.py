@@ -17,6 +17,7 @@ from edgeserve.errors import SettingsError
 from edgeserve.together import ChildEnded
 from edgeserve.up import free_port, model_flags, planned
 from tests.fakes.endpoint import MODELS, FakeEndpoint, fake_endpoint
+from tests.fakes.terminal import Terminal
 from tests.patience import PATIENCE
 
 NODES = "/edgeserve/v1/nodes"
@@ -202,9 +203,31 @@ def test_the_children_listen_on_loopback_alone(smollm2: Path) -> None:
     assert "--no-discover" in plan.balancer
 
 
-def test_one_s_own_model_takes_the_place_of_the_default() -> None:
-    assert model_flags(NodeSettings(models=("a.gguf",))) == ["--model", "a.gguf"]
+def test_one_s_own_model_takes_the_place_of_the_default(tmp_path: Path) -> None:
+    own = str(tmp_path / "a.gguf")
+    Path(own).touch()
+
+    assert model_flags(NodeSettings(models=(own,))) == ["--model", own]
     assert model_flags(NodeSettings(embedding_models=("e.gguf",))) == []
+
+
+def test_a_model_in_the_models_folder_is_found_by_its_file_s_name(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "a.gguf").touch()
+
+    flags = model_flags(NodeSettings(models=("a.gguf",), models_dir=tmp_path))
+
+    assert flags == ["--model", "a.gguf"]
+
+
+def test_a_file_that_is_not_there_is_refused_before_anything_starts(
+    edgeserve: Terminal,
+) -> None:
+    seen = edgeserve("up", "--model", "/nowhere/a.gguf")
+
+    assert seen.status == 2
+    assert seen.err.startswith("edgeserve: there is no file /nowhere/a.gguf")
 
 
 def test_a_known_name_becomes_its_file(smollm2: Path) -> None:
