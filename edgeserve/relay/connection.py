@@ -32,13 +32,14 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_ahead", "_deadline", "_drain", "_held", "_incoming", "_lingers", "_loop",
-        "_site", "_stall", "feeder", "lost", "paused", "peer", "task", "transport",
+        "_room", "_site", "_stall", "feeder", "lost", "paused", "peer", "task", "transport",
     )  # fmt: skip
 
     transport: asyncio.Transport
 
     def __init__(self, site: Site, loop: asyncio.AbstractEventLoop) -> None:
         self._site = site
+        self._room = site.room
         self._loop = loop
         self.peer = ""
         self.task: asyncio.Task[None] | None = None
@@ -192,10 +193,10 @@ class Connection(asyncio.Protocol):
             self._deadline = self._loop.time() + self._site.limits.body_seconds
         size = len(data)
         if not incoming.whole:
-            self._site.room.hold(size)
+            self._room.hold(size)
             self._held += size
         else:
-            self._site.room.begin(size)
+            self._room.begin(size)
             self._held += size
             self._incoming = None
             self._ahead = incoming.excess
@@ -228,12 +229,12 @@ class Connection(asyncio.Protocol):
             self.task = None
             self.feeder = None
             held, self._held = self._held, 0
-            self._site.room.end(held)
+            self._room.end(held)
             self._answered(reply)
 
     def _let_go(self) -> None:
         if self._held:
-            self._site.room.let_go(self._held)
+            self._room.let_go(self._held)
             self._held = 0
 
     def _excuse(self, reply: ClientReply, error: EdgeserveError) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
+
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
@@ -18,11 +20,13 @@ COVERED = "/v1/"
 def crossing(handler: Handler, cors: Cors) -> Handler:
     """Wrap a handler; requests without an origin pass as they are."""
 
-    async def cross(request: Request, reply: Reply) -> None:
+    def cross(request: Request, reply: Reply) -> Awaitable[None]:
         origin = request.headers.get("origin")
         if origin is None:
-            await handler(request, reply)
-            return
+            return handler(request, reply)
+        return marked(request, reply, origin)
+
+    async def marked(request: Request, reply: Reply, origin: str) -> None:
         if request.method == "OPTIONS" and PREFLIGHT in request.headers:
             await reply.send(204, cors.preflight(request.headers), b"")
             return

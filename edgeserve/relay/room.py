@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import inf
+
 from edgeserve.errors import NoRoom
 from edgeserve.relay.limits import Limits
 
@@ -9,18 +11,20 @@ from edgeserve.relay.limits import Limits
 class Room:
     """Counts what all connections of one port hold until it is answered."""
 
-    __slots__ = ("_limits", "held", "requests")
+    __slots__ = ("_most_held", "_most_requests", "held", "requests")
 
     def __init__(self, limits: Limits) -> None:
-        self._limits = limits
+        self._most_held = limits.held_bytes
+        self._most_requests = limits.requests or inf
         self.held = 0
         self.requests = 0
 
     def hold(self, size: int) -> None:
         """Count bytes of a body. Raises NoRoom, and counts nothing, past the limit."""
-        if self.held + size > self._limits.held_bytes:
+        held = self.held + size
+        if held > self._most_held:
             raise NoRoom("too many large requests are being answered; come back soon")
-        self.held += size
+        self.held = held
 
     def let_go(self, size: int) -> None:
         """Count them no longer."""
@@ -28,7 +32,7 @@ class Room:
 
     def begin(self, size: int) -> None:
         """Count a request and its last bytes; raises NoRoom past either limit."""
-        if 0 < self._limits.requests <= self.requests:
+        if self.requests >= self._most_requests:
             raise NoRoom("too many requests are being answered; come back soon")
         self.hold(size)
         self.requests += 1
