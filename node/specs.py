@@ -139,13 +139,14 @@ class _Allotment:
             if self._there(wish, place):
                 continue
             trials = self._trials(wish, place)
-            if not wish.alone and trials:
+            if wish.logical and trials:
                 choice = self._chosen(wish, trials)
                 if choice is None:
                     return
                 chosen = choice.why
                 trials = [t for t in trials if t.model.variant == choice.variant]
-                wish = replace(wish, models=tuple(t.model for t in trials))
+                models = tuple(trial.model for trial in trials)
+                wish = replace(wish, models=models, logical=False)
             for trial in trials:
                 self._place(wish.role, trial, place, chosen)
 

@@ -17,10 +17,14 @@ ALL = ":*"
 
 @dataclass(frozen=True)
 class Wish:
-    """A model to be served in a role; of several variants the one that suits best."""
+    """A model to be served in a role.
+
+    `logical` leaves the variant open: settings choose, if only between one and none.
+    """
 
     models: tuple[Model, ...]
     role: Role
+    logical: bool = False
 
     @property
     def name(self) -> str:
@@ -29,7 +33,7 @@ class Wish:
 
     @property
     def alone(self) -> Model | None:
-        """The model, where there is nothing to choose."""
+        """The model, where it has but one variant."""
         return self.models[0] if len(self.models) == 1 else None
 
 
@@ -59,12 +63,26 @@ def wishes(settings: NodeSettings) -> Wishes:
         problems += [each.reason] if isinstance(each, Unfit) else []
     if not settings.models:
         problems += [each.reason for each in shelf.unfit]
-        smallest_first = sorted(shelf.models, key=lambda each: each.facts.file_bytes)
-        found += [Wish((each,), each.role) for each in smallest_first]
+        found += _everything(shelf, choose=_choosy(settings))
     if not found and not problems:
         where = settings.models_dir
         problems.append(f"no model in {where}; `edgeserve pull` fetches one")
     return Wishes(tuple(found), tuple(problems))
+
+
+def _choosy(settings: NodeSettings) -> bool:
+    return bool(settings.min_speed or settings.min_quality)
+
+
+def _everything(shelf: Shelf, *, choose: bool) -> list[Wish]:
+    """Wish for every variant, smallest first, or for one of each model."""
+    models = sorted(shelf.models, key=lambda each: each.facts.file_bytes)
+    if not choose:
+        return [Wish((each,), each.role) for each in models]
+    variants: dict[tuple[str, Role], list[Model]] = {}
+    for each in models:
+        variants.setdefault((each.model, each.role), []).append(each)
+    return [Wish(tuple(v), role, logical=True) for (_, role), v in variants.items()]
 
 
 def _named(settings: NodeSettings, shelf: Shelf) -> Iterator[Wish | Unfit]:
@@ -94,4 +112,4 @@ def _meant(name: str, role: Role, folder: Path, shelf: Shelf) -> Iterator[Wish |
     elif name.endswith(ALL):
         yield from (Wish((each,), role) for each in there)
     else:
-        yield Wish(tuple(there), role)
+        yield Wish(tuple(there), role, logical=wanted == there[0].model)

@@ -104,6 +104,24 @@ def test_a_quality_that_nothing_has_is_a_problem(folder: Path) -> None:
     assert made.problems == ("a: none is as good as 0.0001; there is a:F16, a:Q8_0",)
 
 
+def test_a_floor_holds_for_a_model_of_one_variant_too(folder: Path) -> None:
+    (folder / "a.F16.gguf").unlink()
+    slow = plan(settings(folder, models=("a",), min_speed=10**9), hardware())
+    poor = plan(settings(folder, models=("a",), min_quality="F16"), hardware())
+
+    assert "tokens/s wanted" in slow.problems[0]
+    assert poor.problems == ("a: none is as good as F16; there is a:Q8_0",)
+
+
+def test_a_floor_chooses_among_what_nobody_named(folder: Path) -> None:
+    a_model(folder / "b.Q8_0.gguf", kind=Q8_0)
+
+    made = plan(settings(folder, min_quality="F16"), hardware())
+
+    assert [spec.id for spec in made.specs] == ["a:F16"]
+    assert made.problems == ("b: none is as good as F16; there is b:Q8_0",)
+
+
 def test_what_was_measured_here_counts_instead_of_expectations(folder: Path) -> None:
     tunings = Tunings("m", "e")
     size = (folder / "a.F16.gguf").stat().st_size
