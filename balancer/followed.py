@@ -12,9 +12,6 @@ from balancer.speed import SMALLEST_PREFILL, Sample
 
 Clock = Callable[[], float]
 
-SHORT_PREFILL = 64
-"""Tokens."""
-
 OVERHEAD_GAIN = 0.2
 MOST_OVERHEAD = 1.0
 """Seconds."""
@@ -32,6 +29,7 @@ class Followed:
         "_over",
         "_reads",
         "_sent",
+        "_timed",
         "cached",
         "first",
         "first_seconds",
@@ -59,7 +57,7 @@ class Followed:
         self._alive, self._moved = alive, moved
         self._sent = self._reads = bound.job.started
         self.timings: Timings | None = None
-        self._over = False
+        self._over = self._timed = False
 
     @property
     def slots(self) -> tuple[int, ...]:
@@ -105,15 +103,16 @@ class Followed:
 
     def answered(self, timings: Timings | None) -> None:
         """Keep what is learned from when the slot is given back."""
-        self.whole, self.timings = True, timings and self._timed(timings)
-        if timings is not None and timings.predicted_ms and self.first is None:
+        self._timed = timings is not None and timings.predicted_ms > 0
+        self.whole, self.timings = True, timings and self._seen(timings)
+        if timings is not None and self._timed and self.first is None:
             # It came at once: its first token did so long before its last.
             spent = self._clock() - self._sent
             self.first = max(0.0, spent - timings.predicted_ms / 1000)
 
-    def _timed(self, timings: Timings) -> Timings:
+    def _seen(self, timings: Timings) -> Timings:
         """Put what was seen on the wire in the place of times that were not told."""
-        if timings.predicted_ms or self.first is None:
+        if self._timed or self.first is None:
             return timings
         reading = max(0.0, self.first - self._bound.lane.speed.overhead)
         writing = self._clock() - self._sent - self.first
@@ -146,16 +145,11 @@ class Followed:
         self._mind.ended(self._bound, now, timings, counted=counted)
 
     def _learn_overhead(self, timings: Timings) -> None:
-        """What a first token takes beyond the prompt's share: way, template, batch.
-
-        Only short prefills tell: in long ones it drowns in the rate's own error.
-        """
-        lane, job = self._bound.lane, self._bound.job
-        if self.first is None or timings.prompt > SHORT_PREFILL or not lane.alone(job):
+        """What a first token takes beyond its prompt: the way, the template, a slot."""
+        lane, guess = self._bound.lane, self._bound.lane.learner.guess
+        if self.first is None or not self._timed or not lane.alone(self._bound.job):
             return
-        speed, guess = lane.speed, lane.learner.guess
-        read = speed.prefill_seconds(timings.prompt, timings.cached) * lane.scale
-        seen = min(max(self.first - read, 0.0), MOST_OVERHEAD)
+        seen = min(max(self.first - timings.prompt_ms / 1000, 0.0), MOST_OVERHEAD)
         gain = max(OVERHEAD_GAIN, 1 / (lane.learner.samples + 1))
         moved = guess.overhead + gain * (seen - guess.overhead)
         lane.learner.guess = replace(guess, overhead=moved)
@@ -174,12 +168,14 @@ class Followed:
         return {
             "predicted": {
                 "first_token_seconds": round(parts.first, 4),
+                "read_seconds": round(parts.read, 4),
                 "prompt_tokens": round(parts.tokens),
                 "cached_tokens": round(parts.cached),
                 "tokens_per_second": round(1 / writing, 2) if writing else None,
             },
             "actual": {
                 "first_token_seconds": self.first and round(self.first, 4),
+                "read_seconds": timings and round(timings.prompt_ms / 1000, 4),
                 "prompt_tokens": self.tokens,
                 "cached_tokens": self.cached,
                 "tokens_per_second": rate and round(rate, 2),

@@ -72,6 +72,9 @@ class Lane:
     per_read: float = 0.0
     per_context: float = 0.0
     """Seconds to read a token, and what each token before it adds."""
+    few_start: float = 0.0
+    per_few: float = 0.0
+    """What they add where only a few are read: once, and each for each before it."""
     per_token: float = 0.0
     """Seconds between two tokens of an answer if one more joins."""
     read_price: float = 1.0
@@ -174,6 +177,7 @@ class Lane:
         speed, scale = self.learner.speed, self.scale
         self.per_read = speed.prefill * scale
         self.per_context = speed.attention * scale
+        self.few_start, self.per_few = speed.few_start * scale, speed.few * scale
         self.per_token = speed.token_seconds(running + 1) * scale
         self._base_price = 1 + self.weights.others * running + self.risk
         self._price_queue()

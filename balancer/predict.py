@@ -14,6 +14,7 @@ import msgspec
 from balancer.lane import Lane
 from balancer.question import Question
 from balancer.slots import pick
+from balancer.speed import FEW
 
 OUT = -2
 """In the place of a slot: the engine was out of the race at once."""
@@ -111,7 +112,10 @@ def _exact(question: Question, lane: Lane, wait: float) -> Parts:
     if wait == 0.0 and lane.read_until > question.now:
         ahead = lane.ahead(slot)
     fresh = max(1.0, question.tokens - cached)
-    read = fresh * (lane.per_read + lane.per_context * (cached + fresh / 2))
+    pairs = fresh * (cached + fresh / 2)
+    read = fresh * lane.per_read + lane.per_context * pairs
+    if fresh < FEW:
+        read += lane.few_start + lane.per_few * pairs
     loss *= lane.weights.loss * lane.read_price
     first = lane.speed.overhead + wait + ahead
     risk = lane.risk * (1 + wait + ahead)

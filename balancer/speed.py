@@ -2,37 +2,32 @@
 
 Two straight lines describe an engine. Prefill: seconds per token over the context it
 attends to. Decode: seconds per token over the number of other sequences in the batch.
-Both are least squares over decaying sums, which weigh a sample by its tokens; that is
-what makes them ratios of sums and not means of rates, so that a short answer with a
-clumsy clock cannot move them far.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from math import log, sqrt
+from math import sqrt
 
 import msgspec
 
-HALF_LIFE = 20.0
-"""Samples after which an old sample counts half."""
+from balancer.line import OUTLIER, Extra, Line
 
 SMALLEST_PREFILL = 32
 """Tokens below which a prefill says more about overhead than about speed."""
 
 SMALLEST_DECODE = 4
 
-OUTLIER = 4.0
-"""A sample further than this factor from what is believed is pulled in to it."""
+FEW = 64
+"""Fewer tokens than this llama.cpp reads by another method on processors.
 
-SURPRISE = 0.4
-"""|ln(seen/believed)| that, three times in a row, means that the machine changed."""
+Attention is then computed token by token as in decoding: on SmolLM2, five times as
+slowly (1.2 and 6 µs per token and token before it). A GPU needs its time to start.
+"""
 
-IN_A_ROW = 3
-
-LEAST, MOST = 1e-7, 1e4
-"""Seconds a token that no machine undercuts or exceeds; clocks that stood still do."""
+START = 0.05
+"""Seconds that a prompt of a few tokens may take longer than was believed."""
 
 CALIBRATION_PROMPT = 128
 CALIBRATION_ANSWER = 16
@@ -43,8 +38,9 @@ CALIBRATION_ANSWER = 16
 class Speed:
     """What is believed of an engine. Seconds and tokens.
 
-    Reading m tokens behind c cached ones takes `prefill·m + attention·m·(c + m/2)`.
-    One of k sequences gets a token each `decode·(1 + slowdown·(k - 1))`.
+    Reading m tokens behind c cached ones takes `prefill·m + attention·m·(c + m/2)`;
+    fewer than FEW take `few_start + few·m·(c + m/2)` seconds more. One of k
+    sequences gets a token each `decode·(1 + slowdown·(k - 1))`.
     """
 
     prefill: float
@@ -52,81 +48,20 @@ class Speed:
     decode: float
     slowdown: float
     overhead: float = 0.005
+    few_start: float = 0.0
+    few: float = 0.0
 
     def prefill_seconds(self, tokens: float, cached: float) -> float:
         """Time to read `tokens` behind `cached` ones, with the engine to itself."""
-        return tokens * (self.prefill + self.attention * (cached + tokens / 2))
+        pairs = tokens * (cached + tokens / 2)
+        seconds = tokens * self.prefill + self.attention * pairs
+        if 0 < tokens < FEW:
+            seconds += self.few_start + self.few * pairs
+        return seconds
 
     def token_seconds(self, sequences: int) -> float:
         """Time between two tokens of one sequence when `sequences` are decoding."""
         return self.decode * (1 + self.slowdown * max(0, sequences - 1))
-
-
-class Line(msgspec.Struct):
-    """y = base + slope·x from decaying weighted sums; what it began with fades last."""
-
-    base: float
-    slope: float
-    weight: float = 0.0
-    x: float = 0.0
-    y: float = 0.0
-    xx: float = 0.0
-    xy: float = 0.0
-    streak: int = 0
-    eager: int = 0
-
-    def at(self, x: float) -> float:
-        """What the line says."""
-        return self.base + self.slope * x
-
-    def learn(self, x: float, y: float, weight: float, known_slope: float) -> None:
-        """Take in one sample of `weight` tokens; `known_slope` is what is typical.
-
-        The typical slope, relative to the base, counts as much as a little evidence:
-        samples that all lie at one x say nothing about a slope.
-        """
-        believed = self.at(x)
-        y = min(max(y, LEAST), MOST)
-        if self.weight:
-            y = min(max(y, believed / OUTLIER), believed * OUTLIER)
-            self._notice(log(y / believed))
-        fade = 0.5 ** (1.0 / HALF_LIFE)
-        if self.eager:
-            self.eager -= 1
-            fade **= 4
-        self.weight = self.weight * fade + weight
-        self.x = self.x * fade + weight * x
-        self.y = self.y * fade + weight * y
-        self.xx = self.xx * fade + weight * x * x
-        self.xy = self.xy * fade + weight * x * y
-        self._fit(known_slope)
-
-    def forget(self) -> None:
-        """What it says stays, until the next sample says otherwise."""
-        self.weight = self.x = self.y = self.xx = self.xy = 0.0
-        self.streak = self.eager = 0
-
-    def _notice(self, surprise: float) -> None:
-        """A laptop unplugged or a Pi throttled: forget faster for a while."""
-        if abs(surprise) < SURPRISE or self.streak * surprise < 0:
-            self.streak = 0
-        if abs(surprise) >= SURPRISE:
-            self.streak += 1 if surprise > 0 else -1
-        if abs(self.streak) >= IN_A_ROW:
-            self.streak, self.eager = 0, 10
-            for name in ("weight", "x", "y", "xx", "xy"):
-                setattr(self, name, getattr(self, name) / 16)
-
-    def _fit(self, known_slope: float) -> None:
-        mean_x, mean_y = self.x / self.weight, self.y / self.weight
-        spread = max(0.0, self.xx / self.weight - mean_x * mean_x)
-        shared = self.xy / self.weight - mean_x * mean_y
-        expected = mean_y * known_slope / (1 + known_slope * mean_x)
-        # The prior is worth the evidence of samples that differ by a quarter of mean x.
-        ridge = (0.25 * mean_x + 1e-9) ** 2
-        slope = (shared + ridge * expected) / (spread + ridge)
-        self.slope = min(max(slope, 0.0), 0.9 * mean_y / mean_x if mean_x else expected)
-        self.base = mean_y - self.slope * mean_x
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +97,8 @@ class Learner:
         self.writing = Line(self.guess.decode, self.guess.decode * self.guess.slowdown)
         self.speed = self.guess
 
+    few: Extra = field(default_factory=Extra)
+
     @property
     def calibrated(self) -> bool:
         """Whether anything was measured yet."""
@@ -175,6 +112,8 @@ class Learner:
 
     def learn(self, sample: Sample) -> None:
         """Take in what one answer measured."""
+        if 0 < sample.prompt < FEW and sample.prompt_ms > 0 and self.reading.weight:
+            self._learn_few(sample)
         reads = sample.prompt >= SMALLEST_PREFILL and sample.prompt_ms > 0
         writes = sample.predicted > SMALLEST_DECODE and sample.predicted_ms > 0
         if reads:
@@ -197,12 +136,25 @@ class Learner:
         own = max(sample.prompt_ms - sample.waited_ms, 0.1 * sample.prompt_ms)
         # Time that other prompts took is an estimate: such a sample is worth less.
         trust = max(0.1, own / sample.prompt_ms) ** 2
+        before = sample.cached + sample.prompt / 2
+        each = own / 1000 / sample.prompt
+        if sample.prompt < FEW:
+            more = self.few.at(sample.prompt * before) / sample.prompt
+            each = max(each - more, each / OUTLIER)
         self.reading.learn(
-            sample.cached + sample.prompt / 2,
-            own / 1000 / sample.prompt,
+            before,
+            each,
             min(sample.prompt, 2048) * trust,
             self.guess.attention / self.guess.prefill,
         )
+
+    def _learn_few(self, sample: Sample) -> None:
+        """What so few tokens took beyond their share of many."""
+        own = max(sample.prompt_ms - sample.waited_ms, 0.1 * sample.prompt_ms) / 1000
+        before = sample.cached + sample.prompt / 2
+        share = sample.prompt * self.reading.at(before)
+        most = OUTLIER * (share + self.few.at(sample.prompt * before)) + START
+        self.few.learn(sample.prompt * before, min(own, most) - share)
 
     def _learn_writing(self, sample: Sample) -> None:
         own = max(sample.predicted_ms - sample.stalled_ms, 0.1 * sample.predicted_ms)
@@ -222,15 +174,18 @@ class Learner:
             self.writing.base,
             self.writing.slope / self.writing.base,
             self.guess.overhead,
+            self.few.base,
+            self.few.slope,
         )
 
     def dump(self) -> Learned:
         """What is worth keeping over a restart."""
-        return Learned(self.reading, self.writing, self.samples)
+        return Learned(self.reading, self.writing, self.samples, self.few)
 
     def load(self, learned: Learned) -> None:
         """Go on from what was kept."""
         self.reading, self.writing = learned.reading, learned.writing
+        self.few = learned.few
         self.samples = learned.samples
         self._settle()
 
@@ -241,6 +196,7 @@ class Learned(msgspec.Struct):
     reading: Line
     writing: Line
     samples: int
+    few: Extra = msgspec.field(default_factory=Extra)
 
 
 class Book:

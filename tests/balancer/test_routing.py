@@ -216,3 +216,19 @@ def test_what_came_whole_and_untimed_teaches_no_speed() -> None:
 
     (lane,) = house.lanes.all()
     assert not lane.learner.calibrated
+
+
+def test_a_wrong_rate_is_not_taken_for_a_long_way() -> None:
+    house = House([a_candidate("a")])
+
+    for _ in range(20):
+        send = house.sends()
+        house.now += 2.03
+        send.course.wrote()
+        house.now += 1.0
+        # Two seconds of it were reading, whatever had been predicted.
+        send.course.answered(Timings(0, 40, 2000.0, 11, 1000.0))
+        house.predict.give_back(send)
+
+    (lane,) = house.lanes.all()
+    assert lane.speed.overhead == pytest.approx(0.03, abs=0.005)

@@ -1,0 +1,128 @@
+"""Straight lines learned from decaying evidence. Pure.
+
+Least squares over sums that fade. A `Line` weighs a sample by its tokens; that is what
+makes it a ratio of sums and not a mean of rates, so that a short answer with a clumsy
+clock cannot move it far.
+"""
+
+from __future__ import annotations
+
+from math import log
+
+import msgspec
+
+HALF_LIFE = 20.0
+"""Samples after which an old sample counts half."""
+
+OUTLIER = 4.0
+"""A sample further than this factor from what is believed is pulled in to it."""
+
+SURPRISE = 0.4
+"""|ln(seen/believed)| that, three times in a row, means that the machine changed."""
+
+IN_A_ROW = 3
+
+LEAST, MOST = 1e-7, 1e4
+"""Seconds a token that no machine undercuts or exceeds; clocks that stood still do."""
+
+
+class Line(msgspec.Struct):
+    """y = base + slope·x from decaying weighted sums; what it began with fades last."""
+
+    base: float
+    slope: float
+    weight: float = 0.0
+    x: float = 0.0
+    y: float = 0.0
+    xx: float = 0.0
+    xy: float = 0.0
+    streak: int = 0
+    eager: int = 0
+
+    def at(self, x: float) -> float:
+        """What the line says."""
+        return self.base + self.slope * x
+
+    def learn(self, x: float, y: float, weight: float, known_slope: float) -> None:
+        """Take in one sample of `weight` tokens; `known_slope` is what is typical.
+
+        The typical slope, relative to the base, counts as much as a little evidence:
+        samples that all lie at one x say nothing about a slope.
+        """
+        believed = self.at(x)
+        y = min(max(y, LEAST), MOST)
+        if self.weight:
+            y = min(max(y, believed / OUTLIER), believed * OUTLIER)
+            self._notice(log(y / believed))
+        fade = 0.5 ** (1.0 / HALF_LIFE)
+        if self.eager:
+            self.eager -= 1
+            fade **= 4
+        self.weight = self.weight * fade + weight
+        self.x = self.x * fade + weight * x
+        self.y = self.y * fade + weight * y
+        self.xx = self.xx * fade + weight * x * x
+        self.xy = self.xy * fade + weight * x * y
+        self._fit(known_slope)
+
+    def forget(self) -> None:
+        """What it says stays, until the next sample says otherwise."""
+        self.weight = self.x = self.y = self.xx = self.xy = 0.0
+        self.streak = self.eager = 0
+
+    def _notice(self, surprise: float) -> None:
+        """A laptop unplugged or a Pi throttled: forget faster for a while."""
+        if abs(surprise) < SURPRISE or self.streak * surprise < 0:
+            self.streak = 0
+        if abs(surprise) >= SURPRISE:
+            self.streak += 1 if surprise > 0 else -1
+        if abs(self.streak) >= IN_A_ROW:
+            self.streak, self.eager = 0, 10
+            for name in ("weight", "x", "y", "xx", "xy"):
+                setattr(self, name, getattr(self, name) / 16)
+
+    def _fit(self, known_slope: float) -> None:
+        mean_x, mean_y = self.x / self.weight, self.y / self.weight
+        spread = max(0.0, self.xx / self.weight - mean_x * mean_x)
+        shared = self.xy / self.weight - mean_x * mean_y
+        expected = mean_y * known_slope / (1 + known_slope * mean_x)
+        # The prior is worth the evidence of samples that differ by a quarter of mean x.
+        ridge = (0.25 * mean_x + 1e-9) ** 2
+        slope = (shared + ridge * expected) / (spread + ridge)
+        self.slope = min(max(slope, 0.0), 0.9 * mean_y / mean_x if mean_x else expected)
+        self.base = mean_y - self.slope * mean_x
+
+
+class Extra(msgspec.Struct):
+    """y = base + slope·x, neither below 0, from decaying sums; 0 until one is seen."""
+
+    base: float = 0.0
+    slope: float = 0.0
+    weight: float = 0.0
+    x: float = 0.0
+    y: float = 0.0
+    xx: float = 0.0
+    xy: float = 0.0
+
+    def at(self, x: float) -> float:
+        """What it says."""
+        return self.base + self.slope * x
+
+    def learn(self, x: float, y: float) -> None:
+        """Take in one sample, which may lie below 0."""
+        fade = 0.5 ** (1.0 / HALF_LIFE)
+        self.weight = self.weight * fade + 1.0
+        self.x = self.x * fade + x
+        self.y = self.y * fade + y
+        self.xx = self.xx * fade + x * x
+        self.xy = self.xy * fade + x * y
+        mean_x, mean_y = self.x / self.weight, self.y / self.weight
+        spread = max(0.0, self.xx / self.weight - mean_x * mean_x)
+        shared = self.xy / self.weight - mean_x * mean_y
+        # One sample is no proof that there is anything.
+        mean_y *= self.weight / (self.weight + 1)
+        # Samples that all lie at one x do not tell a base from a slope: half of each.
+        ridge = (0.25 * mean_x) ** 2 + 1e-9
+        slope = (shared + ridge * 0.5 * mean_y / max(mean_x, 1e-9)) / (spread + ridge)
+        self.slope = min(max(slope, 0.0), max(mean_y, 0.0) / max(mean_x, 1e-9))
+        self.base = max(0.0, mean_y - self.slope * mean_x)
