@@ -9,7 +9,7 @@ from __future__ import annotations
 from edgeserve.config import LOOPBACK
 from edgeserve.wire import Launch
 from node.engines.protocol import EngineSpec
-from quantize.calm import SPIN
+from quantize.calm import BLOCKTIME, SPIN
 
 HTTP_SECONDS = 3600
 """How long llama.cpp lets one read or write take; a slow machine is not a dead one."""
@@ -22,6 +22,9 @@ PING_SECONDS = 30
 VERBOSITY = 4
 """The least that tells where layers and memory went."""
 
+LOOKS_PER_MS = 5_000
+"""About as often does a thread look for work in a millisecond."""
+
 UNQUANTIZED = frozenset(("f32", "f16", "bf16"))
 """KV types that do without flash attention."""
 
@@ -31,8 +34,10 @@ Parameter = str | int | float | bool | list[str] | list[float]
 
 
 def environment(launch: Launch) -> dict[str, str]:
-    """Return what is not llama.cpp's own to be told; only GNU OpenMP reads it."""
-    return {SPIN: str(launch.spin)} if launch.spin else {}
+    """Return what is not llama.cpp's own to be told, but OpenMP's, GNU's or clang's."""
+    if not launch.spin:
+        return {}
+    return {SPIN: str(launch.spin), BLOCKTIME: str(launch.spin // LOOKS_PER_MS)}
 
 
 def arguments(spec: EngineSpec, port: int) -> tuple[str, ...]:

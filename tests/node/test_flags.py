@@ -7,7 +7,7 @@ import pytest
 
 from node.engines.flags import arguments, environment, parameters
 from node.engines.protocol import EngineSpec
-from quantize.calm import SPIN
+from quantize.calm import BLOCKTIME, SPIN
 from tests.fakes.engines import a_spec
 
 
@@ -179,5 +179,8 @@ def test_quantized_values_have_flash_attention(
 
 
 def test_how_long_threads_spin_is_said_where_it_was_tuned() -> None:
-    assert environment(with_launch(spin=200).launch) == {SPIN: "200"}
+    few, many = with_launch(spin=200).launch, with_launch(spin=50_000).launch
+
+    assert environment(few) == {SPIN: "200", BLOCKTIME: "0"}
+    assert environment(many) == {SPIN: "50000", BLOCKTIME: "10"}
     assert environment(a_spec().launch) == {}

@@ -1,6 +1,6 @@
 import pytest
 
-from quantize.calm import SPIN, calm
+from quantize.calm import BLOCKTIME, SPIN, calm
 
 
 def test_threads_look_for_work_a_moment_before_they_sleep(
@@ -8,9 +8,11 @@ def test_threads_look_for_work_a_moment_before_they_sleep(
 ) -> None:
     monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
     monkeypatch.delenv(SPIN, raising=False)
+    monkeypatch.delenv(BLOCKTIME, raising=False)
 
     assert calm()["OMP_WAIT_POLICY"] == "passive"
     assert calm()[SPIN] == "1000"
+    assert calm()[BLOCKTIME] == "0"
 
 
 def test_the_environment_says_otherwise_where_it_says_something(
