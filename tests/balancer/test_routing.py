@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import msgspec
 import pytest
@@ -11,12 +11,13 @@ from balancer.explain import shown
 from balancer.lane import Timings
 from balancer.lanes import Lanes
 from balancer.ledger import Ledger
+from balancer.newcomers import SECONDS, UNMEASURED
 from balancer.prefix import Prompt, chain
 from balancer.routing import Predict
 from balancer.schedule import Decision, Need, Refuse, Send
 from balancer.waiting import Ticket
 from edgeserve.errors import FleetBusy
-from edgeserve.wire import Cpu, Power
+from edgeserve.wire import Cpu, Expected, Power
 from tests.balancer.building import a_candidate, a_need
 from tests.fakes.node import HARDWARE, an_engine
 
@@ -232,3 +233,34 @@ def test_a_wrong_rate_is_not_taken_for_a_long_way() -> None:
 
     (lane,) = house.lanes.all()
     assert lane.speed.overhead == pytest.approx(0.03, abs=0.005)
+
+
+def test_a_newcomer_stands_back_until_it_is_measured_but_not_for_ever() -> None:
+    fast, slow = expecting("fast", 2000.0), expecting("slow", 20.0)
+    house = House([])
+    house.lanes.probed_soon = True
+
+    house.become(fast, slow)
+    assert house.lanes.spare == {slow.key: UNMEASURED}
+    assert house.sends().to == fast
+
+    house.now += SECONDS
+    house.become(fast, slow)
+    assert not house.lanes.spare
+
+
+def test_who_stands_back_serves_where_nobody_else_does() -> None:
+    fast, slow = expecting("fast", 2000.0), expecting("slow", 20.0)
+    house = House([])
+    house.lanes.probed_soon = True
+
+    house.become(replace(fast, barred="it is away"), slow)
+
+    assert not house.lanes.spare
+    assert house.sends().to == slow
+
+
+def expecting(name: str, reads: float) -> Candidate:
+    each = a_candidate(name)
+    expected = Expected(read=reads, write=reads / 20)
+    return replace(each, engine=msgspec.structs.replace(each.engine, expected=expected))
