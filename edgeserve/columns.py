@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 Row = Sequence[str]
 
@@ -20,11 +24,9 @@ GAP = 2
 def print_table(heads: Row, rows: Iterable[Row]) -> None:
     """Print rows under their heads. Nothing in a cell can steer the terminal."""
     # rich costs 60 ms that `--help` need not pay.
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    console = Console(highlight=False)
     texts = [[Text(printable(cell)) for cell in row] for row in rows]
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, GAP, 0, 0))
     needed = -GAP
@@ -34,8 +36,19 @@ def print_table(heads: Row, rows: Iterable[Row]) -> None:
         needed += GAP + (widest if widest <= WHOLE else FOLDED)
     for row in texts:
         table.add_row(*row)
-    console.width = max(console.width, needed) if console.is_terminal else PIPE_COLUMNS
-    console.print(table)
+    out = console()
+    out.width = max(out.width, needed)
+    out.print(table)
+
+
+def console() -> Console:
+    """Return a console that folds at a terminal's width, and nowhere in a pipe."""
+    from rich.console import Console
+
+    made = Console(highlight=False)
+    if not made.is_terminal:
+        made.width = PIPE_COLUMNS
+    return made
 
 
 def printable(text: str) -> str:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from edgeserve.columns import console
+
 if TYPE_CHECKING:
     from quantize.facts import ModelFacts
 
@@ -45,12 +47,10 @@ def read(file: Path) -> ModelFacts:
 
 def show(*parts: object) -> None:
     """Print tables and sentences; nothing for what is empty."""
-    from rich.console import Console
-
-    console = Console()
+    out = console()
     for part in parts:
         if part:
-            console.print(part)
+            out.print(part)
 
 
 def show_json(value: object) -> None:

@@ -6,12 +6,24 @@ from pathlib import Path
 
 import click
 
+from edgeserve.columns import console
 from edgeserve.examples import examples
 
 FLEET_HELP = (
     "TOML file of [[machine]] tables, or cpu-only, home or six-equal. A machine without"
     " a model serves every one."
 )
+FLEET_EXAMPLE = """
+
+\b
+A fleet file has a table for each kind of machine; speeds are tokens/s:
+  [[machine]]
+  name = "pi"
+  prefill = 40   # at which it reads a prompt
+  decode = 6     # at which it writes an answer
+  count = 3      # how many there are, by default 1
+  slots = 1      # how many it answers at once, by default 1
+"""
 LOADS = {"light": 0.3, "busy": 0.7, "overload": 1.2}
 
 
@@ -23,6 +35,7 @@ LOADS = {"light": 0.3, "busy": 0.7, "overload": 1.2}
             "what your own clients asked",
         ),
     )
+    + FLEET_EXAMPLE
 )
 @click.option(
     "--fleet", "fleet_name", default="home", show_default=True, help=FLEET_HELP
@@ -70,8 +83,6 @@ def simulate(
     The rows `edgeserve` and `oracle` run the very code that the balancer decides with;
     the oracle also knows every rate, length and cache. Times are seconds.
     """
-    from rich.console import Console
-
     from balancer.simulate.compare import compare, made_up
     from balancer.simulate.fleets import load as load_fleet
     from balancer.simulate.suited import suited
@@ -95,4 +106,4 @@ def simulate(
         return
     source = trace_file.name if trace_file else f"{load} made-up chats"
     title = f"{len(calls)} requests, {source}, on {fleet_name}; seconds"
-    Console().print(times(title, rows), shares(fleet, rows), sep="\n")
+    console().print(times(title, rows), shares(fleet, rows), sep="\n")

@@ -13,7 +13,7 @@ from balancer.simulate.policies import POLICIES
 from balancer.simulate.suited import suited
 from balancer.simulate.trace import Call
 from balancer.simulate.world import play
-from edgeserve.errors import CommandError
+from edgeserve.errors import SettingsError
 
 CHATS = Chats()
 
@@ -72,12 +72,12 @@ def compare(
 ) -> list[Figures]:
     """Run each policy that is named, or all.
 
-    Raises CommandError on the name of a policy or a model that nobody has.
+    Raises SettingsError on the name of a policy or a model that nobody has.
     """
     for name in names:
         if name not in POLICIES:
             known = ", ".join(POLICIES)
-            raise CommandError(f"no policy is called {name!r}; there are {known}")
+            raise SettingsError(f"no policy is called {name!r}; there are {known}")
     fleet = suited(fleet, calls).fleet
     return [
         figures(name, fleet, play(fleet, calls, POLICIES[name](fleet), seed))

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from balancer.speed import Speed
-from edgeserve.errors import CommandError
+from edgeserve.errors import SettingsError
 
 ANY = ""
 """The model of a machine that serves every one."""
@@ -120,11 +120,11 @@ def load(where: str) -> tuple[Machine, ...]:
         entries = msgspec.convert(table, _File).machine
     except OSError as error:
         names = ", ".join(FLEETS)
-        raise CommandError(
+        raise SettingsError(
             f"cannot read fleet {where!r}: {error.strerror}; built in: {names}"
         ) from error
-    except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
-        raise CommandError(f"{where} is not a fleet file: {error}") from error
+    except (ValueError, msgspec.ValidationError) as error:
+        raise SettingsError(f"{where} is not a fleet file: {error}") from error
     return tuple(machine for entry in entries for machine in _machines(entry))
 
 

@@ -47,11 +47,13 @@ def _table(title: str, columns: Sequence[str]) -> Table:
     )
     made.add_column("policy", no_wrap=True, vertical="bottom")
     for name in columns:
-        made.add_column(name, justify="right", vertical="bottom")
+        made.add_column(name, justify="right", no_wrap=True, vertical="bottom")
     return made
 
 
 def _seconds(value: float) -> str:
+    if value < 1:
+        return f"{value:.3f}"
     return f"{value:.0f}" if value >= 99.95 else f"{value:.3g}"
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from balancer.prefix import EMPTY, Prompt
-from edgeserve.errors import CommandError
+from edgeserve.errors import CommandError, SettingsError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,9 +112,12 @@ def from_line(line: Line) -> Call:
 
 
 def save(path: Path, calls: Iterable[Call]) -> None:
-    """Write a trace file."""
-    with path.open("wb") as file:
-        file.writelines(map(to_line, calls))
+    """Write a trace file. Raises CommandError where it cannot be written."""
+    try:
+        with path.open("wb") as file:
+            file.writelines(map(to_line, calls))
+    except OSError as error:
+        raise CommandError(f"cannot write {path}: {error.strerror}") from error
 
 
 def load(path: Path) -> list[Call]:
@@ -123,9 +126,11 @@ def load(path: Path) -> list[Call]:
         lines = path.read_bytes().splitlines()
         calls = [from_line(msgspec.json.decode(line, type=Line)) for line in lines]
     except OSError as error:
-        raise CommandError(f"cannot read trace {path}: {error.strerror}") from error
+        raise SettingsError(f"cannot read trace {path}: {error.strerror}") from error
     except (msgspec.DecodeError, ValueError) as error:
-        raise CommandError(f"{path} is not a trace: {error}") from error
+        raise SettingsError(f"{path} is not a trace: {error}") from error
+    if not calls:
+        raise SettingsError(f"{path} holds no request")
     return with_replies(calls)
 
 

@@ -4,8 +4,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from balancer.simulate.commands import simulate
-from edgeserve.errors import CommandError
+from balancer.simulate.commands import FLEET_EXAMPLE, simulate
+from balancer.simulate.fleets import load as load_fleet
+from edgeserve.errors import CommandError, SettingsError
 
 FEW = ["--chats", "8", "--policy", "edgeserve", "--policy", "round-robin"]
 
@@ -40,6 +41,31 @@ def test_a_trace_that_was_saved_is_replayed(tmp_path: Path) -> None:
     assert json.loads(replayed)[0]["calls"] == json.loads(made_up)[0]["calls"]
 
 
+def test_no_figure_is_cut_off_in_a_pipe() -> None:
+    assert "…" not in output("--fleet", "home", *FEW)
+
+
+def test_the_fleet_in_the_help_is_one(tmp_path: Path) -> None:
+    _, _, tables = FLEET_EXAMPLE.partition(":\n")
+    (tmp_path / "fleet.toml").write_text(tables)
+
+    fleet = load_fleet(str(tmp_path / "fleet.toml"))
+
+    assert [each.name for each in fleet] == ["pi-1", "pi-2", "pi-3"]
+
+
+def test_a_trace_that_cannot_be_kept_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(CommandError, match="cannot write"):
+        output("--save", str(tmp_path / "nowhere" / "x"), *FEW)
+
+
+def test_a_trace_without_requests_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "empty").touch()
+
+    with pytest.raises(SettingsError, match="holds no request"):
+        output("--trace", str(tmp_path / "empty"))
+
+
 def test_an_unknown_policy_is_answered_with_those_there_are() -> None:
-    with pytest.raises(CommandError, match="oracle"):
+    with pytest.raises(SettingsError, match="oracle"):
         output("--policy", "best")

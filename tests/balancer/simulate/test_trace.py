@@ -6,7 +6,7 @@ from balancer.simulate.compare import made_up
 from balancer.simulate.fleets import FLEETS
 from balancer.simulate.fleets import load as load_fleet
 from balancer.simulate.trace import load, save
-from edgeserve.errors import CommandError
+from edgeserve.errors import SettingsError
 
 
 def test_a_trace_comes_back_as_it_was_saved(tmp_path: Path) -> None:
@@ -23,7 +23,7 @@ def test_a_trace_comes_back_as_it_was_saved(tmp_path: Path) -> None:
 def test_a_file_that_is_no_trace_is_refused_with_its_name(tmp_path: Path) -> None:
     (tmp_path / "x.jsonl").write_text('{"id": 1}\n')
 
-    with pytest.raises(CommandError, match="is not a trace"):
+    with pytest.raises(SettingsError, match="is not a trace"):
         load(tmp_path / "x.jsonl")
 
 
@@ -40,17 +40,19 @@ def test_a_fleet_file_describes_machines(tmp_path: Path) -> None:
     assert fleet[2].slots == 4
 
 
-@pytest.mark.parametrize("text", ["machine = 3", "[[machine]]\nname = 'x'", "[["])
+@pytest.mark.parametrize(
+    "text", ["machine = 3", "[[machine]]\nname = 'x'", "[[", "\udcff"]
+)
 def test_a_wrong_fleet_file_is_refused_with_the_reason(
     tmp_path: Path, text: str
 ) -> None:
     file = tmp_path / "fleet.toml"
-    file.write_text(text)
+    file.write_text(text, errors="surrogateescape")
 
-    with pytest.raises(CommandError, match="is not a fleet file"):
+    with pytest.raises(SettingsError, match="is not a fleet file"):
         load_fleet(str(file))
 
 
 def test_an_unknown_fleet_is_answered_with_those_there_are() -> None:
-    with pytest.raises(CommandError, match="six-equal"):
+    with pytest.raises(SettingsError, match="six-equal"):
         load_fleet("nowhere")
