@@ -63,12 +63,17 @@ async def serve(
         await first(stop, balancer.taken)
         doorkeeper = balancer.desk.doorkeeper
         if balancer.taken.is_set():
-            click.echo(f"taken over: {doorkeeper.inside} requests end here")
+            click.echo(f"taken over: {counted(doorkeeper.inside)} end here")
             balancer.leave.begin()
             await left(balancer.leave, doorkeeper, stop, settings.drain_seconds)
-        click.echo(f"draining: {doorkeeper.inside} requests may end, no new ones")
+        click.echo(f"draining: {counted(doorkeeper.inside)} may end, no new ones")
         if not await doorkeeper.drained(settings.drain_seconds):
-            log.warning("%d requests were cut off", doorkeeper.inside)
+            log.warning("cut off: %s", counted(doorkeeper.inside))
+
+
+def counted(count: int) -> str:
+    """Say how many requests."""
+    return "1 request" if count == 1 else f"{count} requests"
 
 
 @contextmanager

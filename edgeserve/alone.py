@@ -8,11 +8,15 @@ from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from typing import Any
 
+import click
+
 from edgeserve.client import Endpoint, NoAnswer
 from edgeserve.errors import CommandError
 from edgeserve.together import first, running
 
 POLL_SECONDS = 0.1
+
+STOPPING = "Stopping; what is being answered may end. Once more cuts it off."
 
 Model = Mapping[str, Any]
 Greet = Callable[[Sequence[Model]], None]
@@ -48,6 +52,7 @@ async def serve(plan: Plan, greet: Greet, stop: asyncio.Event) -> None:
             running("balancer", plan.balancer, grace=plan.grace)
         )
         await first(_greeted(plan, greet), stop.wait(), node.ended(), balancer.ended())
+        click.echo(STOPPING, err=True)
 
 
 async def _greeted(plan: Plan, greet: Greet) -> None:

@@ -72,6 +72,7 @@ async def serve(settings: NodeSettings, stop: asyncio.Event) -> None:
         await stack.enter_async_context(saying_when_ready(state, url, click.echo))
         await stop.wait()
         state.leave()
+        log.info("leaving: running requests may end, no new ones")
 
 
 def address(settings: NodeSettings, token: str | None) -> str:
