@@ -6,9 +6,9 @@ ARGS ?=
 export VENV
 
 # Not for `up`: what it prints must name the command as the caller can reach it.
-check fix test fuzz bench bench-proxy bench-routing demo check-quantize: export PATH := $(abspath $(VENV))/bin:$(PATH)
+check fix test fuzz faults bench bench-proxy bench-routing demo check-quantize: export PATH := $(abspath $(VENV))/bin:$(PATH)
 
-.PHONY: help install up check fix test fuzz bench bench-proxy bench-routing demo check-quantize
+.PHONY: help install up check fix test fuzz faults bench bench-proxy bench-routing demo check-quantize
 
 help:  ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 26
@@ -32,6 +32,9 @@ test: install  ## Run the tests: make test ARGS='-k drain'
 
 fuzz: install  ## Throw 10,000 inputs of each kind at the relay
 	@pytest tests/edgeserve/relay/test_fuzz*.py --hypothesis-profile=fuzz --timeout=900
+
+faults: install  ## Kill and freeze real engines under load, and count (15 min)
+	@python -m tests.endpoint.faults.strike $(ARGS)
 
 bench: install  ## Measure; prints figures, promises nothing
 	@pytest -m bench -s tests/bench $(ARGS)

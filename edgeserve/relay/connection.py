@@ -32,7 +32,8 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_ahead", "_deadline", "_drain", "_held", "_incoming", "_lingers", "_loop",
-        "_room", "_site", "_stall", "feeder", "lost", "paused", "peer", "task", "transport",
+        "_room", "_site", "_stall", "feeder", "lost", "paused", "peer", "task",
+        "transport",
     )  # fmt: skip
 
     transport: asyncio.Transport
