@@ -7,8 +7,8 @@ made to stream, so that it can be cancelled and tried elsewhere.
 
 from __future__ import annotations
 
-import random
 import re
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -50,7 +50,6 @@ an engine that dies, or made for a client that has left."""
 IMAGES = (b'"image_url"', b'"input_image"', b'"image"')
 """Quotes inside strings are escaped: no text can look like these."""
 
-_dice = random.Random()  # noqa: S311 - an id need not be secret, only unlike others
 _SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 
 
@@ -215,7 +214,7 @@ def request_id(received: Mapping[str, str]) -> str:
     given = received.get(REQUEST_HEADER)
     if given is not None and _SANE_ID.fullmatch(given):
         return given
-    return f"req-{_dice.getrandbits(64):016x}"
+    return f"req-{secrets.token_hex(8)}"
 
 
 def deadline_seconds(received: Mapping[str, str]) -> float | None:
