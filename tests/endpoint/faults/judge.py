@@ -86,7 +86,7 @@ def _agreed(pieces: Sequence[str], text: str, expected: str) -> list[str]:
 class Next:
     """The token that came, how far from the likeliest it was, and after what."""
 
-    context: list[str]
+    context: list[int | str]
     token: str
     distance: float
 
@@ -102,20 +102,31 @@ async def _nearest(
     rest = text[len("".join(agreed)) :]
     best = Next([], "", float("inf"))
     for seam in (len(agreed), *range(len(agreed))):
-        context = [prompt + "".join(agreed[:seam]), *agreed[seam:]]
-        found = await _next(session, context, rest)
+        # A list with a number in it is one prompt; each text in it is read by itself.
+        read = await _tokens(session, prompt + "".join(agreed[:seam]))
+        found = await _next(session, [*read, *agreed[seam:]], rest)
         best = min(best, found, key=lambda each: each.distance)
         if best.distance <= TIE:
             break
     return best
 
 
-async def _next(session: aiohttp.ClientSession, context: list[str], rest: str) -> Next:
+async def _tokens(session: aiohttp.ClientSession, text: str) -> list[int]:
+    body = {"content": text, "add_special": True, "parse_special": True}
+    tokens: list[int] = (await _post(session, "/tokenize", body))["tokens"]
+    return tokens
+
+
+async def _next(
+    session: aiohttp.ClientSession, context: list[int | str], rest: str
+) -> Next:
     body = {"prompt": context, "n_predict": 1, "n_probs": 40}
     said = await _post(session, "/completion", body)
     tops = said["completion_probabilities"][0]["top_logprobs"]
-    most = max(each["logprob"] for each in tops)
-    came = [each for each in tops if each["token"] and rest.startswith(each["token"])]
+    # These are looked at before the end is forbidden, which has no text of its own.
+    allowed = [e for e in tops if e["token"] and not e["token"].startswith("<|")]
+    most = max(each["logprob"] for each in allowed)
+    came = [each for each in allowed if rest.startswith(each["token"])]
     if not came:
         return Next(context, rest[:1], float("inf"))
     likely = max(came, key=lambda each: each["logprob"])
