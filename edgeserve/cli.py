@@ -99,13 +99,23 @@ def edgeserve() -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command; our own errors are one sentence and an exit status."""
+    """Run the command; our own errors are one sentence and an exit status.
+
+    So is a file or a folder that we may not use, wherever it is met first.
+    """
     _take_any_letter()
     try:
         edgeserve(arguments, prog_name="edgeserve")
     except CommandError as error:
         click.echo(f"edgeserve: {error}", err=True)
         sys.exit(error.exit_status)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        click.echo(
+            f"edgeserve: cannot use {error.filename}: {error.strerror}", err=True
+        )
+        sys.exit(CommandError.exit_status)
 
 
 def _take_any_letter() -> None:

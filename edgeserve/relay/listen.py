@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import errno
+import os
 import socket
 
 from edgeserve.config import EVERYWHERE
 from edgeserve.errors import SettingsError
 
 BACKLOG = 512
+
+UNKNOWN_NAME = frozenset((socket.EAI_NONAME, socket.EAI_AGAIN, socket.EAI_FAIL))
+"""What `create_server` calls errno where a name cannot be looked up."""
 
 
 def bound(host: str, port: int) -> socket.socket:
@@ -36,6 +40,8 @@ def _why(error: OSError) -> str:
         return "the port is in use; choose another with --port"
     if error.errno == errno.EADDRNOTAVAIL:
         return "no interface has that address"
-    if isinstance(error, socket.gaierror):
+    if error.errno in UNKNOWN_NAME:
         return "no interface has that name"
-    return error.strerror or str(error)
+    if error.errno == errno.EACCES:
+        return "ports under 1024 are the system's; choose another with --port"
+    return os.strerror(error.errno) if error.errno else str(error)

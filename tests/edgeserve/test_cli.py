@@ -1,6 +1,9 @@
+import errno
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
+from typing import NoReturn
 
 import click
 import pytest
@@ -83,6 +86,26 @@ def test_a_command_that_does_not_exist_is_refused(edgeserve: Terminal) -> None:
 
     assert seen.status == 2
     assert "serve" in seen.err
+
+
+@pytest.mark.parametrize(
+    "command", [("nodes",), ("config", "show"), ("pull", "smollm2-135m-instruct")]
+)
+def test_a_folder_that_may_not_be_read_is_one_sentence(
+    command: tuple[str, ...], edgeserve: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def denied(path: Path, *_: object, **__: object) -> NoReturn:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    # Root, which tests may run as, is denied nothing.
+    for look in ("exists", "is_file", "stat"):
+        monkeypatch.setattr(Path, look, denied)
+
+    seen = edgeserve(*command)
+
+    assert seen.status == 1
+    assert seen.err.startswith("edgeserve: cannot use /")
+    assert seen.err.endswith(": Permission denied\n")
 
 
 def test_python_m_is_the_same_command() -> None:

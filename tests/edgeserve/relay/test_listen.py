@@ -1,0 +1,13 @@
+import pytest
+
+from edgeserve.errors import SettingsError
+from edgeserve.relay import bound
+
+
+@pytest.mark.parametrize(
+    ("host", "why"),
+    [("192.0.2.1", "no interface has that address"), ("no.invalid", "has that name")],
+)
+def test_an_address_that_is_not_ours_is_one_plain_sentence(host: str, why: str) -> None:
+    with pytest.raises(SettingsError, match=f"^cannot listen on {host}:0: .*{why}$"):
+        bound(host, 0)
