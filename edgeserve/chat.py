@@ -86,19 +86,25 @@ def answer(
 
 
 def pieces(lines: Iterable[bytes]) -> Iterator[str]:
-    """Read text out of a chat stream. Raises NoAnswer on an error event, or no end."""
+    """Read text out of a chat stream. Raises NoAnswer on an error event, or no end.
+
+    Reads to the very end: who hangs up at `[DONE]` may be taken for one who gave up.
+    """
+    ended = False
     for line in lines:
         field, _, data = line.partition(b":")
         if field != b"data":
             continue
         if data.strip() == b"[DONE]":
-            return
+            ended = True
+            continue
         event = json.loads(data)
         if "error" in event:
             raise NoAnswer(f"the answer broke off: {event['error']['message']}")
         for choice in event["choices"]:
             yield choice["delta"].get("content") or ""
-    raise NoAnswer("the answer broke off before its end")
+    if not ended:
+        raise NoAnswer("the answer broke off before its end")
 
 
 def _given(prompt: str | None) -> str | None:

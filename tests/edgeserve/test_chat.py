@@ -167,6 +167,13 @@ def test_events_without_text_are_passed_over() -> None:
     assert list(chat.pieces(lines)) == []
 
 
+def test_a_stream_is_read_to_its_very_end() -> None:
+    lines = iter([b"data: [DONE]\n", b"\n", b""])
+
+    assert list(chat.pieces(lines)) == []
+    assert list(lines) == []
+
+
 def test_a_stream_that_only_stops_is_an_error() -> None:
     with pytest.raises(NoAnswer):
         list(chat.pieces([]))
