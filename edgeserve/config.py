@@ -17,8 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar, get_type_hints
 
-import msgspec
-
 from edgeserve.checks import (
     WrongValue,
     a_url,
@@ -29,6 +27,7 @@ from edgeserve.checks import (
     wrong,
 )
 from edgeserve.config_limits import LimitSettings, setting
+from edgeserve.convert import converted
 from edgeserve.errors import SettingsError
 from edgeserve.places import config_dir, models_dir, state_dir
 from edgeserve.quality import loss
@@ -265,7 +264,8 @@ def resolve(
     origins: dict[str, str] = {}
     for origin, layer in _layers(shape, file, environ, flags or {}):
         for name, raw in layer.items():
-            values[name] = _convert(f"{name} ({origin})", raw, hints[name])
+            label = f"{shape.SECTION}.{name}"
+            values[name] = converted(label, origin, raw, hints[name])
             origins[name] = origin
     for each in dataclasses.fields(shape):
         origins.setdefault(each.name, "default")
@@ -302,24 +302,6 @@ def _layers(
 
 def _given(value: object) -> bool:
     return value is not None and value != ()
-
-
-def _convert(where: str, raw: Any, hint: Any) -> Any:
-    if hint == tuple[str, ...] and isinstance(raw, str):
-        raw = [part for part in raw.split(",") if part]
-    if isinstance(raw, Path):
-        return raw
-    try:
-        return msgspec.convert(raw, hint, strict=False, dec_hook=_path)
-    except (msgspec.ValidationError, TypeError) as error:
-        said = str(error).replace("`", "")
-        raise SettingsError(f"{where} is {raw!r}: {said}") from error
-
-
-def _path(hint: type, raw: Any) -> Any:
-    if hint is Path and isinstance(raw, str):
-        return Path(raw).expanduser()
-    raise TypeError(f"Expected {hint.__name__}")
 
 
 def default_file() -> Path:

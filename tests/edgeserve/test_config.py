@@ -71,7 +71,10 @@ def test_settings_cannot_be_changed() -> None:
         ("[node\n", "is not TOML: "),
         ("[node]\nslot = 2", "[node]: unknown key `slot`; did you mean `slots`?"),
         ("drain = 2", "unknown key `drain`"),
-        ("[node]\nslots = 'two'", "slots ("),
+        (
+            "[node]\nslots = 'two'",
+            "node.slots must be a whole number, not 'two'",
+        ),
         ("[node]\nslots = -1", "node.slots must be at least 0, not -1 (from "),
         ("node = 3", "`node` must be a table, [node]"),
         ("[node]\nport = 70000", "must be between 0 and 65535"),
