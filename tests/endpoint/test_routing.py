@@ -9,6 +9,7 @@ import urllib.request
 from collections.abc import Callable, Generator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
 TURNS = 4
 TOPICS = ("tides", "bread", "bridges")
 LORE = (
-    "Remember that every answer is about {topic}, and about nothing but {topic}. " * 12
+    "Remember that every answer is about {topic}, and about nothing but {topic}. " * 30
 )
 
 
@@ -61,7 +62,10 @@ def got(url: str, path: str) -> Any:
 
 @pytest.fixture
 def url(smollm2: Path, tmp_path: Path) -> Generator[str]:
-    """A balancer in front of two nodes, one with twice the other's threads."""
+    """A balancer in front of two nodes, one with twice the other's threads.
+
+    Either has a slot for every conversation: who comes back finds its own.
+    """
     common = ("--model", str(smollm2), "--context", "1024", "--no-advertise")
     with ExitStack() as stack:
         nodes = [
@@ -69,11 +73,11 @@ def url(smollm2: Path, tmp_path: Path) -> Generator[str]:
                 started(
                     "node",
                     *common,
-                    *("--name", name, "--threads", threads, "--slots", slots),
+                    *("--name", name, "--threads", threads, "--slots", "4"),
                     home=tmp_path / name,
                 )
             )
-            for name, threads, slots in (("quick", "2", "2"), ("slow", "1", "2"))
+            for name, threads in (("quick", "2"), ("slow", "1"))
         ]
         flags = [flag for node in nodes for flag in ("--node", node)]
         yield stack.enter_context(
@@ -121,15 +125,22 @@ def test_conversations_come_back_to_the_engine_that_holds_them(
     turns = [[chat.ask(url, "Begin.") for chat in chats]]
     turns += [[chat.ask(url, f"Go on: {n}.") for chat in chats] for n in range(TURNS)]
 
-    later = [last(each) for turn in turns[1:] for each in turn]
-    held = sum(each["actual"]["cached_tokens"] for each in later)
-    # Who knew all would find all that was said before.
-    most = sum(each["usage"]["total_tokens"] for turn in turns[:-1] for each in turn)
-    median = statistics.median(map(error, later))
-    record_property("found cached", f"{held} of {most} tokens")
+    # Each turn beside the one before it, in the same conversation.
+    pairs = [
+        pair
+        for before, after in pairwise(turns)
+        for pair in zip(before, after, strict=True)
+    ]
+    returned = [
+        (before["usage"]["total_tokens"], last(after)["actual"]["cached_tokens"])
+        for before, after in pairs
+        if last(before)["node"] == last(after)["node"]
+    ]
+    median = statistics.median(error(last(after)) for _, after in pairs)
+    record_property("returned", f"{len(returned)} of {len(pairs)}")
     record_property("median error of the first token's time", f"{median:.0%}")
 
-    print(f"found cached: {held} of {most} tokens; median error {median:.0%}")
-    assert held >= 0.9 * most
-    homes = zip(*turns, strict=True)
-    assert all(len({last(each)["node"] for each in home}) == 1 for home in homes)
+    print(f"{len(returned)} of {len(pairs)} returned; median error {median:.0%}")
+    assert all(held >= 0.9 * said for said, held in returned)
+    # A machine that others use may be slower, for a while, than reading it all anew.
+    assert len(returned) > len(pairs) / 2
