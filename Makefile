@@ -33,7 +33,7 @@ test: install  ## Run the tests: make test ARGS='-k drain'
 fuzz: install  ## Throw 10,000 inputs of each kind at the relay
 	@pytest tests/edgeserve/relay/test_fuzz*.py --hypothesis-profile=fuzz --timeout=900
 
-faults: install  ## Kill and freeze real engines under load, and count (15 min)
+faults: install  ## Kill and freeze real engines under load, and count (20 min)
 	@python -m tests.endpoint.faults.strike $(ARGS)
 
 bench: install  ## Measure; prints figures, promises nothing
