@@ -54,7 +54,10 @@ async def test_a_request_does_not_wait_for_the_probe_of_its_only_slot() -> None:
         assert node.llama.counters.cancelled == 1
 
 
-async def test_a_burst_at_the_very_start_goes_to_who_looks_fastest() -> None:
+async def test_a_burst_at_the_very_start_goes_to_who_looks_fastest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("balancer.calibrating.AGAIN_SECONDS", 0.5)
     pi = expecting(Behaviour(slots=1, prefill=60, decode=10), 30.0, 6.0)
     gpu = expecting(Behaviour(slots=2), 2000.0, 90.0)
     async with (
@@ -66,6 +69,7 @@ async def test_a_burst_at_the_very_start_goes_to_who_looks_fastest() -> None:
         served = {a.headers["x-edgeserve-node"] for a in await asyncio.gather(*answers)}
 
         assert served == {"gpu"}
+        pi[0].prefill = 1000.0
         await eventually(lambda: known(balancer) == {"pi", "gpu"})
 
 

@@ -20,10 +20,10 @@ from tests.patience import PATIENCE
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
 
-TURNS = 4
+TURNS = 3
 TOPICS = ("tides", "bread", "bridges")
 LORE = (
-    "Remember that every answer is about {topic}, and about nothing but {topic}. " * 30
+    "Remember that every answer is about {topic}, and about nothing but {topic}. " * 16
 )
 
 
