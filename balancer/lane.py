@@ -264,7 +264,8 @@ class Lane:
         """
         self.advance(now)
         self._free(job)
-        answer = job.done if answer is None else answer
+        # The last token was chosen, but not read back into the cache.
+        answer = max(0.0, (job.done if answer is None else answer) - 1)
         held = self.holdings.held[self.places[job.slot]]
         if held is not None:
             held.answer, held.since, held.used = answer, now, now
