@@ -111,13 +111,15 @@ def _exact(question: Question, lane: Lane, wait: float) -> Parts:
     ahead = 0.0
     if wait == 0.0 and lane.read_until > question.now:
         ahead = lane.ahead(slot)
-    fresh = max(1.0, question.tokens - cached)
+    fresh = question.tokens - cached
+    if fresh < 1.0:
+        fresh = 1.0
     pairs = fresh * (cached + fresh / 2)
     read = fresh * lane.per_read + lane.per_context * pairs
     if fresh < FEW:
         read += lane.few_start + lane.per_few * pairs
     loss *= lane.weights.loss * lane.read_price
-    first = lane.speed.overhead + wait + ahead
+    first = lane.learner.speed.overhead + wait + ahead
     risk = lane.risk * (1 + wait + ahead)
     cost = first + read * lane.read_price + answer * lane.token_price + loss + risk
     write = answer * lane.per_token

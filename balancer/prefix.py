@@ -68,6 +68,7 @@ def block_bytes(at: int) -> int:
 def chain(parts: Iterable[bytes], key: bytes = b"") -> Prompt:
     """Hash the messages of a prompt. Blocks never reach across two messages."""
     digest = blake2b(digest_size=8, key=key)
+    update, copy = digest.update, digest.copy
     blocks: list[bytes] = []
     ends: list[int] = []
     messages: list[int] = []
@@ -82,12 +83,12 @@ def chain(parts: Iterable[bytes], key: bytes = b"") -> Prompt:
                 size *= 2
             stop = length if image else start + size
             piece = part[start:stop]
-            digest.update(piece)
-            blocks.append(digest.copy().digest())
+            update(piece)
+            blocks.append(copy().digest())
             at += IMAGE_BYTES if image else len(piece)
             ends.append(at)
             start = stop
-        digest.update(END_OF_MESSAGE)
+        update(END_OF_MESSAGE)
         at += FRAME_BYTES
         ends[-1] = at
         messages.append(len(blocks))

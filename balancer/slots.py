@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import islice
 from math import inf
 
 from balancer.holdings import Held
@@ -43,7 +42,7 @@ def _best(question: Question, lane: Lane, idle: int) -> Slot:
     """Where reading what is missing and losing what is there cost least together."""
     dear, per_read = lane.weights.loss, lane.per_read
     best, least = NONE, inf
-    for place in (*_sharing(question, idle), *_others(question, lane, idle)):
+    for place in _sharing(question, idle) + _others(question, lane, idle):
         cached, loss = _worth(question, lane, place)
         cost = dear * loss - per_read * cached
         if cost < least:
@@ -77,7 +76,13 @@ def _others(question: Question, lane: Lane, idle: int) -> list[int]:
         return [(bare & -bare).bit_length() - 1]
     if not left:
         return []
-    return list(islice((each for each in lane.resting if left & (1 << each)), MOST))
+    found: list[int] = []
+    for place in lane.resting:
+        if left & (1 << place):
+            found.append(place)
+            if len(found) == MOST:
+                break
+    return found
 
 
 def _llama(question: Question, lane: Lane, idle: int) -> Slot:
@@ -99,8 +104,7 @@ def _worth(question: Question, lane: Lane, place: int) -> tuple[float, float]:
         return _worth_with_host(question, lane, lane.host, held, place), 0.0
     if held is None:
         return 0.0, 0.0
-    silent = question.now - held.since
-    chance = question.workload.chance_to_be_missed(silent)
+    chance = question.workload.chance_to_be_missed(question.now - held.since)
     if not question.touched & (1 << place):
         return 0.0, chance * held.tokens * lane.per_read
     shared = _shared(question, held, place)
