@@ -55,7 +55,22 @@ async def judged(
         body = {"prompt": context, "n_predict": min(answer.question.tokens, left)}
         goes_on: str = (await _post(session, "/completion", body))["content"]
         expected = before + found.token + goes_on
+        # A word may be several tokens: the one that is explained is a piece by itself,
+        # so that each round explains more than the one before.
+        pieces = _cut(pieces, len(agreed), len(found.token))
     return Verdict(partings, widest)
+
+
+def _cut(pieces: Sequence[str], first: int, length: int) -> list[str]:
+    """The same text, in which a piece of that length follows the first so many."""
+    rest = list(pieces[first:])
+    token = ""
+    while rest and len(token) < length:
+        piece, missing = rest.pop(0), length - len(token)
+        token += piece[:missing]
+        if piece[missing:]:
+            rest.insert(0, piece[missing:])
+    return [*pieces[:first], token, *rest]
 
 
 def _pieces(answer: Answer) -> list[str]:
