@@ -12,6 +12,7 @@ import click
 from edgeserve.config import BalancerSettings, resolve
 from edgeserve.examples import examples
 from edgeserve.flags import settings_options
+from edgeserve.strays import warn_of_strays
 
 
 @click.group()
@@ -38,6 +39,7 @@ def start(config_file: Path | None, *, takeover: bool, **flags: Any) -> None:
 
     Ctrl-C or SIGTERM lets running requests finish; a second one does not.
     """
+    warn_of_strays()
     settings = resolve(BalancerSettings, file=config_file, flags=flags).settings
 
     # The server brings aiohttp and zeroconf: not for `--help`.

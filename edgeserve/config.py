@@ -28,6 +28,7 @@ from edgeserve.checks import (
 )
 from edgeserve.config_limits import LimitSettings, setting
 from edgeserve.convert import converted
+from edgeserve.environment import environment_layers, variables
 from edgeserve.errors import SettingsError
 from edgeserve.places import config_dir, models_dir, state_dir
 from edgeserve.quality import loss
@@ -288,13 +289,7 @@ def _layers(
     path = file or default_file()
     if file or path.exists():
         layers = file_layers(path, section, shared=shared, own=names)
-    for name in sorted(names):
-        for prefix in ("EDGESERVE_", f"EDGESERVE_{section.upper()}_"):
-            variable = prefix + name.upper()
-            # EDGESERVE_PORT would give node and balancer the same port.
-            understood = prefix != "EDGESERVE_" or name in shared
-            if variable in environ and understood:
-                layers.append((f"environment {variable}", {name: environ[variable]}))
+    layers += environment_layers(environ, variables(section, shared=shared, own=names))
     given = {name: value for name, value in flags.items() if _given(value)}
     layers.extend((flag_name(shape, name), {name: given[name]}) for name in given)
     return layers

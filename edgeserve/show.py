@@ -36,7 +36,9 @@ def show(section: str | None, file: Path | None, *, as_json: bool) -> None:
     The later wins: default, settings file, environment, command line.
     """
     from edgeserve.config import default_file
+    from edgeserve.strays import warn_of_strays
 
+    warn_of_strays()
     sections = [section] if section else ["node", "balancer"]
     found = {name: resolved(name, file) for name in sections}
     if as_json:

@@ -29,6 +29,7 @@ from edgeserve.fetch import in_place
 from edgeserve.places import config_dir
 from edgeserve.pull import fetched
 from edgeserve.relay.listen import bound
+from edgeserve.strays import warn_of_strays
 from edgeserve.welcome import Welcome
 
 STOP_SECONDS = 10.0
@@ -54,6 +55,7 @@ def up(models: tuple[str, ...], port: int | None, file: Path | None) -> None:
     Starts a node and a balancer with a model, listens on loopback only, says how to
     ask, and stops with Ctrl-C.
     """
+    warn_of_strays()
     node = resolve(NodeSettings, file=file, flags={"models": models})
     balancer = resolve(BalancerSettings, file=file, flags={"port": port})
     key_file = balancer.settings.api_key_file or config_dir() / "api-keys"

@@ -11,6 +11,7 @@ import click
 from edgeserve.config import NodeSettings, resolve
 from edgeserve.examples import examples
 from edgeserve.flags import settings_options
+from edgeserve.strays import warn_of_strays
 from node.plan_command import plan
 from node.tune.command import tune
 
@@ -33,6 +34,7 @@ def start(config_file: Path | None, **flags: Any) -> None:
 
     Ctrl-C or SIGTERM lets running requests finish; a second one does not.
     """
+    warn_of_strays()
     settings = resolve(NodeSettings, file=config_file, flags=flags).settings
 
     # The agent brings aiohttp and zeroconf: not for `--help`.

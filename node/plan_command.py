@@ -11,6 +11,7 @@ import click
 from edgeserve.config import NodeSettings, resolve
 from edgeserve.examples import examples
 from edgeserve.flags import settings_options
+from edgeserve.strays import warn_of_strays
 
 
 @click.command(
@@ -32,6 +33,7 @@ def plan(
     be served.
     """
     flags["models"] = (*names, *flags["models"])
+    warn_of_strays()
     settings = resolve(NodeSettings, file=config_file, flags=flags).settings
 
     from node.hardware import Sampler

@@ -11,6 +11,7 @@ import click
 from edgeserve.config import NodeSettings, resolve
 from edgeserve.examples import examples
 from edgeserve.flags import settings_options
+from edgeserve.strays import warn_of_strays
 
 
 @click.command(
@@ -41,6 +42,7 @@ def tune(
     untuned settings: those win ties.
     """
     flags["models"] = (model,)
+    warn_of_strays()
     settings = resolve(NodeSettings, file=config_file, flags=flags).settings
 
     from node.tune.run import tuned

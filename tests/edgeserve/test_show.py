@@ -24,3 +24,14 @@ def test_scripts_get_json(edgeserve: Terminal) -> None:
     assert list(found) == ["balancer"]
     assert found["balancer"]["port"] == {"value": 8080, "origin": "default"}
     assert found["balancer"]["nodes"] == {"value": [], "origin": "default"}
+
+
+def test_a_variable_with_a_typing_error_is_warned_of(
+    edgeserve: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGESERVE_NODE_SLTS", "4")
+
+    seen = edgeserve("config", "show", "--section", "node", "--json")
+
+    assert json.loads(seen.out)["node"]["slots"]["origin"] == "default"
+    assert "did you mean EDGESERVE_NODE_SLOTS?" in seen.err
