@@ -6,9 +6,9 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -28,8 +28,9 @@ from quantize.quality import OWN_TEXT
 
 log = logging.getLogger(__name__)
 
+Said = TypeVar("Said")
+
 READY_SECONDS = 0.05
-BYTES_PER_TOKEN = 4
 ROUNDS = 2
 
 OPENING = 8
@@ -46,6 +47,11 @@ class Work:
     def of_many(self, streams: int) -> int:
         """Return how many tokens each of so many streams writes."""
         return max(self.answer // streams, min(self.answer, ENOUGH))
+
+    def within(self, context: int) -> Work:
+        """Return what of this a slot of so many tokens can hold."""
+        answer = min(self.answer, context // 2)
+        return Work(prompt=min(self.prompt, context - answer - 1), answer=answer)
 
 
 ENOUGH = 32
@@ -106,6 +112,7 @@ class Bench:
     ) -> Figures:
         """Return the best of two rounds: what else runs here only ever slows them."""
         await requests.ready()
+        work = work.within(launch.context)
         rounds = [await self._round(requests, launch, work) for _ in range(ROUNDS)]
         return Figures(
             prefill=max(each.prefill for each in rounds),
@@ -154,53 +161,56 @@ class _Written(msgspec.Struct):
     timings: _Timings
 
 
-@dataclass(frozen=True)
+class _Tokenized(msgspec.Struct):
+    tokens: list[int]
+
+
+@dataclass
 class _Requests:
-    """What is asked of an engine under trial."""
+    """What is asked of an engine under trial. `prose` is our text in its tokens."""
 
     upstream: Upstream
     origin: Origin
     api_key: str
+    prose: list[int] = field(default_factory=list)
 
     async def ready(self) -> None:
         """Wait until it has loaded and has done its first, slower work."""
         probe = Probe(self.upstream, self.origin, self.api_key)
         while not await probe.healthy():  # noqa: ASYNC110 - another process has no event
             await asyncio.sleep(READY_SECONDS)
+        content = OWN_TEXT.read_text(encoding="utf-8")
+        tokenized = await self._ask("/tokenize", {"content": content}, _Tokenized)
+        self.prose = tokenized.tokens
         await self.write(OPENING, 2, seed=0)
 
     async def write(self, prompt: int, answer: int, seed: int) -> _Timings:
-        """Have about so many tokens of prose read, and exactly so many written.
+        """Have so many tokens of prose read, and so many written.
 
         Sampled, as people do: greedy answers repeat themselves, which flatters guesses.
+        Another seed has another part of the text read.
         """
-        asked: dict[str, Any] = {
-            "prompt": _prose(prompt, seed),
+        start = seed * 997 % len(self.prose)
+        asked = {
+            "prompt": (self.prose[start:] + self.prose)[:prompt],
             "n_predict": answer,
             "ignore_eos": True,
             "cache_prompt": False,
             "temperature": 0.8,
             "seed": seed + 1,
         }
+        return (await self._ask("/completion", asked, _Written)).timings
+
+    async def _ask(self, path: str, asked: dict[str, Any], wanted: type[Said]) -> Said:
         headers = {
             "authorization": f"Bearer {self.api_key}",
             "content-type": "application/json",
         }
         body = msgspec.json.encode(asked)
-        async with self.upstream.ask(
-            self.origin, "POST", "/completion", headers, body
-        ) as reply:
+        async with self.upstream.ask(self.origin, "POST", path, headers, body) as reply:
             said = await reply.read()
         try:
-            return msgspec.json.decode(said, type=_Written).timings
+            return msgspec.json.decode(said, type=wanted)
         except msgspec.DecodeError:
             told = said[:200].decode(errors="replace")
             raise Failed(f"answered {reply.status}: {told}") from None
-
-
-def _prose(tokens: int, seed: int) -> str:
-    """Cut a text of about so many tokens, another one for another seed."""
-    text = OWN_TEXT.read_text(encoding="utf-8")
-    length = tokens * BYTES_PER_TOKEN
-    start = seed * 997 % max(1, len(text) - length)
-    return (text[start:] + text)[:length]

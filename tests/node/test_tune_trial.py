@@ -1,6 +1,7 @@
 import math
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from edgeserve.relay.plain import upstream
@@ -66,3 +67,22 @@ def test_many_streams_share_the_work_and_still_write_enough() -> None:
 
     assert [work.of_many(n) for n in (1, 2, 16)] == [128, 64, 32]
     assert Work(prompt=64, answer=16).of_many(8) == 16
+
+
+def test_no_more_is_asked_than_a_slot_can_hold() -> None:
+    work = Work(prompt=512, answer=128)
+
+    assert work.within(4096) == work
+    assert work.within(512) == Work(prompt=383, answer=128)
+    assert work.within(100) == Work(prompt=49, answer=50)
+
+
+async def test_an_engine_with_a_small_context_is_measured_too(
+    tmp_path: Path,
+) -> None:
+    small = msgspec.structs.replace(LAUNCH, context=96)
+    async with upstream(connect_seconds=30) as ask:
+        bench = Bench(FakeEngine(("--context", "96")), a_spec(), ask, tmp_path)
+        found = await bench.figures(small, Work(prompt=512, answer=16), PATIENCE)
+
+    assert found.decode > 0
