@@ -20,15 +20,22 @@ FIRST_WORD = 300
 
 @dataclass(frozen=True)
 class Run:
-    """One stream: when it was asked, its first and last token, in seconds."""
+    """One stream: when it was asked, and when each piece of text came, in seconds."""
 
     asked: float
-    first: float
-    last: float
+    pieces: list[float]
     prompt: int
     predicted: int
     prompt_ms: float
     predicted_ms: float
+
+    @property
+    def first(self) -> float:
+        return self.pieces[0]
+
+    @property
+    def last(self) -> float:
+        return self.pieces[-1]
 
 
 @dataclass(frozen=True)
@@ -38,7 +45,7 @@ class Figures:
     streams: int
     wall: float
     total: float
-    decode: float
+    together: float
     one_decode: float
     one_prefill: float
     first_p50: float
@@ -76,7 +83,7 @@ async def _load(
 
 async def _run(session: aiohttp.ClientSession, url: str, body: dict[str, Any]) -> Run:
     asked = time.perf_counter()
-    first = last = 0.0
+    pieces: list[float] = []
     timings: dict[str, Any] = {}
     async with session.post(f"{url}/v1/completions", json=body) as response:
         if response.status != 200:
@@ -84,17 +91,16 @@ async def _run(session: aiohttp.ClientSession, url: str, body: dict[str, Any]) -
         async for line in response.content:
             if not line.startswith(b"data: {"):
                 continue
-            last = time.perf_counter()
+            now = time.perf_counter()
             event = json.loads(line[6:])
-            if not first and event.get("choices") and event["choices"][0]["text"]:
-                first = last
+            if event.get("choices") and event["choices"][0]["text"]:
+                pieces.append(now)
             timings = event.get("timings", timings)
             if "error" in event:
                 raise RuntimeError(str(event))
     return Run(
         asked,
-        first,
-        last,
+        pieces,
         timings["prompt_n"],
         timings["predicted_n"],
         timings["prompt_ms"],
@@ -103,7 +109,7 @@ async def _run(session: aiohttp.ClientSession, url: str, body: dict[str, Any]) -
 
 
 def figures(runs: list[Run]) -> Figures:
-    """Sum up. `decode` counts from the first token of all to the last."""
+    """Sum up. `together` is the speed of writing while every stream writes."""
     start = min(run.asked for run in runs)
     end = max(run.last for run in runs)
     answered = sum(run.predicted for run in runs)
@@ -113,8 +119,23 @@ def figures(runs: list[Run]) -> Figures:
         streams=len(runs),
         wall=end - start,
         total=(answered + asked) / (end - start),
-        decode=answered / (end - min(run.first for run in runs)),
+        together=together(runs),
         one_decode=runs[0].predicted / runs[0].predicted_ms * 1000,
         one_prefill=runs[0].prompt / runs[0].prompt_ms * 1000,
         first_p50=firsts[len(firsts) // 2],
     )
+
+
+def together(runs: list[Run]) -> float:
+    """Return the tokens/s while all write: nobody reads a prompt, nobody is done.
+
+    Pieces stand for their share of the tokens; some tokens have no text of their own.
+    """
+    begin, end = max(run.first for run in runs), min(run.last for run in runs)
+    if begin >= end:
+        return 0.0
+    tokens = 0.0
+    for run in runs:
+        share = run.predicted / len(run.pieces)
+        tokens += share * sum(begin < at <= end for at in run.pieces)
+    return tokens / (end - begin)

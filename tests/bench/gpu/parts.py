@@ -29,17 +29,15 @@ BUILD = state_dir() / "engines" / "current"
 BOTH = Tuned(backend_sampling=True, kv_unified=True)
 SETTINGS: tuple[tuple[str, Tuned, Mapping[str, str]], ...] = (
     ("default", Tuned(), {}),
+    ("both", BOTH, {}),
     ("sampling on the GPU", Tuned(backend_sampling=True), {}),
     ("one KV cache", Tuned(kv_unified=True), {}),
-    ("both", BOTH, {}),
-    ("2048 at once", Tuned(ubatch=2048), {}),
     (
         "both, 2048 at once",
         Tuned(backend_sampling=True, kv_unified=True, ubatch=2048),
         {},
     ),
     ("both, graph optimization", BOTH, {"GGML_CUDA_GRAPH_OPT": "1"}),
-    ("batch 512", Tuned(batch=512), {}),
 )
 """What may keep a server behind the benchmark, one at a time and together."""
 
@@ -63,7 +61,7 @@ class Bench:
         engine = where.engine
         self.say(
             part=self.part, what=what, streams=found.streams, total=found.total,
-            decode=found.decode, one=found.one_decode, prefill=found.one_prefill,
+            together=found.together, one=found.one_decode, prefill=found.one_prefill,
             first_p50=found.first_p50, launch=engine["launch"],
             placement=engine["placement"], build=engine["build"], **more,
         )  # fmt: skip
@@ -115,8 +113,7 @@ def started(
 
 def many(bench: Bench) -> None:
     """Put settings beside llama.cpp's own benchmark, which goes first and last."""
-    model = bench.models.large
-    best = batched_bench(bench, model)
+    best = _benchmark(bench)
     for name, what, env in SETTINGS:
         if bench.late(name):
             continue
@@ -125,7 +122,13 @@ def many(bench: Bench) -> None:
         except Exception as error:  # noqa: BLE001 - the next setting may work
             bench.say(part="many", what=name, note=str(error)[-300:])
     if not bench.late("llama-batched-bench"):
-        batched_bench(bench, model)
+        _benchmark(bench)
+
+
+def _benchmark(bench: Bench) -> float:
+    scale = bench.scale
+    load = scale.prompt, scale.answer
+    return batched_bench(bench, bench.models.large, scale.streams, load, "-ngl", "99")
 
 
 def _many_with(
@@ -149,15 +152,19 @@ def _many_with(
             bench.row("default, one stream", one, where)
 
 
-def batched_bench(bench: Bench, model: Path) -> float:
-    """Return the tokens/s of as many streams; 0 where the tool does not run."""
-    scale = bench.scale
-    room = scale.streams * scale.context
+def batched_bench(
+    bench: Bench, model: Path, streams: int, load: tuple[int, int], *flags: str
+) -> float:
+    """Return the tokens/s of as many streams; 0 where the tool does not run.
+
+    `load` is the tokens of a prompt and of an answer; it goes through one stream first.
+    """
+    prompt, answer = load
     command = [
-        str(BUILD / "llama-batched-bench"), "-m", str(model), "-c", str(room),
-        "-b", "2048", "-ub", "512", "-npp", str(scale.prompt),
-        "-ntg", str(scale.answer), "-npl", f"1,{scale.streams}", "-ngl", "99",
-        "-fa", "on", "--output-format", "jsonl",
+        str(BUILD / "llama-batched-bench"), "-m", str(model), "-b", "2048",
+        "-c", str(streams * 2 * (prompt + answer)), "-npp", str(prompt),
+        "-ntg", str(answer), "-npl", f"1,{streams}", "-fa", "on",
+        "--output-format", "jsonl", *flags,
     ]  # fmt: skip
     done = subprocess.run(
         command, capture_output=True, text=True, timeout=200, env=calm()
@@ -170,7 +177,7 @@ def batched_bench(bench: Bench, model: Path) -> float:
         best = float(found["speed"])
         bench.say(
             part=bench.part, what="llama-batched-bench", streams=found["pl"],
-            total=best, decode=float(found["speed_tg"]), share="100 %",
+            total=best, together=float(found["speed_tg"]), share="100 %",
         )  # fmt: skip
     if done.returncode:
         bench.say(part=bench.part, what="llama-batched-bench", note=done.stderr[-300:])
@@ -272,18 +279,16 @@ def sweep(bench: Bench) -> None:
             bench.row(f"{layers} layers", best, where, note=note)
 
 
-SPINNING: tuple[tuple[str, Mapping[str, str]], ...] = (
-    ("as nodes do", {}),
-    ("never spinning", {"GOMP_SPINCOUNT": "0"}),
-)
-
-
 def on_cpu(bench: Bench) -> None:
     """Leave the GPU alone, and hold everything to a few cores."""
-    with _held_to(bench.scale.threads):
+    scale = bench.scale
+    with _held_to(scale.threads):
         for model in (bench.models.small, bench.models.small_q8):
-            for said, env in SPINNING:
-                _on_cpu(bench, model, said, env)
+            if not bench.late(model.stem):
+                load = scale.cpu_prompt, scale.cpu_answer
+                flags = ("--device", "none", "-t", str(scale.threads))
+                batched_bench(bench, model, scale.few, load, *flags)
+            _on_cpu(bench, model, "untuned")
 
 
 def after_tuning(bench: Bench) -> None:
@@ -303,17 +308,17 @@ def after_tuning(bench: Bench) -> None:
         bench.say(
             part="tune", what="found", note=json.dumps(result["tuned"]), result=result
         )
-        _on_cpu(bench, model, "tuned", {})
+        _on_cpu(bench, model, "tuned")
 
 
-def _on_cpu(bench: Bench, model: Path, said: str, env: Mapping[str, str]) -> None:
+def _on_cpu(bench: Bench, model: Path, said: str) -> None:
     scale = bench.scale
     for streams in (1, scale.few):
         what = f"{model.stem}, {said}"
         if bench.late(what):
             continue
         shape: dict[str, Any] = {"gpu_layers": "0", "slots": streams, "context": 512}
-        with started(model, env=env, **shape) as where:
+        with started(model, **shape) as where:
             ask(where, streams, 8, 2)
             found = ask(where, streams, scale.cpu_prompt, scale.cpu_answer)
             bench.row(what, found, where)

@@ -36,7 +36,7 @@ PARTS = {
     "cpu": parts.on_cpu,
     "tune": parts.after_tuning,
 }
-COLUMNS = ("part", "what", "streams", "total", "decode", "one", "share", "note")
+COLUMNS = ("part", "what", "streams", "total", "together", "one", "share", "note")
 
 
 def main() -> None:

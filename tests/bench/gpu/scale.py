@@ -20,7 +20,7 @@ class Scale:
     threads: int = 12
     few: int = 8
     cpu_prompt: int = 64
-    cpu_answer: int = 32
+    cpu_answer: int = 64
     layers: tuple[str, ...] = ("0", "8", "16", "24", "all", "auto")
     tune_seconds: int = 200
 
