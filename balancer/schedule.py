@@ -16,7 +16,13 @@ from balancer.candidates import Candidate, EngineKey, Life, served
 from balancer.course import UNFOLLOWED, Course
 from balancer.predict import Parts
 from balancer.prefix import EMPTY, Prompt
-from edgeserve.errors import BadRequest, EdgeserveError, NoNode, UnknownModel
+from edgeserve.errors import (
+    BadRequest,
+    EdgeserveError,
+    NoneAsGood,
+    NoNode,
+    UnknownModel,
+)
 from edgeserve.quality import serves
 from edgeserve.wire import Ability
 
@@ -190,12 +196,13 @@ _Weighed = tuple[Candidate, str | None, bool]
 def _ruled_out(candidate: Candidate, need: Need) -> tuple[str | None, bool]:
     if candidate.life in need.tried and candidate.engine.state in {"ready", "busy"}:
         return "tried already", False
+    if not serves(candidate.engine.variant, need.floor):
+        # Ahead of what may pass: it will be no better once it has loaded.
+        return f"{candidate.engine.variant} is not as good as {need.floor}", False
     if candidate.barred:
         return candidate.barred, candidate.passing
     if candidate.engine.context <= need.too_short:
         return "its context is too short", False
-    if not serves(candidate.engine.variant, need.floor):
-        return f"{candidate.engine.variant} is not as good as {need.floor}", False
     return None, False
 
 
@@ -237,6 +244,9 @@ def _able(candidates: Sequence[Candidate], need: Need) -> list[Candidate] | Refu
         return Refuse(_unable(candidates, need))
     if need.images:
         able = [each for each in able if "vision" in each.engine.abilities] or able
+    if not any(serves(each.engine.variant, need.floor) for each in able):
+        variants = sorted({each.engine.variant for each in able})
+        return Refuse(NoneAsGood(need.model, need.floor, variants))
     models = {each.engine.model for each in able}
     if not need.model and len(models) > 1:
         choice = ", ".join(sorted(models))

@@ -5,6 +5,7 @@ EdgeserveError               what an HTTP client may see; status, code, envelope
 ├── Unauthorized        401  a token or key is missing or wrong
 ├── Forbidden           403  a web page of another site asks
 ├── UnknownModel        404  nothing in the fleet serves that model
+│   └── NoneAsGood           no variant of it is as good as was asked
 ├── UnknownRoute        404  no such path
 ├── TooSlow             408  the request did not come whole in time
 ├── TooLarge            413  the body is past the limit
@@ -85,10 +86,19 @@ class UnknownModel(EdgeserveError):
     code = "model_not_found"
     kind = "invalid_request_error"
 
-    def __init__(self, model: str, known: Sequence[str]) -> None:
+    def __init__(self, model: str, known: Sequence[str], what: str = "") -> None:
         there = ", ".join(known) if known else "nothing yet"
-        super().__init__(f"no node serves {model!r}; being served: {there}")
+        what = what or f"no node serves {model!r}"
+        super().__init__(f"{what}; being served: {there}")
         self.model = model
+
+
+class NoneAsGood(UnknownModel):
+    """No variant of the model is as good as was asked, not even one out of order."""
+
+    def __init__(self, model: str, floor: str, variants: Sequence[str]) -> None:
+        of = f"variant of {model!r}" if model else "model"
+        super().__init__(model, variants, f"no {of} is as good as {floor}")
 
 
 class UnknownRoute(EdgeserveError):

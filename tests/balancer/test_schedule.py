@@ -5,7 +5,7 @@ import pytest
 
 from balancer.candidates import Candidate, EngineKey, candidates, served
 from balancer.schedule import Decision, Need, Refuse, Send, Wait, choose
-from edgeserve.errors import BadRequest, NoNode, UnknownModel
+from edgeserve.errors import BadRequest, NoneAsGood, NoNode, UnknownModel
 from edgeserve.wire import Ability
 from tests.balancer.building import a_candidate, a_fleet, a_need, changed
 from tests.fakes.node import a_report, an_engine
@@ -293,4 +293,39 @@ def test_a_quality_floor_rules_out_lesser_variants_and_says_so() -> None:
     need = a_need(floor="Q6_K")
 
     assert sent_to(decided(small, good, need=need)) == "nuc"
-    assert "not as good as Q6_K" in refusal(decided(small, need=need))
+    (out,) = [each for each in decided(small, good, need=need).verdicts if each.reason]
+    assert out.reason == "small:Q4_0 is not as good as Q6_K"
+
+
+def test_a_floor_that_no_variant_meets_is_not_to_be_asked_again() -> None:
+    small = a_candidate("pi", an_engine("small:Q4_0"))
+
+    decision = decided(small, need=a_need("small", floor="Q6_K"))
+
+    assert isinstance(decision, Refuse)
+    assert isinstance(decision.error, NoneAsGood)
+    assert decision.error.status == 404
+    assert str(decision.error) == (
+        "no variant of 'small' is as good as Q6_K; being served: small:Q4_0"
+    )
+
+
+def test_a_floor_that_an_engine_out_of_order_meets_may_be_asked_again() -> None:
+    small = a_candidate("pi", an_engine("small:Q4_0"))
+    good = a_candidate("nuc", an_engine("small:Q8_0"), barred="quarantined")
+
+    decision = decided(small, good, need=a_need(floor="Q6_K"))
+
+    assert isinstance(decision, Refuse)
+    assert isinstance(decision.error, NoNode)
+    assert (decision.error.status, decision.error.retry_after) == (503, 5)
+
+
+def test_nobody_waits_for_a_variant_below_the_floor_to_load() -> None:
+    good = a_candidate("nuc", an_engine("small:Q8_0"), barred="quarantined")
+    small = an_engine("small:Q4_0")
+    loading = a_candidate("pi", small, barred="loading", passing=True)
+
+    decision = decided(loading, good, need=a_need(floor="Q6_K"))
+
+    assert "small:Q4_0 is not as good as Q6_K" in refusal(decision)
