@@ -95,6 +95,8 @@ def _raise_hopeless(report: Mapping[str, Any] | None) -> None:
     if any(engine["state"] != "quarantined" for engine in engines):
         return
     reasons = [f"{engine['id']}: {engine.get('reason')}" for engine in engines]
-    reasons += report.get("problems", ())
     if reasons:
         raise NotServing("; ".join(reasons))
+    if report.get("problems"):
+        # The node has warned of each as it found it, on the same terminal.
+        raise NotServing("nothing can be served; why, it says above")
