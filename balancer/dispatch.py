@@ -85,11 +85,14 @@ class Dispatch:
         return self.workloads[model]
 
     def offer(self, ask: Ask, now: float) -> Turned | None:
-        """Take a request in, unless it would wait in vain. Then call `assign`."""
+        """Take a request in, unless it would wait in vain. Then call `assign`.
+
+        There is always room for one that an engine has failed.
+        """
         workload = self.workload(ask.model)
         if workload.returns.asked(ask.prompt, now):
             workload.learn_kept(self.holdings.beginnings(ask.prompt) != 0)
-        full = len(self.waiting) >= self.room
+        full = len(self.waiting) >= self.room and not ask.again
         if full or ask.deadline is not None:
             turned = self._hopeless(ask, full, now)
             if turned is not None:

@@ -1,6 +1,7 @@
 """The simple policy: first come, first served, where fewest slots are busy. Pure.
 
-For comparison, and for what the prediction has nothing to say about.
+Whoever an engine has failed goes before all others, as with the prediction. This one is
+for comparison, and for what the prediction has nothing to say about.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class LeastBusy:
     def look(self) -> None:
         """Serve whoever can be served; nobody waits behind what another waits for."""
         hopeless = set[tuple[object, ...]]()
-        for ticket in list(self._waiting):
+        for ticket in sorted(self._waiting, key=_again):
             kind = ticket.need.kind
             if kind in hopeless:
                 continue
@@ -67,3 +68,8 @@ class LeastBusy:
         if isinstance(decision, Send):
             self._ledger.take(decision.to.key, decision.slots)
         ticket.settle(decision)
+
+
+def _again(ticket: Ticket) -> bool:
+    """Sort those first that an engine has failed; the others stay in order."""
+    return not ticket.need.tried

@@ -21,7 +21,7 @@ class Ask:
 
     `deadline` is when its first token must have come; `tokens` and `answer` are its
     lengths where they are known better than from experience. `read` is the prefill it
-    was last predicted, `target` the engine it waits for.
+    was last predicted, `target` the engine it waits for. `again`: one has failed it.
     """
 
     model: str
@@ -36,6 +36,7 @@ class Ask:
     answer: float | None = None
     read: float = 0.0
     target: Lane | None = None
+    again: bool = False
 
 
 class Question(msgspec.Struct):

@@ -200,6 +200,7 @@ def _ask(need: Need, able: Able, now: float) -> Ask:
         need.deadline if able.measured else None,
         need.session,
         min(need.slots, slots),
+        again=bool(need.tried),
     )
 
 

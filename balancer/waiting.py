@@ -134,7 +134,8 @@ class WaitingRoom:
                 raise AssertionError("woken without a decision")
 
     async def _waited(self, ticket: Ticket) -> None:
-        if len(self._tickets) >= self._limit:
+        # One that was in already, and that an engine has failed, finds room again.
+        if len(self._tickets) >= self._limit and not ticket.need.tried:
             patience = self._policy.patience(ticket)
             self._policy.leave(ticket)
             raise FleetBusy(patience, "every slot is busy and the queue is full")

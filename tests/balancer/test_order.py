@@ -11,6 +11,7 @@ class Waiter:
     client: str
     arrived: float
     read: float
+    again: bool = False
 
 
 waiters = st.lists(
@@ -19,6 +20,7 @@ waiters = st.lists(
         client=st.sampled_from("abc"),
         arrived=st.floats(0, 100),
         read=st.floats(0, 1000),
+        again=st.booleans(),
     ),
     max_size=30,
 )
@@ -41,6 +43,13 @@ def test_who_waited_long_goes_before_shorter_newcomers() -> None:
     patient, newcomer = Waiter("a", 0.0, 60.0), Waiter("b", 300.0, 1.0)
 
     assert Order().ranked([newcomer, patient], 300.0)[0] is patient
+
+
+def test_who_was_failed_by_an_engine_goes_before_all_others() -> None:
+    failed = Waiter("a", 300.0, 60.0, again=True)
+    patient = Waiter("b", 0.0, 1.0)
+
+    assert Order().ranked([patient, failed], 300.0)[0] is failed
 
 
 def test_who_had_much_stands_back_and_is_forgiven_in_time() -> None:

@@ -105,6 +105,26 @@ async def test_who_came_first_is_served_first(policy: str) -> None:
     assert order == [0, 1, 2, 3, 4]
 
 
+async def test_who_was_failed_by_an_engine_finds_room_and_goes_first(
+    policy: str,
+) -> None:
+    pi = a_candidate(engine=an_engine(slots=1))
+    house = House(policy, able=[pi], limit=1)
+    first, waits = await house.holder().held(), house.holder()
+    await settle()
+
+    failed = house.holder(a_need(tried=frozenset({("gone", "small:Q4_1", "", 1)})))
+    await settle()
+    assert house.room.waiting == 2
+    await first.done()
+    await settle()
+
+    assert failed.holding.is_set()
+    assert not waits.holding.is_set()
+    await failed.done()
+    await (await waits.held()).done()
+
+
 async def test_a_request_that_can_be_served_does_not_wait_behind_one_that_cannot(
     policy: str,
 ) -> None:
