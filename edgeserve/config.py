@@ -119,7 +119,9 @@ class NodeSettings(SharedSettings):
     )
     load_seconds: float = setting(600.0, "How long a model may take to load.")
     stuck_seconds: float = setting(
-        120.0, "How long a busy engine may show no progress before it is restarted."
+        120.0,
+        "How long a busy engine may show no progress, at most, before it is restarted:"
+        " twenty times what a step of its should take, and ten seconds, are enough.",
     )
     balancers: tuple[str, ...] = setting(
         (),

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-LOOKS = 3
-"""So many looks in a row without a sign of life, and it is taken for dead."""
+STOPPED_LOOKS = 2
+SILENT_LOOKS = 6
+"""So many looks in a row without a sign of life, and it is taken for dead. That one is
+stopped the system says; that one is silent may be the fault of who asks."""
 
 STOPPED = "its process is stopped"
 SILENT = "its process does nothing and does not answer"
@@ -28,23 +30,30 @@ class Look:
 
 @dataclass(frozen=True)
 class Pulse:
-    """The latest look, and how many in a row showed no life."""
+    """The latest look, and how many in a row showed no life.
+
+    One that is stopped again and again, to slow it down, uses some processor.
+    """
 
     latest: Look
     missed: int = 0
 
     def idles(self, look: Look) -> bool:
         """Whether it has done nothing since, for which there is no excuse."""
-        return look.cpu <= self.latest.cpu and not (look.stopped or look.excused)
+        return self._rests(look) and not (look.stopped or look.excused)
 
     def seen(self, look: Look, *, silent: bool) -> Pulse:
         """Take in a look; `silent`: it had work, did nothing, and gave no answer."""
-        dead = look.stopped or (silent and self.idles(look))
+        stopped = look.stopped and self._rests(look)
+        dead = stopped or (silent and self.idles(look))
         return Pulse(look, self.missed + 1 if dead else 0)
+
+    def _rests(self, look: Look) -> bool:
+        return look.cpu <= self.latest.cpu
 
     @property
     def lost(self) -> str | None:
         """What is wrong with it, if it is to be given up."""
-        if self.missed < LOOKS:
-            return None
-        return STOPPED if self.latest.stopped else SILENT
+        if self.latest.stopped:
+            return STOPPED if self.missed >= STOPPED_LOOKS else None
+        return SILENT if self.missed >= SILENT_LOOKS else None

@@ -26,11 +26,12 @@ from node.race import first_of
 from node.remedies import Attempt, Ending, Remedies, ended
 from node.replaced import replaced
 from node.slots import Slots
-from node.watchdog import Counters, Watch
+from node.watchdog import Counters, watch_of
 
 log = logging.getLogger(__name__)
 
 LAST_WORDS_SECONDS = 1.0
+LATE_SECONDS = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +45,7 @@ class Pace:
 
     ready: float = 0.1
     progress: float = 2.0
-    pulse: float = 1.0
+    pulse: float = 0.5
     left: tuple[float, ...] = (0.1, 0.3, 0.4)
     file: float = 5.0
     backoff: float = 1.0
@@ -186,9 +187,12 @@ class Supervisor:
         try:
             async with running(command, self._settings.state_dir) as process:
                 self._output = process.output
-                return await first_of(
+                reason = await first_of(
                     self._ended(process), self._tend(process), self._feel(process)
                 )
+                if self._state == "stuck":
+                    process.kill()  # its callers hold on until it is gone
+                return reason
         except OSError as error:
             return f"cannot be started: {error}"
 
@@ -228,7 +232,7 @@ class Supervisor:
             return self._lost("failed", str(error))
         self._ready_at = self._clock()
         self._become("ready", await self._remedies.helped(self.spec.id))
-        return await first_of(self._watch(probe), self._let_go(probe))
+        return await first_of(self._watch(process, probe), self._let_go(probe))
 
     async def _readiness(self, probe: Probe) -> Properties:
         while not await probe.healthy():  # noqa: ASYNC110 - another process has no event
@@ -236,15 +240,19 @@ class Supervisor:
         await probe.first_work(self.spec.role)
         return await probe.properties()
 
-    async def _watch(self, probe: Probe) -> str:
+    async def _watch(self, process: Process, probe: Probe) -> str:
         """Look at the counters while requests run; an idle engine is left alone."""
-        limit = self._settings.stuck_seconds
+        sees = self._found is not None and self._found.vision
+        watch = watch_of(self.spec, self._clock(), vision=sees)
         while True:
             await self._working.wait()
-            watch = Watch(self._clock())
+            watch = watch.again(self._clock())
             while self.slots.busy:
                 await asyncio.sleep(self._pace.progress)
-                watch = watch.seen(await self._look(probe), self._clock())
+                found, look = await self._look(probe), process.look()
+                excused = look is not None and look.excused
+                watch = watch.seen(found, self._clock(), excused=excused)
+                limit = watch.patience(self._settings.stuck_seconds)
                 if watch.still_seconds(self._clock()) >= limit:
                     return self._lost("stuck", f"no progress for {limit:g} s")
 
@@ -273,12 +281,15 @@ class Supervisor:
         pulse = Pulse(process.look() or Look(0.0))
         every = self._pace.pulse
         while True:
+            began = self._clock()
             await asyncio.sleep(every)
             if (look := process.look()) is None:
                 continue
             asks = self._state == "ready" and self.slots.busy and pulse.idles(look)
             silent = bool(asks) and not await probe.answers(every)
-            pulse = pulse.seen(look, silent=silent)
+            # Who looks so late may have been too late for the answer, too.
+            in_time = self._clock() - began < 2 * every + LATE_SECONDS
+            pulse = pulse.seen(look, silent=silent and in_time)
             if pulse.lost:
                 return self._lost("stuck", pulse.lost)
 

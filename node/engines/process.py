@@ -82,6 +82,10 @@ class Process:
                 return
             log.debug("engine %d: %s", self.pid, self.output.add(raw))
 
+    def kill(self) -> None:
+        """End the whole process group at once."""
+        self._signal(signal.SIGKILL)
+
     async def stop(self) -> None:
         """End the whole process group: politely, then not. Safe to cancel."""
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import msgspec
 
 from edgeserve.errors import NoNode
+from edgeserve.relay.plain import upstream
 from edgeserve.relay.upstream import Origin
 from edgeserve.wire import (
     Cpu,
@@ -115,3 +117,15 @@ def a_node(*supervisors: Supervisor, **changes: Any) -> NodeState:
     )
     state.serve(supervisors)
     return state
+
+
+async def answer(supervisor: Supervisor, tokens: int = 3, prompt: str = "Hi") -> int:
+    """Have it generate; returns the status."""
+    body = json.dumps({"prompt": prompt, "n_predict": tokens}).encode()
+    headers = {"authorization": f"Bearer {supervisor.api_key}"}
+    async with (
+        upstream(connect_seconds=30) as ask,
+        ask.ask(supervisor.origin, "POST", "/completion", headers, body) as reply,
+    ):
+        await reply.read()
+        return reply.status

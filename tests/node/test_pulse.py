@@ -1,6 +1,6 @@
 import pytest
 
-from node.pulse import LOOKS, SILENT, STOPPED, Look, Pulse
+from node.pulse import SILENT, SILENT_LOOKS, STOPPED, STOPPED_LOOKS, Look, Pulse
 
 
 def after(*looks: Look, silent: bool) -> Pulse:
@@ -11,14 +11,17 @@ def after(*looks: Look, silent: bool) -> Pulse:
 
 
 def test_a_stopped_process_is_given_up_after_a_few_looks() -> None:
-    stopped = [Look(1.0, stopped=True)] * LOOKS
+    stopped = [Look(1.0, stopped=True)] * STOPPED_LOOKS
 
     assert after(*stopped[1:], silent=False).lost is None
     assert after(*stopped, silent=False).lost == STOPPED
 
 
 def test_one_that_does_nothing_and_is_silent_is_given_up() -> None:
-    assert after(*[Look(1.0)] * LOOKS, silent=True).lost == SILENT
+    silent = [Look(1.0)] * SILENT_LOOKS
+
+    assert after(*silent[1:], silent=True).lost is None
+    assert after(*silent, silent=True).lost == SILENT
 
 
 def test_one_that_answers_is_let_be_whatever_it_does() -> None:
@@ -37,6 +40,12 @@ def test_one_that_waits_for_a_disk_or_a_debugger_is_let_be() -> None:
 
 @pytest.mark.parametrize("sign", [Look(2.0), Look(1.0, excused=True)])
 def test_any_sign_of_life_begins_the_count_anew(sign: Look) -> None:
-    frozen = [Look(1.1, stopped=True)] * (LOOKS - 1)
+    frozen = [Look(1.1, stopped=True)] * (STOPPED_LOOKS - 1)
 
     assert after(*frozen, sign, *frozen, silent=True).lost is None
+
+
+def test_one_that_is_stopped_now_and_then_to_slow_it_down_is_let_be() -> None:
+    slowed = [Look(1.0 + 0.1 * number, stopped=True) for number in range(1, 50)]
+
+    assert after(*slowed, silent=False).lost is None

@@ -1,5 +1,4 @@
 import asyncio
-import dataclasses
 import itertools
 import os
 import signal
@@ -16,20 +15,14 @@ from edgeserve.wire import Launch
 from node.engines.ports import free_port
 from node.engines.probe import Probe
 from node.engines.protocol import Command, EngineSpec
-from node.supervisor import Supervisor
 from tests.fakes.engines import FakeEngine, a_spec, watching
+from tests.node.building import answer
 from tests.patience import PATIENCE
 
 
 @pytest.fixture
 def settings(tmp_path: Path) -> NodeSettings:
     return NodeSettings(state_dir=tmp_path, load_seconds=PATIENCE, stuck_seconds=600)
-
-
-@pytest.fixture
-def hasty(settings: NodeSettings) -> NodeSettings:
-    """Let an engine be stuck after a second without progress."""
-    return dataclasses.replace(settings, stuck_seconds=1)
 
 
 def running() -> set[psutil.Process]:
@@ -50,17 +43,6 @@ def others() -> None:
 def children() -> list[psutil.Process]:
     """Processes that the test has started and that still run."""
     return list(running() - OTHERS)
-
-
-async def answer(supervisor: Supervisor, tokens: int = 3) -> int:
-    body = b'{"prompt": "Hi", "n_predict": %d}' % tokens
-    headers = {"authorization": f"Bearer {supervisor.api_key}"}
-    async with (
-        upstream(connect_seconds=30) as ask,
-        ask.ask(supervisor.origin, "POST", "/completion", headers, body) as reply,
-    ):
-        await reply.read()
-        return reply.status
 
 
 async def test_an_engine_is_ready_after_a_first_token(settings: NodeSettings) -> None:
@@ -168,23 +150,6 @@ async def test_another_model_file_lifts_the_quarantine(
         assert (await watched.until("failed", epoch=5)).epoch == 5
 
 
-async def test_a_busy_engine_without_progress_is_stuck_and_restarted(
-    hasty: NodeSettings,
-) -> None:
-    # The first generation is the supervisor's own; the second stalls.
-    stalling = FakeEngine(("--fault", "stall", "--fault-skip", "1"))
-    async with watching(stalling, a_spec(), hasty) as (supervisor, watched):
-        await watched.until("ready")
-        with supervisor.claim():
-            asked = asyncio.create_task(answer(supervisor))
-            stuck = await watched.until("stuck")
-            await watched.until("ready", epoch=2)
-        with pytest.raises(Exception, match=r"hung up|did not answer|broke off"):
-            await asked
-
-    assert stuck.reason == "no progress for 1 s"
-
-
 async def test_a_frozen_process_is_replaced(settings: NodeSettings) -> None:
     async with watching(FakeEngine(), a_spec(), settings) as (supervisor, watched):
         await watched.until("ready")
@@ -211,29 +176,6 @@ async def test_a_process_that_does_nothing_and_is_silent_is_replaced(
             await watched.until("ready", epoch=2)
 
     assert stuck.reason == "its process does nothing and does not answer"
-
-
-async def test_a_slow_engine_is_not_a_stuck_one(settings: NodeSettings) -> None:
-    slow = FakeEngine(("--decode", "5", "--fault-skip", "1"))
-    hasty = dataclasses.replace(settings, stuck_seconds=2)
-    async with watching(slow, a_spec(), hasty) as (supervisor, watched):
-        await watched.until("ready")
-        with supervisor.claim():
-            assert await answer(supervisor, tokens=15) == 200  # three seconds' work
-
-    assert "stuck" not in watched.states
-
-
-async def test_a_claim_without_work_at_the_engine_is_not_stuck(
-    hasty: NodeSettings,
-) -> None:
-    # A client that sends its body slowly holds a slot; the engine knows nothing yet.
-    async with watching(FakeEngine(), a_spec(), hasty) as (supervisor, watched):
-        await watched.until("ready")
-        with supervisor.claim():
-            await asyncio.sleep(1.5)
-
-    assert "stuck" not in watched.states
 
 
 async def test_a_slot_is_busy_until_the_engine_has_let_go_of_it(

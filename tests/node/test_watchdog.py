@@ -1,6 +1,8 @@
 import pytest
 
-from node.watchdog import Counters, Watch, parse
+from edgeserve.wire import Expected
+from node.watchdog import Counters, Watch, parse, watch_of
+from tests.fakes.engines import a_spec
 
 METRICS = """\
 # HELP llamacpp:prompt_tokens_total Number of prompt tokens processed
@@ -16,6 +18,15 @@ llamacpp:prompt_tokens_seconds nan
 WORKING = Counters((15, 38, 14), working=True)
 
 
+def still(watch: Watch, counters: Counters | None, until: float) -> Watch:
+    """Look every two seconds at an engine that gets nowhere."""
+    now = max(watch.since, watch.looked)
+    while now < until:
+        now += 2
+        watch = watch.seen(counters, now)
+    return watch
+
+
 def test_metrics_of_llama_cpp_are_understood() -> None:
     assert parse(METRICS) == WORKING
 
@@ -26,16 +37,16 @@ def test_metrics_that_make_no_sense_count_as_nothing(text: str) -> None:
 
 
 def test_counters_that_stand_still_during_work_add_up() -> None:
-    watch = Watch(0.0).seen(WORKING, 1.0).seen(WORKING, 2.0).seen(WORKING, 61.0)
+    watch = still(Watch(0.0).seen(WORKING, 1.0), WORKING, 61.0)
 
     assert watch.still_seconds(61.0) == 60.0
 
 
 def test_any_counter_that_moves_is_progress() -> None:
     moved = Counters((16, 38, 14), working=True)
-    watch = Watch(0.0).seen(WORKING, 1.0).seen(moved, 50.0)
+    watch = Watch(0.0).seen(WORKING, 1.0).seen(moved, 5.0)
 
-    assert watch.still_seconds(51.0) == 1.0
+    assert watch.still_seconds(6.0) == 1.0
 
 
 def test_an_engine_without_work_is_never_late() -> None:
@@ -46,6 +57,72 @@ def test_an_engine_without_work_is_never_late() -> None:
 
 
 def test_silence_is_no_progress() -> None:
-    watch = Watch(0.0).seen(WORKING, 1.0).seen(None, 2.0).seen(None, 40.0)
+    watch = still(Watch(0.0).seen(WORKING, 1.0), None, 39.0)
 
     assert watch.still_seconds(40.0) == 39.0
+
+
+FAST = Watch(0.0, call=0.1, full=8)
+WARM = Counters((100, 50, 40), working=True)
+
+
+def test_an_engine_that_should_be_fast_is_given_ten_seconds() -> None:
+    watch = still(FAST, WARM, 20.0)
+
+    assert watch.patience(120.0) == 10.0
+
+
+def test_a_slow_machine_that_reads_a_long_prompt_is_given_its_time() -> None:
+    pi = Watch(0.0, call=256 / 20, full=8)
+
+    assert still(pi, WARM, 20.0).patience(120.0) == 120.0
+    assert still(pi, WARM, 20.0).patience(600.0) == pytest.approx(20 * 256 / 20)
+
+
+def test_calls_that_take_longer_than_they_should_are_learned() -> None:
+    watch = FAST
+    for call in range(4):
+        counters = Counters((100 + call, 50, 40), working=True)
+        watch = still(watch, counters, 8.0 * (call + 1))
+
+    assert watch.patience(600.0) == pytest.approx(20 * 8.0)
+
+
+def test_pauses_between_requests_teach_nothing() -> None:
+    resting = Counters((100, 50, 40), working=False)
+    watch = still(FAST, resting, 30.0).seen(Counters((101, 50, 40), working=True), 31)
+
+    assert watch.patience(600.0) == 10.0
+
+
+@pytest.mark.parametrize(
+    "counters",
+    [None, Counters((3, 4, 1), working=True), Counters((100, 50, 40), working=False)],
+    ids=["silent", "cold", "idle"],
+)
+def test_an_engine_of_which_little_is_known_is_given_the_whole_time(
+    counters: Counters | None,
+) -> None:
+    assert still(FAST, counters, 20.0).patience(120.0) == 120.0
+
+
+def test_who_looks_late_does_not_count_his_own_absence() -> None:
+    watch = still(FAST, WARM, 4.0).seen(WARM, 3600.0)
+
+    assert watch.still_seconds(3600.0) < 13.0
+
+
+def test_what_something_else_explains_is_no_lack_of_progress() -> None:
+    watch = still(FAST, WARM, 8.0).seen(WARM, 10.0, excused=True)
+
+    assert watch.still_seconds(12.0) == 2.0
+
+
+def test_what_is_expected_of_an_engine_says_how_long_its_calls_are() -> None:
+    expects = Expected(read=20, write=5)
+    spec = a_spec(expected=expects)
+
+    assert watch_of(spec, 0.0, vision=False).call == pytest.approx(128 / 20)
+    assert watch_of(spec, 0.0, vision=True).call is None
+    assert watch_of(a_spec(), 0.0, vision=False).call is None
+    assert watch_of(a_spec(role="rerank"), 0.0, vision=False).call is None
