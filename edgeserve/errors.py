@@ -17,7 +17,8 @@ EdgeserveError               what an HTTP client may see; status, code, envelope
 ├── NoNode              503  nobody can serve this now
 ├── Draining            503  this process is leaving
 └── TooLate             504  the caller's deadline, or ours, has passed
-CommandError                 what the person at the terminal sees; exit status
+CommandError                 what the person at the terminal sees; exit status: 2 where
+│                            what was asked for is wrong, 1 where it cannot be done
 ├── SettingsError         2  a setting is wrong
 └── EngineUnavailable     1  no llama.cpp can be run on this machine
 """

@@ -30,6 +30,8 @@ NUMBERS = {
 class BrokenModel(CommandError):
     """The file is not a whole GGUF model; the sentence says what is wrong with it."""
 
+    exit_status = 2
+
     def __init__(self, path: Path, why: str) -> None:
         super().__init__(f"{path}: {why}")
         self.path = path

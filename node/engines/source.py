@@ -28,6 +28,12 @@ class NoSource(EngineUnavailable):
     """The source could not be had; the sentence says what to try."""
 
 
+class NotASource(NoSource):
+    """What was named holds no source of llama.cpp."""
+
+    exit_status = 2
+
+
 @dataclass(frozen=True)
 class Source:
     """An unpacked llama.cpp. `commit` is 9 digits, or `unknown`."""
@@ -49,7 +55,7 @@ def source(named: Path | None, work: Path, show: Show) -> Source:
         return _folder(named)
     if named.is_file():
         return _unpacked(named, work, show)
-    raise NoSource(f"{named} is neither a folder nor an sdist")
+    raise NotASource(f"{named} is neither a folder nor an sdist")
 
 
 def _folder(named: Path) -> Source:
@@ -58,7 +64,7 @@ def _folder(named: Path) -> Source:
             head = named / HEAD
             commit = head.read_text().strip()[:9] if head.exists() else "unknown"
             return Source(folder.absolute(), commit, str(named))
-    raise NoSource(f"{named} holds no llama.cpp (no ggml/CMakeLists.txt in it)")
+    raise NotASource(f"{named} holds no llama.cpp (no ggml/CMakeLists.txt in it)")
 
 
 def _unpacked(sdist: Path, work: Path, show: Show) -> Source:
@@ -81,9 +87,12 @@ def _unpacked(sdist: Path, work: Path, show: Show) -> Source:
                     archive.extract(member, target)
             show("unpacking", len(members), len(members))
     except (OSError, tarfile.TarError, EOFError) as error:
-        raise NoSource(f"{sdist} is not a whole sdist: {error}") from error
+        # `tarfile` lists what every way of unpacking says, a line each.
+        why, *_ = str(error).splitlines() or ["it is empty"]
+        said = f"{sdist} is not a whole sdist: {why.rstrip(':')}"
+        raise NotASource(said) from error
     if not (target / "CMakeLists.txt").exists():
-        raise NoSource(f"{sdist} holds no {INSIDE}; take an sdist of {PACKAGE}")
+        raise NotASource(f"{sdist} holds no {INSIDE}; take an sdist of {PACKAGE}")
     return Source(target, commit, sdist.name)
 
 

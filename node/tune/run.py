@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from edgeserve.config import NodeSettings
-from edgeserve.errors import CommandError
+from edgeserve.errors import CommandError, EngineUnavailable
 from edgeserve.relay import upstream
 from edgeserve.wire import Hardware, Launch
 from node.engines.options import options_of
@@ -31,19 +31,24 @@ CONNECT_SECONDS = 5.0
 
 
 class NothingToTune(CommandError):
-    """No engine or no such model; the sentence says which."""
+    """No such model that could run here; the sentence says why."""
+
+    exit_status = 2
 
 
 async def tuned(settings: NodeSettings, seconds: float, watch: Watch) -> list[Result]:
     """Tune every variant that the settings name, one after the other.
 
-    Raises NothingToTune, NotMeasured and OSError.
+    Raises NothingToTune, EngineUnavailable, NotMeasured and OSError.
     """
     settings = replace(settings, embedding_models=(), rerank_models=())
     hardware = await asyncio.to_thread(Sampler())
     found = await asyncio.to_thread(prepared, settings, hardware, untuned=True)
-    if found.engine is None or not found.plan.engines:
-        raise NothingToTune("; ".join(found.plan.problems))
+    problems = "; ".join(found.plan.problems)
+    if found.engine is None:
+        raise EngineUnavailable(problems)
+    if not found.plan.engines:
+        raise NothingToTune(problems)
     each = {placed.spec.variant: placed for placed in found.plan.engines}
     return [
         await _tuned(

@@ -116,3 +116,41 @@ def test_python_m_is_the_same_command() -> None:
     )
 
     assert done.stdout.startswith("edgeserve, version ")
+
+
+NO_MODEL = "no-model.gguf"
+NO_TABLE = "no-table.toml"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("quantize", "inspect", NO_MODEL),
+        ("quantize", "plan", NO_MODEL),
+        ("quantize", "run", NO_MODEL, "--types", "Q4_0"),
+        ("quantize", "compare", NO_MODEL, NO_MODEL),
+        ("quantize", "dequantize", NO_MODEL),
+        ("node", "tune", NO_MODEL),
+        ("node", "plan", "--config", NO_TABLE),
+        ("pull", NO_MODEL),
+        ("simulate", "--trace", NO_MODEL),
+        ("simulate", "--fleet", NO_TABLE),
+        ("chat", "--api-key-file", NO_TABLE, "hi"),
+    ],
+    ids=" ".join,
+)
+def test_a_file_that_is_not_what_was_asked_for_is_a_mistake_in_the_command(
+    command: tuple[str, ...],
+    edgeserve: Terminal,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in (NO_MODEL, NO_TABLE):
+        Path(name).write_text("short")
+
+    seen = edgeserve(*command)
+
+    assert seen.status == 2
+    assert seen.err.strip().splitlines()[-1].startswith("edgeserve: ")
+    assert "Traceback" not in seen.err

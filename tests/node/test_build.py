@@ -174,7 +174,7 @@ def test_a_folder_of_llama_cpp_is_built_where_it_is(
     assert made.source == str(tree)
 
 
-@pytest.mark.parametrize("kind", ["cut", "foreign", "empty folder", "absent"])
+@pytest.mark.parametrize("kind", ["cut", "text", "foreign", "empty folder", "absent"])
 def test_a_source_that_is_none_is_a_sentence(
     order: Order, tmp_path: Path, kind: str
 ) -> None:
@@ -182,14 +182,18 @@ def test_a_source_that_is_none_is_a_sentence(
     if kind == "cut":
         whole = an_sdist(tmp_path / "whole.tar.gz").read_bytes()
         source.write_bytes(whole[: len(whole) // 2])
+    elif kind == "text":
+        source.write_text("# llama.cpp")
     elif kind == "foreign":
         an_sdist(source, vendored=False)
     elif kind == "empty folder":
         source.mkdir()
 
-    with pytest.raises(NoSource, match=str(source)):
+    with pytest.raises(NoSource, match=str(source)) as raised:
         build(replace(order, source=source), FOUND, silently)
 
+    assert raised.value.exit_status == 2
+    assert "\n" not in str(raised.value)
     assert left_over(order) == []
 
 

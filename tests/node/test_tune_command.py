@@ -49,7 +49,7 @@ def test_a_model_that_is_not_there_is_one_sentence(folder: Path) -> None:
     argv = [sys.executable, "-m", "edgeserve", "node", *words(folder, "tune", "b")]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=PATIENCE)
 
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert done.stderr.startswith("edgeserve: no file and no model 'b'")
     assert "Traceback" not in done.stderr
 

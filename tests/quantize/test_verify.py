@@ -4,10 +4,9 @@ from pathlib import Path
 import pytest
 
 from quantize.facts import read
-from quantize.header import BrokenModel
 from quantize.plan import Variant, variant
 from quantize.types import TYPES
-from quantize.verify import verify
+from quantize.verify import NotAsPlanned, verify
 from tests.fakes.gguf import Kind, a_model
 
 
@@ -29,7 +28,7 @@ def test_another_tensor_type_than_planned_is_found(tmp_path: Path) -> None:
     planned = as_planned(path, **{"token_embd.weight": "Q6_K"})
 
     with pytest.raises(
-        BrokenModel, match=r"token_embd\.weight is Q8_0, planned was Q6_K"
+        NotAsPlanned, match=r"token_embd\.weight is Q8_0, planned was Q6_K"
     ):
         verify(path, planned, with_imatrix=False)
 
@@ -39,7 +38,7 @@ def test_a_missing_tensor_is_found(tmp_path: Path) -> None:
     planned = as_planned(path)
     fewer = {name: kind for name, kind in planned.kinds.items() if "norm" not in name}
 
-    with pytest.raises(BrokenModel, match="has 20 tensors, not 15"):
+    with pytest.raises(NotAsPlanned, match="has 20 tensors, not 15"):
         verify(path, replace(planned, kinds=fewer), with_imatrix=False)
 
 
@@ -47,7 +46,7 @@ def test_a_file_type_other_than_planned_is_found(tmp_path: Path) -> None:
     path = a_model(tmp_path / "m.gguf", kind=Kind.F16)
     other = a_model(tmp_path / "o.gguf", kind=Kind.Q8_0)
 
-    with pytest.raises(BrokenModel, match="file_type is 1, planned was 7"):
+    with pytest.raises(NotAsPlanned, match="file_type is 1, planned was 7"):
         verify(path, as_planned(other), with_imatrix=False)
 
 
@@ -57,12 +56,12 @@ def test_bytes_too_many_are_found(tmp_path: Path) -> None:
     with path.open("ab") as file:
         file.write(bytes(500))
 
-    with pytest.raises(BrokenModel, match="bytes more"):
+    with pytest.raises(NotAsPlanned, match="bytes more"):
         verify(path, planned, with_imatrix=False)
 
 
 def test_a_variant_made_with_an_importance_matrix_says_so(tmp_path: Path) -> None:
     path = a_model(tmp_path / "m.gguf")
 
-    with pytest.raises(BrokenModel, match="importance matrix"):
+    with pytest.raises(NotAsPlanned, match="importance matrix"):
         verify(path, as_planned(path), with_imatrix=True)
