@@ -16,7 +16,7 @@ from edgeserve.together import first, running
 
 POLL_SECONDS = 0.1
 
-STOPPING = "Stopping; what is being answered may end. Once more cuts it off."
+STOPPING = "stopping; what is being answered may end, Ctrl-C once more cuts it off"
 
 Model = Mapping[str, Any]
 Greet = Callable[[Sequence[Model]], None]

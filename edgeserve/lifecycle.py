@@ -29,6 +29,9 @@ def run(serve: Serve, *, log_level: str = "info") -> int:
 
     The first SIGINT or SIGTERM sets `stop`: drain and leave, status 0. The second
     cancels `serve`: leave now, status 130.
+
+    The log goes to standard error; what a person at the terminal waits for is told on
+    standard output, without time and module.
     """
     logging.basicConfig(
         level=log_level.upper(),

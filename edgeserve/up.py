@@ -71,7 +71,7 @@ def up(models: tuple[str, ...], port: int | None, file: Path | None) -> None:
         )
         click.echo(welcome.text())
 
-    click.echo("Starting; loading a model takes a few seconds.", err=True)
+    click.echo("starting; loading a model takes a few seconds", err=True)
     sys.exit(lifecycle.run(partial(serve, plan, greet), log_level="warning"))
 
 
@@ -86,7 +86,7 @@ def planned(
     front = free_port(balancer, but=back)
     if balancer.settings.port not in {0, front}:
         click.echo(
-            f"Port {balancer.settings.port} is not free; using {front}.", err=True
+            f"port {balancer.settings.port} is not free; using {front}", err=True
         )
     backend = ["--port", str(back), "--no-advertise", *model_flags(node.settings)]
     frontend = ["--port", str(front), "--no-discover", "--node", _url(back)]

@@ -68,11 +68,11 @@ async def serve(settings: NodeSettings, stop: asyncio.Event) -> None:
         listening = Origin(sock.getsockname()[0], state.port)
         await stack.enter_async_context(present(state, settings, listening, ask, token))
         url = Origin(usual(listening.host), state.port).url
-        log.info("%s listens at %s", state.name, url)
+        click.echo(f"listening on {url}")
         await stack.enter_async_context(saying_when_ready(state, url, click.echo))
         await stop.wait()
         state.leave()
-        log.info("leaving: running requests may end, no new ones")
+        click.echo("draining: running requests may end, no new ones")
 
 
 def address(settings: NodeSettings, token: str | None) -> str:

@@ -66,6 +66,22 @@ def test_every_file_says_what_it_is() -> None:
     assert silent == []
 
 
+def logged(path: Path) -> Iterator[str]:
+    for call in ast.walk(ast.parse(path.read_text())):
+        match call:
+            case ast.Call(
+                ast.Attribute(ast.Name("log")), [ast.Constant(str(said)), *_]
+            ):
+                yield said
+
+
+def test_the_log_speaks_in_one_style() -> None:
+    said = [each for path in sources() for each in logged(path)]
+
+    assert len(said) > 20
+    assert [each for each in said if each[0].isupper() or each.endswith(".")] == []
+
+
 def test_code_and_project_agree_on_the_version() -> None:
     assert PROJECT["project"]["version"] == __version__
 

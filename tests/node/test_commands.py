@@ -47,15 +47,16 @@ def started(tmp_path: Path, *flags: str) -> Generator[subprocess.Popen[str]]:
         process.communicate(timeout=PATIENCE)
 
 
-def test_one_line_says_that_the_node_is_ready_and_sigterm_ends_it(
+def test_a_line_says_that_the_node_is_ready_and_sigterm_ends_it(
     tmp_path: Path,
 ) -> None:
     with started(tmp_path) as node:
         assert node.stdout is not None
-        line = node.stdout.readline()
+        first, line = node.stdout.readline(), node.stdout.readline()
         node.send_signal(signal.SIGTERM)
         status = node.wait(PATIENCE)
 
+    assert first.startswith("listening on http://127.0.0.1:")
     assert line.startswith("kitchen at http://127.0.0.1:")
     assert "serves small:F16 (" in line
     assert status == 0
@@ -64,7 +65,8 @@ def test_one_line_says_that_the_node_is_ready_and_sigterm_ends_it(
 def test_a_second_signal_cuts_what_still_runs(tmp_path: Path) -> None:
     with started(tmp_path, "--decode", "20", "--length", "5000") as node:
         assert node.stdout is not None
-        url = node.stdout.readline().split()[2]
+        url = node.stdout.readline().split()[-1]
+        assert "serves" in node.stdout.readline()
         request = Request(f"{url}/completion", b'{"prompt": "a", "stream": true}')
         with urlopen(request, timeout=PATIENCE) as answer:
             answer.readline()
