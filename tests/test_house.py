@@ -73,6 +73,8 @@ def logged(path: Path) -> Iterator[str]:
                 ast.Attribute(ast.Name("log")), [ast.Constant(str(said)), *_]
             ):
                 yield said
+            case _:
+                pass
 
 
 def test_the_log_speaks_in_one_style() -> None:
