@@ -158,7 +158,10 @@ def _print_table(there: list[Build], current: str | None) -> None:
 
 @contextmanager
 def _progress() -> Generator[Show]:
-    """Draw one bar per step on standard error for the length of the block."""
+    """Draw one bar per step on standard error for the length of the block.
+
+    A log gets lines instead: one at each step's beginning and at every tenth of it.
+    """
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -169,13 +172,17 @@ def _progress() -> Generator[Show]:
         TimeElapsedColumn,
     )
 
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield _in_lines()
+        return
     columns = (
         TextColumn("{task.description:<12}"),
         BarColumn(),
         TaskProgressColumn(),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True)) as bars:
+    with Progress(*columns, console=console) as bars:
         tasks = dict[str, TaskID]()
 
         def show(step: str, done: int, total: int) -> None:
@@ -184,3 +191,16 @@ def _progress() -> Generator[Show]:
             bars.update(tasks[step], completed=done, total=total)
 
         yield show
+
+
+def _in_lines() -> Show:
+    """Return what writes progress line by line."""
+    reached = dict[str, int]()
+
+    def show(step: str, done: int, total: int) -> None:
+        tenths = 10 * done // max(total, 1)
+        if tenths > reached.get(step, -1):
+            reached[step] = tenths
+            click.echo(f"{step} {10 * tenths} %", err=True)
+
+    return show

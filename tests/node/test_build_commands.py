@@ -1,10 +1,13 @@
 import json
+import os
 from pathlib import Path
 
+import pytest
 from click.testing import CliRunner, Result
 
 from node.engine_commands import engine
 from node.engines.builds import NoSuchBuild, use
+from tests.fakes.cmake import an_sdist, install
 from tests.node.test_builds import a_build
 
 
@@ -33,3 +36,22 @@ def test_use_changes_what_nodes_start(tmp_path: Path) -> None:
     refused = call("use", "b", "--state-dir", tmp_path)
 
     assert isinstance(refused.exception, NoSuchBuild)
+
+
+def test_a_build_tells_its_progress_line_by_line_to_a_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stub = install(tmp_path / "stub")
+    (stub / "c++").symlink_to("/bin/true")
+    monkeypatch.setenv("PATH", f"{stub}{os.pathsep}{os.environ['PATH']}")
+    sdist = an_sdist(tmp_path / "sdist.tar.gz")
+
+    said = call(
+        *("build", "--backend", "cpu", "--source", sdist),
+        *("--state-dir", tmp_path / "state"),
+    )
+
+    assert said.exit_code == 0
+    assert "0c1e57098-cpu works" in said.stdout
+    compiling = [line for line in said.stderr.splitlines() if "compiling" in line]
+    assert compiling == ["compiling 0 %", "compiling 50 %", "compiling 100 %"]
