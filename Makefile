@@ -6,9 +6,9 @@ ARGS ?=
 export VENV
 
 # Not for `up`: what it prints must name the command as the caller can reach it.
-check fix test fuzz faults bench bench-proxy bench-routing demo check-quantize: export PATH := $(abspath $(VENV))/bin:$(PATH)
+check fix test fuzz faults bench bench-proxy bench-routing demo check-quantize check-native: export PATH := $(abspath $(VENV))/bin:$(PATH)
 
-.PHONY: help install up check fix test fuzz faults bench bench-proxy bench-routing demo check-quantize
+.PHONY: help install up check fix test fuzz faults bench bench-proxy bench-routing demo check-quantize check-native
 
 help:  ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 26
@@ -49,6 +49,10 @@ bench-routing: install  ## Compare routing on unequal machines with other router
 demo: install  ## Two nodes and a balancer on loopback, to look at a fleet
 	@scripts/demo
 
-check-quantize: install  ## Test quantizing too; first compiles llama-cpp-python, 10 min
-	@$(VENV)/bin/pip install -qq --disable-pip-version-check --editable '.[dev,quantize]'
-	@pytest tests/quantize $(ARGS)
+check-quantize:  ## Test quantizing too; first compiles llama-cpp-python (2 to 5 min)
+	@scripts/install quantize
+	@scripts/test tests/quantize $(ARGS)
+
+check-native:  ## Test with what `edgeserve engine build` makes; first makes it (10 min)
+	@scripts/install quantize
+	@scripts/check-native $(ARGS)

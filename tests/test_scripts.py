@@ -8,6 +8,7 @@ import pytest
 from tests.patience import PATIENCE
 
 ROOT = Path(__file__).parents[1]
+TOOLS = {"cat", "cksum", "dirname", "mktemp", "rm", "sed", "sh", "tail", "tee", "uname"}
 
 
 @pytest.fixture
@@ -15,7 +16,7 @@ def machine(tmp_path: Path) -> Path:
     """A PATH of its own: plain tools, an ordinary user, no apt-get."""
     folder = tmp_path / "bin"
     folder.mkdir()
-    for tool in ("cat", "cksum", "dirname", "sh", "uname"):
+    for tool in TOOLS:
         found = next(
             path for path in (Path("/usr/bin"), Path("/bin")) if (path / tool).exists()
         )
@@ -79,17 +80,33 @@ def test_root_installs_what_is_missing(machine: Path, tmp_path: Path) -> None:
     assert installing.endswith("python3-venv libgomp1 libstdc++6 iproute2")
 
 
-def test_a_machine_that_has_everything_is_left_alone(machine: Path) -> None:
+@pytest.mark.parametrize(
+    ("what", "wanted"), [("quantize", "g++ curl"), ("native", "g++ cmake")]
+)
+def test_only_what_compiles_asks_for_a_compiler(
+    machine: Path, what: str, wanted: str
+) -> None:
     put(machine, "python3", "exit 0")
-    put(machine, "curl", "")
 
-    done = run(machine, "system-packages", "python3", "dev")
+    done = run(machine, "system-packages", "python3", what)
+
+    assert f"apt-get install {wanted}\n" in done.stderr
+
+
+@pytest.mark.parametrize("what", ["run", "dev", "quantize", "native"])
+def test_a_machine_that_has_everything_is_left_alone(machine: Path, what: str) -> None:
+    put(machine, "python3", "exit 0")
+    for tool in ("curl", "c++", "cmake"):
+        put(machine, tool, "")
+
+    done = run(machine, "system-packages", "python3", what)
 
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 @pytest.mark.parametrize(
-    ("had", "wanted"), [("run", "run"), ("dev", "dev"), ("dev", "run")]
+    ("had", "wanted"),
+    [("run", "run"), ("dev", "dev"), ("dev", "run"), ("quantize", "dev")],
 )
 def test_installing_twice_does_nothing_the_second_time(
     had: str, wanted: str, machine: Path, tmp_path: Path
@@ -101,3 +118,31 @@ def test_installing_twice_does_nothing_the_second_time(
     done = run(machine, "install", wanted, VENV=str(tmp_path))
 
     assert (done.returncode, done.stderr) == (0, "")
+
+
+PIP = """
+[ "$1" = -m ] || exit 1  # asked whether the library is there
+echo "$CMAKE_ARGS" >{told}
+echo "  [ 9/83] c++ a.cpp"
+echo "  [10/83] c++ b.cpp"
+echo "  b.cpp:1:1: error: something"
+exit {status}
+"""
+
+
+@pytest.mark.parametrize("status", [0, 1])
+def test_compiling_tells_how_far_it_is_and_on_failure_why(
+    machine: Path, tmp_path: Path, status: int
+) -> None:
+    (tmp_path / "venv" / "bin").mkdir(parents=True)
+    told = tmp_path / "told"
+    put(tmp_path / "venv" / "bin", "python", PIP.format(told=told, status=status))
+
+    done = run(machine, "compile-library", f"{tmp_path}/venv", CMAKE_ARGS="-DMINE=ON")
+
+    said = done.stderr.splitlines()
+    assert done.returncode == status
+    assert "compiling [10/83]" in said
+    assert "compiling [ 9/83]" not in said
+    assert ("  b.cpp:1:1: error: something" in said) == bool(status)
+    assert "-DMINE=ON" in told.read_text()

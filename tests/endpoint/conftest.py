@@ -20,6 +20,7 @@ import openai.types
 import pytest
 
 from tests.fakes.variants import requantized
+from tests.native import engine_flags
 from tests.patience import PATIENCE
 
 URL = re.compile(r"http://[^\s/]+")
@@ -115,6 +116,7 @@ def endpoint(
             *("--model", str(smollm2), "--model", str(second_variant)),
             *("--embedding-model", str(smollm2)),
             *("--slots", "2", "--context", "1024", "--no-advertise"),
+            *engine_flags(),
             home=home,
         ) as node_url,
         started(

@@ -1,14 +1,11 @@
 import json
-import os
 from pathlib import Path
 
 import pytest
 
-from edgeserve.config import NodeSettings
 from edgeserve.errors import EngineUnavailable
-from edgeserve.wire import Launch
 from node.engines.native import Native, build_of, find, native
-from tests.fakes.engines import a_spec, watching
+from tests.fakes.engines import a_spec
 
 
 def a_program(path: Path, script: str) -> Path:
@@ -115,22 +112,3 @@ def test_the_key_travels_in_the_environment(tmp_path: Path) -> None:
 
     assert command.env == {"LLAMA_API_KEY": "secret"}
     assert "secret" not in " ".join(command.argv)
-
-
-SERVER = os.environ.get("LLAMA_SERVER")
-
-
-@pytest.mark.engine
-@pytest.mark.skipif(
-    SERVER is None,
-    reason="needs a real llama-server, which no Python package has: set LLAMA_SERVER",
-)
-async def test_a_real_llama_server_becomes_ready(smollm2: Path, tmp_path: Path) -> None:
-    launch = Launch(slots=2, context=512, batch=128, threads=2)
-    spec = a_spec(path=smollm2, launch=launch)
-    engine = native(Path(SERVER or ""))
-    async with watching(engine, spec, NodeSettings(state_dir=tmp_path)) as (_, watched):
-        report = await watched.until("ready")
-
-    assert report.context == 512
-    assert report.build == engine.build

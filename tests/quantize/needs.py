@@ -4,7 +4,9 @@ import importlib.util
 
 import pytest
 
+EXTRA = ("llama_cpp", "matplotlib")
+
 library = pytest.mark.skipif(
-    importlib.util.find_spec("llama_cpp") is None,
-    reason="needs llama-cpp-python, which compiles for 10 minutes: make check-quantize",
+    None in map(importlib.util.find_spec, EXTRA),
+    reason="needs the extra [quantize], which has to be compiled: make check-quantize",
 )

@@ -130,7 +130,6 @@ def test_plan_says_what_fits_where_and_what_is_best(tmp_path: Path) -> None:
 
 @library
 def test_run_and_compare_leave_files_manifest_and_picture(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib", reason="compare draws a picture")
     base = a_model(tmp_path / "m.F16.gguf")
 
     answer("run", base, "--types", "Q8_0,Q4_0", "--tensor-type", "attn_v=F16")

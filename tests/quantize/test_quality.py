@@ -1,4 +1,3 @@
-import importlib.util
 import re
 import subprocess
 from pathlib import Path
@@ -9,11 +8,11 @@ from quantize.child import QuantizerFailed
 from quantize.dequantize import dequantize, dequantized_path
 from quantize.facts import read
 from quantize.manifest import fingerprint
-from quantize.native import native_tool
 from quantize.quality import OWN_TEXT, Comparison, Measured, Question, compare, ranked
 from quantize.report import picture, table
 from quantize.run import make
 from tests.fakes.gguf import Kind, Shape, a_model
+from tests.native import native, tool
 from tests.quantize.needs import library
 from tests.quantize.orders import Heard, an_order
 
@@ -93,17 +92,14 @@ def test_perplexities_are_near_the_bases_and_the_same_predictions_count(
 
 @pytest.mark.engine
 @pytest.mark.timeout(300)
-@pytest.mark.skipif(
-    native_tool("llama-perplexity") is None,
-    reason="needs a native llama-perplexity on PATH: no Python package has one",
-)
+@native
 def test_figures_are_llama_perplexitys(compared: Comparison, variants: Path) -> None:
-    tool = str(native_tool("llama-perplexity"))
+    perplexity = str(tool("llama-perplexity"))
     kept = str(variants.parent / "base.kld")
     options = ["--no-repack", "-c", str(CONTEXT), "-b", str(CONTEXT), "-t", "1"]
 
     def ask(model: Path, *more: str) -> str:
-        command = [tool, "-m", str(model), *options, "--kl-divergence-base", kept]
+        command = [perplexity, "-m", str(model), *options, "--kl-divergence-base", kept]
         done = subprocess.run(
             [*command, *more], capture_output=True, text=True, check=True
         )
@@ -168,10 +164,6 @@ def test_a_text_too_short_is_refused_with_what_to_do(tmp_path: Path) -> None:
         compare(question, tmp_path, Silent())
 
 
-@pytest.mark.skipif(
-    importlib.util.find_spec("matplotlib") is None,
-    reason="needs matplotlib, which comes with llama-cpp-python: make check-quantize",
-)
 @pytest.mark.parametrize("repeats", [0, 1])
 def test_a_comparison_becomes_a_table_and_a_picture(
     tmp_path: Path, repeats: int
