@@ -13,7 +13,7 @@ from balancer.doorkeeper import Doorkeeper
 from balancer.heir import bequeathed
 from balancer.takeover import door, offering
 from edgeserve.config import BalancerSettings
-from edgeserve.errors import SettingsError
+from edgeserve.errors import SettingsError, in_words
 from edgeserve.relay import Leave
 
 log = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ async def open_door(
                 offering(path, sock, lambda: bequeathed(shared))
             )
         except (SettingsError, OSError) as error:
-            log.warning("--takeover will not work: %s", error)
+            log.warning("--takeover will not work: %s", in_words(error))
             taken = asyncio.Event()
         yield taken
 

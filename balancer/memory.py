@@ -17,6 +17,7 @@ import msgspec
 from balancer.routing import Predict
 from balancer.speed import Book
 from balancer.workload import Length, Ratio
+from edgeserve.errors import in_words
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +93,7 @@ def _recall(predict: Predict, path: Path) -> None:
     except FileNotFoundError:
         return
     except (OSError, msgspec.DecodeError) as error:
-        log.warning("%s is of no use and will be replaced: %s", path, error)
+        log.warning("%s is of no use and will be replaced: %s", path, in_words(error))
 
 
 async def _keeping(
@@ -113,4 +114,4 @@ def _keep(path: Path, body: bytes) -> None:
         new.write_bytes(body)
         new.replace(path)
     except OSError as error:
-        log.warning("what was learned could not be written: %s", error)
+        log.warning("cannot write what was learned to %s: %s", path, in_words(error))

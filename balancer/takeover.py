@@ -16,7 +16,7 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgeserve.errors import SettingsError
+from edgeserve.errors import SettingsError, in_words
 
 log = logging.getLogger(__name__)
 
@@ -57,16 +57,17 @@ async def offering(
 
 @contextmanager
 def _door(path: Path) -> Generator[socket.socket]:
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    path.unlink(missing_ok=True)
     with socket.socket(socket.AF_UNIX) as server:
         server.setblocking(False)
         try:
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            path.unlink(missing_ok=True)
             server.bind(str(path))
             path.chmod(0o600)
             server.listen(1)
         except OSError as error:
-            raise SettingsError(f"cannot listen on {path}: {error}") from error
+            why = in_words(error)
+            raise SettingsError(f"cannot listen on {path}: {why}") from error
         yield server
 
 
@@ -83,7 +84,7 @@ async def _offer_until_taken(
             try:
                 await _offer(peer, listening, learned())
             except (OSError, EOFError) as error:
-                log.warning("a takeover did not come about: %s", error)
+                log.warning("a takeover did not come about: %s", in_words(error))
             else:
                 taken.set()
 
@@ -127,7 +128,7 @@ def inherited(path: Path) -> Generator[Inheritance]:
             learned = _exactly(peer, length)
         except (OSError, EOFError) as error:
             raise SettingsError(
-                f"no balancer to take over from at {path}: {error};"
+                f"no balancer to take over from at {path}: {in_words(error)};"
                 " start without --takeover"
             ) from error
         yield Inheritance(listening, learned, peer)

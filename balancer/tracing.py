@@ -17,7 +17,7 @@ from balancer.followed import Followed
 from balancer.record import Record
 from balancer.schedule import Need
 from balancer.simulate.trace import Call, load, to_line
-from edgeserve.errors import CommandError, SettingsError
+from edgeserve.errors import CommandError, SettingsError, in_words
 
 REMEMBERED = 4096
 """Conversations that the next request may continue."""
@@ -97,5 +97,5 @@ def _opened(path: Path) -> tuple[list[Call], BufferedWriter]:
     except CommandError as error:
         raise SettingsError(f"record is {str(path)!r}: {error}") from error
     except OSError as error:
-        why = error.strerror or error
+        why = in_words(error)
         raise SettingsError(f"record is {str(path)!r}: {why}") from error

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import click
 
-from edgeserve.errors import CommandError, SettingsError
+from edgeserve.errors import CommandError, SettingsError, in_words
 
 DEFAULT_URL = "http://127.0.0.1:8080"
 ANSWER_SECONDS = 20.0
@@ -61,7 +61,7 @@ class Endpoint:
             yield response
         except (OSError, http.client.HTTPException) as error:
             raise NoAnswer(
-                f"nothing answers at {self.url} ({_said(error)});"
+                f"nothing answers at {self.url} ({in_words(error)});"
                 " `edgeserve up` or `edgeserve balancer start` serves there,"
                 " --url names another place"
             ) from error
@@ -105,11 +105,6 @@ def _connection(
 def _utf8(text: str) -> bytes:
     """Encode it; bytes that the locale could not read are sent as they came."""
     return text.encode(errors="surrogateescape").decode(errors="replace").encode()
-
-
-def _said(error: Exception) -> str:
-    reason = error.strerror if isinstance(error, OSError) else None
-    return reason or str(error) or type(error).__name__
 
 
 F = TypeVar("F", bound=Callable[..., Any])

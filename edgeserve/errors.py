@@ -212,6 +212,12 @@ class TooLate(EdgeserveError):
     code = "deadline_exceeded"
 
 
+def in_words(error: BaseException) -> str:
+    """Say what went wrong, without the number and the file's name in an OSError."""
+    reason = error.strerror if isinstance(error, OSError) else None
+    return reason or str(error) or type(error).__name__
+
+
 class CommandError(Exception):
     """One sentence for the person at the terminal."""
 

@@ -11,6 +11,7 @@ from zeroconf import InterfaceChoice, IPVersion
 from zeroconf.asyncio import AsyncZeroconf
 
 from edgeserve.config import LOOPBACK
+from edgeserve.errors import in_words
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +33,7 @@ async def multicast(
     try:
         zeroconf = _opened(loopback_only)
     except OSError as error:
-        log.warning("mDNS is not possible here (%s); %s", error, instead)
+        log.warning("mDNS is not possible here (%s); %s", in_words(error), instead)
         yield None
         return
     try:

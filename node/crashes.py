@@ -18,6 +18,7 @@ from pathlib import Path
 import msgspec
 import psutil
 
+from edgeserve.errors import in_words
 from node.engines.native import Native
 from node.engines.protocol import Engine, EngineSpec
 
@@ -88,7 +89,7 @@ def remember(state_dir: Path, what: About, why: str, *, on_gpu: bool) -> Crash:
             file.write(msgspec.json.format(msgspec.json.encode(crash)) + b"\n")
         Path(part).replace(target)
     except OSError as error:
-        log.warning("cannot write %s: %s", target, error)
+        log.warning("cannot write %s: %s", target, in_words(error))
     return crash
 
 

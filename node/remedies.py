@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from edgeserve.errors import CommandError
+from edgeserve.errors import CommandError, in_words
 from node.engines.protocol import Engine, EngineSpec
 from node.offload import applied, of, stepped_down
 from node.placement import ran_out_of_memory
@@ -121,7 +121,8 @@ class Remedies:
                 self._note = await asyncio.to_thread(written)
                 log.warning("%s: %s", id_, self._note)
             except OSError as error:
-                log.warning("%s: cannot write down what has helped: %s", id_, error)
+                why = in_words(error)
+                log.warning("%s: cannot write down what has helped: %s", id_, why)
         return self._note
 
     async def _without_tuning(self, ending: Ending, now: Attempt) -> Attempt | None:

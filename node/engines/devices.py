@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from edgeserve.config import NodeSettings
+from edgeserve.errors import in_words
 from node.engines.flags import attention
 from node.engines.native import Native
 from node.engines.protocol import Engine, EngineSpec
@@ -102,6 +103,6 @@ def output_of(tool: Path, *arguments: str) -> str:
             [tool, *arguments], capture_output=True, text=True, timeout=ASK_SECONDS
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        log.warning("cannot ask %s: %s", tool, error)
+        log.warning("cannot ask %s: %s", tool, in_words(error))
         return ""
     return done.stdout if done.returncode == 0 else done.stdout + done.stderr

@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from edgeserve.errors import EngineUnavailable
+from edgeserve.errors import EngineUnavailable, in_words
 from edgeserve.tether import tethered
 from node.engines.backends import Backend
 from quantize.synthetic import Kind, Shape, a_model
@@ -67,7 +67,8 @@ def _ask(server: Path, flag: str) -> str:
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise NotWorking(f"{server} {flag} does not answer: {error}") from error
+        why = in_words(error)
+        raise NotWorking(f"{server} {flag} does not answer: {why}") from error
     if done.returncode != 0:
         raise NotWorking(f"{server} {flag} ends with {done.returncode}: {done.stderr}")
     return (done.stdout + done.stderr).strip()

@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 
 from edgeserve.config import NodeSettings
+from edgeserve.errors import in_words
 from edgeserve.wire import Hardware
 from node.engines.protocol import Engine
 from node.offload import Device
@@ -26,7 +27,7 @@ def load(state_dir: Path, *, machine: str, engine: str) -> Tunings:
         try:
             result = msgspec.json.decode(file.read_bytes(), type=Result)
         except (OSError, msgspec.DecodeError) as error:
-            log.warning("leaving out %s: %s", file, error)
+            log.warning("leaving out %s: %s", file, in_words(error))
             continue
         if (result.key.machine, result.key.engine) == (machine, engine):
             found[result.key] = result

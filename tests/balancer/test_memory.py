@@ -50,3 +50,21 @@ async def test_a_file_that_makes_no_sense_is_replaced(
 
     assert "will be replaced" in caplog.text
     assert b"speeds" in file_in(tmp_path).read_bytes()
+
+
+async def test_a_state_folder_that_takes_nothing_is_told_in_words(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    folder = tmp_path / "file" / "state"
+
+    with caplog.at_level(logging.WARNING):
+        async with endpoint(state_dir=folder, wait=False):
+            pass
+
+    told = [record.getMessage() for record in caplog.records]
+    assert (
+        f"cannot write what was learned to {file_in(folder)}: Not a directory" in told
+    )
+    assert any(f"cannot listen on {folder}" in each for each in told)
+    assert "[Errno" not in caplog.text

@@ -1,6 +1,8 @@
 import json
 
-from edgeserve.errors import FleetBusy, UnknownModel
+import pytest
+
+from edgeserve.errors import FleetBusy, UnknownModel, in_words
 
 
 def test_an_unknown_model_is_told_what_is_being_served() -> None:
@@ -17,3 +19,16 @@ def test_a_busy_fleet_says_when_to_come_back() -> None:
 
     assert error.headers()["retry-after"] == "7"
     assert "7 s" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (PermissionError(13, "Permission denied", "/root/x"), "Permission denied"),
+        (OSError("AF_UNIX path too long"), "AF_UNIX path too long"),
+        (TimeoutError(), "TimeoutError"),
+        (ValueError("no such thing"), "no such thing"),
+    ],
+)
+def test_what_went_wrong_is_said_without_numbers(error: Exception, words: str) -> None:
+    assert in_words(error) == words
