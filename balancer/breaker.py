@@ -15,6 +15,7 @@ from balancer.blame import Fault
 from balancer.candidates import Candidate, EngineKey
 from balancer.health import Health
 from balancer.standing import OUT, Standing, standings, worse
+from edgeserve.wire import EngineReport
 
 TRUSTED = Health(state="ready")
 FAILED_SECONDS = 10.0
@@ -73,6 +74,11 @@ class Breaker:
         engine = self._health.get(key, TRUSTED)
         node = self._health.get(key[0])
         return engine if node is None else worse(engine, node)
+
+    def engine(self, key: EngineKey) -> EngineReport | None:
+        """Return the latest word on an engine."""
+        each = self._fleet.get(key)
+        return None if each is None else each.engine
 
     def answered(self, key: EngineKey) -> None:
         """Take in a request that was answered."""

@@ -223,7 +223,7 @@ class Front:
             self.watch,
             to.key,
             work.need,
-            asyncio.get_running_loop().time(),
+            self.watch.time(),
             send.course.first_seconds,
             tells=work.tells_us,
             halting=b'"tools"' in work.body,

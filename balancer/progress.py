@@ -16,6 +16,11 @@ FACTOR = 3.0
 UNLEARNED_SECONDS = 30.0
 """Patience with an engine whose pace is not known yet."""
 
+HUNG_SECONDS = 10.0
+BATCHES_MISSED = 20.0
+"""An engine that tells how far it has read hangs after so long, and so many decode
+calls' time, without a word."""
+
 PINGS_MISSED = 2.5
 """Pings say that the process lives, not that it works."""
 
@@ -75,6 +80,15 @@ class Progress:
                 batch = UNLEARNED_SECONDS if pace.batch is None else pace.batch
                 pinged = max(PINGED_BATCHES * batch, 2 * quiet)
                 return min(self.life + quiet, self.work + pinged)
+
+    def hung_at(self, pace: Pace) -> float:
+        """Return when an engine that tells how far it has read has told no more.
+
+        Unless it does something else meanwhile: it reads one prompt after the other.
+        """
+        if self.phase != "reading" or pace.batch is None:
+            return inf
+        return self.work + max(HUNG_SECONDS, BATCHES_MISSED * pace.batch)
 
 
 def _patience(learned: float | None) -> float:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import click
 
 from balancer.api import Api
+from balancer.awake import Awake
 from balancer.calibrating import calibrating
 from balancer.desk import Desk, desk
 from balancer.discover import discovering
@@ -113,8 +114,10 @@ async def running(
         upstream = await stack.enter_async_context(
             relay.upstream(connect_seconds=settings.connect_seconds)
         )
+        awake = stack.enter_context(closing(Awake()))
+        pace = pace or pace_of(settings)
         on_event = await stack.enter_async_context(
-            watching(shared.current, upstream, may.token, pace or pace_of(settings))
+            watching(shared.current, upstream, may.token, pace, awake)
         )
         if estate:
             await know(shared, remember(shared, estate.learned), on_event)
@@ -128,7 +131,7 @@ async def running(
             upstream=upstream,
             guard=may.clients,
             token=may.token,
-            watch=stack.enter_context(closing(Watch(shared))),
+            watch=stack.enter_context(closing(Watch(shared, awake))),
             templates=Templates(upstream, may.token),
             policy=policy_of(settings),
             attempts=settings.attempts,

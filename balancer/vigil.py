@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
+from math import inf
 from typing import Protocol
 
 from msgspec import structs
 
+from balancer.awake import Awake
 from balancer.blame import Fault
 from balancer.budget import Budget
 from balancer.candidates import EngineKey
@@ -39,6 +41,10 @@ BLINK_SECONDS = 2.0
 class Prospects(Protocol):
     """What can be known of where a request runs, and of where else it could."""
 
+    def time(self) -> float:
+        """Seconds by a clock that stands still while this process does."""
+        ...
+
     def pace(self, key: EngineKey) -> Pace:
         """Return what is learned of an engine."""
         ...
@@ -53,6 +59,14 @@ class Prospects(Protocol):
 
     def deserted(self, need: Need, key: EngineKey) -> bool:
         """Whether an engine's whole node is silent, and another could serve."""
+        ...
+
+    def stirred(self, key: EngineKey) -> float:
+        """When an engine last showed work; `inf` where not all of it would show."""
+        ...
+
+    def stuck(self, key: EngineKey) -> bool:
+        """Whether its node has given an engine up."""
         ...
 
     def doubt(self, key: EngineKey) -> None:
@@ -97,8 +111,13 @@ class Vigil:
 
     def heard(self, sign: Sign) -> None:
         """Take in a sign of life."""
-        now = asyncio.get_running_loop().time()
-        self.progress = self.progress.heard(sign, now)
+        self.progress = self.progress.heard(sign, self.prospects.time())
+
+    @property
+    def hidden(self) -> bool:
+        """Whether its engine may be at work on it without a sign."""
+        tells = self.tells and not self.need.images
+        return self.progress.phase != "writing" and not tells
 
     def tick(self, now: float) -> None:
         """Look what has come, and give up what will not."""
@@ -109,10 +128,22 @@ class Vigil:
             self.progress = self.progress.heard("text", now)
         if self._is_deserted(now):
             self._give_up("its node is silent", "none")
+        elif self.prospects.stuck(self.key):
+            self._give_up("its node has given it up", "engine")
         elif self.progress.phase == "queued":
             self._look_for_better(now)
-        elif now >= self.progress.stuck_at(self._pace):
+        elif self._is_stuck(now):
             self._give_up("it made no progress", "engine")
+
+    def _is_stuck(self, now: float) -> bool:
+        pace = self._pace
+        if now >= self.progress.stuck_at(pace):
+            return True
+        hung_at = self.progress.hung_at(pace)
+        if now < hung_at:
+            return False
+        quiet = hung_at - self.progress.work
+        return now >= self.prospects.stirred(self.key) + quiet
 
     def _is_deserted(self, now: float) -> bool:
         """Nothing has come for a while, neither of the answer nor of the node."""
@@ -179,18 +210,31 @@ class Vigil:
 class Watch:
     """Ticks every vigil that is kept, and knows the prospects; see `Prospects`."""
 
-    def __init__(self, desk: Desk, every: float = EVERY_SECONDS) -> None:
+    def __init__(self, desk: Desk, awake: Awake | None = None) -> None:
         self.budget = Budget()
         self._desk = desk
-        self._sweep = Sweep(every)
+        self._awake = awake or Awake()
+        self._sweep = Sweep(EVERY_SECONDS)
+        self._vigils = set[Vigil]()
+        self.time = self._awake.time
 
     def keep(self, vigil: Vigil) -> None:
         """Begin."""
-        self._sweep.add(vigil)
+        if not self._vigils:
+            self._sweep.add(self)
+        self._vigils.add(vigil)
 
     def end(self, vigil: Vigil) -> None:
         """End."""
-        self._sweep.discard(vigil)
+        self._vigils.discard(vigil)
+        if not self._vigils:
+            self._sweep.discard(self)
+
+    def tick(self, now: float) -> None:
+        """Look after everybody."""
+        now = self.time()
+        for vigil in tuple(self._vigils):
+            vigil.tick(now)
 
     def close(self) -> None:
         """End all."""
@@ -223,6 +267,19 @@ class Watch:
         others = [each for each in current.candidates if each.key != key]
         sifted = sift(others, need)
         return isinstance(sifted, Sifted) and bool(sifted.open)
+
+    def stirred(self, key: EngineKey) -> float:
+        """See `Prospects`."""
+        lane = self._desk.predict.lanes.get(key)
+        here = [each for each in self._vigils if each.key == key]
+        if lane is None or lane.foreign or any(each.hidden for each in here):
+            return inf
+        return max((each.progress.work for each in here), default=0.0)
+
+    def stuck(self, key: EngineKey) -> bool:
+        """See `Prospects`."""
+        engine = self._desk.breaker.engine(key)
+        return engine is not None and engine.state == "stuck"
 
     def doubt(self, key: EngineKey) -> None:
         """See `Prospects`."""

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from balancer.awake import Awake, unless_silent
 from balancer.current import Current
 from balancer.discover import Goodbye, Sighting
 from balancer.judge import message
@@ -55,11 +56,16 @@ OnSighting = Callable[[Sighting | Goodbye], None]
 
 @asynccontextmanager
 async def watching(
-    current: Current, upstream: Upstream, token: str | None, pace: Pace
+    current: Current,
+    upstream: Upstream,
+    token: str | None,
+    pace: Pace,
+    awake: Awake,
 ) -> AsyncGenerator[OnSighting]:
     """Follow every sighting until the block ends; yields what takes sightings."""
     async with asyncio.TaskGroup() as group:
-        watchers = _Watchers(current, _Follower(current, upstream, token, pace), group)
+        follower = _Follower(current, upstream, token, pace, awake)
+        watchers = _Watchers(current, follower, group)
         try:
             yield watchers.take
         finally:
@@ -109,12 +115,18 @@ class _Follower:
     """Follows one key until it is forgotten."""
 
     def __init__(
-        self, current: Current, upstream: Upstream, token: str | None, pace: Pace
+        self,
+        current: Current,
+        upstream: Upstream,
+        token: str | None,
+        pace: Pace,
+        awake: Awake,
     ) -> None:
         self._current = current
         self._upstream = upstream
         self._headers = {"authorization": f"Bearer {token}"} if token else {}
         self._pausing: dict[str, asyncio.Event] = {}
+        self._awake = awake
         self.pace = pace
 
     def hurry(self, key: str) -> None:
@@ -174,20 +186,16 @@ class _Follower:
 
     async def _listen(self, key: str, origin: Origin) -> None:
         """Take in one stream until it ends. Raises where it breaks or falls silent."""
-        async with asyncio.timeout(None) as silence:
-            self._expect_a_word(silence)
-            async with self._upstream.ask(
-                origin, "GET", EVENTS, self._headers
-            ) as answer:
-                await _insist_on_events(answer, origin)
-                parser = Parser()
-                while piece := await answer.chunk():
-                    self._expect_a_word(silence)
-                    for event in parser.feed(piece):
-                        self._take(key, origin, event)
-
-    def _expect_a_word(self, silence: asyncio.Timeout) -> None:
-        silence.reschedule(asyncio.get_running_loop().time() + self.pace.suspect)
+        async with (
+            unless_silent(self._awake, self.pace.suspect) as silence,
+            self._upstream.ask(origin, "GET", EVENTS, self._headers) as answer,
+        ):
+            await _insist_on_events(answer, origin)
+            parser = Parser()
+            while piece := await answer.chunk():
+                silence.heard()
+                for event in parser.feed(piece):
+                    self._take(key, origin, event)
 
     def _take(self, key: str, origin: Origin, event: Event) -> None:
         fleet = self._current.fleet

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from balancer import vigil
+from balancer.progress import Pace
 from edgeserve.errors import NodeLost
 from tests.balancer.endpoint import CHAT, QUICK, busy, chat, endpoint, eventually
 from tests.balancer.test_front import said
@@ -96,6 +97,26 @@ async def test_a_decode_that_hangs_is_found_by_what_does_not_come(stream: bool) 
     text = said(answer.body) if stream else answer.text
     assert text == " ".join(f"w{number}" for number in range(16))
     assert asked == 1
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_prompt_that_is_read_no_further_is_read_elsewhere(
+    stream: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("balancer.progress.HUNG_SECONDS", 1.0)
+    monkeypatch.setattr("balancer.vigil.UNLEARNED", Pace(token=1.0, batch=0.01))
+    async with (
+        fake_node("a-hangs", Behaviour(prefill=1)) as hangs,
+        fake_node("b-well") as well,
+        endpoint(hangs, well) as balancer,
+    ):
+        asking = asyncio.create_task(balancer.post(CHAT, chat(stream=stream)))
+        await eventually(lambda: hangs.llama.busy == 1)
+        hangs.llama.freeze()
+        answer = await asking
+
+    assert answer.headers["x-edgeserve-node"] == "b-well"
+    assert answer.headers["x-edgeserve-attempts"] == "2"
 
 
 @pytest.mark.usefixtures("impatient")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from math import inf
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from tests.balancer.building import a_need
 
 KEY = ("pi", "small:Q4_1")
 FAST = Pace(token=0.1, batch=0.5, ping=1.0)
+TELLS = Pace(token=0.1, batch=0.5)
 
 
 class Known:
@@ -28,6 +30,11 @@ class Known:
         self.budget_left: int = known.get("budget", 3)
         self.doubts = 0
         self.is_deserted = False
+        self.is_stuck = False
+        self.worked: float = known.get("worked", 0.0)
+
+    def time(self) -> float:
+        return asyncio.get_running_loop().time()
 
     def pace(self, key: EngineKey) -> Pace:  # noqa: ARG002 - there is one engine
         return self.of_pace
@@ -40,6 +47,12 @@ class Known:
 
     def deserted(self, need: Need, key: EngineKey) -> bool:  # noqa: ARG002
         return self.is_deserted
+
+    def stirred(self, key: EngineKey) -> float:  # noqa: ARG002
+        return self.worked
+
+    def stuck(self, key: EngineKey) -> bool:  # noqa: ARG002
+        return self.is_stuck
 
     def doubt(self, key: EngineKey) -> None:  # noqa: ARG002
         self.doubts += 1
@@ -110,6 +123,55 @@ async def test_a_slow_prompt_that_makes_progress_is_left_alone() -> None:
     slow = Known(pace=Pace(token=1.0, batch=20.0))
 
     assert (await watched(slow, hears("head", "progress"))).why == ""
+
+
+async def test_a_prompt_that_is_read_no_further_is_given_up() -> None:
+    vigil = await watched(Known(pace=TELLS), hears("head", "progress", "ping"))
+
+    assert vigil.why == "it made no progress"
+    assert vigil.fault == "engine"
+
+
+@pytest.mark.parametrize("known", [{"pace": TELLS, "worked": inf}, {"pace": Pace()}])
+async def test_a_prompt_may_wait_for_what_its_engine_does_unseen(known: Any) -> None:
+    vigil = await watched(Known(**known), hears("head", "progress"))
+
+    assert vigil.why == ""
+
+
+async def test_a_prompt_may_wait_while_its_engine_answers_others() -> None:
+    known = Known(pace=TELLS)
+
+    def waits(vigil: Vigil, now: float) -> None:
+        vigil.heard("progress")
+        for second in range(60):
+            known.worked = now + second
+            vigil.tick(now + second)
+
+    assert (await watched(known, waits)).why == ""
+
+
+async def test_an_engine_that_its_node_gives_up_is_given_up_at_once() -> None:
+    known = Known()
+    known.is_stuck = True
+
+    def tick(vigil: Vigil, now: float) -> None:
+        vigil.heard("text")
+        vigil.tick(now)
+
+    assert "its node" in (await watched(known, tick)).why
+
+
+async def test_work_is_hidden_until_text_comes_where_the_engine_does_not_tell() -> None:
+    def writes(vigil: Vigil, now: float) -> None:  # noqa: ARG001
+        vigil.heard("text")
+
+    def nothing(vigil: Vigil, now: float) -> None:
+        pass
+
+    assert (await watched(Known(), nothing, tells=False)).hidden
+    assert not (await watched(Known(), writes, tells=False)).hidden
+    assert not (await watched(Known(), nothing)).hidden
 
 
 async def test_what_does_not_begin_is_asked_elsewhere_where_a_slot_is_idle() -> None:

@@ -1,0 +1,85 @@
+"""A clock that stands still while this process does, and what is timed by it.
+
+A process that is stopped, swapped out or left no processor hears nothing. When it goes
+on, everybody seems to have been silent, for what they said lies unread. That time says
+nothing about others, nor does the moment in which what has come meanwhile is read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+EVERY_SECONDS = 0.25
+LATE_SECONDS = 0.5
+"""So late is not our turn on a machine that is merely busy."""
+
+READING_SECONDS = 1.0
+
+
+class Awake:
+    """Seconds in which this process was at work; as of any moment, until closed."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._lost = 0.0
+        self._due = self._loop.time()
+        self._beat()
+
+    def time(self) -> float:
+        """Return the time. It goes back by a moment when a standstill is noticed."""
+        now = self._loop.time()
+        late = now - self._due
+        # Whoever asks first after a standstill notices it: timers come in any order.
+        if late > LATE_SECONDS:
+            self._lost += late + READING_SECONDS
+            self._due = now + EVERY_SECONDS
+        return now - self._lost
+
+    def _beat(self) -> None:
+        self.time()
+        self._due = self._loop.time() + EVERY_SECONDS
+        self._timer = self._loop.call_later(EVERY_SECONDS, self._beat)
+
+    def close(self) -> None:
+        """Beat no longer."""
+        self._timer.cancel()
+
+
+class Silence:
+    """How long nothing was heard."""
+
+    def __init__(self, awake: Awake, seconds: float, limit: asyncio.Timeout) -> None:
+        self._awake = awake
+        self._seconds = seconds
+        self._limit = limit
+        self._loop = asyncio.get_running_loop()
+        self.heard()
+        self._look()
+
+    def heard(self) -> None:
+        """Begin anew."""
+        self._until = self._awake.time() + self._seconds
+
+    def _look(self) -> None:
+        left = self._until - self._awake.time()
+        if left > 0:
+            self._timer = self._loop.call_later(left, self._look)
+        else:
+            self._limit.reschedule(self._loop.time())
+
+    def stop(self) -> None:
+        """Look no longer."""
+        self._timer.cancel()
+
+
+@asynccontextmanager
+async def unless_silent(awake: Awake, seconds: float) -> AsyncGenerator[Silence]:
+    """Raise TimeoutError in the block once nothing was heard for so long."""
+    async with asyncio.timeout(None) as limit:
+        silence = Silence(awake, seconds, limit)
+        try:
+            yield silence
+        finally:
+            silence.stop()

@@ -1,0 +1,95 @@
+"""A process that stood still takes nobody's silence for his fault."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, closing
+from dataclasses import replace
+
+import pytest
+
+from balancer.awake import Awake, unless_silent
+from tests.balancer.endpoint import CHAT, QUICK, chat, endpoint, eventually
+from tests.fakes.llama import Behaviour
+from tests.fakes.node import fake_node
+from tests.patience import PATIENCE
+
+STANDSTILL_SECONDS = 2.0
+
+
+def stand_still() -> None:
+    """Hear nothing, as a process that is stopped: here it is the whole loop."""
+    time.sleep(STANDSTILL_SECONDS)
+
+
+@asynccontextmanager
+async def awake() -> AsyncGenerator[Awake]:
+    with closing(Awake()) as clock:
+        yield clock
+
+
+async def test_time_passes_for_who_is_awake() -> None:
+    async with awake() as clock:
+        began = clock.time()
+        await eventually(lambda: clock.time() >= began + 0.6)
+
+
+async def test_a_standstill_does_not_count() -> None:
+    async with awake() as clock:
+        began = clock.time()
+        stand_still()
+
+        assert clock.time() < began + 0.5
+
+
+async def test_silence_is_an_error() -> None:
+    async with awake() as clock:
+        with pytest.raises(TimeoutError):
+            async with unless_silent(clock, 0.05):
+                await asyncio.sleep(PATIENCE)
+
+
+async def test_who_is_heard_is_not_silent() -> None:
+    async with awake() as clock, unless_silent(clock, 20.0) as silence:
+        for _ in range(3):
+            await asyncio.sleep(0.05)
+            silence.heard()
+
+
+async def test_a_standstill_of_ours_makes_no_node_suspect() -> None:
+    async with (
+        fake_node() as node,
+        endpoint(node, pace=replace(QUICK, suspect=0.6)) as balancer,
+    ):
+        seen = list[str]()
+        current = balancer.balancer.desk.current
+        current.listen(lambda: seen.append(current.fleet.members[0].state))
+
+        stand_still()
+        answer = await balancer.post(CHAT, chat())
+
+    assert answer.status == 200
+    assert set(seen) <= {"up"}
+
+
+async def test_a_standstill_of_ours_gives_no_engine_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("balancer.progress.UNLEARNED_SECONDS", 1.5)
+    async with (
+        fake_node("a-slow", Behaviour(decode=2)) as slow,
+        fake_node("b-idle") as idle,
+        endpoint(slow, idle) as balancer,
+    ):
+        asking = asyncio.create_task(
+            balancer.post(CHAT, chat(stream=True, max_tokens=4))
+        )
+        await eventually(lambda: slow.llama.counters.predicted_tokens > 1)
+        await asyncio.sleep(0.3)  # between two words
+        stand_still()
+        answer = await asking
+
+    assert answer.status == 200
+    assert idle.told == []
