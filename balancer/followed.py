@@ -85,7 +85,7 @@ class Followed:
     def _glimpse(self, processed: int, now: float) -> None:
         """A first batch tells the speed of an engine that nobody has measured yet."""
         lane, job, cached = self._bound.lane, self._bound.job, self.cached or 0
-        alone = all(o.first is not None for o in lane.jobs.values() if o is not job)
+        alone = all(other is job for other in lane.traffic.reading.values())
         read, spent = processed - cached, now - self._reads
         if alone and read >= SMALLEST_PREFILL:
             ms = 1000 * spent / lane.scale

@@ -26,8 +26,11 @@ LEAST, MOST = 1e-7, 1e4
 """Seconds a token that no machine undercuts or exceeds; clocks that stood still do."""
 
 
-class Line(msgspec.Struct):
-    """y = base + slope·x from decaying weighted sums; what it began with fades last."""
+FADE = 0.5 ** (1.0 / HALF_LIFE)
+
+
+class Sums(msgspec.Struct):
+    """y = base + slope·x, and the decaying weighted sums that it is drawn from."""
 
     base: float
     slope: float
@@ -36,12 +39,40 @@ class Line(msgspec.Struct):
     y: float = 0.0
     xx: float = 0.0
     xy: float = 0.0
-    streak: int = 0
-    eager: int = 0
 
     def at(self, x: float) -> float:
         """What the line says."""
         return self.base + self.slope * x
+
+    def add(self, x: float, y: float, weight: float, fade: float) -> None:
+        """Take in a sample; what was there before counts `fade` of what it did."""
+        self.fade(fade)
+        self.weight += weight
+        self.x += weight * x
+        self.y += weight * y
+        self.xx += weight * x * x
+        self.xy += weight * x * y
+
+    def fade(self, share: float) -> None:
+        """Let all that was seen count for less."""
+        self.weight *= share
+        self.x *= share
+        self.y *= share
+        self.xx *= share
+        self.xy *= share
+
+    def moments(self) -> tuple[float, float, float, float]:
+        """Return the means of x and y, the variance of x and the covariance."""
+        mean_x, mean_y = self.x / self.weight, self.y / self.weight
+        spread = max(0.0, self.xx / self.weight - mean_x * mean_x)
+        return mean_x, mean_y, spread, self.xy / self.weight - mean_x * mean_y
+
+
+class Line(Sums):
+    """A line that begins somewhere; what it began with fades last."""
+
+    streak: int = 0
+    eager: int = 0
 
     def learn(self, x: float, y: float, weight: float, known_slope: float) -> None:
         """Take in one sample of `weight` tokens; `known_slope` is what is typical.
@@ -54,20 +85,16 @@ class Line(msgspec.Struct):
         if self.weight:
             y = min(max(y, believed / OUTLIER), believed * OUTLIER)
             self._notice(log(y / believed))
-        fade = 0.5 ** (1.0 / HALF_LIFE)
+        fade = FADE
         if self.eager:
             self.eager -= 1
             fade **= 4
-        self.weight = self.weight * fade + weight
-        self.x = self.x * fade + weight * x
-        self.y = self.y * fade + weight * y
-        self.xx = self.xx * fade + weight * x * x
-        self.xy = self.xy * fade + weight * x * y
+        self.add(x, y, weight, fade)
         self._fit(known_slope)
 
     def forget(self) -> None:
         """What it says stays, until the next sample says otherwise."""
-        self.weight = self.x = self.y = self.xx = self.xy = 0.0
+        self.fade(0.0)
         self.streak = self.eager = 0
 
     def _notice(self, surprise: float) -> None:
@@ -78,13 +105,10 @@ class Line(msgspec.Struct):
             self.streak += 1 if surprise > 0 else -1
         if abs(self.streak) >= IN_A_ROW:
             self.streak, self.eager = 0, 10
-            for name in ("weight", "x", "y", "xx", "xy"):
-                setattr(self, name, getattr(self, name) / 16)
+            self.fade(1 / 16)
 
     def _fit(self, known_slope: float) -> None:
-        mean_x, mean_y = self.x / self.weight, self.y / self.weight
-        spread = max(0.0, self.xx / self.weight - mean_x * mean_x)
-        shared = self.xy / self.weight - mean_x * mean_y
+        mean_x, mean_y, spread, shared = self.moments()
         expected = mean_y * known_slope / (1 + known_slope * mean_x)
         # The prior is worth the evidence of samples that differ by a quarter of mean x.
         ridge = (0.25 * mean_x + 1e-9) ** 2
@@ -93,32 +117,16 @@ class Line(msgspec.Struct):
         self.base = mean_y - self.slope * mean_x
 
 
-class Extra(msgspec.Struct):
-    """y = base + slope·x, neither below 0, from decaying sums; 0 until one is seen."""
+class Extra(Sums):
+    """A line of which neither part is below 0; 0 until a sample is seen."""
 
     base: float = 0.0
     slope: float = 0.0
-    weight: float = 0.0
-    x: float = 0.0
-    y: float = 0.0
-    xx: float = 0.0
-    xy: float = 0.0
-
-    def at(self, x: float) -> float:
-        """What it says."""
-        return self.base + self.slope * x
 
     def learn(self, x: float, y: float) -> None:
         """Take in one sample, which may lie below 0."""
-        fade = 0.5 ** (1.0 / HALF_LIFE)
-        self.weight = self.weight * fade + 1.0
-        self.x = self.x * fade + x
-        self.y = self.y * fade + y
-        self.xx = self.xx * fade + x * x
-        self.xy = self.xy * fade + x * y
-        mean_x, mean_y = self.x / self.weight, self.y / self.weight
-        spread = max(0.0, self.xx / self.weight - mean_x * mean_x)
-        shared = self.xy / self.weight - mean_x * mean_y
+        self.add(x, y, 1.0, FADE)
+        mean_x, mean_y, spread, shared = self.moments()
         # One sample is no proof that there is anything.
         mean_y *= self.weight / (self.weight + 1)
         # Samples that all lie at one x do not tell a base from a slope: half of each.

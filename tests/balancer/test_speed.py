@@ -165,6 +165,28 @@ def test_other_launch_settings_are_learned_anew() -> None:
     assert not book.learner(a_key("slots=4"), guess("m", 4, on_gpu=False)).calibrated
 
 
+STORED = b"""{"pi b1 small:Q4_1 c8192": {
+    "reading": {"base": 0.002, "slope": 1e-7, "weight": 900.0, "x": 9e5, "y": 1.9,
+                "xx": 1e9, "xy": 2000.0, "streak": 1, "eager": 0},
+    "writing": {"base": 0.05, "slope": 0.02, "weight": 90.0, "x": 9.0, "y": 4.6,
+                "xx": 9.0, "xy": 0.6, "streak": 0, "eager": 2},
+    "samples": 7,
+    "few": {"base": 0.01, "slope": 1e-6, "weight": 2.0, "x": 5.0, "y": 0.1,
+            "xx": 14.0, "xy": 0.2}}}"""
+
+
+def test_what_an_earlier_version_has_stored_is_read() -> None:
+    key = Key("pi", "b1", "small:Q4_1", "c8192")
+
+    learner = Book.load(STORED).learner(key, guess("m", 4, on_gpu=False))
+
+    assert (learner.samples, learner.reading.streak, learner.writing.eager) == (7, 1, 2)
+    assert learner.speed.prefill == 0.002
+    assert learner.speed.slowdown == pytest.approx(0.4)
+    assert (learner.speed.few_start, learner.speed.few) == (0.01, 1e-6)
+    assert msgspec.json.decode(Book.load(STORED).dump()) == msgspec.json.decode(STORED)
+
+
 def test_a_broken_book_is_an_empty_one() -> None:
     assert Book.load(b"{").dump() == b"{}"
 
