@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from edgeserve.wire import Cpu, Hardware
 from node.fit import Fitted
@@ -20,29 +21,46 @@ from quantize.facts import ModelFacts
 
 GB = 10**9
 
-MACHINES = (
-    (r"Raspberry Pi [23]", 1.5),
-    (r"Raspberry Pi 4|Compute Module 4", 3.0),
-    (r"Raspberry Pi", 9.0),
-    (r"Apple M\d+ Ultra", 500.0),
-    (r"Apple M\d+ Max", 250.0),
-    (r"Apple M\d+ Pro", 120.0),
-    (r"Apple", 60.0),
-    (r"EPYC|Xeon|Threadripper", 100.0),
-    (r"Intel|AMD|x86_64", 35.0),
-)
-"""Processor → GB/s that all its cores together read."""
+TERA = 10**12
 
-OTHER_MACHINE = 8.0
+
+class Rates(NamedTuple):
+    """What a processor or a GPU does in a second.
+
+    `memory` in GB: what is read, by all cores of a processor together. `computing` in
+    10¹² operations: of one core, or of a GPU.
+    """
+
+    memory: float
+    computing: float
+
+
+MACHINES = (
+    (r"Raspberry Pi [23]", Rates(1.5, 0.003)),
+    (r"Raspberry Pi 4|Compute Module 4", Rates(3.0, 0.007)),
+    (r"Raspberry Pi", Rates(9.0, 0.02)),
+    (r"Apple M\d+ Ultra", Rates(500.0, 0.07)),
+    (r"Apple M\d+ Max", Rates(250.0, 0.07)),
+    (r"Apple M\d+ Pro", Rates(120.0, 0.07)),
+    (r"Apple", Rates(60.0, 0.07)),
+    (r"EPYC|Xeon|Threadripper", Rates(100.0, 0.07)),
+    (r"Intel|AMD|x86_64", Rates(35.0, 0.05)),
+)
+"""Processors. 16 cores of an EPYC read 87 tokens/s of a 7B model, a Pi 5 some 40 of a
+1.1B one."""
+
+OTHER_MACHINE = Rates(8.0, 0.015)
 
 GPUS = (
-    (r"H100|H200|B200|MI300", 1300.0),
-    (r"A100|MI2\d0|[345]090", 700.0),
-    (r"RTX|GTX|Radeon RX|Radeon PRO|Tesla|Quadro|L40|A10|A40", 250.0),
-    (r"Apple M\d+ (Max|Ultra)", 250.0),
-    (r"Apple", 60.0),
+    (r"H100|H200|B200|MI300", Rates(1300.0, 135.0)),
+    (r"A100|MI2\d0|[345]090", Rates(700.0, 70.0)),
+    (r"RTX|GTX|Radeon RX|Radeon PRO|Tesla|Quadro|L40|A10|A40", Rates(250.0, 20.0)),
+    (r"Apple M\d+ (Max|Ultra)", Rates(250.0, 8.0)),
+    (r"Apple", Rates(60.0, 2.0)),
 )
-OTHER_GPU = 30.0
+"""An H100 reads 10,100 tokens/s of a 7B model."""
+
+OTHER_GPU = Rates(30.0, 1.0)
 """One without memory of its own reads what the processor reads."""
 
 PER_CORE, PER_CORE_PLAIN = 3.5, 7.0
@@ -52,33 +70,6 @@ PER_CORE, PER_CORE_PLAIN = 3.5, 7.0
 """
 
 PLAIN_BITS = 8
-
-TERA = 10**12
-
-CORES = (
-    (r"Raspberry Pi [23]", 0.003),
-    (r"Raspberry Pi 4|Compute Module 4", 0.007),
-    (r"Raspberry Pi", 0.02),
-    (r"Apple|EPYC|Xeon|Threadripper", 0.07),
-    (r"Intel|AMD|x86_64", 0.05),
-)
-"""Processor → 10¹² operations/s of one core.
-
-16 cores of an EPYC read 87 tokens/s of a 7B model, a Pi 5 about 40 of a 1.1B one.
-"""
-
-OTHER_CORE = 0.015
-
-GPU_OPERATIONS = (
-    (r"H100|H200|B200|MI300", 135.0),
-    (r"A100|MI2\d0|[345]090", 70.0),
-    (r"RTX|GTX|Radeon RX|Radeon PRO|Tesla|Quadro|L40|A10|A40", 20.0),
-    (r"Apple M\d+ (Max|Ultra)", 8.0),
-    (r"Apple", 2.0),
-)
-"""GPU → 10¹² operations/s; an H100 reads 10,100 tokens/s of a 7B model."""
-
-OTHER_GPU_OPERATIONS = 1.0
 
 BUS = 5.0
 """GB/s at which weights in main memory come to a GPU, once for each computation.
@@ -95,7 +86,7 @@ def expected(
     bytes_ = active_bytes(facts)
     part = _on_gpu(facts, fitted)
     main = _main_memory(hardware.cpu, fitted.launch.threads, facts)
-    gpu = _gpu_memory(devices)
+    gpu = min(each.memory for each in _gpus(devices)) * GB
     return 1 / (bytes_ * (1 - part) / main + bytes_ * part / gpu)
 
 
@@ -107,14 +98,11 @@ def expected_reading(
     operations = 2 * bytes_ * 8 / max(facts.bits, 1.0)
     part = _on_gpu(facts, fitted)
     cores = min(launch.threads, hardware.cpu.physical_cores)
-    main = cores * _of(hardware.cpu.model, CORES, OTHER_CORE) * TERA / operations
+    core = _of(hardware.cpu.model, MACHINES, OTHER_MACHINE).computing
+    main = cores * core * TERA / operations
     if not part:
         return main
-    each = [
-        _of(device.description, GPU_OPERATIONS, OTHER_GPU_OPERATIONS)
-        for device in devices
-    ]
-    gpu = min(each, default=OTHER_GPU_OPERATIONS) * TERA / operations
+    gpu = min(each.computing for each in _gpus(devices)) * TERA / operations
     carried = (launch.ubatch or launch.batch) * BUS * GB / bytes_
     return 1 / (part / gpu + (1 - part) / max(main, carried))
 
@@ -149,14 +137,14 @@ def _main_memory(cpu: Cpu, threads: int, facts: ModelFacts) -> float:
     """Return bytes/s: what memory gives, or what so many cores can unpack."""
     plain = BLOCKS[next(iter(facts.kinds))].bits >= PLAIN_BITS
     cores = min(threads, cpu.physical_cores) * (PER_CORE_PLAIN if plain else PER_CORE)
-    return min(_of(cpu.model, MACHINES, OTHER_MACHINE), cores) * GB
+    return min(_of(cpu.model, MACHINES, OTHER_MACHINE).memory, cores) * GB
 
 
-def _gpu_memory(devices: Iterable[Device]) -> float:
-    """Return bytes/s; layers are computed one GPU after the other."""
+def _gpus(devices: Iterable[Device]) -> list[Rates]:
+    """Layers are computed one GPU after the other: the slowest counts."""
     each = [_of(device.description, GPUS, OTHER_GPU) for device in devices]
-    return min(each, default=OTHER_GPU) * GB
+    return each or [OTHER_GPU]
 
 
-def _of(name: str, table: Iterable[tuple[str, float]], otherwise: float) -> float:
+def _of(name: str, table: Iterable[tuple[str, Rates]], otherwise: Rates) -> Rates:
     return next((rate for known, rate in table if re.search(known, name)), otherwise)
