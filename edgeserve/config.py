@@ -107,6 +107,11 @@ class NodeSettings(SharedSettings):
     slots: int = setting(0, "Requests an engine decodes at once; 0 picks.")
     context: int = setting(0, "Context per slot, in tokens; 0 picks.")
     batch: int = setting(0, "Tokens per decode call, bounds cancel time; 0 picks.")
+    cache_ram_mib: int = setting(
+        0,
+        "Main memory of each engine, in MiB, for conversations that have lost their"
+        " slot: they return without being read again. 0: none.",
+    )
     threads: int = setting(0, "CPU threads per engine; 0 picks.")
     gpu_layers: str = setting("auto", "Layers on the GPUs: auto, all or a number.")
     tensor_split: str = setting("", "Share of each GPU, such as 3,1; empty: by memory.")
@@ -135,7 +140,7 @@ class NodeSettings(SharedSettings):
         super().__post_init__()
         between(self, "port", 0, 65535)
         one_of(self, "engine", ("auto", "native", "bundled"))
-        for name in ("slots", "context", "batch", "threads"):
+        for name in ("slots", "context", "batch", "threads", "cache_ram_mib"):
             at_least(self, name, 0)
         for name in ("load_seconds", "stuck_seconds"):
             at_least(self, name, 1)

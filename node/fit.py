@@ -16,7 +16,7 @@ from node.engines.protocol import Role
 from node.offload import experts_on_cpu
 from node.tuned import Tuned, applied
 from quantize.facts import ModelFacts
-from quantize.memory import Need, need, size
+from quantize.memory import MIB, Need, need, size
 
 SHARE = 0.9
 """Part of the free memory that engines may take; the rest is for everything else."""
@@ -96,6 +96,7 @@ class Load:
             kv_type=launch.kv_type,
             ubatch=launch.ubatch or launch.batch,
             weights=self.facts.weight_bytes + self.beside,
+            cache=launch.cache_ram_mib * MIB,
         )
 
 
@@ -153,6 +154,7 @@ def _launch(
         ubatch=BATCH if split else 0,
         threads=settings.threads or room.cores,
         kv_type=kv_type,
+        cache_ram_mib=settings.cache_ram_mib if load.role == "generate" else 0,
         tensor_split=split_of(settings),
         main_gpu=settings.main_gpu,
     )

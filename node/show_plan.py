@@ -12,7 +12,7 @@ from edgeserve.wire import Hardware, Launch
 from node.fit import SHARE
 from node.prepare import Prepared
 from node.specs import Placed
-from quantize.memory import Need, size
+from quantize.memory import MIB, Need, size
 
 
 def plan_lines(
@@ -57,6 +57,7 @@ def _engine(placed: Placed) -> Iterator[str]:
         yield _row("why", placed.chosen)
     yield _row("slots", f"{launch.slots} x {launch.context:,} tokens of context")
     yield _row("keys, values", _kept(launch))
+    yield _row("prompt cache", _cache(launch))
     yield _row("batch", _batch(launch))
     spin = f", {launch.spin} looks before they sleep" if launch.spin else ""
     yield _row("threads", f"{launch.threads}{spin}")
@@ -87,6 +88,12 @@ def _wished(need: Need) -> str:
 def _kept(launch: Launch) -> str:
     fast = "on" if launch.flash_attention else "off"
     return f"{launch.kv_type}, flash attention {fast}"
+
+
+def _cache(launch: Launch) -> str:
+    if not launch.cache_ram_mib:
+        return "none beside the slots"
+    return f"{size(launch.cache_ram_mib * MIB)} beside the slots"
 
 
 def _batch(launch: Launch) -> str:

@@ -20,7 +20,8 @@ KV_TYPES = ("f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl", "f3
 class Need:
     """Bytes by purpose, and the sizes they were computed from.
 
-    `context` is tokens per slot, `ubatch` tokens per computation.
+    `context` is tokens per slot, `ubatch` tokens per computation. `cache` is what
+    llama.cpp may fill with conversations that have lost their slot.
     """
 
     weights: int
@@ -31,20 +32,22 @@ class Need:
     kv_type: str
     ubatch: int
     process: int = PROCESS
+    cache: int = 0
 
     @property
     def total(self) -> int:
         """Bytes in all."""
-        return self.weights + self.kv + self.compute + self.process
+        return self.weights + self.kv + self.compute + self.process + self.cache
 
     def arithmetic(self) -> str:
         """Show the sum in words."""
+        cache = f" + prompt cache {size(self.cache)}" if self.cache else ""
         return (
             f"{size(self.total)} = weights {size(self.weights)}"
             f" + KV {size(self.kv)} ({self.slots} x {self.context:,} tokens,"
             f" {self.kv_type})"
             f" + compute {size(self.compute)} (batch {self.ubatch})"
-            f" + process {size(self.process)}"
+            f" + process {size(self.process)}{cache}"
         )
 
 
@@ -56,6 +59,7 @@ def need(
     kv_type: str = "f16",
     ubatch: int = 512,
     weights: int | None = None,
+    cache: int = 0,
 ) -> Need:
     """Add up what serving takes; `weights` replaces the file's, for a variant of it."""
     return Need(
@@ -66,6 +70,7 @@ def need(
         context=context,
         kv_type=kv_type,
         ubatch=ubatch,
+        cache=cache,
     )
 
 

@@ -264,3 +264,17 @@ def expecting(name: str, reads: float) -> Candidate:
     each = a_candidate(name)
     expected = Expected(read=reads, write=reads / 20)
     return replace(each, engine=msgspec.structs.replace(each.engine, expected=expected))
+
+
+def test_an_engine_with_a_prompt_cache_is_followed_with_it() -> None:
+    plain = an_engine(slots=2)
+    launch = msgspec.structs.replace(plain.launch, cache_ram_mib=512)
+    keeps = msgspec.structs.replace(plain, launch=launch)
+    house = House([a_candidate("nuc", keeps), a_candidate("pi", plain)])
+
+    nuc, pi = sorted(house.lanes.all(), key=lambda lane: lane.name)
+
+    assert (pi.host, pi.pins) == (None, True)
+    assert nuc.host is not None
+    assert nuc.host.tokens > 1000
+    assert not nuc.pins

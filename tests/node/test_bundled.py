@@ -191,6 +191,29 @@ async def test_the_real_engine_becomes_ready_and_talks(
 
 
 @pytest.mark.engine
+@pytest.mark.parametrize("mib", [0, 64])
+async def test_a_conversation_that_lost_its_slot_returns_from_the_prompt_cache(
+    mib: int, smollm2: Path, tmp_path: Path
+) -> None:
+    launch = Launch(slots=1, context=512, batch=128, threads=2, cache_ram_mib=mib)
+    settings = NodeSettings(state_dir=tmp_path)
+    cached: list[int] = []
+    async with watching(bundled(), a_spec(path=smollm2, launch=launch), settings) as (
+        supervisor,
+        watched,
+    ):
+        report = await watched.until("ready")
+        for subject in ("tea", "rain", "tea"):
+            prompt = f"All about {subject}: " + f"{subject} and more {subject}. " * 30
+            body = {"prompt": prompt, "n_predict": 2}
+            said = await ask(supervisor, "/completion", body)
+            cached.append(said["timings"]["cache_n"])
+
+    assert report.launch.cache_ram_mib == mib
+    assert (cached[-1] > 100) == (mib > 0), cached
+
+
+@pytest.mark.engine
 async def test_the_real_engine_asks_for_its_key(smollm2: Path, tmp_path: Path) -> None:
     spec = a_spec(path=smollm2, launch=SMALL)
     settings = NodeSettings(state_dir=tmp_path)

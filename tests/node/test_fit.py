@@ -100,6 +100,29 @@ def test_a_context_that_was_asked_for_is_refused_rather_than_cut() -> None:
     assert isinstance(fit(facts(1.0), "generate", settings, PI5_8G), Refusal)
 
 
+def test_a_prompt_cache_takes_its_memory_from_contexts_and_slots() -> None:
+    without, beside = fitted(LAPTOP, 8.0), fitted(LAPTOP, 8.0, cache_ram_mib=2048)
+
+    assert without.launch.cache_ram_mib == 0
+    assert beside.launch.cache_ram_mib == 2048
+    assert beside.need.cache == 2 * GIB
+    assert beside.memory <= LAPTOP.memory * SHARE
+    assert beside.launch.slots < without.launch.slots
+
+
+def test_a_prompt_cache_that_does_not_fit_is_refused_with_the_arithmetic() -> None:
+    refused = fit(facts(1.0), "generate", NodeSettings(cache_ram_mib=8192), PI5_8G)
+
+    assert isinstance(refused, Refusal)
+    assert "+ prompt cache 8 GiB" in refused.reason
+
+
+def test_embeddings_keep_no_prompts() -> None:
+    found = fitted(LAPTOP, role="embeddings", cache_ram_mib=2048)
+
+    assert (found.launch.cache_ram_mib, found.need.cache) == (0, 0)
+
+
 def test_threads_are_the_cores_we_may_use() -> None:
     assert fitted(Room(cores=3, memory=8 * GIB)).launch.threads == 3
 

@@ -46,6 +46,14 @@ def test_everything_we_depend_on_is_said() -> None:
     assert {"--no-kv-unified", "--metrics", "--no-ui", "--offline"} <= set(given)
 
 
+def test_a_prompt_cache_is_as_large_as_was_fitted() -> None:
+    spec = with_launch(cache_ram_mib=512)
+
+    assert said(arguments(spec, 9000), "--cache-ram") == "512"
+    assert parameters(spec, 9000, "key")["cache_ram_mib"] == 512
+    assert parameters(spec, 9000, "key")["cache_idle_slots"] is True
+
+
 def test_the_key_never_stands_in_the_arguments() -> None:
     assert not any("key" in argument for argument in arguments(a_spec(), 9000))
 

@@ -47,12 +47,20 @@ def test_a_plan_shows_the_arithmetic_and_why(folder: Path) -> None:
     assert "not tuned" in said.output
 
 
+def test_a_plan_counts_the_prompt_cache(folder: Path) -> None:
+    without, said = asked(folder, "a"), asked(folder, "a", "--cache-ram-mib", "512")
+
+    assert "prompt cache  none" in without.output
+    assert "prompt cache  512 MiB" in said.output
+    assert "+ prompt cache 512 MiB" in said.output
+
+
 def test_a_plan_is_also_json(folder: Path) -> None:
     said = json.loads(asked(folder, "a:*", "--json").output)
 
     assert [each["id"] for each in said["engines"]] == ["a:F16", "a:Q8_0"]
     need = said["engines"][0]["need"]
-    parts = ("weights", "kv", "compute", "process")
+    parts = ("weights", "kv", "compute", "process", "cache")
     assert need["total"] == sum(need[each] for each in parts)
     assert said["problems"] == []
 
