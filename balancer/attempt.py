@@ -25,6 +25,10 @@ CUT_SHORT = "the stream ended before the answer did"
 JSON = {"content-type": "application/json; charset=utf-8"}
 
 
+class GivenUp(NodeLost):
+    """A node or an engine showed no progress."""
+
+
 @dataclass(frozen=True)
 class Done:
     """The client has its answer, whatever it says."""
@@ -106,7 +110,7 @@ async def attempted(
         if not vigil.gave_up():
             raise
         why = f"{question.origin.url} was given up: {vigil.why}"
-        return _lost(NodeLost(why), vigil.fault, delivery, before)
+        return _lost(GivenUp(why), vigil.fault, delivery, before)
     except NodeLost as error:
         connected = not isinstance(error, NotReached)
         return _lost(error, of_loss(connected=connected), delivery, before)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 
 from balancer.candidates import Candidate, candidates
@@ -22,12 +23,19 @@ class Current:
         self._say = say
         self._judge = judge
         self._listeners: list[Callable[[], None]] = []
+        self._waiting: list[asyncio.Future[None]] = []
         self.fleet = Fleet()
         self.candidates: tuple[Candidate, ...] = ()
 
     def listen(self, listener: Callable[[], None]) -> None:
         """Call `listener` after every change, from the event loop."""
         self._listeners.append(listener)
+
+    async def changed(self) -> None:
+        """Wait for the next change."""
+        change = asyncio.get_running_loop().create_future()
+        self._waiting.append(change)
+        await change
 
     def become(self, fleet: Fleet) -> None:
         """Replace the fleet; no change, no noise."""
@@ -43,3 +51,7 @@ class Current:
         self.candidates = self._judge(candidates(self.fleet))
         for listener in self._listeners:
             listener()
+        waiting, self._waiting = self._waiting, []
+        for change in waiting:
+            if not change.done():
+                change.set_result(None)

@@ -25,6 +25,7 @@ from balancer.attempt import (
 from balancer.candidates import Candidate
 from balancer.delivery import Delivery
 from balancer.desk import Desk
+from balancer.hope import otherwise, reason
 from balancer.lull import Lull
 from balancer.mending import Mended, Policy
 from balancer.record import Record
@@ -190,12 +191,12 @@ class Front:
                 finally:
                     attempt.ended = clock()
                 return await self._followed(task, send.to, outcome)
-        except (NoNode, UnknownModel):
-            if task.widened():
+        except (NoNode, UnknownModel) as refusal:
+            if await otherwise(self.desk.current, task):
                 return Again()
             # Those that are left cannot, and one that was tried has said why.
             if task.failure:
-                raise task.failure from None
+                raise reason(self.desk.current, task.failure, task, refusal) from None
             raise
         finally:
             if lull.begun:

@@ -7,7 +7,7 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,12 +95,15 @@ def _serves(engine: dict[str, Any], epoch: int) -> bool:
 
 
 @contextmanager
-def a_pair(model: Path, home: Path) -> Generator[Pair]:
-    """Run it until the block ends. Each engine has four slots and one thread."""
+def a_pair(model: Path, home: Path, names: Sequence[str] = NODES) -> Generator[Pair]:
+    """Run it until the block ends. Each engine has four slots and one thread.
+
+    `names` may name one node only.
+    """
     with ExitStack() as stack:
         nodes: dict[str, Node] = {}
         flags: list[str] = []
-        for name in NODES:
+        for name in names:
             own = home / name / model.name
             own.parent.mkdir(parents=True)
             shutil.copyfile(model, own)

@@ -1,0 +1,48 @@
+"""The only engine dies, under a request or just before one: its clients wait for it."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Generator
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from tests.endpoint.faults.answers import Answer, Question, asked
+from tests.endpoint.faults.judge import judged
+from tests.endpoint.faults.pair import Pair, a_pair
+
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]
+
+NAME = "only"
+WORDS = "Count from one to one hundred in words."
+
+
+@pytest.fixture(scope="module")
+def alone(smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> Generator[Pair]:
+    home = tmp_path_factory.mktemp("alone")
+    with a_pair(smollm2, home, names=[NAME]) as running:
+        yield running
+
+
+async def test_what_it_was_asked_is_answered_once_it_is_back(alone: Pair) -> None:
+    whole, streamed = Question(WORDS, 96, streams=False), Question(WORDS, 96)
+    async with aiohttp.ClientSession(alone.url) as session:
+        await alone.serve(session)
+        expected = await asked(session, Answer(streamed))
+
+        answers = [Answer(streamed), Answer(whole)]
+        asking = [asyncio.create_task(asked(session, each)) for each in answers]
+        async with asyncio.timeout(120):
+            await answers[0].begun.wait()
+            alone.strike(NAME, signal.SIGKILL)
+            answers.append(await asked(session, Answer(Question(WORDS, 16))))
+            await asyncio.gather(*asking)
+
+        assert [each.wrong for each in answers] == ["", "", ""]
+        assert answers[0].breaks == 1
+        for each in answers[:2]:
+            if each.text != expected.text:
+                assert not (await judged(session, each, expected.text)).at
