@@ -21,8 +21,10 @@ FILE_TYPES = {
     Kind.BF16: gguf.LlamaFileType.MOSTLY_BF16,
     Kind.Q8_0: gguf.LlamaFileType.MOSTLY_Q8_0,
     Kind.Q4_0: gguf.LlamaFileType.MOSTLY_Q4_0,
+    Kind.Q4_K: gguf.LlamaFileType.MOSTLY_Q4_K_M,
 }
-"""What gguf can pack by itself; for K-quants write F16 and quantize that."""
+"""What can be written. Q4_K is Q4_K_M: half of two kinds of tensors is Q6_K, as by
+llama-quantize."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,10 +69,12 @@ def a_model(
     writer = gguf.GGUFWriter(path, "llama")
     _describe(writer, shape, kind, name)
     _add_vocabulary(writer, shape.vocabulary)
-    pool: dict[int, NDArray[np.uint8]] = {}
-    tensors = list(_tensors(shape))
-    for tensor, dims in tensors:
-        stored = Kind.F32 if len(dims) == 1 else kind
+    pool: dict[tuple[int, Kind], NDArray[np.uint8]] = {}
+    tensors = [
+        (tensor, dims, _stored(tensor, dims, kind, shape))
+        for tensor, dims in _tensors(shape)
+    ]
+    for tensor, dims, stored in tensors:
         row = _row_bytes(stored, dims[-1])
         writer.add_tensor_info(
             tensor, [*dims[:-1], row], np.dtype(np.uint8),
@@ -79,8 +83,8 @@ def a_model(
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
-    for _, dims in tensors:
-        writer.write_tensor_data(_data(dims, kind, pool, seed))
+    for _, dims, stored in tensors:
+        writer.write_tensor_data(_data(dims, stored, pool, seed))
     writer.close()
     return path
 
@@ -149,24 +153,83 @@ def _tensors(shape: Shape) -> Iterator[tuple[str, tuple[int, ...]]]:
         yield "output.weight", (shape.vocabulary, wide)
 
 
+def _stored(tensor: str, dims: tuple[int, ...], kind: Kind, shape: Shape) -> Kind:
+    """Return the type a tensor gets; for Q4_K_M as llama.cpp's quantize chooses."""
+    if len(dims) == 1:
+        return Kind.F32
+    if kind is not Kind.Q4_K:
+        return kind
+    if tensor == ("token_embd.weight" if shape.tied else "output.weight"):
+        return Kind.Q6_K
+    if tensor.endswith(("attn_v.weight", "ffn_down.weight")):
+        layer, eighth = int(tensor.split(".")[1]), shape.layers // 8
+        last = layer >= 7 * shape.layers // 8
+        if layer < eighth or last or (layer - eighth) % 3 == 2:
+            return Kind.Q6_K
+    return kind
+
+
 def _data(
     dims: tuple[int, ...],
-    kind: gguf.GGMLQuantizationType,
-    pool: dict[int, NDArray[np.uint8]],
+    kind: Kind,
+    pool: dict[tuple[int, Kind], NDArray[np.uint8]],
     seed: int,
 ) -> NDArray[np.uint8]:
     if len(dims) == 1:
         return np.ones(dims, np.float32).view(np.uint8)
     rows, columns = dims
-    if columns not in pool:
+    if (columns, kind) not in pool:
         chance = np.random.default_rng([seed, columns])
-        weights = chance.normal(0, columns**-0.5, (POOL_ROWS, columns))
-        packed = gguf.quants.quantize(weights.astype(np.float32), kind)
-        pool[columns] = packed.view(np.uint8).reshape(POOL_ROWS, -1)
-    known = pool[columns]
+        pool[columns, kind] = _random_rows(kind, columns, chance)
+    known = pool[columns, kind]
     return np.resize(known, (rows, known.shape[1]))
 
 
-def _row_bytes(kind: gguf.GGMLQuantizationType, columns: int) -> int:
+def _random_rows(
+    kind: Kind, columns: int, chance: np.random.Generator
+) -> NDArray[np.uint8]:
+    """Return POOL_ROWS rows of weights about zero, of such size that sums stay near 1.
+
+    gguf packs no K-quants, but they may be made of random bytes.
+    """
+    size = columns**-0.5
+    if kind in (Kind.Q4_K, Kind.Q6_K):
+        blocks = POOL_ROWS * columns // K_BLOCK
+        packed = _K_BLOCKS[kind](blocks, size, chance)
+    else:
+        weights = chance.normal(0, size, (POOL_ROWS, columns))
+        packed = gguf.quants.quantize(weights.astype(np.float32), kind)
+    return packed.view(np.uint8).reshape(POOL_ROWS, -1)
+
+
+K_BLOCK = 256
+"""Weights in a block of a K-quant."""
+
+
+def _q4_k(blocks: int, size: float, chance: np.random.Generator) -> NDArray[np.uint8]:
+    """Weights are 8 d q - 8 dmin, q of 0 to 15, with 8 as every scale and minimum."""
+    spread = 4.61  # the standard deviation of q
+    d = np.float16(size / spread / 8)
+    block = np.empty((blocks, 144), np.uint8)
+    block[:, :4] = np.array([d, 7.5 * d], np.float16).view(np.uint8)
+    block[:, 4:12], block[:, 12:16] = 0x08, 0x88
+    block[:, 16:] = chance.integers(0, 256, (blocks, 128), np.uint8)
+    return block
+
+
+def _q6_k(blocks: int, size: float, chance: np.random.Generator) -> NDArray[np.uint8]:
+    """Weights are 4 d (q - 32), q of 0 to 63, with 4 as every scale."""
+    spread = 18.5  # the standard deviation of q
+    block = np.empty((blocks, 210), np.uint8)
+    block[:, :192] = chance.integers(0, 256, (blocks, 192), np.uint8)
+    block[:, 192:208] = 4
+    block[:, 208:] = np.array([size / spread / 4], np.float16).view(np.uint8)
+    return block
+
+
+_K_BLOCKS = {Kind.Q4_K: _q4_k, Kind.Q6_K: _q6_k}
+
+
+def _row_bytes(kind: Kind, columns: int) -> int:
     elements, size = gguf.GGML_QUANT_SIZES[kind]
     return columns // elements * size

@@ -51,7 +51,7 @@ def smoke(server: Path, backend: Backend, work: Path) -> Smoke:
         raise NotWorking(
             f"the {backend} build finds no {backend} device here; is its driver there?"
         )
-    for kind in (Kind.Q4_0, Kind.Q8_0):
+    for kind in (Kind.Q4_0, Kind.Q8_0, Kind.Q4_K):
         model = a_model(work / f"{kind.name}.gguf", SHAPE, kind=kind)
         _try(server, model, kind.name)
     return Smoke(version.removeprefix("version: "), devices)

@@ -4,9 +4,8 @@
     python -m tests.bench.gpu.run FOLDER --parts many,toolarge
     python -m tests.bench.gpu.run FOLDER --rehearse       on any machine, in a minute
 
-FOLDER holds Llama-7B.Q4_K_M.gguf, Llama-7B.Q8_0.gguf and Llama-13B.Q4_K_M.gguf; with
-`--make` the F16 files are written that llama-quantize makes them from. The build in use
-is measured.
+FOLDER holds Llama-7B.Q4_K_M.gguf, Llama-7B.Q8_0.gguf and Llama-13B.Q4_K_M.gguf, which
+`--make` writes. The build in use is measured.
 
 Parts: many (32 streams in several settings beside llama-batched-bench), toolarge (all
 layers where they cannot be), pergpu (an engine on each GPU), sweep (layers on the GPU),
@@ -26,7 +25,7 @@ from typing import Any
 
 from tests.bench.gpu import parts
 from tests.bench.gpu.parts import Bench
-from tests.bench.gpu.scale import FULL, REHEARSAL, bases, models
+from tests.bench.gpu.scale import FULL, REHEARSAL, make, models
 
 PARTS = {
     "many": parts.many,
@@ -43,7 +42,7 @@ def main() -> None:
     given = arguments()
     given.folder.mkdir(parents=True, exist_ok=True)
     if given.make:
-        bases(given.folder)
+        make(models(given.folder, rehearsal=False))
         return
     end = time.monotonic() + given.seconds
     rows: list[dict[str, Any]] = []

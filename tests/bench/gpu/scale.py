@@ -47,10 +47,7 @@ class Models:
 
 
 def models(folder: Path, *, rehearsal: bool) -> Models:
-    """Return the files `edgeserve quantize` or llama-quantize has made in `folder`.
-
-    A rehearsal makes its own.
-    """
+    """Return the files in `folder`, made by `make`; a rehearsal makes its own."""
     if not rehearsal:
         return Models(
             folder / "Llama-7B.Q4_K_M.gguf",
@@ -64,7 +61,11 @@ def models(folder: Path, *, rehearsal: bool) -> Models:
     return Models(small, small_q8, small)
 
 
-def bases(folder: Path) -> None:
-    """Write the F16 files that `llama-quantize` makes the others from."""
-    for name, shape in (("7B", LLAMA_7B), ("13B", LLAMA_13B)):
-        a_model(folder / f"Llama-{name}.F16.gguf", shape, name=f"Llama-{name}")
+def make(found: Models) -> None:
+    """Write the files, with random weights."""
+    for path, shape, kind in (
+        (found.small, LLAMA_7B, Kind.Q4_K),
+        (found.small_q8, LLAMA_7B, Kind.Q8_0),
+        (found.large, LLAMA_13B, Kind.Q4_K),
+    ):
+        a_model(path, shape, kind=kind, name=path.name.partition(".")[0])
