@@ -102,9 +102,9 @@ def compare(question: Question, scratch: Path, watch: Watch) -> Comparison:
     The base's predictions are kept in a folder under `scratch` meanwhile. Raises
     QuantizerFailed, with the file's name, and BrokenModel.
     """
-    require_library()
     files = (question.base, *question.variants)
     facts = [read(file) for file in files]
+    require_library()
     with tempfile.TemporaryDirectory(dir=scratch, prefix=".compare-") as folder:
         base, *variants = [_measured(question, each, folder, watch) for each in facts]
     return Comparison(
