@@ -20,7 +20,7 @@ FIRST_WORD = 300
 
 @dataclass(frozen=True)
 class Run:
-    """One stream: when it was asked, and when each piece of text came, in seconds."""
+    """One stream: when it was asked, and when each event came, in seconds."""
 
     asked: float
     pieces: list[float]
@@ -93,7 +93,7 @@ async def _run(session: aiohttp.ClientSession, url: str, body: dict[str, Any]) -
                 continue
             now = time.perf_counter()
             event = json.loads(line[6:])
-            if event.get("choices") and event["choices"][0]["text"]:
+            if event.get("choices"):
                 pieces.append(now)
             timings = event.get("timings", timings)
             if "error" in event:
@@ -129,7 +129,7 @@ def figures(runs: list[Run]) -> Figures:
 def together(runs: list[Run]) -> float:
     """Return the tokens/s while all write: nobody reads a prompt, nobody is done.
 
-    Pieces stand for their share of the tokens; some tokens have no text of their own.
+    Events stand for their share of the tokens; some tokens have none of their own.
     """
     begin, end = max(run.first for run in runs), min(run.last for run in runs)
     if begin >= end:

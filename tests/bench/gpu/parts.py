@@ -7,7 +7,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,18 +26,11 @@ from tests.bench.gpu.tuned import tuned
 VOCABULARY = 32000
 BUILD = state_dir() / "engines" / "current"
 
-BOTH = Tuned(backend_sampling=True, kv_unified=True)
-SETTINGS: tuple[tuple[str, Tuned, Mapping[str, str]], ...] = (
-    ("default", Tuned(), {}),
-    ("both", BOTH, {}),
-    ("sampling on the GPU", Tuned(backend_sampling=True), {}),
-    ("one KV cache", Tuned(kv_unified=True), {}),
-    (
-        "both, 2048 at once",
-        Tuned(backend_sampling=True, kv_unified=True, ubatch=2048),
-        {},
-    ),
-    ("both, graph optimization", BOTH, {"GGML_CUDA_GRAPH_OPT": "1"}),
+SETTINGS: tuple[tuple[str, Tuned], ...] = (
+    ("default", Tuned()),
+    ("batch 4096", Tuned(batch=4096)),
+    ("sampling on the GPU", Tuned(backend_sampling=True)),
+    ("both", Tuned(batch=4096, backend_sampling=True)),
 )
 """What may keep a server behind the benchmark, one at a time and together."""
 
@@ -90,7 +83,6 @@ def started(
     *,
     what: Tuned | None = None,
     engines: int = 1,
-    env: Mapping[str, str] | None = None,
     **settings: Any,
 ) -> Generator[Served]:
     """Serve a model with these settings, and with what only a tuning could set."""
@@ -102,7 +94,7 @@ def started(
     wanted = what or Tuned()
     with (
         tuned(wanted, here),
-        served(*flags, engines=engines, env=env or {}) as where,
+        served(*flags, engines=engines) as where,
     ):
         launch = where.engine["launch"]
         missing = {k: v for k, v in wanted.changes.items() if launch.get(k) != v}
@@ -114,11 +106,11 @@ def started(
 def many(bench: Bench) -> None:
     """Put settings beside llama.cpp's own benchmark, which goes first and last."""
     best = _benchmark(bench)
-    for name, what, env in SETTINGS:
+    for name, what in SETTINGS:
         if bench.late(name):
             continue
         try:
-            _many_with(bench, name, what, env, best)
+            _many_with(bench, name, what, best)
         except Exception as error:  # noqa: BLE001 - the next setting may work
             bench.say(part="many", what=name, note=str(error)[-300:])
     if not bench.late("llama-batched-bench"):
@@ -131,12 +123,10 @@ def _benchmark(bench: Bench) -> float:
     return batched_bench(bench, bench.models.large, scale.streams, load, "-ngl", "99")
 
 
-def _many_with(
-    bench: Bench, name: str, what: Tuned, env: Mapping[str, str], best: float
-) -> None:
+def _many_with(bench: Bench, name: str, what: Tuned, best: float) -> None:
     scale = bench.scale
     shape: dict[str, Any] = {"slots": scale.streams, "context": scale.context}
-    with started(bench.models.large, what=what, env=env, **shape) as where:
+    with started(bench.models.large, what=what, **shape) as where:
         ask(where, 4, 16, 4)
         runs = [
             ask(where, scale.streams, scale.prompt, scale.answer)
@@ -147,7 +137,7 @@ def _many_with(
         share = f"{middle / best:.0%}" if best else ""
         turns = [round(each.total, 1) for each in runs]
         bench.row(name, found, where, share=share, note=str(turns))
-        if not what.changes and not env:
+        if not what.changes:
             one = ask(where, 1, scale.prompt, scale.answer)
             bench.row("default, one stream", one, where)
 
@@ -281,14 +271,22 @@ def sweep(bench: Bench) -> None:
 
 def on_cpu(bench: Bench) -> None:
     """Leave the GPU alone, and hold everything to a few cores."""
+    _untuned(bench, bench.models.small)
+
+
+def on_cpu_q8(bench: Bench) -> None:
+    """Do the same with the larger file of the same model."""
+    _untuned(bench, bench.models.small_q8)
+
+
+def _untuned(bench: Bench, model: Path) -> None:
     scale = bench.scale
     with _held_to(scale.threads):
-        for model in (bench.models.small, bench.models.small_q8):
-            if not bench.late(model.stem):
-                load = scale.cpu_prompt, scale.cpu_answer
-                flags = ("--device", "none", "-t", str(scale.threads))
-                batched_bench(bench, model, scale.few, load, *flags)
-            _on_cpu(bench, model, "untuned")
+        if not bench.late(model.stem):
+            load = scale.cpu_prompt, scale.cpu_answer
+            flags = ("--device", "none", "-t", str(scale.threads))
+            batched_bench(bench, model, scale.few, load, *flags)
+        _on_cpu(bench, model, "untuned")
 
 
 def after_tuning(bench: Bench) -> None:

@@ -9,7 +9,8 @@ FOLDER holds Llama-7B.Q4_K_M.gguf, Llama-7B.Q8_0.gguf and Llama-13B.Q4_K_M.gguf,
 
 Parts: many (32 streams in several settings beside llama-batched-bench), toolarge (all
 layers where they cannot be), pergpu (an engine on each GPU), sweep (layers on the GPU),
-cpu (without the GPU: threads that spin and that do not), tune (cpu after a tuning).
+cpu (without the GPU: threads that spin and that do not), tune (cpu after a tuning),
+cpu8 (cpu with Q8_0).
 Each result is a line of JSON at once, and a row of the table at the end; a part that
 fails or that time does not allow is a row as well.
 """
@@ -34,6 +35,7 @@ PARTS = {
     "sweep": parts.sweep,
     "cpu": parts.on_cpu,
     "tune": parts.after_tuning,
+    "cpu8": parts.on_cpu_q8,
 }
 COLUMNS = ("part", "what", "streams", "total", "together", "one", "share", "note")
 

@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Generator, Mapping
+from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,9 +35,7 @@ class Served:
 
 
 @contextmanager
-def served(
-    *node_flags: str, engines: int = 1, env: Mapping[str, str] | None = None
-) -> Generator[Served]:
+def served(*node_flags: str, engines: int = 1) -> Generator[Served]:
     """Start `edgeserve node start` with these flags and a balancer; wait for engines.
 
     The state folder is the caller's: that is where builds are.
@@ -45,7 +43,7 @@ def served(
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         node = ("node", "start", "--port", "0", "--no-advertise", *node_flags)
-        node_url = stack.enter_context(_running(scratch / "node.log", *node, env=env))
+        node_url = stack.enter_context(_running(scratch / "node.log", *node))
         front = ("balancer", "start", "--port", "0", "--no-discover", "--node")
         url = stack.enter_context(
             _running(scratch / "balancer.log", *front, node_url, "--queue", "4096")
@@ -56,10 +54,8 @@ def served(
 
 
 @contextmanager
-def _running(
-    log: Path, *arguments: str, env: Mapping[str, str] | None = None
-) -> Generator[str]:
-    environ = {**os.environ, "PYTHONUNBUFFERED": "1", **(env or {})}
+def _running(log: Path, *arguments: str) -> Generator[str]:
+    environ = {**os.environ, "PYTHONUNBUFFERED": "1"}
     with log.open("w") as file:
         process = subprocess.Popen(
             [sys.executable, "-m", "edgeserve", *arguments],
