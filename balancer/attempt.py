@@ -31,9 +31,13 @@ class GivenUp(NodeLost):
 
 @dataclass(frozen=True)
 class Done:
-    """The client has its answer, whatever it says."""
+    """The client has its answer, whatever it says.
+
+    `left`: how we learned that it has gone, once it had all of it.
+    """
 
     outcome: str = ANSWERED
+    left: asyncio.CancelledError | None = None
 
 
 DONE = Done()
@@ -106,7 +110,10 @@ async def attempted(
             return outcome
     except StreamedError as error:
         return await _judged(error.status, JSON, error.body, work, delivery)
-    except asyncio.CancelledError:
+    except asyncio.CancelledError as left:
+        if _has_all(flow, work, delivery):
+            flow.answered()
+            return Done(left=left)
         if not vigil.gave_up():
             raise
         why = f"{question.origin.url} was given up: {vigil.why}"
@@ -114,6 +121,11 @@ async def attempted(
     except NodeLost as error:
         connected = not isinstance(error, NotReached)
         return _lost(error, of_loss(connected=connected), delivery, before)
+
+
+def _has_all(flow: Flow, work: Work, delivery: Delivery) -> bool:
+    """Whether its client has an answer, of which but the end of the body may lack."""
+    return work.mode == "stream" and flow.ended and not delivery.reply.missed
 
 
 def _lost(error: NodeLost, fault: Fault, delivery: Delivery, before: int) -> Outcome:

@@ -95,11 +95,10 @@ class Front:
         except EdgeserveError as error:
             record.outcome = error.code
             await _told(error, request, delivery)
-        except ConnectionError:
-            record.outcome = LEFT
-        except asyncio.CancelledError:
-            record.outcome = LEFT
-            raise
+        except (ConnectionError, asyncio.CancelledError) as error:
+            record.outcome = None if record.answered else LEFT
+            if isinstance(error, asyncio.CancelledError):
+                raise
         finally:
             self._close(record, delivery)
 
@@ -156,21 +155,27 @@ class Front:
     async def _tried(self, task: Task) -> None:
         """Try engines until one answers. Each is tried once in its life."""
         while not isinstance(outcome := await self._once(task), Done):
-            match outcome:
-                case AsItIs():
-                    task.work = task.work.as_it_is()
-                case Broken(final=True) if task.restarts:
-                    task.restart()
-                case Broken(error, final=True):
-                    raise error
-                case Elsewhere(error) if task.failures >= self.attempts:
-                    raise error
-                case Elsewhere(error, fault="doubt") if task.doubted():
-                    raise error
-                case Full() if task.record.waited >= self.patience:
-                    raise FleetBusy(RETRY_AFTER, "its nodes have no slot after all")
-                case _:
-                    pass
+            self._go_on(task, outcome)
+        if outcome.left is not None:
+            raise outcome.left
+
+    def _go_on(self, task: Task, outcome: Outcome) -> None:
+        """Get ready to ask again; raises why not, where it is over."""
+        match outcome:
+            case AsItIs():
+                task.work = task.work.as_it_is()
+            case Broken(final=True) if task.restarts:
+                task.restart()
+            case Broken(error, final=True):
+                raise error
+            case Elsewhere(error) if task.failures >= self.attempts:
+                raise error
+            case Elsewhere(error, fault="doubt") if task.doubted():
+                raise error
+            case Full() if task.record.waited >= self.patience:
+                raise FleetBusy(RETRY_AFTER, "its nodes have no slot after all")
+            case _:
+                pass
 
     async def _once(self, task: Task) -> Outcome:
         need = task.work.need

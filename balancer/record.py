@@ -66,6 +66,11 @@ class Record:
         self.decision = decision
 
     @property
+    def answered(self) -> bool:
+        """Whether the client has got its answer."""
+        return bool(self.attempts) and self.attempts[-1].outcome in ANSWERED
+
+    @property
     def state(self) -> str:
         """Where it is: waiting, running or done."""
         if self.ended is not None:

@@ -36,6 +36,11 @@ class Reply(Protocol):
         """Whether the status line is out; from then on it cannot be changed."""
         ...
 
+    @property
+    def missed(self) -> bool:
+        """Whether something could not be sent, for the client had gone."""
+        ...
+
     async def start(self, status: int, headers: Mapping[str, str]) -> None:
         """Send the status and headers of an answer whose length is not known."""
         ...

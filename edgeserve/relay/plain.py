@@ -113,6 +113,10 @@ class _AioReply(Reply):
     def started(self) -> bool:
         return self._started
 
+    @property
+    def missed(self) -> bool:
+        return False  # aiohttp does not tell
+
     async def start(self, status: int, headers: Mapping[str, str]) -> None:
         self.response = web.StreamResponse(status=status, headers=passed_on(headers))
         self._started = True

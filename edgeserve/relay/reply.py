@@ -57,7 +57,8 @@ class ClientReply:
     """The one answer to one request; see `Reply`."""
 
     __slots__ = (
-        "_chunked", "_head", "_mute", "also", "finished", "keep", "started", "wire",
+        "_chunked", "_head", "_mute", "also", "finished", "keep", "missed", "started",
+        "wire",
     )  # fmt: skip
 
     def __init__(self, wire: Wire, head: Head) -> None:
@@ -65,7 +66,7 @@ class ClientReply:
         self._head = head
         self._mute = self._chunked = False
         self.also: dict[str, str] = {}  # for the browser of another origin's page
-        self.started = self.finished = False
+        self.started = self.finished = self.missed = False
         self.keep = head.keep_alive
 
     async def start(self, status: int, headers: Mapping[str, str]) -> None:
@@ -141,6 +142,7 @@ class ClientReply:
 
     def _write(self, data: bytes) -> None:
         if self.wire.lost:
+            self.missed = True
             raise ConnectionResetError("the client has gone")
         self.wire.transport.write(data)
 

@@ -6,6 +6,7 @@ import asyncio
 import json
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,6 +20,7 @@ from tests.balancer.endpoint import (
 )
 from tests.fakes.llama import Behaviour
 from tests.fakes.node import FakeNode, fake_node
+from tests.patience import PATIENCE
 
 TOGETHER = 20
 LONGEST_STAY = 0.03
@@ -45,6 +47,46 @@ async def abort_many(balancer: Endpoint, count: int) -> None:
     chance = random.Random(1)  # noqa: S311 - the same moments every time
     for _ in range(count // TOGETHER):
         await asyncio.gather(*(abort_one(balancer, chance) for _ in range(TOGETHER)))
+
+
+async def leave_at(balancer: Endpoint, mark: bytes) -> Any:
+    """Ask for a stream, leave once `mark` has come; returns the record."""
+    origin = balancer.balancer.origin
+    reader, writer = await asyncio.open_connection(origin.host, origin.port)
+    writer.write(request(stream=True))
+    head = await reader.readuntil(b"\r\n\r\n")
+    id_ = next(
+        line.split(b": ")[1].decode()
+        for line in head.split(b"\r\n")
+        if line.startswith(b"x-edgeserve-request-id")
+    )
+    await reader.readuntil(mark)
+    writer.transport.abort()
+    await eventually(lambda: balancer.balancer.desk.doorkeeper.inside == 0)
+    return (await balancer.get(f"/edgeserve/v1/requests/{id_}")).json
+
+
+async def test_a_client_that_has_got_the_whole_answer_has_not_left() -> None:
+    async with fake_node("a") as node, endpoint(node) as balancer:
+        node.lingers = PATIENCE
+        record = await leave_at(balancer, b"data: [DONE]\n\n")
+        key = balancer.balancer.desk.current.candidates[0].key
+        learned = balancer.balancer.desk.predict.lanes.get(key)
+
+    assert record["outcome"] == "answered"
+    assert record["attempts"][0]["outcome"] == "answered"
+    assert learned is not None
+    assert learned.learner.samples == 1
+
+
+async def test_a_client_that_lacks_but_the_end_of_its_answer_has_left() -> None:
+    async with (
+        fake_node("a", Behaviour(decode=20, length=40)) as node,
+        endpoint(node) as balancer,
+    ):
+        record = await leave_at(balancer, b"w2")
+
+    assert record["outcome"] == "the client left"
 
 
 def descriptors() -> int:

@@ -32,7 +32,8 @@ class FakeNode:
     """A running fake. Tests may change what it reports, and how it behaves.
 
     `refuse` is raised instead of relaying, as long as it is set. `told` counts the
-    requests that came for an engine.
+    requests that came for an engine; an answer's end comes after its last byte by
+    `lingers` seconds.
     """
 
     name: str
@@ -42,6 +43,7 @@ class FakeNode:
     refuse: EdgeserveError | None = None
     admits: bool = True
     frozen: bool = False
+    lingers: float = 0.0
     told: list[Request] = field(default_factory=list[Request])
     origin: Origin = Origin("127.0.0.1", 0)
     _followers: set[asyncio.Queue[bytes | None]] = field(
@@ -127,6 +129,7 @@ class FakeNode:
                 return
             await reply.start(answer.status, answer.headers)
             await answer.pump(reply, lambda _: None)
+            await asyncio.sleep(self.lingers)
             await reply.finish()
 
     async def events(self, request: web.Request) -> web.StreamResponse:
