@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
+from msgspec.structs import asdict, replace
 
 from balancer.speed import Speed
 from edgeserve.errors import SettingsError
@@ -15,8 +15,7 @@ ANY = ""
 """The model of a machine that serves every one."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Machine:
+class Machine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One engine. Rates in tokens/s, as `llama-bench` prints them.
 
     `attention` is by which share a prompt token costs more per 1,000 tokens before it;
@@ -89,22 +88,10 @@ FLEETS: dict[str, tuple[Machine, ...]] = {
 """Three Pis and two laptops; the same with a GPU box; six alike."""
 
 
-class _Entry(msgspec.Struct, forbid_unknown_fields=True):
-    """One `[[machine]]` of a fleet file."""
+class _Entry(Machine, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One `[[machine]]` of a fleet file: so many of it."""
 
-    name: str
-    prefill: float
-    decode: float
     count: int = 1
-    slots: int = 1
-    attention: float = 0.02
-    slowdown: float = 0.3
-    batch: int = 256
-    context: int = 8192
-    cache_tokens: int = 0
-    network_ms: float = 2.0
-    noise: float = 0.05
-    model: str = ANY
 
 
 class _File(msgspec.Struct, forbid_unknown_fields=True):
@@ -129,7 +116,7 @@ def load(where: str) -> tuple[Machine, ...]:
 
 
 def _machines(entry: _Entry) -> tuple[Machine, ...]:
-    fields = msgspec.structs.asdict(entry)
+    fields = asdict(entry)
     count = fields.pop("count")
     machine = Machine(**fields)
     return (machine,) if count == 1 else many(machine, count)

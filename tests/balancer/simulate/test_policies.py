@@ -5,10 +5,10 @@ is reached (the table in CONTRIBUTING), so that a change of a weight does not br
 and a change for the worse does.
 """
 
-from dataclasses import replace
 from functools import cache
 
 import pytest
+from msgspec.structs import replace
 
 from balancer.simulate.chats import Chats
 from balancer.simulate.compare import made_up

@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from balancer.simulate.chats import Chats, trace
 from balancer.simulate.compare import made_up
@@ -31,8 +32,7 @@ small_fleets = st.lists(
 
 
 def _named(machine: Machine, number: int) -> Machine:
-    fields = {name: getattr(machine, name) for name in Machine.__slots__}
-    return Machine(**{**fields, "name": f"m{number}"})
+    return replace(machine, name=f"m{number}")
 
 
 def most_at_once(outcomes: list[Outcome], engine: int) -> int:
