@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import msgspec
@@ -17,6 +17,7 @@ import msgspec
 from balancer.routing import Predict
 from balancer.speed import Book
 from balancer.workload import Length, Ratio
+from edgeserve.alongside import alongside
 from edgeserve.errors import in_words
 
 log = logging.getLogger(__name__)
@@ -76,13 +77,10 @@ async def remembering(
     `ours`: whether the file is still this process's to write.
     """
     _recall(predict, path)
-    task = asyncio.create_task(_keeping(predict, path, every, ours), name="memory")
     try:
-        yield
+        async with alongside(_keeping(predict, path, every, ours), name="memory"):
+            yield
     finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
         if ours():
             _keep(path, learned(predict))
 

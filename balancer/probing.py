@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 import msgspec
 
 from balancer.breaker import Breaker
 from balancer.candidates import Candidate
+from edgeserve.alongside import alongside
 from edgeserve.errors import NodeLost
 from edgeserve.relay.upstream import Upstream
 from edgeserve.wire import REQUEST_HEADER, VARIANT_HEADER, Ability
@@ -92,10 +93,5 @@ class Prober:
 @asynccontextmanager
 async def probing(prober: Prober) -> AsyncGenerator[None]:
     """Probe for the length of the block."""
-    task = asyncio.create_task(prober.run(), name="prober")
-    try:
+    async with alongside(prober.run(), name="prober"):
         yield
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task

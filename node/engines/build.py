@@ -7,7 +7,6 @@ leaves the build in use as it was, and a log.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
 import os
 import platform
@@ -19,14 +18,16 @@ import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NoReturn
 
 import msgspec
 import psutil
 
 from edgeserve.errors import EngineUnavailable
 from edgeserve.tether import tethered
+from edgeserve.workshop import workshop
 from node.engines.backends import (
     TARGETS,
     Backend,
@@ -79,7 +80,7 @@ def build(order: Order, found: Toolchain, show: Show) -> Build:
         raise CannotBuild(why)
     began = time.monotonic()
     folder = engines_dir(order.state_dir)
-    with _workshop(folder) as work:
+    with workshop(folder, "building", partial(_refuse_second, folder)) as work:
         _refuse_full_disk(folder)
         code = source(order.source, work, show)
         ours = code.folder.is_relative_to(work)
@@ -208,25 +209,8 @@ def _running(command: list[str]) -> Generator[subprocess.Popen[bytes]]:
         running.communicate()
 
 
-@contextlib.contextmanager
-def _workshop(folder: Path) -> Generator[Path]:
-    """Hold the one place for unfinished builds, empty at start and end.
-
-    Raises CannotBuild while another build holds it.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    work = folder / ".building"
-    with (folder / ".building.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise CannotBuild(f"another build is at work in {folder}") from error
-        shutil.rmtree(work, ignore_errors=True)
-        work.mkdir()
-        try:
-            yield work
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
+def _refuse_second(folder: Path) -> NoReturn:
+    raise CannotBuild(f"another build is at work in {folder}")
 
 
 def _keep(made: Build, tools: Path, folder: Path) -> None:

@@ -1,0 +1,65 @@
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+from edgeserve.workshop import workshop
+from tests.patience import PATIENCE
+
+HOLDER = """
+import sys
+from pathlib import Path
+from edgeserve.workshop import workshop
+with workshop(Path(sys.argv[1]), "making", lambda: None) as work:
+    (work / "half").touch()
+    print("holds", flush=True)
+    sys.stdin.read()
+"""
+
+
+def never() -> NoReturn:
+    raise AssertionError("nobody else holds it")
+
+
+def refuse() -> NoReturn:
+    raise RuntimeError("somebody else holds it")
+
+
+def test_the_place_is_empty_at_start_and_gone_at_the_end(tmp_path: Path) -> None:
+    left_over = tmp_path / "folder" / ".making" / "old"
+    left_over.parent.mkdir(parents=True)
+    left_over.touch()
+
+    with (
+        suppress(ZeroDivisionError),
+        workshop(tmp_path / "folder", "making", never) as work,
+    ):
+        assert list(work.iterdir()) == []
+        (work / "new").touch()
+        raise ZeroDivisionError
+
+    assert not work.exists()
+
+
+def test_whoever_comes_second_may_refuse_or_wait(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdin is not None
+        try:
+            assert holder.stdout.readline() == b"holds\n"
+            with pytest.raises(RuntimeError), workshop(tmp_path, "making", refuse):
+                pass
+            assert (tmp_path / ".making" / "half").exists()
+
+            with workshop(tmp_path, "making", holder.stdin.close) as work:
+                assert list(work.iterdir()) == []
+            holder.wait(PATIENCE)
+        finally:
+            holder.kill()
