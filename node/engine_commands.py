@@ -65,19 +65,8 @@ def engine() -> None:
     type=click.Path(path_type=Path, exists=True),
     help="An sdist of llama-cpp-python, or a folder of llama.cpp; else downloaded.",
 )
-@click.option(
-    "--as-is",
-    is_flag=True,
-    help="Leave the source as it is; else a few known lines are made faster.",
-)
 @state_option
-def build(
-    backend: str,
-    jobs: int,
-    source: Path | None,
-    as_is: bool,
-    state_dir: Path | None,
-) -> None:
+def build(backend: str, jobs: int, source: Path | None, state_dir: Path | None) -> None:
     """Compile llama-server and the tools; takes minutes to an hour.
 
     Nodes that start later use it. Older builds stay: see `list` and `use`.
@@ -92,13 +81,10 @@ def build(
         backend=None if backend == "auto" else cast("Backend", backend),
         jobs=jobs,
         source=source,
-        as_is=as_is,
     )
     with interruptible(), _progress() as show:
         made = build(order, look(), show)
     click.echo(f"{made.name} works, and nodes will use it from their next start.")
-    if made.changes:
-        click.echo(f"  llama.cpp changed: {', '.join(made.changes)} (not with --as-is)")
     if any(WITHOUT_AMX in flag for flag in made.flags):
         click.echo(f"  without AMX, for {made.compiler}; {OTHER_COMPILER}")
     for device in made.devices:

@@ -39,7 +39,6 @@ from node.engines.backends import (
     try_amx,
 )
 from node.engines.builds import MANIFEST, Build, engines_dir, free_name, use
-from node.engines.changes import change
 from node.engines.smoke import NotWorking, Smoke, smoke
 from node.engines.source import Show, Source, source
 from node.engines.toolchain import nvcc
@@ -61,16 +60,12 @@ class CannotBuild(EngineUnavailable):
 
 @dataclass(frozen=True, kw_only=True)
 class Order:
-    """What to build where. `jobs` 0 picks; `source` None downloads.
-
-    With `as_is` the source stays what it is; somebody's own folder always does.
-    """
+    """What to build where. `jobs` 0 picks; `source` None downloads."""
 
     state_dir: Path
     backend: Backend | None = None
     jobs: int = 0
     source: Path | None = None
-    as_is: bool = False
 
 
 def build(order: Order, found: Toolchain, show: Show) -> Build:
@@ -83,8 +78,6 @@ def build(order: Order, found: Toolchain, show: Show) -> Build:
     with workshop(folder, "building", partial(_refuse_second, folder)) as work:
         _refuse_full_disk(folder)
         code = source(order.source, work, show)
-        ours = code.folder.is_relative_to(work)
-        changes = change(code.folder) if ours and not order.as_is else ()
         jobs = order.jobs or jobs_for(cpus(), _free_memory())
         flags, tools, tried = _working(code, backend, found, jobs, work, show)
         made = Build(
@@ -100,7 +93,6 @@ def build(order: Order, found: Toolchain, show: Show) -> Build:
             jobs=jobs,
             seconds=round(time.monotonic() - began, 1),
             made=datetime.now(UTC).isoformat(timespec="seconds"),
-            changes=changes,
         )
         _keep(made, tools, folder)
     use(order.state_dir, made.name)

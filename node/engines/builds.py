@@ -15,10 +15,7 @@ MANIFEST = "build.json"
 
 
 class Build(msgspec.Struct, frozen=True, kw_only=True):
-    """How one build came to be. `seconds` of building; `devices` as it lists them.
-
-    `changes` are the names of what `node.engines.changes` made of the source.
-    """
+    """How one build came to be. `seconds` of building; `devices` as it lists them."""
 
     format: int = 1
     name: str
@@ -33,15 +30,14 @@ class Build(msgspec.Struct, frozen=True, kw_only=True):
     jobs: int
     seconds: float
     made: str
-    changes: tuple[str, ...] = ()
 
     @property
     def identity(self) -> str:
         """Tell apart what may differ in speed: `0c1e57098-cuda-5d41aa`.
 
-        The same source, changes, backend, flags and compiler give the same.
+        The same source, backend, flags and compiler give the same.
         """
-        made_with = "\n".join((*self.flags, self.compiler, *self.changes))
+        made_with = "\n".join((*self.flags, self.compiler))
         digest = hashlib.sha256(made_with.encode()).hexdigest()[:6]
         return f"{self.commit}-{self.backend}-{digest}"
 
