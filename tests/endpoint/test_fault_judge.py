@@ -6,8 +6,13 @@ import pytest
 from tests.endpoint.faults import judge
 from tests.endpoint.faults.answers import Answer, Question
 
-NEXT = {"": [" so", " don"], " don": [" keys", "'t"], " don't": [" know", " see"]}
-"""A model in whose view the first is a little likelier than the second."""
+NEXT = {
+    "": [" so", " don", " any", " anything"],
+    " don": [" keys", "'t"],
+    " don't": [" know", " see"],
+    " anything": [" goes"],
+}
+"""A model in whose view each is a little likelier than the next."""
 
 
 async def said(_: object, path: str, body: dict[str, Any]) -> dict[str, Any]:
@@ -35,6 +40,12 @@ async def test_a_word_of_two_tokens_is_followed_to_its_end(
     found = await verdict(" don't know", monkeypatch)
 
     assert (found.at, found.partings) == ("", 2)
+
+
+async def test_a_word_is_not_taken_for_another_that_it_begins_with(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert (await verdict(" anything goes", monkeypatch)).at == ""
 
 
 async def test_a_word_that_the_model_would_never_write_is_found(

@@ -144,8 +144,11 @@ async def _next(
     came = [each for each in allowed if rest.startswith(each["token"])]
     if not came:
         return Next(context, rest[:1], float("inf"))
-    likely = max(came, key=lambda each: each["logprob"])
-    return Next(context, likely["token"], most - likely["logprob"])
+    # One may be the beginning of another: of those that are likely, the whole word.
+    close = [each for each in came if most - each["logprob"] <= TIE]
+    likeliest = max(came, key=lambda each: each["logprob"])
+    found = max(close, key=lambda each: len(each["token"]), default=likeliest)
+    return Next(context, found["token"], most - found["logprob"])
 
 
 async def _post(
