@@ -94,8 +94,7 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
     `threads`; `spin` is how often an idle thread looks for work before it sleeps, 0 for
     the usual; `gpu_layers` is -1 for all. `speculative` is llama.cpp's `--spec-type`.
     `tensor_split` is each GPU's share, `overrides` llama.cpp's `-ot` text, `devices`
-    the GPUs to use, all of them if empty. `kv_unified`: slots keep their tokens in one
-    place, each as many as before; `backend_sampling`: tokens are picked on the GPU.
+    the GPUs to use, all of them if empty.
     """
 
     slots: int
@@ -109,8 +108,6 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
     kv_type: str = "f16"
     flash_attention: bool = True
     speculative: str = ""
-    kv_unified: bool = False
-    backend_sampling: bool = False
     cache_ram_mib: int = 0
     tensor_split: tuple[float, ...] = ()
     overrides: str = ""

@@ -23,8 +23,6 @@ class Tuned(msgspec.Struct, frozen=True, kw_only=True):
     kv_type: str | None = None
     flash_attention: bool | None = None
     speculative: str | None = None
-    kv_unified: bool | None = None
-    backend_sampling: bool | None = None
 
     @property
     def changes(self) -> dict[str, Any]:

@@ -60,8 +60,7 @@ def arguments(spec: EngineSpec, port: int) -> tuple[str, ...]:
         *("--flash-attn", attention(launch)),
         *(("--spec-type", launch.speculative) if launch.speculative else ()),
         *_offload(launch),
-        *_kept(launch),
-        *(("--backend-sampling",) if launch.backend_sampling else ()),
+        "--no-kv-unified",
         "--no-context-shift",
         "--cont-batching",
         "--cache-prompt",
@@ -88,16 +87,6 @@ def attention(launch: Launch) -> str:
     if launch.kv_type in UNQUANTIZED:
         return "auto" if launch.flash_attention else "off"
     return "on"
-
-
-def _kept(launch: Launch) -> tuple[str, ...]:
-    """Say where slots keep their tokens; in one place each is held to its share.
-
-    Else one slot could take it all, and llama.cpp would fail every request for it.
-    """
-    if not launch.kv_unified:
-        return ("--no-kv-unified",)
-    return ("--kv-unified", "--kv-unified-per-slot", str(launch.context))
 
 
 def _offload(launch: Launch) -> tuple[str, ...]:
@@ -150,9 +139,7 @@ def parameters(spec: EngineSpec, port: int, api_key: str) -> dict[str, Parameter
         "tensor_split": list(launch.tensor_split),
         "tensor_buft_overrides": launch.overrides,
         "fit_params": False,
-        "kv_unified": launch.kv_unified,
-        "kv_unified_per_slot": launch.context if launch.kv_unified else 0,
-        "sampling.backend_sampling": launch.backend_sampling,
+        "kv_unified": False,
         "ctx_shift": False,
         "cont_batching": True,
         "cache_prompt": True,

@@ -8,7 +8,7 @@ from node.engines.devices import output_of
 from node.engines.native import Native
 from node.engines.protocol import Engine
 
-BUNDLED = frozenset(("--spec-type", "--kv-unified-per-slot", "--backend-sampling"))
+BUNDLED = frozenset(("--spec-type",))
 """Of those that are not taken for granted, what the wheel's parameters have."""
 
 

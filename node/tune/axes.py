@@ -18,14 +18,10 @@ SPINS = ((5_000, 50_000), (200, 1))
 GUESSERS = ("ngram-mod", "ngram-map-k", "ngram-simple")
 """llama.cpp's speculative decoding out of the text itself, without a second model."""
 
-GUESSING, POOLED, SAMPLING = (
-    "--spec-type",
-    "--kv-unified-per-slot",
-    "--backend-sampling",
-)
-"""Flags that not every llama-server has."""
+GUESSING = "--spec-type"
+"""A flag that not every llama-server has."""
 
-EVERY = frozenset((GUESSING, POOLED, SAMPLING))
+EVERY = frozenset((GUESSING,))
 
 
 def axes(
@@ -57,18 +53,9 @@ def _of_cpu(untuned: Launch, cpu: Cpu, options: Collection[str]) -> Iterator[Axi
     yield Axis("spin", tuple(tuple(put(spin=n) for n in way) for way in SPINS))
     yield from _usual(untuned)
     yield from _guessing(options)
-    yield from _pooled(options)
 
 
 def _of_gpu(untuned: Launch, cpu: Cpu, options: Collection[str]) -> Iterator[Axis]:
-    """Look first at what keeps a GPU waiting when many streams write.
-
-    llama.cpp picks each slot's token on one core while the GPU waits; and where slots
-    keep their tokens apart, it computes those that write apart from those that read.
-    """
-    if SAMPLING in options:
-        yield Axis("sampling", ((put(backend_sampling=True),),))
-    yield from _pooled(options)
     yield from _usual(untuned)
     yield from _guessing(options)
     if untuned.gpu_layers > 0 or untuned.overrides:  # the processor computes, too
@@ -85,11 +72,6 @@ def _usual(untuned: Launch) -> Iterator[Axis]:
 def _guessing(options: Collection[str]) -> Iterator[Axis]:
     if GUESSING in options:
         yield Axis("speculation", tuple((put(speculative=each),) for each in GUESSERS))
-
-
-def _pooled(options: Collection[str]) -> Iterator[Axis]:
-    if POOLED in options:
-        yield Axis("one KV cache", ((_one_cache,),))
 
 
 def _both_ways(
@@ -142,8 +124,3 @@ def _slow_attention(launch: Launch) -> Launch:
     """Turn flash attention off, unless quantized values need it."""
     plain = launch.kv_type == "f16"
     return msgspec.structs.replace(launch, flash_attention=not plain)
-
-
-def _one_cache(launch: Launch) -> Launch:
-    """Nothing new where there is one slot only."""
-    return msgspec.structs.replace(launch, kv_unified=launch.slots > 1)

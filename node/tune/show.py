@@ -25,8 +25,6 @@ NAMES = {
     "kv_type": "KV type",
     "flash_attention": "flash attention",
     "speculative": "speculation",
-    "kv_unified": "one KV cache for all slots",
-    "backend_sampling": "sampling on the GPU",
 }
 
 

@@ -139,25 +139,6 @@ def test_guessing_ahead_and_small_computations_are_said_to_both_kinds() -> None:
     assert "speculative.types" not in parameters(a_spec(), 1, "k")
 
 
-def test_slots_in_one_cache_are_held_to_their_share() -> None:
-    spec = with_launch(kv_unified=True)
-    given = parameters(spec, 1, "k")
-
-    assert "--kv-unified" in arguments(spec, 1)
-    assert "--no-kv-unified" not in arguments(spec, 1)
-    assert said(arguments(spec, 1), "--kv-unified-per-slot") == "2048"
-    assert said(arguments(spec, 1), "--ctx-size") == "4096"
-    assert (given["kv_unified"], given["kv_unified_per_slot"]) == (True, 2048)
-
-
-def test_sampling_on_the_gpu_is_said_where_it_was_tuned() -> None:
-    spec = with_launch(backend_sampling=True)
-
-    assert "--backend-sampling" in arguments(spec, 1)
-    assert parameters(spec, 1, "k")["sampling.backend_sampling"] is True
-    assert "--backend-sampling" not in arguments(a_spec(), 1)
-
-
 def test_threads_for_many_tokens_are_as_many_as_for_one_unless_said() -> None:
     spec = with_launch(threads_batch=4)
 

@@ -5,7 +5,6 @@ from node.engines.native import Native
 from node.engines.options import BUNDLED, flags_in, options_of
 
 HELP = """
--bs,   --backend-sampling               enable backend sampling (experimental)
 -kvu,  --kv-unified, -no-kvu, --no-kv-unified
                                         (env: LLAMA_ARG_KV_UNIFIED)
 --spec-type none,draft-simple,ngram-mod  types of speculative decoding
@@ -13,9 +12,7 @@ HELP = """
 
 
 def test_flags_are_read_from_the_help() -> None:
-    assert flags_in(HELP) == {
-        "--backend-sampling", "--kv-unified", "--no-kv-unified", "--spec-type",
-    }  # fmt: skip
+    assert flags_in(HELP) == {"--kv-unified", "--no-kv-unified", "--spec-type"}
 
 
 def test_a_native_engine_is_asked_and_the_bundled_one_is_known(tmp_path: Path) -> None:

@@ -186,18 +186,15 @@ def test_settings_that_somebody_has_set_are_not_tried() -> None:
     settings = NodeSettings(slots=1, threads=4, batch=256)
     names = [each.name for each in axes(UNTUNED, CPU, settings)]
 
-    assert names == [
-        "spin", "ubatch", "flash attention", "KV type", "speculation", "one KV cache",
-    ]  # fmt: skip
+    assert names == ["spin", "ubatch", "flash attention", "KV type", "speculation"]
 
 
 GPU = msgspec.structs.replace(UNTUNED, slots=4, batch=2048, ubatch=512, gpu_layers=-1)
 
 
-def test_on_a_gpu_what_keeps_it_waiting_is_tried_first_and_no_threads() -> None:
+def test_on_a_gpu_no_threads_are_tried_unless_the_processor_computes_too() -> None:
     names = [each.name for each in axes(GPU, CPU, NodeSettings())]
 
-    assert names[:3] == ["slots", "sampling", "one KV cache"]
     assert "threads" not in names
     part = msgspec.structs.replace(GPU, gpu_layers=12)
     assert "threads" in [each.name for each in axes(part, CPU, NodeSettings())]
@@ -206,7 +203,7 @@ def test_on_a_gpu_what_keeps_it_waiting_is_tried_first_and_no_threads() -> None:
 def test_what_the_engine_does_not_know_is_not_tried() -> None:
     known = [each.name for each in axes(GPU, CPU, NodeSettings(), options=())]
 
-    assert not {"sampling", "one KV cache", "speculation"} & set(known)
+    assert "speculation" not in known
 
 
 def test_a_larger_computation_stays_within_the_batch() -> None:
@@ -216,13 +213,6 @@ def test_a_larger_computation_stays_within_the_batch() -> None:
     assert first(GPU).ubatch == 1024
     assert second(second(second(GPU))).ubatch == GPU.batch
     assert axis.ladders[0][0](UNTUNED) == UNTUNED  # it is all of the batch already
-
-
-def test_one_cache_for_one_slot_is_nothing_new() -> None:
-    [axis] = [each for each in AXES if each.name == "one KV cache"]
-
-    assert axis.ladders[0][0](UNTUNED) == UNTUNED
-    assert axis.ladders[0][0](GPU).kv_unified
 
 
 def test_threads_for_one_stream_leave_those_for_many_alone() -> None:

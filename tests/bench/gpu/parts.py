@@ -28,9 +28,8 @@ BUILD = state_dir() / "engines" / "current"
 
 SETTINGS: tuple[tuple[str, Tuned], ...] = (
     ("default", Tuned()),
-    ("batch 4096", Tuned(batch=4096)),
-    ("sampling on the GPU", Tuned(backend_sampling=True)),
-    ("both", Tuned(batch=4096, backend_sampling=True)),
+    ("2048 at once", Tuned(ubatch=2048)),
+    ("4096 at once", Tuned(batch=4096, ubatch=4096)),
 )
 """What may keep a server behind the benchmark, one at a time and together."""
 
