@@ -25,6 +25,7 @@ from balancer.attempt import (
 from balancer.candidates import Candidate
 from balancer.delivery import Delivery
 from balancer.desk import Desk
+from balancer.headed import listener
 from balancer.hope import otherwise, reason
 from balancer.lull import Lull
 from balancer.mending import Mended, Policy
@@ -39,7 +40,7 @@ from balancer.request import (
 )
 from balancer.resume import Finish, Refuse, Resume
 from balancer.schedule import Send
-from balancer.stream import Flow, Listener
+from balancer.stream import Flow
 from balancer.task import Task
 from balancer.templates import Templates
 from balancer.tracing import Trace
@@ -216,7 +217,7 @@ class Front:
 
     async def _asked(self, task: Task, send: Send) -> Outcome:
         to, work, delivery = send.to, task.work, task.delivery
-        flow: Flow = Listener(work.dialect, hides=not work.tells)
+        flow: Flow = listener(work, task.record.id, to.engine.variant)
         body = work.body_for(to.engine, send.course.slot)
         if delivery.given.size:
             refuses = await self.templates.refuses(to, work.dialect)

@@ -70,8 +70,6 @@ def test_the_messages_api_answers(endpoint: Endpoint) -> None:
 HELLO = {"messages": [{"role": "user", "content": "Say hello"}], "max_tokens": 6}
 ROUTES = (
     ("/v1/responses", {"input": "Say hello", "max_output_tokens": 6, "temperature": 0}),
-    # By chance the first token may be a part of an emoji: then llama.cpp forgets to
-    # send `message_start`, which counts the prompt.
     ("/v1/messages", {**HELLO, "temperature": 0}),
 )
 
@@ -104,6 +102,25 @@ def test_what_a_route_without_timings_did_is_known(
     assert actual["prompt_tokens"] > 10
     assert actual["answer_tokens"] == 6
     assert not stream or actual["tokens_per_second"] > 0
+
+
+def test_a_streamed_message_has_a_head_though_it_begins_with_an_emoji(
+    endpoint: Endpoint,
+) -> None:
+    asked = {"role": "user", "content": "Answer with one emoji only: 😀🎉🚀❤️ 🙂 "}
+    body = {"model": f"{MODEL}:Q4_1", "messages": [asked], "max_tokens": 6}
+    request = urllib.request.Request(
+        f"{endpoint.url}/v1/messages",
+        data=json.dumps({**body, "stream": True, "temperature": 0}).encode(),
+        headers={"content-type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=PATIENCE) as response:
+        events = response.read().decode().split("\n\n")
+
+    first = json.loads(events[0].partition("data: ")[2])
+    assert first["type"] == "message_start"
+    assert first["message"]["model"] == f"{MODEL}:Q4_1"
+    assert sum(each.startswith("event: message_start") for each in events) == 1
 
 
 def test_a_model_without_infill_tokens_says_so(endpoint: Endpoint) -> None:
