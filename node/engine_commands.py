@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +29,8 @@ OTHER_COMPILER = (
     " build"
 )
 
+QUIET_SECONDS = 5.0
+"""How long a log stays without a line, within a step."""
 
 HEADS = ("", "build", "backend", "llama.cpp", "compiler", "devices", "made")
 
@@ -160,7 +163,7 @@ def _print_table(there: list[Build], current: str | None) -> None:
 def _progress() -> Generator[Show]:
     """Draw one bar per step on standard error for the length of the block.
 
-    A log gets lines instead: one at each step's beginning and at every tenth of it.
+    A log gets lines instead: for each step's ends, and for tenths that took a while.
     """
     from rich.console import Console
     from rich.progress import (
@@ -196,11 +199,15 @@ def _progress() -> Generator[Show]:
 def _in_lines() -> Show:
     """Return what writes progress line by line."""
     reached = dict[str, int]()
+    said = time.monotonic()
 
     def show(step: str, done: int, total: int) -> None:
+        nonlocal said
         tenths = 10 * done // max(total, 1)
-        if tenths > reached.get(step, -1):
-            reached[step] = tenths
+        new = tenths > reached.get(step, -1)
+        now = time.monotonic()
+        if new and (tenths in (0, 10) or now - said >= QUIET_SECONDS):
+            reached[step], said = tenths, now
             click.echo(f"{step} {10 * tenths} %", err=True)
 
     return show

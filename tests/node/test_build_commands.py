@@ -38,11 +38,13 @@ def test_use_changes_what_nodes_start(tmp_path: Path) -> None:
     assert isinstance(refused.exception, NoSuchBuild)
 
 
+@pytest.mark.parametrize(("seconds", "tenths"), [(0, [0, 50, 100]), (1e9, [0, 100])])
 def test_a_build_tells_its_progress_line_by_line_to_a_log(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float, tenths: list[int]
 ) -> None:
     stub = install(tmp_path / "stub")
     (stub / "c++").symlink_to("/bin/true")
+    monkeypatch.setattr("node.engine_commands.QUIET_SECONDS", seconds)
     monkeypatch.setenv("PATH", f"{stub}{os.pathsep}{os.environ['PATH']}")
     sdist = an_sdist(tmp_path / "sdist.tar.gz")
 
@@ -54,4 +56,4 @@ def test_a_build_tells_its_progress_line_by_line_to_a_log(
     assert said.exit_code == 0
     assert "0c1e57098-cpu works" in said.stdout
     compiling = [line for line in said.stderr.splitlines() if "compiling" in line]
-    assert compiling == ["compiling 0 %", "compiling 50 %", "compiling 100 %"]
+    assert compiling == [f"compiling {each} %" for each in tenths]
