@@ -198,6 +198,7 @@ class Front:
                     attempt.ended = clock()
                 return await self._followed(task, send.to, outcome)
         except (NoNode, UnknownModel) as refusal:
+            lull.begin()
             if await otherwise(self.desk.current, task):
                 return Again()
             # Those that are left cannot, and one that was tried has said why.

@@ -1,13 +1,14 @@
 """Whether it is worth waiting for an engine that has failed: its node may replace it.
 
 Who asked it often knows before its node says so, let alone has done anything about it.
-Once the node has said that it starts the engine anew, its requests wait for that.
+Once the node has said that it starts the engine anew, its requests wait for that. Or it
+was a false alarm: once a probe has shown so, the same process is asked again.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 
 from msgspec import structs
 
@@ -16,14 +17,15 @@ from balancer.candidates import Candidate, Life
 from balancer.current import Current
 from balancer.request import Work
 from balancer.schedule import Sifted, sift
+from balancer.standing import GOOD
 from balancer.task import Task
 from edgeserve.errors import EdgeserveError, NodeLost, NoNode
 
 LOST_SECONDS = 3.0
-"""A node learns at once of an engine that has died."""
+"""A node learns at once of an engine that has died; a probe comes after a second."""
 
-HUNG_SECONDS = 15.0
-"""Of one that hangs it does so after ten seconds, and a look or two."""
+HUNG_SECONDS = 60.0
+"""Of one that hangs it does so after ten seconds at best."""
 
 
 def hope_seconds(failure: EdgeserveError | None) -> float:
@@ -37,10 +39,10 @@ def hope_seconds(failure: EdgeserveError | None) -> float:
             return 0.0
 
 
-def living(candidates: Iterable[Candidate], tried: Collection[Life]) -> set[Life]:
-    """Return which engines that were tried still serve, by their nodes' word. Pure."""
+def living(candidates: Iterable[Candidate], tried: Collection[Life]) -> dict[Life, int]:
+    """Return which engines that were tried still serve, and their ranks. Pure."""
     return {
-        each.life
+        each.life: each.rank
         for each in candidates
         if each.life in tried
         and each.engine.state in {"ready", "busy"}
@@ -48,14 +50,26 @@ def living(candidates: Iterable[Candidate], tried: Collection[Life]) -> set[Life
     }
 
 
-async def given_up(current: Current, tried: Collection[Life], seconds: float) -> bool:
-    """Wait until a node has given up an engine; False if that takes too long."""
+def proved(before: Mapping[Life, int], now: Mapping[Life, int]) -> set[Life]:
+    """Return which engines were under suspicion before and are not any more. Pure."""
+    doubted = (life for life, rank in before.items() if rank != GOOD)
+    return {life for life in doubted if now.get(life) == GOOD}
+
+
+async def may_ask(current: Current, tried: set[Life], seconds: float) -> bool:
+    """Wait until an engine was given up, or shown to be well: that one is not tried.
+
+    False if that takes too long.
+    """
     before = living(current.candidates, tried)
     if not before:
         return False
     try:
         async with asyncio.timeout(seconds):
-            while before <= living(current.candidates, tried):
+            while before.keys() <= (now := living(current.candidates, tried)).keys():
+                if well := proved(before, now):
+                    tried -= well
+                    return True
                 await current.changed()
     except TimeoutError:
         return False
@@ -63,7 +77,7 @@ async def given_up(current: Current, tried: Collection[Life], seconds: float) ->
 
 
 async def otherwise(current: Current, task: Task) -> bool:
-    """Ask for less, or see an engine given up that will start anew; False if neither.
+    """Ask for less, or see an engine given up or found well; False if neither.
 
     What was answered so far is thrown away only where that is of use.
     """
@@ -71,7 +85,7 @@ async def otherwise(current: Current, task: Task) -> bool:
     if whole is not None and _is_served(current, whole, task) and task.widened():
         return True
     seconds = hope_seconds(task.failure)
-    return await given_up(current, task.tried, seconds) or task.widened()
+    return await may_ask(current, task.tried, seconds) or task.widened()
 
 
 def _is_served(current: Current, work: Work, task: Task) -> bool:

@@ -1,4 +1,4 @@
-"""Signs of life for a client whose stream has not begun because it waits for a slot.
+"""Signs of life for a client whose stream does not go on because it waits for a slot.
 
 A client that does not stream gets none: its status line would have to go out first, and
 a refusal with its true status and `Retry-After` is worth more to it than patience.
@@ -24,7 +24,7 @@ WAITING = b": waiting for a slot\n\n"
 
 
 class Lull:
-    """Begins with the first decision to wait; `end` must follow once `begun`."""
+    """Begins with a decision to wait, or to hope; `end` must follow once `begun`."""
 
     __slots__ = ("_delivery", "_note", "_streams", "_task")
 
@@ -41,9 +41,14 @@ class Lull:
 
     def note(self, decision: Decision) -> None:
         """Take in a decision, and pass it on."""
-        if self._streams and self._task is None and isinstance(decision, Wait):
-            self._task = asyncio.create_task(self._speak(), name="waiting")
+        if isinstance(decision, Wait):
+            self.begin()
         self._note(decision)
+
+    def begin(self) -> None:
+        """Keep the client company, where it asked for a stream."""
+        if self._streams and self._task is None:
+            self._task = asyncio.create_task(self._speak(), name="waiting")
 
     async def end(self) -> None:
         """Fall silent; somebody else speaks now."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from balancer.lull import WAITING
 from tests.balancer.endpoint import (
     CHAT,
     Answered,
@@ -82,6 +83,27 @@ async def test_an_answer_goes_on_where_it_broke_off_once_the_engine_is_back(
 
     assert (said(answer.body) if stream else answer.text) == words(16)
     assert [each["max_tokens"] for each in asked] == [40, 37]
+
+
+async def test_an_engine_that_a_probe_shows_to_be_well_is_asked_again() -> None:
+    async with only(fault="break", fault_tokens=3, fault_count=1) as (balancer, _):
+        answer = await balancer.post(CHAT, chat(stream=True))
+
+    assert said(answer.body) == words(16)
+
+
+async def test_a_stream_that_waits_for_its_engine_shows_life(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("balancer.lull.EVERY_SECONDS", 0.02)
+    async with only(fault="break", fault_tokens=3, fault_count=1) as (balancer, node):
+        asking = await fails(balancer, node, stream=True)
+        await asyncio.sleep(0.2)
+        restarts(node)
+        answer = await asking
+
+    assert WAITING in answer.body
+    assert said(answer.body) == words(16)
 
 
 async def test_an_engine_that_stays_away_is_unavailable_and_says_when_to_ask(

@@ -1,4 +1,4 @@
-"""The only engine dies, under a request or just before one: its clients wait for it."""
+"""The only engine dies, or hangs: its clients wait until it was started anew."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import aiohttp
 import pytest
 
 from tests.endpoint.faults.answers import Answer, Question, asked
+from tests.endpoint.faults.hang import NotAllowed, hang
 from tests.endpoint.faults.judge import judged
 from tests.endpoint.faults.pair import Pair, a_pair
 
@@ -23,7 +24,7 @@ WORDS = "Count from one to one hundred in words."
 @pytest.fixture(scope="module")
 def alone(smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> Generator[Pair]:
     home = tmp_path_factory.mktemp("alone")
-    with a_pair(smollm2, home, names=[NAME]) as running:
+    with a_pair(smollm2, home, "--batch", "32", names=[NAME]) as running:
         yield running
 
 
@@ -46,3 +47,29 @@ async def test_what_it_was_asked_is_answered_once_it_is_back(alone: Pair) -> Non
         for each in answers[:2]:
             if each.text != expected.text:
                 assert not (await judged(session, each, expected.text)).at
+
+
+async def test_a_decode_that_hangs_is_found_and_goes_on_in_another_process(
+    alone: Pair,
+) -> None:
+    async with aiohttp.ClientSession(alone.url) as session:
+        await alone.serve(session)
+        # A batch has to have been read once: until then it may be compiling.
+        await asked(session, Answer(Question(9 * "Tell of a lighthouse. ", 8)))
+        epoch = await alone.epoch(session, NAME)
+        answer = Answer(Question(WORDS, 48))
+        asking = asyncio.create_task(asked(session, answer))
+        async with asyncio.timeout(100):
+            await answer.begun.wait()
+            try:
+                hang(alone.nodes[NAME].engine, 100)
+            except NotAllowed as error:
+                pytest.skip(f"no thread can be stopped here: {error}")
+            began = asyncio.get_running_loop().time()
+            await alone.serve(session, **{NAME: epoch + 1})
+            took = asyncio.get_running_loop().time() - began
+            await asking
+
+    assert answer.wrong == ""
+    assert answer.breaks == 1
+    assert took < 60, "`stuck_seconds` are twice as many"

@@ -95,10 +95,12 @@ def _serves(engine: dict[str, Any], epoch: int) -> bool:
 
 
 @contextmanager
-def a_pair(model: Path, home: Path, names: Sequence[str] = NODES) -> Generator[Pair]:
+def a_pair(
+    model: Path, home: Path, *more: str, names: Sequence[str] = NODES
+) -> Generator[Pair]:
     """Run it until the block ends. Each engine has four slots and one thread.
 
-    `names` may name one node only.
+    `more` are flags of each node. `names` may name one node only.
     """
     with ExitStack() as stack:
         nodes: dict[str, Node] = {}
@@ -107,7 +109,7 @@ def a_pair(model: Path, home: Path, names: Sequence[str] = NODES) -> Generator[P
             own = home / name / model.name
             own.parent.mkdir(parents=True)
             shutil.copyfile(model, own)
-            url, pid = stack.enter_context(_a_node(name, own, home))
+            url, pid = stack.enter_context(_a_node(name, own, home, *more))
             nodes[name] = Node(psutil.Process(pid), own)
             flags += ["--node", url]
         url, _ = stack.enter_context(
@@ -121,10 +123,11 @@ def a_pair(model: Path, home: Path, names: Sequence[str] = NODES) -> Generator[P
         yield Pair(url, nodes)
 
 
-def _a_node(name: str, model: Path, home: Path) -> Any:
+def _a_node(name: str, model: Path, home: Path, *more: str) -> Any:
     return running_process(
         "node",
         *("--engine", "bundled", "--model", str(model), "--name", name),
         *("--slots", "4", "--context", "1024", "--threads", "1", "--no-advertise"),
+        *more,
         home=home / name,
     )

@@ -1,0 +1,57 @@
+"""Stop the one thread of an engine that computes: a decode that never returns.
+
+All others go on: /health and /metrics are well, and the process is not stopped.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import threading
+import time
+
+import psutil
+
+SEIZE, INTERRUPT = 0x4206, 0x4207
+ALL = 0x40000000
+"""Wait for threads, too."""
+
+LOOK_SECONDS = 0.1
+
+
+class NotAllowed(Exception):
+    """This system lets nobody stop another's threads."""
+
+
+def hang(engine: psutil.Process, seconds: float) -> None:
+    """Stop the busiest thread until the engine is killed, for so long at most.
+
+    Raises NotAllowed.
+    """
+    busiest = max(
+        (each for each in engine.threads() if each.id != engine.pid),
+        key=lambda each: each.user_time,
+    )
+    stopped, problem = threading.Event(), list[str]()
+    threading.Thread(
+        target=_trace, args=(busiest.id, seconds, stopped, problem), daemon=True
+    ).start()
+    stopped.wait()
+    if problem:
+        raise NotAllowed(*problem)
+
+
+def _trace(
+    thread: int, seconds: float, stopped: threading.Event, problem: list[str]
+) -> None:
+    """Hold the thread. Whoever traces must be one thread, and see its end."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if any(libc.ptrace(each, thread, None, None) for each in (SEIZE, INTERRUPT)):
+        problem.append(os.strerror(ctypes.get_errno()))
+    stopped.set()
+    until = time.monotonic() + seconds
+    while not problem and time.monotonic() < until:
+        found, status = os.waitpid(thread, ALL | os.WNOHANG)
+        if found and not os.WIFSTOPPED(status):
+            return
+        time.sleep(LOOK_SECONDS)
