@@ -15,7 +15,8 @@ from math import ceil, inf
 from balancer.holdings import Holdings
 from balancer.lane import Job, Lane, Timings
 from balancer.order import Order
-from balancer.predict import Parts, Seen, cheapest
+from balancer.parts import Parts
+from balancer.predict import Seen, cheapest
 from balancer.question import Ask, Question, asked
 from balancer.workload import Workload
 

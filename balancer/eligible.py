@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from balancer.candidates import Candidate
 from balancer.lane import Lane
 from balancer.lanes import Lanes
-from balancer.predict import Parts, Seen
+from balancer.parts import Parts
+from balancer.predict import Seen
 from balancer.schedule import Need, Refuse, Sifted, Verdict, sift, slots_of
 
 

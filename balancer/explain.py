@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from balancer.predict import Parts
+from balancer.parts import Parts
 from balancer.schedule import Verdict
 
 

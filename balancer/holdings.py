@@ -8,7 +8,7 @@ says which slots hold it, so that a look at a few blocks finds all of them at on
 
 from __future__ import annotations
 
-import msgspec
+from dataclasses import dataclass
 
 from balancer.prefix import Prompt, reach
 
@@ -18,7 +18,8 @@ SENT_BACK = 0.6
 """The part of an answer that must be there for it to be the same text."""
 
 
-class Held(msgspec.Struct):
+@dataclass(slots=True)
+class Held:
     """What one slot holds: a prompt and, once it has answered, the answer.
 
     `tokens` is all of it, `answer` the part that was generated. `used` is when it was

@@ -13,13 +13,13 @@ from hashlib import blake2b
 import msgspec
 
 from balancer.belief import believed, parameters
+from balancer.book import Book, Key
 from balancer.candidates import Candidate, EngineKey
 from balancer.conditions import POLICY, Policy, condition, foreign_share
 from balancer.holdings import Holdings
 from balancer.hostcache import HostCache
 from balancer.lane import Lane
 from balancer.newcomers import SECONDS, UNMEASURED, stands_back
-from balancer.speed import Book, Key
 from edgeserve.wire import EngineReport, Launch
 
 WORK_LINGERS = 10.0

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import msgspec
 
+from balancer.book import Book
+from balancer.decaying import Length, Ratio
 from balancer.routing import Predict
-from balancer.speed import Book
-from balancer.workload import Length, Ratio
 from edgeserve.alongside import alongside
 from edgeserve.errors import in_words
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import msgspec
-
 from balancer.holdings import Holdings, Level
 from balancer.lane import Lane
 from balancer.prefix import Prompt, reach
@@ -39,7 +37,8 @@ class Ask:
     again: bool = False
 
 
-class Question(msgspec.Struct):
+@dataclass(slots=True, eq=False)
+class Question:
     """A request as the engines' prices need it.
 
     `tokens` is the length of its prompt, `answer` that of its answer, as expected;

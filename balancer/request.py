@@ -11,11 +11,11 @@ import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
-from balancer import prefix
+from balancer import texts
 from balancer.edit import edited, raw_fields
 from balancer.prefix import EMPTY
 from balancer.schedule import Need
@@ -131,7 +131,7 @@ def understood(
             tokens=len(body) // BYTES_PER_TOKEN if generates else 0,
             images=b"image" in body and any(mark in body for mark in IMAGES),
             generates=generates,
-            prompt=prefix.read(body, key) if generates else EMPTY,
+            prompt=texts.read(body, key) if generates else EMPTY,
             budget=asked.budget,
             client=caller.client,
             session=caller.session,
@@ -173,16 +173,14 @@ def _truthy(raw: msgspec.Raw | None) -> bool:
     return raw is not None and bool(msgspec.json.decode(raw))
 
 
-class _Turn(msgspec.Struct):
-    role: Any = None
-
-
 def _ends_with_assistant(raw: msgspec.Raw | None) -> bool:
     try:
-        turns = msgspec.json.decode(raw or b"[]", type=list[_Turn])
+        turns = msgspec.json.decode(raw or b"[]", type=list[dict[str, msgspec.Raw]])
     except msgspec.ValidationError:
         return False
-    return bool(turns) and turns[-1].role == "assistant"
+    if not turns or "role" not in turns[-1]:
+        return False
+    return bool(msgspec.json.decode(turns[-1]["role"]) == "assistant")
 
 
 def headers_for(

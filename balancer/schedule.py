@@ -14,7 +14,7 @@ import msgspec
 
 from balancer.candidates import Candidate, EngineKey, Life, served
 from balancer.course import UNFOLLOWED, Course
-from balancer.predict import Parts
+from balancer.parts import Parts
 from balancer.prefix import EMPTY, Prompt
 from edgeserve.errors import (
     BadRequest,

@@ -6,13 +6,10 @@ attends to. Decode: seconds per token over the number of other sequences in the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import sqrt
 
-import msgspec
-
-from balancer.line import OUTLIER, Extra, Line
+from balancer.line import OUTLIER, Extra, Learned, Line
 
 SMALLEST_PREFILL = 32
 """Tokens below which a prefill says more about overhead than about speed."""
@@ -188,57 +185,3 @@ class Learner:
         self.few = learned.few
         self.samples = learned.samples
         self._settle()
-
-
-class Learned(msgspec.Struct):
-    """A learner's evidence, as it is stored."""
-
-    reading: Line
-    writing: Line
-    samples: int
-    few: Extra = msgspec.field(default_factory=Extra)
-
-
-class Book:
-    """Learned speeds by what they belong to; outlives engines and restarts."""
-
-    def __init__(self, learned: Mapping[str, Learned] | None = None) -> None:
-        self._learned = dict(learned or {})
-        self._learners: dict[str, Learner] = {}
-
-    def learner(self, key: Key, guess: Speed) -> Learner:
-        """The learner of an engine; it begins with what was learned before, if any."""
-        name = key.name
-        if name not in self._learners:
-            learner = Learner(guess)
-            if name in self._learned:
-                learner.load(self._learned[name])
-            self._learners[name] = learner
-        return self._learners[name]
-
-    def dump(self) -> bytes:
-        """Everything learned, as JSON."""
-        now = {n: each.dump() for n, each in self._learners.items() if each.samples}
-        return msgspec.json.encode({**self._learned, **now})
-
-    @classmethod
-    def load(cls, body: bytes) -> Book:
-        """Read what `dump` wrote; anything else is an empty book, to be filled anew."""
-        try:
-            return cls(msgspec.json.decode(body, type=dict[str, Learned]))
-        except msgspec.DecodeError:
-            return cls()
-
-
-class Key(msgspec.Struct, frozen=True, order=True):
-    """What a learned speed belongs to; when one of these changes it is learned anew."""
-
-    node: str
-    build: str
-    variant: str
-    launch: str
-
-    @property
-    def name(self) -> str:
-        """The same as one word."""
-        return " ".join((self.node, self.build, self.variant, self.launch))

@@ -11,6 +11,7 @@ import re
 import msgspec
 
 from balancer.job import Timings
+from balancer.stream import PROGRESS
 
 MARKS = (b'"timings"', b'"usage":{')
 """Quotes inside JSON strings are escaped: of texts, only `timings` itself looks so."""
@@ -24,6 +25,14 @@ class _Timings(msgspec.Struct):
     predicted_n: int
     predicted_ms: float
     cache_n: int = 0
+
+
+class Progress(msgspec.Struct):
+    """Tokens of a prompt: all, those found cached, those read by now."""
+
+    total: int
+    cache: int
+    processed: int
 
 
 class _Details(msgspec.Struct):
@@ -48,6 +57,7 @@ _COUNT = re.compile(
 )
 
 _decoder = msgspec.json.Decoder(_Timings)
+_progress = msgspec.json.Decoder(Progress)
 _answers = msgspec.json.Decoder(_Answer)
 
 
@@ -69,6 +79,15 @@ def timings_in(answer: bytes) -> Timings | None:
         found.predicted_n,
         found.predicted_ms,
     )
+
+
+def progress_in(piece: bytes) -> Progress | None:
+    """Return how far the prompt is read, None where that makes no sense."""
+    start = piece.rfind(PROGRESS) + len(PROGRESS) - 1
+    try:
+        return _progress.decode(piece[start : piece.find(b"}", start) + 1])
+    except msgspec.DecodeError:
+        return None
 
 
 def usage_in(body: bytes) -> Timings | None:

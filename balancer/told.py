@@ -4,21 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import msgspec
-
 from balancer.course import Course
 from balancer.job import Timings
 from balancer.stream import PROGRESS, Flow, StreamedError
-from balancer.timings import MARKS, timings_in, usage_in, usage_streamed
-
-
-class _Progress(msgspec.Struct):
-    total: int
-    cache: int
-    processed: int
-
-
-_progress = msgspec.json.Decoder(_Progress)
+from balancer.timings import MARKS, progress_in, timings_in, usage_in, usage_streamed
 
 
 @dataclass(slots=True)
@@ -86,14 +75,6 @@ class Told:
         return usage_streamed(self._first + self._last)
 
     def _tell_progress(self, piece: bytes) -> None:
-        try:
-            found = _progress.decode(_object(piece, PROGRESS))
-        except msgspec.DecodeError:
-            return
-        self.course.progress(found.total, found.cache, found.processed)
-
-
-def _object(text: bytes, mark: bytes) -> bytes:
-    """Cut out the last object behind `mark`; there is none inside it."""
-    start = text.rfind(mark) + len(mark) - 1
-    return text[start : text.find(b"}", start) + 1]
+        found = progress_in(piece)
+        if found is not None:
+            self.course.progress(found.total, found.cache, found.processed)

@@ -6,10 +6,9 @@ All of it is learned from answers; none of it needs a tokenizer.
 from __future__ import annotations
 
 from collections import OrderedDict
-from math import exp, log
+from math import log
 
-import msgspec
-
+from balancer.decaying import Length, Ratio
 from balancer.prefix import Prompt
 
 TOKENS_PER_BYTE = 0.25
@@ -18,51 +17,12 @@ TOKENS_PER_BYTE = 0.25
 ANSWER_TOKENS = 160.0
 """The same for the length of an answer."""
 
-QUANTILE = 0.6
-"""Which quantile of answer length counts: above the middle, as long waits add up."""
-
 KINDS = 1024
 """Most kinds of work whose answer length is remembered."""
 
 
 SPANS = 10
 """Doubling spans of silence; after 512 s a conversation counts as over."""
-
-
-class Ratio(msgspec.Struct):
-    """A decaying ratio of sums."""
-
-    above: float
-    below: float
-
-    def learn(self, above: float, below: float, fade: float = 0.97) -> None:
-        """Take in one sample."""
-        self.above = self.above * fade + above
-        self.below = self.below * fade + below
-
-    @property
-    def value(self) -> float:
-        """The ratio."""
-        return self.above / self.below
-
-
-class Length(msgspec.Struct):
-    """A decaying quantile of token counts, tracked by steps in its logarithm."""
-
-    log: float
-    seen: int = 0
-
-    def learn(self, tokens: float) -> None:
-        """Step up a lot where it was too low, down a little where too high."""
-        self.seen += 1
-        step = max(0.08, 0.8 / self.seen**0.7)
-        high = log(max(tokens, 1.0)) >= self.log
-        self.log += step * (QUANTILE if high else QUANTILE - 1)
-
-    @property
-    def tokens(self) -> float:
-        """The quantile."""
-        return exp(self.log)
 
 
 class Lengths:

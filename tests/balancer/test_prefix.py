@@ -3,7 +3,8 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from balancer.prefix import IMAGE_BYTES, chain, common, reach, read
+from balancer.prefix import IMAGE_BYTES, chain, common, reach
+from balancer.texts import read
 
 messages = st.lists(st.binary(min_size=1, max_size=3000), min_size=1, max_size=6)
 

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from balancer.belief import believed, guess, parameters
-from balancer.speed import FEW, Book, Key, Learner, Sample, Speed
+from balancer.book import Book, Key
+from balancer.speed import FEW, Learner, Sample, Speed
 from edgeserve.wire import Expected
 from tests.fakes.node import an_engine
 

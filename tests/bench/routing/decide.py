@@ -16,9 +16,10 @@ from balancer.dispatch import Dispatch
 from balancer.holdings import Held
 from balancer.lane import Job, Lane
 from balancer.predict import cheapest
-from balancer.prefix import Prompt, read
+from balancer.prefix import Prompt
 from balancer.question import Ask
 from balancer.speed import Learner, Speed
+from balancer.texts import read
 
 ENGINES = 32
 NOW = 100.0

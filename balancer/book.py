@@ -1,0 +1,55 @@
+"""Learned speeds by what they belong to, and how they are stored. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from balancer.line import Learned
+from balancer.speed import Learner, Speed
+
+
+class Book:
+    """Learned speeds by what they belong to; outlives engines and restarts."""
+
+    def __init__(self, learned: Mapping[str, Learned] | None = None) -> None:
+        self._learned = dict(learned or {})
+        self._learners: dict[str, Learner] = {}
+
+    def learner(self, key: Key, guess: Speed) -> Learner:
+        """The learner of an engine; it begins with what was learned before, if any."""
+        name = key.name
+        if name not in self._learners:
+            learner = Learner(guess)
+            if name in self._learned:
+                learner.load(self._learned[name])
+            self._learners[name] = learner
+        return self._learners[name]
+
+    def dump(self) -> bytes:
+        """Everything learned, as JSON."""
+        now = {n: each.dump() for n, each in self._learners.items() if each.samples}
+        return msgspec.json.encode({**self._learned, **now})
+
+    @classmethod
+    def load(cls, body: bytes) -> Book:
+        """Read what `dump` wrote; anything else is an empty book, to be filled anew."""
+        try:
+            return cls(msgspec.json.decode(body, type=dict[str, Learned]))
+        except msgspec.DecodeError:
+            return cls()
+
+
+class Key(msgspec.Struct, frozen=True, order=True):
+    """What a learned speed belongs to; when one of these changes it is learned anew."""
+
+    node: str
+    build: str
+    variant: str
+    launch: str
+
+    @property
+    def name(self) -> str:
+        """The same as one word."""
+        return " ".join((self.node, self.build, self.variant, self.launch))
