@@ -6,8 +6,9 @@ from collections.abc import Mapping
 
 import msgspec
 
+from balancer.learner import Learner
 from balancer.line import Learned
-from balancer.speed import Learner, Speed
+from balancer.speed import Speed
 
 
 class Book:

@@ -14,7 +14,8 @@ from balancer.holdings import Held, Holdings
 from balancer.hostcache import HostCache
 from balancer.job import Job as Job
 from balancer.job import Timings as Timings
-from balancer.speed import Learner, Sample, Speed
+from balancer.learner import Learner
+from balancer.speed import Sample, Speed
 from balancer.traffic import Traffic
 from balancer.weights import WEIGHTS, Weights
 

@@ -1,4 +1,4 @@
-"""How fast an engine is, learned from what it measured of itself. Pure.
+"""How fast an engine is, and what it measured of itself. Pure.
 
 Two straight lines describe an engine. Prefill: seconds per token over the context it
 attends to. Decode: seconds per token over the number of other sequences in the batch.
@@ -6,10 +6,7 @@ attends to. Decode: seconds per token over the number of other sequences in the 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from math import sqrt
-
-from balancer.line import OUTLIER, Extra, Learned, Line
+from dataclasses import dataclass
 
 SMALLEST_PREFILL = 32
 """Tokens below which a prefill says more about overhead than about speed."""
@@ -22,9 +19,6 @@ FEW = 64
 Attention is then computed token by token as in decoding: on SmolLM2, five times as
 slowly (1.2 and 6 µs per token and token before it). A GPU needs its time to start.
 """
-
-START = 0.05
-"""Seconds that a prompt of a few tokens may take longer than was believed."""
 
 CALIBRATION_PROMPT = 128
 CALIBRATION_ANSWER = 16
@@ -77,111 +71,3 @@ class Sample:
     waited_ms: float = 0.0
     stalled_ms: float = 0.0
     sequences: float = 1.0
-
-
-@dataclass(slots=True)
-class Learner:
-    """The speed of one engine as evidence comes in."""
-
-    guess: Speed
-    reading: Line = field(init=False)
-    writing: Line = field(init=False)
-    samples: int = 0
-    speed: Speed = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.reading = Line(self.guess.prefill, self.guess.attention)
-        self.writing = Line(self.guess.decode, self.guess.decode * self.guess.slowdown)
-        self.speed = self.guess
-
-    few: Extra = field(default_factory=Extra)
-
-    @property
-    def calibrated(self) -> bool:
-        """Whether anything was measured yet."""
-        return self.samples > 0
-
-    def begin(self, sample: Sample) -> None:
-        """Take in what one probe measured, in place of all that came before."""
-        for line in (self.reading, self.writing):
-            line.forget()
-        self.learn(sample)
-
-    def learn(self, sample: Sample) -> None:
-        """Take in what one answer measured."""
-        if 0 < sample.prompt < FEW and sample.prompt_ms > 0 and self.reading.weight:
-            self._learn_few(sample)
-        reads = sample.prompt >= SMALLEST_PREFILL and sample.prompt_ms > 0
-        writes = sample.predicted > SMALLEST_DECODE and sample.predicted_ms > 0
-        if reads:
-            believed = self.reading.base
-            self._learn_reading(sample)
-            if not self.writing.weight:
-                # What reads slower than it was thought to does not write as thought.
-                self._rescale_writing(self.reading.base / believed)
-        if writes:
-            self._learn_writing(sample)
-        self.samples += reads or writes
-        self._settle()
-
-    def _rescale_writing(self, slower: float) -> None:
-        factor = sqrt(slower)
-        self.writing.base *= factor
-        self.writing.slope *= factor
-
-    def _learn_reading(self, sample: Sample) -> None:
-        own = max(sample.prompt_ms - sample.waited_ms, 0.1 * sample.prompt_ms)
-        # Time that other prompts took is an estimate: such a sample is worth less.
-        trust = max(0.1, own / sample.prompt_ms) ** 2
-        before = sample.cached + sample.prompt / 2
-        each = own / 1000 / sample.prompt
-        if sample.prompt < FEW:
-            more = self.few.at(sample.prompt * before) / sample.prompt
-            each = max(each - more, each / OUTLIER)
-        self.reading.learn(
-            before,
-            each,
-            min(sample.prompt, 2048) * trust,
-            self.guess.attention / self.guess.prefill,
-        )
-
-    def _learn_few(self, sample: Sample) -> None:
-        """What so few tokens took beyond their share of many."""
-        own = max(sample.prompt_ms - sample.waited_ms, 0.1 * sample.prompt_ms) / 1000
-        before = sample.cached + sample.prompt / 2
-        share = sample.prompt * self.reading.at(before)
-        most = OUTLIER * (share + self.few.at(sample.prompt * before)) + START
-        self.few.learn(sample.prompt * before, min(own, most) - share)
-
-    def _learn_writing(self, sample: Sample) -> None:
-        own = max(sample.predicted_ms - sample.stalled_ms, 0.1 * sample.predicted_ms)
-        trust = max(0.1, own / sample.predicted_ms) ** 2
-        # The first token comes with the prefill; what is timed are the ones after it.
-        self.writing.learn(
-            max(0.0, sample.sequences - 1),
-            own / 1000 / (sample.predicted - 1),
-            min(sample.predicted, 512) * trust,
-            self.guess.slowdown,
-        )
-
-    def _settle(self) -> None:
-        self.speed = Speed(
-            self.reading.base,
-            self.reading.slope,
-            self.writing.base,
-            self.writing.slope / self.writing.base,
-            self.guess.overhead,
-            self.few.base,
-            self.few.slope,
-        )
-
-    def dump(self) -> Learned:
-        """What is worth keeping over a restart."""
-        return Learned(self.reading, self.writing, self.samples, self.few)
-
-    def load(self, learned: Learned) -> None:
-        """Go on from what was kept."""
-        self.reading, self.writing = learned.reading, learned.writing
-        self.few = learned.few
-        self.samples = learned.samples
-        self._settle()

@@ -7,19 +7,14 @@ from collections.abc import Sequence
 from balancer.dispatch import Bound, Dispatch
 from balancer.hostcache import HostCache
 from balancer.lane import Lane, Timings
+from balancer.learner import Learner
 from balancer.question import Ask
 from balancer.simulate.cache import answered
 from balancer.simulate.engine import Event, Run
 from balancer.simulate.fleets import Machine
 from balancer.simulate.trace import Call
 from balancer.simulate.world import Act, Start, Turn
-from balancer.speed import (
-    CALIBRATION_ANSWER,
-    CALIBRATION_PROMPT,
-    Learner,
-    Sample,
-    Speed,
-)
+from balancer.speed import CALIBRATION_ANSWER, CALIBRATION_PROMPT, Sample, Speed
 from balancer.weights import WEIGHTS, Weights
 
 

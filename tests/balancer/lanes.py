@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from balancer.dispatch import Bound, Dispatch
 from balancer.holdings import Held, Holdings
 from balancer.lane import Lane, Timings
+from balancer.learner import Learner
 from balancer.prefix import Prompt, chain
 from balancer.question import Ask
-from balancer.speed import Learner, Speed
+from balancer.speed import Speed
 
 GPU = Speed(1 / 2000, 1e-8, 1 / 90, 0.08)
 LAPTOP = Speed(1 / 150, 1e-7, 1 / 20, 0.3)

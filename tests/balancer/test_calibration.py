@@ -4,7 +4,8 @@ import pytest
 
 from balancer.belief import guess
 from balancer.calibration import LONG, SHORT, Probe, sample
-from balancer.speed import Learner, Speed
+from balancer.learner import Learner
+from balancer.speed import Speed
 from balancer.timings import timings_in
 
 

@@ -7,10 +7,11 @@ from hypothesis import strategies as st
 
 from balancer.dispatch import Dispatch
 from balancer.lane import Job, Lane
+from balancer.learner import Learner
 from balancer.predict import cheapest
 from balancer.prefix import Prompt, chain
 from balancer.question import Ask
-from balancer.speed import Learner, Speed
+from balancer.speed import Speed
 from tests.balancer.lanes import GPU, LAPTOP, PI
 
 NOW = 50.0

@@ -6,12 +6,12 @@ from hypothesis import strategies as st
 from balancer.dispatch import Dispatch
 from balancer.hostcache import HostCache
 from balancer.lane import Job, Lane
+from balancer.learner import Learner
 from balancer.prefix import Prompt, chain
 from balancer.question import Ask
 from balancer.simulate.cache import Cache, Place
 from balancer.simulate.cache import Held as Truth
 from balancer.slots import pick
-from balancer.speed import Learner
 from tests.balancer.lanes import LAPTOP
 
 words = st.sampled_from([b"a" * 300, b"b" * 700, b"c" * 90, b"d" * 1500])

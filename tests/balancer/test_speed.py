@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from balancer.belief import believed, guess, parameters
 from balancer.book import Book, Key
-from balancer.speed import FEW, Learner, Sample, Speed
+from balancer.learner import Learner
+from balancer.speed import FEW, Sample, Speed
 from edgeserve.wire import Expected
 from tests.fakes.node import an_engine
 

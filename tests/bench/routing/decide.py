@@ -15,10 +15,11 @@ from collections.abc import Callable
 from balancer.dispatch import Dispatch
 from balancer.holdings import Held
 from balancer.lane import Job, Lane
+from balancer.learner import Learner
 from balancer.predict import cheapest
 from balancer.prefix import Prompt
 from balancer.question import Ask
-from balancer.speed import Learner, Speed
+from balancer.speed import Speed
 from balancer.texts import read
 
 ENGINES = 32
