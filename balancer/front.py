@@ -96,9 +96,9 @@ class Front:
         except EdgeserveError as error:
             record.outcome = error.code
             await _told(error, request, delivery)
-        except (ConnectionError, asyncio.CancelledError) as error:
+        except (ConnectionError, asyncio.CancelledError) as left:
             record.outcome = None if record.answered else LEFT
-            if isinstance(error, asyncio.CancelledError):
+            if isinstance(left, asyncio.CancelledError):
                 raise
         finally:
             self._close(record, delivery)

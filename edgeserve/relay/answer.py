@@ -79,8 +79,8 @@ class RawAnswer:
             piece = framing.feed(data)
             if piece:
                 self._pass_on(piece)
-        except BadRequest as error:
-            self._fail(NodeLost(f"{self._tap.origin.url} broke the protocol: {error}"))
+        except BadRequest as bad:
+            self._fail(NodeLost(f"{self._tap.origin.url} broke the protocol: {bad}"))
         except Exception as error:  # noqa: BLE001 - the sieve or the reply failed: raised where it is pumped
             self._fail(error)
         if framing.done:
@@ -170,17 +170,20 @@ class RawAnswer:
         finally:
             self._sink = self._sieve = None
             wire.feeder = None
-        if self._error is not None:
-            raise self._error
+        self._insist()
         if wire.paused:
             await wire.drained()
 
     async def _more(self) -> None:
-        if self._error is not None:
-            raise self._error
+        self._insist()
         self._wakes = self._loop.create_future()
         await self._wakes
-        if self._error is not None and not self._pieces:
+        if not self._pieces:
+            self._insist()
+
+    def _insist(self) -> None:
+        """Raise what has ended the body, if anything has."""
+        if self._error is not None:
             raise self._error
 
     def _taken(self) -> bytes:
