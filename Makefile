@@ -20,7 +20,7 @@ up:  ## Install, then serve on this machine: node, balancer and a small model
 install:  ## Make the virtual environment with everything for development
 	@scripts/install dev
 
-compile:  ## Install with the hot path compiled: a quarter less CPU (2 min)
+compile:  ## Install with the hot path compiled: less CPU for each request (2 min)
 	@scripts/compile
 
 check-compiled: install  ## Test the compiled hot path: make check-compiled ARGS=tests/endpoint

@@ -11,9 +11,9 @@ from setuptools import Extension, setup
 
 COMPILED = {
     "balancer": """
-        account attempt delivery dispatch eligible followed front holdings hostcache job
-        lane lanes ledger lull metrics order predict prefix progress question record
-        request routing slots speed stream task told traffic vigil waiting workload
+        account delivery dispatch eligible followed headed holdings hostcache job lane
+        lanes ledger lull metrics order predict prefix progress question record request
+        routing slots speed stream task told traffic vigil waiting workload
     """,
     "edgeserve/relay": """
         answer answer_head connection framing head incoming link reply sweep

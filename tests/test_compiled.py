@@ -49,6 +49,20 @@ def test_handlers_of_one_function_name_what_they_catch_differently() -> None:
     assert alike == []
 
 
+def test_nothing_awaits_while_an_exception_is_under_way() -> None:
+    found = [
+        f"{path.relative_to(ROOT)}:{item.lineno}"
+        for path in MODULES
+        for block in ast.walk(ast.parse(path.read_text()))
+        if isinstance(block, ast.Try)
+        for each in (*block.handlers, *block.finalbody)
+        for item in ast.walk(each)
+        if isinstance(item, ast.Await | ast.AsyncWith | ast.AsyncFor)
+    ]
+
+    assert found == []
+
+
 def test_structs_lie_elsewhere() -> None:
     structs = [
         f"{path.relative_to(ROOT)}:{item.lineno} {item.name}"
@@ -59,6 +73,27 @@ def test_structs_lie_elsewhere() -> None:
     ]
 
     assert structs == []
+
+
+def test_nobody_else_inherits_from_what_is_compiled() -> None:
+    names = {".".join(path.relative_to(ROOT).with_suffix("").parts) for path in MODULES}
+    heirs = []
+    for path in {*ROOT.glob("balancer/**/*.py"), *ROOT.glob("edgeserve/**/*.py")}:
+        tree = list(ast.walk(ast.parse(path.read_text())))
+        native = {
+            alias.asname or alias.name
+            for item in tree
+            if isinstance(item, ast.ImportFrom) and item.module in names
+            for alias in item.names
+        }
+        heirs += [
+            f"{path.relative_to(ROOT)}:{item.lineno} {item.name}"
+            for item in tree
+            if isinstance(item, ast.ClassDef) and path not in MODULES
+            if native & set(map(ast.unparse, item.bases))
+        ]
+
+    assert heirs == []
 
 
 def test_no_asynchronous_generator_is_compiled() -> None:
