@@ -6,9 +6,9 @@ ARGS ?=
 export VENV
 
 # Not for `up`: what it prints must name the command as the caller can reach it.
-check check-compiled fix test fuzz faults bench bench-proxy bench-routing demo check-quantize check-native: export PATH := $(abspath $(VENV))/bin:$(PATH)
+check fix test fuzz faults bench bench-proxy bench-routing demo check-quantize check-native: export PATH := $(abspath $(VENV))/bin:$(PATH)
 
-.PHONY: help install up compile check check-compiled fix test fuzz faults bench bench-proxy bench-routing demo check-quantize check-native
+.PHONY: help install up check fix test fuzz faults bench bench-proxy bench-routing demo check-quantize check-native
 
 help:  ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 26
@@ -19,12 +19,6 @@ up:  ## Install, then serve on this machine: node, balancer and a small model
 
 install:  ## Make the virtual environment with everything for development
 	@scripts/install dev
-
-compile:  ## Install with the hot path compiled: less CPU for each request (2 min)
-	@scripts/compile
-
-check-compiled: install  ## Test the compiled hot path: make check-compiled ARGS=tests/endpoint
-	@scripts/check-compiled $(ARGS)
 
 check: install  ## Install, then run every check and test
 	@scripts/check

@@ -118,9 +118,9 @@ async def attempted(
             raise
         why = f"{question.origin.url} was given up: {vigil.why}"
         return _lost(GivenUp(why), vigil.fault, delivery, before)
-    except NodeLost as lost:
-        connected = not isinstance(lost, NotReached)
-        return _lost(lost, of_loss(connected=connected), delivery, before)
+    except NodeLost as error:
+        connected = not isinstance(error, NotReached)
+        return _lost(error, of_loss(connected=connected), delivery, before)
 
 
 def _has_all(flow: Flow, work: Work, delivery: Delivery) -> bool:
@@ -203,12 +203,10 @@ async def _streamed(
     answer: Answer, flow: Flow, delivery: Delivery, vigil: Vigil
 ) -> Outcome:
     vigil.heard("head")
-    begun = flow.begun
-    while not begun and (piece := await answer.chunk()):
+    while not flow.begun and (piece := await answer.chunk()):
         ready = flow.feed(piece)
         vigil.heard("progress" if PROGRESS in piece else "ping")
-        begun = flow.begun
-        if begun:
+        if flow.begun:
             await delivery.content(answer.headers, ready)
         elif ready or delivery.silent:
             await delivery.life(answer.headers, ready or LIFE)
@@ -272,8 +270,8 @@ async def _gathered(
         return AsItIs()
     except Incomplete as error:
         raise NodeLost(CUT_SHORT) from error
-    except (LookupError, TypeError, ValueError) as wrong:
-        raise NodeLost(f"its stream makes no sense: {wrong!r}") from wrong
+    except (LookupError, TypeError, ValueError) as error:
+        raise NodeLost(f"its stream makes no sense: {error!r}") from error
     await delivery.whole(200, {**headers, **JSON}, body)
     return DONE
 

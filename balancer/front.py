@@ -96,9 +96,9 @@ class Front:
         except EdgeserveError as error:
             record.outcome = error.code
             await _told(error, request, delivery)
-        except (ConnectionError, asyncio.CancelledError) as left:
+        except (ConnectionError, asyncio.CancelledError) as error:
             record.outcome = None if record.answered else LEFT
-            if isinstance(left, asyncio.CancelledError):
+            if isinstance(error, asyncio.CancelledError):
                 raise
         finally:
             self._close(record, delivery)

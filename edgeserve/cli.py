@@ -13,7 +13,6 @@ from collections.abc import Sequence
 import click
 
 from edgeserve import __version__
-from edgeserve.compiled import compiled
 from edgeserve.errors import CommandError
 from edgeserve.examples import examples
 
@@ -94,9 +93,7 @@ class Commands(click.Group):
         ("edgeserve chat", "talk to it"),
     ),
 )
-@click.version_option(
-    f"{__version__} (compiled)" if compiled() else __version__, prog_name="edgeserve"
-)
+@click.version_option(__version__, prog_name="edgeserve")
 def edgeserve() -> None:
     """Turn the small machines you own into one OpenAI-compatible endpoint."""
 

@@ -79,8 +79,8 @@ class RawAnswer:
             piece = framing.feed(data)
             if piece:
                 self._pass_on(piece)
-        except BadRequest as bad:
-            self._fail(NodeLost(f"{self._tap.origin.url} broke the protocol: {bad}"))
+        except BadRequest as error:
+            self._fail(NodeLost(f"{self._tap.origin.url} broke the protocol: {error}"))
         except Exception as error:  # noqa: BLE001 - the sieve or the reply failed: raised where it is pumped
             self._fail(error)
         if framing.done:
@@ -170,20 +170,17 @@ class RawAnswer:
         finally:
             self._sink = self._sieve = None
             wire.feeder = None
-        self._insist()
+        if self._error is not None:
+            raise self._error
         if wire.paused:
             await wire.drained()
 
     async def _more(self) -> None:
-        self._insist()
+        if self._error is not None:
+            raise self._error
         self._wakes = self._loop.create_future()
         await self._wakes
-        if not self._pieces:
-            self._insist()
-
-    def _insist(self) -> None:
-        """Raise what has ended the body, if anything has."""
-        if self._error is not None:
+        if self._error is not None and not self._pieces:
             raise self._error
 
     def _taken(self) -> bytes:

@@ -222,8 +222,8 @@ class Connection(asyncio.Protocol):
                 self._excuse(reply, EdgeserveError("the request was left unanswered"))
         except EdgeserveError as error:
             self._excuse(reply, error)
-        except Exception as fault:
-            if not (self.lost and isinstance(fault, ConnectionError)):
+        except Exception as error:
+            if not (self.lost and isinstance(error, ConnectionError)):
                 log.exception("%s %s failed", request.method, request.path)
             self._excuse(reply, EdgeserveError("something broke here; see the log"))
         finally:
