@@ -30,6 +30,9 @@ log = logging.getLogger(__name__)
 
 Said = TypeVar("Said")
 
+Judge = Callable[[Figures], bool]
+"""Whether figures are so poor that measuring again is a waste of time."""
+
 READY_SECONDS = 0.05
 ROUNDS = 2
 
@@ -85,10 +88,14 @@ class Bench:
     state_dir: Path
     clock: Callable[[], float] = time.monotonic
 
-    async def figures(self, launch: Launch, work: Work, seconds: float) -> Figures:
+    async def figures(
+        self, launch: Launch, work: Work, seconds: float, hopeless: Judge
+    ) -> Figures:
         """Start the engine with `launch`, measure it, and end it.
 
-        Raises Failed where that takes longer than `seconds`, or does not work.
+        Two rounds, the better of which counts: what else runs here only ever slows
+        them. One where its figures are `hopeless`. Raises Failed where that takes
+        longer than `seconds`, or does not work.
         """
         port, key = free_port(), new_secret("tune")
         spec = replace(self.spec, launch=launch)
@@ -100,7 +107,7 @@ class Bench:
                 running(command, self.state_dir) as process,
             ):
                 return await first_of(
-                    _ended(process), self._measured(requests, launch, work)
+                    _ended(process), self._measured(requests, launch, work, hopeless)
                 )
         except TimeoutError:
             raise Failed(f"took more than {seconds:.0f} s") from None
@@ -108,16 +115,18 @@ class Bench:
             raise Failed(str(error)) from error
 
     async def _measured(
-        self, requests: _Requests, launch: Launch, work: Work
+        self, requests: _Requests, launch: Launch, work: Work, hopeless: Judge
     ) -> Figures:
-        """Return the best of two rounds: what else runs here only ever slows them."""
         await requests.ready()
         work = work.within(launch.context)
-        rounds = [await self._round(requests, launch, work) for _ in range(ROUNDS)]
+        first = await self._round(requests, launch, work)
+        if hopeless(first):
+            return first
+        second = await self._round(requests, launch, work)
         return Figures(
-            prefill=max(each.prefill for each in rounds),
-            decode=max(each.decode for each in rounds),
-            aggregate=max(each.aggregate for each in rounds),
+            prefill=max(first.prefill, second.prefill),
+            decode=max(first.decode, second.decode),
+            aggregate=max(first.aggregate, second.aggregate),
         )
 
     async def _round(self, requests: _Requests, launch: Launch, work: Work) -> Figures:

@@ -12,7 +12,7 @@ from edgeserve.errors import CommandError
 from edgeserve.wire import Launch
 from node.tune.result import Figures, Key, Result
 from node.tune.search import Search, Verdict, average, score, verdict
-from node.tune.trial import Failed, Work, work_for
+from node.tune.trial import Failed, Judge, Work, work_for
 from node.tuned import Tuned, difference
 
 TRIALS = 45
@@ -20,6 +20,9 @@ TRIALS = 45
 
 PAIRS, MOST_PAIRS = 3, 6
 """How often the best and the untuned are measured in turns at the end."""
+
+HOPELESS = 0.8
+"""Settings that seem to give less than this share of the untuned speed."""
 
 SPARE = 10.0
 PATIENCE = 4.0
@@ -43,7 +46,9 @@ class Watch(Protocol):
 class Measure(Protocol):
     """Runs an engine with a launch."""
 
-    async def figures(self, launch: Launch, work: Work, seconds: float) -> Figures:
+    async def figures(
+        self, launch: Launch, work: Work, seconds: float, hopeless: Judge
+    ) -> Figures:
         """See `Bench.figures`. Raises Failed."""
         ...
 
@@ -98,7 +103,7 @@ class Tuning:
     async def _warmed_up(self) -> None:
         """Measure roughly, to know how much work there is time for."""
         try:
-            rough = await self._figures(self.untuned)
+            rough = await self._figures(self.untuned, _never)
         except Failed as error:
             raise NotMeasured(f"the untuned engine cannot be measured: {error}") from (
                 error
@@ -147,7 +152,8 @@ class Tuning:
         self.watch.trying(what, confirming)
         began = self.clock()
         try:
-            found = await self._figures(launch)
+            judge = _never if confirming else self._hopeless
+            found = await self._figures(launch, judge)
         except Failed as error:
             self.watch.measured(what, str(error), None)
             return None
@@ -156,7 +162,15 @@ class Tuning:
         self.watch.measured(what, found, score(found, self._first) - 1)
         return found
 
-    async def _figures(self, launch: Launch) -> Figures:
+    async def _figures(self, launch: Launch, hopeless: Judge) -> Figures:
         longest = max(self._durations, default=0.0)
         limit = SPARE + PATIENCE * longest if longest else self.load_seconds
-        return await self.bench.figures(launch, self._work, limit)
+        return await self.bench.figures(launch, self._work, limit, hopeless)
+
+    def _hopeless(self, found: Figures) -> bool:
+        return self._first is not None and score(found, self._first) < HOPELESS
+
+
+def _never(_found: Figures) -> bool:
+    """Judge figures that are to be compared: chance shall not treat them apart."""
+    return False

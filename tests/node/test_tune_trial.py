@@ -19,7 +19,7 @@ async def figures(
 ) -> Figures:
     async with upstream(connect_seconds=30) as ask:
         bench = Bench(FakeEngine(flags), a_spec(), ask, tmp_path)
-        return await bench.figures(LAUNCH, work or Work(), seconds)
+        return await bench.figures(LAUNCH, work or Work(), seconds, lambda _: False)
 
 
 async def test_the_figures_are_what_the_engine_does(tmp_path: Path) -> None:
@@ -30,6 +30,20 @@ async def test_the_figures_are_what_the_engine_does(tmp_path: Path) -> None:
     assert 60 < found.decode < 210
     # Three streams at once, less what their openings take.
     assert 100 < found.aggregate < 650
+
+
+async def test_hopeless_figures_are_not_measured_again(tmp_path: Path) -> None:
+    judged: list[Figures] = []
+
+    def hopeless(figures: Figures) -> bool:
+        judged.append(figures)
+        return True
+
+    async with upstream(connect_seconds=30) as ask:
+        bench = Bench(FakeEngine(), a_spec(), ask, tmp_path)
+        found = await bench.figures(LAUNCH, Work(), PATIENCE, hopeless)
+
+    assert found is judged[0]
 
 
 async def test_an_engine_that_dies_fails_with_its_last_words(tmp_path: Path) -> None:
@@ -83,6 +97,7 @@ async def test_an_engine_with_a_small_context_is_measured_too(
     small = msgspec.structs.replace(LAUNCH, context=96)
     async with upstream(connect_seconds=30) as ask:
         bench = Bench(FakeEngine(("--context", "96")), a_spec(), ask, tmp_path)
-        found = await bench.figures(small, Work(prompt=512, answer=16), PATIENCE)
+        work = Work(prompt=512, answer=16)
+        found = await bench.figures(small, work, PATIENCE, lambda _: False)
 
     assert found.decode > 0

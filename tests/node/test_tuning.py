@@ -7,7 +7,7 @@ from edgeserve.wire import Cpu, Launch
 from node.tune.axes import axes
 from node.tune.result import Figures, Key
 from node.tune.search import Search
-from node.tune.trial import Failed, Work
+from node.tune.trial import Failed, Judge, Work
 from node.tune.tuning import NotMeasured, Tuning
 from node.tuned import Tuned
 
@@ -22,11 +22,16 @@ class Pretended:
     def __init__(self, *, broken: bool = False, fades_after: int = 10**9) -> None:
         self.now = 0.0
         self.trials: list[tuple[Launch, Work]] = []
+        self.gives_up: list[bool] = []
         self._broken = broken
         self._fades_after = fades_after
 
-    async def figures(self, launch: Launch, work: Work, seconds: float) -> Figures:
+    async def figures(
+        self, launch: Launch, work: Work, seconds: float, hopeless: Judge
+    ) -> Figures:
         assert seconds > 10
+        self.gives_up.append(hopeless(Figures(prefill=100, decode=2, aggregate=2)))
+        assert not hopeless(Figures(prefill=400, decode=9, aggregate=9))
         self.now += 10
         self.trials.append((launch, work))
         if self._broken or launch.speculative:
@@ -107,6 +112,16 @@ async def test_work_is_measured_roughly_first_to_know_what_there_is_time_for() -
     assert works[0] == Work()
     assert len(set(works[1:])) == 1
     assert works[1].prompt > works[0].prompt
+
+
+async def test_what_is_far_slower_is_measured_once_but_never_what_is_compared() -> None:
+    bench, heard = Pretended(), Heard()
+    await tuning(bench, heard, 1000).result(KEY)
+
+    searched = bench.gives_up[2 : -heard.confirmed]
+    assert searched
+    assert all(searched)
+    assert not any(bench.gives_up[:2] + bench.gives_up[-heard.confirmed :])
 
 
 async def test_an_engine_that_does_not_run_is_said() -> None:
