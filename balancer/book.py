@@ -6,8 +6,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from balancer.learner import Learner
-from balancer.line import Learned
+from balancer.learner import Learned, Learner
 from balancer.speed import Speed
 
 

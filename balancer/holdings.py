@@ -8,7 +8,7 @@ says which slots hold it, so that a look at a few blocks finds all of them at on
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from balancer.prefix import Prompt, reach
 
@@ -18,8 +18,7 @@ SENT_BACK = 0.6
 """The part of an answer that must be there for it to be the same text."""
 
 
-@dataclass(slots=True)
-class Held:
+class Held(msgspec.Struct):
     """What one slot holds: a prompt and, once it has answered, the answer.
 
     `tokens` is all of it, `answer` the part that was generated. `used` is when it was

@@ -6,7 +6,9 @@ back into a slot, but only where at least a quarter of the entry stays in use.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+
+import msgspec
 
 from balancer.holdings import Held, Holdings
 from balancer.prefix import Prompt, common
@@ -80,7 +82,7 @@ class HostCache:
             if common(each.prompt, held.prompt) < len(each.prompt.blocks)
         ]
         # The slot's own record is about to be replaced, or extended: keep a copy.
-        self.entries.append(replace(held))
+        self.entries.append(msgspec.structs.replace(held))
 
 
 def _shared(held: Held, prompt: Prompt) -> float:

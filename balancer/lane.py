@@ -240,10 +240,10 @@ class Lane:
         """The engine says how long a prompt is, or was, and how much of it it had."""
         if job.cached >= SURE_TOKENS:
             self.trust += 0.1 * (min(cached / job.cached, 1.0) - self.trust)
-        job.tokens, job.cached = float(tokens), float(cached)
+        job.tokens, job.cached = tokens, cached
         held = self.holdings.held[self.places[job.slot]]
         if held is not None:
-            held.tokens = job.tokens
+            held.tokens = tokens
 
     def progressed(self, job: Job, now: float, processed: int) -> None:
         """The engine says how many prompt tokens it has, cached ones included."""

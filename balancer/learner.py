@@ -5,11 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from math import sqrt
 
-from balancer.line import OUTLIER, Extra, Learned, Line
+import msgspec
+
+from balancer.line import OUTLIER, Extra, Line
 from balancer.speed import FEW, SMALLEST_DECODE, SMALLEST_PREFILL, Sample, Speed
 
 START = 0.05
 """Seconds that a prompt of a few tokens may take longer than was believed."""
+
+
+class Learned(msgspec.Struct):
+    """A learner's evidence, as it is stored."""
+
+    reading: Line
+    writing: Line
+    samples: int
+    few: Extra = msgspec.field(default_factory=Extra)
 
 
 @dataclass(slots=True)
@@ -21,13 +32,12 @@ class Learner:
     writing: Line = field(init=False)
     samples: int = 0
     speed: Speed = field(init=False)
+    few: Extra = field(default_factory=Extra)
 
     def __post_init__(self) -> None:
         self.reading = Line(self.guess.prefill, self.guess.attention)
         self.writing = Line(self.guess.decode, self.guess.decode * self.guess.slowdown)
         self.speed = self.guess
-
-    few: Extra = field(default_factory=Extra)
 
     @property
     def calibrated(self) -> bool:

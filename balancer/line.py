@@ -134,12 +134,3 @@ class Extra(Sums):
         slope = (shared + ridge * 0.5 * mean_y / max(mean_x, 1e-9)) / (spread + ridge)
         self.slope = min(max(slope, 0.0), max(mean_y, 0.0) / max(mean_x, 1e-9))
         self.base = max(0.0, mean_y - self.slope * mean_x)
-
-
-class Learned(msgspec.Struct):
-    """A learner's evidence, as it is stored."""
-
-    reading: Line
-    writing: Line
-    samples: int
-    few: Extra = msgspec.field(default_factory=Extra)

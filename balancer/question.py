@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import msgspec
+
 from balancer.holdings import Holdings, Level
 from balancer.lane import Lane
 from balancer.prefix import Prompt, reach
@@ -37,8 +39,7 @@ class Ask:
     again: bool = False
 
 
-@dataclass(slots=True, eq=False)
-class Question:
+class Question(msgspec.Struct):
     """A request as the engines' prices need it.
 
     `tokens` is the length of its prompt, `answer` that of its answer, as expected;

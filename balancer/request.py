@@ -11,7 +11,7 @@ import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -173,14 +173,16 @@ def _truthy(raw: msgspec.Raw | None) -> bool:
     return raw is not None and bool(msgspec.json.decode(raw))
 
 
+class _Turn(msgspec.Struct):
+    role: Any = None
+
+
 def _ends_with_assistant(raw: msgspec.Raw | None) -> bool:
     try:
-        turns = msgspec.json.decode(raw or b"[]", type=list[dict[str, msgspec.Raw]])
+        turns = msgspec.json.decode(raw or b"[]", type=list[_Turn])
     except msgspec.ValidationError:
         return False
-    if not turns or "role" not in turns[-1]:
-        return False
-    return bool(msgspec.json.decode(turns[-1]["role"]) == "assistant")
+    return bool(turns) and turns[-1].role == "assistant"
 
 
 def headers_for(

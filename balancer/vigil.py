@@ -210,13 +210,12 @@ class Vigil:
 class Watch:
     """Ticks every vigil that is kept, and knows the prospects; see `Prospects`."""
 
-    def __init__(self, desk: Desk, awake: Awake | None = None) -> None:
+    def __init__(self, desk: Desk, awake: Awake) -> None:
         self.budget = Budget()
         self._desk = desk
-        self._awake = awake or Awake()
         self._sweep = Sweep(EVERY_SECONDS)
         self._vigils = set[Vigil]()
-        self.time = self._awake.time
+        self.time = awake.time
 
     def keep(self, vigil: Vigil) -> None:
         """Begin."""
@@ -232,7 +231,7 @@ class Watch:
 
     def tick(self, now: float) -> None:
         """Look after everybody."""
-        now = self.time()
+        now = self.time()  # the sweep's clock goes on while this process stands still
         for vigil in tuple(self._vigils):
             vigil.tick(now)
 

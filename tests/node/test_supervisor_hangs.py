@@ -10,6 +10,7 @@ import pytest
 
 from edgeserve.config import NodeSettings
 from edgeserve.wire import Expected, Launch
+from node.engines.protocol import EngineSpec
 from tests.fakes.engines import FakeEngine, a_spec, watching
 from tests.node.building import answer
 from tests.patience import PATIENCE
@@ -26,30 +27,10 @@ def hasty(settings: NodeSettings) -> NodeSettings:
     return dataclasses.replace(settings, stuck_seconds=1)
 
 
-async def test_a_busy_engine_without_progress_is_stuck_and_restarted(
-    hasty: NodeSettings,
-) -> None:
+async def stuck_and_restarted(spec: EngineSpec, settings: NodeSettings) -> str | None:
+    """Have an engine stall at work; return why it was given up."""
     # The first generation is the supervisor's own; the second stalls.
     stalling = FakeEngine(("--fault", "stall", "--fault-skip", "1"))
-    async with watching(stalling, a_spec(), hasty) as (supervisor, watched):
-        await watched.until("ready")
-        with supervisor.claim():
-            asked = asyncio.create_task(answer(supervisor))
-            stuck = await watched.until("stuck")
-            await watched.until("ready", epoch=2)
-        with pytest.raises(Exception, match=r"hung up|did not answer|broke off"):
-            await asked
-
-    assert stuck.reason == "no progress for 1 s"
-
-
-async def test_a_hung_decode_is_found_soon_where_calls_should_be_short(
-    settings: NodeSettings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("node.watchdog.SHORTEST_SECONDS", 1.0)
-    stalling = FakeEngine(("--fault", "stall", "--fault-skip", "1"))
-    launch = Launch(slots=2, context=2048, batch=1, threads=2)
-    spec = a_spec(launch=launch, expected=Expected(read=100, write=100))
     async with watching(stalling, spec, settings) as (supervisor, watched):
         await watched.until("ready")
         with supervisor.claim():
@@ -58,8 +39,23 @@ async def test_a_hung_decode_is_found_soon_where_calls_should_be_short(
             with pytest.raises(Exception, match=r"hung up|did not answer|broke off"):
                 await asked
             await watched.until("ready", epoch=2)
+    return stuck.reason
 
-    assert stuck.reason == "no progress for 1 s"
+
+async def test_a_busy_engine_without_progress_is_stuck_and_restarted(
+    hasty: NodeSettings,
+) -> None:
+    assert await stuck_and_restarted(a_spec(), hasty) == "no progress for 1 s"
+
+
+async def test_a_hung_decode_is_found_soon_where_calls_should_be_short(
+    settings: NodeSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("node.watchdog.SHORTEST_SECONDS", 1.0)
+    launch = Launch(slots=2, context=2048, batch=1, threads=2)
+    spec = a_spec(launch=launch, expected=Expected(read=100, write=100))
+
+    assert await stuck_and_restarted(spec, settings) == "no progress for 1 s"
 
 
 async def test_a_slow_machine_that_reads_is_not_a_hung_one(
