@@ -19,6 +19,8 @@ from balancer.decaying import Length, Ratio
 from balancer.routing import Predict
 from edgeserve.alongside import alongside
 from edgeserve.errors import in_words
+from edgeserve.files import Trouble, read_bytes, replace_file
+from edgeserve.wire import MALFORMED
 
 log = logging.getLogger(__name__)
 
@@ -82,15 +84,15 @@ async def remembering(
             yield
     finally:
         if ours():
-            _keep(path, learned(predict))
+            _keep(path, learned(predict), Trouble(log.warning))
 
 
 def _recall(predict: Predict, path: Path) -> None:
     try:
-        restore(predict, path.read_bytes())
+        restore(predict, read_bytes(path))
     except FileNotFoundError:
         return
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, *MALFORMED) as error:
         log.warning("%s is of no use and will be replaced: %s", path, in_words(error))
 
 
@@ -98,18 +100,19 @@ async def _keeping(
     predict: Predict, path: Path, every: float, ours: Callable[[], bool]
 ) -> None:
     kept = b""
+    trouble = Trouble(log.warning)
     while True:
         await asyncio.sleep(every)
         if ours() and (now := learned(predict)) != kept:
-            await asyncio.to_thread(_keep, path, now)
+            await asyncio.to_thread(_keep, path, now, trouble)
             kept = now
 
 
-def _keep(path: Path, body: bytes) -> None:
-    new = path.with_suffix(".new")
+def _keep(path: Path, body: bytes, trouble: Trouble) -> None:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        new.write_bytes(body)
-        new.replace(path)
+        replace_file(path, body)
     except OSError as error:
-        log.warning("cannot write what was learned to %s: %s", path, in_words(error))
+        why = in_words(error)
+        trouble.met(f"cannot write what was learned to {path}: {why}")
+    else:
+        trouble.over()

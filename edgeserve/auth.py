@@ -9,11 +9,15 @@ from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from edgeserve.errors import Forbidden, SettingsError, Unauthorized
+from edgeserve.errors import Forbidden, SettingsError, Unauthorized, in_words
+from edgeserve.files import read_text
 from edgeserve.places import config_dir
 
 MINIMUM = 16
 """Shortest secret accepted, in characters."""
+
+MOST_BYTES = 2**20
+"""Longest file of secrets."""
 
 
 class Guard:
@@ -100,15 +104,15 @@ def read_secrets(path: Path | None, usual: Path, maker: str) -> tuple[str, ...]:
 
     Raises SettingsError where a named file cannot be read, is empty, or is too weak.
     """
-    if path is None and not usual.exists():
-        return ()
     source = path or usual
     try:
-        lines = source.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
+        lines = read_text(source, MOST_BYTES, pipes=path is not None).splitlines()
+    except FileNotFoundError as error:
+        if path is None and not usual.is_symlink():
+            return ()
         raise SettingsError(f"cannot read {source}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise SettingsError(f"{source} is not a file of secrets") from error
+    except OSError as error:
+        raise SettingsError(f"cannot read {source}: {in_words(error)}") from error
     found = tuple(
         line.strip() for line in lines if line.strip() and not line.startswith("#")
     )

@@ -294,7 +294,7 @@ def _layers(
     shared = {each.name for each in dataclasses.fields(SharedSettings)}
     layers: list[Layer] = []
     path = file or default_file()
-    if file or path.exists():
+    if file or os.path.lexists(path):
         layers = file_layers(path, section, shared=shared, own=names)
     layers += environment_layers(environ, variables(section, shared=shared, own=names))
     given = {name: value for name, value in flags.items() if _given(value)}

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import click
 
-from edgeserve.errors import CommandError
+from edgeserve.errors import CommandError, in_words
 from edgeserve.examples import examples
 from edgeserve.places import config_dir
 
@@ -70,7 +69,7 @@ def new_key(file: Path | None, name: str) -> None:
     from edgeserve.auth import new_secret
 
     path = file or config_dir() / "api-keys"
-    already = path.read_text(encoding="utf-8") if path.exists() else ""
+    already = _already(path)
     comment = f"# {' '.join(name.split())}\n" if name else ""
     if comment and comment in already:
         raise CommandError(
@@ -86,15 +85,25 @@ def new_key(file: Path | None, name: str) -> None:
     )
 
 
-def _write(path: Path, content: str) -> None:
-    """Write beside and rename: nobody else ever can read it, and never half of it."""
-    beside = path.with_name(f".{path.name}.new")
+def _already(path: Path) -> str:
+    from edgeserve.files import read_text
+
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        beside.unlink(missing_ok=True)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-        with os.fdopen(os.open(beside, flags, OWNER_ONLY), "w") as stream:
-            stream.write(content)
-        beside.replace(path)
+        return read_text(path)
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        raise CommandError(
+            f"cannot add a key to {path}: {in_words(error)}; move it away to start"
+            " a new file"
+        ) from error
+
+
+def _write(path: Path, content: str) -> None:
+    """Replace it: nobody else ever can read it, and never half of it."""
+    from edgeserve.files import replace_file
+
+    try:
+        replace_file(path, content.encode(), mode=OWNER_ONLY)
     except OSError as error:
         raise CommandError(f"cannot write {path}: {error.strerror}") from error

@@ -8,9 +8,11 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from edgeserve.errors import SettingsError
+from edgeserve.errors import SettingsError, in_words
+from edgeserve.files import read_text
 
 SECTIONS = ("node", "balancer")
+MOST_BYTES = 2**20
 
 Layer = tuple[str, dict[str, Any]]
 """Where some values come from, and the values."""
@@ -36,10 +38,10 @@ def file_layers(
 
 def _table(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(read_text(path, MOST_BYTES, pipes=True))
     except OSError as error:
-        raise SettingsError(f"cannot read {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"cannot read {path}: {in_words(error)}") from error
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise SettingsError(f"{path} is not TOML: {error}") from error
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 import msgspec
 
 from edgeserve.errors import BadRequest
+
+Json = dict[str, object]
 
 PROTOCOL = 1
 """Version of these shapes. A peer that speaks another one is refused by name."""
@@ -190,17 +192,33 @@ class Registration(msgspec.Struct, frozen=True, kw_only=True):
 
 T = TypeVar("T")
 
+MALFORMED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What decoding JSON may raise; the last one for nesting without end."""
+
 
 def encode(value: msgspec.Struct) -> bytes:
-    """Turn a wire type into JSON."""
-    return msgspec.json.encode(value)
+    """Turn a wire type into JSON; what is no text, as in a file's name, becomes `?`."""
+    try:
+        return msgspec.json.encode(value)
+    except UnicodeEncodeError:
+        return msgspec.json.encode(_readable(msgspec.to_builtins(value)))
+
+
+def _readable(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode(errors="replace").decode()
+    if isinstance(value, dict):
+        return {key: _readable(each) for key, each in cast("Json", value).items()}
+    if isinstance(value, list | tuple):
+        return [_readable(each) for each in cast("list[object]", value)]
+    return value
 
 
 def decode(body: bytes | str, shape: type[T]) -> T:
     """Turn JSON into a wire type, or raise BadRequest naming what is wrong."""
     try:
         return msgspec.json.decode(body, type=shape)
-    except msgspec.DecodeError as error:
+    except MALFORMED as error:
         raise BadRequest(f"not a {shape.__name__}: {error}") from error
 
 

@@ -8,6 +8,8 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 
+from edgeserve.files import open_lock
+
 
 @contextmanager
 def workshop(folder: Path, name: str, taken: Callable[[], None]) -> Generator[Path]:
@@ -18,7 +20,7 @@ def workshop(folder: Path, name: str, taken: Callable[[], None]) -> Generator[Pa
     """
     folder.mkdir(parents=True, exist_ok=True)
     work = folder / f".{name}"
-    with (folder / f".{name}.lock").open("w") as lock:
+    with open_lock(folder / f".{name}.lock") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
-import msgspec
-
+from edgeserve.errors import in_words
+from edgeserve.files import read_json
 from quantize.naming import stem
 from quantize.quality import Comparison
+
+log = logging.getLogger(__name__)
 
 
 def divergence(file: Path) -> float | None:
@@ -17,9 +20,12 @@ def divergence(file: Path) -> float | None:
     """
     record = file.with_name(f"{stem(file)}.compare.json")
     try:
-        found = msgspec.json.decode(record.read_bytes(), type=Comparison)
+        found = read_json(record, Comparison)
         size = file.stat().st_size
-    except (OSError, msgspec.DecodeError):
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        log.warning("leaving out %s: %s; compare again", record, in_words(error))
         return None
     if (found.base.file, found.base.bytes) == (file.name, size):
         return 0.0

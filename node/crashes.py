@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
-import tempfile
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +17,7 @@ import msgspec
 import psutil
 
 from edgeserve.errors import in_words
+from edgeserve.files import in_a_name, read_json, replace_json
 from node.engines.native import Native
 from node.engines.protocol import Engine, EngineSpec
 
@@ -83,11 +82,7 @@ def remember(state_dir: Path, what: About, why: str, *, on_gpu: bool) -> Crash:
     crash = Crash(about=what, why=why, on_gpu=on_gpu, made=time.time())
     target = _file(state_dir, what)
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, part = tempfile.mkstemp(dir=target.parent, suffix=".part")
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(msgspec.json.format(msgspec.json.encode(crash)) + b"\n")
-        Path(part).replace(target)
+        replace_json(target, crash)
     except OSError as error:
         log.warning("cannot write %s: %s", target, in_words(error))
     return crash
@@ -97,9 +92,13 @@ def find(state_dir: Path, what: About | None) -> Crash | None:
     """Return the crash that is about this, if it still counts."""
     if what is None:
         return None
+    path = _file(state_dir, what)
     try:
-        crash = msgspec.json.decode(_file(state_dir, what).read_bytes(), type=Crash)
-    except (OSError, msgspec.DecodeError):
+        crash = read_json(path, Crash)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        log.warning("leaving out %s: %s; delete it", path, in_words(error))
         return None
     outdated = crash.on_gpu and crash.made < psutil.boot_time()
     return None if crash.about != what or outdated else crash
@@ -109,4 +108,4 @@ def _file(state_dir: Path, what: About) -> Path:
     """One file for each executable and model, whatever has become of both."""
     names = f"{what.path}\n{what.variant}\n{what.role}"
     digest = hashlib.sha256(names.encode()).hexdigest()[:12]
-    return state_dir / "crashes" / f"{what.variant.replace(':', '.')}-{digest}.json"
+    return state_dir / "crashes" / f"{in_a_name(what.variant)}-{digest}.json"

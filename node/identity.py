@@ -14,16 +14,20 @@ with its machine id, which `node.twins` catches by mDNS.
 from __future__ import annotations
 
 import fcntl
+import logging
 import secrets
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import IO
 
 import msgspec
 
-from edgeserve.errors import SettingsError
+from edgeserve.errors import SettingsError, in_words
+from edgeserve.files import OUT_OF_ORDER, open_lock, read_json, replace_file
 from node.machine import Machine, merged, same
+
+log = logging.getLogger(__name__)
 
 FILE = "node.json"
 LOCK = "node.lock"
@@ -37,15 +41,20 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Identity:
-    """The node's id for the length of a run; `renew` replaces it for good."""
+    """The node's id for the length of a run; `renew` replaces it for good.
+
+    An id that cannot be written down lasts as long as the process.
+    """
 
     def __init__(self, path: Path, machine: Machine) -> None:
         self._path = path
-        kept = _read(path)
-        if kept is not None and same(kept.machine, machine):
-            self.id = kept.id
-            self._machine = merged(kept.machine, machine)
+        self._kept = _read(path)
+        if self._kept is not None and same(self._kept.machine, machine):
+            self.id = self._kept.id
+            self._machine = merged(self._kept.machine, machine)
         else:
+            if self._kept is not None:
+                log.warning("%s is of another machine: this node gets a new id", path)
             self.id = _new_id()
             self._machine = machine
         self._keep()
@@ -56,18 +65,27 @@ class Identity:
         self._keep()
 
     def _keep(self) -> None:
-        """Write beside and rename: a power cut leaves the old file or the new one."""
-        beside = self._path.with_suffix(".new")
         kept = Kept(id=self.id, machine=self._machine)
-        beside.write_bytes(msgspec.json.encode(kept))
-        beside.replace(self._path)
+        if kept == self._kept:
+            return
+        try:
+            replace_file(self._path, msgspec.json.encode(kept))
+        except OSError as error:
+            log.warning(
+                "cannot write %s: %s; at its next start this node may be a new one to"
+                " balancers",
+                *(self._path, in_words(error)),
+            )
+        else:
+            self._kept = kept
 
 
 @contextmanager
 def identified(state_dir: Path, machine: Machine) -> Generator[Identity]:
     """Hold the state folder and the identity in it for the length of the block.
 
-    Raises SettingsError where the folder cannot be written, or another node holds it.
+    Raises SettingsError where the folder cannot be used, or another node holds it. A
+    disk that is full or read-only is no reason not to serve.
     """
     with _locked(state_dir):
         yield Identity(state_dir / FILE, machine)
@@ -78,18 +96,22 @@ def _locked(state_dir: Path) -> Generator[None]:
     """Hold the folder's lock; the kernel lets go of it however this process ends."""
     try:
         state_dir.mkdir(parents=True, exist_ok=True)
-        lock = (state_dir / LOCK).open("w")
+        lock: IO[bytes] | None = open_lock(state_dir / LOCK)
     except OSError as error:
-        raise SettingsError(
-            f"cannot keep state in {state_dir}: {error.strerror}; choose another"
-            " folder with --state-dir"
-        ) from error
-    with lock:
-        _take(lock, state_dir)
+        if error.errno not in OUT_OF_ORDER:
+            raise SettingsError(
+                f"cannot keep state in {state_dir}: {error.strerror}; choose another"
+                " folder with --state-dir"
+            ) from error
+        log.warning("nothing is kept in %s: %s", state_dir, in_words(error))
+        lock = None
+    with lock or nullcontext():
+        if lock:
+            _take(lock, state_dir)
         yield
 
 
-def _take(lock: IO[str], state_dir: Path) -> None:
+def _take(lock: IO[bytes], state_dir: Path) -> None:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
@@ -100,10 +122,17 @@ def _take(lock: IO[str], state_dir: Path) -> None:
 
 
 def _read(path: Path) -> Kept | None:
-    """Read what was kept; a file that is damaged counts as none."""
+    """Read what was kept; a file that is damaged counts as none, and that is said."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Kept)
-    except (FileNotFoundError, msgspec.DecodeError, UnicodeDecodeError):
+        return read_json(path, Kept)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        log.warning(
+            "%s is of no use (%s): this node gets a new id, and balancers take it for"
+            " a new node",
+            *(path, in_words(error)),
+        )
         return None
 
 

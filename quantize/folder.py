@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from edgeserve.errors import CommandError
+from edgeserve.files import replacing
 from quantize.naming import part_path
 
 
@@ -19,14 +20,8 @@ class FolderTaken(CommandError):
 @contextmanager
 def part_of(target: Path) -> Generator[Path]:
     """Give a name to write to; it becomes `target` only if the block succeeds."""
-    part = part_path(target)
-    try:
+    with replacing(target, part=part_path(target)) as part:
         yield part
-        with part.open("rb") as file:
-            os.fsync(file.fileno())
-        part.replace(target)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 @contextmanager

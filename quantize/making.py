@@ -105,9 +105,9 @@ def compare(
     as_json: bool,
 ) -> None:
     """Measure what variants lose and gain against their base, on this machine."""
+    from edgeserve.files import replace_json
     from quantize import report
     from quantize.interrupt import interruptible
-    from quantize.manifest import write_json
     from quantize.naming import stem
     from quantize.quality import OWN_TEXT, Question, compare
     from quantize.watch import ComparisonWatch, progress_bars
@@ -126,7 +126,7 @@ def compare(
     with interruptible(), progress_bars() as progress:
         found = compare(question, folder, ComparisonWatch(progress))
     target = folder / f"{stem(base)}.compare.json"
-    write_json(target, found)
+    replace_json(target, found)
     report.picture(found, target.with_suffix(".png"))
     if as_json:
         click.echo(target.read_text(encoding="utf-8"))

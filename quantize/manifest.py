@@ -12,7 +12,8 @@ from pathlib import Path
 
 import msgspec
 
-from edgeserve.errors import CommandError
+from edgeserve.errors import CommandError, in_words
+from edgeserve.files import read_json
 from quantize.naming import stem
 
 FORMAT = 1
@@ -71,20 +72,14 @@ def manifest_path(folder: Path, base: Path) -> Path:
 def read_manifest(path: Path) -> Manifest | None:
     """Read it; None where there is none yet. Raises BadManifest."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Manifest)
+        return read_json(path, Manifest)
     except FileNotFoundError:
         return None
-    except (msgspec.DecodeError, OSError) as error:
+    except OSError as error:
         raise BadManifest(
-            f"{path} is not a manifest ({error}); move it away to start afresh"
+            f"{path} is not a manifest ({in_words(error)}); move it away to start"
+            " afresh"
         ) from error
-
-
-def write_json(path: Path, value: msgspec.Struct) -> None:
-    """Replace the file at once, so that nobody reads half of it."""
-    beside = path.with_name(path.name + ".part")
-    beside.write_bytes(msgspec.json.format(msgspec.json.encode(value)) + b"\n")
-    beside.replace(path)
 
 
 CHUNK = 2**20

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from edgeserve.errors import CommandError
+from edgeserve.files import replace_json
 from quantize.calibrate import importance_matrix
 from quantize.child import QuantizerFailed, events, require_library
 from quantize.dry import dry_run
@@ -27,7 +28,6 @@ from quantize.manifest import (
     manifest_path,
     read_manifest,
     sha256,
-    write_json,
 )
 from quantize.memory import size
 from quantize.naming import variant_path
@@ -108,7 +108,7 @@ def make(order: Order, watch: Watch) -> Manifest:
         _refuse_full_disk(order, missing)
         for each in missing:
             manifest = manifest.with_variant(_make_one(order, each, watch))
-            write_json(manifest_path(order.folder, order.base.path), manifest)
+            replace_json(manifest_path(order.folder, order.base.path), manifest)
     return manifest
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import os
+import logging
 from pathlib import Path
 
 import msgspec
 
-from edgeserve.errors import CommandError
+from edgeserve.errors import CommandError, in_words
+from edgeserve.files import read_json, replacing
+
+log = logging.getLogger(__name__)
 
 CURRENT = "current"
 MANIFEST = "build.json"
@@ -68,15 +71,23 @@ def builds(state_dir: Path) -> list[Build]:
 def build_in(folder: Path) -> Build | None:
     """Return the build whose folder that is; None without a manifest to be read."""
     try:
-        return msgspec.json.decode((folder / MANIFEST).read_bytes(), type=Build)
-    except (OSError, msgspec.DecodeError):
+        return read_json(folder / MANIFEST, Build)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        log.warning(
+            "%s is no build: its %s is of no use (%s); build it again",
+            *(folder, MANIFEST, in_words(error)),
+        )
         return None
 
 
 def in_use(state_dir: Path) -> str | None:
     """Return the name of the build that nodes start."""
-    link = engines_dir(state_dir) / CURRENT
-    return link.readlink().name if link.is_symlink() else None
+    try:
+        return (engines_dir(state_dir) / CURRENT).readlink().name
+    except OSError:  # none is in use
+        return None
 
 
 def use(state_dir: Path, name: str) -> None:
@@ -85,10 +96,8 @@ def use(state_dir: Path, name: str) -> None:
     there = [build.name for build in builds(state_dir)]
     if name not in there:
         raise NoSuchBuild(name, there)
-    beside = folder / f".{CURRENT}-{os.getpid()}"
-    beside.unlink(missing_ok=True)
-    beside.symlink_to(name, target_is_directory=True)
-    beside.replace(folder / CURRENT)
+    with replacing(folder / CURRENT, durable=False) as link:
+        link.symlink_to(name, target_is_directory=True)
 
 
 def free_name(state_dir: Path, commit: str, backend: str) -> str:

@@ -16,6 +16,9 @@ from pathlib import Path
 import msgspec
 import psutil
 
+from edgeserve.errors import in_words
+from edgeserve.files import read_json, remove, replace_file
+
 log = logging.getLogger(__name__)
 
 SAME_SECONDS = 1.0
@@ -38,26 +41,34 @@ def recorded(pid: int, state_dir: Path) -> Generator[None]:
     created, agent = created_at(pid), os.getpid()
     if created is not None:
         record = Record(pid, created, agent, created_at(agent) or 0.0)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(msgspec.json.encode(record))
+        try:
+            replace_file(path, msgspec.json.encode(record), durable=False)
+        except OSError as error:
+            log.warning(
+                "cannot write %s: %s; should this node be killed, end process %d"
+                " by hand",
+                *(path, in_words(error), pid),
+            )
     try:
         yield
     finally:
-        path.unlink(missing_ok=True)
+        remove(path)
 
 
 def sweep(state_dir: Path) -> None:
     """End every recorded engine whose agent is gone, and drop stale records."""
     for path in _folder(state_dir).glob("*.json"):
-        with contextlib.suppress(FileNotFoundError):
-            _settle(path)
+        _settle(path)
 
 
 def _settle(path: Path) -> None:
     try:
-        record = msgspec.json.decode(path.read_bytes(), type=Record)
-    except msgspec.DecodeError:
-        path.unlink()
+        record = read_json(path, Record)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        log.warning("%s names no engine: %s; it goes", path, in_words(error))
+        remove(path)
         return
     if alive(record.agent, record.agent_created):
         return
@@ -65,7 +76,7 @@ def _settle(path: Path) -> None:
         log.warning("ending engine %d, left over from an earlier run", record.engine)
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(record.engine, signal.SIGKILL)
-    path.unlink()
+    remove(path)
 
 
 def alive(pid: int, created: float) -> bool:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
-import tempfile
 from pathlib import Path
 
 import msgspec
 
 from edgeserve.config import NodeSettings
 from edgeserve.errors import in_words
+from edgeserve.files import in_a_name, read_json, replace_json
 from edgeserve.wire import Hardware
 from node.engines.protocol import Engine
 from node.offload import Device
@@ -25,9 +24,9 @@ def load(state_dir: Path, *, machine: str, engine: str) -> Tunings:
     found: dict[Key, Result] = {}
     for file in sorted(_folder(state_dir).glob("*.json")):
         try:
-            result = msgspec.json.decode(file.read_bytes(), type=Result)
-        except (OSError, msgspec.DecodeError) as error:
-            log.warning("leaving out %s: %s", file, in_words(error))
+            result = read_json(file, Result)
+        except OSError as error:
+            log.warning("leaving out %s: %s; delete it", file, in_words(error))
             continue
         if (result.key.machine, result.key.engine) == (machine, engine):
             found[result.key] = result
@@ -51,17 +50,8 @@ def save(state_dir: Path, result: Result) -> Path:
 
     Raises OSError.
     """
-    folder = _folder(state_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    target = folder / f"{_name(result.key)}.json"
-    descriptor, part = tempfile.mkstemp(dir=folder, suffix=".part")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(msgspec.json.format(msgspec.json.encode(result)) + b"\n")
-        Path(part).replace(target)
-    except BaseException:
-        Path(part).unlink(missing_ok=True)
-        raise
+    target = _folder(state_dir) / f"{_name(result.key)}.json"
+    replace_json(target, result)
     return target
 
 
@@ -71,4 +61,4 @@ def _folder(state_dir: Path) -> Path:
 
 def _name(key: Key) -> str:
     digest = hashlib.sha256(msgspec.json.encode(key)).hexdigest()[:12]
-    return f"{key.variant.replace(':', '.')}-{key.role}-{digest}"
+    return f"{in_a_name(key.variant)}-{key.role}-{digest}"

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from edgeserve.files import replace_json
 from quantize.manifest import (
     BadManifest,
     Made,
@@ -11,7 +12,6 @@ from quantize.manifest import (
     manifest_path,
     read_manifest,
     sha256,
-    write_json,
 )
 
 
@@ -34,7 +34,7 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     path = manifest_path(tmp_path, Path("m.F16.gguf"))
     manifest = Manifest(base="m.F16.gguf").with_variant(made("Q8_0"))
 
-    write_json(path, manifest)
+    replace_json(path, manifest)
 
     assert path.name == "m.variants.json"
     assert read_manifest(path) == manifest

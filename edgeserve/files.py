@@ -1,0 +1,178 @@
+"""Small files that are kept on disk: read within bounds, and replaced whole.
+
+Whatever is wrong with a file, be it missing, damaged, a directory or on a disk that is
+full, is an OSError that names it and says why in `strerror`.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import stat
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, TypeVar
+
+import msgspec
+
+from edgeserve.wire import MALFORMED
+
+MOST_BYTES = 64 * 2**20
+"""What is longer was not written here."""
+
+LONGEST_NAME = 120
+"""Bytes of a model's name in a file's name; file systems allow 255 in all."""
+
+OUT_OF_ORDER = frozenset(
+    (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE)
+)
+"""What a disk or a system does, not what a person asked for."""
+
+T = TypeVar("T")
+
+
+class Unusable(OSError):
+    """What lies there is not what is kept there."""
+
+    def __init__(self, path: Path, why: str) -> None:
+        super().__init__(errno.EINVAL, why, str(path))
+
+
+def read_bytes(path: Path, most: int = MOST_BYTES, *, pipes: bool = False) -> bytes:
+    """Read a file of at most so many bytes. Raises OSError.
+
+    Never waits for a pipe's other end, unless a person may have named a pipe.
+    """
+    no_wait = 0 if pipes else getattr(os, "O_NONBLOCK", 0)
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | no_wait)
+    try:
+        kind = os.fstat(handle).st_mode
+        if stat.S_ISDIR(kind):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if not (stat.S_ISREG(kind) or pipes):
+            raise Unusable(path, "not a regular file")
+        with os.fdopen(handle, "rb", closefd=False) as file:
+            content = file.read(most + 1)
+    except OSError as error:
+        raise _about(path, error) from error
+    finally:
+        os.close(handle)
+    if len(content) > most:
+        raise Unusable(path, f"longer than {most:,} bytes")
+    return content
+
+
+def read_text(path: Path, most: int = MOST_BYTES, *, pipes: bool = False) -> str:
+    """Read a file of UTF-8. Raises OSError."""
+    try:
+        return read_bytes(path, most, pipes=pipes).decode()
+    except UnicodeDecodeError as error:
+        raise Unusable(path, f"not text in UTF-8 (byte {error.start})") from error
+
+
+def read_json(path: Path, shape: type[T]) -> T:
+    """Read a file of JSON. Raises OSError, also for JSON of another shape."""
+    try:
+        return msgspec.json.decode(read_bytes(path), type=shape)
+    except MALFORMED as error:
+        raise Unusable(path, f"damaged: {error}") from error
+
+
+def replace_file(
+    path: Path, content: bytes, *, mode: int = 0o666, durable: bool = True
+) -> None:
+    """Write a file whole or not at all, folder included. Raises OSError.
+
+    After a power cut there is the old content or the new; without `durable`, which
+    spares the disk, there may be none.
+    """
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with replacing(path, durable=durable) as part:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+            with os.fdopen(os.open(part, flags, mode), "wb") as file:
+                file.write(content)
+    except OSError as error:
+        raise _about(path, error) from error
+
+
+def replace_json(path: Path, value: msgspec.Struct, *, durable: bool = True) -> None:
+    """Write a value as JSON that people can read. Raises OSError."""
+    content = msgspec.json.format(msgspec.json.encode(value)) + b"\n"
+    replace_file(path, content, durable=durable)
+
+
+@contextmanager
+def replacing(
+    path: Path, *, part: Path | None = None, durable: bool = True
+) -> Generator[Path]:
+    """Give a name to write to; it becomes `path` only if the block succeeds.
+
+    Nothing is left behind otherwise. `part` must be in the same folder.
+    """
+    part = part or path.with_name(f".{secrets.token_hex(6)}.part")
+    try:
+        yield part
+        if durable:
+            with part.open("rb") as file:
+                os.fsync(file.fileno())
+        part.replace(path)
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+def open_lock(path: Path) -> IO[bytes]:
+    """Open a file to be locked, made where it can be. Raises OSError.
+
+    Where nothing may be written, what is there can still be locked.
+    """
+    flags = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0)
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | flags, 0o666)
+    except OSError as error:
+        if isinstance(error, IsADirectoryError):
+            raise
+        try:
+            handle = os.open(path, os.O_RDONLY | flags)
+        except OSError:
+            raise error from None
+    return os.fdopen(handle, "rb")
+
+
+def remove(path: Path) -> None:
+    """Remove what we wrote; what cannot be removed stays."""
+    with suppress(OSError):
+        path.unlink(missing_ok=True)
+
+
+def in_a_name(text: str) -> str:
+    """Make a part of a file's name of a model's, however long that is."""
+    return text.replace(":", ".").encode()[:LONGEST_NAME].decode(errors="ignore")
+
+
+def _about(path: Path, error: OSError) -> OSError:
+    """Return the same error, as one about `path`."""
+    if isinstance(error, Unusable):
+        return error
+    return OSError(error.errno, error.strerror or str(error), str(path))
+
+
+class Trouble:
+    """What is wrong again and again is said once, until it is right or changes."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self._said = ""
+
+    def met(self, what: str) -> None:
+        """Say it, unless it was the last that was said."""
+        if what != self._said:
+            self._said = what
+            self._say(what)
+
+    def over(self) -> None:
+        """Once more is worth saying again."""
+        self._said = ""
