@@ -1,23 +1,35 @@
 """Writes down what was asked, without content, for `edgeserve simulate --trace`.
 
 Sizes, times and keyed hashes: the key dies with this process, so that nobody can look
-for known texts in a trace. A file that exists is continued.
+for known texts in a trace. A file that exists is continued, whatever a crash or a full
+disk has done to its lines. A disk that takes nothing costs lines, not requests.
 """
 
 from __future__ import annotations
 
+import logging
 from collections import OrderedDict
 from collections.abc import Generator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from hashlib import blake2b
-from io import BufferedWriter
+from io import SEEK_END, FileIO
 from pathlib import Path
 
 from balancer.followed import Followed
 from balancer.record import Record
 from balancer.schedule import Need
-from balancer.simulate.trace import Call, load, to_line
-from edgeserve.errors import CommandError, SettingsError, in_words
+from balancer.simulate.trace import Call, to_line, understood
+from edgeserve.errors import SettingsError, in_words
+from edgeserve.files import OUT_OF_ORDER, Trouble
+
+log = logging.getLogger(__name__)
+
+BEGINNING = b'{"id":'
+"""How every line of a trace begins."""
+
+LOOK_BYTES = 16 * 2**20
+"""How much of an old trace is looked at, from its end."""
 
 REMEMBERED = 4096
 """Conversations that the next request may continue."""
@@ -30,9 +42,11 @@ class Trace:
     """
 
     def __init__(
-        self, file: BufferedWriter, key: bytes, *, began: float, count: int
+        self, file: FileIO, key: bytes, *, began: float, count: int, cut: bool = False
     ) -> None:
         self._file = file
+        self._cut = cut
+        self._trouble = Trouble(log.warning)
         self._key = key
         self._began = began
         self._count = count
@@ -57,13 +71,26 @@ class Trace:
             answer_tokens=timings.predicted,
             budget=need.budget,
         )
-        self._file.write(to_line(call))
-        self._file.flush()
+        self._write(to_line(call))
         if prompt.blocks:
             self._ended[prompt.blocks[-1]] = self._count, ended
         if len(self._ended) > REMEMBERED:
             self._ended.popitem(last=False)
         self._count += 1
+
+    def _write(self, line: bytes) -> None:
+        """Append a line; what is left of a cut one gets an end of its own first."""
+        whole = b"\n" + line if self._cut else line
+        try:
+            written = self._file.write(whole)
+        except OSError as error:
+            self._trouble.met(f"cannot write to the trace: {in_words(error)}")
+            return
+        self._cut = written != len(whole)
+        if self._cut:
+            self._trouble.met("cannot write to the trace: the disk takes no more")
+        else:
+            self._trouble.over()
 
     def _place(self, need: Need, arrived: float) -> tuple[int | None, float]:
         """When it came: after which answer it continues, or since the trace began."""
@@ -77,25 +104,56 @@ class Trace:
     def _pseudonym(self, name: str) -> str:
         if not name:
             return ""
-        return blake2b(name.encode(), key=self._key, digest_size=6).hexdigest()
+        return blake2b(
+            name.encode(errors="replace"), key=self._key, digest_size=6
+        ).hexdigest()
 
 
 @contextmanager
-def tracing(path: Path, key: bytes, now: float) -> Generator[Trace]:
-    """Write to a file for the length of the block. Raises SettingsError."""
-    calls, file = _opened(path)
-    before = max((call.at for call in calls), default=0.0)
-    count = max((call.id + 1 for call in calls), default=0)
-    with file:
-        yield Trace(file, key, began=now - before, count=count)
+def tracing(path: Path, key: bytes, now: float) -> Generator[Trace | None]:
+    """Write to a file for the length of the block; None where its disk is at fault.
 
-
-def _opened(path: Path) -> tuple[list[Call], BufferedWriter]:
+    Raises SettingsError for what cannot or should not be written to.
+    """
     try:
-        calls = load(path) if path.exists() else []
-        return calls, path.open("ab")
-    except CommandError as error:
-        raise SettingsError(f"record is {str(path)!r}: {error}") from error
+        found, file = _last(path), path.open("ab", buffering=0)
     except OSError as error:
-        why = in_words(error)
-        raise SettingsError(f"record is {str(path)!r}: {why}") from error
+        if error.errno not in OUT_OF_ORDER:
+            why = in_words(error)
+            raise SettingsError(f"record is {str(path)!r}: {why}") from error
+        log.warning("nothing is recorded in %s: %s", path, in_words(error))
+        yield None
+        return
+    with file:
+        began = now - found.latest
+        yield Trace(file, key, began=began, count=found.count, cut=found.cut)
+
+
+@dataclass(frozen=True)
+class _Last:
+    """How a trace ends: the latest time, the next id, whether the last line is cut."""
+
+    latest: float = 0.0
+    count: int = 0
+    cut: bool = False
+
+
+def _last(path: Path) -> _Last:
+    """Look at the end of a trace. Raises OSError, and SettingsError for no trace."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(LOOK_BYTES).lstrip(b"\0\r\n")
+            size = file.seek(0, SEEK_END)
+            file.seek(max(0, size - LOOK_BYTES))
+            tail = file.read(LOOK_BYTES)
+    except FileNotFoundError:
+        return _Last()
+    calls = [call for call in map(understood, tail.splitlines()) if call]
+    ours = head.startswith(BEGINNING) or BEGINNING.startswith(head)
+    if not (calls or ours):
+        raise SettingsError(f"record is {str(path)!r}: it is not a trace")
+    return _Last(
+        latest=max((call.at for call in calls), default=0.0),
+        count=max((call.id + 1 for call in calls), default=0),
+        cut=bool(tail) and not tail.endswith(b"\n"),
+    )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import logging
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import msgspec
 
 from balancer.prefix import EMPTY, Prompt
 from edgeserve.errors import CommandError, SettingsError
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,26 +124,51 @@ def save(path: Path, calls: Iterable[Call]) -> None:
 
 
 def load(path: Path) -> list[Call]:
-    """Read a trace file and work out which call continues which."""
+    """Read a trace file and work out which call continues which.
+
+    Lines that a crash or a full disk has damaged are left out.
+    """
     try:
         lines = path.read_bytes().splitlines()
-        calls = [from_line(msgspec.json.decode(line, type=Line)) for line in lines]
     except OSError as error:
         raise SettingsError(f"cannot read trace {path}: {error.strerror}") from error
-    except (msgspec.DecodeError, ValueError) as error:
-        raise SettingsError(f"{path} is not a trace: {error}") from error
+    calls = [call for call in map(understood, lines) if call]
+    damaged = len(lines) - len(calls)
     if not calls:
-        raise SettingsError(f"{path} holds no request")
-    return with_replies(calls)
+        why = "is not a trace" if damaged else "holds no request"
+        raise SettingsError(f"{path} {why}")
+    if damaged:
+        log.warning("%s: left out what is damaged, lines: %d", path, damaged)
+    return with_replies(_unorphaned(calls))
 
 
-def with_replies(calls: Sequence[Call]) -> list[Call]:
-    """Find in later prompts how each answer was sent back."""
-    by_end = {
-        call.prompt.blocks[-1]: i for i, call in enumerate(calls) if call.prompt.blocks
-    }
-    found = list(calls)
+def understood(line: bytes) -> Call | None:
+    """Read one line; None where it is damaged."""
+    try:
+        return from_line(msgspec.json.decode(line, type=Line))
+    except (ValueError, RecursionError):  # as DecodeError and UnicodeDecodeError are
+        return None
+
+
+def _unorphaned(calls: Iterable[Call]) -> Iterator[Call]:
+    """Let a call whose predecessor is lost come when the one before it came."""
+    there = set[int]()
+    latest = 0.0
     for call in calls:
+        if call.after is None:
+            latest = call.at
+        there.add(call.id)
+        lost = call.after is not None and call.after not in there
+        yield replace(call, after=None, at=latest) if lost else call
+
+
+def with_replies(calls: Iterable[Call]) -> list[Call]:
+    """Find in later prompts how each answer was sent back."""
+    found = list(calls)
+    by_end = {
+        call.prompt.blocks[-1]: i for i, call in enumerate(found) if call.prompt.blocks
+    }
+    for call in tuple(found):
         prompt = call.prompt
         for message, count in enumerate(prompt.messages[:-1]):
             asked = by_end.get(prompt.blocks[count - 1])

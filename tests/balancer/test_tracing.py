@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from click.testing import CliRunner
 from balancer.simulate.commands import simulate
 from balancer.simulate.policies import POLICIES
 from balancer.simulate.trace import load
+from balancer.tracing import Trace
 from edgeserve.errors import SettingsError
 from tests.balancer.endpoint import CHAT, chat, endpoint
 from tests.fakes.llama import Behaviour
@@ -88,3 +90,93 @@ async def test_a_file_that_is_no_trace_is_left_as_it_is(tmp_path: Path) -> None:
         await recorded(path)
 
     assert path.read_text() == "dear diary"
+
+
+LINE = b'{"id":0,"at":1.5,"tokens":3,"answer":1,"blocks":"","ends":[],"messages":[]}\n'
+
+
+@pytest.mark.parametrize(
+    ("damage", "kept"),
+    [
+        (b"", 0),
+        (b"\n", 0),
+        (LINE[:40], 0),
+        (LINE[:3], 0),
+        (LINE + LINE[:40], 1),
+        (LINE[:30] + b"\n" + LINE + b"\xff\xfe\n", 1),
+        (LINE + b"\0" * 4096, 1),
+        (b"\0" * 4096, 0),
+        (LINE + b"[" * 100_000 + b"\n", 1),
+        (b"[]\n" + LINE, 1),
+    ],
+    ids=["empty", "blank", "cut", "early cut", "cut last", "no text", "zeros last",
+         "zeros", "deep", "wrong type"],
+)  # fmt: skip
+async def test_a_damaged_trace_is_continued(
+    tmp_path: Path, damage: bytes, kept: int
+) -> None:
+    path = tmp_path / "day.jsonl"
+    path.write_bytes(damage)
+
+    await recorded(path, chat("one"))
+
+    assert path.read_bytes().startswith(damage)
+    assert [call.id for call in load(path)] == list(range(kept + 1))
+
+
+async def test_a_trace_without_a_request_does_not_bar_the_next_start(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "day.jsonl"
+
+    await recorded(path)
+    await recorded(path, chat("one"))
+
+    assert len(load(path)) == 1
+
+
+async def test_a_full_disk_costs_lines_and_no_requests(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with (
+        fake_node("pi", Behaviour(decode=1000)) as node,
+        endpoint(node, record=Path("/dev/full")) as balancer,
+    ):
+        answers = [await balancer.post(CHAT, chat()) for _ in range(3)]
+
+    assert [each.status for each in answers] == [200] * 3
+    said = [each.getMessage() for each in caplog.records if "trace" in each.msg]
+    assert said == ["cannot write to the trace: No space left on device"]
+
+
+async def test_a_cut_line_is_ended_before_the_next_begins(tmp_path: Path) -> None:
+    path = tmp_path / "day.jsonl"
+    with path.open("ab", buffering=0) as file:
+        short = ShortOnce(file)
+        trace = Trace(short, b"key", began=0.0, count=0)  # type: ignore[arg-type]
+        trace._write(LINE)
+        trace._write(LINE)
+
+    assert path.read_bytes() == LINE[:20] + b"\n" + LINE
+
+
+class ShortOnce:
+    """A disk that takes a part of the first line, as one that is nearly full does."""
+
+    def __init__(self, file: FileIO) -> None:
+        self.file = file
+        self.most = 20
+
+    def write(self, data: bytes) -> int:
+        data, self.most = data[: self.most], len(data) + 100
+        return self.file.write(data)
+
+
+def test_a_call_whose_predecessor_is_lost_comes_by_itself(tmp_path: Path) -> None:
+    path = tmp_path / "day.jsonl"
+    orphan = LINE.replace(b'"id":0,"at":1.5', b'"id":7,"at":0.5,"after":3')
+    path.write_bytes(LINE + b"{cut\n" + orphan)
+
+    one, two = load(path)
+
+    assert (one.after, one.at, two.after, two.at) == (None, 1.5, None, 1.5)
