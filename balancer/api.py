@@ -86,9 +86,13 @@ class Api:
         """Show one of them."""
         name = request.match_info["name"]
         found = {each.name: each for each in served(self.desk.current.candidates)}
-        if normal(name) not in found:
+        meant = normal(name)
+        if meant not in found:  # a file's name, perhaps
+            theirs = (e for e in self.desk.current.candidates if e.serves(meant))
+            meant = next((e.listed[1] for e in theirs), meant)
+        if meant not in found:
             raise UnknownModel(name, list(found))
-        return _json(_model(found[normal(name)]))
+        return _json(_model(found[meant]))
 
     async def fleet(self, _: web.Request) -> web.Response:
         """Show the fleet, and what was seen but has not answered."""
@@ -153,6 +157,7 @@ def shown(fleet: Fleet, health: Callable[[str], Mapping[str, str]]) -> list[Json
 def _member(member: Member, health: Mapping[str, str]) -> Json:
     return {
         "id": member.id,
+        "name": member.name,
         "state": member.state,
         "url": member.origin.url,
         "seen_as": member.links,
@@ -165,6 +170,7 @@ def _member(member: Member, health: Mapping[str, str]) -> Json:
 def _silent(link: Link) -> Json:
     return {
         "id": link.expected,
+        "name": None,
         "state": link.state,
         "url": ", ".join(map(_url, link.origins)),
         "seen_as": [link.key],

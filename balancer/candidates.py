@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from balancer.fleet import Fleet, Member
-from edgeserve.openai import normal
+from edgeserve.openai import names_of, normal
 from edgeserve.relay.upstream import Origin
 from edgeserve.wire import EngineReport, Hardware
 
@@ -52,11 +52,16 @@ class Candidate:
 
     @cached_property
     def names(self) -> frozenset[str]:
-        """Its model and its variant, in normal spelling."""
-        return frozenset((normal(self.engine.model), normal(self.engine.variant)))
+        """Its model, its variant and its file, in normal spelling."""
+        return names_of(self.engine)
+
+    @property
+    def listed(self) -> tuple[str, str]:
+        """Those that are shown to clients."""
+        return normal(self.engine.model), normal(self.engine.variant)
 
     def serves(self, model: str) -> bool:
-        """Whether `model`, in normal spelling, names its model or its variant."""
+        """Whether `model`, in normal spelling, is one of its names."""
         return model in self.names
 
 
@@ -114,7 +119,7 @@ def served(all_: Iterable[Candidate]) -> list[Served]:
     found: dict[str, list[Candidate]] = {}
     for each in all_:
         if _callable(each):
-            for name in each.names:
+            for name in set(each.listed):
                 found.setdefault(name, []).append(each)
     return [_served(name, found[name]) for name in sorted(found)]
 

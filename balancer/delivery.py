@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Protocol
+from urllib.parse import quote
 
 from balancer.given import Given
 from balancer.stream import Flow, error_event
@@ -19,6 +20,9 @@ from edgeserve.wire import REQUEST_HEADER
 NODE_HEADER = "x-edgeserve-node"
 MODEL_HEADER = "x-edgeserve-model"
 ATTEMPTS_HEADER = "x-edgeserve-attempts"
+
+HEADER_SAFE = " !\"#$&'()*+,/:;<=>?@[\\]^`{|}~"
+"""What stays as it is beside letters and digits: all of ASCII but `%`."""
 
 LIFE_SECONDS = 15.0
 """Clients and the proxies between us give up on what says nothing for longer."""
@@ -132,7 +136,5 @@ class Delivery:
 
 @lru_cache(256)
 def header_safe(text: str) -> str:
-    """Keep what may stand in a header: a node's name may be anything."""
-    return (
-        text.encode("ascii", "replace").decode().replace("\r", "?").replace("\n", "?")
-    )
+    """Percent-encode what may not stand in a header: names may be anything."""
+    return quote(text, safe=HEADER_SAFE, errors="replace")

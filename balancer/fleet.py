@@ -6,6 +6,7 @@ node are one `Member`. A goodbye or an expired announcement alone removes nobody
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -53,20 +54,19 @@ class Link:
 
 @dataclass(frozen=True, kw_only=True)
 class Member:
-    """One node. `id` is its own, or with an address behind it where two claim one."""
+    """One node. `id` is its own, or with an address behind it where two claim one.
+
+    `name` is what people call it, unlike that of every other member.
+    """
 
     id: str
+    name: str
     report: NodeReport
     origin: Origin
     state: MemberState
     links: tuple[str, ...]
     full: frozenset[str] = frozenset()
     problem: str | None = None
-
-    @property
-    def name(self) -> str:
-        """What people call it."""
-        return self.report.name
 
 
 @dataclass(frozen=True)
@@ -83,8 +83,8 @@ class Fleet:
             if link.word:
                 voice = _Voice(link, link.word)
                 by_id.setdefault(link.word.report.id, []).append(voice)
-        return tuple(
-            member for id_, heard in by_id.items() for member in _members(id_, heard)
+        return told_apart(
+            [member for id_, heard in by_id.items() for member in _members(id_, heard)]
         )
 
     def sighted(
@@ -209,6 +209,37 @@ def _members(id_: str, heard: Sequence[_Voice]) -> list[Member]:
     return [_clone(id_, id_, first), *(_clone(id_, _apart(id_, v), v) for v in others)]
 
 
+SUFFIX = 4
+"""Letters of an id behind a name that several nodes have; more where those are alike.
+"""
+
+
+def told_apart(members: Sequence[Member]) -> tuple[Member, ...]:
+    """Put a part of its id behind the name of each member that shares it: `pi#3f2a`."""
+    count = Counter(each.name for each in members)
+    shared = {each.id: each.name for each in members if count[each.name] > 1}
+    if not shared:
+        return tuple(members)
+    length = SUFFIX
+    while length < max(map(len, shared)):
+        shown = {_suffixed(name, id_, length) for id_, name in shared.items()}
+        if len(shown) == len(shared) and not shown & count.keys():
+            break
+        length += 1
+    return tuple(
+        replace(each, name=_suffixed(each.name, each.id, length))
+        if each.id in shared
+        else each
+        for each in members
+    )
+
+
+def _suffixed(name: str, id_: str, length: int) -> str:
+    """Of clones, which share an id, the address tells more."""
+    id_, _, address = id_.partition("@")
+    return f"{name}#{address or id_[:length]}"
+
+
 def _trust(voice: _Voice) -> tuple[bool, float]:
     return voice.link.state == "suspect", voice.link.since
 
@@ -220,6 +251,7 @@ def _apart(id_: str, voices: Sequence[_Voice]) -> str:
 def _member(id_: str, voices: Sequence[_Voice], best: _Voice) -> Member:
     return Member(
         id=id_,
+        name=best.word.report.name,
         report=best.word.report,
         origin=best.word.origin,
         state=_state(best),

@@ -10,9 +10,25 @@ def news(before: Fleet, after: Fleet) -> list[str]:
     old = {member.id: member for member in before.members}
     new = {member.id: member for member in after.members}
     lines = [line for id_ in new for line in _told(old.get(id_), new[id_])]
+    lines += _namesakes(before, after)
     gone = [old[id_] for id_ in old.keys() - new.keys()]
     lines += [f"{each.name} left" for each in gone if _here(each)]
     return lines + _unheard(before, after)
+
+
+def _namesakes(before: Fleet, after: Fleet) -> list[str]:
+    """Say, when that begins, what nodes of one name are called here."""
+    known = {each.name for each in before.members}
+    shared: dict[str, list[str]] = {}
+    for each in after.members:
+        if each.name != each.report.name:
+            shared.setdefault(each.report.name, []).append(each.name)
+    return [
+        f"several nodes call themselves {name}; here they are {' and '.join(shown)}."
+        " `--name` gives a node another name"
+        for name, shown in shared.items()
+        if not known.issuperset(shown)
+    ]
 
 
 def _unheard(before: Fleet, after: Fleet) -> list[str]:

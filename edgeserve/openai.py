@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import unicodedata
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import msgspec
 
 from edgeserve.errors import BadRequest
-from edgeserve.wire import MALFORMED, Ability
+from edgeserve.wire import MALFORMED, Ability, EngineReport
 
 Dialect = Literal["chat", "completion", "native", "responses", "messages", "plain"]
 """How an answer streams: which events carry text, which closes. `plain` never does."""
@@ -87,8 +88,16 @@ def normal(name: str) -> str:
 
     The label after `:` keeps the case that GGUF types are written in.
     """
+    if not name.isascii():
+        name = unicodedata.normalize("NFC", name)
     model, _, label = name.strip().partition(":")
     model = model.lower().removesuffix(".gguf")
     if not label or label.lower() == "latest":
         return model
     return f"{model}:{label.upper().removesuffix('.GGUF')}"
+
+
+def names_of(engine: EngineReport) -> frozenset[str]:
+    """Return what clients may call an engine: its model, its variant or its file."""
+    names = (engine.model, engine.variant, engine.file)
+    return frozenset(normal(name) for name in names if name)

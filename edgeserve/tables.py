@@ -87,7 +87,12 @@ def _rows(sighting: Json) -> list[Row]:
     lines += [(str(problem), "") for problem in problems if problem]
     first, *others = lines or [("none", "")]
     return [
-        (str(report["name"]), *where, *first, *_condition(report["hardware"])),
+        (
+            str(sighting.get("name") or report["name"]),
+            *where,
+            *first,
+            *_condition(report["hardware"]),
+        ),
         *(("", "", "", *line, "", "") for line in others),
     ]
 

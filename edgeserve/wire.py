@@ -137,13 +137,15 @@ class EngineReport(msgspec.Struct, frozen=True, kw_only=True):
 
     `id` is unique on the node and survives restarts of the engine; `epoch` grows with
     every (re)start, so that a reader knows when a prefix cache was lost. `variant` is
-    the full name, `model:LABEL`. `reason` says why the state is what it is. `expected`
+    the full name, `model:LABEL`; `file` the model file's, where there is one. `reason`
+    says why the state is what it is. `expected`
     is None where the node cannot tell.
     """
 
     id: str
     model: str
     variant: str
+    file: str = ""
     state: EngineState
     reason: str | None = None
     slots: int

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -11,6 +12,9 @@ from quantize.naming import stem
 SPLIT = re.compile(r"-(\d{5})-of-(\d{5})$")
 PROJECTOR = "mmproj"
 """Files with this in their name see for a model: llama.cpp's multimodal projectors."""
+
+PRECISIONS = ("F16", "Q8_0", "BF16", "F32")
+"""Of projectors, the best first: every backend has F16; few are fast with BF16."""
 
 SPLIT_FIRST = 1
 
@@ -33,8 +37,19 @@ def _bare(file: Path) -> str:
 
 
 def _plain(name: str) -> str:
-    """Keep what is safe in URLs, tables and engine ids."""
-    return re.sub(r"[^a-z0-9._-]+", "-", name.lower()).strip("-") or "model"
+    """Keep letters and signs of every alphabet, but no blanks and no punctuation.
+
+    macOS writes accents apart from their letters, others do not: NFC makes one of both.
+    """
+    letters = unicodedata.normalize("NFC", name.lower())
+    kept = "".join(each if _safe(each) else " " for each in letters)
+    return re.sub(" +", "-", kept).strip("-") or "model"
+
+
+def _safe(letter: str) -> bool:
+    if letter.isascii():
+        return letter.isalnum() or letter in "._-"
+    return letter.isprintable()
 
 
 def is_later_part(file: Path) -> bool:
@@ -49,17 +64,32 @@ def is_projector(file: Path) -> bool:
 
 
 def projector_of(file: Path, siblings: Iterable[Path]) -> Path | None:
-    """Return the projector beside a model: the one named like it, or both alone."""
-    others = sorted(siblings)
+    """Return the projector beside a model: named like it, or of the only model there.
+
+    Of several precisions of one projector, the one that is best supported.
+    """
+    others = [each for each in sorted(siblings) if not is_hidden(each)]
     projectors = [each for each in others if is_projector(each)]
     model = named(file, "")[0]
-    for each in projectors:
-        if _core(each) == model:
-            return each
+    own = [each for each in projectors if seen_for(each) == model]
     models = {named(each, "")[0] for each in others if not is_projector(each)}
-    return projectors[0] if len(projectors) == 1 and models <= {model} else None
+    if not own and models <= {model} and len(set(map(seen_for, projectors))) == 1:
+        own = projectors
+    return min(own, key=_precision, default=None)
 
 
-def _core(projector: Path) -> str:
+def seen_for(projector: Path) -> str:
+    """Return what a projector's name says of its model; precisions share it."""
     name = named(projector, "")[0].replace(PROJECTOR, "")
     return re.sub(r"-{2,}", "-", name).strip("-._")
+
+
+def _precision(projector: Path) -> tuple[int, str]:
+    label = named(projector, "")[1]
+    known = label in PRECISIONS
+    return PRECISIONS.index(label) if known else len(PRECISIONS), projector.name
+
+
+def is_hidden(file: Path) -> bool:
+    """Whether macOS keeps attributes in it: a shadow of the file named like it."""
+    return file.name.startswith("._")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from edgeserve.errors import BadRequest, NoNode, UnknownModel
-from edgeserve.openai import normal
+from edgeserve.openai import names_of, normal
 from edgeserve.wire import Ability, EngineReport
 
 STANDING = ("ready", "busy", "loading", "stuck", "failed", "quarantined")
@@ -23,7 +23,7 @@ def by_name(engines: Sequence[EngineReport], name: str, needs: Ability) -> Engin
     if not name:
         return _only(engines, needs)
     wanted = normal(name)
-    named = [each for each in engines if name == each.id or wanted in _names(each)]
+    named = [each for each in engines if name == each.id or wanted in names_of(each)]
     if not named:
         raise UnknownModel(name, known(engines))
     able = [each for each in named if needs in each.abilities]
@@ -46,10 +46,6 @@ def _only(engines: Sequence[EngineReport], needs: Ability) -> EngineReport:
     if len(models) > 1:
         raise BadRequest(f"name the `model`, one of {', '.join(models)}")
     return min(able, key=_standing)
-
-
-def _names(engine: EngineReport) -> set[str]:
-    return {normal(engine.model), normal(engine.variant)}
 
 
 def _standing(engine: EngineReport) -> tuple[int, float, str]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from node.engines.protocol import Pooling, Role
-from node.naming import is_later_part, is_projector, named, projector_of
+from node.folders import Unfit, is_gguf, model_files
+from node.naming import is_later_part, is_projector, named, projector_of, seen_for
 from quantize.facts import ModelFacts, read
 from quantize.header import BrokenModel
 
@@ -48,14 +51,6 @@ class Model:
 
 
 @dataclass(frozen=True)
-class Unfit:
-    """A file that cannot be served; `reason` is a sentence that names it."""
-
-    path: Path
-    reason: str
-
-
-@dataclass(frozen=True)
 class Shelf:
     """What a folder holds."""
 
@@ -68,28 +63,42 @@ def scan(folder: Path) -> Shelf:
 
     Raises OSError where the folder itself cannot be read.
     """
-    if not folder.exists():
+    if not os.path.lexists(folder):
         return Shelf()
-    next(folder.iterdir(), None)  # rglob passes over what it may not read
-    files = sorted(
-        file
-        for file in folder.rglob("*")
-        if file.suffix.lower() == ".gguf" and not is_later_part(file)
-    )
-    found = [look(file) for file in files if not is_projector(file)]
-    return Shelf(
-        tuple(each for each in found if isinstance(each, Model)),
-        tuple(each for each in found if isinstance(each, Unfit)),
-    )
+    files, unread = model_files(folder)
+    first = [file for file in files if not is_later_part(file)]
+    found = [look(file) for file in first if not is_projector(file)]
+    models = tuple(each for each in found if isinstance(each, Model))
+    unfit = tuple(each for each in found if isinstance(each, Unfit))
+    return Shelf(models, (*unread, *unfit, *_unseeing(files, models)))
+
+
+def _unseeing(files: Iterable[Path], models: Iterable[Model]) -> Iterator[Unfit]:
+    """Yield the projectors that no model uses, not even in another precision."""
+    used = {
+        (each.projector.parent, seen_for(each.projector))
+        for each in models
+        if each.projector
+    }
+    for file in files:
+        if is_projector(file) and (file.parent, seen_for(file)) not in used:
+            why = (
+                "no model uses this projector; beside several models it must be named"
+                " like its own, mmproj-MODEL.gguf"
+            )
+            yield Unfit(file, f"{file}: {why}")
 
 
 def look(path: Path) -> Model | Unfit:
     """Say what one file is. Never raises: a broken file is an answer too."""
     try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        shown = os.fsencode(path).decode(errors="replace")
+        return Unfit(path, f"{shown}: its name is not UTF-8; rename it")
+    try:
         facts = read(path)
-        siblings = [
-            file for file in path.parent.iterdir() if file.suffix.lower() == ".gguf"
-        ]
+        siblings = [file for file in path.parent.iterdir() if is_gguf(file)]
     except BrokenModel as error:
         return Unfit(path, str(error))
     except Exception as error:  # noqa: BLE001 - a crafted header may break anything

@@ -101,6 +101,7 @@ class Supervisor:
             id=spec.id,
             model=spec.model,
             variant=spec.variant,
+            file=spec.path.name,
             state="busy" if busy else self._state,
             reason=self._reason,
             slots=self.slots.total,

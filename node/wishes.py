@@ -9,7 +9,8 @@ from pathlib import Path
 from edgeserve.config import NodeSettings
 from edgeserve.openai import normal
 from node.engines.protocol import Role
-from node.shelf import Model, Shelf, Unfit, look, scan
+from node.folders import Unfit
+from node.shelf import Model, Shelf, look, scan
 
 ALL = ":*"
 """Behind a model's name: every variant, each in an engine of its own."""
@@ -104,7 +105,7 @@ def _meant(name: str, role: Role, folder: Path, shelf: Shelf) -> Iterator[Wish |
             yield Wish((found,), role) if isinstance(found, Model) else found
             return
     wanted = normal(name.removesuffix(ALL))
-    there = [each for each in shelf.models if wanted in {each.model, each.variant}]
+    there = [each for each in shelf.models if wanted in _names(each)]
     if not there:
         known = ", ".join(each.variant for each in shelf.models) or "nothing"
         why = f"no file and no model {name!r} in {folder}; there is {known}"
@@ -113,3 +114,7 @@ def _meant(name: str, role: Role, folder: Path, shelf: Shelf) -> Iterator[Wish |
         yield from (Wish((each,), role) for each in there)
     else:
         yield Wish(tuple(there), role, logical=wanted == there[0].model)
+
+
+def _names(model: Model) -> set[str]:
+    return {model.model, model.variant, normal(model.path.name)}

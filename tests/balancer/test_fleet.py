@@ -169,3 +169,33 @@ def test_events_about_unknown_keys_change_nothing() -> None:
     assert fleet.missed("x", "", 0.0) is fleet
     assert fleet.failed("x", "", 0.0) is fleet
     assert fleet.turned_away("x", "y") is fleet
+
+
+def named(*ids: str, name: str = "raspberrypi") -> list[str]:
+    fleet = Fleet()
+    for count, id_ in enumerate(ids):
+        origin = Origin(f"10.0.1.{count}", 8090)
+        report = changed(a_report(an_engine(), name=name), id=id_, instance=id_)
+        fleet = fleet.sighted(id_, "mdns", (origin,), None)
+        fleet = fleet.reported(id_, origin, report)
+    return [member.name for member in fleet.members]
+
+
+def test_a_name_that_one_node_has_stays_as_it_is() -> None:
+    assert named("3f2a77b1") == ["raspberrypi"]
+
+
+def test_two_nodes_of_one_name_are_told_apart_by_a_part_of_their_ids() -> None:
+    assert named("3f2a77b1", "90ccab12") == ["raspberrypi#3f2a", "raspberrypi#90cc"]
+
+
+def test_as_much_of_the_ids_is_shown_as_tells_them_apart() -> None:
+    assert named("3f2a77b1", "3f2a78b1") == ["raspberrypi#3f2a77", "raspberrypi#3f2a78"]
+
+
+def test_clones_are_told_apart_by_their_addresses() -> None:
+    report = a_report(an_engine(), name="pi")
+    fleet = a_fleet("pi").sighted("other", "mdns", (THERE,), None)
+    fleet = fleet.reported("other", THERE, changed(report, instance="another"))
+
+    assert [each.name for each in fleet.members] == ["pi#pi", "pi#10.0.0.2:8090"]

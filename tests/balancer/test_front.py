@@ -78,7 +78,7 @@ async def test_a_name_that_is_not_ascii_still_makes_a_header() -> None:
     async with fake_node("Küche\n") as node, endpoint(node) as balancer:
         answer = await balancer.post(CHAT, chat())
 
-    assert answer.headers["x-edgeserve-node"] == "K?che?"
+    assert answer.headers["x-edgeserve-node"] == "K%C3%BCche%0A"
 
 
 @pytest.mark.parametrize(

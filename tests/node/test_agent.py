@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import os
 import socket
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -204,6 +205,27 @@ async def test_a_foreign_file_is_named_and_the_other_model_served(
 
     assert [each.model for each in report.engines] == ["small"]
     assert "foreign.gguf" in report.problems[0]
+
+
+async def test_names_that_are_not_utf_8_do_not_end_the_node(
+    settings: NodeSettings, model: Path
+) -> None:
+    settings.models_dir.mkdir()
+    folder = os.fsencode(settings.models_dir)
+    for name in (b"caf\xe9.gguf", b"\xff\xfe.gguf"):
+        Path(os.fsdecode(folder + b"/" + name)).write_bytes(model.read_bytes())
+    (settings.models_dir / "sound.gguf").write_bytes(model.read_bytes())
+    every = dataclasses.replace(settings, models=())
+    async with (
+        running(every) as node,
+        node.client.get("/edgeserve/v1/events") as events,
+    ):
+        report = await node.until_ready()
+        first = await events.content.readuntil(b"\n\n")
+
+    assert first.startswith(b"event: report")
+    assert [each.model for each in report.engines] == ["sound"]
+    assert [each for each in report.problems if "not UTF-8; rename it" in each]
 
 
 async def test_two_nodes_on_one_state_folder_are_refused(

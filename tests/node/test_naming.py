@@ -1,3 +1,4 @@
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,16 @@ NAMES = [
     ("plain.gguf", "plain", "Q5_0"),
     ("My model (final).gguf", "my-model-final", "Q5_0"),
     ("a:b#c.Q8_0.gguf", "a-b-c", "Q8_0"),
+    ("Модель-Ж.Q8_0.gguf", "модель-ж", "Q8_0"),
+    ("модель Щ.Q8_0.gguf", "модель-щ", "Q8_0"),
+    ("模型一.Q8_0.gguf", "模型一", "Q8_0"),
+    ("模型二.Q8_0.gguf", "模型二", "Q8_0"),
+    ("🦙.Q8_0.gguf", "🦙", "Q8_0"),
+    ("🐫.Q8_0.gguf", "🐫", "Q8_0"),
+    ("Küche.gguf", "küche", "Q5_0"),
+    ("Ku\u0308che.gguf", "k\u00fcche", "Q5_0"),
+    ("नमूना.gguf", "नमूना", "Q5_0"),
+    ("a\u202eb\u2028c\u00a0d.gguf", "a-b-c-d", "Q5_0"),
 ]
 
 
@@ -52,9 +63,18 @@ def test_a_projector_is_known_by_its_name() -> None:
         (["mmproj-model-f16.gguf", "SmolVLM-F16.gguf"], "mmproj-model-f16.gguf"),
         (["mmproj-model-f16.gguf", "other.gguf"], None),
         (["mmproj-a-f16.gguf", "mmproj-b-f16.gguf"], None),
+        (["mmproj-BF16.gguf", "mmproj-F16.gguf", "mmproj-F32.gguf"], "mmproj-F16.gguf"),
+        (["mmproj-F32.gguf", "mmproj-BF16.gguf"], "mmproj-BF16.gguf"),
+        (["mmproj-model-q4_0.gguf", "mmproj-model-q8_0.gguf"],
+         "mmproj-model-q8_0.gguf"),
+        (["mmproj-smolvlm-F32.gguf", "mmproj-smolvlm-Q8_0.gguf", "other.gguf"],
+         "mmproj-smolvlm-Q8_0.gguf"),
+        (["mmproj-F16.gguf", "._mmproj-F16.gguf", "._SmolVLM-Q4_K_M.gguf",
+          "._other.gguf"], "mmproj-F16.gguf"),
+        (["._mmproj-F16.gguf"], None),
         ([], None),
     ],
-)
+)  # fmt: skip
 def test_a_model_finds_its_own_projector(
     siblings: list[str], found: str | None
 ) -> None:
@@ -63,3 +83,13 @@ def test_a_model_finds_its_own_projector(
     chosen = projector_of(model, [model, *map(Path, siblings)])
 
     assert chosen == (Path(found) if found else None)
+
+
+@pytest.mark.parametrize("file", [name for name, _, _ in NAMES])
+def test_no_two_of_these_are_called_the_same(file: str) -> None:
+    mine = named(Path(file), "Q5_0")
+    same = [name for name, model, label in NAMES if (model, label) == mine]
+
+    assert [unicodedata.normalize("NFC", each) for each in same].count(
+        unicodedata.normalize("NFC", file)
+    ) == len(same)

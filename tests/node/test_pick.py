@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from edgeserve.errors import BadRequest, NoNode, UnknownModel
@@ -20,6 +21,17 @@ def test_a_variant_is_found_however_it_is_spelled(name: str) -> None:
 
 def test_an_engine_is_found_by_its_id() -> None:
     assert by_name(ALL, "tiny:Q4_0#embeddings", "embeddings") == EMBED
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["Tiny-Chat.v2.q8_0.GGUF", "tiny-chat.V2.Q8_0", "Tiny-Chat.v2.Q8_0.gguf"],
+)
+def test_an_engine_is_found_by_the_name_of_its_file(name: str) -> None:
+    file = "Tiny-Chat.v2.Q8_0.gguf"
+    filed = msgspec.structs.replace(LARGE, file=file)
+
+    assert by_name((CHAT, filed, OTHER), name, "chat") == filed
 
 
 def test_a_model_means_its_idlest_variant() -> None:

@@ -1,9 +1,11 @@
+import os
 from pathlib import Path
 
 import gguf
 import pytest
 
-from node.shelf import Model, Unfit, look, scan
+from node.folders import Unfit
+from node.shelf import Model, look, scan
 from tests.fakes.gguf import a_model
 
 
@@ -131,6 +133,90 @@ def test_a_folder_is_read_with_its_subfolders(tmp_path: Path) -> None:
     assert [each.variant for each in shelf.models] == ["a:Q8_0", "see:F16"]
     assert shelf.models[1].projector == tmp_path / "sub" / "mmproj-see-F16.gguf"
     assert [each.path.name for each in shelf.unfit] == ["bad.gguf"]
+
+
+def test_links_to_folders_are_followed_and_loops_are_not(tmp_path: Path) -> None:
+    here, elsewhere = tmp_path / "models", tmp_path / "disk"
+    here.mkdir()
+    (elsewhere / "deep").mkdir(parents=True)
+    a_model(elsewhere / "far.F16.gguf")
+    a_model(elsewhere / "deep" / "deep.F16.gguf")
+    a_model(here / "near.F16.gguf")
+    (here / "linked").symlink_to(elsewhere)
+    (here / "again").symlink_to(elsewhere / "deep")
+    (here / "loop").symlink_to(here)
+    (elsewhere / "back").symlink_to(here)
+    (here / "itself").symlink_to("itself")
+    (here / "nowhere").symlink_to(tmp_path / "nothing")
+
+    shelf = scan(here)
+
+    assert sorted(each.model for each in shelf.models) == ["deep", "far", "near"]
+    assert shelf.unfit == ()
+
+
+def test_a_folder_is_known_by_its_own_name_and_not_by_a_link(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    a_model(tmp_path / "real" / "m.F16.gguf")
+    (tmp_path / "a-link").symlink_to("real")
+
+    (found,) = scan(tmp_path).models
+
+    assert found.path == tmp_path / "real" / "m.F16.gguf"
+
+
+def test_the_models_folder_itself_may_be_a_link(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    a_model(tmp_path / "disk" / "m.F16.gguf")
+    (tmp_path / "models").symlink_to("disk")
+
+    assert [each.model for each in scan(tmp_path / "models").models] == ["m"]
+
+
+def test_vision_survives_shadows_of_macos_and_a_second_precision(
+    tmp_path: Path,
+) -> None:
+    a_model(tmp_path / "see.F16.gguf")
+    for kind in ("F16", "BF16"):
+        a_header(tmp_path / f"mmproj-{kind}.gguf", "clip")
+        (tmp_path / f"._mmproj-{kind}.gguf").write_bytes(b"\0\5\x16\7")
+    (tmp_path / "._see.F16.gguf").write_bytes(b"\0\5\x16\7")
+
+    shelf = scan(tmp_path)
+
+    assert [each.projector for each in shelf.models] == [tmp_path / "mmproj-F16.gguf"]
+    assert shelf.unfit == ()
+
+
+def test_a_projector_that_no_model_uses_is_said(tmp_path: Path) -> None:
+    a_model(tmp_path / "one.F16.gguf")
+    a_model(tmp_path / "two.F16.gguf")
+    a_header(tmp_path / "mmproj-F16.gguf", "clip")
+
+    (unused,) = scan(tmp_path).unfit
+
+    assert "mmproj-MODEL.gguf" in unused.reason
+
+
+def test_a_pipe_named_like_a_model_is_not_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.gguf")
+    (tmp_path / "link.gguf").symlink_to("pipe.gguf")
+
+    assert [each.reason.partition(": ")[2] for each in scan(tmp_path).unfit] == [
+        "is no regular file"
+    ] * 2
+
+
+def test_a_name_that_is_not_utf_8_is_said_and_can_be_told(tmp_path: Path) -> None:
+    whole = a_model(tmp_path / "m.F16.gguf").read_bytes()
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.gguf")).write_bytes(whole)
+
+    shelf = scan(tmp_path)
+
+    assert [each.model for each in shelf.models] == ["m"]
+    assert shelf.unfit[0].reason.endswith(
+        "caf\ufffd.gguf: its name is not UTF-8; rename it"
+    )
 
 
 def test_a_split_model_lacking_a_part_says_which(tmp_path: Path) -> None:

@@ -44,7 +44,9 @@ def test_without_names_everything_that_fits_is_served(folder: Path) -> None:
     assert made.problems == ()
 
 
-@pytest.mark.parametrize("name", ["a:Q8_0", "A:q8_0", "a.Q8_0", "a.Q8_0.gguf"])
+@pytest.mark.parametrize(
+    "name", ["a:Q8_0", "A:q8_0", "a.Q8_0", "a.Q8_0.gguf", "A.q8_0.GGUF"]
+)
 def test_a_model_is_named_by_file_or_variant(folder: Path, name: str) -> None:
     made = plan(settings(folder, models=(name,)), hardware())
 

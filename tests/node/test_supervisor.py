@@ -1,9 +1,11 @@
 import asyncio
+import errno
 import itertools
 import os
 import signal
 import socket
 from pathlib import Path
+from typing import NoReturn
 
 import psutil
 import pytest
@@ -265,17 +267,40 @@ async def test_an_engine_deaf_to_sigterm_is_killed(
     assert children() == []
 
 
+class TooLong(FakeEngine):
+    """Has a command that the kernel refuses."""
+
+    def command(self, spec: EngineSpec, *, port: int, api_key: str) -> Command:
+        asked = super().command(spec, port=port, api_key=api_key)
+        return Command((*asked.argv, "x" * 2**20), asked.env)
+
+
 async def test_a_program_that_cannot_be_started_is_a_reason_not_a_crash(
-    settings: NodeSettings, tmp_path: Path
+    settings: NodeSettings,
 ) -> None:
-    os.chmod(tmp_path, 0o700)  # noqa: PTH101
-    state = tmp_path / "file"
-    state.write_text("in the way of the state folder")
-    settings = NodeSettings(state_dir=state, load_seconds=5)
-    async with watching(FakeEngine(), a_spec(), settings) as (_, watched):
+    async with watching(TooLong(), a_spec(), settings) as (_, watched):
         report = await watched.until("failed")
 
     assert report.reason is not None
+    assert report.reason.startswith("cannot be started:")
+
+
+@pytest.mark.parametrize("way", ["a file in the way", "a full disk"])
+async def test_an_engine_serves_where_nothing_can_be_written_down(
+    tmp_path: Path, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = tmp_path / "file"
+    if way == "a full disk":
+        monkeypatch.setattr(os, "fdopen", full)
+    else:
+        state.write_text("in the way of the state folder")
+    settings = NodeSettings(state_dir=state, load_seconds=PATIENCE)
+    async with watching(FakeEngine(), a_spec(), settings) as (_, watched):
+        await watched.until("ready")
+
+
+def full(*_: object, **__: object) -> NoReturn:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 class SmallGpu(FakeEngine):
