@@ -188,9 +188,8 @@ class Supervisor:
         try:
             async with running(command, self._settings.state_dir) as process:
                 self._output = process.output
-                reason = await first_of(
-                    self._ended(process), self._tend(process), self._feel(process)
-                )
+                ways = self._ended(process), self._tend(process), self._feel(process)
+                reason = await first_of(*ways)
                 if self._state == "stuck":
                     process.kill()  # its callers hold on until it is gone
                 return reason
