@@ -6,7 +6,6 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
 from aiohttp import web
 
 from balancer.candidates import Served, served
@@ -17,7 +16,7 @@ from edgeserve.auth import Guard
 from edgeserve.errors import EdgeserveError, UnknownModel
 from edgeserve.openai import normal
 from edgeserve.relay.upstream import Origin
-from edgeserve.wire import Registration, decode
+from edgeserve.wire import Registration, decode, encode
 
 Answering = Callable[[web.Request], Awaitable[web.Response]]
 Json = dict[str, Any]
@@ -127,7 +126,7 @@ def _guarded(guard: Guard, answer: Answering) -> Answering:
 
 def _json(value: object, status: int = 200) -> web.Response:
     return web.Response(
-        body=msgspec.json.encode(value), status=status, content_type="application/json"
+        body=encode(value), status=status, content_type="application/json"
     )
 
 

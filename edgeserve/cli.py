@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import importlib
 import io
+import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
 import click
 
 from edgeserve import __version__
-from edgeserve.errors import CommandError
+from edgeserve.errors import CommandError, in_words
 from edgeserve.examples import examples
 
 COMMANDS = {
@@ -106,16 +108,38 @@ def main(arguments: Sequence[str] | None = None) -> None:
     _take_any_letter()
     try:
         edgeserve(arguments, prog_name="edgeserve")
-    except CommandError as error:
-        click.echo(f"edgeserve: {error}", err=True)
-        sys.exit(error.exit_status)
-    except OSError as error:
-        if error.filename is None:
-            raise
-        click.echo(
-            f"edgeserve: cannot use {error.filename}: {error.strerror}", err=True
-        )
-        sys.exit(CommandError.exit_status)
+    except (CommandError, OSError, ExceptionGroup) as error:
+        sys.exit(_said(error))
+    finally:
+        _let_go()
+
+
+def _said(error: Exception) -> int:
+    """Say what went wrong, and return the exit status; of a group, what came first."""
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    status = CommandError.exit_status
+    match error:
+        case CommandError():
+            said, status = str(error), error.exit_status
+        case OSError(filename=None):
+            said = f"cannot go on: {in_words(error)}"
+        case OSError():
+            said = f"cannot use {error.filename}: {in_words(error)}"
+        case _:
+            raise error
+    with suppress(OSError):
+        click.echo(f"edgeserve: {said}", err=True)
+    return status
+
+
+def _let_go() -> None:
+    """Drop what cannot be written; Python would end with a complaint of its own."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _take_any_letter() -> None:

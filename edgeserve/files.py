@@ -13,11 +13,10 @@ import stat
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, TypeVar
+from typing import IO, TYPE_CHECKING, TypeVar
 
-import msgspec
-
-from edgeserve.wire import MALFORMED
+if TYPE_CHECKING:  # msgspec costs 15 ms that `--help` need not pay
+    import msgspec
 
 MOST_BYTES = 64 * 2**20
 """What is longer was not written here."""
@@ -74,6 +73,10 @@ def read_text(path: Path, most: int = MOST_BYTES, *, pipes: bool = False) -> str
 
 def read_json(path: Path, shape: type[T]) -> T:
     """Read a file of JSON. Raises OSError, also for JSON of another shape."""
+    import msgspec
+
+    from edgeserve.wire import MALFORMED
+
     try:
         return msgspec.json.decode(read_bytes(path), type=shape)
     except MALFORMED as error:
@@ -100,6 +103,8 @@ def replace_file(
 
 def replace_json(path: Path, value: msgspec.Struct, *, durable: bool = True) -> None:
     """Write a value as JSON that people can read. Raises OSError."""
+    import msgspec
+
     content = msgspec.json.format(msgspec.json.encode(value)) + b"\n"
     replace_file(path, content, durable=durable)
 

@@ -198,8 +198,8 @@ MALFORMED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What decoding JSON may raise; the last one for nesting without end."""
 
 
-def encode(value: msgspec.Struct) -> bytes:
-    """Turn a wire type into JSON; what is no text, as in a file's name, becomes `?`."""
+def encode(value: object) -> bytes:
+    """Turn a value into JSON; what is no text, as in a file's name, becomes `?`."""
     try:
         return msgspec.json.encode(value)
     except UnicodeEncodeError:

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 
-import msgspec
 from aiohttp import web
 
 from edgeserve.auth import Guard
@@ -84,4 +83,4 @@ def _answers(engine_state: str) -> bool:
 
 
 def _json(value: object) -> web.Response:
-    return web.Response(body=msgspec.json.encode(value), content_type=JSON)
+    return web.Response(body=encode(value), content_type=JSON)

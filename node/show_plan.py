@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from edgeserve.columns import printable
-from edgeserve.wire import Hardware, Launch
+from edgeserve.wire import Hardware, Launch, encode
 from node.fit import SHARE
 from node.prepare import Prepared
 from node.specs import Placed
@@ -121,7 +121,7 @@ def plan_json(found: Prepared, hardware: Hardware) -> str:
         "engines": [_entry(each, found) for each in found.plan.engines],
         "problems": found.plan.problems,
     }
-    return msgspec.json.format(msgspec.json.encode(document)).decode()
+    return msgspec.json.format(encode(document)).decode()
 
 
 def _entry(placed: Placed, found: Prepared) -> dict[str, Any]:
