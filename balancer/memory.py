@@ -17,12 +17,14 @@ import msgspec
 from balancer.book import Book
 from balancer.decaying import Length, Ratio
 from balancer.routing import Predict
-from edgeserve.alongside import alongside
+from edgeserve.background import background, declared
 from edgeserve.errors import in_words
 
 log = logging.getLogger(__name__)
 
 EVERY_SECONDS = 30.0
+
+MEMORY = declared("memory")
 
 
 class _Model(msgspec.Struct):
@@ -78,7 +80,8 @@ async def remembering(
     """
     _recall(predict, path)
     try:
-        async with alongside(_keeping(predict, path, every, ours), name="memory"):
+        async with background() as tasks:
+            tasks.start(MEMORY, lambda: _keeping(predict, path, every, ours))
             yield
     finally:
         if ours():

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Collection
 from contextlib import asynccontextmanager
 
 from zeroconf.asyncio import AsyncServiceInfo, AsyncZeroconf
 
+from edgeserve.background import background, declared
 from edgeserve.interfaces import addresses, changes
 from edgeserve.wire import PROTOCOL, SERVICE, NodeReport
+
+ANNOUNCE = declared("mdns announcement")
 
 LABEL_BYTES = 63
 TXT_NAME_BYTES = 200
@@ -102,9 +104,6 @@ async def announced(
     """
     news = changes(addresses()) if news is None else news
     announcement = Announcement(zeroconf, report, at, news)
-    async with asyncio.TaskGroup() as group:
-        following = group.create_task(announcement.follow(), name="announce")
-        try:
-            yield announcement
-        finally:
-            following.cancel()
+    async with background() as tasks:
+        tasks.start(ANNOUNCE, announcement.follow)
+        yield announcement
