@@ -20,7 +20,7 @@ from balancer.desk import Desk
 from balancer.edit import edited
 from balancer.lane import Lane, Timings
 from balancer.timings import timings_in
-from edgeserve.background import Tasks, background, declared
+from edgeserve.background import Started, Tasks, background, declared
 from edgeserve.errors import EdgeserveError, NodeLost
 from edgeserve.relay.upstream import Upstream
 from edgeserve.wire import REQUEST_HEADER, VARIANT_HEADER
@@ -82,7 +82,7 @@ class _Prober:
         self._tasks = tasks
         self._changed = asyncio.Event()
         desk.current.listen(self._changed.set)
-        self._running: dict[EngineKey, asyncio.Task[None]] = {}
+        self._running: dict[EngineKey, Started] = {}
         self._not_before: dict[EngineKey, float] = {}
 
     async def look(self) -> None:
@@ -99,12 +99,9 @@ class _Prober:
                 pass
 
     def _probe_soon(self, each: Candidate) -> None:
-        self._running[each.key] = self._tasks.start(
-            CALIBRATE, lambda: self._probe(each), each.node
-        )
-        self._running[each.key].add_done_callback(
-            lambda _: self._running.pop(each.key, None)
-        )
+        started = self._tasks.start(CALIBRATE, lambda: self._probe(each), each.node)
+        started.task.add_done_callback(lambda _: self._running.pop(each.key, None))
+        self._running[each.key] = started
 
     def give_way(self) -> None:
         """A request waits: leave it the slots that it could have."""

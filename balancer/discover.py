@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from balancer.reach import ordered
-from edgeserve.background import Tasks, background, declared
+from edgeserve.background import Started, Tasks, background, declared
 from edgeserve.config import BalancerSettings, NodeSettings
 from edgeserve.interfaces import addresses, changes, interfaces
 from edgeserve.relay.upstream import Origin, origin_of
@@ -108,7 +108,7 @@ class _Browser:
         self._zeroconf = zeroconf
         self._on_event = on_event
         self._tasks = tasks
-        self._resolving: dict[str, asyncio.Task[None]] = {}
+        self._resolving: dict[str, Started] = {}
 
     async def follow(self) -> None:
         """Browse; ask anew on every interface when this machine's addresses change."""

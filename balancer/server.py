@@ -13,8 +13,6 @@ from contextlib import (
 )
 from dataclasses import dataclass
 
-import click
-
 from balancer.api import Api
 from balancer.awake import Awake
 from balancer.calibrating import calibrating
@@ -37,6 +35,7 @@ from edgeserve import relay
 from edgeserve.config import EVERYWHERE, LOOPBACK, BalancerSettings
 from edgeserve.relay import Leave
 from edgeserve.relay.upstream import Origin
+from edgeserve.saying import say
 
 log = logging.getLogger(__name__)
 
@@ -60,14 +59,14 @@ async def serve(
 
     `estate` is what this one takes over itself. Raises SettingsError.
     """
-    async with running(settings, say=click.echo, estate=estate) as balancer:
+    async with running(settings, say=say, estate=estate) as balancer:
         await first(stop, balancer.taken)
         doorkeeper = balancer.desk.doorkeeper
         if balancer.taken.is_set():
-            click.echo(f"taken over: {counted(doorkeeper.inside)} end here")
+            say(f"taken over: {counted(doorkeeper.inside)} end here")
             balancer.leave.begin()
             await left(balancer.leave, doorkeeper, stop, settings.drain_seconds)
-        click.echo(f"draining: {counted(doorkeeper.inside)} may end, no new ones")
+        say(f"draining: {counted(doorkeeper.inside)} may end, no new ones")
         if not await doorkeeper.drained(settings.drain_seconds):
             log.warning("cut off: %s", counted(doorkeeper.inside))
 

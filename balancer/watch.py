@@ -21,7 +21,7 @@ from balancer.current import Current
 from balancer.discover import Goodbye, Sighting
 from balancer.judge import message
 from balancer.sse import Event, Parser
-from edgeserve.background import Tasks, background, declared
+from edgeserve.background import Started, Tasks, background, declared
 from edgeserve.config import BalancerSettings
 from edgeserve.errors import EdgeserveError, NodeLost, in_words
 from edgeserve.relay.upstream import Answer, Origin, Upstream
@@ -78,7 +78,7 @@ class _Watchers:
         self._current = current
         self._follower = follower
         self._background = tasks
-        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._tasks: dict[str, Started] = {}
 
     def take(self, event: Sighting | Goodbye) -> None:
         fleet = self._current.fleet

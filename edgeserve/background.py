@@ -25,9 +25,9 @@ log = logging.getLogger(__name__)
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
 """Seconds before a task is started again: 1, 2, 4, … 60 while it keeps failing."""
 
-Policy = Literal["always", "on-failure", "never"]
+Policy = Literal["always", "on-failure", "never", "timer"]
 """When a task is started again: whenever it ends, when it fails, or not at all, for
-whoever started it will start another."""
+whoever started it will start another. What a timer calls is `guarded`."""
 
 Work = Callable[[], Coroutine[Any, Any, object]]
 
@@ -76,7 +76,7 @@ class Failures:
     def note(self, kind: Kind, label: str, why: str) -> None:
         """Count a failure, and log it unless the same has been logged before."""
         self._counts[kind.name] += 1
-        goes_on = "" if kind.policy == "never" else "; it is started again"
+        goes_on = "" if kind.policy == "never" else "; it goes on"
         warn_once(log, f"background task {label!r} failed: {why}{goes_on}")
         for listener in tuple(self._listeners):
             listener()
@@ -85,22 +85,33 @@ class Failures:
 failures = Failures()
 
 
+@dataclass(frozen=True)
+class Started:
+    """A task that was started. Its owner waits for it; nobody else has to."""
+
+    task: asyncio.Task[None]
+
+    def cancel(self) -> None:
+        """End it before its block does."""
+        self.task.cancel()
+
+
 class Tasks:
     """The background tasks of one block; see `background`."""
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def start(self, kind: Kind, work: Work, about: str = "") -> asyncio.Task[None]:
+    def start(self, kind: Kind, work: Work, about: str = "") -> Started:
         """Run `work()` until the block ends, again and again as the policy says.
 
-        Cancelling the task ends it. `about` says in the log which of several it is.
+        `about` says in the log which of several it is.
         """
         label = f"{kind.name} {about}".rstrip()
         task = asyncio.create_task(_kept(kind, work, label), name=label)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        return task
+        return Started(task)
 
     async def end(self) -> None:
         """Cancel every task and wait until all are gone."""
@@ -159,9 +170,23 @@ async def _outcome(kind: Kind, work: Work) -> str | None:
     return None
 
 
-async def attempt(kind: Kind, work: Work) -> None:  # noqa: ARG001 - for tests, which make it fail
+async def attempt(kind: Kind, work: Work) -> None:  # noqa: ARG001 - tests make one kind fail
     """Run a task once."""
     await work()
+
+
+def guarded(kind: Kind, work: Callable[[], object]) -> None:
+    """Do what a timer calls; should it fail, the timer goes on all the same."""
+    try:
+        step(kind, work)
+    except Exception as error:
+        log.debug("background task %r failed", kind.name, exc_info=error)
+        failures.note(kind, kind.name, _told(error))
+
+
+def step(kind: Kind, work: Callable[[], object]) -> None:  # noqa: ARG001 - as above
+    """Do it once."""
+    work()
 
 
 def _told(error: Exception) -> str:

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Collection
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Collection,
+)
 from contextlib import asynccontextmanager
 
 from zeroconf.asyncio import AsyncServiceInfo, AsyncZeroconf
@@ -60,6 +66,13 @@ class Announcement:
             await self._zeroconf.async_update_interfaces()
 
 
+class _Moves:
+    """Changes of this machine's addresses, from those at the start of an iteration."""
+
+    def __aiter__(self) -> AsyncIterator[object]:
+        return changes(addresses())
+
+
 def described(report: NodeReport, at: Collection[str]) -> AsyncServiceInfo:
     """Turn a report into DNS records. Pure."""
     return AsyncServiceInfo(
@@ -102,8 +115,7 @@ async def announced(
     `news` yields when they have changed; by default this machine's are watched.
     Closing `zeroconf` afterwards says goodbye.
     """
-    news = changes(addresses()) if news is None else news
-    announcement = Announcement(zeroconf, report, at, news)
+    announcement = Announcement(zeroconf, report, at, news or _Moves())
     async with background() as tasks:
         tasks.start(ANNOUNCE, announcement.follow)
         yield announcement

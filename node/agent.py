@@ -8,13 +8,13 @@ import secrets
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 
-import click
-
 from edgeserve.auth import Guard, is_loopback, read_token
+from edgeserve.background import failures
 from edgeserve.config import EVERYWHERE, LOOPBACK, NodeSettings
 from edgeserve.errors import SettingsError
 from edgeserve.relay import Origin, bound, limits_of, listen, upstream
 from edgeserve.relay.upstream import origin_of
+from edgeserve.saying import say
 from node.api import routes
 from node.front import Front, handled
 from node.hardware import Sampler, first, measuring
@@ -48,6 +48,7 @@ async def serve(settings: NodeSettings, stop: asyncio.Event) -> None:
             instance=secrets.token_hex(8),
             hardware=await first(sample),
         )
+        stack.enter_context(failures.heard_by(state.feed.report_changed))
         await stack.enter_async_context(
             measuring(state.hardware, sample, state.feed.report_changed)
         )
@@ -68,11 +69,11 @@ async def serve(settings: NodeSettings, stop: asyncio.Event) -> None:
         listening = Origin(sock.getsockname()[0], state.port)
         await stack.enter_async_context(present(state, settings, listening, ask, token))
         url = Origin(usual(listening.host), state.port).url
-        click.echo(f"listening on {url}")
-        await stack.enter_async_context(saying_when_ready(state, url, click.echo))
+        say(f"listening on {url}")
+        await stack.enter_async_context(saying_when_ready(state, url, say))
         await stop.wait()
         state.leave()
-        click.echo("draining: running requests may end, no new ones")
+        say("draining: running requests may end, no new ones")
 
 
 def address(settings: NodeSettings, token: str | None) -> str:

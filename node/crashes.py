@@ -21,6 +21,7 @@ import psutil
 from edgeserve.errors import in_words
 from node.engines.native import Native
 from node.engines.protocol import Engine, EngineSpec
+from node.readings import measured
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +102,8 @@ def find(state_dir: Path, what: About | None) -> Crash | None:
         crash = msgspec.json.decode(_file(state_dir, what).read_bytes(), type=Crash)
     except (OSError, msgspec.DecodeError):
         return None
-    outdated = crash.on_gpu and crash.made < psutil.boot_time()
+    booted = measured("start", psutil.boot_time, 0.0)
+    outdated = crash.on_gpu and crash.made < booted
     return None if crash.about != what or outdated else crash
 
 

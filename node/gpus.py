@@ -50,7 +50,7 @@ class Gpus:
             return seen
         if seen is not None and len(found) > len(seen):
             names = ", ".join(each.name for each in found)
-            log.info("GPUs now: %s; engines use new ones after a restart", names)
+            log.info("there are GPUs now: %s; restart the node to use new ones", names)
         self._seen, self._missed = found, 0
         return found
 

@@ -37,7 +37,7 @@ class Sampler:
 
     def __init__(self) -> None:
         self._platform = _platform()
-        self._model = cpu_model()
+        self._model = measured("model", cpu_model, platform.machine())
         self._look = Gpus()
         self._calls = 0
         self._last = Hardware(

@@ -3,10 +3,13 @@
 Any of them may be missing, empty, forbidden or nonsense, and may become so while we
 run: a driver is unloaded, a battery taken out, descriptors have run out. What is
 missing is nothing unusual; all else that is wrong is logged once, and the rest goes on.
+That this process has run out of descriptors says nothing of the machine, and is raised:
+`measured` then stays with what was read before.
 """
 
 from __future__ import annotations
 
+import errno
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +21,8 @@ from edgeserve.once import warn_once
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+OURS = frozenset((errno.EMFILE, errno.ENFILE))
 
 
 def text(path: Path) -> str:
@@ -44,7 +49,7 @@ def entries(folder: Path) -> list[Path]:
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
-        warn_once(log, f"cannot list {folder}: {in_words(error)}")
+        _tell(f"cannot list {folder}", error)
         return []
 
 
@@ -54,8 +59,14 @@ def _read(path: Path) -> str | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        warn_once(log, f"cannot read {path}: {in_words(error)}")
+        _tell(f"cannot read {path}", error)
         return None
+
+
+def _tell(what: str, error: OSError) -> None:
+    if error.errno in OURS:
+        raise error
+    warn_once(log, f"{what}: {in_words(error)}")
 
 
 def measured(what: str, read: Callable[[], T], otherwise: T) -> T:

@@ -32,7 +32,6 @@ from node.watchdog import Counters, watch_of
 log = logging.getLogger(__name__)
 
 ENGINE = declared("engine")
-
 LAST_WORDS_SECONDS = 1.0
 LATE_SECONDS = 0.5
 
@@ -169,7 +168,7 @@ class Supervisor:
                 await asyncio.sleep(failures.delay * self._pace.backoff)
 
     async def supervise(self) -> None:
-        """`run`; a mistake of ours in it is told in the report, too."""
+        """`run`; a mistake of ours is told in the report, too."""
         try:
             await self.run()
         except Exception as error:

@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from zeroconf import ServiceStateChange, Zeroconf
 from zeroconf.asyncio import AsyncServiceBrowser, AsyncServiceInfo, AsyncZeroconf
 
-from edgeserve.background import background, declared
+from edgeserve.background import Started, background, declared
 from edgeserve.errors import EdgeserveError
 from edgeserve.relay.upstream import Origin, Upstream
 from edgeserve.wire import SERVICE, NodeReport, decode
@@ -40,7 +40,7 @@ async def watching_for_twins(
 ) -> AsyncGenerator[None]:
     """While the block runs, await `met` for each twin that is announced and answers."""
     async with background() as tasks:
-        looking = dict[str, asyncio.Task[None]]()
+        looking = dict[str, Started]()
 
         async def look(name: str) -> None:
             info = AsyncServiceInfo(SERVICE, name)

@@ -44,7 +44,7 @@ class Process:
 
     def __init__(self, inner: asyncio.subprocess.Process, tasks: Tasks) -> None:
         self._inner = inner
-        self._read = tasks.start(OUTPUT, self._keep_output, str(inner.pid))
+        self._read = tasks.start(OUTPUT, self._keep_output).task
         self.output = Output()
 
     @property

@@ -47,7 +47,7 @@ def test_a_new_gpu_is_told(
         look()
         look()
 
-    assert "GPUs now: NVIDIA H100" in caplog.text
+    assert "there are GPUs now: NVIDIA H100" in caplog.text
 
 
 @pytest.mark.parametrize(

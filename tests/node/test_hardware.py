@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from pathlib import Path
 from typing import Any
 
@@ -210,6 +211,24 @@ def test_each_reading_fails_alone_and_the_rest_goes_on(
     assert now.gpus == before.gpus
     assert now.cpu.logical_cores == before.cpu.logical_cores
     assert caplog.text.count(f"cannot measure the {READINGS[reading]} of") == 1
+
+
+def test_without_descriptors_all_stays_as_it_was(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A limit that cannot be read for now is no reason to plan without it."""
+    sampler = Sampler()
+    monkeypatch.setattr("node.hardware.memory_room", lambda: (GIB, GIB // 2))
+    before = sampler()
+    monkeypatch.setattr("node.hardware.memory_room", memory_room)
+
+    def no_more(*_: object, **__: object) -> object:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(Path, "read_bytes", no_more)
+    monkeypatch.setattr(Path, "iterdir", no_more)
+
+    assert sampler().memory == before.memory
 
 
 @pytest.mark.parametrize("reading", READINGS)
