@@ -6,17 +6,20 @@ import logging
 import re
 import subprocess
 from pathlib import Path
+from subprocess import PIPE
 
 from edgeserve.errors import in_words
 from edgeserve.once import warn_once
 from edgeserve.wire import Gpu
-from node.readings import entries, number, text
+from node.readings import OURS, entries, number, text
 
 log = logging.getLogger(__name__)
 
 MIB = 2**20
 SECONDS = 10.0
 """How long `nvidia-smi` may take: seconds, where the driver has to wake up."""
+
+KILL_SECONDS = 1.0
 
 MISSES = 2
 """Looks that a GPU has to be missing from before it is gone."""
@@ -63,13 +66,46 @@ def gpus(root: Path = Path("/")) -> tuple[Gpu, ...]:
 def asked(argv: tuple[str, ...], seconds: float) -> str:
     """Return what a program prints, or "" where it is missing, slow or fails."""
     try:
-        done = subprocess.run(argv, capture_output=True, timeout=seconds, check=True)
+        return _printed(argv, seconds)
     except FileNotFoundError:
         return ""
     except (OSError, subprocess.SubprocessError) as error:
+        if isinstance(error, OSError) and error.errno in OURS:
+            raise
         warn_once(log, f"{argv[0]} told nothing: {_failing(error)}")
         return ""
-    return done.stdout.decode(errors="replace")
+
+
+_hung: dict[str, subprocess.Popen[bytes]] = {}
+"""Programs that not even SIGKILL has ended: they wait for a driver that hangs."""
+
+
+def _printed(argv: tuple[str, ...], seconds: float) -> str:
+    """Run a program for at most so long. `subprocess.run` would wait for its end."""
+    if argv[0] in _hung:
+        if _hung[argv[0]].poll() is None:
+            return ""
+        del _hung[argv[0]]
+    process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=PIPE, stderr=PIPE)
+    assert process.stdout is not None  # noqa: S101 - asked for
+    assert process.stderr is not None  # noqa: S101 - as well
+    with process.stdout, process.stderr:
+        try:
+            said, words = process.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            _end(process, argv[0])
+            raise
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, argv, said, words)
+    return said.decode(errors="replace")
+
+
+def _end(process: subprocess.Popen[bytes], name: str) -> None:
+    process.kill()
+    try:
+        process.wait(KILL_SECONDS)
+    except subprocess.TimeoutExpired:
+        _hung[name] = process
 
 
 def _failing(error: Exception) -> str:
@@ -77,7 +113,7 @@ def _failing(error: Exception) -> str:
     if isinstance(error, subprocess.TimeoutExpired):
         return f"it took more than {error.timeout:g} s"
     if isinstance(error, subprocess.CalledProcessError):
-        words = (error.stderr or error.stdout or b"").decode(errors="replace").split()
+        words = (error.stderr or error.output).decode(errors="replace").split()
         return " ".join(words)[:200] or f"it ended with status {error.returncode}"
     return in_words(error)
 

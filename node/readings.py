@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 OURS = frozenset((errno.EMFILE, errno.ENFILE))
+"""Errors that are this process's own fault."""
 
 
 def text(path: Path) -> str:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from edgeserve.wire import Gpu
 from node import gpus as module
 from node.gpus import QUESTION, Gpus, asked, gpus, parse_nvidia
 from node.hardware import GPUS_EVERY, Sampler
+from tests.patience import PATIENCE
 
 ROW = "NVIDIA H100, 81559, 81000\n"
 (SEEN,) = parse_nvidia(ROW)
@@ -67,6 +69,26 @@ def test_a_tool_that_fails_is_told_once_in_its_own_words(
 
     assert [asked((str(tool),), 0.5) for _ in range(2)] == ["", ""]
     assert caplog.text.count(said) == 1
+
+
+def test_a_tool_that_cannot_be_ended_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a driver hangs, `nvidia-smi` does, and not even SIGKILL ends it."""
+    count = tmp_path / "count"
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text(f"#!/bin/sh\necho >> {count}\nexec sleep 600\n")
+    tool.chmod(0o755)
+    kill = subprocess.Popen.kill
+    monkeypatch.setattr(subprocess.Popen, "kill", lambda _: None)
+    monkeypatch.setattr(module, "KILL_SECONDS", 0.01)
+
+    assert [asked((str(tool),), 3.0) for _ in range(3)] == [""] * 3
+    assert count.read_text() == "\n"
+
+    hung = module._hung.pop(str(tool))
+    kill(hung)
+    hung.wait(PATIENCE)
 
 
 def test_a_tool_that_is_not_there_is_nothing_to_tell(
