@@ -61,11 +61,15 @@ def chosen(root: Path = ROOT) -> list[str | int] | None:
     if most is None or _all_there() <= most:
         return None
     places = ranked(_places(by_name(), root))
-    used, left_out = places[:most], places[most:]
+    ipv4 = [each for each in places if each.ipv4][:most]
+    ipv6 = [each for each in places if each.ipv6][:most]
+    left_out = [
+        each for each in places if each not in ipv4 and (each.ipv4 or each not in ipv6)
+    ]
     if left_out:
-        warn_once(log, warning(used, left_out))
-    ipv4 = [each.ipv4 for each in used if each.ipv4]
-    return [*ipv4, *(each.index for each in used if each.ipv6)]
+        warn_once(log, warning(most, left_out))
+    addresses = [each.ipv4 for each in ipv4 if each.ipv4]
+    return [*addresses, *(each.index for each in ipv6)]
 
 
 def _all_there() -> int:
@@ -99,12 +103,12 @@ def _rank(place: Place) -> int:
     return 3 if place.connected else 4
 
 
-def warning(used: Sequence[Place], left_out: Sequence[Place]) -> str:
+def warning(most: int, left_out: Sequence[Place]) -> str:
     """Say what is left out, and how to change that. Pure."""
-    count = len(used) + len(left_out)
+    count = most + len(left_out)
     return (
         f"{count} network interfaces, and net.ipv4.igmp_max_memberships lets mDNS use"
-        f" {len(used)}: nothing behind {_names(left_out)} will be found by itself;"
+        f" {most}: nothing behind {_names(left_out)} will be found by itself;"
         f" `sysctl -w net.ipv4.igmp_max_memberships={max(1024, 2 * count)}` and a"
         " restart of this process allow all"
     )

@@ -75,6 +75,24 @@ def test_where_there_is_no_limit_every_interface_is_used(tmp_path: Path) -> None
     assert chosen(tmp_path) is None
 
 
+def test_interfaces_without_ipv4_take_no_place_from_those_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "proc/sys/net/ipv4").mkdir(parents=True)
+    (tmp_path / multicast.LIMIT).write_text("2")
+    places = [
+        Place(name="lan", index=1, ipv4="10.0.0.2", ipv6=True, default=True),
+        *(Place(name=f"tap{each}", index=each, ipv6=True) for each in (2, 3)),
+        Place(name="wg0", index=4, ipv4="10.1.0.2"),
+        Place(name="docker0", index=5, ipv4="172.17.0.1"),
+    ]
+    monkeypatch.setattr(multicast, "_places", lambda *_: places)
+    monkeypatch.setattr(multicast, "_all_there", lambda: len(places))
+
+    assert chosen(tmp_path) == ["10.0.0.2", "10.1.0.2", 1, 2]
+    assert "nothing behind tap3, docker0 will" in caplog.text
+
+
 @pytest.mark.fleet
 @pytest.mark.skipif(impossible() is not None, reason=impossible() or "")
 def test_on_a_machine_with_many_interfaces_the_lan_is_heard() -> None:
@@ -94,7 +112,8 @@ def test_on_a_machine_with_many_interfaces_the_lan_is_heard() -> None:
     assert len(joined) == 20
     assert together > 20
     assert said.count("network interfaces, and net.ipv4.igmp_max_memberships") == 1
-    assert "nothing behind docker" in said
+    assert "docker" in said
+    assert "lan" not in said
 
 
 def _in_a_crowd(pipe: Connection) -> None:
@@ -104,10 +123,10 @@ def _in_a_crowd(pipe: Connection) -> None:
     ip("link", "set", "lo", "up")
     names = [f"docker{index}" for index in range(CROWD)]
     for index, name in enumerate([*names, "lan"]):
-        ip("link", "add", name, "type", "veth", "peer", "name", f"peer{index}")
+        ip("link", "add", name, "type", "veth", "peer", "name", f"veth{index}")
         ip("addr", "add", f"10.77.{index}.2/24", "dev", name)
         ip("link", "set", name, "up")
-        ip("link", "set", f"peer{index}", "up")
+        ip("link", "set", f"veth{index}", "up")
     ip("route", "add", "default", "via", f"10.77.{CROWD}.1")
     while not {*names, "lan"} <= set(by_name()):  # a cable is noticed after a moment
         time.sleep(0.05)
