@@ -20,6 +20,7 @@ from balancer.desk import Desk
 from balancer.edit import edited
 from balancer.lane import Lane, Timings
 from balancer.timings import timings_in
+from edgeserve.background import Started, Tasks, background, declared
 from edgeserve.errors import EdgeserveError, NodeLost
 from edgeserve.relay.upstream import Upstream
 from edgeserve.wire import REQUEST_HEADER, VARIANT_HEADER
@@ -37,6 +38,9 @@ PROBE_SECONDS = 60.0
 AGAIN_SECONDS = 10.0
 """After a probe that came to nothing."""
 
+CALIBRATOR = declared("calibrator")
+CALIBRATE = declared("calibrate", "never")
+
 LEAST_OVERHEAD, MOST_OVERHEAD = 0.001, 0.5
 """Seconds that a request may spend on its way."""
 
@@ -49,16 +53,14 @@ async def calibrating(
     jitter: Callable[[], float] = random.random,
 ) -> AsyncGenerator[None]:
     """Probe engines for the length of the block. `jitter` is between 0 and 1."""
-    async with asyncio.TaskGroup() as group:
-        prober = _Prober(desk, upstream, token, jitter, group)
+    async with background() as tasks:
+        prober = _Prober(desk, upstream, token, jitter, tasks)
         desk.room.on_wait = prober.give_way
         desk.predict.lanes.probed_soon = True
-        looking = group.create_task(prober.look(), name="calibrating")
+        tasks.start(CALIBRATOR, prober.look)
         try:
             yield
         finally:
-            looking.cancel()
-            prober.stop()
             desk.predict.lanes.probed_soon = False
 
 
@@ -69,7 +71,7 @@ class _Prober:
         upstream: Upstream,
         token: str | None,
         jitter: Callable[[], float],
-        group: asyncio.TaskGroup,
+        tasks: Tasks,
     ) -> None:
         self._desk = desk
         self._upstream = upstream
@@ -77,35 +79,35 @@ class _Prober:
         if token:
             self._headers["authorization"] = f"Bearer {token}"
         self._jitter = jitter
-        self._group = group
-        self._running: dict[EngineKey, asyncio.Task[None]] = {}
+        self._tasks = tasks
+        self._changed = asyncio.Event()
+        desk.current.listen(self._changed.set)
+        self._running: dict[EngineKey, Started] = {}
         self._not_before: dict[EngineKey, float] = {}
 
     async def look(self) -> None:
         """Probe whoever wants it, now and whenever the fleet has changed."""
-        changed = asyncio.Event()
-        self._desk.current.listen(changed.set)
         while True:
-            changed.clear()
+            self._changed.clear()
             for each in self._desk.current.candidates:
                 if self._wants(each) and each.key not in self._running:
-                    self._running[each.key] = self._group.create_task(self._run(each))
+                    self._probe_soon(each)
             try:
                 async with asyncio.timeout(LOOK_SECONDS):
-                    await changed.wait()
+                    await self._changed.wait()
             except TimeoutError:
                 pass
+
+    def _probe_soon(self, each: Candidate) -> None:
+        started = self._tasks.start(CALIBRATE, lambda: self._probe(each), each.node)
+        started.task.add_done_callback(lambda _: self._running.pop(each.key, None))
+        self._running[each.key] = started
 
     def give_way(self) -> None:
         """A request waits: leave it the slots that it could have."""
         for key, task in self._running.items():
             if not self._stands_back(key):
                 task.cancel()
-
-    def stop(self) -> None:
-        """End every probe."""
-        for task in self._running.values():
-            task.cancel()
 
     def _stands_back(self, key: EngineKey) -> bool:
         """Whether nobody would be sent there now anyway."""
@@ -122,12 +124,6 @@ class _Prober:
             and (self._desk.room.waiting == 0 or self._stands_back(each.key))
             and time.monotonic() >= self._not_before.get(each.key, 0.0)
         )
-
-    async def _run(self, each: Candidate) -> None:
-        try:
-            await self._probe(each)
-        finally:
-            del self._running[each.key]
 
     async def _probe(self, each: Candidate) -> None:
         lane = self._desk.predict.lanes.get(each.key)

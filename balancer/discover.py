@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from balancer.reach import ordered
+from edgeserve.background import Started, Tasks, background, declared
 from edgeserve.config import BalancerSettings, NodeSettings
 from edgeserve.interfaces import addresses, changes, interfaces
 from edgeserve.relay.upstream import Origin, origin_of
@@ -31,6 +32,9 @@ RESOLVE_SECONDS = 3.0
 ATTEMPTS = 5
 LINGER_SECONDS = 1.5
 """A withdrawn address stays in caches for a second (RFC 6762, 10.2)."""
+
+BROWSE = declared("mdns browser")
+RESOLVE = declared("mdns resolve", "on-failure")
 
 
 @dataclass(frozen=True)
@@ -90,26 +94,21 @@ async def _browsing(on_event: OnEvent, loopback_only: bool) -> AsyncGenerator[No
         if zeroconf is None:
             yield
             return
-        async with asyncio.TaskGroup() as group:
-            browser = _Browser(zeroconf, on_event, group)
-            following = group.create_task(browser.follow(), name="browse")
-            try:
-                yield
-            finally:
-                following.cancel()
-                browser.close()
+        async with background() as tasks:
+            tasks.start(BROWSE, _Browser(zeroconf, on_event, tasks).follow)
+            yield
 
 
 class _Browser:
     """Turns what the mDNS browser says into sightings."""
 
     def __init__(
-        self, zeroconf: AsyncZeroconf, on_event: OnEvent, group: asyncio.TaskGroup
+        self, zeroconf: AsyncZeroconf, on_event: OnEvent, tasks: Tasks
     ) -> None:
         self._zeroconf = zeroconf
         self._on_event = on_event
-        self._group = group
-        self._resolving: dict[str, asyncio.Task[None]] = {}
+        self._tasks = tasks
+        self._resolving: dict[str, Started] = {}
 
     async def follow(self) -> None:
         """Browse; ask anew on every interface when this machine's addresses change."""
@@ -126,11 +125,6 @@ class _Browser:
                 await browser.async_cancel()
             await self._zeroconf.async_update_interfaces()
 
-    def close(self) -> None:
-        """Resolve no further."""
-        for task in self._resolving.values():
-            task.cancel()
-
     def _changed(
         self,
         zeroconf: Zeroconf,  # noqa: ARG002 - the browser's signature
@@ -143,8 +137,9 @@ class _Browser:
         if state_change.name == "Removed":
             self._on_event(Goodbye(name))
             return
-        task = self._group.create_task(self._resolve(name), name=f"resolve {name}")
-        self._resolving[name] = task
+        self._resolving[name] = self._tasks.start(
+            RESOLVE, lambda: self._resolve(name), name
+        )
 
     async def _resolve(self, name: str) -> None:
         """Look the instance up, and once more when replaced addresses have expired."""

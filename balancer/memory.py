@@ -17,7 +17,7 @@ import msgspec
 from balancer.book import Book
 from balancer.decaying import Length, Ratio
 from balancer.routing import Predict
-from edgeserve.alongside import alongside
+from edgeserve.background import background, declared
 from edgeserve.errors import in_words
 from edgeserve.files import Trouble, read_bytes, replace_file
 from edgeserve.wire import MALFORMED
@@ -25,6 +25,8 @@ from edgeserve.wire import MALFORMED
 log = logging.getLogger(__name__)
 
 EVERY_SECONDS = 30.0
+
+MEMORY = declared("memory")
 
 
 class _Model(msgspec.Struct):
@@ -80,7 +82,8 @@ async def remembering(
     """
     _recall(predict, path)
     try:
-        async with alongside(_keeping(predict, path, every, ours), name="memory"):
+        async with background() as tasks:
+            tasks.start(MEMORY, lambda: _keeping(predict, path, every, ours))
             yield
     finally:
         if ours():

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from balancer.fleet import Fleet
 from balancer.record import ANSWERED, Record
+from edgeserve.background import KINDS, failures
 
 BUCKETS = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 """Upper bounds in seconds: from a cached answer on a GPU to a long one on a Pi."""
@@ -92,6 +93,18 @@ class Metrics:
                 "engine_slots", "gauge", "Slots by engine.", _slots(fleet, "slots")
             ),
             *_family("engine_busy", "gauge", "Slots in use.", _slots(fleet, "busy")),
+            *_family(
+                "background_failures_total",
+                "counter",
+                "Failures of the balancer's own background tasks; they are restarted.",
+                _failed(),
+            ),
+            *_family(
+                "node_background_failures_total",
+                "counter",
+                "Failures of nodes' background tasks; they are restarted.",
+                _failed_at(fleet),
+            ),
             *_timed("wait_seconds", "Time spent waiting for a slot.", self._waited),
             *_timed(
                 "first_byte_seconds", "Arrival to first content.", self._first_byte
@@ -127,6 +140,19 @@ def _escaped(value: str) -> str:
 
 def _nodes(fleet: Fleet) -> Counter[Labels]:
     return Counter(((("state", member.state)),) for member in fleet.members)
+
+
+def _failed() -> dict[Labels, int]:
+    """Every kind of task is there from the start: a rate needs a first value."""
+    return {(("task", name),): failures.counts.get(name, 0) for name in KINDS}
+
+
+def _failed_at(fleet: Fleet) -> dict[Labels, int]:
+    return {
+        (("node", member.name), ("task", task)): count
+        for member in fleet.members
+        for task, count in member.report.failures.items()
+    }
 
 
 def _slots(fleet: Fleet, what: str) -> dict[Labels, int]:

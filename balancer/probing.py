@@ -8,12 +8,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from functools import partial
 
 import msgspec
 
 from balancer.breaker import Breaker
 from balancer.candidates import Candidate
-from edgeserve.alongside import alongside
+from edgeserve.background import Tasks, background, declared
 from edgeserve.errors import NodeLost
 from edgeserve.relay.upstream import Upstream
 from edgeserve.wire import REQUEST_HEADER, VARIANT_HEADER, Ability
@@ -23,6 +24,9 @@ SECONDS = 20.0
 
 PAUSE = 0.25
 """Seconds between looks at who is to be probed."""
+
+PROBER = declared("prober")
+PROBE = declared("probe", "never")
 
 BODIES: tuple[tuple[Ability, str, dict[str, object]], ...] = (
     ("completion", "/completion", {"prompt": "1", "n_predict": 1}),
@@ -47,22 +51,14 @@ class Prober:
         self._headers = {"content-type": "application/json", REQUEST_HEADER: "probe"}
         if token:
             self._headers["authorization"] = f"Bearer {token}"
-        self._running = set[asyncio.Task[None]]()
 
-    async def run(self) -> None:
+    async def run(self, tasks: Tasks) -> None:
         """Probe whoever is to be probed, for ever."""
-        try:
-            while True:
-                for each in self._breaker.due():
-                    task = asyncio.create_task(self._probe(each), name="probe")
-                    self._running.add(task)
-                    task.add_done_callback(self._running.discard)
-                self._breaker.tick()
-                await asyncio.sleep(PAUSE)
-        finally:
-            for task in self._running:
-                task.cancel()
-            await asyncio.gather(*self._running, return_exceptions=True)
+        while True:
+            for each in self._breaker.due():
+                tasks.start(PROBE, partial(self._probe, each), each.node)
+            self._breaker.tick()
+            await asyncio.sleep(PAUSE)
 
     async def _probe(self, to: Candidate) -> None:
         try:
@@ -70,6 +66,9 @@ class Prober:
                 status = await self._asked(to)
         except (TimeoutError, NodeLost):
             status = 0
+        except Exception:
+            self._breaker.probed(to.key, well=False)
+            raise
         if status != 429:  # its slots are busy: what becomes of those will tell
             self._breaker.probed(to.key, well=status == 200)
 
@@ -93,5 +92,6 @@ class Prober:
 @asynccontextmanager
 async def probing(prober: Prober) -> AsyncGenerator[None]:
     """Probe for the length of the block."""
-    async with alongside(prober.run(), name="prober"):
+    async with background() as tasks:
+        tasks.start(PROBER, lambda: prober.run(tasks))
         yield

@@ -16,13 +16,16 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgeserve.alongside import alongside
+from edgeserve.background import background, declared
 from edgeserve.errors import SettingsError, in_words
 
 log = logging.getLogger(__name__)
 
 LENGTH = struct.Struct("!Q")
 READY = b"R"
+
+TAKEOVER = declared("takeover", "on-failure")
+
 ANSWER_SECONDS = 10.0
 """How long the old process may take to send its socket and what it learned."""
 READY_SECONDS = 120.0
@@ -44,9 +47,12 @@ async def offering(
     """
     taken = asyncio.Event()
     with _door(path) as server:
-        offer = _offer_until_taken(server, listening, learned, taken)
         try:
-            async with alongside(offer, name="takeover"):
+            async with background() as tasks:
+                tasks.start(
+                    TAKEOVER,
+                    lambda: _offer_until_taken(server, listening, learned, taken),
+                )
                 yield taken
         finally:
             if not taken.is_set():

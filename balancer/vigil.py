@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
+from functools import partial
 from math import inf
 from typing import Protocol
 
@@ -21,9 +22,12 @@ from balancer.desk import Desk
 from balancer.hedge import Running, should_hedge
 from balancer.progress import Pace, Progress, Sign
 from balancer.schedule import Need, Sifted, sift
+from edgeserve.background import declared, guarded
 from edgeserve.relay.sweep import Sweep
 
 EVERY_SECONDS = 0.25
+
+VIGIL = declared("progress watch", "timer")
 
 SLOWEST = 4.0
 """The slowest of a hundred tokens, in mean times between two."""
@@ -233,7 +237,7 @@ class Watch:
         """Look after everybody."""
         now = self.time()  # the sweep's clock goes on while this process stands still
         for vigil in tuple(self._vigils):
-            vigil.tick(now)
+            guarded(VIGIL, partial(vigil.tick, now))
 
     def close(self) -> None:
         """End all."""

@@ -21,14 +21,17 @@ from balancer.current import Current
 from balancer.discover import Goodbye, Sighting
 from balancer.judge import message
 from balancer.sse import Event, Parser
+from edgeserve.background import Started, Tasks, background, declared
 from edgeserve.config import BalancerSettings
-from edgeserve.errors import EdgeserveError, NodeLost
+from edgeserve.errors import EdgeserveError, NodeLost, in_words
 from edgeserve.relay.upstream import Answer, Origin, Upstream
 from edgeserve.wire import PROTOCOL, EngineChange, NodeReport, decode
 
 EVENTS = "/edgeserve/v1/events"
 FIRST_PAUSE = 0.25
 LONGEST_PAUSE = 2.0
+
+FOLLOW = declared("node events", "on-failure")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,25 +66,19 @@ async def watching(
     awake: Awake,
 ) -> AsyncGenerator[OnSighting]:
     """Follow every sighting until the block ends; yields what takes sightings."""
-    async with asyncio.TaskGroup() as group:
+    async with background() as tasks:
         follower = _Follower(current, upstream, token, pace, awake)
-        watchers = _Watchers(current, follower, group)
-        try:
-            yield watchers.take
-        finally:
-            watchers.stop()
+        yield _Watchers(current, follower, tasks).take
 
 
 class _Watchers:
     """One task per key, started again when its addresses change."""
 
-    def __init__(
-        self, current: Current, follower: _Follower, group: asyncio.TaskGroup
-    ) -> None:
+    def __init__(self, current: Current, follower: _Follower, tasks: Tasks) -> None:
         self._current = current
         self._follower = follower
-        self._group = group
-        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._background = tasks
+        self._tasks: dict[str, Started] = {}
 
     def take(self, event: Sighting | Goodbye) -> None:
         fleet = self._current.fleet
@@ -104,11 +101,9 @@ class _Watchers:
             return
         if key in self._tasks:
             self._tasks[key].cancel()
-        self._tasks[key] = self._group.create_task(self._follower.follow(key), name=key)
-
-    def stop(self) -> None:
-        for task in self._tasks.values():
-            task.cancel()
+        self._tasks[key] = self._background.start(
+            FOLLOW, lambda: self._follower.follow(key), key
+        )
 
 
 class _Follower:
@@ -171,6 +166,9 @@ class _Follower:
                 problems.append(str(error))
             except TimeoutError:
                 problems.append(f"{origin.url} is silent")
+            except Exception as error:
+                self._suspect(key, f"{origin.url}: {in_words(error)}")
+                raise
             if self._current.fleet.links[key].state == "up":
                 why = problems[-1] if problems else f"{origin.url} closed its stream"
                 self._suspect(key, why)

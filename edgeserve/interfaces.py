@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import logging
 import socket
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
+
+from edgeserve.errors import in_words
+from edgeserve.once import warn_once
+
+if TYPE_CHECKING:
+    from psutil._ntuples import snicaddr
+
+log = logging.getLogger(__name__)
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Interface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
@@ -25,22 +35,41 @@ def interfaces(*, loopback: bool = False) -> frozenset[Interface]:
 
     An IPv6 address counts once the kernel knows that nobody else has it. Link-local
     ones carry their scope (`fe80::1%eth0/64`). With `loopback`, those of the loopback
-    interface instead of all the others.
+    interface instead of all the others. Where the system does not say, because files or
+    memory have run out, they are as they were when it last did.
     """
-    up = {name for name, stats in psutil.net_if_stats().items() if stats.isup}
-    found = (
-        _interface(entry.address, entry.netmask)
-        for name, entries in psutil.net_if_addrs().items()
-        if name in up
-        for entry in entries
-        if entry.family in {socket.AF_INET, socket.AF_INET6}
-    )
-    not_yet = _tentative()
     return frozenset(
         each
+        for found in by_name().values()
         for each in found
-        if each.ip.is_loopback == loopback and each.ip not in not_yet
+        if each.ip.is_loopback == loopback
     )
+
+
+def by_name() -> Mapping[str, tuple[Interface, ...]]:
+    """The addresses of every interface that is up, the loopback one too."""
+    global _latest
+    try:
+        _latest = _listed()
+    except OSError as error:
+        warn_once(log, f"cannot list network addresses: {in_words(error)}")
+    return _latest
+
+
+_latest: Mapping[str, tuple[Interface, ...]] = {}
+
+
+def _listed() -> Mapping[str, tuple[Interface, ...]]:
+    stats, not_yet = psutil.net_if_stats(), _tentative()
+    return {
+        name: tuple(
+            each
+            for each in map(_interface, entries)
+            if each is not None and each.ip not in not_yet
+        )
+        for name, entries in psutil.net_if_addrs().items()
+        if name in stats and stats[name].isup
+    }
 
 
 def addresses(*, loopback: bool = False) -> frozenset[str]:
@@ -66,24 +95,31 @@ async def changes(
             yield now
 
 
-def _interface(address: str, netmask: str | None) -> Interface:
+def _interface(entry: snicaddr) -> Interface | None:
     """Read what psutil says; IPv6 masks come as addresses, scopes with the address."""
+    if entry.family not in {socket.AF_INET, socket.AF_INET6}:
+        return None
+    address, netmask = entry.address, entry.netmask
     plain, _, scope = address.partition("%")
-    if ":" not in plain:
-        return ipaddress.ip_interface(f"{plain}/{netmask or 32}")
-    mask = int(ipaddress.IPv6Address(netmask)) if netmask else 2**128 - 1
-    scoped = f"{plain}%{scope}" if scope else plain
-    return ipaddress.ip_interface(f"{scoped}/{mask.bit_count()}")
+    try:
+        if ":" not in plain:
+            return ipaddress.ip_interface(f"{plain}/{netmask or 32}")
+        mask = int(ipaddress.IPv6Address(netmask)) if netmask else 2**128 - 1
+        scoped = f"{plain}%{scope}" if scope else plain
+        return ipaddress.ip_interface(f"{scoped}/{mask.bit_count()}")
+    except ValueError as error:
+        warn_once(log, f"cannot use the network address {address!r}: {error}")
+        return None
 
 
 def _tentative() -> frozenset[Address]:
     """IPv6 addresses that cannot be bound yet; psutil lists them all the same."""
     try:
         rows = [line.split() for line in IF_INET6.read_text().splitlines()]
-    except OSError:
+        return frozenset(
+            ipaddress.IPv6Address(int(row[0], 16))
+            for row in rows
+            if int(row[4], 16) & (TENTATIVE | DAD_FAILED)
+        )
+    except (OSError, ValueError, IndexError):
         return frozenset()
-    return frozenset(
-        ipaddress.IPv6Address(int(row[0], 16))
-        for row in rows
-        if int(row[4], 16) & (TENTATIVE | DAD_FAILED)
-    )

@@ -29,6 +29,7 @@ from edgeserve.fetch import in_place
 from edgeserve.places import config_dir
 from edgeserve.pull import fetched
 from edgeserve.relay.listen import bound
+from edgeserve.saying import say
 from edgeserve.strays import warn_of_strays
 from edgeserve.welcome import Welcome
 
@@ -69,7 +70,7 @@ def up(models: tuple[str, ...], port: int | None, file: Path | None) -> None:
             command="edgeserve" if shutil.which("edgeserve") else sys.argv[0],
             key_file=key_file if keys else None,
         )
-        click.echo(welcome.text())
+        say(welcome.text())
 
     click.echo("starting; loading a model takes a few seconds", err=True)
     sys.exit(lifecycle.run(partial(serve, plan, greet), log_level="warning"))

@@ -165,7 +165,8 @@ class NodeReport(msgspec.Struct, frozen=True, kw_only=True):
 
     `instance` is random, another one in every process: two nodes with one id, such as
     a cloned disk and its original, differ in it. `problems` says, a sentence each, why
-    the node serves less than it was asked to.
+    the node serves less than it was asked to. `failures` counts, by name, how often
+    background tasks of the node have failed since it started.
     """
 
     protocol: int = PROTOCOL
@@ -178,6 +179,7 @@ class NodeReport(msgspec.Struct, frozen=True, kw_only=True):
     hardware: Hardware
     engines: tuple[EngineReport, ...] = ()
     problems: tuple[str, ...] = ()
+    failures: dict[str, int] = {}
 
 
 class EngineChange(msgspec.Struct, frozen=True, kw_only=True):

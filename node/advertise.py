@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Collection
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Collection,
+)
 from contextlib import asynccontextmanager
 
 from zeroconf.asyncio import AsyncServiceInfo, AsyncZeroconf
 
+from edgeserve.background import background, declared
 from edgeserve.interfaces import addresses, changes
 from edgeserve.wire import PROTOCOL, SERVICE, NodeReport
+
+ANNOUNCE = declared("mdns announcement")
 
 LABEL_BYTES = 63
 TXT_NAME_BYTES = 200
@@ -58,6 +66,13 @@ class Announcement:
             await self._zeroconf.async_update_interfaces()
 
 
+class _Moves:
+    """Changes of this machine's addresses, from those at the start of an iteration."""
+
+    def __aiter__(self) -> AsyncIterator[object]:
+        return changes(addresses())
+
+
 def described(report: NodeReport, at: Collection[str]) -> AsyncServiceInfo:
     """Turn a report into DNS records. Pure."""
     return AsyncServiceInfo(
@@ -100,11 +115,7 @@ async def announced(
     `news` yields when they have changed; by default this machine's are watched.
     Closing `zeroconf` afterwards says goodbye.
     """
-    news = changes(addresses()) if news is None else news
-    announcement = Announcement(zeroconf, report, at, news)
-    async with asyncio.TaskGroup() as group:
-        following = group.create_task(announcement.follow(), name="announce")
-        try:
-            yield announcement
-        finally:
-            following.cancel()
+    announcement = Announcement(zeroconf, report, at, news or _Moves())
+    async with background() as tasks:
+        tasks.start(ANNOUNCE, announcement.follow)
+        yield announcement

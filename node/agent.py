@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 
 from edgeserve.auth import Guard, is_loopback, read_token
+from edgeserve.background import failures
 from edgeserve.config import EVERYWHERE, LOOPBACK, NodeSettings
 from edgeserve.errors import SettingsError
 from edgeserve.relay import Origin, bound, limits_of, listen, upstream
@@ -47,6 +48,7 @@ async def serve(settings: NodeSettings, stop: asyncio.Event) -> None:
             instance=secrets.token_hex(8),
             hardware=await first(sample),
         )
+        stack.enter_context(failures.heard_by(state.feed.report_changed))
         await stack.enter_async_context(
             measuring(state.hardware, sample, state.feed.report_changed)
         )

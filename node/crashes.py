@@ -20,6 +20,7 @@ from edgeserve.errors import in_words
 from edgeserve.files import in_a_name, read_json, replace_json
 from node.engines.native import Native
 from node.engines.protocol import Engine, EngineSpec
+from node.readings import measured
 
 log = logging.getLogger(__name__)
 
@@ -100,7 +101,8 @@ def find(state_dir: Path, what: About | None) -> Crash | None:
     except OSError as error:
         log.warning("leaving out %s: %s; delete it", path, in_words(error))
         return None
-    outdated = crash.on_gpu and crash.made < psutil.boot_time()
+    booted = measured("start", psutil.boot_time, 0.0)
+    outdated = crash.on_gpu and crash.made < booted
     return None if crash.about != what or outdated else crash
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import platform
 import re
 from collections.abc import AsyncGenerator, Callable
@@ -11,15 +12,20 @@ from pathlib import Path
 
 import psutil
 
-from edgeserve.wire import Cpu, Gpu, Hardware, Memory, Platform, Power, Thermal
-from node.gpus import asked, gpus
+from edgeserve.background import background, declared
+from edgeserve.wire import Cpu, Hardware, Memory, Platform, Power, Thermal
+from node.gpus import Gpus, asked
 from node.limits import cpus, memory_room
+from node.power import power
+from node.readings import measured, text
 
 EVERY = 5.0
 """Seconds between two samples."""
 
 GPUS_EVERY = 6
 """Samples between two looks at the GPUs: `nvidia-smi` burns CPU time."""
+
+HARDWARE = declared("hardware")
 
 THROTTLED_FILE = Path("/sys/devices/platform/soc/soc:firmware/get_throttled")
 
@@ -31,33 +37,43 @@ class Sampler:
 
     def __init__(self) -> None:
         self._platform = _platform()
-        self._model = cpu_model()
-        self._gpus: tuple[Gpu, ...] = ()
+        self._model = measured("model", cpu_model, platform.machine())
+        self._look = Gpus()
         self._calls = 0
-        psutil.cpu_percent(None)  # the first answer is about nothing
+        self._last = Hardware(
+            platform=self._platform,
+            cpu=Cpu(model=self._model, physical_cores=1, logical_cores=1, load=0.0),
+            memory=_physical_memory(),
+            power=Power(on_mains=True),
+            thermal=Thermal(),
+        )
+        measured("load", _load, 0.0)  # the first answer is about nothing
 
     def __call__(self) -> Hardware:
-        """Take one sample."""
-        if self._calls % GPUS_EVERY == 0 and (self._gpus or not self._calls):
-            self._gpus = gpus()
+        """Take one sample. A reading that fails is as it was before, the rest new."""
+        last = self._last
+        found = last.gpus
+        if self._calls % GPUS_EVERY == 0:
+            found = measured("GPUs", self._look, last.gpus)
         self._calls += 1
-        return Hardware(
+        self._last = Hardware(
             platform=self._platform,
-            cpu=self._cpu(),
-            memory=_memory(),
-            power=_power(),
-            thermal=_thermal(),
-            gpus=self._gpus,
+            cpu=measured("processor", self._cpu, last.cpu),
+            memory=measured("memory", _memory, last.memory),
+            power=measured("power", power, last.power),
+            thermal=_thermal(last.thermal),
+            gpus=found,
         )
+        return self._last
 
     def _cpu(self) -> Cpu:
         may_use = max(1, int(cpus()))
         logical = min(psutil.cpu_count() or 1, may_use)
         return Cpu(
             model=self._model,
-            physical_cores=min(psutil.cpu_count(logical=False) or logical, may_use),
+            physical_cores=min(_physical() or logical, may_use),
             logical_cores=logical,
-            load=round(psutil.cpu_percent(None) / 100, 3),
+            load=measured("load", _load, self._last.cpu.load),
         )
 
 
@@ -84,12 +100,9 @@ async def measuring(
 
     `changed` is called when it differs notably from the one last told of.
     """
-    async with asyncio.TaskGroup() as group:
-        task = group.create_task(_sampling(hardware, sample, changed, every))
-        try:
-            yield
-        finally:
-            task.cancel()
+    async with background() as tasks:
+        tasks.start(HARDWARE, lambda: _sampling(hardware, sample, changed, every))
+        yield
 
 
 async def _sampling(
@@ -135,25 +148,33 @@ def _platform() -> Platform:
     )
 
 
+def _load() -> float:
+    return round(psutil.cpu_percent(None) / 100, 3)
+
+
+def _physical() -> int | None:
+    return measured("cores", lambda: psutil.cpu_count(logical=False), None)
+
+
 def _memory() -> Memory:
     seen = psutil.virtual_memory()
     limit, room = memory_room() or (seen.total, seen.available)
     return Memory(total=min(seen.total, limit), available=min(seen.available, room))
 
 
-def _power() -> Power:
-    battery = psutil.sensors_battery() if hasattr(psutil, "sensors_battery") else None
-    if battery is None:
-        return Power(on_mains=True)
-    # None: the battery does not say; a machine that hides it is treated as plugged in.
-    on_mains = battery.power_plugged is not False
-    return Power(on_mains=on_mains, percent=round(battery.percent, 0))
+def _physical_memory() -> Memory:
+    """Ask the C library, which needs no file."""
+    page, names = os.sysconf("SC_PAGE_SIZE"), ("SC_PHYS_PAGES", "SC_AVPHYS_PAGES")
+    total, free = (
+        os.sysconf(each) if each in os.sysconf_names else 0 for each in names
+    )
+    return Memory(total=page * total, available=page * free)
 
 
-def _thermal() -> Thermal:
-    flags = throttle_flags()
+def _thermal(last: Thermal) -> Thermal:
+    flags = measured("throttling", throttle_flags, 0)
     return Thermal(
-        celsius=_hottest(),
+        celsius=measured("temperature", _hottest, last.celsius),
         throttled=bool(flags & 0b1110),
         under_voltage=bool(flags & 0b0001),
     )
@@ -176,16 +197,15 @@ def throttle_flags() -> int:
 
     Bit 0 under-voltage, 1 frequency capped, 2 throttled, 3 soft temperature limit.
     """
-    try:
-        text = THROTTLED_FILE.read_text()
-    except OSError:
-        text = asked(("vcgencmd", "get_throttled"), 2.0) if _is_pi() else ""
-    return parse_throttled(text)
+    said = text(THROTTLED_FILE)
+    if not said and _is_pi():
+        said = asked(("vcgencmd", "get_throttled"), 2.0)
+    return parse_throttled(said)
 
 
-def parse_throttled(text: str) -> int:
+def parse_throttled(said: str) -> int:
     """Read `throttled=0x50005`, or the bare hexadecimal number of the driver's file."""
-    found = re.fullmatch(r"(?:throttled=)?(?:0x)?([0-9a-fA-F]+)", text.strip())
+    found = re.fullmatch(r"(?:throttled=)?(?:0x)?([0-9a-fA-F]+)", said.strip())
     return int(found[1], 16) if found else 0
 
 
@@ -195,10 +215,7 @@ def _is_pi() -> bool:
 
 def cpu_model() -> str:
     """Name the processor, or on ARM boards the board, which says more."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
+    lines = text(Path("/proc/cpuinfo")).splitlines()
     fields = {
         key.strip(): value.strip()
         for key, _, value in (line.partition(":") for line in lines)

@@ -10,6 +10,7 @@ import logging
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 
+from edgeserve.background import background, declared
 from edgeserve.config import NodeSettings
 from edgeserve.relay.upstream import Upstream
 from node.prepare import Prepared, prepared, standby
@@ -19,6 +20,8 @@ from node.state import NodeState
 from node.supervisor import Supervisor, supervised
 
 log = logging.getLogger(__name__)
+
+ENGINES = declared("engines")
 
 
 @asynccontextmanager
@@ -30,12 +33,9 @@ async def hosted(
     Reading model files and trying llama.cpp takes seconds on a slow card, so it happens
     behind the block's back.
     """
-    async with asyncio.TaskGroup() as group:
-        hosting = group.create_task(_host(state, settings, upstream), name="engines")
-        try:
-            yield
-        finally:
-            hosting.cancel()
+    async with background() as tasks:
+        tasks.start(ENGINES, lambda: _host(state, settings, upstream))
+        yield
 
 
 async def _host(state: NodeState, settings: NodeSettings, upstream: Upstream) -> None:

@@ -10,6 +10,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from node.readings import number, text
+
 ROOT = Path("/")
 UNLIMITED = 2**60
 """cgroup v1 says "no limit" with a number near 2**63."""
@@ -18,28 +20,31 @@ UNLIMITED = 2**60
 def memory_room(root: Path = ROOT) -> tuple[int, int] | None:
     """Return the tightest memory limit and what is left under it, in bytes, or None.
 
-    File cache that could be dropped counts as left.
+    File cache that could be dropped counts as left, in use lately or not: the kernel
+    drops it before anything is refused.
     """
     found = [*_memory_v2(root), *_memory_v1(root)]
     limits = [limit for limit, _ in found]
-    rooms = [room for _, room in found]
+    rooms = [min(limit, room) for limit, room in found]
     return (min(limits), max(0, min(rooms))) if found else None
 
 
 def _memory_v2(root: Path) -> Iterator[tuple[int, int]]:
     for folder in _folders(root, "", root / "sys/fs/cgroup"):
-        limit = _number(folder / "memory.max")
-        used = _number(folder / "memory.current")
+        if text(folder / "memory.max") == "max":
+            continue
+        limit = number(folder / "memory.max")
+        used = number(folder / "memory.current")
         if limit is not None and used is not None:
-            yield limit, limit - used + _stat(folder, "inactive_file")
+            yield limit, limit - used + _cache(folder)
 
 
 def _memory_v1(root: Path) -> Iterator[tuple[int, int]]:
     for folder in _folders(root, "memory", root / "sys/fs/cgroup/memory"):
-        limit = _number(folder / "memory.limit_in_bytes")
-        used = _number(folder / "memory.usage_in_bytes")
+        limit = number(folder / "memory.limit_in_bytes")
+        used = number(folder / "memory.usage_in_bytes")
         if limit is not None and limit < UNLIMITED and used is not None:
-            yield limit, limit - used + _stat(folder, "total_inactive_file")
+            yield limit, limit - used + _cache(folder, "total_")
 
 
 def cpus(root: Path = ROOT) -> float:
@@ -55,15 +60,15 @@ def _allowed() -> int:
 
 def _quotas_v2(root: Path) -> Iterator[float]:
     for folder in _folders(root, "", root / "sys/fs/cgroup"):
-        quota, _, period = _text(folder / "cpu.max").partition(" ")
-        if quota.isdecimal() and period.isdecimal():
+        quota, _, period = text(folder / "cpu.max").partition(" ")
+        if quota.isdecimal() and period.isdecimal() and int(period):
             yield int(quota) / int(period)
 
 
 def _quotas_v1(root: Path) -> Iterator[float]:
     for folder in _folders(root, "cpu", root / "sys/fs/cgroup/cpu"):
-        quota = _number(folder / "cpu.cfs_quota_us")
-        period = _number(folder / "cpu.cfs_period_us")
+        quota = number(folder / "cpu.cfs_quota_us")
+        period = number(folder / "cpu.cfs_period_us")
         if quota is not None and quota > 0 and period:
             yield quota / period
 
@@ -80,28 +85,20 @@ def _folders(root: Path, controller: str, mount: Path) -> list[Path]:
 
 def _group(root: Path, controller: str) -> str:
     """Return the path that `/proc/self/cgroup` gives; v2's controller list is empty."""
-    for line in _text(root / "proc/self/cgroup").splitlines():
-        _, controllers, path = line.split(":", 2)
-        if controller in controllers.split(","):
+    for line in text(root / "proc/self/cgroup").splitlines():
+        _, _, rest = line.partition(":")
+        controllers, found, path = rest.partition(":")
+        if found and controller in controllers.split(","):
             return path
     return "/"
 
 
-def _stat(folder: Path, key: str) -> int:
-    for line in _text(folder / "memory.stat").splitlines():
-        name, _, value = line.partition(" ")
-        if name == key:
-            return int(value)
-    return 0
-
-
-def _number(path: Path) -> int | None:
-    text = _text(path)
-    return int(text) if text.lstrip("-").isdecimal() else None
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text().strip()
-    except OSError:
-        return ""
+def _cache(folder: Path, prefix: str = "") -> int:
+    """Return the bytes of file cache, which the kernel keeps on two lists."""
+    lists = (f"{prefix}inactive_file", f"{prefix}active_file")
+    fields = map(str.split, text(folder / "memory.stat").splitlines())
+    return sum(
+        int(field[1])
+        for field in fields
+        if len(field) == 2 and field[0] in lists and field[1].isdecimal()
+    )

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import msgspec
 
+from node.readings import entries
+
 SERIALS = (
     "sys/firmware/devicetree/base/serial-number",
     "sys/class/dmi/id/product_uuid",
@@ -54,9 +56,10 @@ def merged(then: Machine, now: Machine) -> Machine:
 def this_machine(root: Path = Path("/")) -> Machine:
     """Describe the machine whose file system begins at `root`."""
     serials = (_text(root / place) for place in SERIALS)
+    nets = entries(root / "sys/class/net")
     return Machine(
         serials=tuple(each for each in serials if _is_serial(each)),
-        adapters=tuple(sorted(filter(None, map(_built_in, _nets(root))))),
+        adapters=tuple(sorted(filter(None, map(_built_in, nets)))),
         machine_id=_text(root / "etc/machine-id"),
     )
 
@@ -65,16 +68,13 @@ def _is_serial(text: str) -> bool:
     return text.lower() not in PLACEHOLDERS and bool(text.strip("0-fF"))
 
 
-def _nets(root: Path) -> list[Path]:
-    try:
-        return list((root / "sys/class/net").iterdir())
-    except OSError:
-        return []
-
-
 def _built_in(net: Path) -> str | None:
     """Return an adapter's own address, unless it is virtual, random or on USB."""
-    if not (net / "device").exists() or "/usb" in str((net / "device").resolve()):
+    try:
+        device = (net / "device").resolve(strict=True)
+    except (OSError, RuntimeError):  # none, or gone since it was listed
+        return None
+    if "/usb" in str(device):
         return None
     address = _text(net / "address")
     try:

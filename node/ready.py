@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import aclosing, asynccontextmanager
 
+from edgeserve.background import background, declared
 from edgeserve.wire import EngineReport
 from node.state import NodeState
 
 ANSWERING = frozenset(("ready", "busy"))
 STARTING = frozenset(("loading",))
+
+READY = declared("ready line", "on-failure")
 
 
 @asynccontextmanager
@@ -18,12 +20,9 @@ async def saying_when_ready(
     state: NodeState, url: str, say: Callable[[str], None]
 ) -> AsyncGenerator[None]:
     """Say the line, once, as soon as no engine is still loading and one answers."""
-    async with asyncio.TaskGroup() as group:
-        waiting = group.create_task(_wait(state, url, say), name="ready")
-        try:
-            yield
-        finally:
-            waiting.cancel()
+    async with background() as tasks:
+        tasks.start(READY, lambda: _wait(state, url, say))
+        yield
 
 
 async def _wait(state: NodeState, url: str, say: Callable[[str], None]) -> None:

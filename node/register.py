@@ -7,7 +7,9 @@ import logging
 import socket
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import asynccontextmanager
+from functools import partial
 
+from edgeserve.background import background, declared
 from edgeserve.config import EVERYWHERE, BalancerSettings
 from edgeserve.errors import EdgeserveError
 from edgeserve.relay.upstream import Origin, Upstream, origin_of
@@ -18,6 +20,9 @@ log = logging.getLogger(__name__)
 EVERY = 10.0
 FIRST_RETRY, LONGEST_RETRY = 1.0, 30.0
 ASK_SECONDS = 5.0
+
+REGISTER = declared("register")
+
 PATH = "/edgeserve/v1/register"
 
 
@@ -34,16 +39,11 @@ async def registered(
     `listening` is where this node listens; `::` stands for whichever of its addresses
     the balancer is reached from.
     """
-    async with asyncio.TaskGroup() as group:
-        tasks = [
-            group.create_task(_registering(url, listening, upstream, token, every))
-            for url in balancers
-        ]
-        try:
-            yield
-        finally:
-            for task in tasks:
-                task.cancel()
+    async with background() as tasks:
+        for url in balancers:
+            work = partial(_registering, url, listening, upstream, token, every)
+            tasks.start(REGISTER, work, url)
+        yield
 
 
 async def _registering(

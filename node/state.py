@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from edgeserve import __version__
+from edgeserve.background import failures
 from edgeserve.wire import EngineReport, NodeReport
 from node.events import Feed
 from node.hardware import Measured
@@ -55,6 +56,7 @@ class NodeState:
             hardware=self.hardware.latest,
             engines=tuple(self.engines().values()),
             problems=self.problems,
+            failures=dict(failures.counts),
         )
 
     def engines(self) -> Mapping[str, EngineReport]:

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 
 from edgeserve.auth import new_secret
+from edgeserve.background import background, declared
 from edgeserve.config import LOOPBACK, NodeSettings
 from edgeserve.errors import NodeLost, NoNode
 from edgeserve.relay.upstream import Origin, Upstream
@@ -30,6 +31,7 @@ from node.watchdog import Counters, watch_of
 
 log = logging.getLogger(__name__)
 
+ENGINE = declared("engine")
 LAST_WORDS_SECONDS = 1.0
 LATE_SECONDS = 0.5
 
@@ -166,11 +168,13 @@ class Supervisor:
                 self._become("failed", reason)
                 await asyncio.sleep(failures.delay * self._pace.backoff)
 
-    def gone(self, life: asyncio.Task[None]) -> None:
-        """Say so where `run` ends by a mistake of ours, not by being cancelled."""
-        if not life.cancelled() and (error := life.exception()):
-            log.critical("%s is no longer supervised", self.spec.id, exc_info=error)
+    async def supervise(self) -> None:
+        """`run`; a mistake of ours is told in the report, too."""
+        try:
+            await self.run()
+        except Exception as error:
             self._become("failed", f"the supervisor broke: {error!r}")
+            raise
 
     @property
     def _ready_seconds(self) -> float:
@@ -341,10 +345,6 @@ async def supervised(
         clock=clock,
         pick_port=pick_port,
     )
-    life = asyncio.create_task(supervisor.run(), name=f"engine {spec.id}")
-    life.add_done_callback(supervisor.gone)
-    try:
+    async with background() as tasks:
+        tasks.start(ENGINE, supervisor.supervise, spec.id)
         yield supervisor
-    finally:
-        life.cancel()
-        await asyncio.wait([life])

@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from zeroconf import ServiceStateChange, Zeroconf
 from zeroconf.asyncio import AsyncServiceBrowser, AsyncServiceInfo, AsyncZeroconf
 
+from edgeserve.background import Started, background, declared
 from edgeserve.errors import EdgeserveError
 from edgeserve.relay.upstream import Origin, Upstream
 from edgeserve.wire import SERVICE, NodeReport, decode
@@ -21,6 +22,9 @@ log = logging.getLogger(__name__)
 
 RESOLVE_SECONDS = 3.0
 ASK_SECONDS = 5.0
+
+TWINS = declared("mdns twins")
+TWIN = declared("twin", "on-failure")
 
 Report = Callable[[], NodeReport]
 Met = Callable[[NodeReport], Awaitable[None]]
@@ -35,8 +39,8 @@ async def watching_for_twins(
     token: str | None,
 ) -> AsyncGenerator[None]:
     """While the block runs, await `met` for each twin that is announced and answers."""
-    async with asyncio.TaskGroup() as group:
-        tasks = dict[str, asyncio.Task[None]]()
+    async with background() as tasks:
+        looking = dict[str, Started]()
 
         async def look(name: str) -> None:
             info = AsyncServiceInfo(SERVICE, name)
@@ -54,17 +58,21 @@ async def watching_for_twins(
         ) -> None:
             if state_change is ServiceStateChange.Removed or not _alike(name, report()):
                 return
-            if earlier := tasks.get(name):
+            if earlier := looking.get(name):
                 earlier.cancel()
-            tasks[name] = group.create_task(look(name), name=f"twin {name}")
+            looking[name] = tasks.start(TWIN, lambda: look(name), name)
 
-        browser = AsyncServiceBrowser(zeroconf.zeroconf, SERVICE, handlers=[changed])
-        try:
-            yield
-        finally:
-            await browser.async_cancel()
-            for task in tasks.values():
-                task.cancel()
+        async def browse() -> None:
+            browser = AsyncServiceBrowser(
+                zeroconf.zeroconf, SERVICE, handlers=[changed]
+            )
+            try:
+                await asyncio.Event().wait()
+            finally:
+                await browser.async_cancel()
+
+        tasks.start(TWINS, browse)
+        yield
 
 
 def suspicious(info: AsyncServiceInfo, ours: NodeReport) -> bool:

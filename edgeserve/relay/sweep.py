@@ -6,7 +6,12 @@ Setting a limit is then one assignment on the hot path, not a timer of the event
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Protocol
+
+from edgeserve.background import declared, guarded
+
+SWEEP = declared("time limits", "timer")
 
 NEVER = float("inf")
 """A deadline that does not come."""
@@ -50,6 +55,7 @@ class Sweep:
         self._timer = None
         now = self._loop.time()
         for thing in tuple(self._watched):
-            thing.tick(now)
+            # Should one fail, the others' limits hold all the same.
+            guarded(SWEEP, partial(thing.tick, now))
         if self._watched and self._timer is None:
             self._timer = self._loop.call_later(self._every, self._turn)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psutil
 
+from edgeserve.background import Tasks, background, declared
 from edgeserve.tether import tethered
 from node.engines import leftovers
 from node.engines.output import Output
@@ -27,6 +28,8 @@ STOP_SECONDS = 5.0
 
 LAST_WORDS_SECONDS = 1.0
 
+OUTPUT = declared("engine output", "on-failure")
+
 LINE_LIMIT = 2**16
 """Longest line of output, in bytes; past it the line is dropped."""
 
@@ -39,9 +42,9 @@ EXCUSED = (psutil.STATUS_DISK_SLEEP, psutil.STATUS_TRACING_STOP, psutil.STATUS_Z
 class Process:
     """A running engine."""
 
-    def __init__(self, inner: asyncio.subprocess.Process) -> None:
+    def __init__(self, inner: asyncio.subprocess.Process, tasks: Tasks) -> None:
         self._inner = inner
-        self._read = asyncio.create_task(self._keep_output())
+        self._read = tasks.start(OUTPUT, self._keep_output).task
         self.output = Output()
 
     @property
@@ -62,7 +65,7 @@ class Process:
             inner = psutil.Process(self.pid)
             with inner.oneshot():
                 times, status = inner.cpu_times(), inner.status()
-        except psutil.Error:
+        except (psutil.Error, OSError):  # OSError: no descriptor left to look with
             return None
         return Look(
             times.user + times.system,
@@ -98,7 +101,6 @@ class Process:
         finally:
             # Always: what the engine itself started is in its group too.
             self._signal(signal.SIGKILL)
-            self._read.cancel()
         await self._inner.wait()
 
     def _signal(self, number: signal.Signals) -> None:
@@ -122,11 +124,12 @@ async def running(command: Command, state_dir: Path) -> AsyncGenerator[Process]:
         start_new_session=True,
         limit=LINE_LIMIT,
     )
-    process = Process(inner)
-    try:
-        with contextlib.suppress(OSError):
-            Path(f"/proc/{process.pid}/oom_score_adj").write_text(OOM_SCORE)  # noqa: ASYNC240 - procfs does not block
-        with leftovers.recorded(process.pid, state_dir):
-            yield process
-    finally:
-        await process.stop()
+    async with background() as tasks:
+        process = Process(inner, tasks)
+        try:
+            with contextlib.suppress(OSError):
+                Path(f"/proc/{process.pid}/oom_score_adj").write_text(OOM_SCORE)  # noqa: ASYNC240 - procfs does not block
+            with leftovers.recorded(process.pid, state_dir):
+                yield process
+        finally:
+            await process.stop()

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from node.engines.backends import INSTALL, Toolchain
 from node.gpus import QUESTION, SECONDS, asked, parse_nvidia
+from node.readings import text
 
 COMPILERS = ("c++", "g++", "clang++")
 CUDA_FOLDER = Path("/usr/local/cuda/bin")
@@ -66,10 +67,7 @@ def _vulkan() -> bool:
 
 
 def _cpu_flags() -> str:
-    try:
-        return Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return ""
+    return text(Path("/proc/cpuinfo"))
 
 
 def _there(*paths: str) -> bool:

@@ -6,9 +6,12 @@ import asyncio
 from dataclasses import replace
 
 import msgspec
+import pytest
 
+from balancer import watch
 from balancer.fleet import Fleet
 from balancer.watch import Pace
+from edgeserve import background
 from tests.balancer.endpoint import QUICK, endpoint
 from tests.fakes.cable import cable
 from tests.fakes.node import HEARTBEAT_SECONDS, an_engine, fake_node
@@ -59,6 +62,26 @@ async def test_a_node_that_breaks_its_stream_is_suspect_at_once_and_comes_back()
         await balancer.until(lambda _: {"pi": "suspect"} in seen)
 
         await balancer.until(lambda fleet: states(fleet) == {"pi": "up"})
+
+
+async def test_a_mistake_of_ours_about_one_node_ends_nothing(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The node is not trusted meanwhile, for nobody listens to it."""
+    monkeypatch.setattr(background, "FIRST_PAUSE", 0.01)
+    async with fake_node() as node, endpoint(node) as balancer:
+        current = balancer.balancer.desk.current
+        seen = list[dict[str, str]]()
+        current.listen(lambda: seen.append(states(current.fleet)))
+
+        with monkeypatch.context() as patched:
+            patched.setattr(watch, "readable_report", lambda *_: 1 / 0)
+            node.say(node.report)
+            await balancer.until(lambda _: {"pi": "suspect"} in seen)
+
+        await balancer.until(lambda fleet: states(fleet) == {"pi": "up"})
+
+    assert caplog.text.count("background task 'node events") == 1
 
 
 async def test_silence_is_noticed_though_the_connection_stands() -> None:

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+from pathlib import Path
 
+import psutil
 import pytest
 
-from edgeserve import interfaces
+from edgeserve import interfaces, once
 from tests.patience import PATIENCE
 
 
@@ -37,3 +40,48 @@ async def test_a_change_since_the_last_look_is_noticed_too() -> None:
         now = await anext(interfaces.changes(frozenset({"gone"}), every=0.001))
 
     assert now == interfaces.addresses()
+
+
+@pytest.mark.parametrize("listing", ["net_if_stats", "net_if_addrs"])
+async def test_without_descriptors_the_addresses_are_those_seen_last(
+    listing: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = interfaces.addresses(loopback=True)
+    once._said.clear()
+
+    def no_more() -> object:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(psutil, listing, no_more)
+
+    assert [interfaces.addresses(loopback=True) for _ in range(3)] == [before] * 3
+    assert caplog.text.count("cannot list network addresses: Too many") == 1
+
+
+def test_an_interface_that_vanishes_in_between_is_left_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its statistics are asked for after, or before, its addresses were listed."""
+    monkeypatch.setattr(psutil, "net_if_stats", dict)
+
+    assert interfaces.interfaces(loopback=True) == frozenset()
+
+
+@pytest.mark.parametrize("said", ["", "nonsense", "0 1 2\n", "zz 0 0 0 zz lo\n", "\0"])
+def test_a_list_of_ipv6_addresses_that_makes_no_sense_does_no_harm(
+    said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "if_inet6").write_text(said)
+    monkeypatch.setattr(interfaces, "IF_INET6", tmp_path / "if_inet6")
+
+    assert "127.0.0.1" in interfaces.addresses(loopback=True)
+
+
+def test_an_address_that_makes_no_sense_is_left_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    known = psutil.net_if_addrs()
+    odd = known["lo"][0]._replace(netmask="255.0.255.0")
+    monkeypatch.setattr(psutil, "net_if_addrs", lambda: {"lo": [odd, *known["lo"]]})
+
+    assert "127.0.0.1" in interfaces.addresses(loopback=True)

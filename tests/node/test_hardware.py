@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from edgeserve import once
 from edgeserve.wire import Cpu, Gpu, Memory, Power, Thermal
 from node.gpus import parse_nvidia
 from node.hardware import (
@@ -125,6 +127,122 @@ def test_a_version_2_memory_limit_counts_with_its_droppable_cache(
     write(tmp_path, "sys/fs/cgroup/box/memory.stat", f"anon 5\ninactive_file {GIB}\n")
 
     assert memory_room(tmp_path) == (2 * GIB, 2 * GIB)
+
+
+@pytest.mark.parametrize("lists", ["inactive", "active", "both"])
+def test_file_cache_in_use_lately_counts_as_left_too(
+    lists: str, tmp_path: Path
+) -> None:
+    sizes = {"inactive": (GIB, 0), "active": (0, GIB), "both": (GIB // 2, GIB // 2)}
+    inactive, active = sizes[lists]
+    group(tmp_path / "v2", "0::/box")
+    write(tmp_path / "v2", "sys/fs/cgroup/box/memory.max", str(2 * GIB))
+    write(tmp_path / "v2", "sys/fs/cgroup/box/memory.current", str(GIB))
+    stat = f"active_anon 7\ninactive_file {inactive}\nactive_file {active}\n"
+    write(tmp_path / "v2", "sys/fs/cgroup/box/memory.stat", stat)
+    group(tmp_path / "v1", "4:memory:/")
+    write(tmp_path / "v1", "sys/fs/cgroup/memory/memory.limit_in_bytes", str(2 * GIB))
+    write(tmp_path / "v1", "sys/fs/cgroup/memory/memory.usage_in_bytes", str(GIB))
+    stat = f"total_inactive_file {inactive}\ntotal_active_file {active}\nactive_file 5"
+    write(tmp_path / "v1", "sys/fs/cgroup/memory/memory.stat", stat)
+
+    assert memory_room(tmp_path / "v2") == (2 * GIB, 2 * GIB)
+    assert memory_room(tmp_path / "v1") == (2 * GIB, 2 * GIB)
+
+
+@pytest.mark.parametrize("said", ["", "nonsense", "max", "0x", "\0"])
+@pytest.mark.parametrize(
+    "place",
+    [
+        "proc/self/cgroup",
+        "sys/fs/cgroup/box/memory.max",
+        "sys/fs/cgroup/box/memory.current",
+        "sys/fs/cgroup/box/memory.stat",
+        "sys/fs/cgroup/box/cpu.max",
+    ],
+)
+def test_a_limit_that_cannot_be_read_is_none(
+    place: str, said: str, tmp_path: Path
+) -> None:
+    group(tmp_path, "0::/box")
+    write(tmp_path, "sys/fs/cgroup/box/memory.max", str(2 * GIB))
+    write(tmp_path, "sys/fs/cgroup/box/memory.current", str(GIB))
+    write(tmp_path, "sys/fs/cgroup/box/cpu.max", "50000 0")
+    write(tmp_path, place, said)
+
+    assert memory_room(tmp_path) in (None, (2 * GIB, GIB))
+    assert cpus(tmp_path) >= 1
+
+
+READINGS = {
+    "psutil.cpu_percent": "load",
+    "psutil.cpu_count": "processor",
+    "psutil.virtual_memory": "memory",
+    "psutil.sensors_temperatures": "temperature",
+    "node.hardware.power": "power",
+    "node.hardware.throttle_flags": "throttling",
+    "node.hardware.cpus": "processor",
+    "node.hardware.memory_room": "memory",
+    "node.gpus.gpus": "GPUs",
+}
+
+
+@pytest.mark.parametrize("reading", READINGS)
+@pytest.mark.parametrize("error", [OSError(24, "too many"), ValueError("x")])
+def test_each_reading_fails_alone_and_the_rest_goes_on(
+    reading: str,
+    error: Exception,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr("node.hardware.GPUS_EVERY", 1)
+    once._said.clear()
+    sampler = Sampler()
+    before = sampler()
+
+    def broken(*_: object, **__: object) -> object:
+        raise error
+
+    monkeypatch.setattr(reading, broken)
+    now = [sampler() for _ in range(3)][-1]
+
+    assert now.memory.total == before.memory.total
+    assert now.power == before.power
+    assert now.gpus == before.gpus
+    assert now.cpu.logical_cores == before.cpu.logical_cores
+    assert caplog.text.count(f"cannot measure the {READINGS[reading]} of") == 1
+
+
+def test_without_descriptors_all_stays_as_it_was(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A limit that cannot be read for now is no reason to plan without it."""
+    sampler = Sampler()
+    monkeypatch.setattr("node.hardware.memory_room", lambda: (GIB, GIB // 2))
+    before = sampler()
+    monkeypatch.setattr("node.hardware.memory_room", memory_room)
+
+    def no_more(*_: object, **__: object) -> object:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(Path, "read_bytes", no_more)
+    monkeypatch.setattr(Path, "iterdir", no_more)
+
+    assert sampler().memory == before.memory
+
+
+@pytest.mark.parametrize("reading", READINGS)
+def test_a_node_can_start_where_a_reading_fails(
+    reading: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> object:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(reading, broken)
+    hardware = Sampler()()
+
+    assert hardware.memory.total > 0
+    assert hardware.cpu.logical_cores >= 1
 
 
 def test_a_limit_on_a_parent_group_binds_its_children(tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
 import asyncio
+import errno
 import sys
 from pathlib import Path
 
@@ -61,3 +62,17 @@ async def test_what_the_engine_started_is_ended_with_it(tmp_path: Path) -> None:
 
     _, alive = await asyncio.to_thread(psutil.wait_procs, [started], timeout=PATIENCE)
     assert [each for each in alive if each.status() != psutil.STATUS_ZOMBIE] == []
+
+
+async def test_without_descriptors_a_look_tells_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the node would take its own trouble for the engine's, and end it."""
+
+    def no_more(_: int) -> psutil.Process:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    async with running(python("input()"), tmp_path) as process:
+        with monkeypatch.context() as patched:
+            patched.setattr(psutil, "Process", no_more)
+            assert process.look() is None

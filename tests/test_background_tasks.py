@@ -1,0 +1,240 @@
+"""Every background task fails in a real node and a real balancer, which serve on."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import errno
+import importlib
+import logging
+import pkgutil
+import socket
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+import balancer
+import edgeserve
+import node
+from balancer.server import Balancer, running
+from edgeserve import background, once
+from edgeserve.background import KINDS, Kind, Work, failures
+from edgeserve.config import BalancerSettings, NodeSettings
+from node.agent import serve
+from tests.fakes.gguf import a_model
+from tests.fleet.llama_server import script
+from tests.patience import PATIENCE
+
+ROOT = Path(__file__).parents[1]
+FAKE = ("--decode", "20", "--length", "20")
+CHAT = {"model": "small", "messages": [{"role": "user", "content": "hello"}]}
+
+for package in (edgeserve, node, balancer):
+    for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+        if not found.name.endswith("__main__"):
+            importlib.import_module(found.name)
+
+EVERY = {name: kind for name, kind in KINDS.items() if not name.startswith("test ")}
+LASTING = [name for name, kind in EVERY.items() if kind.policy == "always"]
+OWNERS = {
+    "edgeserve/background.py": "the owner",
+    "edgeserve/lifecycle.py": "serving itself; its end is the process's",
+    "edgeserve/together.py": "`up` ends on purpose with whichever child ends",
+    "edgeserve/relay/connection.py": "one request's; it ends with the connection",
+    "balancer/leaving.py": "waits for the first of two events, in the foreground",
+    "balancer/lull.py": "one request's; it ends before the answer does",
+    "node/race.py": "runs until the first ends, in the foreground",
+    "node/tune/trial.py": "a command's, not a serving process's",
+    "quantize/worker.py": "a worker that leaves, on purpose, with its parent",
+}
+SPAWNING = {"create_task", "ensure_future", "TaskGroup", "Thread", "run_forever"}
+
+
+class Saboteur:
+    """Makes every kind of task fail at its first attempt, and at any moment later."""
+
+    def __init__(self) -> None:
+        self.attempts: Counter[str] = Counter()
+        self._hit: dict[str, asyncio.Event] = {}
+
+    async def attempt(self, kind: Kind, work: Work) -> None:
+        self.attempts[kind.name] += 1
+        if self.attempts[kind.name] == 1:
+            raise OSError(errno.EMFILE, "Too many open files")
+        working = asyncio.ensure_future(work())
+        hit = self._hit[kind.name] = asyncio.Event()
+        hitting = asyncio.ensure_future(hit.wait())
+        try:
+            await asyncio.wait((working, hitting), return_when=asyncio.FIRST_COMPLETED)
+            if hit.is_set():
+                raise RuntimeError(f"{kind.name} was hit")
+        finally:
+            working.cancel()
+            hitting.cancel()
+            await asyncio.gather(working, hitting, return_exceptions=True)
+        working.result()
+
+    def step(self, kind: Kind, work: Callable[[], object]) -> None:
+        self.attempts[kind.name] += 1
+        if self.attempts[kind.name] == 1:
+            raise ValueError("a mistake of ours")
+        work()
+
+    async def until(self, name: str, attempts: int) -> None:
+        """Wait until a kind of task was begun so often."""
+        try:
+            async with asyncio.timeout(PATIENCE):
+                while self.attempts[name] < attempts:
+                    await asyncio.sleep(0.01)
+        except TimeoutError:
+            pytest.fail(f"{name!r} was begun {self.attempts[name]} times")
+
+    async def hit(self, name: str) -> None:
+        """Have it fail in the midst of its work; returns once it was begun again."""
+        attempts = self.attempts[name]
+        self._hit[name].set()
+        await self.until(name, attempts + 1)
+
+
+@pytest.fixture
+def saboteur(monkeypatch: pytest.MonkeyPatch) -> Saboteur:
+    saboteur = Saboteur()
+    monkeypatch.setattr(background, "attempt", saboteur.attempt)
+    monkeypatch.setattr(background, "step", saboteur.step)
+    monkeypatch.setattr(background, "FIRST_PAUSE", 0.01)
+    once._said.clear()
+    return saboteur
+
+
+class Both:
+    """A balancer and a node that serve in this process."""
+
+    def __init__(
+        self, running: Balancer, client: aiohttp.ClientSession, node_url: str
+    ) -> None:
+        self.balancer = running
+        self.client = client
+        self.node_url = node_url
+
+    async def until_answering(self, max_tokens: int = 1) -> None:
+        """See a chat be answered by way of both."""
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                async with self.client.post(
+                    "/v1/chat/completions", json={**CHAT, "max_tokens": max_tokens}
+                ) as answer:
+                    if answer.status == 200:
+                        return
+                await asyncio.sleep(0.05)
+
+    async def text(self, url: str) -> str:
+        async with self.client.get(url) as answer:
+            return await answer.text()
+
+
+@asynccontextmanager
+async def both(tmp_path: Path) -> AsyncGenerator[Both]:
+    """Run them as their commands do, found by mDNS and by registration."""
+    (tmp_path / "models").mkdir()
+    model = a_model(tmp_path / "models" / "small-F16.gguf")
+    port = free_port()
+    settings = BalancerSettings(port=port, state_dir=tmp_path / "balancer")
+    here = NodeSettings(
+        name="kitchen",
+        port=free_port(),
+        state_dir=tmp_path / "node",
+        models_dir=model.parent,
+        models=(str(model),),
+        llama_server=script(tmp_path / "llama-server", *FAKE),
+        balancers=(f"http://127.0.0.1:{port}",),
+    )
+    stop = asyncio.Event()
+    async with running(settings, say=lambda _: None) as one:
+        serving = asyncio.create_task(serve(here, stop))
+        try:
+            async with aiohttp.ClientSession(one.origin.url) as client:
+                yield Both(one, client, f"http://127.0.0.1:{here.port}")
+            assert not serving.done()
+        finally:
+            stop.set()
+            async with asyncio.timeout(PATIENCE):
+                await serving
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        port: int = sock.getsockname()[1]
+        return port
+
+
+async def test_whichever_background_task_fails_requests_are_answered(
+    saboteur: Saboteur, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = Counter(failures.counts)
+    with caplog.at_level(logging.WARNING):
+        async with both(tmp_path) as there:
+            # A request would measure the engine, and nobody calibrate it then.
+            await saboteur.until("calibrate", 1)
+            for each in there.balancer.desk.current.candidates:
+                there.balancer.desk.breaker.failed(each.key, "doubt")  # has it probed
+            await there.until_answering(max_tokens=20)  # long enough to be watched
+            for name, kind in EVERY.items():
+                await saboteur.until(name, 2 if kind.policy == "always" else 1)
+
+            for name in LASTING:
+                await saboteur.hit(name)
+                await there.until_answering()
+
+            metrics = await there.text("/metrics")
+            report = await there.text(f"{there.node_url}/edgeserve/v1/node")
+
+    for name, kind in EVERY.items():
+        count = failures.counts[name] - before[name]
+        assert count >= 1 + (kind.policy == "always"), name
+        said = f"background task '{name}"
+        assert said in caplog.text
+        assert f'edgeserve_background_failures_total{{task="{name}"}}' in metrics
+    assert "which it should not" not in caplog.text
+    assert '"failures":{' in report
+    assert 'edgeserve_node_background_failures_total{node="kitchen"' in metrics
+
+
+def test_all_lasting_work_is_started_by_its_owner() -> None:
+    """What this finds beside the owner has to end by itself, or end the process."""
+    spawning = {
+        str(path.relative_to(ROOT))
+        for name in ("edgeserve", "node", "balancer", "quantize")
+        for path in (ROOT / name).rglob("*.py")
+        if SPAWNING & called(path)
+    }
+
+    assert spawning == set(OWNERS)
+
+
+def called(path: Path) -> set[str]:
+    """Name the functions and methods that a file calls."""
+    calls = [
+        each.func
+        for each in ast.walk(ast.parse(path.read_text()))
+        if isinstance(each, ast.Call)
+    ]
+    return {getattr(each, "attr", getattr(each, "id", "")) for each in calls}
+
+
+def test_every_kind_is_declared_at_the_top_of_its_module() -> None:
+    """So that importing all modules lists all kinds."""
+    inside = [
+        f"{path.relative_to(ROOT)}:{call.lineno}"
+        for name in ("edgeserve", "node", "balancer")
+        for path in (ROOT / name).rglob("*.py")
+        for function in ast.walk(ast.parse(path.read_text()))
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
+        for call in ast.walk(function)
+        if isinstance(call, ast.Call) and getattr(call.func, "id", "") == "declared"
+    ]
+
+    assert inside == []
