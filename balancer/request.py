@@ -36,6 +36,9 @@ NOT_FOR_NODES = frozenset(
 TELLING: frozenset[Dialect] = frozenset(("chat", "completion", "native", "responses"))
 """Streams that can say how far the prompt is read, in events that stand alone."""
 
+PROMPTED: frozenset[Dialect] = frozenset(("completion", "native"))
+"""Routes that may be given several prompts at once."""
+
 STRIPPED = ("id_slot", "lora")
 
 SESSION_HEADERS = ("x-session-id", "x-conversation-id", "x-session-affinity")
@@ -57,7 +60,8 @@ _SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 class Work:
     """One request, read and understood.
 
-    `tells`: the client itself wants to hear how far the engine has read.
+    `tells`: the client itself wants to hear how far the engine has read. `answers` is
+    how many it is to get. `filtered`: of their last events it wants some fields only.
     """
 
     route: Route
@@ -65,6 +69,8 @@ class Work:
     mode: Mode
     need: Need
     tells: bool = False
+    answers: int = 1
+    filtered: bool = False
 
     @property
     def dialect(self) -> Dialect:
@@ -127,7 +133,7 @@ def understood(
         need=Need(
             model=normal(asked.model),
             ability=route.needs,
-            slots=max(asked.n or 1, 1),
+            slots=asked.each,
             tokens=len(body) // BYTES_PER_TOKEN if generates else 0,
             images=b"image" in body and any(mark in body for mark in IMAGES),
             generates=generates,
@@ -139,6 +145,8 @@ def understood(
             floor=caller.floor,
         ),
         tells=bool(asked.return_progress),
+        answers=asked.answers if route.dialect in PROMPTED else asked.each,
+        filtered=route.dialect == "native" and bool(asked.response_fields),
     )
 
 
