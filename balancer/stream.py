@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import msgspec
 
 from balancer.sse import Event, event
+from edgeserve.envelope import anthropic
 from edgeserve.errors import EdgeserveError
 from edgeserve.openai import Dialect
 
@@ -251,21 +252,15 @@ def streamed_error(data: bytes, raw: bytes = b"") -> StreamedError:
     )
 
 
-def error_event(dialect: Dialect, error: EdgeserveError) -> bytes:
+def error_event(dialect: Dialect, error: EdgeserveError, request_id: str = "") -> bytes:
     """Tell a client, inside its stream, that the rest will not come."""
-    said: dict[str, Any] = {
-        "message": str(error),
-        "type": error.kind,
-        "code": error.code,
-        "param": None,
-    }
+    said = error.envelope()
     match dialect:
         case "messages":
-            shown = {"type": "api_error", "message": said["message"]}
-            return _named("error", {"type": "error", "error": shown})
+            return _named("error", anthropic(error, request_id))
         case "responses":
             # `error` inside makes OpenAI's client raise; the rest is the event's shape.
-            return _named("error", {"type": "error", **said, "error": said})
+            return _named("error", {**said, "type": "error", "error": said})
         case _:
             return _framed({"error": said})
 
