@@ -55,6 +55,13 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     n_cmpl: int | None = None
     prompt: msgspec.Raw = _NOTHING
     response_fields: Any = None
+    response_format: Any = None
+    json_schema: Any = None
+    text: Any = None
+    tool_choice: Any = None
+    echo: Any = None
+    suffix: Any = None
+    best_of: Any = None
     max_tokens: int | None = None
     max_completion_tokens: int | None = None
     n_predict: int | None = None
