@@ -153,8 +153,9 @@ def understood(
 
 
 def _also(asked: Asked, body: bytes) -> frozenset[Ability]:
-    needs = media(body)
-    return needs | {"tools"} if is_forced(asked.tool_choice) else needs
+    prompt, choice = memoryview(asked.prompt), asked.tool_choice
+    needs = media(body, bytes(prompt) if prompt[:1] != b'"' else b"")
+    return needs | {"tools"} if choice and is_forced(choice) else needs
 
 
 def _mode(route: Route, asked: Asked, body: bytes) -> Mode:

@@ -10,7 +10,6 @@ from edgeserve.wire import Ability
 
 NOTHING: frozenset[Ability] = frozenset()
 
-_MARKS = (b"image", b"audio", b"multimodal_data")
 _PARTS: dict[object, Ability] = {
     "image_url": "vision",
     "input_image": "vision",
@@ -26,9 +25,13 @@ _INNER = ("content", "output")
 """Where content is: in a turn, a tool's result or output."""
 
 
-def media(body: bytes) -> frozenset[Ability]:
-    """Return what an engine must be able to take in; most bodies tell at a glance."""
-    if not any(mark in body for mark in _MARKS):
+def media(body: bytes, prompt: bytes = b"") -> frozenset[Ability]:
+    """Return what an engine must be able to take in; most bodies tell at a glance.
+
+    `prompt` is that part of it, which may carry more than text.
+    """
+    carries = prompt[:1] in {b"{", b"["} and b'"multimodal_data"' in prompt
+    if not (carries or b"image" in body or b"audio" in body):
         return NOTHING
     request = fields(body)
     found = {each for key in _HOLDERS for each in _within(request.get(key))}

@@ -21,7 +21,8 @@ CHAT, TEXT, NATIVE = "/v1/chat/completions", "/v1/completions", "/completion"
 HELLO = [{"role": "user", "content": "Say hello to Ada."}]
 EXACT = {"temperature": 0, "cache_prompt": False, "seed": 1, "stream": True}
 USAGE = {"stream_options": {"include_usage": True}}
-NULL = b"data: null\n\n"
+NULL, PING = b"data: null\n\n", b":\n\n"
+"""What an engine sends or not as it pleases."""
 TWO = ["One two", "Red green"]
 
 CASES: list[tuple[str, dict[str, Any]]] = [
@@ -81,7 +82,7 @@ def told(engine: RealEngine, path: str, body: bytes) -> list[bytes]:
     status, stream = engine.post(path, body)
     assert status == 200, stream
     events = [each + b"\n\n" for each in stream.split(b"\n\n") if each.strip()]
-    return [each for each in events if each != NULL]
+    return [each for each in events if each not in {NULL, PING}]
 
 
 def shape(event: bytes) -> str:

@@ -41,11 +41,17 @@ def user(*parts: Any) -> list[dict[str, Any]]:
             ),
             {"vision"},
         ),
-        (body(prompt={"prompt_string": "a", "multimodal_data": ["b"]}), {"vision"}),
     ],
 )
 def test_what_is_sent_is_needed(request_body: bytes, needs: set[str]) -> None:
     assert media(request_body) == needs
+
+
+def test_a_prompt_may_carry_data() -> None:
+    prompt = [{"prompt_string": "a", "multimodal_data": ["b"]}]
+
+    assert media(body(prompt=prompt), json.dumps(prompt).encode()) == {"vision"}
+    assert not media(body(prompt=["a"]), b'["a"]')
 
 
 @pytest.mark.parametrize(
