@@ -41,6 +41,8 @@ TELLING: frozenset[Dialect] = frozenset(("chat", "completion", "native", "respon
 PROMPTED: frozenset[Dialect] = frozenset(("completion", "native"))
 """Routes that may be given several prompts at once."""
 
+TOOLS: frozenset[Ability] = frozenset(("tools",))
+
 STRIPPED = ("id_slot", "lora")
 
 SESSION_HEADERS = ("x-session-id", "x-conversation-id", "x-session-affinity")
@@ -154,8 +156,9 @@ def understood(
 
 def _also(asked: Asked, body: bytes) -> frozenset[Ability]:
     prompt, choice = memoryview(asked.prompt), asked.tool_choice
-    needs = media(body, bytes(prompt) if prompt[:1] != b'"' else b"")
-    return needs | {"tools"} if choice and is_forced(choice) else needs
+    plain = bytes(prompt[:1]) in {b"", b'"'}
+    needs = media(body, b"" if plain else bytes(prompt))
+    return needs | TOOLS if choice and is_forced(choice) else needs
 
 
 def _mode(route: Route, asked: Asked, body: bytes) -> Mode:

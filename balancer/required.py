@@ -34,7 +34,9 @@ def media(body: bytes, prompt: bytes = b"") -> frozenset[Ability]:
     if not (carries or b"image" in body or b"audio" in body):
         return NOTHING
     request = fields(body)
-    found = {each for key in _HOLDERS for each in _within(request.get(key))}
+    found: set[Ability] = set()
+    for key in _HOLDERS:
+        found.update(_within(request.get(key)))
     if _carries_data(request.get("prompt")):
         found.add("vision")
     return frozenset(found)

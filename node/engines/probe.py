@@ -113,7 +113,7 @@ class Probe:
 
 def _lacks(props: _Props) -> frozenset[Ability]:
     media: tuple[Ability, ...] = ("vision", "audio")
-    lacks = {each for each in media if not props.modalities.get(each, False)}
+    lacks: set[Ability] = {each for each in media if not props.modalities.get(each)}
     # Older builds do not say.
     if not props.chat_template_caps.get("supports_tool_calls", True):
         lacks.add("tools")

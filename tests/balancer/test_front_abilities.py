@@ -12,7 +12,7 @@ from tests.fakes.node import an_engine, fake_node
 
 IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,aaaa"}}
 SHOWN = {"type": "image", "source": {"type": "base64", "data": "aaaa"}}
-TOOLS = {"tools": [{"type": "function", "function": {"name": "f"}}]}
+TOOLS: dict[str, Any] = {"tools": [{"type": "function", "function": {"name": "f"}}]}
 
 
 def asked(path: str) -> dict[str, Any]:

@@ -23,7 +23,9 @@ LONG = json.dumps(
     {"error": {"type": "exceed_context_size_error", "n_prompt_tokens": 9, "n_ctx": 4}}
 ).encode()
 OPENING = (
-    b'event: message_start\ndata: {"type":"message_start","message":{"usage":{}}}\n\n'
+    b'event: message_start\ndata: {"type":"message_start","message":{"id":"m",'
+    b'"type":"message","role":"assistant","content":[],"model":"small",'
+    b'"usage":{"input_tokens":1,"output_tokens":0}}}\n\n'
     b'event: content_block_start\ndata: {"type":"content_block_start","index":0,'
     b'"content_block":{"type":"text","text":""}}\n\n'
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from itertools import pairwise
 from typing import Any
@@ -52,7 +52,7 @@ def _read(read: bool) -> Event:
     return {"prompt_progress": PROGRESS} if read else {}
 
 
-SHAPES = {
+SHAPES: dict[str, tuple[Callable[..., Event], dict[str, Any]]] = {
     CHAT: (of_chat, {"n": 2}),
     "/v1/completions": (of_completion, {"prompt": ["a", "b"]}),
     "/completion": (of_native, {"prompt": ["a", "b"]}),
