@@ -11,7 +11,8 @@ from balancer.aggregate.answer import Aggregate, Headless, Incomplete
 from balancer.blame import Fault, of_loss, of_status
 from balancer.course import UNFOLLOWED, Course
 from balancer.delivery import Delivery
-from balancer.judge import code, judge, message
+from balancer.judge import judge, message
+from balancer.refusal import EngineRefusal
 from balancer.request import Work
 from balancer.sse import Parser
 from balancer.stream import LIFE, PROGRESS, Flow, StreamedError
@@ -144,7 +145,7 @@ async def _carried(
     if streams and work.mode == "aggregate":
         return await _put_together(answer, flow, work, delivery, vigil)
     if streams:
-        return await _streamed(answer, flow, delivery, vigil)
+        return await _streamed(answer, flow, work, delivery, vigil)
     body = await answer.read()
     flow.whole(body)
     await delivery.whole(answer.status, answer.headers, body)
@@ -180,27 +181,8 @@ def _refusal(status: int, said: str) -> EdgeserveError:
     return NoNode(said) if status in {404, 503} else NodeLost(said)
 
 
-class EngineRefusal(EdgeserveError):
-    """An engine's own error, passed on in its very bytes."""
-
-    def __init__(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
-        super().__init__(message(body))
-        self.status = status
-        self.code = code(body) or "engine_error"
-        self._headers = headers
-        self._body = body
-
-    def body(self) -> bytes:
-        """Return what the engine sent."""
-        return self._body
-
-    def headers(self) -> dict[str, str]:
-        """Return what came with it."""
-        return dict(self._headers)
-
-
 async def _streamed(
-    answer: Answer, flow: Flow, delivery: Delivery, vigil: Vigil
+    answer: Answer, flow: Flow, work: Work, delivery: Delivery, vigil: Vigil
 ) -> Outcome:
     vigil.heard("head")
     while not flow.begun and (piece := await answer.chunk()):
@@ -212,8 +194,10 @@ async def _streamed(
             await delivery.life(answer.headers, ready or LIFE)
     vigil.heard("text")
     await delivery.rest(answer, flow, vigil)
-    if flow.error is not None and flow.error.raw and _own(flow.error):
-        await delivery.end(flow.error.raw)
+    told = flow.error
+    if told is not None and told.raw and _own(told):
+        refusal = EngineRefusal(told.status, JSON, told.body)
+        await delivery.fail(refusal, work.dialect)
         return Done("refused by the engine")
     _insist_on_end(flow)
     await delivery.end()

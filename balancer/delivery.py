@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 from balancer.given import Given
 from balancer.stream import Flow, error_event
+from edgeserve import envelope
 from edgeserve.errors import EdgeserveError
 from edgeserve.openai import Dialect
 from edgeserve.relay.exchange import Reply
@@ -36,14 +37,16 @@ class Counts(Protocol):
 
 @dataclass(slots=True)
 class Delivery:
-    """One answer. `began`: when its first content byte went out, by `clock`.
+    """One answer, to a request for `path`.
 
-    `on_begin` is called in that moment. `given` is the content of a stream so far; of
-    a client that does not stream, what would be.
+    `began`: when its first content byte went out, by `clock`. `on_begin` is called in
+    that moment. `given` is the content of a stream so far; of a client that does not
+    stream, what would be.
     """
 
     reply: Reply
     request_id: str
+    path: str = ""
     clock: Callable[[], float] = time.monotonic
     on_begin: Callable[[], None] | None = None
     status: int = 0
@@ -109,10 +112,11 @@ class Delivery:
         """Say what went wrong: as a whole answer, or inside the stream under way."""
         if not self.reply.started:
             self.status = error.status
-            headers = {**error.headers(), **self.about()}
-            await self.reply.send(error.status, headers, error.body())
+            headers = {**envelope.headers(error, self.path), **self.about()}
+            body = envelope.rendered(error, self.path, self.request_id)
+            await self.reply.send(error.status, headers, body)
             return
-        await self.end(error_event(dialect, error))
+        await self.end(error_event(dialect, error, self.request_id))
 
     def about(self) -> dict[str, str]:
         """Return the headers that every answer carries."""

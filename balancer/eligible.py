@@ -10,7 +10,7 @@ from balancer.lane import Lane
 from balancer.lanes import Lanes
 from balancer.parts import Parts
 from balancer.predict import Seen
-from balancer.schedule import Need, Refuse, Sifted, Verdict, sift, slots_of
+from balancer.schedule import Need, Refuse, Sifted, Verdict, sift
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class Filter:
         model, ability, slots = need.model, need.ability, need.slots
         key = (
             *(model, ability, slots, tokens),
-            *(need.too_short, need.images, need.tried, need.floor),
+            *(need.too_short, need.also, need.tried, need.floor),
         )
         found = self._found.get(key)
         if found is None:
@@ -68,13 +68,12 @@ class Filter:
         if isinstance(sifted, Refuse):
             return sifted
         spare = self.lanes.spare
-        wide = max((slots_of(each, need) for each in sifted.open), default=1)
-        chosen = [each for each in sifted.open if slots_of(each, need) == wide]
-        kept = [each for each in chosen if each.key not in spare] or chosen
+        kept = [each for each in sifted.open if each.key not in spare]
+        kept = kept or [*sifted.open]
         by_lane = {" ".join(each.key): each for each in kept}
         lanes = sorted(self.lanes.of(kept), key=lambda lane: lane.per_read)
         spared = tuple(
-            (each, spare.get(each.key, "it has too few slots"))
+            (each, spare[each.key])
             for each in sifted.open
             if " ".join(each.key) not in by_lane
         )

@@ -90,7 +90,8 @@ class Front:
         record = self.desk.records.open(
             request_id(request.headers), request.path, request.peer
         )
-        delivery = Delivery(reply, record.id, self.desk.records.clock)
+        clock = self.desk.records.clock
+        delivery = Delivery(reply, record.id, request.path, clock)
         try:
             await self._admitted(request, record, delivery)
         except EdgeserveError as error:

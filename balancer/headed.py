@@ -23,7 +23,12 @@ def listener(work: Work, id_: str, model: str) -> Listener:
     What is put together here needs a head that counts the prompt, and is asked again.
     """
     if work.dialect != "messages" or work.mode != "stream":
-        return Listener(work.dialect, hides=not work.tells)
+        return Listener(
+            work.dialect,
+            hides=not work.tells,
+            answers=work.answers,
+            filtered=work.filtered,
+        )
     return Headed("messages", hides=not work.tells, id=id_, model=model)
 
 

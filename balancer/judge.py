@@ -25,23 +25,24 @@ def judge(status: int, body: bytes) -> Judgement:
         return "full"
     if status in ELSEWHERE or (status == 404 and code(body) == "model_not_found"):
         return "elsewhere"
-    if status == 400 and _error(body).get("type") == "exceed_context_size_error":
+    if status == 400 and error_in(body).get("type") == "exceed_context_size_error":
         return "longer"
     return "pass"
 
 
 def code(body: bytes) -> str:
     """Return the `code` of an error body, or nothing."""
-    return str(_error(body).get("code", ""))
+    return str(error_in(body).get("code", ""))
 
 
 def message(body: bytes) -> str:
     """Return the sentence of an error body, or its beginning as it stands."""
-    said = _error(body).get("message")
+    said = error_in(body).get("message")
     return str(said) if said else body[:200].decode(errors="replace")
 
 
-def _error(body: bytes) -> dict[str, Any]:
+def error_in(body: bytes) -> dict[str, Any]:
+    """Return what an error body says, {} where it has no such shape."""
     try:
         error = msgspec.json.decode(body, type=dict[str, Any]).get("error")
     except msgspec.DecodeError:

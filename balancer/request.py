@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import msgspec
@@ -18,10 +18,12 @@ import msgspec
 from balancer import texts
 from balancer.edit import edited, raw_fields
 from balancer.prefix import EMPTY
+from balancer.required import media
 from balancer.schedule import Need
+from balancer.translate import is_forced, translated
 from edgeserve.errors import BadRequest
 from edgeserve.openai import Asked, Dialect, Route, normal, read
-from edgeserve.wire import REQUEST_HEADER, VARIANT_HEADER, EngineReport
+from edgeserve.wire import REQUEST_HEADER, VARIANT_HEADER, Ability, EngineReport
 
 Mode = Literal["stream", "aggregate", "whole"]
 """How the answer travels: as the stream the client asked for; as a stream that is put
@@ -36,6 +38,11 @@ NOT_FOR_NODES = frozenset(
 TELLING: frozenset[Dialect] = frozenset(("chat", "completion", "native", "responses"))
 """Streams that can say how far the prompt is read, in events that stand alone."""
 
+PROMPTED: frozenset[Dialect] = frozenset(("completion", "native"))
+"""Routes that may be given several prompts at once."""
+
+TOOLS: frozenset[Ability] = frozenset(("tools",))
+
 STRIPPED = ("id_slot", "lora")
 
 SESSION_HEADERS = ("x-session-id", "x-conversation-id", "x-session-affinity")
@@ -47,9 +54,6 @@ SHORT = 32
 """Tokens of an answer that is not worth streaming to ourselves: so little is lost with
 an engine that dies, or made for a client that has left."""
 
-IMAGES = (b'"image_url"', b'"input_image"', b'"image"')
-"""Quotes inside strings are escaped: no text can look like these."""
-
 _SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 
 
@@ -57,7 +61,9 @@ _SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 class Work:
     """One request, read and understood.
 
-    `tells`: the client itself wants to hear how far the engine has read.
+    `tells`: the client itself wants to hear how far the engine has read. `answers` is
+    how many it is to get. `filtered`: of their last events it wants some fields only.
+    `put`: fields of its own that are said otherwise.
     """
 
     route: Route
@@ -65,6 +71,9 @@ class Work:
     mode: Mode
     need: Need
     tells: bool = False
+    answers: int = 1
+    filtered: bool = False
+    put: Mapping[str, object] = field(default_factory=dict[str, object])
 
     @property
     def dialect(self) -> Dialect:
@@ -86,7 +95,7 @@ class Work:
 
     def body_for(self, engine: EngineReport, slot: int | None = None) -> bytes:
         """Return the body with the named edits. `slot` is one of the engine's."""
-        put: dict[str, object] = {"model": engine.variant}
+        put: dict[str, object] = {**self.put, "model": engine.variant}
         if self.tells_us:
             put["return_progress"] = True
         if self.mode == "aggregate":
@@ -127,9 +136,9 @@ def understood(
         need=Need(
             model=normal(asked.model),
             ability=route.needs,
-            slots=max(asked.n or 1, 1),
+            slots=asked.each if generates else 1,
             tokens=len(body) // BYTES_PER_TOKEN if generates else 0,
-            images=b"image" in body and any(mark in body for mark in IMAGES),
+            also=_also(asked, body),
             generates=generates,
             prompt=texts.read(body, key) if generates else EMPTY,
             budget=asked.budget,
@@ -139,7 +148,17 @@ def understood(
             floor=caller.floor,
         ),
         tells=bool(asked.return_progress),
+        answers=asked.answers if route.dialect in PROMPTED else asked.each,
+        filtered=route.dialect == "native" and bool(asked.response_fields),
+        put=translated(route.dialect, asked, body),
     )
+
+
+def _also(asked: Asked, body: bytes) -> frozenset[Ability]:
+    prompt, choice = memoryview(asked.prompt), asked.tool_choice
+    plain = bytes(prompt[:1]) in {b"", b'"'}
+    needs = media(body, b"" if plain else bytes(prompt))
+    return needs | TOOLS if choice and is_forced(choice) else needs
 
 
 def _mode(route: Route, asked: Asked, body: bytes) -> Mode:

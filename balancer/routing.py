@@ -20,7 +20,7 @@ from balancer.least_busy import LeastBusy
 from balancer.ledger import Ledger
 from balancer.predict import cheapest
 from balancer.question import Ask
-from balancer.schedule import Need, Refuse, Send, Verdict, Wait, slots_of
+from balancer.schedule import Need, Refuse, Send, Verdict, Wait
 from balancer.waiting import RETRY_AFTER, Ticket
 from edgeserve.errors import FleetBusy
 
@@ -159,7 +159,7 @@ class Predict:
         able = self._filter.able(ticket.need)
         assert isinstance(able, Able)  # noqa: S101 - or there were no lanes
         to = able.by_lane[lane.name]
-        key, slots = to.key, slots_of(to, ticket.need)
+        key, slots = to.key, ticket.need.slots
         self._ledger.take(key, slots)
         course = Followed(
             self.mind,

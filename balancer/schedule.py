@@ -12,17 +12,12 @@ from dataclasses import dataclass
 
 import msgspec
 
-from balancer.candidates import Candidate, EngineKey, Life, served
+from balancer.able import able_to
+from balancer.candidates import Candidate, EngineKey, Life
 from balancer.course import UNFOLLOWED, Course
 from balancer.parts import Parts
 from balancer.prefix import EMPTY, Prompt
-from edgeserve.errors import (
-    BadRequest,
-    EdgeserveError,
-    NoneAsGood,
-    NoNode,
-    UnknownModel,
-)
+from edgeserve.errors import EdgeserveError, NoNode
 from edgeserve.quality import serves
 from edgeserve.wire import Ability
 
@@ -32,8 +27,8 @@ class Need(msgspec.Struct, frozen=True, kw_only=True):
 
     `model` is in normal spelling, empty where the caller names none. `slots` is how
     many it takes (`n`). `tokens` is a guess at the length of the prompt; a context of
-    `too_short` or less has been refused by an engine already. `images` go to engines
-    that can see, where there are any. `tried` engines are out until they have started
+    `too_short` or less has been refused by an engine already. `also` is what its
+    engine must be able to do besides. `tried` engines are out until they have started
     anew, and so are variants below the type `floor`, if one is named.
 
     The rest is for the prediction and rules nobody out: whether text is generated, in
@@ -47,7 +42,7 @@ class Need(msgspec.Struct, frozen=True, kw_only=True):
     slots: int = 1
     tokens: int = 0
     too_short: int = 0
-    images: bool = False
+    also: frozenset[Ability] = frozenset()
     tried: frozenset[Life] = frozenset()
     floor: str = ""
     generates: bool = True
@@ -62,8 +57,13 @@ class Need(msgspec.Struct, frozen=True, kw_only=True):
         """What decides who can serve it: needs of one kind wait for the same slots."""
         return (
             *(self.model, self.ability, self.slots, self.tokens, self.too_short),
-            *(self.images, self.tried, self.floor, self.generates),
+            *(self.also, self.tried, self.floor, self.generates),
         )
+
+    @property
+    def media(self) -> bool:
+        """Whether there is more to it than text."""
+        return not self.also.isdisjoint(("vision", "audio"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,9 +125,10 @@ class Sifted:
 
 def sift(candidates: Sequence[Candidate], need: Need) -> Sifted | Refuse:
     """Apply every filter but free slots; Refuse where waiting would not help."""
-    able = _able(candidates, need)
-    if isinstance(able, Refuse):
-        return able
+    try:
+        able = able_to(candidates, need)
+    except EdgeserveError as error:
+        return Refuse(error)
     weighed = [(each, *_ruled_out(each, need)) for each in able]
     weighed = _less_worse_ranks(_less_short_contexts(weighed, need))
     weighed = _less_those_that_failed_it(weighed, need)
@@ -157,7 +158,7 @@ def choose(
     free = [
         (count, each)
         for count, each in counts
-        if count + slots_of(each, need) <= each.engine.slots
+        if count + need.slots <= each.engine.slots
     ]
     best = min(free, key=_rank, default=(0, None))[1]
     verdicts = sifted.out + tuple(
@@ -166,12 +167,7 @@ def choose(
     )
     if best is None:
         return Wait(verdicts)
-    return Send(best, slots_of(best, need), verdicts)
-
-
-def slots_of(candidate: Candidate, need: Need) -> int:
-    """How many slots it takes there; more than there are is the engine's to refuse."""
-    return min(need.slots, candidate.engine.slots)
+    return Send(best, need.slots, verdicts)
 
 
 def _rank(counted: tuple[int, Candidate]) -> tuple[int, float, str, str]:
@@ -184,7 +180,7 @@ def _reason(
 ) -> str | None:
     if each is best:
         return None
-    if busy + slots_of(each, need) > each.engine.slots:
+    if busy + need.slots > each.engine.slots:
         return "every slot is busy"
     return "another has fewer busy slots"
 
@@ -228,42 +224,6 @@ def _less_those_that_failed_it(weighed: list[_Weighed], need: Need) -> list[_Wei
         else (each, why, passing)
         for each, why, passing in weighed
     ]
-
-
-def _able(candidates: Sequence[Candidate], need: Need) -> list[Candidate] | Refuse:
-    if not candidates:
-        return Refuse(
-            NoNode("no node has been found yet; `edgeserve nodes` shows what was seen")
-        )
-    named = [each for each in candidates if not need.model or each.serves(need.model)]
-    if not named:
-        names = [each.name for each in served(candidates)]
-        return Refuse(UnknownModel(need.model, names))
-    able = [each for each in named if need.ability in each.engine.abilities]
-    if not able:
-        return Refuse(_unable(candidates, need))
-    if need.images:
-        able = [each for each in able if "vision" in each.engine.abilities] or able
-    if not any(serves(each.engine.variant, need.floor) for each in able):
-        variants = sorted({each.engine.variant for each in able})
-        return Refuse(NoneAsGood(need.model, need.floor, variants))
-    models = {each.engine.model for each in able}
-    if not need.model and len(models) > 1:
-        choice = ", ".join(sorted(models))
-        return Refuse(
-            BadRequest(f"name a `model`; {need.ability} is served by {choice}")
-        )
-    return able
-
-
-def _unable(candidates: Sequence[Candidate], need: Need) -> BadRequest:
-    able = sorted(
-        {c.engine.model for c in candidates if need.ability in c.engine.abilities}
-    )
-    there = f"ask {', '.join(able)}" if able else "no model in the fleet does"
-    return BadRequest(
-        f"{need.model or 'the model'} does not do {need.ability}; {there}"
-    )
 
 
 def _less_short_contexts(weighed: list[_Weighed], need: Need) -> list[_Weighed]:

@@ -15,13 +15,17 @@ from typing import Any, Protocol
 import msgspec
 
 from balancer.sse import Event, event
+from edgeserve.envelope import anthropic
 from edgeserve.errors import EdgeserveError
 from edgeserve.openai import Dialect
+
+STOPS, GOES_ON = b'"stop":true', b'"stop":false'
+"""What each event of `/completion` holds; the request may leave it out of the last."""
 
 ENDS: dict[Dialect, tuple[bytes, ...]] = {
     "chat": (b"\ndata: [DONE]",),
     "completion": (b"\ndata: [DONE]",),
-    "native": (b'"stop":true',),
+    "native": (STOPS,),
     "responses": (b"\nevent: response.completed", b"\nevent: response.incomplete",
                   b"\nevent: response.failed"),
     "messages": (b"\nevent: message_stop",),
@@ -34,7 +38,7 @@ ERRORS = (b'\ndata: {"error"', b"\nevent: error")
 _GLANCE: dict[Dialect, bytes] = {
     "chat": b"[DONE]",
     "completion": b"[DONE]",
-    "native": b'"stop":true',
+    "native": STOPS,
     "responses": b"event: response.",
     "messages": b"message_stop",
 }
@@ -96,17 +100,22 @@ class Listener:
     """Follows one answer of one dialect.
 
     `hides`: that the engine tells how far it has read was our wish, not the client's.
+    `answers` is how many the stream holds, each with an end of its own where no event
+    ends them all. `filtered`: their last events may lack the field that says so.
     `worked`: it has told. `prompt`: how many tokens it is to read. `error`: the error
     in which the engine let the answer end, after content; it is not passed on.
     """
 
     dialect: Dialect
     hides: bool = False
+    answers: int = 1
+    filtered: bool = False
     begun: bool = False
     ended: bool = False
     worked: bool = False
     prompt: int | None = None
     error: StreamedError | None = None
+    _ends: int = 0
     _rest: bytes = b""
     _held: list[bytes] = field(default_factory=list[bytes])
 
@@ -123,14 +132,17 @@ class Listener:
         else:
             whole, mark, self._rest = piece.rpartition(b"\n\n")
             ready = whole + mark
-        if not self.begun:
+        if not self.begun or (self.hides and PROGRESS in ready):
             ready = b"".join(map(self._sieved, _blocks(ready)))
         return self._until_end(ready) if self.begun else ready
 
     def _sieved(self, raw: bytes) -> bytes:
-        """Return what may go out when one more event has come."""
+        """Return what may go out when one more event has come.
+
+        Of several answers one may be read while another is written.
+        """
         if self.begun:
-            return raw
+            return b"" if self.hides and PROGRESS in raw else raw
         each = event(raw)
         if PROGRESS in each.data:
             first = not self.worked
@@ -141,6 +153,8 @@ class Listener:
             return b"" if self.hides else raw
         if each.comment:
             return raw
+        if each.data == b"null":
+            return b""  # what llama.cpp makes of a first result without text
         if _any(ERRORS, raw):
             raise streamed_error(each.data)
         self._held.append(raw)
@@ -156,12 +170,21 @@ class Listener:
         """Look for an end; most pieces show at a glance that they hold none."""
         if self.error is not None:
             return b""
-        hint, marks = _GLANCE[self.dialect], ENDS[self.dialect]
         if b'"error"' in ready and _any(ERRORS, ready):
             return self._until_error(ready)
-        if hint in ready and not self.ended:
-            self.ended = _any(marks, ready)
+        if self.filtered or (_GLANCE[self.dialect] in ready and not self.ended):
+            self.ended = self._ends_in(ready)
         return ready
+
+    def _ends_in(self, ready: bytes) -> bool:
+        if self.dialect != "native":
+            return _any(ENDS[self.dialect], ready)
+        if self.filtered:
+            told = (b"\n" + ready).count(b"\ndata: ")
+            self._ends += told - ready.count(GOES_ON)
+        else:
+            self._ends += ready.count(STOPS)
+        return self._ends >= self.answers
 
     def _until_error(self, ready: bytes) -> bytes:
         passed = b""
@@ -207,7 +230,7 @@ def carries_content(dialect: Dialect, each: Event) -> bool:
                 for choice in data.get("choices", [])
             )
         case "native":
-            return bool(data.get("content") or data.get("stop"))
+            return bool(data.get("content")) or data.get("stop") is not False
         case _:
             return (each.name or data.get("type")) not in QUIET
 
@@ -229,21 +252,15 @@ def streamed_error(data: bytes, raw: bytes = b"") -> StreamedError:
     )
 
 
-def error_event(dialect: Dialect, error: EdgeserveError) -> bytes:
+def error_event(dialect: Dialect, error: EdgeserveError, request_id: str = "") -> bytes:
     """Tell a client, inside its stream, that the rest will not come."""
-    said: dict[str, Any] = {
-        "message": str(error),
-        "type": error.kind,
-        "code": error.code,
-        "param": None,
-    }
+    said = error.envelope()
     match dialect:
         case "messages":
-            shown = {"type": "api_error", "message": said["message"]}
-            return _named("error", {"type": "error", "error": shown})
+            return _named("error", anthropic(error, request_id))
         case "responses":
             # `error` inside makes OpenAI's client raise; the rest is the event's shape.
-            return _named("error", {"type": "error", **said, "error": said})
+            return _named("error", {**said, "type": "error", "error": said})
         case _:
             return _framed({"error": said})
 

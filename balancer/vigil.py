@@ -120,7 +120,7 @@ class Vigil:
     @property
     def hidden(self) -> bool:
         """Whether its engine may be at work on it without a sign."""
-        tells = self.tells and not self.need.images
+        tells = self.tells and not self.need.media
         return self.progress.phase != "writing" and not tells
 
     def tick(self, now: float) -> None:

@@ -37,10 +37,14 @@ class EdgeserveError(Exception):
     kind = "server_error"
     retry_after: int | None = None
 
+    def envelope(self) -> dict[str, object]:
+        """Return what the OpenAI error envelope holds."""
+        error = {"message": str(self), "type": self.kind, "code": self.code}
+        return {**error, "param": None}
+
     def body(self) -> bytes:
         """Render the OpenAI error envelope as UTF-8 JSON."""
-        error = {"message": str(self), "type": self.kind, "code": self.code}
-        return json.dumps({"error": {**error, "param": None}}).encode()
+        return json.dumps({"error": self.envelope()}).encode()
 
     def headers(self) -> dict[str, str]:
         """Headers that belong to the answer: type, and when to come back."""

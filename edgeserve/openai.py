@@ -44,16 +44,41 @@ ROUTES: dict[str, Route] = {
 """Every POST route that reaches an engine, by path."""
 
 
+_NOTHING = msgspec.Raw()
+
+
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
     """The fields of a request body that decide where and how it goes."""
 
     model: str = ""
     stream: bool | None = None
     n: int | None = None
+    n_cmpl: int | None = None
+    prompt: msgspec.Raw = _NOTHING
+    response_fields: Any = None
+    response_format: Any = None
+    json_schema: Any = None
+    text: Any = None
+    tool_choice: Any = None
+    echo: Any = None
+    suffix: Any = None
+    best_of: Any = None
     max_tokens: int | None = None
     max_completion_tokens: int | None = None
     n_predict: int | None = None
     return_progress: Any = None
+
+    @property
+    def each(self) -> int:
+        """How many answers each prompt is to get."""
+        return max(self.n_cmpl or self.n or 1, 1)
+
+    @property
+    def answers(self) -> int:
+        """How many answers there are to be, where the request has a `prompt`."""
+        if bytes(memoryview(self.prompt)[:1]) != b"[":
+            return self.each
+        return self.each * prompts(msgspec.json.decode(self.prompt))
 
     @property
     def budget(self) -> int | None:
@@ -62,6 +87,13 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
             if value is not None and value >= 0:
                 return value
         return None
+
+
+def prompts(prompt: object) -> int:
+    """Count the prompts: a list that holds a number is one, of tokens."""
+    if not isinstance(prompt, list) or any(isinstance(each, int) for each in prompt):
+        return 1
+    return max(len(prompt), 1)
 
 
 _asked = msgspec.json.Decoder(Asked)

@@ -25,7 +25,10 @@ REQUEST_HEADER = "x-edgeserve-request-id"
 EngineState = Literal["loading", "ready", "busy", "stuck", "failed", "quarantined"]
 """`busy`: ready, every slot taken. `failed` will be restarted, `quarantined` not."""
 
-Ability = Literal["chat", "completion", "embeddings", "rerank", "vision"]
+Ability = Literal[
+    "chat", "completion", "embeddings", "rerank", "tools", "vision", "audio"
+]
+"""`tools`: the model's chat template knows them, so that an answer can be bound to."""
 
 
 class Cpu(msgspec.Struct, frozen=True, kw_only=True):

@@ -278,5 +278,6 @@ def _spec(id_: str, role: Role, trial: _Trial, place: _Place) -> EngineSpec:
 def _abilities(role: Role, model: Model) -> tuple[Ability, ...]:
     if role != "generate":
         return (role,)
-    both: tuple[Ability, ...] = ("chat", "completion")
-    return (*both, "vision") if model.projector else both
+    # Less what the engine says the model cannot do, once it has loaded.
+    text: tuple[Ability, ...] = ("chat", "completion", "tools")
+    return (*text, "vision", "audio") if model.projector else text

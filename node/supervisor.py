@@ -98,7 +98,7 @@ class Supervisor:
         """What the node says of the engine now."""
         spec, found = self.spec, self._found
         busy = self._state == "ready" and self.slots.full
-        blind = found is not None and not found.vision
+        lacks = found.lacks if found else ()
         return EngineReport(
             id=spec.id,
             model=spec.model,
@@ -109,7 +109,7 @@ class Supervisor:
             slots=self.slots.total,
             busy=self.slots.busy,
             context=found.context if found else spec.launch.context,
-            abilities=tuple(a for a in spec.abilities if a != "vision" or not blind),
+            abilities=tuple(each for each in spec.abilities if each not in lacks),
             kind=self._engine.kind,
             build=self._engine.build or (found.build if found else ""),
             epoch=self._epoch,

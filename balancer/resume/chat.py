@@ -26,6 +26,7 @@ class Chat:
 
     def __init__(self, request: dict[str, Any]) -> None:
         self._request = request
+        self.answers = envelope.each(request)
         options = request.get("stream_options")
         self._usage = isinstance(options, dict) and bool(options.get("include_usage"))
 
@@ -46,6 +47,7 @@ class Chat:
             prompt=envelope.prompt_tokens(event),
             progress="prompt_progress" in event,
             last=_is_last(event, first),
+            trailing=not first,
             head=envelope.names(event),
         )
 

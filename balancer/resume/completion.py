@@ -8,6 +8,7 @@ from balancer.resume import envelope
 from balancer.resume.dialect import Heard, Said, Unfit
 from balancer.resume.frames import written
 from balancer.resume.tally import Tally
+from edgeserve.openai import prompts
 
 _SHAPE = "text_completion"
 
@@ -19,6 +20,7 @@ class Completion:
 
     def __init__(self, request: dict[str, Any]) -> None:
         self._request = request
+        self.answers = envelope.each(request) * prompts(request.get("prompt"))
 
     def hear(self, event: dict[str, Any]) -> Heard:
         """Read a chunk. One comes for every token, even where its text is held back."""

@@ -24,8 +24,8 @@ class Heard:
 
     `opening` names what may come only once. `step`: a token was generated for it.
     `tokens`: tokens of the answer so far, as its engine counts. `prompt`: tokens of
-    the prompt. `last`: it belongs to the end of the answer. `head`: names that the
-    rest of the answer must keep.
+    the prompt. `last`: it belongs to the end of the answer; `trailing`: it comes after
+    the reason for that. `head`: names that the rest of the answer must keep.
     """
 
     opening: str | None = None
@@ -38,6 +38,7 @@ class Heard:
     prompt: int | None = None
     progress: bool = False
     last: bool = False
+    trailing: bool = False
     head: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
@@ -47,8 +48,8 @@ class Said:
 
     `tokens` stand behind `text` and `reasoning`; a lower bound unless the engine
     counted aloud. `ids` are their ids, None where not all are known. `head` holds the
-    names the answer goes by. `ended`: the reason for the end is out. `closed`: so is
-    the last event.
+    names the answer goes by. `ends` is how many answers have ended. `ended`: the
+    reason for the end of each is out. `closed`: so is the last event.
     """
 
     text: str = ""
@@ -59,6 +60,7 @@ class Said:
     tool: bool = False
     openings: set[str] = field(default_factory=set[str])
     head: dict[str, Any] = field(default_factory=dict[str, Any])
+    ends: int = 0
     ended: bool = False
     closed: bool = False
 
@@ -79,6 +81,11 @@ class Dialect(Protocol):
     @property
     def budgets(self) -> tuple[str, ...]:
         """Fields that limit the answer's tokens, the one that counts first."""
+        ...
+
+    @property
+    def answers(self) -> int:
+        """How many answers the stream holds."""
         ...
 
     def hear(self, event: dict[str, Any]) -> Heard:
@@ -140,8 +147,9 @@ def _add(
 ) -> None:
     heard = dialect.hear(event)
     said.head |= heard.head
-    said.ended = said.ended or heard.last
-    said.closed = said.closed or dialect.closes(event)
+    said.ends += heard.last and not heard.trailing
+    said.ended = said.ended or said.ends >= dialect.answers
+    said.closed = said.closed or (said.ended and dialect.closes(event))
     said.tool = said.tool or heard.tool
     if said.prompt is None:
         said.prompt = heard.prompt

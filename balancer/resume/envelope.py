@@ -16,6 +16,12 @@ BUDGETS = ("n_predict", "max_completion_tokens", "max_tokens")
 DONE_EVENT = b"data: " + DONE + b"\n\n"
 
 
+def each(request: Mapping[str, Any]) -> int:
+    """Return how many answers a request wants for each of its prompts."""
+    count = request.get("n_cmpl") or request.get("n")
+    return count if isinstance(count, int) and count > 1 else 1
+
+
 def names(event: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields that must not change within one answer."""
     return {name: event[name] for name in _NAMES if name in event}

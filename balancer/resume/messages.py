@@ -17,6 +17,7 @@ class Messages:
     """Anthropic's stream for one request."""
 
     budgets = ("max_tokens",)
+    answers = 1
 
     def __init__(self, request: dict[str, Any]) -> None:
         self._request = request

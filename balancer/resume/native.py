@@ -9,6 +9,7 @@ from balancer.resume.completion import behind
 from balancer.resume.dialect import Heard, Said
 from balancer.resume.frames import written
 from balancer.resume.tally import Tally
+from edgeserve.openai import prompts
 
 
 class Native:
@@ -18,10 +19,11 @@ class Native:
 
     def __init__(self, request: dict[str, Any]) -> None:
         self._request = request
+        self.answers = envelope.each(request) * prompts(request.get("prompt"))
 
     def hear(self, event: dict[str, Any]) -> Heard:
         """Read a chunk; it carries the token's id and both counts."""
-        stop, progress = bool(event.get("stop")), "prompt_progress" in event
+        stop, progress = _stops(event), "prompt_progress" in event
         ids: Any = event.get("tokens")
         return Heard(
             text=event.get("content") or "",
@@ -35,7 +37,7 @@ class Native:
 
     def closes(self, event: dict[str, Any]) -> bool:
         """Say whether it stops: there is no `[DONE]`."""
-        return bool(event.get("stop"))
+        return _stops(event)
 
     def continued(self, said: Said) -> dict[str, Any]:
         """Put the tokens behind the prompt, or the text where an id is missing.
@@ -71,24 +73,31 @@ class Native:
     def ending(self, said: Said, tally: Tally) -> bytes:
         """Write the last event, without the settings that only an engine knows."""
         del said
-        return written(
-            {
-                "index": 0,
-                "content": "",
-                "tokens": [],
-                "stop": True,
-                "tokens_predicted": tally.total,
-                "tokens_evaluated": tally.prompt or 0,
-                "truncated": False,
-                "stop_type": "limit",
-                "stopping_word": "",
-            }
-        )
+        last: dict[str, Any] = {
+            "index": 0,
+            "content": "",
+            "tokens": [],
+            "stop": True,
+            "tokens_predicted": tally.total,
+            "tokens_evaluated": tally.prompt or 0,
+            "truncated": False,
+            "stop_type": "limit",
+            "stopping_word": "",
+        }
+        fields: Any = self._request.get("response_fields")
+        if isinstance(fields, list) and fields:
+            last = {key: last[key] for key in fields if key in last}
+        return written(last)
 
     def closing(self, said: Said) -> bytes:
         """Write nothing: the event that stops is the last."""
         del said
         return b""
+
+
+def _stops(event: dict[str, Any]) -> bool:
+    """Whether it is a last event: `response_fields` may have left only that out."""
+    return event.get("stop") is not False
 
 
 def _is_single(prompt: object) -> bool:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from edgeserve.openai import prompts
+
 Body = dict[str, Any]
 
 
@@ -18,6 +20,10 @@ def why_not(request: Body) -> str | None:
 
 def _several(request: Body) -> bool:
     return any((request.get(name) or 1) != 1 for name in ("n", "n_cmpl", "best_of"))
+
+
+def _prompts(request: Body) -> bool:
+    return prompts(request.get("prompt")) > 1
 
 
 def _probabilities(request: Body) -> bool:
@@ -58,6 +64,7 @@ def _own_continuation(request: Body) -> bool:
 
 _REASONS: dict[str, Callable[[Body], bool]] = {
     "it was to give several answers at once": _several,
+    "the request has several prompts": _prompts,
     "it was to give the probabilities of its tokens": _probabilities,
     "it was bound to a grammar or JSON schema, and stood somewhere inside": (
         _constrained

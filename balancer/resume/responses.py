@@ -22,6 +22,7 @@ class Responses:
     """OpenAI's responses stream for one request."""
 
     budgets = ("n_predict", "max_completion_tokens", "max_output_tokens", "max_tokens")
+    answers = 1
 
     def __init__(self, request: dict[str, Any]) -> None:
         self._request = request

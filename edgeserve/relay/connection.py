@@ -10,6 +10,7 @@ import asyncio
 import logging
 from typing import cast
 
+from edgeserve.envelope import path_in, rendered
 from edgeserve.errors import EdgeserveError, HeadTooLarge, TooSlow
 from edgeserve.relay.exchange import Request
 from edgeserve.relay.head import END, Head, read_request
@@ -152,7 +153,7 @@ class Connection(asyncio.Protocol):
             if self._incoming is not None:
                 self._read_body(self._incoming, data)
         except EdgeserveError as error:
-            self._refuse(error)
+            self._refuse(error, data)
 
     def _read_head(self, data: bytes) -> bytes:
         """Read up to the body; return what follows."""
@@ -219,13 +220,15 @@ class Connection(asyncio.Protocol):
             await self._site.handler(request, reply)
             if not reply.finished:
                 log.error("%s %s was left unanswered", request.method, request.path)
-                self._excuse(reply, EdgeserveError("the request was left unanswered"))
+                left = EdgeserveError("the request was left unanswered")
+                self._excuse(reply, left, request.path)
         except EdgeserveError as error:
-            self._excuse(reply, error)
+            self._excuse(reply, error, request.path)
         except Exception as error:
             if not (self.lost and isinstance(error, ConnectionError)):
                 log.exception("%s %s failed", request.method, request.path)
-            self._excuse(reply, EdgeserveError("something broke here; see the log"))
+            broke = EdgeserveError("something broke here; see the log")
+            self._excuse(reply, broke, request.path)
         finally:
             self.task = None
             self.feeder = None
@@ -238,10 +241,10 @@ class Connection(asyncio.Protocol):
             self._room.let_go(self._held)
             self._held = 0
 
-    def _excuse(self, reply: ClientReply, error: EdgeserveError) -> None:
+    def _excuse(self, reply: ClientReply, error: EdgeserveError, path: str) -> None:
         """Answer with the error, if nothing is out yet; see `_answered` otherwise."""
         if not reply.started and not self.lost:
-            reply.put_whole(error.status, error.headers(), error.body())
+            reply.put_whole(error.status, error.headers(), rendered(error, path))
 
     def _answered(self, reply: ClientReply) -> None:
         if self.lost:
@@ -264,13 +267,15 @@ class Connection(asyncio.Protocol):
 
     # Leaving
 
-    def _refuse(self, error: EdgeserveError) -> None:
+    def _refuse(self, error: EdgeserveError, data: bytes = b"") -> None:
         """Say what is wrong, and close: what follows cannot be understood."""
+        incoming = self._incoming
+        path = incoming.head.path if incoming else path_in(self._ahead + data)
         self._incoming = None
         self._ahead = b""
         self._let_go()
         reply = ClientReply(self, ANY)
-        reply.put_whole(error.status, error.headers(), error.body())
+        reply.put_whole(error.status, error.headers(), rendered(error, path))
         self._linger()
 
     def _linger(self) -> None:

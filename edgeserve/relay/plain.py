@@ -10,6 +10,7 @@ import aiohttp
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
+from edgeserve.envelope import rendered
 from edgeserve.errors import EdgeserveError, NodeLost, TooLarge, UnknownRoute
 from edgeserve.relay.exchange import Handler, Reply, Request
 from edgeserve.relay.head import HOP_BY_HOP
@@ -67,18 +68,21 @@ def dispatching(
                 return await _relayed(request, relayed)
             return await handler(request)
         except EdgeserveError as error:
-            return as_response(error)
+            return as_response(error, request.path)
         except (web.HTTPNotFound, web.HTTPMethodNotAllowed):
-            return as_response(UnknownRoute(request.method, request.path))
+            unknown = UnknownRoute(request.method, request.path)
+            return as_response(unknown, request.path)
         except web.HTTPRequestEntityTooLarge:
-            return as_response(TooLarge(body_limit))
+            return as_response(TooLarge(body_limit), request.path)
 
     return dispatch
 
 
-def as_response(error: EdgeserveError) -> web.Response:
+def as_response(error: EdgeserveError, path: str) -> web.Response:
     """Render an error as an aiohttp response."""
-    return web.Response(status=error.status, body=error.body(), headers=error.headers())
+    return web.Response(
+        status=error.status, body=rendered(error, path), headers=error.headers()
+    )
 
 
 async def _relayed(request: web.Request, handler: Handler) -> web.StreamResponse:

@@ -133,9 +133,11 @@ def _one_each(body_seconds: float) -> Middleware:
                 async with asyncio.timeout(body_seconds):
                     await request.read()
         except TimeoutError:
-            response: web.StreamResponse = as_response(TooSlow(body_seconds))
+            response: web.StreamResponse = as_response(
+                TooSlow(body_seconds), request.path
+            )
         except web.HTTPRequestEntityTooLarge:
-            response = as_response(TooLarge(OWN_BODIES))
+            response = as_response(TooLarge(OWN_BODIES), request.path)
         else:
             response = await handler(request)
         response.force_close()

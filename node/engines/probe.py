@@ -11,6 +11,7 @@ import msgspec
 
 from edgeserve.errors import NodeLost
 from edgeserve.relay.upstream import Origin, Upstream
+from edgeserve.wire import Ability
 from node.engines.protocol import Role
 from node.watchdog import Counters, parse
 
@@ -30,11 +31,16 @@ class Unwell(Exception):
 
 @dataclass(frozen=True)
 class Properties:
-    """What /props says: context per slot in tokens, and whether it sees images."""
+    """What /props says: context per slot in tokens, and what the model cannot do."""
 
     context: int
-    vision: bool
+    lacks: frozenset[Ability]
     build: str
+
+    @property
+    def vision(self) -> bool:
+        """Whether it sees images."""
+        return "vision" not in self.lacks
 
 
 @dataclass(frozen=True)
@@ -82,8 +88,7 @@ class Probe:
         except msgspec.DecodeError as error:
             raise Unwell(f"/props was answered {status}: {error}") from error
         context = props.default_generation_settings.n_ctx
-        vision = props.modalities.get("vision", False)
-        return Properties(context, vision, props.build_info)
+        return Properties(context, _lacks(props), props.build_info)
 
     async def counters(self) -> Counters | None:
         """Read /metrics; None where it does not answer."""
@@ -106,6 +111,15 @@ class Probe:
             return answer.status, await answer.read()
 
 
+def _lacks(props: _Props) -> frozenset[Ability]:
+    media: tuple[Ability, ...] = ("vision", "audio")
+    lacks: set[Ability] = {each for each in media if not props.modalities.get(each)}
+    # Older builds do not say.
+    if not props.chat_template_caps.get("supports_tool_calls", True):
+        lacks.add("tools")
+    return frozenset(lacks)
+
+
 class _Settings(msgspec.Struct):
     n_ctx: int
 
@@ -113,4 +127,5 @@ class _Settings(msgspec.Struct):
 class _Props(msgspec.Struct):
     default_generation_settings: _Settings
     modalities: dict[str, bool] = {}
+    chat_template_caps: dict[str, bool] = {}
     build_info: str = ""

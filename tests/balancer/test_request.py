@@ -109,8 +109,8 @@ def test_the_need_is_read_from_the_body() -> None:
 def test_images_are_noticed_and_talk_of_them_is_not() -> None:
     part = {"type": "image_url", "image_url": {"url": "data:…"}}
 
-    assert work(messages=[{"role": "user", "content": [part]}]).need.images
-    assert not work(**chat('what is "image_url"?')).need.images
+    assert work(messages=[{"role": "user", "content": [part]}]).need.media
+    assert not work(**chat('what is "image_url"?')).need.media
 
 
 @pytest.mark.parametrize(

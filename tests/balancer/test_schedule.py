@@ -56,11 +56,23 @@ def test_a_request_for_several_slots_needs_them_at_once() -> None:
     assert isinstance(decided(a_candidate(), need=need), Send)
 
 
-def test_more_slots_than_an_engine_has_are_the_engines_to_refuse() -> None:
-    decision = decided(a_candidate(), need=a_need(slots=9))
+def test_more_answers_at_once_than_an_engine_gives_are_refused_with_their_number() -> (
+    None
+):
+    wide = a_candidate("wide", an_engine("small:Q8_0", slots=4))
 
-    assert isinstance(decision, Send)
-    assert decision.slots == 2
+    assert "ask for 2 at most" in refusal(decided(a_candidate(), need=a_need(slots=9)))
+    told = refusal(decided(a_candidate(), wide, need=a_need(slots=9)))
+    assert "more than 4 answers" in told
+    assert sent_to(decided(a_candidate(), wide, need=a_need(slots=3))) == "wide"
+
+
+def test_a_wide_engine_that_is_busy_is_waited_for() -> None:
+    wide = a_candidate("wide", an_engine("small:Q8_0", slots=4))
+
+    decision = decided(a_candidate(), wide, need=a_need(slots=3), wide=2)
+
+    assert isinstance(decision, Wait)
 
 
 def test_an_empty_fleet_refuses_and_says_what_to_do() -> None:
@@ -202,10 +214,33 @@ def test_a_context_that_was_refused_is_not_asked_for_again() -> None:
 
 def test_images_go_to_engines_that_see() -> None:
     seeing = a_candidate("eye", an_engine(abilities=("chat", "completion", "vision")))
-    need = a_need(images=True)
+    need = a_need(also=frozenset({"vision"}))
 
     assert sent_to(decided(a_candidate(), seeing, need=need, eye=1)) == "eye"
-    assert sent_to(decided(a_candidate(), need=need)) == "pi"
+
+
+def test_what_no_engine_of_the_model_can_do_is_refused_and_says_who_can() -> None:
+    sees = an_engine("qwen:Q4_1", abilities=("chat", "vision", "tools"))
+    other = a_candidate("eye", sees)
+    need = a_need(also=frozenset({"vision"}))
+    tools = a_need(also=frozenset({"vision", "tools"}))
+
+    blind = decided(a_candidate(), other, need=need)
+    assert isinstance(blind, Refuse)
+    assert blind.error.status == 400
+    assert "small cannot look at images; ask qwen" in refusal(blind)
+    assert "call a tool" in refusal(decided(a_candidate(), other, need=tools))
+    assert "no model in the fleet can" in refusal(
+        decided(other, need=a_need("qwen", also=frozenset({"audio"})))
+    )
+
+
+def test_a_variant_that_sees_is_waited_for_while_it_loads() -> None:
+    sees = an_engine(abilities=("chat", "vision"), state="loading")
+    loading = a_candidate("eye", sees, barred="loading", passing=True)
+    need = a_need(also=frozenset({"vision"}))
+
+    assert isinstance(decided(a_candidate(), loading, need=need), Wait)
 
 
 def test_every_candidate_gets_a_verdict() -> None:

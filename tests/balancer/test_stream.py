@@ -113,6 +113,13 @@ def test_a_sign_of_life_passes_before_content() -> None:
     assert not listener.begun
 
 
+def test_an_event_that_holds_nothing_is_left_out() -> None:
+    listener = Listener("completion")
+
+    assert listener.feed(b"data: null\n\n") == b""
+    assert not listener.begun
+
+
 @pytest.mark.parametrize(
     "event",
     [

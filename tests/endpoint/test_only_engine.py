@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 from collections.abc import Generator
 from pathlib import Path
@@ -47,6 +48,28 @@ async def test_what_it_was_asked_is_answered_once_it_is_back(alone: Pair) -> Non
         for each in answers[:2]:
             if each.text != expected.text:
                 assert not (await judged(session, each, expected.text)).at
+
+
+async def test_the_second_of_two_answers_is_not_cut_without_a_word(
+    alone: Pair,
+) -> None:
+    two = {"prompt": ["1, 2, 3, 4, 5", "The lighthouse"], "stop": [", 7"]}
+    rest = {"max_tokens": 400, "ignore_eos": True, "temperature": 0, "stream": True}
+    async with aiohttp.ClientSession(alone.url) as session:
+        await alone.serve(session)
+        async with session.post("/v1/completions", json={**two, **rest}) as response:
+            told = b""
+            async for piece in response.content.iter_any():
+                told += piece
+                if b'"finish_reason":"stop"' in told:
+                    alone.strike(NAME, signal.SIGKILL)
+                    break
+            told += await response.read()
+
+    last = json.loads(told.rstrip().rpartition(b"data: ")[2])
+    assert "several" in last["error"]["message"]
+    assert b"[DONE]" not in told
+    assert b"prompt_progress" not in told
 
 
 async def test_a_decode_that_hangs_is_found_and_goes_on_in_another_process(

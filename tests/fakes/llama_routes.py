@@ -99,6 +99,7 @@ class Plain:
                 "model_alias": behaviour.model,
                 "model_path": "fake.gguf",
                 "modalities": {"vision": False, "video": False, "audio": False},
+                "chat_template_caps": {"supports_tool_calls": behaviour.tools},
                 "build_info": "b0-fake",
                 "is_sleeping": False,
             }

@@ -46,6 +46,7 @@ class Behaviour:
     cache: bool = True
     embeddings: bool = False
     rerank: bool = False
+    tools: bool = False
     template: str = "well"
     hold: str = ""
     notice: float = 0.0

@@ -7,13 +7,13 @@ import socket
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from aiohttp import web
 
 from edgeserve import relay
-from edgeserve.errors import EdgeserveError, FleetBusy
+from edgeserve.errors import EdgeserveError, FleetBusy, NodeLost
 from edgeserve.openai import ROUTES
 from edgeserve.relay import plain
 from edgeserve.relay.exchange import Reply, Request
@@ -31,7 +31,9 @@ HEARTBEAT_SECONDS = 0.1
 class FakeNode:
     """A running fake. Tests may change what it reports, and how it behaves.
 
-    `refuse` is raised instead of relaying, as long as it is set. `told` counts the
+    `refuse` is raised instead of relaying, as long as it is set. `script` is played
+    instead of the engine's answers, one stream a request; one that lacks its end is
+    broken off. `told` counts the
     requests that came for an engine; an answer's end comes after its last byte by
     `lingers` seconds.
     """
@@ -44,6 +46,7 @@ class FakeNode:
     admits: bool = True
     frozen: bool = False
     lingers: float = 0.0
+    script: list[tuple[bytes, Literal["whole", "broken"]]] = field(default_factory=list)
     told: list[Request] = field(default_factory=list[Request])
     origin: Origin = Origin("127.0.0.1", 0)
     _followers: set[asyncio.Queue[bytes | None]] = field(
@@ -116,7 +119,18 @@ class FakeNode:
     def _ended(self) -> None:
         self.say(busy=self.engine.busy - 1)
 
+    async def _played(self, reply: Reply) -> None:
+        stream, how = self.script.pop(0)
+        await reply.start(200, {"content-type": "text/event-stream"})
+        await reply.write(stream)
+        if how == "broken":
+            raise NodeLost("made to break off")
+        await reply.finish()
+
     async def _passed(self, request: Request, reply: Reply) -> None:
+        if self.script:
+            await self._played(reply)
+            return
         engine = origin_of(self.llama.origin, 0)
         async with (
             relay.upstream(connect_seconds=30) as upstream,

@@ -178,7 +178,7 @@ def test_one_file_can_generate_and_embed_in_two_engines(folder: Path) -> None:
 
     assert [spec.id for spec in made.specs] == ["a:F16", "a:F16#embeddings"]
     assert [spec.abilities for spec in made.specs] == [
-        ("chat", "completion"),
+        ("chat", "completion", "tools"),
         ("embeddings",),
     ]
     assert [spec.pooling for spec in made.specs] == [None, "mean"]
