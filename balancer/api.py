@@ -104,7 +104,9 @@ class Api:
         id_ = request.match_info["id"]
         record = self.desk.records.get(id_)
         if record is None:
-            raise UnknownRequest(f"no request {id_!r} among the latest")
+            raise UnknownRequest(
+                f"no request {id_!r} among the latest; `edgeserve requests` lists them"
+            )
         return _json(record.shown(fully=True))
 
     async def registration(self, request: web.Request) -> web.Response:
