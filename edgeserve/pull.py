@@ -12,6 +12,7 @@ from edgeserve.catalog import CATALOG, MIB, Known
 from edgeserve.errors import SettingsError
 from edgeserve.examples import examples
 from edgeserve.fetch import Show, fetch, intact
+from edgeserve.nearest import did_you_mean
 from edgeserve.places import models_dir
 
 
@@ -43,6 +44,7 @@ def pull(name: str | None, folder: Path | None) -> None:
         raise SettingsError(
             f"{name!r} is not in the catalogue, which has: {', '.join(CATALOG)};"
             f" other GGUF files can be copied into {folder}"
+            f"{did_you_mean(name, CATALOG)}"
         )
     click.echo(pulled(known, folder))
 

@@ -11,9 +11,10 @@ import click
 
 from edgeserve.columns import print_table
 from edgeserve.examples import examples
+from edgeserve.help import Group
 
 
-@click.group()
+@click.group(cls=Group)
 def config() -> None:
     """Show the settings and where they come from."""
 
@@ -31,7 +32,7 @@ def config() -> None:
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def show(section: str | None, file: Path | None, *, as_json: bool) -> None:
-    """Show what a node or balancer started here and now would work with.
+    """Show the settings that would count here and now.
 
     The later wins: default, settings file, environment, command line.
     """

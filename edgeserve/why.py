@@ -44,8 +44,8 @@ def why(request_id: str, url: str, api_key_file: Path | None, *, as_json: bool) 
     """Explain why a request went where it went, and what happened there.
 
     Of each engine, predicted seconds: `wait` for a slot, `ahead` for prompts that are
-    being read there, `read` the prompt, `write` the answer, the `first` token; `cost` is the sum that
-    decided, in which others' time counts, too.
+    being read there, `read` the prompt, `write` the answer, the `first` token; `cost`
+    is the sum that decided, in which others' time counts, too.
     """
     path = f"{REQUESTS}/{quote(request_id, safe='')}"
     found: Json = endpoint(url, api_key_file).get(path)
@@ -132,10 +132,10 @@ def came_of_it(attempt: Json) -> Iterator[str]:
     predicted: Json = attempt.get("predicted") or {}
     actual: Json = attempt.get("actual") or {}
     for name, called, show in (
-        ("first_token_seconds", "first token", lambda value: f"{seconds(value)} s"),
+        ("first_token_seconds", "first token", _seconds),
         ("prompt_tokens", "prompt", _tokens),
         ("cached_tokens", "of it cached", _tokens),
-        ("tokens_per_second", "speed", lambda value: f"{number(value)} tokens/s"),
+        ("tokens_per_second", "speed", _rate),
     ):
         guess, happened = predicted.get(name), actual.get(name)
         if guess is not None or happened is not None:
@@ -143,6 +143,14 @@ def came_of_it(attempt: Json) -> Iterator[str]:
                 f"{called}: {'not' if guess is None else show(guess)} predicted,"
                 f" {'not' if happened is None else show(happened)} measured"
             )
+
+
+def _seconds(value: float) -> str:
+    return f"{seconds(value)} s"
+
+
+def _rate(value: float) -> str:
+    return f"{number(value)} tokens/s"
 
 
 def _tokens(value: int) -> str:

@@ -11,15 +11,17 @@ import click
 from edgeserve.config import NodeSettings, resolve
 from edgeserve.examples import examples
 from edgeserve.flags import settings_options
+from edgeserve.help import SettingsCommand
 from edgeserve.strays import warn_of_strays
 
 
 @click.command(
+    cls=SettingsCommand,
     epilog=examples(
         ("edgeserve node plan", "for everything in the models folder"),
         ("edgeserve node plan smollm2-135m-instruct", "for the best variant of one"),
         ("edgeserve node plan my.gguf --slots 4 --context 16384", "would that fit?"),
-    )
+    ),
 )
 @click.argument("names", nargs=-1, metavar="[MODEL]...")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -27,8 +29,9 @@ from edgeserve.strays import warn_of_strays
 def plan(
     names: tuple[str, ...], as_json: bool, config_file: Path | None, **flags: Any
 ) -> None:
-    """Print what would be served here, with the arithmetic, and start nothing.
+    """Show what this machine would serve, and start nothing.
 
+    Prints the arithmetic, too.
     A MODEL is named as for `edgeserve node start --model`. Exit status 1 if any cannot
     be served.
     """

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from edgeserve.examples import examples
+from edgeserve.help import Group
 from quantize.making import compare, dequantize, run
 from quantize.options import (
     MODEL,
@@ -19,9 +20,9 @@ from quantize.options import (
 )
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
 def quantize() -> None:
-    """Make a model fit a machine: smaller variants of it, sized and measured."""
+    """Make smaller variants of a model, sized and measured."""
 
 
 @quantize.command(
@@ -85,7 +86,7 @@ def plan(
     batch: int,
     as_json: bool,
 ) -> None:
-    """Show which variants fit which memory, by llama.cpp's own dry run."""
+    """Show which variants of a model fit which memory."""
     from quantize import machines as places
     from quantize import tables
     from quantize.child import require_library

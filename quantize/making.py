@@ -104,7 +104,7 @@ def compare(
     out: Path | None,
     as_json: bool,
 ) -> None:
-    """Measure what variants lose and gain against their base, on this machine."""
+    """Measure what variants lose and gain, on this machine."""
     from quantize import report
     from quantize.interrupt import interruptible
     from quantize.manifest import write_json
