@@ -79,12 +79,15 @@ class Table:
                 yield from wrapped(text, self._room, MARGIN)
 
     def _widths(self) -> list[int]:
+        """As wide as the texts if that fits, else long texts stick out of theirs."""
         rows = (each.cells for each in self._entries)
-        columns = zip(self._heads, *rows, strict=True)
-        return [
-            max(cell_len(head), *(min(cell_len(cell), WIDEST) for cell in cells), 0)
-            for head, *cells in columns
-        ]
+        columns = list(zip(self._heads, *rows, strict=True))
+        widths = [max(map(cell_len, column)) for column in columns]
+        cap = max(widths)
+        while cap > WIDEST and _total(widths) > self._room:
+            cap -= 1
+            widths = [min(each, cap) for each in widths]
+        return widths
 
     def _broken(self, widths: list[int]) -> list[list[int]]:
         """Return, for each line of a row, where its columns begin."""
@@ -119,6 +122,10 @@ class Table:
                 yield from whole
         if line:
             yield line
+
+
+def _total(widths: list[int]) -> int:
+    return sum(widths) + GAP * (len(widths) - 1)
 
 
 def wrapped(text: str, room: int, margin: str = "") -> list[str]:

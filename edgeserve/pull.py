@@ -13,7 +13,6 @@ from edgeserve.errors import SettingsError
 from edgeserve.examples import examples
 from edgeserve.fetch import Show, fetch, intact
 from edgeserve.nearest import did_you_mean
-from edgeserve.places import models_dir
 
 
 @click.command(
@@ -35,7 +34,10 @@ def pull(name: str | None, folder: Path | None) -> None:
     It is verified there, and a damaged one replaced. Any GGUF file can be put into the
     folder by hand as well.
     """
-    folder = folder or models_dir()
+    # Settings cost milliseconds that `--help` need not pay.
+    from edgeserve.config import NodeSettings, resolve
+
+    folder = folder or resolve(NodeSettings).settings.models_dir
     if name is None:
         _list(folder)
         return

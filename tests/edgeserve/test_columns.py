@@ -37,7 +37,7 @@ def test_columns_without_room_go_on_a_second_line_under_their_heads() -> None:
 
 
 def test_a_name_of_any_length_stays_whole_and_moves_what_follows_it() -> None:
-    lines = table("model slots", [VARIANT, "4"], ["small:Q4_1", "2"])
+    lines = table("model slots", [VARIANT, "4"], ["small:Q4_1", "2"], room=58)
 
     assert lines == [
         f"{'model':26}  slots",
