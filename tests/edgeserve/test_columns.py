@@ -40,10 +40,10 @@ def test_a_name_of_any_length_stays_whole_and_moves_what_follows_it() -> None:
     lines = table("model slots", [VARIANT, "4"], ["small:Q4_1", "2"], room=58)
 
     assert lines == [
-        f"{'model':26}  slots",
+        f"{'model':51}  slots",
         VARIANT,
-        f"{'':26}  4",
-        f"{'small:Q4_1':26}  2",
+        f"{'':51}  4",
+        f"{'small:Q4_1':51}  2",
     ]
 
 
