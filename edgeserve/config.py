@@ -136,6 +136,11 @@ class NodeSettings(SharedSettings):
         "URL of a balancer to register with, where multicast is blocked.",
         flag="--balancer",
     )
+    announce_url: str = setting(
+        "",
+        "URL to register with balancers where the node's own address is not the one"
+        " that reaches it: in a container, behind port forwarding.",
+    )
     advertise: bool = setting(True, "Announce this node by mDNS.")
 
     def __post_init__(self) -> None:
@@ -158,6 +163,8 @@ class NodeSettings(SharedSettings):
         at_least(self, "experts_on_cpu", -1)
         for url in self.balancers:
             a_url(self, "balancers", url)
+        if self.announce_url:
+            a_url(self, "announce_url", self.announce_url)
 
 
 def _is_quality(text: str) -> bool:

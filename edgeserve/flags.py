@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
@@ -16,17 +16,22 @@ from edgeserve.help import SettingOption
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def settings_options(shape: type[SharedSettings]) -> Callable[[F], F]:
+def settings_options(
+    shape: type[SharedSettings], *, aside: Collection[str] = ()
+) -> Callable[[F], F]:
     """Add `--config` and an option for every field of `shape`.
 
     Options that are not given stay None (or empty), so that file and environment count.
+    `aside` are headings that mean little to this command: `--help-all` has them.
     """
 
     def decorate(command: F) -> F:
         fields = {each.name: each for each in dataclasses.fields(shape)}
         for name in reversed(in_order(["config_file", *fields])):
             if name in fields:
-                command = _option(shape, fields[name])(command)
+                command = _option(shape, fields[name], _shown_where(name, aside))(
+                    command
+                )
             else:
                 command = _config_option(command)
         return command
@@ -40,16 +45,15 @@ def _config_option(command: F) -> F:
         "config_file",
         type=click.Path(path_type=Path),
         help="TOML settings file.",
-        **_shown_where("config_file"),
+        **_shown_where("config_file", ()),
     )(command)
 
 
 def _option(
-    shape: type[SharedSettings], each: dataclasses.Field[Any]
+    shape: type[SharedSettings], each: dataclasses.Field[Any], where: dict[str, Any]
 ) -> Callable[[F], F]:
     hint = get_type_hints(shape)[each.name]
     flag = flag_name(shape, each.name)
-    where = _shown_where(each.name)
     text = each.metadata["help"]
     if each.default not in (None, (), ""):
         text = f"{text}  [default: {_shown(each.default)}]"
@@ -65,12 +69,10 @@ def _option(
     )
 
 
-def _shown_where(name: str) -> dict[str, Any]:
-    return {
-        "cls": SettingOption,
-        "heading": heading_of(name),
-        "rare": name not in COMMON,
-    }
+def _shown_where(name: str, aside: Collection[str]) -> dict[str, Any]:
+    heading = heading_of(name)
+    rare = name not in COMMON or heading in aside
+    return {"cls": SettingOption, "heading": heading, "rare": rare}
 
 
 def _metavar(name: str, hint: Any) -> str:

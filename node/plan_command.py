@@ -25,7 +25,7 @@ from edgeserve.strays import warn_of_strays
 )
 @click.argument("names", nargs=-1, metavar="[MODEL]...")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@settings_options(NodeSettings)
+@settings_options(NodeSettings, aside=("Network", "Who may ask"))
 def plan(
     names: tuple[str, ...], as_json: bool, config_file: Path | None, **flags: Any
 ) -> None:

@@ -32,7 +32,7 @@ from edgeserve.strays import warn_of_strays
     help="How long to measure, roughly.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@settings_options(NodeSettings)
+@settings_options(NodeSettings, aside=("Network", "Who may ask"))
 def tune(
     model: str, seconds: float, as_json: bool, config_file: Path | None, **flags: Any
 ) -> None:

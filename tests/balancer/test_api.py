@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import re
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from balancer.discover import Goodbye, Sighting
 from balancer.register import Register
 from edgeserve.errors import BadRequest
 from edgeserve.wire import Registration
@@ -16,6 +18,8 @@ from tests.balancer.endpoint import CHAT, a_secret, chat, endpoint, eventually
 from tests.fakes.node import an_engine, fake_node
 
 KEY = "key-of-a-client-1234"
+NOBODY = "127.0.0.99"
+"""An address of this machine at which nothing listens."""
 TOKEN = "token-of-the-fleet-1"
 GUARDED = (
     "/metrics",
@@ -208,6 +212,67 @@ async def test_a_node_registers_and_is_followed() -> None:
 
         assert answer.status == 200
         assert (await balancer.post(CHAT, chat())).status == 200
+
+
+async def test_a_node_behind_port_forwarding_is_found_where_it_asks_from() -> None:
+    async with fake_node("pi") as node, endpoint() as balancer:
+        inner = f"http://{NOBODY}:{node.origin.port}"
+        said = {"url": inner, "id": node.report.id}
+        answer = await balancer.post("/edgeserve/v1/register", said)
+        await balancer.until(lambda fleet: bool(fleet.members))
+
+        assert (answer.status, answer.json) == (200, {"problem": None})
+        assert (await balancer.post(CHAT, chat())).status == 200
+
+
+async def test_another_node_at_the_address_that_was_announced_is_not_taken_for_it() -> (
+    None
+):
+    async with fake_node("pi") as node, endpoint() as balancer:
+        said = {"url": node.url, "id": "somebody-else"}
+        answer = await balancer.post("/edgeserve/v1/register", said)
+
+        assert "is another node than the one announced" in answer.json["problem"]
+
+
+async def test_a_node_that_cannot_be_reached_is_told_so_as_the_terminal_is_once() -> (
+    None
+):
+    said = {"url": f"http://{NOBODY}:1"}
+    async with endpoint() as balancer:
+        answers = [
+            await balancer.post("/edgeserve/v1/register", said) for _ in range(3)
+        ]
+        (news,) = balancer.heard[1:]
+
+    problem, _, advice = answers[-1].json["problem"].partition("; --")
+    assert f"http://{NOBODY}:1" in problem
+    assert "http://127.0.0.1:1" in problem
+    assert advice.startswith("announce-url")
+    assert problem in news
+
+
+async def test_why_a_registration_is_refused_is_logged_once(
+    guarded: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    async with endpoint(**guarded) as balancer:
+        for _ in range(3):
+            await balancer.post("/edgeserve/v1/register", {"url": "http://pi:8090"})
+
+    assert caplog.text.count("at 127.0.0.1: fleet token missing or wrong") == 1
+
+
+def test_containers_with_the_same_inner_address_stay_apart() -> None:
+    heard = list[Sighting | Goodbye]()
+
+    async def sign() -> None:
+        with closing(Register(heard.append)) as register:
+            for peer in ("192.168.1.20", "192.168.1.21"):
+                register.sign(Registration(url="http://172.17.0.2:8090"), peer)
+
+    asyncio.run(sign())
+
+    assert len({each.key for each in heard}) == 2
 
 
 async def test_registering_takes_the_fleet_token_and_no_clients_key(

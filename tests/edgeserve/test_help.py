@@ -54,7 +54,8 @@ def test_a_long_page_shows_the_usual_options_under_headings_and_all_if_asked(
     assert "more with --help-all" in usual
     for option in LEAVES[path].params:
         assert isinstance(option, click.Argument) or option.opts[-1] in every
-    assert "\nNetwork:\n" in usual
+    assert "\nNetwork:\n" in every
+    assert "\nProcess:\n" in usual
 
 
 @pytest.mark.parametrize("path", LEAVES, ids=" ".join)

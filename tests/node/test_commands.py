@@ -65,7 +65,7 @@ def test_a_line_says_that_the_node_is_ready_and_sigterm_ends_it(
 def test_a_second_signal_cuts_what_still_runs(tmp_path: Path) -> None:
     with started(tmp_path, "--decode", "20", "--length", "5000") as node:
         assert node.stdout is not None
-        url = node.stdout.readline().split()[-1]
+        url = node.stdout.readline().split()[2]
         assert "serves" in node.stdout.readline()
         request = Request(f"{url}/completion", b'{"prompt": "a", "stream": true}')
         with urlopen(request, timeout=PATIENCE) as answer:
