@@ -130,14 +130,21 @@ def _total(widths: list[int]) -> int:
 
 def wrapped(text: str, room: int, margin: str = "") -> list[str]:
     """Break a sentence between words, however long one of them is."""
+    return hanging(margin + text, room, len(margin) or INDENT + 1)
+
+
+def hanging(line: str, room: int, indent: int) -> list[str]:
+    """Break a line between words; what follows the first is indented."""
+    lead = line[: len(line) - len(line.lstrip())]
     return textwrap.wrap(
-        text,
+        line.strip(),
         room,
-        initial_indent=margin,
-        subsequent_indent=margin or " " * (INDENT + 1),
+        initial_indent=lead,
+        subsequent_indent=" " * indent,
         break_long_words=False,
         break_on_hyphens=False,
-    )
+        drop_whitespace=True,
+    ) or [""]
 
 
 def cell_len(text: str) -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from edgeserve.catalog import CATALOG, MIB, Known
+from edgeserve.columns import Entry, print_table
 from edgeserve.errors import SettingsError
 from edgeserve.examples import examples
 from edgeserve.fetch import Show, fetch, intact
@@ -89,6 +90,15 @@ def progress(title: str) -> Generator[Show]:
 
 
 def _list(folder: Path) -> None:
-    for known in CATALOG.values():
-        here = "here" if (folder / known.file).exists() else f"{known.size // MIB} MiB"
-        click.echo(f"{known.name}  ({here})  {known.about}; {known.licence}")
+    rows = [
+        Entry(
+            (known.name, f"{known.size // MIB} MiB", _here(folder / known.file)),
+            [f"{known.about}; {known.licence}"],
+        )
+        for known in CATALOG.values()
+    ]
+    print_table(("model", "size", "here"), rows)
+
+
+def _here(path: Path) -> str:
+    return "yes" if path.exists() else "no"

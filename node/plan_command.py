@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from edgeserve.columns import hanging, width
 from edgeserve.config import NodeSettings, resolve
 from edgeserve.examples import examples
 from edgeserve.flags import settings_options
@@ -42,7 +43,7 @@ def plan(
     from node.hardware import Sampler
     from node.limits import memory_room
     from node.prepare import prepared
-    from node.show_plan import plan_json, plan_lines
+    from node.show_plan import INDENT, plan_json, plan_lines
 
     hardware = Sampler()()
     found = prepared(settings, hardware)
@@ -50,5 +51,6 @@ def plan(
         click.echo(plan_json(found, hardware))
     else:
         for line in plan_lines(found, hardware, limited=memory_room() is not None):
-            click.echo(line)
+            indent = INDENT if line.startswith(" ") else 2
+            click.echo("\n".join(hanging(line, width(), indent)))
     sys.exit(1 if found.plan.problems else 0)
