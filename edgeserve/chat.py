@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from edgeserve.client import Endpoint, NoAnswer, endpoint, endpoint_options
+from edgeserve.columns import for_terminal
 from edgeserve.errors import SettingsError
 from edgeserve.examples import examples
 from edgeserve.nearest import did_you_mean
@@ -32,7 +33,7 @@ HELP = """\
 
 WORDS = ("model", "clear", "help", "exit", "quit")
 
-ESCAPE = "/help lists them, and // at the start of a line sends it with one slash"
+ESCAPE = "/help lists them; // at the start of a line sends it with one slash"
 
 Message = dict[str, str]
 
@@ -146,9 +147,7 @@ def _converse(place: Endpoint, options: dict[str, Any], history: list[Message]) 
     with suppress(ImportError):
         importlib.import_module("readline")  # teaches `input` editing and history
     click.echo(
-        f"{options['model']}; /help lists commands, Ctrl-C stops an answer, Ctrl-D"
-        " leaves",
-        err=True,
+        f"{options['model']}; Ctrl-C stops an answer, /help tells the rest", err=True
     )
     talk = Talk(place, options, history)
     while (line := _question()) is not None:
@@ -178,7 +177,7 @@ class Talk:
         except KeyboardInterrupt:
             click.echo(" …")
         except NoAnswer as error:
-            click.echo(f"edgeserve: {error}", err=True)
+            _tell(f"edgeserve: {error}")
             return
         self._history = [*asked, message("assistant", "".join(heard))]
 
@@ -197,7 +196,8 @@ class Talk:
                     self._model(rest.strip())
                 case _:
                     hint = did_you_mean(f"/{word}", [f"/{each}" for each in WORDS])
-                    _tell(f"there is no command /{word}{hint}; {ESCAPE}")
+                    _tell(f"there is no command /{word}{hint}")
+                    _tell(ESCAPE)
         except NoAnswer as error:
             _tell(f"edgeserve: {error}")
         return True
@@ -221,7 +221,7 @@ class Talk:
 
 
 def _tell(line: str) -> None:
-    click.echo(line.translate(CONTROLS), err=True)
+    click.echo(for_terminal(line.translate(CONTROLS)), err=True)
 
 
 def _question() -> str | None:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import click
 
 from edgeserve import __version__
+from edgeserve.columns import for_terminal
 from edgeserve.errors import CommandError
 from edgeserve.examples import examples
 from edgeserve.help import Group
@@ -103,14 +104,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         edgeserve(arguments, prog_name="edgeserve")
     except CommandError as error:
-        click.echo(f"edgeserve: {error}", err=True)
+        click.echo(for_terminal(f"edgeserve: {error}"), err=True)
         sys.exit(error.exit_status)
     except OSError as error:
         if error.filename is None:
             raise
-        click.echo(
-            f"edgeserve: cannot use {error.filename}: {error.strerror}", err=True
-        )
+        said = f"edgeserve: cannot use {error.filename}: {error.strerror}"
+        click.echo(for_terminal(said), err=True)
         sys.exit(CommandError.exit_status)
 
 

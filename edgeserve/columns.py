@@ -133,6 +133,14 @@ def wrapped(text: str, room: int, margin: str = "") -> list[str]:
     return hanging(margin + text, room, len(margin) or INDENT + 1)
 
 
+def for_terminal(text: str) -> str:
+    """Break what is too long for the terminal that standard error is, if it is one."""
+    if not sys.stderr.isatty():
+        return text
+    lines = (wrapped(line, width()) for line in text.splitlines())
+    return "\n".join(part for parts in lines for part in parts)
+
+
 def hanging(line: str, room: int, indent: int) -> list[str]:
     """Break a line between words; what follows the first is indented."""
     lead = line[: len(line) - len(line.lstrip())]

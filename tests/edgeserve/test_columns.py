@@ -4,7 +4,8 @@ import sys
 import pytest
 
 from edgeserve.cli import main
-from edgeserve.columns import Entry, Table, print_table
+from edgeserve.columns import Entry, Table, for_terminal, print_table
+from tests.fakes.terminal import Keyboard
 
 ID = "req-64182fec6be76116"
 VARIANT = "a-model-with-a-very-long-name-instruct-2507:UD-Q4_K_XL"
@@ -97,6 +98,23 @@ def test_a_pipe_gets_eighty_columns_or_what_the_variable_says(
     wide, narrow = capsys.readouterr().out.split("name")[1:]
     assert 60 < max(map(len, wide.splitlines())) <= 80
     assert max(map(len, narrow.splitlines())) <= 60
+
+
+def test_sentences_break_between_words_on_a_terminal_and_nowhere_in_a_log(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    in_a_log = for_terminal(REASON)
+    monkeypatch.setattr(sys, "stderr", Keyboard())
+    on_a_terminal = for_terminal(f"{REASON}\nand a second line")
+
+    assert in_a_log == REASON
+    assert on_a_terminal.splitlines() == [
+        "costs more than the one that was chosen,",
+        "   by a few seconds",
+        "and a second line",
+    ]
 
 
 def test_a_terminal_without_the_letter_shows_a_question_mark(
