@@ -35,7 +35,7 @@ from balancer.vigil import Watch
 from balancer.watch import Pace, pace_of, watching
 from edgeserve import relay
 from edgeserve.config import EVERYWHERE, LOOPBACK, BalancerSettings
-from edgeserve.listening import line
+from edgeserve.listening import lines
 from edgeserve.relay import Leave
 from edgeserve.relay.upstream import Origin
 
@@ -156,7 +156,7 @@ async def running(
         origin = Origin(LOOPBACK if may.host == EVERYWHERE else may.host, port)
         if estate:
             estate.serving()
-        say(line(may.host, port, who(settings, may)))
+        say(lines(may.host, port, who(settings, may)))
         taken = await stack.enter_async_context(open_door(settings, sock, shared))
         await stack.enter_async_context(
             discovering(settings, on_event, loopback_only=may.token is None)

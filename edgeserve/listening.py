@@ -32,13 +32,13 @@ NOWHERE = ("203.0.113.1", 9)
 """An address for documentation; a route leads there where one leads everywhere."""
 
 
-def line(host: str, port: int, who: str) -> str:
-    """Return the line that a server prints once it listens."""
+def lines(host: str, port: int, who: str) -> str:
+    """Return what a server prints once it listens; scripts read the first line."""
     urls = [Origin(each, port).url for each in shown_at(host)]
     others = [f"and {url}" for url in urls[1:SHOWN]]
     if more := len(urls[SHOWN:]):
         others.append(f"and {more} more")
-    return f"listening on {' '.join((urls[0], *others))} for {who}"
+    return f"listening on {' '.join((urls[0], *others))}\n  for {who}"
 
 
 def this_machine_only(why: str) -> str:

@@ -13,7 +13,7 @@ import click
 from edgeserve.auth import Guard, is_loopback, read_token
 from edgeserve.config import EVERYWHERE, LOOPBACK, NodeSettings
 from edgeserve.errors import SettingsError
-from edgeserve.listening import ALONE, ASKED_FOR, line, shown_at, this_machine_only
+from edgeserve.listening import ALONE, ASKED_FOR, lines, shown_at, this_machine_only
 from edgeserve.relay import Origin, bound, limits_of, listen, upstream
 from edgeserve.relay.upstream import origin_of
 from node.api import routes
@@ -68,7 +68,7 @@ async def serve(settings: NodeSettings, stop: asyncio.Event) -> None:
         await stack.enter_async_context(drained(state, settings.drain_seconds))
         listening = Origin(sock.getsockname()[0], state.port)
         await stack.enter_async_context(present(state, settings, listening, ask, token))
-        click.echo(line(listening.host, state.port, who(settings, host, token)))
+        click.echo(lines(listening.host, state.port, who(settings, host, token)))
         url = Origin(shown_at(listening.host)[0], state.port).url
         await stack.enter_async_context(saying_when_ready(state, url, click.echo))
         await stop.wait()

@@ -8,7 +8,7 @@ from dataclasses import replace
 import msgspec
 
 from balancer.fleet import Fleet
-from balancer.watch import Pace
+from balancer.watch import Pace, together
 from tests.balancer.endpoint import QUICK, endpoint
 from tests.fakes.cable import cable
 from tests.fakes.node import HEARTBEAT_SECONDS, an_engine, fake_node
@@ -176,3 +176,12 @@ async def test_a_lost_node_that_is_seen_again_is_tried_at_once() -> None:
         await balancer.post("/edgeserve/v1/register", seen)
 
         await balancer.until(lambda fleet: states(fleet) == {"pi": "up"})
+
+
+def test_a_problem_of_several_addresses_is_said_once() -> None:
+    no = "does not accept our fleet token"
+    a, b, c = "http://192.168.1.20:8090", "http://[fd00::1]:8090", "http://pi:8090"
+
+    said = together([(a, f"{a} {no}"), (b, f"{b} {no}"), (c, f"{c} is silent")])
+
+    assert said == f"{a}, {b} {no}; {c} is silent"

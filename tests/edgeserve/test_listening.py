@@ -39,16 +39,16 @@ def test_every_address_of_a_few_is_named_and_many_are_counted(
     monkeypatch.setattr(listening, "_by_interface", lambda: found)
     monkeypatch.setattr(listening, "_towards_everywhere", lambda: LAN)
 
-    assert listening.line("::", 8080, "everyone") == (
+    assert listening.lines("::", 8080, "everyone") == (
         f"listening on http://{LAN}:8080 and http://10.0.0.1:8080"
-        " and http://10.0.1.1:8080 and 2 more for everyone"
+        " and http://10.0.1.1:8080 and 2 more\n  for everyone"
     )
 
 
 def test_an_address_that_was_asked_for_is_the_one_that_is_named() -> None:
-    said = listening.line("127.0.0.1", 8080, "this machine only")
+    said = listening.lines("127.0.0.1", 8080, "this machine only")
 
-    assert said == "listening on http://127.0.0.1:8080 for this machine only"
+    assert said == "listening on http://127.0.0.1:8080\n  for this machine only"
 
 
 def an_access(host: str, token: str | None = SECRET, *keys: str) -> Access:
