@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +18,10 @@ from edgeserve.auth import Guard
 from edgeserve.errors import EdgeserveError, UnknownModel
 from edgeserve.openai import normal
 from edgeserve.relay.upstream import Origin
-from edgeserve.wire import Registration, decode, encode
+from edgeserve.wire import Registered, Registration, decode, encode
+
+TRIED_SECONDS = 3.0
+"""How long a registration is kept waiting for the first answer of its node."""
 
 Answering = Callable[[web.Request], Awaitable[web.Response]]
 Json = dict[str, Any]
@@ -50,7 +55,7 @@ class Api:
             web.get(f"{own}/nodes", _guarded(self.clients, self.fleet)),
             web.get(f"{own}/requests", _guarded(self.clients, self.requests)),
             web.get(f"{own}/requests/{{id}}", _guarded(self.clients, self.request)),
-            web.post(f"{own}/register", _guarded(self.nodes, self.registration)),
+            web.post(f"{own}/register", self.registration),
         ]
 
     async def health(self, _: web.Request) -> web.Response:
@@ -107,13 +112,37 @@ class Api:
         id_ = request.match_info["id"]
         record = self.desk.records.get(id_)
         if record is None:
-            raise UnknownRequest(f"no request {id_!r} among the latest")
+            raise UnknownRequest(
+                f"no request {id_!r} among the latest; `edgeserve requests` lists them"
+            )
         return _json(record.shown(fully=True))
 
     async def registration(self, request: web.Request) -> web.Response:
-        """Take in a node that says where it is."""
-        self.register.sign(decode(await request.read(), Registration))
-        return _json({})
+        """Take in a node that says where it is, and tell it whether that is so."""
+        peer = (request.remote or "").removeprefix("::ffff:")
+        try:
+            self.nodes.check(request.headers)
+            said = decode(await request.read(), Registration)
+            key = self.register.sign(said, peer)
+        except EdgeserveError as error:
+            self.register.warn(peer, str(error))
+            raise
+        return _json(Registered(problem=await self._problem(key)))
+
+    async def _problem(self, key: str) -> str | None:
+        """Wait until a node has been tried, but not long; say what is wrong, if so.
+
+        The person at this terminal has it from the fleet's news.
+        """
+        current = self.desk.current
+        with suppress(TimeoutError):
+            async with asyncio.timeout(TRIED_SECONDS):
+                while (link := current.fleet.links.get(key)) and link.state == "seen":
+                    await current.changed()
+        link = current.fleet.links.get(key)
+        if link is None or link.state != "unreachable":
+            return None
+        return f"{link.problem}; --announce-url can name another address"
 
 
 def _guarded(guard: Guard, answer: Answering) -> Answering:

@@ -12,21 +12,23 @@ import click
 from edgeserve.config import BalancerSettings, resolve
 from edgeserve.examples import examples
 from edgeserve.flags import settings_options
+from edgeserve.help import Group, SettingsCommand
 from edgeserve.strays import warn_of_strays
 
 
-@click.group()
+@click.group(cls=Group)
 def balancer() -> None:
     """Run the endpoint that clients talk to."""
 
 
 @balancer.command(
+    cls=SettingsCommand,
     epilog=examples(
         ("edgeserve balancer start", "find the nodes by itself, answer on port 8080"),
         ("edgeserve balancer start --node http://pi:8090", "without multicast; repeat"),
         ("edgeserve balancer start --takeover", "restart without losing a request"),
         ("edgeserve balancer start --anonymous", "let everyone in, without a key"),
-    )
+    ),
 )
 @click.option(
     "--takeover",

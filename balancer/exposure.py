@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from edgeserve.auth import Guard, is_loopback, read_api_keys, read_token
 from edgeserve.config import EVERYWHERE, LOOPBACK, BalancerSettings
 from edgeserve.errors import SettingsError
+from edgeserve.listening import ALONE, ASKED_FOR, this_machine_only
 from edgeserve.relay.cors import ANY, Cors
 
 
@@ -38,6 +39,24 @@ def access(settings: BalancerSettings) -> Access:
         ),
         nodes=Guard((token,) if token else (), "fleet token"),
     )
+
+
+def who(settings: BalancerSettings, may: Access) -> str:
+    """Say who may ask where we listen, and what lets others in. Pure."""
+    clients = "clients with an API key" if may.clients else "everyone, without a key"
+    if not is_loopback(may.host):
+        return clients
+    if not may.token:
+        return this_machine_only(ALONE)
+    if settings.host:
+        return this_machine_only(ASKED_FOR)
+    return this_machine_only(NO_KEYS)
+
+
+NO_KEYS = (
+    "clients have no keys yet; `edgeserve key new` makes one, --anonymous lets"
+    " everyone in"
+)
 
 
 def cors(settings: BalancerSettings, *, keys: bool) -> Cors:

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+from dataclasses import replace
 
 from balancer.discover import Goodbye, OnEvent, Sighting
 from edgeserve.config import NodeSettings
 from edgeserve.errors import BadRequest
-from edgeserve.relay.upstream import origin_of
+from edgeserve.relay.upstream import Origin, origin_of
 from edgeserve.wire import Registration
+
+log = logging.getLogger(__name__)
 
 KEPT_SECONDS = 35.0
 """How long a registration counts; nodes renew theirs every 10 s."""
+
+
+MOST_SAID = 256
+"""Peers of whom the latest warning is remembered."""
 
 
 class Register:
@@ -21,28 +29,53 @@ class Register:
         self._on_event = on_event
         self._kept = kept
         self._ends: dict[str, asyncio.TimerHandle] = {}
+        self._said: dict[str, str] = {}
 
-    def sign(self, registration: Registration) -> None:
-        """Take a registration, new or renewed. Raises BadRequest for a bad URL."""
-        url = registration.url
-        scheme = url.partition("://")[0]
-        try:
-            origin = origin_of(url, NodeSettings.port)
-        except ValueError as error:
-            raise BadRequest(f"{url!r} is not the URL of a node: {error}") from error
-        if scheme not in {"http", "https"} or not origin.host:
-            raise BadRequest(f"{url!r} is not a URL such as http://192.168.1.20:8090")
-        if url in self._ends:
-            self._ends[url].cancel()
+    def sign(self, registration: Registration, peer: str = "") -> str:
+        """Take a registration, new or renewed, and return its key.
+
+        A node behind port forwarding knows only its inner address: the one that it
+        asks from, `peer`, is tried as well. Raises BadRequest for a bad URL.
+        """
+        origin, url = _origin(registration.url), registration.url
+        origins = [origin]
+        key = url
+        if peer and peer != origin.host:
+            origins.append(replace(origin, host=peer))
+            # Every container of Docker's may have the same inner address.
+            key = f"{url} from {peer}"
+        if key in self._ends:
+            self._ends[key].cancel()
         loop = asyncio.get_running_loop()
-        self._ends[url] = loop.call_later(self._kept, self._end, url)
-        self._on_event(Sighting(url, (origin,), None, "registered"))
+        self._ends[key] = loop.call_later(self._kept, self._end, key)
+        self._on_event(Sighting(key, tuple(origins), registration.id, "registered"))
+        return key
 
-    def _end(self, url: str) -> None:
-        del self._ends[url]
-        self._on_event(Goodbye(url))
+    def warn(self, peer: str, problem: str) -> None:
+        """Log why a node's registration is refused, once until that changes."""
+        if self._said.get(peer) == problem:
+            return
+        if len(self._said) >= MOST_SAID:
+            self._said.clear()
+        self._said[peer] = problem
+        log.warning("refusing to register a node at %s: %s", peer, problem)
+
+    def _end(self, key: str) -> None:
+        del self._ends[key]
+        self._on_event(Goodbye(key))
 
     def close(self) -> None:
         """Let no timer outlive the register."""
         for handle in self._ends.values():
             handle.cancel()
+
+
+def _origin(url: str) -> Origin:
+    """Read a node's URL. Raises BadRequest."""
+    try:
+        origin = origin_of(url, NodeSettings.port)
+    except ValueError as error:
+        raise BadRequest(f"{url!r} is not the URL of a node: {error}") from error
+    if not url.startswith(("http://", "https://")) or not origin.host:
+        raise BadRequest(f"{url!r} is not a URL such as http://192.168.1.20:8090")
+    return origin

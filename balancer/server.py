@@ -18,7 +18,7 @@ from balancer.awake import Awake
 from balancer.calibrating import calibrating
 from balancer.desk import Desk, desk
 from balancer.discover import discovering
-from balancer.exposure import access, cors
+from balancer.exposure import access, cors, who
 from balancer.front import Front, handled
 from balancer.heir import know, remember
 from balancer.leaving import first, left, open_door
@@ -33,6 +33,7 @@ from balancer.vigil import Watch
 from balancer.watch import Pace, pace_of, watching
 from edgeserve import relay
 from edgeserve.config import EVERYWHERE, LOOPBACK, BalancerSettings
+from edgeserve.listening import lines
 from edgeserve.relay import Leave
 from edgeserve.relay.upstream import Origin
 from edgeserve.saying import say
@@ -154,7 +155,7 @@ async def running(
         origin = Origin(LOOPBACK if may.host == EVERYWHERE else may.host, port)
         if estate:
             estate.serving()
-        say(f"listening on {origin.url}")
+        say(lines(may.host, port, who(settings, may)))
         taken = await stack.enter_async_context(open_door(settings, sock, shared))
         await stack.enter_async_context(
             discovering(settings, on_event, loopback_only=may.token is None)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -158,22 +158,22 @@ class _Follower:
 
     async def _any_origin(self, key: str) -> bool:
         """Follow the first origin that answers, to its end; False when none does."""
-        problems = list[str]()
+        problems = list[tuple[str, str]]()
         for origin in self._current.fleet.links[key].origins:
             try:
                 await self._listen(key, origin)
             except EdgeserveError as error:
-                problems.append(str(error))
+                problems.append((origin.url, str(error)))
             except TimeoutError:
-                problems.append(f"{origin.url} is silent")
+                problems.append((origin.url, f"{origin.url} is silent"))
             except Exception as error:
                 self._suspect(key, f"{origin.url}: {in_words(error)}")
                 raise
             if self._current.fleet.links[key].state == "up":
-                why = problems[-1] if problems else f"{origin.url} closed its stream"
+                why = problems[-1][1] if problems else f"{origin.url} closed its stream"
                 self._suspect(key, why)
                 return True
-        why = "; ".join(problems) or "it has no address that can be reached"
+        why = together(problems) or "it has no address that can be reached"
         fleet = self._current.fleet
         self._current.become(fleet.missed(key, why, self.pace.clock()))
         return False
@@ -206,6 +206,20 @@ class _Follower:
                 self._current.become(fleet.engine_changed(key, change.engine))
             case _:
                 self._current.become(fleet.heard(key))
+
+
+URL = "\0"
+"""Stands for an address in a problem that several have."""
+
+
+def together(problems: Iterable[tuple[str, str]]) -> str:
+    """Put the problems of several addresses in a sentence, each problem once. Pure."""
+    urls: dict[str, list[str]] = {}
+    for url, problem in problems:
+        urls.setdefault(problem.replace(url, URL, 1), []).append(url)
+    return "; ".join(
+        problem.replace(URL, ", ".join(where), 1) for problem, where in urls.items()
+    )
 
 
 async def _insist_on_events(answer: Answer, origin: Origin) -> None:

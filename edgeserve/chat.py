@@ -13,13 +13,27 @@ from typing import Any
 import click
 
 from edgeserve.client import Endpoint, NoAnswer, endpoint, endpoint_options
+from edgeserve.columns import for_terminal
 from edgeserve.errors import SettingsError
 from edgeserve.examples import examples
+from edgeserve.nearest import did_you_mean
 
 COMPLETIONS = "/v1/chat/completions"
 
 CONTROLS = dict.fromkeys((*range(9), 11, 12, *range(14, 32), *range(127, 160)))
 """What a model must not send to a terminal: all control codes but tab and newlines."""
+
+HELP = """\
+/model        show the models, and which one answers
+/model NAME   go on with another one
+/clear        forget what was said, but for --system
+/help         show this
+/exit         leave; so does Ctrl-D
+//…           send a line that starts with a slash"""
+
+WORDS = ("model", "clear", "help", "exit", "quit")
+
+ESCAPE = "/help lists them; // at the start of a line sends it with one slash"
 
 Message = dict[str, str]
 
@@ -47,7 +61,7 @@ def chat(
     """Talk to the endpoint.
 
     Answers appear as they are written. With PROMPT, or text from a pipe, it answers
-    once and ends.
+    once and ends. Without, it is a conversation, in which /help lists commands.
     """
     place = endpoint(url, api_key_file)
     options: dict[str, Any] = {"model": model or chatting_model(place), "stream": True}
@@ -69,12 +83,20 @@ def message(role: str, content: str) -> Message:
 
 def chatting_model(place: Endpoint) -> str:
     """Return the first model that chats. Raises NoAnswer where there is none."""
-    for model in place.get("/v1/models")["data"]:
-        if "chat" in model.get("abilities", ("chat",)):
-            return str(model["id"])
+    for model in chatting_models(place):
+        return model
     raise NoAnswer(
         f"no model at {place.url} can chat yet; `edgeserve nodes` says what is there"
     )
+
+
+def chatting_models(place: Endpoint) -> list[str]:
+    """Return the names of all models that chat. Raises NoAnswer."""
+    return [
+        str(model["id"])
+        for model in place.get("/v1/models")["data"]
+        if "chat" in model.get("abilities", ("chat",))
+    ]
 
 
 def answer(
@@ -124,18 +146,82 @@ def _converse(place: Endpoint, options: dict[str, Any], history: list[Message]) 
     """Take turns until the end of input; what goes wrong ends a turn, not the talk."""
     with suppress(ImportError):
         importlib.import_module("readline")  # teaches `input` editing and history
-    click.echo(f"{options['model']}; Ctrl-C stops an answer, Ctrl-D leaves", err=True)
-    while (question := _question()) is not None:
-        asked = [*history, message("user", question)]
+    click.echo(
+        f"{options['model']}; Ctrl-C stops an answer, /help tells the rest", err=True
+    )
+    talk = Talk(place, options, history)
+    while (line := _question()) is not None:
+        if line.startswith("/") and not line.startswith("//"):
+            if not talk.obey(line):
+                return
+        else:
+            talk.ask(line.removeprefix("/"))
+
+
+class Talk:
+    """A conversation: with which model, and what was said."""
+
+    def __init__(
+        self, place: Endpoint, options: dict[str, Any], history: list[Message]
+    ) -> None:
+        self._place = place
+        self._options = options
+        self._history = history
+
+    def ask(self, question: str) -> None:
+        """Take a turn; nothing of one that failed is remembered."""
+        asked = [*self._history, message("user", question)]
         heard: list[str] = []
         try:
-            _say(_noted(answer(place, options, asked), heard))
+            _say(_noted(answer(self._place, self._options, asked), heard))
         except KeyboardInterrupt:
             click.echo(" …")
         except NoAnswer as error:
-            click.echo(f"edgeserve: {error}", err=True)
-            continue
-        history = [*asked, message("assistant", "".join(heard))]
+            _tell(f"edgeserve: {error}")
+            return
+        self._history = [*asked, message("assistant", "".join(heard))]
+
+    def obey(self, line: str) -> bool:
+        """Do what a line that starts with a slash says; False to leave."""
+        word, _, rest = line[1:].partition(" ")
+        try:
+            match word.lower():
+                case "exit" | "quit" | "bye":
+                    return False
+                case "help" | "?":
+                    _tell(HELP)
+                case "clear":
+                    self._clear()
+                case "model":
+                    self._model(rest.strip())
+                case _:
+                    hint = did_you_mean(f"/{word}", [f"/{each}" for each in WORDS])
+                    _tell(f"there is no command /{word}{hint}")
+                    _tell(ESCAPE)
+        except NoAnswer as error:
+            _tell(f"edgeserve: {error}")
+        return True
+
+    def _clear(self) -> None:
+        self._history = [each for each in self._history if each["role"] == "system"]
+        _tell("what was said is forgotten")
+
+    def _model(self, name: str) -> None:
+        """Show the models, or go on with another one. Raises NoAnswer."""
+        there = chatting_models(self._place)
+        if name in there:
+            self._options = {**self._options, "model": name}
+            _tell(f"going on with {name}")
+        elif name:
+            _tell(f"no model {name!r} can chat here{did_you_mean(name, there)}")
+        else:
+            used = self._options["model"]
+            for each in there:
+                _tell(f"{'*' if each == used else ' '} {each}")
+
+
+def _tell(line: str) -> None:
+    click.echo(for_terminal(line.translate(CONTROLS)), err=True)
 
 
 def _question() -> str | None:

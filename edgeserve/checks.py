@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar, Protocol
 
+from edgeserve.nearest import did_you_mean
+
 
 class Section(Protocol):
     """A settings class; SECTION is its name in the file."""
@@ -19,10 +21,10 @@ class WrongValue(ValueError):
         self.field = field_name
 
 
-def wrong(settings: Section, name: str, why: str) -> None:
+def wrong(settings: Section, name: str, why: str, hint: str = "") -> None:
     """Refuse the value of one field."""
     label = f"{settings.SECTION}.{name}"
-    raise WrongValue(f"{label} {why}, not {getattr(settings, name)!r}", name)
+    raise WrongValue(f"{label} {why}, not {getattr(settings, name)!r}{hint}", name)
 
 
 def at_least(settings: Section, name: str, low: float) -> None:
@@ -39,8 +41,10 @@ def between(settings: Section, name: str, low: int, high: int) -> None:
 
 def one_of(settings: Section, name: str, words: tuple[str, ...]) -> None:
     """Refuse a word that is not on the list."""
-    if getattr(settings, name) not in words:
-        wrong(settings, name, f"must be one of {', '.join(words)}")
+    value = getattr(settings, name)
+    if value not in words:
+        hint = did_you_mean(str(value), words)
+        wrong(settings, name, f"must be one of {', '.join(words)}", hint)
 
 
 def a_url(settings: Section, name: str, url: str) -> None:

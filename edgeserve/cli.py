@@ -15,8 +15,10 @@ from contextlib import suppress
 import click
 
 from edgeserve import __version__
+from edgeserve.columns import for_terminal
 from edgeserve.errors import CommandError, in_words
 from edgeserve.examples import examples
+from edgeserve.help import Group
 
 COMMANDS = {
     "up": ("edgeserve.up:up", "Serve on this machine alone."),
@@ -45,7 +47,7 @@ COMMANDS = {
     "config": ("edgeserve.show:config", "Show the settings and where they come from."),
     "simulate": (
         "balancer.simulate.commands:simulate",
-        "Try load-balancing policies on a fleet and a trace, in virtual time.",
+        "Try load-balancing policies on a fleet, in virtual time.",
     ),
     "engine": (
         "node.engine_commands:engine",
@@ -53,13 +55,13 @@ COMMANDS = {
     ),
     "quantize": (
         "quantize.commands:quantize",
-        "Make a model fit a machine: smaller variants of it, sized and measured.",
+        "Make smaller variants of a model, sized and measured.",
     ),
 }
 """Name → where the command is, and its line in `edgeserve --help`."""
 
 
-class Commands(click.Group):
+class Commands(Group):
     """A group that imports a sub-command only when it is needed."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
@@ -74,14 +76,9 @@ class Commands(click.Group):
         command: click.Command = getattr(importlib.import_module(module), attribute)
         return command
 
-    def format_commands(
-        self,
-        ctx: click.Context,  # noqa: ARG002
-        formatter: click.HelpFormatter,
-    ) -> None:
-        """List the sub-commands without importing them."""
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+    def line(self, ctx: click.Context, name: str) -> str:  # noqa: ARG002
+        """Say it without importing the sub-command."""
+        return COMMANDS[name][1]
 
 
 @click.group(
@@ -129,7 +126,7 @@ def _said(error: Exception) -> int:
         case _:
             raise error
     with suppress(OSError):
-        click.echo(f"edgeserve: {said}", err=True)
+        click.echo(for_terminal(f"edgeserve: {said}"), err=True)
     return status
 
 

@@ -30,13 +30,16 @@ from edgeserve.config_limits import LimitSettings, setting
 from edgeserve.convert import converted
 from edgeserve.environment import environment_layers, variables
 from edgeserve.errors import SettingsError
-from edgeserve.places import config_dir, models_dir, state_dir
+from edgeserve.places import config_dir, models_dir, moved_by, state_dir
 from edgeserve.quality import loss
 from edgeserve.settings_file import Layer, file_layers
 
 LOOPBACK = "127.0.0.1"
 EVERYWHERE = "::"
 HOST_NAME = platform.node() or "node"
+DEFAULT = "default"
+"""The origin of what nobody has set."""
+
 DEFAULT_STATE_DIR = state_dir()
 DEFAULT_MODELS_DIR = models_dir()
 
@@ -133,6 +136,11 @@ class NodeSettings(SharedSettings):
         "URL of a balancer to register with, where multicast is blocked.",
         flag="--balancer",
     )
+    announce_url: str = setting(
+        "",
+        "URL to register with balancers where the node's own address is not the one"
+        " that reaches it: in a container, behind port forwarding.",
+    )
     advertise: bool = setting(True, "Announce this node by mDNS.")
 
     def __post_init__(self) -> None:
@@ -155,6 +163,8 @@ class NodeSettings(SharedSettings):
         at_least(self, "experts_on_cpu", -1)
         for url in self.balancers:
             a_url(self, "balancers", url)
+        if self.announce_url:
+            a_url(self, "announce_url", self.announce_url)
 
 
 def _is_quality(text: str) -> bool:
@@ -276,7 +286,7 @@ def resolve(
             values[name] = converted(label, origin, raw, hints[name])
             origins[name] = origin
     for each in dataclasses.fields(shape):
-        origins.setdefault(each.name, "default")
+        origins.setdefault(each.name, DEFAULT)
     try:
         return Resolved(shape(**values), origins)
     except WrongValue as error:
@@ -292,14 +302,24 @@ def _layers(
     names = {each.name for each in dataclasses.fields(shape)}
     section = shape.SECTION
     shared = {each.name for each in dataclasses.fields(SharedSettings)}
-    layers: list[Layer] = []
+    layers = [layer for layer in _places() if names.issuperset(layer[1])]
     path = file or default_file()
     if file or os.path.lexists(path):
-        layers = file_layers(path, section, shared=shared, own=names)
+        layers += file_layers(path, section, shared=shared, own=names)
     layers += environment_layers(environ, variables(section, shared=shared, own=names))
     given = {name: value for name, value in flags.items() if _given(value)}
     layers.extend((flag_name(shape, name), {name: given[name]}) for name in given)
     return layers
+
+
+def _places() -> list[Layer]:
+    """Where this environment moves the folders that are defaults."""
+    folders = {"state_dir": state_dir(), "models_dir": models_dir()}
+    return [
+        (f"environment {variable}", {name: folder})
+        for name, folder in folders.items()
+        if (variable := moved_by(folder))
+    ]
 
 
 def _given(value: object) -> bool:

@@ -16,6 +16,7 @@ from edgeserve.config import (
 )
 
 EXAMPLES: dict[str, Any] = {
+    "announce_url": "http://192.168.1.20:8090",
     "api_key_file": "/etc/edgeserve/api-keys",
     "balancers": ["http://192.168.1.10:8080"],
     "cors_origins": ["https://chat.example"],

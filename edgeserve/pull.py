@@ -9,10 +9,11 @@ from pathlib import Path
 import click
 
 from edgeserve.catalog import CATALOG, MIB, Known
+from edgeserve.columns import Entry, print_table
 from edgeserve.errors import SettingsError
 from edgeserve.examples import examples
 from edgeserve.fetch import Show, fetch, intact
-from edgeserve.places import models_dir
+from edgeserve.nearest import did_you_mean
 
 
 @click.command(
@@ -34,7 +35,10 @@ def pull(name: str | None, folder: Path | None) -> None:
     It is verified there, and a damaged one replaced. Any GGUF file can be put into the
     folder by hand as well.
     """
-    folder = folder or models_dir()
+    # Settings cost milliseconds that `--help` need not pay.
+    from edgeserve.config import NodeSettings, resolve
+
+    folder = folder or resolve(NodeSettings).settings.models_dir
     if name is None:
         _list(folder)
         return
@@ -43,6 +47,7 @@ def pull(name: str | None, folder: Path | None) -> None:
         raise SettingsError(
             f"{name!r} is not in the catalogue, which has: {', '.join(CATALOG)};"
             f" other GGUF files can be copied into {folder}"
+            f"{did_you_mean(name, CATALOG)}"
         )
     click.echo(pulled(known, folder))
 
@@ -85,6 +90,15 @@ def progress(title: str) -> Generator[Show]:
 
 
 def _list(folder: Path) -> None:
-    for known in CATALOG.values():
-        here = "here" if (folder / known.file).exists() else f"{known.size // MIB} MiB"
-        click.echo(f"{known.name}  ({here})  {known.about}; {known.licence}")
+    rows = [
+        Entry(
+            (known.name, f"{known.size // MIB} MiB", _here(folder / known.file)),
+            [f"{known.about}; {known.licence}"],
+        )
+        for known in CATALOG.values()
+    ]
+    print_table(("model", "size", "here"), rows)
+
+
+def _here(path: Path) -> str:
+    return "yes" if path.exists() else "no"

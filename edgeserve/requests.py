@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import click
 
 from edgeserve.client import NoAnswer, endpoint, endpoint_options
-from edgeserve.columns import Row, print_table
+from edgeserve.columns import Entry, print_table
 from edgeserve.examples import examples
 
 REQUESTS = "/edgeserve/v1/requests"
@@ -18,12 +20,14 @@ REQUESTS = "/edgeserve/v1/requests"
 Json = Mapping[str, Any]
 
 HEADS = (
+    "time",
     "request",
+    "client",
     "model",
     "node",
     "outcome",
     "waited",
-    "first token",
+    "first",
     "predicted",
     "cached",
     "tokens/s",
@@ -50,7 +54,9 @@ HEADS = (
 def requests(url: str, api_key_file: Path | None, *, last: int, as_json: bool) -> None:
     """List the latest requests with predicted and actual times.
 
-    Times are seconds. `edgeserve why ID` explains one of them.
+    Times are seconds: `waited` for a slot, the `first` token and what was `predicted`
+    of it, the `whole` answer. `cached` are tokens of the prompt that were not read
+    again. `edgeserve why ID` explains one request.
     """
     found: list[Json] = endpoint(url, api_key_file).get(REQUESTS)[:last]
     if as_json:
@@ -61,23 +67,26 @@ def requests(url: str, api_key_file: Path | None, *, last: int, as_json: bool) -
         click.echo("no request yet; `edgeserve chat` makes one", err=True)
 
 
-def shaped(url: str, found: Iterable[Json]) -> list[Row]:
+def shaped(url: str, found: Iterable[Json]) -> list[Entry]:
     """One row per request. Raises NoAnswer for what is no list of requests."""
+    now = time.time()
     try:
-        return [_row(each) for each in found]
+        return [_entry(each, now) for each in found]
     except (KeyError, TypeError, AttributeError) as error:
         raise NoAnswer(
             f"{url} answers, but not like an edgeserve balancer of this version"
         ) from error
 
 
-def _row(request: Json) -> Row:
-    last: Json = request["attempts"][-1] if request["attempts"] else {}
+def _entry(request: Json, now: float) -> Entry:
+    *before, last = request["attempts"] or [{}]
     predicted: Json = last.get("predicted") or {}
     actual: Json = last.get("actual") or {}
-    return (
+    cells = (
+        clock(request["arrived_at"], now),
         str(request["id"]),
-        str(last.get("variant") or request["model"]),
+        str(request["client"]),
+        str(last.get("variant") or request["model"] or "any"),
         str(last.get("node", "")),
         str(request["outcome"] or request["state"]),
         seconds(request["waited_seconds"]),
@@ -87,13 +96,22 @@ def _row(request: Json) -> Row:
         number(actual.get("tokens_per_second")),
         seconds(request["seconds"]),
     )
+    return Entry(
+        cells, [f"before: {each['node']}: {each['outcome']}" for each in before]
+    )
+
+
+def clock(at: float, now: float) -> str:
+    """Show a time of this day; of another one, with its date."""
+    then, today = (datetime.fromtimestamp(each, UTC).astimezone() for each in (at, now))
+    return f"{then:%H:%M:%S}" if then.date() == today.date() else f"{then:%m-%d %H:%M}"
 
 
 def cached(actual: Json) -> str:
     """Tokens found cached, of all that the prompt has."""
     if actual.get("prompt_tokens") is None:
         return ""
-    return f"{actual['cached_tokens']} of {actual['prompt_tokens']}"
+    return f"{actual['cached_tokens'] or 0}/{actual['prompt_tokens']}"
 
 
 def seconds(value: float | None) -> str:

@@ -8,6 +8,7 @@ import click
 
 from edgeserve.errors import CommandError, in_words
 from edgeserve.examples import examples
+from edgeserve.help import Group
 from edgeserve.places import config_dir
 
 OWNER_ONLY = 0o600
@@ -19,7 +20,7 @@ file_option = click.option(
 )
 
 
-@click.group()
+@click.group(cls=Group)
 def token() -> None:
     """Make the secret that a fleet shares."""
 
@@ -34,7 +35,10 @@ def token() -> None:
 @file_option
 @click.option("--force", is_flag=True, help="Replace the token that is there.")
 def new_token(file: Path | None, *, force: bool) -> None:
-    """Make a fleet token: nodes and balancers past loopback need the same one."""
+    """Make a fleet token, to be copied to every machine.
+
+    Past loopback, nodes and balancers need the same one.
+    """
     from edgeserve.auth import new_secret
 
     path = file or config_dir() / "token"
@@ -50,7 +54,7 @@ def new_token(file: Path | None, *, force: bool) -> None:
     )
 
 
-@click.group()
+@click.group(cls=Group)
 def key() -> None:
     """Make an API key for a client."""
 

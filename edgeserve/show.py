@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from edgeserve.columns import print_table
 from edgeserve.examples import examples
+from edgeserve.help import Group
+from edgeserve.places import config_dir, moved_by
+
+if TYPE_CHECKING:
+    from edgeserve.config import SharedSettings
+
+SECRETS = {"token_file": "token", "api_key_file": "api-keys"}
+"""Setting → the file in the configuration folder that counts without it."""
 
 
-@click.group()
+@click.group(cls=Group)
 def config() -> None:
     """Show the settings and where they come from."""
 
@@ -31,7 +38,7 @@ def config() -> None:
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def show(section: str | None, file: Path | None, *, as_json: bool) -> None:
-    """Show what a node or balancer started here and now would work with.
+    """Show the settings that would count here and now.
 
     The later wins: default, settings file, environment, command line.
     """
@@ -44,7 +51,8 @@ def show(section: str | None, file: Path | None, *, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(found, indent=2))
         return
-    path = file or default_file()
+    folder, path = config_dir(), file or default_file()
+    click.echo(f"Folder of settings, token and keys: {folder} ({in_words(folder)})")
     click.echo(f"Settings file: {path}{'' if path.exists() else ' (not there)'}\n")
     for name, settings in found.items():
         _print(name, settings)
@@ -64,20 +72,37 @@ def example() -> None:
 
 def resolved(section: str, file: Path | None) -> dict[str, dict[str, Any]]:
     """Return field → its value, as TOML would have it, and its origin."""
-    from edgeserve.config import BalancerSettings, NodeSettings, SharedSettings, resolve
+    from edgeserve.config import BalancerSettings, NodeSettings, in_order, resolve
 
     shapes: dict[str, type[SharedSettings]] = {
         "node": NodeSettings,
         "balancer": BalancerSettings,
     }
     found = resolve(shapes[section], file=file)
-    return {
+    shown = {
         each.name: {
             "value": _plain(getattr(found.settings, each.name)),
             "origin": found.origins[each.name],
         }
-        for each in dataclasses.fields(found.settings)
+        for each in in_order(shapes[section])
     }
+    return shown | _secrets(found.settings)
+
+
+def _secrets(settings: SharedSettings) -> dict[str, dict[str, Any]]:
+    """The files of secrets that nobody names but that lie in their usual places."""
+    usual = {name: config_dir() / file for name, file in SECRETS.items()}
+    return {
+        name: {"value": str(path), "origin": f"{in_words(path)}, as it is there"}
+        for name, path in usual.items()
+        if getattr(settings, name, path) is None and path.exists()
+    }
+
+
+def in_words(path: Path) -> str:
+    """Say what has put a folder, or what lies in it, where it is."""
+    variable = moved_by(path)
+    return f"environment {variable}" if variable else "default"
 
 
 def _plain(value: object) -> object:

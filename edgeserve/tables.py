@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from edgeserve.client import NoAnswer, endpoint, endpoint_options
-from edgeserve.columns import Row, print_table
+from edgeserve.columns import Entry, Row, print_table
 from edgeserve.examples import examples
 
 GIB = 2**30
@@ -66,44 +66,49 @@ UNWELL = {
 }
 """What the balancer's words for an engine's health mean; others want no attention."""
 
-NODE_HEADS = ("node", "state", "address", "engine", "busy", "GiB free", "hottest")
+NODE_HEADS = ("node", "state", "address", "GiB free", "hottest")
 MODEL_HEADS = ("model", "can", "context", "slots", "nodes")
 
 
-def node_rows(found: list[Json]) -> list[Row]:
-    """One row per engine; a node without any has one row, too."""
-    return [row for sighting in found for row in _rows(sighting)]
+def node_rows(found: list[Json]) -> list[Entry]:
+    """One row per node; below it what it serves, and what is wrong."""
+    return [_entry(sighting) for sighting in found]
 
 
-def _rows(sighting: Json) -> list[Row]:
-    where = (str(sighting["state"]), str(sighting["url"]))
+def _entry(sighting: Json) -> Entry:
+    state, trouble = str(sighting["state"]), sighting.get("problem")
+    # Where none of several addresses answers, the problem names each.
+    where = str(sighting["url"]).partition(", ")[0]
     report: Json | None = sighting["report"]
-    trouble = sighting.get("problem")
     if report is None:
-        return [("?", *where, str(trouble or ""), "", "", "")]
+        cells = (_announced(sighting), state, where, "", "")
+        return Entry(cells, [str(trouble)] if trouble else [])
     health: Json = sighting.get("health", {})
     lines = [_engine(each, health.get(each["id"])) for each in report["engines"]]
     problems = (trouble, *report.get("problems", ()))
-    lines += [(str(problem), "") for problem in problems if problem]
-    first, *others = lines or [("none", "")]
-    return [
-        (
-            str(sighting.get("name") or report["name"]),
-            *where,
-            *first,
-            *_condition(report["hardware"]),
-        ),
-        *(("", "", "", *line, "", "") for line in others),
-    ]
+    lines += [str(problem) for problem in problems if problem]
+    name = str(sighting.get("name") or report["name"])
+    cells = (name, state, where, *_condition(report["hardware"]))
+    return Entry(cells, lines or ["serves nothing"])
 
 
-def _engine(engine: Json, health: str | None) -> tuple[str, str]:
+def _announced(sighting: Json) -> str:
+    """Return the name in its mDNS announcement; a `?` where it has none."""
+    for key in sighting.get("seen_as", ()):
+        name, service, _ = str(key).partition("._edgeserve._tcp.")
+        if service:
+            return name
+    return "?"
+
+
+def _engine(engine: Json, health: str | None) -> str:
     state = str(engine["state"])
     if state in {"ready", "busy"}:
-        unwell = f": {UNWELL[health]}" if health in UNWELL else ""
-        return f"{engine['id']}{unwell}", f"{engine['busy']}/{engine['slots']}"
+        unwell = f"; {UNWELL[health]}" if health in UNWELL else ""
+        busy = f"{engine['busy']} of {engine['slots']} slots busy"
+        return f"{engine['id']}: {busy}{unwell}"
     reason = engine.get("reason")
-    return f"{engine['id']}: {state}{f' ({reason})' if reason else ''}", ""
+    return f"{engine['id']}: {state}{f' ({reason})' if reason else ''}"
 
 
 def _condition(hardware: Json) -> tuple[str, str]:
@@ -126,9 +131,9 @@ def model_rows(found: Json) -> list[Row]:
     ]
 
 
-def _shaped(url: str, rows: Any, found: Any) -> list[Row]:
+def _shaped(url: str, rows: Any, found: Any) -> list[Any]:
     try:
-        shaped: list[Row] = rows(found)
+        shaped: list[Any] = rows(found)
     except (KeyError, TypeError, AttributeError) as error:
         raise NoAnswer(
             f"{url} answers, but not like an edgeserve balancer of this version"
@@ -136,7 +141,7 @@ def _shaped(url: str, rows: Any, found: Any) -> list[Row]:
     return shaped
 
 
-def _print(heads: Row, rows: Sequence[Row], otherwise: str) -> None:
+def _print(heads: Row, rows: Sequence[Row | Entry], otherwise: str) -> None:
     if rows:
         print_table(heads, rows)
     else:

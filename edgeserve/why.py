@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,9 @@ from urllib.parse import quote
 import click
 
 from edgeserve.client import NoAnswer, endpoint, endpoint_options
-from edgeserve.columns import Row, print_table, printable
+from edgeserve.columns import Entry, Row, print_table, printable, width, wrapped
 from edgeserve.examples import examples
-from edgeserve.requests import REQUESTS, cached, number, seconds
+from edgeserve.requests import REQUESTS, cached, clock, number, seconds
 
 Json = Mapping[str, Any]
 
@@ -26,8 +27,7 @@ HEADS = (
     "read",
     "write",
     "cached",
-    "first token",
-    "why",
+    "first",
 )
 
 
@@ -43,9 +43,9 @@ HEADS = (
 def why(request_id: str, url: str, api_key_file: Path | None, *, as_json: bool) -> None:
     """Explain why a request went where it went, and what happened there.
 
-    Times are predicted seconds: `wait` for a slot, `ahead` for prompts that are being
-    read there, `read` the prompt, `write` the answer; `cost` is the sum that decided,
-    in which others' time counts, too.
+    Of each engine, predicted seconds: `wait` for a slot, `ahead` for prompts that are
+    being read there, `read` the prompt, `write` the answer, the `first` token; `cost`
+    is the sum that decided, in which others' time counts, too.
     """
     path = f"{REQUESTS}/{quote(request_id, safe='')}"
     found: Json = endpoint(url, api_key_file).get(path)
@@ -61,40 +61,62 @@ def why(request_id: str, url: str, api_key_file: Path | None, *, as_json: bool) 
 
 
 def _explain(found: Json) -> None:
-    outcome = found["outcome"] or found["state"]
-    waited = seconds(found["waited_seconds"])
-    _say(
-        f"{found['id']}: {found['model'] or 'any model'}, {outcome}, waited {waited} s"
-    )
+    _say(f"{found['id']}: {', '.join(said_of(found, time.time()))}")
     for count, attempt in enumerate(found["attempts"], 1):
         click.echo()
-        _say(f"{count}. {attempt['node']} ({attempt['variant']}): {attempt['outcome']}")
+        what = attempt["outcome"] or "under way"
+        _say(f"{count}. {attempt['node']} ({attempt['variant']}): {what}")
         for line in came_of_it(attempt):
             _say(f"   {line}")
-        print_table(HEADS, rows(attempt["candidates"]))
+        _show(attempt["candidates"])
     if not found["attempts"]:
-        print_table(HEADS, rows(found["candidates"]))
+        _show(found["candidates"])
 
 
 def _say(line: str) -> None:
-    click.echo(printable(line))
+    click.echo("\n".join(wrapped(printable(line), width())))
 
 
-def rows(candidates: list[Json]) -> list[Row]:
+def _show(candidates: list[Json]) -> None:
+    click.echo()
+    if not candidates:
+        click.echo("No engine was looked at.")
+        return
+    click.echo("Engines, the chosen one first; predicted seconds:")
+    print_table(HEADS, rows(candidates))
+
+
+def said_of(found: Json, now: float) -> Iterator[str]:
+    """Say what was asked, by whom, and what came of it."""
+    yield str(found["model"] or "any model")
+    yield str(found["outcome"] or found["state"])
+    yield f"asked by {found['client']} at {clock(found['arrived_at'], now)}"
+    yield f"waited {seconds(found['waited_seconds'])} s for a slot"
+    if found["seconds"] is not None:
+        yield f"took {seconds(found['seconds'])} s in all"
+
+
+def rows(candidates: list[Json]) -> list[Entry]:
     """One row per candidate, the chosen one first."""
     return [
-        _row(each) for each in sorted(candidates, key=lambda each: not each["chosen"])
+        _entry(each) for each in sorted(candidates, key=lambda each: not each["chosen"])
     ]
 
 
-def _row(each: Json) -> Row:
+def _entry(each: Json) -> Entry:
+    reason = str(each["reason"] or "no reason is known")
+    below = [f"chosen: {reason}" if each["chosen"] else f"not chosen: {reason}"]
+    return Entry(_cells(each), below)
+
+
+def _cells(each: Json) -> Row:
+    names = str(each["node"]), str(each["engine"])
     parts: Json = each.get("predicted") or {}
     if not parts:
-        return each["node"], each["engine"], *[""] * 7, each["reason"]
+        return (*names, *[""] * 7)
     least = "" if parts["exact"] else "≥ "
     return (
-        str(each["node"]),
-        str(each["engine"]),
+        *names,
         least + seconds(parts["cost_seconds"]),
         seconds(parts["wait_seconds"]),
         seconds(parts["ahead_seconds"]),
@@ -102,7 +124,6 @@ def _row(each: Json) -> Row:
         seconds(parts["write_seconds"]),
         cached(parts) if parts["exact"] else "",
         least + seconds(parts["first_token_seconds"]),
-        str(each["reason"]),
     )
 
 
@@ -110,19 +131,27 @@ def came_of_it(attempt: Json) -> Iterator[str]:
     """What was predicted of the engine that was asked, beside what happened."""
     predicted: Json = attempt.get("predicted") or {}
     actual: Json = attempt.get("actual") or {}
-    for name, show in (
-        ("first_token_seconds", seconds),
-        ("cached_tokens", _whole),
-        ("prompt_tokens", _whole),
-        ("tokens_per_second", number),
+    for name, called, show in (
+        ("first_token_seconds", "first token", _seconds),
+        ("prompt_tokens", "prompt", _tokens),
+        ("cached_tokens", "of it cached", _tokens),
+        ("tokens_per_second", "speed", _rate),
     ):
-        if predicted.get(name) is not None:
-            happened = show(actual.get(name)) or "not known"
+        guess, happened = predicted.get(name), actual.get(name)
+        if guess is not None or happened is not None:
             yield (
-                f"{name.replace('_', ' ')}: {show(predicted[name])} predicted,"
-                f" {happened}"
+                f"{called}: {'not' if guess is None else show(guess)} predicted,"
+                f" {'not' if happened is None else show(happened)} measured"
             )
 
 
-def _whole(value: int | None) -> str:
-    return "" if value is None else str(value)
+def _seconds(value: float) -> str:
+    return f"{seconds(value)} s"
+
+
+def _rate(value: float) -> str:
+    return f"{number(value)} tokens/s"
+
+
+def _tokens(value: int) -> str:
+    return "1 token" if value == 1 else f"{value} tokens"

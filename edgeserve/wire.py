@@ -192,9 +192,19 @@ class EngineChange(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Registration(msgspec.Struct, frozen=True, kw_only=True):
-    """A node tells a balancer where it is, when multicast cannot."""
+    """A node tells a balancer where it is, when multicast cannot.
+
+    `id` is its own: another node may listen at an address such as Docker's.
+    """
 
     url: str
+    id: str | None = None
+
+
+class Registered(msgspec.Struct, frozen=True, kw_only=True):
+    """The balancer's answer. `problem` says why the node is of no use to it."""
+
+    problem: str | None = None
 
 
 T = TypeVar("T")

@@ -12,6 +12,7 @@ from edgeserve.auth import Guard, is_loopback, read_token
 from edgeserve.background import failures
 from edgeserve.config import EVERYWHERE, LOOPBACK, NodeSettings
 from edgeserve.errors import SettingsError
+from edgeserve.listening import ALONE, ASKED_FOR, lines, shown_at, this_machine_only
 from edgeserve.relay import Origin, bound, limits_of, listen, upstream
 from edgeserve.relay.upstream import origin_of
 from edgeserve.saying import say
@@ -21,7 +22,7 @@ from node.hardware import Sampler, first, measuring
 from node.hosting import hosted
 from node.identity import identified
 from node.machine import this_machine
-from node.presence import present, usual
+from node.presence import present
 from node.ready import saying_when_ready
 from node.state import NodeState
 
@@ -68,8 +69,8 @@ async def serve(settings: NodeSettings, stop: asyncio.Event) -> None:
         await stack.enter_async_context(drained(state, settings.drain_seconds))
         listening = Origin(sock.getsockname()[0], state.port)
         await stack.enter_async_context(present(state, settings, listening, ask, token))
-        url = Origin(usual(listening.host), state.port).url
-        say(f"listening on {url}")
+        say(lines(listening.host, state.port, who(settings, host, token)))
+        url = Origin(shown_at(listening.host)[0], state.port).url
         await stack.enter_async_context(saying_when_ready(state, url, say))
         await stop.wait()
         state.leave()
@@ -88,9 +89,16 @@ def address(settings: NodeSettings, token: str | None) -> str:
     return settings.host
 
 
+def who(settings: NodeSettings, host: str, token: str | None) -> str:
+    """Say who may come to where we listen, and what lets others in. Pure."""
+    if not is_loopback(host):
+        return "balancers that have the fleet token"
+    return this_machine_only(ASKED_FOR if settings.host and token else ALONE)
+
+
 def check_balancers(settings: NodeSettings, host: str) -> None:
     """Refuse to register where nobody could follow: past loopback, from loopback."""
-    for url in settings.balancers:
+    for url in () if settings.announce_url else settings.balancers:
         if is_loopback(host) and not is_loopback(origin_of(url, 0).host):
             raise SettingsError(
                 f"{url} cannot reach this node, which listens on {host} alone; a fleet"

@@ -11,22 +11,24 @@ import click
 from edgeserve.config import NodeSettings, resolve
 from edgeserve.examples import examples
 from edgeserve.flags import settings_options
+from edgeserve.help import Group, SettingsCommand
 from edgeserve.strays import warn_of_strays
 from node.plan_command import plan
 from node.tune.command import tune
 
 
-@click.group()
+@click.group(cls=Group)
 def node() -> None:
     """Run the agent on a machine that holds models."""
 
 
 @node.command(
+    cls=SettingsCommand,
     epilog=examples(
         ("edgeserve node start", "serve every model in the models folder that fits"),
         ("edgeserve node start --model my.gguf", "this one; repeat for several"),
         ("edgeserve node start --balancer http://nuc:8080", "without multicast"),
-    )
+    ),
 )
 @settings_options(NodeSettings)
 def start(config_file: Path | None, **flags: Any) -> None:

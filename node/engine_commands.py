@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, cast
 import click
 
 from edgeserve.examples import examples
+from edgeserve.help import Group
 
 if TYPE_CHECKING:
     from node.engines.backends import Backend
@@ -35,7 +36,7 @@ QUIET_SECONDS = 5.0
 HEADS = ("", "build", "backend", "llama.cpp", "compiler", "devices", "made")
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
 def engine() -> None:
     """Build llama.cpp for this machine's own processor and GPU.
 

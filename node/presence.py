@@ -14,7 +14,7 @@ from edgeserve.mdns import multicast
 from edgeserve.relay.upstream import Origin, Upstream
 from edgeserve.wire import NodeReport
 from node.advertise import announced
-from node.register import registered
+from node.register import Listening, registered
 from node.state import NodeState
 from node.twins import gives_way, watching_for_twins
 
@@ -35,7 +35,16 @@ async def present(
     loopback_only = is_loopback(listening.host)
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(
-            registered(settings.balancers, listening, upstream, token)
+            registered(
+                settings.balancers,
+                Listening(
+                    origin=listening,
+                    announced=settings.announce_url,
+                    id=lambda: state.report().id,
+                ),
+                upstream,
+                token,
+            )
         )
         if settings.advertise:
             zeroconf = await stack.enter_async_context(
@@ -72,11 +81,6 @@ def reachable_at(host: str) -> frozenset[str]:
     if host == EVERY_IPV4:
         found = frozenset(each for each in found if _is_ipv4(each))
     return found or frozenset({LOOPBACK})
-
-
-def usual(host: str) -> str:
-    """Return the address to show to people: an IPv4 one where there is one."""
-    return min(reachable_at(host), key=lambda each: (not _is_ipv4(each), each))
 
 
 def _is_ipv4(address: str) -> bool:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from functools import partial
+
+import msgspec
 
 from edgeserve.background import background, declared
 from edgeserve.config import EVERYWHERE, BalancerSettings
-from edgeserve.errors import EdgeserveError
+from edgeserve.errors import BadRequest, EdgeserveError
 from edgeserve.relay.upstream import Origin, Upstream, origin_of
-from edgeserve.wire import Registration, encode
+from edgeserve.wire import Registered, Registration, decode, encode
 
 log = logging.getLogger(__name__)
 
@@ -25,20 +28,31 @@ REGISTER = declared("register")
 
 PATH = "/edgeserve/v1/register"
 
+OTHER_TOKEN = "it has another fleet token"  # noqa: S105 - a sentence
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listening:
+    """Where this node listens, and what it says of that.
+
+    The origin `::` stands for whichever of its addresses the balancer is reached from;
+    `announced` is said instead, where it is set. `id` is the node's own, now.
+    """
+
+    origin: Origin
+    announced: str = ""
+    id: Callable[[], str | None] = lambda: None
+
 
 @asynccontextmanager
 async def registered(
     balancers: Iterable[str],
-    listening: Origin,
+    listening: Listening,
     upstream: Upstream,
     token: str | None,
     every: float = EVERY,
 ) -> AsyncGenerator[None]:
-    """Register with every balancer, again and again, while the block runs.
-
-    `listening` is where this node listens; `::` stands for whichever of its addresses
-    the balancer is reached from.
-    """
+    """Register with every balancer, again and again, while the block runs."""
     async with background() as tasks:
         for url in balancers:
             work = partial(_registering, url, listening, upstream, token, every)
@@ -47,7 +61,7 @@ async def registered(
 
 
 async def _registering(
-    url: str, listening: Origin, upstream: Upstream, token: str | None, every: float
+    url: str, listening: Listening, upstream: Upstream, token: str | None, every: float
 ) -> None:
     balancer = origin_of(url, BalancerSettings.port)
     said: str | None = None
@@ -71,7 +85,7 @@ def pause(failures: int, every: float) -> float:
 
 
 async def _register(
-    balancer: Origin, listening: Origin, upstream: Upstream, token: str | None
+    balancer: Origin, listening: Listening, upstream: Upstream, token: str | None
 ) -> str | None:
     """Register once; return what went wrong, or None."""
     headers = {"content-type": "application/json"}
@@ -79,21 +93,37 @@ async def _register(
         headers["authorization"] = f"Bearer {token}"
     try:
         async with asyncio.timeout(ASK_SECONDS):
-            ours = await _reachable(listening, balancer)
-            body = encode(Registration(url=ours.url))
+            url = (
+                listening.announced
+                or (await _reachable(listening.origin, balancer)).url
+            )
+            body = encode(Registration(url=url, id=listening.id()))
             async with upstream.ask(balancer, "POST", PATH, headers, body) as answer:
-                await answer.read()
-                return _problem(answer.status)
+                return _problem(answer.status, await answer.read(), token)
     except (OSError, EdgeserveError) as error:
         return str(error) or type(error).__name__
 
 
-def _problem(status: int) -> str | None:
-    if status < 300:
-        return None
+def _problem(status: int, body: bytes, token: str | None) -> str | None:
+    """Say what is wrong by the balancer's answer; None where nothing is."""
     if status == 401:
-        return "it has another fleet token"
-    return f"it answered {status}"
+        return OTHER_TOKEN if token else "it has a fleet token, and this node none"
+    try:
+        if status < 300:
+            return decode(body, Registered).problem
+        return f"it answered {status}: {decode(body, _Refusal).error.message}"
+    except BadRequest:
+        return f"it answered {status}, but not like a balancer of edgeserve"
+
+
+class _Said(msgspec.Struct):
+    message: str
+
+
+class _Refusal(msgspec.Struct):
+    """The body of an error."""
+
+    error: _Said
 
 
 async def _reachable(listening: Origin, balancer: Origin) -> Origin:

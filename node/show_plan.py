@@ -75,6 +75,9 @@ def _engine(placed: Placed) -> Iterator[str]:
     yield _row("tuning", placed.tuning.summary if placed.tuning else UNTUNED)
 
 
+INDENT = 16
+"""Where the values stand."""
+
 UNTUNED = "not tuned; `edgeserve node tune` measures"
 
 
@@ -108,7 +111,7 @@ def _layers(launch: Launch, of: int) -> str:
 
 
 def _row(name: str, value: str) -> str:
-    return f"  {name:<13} {value}"
+    return f"  {name:<{INDENT - 3}} {value}"
 
 
 def plan_json(found: Prepared, hardware: Hardware) -> str:

@@ -39,9 +39,14 @@ class Crashed(QuantizerFailed):
     """A signal ended llama.cpp's process: a fault of the library, not of the file."""
 
 
+def library_is_there() -> bool:
+    """Whether llama-cpp-python is installed."""
+    return importlib.util.find_spec("llama_cpp") is not None
+
+
 def require_library() -> None:
     """Raise LibraryMissing before anything is begun."""
-    if importlib.util.find_spec("llama_cpp") is None:
+    if not library_is_there():
         raise LibraryMissing
 
 

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import click
 
+from edgeserve.columns import print_table, width, wrapped
 from edgeserve.examples import examples
+from edgeserve.help import Group
 from quantize.making import compare, dequantize, run
 from quantize.options import (
     MODEL,
@@ -19,9 +21,9 @@ from quantize.options import (
 )
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
 def quantize() -> None:
-    """Make a model fit a machine: smaller variants of it, sized and measured."""
+    """Make smaller variants of a model, sized and measured."""
 
 
 @quantize.command(
@@ -85,10 +87,15 @@ def plan(
     batch: int,
     as_json: bool,
 ) -> None:
-    """Show which variants fit which memory, by llama.cpp's own dry run."""
+    """Show which variants of a model fit which memory.
+
+    Asks llama.cpp, by a dry run, what becomes of each tensor. Without llama-cpp-python
+    it goes by llama.cpp's rules as they are known here, and says so.
+    """
     from quantize import machines as places
     from quantize import tables
-    from quantize.child import require_library
+    from quantize.assumed import ASSUMED, assumed
+    from quantize.child import library_is_there
     from quantize.dry import dry_run
     from quantize.plan import Serving, judge
     from quantize.types import USUAL, parse
@@ -96,13 +103,19 @@ def plan(
     kinds = parse(types or USUAL)
     where = places.find(machines, memory)
     facts = read(file)
-    require_library()
+    asked = library_is_there()
+    planned = [
+        dry_run(facts, each) if asked else assumed(facts, each) for each in kinds
+    ]
     serving = Serving(slots=slots, context=context, kv_type=kv_type, ubatch=batch)
-    verdicts = judge(facts, [dry_run(facts, each) for each in kinds], where, serving)
+    verdicts = judge(facts, planned, where, serving)
+    note = None if asked else ASSUMED
     if as_json:
-        show_json(tables.plan_json(verdicts, where))
+        show_json({**tables.plan_json(verdicts, where), "assumed": note})
         return
-    show(tables.misfit(facts), tables.plan_table(verdicts, where))
+    print_table(*tables.plan_rows(verdicts, where))
+    for sentence in filter(None, (tables.misfit(facts), note)):
+        click.echo("\n".join(["", *wrapped(sentence, width())]))
 
 
 for command in (run, compare, dequantize):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from edgeserve.errors import CommandError
+from edgeserve.nearest import did_you_mean
 from quantize.memory import GIB, MIB, parse_size
 
 
@@ -63,7 +64,10 @@ def find(names: tuple[str, ...], sizes: tuple[str, ...]) -> tuple[Machine, ...]:
 def _named(name: str) -> Machine:
     if name not in MACHINES:
         known = ", ".join(MACHINES)
-        raise UnknownMachine(f"{name!r} is not a known machine; known: {known}")
+        raise UnknownMachine(
+            f"{name!r} is not a known machine; known: {known}"
+            f"{did_you_mean(name, MACHINES)}"
+        )
     return MACHINES[name]
 
 

@@ -104,7 +104,7 @@ def compare(
     out: Path | None,
     as_json: bool,
 ) -> None:
-    """Measure what variants lose and gain against their base, on this machine."""
+    """Measure what variants lose and gain, on this machine."""
     from edgeserve.files import replace_json
     from quantize import report
     from quantize.interrupt import interruptible

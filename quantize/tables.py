@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
+from edgeserve.columns import Entry, Row
 from quantize.blocks import UNQUANTIZED
 from quantize.facts import ModelFacts
 from quantize.fallback import fits
@@ -124,37 +125,42 @@ def needs_table(table_of: Sequence[Need]) -> Table:
     return table
 
 
-def plan_table(verdicts: Sequence[Verdict], machines: Sequence[Machine]) -> Table:
-    """Return the variants against the machines."""
-    table = Table()
-    for heading in ("type", "file", "bits", "KL div.", "memory"):
-        table.add_column(heading, justify="right" if heading != "type" else "left")
-    for machine in machines:
-        table.add_column(machine.name, justify="center")
-    table.add_column("what it becomes")
+PLAN_HEADS = ("type", "file", "memory")
+
+
+def plan_rows(
+    verdicts: Sequence[Verdict], machines: Sequence[Machine]
+) -> tuple[Row, list[Entry]]:
+    """Return heads and rows: the variants against the machines, what each becomes."""
     best = {m.name: best_fit(verdicts, m.name) for m in machines}
+    heads = (*PLAN_HEADS, *(machine.name for machine in machines))
+    rows = list[Entry]()
     for verdict in verdicts:
         each = verdict.variant
-        loss = each.type.divergence
-        table.add_row(
+        cells = (
             each.type.name,
             size(each.file_bytes),
-            f"{each.bits:.2f}",
-            "?" if loss is None else f"{loss:.3g}",
             size(verdict.need.total),
             *(
                 _mark(verdict.fits[m.name], chosen=best[m.name] is each)
                 for m in machines
             ),
-            _became(verdict),
         )
-    return table
+        rows.append(Entry(cells, [f"{_quality(verdict)}; {_became(verdict)}"]))
+    return heads, rows
 
 
 def _mark(fitting: bool, *, chosen: bool) -> str:
     if chosen:
-        return "[bold green]best[/]"
-    return "[green]yes[/]" if fitting else "[red]no[/]"
+        return "best"
+    return "yes" if fitting else "no"
+
+
+def _quality(verdict: Verdict) -> str:
+    each = verdict.variant
+    loss = each.type.divergence
+    known = "not known" if loss is None else f"{loss:.3g}"
+    return f"{each.bits:.2f} bits per weight, KL divergence {known}"
 
 
 def _became(verdict: Verdict) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from edgeserve.errors import CommandError
+from edgeserve.nearest import did_you_mean
 from edgeserve.quality import ALIASES, LOSS
 
 
@@ -90,7 +91,10 @@ class UnknownType(CommandError):
     exit_status = 2
 
     def __init__(self, name: str) -> None:
-        super().__init__(f"{name!r} is not a quantization type; known: {_known()}")
+        super().__init__(
+            f"{name!r} is not a quantization type; known: {_known()}"
+            f"{did_you_mean(name, TYPES)}"
+        )
 
 
 def _known() -> str:

@@ -146,3 +146,41 @@ def test_compiling_tells_how_far_it_is_and_on_failure_why(
     assert "compiling [ 9/83]" not in said
     assert ("  b.cpp:1:1: error: something" in said) == bool(status)
     assert "-DMINE=ON" in told.read_text()
+
+
+INSTALLING = """
+case "$*" in
+*--version*) exit 1 ;;
+*venv*) exit 0 ;;
+esac
+echo "Collecting click>=8.2 (from edgeserve==0.1.0)"
+echo "  Downloading click-8.5.1-py3-none-any.whl (110 kB)"
+echo "Installing collected packages: click, edgeserve"
+echo "ERROR: the index is down" >&2
+exit {status}
+"""
+
+
+@pytest.mark.parametrize("status", [0, 1])
+def test_installing_tells_what_it_is_at_and_on_failure_why(
+    machine: Path, tmp_path: Path, status: int
+) -> None:
+    script = INSTALLING.format(status=status)
+    (tmp_path / "venv" / "bin").mkdir(parents=True)
+    put(tmp_path / "venv" / "bin", "python", script)
+    put(machine, "python3", "exit 0")
+    for tool in ("curl", "ip"):
+        put(machine, tool, "")
+
+    done = run(machine, "install", "run", VENV=str(tmp_path / "venv"))
+
+    first, *said = done.stderr.splitlines()
+    assert first.startswith(f"Installing edgeserve into {tmp_path}/venv")
+    assert said[:3] == [
+        "  making the virtual environment",
+        "  fetching click",
+        "  unpacking and installing them",
+    ]
+    assert ("ERROR: the index is down" in said) == bool(status)
+    assert done.returncode == status
+    assert (tmp_path / "venv" / ".edgeserve").exists() == (status == 0)

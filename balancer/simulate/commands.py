@@ -78,7 +78,7 @@ def simulate(
     save: Path | None,
     as_json_: bool,
 ) -> None:
-    """Try load-balancing policies on a fleet and a trace, in virtual time.
+    """Try load-balancing policies on a fleet, in virtual time.
 
     The rows `edgeserve` and `oracle` run the very code that the balancer decides with;
     the oracle also knows every rate, length and cache. Times are seconds.

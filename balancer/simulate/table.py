@@ -12,7 +12,7 @@ from balancer.simulate.figures import Figures
 from balancer.simulate.fleets import Machine
 
 TIMES = ("first\np50", "\np95", "\np99", "whole\np50", "\np95", "wait\np95")
-REST = ("hits", "turned\naway", "off by")
+REST = ("hits", "turned\naway", "off\nby")
 
 
 def times(title: str, rows: Sequence[Figures]) -> Table:
@@ -43,7 +43,11 @@ def shares(fleet: Sequence[Machine], rows: Sequence[Figures]) -> Table:
 
 def _table(title: str, columns: Sequence[str]) -> Table:
     made = Table(
-        title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0)
+        title=title,
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
     )
     made.add_column("policy", no_wrap=True, vertical="bottom")
     for name in columns:

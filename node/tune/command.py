@@ -11,15 +11,17 @@ import click
 from edgeserve.config import NodeSettings, resolve
 from edgeserve.examples import examples
 from edgeserve.flags import settings_options
+from edgeserve.help import SettingsCommand
 from edgeserve.strays import warn_of_strays
 
 
 @click.command(
+    cls=SettingsCommand,
     epilog=examples(
         ("edgeserve node tune smollm2-135m-instruct", "three minutes or so"),
         ("edgeserve node tune my.gguf --seconds 600", "a large model needs longer"),
         ("edgeserve node tune my.gguf --slots 4", "leave the slots as they are"),
-    )
+    ),
 )
 @click.argument("model")
 @click.option(
@@ -30,16 +32,16 @@ from edgeserve.strays import warn_of_strays
     help="How long to measure, roughly.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@settings_options(NodeSettings)
+@settings_options(NodeSettings, aside=("Network", "Who may ask"))
 def tune(
     model: str, seconds: float, as_json: bool, config_file: Path | None, **flags: Any
 ) -> None:
-    """Try slots, threads, batch sizes and more, and keep what is measurably better.
+    """Measure settings on this machine, and keep the better ones.
 
-    Runs the engine again and again, on loopback, for one stream and for many; leave the
-    machine alone meanwhile. The next `edgeserve node start` uses the result, where it
-    still fits in memory and no setting says otherwise. It is never worse than the
-    untuned settings: those win ties.
+    Tries slots, threads, batch sizes and more. Runs the engine again and again, on
+    loopback, for one stream and for many; leave the machine alone meanwhile. The next
+    `edgeserve node start` uses the result, where it still fits in memory and no setting
+    says otherwise. It is never worse than the untuned settings: those win ties.
     """
     flags["models"] = (model,)
     warn_of_strays()

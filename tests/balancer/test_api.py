@@ -9,9 +9,6 @@ from typing import Any
 
 import pytest
 
-from balancer.register import Register
-from edgeserve.errors import BadRequest
-from edgeserve.wire import Registration
 from tests.balancer.endpoint import CHAT, a_secret, chat, endpoint, eventually
 from tests.fakes.node import an_engine, fake_node
 
@@ -199,58 +196,3 @@ async def test_inference_asks_for_a_key_and_nodes_get_the_fleet_token(
 async def test_anonymous_clients_need_no_key(guarded: dict[str, Any]) -> None:
     async with endpoint(**guarded, anonymous=True) as balancer:
         assert (await balancer.get("/v1/models")).status == 200
-
-
-async def test_a_node_registers_and_is_followed() -> None:
-    async with fake_node("pi") as node, endpoint() as balancer:
-        answer = await balancer.post("/edgeserve/v1/register", {"url": node.url})
-        await balancer.until(lambda fleet: bool(fleet.members))
-
-        assert answer.status == 200
-        assert (await balancer.post(CHAT, chat())).status == 200
-
-
-async def test_registering_takes_the_fleet_token_and_no_clients_key(
-    guarded: dict[str, Any],
-) -> None:
-    body = {"url": "http://127.0.0.1:1"}
-    async with endpoint(**guarded) as balancer:
-        path = "/edgeserve/v1/register"
-        assert (await balancer.post(path, body)).status == 401
-        assert (await balancer.post(path, body, bearer(KEY))).status == 401
-        assert (await balancer.post(path, body, bearer(TOKEN))).status == 200
-
-
-@pytest.mark.parametrize(
-    "body", [b"", b"{}", b'{"url": 1}', b'{"url": "pi"}', b'{"url": "ftp://pi"}',
-             b'{"url": "http://"}', b'{"url": "http://pi:99999"}',
-             b'{"url": "http://[::1"}'],
-)  # fmt: skip
-async def test_a_registration_that_makes_no_sense_is_refused(body: bytes) -> None:
-    async with endpoint() as balancer:
-        answer = await balancer.post("/edgeserve/v1/register", body)
-
-    assert answer.status == 400
-
-
-async def test_a_registration_that_is_not_renewed_runs_out() -> None:
-    heard = list[object]()
-    register = Register(heard.append, kept=0.01)
-
-    register.sign(Registration(url="http://pi:8090"))
-    await eventually(lambda: len(heard) == 2)
-
-    assert [type(event).__name__ for event in heard] == ["Sighting", "Goodbye"]
-
-
-async def test_a_registration_that_is_renewed_stays() -> None:
-    heard = list[object]()
-    register = Register(heard.append, kept=30)
-
-    register.sign(Registration(url="http://pi:8090"))
-    register.sign(Registration(url="http://pi:8090"))
-    register.close()
-
-    assert [type(event).__name__ for event in heard] == ["Sighting", "Sighting"]
-    with pytest.raises(BadRequest):
-        register.sign(Registration(url="nonsense"))

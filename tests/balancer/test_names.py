@@ -62,7 +62,7 @@ async def test_two_nodes_of_one_name_are_told_apart_everywhere() -> None:
     assert {each.headers["x-edgeserve-node"] for each in answers} <= both
     assert set(models[0]["nodes"]) == both
     assert {each["name"] for each in nodes} == both
-    assert {row[0] for row in node_rows(nodes)} == both
+    assert {row.cells[0] for row in node_rows(nodes)} == both
     assert {each["attempts"][0]["node"] for each in requests} <= both
     assert {each["node"] for each in why["attempts"][0]["candidates"]} == both
     assert all(f'edgeserve_engine_slots{{node="{each}"' in metrics for each in both)

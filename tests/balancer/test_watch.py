@@ -10,7 +10,7 @@ import pytest
 
 from balancer import watch
 from balancer.fleet import Fleet
-from balancer.watch import Pace
+from balancer.watch import Pace, together
 from edgeserve import background
 from tests.balancer.endpoint import QUICK, endpoint
 from tests.fakes.cable import cable
@@ -199,3 +199,12 @@ async def test_a_lost_node_that_is_seen_again_is_tried_at_once() -> None:
         await balancer.post("/edgeserve/v1/register", seen)
 
         await balancer.until(lambda fleet: states(fleet) == {"pi": "up"})
+
+
+def test_a_problem_of_several_addresses_is_said_once() -> None:
+    no = "does not accept our fleet token"
+    a, b, c = "http://192.168.1.20:8090", "http://[fd00::1]:8090", "http://pi:8090"
+
+    said = together([(a, f"{a} {no}"), (b, f"{b} {no}"), (c, f"{c} is silent")])
+
+    assert said == f"{a}, {b} {no}; {c} is silent"

@@ -100,6 +100,67 @@ def test_ctrl_c_stops_the_answer_and_not_the_conversation(
 
 
 @pytest.mark.parametrize(
+    ("typed", "told"),
+    [
+        ("/help", "/clear"),
+        ("/?", "/clear"),
+        ("/hlep", "there is no command /hlep; did you mean '/help'?"),
+        ("/etc/hosts is what?", "// at the start"),
+        ("/model", "* words\n  more-words\n"),
+        ("/model more-wrods", "did you mean 'more-words'?"),
+        ("/clear", "forgotten"),
+    ],
+)
+def test_a_line_with_a_slash_is_for_us_and_not_for_the_model(
+    typed: str, told: str, edgeserve: Terminal, endpoint: FakeEndpoint
+) -> None:
+    chatting = [{"id": "words"}, {"id": "more-words", "abilities": ["chat"]}]
+    others = [{"id": "vectors", "abilities": ["embeddings"]}]
+    endpoint.answers["/v1/models"] = {"data": [*chatting, *others]}
+
+    seen = edgeserve("chat", typed=f"{typed}\n")
+
+    assert (seen.status, endpoint.said(CHAT)) == (0, [])
+    assert told in seen.err
+
+
+@pytest.mark.parametrize("leave", ["/exit", "/quit", "/bye"])
+def test_a_conversation_is_left_by_a_command(
+    leave: str, edgeserve: Terminal, endpoint: FakeEndpoint
+) -> None:
+    assert edgeserve("chat", typed=f"{leave}\nHello\n").status == 0
+    assert endpoint.said(CHAT) == []
+
+
+def test_two_slashes_send_one(edgeserve: Terminal, endpoint: FakeEndpoint) -> None:
+    edgeserve("chat", typed="//help me\n")
+
+    (asked,) = endpoint.said(CHAT)
+    assert asked["messages"] == [{"role": "user", "content": "/help me"}]
+
+
+def test_after_clear_only_the_system_message_is_known(
+    edgeserve: Terminal, endpoint: FakeEndpoint
+) -> None:
+    edgeserve("chat", "--system", "Be brief.", typed="One\n/clear\nTwo\n")
+
+    last = endpoint.said(CHAT)[-1]["messages"]
+    assert [turn["content"] for turn in last] == ["Be brief.", "Two"]
+
+
+def test_another_model_goes_on_with_what_was_said(
+    edgeserve: Terminal, endpoint: FakeEndpoint
+) -> None:
+    endpoint.answers["/v1/models"] = {"data": [{"id": "words"}, {"id": "more"}]}
+
+    edgeserve("chat", typed="One\n/model more\nTwo\n")
+
+    first, second = endpoint.said(CHAT)
+    assert (first["model"], second["model"]) == ("words", "more")
+    assert len(second["messages"]) == 3
+
+
+@pytest.mark.parametrize(
     ("end", "sentence"),
     [
         ([b'data: {"error": {"message": "node lost"}}\n\n'], "node lost"),

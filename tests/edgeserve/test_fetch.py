@@ -203,7 +203,7 @@ def test_a_name_nobody_knows_lists_those_we_do(edgeserve: Terminal) -> None:
 
 
 def test_the_catalogue_is_listed(edgeserve: Terminal) -> None:
-    assert edgeserve("pull").out.startswith(f"{DEFAULT.name}  (93 MiB)")
+    assert f"\n{DEFAULT.name}  93 MiB  no\n" in edgeserve("pull").out
 
 
 @pytest.mark.engine

@@ -1,13 +1,17 @@
 import json
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 
+from edgeserve.requests import HEADS, clock
 from tests.fakes.endpoint import FakeEndpoint, fake_endpoint
 from tests.fakes.terminal import Terminal
 
 REQUESTS = "/edgeserve/v1/requests"
+
+NOON = datetime.now().astimezone().replace(hour=12, minute=4, second=31)
 
 
 def a_candidate(node: str, *, chosen: bool = False, **parts: Any) -> dict[str, Any]:
@@ -61,6 +65,8 @@ def a_request(**changes: Any) -> dict[str, Any]:
     request = {
         "id": "req-1",
         "model": "small",
+        "client": "192.168.1.23",
+        "arrived_at": NOON.timestamp(),
         "state": "done",
         "outcome": "answered",
         "waited_seconds": 0.0,
@@ -87,10 +93,48 @@ def words(line: str) -> list[str]:
 def test_requests_are_listed_with_predicted_and_actual_times(
     edgeserve: Terminal,
 ) -> None:
-    _, row = edgeserve("requests").out.splitlines()
+    seen = edgeserve("requests").out
 
-    times = ["0.000", "0.512", "0.505", "998", "of", "1198", "48.5", "12.3"]
-    assert words(row) == ["req-1", "small:Q4_1", "gpu", "answered", *times]
+    front = ["12:04:31", "req-1", "192.168.1.23", "small:Q4_1", "gpu", "answered"]
+    times = ["0.000", "0.512", "0.505", "998/1198", "48.5", "12.3"]
+    assert words(seen)[len(HEADS) :] == [*front, *times]
+
+
+@pytest.mark.parametrize("columns", ["80", "200"])
+def test_no_name_is_broken_and_no_line_too_long(
+    columns: str, edgeserve: Terminal, running: FakeEndpoint, monkeypatch: Any
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    names = {"id": f"req-{'a' * 16}", "client": "fd00:1234:5678::abcd:1"}
+    variant = "qwen3-coder-30b-a3b-instruct-2507:UD-Q4_K_XL"
+    (attempt,) = a_request()["attempts"]
+    running.answers[REQUESTS] = [
+        a_request(**names, attempts=[{**attempt, "variant": variant}])
+    ]
+
+    seen = edgeserve("requests").out
+
+    assert max(map(len, seen.splitlines())) <= int(columns)
+    assert {*names.values(), variant} <= set(words(seen))
+
+
+def test_a_request_of_another_day_has_its_date() -> None:
+    yesterday = (NOON - timedelta(days=1)).timestamp()
+
+    assert clock(NOON.timestamp(), NOON.timestamp()) == "12:04:31"
+    assert clock(yesterday, NOON.timestamp()).endswith(" 12:04")
+
+
+def test_where_it_was_before_is_said_below(
+    edgeserve: Terminal, running: FakeEndpoint
+) -> None:
+    (attempt,) = a_request()["attempts"]
+    first = {**attempt, "node": "pi", "outcome": "it had no slot left"}
+    running.answers[REQUESTS] = [a_request(attempts=[first, attempt])]
+
+    seen = edgeserve("requests").out
+
+    assert seen.splitlines()[-1] == "  before: pi: it had no slot left"
 
 
 def test_a_request_that_waits_is_listed_without_a_node(
@@ -99,9 +143,9 @@ def test_a_request_that_waits_is_listed_without_a_node(
     waiting = a_request(state="waiting", outcome=None, seconds=None, attempts=[])
     running.answers[REQUESTS] = [waiting]
 
-    _, row = edgeserve("requests").out.splitlines()
+    seen = edgeserve("requests").out
 
-    assert words(row) == ["req-1", "small", "waiting", "0.000"]
+    assert words(seen)[-4:] == ["192.168.1.23", "small", "waiting", "0.000"]
 
 
 def test_only_the_last_ones_are_listed(
@@ -111,7 +155,7 @@ def test_only_the_last_ones_are_listed(
 
     seen = edgeserve("requests", "--last", "2")
 
-    assert len(seen.out.splitlines()) == 3
+    assert words(seen.out).count("answered") == 2
 
 
 def test_without_requests_a_hint_is_given(
@@ -128,13 +172,37 @@ def test_why_shows_every_candidate_the_chosen_one_first(
 ) -> None:
     lines = edgeserve("why", "req-1").out.splitlines()
 
-    assert lines[0].startswith("req-1: small, answered")
-    assert "   first token seconds: 0.505 predicted, 0.512" in lines
-    assert "   cached tokens: 1000 predicted, 998" in lines
-    chosen, other, out = lines[-3:]
+    assert lines[0].startswith("req-1: small, answered, asked by 192.168.1.23 at 12:04")
+    assert "   first token: 0.505 s predicted, 0.512 s measured" in lines
+    assert "   of it cached: 1000 tokens predicted, 998 tokens measured" in lines
+    assert "   speed: 50.0 tokens/s predicted, 48.5 tokens/s measured" in lines
+    chosen, why, other, why_not, out, barred = lines[-6:]
     assert words(chosen)[:3] == ["gpu", "small:Q4_1", "0.900"]
+    assert why == "  chosen: costs least"
     assert words(other)[:4] == ["pi", "small:Q4_1", "≥", "3.200"]
-    assert words(out) == ["old", "small:Q4_1", "its", "node", "is", "suspect"]
+    assert why_not.startswith("  not chosen: costs more")
+    assert words(out) == ["old", "small:Q4_1"]
+    assert barred == "  not chosen: its node is suspect"
+
+
+def test_why_never_shows_a_value_that_is_not_known(
+    edgeserve: Terminal, running: FakeEndpoint
+) -> None:
+    (attempt,) = a_request()["attempts"]
+    actual = dict.fromkeys(attempt["actual"])
+    under_way = {**attempt, "outcome": None, "actual": actual}
+    unknown = a_request(
+        state="running", outcome=None, seconds=None, model="", attempts=[under_way]
+    )
+    nowhere = a_request(state="waiting", outcome=None, seconds=None, attempts=[])
+    running.answers |= {f"{REQUESTS}/req-1": unknown, f"{REQUESTS}/req-2": nowhere}
+
+    seen = edgeserve("why", "req-1").out + edgeserve("why", "req-2").out
+
+    assert "None" not in seen
+    assert "1. gpu (small:Q4_1): under way" in seen
+    assert "first token: 0.505 s predicted, not measured" in seen
+    assert "No engine was looked at." in seen
 
 
 def test_why_explains_a_request_that_has_gone_nowhere(

@@ -38,7 +38,7 @@ def cells(out: str) -> list[list[str]]:
     return [line.split() for line in out.splitlines()]
 
 
-def test_a_node_is_one_line_for_each_engine(
+def test_below_a_node_is_a_line_for_each_engine(
     edgeserve: Terminal, running: FakeEndpoint
 ) -> None:
     engines = [an_engine(), an_engine("big:Q8_0", state="failed", reason="no memory")]
@@ -46,10 +46,11 @@ def test_a_node_is_one_line_for_each_engine(
 
     seen = edgeserve("nodes")
 
-    front = ["pi", "up", "http://pi:8090", "small:Q4_1", "1/4"]
-    assert cells(seen.out)[1:] == [
-        [*front, "3.0", "of", "8.0", "61", "°C"],
-        ["big:Q8_0:", "failed", "(no", "memory)"],
+    row, *below = seen.out.splitlines()[1:]
+    assert row.split() == ["pi", "up", "http://pi:8090", "3.0", "of", "8.0", "61", "°C"]
+    assert below == [
+        "  small:Q4_1: 1 of 4 slots busy",
+        "  big:Q8_0: failed (no memory)",
     ]
 
 
@@ -73,7 +74,7 @@ def test_why_a_node_is_of_no_use_is_shown(
 
 @pytest.mark.parametrize(
     ("health", "said"),
-    [("open", "small:Q4_1: keeps failing"), ("probation", "small:Q4_1  ")],
+    [("open", "busy; keeps failing, set aside\n"), ("probation", "slots busy\n")],
 )
 def test_an_engine_that_fails_is_marked_and_a_new_one_is_not(
     health: str, said: str, edgeserve: Terminal, running: FakeEndpoint
@@ -82,6 +83,30 @@ def test_an_engine_that_fails_is_marked_and_a_new_one_is_not(
     running.answers[NODES] = [{**sighting, "health": {"small:Q4_1": health}}]
 
     assert said in edgeserve("nodes").out
+
+
+PLACES = (
+    "http://172.17.0.1:8090",
+    "http://192.168.178.20:8090",
+    "http://[fd00::1]:8090",
+)
+
+
+def test_a_node_of_another_fleet_fits_the_terminal_with_its_name_and_the_reason(
+    edgeserve: Terminal, running: FakeEndpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    problem = "; ".join(f"{each} does not accept our fleet token" for each in PLACES)
+    silent = {"state": "unreachable", "problem": problem, "report": None}
+    seen_as = ["kitchen 1f0c9a3e._edgeserve._tcp.local."]
+    where = ", ".join(PLACES)
+    running.answers[NODES] = [{**silent, "url": where, "seen_as": seen_as}]
+
+    _, row, *below = edgeserve("nodes").out.splitlines()
+
+    assert row.startswith(f"kitchen 1f0c9a3e  unreachable  {PLACES[0]}")
+    assert max(map(len, (row, *below))) <= 80
+    assert " ".join(" ".join(below).split()) == problem
 
 
 def test_what_a_node_cannot_serve_is_shown(

@@ -52,11 +52,12 @@ def test_a_line_says_that_the_node_is_ready_and_sigterm_ends_it(
 ) -> None:
     with started(tmp_path) as node:
         assert node.stdout is not None
-        first, line = node.stdout.readline(), node.stdout.readline()
+        first, who, line = (node.stdout.readline() for _ in range(3))
         node.send_signal(signal.SIGTERM)
         status = node.wait(PATIENCE)
 
     assert first.startswith("listening on http://127.0.0.1:")
+    assert who.startswith("  for this machine only: no fleet token yet")
     assert line.startswith("kitchen at http://127.0.0.1:")
     assert "serves small:F16 (" in line
     assert status == 0
@@ -66,6 +67,7 @@ def test_a_second_signal_cuts_what_still_runs(tmp_path: Path) -> None:
     with started(tmp_path, "--decode", "20", "--length", "5000") as node:
         assert node.stdout is not None
         url = node.stdout.readline().split()[-1]
+        assert "  for " in node.stdout.readline()
         assert "serves" in node.stdout.readline()
         request = Request(f"{url}/completion", b'{"prompt": "a", "stream": true}')
         with urlopen(request, timeout=PATIENCE) as answer:

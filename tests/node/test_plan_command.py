@@ -31,7 +31,8 @@ def asked(folder: Path, *words: str) -> Result:
     fake = script(folder / "llama-server")
     places = ("--models-dir", str(folder / "models"), "--state-dir", str(folder / "s"))
     given = ["plan", *words, *places, "--llama-server", str(fake)]
-    return CliRunner().invoke(node, given, catch_exceptions=False)
+    wide = {"COLUMNS": "400"}
+    return CliRunner().invoke(node, given, catch_exceptions=False, env=wide)
 
 
 def test_a_plan_shows_the_arithmetic_and_why(folder: Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
@@ -9,8 +10,10 @@ from aiohttp import web
 
 from edgeserve.relay import Origin, upstream
 from edgeserve.wire import Registration, decode
-from node.register import pause, registered
+from node.register import Listening, pause, registered
 from tests.patience import PATIENCE
+
+HERE = Listening(origin=Origin("::", 8090))
 
 
 class Registry:
@@ -18,15 +21,18 @@ class Registry:
 
     def __init__(self) -> None:
         self.status = 200
+        self.body = b"{}"
         self.seen: list[tuple[str, str]] = []
+        self.ids: list[str | None] = []
         self._more = asyncio.Event()
 
     async def register(self, request: web.Request) -> web.Response:
         shown = request.headers.get("authorization", "")
-        url = decode(await request.read(), Registration).url
-        self.seen.append((url, shown))
+        said = decode(await request.read(), Registration)
+        self.seen.append((said.url, shown))
+        self.ids.append(said.id)
         self._more.set()
-        return web.Response(status=self.status)
+        return web.Response(status=self.status, body=self.body)
 
     async def times(self, count: int) -> None:
         async with asyncio.timeout(PATIENCE):
@@ -54,7 +60,7 @@ async def test_a_node_says_where_the_balancer_can_reach_it() -> None:
     async with (
         a_balancer() as (registry, url),
         upstream(connect_seconds=30) as ask,
-        registered([url], Origin("::", 8090), ask, "the-token"),
+        registered([url], HERE, ask, "the-token"),
     ):
         await registry.times(1)
 
@@ -65,7 +71,7 @@ async def test_a_node_registers_again_and_again() -> None:
     async with (
         a_balancer() as (registry, url),
         upstream(connect_seconds=30) as ask,
-        registered([url], Origin("::", 8090), ask, None, every=0.01),
+        registered([url], HERE, ask, None, every=0.01),
     ):
         await registry.times(3)
 
@@ -77,7 +83,7 @@ async def test_a_balancer_with_another_token_is_named_once(
 ) -> None:
     async with a_balancer() as (registry, url), upstream(connect_seconds=30) as ask:
         registry.status = 401
-        async with registered([url], Origin("::", 8090), ask, "wrong-token"):
+        async with registered([url], HERE, ask, "wrong-token"):
             await registry.times(2)
 
     said = [each.message for each in caplog.records if "balancer" in each.message]
@@ -85,12 +91,66 @@ async def test_a_balancer_with_another_token_is_named_once(
     assert "another fleet token" in said[0]
 
 
+@pytest.mark.parametrize(
+    ("status", "body", "sentence"),
+    [
+        (
+            200,
+            {"problem": "http://pi:8090 is silent"},
+            "pi:8090 is silent",
+        ),
+        (
+            400,
+            {"error": {"message": "ftp://x is no URL"}},
+            "400: ftp://x is no URL",
+        ),
+        (404, "<html>nginx</html>", "not like a balancer"),
+        (200, "<html>a web server</html>", "not like a balancer"),
+    ],
+)
+async def test_why_a_balancer_has_no_use_for_it_is_told_once(
+    status: int, body: object, sentence: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with a_balancer() as (registry, url), upstream(connect_seconds=30) as ask:
+        registry.status, registry.body = status, json.dumps(body).encode()
+        async with registered([url], HERE, ask, "the-token"):
+            await registry.times(2)
+
+    said = [each.message for each in caplog.records if "balancer" in each.message]
+    assert len(said) == 1
+    assert sentence in said[0]
+
+
+async def test_without_a_token_it_says_so_where_one_is_asked_for(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with a_balancer() as (registry, url), upstream(connect_seconds=30) as ask:
+        registry.status = 401
+        async with registered([url], HERE, ask, None):
+            await registry.times(2)
+
+    assert "and this node none" in caplog.text
+
+
+async def test_a_url_that_was_set_is_announced_instead_with_the_nodes_id() -> None:
+    announced = "http://192.168.1.20:9090"
+    here = Listening(origin=HERE.origin, announced=announced, id=lambda: "the-id")
+    async with (
+        a_balancer() as (registry, url),
+        upstream(connect_seconds=30) as ask,
+        registered([url], here, ask, None),
+    ):
+        await registry.times(1)
+
+    assert (registry.seen[0][0], registry.ids) == (announced, ["the-id"])
+
+
 async def test_a_balancer_that_is_not_there_stops_nobody(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async with a_balancer() as (registry, url), upstream(connect_seconds=30) as ask:
         nowhere = "http://127.0.0.1:9"
-        async with registered([nowhere, url], Origin("::", 8090), ask, None):
+        async with registered([nowhere, url], HERE, ask, None):
             await registry.times(1)
             async with asyncio.timeout(PATIENCE):
                 while nowhere not in caplog.text:

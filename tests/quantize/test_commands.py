@@ -72,11 +72,29 @@ def test_without_the_library_a_sentence_says_how_to_get_it(
     path = a_model(tmp_path / "m.gguf")
     monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
 
-    for command in (("plan", path), ("run", path, "--types", "Q8_0")):
-        result = call(*command)
-        assert isinstance(result.exception, LibraryMissing)
-        assert "pip install '.[quantize]'" in str(result.exception)
-        assert "10 minutes" in str(result.exception)
+    result = call("run", path, "--types", "Q8_0")
+
+    assert isinstance(result.exception, LibraryMissing)
+    assert "pip install '.[quantize]'" in str(result.exception)
+    assert "10 minutes" in str(result.exception)
+
+
+def test_without_the_library_plan_answers_and_says_what_it_assumed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = a_model(tmp_path / "m.gguf", Shape(vocabulary=4096))
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
+    monkeypatch.setenv("COLUMNS", "80")
+
+    asked = ("plan", path, "--types", "Q4_K_M,Q8_0", "--context", 512)
+    said = answer(*asked)
+    found = json.loads(answer(*asked, "--memory", "1GiB", "--json"))
+
+    assert max(map(len, said.splitlines())) <= 80
+    assert "assumed: llama.cpp's rules" in said
+    assert "pip install '.[quantize]'" in " ".join(said.split())
+    assert found["assumed"].startswith("assumed: ")
+    assert found["machines"]["1GiB"]["best"] == "Q8_0"
 
 
 @library

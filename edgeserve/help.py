@@ -1,0 +1,158 @@
+"""What `--help` shows of a command, and what a mistyped one is told."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import click
+
+ALL = "edgeserve.help_all"
+"""In a context's `meta`: rare options are shown, too."""
+
+
+class SettingOption(click.Option):
+    """An option of a setting: under a heading, and only in `--help-all` if `rare`."""
+
+    def __init__(self, *args: Any, heading: str, rare: bool, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.heading = heading
+        self.rare = rare
+
+
+class SettingsCommand(click.Command):
+    """A command with so many options that they stand under headings."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.params.append(
+            click.Option(
+                ["--help-all"],
+                is_flag=True,
+                is_eager=True,
+                expose_value=False,
+                callback=_help_all,
+                help="Show the rare options, too.",
+            )
+        )
+
+    def format_options(
+        self, ctx: click.Context, formatter: click.HelpFormatter
+    ) -> None:
+        """Write the options under their headings, the command's own first."""
+        under: dict[str, list[tuple[str, str]]] = {"Options": []}
+        for each in self.get_params(ctx):
+            heading = each.heading if isinstance(each, SettingOption) else "Options"
+            record = each.get_help_record(ctx)
+            if record and (ALL in ctx.meta or not _is_rare(each)):
+                under.setdefault(heading, []).append(record)
+        for heading, records in under.items():
+            if records:
+                with formatter.section(heading):
+                    formatter.write_dl(records)
+        if ALL not in ctx.meta:
+            hidden = sum(map(_is_rare, self.params))
+            formatter.write_paragraph()
+            formatter.write_text(f"{hidden} more with --help-all.")
+
+
+def _is_rare(option: click.Parameter) -> bool:
+    return isinstance(option, SettingOption) and option.rare
+
+
+def _help_all(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+    if value:
+        ctx.meta[ALL] = True
+        click.echo(ctx.get_help(), color=ctx.color)
+        ctx.exit()
+
+
+class Group(click.Group):
+    """Sub-commands in the order they were added, each with its first sentence."""
+
+    group_class = type
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        """Name them in the order a newcomer meets them, not by the alphabet."""
+        return list(self.commands)
+
+    def format_commands(
+        self, ctx: click.Context, formatter: click.HelpFormatter
+    ) -> None:
+        """List them; unlike click, cut nothing off."""
+        with formatter.section("Commands"):
+            formatter.write_dl(
+                [(name, self.line(ctx, name)) for name in self.list_commands(ctx)]
+            )
+
+    def line(self, ctx: click.Context, name: str) -> str:
+        """Return what the list says of a sub-command."""
+        command = self.get_command(ctx, name)
+        return first_sentence(command.help or "") if command else ""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the sub-command, or say which one was meant."""
+        if args and not args[0].startswith("-") and not self._knows(ctx, args[0]):
+            raise click.UsageError(self._no_command(ctx, args[0]), ctx)
+        return super().resolve_command(ctx, args)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse, or say to which sub-command an option belongs."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            owners = [
+                path
+                for path, command in leaves(self, ctx)
+                if any(error.option_name in each.opts for each in command.params)
+            ]
+            if not owners:
+                raise
+            raise click.UsageError(
+                f"{error.option_name} stands behind the command it belongs to:"
+                f" {_either(_path(ctx, *path) for path in owners)}",
+                ctx,
+            ) from error
+
+    def _knows(self, ctx: click.Context, name: str) -> bool:
+        return self.get_command(ctx, name) is not None
+
+    def _no_command(self, ctx: click.Context, name: str) -> str:
+        """Say what was meant: a name that is near, or a sub-command's sub-command."""
+        near = difflib.get_close_matches(name, self.list_commands(ctx), n=2)
+        paths = [_path(ctx, each) for each in near] or [
+            _path(ctx, *path) for path, _ in leaves(self, ctx) if path[-1] == name
+        ]
+        hint = f" Did you mean {_either(paths)}?" if paths else ""
+        return f"No such command {name!r}.{hint}"
+
+
+def leaves(
+    group: click.Group, ctx: click.Context, path: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    """Yield every command under a group that is no group, with its path."""
+    for name in group.list_commands(ctx):
+        command = group.get_command(ctx, name)
+        if isinstance(command, click.Group):
+            yield from leaves(command, ctx, (*path, name))
+        elif command is not None:
+            yield (*path, name), command
+
+
+def _path(ctx: click.Context, *names: str) -> str:
+    return f"`{' '.join((ctx.command_path, *names))}`"
+
+
+def _either(paths: Iterator[str] | list[str]) -> str:
+    *others, last = paths
+    return f"{', '.join(others)} or {last}" if others else last
+
+
+def first_sentence(text: str) -> str:
+    """Return the first sentence of a command's help."""
+    paragraph = " ".join(text.partition("\n\n")[0].split())
+    return re.split(r"(?<=\.) ", paragraph, maxsplit=1)[0]

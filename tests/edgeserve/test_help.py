@@ -1,0 +1,107 @@
+"""Every help page fits a terminal; whoever mistypes is told what was meant."""
+
+import dataclasses
+
+import click
+import pytest
+
+from edgeserve.cli import edgeserve as command
+from edgeserve.config import BalancerSettings, NodeSettings
+from edgeserve.headings import COMMON, HEADINGS
+from edgeserve.help import SettingsCommand, leaves
+from tests.fakes.terminal import Terminal
+
+LEAVES = dict(leaves(command, click.Context(command, info_name="edgeserve")))
+GROUPS = {path[:-1] for path in LEAVES}
+SETTINGS = [path for path in LEAVES if isinstance(LEAVES[path], SettingsCommand)]
+
+
+@pytest.fixture(autouse=True)
+def eighty(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+
+
+@pytest.mark.parametrize("path", sorted({*LEAVES, *GROUPS}), ids=" ".join)
+def test_a_help_page_fits_in_eighty_columns(
+    path: tuple[str, ...], edgeserve: Terminal
+) -> None:
+    seen = edgeserve(*path, "--help")
+
+    assert seen.status == 0
+    assert max(map(len, seen.out.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("path", sorted(GROUPS), ids=" ".join)
+def test_a_group_lists_each_command_on_one_line_with_a_whole_sentence(
+    path: tuple[str, ...], edgeserve: Terminal
+) -> None:
+    listed = edgeserve(*path, "--help").out.partition("Commands:\n")[2]
+    lines = listed.partition("\n\n")[0].splitlines()
+
+    assert [line.split()[0] for line in lines] == list(
+        dict.fromkeys(each[len(path)] for each in LEAVES if each[: len(path)] == path)
+    )
+    assert all(line.endswith(".") and not line.endswith("...") for line in lines)
+
+
+@pytest.mark.parametrize("path", SETTINGS, ids=" ".join)
+def test_a_long_page_shows_the_usual_options_under_headings_and_all_if_asked(
+    path: tuple[str, ...], edgeserve: Terminal
+) -> None:
+    usual, every = edgeserve(*path, "--help").out, edgeserve(*path, "--help-all").out
+
+    assert len(usual.splitlines()) <= 60
+    assert "more with --help-all" in usual
+    for option in LEAVES[path].params:
+        assert isinstance(option, click.Argument) or option.opts[-1] in every
+    assert "\nNetwork:\n" in every
+    assert "\nProcess:\n" in usual
+
+
+@pytest.mark.parametrize("path", LEAVES, ids=" ".join)
+def test_no_page_has_more_options_than_one_can_take_in(path: tuple[str, ...]) -> None:
+    found = LEAVES[path]
+
+    assert len(found.params) <= 25 or isinstance(found, SettingsCommand)
+
+
+def test_what_the_headings_name_are_settings_and_each_stands_once() -> None:
+    shapes = (NodeSettings, BalancerSettings)
+    fields = {each.name for shape in shapes for each in dataclasses.fields(shape)}
+    named = [name for names in HEADINGS.values() for name in names]
+
+    assert len(named) == len(set(named))
+    assert set(named) - {"config_file"} <= fields
+    assert set(named) >= COMMON
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("nodse", "`edgeserve nodes`"),
+        ("balancr", "`edgeserve balancer`"),
+        ("node strat", "`edgeserve node start`"),
+        ("quantize plann m.gguf", "`edgeserve quantize plan`"),
+        ("engine biuld", "`edgeserve engine build`"),
+        ("start", "`edgeserve node start` or `edgeserve balancer start`"),
+        ("node start --slot 3", "--slots"),
+        ("balancer start --polcy x", "--policy"),
+        ("chat --modle x hi", "--model"),
+        ("--verison", "--version"),
+        ("node --slots 3", "`edgeserve node start`"),
+        ("--url http://nuc:8080", "`edgeserve nodes`"),
+        ("balancer start --policy predct", "did you mean 'predict'?"),
+        ("pull smollm2-135m", "did you mean 'smollm2-135m-instruct'?"),
+        ("quantize plan m.gguf --machine pi5-8", "did you mean 'pi5-8gb'?"),
+        ("quantize run m.gguf --types Q4_KM", "did you mean 'Q4_K_M'?"),
+    ],
+)
+def test_what_was_meant_is_said(typed: str, meant: str, edgeserve: Terminal) -> None:
+    seen = edgeserve(*typed.split())
+
+    assert seen.status == 2
+    assert meant in " ".join(seen.err.split())
+
+
+def test_what_nobody_can_have_meant_gets_no_suggestion(edgeserve: Terminal) -> None:
+    assert "mean" not in edgeserve("xyzzy").err
