@@ -8,6 +8,7 @@ disk has done to its lines. A disk that takes nothing costs lines, not requests.
 from __future__ import annotations
 
 import logging
+import os
 from collections import OrderedDict
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -116,7 +117,7 @@ def tracing(path: Path, key: bytes, now: float) -> Generator[Trace | None]:
     Raises SettingsError for what cannot or should not be written to.
     """
     try:
-        found, file = _last(path), path.open("ab", buffering=0)
+        found, file = _last(path), _appending(path)
     except OSError as error:
         if error.errno not in OUT_OF_ORDER:
             why = in_words(error)
@@ -127,6 +128,12 @@ def tracing(path: Path, key: bytes, now: float) -> Generator[Trace | None]:
     with file:
         began = now - found.latest
         yield Trace(file, key, began=began, count=found.count, cut=found.cut)
+
+
+def _appending(path: Path) -> FileIO:
+    # A pipe that nobody reads is an error, where it would keep us waiting otherwise.
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK | os.O_CLOEXEC
+    return FileIO(os.open(path, flags, 0o666), "a")
 
 
 @dataclass(frozen=True)
@@ -140,6 +147,8 @@ class _Last:
 
 def _last(path: Path) -> _Last:
     """Look at the end of a trace. Raises OSError, and SettingsError for no trace."""
+    if path.exists() and not path.is_file():
+        return _Last()
     try:
         with path.open("rb") as file:
             head = file.read(LOOK_BYTES).lstrip(b"\0\r\n")

@@ -16,6 +16,9 @@ from edgeserve.places import config_dir
 MINIMUM = 16
 """Shortest secret accepted, in characters."""
 
+LONGEST = 1024
+"""Longest secret accepted, in characters."""
+
 MOST_BYTES = 2**20
 """Longest file of secrets."""
 
@@ -106,7 +109,7 @@ def read_secrets(path: Path | None, usual: Path, maker: str) -> tuple[str, ...]:
     """
     source = path or usual
     try:
-        lines = read_text(source, MOST_BYTES, pipes=path is not None).splitlines()
+        lines = read_text(source, MOST_BYTES).splitlines()
     except FileNotFoundError as error:
         if path is None and not usual.is_symlink():
             return ()
@@ -118,9 +121,17 @@ def read_secrets(path: Path | None, usual: Path, maker: str) -> tuple[str, ...]:
     )
     if not found:
         raise SettingsError(f"{source} is empty; `{maker}` makes one")
+    if not all(_sendable(secret) for secret in found):
+        raise SettingsError(f"{source} holds what is no secret; `{maker}` makes one")
     if any(len(secret) < MINIMUM for secret in found):
         raise SettingsError(f"{source} holds a secret under {MINIMUM} characters")
     return found
+
+
+def _sendable(secret: str) -> bool:
+    """Whether it can stand in a header field: damage mostly cannot."""
+    printable = secret.isascii() and secret.isprintable()
+    return printable and " " not in secret and len(secret) <= LONGEST
 
 
 def is_loopback(host: str) -> bool:

@@ -39,34 +39,38 @@ class Unusable(OSError):
         super().__init__(errno.EINVAL, why, str(path))
 
 
-def read_bytes(path: Path, most: int = MOST_BYTES, *, pipes: bool = False) -> bytes:
+def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
     """Read a file of at most so many bytes. Raises OSError.
 
-    Never waits for a pipe's other end, unless a person may have named a pipe.
+    Of pipes only those that a shell has opened are read, `/dev/fd/63` for `<(…)`.
     """
+    pipes = str(path).startswith(("/dev/", "/proc/"))
     no_wait = 0 if pipes else getattr(os, "O_NONBLOCK", 0)
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | no_wait)
     try:
-        kind = os.fstat(handle).st_mode
+        about = os.fstat(handle)
+        kind = about.st_mode
         if stat.S_ISDIR(kind):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
         if not (stat.S_ISREG(kind) or pipes):
             raise Unusable(path, "not a regular file")
-        with os.fdopen(handle, "rb", closefd=False) as file:
-            content = file.read(most + 1)
+        content = b""
+        if about.st_size <= most:
+            with os.fdopen(handle, "rb", closefd=False) as file:
+                content = file.read(most + 1)
     except OSError as error:
         raise _about(path, error) from error
     finally:
         os.close(handle)
-    if len(content) > most:
+    if max(about.st_size, len(content)) > most:
         raise Unusable(path, f"longer than {most:,} bytes")
     return content
 
 
-def read_text(path: Path, most: int = MOST_BYTES, *, pipes: bool = False) -> str:
+def read_text(path: Path, most: int = MOST_BYTES) -> str:
     """Read a file of UTF-8. Raises OSError."""
     try:
-        return read_bytes(path, most, pipes=pipes).decode()
+        return read_bytes(path, most).decode()
     except UnicodeDecodeError as error:
         raise Unusable(path, f"not text in UTF-8 (byte {error.start})") from error
 

@@ -38,7 +38,7 @@ def file_layers(
 
 def _table(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(read_text(path, MOST_BYTES, pipes=True))
+        return tomllib.loads(read_text(path, MOST_BYTES))
     except OSError as error:
         raise SettingsError(f"cannot read {path}: {in_words(error)}") from error
     except (tomllib.TOMLDecodeError, RecursionError) as error:

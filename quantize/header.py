@@ -7,6 +7,7 @@ here, a quarter of a minute on a Pi. This one steps over long lists.
 from __future__ import annotations
 
 import mmap
+import stat
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -99,6 +100,8 @@ def read_header(path: Path) -> Header:
     Raises BrokenModel, also for a file that cannot be opened.
     """
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # a pipe would keep us waiting
+            raise BrokenModel(path, "is no regular file")
         with path.open("rb") as file:
             size = file.seek(0, 2)
             if size < _FIXED.size:

@@ -108,7 +108,7 @@ class Cache:
         for index, slot in enumerate(self.slots):
             if slot.busy or slot.held is None:
                 continue
-            share = slot.held.shared(new.prompt) / new.tokens
+            share = slot.held.shared(new.prompt) / max(new.tokens, 1)
             if share > similar:
                 best, similar = index, share
         return best, similar if best is not None else 0.0

@@ -9,10 +9,13 @@ import msgspec
 from msgspec.structs import asdict, replace
 
 from balancer.speed import Speed
-from edgeserve.errors import SettingsError
+from edgeserve.errors import SettingsError, in_words
+from edgeserve.files import read_bytes
 
 ANY = ""
 """The model of a machine that serves every one."""
+
+MOST_BYTES = 2**20
 
 
 class Machine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -103,14 +106,14 @@ def load(where: str) -> tuple[Machine, ...]:
     if where in FLEETS:
         return FLEETS[where]
     try:
-        table = tomllib.loads(Path(where).read_text(encoding="utf-8"))
+        table = tomllib.loads(read_bytes(Path(where), MOST_BYTES).decode())
         entries = msgspec.convert(table, _File).machine
     except OSError as error:
         names = ", ".join(FLEETS)
         raise SettingsError(
-            f"cannot read fleet {where!r}: {error.strerror}; built in: {names}"
+            f"cannot read fleet {where!r}: {in_words(error)}; built in: {names}"
         ) from error
-    except (ValueError, msgspec.ValidationError) as error:
+    except (ValueError, RecursionError, msgspec.ValidationError) as error:
         raise SettingsError(f"{where} is not a fleet file: {error}") from error
     return tuple(machine for entry in entries for machine in _machines(entry))
 

@@ -10,9 +10,13 @@ from pathlib import Path
 import msgspec
 
 from balancer.prefix import EMPTY, Prompt
-from edgeserve.errors import CommandError, SettingsError
+from edgeserve.errors import CommandError, SettingsError, in_words
+from edgeserve.files import read_bytes
 
 log = logging.getLogger(__name__)
+
+MOST_BYTES = 2**30
+"""The longest trace that is replayed: some months of a busy fleet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +104,8 @@ def from_line(line: Line) -> Call:
     blocks = tuple(raw[i : i + 8] for i in range(0, len(raw), 8))
     if len(blocks) != len(line.ends):
         raise ValueError(f"call {line.id}: {len(blocks)} blocks, {len(line.ends)} ends")
+    if line.at < 0 or not all(0 < each <= len(blocks) for each in line.messages):
+        raise ValueError(f"call {line.id}: a time or a message out of range")
     return Call(
         id=line.id,
         at=line.at,
@@ -129,9 +135,9 @@ def load(path: Path) -> list[Call]:
     Lines that a crash or a full disk has damaged are left out.
     """
     try:
-        lines = path.read_bytes().splitlines()
+        lines = read_bytes(path, MOST_BYTES).splitlines()
     except OSError as error:
-        raise SettingsError(f"cannot read trace {path}: {error.strerror}") from error
+        raise SettingsError(f"cannot read trace {path}: {in_words(error)}") from error
     calls = [call for call in map(understood, lines) if call]
     damaged = len(lines) - len(calls)
     if not calls:
@@ -139,7 +145,7 @@ def load(path: Path) -> list[Call]:
         raise SettingsError(f"{path} {why}")
     if damaged:
         log.warning("%s: left out what is damaged, lines: %d", path, damaged)
-    return with_replies(_unorphaned(calls))
+    return with_replies(_numbered(calls))
 
 
 def understood(line: bytes) -> Call | None:
@@ -150,16 +156,20 @@ def understood(line: bytes) -> Call | None:
         return None
 
 
-def _unorphaned(calls: Iterable[Call]) -> Iterator[Call]:
-    """Let a call whose predecessor is lost come when the one before it came."""
-    there = set[int]()
+def _numbered(calls: Iterable[Call]) -> Iterator[Call]:
+    """Number calls anew: two balancers that write one trace give a number twice.
+
+    A call whose predecessor is lost comes when the one before it came.
+    """
+    numbers = dict[int, int]()
     latest = 0.0
-    for call in calls:
+    for number, call in enumerate(calls):
+        after = None if call.after is None else numbers.get(call.after)
         if call.after is None:
             latest = call.at
-        there.add(call.id)
-        lost = call.after is not None and call.after not in there
-        yield replace(call, after=None, at=latest) if lost else call
+        at = call.at if call.after == after or after is not None else latest
+        numbers[call.id] = number
+        yield replace(call, id=number, after=after, at=at)
 
 
 def with_replies(calls: Iterable[Call]) -> list[Call]:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from edgeserve.config import NodeSettings
-from edgeserve.errors import CommandError, EngineUnavailable
+from edgeserve.errors import CommandError, EngineUnavailable, in_words
 from edgeserve.relay import upstream
 from edgeserve.wire import Hardware, Launch
 from node.engines.options import options_of
@@ -36,10 +36,14 @@ class NothingToTune(CommandError):
     exit_status = 2
 
 
+class NotKept(CommandError):
+    """The disk takes no result; the sentence has it."""
+
+
 async def tuned(settings: NodeSettings, seconds: float, watch: Watch) -> list[Result]:
     """Tune every variant that the settings name, one after the other.
 
-    Raises NothingToTune, EngineUnavailable, NotMeasured and OSError.
+    Raises NothingToTune, EngineUnavailable, NotMeasured and NotKept.
     """
     settings = replace(settings, embedding_models=(), rerank_models=())
     hardware = await asyncio.to_thread(Sampler())
@@ -83,7 +87,13 @@ async def _tuned(
         )
         key = tunings.key(spec.variant, placed.load.facts.file_bytes, spec.role)
         result = await tuning.result(key)
-    save(settings.state_dir, result)
+    try:
+        save(settings.state_dir, result)
+    except OSError as error:
+        raise NotKept(
+            f"cannot keep what was measured: {error.filename}: {in_words(error)};"
+            f" it was: {result.summary}"
+        ) from error
     return result
 
 

@@ -1,0 +1,284 @@
+"""A home with every file that is kept, ways to damage one, and who reads each."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from edgeserve.config import NodeSettings
+from node import crashes
+from node.engines.native import native
+from node.hardware import Sampler
+from node.identity import identified
+from node.machine import this_machine
+from node.specs import plan
+from node.tune.store import save
+from quantize.manifest import Manifest
+from tests.balancer.test_tracing import LINE
+from tests.fakes.gguf import a_model
+from tests.fleet.llama_server import script
+from tests.node.test_builds import a_build
+from tests.node.test_tune_store import a_result
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("edgeserve", "node", "balancer", "quantize")
+HELPERS = frozenset(
+    ("read_bytes", "read_text", "read_json", "replace_file", "replace_json",
+     "replacing", "open_lock")
+)  # fmt: skip
+PORT = 18_080
+"""Never listened on: commands that listen are given 0."""
+
+
+@dataclass(frozen=True)
+class Home:
+    """Folders of settings, state and models, all in use."""
+
+    root: Path
+
+    def __getattr__(self, name: str) -> Path:
+        return self.root / name
+
+    def words(self, *command: str) -> tuple[str, ...]:
+        """Return a command with the folders that it understands."""
+        state, models = ("--state-dir", str(self.state)), ("--models-dir", "models")
+        places: dict[str, tuple[str, ...]] = {
+            "node": (*state, models[0], str(self.models)),
+            "balancer": state,
+            "engine": state,
+            "pull": (models[0], str(self.models)),
+        }
+        here = tuple(each.replace("HOME", str(self.root)) for each in command)
+        return (*here, *places.get(command[0], ()))
+
+
+def a_home(root: Path) -> Home:
+    """Fill a home, each file by whoever writes it."""
+    home = Home(root)
+    for folder in ("config", "state", "models", "bin"):
+        (root / folder).mkdir(parents=True)
+    script(home.bin / "llama-server", "--decode", "500")
+    a_model(home.models / "a.F16.gguf")
+    (home.models / "a.compare.json").write_text("{}")
+    manifest = msgspec.json.encode(Manifest(base="a.F16.gguf"))
+    (home.models / "a.variants.json").write_bytes(manifest)
+    for name in ("token", "api-keys"):
+        (home.config / name).write_text("secret-of-many-letters\n")
+    (home.config / "edgeserve.toml").write_text('log_level = "info"\n')
+    (home.root / "day.jsonl").write_bytes(LINE * 2)
+    (home.root / "fleet.toml").write_text(
+        '[[machine]]\nname = "pi"\nprefill = 20\ndecode = 5\ncount = 2\n'
+    )
+    _state(home)
+    return home
+
+
+def _state(home: Home) -> None:
+    with identified(home.state, this_machine()):
+        pass
+    a_build(home.state, "made-here")
+    script(home.state / "engines" / "made-here" / "llama-server")
+    (home.state / "engines" / "current").symlink_to("made-here")
+    (home.state / "engines" / ".building.lock").touch()
+    running = home.state / "engines" / "running"
+    running.mkdir()
+    record = {"engine": 1, "engine_created": 0, "agent": os.getpid()}
+    (running / "1.json").write_text(json.dumps({**record, "agent_created": 0}))
+    save(home.state, a_result())
+    (home.state / "learned.json").write_text('{"speeds": {}, "models": {}}')
+    (home.state / f"balancer-{PORT}.sock").touch()
+    settings = NodeSettings(models_dir=home.models, state_dir=home.state)
+    (spec,) = plan(settings, Sampler()()).specs
+    engine = native(home.state / "engines" / "current" / "llama-server")
+    what = crashes.about(engine, spec)
+    assert what is not None
+    crashes.remember(home.state, what, "killed", on_gpu=False)
+
+
+NODE = (("node", "start", "--port", "0", "--no-advertise"), ("node", "plan", "a"))
+BALANCER = (("balancer", "start", "--port", "0", "--no-discover"),)
+ENGINE = (("engine", "list"), ("engine", "use", "made-here"))
+UP = ("up", "--model", "HOME/models/a.F16.gguf")
+SHOW = ("config", "show")
+TRACE = (
+    (*BALANCER[0], "--record", "HOME/day.jsonl"),
+    ("simulate", "--fleet", "HOME/fleet.toml", "--trace", "HOME/day.jsonl"),
+)
+MODEL = (
+    NODE[1],
+    UP,
+    ("pull",),
+    ("quantize", "inspect", "HOME/models/a.F16.gguf"),
+)
+
+READ: dict[str, tuple[tuple[str, ...], ...]] = {
+    "config/edgeserve.toml": (*NODE, *BALANCER, UP, SHOW, ENGINE[0]),
+    "config/token": (NODE[0], *BALANCER, ("token", "new"), ("token", "new", "--force")),
+    "config/api-keys": (*BALANCER, UP, ("key", "new", "--name", "me")),
+    "state/node.json": NODE,
+    "state/node.lock": NODE,
+    "state/learned.json": BALANCER,
+    f"state/balancer-{PORT}.sock": (
+        *BALANCER,
+        ("balancer", "start", "--port", str(PORT), "--takeover"),
+    ),
+    "state/tuned/*.json": NODE,
+    "state/crashes/*.json": NODE,
+    "state/engines/running/1.json": NODE,
+    "state/engines/made-here/build.json": (*NODE, *ENGINE),
+    "state/engines/current": (*NODE, *ENGINE),
+    "state/engines/.building.lock": (NODE[0],),
+    "models/a.F16.gguf": MODEL,
+    "models/a.compare.json": (NODE[1],),
+    "models/a.variants.json": (NODE[1],),
+    "day.jsonl": TRACE,
+    "fleet.toml": (TRACE[1],),
+}
+"""File in the home → the commands that read or write it."""
+
+FOLDERS = (
+    *("config", "state", "models", "state/engines", "state/engines/running"),
+    *("state/tuned", "state/crashes"),
+)
+EVERY = tuple(dict.fromkeys(each for commands in READ.values() for each in commands))
+
+KEPT_BY = {
+    "balancer.memory:_recall": "state/learned.json",
+    "balancer.memory:_keep": "state/learned.json",
+    "balancer.simulate.fleets:load": "fleet.toml",
+    "balancer.simulate.trace:load": "day.jsonl",
+    "edgeserve.auth:read_secrets": "config/token config/api-keys",
+    "edgeserve.files:read_text": "",
+    "edgeserve.files:read_json": "",
+    "edgeserve.files:replace_file": "",
+    "edgeserve.files:replace_json": "",
+    "edgeserve.secrets:_already": "config/api-keys",
+    "edgeserve.secrets:_write": "config/token config/api-keys",
+    "edgeserve.settings_file:_table": "config/edgeserve.toml",
+    "edgeserve.workshop:workshop": "state/engines/.building.lock",
+    "node.compared:divergence": "models/a.compare.json",
+    "node.crashes:find": "state/crashes/*.json",
+    "node.crashes:remember": "state/crashes/*.json",
+    "node.engines.builds:build_in": "state/engines/made-here/build.json",
+    "node.engines.builds:use": "state/engines/current",
+    "node.engines.leftovers:_settle": "state/engines/running/1.json",
+    "node.engines.leftovers:recorded": "state/engines/running/1.json",
+    "node.identity:_locked": "state/node.lock",
+    "node.identity:_keep": "state/node.json",
+    "node.identity:_read": "state/node.json",
+    "node.tune.store:load": "state/tuned/*.json",
+    "node.tune.store:save": "state/tuned/*.json",
+    "quantize.folder:part_of": "models/a.F16.gguf",
+    "quantize.making:compare": "models/a.compare.json",
+    "quantize.manifest:read_manifest": "models/a.variants.json",
+    "quantize.run:make": "models/a.variants.json",
+}
+"""Function that keeps a file → the files above that stand for what it keeps."""
+
+OTHERWISE = {
+    "balancer.simulate.trace": "traces: day.jsonl above",
+    "balancer.tracing": "traces: day.jsonl above",
+    "edgeserve.cli": "/dev/null",
+    "edgeserve.fetch": "a model, verified as it is written",
+    "edgeserve.files": "here it is done",
+    "edgeserve.interfaces": "/proc",
+    "node.engines.build": "the build's own folder",
+    "node.engines.bundled": "/proc",
+    "node.engines.process": "/proc",
+    "node.engines.smoke": "the build's own folder",
+    "node.engines.source": "the build's own folder",
+    "node.engines.toolchain": "/proc",
+    "node.gpus": "/sys",
+    "node.hardware": "/proc",
+    "node.limits": "/sys",
+    "node.machine": "/sys",
+    "node.tune.trial": "a text of the package",
+    "quantize.dequantize": "a model beside its place",
+    "quantize.folder": "a lock on a folder",
+    "quantize.header": "models",
+    "quantize.making": "a file that a person names",
+    "quantize.manifest": "models",
+    "quantize.scoring": "a file that a person names, and its own folder",
+    "quantize.worker": "standard output",
+}
+"""Modules that open files by themselves, and which."""
+
+OPENING = frozenset(
+    ("open", "fdopen", "read_text", "read_bytes", "write_text", "write_bytes",
+     "mkstemp", "NamedTemporaryFile", "touch")
+)  # fmt: skip
+
+
+def modules() -> Iterator[tuple[str, ast.Module]]:
+    """Every module's name and tree."""
+    for package in PACKAGES:
+        for path in (ROOT / package).rglob("*.py"):
+            dotted = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+            yield dotted, ast.parse(path.read_text())
+
+
+def calls(tree: ast.AST, where: str = "") -> Iterator[tuple[str, str, bool]]:
+    """Every call in a module: the function it stands in, its name, whether a method."""
+    for node in ast.iter_child_nodes(tree):
+        match node:
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
+                yield from calls(node, name)
+                continue
+            case ast.Call(ast.Name(name)):
+                yield where, name, False
+            case ast.Call(ast.Attribute(_, name)):
+                yield where, name, True
+            case _:
+                pass
+        yield from calls(node, where)
+
+
+def _symlink(to: str) -> Callable[[Path], None]:
+    return lambda path: path.symlink_to(to)
+
+
+def _sparse(path: Path) -> None:
+    path.touch()
+    os.truncate(path, 2**33)
+
+
+WAYS: dict[str, Callable[[Path], object]] = {
+    "missing": lambda _: None,
+    "empty": lambda path: path.touch(),
+    "random": lambda path: path.write_bytes(bytes(range(7, 256, 3)) * 9),
+    "wrong type": lambda path: path.write_text("[1, 2]\n"),
+    "deep": lambda path: path.write_text("[" * 100_000),
+    "zeros": lambda path: path.write_bytes(b"\0" * 4096),
+    "no UTF-8": lambda path: path.write_bytes(b'{"id": "\xff\xfe"}\n'),
+    "huge": _sparse,
+    "a directory": lambda path: (path / "within").mkdir(parents=True),
+    "a loop": lambda path: path.symlink_to(path.name),
+    "dangling": _symlink("/nowhere/at/all"),
+    "a full device": _symlink("/dev/full"),
+    "a pipe": os.mkfifo,
+}
+"""How a file may be found, beside `cut`."""
+
+
+def damage(path: Path, way: str) -> None:
+    """Put something else in a file's place."""
+    if path.is_symlink() or not path.is_dir():
+        cut = path.read_bytes() if way == "cut" and path.is_file() else b"xx"
+        path.unlink()
+    else:
+        cut = b"xx"
+        shutil.rmtree(path)
+    if way == "cut":
+        path.write_bytes(cut[: len(cut) // 2])
+    else:
+        WAYS[way](path)
+
+
+EVERY_WAY = (*WAYS, "cut")
