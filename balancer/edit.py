@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 import msgspec
 
 from edgeserve.errors import BadRequest
-from edgeserve.openai import MALFORMED
+from edgeserve.wire import MALFORMED
 
 _decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _encode = msgspec.json.Encoder().encode

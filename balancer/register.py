@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 
 from balancer.discover import Goodbye, OnEvent, Sighting
 from edgeserve.config import NodeSettings
@@ -12,6 +13,10 @@ from edgeserve.wire import Registration
 
 KEPT_SECONDS = 35.0
 """How long a registration counts; nodes renew theirs every 10 s."""
+
+
+_PLAIN = re.compile(r"[!-~]{1,300}")
+_HOST = re.compile(r"[0-9A-Za-z_.:%-]{1,253}")
 
 
 class Register:
@@ -29,9 +34,14 @@ class Register:
         try:
             origin = origin_of(url, NodeSettings.port)
         except ValueError as error:
-            raise BadRequest(f"{url!r} is not the URL of a node: {error}") from error
-        if scheme not in {"http", "https"} or not origin.host:
-            raise BadRequest(f"{url!r} is not a URL such as http://192.168.1.20:8090")
+            raise BadRequest(
+                f"{url[:80]!r} is not the URL of a node: {error}"
+            ) from error
+        named = _HOST.fullmatch(origin.host) and origin.port
+        if scheme not in {"http", "https"} or not named or not _PLAIN.fullmatch(url):
+            raise BadRequest(
+                f"{url[:80]!r} is not a URL such as http://192.168.1.20:8090"
+            )
         if url in self._ends:
             self._ends[url].cancel()
         loop = asyncio.get_running_loop()

@@ -50,6 +50,7 @@ an engine that dies, or made for a client that has left."""
 IMAGES = (b'"image_url"', b'"input_image"', b'"image"')
 """Quotes inside strings are escaped: no text can look like these."""
 
+_MILLISECONDS = re.compile(r"0*[1-9][0-9]{0,9}")
 _SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 
 
@@ -170,7 +171,10 @@ def _can_be_put_together(fields: Mapping[str, msgspec.Raw]) -> bool:
 
 
 def _truthy(raw: msgspec.Raw | None) -> bool:
-    return raw is not None and bool(msgspec.json.decode(raw))
+    try:
+        return raw is not None and bool(msgspec.json.decode(raw))
+    except RecursionError:  # there is something in it
+        return True
 
 
 class _Turn(msgspec.Struct):
@@ -180,7 +184,7 @@ class _Turn(msgspec.Struct):
 def _ends_with_assistant(raw: msgspec.Raw | None) -> bool:
     try:
         turns = msgspec.json.decode(raw or b"[]", type=list[_Turn])
-    except msgspec.ValidationError:
+    except (msgspec.ValidationError, RecursionError):
         return False
     return bool(turns) and turns[-1].role == "assistant"
 
@@ -222,8 +226,9 @@ def deadline_seconds(received: Mapping[str, str]) -> float | None:
     given = received.get("x-edgeserve-deadline-ms")
     if given is None:
         return None
-    if not (given.isascii() and given.isdigit()) or int(given) == 0:
+    if not _MILLISECONDS.fullmatch(given):
         raise BadRequest(
-            f"x-edgeserve-deadline-ms is {given!r}; it must be a number of milliseconds"
+            f"x-edgeserve-deadline-ms is {given[:80]!r}; it must be a number of"
+            " milliseconds, of ten digits at most"
         )
     return int(given) / 1000

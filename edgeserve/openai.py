@@ -8,7 +8,7 @@ from typing import Any, Literal
 import msgspec
 
 from edgeserve.errors import BadRequest
-from edgeserve.wire import Ability
+from edgeserve.wire import MALFORMED, Ability
 
 Dialect = Literal["chat", "completion", "native", "responses", "messages", "plain"]
 """How an answer streams: which events carry text, which closes. `plain` never does."""
@@ -64,9 +64,6 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _asked = msgspec.json.Decoder(Asked)
-
-MALFORMED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-"""What decoding a body may raise; the last one for nesting without end."""
 
 
 def read(body: bytes) -> Asked:

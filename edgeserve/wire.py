@@ -190,6 +190,9 @@ class Registration(msgspec.Struct, frozen=True, kw_only=True):
 
 T = TypeVar("T")
 
+MALFORMED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What decoding a body may raise; the last one for nesting without end."""
+
 
 def encode(value: msgspec.Struct) -> bytes:
     """Turn a wire type into JSON."""
@@ -200,7 +203,7 @@ def decode(body: bytes | str, shape: type[T]) -> T:
     """Turn JSON into a wire type, or raise BadRequest naming what is wrong."""
     try:
         return msgspec.json.decode(body, type=shape)
-    except msgspec.DecodeError as error:
+    except MALFORMED as error:
         raise BadRequest(f"not a {shape.__name__}: {error}") from error
 
 
