@@ -18,7 +18,7 @@ from balancer.sse import Parser
 from balancer.stream import LIFE, PROGRESS, Flow, StreamedError
 from balancer.told import Told
 from balancer.vigil import Vigil
-from edgeserve.errors import EdgeserveError, NodeLost, NoNode, NotReached
+from edgeserve.errors import EdgeserveError, NodeLost, NoFiles, NoNode, NotReached
 from edgeserve.relay.upstream import Answer, Origin, Upstream
 
 ANSWERED = "answered"
@@ -119,6 +119,8 @@ async def attempted(
             raise
         why = f"{question.origin.url} was given up: {vigil.why}"
         return _lost(GivenUp(why), vigil.fault, delivery, before)
+    except NoFiles:
+        raise  # no engine's fault, and no other one could be reached
     except NodeLost as error:
         connected = not isinstance(error, NotReached)
         return _lost(error, of_loss(connected=connected), delivery, before)

@@ -56,6 +56,7 @@ from edgeserve.errors import (
     TooLate,
     UnknownModel,
     UnknownRoute,
+    untie,
 )
 from edgeserve.openai import ROUTES
 from edgeserve.quality import floor_asked
@@ -97,6 +98,7 @@ class Front:
         except EdgeserveError as error:
             record.outcome = error.code
             await _told(error, request, delivery)
+            untie(error)
         except (ConnectionError, asyncio.CancelledError) as error:
             record.outcome = None if record.answered else LEFT
             if isinstance(error, asyncio.CancelledError):
@@ -159,7 +161,7 @@ class Front:
         while not isinstance(outcome := await self._once(task), Done):
             self._go_on(task, outcome)
         if outcome.left is not None:
-            raise outcome.left
+            raise asyncio.CancelledError  # that one would hold this frame, and be held
 
     def _go_on(self, task: Task, outcome: Outcome) -> None:
         """Get ready to ask again; raises why not, where it is over."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from dataclasses import replace
 
 from balancer.discover import Goodbye, OnEvent, Sighting
@@ -20,6 +21,9 @@ KEPT_SECONDS = 35.0
 
 MOST_SAID = 256
 """Peers of whom the latest warning is remembered."""
+
+_PLAIN = re.compile(r"[!-~]{1,300}")
+_HOST = re.compile(r"[0-9A-Za-z_.:%-]{1,253}")
 
 
 class Register:
@@ -75,7 +79,10 @@ def _origin(url: str) -> Origin:
     try:
         origin = origin_of(url, NodeSettings.port)
     except ValueError as error:
-        raise BadRequest(f"{url!r} is not the URL of a node: {error}") from error
-    if not url.startswith(("http://", "https://")) or not origin.host:
-        raise BadRequest(f"{url!r} is not a URL such as http://192.168.1.20:8090")
+        why = f"{url[:80]!r} is not the URL of a node: {error}"
+        raise BadRequest(why) from error
+    scheme = url.partition("://")[0]
+    named = _HOST.fullmatch(origin.host) and origin.port
+    if scheme not in {"http", "https"} or not named or not _PLAIN.fullmatch(url):
+        raise BadRequest(f"{url[:80]!r} is not a URL such as http://192.168.1.20:8090")
     return origin

@@ -54,6 +54,7 @@ SHORT = 32
 """Tokens of an answer that is not worth streaming to ourselves: so little is lost with
 an engine that dies, or made for a client that has left."""
 
+_MILLISECONDS = re.compile(r"0*[1-9][0-9]{0,9}")
 _SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 
 
@@ -189,7 +190,10 @@ def _can_be_put_together(fields: Mapping[str, msgspec.Raw]) -> bool:
 
 
 def _truthy(raw: msgspec.Raw | None) -> bool:
-    return raw is not None and bool(msgspec.json.decode(raw))
+    try:
+        return raw is not None and bool(msgspec.json.decode(raw))
+    except RecursionError:  # there is something in it
+        return True
 
 
 class _Turn(msgspec.Struct):
@@ -199,7 +203,7 @@ class _Turn(msgspec.Struct):
 def _ends_with_assistant(raw: msgspec.Raw | None) -> bool:
     try:
         turns = msgspec.json.decode(raw or b"[]", type=list[_Turn])
-    except msgspec.ValidationError:
+    except (msgspec.ValidationError, RecursionError):
         return False
     return bool(turns) and turns[-1].role == "assistant"
 
@@ -241,8 +245,9 @@ def deadline_seconds(received: Mapping[str, str]) -> float | None:
     given = received.get("x-edgeserve-deadline-ms")
     if given is None:
         return None
-    if not (given.isascii() and given.isdigit()) or int(given) == 0:
+    if not _MILLISECONDS.fullmatch(given):
         raise BadRequest(
-            f"x-edgeserve-deadline-ms is {given!r}; it must be a number of milliseconds"
+            f"x-edgeserve-deadline-ms is {given[:80]!r}; it must be a number of"
+            " milliseconds, of ten digits at most"
         )
     return int(given) / 1000

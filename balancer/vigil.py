@@ -205,6 +205,10 @@ class Vigil:
         if self._task is not None:
             self._task.cancel()
 
+    def end(self) -> None:
+        """Let go of the task, which holds what it raised, which holds this."""
+        self._task = None
+
     def gave_up(self) -> bool:
         """Whether the cancellation under way is ours, and nobody else's."""
         task = asyncio.current_task()
@@ -229,6 +233,7 @@ class Watch:
 
     def end(self, vigil: Vigil) -> None:
         """End."""
+        vigil.end()
         self._vigils.discard(vigil)
         if not self._vigils:
             self._sweep.discard(self)

@@ -153,6 +153,7 @@ class WaitingRoom:
             self._left(ticket)
             raise
         finally:
+            ticket.granted = None  # else it would hold what it raised, and be held
             del self._tickets[ticket]
 
     def _left(self, ticket: Ticket) -> None:

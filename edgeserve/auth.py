@@ -53,7 +53,7 @@ class Guard:
             if origin is not None and not self._may(origin):
                 raise Forbidden(origin)
             return None
-        shown = _shown(headers).encode()
+        shown = _shown(headers).encode(errors="surrogateescape")
         if not any([hmac.compare_digest(shown, secret) for secret in self._secrets]):  # noqa: C419 - compare them all
             raise Unauthorized(f"{self._what} missing or wrong")
         return shown.decode()

@@ -9,10 +9,13 @@ EdgeserveError               what an HTTP client may see; status, code, envelope
 ├── UnknownRoute        404  no such path
 ├── TooSlow             408  the request did not come whole in time
 ├── TooLarge            413  the body is past the limit
+├── UriTooLong          414  its path and query are past what llama.cpp takes
+├── UnsupportedCoding   415  its body is compressed in a way that is not undone here
 ├── HeadTooLarge        431  the request's head is past the limit
 ├── FleetBusy           429  come back after `retry_after` seconds
 ├── NodeLost            502  a node went away before the answer was complete
 │   └── NotReached           no connection to it came about
+│       └── NoFiles     503  for want of descriptors here: not its fault
 ├── NoRoom              503  there is no memory to take more in
 ├── NoNode              503  nobody can serve this now
 ├── Draining            503  this process is leaving
@@ -146,6 +149,38 @@ class TooLarge(EdgeserveError):
         )
 
 
+class UriTooLong(EdgeserveError):
+    """The path and query of a request are past the limit."""
+
+    status = 414
+    code = "uri_too_long"
+    kind = "invalid_request_error"
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(
+            f"path and query are longer than {limit} bytes; put it into the body"
+        )
+
+
+class UnsupportedCoding(EdgeserveError):
+    """The body is compressed in a way that is not undone here."""
+
+    status = 415
+    code = "unsupported_content_encoding"
+    kind = "invalid_request_error"
+
+    def __init__(self, coding: str, known: Sequence[str]) -> None:
+        self._known = ", ".join(known)
+        super().__init__(
+            f"a body in Content-Encoding {coding[:80]!r} cannot be read here; send it"
+            f" as it is, or in one of: {self._known}"
+        )
+
+    def headers(self) -> dict[str, str]:
+        """Say what would have been read."""
+        return {**super().headers(), "accept-encoding": self._known}
+
+
 class HeadTooLarge(EdgeserveError):
     """The request's line and header fields are past the limit."""
 
@@ -190,6 +225,14 @@ class NotReached(NodeLost):
     """No connection to a node came about."""
 
 
+class NoFiles(NotReached):
+    """There is no descriptor left to reach a node with."""
+
+    status = 503
+    code = "no_room"
+    retry_after = 2
+
+
 class NoNode(EdgeserveError):
     """Nobody can serve this now, but it may change."""
 
@@ -214,6 +257,19 @@ class TooLate(EdgeserveError):
 
     status = 504
     code = "deadline_exceeded"
+
+
+def untie(error: BaseException | None) -> None:
+    """Forget where an error, and what led to it, was raised.
+
+    A trace holds every frame on the way, and a frame may hold the error: what a request
+    had in hand would wait for the garbage collector.
+    """
+    while error is not None:
+        error.__traceback__ = None
+        before = error.__cause__ or error.__context__
+        error.__cause__ = error.__context__ = None
+        error = before
 
 
 def in_words(error: BaseException) -> str:

@@ -92,7 +92,9 @@ def floor_asked(received: Mapping[str, str]) -> str:
     """Read a request's floor, "" where it has none. Raises BadRequest."""
     given = received.get(FLOOR_HEADER, "").strip()
     if given and loss(given) is None:
-        raise BadRequest(f"{FLOOR_HEADER} is {given!r}; it must be one of {_TYPES}")
+        raise BadRequest(
+            f"{FLOOR_HEADER} is {given[:80]!r}; it must be one of {_TYPES}"
+        )
     return given
 
 

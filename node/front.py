@@ -18,10 +18,15 @@ log = logging.getLogger(__name__)
 
 KEPT_HERE = frozenset(
     ("authorization", "x-api-key", "cookie", "origin", "x-conversation-id",
-     VARIANT_HEADER)
+     "accept", "accept-encoding", "range", "if-range", VARIANT_HEADER)
 )  # fmt: skip
 """Header fields an engine never sees. `X-Conversation-Id` would let a generation go on
-after its client has left; for any `Origin` it would let its pages read the answer."""
+after its client has left; for any `Origin` it would let its pages read the answer. It
+makes no use of `Accept` and `Range`, but refuses what it cannot read in them."""
+
+FIELD_BYTES = 8000
+MOST_FIELDS = 90
+"""llama.cpp refuses, without a word, a request with a longer field, or a hundred."""
 
 
 def handled(path: str) -> bool:
@@ -66,7 +71,13 @@ class Front:
 
 
 def _to_engine(request: Request, api_key: str) -> dict[str, str]:
-    passed = {k: v for k, v in request.headers.items() if k not in KEPT_HERE}
+    passed = {
+        name: value
+        for name, value in request.headers.items()
+        if name not in KEPT_HERE and len(name) + len(value) < FIELD_BYTES
+    }
+    if len(passed) > MOST_FIELDS:
+        passed = dict(list(passed.items())[:MOST_FIELDS])
     return {**passed, "authorization": f"Bearer {api_key}"}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 from edgeserve.errors import BadRequest, NodeLost
 from edgeserve.relay.answer_head import AnswerHead
@@ -81,6 +81,8 @@ class RawAnswer:
                 self._pass_on(piece)
         except BadRequest as error:
             self._fail(NodeLost(f"{self._tap.origin.url} broke the protocol: {error}"))
+        except ConnectionError as error:  # the client has gone
+            self._fail(error.with_traceback(None))  # its trace would hold us
         except Exception as error:  # noqa: BLE001 - the sieve or the reply failed: raised where it is pumped
             self._fail(error)
         if framing.done:
@@ -171,17 +173,28 @@ class RawAnswer:
             self._sink = self._sieve = None
             wire.feeder = None
         if self._error is not None:
-            raise self._error
+            self._raise(self._error)
         if wire.paused:
             await wire.drained()
 
     async def _more(self) -> None:
         if self._error is not None:
-            raise self._error
+            self._raise(self._error)
         self._wakes = self._loop.create_future()
-        await self._wakes
+        try:
+            await self._wakes
+        finally:
+            self._wakes = None
         if self._error is not None and not self._pieces:
-            raise self._error
+            self._raise(self._error)
+
+    def _raise(self, error: Exception) -> NoReturn:
+        """Raise what ended the body, and hold it no longer: its trace holds us."""
+        self._error = NodeLost(str(error))
+        try:
+            raise error
+        finally:
+            del error
 
     def _taken(self) -> bytes:
         pieces, self._pieces = self._pieces, []

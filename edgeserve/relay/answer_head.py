@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from edgeserve.errors import BadRequest
 from edgeserve.relay.framing import Chunked, Framing, Length, UntilClosed
-from edgeserve.relay.head import BODILESS, MOST_FIELDS
+from edgeserve.relay.head import BODILESS, MOST_FIELDS, for_this_connection
 
 
 class AnswerHead(NamedTuple):
@@ -34,7 +34,7 @@ def read_answer(raw: bytes, asked: str) -> AnswerHead:
         raise BadRequest(f"{first[:80]!r} does not begin an answer of HTTP/1.1")
     headers = _fields(rest)
     status = int(found[2])
-    connection = headers.get("connection", "").lower()
+    connection = for_this_connection(headers)
     keeps = "close" not in connection if found[1] == "1" else "keep-alive" in connection
     if asked == "HEAD" or status in BODILESS or status < 200:
         return AnswerHead(status, headers, Length(0), keeps)

@@ -13,8 +13,9 @@ from typing import cast
 from edgeserve.envelope import path_in, rendered
 from edgeserve.errors import EdgeserveError, HeadTooLarge, TooSlow
 from edgeserve.relay.exchange import Request
-from edgeserve.relay.head import END, Head, read_request
+from edgeserve.relay.head import ANY, END, check_beginning, read_request, routed
 from edgeserve.relay.incoming import Incoming
+from edgeserve.relay.limits import OWN_BODIES
 from edgeserve.relay.reply import ClientReply, Paused
 from edgeserve.relay.site import Site
 from edgeserve.relay.sockets import cut, peer_of
@@ -24,8 +25,6 @@ from edgeserve.relay.sweep import NEVER
 log = logging.getLogger(__name__)
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-ANY = Head("GET", "/", "", {}, 0, False, False)
-"""Stands for a request that could not be read."""
 
 
 class Connection(asyncio.Protocol):
@@ -33,8 +32,8 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_ahead", "_deadline", "_drain", "_held", "_incoming", "_lingers", "_loop",
-        "_room", "_site", "_stall", "feeder", "lost", "paused", "peer", "task",
-        "transport",
+        "_ours", "_room", "_site", "_stall", "feeder", "heard", "lost", "paused",
+        "peer", "task", "transport",
     )  # fmt: skip
 
     transport: asyncio.Transport
@@ -46,9 +45,10 @@ class Connection(asyncio.Protocol):
         self.peer = ""
         self.task: asyncio.Task[None] | None = None
         self.feeder: Paused | None = None
-        self.lost = self.paused = False
+        self.lost = self.paused = self.heard = False
         self._ahead = b""  # read, not yet understood
         self._incoming: Incoming | None = None
+        self._ours = True  # whether the relay answers it, or aiohttp
         self._held = 0  # bytes of a body, as the site counts them
         self._drain: asyncio.Future[None] | None = None
         self._deadline = NEVER
@@ -59,6 +59,12 @@ class Connection(asyncio.Protocol):
     def keeps(self) -> bool:
         """Whether another request may follow this one."""
         return not self._site.leaving
+
+    @property
+    def idle_until(self) -> float:
+        """See `Visitor.idle_until`."""
+        busy = self.task is not None or self._incoming is not None
+        return NEVER if busy else self._deadline
 
     # What the event loop calls
 
@@ -75,6 +81,7 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take bytes from the client."""
+        self.heard = True
         if self._lingers:
             return
         if self.task is not None:
@@ -124,7 +131,10 @@ class Connection(asyncio.Protocol):
             raise ConnectionResetError("the client has gone")
         if self.paused:
             self._drain = self._loop.create_future()
-            await self._drain
+            try:
+                await self._drain
+            finally:
+                self._drain = None  # it would hold what it raised, and be held
 
     # What the clock and the site call
 
@@ -169,13 +179,13 @@ class Connection(asyncio.Protocol):
         if end > self._site.limits.head_bytes:
             raise HeadTooLarge(self._site.limits.head_bytes)
         self._ahead = b""
-        head = read_request(data[:end])
-        if not self._site.handled(head.path):
-            self._site.hand_over(self, data)
-            return b""
-        self._incoming = Incoming(head, self._site.body_limit)
-        if head.length is None or head.length > len(data) - end:
-            self._site.admit(head.headers)  # before it sends us what we refuse anyway
+        site = self._site
+        head, self._ours = routed(read_request(data[:end]), site.handled)
+        limit = site.body_limit if self._ours else min(site.body_limit, OWN_BODIES)
+        self._incoming = Incoming(head, limit)
+        more = head.length is None or head.length > len(data) - end
+        if more and self._ours:
+            site.admit(head.headers)  # before it sends us what we refuse anyway
         self._deadline = self._loop.time() + self._site.limits.body_seconds
         if head.expects and end == len(data):
             self.transport.write(CONTINUE)
@@ -186,26 +196,32 @@ class Connection(asyncio.Protocol):
         limits = self._site.limits
         if len(data) > limits.head_bytes:
             raise HeadTooLarge(limits.head_bytes)
+        if data:
+            check_beginning(data)
         if data and not self._ahead:
             self._deadline = self._loop.time() + limits.head_seconds
         self._ahead = data
 
     def _read_body(self, incoming: Incoming, data: bytes) -> None:
+        before = incoming.size
         if incoming.feed(data):
             self._deadline = self._loop.time() + self._site.limits.body_seconds
-        size = len(data)
+        size = max(len(data), incoming.size - before)
+        answers = incoming.whole and self._ours
+        (self._room.begin if answers else self._room.hold)(size)
+        self._held += size
         if not incoming.whole:
-            self._room.hold(size)
-            self._held += size
-        else:
-            self._room.begin(size)
-            self._held += size
-            self._incoming = None
-            self._ahead = incoming.excess
-            self._deadline = NEVER
+            return
+        self._incoming = None
+        self._ahead = incoming.excess
+        self._deadline = NEVER
+        if answers:
             reply = ClientReply(self, incoming.head)
             request = incoming.request(self.peer)
             self.task = self._loop.create_task(self._answer(request, reply))
+        else:
+            self._ahead = b""  # aiohttp answers one request a connection
+            self._site.hand_over(self, incoming.rendered())
 
     def _read_ahead(self, data: bytes) -> None:
         """Keep what a pipelining client sends while an earlier answer is under way."""
@@ -218,7 +234,7 @@ class Connection(asyncio.Protocol):
     async def _answer(self, request: Request, reply: ClientReply) -> None:
         try:
             await self._site.handler(request, reply)
-            if not reply.finished:
+            if not (reply.finished or self.lost):
                 log.error("%s %s was left unanswered", request.method, request.path)
                 left = EdgeserveError("the request was left unanswered")
                 self._excuse(reply, left, request.path)

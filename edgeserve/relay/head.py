@@ -6,19 +6,34 @@ folded lines, bare line feeds, blanks before a colon. What it lets pass is refus
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import NamedTuple
+from urllib.parse import unquote
 
 import httptools
 
-from edgeserve.errors import BadRequest
+from edgeserve.errors import BadRequest, UnknownRoute, UriTooLong
 
 HOP_BY_HOP = frozenset(
     ("connection", "keep-alive", "transfer-encoding", "te", "upgrade", "trailer",
-     "proxy-connection", "content-length", "host", "expect", "date", "server")
+     "proxy-connection", "proxy-authorization", "proxy-authenticate", "content-length",
+     "host", "expect", "date", "server")
 )  # fmt: skip
 """Header fields that belong to one connection and are never passed on."""
+
+NOT_NAMED = frozenset(
+    ("host", "content-length", "transfer-encoding", "expect",
+     "content-type", "content-encoding", "authorization", "x-api-key", "cookie",
+     "origin", "retry-after")
+)  # fmt: skip
+"""Fields that we act upon ourselves: naming them in `Connection` takes none away."""
+
+OURS = "x-edgeserve-"
+
+TARGET_BYTES = 32_000
+"""Longest target of a request. llama.cpp takes a line of 32 KiB, all in all."""
 
 END = b"\r\n\r\n"
 """What ends a head."""
@@ -47,6 +62,10 @@ class Head(NamedTuple):
         """Whether the client waits for our word before it sends the body."""
         expect = self.headers.get("expect", "")
         return expect.lower() == "100-continue" and not self.old
+
+
+ANY = Head("GET", "/", "", {}, 0, False, False)
+"""Stands for a request that could not be read."""
 
 
 class _Fields:
@@ -98,7 +117,7 @@ def read_request(raw: bytes) -> Head:
     if "host" in fields.repeated or not ("host" in headers or old):
         raise BadRequest("a request needs exactly one Host header")
     path, query = _split(fields.target)
-    connection = headers.get("connection", "").lower()
+    connection = for_this_connection(headers)
     keep = "keep-alive" in connection if old else "close" not in connection
     length = _length(headers, old)
     return Head(parser.get_method().decode(), path, query, headers, length, keep, old)
@@ -106,6 +125,10 @@ def read_request(raw: bytes) -> Head:
 
 def _split(target: bytes) -> tuple[str, str]:
     """Divide a target at its question mark; an absolute one loses its origin."""
+    if len(target) > TARGET_BYTES:
+        raise UriTooLong(TARGET_BYTES)
+    if b"%" in target and _CONTROL.search(target):
+        raise BadRequest("a path or query cannot hold control characters, such as %0a")
     text = target.decode("ascii", "replace")
     if not text.startswith("/") and text != "*":
         scheme, _, rest = text.partition("://")
@@ -123,6 +146,52 @@ def _length(headers: Mapping[str, str], old: bool) -> int | None:
     if coding.lower() != "chunked" or old:
         raise BadRequest(f"a body cannot come as Transfer-Encoding {coding!r} here")
     return None
+
+
+def routed(head: Head, handled: Callable[[str], bool]) -> tuple[Head, bool]:
+    """Say whether the relay answers it, however its path is spelt."""
+    path = head.path
+    if handled(path):
+        return head, True
+    if "%" in path and handled(plain := unquote(path)):
+        return head._replace(path=plain), True
+    if not path.startswith("/"):
+        raise UnknownRoute(head.method, path)
+    return head, False
+
+
+def for_this_connection(headers: dict[str, str]) -> str:
+    """Take out `Connection` and the fields that it names; return it in lower case.
+
+    It is done where a message comes in, so that nobody can name a field that we add.
+    """
+    connection = headers.pop("connection", "").lower()
+    if connection not in {"", "keep-alive", "close"}:
+        for each in connection.split(","):
+            name = each.strip()
+            if name not in NOT_NAMED and not name.startswith(OURS):
+                headers.pop(name, None)
+    return connection
+
+
+def check_beginning(data: bytes) -> None:
+    """Raise BadRequest where what has come of a head cannot become one any more.
+
+    Whoever speaks another protocol, TLS for one, may wait for us to say so.
+    """
+    if data[0] == TLS_HANDSHAKE:
+        raise BadRequest("this port speaks HTTP without TLS; use http://")
+    line, ended, _ = data.partition(b"\n")
+    if not (_LINE if ended else _BEGINNING).fullmatch(line):
+        raise BadRequest("this is not HTTP/1.1")
+
+
+TLS_HANDSHAKE = 0x16
+"""First byte of what a TLS client says."""
+
+_LINE = re.compile(rb"[A-Z-]{1,24} [^\r]+ HTTP/1\.[01]\r")
+_BEGINNING = re.compile(rb"[A-Z-]{1,24}(?: [^\r]*\r?)?")
+_CONTROL = re.compile(rb"%(?:[01][0-9A-Fa-f]|7[Ff])")
 
 
 def fields(headers: Mapping[str, str]) -> list[str]:

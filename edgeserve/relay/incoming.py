@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 from edgeserve.errors import TooLarge
+from edgeserve.relay.coding import undoing
 from edgeserve.relay.exchange import Request
 from edgeserve.relay.framing import Chunked, Framing, Length
-from edgeserve.relay.head import Head
+from edgeserve.relay.head import Head, fields, written
 from edgeserve.relay.limits import BODY_STEP
+
+CODING = "content-encoding"
 
 
 class Incoming:
-    """Collects one body; raises TooLarge once it shows to pass `limit` bytes."""
+    """Collects one body; raises TooLarge once it shows to pass `limit` bytes.
 
-    __slots__ = ("_framing", "_limit", "_pieces", "_size", "_step", "head")
+    `size` is what is here of it, its `Content-Encoding` undone.
+    """
+
+    __slots__ = ("_framing", "_inflate", "_limit", "_pieces", "_step", "head", "size")
 
     def __init__(self, head: Head, limit: int) -> None:
         if head.length is not None and head.length > limit:
             raise TooLarge(limit)
         self.head = head
+        self.size = 0
         self._limit = limit
         self._pieces: list[bytes] = []
-        self._size = self._step = 0
+        self._step = 0
+        coding = head.headers.get(CODING)
+        self._inflate = None if coding is None else undoing(coding)
         self._framing: Framing = (
             Chunked() if head.length is None else Length(head.length)
         )
@@ -38,19 +47,38 @@ class Incoming:
     def feed(self, data: bytes) -> bool:
         """Take more bytes; say whether they amount to progress."""
         piece = self._framing.feed(data)
-        self._size += len(piece)
-        if self._size > self._limit:
+        if self._inflate is not None:
+            piece = self._inflate.feed(piece, self._limit - self.size)
+        self.size += len(piece)
+        if self.size > self._limit:
             raise TooLarge(self._limit)
+        if self._inflate is not None and self._framing.done:
+            self._inflate.check_end()
         if piece:
             self._pieces.append(piece)
-        ahead = self._size - self._step >= BODY_STEP
+        ahead = self.size - self._step >= BODY_STEP
         if ahead:
-            self._step = self._size
+            self._step = self.size
         return ahead
 
     def request(self, peer: str) -> Request:
-        """Return the whole request."""
+        """Return the whole request; keep nothing of its body."""
         head = self.head
-        pieces = self._pieces
-        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        return Request(head.method, head.path, head.query, head.headers, body, peer)
+        headers = head.headers
+        if CODING in headers:
+            headers = {k: v for k, v in headers.items() if k != CODING}
+        body = self._body()
+        return Request(head.method, head.path, head.query, headers, body, peer)
+
+    def rendered(self) -> bytes:
+        """Return the whole request as a new message, of the simplest form."""
+        request, old = self.request(""), self.head.old
+        lines = [f"{request.method} {request.target} HTTP/1.{0 if old else 1}"]
+        if "host" in request.headers:
+            lines.append(f"host: {request.headers['host']}")
+        lines += [*fields(request.headers), f"content-length: {len(request.body)}"]
+        return written(lines) + request.body
+
+    def _body(self) -> bytes:
+        pieces, self._pieces = self._pieces, []
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)

@@ -23,6 +23,9 @@ class Limits:
     """A client that takes nothing of what waits for it is dropped."""
     linger_seconds: float = 2.0
     """How long we listen on after a refusal, so that the client gets to read it."""
+    connections: int = 0
+    """Connections in all; past it the longest idle one makes room, else 503. 0: as many
+    as open files allow."""
     per_address: int = 1024
     """Connections of one client address; past it 429."""
     requests: int = 0
@@ -61,6 +64,9 @@ def limits_of(settings: SharedSettings) -> Limits:
 
 
 KIB = 1024
+
+OWN_BODIES = 2**20
+"""Largest body of a request that aiohttp answers, in bytes: ours are small."""
 
 BODY_STEP = 16384
 """Progress, in bytes, that gives a body another `body_seconds`."""

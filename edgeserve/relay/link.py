@@ -89,7 +89,7 @@ class Link(asyncio.Protocol):
 
     def abort(self) -> None:
         """Close at once, which is how a server learns that nobody listens."""
-        self._answer = None
+        self._answer = self._awaited = None  # else what it raised would be held
         if not self.closed:
             self.transport.abort()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
@@ -11,10 +12,19 @@ from aiohttp import web
 from aiohttp.typedefs import Middleware
 
 from edgeserve.envelope import rendered
-from edgeserve.errors import EdgeserveError, NodeLost, TooLarge, UnknownRoute
+from edgeserve.errors import (
+    BadRequest,
+    EdgeserveError,
+    NodeLost,
+    TooLarge,
+    UnknownRoute,
+    untie,
+)
 from edgeserve.relay.exchange import Handler, Reply, Request
 from edgeserve.relay.head import HOP_BY_HOP
 from edgeserve.relay.upstream import Answer, Origin
+
+log = logging.getLogger(__name__)
 
 
 def passed_on(headers: Mapping[str, str]) -> dict[str, str]:
@@ -39,7 +49,7 @@ async def listen(
     """
     app = web.Application(
         client_max_size=body_limit,
-        middlewares=[dispatching(handler, handled, body_limit)],
+        middlewares=[rendering(body_limit), _dispatching(handler, handled)],
     )
     app.add_routes(routes)
     runner = web.AppRunner(
@@ -56,26 +66,43 @@ async def listen(
 AioHandler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-def dispatching(
-    relayed: Handler, handled: Callable[[str], bool], body_limit: int
-) -> Middleware:
-    """Let `relayed` answer what is `handled`; render errors of our own tree."""
+def _dispatching(relayed: Handler, handled: Callable[[str], bool]) -> Middleware:
+    """Let `relayed` answer what is `handled`."""
 
     @web.middleware
     async def dispatch(request: web.Request, handler: AioHandler) -> web.StreamResponse:
+        if handled(request.path):
+            return await _relayed(request, relayed)
+        return await handler(request)
+
+    return dispatch
+
+
+def rendering(body_limit: int) -> Middleware:
+    """Render every error as one of our own tree; `body_limit` is in bytes."""
+
+    @web.middleware
+    async def render(request: web.Request, handler: AioHandler) -> web.StreamResponse:
         try:
-            if handled(request.path):
-                return await _relayed(request, relayed)
             return await handler(request)
         except EdgeserveError as error:
             return as_response(error, request.path)
-        except (web.HTTPNotFound, web.HTTPMethodNotAllowed):
+        except (web.HTTPNotFound, web.HTTPMethodNotAllowed) as error:
+            untie(error)  # aiohttp keeps it with the request
             unknown = UnknownRoute(request.method, request.path)
             return as_response(unknown, request.path)
         except web.HTTPRequestEntityTooLarge:
             return as_response(TooLarge(body_limit), request.path)
+        except web.HTTPClientError as error:
+            return as_response(BadRequest(error.reason), request.path)
+        except (ConnectionError, web.HTTPException):
+            raise
+        except Exception:
+            log.exception("%s %s failed", request.method, request.path)
+            broken = EdgeserveError("something broke here; see the log")
+            return as_response(broken, request.path)
 
-    return dispatch
+    return render
 
 
 def as_response(error: EdgeserveError, path: str) -> web.Response:
@@ -91,7 +118,7 @@ async def _relayed(request: web.Request, handler: Handler) -> web.StreamResponse
     asked = Request(
         method=request.method,
         path=request.path,
-        query=request.query_string,
+        query=request.rel_url.raw_query_string,
         headers=headers,
         body=await request.read(),
         peer=request.remote or "",

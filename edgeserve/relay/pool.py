@@ -8,12 +8,13 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from types import TracebackType
 
-from edgeserve.errors import NodeLost, NotReached
+from edgeserve.errors import NodeLost, NoFiles, NotReached
 from edgeserve.relay.answer import RawAnswer
+from edgeserve.relay.descriptors import is_shortage
 from edgeserve.relay.head import fields, written
 from edgeserve.relay.link import Link
 from edgeserve.relay.sockets import notice_silence
@@ -91,21 +92,42 @@ class Pool:
         """Open a connection. Raises NotReached."""
         try:
             async with asyncio.timeout(self._connect_seconds):
-                _, link = await self._loop.create_connection(
-                    lambda: Link(origin, self._loop, self._closed),
-                    origin.host,
-                    origin.port,
-                    ssl=self._tls_for(origin),
-                )
+                link = await self._opened(origin)
         except TimeoutError as error:
             raise NotReached(
                 f"{origin.url} took no connection within {self._connect_seconds:g} s"
             ) from error
         except (OSError, UnicodeError) as error:
+            if isinstance(error, OSError) and is_shortage(error):
+                raise NoFiles("too many files are open here; come back soon") from error
             raise NotReached(f"{origin.url} did not answer: {_said(error)}") from error
         notice_silence(link.transport)
         self._links.add(link)
         return link
+
+    async def _opened(self, origin: Origin) -> Link:
+        def opening() -> Coroutine[None, None, tuple[object, Link]]:
+            return self._loop.create_connection(
+                lambda: Link(origin, self._loop, self._closed),
+                origin.host,
+                origin.port,
+                ssl=self._tls_for(origin),
+            )
+
+        try:
+            return (await opening())[1]
+        except OSError as error:
+            if not (is_shortage(error) and self._spare()):
+                raise
+        await asyncio.sleep(0)  # some event loops close a moment later
+        return (await opening())[1]
+
+    def _spare(self) -> bool:
+        """Close what rests; say whether that was any."""
+        resting = [link for place in self._origins.values() for link in place.idle]
+        for link in resting:
+            link.abort()
+        return bool(resting)
 
     def tick(self, now: float) -> None:
         """Close what has rested too long."""

@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import inf
 
 from edgeserve.errors import NoRoom
 from edgeserve.relay.limits import Limits
 
+PASSED_BYTES = 2**26
+"""After so many bytes of bodies their memory is given back, once most are gone."""
+
 
 class Room:
-    """Counts what all connections of one port hold until it is answered."""
+    """Counts what all connections of one port hold until it is answered.
 
-    __slots__ = ("_most_held", "_most_requests", "held", "requests")
+    `on_relief` is called when much has come and gone.
+    """
+
+    __slots__ = (
+        "_most_held", "_most_requests", "_passed", "held", "on_relief", "requests"
+    )  # fmt: skip
 
     def __init__(self, limits: Limits) -> None:
         self._most_held = limits.held_bytes
         self._most_requests = limits.requests or inf
         self.held = 0
         self.requests = 0
+        self._passed = 0
+        self.on_relief: Callable[[], None] = lambda: None
 
     def hold(self, size: int) -> None:
         """Count bytes of a body. Raises NoRoom, and counts nothing, past the limit."""
@@ -29,6 +40,10 @@ class Room:
     def let_go(self, size: int) -> None:
         """Count them no longer."""
         self.held -= size
+        self._passed += size
+        if self._passed > PASSED_BYTES > self.held:
+            self._passed = 0
+            self.on_relief()
 
     def begin(self, size: int) -> None:
         """Count a request and its last bytes; raises NoRoom past either limit."""
@@ -39,5 +54,5 @@ class Room:
 
     def end(self, size: int) -> None:
         """Count it and all its bytes no longer: it is answered."""
-        self.held -= size
         self.requests -= 1
+        self.let_go(size)

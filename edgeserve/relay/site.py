@@ -18,11 +18,21 @@ class Client(Protocol):
     """One client's connection, as the port sees it."""
 
     peer: str
+    heard: bool
     task: asyncio.Task[None] | None
     transport: asyncio.Transport
 
     def tick(self, now: float) -> None:
         """Enforce the limits that have to do with time."""
+        ...
+
+    @property
+    def idle_until(self) -> float:
+        """See `Visitor.idle_until`."""
+        ...
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End everything that was done for this client."""
         ...
 
     def retire(self) -> None:
@@ -42,7 +52,7 @@ class Site(Protocol):
     leaving: bool
 
     def arrived(self, client: Client) -> None:
-        """Count a connection; raises FleetBusy where its address has too many."""
+        """Count a connection; raises FleetBusy or NoRoom where there are too many."""
         ...
 
     def departed(self, client: Client) -> None:
@@ -50,5 +60,5 @@ class Site(Protocol):
         ...
 
     def hand_over(self, client: Client, data: bytes) -> None:
-        """Let aiohttp go on with this connection from `data`."""
+        """Let aiohttp answer the request `data`, the last one of this connection."""
         ...

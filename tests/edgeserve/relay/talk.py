@@ -79,7 +79,9 @@ class Client:
     async def head(self) -> tuple[int, dict[str, str]]:
         async with asyncio.timeout(PATIENCE):
             raw = await self.reader.readuntil(b"\r\n\r\n")
-        first, *lines = raw.decode().rstrip("\r\n").split("\r\n")
+        first, *lines = (
+            raw.decode(errors="surrogateescape").rstrip("\r\n").split("\r\n")
+        )
         found = re.fullmatch(r"HTTP/1\.[01] (\d{3}) .+", first)
         assert found, first
         pairs = (line.split(": ", 1) for line in lines)

@@ -1,0 +1,63 @@
+"""No request of a client's makes the balancer break: every route, every odd shape."""
+
+from __future__ import annotations
+
+import pytest
+
+from balancer.api import Api
+from balancer.desk import desk
+from balancer.register import Register
+from edgeserve.auth import Guard
+from edgeserve.config import BalancerSettings
+from edgeserve.openai import ROUTES
+from tests.balancer.endpoint import endpoint
+from tests.edgeserve.relay.odd import TARGETS, answers, odd, request
+from tests.fakes.llama import Behaviour
+from tests.fakes.node import fake_node
+
+
+def own() -> list[tuple[str, str]]:
+    """Ask the table of routes."""
+    nobody = Guard((), "")
+    api = Api(
+        desk=desk(BalancerSettings(), print),
+        register=Register(lambda _: None),
+        clients=nobody,
+        nodes=nobody,
+    )
+    return [(each.method, each.path) for each in api.routes()]
+
+
+@pytest.mark.parametrize(("method", "path"), own())
+async def test_a_page_of_ours_answers_whatever_comes(method: str, path: str) -> None:
+    path = path.replace("{", "").replace("}", "")
+    async with endpoint() as balancer:
+        unfit = await answers(balancer.balancer.origin.port, odd(method, path))
+
+    assert unfit == []
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/tokenize"])
+async def test_an_engines_route_answers_whatever_comes(path: str) -> None:
+    async with fake_node("pi", Behaviour()) as node, endpoint(node) as balancer:
+        unfit = await answers(balancer.balancer.origin.port, odd("POST", path))
+
+    assert unfit == []
+
+
+async def test_every_engines_route_answers_an_odd_body() -> None:
+    shapes = [request("POST", path, body=b"[" * 9_000) for path in ROUTES]
+    shapes += [request("POST", path, body=b'{"model":"\\ud800"}') for path in ROUTES]
+    shapes += [request("GET", path + "?%0d%0a") for path in ROUTES]
+    async with fake_node("pi", Behaviour()) as node, endpoint(node) as balancer:
+        unfit = await answers(balancer.balancer.origin.port, shapes)
+
+    assert unfit == []
+
+
+async def test_an_odd_target_is_answered() -> None:
+    async with endpoint() as balancer:
+        port = balancer.balancer.origin.port
+        unfit = await answers(port, [request("GET", each) for each in TARGETS])
+
+    assert unfit == []
