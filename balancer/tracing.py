@@ -72,14 +72,14 @@ class Trace:
             answer_tokens=timings.predicted,
             budget=need.budget,
         )
-        self._write(to_line(call))
+        self.append(to_line(call))
         if prompt.blocks:
             self._ended[prompt.blocks[-1]] = self._count, ended
         if len(self._ended) > REMEMBERED:
             self._ended.popitem(last=False)
         self._count += 1
 
-    def _write(self, line: bytes) -> None:
+    def append(self, line: bytes) -> None:
         """Append a line; what is left of a cut one gets an end of its own first."""
         whole = b"\n" + line if self._cut else line
         try:

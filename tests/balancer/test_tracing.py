@@ -154,8 +154,8 @@ async def test_a_cut_line_is_ended_before_the_next_begins(tmp_path: Path) -> Non
     with path.open("ab", buffering=0) as file:
         short = ShortOnce(file)
         trace = Trace(short, b"key", began=0.0, count=0)  # type: ignore[arg-type]
-        trace._write(LINE)
-        trace._write(LINE)
+        trace.append(LINE)
+        trace.append(LINE)
 
     assert path.read_bytes() == LINE[:20] + b"\n" + LINE
 

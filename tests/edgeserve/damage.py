@@ -37,6 +37,9 @@ PORT = 18_080
 """Never listened on: commands that listen are given 0."""
 
 
+SECRET = "secret-of-many-letters"
+
+
 @dataclass(frozen=True)
 class Home:
     """Folders of settings, state and models, all in use."""
@@ -70,7 +73,7 @@ def a_home(root: Path) -> Home:
     manifest = msgspec.json.encode(Manifest(base="a.F16.gguf"))
     (home.models / "a.variants.json").write_bytes(manifest)
     for name in ("token", "api-keys"):
-        (home.config / name).write_text("secret-of-many-letters\n")
+        (home.config / name).write_text(f"{SECRET}\n")
     (home.config / "edgeserve.toml").write_text('log_level = "info"\n')
     (home.root / "day.jsonl").write_bytes(LINE * 2)
     (home.root / "fleet.toml").write_text(
@@ -189,16 +192,14 @@ OTHERWISE = {
     "edgeserve.fetch": "a model, verified as it is written",
     "edgeserve.files": "here it is done",
     "edgeserve.interfaces": "/proc",
+    "edgeserve.multicast": "/proc",
     "node.engines.build": "the build's own folder",
     "node.engines.bundled": "/proc",
     "node.engines.process": "/proc",
     "node.engines.smoke": "the build's own folder",
     "node.engines.source": "the build's own folder",
-    "node.engines.toolchain": "/proc",
-    "node.gpus": "/sys",
-    "node.hardware": "/proc",
-    "node.limits": "/sys",
     "node.machine": "/sys",
+    "node.readings": "/proc and /sys",
     "node.tune.trial": "a text of the package",
     "quantize.dequantize": "a model beside its place",
     "quantize.folder": "a lock on a folder",

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import errno
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -38,11 +40,41 @@ def test_a_new_id_is_kept_from_then_on(tmp_path: Path) -> None:
     assert the_id(tmp_path) == identity.id
 
 
-def test_a_damaged_file_costs_the_id_and_not_the_start(tmp_path: Path) -> None:
+def test_a_damaged_file_costs_the_id_and_not_the_start(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     first = the_id(tmp_path)
     (tmp_path / "node.json").write_bytes(b'{"id": "cut o')
 
     assert the_id(tmp_path) != first
+    assert "node.json is of no use" in caplog.text
+    assert "gets a new id" in caplog.text
+
+
+def test_what_has_not_changed_is_not_written_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = the_id(tmp_path)
+    monkeypatch.setattr("node.identity.replace_file", no_space)
+
+    assert the_id(tmp_path) == first
+
+
+def test_an_id_that_cannot_be_kept_lasts_as_long_as_the_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("node.identity.replace_file", no_space)
+
+    with identified(tmp_path, PI) as identity:
+        first = identity.id
+        identity.renew()
+
+    assert identity.id != first
+    assert "No space left on device" in caplog.text
+
+
+def no_space(*_: object, **__: object) -> NoReturn:
+    raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def test_two_nodes_on_one_folder_are_refused_in_one_sentence(tmp_path: Path) -> None:
