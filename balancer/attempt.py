@@ -29,6 +29,14 @@ class GivenUp(NodeLost):
     """A node or an engine showed no progress."""
 
 
+class Senseless(NodeLost):
+    """An answer came to its proper end, but is none; the request may be why."""
+
+    def __init__(self, why: str, fault: Fault = "doubt") -> None:
+        super().__init__(why)
+        self.fault: Fault = fault
+
+
 @dataclass(frozen=True)
 class Done:
     """The client has its answer, whatever it says.
@@ -65,6 +73,7 @@ class Broken:
     """The answer broke off after content. `final` where no engine would go on."""
 
     error: NodeLost
+    fault: Fault = "none"
     final: bool = False
 
 
@@ -118,9 +127,12 @@ async def attempted(
             raise
         why = f"{question.origin.url} was given up: {vigil.why}"
         return _lost(GivenUp(why), vigil.fault, delivery, before)
+    except Senseless as error:
+        return _lost(error, error.fault, delivery, before)
     except NodeLost as error:
         connected = not isinstance(error, NotReached)
-        return _lost(error, of_loss(connected=connected), delivery, before)
+        fault = "none" if vigil.excused else of_loss(connected=connected)
+        return _lost(error, fault, delivery, before)
 
 
 def _has_all(flow: Flow, work: Work, delivery: Delivery) -> bool:
@@ -130,7 +142,7 @@ def _has_all(flow: Flow, work: Work, delivery: Delivery) -> bool:
 
 def _lost(error: NodeLost, fault: Fault, delivery: Delivery, before: int) -> Outcome:
     if delivery.given.size > before:
-        return Broken(error)
+        return Broken(error, fault)
     return Elsewhere(error, fault)
 
 
@@ -230,10 +242,12 @@ def _insist_on_end(flow: Flow) -> None:
     if flow.ended:
         return
     if flow.error is None:
-        raise NodeLost(CUT_SHORT)
-    if _own(flow.error):
-        raise flow.error
-    raise NodeLost(f"the engine failed: {message(flow.error.body)}")
+        raise Senseless(CUT_SHORT)
+    error = flow.error
+    if _own(error):
+        raise error
+    fault = of_status(error.status, error.body)
+    raise Senseless(f"the engine failed: {message(error.body)}", fault)
 
 
 async def completed(tail: bytes, work: Work, delivery: Delivery) -> Outcome:
@@ -269,9 +283,9 @@ async def _gathered(
         delivery.given.forget()
         return AsItIs()
     except Incomplete as error:
-        raise NodeLost(CUT_SHORT) from error
+        raise Senseless(CUT_SHORT) from error
     except (LookupError, TypeError, ValueError) as error:
-        raise NodeLost(f"its stream makes no sense: {error!r}") from error
+        raise Senseless(f"its stream makes no sense: {error!r}") from error
     await delivery.whole(200, {**headers, **JSON}, body)
     return DONE
 

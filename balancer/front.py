@@ -23,6 +23,7 @@ from balancer.attempt import (
     completed,
 )
 from balancer.candidates import Candidate
+from balancer.conclusions import answered, failed
 from balancer.delivery import Delivery
 from balancer.desk import Desk
 from balancer.headed import listener
@@ -235,6 +236,7 @@ class Front:
             send.course.first_seconds,
             tells=work.tells_us,
             halting=b'"tools"' in work.body,
+            paused=delivery.paused,
         )
         question = Question(
             origin=to.origin,
@@ -272,13 +274,13 @@ class Front:
                 task.failures += 1
                 if longer:
                     task.work = task.work.longer(to.engine.context)
-                self.desk.breaker.failed(to.key, fault)
+                failed(self.desk.breaker, task, to, error, fault)
                 if isinstance(error, NotReached):
                     self.desk.current.become(fleet.failed(to.member, str(error), now))
             case Done(outcome="answered"):
-                self.desk.breaker.answered(to.key)
-            case Broken(final=False):
-                self.desk.breaker.failed(to.key, "engine")
+                answered(self.desk.breaker, task, to)
+            case Broken(error, fault, final=False):
+                failed(self.desk.breaker, task, to, error, fault)
                 plan = task.onward(to.engine)
                 if not isinstance(plan, Resume):
                     return await _without_engine(task, plan)

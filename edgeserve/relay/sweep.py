@@ -1,6 +1,7 @@
 """One coarse clock for every time limit: a look at all that is watched, now and then.
 
 Setting a limit is then one assignment on the hot path, not a timer of the event loop.
+Who looks late has stood still itself: what came meanwhile is read before it is judged.
 """
 
 from __future__ import annotations
@@ -10,6 +11,10 @@ from typing import Protocol
 
 NEVER = float("inf")
 """A deadline that does not come."""
+
+
+LATE_SECONDS = 1.0
+"""So late is not our turn in a process that is merely busy."""
 
 
 class Watched(Protocol):
@@ -28,12 +33,14 @@ class Sweep:
         self._loop = asyncio.get_running_loop()
         self._watched: set[Watched] = set()
         self._timer: asyncio.TimerHandle | None = None
+        self._due = 0.0
+        self._late = False
 
     def add(self, thing: Watched) -> None:
         """Watch `thing` until it is discarded."""
         self._watched.add(thing)
         if self._timer is None:
-            self._timer = self._loop.call_later(self._every, self._turn)
+            self._begin()
 
     def discard(self, thing: Watched) -> None:
         """Watch `thing` no longer."""
@@ -46,10 +53,16 @@ class Sweep:
             self._timer.cancel()
             self._timer = None
 
+    def _begin(self) -> None:
+        self._due = self._loop.time() + self._every
+        self._timer = self._loop.call_later(self._every, self._turn)
+
     def _turn(self) -> None:
         self._timer = None
         now = self._loop.time()
-        for thing in tuple(self._watched):
-            thing.tick(now)
+        self._late = not self._late and now - self._due > LATE_SECONDS
+        if not self._late:
+            for thing in tuple(self._watched):
+                thing.tick(now)
         if self._watched and self._timer is None:
-            self._timer = self._loop.call_later(self._every, self._turn)
+            self._begin()
