@@ -16,6 +16,7 @@ from typing import Any, Literal
 import msgspec
 
 from balancer import texts
+from balancer.constraints import Caps, check
 from balancer.edit import edited, raw_fields
 from balancer.prefix import EMPTY
 from balancer.schedule import Need
@@ -41,6 +42,7 @@ STRIPPED = ("id_slot", "lora")
 SESSION_HEADERS = ("x-session-id", "x-conversation-id", "x-session-affinity")
 """Where clients name a conversation; no client need do so."""
 
+CAPS = Caps()
 BYTES_PER_TOKEN = 4
 
 SHORT = 32
@@ -112,13 +114,18 @@ NOBODY = Caller()
 
 
 def understood(
-    route: Route, body: bytes, caller: Caller = NOBODY, key: bytes = b""
+    route: Route,
+    body: bytes,
+    caller: Caller = NOBODY,
+    key: bytes = b"",
+    caps: Caps = CAPS,
 ) -> Work:
     """Read a request's body, or raise BadRequest naming what is wrong.
 
-    `key` is for the hashes of its prompt.
+    `key` is for the hashes of its prompt; `caps` are those on what constrains answers.
     """
     asked = read(body)
+    check(asked, caps)
     generates = route.dialect != "plain"
     return Work(
         route=route,

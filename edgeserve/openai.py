@@ -43,6 +43,9 @@ ROUTES: dict[str, Route] = {
 """Every POST route that reaches an engine, by path."""
 
 
+RAW = msgspec.Raw()
+
+
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
     """The fields of a request body that decide where and how it goes."""
 
@@ -53,6 +56,29 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     max_completion_tokens: int | None = None
     n_predict: int | None = None
     return_progress: Any = None
+    # What constrains an answer is not read here, see `balancer.constraints`.
+    grammar: msgspec.Raw = RAW
+    json_schema: msgspec.Raw = RAW
+    response_format: msgspec.Raw = RAW
+    tools: msgspec.Raw = RAW
+    functions: msgspec.Raw = RAW
+    text: msgspec.Raw = RAW
+    output_config: msgspec.Raw = RAW
+    output_format: msgspec.Raw = RAW
+    stop: msgspec.Raw = RAW
+    stop_sequences: msgspec.Raw = RAW
+    logit_bias: msgspec.Raw = RAW
+    preserved_tokens: msgspec.Raw = RAW
+    grammar_triggers: msgspec.Raw = RAW
+    dry_sequence_breakers: msgspec.Raw = RAW
+    samplers: msgspec.Raw = RAW
+    n_probs: msgspec.Raw = RAW
+    top_logprobs: msgspec.Raw = RAW
+    logprobs: msgspec.Raw = RAW
+    repeat_last_n: msgspec.Raw = RAW
+    penalty_last_n: msgspec.Raw = RAW
+    dry_penalty_last_n: msgspec.Raw = RAW
+    n_prev: msgspec.Raw = RAW
 
     @property
     def budget(self) -> int | None:
