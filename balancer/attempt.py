@@ -67,6 +67,11 @@ class Elsewhere:
     fault: Fault = "none"
     longer: bool = False
 
+    @property
+    def ended(self) -> bool:
+        """Whether the engine seems to have died, or to hang."""
+        return self.fault == "engine" and isinstance(self.error, NodeLost)
+
 
 @dataclass(frozen=True)
 class Broken:

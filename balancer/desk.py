@@ -16,6 +16,7 @@ from balancer.lanes import Lanes
 from balancer.least_busy import LeastBusy
 from balancer.ledger import Ledger
 from balancer.metrics import Metrics
+from balancer.poison import Poison
 from balancer.record import Records
 from balancer.routing import Predict
 from balancer.waiting import WaitingRoom
@@ -37,6 +38,7 @@ class Desk:
     doorkeeper: Doorkeeper
     records: Records
     metrics: Metrics
+    poison: Poison = field(default_factory=Poison)
     key: bytes = field(default_factory=lambda: secrets.token_bytes(16), repr=False)
 
 

@@ -23,7 +23,7 @@ from balancer.attempt import (
     completed,
 )
 from balancer.candidates import Candidate
-from balancer.conclusions import answered, failed
+from balancer.conclusions import answered, condemned, died, failed, struck
 from balancer.constraints import Caps
 from balancer.delivery import Delivery
 from balancer.desk import Desk
@@ -132,6 +132,7 @@ class Front:
             work = understood(route, request.body, caller, key, self.caps)
             record.model, record.stream = work.need.model, work.mode == "stream"
             task = Task(request, work, record, delivery, self.policy)
+            struck(self.desk, task)
             await self._in_time(task, seconds)
             if self.trace:
                 self.trace.answered(record, work.need, self.desk.records.clock())
@@ -159,6 +160,7 @@ class Front:
     async def _tried(self, task: Task) -> None:
         """Try engines until one answers. Each is tried once in its life."""
         while not isinstance(outcome := await self._once(task), Done):
+            await condemned(self.desk, task)
             self._go_on(task, outcome)
         if outcome.left is not None:
             raise outcome.left
@@ -229,6 +231,9 @@ class Front:
             if not isinstance(plan, Resume):
                 return await _without_engine(task, plan)
             body, flow = plan.body, Mended(plan.splice)
+        known = struck(self.desk, task)
+        if known:
+            await self.watch.apart(to.key)
         delivery.comes_from(to.node, to.engine.variant)
         vigil = Vigil(
             self.watch,
@@ -239,6 +244,7 @@ class Front:
             tells=work.tells_us,
             halting=b'"tools"' in work.body,
             paused=delivery.paused,
+            struck=known,
         )
         question = Question(
             origin=to.origin,
@@ -259,6 +265,7 @@ class Front:
             outcome = await attempted(self.upstream, question, work, delivery)
         finally:
             self.watch.end(vigil)
+        died(self.desk, self.watch, task, vigil, to, outcome)
         if isinstance(outcome, Broken) and not outcome.final:
             task.broke(to, outcome.error, flow)
         return outcome
@@ -280,7 +287,7 @@ class Front:
                 if isinstance(error, NotReached):
                     self.desk.current.become(fleet.failed(to.member, str(error), now))
             case Done(outcome="answered"):
-                answered(self.desk.breaker, task, to)
+                answered(self.desk, task, to)
             case Broken(error, fault, final=False):
                 failed(self.desk.breaker, task, to, error, fault)
                 plan = task.onward(to.engine)

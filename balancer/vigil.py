@@ -41,6 +41,9 @@ BLINK_SECONDS = 2.0
 """An event stream that breaks is back before that, if its node is."""
 
 
+APART_SECONDS = 0.05
+"""How often to look whether a request has its first word."""
+
 LATELY_SECONDS = 5.0
 """A connection that breaks so soon after we had let it wait was dropped for that."""
 
@@ -102,7 +105,8 @@ class Vigil:
 
     `predicted`: seconds to its first token, None where nothing is. `tells`: that engine
     says when it begins. `halting`: its text may come in large pieces. `paused`: whether
-    its client takes nothing now. `texts` counts what came of the answer's text.
+    its client takes nothing now. `struck`: an engine has died at it before. `texts`
+    counts what came of the answer's text.
     """
 
     prospects: Prospects
@@ -113,6 +117,7 @@ class Vigil:
     tells: bool
     halting: bool = False
     paused: Callable[[], bool] = never
+    struck: bool = False
     progress: Progress = Progress()
     texts: int = 0
     why: str = ""
@@ -127,6 +132,11 @@ class Vigil:
     def __post_init__(self) -> None:
         self._trusted = self.prospects.trusted(self.key)
         self._task = asyncio.current_task()
+
+    @property
+    def speaks(self) -> bool:
+        """Whether its engine has begun to answer."""
+        return self.texts > 0 or self.progress.phase == "writing"
 
     def heard(self, sign: Sign) -> None:
         """Take in a sign of life."""
@@ -253,6 +263,17 @@ class Watch:
         if not self._vigils:
             self._sweep.add(self)
         self._vigils.add(vigil)
+
+    def alone(self, vigil: Vigil) -> bool:
+        """Whether its engine was asked nothing else by us."""
+        return all(each is vigil or each.key != vigil.key for each in self._vigils)
+
+    async def apart(self, key: EngineKey) -> None:
+        """Wait until no other request at which one has died might end this engine."""
+        while any(  # noqa: ASYNC110 - rare, and first words are seen by looks as well
+            each.struck and each.key == key and not each.speaks for each in self._vigils
+        ):
+            await asyncio.sleep(APART_SECONDS)
 
     def end(self, vigil: Vigil) -> None:
         """End."""

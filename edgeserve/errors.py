@@ -9,6 +9,7 @@ EdgeserveError               what an HTTP client may see; status, code, envelope
 ├── UnknownRoute        404  no such path
 ├── TooSlow             408  the request did not come whole in time
 ├── TooLarge            413  the body is past the limit
+├── EndsEngines         422  engines die at this request
 ├── HeadTooLarge        431  the request's head is past the limit
 ├── FleetBusy           429  come back after `retry_after` seconds
 ├── NodeLost            502  a node went away before the answer was complete
@@ -139,6 +140,22 @@ class TooLarge(EdgeserveError):
         super().__init__(
             f"the request body is larger than {limit / 2**20:g} MiB; send less,"
             " or raise `body_limit_mib`"
+        )
+
+
+class EndsEngines(EdgeserveError):
+    """One engine after the other died at this request, so that no third one gets it."""
+
+    status = 422
+    code = "request_ends_engines"
+    kind = "invalid_request_error"
+
+    def __init__(self, seconds: float, why: str = "") -> None:
+        said = f" ({why})" if why else ""
+        super().__init__(
+            f"two engines ended while they worked on this request{said}; it is tried on"
+            f" no other, and refused for {seconds / 60:g} minutes: change it, most"
+            " likely its grammar, schema, sampling or length"
         )
 
 
