@@ -101,6 +101,9 @@ class Caps:
     entries: int = 10_000
 
 
+CAPS = Caps()
+
+
 def caps_of(settings: BalancerSettings) -> Caps:
     """Take the caps from the settings."""
     return Caps(
@@ -129,7 +132,7 @@ def check(asked: Asked, caps: Caps) -> None:
         if name in LISTS:
             _check_list(raw, name, LISTS[name] or caps.entries)
             if name == "grammar_triggers":
-                _check_triggers(_decoded(raw, name), caps)
+                _check_triggers(raw, caps)
         elif name in NUMBERS:
             _check_number(_decoded(raw, name), name, NUMBERS[name], "")
 
@@ -162,9 +165,10 @@ def _check_list(raw: msgspec.Raw, name: str, most: int) -> None:
             _within(len(value), most, name, "entries", setting)
 
 
-def _check_triggers(triggers: object, caps: Caps) -> None:
-    for number, each in enumerate(triggers if isinstance(triggers, list) else ()):
-        value = each.get("value") if isinstance(each, dict) else None
+def _check_triggers(raw: msgspec.Raw, caps: Caps) -> None:
+    triggers: Any = _decoded(raw, "grammar_triggers")
+    for number, each in enumerate(triggers if isinstance(triggers, list) else []):
+        value: Any = each.get("value") if isinstance(each, dict) else None
         if isinstance(value, str):
             where = f"grammar_triggers[{number}].value"
             _within(len(value), TRIGGER_LENGTH, where, "characters", "")

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from balancer import conditions
 from balancer.breaker import Breaker
+from balancer.constraints import CAPS, Caps, caps_of
 from balancer.current import Current
 from balancer.dispatch import Dispatch
 from balancer.doorkeeper import Doorkeeper
@@ -38,6 +39,7 @@ class Desk:
     doorkeeper: Doorkeeper
     records: Records
     metrics: Metrics
+    caps: Caps = CAPS
     poison: Poison = field(default_factory=Poison)
     key: bytes = field(default_factory=lambda: secrets.token_bytes(16), repr=False)
 
@@ -67,6 +69,7 @@ def desk(settings: BalancerSettings, say: Callable[[str], None]) -> Desk:
         doorkeeper=Doorkeeper(),
         records=Records(),
         metrics=Metrics(),
+        caps=caps_of(settings),
     )
 
 

@@ -24,7 +24,6 @@ from balancer.attempt import (
 )
 from balancer.candidates import Candidate
 from balancer.conclusions import answered, condemned, died, failed, struck
-from balancer.constraints import Caps
 from balancer.delivery import Delivery
 from balancer.desk import Desk
 from balancer.headed import listener
@@ -85,7 +84,6 @@ class Front:
     policy: Policy
     attempts: int
     patience: float
-    caps: Caps
     trace: Trace | None = None
 
     async def __call__(self, request: Request, reply: Reply) -> None:
@@ -129,7 +127,7 @@ class Front:
                 floor_asked(request.headers),
             )
             route, key = ROUTES[request.path], self.desk.key
-            work = understood(route, request.body, caller, key, self.caps)
+            work = understood(route, request.body, caller, key, self.desk.caps)
             record.model, record.stream = work.need.model, work.mode == "stream"
             task = Task(request, work, record, delivery, self.policy)
             struck(self.desk, task)

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import msgspec
 
 from balancer import texts
-from balancer.constraints import Caps, check
+from balancer.constraints import CAPS, Caps, check
 from balancer.edit import edited, raw_fields
 from balancer.prefix import EMPTY
 from balancer.schedule import Need
@@ -42,7 +42,6 @@ STRIPPED = ("id_slot", "lora")
 SESSION_HEADERS = ("x-session-id", "x-conversation-id", "x-session-affinity")
 """Where clients name a conversation; no client need do so."""
 
-CAPS = Caps()
 BYTES_PER_TOKEN = 4
 
 SHORT = 32

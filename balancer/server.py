@@ -18,7 +18,6 @@ import click
 from balancer.api import Api
 from balancer.awake import Awake
 from balancer.calibrating import calibrating
-from balancer.constraints import caps_of
 from balancer.desk import Desk, desk
 from balancer.discover import discovering
 from balancer.exposure import access, cors
@@ -137,7 +136,6 @@ async def running(
             policy=policy_of(settings),
             attempts=settings.attempts,
             patience=settings.queue_seconds,
-            caps=caps_of(settings),
             trace=trace,
         )
         api = Api(desk=shared, register=register, clients=may.clients, nodes=may.nodes)

@@ -15,13 +15,25 @@ COMPLETIONS, RESPONSES, MESSAGES = "/v1/completions", "/v1/responses", "/v1/mess
 PIXEL = "data:image/png;base64,AAAA"
 CALL = {"id": "a", "type": "function"}
 
+NO_MESSAGES: list[Any] = [None, "hi", {}, [], [None], ["hi"], [1], [[]]]
+NO_TEXTS: list[Any] = [5, None, [], {}]
+NO_ROLES: list[Any] = [7, None, "wat", "tool", []]
+NO_CALLS: list[Any] = ["x", [{}], [5]]
+NO_TOOLS: list[Any] = ["x", [{}], [5], [{"type": "function"}]]
+NO_CHOICES: list[Any] = ["wat", 5, "required"]
+NO_FORMATS: list[Any] = ["x", {"type": "wat"}]
+NO_GRAMMARS: list[Any] = ["root ::= ", "((", 5, "root ::= root"]
+NO_CONTENTS: list[Any] = [None, 5, {}, ["x", {}]]
+NO_TEMPLATES: list[Any] = [5, [{}], [{"role": "user", "content": {}}]]
+NO_SCHEMAS: list[Any] = [{"type": "wat"}, 5, {"$ref": "#/nowhere"}]
+
 BODIES: list[dict[str, Any]] = [
     {},
-    *({"messages": each} for each in (None, "hi", {}, [], [None], ["hi"], [1], [[]])),
+    *({"messages": each} for each in NO_MESSAGES),
 ]
 CONTENTS: list[Any] = [
     *(None, 5, {}, [], [None], ["x"], [{}], [{"type": "wat"}], [{"type": "text"}]),
-    *([{"type": "text", "text": each}] for each in (5, None, [], {})),
+    *([{"type": "text", "text": each}] for each in NO_TEXTS),
     [{"type": "image_url", "image_url": {"url": PIXEL}}],
     [{"type": "image_url"}],
     [{"type": "image_url", "image_url": 5}],
@@ -30,11 +42,11 @@ CONTENTS: list[Any] = [
 ]
 TURNS: list[Any] = [
     *({}, {"role": "user"}, {"content": "x"}),
-    *({"role": each, "content": "x"} for each in (7, None, "wat", "tool", [])),
+    *({"role": each, "content": "x"} for each in NO_ROLES),
     {"role": "tool"},
     {"role": "tool", "tool_call_id": 5, "content": None},
     {"role": "assistant"},
-    *({"role": "assistant", "tool_calls": each} for each in ("x", [{}], [5])),
+    *({"role": "assistant", "tool_calls": each} for each in NO_CALLS),
     {"role": "assistant", "tool_calls": [{**CALL, "function": {"name": 5}}]},
     {
         "role": "assistant",
@@ -43,16 +55,16 @@ TURNS: list[Any] = [
     },
 ]
 CHAT_FIELDS: list[dict[str, Any]] = [
-    *({"tools": each} for each in ("x", [{}], [5], [{"type": "function"}])),
+    *({"tools": each} for each in NO_TOOLS),
     {"tools": [{"type": "function", "function": {"parameters": {}}}]},
     {"tools": [{"type": "function", "function": {"name": "f", "parameters": 5}}]},
-    *({"tool_choice": each} for each in ("wat", 5, "required")),
-    *({"response_format": each} for each in ("x", {"type": "wat"})),
+    *({"tool_choice": each} for each in NO_CHOICES),
+    *({"response_format": each} for each in NO_FORMATS),
     {"response_format": {"type": "json_schema"}},
     {"response_format": {"type": "json_schema", "json_schema": {"schema": 5}}},
-    *({"grammar": each} for each in ("root ::= ", "((", 5, "root ::= root")),
+    *({"grammar": each} for each in NO_GRAMMARS),
     {"grammar": "x", "json_schema": {"type": "object"}},
-    *({"json_schema": each} for each in ({"type": "wat"}, 5, {"$ref": "#/nowhere"})),
+    *({"json_schema": each} for each in NO_SCHEMAS),
     *({"reasoning_format": each} for each in ("x", 5)),
     *({"chat_template_kwargs": each} for each in (5, {"enable_thinking": "x"})),
     {"continue_final_message": "x"},
@@ -112,9 +124,9 @@ def cases() -> Iterator[Case]:
 def _others() -> Iterator[Case]:
     for tokens in TOKENS:
         yield "/detokenize", {"tokens": tokens}
-    for content in (None, 5, {}, ["x", {}]):
+    for content in NO_CONTENTS:
         yield "/tokenize", {"content": content}
-    for messages in (5, [{}], [{"role": "user", "content": {}}]):
+    for messages in NO_TEMPLATES:
         yield "/apply-template", {"messages": messages}
     yield "/apply-template", {"messages": LISTED, "tools": 5}
     for given in INPUTS:
