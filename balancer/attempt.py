@@ -30,6 +30,14 @@ class GivenUp(NodeLost):
     """A node or an engine showed no progress."""
 
 
+class Senseless(NodeLost):
+    """An answer came to its proper end, but is none; the request may be why."""
+
+    def __init__(self, why: str, fault: Fault = "doubt") -> None:
+        super().__init__(why)
+        self.fault: Fault = fault
+
+
 @dataclass(frozen=True)
 class Done:
     """The client has its answer, whatever it says.
@@ -60,12 +68,18 @@ class Elsewhere:
     fault: Fault = "none"
     longer: bool = False
 
+    @property
+    def ended(self) -> bool:
+        """Whether the engine seems to have died, or to hang."""
+        return self.fault == "engine" and isinstance(self.error, NodeLost)
+
 
 @dataclass(frozen=True)
 class Broken:
     """The answer broke off after content. `final` where no engine would go on."""
 
     error: NodeLost
+    fault: Fault = "none"
     final: bool = False
 
 
@@ -122,8 +136,7 @@ async def attempted(
     except NoFiles:
         raise  # no engine's fault, and no other one could be reached
     except NodeLost as error:
-        connected = not isinstance(error, NotReached)
-        return _lost(error, of_loss(connected=connected), delivery, before)
+        return _lost(error, _fault(error, vigil), delivery, before)
 
 
 def _has_all(flow: Flow, work: Work, delivery: Delivery) -> bool:
@@ -131,9 +144,18 @@ def _has_all(flow: Flow, work: Work, delivery: Delivery) -> bool:
     return work.mode == "stream" and flow.ended and not delivery.reply.missed
 
 
+def _fault(error: NodeLost, vigil: Vigil) -> Fault:
+    """Say whose fault a lost answer is."""
+    if isinstance(error, Senseless):
+        return error.fault
+    if vigil.excused:
+        return "none"
+    return of_loss(connected=not isinstance(error, NotReached))
+
+
 def _lost(error: NodeLost, fault: Fault, delivery: Delivery, before: int) -> Outcome:
     if delivery.given.size > before:
-        return Broken(error)
+        return Broken(error, fault)
     return Elsewhere(error, fault)
 
 
@@ -216,10 +238,12 @@ def _insist_on_end(flow: Flow) -> None:
     if flow.ended:
         return
     if flow.error is None:
-        raise NodeLost(CUT_SHORT)
-    if _own(flow.error):
-        raise flow.error
-    raise NodeLost(f"the engine failed: {message(flow.error.body)}")
+        raise Senseless(CUT_SHORT)
+    error = flow.error
+    if _own(error):
+        raise error
+    fault = of_status(error.status, error.body)
+    raise Senseless(f"the engine failed: {message(error.body)}", fault)
 
 
 async def completed(tail: bytes, work: Work, delivery: Delivery) -> Outcome:
@@ -255,9 +279,9 @@ async def _gathered(
         delivery.given.forget()
         return AsItIs()
     except Incomplete as error:
-        raise NodeLost(CUT_SHORT) from error
+        raise Senseless(CUT_SHORT) from error
     except (LookupError, TypeError, ValueError) as error:
-        raise NodeLost(f"its stream makes no sense: {error!r}") from error
+        raise Senseless(f"its stream makes no sense: {error!r}") from error
     await delivery.whole(200, {**headers, **JSON}, body)
     return DONE
 

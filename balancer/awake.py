@@ -3,13 +3,17 @@
 A process that is stopped, swapped out or left no processor hears nothing. When it goes
 on, everybody seems to have been silent, for what they said lies unread. That time says
 nothing about others, nor does the moment in which what has come meanwhile is read.
+
+A machine that sleeps stops the loop's clock as well; another clock tells of it.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+import time
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
+from math import inf
 
 EVERY_SECONDS = 0.25
 LATE_SECONDS = 0.5
@@ -18,12 +22,24 @@ LATE_SECONDS = 0.5
 READING_SECONDS = 1.0
 
 
+GOES_ON = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+"""The clock that goes on while the machine sleeps; on macOS it has the other name."""
+
+
+def asleep() -> float:
+    """Return how many seconds this machine has slept, from any beginning."""
+    return time.clock_gettime(GOES_ON) - time.monotonic()
+
+
 class Awake:
     """Seconds in which this process was at work; as of any moment, until closed."""
 
-    def __init__(self) -> None:
+    def __init__(self, asleep: Callable[[], float] = asleep) -> None:
         self._loop = asyncio.get_running_loop()
+        self._asleep = asleep
+        self._slept = asleep()
         self._lost = 0.0
+        self._woke = -inf
         self._due = self._loop.time()
         self._beat()
 
@@ -35,10 +51,20 @@ class Awake:
         if late > LATE_SECONDS:
             self._lost += late + READING_SECONDS
             self._due = now + EVERY_SECONDS
+            self._woke = now
         return now - self._lost
+
+    def woke(self, seconds: float) -> bool:
+        """Whether this process stood still, or the machine slept, so recently."""
+        return self._loop.time() - self._woke < seconds
 
     def _beat(self) -> None:
         self.time()
+        slept = self._asleep()
+        if slept - self._slept > LATE_SECONDS:
+            self._lost += READING_SECONDS
+            self._woke = self._loop.time()
+        self._slept = slept
         self._due = self._loop.time() + EVERY_SECONDS
         self._timer = self._loop.call_later(EVERY_SECONDS, self._beat)
 

@@ -24,6 +24,7 @@ _DECODE_LOOP = (
 _REQUESTS_OWN = (
     "image input is not supported",
     "audio input is not supported",
+    "video input is not supported",
     "vector::_M_range_check",  # /detokenize with an id past the vocabulary
     "Context size has been exceeded",  # a shared context that many filled together
     "is too large to process",

@@ -66,7 +66,7 @@ class Breaker:
         return {
             key[1]: self.health(key).state
             for key in self._fleet
-            if key[0] == member and self.health(key) is not TRUSTED
+            if key[0] == member and not self.health(key).trusted
         }
 
     def health(self, key: EngineKey) -> Health:
@@ -97,6 +97,12 @@ class Breaker:
             self._note((whose,), lambda each: each.doubted(now))
         else:
             self._note((whose,), lambda each: each.failed(now, jitter))
+
+    def question(self, key: EngineKey) -> None:
+        """Have an engine probed, to which users' requests go on as before."""
+        now = self._clock()
+        self._health.setdefault(key, TRUSTED)
+        self._note((key,), lambda each: each.questioned(now))
 
     def probed(self, key: EngineKey, *, well: bool) -> None:
         """Take in what became of a probe of an engine, and so of its node."""
@@ -135,7 +141,7 @@ class Breaker:
                 continue
             after = change(before)
             self._health[key] = after
-            if after.state == "ready" and not any(after.recent):
+            if after.proved:
                 del self._health[key]
         stand = self._stand()
         if any(

@@ -63,6 +63,10 @@ class Delivery:
         self._node, self._variant = node, variant
         self.heard = self.clock()
 
+    def paused(self) -> bool:
+        """Whether the client takes nothing now."""
+        return self.reply.paused
+
     @property
     def silent(self) -> bool:
         """Whether a client that waits for a stream should get a sign of life."""

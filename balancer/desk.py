@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from balancer import conditions
 from balancer.breaker import Breaker
+from balancer.constraints import CAPS, Caps, caps_of
 from balancer.current import Current
 from balancer.dispatch import Dispatch
 from balancer.doorkeeper import Doorkeeper
@@ -16,6 +17,7 @@ from balancer.lanes import Lanes
 from balancer.least_busy import LeastBusy
 from balancer.ledger import Ledger
 from balancer.metrics import Metrics
+from balancer.poison import Poison
 from balancer.record import Records
 from balancer.routing import Predict
 from balancer.waiting import WaitingRoom
@@ -37,6 +39,8 @@ class Desk:
     doorkeeper: Doorkeeper
     records: Records
     metrics: Metrics
+    caps: Caps = CAPS
+    poison: Poison = field(default_factory=Poison)
     key: bytes = field(default_factory=lambda: secrets.token_bytes(16), repr=False)
 
 
@@ -65,6 +69,7 @@ def desk(settings: BalancerSettings, say: Callable[[str], None]) -> Desk:
         doorkeeper=Doorkeeper(),
         records=Records(),
         metrics=Metrics(),
+        caps=caps_of(settings),
     )
 
 

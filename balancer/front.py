@@ -23,6 +23,7 @@ from balancer.attempt import (
     completed,
 )
 from balancer.candidates import Candidate
+from balancer.conclusions import answered, condemned, died, failed, struck
 from balancer.delivery import Delivery
 from balancer.desk import Desk
 from balancer.headed import listener
@@ -129,9 +130,10 @@ class Front:
                 floor_asked(request.headers),
             )
             route, key = ROUTES[request.path], self.desk.key
-            work = understood(route, request.body, caller, key)
+            work = understood(route, request.body, caller, key, self.desk.caps)
             record.model, record.stream = work.need.model, work.mode == "stream"
             task = Task(request, work, record, delivery, self.policy)
+            struck(self.desk, task)
             await self._in_time(task, seconds)
             if self.trace:
                 self.trace.answered(record, work.need, self.desk.records.clock())
@@ -159,6 +161,7 @@ class Front:
     async def _tried(self, task: Task) -> None:
         """Try engines until one answers. Each is tried once in its life."""
         while not isinstance(outcome := await self._once(task), Done):
+            await condemned(self.desk, task)
             self._go_on(task, outcome)
         if outcome.left is not None:
             raise asyncio.CancelledError  # that one would hold this frame, and be held
@@ -229,6 +232,9 @@ class Front:
             if not isinstance(plan, Resume):
                 return await _without_engine(task, plan)
             body, flow = plan.body, Mended(plan.splice)
+        known = struck(self.desk, task)
+        if known:
+            await self.watch.apart(to.key)
         delivery.comes_from(to.node, to.engine.variant)
         vigil = Vigil(
             self.watch,
@@ -238,6 +244,8 @@ class Front:
             send.course.first_seconds,
             tells=work.tells_us,
             halting=b'"tools"' in work.body,
+            paused=delivery.paused,
+            struck=known,
         )
         question = Question(
             origin=to.origin,
@@ -258,6 +266,7 @@ class Front:
             outcome = await attempted(self.upstream, question, work, delivery)
         finally:
             self.watch.end(vigil)
+        died(self.desk, self.watch, task, vigil, to, outcome)
         if isinstance(outcome, Broken) and not outcome.final:
             task.broke(to, outcome.error, flow)
         return outcome
@@ -275,13 +284,13 @@ class Front:
                 task.failures += 1
                 if longer:
                     task.work = task.work.longer(to.engine.context)
-                self.desk.breaker.failed(to.key, fault)
+                failed(self.desk.breaker, task, to, error, fault)
                 if isinstance(error, NotReached):
                     self.desk.current.become(fleet.failed(to.member, str(error), now))
             case Done(outcome="answered"):
-                self.desk.breaker.answered(to.key)
-            case Broken(final=False):
-                self.desk.breaker.failed(to.key, "engine")
+                answered(self.desk, task, to)
+            case Broken(error, fault, final=False):
+                failed(self.desk.breaker, task, to, error, fault)
                 plan = task.onward(to.engine)
                 if not isinstance(plan, Resume):
                     return await _without_engine(task, plan)

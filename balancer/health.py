@@ -56,6 +56,16 @@ class Health:
         return self.state not in ("open", "half-open")
 
     @property
+    def trusted(self) -> bool:
+        """Whether nothing speaks against it."""
+        return self.state == "ready" and not any(self.recent)
+
+    @property
+    def proved(self) -> bool:
+        """Whether nothing of it need be kept."""
+        return self.trusted and self.probe_at is None
+
+    @property
     def risk(self) -> float:
         """The share of failures to expect, 0 to 1, by the latest outcomes."""
         return sum(self.recent) / (len(self.recent) + 2)
@@ -92,6 +102,15 @@ class Health:
         if before.state == "ready":
             before = replace(before, state="suspect", since=now)
         return replace(before, probe_at=now)
+
+    def questioned(self, now: float) -> Health:
+        """Take in an error that is most likely the request's own: let a probe tell.
+
+        One that is on its way will do.
+        """
+        if not self.closed or self.probe_at is not None:
+            return self
+        return replace(self, probe_at=now)
 
     def wants_probe(self, now: float) -> bool:
         """Whether to send a tiny generation there now."""

@@ -68,6 +68,10 @@ class Progress:
                     return replace(working, phase="reading")
                 return working
 
+    def excused(self, now: float) -> Progress:
+        """Begin to wait anew: until now nothing could be heard."""
+        return replace(self, life=now, work=now)
+
     def stuck_at(self, pace: Pace) -> float:
         """Return when to give it up if nothing more is heard; `inf` for never."""
         match self.phase:

@@ -16,6 +16,7 @@ from typing import Any, Literal
 import msgspec
 
 from balancer import texts
+from balancer.constraints import CAPS, Caps, check
 from balancer.edit import edited, raw_fields
 from balancer.prefix import EMPTY
 from balancer.required import media
@@ -122,13 +123,18 @@ NOBODY = Caller()
 
 
 def understood(
-    route: Route, body: bytes, caller: Caller = NOBODY, key: bytes = b""
+    route: Route,
+    body: bytes,
+    caller: Caller = NOBODY,
+    key: bytes = b"",
+    caps: Caps = CAPS,
 ) -> Work:
     """Read a request's body, or raise BadRequest naming what is wrong.
 
-    `key` is for the hashes of its prompt.
+    `key` is for the hashes of its prompt; `caps` are those on what constrains answers.
     """
     asked = read(body)
+    check(asked, caps)
     generates = route.dialect != "plain"
     return Work(
         route=route,

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from msgspec import structs
 
-from balancer.candidates import Candidate, Life
+from balancer.candidates import Candidate, EngineKey, Life
 from balancer.delivery import Delivery
 from balancer.given import MOST
 from balancer.mending import GROWTH, MIGRATIONS, MOST_MIGRATIONS, Policy
@@ -28,8 +28,9 @@ class Task:
     `failure` is what the last one said, `failures` how many have said so since some of
     the answer came. `breaks`: how often it broke off after content, `stalls` of them in
     a row without its growing; `reached` is how far it was then. `doubts`: how often an
-    error may have been its own. `prompt`: tokens that the first engine read. `whole`:
-    what it asked for before only one variant could go on.
+    error may have been its own, and `questioned` where. `name`: its hash, once an
+    engine has died at it. `prompt`: tokens that the first engine read. `whole`: what it
+    asked for before only one variant could go on.
     """
 
     request: Request
@@ -44,6 +45,8 @@ class Task:
     stalls: int = 0
     reached: int = 0
     doubts: int = 0
+    questioned: set[EngineKey] = field(default_factory=set[EngineKey])
+    name: bytes = b""
     prompt: int | None = None
     whole: Work | None = None
 

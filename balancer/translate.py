@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
 from balancer.edit import raw_fields
 from balancer.schema import nonsense
 from edgeserve.errors import BadRequest
@@ -22,23 +24,29 @@ def translated(dialect: Dialect, asked: Asked, body: bytes) -> Put:
     match dialect:
         case "chat":
             put = _tools(dialect, asked, body)
-            _format(asked.response_format)
+            _format(value(asked.response_format))
         case "responses":
             _not_here(dialect, asked, body)
-            put = _tools(dialect, asked, body) | _text(asked.text)
+            put = _tools(dialect, asked, body) | _text(value(asked.text))
         case "messages":
             _not_here(dialect, asked, body)
             put = _tools(dialect, asked, body)
         case "completion":
             _no_echo(asked)
-            put = _schema_of(_format(asked.response_format))
+            put = _schema_of(_format(value(asked.response_format)))
         case "native":
-            put = _schema_of(_format(asked.response_format))
+            put = _schema_of(_format(value(asked.response_format)))
         case "plain":
             pass
-    if asked.json_schema is not None:
-        _checked(asked.json_schema)
+    schema = value(asked.json_schema)
+    if schema is not None:
+        _checked(schema)
     return put
+
+
+def value(raw: msgspec.Raw) -> Any:
+    """Decode a field that was kept as it came; None where it is not there."""
+    return msgspec.json.decode(raw) if raw else None
 
 
 # The shape of an answer

@@ -2,11 +2,14 @@
 
 A hung decode leaves `/health` at 200 and the connection open; only what does not come
 tells. Nothing is timed per event: now and then somebody looks whether there was one.
+While a client takes nothing of its answer, nothing is read from the engine either: then
+its silence is ours, and `stall_seconds` alone says how long that may last.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from math import inf
@@ -40,6 +43,18 @@ without one from its node either, the request is asked elsewhere."""
 
 BLINK_SECONDS = 2.0
 """An event stream that breaks is back before that, if its node is."""
+
+
+APART_SECONDS = 0.05
+"""How often to look whether a request has its first word."""
+
+LATELY_SECONDS = 5.0
+"""A connection that breaks so soon after we had let it wait was dropped for that."""
+
+
+def never() -> bool:
+    """Stand for a client that reads."""
+    return False
 
 
 class Prospects(Protocol):
@@ -82,14 +97,20 @@ class Prospects(Protocol):
         """How many requests may be asked again now."""
         ...
 
+    @property
+    def woke(self) -> bool:
+        """Whether this process, or its whole machine, stood still a moment ago."""
+        ...
+
 
 @dataclass(slots=True, eq=False)
 class Vigil:
     """One request at one engine, and why it was given up, if it was.
 
     `predicted`: seconds to its first token, None where nothing is. `tells`: that engine
-    says when it begins. `halting`: its text may come in large pieces. `texts` counts
-    what came of the answer's text.
+    says when it begins. `halting`: its text may come in large pieces. `paused`: whether
+    its client takes nothing now. `struck`: an engine has died at it before. `texts`
+    counts what came of the answer's text.
     """
 
     prospects: Prospects
@@ -99,6 +120,8 @@ class Vigil:
     predicted: float | None
     tells: bool
     halting: bool = False
+    paused: Callable[[], bool] = never
+    struck: bool = False
     progress: Progress = Progress()
     texts: int = 0
     why: str = ""
@@ -106,6 +129,7 @@ class Vigil:
     _seen: int = 0
     _doubted: bool = False
     _deserted: float | None = None
+    _paused_at: float = -inf
     _trusted: bool = field(init=False)
     _task: asyncio.Task[object] | None = field(init=False)
 
@@ -113,13 +137,26 @@ class Vigil:
         self._trusted = self.prospects.trusted(self.key)
         self._task = asyncio.current_task()
 
+    @property
+    def speaks(self) -> bool:
+        """Whether its engine has begun to answer."""
+        return self.texts > 0 or self.progress.phase == "writing"
+
     def heard(self, sign: Sign) -> None:
         """Take in a sign of life."""
         self.progress = self.progress.heard(sign, self.prospects.time())
 
     @property
+    def excused(self) -> bool:
+        """Whether its connection may have broken because we, or our client, rested."""
+        lately = self.prospects.time() - self._paused_at < LATELY_SECONDS
+        return lately or self.paused() or self.prospects.woke
+
+    @property
     def hidden(self) -> bool:
         """Whether its engine may be at work on it without a sign."""
+        if self.paused():
+            return True
         tells = self.tells and not self.need.media
         return self.progress.phase != "writing" and not tells
 
@@ -130,10 +167,13 @@ class Vigil:
         if self.texts != self._seen:
             self._seen = self.texts
             self.progress = self.progress.heard("text", now)
-        if self._is_deserted(now):
-            self._give_up("its node is silent", "none")
-        elif self.prospects.stuck(self.key):
+        if self.prospects.stuck(self.key):
             self._give_up("its node has given it up", "engine")
+        elif self.paused():
+            self._paused_at = now
+            self.progress = self.progress.excused(now)
+        elif self._is_deserted(now):
+            self._give_up("its node is silent", "none")
         elif self.progress.phase == "queued":
             self._look_for_better(now)
         elif self._is_stuck(now):
@@ -223,6 +263,7 @@ class Watch:
         self._desk = desk
         self._sweep = Sweep(EVERY_SECONDS)
         self._vigils = set[Vigil]()
+        self._awake = awake
         self.time = awake.time
 
     def keep(self, vigil: Vigil) -> None:
@@ -230,6 +271,17 @@ class Watch:
         if not self._vigils:
             self._sweep.add(self)
         self._vigils.add(vigil)
+
+    def alone(self, vigil: Vigil) -> bool:
+        """Whether its engine was asked nothing else by us."""
+        return all(each is vigil or each.key != vigil.key for each in self._vigils)
+
+    async def apart(self, key: EngineKey) -> None:
+        """Wait until no other request at which one has died might end this engine."""
+        while any(  # noqa: ASYNC110 - rare, and first words are seen by looks as well
+            each.struck and each.key == key and not each.speaks for each in self._vigils
+        ):
+            await asyncio.sleep(APART_SECONDS)
 
     def end(self, vigil: Vigil) -> None:
         """End."""
@@ -298,3 +350,8 @@ class Watch:
         """See `Prospects`."""
         self.budget.in_flight = self._desk.doorkeeper.inside
         return self.budget.left
+
+    @property
+    def woke(self) -> bool:
+        """See `Prospects`."""
+        return self._awake.woke(LATELY_SECONDS)

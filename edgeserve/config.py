@@ -26,7 +26,7 @@ from edgeserve.checks import (
     one_of,
     wrong,
 )
-from edgeserve.config_limits import LimitSettings, setting
+from edgeserve.config_limits import GrammarSettings, LimitSettings, setting
 from edgeserve.convert import converted
 from edgeserve.environment import environment_layers, variables
 from edgeserve.errors import SettingsError
@@ -172,7 +172,7 @@ def _is_quality(text: str) -> bool:
 
 
 @dataclass(frozen=True, kw_only=True)
-class BalancerSettings(SharedSettings):
+class BalancerSettings(SharedSettings, GrammarSettings):
     """How one balancer behaves. Immutable; a change means a new object."""
 
     SECTION: ClassVar[str] = "balancer"
@@ -248,6 +248,8 @@ class BalancerSettings(SharedSettings):
         for name in ("queue_seconds", "connect_seconds", "suspect_seconds"):
             at_least(self, name, 0.05)
         at_least(self, "forget_seconds", 0)
+        for each in dataclasses.fields(GrammarSettings):
+            at_least(self, each.name, 1)
         for url in self.nodes:
             a_url(self, "nodes", url)
         for origin in self.cors_origins:
@@ -333,7 +335,8 @@ def default_file() -> Path:
 
 def in_order(shape: type[SharedSettings]) -> list[dataclasses.Field[Any]]:
     """List the fields as they are shown: those that few will touch come last."""
-    limits = {each.name for each in dataclasses.fields(LimitSettings)}
+    rare = (LimitSettings, GrammarSettings)
+    limits = {each.name for kind in rare for each in dataclasses.fields(kind)}
     return sorted(dataclasses.fields(shape), key=lambda each: each.name in limits)
 
 

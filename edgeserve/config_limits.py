@@ -17,6 +17,30 @@ def setting(default: Any, help: str, flag: str | None = None) -> Any:  # noqa: A
 
 
 @dataclass(frozen=True, kw_only=True)
+class GrammarSettings:
+    """What a balancer lets a request ask of the engine that constrains its answer."""
+
+    grammar_limit_kib: int = setting(
+        256, "Largest grammar, or JSON schemas of one request, in KiB; past it 400."
+    )
+    grammar_depth: int = setting(
+        100, "Deepest nesting in a grammar or a JSON schema; past it 400."
+    )
+    grammar_repeats: int = setting(
+        10_000,
+        "Highest count of repetitions in a grammar, JSON schema or pattern, such as"
+        " minItems or {1,1000}; past it 400.",
+    )
+    grammar_choices: int = setting(
+        1000,
+        "Most alternatives and optional parts in a grammar or schema; past it 400.",
+    )
+    list_entries: int = setting(
+        10_000, "Longest enum, logit_bias or list of stops in a request; past it 400."
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class LimitSettings:
     """What node and balancer both refuse."""
 

@@ -11,6 +11,7 @@ EdgeserveError               what an HTTP client may see; status, code, envelope
 ├── TooLarge            413  the body is past the limit
 ├── UriTooLong          414  its path and query are past what llama.cpp takes
 ├── UnsupportedCoding   415  its body is compressed in a way that is not undone here
+├── EndsEngines         422  engines die at this request
 ├── HeadTooLarge        431  the request's head is past the limit
 ├── FleetBusy           429  come back after `retry_after` seconds
 ├── NodeLost            502  a node went away before the answer was complete
@@ -179,6 +180,22 @@ class UnsupportedCoding(EdgeserveError):
     def headers(self) -> dict[str, str]:
         """Say what would have been read."""
         return {**super().headers(), "accept-encoding": self._known}
+
+
+class EndsEngines(EdgeserveError):
+    """One engine after the other died at this request, so that no third one gets it."""
+
+    status = 422
+    code = "request_ends_engines"
+    kind = "invalid_request_error"
+
+    def __init__(self, seconds: float, why: str = "") -> None:
+        said = f" ({why})" if why else ""
+        super().__init__(
+            f"two engines ended while they worked on this request{said}; it is tried on"
+            f" no other, and refused for {seconds / 60:g} minutes: change it, most"
+            " likely its grammar, schema, sampling or length"
+        )
 
 
 class HeadTooLarge(EdgeserveError):

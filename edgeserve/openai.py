@@ -44,7 +44,7 @@ ROUTES: dict[str, Route] = {
 """Every POST route that reaches an engine, by path."""
 
 
-_NOTHING = msgspec.Raw()
+RAW = msgspec.Raw()
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,11 +54,8 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     stream: bool | None = None
     n: int | None = None
     n_cmpl: int | None = None
-    prompt: msgspec.Raw = _NOTHING
+    prompt: msgspec.Raw = RAW
     response_fields: Any = None
-    response_format: Any = None
-    json_schema: Any = None
-    text: Any = None
     tool_choice: Any = None
     echo: Any = None
     suffix: Any = None
@@ -67,6 +64,29 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     max_completion_tokens: int | None = None
     n_predict: int | None = None
     return_progress: Any = None
+    # What constrains an answer is not read here, see `balancer.constraints`.
+    grammar: msgspec.Raw = RAW
+    json_schema: msgspec.Raw = RAW
+    response_format: msgspec.Raw = RAW
+    tools: msgspec.Raw = RAW
+    functions: msgspec.Raw = RAW
+    text: msgspec.Raw = RAW
+    output_config: msgspec.Raw = RAW
+    output_format: msgspec.Raw = RAW
+    stop: msgspec.Raw = RAW
+    stop_sequences: msgspec.Raw = RAW
+    logit_bias: msgspec.Raw = RAW
+    preserved_tokens: msgspec.Raw = RAW
+    grammar_triggers: msgspec.Raw = RAW
+    dry_sequence_breakers: msgspec.Raw = RAW
+    samplers: msgspec.Raw = RAW
+    n_probs: msgspec.Raw = RAW
+    top_logprobs: msgspec.Raw = RAW
+    logprobs: msgspec.Raw = RAW
+    repeat_last_n: msgspec.Raw = RAW
+    penalty_last_n: msgspec.Raw = RAW
+    dry_penalty_last_n: msgspec.Raw = RAW
+    n_prev: msgspec.Raw = RAW
 
     @property
     def each(self) -> int:

@@ -135,14 +135,19 @@ class Expected(msgspec.Struct, frozen=True, kw_only=True):
     write: float
 
 
+Ended = Literal["", "died", "killed"]
+
+
 class EngineReport(msgspec.Struct, frozen=True, kw_only=True):
     """One engine as its node sees it.
 
     `id` is unique on the node and survives restarts of the engine; `epoch` grows with
     every (re)start, so that a reader knows when a prefix cache was lost. `variant` is
     the full name, `model:LABEL`; `file` the model file's, where there is one. `reason`
-    says why the state is what it is. `expected`
-    is None where the node cannot tell.
+    says why the state is what it is. `expected` is None where the node cannot tell.
+    `ended` tells of its last process that is no more: `killed` by somebody else, or
+    `died` by itself or for what it did. `memory_limit`: bytes past which its node ends
+    it; 0 for none.
     """
 
     id: str
@@ -161,6 +166,8 @@ class EngineReport(msgspec.Struct, frozen=True, kw_only=True):
     launch: Launch
     placement: Placement | None = None
     expected: Expected | None = None
+    ended: Ended = ""
+    memory_limit: int = 0
 
 
 class NodeReport(msgspec.Struct, frozen=True, kw_only=True):

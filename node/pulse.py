@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from edgeserve.wire import Ended
+
 STOPPED_LOOKS = 2
 SILENT_LOOKS = 6
 """So many looks in a row without a sign of life, and it is taken for dead. That one is
@@ -20,12 +22,16 @@ SILENT = "its process does nothing and does not answer"
 
 @dataclass(frozen=True)
 class Look:
-    """What the system says of a process; `cpu` is what it has used, in seconds."""
+    """What the system says of a process; `cpu` is what it has used, in seconds.
+
+    `memory` is what it holds, in bytes.
+    """
 
     cpu: float
     stopped: bool = False
     excused: bool = False
     """Whether something else explains that it does nothing."""
+    memory: int = 0
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,11 @@ class Pulse:
 
     def _rests(self, look: Look) -> bool:
         return look.cpu <= self.latest.cpu
+
+    @property
+    def ended(self) -> Ended:
+        """Whether somebody else has brought that about."""
+        return "killed" if self.latest.stopped else "died"
 
     @property
     def lost(self) -> str | None:

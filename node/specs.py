@@ -272,6 +272,7 @@ def _spec(id_: str, role: Role, trial: _Trial, place: _Place) -> EngineSpec:
         pooling=model.pooling if role == "embeddings" else None,
         layers=model.facts.layers + 1,
         expected=Expected(read=trial.reading, write=trial.speed),
+        memory=trial.fitted.need.total,
     )
 
 

@@ -7,14 +7,15 @@ import logging
 import time
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from edgeserve.auth import new_secret
 from edgeserve.background import background, declared
 from edgeserve.config import LOOPBACK, NodeSettings
 from edgeserve.errors import NodeLost, NoNode
 from edgeserve.relay.upstream import Origin, Upstream
-from edgeserve.wire import EngineReport, EngineState
+from edgeserve.wire import Ended, EngineReport, EngineState
+from node import growth
 from node.backoff import LIMIT, Failures
 from node.engines import leftovers
 from node.engines.output import Output, ending, telling
@@ -22,6 +23,7 @@ from node.engines.ports import free_port
 from node.engines.probe import Probe, Properties, Unwell
 from node.engines.process import Process, running
 from node.engines.protocol import Engine, EngineSpec
+from node.pace import Pace as Pace
 from node.pulse import Look, Pulse
 from node.race import first_of
 from node.remedies import Attempt, Ending, Remedies, ended
@@ -34,23 +36,6 @@ log = logging.getLogger(__name__)
 ENGINE = declared("engine")
 LAST_WORDS_SECONDS = 1.0
 LATE_SECONDS = 0.5
-
-
-@dataclass(frozen=True, kw_only=True)
-class Pace:
-    """How often things are looked at, in seconds, and a factor on back-off.
-
-    llama.cpp notices that the caller of a non-streaming request has left only in a
-    second without any other news, and a look at /metrics is news: never look oftener,
-    but for the first moments after a client has `left`, which do for most streams.
-    """
-
-    ready: float = 0.1
-    progress: float = 2.0
-    pulse: float = 0.5
-    left: tuple[float, ...] = (0.1, 0.3, 0.4)
-    file: float = 5.0
-    backoff: float = 1.0
 
 
 class Supervisor:
@@ -88,6 +73,8 @@ class Supervisor:
         self._ready_at: float | None = None
         self._output = Output()
         self._ending = Ending()
+        self._ended_how: Ended = ""
+        self._memory_limit, self._harmed = 0, False
         self._working = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -116,6 +103,8 @@ class Supervisor:
             launch=spec.launch,
             placement=self._output.placed.placement,
             expected=spec.expected,
+            ended=self._ended_how,
+            memory_limit=self._memory_limit,
         )
 
     @property
@@ -155,7 +144,7 @@ class Supervisor:
                 continue
             failures = failures.after(self._clock(), ready_seconds=self._ready_seconds)
             log.warning("%s: %s", self.spec.id, reason)
-            if failures.hopeless:
+            if failures.hopeless and not self._harmed:  # else requests have ended it
                 hint = "replace the file or restart the node"
                 if self._settings.llama_server or self._settings.engine == "native":
                     hint += "; with no engine named, it tries the bundled one"
@@ -186,7 +175,7 @@ class Supervisor:
         self._epoch += 1
         self.slots.freed()
         self._ready_at = self._found = None
-        self._ending = Ending()
+        self._ending, self._memory_limit = Ending(), 0
         self._become("loading", self._reason)
         command = self._engine.command(self.spec, port=self._port, api_key=self.api_key)
         try:
@@ -214,11 +203,13 @@ class Supervisor:
         return True
 
     async def _ended(self, process: Process) -> str:
+        kills = growth.kernel_kills()
         status = await process.ended()
         lines = process.output.lines
         self._ending = ended(status, lines)
+        how = growth.ended_by(status, for_memory=growth.kernel_kills() > kills)
         again = self._ending.no_memory and self.spec.launch.gpu_layers != 0
-        return self._lost("loading" if again else "failed", ending(status, lines))
+        return self._lost("loading" if again else "failed", ending(status, lines), how)
 
     async def _tend(self, process: Process) -> str:
         """See the engine become ready, then watch it work; returns what is wrong."""
@@ -235,6 +226,8 @@ class Supervisor:
             await asyncio.sleep(LAST_WORDS_SECONDS)
             return self._lost("failed", str(error))
         self._ready_at = self._clock()
+        if look := process.look():
+            self._memory_limit = growth.limit(self.spec, look.memory)
         self._become("ready", await self._remedies.helped(self.spec.id))
         return await first_of(self._watch(process, probe), self._let_go(probe))
 
@@ -289,16 +282,23 @@ class Supervisor:
             await asyncio.sleep(every)
             if (look := process.look()) is None:
                 continue
+            if 0 < self._memory_limit < look.memory:
+                process.kill()  # at once: it goes on growing
+                return self._lost(
+                    "failed", growth.said(look.memory, self._memory_limit)
+                )
             asks = self._state == "ready" and self.slots.busy and pulse.idles(look)
             silent = bool(asks) and not await probe.answers(every)
             # Who looks so late may have been too late for the answer, too.
             in_time = self._clock() - began < 2 * every + LATE_SECONDS
             pulse = pulse.seen(look, silent=silent and in_time)
             if pulse.lost:
-                return self._lost("stuck", pulse.lost)
+                return self._lost("stuck", pulse.lost, pulse.ended)
 
-    def _lost(self, state: EngineState, reason: str) -> str:
+    def _lost(self, state: EngineState, reason: str, how: Ended = "died") -> str:
         """Stop claims at once; the process is still to be ended."""
+        self._harmed = self._ready_at is not None and self.slots.busy > 0
+        self._ended_how = how
         self._become(state, reason)
         return reason
 

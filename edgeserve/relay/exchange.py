@@ -37,6 +37,11 @@ class Reply(Protocol):
         ...
 
     @property
+    def paused(self) -> bool:
+        """Whether more waits for the client than it takes, so that its answer halts."""
+        ...
+
+    @property
     def missed(self) -> bool:
         """Whether something could not be sent, for the client had gone."""
         ...

@@ -139,10 +139,15 @@ class _AioReply(Reply):
         self._request = request
         self.response: web.StreamResponse = web.Response(status=500)
         self._started = False
+        self._writing = False
 
     @property
     def started(self) -> bool:
         return self._started
+
+    @property
+    def paused(self) -> bool:
+        return self._writing
 
     @property
     def missed(self) -> bool:
@@ -154,7 +159,11 @@ class _AioReply(Reply):
         await self.response.prepare(self._request)
 
     async def write(self, data: bytes) -> None:
-        await self.response.write(data)
+        self._writing = True  # it waits, if at all, for the client's buffer
+        try:
+            await self.response.write(data)
+        finally:
+            self._writing = False
 
     async def finish(self) -> None:
         await self.response.write_eof()

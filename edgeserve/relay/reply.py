@@ -69,6 +69,11 @@ class ClientReply:
         self.started = self.finished = self.missed = False
         self.keep = head.keep_alive
 
+    @property
+    def paused(self) -> bool:
+        """See `Reply.paused`."""
+        return self.wire.paused
+
     async def start(self, status: int, headers: Mapping[str, str]) -> None:
         """See `Reply.start`."""
         bodiless = status in BODILESS

@@ -1,6 +1,7 @@
 """One coarse clock for every time limit: a look at all that is watched, now and then.
 
 Setting a limit is then one assignment on the hot path, not a timer of the event loop.
+Who looks late has stood still itself: what came meanwhile is read before it is judged.
 """
 
 from __future__ import annotations
@@ -15,6 +16,10 @@ SWEEP = declared("time limits", "timer")
 
 NEVER = float("inf")
 """A deadline that does not come."""
+
+
+LATE_SECONDS = 1.0
+"""So late is not our turn in a process that is merely busy."""
 
 
 class Watched(Protocol):
@@ -33,12 +38,14 @@ class Sweep:
         self._loop = asyncio.get_running_loop()
         self._watched: set[Watched] = set()
         self._timer: asyncio.TimerHandle | None = None
+        self._due = 0.0
+        self._late = False
 
     def add(self, thing: Watched) -> None:
         """Watch `thing` until it is discarded."""
         self._watched.add(thing)
         if self._timer is None:
-            self._timer = self._loop.call_later(self._every, self._turn)
+            self._begin()
 
     def discard(self, thing: Watched) -> None:
         """Watch `thing` no longer."""
@@ -51,11 +58,17 @@ class Sweep:
             self._timer.cancel()
             self._timer = None
 
+    def _begin(self) -> None:
+        self._due = self._loop.time() + self._every
+        self._timer = self._loop.call_later(self._every, self._turn)
+
     def _turn(self) -> None:
         self._timer = None
         now = self._loop.time()
-        for thing in tuple(self._watched):
-            # Should one fail, the others' limits hold all the same.
-            guarded(SWEEP, partial(thing.tick, now))
+        self._late = not self._late and now - self._due > LATE_SECONDS
+        if not self._late:
+            for thing in tuple(self._watched):
+                # Should one fail, the others' limits hold all the same.
+                guarded(SWEEP, partial(thing.tick, now))
         if self._watched and self._timer is None:
-            self._timer = self._loop.call_later(self._every, self._turn)
+            self._begin()

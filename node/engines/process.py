@@ -65,12 +65,14 @@ class Process:
             inner = psutil.Process(self.pid)
             with inner.oneshot():
                 times, status = inner.cpu_times(), inner.status()
+                memory = inner.memory_info().rss
         except (psutil.Error, OSError):  # OSError: no descriptor left to look with
             return None
         return Look(
             times.user + times.system,
             stopped=status == psutil.STATUS_STOPPED,
             excused=status in EXCUSED,
+            memory=memory,
         )
 
     async def _keep_output(self) -> None:

@@ -21,7 +21,8 @@ class EngineSpec:
     """One GGUF in one role, with the settings it will be launched with.
 
     `id` is unique on the node: the variant, with `#embeddings` or `#rerank` behind it
-    in those roles. `variant` is the full name, `model:LABEL`. `pooling` is None where
+    in those roles. `variant` is the full name, `model:LABEL`. `memory` is what it was
+    planned to take in all, in bytes. `pooling` is None where
     the file says it itself. `layers` counts the output layer too, as llama.cpp does; 0
     where it is not known.
     """
@@ -37,6 +38,7 @@ class EngineSpec:
     pooling: Pooling | None = None
     layers: int = 0
     expected: Expected | None = None
+    memory: int = 0
 
 
 @dataclass(frozen=True)

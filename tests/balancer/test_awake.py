@@ -44,6 +44,14 @@ async def test_a_standstill_does_not_count() -> None:
         assert clock.time() < began + 0.5
 
 
+async def test_a_machine_that_has_slept_is_noticed() -> None:
+    slept = 0.0
+    with closing(Awake(lambda: slept)) as clock:
+        assert not clock.woke(PATIENCE)
+        slept = 600.0
+        await eventually(lambda: clock.woke(PATIENCE))
+
+
 async def test_silence_is_an_error() -> None:
     async with awake() as clock:
         with pytest.raises(TimeoutError):

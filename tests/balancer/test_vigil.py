@@ -31,6 +31,7 @@ class Known:
         self.doubts = 0
         self.is_deserted = False
         self.is_stuck = False
+        self.woke = False
         self.worked: float = known.get("worked", 0.0)
 
     def time(self) -> float:
@@ -239,6 +240,42 @@ async def test_an_answer_that_still_comes_is_not_given_up_with_its_nodes_word() 
             vigil.tick(now + second)
 
     assert (await watched(known, goes_on)).why == ""
+
+
+@pytest.mark.parametrize("signs", [(), ("head", "progress"), ("head", "text")])
+async def test_an_engine_is_not_judged_while_its_client_takes_nothing(
+    signs: tuple[Sign, ...],
+) -> None:
+    paused = True
+
+    def sleeps(vigil: Vigil, now: float) -> None:
+        nonlocal paused
+        for sign in signs:
+            vigil.heard(sign)
+        for second in range(60):
+            vigil.tick(now + second)
+        assert vigil.excused
+        paused = False
+        vigil.tick(now + 61)
+
+    vigil = await watched(Known(idle=None), sleeps, paused=lambda: paused)
+
+    assert vigil.why == ""
+
+
+async def test_it_is_judged_again_once_the_client_reads() -> None:
+    paused = True
+
+    def wakes(vigil: Vigil, now: float) -> None:
+        nonlocal paused
+        vigil.heard("text")
+        vigil.tick(now + 30)
+        paused = False
+        vigil.tick(now + 70)
+
+    vigil = await watched(Known(), wakes, paused=lambda: paused)
+
+    assert vigil.why == "it made no progress"
 
 
 async def test_a_client_that_leaves_is_not_mistaken_for_it() -> None:

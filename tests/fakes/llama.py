@@ -133,6 +133,7 @@ def parser() -> argparse.ArgumentParser:
     flags.add_argument("--port", type=int, default=0)
     flags.add_argument("--say", default="", help="printed at start")
     flags.add_argument("--exit-after", type=float, help="seconds until exit status 3")
+    flags.add_argument("--grows", type=int, help="MiB to take at SIGUSR1")
     flags.add_argument("--deaf", action="store_true", help="ignore SIGTERM")
     kinds = get_type_hints(Behaviour)
     for each in dataclasses.fields(Behaviour):
@@ -158,6 +159,11 @@ async def serve(given: argparse.Namespace) -> int:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     else:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    taken: list[bytes] = []
+    if given.grows:
+        size = given.grows * 2**20
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGUSR1, lambda: taken.append(b"x" * size))
     llama = FakeLlama(behaviour, given.port)
     await llama.start()
     print(f"listening on {llama.origin}", flush=True)
