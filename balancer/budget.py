@@ -1,8 +1,8 @@
 """How much extra work failures may make: a share of what is in flight. Bookkeeping.
 
 Without a bound, a fleet in trouble would be asked everything twice. Beyond the budget a
-hedge is dropped. A retry waits its turn instead: its first attempt is over, so that it
-adds nothing to the load, and its client should not see the fault.
+request that is merely late stays where it is. One that has failed is asked again: its
+first attempt is over, so that it adds nothing to the load.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Budget:
 
     @contextmanager
     def another(self) -> Generator[bool]:
-        """Begin a second attempt or a hedge, if the block is given True."""
+        """Count a further attempt, if the block is given True."""
         granted = self.left > 0
         self.extra += granted
         try:

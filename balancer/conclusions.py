@@ -11,7 +11,8 @@ from balancer.candidates import Candidate
 from balancer.desk import Desk
 from balancer.poison import SECONDS, Death, digest
 from balancer.task import Task
-from balancer.vigil import Vigil, Watch
+from balancer.vigil import Vigil
+from balancer.watchdog import Watch
 from edgeserve.errors import EdgeserveError, EndsEngines
 
 WORD_SECONDS = 1.5

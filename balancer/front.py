@@ -45,8 +45,9 @@ from balancer.stream import Flow
 from balancer.task import Task
 from balancer.templates import Templates
 from balancer.tracing import Trace
-from balancer.vigil import Vigil, Watch
+from balancer.vigil import Vigil
 from balancer.waiting import RETRY_AFTER
+from balancer.watchdog import Watch
 from edgeserve.auth import Guard
 from edgeserve.errors import (
     EdgeserveError,

@@ -118,3 +118,22 @@ class Slowest:
         moved = exp(log(max(self.estimate, 1e-6)) + step)
         # A single long gap is no reason to wait longer than for that gap.
         return Slowest(min(moved, seconds) if step > 0 else moved)
+
+
+PATIENCE = 1.5
+GRACE_SECONDS = 2.0
+GAIN = 0.3
+"""How much sooner, as a share, the other engine has to be done."""
+
+
+def may_be_late(started: float, predicted: float, now: float) -> bool:
+    """Whether a request that shows no work is late: times in seconds."""
+    return now > started + PATIENCE * predicted + GRACE_SECONDS
+
+
+def is_sooner(elsewhere: float | None, remaining: float) -> bool:
+    """Whether another engine is worth it, by the seconds to the first token on each.
+
+    None: no other engine has an idle slot.
+    """
+    return elsewhere is not None and elsewhere <= (1 - GAIN) * remaining

@@ -29,8 +29,8 @@ from balancer.register import Register
 from balancer.takeover import Inheritance
 from balancer.templates import Templates
 from balancer.tracing import Trace, tracing
-from balancer.vigil import Watch
 from balancer.watch import Pace, pace_of, watching
+from balancer.watchdog import Watch
 from edgeserve import relay
 from edgeserve.config import EVERYWHERE, LOOPBACK, BalancerSettings
 from edgeserve.listening import lines

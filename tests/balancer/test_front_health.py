@@ -79,7 +79,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a second or two be a long time."""
     monkeypatch.setattr("balancer.progress.UNLEARNED_SECONDS", 1.5)
     monkeypatch.setattr("balancer.progress.SHORTEST_SECONDS", 1.5)
-    monkeypatch.setattr("balancer.hedge.GRACE_SECONDS", 0.2)
+    monkeypatch.setattr("balancer.progress.GRACE_SECONDS", 0.2)
 
 
 @pytest.mark.usefixtures("impatient")
@@ -104,7 +104,7 @@ async def test_a_prompt_that_is_read_no_further_is_read_elsewhere(
     stream: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("balancer.progress.HUNG_SECONDS", 1.0)
-    monkeypatch.setattr("balancer.vigil.UNLEARNED", Pace(token=1.0, batch=0.01))
+    monkeypatch.setattr("balancer.watchdog.UNLEARNED", Pace(token=1.0, batch=0.01))
     async with (
         fake_node("a-hangs", Behaviour(prefill=1)) as hangs,
         fake_node("b-well") as well,

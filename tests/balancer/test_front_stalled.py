@@ -47,7 +47,7 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> Pauses:
     monkeypatch.setattr(Progress, "excused", seen)
     monkeypatch.setattr("edgeserve.relay.limits_of", shallow)
     monkeypatch.setattr("edgeserve.relay.bound", narrow)
-    monkeypatch.setattr("balancer.vigil.EVERY_SECONDS", 0.05)
+    monkeypatch.setattr("balancer.watchdog.EVERY_SECONDS", 0.05)
     monkeypatch.setattr("balancer.progress.UNLEARNED_SECONDS", 0.3)
     monkeypatch.setattr("balancer.progress.SHORTEST_SECONDS", 0.3)
     return counted
