@@ -51,15 +51,13 @@ async def calibrating(
     """Probe engines for the length of the block. `jitter` is between 0 and 1."""
     async with asyncio.TaskGroup() as group:
         prober = _Prober(desk, upstream, token, jitter, group)
-        desk.room.on_wait = prober.give_way
-        desk.predict.lanes.probed_soon = True
+        desk.room.grows.subscribe(prober.give_way)
         looking = group.create_task(prober.look(), name="calibrating")
         try:
             yield
         finally:
             looking.cancel()
             prober.stop()
-            desk.predict.lanes.probed_soon = False
 
 
 class _Prober:

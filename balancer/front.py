@@ -29,6 +29,7 @@ from balancer.headed import listener
 from balancer.hope import otherwise, reason
 from balancer.lull import Lull
 from balancer.mending import Mended, Policy
+from balancer.queued import RETRY_AFTER
 from balancer.record import Record
 from balancer.request import (
     Caller,
@@ -45,7 +46,6 @@ from balancer.task import Task
 from balancer.templates import Templates
 from balancer.tracing import Trace
 from balancer.vigil import Vigil, Watch
-from balancer.waiting import RETRY_AFTER
 from edgeserve.auth import Guard
 from edgeserve.errors import (
     EdgeserveError,
