@@ -32,13 +32,15 @@ class Book:
         now = {n: each.dump() for n, each in self._learners.items() if each.samples}
         return msgspec.json.encode({**self._learned, **now})
 
-    @classmethod
-    def load(cls, body: bytes) -> Book:
-        """Read what `dump` wrote; anything else is an empty book, to be filled anew."""
+    def load(self, body: bytes) -> None:
+        """Go on from what `dump` wrote; anything else is passed over.
+
+        Best before any engine has joined.
+        """
         try:
-            return cls(msgspec.json.decode(body, type=dict[str, Learned]))
+            self._learned = msgspec.json.decode(body, type=dict[str, Learned])
         except msgspec.DecodeError:
-            return cls()
+            return
 
 
 class Key(msgspec.Struct, frozen=True, order=True):

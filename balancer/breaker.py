@@ -28,17 +28,18 @@ Key = EngineKey | str
 
 
 class Breaker:
-    """Takes in what becomes of requests; says who gets the next ones.
+    """Takes in what becomes of requests; says which engines get the next ones.
 
-    `changed` is called when somebody's standing has.
+    `changed` is called when an engine's standing has.
     """
 
     def __init__(
         self,
+        changed: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
         jitter: Callable[[], float] = random.random,
     ) -> None:
-        self.changed: Callable[[], None] = lambda: None
+        self._changed = changed
         self._clock = clock
         self._jitter = jitter
         self._health: dict[Key, Health] = {}
@@ -126,7 +127,7 @@ class Breaker:
     def tick(self) -> None:
         """Let time pass: a slow start ends by itself."""
         if self._failed and self._given_up() != self._lost:
-            self.changed()
+            self._changed()
         if self._health:
             self._note((), lambda each: each)
 
@@ -147,7 +148,7 @@ class Breaker:
         if any(
             _place(stand.get(k)) != _place(self._standings.get(k)) for k in self._fleet
         ):
-            self.changed()
+            self._changed()
 
     def _follow(self, candidates: Sequence[Candidate]) -> None:
         """Whoever comes back, or was started anew, is probed at once."""

@@ -55,13 +55,9 @@ async def calibrating(
     """Probe engines for the length of the block. `jitter` is between 0 and 1."""
     async with background() as tasks:
         prober = _Prober(desk, upstream, token, jitter, tasks)
-        desk.room.on_wait = prober.give_way
-        desk.predict.lanes.probed_soon = True
+        desk.room.grows.subscribe(prober.give_way)
         tasks.start(CALIBRATOR, prober.look)
-        try:
-            yield
-        finally:
-            desk.predict.lanes.probed_soon = False
+        yield
 
 
 class _Prober:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from balancer.candidates import Candidate, candidates
+from balancer.changes import Changes
 from balancer.fleet import Fleet
 from balancer.news import news
 
@@ -22,14 +23,14 @@ class Current:
     def __init__(self, say: Say, judge: Judge = tuple) -> None:
         self._say = say
         self._judge = judge
-        self._listeners: list[Callable[[], None]] = []
+        self._changes = Changes()
         self._waiting: list[asyncio.Future[None]] = []
         self.fleet = Fleet()
         self.candidates: tuple[Candidate, ...] = ()
 
     def listen(self, listener: Callable[[], None]) -> None:
         """Call `listener` after every change, from the event loop."""
-        self._listeners.append(listener)
+        self._changes.subscribe(listener)
 
     async def changed(self) -> None:
         """Wait for the next change."""
@@ -49,8 +50,7 @@ class Current:
     def judge(self) -> None:
         """Look at the candidates again: something is known of them."""
         self.candidates = self._judge(candidates(self.fleet))
-        for listener in self._listeners:
-            listener()
+        self._changes.notify()
         waiting, self._waiting = self._waiting, []
         for change in waiting:
             if not change.done():

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 
 from balancer import conditions
 from balancer.breaker import Breaker
+from balancer.changes import Changes
 from balancer.constraints import CAPS, Caps, caps_of
 from balancer.current import Current
-from balancer.dispatch import Dispatch
 from balancer.doorkeeper import Doorkeeper
+from balancer.holdings import Holdings
 from balancer.lanes import Lanes
 from balancer.least_busy import LeastBusy
 from balancer.ledger import Ledger
@@ -45,18 +46,19 @@ class Desk:
 
 
 def desk(settings: BalancerSettings, say: Callable[[str], None]) -> Desk:
-    """Set one up: a change in the fleet corrects the ledger, then wakes the room."""
-    breaker, ledger = Breaker(), Ledger()
+    """Set one up: a change in the fleet corrects the ledger, then wakes the queue."""
+    judged, known_better = Changes(), Changes()
+    breaker, ledger = Breaker(judged.notify), Ledger()
     current = Current(say, breaker.judged)
-    breaker.changed = current.judge
-    predict = _predict(settings, ledger)
+    predict = _predict(settings, ledger, known_better)
     simple = LeastBusy(lambda: current.candidates, ledger)
     room = WaitingRoom(
         predict if settings.policy == "predict" else simple,
         limit=settings.queue,
         seconds=settings.queue_seconds,
     )
-    predict.moved = room.moved
+    judged.subscribe(current.judge)
+    known_better.subscribe(room.moved)
     current.listen(lambda: ledger.told(current.candidates, breaker.reserved))
     current.listen(lambda: predict.told(current.candidates))
     current.listen(room.changed)
@@ -73,12 +75,19 @@ def desk(settings: BalancerSettings, say: Callable[[str], None]) -> Desk:
     )
 
 
-def _predict(settings: BalancerSettings, ledger: Ledger) -> Predict:
-    mind = Dispatch(lambda _: (), settings.queue)
+def _predict(
+    settings: BalancerSettings, ledger: Ledger, known_better: Changes
+) -> Predict:
     policy = conditions.Policy(
         on_battery=settings.on_battery,
         low_percent=settings.low_battery,
         owner_first=settings.owner_first,
     )
-    lanes = Lanes(mind.holdings, ledger.busy, policy=policy, left=ledger.left)
-    return Predict(ledger, lanes, mind, time.monotonic)
+    lanes = Lanes(
+        Holdings(),
+        ledger.busy,
+        policy=policy,
+        left=ledger.left,
+        calibrates=settings.calibrate,
+    )
+    return Predict(ledger, lanes, time.monotonic, known_better.notify)

@@ -8,7 +8,7 @@ the GPU box rather than start a minute's work on a Pi.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from math import ceil, inf
 
@@ -17,7 +17,8 @@ from balancer.lane import Job, Lane, Timings
 from balancer.order import Order
 from balancer.parts import Parts
 from balancer.predict import Seen, cheapest
-from balancer.question import Ask, Question, asked
+from balancer.question import Question, asked
+from balancer.queued import QueuedRequest
 from balancer.workload import Workload
 
 LOOK = 32
@@ -43,7 +44,7 @@ NEAR = 0.2
 class Bound:
     """A request that starts on an engine now; `seen` is what was found about each."""
 
-    ask: Ask
+    request: QueuedRequest
     lane: Lane
     job: Job
     parts: Parts
@@ -54,27 +55,24 @@ class Bound:
 class Turned:
     """A request that is turned away; `retry_after` whole seconds hence it may fit."""
 
-    ask: Ask
     predicted: float
     retry_after: int
     why: str
 
 
-Eligible = Callable[[Ask], Sequence[Lane]]
+Eligible = Callable[[QueuedRequest], Sequence[Lane]]
 
 
 @dataclass(slots=True)
 class Dispatch:
-    """The state of the decision. `room` is how many may wait.
+    """The state of the decision.
 
     `eligible` says which engines can serve a request at all, quick ones first.
     """
 
     eligible: Eligible
-    room: int = 256
     holdings: Holdings = field(default_factory=Holdings)
     order: Order = field(default_factory=Order)
-    waiting: dict[Ask, None] = field(default_factory=dict[Ask, None])
     workloads: dict[str, Workload] = field(default_factory=dict[str, Workload])
     sessions: OrderedDict[str, int] = field(default_factory=OrderedDict[str, int])
     _looked: float = -inf
@@ -85,103 +83,110 @@ class Dispatch:
             self.workloads[model] = Workload()
         return self.workloads[model]
 
-    def offer(self, ask: Ask, now: float) -> Turned | None:
-        """Take a request in, unless it would wait in vain. Then call `assign`.
+    def offer(
+        self, request: QueuedRequest, now: float, *, full: bool = False
+    ) -> Turned | None:
+        """Look at a request that arrives; say why, if it would wait in vain.
 
-        There is always room for one that an engine has failed.
+        `full`: there is no room to wait.
         """
-        workload = self.workload(ask.model)
-        if workload.returns.asked(ask.prompt, now):
-            workload.learn_kept(self.holdings.beginnings(ask.prompt) != 0)
-        full = len(self.waiting) >= self.room and not ask.again
-        if full or ask.deadline is not None:
-            turned = self._hopeless(ask, full, now)
-            if turned is not None:
-                return turned
-        self.waiting[ask] = None
-        return None
-
-    def _hopeless(self, ask: Ask, full: bool, now: float) -> Turned | None:
-        best = self.choose(ask, now)
+        workload, prompt = self.workload(request.model), request.need.prompt
+        if workload.returns.asked(prompt, now):
+            workload.learn_kept(self.holdings.beginnings(prompt) != 0)
+        if not full and request.deadline is None:
+            return None
+        best = self.choose(request, now)
         if best is None:
             return None
-        late = 0.0 if ask.deadline is None else now + best.first - ask.deadline
+        late = 0.0 if request.deadline is None else now + best.first - request.deadline
         if late > 0:
-            return Turned(ask, best.first, ceil(late), "it would be too late")
+            return Turned(best.first, ceil(late), "it would be too late")
         if full and best.wait > 0:
-            return Turned(ask, best.first, ceil(best.wait), "the queue is full")
+            return Turned(best.first, ceil(best.wait), "the queue is full")
         return None
 
-    def withdraw(self, ask: Ask) -> None:
-        """A request waits no longer: its client left, or its time is over."""
-        self.waiting.pop(ask, None)
-        _untarget(ask)
+    def withdraw(self, request: QueuedRequest) -> None:
+        """A request counts on no slot any longer."""
+        if request.target is not None:
+            request.target.release()
+            request.target = None
 
-    def assign(self, now: float) -> list[Bound]:
+    def assign(self, waiting: Collection[QueuedRequest], now: float) -> list[Bound]:
         """Start whatever should start now. Call it after everything that changes."""
-        if not self.waiting or not self.holdings.idle:
+        if not waiting or not self.holdings.idle:
             return []
         thorough = now - self._looked >= LOOK_SECONDS
         if thorough:
             self._looked = now
         bound: list[Bound] = []
         fresh = set[str]()
-        for ask in self.order.ranked(list(self.waiting), now)[:LOOK]:
+        for request in self.order.ranked(list(waiting), now)[:LOOK]:
             if not (thorough or self.holdings.idle):
                 break
-            _untarget(ask)
-            lanes = self.eligible(ask)
+            self.withdraw(request)
+            lanes = self.eligible(request)
             _refresh(lanes, fresh, now)
-            question = self.question(ask, now)
+            question = self.question(request, now)
             best, seen = cheapest(question, lanes)
             if best is None:
                 continue
-            ask.read = best.read
+            request.read = best.read
             if best.wait > 0 or best.slot < 0:
-                ask.target = best.lane
+                request.target = best.lane
                 best.lane.reserve(now, best.ahead + best.read + best.write)
             else:
-                bound.append(self._bind(ask, question, best, seen))
+                bound.append(self._bind(request, question, best, seen))
         return bound
 
-    def choose(self, ask: Ask, now: float) -> Parts | None:
+    def choose(self, request: QueuedRequest, now: float) -> Parts | None:
         """The engine that costs least, free or not; None where none can."""
-        return self.weigh(ask, now)[0]
+        return self.weigh(request, now)[0]
 
-    def weigh(self, ask: Ask, now: float) -> tuple[Parts | None, Seen]:
+    def weigh(self, request: QueuedRequest, now: float) -> tuple[Parts | None, Seen]:
         """The same, with what was found about every engine."""
-        lanes = self.eligible(ask)
+        lanes = self.eligible(request)
         _refresh(lanes, set(), now)
-        return cheapest(self.question(ask, now), lanes)
+        return cheapest(self.question(request, now), lanes)
 
-    def question(self, ask: Ask, now: float) -> Question:
+    def question(self, request: QueuedRequest, now: float) -> Question:
         """Find out once what the prices of all engines need."""
-        hint = self.sessions.get(ask.session, -1) if ask.session else -1
-        return asked(ask, self.workload(ask.model), self.holdings, now, hint)
-
-    def _bind(self, ask: Ask, question: Question, best: Parts, seen: Seen) -> Bound:
-        lane, now = best.lane, question.now
-        place = lane.places[best.slot]
-        del self.waiting[ask]
-        # What a conversation was until now, in other slots, is of no more use.
-        self.holdings.supersede(ask.prompt)
-        job = Job(
-            ask.prompt,
-            best.slot,
-            best.tokens,
-            best.cached,
-            question.answer,
+        need = request.need
+        return asked(
+            need.prompt,
+            self.workload(request.model),
+            self.holdings,
             now,
-            best.read / lane.scale,
-            self._others(lane, best.slot, ask.slots),
+            slots=request.slots,
+            budget=need.budget,
+            tokens=request.tokens,
+            answer=request.answer,
+            hint=self.sessions.get(need.session, -1) if need.session else -1,
+        )
+
+    def _bind(
+        self, request: QueuedRequest, question: Question, best: Parts, seen: Seen
+    ) -> Bound:
+        lane, now, need = best.lane, question.now, request.need
+        place = lane.places[best.slot]
+        # What a conversation was until now, in other slots, is of no more use.
+        self.holdings.supersede(need.prompt)
+        job = Job(
+            prompt=need.prompt,
+            slot=best.slot,
+            tokens=best.tokens,
+            cached=best.cached,
+            answer=question.answer,
+            started=now,
+            reading=best.read / lane.scale,
+            others=self._others(lane, best.slot, request.slots),
             # With a host cache the hit may not be what the slot held.
-            question.depth(1 << place) if lane.host is None else 0,
+            depth=question.depth(1 << place) if lane.host is None else 0,
         )
         lane.start(job, now)
-        self.order.charge(ask.client, best.read + best.write, now)
-        if ask.session:
-            self._remember(ask.session, place)
-        return Bound(ask, lane, job, best, seen)
+        self.order.charge(request.client, best.read + best.write, now)
+        if need.session:
+            self._remember(need.session, place)
+        return Bound(request, lane, job, best, seen)
 
     def _others(self, lane: Lane, slot: int, slots: int) -> tuple[int, ...]:
         if slots == 1:
@@ -207,7 +212,7 @@ class Dispatch:
     def _count(self, bound: Bound, tokens: int, cached: int) -> None:
         """Learn how many tokens the prompt is, and its part that was cached."""
         blocks, job = bound.job.prompt.blocks, bound.job
-        workload = self.workload(bound.ask.model)
+        workload = self.workload(bound.request.model)
         lengths = workload.lengths
         if blocks:
             prompt, ratio = bound.job.prompt, workload.tokens_per_byte
@@ -223,28 +228,22 @@ class Dispatch:
 
         `counted` says whether the engine told of its prompt when it began.
         """
-        ask, lane, job = bound.ask, bound.lane, bound.job
+        request, lane, job = bound.request, bound.lane, bound.job
         tokens = max(1, timings.cached + timings.prompt)
         if not counted:
             lane.counted(job, tokens, timings.cached)
         lane.end(job, now, timings.predicted)
-        workload = self.workload(ask.model)
-        workload.returns.answered(ask.prompt, now)
+        workload, need = self.workload(request.model), request.need
+        workload.returns.answered(need.prompt, now)
         if lane.learner.samples > ENOUGH and now - lane.learned < LEARN_SECONDS:
             return
         lane.learned = now
         if not counted:
             self._count(bound, tokens, timings.cached)
         lane.learner.learn(lane.sample(job, now, timings))
-        workload.learn_prompt(timings.cached + timings.prompt, ask.prompt.size)
-        workload.learn_answer(ask.prompt.head, ask.budget, timings.predicted)
+        workload.learn_prompt(timings.cached + timings.prompt, need.prompt.size)
+        workload.learn_answer(need.prompt.head, need.budget, timings.predicted)
         lane.stale = True
-
-
-def _untarget(ask: Ask) -> None:
-    if ask.target is not None:
-        ask.target.release()
-        ask.target = None
 
 
 def _refresh(lanes: Sequence[Lane], fresh: set[str], now: float) -> None:

@@ -134,7 +134,7 @@ class Followed:
         if not self.whole:
             lane.drop(job, now)
             return
-        if timings is None or self._bound.ask.slots > 1:
+        if timings is None or self._bound.request.slots > 1:
             lane.end(job, now)
             return
         counted = self.tokens is not None

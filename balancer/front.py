@@ -30,6 +30,7 @@ from balancer.headed import listener
 from balancer.hope import otherwise, reason
 from balancer.lull import Lull
 from balancer.mending import Mended, Policy
+from balancer.queued import RETRY_AFTER
 from balancer.record import Record
 from balancer.request import (
     Caller,
@@ -46,7 +47,6 @@ from balancer.task import Task
 from balancer.templates import Templates
 from balancer.tracing import Trace
 from balancer.vigil import Vigil
-from balancer.waiting import RETRY_AFTER
 from balancer.watchdog import Watch
 from edgeserve.auth import Guard
 from edgeserve.errors import (

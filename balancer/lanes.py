@@ -63,7 +63,7 @@ class Lanes:
 
     `left` counts those of them whose clients have left.
     `spare` says of some engines why they are only asked where nobody else serves.
-    `probed_soon`: engines that nobody has measured are about to be.
+    `calibrates`: engines that nobody has measured are about to be.
     """
 
     def __init__(
@@ -73,12 +73,14 @@ class Lanes:
         book: Book | None = None,
         policy: Policy = POLICY,
         left: Callable[[EngineKey], int] = lambda _: 0,
+        *,
+        calibrates: bool = False,
     ) -> None:
         self._left = left
         self.book = book or Book()
         self.spare: dict[EngineKey, str] = {}
-        self.probed_soon = False
-        self._holdings = holdings
+        self._calibrates = calibrates
+        self.holdings = holdings
         self._busy = busy
         self._policy = policy
         self._kept: dict[EngineKey, _Kept] = {}
@@ -114,7 +116,7 @@ class Lanes:
                 kept.fit = now
         for kept in self._kept.values():
             self._judge(kept, now)
-        if self.probed_soon:
+        if self._calibrates:
             self._spare_newcomers(now)
 
     def abandoned(self, key: EngineKey, slots: Iterable[int]) -> None:
@@ -122,7 +124,7 @@ class Lanes:
         if (kept := self._kept.get(key)) is not None:
             for place in (kept.lane.places[slot] for slot in slots):
                 kept.left.append(place)
-                self._holdings.idle &= ~(1 << place)
+                self.holdings.idle &= ~(1 << place)
 
     def recount(self, key: EngineKey, now: float) -> None:
         """Slots of an engine were given back, or taken otherwise than by a job."""
@@ -147,13 +149,13 @@ class Lanes:
 
     def _lane(self, each: Candidate, key: Key, now: float) -> Lane:
         engine, launch = each.engine, each.engine.launch
-        host = _host_cache(engine, self._holdings)
+        host = _host_cache(engine, self.holdings)
         lane = Lane(
             " ".join(each.key),
             engine.model,
             engine.slots,
             self.book.learner(key, believed(engine)),
-            self._holdings,
+            self.holdings,
             launch.batch,
             engine.context,
             engine.slots > 1 and host is None,
@@ -167,7 +169,7 @@ class Lanes:
         key = kept.candidate.key
         foreign, left = max(0, self._busy(key) - lane.ours), self._left(key)
         while len(kept.left) > left:
-            self._holdings.idle |= 1 << kept.left.pop(0)
+            self.holdings.idle |= 1 << kept.left.pop(0)
         self._pin(kept, now, foreign > left)
         if foreign != lane.foreign:
             lane.advance(now)
@@ -193,20 +195,20 @@ class Lanes:
         idle = [
             number
             for number, place in enumerate(lane.places)
-            if self._holdings.idle & (1 << place)
+            if self.holdings.idle & (1 << place)
         ]
         if not idle:
             return None
         kept.probed = lane.places[idle[-1]]
-        self._holdings.forget(kept.probed)
-        self._holdings.idle &= ~(1 << kept.probed)
+        self.holdings.forget(kept.probed)
+        self.holdings.idle &= ~(1 << kept.probed)
         return idle[-1] if lane.pins else None
 
     def probed(self, key: EngineKey) -> None:
         """The probe's slot is free again."""
         kept = self._kept.get(key)
         if kept is not None and kept.probed is not None:
-            self._holdings.idle |= 1 << kept.probed
+            self.holdings.idle |= 1 << kept.probed
             kept.probed = None
 
     def _judge(self, kept: _Kept, now: float) -> None:

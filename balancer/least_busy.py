@@ -1,75 +1,88 @@
-"""The simple policy: first come, first served, where fewest slots are busy. Pure.
+"""Least-busy policy: first come, first served, where fewest slots are busy. Pure.
 
-Whoever an engine has failed goes before all others, as with the prediction. This one is
-for comparison, and for what the prediction has nothing to say about.
+A request that an engine has failed goes before all others, as with the prediction. This
+policy is for comparison, and for what the prediction has nothing to say about.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 from balancer.candidates import Candidate
 from balancer.ledger import Ledger
-from balancer.schedule import Refuse, Send, Wait, choose
-from balancer.waiting import RETRY_AFTER, Ticket
+from balancer.queued import RETRY_AFTER, QueuedRequest, Settled
+from balancer.schedule import Decision, Refuse, Send, Verdict, Wait, choose
 
 
 class LeastBusy:
-    """Those who wait, in order of arrival."""
+    """Chooses among the engines that `candidates` returns."""
 
     def __init__(
         self, candidates: Callable[[], Sequence[Candidate]], ledger: Ledger
     ) -> None:
         self._candidates = candidates
         self._ledger = ledger
-        self._waiting: dict[Ticket, None] = {}
 
-    def enter(self, ticket: Ticket) -> Wait | None:
-        """Serve it at once, or keep it."""
-        match choose(self._candidates(), ticket.need, self._ledger.busy):
-            case Wait() as wait:
-                self._waiting[ticket] = None
-                return wait
-            case decision:
-                self._settle(ticket, decision)
-                return None
+    def refusal(
+        self,
+        request: QueuedRequest,
+        now: float,  # noqa: ARG002 - it predicts nothing
+        *,
+        full: bool,  # noqa: ARG002
+    ) -> Refuse | None:
+        """Turn away what no engine can serve."""
+        decision = self._choice(request)
+        return decision if isinstance(decision, Refuse) else None
 
-    def leave(self, ticket: Ticket) -> None:
-        """One that waits has gone."""
-        self._waiting.pop(ticket, None)
-
-    def look(self) -> None:
-        """Serve whoever can be served; nobody waits behind what another waits for."""
+    def assign(
+        self,
+        waiting: Collection[QueuedRequest],
+        now: float,  # noqa: ARG002
+    ) -> list[Settled]:
+        """Serve what can be served; nothing waits behind what another waits for."""
+        settled: list[Settled] = []
         hopeless = set[tuple[object, ...]]()
-        for ticket in sorted(self._waiting, key=_again):
-            kind = ticket.need.kind
+        for request in sorted(waiting, key=_again):
+            kind = request.need.kind
             if kind in hopeless:
                 continue
-            match choose(self._candidates(), ticket.need, self._ledger.busy):
+            match self._choice(request):
                 case Wait():
                     hopeless.add(kind)
-                case decision:
-                    del self._waiting[ticket]
-                    self._settle(ticket, decision)
+                case Send() as send:
+                    self._ledger.take(send.to.key, send.slots)
+                    settled.append((request, send))
+                case refusal:
+                    settled.append((request, refusal))
+        return settled
+
+    def explain(
+        self,
+        request: QueuedRequest,
+        now: float,  # noqa: ARG002
+    ) -> Iterable[Verdict]:
+        """Say of each engine why a request waits for it, or cannot use it."""
+        return self._choice(request).verdicts
+
+    def forget(self, request: QueuedRequest) -> None:
+        """Nothing is kept of a request that waits."""
 
     def give_back(self, send: Send, *, left: bool = False) -> None:
-        """Its slots are free, or will be once the engine has noticed who `left`."""
+        """Its slots are free, or will be once the engine has noticed that it `left`."""
         self._ledger.give_back(send.to.key, send.slots, left=left)
 
     def settle(self, send: Send) -> None:
-        """Whoever left it has been noticed by now, unless its node says otherwise."""
+        """By now the engine has noticed that it left, unless its node says not."""
         self._ledger.settle(send.to.key)
 
-    def patience(self, ticket: Ticket) -> int:  # noqa: ARG002 - it predicts nothing
+    def patience(self, request: QueuedRequest, now: float) -> int:  # noqa: ARG002
         """A guess."""
         return RETRY_AFTER
 
-    def _settle(self, ticket: Ticket, decision: Send | Refuse) -> None:
-        if isinstance(decision, Send):
-            self._ledger.take(decision.to.key, decision.slots)
-        ticket.settle(decision)
+    def _choice(self, request: QueuedRequest) -> Decision:
+        return choose(self._candidates(), request.need, self._ledger.busy)
 
 
-def _again(ticket: Ticket) -> bool:
+def _again(request: QueuedRequest) -> bool:
     """Sort those first that an engine has failed; the others stay in order."""
-    return not ticket.need.tried
+    return not request.again

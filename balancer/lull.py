@@ -10,8 +10,8 @@ import asyncio
 from contextlib import suppress
 
 from balancer.delivery import Delivery
+from balancer.queued import Note
 from balancer.schedule import Decision, Wait
-from balancer.waiting import Note
 
 HEADERS = {
     "content-type": "text/event-stream",

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import msgspec
 
-from balancer.book import Book
 from balancer.decaying import Length, Ratio
 from balancer.routing import Predict
 from edgeserve.background import background, declared
@@ -57,7 +56,7 @@ def restore(predict: Predict, body: bytes) -> None:
     Raises msgspec.DecodeError for anything else.
     """
     found = msgspec.json.decode(body, type=_Learned)
-    predict.lanes.book = Book.load(bytes(found.speeds))
+    predict.lanes.book.load(bytes(found.speeds))
     for name, each in found.models.items():
         workload = predict.mind.workload(name)
         workload.ratio, workload.answers = each.prompts, each.answers

@@ -19,7 +19,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import exp
-from typing import Protocol, TypeVar
+
+from balancer.queued import QueuedRequest
 
 AGEING = 0.3
 """Seconds of prefill that a second of waiting makes up for, of a lone request."""
@@ -35,33 +36,6 @@ MEMORY = 120.0
 
 CLIENTS = 4096
 """Most clients that are remembered."""
-
-
-class Waiter(Protocol):
-    """What the order depends on."""
-
-    @property
-    def client(self) -> str:
-        """Whose request it is."""
-        ...
-
-    @property
-    def arrived(self) -> float:
-        """Since when it waits."""
-        ...
-
-    @property
-    def read(self) -> float:
-        """The prefill it was last predicted, in seconds."""
-        ...
-
-    @property
-    def again(self) -> bool:
-        """Whether an engine has failed it."""
-        ...
-
-
-W = TypeVar("W", bound=Waiter)
 
 
 @dataclass(slots=True)
@@ -84,7 +58,9 @@ class Order:
         seconds, at = self.had.get(client, (0.0, now))
         return seconds * exp(-(now - at) / MEMORY)
 
-    def ranked(self, waiting: Sequence[W], now: float) -> list[W]:
+    def ranked(
+        self, waiting: Sequence[QueuedRequest], now: float
+    ) -> list[QueuedRequest]:
         """First who goes first."""
         if len(waiting) < 2:
             return list(waiting)
@@ -93,7 +69,7 @@ class Order:
         least = min(owed.values(), default=0.0)
         slower = {client: _slower(count, client) for client in count}
 
-        def key(waiter: W) -> tuple[bool, float]:
+        def key(waiter: QueuedRequest) -> tuple[bool, float]:
             client = waiter.client
             age = (now - waiter.arrived) / slower[client]
             more = owed[client] - least

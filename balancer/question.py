@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import msgspec
 
 from balancer.holdings import Holdings, Level
-from balancer.lane import Lane
 from balancer.prefix import Prompt, reach
 from balancer.workload import Workload
 
@@ -15,31 +12,7 @@ MORE = 1.2
 """Some texts have more tokens a byte than the one at hand; bounds allow for that."""
 
 
-@dataclass(slots=True, eq=False)
-class Ask:
-    """A request that wants an engine.
-
-    `deadline` is when its first token must have come; `tokens` and `answer` are its
-    lengths where they are known better than from experience. `read` is the prefill it
-    was last predicted, `target` the engine it waits for. `again`: one has failed it.
-    """
-
-    model: str
-    prompt: Prompt
-    client: str
-    arrived: float
-    budget: int | None = None
-    deadline: float | None = None
-    session: str = ""
-    slots: int = 1
-    tokens: float | None = None
-    answer: float | None = None
-    read: float = 0.0
-    target: Lane | None = None
-    again: bool = False
-
-
-class Question(msgspec.Struct):
+class Question(msgspec.Struct, kw_only=True):
     """A request as the engines' prices need it.
 
     `tokens` is the length of its prompt, `answer` that of its answer, as expected;
@@ -70,28 +43,36 @@ class Question(msgspec.Struct):
 
 
 def asked(
-    ask: Ask, workload: Workload, holdings: Holdings, now: float, hint: int = -1
+    prompt: Prompt,
+    workload: Workload,
+    holdings: Holdings,
+    now: float,
+    *,
+    slots: int = 1,
+    budget: int | None = None,
+    tokens: float | None = None,
+    answer: float | None = None,
+    hint: int = -1,
 ) -> Question:
-    """Find it out."""
-    prompt = ask.prompt
+    """Find it out. `tokens` and `answer`: lengths where they are known."""
     levels = holdings.levels(prompt)
     touched = 1 << hint if hint >= 0 else 0
     for _, mask in levels:
         touched |= mask
     ratio = _tokens_per_byte(levels, workload, holdings)
     return Question(
-        prompt,
-        ask.tokens or max(2.0, workload.lengths.of(prompt, ratio)),
-        ask.answer or workload.answer_tokens(prompt.head, ask.budget),
-        ask.slots,
-        levels,
-        _counted(prompt, levels, workload),
-        [MORE * ratio * reach(prompt, depth) for depth, _ in levels],
-        touched,
-        hint,
-        now,
-        workload,
-        holdings,
+        prompt=prompt,
+        tokens=tokens or max(2.0, workload.lengths.of(prompt, ratio)),
+        answer=answer or workload.answer_tokens(prompt.head, budget),
+        slots=slots,
+        levels=levels,
+        counted=_counted(prompt, levels, workload),
+        most=[MORE * ratio * reach(prompt, depth) for depth, _ in levels],
+        touched=touched,
+        hint=hint,
+        now=now,
+        workload=workload,
+        holdings=holdings,
     )
 
 

@@ -1,13 +1,13 @@
 """The policy that predicts: each request goes where it is answered soonest. Pure.
 
-It puts the fleet's reports, the waiting room's tickets and what the wire shows of each
-answer together for `Dispatch`, which decides. What generates no text, such as
+It puts the fleet's reports, the queued requests and what the wire shows of each answer
+together for `Dispatch`, which decides. What generates no text, such as
 embeddings and counts of tokens, goes where fewest slots are busy.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from math import ceil
 
 from balancer.candidates import Candidate
@@ -19,9 +19,8 @@ from balancer.lanes import Lanes
 from balancer.least_busy import LeastBusy
 from balancer.ledger import Ledger
 from balancer.predict import cheapest
-from balancer.question import Ask
-from balancer.schedule import Need, Refuse, Send, Verdict, Wait
-from balancer.waiting import RETRY_AFTER, Ticket
+from balancer.queued import RETRY_AFTER, QueuedRequest, Settled
+from balancer.schedule import Decision, Need, Refuse, Send, Verdict
 from edgeserve.errors import FleetBusy
 
 MOST_SLOTS = 1024
@@ -33,24 +32,27 @@ MOST_PATIENCE = 600
 
 
 class Predict:
-    """Those who wait, and the prediction that serves them."""
+    """The prediction over the fleet, and what it makes of the requests that wait.
+
+    `moved` is called when something is known better than before.
+    """
 
     def __init__(
-        self, ledger: Ledger, lanes: Lanes, mind: Dispatch, clock: Clock
+        self,
+        ledger: Ledger,
+        lanes: Lanes,
+        clock: Clock,
+        moved: Callable[[], None] = lambda: None,
     ) -> None:
-        self.mind = mind
         self.lanes = lanes
-        self.moved: Callable[[], None] = lambda: None
-        """Called when something is known better than before."""
         self._ledger = ledger
         self._clock = clock
+        self._moved = moved
         self._filter = Filter(lanes)
-        self._asks: dict[Ticket, Ask] = {}
-        self._tickets: dict[Ask, Ticket] = {}
+        self.mind = Dispatch(self._eligible, lanes.holdings)
         self._checked = True
         self._wide = False
         self._plain = LeastBusy(lambda: self._filter.candidates, ledger)
-        mind.eligible = self._eligible
 
     def told(self, candidates: Sequence[Candidate]) -> None:
         """The fleet changed."""
@@ -60,42 +62,49 @@ class Predict:
         self._filter.told(candidates)
         self._checked = False
 
-    def enter(self, ticket: Ticket) -> Wait | None:
-        """Serve it at once, keep it, or turn it away."""
-        if self._wide or not ticket.need.generates:
-            return self._plain.enter(ticket)
-        able = self._filter.able(ticket.need)
+    def refusal(
+        self, request: QueuedRequest, now: float, *, full: bool
+    ) -> Refuse | None:
+        """Turn away what no engine can serve, and what would wait in vain."""
+        need = request.need
+        if self._wide or not need.generates:
+            return self._plain.refusal(request, now, full=full)
+        able = self._filter.able(need)
         if isinstance(able, Refuse):
-            ticket.settle(able)
+            return able
+        _price(request, able)
+        turned = self.mind.offer(request, now, full=full)
+        if turned is None:
             return None
-        now = self._clock()
-        ask = _ask(ticket.need, able, now)
-        self._asks[ticket], self._tickets[ask] = ask, ticket
-        turned = self.mind.offer(ask, now)
-        if turned is not None:
-            verdicts = tuple(self.weighed(ask))
-            self._forget(ticket)
-            ticket.settle(Refuse(_busy(turned), verdicts))
-            return None
-        self._assign(now)
-        return None if ticket.decision else Wait(_Live(self, ask))
+        return Refuse(_busy(turned), tuple(self.explain(request, now)))
 
-    def leave(self, ticket: Ticket) -> None:
-        """One that waits has gone; why it waited stays."""
-        ask = self._asks.get(ticket)
-        if ask is None:
-            self._plain.leave(ticket)
-        else:
-            ticket.note(Wait(tuple(self.weighed(ask))))
-            self.mind.withdraw(self._forget(ticket))
-
-    def look(self) -> None:
-        """Settle whom something can be done for."""
-        self._plain.look()
+    def assign(self, waiting: Collection[QueuedRequest], now: float) -> list[Settled]:
+        """Settle the requests for which something can be done now."""
+        priced = [each for each in waiting if each.priced]
+        settled: list[Settled] = []
+        if len(priced) < len(waiting):
+            plain = [each for each in waiting if not each.priced]
+            settled += self._plain.assign(plain, now)
         if not self._checked:
             self._checked = True
-            self._refuse_hopeless()
-        self._assign(self._clock())
+            hopeless = self._hopeless(priced)
+            settled += hopeless.items()
+            priced = [each for each in priced if each not in hopeless]
+        settled += map(self._sent, self.mind.assign(priced, now))
+        return settled
+
+    def explain(self, request: QueuedRequest, now: float) -> Iterable[Verdict]:
+        """Say of each engine why a request waits for it, or cannot use it."""
+        if not request.priced:
+            return self._plain.explain(request, now)
+        able = self._filter.able(request.need)
+        if isinstance(able, Refuse):
+            return able.verdicts
+        return Weighed(able, self.mind.weigh(request, now)[1])
+
+    def forget(self, request: QueuedRequest) -> None:
+        """A request waits no longer, and was not settled."""
+        self.mind.withdraw(request)
 
     def give_back(self, send: Send, *, left: bool = False) -> None:
         """Its slots are free, and what can be learned from it is learned."""
@@ -108,14 +117,13 @@ class Predict:
         self.lanes.recount(key, self._clock())
 
     def settle(self, send: Send) -> None:
-        """Whoever left it has been noticed by now, unless its node says otherwise."""
+        """By now the engine has noticed that it left, unless its node says not."""
         self._ledger.settle(send.to.key)
         self.lanes.recount(send.to.key, self._clock())
 
-    def patience(self, ticket: Ticket) -> int:
+    def patience(self, request: QueuedRequest, now: float) -> int:
         """Until a slot will come free for it."""
-        ask = self._asks.get(ticket)
-        best = self.mind.choose(ask, self._clock()) if ask else None
+        best = self.mind.choose(request, now) if request.priced else None
         return _seconds(best.wait) if best else RETRY_AFTER
 
     def idle(self, need: Need) -> float | None:
@@ -124,84 +132,56 @@ class Predict:
         if isinstance(able, Refuse):
             return None
         now = self._clock()
-        question = self.mind.question(_ask(need, able, now), now)
-        best, _ = cheapest(question, able.lanes)
+        request = QueuedRequest(need, _unheard, now)
+        _price(request, able)
+        best, _ = cheapest(self.mind.question(request, now), able.lanes)
         return best.first if best and best.wait == 0 and best.slot >= 0 else None
 
-    def weighed(self, ask: Ask) -> Iterator[Verdict]:
-        """Explain why a request waits, as things are now."""
-        able = self._filter.able(self._tickets[ask].need)
-        if isinstance(able, Refuse):
-            return iter(able.verdicts)
-        return iter(Weighed(able, self.mind.weigh(ask, self._clock())[1]))
-
-    def waits(self, ask: Ask) -> bool:
-        """Whether it still does."""
-        return ask in self._tickets
-
-    def _eligible(self, ask: Ask) -> Sequence[Lane]:
-        able = self._filter.able(self._tickets[ask].need)
+    def _eligible(self, request: QueuedRequest) -> Sequence[Lane]:
+        able = self._filter.able(request.need)
         return () if isinstance(able, Refuse) else able.lanes
 
-    def _refuse_hopeless(self) -> None:
-        for ticket in list(self._asks):
-            able = self._filter.able(ticket.need)
+    def _hopeless(
+        self, waiting: Iterable[QueuedRequest]
+    ) -> dict[QueuedRequest, Refuse]:
+        """Find the requests that no engine can serve any more."""
+        found = dict[QueuedRequest, Refuse]()
+        for request in waiting:
+            able = self._filter.able(request.need)
             if isinstance(able, Refuse):
-                self.mind.withdraw(self._forget(ticket))
-                ticket.settle(able)
+                self.mind.withdraw(request)
+                found[request] = able
+        return found
 
-    def _assign(self, now: float) -> None:
-        for bound in self.mind.assign(now):
-            self._send(bound)
-
-    def _send(self, bound: Bound) -> None:
-        ticket, lane = self._tickets[bound.ask], bound.lane
-        able = self._filter.able(ticket.need)
+    def _sent(self, bound: Bound) -> Settled:
+        request, lane = bound.request, bound.lane
+        able = self._filter.able(request.need)
         assert isinstance(able, Able)  # noqa: S101 - or there were no lanes
         to = able.by_lane[lane.name]
-        key, slots = to.key, ticket.need.slots
+        key, slots = to.key, request.need.slots
         self._ledger.take(key, slots)
         course = Followed(
             self.mind,
             bound,
             self._clock,
             lambda: self.lanes.get(key) is lane,
-            self.moved,
+            self._moved,
         )
-        self._forget(ticket)
-        ticket.settle(Send(to, slots, Weighed(able, bound.seen, bound.parts), course))
-
-    def _forget(self, ticket: Ticket) -> Ask:
-        ask = self._asks.pop(ticket)
-        del self._tickets[ask]
-        return ask
+        verdicts = Weighed(able, bound.seen, bound.parts)
+        return request, Send(to, slots, verdicts, course)
 
 
-class _Live:
-    """Verdicts about a request that waits, as things are when somebody looks."""
-
-    def __init__(self, policy: Predict, ask: Ask) -> None:
-        self._policy = policy
-        self._ask = ask
-
-    def __iter__(self) -> Iterator[Verdict]:
-        if self._policy.waits(self._ask):
-            yield from self._policy.weighed(self._ask)
+def _price(request: QueuedRequest, able: Able) -> None:
+    """Note down what the prediction needs to know of a request."""
+    need, lanes = request.need, able.lanes
+    request.priced = True
+    request.model = lanes[0].model if lanes else need.model
+    request.slots = min(need.slots, min((lane.slots for lane in lanes), default=1))
+    request.deadline = need.deadline if able.measured else None
 
 
-def _ask(need: Need, able: Able, now: float) -> Ask:
-    slots = min((lane.slots for lane in able.lanes), default=1)
-    return Ask(
-        able.lanes[0].model if able.lanes else need.model,
-        need.prompt,
-        need.client,
-        now,
-        need.budget,
-        need.deadline if able.measured else None,
-        need.session,
-        min(need.slots, slots),
-        again=bool(need.tried),
-    )
+def _unheard(decision: Decision) -> None:
+    """Keep nothing."""
 
 
 def _busy(turned: Turned) -> FleetBusy:

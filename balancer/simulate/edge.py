@@ -8,7 +8,8 @@ from balancer.dispatch import Bound, Dispatch
 from balancer.hostcache import HostCache
 from balancer.lane import Lane, Timings
 from balancer.learner import Learner
-from balancer.question import Ask
+from balancer.queued import QueuedRequest
+from balancer.schedule import Decision, Need
 from balancer.simulate.cache import answered
 from balancer.simulate.engine import Event, Run
 from balancer.simulate.fleets import Machine
@@ -28,8 +29,9 @@ class Edge:
         pins: bool = True,
         room: int = 100_000,
     ) -> None:
-        self.mind = Dispatch(self.eligible, room)
-        self.calls: dict[Ask, Call] = {}
+        self.mind = Dispatch(self.eligible)
+        self.room = room
+        self.waiting: dict[QueuedRequest, Call] = {}
         self.bound: dict[int, Bound] = {}
         self.index = {machine.name: i for i, machine in enumerate(fleet)}
         self.lanes = [self.lane(machine, weights, pins) for machine in fleet]
@@ -54,13 +56,14 @@ class Edge:
             weights=weights,
         )
 
-    def eligible(self, ask: Ask) -> Sequence[Lane]:
+    def eligible(self, request: QueuedRequest) -> Sequence[Lane]:
         """Who serves the model."""
-        if ask.model not in self.able:
+        model = request.model
+        if model not in self.able:
             pairs = zip(self.fleet, self.lanes, strict=True)
-            able = (lane for machine, lane in pairs if machine.serves(ask.model))
-            self.able[ask.model] = sorted(able, key=lambda lane: lane.per_read)
-        return self.able[ask.model]
+            able = (lane for machine, lane in pairs if machine.serves(model))
+            self.able[model] = sorted(able, key=lambda lane: lane.per_read)
+        return self.able[model]
 
     def learner(self, machine: Machine) -> Learner:
         """A poor guess, put right by the calibration probe."""
@@ -78,24 +81,31 @@ class Edge:
         )
         return learner
 
-    def ask(self, call: Call, now: float) -> Ask:
+    def request(self, call: Call, now: float) -> QueuedRequest:
         """What a balancer can see of a call."""
-        return Ask(call.model, call.prompt, call.client, now, call.budget)
+        need = Need(
+            model=call.model,
+            ability="chat",
+            prompt=call.prompt,
+            client=call.client,
+            budget=call.budget,
+        )
+        return QueuedRequest(need, _unheard, now)
 
     def arrive(self, call: Call, now: float) -> Sequence[Act]:
-        """Into the waiting room, and out of it where an engine is free."""
-        ask = self.ask(call, now)
-        turned = self.mind.offer(ask, now)
+        """Into the queue, and out of it where an engine is free."""
+        request, full = self.request(call, now), len(self.waiting) >= self.room
+        turned = self.mind.offer(request, now, full=full)
         if turned is not None:
             return (Turn(call, turned.retry_after),)
-        self.calls[ask] = call
+        self.waiting[request] = call
         return self.assign(now)
 
     def assign(self, now: float) -> list[Act]:
         """What is to start now."""
         acts: list[Act] = []
-        for bound in self.mind.assign(now):
-            call = self.calls.pop(bound.ask)
+        for bound in self.mind.assign(self.waiting, now):
+            call = self.waiting.pop(bound.request)
             self.bound[call.id] = bound
             engine = self.index[bound.lane.name]
             slot = bound.job.slot if bound.lane.pins else None
@@ -123,6 +133,10 @@ class Edge:
         """Nothing more than that."""
 
 
+def _unheard(decision: Decision) -> None:
+    """Keep nothing."""
+
+
 def timings(run: Run, now: float) -> Timings:
     """What llama.cpp would report."""
     return Timings(
@@ -141,11 +155,12 @@ class Oracle(Edge):
         """The truth, and nothing can change it."""
         return _Fixed(machine.speed)
 
-    def ask(self, call: Call, now: float) -> Ask:
+    def request(self, call: Call, now: float) -> QueuedRequest:
         """With the true lengths."""
-        ask = Edge.ask(self, call, now)
-        ask.tokens, ask.answer = float(call.prompt_tokens), float(call.answer_tokens)
-        return ask
+        request = Edge.request(self, call, now)
+        request.tokens = float(call.prompt_tokens)
+        request.answer = float(call.answer_tokens)
+        return request
 
     def learned(self, call: Call, bound: Bound) -> None:
         """The answer as the client will send it back."""

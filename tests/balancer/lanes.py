@@ -1,14 +1,17 @@
 """Engines and requests for tests of the decision: short to write, easy to tell."""
 
 from collections.abc import Sequence
+from typing import Any
 
-from balancer.dispatch import Bound, Dispatch
+from balancer.dispatch import Bound, Dispatch, Turned
 from balancer.holdings import Held, Holdings
 from balancer.lane import Lane, Timings
 from balancer.learner import Learner
 from balancer.prefix import Prompt, chain
-from balancer.question import Ask
+from balancer.queued import QueuedRequest
+from balancer.schedule import Need
 from balancer.speed import Speed
+from tests.balancer.building import unheard
 
 GPU = Speed(1 / 2000, 1e-8, 1 / 90, 0.08)
 LAPTOP = Speed(1 / 150, 1e-7, 1 / 20, 0.3)
@@ -32,17 +35,35 @@ def a_lane(
     return Lane(name, "model", slots, Learner(speed), holdings, pins=pins)
 
 
+def a_request(
+    prompt: Prompt,
+    now: float,
+    model: str = "model",
+    answer: float | None = None,
+    **need: Any,
+) -> QueuedRequest:
+    asks = Need(model=model, ability="chat", prompt=prompt, **need)
+    request = QueuedRequest(asks, unheard, now)
+    request.answer = answer
+    return request
+
+
 class Fleet:
     """A dispatch over a few engines, and what the wire would tell it."""
 
     def __init__(self, room: int = 256, **speeds: tuple[Speed, int]) -> None:
-        self.mind = Dispatch(self._eligible, room)
+        self.mind = Dispatch(self._eligible)
+        self.room = room
+        self.waiting: dict[QueuedRequest, None] = {}
         self.lanes = {
             name: a_lane(self.mind.holdings, name, speed, slots)
             for name, (speed, slots) in speeds.items()
         }
 
-    def _eligible(self, ask: Ask) -> Sequence[Lane]:  # noqa: ARG002 - all can
+    def _eligible(
+        self,
+        request: QueuedRequest,  # noqa: ARG002 - all can
+    ) -> Sequence[Lane]:
         return list(self.lanes.values())
 
     def asks(
@@ -55,23 +76,33 @@ class Fleet:
         deadline: float | None = None,
         session: str = "",
         slots: int = 1,
-    ) -> Ask:
-        ask = Ask(
-            "model",
+    ) -> QueuedRequest:
+        request = a_request(
             prompt,
-            client,
             now,
+            client=client,
             deadline=deadline,
             session=session,
             slots=slots,
             answer=answer,
         )
-        assert self.mind.offer(ask, now) is None
-        return ask
+        assert self.offers(request, now) is None
+        self.waiting[request] = None
+        return request
+
+    def offers(self, request: QueuedRequest, now: float) -> Turned | None:
+        full = len(self.waiting) >= self.room
+        return self.mind.offer(request, now, full=full)
+
+    def assigns(self, now: float) -> list[Bound]:
+        bound = self.mind.assign(self.waiting, now)
+        for each in bound:
+            del self.waiting[each.request]
+        return bound
 
     def sends(self, prompt: Prompt, now: float = 0.0, answer: float = 100.0) -> Bound:
         self.asks(prompt, now, answer=answer)
-        (bound,) = self.mind.assign(now)
+        (bound,) = self.assigns(now)
         return bound
 
     def answers(self, bound: Bound, now: float, answer: int = 100) -> list[Bound]:
@@ -85,7 +116,7 @@ class Fleet:
         writing = 1000 * lane.speed.token_seconds(1) * (answer - 1)
         timings = Timings(cached, fresh, 1000 * reading, answer, writing)
         self.mind.ended(bound, now, timings)
-        return self.mind.assign(now)
+        return self.assigns(now)
 
     def holds(self, name: str, slot: int, prompt: Prompt, since: float = 0.0) -> None:
         place = self.lanes[name].places[slot]

@@ -13,10 +13,9 @@ class Scene:
 
     def __init__(self, *candidates: Candidate) -> None:
         self.now = 100.0
-        self.breaker = Breaker(clock=lambda: self.now, jitter=lambda: 0.0)
+        self.breaker = Breaker(self.change, lambda: self.now, lambda: 0.0)
         self.candidates = candidates
         self.changes = 0
-        self.breaker.changed = self.change
         self.judged = self.breaker.judged(candidates)
 
     def change(self) -> None:

@@ -2,8 +2,7 @@ import pytest
 
 from balancer.lane import Lane
 from balancer.prefix import chain
-from balancer.question import Ask
-from tests.balancer.lanes import GPU, LAPTOP, PI, Fleet, said
+from tests.balancer.lanes import GPU, LAPTOP, PI, Fleet, a_request, said
 
 
 def test_an_idle_fleet_sends_to_the_machine_that_answers_soonest() -> None:
@@ -17,7 +16,7 @@ def test_it_rather_waits_for_the_gpu_than_starts_a_minute_on_a_pi() -> None:
     first = fleet.sends(said(b"one"))
     fleet.asks(said(b"two"), 0.1)
 
-    assert fleet.mind.assign(0.1) == []
+    assert fleet.assigns(0.1) == []
     (second,) = fleet.answers(first, 1.5)
 
     assert second.lane.name == "gpu"
@@ -28,7 +27,7 @@ def test_when_the_gpu_is_far_behind_the_laptop_serves() -> None:
     names = []
     for number in range(12):
         fleet.asks(said(b"%d" % number), answer=300.0)
-        names += [bound.lane.name for bound in fleet.mind.assign(0.0)]
+        names += [bound.lane.name for bound in fleet.assigns(0.0)]
 
     assert set(names) == {"gpu", "laptop"}
 
@@ -78,7 +77,7 @@ def test_no_two_requests_get_the_same_slot() -> None:
     for number in range(9):
         fleet.asks(said(b"%d" % number))
 
-    bound = fleet.mind.assign(0.0)
+    bound = fleet.assigns(0.0)
 
     taken = [(each.lane.name, each.job.slot) for each in bound]
     assert len(taken) == len(set(taken))
@@ -90,7 +89,7 @@ def test_two_that_wait_do_not_count_on_the_same_slot() -> None:
     for number in range(8):
         fleet.asks(said(b"%d" % number), answer=200.0)
 
-    bound = fleet.mind.assign(0.5)
+    bound = fleet.assigns(0.5)
 
     assert [each.lane.name for each in bound] == ["slow"]
     assert fleet.lanes["gpu"].queued + fleet.lanes["slow"].queued == 7
@@ -100,21 +99,20 @@ def test_who_leaves_the_queue_leaves_no_trace() -> None:
     fleet = Fleet(gpu=(GPU, 1), pi=(PI, 1))
     fleet.sends(said(b"running"))
     waits = fleet.asks(said(b"waits"))
-    fleet.mind.assign(0.0)
+    fleet.assigns(0.0)
 
     fleet.mind.withdraw(waits)
 
     assert fleet.lanes["gpu"].queued == 0
-    assert not fleet.mind.waiting
 
 
 def test_a_request_that_would_be_too_late_is_turned_away_with_the_time_it_lacks() -> (
     None
 ):
     fleet = Fleet(pi=(PI, 1))
-    ask = Ask("model", said(b"x" * 4000), "", 0.0, deadline=10.0)
+    request = a_request(said(b"x" * 4000), 0.0, deadline=10.0)
 
-    turned = fleet.mind.offer(ask, 0.0)
+    turned = fleet.offers(request, 0.0)
 
     assert turned is not None
     assert turned.predicted == pytest.approx(60, rel=0.2)
@@ -125,14 +123,14 @@ def test_a_full_room_turns_away_but_not_who_could_start_at_once() -> None:
     fleet = Fleet(room=1, gpu=(GPU, 1))
     running = fleet.sends(said(b"running"))
     fleet.asks(said(b"waits"))
-    fleet.mind.assign(0.0)
+    fleet.assigns(0.0)
 
-    turned = fleet.mind.offer(Ask("model", said(b"more"), "", 0.0), 0.0)
+    turned = fleet.offers(a_request(said(b"more"), 0.0), 0.0)
 
     assert turned is not None
     assert turned.retry_after >= 1
     fleet.answers(running, 2.0)
-    assert fleet.mind.waiting == {}
+    assert fleet.waiting == {}
 
 
 def test_a_flood_from_one_client_does_not_hold_up_another() -> None:
@@ -143,7 +141,7 @@ def test_a_flood_from_one_client_does_not_hold_up_another() -> None:
     order = []
     for step in range(1, 12):
         (running,) = fleet.answers(running, 12.0 * step)
-        order.append(running.ask.client)
+        order.append(running.request.client)
         if step == 5:
             fleet.asks(said(b"a much longer question " * 100), 60.0, client="guest")
 
@@ -157,7 +155,7 @@ def test_the_longest_prompt_is_served_though_short_ones_keep_coming() -> None:
     for step in range(1, 100):
         fleet.asks(chain([b"short"]), 10.0 * step, client="quick")
         (running,) = fleet.answers(running, 10.0 * step)
-        if running.ask is patient:
+        if running.request is patient:
             return
 
     pytest.fail("it was never served")
@@ -166,11 +164,11 @@ def test_the_longest_prompt_is_served_though_short_ones_keep_coming() -> None:
 def test_a_session_without_a_shared_text_goes_back_to_its_engine() -> None:
     fleet = Fleet(one=(LAPTOP, 1), two=(LAPTOP, 1))
     fleet.asks(chain([b"a" * 4000]), session="mine")
-    (first,) = fleet.mind.assign(0.0)
+    (first,) = fleet.assigns(0.0)
     fleet.answers(first, 12.0)
 
     fleet.asks(chain([b"b" * 4000]), 60.0, session="mine")
-    (second,) = fleet.mind.assign(60.0)
+    (second,) = fleet.assigns(60.0)
 
     assert second.lane is first.lane
 
@@ -180,7 +178,7 @@ def test_several_answers_at_once_take_several_slots() -> None:
     fleet.asks(said(b"three of them"), slots=3)
     fleet.lanes.pop("one")
 
-    (bound,) = fleet.mind.assign(0.0)
+    (bound,) = fleet.assigns(0.0)
 
     assert len({bound.job.slot, *bound.job.others}) == 3
     assert bound.lane.taken == 3
@@ -226,7 +224,7 @@ def test_other_balancers_requests_count_as_taken_slots() -> None:
     fleet.lanes["one"].stale = True
     fleet.asks(said(b"hello"))
 
-    assert fleet.mind.assign(0.0) == []
+    assert fleet.assigns(0.0) == []
 
 
 def test_the_engine_tells_how_long_a_shared_beginning_is() -> None:
@@ -237,7 +235,9 @@ def test_the_engine_tells_how_long_a_shared_beginning_is() -> None:
     second = fleet.sends(said(b"b" * 300), 10.0)
     fleet.mind.began(second, 10.0, 702, 612)
 
-    third = fleet.mind.choose(Ask("model", said(b"c" * 300), "", 11.0), 11.0)
+    third = fleet.mind.choose(a_request(said(b"c" * 300), 11.0), 11.0)
 
     assert third is not None
-    assert third.tokens == pytest.approx(612 + 316 * 700 / first.ask.prompt.size, abs=2)
+    assert third.tokens == pytest.approx(
+        612 + 316 * 700 / first.request.need.prompt.size, abs=2
+    )

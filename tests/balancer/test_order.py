@@ -1,22 +1,24 @@
-from dataclasses import dataclass
-
 from hypothesis import given
 from hypothesis import strategies as st
 
 from balancer.order import Order
+from balancer.prefix import EMPTY
+from balancer.queued import QueuedRequest
+from tests.balancer.lanes import a_request
 
 
-@dataclass(frozen=True)
-class Waiter:
-    client: str
-    arrived: float
-    read: float
-    again: bool = False
+def a_waiter(
+    client: str, arrived: float, read: float, *, again: bool = False
+) -> QueuedRequest:
+    tried = frozenset({("pi", "small", "", 1)}) if again else frozenset()
+    request = a_request(EMPTY, arrived, client=client, tried=tried)
+    request.read = read
+    return request
 
 
 waiters = st.lists(
     st.builds(
-        Waiter,
+        a_waiter,
         client=st.sampled_from("abc"),
         arrived=st.floats(0, 100),
         read=st.floats(0, 1000),
@@ -27,27 +29,27 @@ waiters = st.lists(
 
 
 @given(waiters)
-def test_everybody_has_a_place_and_only_one(waiting: list[Waiter]) -> None:
+def test_everybody_has_a_place_and_only_one(waiting: list[QueuedRequest]) -> None:
     ranked = Order().ranked(waiting, 100.0)
 
     assert sorted(ranked, key=repr) == sorted(waiting, key=repr)
 
 
 def test_the_shortest_prompt_goes_first() -> None:
-    long, short = Waiter("a", 0.0, 60.0), Waiter("b", 0.0, 1.0)
+    long, short = a_waiter("a", 0.0, 60.0), a_waiter("b", 0.0, 1.0)
 
     assert Order().ranked([long, short], 1.0) == [short, long]
 
 
 def test_who_waited_long_goes_before_shorter_newcomers() -> None:
-    patient, newcomer = Waiter("a", 0.0, 60.0), Waiter("b", 300.0, 1.0)
+    patient, newcomer = a_waiter("a", 0.0, 60.0), a_waiter("b", 300.0, 1.0)
 
     assert Order().ranked([newcomer, patient], 300.0)[0] is patient
 
 
 def test_who_was_failed_by_an_engine_goes_before_all_others() -> None:
-    failed = Waiter("a", 300.0, 60.0, again=True)
-    patient = Waiter("b", 0.0, 1.0)
+    failed = a_waiter("a", 300.0, 60.0, again=True)
+    patient = a_waiter("b", 0.0, 1.0)
 
     assert Order().ranked([patient, failed], 300.0)[0] is failed
 
@@ -55,15 +57,15 @@ def test_who_was_failed_by_an_engine_goes_before_all_others() -> None:
 def test_who_had_much_stands_back_and_is_forgiven_in_time() -> None:
     order = Order()
     order.charge("greedy", 300.0, now=0.0)
-    greedy, modest = Waiter("greedy", 0.0, 1.0), Waiter("modest", 0.0, 5.0)
+    greedy, modest = a_waiter("greedy", 0.0, 1.0), a_waiter("modest", 0.0, 5.0)
 
     assert order.ranked([greedy, modest], 1.0)[0] is modest
     assert order.ranked([greedy, modest], 3600.0)[0] is greedy
 
 
 def test_a_flood_does_not_age_into_precedence() -> None:
-    flood = [Waiter("flood", 0.0, 1.0) for _ in range(40)]
-    guest = Waiter("guest", 50.0, 4.0)
+    flood = [a_waiter("flood", 0.0, 1.0) for _ in range(40)]
+    guest = a_waiter("guest", 50.0, 4.0)
 
     assert Order().ranked([*flood, guest], 75.0)[0] is guest
 

@@ -10,9 +10,8 @@ from balancer.lane import Job, Lane
 from balancer.learner import Learner
 from balancer.predict import cheapest
 from balancer.prefix import Prompt, chain
-from balancer.question import Ask
 from balancer.speed import Speed
-from tests.balancer.lanes import GPU, LAPTOP, PI
+from tests.balancer.lanes import GPU, LAPTOP, PI, a_request
 
 NOW = 50.0
 
@@ -63,8 +62,7 @@ def _fill(lane: Lane, slot: int, dice: random.Random) -> None:
 def test_the_engine_that_costs_least_of_all_is_found(seed: int, slots: int) -> None:
     dice = random.Random(seed)  # noqa: S311 - hypothesis chooses the seed
     mind, lanes = some_fleet(dice)
-    ask = Ask("m", some_prompt(dice), "", NOW, slots=slots)
-    question = mind.question(ask, NOW)
+    question = mind.question(a_request(some_prompt(dice), NOW, "m", slots=slots), NOW)
 
     best, seen = cheapest(question, lanes)
 
@@ -79,7 +77,8 @@ def test_no_part_of_a_prediction_is_negative(seed: int) -> None:
     dice = random.Random(seed)  # noqa: S311 - hypothesis chooses the seed
     mind, lanes = some_fleet(dice)
 
-    _, seen = cheapest(mind.question(Ask("m", some_prompt(dice), "", NOW), NOW), lanes)
+    request = a_request(some_prompt(dice), NOW, "m")
+    _, seen = cheapest(mind.question(request, NOW), lanes)
 
     for each in seen.all():
         parts = (each.wait, each.ahead, each.read, each.write, each.loss, each.cached)
@@ -91,4 +90,4 @@ def test_no_part_of_a_prediction_is_negative(seed: int) -> None:
 def test_without_engines_there_is_no_choice() -> None:
     mind = Dispatch(lambda _: [])
 
-    assert mind.choose(Ask("m", chain([b"x"]), "", 0.0), 0.0) is None
+    assert mind.choose(a_request(chain([b"x"]), 0.0, "m"), 0.0) is None

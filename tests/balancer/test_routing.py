@@ -6,16 +6,16 @@ import msgspec
 import pytest
 
 from balancer.candidates import Candidate
-from balancer.dispatch import Dispatch
 from balancer.explain import shown
+from balancer.holdings import Holdings
 from balancer.lane import Timings
 from balancer.lanes import Lanes
 from balancer.ledger import Ledger
 from balancer.newcomers import SECONDS, UNMEASURED
 from balancer.prefix import Prompt, chain
+from balancer.queued import QueuedRequest
 from balancer.routing import Predict
 from balancer.schedule import Decision, Need, Refuse, Send
-from balancer.waiting import Ticket
 from edgeserve.errors import FleetBusy
 from edgeserve.wire import Cpu, Expected, Power
 from tests.balancer.building import a_candidate, a_need
@@ -30,13 +30,14 @@ class House:
 
     able: list[Candidate]
     now: float = 100.0
+    calibrates: bool = False
     notes: list[Decision] = field(default_factory=list[Decision])
 
     def __post_init__(self) -> None:
         self.ledger = Ledger()
-        mind = Dispatch(lambda _: (), 2)
-        self.lanes = Lanes(mind.holdings, self.ledger.busy)
-        self.predict = Predict(self.ledger, self.lanes, mind, lambda: self.now)
+        self.lanes = Lanes(Holdings(), self.ledger.busy, calibrates=self.calibrates)
+        self.predict = Predict(self.ledger, self.lanes, lambda: self.now)
+        self.waiting: dict[QueuedRequest, None] = {}
         self.become(*self.able)
 
     def become(self, *able: Candidate) -> None:
@@ -44,10 +45,20 @@ class House:
         self.ledger.told(able)
         self.predict.told(able)
 
-    def enters(self, need: Need | None = None) -> Ticket:
-        ticket = Ticket(need or a_need(), self.notes.append)
-        self.predict.enter(ticket)
-        return ticket
+    def enters(self, need: Need | None = None) -> QueuedRequest:
+        request = QueuedRequest(need or a_need(), self.notes.append, self.now)
+        full = len(self.waiting) >= 2
+        if refusal := self.predict.refusal(request, self.now, full=full):
+            request.settle(refusal)
+        else:
+            self.waiting[request] = None
+            self.looks()
+        return request
+
+    def looks(self) -> None:
+        for request, decision in self.predict.assign(self.waiting, self.now):
+            del self.waiting[request]
+            request.settle(decision)
 
     def sends(self, need: Need | None = None) -> Send:
         decision = self.enters(need).decision
@@ -237,8 +248,7 @@ def test_a_wrong_rate_is_not_taken_for_a_long_way() -> None:
 
 def test_a_newcomer_stands_back_until_it_is_measured_but_not_for_ever() -> None:
     fast, slow = expecting("fast", 2000.0), expecting("slow", 20.0)
-    house = House([])
-    house.lanes.probed_soon = True
+    house = House([], calibrates=True)
 
     house.become(fast, slow)
     assert house.lanes.spare == {slow.key: UNMEASURED}
@@ -251,8 +261,7 @@ def test_a_newcomer_stands_back_until_it_is_measured_but_not_for_ever() -> None:
 
 def test_who_stands_back_serves_where_nobody_else_does() -> None:
     fast, slow = expecting("fast", 2000.0), expecting("slow", 20.0)
-    house = House([])
-    house.lanes.probed_soon = True
+    house = House([], calibrates=True)
 
     house.become(replace(fast, barred="it is away"), slow)
 

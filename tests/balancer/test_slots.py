@@ -8,11 +8,10 @@ from balancer.hostcache import HostCache
 from balancer.lane import Job, Lane
 from balancer.learner import Learner
 from balancer.prefix import Prompt, chain
-from balancer.question import Ask
 from balancer.simulate.cache import Cache, Place
 from balancer.simulate.cache import Held as Truth
 from balancer.slots import pick
-from tests.balancer.lanes import LAPTOP
+from tests.balancer.lanes import LAPTOP, a_request
 
 words = st.sampled_from([b"a" * 300, b"b" * 700, b"c" * 90, b"d" * 1500])
 prompts = st.lists(words, min_size=1, max_size=6).map(chain)
@@ -46,9 +45,9 @@ def test_belief_and_engine_agree_on_every_prompt(
     engine = Cache([Place() for _ in range(slots)], host_tokens)
     running: list[tuple[Job, Truth]] = []
     for now, (prompt, ends) in enumerate(asked, 1):
-        question = mind.question(
-            Ask("m", prompt, "", now, tokens=float(tokens(prompt)), answer=1.0), now
-        )
+        request = a_request(prompt, now, "m", answer=1.0)
+        request.tokens = float(tokens(prompt))
+        question = mind.question(request, now)
         believed = pick(question, lane)
         truth = Truth(prompt, list(prompt.ends))
         slot, spared = engine.take(truth, now)
@@ -74,7 +73,7 @@ def test_a_pinned_slot_costs_no_more_than_the_one_llama_would_take(
         job = Job(prompt, now % slots, tokens(prompt), 0.0, 0.0, now, 1.0)
         lane.start(job, now)
         lane.end(job, now + 0.5, 0.0)
-    question = mind.question(Ask("m", asked[-1], "", 99.0, answer=1.0), 99.0)
+    question = mind.question(a_request(asked[-1], 99.0, "m", answer=1.0), 99.0)
 
     theirs = pick(question, lane)
     lane.pins = True

@@ -9,13 +9,15 @@ from functools import partial
 import pytest
 
 from balancer.candidates import Candidate
-from balancer.dispatch import Dispatch
+from balancer.changes import Changes
+from balancer.holdings import Holdings
 from balancer.lanes import Lanes
 from balancer.least_busy import LeastBusy
 from balancer.ledger import Ledger
+from balancer.queued import Policy
 from balancer.routing import Predict
 from balancer.schedule import Need
-from balancer.waiting import Policy, WaitingRoom
+from balancer.waiting import WaitingRoom
 from edgeserve.errors import FleetBusy, NoNode, TooLate, UnknownModel
 from tests.balancer.building import Holder, a_candidate, a_need, unheard
 from tests.fakes.node import an_engine
@@ -39,11 +41,13 @@ class House:
 
     def __post_init__(self) -> None:
         self.ledger = Ledger()
-        self.predict = a_prediction(self.ledger, self.limit)
+        known_better = Changes()
+        lanes = Lanes(Holdings(), self.ledger.busy)
+        self.predict = Predict(self.ledger, lanes, time.monotonic, known_better.notify)
         simple = LeastBusy(lambda: self.able, self.ledger)
         chosen: Policy = simple if self.policy == "least-busy" else self.predict
         self.room = WaitingRoom(chosen, limit=self.limit, seconds=self.seconds)
-        self.predict.moved = self.room.moved
+        known_better.subscribe(self.room.moved)
         self.become(*self.able)
 
     def become(self, *able: Candidate) -> None:
@@ -54,12 +58,6 @@ class House:
 
     def holder(self, need: Need | None = None) -> Holder:
         return Holder(self.room, need or a_need())
-
-
-def a_prediction(ledger: Ledger, limit: int) -> Predict:
-    mind = Dispatch(lambda _: (), limit)
-    lanes = Lanes(mind.holdings, ledger.busy)
-    return Predict(ledger, lanes, mind, time.monotonic)
 
 
 async def settle() -> None:

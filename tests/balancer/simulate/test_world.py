@@ -79,7 +79,7 @@ def test_on_any_fleet_nothing_is_lost_and_nothing_predicted_is_negative(
     assert len(outcomes) == len(calls)
     assert all(each.ended >= 0 for each in outcomes)
     assert all(each.predicted is not None and each.predicted > 0 for each in outcomes)
-    assert not edge.mind.waiting
+    assert not edge.waiting
     for lane in edge.lanes:
         assert (lane.taken, lane.queued, lane.jobs) == (0, 0, {})
     assert edge.mind.holdings.idle.bit_count() == sum(m.slots for m in fleet)

@@ -18,7 +18,8 @@ from balancer.lane import Job, Lane
 from balancer.learner import Learner
 from balancer.predict import cheapest
 from balancer.prefix import Prompt
-from balancer.question import Ask
+from balancer.queued import QueuedRequest
+from balancer.schedule import Decision, Need
 from balancer.speed import Speed
 from balancer.texts import read
 
@@ -84,6 +85,10 @@ def microseconds(work: Callable[[], object], rounds: int = 60, each: int = 50) -
     return best / each * 1e6
 
 
+def unheard(decision: Decision) -> None:
+    """Keep nothing."""
+
+
 def main() -> None:
     """Print a row for each size."""
     mind, lanes = fleet()
@@ -93,10 +98,11 @@ def main() -> None:
     print(f"{'prompt':>9} {'read':>7} {'choose':>7} {'both':>7} {'target':>7}")
     for size, target in TARGETS_US.items():
         raw = body(size, 1, "seven")
-        ask = Ask("m", read(raw), "client", NOW)
+        need = Need(model="m", ability="chat", prompt=read(raw), client="client")
+        request = QueuedRequest(need, unheard, NOW)
 
-        def decide(ask: Ask = ask) -> object:
-            return cheapest(mind.question(ask, NOW + 1), lanes)
+        def decide(request: QueuedRequest = request) -> object:
+            return cheapest(mind.question(request, NOW + 1), lanes)
 
         reading = microseconds(lambda raw=raw: read(raw))  # type: ignore[misc]
         choosing = microseconds(decide)
