@@ -86,6 +86,8 @@ class Work:
 
     def body_for(self, engine: EngineReport, slot: int | None = None) -> bytes:
         """Return the body with the named edits. `slot` is one of the engine's."""
+        if self.route.method == "GET":
+            return b""
         put: dict[str, object] = {"model": engine.variant}
         if self.tells_us:
             put["return_progress"] = True
@@ -118,16 +120,16 @@ def understood(
 
     `key` is for the hashes of its prompt.
     """
-    asked = read(body)
+    asked, body = read(body)
     generates = route.dialect != "plain"
     return Work(
         route=route,
         body=body,
         mode=_mode(route, asked, body),
         need=Need(
-            model=normal(asked.model),
+            model=normal(asked.model or ""),
             ability=route.needs,
-            slots=max(asked.n or 1, 1),
+            slots=max(asked.n or 1, 1) if route.slot else 0,
             tokens=len(body) // BYTES_PER_TOKEN if generates else 0,
             images=b"image" in body and any(mark in body for mark in IMAGES),
             generates=generates,

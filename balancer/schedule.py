@@ -30,8 +30,9 @@ from edgeserve.wire import Ability
 class Need(msgspec.Struct, frozen=True, kw_only=True):
     """What a request asks of an engine.
 
-    `model` is in normal spelling, empty where the caller names none. `slots` is how
-    many it takes (`n`). `tokens` is a guess at the length of the prompt; a context of
+    `model` is in normal spelling, empty where the caller names none. `ability` is None
+    where any engine does. `slots` is how many it takes (`n`), 0 for what is computed
+    beside them. `tokens` is a guess at the length of the prompt; a context of
     `too_short` or less has been refused by an engine already. `images` go to engines
     that can see, where there are any. `tried` engines are out until they have started
     anew, and so are variants below the type `floor`, if one is named.
@@ -43,7 +44,7 @@ class Need(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     model: str
-    ability: Ability
+    ability: Ability | None
     slots: int = 1
     tokens: int = 0
     too_short: int = 0
@@ -157,7 +158,7 @@ def choose(
     free = [
         (count, each)
         for count, each in counts
-        if count + slots_of(each, need) <= each.engine.slots
+        if not need.slots or count + slots_of(each, need) <= each.engine.slots
     ]
     best = min(free, key=_rank, default=(0, None))[1]
     verdicts = sifted.out + tuple(
@@ -239,7 +240,7 @@ def _able(candidates: Sequence[Candidate], need: Need) -> list[Candidate] | Refu
     if not named:
         names = [each.name for each in served(candidates)]
         return Refuse(UnknownModel(need.model, names))
-    able = [each for each in named if need.ability in each.engine.abilities]
+    able = [each for each in named if _can(each, need.ability)]
     if not able:
         return Refuse(_unable(candidates, need))
     if need.images:
@@ -250,10 +251,12 @@ def _able(candidates: Sequence[Candidate], need: Need) -> list[Candidate] | Refu
     models = {each.engine.model for each in able}
     if not need.model and len(models) > 1:
         choice = ", ".join(sorted(models))
-        return Refuse(
-            BadRequest(f"name a `model`; {need.ability} is served by {choice}")
-        )
+        return Refuse(BadRequest(f"name a `model`, one of {choice}"))
     return able
+
+
+def _can(candidate: Candidate, ability: Ability | None) -> bool:
+    return ability is None or ability in candidate.engine.abilities
 
 
 def _unable(candidates: Sequence[Candidate], need: Need) -> BadRequest:
@@ -290,4 +293,6 @@ def _nobody(need: Need, out: Sequence[Verdict]) -> NoNode:
         f"{each.candidate.node}/{each.candidate.engine.variant}: {each.reason}"
         for each in out
     )
-    return NoNode(f"nobody can serve {need.model or need.ability} now: {reasons}")
+    return NoNode(
+        f"nobody can serve {need.model or need.ability or 'this'} now: {reasons}"
+    )

@@ -10,9 +10,17 @@ import aiohttp
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
-from edgeserve.errors import EdgeserveError, NodeLost, TooLarge, UnknownRoute
+from edgeserve.errors import (
+    EdgeserveError,
+    NodeLost,
+    TooLarge,
+    UnknownRoute,
+    WrongMethod,
+)
+from edgeserve.openai import ROUTES
 from edgeserve.relay.exchange import Handler, Reply, Request
 from edgeserve.relay.head import HOP_BY_HOP
+from edgeserve.relay.suggest import LONGEST_PATH, hint
 from edgeserve.relay.upstream import Answer, Origin
 
 
@@ -68,12 +76,21 @@ def dispatching(
             return await handler(request)
         except EdgeserveError as error:
             return as_response(error)
-        except (web.HTTPNotFound, web.HTTPMethodNotAllowed):
-            return as_response(UnknownRoute(request.method, request.path))
+        except web.HTTPMethodNotAllowed as error:
+            allowed = error.allowed_methods
+            return as_response(WrongMethod(request.method, request.path, allowed))
+        except web.HTTPNotFound:
+            return as_response(_unknown(request))
         except web.HTTPRequestEntityTooLarge:
             return as_response(TooLarge(body_limit))
 
     return dispatch
+
+
+def _unknown(request: web.Request) -> UnknownRoute:
+    own = [each.canonical for each in request.app.router.resources()]
+    path = request.path[:LONGEST_PATH]
+    return UnknownRoute(request.method, path, hint(path, [*ROUTES, *own]))
 
 
 def as_response(error: EdgeserveError) -> web.Response:
