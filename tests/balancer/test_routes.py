@@ -44,9 +44,8 @@ async def test_what_others_ask_first_is_answered(path: str) -> None:
 
 
 async def test_props_and_slots_are_those_of_the_engine_that_is_named() -> None:
-    reports = {"engine": an_engine("small:Q4_1", slots=2)}
     async with (
-        fake_node("pi", Behaviour(slots=2), **reports) as node,
+        fake_node("pi", Behaviour(slots=2)) as node,
         endpoint(node) as balancer,
     ):
         props = await balancer.get("/props?model=small")
