@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -63,8 +64,11 @@ def compared(folder: Path, through: str, rest: list[str]) -> Verdict:
 def started(
     mode: str, folder: Path, model: Path, arguments: list[str]
 ) -> subprocess.Popen[bytes]:
-    """Start pytest in a working folder of its own."""
+    """Start pytest in a copy of its own: the tests write beside themselves."""
     work = folder / mode
+    shutil.copytree(folder / "llama.cpp", work / "llama.cpp", dirs_exist_ok=True)
+    tests = work / "llama.cpp" / suite.TESTS
+    (tests / "tmp").mkdir(exist_ok=True)
     environ = {
         **os.environ,
         "CONFORMANCE_MODE": mode,
@@ -74,8 +78,6 @@ def started(
         "EDGESERVE_STATE_DIR": str(work / "state"),
         "PYTHONPATH": str(ROOT),
     }
-    tests = folder / "llama.cpp" / suite.TESTS
-    (tests / "tmp").mkdir(exist_ok=True)
     with (folder / f"{mode}.log").open("wb") as log:
         return subprocess.Popen(
             [sys.executable, "-m", "pytest", "-m", "not slow", "-v",
