@@ -6,9 +6,9 @@ ARGS ?=
 export VENV
 
 # Not for `up`: what it prints must name the command as the caller can reach it.
-check fix test fuzz faults bench bench-proxy bench-routing demo check-quantize check-native: export PATH := $(abspath $(VENV))/bin:$(PATH)
+check fix test fuzz faults bench bench-proxy bench-routing demo check-quantize check-native check-llama: export PATH := $(abspath $(VENV))/bin:$(PATH)
 
-.PHONY: help install up check fix test fuzz faults bench bench-proxy bench-routing demo check-quantize check-native
+.PHONY: help install up check fix test fuzz faults bench bench-proxy bench-routing demo check-quantize check-native check-llama
 
 help:  ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 26
@@ -35,6 +35,9 @@ fuzz: install  ## Throw 10,000 inputs of each kind at the relay
 
 faults: install  ## Kill and freeze real engines under load, and count (20 min)
 	@python -m tests.endpoint.faults.strike $(ARGS)
+
+check-llama: install  ## Run llama.cpp's own server tests through node and balancer (5 min)
+	@python -m tests.conformance.run $(ARGS)
 
 bench: install  ## Measure; prints figures, promises nothing
 	@pytest -m bench -s tests/bench $(ARGS)

@@ -26,8 +26,8 @@ class Asking(Protocol):
         ...
 
     @property
-    def ability(self) -> Ability:
-        """What its route needs."""
+    def ability(self) -> Ability | None:
+        """What its route needs, if anything."""
         ...
 
     @property
@@ -62,30 +62,31 @@ def able_to(candidates: Sequence[Candidate], need: Asking) -> list[Candidate]:
     models = {each.engine.model for each in able}
     if not need.model and len(models) > 1:
         choice = ", ".join(sorted(models))
-        raise BadRequest(f"name a `model`; {need.ability} is served by {choice}")
+        raise BadRequest(f"name a `model`, one of {choice}")
     return able
 
 
 def _doing_it(
     candidates: Iterable[Candidate], named: Iterable[Candidate], need: Asking
 ) -> list[Candidate]:
-    able = [each for each in named if need.ability in each.engine.abilities]
+    needs = frozenset({need.ability} if need.ability else ())
+    able = [each for each in named if needs.issubset(each.engine.abilities)]
     if not able:
-        there = _who({need.ability}, candidates, "no model in the fleet does")
+        there = _who(needs, candidates, "no model in the fleet does")
         raise BadRequest(f"{_called(need)} does not do {need.ability}; {there}")
     if not need.also:
         return able
     able = [each for each in able if need.also.issubset(each.engine.abilities)]
     if not able:
-        there = _who(
-            {need.ability, *need.also}, candidates, "no model in the fleet can"
-        )
+        there = _who(needs | need.also, candidates, "no model in the fleet can")
         doing = " and ".join(_DOING.get(each, each) for each in sorted(need.also))
         raise BadRequest(f"{_called(need)} cannot {doing}; {there}")
     return able
 
 
-def _who(wanted: set[Ability], candidates: Iterable[Candidate], nobody: str) -> str:
+def _who(
+    wanted: frozenset[Ability], candidates: Iterable[Candidate], nobody: str
+) -> str:
     models = {c.engine.model for c in candidates if wanted <= {*c.engine.abilities}}
     return f"ask {', '.join(sorted(models))}" if models else nobody
 
@@ -96,7 +97,7 @@ def _called(need: Asking) -> str:
 
 def _wide_enough(able: list[Candidate], need: Asking) -> list[Candidate]:
     """Leave those with slots for all of `n` answers at once."""
-    if need.slots == 1:
+    if need.slots <= 1:
         return able
     wide = [each for each in able if each.engine.slots >= need.slots]
     if not wide:

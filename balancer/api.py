@@ -49,8 +49,10 @@ class Api:
         own = "/edgeserve/v1"
         return [
             web.get("/health", self.health),
+            web.get("/v1/health", self.health),
             web.get("/metrics", _guarded(self.clients, self.rendered_metrics)),
             web.get("/v1/models", _guarded(self.clients, self.models)),
+            web.get("/models", _guarded(self.clients, self.models)),
             web.get("/v1/models/{name}", _guarded(self.clients, self.model)),
             web.get(f"{own}/nodes", _guarded(self.clients, self.fleet)),
             web.get(f"{own}/requests", _guarded(self.clients, self.requests)),

@@ -117,7 +117,11 @@ async def attempted(
     flow = Told(question.flow, question.course)
     try:
         async with upstream.ask(
-            question.origin, "POST", question.target, question.headers, question.body
+            question.origin,
+            work.route.method,
+            question.target,
+            question.headers,
+            question.body,
         ) as answer:
             outcome = await _carried(answer, flow, work, delivery, vigil)
             if outcome in (DONE, AsItIs()):

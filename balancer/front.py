@@ -57,10 +57,10 @@ from edgeserve.errors import (
     NotReached,
     TooLate,
     UnknownModel,
-    UnknownRoute,
+    WrongMethod,
     untie,
 )
-from edgeserve.openai import ROUTES
+from edgeserve.openai import ROUTES, asking
 from edgeserve.quality import floor_asked
 from edgeserve.relay.exchange import Reply, Request
 from edgeserve.relay.upstream import Upstream
@@ -120,8 +120,9 @@ class Front:
         self, request: Request, record: Record, delivery: Delivery
     ) -> None:
         shown = self.guard.check(request.headers)
-        if request.method != "POST":
-            raise UnknownRoute(request.method, request.path)
+        route, key = ROUTES[request.path], self.desk.key
+        if request.method != route.method:
+            raise WrongMethod(request.method, request.path, [route.method])
         with self.desk.doorkeeper:
             seconds = deadline_seconds(request.headers)
             caller = Caller(
@@ -130,8 +131,8 @@ class Front:
                 None if seconds is None else record.arrived + seconds,
                 floor_asked(request.headers),
             )
-            route, key = ROUTES[request.path], self.desk.key
-            work = understood(route, request.body, caller, key, self.desk.caps)
+            body = asking(route, request.query, request.body)
+            work = understood(route, body, caller, key, self.desk.caps)
             record.model, record.stream = work.need.model, work.mode == "stream"
             task = Task(request, work, record, delivery, self.policy)
             struck(self.desk, task)

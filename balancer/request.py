@@ -97,6 +97,8 @@ class Work:
 
     def body_for(self, engine: EngineReport, slot: int | None = None) -> bytes:
         """Return the body with the named edits. `slot` is one of the engine's."""
+        if self.route.method == "GET":
+            return b""
         put: dict[str, object] = {**self.put, "model": engine.variant}
         if self.tells_us:
             put["return_progress"] = True
@@ -133,7 +135,7 @@ def understood(
 
     `key` is for the hashes of its prompt; `caps` are those on what constrains answers.
     """
-    asked = read(body)
+    asked, body = read(body)
     check(asked, caps)
     generates = route.dialect != "plain"
     return Work(
@@ -141,9 +143,9 @@ def understood(
         body=body,
         mode=_mode(route, asked, body),
         need=Need(
-            model=normal(asked.model),
+            model=normal(asked.model or ""),
             ability=route.needs,
-            slots=asked.each if generates else 1,
+            slots=_slots(route, asked, generates=generates),
             tokens=len(body) // BYTES_PER_TOKEN if generates else 0,
             also=_also(asked, body),
             generates=generates,
@@ -159,6 +161,12 @@ def understood(
         filtered=route.dialect == "native" and bool(asked.response_fields),
         put=translated(route.dialect, asked, body),
     )
+
+
+def _slots(route: Route, asked: Asked, *, generates: bool) -> int:
+    if not route.slot:
+        return 0
+    return asked.each if generates else 1
 
 
 def _also(asked: Asked, body: bytes) -> frozenset[Ability]:

@@ -25,8 +25,9 @@ from edgeserve.wire import Ability
 class Need(msgspec.Struct, frozen=True, kw_only=True):
     """What a request asks of an engine.
 
-    `model` is in normal spelling, empty where the caller names none. `slots` is how
-    many it takes (`n`). `tokens` is a guess at the length of the prompt; a context of
+    `model` is in normal spelling, empty where the caller names none. `ability` is None
+    where any engine does. `slots` is how many it takes (`n`), 0 for what is computed
+    beside them. `tokens` is a guess at the length of the prompt; a context of
     `too_short` or less has been refused by an engine already. `also` is what its
     engine must be able to do besides. `tried` engines are out until they have started
     anew, and so are variants below the type `floor`, if one is named.
@@ -38,7 +39,7 @@ class Need(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     model: str
-    ability: Ability
+    ability: Ability | None
     slots: int = 1
     tokens: int = 0
     too_short: int = 0
@@ -158,7 +159,7 @@ def choose(
     free = [
         (count, each)
         for count, each in counts
-        if count + need.slots <= each.engine.slots
+        if not need.slots or count + need.slots <= each.engine.slots
     ]
     best = min(free, key=_rank, default=(0, None))[1]
     verdicts = sifted.out + tuple(
@@ -250,4 +251,6 @@ def _nobody(need: Need, out: Sequence[Verdict]) -> NoNode:
         f"{each.candidate.node}/{each.candidate.engine.variant}: {each.reason}"
         for each in out
     )
-    return NoNode(f"nobody can serve {need.model or need.ability} now: {reasons}")
+    return NoNode(
+        f"nobody can serve {need.model or need.ability or 'this'} now: {reasons}"
+    )

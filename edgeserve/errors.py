@@ -7,6 +7,7 @@ EdgeserveError               what an HTTP client may see; status, code, envelope
 ├── UnknownModel        404  nothing in the fleet serves that model
 │   └── NoneAsGood           no variant of it is as good as was asked
 ├── UnknownRoute        404  no such path
+├── WrongMethod         405  that path answers other methods
 ├── TooSlow             408  the request did not come whole in time
 ├── TooLarge            413  the body is past the limit
 ├── UriTooLong          414  its path and query are past what llama.cpp takes
@@ -30,7 +31,7 @@ CommandError                 what the person at the terminal sees; exit status: 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 
 class EdgeserveError(Exception):
@@ -117,10 +118,24 @@ class UnknownRoute(EdgeserveError):
     code = "not_found"
     kind = "invalid_request_error"
 
-    def __init__(self, method: str, path: str) -> None:
-        super().__init__(
-            f"nothing answers {method} {path}; the README lists the routes"
-        )
+    def __init__(self, method: str, path: str, hint: str) -> None:
+        super().__init__(f"nothing answers {method} {path}; {hint}")
+
+
+class WrongMethod(EdgeserveError):
+    """The path is right, the method is not."""
+
+    status = 405
+    code = "method_not_allowed"
+    kind = "invalid_request_error"
+
+    def __init__(self, method: str, path: str, allowed: Iterable[str]) -> None:
+        self.allowed = ", ".join(sorted(allowed))
+        super().__init__(f"{path} answers {self.allowed}, not {method}")
+
+    def headers(self) -> dict[str, str]:
+        """Say which methods it has, as HTTP demands."""
+        return {**super().headers(), "allow": self.allowed}
 
 
 class TooSlow(EdgeserveError):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import unicodedata
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
+from urllib.parse import parse_qs
 
 import msgspec
 
@@ -15,33 +16,73 @@ Dialect = Literal["chat", "completion", "native", "responses", "messages", "plai
 """How an answer streams: which events carry text, which closes. `plain` never does."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Route:
-    """One inference route: what an engine must be able to do, and how it answers."""
+    """One inference route: what an engine must be able to do, and how it answers.
+
+    `also` are llama.cpp's other names for it. Any engine does where it `needs` nothing;
+    what takes no `slot` is answered while all of them are busy.
+    """
 
     path: str
-    needs: Ability
-    dialect: Dialect
+    needs: Ability | None = None
+    dialect: Dialect = "plain"
+    method: str = "POST"
+    slot: bool = True
+    also: tuple[str, ...] = ()
 
+
+def _aside(path: str, *also: str, method: str = "POST", chat: bool = False) -> Route:
+    """Return a route that computes nothing in a slot."""
+    needs: Ability | None = "chat" if chat else None
+    return Route(path=path, needs=needs, method=method, slot=False, also=also)
+
+
+_ALL = (
+    Route(
+        path="/v1/chat/completions",
+        needs="chat",
+        dialect="chat",
+        also=("/chat/completions",),
+    ),
+    Route(path="/v1/completions", needs="completion", dialect="completion"),
+    Route(
+        path="/v1/responses", needs="chat", dialect="responses", also=("/responses",)
+    ),
+    Route(path="/v1/messages", needs="chat", dialect="messages"),
+    Route(path="/v1/embeddings", needs="embeddings"),
+    Route(
+        path="/v1/rerank",
+        needs="rerank",
+        also=("/rerank", "/v1/reranking", "/reranking"),
+    ),
+    # Without /v1, these two are llama.cpp's own formats.
+    Route(
+        path="/completion",
+        needs="completion",
+        dialect="native",
+        also=("/completions",),
+    ),
+    Route(path="/embeddings", needs="embeddings", also=("/embedding",)),
+    Route(path="/infill", needs="completion", dialect="native"),
+    _aside("/v1/messages/count_tokens", chat=True),
+    _aside(
+        "/v1/chat/completions/input_tokens",
+        "/chat/completions/input_tokens",
+        chat=True,
+    ),
+    _aside("/v1/responses/input_tokens", "/responses/input_tokens", chat=True),
+    _aside("/apply-template", chat=True),
+    _aside("/tokenize"),
+    _aside("/detokenize"),
+    _aside("/props", method="GET"),
+    _aside("/slots", method="GET"),
+)
 
 ROUTES: dict[str, Route] = {
-    route.path: route
-    for route in (
-        Route("/v1/chat/completions", "chat", "chat"),
-        Route("/v1/completions", "completion", "completion"),
-        Route("/v1/responses", "chat", "responses"),
-        Route("/v1/messages", "chat", "messages"),
-        Route("/v1/messages/count_tokens", "chat", "plain"),
-        Route("/v1/embeddings", "embeddings", "plain"),
-        Route("/v1/rerank", "rerank", "plain"),
-        Route("/completion", "completion", "native"),
-        Route("/infill", "completion", "native"),
-        Route("/tokenize", "completion", "plain"),
-        Route("/detokenize", "completion", "plain"),
-        Route("/apply-template", "chat", "plain"),
-    )
+    path: route for route in _ALL for path in (route.path, *route.also)
 }
-"""Every POST route that reaches an engine, by path."""
+"""Every route that reaches an engine, by each of its paths; llama.cpp has them all."""
 
 
 RAW = msgspec.Raw()
@@ -50,7 +91,7 @@ RAW = msgspec.Raw()
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
     """The fields of a request body that decide where and how it goes."""
 
-    model: str = ""
+    model: str | None = None
     stream: bool | None = None
     n: int | None = None
     n_cmpl: int | None = None
@@ -116,15 +157,49 @@ def prompts(prompt: object) -> int:
     return max(len(prompt), 1)
 
 
+_as_meant = msgspec.json.Decoder(Asked, strict=False)
+_raw = msgspec.json.Decoder(dict[str, msgspec.Raw])
+T = TypeVar("T")
+
+
 _asked = msgspec.json.Decoder(Asked)
 
 
-def read(body: bytes) -> Asked:
-    """Read those fields, or raise BadRequest naming what is wrong."""
+def asking(route: Route, query: str, body: bytes) -> bytes:
+    """Return what is asked as a body; a GET names its model in the query."""
+    if route.method != "GET":
+        return body
+    return msgspec.json.encode({"model": parse_qs(query).get("model", [""])[-1]})
+
+
+def read(body: bytes) -> tuple[Asked, bytes]:
+    """Read those fields; also return the body, in which they stand as understood.
+
+    `16.0`, `"16"` and, for true, `1` pass, as in other servers. Raises BadRequest
+    naming what is wrong.
+    """
     try:
-        return _asked.decode(body)
+        return _asked.decode(body), body
+    except msgspec.ValidationError:
+        asked = _decoded(body, _as_meant)
     except MALFORMED as error:
-        raise BadRequest(f"the request body is not valid: {error}") from error
+        raise _malformed(error) from error
+    sent = _decoded(body, _raw)
+    meant = {name: getattr(asked, name) for name in asked.__struct_fields__}
+    return asked, msgspec.json.encode(
+        {name: meant.get(name, value) for name, value in sent.items()}
+    )
+
+
+def _decoded(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
+    try:
+        return decoder.decode(body)
+    except MALFORMED as error:
+        raise _malformed(error) from error
+
+
+def _malformed(error: Exception) -> BadRequest:
+    return BadRequest(f"the request body is not valid: {error}")
 
 
 def fields(body: bytes) -> dict[str, Any]:
@@ -132,7 +207,7 @@ def fields(body: bytes) -> dict[str, Any]:
     try:
         return msgspec.json.decode(body, type=dict[str, Any])
     except MALFORMED as error:
-        raise BadRequest(f"the request body is not valid: {error}") from error
+        raise _malformed(error) from error
 
 
 def normal(name: str) -> str:

@@ -41,7 +41,9 @@ def routes(state: NodeState, guard: Guard) -> list[web.RouteDef]:
         web.get("/edgeserve/v1/node", _guarded(guard, report)),
         web.get("/edgeserve/v1/events", _guarded(guard, events)),
         web.get("/v1/models", _guarded(guard, models)),
+        web.get("/models", _guarded(guard, models)),
         web.get("/health", health),
+        web.get("/v1/health", health),
     ]
 
 

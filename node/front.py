@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 
 from edgeserve.auth import Guard
-from edgeserve.errors import Draining, UnknownRoute
-from edgeserve.openai import ROUTES, read
+from edgeserve.errors import Draining, WrongMethod
+from edgeserve.openai import ROUTES, Route, asking, read
 from edgeserve.relay.exchange import Reply, Request
 from edgeserve.relay.upstream import Answer, Upstream
 from edgeserve.wire import REQUEST_HEADER, VARIANT_HEADER
@@ -45,29 +45,34 @@ class Front:
     async def __call__(self, request: Request, reply: Reply) -> None:
         """Answer one request. Cancelling it closes the engine's connection at once."""
         self._guard.check(request.headers)
-        if request.method != "POST":
-            raise UnknownRoute(request.method, request.path)
+        route = ROUTES[request.path]
+        if request.method != route.method:
+            raise WrongMethod(request.method, request.path, [route.method])
         if self._state.draining:
             raise Draining
-        supervisor = self._chosen(request)
+        supervisor, body = self._chosen(request, route)
         name = request.headers.get(REQUEST_HEADER, "a request")
         log.debug("%s: %s to %s", name, request.path, supervisor.spec.id)
-        with supervisor.claim():
+        with supervisor.claim(beside=not route.slot):
             async with self._upstream.ask(
                 supervisor.origin,
-                "POST",
+                route.method,
                 request.target,
                 _to_engine(request, supervisor.api_key),
-                request.body,
+                body,
             ) as answer:
                 await _pass(answer, reply)
 
-    def _chosen(self, request: Request) -> Supervisor:
-        """Return the engine asked for: by header if there is one, else by the body."""
-        name = request.headers.get(VARIANT_HEADER) or read(request.body).model
+    def _chosen(self, request: Request, route: Route) -> tuple[Supervisor, bytes]:
+        """Return the engine that the header or else the body asks for, and the body."""
+        name, body = request.headers.get(VARIANT_HEADER), request.body
+        if name is None:
+            asked, body = read(asking(route, request.query, body))
+            name = asked.model or ""
         engines = tuple(self._state.engines().values())
-        chosen = by_name(engines, name, ROUTES[request.path].needs)
-        return self._state.supervisor(chosen.id)
+        chosen = by_name(engines, name, route.needs)
+        sent = body if route.method == "POST" else b""
+        return self._state.supervisor(chosen.id), sent
 
 
 def _to_engine(request: Request, api_key: str) -> dict[str, str]:

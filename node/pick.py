@@ -12,11 +12,13 @@ STANDING = ("ready", "busy", "loading", "stuck", "failed", "quarantined")
 """States, the most promising first."""
 
 
-def by_name(engines: Sequence[EngineReport], name: str, needs: Ability) -> EngineReport:
+def by_name(
+    engines: Sequence[EngineReport], name: str, needs: Ability | None
+) -> EngineReport:
     """Return the engine whose id, variant or model `name` is; "" means the only one.
 
     Among several, the one with the largest share of idle slots. Raises UnknownModel, or
-    BadRequest where the model cannot do what the route needs.
+    BadRequest where the model cannot do what the route `needs`, if anything.
     """
     if not engines:
         raise NoNode("this node serves no model")
@@ -26,7 +28,7 @@ def by_name(engines: Sequence[EngineReport], name: str, needs: Ability) -> Engin
     named = [each for each in engines if name == each.id or wanted in names_of(each)]
     if not named:
         raise UnknownModel(name, known(engines))
-    able = [each for each in named if needs in each.abilities]
+    able = [each for each in named if _can(each, needs)]
     if not able:
         can = sorted({ability for each in named for ability in each.abilities})
         raise BadRequest(f"{name!r} is served for {', '.join(can)}, not for {needs}")
@@ -38,14 +40,18 @@ def known(engines: Iterable[EngineReport]) -> list[str]:
     return sorted({name for each in engines for name in (each.model, each.variant)})
 
 
-def _only(engines: Sequence[EngineReport], needs: Ability) -> EngineReport:
-    able = [each for each in engines if needs in each.abilities]
+def _only(engines: Sequence[EngineReport], needs: Ability | None) -> EngineReport:
+    able = [each for each in engines if _can(each, needs)]
     models = sorted({each.model for each in able})
     if not models:
         raise BadRequest(f"no model here is served for {needs}")
     if len(models) > 1:
         raise BadRequest(f"name the `model`, one of {', '.join(models)}")
     return min(able, key=_standing)
+
+
+def _can(engine: EngineReport, needs: Ability | None) -> bool:
+    return needs is None or needs in engine.abilities
 
 
 def _standing(engine: EngineReport) -> tuple[int, float, str]:

@@ -44,11 +44,15 @@ class Slots:
         return self.busy - self.left
 
     @contextmanager
-    def claim(self) -> Generator[Held]:
+    def claim(self, *, beside: bool = False) -> Generator[Held]:
         """Hold one slot; it comes back however the block ends. Raises FleetBusy.
 
-        Where it ends with `left` set, the slot stays busy until it is `freed`.
+        Where it ends with `left` set, the slot stays busy until it is `freed`. What is
+        computed `beside` them takes none.
         """
+        if beside:
+            yield Held()
+            return
         if self.full:
             raise FleetBusy(RETRY_AFTER, f"all {self.total} slots are busy")
         self.busy += 1

@@ -113,8 +113,8 @@ class Supervisor:
         return Origin(LOOPBACK, self._port)
 
     @contextmanager
-    def claim(self) -> Generator[None]:
-        """Hold one slot for the length of a block.
+    def claim(self, *, beside: bool = False) -> Generator[None]:
+        """Hold one slot for the length of a block; none for what runs `beside` them.
 
         Raises NoNode, with the reason, where the engine is not ready; FleetBusy, with
         Retry-After, where every slot is taken.
@@ -122,7 +122,7 @@ class Supervisor:
         if self._state != "ready":
             why = f": {self._reason}" if self._reason else ""
             raise NoNode(f"{self.spec.variant} is {self._state} here{why}")
-        with self.slots.claim() as held:
+        with self.slots.claim(beside=beside) as held:
             try:
                 yield
             except (asyncio.CancelledError, ConnectionError):

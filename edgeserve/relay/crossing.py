@@ -13,8 +13,10 @@ from edgeserve.relay.plain import AioHandler
 from edgeserve.relay.reply import ClientReply
 
 PREFLIGHT = "access-control-request-method"
-COVERED = "/v1/"
+COVERED = ("/v1/", "/models")
 """Of the routes that aiohttp answers; the rest is not for web pages."""
+
+APART = "/v1/health"
 
 
 def crossing(handler: Handler, cors: Cors) -> Handler:
@@ -38,12 +40,13 @@ def crossing(handler: Handler, cors: Cors) -> Handler:
 
 
 def crossing_pages(cors: Cors) -> Middleware:
-    """Do the same for aiohttp's routes under /v1/."""
+    """Do the same for those of aiohttp's routes that are covered."""
 
     @web.middleware
     async def cross(request: web.Request, handler: AioHandler) -> web.StreamResponse:
         origin = request.headers.get("origin")
-        if origin is None or not request.path.startswith(COVERED):
+        covered = request.path.startswith(COVERED) and request.path != APART
+        if origin is None or not covered:
             return await handler(request)
         if request.method == "OPTIONS" and PREFLIGHT in request.headers:
             asked = {name.lower(): value for name, value in request.headers.items()}

@@ -156,7 +156,7 @@ def routed(head: Head, handled: Callable[[str], bool]) -> tuple[Head, bool]:
     if "%" in path and handled(plain := unquote(path)):
         return head._replace(path=plain), True
     if not path.startswith("/"):
-        raise UnknownRoute(head.method, path)
+        raise UnknownRoute(head.method, path, "a path begins with `/`")
     return head, False
 
 

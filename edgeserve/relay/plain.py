@@ -18,10 +18,13 @@ from edgeserve.errors import (
     NodeLost,
     TooLarge,
     UnknownRoute,
+    WrongMethod,
     untie,
 )
+from edgeserve.openai import ROUTES
 from edgeserve.relay.exchange import Handler, Reply, Request
 from edgeserve.relay.head import HOP_BY_HOP
+from edgeserve.relay.suggest import LONGEST_PATH, hint
 from edgeserve.relay.upstream import Answer, Origin
 
 log = logging.getLogger(__name__)
@@ -87,15 +90,12 @@ def rendering(body_limit: int) -> Middleware:
             return await handler(request)
         except EdgeserveError as error:
             return as_response(error, request.path)
-        except (web.HTTPNotFound, web.HTTPMethodNotAllowed) as error:
+        except web.HTTPException as error:
             untie(error)  # aiohttp keeps it with the request
-            unknown = UnknownRoute(request.method, request.path)
-            return as_response(unknown, request.path)
-        except web.HTTPRequestEntityTooLarge:
-            return as_response(TooLarge(body_limit), request.path)
-        except web.HTTPClientError as error:
-            return as_response(BadRequest(error.reason), request.path)
-        except (ConnectionError, web.HTTPException):
+            if error.status < 400:
+                raise
+            return as_response(_ours(error, request, body_limit), request.path)
+        except ConnectionError:
             raise
         except Exception:
             log.exception("%s %s failed", request.method, request.path)
@@ -103,6 +103,29 @@ def rendering(body_limit: int) -> Middleware:
             return as_response(broken, request.path)
 
     return render
+
+
+def _ours(
+    error: web.HTTPException, request: web.Request, body_limit: int
+) -> EdgeserveError:
+    """Translate an error of aiohttp's."""
+    match error:
+        case web.HTTPMethodNotAllowed():
+            return WrongMethod(request.method, request.path, error.allowed_methods)
+        case web.HTTPNotFound():
+            return _unknown(request)
+        case web.HTTPRequestEntityTooLarge():
+            return TooLarge(body_limit)
+        case web.HTTPClientError():
+            return BadRequest(error.reason)
+        case _:
+            return EdgeserveError(error.reason)
+
+
+def _unknown(request: web.Request) -> UnknownRoute:
+    own = [each.canonical for each in request.app.router.resources()]
+    path = request.path[:LONGEST_PATH]
+    return UnknownRoute(request.method, path, hint(path, [*ROUTES, *own]))
 
 
 def as_response(error: EdgeserveError, path: str) -> web.Response:

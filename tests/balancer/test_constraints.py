@@ -18,7 +18,7 @@ from tests.fakes.node import fake_node
 def refusal(**fields: Any) -> str:
     """Return why a body is refused; empty where it is not."""
     try:
-        check(read(json.dumps(fields).encode()), Caps())
+        check(read(json.dumps(fields).encode())[0], Caps())
     except BadRequest as error:
         return str(error)
     return ""
@@ -171,7 +171,7 @@ def test_a_key_that_is_escaped_is_found_all_the_same() -> None:
     body = rb'{"gr\u0061mmar": "root ::= \"x\"{1,1000000}"}'
 
     with pytest.raises(BadRequest, match="grammar_repeats"):
-        check(read(body), Caps())
+        check(read(body)[0], Caps())
 
 
 @pytest.mark.parametrize(

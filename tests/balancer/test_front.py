@@ -246,8 +246,12 @@ async def test_a_client_that_leaves_the_queue_reaches_no_node() -> None:
 
 @pytest.mark.parametrize("path", sorted(ROUTES))
 async def test_a_method_that_makes_no_sense_is_told(path: str) -> None:
-    async with fake_node() as node, endpoint(node) as balancer:
-        answer = await balancer.get(path)
+    async with endpoint() as balancer:
+        if ROUTES[path].method == "POST":
+            answer = await balancer.get(path)
+        else:
+            answer = await balancer.post(path, b"{}")
 
-    assert answer.status == 404
-    assert answer.json["error"]["code"] == "not_found"
+    assert answer.status == 405
+    assert answer.headers["allow"] == ROUTES[path].method
+    assert answer.json["error"]["code"] == "method_not_allowed"

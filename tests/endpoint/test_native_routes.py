@@ -34,6 +34,28 @@ def test_completion_answers_in_llama_cpps_format(endpoint: Endpoint) -> None:
     assert answer["timings"]["predicted_n"] == 4
 
 
+def test_routes_without_v1_are_those_of_llama_cpp(endpoint: Endpoint) -> None:
+    hello = [{"role": "user", "content": "Hi"}]
+    native = post(endpoint, "/completions", prompt="One two three", n_predict=4.0)
+    chat = post(endpoint, "/chat/completions", messages=hello, max_tokens="4")
+    counted = post(endpoint, "/v1/chat/completions/input_tokens", messages=hello)
+    vectors = post(endpoint, "/embedding", content="One two three")
+
+    assert native["timings"]["predicted_n"] == 4
+    assert chat["usage"]["completion_tokens"] == 4
+    assert counted["input_tokens"] == chat["usage"]["prompt_tokens"]
+    assert vectors
+
+
+@pytest.mark.parametrize("path", ["/props", "/slots"])
+def test_an_engine_is_described(endpoint: Endpoint, path: str) -> None:
+    url = f"{endpoint.url}{path}?model={MODEL}:Q4_1"
+    with urllib.request.urlopen(url, timeout=PATIENCE) as response:
+        said = json.load(response)
+
+    assert (said["total_slots"] if path == "/props" else len(said)) == 2
+
+
 def test_tokens_go_there_and_back(endpoint: Endpoint) -> None:
     tokens = post(endpoint, "/tokenize", content="Hello, world")["tokens"]
 

@@ -28,8 +28,10 @@ __all__ = ["Behaviour", "Counters", "FakeLlama", "Fault", "Seen", "fake_llama"]
 
 GENERATING: dict[str, Dialect] = {
     "/v1/chat/completions": "chat",
+    "/chat/completions": "chat",
     "/v1/completions": "completion",
     "/completion": "native",
+    "/completions": "native",
     "/infill": "native",
 }
 

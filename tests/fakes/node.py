@@ -104,6 +104,9 @@ class FakeNode:
         self.told.append(request)
         if self.refuse:
             raise self.refuse
+        if not ROUTES[request.path].slot:
+            await self._passed(request, reply)
+            return
         if self.admits and self.engine.busy >= self.engine.slots:
             raise FleetBusy(1)
         self.say(busy=self.engine.busy + 1)
@@ -135,7 +138,7 @@ class FakeNode:
         async with (
             relay.upstream(connect_seconds=30) as upstream,
             upstream.ask(
-                engine, "POST", request.target, request.headers, request.body
+                engine, request.method, request.target, request.headers, request.body
             ) as answer,
         ):
             if answer.status >= 400:

@@ -89,10 +89,10 @@ class PretendSupervisor(Supervisor):
         return self._origin
 
     @contextmanager
-    def claim(self) -> Generator[None]:
+    def claim(self, *, beside: bool = False) -> Generator[None]:
         if self.state != "ready":
             raise NoNode(f"the engine is {self.state}")
-        with self.slots.claim():
+        with self.slots.claim(beside=beside):
             yield
 
 

@@ -227,7 +227,8 @@ async def test_an_engine_that_loads_is_asked_for_later() -> None:
 
 async def test_an_inference_route_is_post_only() -> None:
     async with serving(a_node()) as client, client.get(CHAT) as answer:
-        assert answer.status == 404
+        assert answer.status == 405
+        assert answer.headers["allow"] == "POST"
 
 
 @pytest.mark.parametrize(
@@ -259,3 +260,48 @@ async def test_sixty_callers_never_hold_more_than_the_slots() -> None:
 
     assert set(statuses) == {200, 429}
     assert llama.deferred == 0
+
+
+@pytest.mark.parametrize("path", ["/chat/completions", "/completions"])
+async def test_llama_cpps_other_names_are_answered(path: str) -> None:
+    async with (
+        fake_llama() as llama,
+        serving(a_node(engine_at(llama))) as client,
+        client.post(path, json={**HELLO, "prompt": "a"}) as answer,
+    ):
+        body = await answer.json()
+
+    assert answer.status == 200
+    assert ("choices" in body) == path.startswith("/chat")
+
+
+async def test_odd_fields_reach_the_engine_as_they_are_meant() -> None:
+    odd = {**HELLO, "model": None, "stream": 0, "max_tokens": 3.0}
+    async with fake_llama() as llama, serving(a_node(engine_at(llama))) as client:
+        async with client.post(CHAT, json=odd) as answer:
+            await answer.read()
+
+        assert answer.status == 200
+        assert llama.requests[0].body["max_tokens"] == 3
+        assert llama.requests[0].body["stream"] is False
+
+
+@pytest.mark.parametrize("path", ["/props", "/slots?model=tiny"])
+async def test_what_takes_no_slot_is_answered_while_all_are_busy(path: str) -> None:
+    async with fake_llama() as llama:
+        supervisor = engine_at(llama)
+        supervisor.slots.total = 0
+        async with (
+            serving(a_node(supervisor)) as client,
+            client.get(path) as answer,
+        ):
+            assert answer.status == 200
+            assert answer.headers["content-type"].startswith("application/json")
+
+
+async def test_a_wrong_path_at_a_node_says_what_may_be_meant() -> None:
+    async with serving(a_node()) as client, client.post("/v1/v1/messages") as answer:
+        body = await answer.json()
+
+    assert answer.status == 404
+    assert "did you mean /v1/messages?" in body["error"]["message"]

@@ -77,3 +77,10 @@ def test_a_model_asked_for_what_it_cannot_do_says_what_it_can() -> None:
 def test_a_node_without_engines_asks_to_come_back() -> None:
     with pytest.raises(NoNode):
         by_name((), "tiny", "chat")
+
+
+def test_what_needs_nothing_is_done_by_any_engine() -> None:
+    assert by_name((EMBED,), "", None) == EMBED
+    assert by_name(ALL, "other", None) == OTHER
+    with pytest.raises(BadRequest, match="name the `model`"):
+        by_name(ALL, "", None)

@@ -9,7 +9,7 @@ import pytest
 from aiohttp import web
 
 from edgeserve.relay import Cors, Reply, Request, bound, listen
-from tests.edgeserve.relay.talk import Client, connected, is_ours
+from tests.edgeserve.relay.talk import Client, connected
 
 FRIEND = "https://chat.example"
 STRANGER = "https://elsewhere.example"
@@ -28,10 +28,11 @@ async def page(_: web.Request) -> web.Response:
 
 @asynccontextmanager
 async def asking(cors: Cors = FRIENDS) -> AsyncGenerator[Client]:
-    routes = [web.get("/edgeserve/v1/nodes", page), web.get("/v1/models", page)]
+    paths = ("/edgeserve/v1/nodes", "/v1/health", "/v1/models", "/models")
+    routes = [web.get(path, page) for path in paths]
     sock = bound("127.0.0.1", 0)
     async with (
-        listen(sock, engine, is_ours, routes, body_limit=999, cors=cors) as port,
+        listen(sock, engine, "/v1/x".__eq__, routes, body_limit=999, cors=cors) as port,
         connected(port) as client,
     ):
         yield client
@@ -73,7 +74,9 @@ async def test_a_browser_that_asks_for_any_other_page_is_not(path: str) -> None:
     assert ALLOWED not in got.headers
 
 
-@pytest.mark.parametrize(("path", "method"), [("/v1/x", "POST"), ("/v1/models", "GET")])
+@pytest.mark.parametrize(
+    ("path", "method"), [("/v1/x", "POST"), ("/v1/models", "GET"), ("/models", "GET")]
+)
 async def test_answers_name_the_page_that_may_read_them(path: str, method: str) -> None:
     async with asking() as client:
         ask(client, method, path, f"Origin: {FRIEND}")
@@ -93,9 +96,10 @@ async def test_an_engines_own_word_to_browsers_does_not_count() -> None:
     assert ALLOWED not in got.headers
 
 
-async def test_the_fleets_own_routes_are_for_no_page() -> None:
+@pytest.mark.parametrize("path", ["/edgeserve/v1/nodes", "/v1/health"])
+async def test_the_fleets_own_routes_are_for_no_page(path: str) -> None:
     async with asking(Cors(frozenset("*"))) as client:
-        preflight(client, FRIEND, "/edgeserve/v1/nodes")
+        preflight(client, FRIEND, path)
         got = await client.answer()
 
     assert ALLOWED not in got.headers
