@@ -62,7 +62,7 @@ async def test_a_wrong_route_is_told() -> None:
         got = await balancer.get(MESSAGES)
         batches = await balancer.post(MESSAGES + "/batches", {})
 
-    checked(got, 404, "not_found_error")
+    checked(got, 405, "invalid_request_error")
     checked(batches, 404, "not_found_error")
 
 

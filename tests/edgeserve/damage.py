@@ -198,6 +198,7 @@ OTHERWISE = {
     "node.engines.process": "/proc",
     "node.engines.smoke": "the build's own folder",
     "node.engines.source": "the build's own folder",
+    "node.growth": "/proc",
     "node.machine": "/sys",
     "node.readings": "/proc and /sys",
     "node.tune.trial": "a text of the package",

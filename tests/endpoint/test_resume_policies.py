@@ -81,10 +81,14 @@ async def broken_off(pairs: dict[str, Pair], policy: str, question: Question) ->
 
 
 async def _writing(pair: Pair, session: aiohttp.ClientSession) -> str:
-    """Wait until an engine writes, and name its node."""
+    """Wait until the request is at work, and name its node; probes do not count."""
     while True:
-        for name, engine in (await pair.engines(session)).items():
-            if engine["busy"]:
+        async with session.get("/edgeserve/v1/requests") as response:
+            latest = (await response.json())[0]
+        engines = await pair.engines(session)
+        for attempt in latest["attempts"]:
+            if attempt["outcome"] is None and engines[attempt["node"]]["busy"]:
+                name: str = attempt["node"]
                 return name
         await asyncio.sleep(0.01)
 
