@@ -84,9 +84,9 @@ async def _writing(pair: Pair, session: aiohttp.ClientSession) -> str:
     """Wait until the request is at work, and name its node; probes do not count."""
     while True:
         async with session.get("/edgeserve/v1/requests") as response:
-            latest = (await response.json())[0]
+            latest = await response.json()
         engines = await pair.engines(session)
-        for attempt in latest["attempts"]:
+        for attempt in latest[0]["attempts"] if latest else ():
             if attempt["outcome"] is None and engines[attempt["node"]]["busy"]:
                 name: str = attempt["node"]
                 return name
