@@ -69,7 +69,7 @@ def able_to(candidates: Sequence[Candidate], need: Asking) -> list[Candidate]:
 def _doing_it(
     candidates: Iterable[Candidate], named: Iterable[Candidate], need: Asking
 ) -> list[Candidate]:
-    needs = frozenset({need.ability} if need.ability else ())
+    needs = frozenset[Ability]((need.ability,) if need.ability else ())
     able = [each for each in named if needs.issubset(each.engine.abilities)]
     if not able:
         there = _who(needs, candidates, "no model in the fleet does")
