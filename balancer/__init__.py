@@ -1,1 +1,1 @@
-"""The one address clients talk to."""
+"""The balancer: the one address that clients talk to."""

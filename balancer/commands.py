@@ -1,4 +1,4 @@
-"""`edgeserve balancer …`: options become settings, settings become an endpoint."""
+"""`edgeserve balancer`: the command that turns options into a running balancer."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ from typing import Any
 
 import click
 
-from edgeserve.config import BalancerSettings, resolve
-from edgeserve.examples import examples
-from edgeserve.flags import settings_options
-from edgeserve.help import Group, SettingsCommand
-from edgeserve.strays import warn_of_strays
+from edgeserve.config.options import settings_options, warn_of_strays
+from edgeserve.config.settings import BalancerSettings
+from edgeserve.config.sources import resolve
+from edgeserve.help import Group, SettingsCommand, examples
 
 
 @click.group(cls=Group)
@@ -45,9 +44,9 @@ def start(config_file: Path | None, *, takeover: bool, **flags: Any) -> None:
     settings = resolve(BalancerSettings, file=config_file, flags=flags).settings
 
     # The server brings aiohttp and zeroconf: not for `--help`.
-    from balancer.server import serve
-    from balancer.takeover import door, inherited
-    from edgeserve.lifecycle import run
+    from balancer.app import serve
+    from balancer.persistence.handover import door, inherited
+    from edgeserve.runtime.lifecycle import run
 
     with ExitStack() as stack:
         estate = None

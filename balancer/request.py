@@ -1,4 +1,4 @@
-"""What a client asks, and what is sent to a node for it. Pure.
+"""Inference requests: read from a client once, written anew for a node. Pure.
 
 The body passes as it came, apart from named edits: `model` becomes the variant that was
 chosen, `id_slot` and `lora` go (they speak of one engine's insides), and generation is
@@ -15,14 +15,14 @@ from typing import Any, Literal
 
 import msgspec
 
-from balancer import texts
-from balancer.constraints import CAPS, Caps, check
-from balancer.edit import edited, raw_fields
-from balancer.prefix import EMPTY
-from balancer.required import media
-from balancer.schedule import Need
-from balancer.translate import is_forced, translated
+from balancer.dialects import prompt
+from balancer.dialects.prompt import EMPTY
+from balancer.routing.decision import Need
+from balancer.validation.abilities import media
+from balancer.validation.limits import CAPS, Caps, check
+from balancer.validation.translation import is_forced, translated
 from edgeserve.errors import BadRequest
+from edgeserve.json_edit import edited, raw_fields
 from edgeserve.openai import Asked, Dialect, Route, normal, read
 from edgeserve.wire import REQUEST_HEADER, VARIANT_HEADER, Ability, EngineReport
 
@@ -149,7 +149,7 @@ def understood(
             tokens=len(body) // BYTES_PER_TOKEN if generates else 0,
             also=_also(asked, body),
             generates=generates,
-            prompt=texts.read(body, key) if generates else EMPTY,
+            prompt=prompt.read(body, key) if generates else EMPTY,
             budget=asked.budget,
             client=caller.client,
             session=caller.session,

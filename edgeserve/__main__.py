@@ -1,5 +1,5 @@
 """`python -m edgeserve` is the `edgeserve` command."""
 
-from edgeserve.cli import main
+from edgeserve.cli.main import main
 
 main()

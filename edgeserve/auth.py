@@ -1,4 +1,4 @@
-"""Who may speak to us: the one seam for bearer tokens, and for stronger proof later."""
+"""Authentication: bearer tokens and API keys, checked in one place."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from edgeserve.config.paths import config_dir
 from edgeserve.errors import Forbidden, SettingsError, Unauthorized, in_words
-from edgeserve.files import read_text
-from edgeserve.places import config_dir
+from edgeserve.runtime.files import read_text
 
 MINIMUM = 16
 """Shortest secret accepted, in characters."""

@@ -1,4 +1,4 @@
-"""Everything that edgeserve can refuse to do, and how it says so.
+"""Errors: everything that EdgeServe can refuse to do, and how it says so.
 
 EdgeserveError               what an HTTP client may see; status, code, envelope
 ├── BadRequest          400  the caller must change the request

@@ -1,4 +1,4 @@
-"""What `--help` shows of a command, and what a mistyped one is told."""
+"""Command help: what `--help` shows, and what a mistyped command is told."""
 
 from __future__ import annotations
 
@@ -8,6 +8,23 @@ from collections.abc import Iterator
 from typing import Any
 
 import click
+
+WIDTH = 76
+"""Of a line, so that it fits a terminal of 80 columns with click's margin."""
+
+
+def examples(*pairs: tuple[str, str]) -> str:
+    """Lay out (command, what it does) as an epilog that click leaves as it is."""
+    width = max(len(command) for command, _ in pairs)
+    beside = max(width + 3 + len(does) for _, does in pairs) <= WIDTH
+    lines = list[str]()
+    for command, does in pairs:
+        if beside:
+            lines.append(f"  {command:<{width}}   {does}".rstrip())
+        else:
+            lines += [f"  {command}", f"      {does}"]
+    return "\n".join(("\b", "Examples:", *lines))
+
 
 ALL = "edgeserve.help_all"
 """In a context's `meta`: rare options are shown, too."""

@@ -1,23 +1,210 @@
-"""Multicast DNS on the right interfaces."""
+"""Multicast DNS: one socket on the right network interfaces.
+
+Linux lets a socket join 20 IPv4 groups (`net.ipv4.igmp_max_memberships`), one for each
+interface. A machine with Docker easily has more, and whichever are left out are deaf:
+so the ones where other machines are come first, and the rest are named in a warning.
+"""
 
 from __future__ import annotations
 
 import logging
+import re
 import socket
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
 
+import psutil
 from zeroconf import InterfaceChoice, IPVersion
 from zeroconf.asyncio import AsyncZeroconf
 
-from edgeserve.config import LOOPBACK
+from edgeserve.config.settings import LOOPBACK
 from edgeserve.errors import in_words
-from edgeserve.multicast import chosen
+from edgeserve.network import Interface, by_name
+from edgeserve.runtime.log import warn_once
+
+log = logging.getLogger(__name__)
+
+ROOT = Path("/")
+LIMIT = "proc/sys/net/ipv4/igmp_max_memberships"
+USUAL_LIMIT = 20
+
+CONTAINERS = re.compile(
+    r"docker|br-[0-9a-f]{12}|veth|virbr|vnet|cni|flannel|cali|cilium|lxc|lxd|podman"
+    r"|kube|nerdctl|dummy"
+)
+"""How the interfaces begin that containers and virtual machines are behind."""
+
+FAMILIES = frozenset((socket.AF_INET, socket.AF_INET6))
+
+UP, UNREACHABLE = 0x1, 0x200
+"""Flags of a route."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """An interface, and what tells whether other machines are behind it."""
+
+    name: str
+    index: int
+    ipv4: str | None = None
+    ipv6: bool = False
+    loopback: bool = False
+    default: bool = False
+    physical: bool = False
+    connected: bool = False
+
+
+def chosen(root: Path = ROOT) -> list[str | int] | None:
+    """Return the interfaces to use, best first, or None where all can be.
+
+    IPv4 ones are named by an address, IPv6 ones by their index. A warning names those
+    that are left out.
+    """
+    most = limit(root)
+    if most is None or _all_there() <= most:
+        return None
+    places = ranked(_places(by_name(), root))
+    ipv4 = [each for each in places if each.ipv4][:most]
+    ipv6 = [each for each in places if each.ipv6][:most]
+    left_out = [
+        each for each in places if each not in ipv4 and (each.ipv4 or each not in ipv6)
+    ]
+    if left_out:
+        warn_once(log, warning(most, left_out))
+    addresses = [each.ipv4 for each in ipv4 if each.ipv4]
+    return [*addresses, *(each.index for each in ipv6)]
+
+
+def _all_there() -> int:
+    """Count the interfaces with an address, those without a carrier too."""
+    try:
+        return sum(
+            any(each.family in FAMILIES for each in entries)
+            for entries in psutil.net_if_addrs().values()
+        )
+    except OSError:
+        return 0
+
+
+def ranked(places: Sequence[Place]) -> list[Place]:
+    """Sort: default route, network cards, loopback, other networks, containers'. Pure.
+
+    Equal ranks by index: what was there first is the machine's own.
+    """
+    return sorted(places, key=lambda each: (_rank(each), each.index))
+
+
+def _rank(place: Place) -> int:
+    if place.default:
+        return 0
+    if place.physical:
+        return 1
+    if place.loopback:
+        return 2
+    if CONTAINERS.match(place.name):
+        return 5
+    return 3 if place.connected else 4
+
+
+def warning(most: int, left_out: Sequence[Place]) -> str:
+    """Say what is left out, and how to change that. Pure."""
+    count = most + len(left_out)
+    return (
+        f"{count} network interfaces, and net.ipv4.igmp_max_memberships lets mDNS use"
+        f" {most}: nothing behind {_names(left_out)} will be found by itself;"
+        f" `sysctl -w net.ipv4.igmp_max_memberships={max(1024, 2 * count)}` and a"
+        " restart of this process allow all"
+    )
+
+
+def _names(places: Sequence[Place], most: int = 5) -> str:
+    names = [each.name for each in places]
+    more = len(names) - most
+    said = ", ".join(names[:most])
+    return f"{said} and {more} more" if more > 0 else said
+
+
+def limit(root: Path = ROOT) -> int | None:
+    """Return how many interfaces a socket may join; None where there is no limit."""
+    try:
+        return max(1, int((root / LIMIT).read_text()))
+    except (OSError, ValueError):
+        return USUAL_LIMIT if (root / "proc/sys/net").exists() else None
+
+
+def _places(found: Mapping[str, tuple[Interface, ...]], root: Path) -> list[Place]:
+    defaults = default_routes(root)
+    places = list[Place]()
+    for name, addresses in found.items():
+        folder = root / "sys/class/net" / name
+        if not addresses or _there(folder / "brport"):
+            continue  # what comes in at a bridge's port is the bridge's
+        try:
+            index = socket.if_nametoindex(name)
+        except OSError:  # gone since it was listed
+            continue
+        ipv4 = [str(each.ip) for each in addresses if each.version == 4]
+        place = Place(
+            name=name,
+            index=index,
+            ipv4=ipv4[0] if ipv4 else None,
+            ipv6=len(ipv4) < len(addresses),
+            loopback=any(each.ip.is_loopback for each in addresses),
+            default=name in defaults,
+            physical=_physical(folder),
+            connected=_text(folder / "operstate") == "up",
+        )
+        places.append(place)
+    return places
+
+
+def default_routes(root: Path = ROOT) -> frozenset[str]:
+    """Return the interfaces that lead to everywhere, by IPv4 or IPv6."""
+    found = set[str]()
+    for row in map(str.split, _text(root / "proc/net/route").splitlines()[1:]):
+        if len(row) >= 8 and row[1] == row[7] == "00000000":
+            found.add(row[0])
+    for row in map(str.split, _text(root / "proc/net/ipv6_route").splitlines()):
+        if len(row) == 10 and row[1] == "00" and _leads_somewhere(row[8]):
+            found.add(row[9])
+    return frozenset(found)
+
+
+def _leads_somewhere(flags: str) -> bool:
+    try:
+        return int(flags, 16) & (UP | UNREACHABLE) == UP
+    except ValueError:
+        return False
+
+
+def _physical(folder: Path) -> bool:
+    """Whether it is a network card, or made of some: a bond, a bridge, a VLAN."""
+    if _there(folder / "device"):
+        return True
+    try:
+        return any(_there(each / "device") for each in folder.glob("lower_*"))
+    except OSError:
+        return False
+
+
+def _there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:
+        return False
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_bytes().decode(errors="replace").strip()
+    except OSError:
+        return ""
+
 
 Choice = Sequence[str | int | tuple[tuple[str, int, int], int]] | InterfaceChoice
 """As zeroconf has it: IPv4 addresses, indexes of IPv6 interfaces, or all."""
-
-log = logging.getLogger(__name__)
 
 # Its warnings tell of interfaces that vanish while it looks: nothing to act on.
 logging.getLogger("zeroconf").setLevel(logging.ERROR)

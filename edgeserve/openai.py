@@ -1,7 +1,8 @@
-"""The routes and request fields we look at; everything else passes untouched."""
+"""OpenAI API: routes, request fields, and the envelopes of errors."""
 
 from __future__ import annotations
 
+import json
 import unicodedata
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
@@ -9,7 +10,7 @@ from urllib.parse import parse_qs
 
 import msgspec
 
-from edgeserve.errors import BadRequest
+from edgeserve.errors import BadRequest, EdgeserveError
 from edgeserve.wire import MALFORMED, Ability, EngineReport
 
 Dialect = Literal["chat", "completion", "native", "responses", "messages", "plain"]
@@ -84,7 +85,6 @@ ROUTES: dict[str, Route] = {
 }
 """Every route that reaches an engine, by each of its paths; llama.cpp has them all."""
 
-
 RAW = msgspec.Raw()
 
 
@@ -105,7 +105,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     max_completion_tokens: int | None = None
     n_predict: int | None = None
     return_progress: Any = None
-    # What constrains an answer is not read here, see `balancer.constraints`.
+    # What constrains an answer is not read here, see `balancer.validation.limits`.
     grammar: msgspec.Raw = RAW
     json_schema: msgspec.Raw = RAW
     response_format: msgspec.Raw = RAW
@@ -160,7 +160,6 @@ def prompts(prompt: object) -> int:
 _as_meant = msgspec.json.Decoder(Asked, strict=False)
 _raw = msgspec.json.Decoder(dict[str, msgspec.Raw])
 T = TypeVar("T")
-
 
 _asked = msgspec.json.Decoder(Asked)
 
@@ -228,3 +227,65 @@ def names_of(engine: EngineReport) -> frozenset[str]:
     """Return what clients may call an engine: its model, its variant or its file."""
     names = (engine.model, engine.variant, engine.file)
     return frozenset(normal(name) for name in names if name)
+
+
+ANTHROPIC = "/v1/messages"
+_KINDS = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+    504: "timeout_error",
+}
+"""Anthropic's names for what a status means."""
+
+
+def rendered(error: EdgeserveError, path: str, request_id: str = "") -> bytes:
+    """Return the body of the answer that a client of `path` understands."""
+    if not path.startswith(ANTHROPIC):
+        return error.body()
+    return json.dumps(anthropic(error, request_id)).encode()
+
+
+def headers(error: EdgeserveError, path: str) -> dict[str, str]:
+    """Return the header fields that go with it."""
+    if not path.startswith(ANTHROPIC):
+        return error.headers()
+    return {**error.headers(), **EdgeserveError.headers(error)}
+
+
+def anthropic(error: EdgeserveError, request_id: str = "") -> dict[str, Any]:
+    """Return the error as Anthropic's API has it, whole or as an event of a stream."""
+    kind = "invalid_request_error" if error.status < 500 else "api_error"
+    kind = _KINDS.get(error.status, kind)
+    said = {"type": kind, "message": str(error), "code": error.code}
+    return {"type": "error", "error": said, "request_id": request_id or None}
+
+
+def path_in(data: bytes) -> str:
+    """Return the path in the first line of a request that cannot be read."""
+    line = data[:4096].lstrip(b"\r\n").split(b"\n", 1)[0].split(b" ")
+    target = line[1] if len(line) > 1 else b""
+    return target.partition(b"?")[0].decode("latin-1")
+
+
+def code(body: bytes) -> str:
+    """Return the `code` of an error body, or nothing."""
+    return str(error_in(body).get("code", ""))
+
+
+def message(body: bytes) -> str:
+    """Return the sentence of an error body, or its beginning as it stands."""
+    said = error_in(body).get("message")
+    return str(said) if said else body[:200].decode(errors="replace")
+
+
+def error_in(body: bytes) -> dict[str, Any]:
+    """Return what an error body says, {} where it has no such shape."""
+    try:
+        error = msgspec.json.decode(body, type=dict[str, Any]).get("error")
+    except msgspec.DecodeError:
+        return {}
+    return error if isinstance(error, dict) else {}

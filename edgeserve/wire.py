@@ -1,4 +1,4 @@
-"""What node and balancer tell each other: frozen types, and bytes to types and back."""
+"""Wire messages: what node and balancer send each other, as frozen types. Pure."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The agent on every machine that holds models."""
+"""The node: the agent on every machine that holds models."""

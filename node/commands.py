@@ -1,4 +1,4 @@
-"""`edgeserve node …`: options become settings, settings become a running node."""
+"""`edgeserve node`: the commands that start a node and show its plan."""
 
 from __future__ import annotations
 
@@ -8,13 +8,52 @@ from typing import Any
 
 import click
 
-from edgeserve.config import NodeSettings, resolve
-from edgeserve.examples import examples
-from edgeserve.flags import settings_options
-from edgeserve.help import Group, SettingsCommand
-from edgeserve.strays import warn_of_strays
-from node.plan_command import plan
-from node.tune.command import tune
+from edgeserve.config.options import settings_options, warn_of_strays
+from edgeserve.config.settings import NodeSettings
+from edgeserve.config.sources import resolve
+from edgeserve.help import Group, SettingsCommand, examples
+from edgeserve.terminal import hanging, width
+from node.tune.commands import tune
+
+
+@click.command(
+    cls=SettingsCommand,
+    epilog=examples(
+        ("edgeserve node plan", "for everything in the models folder"),
+        ("edgeserve node plan smollm2-135m-instruct", "for the best variant of one"),
+        ("edgeserve node plan my.gguf --slots 4 --context 16384", "would that fit?"),
+    ),
+)
+@click.argument("names", nargs=-1, metavar="[MODEL]...")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@settings_options(NodeSettings, aside=("Network", "Who may ask"))
+def plan(
+    names: tuple[str, ...], as_json: bool, config_file: Path | None, **flags: Any
+) -> None:
+    """Show what this machine would serve, and start nothing.
+
+    Prints the arithmetic, too.
+    A MODEL is named as for `edgeserve node start --model`. Exit status 1 if any cannot
+    be served.
+    """
+    flags["models"] = (*names, *flags["models"])
+    warn_of_strays()
+    settings = resolve(NodeSettings, file=config_file, flags=flags).settings
+
+    from node.hardware.limits import memory_room
+    from node.hardware.sample import Sampler
+    from node.planning.prepare import prepared
+    from node.planning.report import INDENT, plan_json, plan_lines
+
+    hardware = Sampler()()
+    found = prepared(settings, hardware)
+    if as_json:
+        click.echo(plan_json(found, hardware))
+    else:
+        for line in plan_lines(found, hardware, limited=memory_room() is not None):
+            indent = INDENT if line.startswith(" ") else 2
+            click.echo("\n".join(hanging(line, width(), indent)))
+    sys.exit(1 if found.plan.problems else 0)
 
 
 @click.group(cls=Group)
@@ -40,8 +79,8 @@ def start(config_file: Path | None, **flags: Any) -> None:
     settings = resolve(NodeSettings, file=config_file, flags=flags).settings
 
     # The agent brings aiohttp and zeroconf: not for `--help`.
-    from edgeserve.lifecycle import run
-    from node.agent import serve
+    from edgeserve.runtime.lifecycle import run
+    from node.app import serve
 
     sys.exit(run(lambda stop: serve(settings, stop), log_level=settings.log_level))
 

@@ -1,17 +1,110 @@
-"""What this node is and serves now: the one place that reports are made from."""
+"""Node state: what this node is and serves now, and the feed of its changes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from edgeserve import __version__
-from edgeserve.background import failures
-from edgeserve.wire import EngineReport, NodeReport
-from node.events import Feed
-from node.hardware import Measured
-from node.supervisor import Supervisor
+from edgeserve.runtime.background import failures
+from edgeserve.wire import EngineChange, EngineReport, NodeReport, encode, sse
+from node.hardware.sample import Measured
+from node.supervision.supervisor import Supervisor
+
+HEARTBEAT_SECONDS = 1.0
+COALESCE_SECONDS = 0.05
+"""An engine is told of at most this often; what lies between is skipped."""
+
+Engines = Callable[[], Mapping[str, EngineReport]]
+
+
+class Feed:
+    """Passes changes to everyone who follows; holds no state but theirs.
+
+    `report` and `engines` say how things are now: a follower that was slow, or a change
+    that was undone, needs no history.
+    """
+
+    def __init__(self, report: Callable[[], NodeReport], engines: Engines) -> None:
+        self._report = report
+        self._engines = engines
+        self._followers: set[_Follower] = set()
+
+    def engine_changed(self, id_: str) -> None:
+        """Tell everyone of one engine."""
+        for follower in self._followers:
+            follower.stale.add(id_)
+            follower.woken.set()
+
+    def report_changed(self) -> None:
+        """Tell everyone everything."""
+        for follower in self._followers:
+            follower.report = True
+            follower.woken.set()
+
+    def close(self) -> None:
+        """Let every stream come to its end."""
+        for follower in self._followers:
+            follower.closed = True
+            follower.woken.set()
+
+    async def follow(self) -> AsyncGenerator[bytes]:
+        """Yield server-sent events until the feed is closed: a full report first."""
+        follower = _Follower()
+        self._followers.add(follower)
+        loop = asyncio.get_running_loop()
+        try:
+            yield self._news(follower)
+            beat = loop.time() + HEARTBEAT_SECONDS
+            while not follower.closed:
+                if loop.time() >= beat:
+                    yield sse("heartbeat")
+                    beat = loop.time() + HEARTBEAT_SECONDS
+                elif await _woken(follower.woken, beat):
+                    if news := self._news(follower):
+                        yield news
+                    await asyncio.sleep(COALESCE_SECONDS)
+            # A node that leaves says so and closes the feed in one breath.
+            if news := self._news(follower):
+                yield news
+        finally:
+            self._followers.discard(follower)
+
+    def _news(self, follower: _Follower) -> bytes:
+        """Frame what the follower has not heard yet."""
+        stale, full = follower.stale, follower.report
+        follower.stale, follower.report = set(), False
+        follower.woken.clear()
+        if full:
+            return sse("report", encode(self._report()))
+        engines = self._engines()
+        return b"".join(
+            sse("engine", encode(EngineChange(engine=engines[id_])))
+            for id_ in sorted(stale)
+            if id_ in engines
+        )
+
+
+class _Follower:
+    """What one reader of the feed has yet to hear."""
+
+    def __init__(self) -> None:
+        self.woken = asyncio.Event()
+        self.stale = set[str]()
+        self.report = True
+        self.closed = False
+
+
+async def _woken(event: asyncio.Event, until: float) -> bool:
+    """Wait for the event; False when `until`, in loop time, comes first."""
+    try:
+        async with asyncio.timeout_at(until):
+            await event.wait()
+    except TimeoutError:
+        return False
+    return True
 
 
 class Identified(Protocol):

@@ -1,1 +1,1 @@
-"""Make a model fit a machine."""
+"""Quantization: make a model fit a machine."""

@@ -1,4 +1,4 @@
-"""`edgeserve quantize …`: make smaller variants of a model, and measure them."""
+"""`edgeserve quantize`: the command group, with `inspect` and `plan`."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ from pathlib import Path
 
 import click
 
-from edgeserve.columns import print_table, width, wrapped
-from edgeserve.examples import examples
-from edgeserve.help import Group
-from quantize.making import compare, dequantize, run
-from quantize.options import (
+from edgeserve.help import Group, examples
+from edgeserve.terminal import print_table, width, wrapped
+from quantize.make_commands import (
     MODEL,
     as_json,
     batch_option,
+    compare,
+    dequantize,
     kv_option,
     read,
+    run,
     show,
     show_json,
 )
@@ -92,13 +93,13 @@ def plan(
     Asks llama.cpp, by a dry run, what becomes of each tensor. Without llama-cpp-python
     it goes by llama.cpp's rules as they are known here, and says so.
     """
-    from quantize import machines as places
+    from edgeserve.quantization import USUAL, parse
     from quantize import tables
-    from quantize.assumed import ASSUMED, assumed
-    from quantize.child import library_is_there
-    from quantize.dry import dry_run
-    from quantize.plan import Serving, judge
-    from quantize.types import USUAL, parse
+    from quantize.overrides import dry_run
+    from quantize.plan import machines as places
+    from quantize.plan.assumed import ASSUMED, assumed
+    from quantize.plan.variants import Serving, judge
+    from quantize.worker.child import library_is_there
 
     kinds = parse(types or USUAL)
     where = places.find(machines, memory)

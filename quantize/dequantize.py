@@ -1,4 +1,4 @@
-"""Make a base of full width from a model that only exists quantized, and say so.
+"""Dequantization: make a base of full width from a quantized model.
 
 The numbers are those of the quantized model, written wide: nothing that was lost comes
 back. Every byte of metadata is copied, except the file type; one key is added.
@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from edgeserve.errors import CommandError
-from quantize.blocks import BLOCKS, UNQUANTIZED
-from quantize.facts import DEQUANTIZED, ModelFacts
-from quantize.folder import part_of
-from quantize.header import Header, Tensor, read_header
-from quantize.naming import stem
-from quantize.types import TYPES
+from edgeserve.models.blocks import BLOCKS, UNQUANTIZED
+from edgeserve.models.facts import DEQUANTIZED, ModelFacts
+from edgeserve.models.header import Header, Tensor, read_header
+from edgeserve.models.naming import stem
+from edgeserve.quantization import TYPES
+from edgeserve.runtime.files import part_of
 
 if TYPE_CHECKING:
     import numpy as np

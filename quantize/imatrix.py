@@ -1,71 +1,94 @@
-"""Read an importance matrix: how much each column of a weight matters on some text."""
+"""Importance matrix: make one from a text, with llama.cpp's own tool."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+import re
+import shutil
+import signal
+import subprocess
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from quantize.header import BrokenModel, Header, Tensor, read_header
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-SUMS, COUNTS = ".in_sum2", ".counts"
-
-
-@dataclass(frozen=True)
-class Importance:
-    """Tensor name → mean square of each input column, F32; and what it was made of."""
-
-    values: dict[str, NDArray[np.float32]]
-    dataset: str
-    chunks: int
+from edgeserve.config.settings import NodeSettings
+from edgeserve.config.sources import resolve
+from edgeserve.errors import CommandError
+from edgeserve.models.facts import ModelFacts
+from edgeserve.models.naming import stem
+from edgeserve.runtime.files import fingerprint, part_of
+from edgeserve.runtime.tether import tethered
+from edgeserve.runtime.threads import calm
+from quantize.worker.imatrix_file import read_importance
 
 
-def read_importance(file: str) -> Importance:
-    """Read the GGUF that llama-imatrix writes.
+def native_tool(name: str) -> Path | None:
+    """Return the path of a tool: of the build that nodes use, else on PATH, else None.
 
-    Raises BrokenModel for anything else, the old `.dat` form included.
+    Raises SettingsError where the settings that name the state folder are wrong.
     """
-    path = Path(file)
-    header = read_header(path)
-    wanted = ("imatrix.datasets", "imatrix.chunk_count", "imatrix.chunk_size")
-    if any(key not in header.metadata for key in wanted):
-        raise BrokenModel(path, "is not an importance matrix; llama-imatrix makes one")
-    tensors = {tensor.name: tensor for tensor in header.tensors}
-    values = {
-        name.removesuffix(SUMS): _mean(path, header, tensors, name)
-        for name in tensors
-        if name.endswith(SUMS)
-    }
-    datasets = header.metadata["imatrix.datasets"]
-    return Importance(
-        values, ", ".join(map(str, datasets)), header.metadata["imatrix.chunk_count"]
+    state_dir = resolve(NodeSettings).settings.state_dir
+    built = state_dir / "engines" / "current" / name
+    if os.access(built, os.X_OK):
+        return built
+    found = shutil.which(name)
+    return Path(found) if found else None
+
+
+CONTEXT = 512
+"""Tokens per chunk, llama-imatrix's own default."""
+
+
+class CannotCalibrate(CommandError):
+    """There is no llama-imatrix, or it failed; the sentence says which."""
+
+
+def importance_matrix(
+    facts: ModelFacts, text: Path, folder: Path, threads: int
+) -> Path:
+    """Return the matrix made from `text`, beside the variants; made once per text.
+
+    Raises CannotCalibrate.
+    """
+    name = f"{stem(facts.path)}.{text.stem}-{fingerprint(text)[:8]}.imatrix.gguf"
+    target = folder / name
+    if target.exists():
+        return target
+    tool = native_tool("llama-imatrix")
+    if tool is None:
+        raise CannotCalibrate(
+            "--calibrate needs llama-imatrix: `edgeserve engine build` makes it;"
+            " or give a ready matrix with --imatrix"
+        )
+    with part_of(target) as part:
+        _run(_command(tool, facts.path, text, part, threads))
+        read_importance(str(part))
+    return target
+
+
+def _command(
+    tool: Path, model: Path, text: Path, target: Path, threads: int
+) -> list[str]:
+    command = [
+        *(str(tool), "-m", str(model), "-f", str(text), "-o", str(target)),
+        *("-c", str(CONTEXT), "--output-format", "gguf"),
+    ]
+    return [*command, "-t", str(threads)] if threads else command
+
+
+def _run(command: list[str]) -> None:
+    done = subprocess.run(
+        tethered(command, signal.SIGTERM),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+        env=calm(),
     )
-
-
-def _mean(
-    path: Path, header: Header, tensors: dict[str, Tensor], name: str
-) -> NDArray[np.float32]:
-    import numpy as np
-
-    counts_name = name.removesuffix(SUMS) + COUNTS
-    if counts_name not in tensors:
-        raise BrokenModel(path, f"has sums but no counts for {name}")
-    sums = _values(path, header, tensors[name])
-    counts = _values(path, header, tensors[counts_name])
-    per_expert = sums.reshape(counts.size, -1)
-    # An expert that the text never reached says nothing: every column counts the same.
-    mean = np.where(
-        counts[:, None] > 0, per_expert / np.maximum(counts[:, None], 1), 1.0
-    )
-    return np.ascontiguousarray(mean, dtype=np.float32).ravel()
-
-
-def _values(path: Path, header: Header, tensor: Tensor) -> NDArray[np.float32]:
-    import numpy as np
-
-    start = header.data_offset + tensor.offset
-    return np.fromfile(path, np.float32, tensor.elements, offset=start)
+    if done.returncode != 0:
+        said = [
+            line
+            for line in done.stderr.splitlines()
+            if re.search(r"error|fail|need at least", line, re.IGNORECASE)
+        ]
+        words = "; ".join(said[-3:]) or f"status {done.returncode}"
+        raise CannotCalibrate(f"llama-imatrix failed: {words}")

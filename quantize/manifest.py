@@ -1,20 +1,17 @@
-"""The record beside the variants: what was made, from what, how; JSON.
+"""Manifest: the record beside the variants that says what was made, and how.
 
 It is what lets a broken-off run go on, and what tells later where a file came from.
 """
 
 from __future__ import annotations
 
-import hashlib
-import os
-from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 
 from edgeserve.errors import CommandError, in_words
-from edgeserve.files import read_json
-from quantize.naming import stem
+from edgeserve.models.naming import stem
+from edgeserve.runtime.files import read_json
 
 FORMAT = 1
 
@@ -80,31 +77,3 @@ def read_manifest(path: Path) -> Manifest | None:
             f"{path} is not a manifest ({in_words(error)}); move it away to start"
             " afresh"
         ) from error
-
-
-CHUNK = 2**20
-SAMPLES = 64
-
-
-def sha256(path: Path, step: Callable[[int], None] = lambda _bytes: None) -> str:
-    """Hash a whole file; `step` hears of every chunk's bytes."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK):
-            digest.update(chunk)
-            step(len(chunk))
-    return digest.hexdigest()
-
-
-def fingerprint(path: Path) -> str:
-    """Tell files apart in a moment: size, both ends, and samples between them.
-
-    A whole hash of a 15 GB base would take minutes on a Pi.
-    """
-    size = path.stat().st_size
-    digest = hashlib.sha256(size.to_bytes(8, "little"))
-    with path.open("rb") as file:
-        for n in range(SAMPLES):
-            file.seek(max(0, size - CHUNK // 16) * n // (SAMPLES - 1), os.SEEK_SET)
-            digest.update(file.read(CHUNK // 16))
-    return digest.hexdigest()[:32]

@@ -1,13 +1,19 @@
-"""`regex=TYPE`: a tensor type for the tensors whose names match. Pure."""
+"""Tensor overrides: types for tensors by name, and llama.cpp's dry run."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 from edgeserve.errors import CommandError
-from quantize.blocks import BLOCKS, canonical
+from edgeserve.models.blocks import BLOCKS, canonical
+from edgeserve.models.facts import ModelFacts
+from edgeserve.quantization import QuantType
+from quantize.plan.variants import Variant, variant
+from quantize.worker.child import events
+from quantize.worker.messages import Quantize, TensorEnded, TensorMisfit
 
 
 class BadOverride(CommandError):
@@ -48,3 +54,39 @@ def parse_override(text: str, tensors: Iterable[str]) -> Override:
     if not any(matches(name) for name in tensors):
         raise BadOverride(f"{pattern!r} matches no tensor of this model")
     return Override(pattern, kind)
+
+
+Overrides = tuple[tuple[str, int], ...]
+
+
+def dry_run(
+    facts: ModelFacts,
+    kind: QuantType,
+    overrides: Overrides = (),
+    imatrix: Path | None = None,
+) -> Variant:
+    """Plan one variant. Raises QuantizerFailed where llama.cpp cannot make it.
+
+    With an importance matrix llama.cpp chooses other types for some tensors.
+    """
+    job = Quantize(
+        source=str(facts.path),
+        target="",
+        ftype=kind.ftype,
+        dry_run=True,
+        allow_requantize=True,
+        overrides=overrides,
+        imatrix=str(imatrix) if imatrix else None,
+    )
+    kinds: dict[str, str] = {}
+    misfits: dict[str, str] = {}
+    with events(job) as heard:
+        for event in heard:
+            match event:
+                case TensorEnded(tensor, becomes):
+                    kinds[tensor] = becomes
+                case TensorMisfit(tensor, asked):
+                    misfits[tensor] = asked
+                case _:
+                    pass
+    return variant(facts, kind, kinds, misfits)

@@ -1,4 +1,4 @@
-"""What a comparison looks like: the table and the picture."""
+"""Comparison report: the table and the picture."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from typing import Any
 from rich.table import Table
 
 from edgeserve.errors import CommandError
-from quantize.memory import MIB, size
-from quantize.quality import Comparison, Measured, ranked
+from edgeserve.models.comparison import Comparison, Measured
+from edgeserve.models.memory import MIB, size
+from quantize.compare import ranked
 
 COLUMNS = (
     "type", "file", "bits", "perplexity", "ln ratio", "KL divergence", "same top",

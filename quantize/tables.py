@@ -1,4 +1,4 @@
-"""Tables for people, and the same facts for programs: inspect and plan."""
+"""Tables of `inspect` and `plan`: for people, and as JSON for programs."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ from typing import Any
 
 from rich.table import Table
 
-from edgeserve.columns import Entry, Row
-from quantize.blocks import UNQUANTIZED
-from quantize.facts import ModelFacts
-from quantize.fallback import fits
-from quantize.machines import Machine
-from quantize.memory import Need, need, size
-from quantize.plan import Verdict, best_fit
+from edgeserve.models.blocks import UNQUANTIZED, fits
+from edgeserve.models.facts import ModelFacts
+from edgeserve.models.memory import Need, need, size
+from edgeserve.terminal import Entry, Row
+from quantize.plan.machines import Machine
+from quantize.plan.variants import Verdict, best_fit
 
 CONTEXTS = (2048, 4096, 8192, 32768, 131072)
 SLOTS = (1, 2, 4, 8)

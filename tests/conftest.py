@@ -47,8 +47,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 @pytest.fixture(scope="session")
 def smollm2() -> Path:
     """SmolLM2-135M-Instruct as Q4_1, fetched into the models folder if need be."""
-    from edgeserve.catalog import DEFAULT
-    from edgeserve.fetch import fetch
-    from edgeserve.places import models_dir
+    from edgeserve.config.paths import models_dir
+    from edgeserve.models.download import DEFAULT, fetch
 
     return fetch(DEFAULT, models_dir(), lambda _step, _done, _total: None)

@@ -20,11 +20,11 @@ import pytest
 import balancer
 import edgeserve
 import node
-from balancer.server import Balancer, running
-from edgeserve import background, once
-from edgeserve.background import KINDS, Kind, Work, failures
-from edgeserve.config import BalancerSettings, NodeSettings
-from node.agent import serve
+from balancer.app import Balancer, running
+from edgeserve.config.settings import BalancerSettings, NodeSettings
+from edgeserve.runtime import background, log
+from edgeserve.runtime.background import KINDS, Kind, Work, failures
+from node.app import serve
 from tests.fakes.gguf import a_model
 from tests.fleet.llama_server import script
 from tests.patience import PATIENCE
@@ -41,15 +41,14 @@ for package in (edgeserve, node, balancer):
 EVERY = {name: kind for name, kind in KINDS.items() if not name.startswith("test ")}
 LASTING = [name for name, kind in EVERY.items() if kind.policy == "always"]
 OWNERS = {
-    "edgeserve/background.py": "the owner",
-    "edgeserve/lifecycle.py": "serving itself; its end is the process's",
-    "edgeserve/together.py": "`up` ends on purpose with whichever child ends",
-    "edgeserve/relay/connection.py": "one request's; it ends with the connection",
-    "balancer/leaving.py": "waits for the first of two events, in the foreground",
-    "balancer/lull.py": "one request's; it ends before the answer does",
-    "node/race.py": "runs until the first ends, in the foreground",
+    "edgeserve/runtime/background.py": "the owner",
+    "edgeserve/runtime/lifecycle.py": "serving itself; its end is the process's",
+    "edgeserve/runtime/children.py": "`up` ends on purpose with whichever child ends",
+    "edgeserve/http/server/connection.py": "one request's; it ends with the connection",
+    "balancer/response.py": "one request's; it ends before the answer does",
+    "edgeserve/runtime/tasks.py": "runs until the first ends, in the foreground",
     "node/tune/trial.py": "a command's, not a serving process's",
-    "quantize/worker.py": "a worker that leaves, on purpose, with its parent",
+    "quantize/worker/main.py": "a worker that leaves, on purpose, with its parent",
 }
 SPAWNING = {"create_task", "ensure_future", "TaskGroup", "Thread", "run_forever"}
 
@@ -106,7 +105,7 @@ def saboteur(monkeypatch: pytest.MonkeyPatch) -> Saboteur:
     monkeypatch.setattr(background, "attempt", saboteur.attempt)
     monkeypatch.setattr(background, "step", saboteur.step)
     monkeypatch.setattr(background, "FIRST_PAUSE", 0.01)
-    once._said.clear()
+    log._said.clear()
     return saboteur
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from edgeserve.cli import COMMANDS
+from edgeserve.cli.main import COMMANDS
+from edgeserve.cli.up import Welcome
 from edgeserve.openai import ROUTES
-from edgeserve.welcome import Welcome
 from tests.fakes.commands import problems
 
 ROOT = Path(__file__).parents[1]

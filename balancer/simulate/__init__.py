@@ -1,1 +1,1 @@
-"""The balancer's decisions in virtual time, beside those of other load balancers."""
+"""Simulator: the balancer's decisions in virtual time, beside other load balancers."""

@@ -1,4 +1,4 @@
-"""llama.cpp's prompt cache, rule by rule, as the engine itself sees it.
+"""Simulated prompt cache: the rules of llama.cpp, as the engine sees them.
 
 From `server-context.cpp:get_available_slot` and `server-task.cpp:server_prompt_cache`.
 """
@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from balancer.prefix import Prompt, common
-from balancer.simulate.trace import Call, marks
+from balancer.dialects.prompt import Prompt, common
+from balancer.telemetry.trace import Call, marks
 
 SIMILARITY = 0.10
 """`--slot-prompt-similarity`: the share of a new prompt that a slot must hold."""

@@ -1,4 +1,4 @@
-"""`edgeserve simulate`: the balancer's own decisions on your fleet and traffic."""
+"""`edgeserve simulate`: the command that compares policies on a fleet and a trace."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from edgeserve.columns import console
-from edgeserve.examples import examples
+from edgeserve.help import examples
+from edgeserve.terminal import console
 
 FLEET_HELP = (
     "TOML file of [[machine]] tables, or cpu-only, home or six-equal. A machine without"
@@ -83,12 +83,11 @@ def simulate(
     The rows `edgeserve` and `oracle` run the very code that the balancer decides with;
     the oracle also knows every rate, length and cache. Times are seconds.
     """
-    from balancer.simulate.compare import compare, made_up
+    from balancer.simulate.compare import compare, made_up, suited
     from balancer.simulate.fleets import load as load_fleet
-    from balancer.simulate.suited import suited
-    from balancer.simulate.table import as_json, shares, times
-    from balancer.simulate.trace import load as load_trace
-    from balancer.simulate.trace import save as save_trace
+    from balancer.simulate.report import as_json, shares, times
+    from balancer.telemetry.trace import load as load_trace
+    from balancer.telemetry.trace import save as save_trace
 
     fleet = load_fleet(fleet_name)
     calls = (

@@ -1,19 +1,87 @@
-"""Several policies on the same fleet and the same trace."""
+"""Comparison: run several policies on the same fleet and the same trace."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import cache
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
 
-from balancer.simulate.chats import Chats, trace
-from balancer.simulate.edge import Edge
-from balancer.simulate.figures import Figures, figures
-from balancer.simulate.fleets import Machine
-from balancer.simulate.policies import POLICIES
-from balancer.simulate.suited import suited
-from balancer.simulate.trace import Call
-from balancer.simulate.world import play
-from edgeserve.errors import SettingsError
+from msgspec.structs import replace
+
+from balancer.simulate.baselines import (
+    CacheAware,
+    LeastConnections,
+    LeastConnectionsBySlots,
+    RoundRobin,
+    SessionHash,
+    TwoChoices,
+)
+from balancer.simulate.edgeserve_policy import Edge, Oracle
+from balancer.simulate.fleets import ANY, Machine
+from balancer.simulate.report import Figures, figures
+from balancer.simulate.traffic import Chats, trace
+from balancer.simulate.world import Policy, play
+from balancer.telemetry.trace import Call
+from edgeserve.errors import CommandError, SettingsError
+
+
+@dataclass(frozen=True, slots=True)
+class Suited:
+    """The fleet as it is to be played; `note` says where names were passed over."""
+
+    fleet: tuple[Machine, ...]
+    note: str = ""
+
+
+def suited(fleet: Sequence[Machine], calls: Iterable[Call]) -> Suited:
+    """Let machines without a model, or all where they name but one, serve every model.
+
+    Whoever replays a trace on another fleet asks about machines, not about names.
+    Raises CommandError where the fleet names several models and lacks one.
+    """
+    asked = {call.model for call in calls}
+    named = {machine.model for machine in fleet} - {ANY}
+    missing = asked - named
+    if not missing:
+        return Suited(tuple(fleet))
+    if len(named) < len({machine.model for machine in fleet}):
+        return Suited(tuple(fleet), f"machines without a `model` serve {_all(asked)}")
+    if len(named) == 1:
+        anything = tuple(replace(machine, model=ANY) for machine in fleet)
+        return Suited(anything, f"machines of {_all(named)} serve {_all(asked)}")
+    raise CommandError(
+        f"no machine serves {_all(missing)}: the trace asks for {_all(asked)}, the"
+        f" fleet serves {_all(named)}; a machine without a `model` serves every one"
+    )
+
+
+def _all(models: Iterable[str]) -> str:
+    return ", ".join(map(repr, sorted(models)))
+
+
+Make = Callable[[Sequence[Machine]], Policy]
+
+CLASSIC: dict[str, Make] = {
+    "round-robin": RoundRobin,
+    "least-conn": LeastConnections,
+    "least-conn-slots": LeastConnectionsBySlots,
+    "two-choices": TwoChoices,
+    "session-hash": SessionHash,
+}
+"""What every load balancer has."""
+
+CACHE_AWARE: dict[str, Make] = {
+    "cache-aware": CacheAware,
+    "cache-aware-tuned": partial(CacheAware, absolute=2),
+}
+"""SGLang's router with its stock thresholds, and for engines of few slots."""
+
+POLICIES: dict[str, Make] = {
+    **CLASSIC,
+    **CACHE_AWARE,
+    "edgeserve": Edge,
+    "oracle": Oracle,
+}
 
 CHATS = Chats()
 

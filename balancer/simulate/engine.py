@@ -1,4 +1,4 @@
-"""One llama.cpp engine in virtual time: slots, one batch for all, exclusive prefixes.
+"""Simulated engine: slots, batches and prefixes of llama.cpp in virtual time.
 
 A fluid model: between two events every sequence advances at a constant rate, so that a
 request costs a handful of events and not one per token.
@@ -12,7 +12,7 @@ from math import exp
 
 from balancer.simulate.cache import Cache, Place, answered, holding
 from balancer.simulate.fleets import Machine
-from balancer.simulate.trace import Call
+from balancer.telemetry.trace import Call
 
 EPSILON = 1e-9
 

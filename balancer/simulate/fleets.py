@@ -1,4 +1,4 @@
-"""Fleets to simulate: what each engine really is. Three are built in."""
+"""Simulated fleets: what each engine really is. Three are built in."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pathlib import Path
 import msgspec
 from msgspec.structs import asdict, replace
 
-from balancer.speed import Speed
+from balancer.prediction.speed import Speed
 from edgeserve.errors import SettingsError, in_words
-from edgeserve.files import read_bytes
+from edgeserve.runtime.files import read_bytes
 
 ANY = ""
 """The model of a machine that serves every one."""

@@ -1,4 +1,4 @@
-"""The event loop in virtual time: calls come, a policy decides, engines answer."""
+"""Event loop in virtual time: requests come, a policy decides, engines answer."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 
 from balancer.simulate.engine import Engine, Event, Run
 from balancer.simulate.fleets import Machine
-from balancer.simulate.trace import Call
+from balancer.telemetry.trace import Call
 
 Happening = Literal["began", "first", "end"]
 

@@ -1,1 +1,1 @@
-"""llama.cpp servers as child processes, two kinds behind one protocol."""
+"""Engines: llama.cpp servers as child processes, two kinds behind one protocol."""

@@ -1,4 +1,4 @@
-"""The folder of engine builds: each with its manifest, one of them in use."""
+"""Engine builds: the builds made on this machine, one of them in use."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from edgeserve.errors import CommandError, in_words
-from edgeserve.files import read_json, replacing
+from edgeserve.runtime.files import read_json, replacing
 
 log = logging.getLogger(__name__)
 

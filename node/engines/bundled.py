@@ -1,4 +1,4 @@
-"""The bundled engine: llama.cpp's server out of the xllamacpp wheel, in a child."""
+"""Bundled engine: llama.cpp's server from the xllamacpp wheel, in a child process."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Literal
 
 from edgeserve.errors import EngineUnavailable
+from node.engines.base import Command, EngineSpec
 from node.engines.flags import environment, parameters
-from node.engines.protocol import Command, EngineSpec
 
 PARAMETERS = "EDGESERVE_ENGINE"
 """Environment variable that carries the child's parameters, key included, as JSON."""

@@ -1,4 +1,4 @@
-"""The bundled engine's process: apply the parameters, serve until killed.
+"""Bundled engine's process: apply the parameters, then serve until killed.
 
 llama.cpp aborts the whole process on some errors, so it never lives in the agent.
 SIGTERM keeps its default: there is nothing to save, and death is the quickest end.

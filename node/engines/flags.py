@@ -1,4 +1,4 @@
-"""What llama.cpp is told: one launch as command-line flags, or as parameters. Pure.
+"""Engine flags: one launch as command-line flags or as parameters. Pure.
 
 Everything we depend on is said, even where it is the default today: the defaults have
 changed before (four slots on one shared context, 8 GiB of prompt cache).
@@ -6,10 +6,10 @@ changed before (four slots on one shared context, 8 GiB of prompt cache).
 
 from __future__ import annotations
 
-from edgeserve.config import LOOPBACK
+from edgeserve.config.settings import LOOPBACK
+from edgeserve.runtime.threads import BLOCKTIME, SPIN
 from edgeserve.wire import Launch
-from node.engines.protocol import EngineSpec
-from quantize.calm import BLOCKTIME, SPIN
+from node.engines.base import EngineSpec
 
 HTTP_SECONDS = 3600
 """How long llama.cpp lets one read or write take; a slow machine is not a dead one."""

@@ -1,4 +1,4 @@
-"""The native engine: a `llama-server` executable."""
+"""Native engine: a `llama-server` executable."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Literal
 
 from edgeserve.errors import EngineUnavailable
+from node.engines.base import Command, EngineSpec
 from node.engines.builds import build_in
 from node.engines.flags import arguments, environment
-from node.engines.protocol import Command, EngineSpec
 
 NAME = "llama-server"
 ASK_SECONDS = 30.0

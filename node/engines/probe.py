@@ -1,19 +1,56 @@
-"""Ask an engine how it is. Every question is bounded."""
+"""Engine probes: ask an engine for health, properties and metrics, within a bound."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 
 from edgeserve.errors import NodeLost
-from edgeserve.relay.upstream import Origin, Upstream
+from edgeserve.http.types import Origin, Upstream
 from edgeserve.wire import Ability
-from node.engines.protocol import Role
-from node.watchdog import Counters, parse
+from node.engines.base import Role
+
+PROGRESS = ("n_decode_total", "prompt_tokens_total", "tokens_predicted_total")
+WORK = ("requests_processing", "requests_deferred")
+PREFIX = "llamacpp:"
+CALLS, READ = 0, 1
+"""Which of PROGRESS count decode calls, and tokens of prompts."""
+
+
+@dataclass(frozen=True)
+class Counters:
+    """What /metrics says: how much was done, and whether there is work.
+
+    `requests` is how many there are, in slots or waiting for one.
+    """
+
+    done: tuple[float, ...]
+    working: bool
+    requests: float = field(default=0.0, compare=False)
+
+
+def parse(metrics: str) -> Counters:
+    """Read /metrics; a counter that is missing counts as 0."""
+    values: dict[str, float] = {}
+    for line in metrics.splitlines():
+        if line.startswith(PREFIX):
+            name, _, value = line.removeprefix(PREFIX).partition(" ")
+            values[name] = _number(value)
+    done = tuple(values.get(name, 0.0) for name in PROGRESS)
+    requests = sum(values.get(name, 0.0) for name in WORK)
+    return Counters(done, requests > 0, requests)
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return 0.0
+
 
 ANSWER_SECONDS = 5.0
 

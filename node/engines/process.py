@@ -1,4 +1,7 @@
-"""Run an engine's process for the length of a block, and leave nothing behind."""
+"""Engine processes: run one for the length of a block, and leave none behind.
+
+On Linux the tether leaves none; this is for the platforms without it.
+"""
 
 from __future__ import annotations
 
@@ -7,21 +10,118 @@ import contextlib
 import logging
 import os
 import signal
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+import socket
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import psutil
 
-from edgeserve.background import Tasks, background, declared
-from edgeserve.tether import tethered
-from node.engines import leftovers
+from edgeserve.config.settings import LOOPBACK
+from edgeserve.errors import in_words
+from edgeserve.runtime.background import Tasks, background, declared
+from edgeserve.runtime.files import read_json, remove, replace_file
+from edgeserve.runtime.tether import tethered
+from edgeserve.runtime.threads import calm
+from node.engines.base import Command
 from node.engines.output import Output
-from node.engines.protocol import Command
-from node.pulse import Look
-from quantize.calm import calm
 
 log = logging.getLogger(__name__)
+
+SAME_SECONDS = 1.0
+"""Creation times closer than this are one process; ids come round far more slowly."""
+
+
+class Record(msgspec.Struct, frozen=True):
+    """An engine and its agent, each by process id and creation time (epoch seconds)."""
+
+    engine: int
+    engine_created: float
+    agent: int
+    agent_created: float
+
+
+@contextmanager
+def recorded(pid: int, state_dir: Path) -> Generator[None]:
+    """Keep a record of engine `pid` for the length of the block."""
+    path = _folder(state_dir) / f"{pid}.json"
+    created, agent = created_at(pid), os.getpid()
+    if created is not None:
+        record = Record(pid, created, agent, created_at(agent) or 0.0)
+        try:
+            replace_file(path, msgspec.json.encode(record), durable=False)
+        except OSError as error:
+            log.warning(
+                "cannot write %s: %s; should this node be killed, end process %d"
+                " by hand",
+                *(path, in_words(error), pid),
+            )
+    try:
+        yield
+    finally:
+        remove(path)
+
+
+def sweep(state_dir: Path) -> None:
+    """End every recorded engine whose agent is gone, and drop stale records."""
+    for path in _folder(state_dir).glob("*.json"):
+        _settle(path)
+
+
+def _settle(path: Path) -> None:
+    try:
+        record = read_json(path, Record)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        log.warning("%s names no engine: %s; it goes", path, in_words(error))
+        remove(path)
+        return
+    if alive(record.agent, record.agent_created):
+        return
+    if alive(record.engine, record.engine_created):
+        log.warning("ending engine %d, left over from an earlier run", record.engine)
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(record.engine, signal.SIGKILL)
+    remove(path)
+
+
+def alive(pid: int, created: float) -> bool:
+    """Whether that very process runs; its id alone may have come round."""
+    now = created_at(pid)
+    return now is not None and abs(now - created) < SAME_SECONDS
+
+
+def created_at(pid: int) -> float | None:
+    """When a process was created, or None where there is none."""
+    try:
+        process = psutil.Process(pid)
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return None
+        return process.create_time()
+    except psutil.Error:
+        return None
+
+
+def _folder(state_dir: Path) -> Path:
+    return state_dir / "engines" / "running"
+
+
+@dataclass(frozen=True)
+class Look:
+    """What the system says of a process; `cpu` is what it has used, in seconds.
+
+    `memory` is what it holds, in bytes.
+    """
+
+    cpu: float
+    stopped: bool = False
+    excused: bool = False
+    """Whether something else explains that it does nothing."""
+    memory: int = 0
+
 
 STOP_SECONDS = 5.0
 """How long an engine may take to leave after SIGTERM."""
@@ -131,7 +231,14 @@ async def running(command: Command, state_dir: Path) -> AsyncGenerator[Process]:
         try:
             with contextlib.suppress(OSError):
                 Path(f"/proc/{process.pid}/oom_score_adj").write_text(OOM_SCORE)  # noqa: ASYNC240 - procfs does not block
-            with leftovers.recorded(process.pid, state_dir):
+            with recorded(process.pid, state_dir):
                 yield process
         finally:
             await process.stop()
+
+
+def free_port() -> int:
+    """Return a port on loopback that is free at this moment."""
+    with socket.create_server((LOOPBACK, 0)) as sock:
+        port: int = sock.getsockname()[1]
+        return port

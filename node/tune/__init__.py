@@ -1,1 +1,1 @@
-"""Measure an engine's settings on this machine, and keep the best."""
+"""Tuning: measure an engine's settings on this machine, and keep the best."""

@@ -1,4 +1,4 @@
-"""What is worth trying, the most promising first. Pure."""
+"""Search axes: which settings are worth trying, the most promising first. Pure."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Iterator
 
 import msgspec
 
-from edgeserve.config import NodeSettings
+from edgeserve.config.settings import NodeSettings
 from edgeserve.wire import Cpu, Launch
 from node.tune.search import Axis, Step, put
 

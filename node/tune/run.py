@@ -1,4 +1,4 @@
-"""Tune the model that was named, on this machine with its engine, and keep the result.
+"""Tuning run: search within a time, then compare the best with the untuned.
 
 A result is written when it is whole: who stops a tuning keeps what was there before.
 """
@@ -6,26 +6,195 @@ A result is written when it is whole: who stops a tuning keeps what was there be
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Protocol
 
-from edgeserve.config import NodeSettings
+from edgeserve.config.settings import NodeSettings
 from edgeserve.errors import CommandError, EngineUnavailable, in_words
-from edgeserve.relay import upstream
+from edgeserve.http import upstream
 from edgeserve.wire import Hardware, Launch
-from node.engines.options import options_of
-from node.engines.protocol import Engine
-from node.fit import Fitted, fit
-from node.hardware import Sampler
-from node.prepare import Prepared, prepared
-from node.specs import Placed
+from node.engines.base import Engine
+from node.engines.find import options_of
+from node.hardware.sample import Sampler
+from node.planning.fit import Fitted, fit
+from node.planning.plan import Placed
+from node.planning.prepare import Prepared, prepared
+from node.planning.tunings import (
+    Figures,
+    Key,
+    Result,
+    Tuned,
+    difference,
+    save,
+    tunings_of,
+)
 from node.tune.axes import axes
-from node.tune.result import Result
-from node.tune.search import Search
-from node.tune.store import save, tunings_of
-from node.tune.trial import Bench
-from node.tune.tuning import Tuning, Watch
-from node.tuned import difference
+from node.tune.search import Search, Verdict, average, score, verdict
+from node.tune.trial import Bench, Failed, Judge, Work, work_for
+
+TRIALS = 45
+"""Trials that a tuning is meant to have time for."""
+
+PAIRS, MOST_PAIRS = 3, 6
+"""How often the best and the untuned are measured in turns at the end."""
+
+HOPELESS = 0.8
+"""Settings that seem to give less than this share of the untuned speed."""
+
+SPARE = 10.0
+PATIENCE = 4.0
+"""A trial may take so many seconds, and so many times as long as others did."""
+
+
+class NotMeasured(CommandError):
+    """Not even the untuned settings could be measured."""
+
+
+class Watch(Protocol):
+    """Hears how far a tuning is; it decides nothing."""
+
+    def trying(self, what: Tuned, confirming: bool) -> None:
+        """These changes to the untuned settings are being measured."""
+
+    def measured(self, what: Tuned, found: Figures | str, gain: float | None) -> None:
+        """They were, or did not run; the gain is over the first measurement."""
+
+
+class Measure(Protocol):
+    """Runs an engine with a launch."""
+
+    async def figures(
+        self, launch: Launch, work: Work, seconds: float, hopeless: Judge
+    ) -> Figures:
+        """See `Bench.figures`. Raises Failed."""
+        ...
+
+
+@dataclass
+class Tuning:
+    """One tuning, from `search` to `result`. `seconds` bounds it, load times and all.
+
+    The bound is kept but for what confirms a result: two trials at least.
+    """
+
+    bench: Measure
+    search: Search
+    untuned: Launch
+    seconds: float
+    load_seconds: float
+    watch: Watch
+    clock: Callable[[], float] = time.monotonic
+
+    def __post_init__(self) -> None:
+        """Start the clock."""
+        self._end = self.clock() + self.seconds
+        self._work = Work()
+        self._durations: list[float] = []
+        self._first: Figures | None = None
+        self._all_tried = False
+
+    async def result(self, key: Key) -> Result:
+        """Return the best settings found, the untuned ones if nothing is better.
+
+        Raises NotMeasured.
+        """
+        await self._warmed_up()
+        await self._searched()
+        pairs = await self._confirmed()
+        found = verdict(pairs) if pairs else Verdict(0.0, accepted=False)
+        untuned = average([each for each, _ in pairs]) if pairs else self.search.base
+        assert untuned is not None  # noqa: S101 - the search has measured it
+        best = average([each for _, each in pairs]) if found.accepted else untuned
+        return Result(
+            key=key,
+            tuned=difference(self.untuned, self.search.best)
+            if found.accepted
+            else Tuned(),
+            untuned=untuned,
+            best=best,
+            gain=found.gain if found.accepted else 0.0,
+            made=datetime.now(UTC).isoformat(timespec="seconds"),
+            wanted=0.0 if self._all_tried else TRIALS * self._usual,
+        )
+
+    async def _warmed_up(self) -> None:
+        """Measure roughly, to know how much work there is time for."""
+        try:
+            rough = await self._figures(self.untuned, _never)
+        except Failed as error:
+            raise NotMeasured(f"the untuned engine cannot be measured: {error}") from (
+                error
+            )
+        self._work = work_for(rough, self.seconds / TRIALS)
+
+    async def _searched(self) -> None:
+        trials = self.search.trials()
+        launch = next(trials)
+        try:
+            while self._time_for(2 * PAIRS + 1) or self.search.base is None:
+                launch = trials.send(await self._tried(launch))
+        except StopIteration:
+            self._all_tried = True
+        finally:
+            trials.close()
+        if self.search.base is None:
+            raise NotMeasured("the untuned engine cannot be measured")
+
+    async def _confirmed(self) -> list[tuple[Figures, Figures]]:
+        """Measure untuned and tuned in turns; nothing where they are the same."""
+        pairs: list[tuple[Figures, Figures]] = []
+        best = self.search.best
+        if best == self.untuned:
+            return pairs
+        while len(pairs) < PAIRS or (len(pairs) < MOST_PAIRS and self._time_for(2)):
+            untuned = await self._tried(self.untuned, confirming=True)
+            tuned = await self._tried(best, confirming=True)
+            if untuned is None or tuned is None:
+                return []
+            pairs.append((untuned, tuned))
+        return pairs
+
+    def _time_for(self, trials: int) -> bool:
+        return self.clock() + trials * self._usual < self._end
+
+    @property
+    def _usual(self) -> float:
+        """Seconds that a trial takes; 0 before there was one."""
+        return sum(self._durations) / max(1, len(self._durations))
+
+    async def _tried(
+        self, launch: Launch, *, confirming: bool = False
+    ) -> Figures | None:
+        what = difference(self.untuned, launch)
+        self.watch.trying(what, confirming)
+        began = self.clock()
+        try:
+            judge = _never if confirming else self._hopeless
+            found = await self._figures(launch, judge)
+        except Failed as error:
+            self.watch.measured(what, str(error), None)
+            return None
+        self._durations.append(self.clock() - began)
+        self._first = self._first or found
+        self.watch.measured(what, found, score(found, self._first) - 1)
+        return found
+
+    async def _figures(self, launch: Launch, hopeless: Judge) -> Figures:
+        longest = max(self._durations, default=0.0)
+        limit = SPARE + PATIENCE * longest if longest else self.load_seconds
+        return await self.bench.figures(launch, self._work, limit, hopeless)
+
+    def _hopeless(self, found: Figures) -> bool:
+        return self._first is not None and score(found, self._first) < HOPELESS
+
+
+def _never(_found: Figures) -> bool:
+    """Judge figures that are to be compared: chance shall not treat them apart."""
+    return False
+
 
 CONNECT_SECONDS = 5.0
 

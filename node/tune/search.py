@@ -1,4 +1,4 @@
-"""Which settings to try next, and which to keep. Pure: launches out, figures in.
+"""Search: which settings to try next, and which to keep. Pure.
 
 One setting at a time, from the untuned launch: each way to change it is a ladder that
 is climbed for as long as it pays. What seems to pay is measured again, in turns with
@@ -15,7 +15,7 @@ from statistics import mean, median, stdev
 import msgspec
 
 from edgeserve.wire import Launch
-from node.tune.result import Figures
+from node.planning.tunings import Figures
 
 WEIGHTS = {"prefill": 0.2, "decode": 0.4, "aggregate": 0.4}
 """What counts how much: reading, writing for one stream, writing for many."""

@@ -1,4 +1,4 @@
-"""Run an engine for a moment, and measure it through real requests."""
+"""Trial: start an engine with one setting, and measure it by real requests."""
 
 from __future__ import annotations
 
@@ -13,18 +13,17 @@ from typing import Any, TypeVar
 import msgspec
 
 from edgeserve.auth import new_secret
-from edgeserve.config import LOOPBACK
+from edgeserve.config.settings import LOOPBACK
 from edgeserve.errors import NodeLost
-from edgeserve.relay.upstream import Origin, Upstream
+from edgeserve.http.types import Origin, Upstream
+from edgeserve.models.comparison import OWN_TEXT
+from edgeserve.runtime.tasks import first_of
 from edgeserve.wire import Launch
+from node.engines.base import Engine, EngineSpec
 from node.engines.output import ending
-from node.engines.ports import free_port
 from node.engines.probe import Probe, Unwell
-from node.engines.process import Process, running
-from node.engines.protocol import Engine, EngineSpec
-from node.race import first_of
-from node.tune.result import Figures
-from quantize.quality import OWN_TEXT
+from node.engines.process import Process, free_port, running
+from node.planning.tunings import Figures
 
 log = logging.getLogger(__name__)
 

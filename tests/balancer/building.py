@@ -7,13 +7,13 @@ from typing import Any
 
 import msgspec
 
-from balancer.candidates import Candidate
-from balancer.fleet import Fleet
-from balancer.schedule import Decision, Need
-from balancer.waiting import WaitingRoom
-from edgeserve.relay.upstream import Origin
+from balancer.fleet.engines import Candidate
+from balancer.fleet.members import Fleet
+from balancer.queue import WaitingRoom
+from balancer.routing.decision import Decision, Need
+from edgeserve.http.types import Origin
 from edgeserve.wire import EngineReport, NodeReport
-from tests.fakes.node import a_report, an_engine
+from tests.fakes.reports import a_report, an_engine
 from tests.patience import PATIENCE
 
 HERE = Origin("10.0.0.1", 8090)

@@ -8,4 +8,4 @@ import pytest
 @pytest.fixture(autouse=True)
 def little_hope(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fake engines that fail stay as they are: let nobody wait for another."""
-    monkeypatch.setattr("balancer.hope.LOST_SECONDS", 0.1)
+    monkeypatch.setattr("balancer.failover.recovery.LOST_SECONDS", 0.1)

@@ -14,10 +14,10 @@ from typing import Any
 
 import aiohttp
 
-from balancer.fleet import Fleet
-from balancer.server import Balancer, running
-from balancer.watch import Pace
-from edgeserve.config import BalancerSettings
+from balancer.app import Balancer, running
+from balancer.discovery.events import Pace
+from balancer.fleet.members import Fleet
+from edgeserve.config.settings import BalancerSettings
 from tests.fakes.node import FakeNode
 from tests.patience import PATIENCE
 

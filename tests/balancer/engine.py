@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from edgeserve.wire import Launch
+from node.engines.base import EngineSpec
 from node.engines.bundled import bundled
-from node.engines.protocol import EngineSpec
 from tests.patience import PATIENCE
 
 START_SECONDS = 120

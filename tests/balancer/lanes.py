@@ -3,14 +3,15 @@
 from collections.abc import Sequence
 from typing import Any
 
-from balancer.dispatch import Bound, Dispatch, Turned
-from balancer.holdings import Held, Holdings
-from balancer.lane import Lane, Timings
-from balancer.learner import Learner
-from balancer.prefix import Prompt, chain
-from balancer.queued import QueuedRequest
-from balancer.schedule import Need
-from balancer.speed import Speed
+from balancer.dialects.prompt import Prompt, chain
+from balancer.dialects.timings import Timings
+from balancer.prediction.engine_model import Lane
+from balancer.prediction.learning import Learner
+from balancer.prediction.prefix_cache import Held, Holdings
+from balancer.prediction.speed import Speed
+from balancer.routing.decision import Need
+from balancer.routing.dispatcher import Bound, Dispatch, Turned
+from balancer.routing.queued_request import QueuedRequest
 from tests.balancer.building import unheard
 
 GPU = Speed(1 / 2000, 1e-8, 1 / 90, 0.08)

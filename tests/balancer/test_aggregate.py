@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from balancer import aggregate
-from balancer.aggregate.answer import Headless, Incomplete
-from balancer.sse import Parser
-from balancer.stream import StreamedError
+from balancer import dialects
+from balancer.dialects.base import Headless, Incomplete
+from balancer.dialects.stream import StreamedError
+from edgeserve.http.sse import Parser
 from edgeserve.openai import Dialect
 
 HEAD: dict[str, Any] = {
@@ -38,7 +38,7 @@ def delta(finish: str | None = None, index: int = 0, **said: Any) -> bytes:
 
 
 def put_together(dialect: Dialect, *events: bytes) -> Any:
-    whole = aggregate.of(dialect)
+    whole = dialects.of(dialect)
     for event in Parser().feed(b"".join(events)):
         whole.add(event)
     return json.loads(whole.body())
@@ -240,4 +240,4 @@ def test_an_error_in_the_stream_is_the_answer(dialect: Dialect) -> None:
 
 def test_a_plain_answer_is_nothing_to_put_together() -> None:
     with pytest.raises(ValueError, match="does not stream"):
-        aggregate.of("plain")
+        dialects.of("plain")

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from tests.balancer.endpoint import CHAT, a_secret, chat, endpoint, eventually
-from tests.fakes.node import an_engine, fake_node
+from tests.fakes.node import fake_node
+from tests.fakes.reports import an_engine
 
 KEY = "key-of-a-client-1234"
 TOKEN = "token-of-the-fleet-1"

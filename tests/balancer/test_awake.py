@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import pytest
 
-from balancer.awake import Awake, unless_silent
+from edgeserve.runtime.clock import Awake, unless_silent
 from tests.balancer.endpoint import CHAT, QUICK, chat, endpoint, eventually
 from tests.fakes.llama import Behaviour
 from tests.fakes.node import fake_node
@@ -85,7 +85,7 @@ async def test_a_standstill_of_ours_makes_no_node_suspect() -> None:
 async def test_a_standstill_of_ours_gives_no_engine_up(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("balancer.progress.UNLEARNED_SECONDS", 1.5)
+    monkeypatch.setattr("balancer.failover.stall.UNLEARNED_SECONDS", 1.5)
     async with (
         fake_node("a-slow", Behaviour(decode=2)) as slow,
         fake_node("b-idle") as idle,

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from balancer.breaker import Breaker
-from balancer.candidates import Candidate
+from balancer.fleet.engines import Candidate
+from balancer.health.breaker import Breaker
 from tests.balancer.building import a_candidate
-from tests.fakes.node import an_engine
+from tests.fakes.reports import an_engine
 
 
 class Scene:

@@ -6,7 +6,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from balancer.budget import Budget
+from balancer.failover.stall import Budget
 
 
 @pytest.mark.parametrize(

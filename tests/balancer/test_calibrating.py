@@ -5,16 +5,17 @@ import asyncio
 import msgspec
 import pytest
 
-from balancer.lane import Lane
+from balancer.prediction.engine_model import Lane
 from edgeserve.wire import EngineReport, Expected
 from tests.balancer.endpoint import CHAT, Endpoint, chat, endpoint, eventually
 from tests.fakes.llama import Behaviour
-from tests.fakes.node import an_engine, fake_node
+from tests.fakes.node import fake_node
+from tests.fakes.reports import an_engine
 
 
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("balancer.calibrating.SPREAD_SECONDS", 0.0)
+    monkeypatch.setattr("balancer.probes.calibration.SPREAD_SECONDS", 0.0)
 
 
 def lane(balancer: Endpoint) -> Lane:
@@ -57,7 +58,7 @@ async def test_a_request_does_not_wait_for_the_probe_of_its_only_slot() -> None:
 async def test_a_burst_at_the_very_start_goes_to_who_looks_fastest(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("balancer.calibrating.AGAIN_SECONDS", 0.5)
+    monkeypatch.setattr("balancer.probes.calibration.AGAIN_SECONDS", 0.5)
     pi = expecting(Behaviour(slots=1, prefill=60, decode=10), 30.0, 6.0)
     gpu = expecting(Behaviour(slots=2), 2000.0, 90.0)
     async with (

@@ -2,11 +2,10 @@ import json
 
 import pytest
 
-from balancer.belief import guess
-from balancer.calibration import LONG, SHORT, Probe, sample
-from balancer.learner import Learner
-from balancer.speed import Speed
-from balancer.timings import timings_in
+from balancer.dialects.timings import timings_in
+from balancer.prediction.learning import Learner
+from balancer.prediction.speed import Speed, guess
+from balancer.probes.calibration import LONG, SHORT, Probe, sample
 
 
 @pytest.mark.parametrize("probe", [SHORT, LONG])

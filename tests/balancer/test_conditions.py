@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from balancer.conditions import Policy, condition, crowding, foreign_share
+from balancer.prediction.conditions import Policy, condition, crowding, foreign_share
 from edgeserve.wire import Cpu, Hardware, Memory, Platform, Power, Thermal
 
 WELL = Hardware(

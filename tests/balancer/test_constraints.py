@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from balancer.constraints import Caps, check
-from edgeserve.config import BalancerSettings
+from balancer.validation.limits import Caps, check
+from edgeserve.config.settings import BalancerSettings
 from edgeserve.errors import BadRequest
 from edgeserve.openai import read
 from tests.balancer.endpoint import CHAT, chat, endpoint

@@ -8,11 +8,11 @@ from contextlib import asynccontextmanager
 import pytest
 from zeroconf.asyncio import AsyncServiceInfo, AsyncZeroconf
 
-from balancer import discover
-from balancer.discover import Goodbye, Sighting, discovering
-from edgeserve.config import BalancerSettings
+from balancer.discovery import mdns
+from balancer.discovery.mdns import Goodbye, Sighting, discovering
+from edgeserve.config.settings import BalancerSettings
+from edgeserve.http import Origin
 from edgeserve.mdns import multicast
-from edgeserve.relay import Origin
 from edgeserve.wire import SERVICE
 from tests.patience import PATIENCE
 
@@ -139,7 +139,7 @@ async def test_a_restarted_node_is_seen_anew_though_nothing_else_changed(
 async def test_a_new_address_is_seen_and_the_old_one_goes(
     id_: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(discover, "LINGER_SECONDS", 1.2)
+    monkeypatch.setattr(mdns, "LINGER_SECONDS", 1.2)
     seen = Seen(an_announcement(id_).name)
     async with browsing(seen), a_voice() as zeroconf:
         before = an_announcement(id_, at="10.0.0.5")

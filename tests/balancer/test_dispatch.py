@@ -1,7 +1,7 @@
 import pytest
 
-from balancer.lane import Lane
-from balancer.prefix import chain
+from balancer.dialects.prompt import chain
+from balancer.prediction.engine_model import Lane
 from tests.balancer.lanes import GPU, LAPTOP, PI, Fleet, a_request, said
 
 

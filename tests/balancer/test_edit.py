@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from balancer.edit import edited
 from edgeserve.errors import BadRequest
+from edgeserve.json_edit import edited
 
 json_values = st.recursive(
     st.none()

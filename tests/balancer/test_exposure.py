@@ -1,8 +1,8 @@
 import pytest
 
-from balancer.exposure import cors, listening_host
-from edgeserve.checks import WrongValue
-from edgeserve.config import BalancerSettings
+from balancer.api.access import cors, listening_host
+from edgeserve.config.settings import BalancerSettings
+from edgeserve.config.values import WrongValue
 from edgeserve.errors import SettingsError
 
 

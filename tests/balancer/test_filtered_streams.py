@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from balancer.resume import Finish, Resume, resume
-from balancer.stream import Listener
+from balancer.dialects.stream import Listener
+from balancer.failover.resume import Finish, Resume, resume
 from edgeserve.openai import ROUTES
 from tests.balancer.endpoint import endpoint
 from tests.balancer.test_front import events

@@ -1,7 +1,7 @@
-from balancer.fleet import Fleet
-from edgeserve.relay.upstream import Origin
+from balancer.fleet.members import Fleet
+from edgeserve.http.types import Origin
 from tests.balancer.building import HERE, THERE, a_fleet, changed
-from tests.fakes.node import a_report, an_engine
+from tests.fakes.reports import a_report, an_engine
 
 
 def states(fleet: Fleet) -> dict[str, str]:

@@ -12,7 +12,8 @@ from edgeserve.openai import ROUTES
 from edgeserve.wire import REQUEST_HEADER, VARIANT_HEADER
 from tests.balancer.endpoint import CHAT, busy, chat, endpoint, eventually
 from tests.fakes.llama import Behaviour
-from tests.fakes.node import an_engine, fake_node
+from tests.fakes.node import fake_node
+from tests.fakes.reports import an_engine
 
 
 def events(body: bytes) -> list[Any]:

@@ -8,7 +8,8 @@ import pytest
 
 from tests.balancer.endpoint import CHAT, chat, endpoint
 from tests.fakes.llama import Behaviour
-from tests.fakes.node import an_engine, fake_node
+from tests.fakes.node import fake_node
+from tests.fakes.reports import an_engine
 
 IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,aaaa"}}
 SHOWN = {"type": "image", "source": {"type": "base64", "data": "aaaa"}}

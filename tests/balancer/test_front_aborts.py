@@ -10,14 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.balancer.endpoint import (
-    CHAT,
-    Answered,
-    Endpoint,
-    chat,
-    endpoint,
-    eventually,
-)
+from tests.balancer.endpoint import CHAT, Answered, Endpoint, chat, endpoint, eventually
 from tests.fakes.llama import Behaviour
 from tests.fakes.node import FakeNode, fake_node
 from tests.patience import PATIENCE

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from balancer.refusal import EngineRefusal
+from balancer.failover.refusal import EngineRefusal
 from edgeserve.errors import EdgeserveError, FleetBusy, NodeLost
 from tests.balancer.endpoint import Answered, a_secret, chat, endpoint
 from tests.fakes.llama import Behaviour

@@ -23,7 +23,8 @@ from tests.balancer.endpoint import CHAT, Endpoint, chat, endpoint, eventually
 from tests.balancer.test_front import events, said
 from tests.fakes.cable import Cable, cable
 from tests.fakes.llama import Behaviour
-from tests.fakes.node import FakeNode, an_engine, fake_node
+from tests.fakes.node import FakeNode, fake_node
+from tests.fakes.reports import an_engine
 
 FAULTS = ("reset", "close_after_head")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from edgeserve.errors import NoFiles
-from edgeserve.relay.pool import Pool
+from edgeserve.http.client.pool import Pool
 from tests.balancer.endpoint import CHAT, chat, endpoint
 from tests.fakes.llama import Behaviour
 from tests.fakes.node import fake_node

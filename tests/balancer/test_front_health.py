@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from balancer import vigil
-from balancer.progress import Pace
+from balancer.failover import attempt_watchdog
+from balancer.failover.stall import Pace
 from edgeserve.errors import NodeLost
 from tests.balancer.endpoint import CHAT, QUICK, busy, chat, endpoint, eventually
 from tests.balancer.test_front import said
@@ -77,9 +77,9 @@ async def test_requests_that_are_wrong_harm_no_engine() -> None:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a second or two be a long time."""
-    monkeypatch.setattr("balancer.progress.UNLEARNED_SECONDS", 1.5)
-    monkeypatch.setattr("balancer.progress.SHORTEST_SECONDS", 1.5)
-    monkeypatch.setattr("balancer.progress.GRACE_SECONDS", 0.2)
+    monkeypatch.setattr("balancer.failover.stall.UNLEARNED_SECONDS", 1.5)
+    monkeypatch.setattr("balancer.failover.stall.SHORTEST_SECONDS", 1.5)
+    monkeypatch.setattr("balancer.failover.stall.GRACE_SECONDS", 0.2)
 
 
 @pytest.mark.usefixtures("impatient")
@@ -103,8 +103,10 @@ async def test_a_decode_that_hangs_is_found_by_what_does_not_come(stream: bool) 
 async def test_a_prompt_that_is_read_no_further_is_read_elsewhere(
     stream: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("balancer.progress.HUNG_SECONDS", 1.0)
-    monkeypatch.setattr("balancer.watchdog.UNLEARNED", Pace(token=1.0, batch=0.01))
+    monkeypatch.setattr("balancer.failover.stall.HUNG_SECONDS", 1.0)
+    monkeypatch.setattr(
+        "balancer.failover.watchdog.UNLEARNED", Pace(token=1.0, batch=0.01)
+    )
     async with (
         fake_node("a-hangs", Behaviour(prefill=1)) as hangs,
         fake_node("b-well") as well,
@@ -150,7 +152,7 @@ async def test_the_only_engine_is_left_its_time() -> None:
 async def test_an_engine_that_stays_failed_is_not_waited_for_long(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("balancer.breaker.FAILED_SECONDS", 0.3)
+    monkeypatch.setattr("balancer.health.breaker.FAILED_SECONDS", 0.3)
     async with fake_node("pi") as node, endpoint(node) as balancer:
         node.say(state="failed", reason="it crashed")
         async with asyncio.timeout(PATIENCE):
@@ -164,8 +166,8 @@ async def test_an_engine_that_stays_failed_is_not_waited_for_long(
 async def test_what_waits_at_a_machine_that_freezes_is_answered_elsewhere(
     stream: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(vigil, "QUIET_SECONDS", 0.3)
-    monkeypatch.setattr(vigil, "BLINK_SECONDS", 0.1)
+    monkeypatch.setattr(attempt_watchdog, "QUIET_SECONDS", 0.3)
+    monkeypatch.setattr(attempt_watchdog, "BLINK_SECONDS", 0.1)
     slow = Behaviour(decode=20)
     async with (
         fake_node("a-freezes", slow) as freezes,

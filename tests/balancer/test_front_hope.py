@@ -9,15 +9,8 @@ from typing import Any
 
 import pytest
 
-from balancer.lull import WAITING
-from tests.balancer.endpoint import (
-    CHAT,
-    Answered,
-    Endpoint,
-    chat,
-    endpoint,
-    eventually,
-)
+from balancer.response import WAITING
+from tests.balancer.endpoint import CHAT, Answered, Endpoint, chat, endpoint, eventually
 from tests.balancer.test_front import said
 from tests.balancer.test_front_mending import words
 from tests.fakes.llama import Behaviour
@@ -28,8 +21,8 @@ from tests.patience import PATIENCE
 @pytest.fixture(autouse=True)
 def hope(monkeypatch: pytest.MonkeyPatch, little_hope: None) -> None:  # noqa: ARG001 - it comes before
     """Let a node take as long as it takes on this machine."""
-    monkeypatch.setattr("balancer.hope.LOST_SECONDS", PATIENCE)
-    monkeypatch.setattr("balancer.breaker.FAILED_SECONDS", PATIENCE)
+    monkeypatch.setattr("balancer.failover.recovery.LOST_SECONDS", PATIENCE)
+    monkeypatch.setattr("balancer.health.breaker.FAILED_SECONDS", PATIENCE)
 
 
 @asynccontextmanager
@@ -95,7 +88,7 @@ async def test_an_engine_that_a_probe_shows_to_be_well_is_asked_again() -> None:
 async def test_a_stream_that_waits_for_its_engine_shows_life(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("balancer.lull.EVERY_SECONDS", 0.02)
+    monkeypatch.setattr("balancer.response.EVERY_SECONDS", 0.02)
     async with only(fault="break", fault_tokens=3, fault_count=1) as (balancer, node):
         asking = await fails(balancer, node, stream=True)
         await asyncio.sleep(0.2)
@@ -111,7 +104,7 @@ async def test_an_engine_that_stays_away_is_unavailable_and_says_when_to_ask(
 ) -> None:
     async with only(fault="reset") as (balancer, node):
         asking = await fails(balancer, node)
-        monkeypatch.setattr("balancer.breaker.FAILED_SECONDS", 0.1)
+        monkeypatch.setattr("balancer.health.breaker.FAILED_SECONDS", 0.1)
         node.say(state="failed", reason="it crashed")
         answer = await asking
 
@@ -135,7 +128,7 @@ async def test_an_engine_that_dies_of_the_request_is_not_asked_for_ever() -> Non
 async def test_an_engine_that_does_not_start_anew_is_not_waited_for_long(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("balancer.hope.LOST_SECONDS", 0.1)
+    monkeypatch.setattr("balancer.failover.recovery.LOST_SECONDS", 0.1)
     async with only(fault="reset") as (balancer, node):
         answer = await balancer.post(CHAT, chat())
 

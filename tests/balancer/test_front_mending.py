@@ -9,17 +9,11 @@ from typing import Any
 
 import pytest
 
-from tests.balancer.endpoint import (
-    CHAT,
-    Answered,
-    Endpoint,
-    chat,
-    endpoint,
-    eventually,
-)
+from tests.balancer.endpoint import CHAT, Answered, Endpoint, chat, endpoint, eventually
 from tests.balancer.test_front import events, said
 from tests.fakes.llama import Behaviour
-from tests.fakes.node import FakeNode, an_engine, fake_node
+from tests.fakes.node import FakeNode, fake_node
+from tests.fakes.reports import an_engine
 
 
 def breaks(after: int = 3) -> Behaviour:

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from balancer.progress import Progress
-from edgeserve.config import SharedSettings
-from edgeserve.relay import bound
-from edgeserve.relay.limits import Limits, limits_of
+from balancer.failover.stall import Progress
+from edgeserve.config.settings import SharedSettings
+from edgeserve.http import bound
+from edgeserve.http.server.limits import Limits, limits_of
 from tests.balancer.endpoint import CHAT, Endpoint, chat, endpoint, eventually
 from tests.balancer.test_front import said
 from tests.fakes.cable import cable
@@ -45,11 +45,11 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> Pauses:
         return excused(self, now)
 
     monkeypatch.setattr(Progress, "excused", seen)
-    monkeypatch.setattr("edgeserve.relay.limits_of", shallow)
-    monkeypatch.setattr("edgeserve.relay.bound", narrow)
-    monkeypatch.setattr("balancer.watchdog.EVERY_SECONDS", 0.05)
-    monkeypatch.setattr("balancer.progress.UNLEARNED_SECONDS", 0.3)
-    monkeypatch.setattr("balancer.progress.SHORTEST_SECONDS", 0.3)
+    monkeypatch.setattr("edgeserve.http.limits_of", shallow)
+    monkeypatch.setattr("edgeserve.http.bound", narrow)
+    monkeypatch.setattr("balancer.failover.watchdog.EVERY_SECONDS", 0.05)
+    monkeypatch.setattr("balancer.failover.stall.UNLEARNED_SECONDS", 0.3)
+    monkeypatch.setattr("balancer.failover.stall.SHORTEST_SECONDS", 0.3)
     return counted
 
 

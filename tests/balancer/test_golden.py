@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from balancer import aggregate
+from balancer import dialects
 from balancer.request import understood
-from balancer.sse import Parser
+from edgeserve.http.sse import Parser
 from edgeserve.openai import ROUTES
 from tests.balancer.engine import RealEngine, real_engine
-from tests.fakes.node import an_engine
+from tests.fakes.reports import an_engine
 
 pytestmark = pytest.mark.engine
 
@@ -163,7 +163,7 @@ def put_together(engine: RealEngine, path: str, body: bytes) -> bytes:
     assert work.mode == "aggregate"
     status, stream = engine.post(path, work.body_for(an_engine("smol:Q4_1")))
     assert status == 200, stream
-    parser, whole = Parser(), aggregate.of(work.dialect)
+    parser, whole = Parser(), dialects.of(work.dialect)
     for event in parser.feed(stream):
         whole.add(event)
     return whole.body()

@@ -5,9 +5,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from balancer.headed import Headed
-from balancer.sse import event
-from balancer.stream import Listener, StreamedError
+from balancer.dialects.messages import Headed
+from balancer.dialects.stream import Listener, StreamedError
+from edgeserve.http.sse import event
 
 
 def named(name: str, **fields: Any) -> bytes:

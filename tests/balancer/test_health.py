@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from balancer.health import Health
-from balancer.standing import GOOD, LAST_RESORT, OUT, SUSPECT, standings, worse
+from balancer.health.breaker import GOOD, LAST_RESORT, OUT, SUSPECT, standings, worse
+from balancer.health.circuit import Health
 
 READY = Health(state="ready")
 

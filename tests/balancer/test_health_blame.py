@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from balancer.blame import of_loss, of_status
+from balancer.health.faults import of_loss, of_status
 
 
 def error(message: str, code: int = 500) -> bytes:

@@ -7,7 +7,7 @@ from math import inf
 
 import pytest
 
-from balancer.progress import Pace, Progress, Slowest
+from balancer.failover.stall import Pace, Progress, Slowest
 
 WRITING = Progress().heard("head", 0).heard("text", 100)
 

@@ -1,8 +1,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from balancer.holdings import Held, Holdings
-from balancer.prefix import Prompt, chain, common
+from balancer.dialects.prompt import Prompt, chain, common
+from balancer.prediction.prefix_cache import Held, Holdings
 
 texts = st.lists(st.sampled_from([b"a", b"b", b"c" * 700]), min_size=1, max_size=5)
 prompts = texts.map(chain)

@@ -2,7 +2,8 @@ import json
 
 import pytest
 
-from balancer.judge import Judgement, code, judge, message
+from balancer.health.faults import Judgement, judge
+from edgeserve.openai import code, message
 
 
 def error(**fields: object) -> bytes:

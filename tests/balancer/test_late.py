@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from balancer.progress import is_sooner, may_be_late
+from balancer.failover.stall import is_sooner, may_be_late
 
 
 @pytest.mark.parametrize(("now", "late"), [(104, False), (108, False), (108.1, True)])

@@ -1,8 +1,8 @@
 import msgspec
 
-from balancer.ledger import Ledger
+from balancer.routing.slot_counts import Ledger
 from tests.balancer.building import a_candidate
-from tests.fakes.node import an_engine
+from tests.fakes.reports import an_engine
 
 KEY = a_candidate().key
 

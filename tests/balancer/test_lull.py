@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from balancer import lull
+from balancer import response
 from tests.balancer.building import Holder, a_need
 from tests.balancer.endpoint import CHAT, Endpoint, chat, endpoint
 from tests.fakes.llama import Behaviour
@@ -19,7 +19,7 @@ from tests.patience import PATIENCE
 
 @pytest.fixture(autouse=True)
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lull, "EVERY_SECONDS", 0.02)
+    monkeypatch.setattr(response, "EVERY_SECONDS", 0.02)
 
 
 @asynccontextmanager
@@ -49,7 +49,7 @@ async def test_a_stream_that_waits_for_a_slot_shows_life_until_it_begins() -> No
         rest = await answer.read()
 
     assert answer.status == 200
-    assert first == lull.WAITING.splitlines(keepends=True)[0]
+    assert first == response.WAITING.splitlines(keepends=True)[0]
     assert b"w0" in rest
     assert rest.endswith(b"data: [DONE]\n\n")
 

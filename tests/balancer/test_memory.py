@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from balancer.memory import file_in, learned, restore
-from balancer.routing import Predict
+from balancer.persistence.learned import file_in, learned, restore
+from balancer.routing.predictive import Predict
 from tests.balancer.endpoint import CHAT, chat, endpoint
 from tests.fakes.llama import Behaviour
 from tests.fakes.node import fake_node

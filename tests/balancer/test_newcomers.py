@@ -2,10 +2,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from balancer.holdings import Holdings
-from balancer.lane import Lane
-from balancer.newcomers import stands_back
-from balancer.speed import Sample, Speed
+from balancer.prediction.conditions import stands_back
+from balancer.prediction.engine_model import Lane
+from balancer.prediction.prefix_cache import Holdings
+from balancer.prediction.speed import Sample, Speed
 from tests.balancer.lanes import GPU, LAPTOP, PI, a_lane
 
 HOLDINGS = Holdings()

@@ -1,7 +1,7 @@
-from balancer.news import news
-from edgeserve.relay.upstream import Origin
+from balancer.fleet.current import news
+from edgeserve.http.types import Origin
 from tests.balancer.building import a_fleet, changed
-from tests.fakes.node import a_report, an_engine
+from tests.fakes.reports import a_report, an_engine
 
 NOBODY = a_fleet()
 

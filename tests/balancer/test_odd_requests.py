@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from balancer.api import Api
-from balancer.desk import desk
-from balancer.register import Register
+from balancer.api.admin import Api
+from balancer.discovery.registration import Register
+from balancer.state import desk
 from edgeserve.auth import Guard
-from edgeserve.config import BalancerSettings
+from edgeserve.config.settings import BalancerSettings
 from edgeserve.openai import ROUTES
 from tests.balancer.endpoint import endpoint
 from tests.edgeserve.relay.odd import TARGETS, answers, odd, request

@@ -1,9 +1,9 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from balancer.order import Order
-from balancer.prefix import EMPTY
-from balancer.queued import QueuedRequest
+from balancer.dialects.prompt import EMPTY
+from balancer.routing.fairness import Order
+from balancer.routing.queued_request import QueuedRequest
 from tests.balancer.lanes import a_request
 
 

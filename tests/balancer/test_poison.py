@@ -11,14 +11,15 @@ from typing import Any
 import msgspec
 import pytest
 
-from balancer.poison import MOST, SECONDS, Death, Poison, fate_of
+from balancer.health.poison import MOST, SECONDS, Death, Poison, fate_of
 from edgeserve.errors import NodeLost
-from edgeserve.relay.exchange import Reply, Request
+from edgeserve.http.types import Reply, Request
 from edgeserve.wire import Ended
 from tests.balancer.building import a_candidate
 from tests.balancer.endpoint import CHAT, Answered, Endpoint, chat, endpoint, eventually
 from tests.fakes.llama import Behaviour
-from tests.fakes.node import FakeNode, an_engine, fake_node
+from tests.fakes.node import FakeNode, fake_node
+from tests.fakes.reports import an_engine
 from tests.patience import PATIENCE
 
 EVIL = "opens the abyss"

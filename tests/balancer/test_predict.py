@@ -5,12 +5,13 @@ import random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from balancer.dispatch import Dispatch
-from balancer.lane import Job, Lane
-from balancer.learner import Learner
-from balancer.predict import cheapest
-from balancer.prefix import Prompt, chain
-from balancer.speed import Speed
+from balancer.dialects.prompt import Prompt, chain
+from balancer.prediction.cost import cheapest
+from balancer.prediction.engine_model import Lane
+from balancer.prediction.learning import Learner
+from balancer.prediction.running import Job
+from balancer.prediction.speed import Speed
+from balancer.routing.dispatcher import Dispatch
 from tests.balancer.lanes import GPU, LAPTOP, PI, a_request
 
 NOW = 50.0

@@ -3,8 +3,7 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from balancer.prefix import IMAGE_BYTES, chain, common, reach
-from balancer.texts import read
+from balancer.dialects.prompt import IMAGE_BYTES, chain, common, reach, read
 
 messages = st.lists(st.binary(min_size=1, max_size=3000), min_size=1, max_size=6)
 

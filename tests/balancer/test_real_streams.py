@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from balancer.headed import listener
+from balancer.failover.splice import listener
 from balancer.request import understood
 from edgeserve.openai import ROUTES
 from tests.balancer.engine import RealEngine, real_engine
-from tests.fakes.node import an_engine
+from tests.fakes.reports import an_engine
 
 pytestmark = pytest.mark.engine
 

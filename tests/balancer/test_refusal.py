@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from balancer.refusal import EngineRefusal
-from edgeserve.envelope import anthropic
+from balancer.failover.refusal import EngineRefusal
+from edgeserve.openai import anthropic
 
 HINT = " - hint: if this is unexpected, you may need to provide the mmproj"
 NO_FIM = "Infill is not supported by this model: prefix token is missing. "

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from balancer.discover import Goodbye, Sighting
-from balancer.register import Register
+from balancer.discovery.mdns import Goodbye, Sighting
+from balancer.discovery.registration import Register
 from edgeserve.errors import BadRequest
 from edgeserve.wire import Registration
 from tests.balancer.endpoint import CHAT, a_secret, chat, endpoint, eventually

@@ -3,18 +3,12 @@ from typing import Any
 
 import pytest
 
-from balancer.request import (
-    Work,
-    deadline_seconds,
-    headers_for,
-    request_id,
-    understood,
-)
+from balancer.request import Work, deadline_seconds, headers_for, request_id, understood
 from edgeserve.errors import BadRequest
 from edgeserve.openai import ROUTES
 from edgeserve.wire import REQUEST_HEADER, VARIANT_HEADER
 from tests.balancer.endpoint import CHAT, chat
-from tests.fakes.node import an_engine
+from tests.fakes.reports import an_engine
 
 ENGINE = an_engine("small:Q4_1")
 

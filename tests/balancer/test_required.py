@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from balancer.required import media
+from balancer.validation.abilities import media
 
 IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,aaaa"}}
 SOUND = {"type": "input_audio", "input_audio": {"data": "aaaa", "format": "wav"}}

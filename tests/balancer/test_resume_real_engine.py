@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from balancer.resume import Resume, resume
+from balancer.failover.resume import Resume, resume
 from edgeserve.openai import ROUTES
 from tests.balancer.broken_streams import data_of, first, text_of
 from tests.balancer.engine import RealEngine, real_engine

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from balancer.resume import Refuse, Resume, resume
+from balancer.failover.resume import Refuse, Resume, resume
 from edgeserve.openai import ROUTES
 from tests.balancer.broken_streams import Engine, first, sse
 

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from balancer.resume import Finish, Refuse, Resume, resume, whole_events
+from balancer.failover.resume import Finish, Refuse, Resume, resume
+from edgeserve.http.sse import whole_events
 from edgeserve.openai import ROUTES
 from tests.balancer.broken_streams import (
     DONE,

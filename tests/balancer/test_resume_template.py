@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from balancer.resume.template import TEXT, continues, probes
+from balancer.probes.template import TEXT, continues, probes
 
 
 @pytest.mark.parametrize(

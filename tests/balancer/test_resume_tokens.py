@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from balancer.resume import Resume, resume
+from balancer.failover.resume import Resume, resume
 from edgeserve.openai import ROUTES
 from tests.balancer.broken_streams import DONE, Engine, data_of, first, text_of, usage
 

@@ -12,7 +12,8 @@ from edgeserve.openai import ROUTES, read
 from tests.balancer.endpoint import CHAT, chat, endpoint
 from tests.balancer.test_front import said
 from tests.fakes.llama import Behaviour
-from tests.fakes.node import an_engine, fake_node
+from tests.fakes.node import fake_node
+from tests.fakes.reports import an_engine
 
 
 @pytest.mark.parametrize("stream", [True, False])

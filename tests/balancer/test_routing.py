@@ -5,21 +5,21 @@ from dataclasses import dataclass, field, replace
 import msgspec
 import pytest
 
-from balancer.candidates import Candidate
-from balancer.explain import shown
-from balancer.holdings import Holdings
-from balancer.lane import Timings
-from balancer.lanes import Lanes
-from balancer.ledger import Ledger
-from balancer.newcomers import SECONDS, UNMEASURED
-from balancer.prefix import Prompt, chain
-from balancer.queued import QueuedRequest
-from balancer.routing import Predict
-from balancer.schedule import Decision, Need, Refuse, Send
+from balancer.dialects.prompt import Prompt, chain
+from balancer.dialects.timings import Timings
+from balancer.fleet.engines import Candidate
+from balancer.prediction.conditions import SECONDS, UNMEASURED
+from balancer.prediction.fleet_model import Lanes
+from balancer.prediction.prefix_cache import Holdings
+from balancer.routing.decision import Decision, Need, Refuse, Send, shown
+from balancer.routing.predictive import Predict
+from balancer.routing.queued_request import QueuedRequest
+from balancer.routing.slot_counts import Ledger
 from edgeserve.errors import FleetBusy
 from edgeserve.wire import Cpu, Expected, Power
 from tests.balancer.building import a_candidate, a_need
-from tests.fakes.node import HARDWARE, an_engine
+from tests.fakes.node import HARDWARE
+from tests.fakes.reports import an_engine
 
 QUICK, SLOW = Timings(0, 1000, 500.0, 51, 500.0), Timings(0, 1000, 20_000.0, 51, 9000.0)
 

@@ -3,12 +3,13 @@ from collections.abc import Callable
 import msgspec
 import pytest
 
-from balancer.candidates import Candidate, EngineKey, candidates, served
-from balancer.schedule import Decision, Need, Refuse, Send, Wait, choose
+from balancer.fleet.engines import Candidate, EngineKey, candidates, served
+from balancer.routing.decision import Decision, Need, Refuse, Send, Wait
+from balancer.routing.least_busy import choose
 from edgeserve.errors import BadRequest, NoneAsGood, NoNode, UnknownModel
 from edgeserve.wire import Ability
 from tests.balancer.building import a_candidate, a_fleet, a_need, changed
-from tests.fakes.node import a_report, an_engine
+from tests.fakes.reports import a_report, an_engine
 
 
 def busy(**counts: int) -> Callable[[EngineKey], int]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from balancer.schema import nonsense
+from balancer.validation.schema import nonsense
 
 PERSON: dict[str, Any] = {
     "$defs": {"name": {"type": ["string", "null"], "pattern": r"^\p{L}+$"}},

@@ -10,17 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from balancer.server import running, serve
-from edgeserve.config import BalancerSettings
+from balancer.app import running, serve
+from edgeserve.config.settings import BalancerSettings
 from edgeserve.errors import SettingsError
-from edgeserve.relay import bound
-from tests.balancer.endpoint import (
-    CHAT,
-    a_secret,
-    chat,
-    endpoint,
-    eventually,
-)
+from edgeserve.http import bound
+from tests.balancer.endpoint import CHAT, a_secret, chat, endpoint, eventually
 from tests.fakes.llama import Behaviour
 from tests.fakes.node import fake_node
 from tests.patience import PATIENCE

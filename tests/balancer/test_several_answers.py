@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from balancer.resume import Finish, Refuse, resume
-from balancer.stream import Listener
+from balancer.dialects.stream import Listener
+from balancer.failover.resume import Finish, Refuse, resume
 from edgeserve.openai import ROUTES
 from tests.balancer.endpoint import CHAT, Endpoint, chat, endpoint
 from tests.balancer.test_front import events

@@ -3,14 +3,15 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from balancer.dispatch import Dispatch
-from balancer.hostcache import HostCache
-from balancer.lane import Job, Lane
-from balancer.learner import Learner
-from balancer.prefix import Prompt, chain
+from balancer.dialects.prompt import Prompt, chain
+from balancer.prediction.engine_model import Lane
+from balancer.prediction.learning import Learner
+from balancer.prediction.prefix_cache import HostCache
+from balancer.prediction.running import Job
+from balancer.prediction.slot_match import pick
+from balancer.routing.dispatcher import Dispatch
 from balancer.simulate.cache import Cache, Place
 from balancer.simulate.cache import Held as Truth
-from balancer.slots import pick
 from tests.balancer.lanes import LAPTOP, a_request
 
 words = st.sampled_from([b"a" * 300, b"b" * 700, b"c" * 90, b"d" * 1500])

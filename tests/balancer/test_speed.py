@@ -5,12 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from balancer.belief import believed, guess, parameters
-from balancer.book import Book, Key
-from balancer.learner import Learner
-from balancer.speed import FEW, Sample, Speed
+from balancer.prediction.learning import Book, Key, Learner
+from balancer.prediction.speed import FEW, Sample, Speed, believed, guess, parameters
 from edgeserve.wire import Expected
-from tests.fakes.node import an_engine
+from tests.fakes.reports import an_engine
 
 TRUE = Speed(1 / 120, 1 / 120 / 20_000, 1 / 15, 0.4)
 

@@ -3,7 +3,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from balancer.sse import Event, Parser
+from edgeserve.http.sse import Event, Parser
 
 STREAM = (
     b"event: report\ndata: {}\n\n"

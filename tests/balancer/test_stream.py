@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from balancer.stream import Listener, StreamedError, error_event
+from balancer.dialects.stream import Listener, StreamedError, error_event
 from edgeserve.errors import NodeLost
 from edgeserve.openai import Dialect
 

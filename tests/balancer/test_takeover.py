@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from balancer.takeover import door, inherited, offering
+from balancer.persistence.handover import door, inherited, offering
 from edgeserve.errors import SettingsError
-from edgeserve.relay import bound
+from edgeserve.http import bound
 from tests.patience import PATIENCE
 
 LEARNED = b"rates" * 100_000

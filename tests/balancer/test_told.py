@@ -4,10 +4,9 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from balancer.lane import Timings
-from balancer.stream import Listener
-from balancer.timings import timings_in
-from balancer.told import Told
+from balancer.dialects.stream import Listener
+from balancer.dialects.timings import Timings, timings_in
+from balancer.failover.splice import Told
 
 PROGRESS = b'data: {"choices":[{"index":0,"delta":{"role":"assistant"}}],'
 PROGRESS += b'"prompt_progress":{"total":9,"cache":4,"processed":4,"time_ms":0}}\n\n'

@@ -10,9 +10,9 @@ import pytest
 from click.testing import CliRunner
 
 from balancer.simulate.commands import simulate
-from balancer.simulate.policies import POLICIES
-from balancer.simulate.trace import load
-from balancer.tracing import Trace
+from balancer.simulate.compare import POLICIES
+from balancer.telemetry.recorder import Trace
+from balancer.telemetry.trace import load
 from edgeserve.errors import SettingsError
 from tests.balancer.endpoint import CHAT, chat, endpoint
 from tests.fakes.llama import Behaviour

@@ -10,7 +10,7 @@ import pytest
 from balancer.request import Work, understood
 from edgeserve.errors import BadRequest
 from edgeserve.openai import ROUTES
-from tests.fakes.node import an_engine
+from tests.fakes.reports import an_engine
 
 CHAT, TEXT, NATIVE = "/v1/chat/completions", "/v1/completions", "/completion"
 RESPONSES, MESSAGES = "/v1/responses", "/v1/messages"

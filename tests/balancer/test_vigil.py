@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from balancer.candidates import EngineKey
-from balancer.progress import Pace, Sign
-from balancer.schedule import Need
-from balancer.vigil import Vigil
+from balancer.failover.attempt_watchdog import Vigil
+from balancer.failover.stall import Pace, Sign
+from balancer.fleet.engines import EngineKey
+from balancer.routing.decision import Need
 from tests.balancer.building import a_need
 
 KEY = ("pi", "small:Q4_1")

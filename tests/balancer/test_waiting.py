@@ -8,19 +8,19 @@ from functools import partial
 
 import pytest
 
-from balancer.candidates import Candidate
-from balancer.changes import Changes
-from balancer.holdings import Holdings
-from balancer.lanes import Lanes
-from balancer.least_busy import LeastBusy
-from balancer.ledger import Ledger
-from balancer.queued import Policy
-from balancer.routing import Predict
-from balancer.schedule import Need
-from balancer.waiting import WaitingRoom
+from balancer.fleet.changes import Changes
+from balancer.fleet.engines import Candidate
+from balancer.prediction.fleet_model import Lanes
+from balancer.prediction.prefix_cache import Holdings
+from balancer.queue import WaitingRoom
+from balancer.routing.decision import Need
+from balancer.routing.least_busy import LeastBusy
+from balancer.routing.predictive import Predict
+from balancer.routing.queued_request import Policy
+from balancer.routing.slot_counts import Ledger
 from edgeserve.errors import FleetBusy, NoNode, TooLate, UnknownModel
 from tests.balancer.building import Holder, a_candidate, a_need, unheard
-from tests.fakes.node import an_engine
+from tests.fakes.reports import an_engine
 from tests.patience import PATIENCE
 
 

@@ -8,13 +8,14 @@ from dataclasses import replace
 import msgspec
 import pytest
 
-from balancer import watch
-from balancer.fleet import Fleet
-from balancer.watch import Pace, together
-from edgeserve import background
+from balancer.discovery import events
+from balancer.discovery.events import Pace, together
+from balancer.fleet.members import Fleet
+from edgeserve.runtime import background
 from tests.balancer.endpoint import QUICK, endpoint
 from tests.fakes.cable import cable
-from tests.fakes.node import HEARTBEAT_SECONDS, an_engine, fake_node
+from tests.fakes.node import HEARTBEAT_SECONDS, fake_node
+from tests.fakes.reports import an_engine
 
 
 def states(fleet: Fleet) -> dict[str, str]:
@@ -75,7 +76,7 @@ async def test_a_mistake_of_ours_about_one_node_ends_nothing(
         current.listen(lambda: seen.append(states(current.fleet)))
 
         with monkeypatch.context() as patched:
-            patched.setattr(watch, "readable_report", lambda *_: 1 / 0)
+            patched.setattr(events, "readable_report", lambda *_: 1 / 0)
             node.say(node.report)
             await balancer.until(lambda _: {"pi": "suspect"} in seen)
 

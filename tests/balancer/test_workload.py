@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from balancer.prefix import chain
-from balancer.workload import Lengths, Returns, Workload
+from balancer.dialects.prompt import chain
+from balancer.prediction.workload import Lengths, Returns, Workload
 
 
 def dice(seed: int) -> random.Random:

@@ -11,8 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from edgeserve.chat import message
-from edgeserve.client import Endpoint
+from edgeserve.cli.chat import message
+from edgeserve.cli.client import Endpoint
 
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(600)]
 

@@ -21,15 +21,15 @@ from pathlib import Path
 from typing import Any, Literal
 from unittest.mock import patch
 
-from balancer.server import running
-from edgeserve.config import BalancerSettings, NodeSettings
-from edgeserve.tether import tethered
-from node import prepare
-from node.agent import serve
+from balancer.app import running
+from edgeserve.config.settings import BalancerSettings, NodeSettings
+from edgeserve.runtime.tether import tethered
+from edgeserve.runtime.threads import calm
+from node.app import serve
 from node.engines import bundled, flags
+from node.engines.base import EngineSpec
 from node.engines.bundled import PARAMETERS
-from node.engines.protocol import EngineSpec
-from quantize.calm import calm
+from node.planning import prepare
 from tests.conformance import settings
 from tests.conformance.settings import Parameters, Server
 

@@ -13,7 +13,7 @@ import gguf
 import numpy as np
 from numpy.typing import NDArray
 
-from quantize.synthetic import Kind, Shape, a_model
+from edgeserve.models.synthetic import Kind, Shape, a_model
 
 MODEL = "tiny-F32.gguf"
 

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from edgeserve.config import BalancerSettings, NodeSettings, SharedSettings, resolve
-from edgeserve.example_file import EXAMPLES, example_file
+from edgeserve.cli.config import EXAMPLES, example_file
+from edgeserve.config.settings import BalancerSettings, NodeSettings, SharedSettings
+from edgeserve.config.sources import resolve
 
 FILE = Path(__file__).parents[2] / "deploy" / "example.toml"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeserve.config import BalancerSettings, NodeSettings, SharedSettings
+from edgeserve.config.settings import BalancerSettings, NodeSettings, SharedSettings
 from tests.fakes.commands import problems
 from tests.patience import PATIENCE
 

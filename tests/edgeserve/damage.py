@@ -12,14 +12,13 @@ from pathlib import Path
 
 import msgspec
 
-from edgeserve.config import NodeSettings
-from node import crashes
+from edgeserve.config.settings import NodeSettings
+from node.discovery.identity import identified, this_machine
+from node.engines import crashes
 from node.engines.native import native
-from node.hardware import Sampler
-from node.identity import identified
-from node.machine import this_machine
-from node.specs import plan
-from node.tune.store import save
+from node.hardware.sample import Sampler
+from node.planning.plan import plan
+from node.planning.tunings import save
 from quantize.manifest import Manifest
 from tests.balancer.test_tracing import LINE
 from tests.fakes.gguf import a_model
@@ -153,62 +152,61 @@ FOLDERS = (
 EVERY = tuple(dict.fromkeys(each for commands in READ.values() for each in commands))
 
 KEPT_BY = {
-    "balancer.memory:_recall": "state/learned.json",
-    "balancer.memory:_keep": "state/learned.json",
+    "balancer.persistence.learned:_recall": "state/learned.json",
+    "balancer.persistence.learned:_keep": "state/learned.json",
     "balancer.simulate.fleets:load": "fleet.toml",
-    "balancer.simulate.trace:load": "day.jsonl",
+    "balancer.telemetry.trace:load": "day.jsonl",
     "edgeserve.auth:read_secrets": "config/token config/api-keys",
-    "edgeserve.files:read_text": "",
-    "edgeserve.files:read_json": "",
-    "edgeserve.files:replace_file": "",
-    "edgeserve.files:replace_json": "",
-    "edgeserve.secrets:_already": "config/api-keys",
-    "edgeserve.secrets:_write": "config/token config/api-keys",
-    "edgeserve.settings_file:_table": "config/edgeserve.toml",
-    "edgeserve.workshop:workshop": "state/engines/.building.lock",
-    "node.compared:divergence": "models/a.compare.json",
-    "node.crashes:find": "state/crashes/*.json",
-    "node.crashes:remember": "state/crashes/*.json",
+    "edgeserve.runtime.files:read_text": "",
+    "edgeserve.runtime.files:read_json": "",
+    "edgeserve.runtime.files:replace_file": "",
+    "edgeserve.runtime.files:replace_json": "",
+    "edgeserve.cli.secrets:_already": "config/api-keys",
+    "edgeserve.cli.secrets:_write": "config/token config/api-keys",
+    "edgeserve.config.sources:_table": "config/edgeserve.toml",
+    "edgeserve.runtime.files:workshop": "state/engines/.building.lock",
+    "node.models.selection:divergence": "models/a.compare.json",
+    "node.engines.crashes:find": "state/crashes/*.json",
+    "node.engines.crashes:remember": "state/crashes/*.json",
     "node.engines.builds:build_in": "state/engines/made-here/build.json",
     "node.engines.builds:use": "state/engines/current",
-    "node.engines.leftovers:_settle": "state/engines/running/1.json",
-    "node.engines.leftovers:recorded": "state/engines/running/1.json",
-    "node.identity:_locked": "state/node.lock",
-    "node.identity:_keep": "state/node.json",
-    "node.identity:_read": "state/node.json",
-    "node.tune.store:load": "state/tuned/*.json",
-    "node.tune.store:save": "state/tuned/*.json",
-    "quantize.folder:part_of": "models/a.F16.gguf",
-    "quantize.making:compare": "models/a.compare.json",
+    "node.engines.process:_settle": "state/engines/running/1.json",
+    "node.engines.process:recorded": "state/engines/running/1.json",
+    "node.discovery.identity:_locked": "state/node.lock",
+    "node.discovery.identity:_keep": "state/node.json",
+    "node.discovery.identity:_read": "state/node.json",
+    "node.planning.tunings:load": "state/tuned/*.json",
+    "node.planning.tunings:save": "state/tuned/*.json",
+    "edgeserve.runtime.files:part_of": "models/a.F16.gguf",
+    "quantize.make_commands:compare": "models/a.compare.json",
     "quantize.manifest:read_manifest": "models/a.variants.json",
-    "quantize.run:make": "models/a.variants.json",
+    "quantize.make:make": "models/a.variants.json",
 }
 """Function that keeps a file → the files above that stand for what it keeps."""
 
 OTHERWISE = {
-    "balancer.simulate.trace": "traces: day.jsonl above",
-    "balancer.tracing": "traces: day.jsonl above",
-    "edgeserve.cli": "/dev/null",
-    "edgeserve.fetch": "a model, verified as it is written",
-    "edgeserve.files": "here it is done",
-    "edgeserve.interfaces": "/proc",
-    "edgeserve.multicast": "/proc",
-    "node.engines.build": "the build's own folder",
+    "balancer.telemetry.trace": "traces: day.jsonl above",
+    "balancer.telemetry.recorder": "traces: day.jsonl above",
+    "edgeserve.cli.main": "/dev/null",
+    "edgeserve.models.download": "a model, verified as it is written",
+    "edgeserve.runtime.files": "here it is done",
+    "edgeserve.network": "/proc",
+    "edgeserve.mdns": "/proc",
+    "node.engine_build.build": "the build's own folder",
     "node.engines.bundled": "/proc",
     "node.engines.process": "/proc",
-    "node.engines.smoke": "the build's own folder",
-    "node.engines.source": "the build's own folder",
-    "node.growth": "/proc",
-    "node.machine": "/sys",
-    "node.readings": "/proc and /sys",
+    "node.engine_build.smoke": "the build's own folder",
+    "node.engine_build.source": "the build's own folder",
+    "node.supervision.growth": "/proc",
+    "node.discovery.identity": "/sys",
+    "node.hardware.readings": "/proc and /sys",
     "node.tune.trial": "a text of the package",
     "quantize.dequantize": "a model beside its place",
-    "quantize.folder": "a lock on a folder",
-    "quantize.header": "models",
-    "quantize.making": "a file that a person names",
+    "edgeserve.models.header": "models",
+    "quantize.make_commands": "a file that a person names",
     "quantize.manifest": "models",
-    "quantize.scoring": "a file that a person names, and its own folder",
-    "quantize.worker": "standard output",
+    "quantize.worker.scoring": "a file that a person names, and its own folder",
+    "quantize.worker.main": "standard output",
 }
 """Modules that open files by themselves, and which."""
 

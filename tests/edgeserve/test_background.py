@@ -5,8 +5,8 @@ import secrets
 
 import pytest
 
-from edgeserve import background as module
-from edgeserve.background import (
+from edgeserve.runtime import background as module
+from edgeserve.runtime.background import (
     LONGEST_PAUSE,
     Kind,
     background,

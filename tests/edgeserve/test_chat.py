@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from edgeserve import chat
-from edgeserve.client import NoAnswer
+from edgeserve.cli import chat
+from edgeserve.cli.client import NoAnswer
 from tests.fakes.endpoint import (
     MODELS,
     FakeEndpoint,

@@ -8,7 +8,7 @@ from typing import NoReturn
 import click
 import pytest
 
-from edgeserve.cli import COMMANDS, edgeserve
+from edgeserve.cli.main import COMMANDS, edgeserve
 from tests.fakes.terminal import Terminal
 from tests.patience import PATIENCE
 
@@ -27,7 +27,7 @@ HEAVY = {
 def imported_by(*arguments: str) -> set[str]:
     """Return the top-level modules that `edgeserve ARGUMENTS` imports."""
     script = (
-        "import sys\nfrom edgeserve.cli import main\n"
+        "import sys\nfrom edgeserve.cli.main import main\n"
         "try: main(sys.argv[1:])\n"
         "finally: print(*sys.modules, file=sys.stderr)"
     )

@@ -3,7 +3,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from edgeserve.client import Endpoint, endpoint
+from edgeserve.cli.client import Endpoint, endpoint
 from edgeserve.errors import SettingsError
 from tests.fakes.endpoint import FakeEndpoint, fake_endpoint
 from tests.fakes.terminal import Terminal

@@ -3,8 +3,8 @@ import sys
 
 import pytest
 
-from edgeserve.cli import main
-from edgeserve.columns import Entry, Table, for_terminal, print_table
+from edgeserve.cli.main import main
+from edgeserve.terminal import Entry, Table, for_terminal, print_table
 from tests.fakes.terminal import Keyboard
 
 ID = "req-64182fec6be76116"

@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from edgeserve.config import BalancerSettings, NodeSettings, resolve
+from edgeserve.config.settings import BalancerSettings, NodeSettings
+from edgeserve.config.sources import resolve
 from edgeserve.errors import SettingsError
 from tests.fakes.terminal import Terminal
 

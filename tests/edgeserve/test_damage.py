@@ -55,7 +55,7 @@ def test_nothing_else_opens_files_of_ours() -> None:
     assert opening - OPENERS_OF_OTHER_THINGS == set(OTHERWISE)
 
 
-OPENERS_OF_OTHER_THINGS = {"balancer.front", "edgeserve.help"}
+OPENERS_OF_OTHER_THINGS = {"balancer.api.inference", "edgeserve.help"}
 """They open records and write help, not files."""
 
 
@@ -71,8 +71,8 @@ def home(whole: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
     shutil.copytree(whole.root, mine.root, symlinks=True)
     monkeypatch.setenv("EDGESERVE_CONFIG_DIR", str(mine.config))
     monkeypatch.setenv("PATH", f"{mine.bin}{os.pathsep}{os.environ['PATH']}")
-    monkeypatch.setattr("edgeserve.lifecycle.run", briefly)
-    monkeypatch.setattr("edgeserve.up.serve", nothing)
+    monkeypatch.setattr("edgeserve.runtime.lifecycle.run", briefly)
+    monkeypatch.setattr("edgeserve.cli.up.serve", nothing)
     return mine
 
 

@@ -2,9 +2,9 @@ import os
 
 import pytest
 
-from edgeserve.config import NodeSettings, resolve
-from edgeserve.environment import strays
-from edgeserve.strays import warn_of_strays
+from edgeserve.config.options import warn_of_strays
+from edgeserve.config.settings import NodeSettings
+from edgeserve.config.sources import resolve, strays
 
 OF_SERVICES = {
     "EDGESERVE_SERVICE_HOST": "10.96.0.7",

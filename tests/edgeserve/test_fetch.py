@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeserve.catalog import DEFAULT, Known
-from edgeserve.fetch import NotFetched, fetch, intact
+from edgeserve.models.download import DEFAULT, Known, NotFetched, fetch, intact
 from tests.fakes.terminal import Terminal
 from tests.patience import PATIENCE
 

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 import msgspec
 import pytest
 
-from edgeserve.files import (
+from edgeserve.runtime.files import (
     LONGEST_NAME,
     Trouble,
     in_a_name,

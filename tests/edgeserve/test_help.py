@@ -5,9 +5,9 @@ import dataclasses
 import click
 import pytest
 
-from edgeserve.cli import edgeserve as command
-from edgeserve.config import BalancerSettings, NodeSettings
-from edgeserve.headings import COMMON, HEADINGS
+from edgeserve.cli.main import edgeserve as command
+from edgeserve.config.options import COMMON, HEADINGS
+from edgeserve.config.settings import BalancerSettings, NodeSettings
 from edgeserve.help import SettingsCommand, leaves
 from tests.fakes.terminal import Terminal
 

@@ -7,25 +7,26 @@ from pathlib import Path
 import psutil
 import pytest
 
-from edgeserve import interfaces, once
+from edgeserve import network
+from edgeserve.runtime import log
 from tests.patience import PATIENCE
 
 
 def test_loopback_and_the_rest_are_apart() -> None:
-    assert "127.0.0.1" in interfaces.addresses(loopback=True)
-    assert not interfaces.addresses() & interfaces.addresses(loopback=True)
+    assert "127.0.0.1" in network.addresses(loopback=True)
+    assert not network.addresses() & network.addresses(loopback=True)
 
 
 def test_an_address_knows_its_network() -> None:
-    found = {str(each) for each in interfaces.interfaces(loopback=True)}
+    found = {str(each) for each in network.interfaces(loopback=True)}
 
     assert "127.0.0.1/8" in found
 
 
 async def test_a_change_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [frozenset({"10.0.0.5"})]
-    monkeypatch.setattr(interfaces, "addresses", lambda: now[0])
-    news = interfaces.changes(frozenset({"10.0.0.5"}), every=0.001)
+    monkeypatch.setattr(network, "addresses", lambda: now[0])
+    news = network.changes(frozenset({"10.0.0.5"}), every=0.001)
     waiting = asyncio.ensure_future(anext(news))
     await asyncio.sleep(0.01)
     assert not waiting.done()
@@ -37,24 +38,24 @@ async def test_a_change_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def test_a_change_since_the_last_look_is_noticed_too() -> None:
     async with asyncio.timeout(PATIENCE):
-        now = await anext(interfaces.changes(frozenset({"gone"}), every=0.001))
+        now = await anext(network.changes(frozenset({"gone"}), every=0.001))
 
-    assert now == interfaces.addresses()
+    assert now == network.addresses()
 
 
 @pytest.mark.parametrize("listing", ["net_if_stats", "net_if_addrs"])
 async def test_without_descriptors_the_addresses_are_those_seen_last(
     listing: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    before = interfaces.addresses(loopback=True)
-    once._said.clear()
+    before = network.addresses(loopback=True)
+    log._said.clear()
 
     def no_more() -> object:
         raise OSError(errno.EMFILE, "Too many open files")
 
     monkeypatch.setattr(psutil, listing, no_more)
 
-    assert [interfaces.addresses(loopback=True) for _ in range(3)] == [before] * 3
+    assert [network.addresses(loopback=True) for _ in range(3)] == [before] * 3
     assert caplog.text.count("cannot list network addresses: Too many") == 1
 
 
@@ -64,7 +65,7 @@ def test_an_interface_that_vanishes_in_between_is_left_out(
     """Its statistics are asked for after, or before, its addresses were listed."""
     monkeypatch.setattr(psutil, "net_if_stats", dict)
 
-    assert interfaces.interfaces(loopback=True) == frozenset()
+    assert network.interfaces(loopback=True) == frozenset()
 
 
 @pytest.mark.parametrize("said", ["", "nonsense", "0 1 2\n", "zz 0 0 0 zz lo\n", "\0"])
@@ -72,9 +73,9 @@ def test_a_list_of_ipv6_addresses_that_makes_no_sense_does_no_harm(
     said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "if_inet6").write_text(said)
-    monkeypatch.setattr(interfaces, "IF_INET6", tmp_path / "if_inet6")
+    monkeypatch.setattr(network, "IF_INET6", tmp_path / "if_inet6")
 
-    assert "127.0.0.1" in interfaces.addresses(loopback=True)
+    assert "127.0.0.1" in network.addresses(loopback=True)
 
 
 def test_an_address_that_makes_no_sense_is_left_out(
@@ -84,4 +85,4 @@ def test_an_address_that_makes_no_sense_is_left_out(
     odd = known["lo"][0]._replace(netmask="255.0.255.0")
     monkeypatch.setattr(psutil, "net_if_addrs", lambda: {"lo": [odd, *known["lo"]]})
 
-    assert "127.0.0.1" in interfaces.addresses(loopback=True)
+    assert "127.0.0.1" in network.addresses(loopback=True)

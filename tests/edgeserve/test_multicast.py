@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from edgeserve import multicast
-from edgeserve.interfaces import by_name
+from edgeserve import mdns
+from edgeserve.mdns import Place, chosen, default_routes, limit, ranked
 from edgeserve.mdns import multicast as speaking
-from edgeserve.multicast import Place, chosen, default_routes, limit, ranked
+from edgeserve.network import by_name
 from tests.fleet.network import CLONE_NEWNET, impossible, ip
 from tests.patience import PATIENCE
 
@@ -65,7 +65,7 @@ def test_the_default_routes_are_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("said", "most"), [("64\n", 64), ("", 20), ("x", 20)])
 def test_the_kernels_limit_is_read(said: str, most: int, tmp_path: Path) -> None:
     (tmp_path / "proc/sys/net/ipv4").mkdir(parents=True)
-    (tmp_path / multicast.LIMIT).write_text(said)
+    (tmp_path / mdns.LIMIT).write_text(said)
 
     assert limit(tmp_path) == most
 
@@ -79,15 +79,15 @@ def test_interfaces_without_ipv4_take_no_place_from_those_with_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "proc/sys/net/ipv4").mkdir(parents=True)
-    (tmp_path / multicast.LIMIT).write_text("2")
+    (tmp_path / mdns.LIMIT).write_text("2")
     places = [
         Place(name="lan", index=1, ipv4="10.0.0.2", ipv6=True, default=True),
         *(Place(name=f"tap{each}", index=each, ipv6=True) for each in (2, 3)),
         Place(name="wg0", index=4, ipv4="10.1.0.2"),
         Place(name="docker0", index=5, ipv4="172.17.0.1"),
     ]
-    monkeypatch.setattr(multicast, "_places", lambda *_: places)
-    monkeypatch.setattr(multicast, "_all_there", lambda: len(places))
+    monkeypatch.setattr(mdns, "_places", lambda *_: places)
+    monkeypatch.setattr(mdns, "_all_there", lambda: len(places))
 
     assert chosen(tmp_path) == ["10.0.0.2", "10.1.0.2", 1, 2]
     assert "nothing behind tap3, docker0 will" in caplog.text

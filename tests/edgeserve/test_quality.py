@@ -1,7 +1,14 @@
 import pytest
 
 from edgeserve.errors import BadRequest
-from edgeserve.quality import FLOOR_HEADER, LOSS, at_least, floor_asked, loss, serves
+from edgeserve.quantization import (
+    FLOOR_HEADER,
+    LOSS,
+    at_least,
+    floor_asked,
+    loss,
+    serves,
+)
 
 
 @pytest.mark.parametrize(

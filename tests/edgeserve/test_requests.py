@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from edgeserve.requests import HEADS, clock
+from edgeserve.cli.requests import HEADS, clock
 from tests.fakes.endpoint import FakeEndpoint, fake_endpoint
 from tests.fakes.terminal import Terminal
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeserve.saying import say
+from edgeserve.runtime.log import say
 
 
 def test_a_full_disk_behind_standard_output_ends_nothing(

@@ -5,14 +5,14 @@ import sys
 
 import pytest
 
-from edgeserve.tether import tethered
+from edgeserve.runtime.tether import tethered
 from tests.patience import PATIENCE
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="prctl is Linux's")
 
 PARENT = """
 import subprocess, sys
-from edgeserve.tether import tethered
+from edgeserve.runtime.tether import tethered
 child = subprocess.Popen(tethered([sys.executable, "-c", sys.argv[1]]))
 child.wait()
 """
@@ -54,7 +54,13 @@ def test_a_program_does_not_outlive_a_parent_killed_outright() -> None:
 def test_nothing_is_started_for_a_parent_that_is_already_gone() -> None:
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait(timeout=PATIENCE)
-    command = [sys.executable, "-m", "edgeserve.tether", "SIGKILL", str(gone.pid)]
+    command = [
+        sys.executable,
+        "-m",
+        "edgeserve.runtime.tether",
+        "SIGKILL",
+        str(gone.pid),
+    ]
 
     done = subprocess.run([*command, "--", "echo", "started"], capture_output=True)
 

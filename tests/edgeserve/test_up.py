@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from edgeserve.alone import Model, NotServing, Plan, serve, served
-from edgeserve.client import Endpoint
-from edgeserve.config import BalancerSettings, NodeSettings, Resolved, resolve
+from edgeserve.cli.client import Endpoint
+from edgeserve.cli.serve_alone import Model, NotServing, Plan, serve, served
+from edgeserve.cli.up import free_port, model_flags, planned
+from edgeserve.config.settings import BalancerSettings, NodeSettings
+from edgeserve.config.sources import Resolved, resolve
 from edgeserve.errors import SettingsError
-from edgeserve.together import ChildEnded
-from edgeserve.up import free_port, model_flags, planned
+from edgeserve.runtime.children import ChildEnded
 from tests.fakes.endpoint import MODELS, FakeEndpoint, fake_endpoint
 from tests.fakes.terminal import Terminal
 from tests.patience import PATIENCE
@@ -242,8 +243,8 @@ def test_nothing_outlives_a_parent_that_is_killed_outright(
 ) -> None:
     script = """
 import asyncio, sys
-from edgeserve.alone import Plan, serve
-from edgeserve.client import Endpoint
+from edgeserve.cli.serve_alone import Plan, serve
+from edgeserve.cli.client import Endpoint
 _, url, python, child, notes = sys.argv
 plan = Plan(node=[python, "-c", child, notes, "node"],
             balancer=[python, "-c", child, notes, "balancer"],

@@ -6,13 +6,13 @@ from typing import NoReturn
 
 import pytest
 
-from edgeserve.workshop import workshop
+from edgeserve.runtime.files import workshop
 from tests.patience import PATIENCE
 
 HOLDER = """
 import sys
 from pathlib import Path
-from edgeserve.workshop import workshop
+from edgeserve.runtime.files import workshop
 with workshop(Path(sys.argv[1]), "making", lambda: None) as work:
     (work / "half").touch()
     print("holds", flush=True)

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from balancer.blame import Fault
-from balancer.candidates import EngineKey
+from balancer.fleet.engines import EngineKey
+from balancer.health.faults import Fault
 from tests.balancer import endpoint as here
 from tests.balancer.endpoint import CHAT, chat
 from tests.endpoint.conftest import MODEL, Endpoint

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from edgeserve.relay.upstream import Origin
+from edgeserve.http.types import Origin
 
 PIECE = 65536
 

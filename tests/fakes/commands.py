@@ -6,7 +6,7 @@ import shlex
 
 import click
 
-from edgeserve.cli import edgeserve
+from edgeserve.cli.main import edgeserve
 
 
 def problems(line: str) -> list[str]:

@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from edgeserve.config import NodeSettings
-from edgeserve.relay.plain import upstream
+from edgeserve.config.settings import NodeSettings
+from edgeserve.http.server.aiohttp_routes import upstream
 from edgeserve.wire import EngineReport, EngineState, Launch
-from node.engines.protocol import Command, Engine, EngineSpec
-from node.remedies import Remedies
-from node.supervisor import Pace, Supervisor, supervised
+from node.engines.base import Command, Engine, EngineSpec
+from node.supervision.liveness import Pace
+from node.supervision.restart import Remedies
+from node.supervision.run import supervised
+from node.supervision.supervisor import Supervisor
 from tests.patience import PATIENCE
 
 QUICK = Pace(ready=0.02, progress=0.1, file=0.05, backoff=0.02)

@@ -12,17 +12,15 @@ from typing import Any, Literal
 import msgspec
 from aiohttp import web
 
-from edgeserve import relay
+from edgeserve import http
 from edgeserve.errors import EdgeserveError, FleetBusy, NodeLost
+from edgeserve.http.server import aiohttp_routes
+from edgeserve.http.types import Origin, Reply, Request, origin_of
 from edgeserve.openai import ROUTES
-from edgeserve.relay import plain
-from edgeserve.relay.exchange import Reply, Request
-from edgeserve.relay.upstream import Origin, origin_of
 from edgeserve.wire import EngineChange, EngineReport, NodeReport, encode, sse
 from tests.fakes.llama import Behaviour, FakeLlama, fake_llama
 from tests.fakes.reports import HARDWARE as HARDWARE
-from tests.fakes.reports import a_report as a_report
-from tests.fakes.reports import an_engine as an_engine
+from tests.fakes.reports import a_report, an_engine
 
 HEARTBEAT_SECONDS = 0.1
 
@@ -136,7 +134,7 @@ class FakeNode:
             return
         engine = origin_of(self.llama.origin, 0)
         async with (
-            relay.upstream(connect_seconds=30) as upstream,
+            http.upstream(connect_seconds=30) as upstream,
             upstream.ask(
                 engine, request.method, request.target, request.headers, request.body
             ) as answer,
@@ -185,7 +183,7 @@ async def fake_node(
     async with fake_llama(behaviour) as llama:
         node = FakeNode(name, llama, a_report(served, name=name, **report))
         sock = socket.create_server(("127.0.0.1", port))
-        async with plain.listen(
+        async with aiohttp_routes.listen(
             sock,
             node.relay,
             lambda path: path in ROUTES,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from edgeserve.cli import main
+from edgeserve.cli.main import main
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from typing import Any
 import msgspec
 
 from edgeserve.errors import NoNode
-from edgeserve.relay.plain import upstream
-from edgeserve.relay.upstream import Origin
+from edgeserve.http.server.aiohttp_routes import upstream
+from edgeserve.http.types import Origin
 from edgeserve.wire import (
     Cpu,
     EngineReport,
@@ -24,11 +24,11 @@ from edgeserve.wire import (
     Power,
     Thermal,
 )
-from node.engines.protocol import EngineSpec
-from node.hardware import Measured
-from node.slots import Slots
+from node.engines.base import EngineSpec
+from node.hardware.sample import Measured
 from node.state import NodeState
-from node.supervisor import Supervisor
+from node.supervision.slots import Slots
+from node.supervision.supervisor import Supervisor
 
 LAUNCH = Launch(slots=2, context=2048, batch=128, threads=2)
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from quantize.blocks import tensor_bytes
-from quantize.facts import ModelFacts
-from quantize.header import Tensor
+from edgeserve.models.blocks import tensor_bytes
+from edgeserve.models.facts import ModelFacts
+from edgeserve.models.header import Tensor
 
 GIB = 2**30
 ROW = 1024

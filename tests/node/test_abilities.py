@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeserve.config import NodeSettings
+from edgeserve.config.settings import NodeSettings
 from edgeserve.wire import Ability
 from tests.fakes.engines import FakeEngine, a_spec, watching
 

@@ -11,8 +11,8 @@ from zeroconf.asyncio import AsyncServiceBrowser, AsyncServiceInfo
 
 from edgeserve.mdns import multicast
 from edgeserve.wire import SERVICE, NodeReport
-from node import advertise
-from node.advertise import announced, described, label
+from node.discovery import announce
+from node.discovery.announce import announced, described, label
 from tests.node.building import a_node
 from tests.patience import PATIENCE
 
@@ -73,7 +73,7 @@ async def announcing(
     report: Callable[[], NodeReport],
     at: Callable[[], frozenset[str]] = lambda: frozenset({"127.0.0.1"}),
     news: AsyncIterable[object] | None = None,
-) -> AsyncGenerator[advertise.Announcement]:
+) -> AsyncGenerator[announce.Announcement]:
     async with multicast(loopback_only=True, instead="") as zeroconf:
         assert zeroconf is not None
         async with announced(zeroconf, report, at, news) as announcement:

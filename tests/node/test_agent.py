@@ -12,10 +12,10 @@ from typing import Any
 import aiohttp
 import pytest
 
-from edgeserve.config import NodeSettings
+from edgeserve.config.settings import NodeSettings
 from edgeserve.errors import SettingsError
 from edgeserve.wire import NodeReport, decode
-from node.agent import address, check_balancers, serve
+from node.app import address, check_balancers, serve
 from tests.fakes.gguf import a_model
 from tests.fleet.llama_server import script
 from tests.patience import PATIENCE

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 
-from edgeserve.relay.upstream import Origin
+from edgeserve.http.types import Origin
 from edgeserve.wire import NodeReport, decode
 from tests.node.building import PretendSupervisor, a_node, an_engine
 from tests.node.test_front import TOKEN, serving

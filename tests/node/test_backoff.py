@@ -1,4 +1,4 @@
-from node.backoff import Failures
+from node.supervision.restart import Failures
 
 
 def test_restarts_come_later_and_later_until_half_a_minute() -> None:

@@ -11,12 +11,12 @@ import psutil
 import pytest
 
 from edgeserve.errors import EngineUnavailable
-from node.engines.backends import TARGETS, WITHOUT_AMX, Backend, Toolchain
-from node.engines.build import CannotBuild, Order, build
+from node.engine_build.backends import TARGETS, WITHOUT_AMX, Backend, Toolchain
+from node.engine_build.build import CannotBuild, Order, build
+from node.engine_build.smoke import NotWorking
+from node.engine_build.source import NoSource
 from node.engines.builds import builds, engines_dir, in_use
 from node.engines.native import find, native
-from node.engines.smoke import NotWorking
-from node.engines.source import NoSource
 from tests.fakes.cmake import an_sdist, install
 from tests.patience import PATIENCE
 
@@ -200,9 +200,9 @@ def test_a_source_that_is_none_is_a_sentence(
 COMMAND = """
 import sys
 from pathlib import Path
-from node.engines.build import Order, build
-from node.engines.backends import Toolchain
-from quantize.interrupt import interruptible
+from node.engine_build.build import Order, build
+from node.engine_build.backends import Toolchain
+from edgeserve.runtime.lifecycle import interruptible
 found = Toolchain(tools=frozenset(("c++", "cmake")), system="Linux")
 with interruptible():
     build(Order(state_dir=Path(sys.argv[1]), backend="cpu", source=Path(sys.argv[2])),

@@ -1,6 +1,6 @@
 import pytest
 
-from node.engines.backends import (
+from node.engine_build.backends import (
     WITHOUT_AMX,
     Backend,
     Toolchain,

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from node.engine_commands import engine
+from node.engine_build.commands import engine
 from node.engines.builds import NoSuchBuild, use
 from tests.fakes.cmake import an_sdist, install
 from tests.node.test_builds import a_build
@@ -44,7 +44,7 @@ def test_a_build_tells_its_progress_line_by_line_to_a_log(
 ) -> None:
     stub = install(tmp_path / "stub")
     (stub / "c++").symlink_to("/bin/true")
-    monkeypatch.setattr("node.engine_commands.QUIET_SECONDS", seconds)
+    monkeypatch.setattr("node.engine_build.commands.QUIET_SECONDS", seconds)
     monkeypatch.setenv("PATH", f"{stub}{os.pathsep}{os.environ['PATH']}")
     sdist = an_sdist(tmp_path / "sdist.tar.gz")
 

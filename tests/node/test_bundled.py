@@ -14,14 +14,14 @@ from typing import Any
 import psutil
 import pytest
 
-from edgeserve.config import NodeSettings
+from edgeserve.config.settings import NodeSettings
 from edgeserve.errors import EngineUnavailable
-from edgeserve.relay.plain import upstream
+from edgeserve.http.server.aiohttp_routes import upstream
 from edgeserve.wire import Launch
 from node.engines import bundled as module
 from node.engines.bundled import bundled, cpu_flags, explain, refuse_old_cpu
 from node.engines.bundled_host import put
-from node.supervisor import Supervisor
+from node.supervision.supervisor import Supervisor
 from tests.fakes.engines import a_spec, watching
 from tests.patience import PATIENCE
 
@@ -263,7 +263,7 @@ async def test_a_bad_file_ends_in_quarantine_and_the_agent_lives(
 AGENT = """
 import asyncio, sys
 from pathlib import Path
-from edgeserve.config import NodeSettings
+from edgeserve.config.settings import NodeSettings
 from node.engines.bundled import bundled
 from tests.fakes.engines import a_spec, watching
 from edgeserve.wire import Launch

@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from edgeserve.config import NodeSettings
+from edgeserve.config.settings import NodeSettings
 from edgeserve.errors import EngineUnavailable
-from node.engines import choose
+from node.engines import find
 from node.engines.bundled import Bundled
 from node.engines.native import Native
 
@@ -13,7 +13,7 @@ from node.engines.native import Native
 def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A machine with the wheel, and nothing on PATH."""
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
-    monkeypatch.setattr(choose, "bundled", lambda: Bundled("b1"))
+    monkeypatch.setattr(find, "bundled", lambda: Bundled("b1"))
     return tmp_path
 
 
@@ -29,13 +29,13 @@ WORKS = "echo 'version: 7 (beef123)'"
 
 
 def test_without_a_native_one_the_bundled_one_is_used(machine: Path) -> None:
-    assert choose.find_engine(NodeSettings(state_dir=machine)).kind == "bundled"
+    assert find.find_engine(NodeSettings(state_dir=machine)).kind == "bundled"
 
 
 def test_a_native_one_is_preferred(machine: Path) -> None:
     path = llama_server(machine / "bin", WORKS)
 
-    found = choose.find_engine(NodeSettings(state_dir=machine))
+    found = find.find_engine(NodeSettings(state_dir=machine))
 
     assert found == Native(path, "beef123-cpu")
 
@@ -43,23 +43,23 @@ def test_a_native_one_is_preferred(machine: Path) -> None:
 def test_a_native_one_that_does_not_run_is_passed_over(machine: Path) -> None:
     llama_server(machine / "bin", "exit 1")
 
-    assert choose.find_engine(NodeSettings(state_dir=machine)).kind == "bundled"
+    assert find.find_engine(NodeSettings(state_dir=machine)).kind == "bundled"
 
 
 def test_a_named_one_that_does_not_run_is_an_error(machine: Path) -> None:
     settings = NodeSettings(state_dir=machine, llama_server=machine / "none")
 
     with pytest.raises(EngineUnavailable, match="No such file"):
-        choose.find_engine(settings)
+        find.find_engine(settings)
 
 
 def test_native_only_means_native_only(machine: Path) -> None:
     with pytest.raises(EngineUnavailable, match="no llama-server here or on PATH"):
-        choose.find_engine(NodeSettings(state_dir=machine, engine="native"))
+        find.find_engine(NodeSettings(state_dir=machine, engine="native"))
 
 
 def test_bundled_only_means_bundled_only(machine: Path) -> None:
     llama_server(machine / "bin", WORKS)
     settings = NodeSettings(state_dir=machine, engine="bundled")
 
-    assert choose.find_engine(settings).kind == "bundled"
+    assert find.find_engine(settings).kind == "bundled"

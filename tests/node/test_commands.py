@@ -12,7 +12,7 @@ from urllib.request import Request, urlopen
 
 import pytest
 
-from edgeserve.lifecycle import FORCED
+from edgeserve.runtime.lifecycle import FORCED
 from tests.fakes.gguf import a_model
 from tests.fleet.llama_server import script
 from tests.patience import PATIENCE

@@ -7,9 +7,9 @@ import msgspec
 import psutil
 import pytest
 
-from node.crashes import About, about, find, remember
+from node.engines.base import EngineSpec
+from node.engines.crashes import About, about, find, remember
 from node.engines.native import Native
-from node.engines.protocol import EngineSpec
 from tests.fakes.engines import FakeEngine, a_spec
 
 

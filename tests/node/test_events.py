@@ -7,9 +7,9 @@ from contextlib import aclosing
 import msgspec
 import pytest
 
-from edgeserve.relay.upstream import Origin
+from edgeserve.http.types import Origin
 from edgeserve.wire import EngineChange, NodeReport, decode
-from node import events
+from node import state as node_state
 from node.state import NodeState
 from tests.node.building import PretendSupervisor, a_node, an_engine
 from tests.patience import PATIENCE
@@ -53,7 +53,7 @@ async def test_a_change_of_one_engine_is_told_alone() -> None:
 async def test_a_burst_of_changes_is_told_as_its_last(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(events, "HEARTBEAT_SECONDS", 0.2)
+    monkeypatch.setattr(node_state, "HEARTBEAT_SECONDS", 0.2)
     state, supervisor = two_engines()
     async with aclosing(state.feed.follow()) as stream:
         await heard(stream)
@@ -78,13 +78,13 @@ async def test_changes_of_one_engine_keep_their_distance() -> None:
         event, _ = await heard(stream)
 
     assert event == "engine"
-    assert loop.time() - before >= events.COALESCE_SECONDS * 0.9
+    assert loop.time() - before >= node_state.COALESCE_SECONDS * 0.9
 
 
 async def test_a_silent_node_still_shows_that_it_lives(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(events, "HEARTBEAT_SECONDS", 0.01)
+    monkeypatch.setattr(node_state, "HEARTBEAT_SECONDS", 0.01)
     state, _ = two_engines()
     async with aclosing(state.feed.follow()) as stream:
         await heard(stream)
@@ -139,7 +139,7 @@ async def test_a_follower_that_left_is_forgotten() -> None:
 async def test_an_engine_that_is_gone_is_not_told_of(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(events, "HEARTBEAT_SECONDS", 0.2)
+    monkeypatch.setattr(node_state, "HEARTBEAT_SECONDS", 0.2)
     state, _ = two_engines()
     async with aclosing(state.feed.follow()) as stream:
         await heard(stream)

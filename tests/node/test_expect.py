@@ -2,13 +2,13 @@ from dataclasses import replace
 
 import pytest
 
-from edgeserve.config import NodeSettings
+from edgeserve.config.settings import NodeSettings
+from edgeserve.models.facts import ModelFacts
+from edgeserve.models.header import Tensor
 from edgeserve.wire import Cpu
-from node.expect import active_bytes, expected, expected_reading
-from node.fit import Fitted, Load, Room, fit
-from node.offload import Device
-from quantize.facts import ModelFacts
-from quantize.header import Tensor
+from node.engines.devices import Device
+from node.planning.expected_speed import active_bytes, expected, expected_reading
+from node.planning.fit import Fitted, Load, Room, fit
 from tests.node.building import some_hardware
 from tests.node.shapes import facts
 

@@ -10,7 +10,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from edgeserve.config import NodeSettings
+from edgeserve.config.settings import NodeSettings
 from edgeserve.wire import Launch
 from node.engines.bundled import bundled
 from tests.fakes.engines import a_spec, watching

@@ -3,12 +3,12 @@ from typing import Any
 
 import pytest
 
-from edgeserve.config import NodeSettings
-from node.fit import SHARE, Fitted, Load, Refusal, Room
-from node.fit import fit as fit_load
-from node.tuned import Tuned
-from quantize.facts import ModelFacts
-from quantize.memory import need
+from edgeserve.config.settings import NodeSettings
+from edgeserve.models.facts import ModelFacts
+from edgeserve.models.memory import need
+from node.planning.fit import SHARE, Fitted, Load, Refusal, Room
+from node.planning.fit import fit as fit_load
+from node.planning.tunings import Tuned
 from tests.node.shapes import facts
 
 GIB = 2**30

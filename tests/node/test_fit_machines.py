@@ -2,10 +2,10 @@
 
 import pytest
 
-from edgeserve.config import NodeSettings
-from node.fit import SHARE, Fitted, Load, Refusal, Room, fit
-from quantize.machines import SYSTEM
-from quantize.memory import need
+from edgeserve.config.settings import NodeSettings
+from edgeserve.models.memory import need
+from node.planning.fit import SHARE, Fitted, Load, Refusal, Room, fit
+from quantize.plan.machines import SYSTEM
 from tests.node.shapes import facts
 
 GIB = 2**30

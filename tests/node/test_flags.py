@@ -5,9 +5,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from edgeserve.runtime.threads import BLOCKTIME, SPIN
+from node.engines.base import EngineSpec
 from node.engines.flags import arguments, environment, parameters
-from node.engines.protocol import EngineSpec
-from quantize.calm import BLOCKTIME, SPIN
 from tests.fakes.engines import a_spec
 
 

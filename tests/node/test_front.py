@@ -10,10 +10,10 @@ import aiohttp
 import pytest
 
 from edgeserve.auth import Guard
-from edgeserve.relay import Origin, bound, listen, upstream
+from edgeserve.http import Origin, bound, listen, upstream
 from edgeserve.wire import VARIANT_HEADER
-from node.api import routes
-from node.front import Front, handled
+from node.api.admin import routes
+from node.api.inference import Front, handled
 from node.state import NodeState
 from tests.fakes.llama import Behaviour, FakeLlama, fake_llama
 from tests.node.building import PretendSupervisor, a_node, an_engine

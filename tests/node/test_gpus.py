@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from edgeserve.wire import Gpu
-from node import gpus as module
-from node.gpus import QUESTION, Gpus, asked, gpus, parse_nvidia
-from node.hardware import GPUS_EVERY, Sampler
+from node.hardware import gpus as module
+from node.hardware.gpus import QUESTION, Gpus, asked, gpus, parse_nvidia
+from node.hardware.sample import GPUS_EVERY, Sampler
 from tests.patience import PATIENCE
 
 ROW = "NVIDIA H100, 81559, 81000\n"

@@ -10,8 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from edgeserve.config import NodeSettings
-from node import growth
+from edgeserve.config.settings import NodeSettings
+from node.supervision import growth
 from tests.fakes.engines import FakeEngine, a_spec, watching
 from tests.patience import PATIENCE
 
@@ -56,7 +56,7 @@ def the_engine() -> psutil.Process:
 @pytest.fixture
 def growing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a little more be too much."""
-    monkeypatch.setattr("node.growth.GIB", 2**25)
+    monkeypatch.setattr("node.supervision.growth.GIB", 2**25)
 
 
 @pytest.mark.usefixtures("growing")

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from edgeserve import once
+from edgeserve.runtime import log
 from edgeserve.wire import Cpu, Gpu, Memory, Power, Thermal
-from node.gpus import parse_nvidia
-from node.hardware import (
+from node.hardware.gpus import parse_nvidia
+from node.hardware.limits import cpus, memory_room
+from node.hardware.sample import (
     Measured,
     Sampler,
     first,
@@ -18,7 +19,6 @@ from node.hardware import (
     notable,
     parse_throttled,
 )
-from node.limits import cpus, memory_room
 from tests.node.building import some_hardware
 from tests.patience import PATIENCE
 
@@ -179,11 +179,11 @@ READINGS = {
     "psutil.cpu_count": "processor",
     "psutil.virtual_memory": "memory",
     "psutil.sensors_temperatures": "temperature",
-    "node.hardware.power": "power",
-    "node.hardware.throttle_flags": "throttling",
-    "node.hardware.cpus": "processor",
-    "node.hardware.memory_room": "memory",
-    "node.gpus.gpus": "GPUs",
+    "node.hardware.sample.power": "power",
+    "node.hardware.sample.throttle_flags": "throttling",
+    "node.hardware.sample.cpus": "processor",
+    "node.hardware.sample.memory_room": "memory",
+    "node.hardware.gpus.gpus": "GPUs",
 }
 
 
@@ -195,8 +195,8 @@ def test_each_reading_fails_alone_and_the_rest_goes_on(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr("node.hardware.GPUS_EVERY", 1)
-    once._said.clear()
+    monkeypatch.setattr("node.hardware.sample.GPUS_EVERY", 1)
+    log._said.clear()
     sampler = Sampler()
     before = sampler()
 
@@ -218,9 +218,9 @@ def test_without_descriptors_all_stays_as_it_was(
 ) -> None:
     """A limit that cannot be read for now is no reason to plan without it."""
     sampler = Sampler()
-    monkeypatch.setattr("node.hardware.memory_room", lambda: (GIB, GIB // 2))
+    monkeypatch.setattr("node.hardware.sample.memory_room", lambda: (GIB, GIB // 2))
     before = sampler()
-    monkeypatch.setattr("node.hardware.memory_room", memory_room)
+    monkeypatch.setattr("node.hardware.sample.memory_room", memory_room)
 
     def no_more(*_: object, **__: object) -> object:
         raise OSError(errno.EMFILE, "Too many open files")

@@ -7,8 +7,7 @@ from typing import NoReturn
 import pytest
 
 from edgeserve.errors import SettingsError
-from node.identity import identified
-from node.machine import Machine, same, this_machine
+from node.discovery.identity import Machine, identified, same, this_machine
 
 PI = Machine(serials=("10000000abcdef01",), adapters=("dc:a6:32:00:00:01",))
 
@@ -55,7 +54,7 @@ def test_what_has_not_changed_is_not_written_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = the_id(tmp_path)
-    monkeypatch.setattr("node.identity.replace_file", no_space)
+    monkeypatch.setattr("node.discovery.identity.replace_file", no_space)
 
     assert the_id(tmp_path) == first
 
@@ -63,7 +62,7 @@ def test_what_has_not_changed_is_not_written_again(
 def test_an_id_that_cannot_be_kept_lasts_as_long_as_the_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("node.identity.replace_file", no_space)
+    monkeypatch.setattr("node.discovery.identity.replace_file", no_space)
 
     with identified(tmp_path, PI) as identity:
         first = identity.id

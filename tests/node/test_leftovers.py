@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from node.engines.leftovers import Record, alive, created_at, recorded, sweep
+from node.engines.process import Record, alive, created_at, recorded, sweep
 from tests.patience import PATIENCE
 
 

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
+from edgeserve.models.naming import is_later_part, is_projector, named, projector_of
 from edgeserve.openai import normal
-from node.naming import is_later_part, is_projector, named, projector_of
 
 NAMES = [
     ("SmolLM2-135M-Instruct.Q4_1.gguf", "smollm2-135m-instruct", "Q4_1"),

@@ -6,15 +6,14 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from edgeserve.config import NodeSettings
+from edgeserve.config.settings import NodeSettings
 from edgeserve.wire import Launch
 from node.commands import node
-from node.engine_commands import engine
+from node.engine_build.commands import engine
 from node.engines.builds import builds
-from node.engines.choose import find_engine
-from node.engines.devices import devices_of, fitted
+from node.engines.devices import ALL, Offload, devices_of, fitted
+from node.engines.find import find_engine
 from node.engines.native import Native
-from node.offload import ALL, Offload
 from tests.fakes.engines import a_spec, watching
 from tests.native import engine_flags, native, state_dir
 

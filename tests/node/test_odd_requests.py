@@ -7,7 +7,7 @@ import pytest
 
 from edgeserve.auth import Guard
 from edgeserve.openai import ROUTES
-from node.api import routes
+from node.api.admin import routes
 from tests.edgeserve.relay.odd import TARGETS, answers, odd, request
 from tests.fakes.llama import Behaviour, fake_llama
 from tests.node.building import a_node

@@ -1,18 +1,18 @@
 import pytest
 
 from edgeserve.wire import Launch, Placement
-from node.engines.devices import listed
-from node.offload import (
+from node.engines.devices import (
     ALL,
     Device,
     Offload,
     applied,
     experts_on_cpu,
     from_fit_tool,
+    listed,
     of,
     stepped_down,
 )
-from node.placement import Reader, ran_out_of_memory
+from node.engines.output import Reader, ran_out_of_memory
 
 
 def placement(lines: list[str]) -> Placement | None:

@@ -1,8 +1,8 @@
 from pathlib import Path
 
 from node.engines.bundled import Bundled
+from node.engines.find import BUNDLED, flags_in, options_of
 from node.engines.native import Native
-from node.engines.options import BUNDLED, flags_in, options_of
 
 HELP = """
 -kvu,  --kv-unified, -no-kvu, --no-kv-unified

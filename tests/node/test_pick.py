@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from edgeserve.errors import BadRequest, NoNode, UnknownModel
-from node.pick import by_name
+from node.api.inference import by_name
 from tests.node.building import an_engine
 
 CHAT = an_engine("tiny:Q4_0")

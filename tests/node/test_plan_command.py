@@ -5,12 +5,12 @@ import gguf
 import pytest
 from click.testing import CliRunner, Result
 
-from edgeserve.config import NodeSettings
+from edgeserve.config.settings import NodeSettings
 from node.commands import node
-from node.offload import Device
-from node.prepare import Prepared
-from node.show_plan import plan_lines
-from node.specs import plan
+from node.engines.devices import Device
+from node.planning.plan import plan
+from node.planning.prepare import Prepared
+from node.planning.report import plan_lines
 from tests.fakes.gguf import a_model
 from tests.fleet.llama_server import script
 from tests.node.building import some_hardware

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from edgeserve.wire import Power
-from node.power import power
+from node.hardware.power import power
 
 MAINS = Power(on_mains=True)
 

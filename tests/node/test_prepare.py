@@ -7,18 +7,15 @@ from typing import Any
 import gguf
 import pytest
 
-from edgeserve.config import NodeSettings
+from edgeserve.config.settings import NodeSettings
 from edgeserve.errors import EngineUnavailable
 from edgeserve.wire import Launch
-from node.engines import choose
+from node.engines import find
 from node.engines.bundled import Bundled
-from node.prepare import Prepared, prepared, standby
-from node.show_plan import plan_json, plan_lines
-from node.specs import Placed
-from node.standby import Standby, room_beside
-from node.tune.result import Figures, Result
-from node.tune.store import save, tunings_of
-from node.tuned import Tuned
+from node.planning.plan import Placed
+from node.planning.prepare import Prepared, Standby, prepared, room_beside, standby
+from node.planning.report import plan_json, plan_lines
+from node.planning.tunings import Figures, Result, Tuned, save, tunings_of
 from tests.fakes.gguf import a_model
 from tests.node.building import some_hardware
 
@@ -33,8 +30,8 @@ SLOW, FAST = (
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A machine with both engines and two models."""
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
-    monkeypatch.setattr(choose, "bundled", lambda: BUNDLED)
-    monkeypatch.setattr("node.standby.bundled", lambda: BUNDLED)
+    monkeypatch.setattr(find, "bundled", lambda: BUNDLED)
+    monkeypatch.setattr("node.planning.prepare.bundled", lambda: BUNDLED)
     (tmp_path / "models").mkdir()
     a_model(tmp_path / "models" / "a.F16.gguf")
     a_model(tmp_path / "models" / "b.Q8_0.gguf", kind=gguf.GGMLQuantizationType.Q8_0)
@@ -110,7 +107,7 @@ def test_without_a_bundled_engine_llama_server_is_tried_again(
     def none() -> Bundled:
         raise EngineUnavailable("no bundled engine for Plan9")
 
-    monkeypatch.setattr("node.standby.bundled", none)
+    monkeypatch.setattr("node.planning.prepare.bundled", none)
     found = prepared(settings(machine), HARDWARE)
 
     assert found.others == {}

@@ -6,9 +6,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from edgeserve.runtime.threads import SPIN
+from node.engines.base import Command
 from node.engines.process import running
-from node.engines.protocol import Command
-from quantize.calm import SPIN
 from tests.patience import PATIENCE
 
 

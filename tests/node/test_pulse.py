@@ -1,6 +1,13 @@
 import pytest
 
-from node.pulse import SILENT, SILENT_LOOKS, STOPPED, STOPPED_LOOKS, Look, Pulse
+from node.engines.process import Look
+from node.supervision.liveness import (
+    SILENT,
+    SILENT_LOOKS,
+    STOPPED,
+    STOPPED_LOOKS,
+    Pulse,
+)
 
 
 def after(*looks: Look, silent: bool) -> Pulse:

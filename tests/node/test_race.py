@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 
-from node.race import first_of
+from edgeserve.runtime.tasks import first_of
 
 
 async def after(event: asyncio.Event, value: str, ended: list[str]) -> str:

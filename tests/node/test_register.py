@@ -8,9 +8,9 @@ from contextlib import asynccontextmanager
 import pytest
 from aiohttp import web
 
-from edgeserve.relay import Origin, upstream
+from edgeserve.http import Origin, upstream
 from edgeserve.wire import Registration, decode
-from node.register import Listening, pause, registered
+from node.discovery.registration import Listening, pause, registered
 from tests.patience import PATIENCE
 
 HERE = Listening(origin=Origin("::", 8090))

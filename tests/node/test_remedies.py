@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from edgeserve.config import NodeSettings
+from edgeserve.config.settings import NodeSettings
 from edgeserve.errors import EngineUnavailable
 from edgeserve.wire import Launch
-from node.engines.protocol import Command, Engine, EngineSpec
-from node.fit import Fitted, Load, Room, fit
-from node.remedies import Attempt, Ending, Remedies, ended
-from node.specs import Placed
+from node.engines.base import Command, Engine, EngineSpec
+from node.planning.fit import Fitted, Load, Room, fit
+from node.planning.plan import Placed
+from node.supervision.restart import Attempt, Ending, Remedies, ended
 from tests.fakes.engines import FakeEngine, a_spec, watching
 from tests.node.shapes import facts
 

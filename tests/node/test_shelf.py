@@ -4,8 +4,7 @@ from pathlib import Path
 import gguf
 import pytest
 
-from node.folders import Unfit
-from node.shelf import Model, look, scan
+from node.models.library import Model, Unfit, look, scan
 from tests.fakes.gguf import a_model
 
 

@@ -3,7 +3,7 @@ import asyncio
 import pytest
 
 from edgeserve.errors import FleetBusy
-from node.slots import Slots
+from node.supervision.slots import Slots
 
 
 def test_a_slot_comes_back_when_the_request_fails() -> None:

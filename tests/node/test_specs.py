@@ -4,12 +4,11 @@ from typing import Any
 import gguf
 import pytest
 
-from edgeserve.config import NodeSettings
+from edgeserve.config.settings import NodeSettings
 from edgeserve.wire import Cpu, Expected, Hardware, Memory, Platform, Power, Thermal
-from node.offload import Device
-from node.specs import plan
-from node.tune.result import Figures, Result, Tunings
-from node.tuned import Tuned
+from node.engines.devices import Device
+from node.planning.plan import plan
+from node.planning.tunings import Figures, Result, Tuned, Tunings
 from tests.fakes.gguf import a_model
 
 GIB = 2**30

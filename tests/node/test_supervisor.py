@@ -10,13 +10,13 @@ from typing import NoReturn
 import psutil
 import pytest
 
-from edgeserve.config import NodeSettings
+from edgeserve.config.settings import NodeSettings
 from edgeserve.errors import FleetBusy, NoNode
-from edgeserve.relay.plain import upstream
+from edgeserve.http.server.aiohttp_routes import upstream
 from edgeserve.wire import Launch
-from node.engines.ports import free_port
+from node.engines.base import Command, EngineSpec
 from node.engines.probe import Probe
-from node.engines.protocol import Command, EngineSpec
+from node.engines.process import free_port
 from tests.fakes.engines import FakeEngine, a_spec, watching
 from tests.node.building import answer
 from tests.patience import PATIENCE
@@ -62,7 +62,7 @@ async def test_an_engine_is_ready_after_a_first_token(settings: NodeSettings) ->
 async def test_an_engine_that_loads_but_cannot_generate_is_not_ready(
     settings: NodeSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("node.supervisor.LAST_WORDS_SECONDS", 0.05)
+    monkeypatch.setattr("node.supervision.supervisor.LAST_WORDS_SECONDS", 0.05)
     broken = FakeEngine(("--fault", "error"))
     async with watching(broken, a_spec(), settings) as (supervisor, watched):
         report = await watched.until("failed")

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from edgeserve.config import NodeSettings
+from edgeserve.config.settings import NodeSettings
 from edgeserve.wire import Expected, Launch
-from node.engines.protocol import EngineSpec
+from node.engines.base import EngineSpec
 from tests.fakes.engines import FakeEngine, a_spec, watching
 from tests.node.building import answer
 from tests.patience import PATIENCE
@@ -51,7 +51,7 @@ async def test_a_busy_engine_without_progress_is_stuck_and_restarted(
 async def test_a_hung_decode_is_found_soon_where_calls_should_be_short(
     settings: NodeSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("node.watchdog.SHORTEST_SECONDS", 1.0)
+    monkeypatch.setattr("node.supervision.liveness.SHORTEST_SECONDS", 1.0)
     launch = Launch(slots=2, context=2048, batch=1, threads=2)
     spec = a_spec(launch=launch, expected=Expected(read=100, write=100))
 
@@ -61,7 +61,7 @@ async def test_a_hung_decode_is_found_soon_where_calls_should_be_short(
 async def test_a_slow_machine_that_reads_is_not_a_hung_one(
     settings: NodeSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("node.watchdog.SHORTEST_SECONDS", 0.2)
+    monkeypatch.setattr("node.supervision.liveness.SHORTEST_SECONDS", 0.2)
     slow = FakeEngine(("--prefill", "2", "--batch", "1"))
     launch = Launch(slots=2, context=2048, batch=1, threads=2)
     spec = a_spec(launch=launch, expected=Expected(read=2, write=100))

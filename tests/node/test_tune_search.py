@@ -7,10 +7,10 @@ from collections.abc import Callable
 import msgspec
 import pytest
 
-from edgeserve.config import NodeSettings
+from edgeserve.config.settings import NodeSettings
 from edgeserve.wire import Cpu, Launch
+from node.planning.tunings import Figures
 from node.tune.axes import axes
-from node.tune.result import Figures
 from node.tune.search import Axis, Search, Verdict, put, score, verdict
 
 UNTUNED = Launch(slots=1, context=4096, batch=256, threads=4)

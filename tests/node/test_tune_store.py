@@ -4,13 +4,21 @@ from typing import Any
 import msgspec
 import pytest
 
-from edgeserve.config import NodeSettings
+from edgeserve.config.settings import NodeSettings
 from edgeserve.wire import Cpu, Launch, Memory
-from node.fit import Fitted, Load, Room, fit
-from node.offload import Device
-from node.tune.result import Figures, Key, Result, fingerprint
-from node.tune.store import load, save
-from node.tuned import Tuned, applied, difference
+from node.engines.devices import Device
+from node.planning.fit import Fitted, Load, Room, fit
+from node.planning.tunings import (
+    Figures,
+    Key,
+    Result,
+    Tuned,
+    applied,
+    difference,
+    fingerprint,
+    load,
+    save,
+)
 from tests.node.building import some_hardware
 from tests.node.shapes import facts
 
@@ -87,7 +95,7 @@ def test_what_cannot_be_written_leaves_nothing_half(
         raise OSError(28, "No space left on device")
 
     save(tmp_path, a_result())
-    monkeypatch.setattr("node.tune.store.msgspec.json.format", full)
+    monkeypatch.setattr("node.planning.tunings.msgspec.json.format", full)
     with pytest.raises(OSError, match="No space"):
         save(tmp_path, a_result(gain=0.9))
 

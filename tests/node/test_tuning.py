@@ -2,14 +2,13 @@
 
 import pytest
 
-from edgeserve.config import NodeSettings
+from edgeserve.config.settings import NodeSettings
 from edgeserve.wire import Cpu, Launch
+from node.planning.tunings import Figures, Key, Tuned
 from node.tune.axes import axes
-from node.tune.result import Figures, Key
+from node.tune.run import NotMeasured, Tuning
 from node.tune.search import Search
 from node.tune.trial import Failed, Judge, Work
-from node.tune.tuning import NotMeasured, Tuning
-from node.tuned import Tuned
 
 UNTUNED = Launch(slots=1, context=4096, batch=256, threads=4)
 CPU = Cpu(model="Pi", physical_cores=4, logical_cores=4, load=0.0)

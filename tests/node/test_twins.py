@@ -9,13 +9,13 @@ from dataclasses import dataclass
 import msgspec
 
 from edgeserve.auth import Guard
-from edgeserve.config import NodeSettings
-from edgeserve.relay import Origin, bound, listen, upstream
-from node.api import routes
-from node.front import Front, handled
-from node.presence import present
+from edgeserve.config.settings import NodeSettings
+from edgeserve.http import Origin, bound, listen, upstream
+from node.api.admin import routes
+from node.api.inference import Front, handled
+from node.discovery.announce import present
+from node.discovery.duplicates import gives_way, is_twin
 from node.state import NodeState
-from node.twins import gives_way, is_twin
 from tests.node.building import SomeId, a_node
 from tests.patience import PATIENCE
 

@@ -1,7 +1,8 @@
 import pytest
 
 from edgeserve.wire import Expected
-from node.watchdog import Counters, Watch, parse, watch_of
+from node.engines.probe import Counters, parse
+from node.supervision.liveness import Watch, watch_of
 from tests.fakes.engines import a_spec
 
 METRICS = """\

@@ -6,11 +6,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from quantize.facts import read
+from edgeserve.models.facts import read
+from edgeserve.quantization import parse
+from quantize.make import Order
 from quantize.manifest import Made
-from quantize.plan import Variant
-from quantize.run import Order
-from quantize.types import parse
+from quantize.plan.variants import Variant
 
 
 def an_order(base: Path, types: str, **changes: Any) -> Order:

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from quantize.assumed import assumed
-from quantize.dry import dry_run
-from quantize.facts import ModelFacts, read
-from quantize.plan import Variant
-from quantize.types import TYPES, USUAL
+from edgeserve.models.facts import ModelFacts, read
+from edgeserve.quantization import TYPES, USUAL
+from quantize.overrides import dry_run
+from quantize.plan.assumed import assumed
+from quantize.plan.variants import Variant
 from tests.fakes.gguf import Shape, a_model
 from tests.quantize.needs import library
 

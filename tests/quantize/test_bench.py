@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from quantize.bench import bench
-from quantize.jobs import Speed
+from quantize.compare import bench
+from quantize.worker.messages import Speed
 
 JOB = Speed(model="m.gguf", prompt=128, answer=32, repeats=2, threads=3)
 

@@ -1,7 +1,7 @@
 import gguf
 import pytest
 
-from quantize.blocks import BLOCKS, canonical, tensor_bytes
+from edgeserve.models.blocks import BLOCKS, canonical, tensor_bytes
 
 
 @pytest.mark.parametrize("name", sorted(set(BLOCKS) - {"Q2_0"}))

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from quantize.calibrate import CannotCalibrate, importance_matrix
-from quantize.facts import read
+from edgeserve.models.facts import read
+from quantize.imatrix import CannotCalibrate, importance_matrix
 from tests.fakes.gguf import a_model
 
 TOOL = """#!{python}
@@ -29,7 +29,7 @@ def tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path.chmod(0o755)
     root = str(Path(__file__).parents[2])
     monkeypatch.setenv("PYTHONPATH", root)
-    monkeypatch.setattr("quantize.calibrate.native_tool", lambda _name: path)
+    monkeypatch.setattr("quantize.imatrix.native_tool", lambda _name: path)
     return path
 
 

@@ -1,6 +1,6 @@
 import pytest
 
-from quantize.calm import BLOCKTIME, SPIN, calm
+from edgeserve.runtime.threads import BLOCKTIME, SPIN, calm
 
 
 def test_threads_look_for_work_a_moment_before_they_sleep(

@@ -7,8 +7,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from edgeserve.errors import CommandError
-from quantize.child import LibraryMissing
 from quantize.commands import quantize
+from quantize.worker.child import LibraryMissing
 from tests.fakes.gguf import Kind, Shape, a_model
 from tests.quantize.needs import library
 
@@ -101,7 +101,7 @@ def test_without_the_library_plan_answers_and_says_what_it_assumed(
 def test_calibrating_without_the_tool_says_how_to_get_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("quantize.calibrate.native_tool", lambda _name: None)
+    monkeypatch.setattr("quantize.imatrix.native_tool", lambda _name: None)
     path = a_model(tmp_path / "m.gguf")
 
     result = call("run", path, "--types", "IQ2_XXS", "--calibrate", path)

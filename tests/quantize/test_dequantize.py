@@ -4,10 +4,10 @@ import gguf
 import numpy as np
 import pytest
 
+from edgeserve.models.facts import read
+from edgeserve.models.header import Tensor
+from edgeserve.models.naming import stem
 from quantize.dequantize import NothingToDo, dequantize, dequantized_path
-from quantize.facts import read
-from quantize.header import Tensor
-from quantize.naming import stem
 from tests.fakes.gguf import Kind, Shape, a_model
 
 

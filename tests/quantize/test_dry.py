@@ -2,11 +2,11 @@ from pathlib import Path
 
 import pytest
 
-from quantize.child import QuantizerFailed
-from quantize.dry import dry_run
-from quantize.facts import read
-from quantize.fallback import stored_as
-from quantize.types import TYPES
+from edgeserve.models.blocks import stored_as
+from edgeserve.models.facts import read
+from edgeserve.quantization import TYPES
+from quantize.overrides import dry_run
+from quantize.worker.child import QuantizerFailed
 from tests.fakes.gguf import Shape, a_model
 from tests.quantize.needs import library
 

@@ -4,8 +4,8 @@ import gguf
 import numpy as np
 import pytest
 
-from quantize.facts import read
-from quantize.header import BrokenModel
+from edgeserve.models.facts import read
+from edgeserve.models.header import BrokenModel
 from tests.fakes.gguf import Kind, Shape, a_model
 
 

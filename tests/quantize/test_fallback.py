@@ -2,8 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quantize.blocks import BLOCKS
-from quantize.fallback import SMALLER_BLOCKS, fits, stored_as
+from edgeserve.models.blocks import BLOCKS, SMALLER_BLOCKS, fits, stored_as
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from quantize.folder import FolderTaken, alone_in, part_of
+from edgeserve.runtime.files import FolderTaken, alone_in, part_of
 
 
 def test_a_file_gets_its_name_when_the_block_succeeds(tmp_path: Path) -> None:

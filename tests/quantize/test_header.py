@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from quantize.header import BrokenModel, LongList, read_header
+from edgeserve.models.header import BrokenModel, LongList, read_header
 from tests.fakes.gguf import a_model
 
 

@@ -4,8 +4,8 @@ import gguf
 import numpy as np
 import pytest
 
-from quantize.header import BrokenModel
-from quantize.imatrix import read_importance
+from edgeserve.models.header import BrokenModel
+from quantize.worker.imatrix_file import read_importance
 from tests.fakes.gguf import a_model, an_imatrix
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from quantize.facts import read
+from edgeserve.models.facts import read
 from tests.fakes.gguf import Shape, a_model
 from tests.patience import PATIENCE
 from tests.quantize.needs import library

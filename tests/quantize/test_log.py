@@ -1,5 +1,5 @@
-from quantize.jobs import TensorBegun, TensorEnded, TensorMisfit
-from quantize.log import Event, LogReader
+from quantize.worker.library import LogReader, TensorEvent
+from quantize.worker.messages import TensorBegun, TensorEnded, TensorMisfit
 
 # Pieces as llama.cpp 0c1e57098 gave them to the callback.
 DRY = [
@@ -22,7 +22,7 @@ REAL = [
 ]
 
 
-def read(pieces: list[str]) -> list[Event]:
+def read(pieces: list[str]) -> list[TensorEvent]:
     reader = LogReader()
     return [event for piece in pieces for event in reader.feed(piece)]
 

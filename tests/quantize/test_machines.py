@@ -1,7 +1,7 @@
 import pytest
 
-from quantize.machines import MACHINES, UnknownMachine, find
-from quantize.memory import GIB
+from edgeserve.models.memory import GIB
+from quantize.plan.machines import MACHINES, UnknownMachine, find
 
 
 def test_every_machine_gives_a_model_less_than_it_has() -> None:

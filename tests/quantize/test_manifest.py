@@ -2,16 +2,14 @@ from pathlib import Path
 
 import pytest
 
-from edgeserve.files import replace_json
+from edgeserve.runtime.files import fingerprint, replace_json, sha256
 from quantize.manifest import (
     BadManifest,
     Made,
     Manifest,
     Recipe,
-    fingerprint,
     manifest_path,
     read_manifest,
-    sha256,
 )
 
 

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from quantize.facts import read
-from quantize.memory import GIB, MIB, kv_bytes, need, parse_size, size
+from edgeserve.models.facts import read
+from edgeserve.models.memory import GIB, MIB, kv_bytes, need, parse_size, size
 from tests.fakes.gguf import Shape, a_model
 
 SMOLLM2 = Shape(

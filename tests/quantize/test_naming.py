@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from quantize.naming import part_path, stem, variant_path
+from edgeserve.models.naming import stem, variant_path
+from edgeserve.runtime.files import part_path
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from edgeserve.errors import SettingsError
-from quantize.native import native_tool
+from quantize.imatrix import native_tool
 
 
 @pytest.fixture(autouse=True)

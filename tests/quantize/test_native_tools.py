@@ -5,14 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from quantize.bench import bench
-from quantize.calibrate import importance_matrix
-from quantize.facts import read
-from quantize.imatrix import read_importance
-from quantize.jobs import Speed
-from quantize.native import native_tool
-from quantize.quality import OWN_TEXT
-from quantize.run import make
+from edgeserve.models.comparison import OWN_TEXT
+from edgeserve.models.facts import read
+from quantize.compare import bench
+from quantize.imatrix import importance_matrix, native_tool
+from quantize.make import make
+from quantize.worker.imatrix_file import read_importance
+from quantize.worker.messages import Speed
 from tests.fakes.gguf import a_model
 from tests.native import native, state_dir, tool
 from tests.quantize.needs import library

@@ -1,10 +1,10 @@
 from pathlib import Path
 
-from quantize.facts import ModelFacts, read
-from quantize.machines import Machine
-from quantize.memory import MIB
-from quantize.plan import Serving, Variant, best_fit, judge, variant
-from quantize.types import TYPES
+from edgeserve.models.facts import ModelFacts, read
+from edgeserve.models.memory import MIB
+from edgeserve.quantization import TYPES
+from quantize.plan.machines import Machine
+from quantize.plan.variants import Serving, Variant, best_fit, judge, variant
 from tests.fakes.gguf import Shape, a_model
 
 

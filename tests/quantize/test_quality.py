@@ -4,13 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from quantize.child import QuantizerFailed
+from edgeserve.models.comparison import OWN_TEXT, Comparison, Measured
+from edgeserve.models.facts import read
+from edgeserve.runtime.files import fingerprint
+from quantize.compare import Question, compare, ranked
 from quantize.dequantize import dequantize, dequantized_path
-from quantize.facts import read
-from quantize.manifest import fingerprint
-from quantize.quality import OWN_TEXT, Comparison, Measured, Question, compare, ranked
+from quantize.make import make
 from quantize.report import picture, table
-from quantize.run import make
+from quantize.worker.child import QuantizerFailed
 from tests.fakes.gguf import Kind, Shape, a_model
 from tests.native import native, tool
 from tests.quantize.needs import library

@@ -6,13 +6,12 @@ import gguf
 import numpy as np
 import pytest
 
-from quantize.child import QuantizerFailed
-from quantize.dry import dry_run
-from quantize.facts import read
+from edgeserve.models.facts import read
+from edgeserve.quantization import TYPES
+from quantize.make import Refused, make
 from quantize.manifest import manifest_path, read_manifest
-from quantize.overrides import parse_override
-from quantize.run import Refused, make
-from quantize.types import TYPES
+from quantize.overrides import dry_run, parse_override
+from quantize.worker.child import QuantizerFailed
 from tests.fakes.gguf import Kind, Shape, a_model, an_imatrix
 from tests.quantize.needs import library
 from tests.quantize.orders import Heard, an_order

@@ -3,7 +3,7 @@ from pathlib import Path
 import gguf
 import numpy as np
 
-from quantize.synthetic import Kind, Shape, a_model
+from edgeserve.models.synthetic import Kind, Shape, a_model
 
 SHAPE = Shape(layers=16, vocabulary=512, tied=False)
 

@@ -1,7 +1,7 @@
 import gguf
 import pytest
 
-from quantize.types import TYPES, USUAL, UnknownType, parse
+from edgeserve.quantization import TYPES, USUAL, UnknownType, parse
 
 NOT_OFFERED = {"GUESSED", "NVFP4", "Q1_0", "MXFP4_MOE"}
 

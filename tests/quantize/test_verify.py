@@ -3,10 +3,10 @@ from pathlib import Path
 
 import pytest
 
-from quantize.facts import read
-from quantize.plan import Variant, variant
-from quantize.types import TYPES
-from quantize.verify import NotAsPlanned, verify
+from edgeserve.models.facts import read
+from edgeserve.quantization import TYPES
+from quantize.make import NotAsPlanned, verify
+from quantize.plan.variants import Variant, variant
 from tests.fakes.gguf import Kind, a_model
 
 

@@ -1,7 +1,7 @@
 """Calls for tests of the simulator."""
 
-from balancer.prefix import chain
-from balancer.simulate.trace import Call
+from balancer.dialects.prompt import chain
+from balancer.telemetry.trace import Call
 
 
 def a_call(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from balancer.prefix import Prompt, chain
+from balancer.dialects.prompt import Prompt, chain
 from balancer.simulate.cache import Cache, Held, Place
 
 

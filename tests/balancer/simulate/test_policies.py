@@ -10,11 +10,10 @@ from functools import cache
 import pytest
 from msgspec.structs import replace
 
-from balancer.simulate.chats import Chats
-from balancer.simulate.compare import made_up
-from balancer.simulate.figures import Figures, figures
+from balancer.simulate.compare import CLASSIC, POLICIES, made_up
 from balancer.simulate.fleets import FLEETS
-from balancer.simulate.policies import CLASSIC, POLICIES
+from balancer.simulate.report import Figures, figures
+from balancer.simulate.traffic import Chats
 from balancer.simulate.world import Outcome, play
 
 UNEQUAL = ("cpu-only", "home")

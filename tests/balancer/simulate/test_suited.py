@@ -1,8 +1,7 @@
 import pytest
 
-from balancer.simulate.compare import compare
+from balancer.simulate.compare import compare, suited
 from balancer.simulate.fleets import Machine
-from balancer.simulate.suited import suited
 from edgeserve.errors import CommandError
 from tests.balancer.simulate.calls import a_call
 

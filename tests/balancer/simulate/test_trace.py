@@ -5,7 +5,7 @@ import pytest
 from balancer.simulate.compare import made_up
 from balancer.simulate.fleets import FLEETS
 from balancer.simulate.fleets import load as load_fleet
-from balancer.simulate.trace import load, save
+from balancer.telemetry.trace import load, save
 from edgeserve.errors import SettingsError
 
 

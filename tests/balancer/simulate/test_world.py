@@ -5,11 +5,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from balancer.simulate.chats import Chats, trace
-from balancer.simulate.compare import made_up
-from balancer.simulate.edge import Edge
+from balancer.simulate.compare import POLICIES, made_up
+from balancer.simulate.edgeserve_policy import Edge
 from balancer.simulate.fleets import FLEETS, Machine
-from balancer.simulate.policies import POLICIES
+from balancer.simulate.traffic import Chats, trace
 from balancer.simulate.world import Outcome, play
 
 LOADS = (0.3, 0.7, 1.2)

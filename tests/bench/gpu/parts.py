@@ -14,10 +14,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from edgeserve.config import NodeSettings
-from edgeserve.places import state_dir
-from node.tuned import Tuned
-from quantize.calm import calm
+from edgeserve.config.paths import state_dir
+from edgeserve.config.settings import NodeSettings
+from edgeserve.runtime.threads import calm
+from node.planning.tunings import Tuned
 from tests.bench.gpu.load import Figures, load
 from tests.bench.gpu.scale import Models, Scale
 from tests.bench.gpu.serving import Served, served

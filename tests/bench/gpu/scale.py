@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from quantize.synthetic import LLAMA_7B, LLAMA_13B, Kind, Shape, a_model
+from edgeserve.models.synthetic import LLAMA_7B, LLAMA_13B, Kind, Shape, a_model
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,12 +6,10 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
-from edgeserve.config import NodeSettings
-from node.hardware import Sampler
-from node.prepare import prepared
-from node.tune.result import Figures, Result
-from node.tune.store import save, tunings_of
-from node.tuned import Tuned
+from edgeserve.config.settings import NodeSettings
+from node.hardware.sample import Sampler
+from node.planning.prepare import prepared
+from node.planning.tunings import Figures, Result, Tuned, save, tunings_of
 
 UNKNOWN = Figures(prefill=1.0, decode=1.0, aggregate=1.0)
 

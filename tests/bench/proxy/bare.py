@@ -13,8 +13,9 @@ from collections.abc import Sequence
 
 import uvloop
 
-import edgeserve.relay as fast
-from edgeserve.relay import Origin, Reply, Request, Upstream, bound, plain
+from edgeserve import http as fast
+from edgeserve.http import Origin, Reply, Request, Upstream, bound
+from edgeserve.http.server import aiohttp_routes
 
 
 class Relay:
@@ -46,7 +47,7 @@ def _unseen(_: bytes) -> None:
 
 
 async def main(kind: str, port: int, upstreams: Sequence[int]) -> None:
-    relay = fast if kind == "fast" else plain
+    relay = fast if kind == "fast" else aiohttp_routes
     async with (
         relay.upstream(connect_seconds=2) as up,
         relay.listen(

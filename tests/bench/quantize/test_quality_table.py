@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from edgeserve.models.facts import read
+from quantize.compare import Question, compare
 from quantize.dequantize import dequantize, dequantized_path
-from quantize.facts import read
-from quantize.quality import Question, compare
+from quantize.make import make
+from quantize.progress import ComparisonWatch, ProgressWatch, progress_bars
 from quantize.report import picture, table
-from quantize.run import make
-from quantize.watch import ComparisonWatch, ProgressWatch, progress_bars
 from tests.quantize.needs import library
 from tests.quantize.orders import an_order
 

@@ -12,16 +12,16 @@ import random
 import time
 from collections.abc import Callable
 
-from balancer.dispatch import Dispatch
-from balancer.holdings import Held
-from balancer.lane import Job, Lane
-from balancer.learner import Learner
-from balancer.predict import cheapest
-from balancer.prefix import Prompt
-from balancer.queued import QueuedRequest
-from balancer.schedule import Decision, Need
-from balancer.speed import Speed
-from balancer.texts import read
+from balancer.dialects.prompt import Prompt, read
+from balancer.prediction.cost import cheapest
+from balancer.prediction.engine_model import Lane
+from balancer.prediction.learning import Learner
+from balancer.prediction.prefix_cache import Held
+from balancer.prediction.running import Job
+from balancer.prediction.speed import Speed
+from balancer.routing.decision import Decision, Need
+from balancer.routing.dispatcher import Dispatch
+from balancer.routing.queued_request import QueuedRequest
 
 ENGINES = 32
 NOW = 100.0

@@ -18,13 +18,14 @@ from dataclasses import dataclass
 
 import msgspec
 
-from edgeserve.config import NodeSettings
+from edgeserve.config.settings import NodeSettings
 from edgeserve.wire import Cpu, Expected, Gpu, Hardware
-from node.expect import expected, expected_reading
-from node.fit import Fitted, Load, Room, fit
-from node.offload import Device
+from node.engines.devices import Device
+from node.planning.expected_speed import expected, expected_reading
+from node.planning.fit import Fitted, Load, Room, fit
 from tests.fakes.llama import Behaviour
-from tests.fakes.node import HARDWARE, FakeNode, an_engine, fake_node
+from tests.fakes.node import HARDWARE, FakeNode, fake_node
+from tests.fakes.reports import an_engine
 from tests.node.shapes import facts
 
 GIB = 2**30

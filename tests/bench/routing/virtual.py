@@ -10,10 +10,9 @@ from __future__ import annotations
 
 from statistics import geometric_mean
 
-from balancer.simulate.compare import made_up
-from balancer.simulate.figures import figures
+from balancer.simulate.compare import POLICIES, made_up
 from balancer.simulate.fleets import FLEETS
-from balancer.simulate.policies import POLICIES
+from balancer.simulate.report import figures
 from balancer.simulate.world import play
 
 SEEDS = (1, 2, 3, 4)

@@ -9,16 +9,13 @@ from types import ModuleType
 import pytest
 from aiohttp import web
 
-import edgeserve.relay as fast
-from edgeserve.relay import Handler, Origin, Reply, Request, Upstream, bound, plain
-from tests.edgeserve.relay.talk import (
-    MIB,
-    echo,
-    is_ours,
-)
+from edgeserve import http as fast
+from edgeserve.http import Handler, Origin, Reply, Request, Upstream, bound
+from edgeserve.http.server import aiohttp_routes
+from tests.edgeserve.relay.talk import MIB, echo, is_ours
 
 both = pytest.mark.parametrize(
-    "kind", [pytest.param(fast, id="fast"), pytest.param(plain, id="plain")]
+    "kind", [pytest.param(fast, id="fast"), pytest.param(aiohttp_routes, id="plain")]
 )
 
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from aiohttp import web
 
-from edgeserve.relay import Handler, Limits, Origin, Reply, Request, bound, listen
+from edgeserve.http import Handler, Limits, Origin, Reply, Request, bound, listen
 from tests.patience import PATIENCE
 
 MIB = 2**20

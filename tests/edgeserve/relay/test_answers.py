@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from edgeserve.errors import NodeLost
-from edgeserve.relay import Origin, Reply, Request, Upstream, upstream
+from edgeserve.http import Origin, Reply, Request, Upstream, upstream
 from tests.edgeserve.relay.talk import (
     MIB,
     Client,

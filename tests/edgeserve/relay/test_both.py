@@ -5,12 +5,9 @@ from __future__ import annotations
 from types import ModuleType
 
 from edgeserve.errors import FleetBusy
-from edgeserve.relay import Reply, Request
+from edgeserve.http import Reply, Request
 from tests.edgeserve.relay.both import both, serving
-from tests.edgeserve.relay.talk import (
-    MIB,
-    connected,
-)
+from tests.edgeserve.relay.talk import MIB, connected
 
 pytestmark = both
 

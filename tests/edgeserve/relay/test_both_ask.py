@@ -8,7 +8,7 @@ from types import ModuleType
 import pytest
 
 from edgeserve.errors import NodeLost
-from edgeserve.relay import Origin, Reply, Request, bound
+from edgeserve.http import Origin, Reply, Request, bound
 from tests.edgeserve.relay.both import both, relaying, serving
 from tests.edgeserve.relay.talk import (
     MIB,

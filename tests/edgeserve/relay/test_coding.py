@@ -8,7 +8,7 @@ import zlib
 import pytest
 from aiohttp import web
 
-from edgeserve.relay import Reply, Request
+from edgeserve.http import Reply, Request
 from tests.edgeserve.relay.talk import MIB, connected, echo, serving
 
 WORDS = b"the same words again and again, " * 1000

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import pytest
 from aiohttp import web
 
-from edgeserve.relay import Cors, Reply, Request, bound, listen
+from edgeserve.http import Cors, Reply, Request, bound, listen
 from tests.edgeserve.relay.talk import Client, connected
 
 FRIEND = "https://chat.example"

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import pytest
 
 from edgeserve.errors import FleetBusy, NoRoom
-from edgeserve.relay import Limits, Reply, Request
-from edgeserve.relay.crowd import Crowd, TooMany
-from edgeserve.relay.descriptors import most_connections
-from edgeserve.relay.sweep import NEVER
+from edgeserve.http import Limits, Reply, Request
+from edgeserve.http.server.admission import Crowd, TooMany
+from edgeserve.http.sockets import most_connections
+from edgeserve.runtime.clock import NEVER
 from tests.edgeserve.relay.talk import connected, echo, serving
 
 

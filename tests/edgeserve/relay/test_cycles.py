@@ -7,9 +7,9 @@ import asyncio
 import pytest
 
 from edgeserve.errors import NodeLost
-from edgeserve.relay import Limits, Origin, upstream
-from edgeserve.relay.pool import MOST_USES, Pool
-from edgeserve.relay.room import PASSED_BYTES, Room
+from edgeserve.http import Limits, Origin, upstream
+from edgeserve.http.client.pool import MOST_USES, Pool
+from edgeserve.http.server.limits import PASSED_BYTES, Room
 from tests.edgeserve.relay.cycles import collected
 from tests.edgeserve.relay.talk import Client, a_request, answered, server
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeserve.errors import BadRequest
-from edgeserve.relay.framing import Chunked, Framing, Length
+from edgeserve.http.framing import Chunked, Framing, Length
 
 pieces = st.lists(st.binary(min_size=1, max_size=40), max_size=8)
 cuts = st.lists(st.integers(1, 12), max_size=200)

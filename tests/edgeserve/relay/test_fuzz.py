@@ -15,11 +15,11 @@ import httptools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeserve.relay import Handler, Limits, Reply, Request
-from edgeserve.relay.connection import Connection
-from edgeserve.relay.room import Room
-from edgeserve.relay.serve import anyone
-from edgeserve.relay.site import Admit, Client
+from edgeserve.http import Handler, Limits, Reply, Request
+from edgeserve.http.server.connection import Connection
+from edgeserve.http.server.context import Admit, Client
+from edgeserve.http.server.limits import Room
+from edgeserve.http.server.server import anyone
 from tests.edgeserve.relay.wire import Wire, sliced
 
 Seen = list[tuple[str, str, bytes]]

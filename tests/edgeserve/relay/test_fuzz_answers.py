@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeserve.errors import NodeLost
-from edgeserve.relay import Origin
-from edgeserve.relay.link import Link
+from edgeserve.http import Origin
+from edgeserve.http.client.connection import Link
 from tests.edgeserve.relay.wire import Wire, sliced
 from tests.patience import PATIENCE
 

@@ -7,14 +7,8 @@ import asyncio
 import pytest
 from aiohttp import web
 
-from edgeserve.relay import Reply, Request, bound, listen
-from tests.edgeserve.relay.talk import (
-    MIB,
-    connected,
-    echo,
-    is_ours,
-    serving,
-)
+from edgeserve.http import Reply, Request, bound, listen
+from tests.edgeserve.relay.talk import MIB, connected, echo, is_ours, serving
 from tests.patience import PATIENCE
 
 

@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from edgeserve.relay import Limits, Reply, Request, upstream
+from edgeserve.http import Limits, Reply, Request, upstream
 from tests.edgeserve.relay.talk import (
     MIB,
     Client,

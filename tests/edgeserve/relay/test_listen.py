@@ -1,7 +1,7 @@
 import pytest
 
 from edgeserve.errors import SettingsError
-from edgeserve.relay import bound
+from edgeserve.http import bound
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import socket
 import pytest
 from aiohttp import web
 
-from edgeserve.relay import Limits
+from edgeserve.http import Limits
 from tests.edgeserve.relay.talk import MIB, connected, echo, serving
 from tests.patience import PATIENCE
 

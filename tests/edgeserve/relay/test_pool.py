@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from edgeserve.errors import NodeLost
-from edgeserve.interfaces import addresses
-from edgeserve.relay import Origin, Reply, Request, Upstream, pool, upstream
+from edgeserve.http import Origin, Reply, Request, Upstream, upstream
+from edgeserve.http.client import pool
+from edgeserve.network import addresses
 from tests.edgeserve.relay.talk import (
     Client,
     a_request,

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 import pytest
 from aiohttp import web
 
-from edgeserve.config import BalancerSettings, NodeSettings
+from edgeserve.config.settings import BalancerSettings, NodeSettings
 from edgeserve.errors import NoRoom, Unauthorized
-from edgeserve.relay import Limits, Reply, Request, bound, limits_of, listen
-from edgeserve.relay.room import Room
+from edgeserve.http import Limits, Reply, Request, bound, limits_of, listen
+from edgeserve.http.server.limits import Room
 from tests.edgeserve.relay.talk import MIB, connected, echo, is_ours, serving
 
 

@@ -6,14 +6,8 @@ import asyncio
 
 from aiohttp import web
 
-from edgeserve.relay import Reply, Request
-from tests.edgeserve.relay.talk import (
-    MIB,
-    connected,
-    echo,
-    in_chunks,
-    serving,
-)
+from edgeserve.http import Reply, Request
+from tests.edgeserve.relay.talk import MIB, connected, echo, in_chunks, serving
 
 
 async def page(_: web.Request) -> web.Response:

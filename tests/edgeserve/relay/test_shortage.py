@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from edgeserve.errors import NoFiles
-from edgeserve.relay import upstream
+from edgeserve.http import upstream
 from tests.edgeserve.relay.talk import Client, a_request, answered, server
 
 

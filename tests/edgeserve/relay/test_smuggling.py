@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from edgeserve.relay import Reply, Request
+from edgeserve.http import Reply, Request
 from tests.edgeserve.relay.talk import connected, serving
 
 POST = "POST /v1/x HTTP/1.1\r\nHost: a\r\n"

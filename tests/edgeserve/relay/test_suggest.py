@@ -1,7 +1,7 @@
 import pytest
 
 from edgeserve.openai import ROUTES
-from edgeserve.relay.suggest import LONGEST_PATH, hint
+from edgeserve.suggestions import LONGEST_PATH, hint
 
 
 @pytest.mark.parametrize(

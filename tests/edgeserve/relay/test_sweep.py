@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 
-from edgeserve.relay.sweep import LATE_SECONDS, Sweep
+from edgeserve.runtime.clock import LATE_SECONDS, Sweep
 from tests.patience import PATIENCE
 
 

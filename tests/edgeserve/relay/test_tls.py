@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from edgeserve.errors import NodeLost
-from edgeserve.relay import Origin, bound, listen, upstream
+from edgeserve.http import Origin, bound, listen, upstream
 from tests.edgeserve.relay.talk import MIB, echo, is_ours
 
 pytestmark = pytest.mark.skipif(not shutil.which("openssl"), reason="needs openssl")

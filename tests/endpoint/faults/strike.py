@@ -14,9 +14,8 @@ from pathlib import Path
 import aiohttp
 import click
 
-from edgeserve.catalog import DEFAULT
-from edgeserve.fetch import fetch
-from edgeserve.places import models_dir
+from edgeserve.config.paths import models_dir
+from edgeserve.models.download import DEFAULT, fetch
 from tests.endpoint.faults.answers import questions
 from tests.endpoint.faults.campaign import Struck, struck, table, undisturbed
 from tests.endpoint.faults.pair import Pair, a_pair

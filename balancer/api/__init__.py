@@ -1,0 +1,1 @@
+"""HTTP API of the balancer: inference routes, admin routes, access control."""

@@ -1,0 +1,96 @@
+"""Access control: tokens, API keys, CORS, and the address to listen on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edgeserve.auth import Guard, is_loopback, read_api_keys, read_token
+from edgeserve.config.settings import EVERYWHERE, LOOPBACK, BalancerSettings
+from edgeserve.errors import SettingsError
+from edgeserve.http.server.cors import ANY, Cors
+from edgeserve.http.server.listening import ALONE, ASKED_FOR, this_machine_only
+
+
+@dataclass(frozen=True, kw_only=True)
+class Access:
+    """What the settings and their secrets come to."""
+
+    host: str
+    token: str | None
+    clients: Guard
+    nodes: Guard
+
+
+def access(settings: BalancerSettings) -> Access:
+    """Read the secrets. Raises SettingsError where they do not allow the host."""
+    token = read_token(settings.token_file)
+    api_keys = read_api_keys(settings.api_key_file)
+    host = listening_host(
+        settings.host,
+        token=token is not None,
+        api_keys=bool(api_keys),
+        anonymous=settings.anonymous,
+    )
+    return Access(
+        host=host,
+        token=token,
+        clients=Guard(
+            () if settings.anonymous else api_keys, "API key", settings.cors_origins
+        ),
+        nodes=Guard((token,) if token else (), "fleet token"),
+    )
+
+
+def who(settings: BalancerSettings, may: Access) -> str:
+    """Say who may ask where we listen, and what lets others in. Pure."""
+    clients = "clients with an API key" if may.clients else "everyone, without a key"
+    if not is_loopback(may.host):
+        return clients
+    if not may.token:
+        return this_machine_only(ALONE)
+    if settings.host:
+        return this_machine_only(ASKED_FOR)
+    return this_machine_only(NO_KEYS)
+
+
+NO_KEYS = (
+    "clients have no keys yet; `edgeserve key new` makes one, --anonymous lets"
+    " everyone in"
+)
+
+
+def cors(settings: BalancerSettings, *, keys: bool) -> Cors:
+    """Say which web pages may ask. Pure.
+
+    Where clients need a key, it is what counts: a page has none but what its user gave
+    it. Without one, any page that somebody on this machine opens could use the models
+    and read the answers, so only this machine's own pages may.
+    """
+    if settings.cors_origins:
+        return Cors(frozenset(settings.cors_origins), here=False)
+    return Cors(frozenset((ANY,)) if keys else frozenset())
+
+
+def listening_host(
+    host: str | None, *, token: bool, api_keys: bool, anonymous: bool
+) -> str:
+    """Return the address to bind, or raise SettingsError saying what is missing. Pure.
+
+    `host` is what the settings ask for; None leaves the choice to what is secured.
+    """
+    clients_checked = api_keys or anonymous
+    if host is None:
+        return EVERYWHERE if token and clients_checked else LOOPBACK
+    if is_loopback(host):
+        return host
+    if not token:
+        raise SettingsError(
+            f"listening on {host} needs the fleet token: `edgeserve token new` makes"
+            " one, --token-file names it; or leave --host away to stay on this machine"
+        )
+    if not clients_checked:
+        raise SettingsError(
+            f"listening on {host} needs API keys for clients: `edgeserve key new` makes"
+            " one, --api-key-file names the file; --anonymous lets everyone in"
+        )
+    return host

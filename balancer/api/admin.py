@@ -1,0 +1,214 @@
+"""Admin routes: models, nodes, requests, health, metrics, registration."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from aiohttp import web
+
+from balancer.discovery.registration import Register
+from balancer.fleet.engines import Served, served
+from balancer.fleet.members import Fleet, Link, Member
+from balancer.state import Desk
+from edgeserve.auth import Guard
+from edgeserve.errors import EdgeserveError, UnknownModel
+from edgeserve.http.types import Origin
+from edgeserve.openai import normal
+from edgeserve.wire import Registered, Registration, decode, encode
+
+TRIED_SECONDS = 3.0
+"""How long a registration is kept waiting for the first answer of its node."""
+
+Answering = Callable[[web.Request], Awaitable[web.Response]]
+Json = dict[str, Any]
+
+
+class UnknownRequest(EdgeserveError):
+    """No request with that id among the latest."""
+
+    status = 404
+    code = "request_not_found"
+    kind = "invalid_request_error"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Api:
+    """The routes that aiohttp serves. `clients` guards all but /health and register."""
+
+    desk: Desk
+    register: Register
+    clients: Guard
+    nodes: Guard
+
+    def routes(self) -> Iterable[web.RouteDef]:
+        """List them."""
+        own = "/edgeserve/v1"
+        return [
+            web.get("/health", self.health),
+            web.get("/v1/health", self.health),
+            web.get("/metrics", _guarded(self.clients, self.rendered_metrics)),
+            web.get("/v1/models", _guarded(self.clients, self.models)),
+            web.get("/models", _guarded(self.clients, self.models)),
+            web.get("/v1/models/{name}", _guarded(self.clients, self.model)),
+            web.get(f"{own}/nodes", _guarded(self.clients, self.fleet)),
+            web.get(f"{own}/requests", _guarded(self.clients, self.requests)),
+            web.get(f"{own}/requests/{{id}}", _guarded(self.clients, self.request)),
+            web.post(f"{own}/register", self.registration),
+        ]
+
+    async def health(self, _: web.Request) -> web.Response:
+        """Say that we serve: 200, or 503 while draining."""
+        fleet = self.desk.current.fleet
+        up = [member for member in fleet.members if member.state == "up"]
+        ready = [each for each in self.desk.current.candidates if each.barred is None]
+        draining = self.desk.doorkeeper.draining
+        said = {
+            "status": "draining" if draining else "ok",
+            "nodes": len(up),
+            "engines": len(ready),
+        }
+        return _json(said, status=503 if draining else 200)
+
+    async def rendered_metrics(self, _: web.Request) -> web.Response:
+        """Answer Prometheus."""
+        text = self.desk.metrics.render(
+            self.desk.current.fleet, self.desk.room.waiting, self.desk.doorkeeper.inside
+        )
+        return web.Response(
+            body=text.encode(),
+            headers={"content-type": "text/plain; version=0.0.4; charset=utf-8"},
+        )
+
+    async def models(self, _: web.Request) -> web.Response:
+        """List what can be called now, in OpenAI's shape."""
+        data = [_model(each) for each in served(self.desk.current.candidates)]
+        return _json({"object": "list", "data": data})
+
+    async def model(self, request: web.Request) -> web.Response:
+        """Show one of them."""
+        name = request.match_info["name"]
+        found = {each.name: each for each in served(self.desk.current.candidates)}
+        meant = normal(name)
+        if meant not in found:  # a file's name, perhaps
+            theirs = (e for e in self.desk.current.candidates if e.serves(meant))
+            meant = next((e.listed[1] for e in theirs), meant)
+        if meant not in found:
+            raise UnknownModel(name, list(found))
+        return _json(_model(found[meant]))
+
+    async def fleet(self, _: web.Request) -> web.Response:
+        """Show the fleet, and what was seen but has not answered."""
+        health = self.desk.breaker.shown
+        return _json(shown(self.desk.current.fleet, health))
+
+    async def requests(self, _: web.Request) -> web.Response:
+        """List the latest requests, newest first."""
+        return _json([record.shown(fully=False) for record in self.desk.records])
+
+    async def request(self, request: web.Request) -> web.Response:
+        """Explain one request: every candidate, and why it was chosen or not."""
+        id_ = request.match_info["id"]
+        record = self.desk.records.get(id_)
+        if record is None:
+            raise UnknownRequest(
+                f"no request {id_!r} among the latest; `edgeserve requests` lists them"
+            )
+        return _json(record.shown(fully=True))
+
+    async def registration(self, request: web.Request) -> web.Response:
+        """Take in a node that says where it is, and tell it whether that is so."""
+        peer = (request.remote or "").removeprefix("::ffff:")
+        try:
+            self.nodes.check(request.headers)
+            said = decode(await request.read(), Registration)
+            key = self.register.sign(said, peer)
+        except EdgeserveError as error:
+            self.register.warn(peer, str(error))
+            raise
+        return _json(Registered(problem=await self._problem(key)))
+
+    async def _problem(self, key: str) -> str | None:
+        """Wait until a node has been tried, but not long; say what is wrong, if so.
+
+        The person at this terminal has it from the fleet's news.
+        """
+        current = self.desk.current
+        with suppress(TimeoutError):
+            async with asyncio.timeout(TRIED_SECONDS):
+                while (link := current.fleet.links.get(key)) and link.state == "seen":
+                    await current.changed()
+        link = current.fleet.links.get(key)
+        if link is None or link.state != "unreachable":
+            return None
+        return f"{link.problem}; --announce-url can name another address"
+
+
+def _guarded(guard: Guard, answer: Answering) -> Answering:
+    async def checked(request: web.Request) -> web.Response:
+        guard.check(request.headers)
+        return await answer(request)
+
+    return checked
+
+
+def _json(value: object, status: int = 200) -> web.Response:
+    return web.Response(
+        body=encode(value), status=status, content_type="application/json"
+    )
+
+
+def _model(each: Served) -> Json:
+    return {
+        "id": each.name,
+        "object": "model",
+        "created": 0,
+        "owned_by": "edgeserve",
+        "nodes": each.nodes,
+        "abilities": each.abilities,
+        "context": each.context,
+        "slots": each.slots,
+    }
+
+
+def shown(fleet: Fleet, health: Callable[[str], Mapping[str, str]]) -> list[Json]:
+    """Render the fleet for `edgeserve nodes`: members, then links without an answer.
+
+    `health` says of a member's engines how they are, where they are not well.
+    """
+    silent = [link for link in fleet.links.values() if link.word is None]
+    members = [_member(each, health(each.id)) for each in fleet.members]
+    return [*members, *map(_silent, silent)]
+
+
+def _member(member: Member, health: Mapping[str, str]) -> Json:
+    return {
+        "id": member.id,
+        "name": member.name,
+        "state": member.state,
+        "url": member.origin.url,
+        "seen_as": member.links,
+        "problem": member.problem,
+        "health": health,
+        "report": member.report,
+    }
+
+
+def _silent(link: Link) -> Json:
+    return {
+        "id": link.expected,
+        "name": None,
+        "state": link.state,
+        "url": ", ".join(map(_url, link.origins)),
+        "seen_as": [link.key],
+        "problem": link.problem,
+        "health": {},
+        "report": None,
+    }
+
+
+def _url(origin: Origin) -> str:
+    return origin.url

@@ -1,0 +1,124 @@
+"""Inference routes: authenticate, admit, set the deadline, answer, record."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+
+from balancer.failover.conclusions import struck
+from balancer.failover.context import Task
+from balancer.failover.retry import RetryLoop
+from balancer.failover.splice import Policy
+from balancer.request import (
+    Caller,
+    deadline_seconds,
+    request_id,
+    session_of,
+    understood,
+)
+from balancer.response import Delivery
+from balancer.state import Desk
+from balancer.telemetry.recorder import Trace
+from balancer.telemetry.records import Record
+from edgeserve.auth import Guard
+from edgeserve.errors import EdgeserveError, TooLate, WrongMethod, untie
+from edgeserve.http.types import Reply, Request
+from edgeserve.openai import ROUTES, asking
+from edgeserve.quantization import floor_asked
+
+LEFT = "the client left"
+
+
+def handled(path: str) -> bool:
+    """Whether an engine answers that path."""
+    return path in ROUTES
+
+
+@dataclass(frozen=True, kw_only=True)
+class Front:
+    """The handler of every route that reaches an engine."""
+
+    desk: Desk
+    guard: Guard
+    policy: Policy
+    retry: RetryLoop
+    trace: Trace | None = None
+
+    async def __call__(self, request: Request, reply: Reply) -> None:
+        """Answer one request. Cancelling it closes the node's connection at once."""
+        record = self.desk.records.open(
+            request_id(request.headers), request.path, request.peer
+        )
+        clock = self.desk.records.clock
+        delivery = Delivery(reply, record.id, request.path, clock)
+        try:
+            await self._admitted(request, record, delivery)
+        except EdgeserveError as error:
+            record.outcome = error.code
+            await _told(error, request, delivery)
+            untie(error)
+        except (ConnectionError, asyncio.CancelledError) as error:
+            record.outcome = None if record.answered else LEFT
+            if isinstance(error, asyncio.CancelledError):
+                raise
+        finally:
+            self._close(record, delivery)
+
+    def _close(self, record: Record, delivery: Delivery) -> None:
+        record.status = delivery.status or None
+        if record.outcome is None and record.attempts:
+            record.outcome = record.attempts[-1].outcome
+        record.ended = self.desk.records.clock()
+        record.first_byte = delivery.began
+        self.desk.metrics.answered(record)
+
+    async def _admitted(
+        self, request: Request, record: Record, delivery: Delivery
+    ) -> None:
+        shown = self.guard.check(request.headers)
+        route, key = ROUTES[request.path], self.desk.key
+        if request.method != route.method:
+            raise WrongMethod(request.method, request.path, [route.method])
+        with self.desk.doorkeeper:
+            seconds = deadline_seconds(request.headers)
+            caller = Caller(
+                shown or request.peer,
+                session_of(request.headers),
+                None if seconds is None else record.arrived + seconds,
+                floor_asked(request.headers),
+            )
+            body = asking(route, request.query, request.body)
+            work = understood(route, body, caller, key, self.desk.caps)
+            record.model, record.stream = work.need.model, work.mode == "stream"
+            task = Task(request, work, record, delivery, self.policy)
+            struck(self.desk, task)
+            await self._in_time(task, seconds)
+            if self.trace:
+                self.trace.answered(record, work.need, self.desk.records.clock())
+
+    async def _in_time(self, task: Task, seconds: float | None) -> None:
+        """Let the caller's deadline count until the answer begins.
+
+        A refusal is answered after this block, when there is no deadline left to lift.
+        """
+        if seconds is None:
+            await self.retry.run(task)
+            return
+        limit = asyncio.timeout(seconds)
+        task.delivery.on_begin = partial(limit.reschedule, None)
+        try:
+            async with limit:
+                await self.retry.run(task)
+        except TimeoutError as error:
+            if not limit.expired():
+                raise
+            raise TooLate(f"no answer began within {seconds:g} s") from error
+        finally:
+            task.delivery.on_begin = None
+
+
+async def _told(error: EdgeserveError, request: Request, delivery: Delivery) -> None:
+    with suppress(ConnectionError):
+        await delivery.fail(error, ROUTES[request.path].dialect)

@@ -1,0 +1,179 @@
+"""Composition root of the balancer: its parts, in the order in which they start."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import (
+    AsyncExitStack,
+    asynccontextmanager,
+    closing,
+    contextmanager,
+)
+from dataclasses import dataclass
+
+from balancer.api.access import Access, access, cors, who
+from balancer.api.admin import Api
+from balancer.api.inference import Front, handled
+from balancer.discovery.events import Pace, pace_of, watching
+from balancer.discovery.mdns import discovering
+from balancer.discovery.registration import Register
+from balancer.failover.retry import RetryLoop
+from balancer.failover.splice import policy_of
+from balancer.failover.watchdog import Watch
+from balancer.persistence.handover import Inheritance, left, open_door
+from balancer.persistence.inheritance import know, remember
+from balancer.persistence.learned import file_in, remembering
+from balancer.probes.calibration import calibrating
+from balancer.probes.liveness import Prober, probing
+from balancer.probes.template import Templates
+from balancer.state import Desk, desk
+from balancer.telemetry.recorder import Trace, tracing
+from edgeserve import http
+from edgeserve.config.settings import EVERYWHERE, LOOPBACK, BalancerSettings
+from edgeserve.http import Leave
+from edgeserve.http.server.listening import lines
+from edgeserve.http.types import Origin, Upstream
+from edgeserve.runtime.clock import Awake
+from edgeserve.runtime.log import say
+from edgeserve.runtime.tasks import first
+
+log = logging.getLogger(__name__)
+
+MIB = 2**20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Balancer:
+    """A running balancer, and where to reach it from this machine."""
+
+    origin: Origin
+    desk: Desk
+    leave: Leave
+    taken: asyncio.Event
+
+
+async def serve(
+    settings: BalancerSettings, stop: asyncio.Event, estate: Inheritance | None = None
+) -> None:
+    """Serve until `stop` is set or another process takes over, then drain and leave.
+
+    `estate` is what this one takes over itself. Raises SettingsError.
+    """
+    async with running(settings, say=say, estate=estate) as balancer:
+        await first(stop, balancer.taken)
+        doorkeeper = balancer.desk.doorkeeper
+        if balancer.taken.is_set():
+            say(f"taken over: {counted(doorkeeper.inside)} end here")
+            balancer.leave.begin()
+            await left(balancer.leave, doorkeeper, stop, settings.drain_seconds)
+        say(f"draining: {counted(doorkeeper.inside)} may end, no new ones")
+        if not await doorkeeper.drained(settings.drain_seconds):
+            log.warning("cut off: %s", counted(doorkeeper.inside))
+
+
+def counted(count: int) -> str:
+    """Say how many requests."""
+    return "1 request" if count == 1 else f"{count} requests"
+
+
+@contextmanager
+def recording(settings: BalancerSettings, shared: Desk) -> Generator[Trace | None]:
+    """Write a trace for the length of the block, if the settings ask for one."""
+    if settings.record is None:
+        yield None
+        return
+    with tracing(settings.record, shared.key, shared.records.clock()) as trace:
+        yield trace
+
+
+@asynccontextmanager
+async def running(
+    settings: BalancerSettings,
+    *,
+    say: Callable[[str], None],
+    pace: Pace | None = None,
+    estate: Inheritance | None = None,
+) -> AsyncGenerator[Balancer]:
+    """Run a balancer for the length of the block. Raises SettingsError."""
+    may = access(settings)
+    shared, leave = desk(settings, say), Leave()
+    taken: asyncio.Event | None = None
+    async with AsyncExitStack() as stack:
+        trace = stack.enter_context(recording(settings, shared))
+        await stack.enter_async_context(
+            remembering(
+                shared.predict,
+                file_in(settings.state_dir),
+                ours=lambda: taken is None or not taken.is_set(),
+            )
+        )
+        inherited = estate.listening if estate else None
+        sock = inherited or http.bound(may.host, settings.port)
+        stack.enter_context(closing(sock))
+        upstream = await stack.enter_async_context(
+            http.upstream(connect_seconds=settings.connect_seconds)
+        )
+        awake = stack.enter_context(closing(Awake()))
+        pace = pace or pace_of(settings)
+        on_event = await stack.enter_async_context(
+            watching(shared.current, upstream, may.token, pace, awake)
+        )
+        if estate:
+            await know(shared, remember(shared, estate.learned), on_event)
+        if settings.calibrate:
+            await stack.enter_async_context(calibrating(shared, upstream, may.token))
+        prober = Prober(shared.breaker, upstream, may.token)
+        await stack.enter_async_context(probing(prober))
+        register = stack.enter_context(closing(Register(on_event)))
+        watch = stack.enter_context(closing(Watch(shared, awake)))
+        front = _front(settings, shared, upstream, may, watch, trace)
+        api = Api(desk=shared, register=register, clients=may.clients, nodes=may.nodes)
+        port = await stack.enter_async_context(
+            http.listen(
+                sock,
+                front,
+                handled,
+                api.routes(),
+                body_limit=settings.body_limit_mib * MIB,
+                limits=http.limits_of(settings),
+                admit=may.clients.check,
+                cors=cors(settings, keys=bool(may.clients)),
+                leave=leave,
+            )
+        )
+        origin = Origin(LOOPBACK if may.host == EVERYWHERE else may.host, port)
+        if estate:
+            estate.serving()
+        say(lines(may.host, port, who(settings, may)))
+        taken = await stack.enter_async_context(open_door(settings, sock, shared))
+        await stack.enter_async_context(
+            discovering(settings, on_event, loopback_only=may.token is None)
+        )
+        yield Balancer(origin=origin, desk=shared, leave=leave, taken=taken)
+
+
+def _front(
+    settings: BalancerSettings,
+    shared: Desk,
+    upstream: Upstream,
+    may: Access,
+    watch: Watch,
+    trace: Trace | None,
+) -> Front:
+    return Front(
+        desk=shared,
+        guard=may.clients,
+        policy=policy_of(settings),
+        trace=trace,
+        retry=RetryLoop(
+            desk=shared,
+            upstream=upstream,
+            token=may.token,
+            templates=Templates(upstream, may.token),
+            watch=watch,
+            attempts=settings.attempts,
+            patience=settings.queue_seconds,
+        ),
+    )

@@ -1,0 +1,231 @@
+"""Chat dialect: `/v1/chat/completions`, aggregated and resumed. Pure.
+
+Measured on SmolLM2-135M Q4_1, greedy, 160 cuts: 141 answers were the undisturbed one.
+Of the other 19, 18 part where two tokens were within 0.25 nats of each other: reading
+in one batch rounds otherwise than writing token by token, and the very token ids part
+there too. One, cut between two line feeds, parts because these became one token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from balancer.dialects import chunks
+from balancer.dialects.base import (
+    Heard,
+    Incomplete,
+    Json,
+    Said,
+    Unfit,
+    data_of,
+    encoded,
+)
+from balancer.dialects.usage import Tally
+from edgeserve.http.sse import Event, written
+
+_SHAPE = "chat.completion.chunk"
+
+
+class Chat:
+    """OpenAI's chat stream for one request."""
+
+    budgets = chunks.BUDGETS
+
+    def __init__(self, request: dict[str, Any]) -> None:
+        self._request = request
+        self.answers = chunks.each(request)
+        options = request.get("stream_options")
+        self._usage = isinstance(options, dict) and bool(options.get("include_usage"))
+
+    def hear(self, event: dict[str, Any]) -> Heard:
+        """Read a chunk: a delta, a reason for the end, or the usage."""
+        first = chunks.choice(event)
+        delta: Any = first.get("delta")
+        delta = delta if isinstance(delta, dict) else {}
+        text, reasoning = delta.get("content"), delta.get("reasoning_content")
+        tool = bool(delta.get("tool_calls"))
+        return Heard(
+            opening="role" if "role" in delta else None,
+            text=text or "",
+            reasoning=reasoning or "",
+            tool=tool,
+            step=bool(text or reasoning or tool),
+            tokens=chunks.predicted(event),
+            prompt=chunks.prompt_tokens(event),
+            progress="prompt_progress" in event,
+            last=_is_last(event, first),
+            trailing=not first,
+            head=chunks.names(event),
+        )
+
+    def closes(self, event: dict[str, Any]) -> bool:
+        """Say no: `[DONE]` does."""
+        del event
+        return False
+
+    def continued(self, said: Said) -> dict[str, Any]:
+        """Lengthen the trailing assistant message, or add one.
+
+        llama-server continues it, and streams only what is new.
+        """
+        messages = self._request.get("messages")
+        if not isinstance(messages, list) or not messages:
+            raise Unfit("the request has no messages")
+        last: Any = messages[-1]
+        if isinstance(last, dict) and last.get("role") == "assistant":
+            return {
+                **self._request,
+                "messages": [*messages[:-1], lengthened(last, said)],
+            }
+        if self._request.get("add_generation_prompt") is False:
+            raise Unfit("the request turned `add_generation_prompt` off")
+        return {**self._request, "messages": [*messages, spoken(said)]}
+
+    def adopt(self, event: dict[str, Any], said: Said, tally: Tally) -> None:
+        """Rename the chunk and complete its counts."""
+        chunks.adopt(event, said, tally)
+
+    def ending(self, said: Said, tally: Tally) -> bytes:
+        """Write the last chunk, the usage if it was asked for, and `[DONE]`."""
+        stop = {"finish_reason": "length", "index": 0, "delta": {}}
+        end = written({"choices": [stop], **said.head, "object": _SHAPE})
+        if self._usage:
+            end += chunks.usage_event(said, tally, _SHAPE)
+        return end + chunks.DONE_EVENT
+
+    def closing(self, said: Said) -> bytes:
+        """Write `[DONE]`; a lost usage chunk stays lost, as the format allows."""
+        del said
+        return chunks.DONE_EVENT
+
+
+def _is_last(event: Mapping[str, Any], first: Mapping[str, Any]) -> bool:
+    if first:
+        return first.get("finish_reason") is not None
+    return isinstance(event.get("usage"), dict)
+
+
+def spoken(said: Said) -> dict[str, Any]:
+    """Return what has been said as an assistant message."""
+    message: dict[str, Any] = {"role": "assistant", "content": said.text}
+    if said.reasoning:
+        message["reasoning_content"] = said.reasoning
+    return message
+
+
+def lengthened(message: Mapping[str, Any], said: Said) -> dict[str, Any]:
+    """Return the caller's own trailing assistant message with the text behind it."""
+    content = message.get("content")
+    if not isinstance(content, str) or message.get("tool_calls"):
+        raise Unfit("the request ends in an assistant message that is not plain text")
+    longer: dict[str, Any] = {**message, "content": content + said.text}
+    if said.reasoning:
+        before = message.get("reasoning_content") or ""
+        longer["reasoning_content"] = before + said.reasoning
+    return longer
+
+
+@dataclass
+class _Call:
+    """One tool call; its arguments come in pieces."""
+
+    id: str = ""
+    name: str = ""
+    arguments: list[str] = field(default_factory=list[str])
+
+    def add(self, part: Json) -> None:
+        function: Json = part.get("function") or {}
+        self.id = part.get("id") or self.id
+        self.name = function.get("name") or self.name
+        self.arguments.append(function.get("arguments") or "")
+
+    def whole(self) -> Json:
+        function = {"name": self.name, "arguments": "".join(self.arguments)}
+        call: Json = {"type": "function", "function": function}
+        return call | ({"id": self.id} if self.id else {})
+
+
+@dataclass
+class _Choice:
+    """One of `n` answers."""
+
+    content: list[str] = field(default_factory=list[str])
+    reasoning: list[str] = field(default_factory=list[str])
+    calls: dict[int, _Call] = field(default_factory=dict[int, "_Call"])
+    finish: str | None = None
+
+    def add(self, delta: Json) -> None:
+        self.content.append(delta.get("content") or "")
+        self.reasoning.append(delta.get("reasoning_content") or "")
+        for part in delta.get("tool_calls") or ():
+            self.calls.setdefault(part["index"], _Call()).add(part)
+
+    def message(self) -> Json:
+        said: Json = {"role": "assistant", "content": "".join(self.content)}
+        if reasoning := "".join(self.reasoning):
+            said["reasoning_content"] = reasoning
+        if self.calls:
+            said["tool_calls"] = [self.calls[n].whole() for n in sorted(self.calls)]
+        return said
+
+
+class ChatAggregate:
+    """Usage and timings are those of the first choice, as llama.cpp has it."""
+
+    def __init__(self) -> None:
+        self._choices: dict[int, _Choice] = {}
+        self._head: Json = {}
+        self._counted: dict[int, Json] = {}
+        self._last = 0
+        self._done = False
+
+    def add(self, event: Event) -> None:
+        """See `Aggregate.add`."""
+        self._done = self._done or event.data == b"[DONE]"
+        if (data := data_of(event)) is None:
+            return
+        self._head = self._head or data
+        for each in data["choices"]:
+            self._add_choice(each)
+        # A chunk with usage has no choice in it: it belongs to the one before.
+        for key in ("usage", "timings"):
+            if key in data:
+                self._counted.setdefault(self._last, {})[key] = data[key]
+
+    def _add_choice(self, each: Json) -> None:
+        self._last = each["index"]
+        choice = self._choices.setdefault(self._last, _Choice())
+        choice.add(each["delta"])
+        choice.finish = each["finish_reason"] or choice.finish
+
+    def body(self) -> bytes:
+        """See `Aggregate.body`."""
+        indices = sorted(self._choices)
+        if not self._done or not indices:
+            raise Incomplete
+        counted = self._counted.get(indices[0], {})
+        return encoded(
+            {
+                "choices": _choices(indices, self._choices),
+                "created": self._head["created"],
+                "model": self._head["model"],
+                "system_fingerprint": self._head["system_fingerprint"],
+                "object": "chat.completion",
+                "usage": counted.get("usage"),
+                "id": self._head["id"],
+            }
+            | ({"timings": counted["timings"]} if "timings" in counted else {})
+        )
+
+
+def _choices(indices: Sequence[int], choices: dict[int, _Choice]) -> list[Json]:
+    return [
+        {
+            "finish_reason": choices[n].finish,
+            "index": n,
+            "message": choices[n].message(),
+        }
+        for n in indices
+    ]

@@ -1,0 +1,122 @@
+"""Completion dialect: `/v1/completions`, aggregated and resumed. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from balancer.dialects import chunks
+from balancer.dialects.base import (
+    Heard,
+    Incomplete,
+    Json,
+    Said,
+    Unfit,
+    data_of,
+    encoded,
+)
+from balancer.dialects.usage import Tally
+from edgeserve.http.sse import Event, written
+from edgeserve.openai import prompts
+
+_SHAPE = "text_completion"
+
+
+class Completion:
+    """OpenAI's completion stream for one request."""
+
+    budgets = chunks.BUDGETS
+
+    def __init__(self, request: dict[str, Any]) -> None:
+        self._request = request
+        self.answers = chunks.each(request) * prompts(request.get("prompt"))
+
+    def hear(self, event: dict[str, Any]) -> Heard:
+        """Read a chunk. One comes for every token, even where its text is held back."""
+        first = chunks.choice(event)
+        last = first.get("finish_reason") is not None
+        progress = "prompt_progress" in event
+        return Heard(
+            text=first.get("text") or "",
+            step=bool(first) and not (last or progress),
+            tokens=chunks.predicted(event),
+            prompt=chunks.prompt_tokens(event),
+            progress=progress,
+            last=last,
+            head=chunks.names(event),
+        )
+
+    def closes(self, event: dict[str, Any]) -> bool:
+        """Say no: `[DONE]` does."""
+        del event
+        return False
+
+    def continued(self, said: Said) -> dict[str, Any]:
+        """Put the text behind the prompt."""
+        prompt = behind(self._request.get("prompt"), said.text)
+        return {**self._request, "prompt": prompt}
+
+    def adopt(self, event: dict[str, Any], said: Said, tally: Tally) -> None:
+        """Rename the chunk and complete its counts."""
+        chunks.adopt(event, said, tally)
+
+    def ending(self, said: Said, tally: Tally) -> bytes:
+        """Write the last chunk, with the usage where it is known, and `[DONE]`."""
+        stop = {"text": "", "index": 0, "logprobs": None, "finish_reason": "length"}
+        event = {"choices": [stop], **said.head, "object": _SHAPE}
+        if tally.prompt is not None:
+            event["usage"] = tally.usage({})
+        return written(event) + chunks.DONE_EVENT
+
+    def closing(self, said: Said) -> bytes:
+        """Write `[DONE]`: the usage came with the reason for the end."""
+        del said
+        return chunks.DONE_EVENT
+
+
+def behind(prompt: object, text: str) -> object:
+    """Return the prompt with the text behind it, or raise Unfit.
+
+    Not for prompts of token ids: engines tokenize a string behind them on its own, and
+    some tokenizers then begin it with a space.
+    """
+    if isinstance(prompt, str):
+        return prompt + text
+    if isinstance(prompt, list) and len(prompt) == 1 and isinstance(prompt[0], str):
+        return [prompt[0] + text]
+    if isinstance(prompt, dict) and isinstance(prompt.get("prompt_string"), str):
+        return {**prompt, "prompt_string": prompt["prompt_string"] + text}
+    if isinstance(prompt, list) and any(isinstance(part, int) for part in prompt):
+        raise Unfit("the prompt is given as token ids")
+    raise Unfit("the request has several prompts")
+
+
+class CompletionAggregate:
+    """The last chunk of each choice is the whole answer but for its text."""
+
+    def __init__(self) -> None:
+        self._texts: dict[int, list[str]] = {}
+        self._finals: dict[int, Json] = {}
+        self._done = False
+
+    def add(self, event: Event) -> None:
+        """See `Aggregate.add`."""
+        self._done = self._done or event.data == b"[DONE]"
+        if (data := data_of(event)) is None:
+            return
+        for choice in data["choices"]:
+            index: int = choice["index"]
+            self._texts.setdefault(index, []).append(choice["text"])
+            if choice["finish_reason"] is not None:
+                self._finals[index] = data
+
+    def body(self) -> bytes:
+        """See `Aggregate.body`."""
+        indices = sorted(self._finals)
+        if not self._done or not indices:
+            raise Incomplete
+        choices = [self._choice(index) for index in indices]
+        return encoded({**self._finals[indices[0]], "choices": choices})
+
+    def _choice(self, index: int) -> Json:
+        choice: Json = self._finals[index]["choices"][0]
+        return {**choice, "text": "".join(self._texts[index])}

@@ -1,0 +1,235 @@
+"""Messages dialect: Anthropic's `/v1/messages`, with its missing head. Pure.
+
+It sends `message_start` along with its first token's text. Where that token is but a
+part of a letter, as with most emoji, there is no text yet, and the event never comes:
+Anthropic's clients then give up on the answer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from balancer.dialects.base import (
+    Headless,
+    Heard,
+    Incomplete,
+    Json,
+    Said,
+    Unfit,
+    data_of,
+    encoded,
+)
+from balancer.dialects.chat import lengthened, spoken
+from balancer.dialects.chunks import whole
+from balancer.dialects.stream import Listener
+from balancer.dialects.usage import Tally
+from edgeserve.http.sse import Event, written
+
+_TAIL = ("content_block_stop", "message_delta", "message_stop")
+
+
+class Messages:
+    """Anthropic's stream for one request."""
+
+    budgets = ("max_tokens",)
+    answers = 1
+
+    def __init__(self, request: dict[str, Any]) -> None:
+        self._request = request
+
+    def hear(self, event: dict[str, Any]) -> Heard:
+        """Read one event by its type."""
+        match event:
+            case {"type": "message_start", "message": {"usage": dict(usage)}}:
+                parts = ("input_tokens", "cache_read_input_tokens")
+                prompt = sum(whole(usage.get(part)) or 0 for part in parts)
+                return Heard(opening="message", prompt=prompt)
+            case {"type": "content_block_start", "content_block": dict(block)}:
+                kind = str(block.get("type"))
+                tool = kind == "tool_use"
+                return Heard(opening=None if tool else kind, tool=tool)
+            case {"type": "content_block_delta", "delta": dict(delta)}:
+                return _heard(delta)
+            case {"type": "message_delta", "usage": dict(usage)}:
+                tokens = whole(usage.get("output_tokens"))
+                return Heard(opening="end", tokens=tokens, last=True)
+            case _:
+                return Heard(last=event.get("type") in _TAIL)
+
+    def closes(self, event: dict[str, Any]) -> bool:
+        """Say whether the message stops."""
+        return event.get("type") == "message_stop"
+
+    def continued(self, said: Said) -> dict[str, Any]:
+        """Lengthen the trailing assistant message, or add one."""
+        messages = self._request.get("messages")
+        if not isinstance(messages, list) or not messages:
+            raise Unfit("the request has no messages")
+        if self._request.get("tools"):
+            # llama-server numbers a tool's block as if the text before were not there.
+            raise Unfit(
+                "it may call a tool, whose block another engine would misnumber"
+            )
+        if said.reasoning:
+            raise Unfit("it had reasoned before")
+        last: Any = messages[-1]
+        if isinstance(last, dict) and last.get("role") == "assistant":
+            messages, last = messages[:-1], lengthened(last, said)
+        else:
+            last = spoken(said)
+        return {**self._request, "messages": [*messages, last]}
+
+    def adopt(self, event: dict[str, Any], said: Said, tally: Tally) -> None:
+        """Complete the counts; there is one block, and it has the same number."""
+        del said
+        if isinstance(event.get("usage"), dict):
+            event["usage"] = {**event["usage"], "output_tokens": tally.total}
+
+    def ending(self, said: Said, tally: Tally) -> bytes:
+        """Close the block, give the reason and the count, and stop."""
+        del said
+        delta = {"stop_reason": "max_tokens", "stop_sequence": None}
+        block = {"type": "content_block_stop", "index": 0}
+        usage = {"output_tokens": tally.total}
+        end = {"type": "message_delta", "delta": delta, "usage": usage}
+        return (
+            written(block, "content_block_stop")
+            + written(end, "message_delta")
+            + self._stop()
+        )
+
+    def closing(self, said: Said) -> bytes:
+        """Write the event that stops, if the reason is out."""
+        if "end" not in said.openings:
+            raise Unfit("it broke off among its last events")
+        return self._stop()
+
+    def _stop(self) -> bytes:
+        return written({"type": "message_stop"}, "message_stop")
+
+
+def _heard(delta: dict[str, Any]) -> Heard:
+    text, thought = delta.get("text") or "", delta.get("thinking") or ""
+    return Heard(
+        text=text,
+        reasoning=thought,
+        tool="partial_json" in delta,
+        step=bool(text or thought),
+        last="signature" in delta,
+    )
+
+
+class MessagesAggregate:
+    """Blocks come as a start and deltas; the message itself in two halves."""
+
+    def __init__(self) -> None:
+        self._message: Json | None = None
+        self._blocks: dict[int, Json] = {}
+        self._arguments: dict[int, list[str]] = {}
+        self._done = False
+
+    def add(self, event: Event) -> None:
+        """See `Aggregate.add`."""
+        data = data_of(event)
+        match data and data.get("type"):
+            case "message_start":
+                self._message = _part(data, "message")
+            case "content_block_start":
+                self._blocks[_index(data)] = _part(data, "content_block")
+            case "content_block_delta":
+                self._add_delta(_index(data), _part(data, "delta"))
+            case "message_delta":
+                self._close(_part(data, "delta"), _part(data, "usage"))
+            case "message_stop":
+                self._done = True
+            case _:
+                pass
+
+    def _add_delta(self, index: int, delta: Json) -> None:
+        block = self._blocks[index]
+        match delta["type"]:
+            case "text_delta":
+                block["text"] += delta["text"]
+            case "thinking_delta":
+                block["thinking"] += delta["thinking"]
+            case "signature_delta":
+                block["signature"] = block.get("signature", "") + delta["signature"]
+            case "input_json_delta":
+                self._arguments.setdefault(index, []).append(delta["partial_json"])
+            case _:
+                pass
+
+    def _close(self, delta: Json, usage: Json) -> None:
+        if self._message is not None:
+            counted = {**self._message["usage"], **usage}
+            self._message = {**self._message, **delta, "usage": counted}
+
+    def body(self) -> bytes:
+        """See `Aggregate.body`."""
+        if not self._done:
+            raise Incomplete
+        if self._message is None:
+            raise Headless
+        content = [self._block(index) for index in sorted(self._blocks)]
+        return encoded({**self._message, "content": content})
+
+    def _block(self, index: int) -> Json:
+        block = self._blocks[index]
+        if block["type"] != "tool_use":
+            return block
+        return {**block, "input": _parsed("".join(self._arguments.get(index, ())))}
+
+
+def _parsed(arguments: str) -> Any:
+    """Parse a tool's arguments; llama.cpp, too, sends {} for what is no JSON."""
+    try:
+        return msgspec.json.decode(arguments)
+    except msgspec.DecodeError:
+        return {}
+
+
+def _part(data: Json | None, key: str) -> Json:
+    part: Json = (data or {})[key]
+    return part
+
+
+def _index(data: Json | None) -> int:
+    index: int = (data or {})["index"]
+    return index
+
+
+NAME = "message_start"
+MARK = f"event: {NAME}\n".encode()
+
+
+@dataclass(slots=True)
+class Headed(Listener):
+    """Puts the head in front where content begins without one."""
+
+    id: str = ""
+    model: str = ""
+
+    def feed(self, piece: bytes) -> bytes:
+        """See `Listener.feed`."""
+        begun = self.begun
+        ready = Listener.feed(self, piece)
+        if begun or not self.begun or MARK in ready:
+            return ready
+        return self._head() + ready
+
+    def _head(self) -> bytes:
+        # How long the prompt was, llama.cpp says in no other event.
+        message: dict[str, object] = {
+            "id": self.id,
+            "type": "message",
+            "role": "assistant",
+            "content": [],
+            "model": self.model,
+            "stop_reason": None,
+            "stop_sequence": None,
+            "usage": {"input_tokens": 0, "output_tokens": 0},
+        }
+        return written({"type": NAME, "message": message}, NAME)

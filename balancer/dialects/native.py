@@ -1,0 +1,143 @@
+"""Native dialect: llama.cpp's `/completion` and `/infill`. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from balancer.dialects import chunks
+from balancer.dialects.base import Heard, Incomplete, Json, Said, data_of, encoded
+from balancer.dialects.completion import behind
+from balancer.dialects.usage import Tally
+from edgeserve.http.sse import Event, written
+from edgeserve.openai import prompts
+
+
+class Native:
+    """llama-server's own completion stream for one request."""
+
+    budgets = chunks.BUDGETS
+
+    def __init__(self, request: dict[str, Any]) -> None:
+        self._request = request
+        self.answers = chunks.each(request) * prompts(request.get("prompt"))
+
+    def hear(self, event: dict[str, Any]) -> Heard:
+        """Read a chunk; it carries the token's id and both counts."""
+        stop, progress = _stops(event), "prompt_progress" in event
+        ids: Any = event.get("tokens")
+        return Heard(
+            text=event.get("content") or "",
+            step=not (stop or progress),
+            tokens=chunks.whole(event.get("tokens_predicted")),
+            ids=tuple(ids) if isinstance(ids, list) else (),
+            prompt=chunks.whole(event.get("tokens_evaluated")),
+            progress=progress,
+            last=stop,
+        )
+
+    def closes(self, event: dict[str, Any]) -> bool:
+        """Say whether it stops: there is no `[DONE]`."""
+        return _stops(event)
+
+    def continued(self, said: Said) -> dict[str, Any]:
+        """Put the tokens behind the prompt, or the text where an id is missing.
+
+        A character of several tokens comes as one event with the id of the last.
+        """
+        prompt: Any = self._request.get("prompt")
+        if said.ids and _is_single(prompt):
+            start: list[Any] = prompt if isinstance(prompt, list) else [prompt]
+            prompt = [*start, *said.ids]
+        else:
+            prompt = behind(prompt, said.text)
+        return {**self._request, "prompt": prompt}
+
+    def adopt(self, event: dict[str, Any], said: Said, tally: Tally) -> None:
+        """Complete the counts, and give the prompt back as it was."""
+        if "tokens_predicted" in event:
+            event["tokens_predicted"] = tally.total
+        if "tokens_evaluated" in event and tally.prompt is not None:
+            event["tokens_evaluated"] = tally.prompt
+        if isinstance(event.get("prompt"), str):
+            event["prompt"] = event["prompt"].removesuffix(said.text)
+        if isinstance(event.get("timings"), dict):
+            event["timings"] = tally.timings(event["timings"])
+        if isinstance(event.get("generation_settings"), dict):
+            event["generation_settings"] |= self._settings(tally)
+
+    def _settings(self, tally: Tally) -> dict[str, Any]:
+        limit = -1 if tally.limit is None else tally.limit
+        asked = bool(self._request.get("timings_per_token"))
+        return {"max_tokens": limit, "n_predict": limit, "timings_per_token": asked}
+
+    def ending(self, said: Said, tally: Tally) -> bytes:
+        """Write the last event, without the settings that only an engine knows."""
+        del said
+        last: dict[str, Any] = {
+            "index": 0,
+            "content": "",
+            "tokens": [],
+            "stop": True,
+            "tokens_predicted": tally.total,
+            "tokens_evaluated": tally.prompt or 0,
+            "truncated": False,
+            "stop_type": "limit",
+            "stopping_word": "",
+        }
+        fields: Any = self._request.get("response_fields")
+        if isinstance(fields, list) and fields:
+            last = {key: last[key] for key in fields if key in last}
+        return written(last)
+
+    def closing(self, said: Said) -> bytes:
+        """Write nothing: the event that stops is the last."""
+        del said
+        return b""
+
+
+def _stops(event: dict[str, Any]) -> bool:
+    """Whether it is a last event: `response_fields` may have left only that out."""
+    return event.get("stop") is not False
+
+
+def _is_single(prompt: object) -> bool:
+    """Whether it is one prompt that token ids may follow."""
+    if isinstance(prompt, str):
+        return True
+    if not isinstance(prompt, list):
+        return False
+    return len(prompt) == 1 or any(isinstance(part, int) for part in prompt)
+
+
+class NativeAggregate:
+    """The last event of each prompt is the whole answer but for its content."""
+
+    def __init__(self) -> None:
+        self._texts: dict[int, list[str]] = {}
+        self._finals: dict[int, Json] = {}
+
+    def add(self, event: Event) -> None:
+        """See `Aggregate.add`."""
+        if (data := data_of(event)) is None:
+            return
+        index: int = data["index"]
+        self._texts.setdefault(index, []).append(data["content"])
+        if data["stop"]:
+            self._finals[index] = data
+
+    def body(self) -> bytes:
+        """See `Aggregate.body`; several prompts make a list."""
+        if not self._finals or self._finals.keys() != self._texts.keys():
+            raise Incomplete
+        answers = [self._answer(index) for index in sorted(self._finals)]
+        return encoded(answers[0] if len(answers) == 1 else answers)
+
+    def _answer(self, index: int) -> Json:
+        final = self._finals[index]
+        settings: Json = final.get("generation_settings", {})
+        text = "".join(self._texts[index])
+        return {
+            **final,
+            "content": text,
+            "generation_settings": {**settings, "stream": False},
+        }

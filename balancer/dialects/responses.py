@@ -1,0 +1,200 @@
+"""Responses dialect: `/v1/responses`, aggregated and resumed. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from balancer.dialects.base import (
+    Heard,
+    Incomplete,
+    Json,
+    Said,
+    Unfit,
+    data_of,
+    encoded,
+)
+from balancer.dialects.chunks import predicted, prompt_tokens, whole
+from balancer.dialects.usage import Tally
+from edgeserve.http.sse import Event, written
+
+_OPENINGS = (
+    "response.created",
+    "response.in_progress",
+    "response.output_item.added",
+    "response.content_part.added",
+)
+_COMPLETED = "response.completed"
+
+
+class Responses:
+    """OpenAI's responses stream for one request."""
+
+    budgets = ("n_predict", "max_completion_tokens", "max_output_tokens", "max_tokens")
+    answers = 1
+
+    def __init__(self, request: dict[str, Any]) -> None:
+        self._request = request
+
+    def hear(self, event: dict[str, Any]) -> Heard:
+        """Read one event by its type."""
+        match event:
+            case {"type": "response.output_text.delta", "delta": str(text)}:
+                return Heard(text=text, step=True, tokens=predicted(event))
+            case {"type": "response.reasoning_text.delta", "delta": str(text)}:
+                return Heard(reasoning=text, step=True, tokens=predicted(event))
+            case {"type": "response.completed", "response": {"usage": dict(usage)}}:
+                tokens, prompt = usage.get("output_tokens"), usage.get("input_tokens")
+                return Heard(tokens=whole(tokens), prompt=whole(prompt), last=True)
+            case {"item": {"type": "function_call"}}:
+                return Heard(tool=True, last=_is_done(event))
+            case {"type": str(kind)} if kind in _OPENINGS:
+                return Heard(
+                    opening=kind + _kind(event),
+                    prompt=prompt_tokens(event),
+                    progress="prompt_progress" in event,
+                    head=_names(event),
+                )
+            case _:
+                return Heard(last=_is_done(event))
+
+    def closes(self, event: dict[str, Any]) -> bool:
+        """Say whether the response is complete."""
+        return event.get("type") == _COMPLETED
+
+    def continued(self, said: Said) -> dict[str, Any]:
+        """Add the text as an output message; the engine continues it."""
+        given = self._request.get("input")
+        if isinstance(given, str):
+            given = [{"role": "user", "content": given}]
+        if not isinstance(given, list) or not given:
+            raise Unfit("the request has no input")
+        if said.reasoning:
+            raise Unfit("it had reasoned before")
+        last: Any = given[-1]
+        if not isinstance(last, dict) or not _may_be_answered(last):
+            raise Unfit("the request ends in words of the assistant")
+        return {**self._request, "input": [*given, _message(said.text)]}
+
+    def adopt(self, event: dict[str, Any], said: Said, tally: Tally) -> None:
+        """Rename the response and its message, and complete the counts."""
+        message = said.head.get("message")
+        if message and "item_id" in event and "output_text" in _about(event):
+            event["item_id"] = message
+        response: Any = event.get("response")
+        items: list[Any] = [event.get("item")]
+        if isinstance(response, dict):
+            response["id"] = said.head.get("response", response.get("id"))
+            items += response.get("output") or []
+            if isinstance(response.get("usage"), dict):
+                response["usage"] = _usage(response["usage"], tally)
+        for item in items:
+            if message and isinstance(item, dict) and item.get("type") == "message":
+                item["id"] = message
+        if isinstance(event.get("timings"), dict):
+            event["timings"] = tally.timings(event["timings"])
+
+    def ending(self, said: Said, tally: Tally) -> bytes:
+        """Say what the message is, and that the response is complete."""
+        part = {"type": "output_text", "annotations": [], "logprobs": []}
+        part["text"] = said.text
+        name = said.head.get("message", "")
+        item = {**_message(said.text), "status": "completed", "id": name}
+        item["content"] = [part]
+        response = {
+            "id": said.head.get("response", ""),
+            "object": "response",
+            "status": "completed",
+            "output": [item],
+            "usage": _usage({}, tally),
+        }
+        return b"".join(
+            written({"type": kind, **rest}, kind)
+            for kind, rest in (
+                ("response.output_text.done", {"item_id": name, "text": said.text}),
+                ("response.content_part.done", {"item_id": name, "part": part}),
+                ("response.output_item.done", {"item": item}),
+                (_COMPLETED, {"response": response}),
+            )
+        )
+
+    def closing(self, said: Said) -> bytes:
+        """Give up: the last events repeat the answer as only its engine can."""
+        del said
+        raise Unfit("it broke off among its last events")
+
+
+def _message(text: str) -> dict[str, Any]:
+    content = [{"type": "output_text", "text": text}]
+    return {"type": "message", "role": "assistant", "content": content}
+
+
+def _may_be_answered(item: dict[str, Any]) -> bool:
+    spoken = item.get("type") in ("function_call", "reasoning")
+    return item.get("role") != "assistant" and not spoken
+
+
+def _names(event: dict[str, Any]) -> dict[str, Any]:
+    match event:
+        case {"response": {"id": str(name)}}:
+            return {"response": name}
+        case {"item": {"type": "message", "id": str(name)}}:
+            return {"message": name}
+        case _:
+            return {}
+
+
+def _kind(event: dict[str, Any]) -> str:
+    item: Any = event.get("item")
+    return f" {item.get('type')}" if isinstance(item, dict) else ""
+
+
+def _about(event: dict[str, Any]) -> str:
+    """Return what an event is about; parts of a message count as its text."""
+    kind = str(event.get("type", ""))
+    return kind.replace("content_part", "output_text")
+
+
+def _is_done(event: dict[str, Any]) -> bool:
+    return str(event.get("type", "")).endswith(".done")
+
+
+def _usage(engine: dict[str, Any], tally: Tally) -> dict[str, Any]:
+    prompt = tally.prompt or 0
+    merged = {
+        **engine,
+        "input_tokens": prompt,
+        "output_tokens": tally.total,
+        "total_tokens": prompt + tally.total,
+    }
+    match engine:
+        case {"input_tokens_details": {"cached_tokens": int(cached)}}:
+            merged["input_tokens_details"] = {"cached_tokens": min(cached, prompt)}
+        case _:
+            pass
+    return merged
+
+
+class ResponsesAggregate:
+    """The response of `response.completed`, with what the streamed form leaves out."""
+
+    def __init__(self) -> None:
+        self._response: Json | None = None
+
+    def add(self, event: Event) -> None:
+        """See `Aggregate.add`."""
+        data = data_of(event)
+        if data and data.get("type") == "response.completed":
+            self._response = data["response"]
+
+    def body(self) -> bytes:
+        """See `Aggregate.body`."""
+        if self._response is None:
+            raise Incomplete
+        output: list[Any] = self._response["output"]
+        return encoded(
+            {
+                "completed_at": self._response["created_at"],
+                **self._response,
+                "output": [{"status": "completed", **item} for item in output],
+            }
+        )

@@ -1,0 +1,129 @@
+"""Timings: llama.cpp's timings, usage and progress in an answer. Pure.
+
+llama.cpp sends no `timings` on /v1/messages, nor with a whole answer of /v1/responses;
+their `usage` tells at least how many tokens there were.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import msgspec
+
+from balancer.dialects.stream import PROGRESS
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """llama.cpp's `timings`: tokens and milliseconds."""
+
+    cached: int
+    prompt: int
+    prompt_ms: float
+    predicted: int
+    predicted_ms: float
+
+
+MARKS = (b'"timings"', b'"usage":{')
+"""Quotes inside JSON strings are escaped: of texts, only `timings` itself looks so."""
+
+_OBJECT = re.compile(rb'"timings"\s*:\s*(\{[^{}]*\})')
+
+
+class _Timings(msgspec.Struct):
+    prompt_n: int
+    prompt_ms: float
+    predicted_n: int
+    predicted_ms: float
+    cache_n: int = 0
+
+
+class Progress(msgspec.Struct):
+    """Tokens of a prompt: all, those found cached, those read by now."""
+
+    total: int
+    cache: int
+    processed: int
+
+
+class _Details(msgspec.Struct):
+    cached_tokens: int = 0
+
+
+class _Usage(msgspec.Struct):
+    """Of /v1/messages, whose `input_tokens` are those not cached, or /v1/responses."""
+
+    input_tokens: int
+    output_tokens: int
+    cache_read_input_tokens: int = 0
+    input_tokens_details: _Details = msgspec.field(default_factory=_Details)
+
+
+class _Answer(msgspec.Struct):
+    usage: _Usage
+
+
+_COUNT = re.compile(
+    rb'"(input_tokens|output_tokens|cache_read_input_tokens)"\s*:\s*(\d+)'
+)
+
+_decoder = msgspec.json.Decoder(_Timings)
+_progress = msgspec.json.Decoder(Progress)
+_answers = msgspec.json.Decoder(_Answer)
+
+
+def timings_in(answer: bytes) -> Timings | None:
+    """Return the last ones, None where there are none that make sense."""
+    if MARKS[0] not in answer:
+        return None
+    last = None
+    for last in _OBJECT.finditer(answer):  # noqa: B007 - the last one counts
+        pass
+    try:
+        found = _decoder.decode(last[1] if last else b"")
+    except msgspec.DecodeError:
+        return None
+    return Timings(
+        found.cache_n,
+        found.prompt_n,
+        found.prompt_ms,
+        found.predicted_n,
+        found.predicted_ms,
+    )
+
+
+def progress_in(piece: bytes) -> Progress | None:
+    """Return how far the prompt is read, None where that makes no sense."""
+    start = piece.rfind(PROGRESS) + len(PROGRESS) - 1
+    try:
+        return _progress.decode(piece[start : piece.find(b"}", start) + 1])
+    except msgspec.DecodeError:
+        return None
+
+
+def usage_in(body: bytes) -> Timings | None:
+    """Read a whole answer's usage; the times are 0, which is: not told."""
+    try:
+        usage = _answers.decode(body).usage
+    except msgspec.DecodeError:
+        return None
+    cached = usage.input_tokens_details.cached_tokens
+    return _counted(
+        usage.cache_read_input_tokens + cached,
+        usage.input_tokens - cached,
+        usage.output_tokens,
+    )
+
+
+def usage_streamed(events: bytes) -> Timings | None:
+    """Do the same for the events of a message's beginning and its end."""
+    found = {name: int(count) for name, count in _COUNT.findall(events)}
+    if len(found) < len(_Usage.__struct_fields__) - 1:
+        return None
+    cached, read = found[b"cache_read_input_tokens"], found[b"input_tokens"]
+    return _counted(cached, read, found[b"output_tokens"])
+
+
+def _counted(cached: int, prompt: int, predicted: int) -> Timings:
+    return Timings(max(0, cached), max(0, prompt), 0.0, max(0, predicted), 0.0)

@@ -1,0 +1,1 @@
+"""Discovery: find nodes, and follow what each says about itself."""

@@ -1,0 +1,252 @@
+"""Node events: follow the event stream of each node, and reconnect when it breaks.
+
+A stream that breaks or falls silent makes its node suspect at once; addresses are tried
+in order, again and again, with a back-off that stays short: a node that is back should
+not stand idle.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncGenerator, Callable, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import msgspec
+
+from balancer.discovery.mdns import Goodbye, Sighting
+from balancer.fleet.current import Current
+from edgeserve.config.settings import BalancerSettings
+from edgeserve.errors import EdgeserveError, NodeLost, in_words
+from edgeserve.http.sse import Event, Parser
+from edgeserve.http.types import Answer, Origin, Upstream
+from edgeserve.openai import message
+from edgeserve.runtime.background import Started, Tasks, background, declared
+from edgeserve.runtime.clock import Awake, unless_silent
+from edgeserve.wire import PROTOCOL, EngineChange, NodeReport, decode
+
+EVENTS = "/edgeserve/v1/events"
+FIRST_PAUSE = 0.25
+LONGEST_PAUSE = 2.0
+
+FOLLOW = declared("node events", "on-failure")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pace:
+    """When things happen. Seconds; `jitter` is between 0 and 1."""
+
+    suspect: float
+    forget: float
+    clock: Callable[[], float] = time.monotonic
+    jitter: Callable[[], float] = field(default=random.random)
+
+    def pause(self, failures: int) -> float:
+        """Return how long to wait after so many failures: half of it by chance."""
+        longest = min(FIRST_PAUSE * 2.0 ** min(failures - 1, 10), LONGEST_PAUSE)
+        return longest * (1 + self.jitter()) / 2
+
+
+def pace_of(settings: BalancerSettings) -> Pace:
+    """Take the pace from the settings."""
+    return Pace(suspect=settings.suspect_seconds, forget=settings.forget_seconds)
+
+
+OnSighting = Callable[[Sighting | Goodbye], None]
+
+
+@asynccontextmanager
+async def watching(
+    current: Current,
+    upstream: Upstream,
+    token: str | None,
+    pace: Pace,
+    awake: Awake,
+) -> AsyncGenerator[OnSighting]:
+    """Follow every sighting until the block ends; yields what takes sightings."""
+    async with background() as tasks:
+        follower = _Follower(current, upstream, token, pace, awake)
+        yield _Watchers(current, follower, tasks).take
+
+
+class _Watchers:
+    """One task per key, started again when its addresses change."""
+
+    def __init__(self, current: Current, follower: _Follower, tasks: Tasks) -> None:
+        self._current = current
+        self._follower = follower
+        self._background = tasks
+        self._tasks: dict[str, Started] = {}
+
+    def take(self, event: Sighting | Goodbye) -> None:
+        fleet = self._current.fleet
+        if isinstance(event, Goodbye):
+            now = self._follower.pace.clock()
+            self._current.become(fleet.withdrawn(event.key, now))
+            return
+        known = fleet.links.get(event.key)
+        self._current.become(
+            fleet.sighted(event.key, event.source, event.origins, event.id)
+        )
+        if known is None or known.origins != event.origins:
+            self._restart(event.key)
+        else:
+            self._follower.hurry(event.key)
+
+    def _restart(self, key: str) -> None:
+        link = self._current.fleet.links[key]
+        if link.state == "up" and link.word and link.word.origin in link.origins:
+            return
+        if key in self._tasks:
+            self._tasks[key].cancel()
+        self._tasks[key] = self._background.start(
+            FOLLOW, lambda: self._follower.follow(key), key
+        )
+
+
+class _Follower:
+    """Follows one key until it is forgotten."""
+
+    def __init__(
+        self,
+        current: Current,
+        upstream: Upstream,
+        token: str | None,
+        pace: Pace,
+        awake: Awake,
+    ) -> None:
+        self._current = current
+        self._upstream = upstream
+        self._headers = {"authorization": f"Bearer {token}"} if token else {}
+        self._pausing: dict[str, asyncio.Event] = {}
+        self._awake = awake
+        self.pace = pace
+
+    def hurry(self, key: str) -> None:
+        """It was seen again: if it is being given time, that time is over."""
+        if key in self._pausing:
+            self._pausing[key].set()
+
+    async def follow(self, key: str) -> None:
+        failures = 0
+        while key in self._current.fleet.links:
+            began = self.pace.clock()
+            if await self._any_origin(key) and self.pace.clock() - began > FIRST_PAUSE:
+                failures = 0
+                continue
+            failures += 1
+            if self._current.fleet.forgettable(
+                key, self.pace.clock(), self.pace.forget
+            ):
+                self._current.become(self._current.fleet.forgotten(key))
+                return
+            await self._pause(key, self.pace.pause(failures))
+
+    async def _pause(self, key: str, seconds: float) -> None:
+        over = self._pausing[key] = asyncio.Event()
+        try:
+            async with asyncio.timeout(seconds):
+                await over.wait()
+        except TimeoutError:
+            pass
+        finally:
+            # A follower that has taken this one's place may be pausing by now.
+            if self._pausing.get(key) is over:
+                del self._pausing[key]
+
+    async def _any_origin(self, key: str) -> bool:
+        """Follow the first origin that answers, to its end; False when none does."""
+        problems = list[tuple[str, str]]()
+        for origin in self._current.fleet.links[key].origins:
+            try:
+                await self._listen(key, origin)
+            except EdgeserveError as error:
+                problems.append((origin.url, str(error)))
+            except TimeoutError:
+                problems.append((origin.url, f"{origin.url} is silent"))
+            except Exception as error:
+                self._suspect(key, f"{origin.url}: {in_words(error)}")
+                raise
+            if self._current.fleet.links[key].state == "up":
+                why = problems[-1][1] if problems else f"{origin.url} closed its stream"
+                self._suspect(key, why)
+                return True
+        why = together(problems) or "it has no address that can be reached"
+        fleet = self._current.fleet
+        self._current.become(fleet.missed(key, why, self.pace.clock()))
+        return False
+
+    def _suspect(self, key: str, why: str) -> None:
+        fleet = self._current.fleet
+        self._current.become(fleet.suspected(key, why, self.pace.clock()))
+
+    async def _listen(self, key: str, origin: Origin) -> None:
+        """Take in one stream until it ends. Raises where it breaks or falls silent."""
+        async with (
+            unless_silent(self._awake, self.pace.suspect) as silence,
+            self._upstream.ask(origin, "GET", EVENTS, self._headers) as answer,
+        ):
+            await _insist_on_events(answer, origin)
+            parser = Parser()
+            while piece := await answer.chunk():
+                silence.heard()
+                for event in parser.feed(piece):
+                    self._take(key, origin, event)
+
+    def _take(self, key: str, origin: Origin, event: Event) -> None:
+        fleet = self._current.fleet
+        match event.name:
+            case "report":
+                report = readable_report(event.data, fleet.links[key].expected, origin)
+                self._current.become(fleet.reported(key, origin, report))
+            case "engine":
+                change = decode(event.data, EngineChange)
+                self._current.become(fleet.engine_changed(key, change.engine))
+            case _:
+                self._current.become(fleet.heard(key))
+
+
+URL = "\0"
+"""Stands for an address in a problem that several have."""
+
+
+def together(problems: Iterable[tuple[str, str]]) -> str:
+    """Put the problems of several addresses in a sentence, each problem once. Pure."""
+    urls: dict[str, list[str]] = {}
+    for url, problem in problems:
+        urls.setdefault(problem.replace(url, URL, 1), []).append(url)
+    return "; ".join(
+        problem.replace(URL, ", ".join(where), 1) for problem, where in urls.items()
+    )
+
+
+async def _insist_on_events(answer: Answer, origin: Origin) -> None:
+    if answer.status in {401, 403}:
+        raise NodeLost(
+            f"{origin.url} does not accept our fleet token; both need the same"
+        )
+    if answer.status != 200:
+        said = message(await answer.read())
+        raise NodeLost(f"{origin.url} answered {answer.status}: {said}")
+
+
+class _Spoken(msgspec.Struct):
+    """What every version of a report has."""
+
+    protocol: int
+    id: str
+
+
+def readable_report(data: bytes, expected: str | None, origin: Origin) -> NodeReport:
+    """Decode a report, or say in a sentence why it is of no use."""
+    spoken = decode(data, _Spoken)
+    if spoken.protocol != PROTOCOL:
+        raise NodeLost(
+            f"{origin.url} speaks protocol {spoken.protocol} and this balancer"
+            f" {PROTOCOL}; install the same edgeserve on both"
+        )
+    if expected is not None and spoken.id != expected:
+        raise NodeLost(f"{origin.url} is another node than the one announced there")
+    return decode(data, NodeReport)

@@ -1,0 +1,88 @@
+"""Registration: nodes that tell the balancer their address over HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from dataclasses import replace
+
+from balancer.discovery.mdns import Goodbye, OnEvent, Sighting
+from edgeserve.config.settings import NodeSettings
+from edgeserve.errors import BadRequest
+from edgeserve.http.types import Origin, origin_of
+from edgeserve.wire import Registration
+
+log = logging.getLogger(__name__)
+
+KEPT_SECONDS = 35.0
+"""How long a registration counts; nodes renew theirs every 10 s."""
+
+
+MOST_SAID = 256
+"""Peers of whom the latest warning is remembered."""
+
+_PLAIN = re.compile(r"[!-~]{1,300}")
+_HOST = re.compile(r"[0-9A-Za-z_.:%-]{1,253}")
+
+
+class Register:
+    """Turns registrations into sightings, and into goodbyes when they run out."""
+
+    def __init__(self, on_event: OnEvent, kept: float = KEPT_SECONDS) -> None:
+        self._on_event = on_event
+        self._kept = kept
+        self._ends: dict[str, asyncio.TimerHandle] = {}
+        self._said: dict[str, str] = {}
+
+    def sign(self, registration: Registration, peer: str = "") -> str:
+        """Take a registration, new or renewed, and return its key.
+
+        A node behind port forwarding knows only its inner address: the one that it
+        asks from, `peer`, is tried as well. Raises BadRequest for a bad URL.
+        """
+        origin, url = _origin(registration.url), registration.url
+        origins = [origin]
+        key = url
+        if peer and peer != origin.host:
+            origins.append(replace(origin, host=peer))
+            # Every container of Docker's may have the same inner address.
+            key = f"{url} from {peer}"
+        if key in self._ends:
+            self._ends[key].cancel()
+        loop = asyncio.get_running_loop()
+        self._ends[key] = loop.call_later(self._kept, self._end, key)
+        self._on_event(Sighting(key, tuple(origins), registration.id, "registered"))
+        return key
+
+    def warn(self, peer: str, problem: str) -> None:
+        """Log why a node's registration is refused, once until that changes."""
+        if self._said.get(peer) == problem:
+            return
+        if len(self._said) >= MOST_SAID:
+            self._said.clear()
+        self._said[peer] = problem
+        log.warning("refusing to register a node at %s: %s", peer, problem)
+
+    def _end(self, key: str) -> None:
+        del self._ends[key]
+        self._on_event(Goodbye(key))
+
+    def close(self) -> None:
+        """Let no timer outlive the register."""
+        for handle in self._ends.values():
+            handle.cancel()
+
+
+def _origin(url: str) -> Origin:
+    """Read a node's URL. Raises BadRequest."""
+    try:
+        origin = origin_of(url, NodeSettings.port)
+    except ValueError as error:
+        why = f"{url[:80]!r} is not the URL of a node: {error}"
+        raise BadRequest(why) from error
+    scheme = url.partition("://")[0]
+    named = _HOST.fullmatch(origin.host) and origin.port
+    if scheme not in {"http", "https"} or not named or not _PLAIN.fullmatch(url):
+        raise BadRequest(f"{url[:80]!r} is not a URL such as http://192.168.1.20:8090")
+    return origin

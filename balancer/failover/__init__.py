@@ -1,0 +1,1 @@
+"""Failover: retry, resume and watch requests when engines fail."""

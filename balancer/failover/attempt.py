@@ -1,0 +1,244 @@
+"""Attempts: send one request to one engine and pass its answer to the client."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from balancer import dialects
+from balancer.dialects.base import Aggregate, Headless, Incomplete
+from balancer.dialects.stream import LIFE, PROGRESS, Flow, StreamedError
+from balancer.failover.attempt_watchdog import Vigil
+from balancer.failover.outcome import (
+    DONE,
+    AsItIs,
+    Broken,
+    Done,
+    Elsewhere,
+    Full,
+    GivenUp,
+    Outcome,
+)
+from balancer.failover.refusal import EngineRefusal
+from balancer.failover.splice import Told
+from balancer.health.faults import Fault, judge, of_loss, of_status
+from balancer.request import Work
+from balancer.response import Delivery
+from balancer.routing.decision import UNFOLLOWED, Course
+from edgeserve.errors import EdgeserveError, NodeLost, NoFiles, NoNode, NotReached
+from edgeserve.http.sse import Parser
+from edgeserve.http.types import Answer, Origin, Upstream
+from edgeserve.openai import message
+
+CUT_SHORT = "the stream ended before the answer did"
+
+JSON = {"content-type": "application/json; charset=utf-8"}
+
+
+class Senseless(NodeLost):
+    """An answer came to its proper end, but is none; the request may be why."""
+
+    def __init__(self, why: str, fault: Fault = "doubt") -> None:
+        super().__init__(why)
+        self.fault: Fault = fault
+
+
+@dataclass(slots=True, kw_only=True)
+class Question:
+    """What one attempt sends, and how its answer is to be understood."""
+
+    origin: Origin
+    target: str
+    headers: Mapping[str, str]
+    body: bytes
+    flow: Flow
+    vigil: Vigil
+    course: Course = UNFOLLOWED
+
+
+async def attempted(
+    upstream: Upstream, question: Question, work: Work, delivery: Delivery
+) -> Outcome:
+    """Ask one node; Elsewhere and Full only while it has added no content."""
+    before, vigil = delivery.given.size, question.vigil
+    flow = Told(question.flow, question.course)
+    try:
+        async with upstream.ask(
+            question.origin,
+            work.route.method,
+            question.target,
+            question.headers,
+            question.body,
+        ) as answer:
+            outcome = await _carried(answer, flow, work, delivery, vigil)
+            if outcome in (DONE, AsItIs()):
+                flow.answered()
+            return outcome
+    except StreamedError as error:
+        return await _judged(error.status, JSON, error.body, work, delivery)
+    except asyncio.CancelledError as left:
+        if _has_all(flow, work, delivery):
+            flow.answered()
+            return Done(left=left)
+        if not vigil.gave_up():
+            raise
+        why = f"{question.origin.url} was given up: {vigil.why}"
+        return _lost(GivenUp(why), vigil.fault, delivery, before)
+    except NoFiles:
+        raise  # no engine's fault, and no other one could be reached
+    except NodeLost as error:
+        return _lost(error, _fault(error, vigil), delivery, before)
+
+
+def _has_all(flow: Flow, work: Work, delivery: Delivery) -> bool:
+    """Whether its client has an answer, of which but the end of the body may lack."""
+    return work.mode == "stream" and flow.ended and not delivery.reply.missed
+
+
+def _fault(error: NodeLost, vigil: Vigil) -> Fault:
+    """Say whose fault a lost answer is."""
+    if isinstance(error, Senseless):
+        return error.fault
+    if vigil.excused:
+        return "none"
+    return of_loss(connected=not isinstance(error, NotReached))
+
+
+def _lost(error: NodeLost, fault: Fault, delivery: Delivery, before: int) -> Outcome:
+    if delivery.given.size > before:
+        return Broken(error, fault)
+    return Elsewhere(error, fault)
+
+
+async def _carried(
+    answer: Answer, flow: Told, work: Work, delivery: Delivery, vigil: Vigil
+) -> Outcome:
+    if answer.status >= 400:
+        body = await answer.read()
+        return await _judged(answer.status, answer.headers, body, work, delivery)
+    streams = answer.headers.get("content-type", "").startswith("text/event-stream")
+    if streams and work.mode == "aggregate":
+        return await _put_together(answer, flow, work, delivery, vigil)
+    if streams:
+        return await _streamed(answer, flow, work, delivery, vigil)
+    body = await answer.read()
+    flow.whole(body)
+    await delivery.whole(answer.status, answer.headers, body)
+    return DONE
+
+
+async def _judged(
+    status: int, headers: Mapping[str, str], body: bytes, work: Work, delivery: Delivery
+) -> Outcome:
+    error, fault = EngineRefusal(status, headers, body), of_status(status, body)
+    match judge(status, body):
+        case "full":
+            return Full()
+        case "elsewhere":
+            return Elsewhere(_refusal(status, message(body)), fault)
+        case "longer" if not delivery.given.size:
+            return Elsewhere(error, longer=True)
+        case "pass" if fault != "none":
+            return Elsewhere(error, fault)
+        case _ if delivery.given.size:
+            refused = f"no other node goes on with the answer: {error}"
+            return Broken(NodeLost(refused), final=True)
+        case _:
+            await delivery.fail(error, work.dialect)
+            return Done("refused by the engine")
+
+
+def _refusal(status: int, said: str) -> EdgeserveError:
+    if status in {401, 403}:
+        return NodeLost(
+            f"the node does not accept our fleet token ({said}); both need the same"
+        )
+    return NoNode(said) if status in {404, 503} else NodeLost(said)
+
+
+async def _streamed(
+    answer: Answer, flow: Flow, work: Work, delivery: Delivery, vigil: Vigil
+) -> Outcome:
+    vigil.heard("head")
+    while not flow.begun and (piece := await answer.chunk()):
+        ready = flow.feed(piece)
+        vigil.heard("progress" if PROGRESS in piece else "ping")
+        if flow.begun:
+            await delivery.content(answer.headers, ready)
+        elif ready or delivery.silent:
+            await delivery.life(answer.headers, ready or LIFE)
+    vigil.heard("text")
+    await delivery.rest(answer, flow, vigil)
+    told = flow.error
+    if told is not None and told.raw and _own(told):
+        refusal = EngineRefusal(told.status, JSON, told.body)
+        await delivery.fail(refusal, work.dialect)
+        return Done("refused by the engine")
+    _insist_on_end(flow)
+    await delivery.end()
+    return DONE
+
+
+def _own(error: StreamedError) -> bool:
+    """Whether it is the request's own fault."""
+    return of_status(error.status, error.body) == "none"
+
+
+def _insist_on_end(flow: Flow) -> None:
+    """Raise what ended the answer before its end."""
+    if flow.ended:
+        return
+    if flow.error is None:
+        raise Senseless(CUT_SHORT)
+    error = flow.error
+    if _own(error):
+        raise error
+    fault = of_status(error.status, error.body)
+    raise Senseless(f"the engine failed: {message(error.body)}", fault)
+
+
+async def completed(tail: bytes, work: Work, delivery: Delivery) -> Outcome:
+    """Give the client the end of an answer that was complete but for it."""
+    if work.mode != "aggregate":
+        await delivery.end(tail)
+        return DONE
+    delivery.given.add(tail)
+    return await _gathered(JSON, work, delivery)
+
+
+async def _put_together(
+    answer: Answer, flow: Flow, work: Work, delivery: Delivery, vigil: Vigil
+) -> Outcome:
+    vigil.heard("head")
+    while piece := await answer.chunk():
+        ready = flow.feed(piece)
+        if flow.begun:
+            delivery.given.add(ready)
+            vigil.texts += not piece.startswith(b":")
+        else:
+            vigil.heard("progress" if PROGRESS in piece else "ping")
+    _insist_on_end(flow)
+    return await _gathered(answer.headers, work, delivery)
+
+
+async def _gathered(
+    headers: Mapping[str, str], work: Work, delivery: Delivery
+) -> Outcome:
+    try:
+        body = _whole(delivery.given.whole(), dialects.of(work.dialect))
+    except Headless:
+        delivery.given.forget()
+        return AsItIs()
+    except Incomplete as error:
+        raise Senseless(CUT_SHORT) from error
+    except (LookupError, TypeError, ValueError) as error:
+        raise Senseless(f"its stream makes no sense: {error!r}") from error
+    await delivery.whole(200, {**headers, **JSON}, body)
+    return DONE
+
+
+def _whole(events: bytes, whole: Aggregate) -> bytes:
+    for each in Parser().feed(events):
+        whole.add(each)
+    return whole.body()

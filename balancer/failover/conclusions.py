@@ -1,0 +1,91 @@
+"""Conclusions: what an attempt says about its engine and about its request."""
+
+from __future__ import annotations
+
+import asyncio
+
+from balancer.failover.attempt_watchdog import Vigil
+from balancer.failover.context import Task
+from balancer.failover.outcome import Broken, Elsewhere, GivenUp, Outcome
+from balancer.failover.watchdog import Watch
+from balancer.fleet.engines import Candidate
+from balancer.health.breaker import Breaker
+from balancer.health.faults import Fault
+from balancer.health.poison import SECONDS, Death, digest
+from balancer.state import Desk
+from edgeserve.errors import EdgeserveError, EndsEngines
+
+WORD_SECONDS = 1.5
+"""How long a node may take to say what has become of an engine."""
+
+
+def failed(
+    breaker: Breaker, task: Task, to: Candidate, error: EdgeserveError, fault: Fault
+) -> None:
+    """Hold a failure against an engine; not one that may be the request's own.
+
+    Of that a probe learns more, or another engine that answers the request.
+    """
+    if fault == "doubt" and not isinstance(error, GivenUp):
+        task.questioned.add(to.key)
+        breaker.question(to.key)
+    else:
+        breaker.failed(to.key, fault)
+
+
+def answered(desk: Desk, task: Task, to: Candidate) -> None:
+    """Note that an engine is well; what it answers, another must not call an error."""
+    desk.breaker.answered(to.key)
+    for key in task.questioned - {to.key}:
+        desk.breaker.failed(key, "doubt")
+    if desk.poison.knows:
+        desk.poison.answered(named(desk, task))
+
+
+def named(desk: Desk, task: Task) -> bytes:
+    """Return the hash of a request, by what its client sent."""
+    if not task.name:
+        task.name = digest(task.request.path, task.request.body, desk.key)
+    return task.name
+
+
+def struck(desk: Desk, task: Task) -> bool:
+    """Whether an engine has died at this request. Raises EndsEngines for two."""
+    poison = desk.poison
+    if not poison.knows:
+        return False
+    name = named(desk, task)
+    if poison.refuses(name, desk.records.clock()):
+        raise EndsEngines(SECONDS)
+    return bool(poison.told(name, desk.current.candidates))
+
+
+def died(
+    desk: Desk, watch: Watch, task: Task, vigil: Vigil, to: Candidate, outcome: Outcome
+) -> None:
+    """Remember an engine that died at a request, where that may be why."""
+    match outcome:
+        case Elsewhere() if outcome.ended:
+            error: EdgeserveError = outcome.error
+        case Broken(error, "engine") if watch.alone(vigil):
+            pass
+        case _:
+            return
+    death = Death(to.life, hung=isinstance(error, GivenUp))
+    desk.poison.note(named(desk, task), death)
+
+
+async def condemned(desk: Desk, task: Task) -> None:
+    """Raise EndsEngines where two engines died at a request, once that is known."""
+    poison, current = desk.poison, desk.current
+    name = task.name
+    if len(poison.deaths.get(name, ())) < 2:
+        return
+    why = str(task.failure or "")
+    try:
+        async with asyncio.timeout(WORD_SECONDS):
+            while not poison.judged(name, current.candidates, desk.records.clock()):
+                await current.changed()
+    except TimeoutError:
+        return
+    raise EndsEngines(SECONDS, why)

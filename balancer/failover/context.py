@@ -1,0 +1,114 @@
+"""Request context: what was tried, what failed, what the request asks for now."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from msgspec import structs
+
+from balancer.dialects.stream import Flow
+from balancer.failover.resume import Finish, Refuse, Resume, resume
+from balancer.failover.splice import GROWTH, MIGRATIONS, MOST_MIGRATIONS, Policy
+from balancer.fleet.engines import Candidate, EngineKey, Life
+from balancer.request import Work
+from balancer.response import MOST, Delivery
+from balancer.telemetry.records import Record
+from edgeserve.errors import EdgeserveError, NodeLost
+from edgeserve.http.types import Request
+from edgeserve.openai import normal
+from edgeserve.wire import EngineReport
+
+
+@dataclass(slots=True)
+class Task:
+    """One request.
+
+    `tried` engines have failed it; one that starts anew may be asked once more.
+    `failure` is what the last one said, `failures` how many have said so since some of
+    the answer came. `breaks`: how often it broke off after content, `stalls` of them in
+    a row without its growing; `reached` is how far it was then. `doubts`: how often an
+    error may have been its own, and `questioned` where. `name`: its hash, once an
+    engine has died at it. `prompt`: tokens that the first engine read. `whole`: what it
+    asked for before only one variant could go on.
+    """
+
+    request: Request
+    work: Work
+    record: Record
+    delivery: Delivery
+    policy: Policy
+    tried: set[Life] = field(default_factory=set[Life])
+    failure: EdgeserveError | None = None
+    failures: int = 0
+    breaks: int = 0
+    stalls: int = 0
+    reached: int = 0
+    doubts: int = 0
+    questioned: set[EngineKey] = field(default_factory=set[EngineKey])
+    name: bytes = b""
+    prompt: int | None = None
+    whole: Work | None = None
+
+    def broke(self, engine: Candidate, error: NodeLost, flow: Flow) -> None:
+        """Take in that the answer broke off there."""
+        self.tried.add(engine.life)
+        self.failure, self.failures = error, 0
+        self.breaks += 1
+        size = self.delivery.given.size
+        self.stalls = 1 if size - self.reached >= GROWTH else self.stalls + 1
+        self.reached = size
+        if self.whole is None:
+            self.whole, self.prompt = self.work, flow.prompt
+            need = structs.replace(self.work.need, model=normal(engine.engine.variant))
+            self.work = replace(self.work, need=need)
+
+    def doubted(self) -> bool:
+        """Count an error that may be the request's own; whether two engines said so."""
+        self.doubts += 1
+        return self.doubts > 1
+
+    def onward(
+        self, engine: EngineReport, *, template_refuses: bool = False
+    ) -> Resume | Finish | Refuse:
+        """Decide how `engine` goes on after what the client was given."""
+        given = self.delivery.given
+        if self.policy == "off":
+            return Refuse("`resume` is off")
+        if self.stalls > MIGRATIONS or self.breaks > MOST_MIGRATIONS:
+            return Refuse(f"it has gone on elsewhere {self.breaks - 1} times")
+        if given.size > MOST:
+            return Refuse("it is too long to be remembered")
+        return resume(
+            self.work.body_for(engine),
+            self.work.route,
+            [given.whole()],
+            prompt_tokens=self.prompt,
+            template_refuses=template_refuses,
+        )
+
+    @property
+    def restarts(self) -> bool:
+        """Whether it may begin anew: its client has seen nothing.
+
+        Not for ever: it may be what kills the engines.
+        """
+        return not self.delivery.reply.started and self.breaks <= MOST_MIGRATIONS
+
+    def restart(self) -> None:
+        """Begin anew, on any engine."""
+        self.delivery.given.forget()
+        self.reached = 0
+        if self.whole is not None:
+            self.work, self.whole = self.whole, None
+
+    def widened(self) -> bool:
+        """Ask for less, where nobody can do what it asks for; False if it cannot."""
+        if self.whole is None or self.work is self.whole:
+            return False
+        if self.policy == "any":
+            self.work = self.whole
+            return True
+        if self.restarts:
+            self.restart()
+            return True
+        return False

@@ -1,0 +1,82 @@
+"""Engine refusals: an engine's own error, as its client gets it. Pure.
+
+llama.cpp answers 500 or 501 to requests that can never succeed, which OpenAI's and
+Anthropic's clients then send three times; and it says that a prompt is too long in a
+way that no client but its own understands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from balancer.health.faults import of_status
+from edgeserve.errors import EdgeserveError
+from edgeserve.openai import code, error_in, message
+
+TOO_LONG = "exceed_context_size_error"
+PASSING = "Context size has been exceeded"
+"""Of a context that several requests share: another time there may be room."""
+
+_NEVER = {
+    "input is not supported": "; no engine of this model takes such input",
+    "Infill is not supported": "; ask a model that was trained to fill in",
+    "does not support embeddings": "; ask an embedding model",
+    "does not support reranking": "; ask a reranking model",
+}
+"""What to do about what an engine cannot do, by what it says."""
+
+
+class EngineRefusal(EdgeserveError):
+    """An engine's own error, passed on in its very bytes where these tell enough."""
+
+    def __init__(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
+        self._error = _amended(status, body)
+        super().__init__(self._error["message"] if self._error else message(body))
+        self.status = 400 if self._error else status
+        self.code = self._error.get("code") or code(body) or "engine_error"
+        self._headers = headers
+        self._body = body
+
+    def envelope(self) -> dict[str, object]:
+        """Return what the engine said."""
+        return self._error or error_in(self._body) or super().envelope()
+
+    def body(self) -> bytes:
+        """Return what the engine sent, or what it should have."""
+        if self._error:
+            return msgspec.json.encode({"error": self._error})
+        return self._body
+
+    def headers(self) -> dict[str, str]:
+        """Return what came with it."""
+        return dict(self._headers)
+
+
+def _amended(status: int, body: bytes) -> dict[str, Any]:
+    """Return the error that there should be, {} where it is as it should be."""
+    error = error_in(body)
+    if status == 400 and error.get("type") == TOO_LONG:
+        return {**error, "code": "context_length_exceeded", "message": _too_long(error)}
+    said = message(body)
+    if not error or not _is_hopeless(status, body) or said.startswith(PASSING):
+        return {}
+    todo = next((todo for sign, todo in _NEVER.items() if sign in said), "")
+    fixed = {"code": 400, "type": "invalid_request_error"}
+    return {**error, **fixed, "message": said.strip().rstrip(".") + todo}
+
+
+def _is_hopeless(status: int, body: bytes) -> bool:
+    """Whether it can never succeed, though the status sounds as if it might."""
+    return status == 501 or (status == 500 and of_status(status, body) == "none")
+
+
+def _too_long(error: Mapping[str, Any]) -> str:
+    tokens, context = error.get("n_prompt_tokens"), error.get("n_ctx")
+    return (
+        f"the prompt is too long: it has {tokens} tokens, and the model's maximum"
+        f" context length here is {context} tokens; shorten it, or ask a model, or run"
+        " a node, with a longer context"
+    )

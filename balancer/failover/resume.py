@@ -1,0 +1,199 @@
+"""Stream resumption: decide how a broken answer goes on, or that it cannot. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from balancer.dialects.base import Dialect, Said, Unfit, listen
+from balancer.dialects.chat import Chat
+from balancer.dialects.completion import Completion
+from balancer.dialects.messages import Messages
+from balancer.dialects.native import Native
+from balancer.dialects.responses import Responses
+from balancer.dialects.usage import Tally
+from balancer.failover.splice import Splice
+from edgeserve import openai
+from edgeserve.errors import BadRequest
+from edgeserve.http.sse import events, whole_events
+from edgeserve.openai import prompts
+
+Body = dict[str, Any]
+
+
+def why_not(request: Body) -> str | None:
+    """Return why an answer to this request cannot be continued, None if it can."""
+    for reason, holds in _REASONS.items():
+        if holds(request):
+            return reason
+    return None
+
+
+def _several(request: Body) -> bool:
+    return any((request.get(name) or 1) != 1 for name in ("n", "n_cmpl", "best_of"))
+
+
+def _prompts(request: Body) -> bool:
+    return prompts(request.get("prompt")) > 1
+
+
+def _probabilities(request: Body) -> bool:
+    return any(request.get(name) for name in ("logprobs", "n_probs", "top_logprobs"))
+
+
+def _constrained(request: Body) -> bool:
+    if request.get("grammar") or request.get("json_schema") is not None:
+        return True
+    text: Any = request.get("text")
+    shapes = [request.get("response_format"), request.get("output_format")]
+    if isinstance(text, dict):
+        shapes.append(text.get("format"))
+    return any(_kind(shape) not in (None, "text") for shape in shapes)
+
+
+def _forced(request: Body) -> bool:
+    if not request.get("tools"):
+        return False
+    choice = request.get("tool_choice")
+    kind = _kind(choice) if isinstance(choice, dict) else choice
+    return kind not in (None, "auto", "none")
+
+
+def _kind(shape: object) -> object:
+    return shape.get("type") if isinstance(shape, dict) else shape
+
+
+def _around(request: Body) -> bool:
+    return any(
+        request.get(name) for name in ("echo", "suffix", "input_suffix", "input_prefix")
+    )
+
+
+def _own_continuation(request: Body) -> bool:
+    return request.get("continue_final_message", True) is not True
+
+
+_REASONS: dict[str, Callable[[Body], bool]] = {
+    "it was to give several answers at once": _several,
+    "the request has several prompts": _prompts,
+    "it was to give the probabilities of its tokens": _probabilities,
+    "it was bound to a grammar or JSON schema, and stood somewhere inside": (
+        _constrained
+    ),
+    "it was bound to call a tool": _forced,
+    "it was to echo the prompt, or to fill in between two texts": _around,
+    "the request chose how to continue its last message": _own_continuation,
+}
+
+_DIALECTS: dict[str, Callable[[dict[str, Any]], Dialect]] = {
+    "chat": Chat,
+    "completion": Completion,
+    "native": Native,
+    "messages": Messages,
+    "responses": Responses,
+}
+
+
+@dataclass(frozen=True)
+class Resume:
+    """Send `body` to another engine; what it streams goes through `splice`."""
+
+    body: bytes
+    splice: Splice
+
+
+@dataclass(frozen=True)
+class Finish:
+    """The answer was complete but for these bytes; no engine is needed."""
+
+    tail: bytes
+
+
+@dataclass(frozen=True)
+class Refuse:
+    """The answer cannot be continued; the half sentence says why."""
+
+    reason: str
+
+
+def resume(
+    body: bytes,
+    route: openai.Route,
+    given: Iterable[bytes],
+    *,
+    prompt_tokens: int | None = None,
+    template_refuses: bool = False,
+) -> Resume | Finish | Refuse:
+    """Decide how to go on after the client has been given these bytes.
+
+    `body` is the request as it would go to an engine, `given` the answer's body so
+    far, whole events only (`whole_events`); of a partial event at the end nothing is
+    counted as given. `prompt_tokens`: the length of the prompt, where the lost engine
+    told (`prompt_progress`); it makes the counts exact. `template_refuses`: engines of
+    this model are known to turn down a trailing assistant message.
+    """
+    try:
+        request = openai.fields(body)
+        dialect = _dialect(route, request)
+        said = listen(dialect, events(whole_events(b"".join(given))[0]))
+        _check(said, request, template_refuses=template_refuses)
+        return _decide(request, dialect, said, prompt_tokens)
+    except (Unfit, BadRequest) as error:
+        return Refuse(str(error))
+
+
+def _dialect(route: openai.Route, request: dict[str, Any]) -> Dialect:
+    if route.dialect not in _DIALECTS:
+        raise Unfit(f"answers of {route.path} cannot be continued")
+    return _DIALECTS[route.dialect](request)
+
+
+def _check(said: Said, request: dict[str, Any], *, template_refuses: bool) -> None:
+    if said.ended:
+        return
+    reason = why_not(request)
+    if reason is not None:
+        raise Unfit(reason)
+    if said.tool:
+        raise Unfit("it had begun to call a tool")
+    if said.text.rfind("<think>") > said.text.rfind("</think>"):
+        raise Unfit("it was still reasoning")
+    if said.reasoning and not said.text:
+        raise Unfit("it was still reasoning")
+    if said.text.endswith("\N{REPLACEMENT CHARACTER}"):
+        raise Unfit("its text ends in bytes that are no character")
+    if template_refuses and said.begun:
+        raise Unfit("the model's chat template refuses to continue a message")
+
+
+def _decide(
+    request: dict[str, Any], dialect: Dialect, said: Said, prompt: int | None
+) -> Resume | Finish:
+    limit = _limit(request, dialect.budgets)
+    known = prompt if said.prompt is None else said.prompt
+    tally = Tally(said.tokens, known, limit, most=said.most_tokens)
+    if said.ended:
+        return Finish(b"" if said.closed else dialect.closing(said))
+    if limit is not None and said.begun and said.tokens >= limit:
+        return Finish(dialect.ending(said, tally))
+    onward = dialect.continued(said) if said.begun else dict(request)
+    if limit is not None:
+        onward = {k: v for k, v in onward.items() if k not in dialect.budgets}
+        onward[dialect.budgets[-1]] = limit - said.tokens
+    # Both let the splice count exactly; it takes them out again.
+    onward |= {"return_progress": True, "timings_per_token": True}
+    splice = Splice(
+        dialect, said, tally, timings=bool(request.get("timings_per_token"))
+    )
+    return Resume(msgspec.json.encode(onward), splice)
+
+
+def _limit(request: dict[str, Any], names: tuple[str, ...]) -> int | None:
+    for name in names:
+        value = request.get(name)
+        if isinstance(value, int) and not isinstance(value, bool):
+            return value if value >= 0 else None
+    return None

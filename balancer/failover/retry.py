@@ -1,0 +1,201 @@
+"""Retry loop: ask an engine, judge the outcome, ask again or give up."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from msgspec import structs
+
+from balancer.dialects.stream import Flow
+from balancer.failover.attempt import Question, attempted, completed
+from balancer.failover.attempt_watchdog import Vigil
+from balancer.failover.conclusions import answered, condemned, died, failed, struck
+from balancer.failover.context import Task
+from balancer.failover.outcome import (
+    Again,
+    AsItIs,
+    Broken,
+    Done,
+    Elsewhere,
+    Full,
+    Outcome,
+    begun,
+    called,
+)
+from balancer.failover.recovery import otherwise, reason
+from balancer.failover.resume import Finish, Refuse, Resume
+from balancer.failover.splice import Mended, listener
+from balancer.failover.watchdog import Watch
+from balancer.fleet.engines import Candidate
+from balancer.probes.template import Templates
+from balancer.request import headers_for
+from balancer.response import Lull
+from balancer.routing.decision import Send
+from balancer.routing.queued_request import RETRY_AFTER
+from balancer.state import Desk
+from edgeserve.errors import FleetBusy, NodeLost, NoNode, NotReached, UnknownModel
+from edgeserve.http.types import Upstream
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetryLoop:
+    """Tries engines for one request until one answers, or none is left."""
+
+    desk: Desk
+    upstream: Upstream
+    token: str | None
+    templates: Templates
+    watch: Watch
+    attempts: int
+    patience: float
+
+    async def run(self, task: Task) -> None:
+        """Try engines until one answers. Each is tried once in its life."""
+        while not isinstance(outcome := await self._once(task), Done):
+            await condemned(self.desk, task)
+            self._go_on(task, outcome)
+        if outcome.left is not None:
+            raise asyncio.CancelledError  # that one would hold this frame, and be held
+
+    def _go_on(self, task: Task, outcome: Outcome) -> None:
+        """Get ready to ask again; raises why not, where it is over."""
+        match outcome:
+            case AsItIs():
+                task.work = task.work.as_it_is()
+            case Broken(final=True) if task.restarts:
+                task.restart()
+            case Broken(error, final=True):
+                raise error
+            case Elsewhere(error) if task.failures >= self.attempts:
+                raise error
+            case Elsewhere(error, fault="doubt") if task.doubted():
+                raise error
+            case Full() if task.record.waited >= self.patience:
+                raise FleetBusy(RETRY_AFTER, "its nodes have no slot after all")
+            case _:
+                pass
+
+    async def _once(self, task: Task) -> Outcome:
+        need = task.work.need
+        if task.tried:
+            need = structs.replace(need, tried=frozenset(task.tried))
+        clock, record = self.desk.records.clock, task.record
+        asked = clock()
+        lull = Lull(task.delivery, record.note, streams=task.work.mode == "stream")
+        try:
+            async with self.desk.room.claim(need, lull.note) as send:
+                if lull.begun:
+                    await lull.end()
+                record.waited += clock() - asked
+                attempt = begun(send, clock(), task)
+                try:
+                    outcome = await self._budgeted(task, send)
+                    attempt.outcome = called(outcome)
+                finally:
+                    attempt.ended = clock()
+                return await self._followed(task, send.to, outcome)
+        except (NoNode, UnknownModel) as refusal:
+            lull.begin()
+            if await otherwise(self.desk.current, task):
+                return Again()
+            # Those that are left cannot, and one that was tried has said why.
+            if task.failure:
+                raise reason(self.desk.current, task.failure, task, refusal) from None
+            raise
+        finally:
+            if lull.begun:
+                await lull.end()
+
+    async def _budgeted(self, task: Task, send: Send) -> Outcome:
+        """Count what is asked again, which bounds how much else may be."""
+        if not task.tried:
+            return await self._asked(task, send)
+        with self.watch.budget.another():
+            return await self._asked(task, send)
+
+    async def _asked(self, task: Task, send: Send) -> Outcome:
+        to, work, delivery = send.to, task.work, task.delivery
+        flow: Flow = listener(work, task.record.id, to.engine.variant)
+        body = work.body_for(to.engine, send.course.slot)
+        if delivery.given.size:
+            refuses = await self.templates.refuses(to, work.dialect)
+            plan = task.onward(to.engine, template_refuses=refuses)
+            if not isinstance(plan, Resume):
+                return await _without_engine(task, plan)
+            body, flow = plan.body, Mended(plan.splice)
+        known = struck(self.desk, task)
+        if known:
+            await self.watch.apart(to.key)
+        delivery.comes_from(to.node, to.engine.variant)
+        vigil = Vigil(
+            self.watch,
+            to.key,
+            work.need,
+            self.watch.time(),
+            send.course.first_seconds,
+            tells=work.tells_us,
+            halting=b'"tools"' in work.body,
+            paused=delivery.paused,
+            struck=known,
+        )
+        question = Question(
+            origin=to.origin,
+            target=task.request.target,
+            headers=headers_for(
+                to.engine,
+                task.request.headers,
+                request_id=task.record.id,
+                token=self.token,
+            ),
+            body=body,
+            flow=flow,
+            vigil=vigil,
+            course=send.course,
+        )
+        self.watch.keep(vigil)
+        try:
+            outcome = await attempted(self.upstream, question, work, delivery)
+        finally:
+            self.watch.end(vigil)
+        died(self.desk, self.watch, task, vigil, to, outcome)
+        if isinstance(outcome, Broken) and not outcome.final:
+            task.broke(to, outcome.error, flow)
+        return outcome
+
+    async def _followed(self, task: Task, to: Candidate, outcome: Outcome) -> Outcome:
+        """Draw conclusions from an attempt; a broken answer may lack but its end."""
+        fleet, now = self.desk.current.fleet, self.desk.records.clock()
+        match outcome:
+            case Full():
+                task.delivery.attempts -= 1
+                self.desk.current.become(fleet.turned_away(*to.key))
+            case Elsewhere(error, fault, longer):
+                task.tried.add(to.life)
+                task.failure = error
+                task.failures += 1
+                if longer:
+                    task.work = task.work.longer(to.engine.context)
+                failed(self.desk.breaker, task, to, error, fault)
+                if isinstance(error, NotReached):
+                    self.desk.current.become(fleet.failed(to.member, str(error), now))
+            case Done(outcome="answered"):
+                answered(self.desk, task, to)
+            case Broken(error, fault, final=False):
+                failed(self.desk.breaker, task, to, error, fault)
+                plan = task.onward(to.engine)
+                if not isinstance(plan, Resume):
+                    return await _without_engine(task, plan)
+            case _:
+                pass
+        return outcome
+
+
+async def _without_engine(task: Task, plan: Finish | Refuse) -> Outcome:
+    """End an answer that needs no engine, or give up one that no engine can end."""
+    match plan:
+        case Finish(tail):
+            return await completed(tail, task.work, task.delivery)
+        case Refuse(reason):
+            why = f"{task.failure}; no other node can go on: {reason}"
+            return Broken(NodeLost(why), final=True)

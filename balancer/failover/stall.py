@@ -1,0 +1,184 @@
+"""Stall detection: when a quiet attempt is late, slow or hung. Pure.
+
+A hung decode leaves `/health` at 200 and the connection open; only the missing tokens
+tell. A long prefill is quiet too, but sends progress events, or at least pings.
+
+The retry budget bounds extra work: without it, a fleet in trouble would be asked
+everything twice. A retry counts, but is never refused: its first attempt is over, so
+that it adds nothing to the load, and its client should not see the fault.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from math import exp, inf, log
+from typing import Literal
+
+SHORTEST_SECONDS = 5.0
+FACTOR = 3.0
+
+UNLEARNED_SECONDS = 30.0
+"""Patience with an engine whose pace is not known yet."""
+
+HUNG_SECONDS = 10.0
+BATCHES_MISSED = 20.0
+"""An engine that tells how far it has read hangs after so long, and so many decode
+calls' time, without a word."""
+
+PINGS_MISSED = 2.5
+"""Pings say that the process lives, not that it works."""
+
+PINGED_BATCHES = 20.0
+"""How many decode calls' time pings alone are believed."""
+
+Sign = Literal["head", "ping", "progress", "text"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """What is learned of an engine, in seconds; None where it is not.
+
+    `token`: 99th percentile of the time between two tokens. `batch`: one decode call of
+    prefill. `ping`: between two pings in a quiet stream.
+    """
+
+    token: float | None = None
+    batch: float | None = None
+    ping: float = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """When one request last showed life, and work. Times are seconds of one clock.
+
+    `queued`: nothing was heard. The engine sends the head when a slot begins, so that
+    until then only its node's heartbeat counts.
+    """
+
+    phase: Literal["queued", "reading", "writing"] = "queued"
+    life: float = 0.0
+    work: float = 0.0
+
+    def heard(self, sign: Sign, now: float) -> Progress:
+        """Take in a sign of life."""
+        match sign:
+            case "text":
+                return Progress(phase="writing", life=now, work=now)
+            case "ping":
+                return replace(self, life=now)
+            case "head" | "progress":
+                working = replace(self, life=now, work=now)
+                if self.phase == "queued":
+                    return replace(working, phase="reading")
+                return working
+
+    def excused(self, now: float) -> Progress:
+        """Begin to wait anew: until now nothing could be heard."""
+        return replace(self, life=now, work=now)
+
+    def stuck_at(self, pace: Pace) -> float:
+        """Return when to give it up if nothing more is heard; `inf` for never."""
+        match self.phase:
+            case "queued":
+                return inf
+            case "writing":
+                return self.work + _patience(pace.token)
+            case "reading":
+                quiet = max(_patience(pace.batch), PINGS_MISSED * pace.ping)
+                batch = UNLEARNED_SECONDS if pace.batch is None else pace.batch
+                pinged = max(PINGED_BATCHES * batch, 2 * quiet)
+                return min(self.life + quiet, self.work + pinged)
+
+    def hung_at(self, pace: Pace) -> float:
+        """Return when an engine that tells how far it has read has told no more.
+
+        Unless it does something else meanwhile: it reads one prompt after the other.
+        """
+        if self.phase != "reading" or pace.batch is None:
+            return inf
+        return self.work + max(HUNG_SECONDS, BATCHES_MISSED * pace.batch)
+
+
+def _patience(learned: float | None) -> float:
+    if learned is None:
+        return UNLEARNED_SECONDS
+    return max(SHORTEST_SECONDS, FACTOR * learned)
+
+
+@dataclass(frozen=True, slots=True)
+class Slowest:
+    """Follows the 99th percentile of gaps without keeping them.
+
+    Every gap above moves the estimate up by 99 steps, every gap below down by one.
+    """
+
+    estimate: float | None = None
+
+    def seen(self, seconds: float) -> Slowest:
+        """Take in one gap."""
+        if self.estimate is None:
+            return Slowest(seconds)
+        step = 0.5 if seconds > self.estimate else -0.5 / 99
+        moved = exp(log(max(self.estimate, 1e-6)) + step)
+        # A single long gap is no reason to wait longer than for that gap.
+        return Slowest(min(moved, seconds) if step > 0 else moved)
+
+
+PATIENCE = 1.5
+GRACE_SECONDS = 2.0
+GAIN = 0.3
+"""How much sooner, as a share, the other engine has to be done."""
+
+
+def may_be_late(started: float, predicted: float, now: float) -> bool:
+    """Whether a request that shows no work is late: times in seconds."""
+    return now > started + PATIENCE * predicted + GRACE_SECONDS
+
+
+def is_sooner(elsewhere: float | None, remaining: float) -> bool:
+    """Whether another engine is worth it, by the seconds to the first token on each.
+
+    None: no other engine has an idle slot.
+    """
+    return elsewhere is not None and elsewhere <= (1 - GAIN) * remaining
+
+
+class Budget:
+    """Counts requests in flight, and the extra attempts among them."""
+
+    def __init__(self, share: float = 0.10, least: int = 3) -> None:
+        self._share = share
+        self._least = least
+        self.in_flight = 0
+        self.extra = 0
+
+    @property
+    def allowed(self) -> int:
+        """How many extra attempts may be under way at once."""
+        return max(self._least, int(self.in_flight * self._share))
+
+    @property
+    def left(self) -> int:
+        """How many more may begin now."""
+        return max(0, self.allowed - self.extra)
+
+    @contextmanager
+    def request(self) -> Generator[None]:
+        """Count one client's request as in flight."""
+        self.in_flight += 1
+        try:
+            yield
+        finally:
+            self.in_flight -= 1
+
+    @contextmanager
+    def another(self) -> Generator[bool]:
+        """Count a further attempt, if the block is given True."""
+        granted = self.left > 0
+        self.extra += granted
+        try:
+            yield granted
+        finally:
+            self.extra -= granted

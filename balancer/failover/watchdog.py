@@ -1,0 +1,133 @@
+"""Watchdog: look at all running attempts, and where else they could go.
+
+Nothing is timed per event: now and then it looks whether there was one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from math import inf
+
+from msgspec import structs
+
+from balancer.failover.attempt_watchdog import LATELY_SECONDS, UNLEARNED, Vigil
+from balancer.failover.stall import Budget, Pace
+from balancer.fleet.engines import EngineKey
+from balancer.routing.decision import Need
+from balancer.routing.filters import Sifted, sift
+from balancer.state import Desk
+from edgeserve.runtime.background import declared, guarded
+from edgeserve.runtime.clock import Awake, Sweep
+
+EVERY_SECONDS = 0.25
+
+VIGIL = declared("progress watch", "timer")
+
+SLOWEST = 4.0
+"""The slowest of a hundred tokens, in mean times between two."""
+
+APART_SECONDS = 0.05
+"""How often to look whether a request has its first word."""
+
+
+class Watch:
+    """Ticks every vigil that is kept, and knows the prospects; see `Prospects`."""
+
+    def __init__(self, desk: Desk, awake: Awake) -> None:
+        self.budget = Budget()
+        self._desk = desk
+        self._sweep = Sweep(EVERY_SECONDS)
+        self._vigils = set[Vigil]()
+        self._awake = awake
+        self.time = awake.time
+
+    def keep(self, vigil: Vigil) -> None:
+        """Begin."""
+        if not self._vigils:
+            self._sweep.add(self)
+        self._vigils.add(vigil)
+
+    def alone(self, vigil: Vigil) -> bool:
+        """Whether its engine was asked nothing else by us."""
+        return all(each is vigil or each.key != vigil.key for each in self._vigils)
+
+    async def apart(self, key: EngineKey) -> None:
+        """Wait until no other request at which one has died might end this engine."""
+        while any(  # noqa: ASYNC110 - rare, and first words are seen by looks as well
+            each.struck and each.key == key and not each.speaks for each in self._vigils
+        ):
+            await asyncio.sleep(APART_SECONDS)
+
+    def end(self, vigil: Vigil) -> None:
+        """End."""
+        vigil.end()
+        self._vigils.discard(vigil)
+        if not self._vigils:
+            self._sweep.discard(self)
+
+    def tick(self, now: float) -> None:
+        """Look after everybody."""
+        now = self.time()  # the sweep's clock goes on while this process stands still
+        for vigil in tuple(self._vigils):
+            guarded(VIGIL, partial(vigil.tick, now))
+
+    def close(self) -> None:
+        """End all."""
+        self._sweep.stop()
+
+    def pace(self, key: EngineKey) -> Pace:
+        """See `Prospects`."""
+        lane = self._desk.predict.lanes.get(key)
+        if lane is None or not lane.learner.calibrated:
+            return UNLEARNED
+        # While others' prompts are read, a token waits for a whole batch.
+        batch = lane.batch * lane.per_read
+        return Pace(token=SLOWEST * lane.per_token + batch, batch=batch)
+
+    def trusted(self, key: EngineKey) -> bool:
+        """See `Prospects`."""
+        return self._desk.breaker.health(key).closed
+
+    def elsewhere(self, need: Need, key: EngineKey) -> float | None:
+        """See `Prospects`."""
+        lives = {e.life for e in self._desk.current.candidates if e.key == key}
+        return self._desk.predict.idle(structs.replace(need, tried=need.tried | lives))
+
+    def deserted(self, need: Need, key: EngineKey) -> bool:
+        """See `Prospects`."""
+        current = self._desk.current
+        member = current.fleet.member(key[0])
+        if member is not None and member.state not in {"suspect", "unreachable"}:
+            return False
+        others = [each for each in current.candidates if each.key != key]
+        sifted = sift(others, need)
+        return isinstance(sifted, Sifted) and bool(sifted.open)
+
+    def stirred(self, key: EngineKey) -> float:
+        """See `Prospects`."""
+        lane = self._desk.predict.lanes.get(key)
+        here = [each for each in self._vigils if each.key == key]
+        if lane is None or lane.foreign or any(each.hidden for each in here):
+            return inf
+        return max((each.progress.work for each in here), default=0.0)
+
+    def stuck(self, key: EngineKey) -> bool:
+        """See `Prospects`."""
+        engine = self._desk.breaker.engine(key)
+        return engine is not None and engine.state == "stuck"
+
+    def doubt(self, key: EngineKey) -> None:
+        """See `Prospects`."""
+        self._desk.breaker.failed(key, "doubt")
+
+    @property
+    def budget_left(self) -> int:
+        """See `Prospects`."""
+        self.budget.in_flight = self._desk.doorkeeper.inside
+        return self.budget.left
+
+    @property
+    def woke(self) -> bool:
+        """See `Prospects`."""
+        return self._awake.woke(LATELY_SECONDS)

@@ -1,0 +1,1 @@
+"""Fleet membership: nodes, their engines, and the fleet as it is now."""

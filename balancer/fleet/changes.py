@@ -1,0 +1,23 @@
+"""Changes: tell subscribers that something they depend on is different now."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+
+class Changes:
+    """Listeners of one kind of change; handed to what tells and to what listens."""
+
+    __slots__ = ("_listeners",)
+
+    def __init__(self) -> None:
+        self._listeners: list[Callable[[], None]] = []
+
+    def subscribe(self, listener: Callable[[], None]) -> None:
+        """Call `listener` at every change, in the order of subscription."""
+        self._listeners.append(listener)
+
+    def notify(self) -> None:
+        """Call every listener."""
+        for listener in self._listeners:
+            listener()

@@ -1,0 +1,142 @@
+"""Live fleet: the current membership, and who is told when it changes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from balancer.fleet.changes import Changes
+from balancer.fleet.engines import Candidate, candidates
+from balancer.fleet.members import Fleet, Member
+
+
+def news(before: Fleet, after: Fleet) -> list[str]:
+    """Compare two tables: who came, who left, what became ready, what is wrong."""
+    old = {member.id: member for member in before.members}
+    new = {member.id: member for member in after.members}
+    lines = [line for id_ in new for line in _told(old.get(id_), new[id_])]
+    lines += _namesakes(before, after)
+    gone = [old[id_] for id_ in old.keys() - new.keys()]
+    lines += [f"{each.name} left" for each in gone if _here(each)]
+    return lines + _unheard(before, after)
+
+
+def _namesakes(before: Fleet, after: Fleet) -> list[str]:
+    """Say, when that begins, what nodes of one name are called here."""
+    known = {each.name for each in before.members}
+    shared: dict[str, list[str]] = {}
+    for each in after.members:
+        if each.name != each.report.name:
+            shared.setdefault(each.report.name, []).append(each.name)
+    return [
+        f"several nodes call themselves {name}; here they are {' and '.join(shown)}."
+        " `--name` gives a node another name"
+        for name, shown in shared.items()
+        if not known.issuperset(shown)
+    ]
+
+
+def _unheard(before: Fleet, after: Fleet) -> list[str]:
+    """Say why what was seen cannot be followed: once, until the reason changes."""
+    told = {link.key: link.problem for link in before.links.values()}
+    return [
+        f"{link.key} is of no use: {link.problem}"
+        for link in after.links.values()
+        if link.word is None and link.problem and link.problem != told.get(link.key)
+    ]
+
+
+def _told(old: Member | None, new: Member) -> list[str]:
+    was_here = old is not None and _here(old)
+    if _here(new) and not was_here:
+        return [_joined(new)]
+    if was_here and not _here(new):
+        return [f"{new.name} left: {new.problem}"]
+    if old is None:
+        return []
+    if old.state == "up" and new.state == "draining":
+        return [f"{new.name} is shutting down"]
+    return _ready(old, new) + _trouble(old, new)
+
+
+def _here(member: Member) -> bool:
+    """A node that is merely suspect has not left."""
+    return member.state != "unreachable"
+
+
+def _joined(member: Member) -> str:
+    slots = sum(each.slots for each in member.report.engines if _serves(each.state))
+    trouble = f"; {member.problem}" if member.problem else ""
+    return f"{member.name} joined ({_counted(slots)}){trouble}"
+
+
+def _counted(slots: int) -> str:
+    if slots == 0:
+        return "no engine is ready yet"
+    return "1 slot" if slots == 1 else f"{slots} slots"
+
+
+def _ready(old: Member, new: Member) -> list[str]:
+    served = {each.id for each in old.report.engines if _serves(each.state)}
+    return [
+        f"{new.name} serves {each.variant} ({_counted(each.slots)})"
+        for each in new.report.engines
+        if _serves(each.state) and each.id not in served
+    ]
+
+
+def _trouble(old: Member, new: Member) -> list[str]:
+    if new.state == "up" and new.problem and new.problem != old.problem:
+        return [f"{new.name}: {new.problem}"]
+    return []
+
+
+def _serves(state: str) -> bool:
+    return state in {"ready", "busy"}
+
+
+Say = Callable[[str], None]
+Judge = Callable[[Sequence[Candidate]], tuple[Candidate, ...]]
+
+
+class Current:
+    """Holds the latest `Fleet`. `say` hears of nodes that come and go.
+
+    `judge` adds to the candidates what else is known of them.
+    """
+
+    def __init__(self, say: Say, judge: Judge = tuple) -> None:
+        self._say = say
+        self._judge = judge
+        self._changes = Changes()
+        self._waiting: list[asyncio.Future[None]] = []
+        self.fleet = Fleet()
+        self.candidates: tuple[Candidate, ...] = ()
+
+    def listen(self, listener: Callable[[], None]) -> None:
+        """Call `listener` after every change, from the event loop."""
+        self._changes.subscribe(listener)
+
+    async def changed(self) -> None:
+        """Wait for the next change."""
+        change = asyncio.get_running_loop().create_future()
+        self._waiting.append(change)
+        await change
+
+    def become(self, fleet: Fleet) -> None:
+        """Replace the fleet; no change, no noise."""
+        if fleet is self.fleet:
+            return
+        before, self.fleet = self.fleet, fleet
+        for line in news(before, fleet):
+            self._say(line)
+        self.judge()
+
+    def judge(self) -> None:
+        """Look at the candidates again: something is known of them."""
+        self.candidates = self._judge(candidates(self.fleet))
+        self._changes.notify()
+        waiting, self._waiting = self._waiting, []
+        for change in waiting:
+            if not change.done():
+                change.set_result(None)

@@ -1,0 +1,140 @@
+"""Engine candidates: the engines that a request could go to, and their names. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+
+from balancer.fleet.members import Fleet, Member
+from edgeserve.http.types import Origin
+from edgeserve.openai import names_of, normal
+from edgeserve.wire import EngineReport, Hardware
+
+EngineKey = tuple[str, str]
+"""Member id and engine id: names one engine in the fleet."""
+
+Life = tuple[str, str, str, int]
+"""The same, the node's process and the engine's epoch: an engine until it restarts."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """One engine and the way to it.
+
+    `barred` says why it cannot take work now; `passing` whether that may change by
+    itself soon, so that waiting makes sense. `identity` is the node's own id,
+    `instance` its process, `hardware` what it runs on, where known. A lower `rank` goes
+    first, whatever its load; `risk` is the share of failures to expect, 0 to 1.
+    """
+
+    member: str
+    node: str
+    origin: Origin
+    engine: EngineReport
+    barred: str | None = None
+    passing: bool = False
+    identity: str = ""
+    instance: str = ""
+    hardware: Hardware | None = None
+    rank: int = 0
+    risk: float = 0.0
+
+    @property
+    def key(self) -> EngineKey:
+        """Its name in the fleet."""
+        return self.member, self.engine.id
+
+    @property
+    def life(self) -> Life:
+        """Its name until it starts anew."""
+        return self.member, self.engine.id, self.instance, self.engine.epoch
+
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """Its model, its variant and its file, in normal spelling."""
+        return names_of(self.engine)
+
+    @property
+    def listed(self) -> tuple[str, str]:
+        """Those that are shown to clients."""
+        return normal(self.engine.model), normal(self.engine.variant)
+
+    def serves(self, model: str) -> bool:
+        """Whether `model`, in normal spelling, is one of its names."""
+        return model in self.names
+
+
+def candidates(fleet: Fleet) -> tuple[Candidate, ...]:
+    """List every engine of every member, the barred ones with their reason."""
+    return tuple(
+        _candidate(member, engine)
+        for member in fleet.members
+        for engine in member.report.engines
+    )
+
+
+def _candidate(member: Member, engine: EngineReport) -> Candidate:
+    barred, passing = _bar(member, engine)
+    return Candidate(
+        member=member.id,
+        node=member.name,
+        origin=member.origin,
+        engine=engine,
+        barred=barred,
+        passing=passing,
+        identity=member.report.id,
+        instance=member.report.instance,
+        hardware=member.report.hardware,
+    )
+
+
+def _bar(member: Member, engine: EngineReport) -> tuple[str | None, bool]:
+    if member.state == "draining":
+        return "its node is shutting down", False
+    if member.state != "up":
+        why = f"its node is {member.state}: {member.problem}"
+        return why, member.state == "suspect"
+    if engine.state not in {"ready", "busy"}:
+        why = f": {engine.reason}" if engine.reason else ""
+        return f"{engine.state}{why}", engine.state != "quarantined"
+    if engine.id in member.full:
+        return "its node had no slot left a moment ago", True
+    return None, False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Served:
+    """One name that clients may call now: a model or one of its variants."""
+
+    name: str
+    nodes: tuple[str, ...]
+    abilities: tuple[str, ...]
+    context: int
+    slots: int
+
+
+def served(all_: Iterable[Candidate]) -> list[Served]:
+    """List the names that can be called now, each model before its variants."""
+    found: dict[str, list[Candidate]] = {}
+    for each in all_:
+        if _callable(each):
+            for name in set(each.listed):
+                found.setdefault(name, []).append(each)
+    return [_served(name, found[name]) for name in sorted(found)]
+
+
+def _callable(candidate: Candidate) -> bool:
+    """Whether a request for it would be sent, or would wait for it but a moment."""
+    ready = candidate.engine.state in {"ready", "busy"}
+    return candidate.barred is None or (ready and candidate.passing)
+
+
+def _served(name: str, engines: list[Candidate]) -> Served:
+    return Served(
+        name=name,
+        nodes=tuple(sorted({each.node for each in engines})),
+        abilities=tuple(sorted({a for each in engines for a in each.engine.abilities})),
+        context=max(each.engine.context for each in engines),
+        slots=sum(each.engine.slots for each in engines),
+    )

@@ -1,0 +1,275 @@
+"""Fleet membership: which nodes were seen, which answer, what each serves. Pure.
+
+Every event makes a new `Fleet`. What was seen is a `Link`; links that lead to the same
+node are one `Member`. A goodbye or an expired announcement alone removes nobody.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Literal
+
+import msgspec
+
+from edgeserve.http.types import Origin
+from edgeserve.wire import EngineReport, NodeReport
+
+LinkState = Literal["seen", "up", "suspect", "unreachable"]
+"""`seen` has not answered yet; `suspect` fell silent; `unreachable` stayed silent."""
+
+MemberState = Literal["up", "draining", "suspect", "unreachable"]
+
+
+@dataclass(frozen=True)
+class Word:
+    """What a node said last, and the address at which it said so."""
+
+    origin: Origin
+    report: NodeReport
+
+
+@dataclass(frozen=True, kw_only=True)
+class Link:
+    """One way to a node: where it was seen, and what its event stream said last.
+
+    `expected` is the id that the announcement carries. `since` is when the link last
+    lost its announcement or its answers, in the caller's seconds. `full` names engines
+    that turned us away since the stream's last word.
+    """
+
+    key: str
+    source: str
+    origins: tuple[Origin, ...]
+    expected: str | None = None
+    announced: bool = True
+    state: LinkState = "seen"
+    word: Word | None = None
+    problem: str | None = None
+    since: float = 0.0
+    full: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Member:
+    """One node. `id` is its own, or with an address behind it where two claim one.
+
+    `name` is what people call it, unlike that of every other member.
+    """
+
+    id: str
+    name: str
+    report: NodeReport
+    origin: Origin
+    state: MemberState
+    links: tuple[str, ...]
+    full: frozenset[str] = frozenset()
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """All links, by key, in the order in which they were first seen."""
+
+    links: Mapping[str, Link] = field(default_factory=dict[str, Link])
+
+    @cached_property
+    def members(self) -> tuple[Member, ...]:
+        """The nodes that have answered and are not forgotten."""
+        by_id: dict[str, list[_Voice]] = {}
+        for link in self.links.values():
+            if link.word:
+                voice = _Voice(link, link.word)
+                by_id.setdefault(link.word.report.id, []).append(voice)
+        return told_apart(
+            [member for id_, heard in by_id.items() for member in _members(id_, heard)]
+        )
+
+    def sighted(
+        self, key: str, source: str, origins: tuple[Origin, ...], expected: str | None
+    ) -> Fleet:
+        """Something was seen, again, or at other addresses."""
+        known = self.links.get(key)
+        if known is None:
+            link = Link(key=key, source=source, origins=origins, expected=expected)
+            return self._with(link)
+        seen = replace(known, origins=origins, expected=expected, announced=True)
+        return self if seen == known else self._with(seen)
+
+    def withdrawn(self, key: str, now: float) -> Fleet:
+        """Its announcement has gone; whether it still answers is another matter."""
+        link = self.links.get(key)
+        if link is None or not link.announced:
+            return self
+        return self._with(replace(link, announced=False, since=now))
+
+    def reported(self, key: str, origin: Origin, report: NodeReport) -> Fleet:
+        """A full report came."""
+        link = self.links.get(key)
+        return self._with(_well(link, Word(origin, report))) if link else self
+
+    def engine_changed(self, key: str, engine: EngineReport) -> Fleet:
+        """One engine of a node changed, or is new."""
+        link = self.links.get(key)
+        if link is None or link.word is None:
+            return self
+        old = link.word.report
+        by_id = {each.id: each for each in old.engines} | {engine.id: engine}
+        report = msgspec.structs.replace(old, engines=tuple(by_id.values()))
+        return self._with(_well(link, Word(link.word.origin, report)))
+
+    def heard(self, key: str) -> Fleet:
+        """A heartbeat came: whatever was suspected, the node is there."""
+        link = self.links.get(key)
+        if link is None or link.word is None:
+            return self
+        if link.state == "up" and not link.full:
+            return self
+        return self._with(_well(link, link.word))
+
+    def suspected(self, key: str, why: str, now: float) -> Fleet:
+        """The stream broke or fell silent."""
+        link = self.links.get(key)
+        if link is None or link.state != "up":
+            return self
+        return self._with(replace(link, state="suspect", problem=why, since=now))
+
+    def missed(self, key: str, why: str, now: float) -> Fleet:
+        """None of a link's addresses answers."""
+        link = self.links.get(key)
+        if link is None:
+            return self
+        since = link.since if link.state == "unreachable" else now
+        lost = replace(link, state="unreachable", problem=why, since=since)
+        return self if lost == link else self._with(lost)
+
+    def failed(self, member: str, why: str, now: float) -> Fleet:
+        """A request could not reach a node: not trusted until its stream speaks."""
+        fleet = self
+        if found := self.member(member):
+            for key in found.links:
+                word = fleet.links[key].word
+                if word and word.origin == found.origin:
+                    fleet = fleet.suspected(key, why, now)
+        return fleet
+
+    def turned_away(self, member: str, engine: str) -> Fleet:
+        """A node had no slot left: its engine counts as full until its next word."""
+        found = self.member(member)
+        fleet = self
+        for key in found.links if found else ():
+            link = fleet.links[key]
+            fleet = fleet._with(replace(link, full=link.full | {engine}))
+        return fleet
+
+    def forgotten(self, key: str) -> Fleet:
+        """Take a link off the table."""
+        return Fleet({k: link for k, link in self.links.items() if k != key})
+
+    def forgettable(self, key: str, now: float, after: float) -> bool:
+        """Whether it has been both unannounced and unreachable for `after` seconds."""
+        link = self.links.get(key)
+        if link is None or link.announced or link.state in {"up", "suspect"}:
+            return False
+        return now - link.since >= after
+
+    def member(self, id_: str) -> Member | None:
+        """Find a member by id."""
+        return next((each for each in self.members if each.id == id_), None)
+
+    def _with(self, link: Link) -> Fleet:
+        return Fleet({**self.links, link.key: link})
+
+
+@dataclass(frozen=True)
+class _Voice:
+    """A link that has spoken."""
+
+    link: Link
+    word: Word
+
+
+def _well(link: Link, word: Word) -> Link:
+    return replace(link, state="up", problem=None, full=frozenset(), word=word)
+
+
+def _members(id_: str, heard: Sequence[_Voice]) -> list[Member]:
+    """One member, or one per process where several that answer now claim one id."""
+    up = [voice for voice in heard if voice.link.state == "up"]
+    if not up:
+        return [_member(id_, heard, max(heard, key=_trust))]
+    processes: dict[str, list[_Voice]] = {}
+    for voice in up:
+        processes.setdefault(voice.word.report.instance, []).append(voice)
+    if len(processes) == 1:
+        return [_member(id_, heard, up[0])]
+    first, *others = processes.values()
+    return [_clone(id_, id_, first), *(_clone(id_, _apart(id_, v), v) for v in others)]
+
+
+SUFFIX = 4
+"""Letters of an id behind a name that several nodes have; more where those are alike.
+"""
+
+
+def told_apart(members: Sequence[Member]) -> tuple[Member, ...]:
+    """Put a part of its id behind the name of each member that shares it: `pi#3f2a`."""
+    count = Counter(each.name for each in members)
+    shared = {each.id: each.name for each in members if count[each.name] > 1}
+    if not shared:
+        return tuple(members)
+    length = SUFFIX
+    while length < max(map(len, shared)):
+        shown = {_suffixed(name, id_, length) for id_, name in shared.items()}
+        if len(shown) == len(shared) and not shown & count.keys():
+            break
+        length += 1
+    return tuple(
+        replace(each, name=_suffixed(each.name, each.id, length))
+        if each.id in shared
+        else each
+        for each in members
+    )
+
+
+def _suffixed(name: str, id_: str, length: int) -> str:
+    """Of clones, which share an id, the address tells more."""
+    id_, _, address = id_.partition("@")
+    return f"{name}#{address or id_[:length]}"
+
+
+def _trust(voice: _Voice) -> tuple[bool, float]:
+    return voice.link.state == "suspect", voice.link.since
+
+
+def _apart(id_: str, voices: Sequence[_Voice]) -> str:
+    return f"{id_}@{voices[0].word.origin.url.partition('://')[2]}"
+
+
+def _member(id_: str, voices: Sequence[_Voice], best: _Voice) -> Member:
+    return Member(
+        id=id_,
+        name=best.word.report.name,
+        report=best.word.report,
+        origin=best.word.origin,
+        state=_state(best),
+        links=tuple(voice.link.key for voice in voices),
+        full=best.link.full,
+        problem=best.link.problem,
+    )
+
+
+def _state(voice: _Voice) -> MemberState:
+    if voice.link.state == "up":
+        return voice.word.report.state
+    return "suspect" if voice.link.state == "suspect" else "unreachable"
+
+
+def _clone(shared: str, own: str, voices: Sequence[_Voice]) -> Member:
+    return replace(
+        _member(own, voices, voices[0]),
+        problem=f"several machines say they are node {shared}: was a disk cloned?"
+        " Remove the identity from the state folder of one and restart it",
+    )

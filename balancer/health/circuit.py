@@ -1,0 +1,182 @@
+"""Circuit: how far one engine, or one node, can be relied on. Pure.
+
+probation ──3 successes or 30 s──► ready ◄──success── suspect
+    │ failure                        │ failure, doubt ──► │
+    ▼                                ▼ 3 in a row, or 6 of the last 10
+   open ──back-off──► half-open ──probe succeeds──► probation
+    ▲───────probe fails───────┘
+
+A probe is a tiny generation of ours, never a user's request. It alone closes an open
+breaker: `/health` answers 200 on an engine whose every generation fails.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+State = Literal["probation", "ready", "suspect", "open", "half-open"]
+
+IN_A_ROW = 3
+WINDOW = 10
+"""Outcomes that are remembered; more than half of this many failures open."""
+
+BACK_OFF_SECONDS = (1.0, 60.0)
+"""From and to; doubles with every opening that no proof of health came between."""
+
+SLOW_START_SECONDS = 30.0
+SLOW_START_SUCCESSES = 3
+
+SUSPECT_SECONDS = 1.0
+"""How soon a suspect is probed."""
+
+PROBE_SECONDS = 60.0
+"""A probe of which nothing was heard for so long is sent again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Health:
+    """What became of the latest requests there. Times are seconds of one clock.
+
+    `since` is when the state began, `recent` whether each of the latest outcomes was a
+    failure, the newest last. `wins`: successes in probation. `opened`: how often the
+    breaker opened since health was last proved. `probe_at`: when to probe, if at all.
+    """
+
+    state: State = "probation"
+    since: float = 0.0
+    recent: tuple[bool, ...] = ()
+    wins: int = 0
+    opened: int = 0
+    probe_at: float | None = None
+
+    @property
+    def closed(self) -> bool:
+        """Whether users' requests may go there."""
+        return self.state not in ("open", "half-open")
+
+    @property
+    def trusted(self) -> bool:
+        """Whether nothing speaks against it."""
+        return self.state == "ready" and not any(self.recent)
+
+    @property
+    def proved(self) -> bool:
+        """Whether nothing of it need be kept."""
+        return self.trusted and self.probe_at is None
+
+    @property
+    def risk(self) -> float:
+        """The share of failures to expect, 0 to 1, by the latest outcomes."""
+        return sum(self.recent) / (len(self.recent) + 2)
+
+    def succeeded(self, now: float) -> Health:
+        """Take in a user's request that was answered."""
+        if not self.closed:
+            return self
+        well = replace(_noted(self, failed=False), probe_at=None)
+        match well.state:
+            case "ready":
+                return well
+            case "probation":
+                return _settled(replace(well, wins=well.wins + 1), now)
+            case _:
+                return _ready(well, now)
+
+    def failed(self, now: float, jitter: float) -> Health:
+        """Take in a failure that is its own. `jitter` is random, 0 to 1."""
+        if not self.closed:
+            return self
+        before = _settled(self, now)
+        after = _noted(before, failed=True)
+        if before.state == "probation" or _too_often(after.recent):
+            return _opened(after, now, jitter)
+        soon = now + SUSPECT_SECONDS
+        return replace(after, state="suspect", since=now, probe_at=soon)
+
+    def doubted(self, now: float) -> Health:
+        """Take in a failure that may be the request's own: a probe will tell."""
+        if not self.closed:
+            return self
+        before = _settled(self, now)
+        if before.state == "ready":
+            before = replace(before, state="suspect", since=now)
+        return replace(before, probe_at=now)
+
+    def questioned(self, now: float) -> Health:
+        """Take in an error that is most likely the request's own: let a probe tell.
+
+        One that is on its way will do.
+        """
+        if not self.closed or self.probe_at is not None:
+            return self
+        return replace(self, probe_at=now)
+
+    def wants_probe(self, now: float) -> bool:
+        """Whether to send a tiny generation there now."""
+        return self.probe_at is not None and now >= self.probe_at
+
+    def probing(self, now: float) -> Health:
+        """Note that a probe is on its way."""
+        again = now + PROBE_SECONDS
+        if self.state == "open":
+            return replace(self, state="half-open", since=now, probe_at=again)
+        return replace(self, probe_at=again)
+
+    def probed(self, *, well: bool, now: float, jitter: float) -> Health:
+        """Take in what became of a probe."""
+        match self.state, well:
+            case "half-open", True:
+                return Health(since=now, opened=self.opened)
+            case "half-open", False:
+                return _opened(self, now, jitter)
+            case "open", _:
+                return self
+            case "suspect", True:
+                return _ready(_noted(self, failed=False), now)
+            case _, True:
+                return replace(self, probe_at=None)
+            case _:
+                return self.failed(now, jitter)
+
+    def usable(self, slots: int, now: float) -> int:
+        """Return how many of its slots may be taken: few at first, none when open."""
+        if not self.closed:
+            return 0
+        if _settled(self, now).state != "probation":
+            return slots
+        time = (now - self.since) / SLOW_START_SECONDS
+        share = max(time, self.wins / SLOW_START_SUCCESSES, 0.0)
+        return 1 + int((slots - 1) * min(share, 1.0))
+
+
+def _noted(health: Health, *, failed: bool) -> Health:
+    return replace(health, recent=(*health.recent, failed)[-WINDOW:])
+
+
+def _too_often(recent: tuple[bool, ...]) -> bool:
+    in_a_row = recent[-IN_A_ROW:]
+    return (len(in_a_row) == IN_A_ROW and all(in_a_row)) or sum(recent) * 2 > WINDOW
+
+
+def _settled(health: Health, now: float) -> Health:
+    """End probation in time. Successes prove health; time alone does not."""
+    if health.state != "probation":
+        return health
+    if health.wins >= SLOW_START_SUCCESSES:
+        return _ready(health, now)
+    if now - health.since >= SLOW_START_SECONDS:
+        return replace(health, state="ready", since=now)
+    return health
+
+
+def _ready(health: Health, now: float) -> Health:
+    return replace(health, state="ready", since=now, opened=0, probe_at=None)
+
+
+def _opened(health: Health, now: float, jitter: float) -> Health:
+    first, most = BACK_OFF_SECONDS
+    # Up to a quarter less: nodes that fell together should not be probed together.
+    delay = min(first * 2.0 ** min(health.opened, 10), most) * (1 - jitter / 4)
+    times = health.opened + 1
+    return Health(state="open", since=now, opened=times, probe_at=now + delay)

@@ -1,0 +1,1 @@
+"""Persistence: what outlives one balancer process."""

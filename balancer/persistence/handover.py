@@ -1,0 +1,198 @@
+"""Handover: pass the listening port to the next balancer process, and drain.
+
+The old process sends the open socket itself, so that no connection is refused: what
+waits in its backlog is accepted by whoever comes first. The old one goes on until the
+new one says that it serves; a newcomer that fails before that changes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import struct
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from balancer.persistence.inheritance import bequeathed
+from balancer.state import Desk, Doorkeeper
+from edgeserve.config.settings import BalancerSettings
+from edgeserve.errors import SettingsError, in_words
+from edgeserve.http import Leave
+from edgeserve.runtime.background import background, declared
+from edgeserve.runtime.tasks import first
+
+log = logging.getLogger(__name__)
+
+LENGTH = struct.Struct("!Q")
+READY = b"R"
+
+TAKEOVER = declared("takeover", "on-failure")
+
+ANSWER_SECONDS = 10.0
+"""How long the old process may take to send its socket and what it learned."""
+READY_SECONDS = 120.0
+"""How long the new one may take to know the fleet and to serve."""
+
+
+def door(state_dir: Path, port: int) -> Path:
+    """Where the balancer on `port` can be asked to hand over."""
+    return state_dir / f"balancer-{port}.sock"
+
+
+@asynccontextmanager
+async def offering(
+    path: Path, listening: socket.socket, learned: Callable[[], bytes]
+) -> AsyncGenerator[asyncio.Event]:
+    """Let another process of this user take over; yields what is set once one has.
+
+    The permissions of folder and socket decide who may ask.
+    """
+    taken = asyncio.Event()
+    with _door(path) as server:
+        try:
+            async with background() as tasks:
+                tasks.start(
+                    TAKEOVER,
+                    lambda: _offer_until_taken(server, listening, learned, taken),
+                )
+                yield taken
+        finally:
+            if not taken.is_set():
+                path.unlink(missing_ok=True)  # noqa: ASYNC240 - one name, on leaving
+
+
+@contextmanager
+def _door(path: Path) -> Generator[socket.socket]:
+    with socket.socket(socket.AF_UNIX) as server:
+        server.setblocking(False)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            path.unlink(missing_ok=True)
+            server.bind(str(path))
+            path.chmod(0o600)
+            server.listen(1)
+        except OSError as error:
+            why = in_words(error)
+            raise SettingsError(f"cannot listen on {path}: {why}") from error
+        yield server
+
+
+async def _offer_until_taken(
+    server: socket.socket,
+    listening: socket.socket,
+    learned: Callable[[], bytes],
+    taken: asyncio.Event,
+) -> None:
+    loop = asyncio.get_running_loop()
+    while not taken.is_set():
+        peer, _ = await loop.sock_accept(server)
+        with peer:
+            try:
+                await _offer(peer, listening, learned())
+            except (OSError, EOFError) as error:
+                log.warning("a takeover did not come about: %s", in_words(error))
+            else:
+                taken.set()
+
+
+async def _offer(peer: socket.socket, listening: socket.socket, state: bytes) -> None:
+    loop = asyncio.get_running_loop()
+    async with asyncio.timeout(ANSWER_SECONDS):
+        socket.send_fds(peer, [LENGTH.pack(len(state))], [listening.fileno()])
+        if state:
+            await loop.sock_sendall(peer, state)
+    async with asyncio.timeout(READY_SECONDS):
+        if await loop.sock_recv(peer, 1) != READY:
+            raise EOFError("the new process ended before it served")
+
+
+@dataclass(frozen=True)
+class Inheritance:
+    """What the new process gets: the open port, and what was learned."""
+
+    listening: socket.socket
+    learned: bytes
+    _peer: socket.socket
+
+    def serving(self) -> None:
+        """Tell the old process to leave."""
+        self._peer.sendall(READY)
+
+
+@contextmanager
+def inherited(path: Path) -> Generator[Inheritance]:
+    """Take the port over from the process behind `path`.
+
+    Blocks for a moment; meant for start-up. Leaving the block before `serving` is
+    called lets the old process go on. Raises SettingsError where nobody answers.
+    """
+    with socket.socket(socket.AF_UNIX) as peer:
+        peer.settimeout(ANSWER_SECONDS)
+        try:
+            peer.connect(str(path))
+            listening, length = _received(peer)
+            learned = _exactly(peer, length)
+        except (OSError, EOFError) as error:
+            raise SettingsError(
+                f"no balancer to take over from at {path}: {in_words(error)};"
+                " start without --takeover"
+            ) from error
+        yield Inheritance(listening, learned, peer)
+
+
+def _received(peer: socket.socket) -> tuple[socket.socket, int]:
+    head, handles, _, _ = socket.recv_fds(peer, LENGTH.size, 1)
+    if len(head) != LENGTH.size or not handles:
+        raise EOFError("it hung up")
+    listening = socket.socket(fileno=handles[0])
+    listening.setblocking(False)
+    return listening, int(LENGTH.unpack(head)[0])
+
+
+def _exactly(peer: socket.socket, length: int) -> bytes:
+    parts = bytearray()
+    while len(parts) < length:
+        part = peer.recv(min(length - len(parts), 2**20))
+        if not part:
+            raise EOFError("it hung up")
+        parts += part
+    return bytes(parts)
+
+
+@asynccontextmanager
+async def open_door(
+    settings: BalancerSettings, sock: socket.socket, shared: Desk
+) -> AsyncGenerator[asyncio.Event]:
+    """Let another process take over, where the state folder allows it."""
+    port = sock.getsockname()[1]
+    path = door(settings.state_dir, port)
+    async with AsyncExitStack() as stack:
+        try:
+            taken = await stack.enter_async_context(
+                offering(path, sock, lambda: bequeathed(shared))
+            )
+        except (SettingsError, OSError) as error:
+            log.warning("--takeover will not work: %s", in_words(error))
+            taken = asyncio.Event()
+        yield taken
+
+
+async def left(
+    leave: Leave, doorkeeper: Doorkeeper, stop: asyncio.Event, seconds: float
+) -> None:
+    """Wait until nobody is connected; idle connections are not waited for as long.
+
+    What is asked on a connection that was open before is answered here, however long
+    that takes.
+    """
+    deadline = asyncio.get_running_loop().time() + seconds
+    while not (stop.is_set() or leave.left.is_set()):
+        now = asyncio.get_running_loop().time()
+        if now > deadline and not doorkeeper.inside:
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(1.0):
+                await first(stop, leave.left)

@@ -1,0 +1,88 @@
+"""Inheritance: the nodes and learned speeds that the next process gets."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import msgspec
+
+from balancer.discovery.mdns import OnEvent, Sighting
+from balancer.persistence.learned import learned, restore
+from balancer.state import Desk
+from edgeserve.config.settings import NodeSettings
+from edgeserve.http.types import origin_of
+
+log = logging.getLogger(__name__)
+
+KNOW_SECONDS = 5.0
+"""Longest wait for nodes that the old process knew to be up."""
+
+
+class _Seen(msgspec.Struct):
+    key: str
+    urls: tuple[str, ...]
+    id: str | None
+    source: str
+
+
+class _Estate(msgspec.Struct):
+    seen: list[_Seen]
+    learned: msgspec.Raw
+
+
+def bequeathed(desk: Desk) -> bytes:
+    """Return everything that the next process should know."""
+    links = desk.current.fleet.links.values()
+    seen = [
+        _Seen(
+            each.key,
+            tuple(origin.url for origin in each.origins),
+            each.expected,
+            each.source,
+        )
+        for each in links
+        if each.state == "up"
+    ]
+    return msgspec.json.encode(_Estate(seen, msgspec.Raw(learned(desk.predict))))
+
+
+def remember(desk: Desk, body: bytes) -> list[Sighting]:
+    """Take in what was learned; return what was seen. Anything else is ignored."""
+    try:
+        estate = msgspec.json.decode(body, type=_Estate)
+        restore(desk.predict, bytes(estate.learned))
+    except msgspec.DecodeError as error:
+        log.warning("what the other process learned is of no use: %s", error)
+        return []
+    return [_sighting(each) for each in estate.seen]
+
+
+def _sighting(each: _Seen) -> Sighting:
+    origins = tuple(origin_of(url, NodeSettings.port) for url in each.urls)
+    match each.source:
+        case "mdns" | "registered" as source:
+            return Sighting(each.key, origins, each.id, source)
+        case _:
+            return Sighting(each.key, origins, each.id, "static")
+
+
+async def know(desk: Desk, seen: list[Sighting], on_event: OnEvent) -> None:
+    """Follow what the other process saw, and wait, bounded, until it answers."""
+    changed = asyncio.Event()
+    desk.current.listen(changed.set)
+    for each in seen:
+        on_event(each)
+    keys = {each.key for each in seen}
+    try:
+        async with asyncio.timeout(KNOW_SECONDS):
+            while not _all_up(desk, keys):
+                changed.clear()
+                await changed.wait()
+    except TimeoutError:
+        log.warning("not every node that the other process knew answers")
+
+
+def _all_up(desk: Desk, keys: set[str]) -> bool:
+    links = desk.current.fleet.links
+    return all(links[key].state == "up" for key in keys if key in links)

@@ -1,0 +1,120 @@
+"""Learned speeds on disk: load and save `learned.json`.
+
+The file is written whole and then renamed, so that a crash leaves the old one. One that
+cannot be read is ignored: everything in it is learned again within minutes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import msgspec
+
+from balancer.prediction.regression import Length, Ratio
+from balancer.routing.predictive import Predict
+from edgeserve.errors import in_words
+from edgeserve.runtime.background import background, declared
+from edgeserve.runtime.files import Trouble, read_bytes, replace_file
+from edgeserve.wire import MALFORMED
+
+log = logging.getLogger(__name__)
+
+EVERY_SECONDS = 30.0
+
+MEMORY = declared("memory")
+
+
+class _Model(msgspec.Struct):
+    """Tokens per byte of a model's prompts, and the length of its answers."""
+
+    prompts: Ratio
+    answers: Length
+
+
+class _Learned(msgspec.Struct):
+    speeds: msgspec.Raw
+    models: dict[str, _Model]
+
+
+def learned(predict: Predict) -> bytes:
+    """Return everything worth keeping, as JSON."""
+    models = {
+        name: _Model(each.ratio, each.answers)
+        for name, each in predict.mind.workloads.items()
+    }
+    speeds = msgspec.Raw(predict.lanes.book.dump())
+    return msgspec.json.encode(_Learned(speeds, models))
+
+
+def restore(predict: Predict, body: bytes) -> None:
+    """Go on from what `learned` returned; best before any engine has joined.
+
+    Raises msgspec.DecodeError for anything else.
+    """
+    found = msgspec.json.decode(body, type=_Learned)
+    predict.lanes.book.load(bytes(found.speeds))
+    for name, each in found.models.items():
+        workload = predict.mind.workload(name)
+        workload.ratio, workload.answers = each.prompts, each.answers
+
+
+def file_in(state_dir: Path) -> Path:
+    """Where it is kept."""
+    return state_dir / "learned.json"
+
+
+@asynccontextmanager
+async def remembering(
+    predict: Predict,
+    path: Path,
+    every: float = EVERY_SECONDS,
+    *,
+    ours: Callable[[], bool] = lambda: True,
+) -> AsyncGenerator[None]:
+    """Go on from the file, and keep it up to date for the length of the block.
+
+    `ours`: whether the file is still this process's to write.
+    """
+    _recall(predict, path)
+    try:
+        async with background() as tasks:
+            tasks.start(MEMORY, lambda: _keeping(predict, path, every, ours))
+            yield
+    finally:
+        if ours():
+            _keep(path, learned(predict), Trouble(log.warning))
+
+
+def _recall(predict: Predict, path: Path) -> None:
+    try:
+        restore(predict, read_bytes(path))
+    except FileNotFoundError:
+        return
+    except (OSError, *MALFORMED) as error:
+        log.warning("%s is of no use and will be replaced: %s", path, in_words(error))
+
+
+async def _keeping(
+    predict: Predict, path: Path, every: float, ours: Callable[[], bool]
+) -> None:
+    kept = b""
+    trouble = Trouble(log.warning)
+    while True:
+        await asyncio.sleep(every)
+        if ours() and (now := learned(predict)) != kept:
+            await asyncio.to_thread(_keep, path, now, trouble)
+            kept = now
+
+
+def _keep(path: Path, body: bytes, trouble: Trouble) -> None:
+    try:
+        replace_file(path, body)
+    except OSError as error:
+        why = in_words(error)
+        trouble.met(f"cannot write what was learned to {path}: {why}")
+    else:
+        trouble.over()

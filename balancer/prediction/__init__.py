@@ -1,0 +1,1 @@
+"""Prediction: how long each engine would take for a request. Pure."""

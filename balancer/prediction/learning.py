@@ -1,0 +1,184 @@
+"""Speed learning: the speed of each engine, from its own measurements. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import sqrt
+
+import msgspec
+
+from balancer.prediction.regression import OUTLIER, Extra, Line
+from balancer.prediction.speed import (
+    FEW,
+    SMALLEST_DECODE,
+    SMALLEST_PREFILL,
+    Sample,
+    Speed,
+)
+
+START = 0.05
+"""Seconds that a prompt of a few tokens may take longer than was believed."""
+
+
+class Learned(msgspec.Struct):
+    """A learner's evidence, as it is stored."""
+
+    reading: Line
+    writing: Line
+    samples: int
+    few: Extra = msgspec.field(default_factory=Extra)
+
+
+@dataclass(slots=True)
+class Learner:
+    """The speed of one engine as evidence comes in."""
+
+    guess: Speed
+    reading: Line = field(init=False)
+    writing: Line = field(init=False)
+    samples: int = 0
+    speed: Speed = field(init=False)
+    few: Extra = field(default_factory=Extra)
+
+    def __post_init__(self) -> None:
+        self.reading = Line(self.guess.prefill, self.guess.attention)
+        self.writing = Line(self.guess.decode, self.guess.decode * self.guess.slowdown)
+        self.speed = self.guess
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether anything was measured yet."""
+        return self.samples > 0
+
+    def begin(self, sample: Sample) -> None:
+        """Take in what one probe measured, in place of all that came before."""
+        for line in (self.reading, self.writing):
+            line.forget()
+        self.learn(sample)
+
+    def learn(self, sample: Sample) -> None:
+        """Take in what one answer measured."""
+        if 0 < sample.prompt < FEW and sample.prompt_ms > 0 and self.reading.weight:
+            self._learn_few(sample)
+        reads = sample.prompt >= SMALLEST_PREFILL and sample.prompt_ms > 0
+        writes = sample.predicted > SMALLEST_DECODE and sample.predicted_ms > 0
+        if reads:
+            believed = self.reading.base
+            self._learn_reading(sample)
+            if not self.writing.weight:
+                # What reads slower than it was thought to does not write as thought.
+                self._rescale_writing(self.reading.base / believed)
+        if writes:
+            self._learn_writing(sample)
+        self.samples += reads or writes
+        self._settle()
+
+    def _rescale_writing(self, slower: float) -> None:
+        factor = sqrt(slower)
+        self.writing.base *= factor
+        self.writing.slope *= factor
+
+    def _learn_reading(self, sample: Sample) -> None:
+        own = max(sample.prompt_ms - sample.waited_ms, 0.1 * sample.prompt_ms)
+        # Time that other prompts took is an estimate: such a sample is worth less.
+        trust = max(0.1, own / sample.prompt_ms) ** 2
+        before = sample.cached + sample.prompt / 2
+        each = own / 1000 / sample.prompt
+        if sample.prompt < FEW:
+            more = self.few.at(sample.prompt * before) / sample.prompt
+            each = max(each - more, each / OUTLIER)
+        self.reading.learn(
+            before,
+            each,
+            min(sample.prompt, 2048) * trust,
+            self.guess.attention / self.guess.prefill,
+        )
+
+    def _learn_few(self, sample: Sample) -> None:
+        """What so few tokens took beyond their share of many."""
+        own = max(sample.prompt_ms - sample.waited_ms, 0.1 * sample.prompt_ms) / 1000
+        before = sample.cached + sample.prompt / 2
+        share = sample.prompt * self.reading.at(before)
+        most = OUTLIER * (share + self.few.at(sample.prompt * before)) + START
+        self.few.learn(sample.prompt * before, min(own, most) - share)
+
+    def _learn_writing(self, sample: Sample) -> None:
+        own = max(sample.predicted_ms - sample.stalled_ms, 0.1 * sample.predicted_ms)
+        trust = max(0.1, own / sample.predicted_ms) ** 2
+        # The first token comes with the prefill; what is timed are the ones after it.
+        self.writing.learn(
+            max(0.0, sample.sequences - 1),
+            own / 1000 / (sample.predicted - 1),
+            min(sample.predicted, 512) * trust,
+            self.guess.slowdown,
+        )
+
+    def _settle(self) -> None:
+        self.speed = Speed(
+            self.reading.base,
+            self.reading.slope,
+            self.writing.base,
+            self.writing.slope / self.writing.base,
+            self.guess.overhead,
+            self.few.base,
+            self.few.slope,
+        )
+
+    def dump(self) -> Learned:
+        """What is worth keeping over a restart."""
+        return Learned(self.reading, self.writing, self.samples, self.few)
+
+    def load(self, learned: Learned) -> None:
+        """Go on from what was kept."""
+        self.reading, self.writing = learned.reading, learned.writing
+        self.few = learned.few
+        self.samples = learned.samples
+        self._settle()
+
+
+class Book:
+    """Learned speeds by what they belong to; outlives engines and restarts."""
+
+    def __init__(self, learned: Mapping[str, Learned] | None = None) -> None:
+        self._learned = dict(learned or {})
+        self._learners: dict[str, Learner] = {}
+
+    def learner(self, key: Key, guess: Speed) -> Learner:
+        """The learner of an engine; it begins with what was learned before, if any."""
+        name = key.name
+        if name not in self._learners:
+            learner = Learner(guess)
+            if name in self._learned:
+                learner.load(self._learned[name])
+            self._learners[name] = learner
+        return self._learners[name]
+
+    def dump(self) -> bytes:
+        """Everything learned, as JSON."""
+        now = {n: each.dump() for n, each in self._learners.items() if each.samples}
+        return msgspec.json.encode({**self._learned, **now})
+
+    def load(self, body: bytes) -> None:
+        """Go on from what `dump` wrote; anything else is passed over.
+
+        Best before any engine has joined.
+        """
+        try:
+            self._learned = msgspec.json.decode(body, type=dict[str, Learned])
+        except msgspec.DecodeError:
+            return
+
+
+class Key(msgspec.Struct, frozen=True, order=True):
+    """What a learned speed belongs to; when one of these changes it is learned anew."""
+
+    node: str
+    build: str
+    variant: str
+    launch: str
+
+    @property
+    def name(self) -> str:
+        """The same as one word."""
+        return " ".join((self.node, self.build, self.variant, self.launch))

@@ -1,0 +1,158 @@
+"""Running requests: the load of one engine, kept in sums. Pure.
+
+What happens is summed for all jobs at once; each remembers where the sums stood when it
+began. So an event costs the same with one job as with a hundred.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from balancer.dialects.prompt import Prompt
+
+LIKELY_LEFT = 0.35
+"""An answer that is longer than expected probably has this part of it still to come."""
+
+
+@dataclass(slots=True)
+class Sums:
+    """What has happened on an engine since it was first seen.
+
+    `tokens` is what each answer under way has got, `crowd` the seconds of all answers
+    together, `reading` the seconds in which some prompt was read.
+    """
+
+    tokens: float = 0.0
+    crowd: float = 0.0
+    reading: float = 0.0
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """One request at work. Seconds and tokens; `reading` is prefill still to be done.
+
+    `slot` is where we believe it is; `others` are the further slots of a request that
+    takes several. `depth` is how many blocks of it the slot held. `own` is how long its
+    prompt was the one that was read, `waited` how long another was.
+
+    While it reads, `turn` is its engine's `Sums.reading` when it began; once it writes,
+    `at` are all of its engine's sums at the first token. After that `waited` holds;
+    `done`, `crowd` and `stalled` do once it is settled.
+    """
+
+    prompt: Prompt
+    slot: int
+    tokens: float
+    cached: float
+    answer: float
+    started: float
+    reading: float
+    others: tuple[int, ...] = ()
+    depth: int = 0
+    first: float | None = None
+    own: float = 0.0
+    turn: float = 0.0
+    at: Sums | None = None
+    done: float = 0.0
+    waited: float = 0.0
+    stalled: float = 0.0
+    crowd: float = 0.0
+
+    def left(self, tokens: float) -> float:
+        """Tokens of its answer to come, by its engine's sum of them."""
+        done = 0.0 if self.at is None else tokens - self.at.tokens
+        return max(self.answer - done, LIKELY_LEFT * self.answer)
+
+    def wrote(self, now: float, sums: Sums) -> None:
+        """Its first token came."""
+        self.waited = sums.reading - self.turn - self.own
+        self.first, self.reading = now, 0.0
+        self.at = Sums(sums.tokens, sums.crowd, sums.reading)
+
+    def settle(self, sums: Sums) -> None:
+        """Reckon up what happened to it."""
+        if self.at is None:
+            self.waited = sums.reading - self.turn - self.own
+            return
+        self.done = sums.tokens - self.at.tokens
+        self.crowd = sums.crowd - self.at.crowd
+        self.stalled = sums.reading - self.at.reading
+
+
+BARELY = 0.02
+"""Seconds that a prefill takes at least until its first token is seen."""
+
+
+@dataclass(slots=True, eq=False)
+class Traffic:
+    """The jobs of one engine by their slots; `reading` are those without a token yet.
+
+    `slots` is how many slots they hold. `reader` is whose prompt is being read.
+    """
+
+    jobs: dict[int, Job] = field(default_factory=dict[int, Job])
+    reading: dict[int, Job] = field(default_factory=dict[int, Job])
+    reader: Job | None = None
+    slots: int = 0
+    sums: Sums = field(default_factory=Sums)
+
+    @property
+    def writing(self) -> int:
+        """How many answers are under way."""
+        return len(self.jobs) - len(self.reading)
+
+    def passes(self, seconds: float, step: float, scale: float) -> None:
+        """Let time pass. `step`: seconds from one token of each answer to the next."""
+        reader, sums = self.reader, self.sums
+        if writing := len(self.jobs) - len(self.reading):
+            sums.tokens += seconds / step
+            sums.crowd += seconds * writing
+        if reader is not None:
+            sums.reading += seconds
+            reader.own += seconds
+            reader.reading -= seconds / scale
+
+    def start(self, job: Job) -> None:
+        """One more."""
+        self.jobs[job.slot] = self.reading[job.slot] = job
+        self.slots += 1 + len(job.others)
+        job.turn = self.sums.reading
+        if self.reader is None or job.slot < self.reader.slot:
+            # Slots fill the batch in their order.
+            self.reader = job
+
+    def begins(self, job: Job) -> None:
+        """Its prompt is begun only now: what it waited until then is forgotten."""
+        job.turn, job.own = self.sums.reading, 0.0
+
+    def wrote(self, job: Job, now: float) -> None:
+        """Its first token came."""
+        job.wrote(now, self.sums)
+        self._read(job)
+
+    def end(self, job: Job) -> None:
+        """It is over; reckon up what happened to it."""
+        job.settle(self.sums)
+        del self.jobs[job.slot]
+        self.slots -= 1 + len(job.others)
+        self._read(job)
+
+    def _read(self, job: Job) -> None:
+        """Its prompt is read, or will not be."""
+        reading = self.reading
+        if reading.pop(job.slot, None) is not None and job is self.reader:
+            self.reader = reading[min(reading)] if reading else None
+
+    def alone(self, job: Job) -> bool:
+        """Whether a job has had the engine to itself."""
+        job.settle(self.sums)
+        return len(self.jobs) == 1 and job.waited < BARELY
+
+    def unread(self, slot: int) -> float:
+        """Seconds of prefill still to be done in the slots below `slot`."""
+        left = 0.0
+        for other, job in self.reading.items():
+            if other < slot:
+                # No `max` here: a call costs as much as the rest of the line.
+                left += job.reading if job.reading > BARELY else BARELY
+        return left

@@ -1,0 +1,1 @@
+"""Probes: small requests of our own that test engines."""

@@ -1,0 +1,265 @@
+"""Calibration probes: measure the speed of engines that have just joined.
+
+A probe takes one slot of an idle engine. It gives way as soon as a request has to wait,
+unless that engine stands back until it is measured: whom it probes serves nobody.
+
+A short probe tells the order of magnitude: 32 tokens in, 5 out, 0.1 s on a GPU and 2 s
+on a Pi. Where it comes back quickly, it has mostly measured the way there and back, and
+a longer one follows: 128 in, 16 out. Without probes an engine that is believed to be
+slow gets no work that could prove the contrary.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+
+import msgspec
+
+from balancer.dialects.timings import Timings, timings_in
+from balancer.fleet.engines import Candidate, EngineKey
+from balancer.prediction.engine_model import Lane
+from balancer.prediction.speed import (
+    CALIBRATION_ANSWER,
+    CALIBRATION_PROMPT,
+    SMALLEST_DECODE,
+    SMALLEST_PREFILL,
+    Sample,
+    Speed,
+)
+from balancer.state import Desk
+from edgeserve.errors import EdgeserveError, NodeLost
+from edgeserve.http.types import Upstream
+from edgeserve.json_edit import edited
+from edgeserve.runtime.background import Started, Tasks, background, declared
+from edgeserve.wire import REQUEST_HEADER, VARIANT_HEADER
+
+log = logging.getLogger(__name__)
+
+ROUTE = "/completion"
+
+QUICK_SECONDS = 0.5
+"""A short probe that took less is followed by a long one."""
+
+_WORD = " the"
+"""One token in every tokenizer that matters; what it says does not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """How many tokens are asked to be read and written."""
+
+    prompt: int
+    answer: int
+
+    def body(self, variant: str) -> bytes:
+        """The request; it leaves nothing in the cache that anybody could want."""
+        return msgspec.json.encode(
+            {
+                "model": variant,
+                "prompt": _WORD * self.prompt,
+                "n_predict": self.answer,
+                "cache_prompt": False,
+                "ignore_eos": True,
+                "stream": False,
+            }
+        )
+
+    def seconds(self, speed: Speed) -> float:
+        """How long it will take an engine of that speed."""
+        reading = speed.prefill_seconds(self.prompt, 0)
+        return speed.overhead + reading + speed.token_seconds(1) * (self.answer - 1)
+
+
+SHORT = Probe(SMALLEST_PREFILL, SMALLEST_DECODE + 1)
+LONG = Probe(CALIBRATION_PROMPT, CALIBRATION_ANSWER)
+
+
+def sample(found: Timings) -> Sample:
+    """What a probe says of the engine's speed; nothing else ran."""
+    return Sample(
+        found.cached,
+        found.prompt,
+        found.prompt_ms,
+        found.predicted,
+        found.predicted_ms,
+    )
+
+
+SPREAD_SECONDS = 0.5
+"""Several balancers see an engine join at once; their probes should not collide.
+
+A quick engine's are over sooner, and so need to be spread less.
+"""
+
+LOOK_SECONDS = 1.0
+PROBE_SECONDS = 60.0
+AGAIN_SECONDS = 10.0
+"""After a probe that came to nothing."""
+
+CALIBRATOR = declared("calibrator")
+CALIBRATE = declared("calibrate", "never")
+
+LEAST_OVERHEAD, MOST_OVERHEAD = 0.001, 0.5
+"""Seconds that a request may spend on its way."""
+
+
+@asynccontextmanager
+async def calibrating(
+    desk: Desk,
+    upstream: Upstream,
+    token: str | None,
+    jitter: Callable[[], float] = random.random,
+) -> AsyncGenerator[None]:
+    """Probe engines for the length of the block. `jitter` is between 0 and 1."""
+    async with background() as tasks:
+        prober = _Prober(desk, upstream, token, jitter, tasks)
+        desk.room.grows.subscribe(prober.give_way)
+        tasks.start(CALIBRATOR, prober.look)
+        yield
+
+
+class _Prober:
+    def __init__(
+        self,
+        desk: Desk,
+        upstream: Upstream,
+        token: str | None,
+        jitter: Callable[[], float],
+        tasks: Tasks,
+    ) -> None:
+        self._desk = desk
+        self._upstream = upstream
+        self._headers = {"content-type": "application/json", REQUEST_HEADER: "probe"}
+        if token:
+            self._headers["authorization"] = f"Bearer {token}"
+        self._jitter = jitter
+        self._tasks = tasks
+        self._changed = asyncio.Event()
+        desk.current.listen(self._changed.set)
+        self._running: dict[EngineKey, Started] = {}
+        self._not_before: dict[EngineKey, float] = {}
+
+    async def look(self) -> None:
+        """Probe whoever wants it, now and whenever the fleet has changed."""
+        while True:
+            self._changed.clear()
+            for each in self._desk.current.candidates:
+                if self._wants(each) and each.key not in self._running:
+                    self._probe_soon(each)
+            try:
+                async with asyncio.timeout(LOOK_SECONDS):
+                    await self._changed.wait()
+            except TimeoutError:
+                pass
+
+    def _probe_soon(self, each: Candidate) -> None:
+        started = self._tasks.start(CALIBRATE, lambda: self._probe(each), each.node)
+        started.task.add_done_callback(lambda _: self._running.pop(each.key, None))
+        self._running[each.key] = started
+
+    def give_way(self) -> None:
+        """A request waits: leave it the slots that it could have."""
+        for key, task in self._running.items():
+            if not self._stands_back(key):
+                task.cancel()
+
+    def _stands_back(self, key: EngineKey) -> bool:
+        """Whether nobody would be sent there now anyway."""
+        return key in self._desk.predict.lanes.spare
+
+    def _wants(self, each: Candidate) -> bool:
+        lane = self._desk.predict.lanes.get(each.key)
+        return (
+            lane is not None
+            and not lane.learner.calibrated
+            and each.barred is None
+            and "completion" in each.engine.abilities
+            and self._desk.ledger.busy(each.key) == 0
+            and (self._desk.room.waiting == 0 or self._stands_back(each.key))
+            and time.monotonic() >= self._not_before.get(each.key, 0.0)
+        )
+
+    async def _probe(self, each: Candidate) -> None:
+        lane = self._desk.predict.lanes.get(each.key)
+        if lane is None:
+            return
+        spread = min(SPREAD_SECONDS, 2 * SHORT.seconds(lane.speed))
+        await asyncio.sleep(spread * self._jitter())
+        if self._desk.predict.lanes.get(each.key) is not lane or not self._wants(each):
+            return
+        self._not_before[each.key] = time.monotonic() + AGAIN_SECONDS
+        self._desk.ledger.take(each.key, 1)
+        slot = self._desk.predict.lanes.probe(each.key)
+        self._recount(each.key)
+        try:
+            async with asyncio.timeout(PROBE_SECONDS):
+                await self._measured(each, lane, slot)
+            del self._not_before[each.key]
+        except (EdgeserveError, TimeoutError) as error:
+            log.info("%s was not measured: %s", each.node, error)
+        finally:
+            self._desk.ledger.give_back(each.key, 1)
+            self._desk.predict.lanes.probed(each.key)
+            self._recount(each.key)
+            self._known_better()
+
+    async def _measured(self, each: Candidate, lane: Lane, slot: int | None) -> None:
+        """Ask for little; where that was over at once, for more."""
+        seconds = await self._asked(each, lane, slot, SHORT)
+        if seconds < QUICK_SECONDS and not self._desk.room.waiting:
+            await self._asked(each, lane, slot, LONG)
+
+    def _known_better(self) -> None:
+        """Look again who stands back, and who waits for whom."""
+        self._desk.predict.told(self._desk.current.candidates)
+        self._desk.room.changed()
+
+    def _recount(self, key: EngineKey) -> None:
+        self._desk.predict.lanes.recount(key, time.monotonic())
+
+    async def _asked(
+        self, each: Candidate, lane: Lane, slot: int | None, probe: Probe
+    ) -> float:
+        """Learn from one probe; returns the seconds that it took."""
+        began, samples = time.monotonic(), lane.learner.samples
+        found = await self._answer(each, slot, probe)
+        seconds = time.monotonic() - began
+        if lane.learner.samples == samples and not lane.jobs:
+            _learn(lane, found, seconds)
+            self._known_better()
+        return seconds
+
+    async def _answer(self, each: Candidate, slot: int | None, probe: Probe) -> Timings:
+        body = probe.body(each.engine.variant)
+        if slot is not None:
+            body = edited(body, put={"id_slot": slot})
+        headers = {**self._headers, VARIANT_HEADER: each.engine.id}
+        async with self._upstream.ask(
+            each.origin, "POST", ROUTE, headers, body
+        ) as answer:
+            said = await answer.read()
+            found = timings_in(said)
+            if answer.status != 200 or found is None:
+                raise NodeLost(
+                    f"its probe was answered {answer.status}: {said[:200]!r}"
+                )
+            return found
+
+
+def _learn(lane: Lane, found: Timings, seconds: float) -> None:
+    """Take a probe for the truth: nothing ran beside it, and none before it knew more.
+
+    What goes beyond the engine's own times is the way there and back.
+    """
+    learner = lane.learner
+    spent = (found.prompt_ms + found.predicted_ms) / 1000
+    overhead = min(max(seconds - spent, LEAST_OVERHEAD), MOST_OVERHEAD)
+    learner.guess = replace(learner.guess, overhead=overhead)
+    learner.begin(sample(found))
+    lane.stale = True

@@ -1,0 +1,97 @@
+"""Liveness probes: one-token requests that close an open circuit breaker.
+
+`/health` would not do: it answers 200 where every generation fails, or hangs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from functools import partial
+
+import msgspec
+
+from balancer.fleet.engines import Candidate
+from balancer.health.breaker import Breaker
+from edgeserve.errors import NodeLost
+from edgeserve.http.types import Upstream
+from edgeserve.runtime.background import Tasks, background, declared
+from edgeserve.wire import REQUEST_HEADER, VARIANT_HEADER, Ability
+
+SECONDS = 20.0
+"""Longest wait for a probe's answer: one token, even on a slow machine."""
+
+PAUSE = 0.25
+"""Seconds between looks at who is to be probed."""
+
+PROBER = declared("prober")
+PROBE = declared("probe", "never")
+
+BODIES: tuple[tuple[Ability, str, dict[str, object]], ...] = (
+    ("completion", "/completion", {"prompt": "1", "n_predict": 1}),
+    ("embeddings", "/v1/embeddings", {"input": "1"}),
+    ("rerank", "/v1/rerank", {"query": "1", "documents": ["1"]}),
+)
+
+
+class Prober:
+    """Sends probes through the nodes, as users' requests go."""
+
+    def __init__(
+        self,
+        breaker: Breaker,
+        upstream: Upstream,
+        token: str | None,
+        seconds: float = SECONDS,
+    ) -> None:
+        self._breaker = breaker
+        self._upstream = upstream
+        self._seconds = seconds
+        self._headers = {"content-type": "application/json", REQUEST_HEADER: "probe"}
+        if token:
+            self._headers["authorization"] = f"Bearer {token}"
+
+    async def run(self, tasks: Tasks) -> None:
+        """Probe whoever is to be probed, for ever."""
+        while True:
+            for each in self._breaker.due():
+                tasks.start(PROBE, partial(self._probe, each), each.node)
+            self._breaker.tick()
+            await asyncio.sleep(PAUSE)
+
+    async def _probe(self, to: Candidate) -> None:
+        try:
+            async with asyncio.timeout(self._seconds):
+                status = await self._asked(to)
+        except (TimeoutError, NodeLost):
+            status = 0
+        except Exception:
+            self._breaker.probed(to.key, well=False)
+            raise
+        if status != 429:  # its slots are busy: what becomes of those will tell
+            self._breaker.probed(to.key, well=status == 200)
+
+    async def _asked(self, to: Candidate) -> int:
+        can = to.engine.abilities
+        path, body = next(
+            ((path, body) for ability, path, body in BODIES if ability in can),
+            ("/tokenize", {"content": "1"}),
+        )
+        async with self._upstream.ask(
+            to.origin,
+            "POST",
+            path,
+            {**self._headers, VARIANT_HEADER: to.engine.id},
+            msgspec.json.encode({"model": to.engine.variant, **body}),
+        ) as answer:
+            await answer.read()
+            return answer.status
+
+
+@asynccontextmanager
+async def probing(prober: Prober) -> AsyncGenerator[None]:
+    """Probe for the length of the block."""
+    async with background() as tasks:
+        tasks.start(PROBER, lambda: prober.run(tasks))
+        yield

@@ -1,0 +1,95 @@
+"""Template probes: find out if a model's chat template can continue a message.
+
+Of the 70 templates that come with llama.cpp (0c1e570) none refused and none trimmed the
+text. 23 put it right behind the generation prompt; most others, of models that reason,
+behind an empty block of reasoning as well, which their models know. One is mangled:
+Phi-3.5 writes its end-of-text token where no generation prompt is asked for, and it
+begins like the prompt, so that llama.cpp cuts the prompt in two.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from itertools import takewhile
+
+import msgspec
+
+from balancer.fleet.engines import Candidate
+from edgeserve.errors import NodeLost
+from edgeserve.http.types import Upstream
+from edgeserve.openai import Dialect
+from edgeserve.wire import VARIANT_HEADER
+
+TEXT = "Some text"
+_ASKED = [{"role": "user", "content": "Hi"}]
+_CONTINUED = [*_ASKED, {"role": "assistant", "content": TEXT}]
+
+
+def probes() -> tuple[bytes, bytes]:
+    """Return two bodies for `/apply-template`: a question, and it with an answer begun.
+
+    Nothing is generated; once per variant is enough.
+    """
+    asked, continued = ({"messages": each} for each in (_ASKED, _CONTINUED))
+    return json.dumps(asked).encode(), json.dumps(continued).encode()
+
+
+def continues(asked: str, continued: str) -> bool:
+    """Judge the `prompt` of both answers: whether the second leads on from the first.
+
+    It may add to the generation prompt, or put something else for its end, but not
+    break it and put something between its halves.
+    """
+    if not continued.endswith(TEXT):
+        return False
+    lead = continued.removesuffix(TEXT)
+    shared = takewhile(lambda pair: pair[0] == pair[1], zip(asked, lead, strict=False))
+    at = sum(1 for _ in shared)
+    rest, instead = asked[at:], lead[at:]
+    if not rest.strip() or not instead.endswith(rest):
+        return True
+    # `<think>` may become `</think>`.
+    return instead.removesuffix(rest) == "/"
+
+
+SECONDS = 1.0
+"""Longest wait for an engine's answer; without one the template is trusted."""
+
+TEMPLATED: frozenset[Dialect] = frozenset(("chat", "responses", "messages"))
+
+
+class _Applied(msgspec.Struct):
+    prompt: str
+
+
+class Templates:
+    """Remembers what was found, by variant."""
+
+    def __init__(self, upstream: Upstream, token: str | None) -> None:
+        self._upstream = upstream
+        self._headers = {"content-type": "application/json"}
+        if token:
+            self._headers["authorization"] = f"Bearer {token}"
+        self._refuses: dict[str, bool] = {}
+
+    async def refuses(self, to: Candidate, dialect: Dialect) -> bool:
+        """Whether that engine's template breaks a message that it is to continue."""
+        if dialect not in TEMPLATED:
+            return False
+        variant = to.engine.variant
+        if variant not in self._refuses:
+            try:
+                async with asyncio.timeout(SECONDS):
+                    asked, continued = [await self._applied(to, b) for b in probes()]
+            except (TimeoutError, NodeLost, msgspec.DecodeError):
+                return False
+            self._refuses[variant] = not continues(asked, continued)
+        return self._refuses[variant]
+
+    async def _applied(self, to: Candidate, body: bytes) -> str:
+        headers = {**self._headers, VARIANT_HEADER: to.engine.id}
+        async with self._upstream.ask(
+            to.origin, "POST", "/apply-template", headers, body
+        ) as answer:
+            return msgspec.json.decode(await answer.read(), type=_Applied).prompt

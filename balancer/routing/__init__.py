@@ -1,0 +1,1 @@
+"""Routing: choose the engine for each request. Pure decisions."""

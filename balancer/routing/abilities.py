@@ -1,0 +1,109 @@
+"""Abilities: which engines can do what a request asks, busy or not. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+from balancer.fleet.engines import Candidate, served
+from edgeserve.errors import BadRequest, NoneAsGood, NoNode, UnknownModel
+from edgeserve.quantization import serves
+from edgeserve.wire import Ability
+
+_DOING: dict[Ability, str] = {
+    "vision": "look at images",
+    "audio": "listen to audio",
+    "tools": "be made to call a tool, as its chat template knows none",
+}
+
+
+class Asking(Protocol):
+    """What a request asks; see `Need`."""
+
+    @property
+    def model(self) -> str:
+        """In normal spelling, empty where none is named."""
+        ...
+
+    @property
+    def ability(self) -> Ability | None:
+        """What its route needs, if anything."""
+        ...
+
+    @property
+    def also(self) -> frozenset[Ability]:
+        """What it needs besides."""
+        ...
+
+    @property
+    def slots(self) -> int:
+        """How many answers there are to be at once."""
+        ...
+
+    @property
+    def floor(self) -> str:
+        """The lowest type of weights that will do."""
+        ...
+
+
+def able_to(candidates: Sequence[Candidate], need: Asking) -> list[Candidate]:
+    """Return them, or raise what the client is told where there are none."""
+    if not candidates:
+        raise NoNode(
+            "no node has been found yet; `edgeserve nodes` shows what was seen"
+        )
+    named = [each for each in candidates if not need.model or each.serves(need.model)]
+    if not named:
+        raise UnknownModel(need.model, [each.name for each in served(candidates)])
+    able = _wide_enough(_doing_it(candidates, named, need), need)
+    if not any(serves(each.engine.variant, need.floor) for each in able):
+        variants = sorted({each.engine.variant for each in able})
+        raise NoneAsGood(need.model, need.floor, variants)
+    models = {each.engine.model for each in able}
+    if not need.model and len(models) > 1:
+        choice = ", ".join(sorted(models))
+        raise BadRequest(f"name a `model`, one of {choice}")
+    return able
+
+
+def _doing_it(
+    candidates: Iterable[Candidate], named: Iterable[Candidate], need: Asking
+) -> list[Candidate]:
+    needs = frozenset[Ability]((need.ability,) if need.ability else ())
+    able = [each for each in named if needs.issubset(each.engine.abilities)]
+    if not able:
+        there = _who(needs, candidates, "no model in the fleet does")
+        raise BadRequest(f"{_called(need)} does not do {need.ability}; {there}")
+    if not need.also:
+        return able
+    able = [each for each in able if need.also.issubset(each.engine.abilities)]
+    if not able:
+        there = _who(needs | need.also, candidates, "no model in the fleet can")
+        doing = " and ".join(_DOING.get(each, each) for each in sorted(need.also))
+        raise BadRequest(f"{_called(need)} cannot {doing}; {there}")
+    return able
+
+
+def _who(
+    wanted: frozenset[Ability], candidates: Iterable[Candidate], nobody: str
+) -> str:
+    models = {c.engine.model for c in candidates if wanted <= {*c.engine.abilities}}
+    return f"ask {', '.join(sorted(models))}" if models else nobody
+
+
+def _called(need: Asking) -> str:
+    return need.model or "the model"
+
+
+def _wide_enough(able: list[Candidate], need: Asking) -> list[Candidate]:
+    """Leave those with slots for all of `n` answers at once."""
+    if need.slots <= 1:
+        return able
+    wide = [each for each in able if each.engine.slots >= need.slots]
+    if not wide:
+        most = max(each.engine.slots for each in able)
+        raise BadRequest(
+            f"`n` is {need.slots}, but no engine of {_called(need)} gives more than"
+            f" {most} answers at once; ask for {most} at most, or several times"
+        )
+    return wide

@@ -1,0 +1,254 @@
+"""Dispatcher: assign waiting requests to engines, as late as possible. Pure.
+
+Requests are bound late. One whose best engine is busy waits for it here, counts on its
+next slot, and is asked again whenever something changes: it may wait two seconds for
+the GPU box rather than start a minute's work on a Pi.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+from math import ceil, inf
+
+from balancer.dialects.timings import Timings
+from balancer.prediction.cost import Parts, Seen, cheapest
+from balancer.prediction.engine_model import Lane
+from balancer.prediction.prefix_cache import Holdings
+from balancer.prediction.running import Job
+from balancer.prediction.slot_match import Question, asked
+from balancer.prediction.workload import Workload
+from balancer.routing.fairness import Order
+from balancer.routing.queued_request import QueuedRequest
+
+LOOK = 32
+"""How many of the waiting are asked again when something changes."""
+
+LOOK_SECONDS = 0.02
+"""Those who find no idle slot are asked no more often: it changes only their order."""
+
+ENOUGH = 32
+LEARN_SECONDS = 0.02
+"""An engine that has taught us so many answers need not teach us more than fifty a
+second: where hundreds come and go, learning from each would cost more than it is worth.
+"""
+
+SESSIONS = 1024
+"""Most sessions named by clients whose slot is remembered."""
+
+NEAR = 0.2
+"""A hit that differs less from what was predicted ended where it was predicted to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """A request that starts on an engine now; `seen` is what was found about each."""
+
+    request: QueuedRequest
+    lane: Lane
+    job: Job
+    parts: Parts
+    seen: Seen
+
+
+@dataclass(frozen=True, slots=True)
+class Turned:
+    """A request that is turned away; `retry_after` whole seconds hence it may fit."""
+
+    predicted: float
+    retry_after: int
+    why: str
+
+
+Eligible = Callable[[QueuedRequest], Sequence[Lane]]
+
+
+@dataclass(slots=True)
+class Dispatch:
+    """The state of the decision.
+
+    `eligible` says which engines can serve a request at all, quick ones first.
+    """
+
+    eligible: Eligible
+    holdings: Holdings = field(default_factory=Holdings)
+    order: Order = field(default_factory=Order)
+    workloads: dict[str, Workload] = field(default_factory=dict[str, Workload])
+    sessions: OrderedDict[str, int] = field(default_factory=OrderedDict[str, int])
+    _looked: float = -inf
+
+    def workload(self, model: str) -> Workload:
+        """What is known of a model's requests."""
+        if model not in self.workloads:
+            self.workloads[model] = Workload()
+        return self.workloads[model]
+
+    def offer(
+        self, request: QueuedRequest, now: float, *, full: bool = False
+    ) -> Turned | None:
+        """Look at a request that arrives; say why, if it would wait in vain.
+
+        `full`: there is no room to wait.
+        """
+        workload, prompt = self.workload(request.model), request.need.prompt
+        if workload.returns.asked(prompt, now):
+            workload.learn_kept(self.holdings.beginnings(prompt) != 0)
+        if not full and request.deadline is None:
+            return None
+        best = self.choose(request, now)
+        if best is None:
+            return None
+        late = 0.0 if request.deadline is None else now + best.first - request.deadline
+        if late > 0:
+            return Turned(best.first, ceil(late), "it would be too late")
+        if full and best.wait > 0:
+            return Turned(best.first, ceil(best.wait), "the queue is full")
+        return None
+
+    def withdraw(self, request: QueuedRequest) -> None:
+        """A request counts on no slot any longer."""
+        if request.target is not None:
+            request.target.release()
+            request.target = None
+
+    def assign(self, waiting: Collection[QueuedRequest], now: float) -> list[Bound]:
+        """Start whatever should start now. Call it after everything that changes."""
+        if not waiting or not self.holdings.idle:
+            return []
+        thorough = now - self._looked >= LOOK_SECONDS
+        if thorough:
+            self._looked = now
+        bound: list[Bound] = []
+        fresh = set[str]()
+        for request in self.order.ranked(list(waiting), now)[:LOOK]:
+            if not (thorough or self.holdings.idle):
+                break
+            self.withdraw(request)
+            lanes = self.eligible(request)
+            _refresh(lanes, fresh, now)
+            question = self.question(request, now)
+            best, seen = cheapest(question, lanes)
+            if best is None:
+                continue
+            request.read = best.read
+            if best.wait > 0 or best.slot < 0:
+                request.target = best.lane
+                best.lane.reserve(now, best.ahead + best.read + best.write)
+            else:
+                bound.append(self._bind(request, question, best, seen))
+        return bound
+
+    def choose(self, request: QueuedRequest, now: float) -> Parts | None:
+        """The engine that costs least, free or not; None where none can."""
+        return self.weigh(request, now)[0]
+
+    def weigh(self, request: QueuedRequest, now: float) -> tuple[Parts | None, Seen]:
+        """The same, with what was found about every engine."""
+        lanes = self.eligible(request)
+        _refresh(lanes, set(), now)
+        return cheapest(self.question(request, now), lanes)
+
+    def question(self, request: QueuedRequest, now: float) -> Question:
+        """Find out once what the prices of all engines need."""
+        need = request.need
+        return asked(
+            need.prompt,
+            self.workload(request.model),
+            self.holdings,
+            now,
+            slots=request.slots,
+            budget=need.budget,
+            tokens=request.tokens,
+            answer=request.answer,
+            hint=self.sessions.get(need.session, -1) if need.session else -1,
+        )
+
+    def _bind(
+        self, request: QueuedRequest, question: Question, best: Parts, seen: Seen
+    ) -> Bound:
+        lane, now, need = best.lane, question.now, request.need
+        place = lane.places[best.slot]
+        # What a conversation was until now, in other slots, is of no more use.
+        self.holdings.supersede(need.prompt)
+        job = Job(
+            prompt=need.prompt,
+            slot=best.slot,
+            tokens=best.tokens,
+            cached=best.cached,
+            answer=question.answer,
+            started=now,
+            reading=best.read / lane.scale,
+            others=self._others(lane, best.slot, request.slots),
+            # With a host cache the hit may not be what the slot held.
+            depth=question.depth(1 << place) if lane.host is None else 0,
+        )
+        lane.start(job, now)
+        self.order.charge(request.client, best.read + best.write, now)
+        if need.session:
+            self._remember(need.session, place)
+        return Bound(request, lane, job, best, seen)
+
+    def _others(self, lane: Lane, slot: int, slots: int) -> tuple[int, ...]:
+        if slots == 1:
+            return ()
+        idle = [
+            number
+            for number, place in enumerate(lane.places)
+            if number != slot and self.holdings.idle & (1 << place)
+        ]
+        return tuple(idle[: slots - 1])
+
+    def _remember(self, session: str, place: int) -> None:
+        self.sessions[session] = place
+        self.sessions.move_to_end(session)
+        if len(self.sessions) > SESSIONS:
+            self.sessions.popitem(last=False)
+
+    def began(self, bound: Bound, now: float, tokens: int, cached: int) -> None:
+        """An engine begins a prompt, and says how long it is and how much it had."""
+        self._count(bound, tokens, cached)
+        bound.lane.began(bound.job, now, tokens, cached)
+
+    def _count(self, bound: Bound, tokens: int, cached: int) -> None:
+        """Learn how many tokens the prompt is, and its part that was cached."""
+        blocks, job = bound.job.prompt.blocks, bound.job
+        workload = self.workload(bound.request.model)
+        lengths = workload.lengths
+        if blocks:
+            prompt, ratio = bound.job.prompt, workload.tokens_per_byte
+            lengths.learn_frame(prompt, ratio, tokens)
+            lengths.learn(blocks[-1], tokens)
+        if 0 < job.depth < len(blocks) and abs(cached - job.cached) < NEAR * job.cached:
+            lengths.learn(blocks[job.depth - 1], cached)
+
+    def ended(
+        self, bound: Bound, now: float, timings: Timings, *, counted: bool = True
+    ) -> None:
+        """Learn from an answer that came to its end.
+
+        `counted` says whether the engine told of its prompt when it began.
+        """
+        request, lane, job = bound.request, bound.lane, bound.job
+        tokens = max(1, timings.cached + timings.prompt)
+        if not counted:
+            lane.counted(job, tokens, timings.cached)
+        lane.end(job, now, timings.predicted)
+        workload, need = self.workload(request.model), request.need
+        workload.returns.answered(need.prompt, now)
+        if lane.learner.samples > ENOUGH and now - lane.learned < LEARN_SECONDS:
+            return
+        lane.learned = now
+        if not counted:
+            self._count(bound, tokens, timings.cached)
+        lane.learner.learn(lane.sample(job, now, timings))
+        workload.learn_prompt(timings.cached + timings.prompt, need.prompt.size)
+        workload.learn_answer(need.prompt.head, need.budget, timings.predicted)
+        lane.stale = True
+
+
+def _refresh(lanes: Sequence[Lane], fresh: set[str], now: float) -> None:
+    for lane in lanes:
+        if lane.name not in fresh:
+            fresh.add(lane.name)
+            lane.refresh(now)

@@ -1,0 +1,119 @@
+"""Filters: which engines can serve a request at all, and why others cannot. Pure.
+
+`sift` applies every filter. Every candidate gets a verdict, so that each choice can be
+explained afterwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from balancer.fleet.engines import Candidate
+from balancer.routing.abilities import able_to
+from balancer.routing.decision import Need, Refuse, Verdict
+from edgeserve.errors import EdgeserveError, NoNode
+from edgeserve.quantization import serves
+
+
+@dataclass(frozen=True)
+class Sifted:
+    """Who may serve a request: `open` once a slot is free, the others are `out`.
+
+    `passing` tells whether one that is out may come back by itself soon.
+    """
+
+    open: tuple[Candidate, ...]
+    out: tuple[Verdict, ...]
+    passing: bool
+
+
+def sift(candidates: Sequence[Candidate], need: Need) -> Sifted | Refuse:
+    """Apply every filter but free slots; Refuse where waiting would not help."""
+    try:
+        able = able_to(candidates, need)
+    except EdgeserveError as error:
+        return Refuse(error)
+    weighed = [(each, *_ruled_out(each, need)) for each in able]
+    weighed = _less_worse_ranks(_less_short_contexts(weighed, need))
+    weighed = _less_those_that_failed_it(weighed, need)
+    chosen = tuple(each for each, why, _ in weighed if why is None)
+    out = tuple(
+        Verdict(candidate=each, busy=each.engine.busy, reason=why)
+        for each, why, _ in weighed
+        if why is not None
+    )
+    passing = any(passing for _, _, passing in weighed)
+    if not chosen and not passing:
+        return Refuse(_nobody(need, out), out)
+    return Sifted(chosen, out, passing)
+
+
+_Weighed = tuple[Candidate, str | None, bool]
+"""A candidate, why it is out, and whether that may pass."""
+
+
+def _ruled_out(candidate: Candidate, need: Need) -> tuple[str | None, bool]:
+    if candidate.life in need.tried and candidate.engine.state in {"ready", "busy"}:
+        return "tried already", False
+    if not serves(candidate.engine.variant, need.floor):
+        # Ahead of what may pass: it will be no better once it has loaded.
+        return f"{candidate.engine.variant} is not as good as {need.floor}", False
+    if candidate.barred:
+        return candidate.barred, candidate.passing
+    if candidate.engine.context <= need.too_short:
+        return "its context is too short", False
+    return None, False
+
+
+def _less_worse_ranks(weighed: list[_Weighed]) -> list[_Weighed]:
+    """Leave those alone that failed of late, as long as others have not."""
+    best = min((each.rank for each, why, _ in weighed if why is None), default=0)
+    return [
+        (each, why, passing)
+        if why is not None or each.rank == best
+        else (each, "it failed a moment ago, and others did not", False)
+        for each, why, passing in weighed
+    ]
+
+
+def _less_those_that_failed_it(weighed: list[_Weighed], need: Need) -> list[_Weighed]:
+    """Leave those alone that have started anew, where another has not failed it yet."""
+    failed = {life[:2] for life in need.tried}
+    if not any(why is None and each.key not in failed for each, why, _ in weighed):
+        return weighed
+    return [
+        (each, "it failed this request before it started anew", False)
+        if why is None and each.key in failed
+        else (each, why, passing)
+        for each, why, passing in weighed
+    ]
+
+
+def _less_short_contexts(weighed: list[_Weighed], need: Need) -> list[_Weighed]:
+    """Rule out contexts that look too short, unless a longer one exists nowhere.
+
+    The count is a guess; the engine with the longest context gives the exact answer.
+    """
+    longest = max(each.engine.context for each, _, _ in weighed)
+    wanted = min(need.tokens, longest)
+    return [
+        (each, why, passing)
+        if each.engine.context >= wanted
+        else (
+            each,
+            f"its context of {each.engine.context} tokens looks too short",
+            False,
+        )
+        for each, why, passing in weighed
+    ]
+
+
+def _nobody(need: Need, out: Sequence[Verdict]) -> NoNode:
+    reasons = "; ".join(
+        f"{each.candidate.node}/{each.candidate.engine.variant}: {each.reason}"
+        for each in out
+    )
+    return NoNode(
+        f"nobody can serve {need.model or need.ability or 'this'} now: {reasons}"
+    )

@@ -1,0 +1,130 @@
+"""Least-busy policy: first come, first served, on the engine with fewest busy slots.
+
+A request that an engine has failed goes before all others, as with the prediction. This
+policy is for comparison, and for what the prediction has nothing to say about.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Sequence
+
+from balancer.fleet.engines import Candidate, EngineKey
+from balancer.routing.decision import Decision, Need, Refuse, Send, Verdict, Wait
+from balancer.routing.filters import sift
+from balancer.routing.queued_request import RETRY_AFTER, QueuedRequest, Settled
+from balancer.routing.slot_counts import Ledger
+
+
+def choose(
+    candidates: Sequence[Candidate], need: Need, busy: Callable[[EngineKey], int]
+) -> Decision:
+    """Prefer the engine with fewest busy slots, then the smaller share, then the name.
+
+    `busy` counts the slots that are taken on each engine, whoever took them.
+    """
+    sifted = sift(candidates, need)
+    if isinstance(sifted, Refuse):
+        return sifted
+    counts = [(busy(each.key), each) for each in sifted.open]
+    free = [
+        (count, each)
+        for count, each in counts
+        if not need.slots or count + need.slots <= each.engine.slots
+    ]
+    best = min(free, key=_rank, default=(0, None))[1]
+    verdicts = sifted.out + tuple(
+        Verdict(candidate=each, busy=count, reason=_reason(each, count, need, best))
+        for count, each in counts
+    )
+    if best is None:
+        return Wait(verdicts)
+    return Send(best, need.slots, verdicts)
+
+
+def _rank(counted: tuple[int, Candidate]) -> tuple[int, float, str, str]:
+    busy, each = counted
+    return busy, busy / each.engine.slots, each.node, each.engine.id
+
+
+def _reason(
+    each: Candidate, busy: int, need: Need, best: Candidate | None
+) -> str | None:
+    if each is best:
+        return None
+    if busy + need.slots > each.engine.slots:
+        return "every slot is busy"
+    return "another has fewer busy slots"
+
+
+class LeastBusy:
+    """Chooses among the engines that `candidates` returns."""
+
+    def __init__(
+        self, candidates: Callable[[], Sequence[Candidate]], ledger: Ledger
+    ) -> None:
+        self._candidates = candidates
+        self._ledger = ledger
+
+    def refusal(
+        self,
+        request: QueuedRequest,
+        now: float,  # noqa: ARG002 - it predicts nothing
+        *,
+        full: bool,  # noqa: ARG002
+    ) -> Refuse | None:
+        """Turn away what no engine can serve."""
+        decision = self._choice(request)
+        return decision if isinstance(decision, Refuse) else None
+
+    def assign(
+        self,
+        waiting: Collection[QueuedRequest],
+        now: float,  # noqa: ARG002
+    ) -> list[Settled]:
+        """Serve what can be served; nothing waits behind what another waits for."""
+        settled: list[Settled] = []
+        hopeless = set[tuple[object, ...]]()
+        for request in sorted(waiting, key=_again):
+            kind = request.need.kind
+            if kind in hopeless:
+                continue
+            match self._choice(request):
+                case Wait():
+                    hopeless.add(kind)
+                case Send() as send:
+                    self._ledger.take(send.to.key, send.slots)
+                    settled.append((request, send))
+                case refusal:
+                    settled.append((request, refusal))
+        return settled
+
+    def explain(
+        self,
+        request: QueuedRequest,
+        now: float,  # noqa: ARG002
+    ) -> Iterable[Verdict]:
+        """Say of each engine why a request waits for it, or cannot use it."""
+        return self._choice(request).verdicts
+
+    def forget(self, request: QueuedRequest) -> None:
+        """Nothing is kept of a request that waits."""
+
+    def give_back(self, send: Send, *, left: bool = False) -> None:
+        """Its slots are free, or will be once the engine has noticed that it `left`."""
+        self._ledger.give_back(send.to.key, send.slots, left=left)
+
+    def settle(self, send: Send) -> None:
+        """By now the engine has noticed that it left, unless its node says not."""
+        self._ledger.settle(send.to.key)
+
+    def patience(self, request: QueuedRequest, now: float) -> int:  # noqa: ARG002
+        """A guess."""
+        return RETRY_AFTER
+
+    def _choice(self, request: QueuedRequest) -> Decision:
+        return choose(self._candidates(), request.need, self._ledger.busy)
+
+
+def _again(request: QueuedRequest) -> bool:
+    """Sort those first that an engine has failed; the others stay in order."""
+    return not request.again

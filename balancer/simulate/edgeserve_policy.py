@@ -1,0 +1,186 @@
+"""EdgeServe's own policy in the simulator, and the oracle that knows everything."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from balancer.dialects.timings import Timings
+from balancer.prediction.engine_model import Lane
+from balancer.prediction.learning import Learner
+from balancer.prediction.prefix_cache import HostCache
+from balancer.prediction.speed import (
+    CALIBRATION_ANSWER,
+    CALIBRATION_PROMPT,
+    Sample,
+    Speed,
+)
+from balancer.prediction.weights import WEIGHTS, Weights
+from balancer.routing.decision import Decision, Need
+from balancer.routing.dispatcher import Bound, Dispatch
+from balancer.routing.queued_request import QueuedRequest
+from balancer.simulate.cache import answered
+from balancer.simulate.engine import Event, Run
+from balancer.simulate.fleets import Machine
+from balancer.simulate.world import Act, Start, Turn
+from balancer.telemetry.trace import Call
+
+
+class Edge:
+    """The balancer's decision code, told what a balancer can see."""
+
+    def __init__(
+        self,
+        fleet: Sequence[Machine],
+        weights: Weights = WEIGHTS,
+        pins: bool = True,
+        room: int = 100_000,
+    ) -> None:
+        self.mind = Dispatch(self.eligible)
+        self.room = room
+        self.waiting: dict[QueuedRequest, Call] = {}
+        self.bound: dict[int, Bound] = {}
+        self.index = {machine.name: i for i, machine in enumerate(fleet)}
+        self.lanes = [self.lane(machine, weights, pins) for machine in fleet]
+        self.fleet = fleet
+        self.able = dict[str, list[Lane]]()
+
+    def lane(self, machine: Machine, weights: Weights, pins: bool) -> Lane:
+        """One machine, as the balancer sees it after calibration."""
+        host = None
+        if machine.cache_tokens:
+            host = HostCache(self.mind.holdings, machine.cache_tokens)
+        return Lane(
+            machine.name,
+            machine.model,
+            machine.slots,
+            self.learner(machine),
+            self.mind.holdings,
+            machine.batch,
+            machine.context,
+            pins and host is None,
+            host,
+            weights=weights,
+        )
+
+    def eligible(self, request: QueuedRequest) -> Sequence[Lane]:
+        """Who serves the model."""
+        model = request.model
+        if model not in self.able:
+            pairs = zip(self.fleet, self.lanes, strict=True)
+            able = (lane for machine, lane in pairs if machine.serves(model))
+            self.able[model] = sorted(able, key=lambda lane: lane.per_read)
+        return self.able[model]
+
+    def learner(self, machine: Machine) -> Learner:
+        """A poor guess, put right by the calibration probe."""
+        rough = Speed(1 / 200, 1e-7, 1 / 20, 0.3, machine.network_ms / 1000)
+        learner = Learner(rough)
+        speed = machine.speed
+        learner.learn(
+            Sample(
+                0,
+                CALIBRATION_PROMPT,
+                1000 * speed.prefill_seconds(CALIBRATION_PROMPT, 0),
+                CALIBRATION_ANSWER,
+                1000 * speed.token_seconds(1) * (CALIBRATION_ANSWER - 1),
+            )
+        )
+        return learner
+
+    def request(self, call: Call, now: float) -> QueuedRequest:
+        """What a balancer can see of a call."""
+        need = Need(
+            model=call.model,
+            ability="chat",
+            prompt=call.prompt,
+            client=call.client,
+            budget=call.budget,
+        )
+        return QueuedRequest(need, _unheard, now)
+
+    def arrive(self, call: Call, now: float) -> Sequence[Act]:
+        """Into the queue, and out of it where an engine is free."""
+        request, full = self.request(call, now), len(self.waiting) >= self.room
+        turned = self.mind.offer(request, now, full=full)
+        if turned is not None:
+            return (Turn(call, turned.retry_after),)
+        self.waiting[request] = call
+        return self.assign(now)
+
+    def assign(self, now: float) -> list[Act]:
+        """What is to start now."""
+        acts: list[Act] = []
+        for bound in self.mind.assign(self.waiting, now):
+            call = self.waiting.pop(bound.request)
+            self.bound[call.id] = bound
+            engine = self.index[bound.lane.name]
+            slot = bound.job.slot if bound.lane.pins else None
+            acts.append(Start(call, engine, slot, bound.parts.first))
+        return acts
+
+    def notice(self, event: Event, engine: int, now: float) -> Sequence[Act]:  # noqa: ARG002
+        """Progress, first token, end: as the wire shows them."""
+        run = event.run
+        bound = self.bound[run.call.id]
+        match event.kind:
+            case "began":
+                self.mind.began(bound, now, run.call.prompt_tokens, run.cached)
+                return ()
+            case "first":
+                bound.lane.wrote(bound.job, now)
+                return ()
+            case _:
+                self.mind.ended(bound, now, timings(run, now))
+                self.learned(run.call, bound)
+                del self.bound[run.call.id]
+                return self.assign(now)
+
+    def learned(self, call: Call, bound: Bound) -> None:
+        """Nothing more than that."""
+
+
+def _unheard(decision: Decision) -> None:
+    """Keep nothing."""
+
+
+def timings(run: Run, now: float) -> Timings:
+    """What llama.cpp would report."""
+    return Timings(
+        run.cached,
+        run.call.prompt_tokens - run.cached,
+        1000 * (run.first - run.started),
+        run.call.answer_tokens,
+        1000 * (now - run.first),
+    )
+
+
+class Oracle(Edge):
+    """Knows every rate, every length and every slot's true content."""
+
+    def learner(self, machine: Machine) -> Learner:
+        """The truth, and nothing can change it."""
+        return _Fixed(machine.speed)
+
+    def request(self, call: Call, now: float) -> QueuedRequest:
+        """With the true lengths."""
+        request = Edge.request(self, call, now)
+        request.tokens = float(call.prompt_tokens)
+        request.answer = float(call.answer_tokens)
+        return request
+
+    def learned(self, call: Call, bound: Bound) -> None:
+        """The answer as the client will send it back."""
+        place = bound.lane.places[bound.job.slot]
+        held = self.mind.holdings.held[place]
+        if held is not None and call.reply.blocks:
+            whole = type(held)(
+                answered(call).prompt, held.tokens, 0.0, held.since, held.used
+            )
+            self.mind.holdings.put(place, whole)
+
+
+class _Fixed(Learner):
+    """A learner that has nothing to learn."""
+
+    def learn(self, sample: Sample) -> None:
+        """Stay."""

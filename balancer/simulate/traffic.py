@@ -1,0 +1,156 @@
+"""Simulated traffic: conversations of several turns that share system prompts."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from heapq import merge
+from itertools import count
+
+from balancer.dialects.prompt import EMPTY, FRAME_BYTES, Prompt, block_bytes
+from balancer.telemetry.trace import LEAST_RATIO, MOST_RATIO, Call, marks, with_replies
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chats:
+    """What the conversations are like. Tokens and seconds; means of skewed spreads."""
+
+    systems: int = 4
+    system_tokens: tuple[int, int] = (300, 1200)
+    turns: float = 5.0
+    question_tokens: float = 60.0
+    answer_tokens: float = 120.0
+    thought_tokens: float = 0.0
+    """Reasoning before each answer, which clients do not send back."""
+    pause: float = 25.0
+    clients: int = 12
+    closed: bool = True
+    """Whether the next question waits for the answer, as people do."""
+    context: int = 8192
+
+
+@dataclass(slots=True)
+class _Talk:
+    """One conversation as it grows."""
+
+    session: str
+    client: str
+    ratio: float
+    prompt: Prompt = EMPTY
+    answer: int = 0
+    """Tokens of the last answer, without its reasoning."""
+
+
+class Writer:
+    """Writes conversations; the same seed, the same words."""
+
+    def __init__(self, chats: Chats, seed: int) -> None:
+        self.chats = chats
+        self.chance = random.Random(seed)  # noqa: S311 - a simulation
+        self.ids = count()
+        low, high = chats.system_tokens
+        self.systems = [
+            self._say(EMPTY, self.chance.randint(low, high), 0.25)
+            for _ in range(chats.systems)
+        ]
+
+    def conversation(self, number: int, at: float) -> list[Call]:
+        """All turns of one conversation."""
+        chance, chats = self.chance, self.chats
+        system = chance.choices(
+            self.systems, [1 / (i + 1) for i in range(chats.systems)]
+        )[0]
+        talk = _Talk(
+            f"s{number}",
+            f"c{chance.randrange(chats.clients)}",
+            0.25 * chance.lognormvariate(0, 0.08),
+            system,
+        )
+        turns = min(
+            30, 1 + int(chance.expovariate(1 / max(0.01, chats.turns - 1)) + 0.5)
+        )
+        calls: list[Call] = []
+        for _ in range(turns):
+            call = self._turn(talk, calls[-1] if calls else None, at)
+            if call.prompt_tokens + call.answer_tokens > chats.context:
+                break
+            calls.append(call)
+            at += self._pause()
+        return calls
+
+    def _pause(self) -> float:
+        return 2.0 + self.chance.lognormvariate(0, 0.8) * (self.chats.pause - 2)
+
+    def _turn(self, talk: _Talk, last: Call | None, at: float) -> Call:
+        if last is not None:
+            talk.prompt = self._say(talk.prompt, talk.answer, talk.ratio)
+        question = self._length(self.chats.question_tokens)
+        talk.prompt = self._say(talk.prompt, question, talk.ratio)
+        answers = last is not None and self.chats.closed
+        talk.answer = self._length(self.chats.answer_tokens)
+        thought, reply = 0, EMPTY
+        if self.chats.thought_tokens:
+            thought = self._length(self.chats.thought_tokens)
+            reply = _never_sent_back(self._block(talk.ratio), talk.prompt)
+        return Call(
+            id=next(self.ids),
+            at=self._pause() if answers else at,
+            after=last.id if answers and last is not None else None,
+            client=talk.client,
+            session=talk.session,
+            prompt=talk.prompt,
+            prompt_tokens=max(2, round(marks(talk.prompt)[-1])),
+            answer_tokens=thought + talk.answer,
+            reply=reply,
+        )
+
+    def _length(self, mean: float) -> int:
+        return max(4, int(mean * self.chance.lognormvariate(-0.32, 0.8)))
+
+    def _block(self, ratio: float) -> bytes:
+        """A hash that stands for a text of about so many tokens a byte."""
+        drawn = ratio * self.chance.gauss(1, 0.05)
+        share = (drawn - LEAST_RATIO) / (MOST_RATIO - LEAST_RATIO)
+        first = round(0xFFFF * min(max(share, 0.0), 1.0))
+        return first.to_bytes(2, "big") + self.chance.randbytes(6)
+
+    def _say(self, prompt: Prompt, tokens: int, ratio: float) -> Prompt:
+        """Add a message of fresh words."""
+        blocks, ends = list(prompt.blocks), list(prompt.ends)
+        at, left = prompt.size, max(1, int(tokens / ratio) - FRAME_BYTES)
+        while left > 0:
+            size = min(left, block_bytes(at))
+            at, left = at + size, left - size
+            blocks.append(self._block(ratio))
+            ends.append(at)
+        ends[-1] += FRAME_BYTES
+        return Prompt(tuple(blocks), tuple(ends), (*prompt.messages, len(blocks)))
+
+
+def _never_sent_back(block: bytes, prompt: Prompt) -> Prompt:
+    """An answer as it lies in its slot, where no later prompt will find it."""
+    return Prompt((block,), (prompt.size + 1,), (1,))
+
+
+def trace(
+    chats: Chats, conversations_per_second: float, conversations: int, seed: int
+) -> list[Call]:
+    """Conversations that begin at random, so many a second."""
+    writer = Writer(chats, seed)
+    return with_replies(
+        list(
+            merge(*_talks(writer, conversations_per_second, conversations), key=_order)
+        )
+    )
+
+
+def _order(call: Call) -> int:
+    return call.id
+
+
+def _talks(writer: Writer, rate: float, conversations: int) -> Iterator[list[Call]]:
+    at = 0.0
+    for number in range(conversations):
+        at += writer.chance.expovariate(rate)
+        yield writer.conversation(number, at)

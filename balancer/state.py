@@ -1,0 +1,128 @@
+"""Shared state of one balancer, and the count of requests in flight."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from balancer.fleet.changes import Changes
+from balancer.fleet.current import Current
+from balancer.health.breaker import Breaker
+from balancer.health.poison import Poison
+from balancer.prediction import conditions
+from balancer.prediction.fleet_model import Lanes
+from balancer.prediction.prefix_cache import Holdings
+from balancer.queue import WaitingRoom
+from balancer.routing.least_busy import LeastBusy
+from balancer.routing.predictive import Predict
+from balancer.routing.slot_counts import Ledger
+from balancer.telemetry.metrics import Metrics
+from balancer.telemetry.records import Records
+from balancer.validation.limits import CAPS, Caps, caps_of
+from edgeserve.config.settings import BalancerSettings
+from edgeserve.errors import Draining
+
+
+@dataclass
+class Doorkeeper:
+    """Counts the requests inside, and lets nobody in while the house empties."""
+
+    draining: bool = False
+    inside: int = 0
+    _empty: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __enter__(self) -> None:
+        """Count one request for the length of the block, or raise Draining."""
+        if self.draining:
+            raise Draining("balancer")
+        self.inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        """Let it out."""
+        self.inside -= 1
+        if self.inside == 0:
+            self._empty.set()
+
+    async def drained(self, seconds: float) -> bool:
+        """Let nobody in and wait for those inside; False when time runs out first."""
+        self.draining = True
+        if self.inside == 0:
+            return True
+        self._empty.clear()
+        try:
+            async with asyncio.timeout(seconds):
+                await self._empty.wait()
+        except TimeoutError:
+            return False
+        return True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Desk:
+    """A balancer's state. `predict` is there whatever policy decides.
+
+    `key` is that of all hashes of prompts; it is this process's own.
+    """
+
+    current: Current
+    room: WaitingRoom
+    predict: Predict
+    ledger: Ledger
+    breaker: Breaker
+    doorkeeper: Doorkeeper
+    records: Records
+    metrics: Metrics
+    caps: Caps = CAPS
+    poison: Poison = field(default_factory=Poison)
+    key: bytes = field(default_factory=lambda: secrets.token_bytes(16), repr=False)
+
+
+def desk(settings: BalancerSettings, say: Callable[[str], None]) -> Desk:
+    """Set one up: a change in the fleet corrects the ledger, then wakes the queue."""
+    judged, known_better = Changes(), Changes()
+    breaker, ledger = Breaker(judged.notify), Ledger()
+    current = Current(say, breaker.judged)
+    predict = _predict(settings, ledger, known_better)
+    simple = LeastBusy(lambda: current.candidates, ledger)
+    room = WaitingRoom(
+        predict if settings.policy == "predict" else simple,
+        limit=settings.queue,
+        seconds=settings.queue_seconds,
+    )
+    judged.subscribe(current.judge)
+    known_better.subscribe(room.moved)
+    current.listen(lambda: ledger.told(current.candidates, breaker.reserved))
+    current.listen(lambda: predict.told(current.candidates))
+    current.listen(room.changed)
+    return Desk(
+        current=current,
+        room=room,
+        predict=predict,
+        ledger=ledger,
+        breaker=breaker,
+        doorkeeper=Doorkeeper(),
+        records=Records(),
+        metrics=Metrics(),
+        caps=caps_of(settings),
+    )
+
+
+def _predict(
+    settings: BalancerSettings, ledger: Ledger, known_better: Changes
+) -> Predict:
+    policy = conditions.Policy(
+        on_battery=settings.on_battery,
+        low_percent=settings.low_battery,
+        owner_first=settings.owner_first,
+    )
+    lanes = Lanes(
+        Holdings(),
+        ledger.busy,
+        policy=policy,
+        left=ledger.left,
+        calibrates=settings.calibrate,
+    )
+    return Predict(ledger, lanes, time.monotonic, known_better.notify)

@@ -1,0 +1,1 @@
+"""Telemetry: metrics, the log of latest requests, and traces."""

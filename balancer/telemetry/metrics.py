@@ -1,0 +1,163 @@
+"""Metrics: counts and times in Prometheus format."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from balancer.fleet.members import Fleet
+from balancer.telemetry.records import ANSWERED, Record
+from edgeserve.runtime.background import KINDS, failures
+
+BUCKETS = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+"""Upper bounds in seconds: from a cached answer on a GPU to a long one on a Pi."""
+
+Labels = tuple[tuple[str, str], ...]
+
+
+@dataclass
+class Histogram:
+    """Times in seconds, counted by bucket."""
+
+    counts: list[int] = field(default_factory=lambda: [0] * (len(BUCKETS) + 1))
+    total: float = 0.0
+
+    def observe(self, seconds: float) -> None:
+        """Count one."""
+        self.counts[bisect_left(BUCKETS, seconds)] += 1
+        self.total += seconds
+
+    def lines(self, name: str) -> Iterator[str]:
+        """Render; buckets are cumulative."""
+        below = 0
+        for bound, count in zip((*map(str, BUCKETS), "+Inf"), self.counts, strict=True):
+            below += count
+            yield f'{name}_bucket{{le="{bound}"}} {below}'
+        yield f"{name}_sum {self.total:.6f}"
+        yield f"{name}_count {below}"
+
+
+class Metrics:
+    """Counters since the start."""
+
+    def __init__(self) -> None:
+        self._requests: Counter[Labels] = Counter()
+        self._attempts: Counter[Labels] = Counter()
+        self._retried = self._resumed = 0
+        self._waited = Histogram()
+        self._first_byte = Histogram()
+        self._lasted = Histogram()
+
+    def answered(self, record: Record) -> None:
+        """Count a request that has ended, however it ended."""
+        status = str(record.status or 499)
+        self._requests[("path", record.path), ("status", status)] += 1
+        for each in record.attempts:
+            well = "answered" if each.outcome in ANSWERED else "failed"
+            self._attempts[("node", each.node), ("outcome", well)] += 1
+            self._resumed += each.resumes
+        self._retried += max(0, len(record.attempts) - 1)
+        self._waited.observe(record.waited)
+        if record.first_byte is not None:
+            self._first_byte.observe(record.first_byte - record.arrived)
+        if record.ended is not None:
+            self._lasted.observe(record.ended - record.arrived)
+
+    def render(self, fleet: Fleet, waiting: int, running: int) -> str:
+        """Return the text format, version 0.0.4."""
+        lines = [
+            *_family("requests_total", "counter", "Requests answered.", self._requests),
+            *_family(
+                "attempts_total", "counter", "Requests sent to nodes.", self._attempts
+            ),
+            *_family(
+                "retried_total",
+                "counter",
+                "Attempts past the first.",
+                {(): self._retried},
+            ),
+            *_family(
+                "resumed_total",
+                "counter",
+                "Answers that went on at another engine.",
+                {(): self._resumed},
+            ),
+            *_family(
+                "requests_running", "gauge", "Inside, waiting or not.", {(): running}
+            ),
+            *_family("requests_waiting", "gauge", "Waiting for a slot.", {(): waiting}),
+            *_family("nodes", "gauge", "Nodes by state.", _nodes(fleet)),
+            *_family(
+                "engine_slots", "gauge", "Slots by engine.", _slots(fleet, "slots")
+            ),
+            *_family("engine_busy", "gauge", "Slots in use.", _slots(fleet, "busy")),
+            *_family(
+                "background_failures_total",
+                "counter",
+                "Failures of the balancer's own background tasks; they are restarted.",
+                _failed(),
+            ),
+            *_family(
+                "node_background_failures_total",
+                "counter",
+                "Failures of nodes' background tasks; they are restarted.",
+                _failed_at(fleet),
+            ),
+            *_timed("wait_seconds", "Time spent waiting for a slot.", self._waited),
+            *_timed(
+                "first_byte_seconds", "Arrival to first content.", self._first_byte
+            ),
+            *_timed("request_seconds", "Arrival to end.", self._lasted),
+        ]
+        return "\n".join(lines) + "\n"
+
+
+def _family(
+    name: str, kind: str, text: str, values: Mapping[Labels, int]
+) -> Iterable[str]:
+    full = f"edgeserve_{name}"
+    yield f"# HELP {full} {text}"
+    yield f"# TYPE {full} {kind}"
+    for labels, value in sorted(values.items()):
+        yield f"{full}{_rendered(labels)} {value}"
+
+
+def _timed(name: str, text: str, times: Histogram) -> Iterable[str]:
+    full = f"edgeserve_{name}"
+    return [f"# HELP {full} {text}", f"# TYPE {full} histogram", *times.lines(full)]
+
+
+def _rendered(labels: Labels) -> str:
+    inside = ",".join(f'{name}="{_escaped(value)}"' for name, value in labels)
+    return f"{{{inside}}}" if inside else ""
+
+
+def _escaped(value: str) -> str:
+    return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+
+
+def _nodes(fleet: Fleet) -> Counter[Labels]:
+    return Counter(((("state", member.state)),) for member in fleet.members)
+
+
+def _failed() -> dict[Labels, int]:
+    """Every kind of task is there from the start: a rate needs a first value."""
+    return {(("task", name),): failures.counts.get(name, 0) for name in KINDS}
+
+
+def _failed_at(fleet: Fleet) -> dict[Labels, int]:
+    return {
+        (("node", member.name), ("task", task)): count
+        for member in fleet.members
+        for task, count in member.report.failures.items()
+    }
+
+
+def _slots(fleet: Fleet, what: str) -> dict[Labels, int]:
+    return {
+        (("node", member.name), ("engine", engine.id)): getattr(engine, what)
+        for member in fleet.members
+        for engine in member.report.engines
+    }

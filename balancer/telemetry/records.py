@@ -1,0 +1,152 @@
+"""Request log: the latest requests, their routes and outcomes, without content."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from balancer.routing.decision import (
+    UNFOLLOWED,
+    Course,
+    Decision,
+    Verdicts,
+    Wait,
+    shown,
+)
+from balancer.routing.tracking import Followed
+
+KEPT = 1000
+
+ANSWERED = frozenset(("answered", "refused by the engine"))
+"""Outcomes of an attempt that gave the client its answer."""
+
+BROKEN = "broke off"
+"""How the outcome begins of an attempt that gave a part of its answer."""
+
+Clock = Callable[[], float]
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One try at one engine. `outcome` is None while it lasts.
+
+    `resumes`: it goes on with an answer that broke off elsewhere.
+    """
+
+    node: str
+    engine: str
+    variant: str
+    started: float
+    verdicts: Verdicts
+    resumes: bool = False
+    course: Course = UNFOLLOWED
+    outcome: str | None = None
+    ended: float | None = None
+
+
+@dataclass(slots=True)
+class Record:
+    """One request from arrival to end; times are of `Records.clock`, in seconds."""
+
+    id: str
+    path: str
+    model: str
+    client: str
+    arrived: float
+    arrived_at: float
+    status: int | None = None
+    outcome: str | None = None
+    stream: bool = False
+    waited: float = 0.0
+    first_byte: float | None = None
+    ended: float | None = None
+    decision: Decision | None = None
+    attempts: list[Attempt] = field(default_factory=list[Attempt])
+
+    def note(self, decision: Decision) -> None:
+        """Keep the latest decision."""
+        self.decision = decision
+
+    @property
+    def answered(self) -> bool:
+        """Whether the client has got its answer."""
+        return bool(self.attempts) and self.attempts[-1].outcome in ANSWERED
+
+    @property
+    def state(self) -> str:
+        """Where it is: waiting, running or done."""
+        if self.ended is not None:
+            return "done"
+        return "waiting" if isinstance(self.decision, Wait) else "running"
+
+    def shown(self, *, fully: bool) -> dict[str, Any]:
+        """Render for /edgeserve/v1/requests; `fully` with every candidate."""
+        first = self.first_byte
+        return {
+            "id": self.id,
+            "path": self.path,
+            "model": self.model,
+            "client": self.client,
+            "arrived_at": self.arrived_at,
+            "state": self.state,
+            "status": self.status,
+            "outcome": self.outcome,
+            "stream": self.stream,
+            "waited_seconds": round(self.waited, 6),
+            "first_byte_seconds": first and round(first - self.arrived, 6),
+            "seconds": self.ended and round(self.ended - self.arrived, 6),
+            "attempts": [_attempt(each, fully=fully) for each in self.attempts],
+        } | ({"candidates": self._candidates()} if fully else {})
+
+    def _candidates(self) -> list[dict[str, Any]]:
+        """Of the decision taken last."""
+        return [shown(each) for each in (self.decision or Wait(())).verdicts]
+
+
+def _attempt(attempt: Attempt, *, fully: bool) -> dict[str, Any]:
+    ended = attempt.ended
+    return {
+        "node": attempt.node,
+        "engine": attempt.engine,
+        "variant": attempt.variant,
+        "resumes": attempt.resumes,
+        "outcome": attempt.outcome,
+        "seconds": ended and round(ended - attempt.started, 6),
+        **(attempt.course.shown() if isinstance(attempt.course, Followed) else {}),
+    } | ({"candidates": list(map(shown, attempt.verdicts))} if fully else {})
+
+
+class Records:
+    """A ring of records, found by id."""
+
+    def __init__(self, clock: Clock = time.monotonic, kept: int = KEPT) -> None:
+        self.clock = clock
+        self._kept = kept
+        self._records: OrderedDict[str, Record] = OrderedDict()
+
+    def open(self, id_: str, path: str, client: str) -> Record:
+        """Begin a record; the oldest one makes room."""
+        record = Record(
+            id=id_,
+            path=path,
+            model="",
+            client=client,
+            arrived=self.clock(),
+            arrived_at=time.time(),
+        )
+        self._records.pop(id_, None)
+        self._records[id_] = record
+        if len(self._records) > self._kept:
+            self._records.popitem(last=False)
+        return record
+
+    def get(self, id_: str) -> Record | None:
+        """Find one."""
+        return self._records.get(id_)
+
+    def __iter__(self) -> Iterator[Record]:
+        """Latest first."""
+        return reversed(self._records.values())

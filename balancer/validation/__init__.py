@@ -1,0 +1,1 @@
+"""Validation: what a request may ask, checked before an engine sees it. Pure."""

@@ -1,0 +1,61 @@
+"""Required abilities: what a request needs beyond its route: vision, tools. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from edgeserve.openai import fields
+from edgeserve.wire import Ability
+
+NOTHING: frozenset[Ability] = frozenset()
+
+_PARTS: dict[object, Ability] = {
+    "image_url": "vision",
+    "input_image": "vision",
+    "image": "vision",
+    "input_audio": "audio",
+    "audio_url": "audio",
+    "audio": "audio",
+}
+"""Kinds of content, of OpenAI's, Anthropic's and llama.cpp's formats."""
+
+_HOLDERS = ("messages", "input", "system")
+_INNER = ("content", "output")
+"""Where content is: in a turn, a tool's result or output."""
+
+
+def media(body: bytes, prompt: bytes = b"") -> frozenset[Ability]:
+    """Return what an engine must be able to take in; most bodies tell at a glance.
+
+    `prompt` is that part of it, which may carry more than text.
+    """
+    carries = prompt[:1] in {b"{", b"["} and b'"multimodal_data"' in prompt
+    if not (carries or b"image" in body or b"audio" in body):
+        return NOTHING
+    request = fields(body)
+    found: set[Ability] = set()
+    for key in _HOLDERS:
+        found.update(_within(request.get(key)))
+    if _carries_data(request.get("prompt")):
+        found.add("vision")
+    return frozenset(found)
+
+
+def _within(value: Any) -> Iterator[Ability]:
+    """Yield what the parts of a value are, to any depth."""
+    waiting = [value]
+    while waiting:
+        each = waiting.pop()
+        if isinstance(each, list):
+            waiting += each
+        elif isinstance(each, dict):
+            kind = each.get("type")
+            if isinstance(kind, str) and kind in _PARTS:
+                yield _PARTS[kind]
+            waiting += [each.get(key) for key in _INNER]
+
+
+def _carries_data(prompt: Any) -> bool:
+    prompts = prompt if isinstance(prompt, list) else [prompt]
+    return any(isinstance(each, dict) and "multimodal_data" in each for each in prompts)

@@ -1,0 +1,274 @@
+"""Request limits: caps on grammars, schemas and lists that exhaust an engine. Pure.
+
+llama.cpp puts up with nearly everything: half a million brackets in a `grammar` overrun
+its stack, `minItems: 1e9` and `repeat_last_n: 2147483647` take all memory, a thousand
+optional parts take minutes in which nobody is answered. Only what a request names is
+looked at, before any engine sees it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from operator import attrgetter
+from typing import Any
+
+import msgspec
+
+from edgeserve.config.settings import BalancerSettings
+from edgeserve.errors import BadRequest
+from edgeserve.openai import Asked
+from edgeserve.wire import MALFORMED
+
+KIB = 1024
+
+BREAKERS = 32
+"""Most `dry_sequence_breakers`: llama.cpp looks for each in its whole vocabulary."""
+
+SAMPLERS = 64
+PRESERVED = 1000
+TRIGGERS = 100
+TRIGGER_LENGTH = 1000
+"""Characters of an expression that is tried at every place of an answer."""
+
+PROBABILITIES = 1000
+"""Most probabilities a token; a vocabulary of them for each takes gigabytes."""
+
+LOOK_BACK = 1_000_000
+"""Most tokens to look back at: llama.cpp takes memory for as many as are named."""
+
+SCHEMAS = (
+    "json_schema", "response_format", "tools", "functions", "text", "output_config",
+    "output_format",
+)  # fmt: skip
+LISTS = {
+    "stop": 0,
+    "stop_sequences": 0,
+    "logit_bias": 0,
+    "preserved_tokens": PRESERVED,
+    "grammar_triggers": TRIGGERS,
+    "dry_sequence_breakers": BREAKERS,
+    "samplers": SAMPLERS,
+}
+"""Most entries; 0 for those of the settings."""
+
+NUMBERS = {
+    "n_probs": PROBABILITIES,
+    "top_logprobs": PROBABILITIES,
+    "logprobs": PROBABILITIES,
+    "repeat_last_n": LOOK_BACK,
+    "penalty_last_n": LOOK_BACK,
+    "dry_penalty_last_n": LOOK_BACK,
+    "n_prev": LOOK_BACK,
+}
+NAMES = ("grammar", *SCHEMAS, *LISTS, *NUMBERS)
+_named = attrgetter(*NAMES)
+_NOTHING = _named(Asked())
+
+COUNTS = frozenset((
+    "minItems", "maxItems", "minLength", "maxLength", "minProperties", "maxProperties",
+    "minContains", "maxContains",
+))  # fmt: skip
+BRANCHES = frozenset(("anyOf", "oneOf", "allOf", "prefixItems", "items", "type"))
+"""Keywords whose lists are alternatives, or parts that follow one another."""
+
+DATA = frozenset(("enum", "const", "default", "examples", "required", "type"))
+"""Keywords whose lists hold no schemas."""
+
+GBNF = re.compile(
+    r'"(?:[^"\\]++|\\.?)*+"?|\[(?:[^\]\\]++|\\.?)*+\]?|#[^\n]*+|[(){}|?*]|\d++',
+    re.DOTALL,
+)
+REGEX = re.compile(r"\\.?|\[(?:[^\]\\]++|\\.?)*+\]?|[(){}|?*]|\d++", re.DOTALL)
+TEXTS = {"pattern": REGEX, "grammar": GBNF}
+
+CACHED = 32
+"""Schemas that are remembered to have passed; at most 8 MiB of them."""
+
+Place = tuple["Place | None", str | int]
+"""Where something stands: what holds it, and its key or number there."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Caps:
+    """How large, how deep, how often and how many; see `BalancerSettings`."""
+
+    size: int = 256 * KIB
+    depth: int = 100
+    repeats: int = 10_000
+    choices: int = 1000
+    entries: int = 10_000
+
+
+CAPS = Caps()
+
+
+def caps_of(settings: BalancerSettings) -> Caps:
+    """Take the caps from the settings."""
+    return Caps(
+        size=settings.grammar_limit_kib * KIB,
+        depth=settings.grammar_depth,
+        repeats=settings.grammar_repeats,
+        choices=settings.grammar_choices,
+        entries=settings.list_entries,
+    )
+
+
+def check(asked: Asked, caps: Caps) -> None:
+    """Raise BadRequest, which names the limit and the place, where one is passed."""
+    found = _named(asked)
+    if found == _NOTHING:
+        return
+    given = {name: raw for name, raw in zip(NAMES, found, strict=True) if raw}
+    if grammar := given.get("grammar"):
+        _check_grammar(grammar, caps)
+    schemas = {name: bytes(given[name]) for name in SCHEMAS if name in given}
+    size = sum(map(len, schemas.values()))
+    _within(size, caps.size, " and ".join(schemas), "bytes", "grammar_limit_kib")
+    for name, schema in schemas.items():
+        _check_schema(schema, name, caps)
+    for name, raw in given.items():
+        if name in LISTS:
+            _check_list(raw, name, LISTS[name] or caps.entries)
+            if name == "grammar_triggers":
+                _check_triggers(raw, caps)
+        elif name in NUMBERS:
+            _check_number(_decoded(raw, name), name, NUMBERS[name], "")
+
+
+def _decoded(raw: bytes | msgspec.Raw, name: str) -> Any:
+    try:
+        return msgspec.json.decode(raw)
+    except MALFORMED as error:
+        raise BadRequest(f"{name} is not valid: {error}") from error
+
+
+def _within(found: float, most: int, where: str, what: str, setting: str) -> None:
+    if found > most:
+        limit = f" (`{setting}`)" if setting else ""
+        shown = f"{found:.0f}" if found < 10**12 else "far more"
+        raise BadRequest(f"{where} has {shown} {what}; at most {most} may be{limit}")
+
+
+def _check_number(value: object, where: str, most: int, setting: str) -> None:
+    if isinstance(value, int | float) and not isinstance(value, bool) and value > most:
+        limit = f" (`{setting}`)" if setting else ""
+        raise BadRequest(f"{where} is {value:.15g}; it may be {most} at most{limit}")
+
+
+def _check_list(raw: msgspec.Raw, name: str, most: int) -> None:
+    if len(raw) > most:  # it takes a byte to make an entry
+        value = _decoded(raw, name)
+        if isinstance(value, list | dict | str):
+            setting = "" if LISTS[name] else "list_entries"
+            _within(len(value), most, name, "entries", setting)
+
+
+def _check_triggers(raw: msgspec.Raw, caps: Caps) -> None:
+    triggers: Any = _decoded(raw, "grammar_triggers")
+    for number, each in enumerate(triggers if isinstance(triggers, list) else []):
+        value: Any = each.get("value") if isinstance(each, dict) else None
+        if isinstance(value, str):
+            where = f"grammar_triggers[{number}].value"
+            _within(len(value), TRIGGER_LENGTH, where, "characters", "")
+            _check_text(REGEX.findall(value), where, caps)
+
+
+def _check_grammar(raw: msgspec.Raw, caps: Caps) -> None:
+    _within(len(raw), caps.size, "grammar", "bytes", "grammar_limit_kib")
+    grammar = _decoded(raw, "grammar")
+    if isinstance(grammar, str):
+        _check_text(GBNF.findall(grammar), "grammar", caps)
+
+
+def _check_text(marks: Iterable[str], where: str, caps: Caps) -> None:
+    """Look at the brackets and counts of a grammar, or of a regular expression."""
+    depth = deepest = choices = 0
+    counting = False
+    for mark in marks:
+        if mark in "()":
+            depth += 1 if mark == "(" else -1
+            deepest = max(deepest, depth)
+        elif mark in "|?*":
+            choices += 1
+        elif mark in "{}":
+            counting = mark == "{"
+        elif counting and mark.isdecimal():
+            count = _number(mark)
+            _within(count, caps.repeats, where, "repetitions", "grammar_repeats")
+    _within(deepest, caps.depth, where, "brackets in one another", "grammar_depth")
+    _within(choices, caps.choices, where, "alternatives and optional parts",
+            "grammar_choices")  # fmt: skip
+
+
+def _number(digits: str) -> float:
+    return int(digits) if len(digits) < 16 else float("1e16")
+
+
+@lru_cache(CACHED)
+def _check_schema(raw: bytes, name: str, caps: Caps) -> None:
+    """Walk a schema, or what holds one, without recursion.
+
+    Of a conversation's requests each brings the same tools: what passed is remembered.
+    """
+    choices = 0
+    for place, value, depth in _walk(_decoded(raw, name), name):
+        if depth > caps.depth:
+            _within(depth, caps.depth, name, "levels of nesting", "grammar_depth")
+        for key, each in value.items():
+            if isinstance(each, list):
+                choices += _entries(each, key, place, caps)
+            elif key in COUNTS or key in TEXTS:
+                _check_leaf(each, key, place, caps)
+        if choices > caps.choices:
+            where, what = _shown(place), "alternatives up to there"
+            _within(choices, caps.choices, where, what, "grammar_choices")
+
+
+def _check_leaf(value: object, key: str, place: Place, caps: Caps) -> None:
+    if isinstance(value, int | float) and value <= caps.repeats:
+        return
+    where = f"{_shown(place)}.{key}"
+    if key in COUNTS:
+        _check_number(value, where, caps.repeats, "grammar_repeats")
+    elif isinstance(value, str):
+        _check_text(TEXTS[key].findall(value), where, caps)
+
+
+def _entries(value: list[Any], key: str, place: Place, caps: Caps) -> int:
+    """Check the length of a list; returns how many alternatives it makes."""
+    if key == "enum" and len(value) > caps.entries:
+        where = f"{_shown(place)}.enum"
+        _within(len(value), caps.entries, where, "entries", "list_entries")
+    return len(value) if key in BRANCHES else 0
+
+
+def _walk(root: object, name: str) -> Iterator[tuple[Place, dict[str, Any], int]]:
+    """Yield every object that may be a schema, with its place and depth."""
+    todo: list[tuple[Place, object, int]] = [((None, name), root, 0)]
+    while todo:
+        place, value, depth = todo.pop()
+        if isinstance(value, dict):
+            yield place, value, depth
+            for key, each in value.items():
+                if isinstance(each, dict) or (
+                    isinstance(each, list) and key not in DATA
+                ):
+                    todo.append(((place, key), each, depth + 1))
+        elif isinstance(value, list):
+            for number, each in enumerate(value):
+                if isinstance(each, dict | list):
+                    todo.append(((place, number), each, depth + 1))
+
+
+def _shown(place: Place) -> str:
+    """Render a place: `tools[2].function.parameters`."""
+    parts: list[str] = []
+    above: Place | None = place
+    while above is not None:
+        above, key = above
+        shown = str(key)
+        parts.append(f"[{key}]" if isinstance(key, int) else f".{shown[:64]}")
+    return "".join(reversed(parts))[1:]

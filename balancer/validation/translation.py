@@ -1,0 +1,194 @@
+"""Request translation: fields that llama.cpp reads otherwise, or refuses. Pure.
+
+It answers as if the rest of the request were all of it: in prose where a schema was
+asked for, without a tool where one was named, without the echo.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from balancer.validation.schema import nonsense
+from edgeserve.errors import BadRequest
+from edgeserve.json_edit import raw_fields
+from edgeserve.openai import Asked, Dialect, fields
+
+Put = dict[str, object]
+
+
+def translated(dialect: Dialect, asked: Asked, body: bytes) -> Put:
+    """Return the fields to set, or raise BadRequest."""
+    put: Put = {}
+    match dialect:
+        case "chat":
+            put = _tools(dialect, asked, body)
+            _format(value(asked.response_format))
+        case "responses":
+            _not_here(dialect, asked, body)
+            put = _tools(dialect, asked, body) | _text(value(asked.text))
+        case "messages":
+            _not_here(dialect, asked, body)
+            put = _tools(dialect, asked, body)
+        case "completion":
+            _no_echo(asked)
+            put = _schema_of(_format(value(asked.response_format)))
+        case "native":
+            put = _schema_of(_format(value(asked.response_format)))
+        case "plain":
+            pass
+    schema = value(asked.json_schema)
+    if schema is not None:
+        _checked(schema)
+    return put
+
+
+def value(raw: msgspec.Raw) -> Any:
+    """Decode a field that was kept as it came; None where it is not there."""
+    return msgspec.json.decode(raw) if raw else None
+
+
+# The shape of an answer
+
+
+def _format(shape: Any) -> Any:
+    """Check a `response_format`; return its schema, None where there is none."""
+    if shape is None:
+        return None
+    if not isinstance(shape, dict):
+        raise BadRequest("`response_format` must be an object with a `type`")
+    match shape.get("type"):
+        case "json_schema":
+            within = shape.get("json_schema")
+            if not isinstance(within, dict):
+                raise BadRequest("`response_format` lacks its `json_schema`")
+            return _checked(within.get("schema", {}))
+        case "json_object":
+            return _checked(shape.get("schema") or {})
+        case _:
+            return None  # llama.cpp's to refuse
+
+
+def _checked(schema: Any) -> Any:
+    if wrong := nonsense(schema):
+        raise BadRequest(f"the JSON schema makes no sense: {wrong}")
+    return schema
+
+
+def _schema_of(schema: Any) -> Put:
+    return {} if schema is None else {"json_schema": schema}
+
+
+def _text(text: Any) -> Put:
+    """Turn the `text.format` of /v1/responses into chat's `response_format`."""
+    shape = text.get("format") if isinstance(text, dict) else None
+    if shape is None:
+        return {}
+    match shape:
+        case {"type": "text"}:
+            return {}
+        case {"type": "json_object"}:
+            return {"response_format": {"type": "json_object"}}
+        case {"type": "json_schema", "schema": schema}:
+            wanted = {k: v for k, v in shape.items() if k != "type"}
+            _checked(schema)
+            return {"response_format": {"type": "json_schema", "json_schema": wanted}}
+        case _:
+            raise BadRequest(
+                "`text.format` must be of type text, json_object, or json_schema with"
+                " its `schema`"
+            )
+
+
+# Tools
+
+
+def is_forced(choice: Any) -> bool:
+    """Whether a `tool_choice` insists on a tool."""
+    if isinstance(choice, dict):
+        within: Any = choice.get("allowed_tools", choice)
+        if choice.get("type") == "allowed_tools":
+            return isinstance(within, dict) and within.get("mode") == "required"
+        return str(choice.get("type")) in {"function", "tool", "any"}
+    return bool(choice == "required")
+
+
+def _tools(dialect: Dialect, asked: Asked, body: bytes) -> Put:
+    """Leave only the tool that is named: llama.cpp knows no more than `required`."""
+    choice = asked.tool_choice
+    if dialect == "messages" and choice == {"type": "none"}:
+        return {"tools": []}
+    if not is_forced(choice):
+        return {}
+    tools = fields(body).get("tools")
+    if not isinstance(tools, list) or not tools:
+        raise BadRequest("`tool_choice` asks for a tool, but there are no `tools`")
+    insisting = {"type": "any"} if dialect == "messages" else "required"
+    put: Put = {"tool_choice": insisting}
+    if (names := _named(choice)) is None:
+        return put
+    left = [each for each in tools if _name(each) in names]
+    if not left:
+        named = ", ".join(sorted(names))
+        raise BadRequest(f"`tool_choice` names {named}, which is none of the `tools`")
+    return {**put, "tools": left}
+
+
+def _named(choice: Any) -> set[str] | None:
+    """Return the names that a choice allows, None where it allows all."""
+    match choice:
+        case {"type": "allowed_tools"}:
+            within = choice.get("allowed_tools", choice)
+            return {_name(each) for each in within.get("tools") or ()}
+        case {"type": "function" | "tool"}:
+            return {_name(choice)}
+        case _:
+            return None
+
+
+def _name(tool: Any) -> str:
+    match tool:
+        case {"function": {"name": str(name)}} | {"name": str(name)}:
+            return name
+        case _:
+            return ""
+
+
+# What cannot be had
+
+
+def _no_echo(asked: Asked) -> None:
+    if asked.echo:
+        raise BadRequest("`echo` is not supported here; put the prompt in front of it")
+    if asked.suffix:
+        raise BadRequest("`suffix` is not supported here; ask /infill")
+    if isinstance(asked.best_of, int) and asked.best_of > asked.each:
+        raise BadRequest("`best_of` is not supported here; ask for `n` and choose")
+
+
+def _not_here(dialect: Dialect, asked: Asked, body: bytes) -> None:
+    """Refuse what would be passed over without a word."""
+    if asked.each > 1:
+        raise BadRequest("`n` is not supported on this route; ask several times")
+    unknown = _UNKNOWN[dialect]
+    if not any(key.encode() in body for key in unknown):
+        return
+    given = raw_fields(body)
+    for key, instead in unknown.items():
+        if key in given and bytes(given[key]) not in {b"null", b"false", b'""', b"{}"}:
+            if key == "output_config" and "format" not in fields(body)[key]:
+                continue
+            raise BadRequest(f"`{key}` is not supported here; {instead}")
+
+
+_STATELESS = "answers are not kept: send the whole conversation as `input`"
+_SHAPED = "ask /v1/chat/completions with a `response_format`"
+_UNKNOWN: dict[Dialect, dict[str, str]] = {
+    "responses": {
+        "previous_response_id": _STATELESS,
+        "conversation": _STATELESS,
+        "background": "stream the answer, or wait for it",
+    },
+    "messages": {"output_format": _SHAPED, "output_config": _SHAPED},
+}

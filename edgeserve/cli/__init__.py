@@ -1,0 +1,1 @@
+"""Command line: the `edgeserve` command and its sub-commands."""

@@ -1,0 +1,146 @@
+"""Endpoint client: asks a balancer from a terminal; http.client starts quickly."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import ssl
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import click
+
+from edgeserve.errors import CommandError, SettingsError, in_words
+
+DEFAULT_URL = "http://127.0.0.1:8080"
+ANSWER_SECONDS = 20.0
+"""How long a table may take. A completion may take as long as it needs."""
+
+
+class NoAnswer(CommandError):
+    """The endpoint cannot be reached, refused, or is something else."""
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """A balancer's address, and the API key to show it if it asks for one."""
+
+    url: str
+    api_key: str | None = None
+
+    def get(self, path: str) -> Any:
+        """Return the JSON at `path`. Raises NoAnswer."""
+        with self._asked("GET", path, None, ANSWER_SECONDS) as response:
+            return self._json(response.read())
+
+    def post(self, path: str, body: Any) -> Generator[bytes]:
+        """Yield the answer line by line as it comes; closing hangs up.
+
+        Raises NoAnswer, also where the answer breaks off.
+        """
+        with self._asked("POST", path, body, None) as response:
+            while line := response.readline():
+                yield line
+
+    @contextmanager
+    def _asked(
+        self, method: str, path: str, body: Any, seconds: float | None
+    ) -> Generator[http.client.HTTPResponse]:
+        parts = urlsplit(self.url)
+        connection = _connection(parts.scheme, parts.netloc, seconds)
+        content = None if body is None else _utf8(json.dumps(body, ensure_ascii=False))
+        try:
+            connection.request(method, parts.path + path, content, self._headers())
+            response = connection.getresponse()
+            if response.status != http.client.OK:
+                raise NoAnswer(self._refusal(response))
+            yield response
+        except (OSError, http.client.HTTPException) as error:
+            raise NoAnswer(
+                f"nothing answers at {self.url} ({in_words(error)});"
+                " `edgeserve up` or `edgeserve balancer start` serves there,"
+                " --url names another place"
+            ) from error
+        finally:
+            connection.close()
+
+    def _headers(self) -> Mapping[str, str]:
+        headers = {"content-type": "application/json"}
+        if self.api_key:
+            headers["authorization"] = f"Bearer {self.api_key}"
+        return headers
+
+    def _refusal(self, response: http.client.HTTPResponse) -> str:
+        envelope = self._json(response.read())
+        try:
+            said = str(envelope["error"]["message"])
+        except (KeyError, TypeError):
+            said = response.reason
+        if response.status == http.client.UNAUTHORIZED:
+            said += "; --api-key-file names a file with a key"
+        return f"{self.url} answers {response.status}: {said}"
+
+    def _json(self, content: bytes) -> Any:
+        try:
+            return json.loads(content)
+        except ValueError as error:
+            raise NoAnswer(
+                f"{self.url} is not an edgeserve balancer: its answer is not JSON"
+            ) from error
+
+
+def _connection(
+    scheme: str, netloc: str, seconds: float | None
+) -> http.client.HTTPConnection:
+    if scheme == "https":
+        context = ssl.create_default_context()
+        return http.client.HTTPSConnection(netloc, timeout=seconds, context=context)
+    return http.client.HTTPConnection(netloc, timeout=seconds)
+
+
+def _utf8(text: str) -> bytes:
+    """Encode it; bytes that the locale could not read are sent as they came."""
+    return text.encode(errors="surrogateescape").decode(errors="replace").encode()
+
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def endpoint_options(command: F) -> F:
+    """Add `--url` and `--api-key-file`, which `endpoint` takes."""
+    command = click.option(
+        "--api-key-file",
+        envvar="EDGESERVE_API_KEY_FILE",
+        show_envvar=True,
+        type=click.Path(path_type=Path),
+        help="File with an API key; on the balancer's own machine not needed.",
+    )(command)
+    return click.option(
+        "--url",
+        default=DEFAULT_URL,
+        envvar="EDGESERVE_URL",
+        show_default=True,
+        show_envvar=True,
+        help="Where the balancer answers.",
+    )(command)
+
+
+def endpoint(url: str, api_key_file: Path | None) -> Endpoint:
+    """Turn the options into an endpoint.
+
+    The key that lies on this machine is shown to this machine only.
+    Raises SettingsError for what is no URL, or no key file.
+    """
+    # Both cost milliseconds that `--help` need not pay.
+    from edgeserve.auth import is_loopback, read_api_keys
+
+    parts = urlsplit(url.rstrip("/").removesuffix("/v1"))
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise SettingsError(f"--url is {url!r}: must be like {DEFAULT_URL}")
+    ours = api_key_file is not None or is_loopback(parts.hostname)
+    keys = read_api_keys(api_key_file) if ours else ()
+    return Endpoint(parts.geturl(), keys[0] if keys else None)

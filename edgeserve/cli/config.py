@@ -1,0 +1,176 @@
+"""`edgeserve config`: the commands that show every setting and an example file."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import textwrap
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edgeserve.config.paths import config_dir, moved_by
+from edgeserve.config.settings import BalancerSettings, NodeSettings, SharedSettings
+from edgeserve.config.sources import in_order
+from edgeserve.help import Group, examples
+from edgeserve.terminal import print_table
+
+EXAMPLES: dict[str, Any] = {
+    "announce_url": "http://192.168.1.20:8090",
+    "api_key_file": "/etc/edgeserve/api-keys",
+    "balancers": ["http://192.168.1.10:8080"],
+    "cors_origins": ["https://chat.example"],
+    "embedding_models": ["bge-small-en-v1.5-q8_0.gguf"],
+    "host": "192.168.1.20",
+    "llama_server": "/opt/llama.cpp/bin/llama-server",
+    "models": ["smollm2-135m-instruct", "/srv/models/qwen2.5-1.5b-q4_k_m.gguf"],
+    "models_dir": "~/.local/share/edgeserve/models",
+    "name": "kitchen",
+    "nodes": ["http://192.168.1.20:8090"],
+    "record": "/var/log/edgeserve/trace.jsonl",
+    "rerank_models": ["bge-reranker-v2-m3-q8_0.gguf"],
+    "state_dir": "~/.local/state/edgeserve",
+    "token_file": "/etc/edgeserve/token",
+}
+"""What stands for settings without a default, or with one of each machine's own."""
+
+HEAD = """\
+# Every setting of EdgeServe. What is commented out shows the default, or an example
+# where it says so. This file is looked for where `edgeserve config show` says, or named
+# by --config. The environment (EDGESERVE_NODE_SLOTS, EDGESERVE_LOG_LEVEL) and flags
+# (--slots) win over it. Written by `edgeserve config example`.
+"""
+
+SHAPES = (SharedSettings, NodeSettings, BalancerSettings)
+
+
+def example_file() -> str:
+    """Return the file's text."""
+    return "\n".join([HEAD, *(line for shape in SHAPES for line in _section(shape))])
+
+
+def _section(shape: type[SharedSettings]) -> Iterator[str]:
+    shared: set[str] = set()
+    if shape is not SharedSettings:
+        shared = {each.name for each in dataclasses.fields(SharedSettings)}
+        yield f"[{shape.SECTION}]\n"
+    for each in in_order(shape):
+        if each.name not in shared:
+            yield from _setting(each)
+
+
+def _setting(each: dataclasses.Field[Any]) -> Sequence[str]:
+    value = EXAMPLES.get(each.name, each.default)
+    note = " For example:" if each.name in EXAMPLES else ""
+    help_lines = textwrap.wrap(each.metadata["help"] + note, 86)
+    # JSON writes strings, numbers, booleans and lists as TOML does.
+    shown = json.dumps(value, ensure_ascii=False)
+    return [*(f"# {line}" for line in help_lines), f"#{each.name} = {shown}\n"]
+
+
+SECRETS = {"token_file": "token", "api_key_file": "api-keys"}
+"""Setting → the file in the configuration folder that counts without it."""
+
+
+@click.group(cls=Group)
+def config() -> None:
+    """Show the settings and where they come from."""
+
+
+@config.command(
+    epilog=examples(
+        ("edgeserve config show", "all of them"),
+        ("edgeserve config show --section node --json", "for scripts"),
+        ("EDGESERVE_NODE_SLOTS=4 edgeserve config show", "try a variable out"),
+    )
+)
+@click.option("--section", type=click.Choice(["node", "balancer"]), help="One alone.")
+@click.option(
+    "--config", "file", type=click.Path(path_type=Path), help="TOML settings file."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def show(section: str | None, file: Path | None, *, as_json: bool) -> None:
+    """Show the settings that would count here and now.
+
+    The later wins: default, settings file, environment, command line.
+    """
+    from edgeserve.config.options import warn_of_strays
+    from edgeserve.config.sources import default_file
+
+    warn_of_strays()
+    sections = [section] if section else ["node", "balancer"]
+    found = {name: resolved(name, file) for name in sections}
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+        return
+    folder, path = config_dir(), file or default_file()
+    click.echo(f"Folder of settings, token and keys: {folder} ({in_words(folder)})")
+    click.echo(f"Settings file: {path}{'' if path.exists() else ' (not there)'}\n")
+    for name, settings in found.items():
+        _print(name, settings)
+
+
+@config.command(
+    epilog=examples(
+        ("edgeserve config example >edgeserve.toml", "start a file of your own"),
+    )
+)
+def example() -> None:
+    """Print a settings file with every setting, commented out."""
+    click.echo(example_file(), nl=False)
+
+
+def resolved(section: str, file: Path | None) -> dict[str, dict[str, Any]]:
+    """Return field → its value, as TOML would have it, and its origin."""
+    from edgeserve.config.sources import resolve
+
+    shapes: dict[str, type[SharedSettings]] = {
+        "node": NodeSettings,
+        "balancer": BalancerSettings,
+    }
+    found = resolve(shapes[section], file=file)
+    shown = {
+        each.name: {
+            "value": _plain(getattr(found.settings, each.name)),
+            "origin": found.origins[each.name],
+        }
+        for each in in_order(shapes[section])
+    }
+    return shown | _secrets(found.settings)
+
+
+def _secrets(settings: SharedSettings) -> dict[str, dict[str, Any]]:
+    """The files of secrets that nobody names but that lie in their usual places."""
+    usual = {name: config_dir() / file for name, file in SECRETS.items()}
+    return {
+        name: {"value": str(path), "origin": f"{in_words(path)}, as it is there"}
+        for name, path in usual.items()
+        if getattr(settings, name, path) is None and path.exists()
+    }
+
+
+def in_words(path: Path) -> str:
+    """Say what has put a folder, or what lies in it, where it is."""
+    variable = moved_by(path)
+    return f"environment {variable}" if variable else "default"
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Path):
+        return str(value)
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _print(section: str, settings: dict[str, dict[str, Any]]) -> None:
+    rows = [
+        (name, _shown(found["value"]), str(found["origin"]))
+        for name, found in settings.items()
+    ]
+    print_table((f"[{section}]", "value", "from"), rows)
+    click.echo()
+
+
+def _shown(value: object) -> str:
+    return "" if value is None else json.dumps(value)

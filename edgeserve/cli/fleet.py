@@ -1,0 +1,148 @@
+"""`edgeserve nodes` and `edgeserve models`: the fleet as tables, or as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edgeserve.cli.client import NoAnswer, endpoint, endpoint_options
+from edgeserve.help import examples
+from edgeserve.terminal import Entry, Row, print_table
+
+GIB = 2**30
+
+Json = Mapping[str, Any]
+
+as_json = click.option(
+    "--json", "as_json", is_flag=True, help="Print what the balancer answered."
+)
+
+
+@click.command(
+    epilog=examples(
+        ("edgeserve nodes", "the fleet of the balancer on this machine"),
+        ("edgeserve nodes --url http://nuc:8080", "of another one"),
+        ("edgeserve nodes --json | jq '.[].report.name'", "for scripts"),
+    )
+)
+@endpoint_options
+@as_json
+def nodes(url: str, api_key_file: Path | None, *, as_json: bool) -> None:
+    """Show the fleet's nodes, and what each serves."""
+    found = endpoint(url, api_key_file).get("/edgeserve/v1/nodes")
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+        return
+    rows = _shaped(url, node_rows, found)
+    _print(NODE_HEADS, rows, "no nodes yet; `edgeserve node start` starts one")
+
+
+@click.command(
+    epilog=examples(
+        ("edgeserve models", "what can be called now"),
+        ("edgeserve models --json | jq -r '.data[].id'", "names only, for scripts"),
+    )
+)
+@endpoint_options
+@as_json
+def models(url: str, api_key_file: Path | None, *, as_json: bool) -> None:
+    """Show the models that can be called now."""
+    found = endpoint(url, api_key_file).get("/v1/models")
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+        return
+    rows = _shaped(url, model_rows, found)
+    _print(MODEL_HEADS, rows, "no model yet; `edgeserve nodes` says what is there")
+
+
+UNWELL = {
+    "suspect": "failed, being probed",
+    "open": "keeps failing, set aside",
+    "half-open": "keeps failing, being probed",
+}
+"""What the balancer's words for an engine's health mean; others want no attention."""
+
+NODE_HEADS = ("node", "state", "address", "GiB free", "hottest")
+MODEL_HEADS = ("model", "can", "context", "slots", "nodes")
+
+
+def node_rows(found: list[Json]) -> list[Entry]:
+    """One row per node; below it what it serves, and what is wrong."""
+    return [_entry(sighting) for sighting in found]
+
+
+def _entry(sighting: Json) -> Entry:
+    state, trouble = str(sighting["state"]), sighting.get("problem")
+    # Where none of several addresses answers, the problem names each.
+    where = str(sighting["url"]).partition(", ")[0]
+    report: Json | None = sighting["report"]
+    if report is None:
+        cells = (_announced(sighting), state, where, "", "")
+        return Entry(cells, [str(trouble)] if trouble else [])
+    health: Json = sighting.get("health", {})
+    lines = [_engine(each, health.get(each["id"])) for each in report["engines"]]
+    problems = (trouble, *report.get("problems", ()))
+    lines += [str(problem) for problem in problems if problem]
+    name = str(sighting.get("name") or report["name"])
+    cells = (name, state, where, *_condition(report["hardware"]))
+    return Entry(cells, lines or ["serves nothing"])
+
+
+def _announced(sighting: Json) -> str:
+    """Return the name in its mDNS announcement; a `?` where it has none."""
+    for key in sighting.get("seen_as", ()):
+        name, service, _ = str(key).partition("._edgeserve._tcp.")
+        if service:
+            return name
+    return "?"
+
+
+def _engine(engine: Json, health: str | None) -> str:
+    state = str(engine["state"])
+    if state in {"ready", "busy"}:
+        unwell = f"; {UNWELL[health]}" if health in UNWELL else ""
+        busy = f"{engine['busy']} of {engine['slots']} slots busy"
+        return f"{engine['id']}: {busy}{unwell}"
+    reason = engine.get("reason")
+    return f"{engine['id']}: {state}{f' ({reason})' if reason else ''}"
+
+
+def _condition(hardware: Json) -> tuple[str, str]:
+    memory, celsius = hardware["memory"], hardware["thermal"].get("celsius")
+    free = f"{memory['available'] / GIB:.1f} of {memory['total'] / GIB:.1f}"
+    return free, "" if celsius is None else f"{celsius:.0f} °C"
+
+
+def model_rows(found: Json) -> list[Row]:
+    """One row per name that can be called."""
+    return [
+        (
+            str(model["id"]),
+            ", ".join(model.get("abilities", ())),
+            str(model.get("context", "")),
+            str(model.get("slots", "")),
+            ", ".join(map(str, model.get("nodes", ()))),
+        )
+        for model in found["data"]
+    ]
+
+
+def _shaped(url: str, rows: Any, found: Any) -> list[Any]:
+    try:
+        shaped: list[Any] = rows(found)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise NoAnswer(
+            f"{url} answers, but not like an edgeserve balancer of this version"
+        ) from error
+    return shaped
+
+
+def _print(heads: Row, rows: Sequence[Row | Entry], otherwise: str) -> None:
+    if rows:
+        print_table(heads, rows)
+    else:
+        click.echo(otherwise, err=True)

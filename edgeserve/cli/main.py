@@ -1,0 +1,152 @@
+"""The `edgeserve` command: all sub-commands, imported when they are called.
+
+Sub-commands are imported when they are called, so that `--help` stays quick on a Pi.
+"""
+
+from __future__ import annotations
+
+import importlib
+import io
+import os
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+
+import click
+
+from edgeserve import __version__
+from edgeserve.errors import CommandError, in_words
+from edgeserve.help import Group, examples
+from edgeserve.terminal import for_terminal
+
+COMMANDS = {
+    "up": ("edgeserve.cli.up:up", "Serve on this machine alone."),
+    "chat": ("edgeserve.cli.chat:chat", "Talk to the endpoint."),
+    "node": ("node.commands:node", "Run the agent on a machine that holds models."),
+    "balancer": (
+        "balancer.commands:balancer",
+        "Run the endpoint that clients talk to.",
+    ),
+    "nodes": (
+        "edgeserve.cli.fleet:nodes",
+        "Show the fleet's nodes, and what each serves.",
+    ),
+    "models": ("edgeserve.cli.fleet:models", "Show the models that can be called now."),
+    "requests": (
+        "edgeserve.cli.requests:requests",
+        "List the latest requests with predicted and actual times.",
+    ),
+    "why": (
+        "edgeserve.cli.requests:why",
+        "Explain why a request went where it went, and what happened there.",
+    ),
+    "pull": ("edgeserve.cli.pull:pull", "Fetch a model into the models folder."),
+    "token": ("edgeserve.cli.secrets:token", "Make the secret that a fleet shares."),
+    "key": ("edgeserve.cli.secrets:key", "Make an API key for a client."),
+    "config": (
+        "edgeserve.cli.config:config",
+        "Show the settings and where they come from.",
+    ),
+    "simulate": (
+        "balancer.simulate.commands:simulate",
+        "Try load-balancing policies on a fleet, in virtual time.",
+    ),
+    "engine": (
+        "node.engine_build.commands:engine",
+        "Build llama.cpp for this machine's own processor and GPU.",
+    ),
+    "quantize": (
+        "quantize.commands:quantize",
+        "Make smaller variants of a model, sized and measured.",
+    ),
+}
+"""Name → where the command is, and its line in `edgeserve --help`."""
+
+
+class Commands(Group):
+    """A group that imports a sub-command only when it is needed."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        """Name the sub-commands in the order a newcomer meets them."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """Import one sub-command."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, attribute = COMMANDS[cmd_name][0].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+    def line(self, ctx: click.Context, name: str) -> str:  # noqa: ARG002
+        """Say it without importing the sub-command."""
+        return COMMANDS[name][1]
+
+
+@click.group(
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=examples(
+        ("edgeserve up", "serve on this machine alone"),
+        ("edgeserve token new", "several: make a token, copy it to each machine"),
+        ("edgeserve node start", "on each machine that holds models"),
+        ("edgeserve balancer start", "on one of them; clients talk to this one"),
+        ("edgeserve chat", "talk to it"),
+    ),
+)
+@click.version_option(__version__, prog_name="edgeserve")
+def edgeserve() -> None:
+    """Turn the small machines you own into one OpenAI-compatible endpoint."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command; our own errors are one sentence and an exit status.
+
+    So is a file or a folder that we may not use, wherever it is met first.
+    """
+    _take_any_letter()
+    try:
+        edgeserve(arguments, prog_name="edgeserve")
+    except (CommandError, OSError, ExceptionGroup) as error:
+        sys.exit(_said(error))
+    finally:
+        _let_go()
+
+
+def _said(error: Exception) -> int:
+    """Say what went wrong, and return the exit status; of a group, what came first."""
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    status = CommandError.exit_status
+    match error:
+        case CommandError():
+            said, status = str(error), error.exit_status
+        case OSError(filename=None):
+            said = f"cannot go on: {in_words(error)}"
+        case OSError():
+            said = f"cannot use {error.filename}: {in_words(error)}"
+        case _:
+            raise error
+    with suppress(OSError):
+        click.echo(for_terminal(f"edgeserve: {said}"), err=True)
+    return status
+
+
+def _let_go() -> None:
+    """Drop what cannot be written; Python would end with a complaint of its own."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _take_any_letter() -> None:
+    """Show `?` for what this terminal has no letter for; take any bytes from a pipe."""
+    for stream, errors in (
+        (sys.stdin, "surrogateescape"),
+        (sys.stdout, "replace"),
+        (sys.stderr, "replace"),
+    ):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=errors)

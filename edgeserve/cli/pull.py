@@ -1,0 +1,104 @@
+"""`edgeserve pull`: the command that fetches a known model, with a progress bar."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+
+from edgeserve.errors import SettingsError
+from edgeserve.help import examples
+from edgeserve.models.download import CATALOG, MIB, Known, Show, fetch, intact
+from edgeserve.suggestions import did_you_mean
+from edgeserve.terminal import Entry, print_table
+
+
+@click.command(
+    epilog=examples(
+        ("edgeserve pull", "list what can be fetched"),
+        ("edgeserve pull smollm2-135m-instruct", "fetch it, or check the copy here"),
+    )
+)
+@click.argument("name", required=False)
+@click.option(
+    "--models-dir",
+    "folder",
+    type=click.Path(path_type=Path),
+    help="Folder of GGUF files, where not the usual one.",
+)
+def pull(name: str | None, folder: Path | None) -> None:
+    """Fetch a model into the models folder.
+
+    It is verified there, and a damaged one replaced. Any GGUF file can be put into the
+    folder by hand as well.
+    """
+    # Settings cost milliseconds that `--help` need not pay.
+    from edgeserve.config.settings import NodeSettings
+    from edgeserve.config.sources import resolve
+
+    folder = folder or resolve(NodeSettings).settings.models_dir
+    if name is None:
+        _list(folder)
+        return
+    known = CATALOG.get(name.lower())
+    if known is None:
+        raise SettingsError(
+            f"{name!r} is not in the catalogue, which has: {', '.join(CATALOG)};"
+            f" other GGUF files can be copied into {folder}"
+            f"{did_you_mean(name, CATALOG)}"
+        )
+    click.echo(pulled(known, folder))
+
+
+def pulled(known: Known, folder: Path) -> Path:
+    """Return the model's file with every byte verified; a damaged one is replaced."""
+    if intact(known, folder):
+        return folder / known.file
+    return fetched(known, folder, anew=True)
+
+
+def fetched(known: Known, folder: Path, *, anew: bool = False) -> Path:
+    """Fetch the model with a progress bar on the terminal."""
+    with progress(known.file) as show:
+        return fetch(known, folder, show, anew=anew)
+
+
+@contextmanager
+def progress(title: str) -> Generator[Show]:
+    """Show steps as bars on standard error, for the length of the block."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TaskID,
+        TextColumn,
+    )
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bars:
+        tasks = dict[str, TaskID]()
+
+        def show(step: str, done: int, total: int) -> None:
+            if step not in tasks:
+                tasks[step] = bars.add_task(f"{title}: {step}")
+            bars.update(tasks[step], completed=done, total=total)
+
+        yield show
+
+
+def _list(folder: Path) -> None:
+    rows = [
+        Entry(
+            (known.name, f"{known.size // MIB} MiB", _here(folder / known.file)),
+            [f"{known.about}; {known.licence}"],
+        )
+        for known in CATALOG.values()
+    ]
+    print_table(("model", "size", "here"), rows)
+
+
+def _here(path: Path) -> str:
+    return "yes" if path.exists() else "no"

@@ -1,0 +1,267 @@
+"""`edgeserve requests` and `edgeserve why`: the latest requests, explained."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import click
+
+from edgeserve.cli.client import NoAnswer, endpoint, endpoint_options
+from edgeserve.help import examples
+from edgeserve.terminal import Entry, Row, print_table, printable, width, wrapped
+
+REQUESTS = "/edgeserve/v1/requests"
+
+Json = Mapping[str, Any]
+
+HEADS = (
+    "time",
+    "request",
+    "client",
+    "model",
+    "node",
+    "outcome",
+    "waited",
+    "first",
+    "predicted",
+    "cached",
+    "tokens/s",
+    "whole",
+)
+
+
+@click.command(
+    epilog=examples(
+        ("edgeserve requests", "the latest twenty, newest first"),
+        ("edgeserve requests --last 100", "more of them"),
+        ("edgeserve requests --json | jq -r '.[].id'", "for scripts"),
+    )
+)
+@endpoint_options
+@click.option(
+    "--last",
+    type=click.IntRange(1),
+    default=20,
+    show_default=True,
+    help="How many to show.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print what the balancer says.")
+def requests(url: str, api_key_file: Path | None, *, last: int, as_json: bool) -> None:
+    """List the latest requests with predicted and actual times.
+
+    Times are seconds: `waited` for a slot, the `first` token and what was `predicted`
+    of it, the `whole` answer. `cached` are tokens of the prompt that were not read
+    again. `edgeserve why ID` explains one request.
+    """
+    found: list[Json] = endpoint(url, api_key_file).get(REQUESTS)[:last]
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+    elif found:
+        print_table(HEADS, shaped(url, found))
+    else:
+        click.echo("no request yet; `edgeserve chat` makes one", err=True)
+
+
+def shaped(url: str, found: Iterable[Json]) -> list[Entry]:
+    """One row per request. Raises NoAnswer for what is no list of requests."""
+    now = time.time()
+    try:
+        return [_request_entry(each, now) for each in found]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise NoAnswer(
+            f"{url} answers, but not like an edgeserve balancer of this version"
+        ) from error
+
+
+def _request_entry(request: Json, now: float) -> Entry:
+    *before, last = request["attempts"] or [{}]
+    predicted: Json = last.get("predicted") or {}
+    actual: Json = last.get("actual") or {}
+    cells = (
+        clock(request["arrived_at"], now),
+        str(request["id"]),
+        str(request["client"]),
+        str(last.get("variant") or request["model"] or "any"),
+        str(last.get("node", "")),
+        str(request["outcome"] or request["state"]),
+        seconds(request["waited_seconds"]),
+        seconds(actual.get("first_token_seconds")),
+        seconds(predicted.get("first_token_seconds")),
+        cached(actual),
+        number(actual.get("tokens_per_second")),
+        seconds(request["seconds"]),
+    )
+    return Entry(
+        cells, [f"before: {each['node']}: {each['outcome']}" for each in before]
+    )
+
+
+def clock(at: float, now: float) -> str:
+    """Show a time of this day; of another one, with its date."""
+    then, today = (datetime.fromtimestamp(each, UTC).astimezone() for each in (at, now))
+    return f"{then:%H:%M:%S}" if then.date() == today.date() else f"{then:%m-%d %H:%M}"
+
+
+def cached(actual: Json) -> str:
+    """Tokens found cached, of all that the prompt has."""
+    if actual.get("prompt_tokens") is None:
+        return ""
+    return f"{actual['cached_tokens'] or 0}/{actual['prompt_tokens']}"
+
+
+def seconds(value: float | None) -> str:
+    """Show a time; nothing where there is none."""
+    if value is None:
+        return ""
+    return f"{value:.1f}" if value >= 10 else f"{value:.3f}"
+
+
+def number(value: float | None) -> str:
+    """Show a rate; nothing where there is none."""
+    return "" if value is None else f"{value:.1f}"
+
+
+CANDIDATE_HEADS = (
+    "node",
+    "engine",
+    "cost",
+    "wait",
+    "ahead",
+    "read",
+    "write",
+    "cached",
+    "first",
+)
+
+
+@click.command(
+    epilog=examples(
+        ("edgeserve requests", "find the request; answers name it in a header, too"),
+        ("edgeserve why req-1a2b3c", "every candidate, predicted and ruled out"),
+    )
+)
+@click.argument("request_id", metavar="ID")
+@endpoint_options
+@click.option("--json", "as_json", is_flag=True, help="Print what the balancer says.")
+def why(request_id: str, url: str, api_key_file: Path | None, *, as_json: bool) -> None:
+    """Explain why a request went where it went, and what happened there.
+
+    Of each engine, predicted seconds: `wait` for a slot, `ahead` for prompts that are
+    being read there, `read` the prompt, `write` the answer, the `first` token; `cost`
+    is the sum that decided, in which others' time counts, too.
+    """
+    path = f"{REQUESTS}/{quote(request_id, safe='')}"
+    found: Json = endpoint(url, api_key_file).get(path)
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+        return
+    try:
+        _explain(found)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise NoAnswer(
+            f"{url} answers, but not like an edgeserve balancer of this version"
+        ) from error
+
+
+def _explain(found: Json) -> None:
+    _say(f"{found['id']}: {', '.join(said_of(found, time.time()))}")
+    for count, attempt in enumerate(found["attempts"], 1):
+        click.echo()
+        what = attempt["outcome"] or "under way"
+        _say(f"{count}. {attempt['node']} ({attempt['variant']}): {what}")
+        for line in came_of_it(attempt):
+            _say(f"   {line}")
+        _show(attempt["candidates"])
+    if not found["attempts"]:
+        _show(found["candidates"])
+
+
+def _say(line: str) -> None:
+    click.echo("\n".join(wrapped(printable(line), width())))
+
+
+def _show(candidates: list[Json]) -> None:
+    click.echo()
+    if not candidates:
+        click.echo("No engine was looked at.")
+        return
+    click.echo("Engines, the chosen one first; predicted seconds:")
+    print_table(CANDIDATE_HEADS, rows(candidates))
+
+
+def said_of(found: Json, now: float) -> Iterator[str]:
+    """Say what was asked, by whom, and what came of it."""
+    yield str(found["model"] or "any model")
+    yield str(found["outcome"] or found["state"])
+    yield f"asked by {found['client']} at {clock(found['arrived_at'], now)}"
+    yield f"waited {seconds(found['waited_seconds'])} s for a slot"
+    if found["seconds"] is not None:
+        yield f"took {seconds(found['seconds'])} s in all"
+
+
+def rows(candidates: list[Json]) -> list[Entry]:
+    """One row per candidate, the chosen one first."""
+    return [
+        _candidate_entry(each)
+        for each in sorted(candidates, key=lambda each: not each["chosen"])
+    ]
+
+
+def _candidate_entry(each: Json) -> Entry:
+    reason = str(each["reason"] or "no reason is known")
+    below = [f"chosen: {reason}" if each["chosen"] else f"not chosen: {reason}"]
+    return Entry(_cells(each), below)
+
+
+def _cells(each: Json) -> Row:
+    names = str(each["node"]), str(each["engine"])
+    parts: Json = each.get("predicted") or {}
+    if not parts:
+        return (*names, *[""] * 7)
+    least = "" if parts["exact"] else "≥ "
+    return (
+        *names,
+        least + seconds(parts["cost_seconds"]),
+        seconds(parts["wait_seconds"]),
+        seconds(parts["ahead_seconds"]),
+        least + seconds(parts["read_seconds"]),
+        seconds(parts["write_seconds"]),
+        cached(parts) if parts["exact"] else "",
+        least + seconds(parts["first_token_seconds"]),
+    )
+
+
+def came_of_it(attempt: Json) -> Iterator[str]:
+    """What was predicted of the engine that was asked, beside what happened."""
+    predicted: Json = attempt.get("predicted") or {}
+    actual: Json = attempt.get("actual") or {}
+    for name, called, show in (
+        ("first_token_seconds", "first token", _seconds),
+        ("prompt_tokens", "prompt", _tokens),
+        ("cached_tokens", "of it cached", _tokens),
+        ("tokens_per_second", "speed", _rate),
+    ):
+        guess, happened = predicted.get(name), actual.get(name)
+        if guess is not None or happened is not None:
+            yield (
+                f"{called}: {'not' if guess is None else show(guess)} predicted,"
+                f" {'not' if happened is None else show(happened)} measured"
+            )
+
+
+def _seconds(value: float) -> str:
+    return f"{seconds(value)} s"
+
+
+def _rate(value: float) -> str:
+    return f"{number(value)} tokens/s"
+
+
+def _tokens(value: int) -> str:
+    return "1 token" if value == 1 else f"{value} tokens"

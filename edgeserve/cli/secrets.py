@@ -1,0 +1,112 @@
+"""`edgeserve token` and `edgeserve key`: the commands that make secrets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from edgeserve.config.paths import config_dir
+from edgeserve.errors import CommandError, in_words
+from edgeserve.help import Group, examples
+
+OWNER_ONLY = 0o600
+
+file_option = click.option(
+    "--file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Where to, if not into the configuration folder.",
+)
+
+
+@click.group(cls=Group)
+def token() -> None:
+    """Make the secret that a fleet shares."""
+
+
+@token.command(
+    "new",
+    epilog=examples(
+        ("edgeserve token new", "make one for a new fleet"),
+        ("scp ~/.config/edgeserve/token pi:.config/edgeserve/", "take it along"),
+    ),
+)
+@file_option
+@click.option("--force", is_flag=True, help="Replace the token that is there.")
+def new_token(file: Path | None, *, force: bool) -> None:
+    """Make a fleet token, to be copied to every machine.
+
+    Past loopback, nodes and balancers need the same one.
+    """
+    from edgeserve.auth import new_secret
+
+    path = file or config_dir() / "token"
+    if path.exists() and not force:
+        raise CommandError(
+            f"{path} exists; --force replaces it, and then every machine of the fleet"
+            " needs the new one"
+        )
+    _write(path, f"{new_secret('fleet')}\n")
+    click.echo(
+        f"{path} holds the fleet token. Copy it to the same place on each machine, then"
+        " start `edgeserve node start` and `edgeserve balancer start` there."
+    )
+
+
+@click.group(cls=Group)
+def key() -> None:
+    """Make an API key for a client."""
+
+
+@key.command(
+    "new",
+    epilog=examples(
+        ("edgeserve key new --name laptop", "make one, and remember whose it is"),
+        ("edgeserve key new | ssh laptop 'cat >edgeserve.key'", "hand it over"),
+    ),
+)
+@file_option
+@click.option("--name", default="", help="Whose key it is; a comment in the file.")
+def new_key(file: Path | None, name: str) -> None:
+    """Add an API key to the balancer's file, and print it."""
+    from edgeserve.auth import new_secret
+
+    path = file or config_dir() / "api-keys"
+    already = _already(path)
+    comment = f"# {' '.join(name.split())}\n" if name else ""
+    if comment and comment in already:
+        raise CommandError(
+            f"{path} has a key for {name!r}; remove its two lines to make another"
+        )
+    secret = new_secret("key")
+    _write(path, f"{already}{comment}{secret}\n")
+    click.echo(secret)
+    click.echo(
+        f"Added to {path}; a balancer reads it at its next start. Clients send it as"
+        " `Authorization: Bearer KEY`, `edgeserve chat` takes it by --api-key-file.",
+        err=True,
+    )
+
+
+def _already(path: Path) -> str:
+    from edgeserve.runtime.files import read_text
+
+    try:
+        return read_text(path)
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        raise CommandError(
+            f"cannot add a key to {path}: {in_words(error)}; move it away to start"
+            " a new file"
+        ) from error
+
+
+def _write(path: Path, content: str) -> None:
+    """Replace it: nobody else ever can read it, and never half of it."""
+    from edgeserve.runtime.files import replace_file
+
+    try:
+        replace_file(path, content.encode(), mode=OWNER_ONLY)
+    except OSError as error:
+        raise CommandError(f"cannot write {path}: {error.strerror}") from error

@@ -1,0 +1,229 @@
+"""`edgeserve up`: the command that serves on this machine, and its welcome."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edgeserve.auth import read_api_keys
+from edgeserve.cli.client import DEFAULT_URL, Endpoint
+from edgeserve.cli.pull import fetched
+from edgeserve.cli.serve_alone import Model, Plan, serve
+from edgeserve.config.options import warn_of_strays
+from edgeserve.config.paths import config_dir
+from edgeserve.config.settings import LOOPBACK, BalancerSettings, NodeSettings
+from edgeserve.config.sources import Resolved, resolve
+from edgeserve.errors import SettingsError
+from edgeserve.help import examples
+from edgeserve.http.sockets import bound
+from edgeserve.models.download import CATALOG, DEFAULT, in_place
+from edgeserve.runtime import lifecycle
+from edgeserve.runtime.log import say
+
+QUESTION = "Say hello."
+LONGEST = 64
+"""Tokens an answer may have: so small a model may not find an end by itself."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Welcome:
+    """An endpoint that serves; `command` is how this terminal calls edgeserve."""
+
+    url: str
+    models: Sequence[Mapping[str, Any]]
+    command: str
+    key_file: Path | None = None
+
+    def text(self) -> str:
+        """Lay the lines out."""
+        names = ", ".join(str(model["id"]) for model in self.models)
+        url = "" if self.url == DEFAULT_URL else f" --url {self.url}"
+        return "\n".join(
+            (
+                f"Serving {names} at {self.url}",
+                "",
+                "Ask it from a terminal:",
+                f"  {self.curl()}",
+                "",
+                "or from Python (pip install openai):",
+                f"  {self.python()}",
+                "",
+                f"or talk to it: {self.command} chat{url}",
+                "Ctrl-C stops it.",
+            )
+        )
+
+    def curl(self) -> str:
+        """One shell line that gets an answer."""
+        line = "curl -sS"
+        if self.key_file:
+            # The key itself would stay in the shell's history.
+            first_key = f"grep -v '^#' {shlex.quote(str(self.key_file))} | head -n1"
+            line += f' -H "Authorization: Bearer $({first_key})"'
+        model = self._chatting()
+        if model is None:
+            return f"{line} {self.url}/v1/models"
+        body = json.dumps({"model": model, **_asked()})
+        rest = ["-H", "Content-Type: application/json", "-d", body]
+        return f"{line} {self.url}/v1/chat/completions {shlex.join(rest)}"
+
+    def python(self) -> str:
+        """One Python line that prints an answer, through OpenAI's client."""
+        key = '"none"'
+        if self.key_file:
+            lines = f"open({json.dumps(str(self.key_file))})"
+            key = f'[line.strip() for line in {lines} if line[0] != "#"][0]'
+        client = f'OpenAI(base_url="{self.url}/v1", api_key={key})'
+        model = self._chatting()
+        if model is None:
+            return f"from openai import OpenAI; print({client}.models.list().data)"
+        fields = {"model": model, **_asked()}
+        asked = ", ".join(f"{name}={value!r}" for name, value in fields.items())
+        return (
+            f"from openai import OpenAI; print({client}.chat.completions"
+            f".create({asked}).choices[0].message.content)"
+        )
+
+    def _chatting(self) -> str | None:
+        for model in self.models:
+            if "chat" in model.get("abilities", ("chat",)):
+                return str(model["id"])
+        return None
+
+
+def _asked() -> dict[str, Any]:
+    messages = [{"role": "user", "content": QUESTION}]
+    return {"messages": messages, "max_tokens": LONGEST, "temperature": 0}
+
+
+STOP_SECONDS = 10.0
+"""What ending the engines may take once running requests are done."""
+
+NEIGHBOURS = 10
+"""Ports tried where a usual one is taken."""
+
+
+@click.command(
+    epilog=examples(
+        ("edgeserve up", "with a small model, fetched the first time (93 MB)"),
+        ("edgeserve up --model my-model.gguf", "with your own; repeat for several"),
+        ("edgeserve up --port 9000", "on another port"),
+    )
+)
+@click.option("--model", "models", multiple=True, help="GGUF file, or name. Repeat.")
+@click.option("--port", type=click.IntRange(0, 65535), help="By default 8080.")
+@click.option("--config", "file", type=click.Path(path_type=Path), help="TOML file.")
+def up(models: tuple[str, ...], port: int | None, file: Path | None) -> None:
+    """Serve on this machine alone.
+
+    Starts a node and a balancer with a model, listens on loopback only, says how to
+    ask, and stops with Ctrl-C.
+    """
+    warn_of_strays()
+    node = resolve(NodeSettings, file=file, flags={"models": models})
+    balancer = resolve(BalancerSettings, file=file, flags={"port": port})
+    key_file = balancer.settings.api_key_file or config_dir() / "api-keys"
+    keys = read_api_keys(balancer.settings.api_key_file)
+    plan = planned(node, balancer, file, keys[0] if keys else None)
+
+    def greet(served: Sequence[Model]) -> None:
+        welcome = Welcome(
+            url=plan.place.url,
+            models=served,
+            command="edgeserve" if shutil.which("edgeserve") else sys.argv[0],
+            key_file=key_file if keys else None,
+        )
+        say(welcome.text())
+
+    click.echo("starting; loading a model takes a few seconds", err=True)
+    sys.exit(lifecycle.run(partial(serve, plan, greet), log_level="warning"))
+
+
+def planned(
+    node: Resolved[NodeSettings],
+    balancer: Resolved[BalancerSettings],
+    file: Path | None,
+    api_key: str | None,
+) -> Plan:
+    """Turn settings into two commands; fetches the default model if it is needed."""
+    back = free_port(node)
+    front = free_port(balancer, but=back)
+    if balancer.settings.port not in {0, front}:
+        click.echo(
+            f"port {balancer.settings.port} is not free; using {front}", err=True
+        )
+    backend = ["--port", str(back), "--no-advertise", *model_flags(node.settings)]
+    frontend = ["--port", str(front), "--no-discover", "--node", _url(back)]
+    common = ["--host", LOOPBACK, *(["--config", str(file)] if file else [])]
+    if node.origins["log_level"] == "default":
+        common += ["--log-level", "warning"]
+    this = [sys.executable, "-m", "edgeserve"]
+    return Plan(
+        node=[*this, "node", "start", *common, *backend],
+        balancer=[*this, "balancer", "start", *common, *frontend],
+        place=Endpoint(_url(front), api_key),
+        load_seconds=node.settings.load_seconds,
+        grace=node.settings.drain_seconds + STOP_SECONDS,
+    )
+
+
+def _url(port: int) -> str:
+    return f"http://{LOOPBACK}:{port}"
+
+
+def free_port(
+    found: Resolved[NodeSettings] | Resolved[BalancerSettings], but: int = 0
+) -> int:
+    """Return the port of the settings, or near it where nobody asked for that one.
+
+    Raises SettingsError where a port that was asked for is taken.
+    """
+    port = found.settings.port
+    asked_for = found.origins["port"] != "default"
+    for candidate in range(port, port + NEIGHBOURS):
+        try:
+            with closing(bound(LOOPBACK, candidate)) as sock:
+                free: int = sock.getsockname()[1]
+        except SettingsError:
+            if asked_for:
+                raise
+            continue
+        if free != but:
+            return free
+    raise SettingsError(
+        f"every port from {port} to {port + NEIGHBOURS - 1} is in use;"
+        " choose one with --port"
+    )
+
+
+def model_flags(settings: NodeSettings) -> list[str]:
+    """Name the models to the node: those asked for, else the default one.
+
+    Known ones are fetched where they are not in the models folder yet. Raises
+    SettingsError for a file that is not there.
+    """
+    others = settings.embedding_models or settings.rerank_models
+    names = settings.models or (() if others else (DEFAULT.name,))
+    flags = list[str]()
+    for name in names:
+        known = CATALOG.get(name.lower())
+        folder = settings.models_dir
+        if name.endswith(".gguf") and not _is_there(Path(name).expanduser(), folder):
+            raise SettingsError(f"there is no file {name}, here or in {folder}")
+        path = (in_place(known, folder) or fetched(known, folder)) if known else name
+        flags += ["--model", str(path)]
+    return flags
+
+
+def _is_there(file: Path, folder: Path) -> bool:
+    return file.is_file() or (folder / file).is_file()

@@ -1,0 +1,1 @@
+"""Configuration: settings, where their values come from, and how they are checked."""

@@ -1,0 +1,221 @@
+"""Command-line options: one for each setting, with its help, heading and default."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+import click
+
+from edgeserve.config.settings import BalancerSettings, NodeSettings, SharedSettings
+from edgeserve.config.sources import flag_name, strays, variables
+from edgeserve.help import SettingOption
+
+HEADINGS = {
+    "Models": (
+        "models",
+        "embedding_models",
+        "rerank_models",
+        "models_dir",
+        "min_speed",
+        "min_quality",
+    ),
+    "Engine": (
+        "slots",
+        "context",
+        "threads",
+        "gpu_layers",
+        "engine",
+        "llama_server",
+        "batch",
+        "cache_ram_mib",
+        "load_seconds",
+        "stuck_seconds",
+    ),
+    "GPUs": ("tensor_split", "main_gpu", "per_gpu", "experts_on_cpu"),
+    "Network": (
+        "name",
+        "host",
+        "port",
+        "balancers",
+        "announce_url",
+        "advertise",
+        "nodes",
+        "discover",
+    ),
+    "Who may ask": ("token_file", "api_key_file", "anonymous", "cors_origins"),
+    "Which machine answers": (
+        "policy",
+        "on_battery",
+        "low_battery",
+        "owner_first",
+        "calibrate",
+        "queue",
+        "queue_seconds",
+        "attempts",
+        "resume",
+        "connect_seconds",
+        "suspect_seconds",
+        "forget_seconds",
+    ),
+    "Process": ("config_file", "state_dir", "log_level", "drain_seconds", "record"),
+}
+
+OTHER_HEADING = "Limits"
+"""The heading of every setting that the table does not name."""
+
+COMMON = frozenset(
+    (
+        "models",
+        "models_dir",
+        "min_speed",
+        "slots",
+        "context",
+        "gpu_layers",
+        "name",
+        "host",
+        "port",
+        "balancers",
+        "announce_url",
+        "nodes",
+        "token_file",
+        "api_key_file",
+        "anonymous",
+        "policy",
+        "on_battery",
+        "queue",
+        "config_file",
+        "log_level",
+    )
+)
+"""Settings that `--help` shows; `--help-all` shows the others, too."""
+
+
+def heading_of(name: str) -> str:
+    """Return the heading of a setting."""
+    found = (heading for heading, names in HEADINGS.items() if name in names)
+    return next(found, OTHER_HEADING)
+
+
+def in_order(names: list[str]) -> list[str]:
+    """Sort settings as help shows them: by heading, then as the table has them."""
+    place = [name for row in HEADINGS.values() for name in row]
+    return sorted(
+        names, key=lambda name: place.index(name) if name in place else len(place)
+    )
+
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def settings_options(
+    shape: type[SharedSettings], *, aside: Collection[str] = ()
+) -> Callable[[F], F]:
+    """Add `--config` and an option for every field of `shape`.
+
+    Options that are not given stay None (or empty), so that file and environment count.
+    `aside` are headings that mean little to this command: `--help-all` has them.
+    """
+
+    def decorate(command: F) -> F:
+        fields = {each.name: each for each in dataclasses.fields(shape)}
+        for name in reversed(in_order(["config_file", *fields])):
+            if name in fields:
+                command = _option(shape, fields[name], _shown_where(name, aside))(
+                    command
+                )
+            else:
+                command = _config_option(command)
+        return command
+
+    return decorate
+
+
+def _config_option(command: F) -> F:
+    return click.option(
+        "--config",
+        "config_file",
+        type=click.Path(path_type=Path),
+        help="TOML settings file.",
+        **_shown_where("config_file", ()),
+    )(command)
+
+
+def _option(
+    shape: type[SharedSettings], each: dataclasses.Field[Any], where: dict[str, Any]
+) -> Callable[[F], F]:
+    hint = get_type_hints(shape)[each.name]
+    flag = flag_name(shape, each.name)
+    text = each.metadata["help"]
+    if each.default not in (None, (), ""):
+        text = f"{text}  [default: {_shown(each.default)}]"
+    if hint is bool:
+        both = f"{flag}/--no-{flag[2:]}" if each.default else flag
+        return click.option(
+            both, each.name, default=None, help=text, is_flag=True, **where
+        )
+    many = hint == tuple[str, ...]
+    metavar = _metavar(each.name, hint)
+    return click.option(
+        flag, each.name, multiple=many, metavar=metavar, help=text, **where
+    )
+
+
+def _shown_where(name: str, aside: Collection[str]) -> dict[str, Any]:
+    heading = heading_of(name)
+    rare = name not in COMMON or heading in aside
+    return {"cls": SettingOption, "heading": heading, "rare": rare}
+
+
+def _metavar(name: str, hint: Any) -> str:
+    """Name what to write behind a flag; `resolve` checks it, wherever it came from."""
+    if name.endswith("_seconds"):
+        return "SECONDS"
+    if hint in {Path, Path | None}:
+        return "PATH"
+    return "NUMBER" if hint in {int, float} else "TEXT"
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, Path) and value.is_relative_to(Path.home()):
+        return f"~/{value.relative_to(Path.home())}"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+OTHERS = (
+    "EDGESERVE_CONFIG_DIR",
+    "EDGESERVE_MODELS_DIR",
+    "EDGESERVE_URL",
+    "EDGESERVE_API_KEY_FILE",
+)
+"""Variables that are no setting of node or balancer."""
+
+
+def warn_of_strays() -> None:
+    """Warn the person at the terminal, a line each.
+
+    They are taken out of our environment, so that child processes need not warn again.
+    """
+    for variable, meant in list(strays(os.environ, set(_known()))):
+        hint = f"did you mean {' or '.join(meant)}?" if meant else LIST
+        click.echo(f"edgeserve: {variable} means nothing here; {hint}", err=True)
+        del os.environ[variable]
+
+
+LIST = "`edgeserve config example` lists the settings"
+
+
+def _known() -> Iterator[str]:
+    yield from OTHERS
+    shared = _names(SharedSettings)
+    for shape in (NodeSettings, BalancerSettings):
+        yield from variables(shape.SECTION, shared=shared, own=_names(shape))
+
+
+def _names(shape: type[SharedSettings]) -> set[str]:
+    return {each.name for each in dataclasses.fields(shape)}

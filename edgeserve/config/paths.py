@@ -1,0 +1,43 @@
+"""Paths: where settings, state and models are kept on this machine."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from platformdirs import user_config_path, user_data_path, user_state_path
+
+OURS = ("EDGESERVE_CONFIG_DIR", "EDGESERVE_STATE_DIR", "EDGESERVE_MODELS_DIR")
+PLATFORMS = ("XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_DATA_HOME")
+
+
+def config_dir() -> Path:
+    """Settings, token, keys: EDGESERVE_CONFIG_DIR or the platform's place."""
+    return _place("EDGESERVE_CONFIG_DIR", user_config_path("edgeserve"))
+
+
+def state_dir() -> Path:
+    """Identity and learned state: EDGESERVE_STATE_DIR or the platform's place."""
+    return _place("EDGESERVE_STATE_DIR", user_state_path("edgeserve"))
+
+
+def models_dir() -> Path:
+    """GGUF files: EDGESERVE_MODELS_DIR or the platform's place."""
+    return _place("EDGESERVE_MODELS_DIR", user_data_path("edgeserve") / "models")
+
+
+def moved_by(folder: Path) -> str | None:
+    """Return the variable that has put one of these folders where it is, if one has."""
+    return next(
+        (
+            variable
+            for variable in OURS + PLATFORMS
+            if (place := os.environ.get(variable)) and folder.is_relative_to(place)
+        ),
+        None,
+    )
+
+
+def _place(variable: str, otherwise: Path) -> Path:
+    # As everywhere with folders, a variable that is empty counts as not set.
+    return Path(os.environ.get(variable) or otherwise)

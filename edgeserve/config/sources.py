@@ -1,0 +1,230 @@
+"""Setting sources: defaults, the settings file, the environment, the command line.
+
+Kubernetes and docker put the addresses of services into the environment of whatever
+runs beside them: one named `edgeserve-node` gives `EDGESERVE_NODE_PORT=tcp://…`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import os
+import re
+import tomllib
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar, get_type_hints
+
+from edgeserve.config.limits import GrammarSettings, LimitSettings
+from edgeserve.config.paths import config_dir, models_dir, moved_by, state_dir
+from edgeserve.config.settings import SharedSettings
+from edgeserve.config.values import WrongValue, converted
+from edgeserve.errors import SettingsError, in_words
+from edgeserve.runtime.files import read_text
+
+SECTIONS = ("node", "balancer")
+MOST_BYTES = 2**20
+
+Layer = tuple[str, dict[str, Any]]
+"""Where some values come from, and the values."""
+
+
+def file_layers(
+    path: Path, section: str, *, shared: Collection[str], own: Collection[str]
+) -> list[Layer]:
+    """Return what the file says to every section, then what it says to this one.
+
+    `shared` and `own` are the keys that may stand at the top and in the section.
+    Raises SettingsError where the file cannot be read or has a key that nobody knows.
+    """
+    table = _table(path)
+    top = {key: value for key, value in table.items() if key not in SECTIONS}
+    section_table = table.get(section, {})
+    if not isinstance(section_table, dict):
+        raise SettingsError(f"{path}: `{section}` must be a table, [{section}]")
+    _refuse_unknown(path, top, shared)
+    _refuse_unknown(f"{path} [{section}]", section_table, own)
+    return [(f"{path}", top), (f"{path} [{section}]", section_table)]
+
+
+def _table(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(read_text(path, MOST_BYTES))
+    except OSError as error:
+        raise SettingsError(f"cannot read {path}: {in_words(error)}") from error
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise SettingsError(f"{path} is not TOML: {error}") from error
+
+
+def _refuse_unknown(
+    where: object, table: Mapping[str, Any], known: Collection[str]
+) -> None:
+    for key in table:
+        if key not in known:
+            raise SettingsError(f"{where}: unknown key `{key}`; {_hint(key, known)}")
+
+
+def _hint(key: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(key, known, n=1)
+    return (
+        f"did you mean `{near[0]}`?" if near else f"known: {', '.join(sorted(known))}"
+    )
+
+
+PREFIX = "EDGESERVE_"
+
+_SECTION = re.compile(rf"^(?:{'|'.join(SECTIONS).upper()})_")
+
+_PROTOCOL = "(?:tcp|udp|sctp)"
+
+_OF_A_SERVICE = re.compile(
+    rf"_SERVICE_HOST=|_SERVICE_PORT(_\w+)?=|_PORT={_PROTOCOL}://"
+    rf"|_PORT_\d+_{_PROTOCOL}(_PROTO|_PORT|_ADDR)?=|_NAME=/.*/|_ENV_\w+=",
+    re.IGNORECASE,
+)
+
+
+def variables(
+    section: str, *, shared: Collection[str], own: Collection[str]
+) -> dict[str, str]:
+    """Return variable → setting; the later wins."""
+    # Not EDGESERVE_PORT: it would give node and balancer the same port.
+    to_both = {f"{PREFIX}{name.upper()}": name for name in sorted(shared)}
+    to_one = {f"{PREFIX}{section.upper()}_{name.upper()}": name for name in sorted(own)}
+    return to_both | to_one
+
+
+def environment_layers(
+    environ: Mapping[str, str], known: Mapping[str, str]
+) -> list[Layer]:
+    """Return what the environment says, a layer for each of the `known` variables."""
+    return [
+        (f"environment {variable}", {name: environ[variable]})
+        for variable, name in known.items()
+        if variable in environ and not of_a_service(variable, environ[variable])
+    ]
+
+
+def of_a_service(variable: str, value: str) -> bool:
+    """Whether Kubernetes or docker put it there, as the address of a service."""
+    return _OF_A_SERVICE.search(f"{variable}={value}") is not None
+
+
+def strays(
+    environ: Mapping[str, str], known: Collection[str]
+) -> Iterator[tuple[str, list[str]]]:
+    """Yield the variables that look like ours but mean nothing, each with those meant.
+
+    `known` are all that mean something, to whichever command.
+    """
+    for variable, value in sorted(environ.items()):
+        ours = variable.startswith(PREFIX) and variable not in known
+        if ours and not of_a_service(variable, value):
+            yield variable, _meant(variable, known)
+
+
+def _meant(variable: str, known: Collection[str]) -> list[str]:
+    """The known ones nearest to it: of its own section, where that has one."""
+    settings = sorted({_setting(each) for each in known})
+    near = difflib.get_close_matches(_setting(variable), settings, n=1)
+    alike = sorted(each for each in known if _setting(each) in near)
+    section = variable.removesuffix(_setting(variable))
+    return [each for each in alike if each.removesuffix(*near) == section] or alike
+
+
+def _setting(variable: str) -> str:
+    return _SECTION.sub("", variable.removeprefix(PREFIX))
+
+
+DEFAULT = "default"
+"""The origin of what nobody has set."""
+
+S = TypeVar("S", bound=SharedSettings)
+
+
+@dataclass(frozen=True)
+class Resolved(Generic[S]):
+    """Settings, and for each field the place its value came from."""
+
+    settings: S
+    origins: Mapping[str, str]
+
+
+def resolve(
+    shape: type[S],
+    *,
+    file: Path | None = None,
+    environ: Mapping[str, str] = os.environ,
+    flags: Mapping[str, Any] | None = None,
+) -> Resolved[S]:
+    """Put default, file, environment and flags on top of one another.
+
+    Raises SettingsError with the name, the value and its origin.
+    """
+    hints = get_type_hints(shape)
+    values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for origin, layer in _layers(shape, file, environ, flags or {}):
+        for name, raw in layer.items():
+            label = f"{shape.SECTION}.{name}"
+            values[name] = converted(label, origin, raw, hints[name])
+            origins[name] = origin
+    for each in dataclasses.fields(shape):
+        origins.setdefault(each.name, DEFAULT)
+    try:
+        return Resolved(shape(**values), origins)
+    except WrongValue as error:
+        raise SettingsError(f"{error} (from {origins[error.field]})") from error
+
+
+def _layers(
+    shape: type[SharedSettings],
+    file: Path | None,
+    environ: Mapping[str, str],
+    flags: Mapping[str, Any],
+) -> list[Layer]:
+    names = {each.name for each in dataclasses.fields(shape)}
+    section = shape.SECTION
+    shared = {each.name for each in dataclasses.fields(SharedSettings)}
+    layers = [layer for layer in _places() if names.issuperset(layer[1])]
+    path = file or default_file()
+    if file or os.path.lexists(path):
+        layers += file_layers(path, section, shared=shared, own=names)
+    layers += environment_layers(environ, variables(section, shared=shared, own=names))
+    given = {name: value for name, value in flags.items() if _given(value)}
+    layers.extend((flag_name(shape, name), {name: given[name]}) for name in given)
+    return layers
+
+
+def _places() -> list[Layer]:
+    """Where this environment moves the folders that are defaults."""
+    folders = {"state_dir": state_dir(), "models_dir": models_dir()}
+    return [
+        (f"environment {variable}", {name: folder})
+        for name, folder in folders.items()
+        if (variable := moved_by(folder))
+    ]
+
+
+def _given(value: object) -> bool:
+    return value is not None and value != ()
+
+
+def default_file() -> Path:
+    """The settings file looked for when none is named."""
+    return config_dir() / "edgeserve.toml"
+
+
+def in_order(shape: type[SharedSettings]) -> list[dataclasses.Field[Any]]:
+    """List the fields as they are shown: those that few will touch come last."""
+    rare = (LimitSettings, GrammarSettings)
+    limits = {each.name for kind in rare for each in dataclasses.fields(kind)}
+    return sorted(dataclasses.fields(shape), key=lambda each: each.name in limits)
+
+
+def flag_name(shape: type[SharedSettings], name: str) -> str:
+    """The command-line flag of a field: `--model` for `models`, else its own name."""
+    fields = {each.name: each for each in dataclasses.fields(shape)}
+    flag: str | None = fields[name].metadata["flag"]
+    return flag or "--" + name.replace("_", "-")

@@ -1,0 +1,29 @@
+"""HTTP: our own server and client, which pass bytes with little work.
+
+`listen` and `upstream` are the server and the client.
+`edgeserve.http.server.aiohttp_routes` has the same two on aiohttp alone, as a reference
+for the tests.
+"""
+
+from edgeserve.http.client.pool import upstream
+from edgeserve.http.server.cors import Cors
+from edgeserve.http.server.limits import Limits, limits_of
+from edgeserve.http.server.server import Leave, listen
+from edgeserve.http.sockets import bound
+from edgeserve.http.types import Answer, Handler, Origin, Reply, Request, Upstream
+
+__all__ = [
+    "Answer",
+    "Cors",
+    "Handler",
+    "Leave",
+    "Limits",
+    "Origin",
+    "Reply",
+    "Request",
+    "Upstream",
+    "bound",
+    "limits_of",
+    "listen",
+    "upstream",
+]

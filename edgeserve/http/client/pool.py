@@ -1,0 +1,221 @@
+"""Connection pool: keep upstream connections, and close them before the server does.
+
+llama.cpp closes a connection after 5 s without a request, and after 100 requests.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import ssl
+from collections.abc import AsyncGenerator, Coroutine, Mapping
+from contextlib import asynccontextmanager
+from types import TracebackType
+
+from edgeserve.errors import NodeLost, NoFiles, NotReached
+from edgeserve.http.client.answer import RawAnswer
+from edgeserve.http.client.connection import Link
+from edgeserve.http.heads import fields, written
+from edgeserve.http.sockets import is_shortage, notice_silence
+from edgeserve.http.types import Origin
+from edgeserve.runtime.clock import Sweep
+
+IDLE_SECONDS = 4.0
+"""How long a connection is kept without a request."""
+
+MOST_USES = 90
+"""Requests on one connection."""
+
+
+class _Origin:
+    """One server: its connections at rest, the latest last, and how we address it."""
+
+    __slots__ = ("host_line", "idle")
+
+    def __init__(self, origin: Origin) -> None:
+        host = origin.host.partition("%")[0]  # a scope means nothing to the other side
+        named = Origin(host, origin.port, origin.tls).url.partition("://")[2]
+        self.host_line = f"host: {named}"
+        self.idle: list[Link] = []
+
+
+class Pool:
+    """See `Upstream`."""
+
+    def __init__(self, connect_seconds: float, tls: ssl.SSLContext | None) -> None:
+        self._connect_seconds = connect_seconds
+        self._tls = tls
+        self._loop = asyncio.get_running_loop()
+        self._origins: dict[Origin, _Origin] = {}
+        self._links: set[Link] = set()
+        self._sweep = Sweep(0.5)
+
+    def ask(
+        self,
+        origin: Origin,
+        method: str,
+        target: str,
+        headers: Mapping[str, str],
+        body: bytes = b"",
+    ) -> _Asking:
+        """See `Upstream.ask`."""
+        place = self._origins.get(origin)
+        if place is None:
+            place = self._origins[origin] = _Origin(origin)
+        lines = [f"{method} {target} HTTP/1.1", place.host_line, *fields(headers)]
+        if body or method not in {"GET", "HEAD", "DELETE", "OPTIONS"}:
+            lines.append(f"content-length: {len(body)}")
+        return _Asking(self, origin, method, written(lines), body)
+
+    def take(self, origin: Origin) -> Link | None:
+        """Take the connection that rested last, if one is still good."""
+        idle = self._origins[origin].idle
+        oldest = self._loop.time() - IDLE_SECONDS
+        while idle:
+            link = idle.pop()
+            if link.idle_since > oldest and not link.closed:
+                return link
+            link.abort()
+        return None
+
+    def give_back(self, link: Link) -> None:
+        """Let a connection rest after its exchange, or close it."""
+        if not link.reusable or link.uses >= MOST_USES:
+            link.abort()
+            return
+        link.rest(self._loop.time())
+        self._origins[link.origin].idle.append(link)
+        self._sweep.add(self)
+
+    async def connect(self, origin: Origin) -> Link:
+        """Open a connection. Raises NotReached."""
+        try:
+            async with asyncio.timeout(self._connect_seconds):
+                link = await self._opened(origin)
+        except TimeoutError as error:
+            raise NotReached(
+                f"{origin.url} took no connection within {self._connect_seconds:g} s"
+            ) from error
+        except (OSError, UnicodeError) as error:
+            if isinstance(error, OSError) and is_shortage(error):
+                raise NoFiles("too many files are open here; come back soon") from error
+            raise NotReached(f"{origin.url} did not answer: {_said(error)}") from error
+        notice_silence(link.transport)
+        self._links.add(link)
+        return link
+
+    async def _opened(self, origin: Origin) -> Link:
+        def opening() -> Coroutine[None, None, tuple[object, Link]]:
+            return self._loop.create_connection(
+                lambda: Link(origin, self._loop, self._closed),
+                origin.host,
+                origin.port,
+                ssl=self._tls_for(origin),
+            )
+
+        try:
+            return (await opening())[1]
+        except OSError as error:
+            if not (is_shortage(error) and self._spare()):
+                raise
+        await asyncio.sleep(0)  # some event loops close a moment later
+        return (await opening())[1]
+
+    def _spare(self) -> bool:
+        """Close what rests; say whether that was any."""
+        resting = [link for place in self._origins.values() for link in place.idle]
+        for link in resting:
+            link.abort()
+        return bool(resting)
+
+    def tick(self, now: float) -> None:
+        """Close what has rested too long."""
+        resting = False
+        for place in self._origins.values():
+            while place.idle and place.idle[0].idle_since <= now - IDLE_SECONDS:
+                place.idle.pop(0).abort()
+            resting = resting or bool(place.idle)
+        if not resting:
+            self._sweep.discard(self)
+
+    def close(self) -> None:
+        """Close every connection, whatever it is doing."""
+        self._sweep.stop()
+        for link in tuple(self._links):
+            link.abort()
+
+    def _closed(self, link: Link) -> None:
+        self._links.discard(link)
+        idle = self._origins[link.origin].idle
+        if link in idle:
+            idle.remove(link)
+
+    def _tls_for(self, origin: Origin) -> ssl.SSLContext | None:
+        if origin.tls and self._tls is None:
+            self._tls = ssl.create_default_context()
+        return self._tls if origin.tls else None
+
+
+class _Asking:
+    """One question, for the length of a block."""
+
+    __slots__ = ("_body", "_head", "_link", "_method", "_origin", "_pool")
+
+    def __init__(
+        self, pool: Pool, origin: Origin, method: str, head: bytes, body: bytes
+    ) -> None:
+        self._pool = pool
+        self._origin = origin
+        self._method = method
+        self._head = head
+        self._body = body
+        self._link: Link | None = None
+
+    async def __aenter__(self) -> RawAnswer:
+        link = self._pool.take(self._origin) or await self._pool.connect(self._origin)
+        try:
+            return await self._asked(link)
+        except NodeLost:
+            if not link.stale:
+                raise
+        return await self._asked(await self._pool.connect(self._origin))
+
+    async def _asked(self, link: Link) -> RawAnswer:
+        self._link = link
+        try:
+            return await link.ask(self._method, self._head, self._body)
+        except BaseException:
+            link.abort()
+            raise
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._link is not None:
+            self._pool.give_back(self._link)
+
+
+@asynccontextmanager
+async def upstream(
+    *, connect_seconds: float, tls: ssl.SSLContext | None = None
+) -> AsyncGenerator[Pool]:
+    """Hold connections for asking servers; `tls` says how to trust those that use it.
+
+    No deadline on answers: a slow machine is not a dead one.
+    """
+    pool = Pool(connect_seconds, tls)
+    try:
+        yield pool
+    finally:
+        pool.close()
+
+
+def _said(error: OSError | UnicodeError) -> str:
+    """Name the fault alike on every event loop."""
+    if isinstance(error, ssl.SSLError):
+        return getattr(error, "verify_message", None) or error.reason or str(error)
+    number = error.errno if isinstance(error, OSError) else None
+    return os.strerror(number) if number and number > 0 else str(error)

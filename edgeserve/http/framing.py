@@ -1,0 +1,151 @@
+"""Message framing: where a body ends. Pure.
+
+A framing is fed bytes as they come and gives back the body's; it is `done` once the
+body has ended, and `excess` is what came after. Pure: no I/O.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Protocol
+
+from edgeserve.errors import BadRequest
+
+TRAILER_BYTES = 8192
+"""Most bytes of trailer fields after a chunked body; they are dropped."""
+
+SLACK = 16384
+"""Bytes of framing, past twice the body's, that a client's chunked body may have.
+
+A body in single bytes costs us more to read than its sender to write.
+"""
+
+LINE_BYTES = 256
+"""Longest line that announces a chunk."""
+
+
+class Framing(Protocol):
+    """Divides a body from what frames it."""
+
+    done: bool
+    excess: bytes
+
+    def feed(self, data: bytes) -> bytes:
+        """Return the body's bytes in `data`. Raises BadRequest where it is broken."""
+        ...
+
+
+class Length:
+    """A body of so many bytes."""
+
+    __slots__ = ("_left", "done", "excess")
+
+    def __init__(self, length: int) -> None:
+        self._left = length
+        self.done = length == 0
+        self.excess = b""
+
+    def feed(self, data: bytes) -> bytes:
+        """See `Framing.feed`."""
+        left = self._left
+        if len(data) < left:
+            self._left = left - len(data)
+            return data
+        self.done = True
+        self._left = 0
+        self.excess = data[left:]
+        return data[:left]
+
+
+class UntilClosed:
+    """A body that ends with its connection."""
+
+    __slots__ = ("done", "excess")
+
+    def __init__(self) -> None:
+        self.done = False
+        self.excess = b""
+
+    def feed(self, data: bytes) -> bytes:
+        """See `Framing.feed`."""
+        return data
+
+
+class Chunked:
+    """A body in chunks, each with its size before it."""
+
+    __slots__ = ("_crumbs", "_held", "_left", "_slack", "_trailer", "done", "excess")
+
+    def __init__(self, slack: float = SLACK) -> None:
+        self._slack = slack
+        self._crumbs = 0  # bytes of framing, less twice those of the body
+        self._held = b""  # a line that has not come whole
+        self._left = 0  # bytes of this chunk and its line end still to come
+        self._trailer = -1  # bytes of trailer so far; -1 before the last chunk
+        self.done = False
+        self.excess = b""
+
+    def feed(self, data: bytes) -> bytes:
+        """See `Framing.feed`."""
+        if self._held:
+            data, self._held = self._held + data, b""
+        body: list[bytes] = []
+        at, end = 0, len(data)
+        while at < end and not self.done:
+            if self._left:
+                at = self._inside(data, at, body)
+            elif self._trailer >= 0:
+                at = self._after(data, at)
+            else:
+                at = self._between(data, at)
+        if self.done:
+            self.excess = data[at:]
+        return body[0] if len(body) == 1 else b"".join(body)
+
+    def _inside(self, data: bytes, at: int, body: list[bytes]) -> int:
+        """Take what there is of the chunk; its last two bytes are a line end."""
+        stop = min(at + self._left, len(data))
+        self._left -= stop - at
+        payload = stop - max(0, 2 - self._left)
+        if payload > at:
+            body.append(data[at:payload])
+        ending = data[max(at, payload) : stop]
+        if ending and ending != b"\r\n"[2 - self._left - len(ending) :][: len(ending)]:
+            raise BadRequest("a chunk is longer than it says")
+        return stop
+
+    def _between(self, data: bytes, at: int) -> int:
+        """Read the line that announces a chunk."""
+        found = _CHUNK.match(data, at)
+        if found is None:
+            return self._hold(data, at, LINE_BYTES)
+        size = int(found[1], 16)
+        self._crumbs = max(0, self._crumbs + found.end() - at + 2 - 2 * size)
+        if self._crumbs > self._slack:
+            raise BadRequest("the chunks of a body are too small")
+        if size:
+            self._left = size + 2
+        else:
+            self._trailer = 0
+        return found.end()
+
+    def _after(self, data: bytes, at: int) -> int:
+        """Drop trailer fields up to the empty line."""
+        end = data.find(b"\r\n", at)
+        if end < 0:
+            return self._hold(data, at, TRAILER_BYTES - self._trailer)
+        self._trailer += end + 2 - at
+        self.done = end == at
+        if self._trailer > TRAILER_BYTES or b"\n" in data[at:end]:
+            raise BadRequest("the trailer of a chunked body is malformed")
+        return end + 2
+
+    def _hold(self, data: bytes, at: int, limit: int) -> int:
+        """Keep a part of a line until the rest comes, if it can still become one."""
+        self._held = data[at:]
+        if len(self._held) > limit or b"\n" in self._held:
+            raise BadRequest("a chunked body is malformed")
+        return len(data)
+
+
+_CHUNK = re.compile(rb"([0-9A-Fa-f]{1,8})(?:[ \t]*;[^\r\n]*)?\r\n")

@@ -1,0 +1,1 @@
+"""HTTP server: one port, its connections, requests and responses."""

@@ -1,0 +1,316 @@
+"""Server connection: one client's requests, answered one at a time, within limits.
+
+A client that shuts down its sending half counts as gone, as it does for llama.cpp and
+nginx: nothing else tells a client that left from one that waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import cast
+
+from edgeserve.errors import EdgeserveError, HeadTooLarge, TooSlow
+from edgeserve.http.heads import ANY, END, check_beginning, read_request, routed
+from edgeserve.http.server.body import Incoming
+from edgeserve.http.server.context import Site
+from edgeserve.http.server.limits import OWN_BODIES, Stall
+from edgeserve.http.server.response import ClientReply, Paused
+from edgeserve.http.sockets import cut, peer_of
+from edgeserve.http.types import Request
+from edgeserve.openai import path_in, rendered
+from edgeserve.runtime.clock import NEVER
+
+log = logging.getLogger(__name__)
+
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+class Connection(asyncio.Protocol):
+    """Reads requests from one client and writes their answers, in order."""
+
+    __slots__ = (
+        "_ahead", "_deadline", "_drain", "_held", "_incoming", "_lingers", "_loop",
+        "_ours", "_room", "_site", "_stall", "feeder", "heard", "lost", "paused",
+        "peer", "task", "transport",
+    )  # fmt: skip
+
+    transport: asyncio.Transport
+
+    def __init__(self, site: Site, loop: asyncio.AbstractEventLoop) -> None:
+        self._site = site
+        self._room = site.room
+        self._loop = loop
+        self.peer = ""
+        self.task: asyncio.Task[None] | None = None
+        self.feeder: Paused | None = None
+        self.lost = self.paused = self.heard = False
+        self._ahead = b""  # read, not yet understood
+        self._incoming: Incoming | None = None
+        self._ours = True  # whether the relay answers it, or aiohttp
+        self._held = 0  # bytes of a body, as the site counts them
+        self._drain: asyncio.Future[None] | None = None
+        self._deadline = NEVER
+        self._lingers = False
+        self._stall = Stall()
+
+    @property
+    def keeps(self) -> bool:
+        """Whether another request may follow this one."""
+        return not self._site.leaving
+
+    @property
+    def idle_until(self) -> float:
+        """See `Visitor.idle_until`."""
+        busy = self.task is not None or self._incoming is not None
+        return NEVER if busy else self._deadline
+
+    # What the event loop calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Greet a client."""
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's is none
+        self.transport.set_write_buffer_limits(high=self._site.limits.high_water)
+        self.peer = peer_of(transport)
+        self._deadline = self._loop.time() + self._site.limits.idle_seconds
+        try:
+            self._site.arrived(self)
+        except EdgeserveError as error:
+            self._refuse(error)
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes from the client."""
+        self.heard = True
+        if self._lingers:
+            return
+        if self.task is not None:
+            self._read_ahead(data)
+            return
+        self._go_on(data)
+
+    def eof_received(self) -> None:
+        """Take the client's departure; whatever still waits for it is sent."""
+        if self.task is not None:
+            self._depart()
+            self.transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+        """End everything that was done for this client."""
+        self._site.departed(self)
+        self._depart()
+
+    def _depart(self) -> None:
+        if self.lost:
+            return
+        self.lost = True
+        if self.task is not None:
+            self.task.cancel()
+        else:
+            self._let_go()
+        if self._drain is not None and not self._drain.done():
+            self._drain.set_exception(ConnectionResetError("the client has gone"))
+
+    def pause_writing(self) -> None:
+        """Note that the client's buffer is full."""
+        self.paused = True
+
+    def resume_writing(self) -> None:
+        """Let whoever waits for the client's buffer go on."""
+        self.paused = False
+        if self._drain is not None and not self._drain.done():
+            self._drain.set_result(None)
+        if self.feeder is not None:
+            self.feeder.resume()
+
+    # What an answer calls
+
+    async def drained(self) -> None:
+        """See `Wire.drained`."""
+        if self.lost:
+            raise ConnectionResetError("the client has gone")
+        if self.paused:
+            self._drain = self._loop.create_future()
+            try:
+                await self._drain
+            finally:
+                self._drain = None  # it would hold what it raised, and be held
+
+    # What the clock and the site call
+
+    def tick(self, now: float) -> None:
+        """Enforce the limits that have to do with time."""
+        unsent = self.transport.get_write_buffer_size()
+        if unsent and (self.paused or self.task is None):
+            if self._stall.lasts(unsent, now, self._site.limits.stall_seconds):
+                self.transport.abort()
+            return
+        self._stall.end()
+        if now >= self._deadline:
+            self._expire()
+
+    def retire(self) -> None:
+        """Close now if nothing is being answered, else after the answer."""
+        if self.task is None:
+            self.transport.close()
+
+    # Reading
+
+    def _go_on(self, data: bytes) -> None:
+        try:
+            if self._incoming is None:
+                data = self._read_head(data)
+            if self._incoming is not None:
+                self._read_body(self._incoming, data)
+        except EdgeserveError as error:
+            self._refuse(error, data)
+
+    def _read_head(self, data: bytes) -> bytes:
+        """Read up to the body; return what follows."""
+        seen = max(0, len(self._ahead) - len(END))
+        data = self._ahead + data
+        if data[:1] in b"\r\n":
+            data = data.lstrip(b"\r\n")  # some clients end a body with an extra line
+            seen = 0
+        end = data.find(END, seen) + len(END)
+        if end < len(END):
+            self._await_head(data)
+            return b""
+        if end > self._site.limits.head_bytes:
+            raise HeadTooLarge(self._site.limits.head_bytes)
+        self._ahead = b""
+        site = self._site
+        head, self._ours = routed(read_request(data[:end]), site.handled)
+        limit = site.body_limit if self._ours else min(site.body_limit, OWN_BODIES)
+        self._incoming = Incoming(head, limit)
+        more = head.length is None or head.length > len(data) - end
+        if more and self._ours:
+            site.admit(head.headers)  # before it sends us what we refuse anyway
+        self._deadline = self._loop.time() + self._site.limits.body_seconds
+        if head.expects and end == len(data):
+            self.transport.write(CONTINUE)
+        return data[end:]
+
+    def _await_head(self, data: bytes) -> None:
+        """Keep the part of a head that is here, for a while."""
+        limits = self._site.limits
+        if len(data) > limits.head_bytes:
+            raise HeadTooLarge(limits.head_bytes)
+        if data:
+            check_beginning(data)
+        if data and not self._ahead:
+            self._deadline = self._loop.time() + limits.head_seconds
+        self._ahead = data
+
+    def _read_body(self, incoming: Incoming, data: bytes) -> None:
+        before = incoming.size
+        if incoming.feed(data):
+            self._deadline = self._loop.time() + self._site.limits.body_seconds
+        size = max(len(data), incoming.size - before)
+        answers = incoming.whole and self._ours
+        (self._room.begin if answers else self._room.hold)(size)
+        self._held += size
+        if not incoming.whole:
+            return
+        self._incoming = None
+        self._ahead = incoming.excess
+        self._deadline = NEVER
+        if answers:
+            reply = ClientReply(self, incoming.head)
+            request = incoming.request(self.peer)
+            self.task = self._loop.create_task(self._answer(request, reply))
+        else:
+            self._ahead = b""  # aiohttp answers one request a connection
+            self._site.hand_over(self, incoming.rendered())
+
+    def _read_ahead(self, data: bytes) -> None:
+        """Keep what a pipelining client sends while an earlier answer is under way."""
+        self._ahead += data
+        if len(self._ahead) > self._site.limits.head_bytes:
+            self.transport.pause_reading()
+
+    # Answering
+
+    async def _answer(self, request: Request, reply: ClientReply) -> None:
+        try:
+            await self._site.handler(request, reply)
+            if not (reply.finished or self.lost):
+                log.error("%s %s was left unanswered", request.method, request.path)
+                left = EdgeserveError("the request was left unanswered")
+                self._excuse(reply, left, request.path)
+        except EdgeserveError as error:
+            self._excuse(reply, error, request.path)
+        except Exception as error:
+            if not (self.lost and isinstance(error, ConnectionError)):
+                log.exception("%s %s failed", request.method, request.path)
+            broke = EdgeserveError("something broke here; see the log")
+            self._excuse(reply, broke, request.path)
+        finally:
+            self.task = None
+            self.feeder = None
+            held, self._held = self._held, 0
+            self._room.end(held)
+            self._answered(reply)
+
+    def _let_go(self) -> None:
+        if self._held:
+            self._room.let_go(self._held)
+            self._held = 0
+
+    def _excuse(self, reply: ClientReply, error: EdgeserveError, path: str) -> None:
+        """Answer with the error, if nothing is out yet; see `_answered` otherwise."""
+        if not reply.started and not self.lost:
+            reply.put_whole(error.status, error.headers(), rendered(error, path))
+
+    def _answered(self, reply: ClientReply) -> None:
+        if self.lost:
+            return
+        if not reply.finished:
+            cut(self.transport)  # what came must not look whole
+        elif not reply.keep:
+            self._linger()
+        else:
+            self._next()
+
+    def _next(self) -> None:
+        """Turn to the next request, which may be here already."""
+        self._deadline = self._loop.time() + self._site.limits.idle_seconds
+        data, self._ahead = self._ahead, b""
+        if len(data) > self._site.limits.head_bytes:
+            self.transport.resume_reading()
+        if data:
+            self._go_on(data)
+
+    # Leaving
+
+    def _refuse(self, error: EdgeserveError, data: bytes = b"") -> None:
+        """Say what is wrong, and close: what follows cannot be understood."""
+        incoming = self._incoming
+        path = incoming.head.path if incoming else path_in(self._ahead + data)
+        self._incoming = None
+        self._ahead = b""
+        self._let_go()
+        reply = ClientReply(self, ANY)
+        reply.put_whole(error.status, error.headers(), rendered(error, path))
+        self._linger()
+
+    def _linger(self) -> None:
+        """Close, but only once the client has had the chance to read our last words.
+
+        Closing while it still sends would reset the connection under its answer.
+        """
+        self._lingers = True
+        self._deadline = self._loop.time() + self._site.limits.linger_seconds
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        else:
+            self.transport.close()
+
+    def _expire(self) -> None:
+        if self._lingers:
+            self.transport.abort()
+        elif self._incoming is not None:
+            self._refuse(TooSlow(self._site.limits.body_seconds))
+        elif self._ahead:
+            self._refuse(TooSlow(self._site.limits.head_seconds))
+        else:
+            self.transport.close()

@@ -1,0 +1,63 @@
+"""Port context: what all connections of one port have in common."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from edgeserve.http.server.limits import Limits, Room
+from edgeserve.http.types import Handler
+
+Admit = Callable[[Mapping[str, str]], object]
+"""Reads a request's header fields; raises where it must not even send its body."""
+
+
+class Client(Protocol):
+    """One client's connection, as the port sees it."""
+
+    peer: str
+    heard: bool
+    task: asyncio.Task[None] | None
+    transport: asyncio.Transport
+
+    def tick(self, now: float) -> None:
+        """Enforce the limits that have to do with time."""
+        ...
+
+    @property
+    def idle_until(self) -> float:
+        """See `Visitor.idle_until`."""
+        ...
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End everything that was done for this client."""
+        ...
+
+    def retire(self) -> None:
+        """Close now if nothing is being answered, else after the answer."""
+        ...
+
+
+class Site(Protocol):
+    """What all connections of one port have in common."""
+
+    handler: Handler
+    handled: Callable[[str], bool]
+    admit: Admit
+    room: Room
+    limits: Limits
+    body_limit: int
+    leaving: bool
+
+    def arrived(self, client: Client) -> None:
+        """Count a connection; raises FleetBusy or NoRoom where there are too many."""
+        ...
+
+    def departed(self, client: Client) -> None:
+        """Forget a connection."""
+        ...
+
+    def hand_over(self, client: Client, data: bytes) -> None:
+        """Let aiohttp answer the request `data`, the last one of this connection."""
+        ...

@@ -1,0 +1,111 @@
+"""CORS: which web pages may ask from a browser, and what browsers are told.
+
+A browser sends a page's request to any address, but shows the page the answer only if
+the answer allows its origin. llama.cpp allows every origin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Mapping
+from dataclasses import dataclass
+
+from aiohttp import web
+from aiohttp.typedefs import Middleware
+
+from edgeserve.auth import is_foreign
+from edgeserve.http.server.aiohttp_routes import AioHandler
+from edgeserve.http.server.response import ClientReply
+from edgeserve.http.types import Handler, Reply, Request
+
+ANY = "*"
+DAY = "86400"
+
+EXPOSED = (
+    "x-edgeserve-request-id, x-edgeserve-node, x-edgeserve-model,"
+    " x-edgeserve-attempts, retry-after"
+)
+
+
+@dataclass(frozen=True)
+class Cors:
+    """`origins` are allowed by name, `*` for all; `here`: this machine's pages too.
+
+    So are programs and extensions, whose origins are no sites.
+    """
+
+    origins: frozenset[str] = frozenset()
+    here: bool = True
+
+    def allows(self, origin: str) -> bool:
+        """Whether pages of `origin`, such as `https://chat.example`, get answers."""
+        if ANY in self.origins or origin in self.origins:
+            return True
+        return self.here and bool(origin) and not is_foreign(origin)
+
+    def headers(self, origin: str) -> dict[str, str]:
+        """What an answer says to the browser; nothing where it is not allowed."""
+        if not self.allows(origin):
+            return {"vary": "origin"}
+        return {
+            "access-control-allow-origin": origin,
+            "access-control-expose-headers": EXPOSED,
+            "vary": "origin",
+        }
+
+    def preflight(self, asked: Mapping[str, str]) -> dict[str, str]:
+        """What is answered to `OPTIONS`, by which a browser asks whether it may ask."""
+        said = self.headers(asked.get("origin", ""))
+        if "access-control-allow-origin" in said:
+            wanted = asked.get("access-control-request-headers")
+            said |= {
+                "access-control-allow-methods": "GET, POST, OPTIONS",
+                "access-control-allow-headers": wanted or "authorization, content-type",
+                "access-control-max-age": DAY,
+            }
+        return said
+
+
+PREFLIGHT = "access-control-request-method"
+COVERED = ("/v1/", "/models")
+"""Of the routes that aiohttp answers; the rest is not for web pages."""
+
+APART = "/v1/health"
+
+
+def crossing(handler: Handler, cors: Cors) -> Handler:
+    """Wrap a handler; requests without an origin pass as they are."""
+
+    def cross(request: Request, reply: Reply) -> Awaitable[None]:
+        origin = request.headers.get("origin")
+        if origin is None:
+            return handler(request, reply)
+        return marked(request, reply, origin)
+
+    async def marked(request: Request, reply: Reply, origin: str) -> None:
+        if request.method == "OPTIONS" and PREFLIGHT in request.headers:
+            await reply.send(204, cors.preflight(request.headers), b"")
+            return
+        if isinstance(reply, ClientReply):
+            reply.also = cors.headers(origin)
+        await handler(request, reply)
+
+    return cross
+
+
+def crossing_pages(cors: Cors) -> Middleware:
+    """Do the same for those of aiohttp's routes that are covered."""
+
+    @web.middleware
+    async def cross(request: web.Request, handler: AioHandler) -> web.StreamResponse:
+        origin = request.headers.get("origin")
+        covered = request.path.startswith(COVERED) and request.path != APART
+        if origin is None or not covered:
+            return await handler(request)
+        if request.method == "OPTIONS" and PREFLIGHT in request.headers:
+            asked = {name.lower(): value for name, value in request.headers.items()}
+            return web.Response(status=204, headers=cors.preflight(asked))
+        response = await handler(request)
+        response.headers.update(cors.headers(origin))
+        return response
+
+    return cross

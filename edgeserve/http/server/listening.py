@@ -1,0 +1,114 @@
+"""Listening addresses: where a server listens, who may come, and what to do."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import socket
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import psutil
+
+from edgeserve.auth import is_loopback
+from edgeserve.config.settings import EVERYWHERE, LOOPBACK
+from edgeserve.http.types import Origin
+
+if TYPE_CHECKING:
+    from psutil._ntuples import snicaddr
+
+EVERY_IPV4 = "0.0.0.0"  # noqa: S104 - compared with, not bound to
+
+CONTAINERS = re.compile(
+    r"(docker|veth|virbr|vnet|cni|flannel|cali|cilium|lxc|lxd|podman|kube)"
+    r"|br-[0-9a-f]{12}$"
+)
+"""Interfaces that containers and virtual machines are behind: nobody else is."""
+
+SHOWN = 3
+"""Addresses named; a machine may have dozens."""
+
+NOWHERE = ("203.0.113.1", 9)
+"""An address for documentation; a route leads there where one leads everywhere."""
+
+
+def lines(host: str, port: int, who: str) -> str:
+    """Return what a server prints once it listens; scripts read the first line."""
+    urls = [Origin(each, port).url for each in shown_at(host)]
+    others = [f"and {url}" for url in urls[1:SHOWN]]
+    if more := len(urls[SHOWN:]):
+        others.append(f"and {more} more")
+    return f"listening on {' '.join((urls[0], *others))}\n  for {who}"
+
+
+def this_machine_only(why: str) -> str:
+    """Say who may come where nobody else can, and why that is so."""
+    return f"this machine only: {why}"
+
+
+ALONE = (
+    "no fleet token yet; `edgeserve token new` makes one, to be copied to each machine"
+)
+ASKED_FOR = "`host` says so"
+
+
+def shown_at(host: str) -> tuple[str, ...]:
+    """Return the addresses to show to people, those that others will use first."""
+    if host not in {EVERYWHERE, EVERY_IPV4}:
+        return (host,)
+    return ranked(_by_interface(), _towards_everywhere()) or (LOOPBACK,)
+
+
+def ranked(found: Mapping[str, Sequence[str]], default: str | None) -> tuple[str, ...]:
+    """Sort addresses: the default route's, others, containers' only for want of others.
+
+    IPv6 ones are left out where there are IPv4 ones: they are hard to type. Pure.
+    """
+    outside = [
+        each
+        for name, addresses in found.items()
+        if not CONTAINERS.match(name) or default in addresses
+        for each in addresses
+    ]
+    all_ = outside or [each for addresses in found.values() for each in addresses]
+    usable = list(filter(_usable, all_))
+    ipv4 = [each for each in usable if _is_ipv4(each)]
+    return tuple(sorted(ipv4 or usable, key=lambda each: each != default))
+
+
+def _usable(address: str) -> bool:
+    plain = ipaddress.ip_address(address)
+    return not (is_loopback(address) or (plain.version == 6 and plain.is_link_local))
+
+
+def _is_ipv4(address: str) -> bool:
+    return ipaddress.ip_address(address).version == 4
+
+
+def _by_interface() -> Mapping[str, Sequence[str]]:
+    try:
+        stats, found = psutil.net_if_stats(), psutil.net_if_addrs()
+    except OSError:  # no file left to read them from
+        return {}
+    return {
+        name: list(_addresses(entries))
+        for name, entries in found.items()
+        if name in stats and stats[name].isup
+    }
+
+
+def _addresses(entries: Iterable[snicaddr]) -> Iterable[str]:
+    for entry in entries:
+        if entry.family in {socket.AF_INET, socket.AF_INET6}:
+            yield entry.address
+
+
+def _towards_everywhere() -> str | None:
+    """Return our address on the default route. Sends nothing."""
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.connect(NOWHERE)
+            address: str = probe.getsockname()[0]
+    except OSError:
+        return None
+    return address

@@ -1,0 +1,168 @@
+"""Server response: frame an answer and write it to the client."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from email.utils import formatdate
+from typing import Protocol
+
+from edgeserve.http.heads import BODILESS, JOINED, Head, fields, status_line, written
+
+PREFIX = "access-control-"
+
+
+class Paused(Protocol):
+    """Whoever feeds a client and must wait while its buffer is full."""
+
+    def resume(self) -> None:
+        """Go on: the client's buffer has room."""
+        ...
+
+
+class Wire(Protocol):
+    """The connection that an answer is written to."""
+
+    @property
+    def lost(self) -> bool:
+        """Whether the client has gone."""
+        ...
+
+    @property
+    def paused(self) -> bool:
+        """Whether the client's buffer is full."""
+        ...
+
+    @property
+    def transport(self) -> asyncio.Transport:
+        """Where bytes go."""
+        ...
+
+    @property
+    def keeps(self) -> bool:
+        """Whether we would take another request after this one."""
+        ...
+
+    feeder: Paused | None
+
+    async def drained(self) -> None:
+        """Wait until the buffer has room. Raises ConnectionError if the client goes."""
+        ...
+
+
+class ClientReply:
+    """The one answer to one request; see `Reply`."""
+
+    __slots__ = (
+        "_chunked", "_head", "_mute", "also", "finished", "keep", "missed", "started",
+        "wire",
+    )  # fmt: skip
+
+    def __init__(self, wire: Wire, head: Head) -> None:
+        self.wire = wire
+        self._head = head
+        self._mute = self._chunked = False
+        self.also: dict[str, str] = {}  # for the browser of another origin's page
+        self.started = self.finished = self.missed = False
+        self.keep = head.keep_alive
+
+    @property
+    def paused(self) -> bool:
+        """See `Reply.paused`."""
+        return self.wire.paused
+
+    async def start(self, status: int, headers: Mapping[str, str]) -> None:
+        """See `Reply.start`."""
+        bodiless = status in BODILESS
+        self._mute = bodiless or self._head.method == "HEAD"
+        self._chunked = not self._head.old
+        if self._head.old and not self._mute:
+            self.keep = False  # only the end of the connection can end this body
+        framing = "transfer-encoding: chunked" if self._chunked else ""
+        self._write(self._rendered(status, headers, "" if bodiless else framing))
+
+    def put(self, data: bytes) -> None:
+        """Send a piece without waiting for room; `wire.paused` says when to stop."""
+        if self._mute or not data:  # an empty chunk would end the body
+            return
+        if not self.started:
+            raise RuntimeError("an answer must start before its body")
+        self._write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
+
+    async def write(self, data: bytes) -> None:
+        """See `Reply.write`."""
+        self.put(data)
+        if self.wire.paused:
+            await self.wire.drained()
+
+    async def finish(self) -> None:
+        """See `Reply.finish`."""
+        if not self.started:
+            raise RuntimeError("an answer must start before it can finish")
+        if self._chunked and not self._mute:
+            self._write(b"0\r\n\r\n")
+        self.finished = True
+        if self.wire.paused:
+            await self.wire.drained()
+
+    async def send(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
+        """See `Reply.send`."""
+        self.put_whole(status, headers, body)
+        if self.wire.paused:
+            await self.wire.drained()
+
+    def put_whole(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
+        """Send a whole answer without waiting for room."""
+        mute = status in BODILESS or self._head.method == "HEAD"
+        length = "" if mute and not body else f"content-length: {len(body)}"
+        head = self._rendered(status, headers, length)
+        self.finished = True
+        if mute:
+            self._write(head)
+        elif len(body) <= JOINED:
+            self._write(head + body)
+        else:
+            self._write(head)
+            self._write(body)
+
+    def _rendered(self, status: int, headers: Mapping[str, str], framing: str) -> bytes:
+        if self.started:
+            raise RuntimeError("an answer can start only once")
+        self.keep = self.keep and self.wire.keeps
+        if self.also:
+            headers = marked(headers, self.also)
+        lines = [status_line(status), *fields(headers), f"date: {_date()}"]
+        if framing:
+            lines.append(framing)
+        if not self.keep:
+            lines.append("connection: close")
+        elif self._head.old:
+            lines.append("connection: keep-alive")
+        head = written(lines)
+        self.started = True
+        return head
+
+    def _write(self, data: bytes) -> None:
+        if self.wire.lost:
+            self.missed = True
+            raise ConnectionResetError("the client has gone")
+        self.wire.transport.write(data)
+
+
+def marked(headers: Mapping[str, str], also: Mapping[str, str]) -> dict[str, str]:
+    """Put our word to browsers in the place of the upstream's."""
+    kept = {k: v for k, v in headers.items() if not k.lower().startswith(PREFIX)}
+    return {**kept, **also}
+
+
+_dated = (0, "")
+
+
+def _date() -> str:
+    """Render the time for a Date field, once a second."""
+    global _dated
+    second = int(time.time())
+    if _dated[0] != second:
+        _dated = (second, formatdate(second, usegmt=True))
+    return _dated[1]

@@ -1,0 +1,85 @@
+"""HTTP server: listen on one port, for inference routes and for aiohttp's."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
+
+from aiohttp import web
+
+from edgeserve.http.server.aiohttp_runner import guests
+from edgeserve.http.server.context import Admit
+from edgeserve.http.server.cors import Cors, crossing
+from edgeserve.http.server.limits import Limits
+from edgeserve.http.server.port import Port
+from edgeserve.http.sockets import BACKLOG
+from edgeserve.http.types import Handler
+
+
+class Leave:
+    """Hand it to `listen`. `left` is set once `begin` was called and nobody is left.
+
+    After `begin` nothing new is accepted. Whoever is connected is served, and told with
+    the next answer that the connection ends.
+    """
+
+    def __init__(self) -> None:
+        self.left = asyncio.Event()
+        self.begin: Callable[[], None] = lambda: None
+
+
+DEFAULT_LIMITS = Limits()
+
+
+def anyone(headers: Mapping[str, str]) -> None:
+    """Let every request send its body."""
+    del headers
+
+
+@asynccontextmanager
+async def listen(
+    sock: socket.socket,
+    handler: Handler,
+    handled: Callable[[str], bool],
+    routes: Iterable[web.AbstractRouteDef],
+    *,
+    body_limit: int,
+    limits: Limits = DEFAULT_LIMITS,
+    admit: Admit = anyone,
+    cors: Cors | None = None,
+    stop_seconds: float = 1.0,
+    tls: ssl.SSLContext | None = None,
+    leave: Leave | None = None,
+) -> AsyncGenerator[int]:
+    """Serve on `sock`, which is closed at the end; yields its port.
+
+    Requests whose path is `handled` go to `handler`, every other one to `routes`.
+    `body_limit` is in bytes. Errors of our own tree become their own answers. A body
+    that is still to come is read only where `admit` lets the header fields pass. Web
+    pages may ask as `cors` says.
+    At the end, running answers have `stop_seconds` to finish. `leave` lets another
+    process go on with the port before that.
+    """
+    loop = asyncio.get_running_loop()
+    if cors is not None:
+        handler = crossing(handler, cors)
+    async with guests(routes, limits, cors) as pages:
+        port = Port(handler, handled, admit, body_limit, limits, pages)
+        server = await loop.create_server(
+            port.connection,
+            sock=sock,
+            backlog=min(BACKLOG, port.backlog),
+            ssl=tls,
+            ssl_handshake_timeout=limits.head_seconds if tls else None,
+        )
+        if leave is not None:
+            leave.begin = lambda: port.leave(server, leave.left)
+        try:
+            yield sock.getsockname()[1]
+        finally:
+            server.close()
+            await port.stop(stop_seconds)
+            sock.close()

@@ -1,0 +1,1 @@
+"""Models: GGUF files, their facts, names and sizes."""

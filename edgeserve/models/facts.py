@@ -1,0 +1,167 @@
+"""Model facts: shape, context, tensors and sizes, read from a GGUF header.
+
+Not what it is called in a fleet; that is the shelf's concern.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgeserve.models.blocks import UNQUANTIZED
+from edgeserve.models.header import BrokenModel, Header, LongList, Tensor, read_header
+from edgeserve.quantization import FILE_TYPES
+
+DEQUANTIZED = "edgeserve.dequantized_from"
+"""Metadata key of a model whose full precision is only apparent."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFacts:
+    """A model's shape. Lengths in tokens or elements, sizes in bytes.
+
+    `kv_heads` has one number per layer; `key_length` and `value_length` are elements
+    per head. `file_type` is what the file claims to be, e.g. `Q4_K_M`.
+    """
+
+    path: Path
+    files: tuple[Path, ...]
+    file_bytes: int
+    architecture: str
+    name: str
+    file_type: str
+    context: int
+    layers: int
+    embedding: int
+    feed_forward: int
+    heads: int
+    kv_heads: tuple[int, ...]
+    key_length: int
+    value_length: int
+    vocabulary: int
+    experts: int
+    dequantized_from: str | None
+    tensors: tuple[Tensor, ...]
+    metadata: Mapping[str, Any]
+
+    @property
+    def parameters(self) -> int:
+        """How many weights there are."""
+        return sum(tensor.elements for tensor in self.tensors)
+
+    @property
+    def weight_bytes(self) -> int:
+        """What the tensors take, in the file and in memory."""
+        return sum(tensor.bytes for tensor in self.tensors)
+
+    @property
+    def bits(self) -> float:
+        """Bits per weight."""
+        return self.weight_bytes * 8 / self.parameters
+
+    @property
+    def kinds(self) -> Mapping[str, tuple[int, int]]:
+        """Tensor type → how many tensors, how many bytes; the largest share first."""
+        count: Counter[str] = Counter()
+        size: Counter[str] = Counter()
+        for tensor in self.tensors:
+            count[tensor.kind] += 1
+            size[tensor.kind] += tensor.bytes
+        return {kind: (count[kind], total) for kind, total in size.most_common()}
+
+    @property
+    def quantized_kinds(self) -> tuple[str, ...]:
+        """The tensor types in it that have already lost precision."""
+        return tuple(kind for kind in self.kinds if kind not in UNQUANTIZED)
+
+
+def read(path: Path) -> ModelFacts:
+    """Read the facts of a model, in one file or split in several.
+
+    Raises BrokenModel for what is not a whole GGUF model.
+    """
+    files = _parts(path)
+    headers = [read_header(file) for file in files]
+    facts = _facts(path, files, headers)
+    if not facts.tensors:
+        raise BrokenModel(path, "holds no tensors; it may be a vocabulary only")
+    return facts
+
+
+_SPLIT = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$")
+
+
+def _parts(path: Path) -> tuple[Path, ...]:
+    found = _SPLIT.search(path.name)
+    if not found:
+        return (path,)
+    stem, count = path.name[: found.start()], int(found[2])
+    names = (f"{stem}-{n:05}-of-{count:05}.gguf" for n in range(1, count + 1))
+    return tuple(path.with_name(name) for name in names)
+
+
+def _facts(path: Path, files: tuple[Path, ...], headers: list[Header]) -> ModelFacts:
+    meta = headers[0].metadata
+    say = _Speaker(path, meta)
+    heads = say.most("attention.head_count", 0)
+    embedding = say.number("embedding_length", 0)
+    head = embedding // heads if heads else 0
+    return ModelFacts(
+        path=path,
+        files=files,
+        file_bytes=sum(file.stat().st_size for file in files),
+        architecture=say.architecture,
+        name=str(meta.get("general.name", path.stem)),
+        file_type=FILE_TYPES.get(meta.get("general.file_type", -1), "unknown"),
+        context=say.number("context_length", 0),
+        layers=say.number("block_count", 0),
+        embedding=embedding,
+        feed_forward=say.most("feed_forward_length", 0),
+        heads=heads,
+        kv_heads=say.per_layer("attention.head_count_kv", heads),
+        key_length=say.number("attention.key_length", head),
+        value_length=say.number("attention.value_length", head),
+        vocabulary=say.vocabulary(),
+        experts=say.number("expert_count", 0),
+        dequantized_from=meta.get(DEQUANTIZED),
+        tensors=tuple(tensor for header in headers for tensor in header.tensors),
+        metadata=meta,
+    )
+
+
+class _Speaker:
+    """Looks keys up under the model's architecture."""
+
+    def __init__(self, path: Path, metadata: Mapping[str, Any]) -> None:
+        self.path = path
+        self.metadata = metadata
+        architecture = metadata.get("general.architecture")
+        if not isinstance(architecture, str):
+            raise BrokenModel(path, "does not name its architecture")
+        self.architecture = architecture
+
+    def number(self, key: str, otherwise: int) -> int:
+        value = self.metadata.get(f"{self.architecture}.{key}", otherwise)
+        if not isinstance(value, int):
+            raise BrokenModel(self.path, f"{key} is {value!r}, not a number")
+        return value
+
+    def most(self, key: str, otherwise: int) -> int:
+        """Read a number that some architectures give layer by layer."""
+        value = self.metadata.get(f"{self.architecture}.{key}", otherwise)
+        return max(value) if isinstance(value, list) else self.number(key, otherwise)
+
+    def per_layer(self, key: str, otherwise: int) -> tuple[int, ...]:
+        value = self.metadata.get(f"{self.architecture}.{key}", otherwise)
+        if isinstance(value, list):
+            return tuple(int(each) for each in value)
+        return (self.number(key, otherwise),) * self.number("block_count", 0)
+
+    def vocabulary(self) -> int:
+        tokens = self.metadata.get("tokenizer.ggml.tokens", [])
+        count = tokens.count if isinstance(tokens, LongList) else len(tokens)
+        return self.number("vocab_size", count)

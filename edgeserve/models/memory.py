@@ -1,0 +1,121 @@
+"""Memory need: how much memory it takes to serve a model. Pure."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from edgeserve.models.blocks import BLOCKS
+from edgeserve.models.facts import ModelFacts
+
+KIB, MIB, GIB = 2**10, 2**20, 2**30
+
+PROCESS = 64 * MIB
+"""llama-server without a model: code, vocabulary, threads' stacks, HTTP."""
+
+KV_TYPES = ("f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl", "f32")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Need:
+    """Bytes by purpose, and the sizes they were computed from.
+
+    `context` is tokens per slot, `ubatch` tokens per computation. `cache` is what
+    llama.cpp may fill with conversations that have lost their slot.
+    """
+
+    weights: int
+    kv: int
+    compute: int
+    slots: int
+    context: int
+    kv_type: str
+    ubatch: int
+    process: int = PROCESS
+    cache: int = 0
+
+    @property
+    def total(self) -> int:
+        """Bytes in all."""
+        return self.weights + self.kv + self.compute + self.process + self.cache
+
+    def arithmetic(self) -> str:
+        """Show the sum in words."""
+        cache = f" + prompt cache {size(self.cache)}" if self.cache else ""
+        return (
+            f"{size(self.total)} = weights {size(self.weights)}"
+            f" + KV {size(self.kv)} ({self.slots} x {self.context:,} tokens,"
+            f" {self.kv_type})"
+            f" + compute {size(self.compute)} (batch {self.ubatch})"
+            f" + process {size(self.process)}{cache}"
+        )
+
+
+def need(
+    facts: ModelFacts,
+    *,
+    slots: int,
+    context: int,
+    kv_type: str = "f16",
+    ubatch: int = 512,
+    weights: int | None = None,
+    cache: int = 0,
+) -> Need:
+    """Add up what serving takes; `weights` replaces the file's, for a variant of it."""
+    return Need(
+        weights=facts.weight_bytes if weights is None else weights,
+        kv=kv_bytes(facts, slots * context, kv_type),
+        compute=compute_bytes(facts, slots * context, ubatch),
+        slots=slots,
+        context=context,
+        kv_type=kv_type,
+        ubatch=ubatch,
+        cache=cache,
+    )
+
+
+def kv_bytes(facts: ModelFacts, tokens: int, kv_type: str = "f16") -> int:
+    """Return the bytes of keys and values of `tokens` tokens over all layers.
+
+    An upper bound where the architecture keeps less: sliding windows, MLA, recurrence.
+    """
+    per_head = facts.key_length + facts.value_length
+    elements = tokens * sum(facts.kv_heads) * per_head
+    return int(elements * BLOCKS[kv_type.upper()].bits / 8)
+
+
+def compute_bytes(facts: ModelFacts, tokens: int, ubatch: int) -> int:
+    """Return the bytes of one computation's intermediate results, in F32.
+
+    Logits of a whole batch and the widest layer, and the attention mask in F16, for
+    flash attention. llama-fit-params said 98 MiB for SmolLM2 at batch 512 and context
+    8192 (this: 112), 12 MiB at batch 64 (14).
+    """
+    widest = facts.vocabulary + 3 * facts.embedding
+    layer = 3 * facts.feed_forward + 4 * facts.embedding
+    return ubatch * (4 * max(widest, layer) + 2 * tokens)
+
+
+_UNITS = {"": 1, "K": KIB, "M": MIB, "G": GIB, "T": 2**40}
+
+
+def parse_size(text: str) -> int:
+    """Read `4GiB`, `4G`, `900MiB` or plain bytes. Raises ValueError."""
+    found = re.fullmatch(
+        r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?\s*", text, re.IGNORECASE
+    )
+    if not found:
+        raise ValueError(f"{text!r} is not a size such as 4GiB")
+    return int(float(found[1]) * _UNITS[found[2].upper()])
+
+
+def size(count: float) -> str:
+    """Write bytes for people: `4.58 GiB`."""
+    for unit, name in ((GIB, "GiB"), (MIB, "MiB"), (KIB, "KiB")):
+        if count >= unit:
+            return (
+                f"{count / unit:.3g} {name}"
+                if count < 1000 * unit
+                else (f"{count / unit:,.0f} {name}")
+            )
+    return f"{count:.0f} B"

@@ -1,0 +1,114 @@
+"""Model names: file names on disk, and `model:LABEL` in the fleet. Pure."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable
+from pathlib import Path
+
+from edgeserve.models.blocks import BLOCKS
+from edgeserve.quantization import ALIASES, TYPES
+
+_SPLIT = re.compile(r"-\d{5}-of-\d{5}$")
+_TYPE = re.compile(
+    r"[-._](?:" + "|".join(sorted({*TYPES, *ALIASES, *BLOCKS}, key=len)[::-1]) + r")$",
+    re.IGNORECASE,
+)
+
+
+def stem(path: Path) -> str:
+    """Return the model's part of a file name, without type, split and `.gguf`."""
+    name = _SPLIT.sub("", path.name.removesuffix(".gguf"))
+    return _TYPE.sub("", name) or name
+
+
+def variant_path(folder: Path, base: Path, kind: str) -> Path:
+    """Return where the variant of `base` with this type goes."""
+    return folder / f"{stem(base)}.{kind}.gguf"
+
+
+SPLIT = re.compile(r"-(\d{5})-of-(\d{5})$")
+PROJECTOR = "mmproj"
+"""Files with this in their name see for a model: llama.cpp's multimodal projectors."""
+
+PRECISIONS = ("F16", "Q8_0", "BF16", "F32")
+"""Of projectors, the best first: every backend has F16; few are fast with BF16."""
+
+SPLIT_FIRST = 1
+
+
+def named(file: Path, file_type: str) -> tuple[str, str]:
+    """Return a file's model name and variant label.
+
+    The label is the quantization type at the end of the file name, else `file_type`.
+    """
+    base = SPLIT.sub("", _bare(file))
+    model = stem(Path(f"{base}.gguf"))
+    label = base[len(model) :].strip("-._") or file_type
+    if model.upper().endswith("-UD"):
+        model, label = model[:-3], f"UD-{label}"
+    return _plain(model), re.sub(r"[^A-Z0-9_-]", "_", label.upper())
+
+
+def _bare(file: Path) -> str:
+    return re.sub(r"\.gguf$", "", file.name, flags=re.IGNORECASE)
+
+
+def _plain(name: str) -> str:
+    """Keep letters and signs of every alphabet, but no blanks and no punctuation.
+
+    macOS writes accents apart from their letters, others do not: NFC makes one of both.
+    """
+    letters = unicodedata.normalize("NFC", name.lower())
+    kept = "".join(each if _safe(each) else " " for each in letters)
+    return re.sub(" +", "-", kept).strip("-") or "model"
+
+
+def _safe(letter: str) -> bool:
+    if letter.isascii():
+        return letter.isalnum() or letter in "._-"
+    return letter.isprintable()
+
+
+def is_later_part(file: Path) -> bool:
+    """Whether a file is a split model's second or later part."""
+    found = SPLIT.search(_bare(file))
+    return found is not None and int(found[1]) > SPLIT_FIRST
+
+
+def is_projector(file: Path) -> bool:
+    """Whether a file's name says that it is a projector."""
+    return PROJECTOR in file.name.lower()
+
+
+def projector_of(file: Path, siblings: Iterable[Path]) -> Path | None:
+    """Return the projector beside a model: named like it, or of the only model there.
+
+    Of several precisions of one projector, the one that is best supported.
+    """
+    others = [each for each in sorted(siblings) if not is_hidden(each)]
+    projectors = [each for each in others if is_projector(each)]
+    model = named(file, "")[0]
+    own = [each for each in projectors if seen_for(each) == model]
+    models = {named(each, "")[0] for each in others if not is_projector(each)}
+    if not own and models <= {model} and len(set(map(seen_for, projectors))) == 1:
+        own = projectors
+    return min(own, key=_precision, default=None)
+
+
+def seen_for(projector: Path) -> str:
+    """Return what a projector's name says of its model; precisions share it."""
+    name = named(projector, "")[0].replace(PROJECTOR, "")
+    return re.sub(r"-{2,}", "-", name).strip("-._")
+
+
+def _precision(projector: Path) -> tuple[int, str]:
+    label = named(projector, "")[1]
+    known = label in PRECISIONS
+    return PRECISIONS.index(label) if known else len(PRECISIONS), projector.name
+
+
+def is_hidden(file: Path) -> bool:
+    """Whether macOS keeps attributes in it: a shadow of the file named like it."""
+    return file.name.startswith("._")

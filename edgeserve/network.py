@@ -1,0 +1,125 @@
+"""Network interfaces: the addresses of this machine, and word when they change."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+import socket
+from collections.abc import AsyncGenerator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil
+
+from edgeserve.errors import in_words
+from edgeserve.runtime.log import warn_once
+
+if TYPE_CHECKING:
+    from psutil._ntuples import snicaddr
+
+log = logging.getLogger(__name__)
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+Interface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
+
+POLL_SECONDS = 1.5
+"""Between two looks. A look costs under a millisecond, on a Pi too."""
+
+IF_INET6 = Path("/proc/net/if_inet6")
+TENTATIVE, DAD_FAILED = 0x40, 0x08
+
+
+def interfaces(*, loopback: bool = False) -> frozenset[Interface]:
+    """Addresses with their networks, of the interfaces that are up.
+
+    An IPv6 address counts once the kernel knows that nobody else has it. Link-local
+    ones carry their scope (`fe80::1%eth0/64`). With `loopback`, those of the loopback
+    interface instead of all the others. Where the system does not say, because files or
+    memory have run out, they are as they were when it last did.
+    """
+    return frozenset(
+        each
+        for found in by_name().values()
+        for each in found
+        if each.ip.is_loopback == loopback
+    )
+
+
+def by_name() -> Mapping[str, tuple[Interface, ...]]:
+    """The addresses of every interface that is up, the loopback one too."""
+    global _latest
+    try:
+        _latest = _listed()
+    except OSError as error:
+        warn_once(log, f"cannot list network addresses: {in_words(error)}")
+    return _latest
+
+
+_latest: Mapping[str, tuple[Interface, ...]] = {}
+
+
+def _listed() -> Mapping[str, tuple[Interface, ...]]:
+    stats, not_yet = psutil.net_if_stats(), _tentative()
+    return {
+        name: tuple(
+            each
+            for each in map(_interface, entries)
+            if each is not None and each.ip not in not_yet
+        )
+        for name, entries in psutil.net_if_addrs().items()
+        if name in stats and stats[name].isup
+    }
+
+
+def addresses(*, loopback: bool = False) -> frozenset[str]:
+    """The addresses alone; see `interfaces`."""
+    return frozenset(
+        str(each).partition("/")[0] for each in interfaces(loopback=loopback)
+    )
+
+
+async def changes(
+    before: frozenset[str], every: float = POLL_SECONDS
+) -> AsyncGenerator[frozenset[str]]:
+    """Yield the addresses, without loopback, each time they differ from `before`.
+
+    Never ends. Polled: the kernel's own notices need a netlink socket, which neither
+    macOS nor every container has.
+    """
+    while True:
+        await asyncio.sleep(every)
+        now = addresses()
+        if now != before:
+            before = now
+            yield now
+
+
+def _interface(entry: snicaddr) -> Interface | None:
+    """Read what psutil says; IPv6 masks come as addresses, scopes with the address."""
+    if entry.family not in {socket.AF_INET, socket.AF_INET6}:
+        return None
+    address, netmask = entry.address, entry.netmask
+    plain, _, scope = address.partition("%")
+    try:
+        if ":" not in plain:
+            return ipaddress.ip_interface(f"{plain}/{netmask or 32}")
+        mask = int(ipaddress.IPv6Address(netmask)) if netmask else 2**128 - 1
+        scoped = f"{plain}%{scope}" if scope else plain
+        return ipaddress.ip_interface(f"{scoped}/{mask.bit_count()}")
+    except ValueError as error:
+        warn_once(log, f"cannot use the network address {address!r}: {error}")
+        return None
+
+
+def _tentative() -> frozenset[Address]:
+    """IPv6 addresses that cannot be bound yet; psutil lists them all the same."""
+    try:
+        rows = [line.split() for line in IF_INET6.read_text().splitlines()]
+        return frozenset(
+            ipaddress.IPv6Address(int(row[0], 16))
+            for row in rows
+            if int(row[4], 16) & (TENTATIVE | DAD_FAILED)
+        )
+    except (OSError, ValueError, IndexError):
+        return frozenset()

@@ -1,0 +1,1 @@
+"""Runtime: processes, tasks, clocks and files, for all packages."""

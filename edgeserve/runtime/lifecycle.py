@@ -1,0 +1,109 @@
+"""Process lifecycle: event loop, signals, drain, exit status."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import NoReturn
+
+Serve = Callable[[asyncio.Event], Awaitable[None]]
+
+MOST_FILES = 65536
+
+SETTLE_SECONDS = 3.0
+"""After so long everything that stays is there."""
+
+COLLECT_AFTER = (20_000, 20, 20)
+"""Objects made and not gone; requests leave few cycles behind."""
+
+FORCED = 130
+"""Exit status after a second signal: running work was cut off."""
+
+
+def run(serve: Serve, *, log_level: str = "info") -> int:
+    """Run `serve(stop)` and return the exit status.
+
+    The first SIGINT or SIGTERM sets `stop`: drain and leave, status 0. The second
+    cancels `serve`: leave now, status 130.
+
+    The log goes to standard error; what a person at the terminal waits for is told on
+    standard output, without time and module.
+    """
+    logging.basicConfig(
+        level=log_level.upper(),
+        stream=sys.stderr,
+        format="%(asctime)s %(levelname)-7s %(name)s: %(message)s",
+    )
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        _allow_many_connections()
+        return runner.run(_until_stopped(serve))
+
+
+def _allow_many_connections() -> None:
+    """Raise the soft limit on open files to the hard one, as far as that is sane."""
+    try:
+        import resource
+    except ImportError:  # not everywhere
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_FILES)
+    if soft < wanted:
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def _settle() -> None:
+    """Let the garbage collector look only at what requests leave behind."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*COLLECT_AFTER)
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
+async def _until_stopped(serve: Serve) -> int:
+    stop = asyncio.Event()
+    serving = asyncio.ensure_future(serve(stop))
+
+    def on_signal() -> None:
+        if stop.is_set():
+            serving.cancel()
+        stop.set()
+
+    loop = asyncio.get_running_loop()
+    loop.call_later(SETTLE_SECONDS, _settle)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, on_signal)
+    try:
+        await serving
+    except asyncio.CancelledError:
+        if stop.is_set():
+            return FORCED
+        raise
+    return 0
+
+
+@contextmanager
+def interruptible() -> Generator[None]:
+    """Turn SIGTERM into KeyboardInterrupt for the length of the block."""
+    before = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt

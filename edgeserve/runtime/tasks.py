@@ -1,0 +1,36 @@
+"""Tasks: work beside a block, and the first of several events."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+async def first_of(*runners: Coroutine[Any, Any, T]) -> T:
+    """Return, or raise, what the first to finish does; the others are cancelled.
+
+    Not a TaskGroup: before Python 3.13 one that is cancelled while a child fails
+    raises the child's error only, and who goes on after errors goes on for ever.
+    """
+    tasks = [asyncio.ensure_future(runner) for runner in runners]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+    return next(task for task in tasks if task in done).result()
+
+
+async def first(*events: asyncio.Event) -> None:
+    """Wait until one of them is set."""
+    tasks = [asyncio.create_task(each.wait()) for each in events]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

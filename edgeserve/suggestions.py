@@ -1,0 +1,52 @@
+"""Suggestions: the known word or path that somebody may have meant. Pure."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return `; did you mean 'x'?`, to stand behind a sentence; empty if none is near.
+
+    Spelling in small and large letters does not count.
+    """
+    plain = {each.lower(): each for each in known}
+    near = difflib.get_close_matches(word.lower(), plain, n=1)
+    return f"; did you mean {plain[near[0]]!r}?" if near else ""
+
+
+LONGEST_PATH = 200
+"""Characters that are looked at and repeated; comparing takes their square."""
+
+LIKE = 0.75
+"""How alike two paths must be, 0 to 1: `/v1/chat/completion` but not `/v1/files`."""
+
+OTHERS = (
+    (r"/api/(?!v\d)", "Ollama's API is not served; OpenAI's is, at /v1"),
+    (r"/v1(alpha|beta)|.*:(stream)?generatecontent", "Gemini's API is not served"),
+    (r"(/v1)?/(audio|images|videos|realtime)\b", "text alone is made here"),
+    (
+        r"/v1/(files|uploads|batches|fine_tuning|assistants|threads|moderations)\b",
+        "that part of OpenAI's API is not served",
+    ),
+)
+"""What others serve, and we do not."""
+
+
+def hint(path: str, known: Iterable[str]) -> str:
+    """Say in a clause what to try instead; `known` are the paths that are answered."""
+    plain = re.sub("/+", "/", path.lower()).rstrip("/")
+    known = sorted(known, key=len, reverse=True)
+    if plain in known:
+        return f"did you mean {plain}?"
+    for pattern, clause in OTHERS:
+        if re.match(pattern, plain):
+            return clause
+    # The longest first: /openai/v1/embeddings ends in two of them.
+    ending = [each for each in known if plain.endswith(each)]
+    versioned = [each for each in ending if each.startswith("/v1/")]
+    alike = difflib.get_close_matches(plain, known, n=1, cutoff=LIKE)
+    found = versioned or alike or ending
+    return f"did you mean {found[0]}?" if found else "the README lists the routes"

@@ -1,0 +1,1 @@
+"""HTTP API of the node: inference routes and admin routes."""

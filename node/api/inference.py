@@ -1,0 +1,149 @@
+"""Inference routes: choose an engine, hold a slot, pass bytes both ways."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+
+from edgeserve.auth import Guard
+from edgeserve.errors import BadRequest, Draining, NoNode, UnknownModel, WrongMethod
+from edgeserve.http.types import Answer, Reply, Request, Upstream
+from edgeserve.openai import ROUTES, Route, asking, names_of, normal, read
+from edgeserve.wire import REQUEST_HEADER, VARIANT_HEADER, Ability, EngineReport
+from node.state import NodeState
+from node.supervision.supervisor import Supervisor
+
+log = logging.getLogger(__name__)
+
+STANDING = ("ready", "busy", "loading", "stuck", "failed", "quarantined")
+"""States, the most promising first."""
+
+
+def by_name(
+    engines: Sequence[EngineReport], name: str, needs: Ability | None
+) -> EngineReport:
+    """Return the engine whose id, variant or model `name` is; "" means the only one.
+
+    Among several, the one with the largest share of idle slots. Raises UnknownModel, or
+    BadRequest where the model cannot do what the route `needs`, if anything.
+    """
+    if not engines:
+        raise NoNode("this node serves no model")
+    if not name:
+        return _only(engines, needs)
+    wanted = normal(name)
+    named = [each for each in engines if name == each.id or wanted in names_of(each)]
+    if not named:
+        raise UnknownModel(name, known(engines))
+    able = [each for each in named if _can(each, needs)]
+    if not able:
+        can = sorted({ability for each in named for ability in each.abilities})
+        raise BadRequest(f"{name!r} is served for {', '.join(can)}, not for {needs}")
+    return min(able, key=_standing)
+
+
+def known(engines: Iterable[EngineReport]) -> list[str]:
+    """List the models and variants, as clients may name them."""
+    return sorted({name for each in engines for name in (each.model, each.variant)})
+
+
+def _only(engines: Sequence[EngineReport], needs: Ability | None) -> EngineReport:
+    able = [each for each in engines if _can(each, needs)]
+    models = sorted({each.model for each in able})
+    if not models:
+        raise BadRequest(f"no model here is served for {needs}")
+    if len(models) > 1:
+        raise BadRequest(f"name the `model`, one of {', '.join(models)}")
+    return min(able, key=_standing)
+
+
+def _can(engine: EngineReport, needs: Ability | None) -> bool:
+    return needs is None or needs in engine.abilities
+
+
+def _standing(engine: EngineReport) -> tuple[int, float, str]:
+    share = engine.busy / engine.slots if engine.slots else 1.0
+    return STANDING.index(engine.state), share, engine.id
+
+
+KEPT_HERE = frozenset(
+    ("authorization", "x-api-key", "cookie", "origin", "x-conversation-id",
+     "accept", "accept-encoding", "range", "if-range", VARIANT_HEADER)
+)  # fmt: skip
+"""Header fields an engine never sees. `X-Conversation-Id` would let a generation go on
+after its client has left; for any `Origin` it would let its pages read the answer. It
+makes no use of `Accept` and `Range`, but refuses what it cannot read in them."""
+
+FIELD_BYTES = 8000
+MOST_FIELDS = 90
+"""llama.cpp refuses, without a word, a request with a longer field, or a hundred."""
+
+
+def handled(path: str) -> bool:
+    """Whether an engine answers that path."""
+    return path in ROUTES
+
+
+class Front:
+    """The handler of every route that reaches an engine."""
+
+    def __init__(self, state: NodeState, upstream: Upstream, guard: Guard) -> None:
+        self._state = state
+        self._upstream = upstream
+        self._guard = guard
+
+    async def __call__(self, request: Request, reply: Reply) -> None:
+        """Answer one request. Cancelling it closes the engine's connection at once."""
+        self._guard.check(request.headers)
+        route = ROUTES[request.path]
+        if request.method != route.method:
+            raise WrongMethod(request.method, request.path, [route.method])
+        if self._state.draining:
+            raise Draining
+        supervisor, body = self._chosen(request, route)
+        name = request.headers.get(REQUEST_HEADER, "a request")
+        log.debug("%s: %s to %s", name, request.path, supervisor.spec.id)
+        with supervisor.claim(beside=not route.slot):
+            async with self._upstream.ask(
+                supervisor.origin,
+                route.method,
+                request.target,
+                _to_engine(request, supervisor.api_key),
+                body,
+            ) as answer:
+                await _pass(answer, reply)
+
+    def _chosen(self, request: Request, route: Route) -> tuple[Supervisor, bytes]:
+        """Return the engine that the header or else the body asks for, and the body."""
+        name, body = request.headers.get(VARIANT_HEADER), request.body
+        if name is None:
+            asked, body = read(asking(route, request.query, body))
+            name = asked.model or ""
+        engines = tuple(self._state.engines().values())
+        chosen = by_name(engines, name, route.needs)
+        sent = body if route.method == "POST" else b""
+        return self._state.supervisor(chosen.id), sent
+
+
+def _to_engine(request: Request, api_key: str) -> dict[str, str]:
+    passed = {
+        name: value
+        for name, value in request.headers.items()
+        if name not in KEPT_HERE and len(name) + len(value) < FIELD_BYTES
+    }
+    if len(passed) > MOST_FIELDS:
+        passed = dict(list(passed.items())[:MOST_FIELDS])
+    return {**passed, "authorization": f"Bearer {api_key}"}
+
+
+async def _pass(answer: Answer, reply: Reply) -> None:
+    if "content-length" in answer.headers:
+        await reply.send(answer.status, answer.headers, await answer.read())
+        return
+    await reply.start(answer.status, answer.headers)
+    await answer.pump(reply, _unseen)
+    await reply.finish()
+
+
+def _unseen(data: bytes) -> None:
+    """Look at nothing: the bytes pass as they are."""

@@ -1,0 +1,1 @@
+"""Engine build: compile llama.cpp for this machine."""

@@ -1,0 +1,184 @@
+"""Build backends: which processor to build for, and what that takes. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+Backend = Literal["cpu", "cuda", "vulkan", "metal"]
+BACKENDS: Sequence[Backend] = ("cpu", "cuda", "vulkan", "metal")
+
+TARGETS = (
+    "llama-server", "llama-quantize", "llama-imatrix", "llama-perplexity",
+    "llama-fit-params", "llama-bench", "llama-batched-bench", "ggml-rpc-server",
+)  # fmt: skip
+"""What is built, one file each, without shared libraries of its own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Toolchain:
+    """What there is to build with, and for.
+
+    `tools` are the programs found, of `cmake`, `c++`, `nvcc`, `glslc`; `installer` is
+    this system's package tool, of `apt-get`, `dnf`, `pacman`, `apk`, `brew`, if known.
+    `render_node`: some GPU is there; `vulkan`: its headers and library are installed;
+    `amx`: the processor has matrix units; `compiler` is what the compiler says of
+    itself.
+    """
+
+    tools: frozenset[str]
+    system: str
+    installer: str | None = None
+    nvidia_gpu: bool = False
+    render_node: bool = False
+    vulkan: bool = False
+    amx: bool = False
+    compiler: str = ""
+
+
+def pick(found: Toolchain) -> Backend:
+    """Choose for this machine: the fastest that both can be built and has a device."""
+    if found.system == "Darwin":
+        return "metal"
+    if found.nvidia_gpu and "nvcc" in found.tools:
+        return "cuda"
+    if found.render_node and found.vulkan and "glslc" in found.tools:
+        return "vulkan"
+    return "cpu"
+
+
+def lacking(backend: Backend, found: Toolchain) -> str | None:
+    """Say in a sentence what to install first; None if nothing is missing."""
+    missing = [need for need in _needs(backend) if not _there(need, found)]
+    if backend == "metal" and found.system != "Darwin":
+        return "Metal is only on macOS; choose --backend cpu, cuda or vulkan"
+    if not missing:
+        return None
+    names = ", ".join(NEEDS[need].said for need in missing)
+    known = found.installer is not None and found.installer in INSTALL
+    if not known:
+        return f"building for {backend} needs {names}"
+    packages = [NEEDS[need].packages[found.installer or ""] for need in missing]
+    command = f"{INSTALL[found.installer or '']} {' '.join(dict.fromkeys(packages))}"
+    return f"building for {backend} needs {names}; install with: {command}"
+
+
+@dataclass(frozen=True)
+class Need:
+    """One requirement: in words, and the package that brings it, by installer."""
+
+    said: str
+    packages: dict[str, str]
+
+
+def _everywhere(apt: str, dnf: str, pacman: str, apk: str, brew: str) -> dict[str, str]:
+    return {"apt-get": apt, "dnf": dnf, "pacman": pacman, "apk": apk, "brew": brew}
+
+
+NEEDS = {
+    "c++": Need(
+        "a C++ compiler",
+        _everywhere("build-essential", "gcc-c++", "base-devel", "build-base", "gcc"),
+    ),
+    "cmake": Need("cmake", _everywhere("cmake", "cmake", "cmake", "cmake", "cmake")),
+    "nvcc": Need(
+        "the CUDA compiler nvcc",
+        _everywhere("nvidia-cuda-toolkit", "cuda-toolkit", "cuda", "cuda", "cuda"),
+    ),
+    "glslc": Need(
+        "the shader compiler glslc",
+        _everywhere("glslc", "glslc", "shaderc", "shaderc", "shaderc"),
+    ),
+    "vulkan": Need(
+        "Vulkan's headers",
+        _everywhere(
+            "libvulkan-dev spirv-headers",
+            "vulkan-loader-devel spirv-headers-devel",
+            "vulkan-headers spirv-headers",
+            "vulkan-loader-dev spirv-headers",
+            "vulkan-loader spirv-headers",
+        ),
+    ),
+}
+
+INSTALL = {
+    "apt-get": "sudo apt-get install",
+    "dnf": "sudo dnf install",
+    "pacman": "sudo pacman -S",
+    "apk": "sudo apk add",
+    "brew": "brew install",
+}
+
+
+def _needs(backend: Backend) -> tuple[str, ...]:
+    extra: dict[Backend, tuple[str, ...]] = {
+        "cuda": ("nvcc",),
+        "vulkan": ("glslc", "vulkan"),
+    }
+    return ("c++", "cmake", *extra.get(backend, ()))
+
+
+def _there(need: str, found: Toolchain) -> bool:
+    return found.vulkan if need == "vulkan" else need in found.tools
+
+
+WITHOUT_AMX = "-U__AMX_INT8__"
+"""GCC 12 drops the stores that set AMX up, and llama.cpp then crashes in its first
+prompt on Xeons that have it (ggml-org/llama.cpp#26954, open)."""
+
+GCC_FOR_AMX, CLANG_FOR_AMX = 13, 16
+"""The first to try AMX with; reading prompts by it is some three times as fast."""
+
+
+def try_amx(found: Toolchain) -> bool:
+    """Whether to build with AMX first; without, should that not work."""
+    return found.amx and _sets_up_amx(found.compiler)
+
+
+def _sets_up_amx(compiler: str) -> bool:
+    if clang := re.search(r"clang version (\d+)", compiler):
+        return int(clang[1]) >= CLANG_FOR_AMX
+    gcc = re.search(r"\) (\d+)\.", compiler)
+    return gcc is not None and int(gcc[1]) >= GCC_FOR_AMX
+
+
+def configure_flags(
+    backend: Backend, found: Toolchain, commit: str, *, amx: bool = False
+) -> tuple[str, ...]:
+    """Return what to tell cmake: static tools for this very processor."""
+    flags = [
+        "CMAKE_BUILD_TYPE=Release",
+        "BUILD_SHARED_LIBS=OFF",
+        "LLAMA_BUILD_TESTS=OFF",
+        "LLAMA_BUILD_EXAMPLES=OFF",
+        "LLAMA_BUILD_APP=OFF",
+        "LLAMA_USE_PREBUILT_UI=OFF",  # it would be downloaded
+        "LLAMA_OPENSSL=OFF",  # engines speak to the agent, on loopback
+        "GGML_NATIVE=ON",
+        "GGML_RPC=ON",
+        f"GGML_CUDA={_on(backend == 'cuda')}",
+        f"GGML_VULKAN={_on(backend == 'vulkan')}",
+        f"GGML_METAL={_on(backend == 'metal')}",
+        f"LLAMA_BUILD_COMMIT={commit}",
+        "LLAMA_BUILD_NUMBER=0",
+    ]
+    if backend == "cuda":
+        flags.append("CMAKE_CUDA_ARCHITECTURES=native")
+    if found.amx and not amx:
+        flags += [f"CMAKE_C_FLAGS={WITHOUT_AMX}", f"CMAKE_CXX_FLAGS={WITHOUT_AMX}"]
+    return tuple(f"-D{flag}" for flag in flags)
+
+
+def _on(wanted: bool) -> str:
+    return "ON" if wanted else "OFF"
+
+
+COMPILER_BYTES = 1.5 * 2**30
+"""What one compiler process may take; CUDA and the server's headers are the worst."""
+
+
+def jobs_for(cores: float, memory: int) -> int:
+    """Return how many compilers may run at once without swapping."""
+    return max(1, min(int(cores), int(memory // COMPILER_BYTES)))

@@ -1,0 +1,232 @@
+"""Engine build: configure and compile llama-server, beside older builds.
+
+A build gets its place only after it has served tokens. Whatever ends the work early
+leaves the build in use as it was, and a log.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import platform
+import re
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import BinaryIO, NoReturn
+
+import msgspec
+import psutil
+
+from edgeserve.errors import EngineUnavailable
+from edgeserve.runtime.files import workshop
+from edgeserve.runtime.tether import tethered
+from node.engine_build.backends import (
+    TARGETS,
+    Backend,
+    Toolchain,
+    configure_flags,
+    jobs_for,
+    lacking,
+    pick,
+    try_amx,
+)
+from node.engine_build.smoke import NotWorking, Smoke, smoke
+from node.engine_build.source import Show, Source, source
+from node.engine_build.toolchain import nvcc
+from node.engines.builds import MANIFEST, Build, engines_dir, free_name, use
+from node.hardware.limits import cpus, memory_room
+
+log = logging.getLogger(__name__)
+
+ROOM = 3 * 2**30
+"""Free disk to start with: source, objects and tools; 0.6 GB for cpu, more for cuda."""
+
+PERCENT = re.compile(rb"\[ *(\d+)%\]")
+STEPS = re.compile(rb"\[(\d+)/(\d+)\]")
+TROUBLE = re.compile(r"error|fatal|not found|No space", re.IGNORECASE)
+
+
+class CannotBuild(EngineUnavailable):
+    """The build failed or cannot begin; the sentence says why and what to do."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """What to build where. `jobs` 0 picks; `source` None downloads."""
+
+    state_dir: Path
+    backend: Backend | None = None
+    jobs: int = 0
+    source: Path | None = None
+
+
+def build(order: Order, found: Toolchain, show: Show) -> Build:
+    """Build, try, keep, and use from now on. Raises EngineUnavailable."""
+    backend = order.backend or pick(found)
+    if why := lacking(backend, found):
+        raise CannotBuild(why)
+    began = time.monotonic()
+    folder = engines_dir(order.state_dir)
+    with workshop(folder, "building", partial(_refuse_second, folder)) as work:
+        _refuse_full_disk(folder)
+        code = source(order.source, work, show)
+        jobs = order.jobs or jobs_for(cpus(), _free_memory())
+        flags, tools, tried = _working(code, backend, found, jobs, work, show)
+        made = Build(
+            name=free_name(order.state_dir, code.commit, backend),
+            backend=backend,
+            commit=code.commit,
+            version=tried.version,
+            flags=flags,
+            compiler=found.compiler,
+            devices=tried.devices,
+            machine=f"{platform.node()}, {platform.system()} {platform.machine()}",
+            source=code.origin,
+            jobs=jobs,
+            seconds=round(time.monotonic() - began, 1),
+            made=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
+        _keep(made, tools, folder)
+    use(order.state_dir, made.name)
+    return made
+
+
+def _working(
+    code: Source,
+    backend: Backend,
+    found: Toolchain,
+    jobs: int,
+    work: Path,
+    show: Show,
+) -> tuple[tuple[str, ...], Path, Smoke]:
+    """Compile and try; without AMX where it does not work with it.
+
+    Returns the flags, the folder of the tools and what llama-server says of itself.
+    """
+
+    def tried(amx: bool) -> tuple[tuple[str, ...], Path, Smoke]:
+        flags = configure_flags(backend, found, code.commit, amx=amx)
+        tools = _compiled(code, flags, jobs, work, show)
+        show("trying it", 0, 1)
+        said = smoke(tools / TARGETS[0], backend, work)
+        show("trying it", 1, 1)
+        return flags, tools, said
+
+    if try_amx(found):
+        try:
+            return tried(amx=True)
+        except NotWorking as error:
+            log.warning("%s; building without AMX", error)
+    return tried(amx=False)
+
+
+def _compiled(
+    code: Source, flags: tuple[str, ...], jobs: int, work: Path, show: Show
+) -> Path:
+    """Configure and compile; return the folder of the tools, each seen to be there."""
+    out = work / "build"
+    configure = ["cmake", "-S", str(code.folder), "-B", str(out), *flags]
+    compile_ = ["cmake", "--build", str(out), "--parallel", str(jobs), "--target"]
+    with engines_log(work.parent).open("wb") as said:
+        show("configuring", 0, 1)
+        _run(configure, said, lambda _line: None)
+        show("configuring", 1, 1)
+        _run([*compile_, *TARGETS], said, lambda line: _tell(line, show))
+        show("compiling", 100, 100)
+    missing = [name for name in TARGETS if not (out / "bin" / name).exists()]
+    if missing:
+        raise CannotBuild(f"the build made no {', '.join(missing)}; see {said.name}")
+    return out / "bin"
+
+
+def engines_log(folder: Path) -> Path:
+    """Return where the log of the build in progress, or that failed, is."""
+    return folder / "build.log"
+
+
+def _tell(line: bytes, show: Show) -> None:
+    if found := PERCENT.search(line):
+        show("compiling", int(found[1]), 100)
+    elif found := STEPS.search(line):
+        show("compiling", int(found[1]), int(found[2]))
+
+
+def _run(command: list[str], said: BinaryIO, hear: Callable[[bytes], None]) -> None:
+    """Run to the end, line by line into the log. Raises CannotBuild."""
+    said.write(f"$ {' '.join(command)}\n".encode())
+    last = list[str]()
+    with _running(command) as running:
+        assert running.stdout is not None  # noqa: S101 - what PIPE means
+        for line in running.stdout:
+            said.write(line)
+            said.flush()
+            hear(line)
+            last = [*last[-400:], line.decode(errors="replace").strip()]
+    if running.returncode != 0:
+        trouble = [line for line in last if TROUBLE.search(line)] or last
+        raise CannotBuild(
+            f"{' '.join(command[:2])} failed: {'; '.join(trouble[:3])} (log:"
+            f" {said.name})"
+        )
+
+
+@contextlib.contextmanager
+def _running(command: list[str]) -> Generator[subprocess.Popen[bytes]]:
+    """Run in a group of its own: leaving the block ends the compilers too."""
+    environment = dict(os.environ)
+    if compiler_ := nvcc():
+        environment.setdefault("CUDACXX", compiler_)
+    running = subprocess.Popen(
+        tethered(command),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+        env=environment,
+    )
+    try:
+        yield running
+        running.wait()
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(running.pid, signal.SIGKILL)
+        running.communicate()
+
+
+def _refuse_second(folder: Path) -> NoReturn:
+    raise CannotBuild(f"another build is at work in {folder}")
+
+
+def _keep(made: Build, tools: Path, folder: Path) -> None:
+    """Give the build its place at once: a folder with that name is whole."""
+    staged = tools.parent / "staged"
+    staged.mkdir()
+    for name in TARGETS:
+        shutil.move(tools / name, staged / name)
+    shutil.move(engines_log(folder), staged / "build.log")
+    manifest = msgspec.json.format(msgspec.json.encode(made))
+    (staged / MANIFEST).write_bytes(manifest + b"\n")
+    staged.replace(folder / made.name)
+
+
+def _free_memory() -> int:
+    room = memory_room()
+    free: int = psutil.virtual_memory().available
+    return min(free, room[1]) if room else free
+
+
+def _refuse_full_disk(folder: Path) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < ROOM:
+        raise CannotBuild(
+            f"building needs {ROOM / 2**30:g} GiB in {folder}, which has"
+            f" {free / 2**30:.1f} GiB free; EDGESERVE_STATE_DIR names another place"
+        )

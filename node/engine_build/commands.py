@@ -1,0 +1,214 @@
+"""`edgeserve engine`: the commands that build engines and choose among builds."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import click
+
+from edgeserve.help import Group, examples
+
+if TYPE_CHECKING:
+    from node.engine_build.backends import Backend
+    from node.engine_build.source import Show
+    from node.engines.builds import Build
+
+state_option = click.option(
+    "--state-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder whose `engines` holds the builds, where not the settings'.",
+)
+
+
+OTHER_COMPILER = (
+    "GCC 13 or clang 16 may build with it: CC=clang-16 CXX=clang++-16 edgeserve engine"
+    " build"
+)
+
+QUIET_SECONDS = 5.0
+"""How long a log stays without a line, within a step."""
+
+HEADS = ("", "build", "backend", "llama.cpp", "compiler", "devices", "made")
+
+
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
+def engine() -> None:
+    """Build llama.cpp for this machine's own processor and GPU.
+
+    Without a build, nodes run the bundled engine: no compiler needed, for any
+    processor, without GPU.
+    """
+
+
+@engine.command(
+    epilog=examples(
+        ("edgeserve engine build", "for this processor, and its GPU if it can"),
+        ("edgeserve engine build --backend cuda --jobs 8", "as you say"),
+    )
+)
+@click.option(
+    "--backend",
+    type=click.Choice(("auto", "cpu", "cuda", "vulkan", "metal")),
+    default="auto",
+    show_default=True,
+    help="What it computes on.",
+)
+@click.option(
+    "--jobs",
+    type=click.IntRange(0),
+    default=0,
+    help="Compilers at once; 0 picks by cores and memory.",
+)
+@click.option(
+    "--source",
+    type=click.Path(path_type=Path, exists=True),
+    help="An sdist of llama-cpp-python, or a folder of llama.cpp; else downloaded.",
+)
+@state_option
+def build(backend: str, jobs: int, source: Path | None, state_dir: Path | None) -> None:
+    """Compile llama-server and the tools; takes minutes to an hour.
+
+    Nodes that start later use it. Older builds stay: see `list` and `use`.
+    """
+    from edgeserve.runtime.lifecycle import interruptible
+    from node.engine_build.backends import WITHOUT_AMX
+    from node.engine_build.build import Order, build
+    from node.engine_build.toolchain import look
+
+    order = Order(
+        state_dir=state_dir or _state_dir(),
+        backend=None if backend == "auto" else cast("Backend", backend),
+        jobs=jobs,
+        source=source,
+    )
+    with interruptible(), _progress() as show:
+        made = build(order, look(), show)
+    click.echo(f"{made.name} works, and nodes will use it from their next start.")
+    if any(WITHOUT_AMX in flag for flag in made.flags):
+        click.echo(f"  without AMX, for {made.compiler}; {OTHER_COMPILER}")
+    for device in made.devices:
+        click.echo(f"  {device}")
+
+
+@engine.command(
+    "list",
+    epilog=examples(("edgeserve engine list", "each build, its backend and devices")),
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@state_option
+def list_(as_json: bool, state_dir: Path | None) -> None:
+    """Show the builds, and which one nodes use."""
+    from node.engines.builds import builds, in_use
+
+    where = state_dir or _state_dir()
+    there, current = builds(where), in_use(where)
+    if as_json:
+        _print_json(there, current)
+    elif there:
+        _print_table(there, current)
+    else:
+        click.echo("no builds; `edgeserve engine build` makes one")
+
+
+@engine.command(
+    "use",
+    epilog=examples(("edgeserve engine use 0c1e57098-cpu", "go back to that build")),
+)
+@click.argument("name", metavar="BUILD")
+@state_option
+def use_(name: str, state_dir: Path | None) -> None:
+    """Make nodes that start later run this build."""
+    from node.engines.builds import use
+
+    use(state_dir or _state_dir(), name)
+    click.echo(f"nodes will use {name} from their next start")
+
+
+def _state_dir() -> Path:
+    from edgeserve.config.settings import NodeSettings
+    from edgeserve.config.sources import resolve
+
+    return resolve(NodeSettings).settings.state_dir
+
+
+def _print_json(there: list[Build], current: str | None) -> None:
+    import msgspec
+
+    value = {"current": current, "builds": there}
+    click.echo(msgspec.json.format(msgspec.json.encode(value)))
+
+
+def _print_table(there: list[Build], current: str | None) -> None:
+    from edgeserve.terminal import print_table
+
+    rows = [
+        (
+            "in use" if each.name == current else "",
+            each.name,
+            each.backend,
+            each.version,
+            each.compiler,
+            ", ".join(each.devices) or "processor",
+            each.made,
+        )
+        for each in there
+    ]
+    print_table(HEADS, rows)
+
+
+@contextmanager
+def _progress() -> Generator[Show]:
+    """Draw one bar per step on standard error for the length of the block.
+
+    A log gets lines instead: for each step's ends, and for tenths that took a while.
+    """
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        TaskID,
+        TaskProgressColumn,
+        TextColumn,
+        TimeElapsedColumn,
+    )
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield _in_lines()
+        return
+    columns = (
+        TextColumn("{task.description:<12}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console) as bars:
+        tasks = dict[str, TaskID]()
+
+        def show(step: str, done: int, total: int) -> None:
+            if step not in tasks:
+                tasks[step] = bars.add_task(step)
+            bars.update(tasks[step], completed=done, total=total)
+
+        yield show
+
+
+def _in_lines() -> Show:
+    """Return what writes progress line by line."""
+    reached = dict[str, int]()
+    said = time.monotonic()
+
+    def show(step: str, done: int, total: int) -> None:
+        nonlocal said
+        tenths = 10 * done // max(total, 1)
+        new = tenths > reached.get(step, -1)
+        now = time.monotonic()
+        if new and (tenths in (0, 10) or now - said >= QUIET_SECONDS):
+            reached[step], said = tenths, now
+            click.echo(f"{step} {10 * tenths} %", err=True)
+
+    return show

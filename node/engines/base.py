@@ -1,0 +1,67 @@
+"""Engine protocol: what the supervisor needs of every kind of engine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+from edgeserve.wire import Ability, Expected, Launch
+
+Role = Literal["generate", "embeddings", "rerank"]
+"""What an engine is started for; llama.cpp serves embeddings and text apart."""
+
+Pooling = Literal["mean", "cls", "last"]
+"""How one vector is made of a text's many; `rank` is the role `rerank`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineSpec:
+    """One GGUF in one role, with the settings it will be launched with.
+
+    `id` is unique on the node: the variant, with `#embeddings` or `#rerank` behind it
+    in those roles. `variant` is the full name, `model:LABEL`. `memory` is what it was
+    planned to take in all, in bytes. `pooling` is None where
+    the file says it itself. `layers` counts the output layer too, as llama.cpp does; 0
+    where it is not known.
+    """
+
+    id: str
+    model: str
+    variant: str
+    path: Path
+    role: Role
+    abilities: tuple[Ability, ...]
+    launch: Launch
+    projector: Path | None = None
+    pooling: Pooling | None = None
+    layers: int = 0
+    expected: Expected | None = None
+    memory: int = 0
+
+
+@dataclass(frozen=True)
+class Command:
+    """A process to start: its arguments, and what is added to its environment."""
+
+    argv: tuple[str, ...]
+    env: Mapping[str, str]
+
+
+class Engine(Protocol):
+    """A way to run llama.cpp's HTTP server."""
+
+    @property
+    def kind(self) -> Literal["native", "bundled", "fake"]:
+        """Which of the two it is; `fake` in tests."""
+        ...
+
+    @property
+    def build(self) -> str:
+        """What was built, e.g. `b11549` or a commit; speeds are keyed by it."""
+        ...
+
+    def command(self, spec: EngineSpec, *, port: int, api_key: str) -> Command:
+        """Return how to serve `spec` on 127.0.0.1:`port`, asking for `api_key`."""
+        ...

@@ -1,0 +1,111 @@
+"""Power: battery and mains of this machine.
+
+Not by psutil on Linux: it fails where there is no such folder, sees one battery of
+several, and takes the battery of a wireless mouse for the machine's own.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from edgeserve.wire import Power
+from node.hardware.readings import entries, number, text
+
+SUPPLIES = "sys/class/power_supply"
+
+BATTERIES = frozenset(("battery", "ups"))
+SPARED = frozenset(("charging", "full", "not charging"))
+"""What a battery says that is not in use."""
+
+LEVELS = {"critical": 5, "low": 15, "normal": 50, "high": 80, "full": 100}
+"""`capacity_level`, of batteries that know no percentage."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Battery:
+    """One battery of the machine. `share` is 0 to 1, `size` in the kernel's unit."""
+
+    status: str
+    share: float | None = None
+    size: int = 0
+
+
+def power(root: Path = Path("/")) -> Power:
+    """Say how the machine is powered; without a battery, by mains."""
+    if not sys.platform.startswith("linux"):
+        return _elsewhere()
+    own = [each for each in entries(root / SUPPLIES) if _is_own(each)]
+    kinds = {each: text(each / "type").lower() for each in own}
+    batteries = [
+        _battery(each)
+        for each in own
+        if kinds[each] in BATTERIES and text(each / "present") != "0"
+    ]
+    lines = [
+        number(each / "online")
+        for each in own
+        if kinds[each] not in BATTERIES and text(each / "online")
+    ]
+    return judged(batteries, [bool(each) for each in lines if each is not None])
+
+
+def judged(batteries: Iterable[Battery], lines: Iterable[bool]) -> Power:
+    """Judge batteries, and whether each line from outside has power. Pure.
+
+    A machine that hides how it is powered is treated as plugged in.
+    """
+    batteries, lines = tuple(batteries), tuple(lines)
+    if not batteries:
+        return Power(on_mains=True)
+    said = {each.status for each in batteries}
+    if any(lines):
+        on_mains = True
+    elif "discharging" in said:
+        on_mains = False
+    else:
+        on_mains = not lines or bool(said & SPARED)
+    return Power(on_mains=on_mains, percent=_percent(batteries))
+
+
+def _percent(batteries: Sequence[Battery]) -> float | None:
+    """Return what all of them hold, the large ones counting for more. Pure."""
+    known = [(each.share, each.size) for each in batteries if each.share is not None]
+    if not known:
+        return None
+    if not all(size for _, size in known):
+        known = [(share, 1) for share, _ in known]
+    held = sum(share * size for share, size in known) / sum(size for _, size in known)
+    return float(round(100 * min(1.0, held)))
+
+
+def _is_own(supply: Path) -> bool:
+    """Whether it powers the machine, and not a mouse, a headset or a pen."""
+    return text(supply / "scope").lower() != "device"
+
+
+def _battery(supply: Path) -> Battery:
+    status = text(supply / "status").lower()
+    for unit in ("energy", "charge"):
+        now, full = number(supply / f"{unit}_now"), number(supply / f"{unit}_full")
+        if now is not None and now >= 0 and full is not None and full > 0:
+            return Battery(status=status, share=now / full, size=full)
+    percent = number(supply / "capacity")
+    if percent is None:
+        percent = LEVELS.get(text(supply / "capacity_level").lower())
+    if percent is None or not 0 <= percent <= 100:
+        return Battery(status=status)
+    return Battery(status=status, share=percent / 100)
+
+
+def _elsewhere() -> Power:
+    battery = psutil.sensors_battery() if hasattr(psutil, "sensors_battery") else None
+    if battery is None:
+        return Power(on_mains=True)
+    # None: the battery does not say; a machine that hides it is treated as plugged in.
+    on_mains = battery.power_plugged is not False
+    return Power(on_mains=on_mains, percent=round(battery.percent, 0))

@@ -1,0 +1,223 @@
+"""Hardware readings: processor, memory, battery and heat, sampled in a thread."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import platform
+import re
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import psutil
+
+from edgeserve.runtime.background import background, declared
+from edgeserve.wire import Cpu, Hardware, Memory, Platform, Power, Thermal
+from node.hardware.gpus import Gpus, asked
+from node.hardware.limits import cpus, memory_room
+from node.hardware.power import power
+from node.hardware.readings import measured, text
+
+EVERY = 5.0
+"""Seconds between two samples."""
+
+GPUS_EVERY = 6
+"""Samples between two looks at the GPUs: `nvidia-smi` burns CPU time."""
+
+HARDWARE = declared("hardware")
+
+THROTTLED_FILE = Path("/sys/devices/platform/soc/soc:firmware/get_throttled")
+
+Sample = Callable[[], Hardware]
+
+
+class Sampler:
+    """Measures this machine. Called from one thread at a time; may take a second."""
+
+    def __init__(self) -> None:
+        self._platform = _platform()
+        self._model = measured("model", cpu_model, platform.machine())
+        self._look = Gpus()
+        self._calls = 0
+        self._last = Hardware(
+            platform=self._platform,
+            cpu=Cpu(model=self._model, physical_cores=1, logical_cores=1, load=0.0),
+            memory=_physical_memory(),
+            power=Power(on_mains=True),
+            thermal=Thermal(),
+        )
+        measured("load", _load, 0.0)  # the first answer is about nothing
+
+    def __call__(self) -> Hardware:
+        """Take one sample. A reading that fails is as it was before, the rest new."""
+        last = self._last
+        found = last.gpus
+        if self._calls % GPUS_EVERY == 0:
+            found = measured("GPUs", self._look, last.gpus)
+        self._calls += 1
+        self._last = Hardware(
+            platform=self._platform,
+            cpu=measured("processor", self._cpu, last.cpu),
+            memory=measured("memory", _memory, last.memory),
+            power=measured("power", power, last.power),
+            thermal=_thermal(last.thermal),
+            gpus=found,
+        )
+        return self._last
+
+    def _cpu(self) -> Cpu:
+        may_use = max(1, int(cpus()))
+        logical = min(psutil.cpu_count() or 1, may_use)
+        return Cpu(
+            model=self._model,
+            physical_cores=min(_physical() or logical, may_use),
+            logical_cores=logical,
+            load=measured("load", _load, self._last.cpu.load),
+        )
+
+
+class Measured:
+    """The latest sample."""
+
+    def __init__(self, latest: Hardware) -> None:
+        self.latest = latest
+
+
+async def first(sample: Sample) -> Measured:
+    """Take the first sample."""
+    return Measured(await asyncio.to_thread(sample))
+
+
+@asynccontextmanager
+async def measuring(
+    hardware: Measured,
+    sample: Sample,
+    changed: Callable[[], None],
+    every: float = EVERY,
+) -> AsyncGenerator[None]:
+    """Keep the sample at most `every` seconds old for the length of the block.
+
+    `changed` is called when it differs notably from the one last told of.
+    """
+    async with background() as tasks:
+        tasks.start(HARDWARE, lambda: _sampling(hardware, sample, changed, every))
+        yield
+
+
+async def _sampling(
+    hardware: Measured, sample: Sample, changed: Callable[[], None], every: float
+) -> None:
+    told = hardware.latest
+    while True:
+        await asyncio.sleep(every)
+        hardware.latest = await asyncio.to_thread(sample)
+        if notable(told, hardware.latest):
+            told = hardware.latest
+            changed()
+
+
+def notable(before: Hardware, now: Hardware) -> bool:
+    """Whether a balancer should hear of the difference at once. Pure."""
+    return (
+        before.power != now.power
+        or before.thermal.throttled != now.thermal.throttled
+        or before.thermal.under_voltage != now.thermal.under_voltage
+        or before.cpu.logical_cores != now.cpu.logical_cores
+        or len(before.gpus) != len(now.gpus)
+        or abs(before.cpu.load - now.cpu.load) >= 0.2
+        or abs((before.thermal.celsius or 0) - (now.thermal.celsius or 0)) >= 5
+        or _moved(before.memory.available, now.memory.available, now.memory.total)
+        or any(
+            _moved(then.memory_free, gpu.memory_free, gpu.memory_total)
+            for then, gpu in zip(before.gpus, now.gpus, strict=True)
+        )
+    )
+
+
+def _moved(before: int, now: int, total: int) -> bool:
+    return abs(before - now) >= total / 20
+
+
+def _platform() -> Platform:
+    return Platform(
+        system=platform.system(),
+        release=platform.release(),
+        machine=platform.machine(),
+        python=platform.python_version(),
+    )
+
+
+def _load() -> float:
+    return round(psutil.cpu_percent(None) / 100, 3)
+
+
+def _physical() -> int | None:
+    return measured("cores", lambda: psutil.cpu_count(logical=False), None)
+
+
+def _memory() -> Memory:
+    seen = psutil.virtual_memory()
+    limit, room = memory_room() or (seen.total, seen.available)
+    return Memory(total=min(seen.total, limit), available=min(seen.available, room))
+
+
+def _physical_memory() -> Memory:
+    """Ask the C library, which needs no file."""
+    page, names = os.sysconf("SC_PAGE_SIZE"), ("SC_PHYS_PAGES", "SC_AVPHYS_PAGES")
+    total, free = (
+        os.sysconf(each) if each in os.sysconf_names else 0 for each in names
+    )
+    return Memory(total=page * total, available=page * free)
+
+
+def _thermal(last: Thermal) -> Thermal:
+    flags = measured("throttling", throttle_flags, 0)
+    return Thermal(
+        celsius=measured("temperature", _hottest, last.celsius),
+        throttled=bool(flags & 0b1110),
+        under_voltage=bool(flags & 0b0001),
+    )
+
+
+def _hottest() -> float | None:
+    if not hasattr(psutil, "sensors_temperatures"):
+        return None
+    readings = [
+        each.current
+        for sensor in psutil.sensors_temperatures().values()
+        for each in sensor
+        if 0 < each.current < 150  # a broken sensor says 0, or 65261
+    ]
+    return round(max(readings), 1) if readings else None
+
+
+def throttle_flags() -> int:
+    """Return the Raspberry Pi firmware's bits for now; 0 on other machines.
+
+    Bit 0 under-voltage, 1 frequency capped, 2 throttled, 3 soft temperature limit.
+    """
+    said = text(THROTTLED_FILE)
+    if not said and _is_pi():
+        said = asked(("vcgencmd", "get_throttled"), 2.0)
+    return parse_throttled(said)
+
+
+def parse_throttled(said: str) -> int:
+    """Read `throttled=0x50005`, or the bare hexadecimal number of the driver's file."""
+    found = re.fullmatch(r"(?:throttled=)?(?:0x)?([0-9a-fA-F]+)", said.strip())
+    return int(found[1], 16) if found else 0
+
+
+def _is_pi() -> bool:
+    return cpu_model().startswith("Raspberry Pi")
+
+
+def cpu_model() -> str:
+    """Name the processor, or on ARM boards the board, which says more."""
+    lines = text(Path("/proc/cpuinfo")).splitlines()
+    fields = {
+        key.strip(): value.strip()
+        for key, _, value in (line.partition(":") for line in lines)
+    }
+    return fields.get("Model") or fields.get("model name") or platform.machine()

@@ -1,0 +1,1 @@
+"""Models on this node: which files there are, and which are served."""

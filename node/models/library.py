@@ -1,0 +1,219 @@
+"""Model library: the GGUF files on this machine, and what each is good for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from edgeserve.errors import in_words
+from edgeserve.models.facts import ModelFacts, read
+from edgeserve.models.header import BrokenModel
+from edgeserve.models.naming import (
+    is_hidden,
+    is_later_part,
+    is_projector,
+    named,
+    projector_of,
+    seen_for,
+)
+from node.engines.base import Pooling, Role
+
+UNFINISHED = ".fetching"
+"""The folder in which `edgeserve pull` works."""
+
+Identity = tuple[int, int]
+"""Device and inode: one folder, by whatever name."""
+
+
+@dataclass(frozen=True)
+class Unfit:
+    """A file that cannot be served; `reason` is a sentence that names it."""
+
+    path: Path
+    reason: str
+
+
+def is_gguf(file: Path) -> bool:
+    """Whether a file is named like a model."""
+    return file.suffix.lower() == ".gguf" and not is_hidden(file)
+
+
+def model_files(folder: Path) -> tuple[list[Path], list[Unfit]]:
+    """Return every GGUF in `folder` and below, and what could not be read.
+
+    Each folder is read once, however many links lead to it. Raises OSError where the
+    folder itself cannot be read.
+    """
+    walk = _Walk()
+    walk.read(folder)
+    while walk.folders or walk.links:
+        # Links come last: a folder that is here is known by its own name.
+        here = (walk.folders or walk.links).pop()
+        try:
+            walk.read(here)
+        except OSError as error:
+            why = f"{here}: this folder cannot be read: {in_words(error)}"
+            walk.unfit.append(Unfit(here, why))
+    return sorted(walk.files), sorted(walk.unfit, key=lambda each: each.path)
+
+
+@dataclass
+class _Walk:
+    """What is found, and what is still to be read."""
+
+    files: list[Path] = field(default_factory=list[Path])
+    unfit: list[Unfit] = field(default_factory=list[Unfit])
+    folders: list[Path] = field(default_factory=list[Path])
+    links: list[Path] = field(default_factory=list[Path])
+    _read: set[Identity] = field(default_factory=set[Identity])
+
+    def read(self, folder: Path) -> None:
+        about = folder.stat()
+        if (about.st_dev, about.st_ino) in self._read:
+            return
+        self._read.add((about.st_dev, about.st_ino))
+        for path in _inside(folder):
+            if path.is_dir():
+                (self.links if path.is_symlink() else self.folders).append(path)
+            elif is_gguf(path):
+                self._take(path)
+
+    def _take(self, path: Path) -> None:
+        if path.is_file() or not path.exists():  # a link to nothing is told later
+            self.files.append(path)
+        else:
+            self.unfit.append(Unfit(path, f"{path}: is no regular file"))
+
+
+def _inside(folder: Path) -> Iterator[Path]:
+    with os.scandir(folder) as entries:
+        names = sorted(entry.name for entry in entries)
+    return (folder / name for name in names if name != UNFINISHED)
+
+
+ENCODERS = frozenset(
+    ("bert", "nomic-bert", "nomic-bert-moe", "jina-bert-v2", "jina-bert-v3",
+     "modern-bert", "neo-bert", "eurobert", "gemma-embedding", "llama-embed",
+     "t5encoder")
+)  # fmt: skip
+"""Architectures that make vectors and cannot generate."""
+
+NOT_MODELS = {
+    "adapter": "is a LoRA adapter, not a model",
+    "imatrix": "is an importance matrix, not a model",
+}
+POOLING_RANK = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """A GGUF that can be served. `label` tells its variants apart, e.g. `Q4_K_M`."""
+
+    path: Path
+    model: str
+    label: str
+    role: Role
+    facts: ModelFacts
+    projector: Path | None = None
+    projector_bytes: int = 0
+
+    @property
+    def variant(self) -> str:
+        """The full name."""
+        return f"{self.model}:{self.label}"
+
+    @property
+    def pooling(self) -> Pooling | None:
+        """How to pool for embeddings; None where the file says it itself."""
+        return None if _pooling(self.facts) is not None else "mean"
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """What a folder holds."""
+
+    models: tuple[Model, ...] = ()
+    unfit: tuple[Unfit, ...] = ()
+
+
+def scan(folder: Path) -> Shelf:
+    """Look at every GGUF in `folder` and below. A folder that is missing is empty.
+
+    Raises OSError where the folder itself cannot be read.
+    """
+    if not os.path.lexists(folder):
+        return Shelf()
+    files, unread = model_files(folder)
+    first = [file for file in files if not is_later_part(file)]
+    found = [look(file) for file in first if not is_projector(file)]
+    models = tuple(each for each in found if isinstance(each, Model))
+    unfit = tuple(each for each in found if isinstance(each, Unfit))
+    return Shelf(models, (*unread, *unfit, *_unseeing(files, models)))
+
+
+def _unseeing(files: Iterable[Path], models: Iterable[Model]) -> Iterator[Unfit]:
+    """Yield the projectors that no model uses, not even in another precision."""
+    used = {
+        (each.projector.parent, seen_for(each.projector))
+        for each in models
+        if each.projector
+    }
+    for file in files:
+        if is_projector(file) and (file.parent, seen_for(file)) not in used:
+            why = (
+                "no model uses this projector; beside several models it must be named"
+                " like its own, mmproj-MODEL.gguf"
+            )
+            yield Unfit(file, f"{file}: {why}")
+
+
+def look(path: Path) -> Model | Unfit:
+    """Say what one file is. Never raises: a broken file is an answer too."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        shown = os.fsencode(path).decode(errors="replace")
+        return Unfit(path, f"{shown}: its name is not UTF-8; rename it")
+    try:
+        facts = read(path)
+        siblings = [file for file in path.parent.iterdir() if is_gguf(file)]
+    except BrokenModel as error:
+        return Unfit(path, str(error))
+    except Exception as error:  # noqa: BLE001 - a crafted header may break anything
+        return Unfit(path, f"{path}: cannot be understood ({error!r})")
+    kind = str(facts.metadata.get("general.type", "model"))
+    if kind in NOT_MODELS or facts.architecture == "clip":
+        why = NOT_MODELS.get(kind, "is a projector; it is used with its model")
+        return Unfit(path, f"{path}: {why}")
+    model, label = named(path, _type(facts))
+    projector = projector_of(path, siblings)
+    return Model(
+        path=path,
+        model=model,
+        label=label,
+        role=_role(facts),
+        facts=facts,
+        projector=projector,
+        projector_bytes=projector.stat().st_size if projector else 0,
+    )
+
+
+def _type(facts: ModelFacts) -> str:
+    """Return what the file claims to be, else the type of most of its bytes."""
+    return facts.file_type if facts.file_type != "unknown" else next(iter(facts.kinds))
+
+
+def _role(facts: ModelFacts) -> Role:
+    pooling = _pooling(facts)
+    if pooling == POOLING_RANK:
+        return "rerank"
+    if pooling or facts.architecture in ENCODERS:
+        return "embeddings"
+    return "generate"
+
+
+def _pooling(facts: ModelFacts) -> int | None:
+    value = facts.metadata.get(f"{facts.architecture}.pooling_type")
+    return value if isinstance(value, int) else None

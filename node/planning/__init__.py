@@ -1,0 +1,1 @@
+"""Planning: which engines run here, and with which settings."""

@@ -1,0 +1,150 @@
+"""Expected speed: how fast a model will probably run, before it is measured. Pure.
+
+Writing a token reads every weight once, so the speed is that of reading memory. Reading
+a prompt takes two operations a weight and token, so the speed is that of computing. The
+figures are what llama.cpp reaches, not what data sheets promise; they are good enough
+to choose between variants and to tell a balancer which machine to ask first.
+`edgeserve node tune` replaces them by measurements.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from edgeserve.models.blocks import BLOCKS
+from edgeserve.models.facts import ModelFacts
+from edgeserve.wire import Cpu, Hardware
+from node.engines.devices import Device
+from node.planning.fit import Fitted
+
+GB = 10**9
+
+TERA = 10**12
+
+
+class Rates(NamedTuple):
+    """What a processor or a GPU does in a second.
+
+    `memory` in GB: what is read, by all cores of a processor together. `computing` in
+    10¹² operations: of one core, or of a GPU.
+    """
+
+    memory: float
+    computing: float
+
+
+MACHINES = (
+    (r"Raspberry Pi [23]", Rates(1.5, 0.003)),
+    (r"Raspberry Pi 4|Compute Module 4", Rates(3.0, 0.007)),
+    (r"Raspberry Pi", Rates(9.0, 0.02)),
+    (r"Apple M\d+ Ultra", Rates(500.0, 0.07)),
+    (r"Apple M\d+ Max", Rates(250.0, 0.07)),
+    (r"Apple M\d+ Pro", Rates(120.0, 0.07)),
+    (r"Apple", Rates(60.0, 0.07)),
+    (r"EPYC|Xeon|Threadripper", Rates(100.0, 0.07)),
+    (r"Intel|AMD|x86_64", Rates(35.0, 0.05)),
+)
+"""Processors. 16 cores of an EPYC read 87 tokens/s of a 7B model, a Pi 5 some 40 of a
+1.1B one."""
+
+OTHER_MACHINE = Rates(8.0, 0.015)
+
+GPUS = (
+    (r"H100|H200|B200|MI300", Rates(1300.0, 135.0)),
+    (r"A100|MI2\d0|[345]090", Rates(700.0, 70.0)),
+    (r"RTX|GTX|Radeon RX|Radeon PRO|Tesla|Quadro|L40|A10|A40", Rates(250.0, 20.0)),
+    (r"Apple M\d+ (Max|Ultra)", Rates(250.0, 8.0)),
+    (r"Apple", Rates(60.0, 2.0)),
+)
+"""An H100 reads 10,100 tokens/s of a 7B model."""
+
+OTHER_GPU = Rates(30.0, 1.0)
+"""One without memory of its own reads what the processor reads."""
+
+PER_CORE, PER_CORE_PLAIN = 3.5, 7.0
+"""GB/s that one core unpacks, of blocks and of types of 8 bits or more.
+
+12 threads read 42 GB/s of Q4_K_M and 82 GB/s of Q8_0 (7B shapes, EPYC).
+"""
+
+PLAIN_BITS = 8
+
+BUS = 5.0
+"""GB/s at which weights in main memory come to a GPU, once for each computation.
+
+It computes a prompt's share of those layers too: with 8, 16 and 24 of 33 layers there,
+an H100 read 898, 1,212 and 2,093 tokens/s.
+"""
+
+
+def expected(
+    facts: ModelFacts, fitted: Fitted, hardware: Hardware, devices: Iterable[Device]
+) -> float:
+    """Return tokens/s for one stream."""
+    bytes_ = active_bytes(facts)
+    part = _on_gpu(facts, fitted)
+    main = _main_memory(hardware.cpu, fitted.launch.threads, facts)
+    gpu = min(each.memory for each in _gpus(devices)) * GB
+    return 1 / (bytes_ * (1 - part) / main + bytes_ * part / gpu)
+
+
+def expected_reading(
+    facts: ModelFacts, fitted: Fitted, hardware: Hardware, devices: Iterable[Device]
+) -> float:
+    """Return tokens/s of a prompt of a few hundred tokens."""
+    launch, bytes_ = fitted.launch, active_bytes(facts)
+    operations = 2 * bytes_ * 8 / max(facts.bits, 1.0)
+    part = _on_gpu(facts, fitted)
+    cores = min(launch.threads, hardware.cpu.physical_cores)
+    core = _of(hardware.cpu.model, MACHINES, OTHER_MACHINE).computing
+    main = cores * core * TERA / operations
+    if not part:
+        return main
+    gpu = min(each.computing for each in _gpus(devices)) * TERA / operations
+    carried = (launch.ubatch or launch.batch) * BUS * GB / bytes_
+    return 1 / (part / gpu + (1 - part) / max(main, carried))
+
+
+def active_bytes(facts: ModelFacts) -> float:
+    """Return the bytes that one token reads: some experts, one row of the embedding."""
+    share = _experts(facts)
+    names = {each.name for each in facts.tensors}
+    total = 0.0
+    for each in facts.tensors:
+        if each.name == "token_embd.weight" and "output.weight" in names:
+            continue
+        total += each.bytes * (share if "_exps" in each.name else 1.0)
+    return max(total, 1.0)
+
+
+def _experts(facts: ModelFacts) -> float:
+    used = facts.metadata.get(f"{facts.architecture}.expert_used_count")
+    if not isinstance(used, int) or not facts.experts:
+        return 1.0
+    return min(1.0, used / facts.experts)
+
+
+def _on_gpu(facts: ModelFacts, fitted: Fitted) -> float:
+    if not fitted.gpu_memory:
+        return 0.0
+    layers = fitted.launch.gpu_layers
+    return 1.0 if layers < 0 else min(1.0, layers / max(facts.layers, 1))
+
+
+def _main_memory(cpu: Cpu, threads: int, facts: ModelFacts) -> float:
+    """Return bytes/s: what memory gives, or what so many cores can unpack."""
+    plain = BLOCKS[next(iter(facts.kinds))].bits >= PLAIN_BITS
+    cores = min(threads, cpu.physical_cores) * (PER_CORE_PLAIN if plain else PER_CORE)
+    return min(_of(cpu.model, MACHINES, OTHER_MACHINE).memory, cores) * GB
+
+
+def _gpus(devices: Iterable[Device]) -> list[Rates]:
+    """Layers are computed one GPU after the other: the slowest counts."""
+    each = [_of(device.description, GPUS, OTHER_GPU) for device in devices]
+    return each or [OTHER_GPU]
+
+
+def _of(name: str, table: Iterable[tuple[str, Rates]], otherwise: Rates) -> Rates:
+    return next((rate for known, rate in table if re.search(known, name)), otherwise)

@@ -1,0 +1,267 @@
+"""Fit: slots, context, batch, threads and layers that fit in memory. Pure.
+
+What the settings say is taken as it stands; the rest is chosen to fit in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import msgspec
+
+from edgeserve.config.settings import NodeSettings
+from edgeserve.models.facts import ModelFacts
+from edgeserve.models.memory import MIB, Need, need, size
+from edgeserve.wire import Launch
+from node.engines.base import Role
+from node.engines.devices import experts_on_cpu
+from node.planning.tunings import Tuned, applied
+
+SHARE = 0.9
+"""Part of the free memory that engines may take; the rest is for everything else."""
+
+SMALL_CORES = 4
+"""Up to here, one request at a time: two would only slow each other."""
+
+MOST_SLOTS = 4
+CONTEXT, LEAST_CONTEXT, SCANT_CONTEXT = 8192, 4096, 512
+"""Tokens per slot: wanted; worth giving up slots for; the least, with one slot."""
+
+EMBEDDING_CONTEXT = 2048
+"""llama.cpp makes a vector in one computation, whose memory grows with its length."""
+
+SMALL_BATCH, BATCH = 256, 512
+"""A cancelled request ends after the decode call in progress, so calls stay short."""
+
+GPU_BATCH = 2048
+"""On a GPU that call is short anyway, and 32 streams gained a sixth by larger ones."""
+
+STEP = 256
+"""llama.cpp rounds contexts up to this."""
+
+PLAIN, SMALL = "f16", "q8_0"
+"""Types of keys and values; the small one takes a little more than half."""
+
+BLOCK = 32
+"""Elements that `q8_0` keeps together: a head must divide into them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Room:
+    """What there is: cores we may use, free memory and free GPU memory in bytes."""
+
+    cores: int
+    memory: int
+    gpu_memory: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fitted:
+    """How to launch, and the bytes it is expected to take in main and GPU memory.
+
+    `wished` is what the first choice would have taken, where that did not fit; `tuned`
+    says whether measured settings are among these.
+    """
+
+    launch: Launch
+    need: Need
+    memory: int
+    gpu_memory: int = 0
+    wished: Need | None = None
+    tuned: bool = False
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """It cannot run here; the reason shows the arithmetic."""
+
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Load:
+    """What is to be run: a model in a role, and the bytes of what it needs beside."""
+
+    facts: ModelFacts
+    role: Role = "generate"
+    beside: int = 0
+
+    def need(self, launch: Launch) -> Need:
+        """Add up what a launch takes."""
+        return need(
+            self.facts,
+            slots=launch.slots,
+            context=launch.context,
+            kv_type=launch.kv_type,
+            ubatch=launch.ubatch or launch.batch,
+            weights=self.facts.weight_bytes + self.beside,
+            cache=launch.cache_ram_mib * MIB,
+        )
+
+
+def fit(
+    load: Load, settings: NodeSettings, room: Room, tuned: Tuned | None = None
+) -> Fitted | Refusal:
+    """Choose the most generous launch that fits, or say what the least would take.
+
+    What was tuned counts where nobody says otherwise, and where it leaves the context
+    and the layers on the GPU as they would be without.
+    """
+    found = _untuned(load, settings, room)
+    if isinstance(found, Refusal) or tuned is None:
+        return found
+    for part in tuned.but_for(settings).lighter():
+        launch = applied(found.launch, part)
+        placed = _placed(load, launch, settings, room)
+        if placed and part.changes and placed.launch == launch:
+            return replace(placed, wished=found.wished, tuned=True)
+    return found
+
+
+def _untuned(load: Load, settings: NodeSettings, room: Room) -> Fitted | Refusal:
+    tried = [_launch(load, settings, room, c) for c in _choices(load, settings, room)]
+    placed = [_placed(load, each, settings, room) for each in tried]
+    found = [each for each in placed if each]
+    if not found:
+        needs = [load.need(each) for each in tried]
+        return Refusal(_why(min(needs, key=lambda each: each.total), room))
+    wished = load.need(tried[0])
+    best = _all_on_gpu(found, settings, room) or found[0]
+    return best if best.need == wished else replace(best, wished=wished)
+
+
+def _all_on_gpu(
+    found: list[Fitted], settings: NodeSettings, room: Room
+) -> Fitted | None:
+    """Return the best launch with every layer on the GPU: worth more than slots are."""
+    if not room.gpu_memory or settings.gpu_layers != "auto":
+        return None
+    most = max(each.launch.context for each in found)
+    usable = (e for e in found if e.launch.context >= min(most, LEAST_CONTEXT))
+    return next((each for each in usable if each.launch.gpu_layers < 0), None)
+
+
+def _launch(
+    load: Load, settings: NodeSettings, room: Room, choice: tuple[int, int, str]
+) -> Launch:
+    slots, context, kv_type = choice
+    split = room.gpu_memory and load.role == "generate" and not settings.batch
+    return Launch(
+        slots=slots,
+        context=context,
+        batch=_batch(load.role, settings, slots, context, room),
+        ubatch=BATCH if split else 0,
+        threads=settings.threads or room.cores,
+        kv_type=kv_type,
+        cache_ram_mib=settings.cache_ram_mib if load.role == "generate" else 0,
+        tensor_split=split_of(settings),
+        main_gpu=settings.main_gpu,
+    )
+
+
+def _why(least: Need, room: Room) -> str:
+    gpu = f" beside {size(room.gpu_memory)} on GPUs" if room.gpu_memory else ""
+    return (
+        f"needs {least.arithmetic()}; {size(max(room.memory, 0))} is free{gpu}, of"
+        f" which {SHARE:.0%} may be used"
+    )
+
+
+def split_of(settings: NodeSettings) -> tuple[float, ...]:
+    """Return each GPU's share as asked; empty where llama.cpp may split by memory."""
+    return tuple(float(share) for share in settings.tensor_split.split(",") if share)
+
+
+def _choices(
+    load: Load, settings: NodeSettings, room: Room
+) -> Iterator[tuple[int, int, str]]:
+    """Yield slots, context and KV type, the best first.
+
+    Halving the keys and values costs next to no quality, but some speed: it is worth a
+    context that can be used, not a wider one.
+    """
+    counts = [settings.slots] if settings.slots else list(_slots(room))
+    wide, narrow = _contexts(load, settings)
+    yield from ((s, c, PLAIN) for s in counts for c in wide)
+    kv_types = (PLAIN, SMALL) if _halves(load) else (PLAIN,)
+    yield from ((s, c, kv) for kv in kv_types[1:] for s in counts for c in wide)
+    yield from ((counts[-1], c, kv) for c in narrow for kv in kv_types)
+
+
+def _contexts(load: Load, settings: NodeSettings) -> tuple[list[int], list[int]]:
+    """Return the contexts worth giving up slots for, and those which are not."""
+    if settings.context:
+        return [settings.context], []
+    trained = load.facts.context or CONTEXT
+    wanted = CONTEXT if load.role == "generate" else EMBEDDING_CONTEXT
+    context = min(trained, wanted)
+    each: list[int] = []
+    while context >= min(trained, SCANT_CONTEXT):
+        each.append(context)
+        context = context // 2 // STEP * STEP or context // 2
+    floor = min(each[0], LEAST_CONTEXT)
+    return [c for c in each if c >= floor], [c for c in each if c < floor]
+
+
+def _halves(load: Load) -> bool:
+    """Whether keys and values can be kept in blocks of `q8_0`."""
+    lengths = load.facts.key_length, load.facts.value_length
+    return load.role == "generate" and all(n and n % BLOCK == 0 for n in lengths)
+
+
+def _slots(room: Room) -> range:
+    """Return the numbers of slots to try."""
+    small = room.cores <= SMALL_CORES and not room.gpu_memory
+    most = 1 if small else min(MOST_SLOTS, max(1, room.cores // 2))
+    return range(MOST_SLOTS if room.gpu_memory else most, 0, -1)
+
+
+def _batch(
+    role: Role, settings: NodeSettings, slots: int, context: int, room: Room
+) -> int:
+    """Return the tokens of a decode call, which many slots share on a GPU."""
+    if role != "generate":
+        return context
+    if settings.batch:
+        return settings.batch
+    if room.gpu_memory:
+        return min(slots * context, GPU_BATCH)
+    return min(context, SMALL_BATCH if room.cores <= SMALL_CORES else BATCH)
+
+
+def _placed(
+    load: Load, launch: Launch, settings: NodeSettings, room: Room
+) -> Fitted | None:
+    """Put layers on the GPU, as many as go there; None where it cannot fit.
+
+    Part of the layers on the GPU takes that part of weights and KV with it. More of
+    them than the GPU holds may be asked for: the engine steps down, and what does not
+    go there must find room in main memory.
+    """
+    wanted = load.need(launch)
+    total = load.facts.layers
+    count = _layers(wanted, total, settings.gpu_layers, room)
+    part = 1.0 if count < 0 else min(count / max(total, 1), 1.0)
+    if not room.gpu_memory:
+        part = 0.0
+    spare = max(0, int(room.gpu_memory * SHARE) - wanted.compute)
+    moved = min(int((wanted.weights + wanted.kv) * part), spare)
+    on_gpu = moved + wanted.compute if moved else 0
+    memory = wanted.total - moved
+    if memory > room.memory * SHARE:
+        return None
+    overrides = experts_on_cpu(settings.experts_on_cpu) if count else ""
+    launch = msgspec.structs.replace(launch, gpu_layers=count, overrides=overrides)
+    return Fitted(launch=launch, need=wanted, memory=memory, gpu_memory=on_gpu)
+
+
+def _layers(wanted: Need, layers: int, asked: str, room: Room) -> int:
+    """Return how many layers go to the GPU, -1 for all."""
+    if asked != "auto":
+        return -1 if asked == "all" else int(asked)
+    spare = room.gpu_memory * SHARE - wanted.compute
+    if spare <= 0:
+        return 0
+    part = spare / (wanted.weights + wanted.kv)
+    return -1 if part >= 1 else int(layers * part)

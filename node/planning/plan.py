@@ -1,0 +1,282 @@
+"""Plan: from settings, files and memory to the engines that will run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import msgspec
+
+from edgeserve.config.settings import NodeSettings
+from edgeserve.wire import Ability, Expected, Hardware
+from node.engines.base import EngineSpec, Role
+from node.engines.devices import Device
+from node.models.library import Model
+from node.models.selection import Choice, Option, Wish, choose, divergence, wishes
+from node.planning.expected_speed import expected, expected_reading
+from node.planning.fit import LEAST_CONTEXT, Fitted, Load, Refusal, Room, fit
+from node.planning.tunings import Result, Tunings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placed:
+    """An engine to run, how it was fitted into which room, and why.
+
+    `speed` is the expected tokens/s of one stream; `chosen` says why this variant, and
+    `tuning` what was measured here.
+    """
+
+    spec: EngineSpec
+    load: Load
+    room: Room
+    fitted: Fitted
+    speed: float
+    chosen: str = ""
+    tuning: Result | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The engines to run, and a sentence for each thing that cannot be served."""
+
+    engines: tuple[Placed, ...] = ()
+    problems: tuple[str, ...] = ()
+
+    @property
+    def specs(self) -> tuple[EngineSpec, ...]:
+        """What the supervisors are given."""
+        return tuple(each.spec for each in self.engines)
+
+
+def plan(
+    settings: NodeSettings,
+    hardware: Hardware,
+    devices: Iterable[Device] = (),
+    tunings: Tunings | None = None,
+) -> Plan:
+    """Decide what to serve; `devices` are the GPUs that the engine can use.
+
+    Reads files, so call it off the event loop. Never raises for a model's sake.
+    """
+    asked = wishes(settings)
+    allotment = _Allotment(settings, hardware, tuple(devices), tunings or Tunings())
+    for wish in asked.wishes:
+        allotment.grant(wish)
+    problems = (*asked.problems, *allotment.problems)
+    return Plan(tuple(allotment.engines.values()), tuple(dict.fromkeys(problems)))
+
+
+@dataclass
+class _Place:
+    """Where an engine may run: some cores, some GPUs, and what is free on those.
+
+    `name` tells engines of one model apart; empty where there is but one place.
+    """
+
+    cores: int
+    devices: tuple[Device, ...] = ()
+    gpu_memory: int = 0
+    name: str = ""
+
+    @property
+    def chosen(self) -> tuple[str, ...]:
+        """The GPUs to name to llama.cpp; none for all of them."""
+        return tuple(each.name for each in self.devices) if self.name else ()
+
+
+def _places(
+    devices: tuple[Device, ...], settings: NodeSettings, cores: int
+) -> tuple[_Place, ...]:
+    """One place across all GPUs, or one on each."""
+    if settings.per_gpu and devices:
+        share = max(1, cores // len(devices))
+        return tuple(
+            _Place(share, (each,), each.memory_free, f"@{each.name}")
+            for each in devices
+        )
+    free = sum(each.memory_free for each in devices)
+    return (_Place(cores, devices, free),)
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """One variant in one place, as it would run; `whole` if nothing was given up."""
+
+    model: Model
+    load: Load
+    room: Room
+    fitted: Fitted
+    whole: bool
+    speed: float
+    reading: float
+    tuning: Result | None
+
+
+class _Allotment:
+    """Gives each wish, in order, what memory the ones before it left."""
+
+    def __init__(
+        self,
+        settings: NodeSettings,
+        hardware: Hardware,
+        devices: tuple[Device, ...],
+        tunings: Tunings,
+    ) -> None:
+        self.engines: dict[str, Placed] = {}
+        self.problems: list[str] = []
+        self._settings = settings
+        self._hardware = hardware
+        self._tunings = tunings
+        self._memory = hardware.memory.available
+        self._places = _places(devices, settings, hardware.cpu.physical_cores)
+
+    def grant(self, wish: Wish) -> None:
+        """Place one wish everywhere it shall run, or write down why not."""
+        chosen = ""
+        for place in self._places:
+            if self._there(wish, place):
+                continue
+            trials = self._trials(wish, place)
+            if wish.logical and trials:
+                choice = self._chosen(wish, trials)
+                if choice is None:
+                    return
+                chosen = choice.why
+                trials = [t for t in trials if t.model.variant == choice.variant]
+                models = tuple(trial.model for trial in trials)
+                wish = replace(wish, models=models, logical=False)
+            for trial in trials:
+                self._place(wish.role, trial, place, chosen)
+
+    def _there(self, wish: Wish, place: _Place) -> bool:
+        """Whether it runs there already; another file of that name is a problem."""
+        there = wish.alone and self.engines.get(_id(wish.alone, wish.role) + place.name)
+        if not there or not wish.alone:
+            return False
+        if there.spec.path != wish.alone.path:
+            said = f"{wish.alone.path}: {there.spec.path} has the same name"
+            self.problems.append(said)
+        return True
+
+    def _trials(self, wish: Wish, place: _Place) -> list[_Trial]:
+        """Fit each variant; those that cannot run are a problem if none can."""
+        room = Room(cores=place.cores, memory=self._memory, gpu_memory=place.gpu_memory)
+        found: list[_Trial] = []
+        refused: list[str] = []
+        for model in wish.models:
+            load = load_of(model, wish.role)
+            tuning = self._tunings.find(
+                model.variant, model.facts.file_bytes, wish.role
+            )
+            tuned = tuning.usable if tuning else None
+            fitted = fit(load, self._settings, room, tuned)
+            if isinstance(fitted, Refusal):
+                refused.append(f"{model.path}: {fitted.reason}")
+                continue
+            whole = _whole(model, fitted, self._settings, bool(place.devices))
+            speed = expected(model.facts, fitted, self._hardware, place.devices)
+            reading = expected_reading(
+                model.facts, fitted, self._hardware, place.devices
+            )
+            found.append(
+                _Trial(model, load, room, fitted, whole, speed, reading, tuning)
+            )
+        self.problems += [] if found else refused
+        return measured(found)
+
+    def _chosen(self, wish: Wish, trials: Sequence[_Trial]) -> Choice | None:
+        options = [_option(each) for each in trials]
+        choice = choose(options, self._settings)
+        if isinstance(choice, str):
+            self.problems.append(f"{wish.name}: {choice}")
+            return None
+        if choice.short:
+            self.problems.append(f"{choice.variant} is {choice.why}")
+        return choice
+
+    def _place(self, role: Role, trial: _Trial, place: _Place, chosen: str) -> None:
+        id_ = _id(trial.model, role) + place.name
+        self.engines[id_] = Placed(
+            spec=_spec(id_, role, trial, place),
+            load=trial.load,
+            room=trial.room,
+            fitted=trial.fitted,
+            speed=trial.speed,
+            chosen=chosen,
+            tuning=trial.tuning,
+        )
+        self._memory -= trial.fitted.memory
+        place.gpu_memory -= trial.fitted.gpu_memory
+
+
+def measured(trials: Iterable[_Trial]) -> list[_Trial]:
+    """Put measurements in the place of expectations, their own or a sibling's.
+
+    What one variant measured against what it was expected to do says how far off this
+    machine's expectations are.
+    """
+    each = list(trials)
+    ratios = [t.tuning.used.decode / t.speed for t in each if t.tuning]
+    ratio = sum(ratios) / len(ratios) if ratios else 1.0
+    return [_measured(t, ratio) for t in each]
+
+
+def _measured(trial: _Trial, ratio: float) -> _Trial:
+    if trial.tuning is None:
+        return replace(trial, speed=trial.speed * ratio)
+    used = trial.tuning.used
+    return replace(trial, speed=used.decode, reading=used.prefill)
+
+
+def load_of(model: Model, role: Role) -> Load:
+    """Return what is to be run; a projector comes with it where text is made."""
+    beside = model.projector_bytes if role == "generate" else 0
+    return Load(facts=model.facts, role=role, beside=beside)
+
+
+def _whole(model: Model, fitted: Fitted, settings: NodeSettings, gpus: bool) -> bool:
+    """Whether neither context nor layers on the GPU had to be given up for memory."""
+    least = min(settings.context or LEAST_CONTEXT, model.facts.context or LEAST_CONTEXT)
+    all_on_gpu = settings.gpu_layers != "auto" or fitted.launch.gpu_layers < 0
+    return fitted.launch.context >= least and (all_on_gpu or not gpus)
+
+
+def _option(trial: _Trial) -> Option:
+    return Option(
+        variant=trial.model.variant,
+        label=trial.model.label,
+        speed=trial.speed,
+        whole=trial.whole,
+        bits=trial.model.facts.bits,
+        divergence=divergence(trial.model.path),
+    )
+
+
+def _id(model: Model, role: Role) -> str:
+    return model.variant + ("" if role == "generate" else f"#{role}")
+
+
+def _spec(id_: str, role: Role, trial: _Trial, place: _Place) -> EngineSpec:
+    model = trial.model
+    return EngineSpec(
+        id=id_,
+        model=model.model,
+        variant=model.variant,
+        path=model.path,
+        role=role,
+        abilities=_abilities(role, model),
+        launch=msgspec.structs.replace(trial.fitted.launch, devices=place.chosen),
+        projector=model.projector if role == "generate" else None,
+        pooling=model.pooling if role == "embeddings" else None,
+        layers=model.facts.layers + 1,
+        expected=Expected(read=trial.reading, write=trial.speed),
+        memory=trial.fitted.need.total,
+    )
+
+
+def _abilities(role: Role, model: Model) -> tuple[Ability, ...]:
+    if role != "generate":
+        return (role,)
+    # Less what the engine says the model cannot do, once it has loaded.
+    text: tuple[Ability, ...] = ("chat", "completion", "tools")
+    return (*text, "vision", "audio") if model.projector else text

@@ -1,0 +1,154 @@
+"""Plan report: a plan as text for people and as JSON for scripts. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from edgeserve.models.memory import MIB, Need, size
+from edgeserve.terminal import printable
+from edgeserve.wire import Hardware, Launch, encode
+from node.planning.fit import SHARE
+from node.planning.plan import Placed
+from node.planning.prepare import Prepared
+
+
+def plan_lines(
+    found: Prepared, hardware: Hardware, *, limited: bool = False
+) -> Iterator[str]:
+    """Yield what is found, what would run, and what would not, a line each.
+
+    `limited` says that the memory is a control group's.
+    """
+    yield from _machine(found, hardware, " (control group's limit)" if limited else "")
+    for each in found.plan.engines:
+        yield ""
+        yield from map(printable, _engine(each))
+        if other := found.others.get(each.spec.id):
+            yield printable(_row("engine", other.why))
+    if found.plan.problems:
+        yield ""
+        yield from (f"cannot: {printable(each)}" for each in found.plan.problems)
+
+
+def _machine(found: Prepared, hardware: Hardware, limit: str) -> Iterator[str]:
+    cpu, memory = hardware.cpu, hardware.memory
+    engine = found.engine
+    yield _row("engine", f"{engine.kind} {engine.build}" if engine else "none")
+    yield _row("processor", f"{printable(cpu.model)}, {cpu.physical_cores} cores")
+    free, total = size(memory.available), size(memory.total)
+    share = size(memory.available * SHARE)
+    yield _row("memory", f"{free} of {total}{limit} free; engines may take {share}")
+    for each in found.devices:
+        free, total = size(each.memory_free), size(each.memory_total)
+        name = printable(f"{each.name}: {each.description}")
+        yield _row("GPU", f"{name}, {free} of {total} free")
+    if not found.devices:
+        yield _row("GPU", "none that the engine can use")
+
+
+def _engine(placed: Placed) -> Iterator[str]:
+    spec, fitted, launch = placed.spec, placed.fitted, placed.spec.launch
+    yield spec.id
+    yield _row("file", str(spec.path))
+    if placed.chosen:
+        yield _row("why", placed.chosen)
+    yield _row("slots", f"{launch.slots} x {launch.context:,} tokens of context")
+    yield _row("keys, values", _kept(launch))
+    yield _row("prompt cache", _cache(launch))
+    yield _row("batch", _batch(launch))
+    spin = f", {launch.spin} looks before they sleep" if launch.spin else ""
+    yield _row("threads", f"{launch.threads}{spin}")
+    yield _row("GPU layers", _layers(launch, spec.layers))
+    if launch.speculative:
+        yield _row("speculation", launch.speculative)
+    yield _row("memory", fitted.need.arithmetic())
+    if fitted.gpu_memory:
+        main, gpu = size(fitted.memory), size(fitted.gpu_memory)
+        yield _row("", f"{gpu} of it on GPUs, {main} in main memory")
+    if fitted.wished:
+        yield _row("", f"less than wished: {_wished(fitted.wished)}")
+    said = "measured" if placed.tuning else "expected"
+    yield _row("speed", f"{placed.speed:.3g} tokens/s for one stream, {said}")
+    yield _row("tuning", placed.tuning.summary if placed.tuning else UNTUNED)
+
+
+INDENT = 16
+"""Where the values stand."""
+
+UNTUNED = "not tuned; `edgeserve node tune` measures"
+
+
+def _wished(need: Need) -> str:
+    return (
+        f"{need.slots} x {need.context:,} tokens, {need.kv_type}, would take"
+        f" {size(need.total)}"
+    )
+
+
+def _kept(launch: Launch) -> str:
+    fast = "on" if launch.flash_attention else "off"
+    return f"{launch.kv_type}, flash attention {fast}"
+
+
+def _cache(launch: Launch) -> str:
+    if not launch.cache_ram_mib:
+        return "none beside the slots"
+    return f"{size(launch.cache_ram_mib * MIB)} beside the slots"
+
+
+def _batch(launch: Launch) -> str:
+    ubatch = launch.ubatch or launch.batch
+    return f"{launch.batch} tokens a call, {ubatch} a computation"
+
+
+def _layers(launch: Launch, of: int) -> str:
+    count = "all" if launch.gpu_layers < 0 else str(launch.gpu_layers)
+    devices = f" on {', '.join(launch.devices)}" if launch.devices else ""
+    return f"{count} of {of}{devices}" if launch.gpu_layers else "none"
+
+
+def _row(name: str, value: str) -> str:
+    return f"  {name:<{INDENT - 3}} {value}"
+
+
+def plan_json(found: Prepared, hardware: Hardware) -> str:
+    """Return the same as JSON. Sizes in bytes, speeds in tokens/s."""
+    engine = found.engine
+    document = {
+        "engine": {"kind": engine.kind, "build": engine.build} if engine else None,
+        "hardware": hardware,
+        "devices": found.devices,
+        "engines": [_entry(each, found) for each in found.plan.engines],
+        "problems": found.plan.problems,
+    }
+    return msgspec.json.format(encode(document)).decode()
+
+
+def _entry(placed: Placed, found: Prepared) -> dict[str, Any]:
+    spec, fitted = placed.spec, placed.fitted
+    other = found.others.get(spec.id)
+    return {
+        "kind": found.engine_of(placed).kind,
+        "instead": other.why if other else None,
+        "id": spec.id,
+        "model": spec.model,
+        "variant": spec.variant,
+        "file": str(spec.path),
+        "role": spec.role,
+        "launch": spec.launch,
+        "layers": spec.layers,
+        "memory": fitted.memory,
+        "gpu_memory": fitted.gpu_memory,
+        "need": {**_need(fitted.need), "arithmetic": fitted.need.arithmetic()},
+        "wished": _need(fitted.wished) if fitted.wished else None,
+        "speed": placed.speed,
+        "chosen": placed.chosen,
+        "tuning": placed.tuning,
+    }
+
+
+def _need(need: Need) -> dict[str, Any]:
+    return {**msgspec.to_builtins(need), "total": need.total}

@@ -1,0 +1,215 @@
+"""Tunings: settings that were measured to be better, and their files."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from edgeserve.config.settings import NodeSettings
+from edgeserve.errors import in_words
+from edgeserve.runtime.files import in_a_name, read_json, replace_json
+from edgeserve.wire import Hardware, Launch
+from node.engines.base import Engine, Role
+from node.engines.devices import Device
+
+log = logging.getLogger(__name__)
+
+
+class Tuned(msgspec.Struct, frozen=True, kw_only=True):
+    """The part of a launch that was tuned; None leaves a setting as it is."""
+
+    slots: int | None = None
+    batch: int | None = None
+    ubatch: int | None = None
+    threads: int | None = None
+    threads_batch: int | None = None
+    spin: int | None = None
+    kv_type: str | None = None
+    flash_attention: bool | None = None
+    speculative: str | None = None
+
+    @property
+    def changes(self) -> dict[str, Any]:
+        """The settings that are tuned, by the launch's own names."""
+        return {k: v for k, v in msgspec.structs.asdict(self).items() if v is not None}
+
+    def but_for(self, settings: NodeSettings) -> Tuned:
+        """Return what is left where a person has said otherwise."""
+        said = [name for name in ("slots", "threads", "batch") if vars(settings)[name]]
+        if "batch" in said:
+            said.append("ubatch")
+        if "threads" in said:
+            said.append("threads_batch")
+        return self.without(*said)
+
+    def without(self, *names: str) -> Tuned:
+        """Return the rest."""
+        return msgspec.structs.replace(self, **dict.fromkeys(names))
+
+    def lighter(self) -> Iterator[Tuned]:
+        """Yield all of it, then what asks for no more memory than the untuned."""
+        yield self
+        yield self.without("slots", "batch", "ubatch", "kv_type", "speculative")
+
+
+def applied(launch: Launch, tuned: Tuned) -> Launch:
+    """Return the launch with what was tuned."""
+    return msgspec.structs.replace(launch, **tuned.changes)
+
+
+def difference(untuned: Launch, found: Launch) -> Tuned:
+    """Return what turns one launch into the other."""
+    return Tuned(
+        **{
+            name: getattr(found, name)
+            for name in Tuned.__struct_fields__
+            if getattr(found, name) != getattr(untuned, name)
+        }
+    )
+
+
+class Figures(msgspec.Struct, frozen=True, kw_only=True):
+    """Tokens/s: reading a prompt, writing for one stream, and for all slots at once."""
+
+    prefill: float
+    decode: float
+    aggregate: float
+
+
+class Key(msgspec.Struct, frozen=True, kw_only=True):
+    """What a result is about. `file_bytes` tells a replaced file from the tuned one."""
+
+    machine: str
+    engine: str
+    variant: str
+    file_bytes: int
+    role: Role
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True):
+    """The best settings found, and what they and the untuned ones measured.
+
+    `failed` says how an engine ended that was started with them, if one was; `wanted`
+    is the seconds that trying everything would have taken, 0 where it was done.
+    """
+
+    key: Key
+    tuned: Tuned
+    untuned: Figures
+    best: Figures
+    gain: float
+    made: str
+    failed: str = ""
+    wanted: float = 0.0
+
+    @property
+    def usable(self) -> Tuned | None:
+        """The settings to start with."""
+        return None if self.failed else self.tuned
+
+    @property
+    def used(self) -> Figures:
+        """What was measured of them."""
+        return self.untuned if self.failed else self.best
+
+    @property
+    def summary(self) -> str:
+        """Say it in a few words: `tuned on 2026-01-31: +12 %`."""
+        if self.failed:
+            return f"tuned on {self.made[:10]}, but that did not start: {self.failed}"
+        if not self.tuned.changes:
+            return f"tuned on {self.made[:10]}: nothing better was found"
+        return f"tuned on {self.made[:10]}: {self.gain:+.0%}".replace("%", " %")
+
+
+@dataclass(frozen=True)
+class Tunings:
+    """Every result that holds for this machine and engine."""
+
+    machine: str = ""
+    engine: str = ""
+    results: dict[Key, Result] = field(default_factory=dict[Key, Result])
+
+    def key(self, variant: str, file_bytes: int, role: Role) -> Key:
+        """Name what a result for that file would be about."""
+        return Key(
+            machine=self.machine,
+            engine=self.engine,
+            variant=variant,
+            file_bytes=file_bytes,
+            role=role,
+        )
+
+    def find(self, variant: str, file_bytes: int, role: Role) -> Result | None:
+        """Return the result for that file, if it was tuned here."""
+        return self.results.get(self.key(variant, file_bytes, role))
+
+
+def fingerprint(
+    hardware: Hardware, devices: Iterable[Device] = (), *, apart: bool = False
+) -> str:
+    """Tell machines apart by what speeds depend on; `apart` means an engine per GPU.
+
+    Memory is left out: whether a result still fits is another question.
+    """
+    cpu = hardware.cpu
+    parts = (
+        hardware.platform.machine,
+        cpu.model,
+        str(cpu.physical_cores),
+        str(cpu.logical_cores),
+        *(f"{each.name} {each.description}" for each in devices),
+        "apart" if apart else "",
+    )
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def load(state_dir: Path, *, machine: str, engine: str) -> Tunings:
+    """Return every result for this machine and engine. What cannot be read is left."""
+    found: dict[Key, Result] = {}
+    for file in sorted(_folder(state_dir).glob("*.json")):
+        try:
+            result = read_json(file, Result)
+        except OSError as error:
+            log.warning("leaving out %s: %s; delete it", file, in_words(error))
+            continue
+        if (result.key.machine, result.key.engine) == (machine, engine):
+            found[result.key] = result
+    return Tunings(machine, engine, found)
+
+
+def tunings_of(
+    engine: Engine,
+    hardware: Hardware,
+    devices: tuple[Device, ...],
+    settings: NodeSettings,
+) -> Tunings:
+    """Return what was tuned on this machine with this engine."""
+    machine = fingerprint(hardware, devices, apart=settings.per_gpu)
+    name = f"{engine.kind} {engine.build}"
+    return load(settings.state_dir, machine=machine, engine=name)
+
+
+def save(state_dir: Path, result: Result) -> Path:
+    """Write a result, or replace the one for the same key. Nobody sees half a file.
+
+    Raises OSError.
+    """
+    target = _folder(state_dir) / f"{_name(result.key)}.json"
+    replace_json(target, result)
+    return target
+
+
+def _folder(state_dir: Path) -> Path:
+    return state_dir / "tuned"
+
+
+def _name(key: Key) -> str:
+    digest = hashlib.sha256(msgspec.json.encode(key)).hexdigest()[:12]
+    return f"{in_a_name(key.variant)}-{key.role}-{digest}"

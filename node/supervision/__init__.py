@@ -1,0 +1,1 @@
+"""Supervision: keep engines running, and notice those that hang."""

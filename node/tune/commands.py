@@ -1,0 +1,165 @@
+"""`edgeserve node tune`: the command that measures settings and shows the result."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from edgeserve.config.options import settings_options, warn_of_strays
+from edgeserve.config.settings import NodeSettings
+from edgeserve.config.sources import resolve
+from edgeserve.help import SettingsCommand, examples
+from edgeserve.terminal import printable
+from node.planning.tunings import Figures, Result, Tuned
+
+NAMES = {
+    "slots": "slots",
+    "batch": "batch",
+    "ubatch": "micro-batch",
+    "threads": "threads",
+    "threads_batch": "threads for many tokens",
+    "spin": "spinning",
+    "kv_type": "KV type",
+    "flash_attention": "flash attention",
+    "speculative": "speculation",
+}
+
+
+class ProgressWatch:
+    """Draws a bar, and writes a line for each measurement."""
+
+    def __init__(self, progress: Progress, task: TaskID, seconds: float) -> None:
+        self._progress = progress
+        self._task = task
+        self._seconds = seconds
+        self._began = time.monotonic()
+
+    def trying(self, what: Tuned, confirming: bool) -> None:
+        """See `Watch`."""
+        doing = "confirming" if confirming else "trying"
+        self._show(f"{doing} {said(what)}")
+
+    def measured(self, what: Tuned, found: Figures | str, gain: float | None) -> None:
+        """See `Watch`."""
+        if isinstance(found, str):
+            line = f"does not run: {printable(found)}"
+        else:
+            line = f"{rates(found)} tokens/s ({percent(gain or 0.0)})"
+        self._progress.console.print(
+            f"{said(what)}: {line}", markup=False, soft_wrap=True
+        )
+        self._show("")
+
+    def _show(self, doing: str) -> None:
+        elapsed = min(time.monotonic() - self._began, self._seconds)
+        self._progress.update(self._task, completed=elapsed, doing=doing)
+
+
+@contextmanager
+def watching(seconds: float) -> Generator[ProgressWatch]:
+    """Draw for the length of the block, on standard error."""
+    console = Console(stderr=True, highlight=False)
+    columns = (BarColumn(), TimeRemainingColumn(), TextColumn("{task.fields[doing]}"))
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as progress:
+        task = progress.add_task("", total=seconds, doing="starting")
+        yield ProgressWatch(progress, task, seconds)
+
+
+def lines(results: Iterable[Result]) -> Iterator[str]:
+    """Yield what was found for each variant, and whether it will be used."""
+    for each in results:
+        yield f"{each.key.variant}, {each.summary}"
+        yield f"  untuned  {rates(each.untuned)} tokens/s"
+        if each.tuned.changes:
+            yield f"  tuned    {rates(each.best)} tokens/s"
+            yield f"  by       {said(each.tuned)}"
+            yield "  nodes will use it from their next start"
+        if each.wanted:
+            seconds = math.ceil(each.wanted / 60) * 60
+            yield f"  time ran out; `--seconds {seconds}` would try everything"
+
+
+def rates(figures: Figures) -> str:
+    """Say all three."""
+    return (
+        f"reads {figures.prefill:.1f}, writes {figures.decode:.1f} for one stream,"
+        f" {figures.aggregate:.1f} for all"
+    )
+
+
+def said(what: Tuned) -> str:
+    """Name the changes; `untuned` where there are none."""
+    words = [f"{NAMES[name]} {_value(value)}" for name, value in what.changes.items()]
+    return ", ".join(words) or "untuned"
+
+
+def _value(value: object) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return str(value)
+
+
+def percent(gain: float) -> str:
+    """Write a gain: `+12 %`."""
+    return f"{gain:+.0%}".replace("%", " %")
+
+
+def to_json(results: list[Result]) -> str:
+    """Return the results as they are kept."""
+    return msgspec.json.format(msgspec.json.encode(results)).decode()
+
+
+@click.command(
+    cls=SettingsCommand,
+    epilog=examples(
+        ("edgeserve node tune smollm2-135m-instruct", "three minutes or so"),
+        ("edgeserve node tune my.gguf --seconds 600", "a large model needs longer"),
+        ("edgeserve node tune my.gguf --slots 4", "leave the slots as they are"),
+    ),
+)
+@click.argument("model")
+@click.option(
+    "--seconds",
+    type=click.FloatRange(min=1),
+    default=180.0,
+    show_default=True,
+    help="How long to measure, roughly.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@settings_options(NodeSettings, aside=("Network", "Who may ask"))
+def tune(
+    model: str, seconds: float, as_json: bool, config_file: Path | None, **flags: Any
+) -> None:
+    """Measure settings on this machine, and keep the better ones.
+
+    Tries slots, threads, batch sizes and more. Runs the engine again and again, on
+    loopback, for one stream and for many; leave the machine alone meanwhile. The next
+    `edgeserve node start` uses the result, where it still fits in memory and no setting
+    says otherwise. It is never worse than the untuned settings: those win ties.
+    """
+    flags["models"] = (model,)
+    warn_of_strays()
+    settings = resolve(NodeSettings, file=config_file, flags=flags).settings
+
+    from edgeserve.runtime.lifecycle import interruptible
+    from node.tune.run import tuned
+
+    with interruptible(), watching(seconds) as watch:
+        results = asyncio.run(tuned(settings, seconds, watch))
+    if as_json:
+        click.echo(to_json(results))
+        return
+    for line in lines(results):
+        click.echo(line)

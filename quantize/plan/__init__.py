@@ -1,0 +1,1 @@
+"""Quantization plan: which variants a model can have, and where each fits."""

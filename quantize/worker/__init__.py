@@ -1,0 +1,1 @@
+"""Worker: the child process in which llama.cpp's library runs."""

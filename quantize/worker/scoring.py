@@ -1,0 +1,243 @@
+"""Scoring: perplexity and KL divergence of a model's predictions.
+
+Log-probabilities are natural, one row per position. The base's are kept in 16 bits, on
+the 16 nats below each row's likeliest token: a position of SmolLM2 takes 96 KiB.
+
+The second half of every chunk counts, as in llama-perplexity: there, the model has seen
+enough to predict. The base's predictions go to a folder, for the variants to meet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeserve.models.comparison import Quality
+from edgeserve.runtime.threads import threads_for
+from quantize.worker.inference import CannotLoad, Model, loaded
+from quantize.worker.messages import Event, Score, Step
+
+Floats = NDArray[np.float32]
+Doubles = NDArray[np.float64]
+Codes = NDArray[np.uint16]
+
+RANGE = 16.0
+"""Nats kept below the likeliest token; e^-16 is a ten-millionth."""
+
+FEW = 10
+"""With no more values than this, a standard error means nothing: it is given as 0."""
+
+
+def log_softmax(logits: Floats) -> Floats:
+    """Turn rows of logits into rows of log-probabilities."""
+    top = logits.max(axis=1, keepdims=True)
+    total = np.exp(logits - top).sum(axis=1, dtype=np.float64, keepdims=True)
+    return np.asarray(logits - (top + np.log(total)), np.float32)
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Rows of log-probabilities in 16 bits: `floor + scale * codes`."""
+
+    codes: Codes
+    scale: Floats
+    floor: Floats
+
+    def unpack(self) -> Floats:
+        """Return the rows, as near as 16 bits hold them."""
+        wide = self.codes.astype(np.float32)
+        return np.asarray(self.floor[:, None] + self.scale[:, None] * wide, np.float32)
+
+
+def pack(log_probs: Floats) -> Packed:
+    """Store rows in 16 bits; what is less likely than the range becomes its floor."""
+    top = log_probs.max(axis=1)
+    floor = np.maximum(log_probs.min(axis=1), top - np.float32(RANGE))
+    scale = np.maximum(top - floor, np.float32(1e-9)) / np.float32(65535)
+    steps = (log_probs - floor[:, None]) / scale[:, None]
+    codes = np.clip(np.rint(steps), 0, 65535).astype(np.uint16)
+    return Packed(codes, scale, floor)
+
+
+def kl_divergence(base: Floats, other: Floats) -> Doubles:
+    """Return, row by row, the sum of p_base (ln p_base - ln p_other), in nats.
+
+    Tokens the base finds less likely than e^-16 do not count, as upstream.
+    """
+    share = np.where(base > -RANGE, np.exp(base), np.float32(0))
+    total = (share * (base - other)).sum(axis=1, dtype=np.float64)
+    return np.asarray(total, np.float64)
+
+
+def mean_and_error(values: Doubles) -> tuple[float, float]:
+    """Return the mean and its standard error."""
+    count = values.size
+    mean = float(values.mean())
+    variance = float((values * values).mean()) - mean * mean
+    if count <= FEW or variance <= 0:
+        return mean, 0.0
+    return mean, float(np.sqrt(variance / (count - 1)))
+
+
+def perplexity(losses: Doubles) -> tuple[float, float]:
+    """Return exp of the mean negative log-likelihood, and its standard error."""
+    mean, error = mean_and_error(losses)
+    value = float(np.exp(mean))
+    return value, value * error
+
+
+def log_ratio(losses: Doubles, base: Doubles) -> tuple[float, float]:
+    """Return ln(perplexity / base's); paired, so that the text's own spread cancels."""
+    return mean_and_error(losses - base)
+
+
+def root_mean_square(losses: Doubles, base: Doubles) -> float:
+    """Return the typical change of the true token's probability, 0 to 1."""
+    change = np.exp(-losses) - np.exp(-base)
+    return float(np.sqrt((change * change).mean()))
+
+
+ROWS = 16
+"""Positions worked on at a time: 16 of 150,000 tokens are 10 MB as F32."""
+
+Emit = Callable[[Event], None]
+
+
+def score(job: Score, emit: Emit) -> None:
+    """Score one model; tell every chunk, then the result."""
+    text = Path(job.text).read_text(encoding="utf-8")
+    threads = threads_for(job.threads)
+    with loaded(job.model, context=job.context, threads=threads, repack=False) as model:
+        chunks = _chunks(model, text, job)
+        folder = Path(job.base)
+        found = _Kept.write if job.keep else _Compared.read
+        tally = found(folder, chunks, model.tokens)
+        for done, chunk in enumerate(chunks, 1):
+            for truth, log_probs in _predictions(model, chunk):
+                tally.add(truth, log_probs)
+            emit(Step(done, len(chunks)))
+        emit(tally.quality())
+
+
+def _chunks(model: Model, text: str, job: Score) -> NDArray[np.int32]:
+    tokens = model.tokenize(text)
+    count = len(tokens) // job.context
+    if count < 1:
+        raise CannotLoad(
+            f"the text has {len(tokens)} tokens, fewer than one chunk of {job.context};"
+            " give a longer --text or a smaller --context"
+        )
+    count = min(count, job.chunks) if job.chunks else count
+    used = np.array(tokens[: count * job.context], np.int32)
+    return used.reshape(count, job.context)
+
+
+def _predictions(
+    model: Model, chunk: NDArray[np.int32]
+) -> Iterator[tuple[NDArray[np.int32], Floats]]:
+    """Give true tokens and log-probabilities, some positions at a time."""
+    tokens = [int(token) for token in chunk]
+    first = model.first_token()
+    if first is not None:
+        tokens[0] = first
+    half = len(tokens) // 2
+    model.forget()
+    model.decode(tokens, 0, half)
+    logits = model.logits(len(tokens) - half)
+    truths = chunk[half + 1 :]
+    for start in range(0, len(truths), ROWS):
+        truth = truths[start : start + ROWS]
+        rows = np.array(logits[start : start + len(truth)])
+        yield truth, log_softmax(rows)
+
+
+@dataclass
+class _Kept:
+    """Writes down what the base predicts."""
+
+    folder: Path
+    chunks: NDArray[np.int32]
+    width: int
+    losses: list[Doubles]
+    rows: list[tuple[Floats, Floats]]
+
+    @classmethod
+    def write(cls, folder: Path, chunks: NDArray[np.int32], width: int) -> _Kept:
+        (folder / "codes").unlink(missing_ok=True)
+        return cls(folder, chunks, width, [], [])
+
+    def add(self, truth: NDArray[np.int32], log_probs: Floats) -> None:
+        packed = pack(log_probs)
+        with (self.folder / "codes").open("ab") as file:
+            file.write(packed.codes.tobytes())
+        self.rows.append((packed.scale, packed.floor))
+        self.losses.append(_losses(truth, log_probs))
+
+    def quality(self) -> Quality:
+        losses = np.concatenate(self.losses)
+        np.savez(
+            self.folder / "base.npz",
+            chunks=self.chunks,
+            width=self.width,
+            losses=losses,
+            scale=np.concatenate([scale for scale, _ in self.rows]),
+            floor=np.concatenate([floor for _, floor in self.rows]),
+        )
+        return Quality(tokens=losses.size, perplexity=perplexity(losses))
+
+
+@dataclass
+class _Compared:
+    """Meets what the base predicted."""
+
+    codes: NDArray[np.uint16]
+    scale: Floats
+    floor: Floats
+    base: Doubles
+    losses: list[Doubles]
+    divergences: list[Doubles]
+    agreed: list[Doubles]
+    at: int = 0
+
+    @classmethod
+    def read(cls, folder: Path, chunks: NDArray[np.int32], width: int) -> _Compared:
+        with np.load(folder / "base.npz") as kept:
+            same_width = int(kept["width"]) == width
+            if not same_width or not np.array_equal(kept["chunks"], chunks):
+                raise CannotLoad("it has other tokens: not a variant of the same model")
+            scale, floor, base = kept["scale"], kept["floor"], kept["losses"]
+        shape = (base.size, width)
+        codes = np.memmap(folder / "codes", np.uint16, "r", shape=shape)
+        return cls(codes, scale, floor, base, [], [], [])
+
+    def add(self, truth: NDArray[np.int32], log_probs: Floats) -> None:
+        here = slice(self.at, self.at + truth.size)
+        self.at += truth.size
+        packed = Packed(np.array(self.codes[here]), self.scale[here], self.floor[here])
+        base = packed.unpack()
+        self.losses.append(_losses(truth, log_probs))
+        self.divergences.append(kl_divergence(base, log_probs))
+        same = base.argmax(axis=1) == log_probs.argmax(axis=1)
+        self.agreed.append(same.astype(np.float64))
+
+    def quality(self) -> Quality:
+        losses = np.concatenate(self.losses)
+        divergences = np.concatenate(self.divergences)
+        return Quality(
+            tokens=losses.size,
+            perplexity=perplexity(losses),
+            divergence=mean_and_error(divergences),
+            log_ratio=log_ratio(losses, self.base),
+            same_top=mean_and_error(np.concatenate(self.agreed)),
+            rms=root_mean_square(losses, self.base),
+        )
+
+
+def _losses(truth: NDArray[np.int32], log_probs: Floats) -> Doubles:
+    """Return the negative log-likelihood of each true token."""
+    chosen = log_probs[np.arange(truth.size), truth]
+    return np.asarray(-chosen, np.float64)
