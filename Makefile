@@ -31,7 +31,7 @@ test: install  ## Run the tests: make test ARGS='-k drain'
 	@scripts/test $(ARGS)
 
 fuzz: install  ## Throw 10,000 inputs of each kind at the relay
-	@pytest tests/edgeserve/relay/test_fuzz*.py --hypothesis-profile=fuzz --timeout=900
+	@pytest tests/edgeserve/http/*/test_fuzz.py --hypothesis-profile=fuzz --timeout=900
 
 faults: install  ## Kill and freeze real engines under load, and count (20 min)
 	@python -m tests.endpoint.faults.strike $(ARGS)

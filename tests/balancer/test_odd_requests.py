@@ -11,7 +11,7 @@ from edgeserve.auth import Guard
 from edgeserve.config.settings import BalancerSettings
 from edgeserve.openai import ROUTES
 from tests.balancer.endpoint import endpoint
-from tests.edgeserve.relay.odd import TARGETS, answers, odd, request
+from tests.edgeserve.http.odd import TARGETS, answers, odd, request
 from tests.fakes.llama import Behaviour
 from tests.fakes.node import fake_node
 

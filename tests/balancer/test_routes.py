@@ -9,8 +9,8 @@ import pytest
 
 from edgeserve.errors import BadRequest
 from edgeserve.openai import ROUTES, read
+from tests.balancer.api.test_inference import said
 from tests.balancer.endpoint import CHAT, chat, endpoint
-from tests.balancer.test_front import said
 from tests.fakes.llama import Behaviour
 from tests.fakes.node import fake_node
 from tests.fakes.reports import an_engine

@@ -20,11 +20,11 @@ from node.hardware.sample import Sampler
 from node.planning.plan import plan
 from node.planning.tunings import save
 from quantize.manifest import Manifest
-from tests.balancer.test_tracing import LINE
+from tests.balancer.telemetry.test_recorder import LINE
 from tests.fakes.gguf import a_model
 from tests.fleet.llama_server import script
-from tests.node.test_builds import a_build
-from tests.node.test_tune_store import a_result
+from tests.node.engines.test_builds import a_build
+from tests.node.planning.test_tunings import a_result
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("edgeserve", "node", "balancer", "quantize")

@@ -8,10 +8,10 @@ import pytest
 from edgeserve.auth import Guard
 from edgeserve.openai import ROUTES
 from node.api.admin import routes
-from tests.edgeserve.relay.odd import TARGETS, answers, odd, request
+from tests.edgeserve.http.odd import TARGETS, answers, odd, request
 from tests.fakes.llama import Behaviour, fake_llama
+from tests.node.api.test_inference import engine_at, serving
 from tests.node.building import a_node
-from tests.node.test_front import engine_at, serving
 
 STREAM = "/edgeserve/v1/events"
 

@@ -1,0 +1,146 @@
+"""Nodes that say themselves where they are."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from balancer.discovery.mdns import Goodbye, Sighting
+from balancer.discovery.registration import Register
+from edgeserve.errors import BadRequest
+from edgeserve.wire import Registration
+from tests.balancer.api.test_admin import KEY, TOKEN, bearer
+from tests.balancer.endpoint import CHAT, a_secret, chat, endpoint, eventually
+from tests.fakes.node import fake_node
+
+NOBODY = "127.0.0.99"
+"""An address of this machine at which nothing listens."""
+
+
+@pytest.fixture
+def guarded(tmp_path: Path) -> dict[str, Any]:
+    return {
+        "api_key_file": a_secret(tmp_path, "keys", KEY),
+        "token_file": a_secret(tmp_path, "token", TOKEN),
+        "host": "127.0.0.1",
+    }
+
+
+async def test_a_node_registers_and_is_followed() -> None:
+    async with fake_node("pi") as node, endpoint() as balancer:
+        answer = await balancer.post("/edgeserve/v1/register", {"url": node.url})
+        await balancer.until(lambda fleet: bool(fleet.members))
+
+        assert answer.status == 200
+        assert (await balancer.post(CHAT, chat())).status == 200
+
+
+async def test_a_node_behind_port_forwarding_is_found_where_it_asks_from() -> None:
+    async with fake_node("pi") as node, endpoint() as balancer:
+        inner = f"http://{NOBODY}:{node.origin.port}"
+        said = {"url": inner, "id": node.report.id}
+        answer = await balancer.post("/edgeserve/v1/register", said)
+        await balancer.until(lambda fleet: bool(fleet.members))
+
+        assert (answer.status, answer.json) == (200, {"problem": None})
+        assert (await balancer.post(CHAT, chat())).status == 200
+
+
+async def test_another_node_at_the_address_that_was_announced_is_not_taken_for_it() -> (
+    None
+):
+    async with fake_node("pi") as node, endpoint() as balancer:
+        said = {"url": node.url, "id": "somebody-else"}
+        answer = await balancer.post("/edgeserve/v1/register", said)
+
+        assert "is another node than the one announced" in answer.json["problem"]
+
+
+async def test_a_node_that_cannot_be_reached_is_told_so_as_the_terminal_is_once() -> (
+    None
+):
+    said = {"url": f"http://{NOBODY}:1"}
+    async with endpoint() as balancer:
+        answers = [
+            await balancer.post("/edgeserve/v1/register", said) for _ in range(3)
+        ]
+        (news,) = balancer.heard[1:]
+
+    problem, _, advice = answers[-1].json["problem"].partition("; --")
+    assert f"http://{NOBODY}:1" in problem
+    assert "http://127.0.0.1:1" in problem
+    assert advice.startswith("announce-url")
+    assert problem in news
+
+
+async def test_why_a_registration_is_refused_is_logged_once(
+    guarded: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    async with endpoint(**guarded) as balancer:
+        for _ in range(3):
+            await balancer.post("/edgeserve/v1/register", {"url": "http://pi:8090"})
+
+    assert caplog.text.count("at 127.0.0.1: fleet token missing or wrong") == 1
+
+
+def test_containers_with_the_same_inner_address_stay_apart() -> None:
+    heard = list[Sighting | Goodbye]()
+
+    async def sign() -> None:
+        with closing(Register(heard.append)) as register:
+            for peer in ("192.168.1.20", "192.168.1.21"):
+                register.sign(Registration(url="http://172.17.0.2:8090"), peer)
+
+    asyncio.run(sign())
+
+    assert len({each.key for each in heard}) == 2
+
+
+async def test_registering_takes_the_fleet_token_and_no_clients_key(
+    guarded: dict[str, Any],
+) -> None:
+    body = {"url": "http://127.0.0.1:1"}
+    async with endpoint(**guarded) as balancer:
+        path = "/edgeserve/v1/register"
+        assert (await balancer.post(path, body)).status == 401
+        assert (await balancer.post(path, body, bearer(KEY))).status == 401
+        assert (await balancer.post(path, body, bearer(TOKEN))).status == 200
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"{}", b'{"url": 1}', b'{"url": "pi"}', b'{"url": "ftp://pi"}',
+             b'{"url": "http://"}', b'{"url": "http://pi:99999"}',
+             b'{"url": "http://[::1"}'],
+)  # fmt: skip
+async def test_a_registration_that_makes_no_sense_is_refused(body: bytes) -> None:
+    async with endpoint() as balancer:
+        answer = await balancer.post("/edgeserve/v1/register", body)
+
+    assert answer.status == 400
+
+
+async def test_a_registration_that_is_not_renewed_runs_out() -> None:
+    heard = list[object]()
+    register = Register(heard.append, kept=0.01)
+
+    register.sign(Registration(url="http://pi:8090"))
+    await eventually(lambda: len(heard) == 2)
+
+    assert [type(event).__name__ for event in heard] == ["Sighting", "Goodbye"]
+
+
+async def test_a_registration_that_is_renewed_stays() -> None:
+    heard = list[object]()
+    register = Register(heard.append, kept=30)
+
+    register.sign(Registration(url="http://pi:8090"))
+    register.sign(Registration(url="http://pi:8090"))
+    register.close()
+
+    assert [type(event).__name__ for event in heard] == ["Sighting", "Sighting"]
+    with pytest.raises(BadRequest):
+        register.sign(Registration(url="nonsense"))
