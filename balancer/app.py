@@ -13,29 +13,29 @@ from contextlib import (
 )
 from dataclasses import dataclass
 
-from balancer.api.access import Access, access, cors, who
-from balancer.api.admin import Api
-from balancer.api.inference import Front, handled
-from balancer.discovery.events import Pace, pace_of, watching
+from balancer.api.access import AccessPolicy, access, cors, who
+from balancer.api.admin import AdminRoutes
+from balancer.api.inference import InferenceHandler, handled
+from balancer.discovery.events import ReconnectPolicy, reconnect_policy_of, watching
 from balancer.discovery.mdns import discovering
-from balancer.discovery.registration import Register
+from balancer.discovery.registration import Registrations
 from balancer.failover.retry import RetryLoop
 from balancer.failover.splice import policy_of
-from balancer.failover.watchdog import Watch
-from balancer.persistence.handover import Inheritance, left, open_door
+from balancer.failover.watchdog import Watchdog
+from balancer.persistence.handover import Handover, left, open_door
 from balancer.persistence.inheritance import know, remember
 from balancer.persistence.learned import file_in, remembering
 from balancer.probes.calibration import calibrating
-from balancer.probes.liveness import Prober, probing
-from balancer.probes.template import Templates
-from balancer.state import Desk, desk
+from balancer.probes.liveness import LivenessProber, probing
+from balancer.probes.template import TemplateProbe
+from balancer.state import BalancerState, build_state
 from balancer.telemetry.recorder import Trace, tracing
 from edgeserve import http
 from edgeserve.config.settings import EVERYWHERE, LOOPBACK, BalancerSettings
-from edgeserve.http import Leave
+from edgeserve.http import Handoff
 from edgeserve.http.server.listening import lines
 from edgeserve.http.types import Origin, Upstream
-from edgeserve.runtime.clock import Awake
+from edgeserve.runtime.clock import ActiveClock
 from edgeserve.runtime.log import say
 from edgeserve.runtime.tasks import first
 
@@ -49,13 +49,13 @@ class Balancer:
     """A running balancer, and where to reach it from this machine."""
 
     origin: Origin
-    desk: Desk
-    leave: Leave
+    desk: BalancerState
+    leave: Handoff
     taken: asyncio.Event
 
 
 async def serve(
-    settings: BalancerSettings, stop: asyncio.Event, estate: Inheritance | None = None
+    settings: BalancerSettings, stop: asyncio.Event, estate: Handover | None = None
 ) -> None:
     """Serve until `stop` is set or another process takes over, then drain and leave.
 
@@ -79,7 +79,9 @@ def counted(count: int) -> str:
 
 
 @contextmanager
-def recording(settings: BalancerSettings, shared: Desk) -> Generator[Trace | None]:
+def recording(
+    settings: BalancerSettings, shared: BalancerState
+) -> Generator[Trace | None]:
     """Write a trace for the length of the block, if the settings ask for one."""
     if settings.record is None:
         yield None
@@ -93,12 +95,12 @@ async def running(
     settings: BalancerSettings,
     *,
     say: Callable[[str], None],
-    pace: Pace | None = None,
-    estate: Inheritance | None = None,
+    pace: ReconnectPolicy | None = None,
+    estate: Handover | None = None,
 ) -> AsyncGenerator[Balancer]:
     """Run a balancer for the length of the block. Raises SettingsError."""
     may = access(settings)
-    shared, leave = desk(settings, say), Leave()
+    shared, leave = build_state(settings, say), Handoff()
     taken: asyncio.Event | None = None
     async with AsyncExitStack() as stack:
         trace = stack.enter_context(recording(settings, shared))
@@ -110,13 +112,13 @@ async def running(
             )
         )
         inherited = estate.listening if estate else None
-        sock = inherited or http.bound(may.host, settings.port)
+        sock = inherited or http.bind(may.host, settings.port)
         stack.enter_context(closing(sock))
         upstream = await stack.enter_async_context(
             http.upstream(connect_seconds=settings.connect_seconds)
         )
-        awake = stack.enter_context(closing(Awake()))
-        pace = pace or pace_of(settings)
+        awake = stack.enter_context(closing(ActiveClock()))
+        pace = pace or reconnect_policy_of(settings)
         on_event = await stack.enter_async_context(
             watching(shared.current, upstream, may.token, pace, awake)
         )
@@ -124,12 +126,14 @@ async def running(
             await know(shared, remember(shared, estate.learned), on_event)
         if settings.calibrate:
             await stack.enter_async_context(calibrating(shared, upstream, may.token))
-        prober = Prober(shared.breaker, upstream, may.token)
+        prober = LivenessProber(shared.breaker, upstream, may.token)
         await stack.enter_async_context(probing(prober))
-        register = stack.enter_context(closing(Register(on_event)))
-        watch = stack.enter_context(closing(Watch(shared, awake)))
+        register = stack.enter_context(closing(Registrations(on_event)))
+        watch = stack.enter_context(closing(Watchdog(shared, awake)))
         front = _front(settings, shared, upstream, may, watch, trace)
-        api = Api(desk=shared, register=register, clients=may.clients, nodes=may.nodes)
+        api = AdminRoutes(
+            desk=shared, register=register, clients=may.clients, nodes=may.nodes
+        )
         port = await stack.enter_async_context(
             http.listen(
                 sock,
@@ -156,13 +160,13 @@ async def running(
 
 def _front(
     settings: BalancerSettings,
-    shared: Desk,
+    shared: BalancerState,
     upstream: Upstream,
-    may: Access,
-    watch: Watch,
+    may: AccessPolicy,
+    watch: Watchdog,
     trace: Trace | None,
-) -> Front:
-    return Front(
+) -> InferenceHandler:
+    return InferenceHandler(
         desk=shared,
         guard=may.clients,
         policy=policy_of(settings),
@@ -171,7 +175,7 @@ def _front(
             desk=shared,
             upstream=upstream,
             token=may.token,
-            templates=Templates(upstream, may.token),
+            templates=TemplateProbe(upstream, may.token),
             watch=watch,
             attempts=settings.attempts,
             patience=settings.queue_seconds,

@@ -13,8 +13,15 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
 from balancer.fleet.changes import Changes
-from balancer.routing.decision import Need, Refuse, Send, Verdict, Verdicts, Wait
-from balancer.routing.queued_request import Note, Policy, QueuedRequest
+from balancer.routing.decision import (
+    Refuse,
+    RoutingRequest,
+    Send,
+    Verdict,
+    Verdicts,
+    Wait,
+)
+from balancer.routing.queued_request import Note, QueuedRequest, RoutingPolicy
 from edgeserve.errors import FleetBusy, TooLate
 
 Clock = Callable[[], float]
@@ -29,12 +36,12 @@ LOOK_AGAIN_SECONDS = 0.5
 """Predictions go wrong by themselves: what waits is looked at again as time passes."""
 
 
-class WaitingRoom:
+class RequestQueue:
     """Bounded. `limit` is in requests, `seconds` per wait."""
 
     def __init__(
         self,
-        policy: Policy,
+        policy: RoutingPolicy,
         *,
         limit: int,
         seconds: float,
@@ -55,14 +62,14 @@ class WaitingRoom:
         """How many wait now."""
         return len(self._waiting)
 
-    def claim(self, need: Need, note: Note) -> Claim:
+    def claim(self, need: RoutingRequest, note: Note) -> SlotClaim:
         """Hold slots on one engine for the length of a block, waiting if need be.
 
         `note` sees each decision. Entering raises the refusal's error; FleetBusy where
         there is no room to wait or where waiting would be in vain; TooLate after too
         long a wait.
         """
-        return Claim(self, QueuedRequest(need, note, self._clock()))
+        return SlotClaim(self, QueuedRequest(need, note, self._clock()))
 
     def changed(self) -> None:
         """Look again which can be served: the fleet changed or a slot came free."""
@@ -194,18 +201,18 @@ class _Live:
         return iter(self._explain(self._request))
 
 
-class Claim:
+class SlotClaim:
     """Slots on one engine, held by `async with`."""
 
     __slots__ = ("_request", "_room", "_send")
 
-    def __init__(self, room: WaitingRoom, request: QueuedRequest) -> None:
+    def __init__(self, room: RequestQueue, request: QueuedRequest) -> None:
         self._room = room
         self._request = request
         self._send: Send | None = None
 
     async def __aenter__(self) -> Send:
-        """Take them; see `WaitingRoom.claim`."""
+        """Take them; see `RequestQueue.claim`."""
         self._send = await self._room.admitted(self._request)
         return self._send
 

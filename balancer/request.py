@@ -17,13 +17,13 @@ import msgspec
 
 from balancer.dialects import prompt
 from balancer.dialects.prompt import EMPTY
-from balancer.routing.decision import Need
+from balancer.routing.decision import RoutingRequest
 from balancer.validation.abilities import media
 from balancer.validation.limits import CAPS, Caps, check
 from balancer.validation.translation import is_forced, translated
 from edgeserve.errors import BadRequest
 from edgeserve.json_edit import edited, raw_fields
-from edgeserve.openai import Asked, Dialect, Route, normal, read
+from edgeserve.openai import Dialect, RequestFields, Route, normal, read
 from edgeserve.wire import REQUEST_HEADER, VARIANT_HEADER, Ability, EngineReport
 
 Mode = Literal["stream", "aggregate", "whole"]
@@ -60,7 +60,7 @@ _SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 
 
 @dataclass(slots=True, kw_only=True)
-class Work:
+class InferenceRequest:
     """One request, read and understood.
 
     `tells`: the client itself wants to hear how far the engine has read. `answers` is
@@ -71,7 +71,7 @@ class Work:
     route: Route
     body: bytes
     mode: Mode
-    need: Need
+    need: RoutingRequest
     tells: bool = False
     answers: int = 1
     filtered: bool = False
@@ -87,11 +87,11 @@ class Work:
         """Whether the engine is asked to say how far it has read."""
         return self.mode != "whole" and self.dialect in TELLING
 
-    def as_it_is(self) -> Work:
+    def as_it_is(self) -> InferenceRequest:
         """Return the same, to be asked without streaming."""
         return replace(self, mode="whole")
 
-    def longer(self, than: int) -> Work:
+    def longer(self, than: int) -> InferenceRequest:
         """Return the same, for an engine with a longer context than that."""
         return replace(self, need=msgspec.structs.replace(self.need, too_short=than))
 
@@ -113,7 +113,7 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks: client, and session if named; `deadline` and `floor` as in `Need`."""
+    """Who asks: client, session if named; `deadline`, `floor`: see `RoutingRequest`."""
 
     client: str = ""
     session: str = ""
@@ -130,7 +130,7 @@ def understood(
     caller: Caller = NOBODY,
     key: bytes = b"",
     caps: Caps = CAPS,
-) -> Work:
+) -> InferenceRequest:
     """Read a request's body, or raise BadRequest naming what is wrong.
 
     `key` is for the hashes of its prompt; `caps` are those on what constrains answers.
@@ -138,11 +138,11 @@ def understood(
     asked, body = read(body)
     check(asked, caps)
     generates = route.dialect != "plain"
-    return Work(
+    return InferenceRequest(
         route=route,
         body=body,
         mode=_mode(route, asked, body),
-        need=Need(
+        need=RoutingRequest(
             model=normal(asked.model or ""),
             ability=route.needs,
             slots=_slots(route, asked, generates=generates),
@@ -163,20 +163,20 @@ def understood(
     )
 
 
-def _slots(route: Route, asked: Asked, *, generates: bool) -> int:
+def _slots(route: Route, asked: RequestFields, *, generates: bool) -> int:
     if not route.slot:
         return 0
     return asked.each if generates else 1
 
 
-def _also(asked: Asked, body: bytes) -> frozenset[Ability]:
+def _also(asked: RequestFields, body: bytes) -> frozenset[Ability]:
     prompt, choice = memoryview(asked.prompt), asked.tool_choice
     plain = bytes(prompt[:1]) in {b"", b'"'}
     needs = media(body, b"" if plain else bytes(prompt))
     return needs | TOOLS if choice and is_forced(choice) else needs
 
 
-def _mode(route: Route, asked: Asked, body: bytes) -> Mode:
+def _mode(route: Route, asked: RequestFields, body: bytes) -> Mode:
     if route.dialect == "plain":
         return "whole"
     if asked.stream:

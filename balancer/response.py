@@ -16,12 +16,12 @@ from functools import lru_cache
 from typing import Protocol
 from urllib.parse import quote
 
-from balancer.dialects.stream import Flow, error_event
+from balancer.dialects.stream import StreamReader, error_event
 from balancer.routing.decision import Decision, Wait
 from balancer.routing.queued_request import Note
 from edgeserve import openai
 from edgeserve.errors import EdgeserveError
-from edgeserve.http.types import Answer, Reply
+from edgeserve.http.types import Answer, Response
 from edgeserve.openai import Dialect
 from edgeserve.wire import REQUEST_HEADER
 
@@ -33,7 +33,7 @@ LOOSE = 16384
 
 
 @dataclass(slots=True)
-class Given:
+class SentEvents:
     """Whole events, in order. `size` is their bytes."""
 
     size: int = 0
@@ -82,7 +82,7 @@ class Counts(Protocol):
 
 
 @dataclass(slots=True)
-class Delivery:
+class ClientResponse:
     """One answer, to a request for `path`.
 
     `began`: when its first content byte went out, by `clock`. `on_begin` is called in
@@ -90,7 +90,7 @@ class Delivery:
     stream, what would be.
     """
 
-    reply: Reply
+    reply: Response
     request_id: str
     path: str = ""
     clock: Callable[[], float] = time.monotonic
@@ -98,7 +98,7 @@ class Delivery:
     status: int = 0
     began: float | None = None
     attempts: int = 0
-    given: Given = field(default_factory=Given)
+    given: SentEvents = field(default_factory=SentEvents)
     heard: float = 0.0
     _node: str = ""
     _variant: str = ""
@@ -131,7 +131,7 @@ class Delivery:
         self.given.add(data)
         await self.reply.write(data)
 
-    async def rest(self, answer: Answer, flow: Flow, vigil: Counts) -> None:
+    async def rest(self, answer: Answer, flow: StreamReader, vigil: Counts) -> None:
         """Pass on the rest of a stream as it comes. Raises NodeLost.
 
         `vigil` counts what comes of the answer itself; a ping is nothing of it.
@@ -204,12 +204,12 @@ EVERY_SECONDS = 10.0
 WAITING = b": waiting for a slot\n\n"
 
 
-class Lull:
+class KeepAlive:
     """Begins with a decision to wait, or to hope; `end` must follow once `begun`."""
 
     __slots__ = ("_delivery", "_note", "_streams", "_task")
 
-    def __init__(self, delivery: Delivery, note: Note, *, streams: bool) -> None:
+    def __init__(self, delivery: ClientResponse, note: Note, *, streams: bool) -> None:
         self._delivery = delivery
         self._note = note
         self._streams = streams

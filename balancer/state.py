@@ -9,25 +9,25 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from balancer.fleet.changes import Changes
-from balancer.fleet.current import Current
-from balancer.health.breaker import Breaker
+from balancer.fleet.current import LiveFleet
+from balancer.health.breaker import CircuitBreakers
 from balancer.health.poison import Poison
 from balancer.prediction import conditions
-from balancer.prediction.fleet_model import Lanes
-from balancer.prediction.prefix_cache import Holdings
-from balancer.queue import WaitingRoom
+from balancer.prediction.fleet_model import FleetModel
+from balancer.prediction.prefix_cache import PrefixCacheIndex
+from balancer.queue import RequestQueue
 from balancer.routing.least_busy import LeastBusy
-from balancer.routing.predictive import Predict
-from balancer.routing.slot_counts import Ledger
+from balancer.routing.predictive import PredictivePolicy
+from balancer.routing.slot_counts import SlotCounts
 from balancer.telemetry.metrics import Metrics
-from balancer.telemetry.records import Records
+from balancer.telemetry.records import RequestLog
 from balancer.validation.limits import CAPS, Caps, caps_of
 from edgeserve.config.settings import BalancerSettings
 from edgeserve.errors import Draining
 
 
 @dataclass
-class Doorkeeper:
+class InFlight:
     """Counts the requests inside, and lets nobody in while the house empties."""
 
     draining: bool = False
@@ -61,33 +61,35 @@ class Doorkeeper:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Desk:
+class BalancerState:
     """A balancer's state. `predict` is there whatever policy decides.
 
     `key` is that of all hashes of prompts; it is this process's own.
     """
 
-    current: Current
-    room: WaitingRoom
-    predict: Predict
-    ledger: Ledger
-    breaker: Breaker
-    doorkeeper: Doorkeeper
-    records: Records
+    current: LiveFleet
+    room: RequestQueue
+    predict: PredictivePolicy
+    ledger: SlotCounts
+    breaker: CircuitBreakers
+    doorkeeper: InFlight
+    records: RequestLog
     metrics: Metrics
     caps: Caps = CAPS
     poison: Poison = field(default_factory=Poison)
     key: bytes = field(default_factory=lambda: secrets.token_bytes(16), repr=False)
 
 
-def desk(settings: BalancerSettings, say: Callable[[str], None]) -> Desk:
+def build_state(
+    settings: BalancerSettings, say: Callable[[str], None]
+) -> BalancerState:
     """Set one up: a change in the fleet corrects the ledger, then wakes the queue."""
     judged, known_better = Changes(), Changes()
-    breaker, ledger = Breaker(judged.notify), Ledger()
-    current = Current(say, breaker.judged)
+    breaker, ledger = CircuitBreakers(judged.notify), SlotCounts()
+    current = LiveFleet(say, breaker.judged)
     predict = _predict(settings, ledger, known_better)
     simple = LeastBusy(lambda: current.candidates, ledger)
-    room = WaitingRoom(
+    room = RequestQueue(
         predict if settings.policy == "predict" else simple,
         limit=settings.queue,
         seconds=settings.queue_seconds,
@@ -97,32 +99,32 @@ def desk(settings: BalancerSettings, say: Callable[[str], None]) -> Desk:
     current.listen(lambda: ledger.told(current.candidates, breaker.reserved))
     current.listen(lambda: predict.told(current.candidates))
     current.listen(room.changed)
-    return Desk(
+    return BalancerState(
         current=current,
         room=room,
         predict=predict,
         ledger=ledger,
         breaker=breaker,
-        doorkeeper=Doorkeeper(),
-        records=Records(),
+        doorkeeper=InFlight(),
+        records=RequestLog(),
         metrics=Metrics(),
         caps=caps_of(settings),
     )
 
 
 def _predict(
-    settings: BalancerSettings, ledger: Ledger, known_better: Changes
-) -> Predict:
-    policy = conditions.Policy(
+    settings: BalancerSettings, ledger: SlotCounts, known_better: Changes
+) -> PredictivePolicy:
+    policy = conditions.MachinePolicy(
         on_battery=settings.on_battery,
         low_percent=settings.low_battery,
         owner_first=settings.owner_first,
     )
-    lanes = Lanes(
-        Holdings(),
+    lanes = FleetModel(
+        PrefixCacheIndex(),
         ledger.busy,
         policy=policy,
         left=ledger.left,
         calibrates=settings.calibrate,
     )
-    return Predict(ledger, lanes, time.monotonic, known_better.notify)
+    return PredictivePolicy(ledger, lanes, time.monotonic, known_better.notify)

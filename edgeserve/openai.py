@@ -88,7 +88,7 @@ ROUTES: dict[str, Route] = {
 RAW = msgspec.Raw()
 
 
-class Asked(msgspec.Struct, frozen=True, kw_only=True):
+class RequestFields(msgspec.Struct, frozen=True, kw_only=True):
     """The fields of a request body that decide where and how it goes."""
 
     model: str | None = None
@@ -157,11 +157,11 @@ def prompts(prompt: object) -> int:
     return max(len(prompt), 1)
 
 
-_as_meant = msgspec.json.Decoder(Asked, strict=False)
+_as_meant = msgspec.json.Decoder(RequestFields, strict=False)
 _raw = msgspec.json.Decoder(dict[str, msgspec.Raw])
 T = TypeVar("T")
 
-_asked = msgspec.json.Decoder(Asked)
+_asked = msgspec.json.Decoder(RequestFields)
 
 
 def asking(route: Route, query: str, body: bytes) -> bytes:
@@ -171,7 +171,7 @@ def asking(route: Route, query: str, body: bytes) -> bytes:
     return msgspec.json.encode({"model": parse_qs(query).get("model", [""])[-1]})
 
 
-def read(body: bytes) -> tuple[Asked, bytes]:
+def read(body: bytes) -> tuple[RequestFields, bytes]:
     """Read those fields; also return the body, in which they stand as understood.
 
     `16.0`, `"16"` and, for true, `1` pass, as in other servers. Raises BadRequest

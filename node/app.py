@@ -14,7 +14,7 @@ from contextlib import AsyncExitStack, aclosing, asynccontextmanager, closing
 from edgeserve.auth import Guard, is_loopback, read_token
 from edgeserve.config.settings import EVERYWHERE, LOOPBACK, NodeSettings
 from edgeserve.errors import SettingsError
-from edgeserve.http import Origin, bound, limits_of, listen, upstream
+from edgeserve.http import Origin, bind, limits_of, listen, upstream
 from edgeserve.http.server.listening import (
     ALONE,
     ASKED_FOR,
@@ -27,14 +27,14 @@ from edgeserve.runtime.background import background, declared, failures
 from edgeserve.runtime.log import say
 from edgeserve.wire import EngineReport
 from node.api.admin import routes
-from node.api.inference import Front, handled
-from node.discovery.announce import present
+from node.api.inference import InferenceHandler, handled
+from node.discovery.announce import be_discoverable
 from node.discovery.identity import identified, this_machine
 from node.hardware.sample import Sampler, first, measuring
-from node.planning.plan import Placed
+from node.planning.plan import PlannedEngine
 from node.planning.prepare import Prepared, prepared, standby
 from node.state import NodeState
-from node.supervision.restart import Remedies
+from node.supervision.restart import StartupFallbacks
 from node.supervision.run import supervised
 from node.supervision.supervisor import Supervisor
 
@@ -44,7 +44,7 @@ ENGINES = declared("engines")
 
 
 @asynccontextmanager
-async def hosted(
+async def run_engines(
     state: NodeState, settings: NodeSettings, upstream: Upstream
 ) -> AsyncGenerator[None]:
     """Run every engine while the block runs, which begins before they are ready.
@@ -81,11 +81,11 @@ async def _host(state: NodeState, settings: NodeSettings, upstream: Upstream) ->
 
 
 def _remedies(
-    found: Prepared, placed: Placed, settings: NodeSettings, state: NodeState
-) -> Remedies:
+    found: Prepared, placed: PlannedEngine, settings: NodeSettings, state: NodeState
+) -> StartupFallbacks:
     other = found.others.get(placed.spec.id)
     ways = standby(found, placed, settings, state.hardware.latest)
-    return Remedies(ways, other.why if other else None)
+    return StartupFallbacks(ways, other.why if other else None)
 
 
 def _teller(state: NodeState, id_: str) -> Callable[[], None]:
@@ -144,7 +144,7 @@ async def serve(settings: NodeSettings, stop: asyncio.Event) -> None:
     guard = Guard([token] if token else [], "the fleet token is")
     async with AsyncExitStack() as stack:
         identity = stack.enter_context(identified(settings.state_dir, this_machine()))
-        sock = stack.enter_context(closing(bound(host, settings.port)))
+        sock = stack.enter_context(closing(bind(host, settings.port)))
         ask = await stack.enter_async_context(upstream(connect_seconds=CONNECT_SECONDS))
         sample = Sampler()
         state = NodeState(
@@ -157,11 +157,11 @@ async def serve(settings: NodeSettings, stop: asyncio.Event) -> None:
         await stack.enter_async_context(
             measuring(state.hardware, sample, state.feed.report_changed)
         )
-        await stack.enter_async_context(hosted(state, settings, ask))
+        await stack.enter_async_context(run_engines(state, settings, ask))
         state.port = await stack.enter_async_context(
             listen(
                 sock,
-                Front(state, ask, guard),
+                InferenceHandler(state, ask, guard),
                 handled,
                 routes(state, guard),
                 body_limit=settings.body_limit_mib * MIB,
@@ -172,7 +172,9 @@ async def serve(settings: NodeSettings, stop: asyncio.Event) -> None:
         stack.callback(state.feed.close)
         await stack.enter_async_context(drained(state, settings.drain_seconds))
         listening = Origin(sock.getsockname()[0], state.port)
-        await stack.enter_async_context(present(state, settings, listening, ask, token))
+        await stack.enter_async_context(
+            be_discoverable(state, settings, listening, ask, token)
+        )
         say(lines(listening.host, state.port, who(settings, host, token)))
         url = Origin(shown_at(listening.host)[0], state.port).url
         await stack.enter_async_context(saying_when_ready(state, url, say))

@@ -20,7 +20,7 @@ COALESCE_SECONDS = 0.05
 Engines = Callable[[], Mapping[str, EngineReport]]
 
 
-class Feed:
+class EventFeed:
     """Passes changes to everyone who follows; holds no state but theirs.
 
     `report` and `engines` say how things are now: a follower that was slow, or a change
@@ -135,7 +135,7 @@ class NodeState:
 
     def __post_init__(self) -> None:
         """Open the feed that tells of every change."""
-        self.feed = Feed(self.report, self.engines)
+        self.feed = EventFeed(self.report, self.engines)
 
     def report(self) -> NodeReport:
         """Say everything a balancer may know."""

@@ -89,7 +89,7 @@ class Question:
     answer: int = 32
 
 
-class Watch(Protocol):
+class CompareWatch(Protocol):
     """Hears how far a comparison is; it decides nothing."""
 
     def scoring(self, file: Path) -> None:
@@ -105,7 +105,7 @@ class Watch(Protocol):
         """All of a file's figures are known."""
 
 
-def compare(question: Question, scratch: Path, watch: Watch) -> Comparison:
+def compare(question: Question, scratch: Path, watch: CompareWatch) -> Comparison:
     """Measure the base, then each variant against it.
 
     The base's predictions are kept in a folder under `scratch` meanwhile. Raises
@@ -129,7 +129,7 @@ def compare(question: Question, scratch: Path, watch: Watch) -> Comparison:
 
 
 def _measured(
-    question: Question, facts: ModelFacts, folder: str, watch: Watch
+    question: Question, facts: ModelFacts, folder: str, watch: CompareWatch
 ) -> Measured:
     watch.scoring(facts.path)
     score = Score(
@@ -159,7 +159,9 @@ def _measured(
     return measured
 
 
-def _measured_speeds(question: Question, facts: ModelFacts, watch: Watch) -> Speeds:
+def _measured_speeds(
+    question: Question, facts: ModelFacts, watch: CompareWatch
+) -> Speeds:
     """Ask the build that nodes run, if there is one; else the library.
 
     Where the library's layout for this processor crashes, it does without.
@@ -184,7 +186,7 @@ def _measured_speeds(question: Question, facts: ModelFacts, watch: Watch) -> Spe
 R = TypeVar("R", Quality, Speeds)
 
 
-def _last(job: Job, file: Path, watch: Watch, kind: type[R]) -> R:
+def _last(job: Job, file: Path, watch: CompareWatch, kind: type[R]) -> R:
     """Run a job and return its result."""
     try:
         with events(job) as heard:

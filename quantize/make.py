@@ -84,7 +84,7 @@ class Order:
     threads: int = 0
 
 
-class Watch(Protocol):
+class MakeWatch(Protocol):
     """Hears how far a run is; it decides nothing."""
 
     def calibrating(self, text: Path) -> None:
@@ -109,7 +109,7 @@ class Watch(Protocol):
         """It has its name."""
 
 
-def make(order: Order, watch: Watch) -> Manifest:
+def make(order: Order, watch: MakeWatch) -> Manifest:
     """Make every variant that is not there yet; return the manifest of all.
 
     Raises Refused, QuantizerFailed or BrokenModel; variants made before stay.
@@ -137,7 +137,7 @@ def make(order: Order, watch: Watch) -> Manifest:
     return manifest
 
 
-def _calibrated(order: Order, watch: Watch) -> Order:
+def _calibrated(order: Order, watch: MakeWatch) -> Order:
     if order.calibrate is None or order.imatrix is not None:
         return order
     watch.calibrating(order.calibrate)
@@ -150,7 +150,7 @@ def _planned(order: Order) -> list[Variant]:
     return [dry_run(order.base, kind, overrides, order.imatrix) for kind in order.types]
 
 
-def _make_one(order: Order, planned: Variant, watch: Watch) -> Made:
+def _make_one(order: Order, planned: Variant, watch: MakeWatch) -> Made:
     started = time.monotonic()
     target = variant_path(order.folder, order.base.path, planned.type.name)
     with part_of(target) as part:
@@ -173,7 +173,7 @@ def _make_one(order: Order, planned: Variant, watch: Watch) -> Made:
     return made
 
 
-def _quantize(order: Order, planned: Variant, part: Path, watch: Watch) -> None:
+def _quantize(order: Order, planned: Variant, part: Path, watch: MakeWatch) -> None:
     job = Quantize(
         source=str(order.base.path),
         target=str(part),

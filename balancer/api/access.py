@@ -12,7 +12,7 @@ from edgeserve.http.server.listening import ALONE, ASKED_FOR, this_machine_only
 
 
 @dataclass(frozen=True, kw_only=True)
-class Access:
+class AccessPolicy:
     """What the settings and their secrets come to."""
 
     host: str
@@ -21,7 +21,7 @@ class Access:
     nodes: Guard
 
 
-def access(settings: BalancerSettings) -> Access:
+def access(settings: BalancerSettings) -> AccessPolicy:
     """Read the secrets. Raises SettingsError where they do not allow the host."""
     token = read_token(settings.token_file)
     api_keys = read_api_keys(settings.api_key_file)
@@ -31,7 +31,7 @@ def access(settings: BalancerSettings) -> Access:
         api_keys=bool(api_keys),
         anonymous=settings.anonymous,
     )
-    return Access(
+    return AccessPolicy(
         host=host,
         token=token,
         clients=Guard(
@@ -41,7 +41,7 @@ def access(settings: BalancerSettings) -> Access:
     )
 
 
-def who(settings: BalancerSettings, may: Access) -> str:
+def who(settings: BalancerSettings, may: AccessPolicy) -> str:
     """Say who may ask where we listen, and what lets others in. Pure."""
     clients = "clients with an API key" if may.clients else "everyone, without a key"
     if not is_loopback(may.host):

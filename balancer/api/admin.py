@@ -10,10 +10,10 @@ from typing import Any
 
 from aiohttp import web
 
-from balancer.discovery.registration import Register
+from balancer.discovery.registration import Registrations
 from balancer.fleet.engines import Served, served
-from balancer.fleet.members import Fleet, Link, Member
-from balancer.state import Desk
+from balancer.fleet.members import Fleet, Node, NodeAddress
+from balancer.state import BalancerState
 from edgeserve.auth import Guard
 from edgeserve.errors import EdgeserveError, UnknownModel
 from edgeserve.http.types import Origin
@@ -36,11 +36,11 @@ class UnknownRequest(EdgeserveError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Api:
+class AdminRoutes:
     """The routes that aiohttp serves. `clients` guards all but /health and register."""
 
-    desk: Desk
-    register: Register
+    desk: BalancerState
+    register: Registrations
     clients: Guard
     nodes: Guard
 
@@ -184,7 +184,7 @@ def shown(fleet: Fleet, health: Callable[[str], Mapping[str, str]]) -> list[Json
     return [*members, *map(_silent, silent)]
 
 
-def _member(member: Member, health: Mapping[str, str]) -> Json:
+def _member(member: Node, health: Mapping[str, str]) -> Json:
     return {
         "id": member.id,
         "name": member.name,
@@ -197,7 +197,7 @@ def _member(member: Member, health: Mapping[str, str]) -> Json:
     }
 
 
-def _silent(link: Link) -> Json:
+def _silent(link: NodeAddress) -> Json:
     return {
         "id": link.expected,
         "name": None,

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from functools import partial
 
 from balancer.failover.conclusions import struck
-from balancer.failover.context import Task
+from balancer.failover.context import RequestContext
 from balancer.failover.retry import RetryLoop
-from balancer.failover.splice import Policy
+from balancer.failover.splice import ResumePolicy
 from balancer.request import (
     Caller,
     deadline_seconds,
@@ -18,13 +18,13 @@ from balancer.request import (
     session_of,
     understood,
 )
-from balancer.response import Delivery
-from balancer.state import Desk
+from balancer.response import ClientResponse
+from balancer.state import BalancerState
 from balancer.telemetry.recorder import Trace
-from balancer.telemetry.records import Record
+from balancer.telemetry.records import RequestRecord
 from edgeserve.auth import Guard
 from edgeserve.errors import EdgeserveError, TooLate, WrongMethod, untie
-from edgeserve.http.types import Reply, Request
+from edgeserve.http.types import Request, Response
 from edgeserve.openai import ROUTES, asking
 from edgeserve.quantization import floor_asked
 
@@ -37,22 +37,22 @@ def handled(path: str) -> bool:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Front:
+class InferenceHandler:
     """The handler of every route that reaches an engine."""
 
-    desk: Desk
+    desk: BalancerState
     guard: Guard
-    policy: Policy
+    policy: ResumePolicy
     retry: RetryLoop
     trace: Trace | None = None
 
-    async def __call__(self, request: Request, reply: Reply) -> None:
+    async def __call__(self, request: Request, reply: Response) -> None:
         """Answer one request. Cancelling it closes the node's connection at once."""
         record = self.desk.records.open(
             request_id(request.headers), request.path, request.peer
         )
         clock = self.desk.records.clock
-        delivery = Delivery(reply, record.id, request.path, clock)
+        delivery = ClientResponse(reply, record.id, request.path, clock)
         try:
             await self._admitted(request, record, delivery)
         except EdgeserveError as error:
@@ -66,7 +66,7 @@ class Front:
         finally:
             self._close(record, delivery)
 
-    def _close(self, record: Record, delivery: Delivery) -> None:
+    def _close(self, record: RequestRecord, delivery: ClientResponse) -> None:
         record.status = delivery.status or None
         if record.outcome is None and record.attempts:
             record.outcome = record.attempts[-1].outcome
@@ -75,7 +75,7 @@ class Front:
         self.desk.metrics.answered(record)
 
     async def _admitted(
-        self, request: Request, record: Record, delivery: Delivery
+        self, request: Request, record: RequestRecord, delivery: ClientResponse
     ) -> None:
         shown = self.guard.check(request.headers)
         route, key = ROUTES[request.path], self.desk.key
@@ -92,13 +92,13 @@ class Front:
             body = asking(route, request.query, request.body)
             work = understood(route, body, caller, key, self.desk.caps)
             record.model, record.stream = work.need.model, work.mode == "stream"
-            task = Task(request, work, record, delivery, self.policy)
+            task = RequestContext(request, work, record, delivery, self.policy)
             struck(self.desk, task)
             await self._in_time(task, seconds)
             if self.trace:
                 self.trace.answered(record, work.need, self.desk.records.clock())
 
-    async def _in_time(self, task: Task, seconds: float | None) -> None:
+    async def _in_time(self, task: RequestContext, seconds: float | None) -> None:
         """Let the caller's deadline count until the answer begins.
 
         A refusal is answered after this block, when there is no deadline left to lift.
@@ -119,6 +119,8 @@ class Front:
             task.delivery.on_begin = None
 
 
-async def _told(error: EdgeserveError, request: Request, delivery: Delivery) -> None:
+async def _told(
+    error: EdgeserveError, request: Request, delivery: ClientResponse
+) -> None:
     with suppress(ConnectionError):
         await delivery.fail(error, ROUTES[request.path].dialect)

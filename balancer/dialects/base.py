@@ -9,19 +9,19 @@ from typing import Any, Protocol
 import msgspec
 
 from balancer.dialects.stream import ERRORS, streamed_error
-from balancer.dialects.usage import Tally
+from balancer.dialects.usage import TokenCount
 from edgeserve.http.sse import DONE, Event, decoded, is_error
 
 _AROUND = 16
 """More tokens than the marks around a block of reasoning take."""
 
 
-class Unfit(Exception):
+class CannotResume(Exception):
     """This answer cannot be continued; the sentence says why."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Heard:
+class ParsedEvent:
     """What one event says, in words common to all dialects.
 
     `opening` names what may come only once. `step`: a token was generated for it.
@@ -45,7 +45,7 @@ class Heard:
 
 
 @dataclass(kw_only=True)
-class Said:
+class Transcript:
     """All that a client has been told by an answer that broke off.
 
     `tokens` stand behind `text` and `reasoning`; a lower bound unless the engine
@@ -90,7 +90,7 @@ class Dialect(Protocol):
         """How many answers the stream holds."""
         ...
 
-    def hear(self, event: dict[str, Any]) -> Heard:
+    def hear(self, event: dict[str, Any]) -> ParsedEvent:
         """Say what an event means."""
         ...
 
@@ -98,26 +98,26 @@ class Dialect(Protocol):
         """Whether this event is the last; streams that end in `[DONE]` say False."""
         ...
 
-    def continued(self, said: Said) -> dict[str, Any]:
+    def continued(self, said: Transcript) -> dict[str, Any]:
         """Return the request that goes on from there, or raise Unfit."""
         ...
 
-    def adopt(self, event: dict[str, Any], said: Said, tally: Tally) -> None:
+    def adopt(self, event: dict[str, Any], said: Transcript, tally: TokenCount) -> None:
         """Make another engine's event one of the answer the client already has."""
         ...
 
-    def ending(self, said: Said, tally: Tally) -> bytes:
+    def ending(self, said: Transcript, tally: TokenCount) -> bytes:
         """End an answer that has used up its tokens."""
         ...
 
-    def closing(self, said: Said) -> bytes:
+    def closing(self, said: Transcript) -> bytes:
         """Send what is missing after the reason for the end."""
         ...
 
 
-def listen(dialect: Dialect, given: Iterable[Event]) -> Said:
+def listen(dialect: Dialect, given: Iterable[Event]) -> Transcript:
     """Put together what a client has been told. Raises Unfit where it is unclear."""
-    said, pending = Said(), _Pending()
+    said, pending = Transcript(), _Pending()
     for each in given:
         if each.data == DONE:
             said.ended = said.closed = True
@@ -138,14 +138,14 @@ def _decoded(each: Event) -> dict[str, Any]:
     try:
         event = decoded(each.data)
     except ValueError as error:
-        raise Unfit("the stream holds an event that is not JSON") from error
+        raise CannotResume("the stream holds an event that is not JSON") from error
     if is_error(event):
-        raise Unfit("the stream already ended in an error")
+        raise CannotResume("the stream already ended in an error")
     return event
 
 
 def _add(
-    dialect: Dialect, said: Said, pending: _Pending, event: dict[str, Any]
+    dialect: Dialect, said: Transcript, pending: _Pending, event: dict[str, Any]
 ) -> None:
     heard = dialect.hear(event)
     said.head |= heard.head
@@ -165,7 +165,7 @@ def _add(
         said.tokens, said.ids = pending.tokens, pending.ids
 
 
-def _count(pending: _Pending, heard: Heard) -> None:
+def _count(pending: _Pending, heard: ParsedEvent) -> None:
     before = pending.tokens
     pending.tokens = heard.tokens if heard.tokens is not None else before + 1
     known = pending.ids is not None and len(heard.ids) == pending.tokens - before

@@ -14,15 +14,15 @@ from typing import Any
 
 from balancer.dialects import chunks
 from balancer.dialects.base import (
-    Heard,
+    CannotResume,
     Incomplete,
     Json,
-    Said,
-    Unfit,
+    ParsedEvent,
+    Transcript,
     data_of,
     encoded,
 )
-from balancer.dialects.usage import Tally
+from balancer.dialects.usage import TokenCount
 from edgeserve.http.sse import Event, written
 
 _SHAPE = "chat.completion.chunk"
@@ -39,14 +39,14 @@ class Chat:
         options = request.get("stream_options")
         self._usage = isinstance(options, dict) and bool(options.get("include_usage"))
 
-    def hear(self, event: dict[str, Any]) -> Heard:
+    def hear(self, event: dict[str, Any]) -> ParsedEvent:
         """Read a chunk: a delta, a reason for the end, or the usage."""
         first = chunks.choice(event)
         delta: Any = first.get("delta")
         delta = delta if isinstance(delta, dict) else {}
         text, reasoning = delta.get("content"), delta.get("reasoning_content")
         tool = bool(delta.get("tool_calls"))
-        return Heard(
+        return ParsedEvent(
             opening="role" if "role" in delta else None,
             text=text or "",
             reasoning=reasoning or "",
@@ -65,14 +65,14 @@ class Chat:
         del event
         return False
 
-    def continued(self, said: Said) -> dict[str, Any]:
+    def continued(self, said: Transcript) -> dict[str, Any]:
         """Lengthen the trailing assistant message, or add one.
 
         llama-server continues it, and streams only what is new.
         """
         messages = self._request.get("messages")
         if not isinstance(messages, list) or not messages:
-            raise Unfit("the request has no messages")
+            raise CannotResume("the request has no messages")
         last: Any = messages[-1]
         if isinstance(last, dict) and last.get("role") == "assistant":
             return {
@@ -80,14 +80,14 @@ class Chat:
                 "messages": [*messages[:-1], lengthened(last, said)],
             }
         if self._request.get("add_generation_prompt") is False:
-            raise Unfit("the request turned `add_generation_prompt` off")
+            raise CannotResume("the request turned `add_generation_prompt` off")
         return {**self._request, "messages": [*messages, spoken(said)]}
 
-    def adopt(self, event: dict[str, Any], said: Said, tally: Tally) -> None:
+    def adopt(self, event: dict[str, Any], said: Transcript, tally: TokenCount) -> None:
         """Rename the chunk and complete its counts."""
         chunks.adopt(event, said, tally)
 
-    def ending(self, said: Said, tally: Tally) -> bytes:
+    def ending(self, said: Transcript, tally: TokenCount) -> bytes:
         """Write the last chunk, the usage if it was asked for, and `[DONE]`."""
         stop = {"finish_reason": "length", "index": 0, "delta": {}}
         end = written({"choices": [stop], **said.head, "object": _SHAPE})
@@ -95,7 +95,7 @@ class Chat:
             end += chunks.usage_event(said, tally, _SHAPE)
         return end + chunks.DONE_EVENT
 
-    def closing(self, said: Said) -> bytes:
+    def closing(self, said: Transcript) -> bytes:
         """Write `[DONE]`; a lost usage chunk stays lost, as the format allows."""
         del said
         return chunks.DONE_EVENT
@@ -107,7 +107,7 @@ def _is_last(event: Mapping[str, Any], first: Mapping[str, Any]) -> bool:
     return isinstance(event.get("usage"), dict)
 
 
-def spoken(said: Said) -> dict[str, Any]:
+def spoken(said: Transcript) -> dict[str, Any]:
     """Return what has been said as an assistant message."""
     message: dict[str, Any] = {"role": "assistant", "content": said.text}
     if said.reasoning:
@@ -115,11 +115,13 @@ def spoken(said: Said) -> dict[str, Any]:
     return message
 
 
-def lengthened(message: Mapping[str, Any], said: Said) -> dict[str, Any]:
+def lengthened(message: Mapping[str, Any], said: Transcript) -> dict[str, Any]:
     """Return the caller's own trailing assistant message with the text behind it."""
     content = message.get("content")
     if not isinstance(content, str) or message.get("tool_calls"):
-        raise Unfit("the request ends in an assistant message that is not plain text")
+        raise CannotResume(
+            "the request ends in an assistant message that is not plain text"
+        )
     longer: dict[str, Any] = {**message, "content": content + said.text}
     if said.reasoning:
         before = message.get("reasoning_content") or ""

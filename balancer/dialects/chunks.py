@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from balancer.dialects.base import Said
-from balancer.dialects.usage import Tally
+from balancer.dialects.base import Transcript
+from balancer.dialects.usage import TokenCount
 from edgeserve.http.sse import DONE, written
 
 _NAMES = ("id", "created", "model", "system_fingerprint")
@@ -59,7 +59,7 @@ def whole(value: object) -> int | None:
     return value if isinstance(value, int) and value >= 0 else None
 
 
-def adopt(event: dict[str, Any], said: Said, tally: Tally) -> None:
+def adopt(event: dict[str, Any], said: Transcript, tally: TokenCount) -> None:
     """Give an event the names of the answer, and the counts of the whole of it."""
     for name in _NAMES:
         if name in event and name in said.head:
@@ -70,7 +70,7 @@ def adopt(event: dict[str, Any], said: Said, tally: Tally) -> None:
         event["timings"] = tally.timings(event["timings"])
 
 
-def usage_event(said: Said, tally: Tally, shape: str) -> bytes:
+def usage_event(said: Transcript, tally: TokenCount, shape: str) -> bytes:
     """Write the chunk that carries nothing but the usage, if the prompt is known."""
     if tally.prompt is None:
         return b""

@@ -6,15 +6,15 @@ from typing import Any
 
 from balancer.dialects import chunks
 from balancer.dialects.base import (
-    Heard,
+    CannotResume,
     Incomplete,
     Json,
-    Said,
-    Unfit,
+    ParsedEvent,
+    Transcript,
     data_of,
     encoded,
 )
-from balancer.dialects.usage import Tally
+from balancer.dialects.usage import TokenCount
 from edgeserve.http.sse import Event, written
 from edgeserve.openai import prompts
 
@@ -30,12 +30,12 @@ class Completion:
         self._request = request
         self.answers = chunks.each(request) * prompts(request.get("prompt"))
 
-    def hear(self, event: dict[str, Any]) -> Heard:
+    def hear(self, event: dict[str, Any]) -> ParsedEvent:
         """Read a chunk. One comes for every token, even where its text is held back."""
         first = chunks.choice(event)
         last = first.get("finish_reason") is not None
         progress = "prompt_progress" in event
-        return Heard(
+        return ParsedEvent(
             text=first.get("text") or "",
             step=bool(first) and not (last or progress),
             tokens=chunks.predicted(event),
@@ -50,16 +50,16 @@ class Completion:
         del event
         return False
 
-    def continued(self, said: Said) -> dict[str, Any]:
+    def continued(self, said: Transcript) -> dict[str, Any]:
         """Put the text behind the prompt."""
         prompt = behind(self._request.get("prompt"), said.text)
         return {**self._request, "prompt": prompt}
 
-    def adopt(self, event: dict[str, Any], said: Said, tally: Tally) -> None:
+    def adopt(self, event: dict[str, Any], said: Transcript, tally: TokenCount) -> None:
         """Rename the chunk and complete its counts."""
         chunks.adopt(event, said, tally)
 
-    def ending(self, said: Said, tally: Tally) -> bytes:
+    def ending(self, said: Transcript, tally: TokenCount) -> bytes:
         """Write the last chunk, with the usage where it is known, and `[DONE]`."""
         stop = {"text": "", "index": 0, "logprobs": None, "finish_reason": "length"}
         event = {"choices": [stop], **said.head, "object": _SHAPE}
@@ -67,7 +67,7 @@ class Completion:
             event["usage"] = tally.usage({})
         return written(event) + chunks.DONE_EVENT
 
-    def closing(self, said: Said) -> bytes:
+    def closing(self, said: Transcript) -> bytes:
         """Write `[DONE]`: the usage came with the reason for the end."""
         del said
         return chunks.DONE_EVENT
@@ -86,8 +86,8 @@ def behind(prompt: object, text: str) -> object:
     if isinstance(prompt, dict) and isinstance(prompt.get("prompt_string"), str):
         return {**prompt, "prompt_string": prompt["prompt_string"] + text}
     if isinstance(prompt, list) and any(isinstance(part, int) for part in prompt):
-        raise Unfit("the prompt is given as token ids")
-    raise Unfit("the request has several prompts")
+        raise CannotResume("the prompt is given as token ids")
+    raise CannotResume("the request has several prompts")
 
 
 class CompletionAggregate:

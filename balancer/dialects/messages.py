@@ -13,19 +13,19 @@ from typing import Any
 import msgspec
 
 from balancer.dialects.base import (
+    CannotResume,
     Headless,
-    Heard,
     Incomplete,
     Json,
-    Said,
-    Unfit,
+    ParsedEvent,
+    Transcript,
     data_of,
     encoded,
 )
 from balancer.dialects.chat import lengthened, spoken
 from balancer.dialects.chunks import whole
-from balancer.dialects.stream import Listener
-from balancer.dialects.usage import Tally
+from balancer.dialects.stream import DialectStream
+from balancer.dialects.usage import TokenCount
 from edgeserve.http.sse import Event, written
 
 _TAIL = ("content_block_stop", "message_delta", "message_stop")
@@ -40,41 +40,41 @@ class Messages:
     def __init__(self, request: dict[str, Any]) -> None:
         self._request = request
 
-    def hear(self, event: dict[str, Any]) -> Heard:
+    def hear(self, event: dict[str, Any]) -> ParsedEvent:
         """Read one event by its type."""
         match event:
             case {"type": "message_start", "message": {"usage": dict(usage)}}:
                 parts = ("input_tokens", "cache_read_input_tokens")
                 prompt = sum(whole(usage.get(part)) or 0 for part in parts)
-                return Heard(opening="message", prompt=prompt)
+                return ParsedEvent(opening="message", prompt=prompt)
             case {"type": "content_block_start", "content_block": dict(block)}:
                 kind = str(block.get("type"))
                 tool = kind == "tool_use"
-                return Heard(opening=None if tool else kind, tool=tool)
+                return ParsedEvent(opening=None if tool else kind, tool=tool)
             case {"type": "content_block_delta", "delta": dict(delta)}:
                 return _heard(delta)
             case {"type": "message_delta", "usage": dict(usage)}:
                 tokens = whole(usage.get("output_tokens"))
-                return Heard(opening="end", tokens=tokens, last=True)
+                return ParsedEvent(opening="end", tokens=tokens, last=True)
             case _:
-                return Heard(last=event.get("type") in _TAIL)
+                return ParsedEvent(last=event.get("type") in _TAIL)
 
     def closes(self, event: dict[str, Any]) -> bool:
         """Say whether the message stops."""
         return event.get("type") == "message_stop"
 
-    def continued(self, said: Said) -> dict[str, Any]:
+    def continued(self, said: Transcript) -> dict[str, Any]:
         """Lengthen the trailing assistant message, or add one."""
         messages = self._request.get("messages")
         if not isinstance(messages, list) or not messages:
-            raise Unfit("the request has no messages")
+            raise CannotResume("the request has no messages")
         if self._request.get("tools"):
             # llama-server numbers a tool's block as if the text before were not there.
-            raise Unfit(
+            raise CannotResume(
                 "it may call a tool, whose block another engine would misnumber"
             )
         if said.reasoning:
-            raise Unfit("it had reasoned before")
+            raise CannotResume("it had reasoned before")
         last: Any = messages[-1]
         if isinstance(last, dict) and last.get("role") == "assistant":
             messages, last = messages[:-1], lengthened(last, said)
@@ -82,13 +82,13 @@ class Messages:
             last = spoken(said)
         return {**self._request, "messages": [*messages, last]}
 
-    def adopt(self, event: dict[str, Any], said: Said, tally: Tally) -> None:
+    def adopt(self, event: dict[str, Any], said: Transcript, tally: TokenCount) -> None:
         """Complete the counts; there is one block, and it has the same number."""
         del said
         if isinstance(event.get("usage"), dict):
             event["usage"] = {**event["usage"], "output_tokens": tally.total}
 
-    def ending(self, said: Said, tally: Tally) -> bytes:
+    def ending(self, said: Transcript, tally: TokenCount) -> bytes:
         """Close the block, give the reason and the count, and stop."""
         del said
         delta = {"stop_reason": "max_tokens", "stop_sequence": None}
@@ -101,19 +101,19 @@ class Messages:
             + self._stop()
         )
 
-    def closing(self, said: Said) -> bytes:
+    def closing(self, said: Transcript) -> bytes:
         """Write the event that stops, if the reason is out."""
         if "end" not in said.openings:
-            raise Unfit("it broke off among its last events")
+            raise CannotResume("it broke off among its last events")
         return self._stop()
 
     def _stop(self) -> bytes:
         return written({"type": "message_stop"}, "message_stop")
 
 
-def _heard(delta: dict[str, Any]) -> Heard:
+def _heard(delta: dict[str, Any]) -> ParsedEvent:
     text, thought = delta.get("text") or "", delta.get("thinking") or ""
-    return Heard(
+    return ParsedEvent(
         text=text,
         reasoning=thought,
         tool="partial_json" in delta,
@@ -206,16 +206,16 @@ MARK = f"event: {NAME}\n".encode()
 
 
 @dataclass(slots=True)
-class Headed(Listener):
+class MessagesStream(DialectStream):
     """Puts the head in front where content begins without one."""
 
     id: str = ""
     model: str = ""
 
     def feed(self, piece: bytes) -> bytes:
-        """See `Listener.feed`."""
+        """See `DialectStream.feed`."""
         begun = self.begun
-        ready = Listener.feed(self, piece)
+        ready = DialectStream.feed(self, piece)
         if begun or not self.begun or MARK in ready:
             return ready
         return self._head() + ready

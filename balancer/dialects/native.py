@@ -5,9 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 from balancer.dialects import chunks
-from balancer.dialects.base import Heard, Incomplete, Json, Said, data_of, encoded
+from balancer.dialects.base import (
+    Incomplete,
+    Json,
+    ParsedEvent,
+    Transcript,
+    data_of,
+    encoded,
+)
 from balancer.dialects.completion import behind
-from balancer.dialects.usage import Tally
+from balancer.dialects.usage import TokenCount
 from edgeserve.http.sse import Event, written
 from edgeserve.openai import prompts
 
@@ -21,11 +28,11 @@ class Native:
         self._request = request
         self.answers = chunks.each(request) * prompts(request.get("prompt"))
 
-    def hear(self, event: dict[str, Any]) -> Heard:
+    def hear(self, event: dict[str, Any]) -> ParsedEvent:
         """Read a chunk; it carries the token's id and both counts."""
         stop, progress = _stops(event), "prompt_progress" in event
         ids: Any = event.get("tokens")
-        return Heard(
+        return ParsedEvent(
             text=event.get("content") or "",
             step=not (stop or progress),
             tokens=chunks.whole(event.get("tokens_predicted")),
@@ -39,7 +46,7 @@ class Native:
         """Say whether it stops: there is no `[DONE]`."""
         return _stops(event)
 
-    def continued(self, said: Said) -> dict[str, Any]:
+    def continued(self, said: Transcript) -> dict[str, Any]:
         """Put the tokens behind the prompt, or the text where an id is missing.
 
         A character of several tokens comes as one event with the id of the last.
@@ -52,7 +59,7 @@ class Native:
             prompt = behind(prompt, said.text)
         return {**self._request, "prompt": prompt}
 
-    def adopt(self, event: dict[str, Any], said: Said, tally: Tally) -> None:
+    def adopt(self, event: dict[str, Any], said: Transcript, tally: TokenCount) -> None:
         """Complete the counts, and give the prompt back as it was."""
         if "tokens_predicted" in event:
             event["tokens_predicted"] = tally.total
@@ -65,12 +72,12 @@ class Native:
         if isinstance(event.get("generation_settings"), dict):
             event["generation_settings"] |= self._settings(tally)
 
-    def _settings(self, tally: Tally) -> dict[str, Any]:
+    def _settings(self, tally: TokenCount) -> dict[str, Any]:
         limit = -1 if tally.limit is None else tally.limit
         asked = bool(self._request.get("timings_per_token"))
         return {"max_tokens": limit, "n_predict": limit, "timings_per_token": asked}
 
-    def ending(self, said: Said, tally: Tally) -> bytes:
+    def ending(self, said: Transcript, tally: TokenCount) -> bytes:
         """Write the last event, without the settings that only an engine knows."""
         del said
         last: dict[str, Any] = {
@@ -89,7 +96,7 @@ class Native:
             last = {key: last[key] for key in fields if key in last}
         return written(last)
 
-    def closing(self, said: Said) -> bytes:
+    def closing(self, said: Transcript) -> bytes:
         """Write nothing: the event that stops is the last."""
         del said
         return b""

@@ -5,16 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 from balancer.dialects.base import (
-    Heard,
+    CannotResume,
     Incomplete,
     Json,
-    Said,
-    Unfit,
+    ParsedEvent,
+    Transcript,
     data_of,
     encoded,
 )
 from balancer.dialects.chunks import predicted, prompt_tokens, whole
-from balancer.dialects.usage import Tally
+from balancer.dialects.usage import TokenCount
 from edgeserve.http.sse import Event, written
 
 _OPENINGS = (
@@ -35,47 +35,49 @@ class Responses:
     def __init__(self, request: dict[str, Any]) -> None:
         self._request = request
 
-    def hear(self, event: dict[str, Any]) -> Heard:
+    def hear(self, event: dict[str, Any]) -> ParsedEvent:
         """Read one event by its type."""
         match event:
             case {"type": "response.output_text.delta", "delta": str(text)}:
-                return Heard(text=text, step=True, tokens=predicted(event))
+                return ParsedEvent(text=text, step=True, tokens=predicted(event))
             case {"type": "response.reasoning_text.delta", "delta": str(text)}:
-                return Heard(reasoning=text, step=True, tokens=predicted(event))
+                return ParsedEvent(reasoning=text, step=True, tokens=predicted(event))
             case {"type": "response.completed", "response": {"usage": dict(usage)}}:
                 tokens, prompt = usage.get("output_tokens"), usage.get("input_tokens")
-                return Heard(tokens=whole(tokens), prompt=whole(prompt), last=True)
+                return ParsedEvent(
+                    tokens=whole(tokens), prompt=whole(prompt), last=True
+                )
             case {"item": {"type": "function_call"}}:
-                return Heard(tool=True, last=_is_done(event))
+                return ParsedEvent(tool=True, last=_is_done(event))
             case {"type": str(kind)} if kind in _OPENINGS:
-                return Heard(
+                return ParsedEvent(
                     opening=kind + _kind(event),
                     prompt=prompt_tokens(event),
                     progress="prompt_progress" in event,
                     head=_names(event),
                 )
             case _:
-                return Heard(last=_is_done(event))
+                return ParsedEvent(last=_is_done(event))
 
     def closes(self, event: dict[str, Any]) -> bool:
         """Say whether the response is complete."""
         return event.get("type") == _COMPLETED
 
-    def continued(self, said: Said) -> dict[str, Any]:
+    def continued(self, said: Transcript) -> dict[str, Any]:
         """Add the text as an output message; the engine continues it."""
         given = self._request.get("input")
         if isinstance(given, str):
             given = [{"role": "user", "content": given}]
         if not isinstance(given, list) or not given:
-            raise Unfit("the request has no input")
+            raise CannotResume("the request has no input")
         if said.reasoning:
-            raise Unfit("it had reasoned before")
+            raise CannotResume("it had reasoned before")
         last: Any = given[-1]
         if not isinstance(last, dict) or not _may_be_answered(last):
-            raise Unfit("the request ends in words of the assistant")
+            raise CannotResume("the request ends in words of the assistant")
         return {**self._request, "input": [*given, _message(said.text)]}
 
-    def adopt(self, event: dict[str, Any], said: Said, tally: Tally) -> None:
+    def adopt(self, event: dict[str, Any], said: Transcript, tally: TokenCount) -> None:
         """Rename the response and its message, and complete the counts."""
         message = said.head.get("message")
         if message and "item_id" in event and "output_text" in _about(event):
@@ -93,7 +95,7 @@ class Responses:
         if isinstance(event.get("timings"), dict):
             event["timings"] = tally.timings(event["timings"])
 
-    def ending(self, said: Said, tally: Tally) -> bytes:
+    def ending(self, said: Transcript, tally: TokenCount) -> bytes:
         """Say what the message is, and that the response is complete."""
         part = {"type": "output_text", "annotations": [], "logprobs": []}
         part["text"] = said.text
@@ -117,10 +119,10 @@ class Responses:
             )
         )
 
-    def closing(self, said: Said) -> bytes:
+    def closing(self, said: Transcript) -> bytes:
         """Give up: the last events repeat the answer as only its engine can."""
         del said
-        raise Unfit("it broke off among its last events")
+        raise CannotResume("it broke off among its last events")
 
 
 def _message(text: str) -> dict[str, Any]:
@@ -158,7 +160,7 @@ def _is_done(event: dict[str, Any]) -> bool:
     return str(event.get("type", "")).endswith(".done")
 
 
-def _usage(engine: dict[str, Any], tally: Tally) -> dict[str, Any]:
+def _usage(engine: dict[str, Any], tally: TokenCount) -> dict[str, Any]:
     prompt = tally.prompt or 0
     merged = {
         **engine,

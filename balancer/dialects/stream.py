@@ -61,8 +61,8 @@ class StreamedError(Exception):
         self.raw = raw
 
 
-class Flow(Protocol):
-    """Follows a streamed answer; see `Listener`."""
+class StreamReader(Protocol):
+    """Follows a streamed answer; see `DialectStream`."""
 
     @property
     def begun(self) -> bool:
@@ -95,7 +95,7 @@ class Flow(Protocol):
 
 
 @dataclass(slots=True)
-class Listener:
+class DialectStream:
     """Follows one answer of one dialect.
 
     `hides`: that the engine tells how far it has read was our wish, not the client's.

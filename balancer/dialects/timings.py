@@ -39,7 +39,7 @@ class _Timings(msgspec.Struct):
     cache_n: int = 0
 
 
-class Progress(msgspec.Struct):
+class PromptProgress(msgspec.Struct):
     """Tokens of a prompt: all, those found cached, those read by now."""
 
     total: int
@@ -69,7 +69,7 @@ _COUNT = re.compile(
 )
 
 _decoder = msgspec.json.Decoder(_Timings)
-_progress = msgspec.json.Decoder(Progress)
+_progress = msgspec.json.Decoder(PromptProgress)
 _answers = msgspec.json.Decoder(_Answer)
 
 
@@ -93,7 +93,7 @@ def timings_in(answer: bytes) -> Timings | None:
     )
 
 
-def progress_in(piece: bytes) -> Progress | None:
+def progress_in(piece: bytes) -> PromptProgress | None:
     """Return how far the prompt is read, None where that makes no sense."""
     start = piece.rfind(PROGRESS) + len(PROGRESS) - 1
     try:

@@ -7,7 +7,7 @@ from typing import Any
 
 
 @dataclass(slots=True)
-class Tally:
+class TokenCount:
     """Tokens of the whole answer.
 
     `before`: written by engines that are gone. A lower bound at first: an engine sends

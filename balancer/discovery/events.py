@@ -16,15 +16,15 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from balancer.discovery.mdns import Goodbye, Sighting
-from balancer.fleet.current import Current
+from balancer.discovery.mdns import Discovered, Withdrawn
+from balancer.fleet.current import LiveFleet
 from edgeserve.config.settings import BalancerSettings
 from edgeserve.errors import EdgeserveError, NodeLost, in_words
 from edgeserve.http.sse import Event, Parser
 from edgeserve.http.types import Answer, Origin, Upstream
 from edgeserve.openai import message
 from edgeserve.runtime.background import Started, Tasks, background, declared
-from edgeserve.runtime.clock import Awake, unless_silent
+from edgeserve.runtime.clock import ActiveClock, unless_silent
 from edgeserve.wire import PROTOCOL, EngineChange, NodeReport, decode
 
 EVENTS = "/edgeserve/v1/events"
@@ -35,7 +35,7 @@ FOLLOW = declared("node events", "on-failure")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pace:
+class ReconnectPolicy:
     """When things happen. Seconds; `jitter` is between 0 and 1."""
 
     suspect: float
@@ -49,22 +49,24 @@ class Pace:
         return longest * (1 + self.jitter()) / 2
 
 
-def pace_of(settings: BalancerSettings) -> Pace:
+def reconnect_policy_of(settings: BalancerSettings) -> ReconnectPolicy:
     """Take the pace from the settings."""
-    return Pace(suspect=settings.suspect_seconds, forget=settings.forget_seconds)
+    return ReconnectPolicy(
+        suspect=settings.suspect_seconds, forget=settings.forget_seconds
+    )
 
 
-OnSighting = Callable[[Sighting | Goodbye], None]
+OnDiscovered = Callable[[Discovered | Withdrawn], None]
 
 
 @asynccontextmanager
 async def watching(
-    current: Current,
+    current: LiveFleet,
     upstream: Upstream,
     token: str | None,
-    pace: Pace,
-    awake: Awake,
-) -> AsyncGenerator[OnSighting]:
+    pace: ReconnectPolicy,
+    awake: ActiveClock,
+) -> AsyncGenerator[OnDiscovered]:
     """Follow every sighting until the block ends; yields what takes sightings."""
     async with background() as tasks:
         follower = _Follower(current, upstream, token, pace, awake)
@@ -74,15 +76,15 @@ async def watching(
 class _Watchers:
     """One task per key, started again when its addresses change."""
 
-    def __init__(self, current: Current, follower: _Follower, tasks: Tasks) -> None:
+    def __init__(self, current: LiveFleet, follower: _Follower, tasks: Tasks) -> None:
         self._current = current
         self._follower = follower
         self._background = tasks
         self._tasks: dict[str, Started] = {}
 
-    def take(self, event: Sighting | Goodbye) -> None:
+    def take(self, event: Discovered | Withdrawn) -> None:
         fleet = self._current.fleet
-        if isinstance(event, Goodbye):
+        if isinstance(event, Withdrawn):
             now = self._follower.pace.clock()
             self._current.become(fleet.withdrawn(event.key, now))
             return
@@ -111,11 +113,11 @@ class _Follower:
 
     def __init__(
         self,
-        current: Current,
+        current: LiveFleet,
         upstream: Upstream,
         token: str | None,
-        pace: Pace,
-        awake: Awake,
+        pace: ReconnectPolicy,
+        awake: ActiveClock,
     ) -> None:
         self._current = current
         self._upstream = upstream

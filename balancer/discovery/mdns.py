@@ -1,7 +1,7 @@
 """mDNS discovery: where nodes may be, by multicast or by a static list.
 
 A sighting is a hint: the watcher tries its addresses, and a node that answers stays
-when its announcement goes. `Goodbye` is a hint as well.
+when its announcement goes. `Withdrawn` is a hint as well.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ RESOLVE = declared("mdns resolve", "on-failure")
 
 
 @dataclass(frozen=True)
-class Sighting:
+class Discovered:
     """A node was seen, again, or at another address.
 
     `key` names what was seen, the mDNS instance or the URL; a later sighting with the
@@ -99,13 +99,13 @@ class Sighting:
 
 
 @dataclass(frozen=True)
-class Goodbye:
+class Withdrawn:
     """What was seen under `key` has withdrawn, or its announcement has expired."""
 
     key: str
 
 
-OnEvent = Callable[[Sighting | Goodbye], None]
+OnEvent = Callable[[Discovered | Withdrawn], None]
 
 
 @asynccontextmanager
@@ -122,7 +122,7 @@ async def discovering(
     """
     for url in settings.nodes:
         origin = origin_of(url, NodeSettings.port)
-        on_event(Sighting(url, (origin,), None, "static"))
+        on_event(Discovered(url, (origin,), None, "static"))
     if not settings.discover:
         yield
         return
@@ -181,7 +181,7 @@ class _Browser:
         if earlier := self._resolving.pop(name, None):
             earlier.cancel()
         if state_change.name == "Removed":
-            self._on_event(Goodbye(name))
+            self._on_event(Withdrawn(name))
             return
         self._resolving[name] = self._tasks.start(
             RESOLVE, lambda: self._resolve(name), name
@@ -199,7 +199,7 @@ class _Browser:
         if again is not None and again != first:
             self._on_event(again)
 
-    async def _look_up(self, name: str) -> Sighting | None:
+    async def _look_up(self, name: str) -> Discovered | None:
         from zeroconf.asyncio import AsyncServiceInfo
 
         for _ in range(ATTEMPTS):
@@ -209,9 +209,9 @@ class _Browser:
         return None
 
 
-def _sighting(name: str, info: AsyncServiceInfo) -> Sighting:
+def _sighting(name: str, info: AsyncServiceInfo) -> Discovered:
     own = interfaces() | interfaces(loopback=True)
     hosts = ordered(info.parsed_scoped_addresses(), own)
     id_ = info.properties.get(b"id") or b""
     origins = tuple(Origin(host, info.port or 0) for host in hosts)
-    return Sighting(name, origins, id_.decode("ascii", "replace") or None, "mdns")
+    return Discovered(name, origins, id_.decode("ascii", "replace") or None, "mdns")

@@ -7,7 +7,7 @@ import logging
 import re
 from dataclasses import replace
 
-from balancer.discovery.mdns import Goodbye, OnEvent, Sighting
+from balancer.discovery.mdns import Discovered, OnEvent, Withdrawn
 from edgeserve.config.settings import NodeSettings
 from edgeserve.errors import BadRequest
 from edgeserve.http.types import Origin, origin_of
@@ -26,7 +26,7 @@ _PLAIN = re.compile(r"[!-~]{1,300}")
 _HOST = re.compile(r"[0-9A-Za-z_.:%-]{1,253}")
 
 
-class Register:
+class Registrations:
     """Turns registrations into sightings, and into goodbyes when they run out."""
 
     def __init__(self, on_event: OnEvent, kept: float = KEPT_SECONDS) -> None:
@@ -52,7 +52,7 @@ class Register:
             self._ends[key].cancel()
         loop = asyncio.get_running_loop()
         self._ends[key] = loop.call_later(self._kept, self._end, key)
-        self._on_event(Sighting(key, tuple(origins), registration.id, "registered"))
+        self._on_event(Discovered(key, tuple(origins), registration.id, "registered"))
         return key
 
     def warn(self, peer: str, problem: str) -> None:
@@ -66,7 +66,7 @@ class Register:
 
     def _end(self, key: str) -> None:
         del self._ends[key]
-        self._on_event(Goodbye(key))
+        self._on_event(Withdrawn(key))
 
     def close(self) -> None:
         """Let no timer outlive the register."""

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from balancer import dialects
 from balancer.dialects.base import Aggregate, Headless, Incomplete
-from balancer.dialects.stream import LIFE, PROGRESS, Flow, StreamedError
-from balancer.failover.attempt_watchdog import Vigil
+from balancer.dialects.stream import LIFE, PROGRESS, StreamedError, StreamReader
+from balancer.failover.attempt_watchdog import AttemptWatchdog
 from balancer.failover.outcome import (
     DONE,
     AsItIs,
@@ -21,11 +21,11 @@ from balancer.failover.outcome import (
     Outcome,
 )
 from balancer.failover.refusal import EngineRefusal
-from balancer.failover.splice import Told
-from balancer.health.faults import Fault, judge, of_loss, of_status
-from balancer.request import Work
-from balancer.response import Delivery
-from balancer.routing.decision import UNFOLLOWED, Course
+from balancer.failover.splice import ObservedStream
+from balancer.health.faults import Fault, fault_of_loss, fault_of_status, next_step
+from balancer.request import InferenceRequest
+from balancer.response import ClientResponse
+from balancer.routing.decision import UNOBSERVED, AttemptObserver
 from edgeserve.errors import EdgeserveError, NodeLost, NoFiles, NoNode, NotReached
 from edgeserve.http.sse import Parser
 from edgeserve.http.types import Answer, Origin, Upstream
@@ -45,24 +45,27 @@ class Senseless(NodeLost):
 
 
 @dataclass(slots=True, kw_only=True)
-class Question:
+class AttemptRequest:
     """What one attempt sends, and how its answer is to be understood."""
 
     origin: Origin
     target: str
     headers: Mapping[str, str]
     body: bytes
-    flow: Flow
-    vigil: Vigil
-    course: Course = UNFOLLOWED
+    flow: StreamReader
+    vigil: AttemptWatchdog
+    course: AttemptObserver = UNOBSERVED
 
 
 async def attempted(
-    upstream: Upstream, question: Question, work: Work, delivery: Delivery
+    upstream: Upstream,
+    question: AttemptRequest,
+    work: InferenceRequest,
+    delivery: ClientResponse,
 ) -> Outcome:
     """Ask one node; Elsewhere and Full only while it has added no content."""
     before, vigil = delivery.given.size, question.vigil
-    flow = Told(question.flow, question.course)
+    flow = ObservedStream(question.flow, question.course)
     try:
         async with upstream.ask(
             question.origin,
@@ -91,28 +94,36 @@ async def attempted(
         return _lost(error, _fault(error, vigil), delivery, before)
 
 
-def _has_all(flow: Flow, work: Work, delivery: Delivery) -> bool:
+def _has_all(
+    flow: StreamReader, work: InferenceRequest, delivery: ClientResponse
+) -> bool:
     """Whether its client has an answer, of which but the end of the body may lack."""
     return work.mode == "stream" and flow.ended and not delivery.reply.missed
 
 
-def _fault(error: NodeLost, vigil: Vigil) -> Fault:
+def _fault(error: NodeLost, vigil: AttemptWatchdog) -> Fault:
     """Say whose fault a lost answer is."""
     if isinstance(error, Senseless):
         return error.fault
     if vigil.excused:
         return "none"
-    return of_loss(connected=not isinstance(error, NotReached))
+    return fault_of_loss(connected=not isinstance(error, NotReached))
 
 
-def _lost(error: NodeLost, fault: Fault, delivery: Delivery, before: int) -> Outcome:
+def _lost(
+    error: NodeLost, fault: Fault, delivery: ClientResponse, before: int
+) -> Outcome:
     if delivery.given.size > before:
         return Broken(error, fault)
     return Elsewhere(error, fault)
 
 
 async def _carried(
-    answer: Answer, flow: Told, work: Work, delivery: Delivery, vigil: Vigil
+    answer: Answer,
+    flow: ObservedStream,
+    work: InferenceRequest,
+    delivery: ClientResponse,
+    vigil: AttemptWatchdog,
 ) -> Outcome:
     if answer.status >= 400:
         body = await answer.read()
@@ -129,10 +140,14 @@ async def _carried(
 
 
 async def _judged(
-    status: int, headers: Mapping[str, str], body: bytes, work: Work, delivery: Delivery
+    status: int,
+    headers: Mapping[str, str],
+    body: bytes,
+    work: InferenceRequest,
+    delivery: ClientResponse,
 ) -> Outcome:
-    error, fault = EngineRefusal(status, headers, body), of_status(status, body)
-    match judge(status, body):
+    error, fault = EngineRefusal(status, headers, body), fault_of_status(status, body)
+    match next_step(status, body):
         case "full":
             return Full()
         case "elsewhere":
@@ -158,7 +173,11 @@ def _refusal(status: int, said: str) -> EdgeserveError:
 
 
 async def _streamed(
-    answer: Answer, flow: Flow, work: Work, delivery: Delivery, vigil: Vigil
+    answer: Answer,
+    flow: StreamReader,
+    work: InferenceRequest,
+    delivery: ClientResponse,
+    vigil: AttemptWatchdog,
 ) -> Outcome:
     vigil.heard("head")
     while not flow.begun and (piece := await answer.chunk()):
@@ -182,10 +201,10 @@ async def _streamed(
 
 def _own(error: StreamedError) -> bool:
     """Whether it is the request's own fault."""
-    return of_status(error.status, error.body) == "none"
+    return fault_of_status(error.status, error.body) == "none"
 
 
-def _insist_on_end(flow: Flow) -> None:
+def _insist_on_end(flow: StreamReader) -> None:
     """Raise what ended the answer before its end."""
     if flow.ended:
         return
@@ -194,11 +213,13 @@ def _insist_on_end(flow: Flow) -> None:
     error = flow.error
     if _own(error):
         raise error
-    fault = of_status(error.status, error.body)
+    fault = fault_of_status(error.status, error.body)
     raise Senseless(f"the engine failed: {message(error.body)}", fault)
 
 
-async def completed(tail: bytes, work: Work, delivery: Delivery) -> Outcome:
+async def completed(
+    tail: bytes, work: InferenceRequest, delivery: ClientResponse
+) -> Outcome:
     """Give the client the end of an answer that was complete but for it."""
     if work.mode != "aggregate":
         await delivery.end(tail)
@@ -208,7 +229,11 @@ async def completed(tail: bytes, work: Work, delivery: Delivery) -> Outcome:
 
 
 async def _put_together(
-    answer: Answer, flow: Flow, work: Work, delivery: Delivery, vigil: Vigil
+    answer: Answer,
+    flow: StreamReader,
+    work: InferenceRequest,
+    delivery: ClientResponse,
+    vigil: AttemptWatchdog,
 ) -> Outcome:
     vigil.heard("head")
     while piece := await answer.chunk():
@@ -223,7 +248,7 @@ async def _put_together(
 
 
 async def _gathered(
-    headers: Mapping[str, str], work: Work, delivery: Delivery
+    headers: Mapping[str, str], work: InferenceRequest, delivery: ClientResponse
 ) -> Outcome:
     try:
         body = _whole(delivery.given.whole(), dialects.of(work.dialect))

@@ -14,12 +14,12 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import Protocol
 
-from balancer.failover.stall import Pace, Progress, Sign, is_sooner, may_be_late
+from balancer.failover.stall import ExpectedPace, Progress, Sign, is_sooner, may_be_late
 from balancer.fleet.engines import EngineKey
 from balancer.health.faults import Fault
-from balancer.routing.decision import Need
+from balancer.routing.decision import RoutingRequest
 
-UNLEARNED = Pace()
+UNLEARNED = ExpectedPace()
 
 QUIET_SECONDS = 5.0
 """After so long without a sign from an engine a probe looks after it; and after so long
@@ -44,7 +44,7 @@ class Prospects(Protocol):
         """Seconds by a clock that stands still while this process does."""
         ...
 
-    def pace(self, key: EngineKey) -> Pace:
+    def pace(self, key: EngineKey) -> ExpectedPace:
         """Return what is learned of an engine."""
         ...
 
@@ -52,11 +52,11 @@ class Prospects(Protocol):
         """Whether users' requests go there."""
         ...
 
-    def elsewhere(self, need: Need, key: EngineKey) -> float | None:
+    def elsewhere(self, need: RoutingRequest, key: EngineKey) -> float | None:
         """Seconds to the first token on the best other engine with an idle slot."""
         ...
 
-    def deserted(self, need: Need, key: EngineKey) -> bool:
+    def deserted(self, need: RoutingRequest, key: EngineKey) -> bool:
         """Whether an engine's whole node is silent, and another could serve."""
         ...
 
@@ -84,7 +84,7 @@ class Prospects(Protocol):
 
 
 @dataclass(slots=True, eq=False)
-class Vigil:
+class AttemptWatchdog:
     """One request at one engine, and why it was given up, if it was.
 
     `predicted`: seconds to its first token, None where nothing is. `tells`: that engine
@@ -95,7 +95,7 @@ class Vigil:
 
     prospects: Prospects
     key: EngineKey
-    need: Need
+    need: RoutingRequest
     started: float
     predicted: float | None
     tells: bool
@@ -180,7 +180,7 @@ class Vigil:
         return now - self._deserted >= BLINK_SECONDS
 
     @property
-    def _pace(self) -> Pace:
+    def _pace(self) -> ExpectedPace:
         """What to expect; of a call to a tool the first words may be long in coming."""
         return UNLEARNED if self.halting else self.prospects.pace(self.key)
 

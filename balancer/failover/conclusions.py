@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 
-from balancer.failover.attempt_watchdog import Vigil
-from balancer.failover.context import Task
+from balancer.failover.attempt_watchdog import AttemptWatchdog
+from balancer.failover.context import RequestContext
 from balancer.failover.outcome import Broken, Elsewhere, GivenUp, Outcome
-from balancer.failover.watchdog import Watch
-from balancer.fleet.engines import Candidate
-from balancer.health.breaker import Breaker
+from balancer.failover.watchdog import Watchdog
+from balancer.fleet.engines import EngineCandidate
+from balancer.health.breaker import CircuitBreakers
 from balancer.health.faults import Fault
 from balancer.health.poison import SECONDS, Death, digest
-from balancer.state import Desk
+from balancer.state import BalancerState
 from edgeserve.errors import EdgeserveError, EndsEngines
 
 WORD_SECONDS = 1.5
@@ -20,7 +20,11 @@ WORD_SECONDS = 1.5
 
 
 def failed(
-    breaker: Breaker, task: Task, to: Candidate, error: EdgeserveError, fault: Fault
+    breaker: CircuitBreakers,
+    task: RequestContext,
+    to: EngineCandidate,
+    error: EdgeserveError,
+    fault: Fault,
 ) -> None:
     """Hold a failure against an engine; not one that may be the request's own.
 
@@ -33,7 +37,7 @@ def failed(
         breaker.failed(to.key, fault)
 
 
-def answered(desk: Desk, task: Task, to: Candidate) -> None:
+def answered(desk: BalancerState, task: RequestContext, to: EngineCandidate) -> None:
     """Note that an engine is well; what it answers, another must not call an error."""
     desk.breaker.answered(to.key)
     for key in task.questioned - {to.key}:
@@ -42,14 +46,14 @@ def answered(desk: Desk, task: Task, to: Candidate) -> None:
         desk.poison.answered(named(desk, task))
 
 
-def named(desk: Desk, task: Task) -> bytes:
+def named(desk: BalancerState, task: RequestContext) -> bytes:
     """Return the hash of a request, by what its client sent."""
     if not task.name:
         task.name = digest(task.request.path, task.request.body, desk.key)
     return task.name
 
 
-def struck(desk: Desk, task: Task) -> bool:
+def struck(desk: BalancerState, task: RequestContext) -> bool:
     """Whether an engine has died at this request. Raises EndsEngines for two."""
     poison = desk.poison
     if not poison.knows:
@@ -61,7 +65,12 @@ def struck(desk: Desk, task: Task) -> bool:
 
 
 def died(
-    desk: Desk, watch: Watch, task: Task, vigil: Vigil, to: Candidate, outcome: Outcome
+    desk: BalancerState,
+    watch: Watchdog,
+    task: RequestContext,
+    vigil: AttemptWatchdog,
+    to: EngineCandidate,
+    outcome: Outcome,
 ) -> None:
     """Remember an engine that died at a request, where that may be why."""
     match outcome:
@@ -75,7 +84,7 @@ def died(
     desk.poison.note(named(desk, task), death)
 
 
-async def condemned(desk: Desk, task: Task) -> None:
+async def condemned(desk: BalancerState, task: RequestContext) -> None:
     """Raise EndsEngines where two engines died at a request, once that is known."""
     poison, current = desk.poison, desk.current
     name = task.name

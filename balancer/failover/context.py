@@ -6,13 +6,13 @@ from dataclasses import dataclass, field, replace
 
 from msgspec import structs
 
-from balancer.dialects.stream import Flow
-from balancer.failover.resume import Finish, Refuse, Resume, resume
-from balancer.failover.splice import GROWTH, MIGRATIONS, MOST_MIGRATIONS, Policy
-from balancer.fleet.engines import Candidate, EngineKey, Life
-from balancer.request import Work
-from balancer.response import MOST, Delivery
-from balancer.telemetry.records import Record
+from balancer.dialects.stream import StreamReader
+from balancer.failover.resume import Finish, RefuseResume, Resume, resume
+from balancer.failover.splice import GROWTH, MIGRATIONS, MOST_MIGRATIONS, ResumePolicy
+from balancer.fleet.engines import EngineCandidate, EngineIncarnation, EngineKey
+from balancer.request import InferenceRequest
+from balancer.response import MOST, ClientResponse
+from balancer.telemetry.records import RequestRecord
 from edgeserve.errors import EdgeserveError, NodeLost
 from edgeserve.http.types import Request
 from edgeserve.openai import normal
@@ -20,7 +20,7 @@ from edgeserve.wire import EngineReport
 
 
 @dataclass(slots=True)
-class Task:
+class RequestContext:
     """One request.
 
     `tried` engines have failed it; one that starts anew may be asked once more.
@@ -33,11 +33,11 @@ class Task:
     """
 
     request: Request
-    work: Work
-    record: Record
-    delivery: Delivery
-    policy: Policy
-    tried: set[Life] = field(default_factory=set[Life])
+    work: InferenceRequest
+    record: RequestRecord
+    delivery: ClientResponse
+    policy: ResumePolicy
+    tried: set[EngineIncarnation] = field(default_factory=set[EngineIncarnation])
     failure: EdgeserveError | None = None
     failures: int = 0
     breaks: int = 0
@@ -47,9 +47,11 @@ class Task:
     questioned: set[EngineKey] = field(default_factory=set[EngineKey])
     name: bytes = b""
     prompt: int | None = None
-    whole: Work | None = None
+    whole: InferenceRequest | None = None
 
-    def broke(self, engine: Candidate, error: NodeLost, flow: Flow) -> None:
+    def broke(
+        self, engine: EngineCandidate, error: NodeLost, flow: StreamReader
+    ) -> None:
         """Take in that the answer broke off there."""
         self.tried.add(engine.life)
         self.failure, self.failures = error, 0
@@ -69,15 +71,15 @@ class Task:
 
     def onward(
         self, engine: EngineReport, *, template_refuses: bool = False
-    ) -> Resume | Finish | Refuse:
+    ) -> Resume | Finish | RefuseResume:
         """Decide how `engine` goes on after what the client was given."""
         given = self.delivery.given
         if self.policy == "off":
-            return Refuse("`resume` is off")
+            return RefuseResume("`resume` is off")
         if self.stalls > MIGRATIONS or self.breaks > MOST_MIGRATIONS:
-            return Refuse(f"it has gone on elsewhere {self.breaks - 1} times")
+            return RefuseResume(f"it has gone on elsewhere {self.breaks - 1} times")
         if given.size > MOST:
-            return Refuse("it is too long to be remembered")
+            return RefuseResume("it is too long to be remembered")
         return resume(
             self.work.body_for(engine),
             self.work.route,

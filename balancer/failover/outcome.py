@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
-from balancer.failover.context import Task
+from balancer.failover.context import RequestContext
 from balancer.health.faults import Fault
 from balancer.routing.decision import Send
-from balancer.telemetry.records import BROKEN, Attempt
+from balancer.telemetry.records import BROKEN, AttemptRecord
 from edgeserve.errors import EdgeserveError, NodeLost
 
 ANSWERED = "answered"
@@ -76,9 +76,9 @@ class Again:
 Outcome = Done | Full | Elsewhere | Broken | AsItIs | Again
 
 
-def begun(send: Send, now: float, task: Task) -> Attempt:
+def begun(send: Send, now: float, task: RequestContext) -> AttemptRecord:
     """Open the account of an attempt."""
-    attempt = Attempt(
+    attempt = AttemptRecord(
         node=send.to.node,
         engine=send.to.engine.id,
         variant=send.to.engine.variant,

@@ -12,13 +12,13 @@ from collections.abc import Collection, Iterable, Mapping
 
 from msgspec import structs
 
-from balancer.failover.context import Task
+from balancer.failover.context import RequestContext
 from balancer.failover.outcome import GivenUp
-from balancer.fleet.current import Current
-from balancer.fleet.engines import Candidate, Life
+from balancer.fleet.current import LiveFleet
+from balancer.fleet.engines import EngineCandidate, EngineIncarnation
 from balancer.health.breaker import GOOD
-from balancer.request import Work
-from balancer.routing.filters import Sifted, sift
+from balancer.request import InferenceRequest
+from balancer.routing.filters import Filtered, filter_engines
 from edgeserve.errors import EdgeserveError, NodeLost, NoNode
 
 LOST_SECONDS = 3.0
@@ -28,7 +28,7 @@ HUNG_SECONDS = 60.0
 """Of one that hangs it does so after ten seconds at best."""
 
 
-def hope_seconds(failure: EdgeserveError | None) -> float:
+def recovery_seconds(failure: EdgeserveError | None) -> float:
     """Return how long its node may take to give up an engine that failed so. Pure."""
     match failure:
         case GivenUp():
@@ -39,7 +39,9 @@ def hope_seconds(failure: EdgeserveError | None) -> float:
             return 0.0
 
 
-def living(candidates: Iterable[Candidate], tried: Collection[Life]) -> dict[Life, int]:
+def living(
+    candidates: Iterable[EngineCandidate], tried: Collection[EngineIncarnation]
+) -> dict[EngineIncarnation, int]:
     """Return which engines that were tried still serve, and their ranks. Pure."""
     return {
         each.life: each.rank
@@ -50,13 +52,17 @@ def living(candidates: Iterable[Candidate], tried: Collection[Life]) -> dict[Lif
     }
 
 
-def proved(before: Mapping[Life, int], now: Mapping[Life, int]) -> set[Life]:
+def proved(
+    before: Mapping[EngineIncarnation, int], now: Mapping[EngineIncarnation, int]
+) -> set[EngineIncarnation]:
     """Return which engines were under suspicion before and are not any more. Pure."""
     doubted = (life for life, rank in before.items() if rank != GOOD)
     return {life for life in doubted if now.get(life) == GOOD}
 
 
-async def may_ask(current: Current, tried: set[Life], seconds: float) -> bool:
+async def may_ask(
+    current: LiveFleet, tried: set[EngineIncarnation], seconds: float
+) -> bool:
     """Wait until an engine was given up, or shown to be well: that one is not tried.
 
     False if that takes too long.
@@ -76,7 +82,7 @@ async def may_ask(current: Current, tried: set[Life], seconds: float) -> bool:
     return True
 
 
-async def otherwise(current: Current, task: Task) -> bool:
+async def await_recovery(current: LiveFleet, task: RequestContext) -> bool:
     """Ask for less, or see an engine given up or found well; False if neither.
 
     What was answered so far is thrown away only where that is of use.
@@ -84,18 +90,23 @@ async def otherwise(current: Current, task: Task) -> bool:
     whole = task.whole
     if whole is not None and _is_served(current, whole, task) and task.widened():
         return True
-    seconds = hope_seconds(task.failure)
+    seconds = recovery_seconds(task.failure)
     return await may_ask(current, task.tried, seconds) or task.widened()
 
 
-def _is_served(current: Current, work: Work, task: Task) -> bool:
+def _is_served(
+    current: LiveFleet, work: InferenceRequest, task: RequestContext
+) -> bool:
     need = structs.replace(work.need, tried=frozenset(task.tried))
-    sifted = sift(current.candidates, need)
-    return isinstance(sifted, Sifted) and bool(sifted.open)
+    sifted = filter_engines(current.candidates, need)
+    return isinstance(sifted, Filtered) and bool(sifted.open)
 
 
 def reason(
-    current: Current, failure: EdgeserveError, task: Task, refusal: EdgeserveError
+    current: LiveFleet,
+    failure: EdgeserveError,
+    task: RequestContext,
+    refusal: EdgeserveError,
 ) -> EdgeserveError:
     """Say what failed; or that it is not there any more and may be later, a 503."""
     later = isinstance(failure, NodeLost) and isinstance(refusal, NoNode)

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from balancer.health.faults import of_status
+from balancer.health.faults import fault_of_status
 from edgeserve.errors import EdgeserveError
 from edgeserve.openai import code, error_in, message
 
@@ -70,7 +70,7 @@ def _amended(status: int, body: bytes) -> dict[str, Any]:
 
 def _is_hopeless(status: int, body: bytes) -> bool:
     """Whether it can never succeed, though the status sounds as if it might."""
-    return status == 501 or (status == 500 and of_status(status, body) == "none")
+    return status == 501 or (status == 500 and fault_of_status(status, body) == "none")
 
 
 def _too_long(error: Mapping[str, Any]) -> str:

@@ -8,13 +8,13 @@ from typing import Any
 
 import msgspec
 
-from balancer.dialects.base import Dialect, Said, Unfit, listen
+from balancer.dialects.base import CannotResume, Dialect, Transcript, listen
 from balancer.dialects.chat import Chat
 from balancer.dialects.completion import Completion
 from balancer.dialects.messages import Messages
 from balancer.dialects.native import Native
 from balancer.dialects.responses import Responses
-from balancer.dialects.usage import Tally
+from balancer.dialects.usage import TokenCount
 from balancer.failover.splice import Splice
 from edgeserve import openai
 from edgeserve.errors import BadRequest
@@ -113,7 +113,7 @@ class Finish:
 
 
 @dataclass(frozen=True)
-class Refuse:
+class RefuseResume:
     """The answer cannot be continued; the half sentence says why."""
 
     reason: str
@@ -126,7 +126,7 @@ def resume(
     *,
     prompt_tokens: int | None = None,
     template_refuses: bool = False,
-) -> Resume | Finish | Refuse:
+) -> Resume | Finish | RefuseResume:
     """Decide how to go on after the client has been given these bytes.
 
     `body` is the request as it would go to an engine, `given` the answer's body so
@@ -141,40 +141,42 @@ def resume(
         said = listen(dialect, events(whole_events(b"".join(given))[0]))
         _check(said, request, template_refuses=template_refuses)
         return _decide(request, dialect, said, prompt_tokens)
-    except (Unfit, BadRequest) as error:
-        return Refuse(str(error))
+    except (CannotResume, BadRequest) as error:
+        return RefuseResume(str(error))
 
 
 def _dialect(route: openai.Route, request: dict[str, Any]) -> Dialect:
     if route.dialect not in _DIALECTS:
-        raise Unfit(f"answers of {route.path} cannot be continued")
+        raise CannotResume(f"answers of {route.path} cannot be continued")
     return _DIALECTS[route.dialect](request)
 
 
-def _check(said: Said, request: dict[str, Any], *, template_refuses: bool) -> None:
+def _check(
+    said: Transcript, request: dict[str, Any], *, template_refuses: bool
+) -> None:
     if said.ended:
         return
     reason = why_not(request)
     if reason is not None:
-        raise Unfit(reason)
+        raise CannotResume(reason)
     if said.tool:
-        raise Unfit("it had begun to call a tool")
+        raise CannotResume("it had begun to call a tool")
     if said.text.rfind("<think>") > said.text.rfind("</think>"):
-        raise Unfit("it was still reasoning")
+        raise CannotResume("it was still reasoning")
     if said.reasoning and not said.text:
-        raise Unfit("it was still reasoning")
+        raise CannotResume("it was still reasoning")
     if said.text.endswith("\N{REPLACEMENT CHARACTER}"):
-        raise Unfit("its text ends in bytes that are no character")
+        raise CannotResume("its text ends in bytes that are no character")
     if template_refuses and said.begun:
-        raise Unfit("the model's chat template refuses to continue a message")
+        raise CannotResume("the model's chat template refuses to continue a message")
 
 
 def _decide(
-    request: dict[str, Any], dialect: Dialect, said: Said, prompt: int | None
+    request: dict[str, Any], dialect: Dialect, said: Transcript, prompt: int | None
 ) -> Resume | Finish:
     limit = _limit(request, dialect.budgets)
     known = prompt if said.prompt is None else said.prompt
-    tally = Tally(said.tokens, known, limit, most=said.most_tokens)
+    tally = TokenCount(said.tokens, known, limit, most=said.most_tokens)
     if said.ended:
         return Finish(b"" if said.closed else dialect.closing(said))
     if limit is not None and said.begun and said.tokens >= limit:

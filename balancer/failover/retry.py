@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from msgspec import structs
 
-from balancer.dialects.stream import Flow
-from balancer.failover.attempt import Question, attempted, completed
-from balancer.failover.attempt_watchdog import Vigil
+from balancer.dialects.stream import StreamReader
+from balancer.failover.attempt import AttemptRequest, attempted, completed
+from balancer.failover.attempt_watchdog import AttemptWatchdog
 from balancer.failover.conclusions import answered, condemned, died, failed, struck
-from balancer.failover.context import Task
+from balancer.failover.context import RequestContext
 from balancer.failover.outcome import (
     Again,
     AsItIs,
@@ -23,17 +23,17 @@ from balancer.failover.outcome import (
     begun,
     called,
 )
-from balancer.failover.recovery import otherwise, reason
-from balancer.failover.resume import Finish, Refuse, Resume
-from balancer.failover.splice import Mended, listener
-from balancer.failover.watchdog import Watch
-from balancer.fleet.engines import Candidate
-from balancer.probes.template import Templates
+from balancer.failover.recovery import await_recovery, reason
+from balancer.failover.resume import Finish, RefuseResume, Resume
+from balancer.failover.splice import ResumedStream, listener
+from balancer.failover.watchdog import Watchdog
+from balancer.fleet.engines import EngineCandidate
+from balancer.probes.template import TemplateProbe
 from balancer.request import headers_for
-from balancer.response import Lull
+from balancer.response import KeepAlive
 from balancer.routing.decision import Send
 from balancer.routing.queued_request import RETRY_AFTER
-from balancer.state import Desk
+from balancer.state import BalancerState
 from edgeserve.errors import FleetBusy, NodeLost, NoNode, NotReached, UnknownModel
 from edgeserve.http.types import Upstream
 
@@ -42,15 +42,15 @@ from edgeserve.http.types import Upstream
 class RetryLoop:
     """Tries engines for one request until one answers, or none is left."""
 
-    desk: Desk
+    desk: BalancerState
     upstream: Upstream
     token: str | None
-    templates: Templates
-    watch: Watch
+    templates: TemplateProbe
+    watch: Watchdog
     attempts: int
     patience: float
 
-    async def run(self, task: Task) -> None:
+    async def run(self, task: RequestContext) -> None:
         """Try engines until one answers. Each is tried once in its life."""
         while not isinstance(outcome := await self._once(task), Done):
             await condemned(self.desk, task)
@@ -58,7 +58,7 @@ class RetryLoop:
         if outcome.left is not None:
             raise asyncio.CancelledError  # that one would hold this frame, and be held
 
-    def _go_on(self, task: Task, outcome: Outcome) -> None:
+    def _go_on(self, task: RequestContext, outcome: Outcome) -> None:
         """Get ready to ask again; raises why not, where it is over."""
         match outcome:
             case AsItIs():
@@ -76,13 +76,13 @@ class RetryLoop:
             case _:
                 pass
 
-    async def _once(self, task: Task) -> Outcome:
+    async def _once(self, task: RequestContext) -> Outcome:
         need = task.work.need
         if task.tried:
             need = structs.replace(need, tried=frozenset(task.tried))
         clock, record = self.desk.records.clock, task.record
         asked = clock()
-        lull = Lull(task.delivery, record.note, streams=task.work.mode == "stream")
+        lull = KeepAlive(task.delivery, record.note, streams=task.work.mode == "stream")
         try:
             async with self.desk.room.claim(need, lull.note) as send:
                 if lull.begun:
@@ -97,7 +97,7 @@ class RetryLoop:
                 return await self._followed(task, send.to, outcome)
         except (NoNode, UnknownModel) as refusal:
             lull.begin()
-            if await otherwise(self.desk.current, task):
+            if await await_recovery(self.desk.current, task):
                 return Again()
             # Those that are left cannot, and one that was tried has said why.
             if task.failure:
@@ -107,28 +107,28 @@ class RetryLoop:
             if lull.begun:
                 await lull.end()
 
-    async def _budgeted(self, task: Task, send: Send) -> Outcome:
+    async def _budgeted(self, task: RequestContext, send: Send) -> Outcome:
         """Count what is asked again, which bounds how much else may be."""
         if not task.tried:
             return await self._asked(task, send)
         with self.watch.budget.another():
             return await self._asked(task, send)
 
-    async def _asked(self, task: Task, send: Send) -> Outcome:
+    async def _asked(self, task: RequestContext, send: Send) -> Outcome:
         to, work, delivery = send.to, task.work, task.delivery
-        flow: Flow = listener(work, task.record.id, to.engine.variant)
+        flow: StreamReader = listener(work, task.record.id, to.engine.variant)
         body = work.body_for(to.engine, send.course.slot)
         if delivery.given.size:
             refuses = await self.templates.refuses(to, work.dialect)
             plan = task.onward(to.engine, template_refuses=refuses)
             if not isinstance(plan, Resume):
                 return await _without_engine(task, plan)
-            body, flow = plan.body, Mended(plan.splice)
+            body, flow = plan.body, ResumedStream(plan.splice)
         known = struck(self.desk, task)
         if known:
             await self.watch.apart(to.key)
         delivery.comes_from(to.node, to.engine.variant)
-        vigil = Vigil(
+        vigil = AttemptWatchdog(
             self.watch,
             to.key,
             work.need,
@@ -139,7 +139,7 @@ class RetryLoop:
             paused=delivery.paused,
             struck=known,
         )
-        question = Question(
+        question = AttemptRequest(
             origin=to.origin,
             target=task.request.target,
             headers=headers_for(
@@ -163,7 +163,9 @@ class RetryLoop:
             task.broke(to, outcome.error, flow)
         return outcome
 
-    async def _followed(self, task: Task, to: Candidate, outcome: Outcome) -> Outcome:
+    async def _followed(
+        self, task: RequestContext, to: EngineCandidate, outcome: Outcome
+    ) -> Outcome:
         """Draw conclusions from an attempt; a broken answer may lack but its end."""
         fleet, now = self.desk.current.fleet, self.desk.records.clock()
         match outcome:
@@ -191,11 +193,11 @@ class RetryLoop:
         return outcome
 
 
-async def _without_engine(task: Task, plan: Finish | Refuse) -> Outcome:
+async def _without_engine(task: RequestContext, plan: Finish | RefuseResume) -> Outcome:
     """End an answer that needs no engine, or give up one that no engine can end."""
     match plan:
         case Finish(tail):
             return await completed(tail, task.work, task.delivery)
-        case Refuse(reason):
+        case RefuseResume(reason):
             why = f"{task.failure}; no other node can go on: {reason}"
             return Broken(NodeLost(why), final=True)

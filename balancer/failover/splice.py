@@ -7,13 +7,13 @@ from typing import Any, Literal
 
 import msgspec
 
-from balancer.dialects.base import Dialect, Heard, Said
-from balancer.dialects.messages import Headed
+from balancer.dialects.base import Dialect, ParsedEvent, Transcript
+from balancer.dialects.messages import MessagesStream
 from balancer.dialects.stream import (
     PROGRESS,
-    Flow,
-    Listener,
+    DialectStream,
     StreamedError,
+    StreamReader,
     streamed_error,
 )
 from balancer.dialects.timings import (
@@ -24,9 +24,9 @@ from balancer.dialects.timings import (
     usage_in,
     usage_streamed,
 )
-from balancer.dialects.usage import Tally
-from balancer.request import Work
-from balancer.routing.decision import Course
+from balancer.dialects.usage import TokenCount
+from balancer.request import InferenceRequest
+from balancer.routing.decision import AttemptObserver
 from edgeserve.config.settings import BalancerSettings
 from edgeserve.http.sse import (
     DONE,
@@ -48,7 +48,7 @@ class Splice:
     """
 
     def __init__(
-        self, dialect: Dialect, said: Said, tally: Tally, *, timings: bool
+        self, dialect: Dialect, said: Transcript, tally: TokenCount, *, timings: bool
     ) -> None:
         self._dialect = dialect
         self._said = said
@@ -86,7 +86,7 @@ class Splice:
             return b""
         return self._adopt(each.name, event, self._dialect.hear(event))
 
-    def _adopt(self, name: str, event: dict[str, Any], heard: Heard) -> bytes:
+    def _adopt(self, name: str, event: dict[str, Any], heard: ParsedEvent) -> bytes:
         self._count(heard)
         if self._again(heard):
             return b""
@@ -103,7 +103,7 @@ class Splice:
             out += self._end()
         return out
 
-    def _count(self, heard: Heard) -> None:
+    def _count(self, heard: ParsedEvent) -> None:
         if heard.prompt is not None and not self._prompt_seen:
             self._tally.saw_prompt(heard.prompt)
             self._prompt_seen = True
@@ -112,7 +112,7 @@ class Splice:
         elif heard.step:
             self._tally.here += 1
 
-    def _again(self, heard: Heard) -> bool:
+    def _again(self, heard: ParsedEvent) -> bool:
         """Whether the client has it already, or has no use for it."""
         if heard.opening is None:
             return heard.progress
@@ -128,7 +128,7 @@ class Splice:
         return self._dialect.ending(whole, self._tally)
 
 
-Policy = Literal["same-variant", "any", "off"]
+ResumePolicy = Literal["same-variant", "any", "off"]
 """Which engines may go on: those of the same variant, of the same model, or none."""
 
 MIGRATIONS = 2
@@ -142,7 +142,7 @@ MOST_MIGRATIONS = 8
 """Times that it may go on elsewhere in all."""
 
 
-def policy_of(settings: BalancerSettings) -> Policy:
+def policy_of(settings: BalancerSettings) -> ResumePolicy:
     """Take the policy from the settings."""
     match settings.resume:
         case "any" | "off" as policy:
@@ -152,8 +152,8 @@ def policy_of(settings: BalancerSettings) -> Policy:
 
 
 @dataclass(slots=True)
-class Mended:
-    """Follows the engine that goes on; see `Listener`. Its content has long begun."""
+class ResumedStream:
+    """Reads the engine that goes on; see `DialectStream`. Its content has begun."""
 
     splice: Splice
     begun: bool = True
@@ -176,11 +176,11 @@ class Mended:
 
 
 @dataclass(slots=True)
-class Told:
+class ObservedStream:
     """A flow that is listened to; what it says is not changed."""
 
-    flow: Flow
-    course: Course
+    flow: StreamReader
+    course: AttemptObserver
     _wrote: bool = False
     _last: bytes = b""
     """The latest piece with timings or usage."""
@@ -190,31 +190,31 @@ class Told:
 
     @property
     def begun(self) -> bool:
-        """See `Flow`."""
+        """See `StreamReader`."""
         return self.flow.begun
 
     @property
     def worked(self) -> bool:
-        """See `Flow`."""
+        """See `StreamReader`."""
         return self.flow.worked
 
     @property
     def prompt(self) -> int | None:
-        """See `Flow`."""
+        """See `StreamReader`."""
         return self.flow.prompt
 
     @property
     def error(self) -> StreamedError | None:
-        """See `Flow`."""
+        """See `StreamReader`."""
         return self.flow.error
 
     @property
     def ended(self) -> bool:
-        """See `Flow`."""
+        """See `StreamReader`."""
         return self.flow.ended
 
     def feed(self, piece: bytes) -> bytes:
-        """See `Flow.feed`."""
+        """See `StreamReader.feed`."""
         if MARKS[0] in piece or MARKS[1] in piece:
             self._first, self._last = self._last, piece
         ready = self.flow.feed(piece)
@@ -245,16 +245,16 @@ class Told:
             self.course.progress(found.total, found.cache, found.processed)
 
 
-def listener(work: Work, id_: str, model: str) -> Listener:
+def listener(work: InferenceRequest, id_: str, model: str) -> DialectStream:
     """Follow an answer of `model`; `id_` names one that has no name of its own.
 
     What is put together here needs a head that counts the prompt, and is asked again.
     """
     if work.dialect != "messages" or work.mode != "stream":
-        return Listener(
+        return DialectStream(
             work.dialect,
             hides=not work.tells,
             answers=work.answers,
             filtered=work.filtered,
         )
-    return Headed("messages", hides=not work.tells, id=id_, model=model)
+    return MessagesStream("messages", hides=not work.tells, id=id_, model=model)

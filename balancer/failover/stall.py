@@ -37,7 +37,7 @@ Sign = Literal["head", "ping", "progress", "text"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pace:
+class ExpectedPace:
     """What is learned of an engine, in seconds; None where it is not.
 
     `token`: 99th percentile of the time between two tokens. `batch`: one decode call of
@@ -78,7 +78,7 @@ class Progress:
         """Begin to wait anew: until now nothing could be heard."""
         return replace(self, life=now, work=now)
 
-    def stuck_at(self, pace: Pace) -> float:
+    def stuck_at(self, pace: ExpectedPace) -> float:
         """Return when to give it up if nothing more is heard; `inf` for never."""
         match self.phase:
             case "queued":
@@ -91,7 +91,7 @@ class Progress:
                 pinged = max(PINGED_BATCHES * batch, 2 * quiet)
                 return min(self.life + quiet, self.work + pinged)
 
-    def hung_at(self, pace: Pace) -> float:
+    def hung_at(self, pace: ExpectedPace) -> float:
         """Return when an engine that tells how far it has read has told no more.
 
         Unless it does something else meanwhile: it reads one prompt after the other.
@@ -145,7 +145,7 @@ def is_sooner(elsewhere: float | None, remaining: float) -> bool:
     return elsewhere is not None and elsewhere <= (1 - GAIN) * remaining
 
 
-class Budget:
+class RetryBudget:
     """Counts requests in flight, and the extra attempts among them."""
 
     def __init__(self, share: float = 0.10, least: int = 3) -> None:

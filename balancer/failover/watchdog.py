@@ -11,14 +11,18 @@ from math import inf
 
 from msgspec import structs
 
-from balancer.failover.attempt_watchdog import LATELY_SECONDS, UNLEARNED, Vigil
-from balancer.failover.stall import Budget, Pace
+from balancer.failover.attempt_watchdog import (
+    LATELY_SECONDS,
+    UNLEARNED,
+    AttemptWatchdog,
+)
+from balancer.failover.stall import ExpectedPace, RetryBudget
 from balancer.fleet.engines import EngineKey
-from balancer.routing.decision import Need
-from balancer.routing.filters import Sifted, sift
-from balancer.state import Desk
+from balancer.routing.decision import RoutingRequest
+from balancer.routing.filters import Filtered, filter_engines
+from balancer.state import BalancerState
 from edgeserve.runtime.background import declared, guarded
-from edgeserve.runtime.clock import Awake, Sweep
+from edgeserve.runtime.clock import ActiveClock, Ticker
 
 EVERY_SECONDS = 0.25
 
@@ -31,24 +35,24 @@ APART_SECONDS = 0.05
 """How often to look whether a request has its first word."""
 
 
-class Watch:
+class Watchdog:
     """Ticks every vigil that is kept, and knows the prospects; see `Prospects`."""
 
-    def __init__(self, desk: Desk, awake: Awake) -> None:
-        self.budget = Budget()
+    def __init__(self, desk: BalancerState, awake: ActiveClock) -> None:
+        self.budget = RetryBudget()
         self._desk = desk
-        self._sweep = Sweep(EVERY_SECONDS)
-        self._vigils = set[Vigil]()
+        self._sweep = Ticker(EVERY_SECONDS)
+        self._vigils = set[AttemptWatchdog]()
         self._awake = awake
         self.time = awake.time
 
-    def keep(self, vigil: Vigil) -> None:
+    def keep(self, vigil: AttemptWatchdog) -> None:
         """Begin."""
         if not self._vigils:
             self._sweep.add(self)
         self._vigils.add(vigil)
 
-    def alone(self, vigil: Vigil) -> bool:
+    def alone(self, vigil: AttemptWatchdog) -> bool:
         """Whether its engine was asked nothing else by us."""
         return all(each is vigil or each.key != vigil.key for each in self._vigils)
 
@@ -59,7 +63,7 @@ class Watch:
         ):
             await asyncio.sleep(APART_SECONDS)
 
-    def end(self, vigil: Vigil) -> None:
+    def end(self, vigil: AttemptWatchdog) -> None:
         """End."""
         vigil.end()
         self._vigils.discard(vigil)
@@ -76,33 +80,33 @@ class Watch:
         """End all."""
         self._sweep.stop()
 
-    def pace(self, key: EngineKey) -> Pace:
+    def pace(self, key: EngineKey) -> ExpectedPace:
         """See `Prospects`."""
         lane = self._desk.predict.lanes.get(key)
         if lane is None or not lane.learner.calibrated:
             return UNLEARNED
         # While others' prompts are read, a token waits for a whole batch.
         batch = lane.batch * lane.per_read
-        return Pace(token=SLOWEST * lane.per_token + batch, batch=batch)
+        return ExpectedPace(token=SLOWEST * lane.per_token + batch, batch=batch)
 
     def trusted(self, key: EngineKey) -> bool:
         """See `Prospects`."""
         return self._desk.breaker.health(key).closed
 
-    def elsewhere(self, need: Need, key: EngineKey) -> float | None:
+    def elsewhere(self, need: RoutingRequest, key: EngineKey) -> float | None:
         """See `Prospects`."""
         lives = {e.life for e in self._desk.current.candidates if e.key == key}
         return self._desk.predict.idle(structs.replace(need, tried=need.tried | lives))
 
-    def deserted(self, need: Need, key: EngineKey) -> bool:
+    def deserted(self, need: RoutingRequest, key: EngineKey) -> bool:
         """See `Prospects`."""
         current = self._desk.current
         member = current.fleet.member(key[0])
         if member is not None and member.state not in {"suspect", "unreachable"}:
             return False
         others = [each for each in current.candidates if each.key != key]
-        sifted = sift(others, need)
-        return isinstance(sifted, Sifted) and bool(sifted.open)
+        sifted = filter_engines(others, need)
+        return isinstance(sifted, Filtered) and bool(sifted.open)
 
     def stirred(self, key: EngineKey) -> float:
         """See `Prospects`."""

@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from balancer.fleet.changes import Changes
-from balancer.fleet.engines import Candidate, candidates
-from balancer.fleet.members import Fleet, Member
+from balancer.fleet.engines import EngineCandidate, candidates
+from balancer.fleet.members import Fleet, Node
 
 
 def news(before: Fleet, after: Fleet) -> list[str]:
@@ -46,7 +46,7 @@ def _unheard(before: Fleet, after: Fleet) -> list[str]:
     ]
 
 
-def _told(old: Member | None, new: Member) -> list[str]:
+def _told(old: Node | None, new: Node) -> list[str]:
     was_here = old is not None and _here(old)
     if _here(new) and not was_here:
         return [_joined(new)]
@@ -59,12 +59,12 @@ def _told(old: Member | None, new: Member) -> list[str]:
     return _ready(old, new) + _trouble(old, new)
 
 
-def _here(member: Member) -> bool:
+def _here(member: Node) -> bool:
     """A node that is merely suspect has not left."""
     return member.state != "unreachable"
 
 
-def _joined(member: Member) -> str:
+def _joined(member: Node) -> str:
     slots = sum(each.slots for each in member.report.engines if _serves(each.state))
     trouble = f"; {member.problem}" if member.problem else ""
     return f"{member.name} joined ({_counted(slots)}){trouble}"
@@ -76,7 +76,7 @@ def _counted(slots: int) -> str:
     return "1 slot" if slots == 1 else f"{slots} slots"
 
 
-def _ready(old: Member, new: Member) -> list[str]:
+def _ready(old: Node, new: Node) -> list[str]:
     served = {each.id for each in old.report.engines if _serves(each.state)}
     return [
         f"{new.name} serves {each.variant} ({_counted(each.slots)})"
@@ -85,7 +85,7 @@ def _ready(old: Member, new: Member) -> list[str]:
     ]
 
 
-def _trouble(old: Member, new: Member) -> list[str]:
+def _trouble(old: Node, new: Node) -> list[str]:
     if new.state == "up" and new.problem and new.problem != old.problem:
         return [f"{new.name}: {new.problem}"]
     return []
@@ -96,10 +96,10 @@ def _serves(state: str) -> bool:
 
 
 Say = Callable[[str], None]
-Judge = Callable[[Sequence[Candidate]], tuple[Candidate, ...]]
+Judge = Callable[[Sequence[EngineCandidate]], tuple[EngineCandidate, ...]]
 
 
-class Current:
+class LiveFleet:
     """Holds the latest `Fleet`. `say` hears of nodes that come and go.
 
     `judge` adds to the candidates what else is known of them.
@@ -111,7 +111,7 @@ class Current:
         self._changes = Changes()
         self._waiting: list[asyncio.Future[None]] = []
         self.fleet = Fleet()
-        self.candidates: tuple[Candidate, ...] = ()
+        self.candidates: tuple[EngineCandidate, ...] = ()
 
     def listen(self, listener: Callable[[], None]) -> None:
         """Call `listener` after every change, from the event loop."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
-from balancer.fleet.members import Fleet, Member
+from balancer.fleet.members import Fleet, Node
 from edgeserve.http.types import Origin
 from edgeserve.openai import names_of, normal
 from edgeserve.wire import EngineReport, Hardware
@@ -14,12 +14,12 @@ from edgeserve.wire import EngineReport, Hardware
 EngineKey = tuple[str, str]
 """Member id and engine id: names one engine in the fleet."""
 
-Life = tuple[str, str, str, int]
+EngineIncarnation = tuple[str, str, str, int]
 """The same, the node's process and the engine's epoch: an engine until it restarts."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Candidate:
+class EngineCandidate:
     """One engine and the way to it.
 
     `barred` says why it cannot take work now; `passing` whether that may change by
@@ -46,7 +46,7 @@ class Candidate:
         return self.member, self.engine.id
 
     @property
-    def life(self) -> Life:
+    def life(self) -> EngineIncarnation:
         """Its name until it starts anew."""
         return self.member, self.engine.id, self.instance, self.engine.epoch
 
@@ -65,7 +65,7 @@ class Candidate:
         return model in self.names
 
 
-def candidates(fleet: Fleet) -> tuple[Candidate, ...]:
+def candidates(fleet: Fleet) -> tuple[EngineCandidate, ...]:
     """List every engine of every member, the barred ones with their reason."""
     return tuple(
         _candidate(member, engine)
@@ -74,9 +74,9 @@ def candidates(fleet: Fleet) -> tuple[Candidate, ...]:
     )
 
 
-def _candidate(member: Member, engine: EngineReport) -> Candidate:
+def _candidate(member: Node, engine: EngineReport) -> EngineCandidate:
     barred, passing = _bar(member, engine)
-    return Candidate(
+    return EngineCandidate(
         member=member.id,
         node=member.name,
         origin=member.origin,
@@ -89,7 +89,7 @@ def _candidate(member: Member, engine: EngineReport) -> Candidate:
     )
 
 
-def _bar(member: Member, engine: EngineReport) -> tuple[str | None, bool]:
+def _bar(member: Node, engine: EngineReport) -> tuple[str | None, bool]:
     if member.state == "draining":
         return "its node is shutting down", False
     if member.state != "up":
@@ -114,9 +114,9 @@ class Served:
     slots: int
 
 
-def served(all_: Iterable[Candidate]) -> list[Served]:
+def served(all_: Iterable[EngineCandidate]) -> list[Served]:
     """List the names that can be called now, each model before its variants."""
-    found: dict[str, list[Candidate]] = {}
+    found: dict[str, list[EngineCandidate]] = {}
     for each in all_:
         if _callable(each):
             for name in set(each.listed):
@@ -124,13 +124,13 @@ def served(all_: Iterable[Candidate]) -> list[Served]:
     return [_served(name, found[name]) for name in sorted(found)]
 
 
-def _callable(candidate: Candidate) -> bool:
+def _callable(candidate: EngineCandidate) -> bool:
     """Whether a request for it would be sent, or would wait for it but a moment."""
     ready = candidate.engine.state in {"ready", "busy"}
     return candidate.barred is None or (ready and candidate.passing)
 
 
-def _served(name: str, engines: list[Candidate]) -> Served:
+def _served(name: str, engines: list[EngineCandidate]) -> Served:
     return Served(
         name=name,
         nodes=tuple(sorted({each.node for each in engines})),

@@ -1,7 +1,7 @@
 """Fleet membership: which nodes were seen, which answer, what each serves. Pure.
 
-Every event makes a new `Fleet`. What was seen is a `Link`; links that lead to the same
-node are one `Member`. A goodbye or an expired announcement alone removes nobody.
+Every event makes a new `Fleet`. What was seen is a `NodeAddress`; links that lead to
+the same node are one `Node`. A goodbye or an expired announcement alone removes nobody.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ import msgspec
 from edgeserve.http.types import Origin
 from edgeserve.wire import EngineReport, NodeReport
 
-LinkState = Literal["seen", "up", "suspect", "unreachable"]
+AddressState = Literal["seen", "up", "suspect", "unreachable"]
 """`seen` has not answered yet; `suspect` fell silent; `unreachable` stayed silent."""
 
-MemberState = Literal["up", "draining", "suspect", "unreachable"]
+NodeState = Literal["up", "draining", "suspect", "unreachable"]
 
 
 @dataclass(frozen=True)
-class Word:
+class LastReport:
     """What a node said last, and the address at which it said so."""
 
     origin: Origin
@@ -32,7 +32,7 @@ class Word:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Link:
+class NodeAddress:
     """One way to a node: where it was seen, and what its event stream said last.
 
     `expected` is the id that the announcement carries. `since` is when the link last
@@ -45,15 +45,15 @@ class Link:
     origins: tuple[Origin, ...]
     expected: str | None = None
     announced: bool = True
-    state: LinkState = "seen"
-    word: Word | None = None
+    state: AddressState = "seen"
+    word: LastReport | None = None
     problem: str | None = None
     since: float = 0.0
     full: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, kw_only=True)
-class Member:
+class Node:
     """One node. `id` is its own, or with an address behind it where two claim one.
 
     `name` is what people call it, unlike that of every other member.
@@ -63,7 +63,7 @@ class Member:
     name: str
     report: NodeReport
     origin: Origin
-    state: MemberState
+    state: NodeState
     links: tuple[str, ...]
     full: frozenset[str] = frozenset()
     problem: str | None = None
@@ -73,10 +73,10 @@ class Member:
 class Fleet:
     """All links, by key, in the order in which they were first seen."""
 
-    links: Mapping[str, Link] = field(default_factory=dict[str, Link])
+    links: Mapping[str, NodeAddress] = field(default_factory=dict[str, NodeAddress])
 
     @cached_property
-    def members(self) -> tuple[Member, ...]:
+    def members(self) -> tuple[Node, ...]:
         """The nodes that have answered and are not forgotten."""
         by_id: dict[str, list[_Voice]] = {}
         for link in self.links.values():
@@ -93,7 +93,9 @@ class Fleet:
         """Something was seen, again, or at other addresses."""
         known = self.links.get(key)
         if known is None:
-            link = Link(key=key, source=source, origins=origins, expected=expected)
+            link = NodeAddress(
+                key=key, source=source, origins=origins, expected=expected
+            )
             return self._with(link)
         seen = replace(known, origins=origins, expected=expected, announced=True)
         return self if seen == known else self._with(seen)
@@ -108,7 +110,7 @@ class Fleet:
     def reported(self, key: str, origin: Origin, report: NodeReport) -> Fleet:
         """A full report came."""
         link = self.links.get(key)
-        return self._with(_well(link, Word(origin, report))) if link else self
+        return self._with(_well(link, LastReport(origin, report))) if link else self
 
     def engine_changed(self, key: str, engine: EngineReport) -> Fleet:
         """One engine of a node changed, or is new."""
@@ -118,7 +120,7 @@ class Fleet:
         old = link.word.report
         by_id = {each.id: each for each in old.engines} | {engine.id: engine}
         report = msgspec.structs.replace(old, engines=tuple(by_id.values()))
-        return self._with(_well(link, Word(link.word.origin, report)))
+        return self._with(_well(link, LastReport(link.word.origin, report)))
 
     def heard(self, key: str) -> Fleet:
         """A heartbeat came: whatever was suspected, the node is there."""
@@ -175,11 +177,11 @@ class Fleet:
             return False
         return now - link.since >= after
 
-    def member(self, id_: str) -> Member | None:
+    def member(self, id_: str) -> Node | None:
         """Find a member by id."""
         return next((each for each in self.members if each.id == id_), None)
 
-    def _with(self, link: Link) -> Fleet:
+    def _with(self, link: NodeAddress) -> Fleet:
         return Fleet({**self.links, link.key: link})
 
 
@@ -187,15 +189,15 @@ class Fleet:
 class _Voice:
     """A link that has spoken."""
 
-    link: Link
-    word: Word
+    link: NodeAddress
+    word: LastReport
 
 
-def _well(link: Link, word: Word) -> Link:
+def _well(link: NodeAddress, word: LastReport) -> NodeAddress:
     return replace(link, state="up", problem=None, full=frozenset(), word=word)
 
 
-def _members(id_: str, heard: Sequence[_Voice]) -> list[Member]:
+def _members(id_: str, heard: Sequence[_Voice]) -> list[Node]:
     """One member, or one per process where several that answer now claim one id."""
     up = [voice for voice in heard if voice.link.state == "up"]
     if not up:
@@ -214,7 +216,7 @@ SUFFIX = 4
 """
 
 
-def told_apart(members: Sequence[Member]) -> tuple[Member, ...]:
+def told_apart(members: Sequence[Node]) -> tuple[Node, ...]:
     """Put a part of its id behind the name of each member that shares it: `pi#3f2a`."""
     count = Counter(each.name for each in members)
     shared = {each.id: each.name for each in members if count[each.name] > 1}
@@ -248,8 +250,8 @@ def _apart(id_: str, voices: Sequence[_Voice]) -> str:
     return f"{id_}@{voices[0].word.origin.url.partition('://')[2]}"
 
 
-def _member(id_: str, voices: Sequence[_Voice], best: _Voice) -> Member:
-    return Member(
+def _member(id_: str, voices: Sequence[_Voice], best: _Voice) -> Node:
+    return Node(
         id=id_,
         name=best.word.report.name,
         report=best.word.report,
@@ -261,13 +263,13 @@ def _member(id_: str, voices: Sequence[_Voice], best: _Voice) -> Member:
     )
 
 
-def _state(voice: _Voice) -> MemberState:
+def _state(voice: _Voice) -> NodeState:
     if voice.link.state == "up":
         return voice.word.report.state
     return "suspect" if voice.link.state == "suspect" else "unreachable"
 
 
-def _clone(shared: str, own: str, voices: Sequence[_Voice]) -> Member:
+def _clone(shared: str, own: str, voices: Sequence[_Voice]) -> Node:
     return replace(
         _member(own, voices, voices[0]),
         problem=f"several machines say they are node {shared}: was a disk cloned?"

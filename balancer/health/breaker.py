@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
 
-from balancer.fleet.engines import Candidate, EngineKey
-from balancer.health.circuit import Health
+from balancer.fleet.engines import EngineCandidate, EngineKey
+from balancer.health.circuit import Circuit
 from balancer.health.faults import Fault
 from edgeserve.wire import EngineReport
 
@@ -34,7 +34,7 @@ SHUT_OUT_AT_MOST = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class HealthRank:
     """One engine's place: a lower `rank` goes first, whatever its load.
 
     `usable` is how many of its slots may be taken, `risk` the share of failures to
@@ -47,8 +47,8 @@ class Standing:
 
 
 def standings(
-    records: Mapping[Key, Health], slots: Mapping[Key, int], now: float
-) -> dict[Key, Standing]:
+    records: Mapping[Key, Circuit], slots: Mapping[Key, int], now: float
+) -> dict[Key, HealthRank]:
     """Return everybody's standing. `slots` counts each one's capacity."""
     out = _shut_out(records, slots)
     return {
@@ -57,21 +57,21 @@ def standings(
     }
 
 
-def worse(one: Health, other: Health) -> Health:
+def worse(one: Circuit, other: Circuit) -> Circuit:
     """Return whichever of an engine's health and its node's is the worse."""
     return max(one, other, key=_badness)
 
 
-def _standing(health: Health, slots: int, now: float, *, out: bool) -> Standing:
+def _standing(health: Circuit, slots: int, now: float, *, out: bool) -> HealthRank:
     if out:
-        return Standing(OUT, 0, 1.0)
+        return HealthRank(OUT, 0, 1.0)
     if not health.closed:
-        return Standing(LAST_RESORT, slots, 1.0)
+        return HealthRank(LAST_RESORT, slots, 1.0)
     rank = SUSPECT if health.state == "suspect" else GOOD
-    return Standing(rank, health.usable(slots, now), health.risk)
+    return HealthRank(rank, health.usable(slots, now), health.risk)
 
 
-def _shut_out(records: Mapping[Key, Health], slots: Mapping[Key, int]) -> set[Key]:
+def _shut_out(records: Mapping[Key, Circuit], slots: Mapping[Key, int]) -> set[Key]:
     """Choose the worst, as far as half of the capacity goes."""
     total = sum(slots[key] for key in records)
     broken = [key for key, health in records.items() if not health.closed]
@@ -85,7 +85,7 @@ def _shut_out(records: Mapping[Key, Health], slots: Mapping[Key, int]) -> set[Ke
     return out
 
 
-def _badness(health: Health) -> tuple[bool, int, bool, float, float]:
+def _badness(health: Circuit) -> tuple[bool, int, bool, float, float]:
     return (
         not health.closed,
         health.opened,
@@ -95,7 +95,7 @@ def _badness(health: Health) -> tuple[bool, int, bool, float, float]:
     )
 
 
-TRUSTED = Health(state="ready")
+TRUSTED = Circuit(state="ready")
 FAILED_SECONDS = 10.0
 """How long to wait for an engine that its node starts again, if nobody else serves."""
 
@@ -105,7 +105,7 @@ CircuitKey = EngineKey | str
 """Names an engine, or a node by its member id."""
 
 
-class Breaker:
+class CircuitBreakers:
     """Takes in what becomes of requests; says which engines get the next ones.
 
     `changed` is called when an engine's standing has.
@@ -120,13 +120,15 @@ class Breaker:
         self._changed = changed
         self._clock = clock
         self._jitter = jitter
-        self._health: dict[CircuitKey, Health] = {}
-        self._fleet: dict[EngineKey, Candidate] = {}
-        self._standings: dict[EngineKey, Standing] = {}
+        self._health: dict[CircuitKey, Circuit] = {}
+        self._fleet: dict[EngineKey, EngineCandidate] = {}
+        self._standings: dict[EngineKey, HealthRank] = {}
         self._failed: dict[EngineKey, float] = {}
         self._lost = set[EngineKey]()
 
-    def judged(self, candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:
+    def judged(
+        self, candidates: Sequence[EngineCandidate]
+    ) -> tuple[EngineCandidate, ...]:
         """Add to each candidate what its health says."""
         self._follow(candidates)
         self._standings = self._stand()
@@ -148,7 +150,7 @@ class Breaker:
             if key[0] == member and not self.health(key).trusted
         }
 
-    def health(self, key: EngineKey) -> Health:
+    def health(self, key: EngineKey) -> Circuit:
         """Return an engine's health, or its node's where that is worse."""
         engine = self._health.get(key, TRUSTED)
         node = self._health.get(key[0])
@@ -190,7 +192,7 @@ class Breaker:
             (key, key[0]), lambda each: each.probed(well=well, now=now, jitter=jitter)
         )
 
-    def due(self) -> list[Candidate]:
+    def due(self) -> list[EngineCandidate]:
         """List the engines to probe now, and count it as done."""
         now = self._clock()
         due = [
@@ -214,7 +216,7 @@ class Breaker:
         return any(each is not None and each.wants_probe(now) for each in mine)
 
     def _note(
-        self, keys: Iterable[CircuitKey], change: Callable[[Health], Health]
+        self, keys: Iterable[CircuitKey], change: Callable[[Circuit], Circuit]
     ) -> None:
         for key in keys:
             before = self._health.get(key)
@@ -230,7 +232,7 @@ class Breaker:
         ):
             self._changed()
 
-    def _follow(self, candidates: Sequence[Candidate]) -> None:
+    def _follow(self, candidates: Sequence[EngineCandidate]) -> None:
         """Whoever comes back, or was started anew, is probed at once."""
         before, self._fleet = self._fleet, {each.key: each for each in candidates}
         there = {*self._fleet, *(each.member for each in candidates)}
@@ -254,33 +256,33 @@ class Breaker:
         since = self._clock() - FAILED_SECONDS
         return {key for key, failed in self._failed.items() if failed <= since}
 
-    def _stand(self) -> dict[EngineKey, Standing]:
+    def _stand(self) -> dict[EngineKey, HealthRank]:
         """Compare the engines of each model with one another."""
         if not self._health:
             return {}
         models: dict[str, dict[EngineKey, int]] = {}
         for key, each in self._fleet.items():
             models.setdefault(each.engine.model, {})[key] = each.engine.slots
-        now, found = self._clock(), dict[EngineKey, Standing]()
+        now, found = self._clock(), dict[EngineKey, HealthRank]()
         for slots in models.values():
             found |= standings({key: self.health(key) for key in slots}, slots, now)
         return found
 
-    def _marked(self, each: Candidate) -> Candidate:
+    def _marked(self, each: EngineCandidate) -> EngineCandidate:
         if each.key in self._lost:
             return replace(each, passing=False)
         standing = self._standings.get(each.key)
-        if standing is None or standing == Standing(0, each.engine.slots, 0.0):
+        if standing is None or standing == HealthRank(0, each.engine.slots, 0.0):
             return each
         if standing.rank == OUT and each.barred is None:
             return replace(each, barred=OUT_FOR_NOW, passing=True)
         return replace(each, rank=standing.rank, risk=standing.risk)
 
 
-def _place(standing: Standing | None) -> tuple[int, int] | None:
+def _place(standing: HealthRank | None) -> tuple[int, int] | None:
     return None if standing is None else (standing.rank, standing.usable)
 
 
-def _is_anew(before: Candidate, after: Candidate) -> bool:
+def _is_anew(before: EngineCandidate, after: EngineCandidate) -> bool:
     back = before.barred is not None and after.barred is None
     return back or before.engine.epoch != after.engine.epoch

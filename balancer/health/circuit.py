@@ -35,7 +35,7 @@ PROBE_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Health:
+class Circuit:
     """What became of the latest requests there. Times are seconds of one clock.
 
     `since` is when the state began, `recent` whether each of the latest outcomes was a
@@ -70,7 +70,7 @@ class Health:
         """The share of failures to expect, 0 to 1, by the latest outcomes."""
         return sum(self.recent) / (len(self.recent) + 2)
 
-    def succeeded(self, now: float) -> Health:
+    def succeeded(self, now: float) -> Circuit:
         """Take in a user's request that was answered."""
         if not self.closed:
             return self
@@ -83,7 +83,7 @@ class Health:
             case _:
                 return _ready(well, now)
 
-    def failed(self, now: float, jitter: float) -> Health:
+    def failed(self, now: float, jitter: float) -> Circuit:
         """Take in a failure that is its own. `jitter` is random, 0 to 1."""
         if not self.closed:
             return self
@@ -94,7 +94,7 @@ class Health:
         soon = now + SUSPECT_SECONDS
         return replace(after, state="suspect", since=now, probe_at=soon)
 
-    def doubted(self, now: float) -> Health:
+    def doubted(self, now: float) -> Circuit:
         """Take in a failure that may be the request's own: a probe will tell."""
         if not self.closed:
             return self
@@ -103,7 +103,7 @@ class Health:
             before = replace(before, state="suspect", since=now)
         return replace(before, probe_at=now)
 
-    def questioned(self, now: float) -> Health:
+    def questioned(self, now: float) -> Circuit:
         """Take in an error that is most likely the request's own: let a probe tell.
 
         One that is on its way will do.
@@ -116,18 +116,18 @@ class Health:
         """Whether to send a tiny generation there now."""
         return self.probe_at is not None and now >= self.probe_at
 
-    def probing(self, now: float) -> Health:
+    def probing(self, now: float) -> Circuit:
         """Note that a probe is on its way."""
         again = now + PROBE_SECONDS
         if self.state == "open":
             return replace(self, state="half-open", since=now, probe_at=again)
         return replace(self, probe_at=again)
 
-    def probed(self, *, well: bool, now: float, jitter: float) -> Health:
+    def probed(self, *, well: bool, now: float, jitter: float) -> Circuit:
         """Take in what became of a probe."""
         match self.state, well:
             case "half-open", True:
-                return Health(since=now, opened=self.opened)
+                return Circuit(since=now, opened=self.opened)
             case "half-open", False:
                 return _opened(self, now, jitter)
             case "open", _:
@@ -150,7 +150,7 @@ class Health:
         return 1 + int((slots - 1) * min(share, 1.0))
 
 
-def _noted(health: Health, *, failed: bool) -> Health:
+def _noted(health: Circuit, *, failed: bool) -> Circuit:
     return replace(health, recent=(*health.recent, failed)[-WINDOW:])
 
 
@@ -159,7 +159,7 @@ def _too_often(recent: tuple[bool, ...]) -> bool:
     return (len(in_a_row) == IN_A_ROW and all(in_a_row)) or sum(recent) * 2 > WINDOW
 
 
-def _settled(health: Health, now: float) -> Health:
+def _settled(health: Circuit, now: float) -> Circuit:
     """End probation in time. Successes prove health; time alone does not."""
     if health.state != "probation":
         return health
@@ -170,13 +170,13 @@ def _settled(health: Health, now: float) -> Health:
     return health
 
 
-def _ready(health: Health, now: float) -> Health:
+def _ready(health: Circuit, now: float) -> Circuit:
     return replace(health, state="ready", since=now, opened=0, probe_at=None)
 
 
-def _opened(health: Health, now: float, jitter: float) -> Health:
+def _opened(health: Circuit, now: float, jitter: float) -> Circuit:
     first, most = BACK_OFF_SECONDS
     # Up to a quarter less: nodes that fell together should not be probed together.
     delay = min(first * 2.0 ** min(health.opened, 10), most) * (1 - jitter / 4)
     times = health.opened + 1
-    return Health(state="open", since=now, opened=times, probe_at=now + delay)
+    return Circuit(state="open", since=now, opened=times, probe_at=now + delay)

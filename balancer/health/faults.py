@@ -38,7 +38,7 @@ _ENGINE = frozenset((502, 504))
 """The node says that its engine is gone, or silent."""
 
 
-def of_status(status: int, body: bytes) -> Fault:
+def fault_of_status(status: int, body: bytes) -> Fault:
     """Blame for an answer with this status, or an error event with this code."""
     if status in _NODE:
         return "node"
@@ -47,7 +47,7 @@ def of_status(status: int, body: bytes) -> Fault:
     return _of_message(body) if status == 500 else "none"
 
 
-def of_loss(*, connected: bool) -> Fault:
+def fault_of_loss(*, connected: bool) -> Fault:
     """Blame for a connection that was not made, or that was lost on the way."""
     return "engine" if connected else "node"
 
@@ -77,7 +77,7 @@ ELSEWHERE = frozenset((401, 403, 502, 503))
 an engine is gone, loading or leaving."""
 
 
-def judge(status: int, body: bytes) -> Judgement:
+def next_step(status: int, body: bytes) -> Judgement:
     """Decide what to do with an error answer."""
     if status == 429:
         return "full"

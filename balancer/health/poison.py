@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from typing import Literal
 
-from balancer.fleet.engines import Candidate, Life
+from balancer.fleet.engines import EngineCandidate, EngineIncarnation
 
 ENOUGH = 2
 """Engines that may die at one request."""
@@ -39,11 +39,11 @@ Fate = Literal["unknown", "alive", "died", "killed"]
 class Death:
     """A request had an engine die, or hang, at it; `fate` once its node has told it."""
 
-    life: Life
+    life: EngineIncarnation
     hung: bool = False
     fate: Fate = "unknown"
 
-    def told(self, engines: Sequence[Candidate]) -> Death:
+    def told(self, engines: Sequence[EngineCandidate]) -> Death:
         """Return the same with what is known now; nodes soon forget."""
         if self.fate in {"died", "killed"}:
             return self
@@ -84,14 +84,16 @@ class Poison:
             del found[: -2 * ENOUGH]
         _bounded(self.deaths, name)
 
-    def told(self, name: bytes, engines: Sequence[Candidate]) -> list[Death]:
+    def told(self, name: bytes, engines: Sequence[EngineCandidate]) -> list[Death]:
         """Take in what nodes say of the deaths at a request."""
         found = self.deaths.get(name)
         if found:
             found[:] = [each.told(engines) for each in found]
         return found or []
 
-    def judged(self, name: bytes, engines: Sequence[Candidate], now: float) -> bool:
+    def judged(
+        self, name: bytes, engines: Sequence[EngineCandidate], now: float
+    ) -> bool:
         """Whether it is proved by now; from then on it is refused."""
         if sum(each.proves for each in self.told(name, engines)) < ENOUGH:
             return False
@@ -121,7 +123,7 @@ def _bounded(
         memory.popitem(last=False)
 
 
-def fate_of(life: Life, engines: Sequence[Candidate]) -> Fate:
+def fate_of(life: EngineIncarnation, engines: Sequence[EngineCandidate]) -> Fate:
     """Say what has become of an engine's process."""
     for each in engines:
         if each.life[:-1] == life[:-1]:
@@ -129,7 +131,7 @@ def fate_of(life: Life, engines: Sequence[Candidate]) -> Fate:
     return "unknown"
 
 
-def _fate(epoch: int, now: Candidate) -> Fate:
+def _fate(epoch: int, now: EngineCandidate) -> Fate:
     engine = now.engine
     over = engine.state in {"failed", "stuck", "quarantined"}
     if engine.epoch == epoch and not over:

@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from balancer.persistence.inheritance import bequeathed
-from balancer.state import Desk, Doorkeeper
+from balancer.state import BalancerState, InFlight
 from edgeserve.config.settings import BalancerSettings
 from edgeserve.errors import SettingsError, in_words
-from edgeserve.http import Leave
+from edgeserve.http import Handoff
 from edgeserve.runtime.background import background, declared
 from edgeserve.runtime.tasks import first
 
@@ -110,7 +110,7 @@ async def _offer(peer: socket.socket, listening: socket.socket, state: bytes) ->
 
 
 @dataclass(frozen=True)
-class Inheritance:
+class Handover:
     """What the new process gets: the open port, and what was learned."""
 
     listening: socket.socket
@@ -123,7 +123,7 @@ class Inheritance:
 
 
 @contextmanager
-def inherited(path: Path) -> Generator[Inheritance]:
+def inherited(path: Path) -> Generator[Handover]:
     """Take the port over from the process behind `path`.
 
     Blocks for a moment; meant for start-up. Leaving the block before `serving` is
@@ -140,7 +140,7 @@ def inherited(path: Path) -> Generator[Inheritance]:
                 f"no balancer to take over from at {path}: {in_words(error)};"
                 " start without --takeover"
             ) from error
-        yield Inheritance(listening, learned, peer)
+        yield Handover(listening, learned, peer)
 
 
 def _received(peer: socket.socket) -> tuple[socket.socket, int]:
@@ -164,7 +164,7 @@ def _exactly(peer: socket.socket, length: int) -> bytes:
 
 @asynccontextmanager
 async def open_door(
-    settings: BalancerSettings, sock: socket.socket, shared: Desk
+    settings: BalancerSettings, sock: socket.socket, shared: BalancerState
 ) -> AsyncGenerator[asyncio.Event]:
     """Let another process take over, where the state folder allows it."""
     port = sock.getsockname()[1]
@@ -181,7 +181,7 @@ async def open_door(
 
 
 async def left(
-    leave: Leave, doorkeeper: Doorkeeper, stop: asyncio.Event, seconds: float
+    leave: Handoff, doorkeeper: InFlight, stop: asyncio.Event, seconds: float
 ) -> None:
     """Wait until nobody is connected; idle connections are not waited for as long.
 

@@ -7,9 +7,9 @@ import logging
 
 import msgspec
 
-from balancer.discovery.mdns import OnEvent, Sighting
+from balancer.discovery.mdns import Discovered, OnEvent
 from balancer.persistence.learned import learned, restore
-from balancer.state import Desk
+from balancer.state import BalancerState
 from edgeserve.config.settings import NodeSettings
 from edgeserve.http.types import origin_of
 
@@ -26,12 +26,12 @@ class _Seen(msgspec.Struct):
     source: str
 
 
-class _Estate(msgspec.Struct):
+class _HandedOver(msgspec.Struct):
     seen: list[_Seen]
     learned: msgspec.Raw
 
 
-def bequeathed(desk: Desk) -> bytes:
+def bequeathed(desk: BalancerState) -> bytes:
     """Return everything that the next process should know."""
     links = desk.current.fleet.links.values()
     seen = [
@@ -44,13 +44,13 @@ def bequeathed(desk: Desk) -> bytes:
         for each in links
         if each.state == "up"
     ]
-    return msgspec.json.encode(_Estate(seen, msgspec.Raw(learned(desk.predict))))
+    return msgspec.json.encode(_HandedOver(seen, msgspec.Raw(learned(desk.predict))))
 
 
-def remember(desk: Desk, body: bytes) -> list[Sighting]:
+def remember(desk: BalancerState, body: bytes) -> list[Discovered]:
     """Take in what was learned; return what was seen. Anything else is ignored."""
     try:
-        estate = msgspec.json.decode(body, type=_Estate)
+        estate = msgspec.json.decode(body, type=_HandedOver)
         restore(desk.predict, bytes(estate.learned))
     except msgspec.DecodeError as error:
         log.warning("what the other process learned is of no use: %s", error)
@@ -58,16 +58,16 @@ def remember(desk: Desk, body: bytes) -> list[Sighting]:
     return [_sighting(each) for each in estate.seen]
 
 
-def _sighting(each: _Seen) -> Sighting:
+def _sighting(each: _Seen) -> Discovered:
     origins = tuple(origin_of(url, NodeSettings.port) for url in each.urls)
     match each.source:
         case "mdns" | "registered" as source:
-            return Sighting(each.key, origins, each.id, source)
+            return Discovered(each.key, origins, each.id, source)
         case _:
-            return Sighting(each.key, origins, each.id, "static")
+            return Discovered(each.key, origins, each.id, "static")
 
 
-async def know(desk: Desk, seen: list[Sighting], on_event: OnEvent) -> None:
+async def know(desk: BalancerState, seen: list[Discovered], on_event: OnEvent) -> None:
     """Follow what the other process saw, and wait, bounded, until it answers."""
     changed = asyncio.Event()
     desk.current.listen(changed.set)
@@ -83,6 +83,6 @@ async def know(desk: Desk, seen: list[Sighting], on_event: OnEvent) -> None:
         log.warning("not every node that the other process knew answers")
 
 
-def _all_up(desk: Desk, keys: set[str]) -> bool:
+def _all_up(desk: BalancerState, keys: set[str]) -> bool:
     links = desk.current.fleet.links
     return all(links[key].state == "up" for key in keys if key in links)

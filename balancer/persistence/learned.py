@@ -14,8 +14,8 @@ from pathlib import Path
 
 import msgspec
 
-from balancer.prediction.regression import Length, Ratio
-from balancer.routing.predictive import Predict
+from balancer.prediction.regression import DecayingQuantile, DecayingRatio
+from balancer.routing.predictive import PredictivePolicy
 from edgeserve.errors import in_words
 from edgeserve.runtime.background import background, declared
 from edgeserve.runtime.files import Trouble, read_bytes, replace_file
@@ -31,8 +31,8 @@ MEMORY = declared("memory")
 class _Model(msgspec.Struct):
     """Tokens per byte of a model's prompts, and the length of its answers."""
 
-    prompts: Ratio
-    answers: Length
+    prompts: DecayingRatio
+    answers: DecayingQuantile
 
 
 class _Learned(msgspec.Struct):
@@ -40,7 +40,7 @@ class _Learned(msgspec.Struct):
     models: dict[str, _Model]
 
 
-def learned(predict: Predict) -> bytes:
+def learned(predict: PredictivePolicy) -> bytes:
     """Return everything worth keeping, as JSON."""
     models = {
         name: _Model(each.ratio, each.answers)
@@ -50,7 +50,7 @@ def learned(predict: Predict) -> bytes:
     return msgspec.json.encode(_Learned(speeds, models))
 
 
-def restore(predict: Predict, body: bytes) -> None:
+def restore(predict: PredictivePolicy, body: bytes) -> None:
     """Go on from what `learned` returned; best before any engine has joined.
 
     Raises msgspec.DecodeError for anything else.
@@ -69,7 +69,7 @@ def file_in(state_dir: Path) -> Path:
 
 @asynccontextmanager
 async def remembering(
-    predict: Predict,
+    predict: PredictivePolicy,
     path: Path,
     every: float = EVERY_SECONDS,
     *,
@@ -89,7 +89,7 @@ async def remembering(
             _keep(path, learned(predict), Trouble(log.warning))
 
 
-def _recall(predict: Predict, path: Path) -> None:
+def _recall(predict: PredictivePolicy, path: Path) -> None:
     try:
         restore(predict, read_bytes(path))
     except FileNotFoundError:
@@ -99,7 +99,7 @@ def _recall(predict: Predict, path: Path) -> None:
 
 
 async def _keeping(
-    predict: Predict, path: Path, every: float, ours: Callable[[], bool]
+    predict: PredictivePolicy, path: Path, every: float, ours: Callable[[], bool]
 ) -> None:
     kept = b""
     trouble = Trouble(log.warning)

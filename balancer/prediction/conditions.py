@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from balancer.prediction.engine_model import Lane
+from balancer.prediction.engine_model import EngineModel
 from edgeserve.wire import Hardware
 
 ON_BATTERY = 1.3
@@ -36,7 +36,7 @@ MOST_FOREIGN = 0.9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Policy:
+class MachinePolicy:
     """Which machines are asked at all."""
 
     on_battery: bool = True
@@ -52,7 +52,7 @@ class Condition:
     barred: str | None = None
 
 
-POLICY = Policy()
+POLICY = MachinePolicy()
 
 
 def foreign_share(load: float, own: float, before: float) -> float:
@@ -82,7 +82,7 @@ def crowding(foreign: float, threads: int, cores: int) -> float:
 
 
 def condition(
-    hardware: Hardware, foreign: float, threads: int, policy: Policy = POLICY
+    hardware: Hardware, foreign: float, threads: int, policy: MachinePolicy = POLICY
 ) -> Condition:
     """Judge a machine for an engine. `foreign` is the share that others use of it."""
     barred = _barred(hardware, foreign, policy)
@@ -97,7 +97,7 @@ def condition(
     return Condition(scale, barred)
 
 
-def _barred(hardware: Hardware, foreign: float, policy: Policy) -> str | None:
+def _barred(hardware: Hardware, foreign: float, policy: MachinePolicy) -> str | None:
     power = hardware.power
     if not power.on_mains:
         if not policy.on_battery:
@@ -118,7 +118,7 @@ SECONDS = 10.0
 UNMEASURED = "its speed is being measured"
 
 
-def stands_back(lane: Lane, serving: Iterable[Lane]) -> bool:
+def stands_back(lane: EngineModel, serving: Iterable[EngineModel]) -> bool:
     """Whether one that is not measured should leave requests to those who serve."""
     return any(
         other.model == lane.model and _serves_better(other, lane)
@@ -127,7 +127,7 @@ def stands_back(lane: Lane, serving: Iterable[Lane]) -> bool:
     )
 
 
-def _serves_better(other: Lane, lane: Lane) -> bool:
+def _serves_better(other: EngineModel, lane: EngineModel) -> bool:
     if other.learner.calibrated:
         return other.per_read < FAR * lane.per_read
     return FAR * other.per_read <= lane.per_read

@@ -11,15 +11,15 @@ from math import inf
 
 import msgspec
 
-from balancer.prediction.engine_model import Lane
-from balancer.prediction.slot_match import Question, pick
+from balancer.prediction.engine_model import EngineModel
+from balancer.prediction.slot_match import RequestFeatures, pick
 from balancer.prediction.speed import FEW
 
 OUT = -2
 """In the place of a slot: the engine was out of the race at once."""
 
 
-class Parts(msgspec.Struct, frozen=True):
+class CostEstimate(msgspec.Struct, frozen=True):
     """One engine's predicted seconds for one request, as `weights` explains them.
 
     `wait` for a slot, `ahead` for prompts that are being read there, `read` the prompt,
@@ -27,7 +27,7 @@ class Parts(msgspec.Struct, frozen=True):
     was out of the race at once: `read` and `cost` are the least possible.
     """
 
-    lane: Lane
+    lane: EngineModel
     slot: int
     cached: float
     tokens: float
@@ -49,7 +49,7 @@ class Parts(msgspec.Struct, frozen=True):
         return self.lane.speed.overhead + self.wait + self.ahead + self.read
 
 
-class Seen:
+class Considered:
     """What was found about every engine, for the explanation.
 
     `exact` are those that were looked at, `out` the others: their wait, read, write and
@@ -60,32 +60,34 @@ class Seen:
 
     def __init__(self, tokens: float) -> None:
         self.tokens = tokens
-        self.exact: list[Parts] = []
-        self.out: list[tuple[Lane, float, float, float, float]] = []
+        self.exact: list[CostEstimate] = []
+        self.out: list[tuple[EngineModel, float, float, float, float]] = []
 
-    def all(self) -> list[Parts]:
+    def all(self) -> list[CostEstimate]:
         """Every engine, the cheapest first."""
         out = [
-            Parts(lane, OUT, 0.0, self.tokens, wait, 0.0, read, write, 0.0, cost)
+            CostEstimate(lane, OUT, 0.0, self.tokens, wait, 0.0, read, write, 0.0, cost)
             for lane, wait, read, write, cost in self.out
         ]
         return sorted(self.exact + out, key=_cost)
 
 
-def _cost(parts: Parts) -> float:
+def _cost(parts: CostEstimate) -> float:
     return parts.cost
 
 
-def cheapest(question: Question, lanes: Sequence[Lane]) -> tuple[Parts | None, Seen]:
+def cheapest(
+    question: RequestFeatures, lanes: Sequence[EngineModel]
+) -> tuple[CostEstimate | None, Considered]:
     """The engine that costs least, free or not; None where there is none."""
     now, touched = question.now, question.touched
     tokens, answer = question.tokens, question.answer
     least_fresh = max(1.0, tokens - max(question.most, default=0.0))
     if question.hint >= 0:
         least_fresh = 1.0
-    seen = Seen(tokens)
+    seen = Considered(tokens)
     out, one = seen.out.append, question.slots == 1
-    best: Parts | None = None
+    best: CostEstimate | None = None
     least = inf
     for lane in lanes:
         frees = lane.free_at if one else lane.free(question.slots)
@@ -104,7 +106,7 @@ def cheapest(question: Question, lanes: Sequence[Lane]) -> tuple[Parts | None, S
     return best, seen
 
 
-def _exact(question: Question, lane: Lane, wait: float) -> Parts:
+def _exact(question: RequestFeatures, lane: EngineModel, wait: float) -> CostEstimate:
     slot, cached, loss = pick(question, lane)
     answer = question.answer
     ahead = 0.0
@@ -122,6 +124,6 @@ def _exact(question: Question, lane: Lane, wait: float) -> Parts:
     risk = lane.risk * (1 + wait + ahead)
     cost = first + read * lane.read_price + answer * lane.token_price + loss + risk
     write = answer * lane.per_token
-    return Parts(
+    return CostEstimate(
         lane, slot, cached, question.tokens, wait, ahead, read, write, loss, cost
     )

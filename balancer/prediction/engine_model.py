@@ -11,9 +11,9 @@ from heapq import heapify, heapreplace
 from math import inf
 
 from balancer.dialects.timings import Timings
-from balancer.prediction.learning import Learner
-from balancer.prediction.prefix_cache import Held, Holdings, HostCache
-from balancer.prediction.running import Job, Traffic
+from balancer.prediction.learning import SpeedLearner
+from balancer.prediction.prefix_cache import CachedPrefix, HostCache, PrefixCacheIndex
+from balancer.prediction.running import RunningRequest, RunningRequests
 from balancer.prediction.speed import Sample, Speed
 from balancer.prediction.weights import WEIGHTS, Weights
 
@@ -22,7 +22,7 @@ SURE_TOKENS = 32
 
 
 @dataclass(slots=True, eq=False)
-class Lane:
+class EngineModel:
     """One engine: its speed, its slots, its jobs.
 
     `scale` stretches every predicted second: throttling, battery, an owner at work.
@@ -37,8 +37,8 @@ class Lane:
     name: str
     model: str
     slots: int
-    learner: Learner
-    holdings: Holdings
+    learner: SpeedLearner
+    holdings: PrefixCacheIndex
     batch: int = 256
     context: int = 8192
     pins: bool = True
@@ -47,7 +47,7 @@ class Lane:
     risk: float = 0.0
     foreign: int = 0
     queued: int = 0
-    traffic: Traffic = field(default_factory=Traffic)
+    traffic: RunningRequests = field(default_factory=RunningRequests)
     places: list[int] = field(default_factory=list[int])
     numbers: dict[int, int] = field(default_factory=dict[int, int])
     """Slots by their places among the fleet's."""
@@ -108,11 +108,11 @@ class Lane:
         return self.traffic.slots
 
     @property
-    def jobs(self) -> dict[int, Job]:
+    def jobs(self) -> dict[int, RunningRequest]:
         """What runs there, by slot."""
         return self.traffic.jobs
 
-    def alone(self, job: Job) -> bool:
+    def alone(self, job: RunningRequest) -> bool:
         """Whether a job has had the engine to itself."""
         return self.traffic.alone(job)
 
@@ -213,7 +213,7 @@ class Lane:
         self.queued -= 1
         self._price_queue()
 
-    def start(self, job: Job, now: float) -> None:
+    def start(self, job: RunningRequest, now: float) -> None:
         """A request was sent to a slot, which now holds its prompt and nothing else."""
         self.advance(now)
         self.traffic.start(job)
@@ -223,10 +223,10 @@ class Lane:
             self.resting.pop(each, None)
         if self.host is not None:
             self.host.swap(place, job.prompt, job.tokens)
-        self.holdings.put(place, Held(job.prompt, job.tokens, 0.0, now, now))
+        self.holdings.put(place, CachedPrefix(job.prompt, job.tokens, 0.0, now, now))
         self._moved = True
 
-    def began(self, job: Job, now: float, tokens: int, cached: int) -> None:
+    def began(self, job: RunningRequest, now: float, tokens: int, cached: int) -> None:
         """The engine begins a prompt, and says how long it is and how much it had."""
         self.advance(now)
         self.counted(job, tokens, cached)
@@ -234,7 +234,7 @@ class Lane:
         job.reading = self.speed.prefill_seconds(tokens - cached, cached)
         self._moved = True
 
-    def counted(self, job: Job, tokens: int, cached: int) -> None:
+    def counted(self, job: RunningRequest, tokens: int, cached: int) -> None:
         """The engine says how long a prompt is, or was, and how much of it it had."""
         if job.cached >= SURE_TOKENS:
             self.trust += 0.1 * (min(cached / job.cached, 1.0) - self.trust)
@@ -243,20 +243,20 @@ class Lane:
         if held is not None:
             held.tokens = tokens
 
-    def progressed(self, job: Job, now: float, processed: int) -> None:
+    def progressed(self, job: RunningRequest, now: float, processed: int) -> None:
         """The engine says how many prompt tokens it has, cached ones included."""
         self.advance(now)
         left = max(0.0, job.tokens - processed)
         job.reading = self.speed.prefill_seconds(left, processed)
         self._moved = True
 
-    def wrote(self, job: Job, now: float) -> None:
+    def wrote(self, job: RunningRequest, now: float) -> None:
         """The first token came."""
         self.advance(now)
         self.traffic.wrote(job, now)
         self._moved = True
 
-    def end(self, job: Job, now: float, answer: float | None = None) -> None:
+    def end(self, job: RunningRequest, now: float, answer: float | None = None) -> None:
         """The slots are free; the first holds the prompt with the answer.
 
         `answer` is its length in tokens, None where only the clock knows it.
@@ -271,7 +271,7 @@ class Lane:
             held.tokens = job.tokens + answer
         self._moved = True
 
-    def drop(self, job: Job, now: float) -> None:
+    def drop(self, job: RunningRequest, now: float) -> None:
         """The request was given up, or its engine failed."""
         if job.first is not None:
             self.end(job, now)
@@ -282,14 +282,14 @@ class Lane:
         self.holdings.forget(self.places[job.slot])
         self._moved = True
 
-    def _free(self, job: Job) -> None:
+    def _free(self, job: RunningRequest) -> None:
         self.traffic.end(job)
         for slot in (job.slot, *job.others):
             place = self.places[slot]
             self.holdings.idle |= 1 << place
             self.resting[place] = None
 
-    def sample(self, job: Job, now: float, timings: Timings) -> Sample:
+    def sample(self, job: RunningRequest, now: float, timings: Timings) -> Sample:
         """What the answer says of the engine's speed, less what others cost it."""
         writing = max(now - (job.first or now), 1e-6)
         return Sample(

@@ -12,19 +12,19 @@ from hashlib import blake2b
 
 import msgspec
 
-from balancer.fleet.engines import Candidate, EngineKey
+from balancer.fleet.engines import EngineCandidate, EngineKey
 from balancer.prediction.conditions import (
     POLICY,
     SECONDS,
     UNMEASURED,
-    Policy,
+    MachinePolicy,
     condition,
     foreign_share,
     stands_back,
 )
-from balancer.prediction.engine_model import Lane
-from balancer.prediction.learning import Book, Key
-from balancer.prediction.prefix_cache import Holdings, HostCache
+from balancer.prediction.engine_model import EngineModel
+from balancer.prediction.learning import SpeedKey, SpeedStore
+from balancer.prediction.prefix_cache import HostCache, PrefixCacheIndex
 from balancer.prediction.speed import believed, parameters
 from edgeserve.wire import EngineReport, Launch
 
@@ -42,13 +42,13 @@ MIB = 2**20
 
 
 @dataclass(slots=True)
-class _Kept:
+class TrackedEngine:
     """One engine as it was last reported."""
 
-    lane: Lane
-    key: Key
+    lane: EngineModel
+    key: SpeedKey
     life: tuple[str, int]
-    candidate: Candidate
+    candidate: EngineCandidate
     fit: float = 0.0
     """Since when it could be asked."""
     worked: float = -WORK_LINGERS
@@ -64,7 +64,7 @@ class _Kept:
     """Places of the slots that are at work for clients who have left, oldest first."""
 
 
-class Lanes:
+class FleetModel:
     """One lane per engine. `busy` counts the slots that are taken, whoever took them.
 
     `left` counts those of them whose clients have left.
@@ -74,39 +74,39 @@ class Lanes:
 
     def __init__(
         self,
-        holdings: Holdings,
+        holdings: PrefixCacheIndex,
         busy: Callable[[EngineKey], int],
-        book: Book | None = None,
-        policy: Policy = POLICY,
+        book: SpeedStore | None = None,
+        policy: MachinePolicy = POLICY,
         left: Callable[[EngineKey], int] = lambda _: 0,
         *,
         calibrates: bool = False,
     ) -> None:
         self._left = left
-        self.book = book or Book()
+        self.book = book or SpeedStore()
         self.spare: dict[EngineKey, str] = {}
         self._calibrates = calibrates
         self.holdings = holdings
         self._busy = busy
         self._policy = policy
-        self._kept: dict[EngineKey, _Kept] = {}
+        self._kept: dict[EngineKey, TrackedEngine] = {}
 
-    def get(self, key: EngineKey) -> Lane | None:
+    def get(self, key: EngineKey) -> EngineModel | None:
         """An engine's lane, while it is in the fleet."""
         kept = self._kept.get(key)
         return kept.lane if kept else None
 
-    def of(self, candidates: Iterable[Candidate]) -> list[Lane]:
+    def of(self, candidates: Iterable[EngineCandidate]) -> list[EngineModel]:
         """The lanes of engines that are in the fleet."""
         return [
             self._kept[each.key].lane for each in candidates if each.key in self._kept
         ]
 
-    def all(self) -> list[Lane]:
+    def all(self) -> list[EngineModel]:
         """Every engine's lane."""
         return [kept.lane for kept in self._kept.values()]
 
-    def sync(self, candidates: Sequence[Candidate], now: float) -> None:
+    def sync(self, candidates: Sequence[EngineCandidate], now: float) -> None:
         """Take in what the nodes report."""
         there = {each.key for each in candidates}
         for gone in self._kept.keys() - there:
@@ -138,7 +138,9 @@ class Lanes:
             kept.worked = now
             self._count(kept, now)
 
-    def _renewed(self, each: Candidate, kept: _Kept | None, now: float) -> _Kept:
+    def _renewed(
+        self, each: EngineCandidate, kept: TrackedEngine | None, now: float
+    ) -> TrackedEngine:
         key, life = speed_key(each), (each.instance, each.engine.epoch)
         if kept is not None and kept.key == key:
             if kept.life != life:
@@ -148,15 +150,15 @@ class Lanes:
             if kept is not None:
                 self.probed(each.key)
                 kept.lane.left()
-            kept = _Kept(self._lane(each, key, now), key, life, each, now)
+            kept = TrackedEngine(self._lane(each, key, now), key, life, each, now)
             self._kept[each.key] = kept
         self._count(kept, now)
         return kept
 
-    def _lane(self, each: Candidate, key: Key, now: float) -> Lane:
+    def _lane(self, each: EngineCandidate, key: SpeedKey, now: float) -> EngineModel:
         engine, launch = each.engine, each.engine.launch
         host = _host_cache(engine, self.holdings)
-        lane = Lane(
+        lane = EngineModel(
             " ".join(each.key),
             engine.model,
             engine.slots,
@@ -170,7 +172,7 @@ class Lanes:
         lane.now = now
         return lane
 
-    def _count(self, kept: _Kept, now: float) -> None:
+    def _count(self, kept: TrackedEngine, now: float) -> None:
         lane = kept.lane
         key = kept.candidate.key
         foreign, left = max(0, self._busy(key) - lane.ours), self._left(key)
@@ -182,7 +184,7 @@ class Lanes:
             lane.foreign = foreign
             lane.stale = True
 
-    def _pin(self, kept: _Kept, now: float, strange: bool) -> None:
+    def _pin(self, kept: TrackedEngine, now: float, strange: bool) -> None:
         """Say whether requests may name their slot."""
         if not strange:
             kept.strange = None
@@ -217,7 +219,7 @@ class Lanes:
             self.holdings.idle |= 1 << kept.probed
             kept.probed = None
 
-    def _judge(self, kept: _Kept, now: float) -> None:
+    def _judge(self, kept: TrackedEngine, now: float) -> None:
         """Let the machine's state count."""
         each = kept.candidate
         kept.lane.risk = each.risk
@@ -256,7 +258,7 @@ class Lanes:
             if stands_back(kept.lane, serving):
                 self.spare[kept.candidate.key] = UNMEASURED
 
-    def _own_share(self, of: Candidate, now: float) -> float:
+    def _own_share(self, of: EngineCandidate, now: float) -> float:
         """The share of a processor that our own work may explain.
 
         An engine on a GPU hardly minds its processor's load.
@@ -274,18 +276,18 @@ class Lanes:
         return min(1.0, threads / max(1, of.hardware.cpu.logical_cores))
 
 
-def speed_key(each: Candidate) -> Key:
+def speed_key(each: EngineCandidate) -> SpeedKey:
     """What a learned speed belongs to."""
     engine = each.engine
     node = each.identity or each.member
-    return Key(node, engine.build, engine.variant, _digest(engine.launch))
+    return SpeedKey(node, engine.build, engine.variant, _digest(engine.launch))
 
 
 def _digest(launch: Launch) -> str:
     return blake2b(msgspec.json.encode(launch), digest_size=6).hexdigest()
 
 
-def _host_cache(engine: EngineReport, holdings: Holdings) -> HostCache | None:
+def _host_cache(engine: EngineReport, holdings: PrefixCacheIndex) -> HostCache | None:
     room = engine.launch.cache_ram_mib * MIB
     if not room:
         return None

@@ -8,7 +8,7 @@ from math import sqrt
 
 import msgspec
 
-from balancer.prediction.regression import OUTLIER, Extra, Line
+from balancer.prediction.regression import OUTLIER, DecayingExtra, DecayingLine
 from balancer.prediction.speed import (
     FEW,
     SMALLEST_DECODE,
@@ -21,29 +21,31 @@ START = 0.05
 """Seconds that a prompt of a few tokens may take longer than was believed."""
 
 
-class Learned(msgspec.Struct):
+class LearnedSpeed(msgspec.Struct):
     """A learner's evidence, as it is stored."""
 
-    reading: Line
-    writing: Line
+    reading: DecayingLine
+    writing: DecayingLine
     samples: int
-    few: Extra = msgspec.field(default_factory=Extra)
+    few: DecayingExtra = msgspec.field(default_factory=DecayingExtra)
 
 
 @dataclass(slots=True)
-class Learner:
+class SpeedLearner:
     """The speed of one engine as evidence comes in."""
 
     guess: Speed
-    reading: Line = field(init=False)
-    writing: Line = field(init=False)
+    reading: DecayingLine = field(init=False)
+    writing: DecayingLine = field(init=False)
     samples: int = 0
     speed: Speed = field(init=False)
-    few: Extra = field(default_factory=Extra)
+    few: DecayingExtra = field(default_factory=DecayingExtra)
 
     def __post_init__(self) -> None:
-        self.reading = Line(self.guess.prefill, self.guess.attention)
-        self.writing = Line(self.guess.decode, self.guess.decode * self.guess.slowdown)
+        self.reading = DecayingLine(self.guess.prefill, self.guess.attention)
+        self.writing = DecayingLine(
+            self.guess.decode, self.guess.decode * self.guess.slowdown
+        )
         self.speed = self.guess
 
     @property
@@ -125,11 +127,11 @@ class Learner:
             self.few.slope,
         )
 
-    def dump(self) -> Learned:
+    def dump(self) -> LearnedSpeed:
         """What is worth keeping over a restart."""
-        return Learned(self.reading, self.writing, self.samples, self.few)
+        return LearnedSpeed(self.reading, self.writing, self.samples, self.few)
 
-    def load(self, learned: Learned) -> None:
+    def load(self, learned: LearnedSpeed) -> None:
         """Go on from what was kept."""
         self.reading, self.writing = learned.reading, learned.writing
         self.few = learned.few
@@ -137,18 +139,18 @@ class Learner:
         self._settle()
 
 
-class Book:
+class SpeedStore:
     """Learned speeds by what they belong to; outlives engines and restarts."""
 
-    def __init__(self, learned: Mapping[str, Learned] | None = None) -> None:
+    def __init__(self, learned: Mapping[str, LearnedSpeed] | None = None) -> None:
         self._learned = dict(learned or {})
-        self._learners: dict[str, Learner] = {}
+        self._learners: dict[str, SpeedLearner] = {}
 
-    def learner(self, key: Key, guess: Speed) -> Learner:
+    def learner(self, key: SpeedKey, guess: Speed) -> SpeedLearner:
         """The learner of an engine; it begins with what was learned before, if any."""
         name = key.name
         if name not in self._learners:
-            learner = Learner(guess)
+            learner = SpeedLearner(guess)
             if name in self._learned:
                 learner.load(self._learned[name])
             self._learners[name] = learner
@@ -165,12 +167,12 @@ class Book:
         Best before any engine has joined.
         """
         try:
-            self._learned = msgspec.json.decode(body, type=dict[str, Learned])
+            self._learned = msgspec.json.decode(body, type=dict[str, LearnedSpeed])
         except msgspec.DecodeError:
             return
 
 
-class Key(msgspec.Struct, frozen=True, order=True):
+class SpeedKey(msgspec.Struct, frozen=True, order=True):
     """What a learned speed belongs to; when one of these changes it is learned anew."""
 
     node: str

@@ -24,7 +24,7 @@ SENT_BACK = 0.6
 """The part of an answer that must be there for it to be the same text."""
 
 
-class Held(msgspec.Struct):
+class CachedPrefix(msgspec.Struct):
     """What one slot holds: a prompt and, once it has answered, the answer.
 
     `tokens` is all of it, `answer` the part that was generated. `used` is when it was
@@ -61,11 +61,11 @@ Level = tuple[int, int]
 """Blocks in common, and the slots that have exactly so many."""
 
 
-class Holdings:
+class PrefixCacheIndex:
     """The fleet's slots as bits, and what they hold."""
 
     def __init__(self) -> None:
-        self.held: list[Held | None] = []
+        self.held: list[CachedPrefix | None] = []
         self.owner: list[str] = []
         """Name of the engine that each slot belongs to."""
         self.idle = 0
@@ -107,7 +107,7 @@ class Holdings:
         self.held[place] = None
         self.bare |= 1 << place
 
-    def put(self, place: int, held: Held) -> None:
+    def put(self, place: int, held: CachedPrefix) -> None:
         """The slot now holds this instead of what it held."""
         before = self.held[place]
         old = before.prompt.blocks if before is not None else ()
@@ -193,9 +193,9 @@ LOSING_MUCH = 0.5
 class HostCache:
     """The entries of one engine, oldest first. `tokens` is how many fit."""
 
-    holdings: Holdings
+    holdings: PrefixCacheIndex
     tokens: float
-    entries: list[Held] = field(default_factory=list[Held])
+    entries: list[CachedPrefix] = field(default_factory=list[CachedPrefix])
 
     def swap(self, place: int, prompt: Prompt, tokens: float) -> None:
         """A slot is about to take a prompt: save what it holds, use what helps."""
@@ -210,16 +210,16 @@ class HostCache:
         while sum(each.tokens for each in self.entries) > self.tokens:
             self.entries.pop(0)
 
-    def _stays(self, held: Held, prompt: Prompt, tokens: float) -> bool:
+    def _stays(self, held: CachedPrefix, prompt: Prompt, tokens: float) -> bool:
         """Whether the slot was taken for what it holds, and keeps most of that."""
         shared = _shared(held, prompt)
         return shared > SIMILARITY * tokens and shared >= LOSING_MUCH * held.tokens
 
-    def best(self, prompt: Prompt, held: Held | None) -> Held | None:
+    def best(self, prompt: Prompt, held: CachedPrefix | None) -> CachedPrefix | None:
         """The entry that would be moved into a slot that holds `held`."""
         shared = _shared(held, prompt) if held is not None else 0.0
         kept = shared / max(held.tokens, 1.0) if held is not None else -1.0
-        best: Held | None = None
+        best: CachedPrefix | None = None
         for entry in self.entries:
             found = _shared(entry, prompt)
             share = found / max(entry.tokens, 1.0)
@@ -227,7 +227,7 @@ class HostCache:
                 best, shared, kept = entry, found, share
         return best
 
-    def spares(self, prompt: Prompt, held: Held | None, tokens: float) -> float:
+    def spares(self, prompt: Prompt, held: CachedPrefix | None, tokens: float) -> float:
         """Tokens that the best entry holds of a prompt, where it would be used."""
         if held is not None and self._stays(held, prompt, tokens):
             return 0.0
@@ -238,7 +238,7 @@ class HostCache:
         """The engine started anew."""
         self.entries.clear()
 
-    def _save(self, held: Held) -> None:
+    def _save(self, held: CachedPrefix) -> None:
         blocks = held.prompt.blocks
         if any(
             common(each.prompt, held.prompt) == len(blocks) for each in self.entries
@@ -253,6 +253,6 @@ class HostCache:
         self.entries.append(msgspec.structs.replace(held))
 
 
-def _shared(held: Held, prompt: Prompt) -> float:
+def _shared(held: CachedPrefix, prompt: Prompt) -> float:
     depth = common(held.prompt, prompt)
     return held.shared(depth, prompt) if depth else 0.0

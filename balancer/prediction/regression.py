@@ -1,8 +1,8 @@
 """Regression: lines, ratios and quantiles of samples that fade with time. Pure.
 
-Least squares over sums that fade. A `Line` weighs a sample by its tokens; that is what
-makes it a ratio of sums and not a mean of rates, so that a short answer with a clumsy
-clock cannot move it far.
+Least squares over sums that fade. A `DecayingLine` weighs a sample by its tokens; that
+is what makes it a ratio of sums and not a mean of rates, so that a short answer with a
+clumsy clock cannot move it far.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ LEAST, MOST = 1e-7, 1e4
 FADE = 0.5 ** (1.0 / HALF_LIFE)
 
 
-class Sums(msgspec.Struct):
+class DecayingSums(msgspec.Struct):
     """y = base + slope·x, and the decaying weighted sums that it is drawn from."""
 
     base: float
@@ -67,7 +67,7 @@ class Sums(msgspec.Struct):
         return mean_x, mean_y, spread, self.xy / self.weight - mean_x * mean_y
 
 
-class Line(Sums):
+class DecayingLine(DecayingSums):
     """A line that begins somewhere; what it began with fades last."""
 
     streak: int = 0
@@ -116,7 +116,7 @@ class Line(Sums):
         self.base = mean_y - self.slope * mean_x
 
 
-class Extra(Sums):
+class DecayingExtra(DecayingSums):
     """A line of which neither part is below 0; 0 until a sample is seen."""
 
     base: float = 0.0
@@ -139,7 +139,7 @@ QUANTILE = 0.6
 """Which quantile of answer length counts: above the middle, as long waits add up."""
 
 
-class Ratio(msgspec.Struct):
+class DecayingRatio(msgspec.Struct):
     """A decaying ratio of sums."""
 
     above: float
@@ -156,7 +156,7 @@ class Ratio(msgspec.Struct):
         return self.above / self.below
 
 
-class Length(msgspec.Struct):
+class DecayingQuantile(msgspec.Struct):
     """A decaying quantile of token counts, tracked by steps in its logarithm."""
 
     log: float

@@ -15,7 +15,7 @@ LIKELY_LEFT = 0.35
 
 
 @dataclass(slots=True)
-class Sums:
+class EngineTotals:
     """What has happened on an engine since it was first seen.
 
     `tokens` is what each answer under way has got, `crowd` the seconds of all answers
@@ -28,16 +28,16 @@ class Sums:
 
 
 @dataclass(slots=True, eq=False)
-class Job:
+class RunningRequest:
     """One request at work. Seconds and tokens; `reading` is prefill still to be done.
 
     `slot` is where we believe it is; `others` are the further slots of a request that
     takes several. `depth` is how many blocks of it the slot held. `own` is how long its
     prompt was the one that was read, `waited` how long another was.
 
-    While it reads, `turn` is its engine's `Sums.reading` when it began; once it writes,
-    `at` are all of its engine's sums at the first token. After that `waited` holds;
-    `done`, `crowd` and `stalled` do once it is settled.
+    While it reads, `turn` is its engine's `EngineTotals.reading` when it began; once it
+    writes, `at` are all of its engine's sums at the first token. After that `waited`
+    holds; `done`, `crowd` and `stalled` do once it is settled.
     """
 
     prompt: Prompt
@@ -52,7 +52,7 @@ class Job:
     first: float | None = None
     own: float = 0.0
     turn: float = 0.0
-    at: Sums | None = None
+    at: EngineTotals | None = None
     done: float = 0.0
     waited: float = 0.0
     stalled: float = 0.0
@@ -63,13 +63,13 @@ class Job:
         done = 0.0 if self.at is None else tokens - self.at.tokens
         return max(self.answer - done, LIKELY_LEFT * self.answer)
 
-    def wrote(self, now: float, sums: Sums) -> None:
+    def wrote(self, now: float, sums: EngineTotals) -> None:
         """Its first token came."""
         self.waited = sums.reading - self.turn - self.own
         self.first, self.reading = now, 0.0
-        self.at = Sums(sums.tokens, sums.crowd, sums.reading)
+        self.at = EngineTotals(sums.tokens, sums.crowd, sums.reading)
 
-    def settle(self, sums: Sums) -> None:
+    def settle(self, sums: EngineTotals) -> None:
         """Reckon up what happened to it."""
         if self.at is None:
             self.waited = sums.reading - self.turn - self.own
@@ -84,17 +84,19 @@ BARELY = 0.02
 
 
 @dataclass(slots=True, eq=False)
-class Traffic:
+class RunningRequests:
     """The jobs of one engine by their slots; `reading` are those without a token yet.
 
     `slots` is how many slots they hold. `reader` is whose prompt is being read.
     """
 
-    jobs: dict[int, Job] = field(default_factory=dict[int, Job])
-    reading: dict[int, Job] = field(default_factory=dict[int, Job])
-    reader: Job | None = None
+    jobs: dict[int, RunningRequest] = field(default_factory=dict[int, RunningRequest])
+    reading: dict[int, RunningRequest] = field(
+        default_factory=dict[int, RunningRequest]
+    )
+    reader: RunningRequest | None = None
     slots: int = 0
-    sums: Sums = field(default_factory=Sums)
+    sums: EngineTotals = field(default_factory=EngineTotals)
 
     @property
     def writing(self) -> int:
@@ -112,7 +114,7 @@ class Traffic:
             reader.own += seconds
             reader.reading -= seconds / scale
 
-    def start(self, job: Job) -> None:
+    def start(self, job: RunningRequest) -> None:
         """One more."""
         self.jobs[job.slot] = self.reading[job.slot] = job
         self.slots += 1 + len(job.others)
@@ -121,29 +123,29 @@ class Traffic:
             # Slots fill the batch in their order.
             self.reader = job
 
-    def begins(self, job: Job) -> None:
+    def begins(self, job: RunningRequest) -> None:
         """Its prompt is begun only now: what it waited until then is forgotten."""
         job.turn, job.own = self.sums.reading, 0.0
 
-    def wrote(self, job: Job, now: float) -> None:
+    def wrote(self, job: RunningRequest, now: float) -> None:
         """Its first token came."""
         job.wrote(now, self.sums)
         self._read(job)
 
-    def end(self, job: Job) -> None:
+    def end(self, job: RunningRequest) -> None:
         """It is over; reckon up what happened to it."""
         job.settle(self.sums)
         del self.jobs[job.slot]
         self.slots -= 1 + len(job.others)
         self._read(job)
 
-    def _read(self, job: Job) -> None:
+    def _read(self, job: RunningRequest) -> None:
         """Its prompt is read, or will not be."""
         reading = self.reading
         if reading.pop(job.slot, None) is not None and job is self.reader:
             self.reader = reading[min(reading)] if reading else None
 
-    def alone(self, job: Job) -> bool:
+    def alone(self, job: RunningRequest) -> bool:
         """Whether a job has had the engine to itself."""
         job.settle(self.sums)
         return len(self.jobs) == 1 and job.waited < BARELY

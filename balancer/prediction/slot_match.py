@@ -7,13 +7,13 @@ from math import inf
 import msgspec
 
 from balancer.dialects.prompt import Prompt, reach
-from balancer.prediction.engine_model import Lane
+from balancer.prediction.engine_model import EngineModel
 from balancer.prediction.prefix_cache import (
     SIMILARITY,
-    Held,
-    Holdings,
+    CachedPrefix,
     HostCache,
     Level,
+    PrefixCacheIndex,
 )
 from balancer.prediction.workload import Workload
 
@@ -21,7 +21,7 @@ MORE = 1.2
 """Some texts have more tokens a byte than the one at hand; bounds allow for that."""
 
 
-class Question(msgspec.Struct, kw_only=True):
+class RequestFeatures(msgspec.Struct, kw_only=True):
     """A request as the engines' prices need it.
 
     `tokens` is the length of its prompt, `answer` that of its answer, as expected;
@@ -41,7 +41,7 @@ class Question(msgspec.Struct, kw_only=True):
     hint: int
     now: float
     workload: Workload
-    holdings: Holdings
+    holdings: PrefixCacheIndex
 
     def depth(self, bit: int) -> int:
         """Blocks of the prompt that a slot holds."""
@@ -54,7 +54,7 @@ class Question(msgspec.Struct, kw_only=True):
 def asked(
     prompt: Prompt,
     workload: Workload,
-    holdings: Holdings,
+    holdings: PrefixCacheIndex,
     now: float,
     *,
     slots: int = 1,
@@ -62,14 +62,14 @@ def asked(
     tokens: float | None = None,
     answer: float | None = None,
     hint: int = -1,
-) -> Question:
+) -> RequestFeatures:
     """Find it out. `tokens` and `answer`: lengths where they are known."""
     levels = holdings.levels(prompt)
     touched = 1 << hint if hint >= 0 else 0
     for _, mask in levels:
         touched |= mask
     ratio = _tokens_per_byte(levels, workload, holdings)
-    return Question(
+    return RequestFeatures(
         prompt=prompt,
         tokens=tokens or max(2.0, workload.lengths.of(prompt, ratio)),
         answer=answer or workload.answer_tokens(prompt.head, budget),
@@ -86,7 +86,7 @@ def asked(
 
 
 def _tokens_per_byte(
-    levels: list[Level], workload: Workload, holdings: Holdings
+    levels: list[Level], workload: Workload, holdings: PrefixCacheIndex
 ) -> float:
     """That of the conversation where it is known, else the model's."""
     if levels:
@@ -117,7 +117,7 @@ MOST = 8
 """Slots of one engine that are looked at closely for one request."""
 
 
-def pick(question: Question, lane: Lane) -> Slot:
+def pick(question: RequestFeatures, lane: EngineModel) -> Slot:
     """The best idle slot where we may choose, else the one that llama.cpp will take."""
     idle = question.holdings.idle & lane.mask
     if not idle:
@@ -129,14 +129,14 @@ def pick(question: Question, lane: Lane) -> Slot:
     return _llama(question, lane, idle)
 
 
-def _next(question: Question, lane: Lane) -> Slot:
+def _next(question: RequestFeatures, lane: EngineModel) -> Slot:
     """All are busy: what comes free first will hold its prompt and its answer."""
     if lane.next_slot < 0:
         return NONE
     return (-1, *_worth(question, lane, lane.places[lane.next_slot]))
 
 
-def _best(question: Question, lane: Lane, idle: int) -> Slot:
+def _best(question: RequestFeatures, lane: EngineModel, idle: int) -> Slot:
     """Where reading what is missing and losing what is there cost least together."""
     dear, per_read = lane.weights.loss, lane.per_read
     best, least = NONE, inf
@@ -148,7 +148,7 @@ def _best(question: Question, lane: Lane, idle: int) -> Slot:
     return best
 
 
-def _sharing(question: Question, idle: int) -> list[int]:
+def _sharing(question: RequestFeatures, idle: int) -> list[int]:
     """Places that hold a part of the prompt, or its session; the largest part first."""
     found: list[int] = []
     if question.hint >= 0 and idle & (1 << question.hint):
@@ -166,7 +166,7 @@ def _sharing(question: Question, idle: int) -> list[int]:
     return found
 
 
-def _others(question: Question, lane: Lane, idle: int) -> list[int]:
+def _others(question: RequestFeatures, lane: EngineModel, idle: int) -> list[int]:
     """Places that share nothing: one that nobody will miss, else the longest idle."""
     left = idle & ~question.touched
     bare = left & question.holdings.bare
@@ -183,7 +183,7 @@ def _others(question: Question, lane: Lane, idle: int) -> list[int]:
     return found
 
 
-def _llama(question: Question, lane: Lane, idle: int) -> Slot:
+def _llama(question: RequestFeatures, lane: EngineModel, idle: int) -> Slot:
     """The most similar slot, else the one that was used least recently."""
     for _, mask in question.levels:
         if left := mask & idle:
@@ -195,7 +195,9 @@ def _llama(question: Question, lane: Lane, idle: int) -> Slot:
     return (lane.numbers[oldest], *_worth(question, lane, oldest))
 
 
-def _worth(question: Question, lane: Lane, place: int) -> tuple[float, float]:
+def _worth(
+    question: RequestFeatures, lane: EngineModel, place: int
+) -> tuple[float, float]:
     """Tokens that a slot spares, and seconds that forgetting the rest may cost."""
     held = question.holdings.held[place]
     if lane.host is not None:
@@ -213,7 +215,11 @@ def _worth(question: Question, lane: Lane, place: int) -> tuple[float, float]:
 
 
 def _worth_with_host(
-    question: Question, lane: Lane, host: HostCache, held: Held | None, place: int
+    question: RequestFeatures,
+    lane: EngineModel,
+    host: HostCache,
+    held: CachedPrefix | None,
+    place: int,
 ) -> float:
     """The same where what a slot loses is kept: nothing is lost."""
     shared = _shared(question, held, place) if held is not None else 0.0
@@ -221,12 +227,12 @@ def _worth_with_host(
     return _believed(question, lane, max(shared, spared))
 
 
-def _believed(question: Question, lane: Lane, spared: float) -> float:
+def _believed(question: RequestFeatures, lane: EngineModel, spared: float) -> float:
     """At least one token is always read."""
     return max(0.0, min(spared * lane.trust, question.tokens - 1))
 
 
-def _shared(question: Question, held: Held, place: int) -> float:
+def _shared(question: RequestFeatures, held: CachedPrefix, place: int) -> float:
     """Tokens of the prompt that a slot holds."""
     depth = question.depth(1 << place)
     shared = 0.0

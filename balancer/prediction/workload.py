@@ -9,7 +9,7 @@ from collections import OrderedDict
 from math import log
 
 from balancer.dialects.prompt import Prompt
-from balancer.prediction.regression import Length, Ratio
+from balancer.prediction.regression import DecayingQuantile, DecayingRatio
 
 TOKENS_PER_BYTE = 0.25
 """Where a model has answered nothing yet; English is near it."""
@@ -79,9 +79,9 @@ class Workload:
     """What one model's requests turned out to be."""
 
     def __init__(self) -> None:
-        self.ratio = Ratio(TOKENS_PER_BYTE * 2000, 2000)
-        self.answers = Length(log(ANSWER_TOKENS))
-        self._kinds: OrderedDict[tuple[bytes, int], Length] = OrderedDict()
+        self.ratio = DecayingRatio(TOKENS_PER_BYTE * 2000, 2000)
+        self.answers = DecayingQuantile(log(ANSWER_TOKENS))
+        self._kinds: OrderedDict[tuple[bytes, int], DecayingQuantile] = OrderedDict()
         self.lengths = Lengths()
         self.returns = Returns()
         self.kept = 0.7
@@ -116,7 +116,7 @@ class Workload:
         """Take in how long an answer was that ended by itself."""
         self.answers.learn(tokens)
         key = (head, _bucket(budget))
-        kind = self._kinds.pop(key, None) or Length(self.answers.log)
+        kind = self._kinds.pop(key, None) or DecayingQuantile(self.answers.log)
         kind.learn(tokens)
         self._kinds[key] = kind
         while len(self._kinds) > KINDS:

@@ -22,8 +22,8 @@ from dataclasses import dataclass, replace
 import msgspec
 
 from balancer.dialects.timings import Timings, timings_in
-from balancer.fleet.engines import Candidate, EngineKey
-from balancer.prediction.engine_model import Lane
+from balancer.fleet.engines import EngineCandidate, EngineKey
+from balancer.prediction.engine_model import EngineModel
 from balancer.prediction.speed import (
     CALIBRATION_ANSWER,
     CALIBRATION_PROMPT,
@@ -32,7 +32,7 @@ from balancer.prediction.speed import (
     Sample,
     Speed,
 )
-from balancer.state import Desk
+from balancer.state import BalancerState
 from edgeserve.errors import EdgeserveError, NodeLost
 from edgeserve.http.types import Upstream
 from edgeserve.json_edit import edited
@@ -111,23 +111,23 @@ LEAST_OVERHEAD, MOST_OVERHEAD = 0.001, 0.5
 
 @asynccontextmanager
 async def calibrating(
-    desk: Desk,
+    desk: BalancerState,
     upstream: Upstream,
     token: str | None,
     jitter: Callable[[], float] = random.random,
 ) -> AsyncGenerator[None]:
     """Probe engines for the length of the block. `jitter` is between 0 and 1."""
     async with background() as tasks:
-        prober = _Prober(desk, upstream, token, jitter, tasks)
+        prober = _SpeedProber(desk, upstream, token, jitter, tasks)
         desk.room.grows.subscribe(prober.give_way)
         tasks.start(CALIBRATOR, prober.look)
         yield
 
 
-class _Prober:
+class _SpeedProber:
     def __init__(
         self,
-        desk: Desk,
+        desk: BalancerState,
         upstream: Upstream,
         token: str | None,
         jitter: Callable[[], float],
@@ -158,7 +158,7 @@ class _Prober:
             except TimeoutError:
                 pass
 
-    def _probe_soon(self, each: Candidate) -> None:
+    def _probe_soon(self, each: EngineCandidate) -> None:
         started = self._tasks.start(CALIBRATE, lambda: self._probe(each), each.node)
         started.task.add_done_callback(lambda _: self._running.pop(each.key, None))
         self._running[each.key] = started
@@ -173,7 +173,7 @@ class _Prober:
         """Whether nobody would be sent there now anyway."""
         return key in self._desk.predict.lanes.spare
 
-    def _wants(self, each: Candidate) -> bool:
+    def _wants(self, each: EngineCandidate) -> bool:
         lane = self._desk.predict.lanes.get(each.key)
         return (
             lane is not None
@@ -185,7 +185,7 @@ class _Prober:
             and time.monotonic() >= self._not_before.get(each.key, 0.0)
         )
 
-    async def _probe(self, each: Candidate) -> None:
+    async def _probe(self, each: EngineCandidate) -> None:
         lane = self._desk.predict.lanes.get(each.key)
         if lane is None:
             return
@@ -209,7 +209,9 @@ class _Prober:
             self._recount(each.key)
             self._known_better()
 
-    async def _measured(self, each: Candidate, lane: Lane, slot: int | None) -> None:
+    async def _measured(
+        self, each: EngineCandidate, lane: EngineModel, slot: int | None
+    ) -> None:
         """Ask for little; where that was over at once, for more."""
         seconds = await self._asked(each, lane, slot, SHORT)
         if seconds < QUICK_SECONDS and not self._desk.room.waiting:
@@ -224,7 +226,7 @@ class _Prober:
         self._desk.predict.lanes.recount(key, time.monotonic())
 
     async def _asked(
-        self, each: Candidate, lane: Lane, slot: int | None, probe: Probe
+        self, each: EngineCandidate, lane: EngineModel, slot: int | None, probe: Probe
     ) -> float:
         """Learn from one probe; returns the seconds that it took."""
         began, samples = time.monotonic(), lane.learner.samples
@@ -235,7 +237,9 @@ class _Prober:
             self._known_better()
         return seconds
 
-    async def _answer(self, each: Candidate, slot: int | None, probe: Probe) -> Timings:
+    async def _answer(
+        self, each: EngineCandidate, slot: int | None, probe: Probe
+    ) -> Timings:
         body = probe.body(each.engine.variant)
         if slot is not None:
             body = edited(body, put={"id_slot": slot})
@@ -252,7 +256,7 @@ class _Prober:
             return found
 
 
-def _learn(lane: Lane, found: Timings, seconds: float) -> None:
+def _learn(lane: EngineModel, found: Timings, seconds: float) -> None:
     """Take a probe for the truth: nothing ran beside it, and none before it knew more.
 
     What goes beyond the engine's own times is the way there and back.

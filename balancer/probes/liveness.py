@@ -12,8 +12,8 @@ from functools import partial
 
 import msgspec
 
-from balancer.fleet.engines import Candidate
-from balancer.health.breaker import Breaker
+from balancer.fleet.engines import EngineCandidate
+from balancer.health.breaker import CircuitBreakers
 from edgeserve.errors import NodeLost
 from edgeserve.http.types import Upstream
 from edgeserve.runtime.background import Tasks, background, declared
@@ -35,12 +35,12 @@ BODIES: tuple[tuple[Ability, str, dict[str, object]], ...] = (
 )
 
 
-class Prober:
+class LivenessProber:
     """Sends probes through the nodes, as users' requests go."""
 
     def __init__(
         self,
-        breaker: Breaker,
+        breaker: CircuitBreakers,
         upstream: Upstream,
         token: str | None,
         seconds: float = SECONDS,
@@ -60,7 +60,7 @@ class Prober:
             self._breaker.tick()
             await asyncio.sleep(PAUSE)
 
-    async def _probe(self, to: Candidate) -> None:
+    async def _probe(self, to: EngineCandidate) -> None:
         try:
             async with asyncio.timeout(self._seconds):
                 status = await self._asked(to)
@@ -72,7 +72,7 @@ class Prober:
         if status != 429:  # its slots are busy: what becomes of those will tell
             self._breaker.probed(to.key, well=status == 200)
 
-    async def _asked(self, to: Candidate) -> int:
+    async def _asked(self, to: EngineCandidate) -> int:
         can = to.engine.abilities
         path, body = next(
             ((path, body) for ability, path, body in BODIES if ability in can),
@@ -90,7 +90,7 @@ class Prober:
 
 
 @asynccontextmanager
-async def probing(prober: Prober) -> AsyncGenerator[None]:
+async def probing(prober: LivenessProber) -> AsyncGenerator[None]:
     """Probe for the length of the block."""
     async with background() as tasks:
         tasks.start(PROBER, lambda: prober.run(tasks))

@@ -15,7 +15,7 @@ from itertools import takewhile
 
 import msgspec
 
-from balancer.fleet.engines import Candidate
+from balancer.fleet.engines import EngineCandidate
 from edgeserve.errors import NodeLost
 from edgeserve.http.types import Upstream
 from edgeserve.openai import Dialect
@@ -63,7 +63,7 @@ class _Applied(msgspec.Struct):
     prompt: str
 
 
-class Templates:
+class TemplateProbe:
     """Remembers what was found, by variant."""
 
     def __init__(self, upstream: Upstream, token: str | None) -> None:
@@ -73,7 +73,7 @@ class Templates:
             self._headers["authorization"] = f"Bearer {token}"
         self._refuses: dict[str, bool] = {}
 
-    async def refuses(self, to: Candidate, dialect: Dialect) -> bool:
+    async def refuses(self, to: EngineCandidate, dialect: Dialect) -> bool:
         """Whether that engine's template breaks a message that it is to continue."""
         if dialect not in TEMPLATED:
             return False
@@ -87,7 +87,7 @@ class Templates:
             self._refuses[variant] = not continues(asked, continued)
         return self._refuses[variant]
 
-    async def _applied(self, to: Candidate, body: bytes) -> str:
+    async def _applied(self, to: EngineCandidate, body: bytes) -> str:
         headers = {**self._headers, VARIANT_HEADER: to.engine.id}
         async with self._upstream.ask(
             to.origin, "POST", "/apply-template", headers, body

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
-from balancer.fleet.engines import Candidate, served
+from balancer.fleet.engines import EngineCandidate, served
 from edgeserve.errors import BadRequest, NoneAsGood, NoNode, UnknownModel
 from edgeserve.quantization import serves
 from edgeserve.wire import Ability
@@ -46,7 +46,9 @@ class Asking(Protocol):
         ...
 
 
-def able_to(candidates: Sequence[Candidate], need: Asking) -> list[Candidate]:
+def able_to(
+    candidates: Sequence[EngineCandidate], need: Asking
+) -> list[EngineCandidate]:
     """Return them, or raise what the client is told where there are none."""
     if not candidates:
         raise NoNode(
@@ -67,8 +69,10 @@ def able_to(candidates: Sequence[Candidate], need: Asking) -> list[Candidate]:
 
 
 def _doing_it(
-    candidates: Iterable[Candidate], named: Iterable[Candidate], need: Asking
-) -> list[Candidate]:
+    candidates: Iterable[EngineCandidate],
+    named: Iterable[EngineCandidate],
+    need: Asking,
+) -> list[EngineCandidate]:
     needs = frozenset[Ability]((need.ability,) if need.ability else ())
     able = [each for each in named if needs.issubset(each.engine.abilities)]
     if not able:
@@ -85,7 +89,7 @@ def _doing_it(
 
 
 def _who(
-    wanted: frozenset[Ability], candidates: Iterable[Candidate], nobody: str
+    wanted: frozenset[Ability], candidates: Iterable[EngineCandidate], nobody: str
 ) -> str:
     models = {c.engine.model for c in candidates if wanted <= {*c.engine.abilities}}
     return f"ask {', '.join(sorted(models))}" if models else nobody
@@ -95,7 +99,7 @@ def _called(need: Asking) -> str:
     return need.model or "the model"
 
 
-def _wide_enough(able: list[Candidate], need: Asking) -> list[Candidate]:
+def _wide_enough(able: list[EngineCandidate], need: Asking) -> list[EngineCandidate]:
     """Leave those with slots for all of `n` answers at once."""
     if need.slots <= 1:
         return able

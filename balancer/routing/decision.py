@@ -1,8 +1,8 @@
 """Routing decisions: the types that requests, policies and the queue share. Pure.
 
-`room.claim` hands a `Course` out with the slot (`send.course`), and whoever carries the
-answer calls it. Every call is cheap and none raises. Leaving the claim without
-`answered` means that the request was cancelled, refused or lost.
+`room.claim` hands a `AttemptObserver` out with the slot (`send.course`), and whoever
+carries the answer calls it. Every call is cheap and none raises. Leaving the claim
+without `answered` means that the request was cancelled, refused or lost.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ import msgspec
 
 from balancer.dialects.prompt import EMPTY, Prompt
 from balancer.dialects.timings import Timings
-from balancer.fleet.engines import Candidate, Life
-from balancer.prediction.cost import Parts
+from balancer.fleet.engines import EngineCandidate, EngineIncarnation
+from balancer.prediction.cost import CostEstimate
 from edgeserve.errors import EdgeserveError
 from edgeserve.wire import Ability
 
 
-class Course(Protocol):
+class AttemptObserver(Protocol):
     """One request at one engine, as the wire shows it.
 
     `slot` is the llama.cpp slot that the request should name (`id_slot`), None where
@@ -45,7 +45,7 @@ class Course(Protocol):
         ...
 
 
-class Unfollowed:
+class Unobserved:
     """For policies that learn nothing."""
 
     slot: int | None = None
@@ -61,10 +61,10 @@ class Unfollowed:
         """Let it pass."""
 
 
-UNFOLLOWED: Course = Unfollowed()
+UNOBSERVED: AttemptObserver = Unobserved()
 
 
-class Need(msgspec.Struct, frozen=True, kw_only=True):
+class RoutingRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What a request asks of an engine.
 
     `model` is in normal spelling, empty where the caller names none. `ability` is None
@@ -86,7 +86,7 @@ class Need(msgspec.Struct, frozen=True, kw_only=True):
     tokens: int = 0
     too_short: int = 0
     also: frozenset[Ability] = frozenset()
-    tried: frozenset[Life] = frozenset()
+    tried: frozenset[EngineIncarnation] = frozenset()
     floor: str = ""
     generates: bool = True
     prompt: Prompt = EMPTY
@@ -116,10 +116,10 @@ class Verdict:
     `busy` slots are counted, and `parts` predicted, where the policy does so.
     """
 
-    candidate: Candidate
+    candidate: EngineCandidate
     busy: int | None = None
     reason: str | None
-    parts: Parts | None = None
+    parts: CostEstimate | None = None
 
 
 Verdicts = Iterable[Verdict]
@@ -130,10 +130,10 @@ Verdicts = Iterable[Verdict]
 class Send:
     """Send it there, now. Tell `course` what becomes of it."""
 
-    to: Candidate
+    to: EngineCandidate
     slots: int
     verdicts: Verdicts
-    course: Course = UNFOLLOWED
+    course: AttemptObserver = UNOBSERVED
 
 
 @dataclass(frozen=True)
@@ -170,8 +170,8 @@ def shown(verdict: Verdict) -> dict[str, Any]:
     }
 
 
-def predicted(parts: Parts) -> dict[str, Any]:
-    """Predicted seconds, as `weights` explains them; see `Parts`."""
+def predicted(parts: CostEstimate) -> dict[str, Any]:
+    """Predicted seconds, as `weights` explains them; see `CostEstimate`."""
     return {
         "wait_seconds": round(parts.wait, 4),
         "ahead_seconds": round(parts.ahead, 4),

@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 from math import ceil, inf
 
 from balancer.dialects.timings import Timings
-from balancer.prediction.cost import Parts, Seen, cheapest
-from balancer.prediction.engine_model import Lane
-from balancer.prediction.prefix_cache import Holdings
-from balancer.prediction.running import Job
-from balancer.prediction.slot_match import Question, asked
+from balancer.prediction.cost import Considered, CostEstimate, cheapest
+from balancer.prediction.engine_model import EngineModel
+from balancer.prediction.prefix_cache import PrefixCacheIndex
+from balancer.prediction.running import RunningRequest
+from balancer.prediction.slot_match import RequestFeatures, asked
 from balancer.prediction.workload import Workload
-from balancer.routing.fairness import Order
+from balancer.routing.fairness import FairOrder
 from balancer.routing.queued_request import QueuedRequest
 
 LOOK = 32
@@ -42,14 +42,14 @@ NEAR = 0.2
 
 
 @dataclass(frozen=True, slots=True)
-class Bound:
+class Assignment:
     """A request that starts on an engine now; `seen` is what was found about each."""
 
     request: QueuedRequest
-    lane: Lane
-    job: Job
-    parts: Parts
-    seen: Seen
+    lane: EngineModel
+    job: RunningRequest
+    parts: CostEstimate
+    seen: Considered
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,19 +61,19 @@ class Turned:
     why: str
 
 
-Eligible = Callable[[QueuedRequest], Sequence[Lane]]
+FindEligible = Callable[[QueuedRequest], Sequence[EngineModel]]
 
 
 @dataclass(slots=True)
-class Dispatch:
+class Dispatcher:
     """The state of the decision.
 
     `eligible` says which engines can serve a request at all, quick ones first.
     """
 
-    eligible: Eligible
-    holdings: Holdings = field(default_factory=Holdings)
-    order: Order = field(default_factory=Order)
+    eligible: FindEligible
+    holdings: PrefixCacheIndex = field(default_factory=PrefixCacheIndex)
+    order: FairOrder = field(default_factory=FairOrder)
     workloads: dict[str, Workload] = field(default_factory=dict[str, Workload])
     sessions: OrderedDict[str, int] = field(default_factory=OrderedDict[str, int])
     _looked: float = -inf
@@ -112,14 +112,16 @@ class Dispatch:
             request.target.release()
             request.target = None
 
-    def assign(self, waiting: Collection[QueuedRequest], now: float) -> list[Bound]:
+    def assign(
+        self, waiting: Collection[QueuedRequest], now: float
+    ) -> list[Assignment]:
         """Start whatever should start now. Call it after everything that changes."""
         if not waiting or not self.holdings.idle:
             return []
         thorough = now - self._looked >= LOOK_SECONDS
         if thorough:
             self._looked = now
-        bound: list[Bound] = []
+        bound: list[Assignment] = []
         fresh = set[str]()
         for request in self.order.ranked(list(waiting), now)[:LOOK]:
             if not (thorough or self.holdings.idle):
@@ -139,17 +141,19 @@ class Dispatch:
                 bound.append(self._bind(request, question, best, seen))
         return bound
 
-    def choose(self, request: QueuedRequest, now: float) -> Parts | None:
+    def choose(self, request: QueuedRequest, now: float) -> CostEstimate | None:
         """The engine that costs least, free or not; None where none can."""
         return self.weigh(request, now)[0]
 
-    def weigh(self, request: QueuedRequest, now: float) -> tuple[Parts | None, Seen]:
+    def weigh(
+        self, request: QueuedRequest, now: float
+    ) -> tuple[CostEstimate | None, Considered]:
         """The same, with what was found about every engine."""
         lanes = self.eligible(request)
         _refresh(lanes, set(), now)
         return cheapest(self.question(request, now), lanes)
 
-    def question(self, request: QueuedRequest, now: float) -> Question:
+    def question(self, request: QueuedRequest, now: float) -> RequestFeatures:
         """Find out once what the prices of all engines need."""
         need = request.need
         return asked(
@@ -165,13 +169,17 @@ class Dispatch:
         )
 
     def _bind(
-        self, request: QueuedRequest, question: Question, best: Parts, seen: Seen
-    ) -> Bound:
+        self,
+        request: QueuedRequest,
+        question: RequestFeatures,
+        best: CostEstimate,
+        seen: Considered,
+    ) -> Assignment:
         lane, now, need = best.lane, question.now, request.need
         place = lane.places[best.slot]
         # What a conversation was until now, in other slots, is of no more use.
         self.holdings.supersede(need.prompt)
-        job = Job(
+        job = RunningRequest(
             prompt=need.prompt,
             slot=best.slot,
             tokens=best.tokens,
@@ -187,9 +195,9 @@ class Dispatch:
         self.order.charge(request.client, best.read + best.write, now)
         if need.session:
             self._remember(need.session, place)
-        return Bound(request, lane, job, best, seen)
+        return Assignment(request, lane, job, best, seen)
 
-    def _others(self, lane: Lane, slot: int, slots: int) -> tuple[int, ...]:
+    def _others(self, lane: EngineModel, slot: int, slots: int) -> tuple[int, ...]:
         if slots == 1:
             return ()
         idle = [
@@ -205,12 +213,12 @@ class Dispatch:
         if len(self.sessions) > SESSIONS:
             self.sessions.popitem(last=False)
 
-    def began(self, bound: Bound, now: float, tokens: int, cached: int) -> None:
+    def began(self, bound: Assignment, now: float, tokens: int, cached: int) -> None:
         """An engine begins a prompt, and says how long it is and how much it had."""
         self._count(bound, tokens, cached)
         bound.lane.began(bound.job, now, tokens, cached)
 
-    def _count(self, bound: Bound, tokens: int, cached: int) -> None:
+    def _count(self, bound: Assignment, tokens: int, cached: int) -> None:
         """Learn how many tokens the prompt is, and its part that was cached."""
         blocks, job = bound.job.prompt.blocks, bound.job
         workload = self.workload(bound.request.model)
@@ -223,7 +231,7 @@ class Dispatch:
             lengths.learn(blocks[job.depth - 1], cached)
 
     def ended(
-        self, bound: Bound, now: float, timings: Timings, *, counted: bool = True
+        self, bound: Assignment, now: float, timings: Timings, *, counted: bool = True
     ) -> None:
         """Learn from an answer that came to its end.
 
@@ -247,7 +255,7 @@ class Dispatch:
         lane.stale = True
 
 
-def _refresh(lanes: Sequence[Lane], fresh: set[str], now: float) -> None:
+def _refresh(lanes: Sequence[EngineModel], fresh: set[str], now: float) -> None:
     for lane in lanes:
         if lane.name not in fresh:
             fresh.add(lane.name)

@@ -5,25 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from balancer.fleet.engines import Candidate
-from balancer.prediction.cost import Parts, Seen
-from balancer.prediction.engine_model import Lane
-from balancer.prediction.fleet_model import Lanes
-from balancer.routing.decision import Need, Refuse, Verdict
-from balancer.routing.filters import Sifted, sift
+from balancer.fleet.engines import EngineCandidate
+from balancer.prediction.cost import Considered, CostEstimate
+from balancer.prediction.engine_model import EngineModel
+from balancer.prediction.fleet_model import FleetModel
+from balancer.routing.decision import Refuse, RoutingRequest, Verdict
+from balancer.routing.filters import Filtered, filter_engines
 
 
 @dataclass(frozen=True, slots=True)
-class Able:
+class Eligible:
     """Who can serve a request now or soon: `lanes`, quick ones first.
 
     `by_lane` names the engine of each; `spared` could serve but are left alone.
     """
 
-    sifted: Sifted
-    lanes: tuple[Lane, ...]
-    by_lane: dict[str, Candidate]
-    spared: tuple[tuple[Candidate, str], ...]
+    sifted: Filtered
+    lanes: tuple[EngineModel, ...]
+    by_lane: dict[str, EngineCandidate]
+    spared: tuple[tuple[EngineCandidate, str], ...]
 
     @property
     def measured(self) -> bool:
@@ -31,25 +31,27 @@ class Able:
         return all(lane.learner.calibrated for lane in self.lanes)
 
 
-Key = tuple[object, ...]
+EligibilityKey = tuple[object, ...]
 
 
 @dataclass(slots=True)
-class Filter:
+class EligibilityCache:
     """Filters once for all needs that are alike, until the fleet changes."""
 
-    lanes: Lanes
-    candidates: Sequence[Candidate] = ()
+    lanes: FleetModel
+    candidates: Sequence[EngineCandidate] = ()
     _shortest: int = 0
-    _found: dict[Key, Able | Refuse] = field(default_factory=dict[Key, "Able | Refuse"])
+    _found: dict[EligibilityKey, Eligible | Refuse] = field(
+        default_factory=dict[EligibilityKey, "Eligible | Refuse"]
+    )
 
-    def told(self, candidates: Sequence[Candidate]) -> None:
+    def told(self, candidates: Sequence[EngineCandidate]) -> None:
         """The fleet changed."""
         self.candidates = candidates
         self._shortest = min((each.engine.context for each in candidates), default=0)
         self._found.clear()
 
-    def able(self, need: Need) -> Able | Refuse:
+    def able(self, need: RoutingRequest) -> Eligible | Refuse:
         """Who can serve it."""
         # Only a prompt that may be too long for somebody needs its length looked at.
         tokens = need.tokens if need.tokens > self._shortest else 0
@@ -63,8 +65,8 @@ class Filter:
             found = self._found[key] = self._sifted(need)
         return found
 
-    def _sifted(self, need: Need) -> Able | Refuse:
-        sifted = sift(self.candidates, need)
+    def _sifted(self, need: RoutingRequest) -> Eligible | Refuse:
+        sifted = filter_engines(self.candidates, need)
         if isinstance(sifted, Refuse):
             return sifted
         spare = self.lanes.spare
@@ -77,19 +79,19 @@ class Filter:
             for each in sifted.open
             if " ".join(each.key) not in by_lane
         )
-        return Able(sifted, tuple(lanes), by_lane, spared)
+        return Eligible(sifted, tuple(lanes), by_lane, spared)
 
 
 @dataclass(frozen=True, slots=True)
-class Weighed:
+class Explanation:
     """Every candidate's verdict, worked out when somebody looks.
 
     `chosen` is None for a request that waits or was turned away.
     """
 
-    able: Able
-    seen: Seen
-    chosen: Parts | None = None
+    able: Eligible
+    seen: Considered
+    chosen: CostEstimate | None = None
 
     def __iter__(self) -> Iterator[Verdict]:
         """The cheapest first, then those that were not compared."""
@@ -102,7 +104,7 @@ class Weighed:
             yield Verdict(candidate=to, reason=f"left alone: {why}")
         yield from self.able.sifted.out
 
-    def _reason(self, each: Parts, best: Parts | None) -> str | None:
+    def _reason(self, each: CostEstimate, best: CostEstimate | None) -> str | None:
         if best is None or each is self.chosen:
             return None
         if each is best:

@@ -39,7 +39,7 @@ CLIENTS = 4096
 
 
 @dataclass(slots=True)
-class Order:
+class FairOrder:
     """Remembers what each client had: slot seconds, which fade."""
 
     had: dict[str, tuple[float, float]] = field(

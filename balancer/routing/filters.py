@@ -1,7 +1,7 @@
 """Filters: which engines can serve a request at all, and why others cannot. Pure.
 
-`sift` applies every filter. Every candidate gets a verdict, so that each choice can be
-explained afterwards.
+`filter_engines` applies every filter. Every candidate gets a verdict, so that each
+choice can be explained afterwards.
 """
 
 from __future__ import annotations
@@ -9,26 +9,28 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from balancer.fleet.engines import Candidate
+from balancer.fleet.engines import EngineCandidate
 from balancer.routing.abilities import able_to
-from balancer.routing.decision import Need, Refuse, Verdict
+from balancer.routing.decision import Refuse, RoutingRequest, Verdict
 from edgeserve.errors import EdgeserveError, NoNode
 from edgeserve.quantization import serves
 
 
 @dataclass(frozen=True)
-class Sifted:
+class Filtered:
     """Who may serve a request: `open` once a slot is free, the others are `out`.
 
     `passing` tells whether one that is out may come back by itself soon.
     """
 
-    open: tuple[Candidate, ...]
+    open: tuple[EngineCandidate, ...]
     out: tuple[Verdict, ...]
     passing: bool
 
 
-def sift(candidates: Sequence[Candidate], need: Need) -> Sifted | Refuse:
+def filter_engines(
+    candidates: Sequence[EngineCandidate], need: RoutingRequest
+) -> Filtered | Refuse:
     """Apply every filter but free slots; Refuse where waiting would not help."""
     try:
         able = able_to(candidates, need)
@@ -46,14 +48,16 @@ def sift(candidates: Sequence[Candidate], need: Need) -> Sifted | Refuse:
     passing = any(passing for _, _, passing in weighed)
     if not chosen and not passing:
         return Refuse(_nobody(need, out), out)
-    return Sifted(chosen, out, passing)
+    return Filtered(chosen, out, passing)
 
 
-_Weighed = tuple[Candidate, str | None, bool]
+_Weighed = tuple[EngineCandidate, str | None, bool]
 """A candidate, why it is out, and whether that may pass."""
 
 
-def _ruled_out(candidate: Candidate, need: Need) -> tuple[str | None, bool]:
+def _ruled_out(
+    candidate: EngineCandidate, need: RoutingRequest
+) -> tuple[str | None, bool]:
     if candidate.life in need.tried and candidate.engine.state in {"ready", "busy"}:
         return "tried already", False
     if not serves(candidate.engine.variant, need.floor):
@@ -77,7 +81,9 @@ def _less_worse_ranks(weighed: list[_Weighed]) -> list[_Weighed]:
     ]
 
 
-def _less_those_that_failed_it(weighed: list[_Weighed], need: Need) -> list[_Weighed]:
+def _less_those_that_failed_it(
+    weighed: list[_Weighed], need: RoutingRequest
+) -> list[_Weighed]:
     """Leave those alone that have started anew, where another has not failed it yet."""
     failed = {life[:2] for life in need.tried}
     if not any(why is None and each.key not in failed for each, why, _ in weighed):
@@ -90,7 +96,9 @@ def _less_those_that_failed_it(weighed: list[_Weighed], need: Need) -> list[_Wei
     ]
 
 
-def _less_short_contexts(weighed: list[_Weighed], need: Need) -> list[_Weighed]:
+def _less_short_contexts(
+    weighed: list[_Weighed], need: RoutingRequest
+) -> list[_Weighed]:
     """Rule out contexts that look too short, unless a longer one exists nowhere.
 
     The count is a guess; the engine with the longest context gives the exact answer.
@@ -109,7 +117,7 @@ def _less_short_contexts(weighed: list[_Weighed], need: Need) -> list[_Weighed]:
     ]
 
 
-def _nobody(need: Need, out: Sequence[Verdict]) -> NoNode:
+def _nobody(need: RoutingRequest, out: Sequence[Verdict]) -> NoNode:
     reasons = "; ".join(
         f"{each.candidate.node}/{each.candidate.engine.variant}: {each.reason}"
         for each in out

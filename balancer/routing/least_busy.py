@@ -8,21 +8,30 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 
-from balancer.fleet.engines import Candidate, EngineKey
-from balancer.routing.decision import Decision, Need, Refuse, Send, Verdict, Wait
-from balancer.routing.filters import sift
+from balancer.fleet.engines import EngineCandidate, EngineKey
+from balancer.routing.decision import (
+    Decision,
+    Refuse,
+    RoutingRequest,
+    Send,
+    Verdict,
+    Wait,
+)
+from balancer.routing.filters import filter_engines
 from balancer.routing.queued_request import RETRY_AFTER, QueuedRequest, Settled
-from balancer.routing.slot_counts import Ledger
+from balancer.routing.slot_counts import SlotCounts
 
 
 def choose(
-    candidates: Sequence[Candidate], need: Need, busy: Callable[[EngineKey], int]
+    candidates: Sequence[EngineCandidate],
+    need: RoutingRequest,
+    busy: Callable[[EngineKey], int],
 ) -> Decision:
     """Prefer the engine with fewest busy slots, then the smaller share, then the name.
 
     `busy` counts the slots that are taken on each engine, whoever took them.
     """
-    sifted = sift(candidates, need)
+    sifted = filter_engines(candidates, need)
     if isinstance(sifted, Refuse):
         return sifted
     counts = [(busy(each.key), each) for each in sifted.open]
@@ -41,13 +50,13 @@ def choose(
     return Send(best, need.slots, verdicts)
 
 
-def _rank(counted: tuple[int, Candidate]) -> tuple[int, float, str, str]:
+def _rank(counted: tuple[int, EngineCandidate]) -> tuple[int, float, str, str]:
     busy, each = counted
     return busy, busy / each.engine.slots, each.node, each.engine.id
 
 
 def _reason(
-    each: Candidate, busy: int, need: Need, best: Candidate | None
+    each: EngineCandidate, busy: int, need: RoutingRequest, best: EngineCandidate | None
 ) -> str | None:
     if each is best:
         return None
@@ -60,7 +69,7 @@ class LeastBusy:
     """Chooses among the engines that `candidates` returns."""
 
     def __init__(
-        self, candidates: Callable[[], Sequence[Candidate]], ledger: Ledger
+        self, candidates: Callable[[], Sequence[EngineCandidate]], ledger: SlotCounts
     ) -> None:
         self._candidates = candidates
         self._ledger = ledger

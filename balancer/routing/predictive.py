@@ -1,7 +1,7 @@
 """Predictive policy: each request goes where it is answered soonest. Pure.
 
 It puts the fleet's reports, the queued requests and what the wire shows of each answer
-together for `Dispatch`, which decides. What generates no text, such as
+together for `Dispatcher`, which decides. What generates no text, such as
 embeddings and counts of tokens, goes where fewest slots are busy.
 """
 
@@ -10,17 +10,17 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Sequence
 from math import ceil
 
-from balancer.fleet.engines import Candidate
+from balancer.fleet.engines import EngineCandidate
 from balancer.prediction.cost import cheapest
-from balancer.prediction.engine_model import Lane
-from balancer.prediction.fleet_model import Lanes
-from balancer.routing.decision import Decision, Need, Refuse, Send, Verdict
-from balancer.routing.dispatcher import Bound, Dispatch, Turned
-from balancer.routing.eligibility import Able, Filter, Weighed
+from balancer.prediction.engine_model import EngineModel
+from balancer.prediction.fleet_model import FleetModel
+from balancer.routing.decision import Decision, Refuse, RoutingRequest, Send, Verdict
+from balancer.routing.dispatcher import Assignment, Dispatcher, Turned
+from balancer.routing.eligibility import EligibilityCache, Eligible, Explanation
 from balancer.routing.least_busy import LeastBusy
 from balancer.routing.queued_request import RETRY_AFTER, QueuedRequest, Settled
-from balancer.routing.slot_counts import Ledger
-from balancer.routing.tracking import Clock, Followed
+from balancer.routing.slot_counts import SlotCounts
+from balancer.routing.tracking import AttemptTracker, Clock
 from edgeserve.errors import FleetBusy
 
 MOST_SLOTS = 1024
@@ -31,7 +31,7 @@ MOST_PATIENCE = 600
 """Seconds; nobody should be told to come back tomorrow."""
 
 
-class Predict:
+class PredictivePolicy:
     """The prediction over the fleet, and what it makes of the requests that wait.
 
     `moved` is called when something is known better than before.
@@ -39,8 +39,8 @@ class Predict:
 
     def __init__(
         self,
-        ledger: Ledger,
-        lanes: Lanes,
+        ledger: SlotCounts,
+        lanes: FleetModel,
         clock: Clock,
         moved: Callable[[], None] = lambda: None,
     ) -> None:
@@ -48,13 +48,13 @@ class Predict:
         self._ledger = ledger
         self._clock = clock
         self._moved = moved
-        self._filter = Filter(lanes)
-        self.mind = Dispatch(self._eligible, lanes.holdings)
+        self._filter = EligibilityCache(lanes)
+        self.mind = Dispatcher(self._eligible, lanes.holdings)
         self._checked = True
         self._wide = False
         self._plain = LeastBusy(lambda: self._filter.candidates, ledger)
 
-    def told(self, candidates: Sequence[Candidate]) -> None:
+    def told(self, candidates: Sequence[EngineCandidate]) -> None:
         """The fleet changed."""
         few = [each for each in candidates if each.engine.slots <= MOST_SLOTS]
         self._wide = len(few) < len(candidates)
@@ -100,7 +100,7 @@ class Predict:
         able = self._filter.able(request.need)
         if isinstance(able, Refuse):
             return able.verdicts
-        return Weighed(able, self.mind.weigh(request, now)[1])
+        return Explanation(able, self.mind.weigh(request, now)[1])
 
     def forget(self, request: QueuedRequest) -> None:
         """A request waits no longer, and was not settled."""
@@ -110,7 +110,7 @@ class Predict:
         """Its slots are free, and what can be learned from it is learned."""
         key = send.to.key
         self._ledger.give_back(key, send.slots, left=left)
-        if isinstance(send.course, Followed):
+        if isinstance(send.course, AttemptTracker):
             send.course.over()
             if left:
                 self.lanes.abandoned(key, send.course.slots)
@@ -126,7 +126,7 @@ class Predict:
         best = self.mind.choose(request, now) if request.priced else None
         return _seconds(best.wait) if best else RETRY_AFTER
 
-    def idle(self, need: Need) -> float | None:
+    def idle(self, need: RoutingRequest) -> float | None:
         """Seconds to the first token on the best engine with a free slot, if any."""
         able = self._filter.able(need)
         if isinstance(able, Refuse):
@@ -137,7 +137,7 @@ class Predict:
         best, _ = cheapest(self.mind.question(request, now), able.lanes)
         return best.first if best and best.wait == 0 and best.slot >= 0 else None
 
-    def _eligible(self, request: QueuedRequest) -> Sequence[Lane]:
+    def _eligible(self, request: QueuedRequest) -> Sequence[EngineModel]:
         able = self._filter.able(request.need)
         return () if isinstance(able, Refuse) else able.lanes
 
@@ -153,25 +153,25 @@ class Predict:
                 found[request] = able
         return found
 
-    def _sent(self, bound: Bound) -> Settled:
+    def _sent(self, bound: Assignment) -> Settled:
         request, lane = bound.request, bound.lane
         able = self._filter.able(request.need)
-        assert isinstance(able, Able)  # noqa: S101 - or there were no lanes
+        assert isinstance(able, Eligible)  # noqa: S101 - or there were no lanes
         to = able.by_lane[lane.name]
         key, slots = to.key, request.need.slots
         self._ledger.take(key, slots)
-        course = Followed(
+        course = AttemptTracker(
             self.mind,
             bound,
             self._clock,
             lambda: self.lanes.get(key) is lane,
             self._moved,
         )
-        verdicts = Weighed(able, bound.seen, bound.parts)
+        verdicts = Explanation(able, bound.seen, bound.parts)
         return request, Send(to, slots, verdicts, course)
 
 
-def _price(request: QueuedRequest, able: Able) -> None:
+def _price(request: QueuedRequest, able: Eligible) -> None:
     """Note down what the prediction needs to know of a request."""
     need, lanes = request.need, able.lanes
     request.priced = True

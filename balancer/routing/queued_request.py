@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable
 from typing import Protocol
 
-from balancer.prediction.engine_model import Lane
-from balancer.routing.decision import Decision, Need, Refuse, Send, Verdict
+from balancer.prediction.engine_model import EngineModel
+from balancer.routing.decision import Decision, Refuse, RoutingRequest, Send, Verdict
 
 Note = Callable[[Decision], None]
 
@@ -43,7 +43,7 @@ class QueuedRequest:
         "wake",
     )
 
-    def __init__(self, need: Need, note: Note, arrived: float) -> None:
+    def __init__(self, need: RoutingRequest, note: Note, arrived: float) -> None:
         self.need = need
         self.note = note
         self.arrived = arrived
@@ -58,7 +58,7 @@ class QueuedRequest:
         self.tokens: float | None = None
         self.answer: float | None = None
         self.read = 0.0
-        self.target: Lane | None = None
+        self.target: EngineModel | None = None
 
     def settle(self, decision: Send | Refuse) -> None:
         """Tell it what became of it."""
@@ -71,7 +71,7 @@ class QueuedRequest:
 Settled = tuple[QueuedRequest, Send | Refuse]
 
 
-class Policy(Protocol):
+class RoutingPolicy(Protocol):
     """Decides which request goes where. Slots that it grants count as taken at once."""
 
     def refusal(

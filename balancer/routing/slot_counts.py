@@ -13,13 +13,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
-from balancer.fleet.engines import Candidate, EngineKey
+from balancer.fleet.engines import EngineCandidate, EngineKey
 from edgeserve.wire import EngineReport
 
 NONE: Mapping[EngineKey, int] = {}
 
 
-class Ledger:
+class SlotCounts:
     """Slots by engine."""
 
     def __init__(self) -> None:
@@ -65,7 +65,7 @@ class Ledger:
 
     def told(
         self,
-        candidates: Iterable[Candidate],
+        candidates: Iterable[EngineCandidate],
         reserved: Mapping[EngineKey, int] = NONE,
     ) -> None:
         """Take in what the nodes report; what has not changed says nothing new.

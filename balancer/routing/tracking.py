@@ -8,7 +8,7 @@ from typing import Any
 
 from balancer.dialects.timings import Timings
 from balancer.prediction.speed import SMALLEST_PREFILL, Sample
-from balancer.routing.dispatcher import Bound, Dispatch
+from balancer.routing.dispatcher import Assignment, Dispatcher
 
 Clock = Callable[[], float]
 
@@ -17,8 +17,8 @@ MOST_OVERHEAD = 1.0
 """Seconds."""
 
 
-class Followed:
-    """The `Course` of a request that `Dispatch` has bound; and its account later."""
+class AttemptTracker:
+    """Observes the attempt of a request that `Dispatcher` has assigned."""
 
     __slots__ = (
         "_alive",
@@ -41,8 +41,8 @@ class Followed:
 
     def __init__(
         self,
-        mind: Dispatch,
-        bound: Bound,
+        mind: Dispatcher,
+        bound: Assignment,
         clock: Clock,
         alive: Callable[[], bool],
         moved: Callable[[], None],

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from balancer.dialects.timings import Timings
-from balancer.prediction.engine_model import Lane
-from balancer.prediction.learning import Learner
+from balancer.prediction.engine_model import EngineModel
+from balancer.prediction.learning import SpeedLearner
 from balancer.prediction.prefix_cache import HostCache
 from balancer.prediction.speed import (
     CALIBRATION_ANSWER,
@@ -15,8 +15,8 @@ from balancer.prediction.speed import (
     Speed,
 )
 from balancer.prediction.weights import WEIGHTS, Weights
-from balancer.routing.decision import Decision, Need
-from balancer.routing.dispatcher import Bound, Dispatch
+from balancer.routing.decision import Decision, RoutingRequest
+from balancer.routing.dispatcher import Assignment, Dispatcher
 from balancer.routing.queued_request import QueuedRequest
 from balancer.simulate.cache import answered
 from balancer.simulate.engine import Event, Run
@@ -35,21 +35,21 @@ class Edge:
         pins: bool = True,
         room: int = 100_000,
     ) -> None:
-        self.mind = Dispatch(self.eligible)
+        self.mind = Dispatcher(self.eligible)
         self.room = room
         self.waiting: dict[QueuedRequest, Call] = {}
-        self.bound: dict[int, Bound] = {}
+        self.bound: dict[int, Assignment] = {}
         self.index = {machine.name: i for i, machine in enumerate(fleet)}
         self.lanes = [self.lane(machine, weights, pins) for machine in fleet]
         self.fleet = fleet
-        self.able = dict[str, list[Lane]]()
+        self.able = dict[str, list[EngineModel]]()
 
-    def lane(self, machine: Machine, weights: Weights, pins: bool) -> Lane:
+    def lane(self, machine: Machine, weights: Weights, pins: bool) -> EngineModel:
         """One machine, as the balancer sees it after calibration."""
         host = None
         if machine.cache_tokens:
             host = HostCache(self.mind.holdings, machine.cache_tokens)
-        return Lane(
+        return EngineModel(
             machine.name,
             machine.model,
             machine.slots,
@@ -62,7 +62,7 @@ class Edge:
             weights=weights,
         )
 
-    def eligible(self, request: QueuedRequest) -> Sequence[Lane]:
+    def eligible(self, request: QueuedRequest) -> Sequence[EngineModel]:
         """Who serves the model."""
         model = request.model
         if model not in self.able:
@@ -71,10 +71,10 @@ class Edge:
             self.able[model] = sorted(able, key=lambda lane: lane.per_read)
         return self.able[model]
 
-    def learner(self, machine: Machine) -> Learner:
+    def learner(self, machine: Machine) -> SpeedLearner:
         """A poor guess, put right by the calibration probe."""
         rough = Speed(1 / 200, 1e-7, 1 / 20, 0.3, machine.network_ms / 1000)
-        learner = Learner(rough)
+        learner = SpeedLearner(rough)
         speed = machine.speed
         learner.learn(
             Sample(
@@ -89,7 +89,7 @@ class Edge:
 
     def request(self, call: Call, now: float) -> QueuedRequest:
         """What a balancer can see of a call."""
-        need = Need(
+        need = RoutingRequest(
             model=call.model,
             ability="chat",
             prompt=call.prompt,
@@ -135,7 +135,7 @@ class Edge:
                 del self.bound[run.call.id]
                 return self.assign(now)
 
-    def learned(self, call: Call, bound: Bound) -> None:
+    def learned(self, call: Call, bound: Assignment) -> None:
         """Nothing more than that."""
 
 
@@ -157,7 +157,7 @@ def timings(run: Run, now: float) -> Timings:
 class Oracle(Edge):
     """Knows every rate, every length and every slot's true content."""
 
-    def learner(self, machine: Machine) -> Learner:
+    def learner(self, machine: Machine) -> SpeedLearner:
         """The truth, and nothing can change it."""
         return _Fixed(machine.speed)
 
@@ -168,7 +168,7 @@ class Oracle(Edge):
         request.answer = float(call.answer_tokens)
         return request
 
-    def learned(self, call: Call, bound: Bound) -> None:
+    def learned(self, call: Call, bound: Assignment) -> None:
         """The answer as the client will send it back."""
         place = bound.lane.places[bound.job.slot]
         held = self.mind.holdings.held[place]
@@ -179,7 +179,7 @@ class Oracle(Edge):
             self.mind.holdings.put(place, whole)
 
 
-class _Fixed(Learner):
+class _Fixed(SpeedLearner):
     """A learner that has nothing to learn."""
 
     def learn(self, sample: Sample) -> None:

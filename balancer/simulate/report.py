@@ -11,7 +11,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from balancer.simulate.fleets import Machine
-from balancer.simulate.world import Outcome
+from balancer.simulate.world import CallOutcome
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +42,7 @@ def quantile(values: Sequence[float], share: float) -> float:
 
 
 def figures(
-    policy: str, fleet: Sequence[Machine], outcomes: Sequence[Outcome]
+    policy: str, fleet: Sequence[Machine], outcomes: Sequence[CallOutcome]
 ) -> Figures:
     """Sum up one run."""
     served = [each for each in outcomes if each.ended >= 0]

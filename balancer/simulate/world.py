@@ -49,7 +49,7 @@ class Policy(Protocol):
 
 
 @dataclass(slots=True)
-class Outcome:
+class CallOutcome:
     """What became of one call; times are absolute, -1 where it did not come to it."""
 
     call: Call
@@ -71,7 +71,7 @@ class World:
     engines: list[Engine]
     policy: Policy
     chance: random.Random
-    outcomes: dict[int, Outcome] = field(default_factory=dict[int, Outcome])
+    outcomes: dict[int, CallOutcome] = field(default_factory=dict[int, CallOutcome])
     _later: list[tuple[float, int, Call | None, int, int]] = field(
         default_factory=list[tuple[float, int, Call | None, int, int]]
     )
@@ -79,7 +79,7 @@ class World:
     _version: list[int] = field(default_factory=list[int])
     _count: int = 0
 
-    def run(self, calls: Iterable[Call]) -> list[Outcome]:
+    def run(self, calls: Iterable[Call]) -> list[CallOutcome]:
         """Play a trace to its end."""
         self._version = [0] * len(self.engines)
         for call in calls:
@@ -90,7 +90,7 @@ class World:
         while self._later:
             now, _, arrival, engine, version = heappop(self._later)
             if arrival is not None:
-                self.outcomes[arrival.id] = Outcome(arrival, now)
+                self.outcomes[arrival.id] = CallOutcome(arrival, now)
                 self._act(self.policy.arrive(arrival, now), now)
             elif version == self._version[engine]:
                 self._happen(engine, now)
@@ -153,7 +153,7 @@ class World:
 
 def play(
     fleet: Sequence[Machine], calls: Iterable[Call], policy: Policy, seed: int = 1
-) -> list[Outcome]:
+) -> list[CallOutcome]:
     """Run one policy over one trace on one fleet; same arguments, same result."""
     engines = [Engine(machine) for machine in fleet]
     chance = random.Random(seed)  # noqa: S311 - a simulation

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from balancer.fleet.members import Fleet
-from balancer.telemetry.records import ANSWERED, Record
+from balancer.telemetry.records import ANSWERED, RequestRecord
 from edgeserve.runtime.background import KINDS, failures
 
 BUCKETS = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
@@ -50,7 +50,7 @@ class Metrics:
         self._first_byte = Histogram()
         self._lasted = Histogram()
 
-    def answered(self, record: Record) -> None:
+    def answered(self, record: RequestRecord) -> None:
         """Count a request that has ended, however it ended."""
         status = str(record.status or 499)
         self._requests[("path", record.path), ("status", status)] += 1

@@ -17,9 +17,9 @@ from hashlib import blake2b
 from io import SEEK_END, FileIO
 from pathlib import Path
 
-from balancer.routing.decision import Need
-from balancer.routing.tracking import Followed
-from balancer.telemetry.records import Record
+from balancer.routing.decision import RoutingRequest
+from balancer.routing.tracking import AttemptTracker
+from balancer.telemetry.records import RequestRecord
 from balancer.telemetry.trace import Call, to_line, understood
 from edgeserve.errors import SettingsError, in_words
 from edgeserve.runtime.files import OUT_OF_ORDER, Trouble
@@ -53,10 +53,12 @@ class Trace:
         self._count = count
         self._ended: OrderedDict[bytes, tuple[int, float]] = OrderedDict()
 
-    def answered(self, record: Record, need: Need, ended: float) -> None:
+    def answered(
+        self, record: RequestRecord, need: RoutingRequest, ended: float
+    ) -> None:
         """Write a request down, where enough is known of it."""
         course = record.attempts[-1].course if record.attempts else None
-        if not isinstance(course, Followed) or course.timings is None:
+        if not isinstance(course, AttemptTracker) or course.timings is None:
             return
         timings, prompt = course.timings, need.prompt
         after, at = self._place(need, record.arrived)
@@ -93,7 +95,7 @@ class Trace:
         else:
             self._trouble.over()
 
-    def _place(self, need: Need, arrived: float) -> tuple[int | None, float]:
+    def _place(self, need: RoutingRequest, arrived: float) -> tuple[int | None, float]:
         """When it came: after which answer it continues, or since the trace began."""
         prompt = need.prompt
         for count in prompt.messages[-2:-6:-1]:

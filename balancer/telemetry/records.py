@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from balancer.routing.decision import (
-    UNFOLLOWED,
-    Course,
+    UNOBSERVED,
+    AttemptObserver,
     Decision,
     Verdicts,
     Wait,
     shown,
 )
-from balancer.routing.tracking import Followed
+from balancer.routing.tracking import AttemptTracker
 
 KEPT = 1000
 
@@ -30,7 +30,7 @@ Clock = Callable[[], float]
 
 
 @dataclass(slots=True)
-class Attempt:
+class AttemptRecord:
     """One try at one engine. `outcome` is None while it lasts.
 
     `resumes`: it goes on with an answer that broke off elsewhere.
@@ -42,14 +42,14 @@ class Attempt:
     started: float
     verdicts: Verdicts
     resumes: bool = False
-    course: Course = UNFOLLOWED
+    course: AttemptObserver = UNOBSERVED
     outcome: str | None = None
     ended: float | None = None
 
 
 @dataclass(slots=True)
-class Record:
-    """One request from arrival to end; times are of `Records.clock`, in seconds."""
+class RequestRecord:
+    """One request from arrival to end; times are of `RequestLog.clock`, in seconds."""
 
     id: str
     path: str
@@ -64,7 +64,7 @@ class Record:
     first_byte: float | None = None
     ended: float | None = None
     decision: Decision | None = None
-    attempts: list[Attempt] = field(default_factory=list[Attempt])
+    attempts: list[AttemptRecord] = field(default_factory=list[AttemptRecord])
 
     def note(self, decision: Decision) -> None:
         """Keep the latest decision."""
@@ -106,7 +106,7 @@ class Record:
         return [shown(each) for each in (self.decision or Wait(())).verdicts]
 
 
-def _attempt(attempt: Attempt, *, fully: bool) -> dict[str, Any]:
+def _attempt(attempt: AttemptRecord, *, fully: bool) -> dict[str, Any]:
     ended = attempt.ended
     return {
         "node": attempt.node,
@@ -115,21 +115,23 @@ def _attempt(attempt: Attempt, *, fully: bool) -> dict[str, Any]:
         "resumes": attempt.resumes,
         "outcome": attempt.outcome,
         "seconds": ended and round(ended - attempt.started, 6),
-        **(attempt.course.shown() if isinstance(attempt.course, Followed) else {}),
+        **(
+            attempt.course.shown() if isinstance(attempt.course, AttemptTracker) else {}
+        ),
     } | ({"candidates": list(map(shown, attempt.verdicts))} if fully else {})
 
 
-class Records:
+class RequestLog:
     """A ring of records, found by id."""
 
     def __init__(self, clock: Clock = time.monotonic, kept: int = KEPT) -> None:
         self.clock = clock
         self._kept = kept
-        self._records: OrderedDict[str, Record] = OrderedDict()
+        self._records: OrderedDict[str, RequestRecord] = OrderedDict()
 
-    def open(self, id_: str, path: str, client: str) -> Record:
+    def open(self, id_: str, path: str, client: str) -> RequestRecord:
         """Begin a record; the oldest one makes room."""
-        record = Record(
+        record = RequestRecord(
             id=id_,
             path=path,
             model="",
@@ -143,10 +145,10 @@ class Records:
             self._records.popitem(last=False)
         return record
 
-    def get(self, id_: str) -> Record | None:
+    def get(self, id_: str) -> RequestRecord | None:
         """Find one."""
         return self._records.get(id_)
 
-    def __iter__(self) -> Iterator[Record]:
+    def __iter__(self) -> Iterator[RequestRecord]:
         """Latest first."""
         return reversed(self._records.values())

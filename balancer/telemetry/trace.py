@@ -62,7 +62,7 @@ def marks(prompt: Prompt, before: int = 0) -> list[float]:
     return found
 
 
-class Line(msgspec.Struct, omit_defaults=True):
+class TraceLine(msgspec.Struct, omit_defaults=True):
     """One line of a trace file. `blocks` are hex digits, 16 to a block."""
 
     id: int
@@ -81,7 +81,7 @@ class Line(msgspec.Struct, omit_defaults=True):
 
 def to_line(call: Call) -> bytes:
     """One call as a line of JSON, with its end of line."""
-    line = Line(
+    line = TraceLine(
         id=call.id,
         at=round(call.at, 4),
         tokens=call.prompt_tokens,
@@ -98,7 +98,7 @@ def to_line(call: Call) -> bytes:
     return msgspec.json.encode(line) + b"\n"
 
 
-def from_line(line: Line) -> Call:
+def from_line(line: TraceLine) -> Call:
     """The call that a line describes; its reply is found later, from who answers it."""
     raw = bytes.fromhex(line.blocks)
     blocks = tuple(raw[i : i + 8] for i in range(0, len(raw), 8))
@@ -151,7 +151,7 @@ def load(path: Path) -> list[Call]:
 def understood(line: bytes) -> Call | None:
     """Read one line; None where it is damaged."""
     try:
-        return from_line(msgspec.json.decode(line, type=Line))
+        return from_line(msgspec.json.decode(line, type=TraceLine))
     except (ValueError, RecursionError):  # as DecodeError and UnicodeDecodeError are
         return None
 

@@ -19,7 +19,7 @@ import msgspec
 
 from edgeserve.config.settings import BalancerSettings
 from edgeserve.errors import BadRequest
-from edgeserve.openai import Asked
+from edgeserve.openai import RequestFields
 from edgeserve.wire import MALFORMED
 
 KIB = 1024
@@ -65,7 +65,7 @@ NUMBERS = {
 }
 NAMES = ("grammar", *SCHEMAS, *LISTS, *NUMBERS)
 _named = attrgetter(*NAMES)
-_NOTHING = _named(Asked())
+_NOTHING = _named(RequestFields())
 
 COUNTS = frozenset((
     "minItems", "maxItems", "minLength", "maxLength", "minProperties", "maxProperties",
@@ -116,7 +116,7 @@ def caps_of(settings: BalancerSettings) -> Caps:
     )
 
 
-def check(asked: Asked, caps: Caps) -> None:
+def check(asked: RequestFields, caps: Caps) -> None:
     """Raise BadRequest, which names the limit and the place, where one is passed."""
     found = _named(asked)
     if found == _NOTHING:

@@ -13,12 +13,12 @@ import msgspec
 from balancer.validation.schema import nonsense
 from edgeserve.errors import BadRequest
 from edgeserve.json_edit import raw_fields
-from edgeserve.openai import Asked, Dialect, fields
+from edgeserve.openai import Dialect, RequestFields, fields
 
 Put = dict[str, object]
 
 
-def translated(dialect: Dialect, asked: Asked, body: bytes) -> Put:
+def translated(dialect: Dialect, asked: RequestFields, body: bytes) -> Put:
     """Return the fields to set, or raise BadRequest."""
     put: Put = {}
     match dialect:
@@ -114,7 +114,7 @@ def is_forced(choice: Any) -> bool:
     return bool(choice == "required")
 
 
-def _tools(dialect: Dialect, asked: Asked, body: bytes) -> Put:
+def _tools(dialect: Dialect, asked: RequestFields, body: bytes) -> Put:
     """Leave only the tool that is named: llama.cpp knows no more than `required`."""
     choice = asked.tool_choice
     if dialect == "messages" and choice == {"type": "none"}:
@@ -158,7 +158,7 @@ def _name(tool: Any) -> str:
 # What cannot be had
 
 
-def _no_echo(asked: Asked) -> None:
+def _no_echo(asked: RequestFields) -> None:
     if asked.echo:
         raise BadRequest("`echo` is not supported here; put the prompt in front of it")
     if asked.suffix:
@@ -167,7 +167,7 @@ def _no_echo(asked: Asked) -> None:
         raise BadRequest("`best_of` is not supported here; ask for `n` and choose")
 
 
-def _not_here(dialect: Dialect, asked: Asked, body: bytes) -> None:
+def _not_here(dialect: Dialect, asked: RequestFields, body: bytes) -> None:
     """Refuse what would be passed over without a word."""
     if asked.each > 1:
         raise BadRequest("`n` is not supported on this route; ask several times")

@@ -25,7 +25,7 @@ from edgeserve.config.settings import LOOPBACK, BalancerSettings, NodeSettings
 from edgeserve.config.sources import Resolved, resolve
 from edgeserve.errors import SettingsError
 from edgeserve.help import examples
-from edgeserve.http.sockets import bound
+from edgeserve.http.sockets import bind
 from edgeserve.models.download import CATALOG, DEFAULT, in_place
 from edgeserve.runtime import lifecycle
 from edgeserve.runtime.log import say
@@ -192,7 +192,7 @@ def free_port(
     asked_for = found.origins["port"] != "default"
     for candidate in range(port, port + NEIGHBOURS):
         try:
-            with closing(bound(LOOPBACK, candidate)) as sock:
+            with closing(bind(LOOPBACK, candidate)) as sock:
                 free: int = sock.getsockname()[1]
         except SettingsError:
             if asked_for:

@@ -8,21 +8,21 @@ for the tests.
 from edgeserve.http.client.pool import upstream
 from edgeserve.http.server.cors import Cors
 from edgeserve.http.server.limits import Limits, limits_of
-from edgeserve.http.server.server import Leave, listen
-from edgeserve.http.sockets import bound
-from edgeserve.http.types import Answer, Handler, Origin, Reply, Request, Upstream
+from edgeserve.http.server.server import Handoff, listen
+from edgeserve.http.sockets import bind
+from edgeserve.http.types import Answer, Handler, Origin, Request, Response, Upstream
 
 __all__ = [
     "Answer",
     "Cors",
     "Handler",
-    "Leave",
+    "Handoff",
     "Limits",
     "Origin",
-    "Reply",
     "Request",
+    "Response",
     "Upstream",
-    "bound",
+    "bind",
     "limits_of",
     "listen",
     "upstream",

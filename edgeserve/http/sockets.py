@@ -55,7 +55,7 @@ UNKNOWN_NAME = frozenset((socket.EAI_NONAME, socket.EAI_AGAIN, socket.EAI_FAIL))
 """What `create_server` calls errno where a name cannot be looked up."""
 
 
-def bound(host: str, port: int) -> socket.socket:
+def bind(host: str, port: int) -> socket.socket:
     """Return a listening TCP socket; `::` means every interface, IPv4 and IPv6.
 
     Raises SettingsError where the port is taken or the address is not ours.

@@ -26,7 +26,7 @@ class Request:
         return f"{self.path}?{self.query}" if self.query else self.path
 
 
-class Reply(Protocol):
+class Response(Protocol):
     """The way back to one client; it carries at most one answer.
 
     `write` returns when the client's buffer has room again, so that a slow reader slows
@@ -65,7 +65,7 @@ class Reply(Protocol):
         ...
 
 
-Handler = Callable[[Request, Reply], Awaitable[None]]
+Handler = Callable[[Request, Response], Awaitable[None]]
 """Answers one request. Cancelled at once when the client leaves."""
 
 
@@ -106,7 +106,7 @@ class Answer(Protocol):
         """Return the next piece of the body, b"" at its end. Raises NodeLost."""
         ...
 
-    async def pump(self, reply: Reply, see: Callable[[bytes], None]) -> None:
+    async def pump(self, reply: Response, see: Callable[[bytes], None]) -> None:
         """Pass the rest of the body to the client as it comes, showing it to `see`.
 
         Raises NodeLost where the body is cut short, ConnectionError where the client
@@ -114,7 +114,7 @@ class Answer(Protocol):
         """
         ...
 
-    async def sift(self, reply: Reply, sieve: Callable[[bytes], bytes]) -> None:
+    async def sift(self, reply: Response, sieve: Callable[[bytes], bytes]) -> None:
         """Pass on what `sieve` makes of each piece, as `pump` does; b"" for nothing."""
         ...
 

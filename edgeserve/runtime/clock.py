@@ -39,7 +39,7 @@ class Watched(Protocol):
         ...
 
 
-class Sweep:
+class Ticker:
     """Ticks everything watched every `every` seconds; sleeps while nothing is."""
 
     def __init__(self, every: float) -> None:
@@ -98,7 +98,7 @@ def asleep() -> float:
     return time.clock_gettime(GOES_ON) - time.monotonic()
 
 
-class Awake:
+class ActiveClock:
     """Seconds in which this process was at work; as of any moment, until closed."""
 
     def __init__(self, asleep: Callable[[], float] = asleep) -> None:
@@ -143,7 +143,9 @@ class Awake:
 class Silence:
     """How long nothing was heard."""
 
-    def __init__(self, awake: Awake, seconds: float, limit: asyncio.Timeout) -> None:
+    def __init__(
+        self, awake: ActiveClock, seconds: float, limit: asyncio.Timeout
+    ) -> None:
         self._awake = awake
         self._seconds = seconds
         self._limit = limit
@@ -168,7 +170,7 @@ class Silence:
 
 
 @asynccontextmanager
-async def unless_silent(awake: Awake, seconds: float) -> AsyncGenerator[Silence]:
+async def unless_silent(awake: ActiveClock, seconds: float) -> AsyncGenerator[Silence]:
     """Raise TimeoutError in the block once nothing was heard for so long."""
     async with asyncio.timeout(None) as limit:
         silence = Silence(awake, seconds, limit)

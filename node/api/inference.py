@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from edgeserve.auth import Guard
 from edgeserve.errors import BadRequest, Draining, NoNode, UnknownModel, WrongMethod
-from edgeserve.http.types import Answer, Reply, Request, Upstream
+from edgeserve.http.types import Answer, Request, Response, Upstream
 from edgeserve.openai import ROUTES, Route, asking, names_of, normal, read
 from edgeserve.wire import REQUEST_HEADER, VARIANT_HEADER, Ability, EngineReport
 from node.state import NodeState
@@ -84,7 +84,7 @@ def handled(path: str) -> bool:
     return path in ROUTES
 
 
-class Front:
+class InferenceHandler:
     """The handler of every route that reaches an engine."""
 
     def __init__(self, state: NodeState, upstream: Upstream, guard: Guard) -> None:
@@ -92,7 +92,7 @@ class Front:
         self._upstream = upstream
         self._guard = guard
 
-    async def __call__(self, request: Request, reply: Reply) -> None:
+    async def __call__(self, request: Request, reply: Response) -> None:
         """Answer one request. Cancelling it closes the engine's connection at once."""
         self._guard.check(request.headers)
         route = ROUTES[request.path]
@@ -136,7 +136,7 @@ def _to_engine(request: Request, api_key: str) -> dict[str, str]:
     return {**passed, "authorization": f"Bearer {api_key}"}
 
 
-async def _pass(answer: Answer, reply: Reply) -> None:
+async def _pass(answer: Answer, reply: Response) -> None:
     if "content-length" in answer.headers:
         await reply.send(answer.status, answer.headers, await answer.read())
         return

@@ -22,7 +22,7 @@ from edgeserve.mdns import multicast
 from edgeserve.network import addresses, changes
 from edgeserve.runtime.background import background, declared
 from edgeserve.wire import PROTOCOL, SERVICE, NodeReport
-from node.discovery.duplicates import gives_way, watching_for_twins
+from node.discovery.duplicates import gives_way, watching_for_duplicates
 from node.discovery.registration import Listening, registered
 from node.state import NodeState
 
@@ -136,7 +136,7 @@ EVERY_IPV4 = "0.0.0.0"  # noqa: S104 - compared with, not bound to
 
 
 @asynccontextmanager
-async def present(
+async def be_discoverable(
     state: NodeState,
     settings: NodeSettings,
     listening: Origin,
@@ -180,7 +180,7 @@ async def present(
                 await announcement.say()
 
             await stack.enter_async_context(
-                watching_for_twins(zeroconf, state.report, met, upstream, token)
+                watching_for_duplicates(zeroconf, state.report, met, upstream, token)
             )
         yield
 

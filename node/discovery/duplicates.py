@@ -31,7 +31,7 @@ Met = Callable[[NodeReport], Awaitable[None]]
 
 
 @asynccontextmanager
-async def watching_for_twins(
+async def watching_for_duplicates(
     zeroconf: AsyncZeroconf,
     report: Report,
     met: Met,
@@ -47,7 +47,7 @@ async def watching_for_twins(
             found = await info.async_request(zeroconf.zeroconf, RESOLVE_SECONDS * 1e3)
             if found and suspicious(info, report()):
                 twin = await _ask(info, upstream, token)
-                if twin is not None and is_twin(twin, report()):
+                if twin is not None and is_duplicate(twin, report()):
                     await met(twin)
 
         def changed(
@@ -83,7 +83,7 @@ def suspicious(info: AsyncServiceInfo, ours: NodeReport) -> bool:
     )
 
 
-def is_twin(other: NodeReport, ours: NodeReport) -> bool:
+def is_duplicate(other: NodeReport, ours: NodeReport) -> bool:
     """Whether another live process goes by our id."""
     return other.id == ours.id and other.instance != ours.instance
 

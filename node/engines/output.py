@@ -21,7 +21,7 @@ _NO_MEMORY = re.compile(
 MIB = 2**20
 
 
-class Reader:
+class LogReader:
     """Reads a log line by line.
 
     A dry run for fitting logs empty buffers first, so the last word per buffer counts.
@@ -83,7 +83,7 @@ class Output:
 
     def __init__(self) -> None:
         self.lines: deque[str] = deque(maxlen=KEPT)
-        self.placed = Reader()
+        self.placed = LogReader()
 
     def add(self, raw: bytes) -> str:
         """Keep one line; returns it decoded."""

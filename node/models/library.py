@@ -28,7 +28,7 @@ Identity = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class Unfit:
+class UnusableFile:
     """A file that cannot be served; `reason` is a sentence that names it."""
 
     path: Path
@@ -40,7 +40,7 @@ def is_gguf(file: Path) -> bool:
     return file.suffix.lower() == ".gguf" and not is_hidden(file)
 
 
-def model_files(folder: Path) -> tuple[list[Path], list[Unfit]]:
+def model_files(folder: Path) -> tuple[list[Path], list[UnusableFile]]:
     """Return every GGUF in `folder` and below, and what could not be read.
 
     Each folder is read once, however many links lead to it. Raises OSError where the
@@ -55,7 +55,7 @@ def model_files(folder: Path) -> tuple[list[Path], list[Unfit]]:
             walk.read(here)
         except OSError as error:
             why = f"{here}: this folder cannot be read: {in_words(error)}"
-            walk.unfit.append(Unfit(here, why))
+            walk.unfit.append(UnusableFile(here, why))
     return sorted(walk.files), sorted(walk.unfit, key=lambda each: each.path)
 
 
@@ -64,7 +64,7 @@ class _Walk:
     """What is found, and what is still to be read."""
 
     files: list[Path] = field(default_factory=list[Path])
-    unfit: list[Unfit] = field(default_factory=list[Unfit])
+    unfit: list[UnusableFile] = field(default_factory=list[UnusableFile])
     folders: list[Path] = field(default_factory=list[Path])
     links: list[Path] = field(default_factory=list[Path])
     _read: set[Identity] = field(default_factory=set[Identity])
@@ -84,7 +84,7 @@ class _Walk:
         if path.is_file() or not path.exists():  # a link to nothing is told later
             self.files.append(path)
         else:
-            self.unfit.append(Unfit(path, f"{path}: is no regular file"))
+            self.unfit.append(UnusableFile(path, f"{path}: is no regular file"))
 
 
 def _inside(folder: Path) -> Iterator[Path]:
@@ -131,29 +131,29 @@ class Model:
 
 
 @dataclass(frozen=True)
-class Shelf:
+class ModelLibrary:
     """What a folder holds."""
 
     models: tuple[Model, ...] = ()
-    unfit: tuple[Unfit, ...] = ()
+    unfit: tuple[UnusableFile, ...] = ()
 
 
-def scan(folder: Path) -> Shelf:
+def scan(folder: Path) -> ModelLibrary:
     """Look at every GGUF in `folder` and below. A folder that is missing is empty.
 
     Raises OSError where the folder itself cannot be read.
     """
     if not os.path.lexists(folder):
-        return Shelf()
+        return ModelLibrary()
     files, unread = model_files(folder)
     first = [file for file in files if not is_later_part(file)]
     found = [look(file) for file in first if not is_projector(file)]
     models = tuple(each for each in found if isinstance(each, Model))
-    unfit = tuple(each for each in found if isinstance(each, Unfit))
-    return Shelf(models, (*unread, *unfit, *_unseeing(files, models)))
+    unfit = tuple(each for each in found if isinstance(each, UnusableFile))
+    return ModelLibrary(models, (*unread, *unfit, *_unseeing(files, models)))
 
 
-def _unseeing(files: Iterable[Path], models: Iterable[Model]) -> Iterator[Unfit]:
+def _unseeing(files: Iterable[Path], models: Iterable[Model]) -> Iterator[UnusableFile]:
     """Yield the projectors that no model uses, not even in another precision."""
     used = {
         (each.projector.parent, seen_for(each.projector))
@@ -166,27 +166,27 @@ def _unseeing(files: Iterable[Path], models: Iterable[Model]) -> Iterator[Unfit]
                 "no model uses this projector; beside several models it must be named"
                 " like its own, mmproj-MODEL.gguf"
             )
-            yield Unfit(file, f"{file}: {why}")
+            yield UnusableFile(file, f"{file}: {why}")
 
 
-def look(path: Path) -> Model | Unfit:
+def look(path: Path) -> Model | UnusableFile:
     """Say what one file is. Never raises: a broken file is an answer too."""
     try:
         str(path).encode()
     except UnicodeEncodeError:
         shown = os.fsencode(path).decode(errors="replace")
-        return Unfit(path, f"{shown}: its name is not UTF-8; rename it")
+        return UnusableFile(path, f"{shown}: its name is not UTF-8; rename it")
     try:
         facts = read(path)
         siblings = [file for file in path.parent.iterdir() if is_gguf(file)]
     except BrokenModel as error:
-        return Unfit(path, str(error))
+        return UnusableFile(path, str(error))
     except Exception as error:  # noqa: BLE001 - a crafted header may break anything
-        return Unfit(path, f"{path}: cannot be understood ({error!r})")
+        return UnusableFile(path, f"{path}: cannot be understood ({error!r})")
     kind = str(facts.metadata.get("general.type", "model"))
     if kind in NOT_MODELS or facts.architecture == "clip":
         why = NOT_MODELS.get(kind, "is a projector; it is used with its model")
-        return Unfit(path, f"{path}: {why}")
+        return UnusableFile(path, f"{path}: {why}")
     model, label = named(path, _type(facts))
     projector = projector_of(path, siblings)
     return Model(

@@ -16,7 +16,7 @@ from edgeserve.openai import normal
 from edgeserve.quantization import at_least, loss
 from edgeserve.runtime.files import read_json
 from node.engines.base import Role
-from node.models.library import Model, Shelf, Unfit, look, scan
+from node.models.library import Model, ModelLibrary, UnusableFile, look, scan
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ ALL = ":*"
 
 
 @dataclass(frozen=True)
-class Wish:
+class RequestedModel:
     """A model to be served in a role.
 
     `logical` leaves the variant open: settings choose, if only between one and none.
@@ -47,54 +47,59 @@ class Wish:
 
 
 @dataclass(frozen=True)
-class Wishes:
+class RequestedModels:
     """What is asked for, and a sentence for each thing that is not there."""
 
-    wishes: tuple[Wish, ...]
+    wishes: tuple[RequestedModel, ...]
     problems: tuple[str, ...] = ()
 
 
-def wishes(settings: NodeSettings) -> Wishes:
+def wishes(settings: NodeSettings) -> RequestedModels:
     """Look the named models up, or take all there are if none is named.
 
     Reads files.
     """
     problems: list[str] = []
-    shelf = Shelf()
+    shelf = ModelLibrary()
     try:
         shelf = scan(settings.models_dir)
     except OSError as error:
         said = f"cannot read the models folder {settings.models_dir}: {error.strerror}"
         problems.append(said)
-    found: list[Wish] = []
+    found: list[RequestedModel] = []
     for each in _named(settings, shelf):
-        found += [each] if isinstance(each, Wish) else []
-        problems += [each.reason] if isinstance(each, Unfit) else []
+        found += [each] if isinstance(each, RequestedModel) else []
+        problems += [each.reason] if isinstance(each, UnusableFile) else []
     if not settings.models:
         problems += [each.reason for each in shelf.unfit]
         found += _everything(shelf, choose=_choosy(settings))
     if not found and not problems:
         where = settings.models_dir
         problems.append(f"no model in {where}; `edgeserve pull` fetches one")
-    return Wishes(tuple(found), tuple(problems))
+    return RequestedModels(tuple(found), tuple(problems))
 
 
 def _choosy(settings: NodeSettings) -> bool:
     return bool(settings.min_speed or settings.min_quality)
 
 
-def _everything(shelf: Shelf, *, choose: bool) -> list[Wish]:
+def _everything(shelf: ModelLibrary, *, choose: bool) -> list[RequestedModel]:
     """Wish for every variant, smallest first, or for one of each model."""
     models = sorted(shelf.models, key=lambda each: each.facts.file_bytes)
     if not choose:
-        return [Wish((each,), each.role) for each in models]
+        return [RequestedModel((each,), each.role) for each in models]
     variants: dict[tuple[str, Role], list[Model]] = {}
     for each in models:
         variants.setdefault((each.model, each.role), []).append(each)
-    return [Wish(tuple(v), role, logical=True) for (_, role), v in variants.items()]
+    return [
+        RequestedModel(tuple(v), role, logical=True)
+        for (_, role), v in variants.items()
+    ]
 
 
-def _named(settings: NodeSettings, shelf: Shelf) -> Iterator[Wish | Unfit]:
+def _named(
+    settings: NodeSettings, shelf: ModelLibrary
+) -> Iterator[RequestedModel | UnusableFile]:
     asked: tuple[tuple[Role, tuple[str, ...]], ...] = (
         ("generate", settings.models),
         ("embeddings", settings.embedding_models),
@@ -105,23 +110,25 @@ def _named(settings: NodeSettings, shelf: Shelf) -> Iterator[Wish | Unfit]:
             yield from _meant(name, role, settings.models_dir, shelf)
 
 
-def _meant(name: str, role: Role, folder: Path, shelf: Shelf) -> Iterator[Wish | Unfit]:
+def _meant(
+    name: str, role: Role, folder: Path, shelf: ModelLibrary
+) -> Iterator[RequestedModel | UnusableFile]:
     """Yield what a name means: a file, a model, one of its variants, or all of them."""
     for file in (Path(name).expanduser(), folder / name, folder / f"{name}.gguf"):
         if file.is_file():
             found = look(file)
-            yield Wish((found,), role) if isinstance(found, Model) else found
+            yield RequestedModel((found,), role) if isinstance(found, Model) else found
             return
     wanted = normal(name.removesuffix(ALL))
     there = [each for each in shelf.models if wanted in _names(each)]
     if not there:
         known = ", ".join(each.variant for each in shelf.models) or "nothing"
         why = f"no file and no model {name!r} in {folder}; there is {known}"
-        yield Unfit(folder / name, why)
+        yield UnusableFile(folder / name, why)
     elif name.endswith(ALL):
-        yield from (Wish((each,), role) for each in there)
+        yield from (RequestedModel((each,), role) for each in there)
     else:
-        yield Wish(tuple(there), role, logical=wanted == there[0].model)
+        yield RequestedModel(tuple(there), role, logical=wanted == there[0].model)
 
 
 def _names(model: Model) -> set[str]:

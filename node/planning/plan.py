@@ -12,14 +12,21 @@ from edgeserve.wire import Ability, Expected, Hardware
 from node.engines.base import EngineSpec, Role
 from node.engines.devices import Device
 from node.models.library import Model
-from node.models.selection import Choice, Option, Wish, choose, divergence, wishes
+from node.models.selection import (
+    Choice,
+    Option,
+    RequestedModel,
+    choose,
+    divergence,
+    wishes,
+)
 from node.planning.expected_speed import expected, expected_reading
 from node.planning.fit import LEAST_CONTEXT, Fitted, Load, Refusal, Room, fit
 from node.planning.tunings import Result, Tunings
 
 
 @dataclass(frozen=True, kw_only=True)
-class Placed:
+class PlannedEngine:
     """An engine to run, how it was fitted into which room, and why.
 
     `speed` is the expected tokens/s of one stream; `chosen` says why this variant, and
@@ -39,7 +46,7 @@ class Placed:
 class Plan:
     """The engines to run, and a sentence for each thing that cannot be served."""
 
-    engines: tuple[Placed, ...] = ()
+    engines: tuple[PlannedEngine, ...] = ()
     problems: tuple[str, ...] = ()
 
     @property
@@ -59,7 +66,7 @@ def plan(
     Reads files, so call it off the event loop. Never raises for a model's sake.
     """
     asked = wishes(settings)
-    allotment = _Allotment(settings, hardware, tuple(devices), tunings or Tunings())
+    allotment = Planner(settings, hardware, tuple(devices), tunings or Tunings())
     for wish in asked.wishes:
         allotment.grant(wish)
     problems = (*asked.problems, *allotment.problems)
@@ -112,7 +119,7 @@ class _Trial:
     tuning: Result | None
 
 
-class _Allotment:
+class Planner:
     """Gives each wish, in order, what memory the ones before it left."""
 
     def __init__(
@@ -122,7 +129,7 @@ class _Allotment:
         devices: tuple[Device, ...],
         tunings: Tunings,
     ) -> None:
-        self.engines: dict[str, Placed] = {}
+        self.engines: dict[str, PlannedEngine] = {}
         self.problems: list[str] = []
         self._settings = settings
         self._hardware = hardware
@@ -130,7 +137,7 @@ class _Allotment:
         self._memory = hardware.memory.available
         self._places = _places(devices, settings, hardware.cpu.physical_cores)
 
-    def grant(self, wish: Wish) -> None:
+    def grant(self, wish: RequestedModel) -> None:
         """Place one wish everywhere it shall run, or write down why not."""
         chosen = ""
         for place in self._places:
@@ -148,7 +155,7 @@ class _Allotment:
             for trial in trials:
                 self._place(wish.role, trial, place, chosen)
 
-    def _there(self, wish: Wish, place: _Place) -> bool:
+    def _there(self, wish: RequestedModel, place: _Place) -> bool:
         """Whether it runs there already; another file of that name is a problem."""
         there = wish.alone and self.engines.get(_id(wish.alone, wish.role) + place.name)
         if not there or not wish.alone:
@@ -158,7 +165,7 @@ class _Allotment:
             self.problems.append(said)
         return True
 
-    def _trials(self, wish: Wish, place: _Place) -> list[_Trial]:
+    def _trials(self, wish: RequestedModel, place: _Place) -> list[_Trial]:
         """Fit each variant; those that cannot run are a problem if none can."""
         room = Room(cores=place.cores, memory=self._memory, gpu_memory=place.gpu_memory)
         found: list[_Trial] = []
@@ -184,7 +191,7 @@ class _Allotment:
         self.problems += [] if found else refused
         return measured(found)
 
-    def _chosen(self, wish: Wish, trials: Sequence[_Trial]) -> Choice | None:
+    def _chosen(self, wish: RequestedModel, trials: Sequence[_Trial]) -> Choice | None:
         options = [_option(each) for each in trials]
         choice = choose(options, self._settings)
         if isinstance(choice, str):
@@ -196,7 +203,7 @@ class _Allotment:
 
     def _place(self, role: Role, trial: _Trial, place: _Place, chosen: str) -> None:
         id_ = _id(trial.model, role) + place.name
-        self.engines[id_] = Placed(
+        self.engines[id_] = PlannedEngine(
             spec=_spec(id_, role, trial, place),
             load=trial.load,
             room=trial.room,

@@ -21,21 +21,21 @@ from node.engines.devices import Device, devices_of, offloaded
 from node.engines.find import find_engine
 from node.planning.expected_speed import expected, expected_reading
 from node.planning.fit import Fitted, Room, fit
-from node.planning.plan import Placed, Plan, plan
+from node.planning.plan import Plan, PlannedEngine, plan
 from node.planning.tunings import Result, Tunings, save, tunings_of
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Standby:
+class FallbackEngines:
     """The ways out for one planned engine.
 
     `room` is what there is for it beside all others. `falls_back`: nobody has named an
     engine, so another one may serve.
     """
 
-    placed: Placed
+    placed: PlannedEngine
     engine: Engine
     settings: NodeSettings
     hardware: Hardware
@@ -62,7 +62,7 @@ class Standby:
         launch = msgspec.structs.replace(fitted.launch, devices=spec.launch.devices)
         return offloaded(self.engine, replace(spec, launch=launch), self.settings)
 
-    def bundled(self, *, tuned: bool = False) -> tuple[Engine, Placed]:
+    def bundled(self, *, tuned: bool = False) -> tuple[Engine, PlannedEngine]:
         """Return the bundled engine, and how it would serve the model.
 
         `tuned`: with what was tuned for it. Raises EngineUnavailable.
@@ -110,7 +110,7 @@ class Standby:
         return crashes.remember(where, what, why, on_gpu=on_gpu).said
 
 
-def room_beside(placed: Placed, planned: Sequence[Placed]) -> Room:
+def room_beside(placed: PlannedEngine, planned: Sequence[PlannedEngine]) -> Room:
     """Return what there is for one planned engine when all others run. Pure."""
     later = planned[planned.index(placed) + 1 :]
     gpus = placed.spec.launch.devices
@@ -145,7 +145,7 @@ class Prepared:
     plan: Plan
     others: Mapping[str, Other] = field(default_factory=dict[str, Other])
 
-    def engine_of(self, placed: Placed) -> Engine:
+    def engine_of(self, placed: PlannedEngine) -> Engine:
         """Return what runs a planned engine."""
         other = self.others.get(placed.spec.id)
         engine = other.engine if other else self.engine
@@ -177,12 +177,12 @@ def prepared(
 
 
 def standby(
-    found: Prepared, placed: Placed, settings: NodeSettings, hardware: Hardware
-) -> Standby:
+    found: Prepared, placed: PlannedEngine, settings: NodeSettings, hardware: Hardware
+) -> FallbackEngines:
     """Return the ways out for a planned engine."""
     engine = found.engine_of(placed)
     unnamed = settings.engine == "auto" and settings.llama_server is None
-    return Standby(
+    return FallbackEngines(
         placed=placed,
         engine=engine,
         settings=settings,
@@ -198,7 +198,7 @@ def _sparing(
 ) -> Prepared:
     """Let the bundled engine serve what llama-server is known to crash with."""
     others: dict[str, Other] = {}
-    engines: list[Placed] = []
+    engines: list[PlannedEngine] = []
     for placed in found.plan.engines:
         ways = standby(found, placed, settings, hardware)
         crash = crashes.find(settings.state_dir, ways.about) if ways.about else None

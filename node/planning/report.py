@@ -11,7 +11,7 @@ from edgeserve.models.memory import MIB, Need, size
 from edgeserve.terminal import printable
 from edgeserve.wire import Hardware, Launch, encode
 from node.planning.fit import SHARE
-from node.planning.plan import Placed
+from node.planning.plan import PlannedEngine
 from node.planning.prepare import Prepared
 
 
@@ -49,7 +49,7 @@ def _machine(found: Prepared, hardware: Hardware, limit: str) -> Iterator[str]:
         yield _row("GPU", "none that the engine can use")
 
 
-def _engine(placed: Placed) -> Iterator[str]:
+def _engine(placed: PlannedEngine) -> Iterator[str]:
     spec, fitted, launch = placed.spec, placed.fitted, placed.spec.launch
     yield spec.id
     yield _row("file", str(spec.path))
@@ -127,7 +127,7 @@ def plan_json(found: Prepared, hardware: Hardware) -> str:
     return msgspec.json.format(encode(document)).decode()
 
 
-def _entry(placed: Placed, found: Prepared) -> dict[str, Any]:
+def _entry(placed: PlannedEngine, found: Prepared) -> dict[str, Any]:
     spec, fitted = placed.spec, placed.fitted
     other = found.others.get(spec.id)
     return {

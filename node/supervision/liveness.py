@@ -26,7 +26,7 @@ LOOK_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
-class Watch:
+class DecodeWatchdog:
     """The last counters, and since when they have stood still (seconds).
 
     `call` is the longest that a decode call has taken, or should take: None where
@@ -42,13 +42,13 @@ class Watch:
     moved: float = 0.0
     """When the counters were first as they are."""
 
-    def again(self, now: float) -> Watch:
+    def again(self, now: float) -> DecodeWatchdog:
         """Begin anew: there was no work."""
         return replace(self, since=now, counters=None, looked=now)
 
     def seen(
         self, counters: Counters | None, now: float, *, excused: bool = False
-    ) -> Watch:
+    ) -> DecodeWatchdog:
         """Take in what /metrics said now; None where it did not answer.
 
         `excused`: something else explains that it gets nowhere.
@@ -89,7 +89,7 @@ class Watch:
         return self.counters is not None and self.counters.done[READ] >= self.full
 
 
-def watch_of(spec: EngineSpec, now: float, *, vision: bool) -> Watch:
+def watch_of(spec: EngineSpec, now: float, *, vision: bool) -> DecodeWatchdog:
     """Begin to watch an engine, with what is expected of it.
 
     Only where text alone is read and written do the counters move with every call: no
@@ -98,9 +98,9 @@ def watch_of(spec: EngineSpec, now: float, *, vision: bool) -> Watch:
     expected, launch = spec.expected, spec.launch
     text = spec.role == "generate" and not vision
     if not text or expected is None or min(expected.read, expected.write) <= 0:
-        return Watch(now)
+        return DecodeWatchdog(now)
     call = max(launch.batch / expected.read, 1 / expected.write)
-    return Watch(now, call=call, full=launch.batch)
+    return DecodeWatchdog(now, call=call, full=launch.batch)
 
 
 STOPPED_LOOKS = 2
@@ -113,7 +113,7 @@ SILENT = "its process does nothing and does not answer"
 
 
 @dataclass(frozen=True)
-class Pulse:
+class ProcessActivity:
     """The latest look, and how many in a row showed no life.
 
     One that is stopped again and again, to slow it down, uses some processor.
@@ -126,11 +126,11 @@ class Pulse:
         """Whether it has done nothing since, for which there is no excuse."""
         return self._rests(look) and not (look.stopped or look.excused)
 
-    def seen(self, look: Look, *, silent: bool) -> Pulse:
+    def seen(self, look: Look, *, silent: bool) -> ProcessActivity:
         """Take in a look; `silent`: it had work, did nothing, and gave no answer."""
         stopped = look.stopped and self._rests(look)
         dead = stopped or (silent and self.idles(look))
-        return Pulse(look, self.missed + 1 if dead else 0)
+        return ProcessActivity(look, self.missed + 1 if dead else 0)
 
     def _rests(self, look: Look) -> bool:
         return look.cpu <= self.latest.cpu

@@ -17,7 +17,7 @@ from edgeserve.errors import CommandError, in_words
 from node.engines.base import Engine, EngineSpec
 from node.engines.devices import applied, of, stepped_down
 from node.engines.output import ran_out_of_memory
-from node.planning.plan import Placed
+from node.planning.plan import PlannedEngine
 
 log = logging.getLogger(__name__)
 
@@ -33,15 +33,15 @@ SOUND_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
-class Failures:
+class RestartBackoff:
     """The failures since the engine last proved itself, as clock readings."""
 
     times: tuple[float, ...] = ()
 
-    def after(self, now: float, *, ready_seconds: float) -> Failures:
+    def after(self, now: float, *, ready_seconds: float) -> RestartBackoff:
         """Add one, of an engine that had been ready for so long."""
         earlier = () if ready_seconds >= SOUND_SECONDS else self.times
-        return Failures((*(t for t in earlier if now - t < WINDOW), now))
+        return RestartBackoff((*(t for t in earlier if now - t < WINDOW), now))
 
     @property
     def delay(self) -> float:
@@ -114,36 +114,36 @@ class Attempt:
 
 
 class Ways(Protocol):
-    """What `Standby` can do; each may take seconds and is called in a thread."""
+    """What `FallbackEngines` can do. Each may take seconds and runs in a thread."""
 
     @property
     def is_tuned(self) -> bool:
-        """See `Standby`."""
+        """See `FallbackEngines`."""
         ...
 
     @property
     def falls_back(self) -> bool:
-        """See `Standby`."""
+        """See `FallbackEngines`."""
         ...
 
     def untuned(self) -> EngineSpec | None:
-        """See `Standby`."""
+        """See `FallbackEngines`."""
         ...
 
-    def bundled(self) -> tuple[Engine, Placed]:
-        """See `Standby`."""
+    def bundled(self) -> tuple[Engine, PlannedEngine]:
+        """See `FallbackEngines`."""
         ...
 
     def tuning_failed(self, why: str) -> None:
-        """See `Standby`."""
+        """See `FallbackEngines`."""
         ...
 
     def crashed(self, why: str) -> str | None:
-        """See `Standby`."""
+        """See `FallbackEngines`."""
         ...
 
 
-class Remedies:
+class StartupFallbacks:
     """Chooses what to try next for one engine. `note` is for its report when ready."""
 
     def __init__(self, ways: Ways | None = None, note: str | None = None) -> None:

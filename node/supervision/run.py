@@ -14,7 +14,7 @@ from node.engines import process
 from node.engines.base import Engine, EngineSpec
 from node.engines.process import free_port
 from node.supervision.liveness import Pace
-from node.supervision.restart import Remedies
+from node.supervision.restart import StartupFallbacks
 from node.supervision.supervisor import ENGINE, Supervisor
 
 
@@ -26,7 +26,7 @@ async def supervised(
     upstream: Upstream,
     changed: Callable[[], None],
     *,
-    remedies: Remedies | None = None,
+    remedies: StartupFallbacks | None = None,
     pace: Pace | None = None,
     clock: Callable[[], float] = time.monotonic,
     pick_port: Callable[[], int] = free_port,
@@ -43,7 +43,7 @@ async def supervised(
         settings,
         upstream,
         changed,
-        remedies=remedies or Remedies(),
+        remedies=remedies or StartupFallbacks(),
         pace=pace or Pace(),
         clock=clock,
         pick_port=pick_port,

@@ -11,7 +11,7 @@ RETRY_AFTER = 1
 """Seconds after which a refused caller may try again: slots turn over quickly."""
 
 
-class Held:
+class SlotClaim:
     """One claim; `left` once its caller is gone while the engine may be at work."""
 
     __slots__ = ("left",)
@@ -44,20 +44,20 @@ class Slots:
         return self.busy - self.left
 
     @contextmanager
-    def claim(self, *, beside: bool = False) -> Generator[Held]:
+    def claim(self, *, beside: bool = False) -> Generator[SlotClaim]:
         """Hold one slot; it comes back however the block ends. Raises FleetBusy.
 
         Where it ends with `left` set, the slot stays busy until it is `freed`. What is
         computed `beside` them takes none.
         """
         if beside:
-            yield Held()
+            yield SlotClaim()
             return
         if self.full:
             raise FleetBusy(RETRY_AFTER, f"all {self.total} slots are busy")
         self.busy += 1
         self._changed()
-        held = Held()
+        held = SlotClaim()
         try:
             yield held
         finally:

@@ -20,13 +20,13 @@ from node.engines.output import Output, ending, telling
 from node.engines.probe import Counters, Probe, Properties, Unwell
 from node.engines.process import Look, Process, running
 from node.supervision import growth
-from node.supervision.liveness import Pace, Pulse, watch_of
+from node.supervision.liveness import Pace, ProcessActivity, watch_of
 from node.supervision.restart import (
     LIMIT,
     Attempt,
     Ending,
-    Failures,
-    Remedies,
+    RestartBackoff,
+    StartupFallbacks,
     ended,
     replaced,
 )
@@ -50,7 +50,7 @@ class Supervisor:
         upstream: Upstream,
         changed: Callable[[], None],
         *,
-        remedies: Remedies,
+        remedies: StartupFallbacks,
         pace: Pace,
         clock: Callable[[], float],
         pick_port: Callable[[], int],
@@ -137,11 +137,11 @@ class Supervisor:
 
     async def run(self) -> None:
         """Live, die, and live again, until cancelled."""
-        failures = Failures()
+        failures = RestartBackoff()
         while True:
             reason = await self._live()
             if await self._remedied(reason):
-                failures = Failures()
+                failures = RestartBackoff()
                 continue
             failures = failures.after(self._clock(), ready_seconds=self._ready_seconds)
             log.warning("%s: %s", self.spec.id, reason)
@@ -153,7 +153,7 @@ class Supervisor:
                     "quarantined", f"failed {LIMIT} times in a row; {hint}; {reason}"
                 )
                 await replaced(self.spec.path, self._pace.file)
-                failures = Failures()
+                failures = RestartBackoff()
             else:
                 self._become("failed", reason)
                 await asyncio.sleep(failures.delay * self._pace.backoff)
@@ -276,7 +276,7 @@ class Supervisor:
     async def _feel(self, process: Process) -> str:
         """See that the process is at work; returns what is wrong."""
         probe = Probe(self._upstream, self.origin, self.api_key)
-        pulse = Pulse(process.look() or Look(0.0))
+        pulse = ProcessActivity(process.look() or Look(0.0))
         every = self._pace.pulse
         while True:
             began = self._clock()

@@ -20,7 +20,7 @@ from node.engines.base import Engine
 from node.engines.find import options_of
 from node.hardware.sample import Sampler
 from node.planning.fit import Fitted, fit
-from node.planning.plan import Placed
+from node.planning.plan import PlannedEngine
 from node.planning.prepare import Prepared, prepared
 from node.planning.tunings import (
     Figures,
@@ -234,7 +234,7 @@ async def tuned(settings: NodeSettings, seconds: float, watch: Watch) -> list[Re
 async def _tuned(
     engine: Engine,
     found: Prepared,
-    placed: Placed,
+    placed: PlannedEngine,
     settings: NodeSettings,
     hardware: Hardware,
     seconds: float,
@@ -266,7 +266,7 @@ async def _tuned(
     return result
 
 
-def _fitting(placed: Placed, settings: NodeSettings) -> Callable[[Launch], bool]:
+def _fitting(placed: PlannedEngine, settings: NodeSettings) -> Callable[[Launch], bool]:
     """Whether a launch would be used at the next start, memory being as it is now."""
 
     def fits(launch: Launch) -> bool:

@@ -7,10 +7,10 @@ from typing import Any
 
 import msgspec
 
-from balancer.fleet.engines import Candidate
+from balancer.fleet.engines import EngineCandidate
 from balancer.fleet.members import Fleet
-from balancer.queue import WaitingRoom
-from balancer.routing.decision import Decision, Need
+from balancer.queue import RequestQueue
+from balancer.routing.decision import Decision, RoutingRequest
 from edgeserve.http.types import Origin
 from edgeserve.wire import EngineReport, NodeReport
 from tests.fakes.reports import a_report, an_engine
@@ -22,18 +22,18 @@ THERE = Origin("10.0.0.2", 8090)
 
 def a_candidate(
     node: str = "pi", engine: EngineReport | None = None, **changes: Any
-) -> Candidate:
+) -> EngineCandidate:
     fields: dict[str, Any] = {
         "member": node,
         "node": node,
         "origin": HERE,
         "engine": engine or an_engine(),
     }
-    return Candidate(**fields | changes)
+    return EngineCandidate(**fields | changes)
 
 
-def a_need(model: str = "small", **changes: Any) -> Need:
-    return Need(**{"model": model, "ability": "chat"} | changes)
+def a_need(model: str = "small", **changes: Any) -> RoutingRequest:
+    return RoutingRequest(**{"model": model, "ability": "chat"} | changes)
 
 
 def a_fleet(*names: str, report: NodeReport | None = None) -> Fleet:
@@ -54,12 +54,12 @@ def changed(report: NodeReport, **fields: Any) -> NodeReport:
 class Holder:
     """A task that claims a slot and holds it until told to let go."""
 
-    def __init__(self, room: WaitingRoom, need: Need) -> None:
+    def __init__(self, room: RequestQueue, need: RoutingRequest) -> None:
         self.holding = asyncio.Event()
         self.let_go = asyncio.Event()
         self.task = asyncio.ensure_future(self._hold(room, need))
 
-    async def _hold(self, room: WaitingRoom, need: Need) -> str:
+    async def _hold(self, room: RequestQueue, need: RoutingRequest) -> str:
         async with room.claim(need, unheard) as send:
             self.holding.set()
             await self.let_go.wait()

@@ -15,14 +15,14 @@ from typing import Any
 import aiohttp
 
 from balancer.app import Balancer, running
-from balancer.discovery.events import Pace
+from balancer.discovery.events import ReconnectPolicy
 from balancer.fleet.members import Fleet
 from edgeserve.config.settings import BalancerSettings
 from tests.fakes.node import FakeNode
 from tests.patience import PATIENCE
 
 CHAT = "/v1/chat/completions"
-QUICK = Pace(suspect=20.0, forget=0.2, jitter=lambda: 0.0)
+QUICK = ReconnectPolicy(suspect=20.0, forget=0.2, jitter=lambda: 0.0)
 
 
 def chat(words: str = "hi", model: str = "small", **fields: Any) -> dict[str, Any]:
@@ -104,7 +104,7 @@ def everyone_up(fleet: Fleet) -> bool:
 @asynccontextmanager
 async def endpoint(
     *nodes: FakeNode | str,
-    pace: Pace = QUICK,
+    pace: ReconnectPolicy = QUICK,
     wait: bool = True,
     **settings: Any,
 ) -> AsyncGenerator[Endpoint]:
@@ -131,7 +131,7 @@ async def endpoint(
 
 @asynccontextmanager
 async def _running(
-    settings: dict[str, Any], heard: list[str], pace: Pace
+    settings: dict[str, Any], heard: list[str], pace: ReconnectPolicy
 ) -> AsyncGenerator[Endpoint]:
     async with (
         running(BalancerSettings(**settings), say=heard.append, pace=pace) as balancer,

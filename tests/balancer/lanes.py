@@ -5,12 +5,12 @@ from typing import Any
 
 from balancer.dialects.prompt import Prompt, chain
 from balancer.dialects.timings import Timings
-from balancer.prediction.engine_model import Lane
-from balancer.prediction.learning import Learner
-from balancer.prediction.prefix_cache import Held, Holdings
+from balancer.prediction.engine_model import EngineModel
+from balancer.prediction.learning import SpeedLearner
+from balancer.prediction.prefix_cache import CachedPrefix, PrefixCacheIndex
 from balancer.prediction.speed import Speed
-from balancer.routing.decision import Need
-from balancer.routing.dispatcher import Bound, Dispatch, Turned
+from balancer.routing.decision import RoutingRequest
+from balancer.routing.dispatcher import Assignment, Dispatcher, Turned
 from balancer.routing.queued_request import QueuedRequest
 from tests.balancer.building import unheard
 
@@ -27,13 +27,13 @@ def said(*parts: bytes) -> Prompt:
 
 
 def a_lane(
-    holdings: Holdings,
+    holdings: PrefixCacheIndex,
     name: str,
     speed: Speed = LAPTOP,
     slots: int = 1,
     pins: bool = True,
-) -> Lane:
-    return Lane(name, "model", slots, Learner(speed), holdings, pins=pins)
+) -> EngineModel:
+    return EngineModel(name, "model", slots, SpeedLearner(speed), holdings, pins=pins)
 
 
 def a_request(
@@ -43,7 +43,7 @@ def a_request(
     answer: float | None = None,
     **need: Any,
 ) -> QueuedRequest:
-    asks = Need(model=model, ability="chat", prompt=prompt, **need)
+    asks = RoutingRequest(model=model, ability="chat", prompt=prompt, **need)
     request = QueuedRequest(asks, unheard, now)
     request.answer = answer
     return request
@@ -53,7 +53,7 @@ class Fleet:
     """A dispatch over a few engines, and what the wire would tell it."""
 
     def __init__(self, room: int = 256, **speeds: tuple[Speed, int]) -> None:
-        self.mind = Dispatch(self._eligible)
+        self.mind = Dispatcher(self._eligible)
         self.room = room
         self.waiting: dict[QueuedRequest, None] = {}
         self.lanes = {
@@ -64,7 +64,7 @@ class Fleet:
     def _eligible(
         self,
         request: QueuedRequest,  # noqa: ARG002 - all can
-    ) -> Sequence[Lane]:
+    ) -> Sequence[EngineModel]:
         return list(self.lanes.values())
 
     def asks(
@@ -95,18 +95,22 @@ class Fleet:
         full = len(self.waiting) >= self.room
         return self.mind.offer(request, now, full=full)
 
-    def assigns(self, now: float) -> list[Bound]:
+    def assigns(self, now: float) -> list[Assignment]:
         bound = self.mind.assign(self.waiting, now)
         for each in bound:
             del self.waiting[each.request]
         return bound
 
-    def sends(self, prompt: Prompt, now: float = 0.0, answer: float = 100.0) -> Bound:
+    def sends(
+        self, prompt: Prompt, now: float = 0.0, answer: float = 100.0
+    ) -> Assignment:
         self.asks(prompt, now, answer=answer)
         (bound,) = self.assigns(now)
         return bound
 
-    def answers(self, bound: Bound, now: float, answer: int = 100) -> list[Bound]:
+    def answers(
+        self, bound: Assignment, now: float, answer: int = 100
+    ) -> list[Assignment]:
         """The engine does exactly what was predicted of it, and is done at `now`."""
         job, lane = bound.job, bound.lane
         cached = int(job.cached)
@@ -121,5 +125,5 @@ class Fleet:
 
     def holds(self, name: str, slot: int, prompt: Prompt, since: float = 0.0) -> None:
         place = self.lanes[name].places[slot]
-        entry = Held(prompt, prompt.size / 4 + 100, 100.0, since, since)
+        entry = CachedPrefix(prompt, prompt.size / 4 + 100, 100.0, since, since)
         self.mind.holdings.put(place, entry)

@@ -13,7 +13,7 @@ import pytest
 from balancer.app import running, serve
 from edgeserve.config.settings import BalancerSettings
 from edgeserve.errors import SettingsError
-from edgeserve.http import bound
+from edgeserve.http import bind
 from tests.balancer.endpoint import CHAT, a_secret, chat, endpoint, eventually
 from tests.fakes.llama import Behaviour
 from tests.fakes.node import fake_node
@@ -65,7 +65,7 @@ async def test_an_idle_balancer_leaves_at_once() -> None:
 
 
 async def test_a_port_in_use_is_one_sentence() -> None:
-    with bound("127.0.0.1", 0) as taken:
+    with bind("127.0.0.1", 0) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(SettingsError, match="in use"):
             async with running(BalancerSettings(port=port, discover=False), say=print):

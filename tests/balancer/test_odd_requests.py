@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from balancer.api.admin import Api
-from balancer.discovery.registration import Register
-from balancer.state import desk
+from balancer.api.admin import AdminRoutes
+from balancer.discovery.registration import Registrations
+from balancer.state import build_state
 from edgeserve.auth import Guard
 from edgeserve.config.settings import BalancerSettings
 from edgeserve.openai import ROUTES
@@ -19,9 +19,9 @@ from tests.fakes.node import fake_node
 def own() -> list[tuple[str, str]]:
     """Ask the table of routes."""
     nobody = Guard((), "")
-    api = Api(
-        desk=desk(BalancerSettings(), print),
-        register=Register(lambda _: None),
+    api = AdminRoutes(
+        desk=build_state(BalancerSettings(), print),
+        register=Registrations(lambda _: None),
         clients=nobody,
         nodes=nobody,
     )

@@ -9,15 +9,15 @@ from functools import partial
 import pytest
 
 from balancer.fleet.changes import Changes
-from balancer.fleet.engines import Candidate
-from balancer.prediction.fleet_model import Lanes
-from balancer.prediction.prefix_cache import Holdings
-from balancer.queue import WaitingRoom
-from balancer.routing.decision import Need
+from balancer.fleet.engines import EngineCandidate
+from balancer.prediction.fleet_model import FleetModel
+from balancer.prediction.prefix_cache import PrefixCacheIndex
+from balancer.queue import RequestQueue
+from balancer.routing.decision import RoutingRequest
 from balancer.routing.least_busy import LeastBusy
-from balancer.routing.predictive import Predict
-from balancer.routing.queued_request import Policy
-from balancer.routing.slot_counts import Ledger
+from balancer.routing.predictive import PredictivePolicy
+from balancer.routing.queued_request import RoutingPolicy
+from balancer.routing.slot_counts import SlotCounts
 from edgeserve.errors import FleetBusy, NoNode, TooLate, UnknownModel
 from tests.balancer.building import Holder, a_candidate, a_need, unheard
 from tests.fakes.reports import an_engine
@@ -35,28 +35,30 @@ class House:
     """A waiting room in front of engines that tests may change."""
 
     policy: str
-    able: list[Candidate] = field(default_factory=lambda: [a_candidate()])
+    able: list[EngineCandidate] = field(default_factory=lambda: [a_candidate()])
     limit: int = 100
     seconds: float = PATIENCE
 
     def __post_init__(self) -> None:
-        self.ledger = Ledger()
+        self.ledger = SlotCounts()
         known_better = Changes()
-        lanes = Lanes(Holdings(), self.ledger.busy)
-        self.predict = Predict(self.ledger, lanes, time.monotonic, known_better.notify)
+        lanes = FleetModel(PrefixCacheIndex(), self.ledger.busy)
+        self.predict = PredictivePolicy(
+            self.ledger, lanes, time.monotonic, known_better.notify
+        )
         simple = LeastBusy(lambda: self.able, self.ledger)
-        chosen: Policy = simple if self.policy == "least-busy" else self.predict
-        self.room = WaitingRoom(chosen, limit=self.limit, seconds=self.seconds)
+        chosen: RoutingPolicy = simple if self.policy == "least-busy" else self.predict
+        self.room = RequestQueue(chosen, limit=self.limit, seconds=self.seconds)
         known_better.subscribe(self.room.moved)
         self.become(*self.able)
 
-    def become(self, *able: Candidate) -> None:
+    def become(self, *able: EngineCandidate) -> None:
         self.able = list(able)
         self.ledger.told(self.able)
         self.predict.told(self.able)
         self.room.changed()
 
-    def holder(self, need: Need | None = None) -> Holder:
+    def holder(self, need: RoutingRequest | None = None) -> Holder:
         return Holder(self.room, need or a_need())
 
 

@@ -3,7 +3,13 @@ from typing import Any
 
 import pytest
 
-from balancer.request import Work, deadline_seconds, headers_for, request_id, understood
+from balancer.request import (
+    InferenceRequest,
+    deadline_seconds,
+    headers_for,
+    request_id,
+    understood,
+)
 from edgeserve.errors import BadRequest
 from edgeserve.openai import ROUTES
 from edgeserve.wire import REQUEST_HEADER, VARIANT_HEADER
@@ -13,11 +19,11 @@ from tests.fakes.reports import an_engine
 ENGINE = an_engine("small:Q4_1")
 
 
-def work(path: str = CHAT, **fields: Any) -> Work:
+def work(path: str = CHAT, **fields: Any) -> InferenceRequest:
     return understood(ROUTES[path], json.dumps(fields).encode())
 
 
-def sent(each: Work) -> dict[str, Any]:
+def sent(each: InferenceRequest) -> dict[str, Any]:
     body: dict[str, Any] = json.loads(each.body_for(ENGINE))
     return body
 

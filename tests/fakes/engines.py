@@ -17,7 +17,7 @@ from edgeserve.http.server.aiohttp_routes import upstream
 from edgeserve.wire import EngineReport, EngineState, Launch
 from node.engines.base import Command, Engine, EngineSpec
 from node.supervision.liveness import Pace
-from node.supervision.restart import Remedies
+from node.supervision.restart import StartupFallbacks
 from node.supervision.run import supervised
 from node.supervision.supervisor import Supervisor
 from tests.patience import PATIENCE
@@ -103,7 +103,7 @@ async def watching(
     *,
     pace: Pace = QUICK,
     pick_port: Callable[[], int] | None = None,
-    remedies: Remedies | None = None,
+    remedies: StartupFallbacks | None = None,
 ) -> AsyncGenerator[tuple[Supervisor, Watched]]:
     """Supervise an engine for the length of the block, writing down its reports."""
     watched = Watched()

@@ -15,7 +15,7 @@ from aiohttp import web
 from edgeserve import http
 from edgeserve.errors import EdgeserveError, FleetBusy, NodeLost
 from edgeserve.http.server import aiohttp_routes
-from edgeserve.http.types import Origin, Reply, Request, origin_of
+from edgeserve.http.types import Origin, Request, Response, origin_of
 from edgeserve.openai import ROUTES
 from edgeserve.wire import EngineChange, EngineReport, NodeReport, encode, sse
 from tests.fakes.llama import Behaviour, FakeLlama, fake_llama
@@ -97,7 +97,7 @@ class FakeNode:
         except TimeoutError:
             return sse("heartbeat")
 
-    async def relay(self, request: Request, reply: Reply) -> None:
+    async def relay(self, request: Request, reply: Response) -> None:
         """Admit, ask the engine, pass its answer on."""
         self.told.append(request)
         if self.refuse:
@@ -120,7 +120,7 @@ class FakeNode:
     def _ended(self) -> None:
         self.say(busy=self.engine.busy - 1)
 
-    async def _played(self, reply: Reply) -> None:
+    async def _played(self, reply: Response) -> None:
         stream, how = self.script.pop(0)
         await reply.start(200, {"content-type": "text/event-stream"})
         await reply.write(stream)
@@ -128,7 +128,7 @@ class FakeNode:
             raise NodeLost("made to break off")
         await reply.finish()
 
-    async def _passed(self, request: Request, reply: Reply) -> None:
+    async def _passed(self, request: Request, reply: Response) -> None:
         if self.script:
             await self._played(reply)
             return

@@ -9,8 +9,8 @@ from typing import NoReturn, Protocol
 from edgeserve.errors import BadRequest, NodeLost
 from edgeserve.http.framing import UntilClosed
 from edgeserve.http.heads import AnswerHead
-from edgeserve.http.server.response import ClientReply
-from edgeserve.http.types import Origin, Reply
+from edgeserve.http.server.response import ServerResponse
+from edgeserve.http.types import Origin, Response
 
 HIGH_WATER = 262144
 """Bytes of an answer that may wait for whoever asked."""
@@ -33,7 +33,7 @@ class Tap(Protocol):
         ...
 
 
-class RawAnswer:
+class UpstreamResponse:
     """See `Answer`. Holds what came and was not asked for yet."""
 
     __slots__ = (
@@ -54,7 +54,7 @@ class RawAnswer:
         self._held = 0  # bytes in `_pieces`
         self._gathers = False  # whether someone wants the whole and no less
         self._wakes: asyncio.Future[None] | None = None
-        self._sink: ClientReply | None = None
+        self._sink: ServerResponse | None = None
         self._sieve: Sieve | None = None
         self._error: Exception | None = None
 
@@ -140,7 +140,7 @@ class RawAnswer:
             await self._more()
         return self._taken()
 
-    async def pump(self, reply: Reply, see: See) -> None:
+    async def pump(self, reply: Response, see: See) -> None:
         """See `Answer.pump`."""
 
         def seen(piece: bytes) -> bytes:
@@ -149,16 +149,16 @@ class RawAnswer:
 
         await self.sift(reply, seen)
 
-    async def sift(self, reply: Reply, sieve: Sieve) -> None:
+    async def sift(self, reply: Response, sieve: Sieve) -> None:
         """See `Answer.sift`."""
-        if isinstance(reply, ClientReply):
+        if isinstance(reply, ServerResponse):
             await self._relay(reply, sieve)
             return
         while piece := await self.chunk():
             if passed := sieve(piece):
                 await reply.write(passed)
 
-    async def _relay(self, reply: ClientReply, sieve: Sieve) -> None:
+    async def _relay(self, reply: ServerResponse, sieve: Sieve) -> None:
         """Let each piece go straight from the one connection to the other."""
         wire = reply.wire
         self._sink, self._sieve = reply, sieve

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import cast
 
 from edgeserve.errors import BadRequest, NodeLost
-from edgeserve.http.client.answer import RawAnswer
+from edgeserve.http.client.answer import UpstreamResponse
 from edgeserve.http.heads import END, JOINED, AnswerHead, read_answer
 from edgeserve.http.types import Origin
 
@@ -15,7 +15,7 @@ HEAD_BYTES = 65536
 """Longest head of an answer."""
 
 
-class Link(asyncio.Protocol):
+class UpstreamConnection(asyncio.Protocol):
     """Sends a question, reads the head of its answer, passes the body on."""
 
     __slots__ = (
@@ -29,7 +29,7 @@ class Link(asyncio.Protocol):
         self,
         origin: Origin,
         loop: asyncio.AbstractEventLoop,
-        on_closed: Callable[[Link], None],
+        on_closed: Callable[[UpstreamConnection], None],
     ) -> None:
         self.origin = origin
         self.uses = 0
@@ -39,8 +39,8 @@ class Link(asyncio.Protocol):
         self._loop = loop
         self._asked = ""
         self._early = b""  # of a head that is not yet whole
-        self._awaited: asyncio.Future[RawAnswer] | None = None
-        self._answer: RawAnswer | None = None
+        self._awaited: asyncio.Future[UpstreamResponse] | None = None
+        self._answer: UpstreamResponse | None = None
         self._silent = True
         self._stopped = False
 
@@ -62,7 +62,9 @@ class Link(asyncio.Protocol):
             and not self.transport.get_write_buffer_size()
         )
 
-    def ask(self, method: str, head: bytes, body: bytes) -> asyncio.Future[RawAnswer]:
+    def ask(
+        self, method: str, head: bytes, body: bytes
+    ) -> asyncio.Future[UpstreamResponse]:
         """Send a question; the future becomes its answer, or NodeLost."""
         self.uses += 1
         self._asked = method
@@ -161,7 +163,7 @@ class Link(asyncio.Protocol):
         if awaited is None or awaited.done():
             self.transport.abort()  # whoever asked has gone
             return
-        self._answer = answer = RawAnswer(self, head, self._loop)
+        self._answer = answer = UpstreamResponse(self, head, self._loop)
         if rest:
             answer.take(rest)
         awaited.set_result(answer)

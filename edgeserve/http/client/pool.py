@@ -13,12 +13,12 @@ from contextlib import asynccontextmanager
 from types import TracebackType
 
 from edgeserve.errors import NodeLost, NoFiles, NotReached
-from edgeserve.http.client.answer import RawAnswer
-from edgeserve.http.client.connection import Link
+from edgeserve.http.client.answer import UpstreamResponse
+from edgeserve.http.client.connection import UpstreamConnection
 from edgeserve.http.heads import fields, written
 from edgeserve.http.sockets import is_shortage, notice_silence
 from edgeserve.http.types import Origin
-from edgeserve.runtime.clock import Sweep
+from edgeserve.runtime.clock import Ticker
 
 IDLE_SECONDS = 4.0
 """How long a connection is kept without a request."""
@@ -36,7 +36,7 @@ class _Origin:
         host = origin.host.partition("%")[0]  # a scope means nothing to the other side
         named = Origin(host, origin.port, origin.tls).url.partition("://")[2]
         self.host_line = f"host: {named}"
-        self.idle: list[Link] = []
+        self.idle: list[UpstreamConnection] = []
 
 
 class Pool:
@@ -47,8 +47,8 @@ class Pool:
         self._tls = tls
         self._loop = asyncio.get_running_loop()
         self._origins: dict[Origin, _Origin] = {}
-        self._links: set[Link] = set()
-        self._sweep = Sweep(0.5)
+        self._links: set[UpstreamConnection] = set()
+        self._sweep = Ticker(0.5)
 
     def ask(
         self,
@@ -67,7 +67,7 @@ class Pool:
             lines.append(f"content-length: {len(body)}")
         return _Asking(self, origin, method, written(lines), body)
 
-    def take(self, origin: Origin) -> Link | None:
+    def take(self, origin: Origin) -> UpstreamConnection | None:
         """Take the connection that rested last, if one is still good."""
         idle = self._origins[origin].idle
         oldest = self._loop.time() - IDLE_SECONDS
@@ -78,7 +78,7 @@ class Pool:
             link.abort()
         return None
 
-    def give_back(self, link: Link) -> None:
+    def give_back(self, link: UpstreamConnection) -> None:
         """Let a connection rest after its exchange, or close it."""
         if not link.reusable or link.uses >= MOST_USES:
             link.abort()
@@ -87,7 +87,7 @@ class Pool:
         self._origins[link.origin].idle.append(link)
         self._sweep.add(self)
 
-    async def connect(self, origin: Origin) -> Link:
+    async def connect(self, origin: Origin) -> UpstreamConnection:
         """Open a connection. Raises NotReached."""
         try:
             async with asyncio.timeout(self._connect_seconds):
@@ -104,10 +104,10 @@ class Pool:
         self._links.add(link)
         return link
 
-    async def _opened(self, origin: Origin) -> Link:
-        def opening() -> Coroutine[None, None, tuple[object, Link]]:
+    async def _opened(self, origin: Origin) -> UpstreamConnection:
+        def opening() -> Coroutine[None, None, tuple[object, UpstreamConnection]]:
             return self._loop.create_connection(
-                lambda: Link(origin, self._loop, self._closed),
+                lambda: UpstreamConnection(origin, self._loop, self._closed),
                 origin.host,
                 origin.port,
                 ssl=self._tls_for(origin),
@@ -144,7 +144,7 @@ class Pool:
         for link in tuple(self._links):
             link.abort()
 
-    def _closed(self, link: Link) -> None:
+    def _closed(self, link: UpstreamConnection) -> None:
         self._links.discard(link)
         idle = self._origins[link.origin].idle
         if link in idle:
@@ -169,9 +169,9 @@ class _Asking:
         self._method = method
         self._head = head
         self._body = body
-        self._link: Link | None = None
+        self._link: UpstreamConnection | None = None
 
-    async def __aenter__(self) -> RawAnswer:
+    async def __aenter__(self) -> UpstreamResponse:
         link = self._pool.take(self._origin) or await self._pool.connect(self._origin)
         try:
             return await self._asked(link)
@@ -180,7 +180,7 @@ class _Asking:
                 raise
         return await self._asked(await self._pool.connect(self._origin))
 
-    async def _asked(self, link: Link) -> RawAnswer:
+    async def _asked(self, link: UpstreamConnection) -> UpstreamResponse:
         self._link = link
         try:
             return await link.ask(self._method, self._head, self._body)

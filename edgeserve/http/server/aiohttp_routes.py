@@ -21,7 +21,7 @@ from edgeserve.errors import (
     untie,
 )
 from edgeserve.http.heads import HOP_BY_HOP
-from edgeserve.http.types import Answer, Handler, Origin, Reply, Request
+from edgeserve.http.types import Answer, Handler, Origin, Request, Response
 from edgeserve.openai import ROUTES, rendered
 from edgeserve.suggestions import LONGEST_PATH, hint
 
@@ -153,7 +153,7 @@ async def _relayed(request: web.Request, handler: Handler) -> web.StreamResponse
     return reply.response
 
 
-class _AioReply(Reply):
+class _AioReply(Response):
     """A reply on an aiohttp response."""
 
     def __init__(self, request: web.Request) -> None:
@@ -247,12 +247,12 @@ class _AioAnswer(Answer):
         except (OSError, aiohttp.ClientError) as error:
             raise self._lost(error) from error
 
-    async def pump(self, reply: Reply, see: Callable[[bytes], None]) -> None:
+    async def pump(self, reply: Response, see: Callable[[bytes], None]) -> None:
         while piece := await self.chunk():
             see(piece)
             await reply.write(piece)
 
-    async def sift(self, reply: Reply, sieve: Callable[[bytes], bytes]) -> None:
+    async def sift(self, reply: Response, sieve: Callable[[bytes], bytes]) -> None:
         while piece := await self.chunk():
             if passed := sieve(piece):
                 await reply.write(passed)

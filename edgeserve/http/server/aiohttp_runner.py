@@ -10,7 +10,7 @@ from aiohttp import web
 
 from edgeserve.http.server.aiohttp_routes import AioHandler, rendering
 from edgeserve.http.server.context import Client
-from edgeserve.http.server.cors import Cors, crossing_pages
+from edgeserve.http.server.cors import Cors, pages_with_cors
 from edgeserve.http.server.limits import OWN_BODIES, Limits
 
 
@@ -27,7 +27,7 @@ async def guests(
         client_max_size=OWN_BODIES + 1,
         middlewares=[
             _one_each,
-            *([crossing_pages(cors)] if cors is not None else []),
+            *([pages_with_cors(cors)] if cors is not None else []),
             rendering(OWN_BODIES),
         ],
     )

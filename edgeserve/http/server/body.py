@@ -76,7 +76,7 @@ def undoing(coding: str | None) -> Inflate | None:
 CODING = "content-encoding"
 
 
-class Incoming:
+class RequestBody:
     """Collects one body; raises TooLarge once it shows to pass `limit` bytes.
 
     `size` is what is here of it, its `Content-Encoding` undone.

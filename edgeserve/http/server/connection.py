@@ -12,10 +12,10 @@ from typing import cast
 
 from edgeserve.errors import EdgeserveError, HeadTooLarge, TooSlow
 from edgeserve.http.heads import ANY, END, check_beginning, read_request, routed
-from edgeserve.http.server.body import Incoming
-from edgeserve.http.server.context import Site
+from edgeserve.http.server.body import RequestBody
+from edgeserve.http.server.context import PortContext
 from edgeserve.http.server.limits import OWN_BODIES, Stall
-from edgeserve.http.server.response import ClientReply, Paused
+from edgeserve.http.server.response import Paused, ServerResponse
 from edgeserve.http.sockets import cut, peer_of
 from edgeserve.http.types import Request
 from edgeserve.openai import path_in, rendered
@@ -37,7 +37,7 @@ class Connection(asyncio.Protocol):
 
     transport: asyncio.Transport
 
-    def __init__(self, site: Site, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, site: PortContext, loop: asyncio.AbstractEventLoop) -> None:
         self._site = site
         self._room = site.room
         self._loop = loop
@@ -46,7 +46,7 @@ class Connection(asyncio.Protocol):
         self.feeder: Paused | None = None
         self.lost = self.paused = self.heard = False
         self._ahead = b""  # read, not yet understood
-        self._incoming: Incoming | None = None
+        self._incoming: RequestBody | None = None
         self._ours = True  # whether the relay answers it, or aiohttp
         self._held = 0  # bytes of a body, as the site counts them
         self._drain: asyncio.Future[None] | None = None
@@ -181,7 +181,7 @@ class Connection(asyncio.Protocol):
         site = self._site
         head, self._ours = routed(read_request(data[:end]), site.handled)
         limit = site.body_limit if self._ours else min(site.body_limit, OWN_BODIES)
-        self._incoming = Incoming(head, limit)
+        self._incoming = RequestBody(head, limit)
         more = head.length is None or head.length > len(data) - end
         if more and self._ours:
             site.admit(head.headers)  # before it sends us what we refuse anyway
@@ -201,7 +201,7 @@ class Connection(asyncio.Protocol):
             self._deadline = self._loop.time() + limits.head_seconds
         self._ahead = data
 
-    def _read_body(self, incoming: Incoming, data: bytes) -> None:
+    def _read_body(self, incoming: RequestBody, data: bytes) -> None:
         before = incoming.size
         if incoming.feed(data):
             self._deadline = self._loop.time() + self._site.limits.body_seconds
@@ -215,7 +215,7 @@ class Connection(asyncio.Protocol):
         self._ahead = incoming.excess
         self._deadline = NEVER
         if answers:
-            reply = ClientReply(self, incoming.head)
+            reply = ServerResponse(self, incoming.head)
             request = incoming.request(self.peer)
             self.task = self._loop.create_task(self._answer(request, reply))
         else:
@@ -230,7 +230,7 @@ class Connection(asyncio.Protocol):
 
     # Answering
 
-    async def _answer(self, request: Request, reply: ClientReply) -> None:
+    async def _answer(self, request: Request, reply: ServerResponse) -> None:
         try:
             await self._site.handler(request, reply)
             if not (reply.finished or self.lost):
@@ -256,12 +256,12 @@ class Connection(asyncio.Protocol):
             self._room.let_go(self._held)
             self._held = 0
 
-    def _excuse(self, reply: ClientReply, error: EdgeserveError, path: str) -> None:
+    def _excuse(self, reply: ServerResponse, error: EdgeserveError, path: str) -> None:
         """Answer with the error, if nothing is out yet; see `_answered` otherwise."""
         if not reply.started and not self.lost:
             reply.put_whole(error.status, error.headers(), rendered(error, path))
 
-    def _answered(self, reply: ClientReply) -> None:
+    def _answered(self, reply: ServerResponse) -> None:
         if self.lost:
             return
         if not reply.finished:
@@ -289,7 +289,7 @@ class Connection(asyncio.Protocol):
         self._incoming = None
         self._ahead = b""
         self._let_go()
-        reply = ClientReply(self, ANY)
+        reply = ServerResponse(self, ANY)
         reply.put_whole(error.status, error.headers(), rendered(error, path))
         self._linger()
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from edgeserve.http.server.limits import Limits, Room
+from edgeserve.http.server.limits import BodyMemory, Limits
 from edgeserve.http.types import Handler
 
 Admit = Callable[[Mapping[str, str]], object]
@@ -39,13 +39,13 @@ class Client(Protocol):
         ...
 
 
-class Site(Protocol):
+class PortContext(Protocol):
     """What all connections of one port have in common."""
 
     handler: Handler
     handled: Callable[[str], bool]
     admit: Admit
-    room: Room
+    room: BodyMemory
     limits: Limits
     body_limit: int
     leaving: bool

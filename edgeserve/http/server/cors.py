@@ -14,8 +14,8 @@ from aiohttp.typedefs import Middleware
 
 from edgeserve.auth import is_foreign
 from edgeserve.http.server.aiohttp_routes import AioHandler
-from edgeserve.http.server.response import ClientReply
-from edgeserve.http.types import Handler, Reply, Request
+from edgeserve.http.server.response import ServerResponse
+from edgeserve.http.types import Handler, Request, Response
 
 ANY = "*"
 DAY = "86400"
@@ -72,27 +72,27 @@ COVERED = ("/v1/", "/models")
 APART = "/v1/health"
 
 
-def crossing(handler: Handler, cors: Cors) -> Handler:
+def with_cors(handler: Handler, cors: Cors) -> Handler:
     """Wrap a handler; requests without an origin pass as they are."""
 
-    def cross(request: Request, reply: Reply) -> Awaitable[None]:
+    def cross(request: Request, reply: Response) -> Awaitable[None]:
         origin = request.headers.get("origin")
         if origin is None:
             return handler(request, reply)
         return marked(request, reply, origin)
 
-    async def marked(request: Request, reply: Reply, origin: str) -> None:
+    async def marked(request: Request, reply: Response, origin: str) -> None:
         if request.method == "OPTIONS" and PREFLIGHT in request.headers:
             await reply.send(204, cors.preflight(request.headers), b"")
             return
-        if isinstance(reply, ClientReply):
+        if isinstance(reply, ServerResponse):
             reply.also = cors.headers(origin)
         await handler(request, reply)
 
     return cross
 
 
-def crossing_pages(cors: Cors) -> Middleware:
+def pages_with_cors(cors: Cors) -> Middleware:
     """Do the same for those of aiohttp's routes that are covered."""
 
     @web.middleware

@@ -78,7 +78,7 @@ PASSED_BYTES = 2**26
 """After so many bytes of bodies their memory is given back, once most are gone."""
 
 
-class Room:
+class BodyMemory:
     """Counts what all connections of one port hold until it is answered.
 
     `on_relief` is called when much has come and gone.

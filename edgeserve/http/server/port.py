@@ -9,10 +9,10 @@ from edgeserve.http.server.admission import Crowd, TooMany
 from edgeserve.http.server.aiohttp_runner import Guest
 from edgeserve.http.server.connection import Connection
 from edgeserve.http.server.context import Admit, Client
-from edgeserve.http.server.limits import Limits, Room
+from edgeserve.http.server.limits import BodyMemory, Limits
 from edgeserve.http.sockets import most_connections, open_files
 from edgeserve.http.types import Handler
-from edgeserve.runtime.clock import Sweep
+from edgeserve.runtime.clock import Ticker
 from edgeserve.runtime.memory import Relief
 
 FLUSH_SECONDS = 1.0
@@ -36,12 +36,12 @@ class Port:
         self.admit = admit
         self.body_limit = body_limit
         self.limits = limits
-        self.room = Room(limits)
+        self.room = BodyMemory(limits)
         self.room.on_relief = Relief(asyncio.get_running_loop()).soon
         self.leaving = False
         self._guests = guests
         self._loop = asyncio.get_running_loop()
-        self._sweep = Sweep(limits.sweep_seconds)
+        self._sweep = Ticker(limits.sweep_seconds)
         self._clients: set[Client] = set()
         self._most = limits.connections or most_connections(open_files())
         self._crowd: Crowd[Client] = Crowd(self._most, limits.per_address)

@@ -21,7 +21,7 @@ class Paused(Protocol):
         ...
 
 
-class Wire(Protocol):
+class ClientConnection(Protocol):
     """The connection that an answer is written to."""
 
     @property
@@ -51,15 +51,15 @@ class Wire(Protocol):
         ...
 
 
-class ClientReply:
-    """The one answer to one request; see `Reply`."""
+class ServerResponse:
+    """The one answer to one request; see `Response`."""
 
     __slots__ = (
         "_chunked", "_head", "_mute", "also", "finished", "keep", "missed", "started",
         "wire",
     )  # fmt: skip
 
-    def __init__(self, wire: Wire, head: Head) -> None:
+    def __init__(self, wire: ClientConnection, head: Head) -> None:
         self.wire = wire
         self._head = head
         self._mute = self._chunked = False
@@ -69,11 +69,11 @@ class ClientReply:
 
     @property
     def paused(self) -> bool:
-        """See `Reply.paused`."""
+        """See `Response.paused`."""
         return self.wire.paused
 
     async def start(self, status: int, headers: Mapping[str, str]) -> None:
-        """See `Reply.start`."""
+        """See `Response.start`."""
         bodiless = status in BODILESS
         self._mute = bodiless or self._head.method == "HEAD"
         self._chunked = not self._head.old
@@ -91,13 +91,13 @@ class ClientReply:
         self._write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
 
     async def write(self, data: bytes) -> None:
-        """See `Reply.write`."""
+        """See `Response.write`."""
         self.put(data)
         if self.wire.paused:
             await self.wire.drained()
 
     async def finish(self) -> None:
-        """See `Reply.finish`."""
+        """See `Response.finish`."""
         if not self.started:
             raise RuntimeError("an answer must start before it can finish")
         if self._chunked and not self._mute:
@@ -107,7 +107,7 @@ class ClientReply:
             await self.wire.drained()
 
     async def send(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
-        """See `Reply.send`."""
+        """See `Response.send`."""
         self.put_whole(status, headers, body)
         if self.wire.paused:
             await self.wire.drained()

@@ -12,14 +12,14 @@ from aiohttp import web
 
 from edgeserve.http.server.aiohttp_runner import guests
 from edgeserve.http.server.context import Admit
-from edgeserve.http.server.cors import Cors, crossing
+from edgeserve.http.server.cors import Cors, with_cors
 from edgeserve.http.server.limits import Limits
 from edgeserve.http.server.port import Port
 from edgeserve.http.sockets import BACKLOG
 from edgeserve.http.types import Handler
 
 
-class Leave:
+class Handoff:
     """Hand it to `listen`. `left` is set once `begin` was called and nobody is left.
 
     After `begin` nothing new is accepted. Whoever is connected is served, and told with
@@ -52,7 +52,7 @@ async def listen(
     cors: Cors | None = None,
     stop_seconds: float = 1.0,
     tls: ssl.SSLContext | None = None,
-    leave: Leave | None = None,
+    leave: Handoff | None = None,
 ) -> AsyncGenerator[int]:
     """Serve on `sock`, which is closed at the end; yields its port.
 
@@ -65,7 +65,7 @@ async def listen(
     """
     loop = asyncio.get_running_loop()
     if cors is not None:
-        handler = crossing(handler, cors)
+        handler = with_cors(handler, cors)
     async with guests(routes, limits, cors) as pages:
         port = Port(handler, handled, admit, body_limit, limits, pages)
         server = await loop.create_server(

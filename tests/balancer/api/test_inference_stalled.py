@@ -14,7 +14,7 @@ import pytest
 
 from balancer.failover.stall import Progress
 from edgeserve.config.settings import SharedSettings
-from edgeserve.http import bound
+from edgeserve.http import bind
 from edgeserve.http.server.limits import Limits, limits_of
 from tests.balancer.api.test_inference import said
 from tests.balancer.endpoint import CHAT, Endpoint, chat, endpoint, eventually
@@ -60,7 +60,7 @@ def shallow(settings: SharedSettings) -> Limits:
 
 def narrow(host: str, port: int) -> socket.socket:
     """Let little wait in the system, too: accepted sockets are like this one."""
-    sock = bound(host, port)
+    sock = bind(host, port)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
     return sock
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from balancer.dialects.stream import Listener, StreamedError, error_event
+from balancer.dialects.stream import DialectStream, StreamedError, error_event
 from edgeserve.errors import NodeLost
 from edgeserve.openai import Dialect
 
@@ -63,7 +63,7 @@ DIALECTS = list(STREAMS)
 @pytest.mark.parametrize("dialect", DIALECTS)
 def test_what_comes_before_content_is_held_back(dialect: Dialect) -> None:
     before, after = STREAMS[dialect]
-    listener = Listener(dialect)
+    listener = DialectStream(dialect)
 
     assert [listener.feed(each) for each in before] == [b""] * len(before)
     assert not listener.begun
@@ -78,7 +78,7 @@ def test_a_stream_has_ended_with_its_last_event_and_not_before(
 ) -> None:
     before, after = STREAMS[dialect]
     *most, last = [*before, *after]
-    listener = Listener(dialect)
+    listener = DialectStream(dialect)
 
     for each in most:
         listener.feed(each)
@@ -95,7 +95,7 @@ def test_every_byte_passes_once_in_order_and_in_whole_events(
 ) -> None:
     stream = b"".join([*STREAMS[dialect][0], *STREAMS[dialect][1]])
     places = [0, *sorted(min(cut, len(stream)) for cut in cuts), len(stream)]
-    listener = Listener(dialect)
+    listener = DialectStream(dialect)
 
     pieces = [listener.feed(stream[a:b]) for a, b in pairwise(places)]
 
@@ -105,7 +105,7 @@ def test_every_byte_passes_once_in_order_and_in_whole_events(
 
 
 def test_a_sign_of_life_passes_before_content() -> None:
-    listener = Listener("chat")
+    listener = DialectStream("chat")
     progress = data(choices=[], prompt_progress={"total": 9, "processed": 3})
 
     assert listener.feed(ROLE + PING) == PING
@@ -114,7 +114,7 @@ def test_a_sign_of_life_passes_before_content() -> None:
 
 
 def test_an_event_that_holds_nothing_is_left_out() -> None:
-    listener = Listener("completion")
+    listener = DialectStream("completion")
 
     assert listener.feed(b"data: null\n\n") == b""
     assert not listener.begun
@@ -129,7 +129,7 @@ def test_an_event_that_holds_nothing_is_left_out() -> None:
     ],
 )
 def test_thoughts_tools_and_ends_are_content(event: bytes) -> None:
-    listener = Listener("chat")
+    listener = DialectStream("chat")
 
     assert listener.feed(ROLE + event) == ROLE + event
 
@@ -137,7 +137,7 @@ def test_thoughts_tools_and_ends_are_content(event: bytes) -> None:
 @pytest.mark.parametrize("dialect", ["chat", "completion"])
 def test_words_that_look_like_an_end_are_none(dialect: Dialect) -> None:
     words = "\ndata: [DONE]\n\nevent: error\n"
-    listener = Listener(dialect)
+    listener = DialectStream(dialect)
 
     listener.feed(delta(content=words) if dialect == "chat" else text(words))
 
@@ -155,14 +155,14 @@ def test_words_that_look_like_an_end_are_none(dialect: Dialect) -> None:
 )
 def test_an_error_before_content_is_the_engines_answer(event: bytes) -> None:
     with pytest.raises(StreamedError) as told:
-        Listener("chat").feed(ROLE + event)
+        DialectStream("chat").feed(ROLE + event)
 
     assert told.value.status == 503
     assert json.loads(told.value.body)["error"]["message"] == "gone"
 
 
 def test_an_error_after_content_is_kept_for_whoever_may_mend_it() -> None:
-    listener = Listener("chat")
+    listener = DialectStream("chat")
     listener.feed(delta(content="Hi"))
     event = data(error={"code": 500, "message": "no"})
     more = delta(content=" there")
@@ -175,7 +175,7 @@ def test_an_error_after_content_is_kept_for_whoever_may_mend_it() -> None:
 
 
 def test_progress_that_the_client_did_not_ask_for_is_noted_and_hidden() -> None:
-    listener = Listener("chat", hides=True)
+    listener = DialectStream("chat", hides=True)
     progress = data(choices=[], prompt_progress={"total": 9, "processed": 3})
 
     assert listener.feed(progress) == b""
@@ -184,7 +184,7 @@ def test_progress_that_the_client_did_not_ask_for_is_noted_and_hidden() -> None:
 
 
 def test_a_response_in_progress_is_told_once_and_without_its_progress() -> None:
-    listener = Listener("responses", hides=True)
+    listener = DialectStream("responses", hides=True)
     created = b'event: response.created\ndata: {"type":"response.created"}\n\n'
     going = b'event: response.in_progress\ndata: {"type":"response.in_progress"%b}\n\n'
     read = b',"prompt_progress":{"total":9,"cache":0,"processed":%d}'
@@ -200,7 +200,7 @@ def test_a_response_in_progress_is_told_once_and_without_its_progress() -> None:
 
 
 def test_the_start_of_an_event_is_kept_until_the_rest_comes() -> None:
-    listener = Listener("chat")
+    listener = DialectStream("chat")
     listener.feed(delta(content="Hi"))
 
     assert listener.feed(b'data: {"cho') == b""

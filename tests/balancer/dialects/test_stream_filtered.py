@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from balancer.dialects.stream import Listener
+from balancer.dialects.stream import DialectStream
 from balancer.failover.resume import Finish, Resume, resume
 from edgeserve.openai import ROUTES
 from tests.balancer.api.test_inference import events
@@ -36,7 +36,7 @@ def asked(**fields: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("end", ENDS)
 def test_a_filtered_end_is_an_end(end: dict[str, Any]) -> None:
-    flow = Listener("native", filtered=True)
+    flow = DialectStream("native", filtered=True)
 
     flow.feed(token('"stop":true and \ndata: {}\n\n'))
     assert not flow.ended
@@ -46,7 +46,7 @@ def test_a_filtered_end_is_an_end(end: dict[str, Any]) -> None:
 
 
 def test_each_of_several_prompts_has_a_filtered_end() -> None:
-    flow = Listener("native", filtered=True, answers=2)
+    flow = DialectStream("native", filtered=True, answers=2)
 
     flow.feed(token("a") + b":\n\n" + token("b", 1) + sse({"content": ""}))
     assert not flow.ended
@@ -58,7 +58,7 @@ def test_each_of_several_prompts_has_a_filtered_end() -> None:
 
 
 def test_an_answer_without_text_may_be_all_filtered() -> None:
-    flow = Listener("native", filtered=True)
+    flow = DialectStream("native", filtered=True)
 
     assert flow.feed(sse({"content": ""})) == sse({"content": ""})
     assert flow.ended

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from balancer.dialects.stream import Listener
-from balancer.failover.resume import Finish, Refuse, resume
+from balancer.dialects.stream import DialectStream
+from balancer.failover.resume import Finish, RefuseResume, resume
 from edgeserve.openai import ROUTES
 from tests.balancer.api.test_inference import events
 from tests.balancer.endpoint import CHAT, Endpoint, chat, endpoint
@@ -82,8 +82,8 @@ def asked(path: str, **fields: Any) -> dict[str, Any]:
     return {**chat(), "prompt": "x", **SHAPES[path][1], **fields}
 
 
-def listener(path: str) -> Listener:
-    return Listener(ROUTES[path].dialect, hides=True, answers=2)
+def listener(path: str) -> DialectStream:
+    return DialectStream(ROUTES[path].dialect, hides=True, answers=2)
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -126,7 +126,7 @@ def test_an_answer_is_complete_but_for_its_mark_once_all_its_parts_are(
 
     for cut in range(2, last):
         outcome = resume(body, ROUTES[path], [b"".join(told[:cut])])
-        assert isinstance(outcome, Refuse)
+        assert isinstance(outcome, RefuseResume)
         assert "several" in outcome.reason
     whole = resume(body, ROUTES[path], [b"".join(told[:last])])
 

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from balancer.discovery import events
-from balancer.discovery.events import Pace, together
+from balancer.discovery.events import ReconnectPolicy, together
 from balancer.fleet.members import Fleet
 from edgeserve.runtime import background
 from tests.balancer.endpoint import QUICK, endpoint
@@ -167,15 +167,15 @@ async def test_nonsense_from_a_node_harms_nobody_else() -> None:
 
 
 def test_pauses_double_to_a_limit_and_half_of_them_is_chance() -> None:
-    least = Pace(suspect=1, forget=1, jitter=lambda: 0.0)
-    most = Pace(suspect=1, forget=1, jitter=lambda: 1.0)
+    least = ReconnectPolicy(suspect=1, forget=1, jitter=lambda: 0.0)
+    most = ReconnectPolicy(suspect=1, forget=1, jitter=lambda: 1.0)
 
     assert [least.pause(n) for n in range(1, 7)] == [0.125, 0.25, 0.5, 1.0, 1.0, 1.0]
     assert [most.pause(n) for n in range(1, 7)] == [0.25, 0.5, 1.0, 2.0, 2.0, 2.0]
     assert most.pause(10_000) == 2.0
 
 
-class Leisurely(Pace):
+class Leisurely(ReconnectPolicy):
     def pause(self, failures: int) -> float:  # noqa: ARG002 - always the same
         return 60.0
 

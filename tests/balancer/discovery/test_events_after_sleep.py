@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import pytest
 
-from edgeserve.runtime.clock import Awake, unless_silent
+from edgeserve.runtime.clock import ActiveClock, unless_silent
 from tests.balancer.endpoint import CHAT, QUICK, chat, endpoint, eventually
 from tests.fakes.llama import Behaviour
 from tests.fakes.node import fake_node
@@ -25,8 +25,8 @@ def stand_still() -> None:
 
 
 @asynccontextmanager
-async def awake() -> AsyncGenerator[Awake]:
-    with closing(Awake()) as clock:
+async def awake() -> AsyncGenerator[ActiveClock]:
+    with closing(ActiveClock()) as clock:
         yield clock
 
 
@@ -46,7 +46,7 @@ async def test_a_standstill_does_not_count() -> None:
 
 async def test_a_machine_that_has_slept_is_noticed() -> None:
     slept = 0.0
-    with closing(Awake(lambda: slept)) as clock:
+    with closing(ActiveClock(lambda: slept)) as clock:
         assert not clock.woke(PATIENCE)
         slept = 600.0
         await eventually(lambda: clock.woke(PATIENCE))

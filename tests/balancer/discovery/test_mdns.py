@@ -9,14 +9,14 @@ import pytest
 from zeroconf.asyncio import AsyncServiceInfo, AsyncZeroconf
 
 from balancer.discovery import mdns
-from balancer.discovery.mdns import Goodbye, Sighting, discovering
+from balancer.discovery.mdns import Discovered, Withdrawn, discovering
 from edgeserve.config.settings import BalancerSettings
 from edgeserve.http import Origin
 from edgeserve.mdns import multicast
 from edgeserve.wire import SERVICE
 from tests.patience import PATIENCE
 
-Event = Sighting | Goodbye
+Event = Discovered | Withdrawn
 
 
 class Seen:
@@ -72,7 +72,7 @@ def id_() -> str:
 
 
 def is_sighting(event: Event) -> bool:
-    return isinstance(event, Sighting)
+    return isinstance(event, Discovered)
 
 
 async def test_a_listed_node_is_seen_at_once() -> None:
@@ -84,8 +84,8 @@ async def test_a_listed_node_is_seen_at_once() -> None:
         pass
 
     assert seen == [
-        Sighting("http://10.0.0.5:9000", (Origin("10.0.0.5", 9000),), None, "static"),
-        Sighting("http://[fd00::5]", (Origin("fd00::5", 8090),), None, "static"),
+        Discovered("http://10.0.0.5:9000", (Origin("10.0.0.5", 9000),), None, "static"),
+        Discovered("http://[fd00::5]", (Origin("fd00::5", 8090),), None, "static"),
     ]
 
 
@@ -98,7 +98,7 @@ async def test_a_node_that_announces_itself_is_seen_with_its_id(id_: str) -> Non
         event = await seen.until(is_sighting)
 
     origins = (Origin("127.0.0.1", 1234),)
-    assert event == Sighting(info.name, origins, id_, "mdns")
+    assert event == Discovered(info.name, origins, id_, "mdns")
 
 
 async def test_a_node_that_was_there_before_is_found_too(id_: str) -> None:
@@ -118,7 +118,7 @@ async def test_a_goodbye_is_told(id_: str) -> None:
             _ = await zeroconf.async_register_service(info, cooperating_responders=True)
             await seen.until(is_sighting)
 
-        await seen.until(lambda event: event == Goodbye(info.name))
+        await seen.until(lambda event: event == Withdrawn(info.name))
 
 
 async def test_a_restarted_node_is_seen_anew_though_nothing_else_changed(
@@ -149,7 +149,7 @@ async def test_a_new_address_is_seen_and_the_old_one_goes(
         _ = await zeroconf.async_update_service(an_announcement(id_, at="10.0.0.6"))
 
         origins = (Origin("10.0.0.6", 1234),)
-        await seen.until(lambda e: isinstance(e, Sighting) and e.origins == origins)
+        await seen.until(lambda e: isinstance(e, Discovered) and e.origins == origins)
 
 
 async def test_an_announcement_without_an_id_is_a_sighting_all_the_same(
@@ -164,7 +164,7 @@ async def test_an_announcement_without_an_id_is_a_sighting_all_the_same(
         _ = await zeroconf.async_register_service(bare, cooperating_responders=True)
         event = await seen.until(is_sighting)
 
-    assert isinstance(event, Sighting)
+    assert isinstance(event, Discovered)
     assert event.id is None
 
 

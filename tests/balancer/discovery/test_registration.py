@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from balancer.discovery.mdns import Goodbye, Sighting
-from balancer.discovery.registration import Register
+from balancer.discovery.mdns import Discovered, Withdrawn
+from balancer.discovery.registration import Registrations
 from edgeserve.errors import BadRequest
 from edgeserve.wire import Registration
 from tests.balancer.api.test_admin import KEY, TOKEN, bearer
@@ -88,10 +88,10 @@ async def test_why_a_registration_is_refused_is_logged_once(
 
 
 def test_containers_with_the_same_inner_address_stay_apart() -> None:
-    heard = list[Sighting | Goodbye]()
+    heard = list[Discovered | Withdrawn]()
 
     async def sign() -> None:
-        with closing(Register(heard.append)) as register:
+        with closing(Registrations(heard.append)) as register:
             for peer in ("192.168.1.20", "192.168.1.21"):
                 register.sign(Registration(url="http://172.17.0.2:8090"), peer)
 
@@ -125,22 +125,22 @@ async def test_a_registration_that_makes_no_sense_is_refused(body: bytes) -> Non
 
 async def test_a_registration_that_is_not_renewed_runs_out() -> None:
     heard = list[object]()
-    register = Register(heard.append, kept=0.01)
+    register = Registrations(heard.append, kept=0.01)
 
     register.sign(Registration(url="http://pi:8090"))
     await eventually(lambda: len(heard) == 2)
 
-    assert [type(event).__name__ for event in heard] == ["Sighting", "Goodbye"]
+    assert [type(event).__name__ for event in heard] == ["Discovered", "Withdrawn"]
 
 
 async def test_a_registration_that_is_renewed_stays() -> None:
     heard = list[object]()
-    register = Register(heard.append, kept=30)
+    register = Registrations(heard.append, kept=30)
 
     register.sign(Registration(url="http://pi:8090"))
     register.sign(Registration(url="http://pi:8090"))
     register.close()
 
-    assert [type(event).__name__ for event in heard] == ["Sighting", "Sighting"]
+    assert [type(event).__name__ for event in heard] == ["Discovered", "Discovered"]
     with pytest.raises(BadRequest):
         register.sign(Registration(url="nonsense"))

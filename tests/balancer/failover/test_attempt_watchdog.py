@@ -9,22 +9,22 @@ from typing import Any
 
 import pytest
 
-from balancer.failover.attempt_watchdog import Vigil
-from balancer.failover.stall import Pace, Sign
+from balancer.failover.attempt_watchdog import AttemptWatchdog
+from balancer.failover.stall import ExpectedPace, Sign
 from balancer.fleet.engines import EngineKey
-from balancer.routing.decision import Need
+from balancer.routing.decision import RoutingRequest
 from tests.balancer.building import a_need
 
 KEY = ("pi", "small:Q4_1")
-FAST = Pace(token=0.1, batch=0.5, ping=1.0)
-TELLS = Pace(token=0.1, batch=0.5)
+FAST = ExpectedPace(token=0.1, batch=0.5, ping=1.0)
+TELLS = ExpectedPace(token=0.1, batch=0.5)
 
 
 class Known:
     """Prospects that a test sets."""
 
     def __init__(self, **known: Any) -> None:
-        self.of_pace: Pace = known.get("pace", FAST)
+        self.of_pace: ExpectedPace = known.get("pace", FAST)
         self.is_trusted = True
         self.idle: float | None = known.get("idle", 1.0)
         self.budget_left: int = known.get("budget", 3)
@@ -37,16 +37,16 @@ class Known:
     def time(self) -> float:
         return asyncio.get_running_loop().time()
 
-    def pace(self, key: EngineKey) -> Pace:  # noqa: ARG002 - there is one engine
+    def pace(self, key: EngineKey) -> ExpectedPace:  # noqa: ARG002 - there is one engine
         return self.of_pace
 
     def trusted(self, key: EngineKey) -> bool:  # noqa: ARG002
         return self.is_trusted
 
-    def elsewhere(self, need: Need, key: EngineKey) -> float | None:  # noqa: ARG002
+    def elsewhere(self, need: RoutingRequest, key: EngineKey) -> float | None:  # noqa: ARG002
         return self.idle
 
-    def deserted(self, need: Need, key: EngineKey) -> bool:  # noqa: ARG002
+    def deserted(self, need: RoutingRequest, key: EngineKey) -> bool:  # noqa: ARG002
         return self.is_deserted
 
     def stirred(self, key: EngineKey) -> float:  # noqa: ARG002
@@ -60,14 +60,14 @@ class Known:
 
 
 async def watched(
-    known: Known, then: Callable[[Vigil, float], None], **given: Any
-) -> Vigil:
+    known: Known, then: Callable[[AttemptWatchdog, float], None], **given: Any
+) -> AttemptWatchdog:
     """Let things happen to a request; returns its vigil, given up or not."""
     fields: dict[str, Any] = {"predicted": 1.0, "tells": True} | given
 
-    async def work() -> Vigil:
+    async def work() -> AttemptWatchdog:
         now = asyncio.get_running_loop().time()
-        vigil = Vigil(known, KEY, a_need(), now, **fields)
+        vigil = AttemptWatchdog(known, KEY, a_need(), now, **fields)
         then(vigil, now)
         try:
             await asyncio.sleep(0)
@@ -78,8 +78,8 @@ async def watched(
     return await asyncio.ensure_future(work())
 
 
-def hears(*signs: str) -> Callable[[Vigil, float], None]:
-    def then(vigil: Vigil, now: float) -> None:
+def hears(*signs: str) -> Callable[[AttemptWatchdog, float], None]:
+    def then(vigil: AttemptWatchdog, now: float) -> None:
         for sign in signs:
             vigil.heard(sign)  # type: ignore[arg-type]  # one of them
         vigil.tick(now + 4)
@@ -102,7 +102,7 @@ async def test_pings_do_not_stand_for_text() -> None:
 
 
 async def test_a_text_that_goes_on_is_left_alone() -> None:
-    def goes_on(vigil: Vigil, now: float) -> None:
+    def goes_on(vigil: AttemptWatchdog, now: float) -> None:
         vigil.heard("text")
         for second in range(60):
             vigil.texts += 1
@@ -112,7 +112,7 @@ async def test_a_text_that_goes_on_is_left_alone() -> None:
 
 
 async def test_a_call_to_a_tool_may_take_longer() -> None:
-    def pauses(vigil: Vigil, now: float) -> None:
+    def pauses(vigil: AttemptWatchdog, now: float) -> None:
         vigil.heard("text")
         vigil.tick(now + 20)
 
@@ -121,7 +121,7 @@ async def test_a_call_to_a_tool_may_take_longer() -> None:
 
 
 async def test_a_slow_prompt_that_makes_progress_is_left_alone() -> None:
-    slow = Known(pace=Pace(token=1.0, batch=20.0))
+    slow = Known(pace=ExpectedPace(token=1.0, batch=20.0))
 
     assert (await watched(slow, hears("head", "progress"))).why == ""
 
@@ -133,7 +133,9 @@ async def test_a_prompt_that_is_read_no_further_is_given_up() -> None:
     assert vigil.fault == "engine"
 
 
-@pytest.mark.parametrize("known", [{"pace": TELLS, "worked": inf}, {"pace": Pace()}])
+@pytest.mark.parametrize(
+    "known", [{"pace": TELLS, "worked": inf}, {"pace": ExpectedPace()}]
+)
 async def test_a_prompt_may_wait_for_what_its_engine_does_unseen(known: Any) -> None:
     vigil = await watched(Known(**known), hears("head", "progress"))
 
@@ -143,7 +145,7 @@ async def test_a_prompt_may_wait_for_what_its_engine_does_unseen(known: Any) -> 
 async def test_a_prompt_may_wait_while_its_engine_answers_others() -> None:
     known = Known(pace=TELLS)
 
-    def waits(vigil: Vigil, now: float) -> None:
+    def waits(vigil: AttemptWatchdog, now: float) -> None:
         vigil.heard("progress")
         for second in range(60):
             known.worked = now + second
@@ -156,7 +158,7 @@ async def test_an_engine_that_its_node_gives_up_is_given_up_at_once() -> None:
     known = Known()
     known.is_stuck = True
 
-    def tick(vigil: Vigil, now: float) -> None:
+    def tick(vigil: AttemptWatchdog, now: float) -> None:
         vigil.heard("text")
         vigil.tick(now)
 
@@ -164,10 +166,10 @@ async def test_an_engine_that_its_node_gives_up_is_given_up_at_once() -> None:
 
 
 async def test_work_is_hidden_until_text_comes_where_the_engine_does_not_tell() -> None:
-    def writes(vigil: Vigil, now: float) -> None:  # noqa: ARG001
+    def writes(vigil: AttemptWatchdog, now: float) -> None:  # noqa: ARG001
         vigil.heard("text")
 
-    def nothing(vigil: Vigil, now: float) -> None:
+    def nothing(vigil: AttemptWatchdog, now: float) -> None:
         pass
 
     assert (await watched(Known(), nothing, tells=False)).hidden
@@ -193,7 +195,7 @@ async def test_an_engine_that_is_silent_is_probed_once() -> None:
 async def test_an_engine_that_does_not_answer_a_probe_loses_what_has_not_begun() -> (
     None
 ):
-    def found_out(vigil: Vigil, now: float) -> None:
+    def found_out(vigil: AttemptWatchdog, now: float) -> None:
         known.is_trusted = False
         vigil.tick(now + 1)
 
@@ -206,9 +208,9 @@ async def test_an_engine_that_does_not_answer_a_probe_loses_what_has_not_begun()
 async def test_a_node_that_falls_silent_loses_what_shows_no_life(
     signs: tuple[Sign, ...],
 ) -> None:
-    known = Known(pace=Pace(token=100.0, batch=100.0), idle=None)
+    known = Known(pace=ExpectedPace(token=100.0, batch=100.0), idle=None)
 
-    def falls_silent(vigil: Vigil, now: float) -> None:
+    def falls_silent(vigil: AttemptWatchdog, now: float) -> None:
         for sign in signs:
             vigil.heard(sign)
         known.is_deserted = True
@@ -221,7 +223,7 @@ async def test_a_node_that_falls_silent_loses_what_shows_no_life(
 async def test_a_node_that_is_back_at_once_loses_nothing() -> None:
     known = Known(idle=None)
 
-    def blinks(vigil: Vigil, now: float) -> None:
+    def blinks(vigil: AttemptWatchdog, now: float) -> None:
         for second in range(5, 60):
             known.is_deserted = second % 2 == 0
             vigil.tick(now + second)
@@ -233,7 +235,7 @@ async def test_an_answer_that_still_comes_is_not_given_up_with_its_nodes_word() 
     known = Known()
     known.is_deserted = True
 
-    def goes_on(vigil: Vigil, now: float) -> None:
+    def goes_on(vigil: AttemptWatchdog, now: float) -> None:
         vigil.heard("text")
         for second in range(60):
             vigil.texts += 1
@@ -248,7 +250,7 @@ async def test_an_engine_is_not_judged_while_its_client_takes_nothing(
 ) -> None:
     paused = True
 
-    def sleeps(vigil: Vigil, now: float) -> None:
+    def sleeps(vigil: AttemptWatchdog, now: float) -> None:
         nonlocal paused
         for sign in signs:
             vigil.heard(sign)
@@ -266,7 +268,7 @@ async def test_an_engine_is_not_judged_while_its_client_takes_nothing(
 async def test_it_is_judged_again_once_the_client_reads() -> None:
     paused = True
 
-    def wakes(vigil: Vigil, now: float) -> None:
+    def wakes(vigil: AttemptWatchdog, now: float) -> None:
         nonlocal paused
         vigil.heard("text")
         vigil.tick(now + 30)

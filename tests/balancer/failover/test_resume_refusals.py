@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from balancer.failover.resume import Refuse, Resume, resume
+from balancer.failover.resume import RefuseResume, Resume, resume
 from edgeserve.openai import ROUTES
 from tests.balancer.broken_streams import Engine, first, sse
 
@@ -23,7 +23,7 @@ def outcome(
 
 
 def refused(result: object) -> str:
-    assert isinstance(result, Refuse)
+    assert isinstance(result, RefuseResume)
     return result.reason
 
 
@@ -171,4 +171,4 @@ def test_routes_that_never_stream_are_refused() -> None:
 
 
 def test_a_body_that_is_no_json_is_refused() -> None:
-    assert isinstance(resume(b"{", ROUTES["/completion"], []), Refuse)
+    assert isinstance(resume(b"{", ROUTES["/completion"], []), RefuseResume)

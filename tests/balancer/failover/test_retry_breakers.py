@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from balancer.failover import attempt_watchdog
-from balancer.failover.stall import Pace
+from balancer.failover.stall import ExpectedPace
 from edgeserve.errors import NodeLost
 from tests.balancer.api.test_inference import said
 from tests.balancer.endpoint import CHAT, QUICK, busy, chat, endpoint, eventually
@@ -105,7 +105,7 @@ async def test_a_prompt_that_is_read_no_further_is_read_elsewhere(
 ) -> None:
     monkeypatch.setattr("balancer.failover.stall.HUNG_SECONDS", 1.0)
     monkeypatch.setattr(
-        "balancer.failover.watchdog.UNLEARNED", Pace(token=1.0, batch=0.01)
+        "balancer.failover.watchdog.UNLEARNED", ExpectedPace(token=1.0, batch=0.01)
     )
     async with (
         fake_node("a-hangs", Behaviour(prefill=1)) as hangs,

@@ -6,7 +6,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from balancer.failover.stall import Budget
+from balancer.failover.stall import RetryBudget
 
 
 @pytest.mark.parametrize(
@@ -16,7 +16,7 @@ def test_a_tenth_of_what_is_in_flight_but_at_least_three(
     in_flight: int, allowed: int
 ) -> None:
     with ExitStack() as stack:
-        budget = Budget()
+        budget = RetryBudget()
         for _ in range(in_flight):
             stack.enter_context(budget.request())
 
@@ -24,7 +24,7 @@ def test_a_tenth_of_what_is_in_flight_but_at_least_three(
 
 
 def test_beyond_the_budget_nothing_is_granted_until_something_ends() -> None:
-    budget = Budget()
+    budget = RetryBudget()
     with ExitStack() as stack:
         grants = [stack.enter_context(budget.another()) for _ in range(5)]
         assert grants == [True, True, True, False, False]
@@ -36,7 +36,7 @@ def test_beyond_the_budget_nothing_is_granted_until_something_ends() -> None:
 
 
 def test_whatever_fails_gives_back_what_it_took() -> None:
-    budget = Budget()
+    budget = RetryBudget()
     with pytest.raises(OSError, match="gone"), budget.request(), budget.another():
         raise OSError("gone")
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from balancer.failover.resume import Finish, Refuse, Resume, resume
+from balancer.failover.resume import Finish, RefuseResume, Resume, resume
 from edgeserve.http.sse import whole_events
 from edgeserve.openai import ROUTES
 from tests.balancer.broken_streams import (
@@ -308,7 +308,7 @@ def test_an_answer_torn_among_its_last_events_is_refused() -> None:
     whole = Engine().messages(WORDS)
     given = whole[: whole.index(b"event: message_delta")]
 
-    assert isinstance(resume(a_chat(), ROUTES["/v1/messages"], [given]), Refuse)
+    assert isinstance(resume(a_chat(), ROUTES["/v1/messages"], [given]), RefuseResume)
 
 
 def test_timings_are_those_of_the_whole_answer_at_the_last_engines_pace() -> None:

@@ -4,9 +4,9 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from balancer.dialects.stream import Listener
+from balancer.dialects.stream import DialectStream
 from balancer.dialects.timings import Timings, timings_in
-from balancer.failover.splice import Told
+from balancer.failover.splice import ObservedStream
 
 PROGRESS = b'data: {"choices":[{"index":0,"delta":{"role":"assistant"}}],'
 PROGRESS += b'"prompt_progress":{"total":9,"cache":4,"processed":4,"time_ms":0}}\n\n'
@@ -35,7 +35,7 @@ class Heard:
 
 def test_a_course_hears_progress_then_the_first_token_then_the_timings() -> None:
     heard = Heard()
-    told = Told(Listener("chat", hides=True), heard)
+    told = ObservedStream(DialectStream("chat", hides=True), heard)
 
     out = b"".join(map(told.feed, (PROGRESS, TOKEN, TOKEN, LAST)))
     told.answered()
@@ -46,7 +46,7 @@ def test_a_course_hears_progress_then_the_first_token_then_the_timings() -> None
 
 def test_an_answer_that_does_not_stream_has_its_timings_too() -> None:
     heard = Heard()
-    told = Told(Listener("chat"), heard)
+    told = ObservedStream(DialectStream("chat"), heard)
 
     told.whole(LAST)
     told.answered()
@@ -70,7 +70,9 @@ def test_timings_that_make_no_sense_are_none(piece: bytes) -> None:
 def test_progress_that_makes_no_sense_is_passed_over() -> None:
     heard = Heard()
 
-    Told(Listener("chat"), heard).feed(b'data: {"prompt_progress":{"total":1}}\n\n')
+    ObservedStream(DialectStream("chat"), heard).feed(
+        b'data: {"prompt_progress":{"total":1}}\n\n'
+    )
 
     assert heard.said == []
 
@@ -90,7 +92,7 @@ def test_a_message_without_timings_tells_how_many_tokens_there_were(
     pieces: tuple[bytes, ...],
 ) -> None:
     heard = Heard()
-    told = Told(Listener("messages"), heard)
+    told = ObservedStream(DialectStream("messages"), heard)
 
     for piece in pieces:
         told.feed(piece)
@@ -111,7 +113,7 @@ def test_a_whole_answer_without_timings_tells_its_usage(
     usage: str, counted: tuple[int, int]
 ) -> None:
     heard = Heard()
-    told = Told(Listener("messages"), heard)
+    told = ObservedStream(DialectStream("messages"), heard)
 
     told.whole(b'{"content": [], "usage": {%b, "output_tokens": 6}}' % usage.encode())
     told.answered()
@@ -121,7 +123,7 @@ def test_a_whole_answer_without_timings_tells_its_usage(
 
 def test_an_answer_that_tells_nothing_is_an_answer() -> None:
     heard = Heard()
-    told = Told(Listener("messages"), heard)
+    told = ObservedStream(DialectStream("messages"), heard)
 
     told.whole(b'{"content":[]}')
     told.answered()

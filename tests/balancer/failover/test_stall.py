@@ -7,13 +7,13 @@ from math import inf
 
 import pytest
 
-from balancer.failover.stall import Pace, Progress, Slowest
+from balancer.failover.stall import ExpectedPace, Progress, Slowest
 
 WRITING = Progress().heard("head", 0).heard("text", 100)
 
 
 def test_a_queued_request_is_never_stuck_by_itself() -> None:
-    assert Progress().stuck_at(Pace(token=0.1)) == inf
+    assert Progress().stuck_at(ExpectedPace(token=0.1)) == inf
 
 
 @pytest.mark.parametrize(
@@ -22,17 +22,17 @@ def test_a_queued_request_is_never_stuck_by_itself() -> None:
 def test_a_decode_is_given_three_times_its_slowest_token(
     token: float | None, patience: float
 ) -> None:
-    assert WRITING.stuck_at(Pace(token=token)) == 100 + patience
+    assert WRITING.stuck_at(ExpectedPace(token=token)) == 100 + patience
 
 
 def test_pings_do_not_excuse_a_decode() -> None:
-    assert WRITING.heard("ping", 104).stuck_at(Pace(token=1)) == 105
+    assert WRITING.heard("ping", 104).stuck_at(ExpectedPace(token=1)) == 105
 
 
 def test_a_pi_that_is_silent_for_half_a_minute_of_prefill_is_healthy() -> None:
     reading = Progress().heard("head", 0)
 
-    assert reading.stuck_at(Pace(batch=8.5)) > 30
+    assert reading.stuck_at(ExpectedPace(batch=8.5)) > 30
 
 
 def test_progress_events_carry_a_prefill_for_as_long_as_it_takes() -> None:
@@ -40,7 +40,7 @@ def test_progress_events_carry_a_prefill_for_as_long_as_it_takes() -> None:
     for second in range(10, 1000, 10):
         reading = reading.heard("progress", second)
 
-    assert reading.stuck_at(Pace(batch=8.5)) > 1000
+    assert reading.stuck_at(ExpectedPace(batch=8.5)) > 1000
 
 
 def test_pings_carry_a_prefill_but_not_for_ever() -> None:
@@ -48,13 +48,13 @@ def test_pings_carry_a_prefill_but_not_for_ever() -> None:
     for second in range(30, 3000, 30):
         reading = reading.heard("ping", second)
 
-    assert 170 <= reading.stuck_at(Pace(batch=8.5)) < 3000
+    assert 170 <= reading.stuck_at(ExpectedPace(batch=8.5)) < 3000
 
 
 def test_a_prefill_without_any_sign_is_given_up() -> None:
     reading = Progress().heard("head", 10)
 
-    assert reading.stuck_at(Pace(batch=1.0, ping=4)) == 20
+    assert reading.stuck_at(ExpectedPace(batch=1.0, ping=4)) == 20
 
 
 def test_progress_after_text_does_not_turn_back_to_reading() -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from balancer.fleet.engines import Candidate
-from balancer.health.breaker import Breaker
+from balancer.fleet.engines import EngineCandidate
+from balancer.health.breaker import CircuitBreakers
 from tests.balancer.building import a_candidate
 from tests.fakes.reports import an_engine
 
@@ -11,9 +11,9 @@ from tests.fakes.reports import an_engine
 class Scene:
     """A breaker with a clock of its own, and engines to judge."""
 
-    def __init__(self, *candidates: Candidate) -> None:
+    def __init__(self, *candidates: EngineCandidate) -> None:
         self.now = 100.0
-        self.breaker = Breaker(self.change, lambda: self.now, lambda: 0.0)
+        self.breaker = CircuitBreakers(self.change, lambda: self.now, lambda: 0.0)
         self.candidates = candidates
         self.changes = 0
         self.judged = self.breaker.judged(candidates)
@@ -29,7 +29,7 @@ class Scene:
                 for _ in range(3):
                     self.breaker.failed(each.key, "engine")
 
-    def __getitem__(self, node: str) -> Candidate:
+    def __getitem__(self, node: str) -> EngineCandidate:
         return next(each for each in self.judged if each.node == node)
 
 

@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from balancer.health.breaker import GOOD, LAST_RESORT, OUT, SUSPECT, standings, worse
-from balancer.health.circuit import Health
+from balancer.health.circuit import Circuit
 
-READY = Health(state="ready")
+READY = Circuit(state="ready")
 
 
-def after(outcomes: str, health: Health = READY, now: float = 0.0) -> Health:
+def after(outcomes: str, health: Circuit = READY, now: float = 0.0) -> Circuit:
     """Let `+` succeed and `-` fail, one a second."""
     for outcome in outcomes:
         now += 1
@@ -23,7 +23,7 @@ def after(outcomes: str, health: Health = READY, now: float = 0.0) -> Health:
     return health
 
 
-def opened(times: int = 1) -> Health:
+def opened(times: int = 1) -> Circuit:
     health = after("---")
     for _ in range(times - 1):
         assert health.probe_at is not None
@@ -50,7 +50,7 @@ def test_three_in_a_row_or_six_of_ten_open(outcomes: str, state: str) -> None:
 
 
 def test_one_failure_in_probation_is_enough() -> None:
-    assert Health().failed(1.0, 0).state == "open"
+    assert Circuit().failed(1.0, 0).state == "open"
 
 
 def test_back_off_doubles_to_a_minute() -> None:
@@ -95,7 +95,7 @@ def test_a_probe_that_succeeds_lets_it_begin_slowly() -> None:
     ("seconds", "slots"), [(0, 1), (10, 3), (20, 5), (29.9, 7), (30, 8), (99, 8)]
 )
 def test_slots_ramp_up_over_half_a_minute(seconds: float, slots: int) -> None:
-    assert Health(since=100).usable(8, 100 + seconds) == slots
+    assert Circuit(since=100).usable(8, 100 + seconds) == slots
 
 
 def test_three_successes_end_the_slow_start_and_are_proof() -> None:
@@ -150,10 +150,10 @@ def test_a_probe_of_which_nothing_is_heard_is_sent_again() -> None:
     assert lost.wants_probe(65)
 
 
-HAPPENINGS: dict[str, Callable[[Health, float], Health]] = {
-    "succeed": Health.succeeded,
+HAPPENINGS: dict[str, Callable[[Circuit, float], Circuit]] = {
+    "succeed": Circuit.succeeded,
     "fail": lambda health, now: health.failed(now, 0.5),
-    "doubt": Health.doubted,
+    "doubt": Circuit.doubted,
     "probe": lambda health, now: (
         health.probing(now) if health.wants_probe(now) else health
     ),
@@ -169,7 +169,7 @@ steps = st.lists(
 def test_whatever_happens_users_are_kept_from_an_open_breaker(
     happenings: list[tuple[str, float]],
 ) -> None:
-    now, seen = 0.0, [Health()]
+    now, seen = 0.0, [Circuit()]
     for what, seconds in happenings:
         now += seconds
         seen.append(HAPPENINGS[what](seen[-1], now))
@@ -214,14 +214,14 @@ def test_no_more_than_half_of_the_capacity_is_shut_out_and_the_worst_goes_first(
     }
 
 
-healths = st.sampled_from([READY, Health(), after("-"), opened(1), opened(3)])
+healths = st.sampled_from([READY, Circuit(), after("-"), opened(1), opened(3)])
 
 
 @given(
     st.dictionaries(st.integers(), st.tuples(healths, st.integers(1, 9)), min_size=1)
 )
 def test_somebody_always_may_work_and_half_of_the_slots_stay(
-    fleet: dict[int, tuple[Health, int]],
+    fleet: dict[int, tuple[Circuit, int]],
 ) -> None:
     slots = {key: slots for key, (_, slots) in fleet.items()}
     found = standings({key: health for key, (health, _) in fleet.items()}, slots, 99)

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from balancer.health.faults import of_loss, of_status
+from balancer.health.faults import fault_of_loss, fault_of_status
 
 
 def error(message: str, code: int = 500) -> bytes:
@@ -39,9 +39,9 @@ def error(message: str, code: int = 500) -> bytes:
     ],
 )
 def test_blame(status: int, body: bytes, fault: str) -> None:
-    assert of_status(status, body) == fault
+    assert fault_of_status(status, body) == fault
 
 
 def test_a_node_that_cannot_be_reached_is_not_its_engines_fault() -> None:
-    assert of_loss(connected=False) == "node"
-    assert of_loss(connected=True) == "engine"
+    assert fault_of_loss(connected=False) == "node"
+    assert fault_of_loss(connected=True) == "engine"

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from balancer.health.faults import Judgement, judge
+from balancer.health.faults import Judgement, next_step
 from edgeserve.openai import code, message
 
 
@@ -30,7 +30,7 @@ def error(**fields: object) -> bytes:
 def test_an_error_is_judged_by_what_it_means(
     status: int, body: bytes, expected: Judgement
 ) -> None:
-    assert judge(status, body) == expected
+    assert next_step(status, body) == expected
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import pytest
 
 from balancer.health.poison import MOST, SECONDS, Death, Poison, fate_of
 from edgeserve.errors import NodeLost
-from edgeserve.http.types import Reply, Request
+from edgeserve.http.types import Request, Response
 from edgeserve.wire import Ended
 from tests.balancer.building import a_candidate
 from tests.balancer.endpoint import CHAT, Answered, Endpoint, chat, endpoint, eventually
@@ -118,7 +118,7 @@ class Mortal:
         node._passed = self.passed  # type: ignore[method-assign]  # to die
         self._here = set[asyncio.Task[Any]]()
 
-    async def passed(self, request: Request, reply: Reply) -> None:
+    async def passed(self, request: Request, reply: Response) -> None:
         task = asyncio.current_task()
         assert task is not None
         if EVIL.encode() in request.body:

@@ -8,7 +8,7 @@ import pytest
 
 from balancer.persistence.handover import door, inherited, offering
 from edgeserve.errors import SettingsError
-from edgeserve.http import bound
+from edgeserve.http import bind
 from tests.patience import PATIENCE
 
 LEARNED = b"rates" * 100_000
@@ -16,7 +16,7 @@ LEARNED = b"rates" * 100_000
 
 @pytest.fixture
 def listening() -> socket.socket:
-    return bound("127.0.0.1", 0)
+    return bind("127.0.0.1", 0)
 
 
 async def test_the_next_process_gets_the_open_port_and_what_was_learned(

@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 
 from balancer.persistence.learned import file_in, learned, restore
-from balancer.routing.predictive import Predict
+from balancer.routing.predictive import PredictivePolicy
 from tests.balancer.endpoint import CHAT, chat, endpoint
 from tests.fakes.llama import Behaviour
 from tests.fakes.node import fake_node
 
 
-def samples(predict: Predict) -> int:
+def samples(predict: PredictivePolicy) -> int:
     (lane,) = predict.lanes.all()
     return lane.learner.samples
 

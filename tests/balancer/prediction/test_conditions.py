@@ -3,7 +3,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from balancer.prediction.conditions import Policy, condition, crowding, foreign_share
+from balancer.prediction.conditions import (
+    MachinePolicy,
+    condition,
+    crowding,
+    foreign_share,
+)
 from edgeserve.wire import Cpu, Hardware, Memory, Platform, Power, Thermal
 
 WELL = Hardware(
@@ -53,12 +58,12 @@ def test_a_battery_that_runs_low_is_left_alone() -> None:
 def test_nothing_runs_on_battery_where_the_policy_says_so() -> None:
     machine = a_machine(power=Power(on_mains=False, percent=99))
 
-    assert condition(machine, 0.0, 4, Policy(on_battery=False)).barred
+    assert condition(machine, 0.0, 4, MachinePolicy(on_battery=False)).barred
 
 
 def test_an_owner_at_work_comes_first() -> None:
     assert condition(a_machine(), 0.95, 4).barred
-    assert not condition(a_machine(), 0.95, 4, Policy(owner_first=False)).barred
+    assert not condition(a_machine(), 0.95, 4, MachinePolicy(owner_first=False)).barred
 
 
 @pytest.mark.parametrize(

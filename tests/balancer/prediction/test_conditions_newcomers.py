@@ -3,19 +3,19 @@ from __future__ import annotations
 from dataclasses import replace
 
 from balancer.prediction.conditions import stands_back
-from balancer.prediction.engine_model import Lane
-from balancer.prediction.prefix_cache import Holdings
+from balancer.prediction.engine_model import EngineModel
+from balancer.prediction.prefix_cache import PrefixCacheIndex
 from balancer.prediction.speed import Sample, Speed
 from tests.balancer.lanes import GPU, LAPTOP, PI, a_lane
 
-HOLDINGS = Holdings()
+HOLDINGS = PrefixCacheIndex()
 
 
-def new(speed: Speed) -> Lane:
+def new(speed: Speed) -> EngineModel:
     return a_lane(HOLDINGS, "new", speed)
 
 
-def measured(speed: Speed) -> Lane:
+def measured(speed: Speed) -> EngineModel:
     lane = a_lane(HOLDINGS, "known", speed)
     lane.learner.learn(Sample(0, 128, 128e3 * speed.prefill, 16, 15e3 * speed.decode))
     return lane

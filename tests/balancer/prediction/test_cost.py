@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 
 from balancer.dialects.prompt import Prompt, chain
 from balancer.prediction.cost import cheapest
-from balancer.prediction.engine_model import Lane
-from balancer.prediction.learning import Learner
-from balancer.prediction.running import Job
+from balancer.prediction.engine_model import EngineModel
+from balancer.prediction.learning import SpeedLearner
+from balancer.prediction.running import RunningRequest
 from balancer.prediction.speed import Speed
-from balancer.routing.dispatcher import Dispatch
+from balancer.routing.dispatcher import Dispatcher
 from tests.balancer.lanes import GPU, LAPTOP, PI, a_request
 
 NOW = 50.0
@@ -22,17 +22,17 @@ def some_prompt(dice: random.Random) -> Prompt:
     return chain([dice.choice(words) for _ in range(dice.randint(1, 6))])
 
 
-def some_fleet(dice: random.Random) -> tuple[Dispatch, list[Lane]]:
-    lanes: list[Lane] = []
-    mind = Dispatch(lambda _: lanes)
+def some_fleet(dice: random.Random) -> tuple[Dispatcher, list[EngineModel]]:
+    lanes: list[EngineModel] = []
+    mind = Dispatcher(lambda _: lanes)
     for number in range(dice.randint(1, 8)):
         speed: Speed = dice.choice([GPU, LAPTOP, PI])
         pins = dice.random() < 0.7
-        lane = Lane(
+        lane = EngineModel(
             f"n{number}",
             "m",
             dice.randint(1, 4),
-            Learner(speed),
+            SpeedLearner(speed),
             mind.holdings,
             pins=pins,
             scale=dice.choice([1.0, 1.5]),
@@ -45,12 +45,12 @@ def some_fleet(dice: random.Random) -> tuple[Dispatch, list[Lane]]:
     return mind, lanes
 
 
-def _fill(lane: Lane, slot: int, dice: random.Random) -> None:
+def _fill(lane: EngineModel, slot: int, dice: random.Random) -> None:
     if dice.random() < 0.3:
         return
     prompt, begin = some_prompt(dice), dice.random() * NOW
     tokens = prompt.size * dice.uniform(0.2, 0.3)
-    job = Job(prompt, slot, tokens, 0.0, 100.0, begin, 1.0)
+    job = RunningRequest(prompt, slot, tokens, 0.0, 100.0, begin, 1.0)
     lane.start(job, begin)
     if dice.random() < 0.5:
         lane.wrote(job, begin + 1)
@@ -89,6 +89,6 @@ def test_no_part_of_a_prediction_is_negative(seed: int) -> None:
 
 
 def test_without_engines_there_is_no_choice() -> None:
-    mind = Dispatch(lambda _: [])
+    mind = Dispatcher(lambda _: [])
 
     assert mind.choose(a_request(chain([b"x"]), 0.0, "m"), 0.0) is None

@@ -2,21 +2,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from balancer.dialects.prompt import Prompt, chain, common
-from balancer.prediction.prefix_cache import Held, Holdings
+from balancer.prediction.prefix_cache import CachedPrefix, PrefixCacheIndex
 
 texts = st.lists(st.sampled_from([b"a", b"b", b"c" * 700]), min_size=1, max_size=5)
 prompts = texts.map(chain)
 
 
-def held(prompt: Prompt, answer: float = 0.0) -> Held:
-    return Held(prompt, prompt.size / 4 + answer, answer)
+def held(prompt: Prompt, answer: float = 0.0) -> CachedPrefix:
+    return CachedPrefix(prompt, prompt.size / 4 + answer, answer)
 
 
 @given(st.lists(st.tuples(st.integers(0, 4), prompts), max_size=25), prompts)
 def test_every_slot_is_found_at_the_depth_it_shares(
     puts: list[tuple[int, Prompt]], prompt: Prompt
 ) -> None:
-    holdings = Holdings()
+    holdings = PrefixCacheIndex()
     holdings.add(5, "engine")
     for place, each in puts:
         holdings.put(place, held(each))
@@ -40,7 +40,7 @@ def test_every_slot_is_found_at_the_depth_it_shares(
 def test_what_was_forgotten_leaves_nothing_behind(
     puts: list[tuple[int, Prompt]],
 ) -> None:
-    holdings = Holdings()
+    holdings = PrefixCacheIndex()
     places = holdings.add(3, "engine")
     for place, each in puts:
         holdings.put(place, held(each))
@@ -52,7 +52,7 @@ def test_what_was_forgotten_leaves_nothing_behind(
 
 
 def test_the_room_of_an_engine_that_left_is_used_again() -> None:
-    holdings = Holdings()
+    holdings = PrefixCacheIndex()
     places = holdings.add(3, "one")
     holdings.remove(places)
 
@@ -61,7 +61,7 @@ def test_the_room_of_an_engine_that_left_is_used_again() -> None:
 
 
 def test_those_that_share_most_come_first() -> None:
-    holdings = Holdings()
+    holdings = PrefixCacheIndex()
     holdings.add(2, "engine")
     holdings.put(0, held(chain([b"system"])))
     holdings.put(1, held(chain([b"system", b"question"])))

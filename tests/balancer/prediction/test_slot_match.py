@@ -4,12 +4,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from balancer.dialects.prompt import Prompt, chain
-from balancer.prediction.engine_model import Lane
-from balancer.prediction.learning import Learner
+from balancer.prediction.engine_model import EngineModel
+from balancer.prediction.learning import SpeedLearner
 from balancer.prediction.prefix_cache import HostCache
-from balancer.prediction.running import Job
+from balancer.prediction.running import RunningRequest
 from balancer.prediction.slot_match import pick
-from balancer.routing.dispatcher import Dispatch
+from balancer.routing.dispatcher import Dispatcher
 from balancer.simulate.cache import Cache, Place
 from balancer.simulate.cache import Held as Truth
 from tests.balancer.lanes import LAPTOP, a_request
@@ -18,12 +18,14 @@ words = st.sampled_from([b"a" * 300, b"b" * 700, b"c" * 90, b"d" * 1500])
 prompts = st.lists(words, min_size=1, max_size=6).map(chain)
 
 
-def a_mind(slots: int, host_tokens: int) -> tuple[Dispatch, Lane]:
-    lanes: list[Lane] = []
-    mind = Dispatch(lambda _: lanes)
+def a_mind(slots: int, host_tokens: int) -> tuple[Dispatcher, EngineModel]:
+    lanes: list[EngineModel] = []
+    mind = Dispatcher(lambda _: lanes)
     host = HostCache(mind.holdings, host_tokens) if host_tokens else None
     lanes.append(
-        Lane("x", "m", slots, Learner(LAPTOP), mind.holdings, pins=False, host=host)
+        EngineModel(
+            "x", "m", slots, SpeedLearner(LAPTOP), mind.holdings, pins=False, host=host
+        )
     )
     return mind, lanes[0]
 
@@ -44,7 +46,7 @@ def test_belief_and_engine_agree_on_every_prompt(
 ) -> None:
     mind, lane = a_mind(slots, host_tokens)
     engine = Cache([Place() for _ in range(slots)], host_tokens)
-    running: list[tuple[Job, Truth]] = []
+    running: list[tuple[RunningRequest, Truth]] = []
     for now, (prompt, ends) in enumerate(asked, 1):
         request = a_request(prompt, now, "m", answer=1.0)
         request.tokens = float(tokens(prompt))
@@ -52,7 +54,7 @@ def test_belief_and_engine_agree_on_every_prompt(
         believed = pick(question, lane)
         truth = Truth(prompt, list(prompt.ends))
         slot, spared = engine.take(truth, now)
-        job = Job(prompt, slot, tokens(prompt), spared, 0.0, now, 1.0)
+        job = RunningRequest(prompt, slot, tokens(prompt), spared, 0.0, now, 1.0)
         lane.start(job, now)
         running.append((job, truth))
 
@@ -71,7 +73,7 @@ def test_a_pinned_slot_costs_no_more_than_the_one_llama_would_take(
 ) -> None:
     mind, lane = a_mind(slots, 0)
     for now, prompt in enumerate(asked[:-1], 1):
-        job = Job(prompt, now % slots, tokens(prompt), 0.0, 0.0, now, 1.0)
+        job = RunningRequest(prompt, now % slots, tokens(prompt), 0.0, 0.0, now, 1.0)
         lane.start(job, now)
         lane.end(job, now + 0.5, 0.0)
     question = mind.question(a_request(asked[-1], 99.0, "m", answer=1.0), 99.0)

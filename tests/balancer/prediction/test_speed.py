@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from balancer.prediction.learning import Book, Key, Learner
+from balancer.prediction.learning import SpeedKey, SpeedLearner, SpeedStore
 from balancer.prediction.speed import FEW, Sample, Speed, believed, guess, parameters
 from edgeserve.wire import Expected
 from tests.fakes.reports import an_engine
@@ -33,12 +33,12 @@ def measured(
     )
 
 
-def a_learner() -> Learner:
-    return Learner(guess("model-3b:Q4_K_M", threads=4, on_gpu=False))
+def a_learner() -> SpeedLearner:
+    return SpeedLearner(guess("model-3b:Q4_K_M", threads=4, on_gpu=False))
 
 
-def reloaded(body: bytes) -> Book:
-    book = Book()
+def reloaded(body: bytes) -> SpeedStore:
+    book = SpeedStore()
     book.load(body)
     return book
 
@@ -62,7 +62,7 @@ def test_twenty_answers_teach_the_speed_within_a_tenth(seed: int) -> None:
 
 
 def test_one_calibration_probe_is_enough_to_be_near() -> None:
-    learner = Learner(Speed(1.0, 0.0, 1.0, 0.3))
+    learner = SpeedLearner(Speed(1.0, 0.0, 1.0, 0.3))
 
     learner.learn(
         Sample(0, 128, 1000 * TRUE.prefill_seconds(128, 0), 16, 15_000 * TRUE.decode)
@@ -147,12 +147,12 @@ def test_whatever_is_measured_no_prediction_is_negative(
     assert learner.speed.token_seconds(8) >= learner.speed.token_seconds(1)
 
 
-def a_key(launch: str = "slots=2") -> Key:
-    return Key("node", "b1", "model:Q4", launch)
+def a_key(launch: str = "slots=2") -> SpeedKey:
+    return SpeedKey("node", "b1", "model:Q4", launch)
 
 
 def test_what_was_learned_outlives_a_restart() -> None:
-    book, chance = Book(), dice(1)
+    book, chance = SpeedStore(), dice(1)
     learner = book.learner(a_key(), guess("m", 4, on_gpu=False))
     for _ in range(10):
         learner.learn(measured(TRUE, chance))
@@ -164,7 +164,7 @@ def test_what_was_learned_outlives_a_restart() -> None:
 
 
 def test_other_launch_settings_are_learned_anew() -> None:
-    book, chance = Book(), dice(1)
+    book, chance = SpeedStore(), dice(1)
     learner = book.learner(a_key(), guess("m", 4, on_gpu=False))
     learner.learn(measured(TRUE, chance))
 
@@ -182,7 +182,7 @@ STORED = b"""{"pi b1 small:Q4_1 c8192": {
 
 
 def test_what_an_earlier_version_has_stored_is_read() -> None:
-    key = Key("pi", "b1", "small:Q4_1", "c8192")
+    key = SpeedKey("pi", "b1", "small:Q4_1", "c8192")
 
     learner = reloaded(STORED).learner(key, guess("m", 4, on_gpu=False))
 
@@ -231,7 +231,7 @@ def test_what_a_node_expects_counts_more_than_the_name_of_its_model() -> None:
 
 
 def test_who_reads_slower_than_believed_is_not_believed_to_write_as_fast() -> None:
-    learner = Learner(Speed(1 / 100, 0.0, 1 / 10, 0.3))
+    learner = SpeedLearner(Speed(1 / 100, 0.0, 1 / 10, 0.3))
 
     learner.learn(Sample(0, 100, 4000.0, 0, 0.0))
 
@@ -242,7 +242,7 @@ def test_who_reads_slower_than_believed_is_not_believed_to_write_as_fast() -> No
 
 
 def test_a_long_probe_counts_instead_of_the_short_one_before_it() -> None:
-    learner = Learner(Speed(1 / 100, 0.0, 1 / 10, 0.3))
+    learner = SpeedLearner(Speed(1 / 100, 0.0, 1 / 10, 0.3))
 
     learner.begin(Sample(0, 32, 320.0, 5, 4000.0))
     learner.begin(Sample(0, 128, 64.0, 16, 1500.0))
@@ -255,7 +255,7 @@ SMALL = Speed(6.1e-3, 1.2e-6, 0.02, 0.3)
 """SmolLM2 on one thread, as measured; a few tokens take 5 µs more for each before."""
 
 
-def short_turns(learner: Learner, noise: float) -> None:
+def short_turns(learner: SpeedLearner, noise: float) -> None:
     """Half of the prompts are long, half short behind long conversations."""
     chance = dice(5)
     for turn in range(60):
@@ -268,7 +268,7 @@ def short_turns(learner: Learner, noise: float) -> None:
 
 
 def test_a_few_tokens_behind_many_are_known_to_take_longer() -> None:
-    learner = Learner(Speed(1 / 100, 1e-6, 1 / 50, 0.3))
+    learner = SpeedLearner(Speed(1 / 100, 1e-6, 1 / 50, 0.3))
 
     short_turns(learner, noise=0.05)
 
@@ -286,7 +286,7 @@ def test_a_few_tokens_behind_many_are_known_to_take_longer() -> None:
 
 
 def test_what_starts_slowly_is_known_to_for_a_few_tokens_only() -> None:
-    learner = Learner(Speed(1 / 2000, 1e-9, 1 / 90, 0.1))
+    learner = SpeedLearner(Speed(1 / 2000, 1e-9, 1 / 90, 0.1))
     for fresh in (500, 20, 300, 12, 800, 30) * 10:
         start = 15.0 if fresh < FEW else 0.0
         learner.learn(Sample(0, fresh, start + fresh / 4, 0, 0.0))
@@ -296,7 +296,7 @@ def test_what_starts_slowly_is_known_to_for_a_few_tokens_only() -> None:
 
 
 def test_one_odd_short_prompt_proves_little() -> None:
-    learner = Learner(SMALL)
+    learner = SpeedLearner(SMALL)
     learner.learn(Sample(0, 500, 1000 * SMALL.prefill_seconds(500, 0), 0, 0.0))
 
     learner.learn(Sample(800, 20, 100_000.0, 0, 0.0))

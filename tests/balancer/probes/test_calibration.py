@@ -5,7 +5,7 @@ import asyncio
 import msgspec
 import pytest
 
-from balancer.prediction.engine_model import Lane
+from balancer.prediction.engine_model import EngineModel
 from edgeserve.wire import EngineReport, Expected
 from tests.balancer.endpoint import CHAT, Endpoint, chat, endpoint, eventually
 from tests.fakes.llama import Behaviour
@@ -18,7 +18,7 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("balancer.probes.calibration.SPREAD_SECONDS", 0.0)
 
 
-def lane(balancer: Endpoint) -> Lane:
+def lane(balancer: Endpoint) -> EngineModel:
     (candidate,) = balancer.balancer.desk.current.candidates
     found = balancer.balancer.desk.predict.lanes.get(candidate.key)
     assert found is not None

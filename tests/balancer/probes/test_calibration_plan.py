@@ -3,7 +3,7 @@ import json
 import pytest
 
 from balancer.dialects.timings import timings_in
-from balancer.prediction.learning import Learner
+from balancer.prediction.learning import SpeedLearner
 from balancer.prediction.speed import Speed, guess
 from balancer.probes.calibration import LONG, SHORT, Probe, sample
 
@@ -39,7 +39,7 @@ def test_its_answer_teaches_the_speed(indent: int | None) -> None:
         },
         indent=indent,
     ).encode()
-    learner = Learner(guess("model-7b", 4, on_gpu=False))
+    learner = SpeedLearner(guess("model-7b", 4, on_gpu=False))
 
     found = timings_in(answer)
     assert found is not None

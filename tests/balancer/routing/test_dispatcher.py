@@ -1,7 +1,7 @@
 import pytest
 
 from balancer.dialects.prompt import chain
-from balancer.prediction.engine_model import Lane
+from balancer.prediction.engine_model import EngineModel
 from tests.balancer.lanes import GPU, LAPTOP, PI, Fleet, a_request, said
 
 
@@ -201,7 +201,7 @@ def test_every_engine_is_in_the_explanation_cheapest_first() -> None:
 def test_an_engine_that_restarts_has_forgotten() -> None:
     fleet = Fleet(one=(LAPTOP, 1))
     fleet.holds("one", 0, said(b"question"))
-    lane: Lane = fleet.lanes["one"]
+    lane: EngineModel = fleet.lanes["one"]
 
     lane.lost()
 

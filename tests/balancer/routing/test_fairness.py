@@ -2,7 +2,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from balancer.dialects.prompt import EMPTY
-from balancer.routing.fairness import Order
+from balancer.routing.fairness import FairOrder
 from balancer.routing.queued_request import QueuedRequest
 from tests.balancer.lanes import a_request
 
@@ -30,7 +30,7 @@ waiters = st.lists(
 
 @given(waiters)
 def test_everybody_has_a_place_and_only_one(waiting: list[QueuedRequest]) -> None:
-    ranked = Order().ranked(waiting, 100.0)
+    ranked = FairOrder().ranked(waiting, 100.0)
 
     assert sorted(ranked, key=repr) == sorted(waiting, key=repr)
 
@@ -38,24 +38,24 @@ def test_everybody_has_a_place_and_only_one(waiting: list[QueuedRequest]) -> Non
 def test_the_shortest_prompt_goes_first() -> None:
     long, short = a_waiter("a", 0.0, 60.0), a_waiter("b", 0.0, 1.0)
 
-    assert Order().ranked([long, short], 1.0) == [short, long]
+    assert FairOrder().ranked([long, short], 1.0) == [short, long]
 
 
 def test_who_waited_long_goes_before_shorter_newcomers() -> None:
     patient, newcomer = a_waiter("a", 0.0, 60.0), a_waiter("b", 300.0, 1.0)
 
-    assert Order().ranked([newcomer, patient], 300.0)[0] is patient
+    assert FairOrder().ranked([newcomer, patient], 300.0)[0] is patient
 
 
 def test_who_was_failed_by_an_engine_goes_before_all_others() -> None:
     failed = a_waiter("a", 300.0, 60.0, again=True)
     patient = a_waiter("b", 0.0, 1.0)
 
-    assert Order().ranked([patient, failed], 300.0)[0] is failed
+    assert FairOrder().ranked([patient, failed], 300.0)[0] is failed
 
 
 def test_who_had_much_stands_back_and_is_forgiven_in_time() -> None:
-    order = Order()
+    order = FairOrder()
     order.charge("greedy", 300.0, now=0.0)
     greedy, modest = a_waiter("greedy", 0.0, 1.0), a_waiter("modest", 0.0, 5.0)
 
@@ -67,11 +67,11 @@ def test_a_flood_does_not_age_into_precedence() -> None:
     flood = [a_waiter("flood", 0.0, 1.0) for _ in range(40)]
     guest = a_waiter("guest", 50.0, 4.0)
 
-    assert Order().ranked([*flood, guest], 75.0)[0] is guest
+    assert FairOrder().ranked([*flood, guest], 75.0)[0] is guest
 
 
 def test_clients_without_number_are_not_all_remembered() -> None:
-    order = Order()
+    order = FairOrder()
 
     for number in range(5000):
         order.charge(str(number), 1.0, float(number))

@@ -3,8 +3,8 @@ from collections.abc import Callable
 import msgspec
 import pytest
 
-from balancer.fleet.engines import Candidate, EngineKey, candidates, served
-from balancer.routing.decision import Decision, Need, Refuse, Send, Wait
+from balancer.fleet.engines import EngineCandidate, EngineKey, candidates, served
+from balancer.routing.decision import Decision, Refuse, RoutingRequest, Send, Wait
 from balancer.routing.least_busy import choose
 from edgeserve.errors import BadRequest, NoneAsGood, NoNode, UnknownModel
 from edgeserve.wire import Ability
@@ -16,7 +16,9 @@ def busy(**counts: int) -> Callable[[EngineKey], int]:
     return lambda key: counts.get(key[0], 0)
 
 
-def decided(*able: Candidate, need: Need | None = None, **counts: int) -> Decision:
+def decided(
+    *able: EngineCandidate, need: RoutingRequest | None = None, **counts: int
+) -> Decision:
     return choose(able, need or a_need(), busy(**counts))
 
 

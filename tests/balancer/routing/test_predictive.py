@@ -7,14 +7,14 @@ import pytest
 
 from balancer.dialects.prompt import Prompt, chain
 from balancer.dialects.timings import Timings
-from balancer.fleet.engines import Candidate
+from balancer.fleet.engines import EngineCandidate
 from balancer.prediction.conditions import SECONDS, UNMEASURED
-from balancer.prediction.fleet_model import Lanes
-from balancer.prediction.prefix_cache import Holdings
-from balancer.routing.decision import Decision, Need, Refuse, Send, shown
-from balancer.routing.predictive import Predict
+from balancer.prediction.fleet_model import FleetModel
+from balancer.prediction.prefix_cache import PrefixCacheIndex
+from balancer.routing.decision import Decision, Refuse, RoutingRequest, Send, shown
+from balancer.routing.predictive import PredictivePolicy
 from balancer.routing.queued_request import QueuedRequest
-from balancer.routing.slot_counts import Ledger
+from balancer.routing.slot_counts import SlotCounts
 from edgeserve.errors import FleetBusy
 from edgeserve.wire import Cpu, Expected, Power
 from tests.balancer.building import a_candidate, a_need
@@ -28,24 +28,26 @@ QUICK, SLOW = Timings(0, 1000, 500.0, 51, 500.0), Timings(0, 1000, 20_000.0, 51,
 class House:
     """A prediction over engines of known speed, at a time that tests set."""
 
-    able: list[Candidate]
+    able: list[EngineCandidate]
     now: float = 100.0
     calibrates: bool = False
     notes: list[Decision] = field(default_factory=list[Decision])
 
     def __post_init__(self) -> None:
-        self.ledger = Ledger()
-        self.lanes = Lanes(Holdings(), self.ledger.busy, calibrates=self.calibrates)
-        self.predict = Predict(self.ledger, self.lanes, lambda: self.now)
+        self.ledger = SlotCounts()
+        self.lanes = FleetModel(
+            PrefixCacheIndex(), self.ledger.busy, calibrates=self.calibrates
+        )
+        self.predict = PredictivePolicy(self.ledger, self.lanes, lambda: self.now)
         self.waiting: dict[QueuedRequest, None] = {}
         self.become(*self.able)
 
-    def become(self, *able: Candidate) -> None:
+    def become(self, *able: EngineCandidate) -> None:
         self.able = list(able)
         self.ledger.told(able)
         self.predict.told(able)
 
-    def enters(self, need: Need | None = None) -> QueuedRequest:
+    def enters(self, need: RoutingRequest | None = None) -> QueuedRequest:
         request = QueuedRequest(need or a_need(), self.notes.append, self.now)
         full = len(self.waiting) >= 2
         if refusal := self.predict.refusal(request, self.now, full=full):
@@ -60,7 +62,7 @@ class House:
             del self.waiting[request]
             request.settle(decision)
 
-    def sends(self, need: Need | None = None) -> Send:
+    def sends(self, need: RoutingRequest | None = None) -> Send:
         decision = self.enters(need).decision
         assert isinstance(decision, Send)
         return decision
@@ -269,7 +271,7 @@ def test_who_stands_back_serves_where_nobody_else_does() -> None:
     assert house.sends().to == slow
 
 
-def expecting(name: str, reads: float) -> Candidate:
+def expecting(name: str, reads: float) -> EngineCandidate:
     each = a_candidate(name)
     expected = Expected(read=reads, write=reads / 20)
     return replace(each, engine=msgspec.structs.replace(each.engine, expected=expected))

@@ -1,6 +1,6 @@
 import msgspec
 
-from balancer.routing.slot_counts import Ledger
+from balancer.routing.slot_counts import SlotCounts
 from tests.balancer.building import a_candidate
 from tests.fakes.reports import an_engine
 
@@ -8,7 +8,7 @@ KEY = a_candidate().key
 
 
 def test_our_slots_count_at_once() -> None:
-    ledger = Ledger()
+    ledger = SlotCounts()
 
     ledger.take(KEY, 2)
 
@@ -16,7 +16,7 @@ def test_our_slots_count_at_once() -> None:
 
 
 def test_our_slots_are_free_at_once() -> None:
-    ledger = Ledger()
+    ledger = SlotCounts()
     ledger.take(KEY, 1)
     ledger.told([a_candidate(engine=an_engine(busy=1))])
 
@@ -26,7 +26,7 @@ def test_our_slots_are_free_at_once() -> None:
 
 
 def test_what_a_node_reports_beyond_ours_is_others_work() -> None:
-    ledger = Ledger()
+    ledger = SlotCounts()
     ledger.take(KEY, 1)
 
     ledger.told([a_candidate(engine=an_engine(busy=2))])
@@ -35,7 +35,7 @@ def test_what_a_node_reports_beyond_ours_is_others_work() -> None:
 
 
 def test_a_report_that_does_not_know_of_ours_yet_frees_nothing() -> None:
-    ledger = Ledger()
+    ledger = SlotCounts()
     ledger.take(KEY, 1)
 
     ledger.told([a_candidate(engine=an_engine(busy=0))])
@@ -44,7 +44,7 @@ def test_a_report_that_does_not_know_of_ours_yet_frees_nothing() -> None:
 
 
 def test_a_report_that_is_not_new_is_not_counted_again() -> None:
-    ledger = Ledger()
+    ledger = SlotCounts()
     ledger.take(KEY, 1)
     candidate = a_candidate(engine=an_engine(busy=1))
     ledger.told([candidate])
@@ -56,7 +56,7 @@ def test_a_report_that_is_not_new_is_not_counted_again() -> None:
 
 
 def test_others_work_ends_with_the_next_report() -> None:
-    ledger = Ledger()
+    ledger = SlotCounts()
     ledger.told([a_candidate(engine=an_engine(busy=2))])
 
     ledger.told([a_candidate(engine=an_engine(busy=0))])
@@ -65,7 +65,7 @@ def test_others_work_ends_with_the_next_report() -> None:
 
 
 def test_an_engine_that_has_gone_leaves_only_what_is_ours() -> None:
-    ledger = Ledger()
+    ledger = SlotCounts()
     ledger.take(KEY, 1)
     ledger.told([a_candidate(engine=an_engine(busy=2))])
 
@@ -74,9 +74,9 @@ def test_an_engine_that_has_gone_leaves_only_what_is_ours() -> None:
     assert ledger.busy(KEY) == 1
 
 
-def left_behind() -> Ledger:
+def left_behind() -> SlotCounts:
     """One slot is at work for a client who has left."""
-    ledger = Ledger()
+    ledger = SlotCounts()
     ledger.take(KEY, 1)
     ledger.told([a_candidate(engine=an_engine(busy=1))])
     ledger.give_back(KEY, 1, left=True)
@@ -94,7 +94,7 @@ def test_a_slot_whose_client_has_left_is_taken_until_its_node_counts_less() -> N
 
 
 def test_without_news_the_nodes_last_word_counts() -> None:
-    still_busy, never_counted = left_behind(), Ledger()
+    still_busy, never_counted = left_behind(), SlotCounts()
     never_counted.told([a_candidate(engine=an_engine(busy=0))])
     never_counted.take(KEY, 1)
     never_counted.give_back(KEY, 1, left=True)

@@ -14,7 +14,7 @@ from balancer.simulate.compare import CLASSIC, POLICIES, made_up
 from balancer.simulate.fleets import FLEETS
 from balancer.simulate.report import Figures, figures
 from balancer.simulate.traffic import Chats
-from balancer.simulate.world import Outcome, play
+from balancer.simulate.world import CallOutcome, play
 
 UNEQUAL = ("cpu-only", "home")
 SEEDS = (11, 12)
@@ -23,7 +23,7 @@ SEEDS = (11, 12)
 @cache
 def reached(fleet_name: str, load: float, policy: str) -> Figures:
     fleet = FLEETS[fleet_name]
-    outcomes: list[Outcome] = []
+    outcomes: list[CallOutcome] = []
     for seed in SEEDS:
         calls = made_up(fleet, load, 150, seed)
         outcomes += play(fleet, calls, POLICIES[policy](fleet), seed)

@@ -9,7 +9,7 @@ from balancer.simulate.compare import POLICIES, made_up
 from balancer.simulate.edgeserve_policy import Edge
 from balancer.simulate.fleets import FLEETS, Machine
 from balancer.simulate.traffic import Chats, trace
-from balancer.simulate.world import Outcome, play
+from balancer.simulate.world import CallOutcome, play
 
 LOADS = (0.3, 0.7, 1.2)
 
@@ -34,7 +34,7 @@ def _named(machine: Machine, number: int) -> Machine:
     return replace(machine, name=f"m{number}")
 
 
-def most_at_once(outcomes: list[Outcome], engine: int) -> int:
+def most_at_once(outcomes: list[CallOutcome], engine: int) -> int:
     edges = [(o.started, 1) for o in outcomes if o.engine == engine]
     edges += [(o.ended, -1) for o in outcomes if o.engine == engine]
     most = now = 0

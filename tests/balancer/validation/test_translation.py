@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from balancer.request import Work, understood
+from balancer.request import InferenceRequest, understood
 from edgeserve.errors import BadRequest
 from edgeserve.openai import ROUTES
 from tests.fakes.reports import an_engine
@@ -21,7 +21,7 @@ FLAT = [{"type": "function", "name": "other"}, {"type": "function", "name": "wea
 THEIRS = [{"name": "other", "input_schema": {}}, {"name": "weather"}]
 
 
-def work(path: str, **fields: Any) -> Work:
+def work(path: str, **fields: Any) -> InferenceRequest:
     return understood(ROUTES[path], json.dumps(fields).encode())
 
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import uvloop
 
 from edgeserve import http as fast
-from edgeserve.http import Origin, Reply, Request, Upstream, bound
+from edgeserve.http import Origin, Request, Response, Upstream, bind
 from edgeserve.http.server import aiohttp_routes
 
 
@@ -25,7 +25,7 @@ class Relay:
         self._up = up
         self._turns = itertools.cycle([Origin("127.0.0.1", port) for port in ports])
 
-    async def __call__(self, request: Request, reply: Reply) -> None:
+    async def __call__(self, request: Request, reply: Response) -> None:
         async with self._up.ask(
             next(self._turns),
             request.method,
@@ -51,7 +51,7 @@ async def main(kind: str, port: int, upstreams: Sequence[int]) -> None:
     async with (
         relay.upstream(connect_seconds=2) as up,
         relay.listen(
-            bound("127.0.0.1", port),
+            bind("127.0.0.1", port),
             Relay(up, upstreams),
             lambda path: path.startswith("/v1/"),
             [],

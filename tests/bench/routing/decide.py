@@ -14,13 +14,13 @@ from collections.abc import Callable
 
 from balancer.dialects.prompt import Prompt, read
 from balancer.prediction.cost import cheapest
-from balancer.prediction.engine_model import Lane
-from balancer.prediction.learning import Learner
-from balancer.prediction.prefix_cache import Held
-from balancer.prediction.running import Job
+from balancer.prediction.engine_model import EngineModel
+from balancer.prediction.learning import SpeedLearner
+from balancer.prediction.prefix_cache import CachedPrefix
+from balancer.prediction.running import RunningRequest
 from balancer.prediction.speed import Speed
-from balancer.routing.decision import Decision, Need
-from balancer.routing.dispatcher import Dispatch
+from balancer.routing.decision import Decision, RoutingRequest
+from balancer.routing.dispatcher import Dispatcher
 from balancer.routing.queued_request import QueuedRequest
 
 ENGINES = 32
@@ -44,30 +44,34 @@ def body(size: int, system: int, words: str) -> bytes:
     return json.dumps({"model": "m", "messages": messages}).encode()
 
 
-def fleet() -> tuple[Dispatch, list[Lane]]:
+def fleet() -> tuple[Dispatcher, list[EngineModel]]:
     """The engines, and what they hold."""
-    lanes: list[Lane] = []
-    mind = Dispatch(lambda _: lanes)
+    lanes: list[EngineModel] = []
+    mind = Dispatcher(lambda _: lanes)
     for number in range(ENGINES):
         rates = dice.choice([(25, 6), (120, 18), (400, 30), (2000, 90)])
         speed = Speed(1 / rates[0], 1e-7, 1 / rates[1], 0.3)
         slots = dice.choice([1, 2, 2, 4])
-        lanes.append(Lane(f"n{number}", "m", slots, Learner(speed), mind.holdings))
+        lanes.append(
+            EngineModel(f"n{number}", "m", slots, SpeedLearner(speed), mind.holdings)
+        )
     for lane in lanes:
         _fill(mind, lane)
     lanes.sort(key=lambda lane: lane.per_read)
     return mind, lanes
 
 
-def _fill(mind: Dispatch, lane: Lane) -> None:
+def _fill(mind: Dispatcher, lane: EngineModel) -> None:
     for place in lane.places:
         if dice.random() < 0.85:
             prompt = _prompt(dice.randint(3000, 8000))
-            held = Held(prompt, prompt.size / 4 + 100, 100.0, dice.random() * NOW)
+            held = CachedPrefix(
+                prompt, prompt.size / 4 + 100, 100.0, dice.random() * NOW
+            )
             mind.holdings.put(place, held)
     lane.advance(NOW)
     for slot in range(dice.randint(0, lane.slots)):
-        lane.start(Job(_prompt(3000), slot, 700, 0, 150, NOW, 1.0), NOW)
+        lane.start(RunningRequest(_prompt(3000), slot, 700, 0, 150, NOW, 1.0), NOW)
 
 
 def _prompt(size: int) -> Prompt:
@@ -98,7 +102,9 @@ def main() -> None:
     print(f"{'prompt':>9} {'read':>7} {'choose':>7} {'both':>7} {'target':>7}")
     for size, target in TARGETS_US.items():
         raw = body(size, 1, "seven")
-        need = Need(model="m", ability="chat", prompt=read(raw), client="client")
+        need = RoutingRequest(
+            model="m", ability="chat", prompt=read(raw), client="client"
+        )
         request = QueuedRequest(need, unheard, NOW)
 
         def decide(request: QueuedRequest = request) -> object:

@@ -10,7 +10,7 @@ import pytest
 from aiohttp import web
 
 from edgeserve import http as fast
-from edgeserve.http import Handler, Origin, Reply, Request, Upstream, bound
+from edgeserve.http import Handler, Origin, Request, Response, Upstream, bind
 from edgeserve.http.server import aiohttp_routes
 from tests.edgeserve.http.talk import MIB, echo, is_ours
 
@@ -25,7 +25,7 @@ async def serving(kind: ModuleType, handler: Handler = echo) -> AsyncGenerator[i
         return web.Response(text="a page")
 
     async with kind.listen(
-        bound("127.0.0.1", 0), handler, is_ours, [web.get("/ui", page)], body_limit=MIB
+        bind("127.0.0.1", 0), handler, is_ours, [web.get("/ui", page)], body_limit=MIB
     ) as port:
         yield port
 
@@ -33,7 +33,7 @@ async def serving(kind: ModuleType, handler: Handler = echo) -> AsyncGenerator[i
 def relaying(up: Upstream, origin: Origin, seen: list[bytes] | None = None) -> Handler:
     """A handler that passes everything on, streaming."""
 
-    async def handler(request: Request, reply: Reply) -> None:
+    async def handler(request: Request, reply: Response) -> None:
         async with up.ask(
             origin, request.method, request.target, request.headers, request.body
         ) as answer:

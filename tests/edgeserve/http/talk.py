@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from aiohttp import web
 
-from edgeserve.http import Handler, Limits, Origin, Reply, Request, bound, listen
+from edgeserve.http import Handler, Limits, Origin, Request, Response, bind, listen
 from tests.patience import PATIENCE
 
 MIB = 2**20
@@ -25,7 +25,7 @@ def unseen(_: bytes) -> None:
     """Look at nothing of what is pumped."""
 
 
-async def echo(request: Request, reply: Reply) -> None:
+async def echo(request: Request, reply: Response) -> None:
     """Answer with what came."""
     headers = {"content-type": "text/plain", "x-target": request.target}
     await reply.send(200, headers, request.body)
@@ -41,7 +41,7 @@ async def serving(
     limits: Limits | None = None,
 ) -> AsyncGenerator[int]:
     """Run the fast front on a free port of loopback."""
-    sock = bound("127.0.0.1", 0)
+    sock = bind("127.0.0.1", 0)
     async with listen(
         sock,
         handler,

@@ -1,7 +1,7 @@
 import pytest
 
 from edgeserve.errors import SettingsError
-from edgeserve.http import bound
+from edgeserve.http import bind
 
 
 @pytest.mark.parametrize(
@@ -10,4 +10,4 @@ from edgeserve.http import bound
 )
 def test_an_address_that_is_not_ours_is_one_plain_sentence(host: str, why: str) -> None:
     with pytest.raises(SettingsError, match=f"^cannot listen on {host}:0: .*{why}$"):
-        bound(host, 0)
+        bind(host, 0)

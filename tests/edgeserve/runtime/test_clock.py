@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 
-from edgeserve.runtime.clock import LATE_SECONDS, Sweep
+from edgeserve.runtime.clock import LATE_SECONDS, Ticker
 from tests.patience import PATIENCE
 
 
@@ -20,7 +20,7 @@ class Looks:
 
 
 async def test_after_a_standstill_what_came_is_read_before_anybody_is_judged() -> None:
-    sweep, looks = Sweep(0.05), Looks()
+    sweep, looks = Ticker(0.05), Looks()
     sweep.add(looks)
     loop = asyncio.get_running_loop()
 
@@ -34,7 +34,7 @@ async def test_after_a_standstill_what_came_is_read_before_anybody_is_judged() -
 
 
 async def test_a_loop_that_is_always_late_keeps_its_limits_all_the_same() -> None:
-    sweep, looks = Sweep(0.01), Looks()
+    sweep, looks = Ticker(0.01), Looks()
     sweep.add(looks)
     for _ in range(2):
         time.sleep(LATE_SECONDS + 0.1)

@@ -10,10 +10,10 @@ import aiohttp
 import pytest
 
 from edgeserve.auth import Guard
-from edgeserve.http import Origin, bound, listen, upstream
+from edgeserve.http import Origin, bind, listen, upstream
 from edgeserve.wire import VARIANT_HEADER
 from node.api.admin import routes
-from node.api.inference import Front, handled
+from node.api.inference import InferenceHandler, handled
 from node.state import NodeState
 from tests.fakes.llama import Behaviour, FakeLlama, fake_llama
 from tests.node.building import PretendSupervisor, a_node, an_engine
@@ -32,8 +32,8 @@ async def serving(
     async with (
         upstream(connect_seconds=30) as ask,
         listen(
-            bound("127.0.0.1", 0),
-            Front(state, ask, guard),
+            bind("127.0.0.1", 0),
+            InferenceHandler(state, ask, guard),
             handled,
             routes(state, guard),
             body_limit=2**20,

@@ -10,11 +10,11 @@ import msgspec
 
 from edgeserve.auth import Guard
 from edgeserve.config.settings import NodeSettings
-from edgeserve.http import Origin, bound, listen, upstream
+from edgeserve.http import Origin, bind, listen, upstream
 from node.api.admin import routes
-from node.api.inference import Front, handled
-from node.discovery.announce import present
-from node.discovery.duplicates import gives_way, is_twin
+from node.api.inference import InferenceHandler, handled
+from node.discovery.announce import be_discoverable
+from node.discovery.duplicates import gives_way, is_duplicate
 from node.state import NodeState
 from tests.node.building import SomeId, a_node
 from tests.patience import PATIENCE
@@ -40,11 +40,11 @@ async def living(name: str, instance: str, id_: str) -> AsyncGenerator[NodeState
     guard = Guard([], "")
     async with AsyncExitStack() as stack:
         ask = await stack.enter_async_context(upstream(connect_seconds=30))
-        sock = bound("127.0.0.1", 0)
+        sock = bind("127.0.0.1", 0)
         state.port = await stack.enter_async_context(
             listen(
                 sock,
-                Front(state, ask, guard),
+                InferenceHandler(state, ask, guard),
                 handled,
                 routes(state, guard),
                 body_limit=1024,
@@ -52,7 +52,7 @@ async def living(name: str, instance: str, id_: str) -> AsyncGenerator[NodeState
         )
         origin = Origin("127.0.0.1", state.port)
         await stack.enter_async_context(
-            present(state, NodeSettings(), origin, ask, None)
+            be_discoverable(state, NodeSettings(), origin, ask, None)
         )
         yield state
 
@@ -94,6 +94,6 @@ def test_of_two_twins_exactly_one_gives_way() -> None:
     one = a_node().report()
     other = msgspec.structs.replace(one, instance="i2")
 
-    assert is_twin(one, other)
+    assert is_duplicate(one, other)
     assert gives_way(one, other) != gives_way(other, one)
-    assert not is_twin(one, one)
+    assert not is_duplicate(one, one)

@@ -12,11 +12,11 @@ from node.engines.devices import (
     of,
     stepped_down,
 )
-from node.engines.output import Reader, ran_out_of_memory
+from node.engines.output import LogReader, ran_out_of_memory
 
 
 def placement(lines: list[str]) -> Placement | None:
-    reader = Reader()
+    reader = LogReader()
     for line in lines:
         reader.see(line)
     return reader.placement

@@ -4,7 +4,7 @@ from pathlib import Path
 import gguf
 import pytest
 
-from node.models.library import Model, Unfit, look, scan
+from node.models.library import Model, UnusableFile, look, scan
 from tests.fakes.gguf import a_model
 
 
@@ -36,7 +36,7 @@ def model(path: Path) -> Model:
 
 def reason(path: Path) -> str:
     found = look(path)
-    assert isinstance(found, Unfit)
+    assert isinstance(found, UnusableFile)
     assert str(path) in found.reason
     return found.reason
 
@@ -79,7 +79,7 @@ def test_no_damage_to_a_header_escapes_as_an_exception(
     data[step] ^= 0xFF
     path.write_bytes(data)
 
-    assert isinstance(look(path), Model | Unfit)
+    assert isinstance(look(path), Model | UnusableFile)
 
 
 def test_an_unreadable_file_is_said_to_be(

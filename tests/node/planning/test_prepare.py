@@ -12,8 +12,14 @@ from edgeserve.errors import EngineUnavailable
 from edgeserve.wire import Launch
 from node.engines import find
 from node.engines.bundled import Bundled
-from node.planning.plan import Placed
-from node.planning.prepare import Prepared, Standby, prepared, room_beside, standby
+from node.planning.plan import PlannedEngine
+from node.planning.prepare import (
+    FallbackEngines,
+    Prepared,
+    prepared,
+    room_beside,
+    standby,
+)
 from node.planning.report import plan_json, plan_lines
 from node.planning.tunings import Figures, Result, Tuned, save, tunings_of
 from tests.fakes.gguf import a_model
@@ -48,12 +54,12 @@ def settings(machine: Path, **more: Any) -> NodeSettings:
     )
 
 
-def plan_of(found: Prepared, variant: str) -> Placed:
+def plan_of(found: Prepared, variant: str) -> PlannedEngine:
     [placed] = [each for each in found.plan.engines if each.spec.variant == variant]
     return placed
 
 
-def ways(machine: Path, variant: str = "a:F16", **more: Any) -> Standby:
+def ways(machine: Path, variant: str = "a:F16", **more: Any) -> FallbackEngines:
     found = prepared(settings(machine, **more), HARDWARE)
     return standby(found, plan_of(found, variant), settings(machine, **more), HARDWARE)
 

@@ -2,7 +2,7 @@ import pytest
 
 from edgeserve.wire import Expected
 from node.engines.probe import Counters, parse
-from node.supervision.liveness import Watch, watch_of
+from node.supervision.liveness import DecodeWatchdog, watch_of
 from tests.fakes.engines import a_spec
 
 METRICS = """\
@@ -19,7 +19,9 @@ llamacpp:prompt_tokens_seconds nan
 WORKING = Counters((15, 38, 14), working=True)
 
 
-def still(watch: Watch, counters: Counters | None, until: float) -> Watch:
+def still(
+    watch: DecodeWatchdog, counters: Counters | None, until: float
+) -> DecodeWatchdog:
     """Look every two seconds at an engine that gets nowhere."""
     now = max(watch.since, watch.looked)
     while now < until:
@@ -38,32 +40,32 @@ def test_metrics_that_make_no_sense_count_as_nothing(text: str) -> None:
 
 
 def test_counters_that_stand_still_during_work_add_up() -> None:
-    watch = still(Watch(0.0).seen(WORKING, 1.0), WORKING, 61.0)
+    watch = still(DecodeWatchdog(0.0).seen(WORKING, 1.0), WORKING, 61.0)
 
     assert watch.still_seconds(61.0) == 60.0
 
 
 def test_any_counter_that_moves_is_progress() -> None:
     moved = Counters((16, 38, 14), working=True)
-    watch = Watch(0.0).seen(WORKING, 1.0).seen(moved, 5.0)
+    watch = DecodeWatchdog(0.0).seen(WORKING, 1.0).seen(moved, 5.0)
 
     assert watch.still_seconds(6.0) == 1.0
 
 
 def test_an_engine_without_work_is_never_late() -> None:
     resting = Counters((15, 38, 14), working=False)
-    watch = Watch(0.0).seen(resting, 1.0).seen(resting, 500.0)
+    watch = DecodeWatchdog(0.0).seen(resting, 1.0).seen(resting, 500.0)
 
     assert watch.still_seconds(500.0) == 0.0
 
 
 def test_silence_is_no_progress() -> None:
-    watch = still(Watch(0.0).seen(WORKING, 1.0), None, 39.0)
+    watch = still(DecodeWatchdog(0.0).seen(WORKING, 1.0), None, 39.0)
 
     assert watch.still_seconds(40.0) == 39.0
 
 
-FAST = Watch(0.0, call=0.1, full=8)
+FAST = DecodeWatchdog(0.0, call=0.1, full=8)
 WARM = Counters((100, 50, 40), working=True)
 
 
@@ -74,7 +76,7 @@ def test_an_engine_that_should_be_fast_is_given_ten_seconds() -> None:
 
 
 def test_a_slow_machine_that_reads_a_long_prompt_is_given_its_time() -> None:
-    pi = Watch(0.0, call=256 / 20, full=8)
+    pi = DecodeWatchdog(0.0, call=256 / 20, full=8)
 
     assert still(pi, WARM, 20.0).patience(120.0) == 120.0
     assert still(pi, WARM, 20.0).patience(600.0) == pytest.approx(20 * 256 / 20)

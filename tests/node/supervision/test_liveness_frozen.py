@@ -6,12 +6,12 @@ from node.supervision.liveness import (
     SILENT_LOOKS,
     STOPPED,
     STOPPED_LOOKS,
-    Pulse,
+    ProcessActivity,
 )
 
 
-def after(*looks: Look, silent: bool) -> Pulse:
-    pulse = Pulse(Look(1.0))
+def after(*looks: Look, silent: bool) -> ProcessActivity:
+    pulse = ProcessActivity(Look(1.0))
     for look in looks:
         pulse = pulse.seen(look, silent=silent)
     return pulse

@@ -12,8 +12,8 @@ from edgeserve.errors import EngineUnavailable
 from edgeserve.wire import Launch
 from node.engines.base import Command, Engine, EngineSpec
 from node.planning.fit import Fitted, Load, Room, fit
-from node.planning.plan import Placed
-from node.supervision.restart import Attempt, Ending, Remedies, ended
+from node.planning.plan import PlannedEngine
+from node.supervision.restart import Attempt, Ending, StartupFallbacks, ended
 from tests.fakes.engines import FakeEngine, a_spec, watching
 from tests.node.shapes import facts
 
@@ -24,11 +24,11 @@ NO_MEMORY = Ending(reason="out of memory", died=True, no_memory=True)
 NATIVE, BUNDLED = FakeEngine(), FakeEngine(("--slots", "2"))
 
 
-def placed(spec: EngineSpec) -> Placed:
+def placed(spec: EngineSpec) -> PlannedEngine:
     load, room = Load(facts=facts(4.0)), Room(cores=4, memory=2**35)
     found = fit(load, NodeSettings(), room)
     assert isinstance(found, Fitted)
-    return Placed(spec=spec, load=load, room=room, fitted=found, speed=1.0)
+    return PlannedEngine(spec=spec, load=load, room=room, fitted=found, speed=1.0)
 
 
 @dataclass
@@ -43,7 +43,7 @@ class Pretended:
     def untuned(self) -> EngineSpec | None:
         return UNTUNED
 
-    def bundled(self) -> tuple[Engine, Placed]:
+    def bundled(self) -> tuple[Engine, PlannedEngine]:
         if self.unavailable:
             raise EngineUnavailable("no bundled engine for Plan9")
         return BUNDLED, placed(UNTUNED)
@@ -61,9 +61,9 @@ NOW = Attempt(NATIVE, TUNED)
 
 async def test_a_tuned_engine_that_ends_at_the_start_is_tried_untuned_once() -> None:
     ways = Pretended(is_tuned=True, falls_back=False)
-    remedies = Remedies(ways)
+    remedies = StartupFallbacks(ways)
     for ending in (CRASHED, NO_MEMORY, Ending(reason="killed", died=True)):
-        attempt = await Remedies(ways).after(ending, NOW)
+        attempt = await StartupFallbacks(ways).after(ending, NOW)
         assert attempt is not None
         assert attempt.spec == UNTUNED
 
@@ -77,7 +77,7 @@ async def test_a_tuned_engine_that_ends_at_the_start_is_tried_untuned_once() -> 
 
 async def test_the_tuning_is_marked_when_the_engine_starts_without() -> None:
     ways = Pretended(is_tuned=True)
-    remedies = Remedies(ways)
+    remedies = StartupFallbacks(ways)
     await remedies.after(CRASHED, NOW)
 
     note = await remedies.helped("a")
@@ -91,7 +91,7 @@ async def test_the_tuning_is_marked_when_the_engine_starts_without() -> None:
 
 async def test_a_tuning_is_not_to_blame_where_memory_is_short_without_it_too() -> None:
     ways = Pretended(is_tuned=True)
-    remedies = Remedies(ways)
+    remedies = StartupFallbacks(ways)
     on_gpu = a_spec(launch=replace_layers(-1), layers=33)
     await remedies.after(NO_MEMORY, NOW)
     less = await remedies.after(NO_MEMORY, Attempt(NATIVE, on_gpu))
@@ -108,7 +108,7 @@ def replace_layers(count: int) -> Launch:
 
 async def test_two_crashes_while_loading_bring_the_bundled_engine() -> None:
     ways = Pretended()
-    remedies = Remedies(ways)
+    remedies = StartupFallbacks(ways)
 
     assert await remedies.after(CRASHED, NOW) is None
     attempt = await remedies.after(CRASHED, NOW)
@@ -124,7 +124,7 @@ async def test_two_crashes_while_loading_bring_the_bundled_engine() -> None:
 
 async def test_what_the_bundled_engine_cannot_serve_is_not_remembered() -> None:
     ways = Pretended()
-    remedies = Remedies(ways)
+    remedies = StartupFallbacks(ways)
     await remedies.after(CRASHED, NOW)
     attempt = await remedies.after(CRASHED, NOW)
     assert attempt is not None
@@ -143,14 +143,14 @@ async def test_what_the_bundled_engine_cannot_serve_is_not_remembered() -> None:
     ],
 )
 async def test_another_engine_is_no_remedy_for(ending: Ending) -> None:
-    remedies = Remedies(Pretended())
+    remedies = StartupFallbacks(Pretended())
 
     for _ in range(5):
         assert await remedies.after(ending, NOW) is None
 
 
 async def test_a_crash_after_it_was_ready_starts_the_count_anew() -> None:
-    remedies = Remedies(Pretended())
+    remedies = StartupFallbacks(Pretended())
 
     assert await remedies.after(CRASHED, NOW) is None
     await remedies.helped("a")
@@ -158,7 +158,7 @@ async def test_a_crash_after_it_was_ready_starts_the_count_anew() -> None:
 
 
 async def test_who_names_an_engine_gets_that_or_none() -> None:
-    remedies = Remedies(Pretended(falls_back=False))
+    remedies = StartupFallbacks(Pretended(falls_back=False))
 
     for _ in range(5):
         assert await remedies.after(CRASHED, NOW) is None
@@ -167,7 +167,7 @@ async def test_who_names_an_engine_gets_that_or_none() -> None:
 async def test_without_a_bundled_engine_it_is_said(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    remedies = Remedies(Pretended(unavailable=True))
+    remedies = StartupFallbacks(Pretended(unavailable=True))
 
     for _ in range(3):
         assert await remedies.after(CRASHED, NOW) is None
@@ -208,7 +208,9 @@ async def test_an_engine_that_crashes_twice_is_replaced_and_the_report_says_why(
     tmp_path: Path,
 ) -> None:
     ways, settings = Pretended(), NodeSettings(state_dir=tmp_path, load_seconds=20)
-    async with watching(Segfaulting(), TUNED, settings, remedies=Remedies(ways)) as (
+    async with watching(
+        Segfaulting(), TUNED, settings, remedies=StartupFallbacks(ways)
+    ) as (
         supervisor,
         watched,
     ):
@@ -229,7 +231,9 @@ async def test_a_tuned_engine_that_does_not_start_runs_untuned_at_the_next_start
         Pretended(is_tuned=True),
         NodeSettings(state_dir=tmp_path, load_seconds=20),
     )
-    async with watching(TooMany(), TUNED, settings, remedies=Remedies(ways)) as (
+    async with watching(
+        TooMany(), TUNED, settings, remedies=StartupFallbacks(ways)
+    ) as (
         _,
         watched,
     ):

@@ -1,8 +1,8 @@
-from node.supervision.restart import Failures
+from node.supervision.restart import RestartBackoff
 
 
 def test_restarts_come_later_and_later_until_half_a_minute() -> None:
-    failures, delays = Failures(), list[float]()
+    failures, delays = RestartBackoff(), list[float]()
     for _ in range(7):
         failures = failures.after(0.0, ready_seconds=0.0)
         delays.append(failures.delay)
@@ -11,7 +11,7 @@ def test_restarts_come_later_and_later_until_half_a_minute() -> None:
 
 
 def test_the_fourth_failure_in_five_minutes_is_hopeless() -> None:
-    failures = Failures()
+    failures = RestartBackoff()
     verdicts = list[bool]()
     for now in (0.0, 99.0, 198.0, 297.0):
         failures = failures.after(now, ready_seconds=0.0)
@@ -21,7 +21,7 @@ def test_the_fourth_failure_in_five_minutes_is_hopeless() -> None:
 
 
 def test_failures_far_apart_are_forgiven() -> None:
-    failures = Failures()
+    failures = RestartBackoff()
     for now in (0.0, 200.0, 400.0, 600.0, 800.0):
         failures = failures.after(now, ready_seconds=0.0)
 
@@ -29,7 +29,7 @@ def test_failures_far_apart_are_forgiven() -> None:
 
 
 def test_a_minute_of_readiness_wipes_the_slate() -> None:
-    failures = Failures((0.0, 1.0, 2.0)).after(70.0, ready_seconds=60.0)
+    failures = RestartBackoff((0.0, 1.0, 2.0)).after(70.0, ready_seconds=60.0)
 
-    assert failures == Failures((70.0,))
+    assert failures == RestartBackoff((70.0,))
     assert failures.delay == 1.0

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from edgeserve.errors import NodeLost
-from edgeserve.http import Origin, Reply, Request, Upstream, upstream
+from edgeserve.http import Origin, Request, Response, Upstream, upstream
 from tests.edgeserve.http.talk import (
     MIB,
     Client,
@@ -107,7 +107,7 @@ async def test_an_error_in_what_watches_a_stream_reaches_whoever_pumps() -> None
     raised: list[Exception] = []
     async with server(script) as origin, upstream(connect_seconds=30) as up:
 
-        async def handler(_: Request, reply: Reply) -> None:
+        async def handler(_: Request, reply: Response) -> None:
             async with up.ask(origin, "POST", "/", {}) as answer:
                 await reply.start(200, {})
                 try:
@@ -130,7 +130,7 @@ async def test_what_a_sieve_makes_of_the_pieces_is_what_the_client_gets() -> Non
 
     async with server(script) as origin, upstream(connect_seconds=30) as up:
 
-        async def handler(_: Request, reply: Reply) -> None:
+        async def handler(_: Request, reply: Response) -> None:
             async with up.ask(origin, "POST", "/", {}) as answer:
                 await reply.start(200, {})
                 await answer.sift(
@@ -159,7 +159,7 @@ async def test_a_stream_may_be_read_for_a_while_and_then_pumped() -> None:
 
     async with server(script) as origin, upstream(connect_seconds=30) as up:
 
-        async def handler(_: Request, reply: Reply) -> None:
+        async def handler(_: Request, reply: Response) -> None:
             async with up.ask(origin, "POST", "/", {}) as answer:
                 first = await answer.chunk()
                 await reply.start(200, {})

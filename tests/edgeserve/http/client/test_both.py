@@ -8,7 +8,7 @@ from types import ModuleType
 import pytest
 
 from edgeserve.errors import NodeLost
-from edgeserve.http import Origin, Reply, Request, bound
+from edgeserve.http import Origin, Request, Response, bind
 from tests.edgeserve.http.both import both, relaying, serving
 from tests.edgeserve.http.talk import (
     MIB,
@@ -129,7 +129,7 @@ async def test_leaving_the_block_early_closes_the_connection(kind: ModuleType) -
 
 
 async def test_nobody_listening_is_a_lost_node(kind: ModuleType) -> None:
-    with bound("127.0.0.1", 0) as sock:
+    with bind("127.0.0.1", 0) as sock:
         free = sock.getsockname()[1]
     async with kind.upstream(connect_seconds=30) as up:
         with pytest.raises(NodeLost, match="did not answer"):
@@ -166,7 +166,7 @@ async def test_a_body_cut_short_is_a_lost_node(
         await a_request(client)
         client.say(f"HTTP/1.1 200 OK\r\n{framing}")
 
-    async def handler(_: Request, reply: Reply) -> None:
+    async def handler(_: Request, reply: Response) -> None:
         async with up.ask(origin, "POST", "/", {}) as answer:
             await reply.start(200, {})
             try:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from edgeserve.errors import NodeLost
 from edgeserve.http import Origin
-from edgeserve.http.client.connection import Link
+from edgeserve.http.client.connection import UpstreamConnection
 from tests.edgeserve.http.wire import Wire, sliced
 from tests.patience import PATIENCE
 
@@ -72,7 +72,10 @@ cuts = st.lists(st.integers(1, 40), max_size=20)
 
 async def outcome(pieces: list[bytes]) -> Outcome:
     """Ask, let the server say the pieces and hang up."""
-    link, wire = Link(ORIGIN, asyncio.get_running_loop(), lambda _: None), Wire()
+    link, wire = (
+        UpstreamConnection(ORIGIN, asyncio.get_running_loop(), lambda _: None),
+        Wire(),
+    )
     link.connection_made(wire)
     asked = link.ask("POST", b"", b"")
     for piece in pieces:

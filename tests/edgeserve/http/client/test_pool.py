@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from edgeserve.errors import NodeLost
-from edgeserve.http import Origin, Reply, Request, Upstream, upstream
+from edgeserve.http import Origin, Request, Response, Upstream, upstream
 from edgeserve.http.client import pool
 from edgeserve.network import addresses
 from tests.edgeserve.http.talk import (
@@ -221,7 +221,7 @@ async def test_a_thousand_aborted_requests_leave_nothing_behind() -> None:
 
     async with server(script) as origin, upstream(connect_seconds=30) as up:
 
-        async def handler(request: Request, reply: Reply) -> None:
+        async def handler(request: Request, reply: Response) -> None:
             async with up.ask(origin, "POST", "/", {}, request.body) as answer:
                 await reply.start(200, {})
                 await answer.pump(reply, unseen)

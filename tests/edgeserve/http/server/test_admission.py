@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pytest
 
 from edgeserve.errors import FleetBusy, NoRoom
-from edgeserve.http import Limits, Reply, Request
+from edgeserve.http import Limits, Request, Response
 from edgeserve.http.server.admission import Crowd, TooMany
 from edgeserve.http.sockets import most_connections
 from edgeserve.runtime.clock import NEVER
@@ -107,7 +107,7 @@ async def test_half_a_head_keeps_nobody_out() -> None:
 async def test_who_is_being_served_is_not_cut_off_for_anyone() -> None:
     begun, go = asyncio.Event(), asyncio.Event()
 
-    async def handler(request: Request, reply: Reply) -> None:
+    async def handler(request: Request, reply: Response) -> None:
         begun.set()
         await go.wait()
         await echo(request, reply)

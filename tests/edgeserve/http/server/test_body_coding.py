@@ -8,7 +8,7 @@ import zlib
 import pytest
 from aiohttp import web
 
-from edgeserve.http import Reply, Request
+from edgeserve.http import Request, Response
 from tests.edgeserve.http.talk import MIB, connected, echo, serving
 
 WORDS = b"the same words again and again, " * 1000
@@ -34,7 +34,7 @@ CODED = {
 async def test_a_compressed_body_arrives_as_it_was(coding: str, step: int) -> None:
     asked: list[Request] = []
 
-    async def handler(request: Request, reply: Reply) -> None:
+    async def handler(request: Request, reply: Response) -> None:
         asked.append(request)
         await echo(request, reply)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import ModuleType
 
 from edgeserve.errors import FleetBusy
-from edgeserve.http import Reply, Request
+from edgeserve.http import Request, Response
 from tests.edgeserve.http.both import both, serving
 from tests.edgeserve.http.talk import MIB, connected
 
@@ -15,7 +15,7 @@ pytestmark = both
 async def test_a_request_arrives_as_it_was_sent(kind: ModuleType) -> None:
     came: list[Request] = []
 
-    async def handler(request: Request, reply: Reply) -> None:
+    async def handler(request: Request, reply: Response) -> None:
         came.append(request)
         await reply.send(204, {}, b"")
 
@@ -32,7 +32,7 @@ async def test_a_request_arrives_as_it_was_sent(kind: ModuleType) -> None:
 
 
 async def test_an_answer_arrives_as_it_was_sent(kind: ModuleType) -> None:
-    async def handler(_: Request, reply: Reply) -> None:
+    async def handler(_: Request, reply: Response) -> None:
         await reply.send(418, {"x-kind": "teapot", "connection": "nonsense"}, b"tea")
 
     async with serving(kind, handler) as port, connected(port) as client:
@@ -67,7 +67,7 @@ async def test_an_unknown_path_gets_an_error_of_ours(kind: ModuleType) -> None:
 
 
 async def test_an_error_of_ours_becomes_its_own_answer(kind: ModuleType) -> None:
-    async def handler(_: Request, __: Reply) -> None:
+    async def handler(_: Request, __: Response) -> None:
         raise FleetBusy(retry_after=3)
 
     async with serving(kind, handler) as port, connected(port) as client:

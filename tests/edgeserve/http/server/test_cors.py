@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import pytest
 from aiohttp import web
 
-from edgeserve.http import Cors, Reply, Request, bound, listen
+from edgeserve.http import Cors, Request, Response, bind, listen
 from tests.edgeserve.http.talk import Client, connected
 
 FRIEND = "https://chat.example"
@@ -17,7 +17,7 @@ FRIENDS = Cors(frozenset((FRIEND,)), here=False)
 ALLOWED = "access-control-allow-origin"
 
 
-async def engine(_: Request, reply: Reply) -> None:
+async def engine(_: Request, reply: Response) -> None:
     """Answer as llama.cpp does: with a word to browsers of its own."""
     await reply.send(200, {"Access-Control-Allow-Origin": "*"}, b"an answer")
 
@@ -30,7 +30,7 @@ async def page(_: web.Request) -> web.Response:
 async def asking(cors: Cors = FRIENDS) -> AsyncGenerator[Client]:
     paths = ("/edgeserve/v1/nodes", "/v1/health", "/v1/models", "/models")
     routes = [web.get(path, page) for path in paths]
-    sock = bound("127.0.0.1", 0)
+    sock = bind("127.0.0.1", 0)
     async with (
         listen(sock, engine, "/v1/x".__eq__, routes, body_limit=999, cors=cors) as port,
         connected(port) as client,

@@ -9,7 +9,7 @@ import pytest
 from edgeserve.errors import NodeLost
 from edgeserve.http import Limits, Origin, upstream
 from edgeserve.http.client.pool import MOST_USES, Pool
-from edgeserve.http.server.limits import PASSED_BYTES, Room
+from edgeserve.http.server.limits import PASSED_BYTES, BodyMemory
 from tests.edgeserve.http.cycles import collected
 from tests.edgeserve.http.talk import Client, a_request, answered, server
 
@@ -65,7 +65,7 @@ async def test_a_connection_that_is_left_leaves_nothing() -> None:
 
 def test_after_many_large_bodies_their_memory_is_given_back() -> None:
     calls: list[int] = []
-    room = Room(Limits())
+    room = BodyMemory(Limits())
     room.on_relief = lambda: calls.append(room.held)
     for _ in range(3):
         room.begin(PASSED_BYTES)

@@ -15,10 +15,10 @@ import httptools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeserve.http import Handler, Limits, Reply, Request
+from edgeserve.http import Handler, Limits, Request, Response
 from edgeserve.http.server.connection import Connection
 from edgeserve.http.server.context import Admit, Client
-from edgeserve.http.server.limits import Room
+from edgeserve.http.server.limits import BodyMemory
 from edgeserve.http.server.server import anyone
 from tests.edgeserve.http.wire import Wire, sliced
 
@@ -35,11 +35,11 @@ class Site:
         self.handled: Callable[[str], bool] = lambda _: True
         self.limits = Limits(head_bytes=2048)
         self.admit: Admit = anyone
-        self.room = Room(self.limits)
+        self.room = BodyMemory(self.limits)
         self.body_limit = 4096
         self.leaving = False
 
-    async def _answer(self, request: Request, reply: Reply) -> None:
+    async def _answer(self, request: Request, reply: Response) -> None:
         self.seen.append((request.method, request.path, request.body))
         await reply.send(200, {}, b"fine")
 

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from aiohttp import web
 
-from edgeserve.http import Reply, Request, bound, listen
+from edgeserve.http import Request, Response, bind, listen
 from tests.edgeserve.http.talk import MIB, connected, echo, is_ours, serving
 from tests.patience import PATIENCE
 
@@ -19,7 +19,7 @@ async def page(_: web.Request) -> web.Response:
 async def test_a_client_that_shuts_its_sending_half_counts_as_gone() -> None:
     begun, ended = asyncio.Event(), asyncio.Event()
 
-    async def handler(_: Request, __: Reply) -> None:
+    async def handler(_: Request, __: Response) -> None:
         begun.set()
         try:
             await asyncio.Event().wait()
@@ -43,7 +43,7 @@ async def test_half_a_request_and_a_closed_half_leave_nothing_behind() -> None:
 
 
 async def test_an_answer_that_breaks_off_does_not_look_whole() -> None:
-    async def handler(_: Request, reply: Reply) -> None:
+    async def handler(_: Request, reply: Response) -> None:
         await reply.start(200, {})
         await reply.write(b"the beginning")
         raise RuntimeError("a bug")
@@ -60,14 +60,14 @@ async def test_an_answer_that_breaks_off_does_not_look_whole() -> None:
 async def test_an_answer_under_way_is_finished_when_the_server_stops() -> None:
     begun = asyncio.Event()
 
-    async def handler(_: Request, reply: Reply) -> None:
+    async def handler(_: Request, reply: Response) -> None:
         await reply.start(200, {})
         begun.set()
         await asyncio.sleep(0.05)
         await reply.write(b"all of it")
         await reply.finish()
 
-    sock = bound("127.0.0.1", 0)
+    sock = bind("127.0.0.1", 0)
     async with listen(
         sock, handler, is_ours, [], body_limit=MIB, stop_seconds=PATIENCE
     ) as port:
@@ -83,7 +83,7 @@ async def test_an_answer_under_way_is_finished_when_the_server_stops() -> None:
 async def test_stopping_waits_for_a_stuck_answer_only_so_long() -> None:
     begun = asyncio.Event()
 
-    async def handler(_: Request, __: Reply) -> None:
+    async def handler(_: Request, __: Response) -> None:
         begun.set()
         await asyncio.Event().wait()
 
@@ -102,7 +102,7 @@ async def test_stopping_waits_for_a_stuck_answer_only_so_long() -> None:
 
 
 async def test_a_broken_answer_to_an_old_client_does_not_look_whole() -> None:
-    async def handler(_: Request, reply: Reply) -> None:
+    async def handler(_: Request, reply: Response) -> None:
         await reply.start(200, {})
         await reply.write(b"the beginning")
         await asyncio.sleep(0.02)  # let it arrive: a reset takes with it what is unread

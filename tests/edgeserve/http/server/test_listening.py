@@ -2,7 +2,7 @@
 
 import pytest
 
-from balancer.api.access import Access
+from balancer.api.access import AccessPolicy
 from balancer.api.access import who as who_asks
 from edgeserve.auth import Guard
 from edgeserve.config.settings import BalancerSettings, NodeSettings
@@ -51,8 +51,8 @@ def test_an_address_that_was_asked_for_is_the_one_that_is_named() -> None:
     assert said == "listening on http://127.0.0.1:8080\n  for this machine only"
 
 
-def an_access(host: str, token: str | None = SECRET, *keys: str) -> Access:
-    return Access(
+def an_access(host: str, token: str | None = SECRET, *keys: str) -> AccessPolicy:
+    return AccessPolicy(
         host=host, token=token, clients=Guard(keys, "key"), nodes=Guard((), "token")
     )
 
@@ -69,7 +69,7 @@ def an_access(host: str, token: str | None = SECRET, *keys: str) -> Access:
     ],
 )
 def test_a_balancer_says_who_may_ask_and_what_lets_others_in(
-    settings: dict[str, object], may: Access, says: str
+    settings: dict[str, object], may: AccessPolicy, says: str
 ) -> None:
     assert says in who_asks(BalancerSettings(**settings), may)  # type: ignore[arg-type]  # a few of each type
 

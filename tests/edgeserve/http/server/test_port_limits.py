@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from edgeserve.http import Limits, Reply, Request, upstream
+from edgeserve.http import Limits, Request, Response, upstream
 from tests.edgeserve.http.talk import (
     MIB,
     Client,
@@ -90,7 +90,7 @@ async def test_an_idle_connection_is_closed_without_a_word(requests: int) -> Non
 
 
 async def test_a_slow_answer_is_not_an_idle_connection() -> None:
-    async def handler(_: Request, reply: Reply) -> None:
+    async def handler(_: Request, reply: Response) -> None:
         await asyncio.sleep(0.2)
         await reply.send(200, {}, b"at last")
 
@@ -137,7 +137,7 @@ async def closed_before(_: Client) -> None:
 async def test_a_stalled_client_is_dropped_and_its_work_ends() -> None:
     ended = asyncio.Event()
 
-    async def handler(_: Request, reply: Reply) -> None:
+    async def handler(_: Request, reply: Response) -> None:
         await reply.start(200, {})
         try:
             while True:
@@ -153,7 +153,7 @@ async def test_a_stalled_client_is_dropped_and_its_work_ends() -> None:
 
 
 async def test_a_stalled_client_is_dropped_after_its_answer_too() -> None:
-    async def handler(request: Request, reply: Reply) -> None:
+    async def handler(request: Request, reply: Response) -> None:
         await reply.send(200, {}, request.body or b"x" * (16 * MIB))
 
     limits = Limits(stall_seconds=0.05, high_water=64 * MIB, per_address=1)
@@ -203,7 +203,7 @@ async def test_a_slow_reader_slows_only_itself() -> None:
 
     async with server(script) as origin, upstream(connect_seconds=30) as up:
 
-        async def handler(request: Request, reply: Reply) -> None:
+        async def handler(request: Request, reply: Response) -> None:
             async with up.ask(origin, "POST", "/", {}, request.body) as answer:
                 await reply.start(200, {})
                 await answer.pump(reply, unseen)

@@ -10,8 +10,8 @@ from aiohttp import web
 
 from edgeserve.config.settings import BalancerSettings, NodeSettings
 from edgeserve.errors import NoRoom, Unauthorized
-from edgeserve.http import Limits, Reply, Request, bound, limits_of, listen
-from edgeserve.http.server.limits import Room
+from edgeserve.http import Limits, Request, Response, bind, limits_of, listen
+from edgeserve.http.server.limits import BodyMemory
 from tests.edgeserve.http.talk import MIB, connected, echo, is_ours, serving
 
 
@@ -23,11 +23,11 @@ def nobody(headers: Mapping[str, str]) -> None:
 async def test_who_may_not_ask_need_not_send_a_body() -> None:
     asked: list[Request] = []
 
-    async def handler(request: Request, reply: Reply) -> None:
+    async def handler(request: Request, reply: Response) -> None:
         asked.append(request)
         await echo(request, reply)
 
-    sock = bound("127.0.0.1", 0)
+    sock = bind("127.0.0.1", 0)
     async with (
         listen(sock, handler, is_ours, (), body_limit=2**30, admit=nobody) as port,
         connected(port) as client,
@@ -46,7 +46,7 @@ async def test_who_may_not_ask_need_not_send_a_body() -> None:
 
 
 async def test_expecting_clients_are_refused_before_they_are_told_to_go_on() -> None:
-    sock = bound("127.0.0.1", 0)
+    sock = bind("127.0.0.1", 0)
     async with (
         listen(sock, echo, is_ours, (), body_limit=2**30, admit=nobody) as port,
         connected(port) as client,
@@ -62,7 +62,7 @@ async def test_bodies_past_the_memory_for_them_are_told_to_come_back() -> None:
     limits = Limits(held_bytes=100_000)
     begun, go = asyncio.Event(), asyncio.Event()
 
-    async def handler(request: Request, reply: Reply) -> None:
+    async def handler(request: Request, reply: Response) -> None:
         begun.set()
         await go.wait()
         await echo(request, reply)
@@ -106,7 +106,7 @@ async def test_a_body_that_never_came_whole_is_forgotten_with_its_client() -> No
 async def test_requests_at_once_are_bounded_where_it_is_asked_for() -> None:
     begun, go = asyncio.Event(), asyncio.Event()
 
-    async def handler(request: Request, reply: Reply) -> None:
+    async def handler(request: Request, reply: Response) -> None:
         begun.set()
         await go.wait()
         await echo(request, reply)
@@ -127,7 +127,7 @@ async def test_requests_at_once_are_bounded_where_it_is_asked_for() -> None:
 
 
 def test_what_was_refused_is_not_counted() -> None:
-    room = Room(Limits(held_bytes=10))
+    room = BodyMemory(Limits(held_bytes=10))
     room.begin(8)
     with pytest.raises(NoRoom):
         room.begin(3)

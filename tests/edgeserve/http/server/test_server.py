@@ -6,7 +6,7 @@ import asyncio
 
 from aiohttp import web
 
-from edgeserve.http import Reply, Request
+from edgeserve.http import Request, Response
 from tests.edgeserve.http.talk import MIB, connected, echo, in_chunks, serving
 
 
@@ -27,7 +27,7 @@ async def test_a_connection_is_kept_for_further_requests() -> None:
 async def test_requests_sent_at_once_are_answered_in_order() -> None:
     gate = asyncio.Event()
 
-    async def handler(request: Request, reply: Reply) -> None:
+    async def handler(request: Request, reply: Response) -> None:
         if request.body == b"first":
             await gate.wait()
         else:
@@ -138,7 +138,7 @@ async def test_a_refusal_is_read_even_by_a_client_that_is_still_sending() -> Non
 
 
 async def test_an_old_client_gets_an_answer_that_ends_with_its_connection() -> None:
-    async def handler(_: Request, reply: Reply) -> None:
+    async def handler(_: Request, reply: Response) -> None:
         await reply.start(200, {})
         await reply.write(b"piece ")
         await reply.write(b"by piece")
@@ -172,7 +172,7 @@ async def test_a_client_may_ask_to_close() -> None:
 
 
 async def test_a_bug_in_a_handler_is_a_500_and_the_connection_lives_on() -> None:
-    async def handler(request: Request, reply: Reply) -> None:
+    async def handler(request: Request, reply: Response) -> None:
         if request.body == b"break":
             raise RuntimeError("a bug")
         await reply.send(200, {}, b"well")
@@ -189,7 +189,7 @@ async def test_a_bug_in_a_handler_is_a_500_and_the_connection_lives_on() -> None
 
 
 async def test_a_handler_that_forgets_to_answer_is_a_500() -> None:
-    async def handler(_: Request, __: Reply) -> None:
+    async def handler(_: Request, __: Response) -> None:
         pass
 
     async with serving(handler) as port, connected(port) as client:
@@ -199,7 +199,7 @@ async def test_a_handler_that_forgets_to_answer_is_a_500() -> None:
 
 
 async def test_a_header_value_cannot_break_out_of_its_line() -> None:
-    async def handler(_: Request, reply: Reply) -> None:
+    async def handler(_: Request, reply: Response) -> None:
         await reply.send(200, {"x-model": "a\r\nset-cookie: b"}, b"")
 
     async with serving(handler) as port, connected(port) as client:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from edgeserve.http import Reply, Request
+from edgeserve.http import Request, Response
 from tests.edgeserve.http.talk import connected, serving
 
 POST = "POST /v1/x HTTP/1.1\r\nHost: a\r\n"
@@ -79,7 +79,7 @@ async def refused(text: str) -> None:
     """Promise: 400, closed, and no handler has seen anything but what came before."""
     seen: list[str] = []
 
-    async def handler(request: Request, reply: Reply) -> None:
+    async def handler(request: Request, reply: Response) -> None:
         seen.append(request.path)
         await reply.send(200, {}, b"")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from edgeserve.errors import NodeLost
-from edgeserve.http import Origin, bound, listen, upstream
+from edgeserve.http import Origin, bind, listen, upstream
 from tests.edgeserve.http.talk import MIB, echo, is_ours
 
 pytestmark = pytest.mark.skipif(not shutil.which("openssl"), reason="needs openssl")
@@ -33,7 +33,7 @@ async def test_bodies_pass_through_tls(certificate: tuple[Path, Path]) -> None:
     ours = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     ours.load_cert_chain(*certificate)
     theirs = ssl.create_default_context(cafile=str(certificate[0]))
-    sock, body = bound("127.0.0.1", 0), b"x" * MIB
+    sock, body = bind("127.0.0.1", 0), b"x" * MIB
     async with (
         listen(sock, echo, is_ours, [], body_limit=MIB, tls=ours) as port,
         upstream(connect_seconds=30, tls=theirs) as up,
@@ -49,7 +49,7 @@ async def test_a_certificate_nobody_vouches_for_is_a_lost_node(
 ) -> None:
     ours = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     ours.load_cert_chain(*certificate)
-    sock = bound("127.0.0.1", 0)
+    sock = bind("127.0.0.1", 0)
     async with (
         listen(sock, echo, is_ours, [], body_limit=MIB, tls=ours) as port,
         upstream(connect_seconds=30) as up,
