@@ -52,7 +52,9 @@ class InferenceHandler:
             request_id(request.headers), request.path, request.peer
         )
         clock = self.desk.records.clock
-        delivery = ClientResponse(reply, record.id, request.path, clock)
+        delivery = ClientResponse(
+            reply=reply, request_id=record.id, path=request.path, clock=clock
+        )
         try:
             await self._admitted(request, record, delivery)
         except EdgeserveError as error:
@@ -92,7 +94,13 @@ class InferenceHandler:
             body = asking(route, request.query, request.body)
             work = understood(route, body, caller, key, self.desk.caps)
             record.model, record.stream = work.need.model, work.mode == "stream"
-            task = RequestContext(request, work, record, delivery, self.policy)
+            task = RequestContext(
+                request=request,
+                work=work,
+                record=record,
+                delivery=delivery,
+                policy=self.policy,
+            )
             struck(self.desk, task)
             await self._in_time(task, seconds)
             if self.trace:

@@ -129,11 +129,11 @@ class RetryLoop:
             await self.watch.apart(to.key)
         delivery.comes_from(to.node, to.engine.variant)
         vigil = AttemptWatchdog(
-            self.watch,
-            to.key,
-            work.need,
-            self.watch.time(),
-            send.course.first_seconds,
+            prospects=self.watch,
+            key=to.key,
+            need=work.need,
+            started=self.watch.time(),
+            predicted=send.course.first_seconds,
             tells=work.tells_us,
             halting=b'"tools"' in work.body,
             paused=delivery.paused,

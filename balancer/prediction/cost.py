@@ -66,7 +66,18 @@ class Considered:
     def all(self) -> list[CostEstimate]:
         """Every engine, the cheapest first."""
         out = [
-            CostEstimate(lane, OUT, 0.0, self.tokens, wait, 0.0, read, write, 0.0, cost)
+            CostEstimate(
+                lane=lane,
+                slot=OUT,
+                cached=0.0,
+                tokens=self.tokens,
+                wait=wait,
+                ahead=0.0,
+                read=read,
+                write=write,
+                loss=0.0,
+                cost=cost,
+            )
             for lane, wait, read, write, cost in self.out
         ]
         return sorted(self.exact + out, key=_cost)
@@ -125,5 +136,14 @@ def _exact(question: RequestFeatures, lane: EngineModel, wait: float) -> CostEst
     cost = first + read * lane.read_price + answer * lane.token_price + loss + risk
     write = answer * lane.per_token
     return CostEstimate(
-        lane, slot, cached, question.tokens, wait, ahead, read, write, loss, cost
+        lane=lane,
+        slot=slot,
+        cached=cached,
+        tokens=question.tokens,
+        wait=wait,
+        ahead=ahead,
+        read=read,
+        write=write,
+        loss=loss,
+        cost=cost,
     )

@@ -293,14 +293,14 @@ class EngineModel:
         """What the answer says of the engine's speed, less what others cost it."""
         writing = max(now - (job.first or now), 1e-6)
         return Sample(
-            timings.cached,
-            timings.prompt,
-            timings.prompt_ms / self.scale,
-            timings.predicted,
-            timings.predicted_ms / self.scale,
-            job.waited * 1000 / self.scale,
-            job.stalled * 1000 / self.scale,
-            max(1.0, job.crowd / writing),
+            cached=timings.cached,
+            prompt=timings.prompt,
+            prompt_ms=timings.prompt_ms / self.scale,
+            predicted=timings.predicted,
+            predicted_ms=timings.predicted_ms / self.scale,
+            waited_ms=job.waited * 1000 / self.scale,
+            stalled_ms=job.stalled * 1000 / self.scale,
+            sequences=max(1.0, job.crowd / writing),
         )
 
     def lost(self) -> None:

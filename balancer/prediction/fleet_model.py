@@ -150,7 +150,13 @@ class FleetModel:
             if kept is not None:
                 self.probed(each.key)
                 kept.lane.left()
-            kept = TrackedEngine(self._lane(each, key, now), key, life, each, now)
+            kept = TrackedEngine(
+                lane=self._lane(each, key, now),
+                key=key,
+                life=life,
+                candidate=each,
+                fit=now,
+            )
             self._kept[each.key] = kept
         self._count(kept, now)
         return kept
@@ -159,15 +165,15 @@ class FleetModel:
         engine, launch = each.engine, each.engine.launch
         host = _host_cache(engine, self.holdings)
         lane = EngineModel(
-            " ".join(each.key),
-            engine.model,
-            engine.slots,
-            self.book.learner(key, believed(engine)),
-            self.holdings,
-            launch.batch,
-            engine.context,
-            engine.slots > 1 and host is None,
-            host,
+            name=" ".join(each.key),
+            model=engine.model,
+            slots=engine.slots,
+            learner=self.book.learner(key, believed(engine)),
+            holdings=self.holdings,
+            batch=launch.batch,
+            context=engine.context,
+            pins=engine.slots > 1 and host is None,
+            host=host,
         )
         lane.now = now
         return lane

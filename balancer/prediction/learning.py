@@ -118,13 +118,13 @@ class SpeedLearner:
 
     def _settle(self) -> None:
         self.speed = Speed(
-            self.reading.base,
-            self.reading.slope,
-            self.writing.base,
-            self.writing.slope / self.writing.base,
-            self.guess.overhead,
-            self.few.base,
-            self.few.slope,
+            prefill=self.reading.base,
+            attention=self.reading.slope,
+            decode=self.writing.base,
+            slowdown=self.writing.slope / self.writing.base,
+            overhead=self.guess.overhead,
+            few_start=self.few.base,
+            few=self.few.slope,
         )
 
     def dump(self) -> LearnedSpeed:

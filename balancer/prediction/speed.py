@@ -103,7 +103,12 @@ def guess(variant: str, threads: int, on_gpu: bool) -> Speed:
 def typical(reads: float, writes: float, on_gpu: bool) -> Speed:
     """A belief from tokens/s of one stream alone; the rest is as most machines are."""
     read, write = 1 / max(reads, LEAST_RATE), 1 / max(writes, LEAST_RATE)
-    return Speed(read, read / 16384, write, 0.08 if on_gpu else 0.3)
+    return Speed(
+        prefill=read,
+        attention=read / 16384,
+        decode=write,
+        slowdown=0.08 if on_gpu else 0.3,
+    )
 
 
 def parameters(variant: str) -> float:

@@ -83,11 +83,11 @@ LONG = Probe(CALIBRATION_PROMPT, CALIBRATION_ANSWER)
 def sample(found: Timings) -> Sample:
     """What a probe says of the engine's speed; nothing else ran."""
     return Sample(
-        found.cached,
-        found.prompt,
-        found.prompt_ms,
-        found.predicted,
-        found.predicted_ms,
+        cached=found.cached,
+        prompt=found.prompt,
+        prompt_ms=found.prompt_ms,
+        predicted=found.predicted,
+        predicted_ms=found.predicted_ms,
     )
 
 

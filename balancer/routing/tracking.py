@@ -89,7 +89,15 @@ class AttemptTracker:
         read, spent = processed - cached, now - self._reads
         if alone and read >= SMALLEST_PREFILL:
             ms = 1000 * spent / lane.scale
-            lane.learner.learn(Sample(cached, read, ms, 0, 0.0))
+            lane.learner.learn(
+                Sample(
+                    cached=cached,
+                    prompt=read,
+                    prompt_ms=ms,
+                    predicted=0,
+                    predicted_ms=0.0,
+                )
+            )
 
     def wrote(self) -> None:
         """The prompt is read."""

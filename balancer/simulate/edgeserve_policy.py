@@ -50,15 +50,15 @@ class Edge:
         if machine.cache_tokens:
             host = HostCache(self.mind.holdings, machine.cache_tokens)
         return EngineModel(
-            machine.name,
-            machine.model,
-            machine.slots,
-            self.learner(machine),
-            self.mind.holdings,
-            machine.batch,
-            machine.context,
-            pins and host is None,
-            host,
+            name=machine.name,
+            model=machine.model,
+            slots=machine.slots,
+            learner=self.learner(machine),
+            holdings=self.mind.holdings,
+            batch=machine.batch,
+            context=machine.context,
+            pins=pins and host is None,
+            host=host,
             weights=weights,
         )
 
@@ -73,16 +73,22 @@ class Edge:
 
     def learner(self, machine: Machine) -> SpeedLearner:
         """A poor guess, put right by the calibration probe."""
-        rough = Speed(1 / 200, 1e-7, 1 / 20, 0.3, machine.network_ms / 1000)
+        rough = Speed(
+            prefill=1 / 200,
+            attention=1e-7,
+            decode=1 / 20,
+            slowdown=0.3,
+            overhead=machine.network_ms / 1000,
+        )
         learner = SpeedLearner(rough)
         speed = machine.speed
         learner.learn(
             Sample(
-                0,
-                CALIBRATION_PROMPT,
-                1000 * speed.prefill_seconds(CALIBRATION_PROMPT, 0),
-                CALIBRATION_ANSWER,
-                1000 * speed.token_seconds(1) * (CALIBRATION_ANSWER - 1),
+                cached=0,
+                prompt=CALIBRATION_PROMPT,
+                prompt_ms=1000 * speed.prefill_seconds(CALIBRATION_PROMPT, 0),
+                predicted=CALIBRATION_ANSWER,
+                predicted_ms=1000 * speed.token_seconds(1) * (CALIBRATION_ANSWER - 1),
             )
         )
         return learner

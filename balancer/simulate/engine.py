@@ -75,7 +75,15 @@ class Engine:
         factor = exp(noise * self.machine.noise)
         seconds = self.speed.prefill_seconds(call.prompt_tokens - cached, cached)
         left = max(0.0, call.answer_tokens - 1.0)
-        run = Run(call, slot, cached, self.now, seconds * factor, left, factor=factor)
+        run = Run(
+            call=call,
+            slot=slot,
+            cached=cached,
+            started=self.now,
+            reading=seconds * factor,
+            left=left,
+            factor=factor,
+        )
         self.runs[slot] = run
         return run
 

@@ -50,11 +50,11 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         """The same as the balancer would have to learn it."""
         read = 1 / self.prefill
         return Speed(
-            read,
-            read * self.attention / 1000,
-            1 / self.decode,
-            self.slowdown,
-            self.network_ms / 1000,
+            prefill=read,
+            attention=read * self.attention / 1000,
+            decode=1 / self.decode,
+            slowdown=self.slowdown,
+            overhead=self.network_ms / 1000,
         )
 
 

@@ -186,7 +186,16 @@ class Planner:
                 model.facts, fitted, self._hardware, place.devices
             )
             found.append(
-                _Trial(model, load, room, fitted, whole, speed, reading, tuning)
+                _Trial(
+                    model=model,
+                    load=load,
+                    room=room,
+                    fitted=fitted,
+                    whole=whole,
+                    speed=speed,
+                    reading=reading,
+                    tuning=tuning,
+                )
             )
         self.problems += [] if found else refused
         return measured(found)

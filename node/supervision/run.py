@@ -38,11 +38,11 @@ async def supervised(
     """
     await asyncio.to_thread(process.sweep, settings.state_dir)
     supervisor = Supervisor(
-        engine,
-        spec,
-        settings,
-        upstream,
-        changed,
+        engine=engine,
+        spec=spec,
+        settings=settings,
+        upstream=upstream,
+        changed=changed,
         remedies=remedies or StartupFallbacks(),
         pace=pace or Pace(),
         clock=clock,

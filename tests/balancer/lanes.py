@@ -14,9 +14,9 @@ from balancer.routing.dispatcher import Assignment, Dispatcher, Turned
 from balancer.routing.queued_request import QueuedRequest
 from tests.balancer.building import unheard
 
-GPU = Speed(1 / 2000, 1e-8, 1 / 90, 0.08)
-LAPTOP = Speed(1 / 150, 1e-7, 1 / 20, 0.3)
-PI = Speed(1 / 25, 1e-6, 1 / 6, 0.3)
+GPU = Speed(prefill=1 / 2000, attention=1e-8, decode=1 / 90, slowdown=0.08)
+LAPTOP = Speed(prefill=1 / 150, attention=1e-7, decode=1 / 20, slowdown=0.3)
+PI = Speed(prefill=1 / 25, attention=1e-6, decode=1 / 6, slowdown=0.3)
 
 SYSTEM = b"s" * 2000
 """A system prompt of 500 tokens at four bytes each."""
@@ -33,7 +33,14 @@ def a_lane(
     slots: int = 1,
     pins: bool = True,
 ) -> EngineModel:
-    return EngineModel(name, "model", slots, SpeedLearner(speed), holdings, pins=pins)
+    return EngineModel(
+        name=name,
+        model="model",
+        slots=slots,
+        learner=SpeedLearner(speed),
+        holdings=holdings,
+        pins=pins,
+    )
 
 
 def a_request(

@@ -67,7 +67,9 @@ async def watched(
 
     async def work() -> AttemptWatchdog:
         now = asyncio.get_running_loop().time()
-        vigil = AttemptWatchdog(known, KEY, a_need(), now, **fields)
+        vigil = AttemptWatchdog(
+            prospects=known, key=KEY, need=a_need(), started=now, **fields
+        )
         then(vigil, now)
         try:
             await asyncio.sleep(0)

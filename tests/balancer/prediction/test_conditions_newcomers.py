@@ -17,7 +17,15 @@ def new(speed: Speed) -> EngineModel:
 
 def measured(speed: Speed) -> EngineModel:
     lane = a_lane(HOLDINGS, "known", speed)
-    lane.learner.learn(Sample(0, 128, 128e3 * speed.prefill, 16, 15e3 * speed.decode))
+    lane.learner.learn(
+        Sample(
+            cached=0,
+            prompt=128,
+            prompt_ms=128e3 * speed.prefill,
+            predicted=16,
+            predicted_ms=15e3 * speed.decode,
+        )
+    )
     return lane
 
 

@@ -29,11 +29,11 @@ def some_fleet(dice: random.Random) -> tuple[Dispatcher, list[EngineModel]]:
         speed: Speed = dice.choice([GPU, LAPTOP, PI])
         pins = dice.random() < 0.7
         lane = EngineModel(
-            f"n{number}",
-            "m",
-            dice.randint(1, 4),
-            SpeedLearner(speed),
-            mind.holdings,
+            name=f"n{number}",
+            model="m",
+            slots=dice.randint(1, 4),
+            learner=SpeedLearner(speed),
+            holdings=mind.holdings,
             pins=pins,
             scale=dice.choice([1.0, 1.5]),
         )
@@ -50,7 +50,15 @@ def _fill(lane: EngineModel, slot: int, dice: random.Random) -> None:
         return
     prompt, begin = some_prompt(dice), dice.random() * NOW
     tokens = prompt.size * dice.uniform(0.2, 0.3)
-    job = RunningRequest(prompt, slot, tokens, 0.0, 100.0, begin, 1.0)
+    job = RunningRequest(
+        prompt=prompt,
+        slot=slot,
+        tokens=tokens,
+        cached=0.0,
+        answer=100.0,
+        started=begin,
+        reading=1.0,
+    )
     lane.start(job, begin)
     if dice.random() < 0.5:
         lane.wrote(job, begin + 1)

@@ -24,7 +24,13 @@ def a_mind(slots: int, host_tokens: int) -> tuple[Dispatcher, EngineModel]:
     host = HostCache(mind.holdings, host_tokens) if host_tokens else None
     lanes.append(
         EngineModel(
-            "x", "m", slots, SpeedLearner(LAPTOP), mind.holdings, pins=False, host=host
+            name="x",
+            model="m",
+            slots=slots,
+            learner=SpeedLearner(LAPTOP),
+            holdings=mind.holdings,
+            pins=False,
+            host=host,
         )
     )
     return mind, lanes[0]
@@ -54,7 +60,15 @@ def test_belief_and_engine_agree_on_every_prompt(
         believed = pick(question, lane)
         truth = Truth(prompt, list(prompt.ends))
         slot, spared = engine.take(truth, now)
-        job = RunningRequest(prompt, slot, tokens(prompt), spared, 0.0, now, 1.0)
+        job = RunningRequest(
+            prompt=prompt,
+            slot=slot,
+            tokens=tokens(prompt),
+            cached=spared,
+            answer=0.0,
+            started=now,
+            reading=1.0,
+        )
         lane.start(job, now)
         running.append((job, truth))
 
@@ -73,7 +87,15 @@ def test_a_pinned_slot_costs_no_more_than_the_one_llama_would_take(
 ) -> None:
     mind, lane = a_mind(slots, 0)
     for now, prompt in enumerate(asked[:-1], 1):
-        job = RunningRequest(prompt, now % slots, tokens(prompt), 0.0, 0.0, now, 1.0)
+        job = RunningRequest(
+            prompt=prompt,
+            slot=now % slots,
+            tokens=tokens(prompt),
+            cached=0.0,
+            answer=0.0,
+            started=now,
+            reading=1.0,
+        )
         lane.start(job, now)
         lane.end(job, now + 0.5, 0.0)
     question = mind.question(a_request(asked[-1], 99.0, "m", answer=1.0), 99.0)

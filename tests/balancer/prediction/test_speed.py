@@ -10,7 +10,7 @@ from balancer.prediction.speed import FEW, Sample, Speed, believed, guess, param
 from edgeserve.wire import Expected
 from tests.fakes.reports import an_engine
 
-TRUE = Speed(1 / 120, 1 / 120 / 20_000, 1 / 15, 0.4)
+TRUE = Speed(prefill=1 / 120, attention=1 / 120 / 20_000, decode=1 / 15, slowdown=0.4)
 
 
 def dice(seed: int) -> random.Random:
@@ -24,11 +24,11 @@ def measured(
     factor = chance.lognormvariate(0, noise)
     answer = chance.randint(20, 300)
     return Sample(
-        cached,
-        fresh,
-        1000 * factor * speed.prefill_seconds(fresh, cached),
-        answer,
-        1000 * factor * speed.token_seconds(sequences) * (answer - 1),
+        cached=cached,
+        prompt=fresh,
+        prompt_ms=1000 * factor * speed.prefill_seconds(fresh, cached),
+        predicted=answer,
+        predicted_ms=1000 * factor * speed.token_seconds(sequences) * (answer - 1),
         sequences=sequences,
     )
 
@@ -62,10 +62,16 @@ def test_twenty_answers_teach_the_speed_within_a_tenth(seed: int) -> None:
 
 
 def test_one_calibration_probe_is_enough_to_be_near() -> None:
-    learner = SpeedLearner(Speed(1.0, 0.0, 1.0, 0.3))
+    learner = SpeedLearner(Speed(prefill=1.0, attention=0.0, decode=1.0, slowdown=0.3))
 
     learner.learn(
-        Sample(0, 128, 1000 * TRUE.prefill_seconds(128, 0), 16, 15_000 * TRUE.decode)
+        Sample(
+            cached=0,
+            prompt=128,
+            prompt_ms=1000 * TRUE.prefill_seconds(128, 0),
+            predicted=16,
+            predicted_ms=15_000 * TRUE.decode,
+        )
     )
 
     assert learner.calibrated
@@ -77,7 +83,12 @@ def test_a_machine_that_slows_down_is_noticed_within_eight_answers() -> None:
     chance, learner = dice(1), a_learner()
     for _ in range(100):
         learner.learn(measured(TRUE, chance))
-    slow = Speed(2 * TRUE.prefill, 2 * TRUE.attention, 2 * TRUE.decode, TRUE.slowdown)
+    slow = Speed(
+        prefill=2 * TRUE.prefill,
+        attention=2 * TRUE.attention,
+        decode=2 * TRUE.decode,
+        slowdown=TRUE.slowdown,
+    )
 
     for _ in range(8):
         learner.learn(measured(slow, chance))
@@ -93,7 +104,9 @@ def test_one_wild_sample_does_not_throw_it() -> None:
         learner.learn(measured(TRUE, chance))
     before = learner.speed.prefill_seconds(500, 0)
 
-    learner.learn(Sample(0, 400, 1e7, 100, 1e7))
+    learner.learn(
+        Sample(cached=0, prompt=400, prompt_ms=1e7, predicted=100, predicted_ms=1e7)
+    )
 
     assert learner.speed.prefill_seconds(500, 0) < 1.35 * before
 
@@ -102,7 +115,9 @@ def test_tiny_prefills_and_answers_teach_nothing() -> None:
     learner = a_learner()
     before = learner.speed
 
-    learner.learn(Sample(900, 8, 500.0, 2, 500.0))
+    learner.learn(
+        Sample(cached=900, prompt=8, prompt_ms=500.0, predicted=2, predicted_ms=500.0)
+    )
 
     assert learner.speed == before
 
@@ -113,7 +128,15 @@ def test_time_that_went_to_others_is_not_held_against_it() -> None:
     writing = 1000 * TRUE.token_seconds(1) * 99
 
     learner.learn(
-        Sample(0, 600, own + 3000, 100, writing + 2000, waited_ms=3000, stalled_ms=2000)
+        Sample(
+            cached=0,
+            prompt=600,
+            prompt_ms=own + 3000,
+            predicted=100,
+            predicted_ms=writing + 2000,
+            waited_ms=3000,
+            stalled_ms=2000,
+        )
     )
 
     assert learner.speed.prefill_seconds(600, 0) == pytest.approx(own / 1000, rel=0.05)
@@ -231,27 +254,41 @@ def test_what_a_node_expects_counts_more_than_the_name_of_its_model() -> None:
 
 
 def test_who_reads_slower_than_believed_is_not_believed_to_write_as_fast() -> None:
-    learner = SpeedLearner(Speed(1 / 100, 0.0, 1 / 10, 0.3))
+    learner = SpeedLearner(
+        Speed(prefill=1 / 100, attention=0.0, decode=1 / 10, slowdown=0.3)
+    )
 
-    learner.learn(Sample(0, 100, 4000.0, 0, 0.0))
+    learner.learn(
+        Sample(cached=0, prompt=100, prompt_ms=4000.0, predicted=0, predicted_ms=0.0)
+    )
 
     assert learner.speed.prefill == pytest.approx(1 / 25)
     assert 1 / 10 < learner.speed.decode < 4 / 10
-    learner.learn(Sample(0, 100, 4000.0, 11, 1000.0))
+    learner.learn(
+        Sample(
+            cached=0, prompt=100, prompt_ms=4000.0, predicted=11, predicted_ms=1000.0
+        )
+    )
     assert learner.speed.decode == pytest.approx(1 / 10)
 
 
 def test_a_long_probe_counts_instead_of_the_short_one_before_it() -> None:
-    learner = SpeedLearner(Speed(1 / 100, 0.0, 1 / 10, 0.3))
+    learner = SpeedLearner(
+        Speed(prefill=1 / 100, attention=0.0, decode=1 / 10, slowdown=0.3)
+    )
 
-    learner.begin(Sample(0, 32, 320.0, 5, 4000.0))
-    learner.begin(Sample(0, 128, 64.0, 16, 1500.0))
+    learner.begin(
+        Sample(cached=0, prompt=32, prompt_ms=320.0, predicted=5, predicted_ms=4000.0)
+    )
+    learner.begin(
+        Sample(cached=0, prompt=128, prompt_ms=64.0, predicted=16, predicted_ms=1500.0)
+    )
 
     assert learner.speed.prefill_seconds(128, 0) == pytest.approx(0.064, rel=0.01)
     assert learner.speed.decode == pytest.approx(1 / 10)
 
 
-SMALL = Speed(6.1e-3, 1.2e-6, 0.02, 0.3)
+SMALL = Speed(prefill=6.1e-3, attention=1.2e-6, decode=0.02, slowdown=0.3)
 """SmolLM2 on one thread, as measured; a few tokens take 5 µs more for each before."""
 
 
@@ -264,11 +301,21 @@ def short_turns(learner: SpeedLearner, noise: float) -> None:
         more = 5e-6 * fresh * (cached + fresh / 2) if fresh < FEW else 0.0
         seconds = SMALL.prefill_seconds(fresh, cached) + more
         factor = chance.lognormvariate(0, noise)
-        learner.learn(Sample(cached, fresh, 1000 * factor * seconds, 0, 0.0))
+        learner.learn(
+            Sample(
+                cached=cached,
+                prompt=fresh,
+                prompt_ms=1000 * factor * seconds,
+                predicted=0,
+                predicted_ms=0.0,
+            )
+        )
 
 
 def test_a_few_tokens_behind_many_are_known_to_take_longer() -> None:
-    learner = SpeedLearner(Speed(1 / 100, 1e-6, 1 / 50, 0.3))
+    learner = SpeedLearner(
+        Speed(prefill=1 / 100, attention=1e-6, decode=1 / 50, slowdown=0.3)
+    )
 
     short_turns(learner, noise=0.05)
 
@@ -286,10 +333,20 @@ def test_a_few_tokens_behind_many_are_known_to_take_longer() -> None:
 
 
 def test_what_starts_slowly_is_known_to_for_a_few_tokens_only() -> None:
-    learner = SpeedLearner(Speed(1 / 2000, 1e-9, 1 / 90, 0.1))
+    learner = SpeedLearner(
+        Speed(prefill=1 / 2000, attention=1e-9, decode=1 / 90, slowdown=0.1)
+    )
     for fresh in (500, 20, 300, 12, 800, 30) * 10:
         start = 15.0 if fresh < FEW else 0.0
-        learner.learn(Sample(0, fresh, start + fresh / 4, 0, 0.0))
+        learner.learn(
+            Sample(
+                cached=0,
+                prompt=fresh,
+                prompt_ms=start + fresh / 4,
+                predicted=0,
+                predicted_ms=0.0,
+            )
+        )
 
     assert learner.speed.prefill_seconds(20, 0) == pytest.approx(0.02, rel=0.15)
     assert learner.speed.prefill_seconds(400, 0) == pytest.approx(0.1, rel=0.1)
@@ -297,9 +354,21 @@ def test_what_starts_slowly_is_known_to_for_a_few_tokens_only() -> None:
 
 def test_one_odd_short_prompt_proves_little() -> None:
     learner = SpeedLearner(SMALL)
-    learner.learn(Sample(0, 500, 1000 * SMALL.prefill_seconds(500, 0), 0, 0.0))
+    learner.learn(
+        Sample(
+            cached=0,
+            prompt=500,
+            prompt_ms=1000 * SMALL.prefill_seconds(500, 0),
+            predicted=0,
+            predicted_ms=0.0,
+        )
+    )
 
-    learner.learn(Sample(800, 20, 100_000.0, 0, 0.0))
+    learner.learn(
+        Sample(
+            cached=800, prompt=20, prompt_ms=100_000.0, predicted=0, predicted_ms=0.0
+        )
+    )
 
     usual = SMALL.prefill_seconds(20, 800)
     assert learner.speed.prefill_seconds(20, 800) < 3 * usual

@@ -18,7 +18,7 @@ def test_a_probe_leaves_no_trace_in_the_cache(probe: Probe) -> None:
 
 
 def test_a_short_probe_takes_a_slow_machine_no_longer_than_it_must() -> None:
-    pi = Speed(1 / 25, 0.0, 1 / 6, 0.3)
+    pi = Speed(prefill=1 / 25, attention=0.0, decode=1 / 6, slowdown=0.3)
 
     assert SHORT.seconds(pi) == pytest.approx(32 / 25 + 4 / 6, rel=0.01)
     assert SHORT.seconds(pi) < LONG.seconds(pi) / 3

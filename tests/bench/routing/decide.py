@@ -50,10 +50,18 @@ def fleet() -> tuple[Dispatcher, list[EngineModel]]:
     mind = Dispatcher(lambda _: lanes)
     for number in range(ENGINES):
         rates = dice.choice([(25, 6), (120, 18), (400, 30), (2000, 90)])
-        speed = Speed(1 / rates[0], 1e-7, 1 / rates[1], 0.3)
+        speed = Speed(
+            prefill=1 / rates[0], attention=1e-7, decode=1 / rates[1], slowdown=0.3
+        )
         slots = dice.choice([1, 2, 2, 4])
         lanes.append(
-            EngineModel(f"n{number}", "m", slots, SpeedLearner(speed), mind.holdings)
+            EngineModel(
+                name=f"n{number}",
+                model="m",
+                slots=slots,
+                learner=SpeedLearner(speed),
+                holdings=mind.holdings,
+            )
         )
     for lane in lanes:
         _fill(mind, lane)
@@ -71,7 +79,18 @@ def _fill(mind: Dispatcher, lane: EngineModel) -> None:
             mind.holdings.put(place, held)
     lane.advance(NOW)
     for slot in range(dice.randint(0, lane.slots)):
-        lane.start(RunningRequest(_prompt(3000), slot, 700, 0, 150, NOW, 1.0), NOW)
+        lane.start(
+            RunningRequest(
+                prompt=_prompt(3000),
+                slot=slot,
+                tokens=700,
+                cached=0,
+                answer=150,
+                started=NOW,
+                reading=1.0,
+            ),
+            NOW,
+        )
 
 
 def _prompt(size: int) -> Prompt:

@@ -197,7 +197,15 @@ async def struck(
         for each in load.answers
     )
     starts = await pair.starts(session) - before
-    return Struck(deed, faults, starts, took, load.answers, verdicts, others)
+    return Struck(
+        deed=deed,
+        faults=faults,
+        starts=starts,
+        seconds=took,
+        answers=load.answers,
+        verdicts=verdicts,
+        others=others,
+    )
 
 
 async def _verdicts(
