@@ -49,7 +49,7 @@ class Balancer:
     """A running balancer, and where to reach it from this machine."""
 
     origin: Origin
-    desk: BalancerState
+    state: BalancerState
     leave: Handoff
     taken: asyncio.Event
 
@@ -63,14 +63,14 @@ async def serve(
     """
     async with running(settings, say=say, estate=estate) as balancer:
         await first(stop, balancer.taken)
-        doorkeeper = balancer.desk.doorkeeper
+        in_flight = balancer.state.in_flight
         if balancer.taken.is_set():
-            say(f"taken over: {counted(doorkeeper.inside)} end here")
+            say(f"taken over: {counted(in_flight.inside)} end here")
             balancer.leave.begin()
-            await left(balancer.leave, doorkeeper, stop, settings.drain_seconds)
-        say(f"draining: {counted(doorkeeper.inside)} may end, no new ones")
-        if not await doorkeeper.drained(settings.drain_seconds):
-            log.warning("cut off: %s", counted(doorkeeper.inside))
+            await left(balancer.leave, in_flight, stop, settings.drain_seconds)
+        say(f"draining: {counted(in_flight.inside)} may end, no new ones")
+        if not await in_flight.drained(settings.drain_seconds):
+            log.warning("cut off: %s", counted(in_flight.inside))
 
 
 def counted(count: int) -> str:
@@ -106,7 +106,7 @@ async def running(
         trace = stack.enter_context(recording(settings, shared))
         await stack.enter_async_context(
             remembering(
-                shared.predict,
+                shared.predictive,
                 file_in(settings.state_dir),
                 ours=lambda: taken is None or not taken.is_set(),
             )
@@ -126,13 +126,13 @@ async def running(
             await know(shared, remember(shared, estate.learned), on_event)
         if settings.calibrate:
             await stack.enter_async_context(calibrating(shared, upstream, may.token))
-        prober = LivenessProber(shared.breaker, upstream, may.token)
+        prober = LivenessProber(shared.breakers, upstream, may.token)
         await stack.enter_async_context(probing(prober))
         register = stack.enter_context(closing(Registrations(on_event)))
         watch = stack.enter_context(closing(Watchdog(shared, awake)))
         front = _front(settings, shared, upstream, may, watch, trace)
         api = AdminRoutes(
-            desk=shared, register=register, clients=may.clients, nodes=may.nodes
+            state=shared, register=register, clients=may.clients, nodes=may.nodes
         )
         port = await stack.enter_async_context(
             http.listen(
@@ -155,7 +155,7 @@ async def running(
         await stack.enter_async_context(
             discovering(settings, on_event, loopback_only=may.token is None)
         )
-        yield Balancer(origin=origin, desk=shared, leave=leave, taken=taken)
+        yield Balancer(origin=origin, state=shared, leave=leave, taken=taken)
 
 
 def _front(
@@ -167,12 +167,12 @@ def _front(
     trace: Trace | None,
 ) -> InferenceHandler:
     return InferenceHandler(
-        desk=shared,
+        state=shared,
         guard=may.clients,
         policy=policy_of(settings),
         trace=trace,
         retry=RetryLoop(
-            desk=shared,
+            state=shared,
             upstream=upstream,
             token=may.token,
             templates=TemplateProbe(upstream, may.token),

@@ -131,7 +131,7 @@ class ClientResponse:
         self.given.add(data)
         await self.reply.write(data)
 
-    async def rest(self, answer: Answer, flow: StreamReader, vigil: Counts) -> None:
+    async def rest(self, answer: Answer, flow: StreamReader, watchdog: Counts) -> None:
         """Pass on the rest of a stream as it comes. Raises NodeLost.
 
         `vigil` counts what comes of the answer itself; a ping is nothing of it.
@@ -141,7 +141,7 @@ class ClientResponse:
         def sieve(piece: bytes) -> bytes:
             if ready := feed(piece):
                 keep(ready)
-                vigil.texts += not ready.startswith(b":")
+                watchdog.texts += not ready.startswith(b":")
             return ready
 
         await answer.sift(self.reply, sieve)

@@ -62,17 +62,17 @@ class InFlight:
 
 @dataclass(frozen=True, kw_only=True)
 class BalancerState:
-    """A balancer's state. `predict` is there whatever policy decides.
+    """A balancer's state. `predictive` is there whatever policy decides.
 
     `key` is that of all hashes of prompts; it is this process's own.
     """
 
     current: LiveFleet
-    room: RequestQueue
-    predict: PredictivePolicy
-    ledger: SlotCounts
-    breaker: CircuitBreakers
-    doorkeeper: InFlight
+    queue: RequestQueue
+    predictive: PredictivePolicy
+    slot_counts: SlotCounts
+    breakers: CircuitBreakers
+    in_flight: InFlight
     records: RequestLog
     metrics: Metrics
     caps: Caps = CAPS
@@ -85,35 +85,35 @@ def build_state(
 ) -> BalancerState:
     """Set one up: a change in the fleet corrects the ledger, then wakes the queue."""
     judged, known_better = Changes(), Changes()
-    breaker, ledger = CircuitBreakers(judged.notify), SlotCounts()
-    current = LiveFleet(say, breaker.judged)
-    predict = _predict(settings, ledger, known_better)
-    simple = LeastBusy(lambda: current.candidates, ledger)
-    room = RequestQueue(
-        predict if settings.policy == "predict" else simple,
+    breakers, slot_counts = CircuitBreakers(judged.notify), SlotCounts()
+    current = LiveFleet(say, breakers.judged)
+    predictive = _predictive(settings, slot_counts, known_better)
+    simple = LeastBusy(lambda: current.candidates, slot_counts)
+    queue = RequestQueue(
+        predictive if settings.policy == "predict" else simple,
         limit=settings.queue,
         seconds=settings.queue_seconds,
     )
     judged.subscribe(current.judge)
-    known_better.subscribe(room.moved)
-    current.listen(lambda: ledger.told(current.candidates, breaker.reserved))
-    current.listen(lambda: predict.told(current.candidates))
-    current.listen(room.changed)
+    known_better.subscribe(queue.moved)
+    current.listen(lambda: slot_counts.told(current.candidates, breakers.reserved))
+    current.listen(lambda: predictive.told(current.candidates))
+    current.listen(queue.changed)
     return BalancerState(
         current=current,
-        room=room,
-        predict=predict,
-        ledger=ledger,
-        breaker=breaker,
-        doorkeeper=InFlight(),
+        queue=queue,
+        predictive=predictive,
+        slot_counts=slot_counts,
+        breakers=breakers,
+        in_flight=InFlight(),
         records=RequestLog(),
         metrics=Metrics(),
         caps=caps_of(settings),
     )
 
 
-def _predict(
-    settings: BalancerSettings, ledger: SlotCounts, known_better: Changes
+def _predictive(
+    settings: BalancerSettings, slot_counts: SlotCounts, known_better: Changes
 ) -> PredictivePolicy:
     policy = conditions.MachinePolicy(
         on_battery=settings.on_battery,
@@ -122,9 +122,9 @@ def _predict(
     )
     lanes = FleetModel(
         PrefixCacheIndex(),
-        ledger.busy,
+        slot_counts.busy,
         policy=policy,
-        left=ledger.left,
+        left=slot_counts.left,
         calibrates=settings.calibrate,
     )
-    return PredictivePolicy(ledger, lanes, time.monotonic, known_better.notify)
+    return PredictivePolicy(slot_counts, lanes, time.monotonic, known_better.notify)

@@ -178,8 +178,8 @@ async def test_whichever_background_task_fails_requests_are_answered(
         async with both(tmp_path) as there:
             # A request would measure the engine, and nobody calibrate it then.
             await saboteur.until("calibrate", 1)
-            for each in there.balancer.desk.current.candidates:
-                there.balancer.desk.breaker.failed(each.key, "doubt")  # has it probed
+            for each in there.balancer.state.current.candidates:
+                there.balancer.state.breakers.failed(each.key, "doubt")  # has it probed
             await there.until_answering(max_tokens=20)  # long enough to be watched
             for name, kind in EVERY.items():
                 await saboteur.until(name, 2 if kind.policy == "always" else 1)

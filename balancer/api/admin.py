@@ -39,7 +39,7 @@ class UnknownRequest(EdgeserveError):
 class AdminRoutes:
     """The routes that aiohttp serves. `clients` guards all but /health and register."""
 
-    desk: BalancerState
+    state: BalancerState
     register: Registrations
     clients: Guard
     nodes: Guard
@@ -62,10 +62,10 @@ class AdminRoutes:
 
     async def health(self, _: web.Request) -> web.Response:
         """Say that we serve: 200, or 503 while draining."""
-        fleet = self.desk.current.fleet
+        fleet = self.state.current.fleet
         up = [member for member in fleet.members if member.state == "up"]
-        ready = [each for each in self.desk.current.candidates if each.barred is None]
-        draining = self.desk.doorkeeper.draining
+        ready = [each for each in self.state.current.candidates if each.barred is None]
+        draining = self.state.in_flight.draining
         said = {
             "status": "draining" if draining else "ok",
             "nodes": len(up),
@@ -75,8 +75,10 @@ class AdminRoutes:
 
     async def rendered_metrics(self, _: web.Request) -> web.Response:
         """Answer Prometheus."""
-        text = self.desk.metrics.render(
-            self.desk.current.fleet, self.desk.room.waiting, self.desk.doorkeeper.inside
+        text = self.state.metrics.render(
+            self.state.current.fleet,
+            self.state.queue.waiting,
+            self.state.in_flight.inside,
         )
         return web.Response(
             body=text.encode(),
@@ -85,16 +87,16 @@ class AdminRoutes:
 
     async def models(self, _: web.Request) -> web.Response:
         """List what can be called now, in OpenAI's shape."""
-        data = [_model(each) for each in served(self.desk.current.candidates)]
+        data = [_model(each) for each in served(self.state.current.candidates)]
         return _json({"object": "list", "data": data})
 
     async def model(self, request: web.Request) -> web.Response:
         """Show one of them."""
         name = request.match_info["name"]
-        found = {each.name: each for each in served(self.desk.current.candidates)}
+        found = {each.name: each for each in served(self.state.current.candidates)}
         meant = normal(name)
         if meant not in found:  # a file's name, perhaps
-            theirs = (e for e in self.desk.current.candidates if e.serves(meant))
+            theirs = (e for e in self.state.current.candidates if e.serves(meant))
             meant = next((e.listed[1] for e in theirs), meant)
         if meant not in found:
             raise UnknownModel(name, list(found))
@@ -102,17 +104,17 @@ class AdminRoutes:
 
     async def fleet(self, _: web.Request) -> web.Response:
         """Show the fleet, and what was seen but has not answered."""
-        health = self.desk.breaker.shown
-        return _json(shown(self.desk.current.fleet, health))
+        health = self.state.breakers.shown
+        return _json(shown(self.state.current.fleet, health))
 
     async def requests(self, _: web.Request) -> web.Response:
         """List the latest requests, newest first."""
-        return _json([record.shown(fully=False) for record in self.desk.records])
+        return _json([record.shown(fully=False) for record in self.state.records])
 
     async def request(self, request: web.Request) -> web.Response:
         """Explain one request: every candidate, and why it was chosen or not."""
         id_ = request.match_info["id"]
-        record = self.desk.records.get(id_)
+        record = self.state.records.get(id_)
         if record is None:
             raise UnknownRequest(
                 f"no request {id_!r} among the latest; `edgeserve requests` lists them"
@@ -136,7 +138,7 @@ class AdminRoutes:
 
         The person at this terminal has it from the fleet's news.
         """
-        current = self.desk.current
+        current = self.state.current
         with suppress(TimeoutError):
             async with asyncio.timeout(TRIED_SECONDS):
                 while (link := current.fleet.links.get(key)) and link.state == "seen":

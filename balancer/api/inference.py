@@ -40,7 +40,7 @@ def handled(path: str) -> bool:
 class InferenceHandler:
     """The handler of every route that reaches an engine."""
 
-    desk: BalancerState
+    state: BalancerState
     guard: Guard
     policy: ResumePolicy
     retry: RetryLoop
@@ -48,10 +48,10 @@ class InferenceHandler:
 
     async def __call__(self, request: Request, reply: Response) -> None:
         """Answer one request. Cancelling it closes the node's connection at once."""
-        record = self.desk.records.open(
+        record = self.state.records.open(
             request_id(request.headers), request.path, request.peer
         )
-        clock = self.desk.records.clock
+        clock = self.state.records.clock
         delivery = ClientResponse(
             reply=reply, request_id=record.id, path=request.path, clock=clock
         )
@@ -72,18 +72,18 @@ class InferenceHandler:
         record.status = delivery.status or None
         if record.outcome is None and record.attempts:
             record.outcome = record.attempts[-1].outcome
-        record.ended = self.desk.records.clock()
+        record.ended = self.state.records.clock()
         record.first_byte = delivery.began
-        self.desk.metrics.answered(record)
+        self.state.metrics.answered(record)
 
     async def _admitted(
         self, request: Request, record: RequestRecord, delivery: ClientResponse
     ) -> None:
         shown = self.guard.check(request.headers)
-        route, key = ROUTES[request.path], self.desk.key
+        route, key = ROUTES[request.path], self.state.key
         if request.method != route.method:
             raise WrongMethod(request.method, request.path, [route.method])
-        with self.desk.doorkeeper:
+        with self.state.in_flight:
             seconds = deadline_seconds(request.headers)
             caller = Caller(
                 shown or request.peer,
@@ -92,7 +92,7 @@ class InferenceHandler:
                 floor_asked(request.headers),
             )
             body = asking(route, request.query, request.body)
-            work = understood(route, body, caller, key, self.desk.caps)
+            work = understood(route, body, caller, key, self.state.caps)
             record.model, record.stream = work.need.model, work.mode == "stream"
             task = RequestContext(
                 request=request,
@@ -101,10 +101,10 @@ class InferenceHandler:
                 delivery=delivery,
                 policy=self.policy,
             )
-            struck(self.desk, task)
+            struck(self.state, task)
             await self._in_time(task, seconds)
             if self.trace:
-                self.trace.answered(record, work.need, self.desk.records.clock())
+                self.trace.answered(record, work.need, self.state.records.clock())
 
     async def _in_time(self, task: RequestContext, seconds: float | None) -> None:
         """Let the caller's deadline count until the answer begins.

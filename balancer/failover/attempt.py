@@ -53,7 +53,7 @@ class AttemptRequest:
     headers: Mapping[str, str]
     body: bytes
     flow: StreamReader
-    vigil: AttemptWatchdog
+    watchdog: AttemptWatchdog
     course: AttemptObserver = UNOBSERVED
 
 
@@ -64,7 +64,7 @@ async def attempted(
     delivery: ClientResponse,
 ) -> Outcome:
     """Ask one node; Elsewhere and Full only while it has added no content."""
-    before, vigil = delivery.given.size, question.vigil
+    before, watchdog = delivery.given.size, question.watchdog
     flow = ObservedStream(question.flow, question.course)
     try:
         async with upstream.ask(
@@ -74,7 +74,7 @@ async def attempted(
             question.headers,
             question.body,
         ) as answer:
-            outcome = await _carried(answer, flow, work, delivery, vigil)
+            outcome = await _carried(answer, flow, work, delivery, watchdog)
             if outcome in (DONE, AsItIs()):
                 flow.answered()
             return outcome
@@ -84,14 +84,14 @@ async def attempted(
         if _has_all(flow, work, delivery):
             flow.answered()
             return Done(left=left)
-        if not vigil.gave_up():
+        if not watchdog.gave_up():
             raise
-        why = f"{question.origin.url} was given up: {vigil.why}"
-        return _lost(GivenUp(why), vigil.fault, delivery, before)
+        why = f"{question.origin.url} was given up: {watchdog.why}"
+        return _lost(GivenUp(why), watchdog.fault, delivery, before)
     except NoFiles:
         raise  # no engine's fault, and no other one could be reached
     except NodeLost as error:
-        return _lost(error, _fault(error, vigil), delivery, before)
+        return _lost(error, _fault(error, watchdog), delivery, before)
 
 
 def _has_all(
@@ -101,11 +101,11 @@ def _has_all(
     return work.mode == "stream" and flow.ended and not delivery.reply.missed
 
 
-def _fault(error: NodeLost, vigil: AttemptWatchdog) -> Fault:
+def _fault(error: NodeLost, watchdog: AttemptWatchdog) -> Fault:
     """Say whose fault a lost answer is."""
     if isinstance(error, Senseless):
         return error.fault
-    if vigil.excused:
+    if watchdog.excused:
         return "none"
     return fault_of_loss(connected=not isinstance(error, NotReached))
 
@@ -123,16 +123,16 @@ async def _carried(
     flow: ObservedStream,
     work: InferenceRequest,
     delivery: ClientResponse,
-    vigil: AttemptWatchdog,
+    watchdog: AttemptWatchdog,
 ) -> Outcome:
     if answer.status >= 400:
         body = await answer.read()
         return await _judged(answer.status, answer.headers, body, work, delivery)
     streams = answer.headers.get("content-type", "").startswith("text/event-stream")
     if streams and work.mode == "aggregate":
-        return await _put_together(answer, flow, work, delivery, vigil)
+        return await _put_together(answer, flow, work, delivery, watchdog)
     if streams:
-        return await _streamed(answer, flow, work, delivery, vigil)
+        return await _streamed(answer, flow, work, delivery, watchdog)
     body = await answer.read()
     flow.whole(body)
     await delivery.whole(answer.status, answer.headers, body)
@@ -177,18 +177,18 @@ async def _streamed(
     flow: StreamReader,
     work: InferenceRequest,
     delivery: ClientResponse,
-    vigil: AttemptWatchdog,
+    watchdog: AttemptWatchdog,
 ) -> Outcome:
-    vigil.heard("head")
+    watchdog.heard("head")
     while not flow.begun and (piece := await answer.chunk()):
         ready = flow.feed(piece)
-        vigil.heard("progress" if PROGRESS in piece else "ping")
+        watchdog.heard("progress" if PROGRESS in piece else "ping")
         if flow.begun:
             await delivery.content(answer.headers, ready)
         elif ready or delivery.silent:
             await delivery.life(answer.headers, ready or LIFE)
-    vigil.heard("text")
-    await delivery.rest(answer, flow, vigil)
+    watchdog.heard("text")
+    await delivery.rest(answer, flow, watchdog)
     told = flow.error
     if told is not None and told.raw and _own(told):
         refusal = EngineRefusal(told.status, JSON, told.body)
@@ -233,16 +233,16 @@ async def _put_together(
     flow: StreamReader,
     work: InferenceRequest,
     delivery: ClientResponse,
-    vigil: AttemptWatchdog,
+    watchdog: AttemptWatchdog,
 ) -> Outcome:
-    vigil.heard("head")
+    watchdog.heard("head")
     while piece := await answer.chunk():
         ready = flow.feed(piece)
         if flow.begun:
             delivery.given.add(ready)
-            vigil.texts += not piece.startswith(b":")
+            watchdog.texts += not piece.startswith(b":")
         else:
-            vigil.heard("progress" if PROGRESS in piece else "ping")
+            watchdog.heard("progress" if PROGRESS in piece else "ping")
     _insist_on_end(flow)
     return await _gathered(answer.headers, work, delivery)
 

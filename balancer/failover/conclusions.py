@@ -37,38 +37,38 @@ def failed(
         breaker.failed(to.key, fault)
 
 
-def answered(desk: BalancerState, task: RequestContext, to: EngineCandidate) -> None:
+def answered(state: BalancerState, task: RequestContext, to: EngineCandidate) -> None:
     """Note that an engine is well; what it answers, another must not call an error."""
-    desk.breaker.answered(to.key)
+    state.breakers.answered(to.key)
     for key in task.questioned - {to.key}:
-        desk.breaker.failed(key, "doubt")
-    if desk.poison.knows:
-        desk.poison.answered(named(desk, task))
+        state.breakers.failed(key, "doubt")
+    if state.poison.knows:
+        state.poison.answered(named(state, task))
 
 
-def named(desk: BalancerState, task: RequestContext) -> bytes:
+def named(state: BalancerState, task: RequestContext) -> bytes:
     """Return the hash of a request, by what its client sent."""
     if not task.name:
-        task.name = digest(task.request.path, task.request.body, desk.key)
+        task.name = digest(task.request.path, task.request.body, state.key)
     return task.name
 
 
-def struck(desk: BalancerState, task: RequestContext) -> bool:
+def struck(state: BalancerState, task: RequestContext) -> bool:
     """Whether an engine has died at this request. Raises EndsEngines for two."""
-    poison = desk.poison
+    poison = state.poison
     if not poison.knows:
         return False
-    name = named(desk, task)
-    if poison.refuses(name, desk.records.clock()):
+    name = named(state, task)
+    if poison.refuses(name, state.records.clock()):
         raise EndsEngines(SECONDS)
-    return bool(poison.told(name, desk.current.candidates))
+    return bool(poison.told(name, state.current.candidates))
 
 
 def died(
-    desk: BalancerState,
+    state: BalancerState,
     watch: Watchdog,
     task: RequestContext,
-    vigil: AttemptWatchdog,
+    watchdog: AttemptWatchdog,
     to: EngineCandidate,
     outcome: Outcome,
 ) -> None:
@@ -76,24 +76,24 @@ def died(
     match outcome:
         case Elsewhere() if outcome.ended:
             error: EdgeserveError = outcome.error
-        case Broken(error, "engine") if watch.alone(vigil):
+        case Broken(error, "engine") if watch.alone(watchdog):
             pass
         case _:
             return
     death = Death(to.life, hung=isinstance(error, GivenUp))
-    desk.poison.note(named(desk, task), death)
+    state.poison.note(named(state, task), death)
 
 
-async def condemned(desk: BalancerState, task: RequestContext) -> None:
+async def condemned(state: BalancerState, task: RequestContext) -> None:
     """Raise EndsEngines where two engines died at a request, once that is known."""
-    poison, current = desk.poison, desk.current
+    poison, current = state.poison, state.current
     name = task.name
     if len(poison.deaths.get(name, ())) < 2:
         return
     why = str(task.failure or "")
     try:
         async with asyncio.timeout(WORD_SECONDS):
-            while not poison.judged(name, current.candidates, desk.records.clock()):
+            while not poison.judged(name, current.candidates, state.records.clock()):
                 await current.changed()
     except TimeoutError:
         return

@@ -42,7 +42,7 @@ from edgeserve.http.types import Upstream
 class RetryLoop:
     """Tries engines for one request until one answers, or none is left."""
 
-    desk: BalancerState
+    state: BalancerState
     upstream: Upstream
     token: str | None
     templates: TemplateProbe
@@ -53,7 +53,7 @@ class RetryLoop:
     async def run(self, task: RequestContext) -> None:
         """Try engines until one answers. Each is tried once in its life."""
         while not isinstance(outcome := await self._once(task), Done):
-            await condemned(self.desk, task)
+            await condemned(self.state, task)
             self._go_on(task, outcome)
         if outcome.left is not None:
             raise asyncio.CancelledError  # that one would hold this frame, and be held
@@ -80,11 +80,11 @@ class RetryLoop:
         need = task.work.need
         if task.tried:
             need = structs.replace(need, tried=frozenset(task.tried))
-        clock, record = self.desk.records.clock, task.record
+        clock, record = self.state.records.clock, task.record
         asked = clock()
         lull = KeepAlive(task.delivery, record.note, streams=task.work.mode == "stream")
         try:
-            async with self.desk.room.claim(need, lull.note) as send:
+            async with self.state.queue.claim(need, lull.note) as send:
                 if lull.begun:
                     await lull.end()
                 record.waited += clock() - asked
@@ -97,11 +97,11 @@ class RetryLoop:
                 return await self._followed(task, send.to, outcome)
         except (NoNode, UnknownModel) as refusal:
             lull.begin()
-            if await await_recovery(self.desk.current, task):
+            if await await_recovery(self.state.current, task):
                 return Again()
             # Those that are left cannot, and one that was tried has said why.
             if task.failure:
-                raise reason(self.desk.current, task.failure, task, refusal) from None
+                raise reason(self.state.current, task.failure, task, refusal) from None
             raise
         finally:
             if lull.begun:
@@ -124,11 +124,11 @@ class RetryLoop:
             if not isinstance(plan, Resume):
                 return await _without_engine(task, plan)
             body, flow = plan.body, ResumedStream(plan.splice)
-        known = struck(self.desk, task)
+        known = struck(self.state, task)
         if known:
             await self.watch.apart(to.key)
         delivery.comes_from(to.node, to.engine.variant)
-        vigil = AttemptWatchdog(
+        watchdog = AttemptWatchdog(
             prospects=self.watch,
             key=to.key,
             need=work.need,
@@ -150,15 +150,15 @@ class RetryLoop:
             ),
             body=body,
             flow=flow,
-            vigil=vigil,
+            watchdog=watchdog,
             course=send.course,
         )
-        self.watch.keep(vigil)
+        self.watch.keep(watchdog)
         try:
             outcome = await attempted(self.upstream, question, work, delivery)
         finally:
-            self.watch.end(vigil)
-        died(self.desk, self.watch, task, vigil, to, outcome)
+            self.watch.end(watchdog)
+        died(self.state, self.watch, task, watchdog, to, outcome)
         if isinstance(outcome, Broken) and not outcome.final:
             task.broke(to, outcome.error, flow)
         return outcome
@@ -167,24 +167,24 @@ class RetryLoop:
         self, task: RequestContext, to: EngineCandidate, outcome: Outcome
     ) -> Outcome:
         """Draw conclusions from an attempt; a broken answer may lack but its end."""
-        fleet, now = self.desk.current.fleet, self.desk.records.clock()
+        fleet, now = self.state.current.fleet, self.state.records.clock()
         match outcome:
             case Full():
                 task.delivery.attempts -= 1
-                self.desk.current.become(fleet.turned_away(*to.key))
+                self.state.current.become(fleet.turned_away(*to.key))
             case Elsewhere(error, fault, longer):
                 task.tried.add(to.life)
                 task.failure = error
                 task.failures += 1
                 if longer:
                     task.work = task.work.longer(to.engine.context)
-                failed(self.desk.breaker, task, to, error, fault)
+                failed(self.state.breakers, task, to, error, fault)
                 if isinstance(error, NotReached):
-                    self.desk.current.become(fleet.failed(to.member, str(error), now))
+                    self.state.current.become(fleet.failed(to.member, str(error), now))
             case Done(outcome="answered"):
-                answered(self.desk, task, to)
+                answered(self.state, task, to)
             case Broken(error, fault, final=False):
-                failed(self.desk.breaker, task, to, error, fault)
+                failed(self.state.breakers, task, to, error, fault)
                 plan = task.onward(to.engine)
                 if not isinstance(plan, Resume):
                     return await _without_engine(task, plan)

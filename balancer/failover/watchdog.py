@@ -38,43 +38,46 @@ APART_SECONDS = 0.05
 class Watchdog:
     """Ticks every vigil that is kept, and knows the prospects; see `Prospects`."""
 
-    def __init__(self, desk: BalancerState, awake: ActiveClock) -> None:
+    def __init__(self, state: BalancerState, awake: ActiveClock) -> None:
         self.budget = RetryBudget()
-        self._desk = desk
+        self._state = state
         self._sweep = Ticker(EVERY_SECONDS)
-        self._vigils = set[AttemptWatchdog]()
+        self._watchdogs = set[AttemptWatchdog]()
         self._awake = awake
         self.time = awake.time
 
-    def keep(self, vigil: AttemptWatchdog) -> None:
+    def keep(self, watchdog: AttemptWatchdog) -> None:
         """Begin."""
-        if not self._vigils:
+        if not self._watchdogs:
             self._sweep.add(self)
-        self._vigils.add(vigil)
+        self._watchdogs.add(watchdog)
 
-    def alone(self, vigil: AttemptWatchdog) -> bool:
+    def alone(self, watchdog: AttemptWatchdog) -> bool:
         """Whether its engine was asked nothing else by us."""
-        return all(each is vigil or each.key != vigil.key for each in self._vigils)
+        return all(
+            each is watchdog or each.key != watchdog.key for each in self._watchdogs
+        )
 
     async def apart(self, key: EngineKey) -> None:
         """Wait until no other request at which one has died might end this engine."""
         while any(  # noqa: ASYNC110 - rare, and first words are seen by looks as well
-            each.struck and each.key == key and not each.speaks for each in self._vigils
+            each.struck and each.key == key and not each.speaks
+            for each in self._watchdogs
         ):
             await asyncio.sleep(APART_SECONDS)
 
-    def end(self, vigil: AttemptWatchdog) -> None:
+    def end(self, watchdog: AttemptWatchdog) -> None:
         """End."""
-        vigil.end()
-        self._vigils.discard(vigil)
-        if not self._vigils:
+        watchdog.end()
+        self._watchdogs.discard(watchdog)
+        if not self._watchdogs:
             self._sweep.discard(self)
 
     def tick(self, now: float) -> None:
         """Look after everybody."""
         now = self.time()  # the sweep's clock goes on while this process stands still
-        for vigil in tuple(self._vigils):
-            guarded(VIGIL, partial(vigil.tick, now))
+        for watchdog in tuple(self._watchdogs):
+            guarded(VIGIL, partial(watchdog.tick, now))
 
     def close(self) -> None:
         """End all."""
@@ -82,7 +85,7 @@ class Watchdog:
 
     def pace(self, key: EngineKey) -> ExpectedPace:
         """See `Prospects`."""
-        lane = self._desk.predict.lanes.get(key)
+        lane = self._state.predictive.lanes.get(key)
         if lane is None or not lane.learner.calibrated:
             return UNLEARNED
         # While others' prompts are read, a token waits for a whole batch.
@@ -91,16 +94,18 @@ class Watchdog:
 
     def trusted(self, key: EngineKey) -> bool:
         """See `Prospects`."""
-        return self._desk.breaker.health(key).closed
+        return self._state.breakers.health(key).closed
 
     def elsewhere(self, need: RoutingRequest, key: EngineKey) -> float | None:
         """See `Prospects`."""
-        lives = {e.life for e in self._desk.current.candidates if e.key == key}
-        return self._desk.predict.idle(structs.replace(need, tried=need.tried | lives))
+        lives = {e.life for e in self._state.current.candidates if e.key == key}
+        return self._state.predictive.idle(
+            structs.replace(need, tried=need.tried | lives)
+        )
 
     def deserted(self, need: RoutingRequest, key: EngineKey) -> bool:
         """See `Prospects`."""
-        current = self._desk.current
+        current = self._state.current
         member = current.fleet.member(key[0])
         if member is not None and member.state not in {"suspect", "unreachable"}:
             return False
@@ -110,25 +115,25 @@ class Watchdog:
 
     def stirred(self, key: EngineKey) -> float:
         """See `Prospects`."""
-        lane = self._desk.predict.lanes.get(key)
-        here = [each for each in self._vigils if each.key == key]
+        lane = self._state.predictive.lanes.get(key)
+        here = [each for each in self._watchdogs if each.key == key]
         if lane is None or lane.foreign or any(each.hidden for each in here):
             return inf
         return max((each.progress.work for each in here), default=0.0)
 
     def stuck(self, key: EngineKey) -> bool:
         """See `Prospects`."""
-        engine = self._desk.breaker.engine(key)
+        engine = self._state.breakers.engine(key)
         return engine is not None and engine.state == "stuck"
 
     def doubt(self, key: EngineKey) -> None:
         """See `Prospects`."""
-        self._desk.breaker.failed(key, "doubt")
+        self._state.breakers.failed(key, "doubt")
 
     @property
     def budget_left(self) -> int:
         """See `Prospects`."""
-        self.budget.in_flight = self._desk.doorkeeper.inside
+        self.budget.in_flight = self._state.in_flight.inside
         return self.budget.left
 
     @property

@@ -181,7 +181,7 @@ async def open_door(
 
 
 async def left(
-    leave: Handoff, doorkeeper: InFlight, stop: asyncio.Event, seconds: float
+    leave: Handoff, in_flight: InFlight, stop: asyncio.Event, seconds: float
 ) -> None:
     """Wait until nobody is connected; idle connections are not waited for as long.
 
@@ -191,7 +191,7 @@ async def left(
     deadline = asyncio.get_running_loop().time() + seconds
     while not (stop.is_set() or leave.left.is_set()):
         now = asyncio.get_running_loop().time()
-        if now > deadline and not doorkeeper.inside:
+        if now > deadline and not in_flight.inside:
             return
         with suppress(TimeoutError):
             async with asyncio.timeout(1.0):

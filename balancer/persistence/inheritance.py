@@ -31,9 +31,9 @@ class _HandedOver(msgspec.Struct):
     learned: msgspec.Raw
 
 
-def bequeathed(desk: BalancerState) -> bytes:
+def bequeathed(state: BalancerState) -> bytes:
     """Return everything that the next process should know."""
-    links = desk.current.fleet.links.values()
+    links = state.current.fleet.links.values()
     seen = [
         _Seen(
             each.key,
@@ -44,14 +44,16 @@ def bequeathed(desk: BalancerState) -> bytes:
         for each in links
         if each.state == "up"
     ]
-    return msgspec.json.encode(_HandedOver(seen, msgspec.Raw(learned(desk.predict))))
+    return msgspec.json.encode(
+        _HandedOver(seen, msgspec.Raw(learned(state.predictive)))
+    )
 
 
-def remember(desk: BalancerState, body: bytes) -> list[Discovered]:
+def remember(state: BalancerState, body: bytes) -> list[Discovered]:
     """Take in what was learned; return what was seen. Anything else is ignored."""
     try:
         estate = msgspec.json.decode(body, type=_HandedOver)
-        restore(desk.predict, bytes(estate.learned))
+        restore(state.predictive, bytes(estate.learned))
     except msgspec.DecodeError as error:
         log.warning("what the other process learned is of no use: %s", error)
         return []
@@ -67,22 +69,22 @@ def _sighting(each: _Seen) -> Discovered:
             return Discovered(each.key, origins, each.id, "static")
 
 
-async def know(desk: BalancerState, seen: list[Discovered], on_event: OnEvent) -> None:
+async def know(state: BalancerState, seen: list[Discovered], on_event: OnEvent) -> None:
     """Follow what the other process saw, and wait, bounded, until it answers."""
     changed = asyncio.Event()
-    desk.current.listen(changed.set)
+    state.current.listen(changed.set)
     for each in seen:
         on_event(each)
     keys = {each.key for each in seen}
     try:
         async with asyncio.timeout(KNOW_SECONDS):
-            while not _all_up(desk, keys):
+            while not _all_up(state, keys):
                 changed.clear()
                 await changed.wait()
     except TimeoutError:
         log.warning("not every node that the other process knew answers")
 
 
-def _all_up(desk: BalancerState, keys: set[str]) -> bool:
-    links = desk.current.fleet.links
+def _all_up(state: BalancerState, keys: set[str]) -> bool:
+    links = state.current.fleet.links
     return all(links[key].state == "up" for key in keys if key in links)

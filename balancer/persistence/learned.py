@@ -44,7 +44,7 @@ def learned(predict: PredictivePolicy) -> bytes:
     """Return everything worth keeping, as JSON."""
     models = {
         name: _Model(each.ratio, each.answers)
-        for name, each in predict.mind.workloads.items()
+        for name, each in predict.dispatcher.workloads.items()
     }
     speeds = msgspec.Raw(predict.lanes.book.dump())
     return msgspec.json.encode(_Learned(speeds, models))
@@ -58,7 +58,7 @@ def restore(predict: PredictivePolicy, body: bytes) -> None:
     found = msgspec.json.decode(body, type=_Learned)
     predict.lanes.book.load(bytes(found.speeds))
     for name, each in found.models.items():
-        workload = predict.mind.workload(name)
+        workload = predict.dispatcher.workload(name)
         workload.ratio, workload.answers = each.prompts, each.answers
 
 

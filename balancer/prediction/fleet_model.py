@@ -294,9 +294,9 @@ def _digest(launch: Launch) -> str:
 
 
 def _host_cache(engine: EngineReport, holdings: PrefixCacheIndex) -> HostCache | None:
-    room = engine.launch.cache_ram_mib * MIB
-    if not room:
+    queue = engine.launch.cache_ram_mib * MIB
+    if not queue:
         return None
     # Models differ by ten; from Pi-sized to laptop-sized ones this is near it.
     per_token = 16 * 1024 * (1 + parameters(engine.variant))
-    return HostCache(holdings, room / per_token)
+    return HostCache(holdings, queue / per_token)

@@ -111,15 +111,15 @@ LEAST_OVERHEAD, MOST_OVERHEAD = 0.001, 0.5
 
 @asynccontextmanager
 async def calibrating(
-    desk: BalancerState,
+    state: BalancerState,
     upstream: Upstream,
     token: str | None,
     jitter: Callable[[], float] = random.random,
 ) -> AsyncGenerator[None]:
     """Probe engines for the length of the block. `jitter` is between 0 and 1."""
     async with background() as tasks:
-        prober = _SpeedProber(desk, upstream, token, jitter, tasks)
-        desk.room.grows.subscribe(prober.give_way)
+        prober = _SpeedProber(state, upstream, token, jitter, tasks)
+        state.queue.grows.subscribe(prober.give_way)
         tasks.start(CALIBRATOR, prober.look)
         yield
 
@@ -127,13 +127,13 @@ async def calibrating(
 class _SpeedProber:
     def __init__(
         self,
-        desk: BalancerState,
+        state: BalancerState,
         upstream: Upstream,
         token: str | None,
         jitter: Callable[[], float],
         tasks: Tasks,
     ) -> None:
-        self._desk = desk
+        self._state = state
         self._upstream = upstream
         self._headers = {"content-type": "application/json", REQUEST_HEADER: "probe"}
         if token:
@@ -141,7 +141,7 @@ class _SpeedProber:
         self._jitter = jitter
         self._tasks = tasks
         self._changed = asyncio.Event()
-        desk.current.listen(self._changed.set)
+        state.current.listen(self._changed.set)
         self._running: dict[EngineKey, Started] = {}
         self._not_before: dict[EngineKey, float] = {}
 
@@ -149,7 +149,7 @@ class _SpeedProber:
         """Probe whoever wants it, now and whenever the fleet has changed."""
         while True:
             self._changed.clear()
-            for each in self._desk.current.candidates:
+            for each in self._state.current.candidates:
                 if self._wants(each) and each.key not in self._running:
                     self._probe_soon(each)
             try:
@@ -171,31 +171,33 @@ class _SpeedProber:
 
     def _stands_back(self, key: EngineKey) -> bool:
         """Whether nobody would be sent there now anyway."""
-        return key in self._desk.predict.lanes.spare
+        return key in self._state.predictive.lanes.spare
 
     def _wants(self, each: EngineCandidate) -> bool:
-        lane = self._desk.predict.lanes.get(each.key)
+        lane = self._state.predictive.lanes.get(each.key)
         return (
             lane is not None
             and not lane.learner.calibrated
             and each.barred is None
             and "completion" in each.engine.abilities
-            and self._desk.ledger.busy(each.key) == 0
-            and (self._desk.room.waiting == 0 or self._stands_back(each.key))
+            and self._state.slot_counts.busy(each.key) == 0
+            and (self._state.queue.waiting == 0 or self._stands_back(each.key))
             and time.monotonic() >= self._not_before.get(each.key, 0.0)
         )
 
     async def _probe(self, each: EngineCandidate) -> None:
-        lane = self._desk.predict.lanes.get(each.key)
+        lane = self._state.predictive.lanes.get(each.key)
         if lane is None:
             return
         spread = min(SPREAD_SECONDS, 2 * SHORT.seconds(lane.speed))
         await asyncio.sleep(spread * self._jitter())
-        if self._desk.predict.lanes.get(each.key) is not lane or not self._wants(each):
+        if self._state.predictive.lanes.get(each.key) is not lane or not self._wants(
+            each
+        ):
             return
         self._not_before[each.key] = time.monotonic() + AGAIN_SECONDS
-        self._desk.ledger.take(each.key, 1)
-        slot = self._desk.predict.lanes.probe(each.key)
+        self._state.slot_counts.take(each.key, 1)
+        slot = self._state.predictive.lanes.probe(each.key)
         self._recount(each.key)
         try:
             async with asyncio.timeout(PROBE_SECONDS):
@@ -204,8 +206,8 @@ class _SpeedProber:
         except (EdgeserveError, TimeoutError) as error:
             log.info("%s was not measured: %s", each.node, error)
         finally:
-            self._desk.ledger.give_back(each.key, 1)
-            self._desk.predict.lanes.probed(each.key)
+            self._state.slot_counts.give_back(each.key, 1)
+            self._state.predictive.lanes.probed(each.key)
             self._recount(each.key)
             self._known_better()
 
@@ -214,16 +216,16 @@ class _SpeedProber:
     ) -> None:
         """Ask for little; where that was over at once, for more."""
         seconds = await self._asked(each, lane, slot, SHORT)
-        if seconds < QUICK_SECONDS and not self._desk.room.waiting:
+        if seconds < QUICK_SECONDS and not self._state.queue.waiting:
             await self._asked(each, lane, slot, LONG)
 
     def _known_better(self) -> None:
         """Look again who stands back, and who waits for whom."""
-        self._desk.predict.told(self._desk.current.candidates)
-        self._desk.room.changed()
+        self._state.predictive.told(self._state.current.candidates)
+        self._state.queue.changed()
 
     def _recount(self, key: EngineKey) -> None:
-        self._desk.predict.lanes.recount(key, time.monotonic())
+        self._state.predictive.lanes.recount(key, time.monotonic())
 
     async def _asked(
         self, each: EngineCandidate, lane: EngineModel, slot: int | None, probe: Probe

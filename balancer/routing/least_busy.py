@@ -69,10 +69,12 @@ class LeastBusy:
     """Chooses among the engines that `candidates` returns."""
 
     def __init__(
-        self, candidates: Callable[[], Sequence[EngineCandidate]], ledger: SlotCounts
+        self,
+        candidates: Callable[[], Sequence[EngineCandidate]],
+        slot_counts: SlotCounts,
     ) -> None:
         self._candidates = candidates
-        self._ledger = ledger
+        self._slot_counts = slot_counts
 
     def refusal(
         self,
@@ -101,7 +103,7 @@ class LeastBusy:
                 case Wait():
                     hopeless.add(kind)
                 case Send() as send:
-                    self._ledger.take(send.to.key, send.slots)
+                    self._slot_counts.take(send.to.key, send.slots)
                     settled.append((request, send))
                 case refusal:
                     settled.append((request, refusal))
@@ -120,18 +122,18 @@ class LeastBusy:
 
     def give_back(self, send: Send, *, left: bool = False) -> None:
         """Its slots are free, or will be once the engine has noticed that it `left`."""
-        self._ledger.give_back(send.to.key, send.slots, left=left)
+        self._slot_counts.give_back(send.to.key, send.slots, left=left)
 
     def settle(self, send: Send) -> None:
         """By now the engine has noticed that it left, unless its node says not."""
-        self._ledger.settle(send.to.key)
+        self._slot_counts.settle(send.to.key)
 
     def patience(self, request: QueuedRequest, now: float) -> int:  # noqa: ARG002
         """A guess."""
         return RETRY_AFTER
 
     def _choice(self, request: QueuedRequest) -> Decision:
-        return choose(self._candidates(), request.need, self._ledger.busy)
+        return choose(self._candidates(), request.need, self._slot_counts.busy)
 
 
 def _again(request: QueuedRequest) -> bool:

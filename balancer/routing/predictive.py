@@ -39,20 +39,20 @@ class PredictivePolicy:
 
     def __init__(
         self,
-        ledger: SlotCounts,
+        slot_counts: SlotCounts,
         lanes: FleetModel,
         clock: Clock,
         moved: Callable[[], None] = lambda: None,
     ) -> None:
         self.lanes = lanes
-        self._ledger = ledger
+        self._slot_counts = slot_counts
         self._clock = clock
         self._moved = moved
         self._filter = EligibilityCache(lanes)
-        self.mind = Dispatcher(self._eligible, lanes.holdings)
+        self.dispatcher = Dispatcher(self._eligible, lanes.holdings)
         self._checked = True
         self._wide = False
-        self._plain = LeastBusy(lambda: self._filter.candidates, ledger)
+        self._plain = LeastBusy(lambda: self._filter.candidates, slot_counts)
 
     def told(self, candidates: Sequence[EngineCandidate]) -> None:
         """The fleet changed."""
@@ -73,7 +73,7 @@ class PredictivePolicy:
         if isinstance(able, Refuse):
             return able
         _price(request, able)
-        turned = self.mind.offer(request, now, full=full)
+        turned = self.dispatcher.offer(request, now, full=full)
         if turned is None:
             return None
         return Refuse(_busy(turned), tuple(self.explain(request, now)))
@@ -90,7 +90,7 @@ class PredictivePolicy:
             hopeless = self._hopeless(priced)
             settled += hopeless.items()
             priced = [each for each in priced if each not in hopeless]
-        settled += map(self._sent, self.mind.assign(priced, now))
+        settled += map(self._sent, self.dispatcher.assign(priced, now))
         return settled
 
     def explain(self, request: QueuedRequest, now: float) -> Iterable[Verdict]:
@@ -100,16 +100,16 @@ class PredictivePolicy:
         able = self._filter.able(request.need)
         if isinstance(able, Refuse):
             return able.verdicts
-        return Explanation(able, self.mind.weigh(request, now)[1])
+        return Explanation(able, self.dispatcher.weigh(request, now)[1])
 
     def forget(self, request: QueuedRequest) -> None:
         """A request waits no longer, and was not settled."""
-        self.mind.withdraw(request)
+        self.dispatcher.withdraw(request)
 
     def give_back(self, send: Send, *, left: bool = False) -> None:
         """Its slots are free, and what can be learned from it is learned."""
         key = send.to.key
-        self._ledger.give_back(key, send.slots, left=left)
+        self._slot_counts.give_back(key, send.slots, left=left)
         if isinstance(send.course, AttemptTracker):
             send.course.over()
             if left:
@@ -118,12 +118,12 @@ class PredictivePolicy:
 
     def settle(self, send: Send) -> None:
         """By now the engine has noticed that it left, unless its node says not."""
-        self._ledger.settle(send.to.key)
+        self._slot_counts.settle(send.to.key)
         self.lanes.recount(send.to.key, self._clock())
 
     def patience(self, request: QueuedRequest, now: float) -> int:
         """Until a slot will come free for it."""
-        best = self.mind.choose(request, now) if request.priced else None
+        best = self.dispatcher.choose(request, now) if request.priced else None
         return _seconds(best.wait) if best else RETRY_AFTER
 
     def idle(self, need: RoutingRequest) -> float | None:
@@ -134,7 +134,7 @@ class PredictivePolicy:
         now = self._clock()
         request = QueuedRequest(need, _unheard, now)
         _price(request, able)
-        best, _ = cheapest(self.mind.question(request, now), able.lanes)
+        best, _ = cheapest(self.dispatcher.question(request, now), able.lanes)
         return best.first if best and best.wait == 0 and best.slot >= 0 else None
 
     def _eligible(self, request: QueuedRequest) -> Sequence[EngineModel]:
@@ -149,7 +149,7 @@ class PredictivePolicy:
         for request in waiting:
             able = self._filter.able(request.need)
             if isinstance(able, Refuse):
-                self.mind.withdraw(request)
+                self.dispatcher.withdraw(request)
                 found[request] = able
         return found
 
@@ -159,9 +159,9 @@ class PredictivePolicy:
         assert isinstance(able, Eligible)  # noqa: S101 - or there were no lanes
         to = able.by_lane[lane.name]
         key, slots = to.key, request.need.slots
-        self._ledger.take(key, slots)
+        self._slot_counts.take(key, slots)
         course = AttemptTracker(
-            self.mind,
+            self.dispatcher,
             bound,
             self._clock,
             lambda: self.lanes.get(key) is lane,

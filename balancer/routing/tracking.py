@@ -24,7 +24,7 @@ class AttemptTracker:
         "_alive",
         "_bound",
         "_clock",
-        "_mind",
+        "_dispatcher",
         "_moved",
         "_over",
         "_reads",
@@ -41,7 +41,7 @@ class AttemptTracker:
 
     def __init__(
         self,
-        mind: Dispatcher,
+        dispatcher: Dispatcher,
         bound: Assignment,
         clock: Clock,
         alive: Callable[[], bool],
@@ -53,7 +53,7 @@ class AttemptTracker:
         self.tokens: int | None = None
         self.first: float | None = None
         self.whole = False
-        self._mind, self._bound, self._clock = mind, bound, clock
+        self._dispatcher, self._bound, self._clock = dispatcher, bound, clock
         self._alive, self._moved = alive, moved
         self._sent = self._reads = bound.job.started
         self.timings: Timings | None = None
@@ -138,7 +138,7 @@ class AttemptTracker:
         lane, job, timings = self._bound.lane, self._bound.job, self.timings
         for slot in job.others:
             # The engine chose these itself, and what they held is gone.
-            self._mind.holdings.forget(lane.places[slot])
+            self._dispatcher.holdings.forget(lane.places[slot])
         if not self.whole:
             lane.drop(job, now)
             return
@@ -150,7 +150,7 @@ class AttemptTracker:
             self.tokens = max(1, timings.cached + timings.prompt)
             self.cached = timings.cached
         self._learn_overhead(timings)
-        self._mind.ended(self._bound, now, timings, counted=counted)
+        self._dispatcher.ended(self._bound, now, timings, counted=counted)
 
     def _learn_overhead(self, timings: Timings) -> None:
         """What a first token takes beyond its prompt: the way, the template, a slot."""
@@ -164,7 +164,7 @@ class AttemptTracker:
 
     def _began(self, now: float, total: int, cached: int) -> None:
         self.tokens, self.cached = max(1, total), max(0, min(cached, total))
-        self._mind.began(self._bound, now, self.tokens, self.cached)
+        self._dispatcher.began(self._bound, now, self.tokens, self.cached)
 
     def shown(self) -> dict[str, Any]:
         """What was predicted, and what came of it; seconds and tokens."""

@@ -33,10 +33,10 @@ class Edge:
         fleet: Sequence[Machine],
         weights: Weights = WEIGHTS,
         pins: bool = True,
-        room: int = 100_000,
+        queue: int = 100_000,
     ) -> None:
-        self.mind = Dispatcher(self.eligible)
-        self.room = room
+        self.dispatcher = Dispatcher(self.eligible)
+        self.queue = queue
         self.waiting: dict[QueuedRequest, Call] = {}
         self.bound: dict[int, Assignment] = {}
         self.index = {machine.name: i for i, machine in enumerate(fleet)}
@@ -48,13 +48,13 @@ class Edge:
         """One machine, as the balancer sees it after calibration."""
         host = None
         if machine.cache_tokens:
-            host = HostCache(self.mind.holdings, machine.cache_tokens)
+            host = HostCache(self.dispatcher.holdings, machine.cache_tokens)
         return EngineModel(
             name=machine.name,
             model=machine.model,
             slots=machine.slots,
             learner=self.learner(machine),
-            holdings=self.mind.holdings,
+            holdings=self.dispatcher.holdings,
             batch=machine.batch,
             context=machine.context,
             pins=pins and host is None,
@@ -106,8 +106,8 @@ class Edge:
 
     def arrive(self, call: Call, now: float) -> Sequence[Act]:
         """Into the queue, and out of it where an engine is free."""
-        request, full = self.request(call, now), len(self.waiting) >= self.room
-        turned = self.mind.offer(request, now, full=full)
+        request, full = self.request(call, now), len(self.waiting) >= self.queue
+        turned = self.dispatcher.offer(request, now, full=full)
         if turned is not None:
             return (Turn(call, turned.retry_after),)
         self.waiting[request] = call
@@ -116,7 +116,7 @@ class Edge:
     def assign(self, now: float) -> list[Act]:
         """What is to start now."""
         acts: list[Act] = []
-        for bound in self.mind.assign(self.waiting, now):
+        for bound in self.dispatcher.assign(self.waiting, now):
             call = self.waiting.pop(bound.request)
             self.bound[call.id] = bound
             engine = self.index[bound.lane.name]
@@ -130,13 +130,13 @@ class Edge:
         bound = self.bound[run.call.id]
         match event.kind:
             case "began":
-                self.mind.began(bound, now, run.call.prompt_tokens, run.cached)
+                self.dispatcher.began(bound, now, run.call.prompt_tokens, run.cached)
                 return ()
             case "first":
                 bound.lane.wrote(bound.job, now)
                 return ()
             case _:
-                self.mind.ended(bound, now, timings(run, now))
+                self.dispatcher.ended(bound, now, timings(run, now))
                 self.learned(run.call, bound)
                 del self.bound[run.call.id]
                 return self.assign(now)
@@ -177,12 +177,12 @@ class Oracle(Edge):
     def learned(self, call: Call, bound: Assignment) -> None:
         """The answer as the client will send it back."""
         place = bound.lane.places[bound.job.slot]
-        held = self.mind.holdings.held[place]
+        held = self.dispatcher.holdings.held[place]
         if held is not None and call.reply.blocks:
             whole = type(held)(
                 answered(call).prompt, held.tokens, 0.0, held.since, held.used
             )
-            self.mind.holdings.put(place, whole)
+            self.dispatcher.holdings.put(place, whole)
 
 
 class _Fixed(SpeedLearner):

@@ -54,13 +54,13 @@ def changed(report: NodeReport, **fields: Any) -> NodeReport:
 class Holder:
     """A task that claims a slot and holds it until told to let go."""
 
-    def __init__(self, room: RequestQueue, need: RoutingRequest) -> None:
+    def __init__(self, queue: RequestQueue, need: RoutingRequest) -> None:
         self.holding = asyncio.Event()
         self.let_go = asyncio.Event()
-        self.task = asyncio.ensure_future(self._hold(room, need))
+        self.task = asyncio.ensure_future(self._hold(queue, need))
 
-    async def _hold(self, room: RequestQueue, need: RoutingRequest) -> str:
-        async with room.claim(need, unheard) as send:
+    async def _hold(self, queue: RequestQueue, need: RoutingRequest) -> str:
+        async with queue.claim(need, unheard) as send:
             self.holding.set()
             await self.let_go.wait()
             return send.to.node

@@ -61,7 +61,7 @@ class Endpoint:
 
     async def until(self, true: Callable[[Fleet], bool]) -> None:
         """Wait until something is true of the fleet."""
-        current = self.balancer.desk.current
+        current = self.balancer.state.current
         changed = asyncio.Event()
         current.listen(changed.set)
         async with asyncio.timeout(PATIENCE):

@@ -59,12 +59,12 @@ def a_request(
 class Fleet:
     """A dispatch over a few engines, and what the wire would tell it."""
 
-    def __init__(self, room: int = 256, **speeds: tuple[Speed, int]) -> None:
-        self.mind = Dispatcher(self._eligible)
-        self.room = room
+    def __init__(self, queue: int = 256, **speeds: tuple[Speed, int]) -> None:
+        self.dispatcher = Dispatcher(self._eligible)
+        self.queue = queue
         self.waiting: dict[QueuedRequest, None] = {}
         self.lanes = {
-            name: a_lane(self.mind.holdings, name, speed, slots)
+            name: a_lane(self.dispatcher.holdings, name, speed, slots)
             for name, (speed, slots) in speeds.items()
         }
 
@@ -99,11 +99,11 @@ class Fleet:
         return request
 
     def offers(self, request: QueuedRequest, now: float) -> Turned | None:
-        full = len(self.waiting) >= self.room
-        return self.mind.offer(request, now, full=full)
+        full = len(self.waiting) >= self.queue
+        return self.dispatcher.offer(request, now, full=full)
 
     def assigns(self, now: float) -> list[Assignment]:
-        bound = self.mind.assign(self.waiting, now)
+        bound = self.dispatcher.assign(self.waiting, now)
         for each in bound:
             del self.waiting[each.request]
         return bound
@@ -122,15 +122,15 @@ class Fleet:
         job, lane = bound.job, bound.lane
         cached = int(job.cached)
         fresh = max(1, round(job.tokens) - cached)
-        self.mind.began(bound, job.started, fresh + cached, cached)
+        self.dispatcher.began(bound, job.started, fresh + cached, cached)
         reading = lane.speed.prefill_seconds(fresh, cached)
         lane.wrote(job, job.started + reading)
         writing = 1000 * lane.speed.token_seconds(1) * (answer - 1)
         timings = Timings(cached, fresh, 1000 * reading, answer, writing)
-        self.mind.ended(bound, now, timings)
+        self.dispatcher.ended(bound, now, timings)
         return self.assigns(now)
 
     def holds(self, name: str, slot: int, prompt: Prompt, since: float = 0.0) -> None:
         place = self.lanes[name].places[slot]
         entry = CachedPrefix(prompt, prompt.size / 4 + 100, 100.0, since, since)
-        self.mind.holdings.put(place, entry)
+        self.dispatcher.holdings.put(place, entry)

@@ -26,14 +26,14 @@ HEAVY = ("aiohttp", "zeroconf", "asyncio", "psutil", "uvloop")
 async def test_draining_refuses_new_work_and_lets_the_old_end() -> None:
     one = Behaviour(slots=1)
     async with fake_node("pi", one) as node, endpoint(node) as balancer:
-        desk = balancer.balancer.desk
+        state = balancer.balancer.state
         node.llama.freeze()
         asked = [balancer.post(CHAT, chat(max_tokens=4)) for _ in range(2)]
         running_and_waiting = [asyncio.ensure_future(each) for each in asked]
-        await eventually(lambda: desk.doorkeeper.inside == 2)
+        await eventually(lambda: state.in_flight.inside == 2)
 
-        draining = asyncio.ensure_future(desk.doorkeeper.drained(PATIENCE))
-        await eventually(lambda: desk.doorkeeper.draining)
+        draining = asyncio.ensure_future(state.in_flight.drained(PATIENCE))
+        await eventually(lambda: state.in_flight.draining)
         refused = await balancer.post(CHAT, chat())
         health = await balancer.get("/health")
 
@@ -48,11 +48,11 @@ async def test_draining_refuses_new_work_and_lets_the_old_end() -> None:
 
 async def test_draining_has_an_end() -> None:
     async with fake_node("pi", Behaviour(decode=1)) as node, endpoint(node) as balancer:
-        desk = balancer.balancer.desk
+        state = balancer.balancer.state
         asked = asyncio.ensure_future(balancer.post(CHAT, chat()))
-        await eventually(lambda: desk.doorkeeper.inside == 1)
+        await eventually(lambda: state.in_flight.inside == 1)
 
-        assert not await desk.doorkeeper.drained(0.05)
+        assert not await state.in_flight.drained(0.05)
         asked.cancel()
 
 

@@ -20,7 +20,7 @@ def own() -> list[tuple[str, str]]:
     """Ask the table of routes."""
     nobody = Guard((), "")
     api = AdminRoutes(
-        desk=build_state(BalancerSettings(), print),
+        state=build_state(BalancerSettings(), print),
         register=Registrations(lambda _: None),
         clients=nobody,
         nodes=nobody,

@@ -40,26 +40,26 @@ class House:
     seconds: float = PATIENCE
 
     def __post_init__(self) -> None:
-        self.ledger = SlotCounts()
+        self.slot_counts = SlotCounts()
         known_better = Changes()
-        lanes = FleetModel(PrefixCacheIndex(), self.ledger.busy)
+        lanes = FleetModel(PrefixCacheIndex(), self.slot_counts.busy)
         self.predict = PredictivePolicy(
-            self.ledger, lanes, time.monotonic, known_better.notify
+            self.slot_counts, lanes, time.monotonic, known_better.notify
         )
-        simple = LeastBusy(lambda: self.able, self.ledger)
+        simple = LeastBusy(lambda: self.able, self.slot_counts)
         chosen: RoutingPolicy = simple if self.policy == "least-busy" else self.predict
-        self.room = RequestQueue(chosen, limit=self.limit, seconds=self.seconds)
-        known_better.subscribe(self.room.moved)
+        self.queue = RequestQueue(chosen, limit=self.limit, seconds=self.seconds)
+        known_better.subscribe(self.queue.moved)
         self.become(*self.able)
 
     def become(self, *able: EngineCandidate) -> None:
         self.able = list(able)
-        self.ledger.told(self.able)
+        self.slot_counts.told(self.able)
         self.predict.told(self.able)
-        self.room.changed()
+        self.queue.changed()
 
     def holder(self, need: RoutingRequest | None = None) -> Holder:
-        return Holder(self.room, need or a_need())
+        return Holder(self.queue, need or a_need())
 
 
 async def settle() -> None:
@@ -70,22 +70,22 @@ async def settle() -> None:
 async def test_a_free_slot_is_taken_without_waiting(policy: str) -> None:
     house = House(policy)
 
-    async with house.room.claim(a_need(), unheard) as send:
+    async with house.queue.claim(a_need(), unheard) as send:
         assert send.to.node == "pi"
-        assert house.room.waiting == 0
-        assert house.ledger.ours(send.to.key) == 1
+        assert house.queue.waiting == 0
+        assert house.slot_counts.ours(send.to.key) == 1
 
-    assert house.ledger.ours(send.to.key) == 0
+    assert house.slot_counts.ours(send.to.key) == 0
 
 
 async def test_a_slot_comes_back_when_the_request_fails(policy: str) -> None:
     house = House(policy)
 
     with pytest.raises(RuntimeError):
-        async with house.room.claim(a_need(), unheard):
+        async with house.queue.claim(a_need(), unheard):
             raise RuntimeError
 
-    assert house.ledger.busy(a_candidate().key) == 0
+    assert house.slot_counts.busy(a_candidate().key) == 0
 
 
 async def test_who_came_first_is_served_first(policy: str) -> None:
@@ -96,7 +96,7 @@ async def test_who_came_first_is_served_first(policy: str) -> None:
     for number, each in enumerate(waiting):
         each.task.add_done_callback(partial(lambda n, _: order.append(n), number))
     await settle()
-    assert house.room.waiting == 5
+    assert house.queue.waiting == 5
 
     await first.done()
     for each in waiting:
@@ -115,7 +115,7 @@ async def test_who_was_failed_by_an_engine_finds_room_and_goes_first(
 
     failed = house.holder(a_need(tried=frozenset({("gone", "small:Q4_1", "", 1)})))
     await settle()
-    assert house.room.waiting == 2
+    assert house.queue.waiting == 2
     await first.done()
     await settle()
 
@@ -179,7 +179,7 @@ async def test_those_who_wait_for_what_cannot_come_are_told(policy: str) -> None
 
 async def test_an_unknown_model_never_waits(policy: str) -> None:
     with pytest.raises(UnknownModel):
-        async with House(policy).room.claim(a_need("huge"), unheard):
+        async with House(policy).queue.claim(a_need("huge"), unheard):
             pass
 
 
@@ -190,7 +190,7 @@ async def test_a_full_room_refuses_and_says_when_to_come_back(policy: str) -> No
     await settle()
 
     with pytest.raises(FleetBusy) as refused:
-        async with house.room.claim(a_need(), unheard):
+        async with house.queue.claim(a_need(), unheard):
             pass
 
     assert int(refused.value.headers()["retry-after"]) >= 1
@@ -203,10 +203,10 @@ async def test_a_wait_has_an_end(policy: str) -> None:
     holder = await house.holder().held()
 
     with pytest.raises(TooLate):
-        async with house.room.claim(a_need(), unheard):
+        async with house.queue.claim(a_need(), unheard):
             pass
 
-    assert house.room.waiting == 0
+    assert house.queue.waiting == 0
     await holder.done()
 
 
@@ -218,11 +218,11 @@ async def test_a_client_that_leaves_the_queue_costs_nothing(policy: str) -> None
 
     leaving.task.cancel()
     await settle()
-    assert house.room.waiting == 1
+    assert house.queue.waiting == 1
 
     await holder.done()
     await (await staying.held()).done()
-    assert house.ledger.busy(a_candidate().key) == 0
+    assert house.slot_counts.busy(a_candidate().key) == 0
 
 
 async def test_a_client_that_leaves_as_its_slot_is_granted_gives_it_back(
@@ -240,7 +240,7 @@ async def test_a_client_that_leaves_as_its_slot_is_granted_gives_it_back(
     await (await staying.held()).done()
     with pytest.raises(asyncio.CancelledError):
         await leaving.task
-    assert house.ledger.busy(a_candidate().key) == 0
+    assert house.slot_counts.busy(a_candidate().key) == 0
 
 
 async def test_hundreds_of_claimers_never_take_more_than_there_is(policy: str) -> None:
@@ -252,7 +252,7 @@ async def test_hundreds_of_claimers_never_take_more_than_there_is(policy: str) -
     most = dict.fromkeys(engines, 0)
 
     async def claimer() -> None:
-        async with house.room.claim(a_need(), unheard) as send:
+        async with house.queue.claim(a_need(), unheard) as send:
             node = send.to.node
             at_work[node] += 1
             most[node] = max(most[node], at_work[node])
@@ -274,6 +274,6 @@ async def test_hundreds_of_claimers_never_take_more_than_there_is(policy: str) -
     assert len(left) <= 40
     assert most == engines
     for each in able:
-        house.ledger.settle(each.key)
-    assert all(house.ledger.busy(each.key) == 0 for each in able)
-    assert house.room.waiting == 0
+        house.slot_counts.settle(each.key)
+    assert all(house.slot_counts.busy(each.key) == 0 for each in able)
+    assert house.queue.waiting == 0

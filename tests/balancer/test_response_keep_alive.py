@@ -30,7 +30,7 @@ async def full(seconds: float = PATIENCE) -> AsyncGenerator[tuple[Endpoint, Hold
         endpoint(node, queue_seconds=seconds) as balancer,
         asyncio.timeout(PATIENCE),
     ):
-        holder = await Holder(balancer.balancer.desk.room, a_need()).held()
+        holder = await Holder(balancer.balancer.state.queue, a_need()).held()
         yield balancer, holder
         await holder.done()
 

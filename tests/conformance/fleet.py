@@ -180,7 +180,7 @@ class Fleet:
             state_dir=folder / "balancer",
         )  # fmt: skip
         async with running(asked, say=lambda _: None) as balancer:
-            current = balancer.desk.current
+            current = balancer.state.current
             async with asyncio.timeout(START_SECONDS):
                 while all(each.barred for each in current.candidates):
                     await asyncio.sleep(LOOK_SECONDS)

@@ -58,8 +58,8 @@ def spelled(source: Path, target: Path) -> None:
         value = changed.get(name, item.contents())
         if name == "tokenizer.ggml.tokens":
             words = [*letters, *first, *PAIRS]
-            room = len(value) - UNSPOKEN
-            value = [*value[:UNSPOKEN], *words[:room], *value[UNSPOKEN + len(words) :]]
+            queue = len(value) - UNSPOKEN
+            value = [*value[:UNSPOKEN], *words[:queue], *value[UNSPOKEN + len(words) :]]
         inner = item.types[1] if len(item.types) > 1 else None
         writer.add_key_value(name, value, item.types[0], inner)
     for infill, token in enumerate(("pre", "suf", "mid")):

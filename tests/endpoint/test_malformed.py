@@ -26,7 +26,7 @@ async def test_malformed_requests_harm_no_engine(endpoint: Endpoint) -> None:
 
     async with here.endpoint(endpoint.node_url) as balancer:
         blamed, states = list[Any](), set[str]()
-        breaker = balancer.balancer.desk.breaker
+        breaker = balancer.balancer.state.breakers
         hold = breaker.failed
 
         def failed(key: EngineKey, fault: Fault) -> None:

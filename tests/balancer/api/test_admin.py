@@ -113,7 +113,7 @@ async def test_a_request_that_waits_can_be_explained_while_it_does() -> None:
     loading = an_engine(state="loading")
     async with fake_node("pi", engine=loading) as node, endpoint(node) as balancer:
         asked = asyncio.ensure_future(balancer.post(CHAT, chat()))
-        await eventually(lambda: balancer.balancer.desk.room.waiting == 1)
+        await eventually(lambda: balancer.balancer.state.queue.waiting == 1)
         (waiting,) = (await balancer.get("/edgeserve/v1/requests")).json
         shown = (await balancer.get(f"/edgeserve/v1/requests/{waiting['id']}")).json
         node.say(state="ready")

@@ -139,7 +139,7 @@ async def test_requests_wait_while_every_slot_is_busy_and_none_fails() -> None:
 
         assert {answer.status for answer in answers} == {200}
         assert {answer.headers["x-edgeserve-attempts"] for answer in answers} == {"1"}
-        assert balancer.balancer.desk.room.waiting == 0
+        assert balancer.balancer.state.queue.waiting == 0
 
 
 async def test_a_full_queue_is_told_when_to_come_back() -> None:
@@ -195,7 +195,7 @@ async def test_an_engine_that_becomes_ready_serves_those_who_wait() -> None:
     loading = an_engine(state="loading")
     async with fake_node("pi", engine=loading) as node, endpoint(node) as balancer:
         waiting = asyncio.ensure_future(balancer.post(CHAT, chat()))
-        await eventually(lambda: balancer.balancer.desk.room.waiting == 1)
+        await eventually(lambda: balancer.balancer.state.queue.waiting == 1)
 
         node.say(state="ready")
 
@@ -215,7 +215,7 @@ async def test_a_client_that_leaves_mid_stream_frees_the_engines_slot() -> None:
 
         await eventually(lambda: node.engine.busy == 0)
         await eventually(lambda: node.llama.counters.cancelled == 1)
-        assert balancer.balancer.desk.doorkeeper.inside == 0
+        assert balancer.balancer.state.in_flight.inside == 0
 
 
 async def test_a_client_that_leaves_before_its_answer_frees_the_slot_too() -> None:
@@ -237,10 +237,10 @@ async def test_a_client_that_leaves_the_queue_reaches_no_node() -> None:
     async with fake_node("pi", one) as node, endpoint(node) as balancer:
         async with busy(balancer, 1, node):
             leaving = asyncio.ensure_future(balancer.post(CHAT, chat()))
-            await eventually(lambda: balancer.balancer.desk.room.waiting == 1)
+            await eventually(lambda: balancer.balancer.state.queue.waiting == 1)
 
             leaving.cancel()
-            await eventually(lambda: balancer.balancer.desk.room.waiting == 0)
+            await eventually(lambda: balancer.balancer.state.queue.waiting == 0)
 
         assert len(node.told) == 1
 

@@ -55,7 +55,7 @@ async def leave_at(balancer: Endpoint, mark: bytes) -> Any:
     )
     await reader.readuntil(mark)
     writer.transport.abort()
-    await eventually(lambda: balancer.balancer.desk.doorkeeper.inside == 0)
+    await eventually(lambda: balancer.balancer.state.in_flight.inside == 0)
     return (await balancer.get(f"/edgeserve/v1/requests/{id_}")).json
 
 
@@ -63,8 +63,8 @@ async def test_a_client_that_has_got_the_whole_answer_has_not_left() -> None:
     async with fake_node("a") as node, endpoint(node) as balancer:
         node.lingers = PATIENCE
         record = await leave_at(balancer, b"data: [DONE]\n\n")
-        key = balancer.balancer.desk.current.candidates[0].key
-        learned = balancer.balancer.desk.predict.lanes.get(key)
+        key = balancer.balancer.state.current.candidates[0].key
+        learned = balancer.balancer.state.predictive.lanes.get(key)
 
     assert record["outcome"] == "answered"
     assert record["attempts"][0]["outcome"] == "answered"
@@ -88,8 +88,8 @@ def descriptors() -> int:
 
 async def at_rest(balancer: Endpoint, *nodes: FakeNode) -> tuple[int, int]:
     """Wait until nobody is served; return how many files and tasks are left."""
-    desk = balancer.balancer.desk
-    await eventually(lambda: desk.doorkeeper.inside == 0)
+    state = balancer.balancer.state
+    await eventually(lambda: state.in_flight.inside == 0)
     await eventually(lambda: all(node.engine.busy == 0 for node in nodes))
     await eventually(lambda: all(node.llama.busy == 0 for node in nodes))
     return descriptors(), len(asyncio.all_tasks())
@@ -106,19 +106,19 @@ async def test_requests_that_are_aborted_leave_nothing_behind(count: int) -> Non
         fake_node("b", slow) as b,
         endpoint(a, b) as balancer,
     ):
-        desk = balancer.balancer.desk
+        state = balancer.balancer.state
         await abort_many(balancer, TOGETHER)
         files, tasks = await at_rest(balancer, a, b)
 
         await abort_many(balancer, count)
         await at_rest(balancer, a, b)
 
-        keys = [each.key for each in desk.current.candidates]
-        await eventually(lambda: all(desk.ledger.busy(key) == 0 for key in keys))
-        assert [desk.ledger.ours(key) for key in keys] == [0, 0]
+        keys = [each.key for each in state.current.candidates]
+        await eventually(lambda: all(state.slot_counts.busy(key) == 0 for key in keys))
+        assert [state.slot_counts.ours(key) for key in keys] == [0, 0]
         await eventually(lambda: descriptors() <= files + 4)
         await eventually(lambda: len(asyncio.all_tasks()) <= tasks + 2)
-        assert desk.room.waiting == 0
+        assert state.queue.waiting == 0
         answer = await balancer.post(CHAT, chat(max_tokens=2))
 
     assert answer.status == 200

@@ -40,8 +40,8 @@ class Scene:
             return await client.answer()
 
     async def empty(self) -> None:
-        desk = self.balancer.balancer.desk
-        await eventually(lambda: desk.doorkeeper.inside == 0)
+        state = self.balancer.balancer.state
+        await eventually(lambda: state.in_flight.inside == 0)
 
     def behave(self, **behaviour: Any) -> None:
         for node in self.nodes:
@@ -115,23 +115,23 @@ async def too_late(scene: Scene) -> None:
 
 
 async def left_early(scene: Scene) -> None:
-    desk = scene.balancer.balancer.desk
+    state = scene.balancer.balancer.state
     scene.freeze()
     async with connected(scene.port) as client:
         client.post(a_body(stream=True), CHAT)
-        await eventually(lambda: desk.doorkeeper.inside == 1)
+        await eventually(lambda: state.in_flight.inside == 1)
     await scene.empty()
     scene.thaw()
 
 
 async def left_while_waiting(scene: Scene) -> None:
-    desk = scene.balancer.balancer.desk
+    state = scene.balancer.balancer.state
     scene.freeze()
     async with AsyncExitStack() as stack:
         for number in range(9):
             client = await stack.enter_async_context(connected(scene.port))
             client.post(a_body(stream=number % 2 == 0), CHAT)
-        await eventually(lambda: desk.room.waiting == 3)
+        await eventually(lambda: state.queue.waiting == 3)
     await scene.empty()
     scene.thaw()
 

@@ -196,7 +196,7 @@ async def test_only_the_limit_for_those_who_do_not_read_ends_it(
         sleeper(balancer, stream=True),
     ):
         await eventually(lambda: pauses.count > 0)
-        await eventually(lambda: balancer.balancer.desk.doorkeeper.inside == 0)
+        await eventually(lambda: balancer.balancer.state.in_flight.inside == 0)
         health = await healths(balancer)
         asked = len(first.told) + len(second.told)
 

@@ -28,7 +28,7 @@ def problems(fleet: Fleet) -> str:
 
 async def test_a_node_is_known_by_its_first_report() -> None:
     async with fake_node("pi") as node, endpoint(node) as balancer:
-        assert states(balancer.balancer.desk.current.fleet) == {"pi": "up"}
+        assert states(balancer.balancer.state.current.fleet) == {"pi": "up"}
         assert balancer.heard[1:] == ["pi joined (2 slots)"]
 
 
@@ -56,7 +56,7 @@ async def test_a_node_that_breaks_its_stream_is_suspect_at_once_and_comes_back()
 ):
     async with fake_node() as node, endpoint(node) as balancer:
         seen = list[dict[str, str]]()
-        current = balancer.balancer.desk.current
+        current = balancer.balancer.state.current
         current.listen(lambda: seen.append(states(current.fleet)))
 
         node.hush()
@@ -71,7 +71,7 @@ async def test_a_mistake_of_ours_about_one_node_ends_nothing(
     """The node is not trusted meanwhile, for nobody listens to it."""
     monkeypatch.setattr(background, "FIRST_PAUSE", 0.01)
     async with fake_node() as node, endpoint(node) as balancer:
-        current = balancer.balancer.desk.current
+        current = balancer.balancer.state.current
         seen = list[dict[str, str]]()
         current.listen(lambda: seen.append(states(current.fleet)))
 
@@ -95,7 +95,7 @@ async def test_silence_is_noticed_though_the_connection_stands() -> None:
         wire.freeze()
         await balancer.until(lambda fleet: states(fleet) == {"pi": "unreachable"})
 
-        assert "silent" in problems(balancer.balancer.desk.current.fleet)
+        assert "silent" in problems(balancer.balancer.state.current.fleet)
         wire.thaw()
         await balancer.until(lambda fleet: states(fleet) == {"pi": "up"})
 
@@ -106,7 +106,7 @@ async def test_heartbeats_are_enough_to_be_trusted() -> None:
         await asyncio.sleep(1.2 * quick.suspect)
 
         assert balancer.heard[1:] == ["pi joined (2 slots)"]
-        assert states(balancer.balancer.desk.current.fleet) == {"pi": "up"}
+        assert states(balancer.balancer.state.current.fleet) == {"pi": "up"}
 
 
 async def test_a_lost_node_is_tried_again_until_it_is_back() -> None:
@@ -130,7 +130,7 @@ async def test_another_protocol_is_named() -> None:
     ):
         await balancer.until(lambda fleet: "protocol 99" in problems(fleet))
 
-        assert balancer.balancer.desk.current.fleet.members == ()
+        assert balancer.balancer.state.current.fleet.members == ()
 
 
 async def test_a_node_that_refuses_our_token_is_named() -> None:
@@ -162,7 +162,7 @@ async def test_nonsense_from_a_node_harms_nobody_else() -> None:
         node.send(b"event: report\ndata: {nonsense\n\n")
         await balancer.until(lambda fleet: fleet.links[node.url].state != "up")
 
-        assert states(balancer.balancer.desk.current.fleet)["nuc"] == "up"
+        assert states(balancer.balancer.state.current.fleet)["nuc"] == "up"
         await balancer.until(lambda fleet: fleet.links[node.url].state == "up")
 
 

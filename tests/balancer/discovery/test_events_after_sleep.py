@@ -72,7 +72,7 @@ async def test_a_standstill_of_ours_makes_no_node_suspect() -> None:
         endpoint(node, pace=replace(QUICK, suspect=0.6)) as balancer,
     ):
         seen = list[str]()
-        current = balancer.balancer.desk.current
+        current = balancer.balancer.state.current
         current.listen(lambda: seen.append(current.fleet.members[0].state))
 
         stand_still()

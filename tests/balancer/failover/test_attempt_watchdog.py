@@ -67,56 +67,56 @@ async def watched(
 
     async def work() -> AttemptWatchdog:
         now = asyncio.get_running_loop().time()
-        vigil = AttemptWatchdog(
+        watchdog = AttemptWatchdog(
             prospects=known, key=KEY, need=a_need(), started=now, **fields
         )
-        then(vigil, now)
+        then(watchdog, now)
         try:
             await asyncio.sleep(0)
         except asyncio.CancelledError:
-            assert vigil.gave_up()
-        return vigil
+            assert watchdog.gave_up()
+        return watchdog
 
     return await asyncio.ensure_future(work())
 
 
 def hears(*signs: str) -> Callable[[AttemptWatchdog, float], None]:
-    def then(vigil: AttemptWatchdog, now: float) -> None:
+    def then(watchdog: AttemptWatchdog, now: float) -> None:
         for sign in signs:
-            vigil.heard(sign)  # type: ignore[arg-type]  # one of them
-        vigil.tick(now + 4)
-        vigil.tick(now + 40)
+            watchdog.heard(sign)  # type: ignore[arg-type]  # one of them
+        watchdog.tick(now + 4)
+        watchdog.tick(now + 40)
 
     return then
 
 
 async def test_a_text_that_stops_is_given_up() -> None:
-    vigil = await watched(Known(), hears("head", "text"))
+    watchdog = await watched(Known(), hears("head", "text"))
 
-    assert vigil.why == "it made no progress"
-    assert vigil.fault == "engine"
+    assert watchdog.why == "it made no progress"
+    assert watchdog.fault == "engine"
 
 
 async def test_pings_do_not_stand_for_text() -> None:
-    vigil = await watched(Known(), hears("head", "text", "ping", "ping"))
+    watchdog = await watched(Known(), hears("head", "text", "ping", "ping"))
 
-    assert vigil.why
+    assert watchdog.why
 
 
 async def test_a_text_that_goes_on_is_left_alone() -> None:
-    def goes_on(vigil: AttemptWatchdog, now: float) -> None:
-        vigil.heard("text")
+    def goes_on(watchdog: AttemptWatchdog, now: float) -> None:
+        watchdog.heard("text")
         for second in range(60):
-            vigil.texts += 1
-            vigil.tick(now + second)
+            watchdog.texts += 1
+            watchdog.tick(now + second)
 
     assert (await watched(Known(), goes_on)).why == ""
 
 
 async def test_a_call_to_a_tool_may_take_longer() -> None:
-    def pauses(vigil: AttemptWatchdog, now: float) -> None:
-        vigil.heard("text")
-        vigil.tick(now + 20)
+    def pauses(watchdog: AttemptWatchdog, now: float) -> None:
+        watchdog.heard("text")
+        watchdog.tick(now + 20)
 
     assert (await watched(Known(), pauses)).why
     assert (await watched(Known(), pauses, halting=True)).why == ""
@@ -129,29 +129,29 @@ async def test_a_slow_prompt_that_makes_progress_is_left_alone() -> None:
 
 
 async def test_a_prompt_that_is_read_no_further_is_given_up() -> None:
-    vigil = await watched(Known(pace=TELLS), hears("head", "progress", "ping"))
+    watchdog = await watched(Known(pace=TELLS), hears("head", "progress", "ping"))
 
-    assert vigil.why == "it made no progress"
-    assert vigil.fault == "engine"
+    assert watchdog.why == "it made no progress"
+    assert watchdog.fault == "engine"
 
 
 @pytest.mark.parametrize(
     "known", [{"pace": TELLS, "worked": inf}, {"pace": ExpectedPace()}]
 )
 async def test_a_prompt_may_wait_for_what_its_engine_does_unseen(known: Any) -> None:
-    vigil = await watched(Known(**known), hears("head", "progress"))
+    watchdog = await watched(Known(**known), hears("head", "progress"))
 
-    assert vigil.why == ""
+    assert watchdog.why == ""
 
 
 async def test_a_prompt_may_wait_while_its_engine_answers_others() -> None:
     known = Known(pace=TELLS)
 
-    def waits(vigil: AttemptWatchdog, now: float) -> None:
-        vigil.heard("progress")
+    def waits(watchdog: AttemptWatchdog, now: float) -> None:
+        watchdog.heard("progress")
         for second in range(60):
             known.worked = now + second
-            vigil.tick(now + second)
+            watchdog.tick(now + second)
 
     assert (await watched(known, waits)).why == ""
 
@@ -160,18 +160,18 @@ async def test_an_engine_that_its_node_gives_up_is_given_up_at_once() -> None:
     known = Known()
     known.is_stuck = True
 
-    def tick(vigil: AttemptWatchdog, now: float) -> None:
-        vigil.heard("text")
-        vigil.tick(now)
+    def tick(watchdog: AttemptWatchdog, now: float) -> None:
+        watchdog.heard("text")
+        watchdog.tick(now)
 
     assert "its node" in (await watched(known, tick)).why
 
 
 async def test_work_is_hidden_until_text_comes_where_the_engine_does_not_tell() -> None:
-    def writes(vigil: AttemptWatchdog, now: float) -> None:  # noqa: ARG001
-        vigil.heard("text")
+    def writes(watchdog: AttemptWatchdog, now: float) -> None:  # noqa: ARG001
+        watchdog.heard("text")
 
-    def nothing(vigil: AttemptWatchdog, now: float) -> None:
+    def nothing(watchdog: AttemptWatchdog, now: float) -> None:
         pass
 
     assert (await watched(Known(), nothing, tells=False)).hidden
@@ -197,9 +197,9 @@ async def test_an_engine_that_is_silent_is_probed_once() -> None:
 async def test_an_engine_that_does_not_answer_a_probe_loses_what_has_not_begun() -> (
     None
 ):
-    def found_out(vigil: AttemptWatchdog, now: float) -> None:
+    def found_out(watchdog: AttemptWatchdog, now: float) -> None:
         known.is_trusted = False
-        vigil.tick(now + 1)
+        watchdog.tick(now + 1)
 
     known = Known()
 
@@ -212,12 +212,12 @@ async def test_a_node_that_falls_silent_loses_what_shows_no_life(
 ) -> None:
     known = Known(pace=ExpectedPace(token=100.0, batch=100.0), idle=None)
 
-    def falls_silent(vigil: AttemptWatchdog, now: float) -> None:
+    def falls_silent(watchdog: AttemptWatchdog, now: float) -> None:
         for sign in signs:
-            vigil.heard(sign)
+            watchdog.heard(sign)
         known.is_deserted = True
         for tenth in range(75):
-            vigil.tick(now + tenth / 10)
+            watchdog.tick(now + tenth / 10)
 
     assert (await watched(known, falls_silent)).why == "its node is silent"
 
@@ -225,10 +225,10 @@ async def test_a_node_that_falls_silent_loses_what_shows_no_life(
 async def test_a_node_that_is_back_at_once_loses_nothing() -> None:
     known = Known(idle=None)
 
-    def blinks(vigil: AttemptWatchdog, now: float) -> None:
+    def blinks(watchdog: AttemptWatchdog, now: float) -> None:
         for second in range(5, 60):
             known.is_deserted = second % 2 == 0
-            vigil.tick(now + second)
+            watchdog.tick(now + second)
 
     assert (await watched(known, blinks)).why == ""
 
@@ -237,11 +237,11 @@ async def test_an_answer_that_still_comes_is_not_given_up_with_its_nodes_word() 
     known = Known()
     known.is_deserted = True
 
-    def goes_on(vigil: AttemptWatchdog, now: float) -> None:
-        vigil.heard("text")
+    def goes_on(watchdog: AttemptWatchdog, now: float) -> None:
+        watchdog.heard("text")
         for second in range(60):
-            vigil.texts += 1
-            vigil.tick(now + second)
+            watchdog.texts += 1
+            watchdog.tick(now + second)
 
     assert (await watched(known, goes_on)).why == ""
 
@@ -252,37 +252,37 @@ async def test_an_engine_is_not_judged_while_its_client_takes_nothing(
 ) -> None:
     paused = True
 
-    def sleeps(vigil: AttemptWatchdog, now: float) -> None:
+    def sleeps(watchdog: AttemptWatchdog, now: float) -> None:
         nonlocal paused
         for sign in signs:
-            vigil.heard(sign)
+            watchdog.heard(sign)
         for second in range(60):
-            vigil.tick(now + second)
-        assert vigil.excused
+            watchdog.tick(now + second)
+        assert watchdog.excused
         paused = False
-        vigil.tick(now + 61)
+        watchdog.tick(now + 61)
 
-    vigil = await watched(Known(idle=None), sleeps, paused=lambda: paused)
+    watchdog = await watched(Known(idle=None), sleeps, paused=lambda: paused)
 
-    assert vigil.why == ""
+    assert watchdog.why == ""
 
 
 async def test_it_is_judged_again_once_the_client_reads() -> None:
     paused = True
 
-    def wakes(vigil: AttemptWatchdog, now: float) -> None:
+    def wakes(watchdog: AttemptWatchdog, now: float) -> None:
         nonlocal paused
-        vigil.heard("text")
-        vigil.tick(now + 30)
+        watchdog.heard("text")
+        watchdog.tick(now + 30)
         paused = False
-        vigil.tick(now + 70)
+        watchdog.tick(now + 70)
 
-    vigil = await watched(Known(), wakes, paused=lambda: paused)
+    watchdog = await watched(Known(), wakes, paused=lambda: paused)
 
-    assert vigil.why == "it made no progress"
+    assert watchdog.why == "it made no progress"
 
 
 async def test_a_client_that_leaves_is_not_mistaken_for_it() -> None:
-    vigil = await watched(Known(), lambda _v, _n: None)
+    watchdog = await watched(Known(), lambda _v, _n: None)
 
-    assert not vigil.gave_up()
+    assert not watchdog.gave_up()

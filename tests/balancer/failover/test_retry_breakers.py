@@ -39,7 +39,7 @@ async def test_a_node_that_refuses_all_but_says_it_is_well_is_found_out() -> Non
         fake_node("b-well") as well,
         endpoint(bad, well) as balancer,
     ):
-        health = balancer.balancer.desk.breaker.health
+        health = balancer.balancer.state.breakers.health
         bad.refuse = NodeLost("the engine is gone")
         answers = [await balancer.post(CHAT, chat(max_tokens=1)) for _ in range(MANY)]
         asked = [each for each in bad.told if each.path == CHAT]

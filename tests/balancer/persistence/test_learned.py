@@ -21,9 +21,9 @@ async def test_what_was_learned_is_there_after_a_restart(tmp_path: Path) -> None
     async with fake_node("pi", Behaviour(decode=500)) as node:
         async with endpoint(node, state_dir=tmp_path) as first:
             await first.post(CHAT, chat("word " * 200, max_tokens=8))
-            before = learned(first.balancer.desk.predict)
+            before = learned(first.balancer.state.predictive)
         async with endpoint(node, state_dir=tmp_path) as second:
-            predict = second.balancer.desk.predict
+            predict = second.balancer.state.predictive
             assert samples(predict) == 1
             assert learned(predict) == before
 
@@ -32,10 +32,10 @@ async def test_another_process_can_go_on_from_it(tmp_path: Path) -> None:
     async with fake_node("pi", Behaviour(decode=500)) as node:
         async with endpoint(node) as first:
             await first.post(CHAT, chat("word " * 200, max_tokens=8))
-            handed = learned(first.balancer.desk.predict)
+            handed = learned(first.balancer.state.predictive)
         async with endpoint(state_dir=tmp_path, wait=False) as second:
-            restore(second.balancer.desk.predict, handed)
-            assert learned(second.balancer.desk.predict) == handed
+            restore(second.balancer.state.predictive, handed)
+            assert learned(second.balancer.state.predictive) == handed
 
 
 @pytest.mark.parametrize("broken", [b"", b"{", b"[]", b'{"speeds": 3}'])

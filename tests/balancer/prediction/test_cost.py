@@ -24,7 +24,7 @@ def some_prompt(dice: random.Random) -> Prompt:
 
 def some_fleet(dice: random.Random) -> tuple[Dispatcher, list[EngineModel]]:
     lanes: list[EngineModel] = []
-    mind = Dispatcher(lambda _: lanes)
+    dispatcher = Dispatcher(lambda _: lanes)
     for number in range(dice.randint(1, 8)):
         speed: Speed = dice.choice([GPU, LAPTOP, PI])
         pins = dice.random() < 0.7
@@ -33,7 +33,7 @@ def some_fleet(dice: random.Random) -> tuple[Dispatcher, list[EngineModel]]:
             model="m",
             slots=dice.randint(1, 4),
             learner=SpeedLearner(speed),
-            holdings=mind.holdings,
+            holdings=dispatcher.holdings,
             pins=pins,
             scale=dice.choice([1.0, 1.5]),
         )
@@ -42,7 +42,7 @@ def some_fleet(dice: random.Random) -> tuple[Dispatcher, list[EngineModel]]:
             _fill(lane, slot, dice)
         for _ in range(dice.randint(0, 2)):
             lane.reserve(NOW, dice.random() * 5) if lane.taken == lane.slots else None
-    return mind, lanes
+    return dispatcher, lanes
 
 
 def _fill(lane: EngineModel, slot: int, dice: random.Random) -> None:
@@ -70,8 +70,10 @@ def _fill(lane: EngineModel, slot: int, dice: random.Random) -> None:
 @given(st.integers(0, 10**9), st.integers(1, 1))
 def test_the_engine_that_costs_least_of_all_is_found(seed: int, slots: int) -> None:
     dice = random.Random(seed)  # noqa: S311 - hypothesis chooses the seed
-    mind, lanes = some_fleet(dice)
-    question = mind.question(a_request(some_prompt(dice), NOW, "m", slots=slots), NOW)
+    dispatcher, lanes = some_fleet(dice)
+    question = dispatcher.question(
+        a_request(some_prompt(dice), NOW, "m", slots=slots), NOW
+    )
 
     best, seen = cheapest(question, lanes)
 
@@ -84,10 +86,10 @@ def test_the_engine_that_costs_least_of_all_is_found(seed: int, slots: int) -> N
 @given(st.integers(0, 10**9))
 def test_no_part_of_a_prediction_is_negative(seed: int) -> None:
     dice = random.Random(seed)  # noqa: S311 - hypothesis chooses the seed
-    mind, lanes = some_fleet(dice)
+    dispatcher, lanes = some_fleet(dice)
 
     request = a_request(some_prompt(dice), NOW, "m")
-    _, seen = cheapest(mind.question(request, NOW), lanes)
+    _, seen = cheapest(dispatcher.question(request, NOW), lanes)
 
     for each in seen.all():
         parts = (each.wait, each.ahead, each.read, each.write, each.loss, each.cached)
@@ -97,6 +99,6 @@ def test_no_part_of_a_prediction_is_negative(seed: int) -> None:
 
 
 def test_without_engines_there_is_no_choice() -> None:
-    mind = Dispatcher(lambda _: [])
+    dispatcher = Dispatcher(lambda _: [])
 
-    assert mind.choose(a_request(chain([b"x"]), 0.0, "m"), 0.0) is None
+    assert dispatcher.choose(a_request(chain([b"x"]), 0.0, "m"), 0.0) is None

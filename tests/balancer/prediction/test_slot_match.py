@@ -20,20 +20,20 @@ prompts = st.lists(words, min_size=1, max_size=6).map(chain)
 
 def a_mind(slots: int, host_tokens: int) -> tuple[Dispatcher, EngineModel]:
     lanes: list[EngineModel] = []
-    mind = Dispatcher(lambda _: lanes)
-    host = HostCache(mind.holdings, host_tokens) if host_tokens else None
+    dispatcher = Dispatcher(lambda _: lanes)
+    host = HostCache(dispatcher.holdings, host_tokens) if host_tokens else None
     lanes.append(
         EngineModel(
             name="x",
             model="m",
             slots=slots,
             learner=SpeedLearner(LAPTOP),
-            holdings=mind.holdings,
+            holdings=dispatcher.holdings,
             pins=False,
             host=host,
         )
     )
-    return mind, lanes[0]
+    return dispatcher, lanes[0]
 
 
 def tokens(prompt: Prompt) -> int:
@@ -50,13 +50,13 @@ def tokens(prompt: Prompt) -> int:
 def test_belief_and_engine_agree_on_every_prompt(
     asked: list[tuple[Prompt, bool]], slots: int, host_tokens: int
 ) -> None:
-    mind, lane = a_mind(slots, host_tokens)
+    dispatcher, lane = a_mind(slots, host_tokens)
     engine = Cache([Place() for _ in range(slots)], host_tokens)
     running: list[tuple[RunningRequest, Truth]] = []
     for now, (prompt, ends) in enumerate(asked, 1):
         request = a_request(prompt, now, "m", answer=1.0)
         request.tokens = float(tokens(prompt))
-        question = mind.question(request, now)
+        question = dispatcher.question(request, now)
         believed = pick(question, lane)
         truth = Truth(prompt, list(prompt.ends))
         slot, spared = engine.take(truth, now)
@@ -85,7 +85,7 @@ def test_belief_and_engine_agree_on_every_prompt(
 def test_a_pinned_slot_costs_no_more_than_the_one_llama_would_take(
     asked: list[Prompt], slots: int
 ) -> None:
-    mind, lane = a_mind(slots, 0)
+    dispatcher, lane = a_mind(slots, 0)
     for now, prompt in enumerate(asked[:-1], 1):
         job = RunningRequest(
             prompt=prompt,
@@ -98,7 +98,7 @@ def test_a_pinned_slot_costs_no_more_than_the_one_llama_would_take(
         )
         lane.start(job, now)
         lane.end(job, now + 0.5, 0.0)
-    question = mind.question(a_request(asked[-1], 99.0, "m", answer=1.0), 99.0)
+    question = dispatcher.question(a_request(asked[-1], 99.0, "m", answer=1.0), 99.0)
 
     theirs = pick(question, lane)
     lane.pins = True

@@ -19,8 +19,8 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def lane(balancer: Endpoint) -> EngineModel:
-    (candidate,) = balancer.balancer.desk.current.candidates
-    found = balancer.balancer.desk.predict.lanes.get(candidate.key)
+    (candidate,) = balancer.balancer.state.current.candidates
+    found = balancer.balancer.state.predictive.lanes.get(candidate.key)
     assert found is not None
     return found
 
@@ -38,7 +38,7 @@ async def test_an_engine_that_joins_is_measured_before_anybody_asks() -> None:
         # Far from what is believed of an engine that nobody has measured.
         assert 0.9 / 500 < lane(balancer).speed.prefill < 5 / 500
         assert 0.9 / 200 < lane(balancer).speed.decode < 8 / 200
-        assert balancer.balancer.desk.ledger.busy(("pi", node.engine.id)) == 0
+        assert balancer.balancer.state.slot_counts.busy(("pi", node.engine.id)) == 0
 
 
 async def test_a_request_does_not_wait_for_the_probe_of_its_only_slot() -> None:
@@ -133,11 +133,11 @@ async def test_a_slow_engine_is_measured_to_the_end_while_a_known_one_serves() -
 
 def known(balancer: Endpoint) -> set[str]:
     """The nodes whose engines have been measured."""
-    desk = balancer.balancer.desk
+    state = balancer.balancer.state
     return {
         each.node
-        for each in desk.current.candidates
-        if (found := desk.predict.lanes.get(each.key)) and found.learner.calibrated
+        for each in state.current.candidates
+        if (found := state.predictive.lanes.get(each.key)) and found.learner.calibrated
     }
 
 
@@ -166,7 +166,7 @@ async def test_an_engine_that_restarts_as_it_was_is_known_but_its_cache_is_not()
     ):
         await eventually(lambda: lane(balancer).learner.calibrated)
         await balancer.post(CHAT, chat("x" * 600, max_tokens=1))
-        holdings = balancer.balancer.desk.predict.mind.holdings
+        holdings = balancer.balancer.state.predictive.dispatcher.holdings
         assert any(holdings.held)
 
         node.say(epoch=1)
@@ -182,6 +182,6 @@ async def test_what_cannot_generate_is_not_measured() -> None:
         endpoint(node, calibrate=True) as balancer,
     ):
         node.say(busy=0)
-        await eventually(lambda: bool(balancer.balancer.desk.current.candidates))
+        await eventually(lambda: bool(balancer.balancer.state.current.candidates))
 
         assert not node.llama.requests

@@ -101,7 +101,7 @@ def test_who_leaves_the_queue_leaves_no_trace() -> None:
     waits = fleet.asks(said(b"waits"))
     fleet.assigns(0.0)
 
-    fleet.mind.withdraw(waits)
+    fleet.dispatcher.withdraw(waits)
 
     assert fleet.lanes["gpu"].queued == 0
 
@@ -120,7 +120,7 @@ def test_a_request_that_would_be_too_late_is_turned_away_with_the_time_it_lacks(
 
 
 def test_a_full_room_turns_away_but_not_who_could_start_at_once() -> None:
-    fleet = Fleet(room=1, gpu=(GPU, 1))
+    fleet = Fleet(queue=1, gpu=(GPU, 1))
     running = fleet.sends(said(b"running"))
     fleet.asks(said(b"waits"))
     fleet.assigns(0.0)
@@ -230,12 +230,12 @@ def test_other_balancers_requests_count_as_taken_slots() -> None:
 def test_the_engine_tells_how_long_a_shared_beginning_is() -> None:
     fleet = Fleet(one=(LAPTOP, 2), two=(PI, 1))
     first = fleet.sends(said(b"a" * 300))
-    fleet.mind.began(first, 0.0, 700, 0)
+    fleet.dispatcher.began(first, 0.0, 700, 0)
     first.lane.end(first.job, 9.0, 10)
     second = fleet.sends(said(b"b" * 300), 10.0)
-    fleet.mind.began(second, 10.0, 702, 612)
+    fleet.dispatcher.began(second, 10.0, 702, 612)
 
-    third = fleet.mind.choose(a_request(said(b"c" * 300), 11.0), 11.0)
+    third = fleet.dispatcher.choose(a_request(said(b"c" * 300), 11.0), 11.0)
 
     assert third is not None
     assert third.tokens == pytest.approx(

@@ -34,17 +34,17 @@ class House:
     notes: list[Decision] = field(default_factory=list[Decision])
 
     def __post_init__(self) -> None:
-        self.ledger = SlotCounts()
+        self.slot_counts = SlotCounts()
         self.lanes = FleetModel(
-            PrefixCacheIndex(), self.ledger.busy, calibrates=self.calibrates
+            PrefixCacheIndex(), self.slot_counts.busy, calibrates=self.calibrates
         )
-        self.predict = PredictivePolicy(self.ledger, self.lanes, lambda: self.now)
+        self.predict = PredictivePolicy(self.slot_counts, self.lanes, lambda: self.now)
         self.waiting: dict[QueuedRequest, None] = {}
         self.become(*self.able)
 
     def become(self, *able: EngineCandidate) -> None:
         self.able = list(able)
-        self.ledger.told(able)
+        self.slot_counts.told(able)
         self.predict.told(able)
 
     def enters(self, need: RoutingRequest | None = None) -> QueuedRequest:
@@ -195,7 +195,7 @@ def test_an_engine_that_leaves_under_a_request_is_forgotten_in_peace() -> None:
 
     house.answers(send, QUICK)
 
-    assert house.ledger.busy(send.to.key) == 0
+    assert house.slot_counts.busy(send.to.key) == 0
     assert house.sends().to.key != send.to.key
 
 

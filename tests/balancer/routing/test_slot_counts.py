@@ -8,89 +8,89 @@ KEY = a_candidate().key
 
 
 def test_our_slots_count_at_once() -> None:
-    ledger = SlotCounts()
+    slot_counts = SlotCounts()
 
-    ledger.take(KEY, 2)
+    slot_counts.take(KEY, 2)
 
-    assert ledger.busy(KEY) == 2
+    assert slot_counts.busy(KEY) == 2
 
 
 def test_our_slots_are_free_at_once() -> None:
-    ledger = SlotCounts()
-    ledger.take(KEY, 1)
-    ledger.told([a_candidate(engine=an_engine(busy=1))])
+    slot_counts = SlotCounts()
+    slot_counts.take(KEY, 1)
+    slot_counts.told([a_candidate(engine=an_engine(busy=1))])
 
-    ledger.give_back(KEY, 1)
+    slot_counts.give_back(KEY, 1)
 
-    assert ledger.busy(KEY) == 0
+    assert slot_counts.busy(KEY) == 0
 
 
 def test_what_a_node_reports_beyond_ours_is_others_work() -> None:
-    ledger = SlotCounts()
-    ledger.take(KEY, 1)
+    slot_counts = SlotCounts()
+    slot_counts.take(KEY, 1)
 
-    ledger.told([a_candidate(engine=an_engine(busy=2))])
+    slot_counts.told([a_candidate(engine=an_engine(busy=2))])
 
-    assert ledger.busy(KEY) == 2
+    assert slot_counts.busy(KEY) == 2
 
 
 def test_a_report_that_does_not_know_of_ours_yet_frees_nothing() -> None:
-    ledger = SlotCounts()
-    ledger.take(KEY, 1)
+    slot_counts = SlotCounts()
+    slot_counts.take(KEY, 1)
 
-    ledger.told([a_candidate(engine=an_engine(busy=0))])
+    slot_counts.told([a_candidate(engine=an_engine(busy=0))])
 
-    assert ledger.busy(KEY) == 1
+    assert slot_counts.busy(KEY) == 1
 
 
 def test_a_report_that_is_not_new_is_not_counted_again() -> None:
-    ledger = SlotCounts()
-    ledger.take(KEY, 1)
+    slot_counts = SlotCounts()
+    slot_counts.take(KEY, 1)
     candidate = a_candidate(engine=an_engine(busy=1))
-    ledger.told([candidate])
-    ledger.give_back(KEY, 1)
+    slot_counts.told([candidate])
+    slot_counts.give_back(KEY, 1)
 
-    ledger.told([candidate])
+    slot_counts.told([candidate])
 
-    assert ledger.busy(KEY) == 0
+    assert slot_counts.busy(KEY) == 0
 
 
 def test_others_work_ends_with_the_next_report() -> None:
-    ledger = SlotCounts()
-    ledger.told([a_candidate(engine=an_engine(busy=2))])
+    slot_counts = SlotCounts()
+    slot_counts.told([a_candidate(engine=an_engine(busy=2))])
 
-    ledger.told([a_candidate(engine=an_engine(busy=0))])
+    slot_counts.told([a_candidate(engine=an_engine(busy=0))])
 
-    assert ledger.busy(KEY) == 0
+    assert slot_counts.busy(KEY) == 0
 
 
 def test_an_engine_that_has_gone_leaves_only_what_is_ours() -> None:
-    ledger = SlotCounts()
-    ledger.take(KEY, 1)
-    ledger.told([a_candidate(engine=an_engine(busy=2))])
+    slot_counts = SlotCounts()
+    slot_counts.take(KEY, 1)
+    slot_counts.told([a_candidate(engine=an_engine(busy=2))])
 
-    ledger.told([])
+    slot_counts.told([])
 
-    assert ledger.busy(KEY) == 1
+    assert slot_counts.busy(KEY) == 1
 
 
 def left_behind() -> SlotCounts:
     """One slot is at work for a client who has left."""
-    ledger = SlotCounts()
-    ledger.take(KEY, 1)
-    ledger.told([a_candidate(engine=an_engine(busy=1))])
-    ledger.give_back(KEY, 1, left=True)
-    return ledger
+    slot_counts = SlotCounts()
+    slot_counts.take(KEY, 1)
+    slot_counts.told([a_candidate(engine=an_engine(busy=1))])
+    slot_counts.give_back(KEY, 1, left=True)
+    return slot_counts
 
 
 def test_a_slot_whose_client_has_left_is_taken_until_its_node_counts_less() -> None:
-    ledger = left_behind()
-    at_first = ledger.busy(KEY)
+    slot_counts = left_behind()
+    at_first = slot_counts.busy(KEY)
 
-    ledger.told([a_candidate(engine=an_engine(busy=0))])
+    slot_counts.told([a_candidate(engine=an_engine(busy=0))])
 
     assert at_first == 1
-    assert ledger.busy(KEY) == ledger.left(KEY) == 0
+    assert slot_counts.busy(KEY) == slot_counts.left(KEY) == 0
 
 
 def test_without_news_the_nodes_last_word_counts() -> None:
@@ -107,22 +107,22 @@ def test_without_news_the_nodes_last_word_counts() -> None:
 
 
 def test_a_report_that_may_not_know_of_the_next_request_frees_nothing() -> None:
-    ledger = left_behind()
-    ledger.take(KEY, 1)
+    slot_counts = left_behind()
+    slot_counts.take(KEY, 1)
 
-    ledger.told([a_candidate(engine=an_engine(busy=1))])
-    stale = ledger.busy(KEY)
-    ledger.told([a_candidate(engine=an_engine(busy=2))])
-    both = ledger.busy(KEY)
-    ledger.told([a_candidate(engine=an_engine(busy=1))])
+    slot_counts.told([a_candidate(engine=an_engine(busy=1))])
+    stale = slot_counts.busy(KEY)
+    slot_counts.told([a_candidate(engine=an_engine(busy=2))])
+    both = slot_counts.busy(KEY)
+    slot_counts.told([a_candidate(engine=an_engine(busy=1))])
 
-    assert (stale, both, ledger.busy(KEY)) == (2, 2, 1)
+    assert (stale, both, slot_counts.busy(KEY)) == (2, 2, 1)
 
 
 def test_an_engine_that_starts_anew_is_at_work_for_nobody() -> None:
-    ledger = left_behind()
+    slot_counts = left_behind()
     anew = msgspec.structs.replace(an_engine(busy=1), epoch=1)
 
-    ledger.told([a_candidate(engine=anew)])
+    slot_counts.told([a_candidate(engine=anew)])
 
-    assert ledger.left(KEY) == 0
+    assert slot_counts.left(KEY) == 0

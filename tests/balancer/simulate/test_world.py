@@ -81,7 +81,7 @@ def test_on_any_fleet_nothing_is_lost_and_nothing_predicted_is_negative(
     assert not edge.waiting
     for lane in edge.lanes:
         assert (lane.taken, lane.queued, lane.jobs) == (0, 0, {})
-    assert edge.mind.holdings.idle.bit_count() == sum(m.slots for m in fleet)
+    assert edge.dispatcher.holdings.idle.bit_count() == sum(m.slots for m in fleet)
 
 
 @pytest.mark.parametrize("name", ["edgeserve", "oracle", "two-choices"])
@@ -121,7 +121,7 @@ def test_a_small_room_turns_away_with_a_time_to_come_back() -> None:
     fleet = FLEETS["cpu-only"]
     calls = made_up(fleet, 3.0, 60, seed=4)
 
-    outcomes = play(fleet, calls, Edge(fleet, room=3))
+    outcomes = play(fleet, calls, Edge(fleet, queue=3))
 
     assert any(each.refused for each in outcomes)
     assert all(each.refused != (each.ended >= 0) for each in outcomes)

@@ -47,7 +47,7 @@ def body(size: int, system: int, words: str) -> bytes:
 def fleet() -> tuple[Dispatcher, list[EngineModel]]:
     """The engines, and what they hold."""
     lanes: list[EngineModel] = []
-    mind = Dispatcher(lambda _: lanes)
+    dispatcher = Dispatcher(lambda _: lanes)
     for number in range(ENGINES):
         rates = dice.choice([(25, 6), (120, 18), (400, 30), (2000, 90)])
         speed = Speed(
@@ -60,23 +60,23 @@ def fleet() -> tuple[Dispatcher, list[EngineModel]]:
                 model="m",
                 slots=slots,
                 learner=SpeedLearner(speed),
-                holdings=mind.holdings,
+                holdings=dispatcher.holdings,
             )
         )
     for lane in lanes:
-        _fill(mind, lane)
+        _fill(dispatcher, lane)
     lanes.sort(key=lambda lane: lane.per_read)
-    return mind, lanes
+    return dispatcher, lanes
 
 
-def _fill(mind: Dispatcher, lane: EngineModel) -> None:
+def _fill(dispatcher: Dispatcher, lane: EngineModel) -> None:
     for place in lane.places:
         if dice.random() < 0.85:
             prompt = _prompt(dice.randint(3000, 8000))
             held = CachedPrefix(
                 prompt, prompt.size / 4 + 100, 100.0, dice.random() * NOW
             )
-            mind.holdings.put(place, held)
+            dispatcher.holdings.put(place, held)
     lane.advance(NOW)
     for slot in range(dice.randint(0, lane.slots)):
         lane.start(
@@ -114,9 +114,9 @@ def unheard(decision: Decision) -> None:
 
 def main() -> None:
     """Print a row for each size."""
-    mind, lanes = fleet()
+    dispatcher, lanes = fleet()
     slots = sum(lane.slots for lane in lanes)
-    idle = mind.holdings.idle.bit_count()
+    idle = dispatcher.holdings.idle.bit_count()
     print(f"{ENGINES} engines, {slots} slots, {idle} of them idle; µs")
     print(f"{'prompt':>9} {'read':>7} {'choose':>7} {'both':>7} {'target':>7}")
     for size, target in TARGETS_US.items():
@@ -127,7 +127,7 @@ def main() -> None:
         request = QueuedRequest(need, unheard, NOW)
 
         def decide(request: QueuedRequest = request) -> object:
-            return cheapest(mind.question(request, NOW + 1), lanes)
+            return cheapest(dispatcher.question(request, NOW + 1), lanes)
 
         reading = microseconds(lambda raw=raw: read(raw))  # type: ignore[misc]
         choosing = microseconds(decide)
