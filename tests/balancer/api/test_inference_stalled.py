@@ -46,7 +46,7 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> Pauses:
 
     monkeypatch.setattr(Progress, "excused", seen)
     monkeypatch.setattr("edgeserve.http.limits_of", shallow)
-    monkeypatch.setattr("edgeserve.http.bound", narrow)
+    monkeypatch.setattr("edgeserve.http.bind", narrow)
     monkeypatch.setattr("balancer.failover.watchdog.EVERY_SECONDS", 0.05)
     monkeypatch.setattr("balancer.failover.stall.UNLEARNED_SECONDS", 0.3)
     monkeypatch.setattr("balancer.failover.stall.SHORTEST_SECONDS", 0.3)
