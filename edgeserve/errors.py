@@ -173,9 +173,7 @@ class UriTooLong(EdgeserveError):
     kind = "invalid_request_error"
 
     def __init__(self, limit: int) -> None:
-        super().__init__(
-            f"path and query are longer than {limit} bytes; put it into the body"
-        )
+        super().__init__(f"path and query exceed {limit} bytes; use the body")
 
 
 class UnsupportedCoding(EdgeserveError):
@@ -292,11 +290,7 @@ class TooLate(EdgeserveError):
 
 
 def untie(error: BaseException | None) -> None:
-    """Forget where an error, and what led to it, was raised.
-
-    A trace holds every frame on the way, and a frame may hold the error: what a request
-    had in hand would wait for the garbage collector.
-    """
+    """Drop the traces of an error and of its causes: they keep a request's bodies."""
     while error is not None:
         error.__traceback__ = None
         before = error.__cause__ or error.__context__

@@ -204,7 +204,6 @@ OTHERWISE = {
     "quantize.dequantize": "a model beside its place",
     "edgeserve.models.header": "models",
     "quantize.make_commands": "a file that a person names",
-    "quantize.manifest": "models",
     "quantize.worker.scoring": "a file that a person names, and its own folder",
     "quantize.worker.main": "standard output",
 }
