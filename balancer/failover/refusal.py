@@ -75,8 +75,9 @@ def _is_hopeless(status: int, body: bytes) -> bool:
 
 def _too_long(error: Mapping[str, Any]) -> str:
     tokens, context = error.get("n_prompt_tokens"), error.get("n_ctx")
+    # Clients look for the words of OpenAI, Anthropic or llama.cpp.
     return (
-        f"the prompt is too long: it has {tokens} tokens, and the model's maximum"
-        f" context length here is {context} tokens; shorten it, or ask a model, or run"
-        " a node, with a longer context"
+        f"the prompt is too long: it has {tokens} tokens, which exceeds the available"
+        f" context size, the maximum context length here, of {context} tokens; shorten"
+        " it, or ask a model, or run a node, with a longer context"
     )
