@@ -21,7 +21,12 @@ from balancer.routing.decision import (
     Verdicts,
     Wait,
 )
-from balancer.routing.queued_request import Note, QueuedRequest, RoutingPolicy
+from balancer.routing.queued_request import (
+    Note,
+    QueuedRequest,
+    RoutingPolicy,
+    unheard,
+)
 from edgeserve.errors import FleetBusy, TooLate
 
 Clock = Callable[[], float]
@@ -151,6 +156,7 @@ class RequestQueue:
             # Why it waited stays to be seen.
             request.note(Wait(tuple(self._explained(request))))
             self._drop(request)
+        request.decision, request.note = None, unheard
 
     def _drop(self, request: QueuedRequest) -> None:
         del self._waiting[request]
@@ -221,3 +227,4 @@ class SlotClaim:
         if self._send is not None:
             left = kind is not None and issubclass(kind, LEFT)
             self._queue.give_back(self._send, left=left)
+        self._request.decision = None  # which holds the request

@@ -14,11 +14,16 @@ from balancer.fleet.engines import EngineCandidate
 from balancer.prediction.cost import cheapest
 from balancer.prediction.engine_model import EngineModel
 from balancer.prediction.fleet_model import FleetModel
-from balancer.routing.decision import Decision, Refuse, RoutingRequest, Send, Verdict
+from balancer.routing.decision import Refuse, RoutingRequest, Send, Verdict
 from balancer.routing.dispatcher import Assignment, Dispatcher, Turned
 from balancer.routing.eligibility import EligibilityCache, Eligible, Explanation
 from balancer.routing.least_busy import LeastBusy
-from balancer.routing.queued_request import RETRY_AFTER, QueuedRequest, Settled
+from balancer.routing.queued_request import (
+    RETRY_AFTER,
+    QueuedRequest,
+    Settled,
+    unheard,
+)
 from balancer.routing.slot_counts import SlotCounts
 from balancer.routing.tracking import AttemptTracker, Clock
 from edgeserve.errors import FleetBusy
@@ -132,7 +137,7 @@ class PredictivePolicy:
         if isinstance(able, Refuse):
             return None
         now = self._clock()
-        request = QueuedRequest(need, _unheard, now)
+        request = QueuedRequest(need, unheard, now)
         _price(request, able)
         best, _ = cheapest(self.dispatcher.question(request, now), able.lanes)
         return best.first if best and best.wait == 0 and best.slot >= 0 else None
@@ -178,10 +183,6 @@ def _price(request: QueuedRequest, able: Eligible) -> None:
     request.model = lanes[0].model if lanes else need.model
     request.slots = min(need.slots, min((lane.slots for lane in lanes), default=1))
     request.deadline = need.deadline if able.measured else None
-
-
-def _unheard(decision: Decision) -> None:
-    """Keep nothing."""
 
 
 def _busy(turned: Turned) -> FleetBusy:

@@ -61,11 +61,19 @@ class QueuedRequest:
         self.target: EngineModel | None = None
 
     def settle(self, decision: Send | Refuse) -> None:
-        """Tell it what became of it."""
+        """Tell it what became of it.
+
+        What is kept of a request must not hold its client: `note` is let go.
+        """
         self.decision = decision
-        self.note(decision)
+        note, self.note = self.note, unheard
+        note(decision)
         if self.wake is not None:
             self.wake()
+
+
+def unheard(decision: Decision) -> None:
+    """Keep nothing."""
 
 
 Settled = tuple[QueuedRequest, Send | Refuse]

@@ -15,9 +15,9 @@ from balancer.prediction.speed import (
     Speed,
 )
 from balancer.prediction.weights import WEIGHTS, Weights
-from balancer.routing.decision import Decision, RoutingRequest
+from balancer.routing.decision import RoutingRequest
 from balancer.routing.dispatcher import Assignment, Dispatcher
-from balancer.routing.queued_request import QueuedRequest
+from balancer.routing.queued_request import QueuedRequest, unheard
 from balancer.simulate.cache import answered
 from balancer.simulate.engine import Event, Run
 from balancer.simulate.fleets import Machine
@@ -102,7 +102,7 @@ class Edge:
             client=call.client,
             budget=call.budget,
         )
-        return QueuedRequest(need, _unheard, now)
+        return QueuedRequest(need, unheard, now)
 
     def arrive(self, call: Call, now: float) -> Sequence[Act]:
         """Into the queue, and out of it where an engine is free."""
@@ -143,10 +143,6 @@ class Edge:
 
     def learned(self, call: Call, bound: Assignment) -> None:
         """Nothing more than that."""
-
-
-def _unheard(decision: Decision) -> None:
-    """Keep nothing."""
 
 
 def timings(run: Run, now: float) -> Timings:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import random
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -231,3 +233,18 @@ def test_what_is_looked_for_would_be_found() -> None:
         del error, client
 
     assert found == ["NodeLost", "a body"]
+
+
+async def test_what_is_kept_of_a_request_does_not_keep_its_client() -> None:
+    async with AsyncExitStack() as stack:
+        node = await stack.enter_async_context(fake_node("a", Behaviour(slots=1)))
+        balancer = await stack.enter_async_context(endpoint(node, queue_seconds=0.2))
+        scene = Scene(balancer, [node])
+        for way in (streamed, whole, put_together, refused, waited_in_vain):
+            await way(scene)
+        await scene.empty()
+        await asyncio.sleep(0.05)  # for callbacks under way
+        kept = Counter(type(each).__name__ for each in gc.get_objects())
+
+    assert list(balancer.balancer.state.records)
+    assert kept["ServerResponse"] == kept["ClientResponse"] == 0
