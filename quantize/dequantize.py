@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-WIDE = ("F16", "BF16", "F32")
 SLAB = 2**22
 """Weights converted at a time: 16 MiB as F32."""
 

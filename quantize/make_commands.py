@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edgeserve.help import examples
+from edgeserve.models.blocks import KV_TYPES
 from edgeserve.terminal import console
 
 if TYPE_CHECKING:
@@ -23,9 +24,7 @@ threads_option = click.option(
 )
 kv_option = click.option(
     "--kv-type",
-    type=click.Choice(
-        ("f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl", "f32")
-    ),
+    type=click.Choice(KV_TYPES),
     default="f16",
     show_default=True,
     help="Type of keys and values.",

@@ -66,6 +66,9 @@ NAMES = {block.id: name for name, block in BLOCKS.items()}
 
 UNQUANTIZED = frozenset({"F32", "F16", "BF16", "F64", "I8", "I16", "I32", "I64"})
 
+KV_TYPES = ("f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl", "f32")
+"""Types in which llama.cpp can keep keys and values."""
+
 
 def tensor_bytes(kind: str, shape: tuple[int, ...]) -> int:
     """Bytes of a tensor whose first dimension is the row, as GGUF counts."""

@@ -13,8 +13,6 @@ KIB, MIB, GIB = 2**10, 2**20, 2**30
 PROCESS = 64 * MIB
 """llama-server without a model: code, vocabulary, threads' stacks, HTTP."""
 
-KV_TYPES = ("f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl", "f32")
-
 
 @dataclass(frozen=True, kw_only=True)
 class Need:
