@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgeserve.errors import CommandError
-from edgeserve.runtime.files import workshop
+from edgeserve.runtime.files import sha256, workshop
 from edgeserve.runtime.tether import tethered
 
 MIB = 2**20
@@ -77,10 +77,7 @@ def in_place(known: Known, folder: Path) -> Path | None:
 def intact(known: Known, folder: Path) -> bool:
     """Whether the file is there and every byte of it is right."""
     path = in_place(known, folder)
-    if path is None:
-        return False
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest() == known.sha256
+    return path is not None and sha256(path) == known.sha256
 
 
 def fetch(known: Known, folder: Path, show: Show, *, anew: bool = False) -> Path:

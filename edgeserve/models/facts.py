@@ -5,7 +5,6 @@ Not what it is called in a fleet; that is the shelf's concern.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import Any
 
 from edgeserve.models.blocks import UNQUANTIZED
 from edgeserve.models.header import BrokenModel, Header, LongList, Tensor, read_header
+from edgeserve.models.naming import SPLIT
 from edgeserve.quantization import FILE_TYPES
 
 DEQUANTIZED = "edgeserve.dequantized_from"
@@ -92,15 +92,12 @@ def read(path: Path) -> ModelFacts:
     return facts
 
 
-_SPLIT = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$")
-
-
 def _parts(path: Path) -> tuple[Path, ...]:
-    found = _SPLIT.search(path.name)
+    found = SPLIT.search(path.stem)
     if not found:
         return (path,)
-    stem, count = path.name[: found.start()], int(found[2])
-    names = (f"{stem}-{n:05}-of-{count:05}.gguf" for n in range(1, count + 1))
+    stem, count = path.stem[: found.start()], int(found[2])
+    names = (f"{stem}-{n:05}-of-{count:05}{path.suffix}" for n in range(1, count + 1))
     return tuple(path.with_name(name) for name in names)
 
 

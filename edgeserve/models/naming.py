@@ -10,7 +10,9 @@ from pathlib import Path
 from edgeserve.models.blocks import BLOCKS
 from edgeserve.quantization import ALIASES, TYPES
 
-_SPLIT = re.compile(r"-\d{5}-of-\d{5}$")
+SPLIT = re.compile(r"-(\d{5})-of-(\d{5})$")
+"""At the end of the name of one part of a split model: part and number of parts."""
+
 _TYPE = re.compile(
     r"[-._](?:" + "|".join(sorted({*TYPES, *ALIASES, *BLOCKS}, key=len)[::-1]) + r")$",
     re.IGNORECASE,
@@ -19,7 +21,7 @@ _TYPE = re.compile(
 
 def stem(path: Path) -> str:
     """Return the model's part of a file name, without type, split and `.gguf`."""
-    name = _SPLIT.sub("", path.name.removesuffix(".gguf"))
+    name = SPLIT.sub("", path.name.removesuffix(".gguf"))
     return _TYPE.sub("", name) or name
 
 
@@ -28,14 +30,11 @@ def variant_path(folder: Path, base: Path, kind: str) -> Path:
     return folder / f"{stem(base)}.{kind}.gguf"
 
 
-SPLIT = re.compile(r"-(\d{5})-of-(\d{5})$")
 PROJECTOR = "mmproj"
 """Files with this in their name see for a model: llama.cpp's multimodal projectors."""
 
 PRECISIONS = ("F16", "Q8_0", "BF16", "F32")
 """Of projectors, the best first: every backend has F16; few are fast with BF16."""
-
-SPLIT_FIRST = 1
 
 
 def named(file: Path, file_type: str) -> tuple[str, str]:
@@ -74,7 +73,7 @@ def _safe(letter: str) -> bool:
 def is_later_part(file: Path) -> bool:
     """Whether a file is a split model's second or later part."""
     found = SPLIT.search(_bare(file))
-    return found is not None and int(found[1]) > SPLIT_FIRST
+    return found is not None and int(found[1]) > 1
 
 
 def is_projector(file: Path) -> bool:
