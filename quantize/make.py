@@ -39,7 +39,11 @@ def verify(path: Path, planned: Variant, *, with_imatrix: bool) -> None:
     """
     header = read_header(path)
     metadata = header.metadata
-    _same(path, "general.file_type", metadata, planned.type.ftype)
+    wanted, there = planned.type.ftype, metadata.get("general.file_type")
+    if there != wanted:
+        raise NotAsPlanned(
+            path, f"says general.file_type is {there}, planned was {wanted}"
+        )
     if "general.quantization_version" not in metadata:
         raise NotAsPlanned(path, "does not say its quantization version")
     if with_imatrix and "quantize.imatrix.file" not in metadata:
@@ -54,12 +58,6 @@ def verify(path: Path, planned: Variant, *, with_imatrix: bool) -> None:
     extra = path.stat().st_size - header.file_bytes
     if extra >= header.alignment:
         raise NotAsPlanned(path, f"has {extra:,} bytes more than its tensors need")
-
-
-def _same(path: Path, key: str, metadata: object, wanted: int) -> None:
-    there = metadata.get(key) if isinstance(metadata, dict) else None
-    if there != wanted:
-        raise NotAsPlanned(path, f"says {key} is {there}, planned was {wanted}")
 
 
 class Refused(CommandError):

@@ -102,23 +102,11 @@ Measure = Callable[[Measured], float]
 
 def _measures(comparison: Comparison) -> list[tuple[str, Measure]]:
     """Name what is drawn to the right; speeds only where all were measured."""
-    measures: list[tuple[str, Measure]] = [("size, MiB", _mebibytes)]
+    measures: list[tuple[str, Measure]] = [("size, MiB", lambda each: each.bytes / MIB)]
     if all(each.speeds for each in comparison.variants):
-        measures.append(("prefill, tokens/s", _prefill))
-        measures.append(("decode, tokens/s", _decode))
+        measures.append(("prefill, tokens/s", lambda each: each.prefill or 0.0))
+        measures.append(("decode, tokens/s", lambda each: each.decode or 0.0))
     return measures
-
-
-def _mebibytes(each: Measured) -> float:
-    return each.bytes / MIB
-
-
-def _prefill(each: Measured) -> float:
-    return each.prefill or 0.0
-
-
-def _decode(each: Measured) -> float:
-    return each.decode or 0.0
 
 
 def _draw(axis: Any, comparison: Comparison, label: str, value: Measure) -> None:

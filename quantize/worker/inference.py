@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from edgeserve.models.comparison import Speeds
 from edgeserve.runtime.threads import threads_for
 from quantize.worker.library import load
-from quantize.worker.messages import Event, Speed, Step
+from quantize.worker.messages import Emit, Speed, Step
 
 
 class CannotLoad(Exception):
@@ -123,7 +123,7 @@ ERROR = 4
 """GGML_LOG_LEVEL_ERROR."""
 
 
-def measure(job: Speed, emit: Callable[[Event], None]) -> None:
+def measure(job: Speed, emit: Emit) -> None:
     """Repeat: read a prompt, write an answer. One round first warms caches."""
     threads = threads_for(job.threads)
     room = job.prompt + job.answer

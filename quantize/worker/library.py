@@ -10,7 +10,6 @@ import ctypes
 import importlib
 import os
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
@@ -19,7 +18,7 @@ from edgeserve.models.blocks import canonical
 from quantize.worker.imatrix_file import Importance, read_importance
 from quantize.worker.messages import (
     Done,
-    Event,
+    Emit,
     Failed,
     Quantize,
     TensorBegun,
@@ -89,9 +88,6 @@ class LogReader:
 
 def _known(kind: str) -> str:
     return canonical(kind) or kind
-
-
-Emit = Callable[[Event], None]
 
 
 def load() -> ModuleType:

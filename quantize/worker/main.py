@@ -8,12 +8,11 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Callable
 from typing import BinaryIO
 
 import msgspec
 
-from quantize.worker.messages import Event, Failed, Job, Quantize, Score, Speed
+from quantize.worker.messages import Emit, Event, Failed, Job, Quantize, Score, Speed
 
 
 def main() -> None:
@@ -33,7 +32,7 @@ def main() -> None:
         emit(Failed(str(error) or repr(error)))
 
 
-def _do(job: Job, emit: Callable[[Event], None]) -> None:
+def _do(job: Job, emit: Emit) -> None:
     match job:
         case Quantize():
             from quantize.worker.library import quantize

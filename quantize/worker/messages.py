@@ -6,6 +6,8 @@ is: so the library lives in a child.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 
 from edgeserve.models.comparison import Quality, Speeds
@@ -106,3 +108,6 @@ class Done(msgspec.Struct, frozen=True, tag="done"):
 Event = (
     TensorBegun | TensorEnded | TensorMisfit | Step | Quality | Speeds | Failed | Done
 )
+
+Emit = Callable[[Event], None]
+"""Sends an event to the parent process."""

@@ -9,8 +9,8 @@ enough to predict. The base's predictions go to a folder, for the variants to me
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from edgeserve.models.comparison import Quality
 from edgeserve.runtime.threads import threads_for
 from quantize.worker.inference import CannotLoad, Model, loaded
-from quantize.worker.messages import Event, Score, Step
+from quantize.worker.messages import Emit, Score, Step
 
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
@@ -104,8 +104,6 @@ def root_mean_square(losses: Doubles, base: Doubles) -> float:
 ROWS = 16
 """Positions worked on at a time: 16 of 150,000 tokens are 10 MB as F32."""
 
-Emit = Callable[[Event], None]
-
 
 def score(job: Score, emit: Emit) -> None:
     """Score one model; tell every chunk, then the result."""
@@ -162,13 +160,15 @@ class _Kept:
     folder: Path
     chunks: NDArray[np.int32]
     width: int
-    losses: list[Doubles]
-    rows: list[tuple[Floats, Floats]]
+    losses: list[Doubles] = field(default_factory=list[Doubles])
+    rows: list[tuple[Floats, Floats]] = field(
+        default_factory=list[tuple[Floats, Floats]]
+    )
 
     @classmethod
     def write(cls, folder: Path, chunks: NDArray[np.int32], width: int) -> _Kept:
         (folder / "codes").unlink(missing_ok=True)
-        return cls(folder, chunks, width, [], [])
+        return cls(folder, chunks, width)
 
     def add(self, truth: NDArray[np.int32], log_probs: Floats) -> None:
         packed = pack(log_probs)
@@ -198,9 +198,9 @@ class _Compared:
     scale: Floats
     floor: Floats
     base: Doubles
-    losses: list[Doubles]
-    divergences: list[Doubles]
-    agreed: list[Doubles]
+    losses: list[Doubles] = field(default_factory=list[Doubles])
+    divergences: list[Doubles] = field(default_factory=list[Doubles])
+    agreed: list[Doubles] = field(default_factory=list[Doubles])
     at: int = 0
 
     @classmethod
@@ -212,7 +212,7 @@ class _Compared:
             scale, floor, base = kept["scale"], kept["floor"], kept["losses"]
         shape = (base.size, width)
         codes = np.memmap(folder / "codes", np.uint16, "r", shape=shape)
-        return cls(codes, scale, floor, base, [], [], [])
+        return cls(codes, scale, floor, base)
 
     def add(self, truth: NDArray[np.int32], log_probs: Floats) -> None:
         here = slice(self.at, self.at + truth.size)
