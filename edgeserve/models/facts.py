@@ -103,34 +103,34 @@ def _parts(path: Path) -> tuple[Path, ...]:
 
 def _facts(path: Path, files: tuple[Path, ...], headers: list[Header]) -> ModelFacts:
     meta = headers[0].metadata
-    say = _Speaker(path, meta)
-    heads = say.most("attention.head_count", 0)
-    embedding = say.number("embedding_length", 0)
+    values = _MetadataReader(path, meta)
+    heads = values.largest("attention.head_count", 0)
+    embedding = values.number("embedding_length", 0)
     head = embedding // heads if heads else 0
     return ModelFacts(
         path=path,
         files=files,
         file_bytes=sum(file.stat().st_size for file in files),
-        architecture=say.architecture,
+        architecture=values.architecture,
         name=str(meta.get("general.name", path.stem)),
         file_type=FILE_TYPES.get(meta.get("general.file_type", -1), "unknown"),
-        context=say.number("context_length", 0),
-        layers=say.number("block_count", 0),
+        context=values.number("context_length", 0),
+        layers=values.number("block_count", 0),
         embedding=embedding,
-        feed_forward=say.most("feed_forward_length", 0),
+        feed_forward=values.largest("feed_forward_length", 0),
         heads=heads,
-        kv_heads=say.per_layer("attention.head_count_kv", heads),
-        key_length=say.number("attention.key_length", head),
-        value_length=say.number("attention.value_length", head),
-        vocabulary=say.vocabulary(),
-        experts=say.number("expert_count", 0),
+        kv_heads=values.per_layer("attention.head_count_kv", heads),
+        key_length=values.number("attention.key_length", head),
+        value_length=values.number("attention.value_length", head),
+        vocabulary=values.vocabulary(),
+        experts=values.number("expert_count", 0),
         dequantized_from=meta.get(DEQUANTIZED),
         tensors=tuple(tensor for header in headers for tensor in header.tensors),
         metadata=meta,
     )
 
 
-class _Speaker:
+class _MetadataReader:
     """Looks keys up under the model's architecture."""
 
     def __init__(self, path: Path, metadata: Mapping[str, Any]) -> None:
@@ -141,22 +141,22 @@ class _Speaker:
             raise BrokenModel(path, "does not name its architecture")
         self.architecture = architecture
 
-    def number(self, key: str, otherwise: int) -> int:
-        value = self.metadata.get(f"{self.architecture}.{key}", otherwise)
+    def number(self, key: str, default: int) -> int:
+        value = self.metadata.get(f"{self.architecture}.{key}", default)
         if not isinstance(value, int):
             raise BrokenModel(self.path, f"{key} is {value!r}, not a number")
         return value
 
-    def most(self, key: str, otherwise: int) -> int:
+    def largest(self, key: str, default: int) -> int:
         """Read a number that some architectures give layer by layer."""
-        value = self.metadata.get(f"{self.architecture}.{key}", otherwise)
-        return max(value) if isinstance(value, list) else self.number(key, otherwise)
+        value = self.metadata.get(f"{self.architecture}.{key}", default)
+        return max(value) if isinstance(value, list) else self.number(key, default)
 
-    def per_layer(self, key: str, otherwise: int) -> tuple[int, ...]:
-        value = self.metadata.get(f"{self.architecture}.{key}", otherwise)
+    def per_layer(self, key: str, default: int) -> tuple[int, ...]:
+        value = self.metadata.get(f"{self.architecture}.{key}", default)
         if isinstance(value, list):
             return tuple(int(each) for each in value)
-        return (self.number(key, otherwise),) * self.number("block_count", 0)
+        return (self.number(key, default),) * self.number("block_count", 0)
 
     def vocabulary(self) -> int:
         tokens = self.metadata.get("tokenizer.ggml.tokens", [])
