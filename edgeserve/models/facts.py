@@ -1,6 +1,6 @@
 """Model facts: shape, context, tensors and sizes, read from a GGUF header.
 
-Not what it is called in a fleet; that is the shelf's concern.
+The model's name in a fleet comes from `naming`.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from edgeserve.models.naming import SPLIT
 from edgeserve.quantization import FILE_TYPES
 
 DEQUANTIZED = "edgeserve.dequantized_from"
-"""Metadata key of a model whose full precision is only apparent."""
+"""Metadata key of a dequantized model: the quantized types it was made from."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelFacts:
-    """A model's shape. Lengths in tokens or elements, sizes in bytes.
+    """Facts of a model. Lengths are in tokens or elements, sizes in bytes.
 
     `kv_heads` has one number per layer; `key_length` and `value_length` are elements
-    per head. `file_type` is what the file claims to be, e.g. `Q4_K_M`.
+    per head. `file_type` is the type in the file's metadata, such as `Q4_K_M`.
     """
 
     path: Path
@@ -50,12 +50,12 @@ class ModelFacts:
 
     @property
     def parameters(self) -> int:
-        """How many weights there are."""
+        """Number of weights."""
         return sum(tensor.elements for tensor in self.tensors)
 
     @property
     def weight_bytes(self) -> int:
-        """What the tensors take, in the file and in memory."""
+        """Bytes of the tensors, in the file and in memory."""
         return sum(tensor.bytes for tensor in self.tensors)
 
     @property
@@ -65,7 +65,7 @@ class ModelFacts:
 
     @property
     def kinds(self) -> Mapping[str, tuple[int, int]]:
-        """Tensor type → how many tensors, how many bytes; the largest share first."""
+        """Tensor type → number of tensors and bytes, the largest share first."""
         count: Counter[str] = Counter()
         size: Counter[str] = Counter()
         for tensor in self.tensors:
@@ -75,20 +75,20 @@ class ModelFacts:
 
     @property
     def quantized_kinds(self) -> tuple[str, ...]:
-        """The tensor types in it that have already lost precision."""
+        """Tensor types of the model that are quantized."""
         return tuple(kind for kind in self.kinds if kind not in UNQUANTIZED)
 
 
 def read(path: Path) -> ModelFacts:
-    """Read the facts of a model, in one file or split in several.
+    """Read the facts of a model in one file or split into several.
 
-    Raises BrokenModel for what is not a whole GGUF model.
+    Raises BrokenModel if it is not a complete GGUF model.
     """
     files = _parts(path)
     headers = [read_header(file) for file in files]
     facts = _facts(path, files, headers)
     if not facts.tensors:
-        raise BrokenModel(path, "holds no tensors; it may be a vocabulary only")
+        raise BrokenModel(path, "has no tensors; it may be only a vocabulary")
     return facts
 
 
@@ -131,7 +131,7 @@ def _facts(path: Path, files: tuple[Path, ...], headers: list[Header]) -> ModelF
 
 
 class _MetadataReader:
-    """Looks keys up under the model's architecture."""
+    """Reads metadata under the keys of the model's architecture."""
 
     def __init__(self, path: Path, metadata: Mapping[str, Any]) -> None:
         self.path = path
@@ -148,7 +148,7 @@ class _MetadataReader:
         return value
 
     def largest(self, key: str, default: int) -> int:
-        """Read a number that some architectures give layer by layer."""
+        """Read a number that some architectures give for each layer."""
         value = self.metadata.get(f"{self.architecture}.{key}", default)
         return max(value) if isinstance(value, list) else self.number(key, default)
 
