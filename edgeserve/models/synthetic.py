@@ -41,15 +41,7 @@ class Shape:
     tied: bool = True
 
 
-TINY = Shape()
-LLAMA_7B = Shape(
-    layers=32, embedding=4096, feed_forward=11008, heads=32, kv_heads=32,
-    vocabulary=32000, context=4096, tied=False,
-)  # fmt: skip
-LLAMA_13B = Shape(
-    layers=40, embedding=5120, feed_forward=13824, heads=40, kv_heads=40,
-    vocabulary=32000, context=4096, tied=False,
-)  # fmt: skip
+_TINY = Shape()
 
 POOL_ROWS = 256
 """Random rows made for each shape; larger tensors repeat them, which is faster."""
@@ -59,7 +51,7 @@ TEMPLATE = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
 
 def a_model(
     path: Path,
-    shape: Shape = TINY,
+    shape: Shape = _TINY,
     *,
     kind: gguf.GGMLQuantizationType = Kind.F16,
     name: str = "Synthetic",

