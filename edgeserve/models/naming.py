@@ -21,7 +21,10 @@ _TYPE = re.compile(
 
 def stem(path: Path) -> str:
     """Return a file name without type, number of part and `.gguf`."""
-    name = SPLIT.sub("", path.name.removesuffix(".gguf"))
+    return _without_type(SPLIT.sub("", path.name.removesuffix(".gguf")))
+
+
+def _without_type(name: str) -> str:
     return _TYPE.sub("", name) or name
 
 
@@ -43,7 +46,7 @@ def named(file: Path, file_type: str) -> tuple[str, str]:
     The label is the quantization type at the end of the file name, else `file_type`.
     """
     base = SPLIT.sub("", _bare(file))
-    model = stem(Path(f"{base}.gguf"))
+    model = _without_type(base)
     label = base[len(model) :].strip("-._") or file_type
     if model.upper().endswith("-UD"):
         model, label = model[:-3], f"UD-{label}"
