@@ -5,7 +5,7 @@ VENV ?= .venv
 ARGS ?=
 export VENV
 
-# Not for `up`: what it prints must name the command as the caller can reach it.
+# Not for `up`: it prints the path of the command as the caller can run it.
 check fix test fuzz faults bench bench-proxy bench-routing demo check-quantize check-native check-llama: export PATH := $(abspath $(VENV))/bin:$(PATH)
 
 .PHONY: help install up check fix test fuzz faults bench bench-proxy bench-routing demo check-quantize check-native check-llama
@@ -30,7 +30,7 @@ fix: install  ## Format the code and repair what can be repaired
 test: install  ## Run the tests: make test ARGS='-k drain'
 	@scripts/test $(ARGS)
 
-fuzz: install  ## Throw 10,000 inputs of each kind at the relay
+fuzz: install  ## Test the HTTP parsers with 10,000 inputs of each kind
 	@pytest tests/edgeserve/http/*/test_fuzz.py --hypothesis-profile=fuzz --timeout=900
 
 faults: install  ## Kill and freeze real engines under load, and count (20 min)
@@ -39,23 +39,23 @@ faults: install  ## Kill and freeze real engines under load, and count (20 min)
 check-llama: install  ## Run llama.cpp's own server tests through node and balancer (5 min)
 	@python -m tests.conformance.run $(ARGS)
 
-bench: install  ## Measure; prints figures, promises nothing
+bench: install  ## Measure, and print figures
 	@pytest -m bench -s tests/bench $(ARGS)
 
-bench-proxy: install  ## Compare the relay with nginx, HAProxy and LLM routers (5 min)
+bench-proxy: install  ## Compare the proxy with nginx, HAProxy and LLM routers (5 min)
 	@python -m tests.bench.proxy.compare $(ARGS)
 
 bench-routing: install  ## Compare routing on unequal machines with other routers (8 min)
 	@python -m tests.bench.routing.decide
 	@python -m tests.bench.routing.compare $(ARGS)
 
-demo: install  ## Two nodes and a balancer on loopback, to look at a fleet
+demo: install  ## Run a small fleet on loopback: two nodes and a balancer
 	@scripts/demo
 
-check-quantize:  ## Test quantizing too; first compiles llama-cpp-python (2 to 5 min)
+check-quantize:  ## Test quantizing; first compiles llama-cpp-python (2 to 5 min)
 	@scripts/install quantize
 	@scripts/test tests/quantize $(ARGS)
 
-check-native:  ## Test with what `edgeserve engine build` makes; first makes it (10 min)
+check-native:  ## Test a build of `edgeserve engine build`; first makes it (10 min)
 	@scripts/install quantize
 	@scripts/check-native $(ARGS)

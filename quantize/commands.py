@@ -24,14 +24,14 @@ from quantize.make_commands import (
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
 def quantize() -> None:
-    """Make smaller variants of a model, sized and measured."""
+    """Make smaller variants of a model, and measure them."""
 
 
 @quantize.command(
     epilog=examples(
         (
             "edgeserve quantize inspect model.gguf",
-            "what is in it, and how much memory it needs",
+            "what the file holds, and how much memory it needs",
         ),
     )
 )
@@ -40,7 +40,7 @@ def quantize() -> None:
 @batch_option
 @as_json
 def inspect(file: Path, kv_type: str, batch: int, as_json: bool) -> None:
-    """Show what a GGUF model is and what serving it takes."""
+    """Show the facts of a GGUF model and the memory to serve it."""
     from quantize import tables
 
     facts = read(file)
@@ -56,12 +56,12 @@ def inspect(file: Path, kv_type: str, batch: int, as_json: bool) -> None:
         ("edgeserve quantize plan model.gguf --machine pi5-8gb", "what fits there"),
         (
             "edgeserve quantize plan model.gguf --memory 4GiB --slots 2",
-            "or into so much",
+            "what fits into 4 GiB",
         ),
     )
 )
 @click.argument("file", type=MODEL)
-@click.option("--types", default="", help="Types to look at, separated by commas.")
+@click.option("--types", default="", help="Types to consider, separated by commas.")
 @click.option(
     "--machine", "machines", multiple=True, help="Such as pi5-8gb; repeatable."
 )
@@ -90,8 +90,8 @@ def plan(
 ) -> None:
     """Show which variants of a model fit which memory.
 
-    Asks llama.cpp, by a dry run, what becomes of each tensor. Without llama-cpp-python
-    it goes by llama.cpp's rules as they are known here, and says so.
+    A dry run of llama.cpp gives the type of each tensor. Without llama-cpp-python,
+    built-in rules give it, and a note says so.
     """
     from edgeserve.quantization import USUAL, parse
     from quantize import tables
@@ -104,13 +104,13 @@ def plan(
     kinds = parse(types or USUAL)
     where = places.find(machines, memory)
     facts = read(file)
-    asked = library_is_there()
+    exact = library_is_there()
     planned = [
-        dry_run(facts, each) if asked else assumed(facts, each) for each in kinds
+        dry_run(facts, each) if exact else assumed(facts, each) for each in kinds
     ]
     serving = Serving(slots=slots, context=context, kv_type=kv_type, ubatch=batch)
     verdicts = judge(facts, planned, where, serving)
-    note = None if asked else ASSUMED
+    note = None if exact else ASSUMED
     if as_json:
         show_json({**tables.plan_json(verdicts, where), "assumed": note})
         return

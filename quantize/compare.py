@@ -1,4 +1,4 @@
-"""Comparison: measure variants against their base, for quality, size and speed."""
+"""Comparison: measure quality, size and speed of variants against their base."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SLOW = 10.0
 """How many times longer than `Speed.seconds` a bench may take before it is ended."""
 
 
-class _Run(msgspec.Struct, frozen=True):
+class _BenchRun(msgspec.Struct, frozen=True):
     """One line of `llama-bench -o json`; rates in tokens per second."""
 
     build_commit: str
@@ -38,7 +38,7 @@ class _Run(msgspec.Struct, frozen=True):
 
 
 def bench(tool: Path, job: Speed) -> Speeds | None:
-    """Return what llama-bench measures; None where it fails or takes too long."""
+    """Measure speed by llama-bench; None if it fails or takes too long."""
     command = [
         *(str(tool), "-m", job.model, "-p", str(job.prompt), "-n", str(job.answer)),
         *("-r", str(job.repeats), "-t", str(job.threads), "-o", "json"),
@@ -52,13 +52,13 @@ def bench(tool: Path, job: Speed) -> Speeds | None:
             check=True,
             env=calm(),
         )
-        runs = msgspec.json.decode(done.stdout, type=list[_Run])
+        runs = msgspec.json.decode(done.stdout, type=list[_BenchRun])
     except (OSError, subprocess.SubprocessError, msgspec.DecodeError):
         return None
     return _speeds(runs)
 
 
-def _speeds(runs: list[_Run]) -> Speeds | None:
+def _speeds(runs: list[_BenchRun]) -> Speeds | None:
     read = [run for run in runs if run.n_prompt and not run.n_gen]
     wrote = [run for run in runs if run.n_gen and not run.n_prompt]
     if not read or not wrote:
@@ -72,8 +72,8 @@ def _speeds(runs: list[_Run]) -> Speeds | None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Question:
-    """What to compare, and how thoroughly. `chunks` 0 reads the whole text.
+class CompareOptions:
+    """Options of a comparison. `chunks` 0 reads the whole text.
 
     With `repeats` 0 speed is not measured. `prompt` and `answer` are tokens.
     """
@@ -89,63 +89,65 @@ class Question:
     answer: int = 32
 
 
-class CompareWatch(Protocol):
-    """Hears how far a comparison is; it decides nothing."""
+class CompareObserver(Protocol):
+    """Observer of a comparison: is told each step, for progress bars."""
 
     def scoring(self, file: Path) -> None:
-        """A file's predictions are being scored."""
+        """The predictions of a file are being scored."""
 
     def timing(self, file: Path) -> None:
-        """A file's speed is being measured."""
+        """The speed of a file is being measured."""
 
     def step(self, done: int, of: int) -> None:
-        """Part of that is done."""
+        """`done` of `of` parts of the current step are finished."""
 
     def done(self, measured: Measured) -> None:
-        """All of a file's figures are known."""
+        """A file is measured."""
 
 
-def compare(question: Question, scratch: Path, watch: CompareWatch) -> Comparison:
+def compare(
+    options: CompareOptions, scratch: Path, observer: CompareObserver
+) -> Comparison:
     """Measure the base, then each variant against it.
 
-    The base's predictions are kept in a folder under `scratch` meanwhile. Raises
-    QuantizerFailed, with the file's name, and BrokenModel.
+    A temporary folder in `scratch` holds the predictions of the base. Raises
+    BrokenModel, and QuantizerFailed with the name of the file.
     """
-    files = (question.base, *question.variants)
+    files = (options.base, *options.variants)
     facts = [read(file) for file in files]
     require_library()
     with tempfile.TemporaryDirectory(dir=scratch, prefix=".compare-") as folder:
-        base, *variants = [_measured(question, each, folder, watch) for each in facts]
+        base, *variants = [_measure(options, each, folder, observer) for each in facts]
     return Comparison(
         base=base,
         dequantized_from=facts[0].dequantized_from,
         variants=tuple(variants),
-        text=question.text.name,
-        context=question.context,
+        text=options.text.name,
+        context=options.context,
         machine=_machine(),
         library=f"llama-cpp-python {version('llama-cpp-python')}",
         made=datetime.now(UTC).isoformat(timespec="seconds"),
     )
 
 
-def _measured(
-    question: Question, facts: ModelFacts, folder: str, watch: CompareWatch
+def _measure(
+    options: CompareOptions, facts: ModelFacts, folder: str, observer: CompareObserver
 ) -> Measured:
-    watch.scoring(facts.path)
+    observer.scoring(facts.path)
     score = Score(
         model=str(facts.path),
-        text=str(question.text),
+        text=str(options.text),
         base=folder,
-        keep=facts.path == question.base,
-        context=question.context,
-        chunks=question.chunks,
-        threads=question.threads,
+        keep=facts.path == options.base,
+        context=options.context,
+        chunks=options.chunks,
+        threads=options.threads,
     )
-    quality = _last(score, facts.path, watch, Quality)
+    quality = _result(score, facts.path, observer, Quality)
     speeds = None
-    if question.repeats:
-        watch.timing(facts.path)
-        speeds = _measured_speeds(question, facts, watch)
+    if options.repeats:
+        observer.timing(facts.path)
+        speeds = _measure_speeds(options, facts, observer)
     measured = Measured(
         file=facts.path.name,
         type=facts.file_type,
@@ -155,49 +157,49 @@ def _measured(
         quality=quality,
         speeds=speeds,
     )
-    watch.done(measured)
+    observer.done(measured)
     return measured
 
 
-def _measured_speeds(
-    question: Question, facts: ModelFacts, watch: CompareWatch
+def _measure_speeds(
+    options: CompareOptions, facts: ModelFacts, observer: CompareObserver
 ) -> Speeds:
-    """Ask the build that nodes run, if there is one; else the library.
+    """Measure by llama-bench if there is one, else by the library.
 
-    Where the library's layout for this processor crashes, it does without.
+    If the library crashes with weights repacked for this processor, measure without.
     """
     job = Speed(
         model=str(facts.path),
-        prompt=question.prompt,
-        answer=question.answer,
-        repeats=question.repeats,
-        threads=threads_for(question.threads),
+        prompt=options.prompt,
+        answer=options.answer,
+        repeats=options.repeats,
+        threads=threads_for(options.threads),
     )
     tool = native_tool("llama-bench")
     if tool is not None and (found := bench(tool, job)):
         return found
     try:
-        return _last(job, facts.path, watch, Speeds)
+        return _result(job, facts.path, observer, Speeds)
     except Crashed:
         plain = msgspec.structs.replace(job, repack=False)
-        return _last(plain, facts.path, watch, Speeds)
+        return _result(plain, facts.path, observer, Speeds)
 
 
 R = TypeVar("R", Quality, Speeds)
 
 
-def _last(job: Job, file: Path, watch: CompareWatch, kind: type[R]) -> R:
+def _result(job: Job, file: Path, observer: CompareObserver, kind: type[R]) -> R:
     """Run a job and return its result."""
     try:
-        with events(job) as heard:
-            for event in heard:
+        with events(job) as stream:
+            for event in stream:
                 if isinstance(event, Step):
-                    watch.step(event.done, event.of)
+                    observer.step(event.done, event.of)
                 elif isinstance(event, kind):
                     return event
     except QuantizerFailed as error:
         raise type(error)(f"{file.name}: {error}") from error
-    raise QuantizerFailed(f"{file.name}: no result came")
+    raise QuantizerFailed(f"{file.name}: the worker sent no result")
 
 
 def _machine() -> str:
@@ -205,7 +207,7 @@ def _machine() -> str:
 
 
 def ranked(variants: Sequence[Measured]) -> list[Measured]:
-    """Order by divergence from the base, the nearest first."""
+    """Sort by divergence from the base, smallest first."""
     return sorted(variants, key=_divergence)
 
 

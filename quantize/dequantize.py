@@ -1,7 +1,7 @@
-"""Dequantization: make a base of full width from a quantized model.
+"""Dequantization: convert the tensors of a quantized model to F16, BF16 or F32.
 
-The numbers are those of the quantized model, written wide: nothing that was lost comes
-back. Every byte of metadata is copied, except the file type; one key is added.
+This does not restore the precision that quantizing lost. All metadata is copied byte by
+byte, except the file type; one key is added.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-WIDE = ("F16", "BF16", "F32")
 SLAB = 2**22
 """Weights converted at a time: 16 MiB as F32."""
 
@@ -32,31 +31,31 @@ FILE_TYPE = "general.file_type"
 
 
 class NothingToDo(CommandError):
-    """The model has no quantized tensors, or is split."""
+    """The model has no quantized tensors, or is in several files."""
 
 
 def dequantized_path(folder: Path, source: Path, to: str) -> Path:
-    """Return where the base goes; `dequantized` stays in the name of its variants."""
+    """Return the path of the base; names of its variants keep `dequantized`, too."""
     return folder / f"{stem(source)}-dequantized.{to}.gguf"
 
 
 def dequantize(
     facts: ModelFacts, target: Path, to: str, step: Callable[[Tensor], None]
 ) -> None:
-    """Write `facts`' model to `target`, its quantized tensors as `to`.
+    """Write the model to `target` with its quantized tensors converted to `to`.
 
-    `step` hears of every tensor before it is written. Raises NothingToDo, BrokenModel.
+    Calls `step` before each tensor. Raises NothingToDo, BrokenModel.
     """
     if not facts.quantized_kinds:
         raise NothingToDo(
-            f"{facts.path} has no quantized tensors; it is a base already"
+            f"{facts.path} has no quantized tensors; it can be a base as it is"
         )
     if len(facts.files) > 1:
         raise NothingToDo(
-            f"{facts.path} is split; merge it with llama-gguf-split first"
+            f"{facts.path} is in several files; merge them with llama-gguf-split first"
         )
     header = read_header(facts.path)
-    planned = _laid_out(header, to)
+    planned = _lay_out(header, to)
     with part_of(target) as part:
         with facts.path.open("rb") as source, part.open("wb") as out:
             _write_header(source, out, header, planned, facts, to)
@@ -69,8 +68,8 @@ def dequantize(
         read_header(part)
 
 
-def _laid_out(header: Header, to: str) -> tuple[Tensor, ...]:
-    """Give every tensor its new type and place."""
+def _lay_out(header: Header, to: str) -> tuple[Tensor, ...]:
+    """Return the tensors with their new types and offsets."""
     offset, placed = 0, list[Tensor]()
     for tensor in header.tensors:
         kind = tensor.kind if tensor.kind in UNQUANTIZED else to
@@ -88,15 +87,15 @@ def _write_header(
     facts: ModelFacts,
     to: str,
 ) -> None:
-    ours = {FILE_TYPE, DEQUANTIZED}
-    kept = [span for key, span in header.spans.items() if key not in ours]
-    out.write(struct.pack("<4sIQQ", b"GGUF", 3, len(tensors), len(kept) + len(ours)))
+    written = {FILE_TYPE, DEQUANTIZED}
+    kept = [span for key, span in header.spans.items() if key not in written]
+    out.write(struct.pack("<4sIQQ", b"GGUF", 3, len(tensors), len(kept) + len(written)))
     for start, end in kept:
         source.seek(start)
         out.write(source.read(end - start))
     out.write(_string(FILE_TYPE) + struct.pack("<II", 4, TYPES[to].ftype))
-    was = facts.dequantized_from or ", ".join(facts.quantized_kinds)
-    out.write(_string(DEQUANTIZED) + struct.pack("<I", 8) + _string(was))
+    origin = facts.dequantized_from or ", ".join(facts.quantized_kinds)
+    out.write(_string(DEQUANTIZED) + struct.pack("<I", 8) + _string(origin))
     for tensor in tensors:
         rank = len(tensor.shape)
         out.write(_string(tensor.name))
@@ -112,7 +111,7 @@ def _string(text: str) -> bytes:
 def _pieces(
     source: BinaryIO, header: Header, tensor: Tensor, to: str
 ) -> Iterator[bytes]:
-    """Read a tensor in slabs, each converted where its type changes."""
+    """Yield the bytes of a tensor in pieces, converted if its type changes."""
     block = BLOCKS[tensor.kind]
     slab = max(1, SLAB // block.elements) * block.bytes
     source.seek(header.data_offset + tensor.offset)
@@ -120,12 +119,12 @@ def _pieces(
     while left:
         packed = source.read(min(slab, left))
         if not packed:
-            raise OSError(f"{source.name} became shorter while it was read")
+            raise OSError(f"{source.name} became shorter while it was being read")
         left -= len(packed)
-        yield packed if to == tensor.kind else _converted(packed, tensor.kind, to)
+        yield packed if to == tensor.kind else _convert(packed, tensor.kind, to)
 
 
-def _converted(packed: bytes, kind: str, to: str) -> bytes:
+def _convert(packed: bytes, kind: str, to: str) -> bytes:
     import gguf
     import numpy as np
 

@@ -1,4 +1,4 @@
-"""Importance matrix: make one from a text, with llama.cpp's own tool."""
+"""Importance matrix: make one from a text with llama-imatrix."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from quantize.worker.imatrix_file import read_importance
 
 
 def native_tool(name: str) -> Path | None:
-    """Return the path of a tool: of the build that nodes use, else on PATH, else None.
+    """Return the path of a llama.cpp tool, else None. Raises SettingsError.
 
-    Raises SettingsError where the settings that name the state folder are wrong.
+    The build of `edgeserve engine build` comes first, then PATH.
     """
     state_dir = resolve(NodeSettings).settings.state_dir
     built = state_dir / "engines" / "current" / name
@@ -38,13 +38,13 @@ CONTEXT = 512
 
 
 class CannotCalibrate(CommandError):
-    """There is no llama-imatrix, or it failed; the sentence says which."""
+    """There is no llama-imatrix, or it failed; the message says which."""
 
 
 def importance_matrix(
     facts: ModelFacts, text: Path, folder: Path, threads: int
 ) -> Path:
-    """Return the matrix made from `text`, beside the variants; made once per text.
+    """Return the matrix of `text`, a file in `folder` that is made once per text.
 
     Raises CannotCalibrate.
     """
@@ -56,7 +56,7 @@ def importance_matrix(
     if tool is None:
         raise CannotCalibrate(
             "--calibrate needs llama-imatrix: `edgeserve engine build` makes it;"
-            " or give a ready matrix with --imatrix"
+            " or give a finished matrix with --imatrix"
         )
     with part_of(target) as part:
         _run(_command(tool, facts.path, text, part, threads))
@@ -85,10 +85,10 @@ def _run(command: list[str]) -> None:
         env=calm(),
     )
     if done.returncode != 0:
-        said = [
+        errors = [
             line
             for line in done.stderr.splitlines()
             if re.search(r"error|fail|need at least", line, re.IGNORECASE)
         ]
-        words = "; ".join(said[-3:]) or f"status {done.returncode}"
+        words = "; ".join(errors[-3:]) or f"status {done.returncode}"
         raise CannotCalibrate(f"llama-imatrix failed: {words}")

@@ -1,4 +1,4 @@
-"""Making variants: quantize, verify, and rename each when it is whole."""
+"""Making variants: quantize, verify, then rename each finished file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,13 @@ from edgeserve.models.naming import variant_path
 from edgeserve.quantization import QuantType
 from edgeserve.runtime.files import alone_in, fingerprint, part_of, replace_json, sha256
 from quantize.imatrix import importance_matrix
-from quantize.manifest import Made, Manifest, Recipe, manifest_path, read_manifest
+from quantize.manifest import (
+    MadeVariant,
+    Manifest,
+    Recipe,
+    manifest_path,
+    read_manifest,
+)
 from quantize.overrides import Override, dry_run
 from quantize.plan.variants import Variant
 from quantize.worker.child import QuantizerFailed, events, require_library
@@ -27,7 +33,7 @@ from quantize.worker.messages import Quantize, TensorBegun
 
 
 class NotAsPlanned(BrokenModel):
-    """What was made here is not what was meant; whoever asked for it did no wrong."""
+    """The file that was made is not what was planned; the command was right."""
 
     exit_status = 1
 
@@ -39,7 +45,11 @@ def verify(path: Path, planned: Variant, *, with_imatrix: bool) -> None:
     """
     header = read_header(path)
     metadata = header.metadata
-    _same(path, "general.file_type", metadata, planned.type.ftype)
+    wanted, there = planned.type.ftype, metadata.get("general.file_type")
+    if there != wanted:
+        raise NotAsPlanned(
+            path, f"says general.file_type is {there}, planned was {wanted}"
+        )
     if "general.quantization_version" not in metadata:
         raise NotAsPlanned(path, "does not say its quantization version")
     if with_imatrix and "quantize.imatrix.file" not in metadata:
@@ -56,21 +66,15 @@ def verify(path: Path, planned: Variant, *, with_imatrix: bool) -> None:
         raise NotAsPlanned(path, f"has {extra:,} bytes more than its tensors need")
 
 
-def _same(path: Path, key: str, metadata: object, wanted: int) -> None:
-    there = metadata.get(key) if isinstance(metadata, dict) else None
-    if there != wanted:
-        raise NotAsPlanned(path, f"says {key} is {there}, planned was {wanted}")
-
-
 class Refused(CommandError):
-    """What was asked would lose quality, overwrite a file or fill the disk."""
+    """The command would lose quality, overwrite a file or fill the disk."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Order:
-    """What to make of which base, where. `threads` 0 uses every core.
+class MakeOptions:
+    """Options of a run: base, types, folder and how. `threads` 0 uses every core.
 
-    An importance matrix is given as `imatrix`, or made from the text `calibrate`.
+    The importance matrix is the file `imatrix`, or is made from the text `calibrate`.
     """
 
     base: ModelFacts
@@ -84,82 +88,89 @@ class Order:
     threads: int = 0
 
 
-class MakeWatch(Protocol):
-    """Hears how far a run is; it decides nothing."""
+class MakeObserver(Protocol):
+    """Observer of a run: is told each step, for progress bars."""
 
     def calibrating(self, text: Path) -> None:
         """An importance matrix is being made."""
 
     def planned(self, variants: Iterable[Variant]) -> None:
-        """All the types have been dry-run."""
+        """The dry runs of all types are done."""
 
-    def kept(self, made: Made) -> None:
-        """A variant of an earlier run is still good."""
+    def kept(self, made: MadeVariant) -> None:
+        """A file of an earlier run is complete and is kept."""
 
     def begun(self, variant: Variant) -> None:
         """A variant is being made."""
 
     def tensor(self, index: int, of: int, name: str) -> None:
-        """One more of its tensors is being worked on."""
+        """The next tensor of it is being quantized."""
 
     def checking(self, variant: Variant) -> None:
-        """It is written, and being verified and hashed."""
+        """It is written and is now verified and hashed."""
 
-    def made(self, made: Made) -> None:
-        """It has its name."""
+    def made(self, made: MadeVariant) -> None:
+        """It is verified and has its final name."""
 
 
-def make(order: Order, watch: MakeWatch) -> Manifest:
+def make(options: MakeOptions, observer: MakeObserver) -> Manifest:
     """Make every variant that is not there yet; return the manifest of all.
 
     Raises Refused, QuantizerFailed or BrokenModel; variants made before stay.
     """
     require_library()
-    _refuse_requantizing(order)
-    _refuse_missing_imatrix(order)
-    order.folder.mkdir(parents=True, exist_ok=True)
-    with alone_in(order.folder):
-        order = _calibrated(order, watch)
-        variants = _planned(order)
-        watch.planned(variants)
-        manifest = _manifest(order)
+    _refuse_requantizing(options)
+    _refuse_missing_imatrix(options)
+    options.folder.mkdir(parents=True, exist_ok=True)
+    with alone_in(options.folder):
+        options = _with_imatrix(options, observer)
+        variants = _planned(options)
+        observer.planned(variants)
+        manifest = _manifest(options)
         missing = list[Variant]()
         for each in variants:
-            done = _finished(order, each, manifest)
+            done = _reusable(options, each, manifest)
             if done:
-                watch.kept(done)
+                observer.kept(done)
             else:
                 missing.append(each)
-        _refuse_full_disk(order, missing)
+        _refuse_full_disk(options, missing)
         for each in missing:
-            manifest = manifest.with_variant(_make_one(order, each, watch))
-            replace_json(manifest_path(order.folder, order.base.path), manifest)
+            manifest = manifest.with_variant(_make_one(options, each, observer))
+            replace_json(manifest_path(options.folder, options.base.path), manifest)
     return manifest
 
 
-def _calibrated(order: Order, watch: MakeWatch) -> Order:
-    if order.calibrate is None or order.imatrix is not None:
-        return order
-    watch.calibrating(order.calibrate)
-    matrix = importance_matrix(order.base, order.calibrate, order.folder, order.threads)
-    return replace(order, imatrix=matrix)
+def _with_imatrix(options: MakeOptions, observer: MakeObserver) -> MakeOptions:
+    if options.calibrate is None or options.imatrix is not None:
+        return options
+    observer.calibrating(options.calibrate)
+    matrix = importance_matrix(
+        options.base, options.calibrate, options.folder, options.threads
+    )
+    return replace(options, imatrix=matrix)
 
 
-def _planned(order: Order) -> list[Variant]:
-    overrides = tuple((each.pattern, each.number) for each in order.overrides)
-    return [dry_run(order.base, kind, overrides, order.imatrix) for kind in order.types]
+def _planned(options: MakeOptions) -> list[Variant]:
+    overrides = tuple((each.pattern, each.number) for each in options.overrides)
+    return [
+        dry_run(options.base, kind, overrides, options.imatrix)
+        for kind in options.types
+    ]
 
 
-def _make_one(order: Order, planned: Variant, watch: MakeWatch) -> Made:
+def _make_one(
+    options: MakeOptions, planned: Variant, observer: MakeObserver
+) -> MadeVariant:
     started = time.monotonic()
-    target = variant_path(order.folder, order.base.path, planned.type.name)
+    target = variant_path(options.folder, options.base.path, planned.type.name)
     with part_of(target) as part:
-        _quantize(order, planned, part, watch)
-        watch.checking(planned)
-        verify(part, planned, with_imatrix=order.imatrix is not None)
-        made = Made(
+        _quantize(options, planned, part, observer)
+        observer.checking(planned)
+        verify(part, planned, with_imatrix=options.imatrix is not None)
+        made = MadeVariant(
             file=target.name,
-            recipe=_recipe(order, planned.type),
+            recipe=_recipe(options, planned.type),
             bytes=part.stat().st_size,
             bits=round(planned.bits, 4),
             sha256=sha256(part),
@@ -169,103 +180,109 @@ def _make_one(order: Order, planned: Variant, watch: MakeWatch) -> Made:
             made=datetime.now(UTC).isoformat(timespec="seconds"),
             library=f"llama-cpp-python {version('llama-cpp-python')}",
         )
-    watch.made(made)
+    observer.made(made)
     return made
 
 
-def _quantize(order: Order, planned: Variant, part: Path, watch: MakeWatch) -> None:
+def _quantize(
+    options: MakeOptions, planned: Variant, part: Path, observer: MakeObserver
+) -> None:
     job = Quantize(
-        source=str(order.base.path),
+        source=str(options.base.path),
         target=str(part),
         ftype=planned.type.ftype,
-        allow_requantize=order.allow_requantize,
-        threads=order.threads,
-        imatrix=str(order.imatrix) if order.imatrix else None,
-        overrides=tuple((each.pattern, each.number) for each in order.overrides),
+        allow_requantize=options.allow_requantize,
+        threads=options.threads,
+        imatrix=str(options.imatrix) if options.imatrix else None,
+        overrides=tuple((each.pattern, each.number) for each in options.overrides),
     )
-    watch.begun(planned)
+    observer.begun(planned)
     try:
-        with events(job) as heard:
-            for event in heard:
+        with events(job) as stream:
+            for event in stream:
                 if isinstance(event, TensorBegun):
-                    watch.tensor(event.index, event.of, event.tensor)
+                    observer.tensor(event.index, event.of, event.tensor)
     except QuantizerFailed as error:
-        free = shutil.disk_usage(order.folder).free
+        free = shutil.disk_usage(options.folder).free
         raise QuantizerFailed(
-            f"{planned.type.name}: {error} ({size(free)} free in {order.folder},"
+            f"{planned.type.name}: {error} ({size(free)} free in {options.folder},"
             f" {size(planned.file_bytes)} needed)"
         ) from error
 
 
-def _recipe(order: Order, kind: QuantType) -> Recipe:
+def _recipe(options: MakeOptions, kind: QuantType) -> Recipe:
     return Recipe(
-        base=fingerprint(order.base.path),
+        base=fingerprint(options.base.path),
         type=kind.name,
-        overrides=tuple(str(each) for each in order.overrides),
-        imatrix=fingerprint(order.imatrix) if order.imatrix else None,
+        overrides=tuple(str(each) for each in options.overrides),
+        imatrix=fingerprint(options.imatrix) if options.imatrix else None,
     )
 
 
-def _manifest(order: Order) -> Manifest:
-    there = read_manifest(manifest_path(order.folder, order.base.path))
+def _manifest(options: MakeOptions) -> Manifest:
+    there = read_manifest(manifest_path(options.folder, options.base.path))
     return there or Manifest(
-        base=order.base.path.name, dequantized_from=order.base.dequantized_from
+        base=options.base.path.name, dequantized_from=options.base.dequantized_from
     )
 
 
-def _finished(order: Order, planned: Variant, manifest: Manifest) -> Made | None:
-    """Return the record of a variant that need not be made again."""
-    target = variant_path(order.folder, order.base.path, planned.type.name)
+def _reusable(
+    options: MakeOptions, planned: Variant, manifest: Manifest
+) -> MadeVariant | None:
+    """Return the record of a file that need not be made again, else None."""
+    target = variant_path(options.folder, options.base.path, planned.type.name)
     if not target.exists():
         return None
-    if target.samefile(order.base.path):
+    if target.samefile(options.base.path):
         raise Refused(f"{target} is the base itself; name another --out")
     made = manifest.variants.get(planned.type.name)
-    if made and made.recipe == _recipe(order, planned.type):
-        if _still_good(target, planned, made, order):
+    if made and made.recipe == _recipe(options, planned.type):
+        if _is_unchanged(target, planned, made, options):
             return made
         return None
-    if not order.overwrite:
+    if not options.overwrite:
         raise Refused(
-            f"{target} is there already and was not made from this base with these"
-            " settings; --overwrite replaces it"
+            f"{target} exists and was not made from this base with these settings;"
+            " --overwrite replaces it"
         )
     return None
 
 
-def _still_good(target: Path, planned: Variant, made: Made, order: Order) -> bool:
+def _is_unchanged(
+    target: Path, planned: Variant, made: MadeVariant, options: MakeOptions
+) -> bool:
     try:
-        verify(target, planned, with_imatrix=order.imatrix is not None)
+        verify(target, planned, with_imatrix=options.imatrix is not None)
     except BrokenModel:
         return False
     return sha256(target) == made.sha256
 
 
-def _refuse_requantizing(order: Order) -> None:
-    lossy = order.base.quantized_kinds
-    if lossy and not order.allow_requantize:
+def _refuse_requantizing(options: MakeOptions) -> None:
+    lossy = options.base.quantized_kinds
+    if lossy and not options.allow_requantize:
         raise Refused(
-            f"{order.base.path} is already quantized ({', '.join(lossy)}), and doing it"
-            " again loses more; take the original, or make a plainly named base with"
-            " `edgeserve quantize dequantize`, or insist with --allow-requantize"
+            f"{options.base.path} is already quantized ({', '.join(lossy)});"
+            " quantizing it again loses more. Use the original, or make a base with"
+            " `edgeserve quantize dequantize`, or add --allow-requantize"
         )
 
 
-def _refuse_missing_imatrix(order: Order) -> None:
-    needing = [kind.name for kind in order.types if kind.needs_imatrix]
-    if needing and order.imatrix is None and order.calibrate is None:
+def _refuse_missing_imatrix(options: MakeOptions) -> None:
+    needing = [kind.name for kind in options.types if kind.needs_imatrix]
+    if needing and options.imatrix is None and options.calibrate is None:
         raise Refused(
-            f"{', '.join(needing)}: too few bits to do without an importance matrix;"
+            f"{', '.join(needing)}: so few bits need an importance matrix;"
             " give --imatrix FILE or --calibrate TEXT"
         )
 
 
-def _refuse_full_disk(order: Order, missing: list[Variant]) -> None:
+def _refuse_full_disk(options: MakeOptions, missing: list[Variant]) -> None:
     wanted = sum(each.file_bytes for each in missing)
-    free = shutil.disk_usage(order.folder).free
+    free = shutil.disk_usage(options.folder).free
     if wanted > free:
         names = " + ".join(f"{v.type.name} {size(v.file_bytes)}" for v in missing)
         raise Refused(
-            f"{order.folder} has {size(free)} free, but {names} = {size(wanted)} are"
-            " wanted; name fewer types or another --out"
+            f"{options.folder} has {size(free)} free, but {names} = {size(wanted)} are"
+            " needed; name fewer types or another --out"
         )

@@ -1,4 +1,4 @@
-"""`edgeserve quantize run`, `compare`, `dequantize`: the commands that make files."""
+"""`edgeserve quantize run`, `compare`, `dequantize`: commands that write files."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edgeserve.help import examples
+from edgeserve.models.blocks import KV_TYPES
 from edgeserve.terminal import console
 
 if TYPE_CHECKING:
@@ -23,9 +24,7 @@ threads_option = click.option(
 )
 kv_option = click.option(
     "--kv-type",
-    type=click.Choice(
-        ("f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl", "f32")
-    ),
+    type=click.Choice(KV_TYPES),
     default="f16",
     show_default=True,
     help="Type of keys and values.",
@@ -40,14 +39,14 @@ batch_option = click.option(
 
 
 def read(file: Path) -> ModelFacts:
-    """Read a model's facts; the reader is imported here, not for `--help`."""
+    """Read the facts of a model; imported here so that `--help` stays fast."""
     from edgeserve.models import facts
 
     return facts.read(file)
 
 
 def show(*parts: object) -> None:
-    """Print tables and sentences; nothing for what is empty."""
+    """Print tables and sentences that are not empty."""
     out = console()
     for part in parts:
         if part:
@@ -55,13 +54,13 @@ def show(*parts: object) -> None:
 
 
 def show_json(value: object) -> None:
-    """Print JSON for programs."""
+    """Print a value as JSON."""
     click.echo(json.dumps(value, indent=2))
 
 
 @click.command(
     epilog=examples(
-        ("edgeserve quantize run model.gguf --types Q4_K_M,Q8_0", "make these two"),
+        ("edgeserve quantize run model.gguf --types Q4_K_M,Q8_0", "make two variants"),
     )
 )
 @click.argument("file", type=MODEL)
@@ -78,7 +77,9 @@ def show_json(value: object) -> None:
 @click.option(
     "--allow-requantize", is_flag=True, help="Quantize a quantized model again."
 )
-@click.option("--overwrite", is_flag=True, help="Replace files made otherwise.")
+@click.option(
+    "--overwrite", is_flag=True, help="Replace files made with other settings."
+)
 @threads_option
 @click.option("--out", type=FOLDER, help="Folder; by default the model's own.")
 def run(
@@ -92,18 +93,18 @@ def run(
     threads: int,
     out: Path | None,
 ) -> None:
-    """Make variants: beside, verified, then named. Goes on where it broke off."""
+    """Make variants, and verify each. An interrupted run resumes where it stopped."""
     from edgeserve.quantization import parse
     from edgeserve.runtime.lifecycle import interruptible
-    from quantize.make import Order, make
+    from quantize.make import MakeOptions, make
     from quantize.overrides import parse_override
-    from quantize.progress import ProgressWatch, progress_bars
+    from quantize.progress import MakeProgress, progress_bars
 
     kinds = parse(types)
     facts = read(file)
     names = [tensor.name for tensor in facts.tensors]
     with interruptible(), progress_bars() as progress:
-        order = Order(
+        options = MakeOptions(
             base=facts,
             types=kinds,
             folder=out or file.parent,
@@ -114,20 +115,20 @@ def run(
             overwrite=overwrite,
             threads=threads,
         )
-        make(order, ProgressWatch(progress))
+        make(options, MakeProgress(progress))
 
 
 @click.command(
     epilog=examples(
         (
             "edgeserve quantize compare model.F16.gguf model.Q4_K_M.gguf",
-            "what it costs",
+            "how much worse, and how much faster",
         ),
     )
 )
 @click.argument("base", type=MODEL)
 @click.argument("variants", type=MODEL, nargs=-1, required=True)
-@click.option("--text", type=MODEL, help="UTF-8 text; by default one of our own.")
+@click.option("--text", type=MODEL, help="UTF-8 text; by default the built-in one.")
 @click.option(
     "--context",
     type=click.IntRange(16),
@@ -153,16 +154,16 @@ def compare(
     out: Path | None,
     as_json: bool,
 ) -> None:
-    """Measure what variants lose and gain, on this machine."""
+    """Measure quality, size and speed of variants on this machine."""
     from edgeserve.models.comparison import OWN_TEXT
     from edgeserve.models.naming import stem
     from edgeserve.runtime.files import replace_json
     from edgeserve.runtime.lifecycle import interruptible
     from quantize import report
-    from quantize.compare import Question, compare
-    from quantize.progress import ComparisonWatch, progress_bars
+    from quantize.compare import CompareOptions, compare
+    from quantize.progress import CompareProgress, progress_bars
 
-    question = Question(
+    options = CompareOptions(
         base=base,
         variants=variants,
         text=text or OWN_TEXT,
@@ -174,7 +175,7 @@ def compare(
     folder = out or variants[0].parent
     folder.mkdir(parents=True, exist_ok=True)
     with interruptible(), progress_bars() as progress:
-        found = compare(question, folder, ComparisonWatch(progress))
+        found = compare(options, folder, CompareProgress(progress))
     target = folder / f"{stem(base)}.compare.json"
     replace_json(target, found)
     report.picture(found, target.with_suffix(".png"))
@@ -186,7 +187,7 @@ def compare(
 
 @click.command(
     epilog=examples(
-        ("edgeserve quantize dequantize model.Q4_1.gguf", "to quantize it anew"),
+        ("edgeserve quantize dequantize model.Q4_1.gguf", "to quantize it again"),
     )
 )
 @click.argument("file", type=MODEL)
@@ -195,19 +196,19 @@ def compare(
 )
 @click.option("--out", type=FOLDER, help="Folder; by default the model's own.")
 def dequantize(file: Path, to: str, out: Path | None) -> None:
-    """Write a quantized model wide, as a stated base for variants.
+    """Convert a quantized model to full width, as a base for variants.
 
-    What quantizing lost does not come back, and the name says `dequantized`.
+    Lost precision does not come back; the file name says `dequantized`.
     """
     from edgeserve.runtime.lifecycle import interruptible
-    from quantize import dequantize as wide
+    from quantize import dequantize as conversion
     from quantize.progress import progress_bars
 
     facts = read(file)
-    target = wide.dequantized_path(out or file.parent, file, to)
+    target = conversion.dequantized_path(out or file.parent, file, to)
     with interruptible(), progress_bars() as progress:
         task = progress.add_task(to, total=len(facts.tensors), now="")
-        wide.dequantize(
+        conversion.dequantize(
             facts,
             target,
             to,

@@ -1,6 +1,6 @@
-"""Manifest: the record beside the variants that says what was made, and how.
+"""Manifest: a JSON file beside the variants that records how each was made.
 
-It is what lets a broken-off run go on, and what tells later where a file came from.
+An interrupted run resumes from it, and it tells later how a file was made.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ FORMAT = 1
 
 
 class Recipe(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything that decides what a variant's bytes will be.
+    """Recipe of a variant: everything that determines its bytes.
 
-    `base` and `imatrix` are fingerprints; `overrides` as given, `regex=TYPE`.
+    `base` and `imatrix` are fingerprints; `overrides` are given as `regex=TYPE`.
     """
 
     base: str
@@ -28,8 +28,11 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     imatrix: str | None = None
 
 
-class Made(msgspec.Struct, frozen=True, kw_only=True):
-    """One finished file. `tensors` counts by type, `remark` says what did not fit."""
+class MadeVariant(msgspec.Struct, frozen=True, kw_only=True):
+    """Record of one finished file.
+
+    `tensors` counts them by type; `remark` says which did not fit into their type.
+    """
 
     file: str
     recipe: Recipe
@@ -44,15 +47,15 @@ class Made(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """All the variants of one base in one folder, by type."""
+    """The variants of one base in one folder, by type."""
 
     format: int = FORMAT
     base: str
     dequantized_from: str | None = None
-    variants: dict[str, Made] = {}
+    variants: dict[str, MadeVariant] = {}
 
-    def with_variant(self, made: Made) -> Manifest:
-        """Return the manifest with one more file, or a newer one."""
+    def with_variant(self, made: MadeVariant) -> Manifest:
+        """Return the manifest with a file added or replaced."""
         variants = {**self.variants, made.recipe.type: made}
         return msgspec.structs.replace(self, variants=variants)
 
@@ -62,12 +65,12 @@ class BadManifest(CommandError):
 
 
 def manifest_path(folder: Path, base: Path) -> Path:
-    """Return where the manifest of the variants of `base` is."""
+    """Return the path of the manifest of `base`."""
     return folder / f"{stem(base)}.variants.json"
 
 
 def read_manifest(path: Path) -> Manifest | None:
-    """Read it; None where there is none yet. Raises BadManifest."""
+    """Read a manifest; None if the file does not exist. Raises BadManifest."""
     try:
         return read_json(path, Manifest)
     except FileNotFoundError:
@@ -75,5 +78,5 @@ def read_manifest(path: Path) -> Manifest | None:
     except OSError as error:
         raise BadManifest(
             f"{path} is not a manifest ({in_words(error)}); move it away to start"
-            " afresh"
+            " without it"
         ) from error

@@ -1,4 +1,4 @@
-"""Tensor overrides: types for tensors by name, and llama.cpp's dry run."""
+"""Tensor overrides: types chosen by tensor name, and llama.cpp's dry run."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from quantize.worker.messages import Quantize, TensorEnded, TensorMisfit
 
 
 class BadOverride(CommandError):
-    """A `--tensor-type` that cannot be meant; the sentence says why."""
+    """A `--tensor-type` is wrong; the message says why."""
 
     exit_status = 2
 
 
 @dataclass(frozen=True)
 class Override:
-    """Tensors whose names `pattern` matches anywhere become `kind`."""
+    """Tensors whose names contain a match of `pattern` become `kind`."""
 
     pattern: str
     kind: str
@@ -39,7 +39,7 @@ class Override:
 
 
 def parse_override(text: str, tensors: Iterable[str]) -> Override:
-    """Read one; a pattern that matches no tensor is a mistake. Raises BadOverride."""
+    """Parse `REGEX=TYPE`; the pattern must match a tensor. Raises BadOverride."""
     pattern, equals, word = text.rpartition("=")
     if not equals or not pattern:
         raise BadOverride(f"{text!r} is not REGEX=TYPE, such as attn_v=Q8_0")
@@ -65,7 +65,7 @@ def dry_run(
     overrides: Overrides = (),
     imatrix: Path | None = None,
 ) -> Variant:
-    """Plan one variant. Raises QuantizerFailed where llama.cpp cannot make it.
+    """Plan one variant by a dry run. Raises QuantizerFailed if llama.cpp refuses.
 
     With an importance matrix llama.cpp chooses other types for some tensors.
     """
@@ -80,8 +80,8 @@ def dry_run(
     )
     kinds: dict[str, str] = {}
     misfits: dict[str, str] = {}
-    with events(job) as heard:
-        for event in heard:
+    with events(job) as stream:
+        for event in stream:
             match event:
                 case TensorEnded(tensor, becomes):
                     kinds[tensor] = becomes

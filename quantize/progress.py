@@ -1,4 +1,4 @@
-"""Progress: show how far a run is, one line for each type."""
+"""Progress bars of `run` and `compare`: one line for each type or file."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from rich.progress import (
 
 from edgeserve.models.comparison import Measured
 from edgeserve.models.memory import size
-from quantize.manifest import Made
+from quantize.manifest import MadeVariant
 from quantize.plan.variants import Variant
 
 
-class ProgressWatch:
-    """Draws what `run.make` tells; types wait below one another from the start."""
+class MakeProgress:
+    """Progress of `quantize.make`: one line for each type, all shown from the start."""
 
     def __init__(self, progress: Progress) -> None:
         self.progress = progress
         self.tasks: dict[str, TaskID] = {}
-        self.now = TaskID(-1)
+        self.current = TaskID(-1)
         self.calibration: TaskID | None = None
 
     def calibrating(self, text: Path) -> None:
-        """Show that a text is being read; llama-imatrix does not say how far it is."""
+        """Show that a text is being read; llama-imatrix reports no progress."""
         self.calibration = self.progress.add_task(
             "calibrate", total=None, now=f"reading {text.name}"
         )
@@ -50,29 +50,29 @@ class ProgressWatch:
             if each.remark:
                 self.progress.console.print(f"[yellow]{name}: {each.remark}[/]")
 
-    def kept(self, made: Made) -> None:
-        """Show a line as done by an earlier run."""
+    def kept(self, made: MadeVariant) -> None:
+        """Show a line as finished by an earlier run."""
         self._finish(made, f"kept, {size(made.bytes)}")
 
     def begun(self, variant: Variant) -> None:
-        """Start a line's clock."""
-        self.now = self.tasks[variant.type.name]
-        self.progress.start_task(self.now)
+        """Start the clock of a line."""
+        self.current = self.tasks[variant.type.name]
+        self.progress.start_task(self.current)
 
     def tensor(self, index: int, of: int, name: str) -> None:
-        """Move a line on."""
-        self.progress.update(self.now, completed=index - 1, total=of, now=name)
+        """Advance the current line."""
+        self.progress.update(self.current, completed=index - 1, total=of, now=name)
 
     def checking(self, variant: Variant) -> None:
-        """Say that the file is written but not yet named."""
+        """Show that the file is being verified."""
         done = len(variant.kinds)
-        self.progress.update(self.now, completed=done, now="verifying")
+        self.progress.update(self.current, completed=done, now="verifying")
 
-    def made(self, made: Made) -> None:
-        """Show a line as done."""
+    def made(self, made: MadeVariant) -> None:
+        """Show a line as finished."""
         self._finish(made, f"{size(made.bytes)}, {made.bits:.2f} bits per weight")
 
-    def _finish(self, made: Made, words: str) -> None:
+    def _finish(self, made: MadeVariant, words: str) -> None:
         task = self.tasks[made.recipe.type]
         self.progress.start_task(task)
         total = sum(made.tensors.values())
@@ -82,7 +82,7 @@ class ProgressWatch:
 
 @contextmanager
 def progress_bars() -> Generator[Progress]:
-    """Draw bars on standard error for the length of the block."""
+    """Draw progress bars on standard error while the block runs."""
     columns = (
         TextColumn("{task.description:>10}"),
         BarColumn(bar_width=24),
@@ -94,31 +94,31 @@ def progress_bars() -> Generator[Progress]:
         yield progress
 
 
-class ComparisonWatch:
-    """Draws what `quality.compare` tells: a line per file."""
+class CompareProgress:
+    """Progress of `quantize.compare`: one line for each file."""
 
     def __init__(self, progress: Progress) -> None:
         self.progress = progress
-        self.now = TaskID(-1)
+        self.current = TaskID(-1)
 
     def scoring(self, file: Path) -> None:
-        """Begin a file's line."""
-        self.now = self.progress.add_task("scoring", total=None, now=file.name)
+        """Add a line for a file."""
+        self.current = self.progress.add_task("scoring", total=None, now=file.name)
 
     def timing(self, file: Path) -> None:
-        """Go on to speed, on the same line."""
-        self.progress.update(self.now, description="timing", now=file.name)
+        """Show that the speed of the file is being measured."""
+        self.progress.update(self.current, description="timing", now=file.name)
 
     def step(self, done: int, of: int) -> None:
-        """Move the line on."""
-        self.progress.update(self.now, completed=done, total=of)
+        """Advance the line."""
+        self.progress.update(self.current, completed=done, total=of)
 
     def done(self, measured: Measured) -> None:
-        """End the line with what was found."""
+        """Finish the line with the result."""
         value, error = measured.quality.perplexity
         self.progress.update(
-            self.now,
+            self.current,
             description="done",
             now=f"{measured.file}: perplexity {value:.3f} ± {error:.3f}",
         )
-        self.progress.stop_task(self.now)
+        self.progress.stop_task(self.current)

@@ -1,4 +1,4 @@
-"""Comparison report: the table and the picture."""
+"""Comparison report: the table and the picture of a comparison."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class NoPicture(CommandError):
 
 
 def table(comparison: Comparison) -> Table:
-    """Return the figures, the base first, then the nearest to it."""
+    """Return the table: the base first, then variants by divergence from it."""
     origin = comparison.dequantized_from
     stated = f", dequantized from {origin}" if origin else ""
     title = f"against {comparison.base.file}{stated}"
@@ -41,13 +41,13 @@ def table(comparison: Comparison) -> Table:
 
 def _caption(comparison: Comparison) -> str:
     tokens = comparison.base.quality.tokens
-    said = f"{tokens:,} predictions over {comparison.text}, ± standard error"
+    quality = f"{tokens:,} predictions over {comparison.text}, ± standard error"
     measured = [each.speeds for each in comparison.variants if each.speeds]
     if not measured:
-        return said
+        return quality
     ways = " and ".join(sorted({each.by for each in measured}))
     return (
-        f"{said}; speeds in tokens/s on {comparison.machine},"
+        f"{quality}; speeds in tokens/s on {comparison.machine},"
         f" {measured[0].threads} threads, by {ways}"
     )
 
@@ -91,7 +91,7 @@ def picture(comparison: Comparison, path: Path) -> None:
     figure, axes = pyplot.subplots(1, count, figsize=(4.4 * count, 4.2), squeeze=False)
     for axis, (label, value) in zip(axes[0], measures, strict=True):
         _draw(axis, comparison, label, value)
-    figure.suptitle(f"{comparison.base.file}: what each variant costs and gives")
+    figure.suptitle(f"{comparison.base.file}: quality, size and speed of each variant")
     figure.tight_layout()
     figure.savefig(path, dpi=120)
     pyplot.close(figure)
@@ -101,24 +101,12 @@ Measure = Callable[[Measured], float]
 
 
 def _measures(comparison: Comparison) -> list[tuple[str, Measure]]:
-    """Name what is drawn to the right; speeds only where all were measured."""
-    measures: list[tuple[str, Measure]] = [("size, MiB", _mebibytes)]
+    """Return the horizontal axes; speeds only if all variants have them."""
+    measures: list[tuple[str, Measure]] = [("size, MiB", lambda each: each.bytes / MIB)]
     if all(each.speeds for each in comparison.variants):
-        measures.append(("prefill, tokens/s", _prefill))
-        measures.append(("decode, tokens/s", _decode))
+        measures.append(("prefill, tokens/s", lambda each: each.prefill or 0.0))
+        measures.append(("decode, tokens/s", lambda each: each.decode or 0.0))
     return measures
-
-
-def _mebibytes(each: Measured) -> float:
-    return each.bytes / MIB
-
-
-def _prefill(each: Measured) -> float:
-    return each.prefill or 0.0
-
-
-def _decode(each: Measured) -> float:
-    return each.decode or 0.0
 
 
 def _draw(axis: Any, comparison: Comparison, label: str, value: Measure) -> None:

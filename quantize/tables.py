@@ -1,4 +1,4 @@
-"""Tables of `inspect` and `plan`: for people, and as JSON for programs."""
+"""Tables of `inspect` and `plan`: as text, and as JSON for programs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SLOTS = (1, 2, 4, 8)
 
 
 def needs(facts: ModelFacts, kv_type: str, ubatch: int) -> list[Need]:
-    """Compute what serving takes, for usual contexts and slots that the model knows."""
+    """Compute the memory to serve a model, for usual slots and contexts it allows."""
     contexts = [each for each in CONTEXTS if each <= (facts.context or each)]
     return [
         need(facts, slots=slots, context=each, kv_type=kv_type, ubatch=ubatch)
@@ -29,19 +29,19 @@ def needs(facts: ModelFacts, kv_type: str, ubatch: int) -> list[Need]:
 
 
 def misfit(facts: ModelFacts) -> str:
-    """Say in a sentence how many tensors K-quants cannot hold; empty if none."""
+    """Return a sentence on tensors that K-quants cannot store; empty if none."""
     matrices = [each for each in facts.tensors if len(each.shape) > 1]
     odd = [each for each in matrices if not fits("Q4_K", each.row)]
     if not odd:
         return ""
     return (
-        f"{len(odd)} of {len(matrices)} matrices have rows that do not divide by 256;"
-        " K- and IQ-types of them become larger types (`plan` says which)"
+        f"{len(odd)} of {len(matrices)} matrices have rows of a length that 256 does"
+        " not divide; larger types replace K- and IQ-types there (see `plan`)"
     )
 
 
 def facts_json(facts: ModelFacts, table: Sequence[Need]) -> dict[str, Any]:
-    """Return what `inspect` prints, for programs; sizes in bytes."""
+    """Return the JSON of `inspect`; sizes in bytes."""
     return {
         "file": str(facts.path),
         "file_bytes": facts.file_bytes,
@@ -68,7 +68,7 @@ def facts_json(facts: ModelFacts, table: Sequence[Need]) -> dict[str, Any]:
 
 
 def need_json(each: Need) -> dict[str, Any]:
-    """Return one sum of memory, in bytes."""
+    """Return the JSON of a memory need, in bytes."""
     return {
         "slots": each.slots,
         "context": each.context,
@@ -130,7 +130,7 @@ PLAN_HEADS = ("type", "file", "memory")
 def plan_rows(
     verdicts: Sequence[Verdict], machines: Sequence[Machine]
 ) -> tuple[Row, list[Entry]]:
-    """Return heads and rows: the variants against the machines, what each becomes."""
+    """Return headings and rows: each variant, and which machines it fits."""
     best = {m.name: best_fit(verdicts, m.name) for m in machines}
     heads = (*PLAN_HEADS, *(machine.name for machine in machines))
     rows = list[Entry]()
@@ -169,7 +169,7 @@ def _became(verdict: Verdict) -> str:
 
 
 def plan_json(verdicts: Sequence[Verdict], machines: Sequence[Machine]) -> Any:
-    """Return what `plan` prints, for programs; sizes in bytes."""
+    """Return the JSON of `plan`; sizes in bytes."""
     best = {m.name: best_fit(verdicts, m.name) for m in machines}
     return {
         "machines": {

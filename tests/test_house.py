@@ -1,8 +1,10 @@
 """The rules of the house that no other tool holds."""
 
 import ast
+import io
 import re
 import subprocess
+import tokenize
 import tomllib
 from collections import Counter
 from collections.abc import Iterator
@@ -77,11 +79,75 @@ def test_every_folder_says_its_purpose() -> None:
     assert {str(f): line for f, line in lines.items() if len(line or "") < 20} == {}
 
 
-def mapped() -> list[str]:
-    """Return the paths in the map at the top of CONTRIBUTING, whole.
+PERSONS = re.compile(
+    r"\b(he|she|him|his|her|himself|herself|whom|whoever|nobody|somebody|anybody"
+    r"|everybody|someone)\b",
+    re.IGNORECASE,
+)
+"""Words for persons. Machines, engines, requests and processes are things."""
 
-    In its tree paths come first, two blanks part them from what is said of them, and an
-    indented line goes on with the package above it.
+NOT_YET = frozenset(
+    (
+        "balancer",
+        "balancer/api",
+        "balancer/dialects",
+        "balancer/discovery",
+        "balancer/failover",
+        "balancer/fleet",
+        "balancer/health",
+        "balancer/persistence",
+        "balancer/prediction",
+        "balancer/probes",
+        "balancer/routing",
+        "balancer/simulate",
+        "balancer/telemetry",
+        "balancer/validation",
+        "edgeserve",
+        "edgeserve/cli",
+        "edgeserve/config",
+        "edgeserve/http",
+        "edgeserve/http/client",
+        "edgeserve/http/server",
+        "edgeserve/runtime",
+        "node",
+        "node/discovery",
+        "node/engines",
+        "node/models",
+        "node/planning",
+        "node/supervision",
+        "node/tune",
+    )
+)
+"""Folders whose prose has such words. This list only shrinks."""
+
+
+def prose(path: Path) -> Iterator[str]:
+    """Yield every comment and string of a file, docstrings included."""
+    text = path.read_text()
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type == tokenize.COMMENT:
+            yield token.string
+    for item in ast.walk(ast.parse(text)):
+        if isinstance(item, ast.Constant) and isinstance(item.value, str):
+            yield item.value
+
+
+def test_machines_and_processes_are_things_in_prose() -> None:
+    found = {
+        str(path.parent.relative_to(ROOT))
+        for path in sources()
+        if any(PERSONS.search(text) for text in prose(path))
+    }
+
+    assert found - NOT_YET == set(), "write `it`, or name the thing"
+    assert NOT_YET - found == set(), "these are done: take them off the list"
+
+
+def mapped() -> list[str]:
+    """Return all paths in the map at the top of CONTRIBUTING.
+
+    In its tree, paths come first and two blanks separate them from their descriptions;
+    an indented line belongs to the package above it.
     """
     text = (ROOT / "CONTRIBUTING.md").read_text().split("Where things live")[1]
     found: list[str] = []
@@ -104,6 +170,25 @@ def test_the_map_of_contributing_is_true() -> None:
     assert [path for path in paths if not (ROOT / path).exists()] == []
     deep = {folder for folder in folders if folder.count("/") == 2}
     assert deep - set(paths) == set()
+
+
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "MEASURED.md", "README.md"])
+def test_paths_in_documents_exist(page: str) -> None:
+    spans = re.findall(r"`([^`\s]+)`", (ROOT / page).read_text())
+    tops = {path.name for path in ROOT.iterdir() if path.is_dir()}
+    paths = [span for span in spans if span.split("/")[0] in tops and "/" in span]
+
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+
+
+def test_modules_named_in_documents_exist() -> None:
+    pages = [ROOT / page for page in ("CONTRIBUTING.md", "MEASURED.md", "README.md")]
+    text = "".join(page.read_text() for page in pages)
+
+    modules = re.findall(r"python -m ([a-z_]+(?:\.[a-z_]+)+)", text)
+    files = [ROOT / f"{module.replace('.', '/')}.py" for module in modules]
+    assert files
+    assert [str(path) for path in files if not path.exists()] == []
 
 
 def test_functions_stay_short() -> None:

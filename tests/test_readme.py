@@ -110,6 +110,6 @@ def test_every_link_leads_somewhere(page: Path) -> None:
     assert [link for link in links if not (page.parent / link).exists()] == []
 
 
-def test_nobody_is_sent_to_the_other_project_of_that_name() -> None:
+def test_no_page_installs_the_other_project_of_that_name() -> None:
     for page in PAGES:
         assert "pip install edgeserve" not in page.read_text()

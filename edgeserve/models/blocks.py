@@ -1,6 +1,7 @@
-"""GGML blocks: elements and bytes in a block of each tensor type. Pure.
+"""GGML blocks: elements and bytes per block of each tensor type. Pure.
 
-Read in llama-quant.cpp of llama.cpp 0c1e57098, `tensor_type_fallback`.
+Fallback types are those of llama-quant.cpp of llama.cpp 0c1e57098,
+`tensor_type_fallback`.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from math import prod
 
 @dataclass(frozen=True)
 class Block:
-    """One packed group: `elements` numbers in `bytes` bytes; `id` is GGML's number."""
+    """One block: `elements` numbers in `bytes` bytes; `id` is GGML's number."""
 
     id: int
     elements: int
@@ -60,21 +61,24 @@ BLOCKS = {
     "I32": Block(26, 1, 4),
     "I64": Block(27, 1, 8),
 }
-"""GGML's tensor types, by the name its log gives them, in capitals."""
+"""GGML's tensor types, by their names in its log, in capitals."""
 
 NAMES = {block.id: name for name, block in BLOCKS.items()}
 
 UNQUANTIZED = frozenset({"F32", "F16", "BF16", "F64", "I8", "I16", "I32", "I64"})
 
+KV_TYPES = ("f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl", "f32")
+"""Types in which llama.cpp can keep keys and values."""
+
 
 def tensor_bytes(kind: str, shape: tuple[int, ...]) -> int:
-    """Bytes of a tensor whose first dimension is the row, as GGUF counts."""
+    """Return the bytes of a tensor; the first dimension is the row, as in GGUF."""
     block = BLOCKS[kind]
     return prod(shape) // block.elements * block.bytes
 
 
 def canonical(name: str) -> str | None:
-    """GGML's `q4_K`, or what a person types, as a key of `BLOCKS`; None if unknown."""
+    """Return a name of any case (`q4_K`) as a key of `BLOCKS`; None if unknown."""
     upper = name.upper()
     return upper if upper in BLOCKS else None
 
@@ -101,12 +105,12 @@ SMALLER_BLOCKS = {
 
 
 def fits(kind: str, row: int) -> bool:
-    """Say whether rows of `row` elements divide into whole blocks."""
+    """Return whether rows of `row` elements divide into whole blocks."""
     return row % BLOCKS[kind].elements == 0
 
 
 def stored_as(kind: str, row: int) -> str:
-    """Return the type that rows of `row` elements really get when `kind` is asked."""
+    """Return the type that rows of `row` elements get when `kind` is requested."""
     if fits(kind, row):
         return kind
     smaller = SMALLER_BLOCKS.get(kind, kind)

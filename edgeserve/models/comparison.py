@@ -9,12 +9,12 @@ import msgspec
 
 
 class Quality(msgspec.Struct, frozen=True, kw_only=True, tag="quality"):
-    """How well a model predicted; pairs are (mean, standard error).
+    """Quality of predictions; pairs are (mean, standard error).
 
     Perplexity is exp of the mean negative log-likelihood. Divergence is from the base,
-    in nats; `log_ratio` is ln(perplexity / base's); `same_top` the share of positions
-    where both name the same likeliest token; `rms` the root mean square change of the
-    true token's probability. The last four are None for the base itself.
+    in nats; `log_ratio` is ln(perplexity / base's); `same_top` is the share of
+    positions where both have the same likeliest token; `rms` is the root mean square
+    change of the true token's probability. The last four are None for the base itself.
     """
 
     tokens: int
@@ -26,7 +26,7 @@ class Quality(msgspec.Struct, frozen=True, kw_only=True, tag="quality"):
 
 
 class Speeds(msgspec.Struct, frozen=True, kw_only=True, tag="speeds"):
-    """Tokens per second, one figure per repeat; `by` says what measured them."""
+    """Tokens per second, one figure per repeat; `by` is the tool that measured."""
 
     prefill: tuple[float, ...]
     decode: tuple[float, ...]
@@ -35,11 +35,11 @@ class Speeds(msgspec.Struct, frozen=True, kw_only=True, tag="speeds"):
 
 
 OWN_TEXT = Path(__file__).with_name("text.txt")
-"""Written for this project: some 2,000 tokens of story, manual, letter and answers."""
+"""Built-in text of about 2,000 tokens: a story, a manual, a letter and answers."""
 
 
 class Measured(msgspec.Struct, frozen=True, kw_only=True):
-    """One file's figures. `bits` per weight; speeds are None where not measured."""
+    """Figures of one file. `bits` are per weight; speeds are None if not measured."""
 
     file: str
     type: str
@@ -51,7 +51,7 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def prefill(self) -> float | None:
-        """Tokens read per second, the median of the repeats."""
+        """Prompt tokens per second, the median of the repeats."""
         return median(self.speeds.prefill) if self.speeds else None
 
     @property
@@ -61,7 +61,7 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):
-    """A base, its variants, and how and where they were measured."""
+    """Figures of a base and its variants, and how and where they were measured."""
 
     format: int = 1
     base: Measured

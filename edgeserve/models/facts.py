@@ -1,11 +1,10 @@
 """Model facts: shape, context, tensors and sizes, read from a GGUF header.
 
-Not what it is called in a fleet; that is the shelf's concern.
+The model's name in a fleet comes from `naming`.
 """
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,18 +13,19 @@ from typing import Any
 
 from edgeserve.models.blocks import UNQUANTIZED
 from edgeserve.models.header import BrokenModel, Header, LongList, Tensor, read_header
+from edgeserve.models.naming import SPLIT
 from edgeserve.quantization import FILE_TYPES
 
 DEQUANTIZED = "edgeserve.dequantized_from"
-"""Metadata key of a model whose full precision is only apparent."""
+"""Metadata key of a dequantized model: the quantized types it was made from."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelFacts:
-    """A model's shape. Lengths in tokens or elements, sizes in bytes.
+    """Facts of a model. Lengths are in tokens or elements, sizes in bytes.
 
     `kv_heads` has one number per layer; `key_length` and `value_length` are elements
-    per head. `file_type` is what the file claims to be, e.g. `Q4_K_M`.
+    per head. `file_type` is the type in the file's metadata, such as `Q4_K_M`.
     """
 
     path: Path
@@ -50,12 +50,12 @@ class ModelFacts:
 
     @property
     def parameters(self) -> int:
-        """How many weights there are."""
+        """Number of weights."""
         return sum(tensor.elements for tensor in self.tensors)
 
     @property
     def weight_bytes(self) -> int:
-        """What the tensors take, in the file and in memory."""
+        """Bytes of the tensors, in the file and in memory."""
         return sum(tensor.bytes for tensor in self.tensors)
 
     @property
@@ -65,7 +65,7 @@ class ModelFacts:
 
     @property
     def kinds(self) -> Mapping[str, tuple[int, int]]:
-        """Tensor type → how many tensors, how many bytes; the largest share first."""
+        """Tensor type → number of tensors and bytes, the largest share first."""
         count: Counter[str] = Counter()
         size: Counter[str] = Counter()
         for tensor in self.tensors:
@@ -75,66 +75,63 @@ class ModelFacts:
 
     @property
     def quantized_kinds(self) -> tuple[str, ...]:
-        """The tensor types in it that have already lost precision."""
+        """Tensor types of the model that are quantized."""
         return tuple(kind for kind in self.kinds if kind not in UNQUANTIZED)
 
 
 def read(path: Path) -> ModelFacts:
-    """Read the facts of a model, in one file or split in several.
+    """Read the facts of a model in one file or split into several.
 
-    Raises BrokenModel for what is not a whole GGUF model.
+    Raises BrokenModel if it is not a complete GGUF model.
     """
     files = _parts(path)
     headers = [read_header(file) for file in files]
     facts = _facts(path, files, headers)
     if not facts.tensors:
-        raise BrokenModel(path, "holds no tensors; it may be a vocabulary only")
+        raise BrokenModel(path, "has no tensors; it may be only a vocabulary")
     return facts
 
 
-_SPLIT = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$")
-
-
 def _parts(path: Path) -> tuple[Path, ...]:
-    found = _SPLIT.search(path.name)
+    found = SPLIT.search(path.stem)
     if not found:
         return (path,)
-    stem, count = path.name[: found.start()], int(found[2])
-    names = (f"{stem}-{n:05}-of-{count:05}.gguf" for n in range(1, count + 1))
+    stem, count = path.stem[: found.start()], int(found[2])
+    names = (f"{stem}-{n:05}-of-{count:05}{path.suffix}" for n in range(1, count + 1))
     return tuple(path.with_name(name) for name in names)
 
 
 def _facts(path: Path, files: tuple[Path, ...], headers: list[Header]) -> ModelFacts:
     meta = headers[0].metadata
-    say = _Speaker(path, meta)
-    heads = say.most("attention.head_count", 0)
-    embedding = say.number("embedding_length", 0)
+    values = _MetadataReader(path, meta)
+    heads = values.largest("attention.head_count", 0)
+    embedding = values.number("embedding_length", 0)
     head = embedding // heads if heads else 0
     return ModelFacts(
         path=path,
         files=files,
         file_bytes=sum(file.stat().st_size for file in files),
-        architecture=say.architecture,
+        architecture=values.architecture,
         name=str(meta.get("general.name", path.stem)),
         file_type=FILE_TYPES.get(meta.get("general.file_type", -1), "unknown"),
-        context=say.number("context_length", 0),
-        layers=say.number("block_count", 0),
+        context=values.number("context_length", 0),
+        layers=values.number("block_count", 0),
         embedding=embedding,
-        feed_forward=say.most("feed_forward_length", 0),
+        feed_forward=values.largest("feed_forward_length", 0),
         heads=heads,
-        kv_heads=say.per_layer("attention.head_count_kv", heads),
-        key_length=say.number("attention.key_length", head),
-        value_length=say.number("attention.value_length", head),
-        vocabulary=say.vocabulary(),
-        experts=say.number("expert_count", 0),
+        kv_heads=values.per_layer("attention.head_count_kv", heads),
+        key_length=values.number("attention.key_length", head),
+        value_length=values.number("attention.value_length", head),
+        vocabulary=values.vocabulary(),
+        experts=values.number("expert_count", 0),
         dequantized_from=meta.get(DEQUANTIZED),
         tensors=tuple(tensor for header in headers for tensor in header.tensors),
         metadata=meta,
     )
 
 
-class _Speaker:
-    """Looks keys up under the model's architecture."""
+class _MetadataReader:
+    """Reads metadata under the keys of the model's architecture."""
 
     def __init__(self, path: Path, metadata: Mapping[str, Any]) -> None:
         self.path = path
@@ -144,22 +141,22 @@ class _Speaker:
             raise BrokenModel(path, "does not name its architecture")
         self.architecture = architecture
 
-    def number(self, key: str, otherwise: int) -> int:
-        value = self.metadata.get(f"{self.architecture}.{key}", otherwise)
+    def number(self, key: str, default: int) -> int:
+        value = self.metadata.get(f"{self.architecture}.{key}", default)
         if not isinstance(value, int):
             raise BrokenModel(self.path, f"{key} is {value!r}, not a number")
         return value
 
-    def most(self, key: str, otherwise: int) -> int:
-        """Read a number that some architectures give layer by layer."""
-        value = self.metadata.get(f"{self.architecture}.{key}", otherwise)
-        return max(value) if isinstance(value, list) else self.number(key, otherwise)
+    def largest(self, key: str, default: int) -> int:
+        """Read a number that some architectures give for each layer."""
+        value = self.metadata.get(f"{self.architecture}.{key}", default)
+        return max(value) if isinstance(value, list) else self.number(key, default)
 
-    def per_layer(self, key: str, otherwise: int) -> tuple[int, ...]:
-        value = self.metadata.get(f"{self.architecture}.{key}", otherwise)
+    def per_layer(self, key: str, default: int) -> tuple[int, ...]:
+        value = self.metadata.get(f"{self.architecture}.{key}", default)
         if isinstance(value, list):
             return tuple(int(each) for each in value)
-        return (self.number(key, otherwise),) * self.number("block_count", 0)
+        return (self.number(key, default),) * self.number("block_count", 0)
 
     def vocabulary(self) -> int:
         tokens = self.metadata.get("tokenizer.ggml.tokens", [])

@@ -1,7 +1,7 @@
-"""GGUF header: metadata and tensor positions of a file, without its weights.
+"""GGUF header: read metadata and tensor positions of a file, without its weights.
 
-gguf's own reader builds an array for every token of the vocabulary: 1.7 s for SmolLM2
-here, a quarter of a minute on a Pi. This one steps over long lists.
+The reader of the package gguf builds an array for every token of the vocabulary: 1.7 s
+for SmolLM2 here, a quarter of a minute on a Pi. This one skips long lists.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from edgeserve.errors import CommandError
 from edgeserve.models.blocks import BLOCKS, NAMES, tensor_bytes
 
 LONG = 1024
-"""Lists with more items than this are counted, not read."""
+"""Lists with more items are counted, not read."""
 
 STRING, ARRAY = 8, 9
 NUMBERS = {
@@ -29,7 +29,7 @@ NUMBERS = {
 
 
 class BrokenModel(CommandError):
-    """The file is not a whole GGUF model; the sentence says what is wrong with it."""
+    """The file is not a complete GGUF model; the message says what is wrong."""
 
     exit_status = 2
 
@@ -40,14 +40,14 @@ class BrokenModel(CommandError):
 
 @dataclass(frozen=True)
 class LongList:
-    """Stands for a list that was counted but not read, such as the vocabulary."""
+    """A list that was counted but not read, such as the vocabulary."""
 
     count: int
 
 
 @dataclass(frozen=True)
 class Tensor:
-    """One tensor: type by name, shape with the row first, place in the data part."""
+    """One tensor: its type, its shape (row first), its offset in the tensor data."""
 
     name: str
     kind: str
@@ -56,12 +56,12 @@ class Tensor:
 
     @property
     def row(self) -> int:
-        """Elements in a row; types pack rows, never across them."""
+        """Elements in a row; blocks never cross rows."""
         return self.shape[0]
 
     @property
     def elements(self) -> int:
-        """How many weights it holds."""
+        """Number of weights."""
         count = 1
         for length in self.shape:
             count *= length
@@ -69,16 +69,16 @@ class Tensor:
 
     @property
     def bytes(self) -> int:
-        """Its size in the file, without padding."""
+        """Size in the file, without padding."""
         return tensor_bytes(self.kind, self.shape)
 
 
 @dataclass(frozen=True)
 class Header:
-    """What a GGUF file says of itself.
+    """Header of a GGUF file.
 
-    `spans` has the place of every key's whole entry in the file, so that a copy need
-    not understand it. `data_offset` is where tensor data begins, in bytes.
+    `spans` has start and end of each key's entry in the file, so that entries can be
+    copied without parsing. Tensor data begins at byte `data_offset`.
     """
 
     metadata: Mapping[str, Any]
@@ -89,18 +89,18 @@ class Header:
 
     @property
     def file_bytes(self) -> int:
-        """Size of a file with nothing missing, up to the padding at the end."""
+        """Size of the complete file, without the padding at its end."""
         ends = [tensor.offset + tensor.bytes for tensor in self.tensors]
         return self.data_offset + max(ends) if ends else 0
 
 
 def read_header(path: Path) -> Header:
-    """Read it, and see that the file is long enough for every tensor.
+    """Read the header, and check that the file is long enough for all tensors.
 
-    Raises BrokenModel, also for a file that cannot be opened.
+    Raises BrokenModel, also if the file cannot be opened.
     """
     try:
-        if not stat.S_ISREG(path.stat().st_mode):  # a pipe would keep us waiting
+        if not stat.S_ISREG(path.stat().st_mode):  # a pipe would block
             raise BrokenModel(path, "is no regular file")
         with path.open("rb") as file:
             size = file.seek(0, 2)
@@ -111,11 +111,11 @@ def read_header(path: Path) -> Header:
     except OSError as error:
         raise BrokenModel(path, error.strerror or str(error)) from error
     except (struct.error, UnicodeDecodeError, IndexError, OverflowError) as error:
-        raise BrokenModel(path, "ends, or breaks off, inside its header") from error
+        raise BrokenModel(path, "ends inside its header") from error
     if size < header.file_bytes:
         raise BrokenModel(
             path,
-            f"is cut short: {size:,} of {header.file_bytes:,} bytes are there;"
+            f"is cut short: it has {size:,} of {header.file_bytes:,} bytes;"
             " copy it again",
         )
     return header
@@ -125,7 +125,7 @@ _FIXED = struct.Struct("<4sIQQ")
 
 
 class _Cursor:
-    """A place in the file that moves on with every value read."""
+    """Position in the file; each read advances it."""
 
     def __init__(self, path: Path, data: mmap.mmap) -> None:
         self.path = path
@@ -136,10 +136,12 @@ class _Cursor:
         magic, version, tensors, pairs = _FIXED.unpack_from(self.data)
         self.at = _FIXED.size
         if magic != b"GGUF":
-            raise BrokenModel(self.path, "is not a GGUF model (it lacks the mark GGUF)")
+            raise BrokenModel(
+                self.path, "is not a GGUF model (it does not begin with GGUF)"
+            )
         if version not in {2, 3}:
             raise BrokenModel(
-                self.path, f"is GGUF version {version:#x}; only 2 and 3 are understood"
+                self.path, f"is GGUF version {version:#x}; only 2 and 3 are supported"
             )
         metadata: dict[str, Any] = {}
         spans: dict[str, tuple[int, int]] = {}

@@ -1,4 +1,4 @@
-"""Memory need: how much memory it takes to serve a model. Pure."""
+"""Memory need: compute the memory to serve a model. Pure."""
 
 from __future__ import annotations
 
@@ -11,17 +11,15 @@ from edgeserve.models.facts import ModelFacts
 KIB, MIB, GIB = 2**10, 2**20, 2**30
 
 PROCESS = 64 * MIB
-"""llama-server without a model: code, vocabulary, threads' stacks, HTTP."""
-
-KV_TYPES = ("f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl", "f32")
+"""llama-server without a model: code, vocabulary, stacks of threads, HTTP."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Need:
-    """Bytes by purpose, and the sizes they were computed from.
+    """Memory to serve a model: bytes by purpose, and the settings they depend on.
 
-    `context` is tokens per slot, `ubatch` tokens per computation. `cache` is what
-    llama.cpp may fill with conversations that have lost their slot.
+    `context` is tokens per slot, `ubatch` tokens per computation. `cache` is the
+    prompt cache of llama.cpp, for conversations that have lost their slot.
     """
 
     weights: int
@@ -40,7 +38,7 @@ class Need:
         return self.weights + self.kv + self.compute + self.process + self.cache
 
     def arithmetic(self) -> str:
-        """Show the sum in words."""
+        """Return the sum with its terms, as text."""
         cache = f" + prompt cache {size(self.cache)}" if self.cache else ""
         return (
             f"{size(self.total)} = weights {size(self.weights)}"
@@ -61,7 +59,7 @@ def need(
     weights: int | None = None,
     cache: int = 0,
 ) -> Need:
-    """Add up what serving takes; `weights` replaces the file's, for a variant of it."""
+    """Compute the memory need; for a variant, `weights` replaces the file's bytes."""
     return Need(
         weights=facts.weight_bytes if weights is None else weights,
         kv=kv_bytes(facts, slots * context, kv_type),
@@ -77,7 +75,7 @@ def need(
 def kv_bytes(facts: ModelFacts, tokens: int, kv_type: str = "f16") -> int:
     """Return the bytes of keys and values of `tokens` tokens over all layers.
 
-    An upper bound where the architecture keeps less: sliding windows, MLA, recurrence.
+    This is an upper bound for sliding windows, MLA and recurrent layers.
     """
     per_head = facts.key_length + facts.value_length
     elements = tokens * sum(facts.kv_heads) * per_head
@@ -87,9 +85,9 @@ def kv_bytes(facts: ModelFacts, tokens: int, kv_type: str = "f16") -> int:
 def compute_bytes(facts: ModelFacts, tokens: int, ubatch: int) -> int:
     """Return the bytes of one computation's intermediate results, in F32.
 
-    Logits of a whole batch and the widest layer, and the attention mask in F16, for
-    flash attention. llama-fit-params said 98 MiB for SmolLM2 at batch 512 and context
-    8192 (this: 112), 12 MiB at batch 64 (14).
+    They are the logits of a whole batch or the widest layer, and the attention mask in
+    F16, for flash attention. llama-fit-params gives 98 MiB for SmolLM2 at batch 512 and
+    context 8192 (this: 112), 12 MiB at batch 64 (14).
     """
     widest = facts.vocabulary + 3 * facts.embedding
     layer = 3 * facts.feed_forward + 4 * facts.embedding
@@ -100,7 +98,7 @@ _UNITS = {"": 1, "K": KIB, "M": MIB, "G": GIB, "T": 2**40}
 
 
 def parse_size(text: str) -> int:
-    """Read `4GiB`, `4G`, `900MiB` or plain bytes. Raises ValueError."""
+    """Parse `4GiB`, `4G`, `900MiB` or plain bytes. Raises ValueError."""
     found = re.fullmatch(
         r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?\s*", text, re.IGNORECASE
     )
@@ -110,7 +108,7 @@ def parse_size(text: str) -> int:
 
 
 def size(count: float) -> str:
-    """Write bytes for people: `4.58 GiB`."""
+    """Format bytes as text: `4.58 GiB`."""
     for unit, name in ((GIB, "GiB"), (MIB, "MiB"), (KIB, "KiB")):
         if count >= unit:
             return (

@@ -1,4 +1,4 @@
-"""Model names: file names on disk, and `model:LABEL` in the fleet. Pure."""
+"""Model names: model name and variant label of a file, and names of new files. Pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from pathlib import Path
 from edgeserve.models.blocks import BLOCKS
 from edgeserve.quantization import ALIASES, TYPES
 
-_SPLIT = re.compile(r"-\d{5}-of-\d{5}$")
+SPLIT = re.compile(r"-(\d{5})-of-(\d{5})$")
+"""End of the name of one part of a split model: its number and the number of parts."""
+
 _TYPE = re.compile(
     r"[-._](?:" + "|".join(sorted({*TYPES, *ALIASES, *BLOCKS}, key=len)[::-1]) + r")$",
     re.IGNORECASE,
@@ -18,24 +20,24 @@ _TYPE = re.compile(
 
 
 def stem(path: Path) -> str:
-    """Return the model's part of a file name, without type, split and `.gguf`."""
-    name = _SPLIT.sub("", path.name.removesuffix(".gguf"))
+    """Return a file name without type, number of part and `.gguf`."""
+    return _without_type(SPLIT.sub("", path.name.removesuffix(".gguf")))
+
+
+def _without_type(name: str) -> str:
     return _TYPE.sub("", name) or name
 
 
 def variant_path(folder: Path, base: Path, kind: str) -> Path:
-    """Return where the variant of `base` with this type goes."""
+    """Return the path of the variant of `base` with this type."""
     return folder / f"{stem(base)}.{kind}.gguf"
 
 
-SPLIT = re.compile(r"-(\d{5})-of-(\d{5})$")
 PROJECTOR = "mmproj"
-"""Files with this in their name see for a model: llama.cpp's multimodal projectors."""
+"""Part of the names of llama.cpp's multimodal projectors."""
 
 PRECISIONS = ("F16", "Q8_0", "BF16", "F32")
-"""Of projectors, the best first: every backend has F16; few are fast with BF16."""
-
-SPLIT_FIRST = 1
+"""Of projectors, best first: all backends have F16, few are fast with BF16."""
 
 
 def named(file: Path, file_type: str) -> tuple[str, str]:
@@ -44,7 +46,7 @@ def named(file: Path, file_type: str) -> tuple[str, str]:
     The label is the quantization type at the end of the file name, else `file_type`.
     """
     base = SPLIT.sub("", _bare(file))
-    model = stem(Path(f"{base}.gguf"))
+    model = _without_type(base)
     label = base[len(model) :].strip("-._") or file_type
     if model.upper().endswith("-UD"):
         model, label = model[:-3], f"UD-{label}"
@@ -56,9 +58,9 @@ def _bare(file: Path) -> str:
 
 
 def _plain(name: str) -> str:
-    """Keep letters and signs of every alphabet, but no blanks and no punctuation.
+    """Return a name in lower case, with `-` for blanks and ASCII punctuation.
 
-    macOS writes accents apart from their letters, others do not: NFC makes one of both.
+    macOS stores accents apart from their letters, others do not; NFC joins them.
     """
     letters = unicodedata.normalize("NFC", name.lower())
     kept = "".join(each if _safe(each) else " " for each in letters)
@@ -72,20 +74,20 @@ def _safe(letter: str) -> bool:
 
 
 def is_later_part(file: Path) -> bool:
-    """Whether a file is a split model's second or later part."""
+    """Return whether a file is the second or a later part of a split model."""
     found = SPLIT.search(_bare(file))
-    return found is not None and int(found[1]) > SPLIT_FIRST
+    return found is not None and int(found[1]) > 1
 
 
 def is_projector(file: Path) -> bool:
-    """Whether a file's name says that it is a projector."""
+    """Return whether a file is a projector, by its name."""
     return PROJECTOR in file.name.lower()
 
 
 def projector_of(file: Path, siblings: Iterable[Path]) -> Path | None:
-    """Return the projector beside a model: named like it, or of the only model there.
+    """Return the projector of a model: named like it, or beside the only model there.
 
-    Of several precisions of one projector, the one that is best supported.
+    Of several precisions of one projector, the best supported is returned.
     """
     others = [each for each in sorted(siblings) if not is_hidden(each)]
     projectors = [each for each in others if is_projector(each)]
@@ -98,7 +100,7 @@ def projector_of(file: Path, siblings: Iterable[Path]) -> Path | None:
 
 
 def seen_for(projector: Path) -> str:
-    """Return what a projector's name says of its model; precisions share it."""
+    """Return the model name in a projector's name, the same for all precisions."""
     name = named(projector, "")[0].replace(PROJECTOR, "")
     return re.sub(r"-{2,}", "-", name).strip("-._")
 
@@ -110,5 +112,5 @@ def _precision(projector: Path) -> tuple[int, str]:
 
 
 def is_hidden(file: Path) -> bool:
-    """Whether macOS keeps attributes in it: a shadow of the file named like it."""
+    """Return whether a file is one of macOS's `._` files, which hold attributes."""
     return file.name.startswith("._")

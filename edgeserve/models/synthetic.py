@@ -1,6 +1,6 @@
-"""Synthetic models: Llama models of any shape with random weights, for tests.
+"""Synthetic models: Llama models of any shape with random weights, to test engines.
 
-They load and serve like real ones; what they say means nothing.
+They load and serve like real models; their output has no meaning.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ FILE_TYPES = {
     Kind.Q4_0: gguf.LlamaFileType.MOSTLY_Q4_0,
     Kind.Q4_K: gguf.LlamaFileType.MOSTLY_Q4_K_M,
 }
-"""What can be written. Q4_K is Q4_K_M: half of two kinds of tensors is Q6_K, as by
-llama-quantize."""
+"""Types that can be written. Q4_K means Q4_K_M: half of two kinds of tensors is Q6_K,
+as with llama-quantize."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
-    """A Llama's measures, in elements and tokens."""
+    """Shape of a Llama model, in elements and tokens."""
 
     layers: int = 2
     embedding: int = 256
@@ -41,31 +41,23 @@ class Shape:
     tied: bool = True
 
 
-TINY = Shape()
-LLAMA_7B = Shape(
-    layers=32, embedding=4096, feed_forward=11008, heads=32, kv_heads=32,
-    vocabulary=32000, context=4096, tied=False,
-)  # fmt: skip
-LLAMA_13B = Shape(
-    layers=40, embedding=5120, feed_forward=13824, heads=40, kv_heads=40,
-    vocabulary=32000, context=4096, tied=False,
-)  # fmt: skip
+_TINY = Shape()
 
 POOL_ROWS = 256
-"""Random rows made per shape of tensor; larger tensors repeat them, to be quick."""
+"""Random rows made for each shape; larger tensors repeat them, which is faster."""
 
 TEMPLATE = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
 
 
 def a_model(
     path: Path,
-    shape: Shape = TINY,
+    shape: Shape = _TINY,
     *,
     kind: gguf.GGMLQuantizationType = Kind.F16,
     name: str = "Synthetic",
     seed: int = 0,
 ) -> Path:
-    """Write the model, one tensor in memory at a time, and return its path."""
+    """Write a model, with one tensor in memory at a time, and return its path."""
     writer = gguf.GGUFWriter(path, "llama")
     _describe(writer, shape, kind, name)
     _add_vocabulary(writer, shape.vocabulary)
@@ -134,7 +126,7 @@ def _add_vocabulary(writer: gguf.GGUFWriter, size: int) -> None:
 
 
 def _tensors(shape: Shape) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Name every tensor, with its dimensions as numpy counts: rows, then columns."""
+    """Yield names and dimensions of all tensors, as in numpy: rows, then columns."""
     wide, hidden = shape.embedding, shape.feed_forward
     kv = wide // shape.heads * shape.kv_heads
     yield "token_embd.weight", (shape.vocabulary, wide)
@@ -154,7 +146,7 @@ def _tensors(shape: Shape) -> Iterator[tuple[str, tuple[int, ...]]]:
 
 
 def _stored(tensor: str, dims: tuple[int, ...], kind: Kind, shape: Shape) -> Kind:
-    """Return the type a tensor gets; for Q4_K_M as llama.cpp's quantize chooses."""
+    """Return the type of a tensor, for Q4_K_M as llama-quantize chooses it."""
     if len(dims) == 1:
         return Kind.F32
     if kind is not Kind.Q4_K:
@@ -188,9 +180,9 @@ def _data(
 def _random_rows(
     kind: Kind, columns: int, chance: np.random.Generator
 ) -> NDArray[np.uint8]:
-    """Return POOL_ROWS rows of weights about zero, of such size that sums stay near 1.
+    """Return POOL_ROWS rows of random weights, scaled so that sums stay near 1.
 
-    gguf packs no K-quants, but they may be made of random bytes.
+    The package gguf cannot pack K-quants, so these are made of random bytes.
     """
     size = columns**-0.5
     if kind in (Kind.Q4_K, Kind.Q6_K):
@@ -207,7 +199,7 @@ K_BLOCK = 256
 
 
 def _q4_k(blocks: int, size: float, chance: np.random.Generator) -> NDArray[np.uint8]:
-    """Weights are 8 d q - 8 dmin, q of 0 to 15, with 8 as every scale and minimum."""
+    """Pack random weights 8 d q - 8 dmin, q in 0 to 15; scales and minimums are 8."""
     spread = 4.61  # the standard deviation of q
     d = np.float16(size / spread / 8)
     block = np.empty((blocks, 144), np.uint8)
@@ -218,7 +210,7 @@ def _q4_k(blocks: int, size: float, chance: np.random.Generator) -> NDArray[np.u
 
 
 def _q6_k(blocks: int, size: float, chance: np.random.Generator) -> NDArray[np.uint8]:
-    """Weights are 4 d (q - 32), q of 0 to 63, with 4 as every scale."""
+    """Pack random weights 4 d (q - 32), q in 0 to 63; scales are 4."""
     spread = 18.5  # the standard deviation of q
     block = np.empty((blocks, 210), np.uint8)
     block[:, :192] = chance.integers(0, 256, (blocks, 192), np.uint8)

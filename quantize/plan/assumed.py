@@ -1,7 +1,7 @@
-"""Assumed types: what llama.cpp would make of every tensor, by its rules. Pure.
+"""Assumed types: the type that llama.cpp gives each tensor, by its rules. Pure.
 
-For whoever plans without llama-cpp-python. The rules are data, read in llama-quant.cpp
-of llama.cpp 0c1e57098, `llama_tensor_get_type_impl`; a dry run of the library is right
+For planning without llama-cpp-python. The rules are data, taken from llama-quant.cpp of
+llama.cpp 0c1e57098, `llama_tensor_get_type_impl`. A dry run of the library is right
 where they have changed since, or where a model is an exception.
 """
 
@@ -17,13 +17,13 @@ from edgeserve.quantization import QuantType
 from quantize.plan.variants import Variant, variant
 
 ASSUMED = (
-    "assumed: llama.cpp's rules for each tensor's type, as of 2026-10; sizes follow"
-    " from the header. llama-cpp-python (`pip install '.[quantize]'`) asks llama.cpp"
-    " itself"
+    "assumed: types of tensors by llama.cpp's rules as of 2026-10, sizes from the"
+    " header. With llama-cpp-python (`pip install '.[quantize]'`) llama.cpp itself"
+    " gives them"
 )
 
 Where = Callable[[int, int], bool]
-"""Whether a rule holds for a layer, of so many."""
+"""Whether a rule applies to a layer; arguments are its index and their number."""
 
 
 def _all(_layer: int, _layers: int) -> bool:
@@ -31,7 +31,7 @@ def _all(_layer: int, _layers: int) -> bool:
 
 
 def _more(layer: int, layers: int) -> bool:
-    """The first and last eighth, and every third layer between them."""
+    """Return True for the first and last eighth, and every third layer between."""
     eighth = layers // 8
     return layer < eighth or layer >= 7 * layers // 8 or (layer - eighth) % 3 == 2
 
@@ -108,24 +108,24 @@ RULES: Mapping[str, Rules] = {
         for name in ("IQ1_S", "IQ1_M")
     },
 }  # fmt: skip
-"""Type → kind of tensor → where it gets which type; elsewhere its base."""
+"""Recipe → kind of tensor → where it gets which type; elsewhere the recipe's base."""
 
 SHARED_HEADS = {
     **dict.fromkeys(("Q2_K", "Q2_K_S", "IQ3_XXS", "IQ3_XS", "IQ3_S"), "Q4_K"),
     **dict.fromkeys((*LOW, *LESS_LOW), "Q4_K"),
     **dict.fromkeys(("IQ4_NL", "IQ4_XS"), "Q5_K"),
 }
-"""What V gets where four or more heads share it."""
+"""Type of V where four or more heads share it."""
 
 EMBEDDING = {
     **dict.fromkeys(LOW, "Q2_K"),
     **dict.fromkeys((*LESS_LOW, "IQ3_XXS"), "IQ3_S"),
     **dict.fromkeys(("TQ1_0", "TQ2_0"), "Q4_K"),
 }
-"""What the token embedding gets where the output has a matrix of its own."""
+"""Type of the token embedding where the output has a matrix of its own."""
 
 OUTPUT = dict.fromkeys((*LOW, *LESS_LOW, "IQ3_XXS"), "Q5_K")
-"""What the output matrix gets; Q6_K with every other type."""
+"""Type of the output matrix; Q6_K with every other recipe."""
 
 EIGHT_EXPERTS = frozenset(
     (
@@ -133,14 +133,14 @@ EIGHT_EXPERTS = frozenset(
         "IQ3_S", "IQ3_M", "IQ4_XS",
     )
 )  # fmt: skip
-"""Types whose attention output is Q5_K in models of eight experts."""
+"""Recipes whose attention output is Q5_K in models of eight experts."""
 
 PARTS = {
     "attn_qkv.weight": "v", "attn_kv_b.weight": "v", "attn_v.weight": "v",
     "attn_k.weight": "k", "attn_q.weight": "q", "attn_output.weight": "out",
     "ffn_up": "up", "ffn_gate": "gate", "ffn_down": "down",
 }  # fmt: skip
-"""A part of a tensor's name → its kind in the rules."""
+"""Part of a tensor's name → its kind in the rules."""
 
 KEPT = re.compile(
     r"_norm\.weight|ffn_gate_inp\.weight|ffn_gate_tid2eid|altup|laurel"
@@ -150,14 +150,14 @@ KEPT = re.compile(
     r"|\.position_embd|sam\.(pos_embd|neck\.|net_)|\.rel_pos|\.patch_(embd|merger)"
     r"|a\.rvq\.codebook|mm\.a\.code_embd"
 )
-"""Tensors that stay as they are."""
+"""Names of tensors that llama.cpp does not quantize."""
 
 _LAYER = re.compile(r"blk\.(\d+)\.")
 
 
 def assumed(facts: ModelFacts, kind: QuantType) -> Variant:
     """Plan one variant without llama.cpp."""
-    wanted = _Wanted(facts, kind)
+    wanted = _TypeRules(facts, kind)
     kinds: dict[str, str] = {}
     misfits: dict[str, str] = {}
     for tensor in facts.tensors:
@@ -168,8 +168,8 @@ def assumed(facts: ModelFacts, kind: QuantType) -> Variant:
     return variant(facts, kind, kinds, misfits)
 
 
-class _Wanted:
-    """The type that a recipe asks for, tensor by tensor."""
+class _TypeRules:
+    """The type that a recipe asks for, for each tensor of a model."""
 
     def __init__(self, facts: ModelFacts, kind: QuantType) -> None:
         self._facts = facts
@@ -223,7 +223,7 @@ class _Wanted:
         return None
 
     def _shared(self) -> bool:
-        """Whether four or more heads share keys and values."""
+        """Return whether four or more heads share keys and values."""
         kv = self._facts.kv_heads[0] if self._facts.kv_heads else 0
         shared = kv > 0 and self._facts.heads // kv >= 4
         low = self._kind.name in LOW | LESS_LOW
@@ -231,7 +231,7 @@ class _Wanted:
 
 
 def _quantized(tensor: Tensor) -> bool:
-    """Whether llama.cpp quantizes it: matrices, but not the small and delicate ones."""
+    """Return whether llama.cpp quantizes a tensor: matrices, except those in KEPT."""
     matrix = len(tensor.shape) > 1 and tensor.name.endswith("weight")
     return matrix and not KEPT.search(tensor.name)
 

@@ -1,4 +1,4 @@
-"""Machines: what machines that people own can give a model. Pure."""
+"""Machines: usual machines and the memory each has for a model. Pure."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from edgeserve.suggestions import did_you_mean
 
 @dataclass(frozen=True)
 class Machine:
-    """A place to run a model; `usable` bytes are left when nothing else runs."""
+    """A machine to run a model; `usable` bytes are free when nothing else runs."""
 
     name: str
     usable: int
 
 
 SYSTEM = 400 * MIB
-"""An idle headless Raspberry Pi OS or Debian, with the node agent."""
+"""Memory of an idle headless Raspberry Pi OS or Debian, with the node agent."""
 
 MARGIN = 0.9
-"""Of what is then left; the rest is for the page cache and what we do not know."""
+"""Usable share of the rest; the remainder covers page cache and unknown uses."""
 
 
 def with_memory(name: str, installed: int) -> Machine:
-    """Subtract the system from the memory installed, and keep a margin."""
+    """Return a machine: installed memory less the system, times the margin."""
     return Machine(name, max(0, int((installed - SYSTEM) * MARGIN)))
 
 
 def with_gpu(name: str, installed: int) -> Machine:
-    """Keep the 1 GiB that llama.cpp's own fit leaves free on a GPU."""
+    """Return a GPU: its memory less the 1 GiB that llama.cpp's own fit leaves free."""
     return Machine(name, installed - GIB)
 
 
@@ -50,7 +50,7 @@ USUAL = ("pi4-2gb", "pi5-4gb", "pi5-8gb", "laptop-16gb", "gpu-24gb")
 def find(names: tuple[str, ...], sizes: tuple[str, ...]) -> tuple[Machine, ...]:
     """Turn `--machine` and `--memory` into machines; without either, the usual ones.
 
-    A size given outright is taken as free memory. Raises UnknownMachine.
+    A size from `--memory` counts as free memory. Raises UnknownMachine.
     """
     found = [_named(name) for name in names]
     for text in sizes:
@@ -72,6 +72,6 @@ def _named(name: str) -> Machine:
 
 
 class UnknownMachine(CommandError):
-    """No such machine or size; the sentence lists what is known."""
+    """The machine or size is unknown; the message lists the known ones."""
 
     exit_status = 2

@@ -1,6 +1,6 @@
-"""Variants: which ones a model can have, and how large each is. Pure.
+"""Variants: the tensor types of a quantized model, its size, and where it fits. Pure.
 
-The types that tensors get come from llama.cpp's own dry run; nothing here guesses them.
+The types of the tensors are inputs: from llama.cpp's dry run, or assumed.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from quantize.plan.machines import Machine
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
-    """One type applied to one model: what every tensor really becomes.
+    """One recipe applied to one model.
 
-    `kinds` maps tensor to type. `misfits` maps the tensors whose rows do not divide
-    into the blocks of the recipe's type to that type.
+    `kinds` maps each tensor to the type it gets. `misfits` maps tensors whose rows do
+    not divide into the blocks of the recipe's type to that type.
     """
 
     type: QuantType
@@ -33,17 +33,17 @@ class Variant:
 
     @property
     def bits(self) -> float:
-        """Bits per weight, as it really becomes."""
+        """Bits per weight, over all tensors."""
         return self.weight_bytes * 8 / self.parameters
 
     @property
     def shares(self) -> Mapping[str, int]:
-        """Tensor type → how many tensors."""
+        """Tensor type → number of tensors."""
         return dict(Counter(self.kinds.values()).most_common())
 
     @property
     def remark(self) -> str:
-        """Say in a sentence where the shape defeats the recipe; empty if nowhere."""
+        """Return a sentence on tensors that do not fit the recipe; empty if none."""
         if not self.misfits:
             return ""
         became = Counter(self.kinds[name] for name in self.misfits)
@@ -61,7 +61,7 @@ def variant(
     kinds: Mapping[str, str],
     misfits: Mapping[str, str],
 ) -> Variant:
-    """Compute the size of a variant from the types its tensors get."""
+    """Compute the size of a variant from the types of its tensors."""
     sizes = [tensor_bytes(kinds[each.name], each.shape) for each in facts.tensors]
     header = facts.file_bytes - sum(_padded(each.bytes) for each in facts.tensors)
     return Variant(
@@ -75,7 +75,7 @@ def variant(
 
 
 ALIGNMENT = 32
-"""GGUF's padding between tensors, in bytes, as llama.cpp's quantizer writes it."""
+"""Alignment of tensors in bytes, as llama.cpp's quantizer writes it."""
 
 
 def _padded(size: int) -> int:
@@ -84,7 +84,7 @@ def _padded(size: int) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Serving:
-    """How a model would be run: `context` is tokens per slot."""
+    """Settings to serve a model with; `context` is tokens per slot."""
 
     slots: int = 1
     context: int = 4096
@@ -94,7 +94,7 @@ class Serving:
 
 @dataclass(frozen=True)
 class Verdict:
-    """One variant, what serving it needs, and which machines can."""
+    """One variant, the memory to serve it, and whether it fits each machine."""
 
     variant: Variant
     need: Need
@@ -107,7 +107,7 @@ def judge(
     machines: Sequence[Machine],
     serving: Serving,
 ) -> tuple[Verdict, ...]:
-    """Say for each variant which machines can serve it."""
+    """Compute for each variant the memory it needs and the machines it fits."""
     verdicts = list[Verdict]()
     for each in variants:
         total = need(
@@ -124,7 +124,7 @@ def judge(
 
 
 def best_fit(verdicts: Iterable[Verdict], machine: str) -> Variant | None:
-    """Return the variant that loses least among those that fit the machine."""
+    """Return the variant of least known loss among those that fit the machine."""
     fitting = [verdict.variant for verdict in verdicts if verdict.fits[machine]]
     known = [each for each in fitting if each.type.divergence is not None]
     return min(known, key=_loss, default=None)

@@ -1,1 +1,1 @@
-"""Worker: the child process in which llama.cpp's library runs."""
+"""Worker: the child process that runs llama.cpp's library."""

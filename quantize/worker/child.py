@@ -1,4 +1,4 @@
-"""Worker handle: start the child process, send a job, read its events, end it."""
+"""Worker handle: start the child process, send a job, read events, end the process."""
 
 from __future__ import annotations
 
@@ -19,64 +19,64 @@ from edgeserve.runtime.threads import calm
 from quantize.worker.messages import Done, Event, Failed, Job
 
 LAST = Done | Failed | Quality | Speeds
-"""Events after which a job has nothing more to say."""
+"""Last event of a job."""
 
 
 class LibraryMissing(CommandError):
-    """llama-cpp-python is not installed; the sentence says how to install it."""
+    """llama-cpp-python is not installed; the message says how to install it."""
 
     def __init__(self) -> None:
         super().__init__(
             "this needs llama-cpp-python: `pip install '.[quantize]'` in the project's"
-            " folder compiles it for about 10 minutes"
+            " folder compiles it, which takes about 10 minutes"
         )
 
 
 class QuantizerFailed(CommandError):
-    """llama.cpp refused or broke down; the sentence says what it said last."""
+    """llama.cpp failed; the message has the last lines of its log."""
 
 
 class Crashed(QuantizerFailed):
-    """A signal ended llama.cpp's process: a fault of the library, not of the file."""
+    """A signal ended the worker: a fault of the library, not of the file."""
 
 
 def library_is_there() -> bool:
-    """Whether llama-cpp-python is installed."""
+    """Return whether llama-cpp-python is installed."""
     return importlib.util.find_spec("llama_cpp") is not None
 
 
 def require_library() -> None:
-    """Raise LibraryMissing before anything is begun."""
+    """Raise LibraryMissing if llama-cpp-python is not installed."""
     if not library_is_there():
         raise LibraryMissing
 
 
 @contextmanager
 def events(job: Job) -> Generator[Iterator[Event]]:
-    """Run a job in a child for the length of the block and give its events.
+    """Run a job in a child process while the block runs; yield its events.
 
-    Leaving the block, however it is left, ends the child. Iterating raises
-    QuantizerFailed if the job fails or the child dies.
+    The end of the block ends the child. Iterating raises QuantizerFailed if the job
+    fails or the child dies.
     """
-    with tempfile.TemporaryFile() as said:
+    with tempfile.TemporaryFile() as log:
         child = subprocess.Popen(
             [sys.executable, "-m", "quantize.worker.main"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=said,
-            # Ctrl-C is for us; we end the child ourselves and clean up after it.
+            stderr=log,
+            # Only the parent gets Ctrl-C; it ends the child and cleans up.
             start_new_session=True,
             env=calm(),
         )
         try:
-            yield _listen(child, job, said)
+            yield _read_events(child, job, log)
         finally:
             child.kill()
             child.communicate()
 
 
-def _listen(
-    child: subprocess.Popen[bytes], job: Job, said: BinaryIO
+def _read_events(
+    child: subprocess.Popen[bytes], job: Job, log: BinaryIO
 ) -> Iterator[Event]:
     assert child.stdin is not None and child.stdout is not None  # noqa: S101, PT018 - pipes
     child.stdin.write(msgspec.json.encode(job) + b"\n")
@@ -90,12 +90,12 @@ def _listen(
         if isinstance(event, LAST):
             return
     status = child.wait()
-    raise (Crashed if status < 0 else QuantizerFailed)(_last_words(status, said))
+    raise (Crashed if status < 0 else QuantizerFailed)(_last_lines(status, log))
 
 
-def _last_words(status: int, said: BinaryIO) -> str:
-    said.seek(0)
-    lines = said.read().decode(errors="replace").strip().splitlines()
+def _last_lines(status: int, log: BinaryIO) -> str:
+    log.seek(0)
+    lines = log.read().decode(errors="replace").strip().splitlines()
     how = f"with status {status}"
     if status < 0:
         how = f"by {signal.Signals(-status).name}"

@@ -1,4 +1,4 @@
-"""Importance matrix file: how much each column of a weight matters."""
+"""Importance matrix file: read the weight of each column from a GGUF."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SUMS, COUNTS = ".in_sum2", ".counts"
 
 @dataclass(frozen=True)
 class Importance:
-    """Tensor name → mean square of each input column, F32; and what it was made of."""
+    """Importance matrix: tensor name → mean square of each input column, and source."""
 
     values: dict[str, NDArray[np.float32]]
     dataset: str
@@ -25,9 +25,9 @@ class Importance:
 
 
 def read_importance(file: str) -> Importance:
-    """Read the GGUF that llama-imatrix writes.
+    """Read a GGUF written by llama-imatrix.
 
-    Raises BrokenModel for anything else, the old `.dat` form included.
+    Raises BrokenModel for any other file, also for the old `.dat` format.
     """
     path = Path(file)
     header = read_header(path)
@@ -57,7 +57,7 @@ def _mean(
     sums = _values(path, header, tensors[name])
     counts = _values(path, header, tensors[counts_name])
     per_expert = sums.reshape(counts.size, -1)
-    # An expert that the text never reached says nothing: every column counts the same.
+    # An expert that the text never activated has no data: its columns count equally.
     mean = np.where(
         counts[:, None] > 0, per_expert / np.maximum(counts[:, None], 1), 1.0
     )

@@ -1,7 +1,6 @@
 """Quantizer library: call llama.cpp's quantizer, and turn its log into events.
 
-The log is the only place where llama.cpp says how far it is, what a tensor becomes, and
-why it stopped.
+Only the log has the progress, the type each tensor gets, and the cause of a failure.
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ import ctypes
 import importlib
 import os
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
@@ -19,7 +17,7 @@ from edgeserve.models.blocks import canonical
 from quantize.worker.imatrix_file import Importance, read_importance
 from quantize.worker.messages import (
     Done,
-    Event,
+    Emit,
     Failed,
     Quantize,
     TensorBegun,
@@ -42,9 +40,9 @@ _PROBLEM = re.compile(r"error|fail|disabled|requires an imatrix|unsupported", re
 
 @dataclass
 class LogReader:
-    """Feed it the log as it comes; it returns what that completes.
+    """Parser of the log: takes it in pieces and returns the events that each completes.
 
-    `problems` keeps the lines that say why a run failed.
+    `problems` has the lines that say why a run failed.
     """
 
     problems: list[str] = field(default_factory=list[str])
@@ -53,7 +51,7 @@ class LogReader:
     _kind: str = ""
 
     def feed(self, text: str) -> list[TensorEvent]:
-        """Take one more piece."""
+        """Parse the next piece of the log."""
         events = list[TensorEvent]()
         for piece in text.splitlines(keepends=True):
             self._line += piece
@@ -72,36 +70,33 @@ class LogReader:
 
     def _end(self, line: str) -> list[TensorEvent]:
         if self._tensor is None or not _SIZE.search(line):
-            return self._aside(line)
+            return self._other(line)
         found = _DRY.search(line) or _CONVERTED.search(line)
         kind = found[1] if found else self._kind
         tensor, self._tensor = self._tensor, None
-        return [TensorEnded(tensor, _known(kind))]
+        return [TensorEnded(tensor, _canonical(kind))]
 
-    def _aside(self, line: str) -> list[TensorEvent]:
+    def _other(self, line: str) -> list[TensorEvent]:
         found = _MISFIT.search(line)
         if found:
-            return [TensorMisfit(found[1], _known(found[2]), _known(found[3]))]
+            return [TensorMisfit(found[1], _canonical(found[2]), _canonical(found[3]))]
         if _PROBLEM.search(line):
             self.problems.append(line.strip(" ="))
         return []
 
 
-def _known(kind: str) -> str:
+def _canonical(kind: str) -> str:
     return canonical(kind) or kind
 
 
-Emit = Callable[[Event], None]
-
-
 def load() -> ModuleType:
-    """Import the library; it is an extra and compiles for ten minutes."""
-    # Not an import statement: checkers run where the extra is not installed.
+    """Import the library, which is an extra."""
+    # Not an import statement: type checkers run where the extra is not installed.
     return importlib.import_module("llama_cpp")
 
 
 def quantize(job: Quantize, emit: Emit) -> None:
-    """Run one job to its end; the log becomes events as it is written."""
+    """Run one job; emit events while llama.cpp writes its log."""
     lib = load()
     reader = LogReader()
 
@@ -111,60 +106,62 @@ def quantize(job: Quantize, emit: Emit) -> None:
 
     callback = lib.llama_log_callback(on_log)
     lib.llama_log_set(callback, None)
-    parameters, kept = _parameters(lib, job)
+    parameters, keep_alive = _parameters(lib, job)
     status = lib.llama_model_quantize(
         os.fsencode(job.source), os.fsencode(job.target), ctypes.byref(parameters)
     )
-    del kept
-    emit(Done() if status == 0 else Failed(_why(reader)))
+    del keep_alive
+    emit(Done() if status == 0 else Failed(_reason(reader)))
 
 
-def _why(reader: LogReader) -> str:
+def _reason(reader: LogReader) -> str:
     return "; ".join(reader.problems[-3:]) or "llama.cpp gave no reason"
 
 
 def _parameters(lib: Any, job: Quantize) -> tuple[Any, list[Any]]:
-    """Fill the C structure; the list keeps alive what it points to."""
+    """Fill the C structure; the list keeps alive the objects it points to."""
     fields = lib.llama_model_quantize_default_params()
     fields.ftype = job.ftype
     fields.nthread = job.threads
     fields.dry_run = job.dry_run
     fields.allow_requantize = job.allow_requantize
-    kept = list[Any]()
+    keep_alive = list[Any]()
     if job.overrides:
-        fields.tt_overrides = _overrides(lib, job.overrides, kept)
+        fields.tt_overrides = _overrides(lib, job.overrides, keep_alive)
     if job.imatrix:
         importance = read_importance(job.imatrix)
-        fields.imatrix = _importance(lib, importance, kept)
-        fields.kv_overrides = _provenance(lib, job.imatrix, importance, kept)
-    return fields, kept
+        fields.imatrix = _importance(lib, importance, keep_alive)
+        fields.kv_overrides = _provenance(lib, job.imatrix, importance, keep_alive)
+    return fields, keep_alive
 
 
 def _overrides(
-    lib: Any, overrides: tuple[tuple[str, int], ...], kept: list[Any]
+    lib: Any, overrides: tuple[tuple[str, int], ...], keep_alive: list[Any]
 ) -> Any:
     array = (lib.llama_model_tensor_override * (len(overrides) + 1))()
     for entry, (pattern, kind) in zip(array, overrides, strict=False):
         entry.pattern, entry.type = pattern.encode(), kind
     array[len(overrides)].pattern = None
     array[len(overrides)].type = lib.GGML_TYPE_COUNT
-    kept.append(array)
+    keep_alive.append(array)
     return ctypes.cast(array, ctypes.POINTER(lib.llama_model_tensor_override))
 
 
-def _importance(lib: Any, importance: Importance, kept: list[Any]) -> Any:
+def _importance(lib: Any, importance: Importance, keep_alive: list[Any]) -> Any:
     array = (lib.llama_model_imatrix_data * (len(importance.values) + 1))()
     for entry, (name, values) in zip(array, importance.values.items(), strict=False):
         entry.name = name.encode()
         entry.data = values.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
         entry.size = values.size
-    kept.extend([array, importance])
+    keep_alive.extend([array, importance])
     return ctypes.cast(array, ctypes.POINTER(lib.llama_model_imatrix_data))
 
 
-def _provenance(lib: Any, file: str, importance: Importance, kept: list[Any]) -> Any:
-    """Write the keys that llama-quantize writes; the library by itself does not."""
-    words = {
+def _provenance(
+    lib: Any, file: str, importance: Importance, keep_alive: list[Any]
+) -> Any:
+    """Add the metadata keys that llama-quantize writes and the library does not."""
+    texts = {
         "quantize.imatrix.file": file,
         "quantize.imatrix.dataset": importance.dataset,
     }
@@ -172,15 +169,15 @@ def _provenance(lib: Any, file: str, importance: Importance, kept: list[Any]) ->
         "quantize.imatrix.entries_count": len(importance.values),
         "quantize.imatrix.chunks_count": importance.chunks,
     }
-    array = (lib.llama_model_kv_override * (len(words) + len(counts) + 1))()
+    array = (lib.llama_model_kv_override * (len(texts) + len(counts) + 1))()
     entries = iter(array)
-    for key, word in words.items():
+    for key, text in texts.items():
         entry = next(entries)
         entry.key, entry.tag = key.encode(), lib.LLAMA_KV_OVERRIDE_TYPE_STR
-        entry.value.val_str = word.encode()[-127:]
+        entry.value.val_str = text.encode()[-127:]
     for key, count in counts.items():
         entry = next(entries)
         entry.key, entry.tag = key.encode(), lib.LLAMA_KV_OVERRIDE_TYPE_INT
         entry.value.val_i64 = count
-    kept.append(array)
+    keep_alive.append(array)
     return ctypes.cast(array, ctypes.POINTER(lib.llama_model_kv_override))

@@ -1,6 +1,6 @@
-"""Worker process: one job from standard input, events to standard output.
+"""Worker process: read one job from standard input, write events to standard output.
 
-It ends by itself when its parent does: the parent's end of standard input closes.
+It ends with its parent, whose death closes standard input.
 """
 
 from __future__ import annotations
@@ -8,16 +8,15 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Callable
 from typing import BinaryIO
 
 import msgspec
 
-from quantize.worker.messages import Event, Failed, Job, Quantize, Score, Speed
+from quantize.worker.messages import Emit, Event, Failed, Job, Quantize, Score, Speed
 
 
 def main() -> None:
-    """Do the job; a failure is an event, a crash is an exit status."""
+    """Run the job. A failure becomes an event, a crash an exit status."""
     job = msgspec.json.decode(sys.stdin.buffer.readline(), type=Job)
     threading.Thread(target=_leave_with_parent, daemon=True).start()
     out = _own_output()
@@ -29,11 +28,11 @@ def main() -> None:
 
     try:
         _do(job, emit)
-    except Exception as error:  # noqa: BLE001 - whatever it is, the parent must hear it
+    except Exception as error:  # noqa: BLE001 - the parent reports every failure
         emit(Failed(str(error) or repr(error)))
 
 
-def _do(job: Job, emit: Callable[[Event], None]) -> None:
+def _do(job: Job, emit: Emit) -> None:
     match job:
         case Quantize():
             from quantize.worker.library import quantize
@@ -50,14 +49,14 @@ def _do(job: Job, emit: Callable[[Event], None]) -> None:
 
 
 def _own_output() -> BinaryIO:
-    """Keep standard output for events; what the library prints goes to the log."""
+    """Reserve standard output for events; the library's own output goes to stderr."""
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     return out
 
 
 def _leave_with_parent() -> None:
-    # Not through sys.stdin: its lock, held here, would spoil the interpreter's exit.
+    # Not through sys.stdin: holding its lock here would block the interpreter's exit.
     while os.read(0, 4096):
         pass
     os._exit(1)

@@ -1,10 +1,11 @@
 """Worker messages: jobs and events, one JSON document per line.
 
-llama.cpp ends the process on an internal error, and its log is the only progress there
-is: so the library lives in a child.
+The library runs in a child process because llama.cpp aborts on an internal error.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import msgspec
 
@@ -12,10 +13,10 @@ from edgeserve.models.comparison import Quality, Speeds
 
 
 class Quantize(msgspec.Struct, frozen=True, kw_only=True, tag="quantize"):
-    """Quantize a file. A `dry_run` writes nothing and tells every tensor's new type.
+    """Job: quantize a file. A `dry_run` writes nothing and reports each tensor's type.
 
-    `overrides` maps a regular expression over tensor names to a tensor type's number.
-    `threads` 0 uses every core.
+    `overrides` are pairs: a regular expression over tensor names, and the number of a
+    tensor type. `threads` 0 uses every core.
     """
 
     source: str
@@ -29,10 +30,10 @@ class Quantize(msgspec.Struct, frozen=True, kw_only=True, tag="quantize"):
 
 
 class Score(msgspec.Struct, frozen=True, kw_only=True, tag="score"):
-    """Read a text with a model and say how well it predicts.
+    """Job: measure how well a model predicts a text.
 
-    With `keep` the log-probabilities are written to the file `base`; otherwise they are
-    compared with what `base` holds. `context` is tokens per chunk.
+    With `keep` the log-probabilities are written to the folder `base`; otherwise they
+    are compared with those in `base`. `context` is tokens per chunk.
     """
 
     model: str
@@ -45,10 +46,10 @@ class Score(msgspec.Struct, frozen=True, kw_only=True, tag="score"):
 
 
 class Speed(msgspec.Struct, frozen=True, kw_only=True, tag="speed"):
-    """Measure how fast a model reads `prompt` tokens and writes `answer` tokens.
+    """Job: measure how fast a model reads `prompt` tokens and writes `answer` tokens.
 
-    With `repack` the weights are laid out for this processor first, as an engine does.
-    After `seconds`, what has been measured must do; one repeat always ends.
+    With `repack` the weights are repacked for this processor first, as in an engine.
+    No repeat starts after `seconds`, but at least one is completed.
     """
 
     model: str
@@ -64,7 +65,7 @@ Job = Quantize | Score | Speed
 
 
 class TensorBegun(msgspec.Struct, frozen=True, tag="begun"):
-    """A tensor is being worked on."""
+    """Work on a tensor begins."""
 
     index: int
     of: int
@@ -72,14 +73,14 @@ class TensorBegun(msgspec.Struct, frozen=True, tag="begun"):
 
 
 class TensorEnded(msgspec.Struct, frozen=True, tag="ended"):
-    """A tensor is done; `kind` is what it became."""
+    """A tensor is done; `kind` is its new type."""
 
     tensor: str
     kind: str
 
 
 class TensorMisfit(msgspec.Struct, frozen=True, tag="misfit"):
-    """A tensor's rows do not divide into blocks of `asked`; it becomes `became`."""
+    """A tensor's rows do not divide into blocks of `asked`; it gets type `became`."""
 
     tensor: str
     asked: str
@@ -94,15 +95,18 @@ class Step(msgspec.Struct, frozen=True, tag="step"):
 
 
 class Failed(msgspec.Struct, frozen=True, tag="failed"):
-    """It did not work; `why` is a sentence."""
+    """The job failed; `why` is a sentence."""
 
     why: str
 
 
 class Done(msgspec.Struct, frozen=True, tag="done"):
-    """It worked."""
+    """The job succeeded."""
 
 
 Event = (
     TensorBegun | TensorEnded | TensorMisfit | Step | Quality | Speeds | Failed | Done
 )
+
+Emit = Callable[[Event], None]
+"""Sends an event to the parent process."""

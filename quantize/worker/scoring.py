@@ -1,16 +1,17 @@
 """Scoring: perplexity and KL divergence of a model's predictions.
 
-Log-probabilities are natural, one row per position. The base's are kept in 16 bits, on
-the 16 nats below each row's likeliest token: a position of SmolLM2 takes 96 KiB.
+Log-probabilities are natural, one row per position. Those of the base are stored in a
+folder, in 16 bits, over the 16 nats below each row's likeliest token: a position of
+SmolLM2 takes 96 KiB. Variants are compared with them.
 
-The second half of every chunk counts, as in llama-perplexity: there, the model has seen
-enough to predict. The base's predictions go to a folder, for the variants to meet.
+Only the second half of each chunk counts, as in llama-perplexity: there the model has
+enough context.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -19,17 +20,17 @@ from numpy.typing import NDArray
 from edgeserve.models.comparison import Quality
 from edgeserve.runtime.threads import threads_for
 from quantize.worker.inference import CannotLoad, Model, loaded
-from quantize.worker.messages import Event, Score, Step
+from quantize.worker.messages import Emit, Score, Step
 
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 Codes = NDArray[np.uint16]
 
 RANGE = 16.0
-"""Nats kept below the likeliest token; e^-16 is a ten-millionth."""
+"""Nats stored below the likeliest token; e^-16 is a ten-millionth."""
 
 FEW = 10
-"""With no more values than this, a standard error means nothing: it is given as 0."""
+"""With so few values a standard error has no meaning; it is reported as 0."""
 
 
 def log_softmax(logits: Floats) -> Floats:
@@ -48,13 +49,13 @@ class Packed:
     floor: Floats
 
     def unpack(self) -> Floats:
-        """Return the rows, as near as 16 bits hold them."""
+        """Return the rows, rounded to 16 bits."""
         wide = self.codes.astype(np.float32)
         return np.asarray(self.floor[:, None] + self.scale[:, None] * wide, np.float32)
 
 
 def pack(log_probs: Floats) -> Packed:
-    """Store rows in 16 bits; what is less likely than the range becomes its floor."""
+    """Store rows in 16 bits; values below the range become its floor."""
     top = log_probs.max(axis=1)
     floor = np.maximum(log_probs.min(axis=1), top - np.float32(RANGE))
     scale = np.maximum(top - floor, np.float32(1e-9)) / np.float32(65535)
@@ -66,7 +67,7 @@ def pack(log_probs: Floats) -> Packed:
 def kl_divergence(base: Floats, other: Floats) -> Doubles:
     """Return, row by row, the sum of p_base (ln p_base - ln p_other), in nats.
 
-    Tokens the base finds less likely than e^-16 do not count, as upstream.
+    Tokens less likely than e^-16 by the base do not count, as in llama-perplexity.
     """
     share = np.where(base > -RANGE, np.exp(base), np.float32(0))
     total = (share * (base - other)).sum(axis=1, dtype=np.float64)
@@ -91,7 +92,7 @@ def perplexity(losses: Doubles) -> tuple[float, float]:
 
 
 def log_ratio(losses: Doubles, base: Doubles) -> tuple[float, float]:
-    """Return ln(perplexity / base's); paired, so that the text's own spread cancels."""
+    """Return ln(perplexity / base's); paired, so that variance of the text cancels."""
     return mean_and_error(losses - base)
 
 
@@ -102,25 +103,23 @@ def root_mean_square(losses: Doubles, base: Doubles) -> float:
 
 
 ROWS = 16
-"""Positions worked on at a time: 16 of 150,000 tokens are 10 MB as F32."""
-
-Emit = Callable[[Event], None]
+"""Positions processed at a time: 16 of 150,000 tokens are 10 MB as F32."""
 
 
 def score(job: Score, emit: Emit) -> None:
-    """Score one model; tell every chunk, then the result."""
+    """Score one model; emit a step after each chunk, then the result."""
     text = Path(job.text).read_text(encoding="utf-8")
     threads = threads_for(job.threads)
     with loaded(job.model, context=job.context, threads=threads, repack=False) as model:
         chunks = _chunks(model, text, job)
         folder = Path(job.base)
-        found = _Kept.write if job.keep else _Compared.read
-        tally = found(folder, chunks, model.tokens)
+        kind = _BaseScores.write if job.keep else _VariantScores.read
+        scores = kind(folder, chunks, model.tokens)
         for done, chunk in enumerate(chunks, 1):
             for truth, log_probs in _predictions(model, chunk):
-                tally.add(truth, log_probs)
+                scores.add(truth, log_probs)
             emit(Step(done, len(chunks)))
-        emit(tally.quality())
+        emit(scores.quality())
 
 
 def _chunks(model: Model, text: str, job: Score) -> NDArray[np.int32]:
@@ -139,7 +138,7 @@ def _chunks(model: Model, text: str, job: Score) -> NDArray[np.int32]:
 def _predictions(
     model: Model, chunk: NDArray[np.int32]
 ) -> Iterator[tuple[NDArray[np.int32], Floats]]:
-    """Give true tokens and log-probabilities, some positions at a time."""
+    """Yield true tokens and log-probabilities, ROWS positions at a time."""
     tokens = [int(token) for token in chunk]
     first = model.first_token()
     if first is not None:
@@ -156,19 +155,21 @@ def _predictions(
 
 
 @dataclass
-class _Kept:
-    """Writes down what the base predicts."""
+class _BaseScores:
+    """Writes the predictions of the base to the folder."""
 
     folder: Path
     chunks: NDArray[np.int32]
     width: int
-    losses: list[Doubles]
-    rows: list[tuple[Floats, Floats]]
+    losses: list[Doubles] = field(default_factory=list[Doubles])
+    rows: list[tuple[Floats, Floats]] = field(
+        default_factory=list[tuple[Floats, Floats]]
+    )
 
     @classmethod
-    def write(cls, folder: Path, chunks: NDArray[np.int32], width: int) -> _Kept:
+    def write(cls, folder: Path, chunks: NDArray[np.int32], width: int) -> _BaseScores:
         (folder / "codes").unlink(missing_ok=True)
-        return cls(folder, chunks, width, [], [])
+        return cls(folder, chunks, width)
 
     def add(self, truth: NDArray[np.int32], log_probs: Floats) -> None:
         packed = pack(log_probs)
@@ -191,28 +192,32 @@ class _Kept:
 
 
 @dataclass
-class _Compared:
-    """Meets what the base predicted."""
+class _VariantScores:
+    """Compares predictions with those of the base."""
 
     codes: NDArray[np.uint16]
     scale: Floats
     floor: Floats
     base: Doubles
-    losses: list[Doubles]
-    divergences: list[Doubles]
-    agreed: list[Doubles]
+    losses: list[Doubles] = field(default_factory=list[Doubles])
+    divergences: list[Doubles] = field(default_factory=list[Doubles])
+    agreed: list[Doubles] = field(default_factory=list[Doubles])
     at: int = 0
 
     @classmethod
-    def read(cls, folder: Path, chunks: NDArray[np.int32], width: int) -> _Compared:
+    def read(
+        cls, folder: Path, chunks: NDArray[np.int32], width: int
+    ) -> _VariantScores:
         with np.load(folder / "base.npz") as kept:
             same_width = int(kept["width"]) == width
             if not same_width or not np.array_equal(kept["chunks"], chunks):
-                raise CannotLoad("it has other tokens: not a variant of the same model")
+                raise CannotLoad(
+                    "it has other tokens: it is not a variant of the same model"
+                )
             scale, floor, base = kept["scale"], kept["floor"], kept["losses"]
         shape = (base.size, width)
         codes = np.memmap(folder / "codes", np.uint16, "r", shape=shape)
-        return cls(codes, scale, floor, base, [], [], [])
+        return cls(codes, scale, floor, base)
 
     def add(self, truth: NDArray[np.int32], log_probs: Floats) -> None:
         here = slice(self.at, self.at + truth.size)

@@ -9,12 +9,9 @@ import gguf
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeserve.models.synthetic import LLAMA_7B, LLAMA_13B, TINY, Kind, Shape, a_model
+from edgeserve.models.synthetic import Kind, Shape, a_model
 
 __all__ = [
-    "LLAMA_7B",
-    "LLAMA_13B",
-    "TINY",
     "Kind",
     "Shape",
     "a_model",

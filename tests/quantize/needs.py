@@ -1,4 +1,4 @@
-"""What some tests of quantize cannot do without."""
+"""What some tests of quantize need."""
 
 import importlib.util
 

@@ -7,7 +7,7 @@ import pytest
 from edgeserve.models.comparison import OWN_TEXT, Comparison, Measured
 from edgeserve.models.facts import read
 from edgeserve.runtime.files import fingerprint
-from quantize.compare import Question, compare, ranked
+from quantize.compare import CompareOptions, compare, ranked
 from quantize.dequantize import dequantize, dequantized_path
 from quantize.make import make
 from quantize.report import picture, table
@@ -15,7 +15,7 @@ from quantize.worker.child import QuantizerFailed
 from tests.fakes.gguf import Kind, Shape, a_model
 from tests.native import native, tool
 from tests.quantize.needs import library
-from tests.quantize.orders import Heard, an_order
+from tests.quantize.options import RecordingObserver, some_options
 
 pytestmark = library
 
@@ -24,7 +24,7 @@ LADDER = ("Q8_0", "Q4_K_M", "Q4_0")
 
 
 class Silent:
-    """A watch that keeps what it was told last."""
+    """An observer that keeps the last file."""
 
     def scoring(self, file: Path) -> None:
         self.file = file
@@ -45,7 +45,7 @@ def variants(smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("smollm2")
     base = dequantized_path(folder, smollm2, "F16")
     dequantize(read(smollm2), base, "F16", lambda _tensor: None)
-    make(an_order(base, ",".join(LADDER)), Heard())
+    make(some_options(base, ",".join(LADDER)), RecordingObserver())
     return base
 
 
@@ -53,10 +53,10 @@ def variants(smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def compared(variants: Path) -> Comparison:
     """The base against all its variants, on a short stretch of our own text."""
     files = tuple(sorted(variants.parent.glob("*.Q*.gguf")))
-    question = Question(
+    options = CompareOptions(
         base=variants, variants=files, context=CONTEXT, chunks=CHUNKS, repeats=0
     )
-    return compare(question, variants.parent, Silent())
+    return compare(options, variants.parent, Silent())
 
 
 @pytest.mark.engine
@@ -124,11 +124,11 @@ def test_a_model_is_at_no_distance_from_itself(tmp_path: Path) -> None:
     base = a_model(tmp_path / "m.F16.gguf")
     copy = tmp_path / "copy.gguf"
     copy.write_bytes(base.read_bytes())
-    question = Question(
+    options = CompareOptions(
         base=base, variants=(copy,), context=64, chunks=2, prompt=8, answer=2, repeats=2
     )
 
-    found = compare(question, tmp_path, Silent())
+    found = compare(options, tmp_path, Silent())
 
     (other,) = found.variants
     assert other.quality.divergence
@@ -147,10 +147,12 @@ def test_a_model_is_at_no_distance_from_itself(tmp_path: Path) -> None:
 def test_another_models_vocabulary_is_refused_by_name(tmp_path: Path) -> None:
     base = a_model(tmp_path / "m.F16.gguf")
     other = a_model(tmp_path / "o.gguf", Shape(vocabulary=259), kind=Kind.Q8_0)
-    question = Question(base=base, variants=(other,), context=64, chunks=1, repeats=0)
+    options = CompareOptions(
+        base=base, variants=(other,), context=64, chunks=1, repeats=0
+    )
 
     with pytest.raises(QuantizerFailed, match=r"o\.gguf: .*same model"):
-        compare(question, tmp_path, Silent())
+        compare(options, tmp_path, Silent())
 
     assert sorted(tmp_path.iterdir()) == [base, other]
 
@@ -159,10 +161,10 @@ def test_a_text_too_short_is_refused_with_what_to_do(tmp_path: Path) -> None:
     base = a_model(tmp_path / "m.F16.gguf")
     text = tmp_path / "t.txt"
     text.write_text("too short")
-    question = Question(base=base, variants=(base,), text=text, repeats=0)
+    options = CompareOptions(base=base, variants=(base,), text=text, repeats=0)
 
     with pytest.raises(QuantizerFailed, match="longer --text or a smaller --context"):
-        compare(question, tmp_path, Silent())
+        compare(options, tmp_path, Silent())
 
 
 @pytest.mark.parametrize("repeats", [0, 1])
@@ -170,14 +172,14 @@ def test_a_comparison_becomes_a_table_and_a_picture(
     tmp_path: Path, repeats: int
 ) -> None:
     base = a_model(tmp_path / "m.F16.gguf")
-    make(an_order(base, "Q8_0,Q4_0"), Heard())
+    make(some_options(base, "Q8_0,Q4_0"), RecordingObserver())
     files = (tmp_path / "m.Q8_0.gguf", tmp_path / "m.Q4_0.gguf")
-    question = Question(
+    options = CompareOptions(
         base=base, variants=files, context=64, chunks=1, prompt=8, answer=2,
         repeats=repeats,
     )  # fmt: skip
 
-    found = compare(question, tmp_path, Silent())
+    found = compare(options, tmp_path, Silent())
     picture(found, tmp_path / "p.png")
 
     drawn = table(found)

@@ -28,7 +28,7 @@ def a_tool(folder: Path, body: str) -> Path:
     return path
 
 
-def test_its_figures_become_ours(tmp_path: Path) -> None:
+def test_its_figures_are_read(tmp_path: Path) -> None:
     runs = [a_run(128, 0, 200.123, 210.0), a_run(0, 32, 50.0, 51.0)]
     tool = a_tool(tmp_path, f"print({json.dumps(runs)!r})")
 
@@ -41,7 +41,7 @@ def test_its_figures_become_ours(tmp_path: Path) -> None:
     assert found.by == "llama-bench 0c1e57098"
 
 
-def test_it_is_asked_for_the_job(tmp_path: Path) -> None:
+def test_its_options_are_those_of_the_job(tmp_path: Path) -> None:
     said = tmp_path / "said"
     tool = a_tool(tmp_path, f"open({str(said)!r}, 'w').write(' '.join(sys.argv[1:]))")
 
@@ -60,7 +60,7 @@ def test_it_is_asked_for_the_job(tmp_path: Path) -> None:
         "time.sleep(30)",
     ],
 )
-def test_whatever_goes_wrong_with_it_is_no_figure(tmp_path: Path, body: str) -> None:
+def test_a_tool_that_fails_gives_no_figure(tmp_path: Path, body: str) -> None:
     tool = a_tool(tmp_path, body)
     hasty = Speed(model="m", prompt=1, answer=1, repeats=1, threads=1, seconds=0.05)
 

@@ -1,5 +1,3 @@
-""""""
-
 import shutil
 from collections import namedtuple
 from dataclasses import replace
@@ -18,7 +16,7 @@ from quantize.plan.variants import Variant, variant
 from quantize.worker.child import QuantizerFailed
 from tests.fakes.gguf import Kind, Shape, a_model, an_imatrix
 from tests.quantize.needs import library
-from tests.quantize.orders import Heard, an_order
+from tests.quantize.options import RecordingObserver, some_options
 
 pytestmark = library
 
@@ -27,16 +25,16 @@ SHAPE = Shape(embedding=256, feed_forward=512, layers=2)
 
 def test_several_types_are_made_verified_and_recorded(tmp_path: Path) -> None:
     base = a_model(tmp_path / "m.F16.gguf", SHAPE)
-    heard = Heard()
+    observer = RecordingObserver()
 
-    manifest = make(an_order(base, "Q4_K_M,Q8_0"), heard)
+    manifest = make(some_options(base, "Q4_K_M,Q8_0"), observer)
 
-    assert heard.words == [
+    assert observer.words == [
         "planned Q4_K_M Q8_0",
         "begun Q4_K_M", "checking Q4_K_M", "made Q4_K_M",
         "begun Q8_0", "checking Q8_0", "made Q8_0",
     ]  # fmt: skip
-    assert heard.tensors[0] == "1/20 output_norm.weight"
+    assert observer.tensors[0] == "1/20 output_norm.weight"
     assert read_manifest(manifest_path(tmp_path, base)) == manifest
     for kind, made in manifest.variants.items():
         facts = read(tmp_path / f"m.{kind}.gguf")
@@ -49,7 +47,7 @@ def test_several_types_are_made_verified_and_recorded(tmp_path: Path) -> None:
 def test_the_file_says_what_its_tensors_hold(tmp_path: Path) -> None:
     base = a_model(tmp_path / "m.F16.gguf", SHAPE)
 
-    make(an_order(base, "Q8_0"), Heard())
+    make(some_options(base, "Q8_0"), RecordingObserver())
 
     before = {each.name: each for each in gguf.GGUFReader(base).tensors}
     for tensor in gguf.GGUFReader(tmp_path / "m.Q8_0.gguf").tensors:
@@ -60,13 +58,18 @@ def test_the_file_says_what_its_tensors_hold(tmp_path: Path) -> None:
 
 def test_finished_types_are_kept_and_missing_ones_made(tmp_path: Path) -> None:
     base = a_model(tmp_path / "m.F16.gguf", SHAPE)
-    make(an_order(base, "Q8_0"), Heard())
+    make(some_options(base, "Q8_0"), RecordingObserver())
     before = (tmp_path / "m.Q8_0.gguf").stat()
-    heard = Heard()
+    observer = RecordingObserver()
 
-    make(an_order(base, "Q8_0,Q4_0"), heard)
+    make(some_options(base, "Q8_0,Q4_0"), observer)
 
-    assert heard.words[1:] == ["kept Q8_0", "begun Q4_0", "checking Q4_0", "made Q4_0"]
+    assert observer.words[1:] == [
+        "kept Q8_0",
+        "begun Q4_0",
+        "checking Q4_0",
+        "made Q4_0",
+    ]
     after = (tmp_path / "m.Q8_0.gguf").stat()
     assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
@@ -76,7 +79,7 @@ def test_a_finished_type_that_was_harmed_is_made_again(
     tmp_path: Path, harm: str
 ) -> None:
     base = a_model(tmp_path / "m.F16.gguf", SHAPE)
-    make(an_order(base, "Q8_0"), Heard())
+    make(some_options(base, "Q8_0"), RecordingObserver())
     target = tmp_path / "m.Q8_0.gguf"
     good = target.read_bytes()
     if harm == "gone":
@@ -85,11 +88,11 @@ def test_a_finished_type_that_was_harmed_is_made_again(
         middle = len(good) // 2
         flipped = good[:middle] + bytes([good[middle] ^ 1]) + good[middle + 1 :]
         target.write_bytes(good[:-500] if harm == "cut" else flipped)
-    heard = Heard()
+    observer = RecordingObserver()
 
-    make(an_order(base, "Q8_0"), heard)
+    make(some_options(base, "Q8_0"), observer)
 
-    assert heard.words[-1] == "made Q8_0"
+    assert observer.words[-1] == "made Q8_0"
     assert target.read_bytes() == good
 
 
@@ -97,10 +100,10 @@ def test_a_quantized_base_is_refused_unless_insisted(tmp_path: Path) -> None:
     base = a_model(tmp_path / "m.Q8_0.gguf", SHAPE, kind=Kind.Q8_0)
 
     with pytest.raises(Refused, match=r"already quantized \(Q8_0\).*dequantize"):
-        make(an_order(base, "Q4_0"), Heard())
+        make(some_options(base, "Q4_0"), RecordingObserver())
     assert list(tmp_path.iterdir()) == [base]
 
-    make(an_order(base, "Q4_0", allow_requantize=True), Heard())
+    make(some_options(base, "Q4_0", allow_requantize=True), RecordingObserver())
     assert read(tmp_path / "m.Q4_0.gguf").file_type == "Q4_0"
 
 
@@ -109,7 +112,7 @@ def test_the_base_is_never_overwritten(tmp_path: Path) -> None:
     before = base.read_bytes()
 
     with pytest.raises(Refused, match="the base itself"):
-        make(an_order(base, "F16", overwrite=True), Heard())
+        make(some_options(base, "F16", overwrite=True), RecordingObserver())
 
     assert base.read_bytes() == before
 
@@ -120,10 +123,10 @@ def test_a_file_of_other_origin_is_not_overwritten_unasked(tmp_path: Path) -> No
     foreign.write_bytes(b"precious")
 
     with pytest.raises(Refused, match="--overwrite"):
-        make(an_order(base, "Q8_0"), Heard())
+        make(some_options(base, "Q8_0"), RecordingObserver())
     assert foreign.read_bytes() == b"precious"
 
-    make(an_order(base, "Q8_0", overwrite=True), Heard())
+    make(some_options(base, "Q8_0", overwrite=True), RecordingObserver())
     assert read(foreign).file_type == "Q8_0"
 
 
@@ -132,7 +135,7 @@ def test_tensors_named_by_a_pattern_get_the_type_asked(tmp_path: Path) -> None:
     names = [tensor.name for tensor in read(base).tensors]
     override = parse_override(r"ffn_(gate|up)=Q8_0", names)
 
-    make(an_order(base, "Q4_0", overrides=(override,)), Heard())
+    make(some_options(base, "Q4_0", overrides=(override,)), RecordingObserver())
 
     kinds = {t.name: t.kind for t in read(tmp_path / "m.Q4_0.gguf").tensors}
     assert kinds["blk.1.ffn_up.weight"] == "Q8_0"
@@ -143,7 +146,7 @@ def test_few_bits_without_an_importance_matrix_are_refused(tmp_path: Path) -> No
     base = a_model(tmp_path / "m.F16.gguf", SHAPE)
 
     with pytest.raises(Refused, match=r"IQ2_XXS.*--imatrix"):
-        make(an_order(base, "Q8_0,IQ2_XXS"), Heard())
+        make(some_options(base, "Q8_0,IQ2_XXS"), RecordingObserver())
 
     assert list(tmp_path.iterdir()) == [base]
 
@@ -163,7 +166,7 @@ def test_the_plan_knows_that_a_matrix_changes_the_recipe(tmp_path: Path) -> None
     base = a_model(tmp_path / "m.F16.gguf", shape)
     matrix = even_importance(base)
 
-    manifest = make(an_order(base, "IQ3_XXS", imatrix=matrix), Heard())
+    manifest = make(some_options(base, "IQ3_XXS", imatrix=matrix), RecordingObserver())
 
     without = dry_run(read(base), TYPES["IQ3_XXS"]).shares
     assert manifest.variants["IQ3_XXS"].tensors != without
@@ -175,7 +178,7 @@ def test_with_an_importance_matrix_few_bits_work_and_it_is_recorded(
     base = a_model(tmp_path / "m.F16.gguf", SHAPE)
     matrix = even_importance(base)
 
-    make(an_order(base, "IQ2_XXS", imatrix=matrix), Heard())
+    make(some_options(base, "IQ2_XXS", imatrix=matrix), RecordingObserver())
 
     metadata = read(tmp_path / "m.IQ2_XXS.gguf").metadata
     assert metadata["quantize.imatrix.dataset"] == "text.txt"
@@ -187,12 +190,12 @@ def test_other_settings_than_recorded_are_not_taken_for_the_same(
     tmp_path: Path,
 ) -> None:
     base = a_model(tmp_path / "m.F16.gguf", SHAPE)
-    make(an_order(base, "Q4_0"), Heard())
+    make(some_options(base, "Q4_0"), RecordingObserver())
     names = [tensor.name for tensor in read(base).tensors]
     other = (parse_override("attn_v=Q8_0", names),)
 
     with pytest.raises(Refused, match="with these settings"):
-        make(an_order(base, "Q4_0", overrides=other), Heard())
+        make(some_options(base, "Q4_0", overrides=other), RecordingObserver())
 
 
 def test_a_disk_too_small_is_refused_with_the_arithmetic_before_work(
@@ -202,8 +205,8 @@ def test_a_disk_too_small_is_refused_with_the_arithmetic_before_work(
     usage = namedtuple("usage", "total used free")  # noqa: PYI024 - shutil's own shape
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: usage(1, 1, 1000))
 
-    with pytest.raises(Refused, match=r"1000 B free, but Q8_0 .* \+ Q4_0 .* wanted"):
-        make(an_order(base, "Q8_0,Q4_0"), Heard())
+    with pytest.raises(Refused, match=r"1000 B free, but Q8_0 .* \+ Q4_0 .* needed"):
+        make(some_options(base, "Q8_0,Q4_0"), RecordingObserver())
 
     assert list(tmp_path.iterdir()) == [base]
 
@@ -212,11 +215,11 @@ def test_a_base_that_breaks_during_the_work_leaves_nothing_half_named(
     tmp_path: Path,
 ) -> None:
     base = a_model(tmp_path / "m.F16.gguf", SHAPE)
-    order = an_order(base, "Q8_0")
+    options = some_options(base, "Q8_0")
     base.write_bytes(base.read_bytes()[:-100_000])
 
     with pytest.raises(QuantizerFailed):
-        make(order, Heard())
+        make(options, RecordingObserver())
 
     assert list(tmp_path.iterdir()) == [base]
 

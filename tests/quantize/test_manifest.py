@@ -5,7 +5,7 @@ import pytest
 from edgeserve.runtime.files import fingerprint, replace_json, sha256
 from quantize.manifest import (
     BadManifest,
-    Made,
+    MadeVariant,
     Manifest,
     Recipe,
     manifest_path,
@@ -13,8 +13,8 @@ from quantize.manifest import (
 )
 
 
-def made(kind: str, digest: str = "0") -> Made:
-    return Made(
+def made(kind: str, digest: str = "0") -> MadeVariant:
+    return MadeVariant(
         file=f"m.{kind}.gguf",
         recipe=Recipe(base="f", type=kind),
         bytes=1,

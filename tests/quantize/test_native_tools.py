@@ -15,7 +15,7 @@ from quantize.worker.messages import Speed
 from tests.fakes.gguf import a_model
 from tests.native import native, state_dir, tool
 from tests.quantize.needs import library
-from tests.quantize.orders import Heard, an_order
+from tests.quantize.options import RecordingObserver, some_options
 
 pytestmark = [native, pytest.mark.engine]
 
@@ -47,7 +47,7 @@ def test_llama_imatrix_makes_a_matrix_that_small_types_need(tmp_path: Path) -> N
     text = shutil.copy(OWN_TEXT, tmp_path / "talk.txt")
 
     matrix = importance_matrix(read(base), Path(text), tmp_path, 1)
-    make(an_order(base, "IQ2_XXS", imatrix=matrix), Heard())
+    make(some_options(base, "IQ2_XXS", imatrix=matrix), RecordingObserver())
 
     assert read_importance(str(matrix)).chunks > 0
     metadata = read(tmp_path / "m.IQ2_XXS.gguf").metadata

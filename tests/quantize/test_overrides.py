@@ -1,5 +1,3 @@
-""""""
-
 from pathlib import Path
 
 import pytest
@@ -33,7 +31,7 @@ def test_a_pattern_and_a_type_in_any_case() -> None:
         ("attn_x=Q8_0", "matches no tensor"),
     ],
 )
-def test_what_cannot_be_meant_is_refused(text: str, why: str) -> None:
+def test_a_wrong_override_is_refused(text: str, why: str) -> None:
     with pytest.raises(BadOverride, match=why):
         parse_override(text, TENSORS)
 

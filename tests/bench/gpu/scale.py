@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgeserve.models.synthetic import LLAMA_7B, LLAMA_13B, Kind, Shape, a_model
+from edgeserve.models.synthetic import Kind, Shape, a_model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +31,14 @@ REHEARSAL = Scale(
     cpu_prompt=16, cpu_answer=4, layers=("0", "auto"), tune_seconds=1,
 )  # fmt: skip
 
+LLAMA_7B = Shape(
+    layers=32, embedding=4096, feed_forward=11008, heads=32, kv_heads=32,
+    vocabulary=32000, context=4096, tied=False,
+)  # fmt: skip
+LLAMA_13B = Shape(
+    layers=40, embedding=5120, feed_forward=13824, heads=40, kv_heads=40,
+    vocabulary=32000, context=4096, tied=False,
+)  # fmt: skip
 SMALL = Shape(
     layers=2, embedding=256, feed_forward=512, heads=4, kv_heads=4, vocabulary=32000,
     context=4096, tied=False,

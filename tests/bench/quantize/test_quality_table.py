@@ -6,13 +6,13 @@ import pytest
 from rich.console import Console
 
 from edgeserve.models.facts import read
-from quantize.compare import Question, compare
+from quantize.compare import CompareOptions, compare
 from quantize.dequantize import dequantize, dequantized_path
 from quantize.make import make
-from quantize.progress import ComparisonWatch, ProgressWatch, progress_bars
+from quantize.progress import CompareProgress, MakeProgress, progress_bars
 from quantize.report import picture, table
 from tests.quantize.needs import library
-from tests.quantize.orders import an_order
+from tests.quantize.options import some_options
 
 pytestmark = [library, pytest.mark.bench, pytest.mark.timeout(3600)]
 
@@ -23,10 +23,10 @@ def test_quality_size_and_speed_of_smollm2(smollm2: Path, tmp_path: Path) -> Non
     base = dequantized_path(tmp_path, smollm2, "F16")
     dequantize(read(smollm2), base, "F16", lambda _tensor: None)
     with progress_bars() as progress:
-        made = make(an_order(base, TYPES), ProgressWatch(progress))
+        made = make(some_options(base, TYPES), MakeProgress(progress))
         files = tuple(tmp_path / each.file for each in made.variants.values())
-        question = Question(base=base, variants=files)
-        found = compare(question, tmp_path, ComparisonWatch(progress))
+        options = CompareOptions(base=base, variants=files)
+        found = compare(options, tmp_path, CompareProgress(progress))
     picture(found, tmp_path / "quality.png")
 
     Console(width=160).print(table(found))

@@ -1,5 +1,3 @@
-""""""
-
 import gguf
 import pytest
 from hypothesis import given

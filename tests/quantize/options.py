@@ -1,4 +1,4 @@
-"""Small orders for the tests that really quantize."""
+"""Options and an observer for tests that really quantize."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from typing import Any
 
 from edgeserve.models.facts import read
 from edgeserve.quantization import parse
-from quantize.make import Order
-from quantize.manifest import Made
+from quantize.make import MakeOptions
+from quantize.manifest import MadeVariant
 from quantize.plan.variants import Variant
 
 
-def an_order(base: Path, types: str, **changes: Any) -> Order:
-    """Ask for variants of `base` beside it."""
-    order: dict[str, Any] = {
+def some_options(base: Path, types: str, **changes: Any) -> MakeOptions:
+    """Return options for variants of `base`, in its folder."""
+    options: dict[str, Any] = {
         "base": read(base),
         "types": parse(types),
         "folder": base.parent,
     }
-    return Order(**{**order, **changes})
+    return MakeOptions(**{**options, **changes})
 
 
-class Heard:
-    """A watch that remembers what it was told, as words."""
+class RecordingObserver:
+    """An observer that records its calls as words."""
 
     def __init__(self) -> None:
         self.words = list[str]()
@@ -36,7 +36,7 @@ class Heard:
     def planned(self, variants: Iterable[Variant]) -> None:
         self.words.append("planned " + " ".join(each.type.name for each in variants))
 
-    def kept(self, made: Made) -> None:
+    def kept(self, made: MadeVariant) -> None:
         self.words.append(f"kept {made.recipe.type}")
 
     def begun(self, variant: Variant) -> None:
@@ -48,5 +48,5 @@ class Heard:
     def checking(self, variant: Variant) -> None:
         self.words.append(f"checking {variant.type.name}")
 
-    def made(self, made: Made) -> None:
+    def made(self, made: MadeVariant) -> None:
         self.words.append(f"made {made.recipe.type}")
