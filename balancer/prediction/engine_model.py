@@ -79,6 +79,8 @@ class EngineModel:
     read_price: float = 1.0
     token_price: float = 0.0
     """What a second of reading, and a token of an answer, cost all in all."""
+    gone: bool = False
+    """It left the fleet; its slots may be another engine's by now."""
     _moved: bool = False
     """Something happened at `now` that was not looked at yet."""
     _frees: list[float] = field(default_factory=list[float])
@@ -86,7 +88,7 @@ class EngineModel:
     _base_price: float = 1.0
 
     def __post_init__(self) -> None:
-        self.places = self.holdings.add(self.slots, self.name)
+        self.places = self.holdings.add(self.slots)
         self.numbers = {place: slot for slot, place in enumerate(self.places)}
         self.resting = dict.fromkeys(self.places)
         self.mask = sum(1 << place for place in self.places)
@@ -315,3 +317,4 @@ class EngineModel:
         """The engine is gone for good."""
         self.lost()
         self.holdings.remove(self.places)
+        self.gone = True

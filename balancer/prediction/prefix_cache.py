@@ -66,8 +66,6 @@ class PrefixCacheIndex:
 
     def __init__(self) -> None:
         self.held: list[CachedPrefix | None] = []
-        self.owner: list[str] = []
-        """Name of the engine that each slot belongs to."""
         self.idle = 0
         """Bits of the slots that are not at work."""
         self.bare = 0
@@ -77,18 +75,16 @@ class PrefixCacheIndex:
         """Slots by the last block of what they hold."""
         self._free: list[int] = []
 
-    def add(self, slots: int, owner: str) -> list[int]:
+    def add(self, slots: int) -> list[int]:
         """Make room for an engine's slots; return their bits' positions."""
         while len(self._free) < slots:
             self._free.append(len(self.held))
             self.held.append(None)
-            self.owner.append("")
         self._free.sort(reverse=True)
         places = [self._free.pop() for _ in range(slots)]
         for place in places:
             self.idle |= 1 << place
             self.bare |= 1 << place
-            self.owner[place] = owner
         return places
 
     def remove(self, places: list[int]) -> None:

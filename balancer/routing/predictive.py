@@ -160,13 +160,7 @@ class PredictivePolicy:
         to = able.by_lane[lane.name]
         key, slots = to.key, request.need.slots
         self._slot_counts.take(key, slots)
-        course = AttemptTracker(
-            self.dispatcher,
-            bound,
-            self._clock,
-            lambda: self.lanes.get(key) is lane,
-            self._moved,
-        )
+        course = AttemptTracker(self.dispatcher, bound, self._clock, self._moved)
         verdicts = Explanation(able, bound.seen, bound.parts)
         return request, Send(to, slots, verdicts, course)
 

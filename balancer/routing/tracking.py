@@ -21,7 +21,6 @@ class AttemptTracker:
     """Observes the attempt of a request that `Dispatcher` has assigned."""
 
     __slots__ = (
-        "_alive",
         "_bound",
         "_clock",
         "_dispatcher",
@@ -44,7 +43,6 @@ class AttemptTracker:
         dispatcher: Dispatcher,
         bound: Assignment,
         clock: Clock,
-        alive: Callable[[], bool],
         moved: Callable[[], None],
     ) -> None:
         self.slot: int | None = bound.job.slot if bound.lane.pins else None
@@ -54,7 +52,7 @@ class AttemptTracker:
         self.first: float | None = None
         self.whole = False
         self._dispatcher, self._bound, self._clock = dispatcher, bound, clock
-        self._alive, self._moved = alive, moved
+        self._moved = moved
         self._sent = self._reads = bound.job.started
         self.timings: Timings | None = None
         self._over = self._timed = False
@@ -71,7 +69,7 @@ class AttemptTracker:
 
     def progress(self, total: int, cached: int, processed: int) -> None:
         """Correct the prediction; the first one says what was found cached."""
-        if self._over or not self._alive():
+        if self._over or self._bound.lane.gone:
             return
         now = self._clock()
         if self.tokens is None:
@@ -105,7 +103,7 @@ class AttemptTracker:
             return
         now = self._clock()
         self.first = now - self._sent
-        if self._alive():
+        if not self._bound.lane.gone:
             self._bound.lane.wrote(self._bound.job, now)
             self._moved()
 
@@ -131,7 +129,7 @@ class AttemptTracker:
         if self._over:
             return
         self._over = True
-        if self._alive():
+        if not self._bound.lane.gone:
             self._end(self._clock())
 
     def _end(self, now: float) -> None:

@@ -17,7 +17,7 @@ def test_every_slot_is_found_at_the_depth_it_shares(
     puts: list[tuple[int, Prompt]], prompt: Prompt
 ) -> None:
     holdings = PrefixCacheIndex()
-    holdings.add(5, "engine")
+    holdings.add(5)
     for place, each in puts:
         holdings.put(place, held(each))
 
@@ -41,7 +41,7 @@ def test_what_was_forgotten_leaves_nothing_behind(
     puts: list[tuple[int, Prompt]],
 ) -> None:
     holdings = PrefixCacheIndex()
-    places = holdings.add(3, "engine")
+    places = holdings.add(3)
     for place, each in puts:
         holdings.put(place, held(each))
 
@@ -53,16 +53,15 @@ def test_what_was_forgotten_leaves_nothing_behind(
 
 def test_the_room_of_an_engine_that_left_is_used_again() -> None:
     holdings = PrefixCacheIndex()
-    places = holdings.add(3, "one")
+    places = holdings.add(3)
     holdings.remove(places)
 
-    assert holdings.add(3, "two") == places
-    assert holdings.owner == ["two"] * 3
+    assert holdings.add(3) == places
 
 
 def test_those_that_share_most_come_first() -> None:
     holdings = PrefixCacheIndex()
-    holdings.add(2, "engine")
+    holdings.add(2)
     holdings.put(0, held(chain([b"system"])))
     holdings.put(1, held(chain([b"system", b"question"])))
 
