@@ -188,9 +188,11 @@ def _llama(question: RequestFeatures, lane: EngineModel, idle: int) -> Slot:
     for _, mask in question.levels:
         if left := mask & idle:
             place = (left & -left).bit_length() - 1
-            cached, loss = _worth(question, lane, place)
-            if cached > SIMILARITY * question.tokens:
-                return lane.numbers[place], cached, loss
+            held = question.holdings.held[place]
+            # The host cache counts once the slot is chosen, not for choosing it.
+            own = _shared(question, held, place) if held is not None else 0.0
+            if _believed(question, lane, own) > SIMILARITY * question.tokens:
+                return (lane.numbers[place], *_worth(question, lane, place))
     oldest = next(each for each in lane.resting if idle & (1 << each))
     return (lane.numbers[oldest], *_worth(question, lane, oldest))
 

@@ -81,6 +81,28 @@ def test_belief_and_engine_agree_on_every_prompt(
             engine.release(done.slot, held, now + 0.5)
 
 
+def test_the_host_cache_does_not_make_a_slot_more_similar() -> None:
+    dispatcher, lane = a_mind(2, 100_000)
+    entry, other = chain([b"s" * 300, b"a" * 500]), chain([b"s" * 300, b"b" * 100])
+    long = chain([b"s" * 300, b"a" * 500, b"c" * 6000])
+    for now, prompt in enumerate((entry, other), 1):
+        request = RunningRequest(
+            prompt=prompt,
+            slot=0,
+            tokens=tokens(prompt),
+            cached=0.0,
+            answer=0.0,
+            started=now,
+            reading=1.0,
+        )
+        lane.start(request, now)
+        lane.end(request, now + 0.5, 0.0)
+
+    slot, cached, _ = pick(dispatcher.question(a_request(long, 9.0, "m"), 9.0), lane)
+
+    assert (slot, cached > 0) == (1, True)
+
+
 @given(st.lists(prompts, min_size=1, max_size=12), st.integers(1, 4))
 def test_a_pinned_slot_costs_no_more_than_the_one_llama_would_take(
     asked: list[Prompt], slots: int
