@@ -204,20 +204,19 @@ class _Live:
 class SlotClaim:
     """Slots on one engine, held by `async with`."""
 
-    __slots__ = ("_queue", "_request", "_send")
+    __slots__ = ("_queue", "_request")
 
     def __init__(self, queue: RequestQueue, request: QueuedRequest) -> None:
         self._queue = queue
         self._request = request
-        self._send: Send | None = None
 
     async def __aenter__(self) -> Send:
         """Take them; see `RequestQueue.claim`."""
-        self._send = await self._queue.admitted(self._request)
-        return self._send
+        return await self._queue.admitted(self._request)
 
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Give them back."""
-        if self._send is not None:
+        send = self._request.decision
+        if isinstance(send, Send):
             left = kind is not None and issubclass(kind, LEFT)
-            self._queue.give_back(self._send, left=left)
+            self._queue.give_back(send, left=left)

@@ -105,18 +105,17 @@ class EngineModel:
         return min(self.slots, self.traffic.slots + self.foreign)
 
     @property
-    def ours(self) -> int:
-        """Slots that its jobs hold."""
-        return self.traffic.slots
-
-    @property
     def jobs(self) -> dict[int, RunningRequest]:
         """What runs there, by slot."""
         return self.traffic.jobs
 
-    def alone(self, job: RunningRequest) -> bool:
-        """Whether a job has had the engine to itself."""
-        return self.traffic.alone(job)
+    def idle_slots(self) -> list[int]:
+        """The numbers of the slots that are not at work."""
+        return [
+            number
+            for number, place in enumerate(self.places)
+            if self.holdings.idle & (1 << place)
+        ]
 
     def advance(self, now: float) -> None:
         """Let time pass as the learned speed says."""
@@ -221,7 +220,7 @@ class EngineModel:
         self.traffic.start(job)
         place = self.places[job.slot]
         for each in (place, *[self.places[other] for other in job.others]):
-            self.holdings.idle &= ~(1 << each)
+            self.holdings.occupy(each)
             self.resting.pop(each, None)
         if self.host is not None:
             self.host.swap(place, job.prompt, job.tokens)
@@ -288,7 +287,7 @@ class EngineModel:
         self.traffic.end(job)
         for slot in (job.slot, *job.others):
             place = self.places[slot]
-            self.holdings.idle |= 1 << place
+            self.holdings.release(place)
             self.resting[place] = None
 
     def sample(self, job: RunningRequest, now: float, timings: Timings) -> Sample:

@@ -130,7 +130,7 @@ class FleetModel:
         if (kept := self._kept.get(key)) is not None:
             for place in (kept.lane.places[slot] for slot in slots):
                 kept.left.append(place)
-                self.holdings.idle &= ~(1 << place)
+                self.holdings.occupy(place)
 
     def recount(self, key: EngineKey, now: float) -> None:
         """Slots of an engine were given back, or taken otherwise than by a job."""
@@ -181,9 +181,9 @@ class FleetModel:
     def _count(self, kept: TrackedEngine, now: float) -> None:
         lane = kept.lane
         key = kept.candidate.key
-        foreign, left = max(0, self._busy(key) - lane.ours), self._left(key)
+        foreign, left = max(0, self._busy(key) - lane.traffic.slots), self._left(key)
         while len(kept.left) > left:
-            self.holdings.idle |= 1 << kept.left.pop(0)
+            self.holdings.release(kept.left.pop(0))
         self._pin(kept, now, foreign > left)
         if foreign != lane.foreign:
             lane.advance(now)
@@ -206,23 +206,19 @@ class FleetModel:
         """Take a slot out of the game for a probe; it loses what it holds."""
         kept = self._kept[key]
         lane = kept.lane
-        idle = [
-            number
-            for number, place in enumerate(lane.places)
-            if self.holdings.idle & (1 << place)
-        ]
+        idle = lane.idle_slots()
         if not idle:
             return None
         kept.probed = lane.places[idle[-1]]
         self.holdings.forget(kept.probed)
-        self.holdings.idle &= ~(1 << kept.probed)
+        self.holdings.occupy(kept.probed)
         return idle[-1] if lane.pins else None
 
     def probed(self, key: EngineKey) -> None:
         """The probe's slot is free again."""
         kept = self._kept.get(key)
         if kept is not None and kept.probed is not None:
-            self.holdings.idle |= 1 << kept.probed
+            self.holdings.release(kept.probed)
             kept.probed = None
 
     def _judge(self, kept: TrackedEngine, now: float) -> None:

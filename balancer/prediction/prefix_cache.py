@@ -83,7 +83,7 @@ class PrefixCacheIndex:
         self._free.sort(reverse=True)
         places = [self._free.pop() for _ in range(slots)]
         for place in places:
-            self.idle |= 1 << place
+            self.release(place)
             self.bare |= 1 << place
         return places
 
@@ -91,9 +91,17 @@ class PrefixCacheIndex:
         """An engine left."""
         for place in places:
             self.forget(place)
-            self.idle &= ~(1 << place)
+            self.occupy(place)
             self.bare &= ~(1 << place)
         self._free.extend(places)
+
+    def occupy(self, place: int) -> None:
+        """The slot is at work."""
+        self.idle &= ~(1 << place)
+
+    def release(self, place: int) -> None:
+        """The slot is idle."""
+        self.idle |= 1 << place
 
     def forget(self, place: int) -> None:
         """What the slot held is lost."""

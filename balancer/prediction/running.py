@@ -35,8 +35,8 @@ class RunningRequest:
     takes several. `depth` is how many blocks of it the slot held. `own` is how long its
     prompt was the one that was read, `waited` how long another was.
 
-    While it reads, `turn` is its engine's `EngineTotals.reading` when it began; once it
-    writes, `at` are all of its engine's sums at the first token. After that `waited`
+    `reading_at_start` is its engine's `EngineTotals.reading` when it began; the three
+    `…_at_first` are its engine's totals at its first token. From then on `waited`
     holds; `done`, `crowd` and `stalled` do once it is settled.
     """
 
@@ -51,8 +51,10 @@ class RunningRequest:
     depth: int = 0
     first: float | None = None
     own: float = 0.0
-    turn: float = 0.0
-    at: EngineTotals | None = None
+    reading_at_start: float = 0.0
+    tokens_at_first: float = 0.0
+    crowd_at_first: float = 0.0
+    reading_at_first: float = 0.0
     done: float = 0.0
     waited: float = 0.0
     stalled: float = 0.0
@@ -60,23 +62,24 @@ class RunningRequest:
 
     def left(self, tokens: float) -> float:
         """Tokens of its answer to come, by its engine's sum of them."""
-        done = 0.0 if self.at is None else tokens - self.at.tokens
+        done = 0.0 if self.first is None else tokens - self.tokens_at_first
         return max(self.answer - done, LIKELY_LEFT * self.answer)
 
     def wrote(self, now: float, sums: EngineTotals) -> None:
         """Its first token came."""
-        self.waited = sums.reading - self.turn - self.own
+        self.waited = sums.reading - self.reading_at_start - self.own
         self.first, self.reading = now, 0.0
-        self.at = EngineTotals(sums.tokens, sums.crowd, sums.reading)
+        self.tokens_at_first, self.crowd_at_first = sums.tokens, sums.crowd
+        self.reading_at_first = sums.reading
 
     def settle(self, sums: EngineTotals) -> None:
         """Reckon up what happened to it."""
-        if self.at is None:
-            self.waited = sums.reading - self.turn - self.own
+        if self.first is None:
+            self.waited = sums.reading - self.reading_at_start - self.own
             return
-        self.done = sums.tokens - self.at.tokens
-        self.crowd = sums.crowd - self.at.crowd
-        self.stalled = sums.reading - self.at.reading
+        self.done = sums.tokens - self.tokens_at_first
+        self.crowd = sums.crowd - self.crowd_at_first
+        self.stalled = sums.reading - self.reading_at_first
 
 
 BARELY = 0.02
@@ -118,14 +121,14 @@ class RunningRequests:
         """One more."""
         self.jobs[job.slot] = self.reading[job.slot] = job
         self.slots += 1 + len(job.others)
-        job.turn = self.sums.reading
+        job.reading_at_start = self.sums.reading
         if self.reader is None or job.slot < self.reader.slot:
             # Slots fill the batch in their order.
             self.reader = job
 
     def begins(self, job: RunningRequest) -> None:
         """Its prompt is begun only now: what it waited until then is forgotten."""
-        job.turn, job.own = self.sums.reading, 0.0
+        job.reading_at_start, job.own = self.sums.reading, 0.0
 
     def wrote(self, job: RunningRequest, now: float) -> None:
         """Its first token came."""

@@ -41,13 +41,15 @@ NEAR = 0.2
 """A hit that differs less from what was predicted ended where it was predicted to."""
 
 
-@dataclass(frozen=True, slots=True)
-class Assignment:
-    """A request that starts on an engine now; `seen` is what was found about each."""
+@dataclass(slots=True, eq=False, kw_only=True)
+class Assignment(RunningRequest):
+    """A running request, with the queued request that it was, its engine and its price.
+
+    `seen` is what was found about each engine.
+    """
 
     request: QueuedRequest
     lane: EngineModel
-    job: RunningRequest
     parts: CostEstimate
     seen: Considered
 
@@ -179,7 +181,11 @@ class Dispatcher:
         place = lane.places[best.slot]
         # What a conversation was until now, in other slots, is of no more use.
         self.holdings.supersede(need.prompt)
-        job = RunningRequest(
+        bound = Assignment(
+            request=request,
+            lane=lane,
+            parts=best,
+            seen=seen,
             prompt=need.prompt,
             slot=best.slot,
             tokens=best.tokens,
@@ -187,25 +193,15 @@ class Dispatcher:
             answer=question.answer,
             started=now,
             reading=best.read / lane.scale,
-            others=self._others(lane, best.slot, request.slots),
+            others=_further_slots(lane, best.slot, request.slots),
             # With a host cache the hit may not be what the slot held.
             depth=question.depth(1 << place) if lane.host is None else 0,
         )
-        lane.start(job, now)
+        lane.start(bound, now)
         self.order.charge(request.client, best.read + best.write, now)
         if need.session:
             self._remember(need.session, place)
-        return Assignment(request, lane, job, best, seen)
-
-    def _others(self, lane: EngineModel, slot: int, slots: int) -> tuple[int, ...]:
-        if slots == 1:
-            return ()
-        idle = [
-            number
-            for number, place in enumerate(lane.places)
-            if number != slot and self.holdings.idle & (1 << place)
-        ]
-        return tuple(idle[: slots - 1])
+        return bound
 
     def _remember(self, session: str, place: int) -> None:
         self.sessions[session] = place
@@ -216,19 +212,19 @@ class Dispatcher:
     def began(self, bound: Assignment, now: float, tokens: int, cached: int) -> None:
         """An engine begins a prompt, and says how long it is and how much it had."""
         self._count(bound, tokens, cached)
-        bound.lane.began(bound.job, now, tokens, cached)
+        bound.lane.began(bound, now, tokens, cached)
 
     def _count(self, bound: Assignment, tokens: int, cached: int) -> None:
         """Learn how many tokens the prompt is, and its part that was cached."""
-        blocks, job = bound.job.prompt.blocks, bound.job
+        prompt, blocks = bound.prompt, bound.prompt.blocks
         workload = self.workload(bound.request.model)
         lengths = workload.lengths
         if blocks:
-            prompt, ratio = bound.job.prompt, workload.tokens_per_byte
-            lengths.learn_frame(prompt, ratio, tokens)
+            lengths.learn_frame(prompt, workload.tokens_per_byte, tokens)
             lengths.learn(blocks[-1], tokens)
-        if 0 < job.depth < len(blocks) and abs(cached - job.cached) < NEAR * job.cached:
-            lengths.learn(blocks[job.depth - 1], cached)
+        near = abs(cached - bound.cached) < NEAR * bound.cached
+        if 0 < bound.depth < len(blocks) and near:
+            lengths.learn(blocks[bound.depth - 1], cached)
 
     def ended(
         self, bound: Assignment, now: float, timings: Timings, *, counted: bool = True
@@ -237,11 +233,11 @@ class Dispatcher:
 
         `counted` says whether the engine told of its prompt when it began.
         """
-        request, lane, job = bound.request, bound.lane, bound.job
+        request, lane = bound.request, bound.lane
         tokens = max(1, timings.cached + timings.prompt)
         if not counted:
-            lane.counted(job, tokens, timings.cached)
-        lane.end(job, now, timings.predicted)
+            lane.counted(bound, tokens, timings.cached)
+        lane.end(bound, now, timings.predicted)
         workload, need = self.workload(request.model), request.need
         workload.returns.answered(need.prompt, now)
         if lane.learner.samples > ENOUGH and now - lane.learned < LEARN_SECONDS:
@@ -249,10 +245,16 @@ class Dispatcher:
         lane.learned = now
         if not counted:
             self._count(bound, tokens, timings.cached)
-        lane.learner.learn(lane.sample(job, now, timings))
+        lane.learner.learn(lane.sample(bound, now, timings))
         workload.learn_prompt(timings.cached + timings.prompt, need.prompt.size)
         workload.learn_answer(need.prompt.head, need.budget, timings.predicted)
         lane.stale = True
+
+
+def _further_slots(lane: EngineModel, slot: int, slots: int) -> tuple[int, ...]:
+    if slots == 1:
+        return ()
+    return tuple([each for each in lane.idle_slots() if each != slot][: slots - 1])
 
 
 def _refresh(lanes: Sequence[EngineModel], fresh: set[str], now: float) -> None:

@@ -45,7 +45,7 @@ class AttemptTracker:
         clock: Clock,
         moved: Callable[[], None],
     ) -> None:
-        self.slot: int | None = bound.job.slot if bound.lane.pins else None
+        self.slot: int | None = bound.slot if bound.lane.pins else None
         self.first_seconds: float | None = bound.parts.first
         self.cached: int | None = None
         self.tokens: int | None = None
@@ -53,14 +53,14 @@ class AttemptTracker:
         self.whole = False
         self._dispatcher, self._bound, self._clock = dispatcher, bound, clock
         self._moved = moved
-        self._sent = self._reads = bound.job.started
+        self._sent = self._reads = bound.started
         self.timings: Timings | None = None
         self._over = self._timed = False
 
     @property
     def slots(self) -> tuple[int, ...]:
         """The slots that it has, by their numbers."""
-        return (self._bound.job.slot, *self._bound.job.others)
+        return (self._bound.slot, *self._bound.others)
 
     @property
     def model(self) -> str:
@@ -77,13 +77,13 @@ class AttemptTracker:
             self._reads = now
         elif not self._bound.lane.learner.calibrated:
             self._glimpse(processed, now)
-        self._bound.lane.progressed(self._bound.job, now, processed)
+        self._bound.lane.progressed(self._bound, now, processed)
         self._moved()
 
     def _glimpse(self, processed: int, now: float) -> None:
         """A first batch tells the speed of an engine that nobody has measured yet."""
-        lane, job, cached = self._bound.lane, self._bound.job, self.cached or 0
-        alone = all(other is job for other in lane.traffic.reading.values())
+        lane, cached = self._bound.lane, self.cached or 0
+        alone = all(other is self._bound for other in lane.traffic.reading.values())
         read, spent = processed - cached, now - self._reads
         if alone and read >= SMALLEST_PREFILL:
             ms = 1000 * spent / lane.scale
@@ -104,7 +104,7 @@ class AttemptTracker:
         now = self._clock()
         self.first = now - self._sent
         if not self._bound.lane.gone:
-            self._bound.lane.wrote(self._bound.job, now)
+            self._bound.lane.wrote(self._bound, now)
             self._moved()
 
     def answered(self, timings: Timings | None) -> None:
@@ -133,27 +133,27 @@ class AttemptTracker:
             self._end(self._clock())
 
     def _end(self, now: float) -> None:
-        lane, job, timings = self._bound.lane, self._bound.job, self.timings
-        for slot in job.others:
+        bound, lane, timings = self._bound, self._bound.lane, self.timings
+        for slot in bound.others:
             # The engine chose these itself, and what they held is gone.
             self._dispatcher.holdings.forget(lane.places[slot])
         if not self.whole:
-            lane.drop(job, now)
+            lane.drop(bound, now)
             return
-        if timings is None or self._bound.request.slots > 1:
-            lane.end(job, now)
+        if timings is None or bound.request.slots > 1:
+            lane.end(bound, now)
             return
         counted = self.tokens is not None
         if not counted:
             self.tokens = max(1, timings.cached + timings.prompt)
             self.cached = timings.cached
         self._learn_overhead(timings)
-        self._dispatcher.ended(self._bound, now, timings, counted=counted)
+        self._dispatcher.ended(bound, now, timings, counted=counted)
 
     def _learn_overhead(self, timings: Timings) -> None:
         """What a first token takes beyond its prompt: the way, the template, a slot."""
         lane, guess = self._bound.lane, self._bound.lane.learner.guess
-        if self.first is None or not self._timed or not lane.alone(self._bound.job):
+        if self.first is None or not self._timed or not lane.traffic.alone(self._bound):
             return
         seen = min(max(self.first - timings.prompt_ms / 1000, 0.0), MOST_OVERHEAD)
         gain = max(OVERHEAD_GAIN, 1 / (lane.learner.samples + 1))
@@ -170,7 +170,7 @@ class AttemptTracker:
         rate = None
         if timings is not None and timings.predicted > 1 and timings.predicted_ms > 0:
             rate = 1000 * (timings.predicted - 1) / timings.predicted_ms
-        writing = parts.write / max(self._bound.job.answer, 1.0)
+        writing = parts.write / max(self._bound.answer, 1.0)
         return {
             "predicted": {
                 "first_token_seconds": round(parts.first, 4),

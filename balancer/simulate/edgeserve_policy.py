@@ -120,7 +120,7 @@ class Edge:
             call = self.waiting.pop(bound.request)
             self.bound[call.id] = bound
             engine = self.index[bound.lane.name]
-            slot = bound.job.slot if bound.lane.pins else None
+            slot = bound.slot if bound.lane.pins else None
             acts.append(Start(call, engine, slot, bound.parts.first))
         return acts
 
@@ -133,7 +133,7 @@ class Edge:
                 self.dispatcher.began(bound, now, run.call.prompt_tokens, run.cached)
                 return ()
             case "first":
-                bound.lane.wrote(bound.job, now)
+                bound.lane.wrote(bound, now)
                 return ()
             case _:
                 self.dispatcher.ended(bound, now, timings(run, now))
@@ -176,7 +176,7 @@ class Oracle(Edge):
 
     def learned(self, call: Call, bound: Assignment) -> None:
         """The answer as the client will send it back."""
-        place = bound.lane.places[bound.job.slot]
+        place = bound.lane.places[bound.slot]
         held = self.dispatcher.holdings.held[place]
         if held is not None and call.reply.blocks:
             whole = type(held)(

@@ -119,12 +119,12 @@ class Fleet:
         self, bound: Assignment, now: float, answer: int = 100
     ) -> list[Assignment]:
         """The engine does exactly what was predicted of it, and is done at `now`."""
-        job, lane = bound.job, bound.lane
-        cached = int(job.cached)
-        fresh = max(1, round(job.tokens) - cached)
-        self.dispatcher.began(bound, job.started, fresh + cached, cached)
+        lane = bound.lane
+        cached = int(bound.cached)
+        fresh = max(1, round(bound.tokens) - cached)
+        self.dispatcher.began(bound, bound.started, fresh + cached, cached)
         reading = lane.speed.prefill_seconds(fresh, cached)
-        lane.wrote(job, job.started + reading)
+        lane.wrote(bound, bound.started + reading)
         writing = 1000 * lane.speed.token_seconds(1) * (answer - 1)
         timings = Timings(cached, fresh, 1000 * reading, answer, writing)
         self.dispatcher.ended(bound, now, timings)

@@ -56,7 +56,7 @@ def test_a_stranger_does_not_take_the_slot_of_a_lively_conversation() -> None:
     fleet.holds("one", 0, chain([b"x" * 9000]), since=99.0)
     fleet.holds("one", 1, chain([b"y" * 9000]), since=-500.0)
 
-    assert fleet.sends(chain([b"z" * 400]), 100.0).job.slot == 1
+    assert fleet.sends(chain([b"z" * 400]), 100.0).slot == 1
 
 
 def test_what_a_conversation_was_elsewhere_is_given_away_first() -> None:
@@ -69,7 +69,7 @@ def test_what_a_conversation_was_elsewhere_is_given_away_first() -> None:
 
     stranger = fleet.sends(chain([b"z" * 400]), 100.0)
 
-    assert (goes_on.job.slot, stranger.job.slot) == (2, 1)
+    assert (goes_on.slot, stranger.slot) == (2, 1)
 
 
 def test_no_two_requests_get_the_same_slot() -> None:
@@ -79,7 +79,7 @@ def test_no_two_requests_get_the_same_slot() -> None:
 
     bound = fleet.assigns(0.0)
 
-    taken = [(each.lane.name, each.job.slot) for each in bound]
+    taken = [(each.lane.name, each.slot) for each in bound]
     assert len(taken) == len(set(taken))
 
 
@@ -180,7 +180,7 @@ def test_several_answers_at_once_take_several_slots() -> None:
 
     (bound,) = fleet.assigns(0.0)
 
-    assert len({bound.job.slot, *bound.job.others}) == 3
+    assert len({bound.slot, *bound.others}) == 3
     assert bound.lane.taken == 3
     fleet.answers(bound, 60.0)
     assert bound.lane.taken == 0
@@ -212,7 +212,7 @@ def test_a_request_given_up_while_it_was_read_leaves_nothing_to_count_on() -> No
     fleet = Fleet(one=(LAPTOP, 1))
     bound = fleet.sends(said(b"question"))
 
-    bound.lane.drop(bound.job, 0.5)
+    bound.lane.drop(bound, 0.5)
 
     assert bound.lane.taken == 0
     assert fleet.sends(said(b"question"), 1.0).parts.cached == 0
@@ -231,7 +231,7 @@ def test_the_engine_tells_how_long_a_shared_beginning_is() -> None:
     fleet = Fleet(one=(LAPTOP, 2), two=(PI, 1))
     first = fleet.sends(said(b"a" * 300))
     fleet.dispatcher.began(first, 0.0, 700, 0)
-    first.lane.end(first.job, 9.0, 10)
+    first.lane.end(first, 9.0, 10)
     second = fleet.sends(said(b"b" * 300), 10.0)
     fleet.dispatcher.began(second, 10.0, 702, 612)
 
