@@ -96,8 +96,8 @@ def build_state(
     )
     judged.subscribe(current.judge)
     known_better.subscribe(queue.moved)
-    current.listen(lambda: slot_counts.told(current.candidates, breakers.reserved))
-    current.listen(lambda: predictive.told(current.candidates))
+    current.listen(lambda: slot_counts.update(current.candidates, breakers.reserved))
+    current.listen(lambda: predictive.update(current.candidates))
     current.listen(queue.changed)
     return BalancerState(
         current=current,
@@ -120,11 +120,13 @@ def _predictive(
         low_percent=settings.low_battery,
         owner_first=settings.owner_first,
     )
-    lanes = FleetModel(
+    fleet_model = FleetModel(
         PrefixCacheIndex(),
         slot_counts.busy,
         policy=policy,
         left=slot_counts.left,
         calibrates=settings.calibrate,
     )
-    return PredictivePolicy(slot_counts, lanes, time.monotonic, known_better.notify)
+    return PredictivePolicy(
+        slot_counts, fleet_model, time.monotonic, known_better.notify
+    )

@@ -38,23 +38,27 @@ class Edge:
         self.dispatcher = Dispatcher(self.eligible)
         self.queue = queue
         self.waiting: dict[QueuedRequest, Call] = {}
-        self.bound: dict[int, Assignment] = {}
+        self.assignments: dict[int, Assignment] = {}
         self.index = {machine.name: i for i, machine in enumerate(fleet)}
-        self.lanes = [self.lane(machine, weights, pins) for machine in fleet]
+        self.engine_models = [
+            self.engine_model(machine, weights, pins) for machine in fleet
+        ]
         self.fleet = fleet
-        self.able = dict[str, list[EngineModel]]()
+        self.engines_by_model = dict[str, list[EngineModel]]()
 
-    def lane(self, machine: Machine, weights: Weights, pins: bool) -> EngineModel:
+    def engine_model(
+        self, machine: Machine, weights: Weights, pins: bool
+    ) -> EngineModel:
         """One machine, as the balancer sees it after calibration."""
         host = None
         if machine.cache_tokens:
-            host = HostCache(self.dispatcher.holdings, machine.cache_tokens)
+            host = HostCache(self.dispatcher.cache_index, machine.cache_tokens)
         return EngineModel(
             name=machine.name,
             model=machine.model,
             slots=machine.slots,
             learner=self.learner(machine),
-            holdings=self.dispatcher.holdings,
+            cache_index=self.dispatcher.cache_index,
             batch=machine.batch,
             context=machine.context,
             pins=pins and host is None,
@@ -65,11 +69,15 @@ class Edge:
     def eligible(self, request: QueuedRequest) -> Sequence[EngineModel]:
         """Who serves the model."""
         model = request.model
-        if model not in self.able:
-            pairs = zip(self.fleet, self.lanes, strict=True)
-            able = (lane for machine, lane in pairs if machine.serves(model))
-            self.able[model] = sorted(able, key=lambda lane: lane.per_read)
-        return self.able[model]
+        if model not in self.engines_by_model:
+            pairs = zip(self.fleet, self.engine_models, strict=True)
+            engines_by_model = (
+                engine_model for machine, engine_model in pairs if machine.serves(model)
+            )
+            self.engines_by_model[model] = sorted(
+                engines_by_model, key=lambda engine_model: engine_model.per_read
+            )
+        return self.engines_by_model[model]
 
     def learner(self, machine: Machine) -> SpeedLearner:
         """A poor guess, put right by the calibration probe."""
@@ -102,7 +110,7 @@ class Edge:
             client=call.client,
             budget=call.budget,
         )
-        return QueuedRequest(need, _unheard, now)
+        return QueuedRequest(need, _ignore, now)
 
     def arrive(self, call: Call, now: float) -> Sequence[Act]:
         """Into the queue, and out of it where an engine is free."""
@@ -116,36 +124,38 @@ class Edge:
     def assign(self, now: float) -> list[Act]:
         """What is to start now."""
         acts: list[Act] = []
-        for bound in self.dispatcher.assign(self.waiting, now):
-            call = self.waiting.pop(bound.request)
-            self.bound[call.id] = bound
-            engine = self.index[bound.lane.name]
-            slot = bound.slot if bound.lane.pins else None
-            acts.append(Start(call, engine, slot, bound.parts.first))
+        for assignment in self.dispatcher.assign(self.waiting, now):
+            call = self.waiting.pop(assignment.request)
+            self.assignments[call.id] = assignment
+            engine = self.index[assignment.engine.name]
+            slot = assignment.slot if assignment.engine.pins else None
+            acts.append(Start(call, engine, slot, assignment.estimate.first))
         return acts
 
     def notice(self, event: Event, engine: int, now: float) -> Sequence[Act]:  # noqa: ARG002
         """Progress, first token, end: as the wire shows them."""
         run = event.run
-        bound = self.bound[run.call.id]
+        assignment = self.assignments[run.call.id]
         match event.kind:
             case "began":
-                self.dispatcher.began(bound, now, run.call.prompt_tokens, run.cached)
+                self.dispatcher.began(
+                    assignment, now, run.call.prompt_tokens, run.cached
+                )
                 return ()
             case "first":
-                bound.lane.wrote(bound, now)
+                assignment.engine.wrote(assignment, now)
                 return ()
             case _:
-                self.dispatcher.ended(bound, now, timings(run, now))
-                self.learned(run.call, bound)
-                del self.bound[run.call.id]
+                self.dispatcher.ended(assignment, now, timings(run, now))
+                self.learned(run.call, assignment)
+                del self.assignments[run.call.id]
                 return self.assign(now)
 
-    def learned(self, call: Call, bound: Assignment) -> None:
+    def learned(self, call: Call, assignment: Assignment) -> None:
         """Nothing more than that."""
 
 
-def _unheard(decision: Decision) -> None:
+def _ignore(decision: Decision) -> None:
     """Keep nothing."""
 
 
@@ -174,15 +184,15 @@ class Oracle(Edge):
         request.answer = float(call.answer_tokens)
         return request
 
-    def learned(self, call: Call, bound: Assignment) -> None:
+    def learned(self, call: Call, assignment: Assignment) -> None:
         """The answer as the client will send it back."""
-        place = bound.lane.places[bound.slot]
-        held = self.dispatcher.holdings.held[place]
-        if held is not None and call.reply.blocks:
-            whole = type(held)(
-                answered(call).prompt, held.tokens, 0.0, held.since, held.used
+        place = assignment.engine.places[assignment.slot]
+        content = self.dispatcher.cache_index.contents[place]
+        if content is not None and call.reply.blocks:
+            whole = type(content)(
+                answered(call).prompt, content.tokens, 0.0, content.since, content.used
             )
-            self.dispatcher.holdings.put(place, whole)
+            self.dispatcher.cache_index.put(place, whole)
 
 
 class _Fixed(SpeedLearner):

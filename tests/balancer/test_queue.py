@@ -42,9 +42,9 @@ class House:
     def __post_init__(self) -> None:
         self.slot_counts = SlotCounts()
         known_better = Changes()
-        lanes = FleetModel(PrefixCacheIndex(), self.slot_counts.busy)
+        fleet_model = FleetModel(PrefixCacheIndex(), self.slot_counts.busy)
         self.predict = PredictivePolicy(
-            self.slot_counts, lanes, time.monotonic, known_better.notify
+            self.slot_counts, fleet_model, time.monotonic, known_better.notify
         )
         simple = LeastBusy(lambda: self.able, self.slot_counts)
         chosen: RoutingPolicy = simple if self.policy == "least-busy" else self.predict
@@ -54,8 +54,8 @@ class House:
 
     def become(self, *able: EngineCandidate) -> None:
         self.able = list(able)
-        self.slot_counts.told(self.able)
-        self.predict.told(self.able)
+        self.slot_counts.update(self.able)
+        self.predict.update(self.able)
         self.queue.changed()
 
     def holder(self, need: RoutingRequest | None = None) -> Holder:

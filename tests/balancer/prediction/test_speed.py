@@ -6,7 +6,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from balancer.prediction.learning import SpeedKey, SpeedLearner, SpeedStore
-from balancer.prediction.speed import FEW, Sample, Speed, believed, guess, parameters
+from balancer.prediction.speed import (
+    FEW,
+    Sample,
+    Speed,
+    expected_speed,
+    guess,
+    parameters,
+)
 from edgeserve.wire import Expected
 from tests.fakes.reports import an_engine
 
@@ -246,11 +253,11 @@ def test_what_a_node_expects_counts_more_than_the_name_of_its_model() -> None:
     engine = an_engine("m-1b:Q4")
     told = msgspec.structs.replace(engine, expected=Expected(read=50.0, write=4.0))
 
-    speed = believed(told)
+    speed = expected_speed(told)
 
     assert speed.prefill == pytest.approx(1 / 50)
     assert speed.token_seconds(1) == pytest.approx(1 / 4)
-    assert believed(engine) == guess("m-1b:Q4", 2, on_gpu=False)
+    assert expected_speed(engine) == guess("m-1b:Q4", 2, on_gpu=False)
 
 
 def test_who_reads_slower_than_believed_is_not_believed_to_write_as_fast() -> None:

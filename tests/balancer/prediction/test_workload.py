@@ -63,7 +63,7 @@ def chats(returns: Returns, *, go_on: bool, silent: float, count: int = 300) -> 
         returns.answered(first, now)
         now += silent
         if go_on:
-            returns.asked(chain([b"s", b"%d" % number, b"answer", b"more"]), now)
+            returns.features_of(chain([b"s", b"%d" % number, b"answer", b"more"]), now)
 
 
 def test_conversations_that_go_on_are_expected_to() -> None:

@@ -2,13 +2,13 @@ import pytest
 
 from balancer.dialects.prompt import chain
 from balancer.prediction.engine_model import EngineModel
-from tests.balancer.lanes import GPU, LAPTOP, PI, Fleet, a_request, said
+from tests.balancer.engine_models import GPU, LAPTOP, PI, Fleet, a_request, said
 
 
 def test_an_idle_fleet_sends_to_the_machine_that_answers_soonest() -> None:
     fleet = Fleet(pi=(PI, 1), gpu=(GPU, 4), laptop=(LAPTOP, 2))
 
-    assert fleet.sends(said(b"hello")).lane.name == "gpu"
+    assert fleet.sends(said(b"hello")).engine.name == "gpu"
 
 
 def test_it_rather_waits_for_the_gpu_than_starts_a_minute_on_a_pi() -> None:
@@ -19,7 +19,7 @@ def test_it_rather_waits_for_the_gpu_than_starts_a_minute_on_a_pi() -> None:
     assert fleet.assigns(0.1) == []
     (second,) = fleet.answers(first, 1.5)
 
-    assert second.lane.name == "gpu"
+    assert second.engine.name == "gpu"
 
 
 def test_when_the_gpu_is_far_behind_the_laptop_serves() -> None:
@@ -27,7 +27,7 @@ def test_when_the_gpu_is_far_behind_the_laptop_serves() -> None:
     names = []
     for number in range(12):
         fleet.asks(said(b"%d" % number), answer=300.0)
-        names += [bound.lane.name for bound in fleet.assigns(0.0)]
+        names += [assignment.engine.name for assignment in fleet.assigns(0.0)]
 
     assert set(names) == {"gpu", "laptop"}
 
@@ -36,19 +36,19 @@ def test_a_conversation_comes_back_to_the_engine_that_holds_it() -> None:
     fleet = Fleet(one=(LAPTOP, 1), two=(LAPTOP, 1))
     fleet.holds("two", 0, said(b"question" * 100))
 
-    bound = fleet.sends(said(b"question" * 100, b"answer", b"more"), 5.0)
+    assignment = fleet.sends(said(b"question" * 100, b"answer", b"more"), 5.0)
 
-    assert bound.lane.name == "two"
-    assert bound.parts.cached > 600
+    assert assignment.engine.name == "two"
+    assert assignment.estimate.cached > 600
 
 
 def test_unless_another_would_still_answer_sooner() -> None:
     fleet = Fleet(pi=(PI, 1), gpu=(GPU, 4))
     fleet.holds("pi", 0, said(b"question" * 20))
 
-    bound = fleet.sends(said(b"question" * 20, b"answer", b"more" * 300), 5.0)
+    assignment = fleet.sends(said(b"question" * 20, b"answer", b"more" * 300), 5.0)
 
-    assert bound.lane.name == "gpu"
+    assert assignment.engine.name == "gpu"
 
 
 def test_a_stranger_does_not_take_the_slot_of_a_lively_conversation() -> None:
@@ -77,9 +77,9 @@ def test_no_two_requests_get_the_same_slot() -> None:
     for number in range(9):
         fleet.asks(said(b"%d" % number))
 
-    bound = fleet.assigns(0.0)
+    assignment = fleet.assigns(0.0)
 
-    taken = [(each.lane.name, each.slot) for each in bound]
+    taken = [(each.engine.name, each.slot) for each in assignment]
     assert len(taken) == len(set(taken))
 
 
@@ -89,10 +89,10 @@ def test_two_that_wait_do_not_count_on_the_same_slot() -> None:
     for number in range(8):
         fleet.asks(said(b"%d" % number), answer=200.0)
 
-    bound = fleet.assigns(0.5)
+    assignment = fleet.assigns(0.5)
 
-    assert [each.lane.name for each in bound] == ["slow"]
-    assert fleet.lanes["gpu"].queued + fleet.lanes["slow"].queued == 7
+    assert [each.engine.name for each in assignment] == ["slow"]
+    assert fleet.engines["gpu"].queued + fleet.engines["slow"].queued == 7
 
 
 def test_who_leaves_the_queue_leaves_no_trace() -> None:
@@ -103,7 +103,7 @@ def test_who_leaves_the_queue_leaves_no_trace() -> None:
 
     fleet.dispatcher.withdraw(waits)
 
-    assert fleet.lanes["gpu"].queued == 0
+    assert fleet.engines["gpu"].queued == 0
 
 
 def test_a_request_that_would_be_too_late_is_turned_away_with_the_time_it_lacks() -> (
@@ -170,58 +170,58 @@ def test_a_session_without_a_shared_text_goes_back_to_its_engine() -> None:
     fleet.asks(chain([b"b" * 4000]), 60.0, session="mine")
     (second,) = fleet.assigns(60.0)
 
-    assert second.lane is first.lane
+    assert second.engine is first.engine
 
 
 def test_several_answers_at_once_take_several_slots() -> None:
     fleet = Fleet(one=(LAPTOP, 1), four=(PI, 4))
     fleet.asks(said(b"three of them"), slots=3)
-    fleet.lanes.pop("one")
+    fleet.engines.pop("one")
 
-    (bound,) = fleet.assigns(0.0)
+    (assignment,) = fleet.assigns(0.0)
 
-    assert len({bound.slot, *bound.others}) == 3
-    assert bound.lane.taken == 3
-    fleet.answers(bound, 60.0)
-    assert bound.lane.taken == 0
+    assert len({assignment.slot, *assignment.others}) == 3
+    assert assignment.engine.taken == 3
+    fleet.answers(assignment, 60.0)
+    assert assignment.engine.taken == 0
 
 
 def test_every_engine_is_in_the_explanation_cheapest_first() -> None:
     fleet = Fleet(pi=(PI, 1), gpu=(GPU, 4), laptop=(LAPTOP, 2))
 
-    bound = fleet.sends(said(b"hello"))
+    assignment = fleet.sends(said(b"hello"))
 
-    seen = bound.seen.all()
-    assert seen[0].lane.name == "gpu"
-    assert {each.lane.name for each in seen} == {"pi", "gpu", "laptop"}
-    assert seen[0] == bound.parts
+    seen = assignment.considered.all()
+    assert seen[0].engine.name == "gpu"
+    assert {each.engine.name for each in seen} == {"pi", "gpu", "laptop"}
+    assert seen[0] == assignment.estimate
     assert [each.cost for each in seen] == sorted(each.cost for each in seen)
 
 
 def test_an_engine_that_restarts_has_forgotten() -> None:
     fleet = Fleet(one=(LAPTOP, 1))
     fleet.holds("one", 0, said(b"question"))
-    lane: EngineModel = fleet.lanes["one"]
+    engine: EngineModel = fleet.engines["one"]
 
-    lane.lost()
+    engine.restarted()
 
-    assert fleet.sends(said(b"question", b"answer", b"more"), 1.0).parts.cached == 0
+    assert fleet.sends(said(b"question", b"answer", b"more"), 1.0).estimate.cached == 0
 
 
 def test_a_request_given_up_while_it_was_read_leaves_nothing_to_count_on() -> None:
     fleet = Fleet(one=(LAPTOP, 1))
-    bound = fleet.sends(said(b"question"))
+    assignment = fleet.sends(said(b"question"))
 
-    bound.lane.drop(bound, 0.5)
+    assignment.engine.drop(assignment, 0.5)
 
-    assert bound.lane.taken == 0
-    assert fleet.sends(said(b"question"), 1.0).parts.cached == 0
+    assert assignment.engine.taken == 0
+    assert fleet.sends(said(b"question"), 1.0).estimate.cached == 0
 
 
 def test_other_balancers_requests_count_as_taken_slots() -> None:
     fleet = Fleet(one=(LAPTOP, 1))
-    fleet.lanes["one"].foreign = 1
-    fleet.lanes["one"].stale = True
+    fleet.engines["one"].foreign = 1
+    fleet.engines["one"].stale = True
     fleet.asks(said(b"hello"))
 
     assert fleet.assigns(0.0) == []
@@ -231,7 +231,7 @@ def test_the_engine_tells_how_long_a_shared_beginning_is() -> None:
     fleet = Fleet(one=(LAPTOP, 2), two=(PI, 1))
     first = fleet.sends(said(b"a" * 300))
     fleet.dispatcher.began(first, 0.0, 700, 0)
-    first.lane.end(first, 9.0, 10)
+    first.engine.end(first, 9.0, 10)
     second = fleet.sends(said(b"b" * 300), 10.0)
     fleet.dispatcher.began(second, 10.0, 702, 612)
 

@@ -35,17 +35,19 @@ class House:
 
     def __post_init__(self) -> None:
         self.slot_counts = SlotCounts()
-        self.lanes = FleetModel(
+        self.fleet_model = FleetModel(
             PrefixCacheIndex(), self.slot_counts.busy, calibrates=self.calibrates
         )
-        self.predict = PredictivePolicy(self.slot_counts, self.lanes, lambda: self.now)
+        self.predict = PredictivePolicy(
+            self.slot_counts, self.fleet_model, lambda: self.now
+        )
         self.waiting: dict[QueuedRequest, None] = {}
         self.become(*self.able)
 
     def become(self, *able: EngineCandidate) -> None:
         self.able = list(able)
-        self.slot_counts.told(able)
-        self.predict.told(able)
+        self.slot_counts.update(able)
+        self.predict.update(able)
 
     def enters(self, need: RoutingRequest | None = None) -> QueuedRequest:
         request = QueuedRequest(need or a_need(), self.notes.append, self.now)
@@ -68,10 +70,10 @@ class House:
         return decision
 
     def answers(self, send: Send, timings: Timings, seconds: float = 1.0) -> None:
-        send.course.progress(timings.cached + timings.prompt, timings.cached, 0)
-        send.course.wrote()
+        send.observer.progress(timings.cached + timings.prompt, timings.cached, 0)
+        send.observer.wrote()
         self.now += seconds
-        send.course.answered(timings)
+        send.observer.answered(timings)
         self.predict.give_back(send)
 
     def teaches(self, node: str, timings: Timings) -> None:
@@ -118,13 +120,13 @@ def test_slots_that_others_hold_are_left_to_them() -> None:
 
 def test_a_named_slot_is_left_out_while_another_balancer_works_there() -> None:
     house = pair(pi=2)
-    assert house.sends().course.slot is not None
+    assert house.sends().observer.slot is not None
 
     for busy in (2, 2):
         house.become(a_candidate("pi", an_engine(slots=3, busy=busy)))
         house.now += 2.0
 
-    assert house.sends().course.slot is None
+    assert house.sends().observer.slot is None
 
 
 @pytest.mark.parametrize(
@@ -202,7 +204,7 @@ def test_an_engine_that_leaves_under_a_request_is_forgotten_in_peace() -> None:
 def test_engines_of_very_many_slots_are_merely_counted() -> None:
     house = pair(server=2048)
 
-    assert house.sends().course.first_seconds is None
+    assert house.sends().observer.first_seconds is None
 
 
 def test_where_no_times_are_told_the_wire_tells_them() -> None:
@@ -210,14 +212,14 @@ def test_where_no_times_are_told_the_wire_tells_them() -> None:
     send = house.sends()
 
     house.now += 2.0
-    send.course.wrote()
+    send.observer.wrote()
     house.now += 5.0
-    send.course.answered(Timings(0, 1000, 0.0, 51, 0.0))
+    send.observer.answered(Timings(0, 1000, 0.0, 51, 0.0))
     house.predict.give_back(send)
 
-    (lane,) = house.lanes.all()
-    assert lane.speed.prefill_seconds(1000, 0) == pytest.approx(2.0, rel=0.01)
-    assert lane.speed.token_seconds(1) == pytest.approx(0.1, rel=0.01)
+    (engine,) = house.fleet_model.all()
+    assert engine.speed.prefill_seconds(1000, 0) == pytest.approx(2.0, rel=0.01)
+    assert engine.speed.token_seconds(1) == pytest.approx(0.1, rel=0.01)
 
 
 def test_what_came_whole_and_untimed_teaches_no_speed() -> None:
@@ -225,11 +227,11 @@ def test_what_came_whole_and_untimed_teaches_no_speed() -> None:
     send = house.sends()
 
     house.now += 7.0
-    send.course.answered(Timings(0, 1000, 0.0, 51, 0.0))
+    send.observer.answered(Timings(0, 1000, 0.0, 51, 0.0))
     house.predict.give_back(send)
 
-    (lane,) = house.lanes.all()
-    assert not lane.learner.calibrated
+    (engine,) = house.fleet_model.all()
+    assert not engine.learner.calibrated
 
 
 def test_a_wrong_rate_is_not_taken_for_a_long_way() -> None:
@@ -238,14 +240,14 @@ def test_a_wrong_rate_is_not_taken_for_a_long_way() -> None:
     for _ in range(20):
         send = house.sends()
         house.now += 2.03
-        send.course.wrote()
+        send.observer.wrote()
         house.now += 1.0
         # Two seconds of it were reading, whatever had been predicted.
-        send.course.answered(Timings(0, 40, 2000.0, 11, 1000.0))
+        send.observer.answered(Timings(0, 40, 2000.0, 11, 1000.0))
         house.predict.give_back(send)
 
-    (lane,) = house.lanes.all()
-    assert lane.speed.overhead == pytest.approx(0.03, abs=0.005)
+    (engine,) = house.fleet_model.all()
+    assert engine.speed.overhead == pytest.approx(0.03, abs=0.005)
 
 
 def test_a_newcomer_stands_back_until_it_is_measured_but_not_for_ever() -> None:
@@ -253,12 +255,12 @@ def test_a_newcomer_stands_back_until_it_is_measured_but_not_for_ever() -> None:
     house = House([], calibrates=True)
 
     house.become(fast, slow)
-    assert house.lanes.spare == {slow.key: UNMEASURED}
+    assert house.fleet_model.last_resort == {slow.key: UNMEASURED}
     assert house.sends().to == fast
 
     house.now += SECONDS
     house.become(fast, slow)
-    assert not house.lanes.spare
+    assert not house.fleet_model.last_resort
 
 
 def test_who_stands_back_serves_where_nobody_else_does() -> None:
@@ -267,7 +269,7 @@ def test_who_stands_back_serves_where_nobody_else_does() -> None:
 
     house.become(replace(fast, barred="it is away"), slow)
 
-    assert not house.lanes.spare
+    assert not house.fleet_model.last_resort
     assert house.sends().to == slow
 
 
@@ -283,7 +285,7 @@ def test_an_engine_with_a_prompt_cache_is_followed_with_it() -> None:
     keeps = msgspec.structs.replace(plain, launch=launch)
     house = House([a_candidate("nuc", keeps), a_candidate("pi", plain)])
 
-    nuc, pi = sorted(house.lanes.all(), key=lambda lane: lane.name)
+    nuc, pi = sorted(house.fleet_model.all(), key=lambda engine: engine.name)
 
     assert (pi.host, pi.pins) == (None, True)
     assert nuc.host is not None
