@@ -89,10 +89,10 @@ def _doing_it(
 
 
 def _who(
-    wanted: frozenset[Ability], candidates: Iterable[EngineCandidate], nobody: str
+    wanted: frozenset[Ability], candidates: Iterable[EngineCandidate], otherwise: str
 ) -> str:
     models = {c.engine.model for c in candidates if wanted <= {*c.engine.abilities}}
-    return f"ask {', '.join(sorted(models))}" if models else nobody
+    return f"ask {', '.join(sorted(models))}" if models else otherwise
 
 
 def _called(need: Asking) -> str:

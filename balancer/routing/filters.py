@@ -47,7 +47,7 @@ def filter_engines(
     )
     passing = any(passing for _, _, passing in weighed)
     if not chosen and not passing:
-        return Refuse(_nobody(need, out), out)
+        return Refuse(_no_engine(need, out), out)
     return Filtered(chosen, out, passing)
 
 
@@ -117,11 +117,11 @@ def _less_short_contexts(
     ]
 
 
-def _nobody(need: RoutingRequest, out: Sequence[Verdict]) -> NoNode:
+def _no_engine(need: RoutingRequest, out: Sequence[Verdict]) -> NoNode:
     reasons = "; ".join(
         f"{each.candidate.node}/{each.candidate.engine.variant}: {each.reason}"
         for each in out
     )
     return NoNode(
-        f"nobody can serve {need.model or need.ability or 'this'} now: {reasons}"
+        f"no engine can serve {need.model or need.ability or 'this'} now: {reasons}"
     )

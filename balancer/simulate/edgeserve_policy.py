@@ -1,4 +1,4 @@
-"""EdgeServe's own policy in the simulator, and the oracle that knows everything."""
+"""EdgeServe's policy in the simulator, and an oracle with perfect knowledge."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from balancer.telemetry.trace import Call
 
 
 class Edge:
-    """The balancer's decision code, told what a balancer can see."""
+    """The decision code of the balancer, with what a balancer can observe."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class Edge:
     def engine_model(
         self, machine: Machine, weights: Weights, pins: bool
     ) -> EngineModel:
-        """One machine, as the balancer sees it after calibration."""
+        """Return a machine as the balancer knows it after calibration."""
         host = None
         if machine.cache_tokens:
             host = HostCache(self.dispatcher.cache_index, machine.cache_tokens)
@@ -67,7 +67,7 @@ class Edge:
         )
 
     def eligible(self, request: QueuedRequest) -> Sequence[EngineModel]:
-        """Who serves the model."""
+        """Return the engines that serve the model."""
         model = request.model
         if model not in self.engines_by_model:
             pairs = zip(self.fleet, self.engine_models, strict=True)
@@ -80,7 +80,7 @@ class Edge:
         return self.engines_by_model[model]
 
     def learner(self, machine: Machine) -> SpeedLearner:
-        """A poor guess, put right by the calibration probe."""
+        """Return a rough guess, corrected by the calibration probe."""
         rough = Speed(
             prefill=1 / 200,
             attention=1e-7,
@@ -102,7 +102,7 @@ class Edge:
         return learner
 
     def request(self, call: Call, now: float) -> QueuedRequest:
-        """What a balancer can see of a call."""
+        """Return what a balancer can observe of a call."""
         need = RoutingRequest(
             model=call.model,
             ability="chat",
@@ -113,7 +113,7 @@ class Edge:
         return QueuedRequest(need, _ignore, now)
 
     def arrive(self, call: Call, now: float) -> Sequence[Act]:
-        """Into the queue, and out of it where an engine is free."""
+        """Queue a call, and start what can start."""
         request, full = self.request(call, now), len(self.waiting) >= self.queue
         turned = self.dispatcher.offer(request, now, full=full)
         if turned is not None:
@@ -122,7 +122,7 @@ class Edge:
         return self.assign(now)
 
     def assign(self, now: float) -> list[Act]:
-        """What is to start now."""
+        """Start the calls that should start now."""
         acts: list[Act] = []
         for assignment in self.dispatcher.assign(self.waiting, now):
             call = self.waiting.pop(assignment.request)
@@ -133,7 +133,7 @@ class Edge:
         return acts
 
     def notice(self, event: Event, engine: int, now: float) -> Sequence[Act]:  # noqa: ARG002
-        """Progress, first token, end: as the wire shows them."""
+        """Take in progress, first token or end, as a stream shows them."""
         run = event.run
         assignment = self.assignments[run.call.id]
         match event.kind:
@@ -152,15 +152,15 @@ class Edge:
                 return self.assign(now)
 
     def learned(self, call: Call, assignment: Assignment) -> None:
-        """Nothing more than that."""
+        """Do nothing more; the oracle does."""
 
 
 def _ignore(decision: Decision) -> None:
-    """Keep nothing."""
+    """Do nothing."""
 
 
 def timings(run: Run, now: float) -> Timings:
-    """What llama.cpp would report."""
+    """Return what llama.cpp would report."""
     return Timings(
         run.cached,
         run.call.prompt_tokens - run.cached,
@@ -171,21 +171,21 @@ def timings(run: Run, now: float) -> Timings:
 
 
 class Oracle(Edge):
-    """Knows every rate, every length and every slot's true content."""
+    """Knows every rate, every length and the true content of every slot."""
 
     def learner(self, machine: Machine) -> SpeedLearner:
-        """The truth, and nothing can change it."""
+        """Return the true speed, which never changes."""
         return _Fixed(machine.speed)
 
     def request(self, call: Call, now: float) -> QueuedRequest:
-        """With the true lengths."""
+        """Add the true lengths."""
         request = Edge.request(self, call, now)
         request.tokens = float(call.prompt_tokens)
         request.answer = float(call.answer_tokens)
         return request
 
     def learned(self, call: Call, assignment: Assignment) -> None:
-        """The answer as the client will send it back."""
+        """Store the answer as the client will send it back."""
         place = assignment.engine.places[assignment.slot]
         content = self.dispatcher.cache_index.contents[place]
         if content is not None and call.reply.blocks:
@@ -196,7 +196,7 @@ class Oracle(Edge):
 
 
 class _Fixed(SpeedLearner):
-    """A learner that has nothing to learn."""
+    """A learner that never changes."""
 
     def learn(self, sample: Sample) -> None:
-        """Stay."""
+        """Ignore the sample."""

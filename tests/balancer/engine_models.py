@@ -1,4 +1,4 @@
-"""Engines and requests for tests of the decision: short to write, easy to tell."""
+"""Builders of engine models and requests for tests of routing and prediction."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -22,7 +22,7 @@ SYSTEM = b"s" * 2000
 """A system prompt of 500 tokens at four bytes each."""
 
 
-def said(*estimate: bytes) -> Prompt:
+def a_prompt(*estimate: bytes) -> Prompt:
     return chain([SYSTEM, *estimate])
 
 
@@ -57,7 +57,7 @@ def a_request(
 
 
 class Fleet:
-    """A dispatch over a few engines, and what the wire would tell it."""
+    """A dispatcher over a few engines, and the events that their streams would give."""
 
     def __init__(self, queue: int = 256, **speeds: tuple[Speed, int]) -> None:
         self.dispatcher = Dispatcher(self._eligible)
@@ -118,7 +118,7 @@ class Fleet:
     def answers(
         self, assignment: Assignment, now: float, answer: int = 100
     ) -> list[Assignment]:
-        """The engine does exactly what was predicted of it, and is done at `now`."""
+        """Let the engine do exactly what was predicted, until `now`."""
         engine = assignment.engine
         cached = int(assignment.cached)
         fresh = max(1, round(assignment.tokens) - cached)

@@ -8,15 +8,15 @@ from balancer.prediction.prefix_cache import PrefixCacheIndex
 from balancer.prediction.speed import Sample, Speed
 from tests.balancer.engine_models import GPU, LAPTOP, PI, an_engine_model
 
-HOLDINGS = PrefixCacheIndex()
+CACHE_INDEX = PrefixCacheIndex()
 
 
 def new(speed: Speed) -> EngineModel:
-    return an_engine_model(HOLDINGS, "new", speed)
+    return an_engine_model(CACHE_INDEX, "new", speed)
 
 
 def measured(speed: Speed) -> EngineModel:
-    engine = an_engine_model(HOLDINGS, "known", speed)
+    engine = an_engine_model(CACHE_INDEX, "known", speed)
     engine.learner.learn(
         Sample(
             cached=0,

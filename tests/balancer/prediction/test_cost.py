@@ -1,4 +1,4 @@
-"""The decision skips engines that cannot win; it must never skip the one that would."""
+"""The decision skips engines that cannot win; it must never skip the one that wins."""
 
 import random
 
@@ -17,41 +17,41 @@ from tests.balancer.engine_models import GPU, LAPTOP, PI, a_request
 NOW = 50.0
 
 
-def some_prompt(dice: random.Random) -> Prompt:
+def some_prompt(rng: random.Random) -> Prompt:
     words = [b"a" * 900, b"b" * 200, b"c" * 2000, b"d" * 50]
-    return chain([dice.choice(words) for _ in range(dice.randint(1, 6))])
+    return chain([rng.choice(words) for _ in range(rng.randint(1, 6))])
 
 
-def some_fleet(dice: random.Random) -> tuple[Dispatcher, list[EngineModel]]:
+def some_fleet(rng: random.Random) -> tuple[Dispatcher, list[EngineModel]]:
     engines: list[EngineModel] = []
     dispatcher = Dispatcher(lambda _: engines)
-    for number in range(dice.randint(1, 8)):
-        speed: Speed = dice.choice([GPU, LAPTOP, PI])
-        pins = dice.random() < 0.7
+    for number in range(rng.randint(1, 8)):
+        speed: Speed = rng.choice([GPU, LAPTOP, PI])
+        pins = rng.random() < 0.7
         engine = EngineModel(
             name=f"n{number}",
             model="m",
-            slots=dice.randint(1, 4),
+            slots=rng.randint(1, 4),
             learner=SpeedLearner(speed),
             cache_index=dispatcher.cache_index,
             pins=pins,
-            scale=dice.choice([1.0, 1.5]),
+            scale=rng.choice([1.0, 1.5]),
         )
         engines.append(engine)
         for slot in range(engine.slots):
-            _fill(engine, slot, dice)
-        for _ in range(dice.randint(0, 2)):
+            _fill(engine, slot, rng)
+        for _ in range(rng.randint(0, 2)):
             engine.reserve(
-                NOW, dice.random() * 5
+                NOW, rng.random() * 5
             ) if engine.taken == engine.slots else None
     return dispatcher, engines
 
 
-def _fill(engine: EngineModel, slot: int, dice: random.Random) -> None:
-    if dice.random() < 0.3:
+def _fill(engine: EngineModel, slot: int, rng: random.Random) -> None:
+    if rng.random() < 0.3:
         return
-    prompt, begin = some_prompt(dice), dice.random() * NOW
-    tokens = prompt.size * dice.uniform(0.2, 0.3)
+    prompt, begin = some_prompt(rng), rng.random() * NOW
+    tokens = prompt.size * rng.uniform(0.2, 0.3)
     job = RunningRequest(
         prompt=prompt,
         slot=slot,
@@ -62,19 +62,19 @@ def _fill(engine: EngineModel, slot: int, dice: random.Random) -> None:
         reading=1.0,
     )
     engine.start(job, begin)
-    if dice.random() < 0.5:
+    if rng.random() < 0.5:
         engine.wrote(job, begin + 1)
-    if dice.random() < 0.6:
+    if rng.random() < 0.6:
         engine.end(job, begin + 2, 60.0)
 
 
 @settings(max_examples=300)
 @given(st.integers(0, 10**9), st.integers(1, 1))
 def test_the_engine_that_costs_least_of_all_is_found(seed: int, slots: int) -> None:
-    dice = random.Random(seed)  # noqa: S311 - hypothesis chooses the seed
-    dispatcher, engines = some_fleet(dice)
+    rng = random.Random(seed)  # noqa: S311 - hypothesis chooses the seed
+    dispatcher, engines = some_fleet(rng)
     features = dispatcher.features(
-        a_request(some_prompt(dice), NOW, "m", slots=slots), NOW
+        a_request(some_prompt(rng), NOW, "m", slots=slots), NOW
     )
 
     best, considered = cheapest(features, engines)
@@ -89,10 +89,10 @@ def test_the_engine_that_costs_least_of_all_is_found(seed: int, slots: int) -> N
 
 @given(st.integers(0, 10**9))
 def test_no_part_of_a_prediction_is_negative(seed: int) -> None:
-    dice = random.Random(seed)  # noqa: S311 - hypothesis chooses the seed
-    dispatcher, engines = some_fleet(dice)
+    rng = random.Random(seed)  # noqa: S311 - hypothesis chooses the seed
+    dispatcher, engines = some_fleet(rng)
 
-    request = a_request(some_prompt(dice), NOW, "m")
+    request = a_request(some_prompt(rng), NOW, "m")
     _, considered = cheapest(dispatcher.features(request, NOW), engines)
 
     for each in considered.all():

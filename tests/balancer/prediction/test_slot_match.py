@@ -1,4 +1,4 @@
-"""What we believe of llama.cpp's choice of slot, beside its rules themselves."""
+"""The predicted choice of slot against llama.cpp's own rules."""
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,14 +11,14 @@ from balancer.prediction.running import RunningRequest
 from balancer.prediction.slot_match import pick
 from balancer.routing.dispatcher import Dispatcher
 from balancer.simulate.cache import Cache, Place
-from balancer.simulate.cache import Held as Truth
+from balancer.simulate.cache import SlotContent as Truth
 from tests.balancer.engine_models import LAPTOP, a_request
 
 words = st.sampled_from([b"a" * 300, b"b" * 700, b"c" * 90, b"d" * 1500])
 prompts = st.lists(words, min_size=1, max_size=6).map(chain)
 
 
-def a_mind(slots: int, host_tokens: int) -> tuple[Dispatcher, EngineModel]:
+def a_dispatcher(slots: int, host_tokens: int) -> tuple[Dispatcher, EngineModel]:
     engine_models: list[EngineModel] = []
     dispatcher = Dispatcher(lambda _: engine_models)
     host = HostCache(dispatcher.cache_index, host_tokens) if host_tokens else None
@@ -50,7 +50,7 @@ def tokens(prompt: Prompt) -> int:
 def test_belief_and_engine_agree_on_every_prompt(
     features_of: list[tuple[Prompt, bool]], slots: int, host_tokens: int
 ) -> None:
-    dispatcher, engine_model = a_mind(slots, host_tokens)
+    dispatcher, engine_model = a_dispatcher(slots, host_tokens)
     engine = Cache([Place() for _ in range(slots)], host_tokens)
     running: list[tuple[RunningRequest, Truth]] = []
     for now, (prompt, ends) in enumerate(features_of, 1):
@@ -82,7 +82,7 @@ def test_belief_and_engine_agree_on_every_prompt(
 
 
 def test_the_host_cache_does_not_make_a_slot_more_similar() -> None:
-    dispatcher, engine_model = a_mind(2, 100_000)
+    dispatcher, engine_model = a_dispatcher(2, 100_000)
     entry, other = chain([b"s" * 300, b"a" * 500]), chain([b"s" * 300, b"b" * 100])
     long = chain([b"s" * 300, b"a" * 500, b"c" * 6000])
     for now, prompt in enumerate((entry, other), 1):
@@ -109,7 +109,7 @@ def test_the_host_cache_does_not_make_a_slot_more_similar() -> None:
 def test_a_pinned_slot_costs_no_more_than_the_one_llama_would_take(
     features_of: list[Prompt], slots: int
 ) -> None:
-    dispatcher, engine_model = a_mind(slots, 0)
+    dispatcher, engine_model = a_dispatcher(slots, 0)
     for now, prompt in enumerate(features_of[:-1], 1):
         running_request = RunningRequest(
             prompt=prompt,

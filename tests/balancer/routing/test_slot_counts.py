@@ -75,7 +75,7 @@ def test_an_engine_that_has_gone_leaves_only_what_is_ours() -> None:
 
 
 def left_behind() -> SlotCounts:
-    """One slot is at work for a client who has left."""
+    """Build counts with one slot that works for a client that has left."""
     slot_counts = SlotCounts()
     slot_counts.take(KEY, 1)
     slot_counts.update([a_candidate(engine=an_engine(busy=1))])

@@ -1,4 +1,4 @@
-"""What holds for every policy, fleet and load."""
+"""Properties of every policy, on every fleet, under every load."""
 
 import pytest
 from hypothesis import given, settings
