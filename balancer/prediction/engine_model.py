@@ -103,11 +103,6 @@ class EngineModel:
         """Slots at work, also for other balancers."""
         return min(self.slots, self.load.slots + self.foreign)
 
-    @property
-    def requests(self) -> dict[int, RunningRequest]:
-        """The requests that run there, by slot."""
-        return self.load.requests
-
     def idle_slots(self) -> list[int]:
         """Return the numbers of the idle slots."""
         return [

@@ -234,7 +234,7 @@ class _SpeedProber:
         began, samples = time.monotonic(), lane.learner.samples
         found = await self._answer(each, slot, probe)
         seconds = time.monotonic() - began
-        if lane.learner.samples == samples and not lane.requests:
+        if lane.learner.samples == samples and not lane.load.requests:
             _learn(lane, found, seconds)
             self._known_better()
         return seconds

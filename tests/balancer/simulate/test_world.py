@@ -80,7 +80,7 @@ def test_on_any_fleet_nothing_is_lost_and_nothing_predicted_is_negative(
     assert all(each.predicted is not None and each.predicted > 0 for each in outcomes)
     assert not edge.waiting
     for engine in edge.engine_models:
-        assert (engine.taken, engine.queued, engine.requests) == (0, 0, {})
+        assert (engine.taken, engine.queued, engine.load.requests) == (0, 0, {})
     assert edge.dispatcher.cache_index.idle.bit_count() == sum(m.slots for m in fleet)
 
 
