@@ -55,13 +55,13 @@ class Balancer:
 
 
 async def serve(
-    settings: BalancerSettings, stop: asyncio.Event, estate: Handover | None = None
+    settings: BalancerSettings, stop: asyncio.Event, handover: Handover | None = None
 ) -> None:
     """Serve until `stop` is set or another process takes over, then drain and leave.
 
-    `estate` is what this one takes over itself. Raises SettingsError.
+    `handover` is what this one takes over itself. Raises SettingsError.
     """
-    async with running(settings, say=say, estate=estate) as balancer:
+    async with running(settings, say=say, handover=handover) as balancer:
         await first(stop, balancer.taken)
         in_flight = balancer.state.in_flight
         if balancer.taken.is_set():
@@ -74,7 +74,7 @@ async def serve(
 
 
 def counted(count: int) -> str:
-    """Say how many requests."""
+    """Say how many requests, in words."""
     return "1 request" if count == 1 else f"{count} requests"
 
 
@@ -96,10 +96,10 @@ async def running(
     *,
     say: Callable[[str], None],
     pace: ReconnectPolicy | None = None,
-    estate: Handover | None = None,
+    handover: Handover | None = None,
 ) -> AsyncGenerator[Balancer]:
     """Run a balancer for the length of the block. Raises SettingsError."""
-    may = access(settings)
+    access_policy = access(settings)
     shared, leave = build_state(settings, say), Handoff()
     taken: asyncio.Event | None = None
     async with AsyncExitStack() as stack:
@@ -111,71 +111,78 @@ async def running(
                 ours=lambda: taken is None or not taken.is_set(),
             )
         )
-        inherited = estate.listening if estate else None
-        sock = inherited or http.bind(may.host, settings.port)
+        inherited = handover.listening if handover else None
+        sock = inherited or http.bind(access_policy.host, settings.port)
         stack.enter_context(closing(sock))
         upstream = await stack.enter_async_context(
             http.upstream(connect_seconds=settings.connect_seconds)
         )
-        awake = stack.enter_context(closing(ActiveClock()))
-        pace = pace or reconnect_policy_of(settings)
+        clock = stack.enter_context(closing(ActiveClock()))
+        reconnect = pace or reconnect_policy_of(settings)
         on_event = await stack.enter_async_context(
-            watching(shared.current, upstream, may.token, pace, awake)
+            watching(shared.current, upstream, access_policy.token, reconnect, clock)
         )
-        if estate:
-            await know(shared, remember(shared, estate.learned), on_event)
+        if handover:
+            await know(shared, remember(shared, handover.learned), on_event)
         if settings.calibrate:
-            await stack.enter_async_context(calibrating(shared, upstream, may.token))
-        prober = LivenessProber(shared.breakers, upstream, may.token)
+            await stack.enter_async_context(
+                calibrating(shared, upstream, access_policy.token)
+            )
+        prober = LivenessProber(shared.breakers, upstream, access_policy.token)
         await stack.enter_async_context(probing(prober))
-        register = stack.enter_context(closing(Registrations(on_event)))
-        watch = stack.enter_context(closing(Watchdog(shared, awake)))
-        front = _front(settings, shared, upstream, may, watch, trace)
+        registrations = stack.enter_context(closing(Registrations(on_event)))
+        watch = stack.enter_context(closing(Watchdog(shared, clock)))
+        handler = _handler(settings, shared, upstream, access_policy, watch, trace)
         api = AdminRoutes(
-            state=shared, register=register, clients=may.clients, nodes=may.nodes
+            state=shared,
+            register=registrations,
+            clients=access_policy.clients,
+            nodes=access_policy.nodes,
         )
         port = await stack.enter_async_context(
             http.listen(
                 sock,
-                front,
+                handler,
                 handled,
                 api.routes(),
                 body_limit=settings.body_limit_mib * MIB,
                 limits=http.limits_of(settings),
-                admit=may.clients.check,
-                cors=cors(settings, keys=bool(may.clients)),
+                admit=access_policy.clients.check,
+                cors=cors(settings, keys=bool(access_policy.clients)),
                 leave=leave,
             )
         )
-        origin = Origin(LOOPBACK if may.host == EVERYWHERE else may.host, port)
-        if estate:
-            estate.serving()
-        say(lines(may.host, port, who(settings, may)))
+        origin = Origin(
+            LOOPBACK if access_policy.host == EVERYWHERE else access_policy.host, port
+        )
+        if handover:
+            handover.serving()
+        say(lines(access_policy.host, port, who(settings, access_policy)))
         taken = await stack.enter_async_context(open_door(settings, sock, shared))
         await stack.enter_async_context(
-            discovering(settings, on_event, loopback_only=may.token is None)
+            discovering(settings, on_event, loopback_only=access_policy.token is None)
         )
         yield Balancer(origin=origin, state=shared, leave=leave, taken=taken)
 
 
-def _front(
+def _handler(
     settings: BalancerSettings,
     shared: BalancerState,
     upstream: Upstream,
-    may: AccessPolicy,
+    access_policy: AccessPolicy,
     watch: Watchdog,
     trace: Trace | None,
 ) -> InferenceHandler:
     return InferenceHandler(
         state=shared,
-        guard=may.clients,
+        guard=access_policy.clients,
         policy=policy_of(settings),
         trace=trace,
         retry=RetryLoop(
             state=shared,
             upstream=upstream,
-            token=may.token,
-            templates=TemplateProbe(upstream, may.token),
+            token=access_policy.token,
+            templates=TemplateProbe(upstream, access_policy.token),
             watch=watch,
             attempts=settings.attempts,
             patience=settings.queue_seconds,

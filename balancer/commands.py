@@ -32,7 +32,7 @@ def balancer() -> None:
 @click.option(
     "--takeover",
     is_flag=True,
-    help="Go on with the port of the running balancer, which leaves; no request fails.",
+    help="Take over the port of the running balancer, which ends; no request fails.",
 )
 @settings_options(BalancerSettings)
 def start(config_file: Path | None, *, takeover: bool, **flags: Any) -> None:
@@ -43,17 +43,17 @@ def start(config_file: Path | None, *, takeover: bool, **flags: Any) -> None:
     warn_of_strays()
     settings = resolve(BalancerSettings, file=config_file, flags=flags).settings
 
-    # The server brings aiohttp and zeroconf: not for `--help`.
+    # The server imports aiohttp and zeroconf, which `--help` does not need.
     from balancer.app import serve
     from balancer.persistence.handover import door, inherited
     from edgeserve.runtime.lifecycle import run
 
     with ExitStack() as stack:
-        estate = None
+        handover = None
         if takeover:
             path = door(settings.state_dir, settings.port)
-            estate = stack.enter_context(inherited(path))
+            handover = stack.enter_context(inherited(path))
         status = run(
-            lambda stop: serve(settings, stop, estate), log_level=settings.log_level
+            lambda stop: serve(settings, stop, handover), log_level=settings.log_level
         )
     sys.exit(status)

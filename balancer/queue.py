@@ -1,8 +1,8 @@
 """Request queue: requests wait for a slot on an engine, up to a limit and a time.
 
-Requests are bound late: one that waits belongs to no engine. The policy decides which
-request goes where whenever something changes, and counts a slot in the same breath in
-which it grants it, so that no two requests ever get the same one.
+A waiting request belongs to no engine. Whenever something changes, the policy decides
+which request goes to which engine. It counts a slot as taken at the moment in which it
+grants it, so that no two requests get the same one.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ from balancer.routing.queued_request import (
     Note,
     QueuedRequest,
     RoutingPolicy,
-    unheard,
+    ignore,
 )
 from edgeserve.errors import FleetBusy, TooLate
 
 Clock = Callable[[], float]
 
 LEFT = (asyncio.CancelledError, ConnectionError)
-"""What ends the block when the client has gone, and the engine is not told yet."""
+"""What ends the block when the client has left and the engine works on."""
 
 LEFT_SECONDS = 2.0
-"""After so long without news, the node's last report counts of a slot that was left."""
+"""So long after its client left, the node's last report decides about a slot."""
 
-LOOK_AGAIN_SECONDS = 0.5
-"""Predictions go wrong by themselves: what waits is looked at again as time passes."""
+RECONSIDER_SECONDS = 0.5
+"""Predictions age, so waiting requests are reconsidered as time passes."""
 
 
 class RequestQueue:
-    """Bounded. `limit` is in requests, `seconds` per wait."""
+    """The queue: at most `limit` requests, each for at most `seconds`."""
 
     def __init__(
         self,
@@ -57,38 +57,37 @@ class RequestQueue:
         self._seconds = seconds
         self._clock = clock
         self._waiting: dict[QueuedRequest, None] = {}
-        self._ticking: asyncio.TimerHandle | None = None
-        self._soon = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._scheduled = False
         self.grows = Changes()
         """Notified when a request has to wait."""
 
     @property
     def waiting(self) -> int:
-        """How many wait now."""
+        """How many requests wait now."""
         return len(self._waiting)
 
     def claim(self, need: RoutingRequest, note: Note) -> SlotClaim:
-        """Hold slots on one engine for the length of a block, waiting if need be.
+        """Hold slots on one engine for the length of a block; wait if necessary.
 
-        `note` sees each decision. Entering raises the refusal's error; FleetBusy where
-        there is no room to wait or where waiting would be in vain; TooLate after too
-        long a wait.
+        `note` gets each decision. Entering raises the error of a refusal: FleetBusy
+        where the queue is full or waiting is useless; TooLate after too long a wait.
         """
         return SlotClaim(self, QueuedRequest(need, note, self._clock()))
 
     def changed(self) -> None:
-        """Look again which can be served: the fleet changed or a slot came free."""
+        """Reconsider the queue now: the fleet changed or a slot came free."""
         if self._waiting:
             self._assign(self._clock())
 
     def moved(self) -> None:
-        """Look again soon: something is known better than before."""
-        if self._waiting and not self._soon:
-            self._soon = True
-            asyncio.get_running_loop().call_soon(self._look_soon)
+        """Reconsider the queue soon: a prediction has become more exact."""
+        if self._waiting and not self._scheduled:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._reconsider)
 
-    def _look_soon(self) -> None:
-        self._soon = False
+    def _reconsider(self) -> None:
+        self._scheduled = False
         self.changed()
 
     def _assign(self, now: float) -> None:
@@ -97,9 +96,9 @@ class RequestQueue:
             request.settle(decision)
 
     async def admitted(self, request: QueuedRequest) -> Send:
-        """Take slots for a request; `give_back` must follow. See `claim`."""
+        """Wait for slots and take them; `give_back` must follow. See `claim`."""
         now = request.arrived
-        # One that was in already, and that an engine has failed, finds room again.
+        # A request that an engine has failed was admitted before: it gets in again.
         full = len(self._waiting) >= self._limit and not request.again
         if refusal := self._policy.refusal(request, now, full=full):
             request.settle(refusal)
@@ -120,7 +119,7 @@ class RequestQueue:
                 raise AssertionError("woken without a decision")
 
     def _refuse(self, request: QueuedRequest, now: float) -> None:
-        """Turn one away that finds neither a slot nor room to wait."""
+        """Refuse a request that finds neither a slot nor a place in the queue."""
         why = "every slot is busy and the queue is full"
         busy = FleetBusy(self._policy.patience(request, now), why)
         verdicts = tuple(self._policy.explain(request, now))
@@ -131,7 +130,7 @@ class RequestQueue:
         granted = asyncio.get_running_loop().create_future()
         request.wake = partial(_grant, granted)
         request.note(Wait(_Live(self._explained, request)))
-        self._tick()
+        self._start_timer()
         self.grows.notify()
         try:
             async with asyncio.timeout(self._seconds):
@@ -143,27 +142,27 @@ class RequestQueue:
             self._left(request)
             raise
         finally:
-            request.wake = None  # else it would hold what it raised, and be held
+            request.wake = None  # breaks a reference cycle with the exception
 
     def _explained(self, request: QueuedRequest) -> Iterable[Verdict]:
         return self._policy.explain(request, self._clock())
 
     def _left(self, request: QueuedRequest) -> None:
-        """Forget one; give back what it was granted in the moment in which it left."""
+        """Drop a request that left; give back slots that were granted meanwhile."""
         if isinstance(request.decision, Send):
             self.give_back(request.decision)
         elif request.decision is None:
-            # Why it waited stays to be seen.
+            # Keep why it waited, for the request log.
             request.note(Wait(tuple(self._explained(request))))
             self._drop(request)
-        request.decision, request.note = None, unheard
+        request.decision, request.note = None, ignore
 
     def _drop(self, request: QueuedRequest) -> None:
         del self._waiting[request]
         self._policy.forget(request)
 
     def give_back(self, send: Send, *, left: bool = False) -> None:
-        """Free what `admitted` took, or soon: its client may have `left`."""
+        """Free what `admitted` took; later, where its client `left`."""
         self._policy.give_back(send, left=left)
         self.changed()
         if left:
@@ -174,17 +173,17 @@ class RequestQueue:
         self._policy.settle(send)
         self.changed()
 
-    def _tick(self) -> None:
-        """Look again while requests wait, whatever else happens."""
-        if self._ticking is None:
+    def _start_timer(self) -> None:
+        """Reconsider the queue at intervals while requests wait."""
+        if self._timer is None:
             loop = asyncio.get_running_loop()
-            self._ticking = loop.call_later(LOOK_AGAIN_SECONDS, self._ticked)
+            self._timer = loop.call_later(RECONSIDER_SECONDS, self._on_timer)
 
-    def _ticked(self) -> None:
-        self._ticking = None
+    def _on_timer(self) -> None:
+        self._timer = None
         self.changed()
         if self._waiting:
-            self._tick()
+            self._start_timer()
 
 
 def _grant(granted: asyncio.Future[None]) -> None:
@@ -193,7 +192,7 @@ def _grant(granted: asyncio.Future[None]) -> None:
 
 
 class _Live:
-    """Verdicts about a request that waits, as things are when they are read."""
+    """Verdicts on a waiting request, computed when they are read."""
 
     __slots__ = ("_explain", "_request")
 
@@ -210,21 +209,20 @@ class _Live:
 class SlotClaim:
     """Slots on one engine, held by `async with`."""
 
-    __slots__ = ("_queue", "_request", "_send")
+    __slots__ = ("_queue", "_request")
 
     def __init__(self, queue: RequestQueue, request: QueuedRequest) -> None:
         self._queue = queue
         self._request = request
-        self._send: Send | None = None
 
     async def __aenter__(self) -> Send:
         """Take them; see `RequestQueue.claim`."""
-        self._send = await self._queue.admitted(self._request)
-        return self._send
+        return await self._queue.admitted(self._request)
 
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Give them back."""
-        if self._send is not None:
+        send = self._request.decision
+        if isinstance(send, Send):
             left = kind is not None and issubclass(kind, LEFT)
-            self._queue.give_back(self._send, left=left)
-        self._request.decision = None  # which holds the request
+            self._queue.give_back(send, left=left)
+        self._request.decision = None  # it holds the request

@@ -1,4 +1,4 @@
-"""Shared state of one balancer, and the count of requests in flight."""
+"""Balancer state: the parts that all others share, and the requests in flight."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from edgeserve.errors import Draining
 
 @dataclass
 class InFlight:
-    """Counts the requests inside, and lets nobody in while the house empties."""
+    """Counts the requests in flight, and refuses new ones while it drains."""
 
     draining: bool = False
     inside: int = 0
@@ -41,13 +41,13 @@ class InFlight:
         self.inside += 1
 
     def __exit__(self, *_: object) -> None:
-        """Let it out."""
+        """Stop counting it."""
         self.inside -= 1
         if self.inside == 0:
             self._empty.set()
 
     async def drained(self, seconds: float) -> bool:
-        """Let nobody in and wait for those inside; False when time runs out first."""
+        """Refuse new requests and wait for the others; False if that takes too long."""
         self.draining = True
         if self.inside == 0:
             return True
@@ -62,9 +62,9 @@ class InFlight:
 
 @dataclass(frozen=True, kw_only=True)
 class BalancerState:
-    """A balancer's state. `predictive` is there whatever policy decides.
+    """The shared parts of a balancer. `predictive` exists with either policy.
 
-    `key` is that of all hashes of prompts; it is this process's own.
+    `key` is for the hashes of prompts; each process has its own.
     """
 
     current: LiveFleet
@@ -83,7 +83,7 @@ class BalancerState:
 def build_state(
     settings: BalancerSettings, say: Callable[[str], None]
 ) -> BalancerState:
-    """Set one up: a change in the fleet corrects the ledger, then wakes the queue."""
+    """Build it: a change of the fleet updates the slot counts, then wakes the queue."""
     judged, known_better = Changes(), Changes()
     breakers, slot_counts = CircuitBreakers(judged.notify), SlotCounts()
     current = LiveFleet(say, breakers.judged)
@@ -96,8 +96,8 @@ def build_state(
     )
     judged.subscribe(current.judge)
     known_better.subscribe(queue.moved)
-    current.listen(lambda: slot_counts.told(current.candidates, breakers.reserved))
-    current.listen(lambda: predictive.told(current.candidates))
+    current.listen(lambda: slot_counts.update(current.candidates, breakers.reserved))
+    current.listen(lambda: predictive.update(current.candidates))
     current.listen(queue.changed)
     return BalancerState(
         current=current,
@@ -120,11 +120,13 @@ def _predictive(
         low_percent=settings.low_battery,
         owner_first=settings.owner_first,
     )
-    lanes = FleetModel(
+    fleet_model = FleetModel(
         PrefixCacheIndex(),
         slot_counts.busy,
         policy=policy,
         left=slot_counts.left,
         calibrates=settings.calibrate,
     )
-    return PredictivePolicy(slot_counts, lanes, time.monotonic, known_better.notify)
+    return PredictivePolicy(
+        slot_counts, fleet_model, time.monotonic, known_better.notify
+    )

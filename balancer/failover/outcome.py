@@ -84,7 +84,7 @@ def begun(send: Send, now: float, task: RequestContext) -> AttemptRecord:
         variant=send.to.engine.variant,
         started=now,
         verdicts=send.verdicts,
-        course=send.course,
+        course=send.observer,
         resumes=task.delivery.given.size > 0,
     )
     task.record.attempts.append(attempt)

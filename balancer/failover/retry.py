@@ -117,7 +117,7 @@ class RetryLoop:
     async def _asked(self, task: RequestContext, send: Send) -> Outcome:
         to, work, delivery = send.to, task.work, task.delivery
         flow: StreamReader = listener(work, task.record.id, to.engine.variant)
-        body = work.body_for(to.engine, send.course.slot)
+        body = work.body_for(to.engine, send.observer.slot)
         if delivery.given.size:
             refuses = await self.templates.refuses(to, work.dialect)
             plan = task.onward(to.engine, template_refuses=refuses)
@@ -133,7 +133,7 @@ class RetryLoop:
             key=to.key,
             need=work.need,
             started=self.watch.time(),
-            predicted=send.course.first_seconds,
+            predicted=send.observer.first_seconds,
             tells=work.tells_us,
             halting=b'"tools"' in work.body,
             paused=delivery.paused,
@@ -151,7 +151,7 @@ class RetryLoop:
             body=body,
             flow=flow,
             watchdog=watchdog,
-            course=send.course,
+            course=send.observer,
         )
         self.watch.keep(watchdog)
         try:

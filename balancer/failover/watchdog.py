@@ -85,7 +85,7 @@ class Watchdog:
 
     def pace(self, key: EngineKey) -> ExpectedPace:
         """See `Prospects`."""
-        lane = self._state.predictive.lanes.get(key)
+        lane = self._state.predictive.fleet_model.get(key)
         if lane is None or not lane.learner.calibrated:
             return UNLEARNED
         # While others' prompts are read, a token waits for a whole batch.
@@ -115,7 +115,7 @@ class Watchdog:
 
     def stirred(self, key: EngineKey) -> float:
         """See `Prospects`."""
-        lane = self._state.predictive.lanes.get(key)
+        lane = self._state.predictive.fleet_model.get(key)
         here = [each for each in self._watchdogs if each.key == key]
         if lane is None or lane.foreign or any(each.hidden for each in here):
             return inf

@@ -1,4 +1,4 @@
-"""Changes: tell subscribers that something they depend on is different now."""
+"""Changes: notify subscribers that something they depend on has changed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 
 class Changes:
-    """Listeners of one kind of change; handed to what tells and to what listens."""
+    """The listeners of one kind of change; shared by the notifier and its listeners."""
 
     __slots__ = ("_listeners",)
 

@@ -1,4 +1,4 @@
-"""Live fleet: the current membership, and who is told when it changes."""
+"""Live fleet: the current membership, and the listeners to its changes."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from balancer.fleet.members import Fleet, Node
 
 
 def news(before: Fleet, after: Fleet) -> list[str]:
-    """Compare two tables: who came, who left, what became ready, what is wrong."""
+    """Compare two fleets: nodes that joined or left, engines that are ready, faults."""
     old = {member.id: member for member in before.members}
     new = {member.id: member for member in after.members}
-    lines = [line for id_ in new for line in _told(old.get(id_), new[id_])]
+    lines = [line for id_ in new for line in _node_news(old.get(id_), new[id_])]
     lines += _namesakes(before, after)
     gone = [old[id_] for id_ in old.keys() - new.keys()]
     lines += [f"{each.name} left" for each in gone if _here(each)]
-    return lines + _unheard(before, after)
+    return lines + _unusable(before, after)
 
 
 def _namesakes(before: Fleet, after: Fleet) -> list[str]:
-    """Say, when that begins, what nodes of one name are called here."""
+    """Say once how nodes that share a name are called here."""
     known = {each.name for each in before.members}
     shared: dict[str, list[str]] = {}
     for each in after.members:
@@ -36,17 +36,17 @@ def _namesakes(before: Fleet, after: Fleet) -> list[str]:
     ]
 
 
-def _unheard(before: Fleet, after: Fleet) -> list[str]:
-    """Say why what was seen cannot be followed: once, until the reason changes."""
-    told = {link.key: link.problem for link in before.links.values()}
+def _unusable(before: Fleet, after: Fleet) -> list[str]:
+    """Say why an address cannot be followed: once, until the reason changes."""
+    known = {link.key: link.problem for link in before.links.values()}
     return [
-        f"{link.key} is of no use: {link.problem}"
+        f"{link.key} cannot be used: {link.problem}"
         for link in after.links.values()
-        if link.word is None and link.problem and link.problem != told.get(link.key)
+        if link.word is None and link.problem and link.problem != known.get(link.key)
     ]
 
 
-def _told(old: Node | None, new: Node) -> list[str]:
+def _node_news(old: Node | None, new: Node) -> list[str]:
     was_here = old is not None and _here(old)
     if _here(new) and not was_here:
         return [_joined(new)]
@@ -60,7 +60,7 @@ def _told(old: Node | None, new: Node) -> list[str]:
 
 
 def _here(member: Node) -> bool:
-    """A node that is merely suspect has not left."""
+    """Whether it is in the fleet; a suspect node has not left."""
     return member.state != "unreachable"
 
 
@@ -100,9 +100,9 @@ Judge = Callable[[Sequence[EngineCandidate]], tuple[EngineCandidate, ...]]
 
 
 class LiveFleet:
-    """Holds the latest `Fleet`. `say` hears of nodes that come and go.
+    """Holds the latest `Fleet`. `say` prints which nodes join and leave.
 
-    `judge` adds to the candidates what else is known of them.
+    `judge` adds to the candidates what circuit breakers know about them.
     """
 
     def __init__(self, say: Say, judge: Judge = tuple) -> None:
@@ -124,7 +124,7 @@ class LiveFleet:
         await change
 
     def become(self, fleet: Fleet) -> None:
-        """Replace the fleet; no change, no noise."""
+        """Replace the fleet; does nothing if it is the same."""
         if fleet is self.fleet:
             return
         before, self.fleet = self.fleet, fleet
@@ -133,7 +133,7 @@ class LiveFleet:
         self.judge()
 
     def judge(self) -> None:
-        """Look at the candidates again: something is known of them."""
+        """Judge the candidates again, and notify the listeners."""
         self.candidates = self._judge(candidates(self.fleet))
         self._changes.notify()
         waiting, self._waiting = self._waiting, []

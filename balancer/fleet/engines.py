@@ -15,17 +15,17 @@ EngineKey = tuple[str, str]
 """Member id and engine id: names one engine in the fleet."""
 
 EngineIncarnation = tuple[str, str, str, int]
-"""The same, the node's process and the engine's epoch: an engine until it restarts."""
+"""The same with the node's process and the engine's epoch: one run of an engine."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EngineCandidate:
-    """One engine and the way to it.
+    """One engine and its address.
 
-    `barred` says why it cannot take work now; `passing` whether that may change by
+    `barred` says why it cannot take requests now; `passing` whether that may change by
     itself soon, so that waiting makes sense. `identity` is the node's own id,
-    `instance` its process, `hardware` what it runs on, where known. A lower `rank` goes
-    first, whatever its load; `risk` is the share of failures to expect, 0 to 1.
+    `instance` its process, `hardware` its machine, where known. A lower `rank` goes
+    first at any load; `risk` is the expected share of failures, 0 to 1.
     """
 
     member: str
@@ -47,7 +47,7 @@ class EngineCandidate:
 
     @property
     def life(self) -> EngineIncarnation:
-        """Its name until it starts anew."""
+        """Its name until it restarts."""
         return self.member, self.engine.id, self.instance, self.engine.epoch
 
     @cached_property
@@ -57,7 +57,7 @@ class EngineCandidate:
 
     @property
     def listed(self) -> tuple[str, str]:
-        """Those that are shown to clients."""
+        """The names that are shown to clients."""
         return normal(self.engine.model), normal(self.engine.variant)
 
     def serves(self, model: str) -> bool:
@@ -125,7 +125,7 @@ def served(all_: Iterable[EngineCandidate]) -> list[Served]:
 
 
 def _callable(candidate: EngineCandidate) -> bool:
-    """Whether a request for it would be sent, or would wait for it but a moment."""
+    """Whether a request for it would be sent, or would wait only a moment."""
     ready = candidate.engine.state in {"ready", "busy"}
     return candidate.barred is None or (ready and candidate.passing)
 

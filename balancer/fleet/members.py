@@ -1,7 +1,7 @@
 """Fleet membership: which nodes were seen, which answer, what each serves. Pure.
 
-Every event makes a new `Fleet`. What was seen is a `NodeAddress`; links that lead to
-the same node are one `Node`. A goodbye or an expired announcement alone removes nobody.
+Every event makes a new `Fleet`. A `NodeAddress` is where a node was seen; addresses of
+the same node are one `Node`. The end of an announcement alone removes no node.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ NodeState = Literal["up", "draining", "suspect", "unreachable"]
 
 @dataclass(frozen=True)
 class LastReport:
-    """What a node said last, and the address at which it said so."""
+    """The last report of a node, and the address that it came from."""
 
     origin: Origin
     report: NodeReport
@@ -33,11 +33,11 @@ class LastReport:
 
 @dataclass(frozen=True, kw_only=True)
 class NodeAddress:
-    """One way to a node: where it was seen, and what its event stream said last.
+    """One address of a node: where it was seen, and the state of its event stream.
 
-    `expected` is the id that the announcement carries. `since` is when the link last
-    lost its announcement or its answers, in the caller's seconds. `full` names engines
-    that turned us away since the stream's last word.
+    `expected` is the id in the announcement. `since` is when the announcement or the
+    answers last ended, in the caller's seconds. `full` names engines that refused a
+    request since the last event.
     """
 
     key: str
@@ -54,9 +54,9 @@ class NodeAddress:
 
 @dataclass(frozen=True, kw_only=True)
 class Node:
-    """One node. `id` is its own, or with an address behind it where two claim one.
+    """One node. `id` is its own; where two nodes have the same, an address follows.
 
-    `name` is what people call it, unlike that of every other member.
+    `name` is its name for people, different from every other node's.
     """
 
     id: str
@@ -71,26 +71,26 @@ class Node:
 
 @dataclass(frozen=True)
 class Fleet:
-    """All links, by key, in the order in which they were first seen."""
+    """All addresses, by key, in the order in which they were first seen."""
 
     links: Mapping[str, NodeAddress] = field(default_factory=dict[str, NodeAddress])
 
     @cached_property
     def members(self) -> tuple[Node, ...]:
         """The nodes that have answered and are not forgotten."""
-        by_id: dict[str, list[_Voice]] = {}
+        by_id: dict[str, list[_Reported]] = {}
         for link in self.links.values():
             if link.word:
-                voice = _Voice(link, link.word)
-                by_id.setdefault(link.word.report.id, []).append(voice)
-        return told_apart(
+                reported = _Reported(link, link.word)
+                by_id.setdefault(link.word.report.id, []).append(reported)
+        return with_unique_names(
             [member for id_, heard in by_id.items() for member in _members(id_, heard)]
         )
 
     def sighted(
         self, key: str, source: str, origins: tuple[Origin, ...], expected: str | None
     ) -> Fleet:
-        """Something was seen, again, or at other addresses."""
+        """Note that a node was seen, perhaps again or at other origins."""
         known = self.links.get(key)
         if known is None:
             link = NodeAddress(
@@ -101,45 +101,45 @@ class Fleet:
         return self if seen == known else self._with(seen)
 
     def withdrawn(self, key: str, now: float) -> Fleet:
-        """Its announcement has gone; whether it still answers is another matter."""
+        """Note that its announcement has ended; it may still answer."""
         link = self.links.get(key)
         if link is None or not link.announced:
             return self
         return self._with(replace(link, announced=False, since=now))
 
     def reported(self, key: str, origin: Origin, report: NodeReport) -> Fleet:
-        """A full report came."""
+        """Take in a full report."""
         link = self.links.get(key)
-        return self._with(_well(link, LastReport(origin, report))) if link else self
+        return self._with(_up(link, LastReport(origin, report))) if link else self
 
     def engine_changed(self, key: str, engine: EngineReport) -> Fleet:
-        """One engine of a node changed, or is new."""
+        """Take in that one engine of a node changed, or is new."""
         link = self.links.get(key)
         if link is None or link.word is None:
             return self
         old = link.word.report
         by_id = {each.id: each for each in old.engines} | {engine.id: engine}
         report = msgspec.structs.replace(old, engines=tuple(by_id.values()))
-        return self._with(_well(link, LastReport(link.word.origin, report)))
+        return self._with(_up(link, LastReport(link.word.origin, report)))
 
     def heard(self, key: str) -> Fleet:
-        """A heartbeat came: whatever was suspected, the node is there."""
+        """Take in a heartbeat: the node is up."""
         link = self.links.get(key)
         if link is None or link.word is None:
             return self
         if link.state == "up" and not link.full:
             return self
-        return self._with(_well(link, link.word))
+        return self._with(_up(link, link.word))
 
     def suspected(self, key: str, why: str, now: float) -> Fleet:
-        """The stream broke or fell silent."""
+        """Note that the stream broke or stopped."""
         link = self.links.get(key)
         if link is None or link.state != "up":
             return self
         return self._with(replace(link, state="suspect", problem=why, since=now))
 
     def missed(self, key: str, why: str, now: float) -> Fleet:
-        """None of a link's addresses answers."""
+        """Note that no origin of an address answers."""
         link = self.links.get(key)
         if link is None:
             return self
@@ -148,7 +148,7 @@ class Fleet:
         return self if lost == link else self._with(lost)
 
     def failed(self, member: str, why: str, now: float) -> Fleet:
-        """A request could not reach a node: not trusted until its stream speaks."""
+        """Note that a request did not reach a node: suspect until its next event."""
         fleet = self
         if found := self.member(member):
             for key in found.links:
@@ -158,7 +158,7 @@ class Fleet:
         return fleet
 
     def turned_away(self, member: str, engine: str) -> Fleet:
-        """A node had no slot left: its engine counts as full until its next word."""
+        """Note that an engine had no free slot: full until the node's next event."""
         found = self.member(member)
         fleet = self
         for key in found.links if found else ():
@@ -167,7 +167,7 @@ class Fleet:
         return fleet
 
     def forgotten(self, key: str) -> Fleet:
-        """Take a link off the table."""
+        """Remove an address."""
         return Fleet({k: link for k, link in self.links.items() if k != key})
 
     def forgettable(self, key: str, now: float, after: float) -> bool:
@@ -186,25 +186,25 @@ class Fleet:
 
 
 @dataclass(frozen=True)
-class _Voice:
-    """A link that has spoken."""
+class _Reported:
+    """An address whose node has reported."""
 
     link: NodeAddress
     word: LastReport
 
 
-def _well(link: NodeAddress, word: LastReport) -> NodeAddress:
+def _up(link: NodeAddress, word: LastReport) -> NodeAddress:
     return replace(link, state="up", problem=None, full=frozenset(), word=word)
 
 
-def _members(id_: str, heard: Sequence[_Voice]) -> list[Node]:
-    """One member, or one per process where several that answer now claim one id."""
-    up = [voice for voice in heard if voice.link.state == "up"]
+def _members(id_: str, heard: Sequence[_Reported]) -> list[Node]:
+    """Return one node, or one per process where several use the same id now."""
+    up = [reported for reported in heard if reported.link.state == "up"]
     if not up:
         return [_member(id_, heard, max(heard, key=_trust))]
-    processes: dict[str, list[_Voice]] = {}
-    for voice in up:
-        processes.setdefault(voice.word.report.instance, []).append(voice)
+    processes: dict[str, list[_Reported]] = {}
+    for reported in up:
+        processes.setdefault(reported.word.report.instance, []).append(reported)
     if len(processes) == 1:
         return [_member(id_, heard, up[0])]
     first, *others = processes.values()
@@ -212,12 +212,11 @@ def _members(id_: str, heard: Sequence[_Voice]) -> list[Node]:
 
 
 SUFFIX = 4
-"""Letters of an id behind a name that several nodes have; more where those are alike.
-"""
+"""Letters of the id after a name that several nodes have; more where they are equal."""
 
 
-def told_apart(members: Sequence[Node]) -> tuple[Node, ...]:
-    """Put a part of its id behind the name of each member that shares it: `pi#3f2a`."""
+def with_unique_names(members: Sequence[Node]) -> tuple[Node, ...]:
+    """Add a part of its id to each name that several nodes share: `pi#3f2a`."""
     count = Counter(each.name for each in members)
     shared = {each.id: each.name for each in members if count[each.name] > 1}
     if not shared:
@@ -237,41 +236,41 @@ def told_apart(members: Sequence[Node]) -> tuple[Node, ...]:
 
 
 def _suffixed(name: str, id_: str, length: int) -> str:
-    """Of clones, which share an id, the address tells more."""
+    """Clones share an id: their address follows instead."""
     id_, _, address = id_.partition("@")
     return f"{name}#{address or id_[:length]}"
 
 
-def _trust(voice: _Voice) -> tuple[bool, float]:
-    return voice.link.state == "suspect", voice.link.since
+def _trust(reported: _Reported) -> tuple[bool, float]:
+    return reported.link.state == "suspect", reported.link.since
 
 
-def _apart(id_: str, voices: Sequence[_Voice]) -> str:
-    return f"{id_}@{voices[0].word.origin.url.partition('://')[2]}"
+def _apart(id_: str, reporteds: Sequence[_Reported]) -> str:
+    return f"{id_}@{reporteds[0].word.origin.url.partition('://')[2]}"
 
 
-def _member(id_: str, voices: Sequence[_Voice], best: _Voice) -> Node:
+def _member(id_: str, reporteds: Sequence[_Reported], best: _Reported) -> Node:
     return Node(
         id=id_,
         name=best.word.report.name,
         report=best.word.report,
         origin=best.word.origin,
         state=_state(best),
-        links=tuple(voice.link.key for voice in voices),
+        links=tuple(reported.link.key for reported in reporteds),
         full=best.link.full,
         problem=best.link.problem,
     )
 
 
-def _state(voice: _Voice) -> NodeState:
-    if voice.link.state == "up":
-        return voice.word.report.state
-    return "suspect" if voice.link.state == "suspect" else "unreachable"
+def _state(reported: _Reported) -> NodeState:
+    if reported.link.state == "up":
+        return reported.word.report.state
+    return "suspect" if reported.link.state == "suspect" else "unreachable"
 
 
-def _clone(shared: str, own: str, voices: Sequence[_Voice]) -> Node:
+def _clone(shared: str, own: str, reporteds: Sequence[_Reported]) -> Node:
     return replace(
-        _member(own, voices, voices[0]),
+        _member(own, reporteds, reporteds[0]),
         problem=f"several machines say they are node {shared}: was a disk cloned?"
         " Remove the identity from the state folder of one and restart it",
     )

@@ -46,7 +46,7 @@ def learned(predict: PredictivePolicy) -> bytes:
         name: _Model(each.ratio, each.answers)
         for name, each in predict.dispatcher.workloads.items()
     }
-    speeds = msgspec.Raw(predict.lanes.book.dump())
+    speeds = msgspec.Raw(predict.fleet_model.speeds.dump())
     return msgspec.json.encode(_Learned(speeds, models))
 
 
@@ -56,7 +56,7 @@ def restore(predict: PredictivePolicy, body: bytes) -> None:
     Raises msgspec.DecodeError for anything else.
     """
     found = msgspec.json.decode(body, type=_Learned)
-    predict.lanes.book.load(bytes(found.speeds))
+    predict.fleet_model.speeds.load(bytes(found.speeds))
     for name, each in found.models.items():
         workload = predict.dispatcher.workload(name)
         workload.ratio, workload.answers = each.prompts, each.answers

@@ -1,12 +1,12 @@
-"""Machine conditions: what battery, heat or a busy owner change. Pure.
+"""Machine conditions: how battery, heat or a busy owner change the prediction. Pure.
 
-Learning notices a slower machine after a few answers; this says it at once, and keeps
-work away from machines whose owner needs them more.
+Learning notices a slower machine after a few answers. This module notices it at once,
+and keeps requests away from machines that their owner needs.
 
-A newcomer, an engine without measurements, stands back while others serve. What is
-believed of it comes from its hardware and may be wrong by several times. A probe puts
-that right within a second or so; a request that finds it out takes as long as the
-machine is slow.
+A new engine, one without measurements, gets no requests while others serve. Its
+expected speed comes from its hardware and may be wrong by several times. A probe
+corrects that within about a second; a user's request would take as long as the machine
+is slow.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from balancer.prediction.engine_model import EngineModel
 from edgeserve.wire import Hardware
 
 ON_BATTERY = 1.3
-"""Laptops save power on battery; by how much differs, and is learned."""
+"""Laptops are slower on battery; the exact factor is learned."""
 
 THROTTLED = 1.5
 """A Pi 5 that throttles falls from 2.4 to 1.5 GHz."""
@@ -26,18 +26,18 @@ THROTTLED = 1.5
 UNDER_VOLTAGE = 1.5
 
 LOW_PERCENT = 20.0
-"""Below this a machine on battery is left alone."""
+"""A machine on battery gets no requests below this charge."""
 
 QUIET = 0.1
-"""Share of the processor that others use on any machine."""
+"""The share of the processor that other programs use on any machine."""
 
 MOST_FOREIGN = 0.9
-"""Past this the owner needs all of it."""
+"""Above this the owner needs all of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MachinePolicy:
-    """Which machines are asked at all."""
+    """Which machines get requests at all."""
 
     on_battery: bool = True
     low_percent: float = LOW_PERCENT
@@ -46,7 +46,7 @@ class MachinePolicy:
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """`scale` stretches every predicted second; `barred` says why nothing is sent."""
+    """`scale` stretches every predicted second; `barred` says why it gets nothing."""
 
     scale: float = 1.0
     barred: str | None = None
@@ -56,25 +56,25 @@ POLICY = MachinePolicy()
 
 
 def foreign_share(load: float, own: float, before: float) -> float:
-    """The share of a processor that others use, where `own` of it may be our work's.
+    """Return the share of a processor that other programs use.
 
-    `load` is the share in use by anybody. All of it may be foreign, and what exceeds
-    our own part must be; between these two, what was seen `before` is taken to go on.
-    So an owner who is at work does not vanish behind a prompt that we read, and is
-    seen to leave when the processor is idle again.
+    `load` is the share in use; `own` is how much of it may be our work. At least
+    `load - own` and at most `load` is foreign; between these two, the value from
+    `before` is kept. So the owner's work does not vanish behind a prompt that we read,
+    and its end is seen when the processor is idle again.
     """
     return min(max(before, load - own), load)
 
 
 def crowding(foreign: float, threads: int, cores: int) -> float:
-    """By how much others' work slows an engine of so many threads: by its fair share.
+    """Return by which factor other programs slow an engine with so many threads.
 
     The system's scheduler gives each thread that can run an equal part of the time. On
     C cores our T threads and the F = foreign · C of others fit side by side as long as
     T + F <= C. Beyond that each has C / (T + F) of a core, so that everything takes
-    (T + F) / C = T / C + foreign times as long: with a thread on each core and an owner
-    who needs all of them twice as long, never ten times. Cores are physical ones: two
-    threads on one core get little more done than one.
+    (T + F) / C = T / C + foreign times as long: twice as long with a thread on each
+    core and an owner that needs all of them, never ten times. Cores are physical ones:
+    two threads on one core get little more done than one.
     """
     if foreign <= QUIET:
         return 1.0
@@ -84,7 +84,7 @@ def crowding(foreign: float, threads: int, cores: int) -> float:
 def condition(
     hardware: Hardware, foreign: float, threads: int, policy: MachinePolicy = POLICY
 ) -> Condition:
-    """Judge a machine for an engine. `foreign` is the share that others use of it."""
+    """Judge a machine for an engine; `foreign` is the share that others use of it."""
     barred = _barred(hardware, foreign, policy)
     scale = 1.0
     if not hardware.power.on_mains:
@@ -110,24 +110,24 @@ def _barred(hardware: Hardware, foreign: float, policy: MachinePolicy) -> str | 
 
 
 FAR = 4.0
-"""By so much must one that was not measured either look faster."""
+"""An unmeasured engine must look faster than another one by this factor."""
 
 SECONDS = 10.0
-"""For so long at most; whoever could not be measured by then is what it looks like."""
+"""Seconds to wait for a measurement; after that the expected speed counts."""
 
 UNMEASURED = "its speed is being measured"
 
 
-def stands_back(lane: EngineModel, serving: Iterable[EngineModel]) -> bool:
-    """Whether one that is not measured should leave requests to those who serve."""
+def stands_back(engine: EngineModel, serving: Iterable[EngineModel]) -> bool:
+    """Whether an unmeasured engine should leave requests to the `serving` ones."""
     return any(
-        other.model == lane.model and _serves_better(other, lane)
+        other.model == engine.model and _serves_better(other, engine)
         for other in serving
-        if other is not lane
+        if other is not engine
     )
 
 
-def _serves_better(other: EngineModel, lane: EngineModel) -> bool:
+def _serves_better(other: EngineModel, engine: EngineModel) -> bool:
     if other.learner.calibrated:
-        return other.per_read < FAR * lane.per_read
-    return FAR * other.per_read <= lane.per_read
+        return other.per_read < FAR * engine.per_read
+    return FAR * other.per_read <= engine.per_read

@@ -1,7 +1,7 @@
-"""Cost: what a request costs on each engine, in seconds and in parts. Pure.
+"""Cost: the predicted seconds of a request on each engine, by part. Pure.
 
-An engine that could not win even if its slots held all that they may hold is not looked
-at closer: of 32 engines about four are, which keeps a decision within tens of µs.
+An engine that cannot win even with the best cache hit that is possible is not examined
+exactly. Of 32 engines about four are, which keeps a decision within tens of µs.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from balancer.prediction.slot_match import RequestFeatures, pick
 from balancer.prediction.speed import FEW
 
 OUT = -2
-"""In the place of a slot: the engine was out of the race at once."""
+"""In the place of a slot: the engine could not win and was not examined exactly."""
 
 
 class CostEstimate(msgspec.Struct, frozen=True):
     """One engine's predicted seconds for one request, as `weights` explains them.
 
     `wait` for a slot, `ahead` for prompts that are being read there, `read` the prompt,
-    `write` the answer; `cost` is the sum that decided. Where not `exact`, the engine
-    was out of the race at once: `read` and `cost` are the least possible.
+    `write` the answer; `cost` is the weighted sum that decides. Where not `exact`,
+    `read` and `cost` are the least possible.
     """
 
-    lane: EngineModel
+    engine: EngineModel
     slot: int
     cached: float
     tokens: float
@@ -40,20 +40,20 @@ class CostEstimate(msgspec.Struct, frozen=True):
 
     @property
     def exact(self) -> bool:
-        """Whether all of it was looked at."""
+        """Whether its slots were examined."""
         return self.slot != OUT
 
     @property
     def first(self) -> float:
         """Seconds from now to the first token."""
-        return self.lane.speed.overhead + self.wait + self.ahead + self.read
+        return self.engine.speed.overhead + self.wait + self.ahead + self.read
 
 
 class Considered:
     """What was found about every engine, for the explanation.
 
-    `exact` are those that were looked at, `out` the others: their wait, read, write and
-    cost, kept as numbers since most will never be asked for.
+    `exact` are those that were examined. `out` are the others: their wait, read, write
+    and cost, kept as numbers because most are never shown.
     """
 
     __slots__ = ("exact", "out", "tokens")
@@ -64,10 +64,10 @@ class Considered:
         self.out: list[tuple[EngineModel, float, float, float, float]] = []
 
     def all(self) -> list[CostEstimate]:
-        """Every engine, the cheapest first."""
+        """Return every engine, the cheapest first."""
         out = [
             CostEstimate(
-                lane=lane,
+                engine=engine,
                 slot=OUT,
                 cached=0.0,
                 tokens=self.tokens,
@@ -78,68 +78,68 @@ class Considered:
                 loss=0.0,
                 cost=cost,
             )
-            for lane, wait, read, write, cost in self.out
+            for engine, wait, read, write, cost in self.out
         ]
         return sorted(self.exact + out, key=_cost)
 
 
-def _cost(parts: CostEstimate) -> float:
-    return parts.cost
+def _cost(estimate: CostEstimate) -> float:
+    return estimate.cost
 
 
 def cheapest(
-    question: RequestFeatures, lanes: Sequence[EngineModel]
+    features: RequestFeatures, engines: Sequence[EngineModel]
 ) -> tuple[CostEstimate | None, Considered]:
-    """The engine that costs least, free or not; None where there is none."""
-    now, touched = question.now, question.touched
-    tokens, answer = question.tokens, question.answer
-    least_fresh = max(1.0, tokens - max(question.most, default=0.0))
-    if question.hint >= 0:
+    """Return the engine that costs least, free or not; None where there is none."""
+    now, touched = features.now, features.touched
+    tokens, answer = features.tokens, features.answer
+    least_fresh = max(1.0, tokens - max(features.most, default=0.0))
+    if features.hint >= 0:
         least_fresh = 1.0
-    seen = Considered(tokens)
-    out, one = seen.out.append, question.slots == 1
+    considered = Considered(tokens)
+    out, one = considered.out.append, features.slots == 1
     best: CostEstimate | None = None
     least = inf
-    for lane in lanes:
-        frees = lane.free_at if one else lane.free(question.slots)
+    for engine in engines:
+        frees = engine.free_at if one else engine.free(features.slots)
         # No `max` here: a call costs as much as the rest of the line.
         wait = frees - now if frees > now else 0.0
-        fresh = least_fresh if lane.mask & touched else tokens
-        read = fresh * (lane.per_read + lane.per_context * (tokens - fresh / 2))
-        cost = wait + read * lane.read_price + answer * lane.token_price
-        if cost >= least and lane.host is None:
-            out((lane, wait, read, answer * lane.per_token, cost))
+        fresh = least_fresh if engine.mask & touched else tokens
+        read = fresh * (engine.per_read + engine.per_context * (tokens - fresh / 2))
+        cost = wait + read * engine.read_price + answer * engine.token_price
+        if cost >= least and engine.host is None:
+            out((engine, wait, read, answer * engine.per_token, cost))
             continue
-        each = _exact(question, lane, wait)
-        seen.exact.append(each)
+        each = _exact(features, engine, wait)
+        considered.exact.append(each)
         if each.cost < least:
             best, least = each, each.cost
-    return best, seen
+    return best, considered
 
 
-def _exact(question: RequestFeatures, lane: EngineModel, wait: float) -> CostEstimate:
-    slot, cached, loss = pick(question, lane)
-    answer = question.answer
+def _exact(features: RequestFeatures, engine: EngineModel, wait: float) -> CostEstimate:
+    slot, cached, loss = pick(features, engine)
+    answer = features.answer
     ahead = 0.0
-    if wait == 0.0 and lane.read_until > question.now:
-        ahead = lane.ahead(slot)
-    fresh = question.tokens - cached
+    if wait == 0.0 and engine.read_until > features.now:
+        ahead = engine.ahead(slot)
+    fresh = features.tokens - cached
     if fresh < 1.0:
         fresh = 1.0
     pairs = fresh * (cached + fresh / 2)
-    read = fresh * lane.per_read + lane.per_context * pairs
+    read = fresh * engine.per_read + engine.per_context * pairs
     if fresh < FEW:
-        read += lane.few_start + lane.per_few * pairs
-    loss *= lane.weights.loss * lane.read_price
-    first = lane.learner.speed.overhead + wait + ahead
-    risk = lane.risk * (1 + wait + ahead)
-    cost = first + read * lane.read_price + answer * lane.token_price + loss + risk
-    write = answer * lane.per_token
+        read += engine.few_start + engine.per_few * pairs
+    loss *= engine.weights.loss * engine.read_price
+    first = engine.learner.speed.overhead + wait + ahead
+    risk = engine.risk * (1 + wait + ahead)
+    cost = first + read * engine.read_price + answer * engine.token_price + loss + risk
+    write = answer * engine.per_token
     return CostEstimate(
-        lane=lane,
+        engine=engine,
         slot=slot,
         cached=cached,
-        tokens=question.tokens,
+        tokens=features.tokens,
         wait=wait,
         ahead=ahead,
         read=read,

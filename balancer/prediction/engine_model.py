@@ -1,7 +1,7 @@
 """Engine model: what runs on one engine, and when a slot comes free. Pure.
 
-Between two events every sequence is taken to advance at the rate that was learned;
-progress, first tokens and ends put the picture right again.
+Between two events every sequence advances at the learned rate; progress, first tokens
+and ends correct the picture.
 """
 
 from __future__ import annotations
@@ -18,27 +18,26 @@ from balancer.prediction.speed import Sample, Speed
 from balancer.prediction.weights import WEIGHTS, Weights
 
 SURE_TOKENS = 32
-"""A predicted hit below this says nothing about how well hits are predicted."""
+"""A smaller predicted hit says nothing about how well hits are predicted."""
 
 
 @dataclass(slots=True, eq=False)
 class EngineModel:
-    """One engine: its speed, its slots, its jobs.
+    """One engine: its speed, its slots, its running requests.
 
-    `scale` stretches every predicted second: throttling, battery, an owner at work.
-    `pins` says whether a request may name its slot (`id_slot`), which it may where each
-    slot has its own context and there is no host cache. `foreign` counts slots that
-    other balancers' requests hold.
+    `scale` stretches every predicted second: throttling, battery, a busy owner. `pins`:
+    a request may name its slot (`id_slot`), which needs a context for each slot and no
+    host cache. `foreign` counts taken slots that hold no request of this model's.
 
-    Events come far more often than decisions: so the future is worked out only when
-    somebody asks, and then once.
+    Events come far more often than decisions, so the future is computed only when it is
+    asked for, and then once.
     """
 
     name: str
     model: str
     slots: int
     learner: SpeedLearner
-    holdings: PrefixCacheIndex
+    cache_index: PrefixCacheIndex
     batch: int = 256
     context: int = 8192
     pins: bool = True
@@ -47,46 +46,48 @@ class EngineModel:
     risk: float = 0.0
     foreign: int = 0
     queued: int = 0
-    traffic: RunningRequests = field(default_factory=RunningRequests)
+    load: RunningRequests = field(default_factory=RunningRequests)
     places: list[int] = field(default_factory=list[int])
     numbers: dict[int, int] = field(default_factory=dict[int, int])
-    """Slots by their places among the fleet's."""
+    """Slot numbers by their places in the prefix cache index."""
     resting: dict[int, None] = field(default_factory=dict[int, None])
-    """Places of the slots that no job has, the longest idle first."""
+    """Places of the slots without a request, the longest idle first."""
     mask: int = 0
     now: float = 0.0
     learned: float = -inf
-    """When something was last learned of its speed."""
+    """When its speed was last learned from."""
     trust: float = 1.0
-    """Tokens found cached over tokens predicted to be."""
+    """Tokens found cached, divided by tokens predicted to be."""
     free_at: float = 0.0
     """When the next slot comes free, reservations included."""
     read_until: float = 0.0
-    """When the prompts that are there will all have been read."""
+    """When all prompts that are there will have been read."""
     next_slot: int = -1
-    """Where all are busy: the slot that will come free first."""
+    """If all are busy: the slot that comes free first."""
     stale: bool = True
-    """What was foreseen no longer holds: reservations, or a change in speed or load."""
+    """The forecast no longer holds: reservations, or a change in speed or load."""
     weights: Weights = WEIGHTS
     per_read: float = 0.0
     per_context: float = 0.0
-    """Seconds to read a token, and what each token before it adds."""
+    """Seconds to read a token, and what each earlier token adds."""
     few_start: float = 0.0
     per_few: float = 0.0
-    """What they add where only a few are read: once, and each for each before it."""
+    """The extra for a short prefill: once, and for each token and earlier token."""
     per_token: float = 0.0
-    """Seconds between two tokens of an answer if one more joins."""
+    """Seconds between two tokens of an answer if one more request joins."""
     read_price: float = 1.0
     token_price: float = 0.0
-    """What a second of reading, and a token of an answer, cost all in all."""
+    """The total cost of a second of reading, and of a token of an answer."""
+    gone: bool = False
+    """It left the fleet; its places may belong to another engine by now."""
     _moved: bool = False
-    """Something happened at `now` that was not looked at yet."""
+    """Something happened at `now` that the forecast does not include yet."""
     _frees: list[float] = field(default_factory=list[float])
-    """A heap: when each slot comes free; empty until somebody asks."""
+    """A heap: when each slot comes free; empty until it is needed."""
     _base_price: float = 1.0
 
     def __post_init__(self) -> None:
-        self.places = self.holdings.add(self.slots, self.name)
+        self.places = self.cache_index.add(self.slots)
         self.numbers = {place: slot for slot, place in enumerate(self.places)}
         self.resting = dict.fromkeys(self.places)
         self.mask = sum(1 << place for place in self.places)
@@ -94,45 +95,39 @@ class EngineModel:
 
     @property
     def speed(self) -> Speed:
-        """What is believed of its speed."""
+        """Its expected speed."""
         return self.learner.speed
 
     @property
     def taken(self) -> int:
-        """Slots at work, whoever sent it."""
-        return min(self.slots, self.traffic.slots + self.foreign)
+        """Slots at work, also for other balancers."""
+        return min(self.slots, self.load.slots + self.foreign)
 
-    @property
-    def ours(self) -> int:
-        """Slots that its jobs hold."""
-        return self.traffic.slots
-
-    @property
-    def jobs(self) -> dict[int, RunningRequest]:
-        """What runs there, by slot."""
-        return self.traffic.jobs
-
-    def alone(self, job: RunningRequest) -> bool:
-        """Whether a job has had the engine to itself."""
-        return self.traffic.alone(job)
+    def idle_slots(self) -> list[int]:
+        """Return the numbers of the idle slots."""
+        return [
+            number
+            for number, place in enumerate(self.places)
+            if self.cache_index.idle & (1 << place)
+        ]
 
     def advance(self, now: float) -> None:
-        """Let time pass as the learned speed says."""
+        """Let time pass at the learned speed."""
         seconds = now - self.now
         if seconds > 0:
             self.now = now
-            self.traffic.passes(seconds, self._step(), self.scale)
+            self.load.passes(seconds, self._step(), self.scale)
 
     def _step(self) -> float:
-        """Seconds from one token of each answer to the next."""
-        speed, traffic = self.learner.speed, self.traffic
-        step = speed.token_seconds(traffic.writing)
-        if traffic.reader is not None:
+        """Seconds between two tokens of each answer."""
+        speed, load = self.learner.speed, self.load
+        step = speed.token_seconds(load.writing)
+        if load.reader is not None:
             step = max(step, self.batch * speed.prefill)
         return step * self.scale
 
     def refresh(self, now: float) -> None:
-        """Look again at the future where something has changed, or comes late."""
+        """Renew the forecast where something has changed, or comes late."""
         if self.stale:
             self.advance(now)
             self._foresee()
@@ -143,7 +138,7 @@ class EngineModel:
             self._foresee()
 
     def _foresee(self) -> None:
-        """Work out when prompts will be read and slots come free, as of `self.now`."""
+        """Compute when prompts will be read and slots come free, as of `self.now`."""
         self.stale = self._moved = False
         self.read_until = self.now + self.ahead(self.slots)
         self._frees.clear()
@@ -156,23 +151,23 @@ class EngineModel:
 
     def _foresee_ends(self) -> None:
         per_token = self.learner.speed.token_seconds(self.taken) * self.scale
-        tokens, soonest = self.traffic.sums.tokens, inf
+        tokens, soonest = self.load.totals.tokens, inf
         frees = [0.0] * (self.slots - self.taken)
-        for slot, job in self.traffic.jobs.items():
-            end = self.read_until + job.left(tokens) * per_token
+        for slot, request in self.load.requests.items():
+            end = self.read_until + request.left(tokens) * per_token
             frees.append(end)
-            for _ in job.others:
+            for _ in request.others:
                 frees.append(end)
             if end < soonest:
                 soonest, self.next_slot = end, slot
-        # Of others' requests nothing is known but that they are there.
+        # Of other balancers' requests only the number is known.
         unknown = self.slots - len(frees)
         frees.extend([self.now + 100 * per_token] * unknown)
         heapify(frees)
         self._frees, self.free_at = frees, frees[0]
 
     def _price(self, running: int) -> None:
-        """Work out what does not depend on the request."""
+        """Compute the prices that do not depend on the request."""
         speed, scale = self.learner.speed, self.scale
         self.per_read = speed.prefill * scale
         self.per_context = speed.attention * scale
@@ -187,7 +182,7 @@ class EngineModel:
         self.token_price = (self.weights.write + share) * self.per_token
 
     def free(self, slots: int) -> float:
-        """When so many slots will be free at once; ask after `refresh`."""
+        """When so many slots will be free at once; call after `refresh`."""
         if slots <= self.slots - self.taken and not self._frees:
             return 0.0
         if not self._frees:
@@ -195,11 +190,11 @@ class EngineModel:
         return sorted(self._frees)[slots - 1]
 
     def ahead(self, slot: int) -> float:
-        """Seconds of prefill that come before that of a slot: in the slots below it."""
-        return self.traffic.unread(slot) * self.scale
+        """Seconds of prefill in the slots below a slot, which are read first."""
+        return self.load.unread(slot) * self.scale
 
     def reserve(self, now: float, seconds: float) -> None:
-        """A waiting request counts on the slot that comes free next."""
+        """Reserve the slot that comes free next for a waiting request."""
         if not self._frees:
             self._foresee_ends()
         heapreplace(self._frees, max(now, self._frees[0]) + seconds)
@@ -209,109 +204,116 @@ class EngineModel:
         self._price_queue()
 
     def release(self) -> None:
-        """A request waits for it no longer."""
+        """Drop one reservation."""
         self.queued -= 1
         self._price_queue()
 
-    def start(self, job: RunningRequest, now: float) -> None:
-        """A request was sent to a slot, which now holds its prompt and nothing else."""
+    def start(self, request: RunningRequest, now: float) -> None:
+        """Send a request to a slot, which then holds its prompt and nothing else."""
         self.advance(now)
-        self.traffic.start(job)
-        place = self.places[job.slot]
-        for each in (place, *[self.places[other] for other in job.others]):
-            self.holdings.idle &= ~(1 << each)
+        self.load.start(request)
+        place = self.places[request.slot]
+        for each in (place, *[self.places[other] for other in request.others]):
+            self.cache_index.occupy(each)
             self.resting.pop(each, None)
         if self.host is not None:
-            self.host.swap(place, job.prompt, job.tokens)
-        self.holdings.put(place, CachedPrefix(job.prompt, job.tokens, 0.0, now, now))
+            self.host.swap(place, request.prompt, request.tokens)
+        self.cache_index.put(
+            place, CachedPrefix(request.prompt, request.tokens, 0.0, now, now)
+        )
         self._moved = True
 
-    def began(self, job: RunningRequest, now: float, tokens: int, cached: int) -> None:
-        """The engine begins a prompt, and says how long it is and how much it had."""
+    def began(
+        self, request: RunningRequest, now: float, tokens: int, cached: int
+    ) -> None:
+        """Note that the engine begins a prompt: its length, and how much was cached."""
         self.advance(now)
-        self.counted(job, tokens, cached)
-        self.traffic.begins(job)
-        job.reading = self.speed.prefill_seconds(tokens - cached, cached)
+        self.counted(request, tokens, cached)
+        self.load.begins(request)
+        request.reading = self.speed.prefill_seconds(tokens - cached, cached)
         self._moved = True
 
-    def counted(self, job: RunningRequest, tokens: int, cached: int) -> None:
-        """The engine says how long a prompt is, or was, and how much of it it had."""
-        if job.cached >= SURE_TOKENS:
-            self.trust += 0.1 * (min(cached / job.cached, 1.0) - self.trust)
-        job.tokens, job.cached = tokens, cached
-        held = self.holdings.held[self.places[job.slot]]
-        if held is not None:
-            held.tokens = tokens
+    def counted(self, request: RunningRequest, tokens: int, cached: int) -> None:
+        """Note how long a prompt is, and how much of it was cached."""
+        if request.cached >= SURE_TOKENS:
+            self.trust += 0.1 * (min(cached / request.cached, 1.0) - self.trust)
+        request.tokens, request.cached = tokens, cached
+        content = self.cache_index.contents[self.places[request.slot]]
+        if content is not None:
+            content.tokens = tokens
 
-    def progressed(self, job: RunningRequest, now: float, processed: int) -> None:
-        """The engine says how many prompt tokens it has, cached ones included."""
+    def progressed(self, request: RunningRequest, now: float, processed: int) -> None:
+        """Note how many prompt tokens are read, cached ones included."""
         self.advance(now)
-        left = max(0.0, job.tokens - processed)
-        job.reading = self.speed.prefill_seconds(left, processed)
+        left = max(0.0, request.tokens - processed)
+        request.reading = self.speed.prefill_seconds(left, processed)
         self._moved = True
 
-    def wrote(self, job: RunningRequest, now: float) -> None:
-        """The first token came."""
+    def wrote(self, request: RunningRequest, now: float) -> None:
+        """Note the first token."""
         self.advance(now)
-        self.traffic.wrote(job, now)
+        self.load.wrote(request, now)
         self._moved = True
 
-    def end(self, job: RunningRequest, now: float, answer: float | None = None) -> None:
-        """The slots are free; the first holds the prompt with the answer.
+    def end(
+        self, request: RunningRequest, now: float, answer: float | None = None
+    ) -> None:
+        """Free the slots; the first one holds the prompt with the answer.
 
-        `answer` is its length in tokens, None where only the clock knows it.
+        `answer` is its length in tokens, None where it is known only from the time.
         """
         self.advance(now)
-        self._free(job)
-        # The last token was chosen, but not read back into the cache.
-        answer = max(0.0, (job.done if answer is None else answer) - 1)
-        held = self.holdings.held[self.places[job.slot]]
-        if held is not None:
-            held.answer, held.since, held.used = answer, now, now
-            held.tokens = job.tokens + answer
+        self._free(request)
+        # The last token was sampled, but not read back into the cache.
+        answer = max(0.0, (request.done if answer is None else answer) - 1)
+        content = self.cache_index.contents[self.places[request.slot]]
+        if content is not None:
+            content.answer, content.since, content.used = answer, now, now
+            content.tokens = request.tokens + answer
         self._moved = True
 
-    def drop(self, job: RunningRequest, now: float) -> None:
-        """The request was given up, or its engine failed."""
-        if job.first is not None:
-            self.end(job, now)
+    def drop(self, request: RunningRequest, now: float) -> None:
+        """Free the slots of a request that was given up, or whose engine failed."""
+        if request.first is not None:
+            self.end(request, now)
             return
-        # How far the prompt was read is not known: do not count on any of it.
+        # How far the prompt was read is unknown: count on none of it.
         self.advance(now)
-        self._free(job)
-        self.holdings.forget(self.places[job.slot])
+        self._free(request)
+        self.cache_index.forget(self.places[request.slot])
         self._moved = True
 
-    def _free(self, job: RunningRequest) -> None:
-        self.traffic.end(job)
-        for slot in (job.slot, *job.others):
+    def _free(self, request: RunningRequest) -> None:
+        self.load.end(request)
+        for slot in (request.slot, *request.others):
             place = self.places[slot]
-            self.holdings.idle |= 1 << place
+            self.cache_index.release(place)
             self.resting[place] = None
 
-    def sample(self, job: RunningRequest, now: float, timings: Timings) -> Sample:
-        """What the answer says of the engine's speed, less what others cost it."""
-        writing = max(now - (job.first or now), 1e-6)
+    def sample(self, request: RunningRequest, now: float, timings: Timings) -> Sample:
+        """What the answer says about the speed, less what other requests cost it."""
+        writing = max(now - (request.first or now), 1e-6)
         return Sample(
             cached=timings.cached,
             prompt=timings.prompt,
             prompt_ms=timings.prompt_ms / self.scale,
             predicted=timings.predicted,
             predicted_ms=timings.predicted_ms / self.scale,
-            waited_ms=job.waited * 1000 / self.scale,
-            stalled_ms=job.stalled * 1000 / self.scale,
-            sequences=max(1.0, job.crowd / writing),
+            waited_ms=request.waited * 1000 / self.scale,
+            stalled_ms=request.stalled * 1000 / self.scale,
+            sequences=max(1.0, request.crowd / writing),
         )
 
-    def lost(self) -> None:
-        """The engine started anew: its caches are empty."""
+    def restarted(self) -> None:
+        """Note that the engine restarted: its caches are empty."""
         for place in self.places:
-            self.holdings.forget(place)
+            self.cache_index.forget(place)
         if self.host is not None:
             self.host.clear()
         self.trust = 1.0
 
-    def left(self) -> None:
-        """The engine is gone for good."""
-        self.lost()
-        self.holdings.remove(self.places)
+    def remove(self) -> None:
+        """Remove the engine for good."""
+        self.restarted()
+        self.cache_index.remove(self.places)
+        self.gone = True

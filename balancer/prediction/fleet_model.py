@@ -25,18 +25,18 @@ from balancer.prediction.conditions import (
 from balancer.prediction.engine_model import EngineModel
 from balancer.prediction.learning import SpeedKey, SpeedStore
 from balancer.prediction.prefix_cache import HostCache, PrefixCacheIndex
-from balancer.prediction.speed import believed, parameters
+from balancer.prediction.speed import expected_speed, parameters
 from edgeserve.wire import EngineReport, Launch
 
 WORK_LINGERS = 10.0
-"""Seconds for which a processor's load may still be our own work's."""
+"""Seconds for which the load of a processor may still come from our own work."""
 
 DELAY_SECONDS = 1.0
-"""For so long a report may count a request of ours that has ended."""
+"""For so many seconds a report may still count a request of ours that has ended."""
 
 SHARED_SECONDS = 600.0
-"""After work of another balancer was seen, slots are left to the engine's choice:
-two that name the same slot would wait for each other."""
+"""So long after work of another balancer was seen, engines choose their slots: two
+requests that name the same slot would wait for each other."""
 
 MIB = 2**20
 
@@ -45,245 +45,252 @@ MIB = 2**20
 class TrackedEngine:
     """One engine as it was last reported."""
 
-    lane: EngineModel
+    engine_model: EngineModel
     key: SpeedKey
-    life: tuple[str, int]
+    incarnation: tuple[str, int]
     candidate: EngineCandidate
-    fit: float = 0.0
-    """Since when it could be asked."""
-    worked: float = -WORK_LINGERS
+    usable_since: float = 0.0
+    """Since when it can take requests."""
+    worked_at: float = -WORK_LINGERS
     foreign: float = 0.0
     """The share of its processor that others use."""
-    strange: float | None = None
-    """Since when slots are taken that nobody here has taken."""
-    shared: float = -SHARED_SECONDS
-    """When that was last no mere delay of reports."""
-    probed: int | None = None
-    """The place of the slot that a probe has."""
-    left: list[int] = field(default_factory=list[int])
-    """Places of the slots that are at work for clients who have left, oldest first."""
+    unknown_since: float | None = None
+    """Since when slots are taken that this balancer did not take."""
+    shared_at: float = -SHARED_SECONDS
+    """When that last lasted longer than reports are late."""
+    probe_place: int | None = None
+    """The place of the slot that a probe uses."""
+    abandoned: list[int] = field(default_factory=list[int])
+    """Places of the slots that work for clients that left, the oldest first."""
 
 
 class FleetModel:
-    """One lane per engine. `busy` counts the slots that are taken, whoever took them.
+    """The engine models of the fleet.
 
-    `left` counts those of them whose clients have left.
-    `spare` says of some engines why they are only asked where nobody else serves.
-    `calibrates`: engines that nobody has measured are about to be.
+    `busy` counts the taken slots of an engine, also by other balancers; `left` counts
+    those of them whose clients have left. `last_resort` says why some engines only get
+    requests that no other can serve. `calibrates`: unmeasured engines will be probed.
     """
 
     def __init__(
         self,
-        holdings: PrefixCacheIndex,
+        cache_index: PrefixCacheIndex,
         busy: Callable[[EngineKey], int],
-        book: SpeedStore | None = None,
+        speeds: SpeedStore | None = None,
         policy: MachinePolicy = POLICY,
         left: Callable[[EngineKey], int] = lambda _: 0,
         *,
         calibrates: bool = False,
     ) -> None:
         self._left = left
-        self.book = book or SpeedStore()
-        self.spare: dict[EngineKey, str] = {}
+        self.speeds = speeds or SpeedStore()
+        self.last_resort: dict[EngineKey, str] = {}
         self._calibrates = calibrates
-        self.holdings = holdings
+        self.cache_index = cache_index
         self._busy = busy
         self._policy = policy
-        self._kept: dict[EngineKey, TrackedEngine] = {}
+        self._tracked: dict[EngineKey, TrackedEngine] = {}
 
     def get(self, key: EngineKey) -> EngineModel | None:
-        """An engine's lane, while it is in the fleet."""
-        kept = self._kept.get(key)
-        return kept.lane if kept else None
+        """Return the model of an engine, while it is in the fleet."""
+        tracked = self._tracked.get(key)
+        return tracked.engine_model if tracked else None
 
     def of(self, candidates: Iterable[EngineCandidate]) -> list[EngineModel]:
-        """The lanes of engines that are in the fleet."""
+        """Return the models of those that are in the fleet."""
         return [
-            self._kept[each.key].lane for each in candidates if each.key in self._kept
+            self._tracked[each.key].engine_model
+            for each in candidates
+            if each.key in self._tracked
         ]
 
     def all(self) -> list[EngineModel]:
-        """Every engine's lane."""
-        return [kept.lane for kept in self._kept.values()]
+        """Return all models."""
+        return [tracked.engine_model for tracked in self._tracked.values()]
 
     def sync(self, candidates: Sequence[EngineCandidate], now: float) -> None:
         """Take in what the nodes report."""
         there = {each.key for each in candidates}
-        for gone in self._kept.keys() - there:
+        for gone in self._tracked.keys() - there:
             self.probed(gone)
-            self._kept.pop(gone).lane.left()
-            self.spare.pop(gone, None)
+            self._tracked.pop(gone).engine_model.remove()
+            self.last_resort.pop(gone, None)
         for each in candidates:
-            kept = self._kept.get(each.key)
-            if kept is None or kept.candidate.engine is not each.engine:
-                kept = self._renewed(each, kept, now)
-            kept.candidate = each
+            tracked = self._tracked.get(each.key)
+            if tracked is None or tracked.candidate.engine is not each.engine:
+                tracked = self._refreshed(each, tracked, now)
+            tracked.candidate = each
             if each.barred is not None:
-                kept.fit = now
-        for kept in self._kept.values():
-            self._judge(kept, now)
+                tracked.usable_since = now
+        for tracked in self._tracked.values():
+            self._apply_condition(tracked, now)
         if self._calibrates:
-            self._spare_newcomers(now)
+            self._hold_back_unmeasured(now)
 
     def abandoned(self, key: EngineKey, slots: Iterable[int]) -> None:
-        """A client left: its slots are nobody's until the engine has noticed."""
-        if (kept := self._kept.get(key)) is not None:
-            for place in (kept.lane.places[slot] for slot in slots):
-                kept.left.append(place)
-                self.holdings.idle &= ~(1 << place)
+        """Keep the slots of a client that left busy until the engine has noticed."""
+        if (tracked := self._tracked.get(key)) is not None:
+            for place in (tracked.engine_model.places[slot] for slot in slots):
+                tracked.abandoned.append(place)
+                self.cache_index.occupy(place)
 
     def recount(self, key: EngineKey, now: float) -> None:
-        """Slots of an engine were given back, or taken otherwise than by a job."""
-        if (kept := self._kept.get(key)) is not None:
-            kept.worked = now
-            self._count(kept, now)
+        """Count again after slots were given back, or taken in another way."""
+        if (tracked := self._tracked.get(key)) is not None:
+            tracked.worked_at = now
+            self._count(tracked, now)
 
-    def _renewed(
-        self, each: EngineCandidate, kept: TrackedEngine | None, now: float
+    def _refreshed(
+        self, each: EngineCandidate, tracked: TrackedEngine | None, now: float
     ) -> TrackedEngine:
-        key, life = speed_key(each), (each.instance, each.engine.epoch)
-        if kept is not None and kept.key == key:
-            if kept.life != life:
-                kept.lane.lost()
-                kept.life = life
+        key, incarnation = speed_key(each), (each.instance, each.engine.epoch)
+        if tracked is not None and tracked.key == key:
+            if tracked.incarnation != incarnation:
+                tracked.engine_model.restarted()
+                tracked.incarnation = incarnation
         else:
-            if kept is not None:
+            if tracked is not None:
                 self.probed(each.key)
-                kept.lane.left()
-            kept = TrackedEngine(
-                lane=self._lane(each, key, now),
+                tracked.engine_model.remove()
+            tracked = TrackedEngine(
+                engine_model=self._engine_model(each, key, now),
                 key=key,
-                life=life,
+                incarnation=incarnation,
                 candidate=each,
-                fit=now,
+                usable_since=now,
             )
-            self._kept[each.key] = kept
-        self._count(kept, now)
-        return kept
+            self._tracked[each.key] = tracked
+        self._count(tracked, now)
+        return tracked
 
-    def _lane(self, each: EngineCandidate, key: SpeedKey, now: float) -> EngineModel:
+    def _engine_model(
+        self, each: EngineCandidate, key: SpeedKey, now: float
+    ) -> EngineModel:
         engine, launch = each.engine, each.engine.launch
-        host = _host_cache(engine, self.holdings)
-        lane = EngineModel(
+        host = _host_cache(engine, self.cache_index)
+        engine_model = EngineModel(
             name=" ".join(each.key),
             model=engine.model,
             slots=engine.slots,
-            learner=self.book.learner(key, believed(engine)),
-            holdings=self.holdings,
+            learner=self.speeds.learner(key, expected_speed(engine)),
+            cache_index=self.cache_index,
             batch=launch.batch,
             context=engine.context,
             pins=engine.slots > 1 and host is None,
             host=host,
         )
-        lane.now = now
-        return lane
+        engine_model.now = now
+        return engine_model
 
-    def _count(self, kept: TrackedEngine, now: float) -> None:
-        lane = kept.lane
-        key = kept.candidate.key
-        foreign, left = max(0, self._busy(key) - lane.ours), self._left(key)
-        while len(kept.left) > left:
-            self.holdings.idle |= 1 << kept.left.pop(0)
-        self._pin(kept, now, foreign > left)
-        if foreign != lane.foreign:
-            lane.advance(now)
-            lane.foreign = foreign
-            lane.stale = True
+    def _count(self, tracked: TrackedEngine, now: float) -> None:
+        engine_model = tracked.engine_model
+        key = tracked.candidate.key
+        foreign, left = (
+            max(0, self._busy(key) - engine_model.load.slots),
+            self._left(key),
+        )
+        while len(tracked.abandoned) > left:
+            self.cache_index.release(tracked.abandoned.pop(0))
+        self._pin(tracked, now, foreign > left)
+        if foreign != engine_model.foreign:
+            engine_model.advance(now)
+            engine_model.foreign = foreign
+            engine_model.stale = True
 
-    def _pin(self, kept: TrackedEngine, now: float, strange: bool) -> None:
-        """Say whether requests may name their slot."""
-        if not strange:
-            kept.strange = None
-        elif kept.strange is None:
-            kept.strange = now
-        elif now - kept.strange > DELAY_SECONDS and kept.probed is None:
-            kept.shared = now
-        lane = kept.lane
-        alone = now - kept.shared >= SHARED_SECONDS
-        lane.pins = lane.slots > 1 and lane.host is None and alone
+    def _pin(self, tracked: TrackedEngine, now: float, unknown: bool) -> None:
+        """Decide whether requests may name their slot."""
+        if not unknown:
+            tracked.unknown_since = None
+        elif tracked.unknown_since is None:
+            tracked.unknown_since = now
+        elif (
+            now - tracked.unknown_since > DELAY_SECONDS and tracked.probe_place is None
+        ):
+            tracked.shared_at = now
+        engine_model = tracked.engine_model
+        alone = now - tracked.shared_at >= SHARED_SECONDS
+        engine_model.pins = (
+            engine_model.slots > 1 and engine_model.host is None and alone
+        )
 
     def probe(self, key: EngineKey) -> int | None:
-        """Take a slot out of the game for a probe; it loses what it holds."""
-        kept = self._kept[key]
-        lane = kept.lane
-        idle = [
-            number
-            for number, place in enumerate(lane.places)
-            if self.holdings.idle & (1 << place)
-        ]
+        """Reserve an idle slot for a probe; the slot loses its content."""
+        tracked = self._tracked[key]
+        engine_model = tracked.engine_model
+        idle = engine_model.idle_slots()
         if not idle:
             return None
-        kept.probed = lane.places[idle[-1]]
-        self.holdings.forget(kept.probed)
-        self.holdings.idle &= ~(1 << kept.probed)
-        return idle[-1] if lane.pins else None
+        tracked.probe_place = engine_model.places[idle[-1]]
+        self.cache_index.forget(tracked.probe_place)
+        self.cache_index.occupy(tracked.probe_place)
+        return idle[-1] if engine_model.pins else None
 
     def probed(self, key: EngineKey) -> None:
-        """The probe's slot is free again."""
-        kept = self._kept.get(key)
-        if kept is not None and kept.probed is not None:
-            self.holdings.idle |= 1 << kept.probed
-            kept.probed = None
+        """Free the slot of the probe."""
+        tracked = self._tracked.get(key)
+        if tracked is not None and tracked.probe_place is not None:
+            self.cache_index.release(tracked.probe_place)
+            tracked.probe_place = None
 
-    def _judge(self, kept: TrackedEngine, now: float) -> None:
-        """Let the machine's state count."""
-        each = kept.candidate
-        kept.lane.risk = each.risk
-        self.spare.pop(each.key, None)
+    def _apply_condition(self, tracked: TrackedEngine, now: float) -> None:
+        """Apply the state of the machine: risk, scale, last resort."""
+        each = tracked.candidate
+        tracked.engine_model.risk = each.risk
+        self.last_resort.pop(each.key, None)
         if each.hardware is None:
             return
-        kept.foreign = foreign_share(
-            each.hardware.cpu.load, self._own_share(each, now), kept.foreign
+        tracked.foreign = foreign_share(
+            each.hardware.cpu.load, self._own_share(each, now), tracked.foreign
         )
         threads = each.engine.launch.threads
-        found = condition(each.hardware, kept.foreign, threads, self._policy)
+        found = condition(each.hardware, tracked.foreign, threads, self._policy)
         if found.barred:
-            self.spare[each.key] = found.barred
-        if found.scale != kept.lane.scale:
-            kept.lane.advance(now)
-            kept.lane.scale = found.scale
-            kept.lane.stale = True
+            self.last_resort[each.key] = found.barred
+        if found.scale != tracked.engine_model.scale:
+            tracked.engine_model.advance(now)
+            tracked.engine_model.scale = found.scale
+            tracked.engine_model.stale = True
 
-    def _spare_newcomers(self, now: float) -> None:
-        """Leave alone whom nobody has measured yet, for as long as that may take."""
+    def _hold_back_unmeasured(self, now: float) -> None:
+        """Make unmeasured engines a last resort, for as long as measuring may take."""
         new = [
-            kept
-            for key, kept in self._kept.items()
-            if not kept.lane.learner.calibrated
-            and key not in self.spare
-            and now - kept.fit < SECONDS
+            tracked
+            for key, tracked in self._tracked.items()
+            if not tracked.engine_model.learner.calibrated
+            and key not in self.last_resort
+            and now - tracked.usable_since < SECONDS
         ]
         if not new:
             return
         serving = [
-            kept.lane
-            for key, kept in self._kept.items()
-            if kept.candidate.barred is None and key not in self.spare
+            tracked.engine_model
+            for key, tracked in self._tracked.items()
+            if tracked.candidate.barred is None and key not in self.last_resort
         ]
-        for kept in new:
-            if stands_back(kept.lane, serving):
-                self.spare[kept.candidate.key] = UNMEASURED
+        for tracked in new:
+            if stands_back(tracked.engine_model, serving):
+                self.last_resort[tracked.candidate.key] = UNMEASURED
 
     def _own_share(self, of: EngineCandidate, now: float) -> float:
-        """The share of a processor that our own work may explain.
+        """Return the share of a processor that our own work may explain.
 
-        An engine on a GPU hardly minds its processor's load.
+        An engine on a GPU hardly depends on the load of its processor.
         """
         if of.hardware is None or of.engine.launch.gpu_layers:
             return 1.0
         threads = 0
-        for key, kept in self._kept.items():
+        for key, tracked in self._tracked.items():
             if key[0] != of.member:
                 continue
             if self._busy(key):
-                kept.worked = now
-            if now - kept.worked < WORK_LINGERS:
-                threads += kept.candidate.engine.launch.threads
+                tracked.worked_at = now
+            if now - tracked.worked_at < WORK_LINGERS:
+                threads += tracked.candidate.engine.launch.threads
         return min(1.0, threads / max(1, of.hardware.cpu.logical_cores))
 
 
 def speed_key(each: EngineCandidate) -> SpeedKey:
-    """What a learned speed belongs to."""
+    """Return what a learned speed belongs to."""
     engine = each.engine
     node = each.identity or each.member
     return SpeedKey(node, engine.build, engine.variant, _digest(engine.launch))
@@ -293,10 +300,12 @@ def _digest(launch: Launch) -> str:
     return blake2b(msgspec.json.encode(launch), digest_size=6).hexdigest()
 
 
-def _host_cache(engine: EngineReport, holdings: PrefixCacheIndex) -> HostCache | None:
-    queue = engine.launch.cache_ram_mib * MIB
-    if not queue:
+def _host_cache(
+    engine: EngineReport, cache_index: PrefixCacheIndex
+) -> HostCache | None:
+    size = engine.launch.cache_ram_mib * MIB
+    if not size:
         return None
-    # Models differ by ten; from Pi-sized to laptop-sized ones this is near it.
+    # Models differ tenfold; this is near for models of Pi size to laptop size.
     per_token = 16 * 1024 * (1 + parameters(engine.variant))
-    return HostCache(holdings, queue / per_token)
+    return HostCache(cache_index, size / per_token)

@@ -18,11 +18,11 @@ from balancer.prediction.speed import (
 )
 
 START = 0.05
-"""Seconds that a prompt of a few tokens may take longer than was believed."""
+"""Seconds that a prompt of a few tokens may take longer than expected."""
 
 
 class LearnedSpeed(msgspec.Struct):
-    """A learner's evidence, as it is stored."""
+    """What a learner has measured, as it is stored."""
 
     reading: DecayingLine
     writing: DecayingLine
@@ -32,7 +32,7 @@ class LearnedSpeed(msgspec.Struct):
 
 @dataclass(slots=True)
 class SpeedLearner:
-    """The speed of one engine as evidence comes in."""
+    """Learns the speed of one engine, sample by sample."""
 
     guess: Speed
     reading: DecayingLine = field(init=False)
@@ -50,27 +50,27 @@ class SpeedLearner:
 
     @property
     def calibrated(self) -> bool:
-        """Whether anything was measured yet."""
+        """Whether anything was measured."""
         return self.samples > 0
 
     def begin(self, sample: Sample) -> None:
-        """Take in what one probe measured, in place of all that came before."""
+        """Learn from a probe, and forget all earlier samples."""
         for line in (self.reading, self.writing):
             line.forget()
         self.learn(sample)
 
     def learn(self, sample: Sample) -> None:
-        """Take in what one answer measured."""
+        """Learn from one answer."""
         if 0 < sample.prompt < FEW and sample.prompt_ms > 0 and self.reading.weight:
             self._learn_few(sample)
         reads = sample.prompt >= SMALLEST_PREFILL and sample.prompt_ms > 0
         writes = sample.predicted > SMALLEST_DECODE and sample.predicted_ms > 0
         if reads:
-            believed = self.reading.base
+            expected = self.reading.base
             self._learn_reading(sample)
             if not self.writing.weight:
-                # What reads slower than it was thought to does not write as thought.
-                self._rescale_writing(self.reading.base / believed)
+                # An engine that reads slower than expected also writes slower.
+                self._rescale_writing(self.reading.base / expected)
         if writes:
             self._learn_writing(sample)
         self.samples += reads or writes
@@ -83,7 +83,7 @@ class SpeedLearner:
 
     def _learn_reading(self, sample: Sample) -> None:
         own = max(sample.prompt_ms - sample.waited_ms, 0.1 * sample.prompt_ms)
-        # Time that other prompts took is an estimate: such a sample is worth less.
+        # The time of other prompts is an estimate: such a sample counts less.
         trust = max(0.1, own / sample.prompt_ms) ** 2
         before = sample.cached + sample.prompt / 2
         each = own / 1000 / sample.prompt
@@ -98,7 +98,7 @@ class SpeedLearner:
         )
 
     def _learn_few(self, sample: Sample) -> None:
-        """What so few tokens took beyond their share of many."""
+        """Learn what a short prefill takes beyond its share of a long one."""
         own = max(sample.prompt_ms - sample.waited_ms, 0.1 * sample.prompt_ms) / 1000
         before = sample.cached + sample.prompt / 2
         share = sample.prompt * self.reading.at(before)
@@ -108,7 +108,7 @@ class SpeedLearner:
     def _learn_writing(self, sample: Sample) -> None:
         own = max(sample.predicted_ms - sample.stalled_ms, 0.1 * sample.predicted_ms)
         trust = max(0.1, own / sample.predicted_ms) ** 2
-        # The first token comes with the prefill; what is timed are the ones after it.
+        # The first token comes with the prefill; the time is that of the later ones.
         self.writing.learn(
             max(0.0, sample.sequences - 1),
             own / 1000 / (sample.predicted - 1),
@@ -128,11 +128,11 @@ class SpeedLearner:
         )
 
     def dump(self) -> LearnedSpeed:
-        """What is worth keeping over a restart."""
+        """Return what to keep over a restart."""
         return LearnedSpeed(self.reading, self.writing, self.samples, self.few)
 
     def load(self, learned: LearnedSpeed) -> None:
-        """Go on from what was kept."""
+        """Continue from what was kept."""
         self.reading, self.writing = learned.reading, learned.writing
         self.few = learned.few
         self.samples = learned.samples
@@ -140,14 +140,14 @@ class SpeedLearner:
 
 
 class SpeedStore:
-    """Learned speeds by what they belong to; outlives engines and restarts."""
+    """Learned speeds by key; they outlive engines and restarts."""
 
     def __init__(self, learned: Mapping[str, LearnedSpeed] | None = None) -> None:
         self._learned = dict(learned or {})
         self._learners: dict[str, SpeedLearner] = {}
 
     def learner(self, key: SpeedKey, guess: Speed) -> SpeedLearner:
-        """The learner of an engine; it begins with what was learned before, if any."""
+        """Return the learner of an engine, with what was learned before."""
         name = key.name
         if name not in self._learners:
             learner = SpeedLearner(guess)
@@ -157,14 +157,14 @@ class SpeedStore:
         return self._learners[name]
 
     def dump(self) -> bytes:
-        """Everything learned, as JSON."""
+        """Return everything learned, as JSON."""
         now = {n: each.dump() for n, each in self._learners.items() if each.samples}
         return msgspec.json.encode({**self._learned, **now})
 
     def load(self, body: bytes) -> None:
-        """Go on from what `dump` wrote; anything else is passed over.
+        """Continue from what `dump` wrote; anything else is ignored.
 
-        Best before any engine has joined.
+        Call it before the first engine joins.
         """
         try:
             self._learned = msgspec.json.decode(body, type=dict[str, LearnedSpeed])
@@ -173,7 +173,7 @@ class SpeedStore:
 
 
 class SpeedKey(msgspec.Struct, frozen=True, order=True):
-    """What a learned speed belongs to; when one of these changes it is learned anew."""
+    """What a learned speed belongs to; a change of any field starts anew."""
 
     node: str
     build: str
@@ -182,5 +182,5 @@ class SpeedKey(msgspec.Struct, frozen=True, order=True):
 
     @property
     def name(self) -> str:
-        """The same as one word."""
+        """The fields as one string."""
         return " ".join((self.node, self.build, self.variant, self.launch))

@@ -1,13 +1,14 @@
 """Prefix cache index: which slot holds which beginning of a prompt. Pure.
 
-llama.cpp's cache is exclusive: a slot holds one text, and while it works nobody else
-can use it. So this is not a tree of what an engine has seen, but a list of what each
-slot holds now. Every slot of the fleet is one bit; for each block of prompt a number
-says which slots hold it, so that a look at a few blocks finds all of them at once.
+llama.cpp's cache is exclusive: a slot holds one text, and while it works no other
+request can use it. So this is not a tree of what an engine has seen, but a list of what
+each slot holds now. Every slot of the fleet has a place, one bit of a number; for each
+block of a prompt such a number says which slots hold it, so that looking up a few
+blocks finds all of them at once.
 
-Beside the slots there is llama.cpp's host cache (`--cache-ram`). What a slot loses is
-saved there, and the oldest entry makes room. What a prompt needs is moved back into a
-slot, but only where at least a quarter of the entry stays in use.
+Beside the slots there is llama.cpp's host cache (`--cache-ram`). It saves what a slot
+loses and drops its oldest entry. It moves an entry back into a slot where a prompt
+needs it, but only where at least a quarter of the entry stays in use.
 """
 
 from __future__ import annotations
@@ -21,15 +22,15 @@ from balancer.dialects.prompt import Prompt, common, reach
 LONG_AGO = -1e9
 
 SENT_BACK = 0.6
-"""The part of an answer that must be there for it to be the same text."""
+"""The part of an answer that must be sent back for it to count as the same text."""
 
 
 class CachedPrefix(msgspec.Struct):
     """What one slot holds: a prompt and, once it has answered, the answer.
 
-    `tokens` is all of it, `answer` the part that was generated. `used` is when it was
-    last at work; `since` when its conversation fell silent, long ago where that has
-    gone on elsewhere.
+    `tokens` is its whole length, `answer` the part that was generated. `used` is when
+    the slot last worked; `since` when its conversation paused, `LONG_AGO` where it has
+    continued elsewhere.
     """
 
     prompt: Prompt
@@ -40,21 +41,21 @@ class CachedPrefix(msgspec.Struct):
 
     @property
     def tokens_per_byte(self) -> float:
-        """How this text turns into tokens."""
+        """How many tokens a byte of this text has."""
         return (self.tokens - self.answer) / max(1, self.prompt.size)
 
     def shared(self, depth: int, prompt: Prompt) -> float:
-        """Tokens spared to a prompt that has `depth` blocks in common with this.
+        """Return the tokens saved for a prompt that shares `depth` blocks.
 
-        What follows an answered prompt is its answer, sent back; it counts unless what
-        came back is much shorter: then the client left out the reasoning, say.
+        After an answered prompt its answer follows, as the client sends it back. It
+        counts unless it came back much shorter, for example without the reasoning.
         """
         ratio = self.tokens_per_byte
         if depth < len(self.prompt.blocks):
             return self.prompt.ends[depth - 1] * ratio
         sent_back = ratio * (reach(prompt, depth) - self.prompt.size)
-        asked = self.tokens - self.answer
-        return self.tokens if sent_back > SENT_BACK * self.answer else asked
+        features_of = self.tokens - self.answer
+        return self.tokens if sent_back > SENT_BACK * self.answer else features_of
 
 
 Level = tuple[int, int]
@@ -62,56 +63,60 @@ Level = tuple[int, int]
 
 
 class PrefixCacheIndex:
-    """The fleet's slots as bits, and what they hold."""
+    """The slots of the fleet as bits, and what they hold."""
 
     def __init__(self) -> None:
-        self.held: list[CachedPrefix | None] = []
-        self.owner: list[str] = []
-        """Name of the engine that each slot belongs to."""
+        self.contents: list[CachedPrefix | None] = []
         self.idle = 0
         """Bits of the slots that are not at work."""
-        self.bare = 0
-        """Bits of the slots that hold nothing anybody will come back for."""
+        self.disposable = 0
+        """Bits of the slots whose content is of no further use."""
         self._holders: dict[bytes, int] = {}
         self._ending: dict[bytes, int] = {}
         """Slots by the last block of what they hold."""
         self._free: list[int] = []
 
-    def add(self, slots: int, owner: str) -> list[int]:
-        """Make room for an engine's slots; return their bits' positions."""
+    def add(self, slots: int) -> list[int]:
+        """Give places to the slots of an engine; return them."""
         while len(self._free) < slots:
-            self._free.append(len(self.held))
-            self.held.append(None)
-            self.owner.append("")
+            self._free.append(len(self.contents))
+            self.contents.append(None)
         self._free.sort(reverse=True)
         places = [self._free.pop() for _ in range(slots)]
         for place in places:
-            self.idle |= 1 << place
-            self.bare |= 1 << place
-            self.owner[place] = owner
+            self.release(place)
+            self.disposable |= 1 << place
         return places
 
     def remove(self, places: list[int]) -> None:
-        """An engine left."""
+        """Take back the places of an engine that left."""
         for place in places:
             self.forget(place)
-            self.idle &= ~(1 << place)
-            self.bare &= ~(1 << place)
+            self.occupy(place)
+            self.disposable &= ~(1 << place)
         self._free.extend(places)
 
-    def forget(self, place: int) -> None:
-        """What the slot held is lost."""
-        held = self.held[place]
-        if held is not None:
-            self._unmark(place, held.prompt.blocks, 0)
-        self.held[place] = None
-        self.bare |= 1 << place
+    def occupy(self, place: int) -> None:
+        """Mark a slot as busy."""
+        self.idle &= ~(1 << place)
 
-    def put(self, place: int, held: CachedPrefix) -> None:
-        """The slot now holds this instead of what it held."""
-        before = self.held[place]
+    def release(self, place: int) -> None:
+        """Mark a slot as idle."""
+        self.idle |= 1 << place
+
+    def forget(self, place: int) -> None:
+        """Forget the content of a slot."""
+        content = self.contents[place]
+        if content is not None:
+            self._unmark(place, content.prompt.blocks, 0)
+        self.contents[place] = None
+        self.disposable |= 1 << place
+
+    def put(self, place: int, content: CachedPrefix) -> None:
+        """Replace the content of a slot."""
+        before = self.contents[place]
         old = before.prompt.blocks if before is not None else ()
-        new = held.prompt.blocks
+        new = content.prompt.blocks
         kept = 0
         for left, right in zip(old, new, strict=False):
             if left != right:
@@ -123,8 +128,8 @@ class PrefixCacheIndex:
             holders[block] = holders.get(block, 0) | bit
         if new:
             self._ending[new[-1]] = self._ending.get(new[-1], 0) | bit
-        self.held[place] = held
-        self.bare &= ~bit
+        self.contents[place] = content
+        self.disposable &= ~bit
 
     def _unmark(self, place: int, blocks: tuple[bytes, ...], kept: int) -> None:
         others = ~(1 << place)
@@ -134,30 +139,30 @@ class PrefixCacheIndex:
             _clear(self._ending, blocks[-1], others)
 
     def beginnings(self, prompt: Prompt) -> int:
-        """Slots whose whole text is a beginning of this prompt, or all of it."""
+        """Return the slots whose whole text is a beginning of this prompt."""
         blocks, get, found = prompt.blocks, self._ending.get, 0
         for count in prompt.messages:
             found |= get(blocks[count - 1], 0)
         return found
 
     def supersede(self, prompt: Prompt) -> None:
-        """A conversation goes on: what it was, in slots at rest, is of no more use."""
-        left = self.beginnings(prompt) & self.idle & ~self.bare
-        self.bare |= left
+        """Mark earlier states of a conversation, in idle slots, as disposable."""
+        left = self.beginnings(prompt) & self.idle & ~self.disposable
+        self.disposable |= left
         while left:
-            held = self.held[(left & -left).bit_length() - 1]
+            content = self.contents[(left & -left).bit_length() - 1]
             left &= left - 1
-            if held is not None:
-                held.since = LONG_AGO
+            if content is not None:
+                content.since = LONG_AGO
 
     def levels(self, prompt: Prompt) -> list[Level]:
-        """Which slots share how much of a prompt, those that share most first."""
+        """Return which slots share how much of a prompt, the largest share first."""
         blocks, get = prompt.blocks, self._holders.get
         found: list[Level] = []
         depth, last = 0, len(blocks)
         mask = get(blocks[0], 0) if blocks else 0
         while mask:
-            # Along a chain the set of holders only shrinks: bisect for where it does.
+            # Along a chain the set of holders only shrinks: bisect for the change.
             low, high = depth, last
             while high - low > 1:
                 middle = (low + high) // 2
@@ -191,34 +196,34 @@ LOSING_MUCH = 0.5
 
 @dataclass(slots=True)
 class HostCache:
-    """The entries of one engine, oldest first. `tokens` is how many fit."""
+    """The host cache of one engine, the oldest entry first; `tokens` is its size."""
 
-    holdings: PrefixCacheIndex
+    cache_index: PrefixCacheIndex
     tokens: float
     entries: list[CachedPrefix] = field(default_factory=list[CachedPrefix])
 
     def swap(self, place: int, prompt: Prompt, tokens: float) -> None:
-        """A slot is about to take a prompt: save what it holds, use what helps."""
-        held = self.holdings.held[place]
-        if held is not None:
-            if self._stays(held, prompt, tokens):
+        """Before a slot takes a prompt, save its content and move the best entry in."""
+        content = self.cache_index.contents[place]
+        if content is not None:
+            if self._stays(content, prompt, tokens):
                 return
-            self._save(held)
-        best = self.best(prompt, held)
+            self._save(content)
+        best = self.best(prompt, content)
         if best is not None:
             self.entries.remove(best)
         while sum(each.tokens for each in self.entries) > self.tokens:
             self.entries.pop(0)
 
-    def _stays(self, held: CachedPrefix, prompt: Prompt, tokens: float) -> bool:
-        """Whether the slot was taken for what it holds, and keeps most of that."""
-        shared = _shared(held, prompt)
-        return shared > SIMILARITY * tokens and shared >= LOSING_MUCH * held.tokens
+    def _stays(self, content: CachedPrefix, prompt: Prompt, tokens: float) -> bool:
+        """Whether the slot was chosen for its content, and keeps most of it."""
+        shared = _shared(content, prompt)
+        return shared > SIMILARITY * tokens and shared >= LOSING_MUCH * content.tokens
 
-    def best(self, prompt: Prompt, held: CachedPrefix | None) -> CachedPrefix | None:
-        """The entry that would be moved into a slot that holds `held`."""
-        shared = _shared(held, prompt) if held is not None else 0.0
-        kept = shared / max(held.tokens, 1.0) if held is not None else -1.0
+    def best(self, prompt: Prompt, content: CachedPrefix | None) -> CachedPrefix | None:
+        """Return the entry that would be moved into a slot with this content."""
+        shared = _shared(content, prompt) if content is not None else 0.0
+        kept = shared / max(content.tokens, 1.0) if content is not None else -1.0
         best: CachedPrefix | None = None
         for entry in self.entries:
             found = _shared(entry, prompt)
@@ -227,32 +232,34 @@ class HostCache:
                 best, shared, kept = entry, found, share
         return best
 
-    def spares(self, prompt: Prompt, held: CachedPrefix | None, tokens: float) -> float:
-        """Tokens that the best entry holds of a prompt, where it would be used."""
-        if held is not None and self._stays(held, prompt, tokens):
+    def spares(
+        self, prompt: Prompt, content: CachedPrefix | None, tokens: float
+    ) -> float:
+        """Return the tokens that the best entry saves, where it would be used."""
+        if content is not None and self._stays(content, prompt, tokens):
             return 0.0
-        best = self.best(prompt, held)
+        best = self.best(prompt, content)
         return _shared(best, prompt) if best is not None else 0.0
 
     def clear(self) -> None:
-        """The engine started anew."""
+        """Drop everything: the engine restarted."""
         self.entries.clear()
 
-    def _save(self, held: CachedPrefix) -> None:
-        blocks = held.prompt.blocks
+    def _save(self, content: CachedPrefix) -> None:
+        blocks = content.prompt.blocks
         if any(
-            common(each.prompt, held.prompt) == len(blocks) for each in self.entries
+            common(each.prompt, content.prompt) == len(blocks) for each in self.entries
         ):
             return
         self.entries = [
             each
             for each in self.entries
-            if common(each.prompt, held.prompt) < len(each.prompt.blocks)
+            if common(each.prompt, content.prompt) < len(each.prompt.blocks)
         ]
-        # The slot's own record is about to be replaced, or extended: keep a copy.
-        self.entries.append(msgspec.structs.replace(held))
+        # The slot's content is about to be replaced or extended: keep a copy.
+        self.entries.append(msgspec.structs.replace(content))
 
 
-def _shared(held: CachedPrefix, prompt: Prompt) -> float:
-    depth = common(held.prompt, prompt)
-    return held.shared(depth, prompt) if depth else 0.0
+def _shared(content: CachedPrefix, prompt: Prompt) -> float:
+    depth = common(content.prompt, prompt)
+    return content.shared(depth, prompt) if depth else 0.0

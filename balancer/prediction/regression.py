@@ -1,8 +1,8 @@
-"""Regression: lines, ratios and quantiles of samples that fade with time. Pure.
+"""Regression: lines, ratios and quantiles over decaying samples. Pure.
 
-Least squares over sums that fade. A `DecayingLine` weighs a sample by its tokens; that
-is what makes it a ratio of sums and not a mean of rates, so that a short answer with a
-clumsy clock cannot move it far.
+Least squares over decaying sums. A `DecayingLine` weighs a sample by its tokens, so
+that it is a ratio of sums and not a mean of rates: a short answer, whose time is
+measured poorly, cannot move it far.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ HALF_LIFE = 20.0
 """Samples after which an old sample counts half."""
 
 OUTLIER = 4.0
-"""A sample further than this factor from what is believed is pulled in to it."""
+"""A sample that differs by more than this factor is moved to this factor."""
 
 SURPRISE = 0.4
-"""|ln(seen/believed)| that, three times in a row, means that the machine changed."""
+"""|ln(measured/expected)| that means, three times in a row, a changed machine."""
 
 IN_A_ROW = 3
 
 LEAST, MOST = 1e-7, 1e4
-"""Seconds a token that no machine undercuts or exceeds; clocks that stood still do."""
+"""Least and most seconds per token; only broken clocks are outside."""
 
 FADE = 0.5 ** (1.0 / HALF_LIFE)
 
 
 class DecayingSums(msgspec.Struct):
-    """y = base + slope·x, and the decaying weighted sums that it is drawn from."""
+    """y = base + slope·x, and the decaying weighted sums that give it."""
 
     base: float
     slope: float
@@ -40,11 +40,11 @@ class DecayingSums(msgspec.Struct):
     xy: float = 0.0
 
     def at(self, x: float) -> float:
-        """What the line says."""
+        """Return y at x."""
         return self.base + self.slope * x
 
     def add(self, x: float, y: float, weight: float, fade: float) -> None:
-        """Take in a sample; what was there before counts `fade` of what it did."""
+        """Add a sample; earlier ones count `fade` of what they did."""
         self.fade(fade)
         self.weight += weight
         self.x += weight * x
@@ -53,7 +53,7 @@ class DecayingSums(msgspec.Struct):
         self.xy += weight * x * y
 
     def fade(self, share: float) -> None:
-        """Let all that was seen count for less."""
+        """Let all samples so far count for less."""
         self.weight *= share
         self.x *= share
         self.y *= share
@@ -68,22 +68,22 @@ class DecayingSums(msgspec.Struct):
 
 
 class DecayingLine(DecayingSums):
-    """A line that begins somewhere; what it began with fades last."""
+    """A line with a first guess."""
 
     streak: int = 0
     eager: int = 0
 
     def learn(self, x: float, y: float, weight: float, known_slope: float) -> None:
-        """Take in one sample of `weight` tokens; `known_slope` is what is typical.
+        """Learn from a sample of `weight` tokens; `known_slope` is the typical slope.
 
-        The typical slope, relative to the base, counts as much as a little evidence:
-        samples that all lie at one x say nothing about a slope.
+        It is relative to the base, and counts like a few samples: samples that all lie
+        at one x say nothing about a slope.
         """
-        believed = self.at(x)
+        expected = self.at(x)
         y = min(max(y, LEAST), MOST)
         if self.weight:
-            y = min(max(y, believed / OUTLIER), believed * OUTLIER)
-            self._notice(log(y / believed))
+            y = min(max(y, expected / OUTLIER), expected * OUTLIER)
+            self._notice(log(y / expected))
         fade = FADE
         if self.eager:
             self.eager -= 1
@@ -92,12 +92,12 @@ class DecayingLine(DecayingSums):
         self._fit(known_slope)
 
     def forget(self) -> None:
-        """What it says stays, until the next sample says otherwise."""
+        """Forget the samples; the line stays until the next one."""
         self.fade(0.0)
         self.streak = self.eager = 0
 
     def _notice(self, surprise: float) -> None:
-        """A laptop unplugged or a Pi throttled: forget faster for a while."""
+        """Forget faster for a while after a change, such as a laptop unplugged."""
         if abs(surprise) < SURPRISE or self.streak * surprise < 0:
             self.streak = 0
         if abs(surprise) >= SURPRISE:
@@ -108,27 +108,27 @@ class DecayingLine(DecayingSums):
 
     def _fit(self, known_slope: float) -> None:
         mean_x, mean_y, spread, shared = self.moments()
-        expected = mean_y * known_slope / (1 + known_slope * mean_x)
-        # The prior is worth the evidence of samples that differ by a quarter of mean x.
+        typical = mean_y * known_slope / (1 + known_slope * mean_x)
+        # The prior counts like samples that differ by a quarter of the mean x.
         ridge = (0.25 * mean_x + 1e-9) ** 2
-        slope = (shared + ridge * expected) / (spread + ridge)
-        self.slope = min(max(slope, 0.0), 0.9 * mean_y / mean_x if mean_x else expected)
+        slope = (shared + ridge * typical) / (spread + ridge)
+        self.slope = min(max(slope, 0.0), 0.9 * mean_y / mean_x if mean_x else typical)
         self.base = mean_y - self.slope * mean_x
 
 
 class DecayingExtra(DecayingSums):
-    """A line of which neither part is below 0; 0 until a sample is seen."""
+    """A line whose base and slope are never below 0; 0 until the first sample."""
 
     base: float = 0.0
     slope: float = 0.0
 
     def learn(self, x: float, y: float) -> None:
-        """Take in one sample, which may lie below 0."""
+        """Learn from a sample, which may be below 0."""
         self.add(x, y, 1.0, FADE)
         mean_x, mean_y, spread, shared = self.moments()
-        # One sample is no proof that there is anything.
+        # One sample proves little.
         mean_y *= self.weight / (self.weight + 1)
-        # Samples that all lie at one x do not tell a base from a slope: half of each.
+        # Samples at one x do not separate base from slope: take half of each.
         ridge = (0.25 * mean_x) ** 2 + 1e-9
         slope = (shared + ridge * 0.5 * mean_y / max(mean_x, 1e-9)) / (spread + ridge)
         self.slope = min(max(slope, 0.0), max(mean_y, 0.0) / max(mean_x, 1e-9))
@@ -136,7 +136,7 @@ class DecayingExtra(DecayingSums):
 
 
 QUANTILE = 0.6
-"""Which quantile of answer length counts: above the middle, as long waits add up."""
+"""The quantile of answer lengths that counts: above the median, as waits add up."""
 
 
 class DecayingRatio(msgspec.Struct):
@@ -146,7 +146,7 @@ class DecayingRatio(msgspec.Struct):
     below: float
 
     def learn(self, above: float, below: float, fade: float = 0.97) -> None:
-        """Take in one sample."""
+        """Learn from one sample."""
         self.above = self.above * fade + above
         self.below = self.below * fade + below
 
@@ -163,7 +163,7 @@ class DecayingQuantile(msgspec.Struct):
     seen: int = 0
 
     def learn(self, tokens: float) -> None:
-        """Step up a lot where it was too low, down a little where too high."""
+        """Step up far where it was too low, down a little where it was too high."""
         self.seen += 1
         step = max(0.08, 0.8 / self.seen**0.7)
         high = log(max(tokens, 1.0)) >= self.log

@@ -1,4 +1,4 @@
-"""Slot match: which slot holds most of the prompt of a request. Pure."""
+"""Slot match: which slot of an engine a request should use. Pure."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from balancer.prediction.prefix_cache import (
 from balancer.prediction.workload import Workload
 
 MORE = 1.2
-"""Some texts have more tokens a byte than the one at hand; bounds allow for that."""
+"""Some texts have more tokens per byte than this one; upper bounds allow for that."""
 
 
 class RequestFeatures(msgspec.Struct, kw_only=True):
-    """A request as the engines' prices need it.
+    """What the cost of a request depends on, on every engine.
 
-    `tokens` is the length of its prompt, `answer` that of its answer, as expected;
-    `levels` are the slots that hold a part of it, `counted` how many tokens that is
-    where somebody counted, `most` how many it may be, `touched` all of these slots.
-    `hint` is the slot that its session last used.
+    `tokens` and `answer` are the expected lengths of prompt and answer. `levels` are
+    the slots that hold a part of the prompt; `counted` is how many tokens that part has
+    where an engine counted, `most` how many it may have; `touched` are all of these
+    slots. `hint` is the place that its session last used.
     """
 
     prompt: Prompt
@@ -41,20 +41,20 @@ class RequestFeatures(msgspec.Struct, kw_only=True):
     hint: int
     now: float
     workload: Workload
-    holdings: PrefixCacheIndex
+    cache_index: PrefixCacheIndex
 
     def depth(self, bit: int) -> int:
-        """Blocks of the prompt that a slot holds."""
+        """Return how many blocks of the prompt a slot holds."""
         for depth, mask in self.levels:
             if mask & bit:
                 return depth
         return 0
 
 
-def asked(
+def features_of(
     prompt: Prompt,
     workload: Workload,
-    holdings: PrefixCacheIndex,
+    cache_index: PrefixCacheIndex,
     now: float,
     *,
     slots: int = 1,
@@ -63,12 +63,12 @@ def asked(
     answer: float | None = None,
     hint: int = -1,
 ) -> RequestFeatures:
-    """Find it out. `tokens` and `answer`: lengths where they are known."""
-    levels = holdings.levels(prompt)
+    """Compute the features; `tokens` and `answer` are exact lengths, if known."""
+    levels = cache_index.levels(prompt)
     touched = 1 << hint if hint >= 0 else 0
     for _, mask in levels:
         touched |= mask
-    ratio = _tokens_per_byte(levels, workload, holdings)
+    ratio = _tokens_per_byte(levels, workload, cache_index)
     return RequestFeatures(
         prompt=prompt,
         tokens=tokens or max(2.0, workload.lengths.of(prompt, ratio)),
@@ -81,19 +81,19 @@ def asked(
         hint=hint,
         now=now,
         workload=workload,
-        holdings=holdings,
+        cache_index=cache_index,
     )
 
 
 def _tokens_per_byte(
-    levels: list[Level], workload: Workload, holdings: PrefixCacheIndex
+    levels: list[Level], workload: Workload, cache_index: PrefixCacheIndex
 ) -> float:
-    """That of the conversation where it is known, else the model's."""
+    """Return the ratio of the conversation where it is known, else the model's."""
     if levels:
         mask = levels[0][1]
-        held = holdings.held[(mask & -mask).bit_length() - 1]
-        if held is not None:
-            return held.tokens_per_byte
+        content = cache_index.contents[(mask & -mask).bit_length() - 1]
+        if content is not None:
+            return content.tokens_per_byte
     return workload.tokens_per_byte
 
 
@@ -109,73 +109,73 @@ def _counted(
 
 
 Slot = tuple[int, float, float]
-"""A slot, tokens it spares the prompt, seconds it may cost to lose its content."""
+"""A slot, the tokens that it saves, the seconds that losing its content may cost."""
 
-NONE: Slot = (-1, 0.0, 0.0)
+NO_SLOT: Slot = (-1, 0.0, 0.0)
 
 MOST = 8
-"""Slots of one engine that are looked at closely for one request."""
+"""Slots of one engine that are examined for one request."""
 
 
-def pick(question: RequestFeatures, lane: EngineModel) -> Slot:
-    """The best idle slot where we may choose, else the one that llama.cpp will take."""
-    idle = question.holdings.idle & lane.mask
+def pick(features: RequestFeatures, engine: EngineModel) -> Slot:
+    """Return the best idle slot, or where the engine chooses, the slot it will take."""
+    idle = features.cache_index.idle & engine.mask
     if not idle:
-        return _next(question, lane)
-    if lane.slots == 1:
-        return (0, *_worth(question, lane, lane.places[0]))
-    if lane.pins and not lane.foreign:
-        return _best(question, lane, idle)
-    return _llama(question, lane, idle)
+        return _next(features, engine)
+    if engine.slots == 1:
+        return (0, *_gain(features, engine, engine.places[0]))
+    if engine.pins and not engine.foreign:
+        return _best(features, engine, idle)
+    return _llama(features, engine, idle)
 
 
-def _next(question: RequestFeatures, lane: EngineModel) -> Slot:
-    """All are busy: what comes free first will hold its prompt and its answer."""
-    if lane.next_slot < 0:
-        return NONE
-    return (-1, *_worth(question, lane, lane.places[lane.next_slot]))
+def _next(features: RequestFeatures, engine: EngineModel) -> Slot:
+    """All are busy: the slot that comes free first will hold its prompt and answer."""
+    if engine.next_slot < 0:
+        return NO_SLOT
+    return (-1, *_gain(features, engine, engine.places[engine.next_slot]))
 
 
-def _best(question: RequestFeatures, lane: EngineModel, idle: int) -> Slot:
-    """Where reading what is missing and losing what is there cost least together."""
-    dear, per_read = lane.weights.loss, lane.per_read
-    best, least = NONE, inf
-    for place in _sharing(question, idle) + _others(question, lane, idle):
-        cached, loss = _worth(question, lane, place)
-        cost = dear * loss - per_read * cached
+def _best(features: RequestFeatures, engine: EngineModel, idle: int) -> Slot:
+    """Find where reading the rest and losing the old content cost least together."""
+    loss_weight, per_read = engine.weights.loss, engine.per_read
+    best, least = NO_SLOT, inf
+    for place in _sharing(features, idle) + _others(features, engine, idle):
+        cached, loss = _gain(features, engine, place)
+        cost = loss_weight * loss - per_read * cached
         if cost < least:
-            best, least = (lane.numbers[place], cached, loss), cost
+            best, least = (engine.numbers[place], cached, loss), cost
     return best
 
 
-def _sharing(question: RequestFeatures, idle: int) -> list[int]:
-    """Places that hold a part of the prompt, or its session; the largest part first."""
+def _sharing(features: RequestFeatures, idle: int) -> list[int]:
+    """List places with a part of the prompt, or its session; largest part first."""
     found: list[int] = []
-    if question.hint >= 0 and idle & (1 << question.hint):
-        found.append(question.hint)
-        idle &= ~(1 << question.hint)
-    for _, mask in question.levels:
+    if features.hint >= 0 and idle & (1 << features.hint):
+        found.append(features.hint)
+        idle &= ~(1 << features.hint)
+    for _, mask in features.levels:
         left = mask & idle
-        # Of those that hold equally much, one that nobody will miss is the best.
-        left = left & question.holdings.bare or left
+        # Of those that hold equally much, one with no further use is best.
+        left = left & features.cache_index.disposable or left
         while left and len(found) < MOST:
             found.append((left & -left).bit_length() - 1)
             left &= left - 1
-            if question.holdings.bare & (1 << found[-1]):
+            if features.cache_index.disposable & (1 << found[-1]):
                 break
     return found
 
 
-def _others(question: RequestFeatures, lane: EngineModel, idle: int) -> list[int]:
-    """Places that share nothing: one that nobody will miss, else the longest idle."""
-    left = idle & ~question.touched
-    bare = left & question.holdings.bare
-    if bare:
-        return [(bare & -bare).bit_length() - 1]
+def _others(features: RequestFeatures, engine: EngineModel, idle: int) -> list[int]:
+    """List places that share nothing: one of no further use, else the longest idle."""
+    left = idle & ~features.touched
+    disposable = left & features.cache_index.disposable
+    if disposable:
+        return [(disposable & -disposable).bit_length() - 1]
     if not left:
         return []
     found: list[int] = []
-    for place in lane.resting:
+    for place in engine.resting:
         if left & (1 << place):
             found.append(place)
             if len(found) == MOST:
@@ -183,66 +183,68 @@ def _others(question: RequestFeatures, lane: EngineModel, idle: int) -> list[int
     return found
 
 
-def _llama(question: RequestFeatures, lane: EngineModel, idle: int) -> Slot:
-    """The most similar slot, else the one that was used least recently."""
-    for _, mask in question.levels:
+def _llama(features: RequestFeatures, engine: EngineModel, idle: int) -> Slot:
+    """Choose as llama.cpp: the most similar slot, else the least recently used."""
+    for _, mask in features.levels:
         if left := mask & idle:
             place = (left & -left).bit_length() - 1
-            cached, loss = _worth(question, lane, place)
-            if cached > SIMILARITY * question.tokens:
-                return lane.numbers[place], cached, loss
-    oldest = next(each for each in lane.resting if idle & (1 << each))
-    return (lane.numbers[oldest], *_worth(question, lane, oldest))
+            content = features.cache_index.contents[place]
+            # The host cache counts once the slot is chosen, not for choosing it.
+            own = _shared(features, content, place) if content is not None else 0.0
+            if _expected(features, engine, own) > SIMILARITY * features.tokens:
+                return (engine.numbers[place], *_gain(features, engine, place))
+    oldest = next(each for each in engine.resting if idle & (1 << each))
+    return (engine.numbers[oldest], *_gain(features, engine, oldest))
 
 
-def _worth(
-    question: RequestFeatures, lane: EngineModel, place: int
+def _gain(
+    features: RequestFeatures, engine: EngineModel, place: int
 ) -> tuple[float, float]:
-    """Tokens that a slot spares, and seconds that forgetting the rest may cost."""
-    held = question.holdings.held[place]
-    if lane.host is not None:
-        return _worth_with_host(question, lane, lane.host, held, place), 0.0
-    if held is None:
+    """Return the tokens that a slot saves, and the seconds that the loss may cost."""
+    content = features.cache_index.contents[place]
+    if engine.host is not None:
+        return _gain_with_host(features, engine, engine.host, content, place), 0.0
+    if content is None:
         return 0.0, 0.0
-    chance = question.workload.chance_to_be_missed(question.now - held.since)
-    if not question.touched & (1 << place):
-        return 0.0, chance * held.tokens * lane.per_read
-    shared = _shared(question, held, place)
-    # When its own session goes on here, nobody else will come for what is lost.
-    lost = held.tokens - shared if place != question.hint else 0.0
-    loss = chance * lost * lane.per_read if lost > 0.0 else 0.0
-    return _believed(question, lane, shared), loss
+    chance = features.workload.chance_to_be_missed(features.now - content.since)
+    if not features.touched & (1 << place):
+        return 0.0, chance * content.tokens * engine.per_read
+    shared = _shared(features, content, place)
+    # When its own session goes on here, no other request needs what is lost.
+    lost = content.tokens - shared if place != features.hint else 0.0
+    loss = chance * lost * engine.per_read if lost > 0.0 else 0.0
+    return _expected(features, engine, shared), loss
 
 
-def _worth_with_host(
-    question: RequestFeatures,
-    lane: EngineModel,
+def _gain_with_host(
+    features: RequestFeatures,
+    engine: EngineModel,
     host: HostCache,
-    held: CachedPrefix | None,
+    content: CachedPrefix | None,
     place: int,
 ) -> float:
-    """The same where what a slot loses is kept: nothing is lost."""
-    shared = _shared(question, held, place) if held is not None else 0.0
-    spared = host.spares(question.prompt, held, question.tokens)
-    return _believed(question, lane, max(shared, spared))
+    """Return the tokens saved where the host cache keeps what a slot loses."""
+    shared = _shared(features, content, place) if content is not None else 0.0
+    spared = host.spares(features.prompt, content, features.tokens)
+    return _expected(features, engine, max(shared, spared))
 
 
-def _believed(question: RequestFeatures, lane: EngineModel, spared: float) -> float:
-    """At least one token is always read."""
-    return max(0.0, min(spared * lane.trust, question.tokens - 1))
+def _expected(features: RequestFeatures, engine: EngineModel, spared: float) -> float:
+    """Correct for trust; at least one token is always read."""
+    return max(0.0, min(spared * engine.trust, features.tokens - 1))
 
 
-def _shared(question: RequestFeatures, held: CachedPrefix, place: int) -> float:
-    """Tokens of the prompt that a slot holds."""
-    depth = question.depth(1 << place)
+def _shared(features: RequestFeatures, content: CachedPrefix, place: int) -> float:
+    """Return how many tokens of the prompt a slot holds."""
+    depth = features.depth(1 << place)
     shared = 0.0
     if depth:
-        counted = question.counted.get(depth)
-        if counted is None or depth >= len(held.prompt.blocks):
-            shared = held.shared(depth, question.prompt)
+        counted = features.counted.get(depth)
+        if counted is None or depth >= len(content.prompt.blocks):
+            shared = content.shared(depth, features.prompt)
         else:
             shared = counted
-    if place == question.hint:
+    if place == features.hint:
         # The session goes on here, though its text does not show it.
-        shared = max(shared, min(held.tokens, question.tokens) / 2)
+        shared = max(shared, min(content.tokens, features.tokens) / 2)
     return shared

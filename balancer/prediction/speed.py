@@ -1,4 +1,4 @@
-"""Engine speed: its formula, its samples, and a first guess. Pure.
+"""Engine speed: the formula, the samples, and the first guess. Pure.
 
 Two straight lines describe an engine. Prefill: seconds per token over the context it
 attends to. Decode: seconds per token over the number of other sequences in the batch.
@@ -17,20 +17,20 @@ SMALLEST_PREFILL = 32
 SMALLEST_DECODE = 4
 
 FEW = 64
-"""Fewer tokens than this llama.cpp reads by another method on processors.
+"""On CPUs llama.cpp reads fewer tokens than this by another method.
 
-Attention is then computed token by token as in decoding: on SmolLM2, five times as
-slowly (1.2 and 6 µs per token and token before it). A GPU needs its time to start.
+It then computes attention token by token, as in decoding: on SmolLM2 five times as
+slowly (6 instead of 1.2 µs per token and earlier token). A GPU takes time to start.
 """
 
 CALIBRATION_PROMPT = 128
 CALIBRATION_ANSWER = 16
-"""Tokens of the probe that a joining engine gets before any user does."""
+"""Tokens of the probe that a new engine gets before the first user's request."""
 
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """What is believed of an engine. Seconds and tokens.
+    """The expected speed of an engine. Seconds and tokens.
 
     Reading m tokens behind c cached ones takes `prefill·m + attention·m·(c + m/2)`;
     fewer than FEW take `few_start + few·m·(c + m/2)` seconds more. One of k
@@ -46,7 +46,7 @@ class Speed:
     few: float = 0.0
 
     def prefill_seconds(self, tokens: float, cached: float) -> float:
-        """Time to read `tokens` behind `cached` ones, with the engine to itself."""
+        """Return the time to read `tokens` behind `cached` ones, alone."""
         pairs = tokens * (cached + tokens / 2)
         seconds = tokens * self.prefill + self.attention * pairs
         if 0 < tokens < FEW:
@@ -54,16 +54,16 @@ class Speed:
         return seconds
 
     def token_seconds(self, sequences: int) -> float:
-        """Time between two tokens of one sequence when `sequences` are decoding."""
+        """Return the time between two tokens of one of so many sequences."""
         return self.decode * (1 + self.slowdown * max(0, sequences - 1))
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One answer's `timings`, and what else its engine was doing. Milliseconds.
+    """The `timings` of one answer, and what else its engine did. Milliseconds.
 
-    `waited` is prefill time that went to other prompts; `stalled` is decode time during
-    which other prompts were read; `sequences` is the mean number decoding.
+    `waited_ms` is prefill time of other prompts; `stalled_ms` is decode time during
+    which other prompts were read; `sequences` is the mean number of decoding ones.
     """
 
     cached: int
@@ -77,11 +77,11 @@ class Sample:
 
 
 LEAST_RATE = 1e-3
-"""Tokens/s that nobody undercuts."""
+"""The least tokens/s of any engine."""
 
 
-def believed(engine: EngineReport) -> Speed:
-    """What its node expects of it, or what its model's name makes likely."""
+def expected_speed(engine: EngineReport) -> Speed:
+    """Return the speed that its node expects, or that its model's name makes likely."""
     launch, expected = engine.launch, engine.expected
     if expected is None:
         return guess(engine.variant, launch.threads, launch.gpu_layers != 0)
@@ -89,10 +89,10 @@ def believed(engine: EngineReport) -> Speed:
 
 
 def guess(variant: str, threads: int, on_gpu: bool) -> Speed:
-    """A sane and slightly hopeful belief before the first measurement.
+    """Return a slightly optimistic guess before the first measurement.
 
-    Hopeful, because an engine believed to be slow gets no work that could prove the
-    contrary. 30 tokens/s of prefill per core for a billion parameters is a desktop.
+    Optimistic, because an engine that seems slow gets no requests that could prove the
+    contrary. A desktop reads 30 tokens/s per core for a billion parameters.
     """
     billions = parameters(variant)
     prefill = 4000.0 if on_gpu else 30.0 * max(1, threads)
@@ -101,7 +101,7 @@ def guess(variant: str, threads: int, on_gpu: bool) -> Speed:
 
 
 def typical(reads: float, writes: float, on_gpu: bool) -> Speed:
-    """A belief from tokens/s of one stream alone; the rest is as most machines are."""
+    """Return a speed from tokens/s of one sequence; the rest is typical."""
     read, write = 1 / max(reads, LEAST_RATE), 1 / max(writes, LEAST_RATE)
     return Speed(
         prefill=read,
@@ -112,7 +112,7 @@ def typical(reads: float, writes: float, on_gpu: bool) -> Speed:
 
 
 def parameters(variant: str) -> float:
-    """Billions of parameters, where the name says so; else one."""
+    """Return billions of parameters from the name, else one."""
     found = re.search(
         r"(?<![a-z0-9.])(\d+(?:\.\d+)?)(b|m)(?![a-z0-9])", variant.lower()
     )

@@ -1,6 +1,6 @@
-"""Workload: tokens per byte, answer lengths, and clients that come back. Pure.
+"""Workload: tokens per byte, answer lengths, and returning conversations. Pure.
 
-All of it is learned from answers; none of it needs a tokenizer.
+All of it is learned from answers, without a tokenizer.
 """
 
 from __future__ import annotations
@@ -12,21 +12,21 @@ from balancer.dialects.prompt import Prompt
 from balancer.prediction.regression import DecayingQuantile, DecayingRatio
 
 TOKENS_PER_BYTE = 0.25
-"""Where a model has answered nothing yet; English is near it."""
+"""Before a model's first answer; English is near it."""
 
 ANSWER_TOKENS = 160.0
-"""The same for the length of an answer."""
+"""The expected length of an answer before the first one."""
 
 KINDS = 1024
-"""Most kinds of work whose answer length is remembered."""
+"""Most kinds of requests whose answer length is remembered."""
 
 
 SPANS = 10
-"""Doubling spans of silence; after 512 s a conversation counts as over."""
+"""Doubling spans of a pause; after 512 s a conversation counts as over."""
 
 
 class Lengths:
-    """How many tokens some beginnings are, exactly: engines have counted them."""
+    """The exact lengths in tokens of prompt beginnings that engines have counted."""
 
     REMEMBERED = 8192
     MOST_FRAME = 50.0
@@ -34,22 +34,22 @@ class Lengths:
     def __init__(self) -> None:
         self._known: OrderedDict[bytes, float] = OrderedDict()
         self.frame = 0.0
-        """Tokens of a message beyond its bytes' share: what the template adds."""
+        """Tokens that the chat template adds to each message."""
         self._frames = 0
 
     def learn(self, block: bytes, tokens: float) -> None:
-        """A prompt up to this block is so many tokens."""
+        """Note that a prompt up to this block has so many tokens."""
         self._known[block] = tokens
         self._known.move_to_end(block)
         if len(self._known) > self.REMEMBERED:
             self._known.popitem(last=False)
 
     def at(self, block: bytes) -> float | None:
-        """Tokens up to this block, where they were counted."""
+        """Return the tokens up to this block, where they were counted."""
         return self._known.get(block)
 
     def of(self, prompt: Prompt, tokens_per_byte: float) -> float:
-        """Tokens of a prompt: counted as far as they were, guessed from there."""
+        """Return the tokens of a prompt: counted where known, then estimated."""
         known, fresh, messages = self._counted(prompt)
         frames = self.frame * messages if known else 0.0
         return known + fresh * tokens_per_byte + frames
@@ -57,7 +57,7 @@ class Lengths:
     def learn_frame(
         self, prompt: Prompt, tokens_per_byte: float, tokens: float
     ) -> None:
-        """Take in that a prompt is so many tokens, before `learn` does."""
+        """Learn the frame from the length of a prompt; call it before `learn`."""
         known, fresh, messages = self._counted(prompt)
         if known and messages:
             more = (tokens - known - fresh * tokens_per_byte) / messages
@@ -66,7 +66,7 @@ class Lengths:
             self.frame += max(0.05, 1 / self._frames) * (more - self.frame)
 
     def _counted(self, prompt: Prompt) -> tuple[float, int, int]:
-        """Tokens that were counted, bytes and messages behind them."""
+        """Return the counted tokens, and the bytes and messages after them."""
         for number, count in reversed(list(enumerate(prompt.messages, 1))):
             known = self._known.get(prompt.blocks[count - 1])
             if known is not None:
@@ -76,7 +76,7 @@ class Lengths:
 
 
 class Workload:
-    """What one model's requests turned out to be."""
+    """What the requests for one model are like."""
 
     def __init__(self) -> None:
         self.ratio = DecayingRatio(TOKENS_PER_BYTE * 2000, 2000)
@@ -85,7 +85,7 @@ class Workload:
         self.lengths = Lengths()
         self.returns = Returns()
         self.kept = 0.7
-        """Of conversations that went on, the part that found their slot as it was."""
+        """The share of continued conversations that found their slot unchanged."""
 
     @property
     def tokens_per_byte(self) -> float:
@@ -93,27 +93,27 @@ class Workload:
         return self.ratio.value
 
     def answer_tokens(self, head: bytes, budget: int | None) -> float:
-        """How long an answer to this kind of prompt will probably be."""
+        """Return the expected length of an answer to this kind of prompt."""
         kind = self._kinds.get((head, _bucket(budget)))
         length = kind.tokens if kind is not None and kind.seen >= 3 else None
         expected = self.answers.tokens if length is None else length
         return expected if budget is None else min(expected, float(max(1, budget)))
 
-    def chance_to_be_missed(self, silent: float) -> float:
-        """Probability that somebody will come back and find it, were it kept."""
-        return self.kept * self.returns.chances[min(int(silent).bit_length(), SPANS)]
+    def chance_to_be_missed(self, paused: float) -> float:
+        """Probability that content is needed again and found, if it is kept."""
+        return self.kept * self.returns.chances[min(int(paused).bit_length(), SPANS)]
 
     def learn_kept(self, kept: bool) -> None:
-        """Take in whether a conversation that went on found its slot as it was."""
+        """Learn whether a continued conversation found its slot unchanged."""
         self.kept += 0.03 * (kept - self.kept)
 
     def learn_prompt(self, tokens: int, size: int) -> None:
-        """Take in how many tokens a prompt of `size` bytes was."""
+        """Learn how many tokens a prompt of `size` bytes has."""
         if size > 0 and tokens > 0:
             self.ratio.learn(tokens, size)
 
     def learn_answer(self, head: bytes, budget: int | None, tokens: int) -> None:
-        """Take in how long an answer was that ended by itself."""
+        """Learn the length of an answer that ended by itself."""
         self.answers.learn(tokens)
         key = (head, _bucket(budget))
         kind = self._kinds.pop(key, None) or DecayingQuantile(self.answers.log)
@@ -128,39 +128,39 @@ def _bucket(budget: int | None) -> int:
 
 
 class Returns:
-    """How likely a conversation is to go on, given how long it has been silent.
+    """How likely a conversation is to continue, given how long it has paused.
 
-    Silence is counted in doubling spans (1 s, 2 s, 4 s, …). For each span: of the
-    conversations that were silent as long, which part spoke again in this span. They
-    are remembered by the hash of their last prompt, wherever they were answered, so
-    that a conversation whose slot was taken counts like any other.
+    Pauses are counted in doubling spans (1 s, 2 s, 4 s, …). For each span: which share
+    of the conversations that paused as long continued in it. Conversations are
+    remembered by the hash of their last prompt, on any engine, so that one whose slot
+    was taken counts like any other.
     """
 
     REMEMBERED = 4096
 
     def __init__(self) -> None:
-        # Prior: most chats go on, and within a few minutes if they do.
+        # Prior: most chats continue, within a few minutes.
         self._reached = [8.0] * SPANS
-        self._spoke = [1.2] * SPANS
+        self._continued = [1.2] * SPANS
         self.chances = [0.0] * (SPANS + 1)
-        """For each span, the probability that such a conversation goes on."""
-        self._silent: OrderedDict[bytes, float] = OrderedDict()
+        """For each span, the probability that such a conversation continues."""
+        self._paused: OrderedDict[bytes, float] = OrderedDict()
         self._recount()
 
-    def chance(self, silent: float) -> float:
-        """Probability that a conversation silent for so many seconds goes on."""
-        return self.chances[_span(silent)]
+    def chance(self, paused: float) -> float:
+        """Probability that a conversation continues after so many seconds of pause."""
+        return self.chances[_span(paused)]
 
     def answered(self, prompt: Prompt, now: float) -> None:
-        """A prompt was answered; from now on its conversation is silent."""
+        """Note that a prompt was answered; its conversation pauses from now on."""
         if prompt.blocks:
-            self._silent[prompt.blocks[-1]] = now
+            self._paused[prompt.blocks[-1]] = now
         self._give_up(now)
 
-    def asked(self, prompt: Prompt, now: float) -> bool:
-        """A prompt came; the conversation that it continues, if any, has spoken."""
+    def features_of(self, prompt: Prompt, now: float) -> bool:
+        """Note a new prompt; return whether it continues a known conversation."""
         for count in prompt.messages[-2:-6:-1]:
-            since = self._silent.pop(prompt.blocks[count - 1], None)
+            since = self._paused.pop(prompt.blocks[count - 1], None)
             if since is not None:
                 self._count(_span(now - since), True)
                 return True
@@ -168,27 +168,27 @@ class Returns:
 
     def _give_up(self, now: float) -> None:
         longest = 2.0 ** (SPANS - 1)
-        while self._silent:
-            block, since = next(iter(self._silent.items()))
-            if now - since < longest and len(self._silent) <= self.REMEMBERED:
+        while self._paused:
+            block, since = next(iter(self._paused.items()))
+            if now - since < longest and len(self._paused) <= self.REMEMBERED:
                 return
-            del self._silent[block]
+            del self._paused[block]
             self._count(_span(now - since), False)
 
-    def _count(self, span: int, spoke: bool) -> None:
-        for each in range(min(span + spoke, SPANS)):
+    def _count(self, span: int, continued: bool) -> None:
+        for each in range(min(span + continued, SPANS)):
             self._reached[each] = self._reached[each] * 0.995 + 1
-            self._spoke[each] *= 0.995
-        if spoke and span < SPANS:
-            self._spoke[span] += 1
+            self._continued[each] *= 0.995
+        if continued and span < SPANS:
+            self._continued[span] += 1
         self._recount()
 
     def _recount(self) -> None:
-        silent_on = 1.0
+        none_continued = 1.0
         for span in reversed(range(SPANS)):
-            silent_on *= 1 - self._spoke[span] / self._reached[span]
-            self.chances[span] = 1 - silent_on
+            none_continued *= 1 - self._continued[span] / self._reached[span]
+            self.chances[span] = 1 - none_continued
 
 
-def _span(silent: float) -> int:
-    return min(max(int(silent), 0).bit_length(), SPANS)
+def _span(paused: float) -> int:
+    return min(max(int(paused), 0).bit_length(), SPANS)

@@ -171,10 +171,10 @@ class _SpeedProber:
 
     def _stands_back(self, key: EngineKey) -> bool:
         """Whether nobody would be sent there now anyway."""
-        return key in self._state.predictive.lanes.spare
+        return key in self._state.predictive.fleet_model.last_resort
 
     def _wants(self, each: EngineCandidate) -> bool:
-        lane = self._state.predictive.lanes.get(each.key)
+        lane = self._state.predictive.fleet_model.get(each.key)
         return (
             lane is not None
             and not lane.learner.calibrated
@@ -186,18 +186,18 @@ class _SpeedProber:
         )
 
     async def _probe(self, each: EngineCandidate) -> None:
-        lane = self._state.predictive.lanes.get(each.key)
+        lane = self._state.predictive.fleet_model.get(each.key)
         if lane is None:
             return
         spread = min(SPREAD_SECONDS, 2 * SHORT.seconds(lane.speed))
         await asyncio.sleep(spread * self._jitter())
-        if self._state.predictive.lanes.get(each.key) is not lane or not self._wants(
-            each
-        ):
+        if self._state.predictive.fleet_model.get(
+            each.key
+        ) is not lane or not self._wants(each):
             return
         self._not_before[each.key] = time.monotonic() + AGAIN_SECONDS
         self._state.slot_counts.take(each.key, 1)
-        slot = self._state.predictive.lanes.probe(each.key)
+        slot = self._state.predictive.fleet_model.probe(each.key)
         self._recount(each.key)
         try:
             async with asyncio.timeout(PROBE_SECONDS):
@@ -207,7 +207,7 @@ class _SpeedProber:
             log.info("%s was not measured: %s", each.node, error)
         finally:
             self._state.slot_counts.give_back(each.key, 1)
-            self._state.predictive.lanes.probed(each.key)
+            self._state.predictive.fleet_model.probed(each.key)
             self._recount(each.key)
             self._known_better()
 
@@ -221,11 +221,11 @@ class _SpeedProber:
 
     def _known_better(self) -> None:
         """Look again who stands back, and who waits for whom."""
-        self._state.predictive.told(self._state.current.candidates)
+        self._state.predictive.update(self._state.current.candidates)
         self._state.queue.changed()
 
     def _recount(self, key: EngineKey) -> None:
-        self._state.predictive.lanes.recount(key, time.monotonic())
+        self._state.predictive.fleet_model.recount(key, time.monotonic())
 
     async def _asked(
         self, each: EngineCandidate, lane: EngineModel, slot: int | None, probe: Probe
@@ -234,7 +234,7 @@ class _SpeedProber:
         began, samples = time.monotonic(), lane.learner.samples
         found = await self._answer(each, slot, probe)
         seconds = time.monotonic() - began
-        if lane.learner.samples == samples and not lane.jobs:
+        if lane.learner.samples == samples and not lane.load.requests:
             _learn(lane, found, seconds)
             self._known_better()
         return seconds

@@ -1,4 +1,4 @@
-"""Abilities: which engines can do what a request asks, busy or not. Pure."""
+"""Abilities: which engines have the abilities that a request needs. Pure."""
 
 from __future__ import annotations
 
@@ -18,38 +18,38 @@ _DOING: dict[Ability, str] = {
 
 
 class Asking(Protocol):
-    """What a request asks; see `Need`."""
+    """What a request needs; see `RoutingRequest`."""
 
     @property
     def model(self) -> str:
-        """In normal spelling, empty where none is named."""
+        """Its model in normal spelling, empty where none is named."""
         ...
 
     @property
     def ability(self) -> Ability | None:
-        """What its route needs, if anything."""
+        """The ability that its route needs, if any."""
         ...
 
     @property
     def also(self) -> frozenset[Ability]:
-        """What it needs besides."""
+        """Further abilities that it needs."""
         ...
 
     @property
     def slots(self) -> int:
-        """How many answers there are to be at once."""
+        """How many answers it wants at once."""
         ...
 
     @property
     def floor(self) -> str:
-        """The lowest type of weights that will do."""
+        """The lowest quantization type that it accepts."""
         ...
 
 
 def able_to(
     candidates: Sequence[EngineCandidate], need: Asking
 ) -> list[EngineCandidate]:
-    """Return them, or raise what the client is told where there are none."""
+    """Return them; where there are none, raise the error for the client."""
     if not candidates:
         raise NoNode(
             "no node has been found yet; `edgeserve nodes` shows what was seen"
@@ -89,10 +89,10 @@ def _doing_it(
 
 
 def _who(
-    wanted: frozenset[Ability], candidates: Iterable[EngineCandidate], nobody: str
+    wanted: frozenset[Ability], candidates: Iterable[EngineCandidate], otherwise: str
 ) -> str:
     models = {c.engine.model for c in candidates if wanted <= {*c.engine.abilities}}
-    return f"ask {', '.join(sorted(models))}" if models else nobody
+    return f"ask {', '.join(sorted(models))}" if models else otherwise
 
 
 def _called(need: Asking) -> str:
@@ -100,7 +100,7 @@ def _called(need: Asking) -> str:
 
 
 def _wide_enough(able: list[EngineCandidate], need: Asking) -> list[EngineCandidate]:
-    """Leave those with slots for all of `n` answers at once."""
+    """Keep the engines with slots for all of `n` answers at once."""
     if need.slots <= 1:
         return able
     wide = [each for each in able if each.engine.slots >= need.slots]

@@ -1,8 +1,8 @@
 """Routing decisions: the types that requests, policies and the queue share. Pure.
 
-`room.claim` hands a `AttemptObserver` out with the slot (`send.course`), and whoever
-carries the answer calls it. Every call is cheap and none raises. Leaving the claim
-without `answered` means that the request was cancelled, refused or lost.
+A claim of a slot comes with an `AttemptObserver` (`send.observer`), which the code that
+relays the answer calls. Every call is cheap and none raises. A claim that ends without
+`answered` means that the request was cancelled, refused or lost.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from edgeserve.wire import Ability
 
 
 class AttemptObserver(Protocol):
-    """One request at one engine, as the wire shows it.
+    """One attempt at one engine, as its stream shows it.
 
     `slot` is the llama.cpp slot that the request should name (`id_slot`), None where
     the engine may choose. `first_seconds` is the predicted time from sending to the
@@ -33,51 +33,51 @@ class AttemptObserver(Protocol):
     first_seconds: float | None
 
     def progress(self, total: int, cached: int, processed: int) -> None:
-        """A `prompt_progress` came: tokens of the prompt, found cached, read so far."""
+        """Take in a `prompt_progress`: tokens of the prompt, cached, read so far."""
         ...
 
     def wrote(self) -> None:
-        """The first token came. Later calls change nothing."""
+        """Note the first token. Later calls change nothing."""
         ...
 
     def answered(self, timings: Timings | None) -> None:
-        """The answer is whole; `timings` are llama.cpp's, where it gave any."""
+        """Note the end of the answer; `timings` are llama.cpp's, where it gave any."""
         ...
 
 
 class Unobserved:
-    """For policies that learn nothing."""
+    """The observer for policies that learn nothing."""
 
     slot: int | None = None
     first_seconds: float | None = None
 
     def progress(self, total: int, cached: int, processed: int) -> None:
-        """Let it pass."""
+        """Ignore it."""
 
     def wrote(self) -> None:
-        """Let it pass."""
+        """Ignore it."""
 
     def answered(self, timings: Timings | None) -> None:
-        """Let it pass."""
+        """Ignore it."""
 
 
 UNOBSERVED: AttemptObserver = Unobserved()
 
 
 class RoutingRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """What a request asks of an engine.
+    """What a request needs of an engine.
 
     `model` is in normal spelling, empty where the caller names none. `ability` is None
-    where any engine does. `slots` is how many it takes (`n`), 0 for what is computed
-    beside them. `tokens` is a guess at the length of the prompt; a context of
-    `too_short` or less has been refused by an engine already. `also` is what its
-    engine must be able to do besides. `tried` engines are out until they have started
-    anew, and so are variants below the type `floor`, if one is named.
+    where any engine will do. `slots` is how many it takes (`n`), 0 for work that needs
+    no slot. `tokens` is an estimate of the length of the prompt; an engine has already
+    refused it for a context of `too_short` tokens. `also` are further abilities that
+    the engine must have. `tried` engines are ruled out until they restart, and so are
+    variants below the quantization type `floor`, if one is named.
 
-    The rest is for the prediction and rules nobody out: whether text is generated, in
-    a slot; the `prompt` as hashes; the `budget` of tokens for the answer; who asks, in
-    which `session` if the client names one, and until when, by the room's clock, the
-    first token is of use.
+    The rest is for the prediction and rules no engine out: whether text is generated,
+    in a slot; the `prompt` as hashes; the `budget` of tokens for the answer; the client
+    and its `session`, if it names one; and the `deadline` of the first token, by the
+    queue's clock.
     """
 
     model: str
@@ -97,7 +97,7 @@ class RoutingRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def kind(self) -> tuple[object, ...]:
-        """What decides who can serve it: needs of one kind wait for the same slots."""
+        """What decides which engines can serve it; equal kinds wait for the same."""
         return (
             *(self.model, self.ability, self.slots, self.tokens, self.too_short),
             *(self.also, self.tried, self.floor, self.generates),
@@ -105,7 +105,7 @@ class RoutingRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def media(self) -> bool:
-        """Whether there is more to it than text."""
+        """Whether it contains images or audio."""
         return not self.also.isdisjoint(("vision", "audio"))
 
 
@@ -113,39 +113,40 @@ class RoutingRequest(msgspec.Struct, frozen=True, kw_only=True):
 class Verdict:
     """One candidate as the decision saw it; `reason` is None for the chosen one.
 
-    `busy` slots are counted, and `parts` predicted, where the policy does so.
+    `busy` counts the slots that are taken, and `estimate` is what was predicted, where
+    the policy does so.
     """
 
     candidate: EngineCandidate
     busy: int | None = None
     reason: str | None
-    parts: CostEstimate | None = None
+    estimate: CostEstimate | None = None
 
 
 Verdicts = Iterable[Verdict]
-"""Made when somebody looks."""
+"""Computed when they are read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Send it there, now. Tell `course` what becomes of it."""
+    """Send it to this engine now. `observer` learns what happens to it."""
 
     to: EngineCandidate
     slots: int
     verdicts: Verdicts
-    course: AttemptObserver = UNOBSERVED
+    observer: AttemptObserver = UNOBSERVED
 
 
 @dataclass(frozen=True)
 class Wait:
-    """Somebody can do it, later."""
+    """An engine can serve it, later."""
 
     verdicts: Verdicts
 
 
 @dataclass(frozen=True)
 class Refuse:
-    """Nobody can do it, and waiting would not help."""
+    """No engine can serve it, and waiting would not help."""
 
     error: EdgeserveError
     verdicts: Verdicts = ()
@@ -155,9 +156,9 @@ Decision = Send | Wait | Refuse
 
 
 def shown(verdict: Verdict) -> dict[str, Any]:
-    """One candidate: chosen or why not, and what was predicted of it."""
-    engine, parts = verdict.candidate.engine, verdict.parts
-    usual = "costs least" if parts else "fewest busy slots"
+    """Render one candidate: chosen or why not, and what was predicted of it."""
+    engine, estimate = verdict.candidate.engine, verdict.estimate
+    usual = "costs least" if estimate else "fewest busy slots"
     return {
         "node": verdict.candidate.node,
         "engine": engine.id,
@@ -166,20 +167,20 @@ def shown(verdict: Verdict) -> dict[str, Any]:
         "busy": verdict.busy,
         "chosen": verdict.reason is None,
         "reason": verdict.reason or usual,
-        "predicted": None if parts is None else predicted(parts),
+        "predicted": None if estimate is None else predicted(estimate),
     }
 
 
-def predicted(parts: CostEstimate) -> dict[str, Any]:
-    """Predicted seconds, as `weights` explains them; see `CostEstimate`."""
+def predicted(estimate: CostEstimate) -> dict[str, Any]:
+    """Render predicted seconds; see `CostEstimate`."""
     return {
-        "wait_seconds": round(parts.wait, 4),
-        "ahead_seconds": round(parts.ahead, 4),
-        "read_seconds": round(parts.read, 4),
-        "write_seconds": round(parts.write, 4),
-        "first_token_seconds": round(parts.first, 4),
-        "cost_seconds": round(parts.cost, 4),
-        "prompt_tokens": round(parts.tokens),
-        "cached_tokens": round(parts.cached),
-        "exact": parts.exact,
+        "wait_seconds": round(estimate.wait, 4),
+        "ahead_seconds": round(estimate.ahead, 4),
+        "read_seconds": round(estimate.read, 4),
+        "write_seconds": round(estimate.write, 4),
+        "first_token_seconds": round(estimate.first, 4),
+        "cost_seconds": round(estimate.cost, 4),
+        "prompt_tokens": round(estimate.tokens),
+        "cached_tokens": round(estimate.cached),
+        "exact": estimate.exact,
     }

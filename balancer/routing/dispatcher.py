@@ -1,8 +1,8 @@
 """Dispatcher: assign waiting requests to engines, as late as possible. Pure.
 
-Requests are bound late. One whose best engine is busy waits for it here, counts on its
-next slot, and is asked again whenever something changes: it may wait two seconds for
-the GPU box rather than start a minute's work on a Pi.
+A request whose best engine is busy waits for it, reserves its next slot, and is
+reconsidered whenever something changes: it may wait two seconds for a GPU rather than
+start a minute's work on a Pi.
 """
 
 from __future__ import annotations
@@ -17,44 +17,45 @@ from balancer.prediction.cost import Considered, CostEstimate, cheapest
 from balancer.prediction.engine_model import EngineModel
 from balancer.prediction.prefix_cache import PrefixCacheIndex
 from balancer.prediction.running import RunningRequest
-from balancer.prediction.slot_match import RequestFeatures, asked
+from balancer.prediction.slot_match import RequestFeatures, features_of
 from balancer.prediction.workload import Workload
 from balancer.routing.fairness import FairOrder
 from balancer.routing.queued_request import QueuedRequest
 
 LOOK = 32
-"""How many of the waiting are asked again when something changes."""
+"""How many waiting requests are reconsidered when something changes."""
 
 LOOK_SECONDS = 0.02
-"""Those who find no idle slot are asked no more often: it changes only their order."""
+"""While no slot is idle they are reconsidered no more often than this."""
 
 ENOUGH = 32
 LEARN_SECONDS = 0.02
-"""An engine that has taught us so many answers need not teach us more than fifty a
-second: where hundreds come and go, learning from each would cost more than it is worth.
-"""
+"""An engine with so many samples is learned from at most fifty times a second:
+learning from each of hundreds of answers costs more than it is worth."""
 
 SESSIONS = 1024
-"""Most sessions named by clients whose slot is remembered."""
+"""Most client sessions whose last slot is remembered."""
 
 NEAR = 0.2
-"""A hit that differs less from what was predicted ended where it was predicted to."""
+"""A cache hit within this share of the prediction ended at the predicted block."""
 
 
-@dataclass(frozen=True, slots=True)
-class Assignment:
-    """A request that starts on an engine now; `seen` is what was found about each."""
+@dataclass(slots=True, eq=False, kw_only=True)
+class Assignment(RunningRequest):
+    """A running request, with its queued request, its engine and its estimate.
+
+    `considered` is what was found about each engine.
+    """
 
     request: QueuedRequest
-    lane: EngineModel
-    job: RunningRequest
-    parts: CostEstimate
-    seen: Considered
+    engine: EngineModel
+    estimate: CostEstimate
+    considered: Considered
 
 
 @dataclass(frozen=True, slots=True)
-class Turned:
-    """A request that is turned away; `retry_after` whole seconds hence it may fit."""
+class TurnedAway:
+    """Why a request is refused; it may be served after `retry_after` whole seconds."""
 
     predicted: float
     retry_after: int
@@ -66,34 +67,34 @@ FindEligible = Callable[[QueuedRequest], Sequence[EngineModel]]
 
 @dataclass(slots=True)
 class Dispatcher:
-    """The state of the decision.
+    """Assigns requests, and learns from their answers.
 
-    `eligible` says which engines can serve a request at all, quick ones first.
+    `eligible` returns the engines that can serve a request at all, fast ones first.
     """
 
     eligible: FindEligible
-    holdings: PrefixCacheIndex = field(default_factory=PrefixCacheIndex)
+    cache_index: PrefixCacheIndex = field(default_factory=PrefixCacheIndex)
     order: FairOrder = field(default_factory=FairOrder)
     workloads: dict[str, Workload] = field(default_factory=dict[str, Workload])
     sessions: OrderedDict[str, int] = field(default_factory=OrderedDict[str, int])
-    _looked: float = -inf
+    _considered_at: float = -inf
 
     def workload(self, model: str) -> Workload:
-        """What is known of a model's requests."""
+        """What is known about the requests for a model."""
         if model not in self.workloads:
             self.workloads[model] = Workload()
         return self.workloads[model]
 
     def offer(
         self, request: QueuedRequest, now: float, *, full: bool = False
-    ) -> Turned | None:
-        """Look at a request that arrives; say why, if it would wait in vain.
+    ) -> TurnedAway | None:
+        """Consider a new request; return why it is refused, if waiting is useless.
 
-        `full`: there is no room to wait.
+        `full`: the queue is full.
         """
         workload, prompt = self.workload(request.model), request.need.prompt
-        if workload.returns.asked(prompt, now):
-            workload.learn_kept(self.holdings.beginnings(prompt) != 0)
+        if workload.returns.features_of(prompt, now):
+            workload.learn_kept(self.cache_index.beginnings(prompt) != 0)
         if not full and request.deadline is None:
             return None
         best = self.choose(request, now)
@@ -101,13 +102,13 @@ class Dispatcher:
             return None
         late = 0.0 if request.deadline is None else now + best.first - request.deadline
         if late > 0:
-            return Turned(best.first, ceil(late), "it would be too late")
+            return TurnedAway(best.first, ceil(late), "it would be too late")
         if full and best.wait > 0:
-            return Turned(best.first, ceil(best.wait), "the queue is full")
+            return TurnedAway(best.first, ceil(best.wait), "the queue is full")
         return None
 
     def withdraw(self, request: QueuedRequest) -> None:
-        """A request counts on no slot any longer."""
+        """Drop the reservation of a request."""
         if request.target is not None:
             request.target.release()
             request.target = None
@@ -115,31 +116,31 @@ class Dispatcher:
     def assign(
         self, waiting: Collection[QueuedRequest], now: float
     ) -> list[Assignment]:
-        """Start whatever should start now. Call it after everything that changes."""
-        if not waiting or not self.holdings.idle:
+        """Start the requests that should start now. Call it after every change."""
+        if not waiting or not self.cache_index.idle:
             return []
-        thorough = now - self._looked >= LOOK_SECONDS
+        thorough = now - self._considered_at >= LOOK_SECONDS
         if thorough:
-            self._looked = now
-        bound: list[Assignment] = []
-        fresh = set[str]()
+            self._considered_at = now
+        assignments: list[Assignment] = []
+        refreshed = set[str]()
         for request in self.order.ranked(list(waiting), now)[:LOOK]:
-            if not (thorough or self.holdings.idle):
+            if not (thorough or self.cache_index.idle):
                 break
             self.withdraw(request)
-            lanes = self.eligible(request)
-            _refresh(lanes, fresh, now)
-            question = self.question(request, now)
-            best, seen = cheapest(question, lanes)
+            engines = self.eligible(request)
+            _refresh(engines, refreshed, now)
+            features = self.features(request, now)
+            best, considered = cheapest(features, engines)
             if best is None:
                 continue
             request.read = best.read
             if best.wait > 0 or best.slot < 0:
-                request.target = best.lane
-                best.lane.reserve(now, best.ahead + best.read + best.write)
+                request.target = best.engine
+                best.engine.reserve(now, best.ahead + best.read + best.write)
             else:
-                bound.append(self._bind(request, question, best, seen))
-        return bound
+                assignments.append(self._start(request, features, best, considered))
+        return assignments
 
     def choose(self, request: QueuedRequest, now: float) -> CostEstimate | None:
         """The engine that costs least, free or not; None where none can."""
@@ -148,18 +149,18 @@ class Dispatcher:
     def weigh(
         self, request: QueuedRequest, now: float
     ) -> tuple[CostEstimate | None, Considered]:
-        """The same, with what was found about every engine."""
-        lanes = self.eligible(request)
-        _refresh(lanes, set(), now)
-        return cheapest(self.question(request, now), lanes)
+        """Like `choose`, with what was found about every engine."""
+        engines = self.eligible(request)
+        _refresh(engines, set(), now)
+        return cheapest(self.features(request, now), engines)
 
-    def question(self, request: QueuedRequest, now: float) -> RequestFeatures:
-        """Find out once what the prices of all engines need."""
+    def features(self, request: QueuedRequest, now: float) -> RequestFeatures:
+        """Compute once what the cost on every engine needs."""
         need = request.need
-        return asked(
+        return features_of(
             need.prompt,
             self.workload(request.model),
-            self.holdings,
+            self.cache_index,
             now,
             slots=request.slots,
             budget=need.budget,
@@ -168,44 +169,38 @@ class Dispatcher:
             hint=self.sessions.get(need.session, -1) if need.session else -1,
         )
 
-    def _bind(
+    def _start(
         self,
         request: QueuedRequest,
-        question: RequestFeatures,
+        features: RequestFeatures,
         best: CostEstimate,
-        seen: Considered,
+        considered: Considered,
     ) -> Assignment:
-        lane, now, need = best.lane, question.now, request.need
-        place = lane.places[best.slot]
-        # What a conversation was until now, in other slots, is of no more use.
-        self.holdings.supersede(need.prompt)
-        job = RunningRequest(
+        engine, now, need = best.engine, features.now, request.need
+        place = engine.places[best.slot]
+        # Earlier states of the conversation, in other slots, are of no more use.
+        self.cache_index.supersede(need.prompt)
+        assignment = Assignment(
+            request=request,
+            engine=engine,
+            estimate=best,
+            considered=considered,
             prompt=need.prompt,
             slot=best.slot,
             tokens=best.tokens,
             cached=best.cached,
-            answer=question.answer,
+            answer=features.answer,
             started=now,
-            reading=best.read / lane.scale,
-            others=self._others(lane, best.slot, request.slots),
-            # With a host cache the hit may not be what the slot held.
-            depth=question.depth(1 << place) if lane.host is None else 0,
+            reading=best.read / engine.scale,
+            others=_further_slots(engine, best.slot, request.slots),
+            # With a host cache the hit may not come from the slot.
+            depth=features.depth(1 << place) if engine.host is None else 0,
         )
-        lane.start(job, now)
+        engine.start(assignment, now)
         self.order.charge(request.client, best.read + best.write, now)
         if need.session:
             self._remember(need.session, place)
-        return Assignment(request, lane, job, best, seen)
-
-    def _others(self, lane: EngineModel, slot: int, slots: int) -> tuple[int, ...]:
-        if slots == 1:
-            return ()
-        idle = [
-            number
-            for number, place in enumerate(lane.places)
-            if number != slot and self.holdings.idle & (1 << place)
-        ]
-        return tuple(idle[: slots - 1])
+        return assignment
 
     def _remember(self, session: str, place: int) -> None:
         self.sessions[session] = place
@@ -213,50 +208,63 @@ class Dispatcher:
         if len(self.sessions) > SESSIONS:
             self.sessions.popitem(last=False)
 
-    def began(self, bound: Assignment, now: float, tokens: int, cached: int) -> None:
-        """An engine begins a prompt, and says how long it is and how much it had."""
-        self._count(bound, tokens, cached)
-        bound.lane.began(bound.job, now, tokens, cached)
+    def began(
+        self, assignment: Assignment, now: float, tokens: int, cached: int
+    ) -> None:
+        """Note that an engine begins a prompt: its length, and how much was cached."""
+        self._count(assignment, tokens, cached)
+        assignment.engine.began(assignment, now, tokens, cached)
 
-    def _count(self, bound: Assignment, tokens: int, cached: int) -> None:
-        """Learn how many tokens the prompt is, and its part that was cached."""
-        blocks, job = bound.job.prompt.blocks, bound.job
-        workload = self.workload(bound.request.model)
+    def _count(self, assignment: Assignment, tokens: int, cached: int) -> None:
+        """Learn how many tokens the prompt has, and how many its cached part."""
+        prompt, blocks = assignment.prompt, assignment.prompt.blocks
+        workload = self.workload(assignment.request.model)
         lengths = workload.lengths
         if blocks:
-            prompt, ratio = bound.job.prompt, workload.tokens_per_byte
-            lengths.learn_frame(prompt, ratio, tokens)
+            lengths.learn_frame(prompt, workload.tokens_per_byte, tokens)
             lengths.learn(blocks[-1], tokens)
-        if 0 < job.depth < len(blocks) and abs(cached - job.cached) < NEAR * job.cached:
-            lengths.learn(blocks[job.depth - 1], cached)
+        near = abs(cached - assignment.cached) < NEAR * assignment.cached
+        if 0 < assignment.depth < len(blocks) and near:
+            lengths.learn(blocks[assignment.depth - 1], cached)
 
     def ended(
-        self, bound: Assignment, now: float, timings: Timings, *, counted: bool = True
+        self,
+        assignment: Assignment,
+        now: float,
+        timings: Timings,
+        *,
+        counted: bool = True,
     ) -> None:
-        """Learn from an answer that came to its end.
+        """Learn from a complete answer.
 
-        `counted` says whether the engine told of its prompt when it began.
+        `counted`: the engine reported the length of the prompt when it began.
         """
-        request, lane, job = bound.request, bound.lane, bound.job
+        request, engine = assignment.request, assignment.engine
         tokens = max(1, timings.cached + timings.prompt)
         if not counted:
-            lane.counted(job, tokens, timings.cached)
-        lane.end(job, now, timings.predicted)
+            engine.counted(assignment, tokens, timings.cached)
+        engine.end(assignment, now, timings.predicted)
         workload, need = self.workload(request.model), request.need
         workload.returns.answered(need.prompt, now)
-        if lane.learner.samples > ENOUGH and now - lane.learned < LEARN_SECONDS:
+        if engine.learner.samples > ENOUGH and now - engine.learned < LEARN_SECONDS:
             return
-        lane.learned = now
+        engine.learned = now
         if not counted:
-            self._count(bound, tokens, timings.cached)
-        lane.learner.learn(lane.sample(job, now, timings))
+            self._count(assignment, tokens, timings.cached)
+        engine.learner.learn(engine.sample(assignment, now, timings))
         workload.learn_prompt(timings.cached + timings.prompt, need.prompt.size)
         workload.learn_answer(need.prompt.head, need.budget, timings.predicted)
-        lane.stale = True
+        engine.stale = True
 
 
-def _refresh(lanes: Sequence[EngineModel], fresh: set[str], now: float) -> None:
-    for lane in lanes:
-        if lane.name not in fresh:
-            fresh.add(lane.name)
-            lane.refresh(now)
+def _further_slots(engine: EngineModel, slot: int, slots: int) -> tuple[int, ...]:
+    if slots == 1:
+        return ()
+    return tuple([each for each in engine.idle_slots() if each != slot][: slots - 1])
+
+
+def _refresh(engines: Sequence[EngineModel], refreshed: set[str], now: float) -> None:
+    for engine in engines:
+        if engine.name not in refreshed:
+            refreshed.add(engine.name)
+            engine.refresh(now)

@@ -1,4 +1,4 @@
-"""Eligibility: which engines a policy chooses among, and why; cached. Pure."""
+"""Eligibility: the engines that can serve a request, cached until a change. Pure."""
 
 from __future__ import annotations
 
@@ -15,20 +15,21 @@ from balancer.routing.filters import Filtered, filter_engines
 
 @dataclass(frozen=True, slots=True)
 class Eligible:
-    """Who can serve a request now or soon: `lanes`, quick ones first.
+    """The `engines` that can serve a request now or soon, fast ones first.
 
-    `by_lane` names the engine of each; `spared` could serve but are left alone.
+    `candidate_by_name` holds the candidate of each; `spared` engines could serve it but
+    are a last resort, with the reason.
     """
 
-    sifted: Filtered
-    lanes: tuple[EngineModel, ...]
-    by_lane: dict[str, EngineCandidate]
+    filtered: Filtered
+    engines: tuple[EngineModel, ...]
+    candidate_by_name: dict[str, EngineCandidate]
     spared: tuple[tuple[EngineCandidate, str], ...]
 
     @property
     def measured(self) -> bool:
-        """Whether every speed was measured: only then is a prediction a promise."""
-        return all(lane.learner.calibrated for lane in self.lanes)
+        """Whether every speed was measured: only then can a prediction be relied on."""
+        return all(engine.learner.calibrated for engine in self.engines)
 
 
 EligibilityKey = tuple[object, ...]
@@ -36,24 +37,24 @@ EligibilityKey = tuple[object, ...]
 
 @dataclass(slots=True)
 class EligibilityCache:
-    """Filters once for all needs that are alike, until the fleet changes."""
+    """Filters once for all equal needs, until the fleet changes."""
 
-    lanes: FleetModel
+    fleet_model: FleetModel
     candidates: Sequence[EngineCandidate] = ()
     _shortest: int = 0
     _found: dict[EligibilityKey, Eligible | Refuse] = field(
         default_factory=dict[EligibilityKey, "Eligible | Refuse"]
     )
 
-    def told(self, candidates: Sequence[EngineCandidate]) -> None:
-        """The fleet changed."""
+    def update(self, candidates: Sequence[EngineCandidate]) -> None:
+        """Take in a change of the fleet."""
         self.candidates = candidates
         self._shortest = min((each.engine.context for each in candidates), default=0)
         self._found.clear()
 
-    def able(self, need: RoutingRequest) -> Eligible | Refuse:
-        """Who can serve it."""
-        # Only a prompt that may be too long for somebody needs its length looked at.
+    def find(self, need: RoutingRequest) -> Eligible | Refuse:
+        """Return the engines that can serve it, or why none can."""
+        # The length matters only where it may be too long for some engine.
         tokens = need.tokens if need.tokens > self._shortest else 0
         model, ability, slots = need.model, need.ability, need.slots
         key = (
@@ -62,47 +63,49 @@ class EligibilityCache:
         )
         found = self._found.get(key)
         if found is None:
-            found = self._found[key] = self._sifted(need)
+            found = self._found[key] = self._filtered(need)
         return found
 
-    def _sifted(self, need: RoutingRequest) -> Eligible | Refuse:
-        sifted = filter_engines(self.candidates, need)
-        if isinstance(sifted, Refuse):
-            return sifted
-        spare = self.lanes.spare
-        kept = [each for each in sifted.open if each.key not in spare]
-        kept = kept or [*sifted.open]
-        by_lane = {" ".join(each.key): each for each in kept}
-        lanes = sorted(self.lanes.of(kept), key=lambda lane: lane.per_read)
-        spared = tuple(
-            (each, spare[each.key])
-            for each in sifted.open
-            if " ".join(each.key) not in by_lane
+    def _filtered(self, need: RoutingRequest) -> Eligible | Refuse:
+        filtered = filter_engines(self.candidates, need)
+        if isinstance(filtered, Refuse):
+            return filtered
+        last_resort = self.fleet_model.last_resort
+        usable = [each for each in filtered.open if each.key not in last_resort]
+        usable = usable or [*filtered.open]
+        candidate_by_name = {" ".join(each.key): each for each in usable}
+        engines = sorted(
+            self.fleet_model.of(usable), key=lambda engine: engine.per_read
         )
-        return Eligible(sifted, tuple(lanes), by_lane, spared)
+        spared = tuple(
+            (each, last_resort[each.key])
+            for each in filtered.open
+            if " ".join(each.key) not in candidate_by_name
+        )
+        return Eligible(filtered, tuple(engines), candidate_by_name, spared)
 
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """Every candidate's verdict, worked out when somebody looks.
+    """Every candidate's verdict, computed when it is read.
 
-    `chosen` is None for a request that waits or was turned away.
+    `chosen` is None for a request that waits or was refused.
     """
 
-    able: Eligible
-    seen: Considered
+    eligible: Eligible
+    considered: Considered
     chosen: CostEstimate | None = None
 
     def __iter__(self) -> Iterator[Verdict]:
-        """The cheapest first, then those that were not compared."""
-        parts = self.seen.all()
-        best = self.chosen or (parts[0] if parts else None)
-        for each in parts:
-            to = self.able.by_lane[each.lane.name]
-            yield Verdict(candidate=to, reason=self._reason(each, best), parts=each)
-        for to, why in self.able.spared:
+        """Yield the cheapest first, then those that were not compared."""
+        estimates = self.considered.all()
+        best = self.chosen or (estimates[0] if estimates else None)
+        for each in estimates:
+            to = self.eligible.candidate_by_name[each.engine.name]
+            yield Verdict(candidate=to, reason=self._reason(each, best), estimate=each)
+        for to, why in self.eligible.spared:
             yield Verdict(candidate=to, reason=f"left alone: {why}")
-        yield from self.able.sifted.out
+        yield from self.eligible.filtered.out
 
     def _reason(self, each: CostEstimate, best: CostEstimate | None) -> str | None:
         if best is None or each is self.chosen:

@@ -1,15 +1,15 @@
 """Fairness: the order in which waiting requests are served. Pure.
 
-Shortest prefill first, because the mean wait is least that way and because the request
-whose conversation lies in the slot that has just come free is then the next one. Every
-second of waiting makes up for some of that, so that nobody starves; less of it where
-one client floods the room, so that its requests do not age into precedence. And whoever
-has had more of the fleet than the others that wait stands back for a while.
+The shortest prefill goes first: that gives the least mean wait, and the request whose
+conversation is in the slot that has just come free is then the next one. Waiting makes
+up for a longer prefill, so that no request starves. It does so more slowly where one
+client has far more requests waiting than others. A client that used more of the fleet
+than the other waiting clients goes later for a while.
 
-Before all others go those whose engine has failed them: they have waited already, and
-some in the midst of an answer that somebody is reading.
+Requests that an engine has failed go before all others: they have waited already, some
+in the middle of an answer.
 
-Stricter fairness has a price: with twelve clients of unlike appetite, ageing by equal
+Stricter fairness has a price: with twelve clients of unequal demand, ageing by equal
 shares cost 7 % in the 95th percentile and 20 % in the 99th (simulated).
 """
 
@@ -23,16 +23,16 @@ from math import exp
 from balancer.routing.queued_request import QueuedRequest
 
 AGEING = 0.3
-"""Seconds of prefill that a second of waiting makes up for, of a lone request."""
+"""Seconds of prefill that a second of waiting makes up for."""
 
 FLOOD = 4
-"""How many times more requests than others a client may have waiting, unpunished."""
+"""A client with more waiting requests than this many times the others' ages slower."""
 
-STANDING_BACK = 0.1
-"""Seconds of prefill that a second of the fleet, more than others had, counts for."""
+USE_PENALTY = 0.1
+"""Seconds of prefill that each slot second beyond the least of the others counts."""
 
 MEMORY = 120.0
-"""Seconds over which what a client had is forgotten."""
+"""Seconds over which the past use of a client fades."""
 
 CLIENTS = 4096
 """Most clients that are remembered."""
@@ -40,47 +40,47 @@ CLIENTS = 4096
 
 @dataclass(slots=True)
 class FairOrder:
-    """Remembers what each client had: slot seconds, which fade."""
+    """Remembers the slot seconds that each client used, which fade."""
 
-    had: dict[str, tuple[float, float]] = field(
+    uses: dict[str, tuple[float, float]] = field(
         default_factory=dict[str, tuple[float, float]]
     )
 
     def charge(self, client: str, seconds: float, now: float) -> None:
-        """A client's request takes a slot for so long."""
-        self.had[client] = (self.owed(client, now) + seconds, now)
-        if len(self.had) > CLIENTS:
-            oldest = min(self.had, key=lambda each: self.had[each][1])
-            del self.had[oldest]
+        """Count that a client's request takes a slot for so long."""
+        self.uses[client] = (self.used(client, now) + seconds, now)
+        if len(self.uses) > CLIENTS:
+            oldest = min(self.uses, key=lambda each: self.uses[each][1])
+            del self.uses[oldest]
 
-    def owed(self, client: str, now: float) -> float:
-        """Slot seconds that a client had of late."""
-        seconds, at = self.had.get(client, (0.0, now))
+    def used(self, client: str, now: float) -> float:
+        """Slot seconds that a client used recently."""
+        seconds, at = self.uses.get(client, (0.0, now))
         return seconds * exp(-(now - at) / MEMORY)
 
     def ranked(
         self, waiting: Sequence[QueuedRequest], now: float
     ) -> list[QueuedRequest]:
-        """First who goes first."""
+        """Return the requests in the order in which they are to be served."""
         if len(waiting) < 2:
             return list(waiting)
-        count = Counter(waiter.client for waiter in waiting)
-        owed = {client: self.owed(client, now) for client in count}
-        least = min(owed.values(), default=0.0)
+        count = Counter(request.client for request in waiting)
+        used = {client: self.used(client, now) for client in count}
+        least = min(used.values(), default=0.0)
         slower = {client: _slower(count, client) for client in count}
 
-        def key(waiter: QueuedRequest) -> tuple[bool, float]:
-            client = waiter.client
-            age = (now - waiter.arrived) / slower[client]
-            more = owed[client] - least
-            cost = waiter.read + STANDING_BACK * more - AGEING * age
-            return not waiter.again, cost
+        def key(request: QueuedRequest) -> tuple[bool, float]:
+            client = request.client
+            age = (now - request.arrived) / slower[client]
+            more = used[client] - least
+            cost = request.read + USE_PENALTY * more - AGEING * age
+            return not request.again, cost
 
         return sorted(waiting, key=key)
 
 
 def _slower(count: Counter[str], client: str) -> float:
-    """By how much a client's requests age slower, for how many it has waiting."""
+    """By which factor a client's requests age slower, because so many wait."""
     if len(count) < 2:
         return 1.0
     others = (count.total() - count[client]) / (len(count) - 1)

@@ -1,4 +1,4 @@
-"""Filters: which engines can serve a request at all, and why others cannot. Pure.
+"""Filters: which engines can serve a request, and why the others cannot. Pure.
 
 `filter_engines` applies every filter. Every candidate gets a verdict, so that each
 choice can be explained afterwards.
@@ -18,9 +18,9 @@ from edgeserve.quantization import serves
 
 @dataclass(frozen=True)
 class Filtered:
-    """Who may serve a request: `open` once a slot is free, the others are `out`.
+    """The engines that may serve a request (`open`), and the others (`out`).
 
-    `passing` tells whether one that is out may come back by itself soon.
+    `passing`: one that is out may come back by itself soon.
     """
 
     open: tuple[EngineCandidate, ...]
@@ -47,12 +47,12 @@ def filter_engines(
     )
     passing = any(passing for _, _, passing in weighed)
     if not chosen and not passing:
-        return Refuse(_nobody(need, out), out)
+        return Refuse(_no_engine(need, out), out)
     return Filtered(chosen, out, passing)
 
 
 _Weighed = tuple[EngineCandidate, str | None, bool]
-"""A candidate, why it is out, and whether that may pass."""
+"""A candidate, why it is out, and whether that may change by itself."""
 
 
 def _ruled_out(
@@ -61,7 +61,7 @@ def _ruled_out(
     if candidate.life in need.tried and candidate.engine.state in {"ready", "busy"}:
         return "tried already", False
     if not serves(candidate.engine.variant, need.floor):
-        # Ahead of what may pass: it will be no better once it has loaded.
+        # Before what may pass: its type stays the same once it has loaded.
         return f"{candidate.engine.variant} is not as good as {need.floor}", False
     if candidate.barred:
         return candidate.barred, candidate.passing
@@ -71,7 +71,7 @@ def _ruled_out(
 
 
 def _less_worse_ranks(weighed: list[_Weighed]) -> list[_Weighed]:
-    """Leave those alone that failed of late, as long as others have not."""
+    """Rule out engines that failed lately, as long as others have not."""
     best = min((each.rank for each, why, _ in weighed if why is None), default=0)
     return [
         (each, why, passing)
@@ -84,7 +84,7 @@ def _less_worse_ranks(weighed: list[_Weighed]) -> list[_Weighed]:
 def _less_those_that_failed_it(
     weighed: list[_Weighed], need: RoutingRequest
 ) -> list[_Weighed]:
-    """Leave those alone that have started anew, where another has not failed it yet."""
+    """Rule out engines that failed it before a restart, where another has not yet."""
     failed = {life[:2] for life in need.tried}
     if not any(why is None and each.key not in failed for each, why, _ in weighed):
         return weighed
@@ -99,9 +99,9 @@ def _less_those_that_failed_it(
 def _less_short_contexts(
     weighed: list[_Weighed], need: RoutingRequest
 ) -> list[_Weighed]:
-    """Rule out contexts that look too short, unless a longer one exists nowhere.
+    """Rule out contexts that look too short, unless no engine has a longer one.
 
-    The count is a guess; the engine with the longest context gives the exact answer.
+    The length is an estimate; the engine with the longest context decides exactly.
     """
     longest = max(each.engine.context for each, _, _ in weighed)
     wanted = min(need.tokens, longest)
@@ -117,11 +117,11 @@ def _less_short_contexts(
     ]
 
 
-def _nobody(need: RoutingRequest, out: Sequence[Verdict]) -> NoNode:
+def _no_engine(need: RoutingRequest, out: Sequence[Verdict]) -> NoNode:
     reasons = "; ".join(
         f"{each.candidate.node}/{each.candidate.engine.variant}: {each.reason}"
         for each in out
     )
     return NoNode(
-        f"nobody can serve {need.model or need.ability or 'this'} now: {reasons}"
+        f"no engine can serve {need.model or need.ability or 'this'} now: {reasons}"
     )

@@ -1,7 +1,7 @@
 """Least-busy policy: first come, first served, on the engine with fewest busy slots.
 
 A request that an engine has failed goes before all others, as with the prediction. This
-policy is for comparison, and for what the prediction has nothing to say about.
+policy serves for comparison, and for requests that generate no text.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ def choose(
 ) -> Decision:
     """Prefer the engine with fewest busy slots, then the smaller share, then the name.
 
-    `busy` counts the slots that are taken on each engine, whoever took them.
+    `busy` counts the slots that are taken on each engine, also by other balancers.
     """
-    sifted = filter_engines(candidates, need)
-    if isinstance(sifted, Refuse):
-        return sifted
-    counts = [(busy(each.key), each) for each in sifted.open]
+    filtered = filter_engines(candidates, need)
+    if isinstance(filtered, Refuse):
+        return filtered
+    counts = [(busy(each.key), each) for each in filtered.open]
     free = [
         (count, each)
         for count, each in counts
         if not need.slots or count + need.slots <= each.engine.slots
     ]
     best = min(free, key=_rank, default=(0, None))[1]
-    verdicts = sifted.out + tuple(
+    verdicts = filtered.out + tuple(
         Verdict(candidate=each, busy=count, reason=_reason(each, count, need, best))
         for count, each in counts
     )
@@ -83,7 +83,7 @@ class LeastBusy:
         *,
         full: bool,  # noqa: ARG002
     ) -> Refuse | None:
-        """Turn away what no engine can serve."""
+        """Refuse what no engine can serve."""
         decision = self._choice(request)
         return decision if isinstance(decision, Refuse) else None
 
@@ -92,16 +92,16 @@ class LeastBusy:
         waiting: Collection[QueuedRequest],
         now: float,  # noqa: ARG002
     ) -> list[Settled]:
-        """Serve what can be served; nothing waits behind what another waits for."""
+        """Serve what can be served; no request waits behind one of another kind."""
         settled: list[Settled] = []
-        hopeless = set[tuple[object, ...]]()
+        unservable = set[tuple[object, ...]]()
         for request in sorted(waiting, key=_again):
             kind = request.need.kind
-            if kind in hopeless:
+            if kind in unservable:
                 continue
             match self._choice(request):
                 case Wait():
-                    hopeless.add(kind)
+                    unservable.add(kind)
                 case Send() as send:
                     self._slot_counts.take(send.to.key, send.slots)
                     settled.append((request, send))
@@ -114,22 +114,22 @@ class LeastBusy:
         request: QueuedRequest,
         now: float,  # noqa: ARG002
     ) -> Iterable[Verdict]:
-        """Say of each engine why a request waits for it, or cannot use it."""
+        """Say for each engine why a request waits for it, or cannot use it."""
         return self._choice(request).verdicts
 
     def forget(self, request: QueuedRequest) -> None:
-        """Nothing is kept of a request that waits."""
+        """Do nothing: this policy keeps nothing of a waiting request."""
 
     def give_back(self, send: Send, *, left: bool = False) -> None:
-        """Its slots are free, or will be once the engine has noticed that it `left`."""
+        """Free its slots; where its client `left`, once the engine has noticed."""
         self._slot_counts.give_back(send.to.key, send.slots, left=left)
 
     def settle(self, send: Send) -> None:
-        """By now the engine has noticed that it left, unless its node says not."""
+        """Trust the last report on a slot whose client left."""
         self._slot_counts.settle(send.to.key)
 
     def patience(self, request: QueuedRequest, now: float) -> int:  # noqa: ARG002
-        """A guess."""
+        """Seconds after which it may try again; a constant."""
         return RETRY_AFTER
 
     def _choice(self, request: QueuedRequest) -> Decision:
@@ -137,5 +137,5 @@ class LeastBusy:
 
 
 def _again(request: QueuedRequest) -> bool:
-    """Sort those first that an engine has failed; the others stay in order."""
+    """Sort first those that an engine has failed; the others stay in order."""
     return not request.again

@@ -1,8 +1,8 @@
-"""Predictive policy: each request goes where it is answered soonest. Pure.
+"""Predictive policy: each request goes to the engine that answers it soonest. Pure.
 
-It puts the fleet's reports, the queued requests and what the wire shows of each answer
-together for `Dispatcher`, which decides. What generates no text, such as
-embeddings and counts of tokens, goes where fewest slots are busy.
+It hands the fleet's reports, the queued requests and the progress of answers to
+`Dispatcher`, which decides. Requests that generate no text, such as embeddings and
+counts of tokens, go to the engine with the fewest busy slots.
 """
 
 from __future__ import annotations
@@ -15,181 +15,177 @@ from balancer.prediction.cost import cheapest
 from balancer.prediction.engine_model import EngineModel
 from balancer.prediction.fleet_model import FleetModel
 from balancer.routing.decision import Refuse, RoutingRequest, Send, Verdict
-from balancer.routing.dispatcher import Assignment, Dispatcher, Turned
+from balancer.routing.dispatcher import Assignment, Dispatcher, TurnedAway
 from balancer.routing.eligibility import EligibilityCache, Eligible, Explanation
 from balancer.routing.least_busy import LeastBusy
 from balancer.routing.queued_request import (
     RETRY_AFTER,
     QueuedRequest,
     Settled,
-    unheard,
+    ignore,
 )
 from balancer.routing.slot_counts import SlotCounts
 from balancer.routing.tracking import AttemptTracker, Clock
 from edgeserve.errors import FleetBusy
 
 MOST_SLOTS = 1024
-"""Every slot is remembered with what it holds. Where an engine has more, slots are not
-what is scarce, and counting them is good enough for the whole fleet."""
+"""The content of every slot is remembered. Where an engine has more slots than this,
+slots are not scarce, and counting them is good enough for the whole fleet."""
 
 MOST_PATIENCE = 600
-"""Seconds; nobody should be told to come back tomorrow."""
+"""Seconds; the longest `Retry-After`."""
 
 
 class PredictivePolicy:
-    """The prediction over the fleet, and what it makes of the requests that wait.
+    """Routes by prediction over the whole fleet.
 
-    `moved` is called when something is known better than before.
+    `moved` is called when a prediction has become more exact.
     """
 
     def __init__(
         self,
         slot_counts: SlotCounts,
-        lanes: FleetModel,
+        fleet_model: FleetModel,
         clock: Clock,
         moved: Callable[[], None] = lambda: None,
     ) -> None:
-        self.lanes = lanes
+        self.fleet_model = fleet_model
         self._slot_counts = slot_counts
         self._clock = clock
         self._moved = moved
-        self._filter = EligibilityCache(lanes)
-        self.dispatcher = Dispatcher(self._eligible, lanes.holdings)
+        self._eligibility = EligibilityCache(fleet_model)
+        self.dispatcher = Dispatcher(self._eligible, fleet_model.cache_index)
         self._checked = True
-        self._wide = False
-        self._plain = LeastBusy(lambda: self._filter.candidates, slot_counts)
+        self._many_slots = False
+        self._least_busy = LeastBusy(lambda: self._eligibility.candidates, slot_counts)
 
-    def told(self, candidates: Sequence[EngineCandidate]) -> None:
-        """The fleet changed."""
+    def update(self, candidates: Sequence[EngineCandidate]) -> None:
+        """Take in a change of the fleet."""
         few = [each for each in candidates if each.engine.slots <= MOST_SLOTS]
-        self._wide = len(few) < len(candidates)
-        self.lanes.sync(few, self._clock())
-        self._filter.told(candidates)
+        self._many_slots = len(few) < len(candidates)
+        self.fleet_model.sync(few, self._clock())
+        self._eligibility.update(candidates)
         self._checked = False
 
     def refusal(
         self, request: QueuedRequest, now: float, *, full: bool
     ) -> Refuse | None:
-        """Turn away what no engine can serve, and what would wait in vain."""
+        """Refuse what no engine can serve, and what would wait in vain."""
         need = request.need
-        if self._wide or not need.generates:
-            return self._plain.refusal(request, now, full=full)
-        able = self._filter.able(need)
-        if isinstance(able, Refuse):
-            return able
-        _price(request, able)
-        turned = self.dispatcher.offer(request, now, full=full)
-        if turned is None:
+        if self._many_slots or not need.generates:
+            return self._least_busy.refusal(request, now, full=full)
+        eligible = self._eligibility.find(need)
+        if isinstance(eligible, Refuse):
+            return eligible
+        _price(request, eligible)
+        rejected = self.dispatcher.offer(request, now, full=full)
+        if rejected is None:
             return None
-        return Refuse(_busy(turned), tuple(self.explain(request, now)))
+        return Refuse(_busy(rejected), tuple(self.explain(request, now)))
 
     def assign(self, waiting: Collection[QueuedRequest], now: float) -> list[Settled]:
-        """Settle the requests for which something can be done now."""
+        """Settle the requests that can start now or that no engine can serve."""
         priced = [each for each in waiting if each.priced]
         settled: list[Settled] = []
         if len(priced) < len(waiting):
             plain = [each for each in waiting if not each.priced]
-            settled += self._plain.assign(plain, now)
+            settled += self._least_busy.assign(plain, now)
         if not self._checked:
             self._checked = True
-            hopeless = self._hopeless(priced)
-            settled += hopeless.items()
-            priced = [each for each in priced if each not in hopeless]
-        settled += map(self._sent, self.dispatcher.assign(priced, now))
+            unservable = self._unservable(priced)
+            settled += unservable.items()
+            priced = [each for each in priced if each not in unservable]
+        settled += map(self._send, self.dispatcher.assign(priced, now))
         return settled
 
     def explain(self, request: QueuedRequest, now: float) -> Iterable[Verdict]:
-        """Say of each engine why a request waits for it, or cannot use it."""
+        """Say for each engine why a request waits for it, or cannot use it."""
         if not request.priced:
-            return self._plain.explain(request, now)
-        able = self._filter.able(request.need)
-        if isinstance(able, Refuse):
-            return able.verdicts
-        return Explanation(able, self.dispatcher.weigh(request, now)[1])
+            return self._least_busy.explain(request, now)
+        eligible = self._eligibility.find(request.need)
+        if isinstance(eligible, Refuse):
+            return eligible.verdicts
+        return Explanation(eligible, self.dispatcher.weigh(request, now)[1])
 
     def forget(self, request: QueuedRequest) -> None:
-        """A request waits no longer, and was not settled."""
+        """Forget a request that stopped waiting without a decision."""
         self.dispatcher.withdraw(request)
 
     def give_back(self, send: Send, *, left: bool = False) -> None:
-        """Its slots are free, and what can be learned from it is learned."""
+        """Free its slots, and learn from its answer."""
         key = send.to.key
         self._slot_counts.give_back(key, send.slots, left=left)
-        if isinstance(send.course, AttemptTracker):
-            send.course.over()
+        if isinstance(send.observer, AttemptTracker):
+            send.observer.over()
             if left:
-                self.lanes.abandoned(key, send.course.slots)
-        self.lanes.recount(key, self._clock())
+                self.fleet_model.abandoned(key, send.observer.slots)
+        self.fleet_model.recount(key, self._clock())
 
     def settle(self, send: Send) -> None:
-        """By now the engine has noticed that it left, unless its node says not."""
+        """Trust the last report on a slot whose client left."""
         self._slot_counts.settle(send.to.key)
-        self.lanes.recount(send.to.key, self._clock())
+        self.fleet_model.recount(send.to.key, self._clock())
 
     def patience(self, request: QueuedRequest, now: float) -> int:
-        """Until a slot will come free for it."""
+        """Seconds until a slot comes free for it."""
         best = self.dispatcher.choose(request, now) if request.priced else None
         return _seconds(best.wait) if best else RETRY_AFTER
 
     def idle(self, need: RoutingRequest) -> float | None:
         """Seconds to the first token on the best engine with a free slot, if any."""
-        able = self._filter.able(need)
-        if isinstance(able, Refuse):
+        eligible = self._eligibility.find(need)
+        if isinstance(eligible, Refuse):
             return None
         now = self._clock()
-        request = QueuedRequest(need, unheard, now)
-        _price(request, able)
-        best, _ = cheapest(self.dispatcher.question(request, now), able.lanes)
+        request = QueuedRequest(need, ignore, now)
+        _price(request, eligible)
+        best, _ = cheapest(self.dispatcher.features(request, now), eligible.engines)
         return best.first if best and best.wait == 0 and best.slot >= 0 else None
 
     def _eligible(self, request: QueuedRequest) -> Sequence[EngineModel]:
-        able = self._filter.able(request.need)
-        return () if isinstance(able, Refuse) else able.lanes
+        eligible = self._eligibility.find(request.need)
+        return () if isinstance(eligible, Refuse) else eligible.engines
 
-    def _hopeless(
+    def _unservable(
         self, waiting: Iterable[QueuedRequest]
     ) -> dict[QueuedRequest, Refuse]:
-        """Find the requests that no engine can serve any more."""
+        """Find the requests that no engine can serve any longer."""
         found = dict[QueuedRequest, Refuse]()
         for request in waiting:
-            able = self._filter.able(request.need)
-            if isinstance(able, Refuse):
+            eligible = self._eligibility.find(request.need)
+            if isinstance(eligible, Refuse):
                 self.dispatcher.withdraw(request)
-                found[request] = able
+                found[request] = eligible
         return found
 
-    def _sent(self, bound: Assignment) -> Settled:
-        request, lane = bound.request, bound.lane
-        able = self._filter.able(request.need)
-        assert isinstance(able, Eligible)  # noqa: S101 - or there were no lanes
-        to = able.by_lane[lane.name]
+    def _send(self, assignment: Assignment) -> Settled:
+        request, engine = assignment.request, assignment.engine
+        eligible = self._eligibility.find(request.need)
+        assert isinstance(eligible, Eligible)  # noqa: S101 - else there was no engine
+        to = eligible.candidate_by_name[engine.name]
         key, slots = to.key, request.need.slots
         self._slot_counts.take(key, slots)
-        course = AttemptTracker(
-            self.dispatcher,
-            bound,
-            self._clock,
-            lambda: self.lanes.get(key) is lane,
-            self._moved,
-        )
-        verdicts = Explanation(able, bound.seen, bound.parts)
-        return request, Send(to, slots, verdicts, course)
+        observer = AttemptTracker(self.dispatcher, assignment, self._clock, self._moved)
+        verdicts = Explanation(eligible, assignment.considered, assignment.estimate)
+        return request, Send(to, slots, verdicts, observer)
 
 
-def _price(request: QueuedRequest, able: Eligible) -> None:
-    """Note down what the prediction needs to know of a request."""
-    need, lanes = request.need, able.lanes
+def _price(request: QueuedRequest, eligible: Eligible) -> None:
+    """Note what the prediction needs to know about a request."""
+    need, engines = request.need, eligible.engines
     request.priced = True
-    request.model = lanes[0].model if lanes else need.model
-    request.slots = min(need.slots, min((lane.slots for lane in lanes), default=1))
-    request.deadline = need.deadline if able.measured else None
+    request.model = engines[0].model if engines else need.model
+    request.slots = min(
+        need.slots, min((engine.slots for engine in engines), default=1)
+    )
+    request.deadline = need.deadline if eligible.measured else None
 
 
-def _busy(turned: Turned) -> FleetBusy:
-    retry_after = _seconds(turned.retry_after)
+def _busy(rejected: TurnedAway) -> FleetBusy:
+    retry_after = _seconds(rejected.retry_after)
     return FleetBusy(
         retry_after,
-        f"{turned.why}: its first token would come in {turned.predicted:.1f} s",
+        f"{rejected.why}: its first token would come in {rejected.predicted:.1f} s",
     )
 
 

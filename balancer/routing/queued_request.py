@@ -1,4 +1,4 @@
-"""Queued requests: what waits for a slot, and the policies that assign it. Pure."""
+"""Queued requests: requests that wait for a slot, and the policy protocol. Pure."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from balancer.routing.decision import Decision, Refuse, RoutingRequest, Send, Ve
 Note = Callable[[Decision], None]
 
 RETRY_AFTER = 2
-"""Seconds, as long as nothing better is predicted."""
+"""Seconds, where nothing is predicted."""
 
 
 class QueuedRequest:
-    """One request in the queue, and what the prediction notes down about it.
+    """One request in the queue, and what the prediction notes about it.
 
-    `arrived` is by the queue's clock. `again`: an engine has failed it already.
-    `wake` exists once it has to wait. `priced`: the prediction decides, not the count
-    of busy slots; then `model` is its name in the fleet, `slots` what it takes there
-    and `deadline` when its first token must have come. `tokens` and `answer` are its
-    lengths where they are known better than from experience. `read` is the prefill
-    it was last predicted, in seconds, and `target` the engine it waits for.
+    `arrived` is by the queue's clock. `again`: an engine has failed it before. `wake`
+    is set once it has to wait. `priced`: the prediction decides, not the count of busy
+    slots; then `model` is its name in the fleet, `slots` how many it takes there and
+    `deadline` the latest time for its first token. `tokens` and `answer` are its
+    lengths where they are known exactly. `read` is its last predicted prefill, in
+    seconds, and `target` the engine that it waits for.
     """
 
     __slots__ = (
@@ -61,53 +61,53 @@ class QueuedRequest:
         self.target: EngineModel | None = None
 
     def settle(self, decision: Send | Refuse) -> None:
-        """Tell it what became of it.
+        """Record its decision and wake it.
 
-        What is kept of a request must not hold its client: `note` is let go.
+        The request log keeps the request, which must not keep its client: `note` goes.
         """
         self.decision = decision
-        note, self.note = self.note, unheard
+        note, self.note = self.note, ignore
         note(decision)
         if self.wake is not None:
             self.wake()
 
 
-def unheard(decision: Decision) -> None:
-    """Keep nothing."""
+def ignore(decision: Decision) -> None:
+    """Do nothing with a decision."""
 
 
 Settled = tuple[QueuedRequest, Send | Refuse]
 
 
 class RoutingPolicy(Protocol):
-    """Decides which request goes where. Slots that it grants count as taken at once."""
+    """Decides which engine gets which request. Granted slots count as taken at once."""
 
     def refusal(
         self, request: QueuedRequest, now: float, *, full: bool
     ) -> Refuse | None:
-        """Whether a new request is turned away; `full`: there is no room to wait."""
+        """Return why a new request is refused, if it is; `full`: the queue is full."""
         ...
 
     def assign(self, waiting: Collection[QueuedRequest], now: float) -> list[Settled]:
-        """Settle the requests for which something can be done now."""
+        """Settle the requests that can start now or that no engine can serve."""
         ...
 
     def explain(self, request: QueuedRequest, now: float) -> Iterable[Verdict]:
-        """Say of each engine why a request waits for it, or cannot use it."""
+        """Say for each engine why a request waits for it, or cannot use it."""
         ...
 
     def forget(self, request: QueuedRequest) -> None:
-        """A request waits no longer, and was not settled."""
+        """Forget a request that stopped waiting without a decision."""
         ...
 
     def give_back(self, send: Send, *, left: bool = False) -> None:
-        """Its slots are free, or will be once the engine has noticed that it `left`."""
+        """Free its slots; where its client `left`, once the engine has noticed."""
         ...
 
     def settle(self, send: Send) -> None:
-        """By now the engine has noticed that it left, unless its node says not."""
+        """Trust the last report on a slot whose client left."""
         ...
 
     def patience(self, request: QueuedRequest, now: float) -> int:
-        """Seconds after which one that finds no room to wait may try again."""
+        """Seconds after which a request that finds the queue full may try again."""
         ...

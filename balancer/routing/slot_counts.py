@@ -1,11 +1,11 @@
 """Slot counts: slots taken on each engine, by us and by others. Pure.
 
-A node's report counts our requests too and comes a little late. What it counts beyond
-the slots that we hold when it comes is others' work; that much is added to ours until
-its next report. So a slot is free in the moment in which our request ends.
+A node's report includes our requests and comes a little late. What it counts beyond the
+slots that we hold at that moment belongs to others; it is added to ours until the next
+report. So a slot is free as soon as our request ends.
 
-Not where its client has left: then the engine is at work until it notices. Such a slot
-stays taken until a report counts less, or there has been no news for a while.
+It is not where the client has left: the engine works on until it notices. Such a slot
+stays taken until a report counts less, or no report has come for a while.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ NONE: Mapping[EngineKey, int] = {}
 
 
 class SlotCounts:
-    """Slots by engine."""
+    """Counts of taken slots, by engine."""
 
     def __init__(self) -> None:
         self._ours: Counter[EngineKey] = Counter()
@@ -46,7 +46,7 @@ class SlotCounts:
         self._fresh[key] += slots
 
     def give_back(self, key: EngineKey, slots: int, *, left: bool = False) -> None:
-        """Count them as ours no longer; `left`: the engine may still be at work."""
+        """Stop counting them as ours; `left`: the engine may still be at work."""
         self._ours[key] -= slots
         if self._ours[key] <= 0:
             del self._ours[key]
@@ -54,23 +54,23 @@ class SlotCounts:
             self._left[key] += slots
 
     def left(self, key: EngineKey) -> int:
-        """Count the slots whose clients have left, and that are not free yet."""
+        """Count the slots whose clients have left and that are not free yet."""
         return self._left[key]
 
     def settle(self, key: EngineKey) -> None:
-        """Believe the last report: there was time for another one."""
+        """Trust the last report: there was time for another one."""
         self._fresh[key] = 0
         if key in self._seen:
             self._note(key, self._seen[key])
 
-    def told(
+    def update(
         self,
         candidates: Iterable[EngineCandidate],
         reserved: Mapping[EngineKey, int] = NONE,
     ) -> None:
-        """Take in what the nodes report; what has not changed says nothing new.
+        """Take in what the nodes report; an unchanged report counts once.
 
-        `reserved` slots nobody may take for now.
+        `reserved` slots are not to be taken for now.
         """
         self._reserved = reserved
         seen, self._seen = self._seen, {}

@@ -1,4 +1,4 @@
-"""Tracking: follow one assigned request, and compare it with its prediction. Pure."""
+"""Attempt tracking: follow an assigned request, and learn from what happens. Pure."""
 
 from __future__ import annotations
 
@@ -18,11 +18,10 @@ MOST_OVERHEAD = 1.0
 
 
 class AttemptTracker:
-    """Observes the attempt of a request that `Dispatcher` has assigned."""
+    """Observes one attempt that `Dispatcher` has assigned."""
 
     __slots__ = (
-        "_alive",
-        "_bound",
+        "_assignment",
         "_clock",
         "_dispatcher",
         "_moved",
@@ -42,54 +41,53 @@ class AttemptTracker:
     def __init__(
         self,
         dispatcher: Dispatcher,
-        bound: Assignment,
+        assignment: Assignment,
         clock: Clock,
-        alive: Callable[[], bool],
         moved: Callable[[], None],
     ) -> None:
-        self.slot: int | None = bound.job.slot if bound.lane.pins else None
-        self.first_seconds: float | None = bound.parts.first
+        self.slot: int | None = assignment.slot if assignment.engine.pins else None
+        self.first_seconds: float | None = assignment.estimate.first
         self.cached: int | None = None
         self.tokens: int | None = None
         self.first: float | None = None
         self.whole = False
-        self._dispatcher, self._bound, self._clock = dispatcher, bound, clock
-        self._alive, self._moved = alive, moved
-        self._sent = self._reads = bound.job.started
+        self._dispatcher, self._assignment, self._clock = dispatcher, assignment, clock
+        self._moved = moved
+        self._sent = self._reads = assignment.started
         self.timings: Timings | None = None
         self._over = self._timed = False
 
     @property
     def slots(self) -> tuple[int, ...]:
-        """The slots that it has, by their numbers."""
-        return (self._bound.job.slot, *self._bound.job.others)
+        """The numbers of its slots."""
+        return (self._assignment.slot, *self._assignment.others)
 
     @property
     def model(self) -> str:
         """The model that answers."""
-        return self._bound.lane.model
+        return self._assignment.engine.model
 
     def progress(self, total: int, cached: int, processed: int) -> None:
-        """Correct the prediction; the first one says what was found cached."""
-        if self._over or not self._alive():
+        """Correct the prediction; the first call says what was found cached."""
+        if self._over or self._assignment.engine.gone:
             return
         now = self._clock()
         if self.tokens is None:
             self._began(now, total, cached)
             self._reads = now
-        elif not self._bound.lane.learner.calibrated:
-            self._glimpse(processed, now)
-        self._bound.lane.progressed(self._bound.job, now, processed)
+        elif not self._assignment.engine.learner.calibrated:
+            self._learn_early(processed, now)
+        self._assignment.engine.progressed(self._assignment, now, processed)
         self._moved()
 
-    def _glimpse(self, processed: int, now: float) -> None:
-        """A first batch tells the speed of an engine that nobody has measured yet."""
-        lane, job, cached = self._bound.lane, self._bound.job, self.cached or 0
-        alone = all(other is job for other in lane.traffic.reading.values())
+    def _learn_early(self, processed: int, now: float) -> None:
+        """Learn from a first batch the speed of an engine that was never measured."""
+        engine, cached = self._assignment.engine, self.cached or 0
+        alone = all(other is self._assignment for other in engine.load.reading.values())
         read, spent = processed - cached, now - self._reads
         if alone and read >= SMALLEST_PREFILL:
-            ms = 1000 * spent / lane.scale
-            lane.learner.learn(
+            ms = 1000 * spent / engine.scale
+            engine.learner.learn(
                 Sample(
                     cached=cached,
                     prompt=read,
@@ -100,85 +98,93 @@ class AttemptTracker:
             )
 
     def wrote(self) -> None:
-        """The prompt is read."""
+        """Note that the prompt is read."""
         if self._over or self.first is not None:
             return
         now = self._clock()
         self.first = now - self._sent
-        if self._alive():
-            self._bound.lane.wrote(self._bound.job, now)
+        if not self._assignment.engine.gone:
+            self._assignment.engine.wrote(self._assignment, now)
             self._moved()
 
     def answered(self, timings: Timings | None) -> None:
-        """Keep what is learned from when the slot is given back."""
+        """Keep what is learned when the slot is given back."""
         self._timed = timings is not None and timings.predicted_ms > 0
-        self.whole, self.timings = True, timings and self._seen(timings)
+        self.whole, self.timings = True, timings and self._completed(timings)
         if timings is not None and self._timed and self.first is None:
-            # It came at once: its first token did so long before its last.
+            # It came in one piece: the first token was written long before the last.
             spent = self._clock() - self._sent
             self.first = max(0.0, spent - timings.predicted_ms / 1000)
 
-    def _seen(self, timings: Timings) -> Timings:
-        """Put what was seen on the wire in the place of times that were not told."""
+    def _completed(self, timings: Timings) -> Timings:
+        """Replace missing times by those measured here."""
         if self._timed or self.first is None:
             return timings
-        reading = max(0.0, self.first - self._bound.lane.speed.overhead)
+        reading = max(0.0, self.first - self._assignment.engine.speed.overhead)
         writing = self._clock() - self._sent - self.first
         return replace(timings, prompt_ms=1000 * reading, predicted_ms=1000 * writing)
 
     def over(self) -> None:
-        """The slot is given back."""
+        """Finish: the slot is given back."""
         if self._over:
             return
         self._over = True
-        if self._alive():
+        if not self._assignment.engine.gone:
             self._end(self._clock())
 
     def _end(self, now: float) -> None:
-        lane, job, timings = self._bound.lane, self._bound.job, self.timings
-        for slot in job.others:
-            # The engine chose these itself, and what they held is gone.
-            self._dispatcher.holdings.forget(lane.places[slot])
+        assignment, engine, timings = (
+            self._assignment,
+            self._assignment.engine,
+            self.timings,
+        )
+        for slot in assignment.others:
+            # The engine chose these slots itself, and their old content is gone.
+            self._dispatcher.cache_index.forget(engine.places[slot])
         if not self.whole:
-            lane.drop(job, now)
+            engine.drop(assignment, now)
             return
-        if timings is None or self._bound.request.slots > 1:
-            lane.end(job, now)
+        if timings is None or assignment.request.slots > 1:
+            engine.end(assignment, now)
             return
         counted = self.tokens is not None
         if not counted:
             self.tokens = max(1, timings.cached + timings.prompt)
             self.cached = timings.cached
         self._learn_overhead(timings)
-        self._dispatcher.ended(self._bound, now, timings, counted=counted)
+        self._dispatcher.ended(assignment, now, timings, counted=counted)
 
     def _learn_overhead(self, timings: Timings) -> None:
-        """What a first token takes beyond its prompt: the way, the template, a slot."""
-        lane, guess = self._bound.lane, self._bound.lane.learner.guess
-        if self.first is None or not self._timed or not lane.alone(self._bound.job):
+        """Learn the overhead of a first token: network, chat template, slot."""
+        engine, guess = self._assignment.engine, self._assignment.engine.learner.guess
+        if (
+            self.first is None
+            or not self._timed
+            or not engine.load.alone(self._assignment)
+        ):
             return
-        seen = min(max(self.first - timings.prompt_ms / 1000, 0.0), MOST_OVERHEAD)
-        gain = max(OVERHEAD_GAIN, 1 / (lane.learner.samples + 1))
-        moved = guess.overhead + gain * (seen - guess.overhead)
-        lane.learner.guess = replace(guess, overhead=moved)
+        measured = min(max(self.first - timings.prompt_ms / 1000, 0.0), MOST_OVERHEAD)
+        gain = max(OVERHEAD_GAIN, 1 / (engine.learner.samples + 1))
+        moved = guess.overhead + gain * (measured - guess.overhead)
+        engine.learner.guess = replace(guess, overhead=moved)
 
     def _began(self, now: float, total: int, cached: int) -> None:
         self.tokens, self.cached = max(1, total), max(0, min(cached, total))
-        self._dispatcher.began(self._bound, now, self.tokens, self.cached)
+        self._dispatcher.began(self._assignment, now, self.tokens, self.cached)
 
     def shown(self) -> dict[str, Any]:
-        """What was predicted, and what came of it; seconds and tokens."""
-        parts, timings = self._bound.parts, self.timings
+        """Render what was predicted and what happened; seconds and tokens."""
+        estimate, timings = self._assignment.estimate, self.timings
         rate = None
         if timings is not None and timings.predicted > 1 and timings.predicted_ms > 0:
             rate = 1000 * (timings.predicted - 1) / timings.predicted_ms
-        writing = parts.write / max(self._bound.job.answer, 1.0)
+        writing = estimate.write / max(self._assignment.answer, 1.0)
         return {
             "predicted": {
-                "first_token_seconds": round(parts.first, 4),
-                "read_seconds": round(parts.read, 4),
-                "prompt_tokens": round(parts.tokens),
-                "cached_tokens": round(parts.cached),
+                "first_token_seconds": round(estimate.first, 4),
+                "read_seconds": round(estimate.read, 4),
+                "prompt_tokens": round(estimate.tokens),
+                "cached_tokens": round(estimate.cached),
                 "tokens_per_second": round(1 / writing, 2) if writing else None,
             },
             "actual": {

@@ -1,4 +1,4 @@
-"""Baseline policies: round robin, least connections and other known balancers."""
+"""Baseline policies: round robin, least connections and other known ones."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from balancer.telemetry.trace import Call
 
 
 class Classic:
-    """What they share: counting what is open on each engine."""
+    """The common part: counts the open requests of each engine."""
 
     def __init__(self, fleet: Sequence[Machine], seed: int = 1) -> None:
         self.fleet = fleet
@@ -21,47 +21,47 @@ class Classic:
         self.chance = random.Random(seed)  # noqa: S311 - a simulation
 
     def arrive(self, call: Call, now: float) -> Sequence[Act]:
-        """Pick at once."""
+        """Pick an engine at once."""
         able = [i for i, each in enumerate(self.fleet) if each.serves(call.model)]
         engine = self.pick(call, able, now)
         self.open[engine] += 1
         return (Start(call, engine),)
 
     def notice(self, event: Event, engine: int, now: float) -> Sequence[Act]:  # noqa: ARG002
-        """Count what ended."""
+        """Count requests that end."""
         if event.kind == "end":
             self.open[engine] -= 1
         return ()
 
     def pick(self, call: Call, able: list[int], now: float) -> int:
-        """Choose an engine among those that can."""
+        """Choose one of the engines that serve the model."""
         raise NotImplementedError
 
 
 class RoundRobin(Classic):
-    """One after the other."""
+    """One engine after the other."""
 
     turn = -1
 
     def pick(self, call: Call, able: list[int], now: float) -> int:  # noqa: ARG002
-        """The next."""
+        """Pick the next engine."""
         self.turn += 1
         return able[self.turn % len(able)]
 
 
 class LeastConnections(Classic):
-    """Fewest open requests; among equals by chance, as Caddy does."""
+    """Fewest open requests; at random among equals, as Caddy does."""
 
     def pick(self, call: Call, able: list[int], now: float) -> int:  # noqa: ARG002
-        """The least loaded."""
+        """Pick the least loaded engine."""
         return min(able, key=lambda i: (self.open[i], self.chance.random()))
 
 
 class LeastConnectionsBySlots(Classic):
-    """Fewest open requests a slot: nginx and HAProxy with well-chosen weights."""
+    """Fewest open requests per slot: nginx and HAProxy with good weights."""
 
     def pick(self, call: Call, able: list[int], now: float) -> int:  # noqa: ARG002
-        """The least loaded in proportion."""
+        """Pick the engine with the least load per slot."""
         return min(
             able,
             key=lambda i: (
@@ -72,28 +72,28 @@ class LeastConnectionsBySlots(Classic):
 
 
 class TwoChoices(Classic):
-    """The better of two drawn by chance."""
+    """The better of two engines that are drawn at random."""
 
     def pick(self, call: Call, able: list[int], now: float) -> int:  # noqa: ARG002
-        """The less loaded of the two."""
+        """Pick the less loaded of the two."""
         drawn = self.chance.sample(able, min(2, len(able)))
         return min(drawn, key=lambda i: self.open[i])
 
 
 class SessionHash(Classic):
-    """The same conversation always goes to the same engine."""
+    """Each conversation always goes to the same engine."""
 
     def pick(self, call: Call, able: list[int], now: float) -> int:  # noqa: ARG002
-        """By rendezvous hashing."""
+        """Pick by rendezvous hashing."""
         return max(able, key=lambda i: crc32(f"{call.session}/{i}".encode()))
 
 
 class CacheAware(Classic):
     """SGLang's router: the longest known prefix, unless the load is unbalanced.
 
-    As `policies/cache_aware.rs` has it: out of balance when most - least > `absolute`
-    and most > `relative`·least, then the shortest queue; else the engine of the longest
-    match if it is more than `threshold` of the prompt, else the one with least text.
+    As in `policies/cache_aware.rs`: unbalanced when most - least > `absolute` and most
+    > `relative`·least, then the shortest queue; else the engine of the longest match if
+    it is more than `threshold` of the prompt, else the one with least text.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class CacheAware(Classic):
         self.text = [0] * len(fleet)
 
     def pick(self, call: Call, able: list[int], now: float) -> int:  # noqa: ARG002
-        """As above; the prompt then counts as known there."""
+        """Pick as above; the prompt then counts as known there."""
         engine = self._choose(call, able)
         before = 0
         for block, end in zip(call.prompt.blocks, call.prompt.ends, strict=True):

@@ -11,7 +11,7 @@ from edgeserve.terminal import console
 
 FLEET_HELP = (
     "TOML file of [[machine]] tables, or cpu-only, home or six-equal. A machine without"
-    " a model serves every one."
+    " a model serves every model."
 )
 FLEET_EXAMPLE = """
 
@@ -29,7 +29,7 @@ LOADS = {"light": 0.3, "busy": 0.7, "overload": 1.2}
 
 @click.command(
     epilog=examples(
-        ("edgeserve simulate", "a home's machines, made-up chats, every policy"),
+        ("edgeserve simulate", "the machines of a home, made-up chats, every policy"),
         (
             "edgeserve simulate --fleet mine.toml --trace day.jsonl",
             "what your own clients asked",
@@ -61,9 +61,7 @@ LOADS = {"light": 0.3, "busy": 0.7, "overload": 1.2}
     show_default=True,
     help="How many of them.",
 )
-@click.option(
-    "--seed", default=1, show_default=True, help="Another number, other chats."
-)
+@click.option("--seed", default=1, show_default=True, help="Seed of the made-up chats.")
 @click.option("--policy", "names", multiple=True, help="Only this one. Repeat.")
 @click.option("--save", type=click.Path(path_type=Path), help="Keep the made-up trace.")
 @click.option("--json", "as_json_", is_flag=True, help="Print JSON.")
@@ -80,8 +78,8 @@ def simulate(
 ) -> None:
     """Try load-balancing policies on a fleet, in virtual time.
 
-    The rows `edgeserve` and `oracle` run the very code that the balancer decides with;
-    the oracle also knows every rate, length and cache. Times are seconds.
+    The rows `edgeserve` and `oracle` run the decision code of the balancer; the oracle
+    also knows every rate, length and cache. Times are seconds.
     """
     from balancer.simulate.compare import compare, made_up, suited
     from balancer.simulate.fleets import load as load_fleet

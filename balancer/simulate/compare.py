@@ -27,16 +27,16 @@ from edgeserve.errors import CommandError, SettingsError
 
 @dataclass(frozen=True, slots=True)
 class Suited:
-    """The fleet as it is to be played; `note` says where names were passed over."""
+    """The fleet to simulate; `note` says where model names were ignored."""
 
     fleet: tuple[Machine, ...]
     note: str = ""
 
 
 def suited(fleet: Sequence[Machine], calls: Iterable[Call]) -> Suited:
-    """Let machines without a model, or all where they name but one, serve every model.
+    """Let machines without a model, or all if they name only one, serve every model.
 
-    Whoever replays a trace on another fleet asks about machines, not about names.
+    A trace is often replayed on another fleet, to compare machines, not model names.
     Raises CommandError where the fleet names several models and lacks one.
     """
     asked = {call.model for call in calls}
@@ -68,13 +68,13 @@ CLASSIC: dict[str, Make] = {
     "two-choices": TwoChoices,
     "session-hash": SessionHash,
 }
-"""What every load balancer has."""
+"""Policies of common load balancers."""
 
 CACHE_AWARE: dict[str, Make] = {
     "cache-aware": CacheAware,
     "cache-aware-tuned": partial(CacheAware, absolute=2),
 }
-"""SGLang's router with its stock thresholds, and for engines of few slots."""
+"""SGLang's router with its default thresholds, and tuned for few slots."""
 
 POLICIES: dict[str, Make] = {
     **CLASSIC,
@@ -86,7 +86,7 @@ POLICIES: dict[str, Make] = {
 CHATS = Chats()
 
 PROBE = 300
-"""Conversations that find out what a fleet can carry."""
+"""Conversations with which the capacity of a fleet is measured."""
 
 
 def made_up(
@@ -96,16 +96,16 @@ def made_up(
     seed: int,
     kind: Chats = CHATS,
 ) -> list[Call]:
-    """Chats that ask for a share, `load`, of what the fleet can carry."""
+    """Make chats that need the share `load` of the capacity of the fleet."""
     return trace(kind, load * capacity(tuple(fleet), kind), chats, seed)
 
 
 @cache
 def capacity(fleet: tuple[Machine, ...], kind: Chats = CHATS) -> float:
-    """Conversations a second that a fleet carries when there are always more.
+    """Return the conversations a second that a fleet serves when more always wait.
 
-    Tried out, with EdgeServe's policy: how much of a prompt is found cached, and so
-    what a fleet can carry, cannot be told otherwise.
+    It is simulated with EdgeServe's policy, because the capacity depends on how much of
+    each prompt is found cached.
     """
     calls = trace(kind, 1.4 * _guess(fleet, kind), PROBE, seed=0)
     ended = [each.ended for each in play(fleet, calls, Edge(fleet))]
@@ -115,7 +115,7 @@ def capacity(fleet: tuple[Machine, ...], kind: Chats = CHATS) -> float:
 
 
 def _guess(fleet: tuple[Machine, ...], kind: Chats) -> float:
-    """The same, if half of each prompt were cached."""
+    """Estimate the capacity, if half of each prompt is cached."""
     system = sum(kind.system_tokens) / 2
     turn = kind.question_tokens + kind.answer_tokens
     fresh = 0.5 * (system + turn * (kind.turns + 1) / 2)
@@ -138,9 +138,9 @@ def compare(
     names: Sequence[str] = (),
     seed: int = 1,
 ) -> list[Figures]:
-    """Run each policy that is named, or all.
+    """Run the named policies, or all.
 
-    Raises SettingsError on the name of a policy or a model that nobody has.
+    Raises SettingsError for an unknown policy, CommandError for an unknown model.
     """
     for name in names:
         if name not in POLICIES:

@@ -1,4 +1,4 @@
-"""EdgeServe's own policy in the simulator, and the oracle that knows everything."""
+"""EdgeServe's policy in the simulator, and an oracle with perfect knowledge."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from balancer.prediction.speed import (
 from balancer.prediction.weights import WEIGHTS, Weights
 from balancer.routing.decision import RoutingRequest
 from balancer.routing.dispatcher import Assignment, Dispatcher
-from balancer.routing.queued_request import QueuedRequest, unheard
+from balancer.routing.queued_request import QueuedRequest, ignore
 from balancer.simulate.cache import answered
 from balancer.simulate.engine import Event, Run
 from balancer.simulate.fleets import Machine
@@ -26,7 +26,7 @@ from balancer.telemetry.trace import Call
 
 
 class Edge:
-    """The balancer's decision code, told what a balancer can see."""
+    """The decision code of the balancer, with what a balancer can observe."""
 
     def __init__(
         self,
@@ -38,23 +38,27 @@ class Edge:
         self.dispatcher = Dispatcher(self.eligible)
         self.queue = queue
         self.waiting: dict[QueuedRequest, Call] = {}
-        self.bound: dict[int, Assignment] = {}
+        self.assignments: dict[int, Assignment] = {}
         self.index = {machine.name: i for i, machine in enumerate(fleet)}
-        self.lanes = [self.lane(machine, weights, pins) for machine in fleet]
+        self.engine_models = [
+            self.engine_model(machine, weights, pins) for machine in fleet
+        ]
         self.fleet = fleet
-        self.able = dict[str, list[EngineModel]]()
+        self.engines_by_model = dict[str, list[EngineModel]]()
 
-    def lane(self, machine: Machine, weights: Weights, pins: bool) -> EngineModel:
-        """One machine, as the balancer sees it after calibration."""
+    def engine_model(
+        self, machine: Machine, weights: Weights, pins: bool
+    ) -> EngineModel:
+        """Return a machine as the balancer knows it after calibration."""
         host = None
         if machine.cache_tokens:
-            host = HostCache(self.dispatcher.holdings, machine.cache_tokens)
+            host = HostCache(self.dispatcher.cache_index, machine.cache_tokens)
         return EngineModel(
             name=machine.name,
             model=machine.model,
             slots=machine.slots,
             learner=self.learner(machine),
-            holdings=self.dispatcher.holdings,
+            cache_index=self.dispatcher.cache_index,
             batch=machine.batch,
             context=machine.context,
             pins=pins and host is None,
@@ -63,16 +67,20 @@ class Edge:
         )
 
     def eligible(self, request: QueuedRequest) -> Sequence[EngineModel]:
-        """Who serves the model."""
+        """Return the engines that serve the model."""
         model = request.model
-        if model not in self.able:
-            pairs = zip(self.fleet, self.lanes, strict=True)
-            able = (lane for machine, lane in pairs if machine.serves(model))
-            self.able[model] = sorted(able, key=lambda lane: lane.per_read)
-        return self.able[model]
+        if model not in self.engines_by_model:
+            pairs = zip(self.fleet, self.engine_models, strict=True)
+            engines_by_model = (
+                engine_model for machine, engine_model in pairs if machine.serves(model)
+            )
+            self.engines_by_model[model] = sorted(
+                engines_by_model, key=lambda engine_model: engine_model.per_read
+            )
+        return self.engines_by_model[model]
 
     def learner(self, machine: Machine) -> SpeedLearner:
-        """A poor guess, put right by the calibration probe."""
+        """Return a rough guess, corrected by the calibration probe."""
         rough = Speed(
             prefill=1 / 200,
             attention=1e-7,
@@ -94,7 +102,7 @@ class Edge:
         return learner
 
     def request(self, call: Call, now: float) -> QueuedRequest:
-        """What a balancer can see of a call."""
+        """Return what a balancer can observe of a call."""
         need = RoutingRequest(
             model=call.model,
             ability="chat",
@@ -102,10 +110,10 @@ class Edge:
             client=call.client,
             budget=call.budget,
         )
-        return QueuedRequest(need, unheard, now)
+        return QueuedRequest(need, ignore, now)
 
     def arrive(self, call: Call, now: float) -> Sequence[Act]:
-        """Into the queue, and out of it where an engine is free."""
+        """Queue a call, and start what can start."""
         request, full = self.request(call, now), len(self.waiting) >= self.queue
         turned = self.dispatcher.offer(request, now, full=full)
         if turned is not None:
@@ -114,39 +122,41 @@ class Edge:
         return self.assign(now)
 
     def assign(self, now: float) -> list[Act]:
-        """What is to start now."""
+        """Start the calls that should start now."""
         acts: list[Act] = []
-        for bound in self.dispatcher.assign(self.waiting, now):
-            call = self.waiting.pop(bound.request)
-            self.bound[call.id] = bound
-            engine = self.index[bound.lane.name]
-            slot = bound.job.slot if bound.lane.pins else None
-            acts.append(Start(call, engine, slot, bound.parts.first))
+        for assignment in self.dispatcher.assign(self.waiting, now):
+            call = self.waiting.pop(assignment.request)
+            self.assignments[call.id] = assignment
+            engine = self.index[assignment.engine.name]
+            slot = assignment.slot if assignment.engine.pins else None
+            acts.append(Start(call, engine, slot, assignment.estimate.first))
         return acts
 
     def notice(self, event: Event, engine: int, now: float) -> Sequence[Act]:  # noqa: ARG002
-        """Progress, first token, end: as the wire shows them."""
+        """Take in progress, first token or end, as a stream shows them."""
         run = event.run
-        bound = self.bound[run.call.id]
+        assignment = self.assignments[run.call.id]
         match event.kind:
             case "began":
-                self.dispatcher.began(bound, now, run.call.prompt_tokens, run.cached)
+                self.dispatcher.began(
+                    assignment, now, run.call.prompt_tokens, run.cached
+                )
                 return ()
             case "first":
-                bound.lane.wrote(bound.job, now)
+                assignment.engine.wrote(assignment, now)
                 return ()
             case _:
-                self.dispatcher.ended(bound, now, timings(run, now))
-                self.learned(run.call, bound)
-                del self.bound[run.call.id]
+                self.dispatcher.ended(assignment, now, timings(run, now))
+                self.learned(run.call, assignment)
+                del self.assignments[run.call.id]
                 return self.assign(now)
 
-    def learned(self, call: Call, bound: Assignment) -> None:
-        """Nothing more than that."""
+    def learned(self, call: Call, assignment: Assignment) -> None:
+        """Do nothing more; the oracle does."""
 
 
 def timings(run: Run, now: float) -> Timings:
-    """What llama.cpp would report."""
+    """Return what llama.cpp would report."""
     return Timings(
         run.cached,
         run.call.prompt_tokens - run.cached,
@@ -157,32 +167,32 @@ def timings(run: Run, now: float) -> Timings:
 
 
 class Oracle(Edge):
-    """Knows every rate, every length and every slot's true content."""
+    """Knows every rate, every length and the true content of every slot."""
 
     def learner(self, machine: Machine) -> SpeedLearner:
-        """The truth, and nothing can change it."""
+        """Return the true speed, which never changes."""
         return _Fixed(machine.speed)
 
     def request(self, call: Call, now: float) -> QueuedRequest:
-        """With the true lengths."""
+        """Add the true lengths."""
         request = Edge.request(self, call, now)
         request.tokens = float(call.prompt_tokens)
         request.answer = float(call.answer_tokens)
         return request
 
-    def learned(self, call: Call, bound: Assignment) -> None:
-        """The answer as the client will send it back."""
-        place = bound.lane.places[bound.job.slot]
-        held = self.dispatcher.holdings.held[place]
-        if held is not None and call.reply.blocks:
-            whole = type(held)(
-                answered(call).prompt, held.tokens, 0.0, held.since, held.used
+    def learned(self, call: Call, assignment: Assignment) -> None:
+        """Store the answer as the client will send it back."""
+        place = assignment.engine.places[assignment.slot]
+        content = self.dispatcher.cache_index.contents[place]
+        if content is not None and call.reply.blocks:
+            whole = type(content)(
+                answered(call).prompt, content.tokens, 0.0, content.since, content.used
             )
-            self.dispatcher.holdings.put(place, whole)
+            self.dispatcher.cache_index.put(place, whole)
 
 
 class _Fixed(SpeedLearner):
-    """A learner that has nothing to learn."""
+    """A learner that never changes."""
 
     def learn(self, sample: Sample) -> None:
-        """Stay."""
+        """Ignore the sample."""

@@ -26,7 +26,7 @@ class Run:
     cached: int
     started: float
     reading: float
-    """Seconds of prefill left, with the engine to itself."""
+    """Seconds of prefill left, without other requests."""
     left: float
     """Tokens of the answer left after the first."""
     first: float = -1.0
@@ -35,14 +35,14 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something an engine's client can see."""
+    """Something that a client of an engine can observe."""
 
     kind: str
     run: Run
 
 
 class Engine:
-    """What one machine does with the requests it is sent."""
+    """One engine: slots, batch and cache in virtual time."""
 
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
@@ -57,13 +57,13 @@ class Engine:
 
     @property
     def idle(self) -> int:
-        """Slots without work."""
+        """How many slots are idle."""
         return self.machine.slots - len(self.runs)
 
     def send(
         self, call: Call, now: float, pinned: int | None, noise: float
     ) -> Run | None:
-        """Start a request, or defer it, first in first out, when every slot is busy."""
+        """Start a request; when every slot is busy, defer it, first in first out."""
         self.advance(now)
         if not self.idle or (pinned is not None and self.cache.slots[pinned].busy):
             self.deferred.append((call, pinned, noise))
@@ -103,12 +103,12 @@ class Engine:
             reader.reading -= seconds
 
     def _reader(self) -> Run | None:
-        """The prompt in the batch: slots fill it in their order, not in arrival's."""
+        """Return the run whose prompt is read: the one in the lowest slot."""
         reading = [slot for slot, run in self.runs.items() if run.first < 0]
         return self.runs[min(reading)] if reading else None
 
     def _rate(self, reading: bool) -> float:
-        """Tokens/s of each decoding sequence; one a batch while a prompt is read."""
+        """Return tokens/s of each sequence; one per batch while a prompt is read."""
         sequences = sum(1 for run in self.runs.values() if run.first >= 0)
         rate = 1 / self.speed.token_seconds(sequences)
         if reading:
@@ -116,7 +116,7 @@ class Engine:
         return rate
 
     def next(self) -> float | None:
-        """When something happens next, if nothing is sent."""
+        """Return when something happens next, if nothing is sent."""
         if not self.runs:
             return None
         reader = self._reader()
@@ -129,7 +129,7 @@ class Engine:
         return self.now + max(0.0, min(times))
 
     def happen(self, now: float) -> list[Event]:
-        """Advance to `now`, report what is complete; freed slots take deferred work."""
+        """Advance to `now`, return the events; free slots take deferred requests."""
         self.advance(now)
         events: list[Event] = []
         for run in list(self.runs.values()):

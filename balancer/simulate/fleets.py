@@ -1,4 +1,4 @@
-"""Simulated fleets: what each engine really is. Three are built in."""
+"""Simulated fleets: the true speed of each engine. Three are built in."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from edgeserve.errors import SettingsError, in_words
 from edgeserve.runtime.files import read_bytes
 
 ANY = ""
-"""The model of a machine that serves every one."""
+"""The model of a machine that serves every model."""
 
 MOST_BYTES = 2**20
 
@@ -21,11 +21,11 @@ MOST_BYTES = 2**20
 class Machine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One engine. Rates in tokens/s, as `llama-bench` prints them.
 
-    `attention` is by which share a prompt token costs more per 1,000 tokens before it;
-    `slowdown` by which share a second sequence slows the first. `batch` is `-b`.
-    `cache_tokens` is the host cache (`--cache-ram`), in tokens; 0 is off.
-    `noise` is the spread of its speed from one request to the next. `model` is the one
-    that it serves, ANY where it serves them all.
+    `attention` is how much more a prompt token costs per 1,000 earlier tokens, as a
+    share; `slowdown` how much a second sequence slows the first. `batch` is `-b`.
+    `cache_tokens` is the size of the host cache (`--cache-ram`) in tokens; 0 is off.
+    `noise` is the spread of its speed between requests. `model` is the model that it
+    serves, ANY for all.
     """
 
     name: str
@@ -42,12 +42,12 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     model: str = ANY
 
     def serves(self, model: str) -> bool:
-        """Whether it answers for a model."""
+        """Whether it serves a model."""
         return self.model in {ANY, model}
 
     @property
     def speed(self) -> Speed:
-        """The same as the balancer would have to learn it."""
+        """Its speed in the form that the balancer learns."""
         read = 1 / self.prefill
         return Speed(
             prefill=read,
@@ -59,7 +59,7 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 def many(machine: Machine, count: int) -> tuple[Machine, ...]:
-    """Several of one machine: pi-1, pi-2 and so on."""
+    """Return several of one machine: pi-1, pi-2 and so on."""
     return tuple(replace(machine, name=f"{machine.name}-{i + 1}") for i in range(count))
 
 
@@ -88,11 +88,11 @@ FLEETS: dict[str, tuple[Machine, ...]] = {
     "home": HOME,
     "six-equal": EQUAL,
 }
-"""Three Pis and two laptops; the same with a GPU box; six alike."""
+"""Three Pis and two laptops; the same with a GPU box; six equal machines."""
 
 
 class _Entry(Machine, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One `[[machine]]` of a fleet file: so many of it."""
+    """One `[[machine]]` table of a fleet file."""
 
     count: int = 1
 
@@ -102,7 +102,7 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def load(where: str) -> tuple[Machine, ...]:
-    """A built-in fleet by name, or a TOML file of `[[machine]]` tables."""
+    """Return a built-in fleet by name, or load a TOML file of `[[machine]]` tables."""
     if where in FLEETS:
         return FLEETS[where]
     try:

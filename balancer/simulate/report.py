@@ -1,4 +1,4 @@
-"""Simulation report: figures of a run, as tables or as JSON."""
+"""Simulation report: the figures of a run, as tables or as JSON."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Figures:
 
 
 def quantile(values: Sequence[float], share: float) -> float:
-    """The value that `share` of all values do not exceed; 0 where there is none."""
+    """Return the value that `share` of all values do not exceed; 0 for none."""
     if not values:
         return 0.0
     ordered = sorted(values)
@@ -44,7 +44,7 @@ def quantile(values: Sequence[float], share: float) -> float:
 def figures(
     policy: str, fleet: Sequence[Machine], outcomes: Sequence[CallOutcome]
 ) -> Figures:
-    """Sum up one run."""
+    """Compute the figures of one run."""
     served = [each for each in outcomes if each.ended >= 0]
     first = [each.first - each.arrived for each in served]
     whole = [each.ended - each.arrived for each in served]
@@ -79,7 +79,7 @@ REST = ("hits", "turned\naway", "off\nby")
 
 
 def times(title: str, rows: Sequence[Figures]) -> Table:
-    """Seconds to the first token, to the last and in the queue; what was cached."""
+    """Return seconds to the first and last token and in the queue, and cache hits."""
     made = _table(title, (*TIMES, *REST))
     for row in rows:
         seconds = (
@@ -97,7 +97,7 @@ def times(title: str, rows: Sequence[Figures]) -> Table:
 
 
 def shares(fleet: Sequence[Machine], rows: Sequence[Figures]) -> Table:
-    """Which part of the requests each machine answered."""
+    """Return the share of the requests that each machine answered."""
     made = _table("share of the requests", [each.name for each in fleet])
     for row in rows:
         made.add_row(row.policy, *(f"{share:.0%}" for share in row.shares))
@@ -125,5 +125,5 @@ def _seconds(value: float) -> str:
 
 
 def as_json(rows: Sequence[Figures]) -> str:
-    """The same figures for a program."""
+    """Return the figures as JSON."""
     return msgspec.json.format(msgspec.json.encode(rows), indent=2).decode()

@@ -14,7 +14,7 @@ from balancer.telemetry.trace import LEAST_RATIO, MOST_RATIO, Call, marks, with_
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chats:
-    """What the conversations are like. Tokens and seconds; means of skewed spreads."""
+    """The kind of conversations. Tokens and seconds; means of skewed distributions."""
 
     systems: int = 4
     system_tokens: tuple[int, int] = (300, 1200)
@@ -26,7 +26,7 @@ class Chats:
     pause: float = 25.0
     clients: int = 12
     closed: bool = True
-    """Whether the next question waits for the answer, as people do."""
+    """Whether the next question waits for the answer, as with people."""
     context: int = 8192
 
 
@@ -43,7 +43,7 @@ class _Talk:
 
 
 class Writer:
-    """Writes conversations; the same seed, the same words."""
+    """Makes conversations; the same seed gives the same ones."""
 
     def __init__(self, chats: Chats, seed: int) -> None:
         self.chats = chats
@@ -56,7 +56,7 @@ class Writer:
         ]
 
     def conversation(self, number: int, at: float) -> list[Call]:
-        """All turns of one conversation."""
+        """Return all turns of one conversation."""
         chance, chats = self.chance, self.chats
         system = chance.choices(
             self.systems, [1 / (i + 1) for i in range(chats.systems)]
@@ -109,14 +109,14 @@ class Writer:
         return max(4, int(mean * self.chance.lognormvariate(-0.32, 0.8)))
 
     def _block(self, ratio: float) -> bytes:
-        """A hash that stands for a text of about so many tokens a byte."""
+        """Return a hash for a text of about so many tokens per byte."""
         drawn = ratio * self.chance.gauss(1, 0.05)
         share = (drawn - LEAST_RATIO) / (MOST_RATIO - LEAST_RATIO)
         first = round(0xFFFF * min(max(share, 0.0), 1.0))
         return first.to_bytes(2, "big") + self.chance.randbytes(6)
 
     def _say(self, prompt: Prompt, tokens: int, ratio: float) -> Prompt:
-        """Add a message of fresh words."""
+        """Add a message with new text."""
         blocks, ends = list(prompt.blocks), list(prompt.ends)
         at, left = prompt.size, max(1, int(tokens / ratio) - FRAME_BYTES)
         while left > 0:
@@ -129,14 +129,14 @@ class Writer:
 
 
 def _never_sent_back(block: bytes, prompt: Prompt) -> Prompt:
-    """An answer as it lies in its slot, where no later prompt will find it."""
+    """Return an answer whose content no later prompt will match."""
     return Prompt((block,), (prompt.size + 1,), (1,))
 
 
 def trace(
     chats: Chats, conversations_per_second: float, conversations: int, seed: int
 ) -> list[Call]:
-    """Conversations that begin at random, so many a second."""
+    """Make conversations that begin at random, so many a second."""
     writer = Writer(chats, seed)
     return with_replies(
         list(

@@ -1,4 +1,4 @@
-"""Event loop in virtual time: requests come, a policy decides, engines answer."""
+"""Event loop in virtual time: requests arrive, a policy decides, engines answer."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Happening = Literal["began", "first", "end"]
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Send this call to that engine; `slot` only where the policy chooses it."""
+    """Send a call to an engine; `slot` is set where the policy chooses it."""
 
     call: Call
     engine: int
@@ -27,7 +27,7 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """Turn this call away."""
+    """Refuse a call."""
 
     call: Call
     retry_after: float
@@ -37,20 +37,20 @@ Act = Start | Turn
 
 
 class Policy(Protocol):
-    """A load balancer's mind. Everything it is told, it could see on the wire."""
+    """A load-balancing policy. It learns only what a balancer can observe."""
 
     def arrive(self, call: Call, now: float) -> Sequence[Act]:
-        """A request came; act on it now, or keep it."""
+        """Take in a request: start it now, or queue it."""
         ...
 
     def notice(self, event: Event, engine: int, now: float) -> Sequence[Act]:
-        """An answer began, sent its first token or ended."""
+        """Note that an answer began, sent its first token or ended."""
         ...
 
 
 @dataclass(slots=True)
 class CallOutcome:
-    """What became of one call; times are absolute, -1 where it did not come to it."""
+    """The outcome of one call; times are absolute, -1 where that never happened."""
 
     call: Call
     arrived: float
@@ -66,7 +66,7 @@ class CallOutcome:
 
 @dataclass(slots=True)
 class World:
-    """Engines, a policy, and what is going to happen."""
+    """Engines, a policy, and the events to come."""
 
     engines: list[Engine]
     policy: Policy
@@ -80,7 +80,7 @@ class World:
     _count: int = 0
 
     def run(self, calls: Iterable[Call]) -> list[CallOutcome]:
-        """Play a trace to its end."""
+        """Simulate a trace to its end."""
         self._version = [0] * len(self.engines)
         for call in calls:
             if call.after is None:
@@ -154,7 +154,7 @@ class World:
 def play(
     fleet: Sequence[Machine], calls: Iterable[Call], policy: Policy, seed: int = 1
 ) -> list[CallOutcome]:
-    """Run one policy over one trace on one fleet; same arguments, same result."""
+    """Run one policy over one trace on one fleet; deterministic."""
     engines = [Engine(machine) for machine in fleet]
     chance = random.Random(seed)  # noqa: S311 - a simulation
     return World(engines, policy, chance).run(calls)

@@ -1,4 +1,4 @@
-"""Small things for the balancer's tests."""
+"""Builders for the tests of the balancer."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def changed(report: NodeReport, **fields: Any) -> NodeReport:
 
 
 class Holder:
-    """A task that claims a slot and holds it until told to let go."""
+    """A task that claims a slot and holds it until `done`."""
 
     def __init__(self, queue: RequestQueue, need: RoutingRequest) -> None:
         self.holding = asyncio.Event()
@@ -77,4 +77,4 @@ class Holder:
 
 
 def unheard(decision: Decision) -> None:
-    """Keep nothing."""
+    """Do nothing."""

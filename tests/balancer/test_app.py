@@ -1,4 +1,4 @@
-"""Starting, draining, stopping; and what the person at the terminal sees."""
+"""Start, drain and stop of a balancer, and its lines on the terminal."""
 
 from __future__ import annotations
 

@@ -31,8 +31,8 @@ def policy(request: pytest.FixtureRequest) -> str:
 
 
 @dataclass
-class House:
-    """A waiting room in front of engines that tests may change."""
+class Setup:
+    """A queue in front of engines that tests may change."""
 
     policy: str
     able: list[EngineCandidate] = field(default_factory=lambda: [a_candidate()])
@@ -42,9 +42,9 @@ class House:
     def __post_init__(self) -> None:
         self.slot_counts = SlotCounts()
         known_better = Changes()
-        lanes = FleetModel(PrefixCacheIndex(), self.slot_counts.busy)
+        fleet_model = FleetModel(PrefixCacheIndex(), self.slot_counts.busy)
         self.predict = PredictivePolicy(
-            self.slot_counts, lanes, time.monotonic, known_better.notify
+            self.slot_counts, fleet_model, time.monotonic, known_better.notify
         )
         simple = LeastBusy(lambda: self.able, self.slot_counts)
         chosen: RoutingPolicy = simple if self.policy == "least-busy" else self.predict
@@ -54,8 +54,8 @@ class House:
 
     def become(self, *able: EngineCandidate) -> None:
         self.able = list(able)
-        self.slot_counts.told(self.able)
-        self.predict.told(self.able)
+        self.slot_counts.update(self.able)
+        self.predict.update(self.able)
         self.queue.changed()
 
     def holder(self, need: RoutingRequest | None = None) -> Holder:
@@ -68,35 +68,35 @@ async def settle() -> None:
 
 
 async def test_a_free_slot_is_taken_without_waiting(policy: str) -> None:
-    house = House(policy)
+    setup = Setup(policy)
 
-    async with house.queue.claim(a_need(), unheard) as send:
+    async with setup.queue.claim(a_need(), unheard) as send:
         assert send.to.node == "pi"
-        assert house.queue.waiting == 0
-        assert house.slot_counts.ours(send.to.key) == 1
+        assert setup.queue.waiting == 0
+        assert setup.slot_counts.ours(send.to.key) == 1
 
-    assert house.slot_counts.ours(send.to.key) == 0
+    assert setup.slot_counts.ours(send.to.key) == 0
 
 
 async def test_a_slot_comes_back_when_the_request_fails(policy: str) -> None:
-    house = House(policy)
+    setup = Setup(policy)
 
     with pytest.raises(RuntimeError):
-        async with house.queue.claim(a_need(), unheard):
+        async with setup.queue.claim(a_need(), unheard):
             raise RuntimeError
 
-    assert house.slot_counts.busy(a_candidate().key) == 0
+    assert setup.slot_counts.busy(a_candidate().key) == 0
 
 
 async def test_who_came_first_is_served_first(policy: str) -> None:
-    house = House(policy, able=[a_candidate(engine=an_engine(slots=1))])
-    first = await house.holder().held()
+    setup = Setup(policy, able=[a_candidate(engine=an_engine(slots=1))])
+    first = await setup.holder().held()
     order = list[int]()
-    waiting = [house.holder() for _ in range(5)]
+    waiting = [setup.holder() for _ in range(5)]
     for number, each in enumerate(waiting):
         each.task.add_done_callback(partial(lambda n, _: order.append(n), number))
     await settle()
-    assert house.queue.waiting == 5
+    assert setup.queue.waiting == 5
 
     await first.done()
     for each in waiting:
@@ -109,13 +109,13 @@ async def test_who_was_failed_by_an_engine_finds_room_and_goes_first(
     policy: str,
 ) -> None:
     pi = a_candidate(engine=an_engine(slots=1))
-    house = House(policy, able=[pi], limit=1)
-    first, waits = await house.holder().held(), house.holder()
+    setup = Setup(policy, able=[pi], limit=1)
+    first, waits = await setup.holder().held(), setup.holder()
     await settle()
 
-    failed = house.holder(a_need(tried=frozenset({("gone", "small:Q4_1", "", 1)})))
+    failed = setup.holder(a_need(tried=frozenset({("gone", "small:Q4_1", "", 1)})))
     await settle()
-    assert house.queue.waiting == 2
+    assert setup.queue.waiting == 2
     await first.done()
     await settle()
 
@@ -129,12 +129,12 @@ async def test_a_request_that_can_be_served_does_not_wait_behind_one_that_cannot
     policy: str,
 ) -> None:
     big = a_candidate("nuc", an_engine("big:Q4_1", slots=1))
-    house = House(policy, able=[a_candidate(), big])
-    holder = await house.holder(a_need("big")).held()
-    blocked = house.holder(a_need("big"))
+    setup = Setup(policy, able=[a_candidate(), big])
+    holder = await setup.holder(a_need("big")).held()
+    blocked = setup.holder(a_need("big"))
     await settle()
 
-    free = await house.holder(a_need("small")).held()
+    free = await setup.holder(a_need("small")).held()
 
     assert not blocked.holding.is_set()
     await free.done()
@@ -143,11 +143,11 @@ async def test_a_request_that_can_be_served_does_not_wait_behind_one_that_cannot
 
 
 async def test_a_node_that_joins_wakes_those_who_wait(policy: str) -> None:
-    house = House(policy, able=[a_candidate(barred="loading", passing=True)])
-    waiting = house.holder()
+    setup = Setup(policy, able=[a_candidate(barred="loading", passing=True)])
+    waiting = setup.holder()
     await settle()
 
-    house.become(a_candidate("nuc"))
+    setup.become(a_candidate("nuc"))
 
     await waiting.held()
     assert await waiting.done() == "nuc"
@@ -155,23 +155,23 @@ async def test_a_node_that_joins_wakes_those_who_wait(policy: str) -> None:
 
 async def test_others_work_that_ends_wakes_those_who_wait(policy: str) -> None:
     full = a_candidate(engine=an_engine(busy=2))
-    house = House(policy)
-    house.become(full)
-    waiting = house.holder()
+    setup = Setup(policy)
+    setup.become(full)
+    waiting = setup.holder()
     await settle()
     assert not waiting.holding.is_set()
 
-    house.become(a_candidate(engine=an_engine(busy=1)))
+    setup.become(a_candidate(engine=an_engine(busy=1)))
 
     await (await waiting.held()).done()
 
 
 async def test_those_who_wait_for_what_cannot_come_are_told(policy: str) -> None:
-    house = House(policy, able=[a_candidate(barred="loading", passing=True)])
-    waiting = house.holder()
+    setup = Setup(policy, able=[a_candidate(barred="loading", passing=True)])
+    waiting = setup.holder()
     await settle()
 
-    house.become(a_candidate(barred="quarantined"))
+    setup.become(a_candidate(barred="quarantined"))
 
     with pytest.raises(NoNode, match="quarantined"):
         await waiting.task
@@ -179,18 +179,18 @@ async def test_those_who_wait_for_what_cannot_come_are_told(policy: str) -> None
 
 async def test_an_unknown_model_never_waits(policy: str) -> None:
     with pytest.raises(UnknownModel):
-        async with House(policy).queue.claim(a_need("huge"), unheard):
+        async with Setup(policy).queue.claim(a_need("huge"), unheard):
             pass
 
 
 async def test_a_full_room_refuses_and_says_when_to_come_back(policy: str) -> None:
-    house = House(policy, able=[a_candidate(engine=an_engine(slots=1))], limit=1)
-    holder = await house.holder().held()
-    waiting = house.holder()
+    setup = Setup(policy, able=[a_candidate(engine=an_engine(slots=1))], limit=1)
+    holder = await setup.holder().held()
+    waiting = setup.holder()
     await settle()
 
     with pytest.raises(FleetBusy) as refused:
-        async with house.queue.claim(a_need(), unheard):
+        async with setup.queue.claim(a_need(), unheard):
             pass
 
     assert int(refused.value.headers()["retry-after"]) >= 1
@@ -199,38 +199,38 @@ async def test_a_full_room_refuses_and_says_when_to_come_back(policy: str) -> No
 
 
 async def test_a_wait_has_an_end(policy: str) -> None:
-    house = House(policy, able=[a_candidate(engine=an_engine(slots=1))], seconds=0.02)
-    holder = await house.holder().held()
+    setup = Setup(policy, able=[a_candidate(engine=an_engine(slots=1))], seconds=0.02)
+    holder = await setup.holder().held()
 
     with pytest.raises(TooLate):
-        async with house.queue.claim(a_need(), unheard):
+        async with setup.queue.claim(a_need(), unheard):
             pass
 
-    assert house.queue.waiting == 0
+    assert setup.queue.waiting == 0
     await holder.done()
 
 
 async def test_a_client_that_leaves_the_queue_costs_nothing(policy: str) -> None:
-    house = House(policy, able=[a_candidate(engine=an_engine(slots=1))])
-    holder = await house.holder().held()
-    leaving, staying = house.holder(), house.holder()
+    setup = Setup(policy, able=[a_candidate(engine=an_engine(slots=1))])
+    holder = await setup.holder().held()
+    leaving, staying = setup.holder(), setup.holder()
     await settle()
 
     leaving.task.cancel()
     await settle()
-    assert house.queue.waiting == 1
+    assert setup.queue.waiting == 1
 
     await holder.done()
     await (await staying.held()).done()
-    assert house.slot_counts.busy(a_candidate().key) == 0
+    assert setup.slot_counts.busy(a_candidate().key) == 0
 
 
 async def test_a_client_that_leaves_as_its_slot_is_granted_gives_it_back(
     policy: str,
 ) -> None:
-    house = House(policy, able=[a_candidate(engine=an_engine(slots=1))])
-    holder = await house.holder().held()
-    leaving, staying = house.holder(), house.holder()
+    setup = Setup(policy, able=[a_candidate(engine=an_engine(slots=1))])
+    holder = await setup.holder().held()
+    leaving, staying = setup.holder(), setup.holder()
     await settle()
 
     holder.let_go.set()
@@ -240,19 +240,19 @@ async def test_a_client_that_leaves_as_its_slot_is_granted_gives_it_back(
     await (await staying.held()).done()
     with pytest.raises(asyncio.CancelledError):
         await leaving.task
-    assert house.slot_counts.busy(a_candidate().key) == 0
+    assert setup.slot_counts.busy(a_candidate().key) == 0
 
 
 async def test_hundreds_of_claimers_never_take_more_than_there_is(policy: str) -> None:
     engines = {"pi": 1, "laptop": 2, "gpu": 4}
     able = [a_candidate(n, an_engine(slots=slots)) for n, slots in engines.items()]
-    house = House(policy, able=able, limit=1000)
+    setup = Setup(policy, able=able, limit=1000)
     chance = random.Random(7)  # noqa: S311 - the same chance every time
     at_work = dict.fromkeys(engines, 0)
     most = dict.fromkeys(engines, 0)
 
     async def claimer() -> None:
-        async with house.queue.claim(a_need(), unheard) as send:
+        async with setup.queue.claim(a_need(), unheard) as send:
             node = send.to.node
             at_work[node] += 1
             most[node] = max(most[node], at_work[node])
@@ -274,6 +274,6 @@ async def test_hundreds_of_claimers_never_take_more_than_there_is(policy: str) -
     assert len(left) <= 40
     assert most == engines
     for each in able:
-        house.slot_counts.settle(each.key)
-    assert all(house.slot_counts.busy(each.key) == 0 for each in able)
-    assert house.queue.waiting == 0
+        setup.slot_counts.settle(each.key)
+    assert all(setup.slot_counts.busy(each.key) == 0 for each in able)
+    assert setup.queue.waiting == 0

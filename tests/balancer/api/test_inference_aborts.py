@@ -64,7 +64,7 @@ async def test_a_client_that_has_got_the_whole_answer_has_not_left() -> None:
         node.lingers = PATIENCE
         record = await leave_at(balancer, b"data: [DONE]\n\n")
         key = balancer.balancer.state.current.candidates[0].key
-        learned = balancer.balancer.state.predictive.lanes.get(key)
+        learned = balancer.balancer.state.predictive.fleet_model.get(key)
 
     assert record["outcome"] == "answered"
     assert record["attempts"][0]["outcome"] == "answered"

@@ -63,7 +63,7 @@ def test_why_a_node_cannot_be_followed_is_told_once() -> None:
     seen = a_fleet().sighted("pi", "mdns", (Origin("h", 1),), None)
     missed = seen.missed("pi", "it speaks protocol 9", 0.0)
 
-    assert news(seen, missed) == ["pi is of no use: it speaks protocol 9"]
+    assert news(seen, missed) == ["pi cannot be used: it speaks protocol 9"]
     assert news(missed, missed.missed("pi", "it speaks protocol 9", 1.0)) == []
 
 

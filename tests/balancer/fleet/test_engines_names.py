@@ -1,4 +1,4 @@
-"""What models and nodes are called, from the request to every place they are shown."""
+"""Names of models and nodes, from the request to every place that shows them."""
 
 from __future__ import annotations
 

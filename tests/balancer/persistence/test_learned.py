@@ -13,7 +13,7 @@ from tests.fakes.node import fake_node
 
 
 def samples(predict: PredictivePolicy) -> int:
-    (lane,) = predict.lanes.all()
+    (lane,) = predict.fleet_model.all()
     return lane.learner.samples
 
 

@@ -6,18 +6,18 @@ from balancer.prediction.conditions import stands_back
 from balancer.prediction.engine_model import EngineModel
 from balancer.prediction.prefix_cache import PrefixCacheIndex
 from balancer.prediction.speed import Sample, Speed
-from tests.balancer.lanes import GPU, LAPTOP, PI, a_lane
+from tests.balancer.engine_models import GPU, LAPTOP, PI, an_engine_model
 
-HOLDINGS = PrefixCacheIndex()
+CACHE_INDEX = PrefixCacheIndex()
 
 
 def new(speed: Speed) -> EngineModel:
-    return a_lane(HOLDINGS, "new", speed)
+    return an_engine_model(CACHE_INDEX, "new", speed)
 
 
 def measured(speed: Speed) -> EngineModel:
-    lane = a_lane(HOLDINGS, "known", speed)
-    lane.learner.learn(
+    engine = an_engine_model(CACHE_INDEX, "known", speed)
+    engine.learner.learn(
         Sample(
             cached=0,
             prompt=128,
@@ -26,13 +26,13 @@ def measured(speed: Speed) -> EngineModel:
             predicted_ms=15e3 * speed.decode,
         )
     )
-    return lane
+    return engine
 
 
 def test_who_is_alone_serves_though_nobody_measured_it() -> None:
-    lane = new(PI)
+    engine = new(PI)
 
-    assert not stands_back(lane, [lane])
+    assert not stands_back(engine, [engine])
 
 
 def test_a_newcomer_leaves_requests_to_one_that_was_measured() -> None:
@@ -45,9 +45,9 @@ def test_one_that_looks_far_faster_than_who_was_measured_serves_at_once() -> Non
 
 
 def test_among_strangers_only_who_looks_far_slower_stands_back() -> None:
-    lanes = [new(GPU), new(LAPTOP), new(PI)]
+    engines = [new(GPU), new(LAPTOP), new(PI)]
 
-    assert [stands_back(lane, lanes) for lane in lanes] == [False, True, True]
+    assert [stands_back(engine, engines) for engine in engines] == [False, True, True]
     assert not stands_back(new(LAPTOP), [new(replace(LAPTOP, prefill=1 / 400))])
 
 

@@ -1,4 +1,4 @@
-"""The decision skips engines that cannot win; it must never skip the one that would."""
+"""The decision skips engines that cannot win; it must never skip the one that wins."""
 
 import random
 
@@ -12,44 +12,46 @@ from balancer.prediction.learning import SpeedLearner
 from balancer.prediction.running import RunningRequest
 from balancer.prediction.speed import Speed
 from balancer.routing.dispatcher import Dispatcher
-from tests.balancer.lanes import GPU, LAPTOP, PI, a_request
+from tests.balancer.engine_models import GPU, LAPTOP, PI, a_request
 
 NOW = 50.0
 
 
-def some_prompt(dice: random.Random) -> Prompt:
+def some_prompt(rng: random.Random) -> Prompt:
     words = [b"a" * 900, b"b" * 200, b"c" * 2000, b"d" * 50]
-    return chain([dice.choice(words) for _ in range(dice.randint(1, 6))])
+    return chain([rng.choice(words) for _ in range(rng.randint(1, 6))])
 
 
-def some_fleet(dice: random.Random) -> tuple[Dispatcher, list[EngineModel]]:
-    lanes: list[EngineModel] = []
-    dispatcher = Dispatcher(lambda _: lanes)
-    for number in range(dice.randint(1, 8)):
-        speed: Speed = dice.choice([GPU, LAPTOP, PI])
-        pins = dice.random() < 0.7
-        lane = EngineModel(
+def some_fleet(rng: random.Random) -> tuple[Dispatcher, list[EngineModel]]:
+    engines: list[EngineModel] = []
+    dispatcher = Dispatcher(lambda _: engines)
+    for number in range(rng.randint(1, 8)):
+        speed: Speed = rng.choice([GPU, LAPTOP, PI])
+        pins = rng.random() < 0.7
+        engine = EngineModel(
             name=f"n{number}",
             model="m",
-            slots=dice.randint(1, 4),
+            slots=rng.randint(1, 4),
             learner=SpeedLearner(speed),
-            holdings=dispatcher.holdings,
+            cache_index=dispatcher.cache_index,
             pins=pins,
-            scale=dice.choice([1.0, 1.5]),
+            scale=rng.choice([1.0, 1.5]),
         )
-        lanes.append(lane)
-        for slot in range(lane.slots):
-            _fill(lane, slot, dice)
-        for _ in range(dice.randint(0, 2)):
-            lane.reserve(NOW, dice.random() * 5) if lane.taken == lane.slots else None
-    return dispatcher, lanes
+        engines.append(engine)
+        for slot in range(engine.slots):
+            _fill(engine, slot, rng)
+        for _ in range(rng.randint(0, 2)):
+            engine.reserve(
+                NOW, rng.random() * 5
+            ) if engine.taken == engine.slots else None
+    return dispatcher, engines
 
 
-def _fill(lane: EngineModel, slot: int, dice: random.Random) -> None:
-    if dice.random() < 0.3:
+def _fill(engine: EngineModel, slot: int, rng: random.Random) -> None:
+    if rng.random() < 0.3:
         return
-    prompt, begin = some_prompt(dice), dice.random() * NOW
-    tokens = prompt.size * dice.uniform(0.2, 0.3)
+    prompt, begin = some_prompt(rng), rng.random() * NOW
+    tokens = prompt.size * rng.uniform(0.2, 0.3)
     job = RunningRequest(
         prompt=prompt,
         slot=slot,
@@ -59,41 +61,50 @@ def _fill(lane: EngineModel, slot: int, dice: random.Random) -> None:
         started=begin,
         reading=1.0,
     )
-    lane.start(job, begin)
-    if dice.random() < 0.5:
-        lane.wrote(job, begin + 1)
-    if dice.random() < 0.6:
-        lane.end(job, begin + 2, 60.0)
+    engine.start(job, begin)
+    if rng.random() < 0.5:
+        engine.wrote(job, begin + 1)
+    if rng.random() < 0.6:
+        engine.end(job, begin + 2, 60.0)
 
 
 @settings(max_examples=300)
 @given(st.integers(0, 10**9), st.integers(1, 1))
 def test_the_engine_that_costs_least_of_all_is_found(seed: int, slots: int) -> None:
-    dice = random.Random(seed)  # noqa: S311 - hypothesis chooses the seed
-    dispatcher, lanes = some_fleet(dice)
-    question = dispatcher.question(
-        a_request(some_prompt(dice), NOW, "m", slots=slots), NOW
+    rng = random.Random(seed)  # noqa: S311 - hypothesis chooses the seed
+    dispatcher, engines = some_fleet(rng)
+    features = dispatcher.features(
+        a_request(some_prompt(rng), NOW, "m", slots=slots), NOW
     )
 
-    best, seen = cheapest(question, lanes)
+    best, considered = cheapest(features, engines)
 
-    one_by_one = [cheapest(question, [lane])[0] for lane in lanes]
+    one_by_one = [cheapest(features, [engine])[0] for engine in engines]
     assert best is not None
     assert best.cost == min(each.cost for each in one_by_one if each)
-    assert {each.lane.name for each in seen.all()} == {lane.name for lane in lanes}
+    assert {each.engine.name for each in considered.all()} == {
+        engine.name for engine in engines
+    }
 
 
 @given(st.integers(0, 10**9))
 def test_no_part_of_a_prediction_is_negative(seed: int) -> None:
-    dice = random.Random(seed)  # noqa: S311 - hypothesis chooses the seed
-    dispatcher, lanes = some_fleet(dice)
+    rng = random.Random(seed)  # noqa: S311 - hypothesis chooses the seed
+    dispatcher, engines = some_fleet(rng)
 
-    request = a_request(some_prompt(dice), NOW, "m")
-    _, seen = cheapest(dispatcher.question(request, NOW), lanes)
+    request = a_request(some_prompt(rng), NOW, "m")
+    _, considered = cheapest(dispatcher.features(request, NOW), engines)
 
-    for each in seen.all():
-        parts = (each.wait, each.ahead, each.read, each.write, each.loss, each.cached)
-        assert min(parts) >= 0
+    for each in considered.all():
+        estimate = (
+            each.wait,
+            each.ahead,
+            each.read,
+            each.write,
+            each.loss,
+            each.cached,
+        )
+        assert min(estimate) >= 0
         assert each.cost > 0
         assert each.cached < each.tokens
 

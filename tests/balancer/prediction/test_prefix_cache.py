@@ -16,21 +16,21 @@ def held(prompt: Prompt, answer: float = 0.0) -> CachedPrefix:
 def test_every_slot_is_found_at_the_depth_it_shares(
     puts: list[tuple[int, Prompt]], prompt: Prompt
 ) -> None:
-    holdings = PrefixCacheIndex()
-    holdings.add(5, "engine")
+    cache_index = PrefixCacheIndex()
+    cache_index.add(5)
     for place, each in puts:
-        holdings.put(place, held(each))
+        cache_index.put(place, held(each))
 
     found = {
         place: depth
-        for depth, mask in holdings.levels(prompt)
+        for depth, mask in cache_index.levels(prompt)
         for place in range(5)
         if mask & (1 << place)
     }
 
     expected = {
         place: common(each.prompt, prompt)
-        for place, each in enumerate(holdings.held)
+        for place, each in enumerate(cache_index.contents)
         if each is not None and common(each.prompt, prompt)
     }
     assert found == expected
@@ -40,33 +40,32 @@ def test_every_slot_is_found_at_the_depth_it_shares(
 def test_what_was_forgotten_leaves_nothing_behind(
     puts: list[tuple[int, Prompt]],
 ) -> None:
-    holdings = PrefixCacheIndex()
-    places = holdings.add(3, "engine")
+    cache_index = PrefixCacheIndex()
+    places = cache_index.add(3)
     for place, each in puts:
-        holdings.put(place, held(each))
+        cache_index.put(place, held(each))
 
-    holdings.remove(places)
+    cache_index.remove(places)
 
-    assert not holdings._holders
-    assert not holdings.idle
+    assert not cache_index._holders
+    assert not cache_index.idle
 
 
 def test_the_room_of_an_engine_that_left_is_used_again() -> None:
-    holdings = PrefixCacheIndex()
-    places = holdings.add(3, "one")
-    holdings.remove(places)
+    cache_index = PrefixCacheIndex()
+    places = cache_index.add(3)
+    cache_index.remove(places)
 
-    assert holdings.add(3, "two") == places
-    assert holdings.owner == ["two"] * 3
+    assert cache_index.add(3) == places
 
 
 def test_those_that_share_most_come_first() -> None:
-    holdings = PrefixCacheIndex()
-    holdings.add(2, "engine")
-    holdings.put(0, held(chain([b"system"])))
-    holdings.put(1, held(chain([b"system", b"question"])))
+    cache_index = PrefixCacheIndex()
+    cache_index.add(2)
+    cache_index.put(0, held(chain([b"system"])))
+    cache_index.put(1, held(chain([b"system", b"question"])))
 
-    levels = holdings.levels(chain([b"system", b"question", b"answer"]))
+    levels = cache_index.levels(chain([b"system", b"question", b"answer"]))
 
     assert levels == [(2, 0b10), (1, 0b01)]
 

@@ -1,4 +1,4 @@
-"""What we believe of llama.cpp's choice of slot, beside its rules themselves."""
+"""The predicted choice of slot against llama.cpp's own rules."""
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,29 +11,29 @@ from balancer.prediction.running import RunningRequest
 from balancer.prediction.slot_match import pick
 from balancer.routing.dispatcher import Dispatcher
 from balancer.simulate.cache import Cache, Place
-from balancer.simulate.cache import Held as Truth
-from tests.balancer.lanes import LAPTOP, a_request
+from balancer.simulate.cache import SlotContent as Truth
+from tests.balancer.engine_models import LAPTOP, a_request
 
 words = st.sampled_from([b"a" * 300, b"b" * 700, b"c" * 90, b"d" * 1500])
 prompts = st.lists(words, min_size=1, max_size=6).map(chain)
 
 
-def a_mind(slots: int, host_tokens: int) -> tuple[Dispatcher, EngineModel]:
-    lanes: list[EngineModel] = []
-    dispatcher = Dispatcher(lambda _: lanes)
-    host = HostCache(dispatcher.holdings, host_tokens) if host_tokens else None
-    lanes.append(
+def a_dispatcher(slots: int, host_tokens: int) -> tuple[Dispatcher, EngineModel]:
+    engine_models: list[EngineModel] = []
+    dispatcher = Dispatcher(lambda _: engine_models)
+    host = HostCache(dispatcher.cache_index, host_tokens) if host_tokens else None
+    engine_models.append(
         EngineModel(
             name="x",
             model="m",
             slots=slots,
             learner=SpeedLearner(LAPTOP),
-            holdings=dispatcher.holdings,
+            cache_index=dispatcher.cache_index,
             pins=False,
             host=host,
         )
     )
-    return dispatcher, lanes[0]
+    return dispatcher, engine_models[0]
 
 
 def tokens(prompt: Prompt) -> int:
@@ -48,19 +48,19 @@ def tokens(prompt: Prompt) -> int:
     st.sampled_from([0, 900, 100_000]),
 )
 def test_belief_and_engine_agree_on_every_prompt(
-    asked: list[tuple[Prompt, bool]], slots: int, host_tokens: int
+    features_of: list[tuple[Prompt, bool]], slots: int, host_tokens: int
 ) -> None:
-    dispatcher, lane = a_mind(slots, host_tokens)
+    dispatcher, engine_model = a_dispatcher(slots, host_tokens)
     engine = Cache([Place() for _ in range(slots)], host_tokens)
     running: list[tuple[RunningRequest, Truth]] = []
-    for now, (prompt, ends) in enumerate(asked, 1):
+    for now, (prompt, ends) in enumerate(features_of, 1):
         request = a_request(prompt, now, "m", answer=1.0)
         request.tokens = float(tokens(prompt))
-        question = dispatcher.question(request, now)
-        believed = pick(question, lane)
+        features = dispatcher.features(request, now)
+        believed = pick(features, engine_model)
         truth = Truth(prompt, list(prompt.ends))
         slot, spared = engine.take(truth, now)
-        job = RunningRequest(
+        running_request = RunningRequest(
             prompt=prompt,
             slot=slot,
             tokens=tokens(prompt),
@@ -69,25 +69,49 @@ def test_belief_and_engine_agree_on_every_prompt(
             started=now,
             reading=1.0,
         )
-        lane.start(job, now)
-        running.append((job, truth))
+        engine_model.start(running_request, now)
+        running.append((running_request, truth))
 
         assert believed[:2] == (slot, spared)
 
         if ends or len(running) == slots:
             done, held = running.pop(0)
-            lane.wrote(done, now + 0.3)
-            lane.end(done, now + 0.5, 0.0)
+            engine_model.wrote(done, now + 0.3)
+            engine_model.end(done, now + 0.5, 0.0)
             engine.release(done.slot, held, now + 0.5)
+
+
+def test_the_host_cache_does_not_make_a_slot_more_similar() -> None:
+    dispatcher, engine_model = a_dispatcher(2, 100_000)
+    entry, other = chain([b"s" * 300, b"a" * 500]), chain([b"s" * 300, b"b" * 100])
+    long = chain([b"s" * 300, b"a" * 500, b"c" * 6000])
+    for now, prompt in enumerate((entry, other), 1):
+        request = RunningRequest(
+            prompt=prompt,
+            slot=0,
+            tokens=tokens(prompt),
+            cached=0.0,
+            answer=0.0,
+            started=now,
+            reading=1.0,
+        )
+        engine_model.start(request, now)
+        engine_model.end(request, now + 0.5, 0.0)
+
+    slot, cached, _ = pick(
+        dispatcher.features(a_request(long, 9.0, "m"), 9.0), engine_model
+    )
+
+    assert (slot, cached > 0) == (1, True)
 
 
 @given(st.lists(prompts, min_size=1, max_size=12), st.integers(1, 4))
 def test_a_pinned_slot_costs_no_more_than_the_one_llama_would_take(
-    asked: list[Prompt], slots: int
+    features_of: list[Prompt], slots: int
 ) -> None:
-    dispatcher, lane = a_mind(slots, 0)
-    for now, prompt in enumerate(asked[:-1], 1):
-        job = RunningRequest(
+    dispatcher, engine_model = a_dispatcher(slots, 0)
+    for now, prompt in enumerate(features_of[:-1], 1):
+        running_request = RunningRequest(
             prompt=prompt,
             slot=now % slots,
             tokens=tokens(prompt),
@@ -96,13 +120,17 @@ def test_a_pinned_slot_costs_no_more_than_the_one_llama_would_take(
             started=now,
             reading=1.0,
         )
-        lane.start(job, now)
-        lane.end(job, now + 0.5, 0.0)
-    question = dispatcher.question(a_request(asked[-1], 99.0, "m", answer=1.0), 99.0)
+        engine_model.start(running_request, now)
+        engine_model.end(running_request, now + 0.5, 0.0)
+    features = dispatcher.features(
+        a_request(features_of[-1], 99.0, "m", answer=1.0), 99.0
+    )
 
-    theirs = pick(question, lane)
-    lane.pins = True
-    ours = pick(question, lane)
+    theirs = pick(features, engine_model)
+    engine_model.pins = True
+    ours = pick(features, engine_model)
 
-    worth = [3 * loss - lane.per_read * cached for _, cached, loss in (ours, theirs)]
+    worth = [
+        3 * loss - engine_model.per_read * cached for _, cached, loss in (ours, theirs)
+    ]
     assert worth[0] <= worth[1] + 1e-9

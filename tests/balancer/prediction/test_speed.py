@@ -6,14 +6,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from balancer.prediction.learning import SpeedKey, SpeedLearner, SpeedStore
-from balancer.prediction.speed import FEW, Sample, Speed, believed, guess, parameters
+from balancer.prediction.speed import (
+    FEW,
+    Sample,
+    Speed,
+    expected_speed,
+    guess,
+    parameters,
+)
 from edgeserve.wire import Expected
 from tests.fakes.reports import an_engine
 
 TRUE = Speed(prefill=1 / 120, attention=1 / 120 / 20_000, decode=1 / 15, slowdown=0.4)
 
 
-def dice(seed: int) -> random.Random:
+def rng(seed: int) -> random.Random:
     return random.Random(seed)  # noqa: S311 - nothing here is secret
 
 
@@ -45,7 +52,7 @@ def reloaded(body: bytes) -> SpeedStore:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_twenty_answers_teach_the_speed_within_a_tenth(seed: int) -> None:
-    chance, learner = dice(seed), a_learner()
+    chance, learner = rng(seed), a_learner()
 
     for _ in range(20):
         learner.learn(measured(TRUE, chance, sequences=chance.randint(1, 3)))
@@ -80,7 +87,7 @@ def test_one_calibration_probe_is_enough_to_be_near() -> None:
 
 
 def test_a_machine_that_slows_down_is_noticed_within_eight_answers() -> None:
-    chance, learner = dice(1), a_learner()
+    chance, learner = rng(1), a_learner()
     for _ in range(100):
         learner.learn(measured(TRUE, chance))
     slow = Speed(
@@ -99,7 +106,7 @@ def test_a_machine_that_slows_down_is_noticed_within_eight_answers() -> None:
 
 
 def test_one_wild_sample_does_not_throw_it() -> None:
-    chance, learner = dice(1), a_learner()
+    chance, learner = rng(1), a_learner()
     for _ in range(30):
         learner.learn(measured(TRUE, chance))
     before = learner.speed.prefill_seconds(500, 0)
@@ -175,7 +182,7 @@ def a_key(launch: str = "slots=2") -> SpeedKey:
 
 
 def test_what_was_learned_outlives_a_restart() -> None:
-    book, chance = SpeedStore(), dice(1)
+    book, chance = SpeedStore(), rng(1)
     learner = book.learner(a_key(), guess("m", 4, on_gpu=False))
     for _ in range(10):
         learner.learn(measured(TRUE, chance))
@@ -187,7 +194,7 @@ def test_what_was_learned_outlives_a_restart() -> None:
 
 
 def test_other_launch_settings_are_learned_anew() -> None:
-    book, chance = SpeedStore(), dice(1)
+    book, chance = SpeedStore(), rng(1)
     learner = book.learner(a_key(), guess("m", 4, on_gpu=False))
     learner.learn(measured(TRUE, chance))
 
@@ -246,11 +253,11 @@ def test_what_a_node_expects_counts_more_than_the_name_of_its_model() -> None:
     engine = an_engine("m-1b:Q4")
     told = msgspec.structs.replace(engine, expected=Expected(read=50.0, write=4.0))
 
-    speed = believed(told)
+    speed = expected_speed(told)
 
     assert speed.prefill == pytest.approx(1 / 50)
     assert speed.token_seconds(1) == pytest.approx(1 / 4)
-    assert believed(engine) == guess("m-1b:Q4", 2, on_gpu=False)
+    assert expected_speed(engine) == guess("m-1b:Q4", 2, on_gpu=False)
 
 
 def test_who_reads_slower_than_believed_is_not_believed_to_write_as_fast() -> None:
@@ -294,7 +301,7 @@ SMALL = Speed(prefill=6.1e-3, attention=1.2e-6, decode=0.02, slowdown=0.3)
 
 def short_turns(learner: SpeedLearner, noise: float) -> None:
     """Half of the prompts are long, half short behind long conversations."""
-    chance = dice(5)
+    chance = rng(5)
     for turn in range(60):
         cached = chance.randint(200, 1500)
         fresh = chance.randint(8, 50) if turn % 2 else chance.randint(100, 600)

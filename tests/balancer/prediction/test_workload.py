@@ -8,7 +8,7 @@ from balancer.dialects.prompt import chain
 from balancer.prediction.workload import Lengths, Returns, Workload
 
 
-def dice(seed: int) -> random.Random:
+def rng(seed: int) -> random.Random:
     return random.Random(seed)  # noqa: S311 - nothing here is secret
 
 
@@ -22,7 +22,7 @@ def test_tokens_per_byte_follow_what_engines_count() -> None:
 
 
 def test_answers_are_learned_by_kind_of_work() -> None:
-    workload, chance = Workload(), dice(1)
+    workload, chance = Workload(), rng(1)
     for _ in range(40):
         workload.learn_answer(b"short", None, chance.randint(8, 12))
         workload.learn_answer(b"long", None, chance.randint(800, 1200))
@@ -63,7 +63,7 @@ def chats(returns: Returns, *, go_on: bool, silent: float, count: int = 300) -> 
         returns.answered(first, now)
         now += silent
         if go_on:
-            returns.asked(chain([b"s", b"%d" % number, b"answer", b"more"]), now)
+            returns.features_of(chain([b"s", b"%d" % number, b"answer", b"more"]), now)
 
 
 def test_conversations_that_go_on_are_expected_to() -> None:

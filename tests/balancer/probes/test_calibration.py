@@ -20,7 +20,7 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def lane(balancer: Endpoint) -> EngineModel:
     (candidate,) = balancer.balancer.state.current.candidates
-    found = balancer.balancer.state.predictive.lanes.get(candidate.key)
+    found = balancer.balancer.state.predictive.fleet_model.get(candidate.key)
     assert found is not None
     return found
 
@@ -137,7 +137,8 @@ def known(balancer: Endpoint) -> set[str]:
     return {
         each.node
         for each in state.current.candidates
-        if (found := state.predictive.lanes.get(each.key)) and found.learner.calibrated
+        if (found := state.predictive.fleet_model.get(each.key))
+        and found.learner.calibrated
     }
 
 
@@ -166,12 +167,12 @@ async def test_an_engine_that_restarts_as_it_was_is_known_but_its_cache_is_not()
     ):
         await eventually(lambda: lane(balancer).learner.calibrated)
         await balancer.post(CHAT, chat("x" * 600, max_tokens=1))
-        holdings = balancer.balancer.state.predictive.dispatcher.holdings
-        assert any(holdings.held)
+        holdings = balancer.balancer.state.predictive.dispatcher.cache_index
+        assert any(holdings.contents)
 
         node.say(epoch=1)
 
-        await eventually(lambda: not any(holdings.held))
+        await eventually(lambda: not any(holdings.contents))
         assert lane(balancer).learner.calibrated
 
 

@@ -2,53 +2,53 @@ import pytest
 
 from balancer.dialects.prompt import chain
 from balancer.prediction.engine_model import EngineModel
-from tests.balancer.lanes import GPU, LAPTOP, PI, Fleet, a_request, said
+from tests.balancer.engine_models import GPU, LAPTOP, PI, Fleet, a_prompt, a_request
 
 
 def test_an_idle_fleet_sends_to_the_machine_that_answers_soonest() -> None:
     fleet = Fleet(pi=(PI, 1), gpu=(GPU, 4), laptop=(LAPTOP, 2))
 
-    assert fleet.sends(said(b"hello")).lane.name == "gpu"
+    assert fleet.sends(a_prompt(b"hello")).engine.name == "gpu"
 
 
 def test_it_rather_waits_for_the_gpu_than_starts_a_minute_on_a_pi() -> None:
     fleet = Fleet(pi=(PI, 1), gpu=(GPU, 1))
-    first = fleet.sends(said(b"one"))
-    fleet.asks(said(b"two"), 0.1)
+    first = fleet.sends(a_prompt(b"one"))
+    fleet.asks(a_prompt(b"two"), 0.1)
 
     assert fleet.assigns(0.1) == []
     (second,) = fleet.answers(first, 1.5)
 
-    assert second.lane.name == "gpu"
+    assert second.engine.name == "gpu"
 
 
 def test_when_the_gpu_is_far_behind_the_laptop_serves() -> None:
     fleet = Fleet(laptop=(LAPTOP, 2), gpu=(GPU, 1))
     names = []
     for number in range(12):
-        fleet.asks(said(b"%d" % number), answer=300.0)
-        names += [bound.lane.name for bound in fleet.assigns(0.0)]
+        fleet.asks(a_prompt(b"%d" % number), answer=300.0)
+        names += [assignment.engine.name for assignment in fleet.assigns(0.0)]
 
     assert set(names) == {"gpu", "laptop"}
 
 
 def test_a_conversation_comes_back_to_the_engine_that_holds_it() -> None:
     fleet = Fleet(one=(LAPTOP, 1), two=(LAPTOP, 1))
-    fleet.holds("two", 0, said(b"question" * 100))
+    fleet.holds("two", 0, a_prompt(b"question" * 100))
 
-    bound = fleet.sends(said(b"question" * 100, b"answer", b"more"), 5.0)
+    assignment = fleet.sends(a_prompt(b"question" * 100, b"answer", b"more"), 5.0)
 
-    assert bound.lane.name == "two"
-    assert bound.parts.cached > 600
+    assert assignment.engine.name == "two"
+    assert assignment.estimate.cached > 600
 
 
 def test_unless_another_would_still_answer_sooner() -> None:
     fleet = Fleet(pi=(PI, 1), gpu=(GPU, 4))
-    fleet.holds("pi", 0, said(b"question" * 20))
+    fleet.holds("pi", 0, a_prompt(b"question" * 20))
 
-    bound = fleet.sends(said(b"question" * 20, b"answer", b"more" * 300), 5.0)
+    assignment = fleet.sends(a_prompt(b"question" * 20, b"answer", b"more" * 300), 5.0)
 
-    assert bound.lane.name == "gpu"
+    assert assignment.engine.name == "gpu"
 
 
 def test_a_stranger_does_not_take_the_slot_of_a_lively_conversation() -> None:
@@ -56,61 +56,61 @@ def test_a_stranger_does_not_take_the_slot_of_a_lively_conversation() -> None:
     fleet.holds("one", 0, chain([b"x" * 9000]), since=99.0)
     fleet.holds("one", 1, chain([b"y" * 9000]), since=-500.0)
 
-    assert fleet.sends(chain([b"z" * 400]), 100.0).job.slot == 1
+    assert fleet.sends(chain([b"z" * 400]), 100.0).slot == 1
 
 
 def test_what_a_conversation_was_elsewhere_is_given_away_first() -> None:
     fleet = Fleet(one=(LAPTOP, 3))
     fleet.holds("one", 0, chain([b"x" * 9000]), since=50.0)
-    fleet.holds("one", 1, said(b"a"), since=99.0)
+    fleet.holds("one", 1, a_prompt(b"a"), since=99.0)
     answer = b"b" * 400
-    fleet.holds("one", 2, said(b"a", answer, b"c"), since=99.0)
-    goes_on = fleet.sends(said(b"a", answer, b"c", answer, b"d"), 100.0)
+    fleet.holds("one", 2, a_prompt(b"a", answer, b"c"), since=99.0)
+    goes_on = fleet.sends(a_prompt(b"a", answer, b"c", answer, b"d"), 100.0)
 
     stranger = fleet.sends(chain([b"z" * 400]), 100.0)
 
-    assert (goes_on.job.slot, stranger.job.slot) == (2, 1)
+    assert (goes_on.slot, stranger.slot) == (2, 1)
 
 
 def test_no_two_requests_get_the_same_slot() -> None:
     fleet = Fleet(one=(LAPTOP, 3), two=(PI, 2))
     for number in range(9):
-        fleet.asks(said(b"%d" % number))
+        fleet.asks(a_prompt(b"%d" % number))
 
-    bound = fleet.assigns(0.0)
+    assignment = fleet.assigns(0.0)
 
-    taken = [(each.lane.name, each.job.slot) for each in bound]
+    taken = [(each.engine.name, each.slot) for each in assignment]
     assert len(taken) == len(set(taken))
 
 
 def test_two_that_wait_do_not_count_on_the_same_slot() -> None:
     fleet = Fleet(slow=(LAPTOP, 1), gpu=(GPU, 1))
-    fleet.sends(said(b"running"), answer=200.0)
+    fleet.sends(a_prompt(b"running"), answer=200.0)
     for number in range(8):
-        fleet.asks(said(b"%d" % number), answer=200.0)
+        fleet.asks(a_prompt(b"%d" % number), answer=200.0)
 
-    bound = fleet.assigns(0.5)
+    assignment = fleet.assigns(0.5)
 
-    assert [each.lane.name for each in bound] == ["slow"]
-    assert fleet.lanes["gpu"].queued + fleet.lanes["slow"].queued == 7
+    assert [each.engine.name for each in assignment] == ["slow"]
+    assert fleet.engines["gpu"].queued + fleet.engines["slow"].queued == 7
 
 
 def test_who_leaves_the_queue_leaves_no_trace() -> None:
     fleet = Fleet(gpu=(GPU, 1), pi=(PI, 1))
-    fleet.sends(said(b"running"))
-    waits = fleet.asks(said(b"waits"))
+    fleet.sends(a_prompt(b"running"))
+    waits = fleet.asks(a_prompt(b"waits"))
     fleet.assigns(0.0)
 
     fleet.dispatcher.withdraw(waits)
 
-    assert fleet.lanes["gpu"].queued == 0
+    assert fleet.engines["gpu"].queued == 0
 
 
 def test_a_request_that_would_be_too_late_is_turned_away_with_the_time_it_lacks() -> (
     None
 ):
     fleet = Fleet(pi=(PI, 1))
-    request = a_request(said(b"x" * 4000), 0.0, deadline=10.0)
+    request = a_request(a_prompt(b"x" * 4000), 0.0, deadline=10.0)
 
     turned = fleet.offers(request, 0.0)
 
@@ -121,11 +121,11 @@ def test_a_request_that_would_be_too_late_is_turned_away_with_the_time_it_lacks(
 
 def test_a_full_room_turns_away_but_not_who_could_start_at_once() -> None:
     fleet = Fleet(queue=1, gpu=(GPU, 1))
-    running = fleet.sends(said(b"running"))
-    fleet.asks(said(b"waits"))
+    running = fleet.sends(a_prompt(b"running"))
+    fleet.asks(a_prompt(b"waits"))
     fleet.assigns(0.0)
 
-    turned = fleet.offers(a_request(said(b"more"), 0.0), 0.0)
+    turned = fleet.offers(a_request(a_prompt(b"more"), 0.0), 0.0)
 
     assert turned is not None
     assert turned.retry_after >= 1
@@ -135,22 +135,22 @@ def test_a_full_room_turns_away_but_not_who_could_start_at_once() -> None:
 
 def test_a_flood_from_one_client_does_not_hold_up_another() -> None:
     fleet = Fleet(one=(LAPTOP, 1))
-    running = fleet.sends(said(b"running"))
+    running = fleet.sends(a_prompt(b"running"))
     for number in range(30):
-        fleet.asks(said(b"flood %d" % number), client="flood")
+        fleet.asks(a_prompt(b"flood %d" % number), client="flood")
     order = []
     for step in range(1, 12):
         (running,) = fleet.answers(running, 12.0 * step)
         order.append(running.request.client)
         if step == 5:
-            fleet.asks(said(b"a much longer question " * 100), 60.0, client="guest")
+            fleet.asks(a_prompt(b"a much longer question " * 100), 60.0, client="guest")
 
     assert "guest" in order[5:8]
 
 
 def test_the_longest_prompt_is_served_though_short_ones_keep_coming() -> None:
     fleet = Fleet(one=(LAPTOP, 1))
-    running = fleet.sends(said(b"running"))
+    running = fleet.sends(a_prompt(b"running"))
     patient = fleet.asks(chain([b"long" * 6000]), client="patient")
     for step in range(1, 100):
         fleet.asks(chain([b"short"]), 10.0 * step, client="quick")
@@ -170,72 +170,74 @@ def test_a_session_without_a_shared_text_goes_back_to_its_engine() -> None:
     fleet.asks(chain([b"b" * 4000]), 60.0, session="mine")
     (second,) = fleet.assigns(60.0)
 
-    assert second.lane is first.lane
+    assert second.engine is first.engine
 
 
 def test_several_answers_at_once_take_several_slots() -> None:
     fleet = Fleet(one=(LAPTOP, 1), four=(PI, 4))
-    fleet.asks(said(b"three of them"), slots=3)
-    fleet.lanes.pop("one")
+    fleet.asks(a_prompt(b"three of them"), slots=3)
+    fleet.engines.pop("one")
 
-    (bound,) = fleet.assigns(0.0)
+    (assignment,) = fleet.assigns(0.0)
 
-    assert len({bound.job.slot, *bound.job.others}) == 3
-    assert bound.lane.taken == 3
-    fleet.answers(bound, 60.0)
-    assert bound.lane.taken == 0
+    assert len({assignment.slot, *assignment.others}) == 3
+    assert assignment.engine.taken == 3
+    fleet.answers(assignment, 60.0)
+    assert assignment.engine.taken == 0
 
 
 def test_every_engine_is_in_the_explanation_cheapest_first() -> None:
     fleet = Fleet(pi=(PI, 1), gpu=(GPU, 4), laptop=(LAPTOP, 2))
 
-    bound = fleet.sends(said(b"hello"))
+    assignment = fleet.sends(a_prompt(b"hello"))
 
-    seen = bound.seen.all()
-    assert seen[0].lane.name == "gpu"
-    assert {each.lane.name for each in seen} == {"pi", "gpu", "laptop"}
-    assert seen[0] == bound.parts
+    seen = assignment.considered.all()
+    assert seen[0].engine.name == "gpu"
+    assert {each.engine.name for each in seen} == {"pi", "gpu", "laptop"}
+    assert seen[0] == assignment.estimate
     assert [each.cost for each in seen] == sorted(each.cost for each in seen)
 
 
 def test_an_engine_that_restarts_has_forgotten() -> None:
     fleet = Fleet(one=(LAPTOP, 1))
-    fleet.holds("one", 0, said(b"question"))
-    lane: EngineModel = fleet.lanes["one"]
+    fleet.holds("one", 0, a_prompt(b"question"))
+    engine: EngineModel = fleet.engines["one"]
 
-    lane.lost()
+    engine.restarted()
 
-    assert fleet.sends(said(b"question", b"answer", b"more"), 1.0).parts.cached == 0
+    assert (
+        fleet.sends(a_prompt(b"question", b"answer", b"more"), 1.0).estimate.cached == 0
+    )
 
 
 def test_a_request_given_up_while_it_was_read_leaves_nothing_to_count_on() -> None:
     fleet = Fleet(one=(LAPTOP, 1))
-    bound = fleet.sends(said(b"question"))
+    assignment = fleet.sends(a_prompt(b"question"))
 
-    bound.lane.drop(bound.job, 0.5)
+    assignment.engine.drop(assignment, 0.5)
 
-    assert bound.lane.taken == 0
-    assert fleet.sends(said(b"question"), 1.0).parts.cached == 0
+    assert assignment.engine.taken == 0
+    assert fleet.sends(a_prompt(b"question"), 1.0).estimate.cached == 0
 
 
 def test_other_balancers_requests_count_as_taken_slots() -> None:
     fleet = Fleet(one=(LAPTOP, 1))
-    fleet.lanes["one"].foreign = 1
-    fleet.lanes["one"].stale = True
-    fleet.asks(said(b"hello"))
+    fleet.engines["one"].foreign = 1
+    fleet.engines["one"].stale = True
+    fleet.asks(a_prompt(b"hello"))
 
     assert fleet.assigns(0.0) == []
 
 
 def test_the_engine_tells_how_long_a_shared_beginning_is() -> None:
     fleet = Fleet(one=(LAPTOP, 2), two=(PI, 1))
-    first = fleet.sends(said(b"a" * 300))
+    first = fleet.sends(a_prompt(b"a" * 300))
     fleet.dispatcher.began(first, 0.0, 700, 0)
-    first.lane.end(first.job, 9.0, 10)
-    second = fleet.sends(said(b"b" * 300), 10.0)
+    first.engine.end(first, 9.0, 10)
+    second = fleet.sends(a_prompt(b"b" * 300), 10.0)
     fleet.dispatcher.began(second, 10.0, 702, 612)
 
-    third = fleet.dispatcher.choose(a_request(said(b"c" * 300), 11.0), 11.0)
+    third = fleet.dispatcher.choose(a_request(a_prompt(b"c" * 300), 11.0), 11.0)
 
     assert third is not None
     assert third.tokens == pytest.approx(

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 from balancer.dialects.prompt import EMPTY
 from balancer.routing.fairness import FairOrder
 from balancer.routing.queued_request import QueuedRequest
-from tests.balancer.lanes import a_request
+from tests.balancer.engine_models import a_request
 
 
 def a_waiter(
@@ -76,4 +76,4 @@ def test_clients_without_number_are_not_all_remembered() -> None:
     for number in range(5000):
         order.charge(str(number), 1.0, float(number))
 
-    assert len(order.had) <= 4096
+    assert len(order.uses) <= 4096

@@ -133,9 +133,11 @@ def test_what_a_model_cannot_do_is_a_bad_request(ability: Ability) -> None:
 def test_who_can_do_it_is_named() -> None:
     embedder = a_candidate("nuc", an_engine("bge:F16", abilities=("embeddings",)))
 
-    said = refusal(decided(a_candidate(), embedder, need=a_need(ability="embeddings")))
+    message = refusal(
+        decided(a_candidate(), embedder, need=a_need(ability="embeddings"))
+    )
 
-    assert "ask bge" in said
+    assert "ask bge" in message
 
 
 def test_an_engine_that_was_tried_is_out() -> None:

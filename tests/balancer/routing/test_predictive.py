@@ -25,7 +25,7 @@ QUICK, SLOW = Timings(0, 1000, 500.0, 51, 500.0), Timings(0, 1000, 20_000.0, 51,
 
 
 @dataclass
-class House:
+class Setup:
     """A prediction over engines of known speed, at a time that tests set."""
 
     able: list[EngineCandidate]
@@ -35,17 +35,19 @@ class House:
 
     def __post_init__(self) -> None:
         self.slot_counts = SlotCounts()
-        self.lanes = FleetModel(
+        self.fleet_model = FleetModel(
             PrefixCacheIndex(), self.slot_counts.busy, calibrates=self.calibrates
         )
-        self.predict = PredictivePolicy(self.slot_counts, self.lanes, lambda: self.now)
+        self.predict = PredictivePolicy(
+            self.slot_counts, self.fleet_model, lambda: self.now
+        )
         self.waiting: dict[QueuedRequest, None] = {}
         self.become(*self.able)
 
     def become(self, *able: EngineCandidate) -> None:
         self.able = list(able)
-        self.slot_counts.told(able)
-        self.predict.told(able)
+        self.slot_counts.update(able)
+        self.predict.update(able)
 
     def enters(self, need: RoutingRequest | None = None) -> QueuedRequest:
         request = QueuedRequest(need or a_need(), self.notes.append, self.now)
@@ -68,22 +70,22 @@ class House:
         return decision
 
     def answers(self, send: Send, timings: Timings, seconds: float = 1.0) -> None:
-        send.course.progress(timings.cached + timings.prompt, timings.cached, 0)
-        send.course.wrote()
+        send.observer.progress(timings.cached + timings.prompt, timings.cached, 0)
+        send.observer.wrote()
         self.now += seconds
-        send.course.answered(timings)
+        send.observer.answered(timings)
         self.predict.give_back(send)
 
     def teaches(self, node: str, timings: Timings) -> None:
-        """Let one engine answer something, alone."""
+        """Let one engine answer a request, without others."""
         others = self.able
         self.become(*(each for each in others if each.node == node))
         self.answers(self.sends(), timings, 30.0)
         self.become(*others)
 
 
-def pair(**slots: int) -> House:
-    return House([a_candidate(name, an_engine(slots=n)) for name, n in slots.items()])
+def pair(**slots: int) -> Setup:
+    return Setup([a_candidate(name, an_engine(slots=n)) for name, n in slots.items()])
 
 
 def a_prompt(*words: str) -> Prompt:
@@ -92,39 +94,39 @@ def a_prompt(*words: str) -> Prompt:
 
 def test_what_was_learned_of_engines_decides() -> None:
     one, two = an_engine("small:Q4_1", slots=1), an_engine("small:Q8_0", slots=1)
-    house = House([a_candidate("pi", one), a_candidate("gpu", two)])
+    setup = Setup([a_candidate("pi", one), a_candidate("gpu", two)])
 
-    house.teaches("pi", SLOW)
-    house.teaches("gpu", QUICK)
+    setup.teaches("pi", SLOW)
+    setup.teaches("gpu", QUICK)
 
-    assert house.sends(a_need(prompt=a_prompt("x"))).to.node == "gpu"
+    assert setup.sends(a_need(prompt=a_prompt("x"))).to.node == "gpu"
 
 
 def test_a_conversation_comes_back_though_another_engine_is_idle() -> None:
-    house = pair(left=1, right=1)
-    first = house.sends(a_need(prompt=a_prompt("question")))
-    house.answers(first, Timings(0, 500, 1000.0, 20, 400.0))
+    setup = pair(left=1, right=1)
+    first = setup.sends(a_need(prompt=a_prompt("question")))
+    setup.answers(first, Timings(0, 500, 1000.0, 20, 400.0))
 
     again = a_need(prompt=a_prompt("question", "answer", "more"))
 
-    assert house.sends(again).to.node == first.to.node
+    assert setup.sends(again).to.node == first.to.node
 
 
 def test_slots_that_others_hold_are_left_to_them() -> None:
-    house = House([a_candidate("pi", an_engine(slots=2, busy=2))])
+    setup = Setup([a_candidate("pi", an_engine(slots=2, busy=2))])
 
-    assert house.enters().decision is None
+    assert setup.enters().decision is None
 
 
 def test_a_named_slot_is_left_out_while_another_balancer_works_there() -> None:
-    house = pair(pi=2)
-    assert house.sends().course.slot is not None
+    setup = pair(pi=2)
+    assert setup.sends().observer.slot is not None
 
     for busy in (2, 2):
-        house.become(a_candidate("pi", an_engine(slots=3, busy=busy)))
-        house.now += 2.0
+        setup.become(a_candidate("pi", an_engine(slots=3, busy=busy)))
+        setup.now += 2.0
 
-    assert house.sends().course.slot is None
+    assert setup.sends().observer.slot is None
 
 
 @pytest.mark.parametrize(
@@ -137,23 +139,23 @@ def test_a_machine_in_need_is_the_last_choice_and_not_out(
     cpu = Cpu(model="", physical_cores=4, logical_cores=4, load=load)
     hardware = msgspec.structs.replace(HARDWARE, power=power, cpu=cpu)
     weak = a_candidate("weak", hardware=hardware)
-    house = House([weak, a_candidate("strong", an_engine(slots=1))])
+    setup = Setup([weak, a_candidate("strong", an_engine(slots=1))])
 
-    first = house.sends()
+    first = setup.sends()
     assert first.to.node == "strong"
-    assert house.enters().decision is None  # it rather waits
+    assert setup.enters().decision is None  # it rather waits
 
-    house.become(weak)
+    setup.become(weak)
 
-    assert house.sends().to.node == "weak"
+    assert setup.sends().to.node == "weak"
     assert any("left alone" in str(each.reason) for each in first.verdicts)
 
 
 def test_every_candidate_is_explained() -> None:
     barred = a_candidate("old", barred="its node is suspect", passing=True)
-    house = House([a_candidate("left"), a_candidate("right"), barred])
+    setup = Setup([a_candidate("left"), a_candidate("right"), barred])
 
-    verdicts = {each["node"]: each for each in map(shown, house.sends().verdicts)}
+    verdicts = {each["node"]: each for each in map(shown, setup.sends().verdicts)}
 
     assert verdicts["old"]["reason"] == "its node is suspect"
     assert verdicts["old"]["predicted"] is None
@@ -162,12 +164,12 @@ def test_every_candidate_is_explained() -> None:
 
 
 def test_a_full_queue_says_when_to_come_back() -> None:
-    house = pair(pi=1)
-    house.sends()
+    setup = pair(pi=1)
+    setup.sends()
     for _ in range(2):
-        assert house.enters().decision is None
+        assert setup.enters().decision is None
 
-    refused = house.enters().decision
+    refused = setup.enters().decision
 
     assert isinstance(refused, Refuse)
     assert isinstance(refused.error, FleetBusy)
@@ -175,100 +177,100 @@ def test_a_full_queue_says_when_to_come_back() -> None:
 
 
 def test_a_deadline_that_cannot_be_met_is_refused_once_speeds_are_known() -> None:
-    house = pair(pi=1)
-    hasty = a_need(prompt=a_prompt("x"), deadline=house.now + 0.001)
-    assert isinstance(house.enters(hasty).decision, Send)
-    house = pair(pi=1)
-    house.teaches("pi", SLOW)
+    setup = pair(pi=1)
+    hasty = a_need(prompt=a_prompt("x"), deadline=setup.now + 0.001)
+    assert isinstance(setup.enters(hasty).decision, Send)
+    setup = pair(pi=1)
+    setup.teaches("pi", SLOW)
 
-    refused = house.enters(
-        a_need(prompt=a_prompt("x"), deadline=house.now + 0.001)
+    refused = setup.enters(
+        a_need(prompt=a_prompt("x"), deadline=setup.now + 0.001)
     ).decision
 
     assert isinstance(refused, Refuse)
 
 
 def test_an_engine_that_leaves_under_a_request_is_forgotten_in_peace() -> None:
-    house = pair(pi=1, gpu=1)
-    send = house.sends()
-    house.become(*(each for each in house.able if each.key != send.to.key))
+    setup = pair(pi=1, gpu=1)
+    send = setup.sends()
+    setup.become(*(each for each in setup.able if each.key != send.to.key))
 
-    house.answers(send, QUICK)
+    setup.answers(send, QUICK)
 
-    assert house.slot_counts.busy(send.to.key) == 0
-    assert house.sends().to.key != send.to.key
+    assert setup.slot_counts.busy(send.to.key) == 0
+    assert setup.sends().to.key != send.to.key
 
 
 def test_engines_of_very_many_slots_are_merely_counted() -> None:
-    house = pair(server=2048)
+    setup = pair(server=2048)
 
-    assert house.sends().course.first_seconds is None
+    assert setup.sends().observer.first_seconds is None
 
 
 def test_where_no_times_are_told_the_wire_tells_them() -> None:
-    house = House([a_candidate("a")])
-    send = house.sends()
+    setup = Setup([a_candidate("a")])
+    send = setup.sends()
 
-    house.now += 2.0
-    send.course.wrote()
-    house.now += 5.0
-    send.course.answered(Timings(0, 1000, 0.0, 51, 0.0))
-    house.predict.give_back(send)
+    setup.now += 2.0
+    send.observer.wrote()
+    setup.now += 5.0
+    send.observer.answered(Timings(0, 1000, 0.0, 51, 0.0))
+    setup.predict.give_back(send)
 
-    (lane,) = house.lanes.all()
-    assert lane.speed.prefill_seconds(1000, 0) == pytest.approx(2.0, rel=0.01)
-    assert lane.speed.token_seconds(1) == pytest.approx(0.1, rel=0.01)
+    (engine,) = setup.fleet_model.all()
+    assert engine.speed.prefill_seconds(1000, 0) == pytest.approx(2.0, rel=0.01)
+    assert engine.speed.token_seconds(1) == pytest.approx(0.1, rel=0.01)
 
 
 def test_what_came_whole_and_untimed_teaches_no_speed() -> None:
-    house = House([a_candidate("a")])
-    send = house.sends()
+    setup = Setup([a_candidate("a")])
+    send = setup.sends()
 
-    house.now += 7.0
-    send.course.answered(Timings(0, 1000, 0.0, 51, 0.0))
-    house.predict.give_back(send)
+    setup.now += 7.0
+    send.observer.answered(Timings(0, 1000, 0.0, 51, 0.0))
+    setup.predict.give_back(send)
 
-    (lane,) = house.lanes.all()
-    assert not lane.learner.calibrated
+    (engine,) = setup.fleet_model.all()
+    assert not engine.learner.calibrated
 
 
 def test_a_wrong_rate_is_not_taken_for_a_long_way() -> None:
-    house = House([a_candidate("a")])
+    setup = Setup([a_candidate("a")])
 
     for _ in range(20):
-        send = house.sends()
-        house.now += 2.03
-        send.course.wrote()
-        house.now += 1.0
+        send = setup.sends()
+        setup.now += 2.03
+        send.observer.wrote()
+        setup.now += 1.0
         # Two seconds of it were reading, whatever had been predicted.
-        send.course.answered(Timings(0, 40, 2000.0, 11, 1000.0))
-        house.predict.give_back(send)
+        send.observer.answered(Timings(0, 40, 2000.0, 11, 1000.0))
+        setup.predict.give_back(send)
 
-    (lane,) = house.lanes.all()
-    assert lane.speed.overhead == pytest.approx(0.03, abs=0.005)
+    (engine,) = setup.fleet_model.all()
+    assert engine.speed.overhead == pytest.approx(0.03, abs=0.005)
 
 
 def test_a_newcomer_stands_back_until_it_is_measured_but_not_for_ever() -> None:
     fast, slow = expecting("fast", 2000.0), expecting("slow", 20.0)
-    house = House([], calibrates=True)
+    setup = Setup([], calibrates=True)
 
-    house.become(fast, slow)
-    assert house.lanes.spare == {slow.key: UNMEASURED}
-    assert house.sends().to == fast
+    setup.become(fast, slow)
+    assert setup.fleet_model.last_resort == {slow.key: UNMEASURED}
+    assert setup.sends().to == fast
 
-    house.now += SECONDS
-    house.become(fast, slow)
-    assert not house.lanes.spare
+    setup.now += SECONDS
+    setup.become(fast, slow)
+    assert not setup.fleet_model.last_resort
 
 
 def test_who_stands_back_serves_where_nobody_else_does() -> None:
     fast, slow = expecting("fast", 2000.0), expecting("slow", 20.0)
-    house = House([], calibrates=True)
+    setup = Setup([], calibrates=True)
 
-    house.become(replace(fast, barred="it is away"), slow)
+    setup.become(replace(fast, barred="it is away"), slow)
 
-    assert not house.lanes.spare
-    assert house.sends().to == slow
+    assert not setup.fleet_model.last_resort
+    assert setup.sends().to == slow
 
 
 def expecting(name: str, reads: float) -> EngineCandidate:
@@ -281,9 +283,9 @@ def test_an_engine_with_a_prompt_cache_is_followed_with_it() -> None:
     plain = an_engine(slots=2)
     launch = msgspec.structs.replace(plain.launch, cache_ram_mib=512)
     keeps = msgspec.structs.replace(plain, launch=launch)
-    house = House([a_candidate("nuc", keeps), a_candidate("pi", plain)])
+    setup = Setup([a_candidate("nuc", keeps), a_candidate("pi", plain)])
 
-    nuc, pi = sorted(house.lanes.all(), key=lambda lane: lane.name)
+    nuc, pi = sorted(setup.fleet_model.all(), key=lambda engine: engine.name)
 
     assert (pi.host, pi.pins) == (None, True)
     assert nuc.host is not None

@@ -18,7 +18,7 @@ def test_our_slots_count_at_once() -> None:
 def test_our_slots_are_free_at_once() -> None:
     slot_counts = SlotCounts()
     slot_counts.take(KEY, 1)
-    slot_counts.told([a_candidate(engine=an_engine(busy=1))])
+    slot_counts.update([a_candidate(engine=an_engine(busy=1))])
 
     slot_counts.give_back(KEY, 1)
 
@@ -29,7 +29,7 @@ def test_what_a_node_reports_beyond_ours_is_others_work() -> None:
     slot_counts = SlotCounts()
     slot_counts.take(KEY, 1)
 
-    slot_counts.told([a_candidate(engine=an_engine(busy=2))])
+    slot_counts.update([a_candidate(engine=an_engine(busy=2))])
 
     assert slot_counts.busy(KEY) == 2
 
@@ -38,7 +38,7 @@ def test_a_report_that_does_not_know_of_ours_yet_frees_nothing() -> None:
     slot_counts = SlotCounts()
     slot_counts.take(KEY, 1)
 
-    slot_counts.told([a_candidate(engine=an_engine(busy=0))])
+    slot_counts.update([a_candidate(engine=an_engine(busy=0))])
 
     assert slot_counts.busy(KEY) == 1
 
@@ -47,19 +47,19 @@ def test_a_report_that_is_not_new_is_not_counted_again() -> None:
     slot_counts = SlotCounts()
     slot_counts.take(KEY, 1)
     candidate = a_candidate(engine=an_engine(busy=1))
-    slot_counts.told([candidate])
+    slot_counts.update([candidate])
     slot_counts.give_back(KEY, 1)
 
-    slot_counts.told([candidate])
+    slot_counts.update([candidate])
 
     assert slot_counts.busy(KEY) == 0
 
 
 def test_others_work_ends_with_the_next_report() -> None:
     slot_counts = SlotCounts()
-    slot_counts.told([a_candidate(engine=an_engine(busy=2))])
+    slot_counts.update([a_candidate(engine=an_engine(busy=2))])
 
-    slot_counts.told([a_candidate(engine=an_engine(busy=0))])
+    slot_counts.update([a_candidate(engine=an_engine(busy=0))])
 
     assert slot_counts.busy(KEY) == 0
 
@@ -67,18 +67,18 @@ def test_others_work_ends_with_the_next_report() -> None:
 def test_an_engine_that_has_gone_leaves_only_what_is_ours() -> None:
     slot_counts = SlotCounts()
     slot_counts.take(KEY, 1)
-    slot_counts.told([a_candidate(engine=an_engine(busy=2))])
+    slot_counts.update([a_candidate(engine=an_engine(busy=2))])
 
-    slot_counts.told([])
+    slot_counts.update([])
 
     assert slot_counts.busy(KEY) == 1
 
 
 def left_behind() -> SlotCounts:
-    """One slot is at work for a client who has left."""
+    """Build counts with one slot that works for a client that has left."""
     slot_counts = SlotCounts()
     slot_counts.take(KEY, 1)
-    slot_counts.told([a_candidate(engine=an_engine(busy=1))])
+    slot_counts.update([a_candidate(engine=an_engine(busy=1))])
     slot_counts.give_back(KEY, 1, left=True)
     return slot_counts
 
@@ -87,7 +87,7 @@ def test_a_slot_whose_client_has_left_is_taken_until_its_node_counts_less() -> N
     slot_counts = left_behind()
     at_first = slot_counts.busy(KEY)
 
-    slot_counts.told([a_candidate(engine=an_engine(busy=0))])
+    slot_counts.update([a_candidate(engine=an_engine(busy=0))])
 
     assert at_first == 1
     assert slot_counts.busy(KEY) == slot_counts.left(KEY) == 0
@@ -95,7 +95,7 @@ def test_a_slot_whose_client_has_left_is_taken_until_its_node_counts_less() -> N
 
 def test_without_news_the_nodes_last_word_counts() -> None:
     still_busy, never_counted = left_behind(), SlotCounts()
-    never_counted.told([a_candidate(engine=an_engine(busy=0))])
+    never_counted.update([a_candidate(engine=an_engine(busy=0))])
     never_counted.take(KEY, 1)
     never_counted.give_back(KEY, 1, left=True)
 
@@ -110,11 +110,11 @@ def test_a_report_that_may_not_know_of_the_next_request_frees_nothing() -> None:
     slot_counts = left_behind()
     slot_counts.take(KEY, 1)
 
-    slot_counts.told([a_candidate(engine=an_engine(busy=1))])
+    slot_counts.update([a_candidate(engine=an_engine(busy=1))])
     stale = slot_counts.busy(KEY)
-    slot_counts.told([a_candidate(engine=an_engine(busy=2))])
+    slot_counts.update([a_candidate(engine=an_engine(busy=2))])
     both = slot_counts.busy(KEY)
-    slot_counts.told([a_candidate(engine=an_engine(busy=1))])
+    slot_counts.update([a_candidate(engine=an_engine(busy=1))])
 
     assert (stale, both, slot_counts.busy(KEY)) == (2, 2, 1)
 
@@ -123,6 +123,6 @@ def test_an_engine_that_starts_anew_is_at_work_for_nobody() -> None:
     slot_counts = left_behind()
     anew = msgspec.structs.replace(an_engine(busy=1), epoch=1)
 
-    slot_counts.told([a_candidate(engine=anew)])
+    slot_counts.update([a_candidate(engine=anew)])
 
     assert slot_counts.left(KEY) == 0

@@ -1,14 +1,14 @@
-"""llama.cpp's rules, as `server-context.cpp` and `server-task.cpp` have them."""
+"""Rules of llama.cpp's cache, from `server-context.cpp` and `server-task.cpp`."""
 
 import pytest
 
 from balancer.dialects.prompt import Prompt, chain
-from balancer.simulate.cache import Cache, Held, Place
+from balancer.simulate.cache import Cache, Place, SlotContent
 
 
-def text(*parts: bytes) -> Held:
+def text(*parts: bytes) -> SlotContent:
     prompt: Prompt = chain(parts)
-    return Held(prompt, [end // 4 for end in prompt.ends])
+    return SlotContent(prompt, [end // 4 for end in prompt.ends])
 
 
 SYSTEM = b"s" * 1200
@@ -18,9 +18,9 @@ def a_cache(slots: int, host_tokens: int = 0) -> Cache:
     return Cache([Place() for _ in range(slots)], host_tokens)
 
 
-def served(cache: Cache, held: Held, now: float) -> tuple[int, int]:
-    slot, spared = cache.take(held, now)
-    cache.release(slot, held, now)
+def served(cache: Cache, content: SlotContent, now: float) -> tuple[int, int]:
+    slot, spared = cache.take(content, now)
+    cache.release(slot, content, now)
     return slot, spared
 
 

@@ -9,7 +9,7 @@ BOX = Machine(name="box", slots=2, prefill=400, attention=0, decode=50, slowdown
 
 
 def played(engine: Engine, until: float = 1e9) -> list[tuple[float, Event]]:
-    """Let everything happen that will."""
+    """Run the engine until it is idle."""
     seen: list[tuple[float, Event]] = []
     while (at := engine.next()) is not None and at <= until:
         seen.extend((at, event) for event in engine.happen(at))

@@ -1,4 +1,4 @@
-"""What holds for every policy, fleet and load."""
+"""Properties of every policy, on every fleet, under every load."""
 
 import pytest
 from hypothesis import given, settings
@@ -79,9 +79,9 @@ def test_on_any_fleet_nothing_is_lost_and_nothing_predicted_is_negative(
     assert all(each.ended >= 0 for each in outcomes)
     assert all(each.predicted is not None and each.predicted > 0 for each in outcomes)
     assert not edge.waiting
-    for lane in edge.lanes:
-        assert (lane.taken, lane.queued, lane.jobs) == (0, 0, {})
-    assert edge.dispatcher.holdings.idle.bit_count() == sum(m.slots for m in fleet)
+    for engine in edge.engine_models:
+        assert (engine.taken, engine.queued, engine.load.requests) == (0, 0, {})
+    assert edge.dispatcher.cache_index.idle.bit_count() == sum(m.slots for m in fleet)
 
 
 @pytest.mark.parametrize("name", ["edgeserve", "oracle", "two-choices"])

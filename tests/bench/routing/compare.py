@@ -96,7 +96,7 @@ CONTESTANTS: dict[str, Command] = {
 
 @dataclass(frozen=True)
 class Figures:
-    """One contestant under one load. Seconds, and shares from 0 to 1."""
+    """One balancer under one load. Seconds, and shares from 0 to 1."""
 
     name: str
     load: str
@@ -112,7 +112,7 @@ class Figures:
 
 @contextlib.contextmanager
 def machines() -> Generator[tuple[Ports, dict[str, Any]]]:
-    """Fresh machines; what they did is there when the block has ended."""
+    """Run new machines; their counts are complete when the block has ended."""
     command = [sys.executable, "-m", "tests.bench.routing.machines"]
     did: dict[str, Any] = {}
     with subprocess.Popen(
@@ -127,7 +127,7 @@ def machines() -> Generator[tuple[Ports, dict[str, Any]]]:
 
 
 def await_ready(port: int, nodes: int) -> None:
-    """Wait until the contestant answers and, if it is ours, knows every machine."""
+    """Wait until the balancer answers and, if it is ours, knows every machine."""
     deadline = time.monotonic() + READY_SECONDS
     while not _is_ready(port, nodes):
         if time.monotonic() > deadline:
@@ -150,7 +150,7 @@ def _is_ready(port: int, nodes: int) -> bool:
 def contest(
     name: str, command: Command, load: str, folder: Path, settle: float
 ) -> Figures:
-    """Put one contestant before fresh machines, under one load."""
+    """Run one balancer with new machines, under one load."""
     folder.mkdir(parents=True, exist_ok=True)
     port = free_port()
     with machines() as (ports, did):
@@ -177,7 +177,7 @@ def contest(
 
 
 def free_port() -> int:
-    """Find a port that nobody else's benchmark looks for."""
+    """Find a port that no other benchmark uses."""
     with socket.create_server(("127.0.0.1", 0)) as found:
         port: int = found.getsockname()[1]
         return port
@@ -216,7 +216,7 @@ def _row(each: Figures) -> tuple[str, ...]:
 def attempt(
     name: str, command: Command, load: str, folder: Path, settle: float
 ) -> Figures | None:
-    """The same, or None and a sentence why not."""
+    """Return it, or None and a sentence why not."""
     try:
         return contest(name, command, load, folder, settle)
     except (Missing, TimeoutError, RuntimeError) as error:

@@ -1,8 +1,8 @@
 """How long one decision takes: `python -m tests.bench.routing.decide`.
 
 32 engines of unlike speed with one to four slots, most of them holding conversations
-that share four system prompts, half of them at work. The least of many rounds counts:
-on a machine that others use as well, the rest is their doing.
+that share four system prompts, half of them at work. The least of many rounds counts,
+because other programs on the machine slow the rest.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ ENGINES = 32
 NOW = 100.0
 TARGETS_US = {8 * 1024: 60, 128 * 1024: 400}
 
-dice = random.Random(1)  # noqa: S311 - a benchmark
+rng = random.Random(1)  # noqa: S311 - a benchmark
 
 
 def body(size: int, system: int, words: str) -> bytes:
@@ -45,41 +45,41 @@ def body(size: int, system: int, words: str) -> bytes:
 
 
 def fleet() -> tuple[Dispatcher, list[EngineModel]]:
-    """The engines, and what they hold."""
-    lanes: list[EngineModel] = []
-    dispatcher = Dispatcher(lambda _: lanes)
+    """Build the engines with the content of their slots."""
+    engines: list[EngineModel] = []
+    dispatcher = Dispatcher(lambda _: engines)
     for number in range(ENGINES):
-        rates = dice.choice([(25, 6), (120, 18), (400, 30), (2000, 90)])
+        rates = rng.choice([(25, 6), (120, 18), (400, 30), (2000, 90)])
         speed = Speed(
             prefill=1 / rates[0], attention=1e-7, decode=1 / rates[1], slowdown=0.3
         )
-        slots = dice.choice([1, 2, 2, 4])
-        lanes.append(
+        slots = rng.choice([1, 2, 2, 4])
+        engines.append(
             EngineModel(
                 name=f"n{number}",
                 model="m",
                 slots=slots,
                 learner=SpeedLearner(speed),
-                holdings=dispatcher.holdings,
+                cache_index=dispatcher.cache_index,
             )
         )
-    for lane in lanes:
-        _fill(dispatcher, lane)
-    lanes.sort(key=lambda lane: lane.per_read)
-    return dispatcher, lanes
+    for engine in engines:
+        _fill(dispatcher, engine)
+    engines.sort(key=lambda engine: engine.per_read)
+    return dispatcher, engines
 
 
-def _fill(dispatcher: Dispatcher, lane: EngineModel) -> None:
-    for place in lane.places:
-        if dice.random() < 0.85:
-            prompt = _prompt(dice.randint(3000, 8000))
-            held = CachedPrefix(
-                prompt, prompt.size / 4 + 100, 100.0, dice.random() * NOW
+def _fill(dispatcher: Dispatcher, engine: EngineModel) -> None:
+    for place in engine.places:
+        if rng.random() < 0.85:
+            prompt = _prompt(rng.randint(3000, 8000))
+            content = CachedPrefix(
+                prompt, prompt.size / 4 + 100, 100.0, rng.random() * NOW
             )
-            dispatcher.holdings.put(place, held)
-    lane.advance(NOW)
-    for slot in range(dice.randint(0, lane.slots)):
-        lane.start(
+            dispatcher.cache_index.put(place, content)
+    engine.advance(NOW)
+    for slot in range(rng.randint(0, engine.slots)):
+        engine.start(
             RunningRequest(
                 prompt=_prompt(3000),
                 slot=slot,
@@ -94,7 +94,7 @@ def _fill(dispatcher: Dispatcher, lane: EngineModel) -> None:
 
 
 def _prompt(size: int) -> Prompt:
-    return read(body(size, dice.randrange(4), str(dice.random())))
+    return read(body(size, rng.randrange(4), str(rng.random())))
 
 
 def microseconds(work: Callable[[], object], rounds: int = 60, each: int = 50) -> float:
@@ -109,14 +109,14 @@ def microseconds(work: Callable[[], object], rounds: int = 60, each: int = 50) -
 
 
 def unheard(decision: Decision) -> None:
-    """Keep nothing."""
+    """Do nothing."""
 
 
 def main() -> None:
     """Print a row for each size."""
-    dispatcher, lanes = fleet()
-    slots = sum(lane.slots for lane in lanes)
-    idle = dispatcher.holdings.idle.bit_count()
+    dispatcher, engines = fleet()
+    slots = sum(engine.slots for engine in engines)
+    idle = dispatcher.cache_index.idle.bit_count()
     print(f"{ENGINES} engines, {slots} slots, {idle} of them idle; µs")
     print(f"{'prompt':>9} {'read':>7} {'choose':>7} {'both':>7} {'target':>7}")
     for size, target in TARGETS_US.items():
@@ -127,7 +127,7 @@ def main() -> None:
         request = QueuedRequest(need, unheard, NOW)
 
         def decide(request: QueuedRequest = request) -> object:
-            return cheapest(dispatcher.question(request, NOW + 1), lanes)
+            return cheapest(dispatcher.features(request, NOW + 1), engines)
 
         reading = microseconds(lambda raw=raw: read(raw))  # type: ignore[misc]
         choosing = microseconds(decide)

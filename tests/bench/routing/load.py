@@ -1,4 +1,4 @@
-"""What the contestants must route: a burst that shares a prompt, and conversations."""
+"""Benchmark loads: a burst that shares a prompt, and conversations."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ Load = Callable[[Ask], Awaitable[None]]
 
 
 def text(dice: random.Random, words: int) -> str:
-    """So many words; the pretended engines take each for a token."""
+    """Return so many words; the fake engines count each as a token."""
     return " ".join(dice.choice(WORDS) for _ in range(words))
 
 
 async def burst(ask: Ask) -> None:
-    """40 questions, 8 at a time, below one system prompt."""
+    """Send 40 questions, 8 at a time, with one system prompt."""
     dice = random.Random(1)  # noqa: S311 - a benchmark
     system = {"role": "system", "content": text(dice, 400)}
     questions = [{"role": "user", "content": text(dice, 20)} for _ in range(40)]
@@ -51,7 +51,7 @@ async def burst(ask: Ask) -> None:
 
 
 async def chats(ask: Ask) -> None:
-    """24 conversations of five turns that begin one after the other."""
+    """Send 24 conversations of five turns that begin one after the other."""
     dice = random.Random(2)  # noqa: S311 - a benchmark
     systems = [text(dice, words) for words in (150, 300, 450)]
     async with asyncio.TaskGroup() as group:
@@ -74,7 +74,7 @@ LOADS: dict[str, Load] = {"burst": burst, "chats": chats}
 
 
 async def run(port: int, load: Load) -> tuple[Seen, float]:
-    """Play a load against a port; what was seen, and how long it took in all."""
+    """Run a load against a port; return the latencies and the total time."""
     seen = Seen()
     connector = aiohttp.TCPConnector(limit=0)
     timeout = aiohttp.ClientTimeout(total=LONGEST)

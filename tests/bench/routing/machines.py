@@ -1,4 +1,4 @@
-"""A Pi, a laptop and a GPU box, pretended in one process: nodes and their engines.
+"""Fake machines in one process: a Pi, a laptop and a GPU box, with their engines.
 
 Usage: python -m tests.bench.routing.machines
 
@@ -34,7 +34,7 @@ MODEL = facts(1.9, kind="Q4_K", layers=28)
 
 @dataclass(frozen=True)
 class Machine:
-    """What it is, and how fast it pretends to be."""
+    """One fake machine and its speed."""
 
     cpu: str
     cores: int
@@ -74,7 +74,7 @@ MACHINES = {
 
 
 def node(name: str, machine: Machine) -> AbstractAsyncContextManager[FakeNode]:
-    """One machine with its engine, fitted and reported as the agent does it."""
+    """Run one machine with its engine, planned and reported as by the node agent."""
     devices = [
         Device("CUDA0", each.name, each.memory_total, each.memory_free)
         for each in machine.gpus

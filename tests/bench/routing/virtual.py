@@ -1,4 +1,4 @@
-"""How much sooner answers begin than with other policies, in virtual time.
+"""Benchmark in virtual time: how much sooner answers begin than with other policies.
 
 Usage: python -m tests.bench.routing.virtual
 
@@ -19,11 +19,11 @@ SEEDS = (1, 2, 3, 4)
 CHATS = 150
 LOADS = {"light": 0.3, "70 %": 0.7, "overload": 1.1}
 OURS, STOCK, ORACLE = "edgeserve", "cache-aware", "oracle"
-"""`cache-aware` is SGLang's as it comes; `cache-aware-tuned` counts among the best."""
+"""`cache-aware` is SGLang's default; `cache-aware-tuned` may be the best other one."""
 
 
 def ratios(fleet: str, load: float, seed: int) -> tuple[float, float, float]:
-    """The best other policy's, stock cache-aware's and the oracle's p95, to ours."""
+    """Return the p95 of the best other policy, cache-aware and the oracle, to ours."""
     machines = FLEETS[fleet]
     calls = made_up(machines, load, CHATS, seed)
     p95 = {

@@ -1,4 +1,4 @@
-"""Engines and requests for tests of the decision: short to write, easy to tell."""
+"""Builders of engine models and requests for tests of routing and prediction."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,7 +10,7 @@ from balancer.prediction.learning import SpeedLearner
 from balancer.prediction.prefix_cache import CachedPrefix, PrefixCacheIndex
 from balancer.prediction.speed import Speed
 from balancer.routing.decision import RoutingRequest
-from balancer.routing.dispatcher import Assignment, Dispatcher, Turned
+from balancer.routing.dispatcher import Assignment, Dispatcher, TurnedAway
 from balancer.routing.queued_request import QueuedRequest
 from tests.balancer.building import unheard
 
@@ -22,12 +22,12 @@ SYSTEM = b"s" * 2000
 """A system prompt of 500 tokens at four bytes each."""
 
 
-def said(*parts: bytes) -> Prompt:
-    return chain([SYSTEM, *parts])
+def a_prompt(*estimate: bytes) -> Prompt:
+    return chain([SYSTEM, *estimate])
 
 
-def a_lane(
-    holdings: PrefixCacheIndex,
+def an_engine_model(
+    cache_index: PrefixCacheIndex,
     name: str,
     speed: Speed = LAPTOP,
     slots: int = 1,
@@ -38,7 +38,7 @@ def a_lane(
         model="model",
         slots=slots,
         learner=SpeedLearner(speed),
-        holdings=holdings,
+        cache_index=cache_index,
         pins=pins,
     )
 
@@ -57,14 +57,14 @@ def a_request(
 
 
 class Fleet:
-    """A dispatch over a few engines, and what the wire would tell it."""
+    """A dispatcher over a few engines, and the events that their streams would give."""
 
     def __init__(self, queue: int = 256, **speeds: tuple[Speed, int]) -> None:
         self.dispatcher = Dispatcher(self._eligible)
         self.queue = queue
         self.waiting: dict[QueuedRequest, None] = {}
-        self.lanes = {
-            name: a_lane(self.dispatcher.holdings, name, speed, slots)
+        self.engines = {
+            name: an_engine_model(self.dispatcher.cache_index, name, speed, slots)
             for name, (speed, slots) in speeds.items()
         }
 
@@ -72,7 +72,7 @@ class Fleet:
         self,
         request: QueuedRequest,  # noqa: ARG002 - all can
     ) -> Sequence[EngineModel]:
-        return list(self.lanes.values())
+        return list(self.engines.values())
 
     def asks(
         self,
@@ -98,39 +98,39 @@ class Fleet:
         self.waiting[request] = None
         return request
 
-    def offers(self, request: QueuedRequest, now: float) -> Turned | None:
+    def offers(self, request: QueuedRequest, now: float) -> TurnedAway | None:
         full = len(self.waiting) >= self.queue
         return self.dispatcher.offer(request, now, full=full)
 
     def assigns(self, now: float) -> list[Assignment]:
-        bound = self.dispatcher.assign(self.waiting, now)
-        for each in bound:
+        assignment = self.dispatcher.assign(self.waiting, now)
+        for each in assignment:
             del self.waiting[each.request]
-        return bound
+        return assignment
 
     def sends(
         self, prompt: Prompt, now: float = 0.0, answer: float = 100.0
     ) -> Assignment:
         self.asks(prompt, now, answer=answer)
-        (bound,) = self.assigns(now)
-        return bound
+        (assignment,) = self.assigns(now)
+        return assignment
 
     def answers(
-        self, bound: Assignment, now: float, answer: int = 100
+        self, assignment: Assignment, now: float, answer: int = 100
     ) -> list[Assignment]:
-        """The engine does exactly what was predicted of it, and is done at `now`."""
-        job, lane = bound.job, bound.lane
-        cached = int(job.cached)
-        fresh = max(1, round(job.tokens) - cached)
-        self.dispatcher.began(bound, job.started, fresh + cached, cached)
-        reading = lane.speed.prefill_seconds(fresh, cached)
-        lane.wrote(job, job.started + reading)
-        writing = 1000 * lane.speed.token_seconds(1) * (answer - 1)
+        """Let the engine do exactly what was predicted, until `now`."""
+        engine = assignment.engine
+        cached = int(assignment.cached)
+        fresh = max(1, round(assignment.tokens) - cached)
+        self.dispatcher.began(assignment, assignment.started, fresh + cached, cached)
+        reading = engine.speed.prefill_seconds(fresh, cached)
+        engine.wrote(assignment, assignment.started + reading)
+        writing = 1000 * engine.speed.token_seconds(1) * (answer - 1)
         timings = Timings(cached, fresh, 1000 * reading, answer, writing)
-        self.dispatcher.ended(bound, now, timings)
+        self.dispatcher.ended(assignment, now, timings)
         return self.assigns(now)
 
     def holds(self, name: str, slot: int, prompt: Prompt, since: float = 0.0) -> None:
-        place = self.lanes[name].places[slot]
+        place = self.engines[name].places[slot]
         entry = CachedPrefix(prompt, prompt.size / 4 + 100, 100.0, since, since)
-        self.dispatcher.holdings.put(place, entry)
+        self.dispatcher.cache_index.put(place, entry)
