@@ -10,7 +10,7 @@ import msgspec
 
 from balancer.dialects.stream import ERRORS, streamed_error
 from balancer.dialects.usage import TokenCount
-from edgeserve.http.sse import DONE, Event, decoded, is_error
+from edgeserve.http.sse import DONE, Event
 
 _AROUND = 16
 """More tokens than the marks around a block of reasoning take."""
@@ -170,6 +170,16 @@ def _count(pending: _Pending, heard: ParsedEvent) -> None:
     pending.tokens = heard.tokens if heard.tokens is not None else before + 1
     known = pending.ids is not None and len(heard.ids) == pending.tokens - before
     pending.ids = (*(pending.ids or ()), *heard.ids) if known else None
+
+
+def decoded(data: bytes) -> dict[str, Any]:
+    """Decode an event's data, or raise ValueError where it is no JSON object."""
+    return msgspec.json.decode(data, type=dict[str, Any])
+
+
+def is_error(data: dict[str, Any]) -> bool:
+    """Whether an event says that the engine gave up."""
+    return "error" in data or data.get("type") == "error"
 
 
 Json = dict[str, Any]

@@ -23,7 +23,7 @@ from balancer.dialects.base import (
     encoded,
 )
 from balancer.dialects.usage import TokenCount
-from edgeserve.http.sse import Event, written
+from edgeserve.http.sse import Event, write_event
 
 _SHAPE = "chat.completion.chunk"
 
@@ -90,7 +90,7 @@ class Chat:
     def ending(self, said: Transcript, tally: TokenCount) -> bytes:
         """Write the last chunk, the usage if it was asked for, and `[DONE]`."""
         stop = {"finish_reason": "length", "index": 0, "delta": {}}
-        end = written({"choices": [stop], **said.head, "object": _SHAPE})
+        end = write_event({"choices": [stop], **said.head, "object": _SHAPE})
         if self._usage:
             end += chunks.usage_event(said, tally, _SHAPE)
         return end + chunks.DONE_EVENT

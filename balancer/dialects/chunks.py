@@ -7,13 +7,13 @@ from typing import Any
 
 from balancer.dialects.base import Transcript
 from balancer.dialects.usage import TokenCount
-from edgeserve.http.sse import DONE, written
+from edgeserve.http.sse import DONE, write_event
 
 _NAMES = ("id", "created", "model", "system_fingerprint")
 BUDGETS = ("n_predict", "max_completion_tokens", "max_tokens")
 """In the order in which llama-server looks for them; the first that is there counts."""
 
-DONE_EVENT = b"data: " + DONE + b"\n\n"
+DONE_EVENT = write_event(DONE)
 
 
 def each(request: Mapping[str, Any]) -> int:
@@ -74,6 +74,6 @@ def usage_event(said: Transcript, tally: TokenCount, shape: str) -> bytes:
     """Write the chunk that carries nothing but the usage, if the prompt is known."""
     if tally.prompt is None:
         return b""
-    return written(
+    return write_event(
         {"choices": [], **said.head, "object": shape, "usage": tally.usage({})}
     )

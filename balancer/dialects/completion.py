@@ -15,7 +15,7 @@ from balancer.dialects.base import (
     encoded,
 )
 from balancer.dialects.usage import TokenCount
-from edgeserve.http.sse import Event, written
+from edgeserve.http.sse import Event, write_event
 from edgeserve.openai import prompts
 
 _SHAPE = "text_completion"
@@ -65,7 +65,7 @@ class Completion:
         event = {"choices": [stop], **said.head, "object": _SHAPE}
         if tally.prompt is not None:
             event["usage"] = tally.usage({})
-        return written(event) + chunks.DONE_EVENT
+        return write_event(event) + chunks.DONE_EVENT
 
     def closing(self, said: Transcript) -> bytes:
         """Write `[DONE]`: the usage came with the reason for the end."""

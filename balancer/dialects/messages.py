@@ -26,7 +26,7 @@ from balancer.dialects.chat import lengthened, spoken
 from balancer.dialects.chunks import whole
 from balancer.dialects.stream import DialectStream
 from balancer.dialects.usage import TokenCount
-from edgeserve.http.sse import Event, written
+from edgeserve.http.sse import Event, write_event
 
 _TAIL = ("content_block_stop", "message_delta", "message_stop")
 
@@ -96,8 +96,8 @@ class Messages:
         usage = {"output_tokens": tally.total}
         end = {"type": "message_delta", "delta": delta, "usage": usage}
         return (
-            written(block, "content_block_stop")
-            + written(end, "message_delta")
+            write_event(block, "content_block_stop")
+            + write_event(end, "message_delta")
             + self._stop()
         )
 
@@ -108,7 +108,7 @@ class Messages:
         return self._stop()
 
     def _stop(self) -> bytes:
-        return written({"type": "message_stop"}, "message_stop")
+        return write_event({"type": "message_stop"}, "message_stop")
 
 
 def _heard(delta: dict[str, Any]) -> ParsedEvent:
@@ -232,4 +232,4 @@ class MessagesStream(DialectStream):
             "stop_sequence": None,
             "usage": {"input_tokens": 0, "output_tokens": 0},
         }
-        return written({"type": NAME, "message": message}, NAME)
+        return write_event({"type": NAME, "message": message}, NAME)

@@ -15,7 +15,7 @@ from balancer.dialects.base import (
 )
 from balancer.dialects.completion import behind
 from balancer.dialects.usage import TokenCount
-from edgeserve.http.sse import Event, written
+from edgeserve.http.sse import Event, write_event
 from edgeserve.openai import prompts
 
 
@@ -94,7 +94,7 @@ class Native:
         fields: Any = self._request.get("response_fields")
         if isinstance(fields, list) and fields:
             last = {key: last[key] for key in fields if key in last}
-        return written(last)
+        return write_event(last)
 
     def closing(self, said: Transcript) -> bytes:
         """Write nothing: the event that stops is the last."""

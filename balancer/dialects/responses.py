@@ -15,7 +15,7 @@ from balancer.dialects.base import (
 )
 from balancer.dialects.chunks import predicted, prompt_tokens, whole
 from balancer.dialects.usage import TokenCount
-from edgeserve.http.sse import Event, written
+from edgeserve.http.sse import Event, write_event
 
 _OPENINGS = (
     "response.created",
@@ -110,7 +110,7 @@ class Responses:
             "usage": _usage({}, tally),
         }
         return b"".join(
-            written({"type": kind, **rest}, kind)
+            write_event({"type": kind, **rest}, kind)
             for kind, rest in (
                 ("response.output_text.done", {"item_id": name, "text": said.text}),
                 ("response.content_part.done", {"item_id": name, "part": part}),

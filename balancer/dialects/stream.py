@@ -15,7 +15,14 @@ from typing import Any, Protocol
 import msgspec
 
 from edgeserve.errors import EdgeserveError
-from edgeserve.http.sse import Event, event
+from edgeserve.http.sse import (
+    END,
+    Event,
+    parse_event,
+    raw_events,
+    whole_events,
+    write_event,
+)
 from edgeserve.openai import Dialect, anthropic
 
 STOPS, GOES_ON = b'"stop":true', b'"stop":false'
@@ -124,15 +131,11 @@ class DialectStream:
         Before content has begun these are signs of life only; the rest is held back,
         so that another node may still answer instead. Raises StreamedError there.
         """
-        if self._rest:
-            piece = self._rest + piece
-        if piece.endswith(b"\n\n"):
-            ready, self._rest = piece, b""
-        else:
-            whole, mark, self._rest = piece.rpartition(b"\n\n")
-            ready = whole + mark
+        ready = piece
+        if self._rest or not piece.endswith(END):
+            ready, self._rest = whole_events(self._rest + piece)
         if not self.begun or (self.hides and PROGRESS in ready):
-            ready = b"".join(map(self._sieved, _blocks(ready)))
+            ready = b"".join(map(self._sieved, raw_events(ready)))
         return self._until_end(ready) if self.begun else ready
 
     def _sieved(self, raw: bytes) -> bytes:
@@ -142,7 +145,7 @@ class DialectStream:
         """
         if self.begun:
             return b"" if self.hides and PROGRESS in raw else raw
-        each = event(raw)
+        each = parse_event(raw)
         if PROGRESS in each.data:
             first = not self.worked
             self._note_progress(each.data)
@@ -187,16 +190,12 @@ class DialectStream:
 
     def _until_error(self, ready: bytes) -> bytes:
         passed = b""
-        for raw in _blocks(ready):
+        for raw in raw_events(ready):
             if _any(ERRORS, raw):
-                self.error = streamed_error(event(raw).data, raw)
+                self.error = streamed_error(parse_event(raw).data, raw)
                 return passed
             passed += raw
         return passed
-
-
-def _blocks(ready: bytes) -> list[bytes]:
-    return [block + b"\n\n" for block in ready.split(b"\n\n")[:-1]]
 
 
 def _total(data: bytes) -> int | None:
@@ -256,17 +255,9 @@ def error_event(dialect: Dialect, error: EdgeserveError, request_id: str = "") -
     said = error.envelope()
     match dialect:
         case "messages":
-            return _named("error", anthropic(error, request_id))
+            return write_event(anthropic(error, request_id), "error")
         case "responses":
             # `error` inside makes OpenAI's client raise; the rest is the event's shape.
-            return _named("error", {**said, "type": "error", "error": said})
+            return write_event({**said, "type": "error", "error": said}, "error")
         case _:
-            return _framed({"error": said})
-
-
-def _named(name: str, data: Mapping[str, Any]) -> bytes:
-    return f"event: {name}\n".encode() + _framed(data)
-
-
-def _framed(data: Mapping[str, Any]) -> bytes:
-    return b"data: " + msgspec.json.encode(data) + b"\n\n"
+            return write_event({"error": said})

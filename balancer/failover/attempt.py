@@ -27,7 +27,7 @@ from balancer.request import InferenceRequest
 from balancer.response import ClientResponse
 from balancer.routing.decision import UNOBSERVED, AttemptObserver
 from edgeserve.errors import EdgeserveError, NodeLost, NoFiles, NoNode, NotReached
-from edgeserve.http.sse import Parser
+from edgeserve.http.sse import EventReader
 from edgeserve.http.types import Answer, Origin, Upstream
 from edgeserve.openai import message
 
@@ -264,6 +264,6 @@ async def _gathered(
 
 
 def _whole(events: bytes, whole: Aggregate) -> bytes:
-    for each in Parser().feed(events):
+    for each in EventReader().feed(events):
         whole.add(each)
     return whole.body()

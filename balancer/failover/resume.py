@@ -18,7 +18,7 @@ from balancer.dialects.usage import TokenCount
 from balancer.failover.splice import Splice
 from edgeserve import openai
 from edgeserve.errors import BadRequest
-from edgeserve.http.sse import events, whole_events
+from edgeserve.http.sse import EventReader
 from edgeserve.openai import prompts
 
 Body = dict[str, Any]
@@ -130,15 +130,15 @@ def resume(
     """Decide how to go on after the client has been given these bytes.
 
     `body` is the request as it would go to an engine, `given` the answer's body so
-    far, whole events only (`whole_events`); of a partial event at the end nothing is
-    counted as given. `prompt_tokens`: the length of the prompt, where the lost engine
-    told (`prompt_progress`); it makes the counts exact. `template_refuses`: engines of
-    this model are known to turn down a trailing assistant message.
+    far; a partial event at its end does not count. `prompt_tokens`: the length of the
+    prompt, where the lost engine told (`prompt_progress`); it makes the counts exact.
+    `template_refuses`: engines of this model are known to refuse a trailing assistant
+    message.
     """
     try:
         request = openai.fields(body)
         dialect = _dialect(route, request)
-        said = listen(dialect, events(whole_events(b"".join(given))[0]))
+        said = listen(dialect, EventReader().feed(b"".join(given)))
         _check(said, request, template_refuses=template_refuses)
         return _decide(request, dialect, said, prompt_tokens)
     except (CannotResume, BadRequest) as error:

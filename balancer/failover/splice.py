@@ -7,7 +7,13 @@ from typing import Any, Literal
 
 import msgspec
 
-from balancer.dialects.base import Dialect, ParsedEvent, Transcript
+from balancer.dialects.base import (
+    Dialect,
+    ParsedEvent,
+    Transcript,
+    decoded,
+    is_error,
+)
 from balancer.dialects.messages import MessagesStream
 from balancer.dialects.stream import (
     PROGRESS,
@@ -31,11 +37,8 @@ from edgeserve.config.settings import BalancerSettings
 from edgeserve.http.sse import (
     DONE,
     Event,
-    decoded,
-    events,
-    is_error,
-    whole_events,
-    written,
+    EventReader,
+    write_event,
 )
 
 
@@ -54,7 +57,7 @@ class Splice:
         self._said = said
         self._tally = tally
         self._timings = timings
-        self._rest = b""
+        self._reader = EventReader()
         self._text = ""
         self._prompt_seen = False
         self.finished = False
@@ -62,9 +65,8 @@ class Splice:
 
     def feed(self, data: bytes) -> bytes:
         """Take some bytes, cut anywhere; return whole events for the client."""
-        whole, self._rest = whole_events(self._rest + data)
         out = bytearray()
-        for each in events(whole):
+        for each in self._reader.feed(data):
             if self.finished or self.error is not None:
                 break
             out += self._pass(each)
@@ -97,7 +99,7 @@ class Splice:
         event.pop("prompt_progress", None)
         self._dialect.adopt(event, self._said, self._tally)
         self.finished = self._dialect.closes(event)
-        out = written(event, name)
+        out = write_event(event, name)
         self._text += heard.text
         if heard.text and self._tally.at_limit:
             out += self._end()

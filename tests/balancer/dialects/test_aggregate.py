@@ -10,7 +10,7 @@ import pytest
 from balancer import dialects
 from balancer.dialects.base import Headless, Incomplete
 from balancer.dialects.stream import StreamedError
-from edgeserve.http.sse import Parser
+from edgeserve.http.sse import EventReader
 from edgeserve.openai import Dialect
 
 HEAD: dict[str, Any] = {
@@ -39,7 +39,7 @@ def delta(finish: str | None = None, index: int = 0, **said: Any) -> bytes:
 
 def put_together(dialect: Dialect, *events: bytes) -> Any:
     whole = dialects.of(dialect)
-    for event in Parser().feed(b"".join(events)):
+    for event in EventReader().feed(b"".join(events)):
         whole.add(event)
     return json.loads(whole.body())
 

@@ -11,7 +11,7 @@ import pytest
 
 from balancer import dialects
 from balancer.request import understood
-from edgeserve.http.sse import Parser
+from edgeserve.http.sse import EventReader
 from edgeserve.openai import ROUTES
 from tests.balancer.engine import RealEngine, real_engine
 from tests.fakes.reports import an_engine
@@ -163,8 +163,8 @@ def put_together(engine: RealEngine, path: str, body: bytes) -> bytes:
     assert work.mode == "aggregate"
     status, stream = engine.post(path, work.body_for(an_engine("smol:Q4_1")))
     assert status == 200, stream
-    parser, whole = Parser(), dialects.of(work.dialect)
-    for event in parser.feed(stream):
+    reader, whole = EventReader(), dialects.of(work.dialect)
+    for event in reader.feed(stream):
         whole.add(event)
     return whole.body()
 

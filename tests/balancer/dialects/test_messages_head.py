@@ -7,7 +7,7 @@ import pytest
 
 from balancer.dialects.messages import MessagesStream
 from balancer.dialects.stream import DialectStream, StreamedError
-from edgeserve.http.sse import event
+from edgeserve.http.sse import parse_event
 
 
 def named(name: str, **fields: Any) -> bytes:
@@ -31,7 +31,7 @@ def test_a_message_that_begins_with_half_a_letter_gets_its_head() -> None:
     out = b"".join(map(flow.feed, (named("ping"), BLOCK + HEART, STOP)))
 
     head, rest = out.split(b"\n\n", 1)
-    first = event(head + b"\n\n")
+    first = parse_event(head + b"\n\n")
     assert first.name == "message_start"
     assert msgspec.json.decode(first.data)["message"] == {
         "id": "req-1",
