@@ -15,7 +15,8 @@ from typing import Any, Literal
 
 import msgspec
 
-from balancer.dialects import prompt
+from balancer.dialects import DIALECTS, prompt
+from balancer.dialects.base import Dialect
 from balancer.dialects.prompt import EMPTY
 from balancer.routing.decision import RoutingRequest
 from balancer.validation.abilities import media
@@ -23,7 +24,7 @@ from balancer.validation.limits import CAPS, Caps, check
 from balancer.validation.translation import is_forced, translated
 from edgeserve.errors import BadRequest
 from edgeserve.json_edit import edited, raw_fields
-from edgeserve.openai import Dialect, RequestFields, Route, normal, read
+from edgeserve.openai import RequestFields, Route, normal, read
 from edgeserve.wire import REQUEST_HEADER, VARIANT_HEADER, Ability, EngineReport
 
 Mode = Literal["stream", "aggregate", "whole"]
@@ -35,12 +36,6 @@ NOT_FOR_NODES = frozenset(
      "content-encoding", "x-conversation-id", VARIANT_HEADER, REQUEST_HEADER)
 )  # fmt: skip
 """A conversation id would make llama.cpp generate on after the client has left."""
-
-TELLING: frozenset[Dialect] = frozenset(("chat", "completion", "native", "responses"))
-"""Streams that can say how far the prompt is read, in events that stand alone."""
-
-PROMPTED: frozenset[Dialect] = frozenset(("completion", "native"))
-"""Routes that may be given several prompts at once."""
 
 TOOLS: frozenset[Ability] = frozenset(("tools",))
 
@@ -63,8 +58,8 @@ _SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 class InferenceRequest:
     """One request, read and understood.
 
-    `tells`: the client itself wants to hear how far the engine has read. `answers` is
-    how many it is to get. `filtered`: of their last events it wants some fields only.
+    `tells`: the client itself wants to hear how far the engine has read. `ends` is
+    how many ends its stream has, `filtered`: see `Dialect.filters_end`.
     `put`: fields of its own that are said otherwise.
     """
 
@@ -73,19 +68,19 @@ class InferenceRequest:
     mode: Mode
     need: RoutingRequest
     tells: bool = False
-    answers: int = 1
+    ends: int = 1
     filtered: bool = False
     put: Mapping[str, object] = field(default_factory=dict[str, object])
 
     @property
-    def dialect(self) -> Dialect:
-        """How its answer streams."""
-        return self.route.dialect
+    def dialect(self) -> type[Dialect]:
+        """The format of its answer."""
+        return DIALECTS[self.route.dialect]
 
     @property
     def tells_us(self) -> bool:
         """Whether the engine is asked to say how far it has read."""
-        return self.mode != "whole" and self.dialect in TELLING
+        return self.mode != "whole" and self.dialect.reports_progress
 
     def as_it_is(self) -> InferenceRequest:
         """Return the same, to be asked without streaming."""
@@ -104,7 +99,7 @@ class InferenceRequest:
             put["return_progress"] = True
         if self.mode == "aggregate":
             put["stream"] = True
-            if self.dialect in {"chat", "completion"}:
+            if self.dialect.usage_on_request:
                 put["stream_options"] = {"include_usage": True}
         if slot is None:
             return edited(self.body, put=put, drop=STRIPPED)
@@ -137,19 +132,19 @@ def understood(
     """
     asked, body = read(body)
     check(asked, caps)
-    generates = route.dialect != "plain"
+    dialect = DIALECTS[route.dialect]
     return InferenceRequest(
         route=route,
         body=body,
-        mode=_mode(route, asked, body),
+        mode=_mode(dialect, asked, body),
         need=RoutingRequest(
             model=normal(asked.model or ""),
             ability=route.needs,
-            slots=_slots(route, asked, generates=generates),
-            tokens=len(body) // BYTES_PER_TOKEN if generates else 0,
+            slots=_slots(route, asked, generates=dialect.streams),
+            tokens=len(body) // BYTES_PER_TOKEN if dialect.streams else 0,
             also=_also(asked, body),
-            generates=generates,
-            prompt=prompt.read(body, key) if generates else EMPTY,
+            generates=dialect.streams,
+            prompt=prompt.read(body, key) if dialect.streams else EMPTY,
             budget=asked.budget,
             client=caller.client,
             session=caller.session,
@@ -157,9 +152,9 @@ def understood(
             floor=caller.floor,
         ),
         tells=bool(asked.return_progress),
-        answers=asked.answers if route.dialect in PROMPTED else asked.each,
-        filtered=route.dialect == "native" and bool(asked.response_fields),
-        put=translated(route.dialect, asked, body),
+        ends=dialect.ends(asked),
+        filtered=dialect.filters_end(asked),
+        put=translated(dialect, asked, body),
     )
 
 
@@ -176,8 +171,8 @@ def _also(asked: RequestFields, body: bytes) -> frozenset[Ability]:
     return needs | TOOLS if choice and is_forced(choice) else needs
 
 
-def _mode(route: Route, asked: RequestFields, body: bytes) -> Mode:
-    if route.dialect == "plain":
+def _mode(dialect: type[Dialect], asked: RequestFields, body: bytes) -> Mode:
+    if not dialect.streams:
         return "whole"
     if asked.stream:
         return "stream"

@@ -16,13 +16,13 @@ from functools import lru_cache
 from typing import Protocol
 from urllib.parse import quote
 
-from balancer.dialects.stream import StreamReader, error_event
+from balancer.dialects.base import Dialect
+from balancer.dialects.stream import StreamReader
 from balancer.routing.decision import Decision, Wait
 from balancer.routing.queued_request import Note
 from edgeserve import openai
 from edgeserve.errors import EdgeserveError
 from edgeserve.http.types import Answer, Response
-from edgeserve.openai import Dialect
 from edgeserve.wire import REQUEST_HEADER
 
 MOST = 4 * 2**20
@@ -158,7 +158,7 @@ class ClientResponse:
             await self.reply.write(last)
         await self.reply.finish()
 
-    async def fail(self, error: EdgeserveError, dialect: Dialect) -> None:
+    async def fail(self, error: EdgeserveError, dialect: type[Dialect]) -> None:
         """Say what went wrong: as a whole answer, or inside the stream under way."""
         if not self.reply.started:
             self.status = error.status
@@ -166,7 +166,7 @@ class ClientResponse:
             body = openai.rendered(error, self.path, self.request_id)
             await self.reply.send(error.status, headers, body)
             return
-        await self.end(error_event(dialect, error, self.request_id))
+        await self.end(dialect.error_event(error, self.request_id))
 
     def about(self) -> dict[str, str]:
         """Return the headers that every answer carries."""

@@ -13,7 +13,7 @@ import msgspec
 from edgeserve.errors import BadRequest, EdgeserveError
 from edgeserve.wire import MALFORMED, Ability, EngineReport
 
-Dialect = Literal["chat", "completion", "native", "responses", "messages", "plain"]
+DialectName = Literal["chat", "completion", "native", "responses", "messages", "plain"]
 """How an answer streams: which events carry text, which closes. `plain` never does."""
 
 
@@ -27,7 +27,7 @@ class Route:
 
     path: str
     needs: Ability | None = None
-    dialect: Dialect = "plain"
+    dialect: DialectName = "plain"
     method: str = "POST"
     slot: bool = True
     also: tuple[str, ...] = ()

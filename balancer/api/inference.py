@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
+from balancer.dialects import DIALECTS
 from balancer.failover.conclusions import struck
 from balancer.failover.context import RequestContext
 from balancer.failover.retry import RetryLoop
@@ -131,4 +132,4 @@ async def _told(
     error: EdgeserveError, request: Request, delivery: ClientResponse
 ) -> None:
     with suppress(ConnectionError):
-        await delivery.fail(error, ROUTES[request.path].dialect)
+        await delivery.fail(error, DIALECTS[ROUTES[request.path].dialect])

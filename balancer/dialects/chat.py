@@ -14,7 +14,9 @@ from typing import Any
 
 from balancer.dialects import chunks
 from balancer.dialects.base import (
+    Aggregate,
     CannotResume,
+    Dialect,
     Incomplete,
     Json,
     ParsedEvent,
@@ -23,14 +25,19 @@ from balancer.dialects.base import (
     encoded,
 )
 from balancer.dialects.usage import TokenCount
-from edgeserve.http.sse import Event, write_event
+from edgeserve.http.sse import DONE, Event, write_event
 
 _SHAPE = "chat.completion.chunk"
 
 
-class Chat:
-    """OpenAI's chat stream for one request."""
+class Chat(Dialect):
+    """OpenAI's chat format."""
 
+    usage_on_request = True
+    templated = True
+    end_marks, end_hint = chunks.END_MARKS, DONE
+    any_tool = "required"
+    output_format = "response_format"
     budgets = chunks.BUDGETS
 
     def __init__(self, request: dict[str, Any]) -> None:
@@ -39,7 +46,18 @@ class Chat:
         options = request.get("stream_options")
         self._usage = isinstance(options, dict) and bool(options.get("include_usage"))
 
-    def hear(self, event: dict[str, Any]) -> ParsedEvent:
+    @classmethod
+    def has_content(cls, name: str, data: Json) -> bool:
+        """See `Dialect.has_content`: the role alone is none."""
+        del name
+        return any(_choice_has_content(each) for each in data.get("choices", []))
+
+    @classmethod
+    def aggregate(cls) -> Aggregate:
+        """See `Dialect.aggregate`."""
+        return ChatAggregate()
+
+    def parse(self, event: dict[str, Any]) -> ParsedEvent:
         """Read a chunk: a delta, a reason for the end, or the usage."""
         first = chunks.choice(event)
         delta: Any = first.get("delta")
@@ -60,11 +78,6 @@ class Chat:
             head=chunks.names(event),
         )
 
-    def closes(self, event: dict[str, Any]) -> bool:
-        """Say no: `[DONE]` does."""
-        del event
-        return False
-
     def continued(self, said: Transcript) -> dict[str, Any]:
         """Lengthen the trailing assistant message, or add one.
 
@@ -83,11 +96,11 @@ class Chat:
             raise CannotResume("the request turned `add_generation_prompt` off")
         return {**self._request, "messages": [*messages, spoken(said)]}
 
-    def adopt(self, event: dict[str, Any], said: Transcript, tally: TokenCount) -> None:
+    def adapt(self, event: dict[str, Any], said: Transcript, tally: TokenCount) -> None:
         """Rename the chunk and complete its counts."""
-        chunks.adopt(event, said, tally)
+        chunks.adapt(event, said, tally)
 
-    def ending(self, said: Transcript, tally: TokenCount) -> bytes:
+    def end_events(self, said: Transcript, tally: TokenCount) -> bytes:
         """Write the last chunk, the usage if it was asked for, and `[DONE]`."""
         stop = {"finish_reason": "length", "index": 0, "delta": {}}
         end = write_event({"choices": [stop], **said.head, "object": _SHAPE})
@@ -95,10 +108,15 @@ class Chat:
             end += chunks.usage_event(said, tally, _SHAPE)
         return end + chunks.DONE_EVENT
 
-    def closing(self, said: Transcript) -> bytes:
+    def closing_events(self, said: Transcript) -> bytes:
         """Write `[DONE]`; a lost usage chunk stays lost, as the format allows."""
         del said
         return chunks.DONE_EVENT
+
+
+def _choice_has_content(choice: Json) -> bool:
+    delta = {key: value for key, value in choice["delta"].items() if key != "role"}
+    return any(delta.values()) or choice.get("finish_reason") is not None
 
 
 def _is_last(event: Mapping[str, Any], first: Mapping[str, Any]) -> bool:

@@ -14,6 +14,7 @@ BUDGETS = ("n_predict", "max_completion_tokens", "max_tokens")
 """In the order in which llama-server looks for them; the first that is there counts."""
 
 DONE_EVENT = write_event(DONE)
+END_MARKS = (b"\ndata: " + DONE,)
 
 
 def each(request: Mapping[str, Any]) -> int:
@@ -59,7 +60,7 @@ def whole(value: object) -> int | None:
     return value if isinstance(value, int) and value >= 0 else None
 
 
-def adopt(event: dict[str, Any], said: Transcript, tally: TokenCount) -> None:
+def adapt(event: dict[str, Any], said: Transcript, tally: TokenCount) -> None:
     """Give an event the names of the answer, and the counts of the whole of it."""
     for name in _NAMES:
         if name in event and name in said.head:

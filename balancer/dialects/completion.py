@@ -6,7 +6,9 @@ from typing import Any
 
 from balancer.dialects import chunks
 from balancer.dialects.base import (
+    Aggregate,
     CannotResume,
+    Dialect,
     Incomplete,
     Json,
     ParsedEvent,
@@ -15,22 +17,40 @@ from balancer.dialects.base import (
     encoded,
 )
 from balancer.dialects.usage import TokenCount
-from edgeserve.http.sse import Event, write_event
+from edgeserve.http.sse import DONE, Event, write_event
 from edgeserve.openai import prompts
 
 _SHAPE = "text_completion"
 
 
-class Completion:
-    """OpenAI's completion stream for one request."""
+class Completion(Dialect):
+    """OpenAI's completion format."""
 
+    usage_on_request = True
+    end_marks, end_hint = chunks.END_MARKS, DONE
+    output_format = "json_schema"
+    has_echo = True
     budgets = chunks.BUDGETS
 
     def __init__(self, request: dict[str, Any]) -> None:
         self._request = request
         self.answers = chunks.each(request) * prompts(request.get("prompt"))
 
-    def hear(self, event: dict[str, Any]) -> ParsedEvent:
+    @classmethod
+    def has_content(cls, name: str, data: Json) -> bool:
+        """See `Dialect.has_content`."""
+        del name
+        return any(
+            choice.get("text") or choice.get("finish_reason")
+            for choice in data.get("choices", [])
+        )
+
+    @classmethod
+    def aggregate(cls) -> Aggregate:
+        """See `Dialect.aggregate`."""
+        return CompletionAggregate()
+
+    def parse(self, event: dict[str, Any]) -> ParsedEvent:
         """Read a chunk. One comes for every token, even where its text is held back."""
         first = chunks.choice(event)
         last = first.get("finish_reason") is not None
@@ -45,21 +65,16 @@ class Completion:
             head=chunks.names(event),
         )
 
-    def closes(self, event: dict[str, Any]) -> bool:
-        """Say no: `[DONE]` does."""
-        del event
-        return False
-
     def continued(self, said: Transcript) -> dict[str, Any]:
         """Put the text behind the prompt."""
         prompt = behind(self._request.get("prompt"), said.text)
         return {**self._request, "prompt": prompt}
 
-    def adopt(self, event: dict[str, Any], said: Transcript, tally: TokenCount) -> None:
+    def adapt(self, event: dict[str, Any], said: Transcript, tally: TokenCount) -> None:
         """Rename the chunk and complete its counts."""
-        chunks.adopt(event, said, tally)
+        chunks.adapt(event, said, tally)
 
-    def ending(self, said: Transcript, tally: TokenCount) -> bytes:
+    def end_events(self, said: Transcript, tally: TokenCount) -> bytes:
         """Write the last chunk, with the usage where it is known, and `[DONE]`."""
         stop = {"text": "", "index": 0, "logprobs": None, "finish_reason": "length"}
         event = {"choices": [stop], **said.head, "object": _SHAPE}
@@ -67,7 +82,7 @@ class Completion:
             event["usage"] = tally.usage({})
         return write_event(event) + chunks.DONE_EVENT
 
-    def closing(self, said: Transcript) -> bytes:
+    def closing_events(self, said: Transcript) -> bytes:
         """Write `[DONE]`: the usage came with the reason for the end."""
         del said
         return chunks.DONE_EVENT

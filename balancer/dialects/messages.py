@@ -7,13 +7,15 @@ Anthropic's clients then give up on the answer.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import msgspec
 
 from balancer.dialects.base import (
+    Aggregate,
     CannotResume,
+    Dialect,
     Headless,
     Incomplete,
     Json,
@@ -24,23 +26,63 @@ from balancer.dialects.base import (
 )
 from balancer.dialects.chat import lengthened, spoken
 from balancer.dialects.chunks import whole
-from balancer.dialects.stream import DialectStream
 from balancer.dialects.usage import TokenCount
+from edgeserve.errors import EdgeserveError
 from edgeserve.http.sse import Event, write_event
+from edgeserve.openai import anthropic
 
 _TAIL = ("content_block_stop", "message_delta", "message_stop")
 
 
-class Messages:
-    """Anthropic's stream for one request."""
+_SHAPED = "ask /v1/chat/completions with a `response_format`"
 
+
+class Messages(Dialect):
+    """Anthropic's messages format."""
+
+    reports_progress = False
+    templated = True
+    end_marks = (b"\nevent: message_stop",)
+    end_hint = b"message_stop"
+    quiet = frozenset(("message_start", "ping"))
+    any_tool: ClassVar[object] = {"type": "any"}
+    no_tool: ClassVar[object] = {"type": "none"}
+    unsupported: ClassVar[Mapping[str, str]] = {
+        "output_format": _SHAPED,
+        "output_config": _SHAPED,
+    }
     budgets = ("max_tokens",)
-    answers = 1
 
     def __init__(self, request: dict[str, Any]) -> None:
         self._request = request
 
-    def hear(self, event: dict[str, Any]) -> ParsedEvent:
+    @classmethod
+    def aggregate(cls) -> Aggregate:
+        """See `Dialect.aggregate`."""
+        return MessagesAggregate()
+
+    @classmethod
+    def error_event(cls, error: EdgeserveError, request_id: str = "") -> bytes:
+        """See `Dialect.error_event`."""
+        return write_event(anthropic(error, request_id), "error")
+
+    @classmethod
+    def head(cls, id_: str, model: str) -> bytes:
+        """See `Dialect.head`; the length of the prompt is in no other event."""
+        message: Json = {
+            "id": id_,
+            "type": "message",
+            "role": "assistant",
+            "content": [],
+            "model": model,
+            "stop_reason": None,
+            "stop_sequence": None,
+            "usage": {"input_tokens": 0, "output_tokens": 0},
+        }
+        start = {"type": "message_start", "message": message}
+        return write_event(start, "message_start")
+
+    def parse(self, event: dict[str, Any]) -> ParsedEvent:
         """Read one event by its type."""
         match event:
             case {"type": "message_start", "message": {"usage": dict(usage)}}:
@@ -59,7 +101,7 @@ class Messages:
             case _:
                 return ParsedEvent(last=event.get("type") in _TAIL)
 
-    def closes(self, event: dict[str, Any]) -> bool:
+    def is_last(self, event: dict[str, Any]) -> bool:
         """Say whether the message stops."""
         return event.get("type") == "message_stop"
 
@@ -82,13 +124,13 @@ class Messages:
             last = spoken(said)
         return {**self._request, "messages": [*messages, last]}
 
-    def adopt(self, event: dict[str, Any], said: Transcript, tally: TokenCount) -> None:
+    def adapt(self, event: dict[str, Any], said: Transcript, tally: TokenCount) -> None:
         """Complete the counts; there is one block, and it has the same number."""
         del said
         if isinstance(event.get("usage"), dict):
             event["usage"] = {**event["usage"], "output_tokens": tally.total}
 
-    def ending(self, said: Transcript, tally: TokenCount) -> bytes:
+    def end_events(self, said: Transcript, tally: TokenCount) -> bytes:
         """Close the block, give the reason and the count, and stop."""
         del said
         delta = {"stop_reason": "max_tokens", "stop_sequence": None}
@@ -101,7 +143,7 @@ class Messages:
             + self._stop()
         )
 
-    def closing(self, said: Transcript) -> bytes:
+    def closing_events(self, said: Transcript) -> bytes:
         """Write the event that stops, if the reason is out."""
         if "end" not in said.openings:
             raise CannotResume("it broke off among its last events")
@@ -199,37 +241,3 @@ def _part(data: Json | None, key: str) -> Json:
 def _index(data: Json | None) -> int:
     index: int = (data or {})["index"]
     return index
-
-
-NAME = "message_start"
-MARK = f"event: {NAME}\n".encode()
-
-
-@dataclass(slots=True)
-class MessagesStream(DialectStream):
-    """Puts the head in front where content begins without one."""
-
-    id: str = ""
-    model: str = ""
-
-    def feed(self, piece: bytes) -> bytes:
-        """See `DialectStream.feed`."""
-        begun = self.begun
-        ready = DialectStream.feed(self, piece)
-        if begun or not self.begun or MARK in ready:
-            return ready
-        return self._head() + ready
-
-    def _head(self) -> bytes:
-        # How long the prompt was, llama.cpp says in no other event.
-        message: dict[str, object] = {
-            "id": self.id,
-            "type": "message",
-            "role": "assistant",
-            "content": [],
-            "model": self.model,
-            "stop_reason": None,
-            "stop_sequence": None,
-            "usage": {"input_tokens": 0, "output_tokens": 0},
-        }
-        return write_event({"type": NAME, "message": message}, NAME)

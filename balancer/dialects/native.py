@@ -6,6 +6,8 @@ from typing import Any
 
 from balancer.dialects import chunks
 from balancer.dialects.base import (
+    Aggregate,
+    Dialect,
     Incomplete,
     Json,
     ParsedEvent,
@@ -16,19 +18,52 @@ from balancer.dialects.base import (
 from balancer.dialects.completion import behind
 from balancer.dialects.usage import TokenCount
 from edgeserve.http.sse import Event, write_event
-from edgeserve.openai import prompts
+from edgeserve.openai import RequestFields, prompts
+
+_STOPS, _GOES_ON = b'"stop":true', b'"stop":false'
+"""What each event holds; the request may filter it out of the last."""
 
 
-class Native:
-    """llama-server's own completion stream for one request."""
+class Native(Dialect):
+    """llama-server's own completion format."""
 
+    end_hint = _STOPS
+    output_format = "json_schema"
     budgets = chunks.BUDGETS
 
     def __init__(self, request: dict[str, Any]) -> None:
         self._request = request
         self.answers = chunks.each(request) * prompts(request.get("prompt"))
 
-    def hear(self, event: dict[str, Any]) -> ParsedEvent:
+    @classmethod
+    def has_content(cls, name: str, data: Json) -> bool:
+        """See `Dialect.has_content`."""
+        del name
+        return bool(data.get("content")) or _stops(data)
+
+    @classmethod
+    def ends(cls, asked: RequestFields) -> int:
+        """See `Dialect.ends`: no event ends all answers."""
+        return asked.answers
+
+    @classmethod
+    def ends_in(cls, events: bytes, *, filtered: bool) -> int:
+        """See `Dialect.ends_in`."""
+        if not filtered:
+            return events.count(_STOPS)
+        return (b"\n" + events).count(b"\ndata: ") - events.count(_GOES_ON)
+
+    @classmethod
+    def filters_end(cls, asked: RequestFields) -> bool:
+        """See `Dialect.filters_end`: `response_fields` may do so."""
+        return bool(asked.response_fields)
+
+    @classmethod
+    def aggregate(cls) -> Aggregate:
+        """See `Dialect.aggregate`."""
+        return NativeAggregate()
+
+    def parse(self, event: dict[str, Any]) -> ParsedEvent:
         """Read a chunk; it carries the token's id and both counts."""
         stop, progress = _stops(event), "prompt_progress" in event
         ids: Any = event.get("tokens")
@@ -42,7 +77,7 @@ class Native:
             last=stop,
         )
 
-    def closes(self, event: dict[str, Any]) -> bool:
+    def is_last(self, event: dict[str, Any]) -> bool:
         """Say whether it stops: there is no `[DONE]`."""
         return _stops(event)
 
@@ -59,7 +94,7 @@ class Native:
             prompt = behind(prompt, said.text)
         return {**self._request, "prompt": prompt}
 
-    def adopt(self, event: dict[str, Any], said: Transcript, tally: TokenCount) -> None:
+    def adapt(self, event: dict[str, Any], said: Transcript, tally: TokenCount) -> None:
         """Complete the counts, and give the prompt back as it was."""
         if "tokens_predicted" in event:
             event["tokens_predicted"] = tally.total
@@ -77,7 +112,7 @@ class Native:
         asked = bool(self._request.get("timings_per_token"))
         return {"max_tokens": limit, "n_predict": limit, "timings_per_token": asked}
 
-    def ending(self, said: Transcript, tally: TokenCount) -> bytes:
+    def end_events(self, said: Transcript, tally: TokenCount) -> bytes:
         """Write the last event, without the settings that only an engine knows."""
         del said
         last: dict[str, Any] = {
@@ -96,7 +131,7 @@ class Native:
             last = {key: last[key] for key in fields if key in last}
         return write_event(last)
 
-    def closing(self, said: Transcript) -> bytes:
+    def closing_events(self, said: Transcript) -> bytes:
         """Write nothing: the event that stops is the last."""
         del said
         return b""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from balancer.dialects.base import (
+    Aggregate,
     CannotResume,
+    Dialect,
     Incomplete,
     Json,
     ParsedEvent,
@@ -15,6 +18,7 @@ from balancer.dialects.base import (
 )
 from balancer.dialects.chunks import predicted, prompt_tokens, whole
 from balancer.dialects.usage import TokenCount
+from edgeserve.errors import EdgeserveError
 from edgeserve.http.sse import Event, write_event
 
 _OPENINGS = (
@@ -26,16 +30,46 @@ _OPENINGS = (
 _COMPLETED = "response.completed"
 
 
-class Responses:
-    """OpenAI's responses stream for one request."""
+_STATELESS = "answers are not kept: send the whole conversation as `input`"
 
+
+class Responses(Dialect):
+    """OpenAI's responses format."""
+
+    keeps_progress_event = True
+    templated = True
+    end_marks = (
+        b"\nevent: response.completed",
+        b"\nevent: response.incomplete",
+        b"\nevent: response.failed",
+    )
+    end_hint = b"event: response."
+    quiet = frozenset(("response.created", "response.in_progress"))
+    any_tool = "required"
+    output_format = "text"
+    unsupported: ClassVar[Mapping[str, str]] = {
+        "previous_response_id": _STATELESS,
+        "conversation": _STATELESS,
+        "background": "stream the answer, or wait for it",
+    }
     budgets = ("n_predict", "max_completion_tokens", "max_output_tokens", "max_tokens")
-    answers = 1
 
     def __init__(self, request: dict[str, Any]) -> None:
         self._request = request
 
-    def hear(self, event: dict[str, Any]) -> ParsedEvent:
+    @classmethod
+    def aggregate(cls) -> Aggregate:
+        """See `Dialect.aggregate`."""
+        return ResponsesAggregate()
+
+    @classmethod
+    def error_event(cls, error: EdgeserveError, request_id: str = "") -> bytes:
+        """See `Dialect.error_event`; `error` inside makes OpenAI's client raise."""
+        del request_id
+        told = error.envelope()
+        return write_event({**told, "type": "error", "error": told}, "error")
+
+    def parse(self, event: dict[str, Any]) -> ParsedEvent:
         """Read one event by its type."""
         match event:
             case {"type": "response.output_text.delta", "delta": str(text)}:
@@ -59,7 +93,7 @@ class Responses:
             case _:
                 return ParsedEvent(last=_is_done(event))
 
-    def closes(self, event: dict[str, Any]) -> bool:
+    def is_last(self, event: dict[str, Any]) -> bool:
         """Say whether the response is complete."""
         return event.get("type") == _COMPLETED
 
@@ -77,7 +111,7 @@ class Responses:
             raise CannotResume("the request ends in words of the assistant")
         return {**self._request, "input": [*given, _message(said.text)]}
 
-    def adopt(self, event: dict[str, Any], said: Transcript, tally: TokenCount) -> None:
+    def adapt(self, event: dict[str, Any], said: Transcript, tally: TokenCount) -> None:
         """Rename the response and its message, and complete the counts."""
         message = said.head.get("message")
         if message and "item_id" in event and "output_text" in _about(event):
@@ -95,7 +129,7 @@ class Responses:
         if isinstance(event.get("timings"), dict):
             event["timings"] = tally.timings(event["timings"])
 
-    def ending(self, said: Transcript, tally: TokenCount) -> bytes:
+    def end_events(self, said: Transcript, tally: TokenCount) -> bytes:
         """Say what the message is, and that the response is complete."""
         part = {"type": "output_text", "annotations": [], "logprobs": []}
         part["text"] = said.text
@@ -119,7 +153,7 @@ class Responses:
             )
         )
 
-    def closing(self, said: Transcript) -> bytes:
+    def closing_events(self, said: Transcript) -> bytes:
         """Give up: the last events repeat the answer as only its engine can."""
         del said
         raise CannotResume("it broke off among its last events")

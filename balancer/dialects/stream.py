@@ -6,66 +6,26 @@ by one; after it, an event is looked at for the mark of an end.
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import msgspec
 
-from edgeserve.errors import EdgeserveError
-from edgeserve.http.sse import (
-    END,
-    Event,
-    parse_event,
-    raw_events,
-    whole_events,
-    write_event,
+from balancer.dialects.base import (
+    ERRORS,
+    Dialect,
+    StreamedError,
+    decoded,
+    has_mark,
+    streamed_error,
 )
-from edgeserve.openai import Dialect, anthropic
-
-STOPS, GOES_ON = b'"stop":true', b'"stop":false'
-"""What each event of `/completion` holds; the request may leave it out of the last."""
-
-ENDS: dict[Dialect, tuple[bytes, ...]] = {
-    "chat": (b"\ndata: [DONE]",),
-    "completion": (b"\ndata: [DONE]",),
-    "native": (STOPS,),
-    "responses": (b"\nevent: response.completed", b"\nevent: response.incomplete",
-                  b"\nevent: response.failed"),
-    "messages": (b"\nevent: message_stop",),
-}  # fmt: skip
-"""Quotes and line ends inside JSON strings are escaped: no text can look like these."""
-
-ERRORS = (b'\ndata: {"error"', b"\nevent: error")
-"""How llama.cpp tells of an error inside a stream, and then ends it."""
-
-_GLANCE: dict[Dialect, bytes] = {
-    "chat": b"[DONE]",
-    "completion": b"[DONE]",
-    "native": STOPS,
-    "responses": b"event: response.",
-    "messages": b"message_stop",
-}
-"""What every piece holds that holds an end."""
+from edgeserve.http.sse import END, Event, parse_event, raw_events, whole_events
 
 PROGRESS = b'"prompt_progress":{'
 _TOLD = re.compile(rb',"prompt_progress":\{[^}]*\}')
 LIFE = b":\n\n"
 """A comment: it says nothing but that somebody is there."""
-
-QUIET = {"response.created", "response.in_progress", "message_start", "ping"}
-
-
-class StreamedError(Exception):
-    """The engine's own error, met inside a stream; `raw` is the event."""
-
-    def __init__(self, status: int, body: bytes, raw: bytes = b"") -> None:
-        super().__init__(f"the engine answered {status} inside its stream")
-        self.status = status
-        self.body = body
-        self.raw = raw
 
 
 class StreamReader(Protocol):
@@ -112,10 +72,11 @@ class DialectStream:
     in which the engine let the answer end, after content; it is not passed on.
     """
 
-    dialect: Dialect
+    dialect: type[Dialect]
     hides: bool = False
-    answers: int = 1
+    ends: int = 1
     filtered: bool = False
+    head: bytes = b""
     begun: bool = False
     ended: bool = False
     worked: bool = False
@@ -149,7 +110,7 @@ class DialectStream:
         if PROGRESS in each.data:
             first = not self.worked
             self._note_progress(each.data)
-            if self.hides and first and self.dialect == "responses":
+            if self.hides and first and self.dialect.keeps_progress_event:
                 # Which is an event of its own, that comes once in any case.
                 self._held.append(_TOLD.sub(b"", raw))
             return b"" if self.hides else raw
@@ -157,11 +118,23 @@ class DialectStream:
             return raw
         if each.data == b"null":
             return b""  # what llama.cpp makes of a first result without text
-        if _any(ERRORS, raw):
+        if has_mark(ERRORS, raw):
             raise streamed_error(each.data)
         self._held.append(raw)
-        self.begun = carries_content(self.dialect, each)
-        return b"".join(self._held) if self.begun else b""
+        self.begun = self._has_content(each)
+        return self._beginning() if self.begun else b""
+
+    def _has_content(self, each: Event) -> bool:
+        try:
+            return self.dialect.has_content(each.name, decoded(each.data))
+        except msgspec.DecodeError:
+            return True
+
+    def _beginning(self) -> bytes:
+        """Return what was held back, behind the head that the engine left out."""
+        mark = self.head[: self.head.find(b"\n") + 1]
+        missing = not any(raw.startswith(mark) for raw in self._held)
+        return b"".join([self.head, *self._held] if missing else self._held)
 
     def _note_progress(self, data: bytes) -> None:
         self.worked = True
@@ -172,26 +145,17 @@ class DialectStream:
         """Look for an end; most pieces show at a glance that they hold none."""
         if self.error is not None:
             return b""
-        if b'"error"' in ready and _any(ERRORS, ready):
+        if b'"error"' in ready and has_mark(ERRORS, ready):
             return self._until_error(ready)
-        if self.filtered or (_GLANCE[self.dialect] in ready and not self.ended):
-            self.ended = self._ends_in(ready)
+        if self.filtered or (self.dialect.end_hint in ready and not self.ended):
+            self._ends += self.dialect.ends_in(ready, filtered=self.filtered)
+            self.ended = self._ends >= self.ends
         return ready
-
-    def _ends_in(self, ready: bytes) -> bool:
-        if self.dialect != "native":
-            return _any(ENDS[self.dialect], ready)
-        if self.filtered:
-            told = (b"\n" + ready).count(b"\ndata: ")
-            self._ends += told - ready.count(GOES_ON)
-        else:
-            self._ends += ready.count(STOPS)
-        return self._ends >= self.answers
 
     def _until_error(self, ready: bytes) -> bytes:
         passed = b""
         for raw in raw_events(ready):
-            if _any(ERRORS, raw):
+            if has_mark(ERRORS, raw):
                 self.error = streamed_error(parse_event(raw).data, raw)
                 return passed
             passed += raw
@@ -206,58 +170,3 @@ def _total(data: bytes) -> int | None:
     except (msgspec.DecodeError, LookupError, TypeError):
         return None
     return total if isinstance(total, int) else None
-
-
-def _any(marks: Iterable[bytes], events: bytes) -> bool:
-    lines = b"\n" + events
-    return any(mark in lines for mark in marks)
-
-
-def carries_content(dialect: Dialect, each: Event) -> bool:
-    """Whether an event holds something that the client would miss or see twice."""
-    try:
-        data = msgspec.json.decode(each.data, type=dict[str, Any])
-    except msgspec.DecodeError:
-        return True
-    match dialect:
-        case "chat":
-            return any(_choice_speaks(choice) for choice in data.get("choices", []))
-        case "completion":
-            return any(
-                choice.get("text") or choice.get("finish_reason")
-                for choice in data.get("choices", [])
-            )
-        case "native":
-            return bool(data.get("content")) or data.get("stop") is not False
-        case _:
-            return (each.name or data.get("type")) not in QUIET
-
-
-def _choice_speaks(choice: Mapping[str, Any]) -> bool:
-    said = {key: value for key, value in choice["delta"].items() if key != "role"}
-    return any(said.values()) or choice.get("finish_reason") is not None
-
-
-def streamed_error(data: bytes, raw: bytes = b"") -> StreamedError:
-    """Read llama.cpp's error event; its body has the shape of a plain error."""
-    body = msgspec.json.decode(data, type=dict[str, Any])
-    error: dict[str, Any] = body.get("error", body)
-    code = error.get("code")
-    return StreamedError(
-        code if isinstance(code, int) and 400 <= code < 600 else 500,
-        json.dumps({"error": error}).encode(),
-        raw,
-    )
-
-
-def error_event(dialect: Dialect, error: EdgeserveError, request_id: str = "") -> bytes:
-    """Tell a client, inside its stream, that the rest will not come."""
-    said = error.envelope()
-    match dialect:
-        case "messages":
-            return write_event(anthropic(error, request_id), "error")
-        case "responses":
-            # `error` inside makes OpenAI's client raise; the rest is the event's shape.
-            return write_event({**said, "type": "error", "error": said}, "error")
-        case _:
-            return write_event({"error": said})

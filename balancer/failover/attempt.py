@@ -6,9 +6,8 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from balancer import dialects
-from balancer.dialects.base import Aggregate, Headless, Incomplete
-from balancer.dialects.stream import LIFE, PROGRESS, StreamedError, StreamReader
+from balancer.dialects.base import Aggregate, Headless, Incomplete, StreamedError
+from balancer.dialects.stream import LIFE, PROGRESS, StreamReader
 from balancer.failover.attempt_watchdog import AttemptWatchdog
 from balancer.failover.outcome import (
     DONE,
@@ -251,7 +250,7 @@ async def _gathered(
     headers: Mapping[str, str], work: InferenceRequest, delivery: ClientResponse
 ) -> Outcome:
     try:
-        body = _whole(delivery.given.whole(), dialects.of(work.dialect))
+        body = _whole(delivery.given.whole(), work.dialect.aggregate())
     except Headless:
         delivery.given.forget()
         return AsItIs()

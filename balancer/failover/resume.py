@@ -8,12 +8,9 @@ from typing import Any
 
 import msgspec
 
-from balancer.dialects.base import CannotResume, Dialect, Transcript, listen
-from balancer.dialects.chat import Chat
-from balancer.dialects.completion import Completion
-from balancer.dialects.messages import Messages
-from balancer.dialects.native import Native
-from balancer.dialects.responses import Responses
+from balancer.dialects import DIALECTS
+from balancer.dialects.base import CannotResume, Dialect, Transcript
+from balancer.dialects.transcript import read_transcript
 from balancer.dialects.usage import TokenCount
 from balancer.failover.splice import Splice
 from edgeserve import openai
@@ -88,14 +85,6 @@ _REASONS: dict[str, Callable[[Body], bool]] = {
     "the request chose how to continue its last message": _own_continuation,
 }
 
-_DIALECTS: dict[str, Callable[[dict[str, Any]], Dialect]] = {
-    "chat": Chat,
-    "completion": Completion,
-    "native": Native,
-    "messages": Messages,
-    "responses": Responses,
-}
-
 
 @dataclass(frozen=True)
 class Resume:
@@ -138,7 +127,7 @@ def resume(
     try:
         request = openai.fields(body)
         dialect = _dialect(route, request)
-        said = listen(dialect, EventReader().feed(b"".join(given)))
+        said = read_transcript(dialect, EventReader().feed(b"".join(given)))
         _check(said, request, template_refuses=template_refuses)
         return _decide(request, dialect, said, prompt_tokens)
     except (CannotResume, BadRequest) as error:
@@ -146,9 +135,10 @@ def resume(
 
 
 def _dialect(route: openai.Route, request: dict[str, Any]) -> Dialect:
-    if route.dialect not in _DIALECTS:
+    dialect = DIALECTS[route.dialect]
+    if not dialect.streams:
         raise CannotResume(f"answers of {route.path} cannot be continued")
-    return _DIALECTS[route.dialect](request)
+    return dialect(request)
 
 
 def _check(
@@ -178,9 +168,9 @@ def _decide(
     known = prompt if said.prompt is None else said.prompt
     tally = TokenCount(said.tokens, known, limit, most=said.most_tokens)
     if said.ended:
-        return Finish(b"" if said.closed else dialect.closing(said))
+        return Finish(b"" if said.closed else dialect.closing_events(said))
     if limit is not None and said.begun and said.tokens >= limit:
-        return Finish(dialect.ending(said, tally))
+        return Finish(dialect.end_events(said, tally))
     onward = dialect.continued(said) if said.begun else dict(request)
     if limit is not None:
         onward = {k: v for k, v in onward.items() if k not in dialect.budgets}

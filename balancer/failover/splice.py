@@ -10,17 +10,16 @@ import msgspec
 from balancer.dialects.base import (
     Dialect,
     ParsedEvent,
+    StreamedError,
     Transcript,
     decoded,
     is_error,
+    streamed_error,
 )
-from balancer.dialects.messages import MessagesStream
 from balancer.dialects.stream import (
     PROGRESS,
     DialectStream,
-    StreamedError,
     StreamReader,
-    streamed_error,
 )
 from balancer.dialects.timings import (
     MARKS,
@@ -86,7 +85,7 @@ class Splice:
         if is_error(event):
             self.error = event
             return b""
-        return self._adopt(each.name, event, self._dialect.hear(event))
+        return self._adopt(each.name, event, self._dialect.parse(event))
 
     def _adopt(self, name: str, event: dict[str, Any], heard: ParsedEvent) -> bytes:
         self._count(heard)
@@ -97,8 +96,8 @@ class Splice:
         if not (self._timings or heard.last):
             event.pop("timings", None)
         event.pop("prompt_progress", None)
-        self._dialect.adopt(event, self._said, self._tally)
-        self.finished = self._dialect.closes(event)
+        self._dialect.adapt(event, self._said, self._tally)
+        self.finished = self._dialect.is_last(event)
         out = write_event(event, name)
         self._text += heard.text
         if heard.text and self._tally.at_limit:
@@ -127,7 +126,7 @@ class Splice:
         self.finished = True
         self._tally.here = (self._tally.limit or 0) - self._tally.before
         whole = replace(self._said, text=self._said.text + self._text)
-        return self._dialect.ending(whole, self._tally)
+        return self._dialect.end_events(whole, self._tally)
 
 
 ResumePolicy = Literal["same-variant", "any", "off"]
@@ -252,11 +251,11 @@ def listener(work: InferenceRequest, id_: str, model: str) -> DialectStream:
 
     What is put together here needs a head that counts the prompt, and is asked again.
     """
-    if work.dialect != "messages" or work.mode != "stream":
-        return DialectStream(
-            work.dialect,
-            hides=not work.tells,
-            answers=work.answers,
-            filtered=work.filtered,
-        )
-    return MessagesStream("messages", hides=not work.tells, id=id_, model=model)
+    head = work.dialect.head(id_, model) if work.mode == "stream" else b""
+    return DialectStream(
+        work.dialect,
+        hides=not work.tells,
+        ends=work.ends,
+        filtered=work.filtered,
+        head=head,
+    )

@@ -6,38 +6,30 @@ asked for, without a tool where one was named, without the echo.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
+from balancer.dialects.base import Dialect, OutputFormat
 from balancer.validation.schema import nonsense
 from edgeserve.errors import BadRequest
 from edgeserve.json_edit import raw_fields
-from edgeserve.openai import Dialect, RequestFields, fields
+from edgeserve.openai import RequestFields, fields
 
 Put = dict[str, object]
 
 
-def translated(dialect: Dialect, asked: RequestFields, body: bytes) -> Put:
+def translated(dialect: type[Dialect], asked: RequestFields, body: bytes) -> Put:
     """Return the fields to set, or raise BadRequest."""
     put: Put = {}
-    match dialect:
-        case "chat":
-            put = _tools(dialect, asked, body)
-            _format(value(asked.response_format))
-        case "responses":
-            _not_here(dialect, asked, body)
-            put = _tools(dialect, asked, body) | _text(value(asked.text))
-        case "messages":
-            _not_here(dialect, asked, body)
-            put = _tools(dialect, asked, body)
-        case "completion":
-            _no_echo(asked)
-            put = _schema_of(_format(value(asked.response_format)))
-        case "native":
-            put = _schema_of(_format(value(asked.response_format)))
-        case "plain":
-            pass
+    if dialect.has_echo:
+        _refuse_echo(asked)
+    if dialect.unsupported:
+        _refuse_unsupported(dialect.unsupported, asked, body)
+    if dialect.any_tool is not None:
+        put = _tools(dialect, asked, body)
+    put |= _output_format(dialect.output_format, asked)
     schema = value(asked.json_schema)
     if schema is not None:
         _checked(schema)
@@ -50,6 +42,19 @@ def value(raw: msgspec.Raw) -> Any:
 
 
 # The shape of an answer
+
+
+def _output_format(given_as: OutputFormat | None, asked: RequestFields) -> Put:
+    match given_as:
+        case "response_format":
+            _format(value(asked.response_format))
+            return {}
+        case "json_schema":
+            return _schema_of(_format(value(asked.response_format)))
+        case "text":
+            return _text(value(asked.text))
+        case None:
+            return {}
 
 
 def _format(shape: Any) -> Any:
@@ -114,18 +119,17 @@ def is_forced(choice: Any) -> bool:
     return bool(choice == "required")
 
 
-def _tools(dialect: Dialect, asked: RequestFields, body: bytes) -> Put:
+def _tools(dialect: type[Dialect], asked: RequestFields, body: bytes) -> Put:
     """Leave only the tool that is named: llama.cpp knows no more than `required`."""
     choice = asked.tool_choice
-    if dialect == "messages" and choice == {"type": "none"}:
+    if choice is not None and choice == dialect.no_tool:
         return {"tools": []}
     if not is_forced(choice):
         return {}
     tools = fields(body).get("tools")
     if not isinstance(tools, list) or not tools:
         raise BadRequest("`tool_choice` asks for a tool, but there are no `tools`")
-    insisting = {"type": "any"} if dialect == "messages" else "required"
-    put: Put = {"tool_choice": insisting}
+    put: Put = {"tool_choice": dialect.any_tool}
     if (names := _named(choice)) is None:
         return put
     left = [each for each in tools if _name(each) in names]
@@ -158,7 +162,7 @@ def _name(tool: Any) -> str:
 # What cannot be had
 
 
-def _no_echo(asked: RequestFields) -> None:
+def _refuse_echo(asked: RequestFields) -> None:
     if asked.echo:
         raise BadRequest("`echo` is not supported here; put the prompt in front of it")
     if asked.suffix:
@@ -167,28 +171,17 @@ def _no_echo(asked: RequestFields) -> None:
         raise BadRequest("`best_of` is not supported here; ask for `n` and choose")
 
 
-def _not_here(dialect: Dialect, asked: RequestFields, body: bytes) -> None:
+def _refuse_unsupported(
+    unsupported: Mapping[str, str], asked: RequestFields, body: bytes
+) -> None:
     """Refuse what would be passed over without a word."""
     if asked.each > 1:
         raise BadRequest("`n` is not supported on this route; ask several times")
-    unknown = _UNKNOWN[dialect]
-    if not any(key.encode() in body for key in unknown):
+    if not any(key.encode() in body for key in unsupported):
         return
     given = raw_fields(body)
-    for key, instead in unknown.items():
+    for key, instead in unsupported.items():
         if key in given and bytes(given[key]) not in {b"null", b"false", b'""', b"{}"}:
             if key == "output_config" and "format" not in fields(body)[key]:
                 continue
             raise BadRequest(f"`{key}` is not supported here; {instead}")
-
-
-_STATELESS = "answers are not kept: send the whole conversation as `input`"
-_SHAPED = "ask /v1/chat/completions with a `response_format`"
-_UNKNOWN: dict[Dialect, dict[str, str]] = {
-    "responses": {
-        "previous_response_id": _STATELESS,
-        "conversation": _STATELESS,
-        "background": "stream the answer, or wait for it",
-    },
-    "messages": {"output_format": _SHAPED, "output_config": _SHAPED},
-}

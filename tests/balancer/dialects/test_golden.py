@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from balancer import dialects
 from balancer.request import understood
 from edgeserve.http.sse import EventReader
 from edgeserve.openai import ROUTES
@@ -163,7 +162,7 @@ def put_together(engine: RealEngine, path: str, body: bytes) -> bytes:
     assert work.mode == "aggregate"
     status, stream = engine.post(path, work.body_for(an_engine("smol:Q4_1")))
     assert status == 200, stream
-    reader, whole = EventReader(), dialects.of(work.dialect)
+    reader, whole = EventReader(), work.dialect.aggregate()
     for event in reader.feed(stream):
         whole.add(event)
     return whole.body()

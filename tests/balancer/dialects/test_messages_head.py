@@ -5,8 +5,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from balancer.dialects.messages import MessagesStream
-from balancer.dialects.stream import DialectStream, StreamedError
+from balancer.dialects.base import StreamedError
+from balancer.dialects.messages import Messages
+from balancer.dialects.stream import DialectStream
 from edgeserve.http.sse import parse_event
 
 
@@ -21,8 +22,9 @@ HEART = named("content_block_delta", index=0, delta={"text": "❤"})
 STOP = named("message_stop")
 
 
-def headed(*, hides: bool = True) -> MessagesStream:
-    return MessagesStream("messages", hides=hides, id="req-1", model="small:Q4_1")
+def headed(*, hides: bool = True) -> DialectStream:
+    head = Messages.head("req-1", "small:Q4_1")
+    return DialectStream(Messages, hides=hides, head=head)
 
 
 def test_a_message_that_begins_with_half_a_letter_gets_its_head() -> None:
@@ -54,7 +56,7 @@ def test_a_message_with_a_head_passes_as_any_stream_does(
 ) -> None:
     stream = START + named("ping") + BLOCK + HEART + STOP
     pieces = [stream[at : at + size] for at in range(0, len(stream), size)]
-    flow, other = headed(hides=hides), DialectStream("messages", hides=hides)
+    flow, other = headed(hides=hides), DialectStream(Messages, hides=hides)
 
     assert [flow.feed(each) for each in pieces] == [other.feed(each) for each in pieces]
 

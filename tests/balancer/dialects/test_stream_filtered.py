@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from balancer.dialects.native import Native
 from balancer.dialects.stream import DialectStream
 from balancer.failover.resume import Finish, Resume, resume
 from edgeserve.openai import ROUTES
@@ -36,7 +37,7 @@ def asked(**fields: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("end", ENDS)
 def test_a_filtered_end_is_an_end(end: dict[str, Any]) -> None:
-    flow = DialectStream("native", filtered=True)
+    flow = DialectStream(Native, filtered=True)
 
     flow.feed(token('"stop":true and \ndata: {}\n\n'))
     assert not flow.ended
@@ -46,7 +47,7 @@ def test_a_filtered_end_is_an_end(end: dict[str, Any]) -> None:
 
 
 def test_each_of_several_prompts_has_a_filtered_end() -> None:
-    flow = DialectStream("native", filtered=True, answers=2)
+    flow = DialectStream(Native, filtered=True, ends=2)
 
     flow.feed(token("a") + b":\n\n" + token("b", 1) + sse({"content": ""}))
     assert not flow.ended
@@ -58,7 +59,7 @@ def test_each_of_several_prompts_has_a_filtered_end() -> None:
 
 
 def test_an_answer_without_text_may_be_all_filtered() -> None:
-    flow = DialectStream("native", filtered=True)
+    flow = DialectStream(Native, filtered=True)
 
     assert flow.feed(sse({"content": ""})) == sse({"content": ""})
     assert flow.ended

@@ -12,6 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from balancer.dialects import DIALECTS
+from balancer.dialects.native import Native
 from balancer.dialects.stream import DialectStream
 from balancer.failover.resume import Finish, RefuseResume, resume
 from edgeserve.openai import ROUTES
@@ -83,7 +85,9 @@ def asked(path: str, **fields: Any) -> dict[str, Any]:
 
 
 def listener(path: str) -> DialectStream:
-    return DialectStream(ROUTES[path].dialect, hides=True, answers=2)
+    dialect = DIALECTS[ROUTES[path].dialect]
+    ends = 2 if dialect is Native else 1
+    return DialectStream(dialect, hides=True, ends=ends)
 
 
 @pytest.mark.parametrize("path", PATHS)

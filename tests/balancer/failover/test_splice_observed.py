@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from balancer.dialects.chat import Chat
+from balancer.dialects.messages import Messages
 from balancer.dialects.stream import DialectStream
 from balancer.dialects.timings import Timings, timings_in
 from balancer.failover.splice import ObservedStream
@@ -35,7 +37,7 @@ class Heard:
 
 def test_a_course_hears_progress_then_the_first_token_then_the_timings() -> None:
     heard = Heard()
-    told = ObservedStream(DialectStream("chat", hides=True), heard)
+    told = ObservedStream(DialectStream(Chat, hides=True), heard)
 
     out = b"".join(map(told.feed, (PROGRESS, TOKEN, TOKEN, LAST)))
     told.answered()
@@ -46,7 +48,7 @@ def test_a_course_hears_progress_then_the_first_token_then_the_timings() -> None
 
 def test_an_answer_that_does_not_stream_has_its_timings_too() -> None:
     heard = Heard()
-    told = ObservedStream(DialectStream("chat"), heard)
+    told = ObservedStream(DialectStream(Chat), heard)
 
     told.whole(LAST)
     told.answered()
@@ -70,7 +72,7 @@ def test_timings_that_make_no_sense_are_none(piece: bytes) -> None:
 def test_progress_that_makes_no_sense_is_passed_over() -> None:
     heard = Heard()
 
-    ObservedStream(DialectStream("chat"), heard).feed(
+    ObservedStream(DialectStream(Chat), heard).feed(
         b'data: {"prompt_progress":{"total":1}}\n\n'
     )
 
@@ -92,7 +94,7 @@ def test_a_message_without_timings_tells_how_many_tokens_there_were(
     pieces: tuple[bytes, ...],
 ) -> None:
     heard = Heard()
-    told = ObservedStream(DialectStream("messages"), heard)
+    told = ObservedStream(DialectStream(Messages), heard)
 
     for piece in pieces:
         told.feed(piece)
@@ -113,7 +115,7 @@ def test_a_whole_answer_without_timings_tells_its_usage(
     usage: str, counted: tuple[int, int]
 ) -> None:
     heard = Heard()
-    told = ObservedStream(DialectStream("messages"), heard)
+    told = ObservedStream(DialectStream(Messages), heard)
 
     told.whole(b'{"content": [], "usage": {%b, "output_tokens": 6}}' % usage.encode())
     told.answered()
@@ -123,7 +125,7 @@ def test_a_whole_answer_without_timings_tells_its_usage(
 
 def test_an_answer_that_tells_nothing_is_an_answer() -> None:
     heard = Heard()
-    told = ObservedStream(DialectStream("messages"), heard)
+    told = ObservedStream(DialectStream(Messages), heard)
 
     told.whole(b'{"content":[]}')
     told.answered()
