@@ -7,8 +7,9 @@ by one; after it, an event is looked at for the mark of an end.
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 import msgspec
 
@@ -20,56 +21,93 @@ from balancer.dialects.base import (
     has_mark,
     streamed_error,
 )
+from balancer.dialects.timings import (
+    PROGRESS,
+    TIMINGS,
+    USAGE,
+    Timings,
+    progress_in,
+    timings_in,
+    usage_in,
+    usage_streamed,
+)
 from edgeserve.http.sse import END, Event, parse_event, raw_events, whole_events
 
-PROGRESS = b'"prompt_progress":{'
-_TOLD = re.compile(rb',"prompt_progress":\{[^}]*\}')
+_PROGRESS_FIELD = re.compile(rb',"prompt_progress":\{[^}]*\}')
 LIFE = b":\n\n"
-"""A comment: it says nothing but that somebody is there."""
+"""A comment: the connection is alive."""
 
 
-class StreamReader(Protocol):
-    """Follows a streamed answer; see `DialectStream`."""
+class StreamObserver(Protocol):
+    """What a reader reports while it reads; see `AttemptObserver`."""
 
-    @property
-    def begun(self) -> bool:
-        """Whether content has come."""
+    def progress(self, total: int, cached: int, processed: int) -> None:
+        """The engine has read so many tokens of the prompt."""
         ...
 
-    @property
-    def worked(self) -> bool:
-        """Whether the engine has shown work."""
+    def wrote(self) -> None:
+        """Content has begun."""
         ...
 
-    @property
-    def prompt(self) -> int | None:
-        """How many tokens it is to read, where it said so."""
-        ...
 
-    @property
-    def error(self) -> StreamedError | None:
-        """The error in which the engine let the answer end."""
-        ...
+@dataclass(slots=True, kw_only=True)
+class StreamReader(ABC):
+    """Reads one answer; reports to `observer` what the engine has done.
 
-    @property
-    def ended(self) -> bool:
-        """Whether the answer is complete."""
-        ...
+    `begun`: content has come. `ended`: the answer is complete. `worked`: the engine
+    has reported progress. `prompt`: how many tokens it is to read, where it said so.
+    `error`: the error that ended the answer after content; it is not passed on.
+    """
 
+    observer: StreamObserver | None = None
+    begun: bool = False
+    ended: bool = False
+    worked: bool = False
+    prompt: int | None = None
+    error: StreamedError | None = None
+    _whole: bool = False
+    _counted: tuple[bytes, bytes] = (b"", b"")
+    """The latest two pieces with timings or usage."""
+
+    @abstractmethod
     def feed(self, piece: bytes) -> bytes:
         """Return what the client may get now."""
-        ...
+
+    def whole(self, body: bytes) -> None:
+        """Take an answer that does not stream."""
+        self._counted, self._whole = (b"", body), True
+
+    def timings(self) -> Timings | None:
+        """Return the timings of a complete answer, where the engine gave any."""
+        before, last = self._counted
+        if (found := timings_in(last)) is not None:
+            return found
+        return usage_in(last) if self._whole else usage_streamed(before + last)
+
+    def note_progress(self, piece: bytes) -> None:
+        """Report how far the engine has read."""
+        self.worked = True
+        if (found := progress_in(piece)) is None:
+            return
+        if self.prompt is None:
+            self.prompt = found.total
+        if self.observer is not None:
+            self.observer.progress(found.total, found.cache, found.processed)
+
+    def note_content(self) -> None:
+        """Report that content has begun."""
+        self.begun = True
+        if self.observer is not None:
+            self.observer.wrote()
 
 
 @dataclass(slots=True)
-class DialectStream:
-    """Follows one answer of one dialect.
+class DialectStream(StreamReader):
+    """Reads one answer of one dialect.
 
-    `hides`: that the engine tells how far it has read was our wish, not the client's.
-    `answers` is how many the stream holds, each with an end of its own where no event
-    ends them all. `filtered`: their last events may lack the field that says so.
-    `worked`: it has told. `prompt`: how many tokens it is to read. `error`: the error
-    in which the engine let the answer end, after content; it is not passed on.
+    `hides`: the progress is for the balancer only; the client did not ask for it.
+    `ends`: how many ends the stream has, `filtered`: see `Dialect.filters_end`.
+    `head`: the first event, for a stream that begins without one.
     """
 
     dialect: type[Dialect]
@@ -77,11 +115,6 @@ class DialectStream:
     ends: int = 1
     filtered: bool = False
     head: bytes = b""
-    begun: bool = False
-    ended: bool = False
-    worked: bool = False
-    prompt: int | None = None
-    error: StreamedError | None = None
     _ends: int = 0
     _rest: bytes = b""
     _held: list[bytes] = field(default_factory=list[bytes])
@@ -92,6 +125,8 @@ class DialectStream:
         Before content has begun these are signs of life only; the rest is held back,
         so that another node may still answer instead. Raises StreamedError there.
         """
+        if TIMINGS in piece or USAGE in piece:
+            self._counted = (self._counted[1], piece)
         ready = piece
         if self._rest or not piece.endswith(END):
             ready, self._rest = whole_events(self._rest + piece)
@@ -109,10 +144,10 @@ class DialectStream:
         each = parse_event(raw)
         if PROGRESS in each.data:
             first = not self.worked
-            self._note_progress(each.data)
+            self.note_progress(each.data)
             if self.hides and first and self.dialect.keeps_progress_event:
                 # Which is an event of its own, that comes once in any case.
-                self._held.append(_TOLD.sub(b"", raw))
+                self._held.append(_PROGRESS_FIELD.sub(b"", raw))
             return b"" if self.hides else raw
         if each.comment:
             return raw
@@ -121,8 +156,10 @@ class DialectStream:
         if has_mark(ERRORS, raw):
             raise streamed_error(each.data)
         self._held.append(raw)
-        self.begun = self._has_content(each)
-        return self._beginning() if self.begun else b""
+        if not self._has_content(each):
+            return b""
+        self.note_content()
+        return self._beginning()
 
     def _has_content(self, each: Event) -> bool:
         try:
@@ -135,11 +172,6 @@ class DialectStream:
         mark = self.head[: self.head.find(b"\n") + 1]
         missing = not any(raw.startswith(mark) for raw in self._held)
         return b"".join([self.head, *self._held] if missing else self._held)
-
-    def _note_progress(self, data: bytes) -> None:
-        self.worked = True
-        if self.prompt is None:
-            self.prompt = _total(data)
 
     def _until_end(self, ready: bytes) -> bytes:
         """Look for an end; most pieces show at a glance that they hold none."""
@@ -160,13 +192,3 @@ class DialectStream:
                 return passed
             passed += raw
         return passed
-
-
-def _total(data: bytes) -> int | None:
-    try:
-        total = msgspec.json.decode(data, type=dict[str, Any])["prompt_progress"][
-            "total"
-        ]
-    except (msgspec.DecodeError, LookupError, TypeError):
-        return None
-    return total if isinstance(total, int) else None

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 
 import msgspec
 
-from balancer.dialects.stream import PROGRESS
-
 
 @dataclass(frozen=True, slots=True)
 class Timings:
@@ -25,8 +23,9 @@ class Timings:
     predicted_ms: float
 
 
-MARKS = (b'"timings"', b'"usage":{')
-"""Quotes inside JSON strings are escaped: of texts, only `timings` itself looks so."""
+PROGRESS = b'"prompt_progress":{'
+TIMINGS, USAGE = b'"timings"', b'"usage":{'
+"""Quotes inside JSON strings are escaped: only the text `timings` looks like these."""
 
 _OBJECT = re.compile(rb'"timings"\s*:\s*(\{[^{}]*\})')
 
@@ -43,8 +42,8 @@ class PromptProgress(msgspec.Struct):
     """Tokens of a prompt: all, those found cached, those read by now."""
 
     total: int
-    cache: int
     processed: int
+    cache: int = 0
 
 
 class _Details(msgspec.Struct):
@@ -75,7 +74,7 @@ _answers = msgspec.json.Decoder(_Answer)
 
 def timings_in(answer: bytes) -> Timings | None:
     """Return the last ones, None where there are none that make sense."""
-    if MARKS[0] not in answer:
+    if TIMINGS not in answer:
         return None
     last = None
     for last in _OBJECT.finditer(answer):  # noqa: B007 - the last one counts

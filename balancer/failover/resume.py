@@ -10,6 +10,7 @@ import msgspec
 
 from balancer.dialects import DIALECTS
 from balancer.dialects.base import CannotResume, Dialect, Transcript
+from balancer.dialects.stream import StreamObserver
 from balancer.dialects.transcript import read_transcript
 from balancer.dialects.usage import TokenCount
 from balancer.failover.splice import Splice
@@ -115,6 +116,7 @@ def resume(
     *,
     prompt_tokens: int | None = None,
     template_refuses: bool = False,
+    observer: StreamObserver | None = None,
 ) -> Resume | Finish | RefuseResume:
     """Decide how to go on after the client has been given these bytes.
 
@@ -122,14 +124,14 @@ def resume(
     far; a partial event at its end does not count. `prompt_tokens`: the length of the
     prompt, where the lost engine told (`prompt_progress`); it makes the counts exact.
     `template_refuses`: engines of this model are known to refuse a trailing assistant
-    message.
+    message. `observer` hears of what that engine does.
     """
     try:
         request = openai.fields(body)
         dialect = _dialect(route, request)
         said = read_transcript(dialect, EventReader().feed(b"".join(given)))
         _check(said, request, template_refuses=template_refuses)
-        return _decide(request, dialect, said, prompt_tokens)
+        return _decide(request, dialect, said, prompt_tokens, observer)
     except (CannotResume, BadRequest) as error:
         return RefuseResume(str(error))
 
@@ -162,7 +164,11 @@ def _check(
 
 
 def _decide(
-    request: dict[str, Any], dialect: Dialect, said: Transcript, prompt: int | None
+    request: dict[str, Any],
+    dialect: Dialect,
+    said: Transcript,
+    prompt: int | None,
+    observer: StreamObserver | None,
 ) -> Resume | Finish:
     limit = _limit(request, dialect.budgets)
     known = prompt if said.prompt is None else said.prompt
@@ -177,9 +183,8 @@ def _decide(
         onward[dialect.budgets[-1]] = limit - said.tokens
     # Both let the splice count exactly; it takes them out again.
     onward |= {"return_progress": True, "timings_per_token": True}
-    splice = Splice(
-        dialect, said, tally, timings=bool(request.get("timings_per_token"))
-    )
+    per_token = bool(request.get("timings_per_token"))
+    splice = Splice(dialect, said, tally, per_token, observer=observer)
     return Resume(msgspec.json.encode(onward), splice)
 
 

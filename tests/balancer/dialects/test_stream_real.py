@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from balancer.failover.splice import listener
+from balancer.failover.splice import reader_for
 from balancer.request import understood
 from edgeserve.openai import ROUTES
 from tests.balancer.engine import RealEngine, real_engine
@@ -66,7 +66,7 @@ def test_a_stream_is_followed_to_its_end_and_shows_what_was_asked_for(
     body = json.dumps({**asked, "max_tokens": 4, **EXACT, **options}).encode()
     work = understood(ROUTES[path], body)
     expected = told(engine, path, body)
-    flow = listener(work, "id", "smol:Q4_1")
+    flow = reader_for(work, "id", "smol:Q4_1", None)
     *most, last = told(engine, path, work.body_for(an_engine("smol:Q4_1")))
 
     passed = [flow.feed(each) for each in most]

@@ -8,7 +8,6 @@ from balancer.dialects.chat import Chat
 from balancer.dialects.messages import Messages
 from balancer.dialects.stream import DialectStream
 from balancer.dialects.timings import Timings, timings_in
-from balancer.failover.splice import ObservedStream
 
 PROGRESS = b'data: {"choices":[{"index":0,"delta":{"role":"assistant"}}],'
 PROGRESS += b'"prompt_progress":{"total":9,"cache":4,"processed":4,"time_ms":0}}\n\n'
@@ -37,10 +36,10 @@ class Heard:
 
 def test_a_course_hears_progress_then_the_first_token_then_the_timings() -> None:
     heard = Heard()
-    told = ObservedStream(DialectStream(Chat, hides=True), heard)
+    told = DialectStream(Chat, hides=True, observer=heard)
 
     out = b"".join(map(told.feed, (PROGRESS, TOKEN, TOKEN, LAST)))
-    told.answered()
+    heard.answered(told.timings())
 
     assert out == TOKEN + TOKEN + LAST
     assert heard.said == [(9, 4, 4), "wrote", Timings(4, 5, 2.5, 2, 7.0)]
@@ -48,10 +47,10 @@ def test_a_course_hears_progress_then_the_first_token_then_the_timings() -> None
 
 def test_an_answer_that_does_not_stream_has_its_timings_too() -> None:
     heard = Heard()
-    told = ObservedStream(DialectStream(Chat), heard)
+    told = DialectStream(Chat, observer=heard)
 
     told.whole(LAST)
-    told.answered()
+    heard.answered(told.timings())
 
     assert heard.said == [Timings(4, 5, 2.5, 2, 7.0)]
 
@@ -72,7 +71,7 @@ def test_timings_that_make_no_sense_are_none(piece: bytes) -> None:
 def test_progress_that_makes_no_sense_is_passed_over() -> None:
     heard = Heard()
 
-    ObservedStream(DialectStream(Chat), heard).feed(
+    DialectStream(Chat, observer=heard).feed(
         b'data: {"prompt_progress":{"total":1}}\n\n'
     )
 
@@ -94,11 +93,11 @@ def test_a_message_without_timings_tells_how_many_tokens_there_were(
     pieces: tuple[bytes, ...],
 ) -> None:
     heard = Heard()
-    told = ObservedStream(DialectStream(Messages), heard)
+    told = DialectStream(Messages, observer=heard)
 
     for piece in pieces:
         told.feed(piece)
-    told.answered()
+    heard.answered(told.timings())
 
     assert heard.said == ["wrote", Timings(8, 2, 0.0, 6, 0.0)]
 
@@ -115,19 +114,19 @@ def test_a_whole_answer_without_timings_tells_its_usage(
     usage: str, counted: tuple[int, int]
 ) -> None:
     heard = Heard()
-    told = ObservedStream(DialectStream(Messages), heard)
+    told = DialectStream(Messages, observer=heard)
 
     told.whole(b'{"content": [], "usage": {%b, "output_tokens": 6}}' % usage.encode())
-    told.answered()
+    heard.answered(told.timings())
 
     assert heard.said == [Timings(*counted, 0.0, 6, 0.0)]
 
 
 def test_an_answer_that_tells_nothing_is_an_answer() -> None:
     heard = Heard()
-    told = ObservedStream(DialectStream(Messages), heard)
+    told = DialectStream(Messages, observer=heard)
 
     told.whole(b'{"content":[]}')
-    told.answered()
+    heard.answered(told.timings())
 
     assert heard.said == [None]
