@@ -130,53 +130,53 @@ def understood(
 
     `key` is for the hashes of its prompt; `caps` are those on what constrains answers.
     """
-    asked, body = read(body)
-    check(asked, caps)
+    request, body = read(body)
+    check(request, caps)
     dialect = DIALECTS[route.dialect]
     return InferenceRequest(
         route=route,
         body=body,
-        mode=_mode(dialect, asked, body),
+        mode=_mode(dialect, request, body),
         need=RoutingRequest(
-            model=normal(asked.model or ""),
+            model=normal(request.model or ""),
             ability=route.needs,
-            slots=_slots(route, asked, generates=dialect.streams),
+            slots=_slots(route, request, generates=dialect.streams),
             tokens=len(body) // BYTES_PER_TOKEN if dialect.streams else 0,
-            also=_also(asked, body),
+            also=_also(request, body),
             generates=dialect.streams,
             prompt=prompt.read(body, key) if dialect.streams else EMPTY,
-            budget=asked.budget,
+            budget=request.budget,
             client=caller.client,
             session=caller.session,
             deadline=caller.deadline,
             floor=caller.floor,
         ),
-        tells=bool(asked.return_progress),
-        ends=dialect.ends(asked),
-        filtered=dialect.filters_end(asked),
-        put=translated(dialect, asked, body),
+        tells=bool(request.return_progress),
+        ends=dialect.ends(request),
+        filtered=dialect.filters_end(request),
+        put=translated(dialect, request, body),
     )
 
 
-def _slots(route: Route, asked: RequestFields, *, generates: bool) -> int:
+def _slots(route: Route, request: RequestFields, *, generates: bool) -> int:
     if not route.slot:
         return 0
-    return asked.each if generates else 1
+    return request.each if generates else 1
 
 
-def _also(asked: RequestFields, body: bytes) -> frozenset[Ability]:
-    prompt, choice = memoryview(asked.prompt), asked.tool_choice
+def _also(request: RequestFields, body: bytes) -> frozenset[Ability]:
+    prompt, choice = memoryview(request.prompt), request.tool_choice
     plain = bytes(prompt[:1]) in {b"", b'"'}
     needs = media(body, b"" if plain else bytes(prompt))
     return needs | TOOLS if choice and is_forced(choice) else needs
 
 
-def _mode(dialect: type[Dialect], asked: RequestFields, body: bytes) -> Mode:
+def _mode(dialect: type[Dialect], request: RequestFields, body: bytes) -> Mode:
     if not dialect.streams:
         return "whole"
-    if asked.stream:
+    if request.stream:
         return "stream"
-    if asked.budget is not None and asked.budget <= SHORT:
+    if request.budget is not None and request.budget <= SHORT:
         return "whole"
     return "aggregate" if _can_be_put_together(raw_fields(body)) else "whole"
 

@@ -180,12 +180,12 @@ def read(body: bytes) -> tuple[RequestFields, bytes]:
     try:
         return _asked.decode(body), body
     except msgspec.ValidationError:
-        asked = _decoded(body, _as_meant)
+        request = _decoded(body, _as_meant)
     except MALFORMED as error:
         raise _malformed(error) from error
     sent = _decoded(body, _raw)
-    meant = {name: getattr(asked, name) for name in asked.__struct_fields__}
-    return asked, msgspec.json.encode(
+    meant = {name: getattr(request, name) for name in request.__struct_fields__}
+    return request, msgspec.json.encode(
         {name: meant.get(name, value) for name, value in sent.items()}
     )
 

@@ -1,7 +1,7 @@
 """Dialects: one file for each API format, and the table of them by name. Pure.
 
-Which keys a streamed answer lacks, and which it has more, was read in llama.cpp's
-`server-task.cpp` and is held against the real engine by the tests.
+The keys that a streamed answer lacks, or has in addition, come from llama.cpp's
+`server-task.cpp`; tests compare them with the real engine.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Dialects: what each API format must say about its requests and streams. Pure."""
+"""Dialect: the interface that each API format implements, and its types. Pure."""
 
 from __future__ import annotations
 
@@ -33,27 +33,27 @@ class Incomplete(Exception):
 
 
 class Headless(Exception):
-    """The stream is whole but lacks its beginning: the engine must be asked anew.
+    """The stream is complete but lacks its head: the engine must be asked again.
 
-    llama.cpp sends a message's head with the first token, and no event for a token that
-    is only a part of a character.
+    llama.cpp sends the head of a message with the text of the first token, and no event
+    for a token that is only a part of a character.
     """
 
 
 class Aggregate(Protocol):
-    """Takes a stream's events, gives the body of the answer."""
+    """Builds the body of an answer from the events of a stream."""
 
     def add(self, event: Event) -> None:
-        """Take in one event. Raises StreamedError where it tells of an error."""
+        """Add one event. Raises StreamedError where the event reports an error."""
         ...
 
     def body(self) -> bytes:
-        """Return the whole answer. Raises Incomplete or Headless."""
+        """Return the body. Raises Incomplete or Headless."""
         ...
 
 
 class StreamedError(Exception):
-    """The engine's own error, met inside a stream; `raw` is the event."""
+    """The engine's own error inside a stream; `raw` is the event."""
 
     def __init__(self, status: int, body: bytes, raw: bytes = b"") -> None:
         super().__init__(f"the engine answered {status} inside its stream")
@@ -63,17 +63,18 @@ class StreamedError(Exception):
 
 
 class CannotResume(Exception):
-    """This answer cannot be continued; the sentence says why."""
+    """The answer cannot be continued; the message says why."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ParsedEvent:
-    """What one event says, in words common to all dialects.
+    """What one event says, in the same fields for all dialects.
 
-    `opening` names what may come only once. `step`: a token was generated for it.
-    `tokens`: tokens of the answer so far, as its engine counts. `prompt`: tokens of
-    the prompt. `last`: it belongs to the end of the answer; `trailing`: it comes after
-    the reason for that. `head`: names that the rest of the answer must keep.
+    `opening`: the name of an event that may come only once. `step`: a token was
+    generated for it.
+    `tokens`: tokens of the answer so far, as the engine counts. `prompt`: tokens of
+    the prompt. `last`: the event belongs to the end of the answer; `trailing`: it comes
+    after the finish reason. `head`: names that the rest of the answer must keep.
     """
 
     opening: str | None = None
@@ -92,12 +93,12 @@ class ParsedEvent:
 
 @dataclass(kw_only=True)
 class Transcript:
-    """All that a client has been told by an answer that broke off.
+    """All that a client has received of an answer that broke off.
 
-    `tokens` stand behind `text` and `reasoning`; a lower bound unless the engine
-    counted aloud. `ids` are their ids, None where not all are known. `head` holds the
-    names the answer goes by. `ends` is how many answers have ended. `ended`: the
-    reason for the end of each is out. `closed`: so is the last event.
+    `tokens`: the tokens of `text` and `reasoning`, a lower bound unless the engine
+    reports counts. `ids`: their ids, None where not all are known. `head`: the names
+    of the answer. `ends`: how many answers have ended. `ended`: the finish reason of
+    each was sent. `closed`: so was the last event.
     """
 
     text: str = ""
@@ -114,12 +115,12 @@ class Transcript:
 
     @property
     def begun(self) -> bool:
-        """Whether anything was generated that the client has seen."""
+        """Whether the client has received generated text."""
         return bool(self.text or self.reasoning)
 
     @property
     def most_tokens(self) -> int:
-        """The most tokens that it can be: one a byte, and some around reasoning."""
+        """The most tokens it can have: one per byte, and the marks around reasoning."""
         return len((self.text + self.reasoning).encode()) + _AROUND
 
 
@@ -176,9 +177,9 @@ class Dialect(ABC):
         return (name or data.get("type")) not in cls.quiet
 
     @classmethod
-    def ends(cls, asked: RequestFields) -> int:
+    def ends(cls, request: RequestFields) -> int:
         """How many ends a stream has: one, or one for each answer."""
-        del asked
+        del request
         return 1
 
     @classmethod
@@ -191,9 +192,9 @@ class Dialect(ABC):
         return int(has_mark(cls.end_marks, events))
 
     @classmethod
-    def filters_end(cls, asked: RequestFields) -> bool:
+    def filters_end(cls, request: RequestFields) -> bool:
         """Whether the request may filter the mark of an end out of the last event."""
-        del asked
+        del request
         return False
 
     @classmethod
@@ -277,7 +278,7 @@ def is_error(data: Json) -> bool:
 
 
 def data_of(event: Event) -> Json | None:
-    """Decode an event; None for comments and end marks, StreamedError for errors."""
+    """Decode an event, None for comments and end marks. Raises StreamedError."""
     if has_mark(ERRORS, event.raw):
         raise streamed_error(event.data)
     if not event.data.startswith(b"{"):

@@ -1,7 +1,7 @@
-"""Stream reader: where content begins, how a stream ends, and error events. Pure.
+"""Stream reader: finds where content begins, where it ends, and errors. Pure.
 
-Everything else passes as it is. Only the events before the first content are read one
-by one; after it, an event is looked at for the mark of an end.
+Everything else passes unchanged. Only the events before the first content are parsed
+one by one; after it, each piece is only searched for the mark of an end.
 """
 
 from __future__ import annotations
@@ -122,8 +122,8 @@ class DialectStream(StreamReader):
     def feed(self, piece: bytes) -> bytes:
         """Return the whole events that may go out now.
 
-        Before content has begun these are signs of life only; the rest is held back,
-        so that another node may still answer instead. Raises StreamedError there.
+        Before content has begun these are keep-alives only; the rest is held back, so
+        that another node may still answer instead. Raises StreamedError there.
         """
         if TIMINGS in piece or USAGE in piece:
             self._counted = (self._counted[1], piece)
@@ -135,9 +135,9 @@ class DialectStream(StreamReader):
         return self._until_end(ready) if self.begun else ready
 
     def _sieved(self, raw: bytes) -> bytes:
-        """Return what may go out when one more event has come.
+        """Return what may go out after one more event.
 
-        Of several answers one may be read while another is written.
+        With several answers, one prompt may be read while another answer is written.
         """
         if self.begun:
             return b"" if self.hides and PROGRESS in raw else raw
@@ -146,13 +146,13 @@ class DialectStream(StreamReader):
             first = not self.worked
             self.note_progress(each.data)
             if self.hides and first and self.dialect.keeps_progress_event:
-                # Which is an event of its own, that comes once in any case.
+                # Without its progress it is an event that every stream has once.
                 self._held.append(_PROGRESS_FIELD.sub(b"", raw))
             return b"" if self.hides else raw
         if each.comment:
             return raw
         if each.data == b"null":
-            return b""  # what llama.cpp makes of a first result without text
+            return b""  # llama.cpp's first result where it has no text
         if has_mark(ERRORS, raw):
             raise streamed_error(each.data)
         self._held.append(raw)
@@ -168,13 +168,13 @@ class DialectStream(StreamReader):
             return True
 
     def _beginning(self) -> bytes:
-        """Return what was held back, behind the head that the engine left out."""
+        """Return what was held back, after the head if the engine left it out."""
         mark = self.head[: self.head.find(b"\n") + 1]
         missing = not any(raw.startswith(mark) for raw in self._held)
         return b"".join([self.head, *self._held] if missing else self._held)
 
     def _until_end(self, ready: bytes) -> bytes:
-        """Look for an end; most pieces show at a glance that they hold none."""
+        """Look for an end; `end_hint` rules most pieces out."""
         if self.error is not None:
             return b""
         if b'"error"' in ready and has_mark(ERRORS, ready):

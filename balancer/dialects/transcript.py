@@ -18,19 +18,19 @@ from edgeserve.http.sse import DONE, Event
 
 
 def read_transcript(dialect: Dialect, given: Iterable[Event]) -> Transcript:
-    """Put together what a client has been told. Raises Unfit where it is unclear."""
-    said, pending = Transcript(), _Pending()
+    """Return what a client has received. Raises CannotResume where that is unclear."""
+    transcript, pending = Transcript(), _Pending()
     for each in given:
         if each.data == DONE:
-            said.ended = said.closed = True
+            transcript.ended = transcript.closed = True
         elif each.data:
-            _add(dialect, said, pending, _decoded(each))
-    return said
+            _add(dialect, transcript, pending, _decoded(each))
+    return transcript
 
 
 @dataclass
 class _Pending:
-    """Tokens that no text has come of yet: another engine will make them again."""
+    """Tokens without text so far: another engine will generate them again."""
 
     tokens: int = 0
     ids: tuple[int, ...] | None = ()
@@ -46,27 +46,31 @@ def _decoded(each: Event) -> Json:
     return event
 
 
-def _add(dialect: Dialect, said: Transcript, pending: _Pending, event: Json) -> None:
-    heard = dialect.parse(event)
-    said.head |= heard.head
-    said.ends += heard.last and not heard.trailing
-    said.ended = said.ended or said.ends >= dialect.answers
-    said.closed = said.closed or (said.ended and dialect.is_last(event))
-    said.tool = said.tool or heard.tool
-    if said.prompt is None:
-        said.prompt = heard.prompt
-    if heard.opening:
-        said.openings.add(heard.opening)
-    if heard.step:
-        _count(pending, heard)
-    if heard.text or heard.reasoning:
-        said.text += heard.text
-        said.reasoning += heard.reasoning
-        said.tokens, said.ids = pending.tokens, pending.ids
+def _add(
+    dialect: Dialect, transcript: Transcript, pending: _Pending, event: Json
+) -> None:
+    parsed = dialect.parse(event)
+    transcript.head |= parsed.head
+    transcript.ends += parsed.last and not parsed.trailing
+    transcript.ended = transcript.ended or transcript.ends >= dialect.answers
+    transcript.closed = transcript.closed or (
+        transcript.ended and dialect.is_last(event)
+    )
+    transcript.tool = transcript.tool or parsed.tool
+    if transcript.prompt is None:
+        transcript.prompt = parsed.prompt
+    if parsed.opening:
+        transcript.openings.add(parsed.opening)
+    if parsed.step:
+        _count(pending, parsed)
+    if parsed.text or parsed.reasoning:
+        transcript.text += parsed.text
+        transcript.reasoning += parsed.reasoning
+        transcript.tokens, transcript.ids = pending.tokens, pending.ids
 
 
-def _count(pending: _Pending, heard: ParsedEvent) -> None:
+def _count(pending: _Pending, parsed: ParsedEvent) -> None:
     before = pending.tokens
-    pending.tokens = heard.tokens if heard.tokens is not None else before + 1
-    known = pending.ids is not None and len(heard.ids) == pending.tokens - before
-    pending.ids = (*(pending.ids or ()), *heard.ids) if known else None
+    pending.tokens = parsed.tokens if parsed.tokens is not None else before + 1
+    known = pending.ids is not None and len(parsed.ids) == pending.tokens - before
+    pending.ids = (*(pending.ids or ()), *parsed.ids) if known else None

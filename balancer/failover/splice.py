@@ -1,4 +1,4 @@
-"""Stream splicing: join the answer of a second engine to that of the first. Pure."""
+"""Stream splicing: join the answer of another engine to the answer so far. Pure."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from edgeserve.http.sse import (
 
 @dataclass(slots=True)
 class Splice(StreamReader):
-    """Reads the engine that continues an answer; returns what the client should get.
+    """Reads the engine that continues an answer; returns the client's events.
 
     `ended`: the answer is complete; whatever else comes is dropped. `error`: the
     engine's own error event, which does not go to the client. Nothing more comes out
@@ -91,39 +91,39 @@ class Splice(StreamReader):
         self.error = streamed_error(msgspec.json.encode(event))
         return b""
 
-    def _adopt(self, name: str, event: dict[str, Any], heard: ParsedEvent) -> bytes:
-        self._count(heard)
-        if self._again(heard):
+    def _adopt(self, name: str, event: dict[str, Any], parsed: ParsedEvent) -> bytes:
+        self._count(parsed)
+        if self._is_repeated(parsed):
             return b""
-        if self.count.past_limit and not heard.last:
+        if self.count.past_limit and not parsed.last:
             return self._end()
-        if not (self.per_token or heard.last):
+        if not (self.per_token or parsed.last):
             event.pop("timings", None)
         event.pop("prompt_progress", None)
         self.dialect.adapt(event, self.transcript, self.count)
         self.ended = self.dialect.is_last(event)
         out = write_event(event, name)
-        self._text += heard.text
-        if heard.text and self.count.at_limit:
+        self._text += parsed.text
+        if parsed.text and self.count.at_limit:
             out += self._end()
         return out
 
-    def _count(self, heard: ParsedEvent) -> None:
-        if heard.prompt is not None and not self._prompt_seen:
-            self.count.saw_prompt(heard.prompt)
+    def _count(self, parsed: ParsedEvent) -> None:
+        if parsed.prompt is not None and not self._prompt_seen:
+            self.count.saw_prompt(parsed.prompt)
             self._prompt_seen = True
-        if heard.tokens is not None:
-            self.count.here = heard.tokens
-        elif heard.step:
+        if parsed.tokens is not None:
+            self.count.here = parsed.tokens
+        elif parsed.step:
             self.count.here += 1
 
-    def _again(self, heard: ParsedEvent) -> bool:
-        """Whether the client has it already, or has no use for it."""
-        if heard.opening is None:
-            return heard.progress
-        again = self.transcript.begun or heard.opening in self.transcript.openings
-        self.transcript.openings.add(heard.opening)
-        return again and not heard.last
+    def _is_repeated(self, parsed: ParsedEvent) -> bool:
+        """Whether the client has this event already, or does not need it."""
+        if parsed.opening is None:
+            return parsed.progress
+        repeated = self.transcript.begun or parsed.opening in self.transcript.openings
+        self.transcript.openings.add(parsed.opening)
+        return repeated and not parsed.last
 
     def _end(self) -> bytes:
         """End the answer here: the engine was granted more than was left."""
@@ -134,17 +134,17 @@ class Splice(StreamReader):
 
 
 ResumePolicy = Literal["same-variant", "any", "off"]
-"""Which engines may go on: those of the same variant, of the same model, or none."""
+"""Which engines may continue: of the same variant, of the same model, or none."""
 
 MIGRATIONS = 2
-"""Times that one answer may go on elsewhere without growing: what ends one engine after
-the other at the same place is the request itself."""
+"""Times that one answer may move to another engine without growing: if several engines
+fail at the same place, the request is the cause."""
 
 GROWTH = 4096
 """Bytes of events, some sixteen tokens, by which an answer has grown."""
 
 MOST_MIGRATIONS = 8
-"""Times that it may go on elsewhere in all."""
+"""Times that one answer may move to another engine in all."""
 
 
 def policy_of(settings: BalancerSettings) -> ResumePolicy:
@@ -159,9 +159,10 @@ def policy_of(settings: BalancerSettings) -> ResumePolicy:
 def reader_for(
     work: InferenceRequest, id_: str, model: str, observer: StreamObserver | None
 ) -> DialectStream:
-    """Follow an answer of `model`; `id_` names one that has no name of its own.
+    """Return a reader for an answer of `model`; `id_` is for a head written here.
 
-    What is put together here needs a head that counts the prompt, and is asked again.
+    An answer that is aggregated gets no such head: it lacks the length of the prompt,
+    so the engine is asked again.
     """
     head = work.dialect.head(id_, model) if work.mode == "stream" else b""
     return DialectStream(

@@ -116,9 +116,9 @@ def caps_of(settings: BalancerSettings) -> Caps:
     )
 
 
-def check(asked: RequestFields, caps: Caps) -> None:
+def check(request: RequestFields, caps: Caps) -> None:
     """Raise BadRequest, which names the limit and the place, where one is passed."""
-    found = _named(asked)
+    found = _named(request)
     if found == _NOTHING:
         return
     given = {name: raw for name, raw in zip(NAMES, found, strict=True) if raw}

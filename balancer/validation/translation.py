@@ -20,17 +20,17 @@ from edgeserve.openai import RequestFields, fields
 Put = dict[str, object]
 
 
-def translated(dialect: type[Dialect], asked: RequestFields, body: bytes) -> Put:
+def translated(dialect: type[Dialect], request: RequestFields, body: bytes) -> Put:
     """Return the fields to set, or raise BadRequest."""
     put: Put = {}
     if dialect.has_echo:
-        _refuse_echo(asked)
+        _refuse_echo(request)
     if dialect.unsupported:
-        _refuse_unsupported(dialect.unsupported, asked, body)
+        _refuse_unsupported(dialect.unsupported, request, body)
     if dialect.any_tool is not None:
-        put = _tools(dialect, asked, body)
-    put |= _output_format(dialect.output_format, asked)
-    schema = value(asked.json_schema)
+        put = _tools(dialect, request, body)
+    put |= _output_format(dialect.output_format, request)
+    schema = value(request.json_schema)
     if schema is not None:
         _checked(schema)
     return put
@@ -44,15 +44,15 @@ def value(raw: msgspec.Raw) -> Any:
 # The shape of an answer
 
 
-def _output_format(given_as: OutputFormat | None, asked: RequestFields) -> Put:
+def _output_format(given_as: OutputFormat | None, request: RequestFields) -> Put:
     match given_as:
         case "response_format":
-            _format(value(asked.response_format))
+            _format(value(request.response_format))
             return {}
         case "json_schema":
-            return _schema_of(_format(value(asked.response_format)))
+            return _schema_of(_format(value(request.response_format)))
         case "text":
-            return _text(value(asked.text))
+            return _text(value(request.text))
         case None:
             return {}
 
@@ -119,9 +119,9 @@ def is_forced(choice: Any) -> bool:
     return bool(choice == "required")
 
 
-def _tools(dialect: type[Dialect], asked: RequestFields, body: bytes) -> Put:
+def _tools(dialect: type[Dialect], request: RequestFields, body: bytes) -> Put:
     """Leave only the tool that is named: llama.cpp knows no more than `required`."""
-    choice = asked.tool_choice
+    choice = request.tool_choice
     if choice is not None and choice == dialect.no_tool:
         return {"tools": []}
     if not is_forced(choice):
@@ -162,20 +162,20 @@ def _name(tool: Any) -> str:
 # What cannot be had
 
 
-def _refuse_echo(asked: RequestFields) -> None:
-    if asked.echo:
+def _refuse_echo(request: RequestFields) -> None:
+    if request.echo:
         raise BadRequest("`echo` is not supported here; put the prompt in front of it")
-    if asked.suffix:
+    if request.suffix:
         raise BadRequest("`suffix` is not supported here; ask /infill")
-    if isinstance(asked.best_of, int) and asked.best_of > asked.each:
+    if isinstance(request.best_of, int) and request.best_of > request.each:
         raise BadRequest("`best_of` is not supported here; ask for `n` and choose")
 
 
 def _refuse_unsupported(
-    unsupported: Mapping[str, str], asked: RequestFields, body: bytes
+    unsupported: Mapping[str, str], request: RequestFields, body: bytes
 ) -> None:
     """Refuse what would be passed over without a word."""
-    if asked.each > 1:
+    if request.each > 1:
         raise BadRequest("`n` is not supported on this route; ask several times")
     if not any(key.encode() in body for key in unsupported):
         return
