@@ -1,8 +1,8 @@
-"""Inference requests: read from a client once, written anew for a node. Pure.
+"""Inference requests: read once from the client, written for each node. Pure.
 
-The body passes as it came, apart from named edits: `model` becomes the variant that was
-chosen, `id_slot` and `lora` go (they speak of one engine's insides), and generation is
-made to stream, so that it can be cancelled and tried elsewhere.
+The body passes unchanged except for named edits: `model` becomes the chosen variant,
+`id_slot` and `lora` are removed (their meaning differs by engine), and generation is
+made to stream, so that it can be cancelled and retried.
 """
 
 from __future__ import annotations
@@ -28,70 +28,69 @@ from edgeserve.openai import RequestFields, Route, normal, read
 from edgeserve.wire import REQUEST_HEADER, VARIANT_HEADER, Ability, EngineReport
 
 Mode = Literal["stream", "aggregate", "whole"]
-"""How the answer travels: as the stream the client asked for; as a stream that is put
-together here; or as the whole body that the engine sends."""
+"""How the answer arrives: as the stream that the client asked for; as a stream that is
+aggregated here; or as a whole body from the engine."""
 
 NOT_FOR_NODES = frozenset(
     ("authorization", "x-api-key", "cookie", "origin", "accept-encoding",
      "content-encoding", "x-conversation-id", VARIANT_HEADER, REQUEST_HEADER)
 )  # fmt: skip
-"""A conversation id would make llama.cpp generate on after the client has left."""
+"""A conversation id would let llama.cpp continue after the client has left."""
 
 TOOLS: frozenset[Ability] = frozenset(("tools",))
 
 STRIPPED = ("id_slot", "lora")
 
 SESSION_HEADERS = ("x-session-id", "x-conversation-id", "x-session-affinity")
-"""Where clients name a conversation; no client need do so."""
+"""Headers in which a client may name a conversation."""
 
 BYTES_PER_TOKEN = 4
 
 SHORT = 32
-"""Tokens of an answer that is not worth streaming to ourselves: so little is lost with
-an engine that dies, or made for a client that has left."""
+"""Tokens of an answer that is requested whole: little is lost if the engine dies or the
+client leaves."""
 
 _MILLISECONDS = re.compile(r"0*[1-9][0-9]{0,9}")
-_SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
+_VALID_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 
 
 @dataclass(slots=True, kw_only=True)
 class InferenceRequest:
-    """One request, read and understood.
+    """One request, parsed and validated.
 
-    `tells`: the client itself wants to hear how far the engine has read. `ends` is
-    how many ends its stream has, `filtered`: see `Dialect.filters_end`.
-    `put`: fields of its own that are said otherwise.
+    `wants_progress`: the client asked for it. `ends`: how many ends the stream has.
+    `filtered`: see `Dialect.filters_end`. `put`: fields with translated values.
     """
 
     route: Route
     body: bytes
     mode: Mode
     need: RoutingRequest
-    tells: bool = False
+    wants_progress: bool = False
     ends: int = 1
     filtered: bool = False
     put: Mapping[str, object] = field(default_factory=dict[str, object])
 
     @property
     def dialect(self) -> type[Dialect]:
-        """The format of its answer."""
+        """The API format of the request and its answer."""
         return DIALECTS[self.route.dialect]
 
     @property
     def tells_us(self) -> bool:
-        """Whether the engine is asked to say how far it has read."""
+        """Whether the engine is asked to report progress."""
         return self.mode != "whole" and self.dialect.reports_progress
 
     def as_it_is(self) -> InferenceRequest:
-        """Return the same, to be asked without streaming."""
+        """Return the same request, not streamed by the engine."""
         return replace(self, mode="whole")
 
     def longer(self, than: int) -> InferenceRequest:
-        """Return the same, for an engine with a longer context than that."""
+        """Return the same request, for an engine with a longer context than that."""
         return replace(self, need=msgspec.structs.replace(self.need, too_short=than))
 
     def body_for(self, engine: EngineReport, slot: int | None = None) -> bytes:
-        """Return the body with the named edits. `slot` is one of the engine's."""
+        """Return the body with the named edits; `slot` is a slot of the engine."""
         if self.route.method == "GET":
             return b""
         put: dict[str, object] = {**self.put, "model": engine.variant}
@@ -108,7 +107,7 @@ class InferenceRequest:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks: client, session if named; `deadline`, `floor`: see `RoutingRequest`."""
+    """The client and its session; `deadline`, `floor`: see `RoutingRequest`."""
 
     client: str = ""
     session: str = ""
@@ -116,19 +115,19 @@ class Caller:
     floor: str = ""
 
 
-NOBODY = Caller()
+ANONYMOUS = Caller()
 
 
-def understood(
+def read_request(
     route: Route,
     body: bytes,
-    caller: Caller = NOBODY,
+    caller: Caller = ANONYMOUS,
     key: bytes = b"",
     caps: Caps = CAPS,
 ) -> InferenceRequest:
-    """Read a request's body, or raise BadRequest naming what is wrong.
+    """Parse and validate a request body. Raises BadRequest.
 
-    `key` is for the hashes of its prompt; `caps` are those on what constrains answers.
+    `key`: for the hashes of the prompt. `caps`: limits of grammars and schemas.
     """
     request, body = read(body)
     check(request, caps)
@@ -151,7 +150,7 @@ def understood(
             deadline=caller.deadline,
             floor=caller.floor,
         ),
-        tells=bool(request.return_progress),
+        wants_progress=bool(request.return_progress),
         ends=dialect.ends(request),
         filtered=dialect.filters_end(request),
         put=translated(dialect, request, body),
@@ -178,15 +177,15 @@ def _mode(dialect: type[Dialect], request: RequestFields, body: bytes) -> Mode:
         return "stream"
     if request.budget is not None and request.budget <= SHORT:
         return "whole"
-    return "aggregate" if _can_be_put_together(raw_fields(body)) else "whole"
+    return "aggregate" if _can_be_aggregated(raw_fields(body)) else "whole"
 
 
-def _can_be_put_together(fields: Mapping[str, msgspec.Raw]) -> bool:
-    """Whether a stream holds all that the whole body would.
+def _can_be_aggregated(fields: Mapping[str, msgspec.Raw]) -> bool:
+    """Whether a stream contains everything that the whole body would.
 
-    llama.cpp streams no probabilities or ids of tokens whose text it holds back,
-    filters `response_fields` in the last event only, and leaves out an assistant's
-    words that the caller sent ahead.
+    llama.cpp does not stream probabilities or ids of tokens whose text it holds back,
+    filters `response_fields` in the last event only, and leaves out the assistant's
+    text that the client sent.
     """
     lossy = ("logprobs", "top_logprobs", "n_probs", "return_tokens", "response_fields")
     if any(_truthy(fields.get(key)) for key in lossy):
@@ -201,7 +200,7 @@ def _can_be_put_together(fields: Mapping[str, msgspec.Raw]) -> bool:
 def _truthy(raw: msgspec.Raw | None) -> bool:
     try:
         return raw is not None and bool(msgspec.json.decode(raw))
-    except RecursionError:  # there is something in it
+    except RecursionError:  # nested too deeply to be empty
         return True
 
 
@@ -224,7 +223,7 @@ def headers_for(
     request_id: str,
     token: str | None,
 ) -> dict[str, str]:
-    """Return what is sent along to a node: the client's fields less its secrets."""
+    """Return the headers for a node: the client's headers without its secrets."""
     sent = {k: v for k, v in received.items() if k not in NOT_FOR_NODES}
     sent |= {
         "content-type": "application/json",
@@ -237,20 +236,20 @@ def headers_for(
 
 
 def session_of(received: Mapping[str, str]) -> str:
-    """Return the name of the conversation, where the client gives one."""
+    """Return the conversation that the client names, or an empty string."""
     return next((received[each] for each in SESSION_HEADERS if each in received), "")
 
 
 def request_id(received: Mapping[str, str]) -> str:
-    """Keep the caller's id where it is sane, else make one."""
+    """Keep the client's id where it is valid, else generate one."""
     given = received.get(REQUEST_HEADER)
-    if given is not None and _SANE_ID.fullmatch(given):
+    if given is not None and _VALID_ID.fullmatch(given):
         return given
     return f"req-{secrets.token_hex(8)}"
 
 
 def deadline_seconds(received: Mapping[str, str]) -> float | None:
-    """Read how long the caller is ready to wait for an answer to begin."""
+    """Read how long the client is ready to wait until the answer begins."""
     given = received.get("x-edgeserve-deadline-ms")
     if given is None:
         return None

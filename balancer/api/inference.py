@@ -15,9 +15,9 @@ from balancer.failover.splice import ResumePolicy
 from balancer.request import (
     Caller,
     deadline_seconds,
+    read_request,
     request_id,
     session_of,
-    understood,
 )
 from balancer.response import ClientResponse
 from balancer.state import BalancerState
@@ -93,7 +93,7 @@ class InferenceHandler:
                 floor_asked(request.headers),
             )
             body = asking(route, request.query, request.body)
-            work = understood(route, body, caller, key, self.state.caps)
+            work = read_request(route, body, caller, key, self.state.caps)
             record.model, record.stream = work.need.model, work.mode == "stream"
             task = RequestContext(
                 request=request,

@@ -68,13 +68,13 @@ class CannotResume(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class ParsedEvent:
-    """What one event says, in the same fields for all dialects.
+    """The content of one event, in the same fields for all dialects.
 
     `opening`: the name of an event that may come only once. `step`: a token was
-    generated for it.
-    `tokens`: tokens of the answer so far, as the engine counts. `prompt`: tokens of
-    the prompt. `last`: the event belongs to the end of the answer; `trailing`: it comes
-    after the finish reason. `head`: names that the rest of the answer must keep.
+    generated for the event. `tokens`: tokens of the answer so far, as the engine
+    counts. `prompt`: tokens of the prompt. `last`: the event belongs to the end of the
+    answer; `trailing`: it comes after the finish reason. `head`: names that the rest of
+    the answer must keep.
     """
 
     opening: str | None = None
@@ -169,11 +169,11 @@ class Dialect(ABC):
     def __init__(self, request: Json) -> None:
         """Read the answer to this request."""
 
-    # For the class: how its streams look.
+    # The class describes the streams.
 
     @classmethod
     def has_content(cls, name: str, data: Json) -> bool:
-        """Whether an event holds what a client would miss, or see twice."""
+        """Whether an event has content, which must reach the client exactly once."""
         return (name or data.get("type")) not in cls.quiet
 
     @classmethod
@@ -205,7 +205,7 @@ class Dialect(ABC):
 
     @classmethod
     def error_event(cls, error: EdgeserveError, request_id: str = "") -> bytes:
-        """Write the event that tells a client why the rest will not come."""
+        """Write the event that reports why the rest of the answer is missing."""
         del request_id
         return write_event({"error": error.envelope()})
 
@@ -214,11 +214,11 @@ class Dialect(ABC):
     def aggregate(cls) -> Aggregate:
         """Return an empty aggregate."""
 
-    # For one request: how its answer is continued by another engine.
+    # An instance continues the answer to one request on another engine.
 
     @abstractmethod
     def parse(self, event: Json) -> ParsedEvent:
-        """Return what an event says."""
+        """Return the content of an event."""
 
     def is_last(self, event: Json) -> bool:
         """Whether this event is the last; False where `[DONE]` comes last."""

@@ -55,7 +55,7 @@ class StreamReader(ABC):
     """Reads one answer; reports to `observer` what the engine has done.
 
     `begun`: content has come. `ended`: the answer is complete. `worked`: the engine
-    has reported progress. `prompt`: how many tokens it is to read, where it said so.
+    has reported progress. `prompt`: how many tokens it reads, if reported.
     `error`: the error that ended the answer after content; it is not passed on.
     """
 

@@ -48,22 +48,22 @@ class Splice(StreamReader):
     _prompt_seen: bool = False
     _wrote: bool = False
 
-    def feed(self, data: bytes) -> bytes:
+    def feed(self, piece: bytes) -> bytes:
         """Take some bytes, cut anywhere; return whole events for the client."""
-        if TIMINGS in data or USAGE in data:
-            self._counted = (self._counted[1], data)
-        if PROGRESS in data:
-            self._note_reading(data)
-        out = b"".join(map(self._pass, self._reader.feed(data)))
+        if TIMINGS in piece or USAGE in piece:
+            self._counted = (self._counted[1], piece)
+        if PROGRESS in piece:
+            self._note_reading(piece)
+        out = b"".join(map(self._pass, self._reader.feed(piece)))
         if out:
             self._note_output()
         return out
 
-    def _note_reading(self, data: bytes) -> None:
+    def _note_reading(self, piece: bytes) -> None:
         if self._wrote:
             self.worked = True
         else:
-            self.note_progress(data)
+            self.note_progress(piece)
 
     def _note_output(self) -> None:
         self.worked = True
@@ -167,7 +167,7 @@ def reader_for(
     head = work.dialect.head(id_, model) if work.mode == "stream" else b""
     return DialectStream(
         work.dialect,
-        hides=not work.tells,
+        hides=not work.wants_progress,
         ends=work.ends,
         filtered=work.filtered,
         head=head,

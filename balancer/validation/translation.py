@@ -1,7 +1,7 @@
-"""Request translation: fields that llama.cpp reads otherwise, or refuses. Pure.
+"""Request translation: rewrites or refuses fields that llama.cpp ignores. Pure.
 
-It answers as if the rest of the request were all of it: in prose where a schema was
-asked for, without a tool where one was named, without the echo.
+llama.cpp answers as if such fields were absent: in prose where the request has a
+schema, without a tool where the request names one, without the echo.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from balancer.dialects.base import Dialect, OutputFormat
-from balancer.validation.schema import nonsense
+from balancer.validation.schema import schema_error
 from edgeserve.errors import BadRequest
 from edgeserve.json_edit import raw_fields
 from edgeserve.openai import RequestFields, fields
@@ -21,7 +21,7 @@ Put = dict[str, object]
 
 
 def translated(dialect: type[Dialect], request: RequestFields, body: bytes) -> Put:
-    """Return the fields to set, or raise BadRequest."""
+    """Return the fields to set. Raises BadRequest."""
     put: Put = {}
     if dialect.has_echo:
         _refuse_echo(request)
@@ -32,20 +32,20 @@ def translated(dialect: type[Dialect], request: RequestFields, body: bytes) -> P
     put |= _output_format(dialect.output_format, request)
     schema = value(request.json_schema)
     if schema is not None:
-        _checked(schema)
+        _valid(schema)
     return put
 
 
 def value(raw: msgspec.Raw) -> Any:
-    """Decode a field that was kept as it came; None where it is not there."""
+    """Decode a raw field, None where it is absent."""
     return msgspec.json.decode(raw) if raw else None
 
 
-# The shape of an answer
+# Output format
 
 
-def _output_format(given_as: OutputFormat | None, request: RequestFields) -> Put:
-    match given_as:
+def _output_format(field: OutputFormat | None, request: RequestFields) -> Put:
+    match field:
         case "response_format":
             _format(value(request.response_format))
             return {}
@@ -68,15 +68,15 @@ def _format(shape: Any) -> Any:
             within = shape.get("json_schema")
             if not isinstance(within, dict):
                 raise BadRequest("`response_format` lacks its `json_schema`")
-            return _checked(within.get("schema", {}))
+            return _valid(within.get("schema", {}))
         case "json_object":
-            return _checked(shape.get("schema") or {})
+            return _valid(shape.get("schema") or {})
         case _:
-            return None  # llama.cpp's to refuse
+            return None  # llama.cpp refuses it
 
 
-def _checked(schema: Any) -> Any:
-    if wrong := nonsense(schema):
+def _valid(schema: Any) -> Any:
+    if wrong := schema_error(schema):
         raise BadRequest(f"the JSON schema makes no sense: {wrong}")
     return schema
 
@@ -97,7 +97,7 @@ def _text(text: Any) -> Put:
             return {"response_format": {"type": "json_object"}}
         case {"type": "json_schema", "schema": schema}:
             wanted = {k: v for k, v in shape.items() if k != "type"}
-            _checked(schema)
+            _valid(schema)
             return {"response_format": {"type": "json_schema", "json_schema": wanted}}
         case _:
             raise BadRequest(
@@ -110,7 +110,7 @@ def _text(text: Any) -> Put:
 
 
 def is_forced(choice: Any) -> bool:
-    """Whether a `tool_choice` insists on a tool."""
+    """Whether a `tool_choice` requires a tool."""
     if isinstance(choice, dict):
         within: Any = choice.get("allowed_tools", choice)
         if choice.get("type") == "allowed_tools":
@@ -120,7 +120,7 @@ def is_forced(choice: Any) -> bool:
 
 
 def _tools(dialect: type[Dialect], request: RequestFields, body: bytes) -> Put:
-    """Leave only the tool that is named: llama.cpp knows no more than `required`."""
+    """Keep only the tools that the choice names: llama.cpp knows only `required`."""
     choice = request.tool_choice
     if choice is not None and choice == dialect.no_tool:
         return {"tools": []}
@@ -159,7 +159,7 @@ def _name(tool: Any) -> str:
             return ""
 
 
-# What cannot be had
+# Unsupported fields
 
 
 def _refuse_echo(request: RequestFields) -> None:
@@ -174,7 +174,7 @@ def _refuse_echo(request: RequestFields) -> None:
 def _refuse_unsupported(
     unsupported: Mapping[str, str], request: RequestFields, body: bytes
 ) -> None:
-    """Refuse what would be passed over without a word."""
+    """Refuse fields that llama.cpp would silently ignore."""
     if request.each > 1:
         raise BadRequest("`n` is not supported on this route; ask several times")
     if not any(key.encode() in body for key in unsupported):

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from balancer.request import understood
+from balancer.request import read_request
 from edgeserve.http.sse import EventReader
 from edgeserve.openai import ROUTES
 from tests.balancer.engine import RealEngine, real_engine
@@ -158,7 +158,7 @@ def test_a_stream_put_together_is_the_whole_answer(
 
 
 def put_together(engine: RealEngine, path: str, body: bytes) -> bytes:
-    work = understood(ROUTES[path], body)
+    work = read_request(ROUTES[path], body)
     assert work.mode == "aggregate"
     status, stream = engine.post(path, work.body_for(an_engine("smol:Q4_1")))
     assert status == 200, stream
