@@ -157,19 +157,19 @@ def policy_of(settings: BalancerSettings) -> ResumePolicy:
 
 
 def reader_for(
-    work: InferenceRequest, id_: str, model: str, observer: StreamObserver | None
+    request: InferenceRequest, id_: str, model: str, observer: StreamObserver | None
 ) -> DialectStream:
     """Return a reader for an answer of `model`; `id_` is for a head written here.
 
     An answer that is aggregated gets no such head: it lacks the length of the prompt,
     so the engine is asked again.
     """
-    head = work.dialect.head(id_, model) if work.mode == "stream" else b""
+    head = request.dialect.head(id_, model) if request.mode == "stream" else b""
     return DialectStream(
-        work.dialect,
-        hides=not work.wants_progress,
-        ends=work.ends,
-        filtered=work.filtered,
+        request.dialect,
+        hides=not request.wants_progress,
+        ends=request.ends,
+        filtered=request.filtered,
         head=head,
         observer=observer,
     )

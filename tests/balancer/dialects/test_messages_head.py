@@ -28,9 +28,9 @@ def headed(*, hides: bool = True) -> DialectStream:
 
 
 def test_a_message_that_begins_with_half_a_letter_gets_its_head() -> None:
-    flow = headed()
+    reader = headed()
 
-    out = b"".join(map(flow.feed, (named("ping"), BLOCK + HEART, STOP)))
+    out = b"".join(map(reader.feed, (named("ping"), BLOCK + HEART, STOP)))
 
     head, rest = out.split(b"\n\n", 1)
     first = parse_event(head + b"\n\n")
@@ -46,7 +46,7 @@ def test_a_message_that_begins_with_half_a_letter_gets_its_head() -> None:
         "usage": {"input_tokens": 0, "output_tokens": 0},
     }
     assert rest == named("ping") + BLOCK + HEART + STOP
-    assert flow.ended
+    assert reader.ended
 
 
 @pytest.mark.parametrize("size", [1, 7, 1000])
@@ -56,9 +56,11 @@ def test_a_message_with_a_head_passes_as_any_stream_does(
 ) -> None:
     stream = START + named("ping") + BLOCK + HEART + STOP
     pieces = [stream[at : at + size] for at in range(0, len(stream), size)]
-    flow, other = headed(hides=hides), DialectStream(Messages, hides=hides)
+    reader, other = headed(hides=hides), DialectStream(Messages, hides=hides)
 
-    assert [flow.feed(each) for each in pieces] == [other.feed(each) for each in pieces]
+    assert [reader.feed(each) for each in pieces] == [
+        other.feed(each) for each in pieces
+    ]
 
 
 def test_an_error_before_content_is_raised_without_a_head() -> None:
