@@ -1,8 +1,8 @@
-"""Inference requests: read from a client once, written anew for a node. Pure.
+"""Inference requests: read once from the client, written for each node. Pure.
 
-The body passes as it came, apart from named edits: `model` becomes the variant that was
-chosen, `id_slot` and `lora` go (they speak of one engine's insides), and generation is
-made to stream, so that it can be cancelled and tried elsewhere.
+The body passes unchanged except for named edits: `model` becomes the chosen variant,
+`id_slot` and `lora` are removed (their meaning differs by engine), and generation is
+made to stream, so that it can be cancelled and retried.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from typing import Any, Literal
 
 import msgspec
 
-from balancer.dialects import prompt
+from balancer.dialects import DIALECTS, prompt
+from balancer.dialects.base import Dialect
 from balancer.dialects.prompt import EMPTY
 from balancer.routing.decision import RoutingRequest
 from balancer.validation.abilities import media
@@ -23,80 +24,73 @@ from balancer.validation.limits import CAPS, Caps, check
 from balancer.validation.translation import is_forced, translated
 from edgeserve.errors import BadRequest
 from edgeserve.json_edit import edited, raw_fields
-from edgeserve.openai import Dialect, RequestFields, Route, normal, read
+from edgeserve.openai import RequestFields, Route, normal, read
 from edgeserve.wire import REQUEST_HEADER, VARIANT_HEADER, Ability, EngineReport
 
 Mode = Literal["stream", "aggregate", "whole"]
-"""How the answer travels: as the stream the client asked for; as a stream that is put
-together here; or as the whole body that the engine sends."""
+"""How the answer arrives: as the stream that the client asked for; as a stream that is
+aggregated here; or as a whole body from the engine."""
 
 NOT_FOR_NODES = frozenset(
     ("authorization", "x-api-key", "cookie", "origin", "accept-encoding",
      "content-encoding", "x-conversation-id", VARIANT_HEADER, REQUEST_HEADER)
 )  # fmt: skip
-"""A conversation id would make llama.cpp generate on after the client has left."""
-
-TELLING: frozenset[Dialect] = frozenset(("chat", "completion", "native", "responses"))
-"""Streams that can say how far the prompt is read, in events that stand alone."""
-
-PROMPTED: frozenset[Dialect] = frozenset(("completion", "native"))
-"""Routes that may be given several prompts at once."""
+"""A conversation id would let llama.cpp continue after the client has left."""
 
 TOOLS: frozenset[Ability] = frozenset(("tools",))
 
 STRIPPED = ("id_slot", "lora")
 
 SESSION_HEADERS = ("x-session-id", "x-conversation-id", "x-session-affinity")
-"""Where clients name a conversation; no client need do so."""
+"""Headers in which a client may name a conversation."""
 
 BYTES_PER_TOKEN = 4
 
 SHORT = 32
-"""Tokens of an answer that is not worth streaming to ourselves: so little is lost with
-an engine that dies, or made for a client that has left."""
+"""Tokens of an answer that is requested whole: little is lost if the engine dies or the
+client leaves."""
 
 _MILLISECONDS = re.compile(r"0*[1-9][0-9]{0,9}")
-_SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
+_VALID_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 
 
 @dataclass(slots=True, kw_only=True)
 class InferenceRequest:
-    """One request, read and understood.
+    """One request, parsed and validated.
 
-    `tells`: the client itself wants to hear how far the engine has read. `answers` is
-    how many it is to get. `filtered`: of their last events it wants some fields only.
-    `put`: fields of its own that are said otherwise.
+    `wants_progress`: the client asked for it. `ends`: how many ends the stream has.
+    `filtered`: see `Dialect.filters_end`. `put`: fields with translated values.
     """
 
     route: Route
     body: bytes
     mode: Mode
     need: RoutingRequest
-    tells: bool = False
-    answers: int = 1
+    wants_progress: bool = False
+    ends: int = 1
     filtered: bool = False
     put: Mapping[str, object] = field(default_factory=dict[str, object])
 
     @property
-    def dialect(self) -> Dialect:
-        """How its answer streams."""
-        return self.route.dialect
+    def dialect(self) -> type[Dialect]:
+        """The API format of the request and its answer."""
+        return DIALECTS[self.route.dialect]
 
     @property
     def tells_us(self) -> bool:
-        """Whether the engine is asked to say how far it has read."""
-        return self.mode != "whole" and self.dialect in TELLING
+        """Whether the engine is asked to report progress."""
+        return self.mode != "whole" and self.dialect.reports_progress
 
     def as_it_is(self) -> InferenceRequest:
-        """Return the same, to be asked without streaming."""
+        """Return the same request, not streamed by the engine."""
         return replace(self, mode="whole")
 
     def longer(self, than: int) -> InferenceRequest:
-        """Return the same, for an engine with a longer context than that."""
+        """Return the same request, for an engine with a longer context than that."""
         return replace(self, need=msgspec.structs.replace(self.need, too_short=than))
 
     def body_for(self, engine: EngineReport, slot: int | None = None) -> bytes:
-        """Return the body with the named edits. `slot` is one of the engine's."""
+        """Return the body with the named edits; `slot` is a slot of the engine."""
         if self.route.method == "GET":
             return b""
         put: dict[str, object] = {**self.put, "model": engine.variant}
@@ -104,7 +98,7 @@ class InferenceRequest:
             put["return_progress"] = True
         if self.mode == "aggregate":
             put["stream"] = True
-            if self.dialect in {"chat", "completion"}:
+            if self.dialect.usage_on_request:
                 put["stream_options"] = {"include_usage": True}
         if slot is None:
             return edited(self.body, put=put, drop=STRIPPED)
@@ -113,7 +107,7 @@ class InferenceRequest:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks: client, session if named; `deadline`, `floor`: see `RoutingRequest`."""
+    """The client and its session; `deadline`, `floor`: see `RoutingRequest`."""
 
     client: str = ""
     session: str = ""
@@ -121,77 +115,77 @@ class Caller:
     floor: str = ""
 
 
-NOBODY = Caller()
+ANONYMOUS = Caller()
 
 
-def understood(
+def read_request(
     route: Route,
     body: bytes,
-    caller: Caller = NOBODY,
+    caller: Caller = ANONYMOUS,
     key: bytes = b"",
     caps: Caps = CAPS,
 ) -> InferenceRequest:
-    """Read a request's body, or raise BadRequest naming what is wrong.
+    """Parse and validate a request body. Raises BadRequest.
 
-    `key` is for the hashes of its prompt; `caps` are those on what constrains answers.
+    `key`: for the hashes of the prompt. `caps`: limits of grammars and schemas.
     """
-    asked, body = read(body)
-    check(asked, caps)
-    generates = route.dialect != "plain"
+    request, body = read(body)
+    check(request, caps)
+    dialect = DIALECTS[route.dialect]
     return InferenceRequest(
         route=route,
         body=body,
-        mode=_mode(route, asked, body),
+        mode=_mode(dialect, request, body),
         need=RoutingRequest(
-            model=normal(asked.model or ""),
+            model=normal(request.model or ""),
             ability=route.needs,
-            slots=_slots(route, asked, generates=generates),
-            tokens=len(body) // BYTES_PER_TOKEN if generates else 0,
-            also=_also(asked, body),
-            generates=generates,
-            prompt=prompt.read(body, key) if generates else EMPTY,
-            budget=asked.budget,
+            slots=_slots(route, request, generates=dialect.streams),
+            tokens=len(body) // BYTES_PER_TOKEN if dialect.streams else 0,
+            also=_also(request, body),
+            generates=dialect.streams,
+            prompt=prompt.read(body, key) if dialect.streams else EMPTY,
+            budget=request.budget,
             client=caller.client,
             session=caller.session,
             deadline=caller.deadline,
             floor=caller.floor,
         ),
-        tells=bool(asked.return_progress),
-        answers=asked.answers if route.dialect in PROMPTED else asked.each,
-        filtered=route.dialect == "native" and bool(asked.response_fields),
-        put=translated(route.dialect, asked, body),
+        wants_progress=bool(request.return_progress),
+        ends=dialect.ends(request),
+        filtered=dialect.filters_end(request),
+        put=translated(dialect, request, body),
     )
 
 
-def _slots(route: Route, asked: RequestFields, *, generates: bool) -> int:
+def _slots(route: Route, request: RequestFields, *, generates: bool) -> int:
     if not route.slot:
         return 0
-    return asked.each if generates else 1
+    return request.each if generates else 1
 
 
-def _also(asked: RequestFields, body: bytes) -> frozenset[Ability]:
-    prompt, choice = memoryview(asked.prompt), asked.tool_choice
+def _also(request: RequestFields, body: bytes) -> frozenset[Ability]:
+    prompt, choice = memoryview(request.prompt), request.tool_choice
     plain = bytes(prompt[:1]) in {b"", b'"'}
     needs = media(body, b"" if plain else bytes(prompt))
     return needs | TOOLS if choice and is_forced(choice) else needs
 
 
-def _mode(route: Route, asked: RequestFields, body: bytes) -> Mode:
-    if route.dialect == "plain":
+def _mode(dialect: type[Dialect], request: RequestFields, body: bytes) -> Mode:
+    if not dialect.streams:
         return "whole"
-    if asked.stream:
+    if request.stream:
         return "stream"
-    if asked.budget is not None and asked.budget <= SHORT:
+    if request.budget is not None and request.budget <= SHORT:
         return "whole"
-    return "aggregate" if _can_be_put_together(raw_fields(body)) else "whole"
+    return "aggregate" if _can_be_aggregated(raw_fields(body)) else "whole"
 
 
-def _can_be_put_together(fields: Mapping[str, msgspec.Raw]) -> bool:
-    """Whether a stream holds all that the whole body would.
+def _can_be_aggregated(fields: Mapping[str, msgspec.Raw]) -> bool:
+    """Whether a stream contains everything that the whole body would.
 
-    llama.cpp streams no probabilities or ids of tokens whose text it holds back,
-    filters `response_fields` in the last event only, and leaves out an assistant's
-    words that the caller sent ahead.
+    llama.cpp does not stream probabilities or ids of tokens whose text it holds back,
+    filters `response_fields` in the last event only, and leaves out the assistant's
+    text that the client sent.
     """
     lossy = ("logprobs", "top_logprobs", "n_probs", "return_tokens", "response_fields")
     if any(_truthy(fields.get(key)) for key in lossy):
@@ -206,7 +200,7 @@ def _can_be_put_together(fields: Mapping[str, msgspec.Raw]) -> bool:
 def _truthy(raw: msgspec.Raw | None) -> bool:
     try:
         return raw is not None and bool(msgspec.json.decode(raw))
-    except RecursionError:  # there is something in it
+    except RecursionError:  # nested too deeply to be empty
         return True
 
 
@@ -229,7 +223,7 @@ def headers_for(
     request_id: str,
     token: str | None,
 ) -> dict[str, str]:
-    """Return what is sent along to a node: the client's fields less its secrets."""
+    """Return the headers for a node: the client's headers without its secrets."""
     sent = {k: v for k, v in received.items() if k not in NOT_FOR_NODES}
     sent |= {
         "content-type": "application/json",
@@ -242,20 +236,20 @@ def headers_for(
 
 
 def session_of(received: Mapping[str, str]) -> str:
-    """Return the name of the conversation, where the client gives one."""
+    """Return the conversation that the client names, or an empty string."""
     return next((received[each] for each in SESSION_HEADERS if each in received), "")
 
 
 def request_id(received: Mapping[str, str]) -> str:
-    """Keep the caller's id where it is sane, else make one."""
+    """Keep the client's id where it is valid, else generate one."""
     given = received.get(REQUEST_HEADER)
-    if given is not None and _SANE_ID.fullmatch(given):
+    if given is not None and _VALID_ID.fullmatch(given):
         return given
     return f"req-{secrets.token_hex(8)}"
 
 
 def deadline_seconds(received: Mapping[str, str]) -> float | None:
-    """Read how long the caller is ready to wait for an answer to begin."""
+    """Read how long the client is ready to wait until the answer begins."""
     given = received.get("x-edgeserve-deadline-ms")
     if given is None:
         return None

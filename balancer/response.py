@@ -1,7 +1,7 @@
-"""Client responses: headers, the stream so far, and keep-alive comments.
+"""Client responses: headers, the events sent so far, and keep-alive comments.
 
-A client that does not stream gets none: its status line would have to go out first, and
-a refusal with its true status and `Retry-After` is worth more to it than patience.
+A client that does not stream gets no keep-alive: that would send the status line first,
+and a refusal needs its true status and `Retry-After`.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ from functools import lru_cache
 from typing import Protocol
 from urllib.parse import quote
 
-from balancer.dialects.stream import StreamReader, error_event
+from balancer.dialects.base import Dialect
+from balancer.dialects.stream import StreamReader
 from balancer.routing.decision import Decision, Wait
 from balancer.routing.queued_request import Note
 from edgeserve import openai
 from edgeserve.errors import EdgeserveError
 from edgeserve.http.types import Answer, Response
-from edgeserve.openai import Dialect
 from edgeserve.wire import REQUEST_HEADER
 
 MOST = 4 * 2**20
-"""Bytes of events; past it an answer that breaks off cannot go on."""
+"""Bytes of events; a longer answer cannot be resumed."""
 
 LOOSE = 16384
-"""Bytes kept as they are; events repeat themselves, packed they take a twentieth."""
+"""Bytes kept uncompressed; compressed events take a twentieth."""
 
 
 @dataclass(slots=True)
 class SentEvents:
-    """Whole events, in order. `size` is their bytes."""
+    """The events of a stream so far, compressed. `size` is their length in bytes."""
 
     size: int = 0
     _packed: list[bytes] = field(default_factory=list[bytes])
@@ -42,7 +42,7 @@ class SentEvents:
     _unpacked: int = 0
 
     def add(self, events: bytes) -> None:
-        """Take in what goes out."""
+        """Add whole events."""
         self.size += len(events)
         self._unpacked += len(events)
         self._loose.append(events)
@@ -50,16 +50,16 @@ class SentEvents:
             self._pack()
 
     def whole(self) -> bytes:
-        """Return all of it."""
+        """Return all events."""
         return b"".join([*map(zlib.decompress, self._packed), *self._loose])
 
     def forget(self) -> None:
-        """Begin anew."""
+        """Forget all events."""
         self.size = self._unpacked = 0
         self._packed, self._loose = [], []
 
     def _pack(self) -> None:
-        # Past the limit only a client that does not stream still needs it.
+        # Beyond `MOST` only a client that does not stream still needs the events.
         self._packed.append(zlib.compress(b"".join(self._loose), 1))
         self._loose, self._unpacked = [], 0
 
@@ -69,25 +69,25 @@ MODEL_HEADER = "x-edgeserve-model"
 ATTEMPTS_HEADER = "x-edgeserve-attempts"
 
 HEADER_SAFE = " !\"#$&'()*+,/:;<=>?@[\\]^`{|}~"
-"""What stays as it is beside letters and digits: all of ASCII but `%`."""
+"""Characters that are not encoded: all of printable ASCII except `%`."""
 
 LIFE_SECONDS = 15.0
-"""Clients and the proxies between us give up on what says nothing for longer."""
+"""Clients and proxies close connections that are silent for longer."""
 
 
 class Counts(Protocol):
-    """Whoever watches over a stream."""
+    """Counts the pieces of a stream; see `AttemptWatchdog`."""
 
     texts: int
 
 
 @dataclass(slots=True)
 class ClientResponse:
-    """One answer, to a request for `path`.
+    """One response, to a request for `path`.
 
-    `began`: when its first content byte went out, by `clock`. `on_begin` is called in
-    that moment. `given` is the content of a stream so far; of a client that does not
-    stream, what would be.
+    `began`: when the first byte of content was sent, by `clock`; `on_begin` is called
+    then. `given`: the content of a stream so far, also where the client does not
+    stream and gets it aggregated.
     """
 
     reply: Response
@@ -99,44 +99,46 @@ class ClientResponse:
     began: float | None = None
     attempts: int = 0
     given: SentEvents = field(default_factory=SentEvents)
-    heard: float = 0.0
+    last_sent: float = 0.0
     _node: str = ""
     _variant: str = ""
 
     def comes_from(self, node: str, variant: str) -> None:
-        """Name who answers; counts the attempt."""
+        """Set the node that answers, and count the attempt."""
         self.attempts += 1
         self._node, self._variant = node, variant
-        self.heard = self.clock()
+        self.last_sent = self.clock()
 
     def paused(self) -> bool:
-        """Whether the client takes nothing now."""
+        """Whether the client does not read now."""
         return self.reply.paused
 
     @property
     def silent(self) -> bool:
-        """Whether a client that waits for a stream should get a sign of life."""
-        return self.clock() - self.heard > LIFE_SECONDS
+        """Whether a client that waits for a stream should get a keep-alive."""
+        return self.clock() - self.last_sent > LIFE_SECONDS
 
     async def life(self, headers: Mapping[str, str], data: bytes) -> None:
-        """Pass on a sign of life: the answer's head is out, its content is not."""
+        """Send a keep-alive: headers are sent, content is not."""
         await self._start(headers)
-        self.heard = self.clock()
+        self.last_sent = self.clock()
         await self.reply.write(data)
 
     async def content(self, headers: Mapping[str, str], data: bytes) -> None:
-        """Pass on content of a stream."""
+        """Send content of a stream."""
         await self._start(headers)
         self._begin()
         self.given.add(data)
         await self.reply.write(data)
 
-    async def rest(self, answer: Answer, flow: StreamReader, watchdog: Counts) -> None:
-        """Pass on the rest of a stream as it comes. Raises NodeLost.
+    async def rest(
+        self, answer: Answer, reader: StreamReader, watchdog: Counts
+    ) -> None:
+        """Send the rest of a stream as it arrives. Raises NodeLost.
 
-        `vigil` counts what comes of the answer itself; a ping is nothing of it.
+        `watchdog` counts the pieces of the answer; a keep-alive does not count.
         """
-        feed, keep = flow.feed, self.given.add
+        feed, keep = reader.feed, self.given.add
 
         def sieve(piece: bytes) -> bytes:
             if ready := feed(piece):
@@ -153,23 +155,23 @@ class ClientResponse:
         await self.reply.send(status, {**headers, **self.about()}, body)
 
     async def end(self, last: bytes = b"") -> None:
-        """End a stream, with these events."""
+        """End a stream with these events."""
         if last:
             await self.reply.write(last)
         await self.reply.finish()
 
-    async def fail(self, error: EdgeserveError, dialect: Dialect) -> None:
-        """Say what went wrong: as a whole answer, or inside the stream under way."""
+    async def fail(self, error: EdgeserveError, dialect: type[Dialect]) -> None:
+        """Send an error, as a whole response or as the last event of a stream."""
         if not self.reply.started:
             self.status = error.status
             headers = {**openai.headers(error, self.path), **self.about()}
             body = openai.rendered(error, self.path, self.request_id)
             await self.reply.send(error.status, headers, body)
             return
-        await self.end(error_event(dialect, error, self.request_id))
+        await self.end(dialect.error_event(error, self.request_id))
 
     def about(self) -> dict[str, str]:
-        """Return the headers that every answer carries."""
+        """Return the headers of every response."""
         about = {REQUEST_HEADER: self.request_id, ATTEMPTS_HEADER: str(self.attempts)}
         if self._node:
             about[NODE_HEADER] = header_safe(self._node)
@@ -190,7 +192,7 @@ class ClientResponse:
 
 @lru_cache(256)
 def header_safe(text: str) -> str:
-    """Percent-encode what may not stand in a header: names may be anything."""
+    """Percent-encode characters that a header may not contain."""
     return quote(text, safe=HEADER_SAFE, errors="replace")
 
 
@@ -199,46 +201,46 @@ HEADERS = {
     "cache-control": "no-cache",
 }
 EVERY_SECONDS = 10.0
-"""Clients and proxies give up after 30 s of silence at the earliest."""
+"""Clients and proxies wait through at least 30 s of silence."""
 
 WAITING = b": waiting for a slot\n\n"
 
 
 class KeepAlive:
-    """Begins with a decision to wait, or to hope; `end` must follow once `begun`."""
+    """Sends comments while a request waits; `end` must follow once `begun`."""
 
-    __slots__ = ("_delivery", "_note", "_streams", "_task")
+    __slots__ = ("_note", "_response", "_streams", "_task")
 
-    def __init__(self, delivery: ClientResponse, note: Note, *, streams: bool) -> None:
-        self._delivery = delivery
+    def __init__(self, response: ClientResponse, note: Note, *, streams: bool) -> None:
+        self._response = response
         self._note = note
         self._streams = streams
         self._task: asyncio.Task[None] | None = None
 
     @property
     def begun(self) -> bool:
-        """Whether the client is being kept company."""
+        """Whether comments are being sent."""
         return self._task is not None
 
     def note(self, decision: Decision) -> None:
-        """Take in a decision, and pass it on."""
+        """Pass a decision on, and begin if the decision is to wait."""
         if isinstance(decision, Wait):
             self.begin()
         self._note(decision)
 
     def begin(self) -> None:
-        """Keep the client company, where it asked for a stream."""
+        """Start sending comments, if the client asked for a stream."""
         if self._streams and self._task is None:
-            self._task = asyncio.create_task(self._speak(), name="waiting")
+            self._task = asyncio.create_task(self._send_comments(), name="waiting")
 
     async def end(self) -> None:
-        """Fall silent; somebody else speaks now."""
+        """Stop sending comments."""
         if self._task is not None:
             self._task.cancel()
             with suppress(asyncio.CancelledError, ConnectionError):
                 await self._task
 
-    async def _speak(self) -> None:
+    async def _send_comments(self) -> None:
         while True:
             await asyncio.sleep(EVERY_SECONDS)
-            await self._delivery.life(HEADERS, WAITING)
+            await self._response.life(HEADERS, WAITING)

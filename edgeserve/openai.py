@@ -13,28 +13,29 @@ import msgspec
 from edgeserve.errors import BadRequest, EdgeserveError
 from edgeserve.wire import MALFORMED, Ability, EngineReport
 
-Dialect = Literal["chat", "completion", "native", "responses", "messages", "plain"]
-"""How an answer streams: which events carry text, which closes. `plain` never does."""
+DialectName = Literal["chat", "completion", "native", "responses", "messages", "plain"]
+"""The API format of a route and its streams. `plain` never streams."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Route:
-    """One inference route: what an engine must be able to do, and how it answers.
+    """One inference route: the ability it needs, and its API format.
 
-    `also` are llama.cpp's other names for it. Any engine does where it `needs` nothing;
-    what takes no `slot` is answered while all of them are busy.
+    `needs`: None where any engine can answer. `slot`: whether a request takes a slot;
+    without one it is answered while all slots are busy. `also`: llama.cpp's other paths
+    for the same route.
     """
 
     path: str
     needs: Ability | None = None
-    dialect: Dialect = "plain"
+    dialect: DialectName = "plain"
     method: str = "POST"
     slot: bool = True
     also: tuple[str, ...] = ()
 
 
 def _aside(path: str, *also: str, method: str = "POST", chat: bool = False) -> Route:
-    """Return a route that computes nothing in a slot."""
+    """Return a route that takes no slot."""
     needs: Ability | None = "chat" if chat else None
     return Route(path=path, needs=needs, method=method, slot=False, also=also)
 
@@ -83,13 +84,13 @@ _ALL = (
 ROUTES: dict[str, Route] = {
     path: route for route in _ALL for path in (route.path, *route.also)
 }
-"""Every route that reaches an engine, by each of its paths; llama.cpp has them all."""
+"""Every route that reaches an engine, by each of its paths; all are llama.cpp's."""
 
 RAW = msgspec.Raw()
 
 
 class RequestFields(msgspec.Struct, frozen=True, kw_only=True):
-    """The fields of a request body that decide where and how it goes."""
+    """The fields of a request body that routing and validation use."""
 
     model: str | None = None
     stream: bool | None = None
@@ -105,7 +106,7 @@ class RequestFields(msgspec.Struct, frozen=True, kw_only=True):
     max_completion_tokens: int | None = None
     n_predict: int | None = None
     return_progress: Any = None
-    # What constrains an answer is not read here, see `balancer.validation.limits`.
+    # The following stay raw; `balancer.validation.limits` checks them.
     grammar: msgspec.Raw = RAW
     json_schema: msgspec.Raw = RAW
     response_format: msgspec.Raw = RAW
@@ -131,19 +132,19 @@ class RequestFields(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def each(self) -> int:
-        """How many answers each prompt is to get."""
+        """How many answers each prompt gets."""
         return max(self.n_cmpl or self.n or 1, 1)
 
     @property
     def answers(self) -> int:
-        """How many answers there are to be, where the request has a `prompt`."""
+        """How many answers there are, where the request has a `prompt`."""
         if bytes(memoryview(self.prompt)[:1]) != b"[":
             return self.each
         return self.each * prompts(msgspec.json.decode(self.prompt))
 
     @property
     def budget(self) -> int | None:
-        """Most tokens the answer may have, where the caller says so."""
+        """Most tokens of the answer, None where the client sets no limit."""
         for value in (self.max_completion_tokens, self.max_tokens, self.n_predict):
             if value is not None and value >= 0:
                 return value
@@ -151,41 +152,41 @@ class RequestFields(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def prompts(prompt: object) -> int:
-    """Count the prompts: a list that holds a number is one, of tokens."""
+    """Count the prompts; a list that contains a number is one prompt of tokens."""
     if not isinstance(prompt, list) or any(isinstance(each, int) for each in prompt):
         return 1
     return max(len(prompt), 1)
 
 
-_as_meant = msgspec.json.Decoder(RequestFields, strict=False)
+_lenient = msgspec.json.Decoder(RequestFields, strict=False)
 _raw = msgspec.json.Decoder(dict[str, msgspec.Raw])
 T = TypeVar("T")
 
-_asked = msgspec.json.Decoder(RequestFields)
+_strict = msgspec.json.Decoder(RequestFields)
 
 
 def asking(route: Route, query: str, body: bytes) -> bytes:
-    """Return what is asked as a body; a GET names its model in the query."""
+    """Return the request as a body; a GET names its model in the query."""
     if route.method != "GET":
         return body
     return msgspec.json.encode({"model": parse_qs(query).get("model", [""])[-1]})
 
 
 def read(body: bytes) -> tuple[RequestFields, bytes]:
-    """Read those fields; also return the body, in which they stand as understood.
+    """Parse the request fields; return them and a body with their parsed values.
 
-    `16.0`, `"16"` and, for true, `1` pass, as in other servers. Raises BadRequest
-    naming what is wrong.
+    `16.0` and `"16"` are accepted as numbers and `1` as true, as in other servers.
+    Raises BadRequest.
     """
     try:
-        return _asked.decode(body), body
+        return _strict.decode(body), body
     except msgspec.ValidationError:
-        asked = _decoded(body, _as_meant)
+        request = _decoded(body, _lenient)
     except MALFORMED as error:
         raise _malformed(error) from error
     sent = _decoded(body, _raw)
-    meant = {name: getattr(asked, name) for name in asked.__struct_fields__}
-    return asked, msgspec.json.encode(
+    meant = {name: getattr(request, name) for name in request.__struct_fields__}
+    return request, msgspec.json.encode(
         {name: meant.get(name, value) for name, value in sent.items()}
     )
 
@@ -210,9 +211,9 @@ def fields(body: bytes) -> dict[str, Any]:
 
 
 def normal(name: str) -> str:
-    """Fold the spellings of one model name: case, `.gguf`, `:latest`.
+    """Normalize a model name: case, `.gguf`, `:latest`.
 
-    The label after `:` keeps the case that GGUF types are written in.
+    The label after `:` becomes upper-case, as GGUF types are written.
     """
     if not name.isascii():
         name = unicodedata.normalize("NFC", name)
@@ -224,7 +225,7 @@ def normal(name: str) -> str:
 
 
 def names_of(engine: EngineReport) -> frozenset[str]:
-    """Return what clients may call an engine: its model, its variant or its file."""
+    """Return the names of an engine for clients: its model, variant and file."""
     names = (engine.model, engine.variant, engine.file)
     return frozenset(normal(name) for name in names if name)
 
@@ -239,51 +240,51 @@ _KINDS = {
     503: "overloaded_error",
     504: "timeout_error",
 }
-"""Anthropic's names for what a status means."""
+"""Anthropic's error types by status."""
 
 
 def rendered(error: EdgeserveError, path: str, request_id: str = "") -> bytes:
-    """Return the body of the answer that a client of `path` understands."""
+    """Return the error body in the format of `path`."""
     if not path.startswith(ANTHROPIC):
         return error.body()
     return json.dumps(anthropic(error, request_id)).encode()
 
 
 def headers(error: EdgeserveError, path: str) -> dict[str, str]:
-    """Return the header fields that go with it."""
+    """Return the headers of an error response."""
     if not path.startswith(ANTHROPIC):
         return error.headers()
     return {**error.headers(), **EdgeserveError.headers(error)}
 
 
 def anthropic(error: EdgeserveError, request_id: str = "") -> dict[str, Any]:
-    """Return the error as Anthropic's API has it, whole or as an event of a stream."""
+    """Return the error in Anthropic's format, as a body or as an event."""
     kind = "invalid_request_error" if error.status < 500 else "api_error"
     kind = _KINDS.get(error.status, kind)
-    said = {"type": kind, "message": str(error), "code": error.code}
-    return {"type": "error", "error": said, "request_id": request_id or None}
+    inner = {"type": kind, "message": str(error), "code": error.code}
+    return {"type": "error", "error": inner, "request_id": request_id or None}
 
 
 def path_in(data: bytes) -> str:
-    """Return the path in the first line of a request that cannot be read."""
+    """Return the path in the first line of a malformed request."""
     line = data[:4096].lstrip(b"\r\n").split(b"\n", 1)[0].split(b" ")
     target = line[1] if len(line) > 1 else b""
     return target.partition(b"?")[0].decode("latin-1")
 
 
 def code(body: bytes) -> str:
-    """Return the `code` of an error body, or nothing."""
+    """Return the `code` of an error body, or an empty string."""
     return str(error_in(body).get("code", ""))
 
 
 def message(body: bytes) -> str:
-    """Return the sentence of an error body, or its beginning as it stands."""
-    said = error_in(body).get("message")
-    return str(said) if said else body[:200].decode(errors="replace")
+    """Return the message of an error body, or the first bytes of the body."""
+    text = error_in(body).get("message")
+    return str(text) if text else body[:200].decode(errors="replace")
 
 
 def error_in(body: bytes) -> dict[str, Any]:
-    """Return what an error body says, {} where it has no such shape."""
+    """Return the `error` object of a body, {} where there is none."""
     try:
         error = msgspec.json.decode(body, type=dict[str, Any]).get("error")
     except msgspec.DecodeError:

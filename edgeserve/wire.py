@@ -244,8 +244,3 @@ def decode(body: bytes | str, shape: type[T]) -> T:
         return msgspec.json.decode(body, type=shape)
     except MALFORMED as error:
         raise BadRequest(f"not a {shape.__name__}: {error}") from error
-
-
-def sse(event: str, data: bytes = b"{}") -> bytes:
-    """Frame one server-sent event. `data` must be one line."""
-    return b"event: %b\ndata: %b\n\n" % (event.encode(), data)

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from edgeserve import __version__
+from edgeserve.http.sse import write_event
 from edgeserve.runtime.background import failures
-from edgeserve.wire import EngineChange, EngineReport, NodeReport, encode, sse
+from edgeserve.wire import EngineChange, EngineReport, NodeReport, encode
 from node.hardware.sample import Measured
 from node.supervision.supervisor import Supervisor
 
@@ -60,7 +61,7 @@ class EventFeed:
             beat = loop.time() + HEARTBEAT_SECONDS
             while not follower.closed:
                 if loop.time() >= beat:
-                    yield sse("heartbeat")
+                    yield write_event(b"{}", "heartbeat")
                     beat = loop.time() + HEARTBEAT_SECONDS
                 elif await _woken(follower.woken, beat):
                     if news := self._news(follower):
@@ -78,10 +79,10 @@ class EventFeed:
         follower.stale, follower.report = set(), False
         follower.woken.clear()
         if full:
-            return sse("report", encode(self._report()))
+            return write_event(encode(self._report()), "report")
         engines = self._engines()
         return b"".join(
-            sse("engine", encode(EngineChange(engine=engines[id_])))
+            write_event(encode(EngineChange(engine=engines[id_])), "engine")
             for id_ in sorted(stale)
             if id_ in engines
         )

@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
+from balancer.dialects import DIALECTS
 from balancer.failover.conclusions import struck
 from balancer.failover.context import RequestContext
 from balancer.failover.retry import RetryLoop
@@ -14,9 +15,9 @@ from balancer.failover.splice import ResumePolicy
 from balancer.request import (
     Caller,
     deadline_seconds,
+    read_request,
     request_id,
     session_of,
-    understood,
 )
 from balancer.response import ClientResponse
 from balancer.state import BalancerState
@@ -92,7 +93,7 @@ class InferenceHandler:
                 floor_asked(request.headers),
             )
             body = asking(route, request.query, request.body)
-            work = understood(route, body, caller, key, self.state.caps)
+            work = read_request(route, body, caller, key, self.state.caps)
             record.model, record.stream = work.need.model, work.mode == "stream"
             task = RequestContext(
                 request=request,
@@ -131,4 +132,4 @@ async def _told(
     error: EdgeserveError, request: Request, delivery: ClientResponse
 ) -> None:
     with suppress(ConnectionError):
-        await delivery.fail(error, ROUTES[request.path].dialect)
+        await delivery.fail(error, DIALECTS[ROUTES[request.path].dialect])

@@ -1,32 +1,24 @@
-"""Dialects: one file for each API format, and the registry by route. Pure.
+"""Dialects: one file for each API format, and the table of them by name. Pure.
 
-Which keys a streamed answer lacks, and which it has more, was read in llama.cpp's
-`server-task.cpp` and is held against the real engine by the tests.
+The keys that a streamed answer lacks, or has in addition, come from llama.cpp's
+`server-task.cpp`; tests compare them with the real engine.
 """
 
 from __future__ import annotations
 
-from balancer.dialects.base import Aggregate
-from balancer.dialects.chat import ChatAggregate
-from balancer.dialects.completion import CompletionAggregate
-from balancer.dialects.messages import MessagesAggregate
-from balancer.dialects.native import NativeAggregate
-from balancer.dialects.responses import ResponsesAggregate
-from edgeserve.openai import Dialect
+from balancer.dialects.base import Dialect, Plain
+from balancer.dialects.chat import Chat
+from balancer.dialects.completion import Completion
+from balancer.dialects.messages import Messages
+from balancer.dialects.native import Native
+from balancer.dialects.responses import Responses
+from edgeserve.openai import DialectName
 
-
-def of(dialect: Dialect) -> Aggregate:
-    """Return an empty aggregate; `plain` never streams."""
-    match dialect:
-        case "chat":
-            return ChatAggregate()
-        case "completion":
-            return CompletionAggregate()
-        case "native":
-            return NativeAggregate()
-        case "responses":
-            return ResponsesAggregate()
-        case "messages":
-            return MessagesAggregate()
-        case "plain":
-            raise ValueError("a plain answer does not stream")
+DIALECTS: dict[DialectName, type[Dialect]] = {
+    "chat": Chat,
+    "completion": Completion,
+    "native": Native,
+    "responses": Responses,
+    "messages": Messages,
+    "plain": Plain,  # type: ignore[type-abstract] # its class alone is used
+}

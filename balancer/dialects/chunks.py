@@ -1,4 +1,4 @@
-"""OpenAI chunks: what chat and completion streams have in common. Pure."""
+"""OpenAI chunks: the parts that chat and completion streams share. Pure."""
 
 from __future__ import annotations
 
@@ -7,19 +7,20 @@ from typing import Any
 
 from balancer.dialects.base import Transcript
 from balancer.dialects.usage import TokenCount
-from edgeserve.http.sse import DONE, written
+from edgeserve.http.sse import DONE, write_event
 
 _NAMES = ("id", "created", "model", "system_fingerprint")
 BUDGETS = ("n_predict", "max_completion_tokens", "max_tokens")
-"""In the order in which llama-server looks for them; the first that is there counts."""
+"""In the order in which llama-server looks for them; the first one present counts."""
 
-DONE_EVENT = b"data: " + DONE + b"\n\n"
+DONE_EVENT = write_event(DONE)
+END_MARKS = (b"\ndata: " + DONE,)
 
 
 def each(request: Mapping[str, Any]) -> int:
     """Return how many answers a request wants for each of its prompts."""
-    count = request.get("n_cmpl") or request.get("n")
-    return count if isinstance(count, int) and count > 1 else 1
+    number = request.get("n_cmpl") or request.get("n")
+    return number if isinstance(number, int) and number > 1 else 1
 
 
 def names(event: Mapping[str, Any]) -> dict[str, Any]:
@@ -35,7 +36,7 @@ def choice(event: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def prompt_tokens(event: Mapping[str, Any]) -> int | None:
-    """Return the length of the prompt, where this event tells."""
+    """Return the length of the prompt, None where this event lacks it."""
     progress, usage = event.get("prompt_progress"), event.get("usage")
     if isinstance(progress, dict):
         return whole(progress.get("total"))
@@ -45,7 +46,7 @@ def prompt_tokens(event: Mapping[str, Any]) -> int | None:
 
 
 def predicted(event: Mapping[str, Any]) -> int | None:
-    """Return the tokens generated so far, where this event tells."""
+    """Return the tokens generated so far, None where this event lacks them."""
     timings, usage = event.get("timings"), event.get("usage")
     if isinstance(timings, dict):
         return whole(timings.get("predicted_n"))
@@ -59,21 +60,21 @@ def whole(value: object) -> int | None:
     return value if isinstance(value, int) and value >= 0 else None
 
 
-def adopt(event: dict[str, Any], said: Transcript, tally: TokenCount) -> None:
-    """Give an event the names of the answer, and the counts of the whole of it."""
+def adapt(event: dict[str, Any], transcript: Transcript, count: TokenCount) -> None:
+    """Give an event the names of the answer, and the counts of the whole answer."""
     for name in _NAMES:
-        if name in event and name in said.head:
-            event[name] = said.head[name]
+        if name in event and name in transcript.head:
+            event[name] = transcript.head[name]
     if isinstance(event.get("usage"), dict):
-        event["usage"] = tally.usage(event["usage"])
+        event["usage"] = count.usage(event["usage"])
     if isinstance(event.get("timings"), dict):
-        event["timings"] = tally.timings(event["timings"])
+        event["timings"] = count.timings(event["timings"])
 
 
-def usage_event(said: Transcript, tally: TokenCount, shape: str) -> bytes:
-    """Write the chunk that carries nothing but the usage, if the prompt is known."""
-    if tally.prompt is None:
+def usage_event(transcript: Transcript, count: TokenCount, shape: str) -> bytes:
+    """Write the chunk with the usage alone, if the length of the prompt is known."""
+    if count.prompt is None:
         return b""
-    return written(
-        {"choices": [], **said.head, "object": shape, "usage": tally.usage({})}
+    return write_event(
+        {"choices": [], **transcript.head, "object": shape, "usage": count.usage({})}
     )

@@ -6,7 +6,9 @@ from typing import Any
 
 from balancer.dialects import chunks
 from balancer.dialects.base import (
+    Aggregate,
     CannotResume,
+    Dialect,
     Incomplete,
     Json,
     ParsedEvent,
@@ -15,23 +17,41 @@ from balancer.dialects.base import (
     encoded,
 )
 from balancer.dialects.usage import TokenCount
-from edgeserve.http.sse import Event, written
+from edgeserve.http.sse import DONE, Event, write_event
 from edgeserve.openai import prompts
 
 _SHAPE = "text_completion"
 
 
-class Completion:
-    """OpenAI's completion stream for one request."""
+class Completion(Dialect):
+    """OpenAI's completion format."""
 
+    usage_on_request = True
+    end_marks, end_hint = chunks.END_MARKS, DONE
+    output_format = "json_schema"
+    has_echo = True
     budgets = chunks.BUDGETS
 
     def __init__(self, request: dict[str, Any]) -> None:
         self._request = request
         self.answers = chunks.each(request) * prompts(request.get("prompt"))
 
-    def hear(self, event: dict[str, Any]) -> ParsedEvent:
-        """Read a chunk. One comes for every token, even where its text is held back."""
+    @classmethod
+    def has_content(cls, name: str, data: Json) -> bool:
+        """See `Dialect.has_content`."""
+        del name
+        return any(
+            choice.get("text") or choice.get("finish_reason")
+            for choice in data.get("choices", [])
+        )
+
+    @classmethod
+    def aggregate(cls) -> Aggregate:
+        """See `Dialect.aggregate`."""
+        return CompletionAggregate()
+
+    def parse(self, event: dict[str, Any]) -> ParsedEvent:
+        """Read a chunk; each token has one, even while its text is held back."""
         first = chunks.choice(event)
         last = first.get("finish_reason") is not None
         progress = "prompt_progress" in event
@@ -45,39 +65,36 @@ class Completion:
             head=chunks.names(event),
         )
 
-    def closes(self, event: dict[str, Any]) -> bool:
-        """Say no: `[DONE]` does."""
-        del event
-        return False
-
-    def continued(self, said: Transcript) -> dict[str, Any]:
-        """Put the text behind the prompt."""
-        prompt = behind(self._request.get("prompt"), said.text)
+    def continued(self, transcript: Transcript) -> dict[str, Any]:
+        """Append the text to the prompt."""
+        prompt = appended(self._request.get("prompt"), transcript.text)
         return {**self._request, "prompt": prompt}
 
-    def adopt(self, event: dict[str, Any], said: Transcript, tally: TokenCount) -> None:
-        """Rename the chunk and complete its counts."""
-        chunks.adopt(event, said, tally)
+    def adapt(
+        self, event: dict[str, Any], transcript: Transcript, count: TokenCount
+    ) -> None:
+        """Set the names and the counts of the answer."""
+        chunks.adapt(event, transcript, count)
 
-    def ending(self, said: Transcript, tally: TokenCount) -> bytes:
-        """Write the last chunk, with the usage where it is known, and `[DONE]`."""
+    def end_events(self, transcript: Transcript, count: TokenCount) -> bytes:
+        """Write the last chunk, with the usage if known, and `[DONE]`."""
         stop = {"text": "", "index": 0, "logprobs": None, "finish_reason": "length"}
-        event = {"choices": [stop], **said.head, "object": _SHAPE}
-        if tally.prompt is not None:
-            event["usage"] = tally.usage({})
-        return written(event) + chunks.DONE_EVENT
+        event = {"choices": [stop], **transcript.head, "object": _SHAPE}
+        if count.prompt is not None:
+            event["usage"] = count.usage({})
+        return write_event(event) + chunks.DONE_EVENT
 
-    def closing(self, said: Transcript) -> bytes:
-        """Write `[DONE]`: the usage came with the reason for the end."""
-        del said
+    def closing_events(self, transcript: Transcript) -> bytes:
+        """Write `[DONE]`: the usage came with the finish reason."""
+        del transcript
         return chunks.DONE_EVENT
 
 
-def behind(prompt: object, text: str) -> object:
-    """Return the prompt with the text behind it, or raise Unfit.
+def appended(prompt: object, text: str) -> object:
+    """Return the prompt with the text appended, or raise CannotResume.
 
-    Not for prompts of token ids: engines tokenize a string behind them on its own, and
-    some tokenizers then begin it with a space.
+    Prompts of token ids cannot be continued by text: engines tokenize such a string on
+    its own, and some tokenizers then begin it with a space.
     """
     if isinstance(prompt, str):
         return prompt + text
@@ -91,7 +108,7 @@ def behind(prompt: object, text: str) -> object:
 
 
 class CompletionAggregate:
-    """The last chunk of each choice is the whole answer but for its text."""
+    """Aggregates completions: the last chunk of a choice has all but its text."""
 
     def __init__(self) -> None:
         self._texts: dict[int, list[str]] = {}

@@ -1,19 +1,21 @@
 """Messages dialect: Anthropic's `/v1/messages`, with its missing head. Pure.
 
-It sends `message_start` along with its first token's text. Where that token is but a
-part of a letter, as with most emoji, there is no text yet, and the event never comes:
-Anthropic's clients then give up on the answer.
+llama.cpp sends `message_start` with the text of the first token. Where that token is
+only a part of a character, as with most emoji, there is no text yet and the event never
+comes: Anthropic's clients then fail. The dialect's `head` replaces it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import msgspec
 
 from balancer.dialects.base import (
+    Aggregate,
     CannotResume,
+    Dialect,
     Headless,
     Incomplete,
     Json,
@@ -22,25 +24,65 @@ from balancer.dialects.base import (
     data_of,
     encoded,
 )
-from balancer.dialects.chat import lengthened, spoken
+from balancer.dialects.chat import assistant_message, extended
 from balancer.dialects.chunks import whole
-from balancer.dialects.stream import DialectStream
 from balancer.dialects.usage import TokenCount
-from edgeserve.http.sse import Event, written
+from edgeserve.errors import EdgeserveError
+from edgeserve.http.sse import Event, write_event
+from edgeserve.openai import anthropic
 
 _TAIL = ("content_block_stop", "message_delta", "message_stop")
 
 
-class Messages:
-    """Anthropic's stream for one request."""
+_SHAPED = "ask /v1/chat/completions with a `response_format`"
 
+
+class Messages(Dialect):
+    """Anthropic's messages format."""
+
+    reports_progress = False
+    templated = True
+    end_marks = (b"\nevent: message_stop",)
+    end_hint = b"message_stop"
+    quiet = frozenset(("message_start", "ping"))
+    any_tool: ClassVar[object] = {"type": "any"}
+    no_tool: ClassVar[object] = {"type": "none"}
+    unsupported: ClassVar[Mapping[str, str]] = {
+        "output_format": _SHAPED,
+        "output_config": _SHAPED,
+    }
     budgets = ("max_tokens",)
-    answers = 1
 
     def __init__(self, request: dict[str, Any]) -> None:
         self._request = request
 
-    def hear(self, event: dict[str, Any]) -> ParsedEvent:
+    @classmethod
+    def aggregate(cls) -> Aggregate:
+        """See `Dialect.aggregate`."""
+        return MessagesAggregate()
+
+    @classmethod
+    def error_event(cls, error: EdgeserveError, request_id: str = "") -> bytes:
+        """See `Dialect.error_event`."""
+        return write_event(anthropic(error, request_id), "error")
+
+    @classmethod
+    def head(cls, id_: str, model: str) -> bytes:
+        """See `Dialect.head`; no other event has the length of the prompt."""
+        message: Json = {
+            "id": id_,
+            "type": "message",
+            "role": "assistant",
+            "content": [],
+            "model": model,
+            "stop_reason": None,
+            "stop_sequence": None,
+            "usage": {"input_tokens": 0, "output_tokens": 0},
+        }
+        start = {"type": "message_start", "message": message}
+        return write_event(start, "message_start")
+
+    def parse(self, event: dict[str, Any]) -> ParsedEvent:
         """Read one event by its type."""
         match event:
             case {"type": "message_start", "message": {"usage": dict(usage)}}:
@@ -52,66 +94,68 @@ class Messages:
                 tool = kind == "tool_use"
                 return ParsedEvent(opening=None if tool else kind, tool=tool)
             case {"type": "content_block_delta", "delta": dict(delta)}:
-                return _heard(delta)
+                return _parsed_delta(delta)
             case {"type": "message_delta", "usage": dict(usage)}:
                 tokens = whole(usage.get("output_tokens"))
                 return ParsedEvent(opening="end", tokens=tokens, last=True)
             case _:
                 return ParsedEvent(last=event.get("type") in _TAIL)
 
-    def closes(self, event: dict[str, Any]) -> bool:
-        """Say whether the message stops."""
+    def is_last(self, event: dict[str, Any]) -> bool:
+        """See `Dialect.is_last`."""
         return event.get("type") == "message_stop"
 
-    def continued(self, said: Transcript) -> dict[str, Any]:
-        """Lengthen the trailing assistant message, or add one."""
+    def continued(self, transcript: Transcript) -> dict[str, Any]:
+        """Extend the trailing assistant message, or add one."""
         messages = self._request.get("messages")
         if not isinstance(messages, list) or not messages:
             raise CannotResume("the request has no messages")
         if self._request.get("tools"):
-            # llama-server numbers a tool's block as if the text before were not there.
+            # llama-server numbers the block of a tool without the text before it.
             raise CannotResume(
                 "it may call a tool, whose block another engine would misnumber"
             )
-        if said.reasoning:
+        if transcript.reasoning:
             raise CannotResume("it had reasoned before")
         last: Any = messages[-1]
         if isinstance(last, dict) and last.get("role") == "assistant":
-            messages, last = messages[:-1], lengthened(last, said)
+            messages, last = messages[:-1], extended(last, transcript)
         else:
-            last = spoken(said)
+            last = assistant_message(transcript)
         return {**self._request, "messages": [*messages, last]}
 
-    def adopt(self, event: dict[str, Any], said: Transcript, tally: TokenCount) -> None:
-        """Complete the counts; there is one block, and it has the same number."""
-        del said
+    def adapt(
+        self, event: dict[str, Any], transcript: Transcript, count: TokenCount
+    ) -> None:
+        """Set the counts; there is one block, and it keeps its number."""
+        del transcript
         if isinstance(event.get("usage"), dict):
-            event["usage"] = {**event["usage"], "output_tokens": tally.total}
+            event["usage"] = {**event["usage"], "output_tokens": count.total}
 
-    def ending(self, said: Transcript, tally: TokenCount) -> bytes:
-        """Close the block, give the reason and the count, and stop."""
-        del said
+    def end_events(self, transcript: Transcript, count: TokenCount) -> bytes:
+        """Write the end of the block, the stop reason and the count, and the stop."""
+        del transcript
         delta = {"stop_reason": "max_tokens", "stop_sequence": None}
         block = {"type": "content_block_stop", "index": 0}
-        usage = {"output_tokens": tally.total}
+        usage = {"output_tokens": count.total}
         end = {"type": "message_delta", "delta": delta, "usage": usage}
         return (
-            written(block, "content_block_stop")
-            + written(end, "message_delta")
+            write_event(block, "content_block_stop")
+            + write_event(end, "message_delta")
             + self._stop()
         )
 
-    def closing(self, said: Transcript) -> bytes:
-        """Write the event that stops, if the reason is out."""
-        if "end" not in said.openings:
+    def closing_events(self, transcript: Transcript) -> bytes:
+        """Write the last event, if the stop reason was sent."""
+        if "end" not in transcript.openings:
             raise CannotResume("it broke off among its last events")
         return self._stop()
 
     def _stop(self) -> bytes:
-        return written({"type": "message_stop"}, "message_stop")
+        return write_event({"type": "message_stop"}, "message_stop")
 
 
-def _heard(delta: dict[str, Any]) -> ParsedEvent:
+def _parsed_delta(delta: dict[str, Any]) -> ParsedEvent:
     text, thought = delta.get("text") or "", delta.get("thinking") or ""
     return ParsedEvent(
         text=text,
@@ -123,7 +167,7 @@ def _heard(delta: dict[str, Any]) -> ParsedEvent:
 
 
 class MessagesAggregate:
-    """Blocks come as a start and deltas; the message itself in two halves."""
+    """Aggregates a message: two halves, and blocks of a start and deltas."""
 
     def __init__(self) -> None:
         self._message: Json | None = None
@@ -184,7 +228,7 @@ class MessagesAggregate:
 
 
 def _parsed(arguments: str) -> Any:
-    """Parse a tool's arguments; llama.cpp, too, sends {} for what is no JSON."""
+    """Parse a tool's arguments; {} where they are not JSON, as in llama.cpp."""
     try:
         return msgspec.json.decode(arguments)
     except msgspec.DecodeError:
@@ -199,37 +243,3 @@ def _part(data: Json | None, key: str) -> Json:
 def _index(data: Json | None) -> int:
     index: int = (data or {})["index"]
     return index
-
-
-NAME = "message_start"
-MARK = f"event: {NAME}\n".encode()
-
-
-@dataclass(slots=True)
-class MessagesStream(DialectStream):
-    """Puts the head in front where content begins without one."""
-
-    id: str = ""
-    model: str = ""
-
-    def feed(self, piece: bytes) -> bytes:
-        """See `DialectStream.feed`."""
-        begun = self.begun
-        ready = DialectStream.feed(self, piece)
-        if begun or not self.begun or MARK in ready:
-            return ready
-        return self._head() + ready
-
-    def _head(self) -> bytes:
-        # How long the prompt was, llama.cpp says in no other event.
-        message: dict[str, object] = {
-            "id": self.id,
-            "type": "message",
-            "role": "assistant",
-            "content": [],
-            "model": self.model,
-            "stop_reason": None,
-            "stop_sequence": None,
-            "usage": {"input_tokens": 0, "output_tokens": 0},
-        }
-        return written({"type": NAME, "message": message}, NAME)

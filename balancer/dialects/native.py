@@ -6,6 +6,8 @@ from typing import Any
 
 from balancer.dialects import chunks
 from balancer.dialects.base import (
+    Aggregate,
+    Dialect,
     Incomplete,
     Json,
     ParsedEvent,
@@ -13,23 +15,56 @@ from balancer.dialects.base import (
     data_of,
     encoded,
 )
-from balancer.dialects.completion import behind
+from balancer.dialects.completion import appended
 from balancer.dialects.usage import TokenCount
-from edgeserve.http.sse import Event, written
-from edgeserve.openai import prompts
+from edgeserve.http.sse import Event, write_event
+from edgeserve.openai import RequestFields, prompts
+
+_STOPS, _GOES_ON = b'"stop":true', b'"stop":false'
+"""What each event holds; the request may filter it out of the last."""
 
 
-class Native:
-    """llama-server's own completion stream for one request."""
+class Native(Dialect):
+    """llama-server's own completion format."""
 
+    end_hint = _STOPS
+    output_format = "json_schema"
     budgets = chunks.BUDGETS
 
     def __init__(self, request: dict[str, Any]) -> None:
         self._request = request
         self.answers = chunks.each(request) * prompts(request.get("prompt"))
 
-    def hear(self, event: dict[str, Any]) -> ParsedEvent:
-        """Read a chunk; it carries the token's id and both counts."""
+    @classmethod
+    def has_content(cls, name: str, data: Json) -> bool:
+        """See `Dialect.has_content`."""
+        del name
+        return bool(data.get("content")) or _stops(data)
+
+    @classmethod
+    def ends(cls, request: RequestFields) -> int:
+        """See `Dialect.ends`: no event ends all answers."""
+        return request.answers
+
+    @classmethod
+    def ends_in(cls, events: bytes, *, filtered: bool) -> int:
+        """See `Dialect.ends_in`."""
+        if not filtered:
+            return events.count(_STOPS)
+        return (b"\n" + events).count(b"\ndata: ") - events.count(_GOES_ON)
+
+    @classmethod
+    def filters_end(cls, request: RequestFields) -> bool:
+        """See `Dialect.filters_end`: `response_fields` may do so."""
+        return bool(request.response_fields)
+
+    @classmethod
+    def aggregate(cls) -> Aggregate:
+        """See `Dialect.aggregate`."""
+        return NativeAggregate()
+
+    def parse(self, event: dict[str, Any]) -> ParsedEvent:
+        """Read a chunk; it has the token's id and both counts."""
         stop, progress = _stops(event), "prompt_progress" in event
         ids: Any = event.get("tokens")
         return ParsedEvent(
@@ -42,51 +77,53 @@ class Native:
             last=stop,
         )
 
-    def closes(self, event: dict[str, Any]) -> bool:
-        """Say whether it stops: there is no `[DONE]`."""
+    def is_last(self, event: dict[str, Any]) -> bool:
+        """See `Dialect.is_last`; there is no `[DONE]`."""
         return _stops(event)
 
-    def continued(self, said: Transcript) -> dict[str, Any]:
-        """Put the tokens behind the prompt, or the text where an id is missing.
+    def continued(self, transcript: Transcript) -> dict[str, Any]:
+        """Append the tokens to the prompt, or the text where an id is missing.
 
-        A character of several tokens comes as one event with the id of the last.
+        A character of several tokens is one event with the id of the last.
         """
         prompt: Any = self._request.get("prompt")
-        if said.ids and _is_single(prompt):
+        if transcript.ids and _is_single(prompt):
             start: list[Any] = prompt if isinstance(prompt, list) else [prompt]
-            prompt = [*start, *said.ids]
+            prompt = [*start, *transcript.ids]
         else:
-            prompt = behind(prompt, said.text)
+            prompt = appended(prompt, transcript.text)
         return {**self._request, "prompt": prompt}
 
-    def adopt(self, event: dict[str, Any], said: Transcript, tally: TokenCount) -> None:
-        """Complete the counts, and give the prompt back as it was."""
+    def adapt(
+        self, event: dict[str, Any], transcript: Transcript, count: TokenCount
+    ) -> None:
+        """Set the counts of the answer, and restore the original prompt."""
         if "tokens_predicted" in event:
-            event["tokens_predicted"] = tally.total
-        if "tokens_evaluated" in event and tally.prompt is not None:
-            event["tokens_evaluated"] = tally.prompt
+            event["tokens_predicted"] = count.total
+        if "tokens_evaluated" in event and count.prompt is not None:
+            event["tokens_evaluated"] = count.prompt
         if isinstance(event.get("prompt"), str):
-            event["prompt"] = event["prompt"].removesuffix(said.text)
+            event["prompt"] = event["prompt"].removesuffix(transcript.text)
         if isinstance(event.get("timings"), dict):
-            event["timings"] = tally.timings(event["timings"])
+            event["timings"] = count.timings(event["timings"])
         if isinstance(event.get("generation_settings"), dict):
-            event["generation_settings"] |= self._settings(tally)
+            event["generation_settings"] |= self._settings(count)
 
-    def _settings(self, tally: TokenCount) -> dict[str, Any]:
-        limit = -1 if tally.limit is None else tally.limit
-        asked = bool(self._request.get("timings_per_token"))
-        return {"max_tokens": limit, "n_predict": limit, "timings_per_token": asked}
+    def _settings(self, count: TokenCount) -> dict[str, Any]:
+        limit = -1 if count.limit is None else count.limit
+        per_token = bool(self._request.get("timings_per_token"))
+        return {"max_tokens": limit, "n_predict": limit, "timings_per_token": per_token}
 
-    def ending(self, said: Transcript, tally: TokenCount) -> bytes:
+    def end_events(self, transcript: Transcript, count: TokenCount) -> bytes:
         """Write the last event, without the settings that only an engine knows."""
-        del said
+        del transcript
         last: dict[str, Any] = {
             "index": 0,
             "content": "",
             "tokens": [],
             "stop": True,
-            "tokens_predicted": tally.total,
-            "tokens_evaluated": tally.prompt or 0,
+            "tokens_predicted": count.total,
+            "tokens_evaluated": count.prompt or 0,
             "truncated": False,
             "stop_type": "limit",
             "stopping_word": "",
@@ -94,21 +131,21 @@ class Native:
         fields: Any = self._request.get("response_fields")
         if isinstance(fields, list) and fields:
             last = {key: last[key] for key in fields if key in last}
-        return written(last)
+        return write_event(last)
 
-    def closing(self, said: Transcript) -> bytes:
-        """Write nothing: the event that stops is the last."""
-        del said
+    def closing_events(self, transcript: Transcript) -> bytes:
+        """Write nothing: the finish reason is in the last event."""
+        del transcript
         return b""
 
 
 def _stops(event: dict[str, Any]) -> bool:
-    """Whether it is a last event: `response_fields` may have left only that out."""
+    """Whether this is a last event; `response_fields` may have removed the field."""
     return event.get("stop") is not False
 
 
 def _is_single(prompt: object) -> bool:
-    """Whether it is one prompt that token ids may follow."""
+    """Whether this is one prompt, to which token ids may be appended."""
     if isinstance(prompt, str):
         return True
     if not isinstance(prompt, list):
@@ -117,7 +154,7 @@ def _is_single(prompt: object) -> bool:
 
 
 class NativeAggregate:
-    """The last event of each prompt is the whole answer but for its content."""
+    """Aggregates native events: the last one of a prompt has all but the content."""
 
     def __init__(self) -> None:
         self._texts: dict[int, list[str]] = {}
@@ -133,7 +170,7 @@ class NativeAggregate:
             self._finals[index] = data
 
     def body(self) -> bytes:
-        """See `Aggregate.body`; several prompts make a list."""
+        """See `Aggregate.body`; several prompts give a list."""
         if not self._finals or self._finals.keys() != self._texts.keys():
             raise Incomplete
         answers = [self._answer(index) for index in sorted(self._finals)]

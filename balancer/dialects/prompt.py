@@ -1,10 +1,10 @@
-"""Prompts: the prompt in a request body, as a chain of hashes. Pure.
+"""Prompts: read the prompt of a request body as a chain of hashes. Pure.
 
-What is hashed is what the client wrote, message by message: no tokenizer, no template.
-Equal chains mean equal beginnings; each hash covers everything before it.
+The hashes cover the client's text, message by message, without tokenizer or template.
+Each hash covers everything before it: equal chains mean equal prefixes.
 
-BLAKE2b and not the built-in `hash`: it is the same in every process, so that traces can
-be recorded, and it takes a key, so that a trace cannot be searched for known texts.
+BLAKE2b instead of the built-in `hash`: it is the same in every process, so that traces
+can be recorded, and it takes a key, so that a trace cannot be searched for known texts.
 8 KB cost about 20 µs and 128 KB about 210 µs, reading the JSON included.
 """
 
@@ -20,20 +20,20 @@ BLOCK = 256
 """Bytes in a block at the start of a prompt."""
 
 FINENESS = 16
-"""A block doubles where 16 of its size precede it: 57 blocks for 128 KB, not 512."""
+"""A block doubles after 16 blocks of its size: 57 blocks for 128 KB, not 512."""
 
 END_OF_MESSAGE = b"\x1e"
 
 FRAME_BYTES = 16
-"""What a chat template adds around one message, in bytes of prompt."""
+"""Bytes that a chat template adds around one message."""
 
 IMAGE_BYTES = 4096
-"""What an image counts for, however long its base64 text is."""
+"""Bytes that an image counts as, however long its base64 text is."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """The beginning of a request, as hashes.
+    """The prompt of a request, as hashes.
 
     `blocks[i]` covers the first `ends[i]` bytes; `messages` holds how many blocks end
     with each message (one entry for a plain text).
@@ -50,7 +50,7 @@ class Prompt:
 
     @property
     def head(self) -> bytes:
-        """The first message, usually the system prompt; names the kind of work."""
+        """The hash of the first message, usually the system prompt."""
         return self.blocks[self.messages[0] - 1] if self.messages else b""
 
 
@@ -58,7 +58,7 @@ EMPTY = Prompt((), (), ())
 
 
 def block_bytes(at: int) -> int:
-    """How long a block is that begins after `at` bytes."""
+    """Return the length of a block that begins after `at` bytes."""
     size = BLOCK
     while size * FINENESS <= at:
         size *= 2
@@ -96,7 +96,7 @@ def chain(parts: Iterable[bytes], key: bytes = b"") -> Prompt:
 
 
 def common(left: Prompt, right: Prompt) -> int:
-    """Count the blocks that two prompts begin with alike."""
+    """Count the blocks of the common prefix of two prompts."""
     low, high = 0, min(len(left.blocks), len(right.blocks))
     while low < high:
         middle = (low + high) // 2
@@ -108,9 +108,9 @@ def common(left: Prompt, right: Prompt) -> int:
 
 
 def reach(prompt: Prompt, depth: int) -> int:
-    """Bytes that a slot can hold of a prompt that it shares `depth` blocks with.
+    """Return the bytes of a prompt that a slot may hold if `depth` blocks are shared.
 
-    To the end of the next message: after what was asked comes what it answered.
+    This reaches to the end of the next message: the slot also holds its own answer.
     """
     for count in prompt.messages:
         if count > depth:
@@ -119,7 +119,7 @@ def reach(prompt: Prompt, depth: int) -> int:
 
 
 class _Message(msgspec.Struct):
-    """One chat message; what we do not look into stays raw."""
+    """One chat message; fields that are not read stay raw."""
 
     role: str = ""
     content: msgspec.Raw = msgspec.Raw()
@@ -128,7 +128,7 @@ class _Message(msgspec.Struct):
     tool_call_id: msgspec.Raw = msgspec.Raw()
 
     def text(self) -> bytes:
-        """The parts a template would render, apart from one another."""
+        """Return the parts that a template would render, separated."""
         if not self.tool_calls and not self.reasoning_content:
             return self.role.encode() + b"\x1f" + bytes(self.content)
         return b"\x1f".join(
@@ -143,7 +143,7 @@ class _Message(msgspec.Struct):
 
 
 class _Body(msgspec.Struct):
-    """The request fields that become the prompt, over all dialects."""
+    """The request fields that become the prompt, in any dialect."""
 
     tools: msgspec.Raw = msgspec.Raw()
     system: msgspec.Raw = msgspec.Raw()
@@ -159,24 +159,28 @@ _body = msgspec.json.Decoder(_Body)
 
 
 def read(body: bytes, key: bytes = b"") -> Prompt:
-    """Find the prompt in a request body; a body we cannot read is one opaque text."""
+    """Read the prompt of a request body; an unreadable body counts as one text."""
     try:
-        asked = _body.decode(body)
+        request = _body.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return chain((body,), key)
-    return chain(_parts(asked), key)
+    return chain(_parts(request), key)
 
 
-def _parts(asked: _Body) -> Iterator[bytes]:
-    opening = bytes(asked.tools) + bytes(asked.system) + bytes(asked.instructions)
+def _parts(request: _Body) -> Iterator[bytes]:
+    opening = bytes(request.tools) + bytes(request.system) + bytes(request.instructions)
     if opening:
         yield opening
-    for message in asked.messages:
+    for message in request.messages:
         yield message.text()
-    if isinstance(asked.input, str):
-        yield asked.input.encode()
+    if isinstance(request.input, str):
+        yield request.input.encode()
     else:
-        for item in asked.input:
+        for item in request.input:
             yield bytes(item)
     # /infill sends the text after the cursor first, as the model expects it.
-    yield bytes(asked.input_suffix) + bytes(asked.input_prefix) + bytes(asked.prompt)
+    yield (
+        bytes(request.input_suffix)
+        + bytes(request.input_prefix)
+        + bytes(request.prompt)
+    )

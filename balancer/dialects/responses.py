@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from balancer.dialects.base import (
+    Aggregate,
     CannotResume,
+    Dialect,
     Incomplete,
     Json,
     ParsedEvent,
@@ -15,7 +18,8 @@ from balancer.dialects.base import (
 )
 from balancer.dialects.chunks import predicted, prompt_tokens, whole
 from balancer.dialects.usage import TokenCount
-from edgeserve.http.sse import Event, written
+from edgeserve.errors import EdgeserveError
+from edgeserve.http.sse import Event, write_event
 
 _OPENINGS = (
     "response.created",
@@ -26,16 +30,46 @@ _OPENINGS = (
 _COMPLETED = "response.completed"
 
 
-class Responses:
-    """OpenAI's responses stream for one request."""
+_STATELESS = "answers are not kept: send the whole conversation as `input`"
 
+
+class Responses(Dialect):
+    """OpenAI's responses format."""
+
+    keeps_progress_event = True
+    templated = True
+    end_marks = (
+        b"\nevent: response.completed",
+        b"\nevent: response.incomplete",
+        b"\nevent: response.failed",
+    )
+    end_hint = b"event: response."
+    quiet = frozenset(("response.created", "response.in_progress"))
+    any_tool = "required"
+    output_format = "text"
+    unsupported: ClassVar[Mapping[str, str]] = {
+        "previous_response_id": _STATELESS,
+        "conversation": _STATELESS,
+        "background": "stream the answer, or wait for it",
+    }
     budgets = ("n_predict", "max_completion_tokens", "max_output_tokens", "max_tokens")
-    answers = 1
 
     def __init__(self, request: dict[str, Any]) -> None:
         self._request = request
 
-    def hear(self, event: dict[str, Any]) -> ParsedEvent:
+    @classmethod
+    def aggregate(cls) -> Aggregate:
+        """See `Dialect.aggregate`."""
+        return ResponsesAggregate()
+
+    @classmethod
+    def error_event(cls, error: EdgeserveError, request_id: str = "") -> bytes:
+        """See `Dialect.error_event`; `error` inside makes OpenAI's client raise."""
+        del request_id
+        envelope = error.envelope()
+        return write_event({**envelope, "type": "error", "error": envelope}, "error")
+
+    def parse(self, event: dict[str, Any]) -> ParsedEvent:
         """Read one event by its type."""
         match event:
             case {"type": "response.output_text.delta", "delta": str(text)}:
@@ -59,69 +93,74 @@ class Responses:
             case _:
                 return ParsedEvent(last=_is_done(event))
 
-    def closes(self, event: dict[str, Any]) -> bool:
-        """Say whether the response is complete."""
+    def is_last(self, event: dict[str, Any]) -> bool:
+        """See `Dialect.is_last`."""
         return event.get("type") == _COMPLETED
 
-    def continued(self, said: Transcript) -> dict[str, Any]:
+    def continued(self, transcript: Transcript) -> dict[str, Any]:
         """Add the text as an output message; the engine continues it."""
-        given = self._request.get("input")
-        if isinstance(given, str):
-            given = [{"role": "user", "content": given}]
-        if not isinstance(given, list) or not given:
+        items = self._request.get("input")
+        if isinstance(items, str):
+            items = [{"role": "user", "content": items}]
+        if not isinstance(items, list) or not items:
             raise CannotResume("the request has no input")
-        if said.reasoning:
+        if transcript.reasoning:
             raise CannotResume("it had reasoned before")
-        last: Any = given[-1]
-        if not isinstance(last, dict) or not _may_be_answered(last):
+        last: Any = items[-1]
+        if not isinstance(last, dict) or not _precedes_answer(last):
             raise CannotResume("the request ends in words of the assistant")
-        return {**self._request, "input": [*given, _message(said.text)]}
+        return {**self._request, "input": [*items, _message(transcript.text)]}
 
-    def adopt(self, event: dict[str, Any], said: Transcript, tally: TokenCount) -> None:
-        """Rename the response and its message, and complete the counts."""
-        message = said.head.get("message")
+    def adapt(
+        self, event: dict[str, Any], transcript: Transcript, count: TokenCount
+    ) -> None:
+        """Set the names of the response and its message, and the counts."""
+        message = transcript.head.get("message")
         if message and "item_id" in event and "output_text" in _about(event):
             event["item_id"] = message
         response: Any = event.get("response")
         items: list[Any] = [event.get("item")]
         if isinstance(response, dict):
-            response["id"] = said.head.get("response", response.get("id"))
+            response["id"] = transcript.head.get("response", response.get("id"))
             items += response.get("output") or []
             if isinstance(response.get("usage"), dict):
-                response["usage"] = _usage(response["usage"], tally)
+                response["usage"] = _usage(response["usage"], count)
         for item in items:
             if message and isinstance(item, dict) and item.get("type") == "message":
                 item["id"] = message
         if isinstance(event.get("timings"), dict):
-            event["timings"] = tally.timings(event["timings"])
+            event["timings"] = count.timings(event["timings"])
 
-    def ending(self, said: Transcript, tally: TokenCount) -> bytes:
-        """Say what the message is, and that the response is complete."""
+    def end_events(self, transcript: Transcript, count: TokenCount) -> bytes:
+        """Write the final message and the completed response."""
         part = {"type": "output_text", "annotations": [], "logprobs": []}
-        part["text"] = said.text
-        name = said.head.get("message", "")
-        item = {**_message(said.text), "status": "completed", "id": name}
+        part["text"] = transcript.text
+        name = transcript.head.get("message", "")
+        item = {**_message(transcript.text), "status": "completed", "id": name}
         item["content"] = [part]
         response = {
-            "id": said.head.get("response", ""),
+            "id": transcript.head.get("response", ""),
             "object": "response",
             "status": "completed",
             "output": [item],
-            "usage": _usage({}, tally),
+            "usage": _usage({}, count),
         }
         return b"".join(
-            written({"type": kind, **rest}, kind)
+            write_event({"type": kind, **rest}, kind)
             for kind, rest in (
-                ("response.output_text.done", {"item_id": name, "text": said.text}),
+                (
+                    "response.output_text.done",
+                    {"item_id": name, "text": transcript.text},
+                ),
                 ("response.content_part.done", {"item_id": name, "part": part}),
                 ("response.output_item.done", {"item": item}),
                 (_COMPLETED, {"response": response}),
             )
         )
 
-    def closing(self, said: Transcript) -> bytes:
-        """Give up: the last events repeat the answer as only its engine can."""
-        del said
+    def closing_events(self, transcript: Transcript) -> bytes:
+        """Raise CannotResume: the last events repeat the whole answer."""
+        del transcript
         raise CannotResume("it broke off among its last events")
 
 
@@ -130,9 +169,9 @@ def _message(text: str) -> dict[str, Any]:
     return {"type": "message", "role": "assistant", "content": content}
 
 
-def _may_be_answered(item: dict[str, Any]) -> bool:
-    spoken = item.get("type") in ("function_call", "reasoning")
-    return item.get("role") != "assistant" and not spoken
+def _precedes_answer(item: dict[str, Any]) -> bool:
+    own = item.get("type") in ("function_call", "reasoning")
+    return item.get("role") != "assistant" and not own
 
 
 def _names(event: dict[str, Any]) -> dict[str, Any]:
@@ -151,7 +190,7 @@ def _kind(event: dict[str, Any]) -> str:
 
 
 def _about(event: dict[str, Any]) -> str:
-    """Return what an event is about; parts of a message count as its text."""
+    """Return the event's type; parts of a message count as its text."""
     kind = str(event.get("type", ""))
     return kind.replace("content_part", "output_text")
 
@@ -160,13 +199,13 @@ def _is_done(event: dict[str, Any]) -> bool:
     return str(event.get("type", "")).endswith(".done")
 
 
-def _usage(engine: dict[str, Any], tally: TokenCount) -> dict[str, Any]:
-    prompt = tally.prompt or 0
+def _usage(engine: dict[str, Any], count: TokenCount) -> dict[str, Any]:
+    prompt = count.prompt or 0
     merged = {
         **engine,
         "input_tokens": prompt,
-        "output_tokens": tally.total,
-        "total_tokens": prompt + tally.total,
+        "output_tokens": count.total,
+        "total_tokens": prompt + count.total,
     }
     match engine:
         case {"input_tokens_details": {"cached_tokens": int(cached)}}:
@@ -177,7 +216,7 @@ def _usage(engine: dict[str, Any], tally: TokenCount) -> dict[str, Any]:
 
 
 class ResponsesAggregate:
-    """The response of `response.completed`, with what the streamed form leaves out."""
+    """Aggregates a response: `response.completed`, and the keys that streams lack."""
 
     def __init__(self) -> None:
         self._response: Json | None = None

@@ -1,119 +1,120 @@
-"""Stream reader: where content begins, how a stream ends, and error events. Pure.
+"""Stream reader: finds where content begins, where it ends, and errors. Pure.
 
-Everything else passes as it is. Only the events before the first content are read one
-by one; after it, an event is looked at for the mark of an end.
+Everything else passes unchanged. Only the events before the first content are parsed
+one by one; after it, each piece is only searched for the mark of an end.
 """
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterable, Mapping
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 import msgspec
 
-from edgeserve.errors import EdgeserveError
-from edgeserve.http.sse import Event, event
-from edgeserve.openai import Dialect, anthropic
+from balancer.dialects.base import (
+    ERRORS,
+    Dialect,
+    StreamedError,
+    decoded,
+    has_mark,
+    streamed_error,
+)
+from balancer.dialects.timings import (
+    PROGRESS,
+    TIMINGS,
+    USAGE,
+    Timings,
+    progress_in,
+    timings_in,
+    usage_in,
+    usage_streamed,
+)
+from edgeserve.http.sse import END, Event, parse_event, raw_events, whole_events
 
-STOPS, GOES_ON = b'"stop":true', b'"stop":false'
-"""What each event of `/completion` holds; the request may leave it out of the last."""
-
-ENDS: dict[Dialect, tuple[bytes, ...]] = {
-    "chat": (b"\ndata: [DONE]",),
-    "completion": (b"\ndata: [DONE]",),
-    "native": (STOPS,),
-    "responses": (b"\nevent: response.completed", b"\nevent: response.incomplete",
-                  b"\nevent: response.failed"),
-    "messages": (b"\nevent: message_stop",),
-}  # fmt: skip
-"""Quotes and line ends inside JSON strings are escaped: no text can look like these."""
-
-ERRORS = (b'\ndata: {"error"', b"\nevent: error")
-"""How llama.cpp tells of an error inside a stream, and then ends it."""
-
-_GLANCE: dict[Dialect, bytes] = {
-    "chat": b"[DONE]",
-    "completion": b"[DONE]",
-    "native": STOPS,
-    "responses": b"event: response.",
-    "messages": b"message_stop",
-}
-"""What every piece holds that holds an end."""
-
-PROGRESS = b'"prompt_progress":{'
-_TOLD = re.compile(rb',"prompt_progress":\{[^}]*\}')
+_PROGRESS_FIELD = re.compile(rb',"prompt_progress":\{[^}]*\}')
 LIFE = b":\n\n"
-"""A comment: it says nothing but that somebody is there."""
-
-QUIET = {"response.created", "response.in_progress", "message_start", "ping"}
+"""A comment: the connection is alive."""
 
 
-class StreamedError(Exception):
-    """The engine's own error, met inside a stream; `raw` is the event."""
+class StreamObserver(Protocol):
+    """What a reader reports while it reads; see `AttemptObserver`."""
 
-    def __init__(self, status: int, body: bytes, raw: bytes = b"") -> None:
-        super().__init__(f"the engine answered {status} inside its stream")
-        self.status = status
-        self.body = body
-        self.raw = raw
-
-
-class StreamReader(Protocol):
-    """Follows a streamed answer; see `DialectStream`."""
-
-    @property
-    def begun(self) -> bool:
-        """Whether content has come."""
+    def progress(self, total: int, cached: int, processed: int) -> None:
+        """The engine has read so many tokens of the prompt."""
         ...
 
-    @property
-    def worked(self) -> bool:
-        """Whether the engine has shown work."""
-        ...
-
-    @property
-    def prompt(self) -> int | None:
-        """How many tokens it is to read, where it said so."""
-        ...
-
-    @property
-    def error(self) -> StreamedError | None:
-        """The error in which the engine let the answer end."""
-        ...
-
-    @property
-    def ended(self) -> bool:
-        """Whether the answer is complete."""
-        ...
-
-    def feed(self, piece: bytes) -> bytes:
-        """Return what the client may get now."""
+    def wrote(self) -> None:
+        """Content has begun."""
         ...
 
 
-@dataclass(slots=True)
-class DialectStream:
-    """Follows one answer of one dialect.
+@dataclass(slots=True, kw_only=True)
+class StreamReader(ABC):
+    """Reads one answer; reports to `observer` what the engine has done.
 
-    `hides`: that the engine tells how far it has read was our wish, not the client's.
-    `answers` is how many the stream holds, each with an end of its own where no event
-    ends them all. `filtered`: their last events may lack the field that says so.
-    `worked`: it has told. `prompt`: how many tokens it is to read. `error`: the error
-    in which the engine let the answer end, after content; it is not passed on.
+    `begun`: content has come. `ended`: the answer is complete. `worked`: the engine
+    has reported progress. `prompt`: how many tokens it reads, if reported.
+    `error`: the error that ended the answer after content; it is not passed on.
     """
 
-    dialect: Dialect
-    hides: bool = False
-    answers: int = 1
-    filtered: bool = False
+    observer: StreamObserver | None = None
     begun: bool = False
     ended: bool = False
     worked: bool = False
     prompt: int | None = None
     error: StreamedError | None = None
+    _whole: bool = False
+    _counted: tuple[bytes, bytes] = (b"", b"")
+    """The latest two pieces with timings or usage."""
+
+    @abstractmethod
+    def feed(self, piece: bytes) -> bytes:
+        """Return what the client may get now."""
+
+    def whole(self, body: bytes) -> None:
+        """Take an answer that does not stream."""
+        self._counted, self._whole = (b"", body), True
+
+    def timings(self) -> Timings | None:
+        """Return the timings of a complete answer, where the engine gave any."""
+        before, last = self._counted
+        if (found := timings_in(last)) is not None:
+            return found
+        return usage_in(last) if self._whole else usage_streamed(before + last)
+
+    def note_progress(self, piece: bytes) -> None:
+        """Report how far the engine has read."""
+        self.worked = True
+        if (found := progress_in(piece)) is None:
+            return
+        if self.prompt is None:
+            self.prompt = found.total
+        if self.observer is not None:
+            self.observer.progress(found.total, found.cache, found.processed)
+
+    def note_content(self) -> None:
+        """Report that content has begun."""
+        self.begun = True
+        if self.observer is not None:
+            self.observer.wrote()
+
+
+@dataclass(slots=True)
+class DialectStream(StreamReader):
+    """Reads one answer of one dialect.
+
+    `hides`: the progress is for the balancer only; the client did not ask for it.
+    `ends`: how many ends the stream has, `filtered`: see `Dialect.filters_end`.
+    `head`: the first event, for a stream that begins without one.
+    """
+
+    dialect: type[Dialect]
+    hides: bool = False
+    ends: int = 1
+    filtered: bool = False
+    head: bytes = b""
     _ends: int = 0
     _rest: bytes = b""
     _held: list[bytes] = field(default_factory=list[bytes])
@@ -121,152 +122,73 @@ class DialectStream:
     def feed(self, piece: bytes) -> bytes:
         """Return the whole events that may go out now.
 
-        Before content has begun these are signs of life only; the rest is held back,
-        so that another node may still answer instead. Raises StreamedError there.
+        Before content has begun these are keep-alives only; the rest is held back, so
+        that another node may still answer instead. Raises StreamedError there.
         """
-        if self._rest:
-            piece = self._rest + piece
-        if piece.endswith(b"\n\n"):
-            ready, self._rest = piece, b""
-        else:
-            whole, mark, self._rest = piece.rpartition(b"\n\n")
-            ready = whole + mark
+        if TIMINGS in piece or USAGE in piece:
+            self._counted = (self._counted[1], piece)
+        ready = piece
+        if self._rest or not piece.endswith(END):
+            ready, self._rest = whole_events(self._rest + piece)
         if not self.begun or (self.hides and PROGRESS in ready):
-            ready = b"".join(map(self._sieved, _blocks(ready)))
+            ready = b"".join(map(self._sieved, raw_events(ready)))
         return self._until_end(ready) if self.begun else ready
 
     def _sieved(self, raw: bytes) -> bytes:
-        """Return what may go out when one more event has come.
+        """Return what may go out after one more event.
 
-        Of several answers one may be read while another is written.
+        With several answers, one prompt may be read while another answer is written.
         """
         if self.begun:
             return b"" if self.hides and PROGRESS in raw else raw
-        each = event(raw)
+        each = parse_event(raw)
         if PROGRESS in each.data:
             first = not self.worked
-            self._note_progress(each.data)
-            if self.hides and first and self.dialect == "responses":
-                # Which is an event of its own, that comes once in any case.
-                self._held.append(_TOLD.sub(b"", raw))
+            self.note_progress(each.data)
+            if self.hides and first and self.dialect.keeps_progress_event:
+                # Without its progress it is an event that every stream has once.
+                self._held.append(_PROGRESS_FIELD.sub(b"", raw))
             return b"" if self.hides else raw
         if each.comment:
             return raw
         if each.data == b"null":
-            return b""  # what llama.cpp makes of a first result without text
-        if _any(ERRORS, raw):
+            return b""  # llama.cpp's first result where it has no text
+        if has_mark(ERRORS, raw):
             raise streamed_error(each.data)
         self._held.append(raw)
-        self.begun = carries_content(self.dialect, each)
-        return b"".join(self._held) if self.begun else b""
+        if not self._has_content(each):
+            return b""
+        self.note_content()
+        return self._beginning()
 
-    def _note_progress(self, data: bytes) -> None:
-        self.worked = True
-        if self.prompt is None:
-            self.prompt = _total(data)
+    def _has_content(self, each: Event) -> bool:
+        try:
+            return self.dialect.has_content(each.name, decoded(each.data))
+        except msgspec.DecodeError:
+            return True
+
+    def _beginning(self) -> bytes:
+        """Return what was held back, after the head if the engine left it out."""
+        mark = self.head[: self.head.find(b"\n") + 1]
+        missing = not any(raw.startswith(mark) for raw in self._held)
+        return b"".join([self.head, *self._held] if missing else self._held)
 
     def _until_end(self, ready: bytes) -> bytes:
-        """Look for an end; most pieces show at a glance that they hold none."""
+        """Look for an end; `end_hint` rules most pieces out."""
         if self.error is not None:
             return b""
-        if b'"error"' in ready and _any(ERRORS, ready):
+        if b'"error"' in ready and has_mark(ERRORS, ready):
             return self._until_error(ready)
-        if self.filtered or (_GLANCE[self.dialect] in ready and not self.ended):
-            self.ended = self._ends_in(ready)
+        if self.filtered or (self.dialect.end_hint in ready and not self.ended):
+            self._ends += self.dialect.ends_in(ready, filtered=self.filtered)
+            self.ended = self._ends >= self.ends
         return ready
-
-    def _ends_in(self, ready: bytes) -> bool:
-        if self.dialect != "native":
-            return _any(ENDS[self.dialect], ready)
-        if self.filtered:
-            told = (b"\n" + ready).count(b"\ndata: ")
-            self._ends += told - ready.count(GOES_ON)
-        else:
-            self._ends += ready.count(STOPS)
-        return self._ends >= self.answers
 
     def _until_error(self, ready: bytes) -> bytes:
         passed = b""
-        for raw in _blocks(ready):
-            if _any(ERRORS, raw):
-                self.error = streamed_error(event(raw).data, raw)
+        for raw in raw_events(ready):
+            if has_mark(ERRORS, raw):
+                self.error = streamed_error(parse_event(raw).data, raw)
                 return passed
             passed += raw
         return passed
-
-
-def _blocks(ready: bytes) -> list[bytes]:
-    return [block + b"\n\n" for block in ready.split(b"\n\n")[:-1]]
-
-
-def _total(data: bytes) -> int | None:
-    try:
-        total = msgspec.json.decode(data, type=dict[str, Any])["prompt_progress"][
-            "total"
-        ]
-    except (msgspec.DecodeError, LookupError, TypeError):
-        return None
-    return total if isinstance(total, int) else None
-
-
-def _any(marks: Iterable[bytes], events: bytes) -> bool:
-    lines = b"\n" + events
-    return any(mark in lines for mark in marks)
-
-
-def carries_content(dialect: Dialect, each: Event) -> bool:
-    """Whether an event holds something that the client would miss or see twice."""
-    try:
-        data = msgspec.json.decode(each.data, type=dict[str, Any])
-    except msgspec.DecodeError:
-        return True
-    match dialect:
-        case "chat":
-            return any(_choice_speaks(choice) for choice in data.get("choices", []))
-        case "completion":
-            return any(
-                choice.get("text") or choice.get("finish_reason")
-                for choice in data.get("choices", [])
-            )
-        case "native":
-            return bool(data.get("content")) or data.get("stop") is not False
-        case _:
-            return (each.name or data.get("type")) not in QUIET
-
-
-def _choice_speaks(choice: Mapping[str, Any]) -> bool:
-    said = {key: value for key, value in choice["delta"].items() if key != "role"}
-    return any(said.values()) or choice.get("finish_reason") is not None
-
-
-def streamed_error(data: bytes, raw: bytes = b"") -> StreamedError:
-    """Read llama.cpp's error event; its body has the shape of a plain error."""
-    body = msgspec.json.decode(data, type=dict[str, Any])
-    error: dict[str, Any] = body.get("error", body)
-    code = error.get("code")
-    return StreamedError(
-        code if isinstance(code, int) and 400 <= code < 600 else 500,
-        json.dumps({"error": error}).encode(),
-        raw,
-    )
-
-
-def error_event(dialect: Dialect, error: EdgeserveError, request_id: str = "") -> bytes:
-    """Tell a client, inside its stream, that the rest will not come."""
-    said = error.envelope()
-    match dialect:
-        case "messages":
-            return _named("error", anthropic(error, request_id))
-        case "responses":
-            # `error` inside makes OpenAI's client raise; the rest is the event's shape.
-            return _named("error", {**said, "type": "error", "error": said})
-        case _:
-            return _framed({"error": said})
-
-
-def _named(name: str, data: Mapping[str, Any]) -> bytes:
-    return f"event: {name}\n".encode() + _framed(data)
-
-
-def _framed(data: Mapping[str, Any]) -> bytes:
-    return b"data: " + msgspec.json.encode(data) + b"\n\n"

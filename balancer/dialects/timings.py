@@ -1,7 +1,7 @@
-"""Timings: llama.cpp's timings, usage and progress in an answer. Pure.
+"""Timings: read llama.cpp's timings, usage and progress from an answer. Pure.
 
 llama.cpp sends no `timings` on /v1/messages, nor with a whole answer of /v1/responses;
-their `usage` tells at least how many tokens there were.
+their `usage` has at least the number of tokens.
 """
 
 from __future__ import annotations
@@ -10,8 +10,6 @@ import re
 from dataclasses import dataclass
 
 import msgspec
-
-from balancer.dialects.stream import PROGRESS
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +23,9 @@ class Timings:
     predicted_ms: float
 
 
-MARKS = (b'"timings"', b'"usage":{')
-"""Quotes inside JSON strings are escaped: of texts, only `timings` itself looks so."""
+PROGRESS = b'"prompt_progress":{'
+TIMINGS, USAGE = b'"timings"', b'"usage":{'
+"""Quotes inside JSON strings are escaped: only the text `timings` looks like these."""
 
 _OBJECT = re.compile(rb'"timings"\s*:\s*(\{[^{}]*\})')
 
@@ -43,8 +42,8 @@ class PromptProgress(msgspec.Struct):
     """Tokens of a prompt: all, those found cached, those read by now."""
 
     total: int
-    cache: int
     processed: int
+    cache: int = 0
 
 
 class _Details(msgspec.Struct):
@@ -52,7 +51,7 @@ class _Details(msgspec.Struct):
 
 
 class _Usage(msgspec.Struct):
-    """Of /v1/messages, whose `input_tokens` are those not cached, or /v1/responses."""
+    """Usage of /v1/messages, where `input_tokens` excludes the cache; /v1/responses."""
 
     input_tokens: int
     output_tokens: int
@@ -74,8 +73,8 @@ _answers = msgspec.json.Decoder(_Answer)
 
 
 def timings_in(answer: bytes) -> Timings | None:
-    """Return the last ones, None where there are none that make sense."""
-    if MARKS[0] not in answer:
+    """Return the last timings, None where there are no valid ones."""
+    if TIMINGS not in answer:
         return None
     last = None
     for last in _OBJECT.finditer(answer):  # noqa: B007 - the last one counts
@@ -94,7 +93,7 @@ def timings_in(answer: bytes) -> Timings | None:
 
 
 def progress_in(piece: bytes) -> PromptProgress | None:
-    """Return how far the prompt is read, None where that makes no sense."""
+    """Return how far the prompt is read, None where the object is not valid."""
     start = piece.rfind(PROGRESS) + len(PROGRESS) - 1
     try:
         return _progress.decode(piece[start : piece.find(b"}", start) + 1])
@@ -103,7 +102,7 @@ def progress_in(piece: bytes) -> PromptProgress | None:
 
 
 def usage_in(body: bytes) -> Timings | None:
-    """Read a whole answer's usage; the times are 0, which is: not told."""
+    """Read the usage of a whole answer; times are 0, which means unknown."""
     try:
         usage = _answers.decode(body).usage
     except msgspec.DecodeError:
@@ -117,7 +116,7 @@ def usage_in(body: bytes) -> Timings | None:
 
 
 def usage_streamed(events: bytes) -> Timings | None:
-    """Do the same for the events of a message's beginning and its end."""
+    """Read the usage from the first and the last events of a streamed message."""
     found = {name: int(count) for name, count in _COUNT.findall(events)}
     if len(found) < len(_Usage.__struct_fields__) - 1:
         return None

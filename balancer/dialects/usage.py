@@ -1,4 +1,4 @@
-"""Token usage: count the tokens of an answer that two engines wrote. Pure."""
+"""Token usage: count the tokens of an answer that several engines wrote. Pure."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from typing import Any
 class TokenCount:
     """Tokens of the whole answer.
 
-    `before`: written by engines that are gone. A lower bound at first: an engine sends
-    one event for a character that took several tokens. It becomes exact when the next
-    engine says how long its prompt is, where the length of the first is known.
-    `prompt`: of the client's request, without the text carried over.
-    `limit`: most tokens the client wants, None for no limit.
-    `most`: more than this `before` cannot be; another variant may count its prompt in
-    another way. `here`: written by the engine that goes on.
+    `before`: tokens of the earlier engines. First a lower bound, because an engine
+    sends one event for a character of several tokens. It becomes exact when the next
+    engine reports the length of its prompt, if the length of the first is known.
+    `prompt`: tokens of the client's request, without the text carried over.
+    `limit`: the most tokens the client wants, None for no limit.
+    `most`: the upper bound of `before`; another variant may count its prompt in another
+    way. `here`: tokens of the engine that continues. `granted`: `before` when that
+    engine was asked.
     """
 
     before: int
@@ -35,7 +36,7 @@ class TokenCount:
         return self.before + self.here
 
     def saw_prompt(self, tokens: int) -> None:
-        """Learn how many tokens the next engine counts in its longer prompt."""
+        """Take the length of the longer prompt, as the next engine counts it."""
         before = None if self.prompt is None else tokens - self.prompt
         if before is None or before > self.most:
             self.prompt = max(0, tokens - self.before)
@@ -44,12 +45,12 @@ class TokenCount:
 
     @property
     def past_limit(self) -> bool:
-        """Whether the last event holds a token too many."""
+        """Whether the last event has one token too many."""
         return self.limit is not None and self.total > self.limit
 
     @property
     def at_limit(self) -> bool:
-        """Whether nothing may follow, though the engine was granted more."""
+        """Whether the answer must end here, though the engine was granted more."""
         if self.limit is None or self.before == self.granted:
             return False
         return self.total >= self.limit
@@ -71,8 +72,8 @@ class TokenCount:
     def timings(self, engine: dict[str, Any]) -> dict[str, Any]:
         """Return the last engine's timings for the whole answer.
 
-        Counts are those of the answer, rates those of the engine that finished it, and
-        durations follow from both.
+        Counts are those of the answer, rates are those of the last engine, durations
+        follow from both.
         """
         prompt = self.prompt or 0
         merged = _at_most(engine, "cache_n", prompt)

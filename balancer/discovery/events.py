@@ -20,7 +20,7 @@ from balancer.discovery.mdns import Discovered, Withdrawn
 from balancer.fleet.current import LiveFleet
 from edgeserve.config.settings import BalancerSettings
 from edgeserve.errors import EdgeserveError, NodeLost, in_words
-from edgeserve.http.sse import Event, Parser
+from edgeserve.http.sse import Event, EventReader
 from edgeserve.http.types import Answer, Origin, Upstream
 from edgeserve.openai import message
 from edgeserve.runtime.background import Started, Tasks, background, declared
@@ -191,10 +191,10 @@ class _Follower:
             self._upstream.ask(origin, "GET", EVENTS, self._headers) as answer,
         ):
             await _insist_on_events(answer, origin)
-            parser = Parser()
+            reader = EventReader()
             while piece := await answer.chunk():
                 silence.heard()
-                for event in parser.feed(piece):
+                for event in reader.feed(piece):
                     self._take(key, origin, event)
 
     def _take(self, key: str, origin: Origin, event: Event) -> None:

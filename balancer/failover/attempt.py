@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from balancer import dialects
-from balancer.dialects.base import Aggregate, Headless, Incomplete
-from balancer.dialects.stream import LIFE, PROGRESS, StreamedError, StreamReader
+from balancer.dialects.base import Aggregate, Headless, Incomplete, StreamedError
+from balancer.dialects.stream import LIFE, StreamReader
+from balancer.dialects.timings import PROGRESS
 from balancer.failover.attempt_watchdog import AttemptWatchdog
 from balancer.failover.outcome import (
     DONE,
@@ -21,13 +21,12 @@ from balancer.failover.outcome import (
     Outcome,
 )
 from balancer.failover.refusal import EngineRefusal
-from balancer.failover.splice import ObservedStream
 from balancer.health.faults import Fault, fault_of_loss, fault_of_status, next_step
 from balancer.request import InferenceRequest
 from balancer.response import ClientResponse
 from balancer.routing.decision import UNOBSERVED, AttemptObserver
 from edgeserve.errors import EdgeserveError, NodeLost, NoFiles, NoNode, NotReached
-from edgeserve.http.sse import Parser
+from edgeserve.http.sse import EventReader
 from edgeserve.http.types import Answer, Origin, Upstream
 from edgeserve.openai import message
 
@@ -65,7 +64,7 @@ async def attempted(
 ) -> Outcome:
     """Ask one node; Elsewhere and Full only while it has added no content."""
     before, watchdog = delivery.given.size, question.watchdog
-    flow = ObservedStream(question.flow, question.course)
+    flow = question.flow
     try:
         async with upstream.ask(
             question.origin,
@@ -76,13 +75,13 @@ async def attempted(
         ) as answer:
             outcome = await _carried(answer, flow, work, delivery, watchdog)
             if outcome in (DONE, AsItIs()):
-                flow.answered()
+                question.course.answered(flow.timings())
             return outcome
     except StreamedError as error:
         return await _judged(error.status, JSON, error.body, work, delivery)
     except asyncio.CancelledError as left:
         if _has_all(flow, work, delivery):
-            flow.answered()
+            question.course.answered(flow.timings())
             return Done(left=left)
         if not watchdog.gave_up():
             raise
@@ -120,7 +119,7 @@ def _lost(
 
 async def _carried(
     answer: Answer,
-    flow: ObservedStream,
+    flow: StreamReader,
     work: InferenceRequest,
     delivery: ClientResponse,
     watchdog: AttemptWatchdog,
@@ -251,7 +250,7 @@ async def _gathered(
     headers: Mapping[str, str], work: InferenceRequest, delivery: ClientResponse
 ) -> Outcome:
     try:
-        body = _whole(delivery.given.whole(), dialects.of(work.dialect))
+        body = _whole(delivery.given.whole(), work.dialect.aggregate())
     except Headless:
         delivery.given.forget()
         return AsItIs()
@@ -264,6 +263,6 @@ async def _gathered(
 
 
 def _whole(events: bytes, whole: Aggregate) -> bytes:
-    for each in Parser().feed(events):
+    for each in EventReader().feed(events):
         whole.add(each)
     return whole.body()

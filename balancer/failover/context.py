@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from msgspec import structs
 
-from balancer.dialects.stream import StreamReader
+from balancer.dialects.stream import StreamObserver, StreamReader
 from balancer.failover.resume import Finish, RefuseResume, Resume, resume
 from balancer.failover.splice import GROWTH, MIGRATIONS, MOST_MIGRATIONS, ResumePolicy
 from balancer.fleet.engines import EngineCandidate, EngineIncarnation, EngineKey
@@ -70,7 +70,11 @@ class RequestContext:
         return self.doubts > 1
 
     def onward(
-        self, engine: EngineReport, *, template_refuses: bool = False
+        self,
+        engine: EngineReport,
+        *,
+        template_refuses: bool = False,
+        observer: StreamObserver | None = None,
     ) -> Resume | Finish | RefuseResume:
         """Decide how `engine` goes on after what the client was given."""
         given = self.delivery.given
@@ -86,6 +90,7 @@ class RequestContext:
             [given.whole()],
             prompt_tokens=self.prompt,
             template_refuses=template_refuses,
+            observer=observer,
         )
 
     @property

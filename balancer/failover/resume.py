@@ -8,17 +8,15 @@ from typing import Any
 
 import msgspec
 
-from balancer.dialects.base import CannotResume, Dialect, Transcript, listen
-from balancer.dialects.chat import Chat
-from balancer.dialects.completion import Completion
-from balancer.dialects.messages import Messages
-from balancer.dialects.native import Native
-from balancer.dialects.responses import Responses
+from balancer.dialects import DIALECTS
+from balancer.dialects.base import CannotResume, Dialect, Transcript
+from balancer.dialects.stream import StreamObserver
+from balancer.dialects.transcript import read_transcript
 from balancer.dialects.usage import TokenCount
 from balancer.failover.splice import Splice
 from edgeserve import openai
 from edgeserve.errors import BadRequest
-from edgeserve.http.sse import events, whole_events
+from edgeserve.http.sse import EventReader
 from edgeserve.openai import prompts
 
 Body = dict[str, Any]
@@ -88,14 +86,6 @@ _REASONS: dict[str, Callable[[Body], bool]] = {
     "the request chose how to continue its last message": _own_continuation,
 }
 
-_DIALECTS: dict[str, Callable[[dict[str, Any]], Dialect]] = {
-    "chat": Chat,
-    "completion": Completion,
-    "native": Native,
-    "messages": Messages,
-    "responses": Responses,
-}
-
 
 @dataclass(frozen=True)
 class Resume:
@@ -126,29 +116,31 @@ def resume(
     *,
     prompt_tokens: int | None = None,
     template_refuses: bool = False,
+    observer: StreamObserver | None = None,
 ) -> Resume | Finish | RefuseResume:
     """Decide how to go on after the client has been given these bytes.
 
     `body` is the request as it would go to an engine, `given` the answer's body so
-    far, whole events only (`whole_events`); of a partial event at the end nothing is
-    counted as given. `prompt_tokens`: the length of the prompt, where the lost engine
-    told (`prompt_progress`); it makes the counts exact. `template_refuses`: engines of
-    this model are known to turn down a trailing assistant message.
+    far; a partial event at its end does not count. `prompt_tokens`: the length of the
+    prompt, where the lost engine told (`prompt_progress`); it makes the counts exact.
+    `template_refuses`: engines of this model are known to refuse a trailing assistant
+    message. `observer` hears of what that engine does.
     """
     try:
         request = openai.fields(body)
         dialect = _dialect(route, request)
-        said = listen(dialect, events(whole_events(b"".join(given))[0]))
+        said = read_transcript(dialect, EventReader().feed(b"".join(given)))
         _check(said, request, template_refuses=template_refuses)
-        return _decide(request, dialect, said, prompt_tokens)
+        return _decide(request, dialect, said, prompt_tokens, observer)
     except (CannotResume, BadRequest) as error:
         return RefuseResume(str(error))
 
 
 def _dialect(route: openai.Route, request: dict[str, Any]) -> Dialect:
-    if route.dialect not in _DIALECTS:
+    dialect = DIALECTS[route.dialect]
+    if not dialect.streams:
         raise CannotResume(f"answers of {route.path} cannot be continued")
-    return _DIALECTS[route.dialect](request)
+    return dialect(request)
 
 
 def _check(
@@ -172,24 +164,27 @@ def _check(
 
 
 def _decide(
-    request: dict[str, Any], dialect: Dialect, said: Transcript, prompt: int | None
+    request: dict[str, Any],
+    dialect: Dialect,
+    said: Transcript,
+    prompt: int | None,
+    observer: StreamObserver | None,
 ) -> Resume | Finish:
     limit = _limit(request, dialect.budgets)
     known = prompt if said.prompt is None else said.prompt
     tally = TokenCount(said.tokens, known, limit, most=said.most_tokens)
     if said.ended:
-        return Finish(b"" if said.closed else dialect.closing(said))
+        return Finish(b"" if said.closed else dialect.closing_events(said))
     if limit is not None and said.begun and said.tokens >= limit:
-        return Finish(dialect.ending(said, tally))
+        return Finish(dialect.end_events(said, tally))
     onward = dialect.continued(said) if said.begun else dict(request)
     if limit is not None:
         onward = {k: v for k, v in onward.items() if k not in dialect.budgets}
         onward[dialect.budgets[-1]] = limit - said.tokens
     # Both let the splice count exactly; it takes them out again.
     onward |= {"return_progress": True, "timings_per_token": True}
-    splice = Splice(
-        dialect, said, tally, timings=bool(request.get("timings_per_token"))
-    )
+    per_token = bool(request.get("timings_per_token"))
+    splice = Splice(dialect, said, tally, per_token, observer=observer)
     return Resume(msgspec.json.encode(onward), splice)
 
 

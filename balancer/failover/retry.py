@@ -25,7 +25,7 @@ from balancer.failover.outcome import (
 )
 from balancer.failover.recovery import await_recovery, reason
 from balancer.failover.resume import Finish, RefuseResume, Resume
-from balancer.failover.splice import ResumedStream, listener
+from balancer.failover.splice import reader_for
 from balancer.failover.watchdog import Watchdog
 from balancer.fleet.engines import EngineCandidate
 from balancer.probes.template import TemplateProbe
@@ -116,14 +116,18 @@ class RetryLoop:
 
     async def _asked(self, task: RequestContext, send: Send) -> Outcome:
         to, work, delivery = send.to, task.work, task.delivery
-        flow: StreamReader = listener(work, task.record.id, to.engine.variant)
+        flow: StreamReader = reader_for(
+            work, task.record.id, to.engine.variant, send.observer
+        )
         body = work.body_for(to.engine, send.observer.slot)
         if delivery.given.size:
             refuses = await self.templates.refuses(to, work.dialect)
-            plan = task.onward(to.engine, template_refuses=refuses)
+            plan = task.onward(
+                to.engine, template_refuses=refuses, observer=send.observer
+            )
             if not isinstance(plan, Resume):
                 return await _without_engine(task, plan)
-            body, flow = plan.body, ResumedStream(plan.splice)
+            body, flow = plan.body, plan.splice
         known = struck(self.state, task)
         if known:
             await self.watch.apart(to.key)

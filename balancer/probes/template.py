@@ -15,10 +15,10 @@ from itertools import takewhile
 
 import msgspec
 
+from balancer.dialects.base import Dialect
 from balancer.fleet.engines import EngineCandidate
 from edgeserve.errors import NodeLost
 from edgeserve.http.types import Upstream
-from edgeserve.openai import Dialect
 from edgeserve.wire import VARIANT_HEADER
 
 TEXT = "Some text"
@@ -56,8 +56,6 @@ def continues(asked: str, continued: str) -> bool:
 SECONDS = 1.0
 """Longest wait for an engine's answer; without one the template is trusted."""
 
-TEMPLATED: frozenset[Dialect] = frozenset(("chat", "responses", "messages"))
-
 
 class _Applied(msgspec.Struct):
     prompt: str
@@ -73,9 +71,9 @@ class TemplateProbe:
             self._headers["authorization"] = f"Bearer {token}"
         self._refuses: dict[str, bool] = {}
 
-    async def refuses(self, to: EngineCandidate, dialect: Dialect) -> bool:
+    async def refuses(self, to: EngineCandidate, dialect: type[Dialect]) -> bool:
         """Whether that engine's template breaks a message that it is to continue."""
-        if dialect not in TEMPLATED:
+        if not dialect.templated:
             return False
         variant = to.engine.variant
         if variant not in self._refuses:

@@ -1,4 +1,4 @@
-"""Required abilities: what a request needs beyond its route: vision, tools. Pure."""
+"""Required abilities: vision and audio that a request needs of an engine. Pure."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ _PARTS: dict[object, Ability] = {
     "audio_url": "audio",
     "audio": "audio",
 }
-"""Kinds of content, of OpenAI's, Anthropic's and llama.cpp's formats."""
+"""Types of content in OpenAI's, Anthropic's and llama.cpp's formats."""
 
 _HOLDERS = ("messages", "input", "system")
 _INNER = ("content", "output")
-"""Where content is: in a turn, a tool's result or output."""
+"""Fields with content: of a message, of a tool's result or output."""
 
 
 def media(body: bytes, prompt: bytes = b"") -> frozenset[Ability]:
-    """Return what an engine must be able to take in; most bodies tell at a glance.
+    """Return the media that an engine must accept; most bodies need no parsing.
 
-    `prompt` is that part of it, which may carry more than text.
+    `prompt`: the raw field of that name, which may contain more than text.
     """
     carries = prompt[:1] in {b"{", b"["} and b'"multimodal_data"' in prompt
     if not (carries or b"image" in body or b"audio" in body):
@@ -43,7 +43,7 @@ def media(body: bytes, prompt: bytes = b"") -> frozenset[Ability]:
 
 
 def _within(value: Any) -> Iterator[Ability]:
-    """Yield what the parts of a value are, to any depth."""
+    """Yield the abilities that the parts of a value need, at any depth."""
     waiting = [value]
     while waiting:
         each = waiting.pop()

@@ -1,9 +1,9 @@
 """Request limits: caps on grammars, schemas and lists that exhaust an engine. Pure.
 
-llama.cpp puts up with nearly everything: half a million brackets in a `grammar` overrun
-its stack, `minItems: 1e9` and `repeat_last_n: 2147483647` take all memory, a thousand
-optional parts take minutes in which nobody is answered. Only what a request names is
-looked at, before any engine sees it.
+llama.cpp accepts nearly everything: half a million brackets in a `grammar` overflow its
+stack, `minItems: 1e9` and `repeat_last_n: 2147483647` take all memory, a thousand
+optional parts block the engine for minutes. Only fields present in a request are
+checked.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from edgeserve.wire import MALFORMED
 KIB = 1024
 
 BREAKERS = 32
-"""Most `dry_sequence_breakers`: llama.cpp looks for each in its whole vocabulary."""
+"""Most `dry_sequence_breakers`: llama.cpp searches its vocabulary for each."""
 
 SAMPLERS = 64
 PRESERVED = 1000
 TRIGGERS = 100
 TRIGGER_LENGTH = 1000
-"""Characters of an expression that is tried at every place of an answer."""
+"""Characters of an expression that is matched at every place of an answer."""
 
 PROBABILITIES = 1000
-"""Most probabilities a token; a vocabulary of them for each takes gigabytes."""
+"""Most probabilities per token; the whole vocabulary takes gigabytes."""
 
 LOOK_BACK = 1_000_000
-"""Most tokens to look back at: llama.cpp takes memory for as many as are named."""
+"""Most tokens to look back at: llama.cpp allocates memory for all of them."""
 
 SCHEMAS = (
     "json_schema", "response_format", "tools", "functions", "text", "output_config",
@@ -52,7 +52,7 @@ LISTS = {
     "dry_sequence_breakers": BREAKERS,
     "samplers": SAMPLERS,
 }
-"""Most entries; 0 for those of the settings."""
+"""Most entries; 0 for the limit in the settings."""
 
 NUMBERS = {
     "n_probs": PROBABILITIES,
@@ -72,10 +72,10 @@ COUNTS = frozenset((
     "minContains", "maxContains",
 ))  # fmt: skip
 BRANCHES = frozenset(("anyOf", "oneOf", "allOf", "prefixItems", "items", "type"))
-"""Keywords whose lists are alternatives, or parts that follow one another."""
+"""Keywords whose lists are alternatives or sequences."""
 
 DATA = frozenset(("enum", "const", "default", "examples", "required", "type"))
-"""Keywords whose lists hold no schemas."""
+"""Keywords whose lists contain no schemas."""
 
 GBNF = re.compile(
     r'"(?:[^"\\]++|\\.?)*+"?|\[(?:[^\]\\]++|\\.?)*+\]?|#[^\n]*+|[(){}|?*]|\d++',
@@ -85,15 +85,15 @@ REGEX = re.compile(r"\\.?|\[(?:[^\]\\]++|\\.?)*+\]?|[(){}|?*]|\d++", re.DOTALL)
 TEXTS = {"pattern": REGEX, "grammar": GBNF}
 
 CACHED = 32
-"""Schemas that are remembered to have passed; at most 8 MiB of them."""
+"""Schemas that are known to have passed; at most 8 MiB of them."""
 
 Place = tuple["Place | None", str | int]
-"""Where something stands: what holds it, and its key or number there."""
+"""A place in a schema: the place of its parent, and its key or index there."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Caps:
-    """How large, how deep, how often and how many; see `BalancerSettings`."""
+    """Limits of size, depth, repetition and number; see `BalancerSettings`."""
 
     size: int = 256 * KIB
     depth: int = 100
@@ -116,9 +116,9 @@ def caps_of(settings: BalancerSettings) -> Caps:
     )
 
 
-def check(asked: RequestFields, caps: Caps) -> None:
-    """Raise BadRequest, which names the limit and the place, where one is passed."""
-    found = _named(asked)
+def check(request: RequestFields, caps: Caps) -> None:
+    """Raise BadRequest where a limit is exceeded, with the limit and the place."""
+    found = _named(request)
     if found == _NOTHING:
         return
     given = {name: raw for name, raw in zip(NAMES, found, strict=True) if raw}
@@ -159,7 +159,7 @@ def _check_number(value: object, where: str, most: int, setting: str) -> None:
 
 
 def _check_list(raw: msgspec.Raw, name: str, most: int) -> None:
-    if len(raw) > most:  # it takes a byte to make an entry
+    if len(raw) > most:  # an entry takes at least one byte
         value = _decoded(raw, name)
         if isinstance(value, list | dict | str):
             setting = "" if LISTS[name] else "list_entries"
@@ -184,7 +184,7 @@ def _check_grammar(raw: msgspec.Raw, caps: Caps) -> None:
 
 
 def _check_text(marks: Iterable[str], where: str, caps: Caps) -> None:
-    """Look at the brackets and counts of a grammar, or of a regular expression."""
+    """Check the brackets and counts of a grammar or a regular expression."""
     depth = deepest = choices = 0
     counting = False
     for mark in marks:
@@ -209,9 +209,9 @@ def _number(digits: str) -> float:
 
 @lru_cache(CACHED)
 def _check_schema(raw: bytes, name: str, caps: Caps) -> None:
-    """Walk a schema, or what holds one, without recursion.
+    """Walk a schema, or a field that contains one, without recursion.
 
-    Of a conversation's requests each brings the same tools: what passed is remembered.
+    The requests of a conversation repeat their tools, so results are cached.
     """
     choices = 0
     for place, value, depth in _walk(_decoded(raw, name), name):
@@ -238,7 +238,7 @@ def _check_leaf(value: object, key: str, place: Place, caps: Caps) -> None:
 
 
 def _entries(value: list[Any], key: str, place: Place, caps: Caps) -> int:
-    """Check the length of a list; returns how many alternatives it makes."""
+    """Check the length of a list; return how many alternatives it adds."""
     if key == "enum" and len(value) > caps.entries:
         where = f"{_shown(place)}.enum"
         _within(len(value), caps.entries, where, "entries", "list_entries")

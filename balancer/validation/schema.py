@@ -1,7 +1,7 @@
-"""JSON schemas: whether one makes sense. Pure.
+"""JSON schemas: find errors in a schema before an engine sees it. Pure.
 
-Engines disagree about those that do not: some refuse them, and others answer as if
-there were none, in prose.
+Engines differ on invalid schemas: some refuse them, others ignore them and answer in
+prose.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ _BOUNDS = (
     ("minProperties", "maxProperties"),
     ("minimum", "maximum"),
 )
-_TORN = ("missing ),", "unbalanced parenthesis", "unterminated character set")
-"""What Python says of patterns that are wrong in every kind of expression."""
+_INVALID = ("missing ),", "unbalanced parenthesis", "unterminated character set")
+"""Python's messages for patterns that are wrong in every regex dialect."""
 
 Json = Mapping[str, Any]
 
 
-def nonsense(schema: object) -> str | None:
-    """Say what is wrong with a schema, None where nothing is found."""
+def schema_error(schema: object) -> str | None:
+    """Return what is wrong with a schema, None where nothing is found."""
     if not isinstance(schema, dict):
         return "it is no object"
     for where, each in _all(schema):
@@ -36,15 +36,15 @@ def nonsense(schema: object) -> str | None:
         if not isinstance(each, dict):
             return f"{where} is no schema"
         for check in _CHECKS:
-            if said := check(each):
-                return f"{where}: {said}"
-        if not _leads_somewhere(schema, each.get("$ref")):
+            if problem := check(each):
+                return f"{where}: {problem}"
+        if not _resolves(schema, each.get("$ref")):
             return f"{where}: `$ref` leads nowhere in it"
     return None
 
 
 def _all(root: object) -> Iterator[tuple[str, Any]]:
-    """Yield every schema within one, and where it is."""
+    """Yield every schema inside a schema, with its place."""
     waiting: list[tuple[str, Any]] = [("#", root)]
     while waiting:
         where, each = waiting.pop()
@@ -106,7 +106,7 @@ def _pattern(schema: Json) -> str | None:
     try:
         re.compile(pattern)
     except (re.error, RecursionError, OverflowError) as error:
-        if str(error).startswith(_TORN):
+        if str(error).startswith(_INVALID):
             return f"`pattern` is no expression: {error}"
     return None
 
@@ -119,7 +119,7 @@ _CHECKS: tuple[Callable[[Json], str | None], ...] = (
 )
 
 
-def _leads_somewhere(root: Any, reference: object) -> bool:
+def _resolves(root: Any, reference: object) -> bool:
     if reference is None:
         return True
     if not isinstance(reference, str) or not reference.startswith("#"):

@@ -1,55 +1,60 @@
-"""Request translation: fields that llama.cpp reads otherwise, or refuses. Pure.
+"""Request translation: rewrites or refuses fields that llama.cpp ignores. Pure.
 
-It answers as if the rest of the request were all of it: in prose where a schema was
-asked for, without a tool where one was named, without the echo.
+llama.cpp answers as if such fields were absent: in prose where the request has a
+schema, without a tool where the request names one, without the echo.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
-from balancer.validation.schema import nonsense
+from balancer.dialects.base import Dialect, OutputFormat
+from balancer.validation.schema import schema_error
 from edgeserve.errors import BadRequest
 from edgeserve.json_edit import raw_fields
-from edgeserve.openai import Dialect, RequestFields, fields
+from edgeserve.openai import RequestFields, fields
 
 Put = dict[str, object]
 
 
-def translated(dialect: Dialect, asked: RequestFields, body: bytes) -> Put:
-    """Return the fields to set, or raise BadRequest."""
+def translated(dialect: type[Dialect], request: RequestFields, body: bytes) -> Put:
+    """Return the fields to set. Raises BadRequest."""
     put: Put = {}
-    match dialect:
-        case "chat":
-            put = _tools(dialect, asked, body)
-            _format(value(asked.response_format))
-        case "responses":
-            _not_here(dialect, asked, body)
-            put = _tools(dialect, asked, body) | _text(value(asked.text))
-        case "messages":
-            _not_here(dialect, asked, body)
-            put = _tools(dialect, asked, body)
-        case "completion":
-            _no_echo(asked)
-            put = _schema_of(_format(value(asked.response_format)))
-        case "native":
-            put = _schema_of(_format(value(asked.response_format)))
-        case "plain":
-            pass
-    schema = value(asked.json_schema)
+    if dialect.has_echo:
+        _refuse_echo(request)
+    if dialect.unsupported:
+        _refuse_unsupported(dialect.unsupported, request, body)
+    if dialect.any_tool is not None:
+        put = _tools(dialect, request, body)
+    put |= _output_format(dialect.output_format, request)
+    schema = value(request.json_schema)
     if schema is not None:
-        _checked(schema)
+        _valid(schema)
     return put
 
 
 def value(raw: msgspec.Raw) -> Any:
-    """Decode a field that was kept as it came; None where it is not there."""
+    """Decode a raw field, None where it is absent."""
     return msgspec.json.decode(raw) if raw else None
 
 
-# The shape of an answer
+# Output format
+
+
+def _output_format(field: OutputFormat | None, request: RequestFields) -> Put:
+    match field:
+        case "response_format":
+            _format(value(request.response_format))
+            return {}
+        case "json_schema":
+            return _schema_of(_format(value(request.response_format)))
+        case "text":
+            return _text(value(request.text))
+        case None:
+            return {}
 
 
 def _format(shape: Any) -> Any:
@@ -63,15 +68,15 @@ def _format(shape: Any) -> Any:
             within = shape.get("json_schema")
             if not isinstance(within, dict):
                 raise BadRequest("`response_format` lacks its `json_schema`")
-            return _checked(within.get("schema", {}))
+            return _valid(within.get("schema", {}))
         case "json_object":
-            return _checked(shape.get("schema") or {})
+            return _valid(shape.get("schema") or {})
         case _:
-            return None  # llama.cpp's to refuse
+            return None  # llama.cpp refuses it
 
 
-def _checked(schema: Any) -> Any:
-    if wrong := nonsense(schema):
+def _valid(schema: Any) -> Any:
+    if wrong := schema_error(schema):
         raise BadRequest(f"the JSON schema makes no sense: {wrong}")
     return schema
 
@@ -92,7 +97,7 @@ def _text(text: Any) -> Put:
             return {"response_format": {"type": "json_object"}}
         case {"type": "json_schema", "schema": schema}:
             wanted = {k: v for k, v in shape.items() if k != "type"}
-            _checked(schema)
+            _valid(schema)
             return {"response_format": {"type": "json_schema", "json_schema": wanted}}
         case _:
             raise BadRequest(
@@ -105,7 +110,7 @@ def _text(text: Any) -> Put:
 
 
 def is_forced(choice: Any) -> bool:
-    """Whether a `tool_choice` insists on a tool."""
+    """Whether a `tool_choice` requires a tool."""
     if isinstance(choice, dict):
         within: Any = choice.get("allowed_tools", choice)
         if choice.get("type") == "allowed_tools":
@@ -114,18 +119,17 @@ def is_forced(choice: Any) -> bool:
     return bool(choice == "required")
 
 
-def _tools(dialect: Dialect, asked: RequestFields, body: bytes) -> Put:
-    """Leave only the tool that is named: llama.cpp knows no more than `required`."""
-    choice = asked.tool_choice
-    if dialect == "messages" and choice == {"type": "none"}:
+def _tools(dialect: type[Dialect], request: RequestFields, body: bytes) -> Put:
+    """Keep only the tools that the choice names: llama.cpp knows only `required`."""
+    choice = request.tool_choice
+    if choice is not None and choice == dialect.no_tool:
         return {"tools": []}
     if not is_forced(choice):
         return {}
     tools = fields(body).get("tools")
     if not isinstance(tools, list) or not tools:
         raise BadRequest("`tool_choice` asks for a tool, but there are no `tools`")
-    insisting = {"type": "any"} if dialect == "messages" else "required"
-    put: Put = {"tool_choice": insisting}
+    put: Put = {"tool_choice": dialect.any_tool}
     if (names := _named(choice)) is None:
         return put
     left = [each for each in tools if _name(each) in names]
@@ -155,40 +159,29 @@ def _name(tool: Any) -> str:
             return ""
 
 
-# What cannot be had
+# Unsupported fields
 
 
-def _no_echo(asked: RequestFields) -> None:
-    if asked.echo:
+def _refuse_echo(request: RequestFields) -> None:
+    if request.echo:
         raise BadRequest("`echo` is not supported here; put the prompt in front of it")
-    if asked.suffix:
+    if request.suffix:
         raise BadRequest("`suffix` is not supported here; ask /infill")
-    if isinstance(asked.best_of, int) and asked.best_of > asked.each:
+    if isinstance(request.best_of, int) and request.best_of > request.each:
         raise BadRequest("`best_of` is not supported here; ask for `n` and choose")
 
 
-def _not_here(dialect: Dialect, asked: RequestFields, body: bytes) -> None:
-    """Refuse what would be passed over without a word."""
-    if asked.each > 1:
+def _refuse_unsupported(
+    unsupported: Mapping[str, str], request: RequestFields, body: bytes
+) -> None:
+    """Refuse fields that llama.cpp would silently ignore."""
+    if request.each > 1:
         raise BadRequest("`n` is not supported on this route; ask several times")
-    unknown = _UNKNOWN[dialect]
-    if not any(key.encode() in body for key in unknown):
+    if not any(key.encode() in body for key in unsupported):
         return
     given = raw_fields(body)
-    for key, instead in unknown.items():
+    for key, instead in unsupported.items():
         if key in given and bytes(given[key]) not in {b"null", b"false", b'""', b"{}"}:
             if key == "output_config" and "format" not in fields(body)[key]:
                 continue
             raise BadRequest(f"`{key}` is not supported here; {instead}")
-
-
-_STATELESS = "answers are not kept: send the whole conversation as `input`"
-_SHAPED = "ask /v1/chat/completions with a `response_format`"
-_UNKNOWN: dict[Dialect, dict[str, str]] = {
-    "responses": {
-        "previous_response_id": _STATELESS,
-        "conversation": _STATELESS,
-        "background": "stream the answer, or wait for it",
-    },
-    "messages": {"output_format": _SHAPED, "output_config": _SHAPED},
-}

@@ -1,12 +1,18 @@
-"""Server-sent events: read from bytes in any pieces, and written back. Pure."""
+"""Server-sent events: one reader, for bytes in any pieces, and one writer. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
+
+END = b"\n\n"
+"""The blank line that closes an event."""
+
+DONE = b"[DONE]"
+"""The data of the last event of OpenAI's streams."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,25 +25,42 @@ class Event:
 
     @property
     def comment(self) -> bool:
-        """Whether it carries nothing but life."""
+        """Whether it is only a keep-alive."""
         return not self.name and not self.data
 
 
-@dataclass
-class Parser:
-    """Cuts a stream into events; `rest` is the start of one that is not complete."""
+@dataclass(slots=True)
+class EventReader:
+    """Cuts a stream into events; `rest` is the start of an incomplete one."""
 
     rest: bytes = field(default=b"")
 
     def feed(self, piece: bytes) -> list[Event]:
         """Return the events that `piece` completes."""
-        blocks = (self.rest + piece).replace(b"\r\n", b"\n").split(b"\n\n")
-        self.rest = blocks.pop()
-        return [event(block + b"\n\n") for block in blocks]
+        ready, self.rest = whole_events((self.rest + piece).replace(b"\r\n", b"\n"))
+        return [parse_event(block) for block in raw_events(ready)]
 
 
-def event(raw: bytes) -> Event:
-    """Read one event, its closing blank line included."""
+def whole_events(buffer: bytes) -> tuple[bytes, bytes]:
+    """Split a buffer into the whole events it begins with, and the rest.
+
+    Only whole events may go to a client: half an event cannot be taken back, and no
+    other engine can complete it.
+    """
+    whole, end, rest = buffer.rpartition(END)
+    return whole + end, rest
+
+
+def raw_events(whole: bytes) -> Iterator[bytes]:
+    """Yield the bytes of each event in a run of whole events."""
+    for block in whole.split(END):
+        # Some routes end with an extra line, which is no event.
+        if block.strip(b"\n"):
+            yield block + END
+
+
+def parse_event(raw: bytes) -> Event:
+    """Parse one event, its closing blank line included."""
     name, data = "", list[bytes]()
     for line in raw.split(b"\n"):
         key, _, value = line.partition(b":")
@@ -49,42 +72,8 @@ def event(raw: bytes) -> Event:
     return Event(name, b"\n".join(data), raw)
 
 
-_END = b"\n\n"
-DONE = b"[DONE]"
-
-
-def whole_events(buffer: bytes) -> tuple[bytes, bytes]:
-    """Split a buffer into the whole events it begins with, and the rest.
-
-    Only whole events may go to a client: half an event could neither be taken back
-    nor completed once the engine that wrote it is gone.
-    """
-    end = buffer.rfind(_END)
-    if end < 0:
-        return b"", buffer
-    end += len(_END)
-    return buffer[:end], buffer[end:]
-
-
-def events(whole: bytes) -> Iterator[Event]:
-    """Yield the events in a run of whole events."""
-    for block in whole.split(_END):
-        # Some routes end with an extra line, which is no event.
-        if block.strip(b"\n"):
-            yield event(block + _END)
-
-
-def decoded(data: bytes) -> dict[str, Any]:
-    """Decode an event's data, or raise ValueError where it is no JSON object."""
-    return msgspec.json.decode(data, type=dict[str, Any])
-
-
-def is_error(data: dict[str, Any]) -> bool:
-    """Whether an event says that the engine gave up."""
-    return "error" in data or data.get("type") == "error"
-
-
-def written(data: dict[str, Any], name: str = "") -> bytes:
-    """Write one event, compactly and unescaped, as llama-server does."""
-    line = b"data: " + msgspec.json.encode(data) + _END
+def write_event(data: bytes | Mapping[str, Any], name: str = "") -> bytes:
+    """Write one event. Bytes must be one line; an object becomes compact JSON."""
+    encoded = data if isinstance(data, bytes) else msgspec.json.encode(data)
+    line = b"data: " + encoded + END
     return b"event: " + name.encode() + b"\n" + line if name else line

@@ -7,8 +7,8 @@ from balancer.request import (
     InferenceRequest,
     deadline_seconds,
     headers_for,
+    read_request,
     request_id,
-    understood,
 )
 from edgeserve.errors import BadRequest
 from edgeserve.openai import ROUTES
@@ -20,7 +20,7 @@ ENGINE = an_engine("small:Q4_1")
 
 
 def work(path: str = CHAT, **fields: Any) -> InferenceRequest:
-    return understood(ROUTES[path], json.dumps(fields).encode())
+    return read_request(ROUTES[path], json.dumps(fields).encode())
 
 
 def sent(each: InferenceRequest) -> dict[str, Any]:
@@ -120,7 +120,7 @@ def test_images_are_noticed_and_talk_of_them_is_not() -> None:
 )  # fmt: skip
 def test_a_body_that_makes_no_sense_is_refused(body: bytes) -> None:
     with pytest.raises(BadRequest):
-        understood(ROUTES[CHAT], body)
+        read_request(ROUTES[CHAT], body)
 
 
 @pytest.mark.parametrize(

@@ -15,9 +15,10 @@ from aiohttp import web
 from edgeserve import http
 from edgeserve.errors import EdgeserveError, FleetBusy, NodeLost
 from edgeserve.http.server import aiohttp_routes
+from edgeserve.http.sse import write_event
 from edgeserve.http.types import Origin, Request, Response, origin_of
 from edgeserve.openai import ROUTES
-from edgeserve.wire import EngineChange, EngineReport, NodeReport, encode, sse
+from edgeserve.wire import EngineChange, EngineReport, NodeReport, encode
 from tests.fakes.llama import Behaviour, FakeLlama, fake_llama
 from tests.fakes.reports import HARDWARE as HARDWARE
 from tests.fakes.reports import a_report, an_engine
@@ -66,13 +67,13 @@ class FakeNode:
         """Send a full report; or change its one engine, and send that."""
         if report is not None:
             self.report = report
-            self.send(sse("report", encode(report)))
+            self.send(write_event(encode(report), "report"))
             return
         changed = msgspec.structs.replace(self.engine, **engine)
         self.report = msgspec.structs.replace(
             self.report, engines=(changed, *self.report.engines[1:])
         )
-        self.send(sse("engine", encode(EngineChange(engine=changed))))
+        self.send(write_event(encode(EngineChange(engine=changed)), "engine"))
 
     def hush(self) -> None:
         """Break every event stream."""
@@ -95,7 +96,7 @@ class FakeNode:
             async with asyncio.timeout(HEARTBEAT_SECONDS):
                 return await queue.get()
         except TimeoutError:
-            return sse("heartbeat")
+            return write_event(b"{}", "heartbeat")
 
     async def relay(self, request: Request, reply: Response) -> None:
         """Admit, ask the engine, pass its answer on."""
@@ -157,7 +158,7 @@ class FakeNode:
         response = web.StreamResponse(headers={"content-type": "text/event-stream"})
         await response.prepare(request)
         queue: asyncio.Queue[bytes | None] = asyncio.Queue()
-        queue.put_nowait(sse("report", encode(self.report)))
+        queue.put_nowait(write_event(encode(self.report), "report"))
         self._followers.add(queue)
         try:
             while frame := await self._next(queue):

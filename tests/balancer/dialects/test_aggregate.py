@@ -7,11 +7,10 @@ from typing import Any
 
 import pytest
 
-from balancer import dialects
-from balancer.dialects.base import Headless, Incomplete
-from balancer.dialects.stream import StreamedError
-from edgeserve.http.sse import Parser
-from edgeserve.openai import Dialect
+from balancer.dialects import DIALECTS
+from balancer.dialects.base import Headless, Incomplete, StreamedError
+from edgeserve.http.sse import EventReader
+from edgeserve.openai import DialectName
 
 HEAD: dict[str, Any] = {
     "created": 1,
@@ -37,9 +36,9 @@ def delta(finish: str | None = None, index: int = 0, **said: Any) -> bytes:
     return data(choices=[choice], **HEAD)
 
 
-def put_together(dialect: Dialect, *events: bytes) -> Any:
-    whole = dialects.of(dialect)
-    for event in Parser().feed(b"".join(events)):
+def put_together(dialect: DialectName, *events: bytes) -> Any:
+    whole = DIALECTS[dialect].aggregate()
+    for event in EventReader().feed(b"".join(events)):
         whole.add(event)
     return json.loads(whole.body())
 
@@ -215,7 +214,7 @@ def test_a_response_gets_the_keys_that_streams_leave_out() -> None:
     ],
 )
 def test_a_stream_that_was_cut_is_no_answer(
-    dialect: Dialect, events: list[bytes]
+    dialect: DialectName, events: list[bytes]
 ) -> None:
     with pytest.raises(Incomplete):
         put_together(dialect, *events)
@@ -231,13 +230,8 @@ def test_one_of_two_prompts_is_no_answer() -> None:
 
 
 @pytest.mark.parametrize("dialect", ["chat", "native", "messages"])
-def test_an_error_in_the_stream_is_the_answer(dialect: Dialect) -> None:
+def test_an_error_in_the_stream_is_the_answer(dialect: DialectName) -> None:
     with pytest.raises(StreamedError) as told:
         put_together(dialect, data(error={"code": 400, "message": "no"}))
 
     assert told.value.status == 400
-
-
-def test_a_plain_answer_is_nothing_to_put_together() -> None:
-    with pytest.raises(ValueError, match="does not stream"):
-        dialects.of("plain")

@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 
-from balancer import dialects
-from balancer.request import understood
-from edgeserve.http.sse import Parser
+from balancer.request import read_request
+from edgeserve.http.sse import EventReader
 from edgeserve.openai import ROUTES
 from tests.balancer.engine import RealEngine, real_engine
 from tests.fakes.reports import an_engine
@@ -159,12 +158,12 @@ def test_a_stream_put_together_is_the_whole_answer(
 
 
 def put_together(engine: RealEngine, path: str, body: bytes) -> bytes:
-    work = understood(ROUTES[path], body)
+    work = read_request(ROUTES[path], body)
     assert work.mode == "aggregate"
     status, stream = engine.post(path, work.body_for(an_engine("smol:Q4_1")))
     assert status == 200, stream
-    parser, whole = Parser(), dialects.of(work.dialect)
-    for event in parser.feed(stream):
+    reader, whole = EventReader(), work.dialect.aggregate()
+    for event in reader.feed(stream):
         whole.add(event)
     return whole.body()
 

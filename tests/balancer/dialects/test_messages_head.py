@@ -5,9 +5,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from balancer.dialects.messages import MessagesStream
-from balancer.dialects.stream import DialectStream, StreamedError
-from edgeserve.http.sse import event
+from balancer.dialects.base import StreamedError
+from balancer.dialects.messages import Messages
+from balancer.dialects.stream import DialectStream
+from edgeserve.http.sse import parse_event
 
 
 def named(name: str, **fields: Any) -> bytes:
@@ -21,17 +22,18 @@ HEART = named("content_block_delta", index=0, delta={"text": "❤"})
 STOP = named("message_stop")
 
 
-def headed(*, hides: bool = True) -> MessagesStream:
-    return MessagesStream("messages", hides=hides, id="req-1", model="small:Q4_1")
+def headed(*, hides: bool = True) -> DialectStream:
+    head = Messages.head("req-1", "small:Q4_1")
+    return DialectStream(Messages, hides=hides, head=head)
 
 
 def test_a_message_that_begins_with_half_a_letter_gets_its_head() -> None:
-    flow = headed()
+    reader = headed()
 
-    out = b"".join(map(flow.feed, (named("ping"), BLOCK + HEART, STOP)))
+    out = b"".join(map(reader.feed, (named("ping"), BLOCK + HEART, STOP)))
 
     head, rest = out.split(b"\n\n", 1)
-    first = event(head + b"\n\n")
+    first = parse_event(head + b"\n\n")
     assert first.name == "message_start"
     assert msgspec.json.decode(first.data)["message"] == {
         "id": "req-1",
@@ -44,7 +46,7 @@ def test_a_message_that_begins_with_half_a_letter_gets_its_head() -> None:
         "usage": {"input_tokens": 0, "output_tokens": 0},
     }
     assert rest == named("ping") + BLOCK + HEART + STOP
-    assert flow.ended
+    assert reader.ended
 
 
 @pytest.mark.parametrize("size", [1, 7, 1000])
@@ -54,9 +56,11 @@ def test_a_message_with_a_head_passes_as_any_stream_does(
 ) -> None:
     stream = START + named("ping") + BLOCK + HEART + STOP
     pieces = [stream[at : at + size] for at in range(0, len(stream), size)]
-    flow, other = headed(hides=hides), DialectStream("messages", hides=hides)
+    reader, other = headed(hides=hides), DialectStream(Messages, hides=hides)
 
-    assert [flow.feed(each) for each in pieces] == [other.feed(each) for each in pieces]
+    assert [reader.feed(each) for each in pieces] == [
+        other.feed(each) for each in pieces
+    ]
 
 
 def test_an_error_before_content_is_raised_without_a_head() -> None:

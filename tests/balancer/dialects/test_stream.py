@@ -8,9 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from balancer.dialects.stream import DialectStream, StreamedError, error_event
+from balancer.dialects import DIALECTS
+from balancer.dialects.base import StreamedError
+from balancer.dialects.stream import DialectStream
 from edgeserve.errors import NodeLost
-from edgeserve.openai import Dialect
+from edgeserve.openai import DialectName
 
 
 def data(**fields: Any) -> bytes:
@@ -33,7 +35,7 @@ ROLE = delta(role="assistant", content=None)
 DONE = b"data: [DONE]\n\n"
 PING = b":\n\n"
 
-STREAMS: dict[Dialect, tuple[list[bytes], list[bytes]]] = {
+STREAMS: dict[DialectName, tuple[list[bytes], list[bytes]]] = {
     "chat": ([ROLE], [delta(content="Hi"), delta(finish="stop"), DONE]),
     "completion": ([text("")], [text("Hi"), text("", "stop"), DONE]),
     "native": (
@@ -57,67 +59,67 @@ STREAMS: dict[Dialect, tuple[list[bytes], list[bytes]]] = {
         ],
     ),
 }
-DIALECTS = list(STREAMS)
+NAMES = list(STREAMS)
 
 
-@pytest.mark.parametrize("dialect", DIALECTS)
-def test_what_comes_before_content_is_held_back(dialect: Dialect) -> None:
+@pytest.mark.parametrize("dialect", NAMES)
+def test_what_comes_before_content_is_held_back(dialect: DialectName) -> None:
     before, after = STREAMS[dialect]
-    listener = DialectStream(dialect)
+    reader = DialectStream(DIALECTS[dialect])
 
-    assert [listener.feed(each) for each in before] == [b""] * len(before)
-    assert not listener.begun
+    assert [reader.feed(each) for each in before] == [b""] * len(before)
+    assert not reader.begun
 
-    assert listener.feed(after[0]) == b"".join(before) + after[0]
-    assert listener.begun
+    assert reader.feed(after[0]) == b"".join(before) + after[0]
+    assert reader.begun
 
 
-@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize("dialect", NAMES)
 def test_a_stream_has_ended_with_its_last_event_and_not_before(
-    dialect: Dialect,
+    dialect: DialectName,
 ) -> None:
     before, after = STREAMS[dialect]
     *most, last = [*before, *after]
-    listener = DialectStream(dialect)
+    reader = DialectStream(DIALECTS[dialect])
 
     for each in most:
-        listener.feed(each)
-    assert not listener.ended
+        reader.feed(each)
+    assert not reader.ended
 
-    listener.feed(last)
-    assert listener.ended
+    reader.feed(last)
+    assert reader.ended
 
 
-@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize("dialect", NAMES)
 @given(cuts=st.lists(st.integers(0, 400), max_size=8))
 def test_every_byte_passes_once_in_order_and_in_whole_events(
-    dialect: Dialect, cuts: list[int]
+    dialect: DialectName, cuts: list[int]
 ) -> None:
     stream = b"".join([*STREAMS[dialect][0], *STREAMS[dialect][1]])
     places = [0, *sorted(min(cut, len(stream)) for cut in cuts), len(stream)]
-    listener = DialectStream(dialect)
+    reader = DialectStream(DIALECTS[dialect])
 
-    pieces = [listener.feed(stream[a:b]) for a, b in pairwise(places)]
+    pieces = [reader.feed(stream[a:b]) for a, b in pairwise(places)]
 
     assert b"".join(pieces) == stream
     assert all(piece == b"" or piece.endswith(b"\n\n") for piece in pieces)
-    assert listener.ended
+    assert reader.ended
 
 
 def test_a_sign_of_life_passes_before_content() -> None:
-    listener = DialectStream("chat")
+    reader = DialectStream(DIALECTS["chat"])
     progress = data(choices=[], prompt_progress={"total": 9, "processed": 3})
 
-    assert listener.feed(ROLE + PING) == PING
-    assert listener.feed(progress) == progress
-    assert not listener.begun
+    assert reader.feed(ROLE + PING) == PING
+    assert reader.feed(progress) == progress
+    assert not reader.begun
 
 
 def test_an_event_that_holds_nothing_is_left_out() -> None:
-    listener = DialectStream("completion")
+    reader = DialectStream(DIALECTS["completion"])
 
-    assert listener.feed(b"data: null\n\n") == b""
-    assert not listener.begun
+    assert reader.feed(b"data: null\n\n") == b""
+    assert not reader.begun
 
 
 @pytest.mark.parametrize(
@@ -129,20 +131,20 @@ def test_an_event_that_holds_nothing_is_left_out() -> None:
     ],
 )
 def test_thoughts_tools_and_ends_are_content(event: bytes) -> None:
-    listener = DialectStream("chat")
+    reader = DialectStream(DIALECTS["chat"])
 
-    assert listener.feed(ROLE + event) == ROLE + event
+    assert reader.feed(ROLE + event) == ROLE + event
 
 
 @pytest.mark.parametrize("dialect", ["chat", "completion"])
-def test_words_that_look_like_an_end_are_none(dialect: Dialect) -> None:
+def test_words_that_look_like_an_end_are_none(dialect: DialectName) -> None:
     words = "\ndata: [DONE]\n\nevent: error\n"
-    listener = DialectStream(dialect)
+    reader = DialectStream(DIALECTS[dialect])
 
-    listener.feed(delta(content=words) if dialect == "chat" else text(words))
+    reader.feed(delta(content=words) if dialect == "chat" else text(words))
 
-    assert listener.begun
-    assert not listener.ended
+    assert reader.begun
+    assert not reader.ended
 
 
 @pytest.mark.parametrize(
@@ -155,62 +157,60 @@ def test_words_that_look_like_an_end_are_none(dialect: Dialect) -> None:
 )
 def test_an_error_before_content_is_the_engines_answer(event: bytes) -> None:
     with pytest.raises(StreamedError) as told:
-        DialectStream("chat").feed(ROLE + event)
+        DialectStream(DIALECTS["chat"]).feed(ROLE + event)
 
     assert told.value.status == 503
     assert json.loads(told.value.body)["error"]["message"] == "gone"
 
 
 def test_an_error_after_content_is_kept_for_whoever_may_mend_it() -> None:
-    listener = DialectStream("chat")
-    listener.feed(delta(content="Hi"))
+    reader = DialectStream(DIALECTS["chat"])
+    reader.feed(delta(content="Hi"))
     event = data(error={"code": 500, "message": "no"})
     more = delta(content=" there")
 
-    assert listener.feed(more + event + DONE) == more
-    assert listener.feed(more) == b""
-    assert not listener.ended
-    assert listener.error is not None
-    assert (listener.error.status, listener.error.raw) == (500, event)
+    assert reader.feed(more + event + DONE) == more
+    assert reader.feed(more) == b""
+    assert not reader.ended
+    assert reader.error is not None
+    assert (reader.error.status, reader.error.raw) == (500, event)
 
 
 def test_progress_that_the_client_did_not_ask_for_is_noted_and_hidden() -> None:
-    listener = DialectStream("chat", hides=True)
+    reader = DialectStream(DIALECTS["chat"], hides=True)
     progress = data(choices=[], prompt_progress={"total": 9, "processed": 3})
 
-    assert listener.feed(progress) == b""
-    assert (listener.worked, listener.prompt) == (True, 9)
-    assert not listener.begun
+    assert reader.feed(progress) == b""
+    assert (reader.worked, reader.prompt) == (True, 9)
+    assert not reader.begun
 
 
 def test_a_response_in_progress_is_told_once_and_without_its_progress() -> None:
-    listener = DialectStream("responses", hides=True)
+    reader = DialectStream(DIALECTS["responses"], hides=True)
     created = b'event: response.created\ndata: {"type":"response.created"}\n\n'
     going = b'event: response.in_progress\ndata: {"type":"response.in_progress"%b}\n\n'
     read = b',"prompt_progress":{"total":9,"cache":0,"processed":%d}'
     text = b'event: response.output_text.delta\ndata: {"delta":"Hi"}\n\n'
 
-    held = b"".join(
-        map(listener.feed, (created, going % (read % 0), going % (read % 9)))
-    )
+    held = b"".join(map(reader.feed, (created, going % (read % 0), going % (read % 9))))
 
     assert held == b""
-    assert listener.worked
-    assert listener.feed(text) == created + going % b"" + text
+    assert reader.worked
+    assert reader.feed(text) == created + going % b"" + text
 
 
 def test_the_start_of_an_event_is_kept_until_the_rest_comes() -> None:
-    listener = DialectStream("chat")
-    listener.feed(delta(content="Hi"))
+    reader = DialectStream(DIALECTS["chat"])
+    reader.feed(delta(content="Hi"))
 
-    assert listener.feed(b'data: {"cho') == b""
+    assert reader.feed(b'data: {"cho') == b""
 
 
-@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize("dialect", NAMES)
 def test_a_broken_stream_ends_in_an_error_that_a_client_can_read(
-    dialect: Dialect,
+    dialect: DialectName,
 ) -> None:
-    event = error_event(dialect, NodeLost("pi broke off"))
+    event = DIALECTS[dialect].error_event(NodeLost("pi broke off"))
 
     lines = event.decode().splitlines()
     body = json.loads(next(line for line in lines if line.startswith("data: "))[6:])

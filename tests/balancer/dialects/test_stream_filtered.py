@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from balancer.dialects.native import Native
 from balancer.dialects.stream import DialectStream
 from balancer.failover.resume import Finish, Resume, resume
 from edgeserve.openai import ROUTES
@@ -36,32 +37,32 @@ def asked(**fields: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("end", ENDS)
 def test_a_filtered_end_is_an_end(end: dict[str, Any]) -> None:
-    flow = DialectStream("native", filtered=True)
+    reader = DialectStream(Native, filtered=True)
 
-    flow.feed(token('"stop":true and \ndata: {}\n\n'))
-    assert not flow.ended
-    flow.feed(sse(end) + b"\n")
+    reader.feed(token('"stop":true and \ndata: {}\n\n'))
+    assert not reader.ended
+    reader.feed(sse(end) + b"\n")
 
-    assert flow.ended
+    assert reader.ended
 
 
 def test_each_of_several_prompts_has_a_filtered_end() -> None:
-    flow = DialectStream("native", filtered=True, answers=2)
+    reader = DialectStream(Native, filtered=True, ends=2)
 
-    flow.feed(token("a") + b":\n\n" + token("b", 1) + sse({"content": ""}))
-    assert not flow.ended
-    flow.feed(token("b", 1))
-    assert not flow.ended
-    flow.feed(sse({"content": ""}))
+    reader.feed(token("a") + b":\n\n" + token("b", 1) + sse({"content": ""}))
+    assert not reader.ended
+    reader.feed(token("b", 1))
+    assert not reader.ended
+    reader.feed(sse({"content": ""}))
 
-    assert flow.ended
+    assert reader.ended
 
 
 def test_an_answer_without_text_may_be_all_filtered() -> None:
-    flow = DialectStream("native", filtered=True)
+    reader = DialectStream(Native, filtered=True)
 
-    assert flow.feed(sse({"content": ""})) == sse({"content": ""})
-    assert flow.ended
+    assert reader.feed(sse({"content": ""})) == sse({"content": ""})
+    assert reader.ended
 
 
 @pytest.mark.parametrize("end", ENDS)

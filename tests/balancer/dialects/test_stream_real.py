@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from balancer.failover.splice import listener
-from balancer.request import understood
+from balancer.failover.splice import reader_for
+from balancer.request import read_request
 from edgeserve.openai import ROUTES
 from tests.balancer.engine import RealEngine, real_engine
 from tests.fakes.reports import an_engine
@@ -64,16 +64,16 @@ def test_a_stream_is_followed_to_its_end_and_shows_what_was_asked_for(
 ) -> None:
     asked = {"messages": HELLO} if path == CHAT else {"prompt": "One two"}
     body = json.dumps({**asked, "max_tokens": 4, **EXACT, **options}).encode()
-    work = understood(ROUTES[path], body)
+    work = read_request(ROUTES[path], body)
     expected = told(engine, path, body)
-    flow = listener(work, "id", "smol:Q4_1")
+    reader = reader_for(work, "id", "smol:Q4_1", None)
     *most, last = told(engine, path, work.body_for(an_engine("smol:Q4_1")))
 
-    passed = [flow.feed(each) for each in most]
-    assert not flow.ended
-    passed.append(flow.feed(last))
+    passed = [reader.feed(each) for each in most]
+    assert not reader.ended
+    passed.append(reader.feed(last))
 
-    assert flow.ended
+    assert reader.ended
     shown = [each + b"\n\n" for each in b"".join(passed).split(b"\n\n")[:-1]]
     assert sorted(map(shape, shown)) == sorted(map(shape, expected))
 

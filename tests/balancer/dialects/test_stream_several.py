@@ -12,6 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from balancer.dialects import DIALECTS
+from balancer.dialects.native import Native
 from balancer.dialects.stream import DialectStream
 from balancer.failover.resume import Finish, RefuseResume, resume
 from edgeserve.openai import ROUTES
@@ -82,21 +84,23 @@ def asked(path: str, **fields: Any) -> dict[str, Any]:
     return {**chat(), "prompt": "x", **SHAPES[path][1], **fields}
 
 
-def listener(path: str) -> DialectStream:
-    return DialectStream(ROUTES[path].dialect, hides=True, answers=2)
+def reader_of(path: str) -> DialectStream:
+    dialect = DIALECTS[ROUTES[path].dialect]
+    ends = 2 if dialect is Native else 1
+    return DialectStream(dialect, hides=True, ends=ends)
 
 
 @pytest.mark.parametrize("path", PATHS)
 def test_the_end_of_the_first_is_not_the_end_of_all(path: str) -> None:
     told = stream(path)
-    flow = listener(path)
+    reader = reader_of(path)
 
     for each in told[:-1]:
-        flow.feed(each)
-        assert not flow.ended
-    flow.feed(told[-1])
+        reader.feed(each)
+        assert not reader.ended
+    reader.feed(told[-1])
 
-    assert flow.ended
+    assert reader.ended
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -106,14 +110,14 @@ def test_what_nobody_asked_for_is_hidden_in_every_part(
 ) -> None:
     whole = b"".join(stream(path))
     places = [0, *sorted(min(cut, len(whole)) for cut in cuts), len(whole)]
-    flow = listener(path)
+    reader = reader_of(path)
 
-    passed = b"".join(flow.feed(whole[a:b]) for a, b in pairwise(places))
+    passed = b"".join(reader.feed(whole[a:b]) for a, b in pairwise(places))
 
     assert passed == b"".join(
         each for each in stream(path) if b"prompt_progress" not in each
     )
-    assert flow.ended
+    assert reader.ended
 
 
 @pytest.mark.parametrize("path", PATHS)

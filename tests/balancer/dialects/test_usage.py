@@ -44,7 +44,7 @@ def test_where_the_prompt_is_known_the_answer_ends_at_the_very_token() -> None:
 
     mended = given + outcome.splice.feed(rest)
 
-    assert outcome.splice.finished
+    assert outcome.splice.ended
     assert text_of(mended) == "🎉🥳🎂🎈🎁"
     *_, last, counted = data_of(mended)
     assert last["choices"][0]["finish_reason"] == "length"

@@ -54,7 +54,7 @@ def mended(
     status, rest = engine.post(path, outcome.body)
     assert status == 200, rest
     out = given + outcome.splice.feed(rest)
-    assert outcome.splice.finished
+    assert outcome.splice.ended
     return out
 
 

@@ -59,7 +59,7 @@ def test_a_mended_stream_is_the_undisturbed_one_wherever_it_broke(
 
     mended = given + fed(outcome, rest, size)
 
-    assert outcome.splice.finished
+    assert outcome.splice.ended
     assert data_of(undisturbed)[:-1] == data_of(mended)[:-1]
     assert data_of(mended)[-1]["usage"] == usage(10, len(WORDS))
     assert mended.count(DONE) == 1
@@ -165,8 +165,10 @@ def test_the_engines_own_error_is_kept_from_the_client() -> None:
     mended = outcome.splice.feed(sse({"error": {"code": 500, "message": "no"}}) + DONE)
 
     assert mended == b""
-    assert outcome.splice.error == {"error": {"code": 500, "message": "no"}}
-    assert not outcome.splice.finished
+    assert outcome.splice.error is not None
+    told = json.loads(outcome.splice.error.body)
+    assert told == {"error": {"code": 500, "message": "no"}}
+    assert not outcome.splice.ended
 
 
 def test_an_event_that_is_no_json_is_an_error() -> None:
@@ -208,7 +210,7 @@ def test_native_completions_go_on_with_the_very_tokens() -> None:
     mended = given + fed(outcome, Engine("b", prompt=12).native(WORDS[2:], ids[2:]))
 
     assert json.loads(outcome.body)["prompt"] == ["Once", 100, 101]
-    assert outcome.splice.finished
+    assert outcome.splice.ended
     end = data_of(mended)[-1]
     assert text_of(mended) == "".join(WORDS)
     assert (end["tokens_predicted"], end["tokens_evaluated"]) == (9, 10)
@@ -246,7 +248,7 @@ def test_anthropic_messages_stay_one_message() -> None:
 
     mended = given + fed(outcome, Engine("b", prompt=12).messages(WORDS[2:]))
 
-    assert outcome.splice.finished
+    assert outcome.splice.ended
     assert data_of(mended) == data_of(Engine("a").messages(WORDS))
     assert mended.count(b"event: message_start") == 1
 
@@ -262,7 +264,7 @@ def test_responses_stay_one_response() -> None:
     asked = json.loads(outcome.body)
     assert asked["max_tokens"] == 48
     assert asked["input"][-1]["content"][0]["text"] == "Once upon"
-    assert outcome.splice.finished
+    assert outcome.splice.ended
     assert data_of(mended) == data_of(Engine("a").responses(WORDS))
 
 

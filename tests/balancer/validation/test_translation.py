@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from balancer.request import InferenceRequest, understood
+from balancer.request import InferenceRequest, read_request
 from edgeserve.errors import BadRequest
 from edgeserve.openai import ROUTES
 from tests.fakes.reports import an_engine
@@ -22,7 +22,7 @@ THEIRS = [{"name": "other", "input_schema": {}}, {"name": "weather"}]
 
 
 def work(path: str, **fields: Any) -> InferenceRequest:
-    return understood(ROUTES[path], json.dumps(fields).encode())
+    return read_request(ROUTES[path], json.dumps(fields).encode())
 
 
 def sent(path: str, **fields: Any) -> dict[str, Any]:

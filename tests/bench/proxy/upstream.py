@@ -13,7 +13,8 @@ from typing import cast
 
 import uvloop
 
-from edgeserve.wire import NodeReport, encode, sse
+from edgeserve.http.sse import write_event
+from edgeserve.wire import NodeReport, encode
 from tests.fakes.reports import a_report, an_engine
 
 EVENTS_PER_SECOND = 20
@@ -74,7 +75,9 @@ class Speaker(asyncio.Protocol):
         elif head.startswith(b"POST"):
             self.transport.write(ANSWER)
         elif head.startswith(b"GET /edgeserve/v1/events"):
-            self.transport.write(STREAM_HEAD + chunk(sse("report", self._report)))
+            self.transport.write(
+                STREAM_HEAD + chunk(write_event(self._report, "report"))
+            )
             self._beat()
         elif head.startswith((b"GET /v1/models", b"GET /models")):
             self.transport.write(whole(b'{"object":"list","data":[{"id":"bench"}]}'))
@@ -96,7 +99,7 @@ class Speaker(asyncio.Protocol):
 
     def _beat(self) -> None:
         if not self.transport.is_closing():
-            self.transport.write(chunk(sse("heartbeat")))
+            self.transport.write(chunk(write_event(b"{}", "heartbeat")))
             self._loop.call_later(1, self._beat)
 
 

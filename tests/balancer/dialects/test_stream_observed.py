@@ -4,9 +4,10 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from balancer.dialects.chat import Chat
+from balancer.dialects.messages import Messages
 from balancer.dialects.stream import DialectStream
 from balancer.dialects.timings import Timings, timings_in
-from balancer.failover.splice import ObservedStream
 
 PROGRESS = b'data: {"choices":[{"index":0,"delta":{"role":"assistant"}}],'
 PROGRESS += b'"prompt_progress":{"total":9,"cache":4,"processed":4,"time_ms":0}}\n\n'
@@ -16,42 +17,42 @@ LAST += b'"predicted_n":2,"predicted_ms":7.0}}\n\ndata: [DONE]\n\n'
 
 
 @dataclass
-class Heard:
-    """A course that writes down what it is told."""
+class RecordedCalls:
+    """An observer that records its calls."""
 
     slot: int | None = None
     first_seconds: float | None = None
-    said: list[object] = field(default_factory=list[object])
+    calls: list[object] = field(default_factory=list[object])
 
     def progress(self, total: int, cached: int, processed: int) -> None:
-        self.said.append((total, cached, processed))
+        self.calls.append((total, cached, processed))
 
     def wrote(self) -> None:
-        self.said.append("wrote")
+        self.calls.append("wrote")
 
     def answered(self, timings: Timings | None) -> None:
-        self.said.append(timings)
+        self.calls.append(timings)
 
 
-def test_a_course_hears_progress_then_the_first_token_then_the_timings() -> None:
-    heard = Heard()
-    told = ObservedStream(DialectStream("chat", hides=True), heard)
+def test_an_observer_gets_progress_then_the_first_token_then_the_timings() -> None:
+    observer = RecordedCalls()
+    reader = DialectStream(Chat, hides=True, observer=observer)
 
-    out = b"".join(map(told.feed, (PROGRESS, TOKEN, TOKEN, LAST)))
-    told.answered()
+    out = b"".join(map(reader.feed, (PROGRESS, TOKEN, TOKEN, LAST)))
+    observer.answered(reader.timings())
 
     assert out == TOKEN + TOKEN + LAST
-    assert heard.said == [(9, 4, 4), "wrote", Timings(4, 5, 2.5, 2, 7.0)]
+    assert observer.calls == [(9, 4, 4), "wrote", Timings(4, 5, 2.5, 2, 7.0)]
 
 
 def test_an_answer_that_does_not_stream_has_its_timings_too() -> None:
-    heard = Heard()
-    told = ObservedStream(DialectStream("chat"), heard)
+    observer = RecordedCalls()
+    reader = DialectStream(Chat, observer=observer)
 
-    told.whole(LAST)
-    told.answered()
+    reader.whole(LAST)
+    observer.answered(reader.timings())
 
-    assert heard.said == [Timings(4, 5, 2.5, 2, 7.0)]
+    assert observer.calls == [Timings(4, 5, 2.5, 2, 7.0)]
 
 
 @pytest.mark.parametrize(
@@ -68,13 +69,13 @@ def test_timings_that_make_no_sense_are_none(piece: bytes) -> None:
 
 
 def test_progress_that_makes_no_sense_is_passed_over() -> None:
-    heard = Heard()
+    observer = RecordedCalls()
 
-    ObservedStream(DialectStream("chat"), heard).feed(
+    DialectStream(Chat, observer=observer).feed(
         b'data: {"prompt_progress":{"total":1}}\n\n'
     )
 
-    assert heard.said == []
+    assert observer.calls == []
 
 
 START = b'event: message_start\ndata: {"type":"message_start","message":{"content":[],'
@@ -91,14 +92,14 @@ END += b'"usage":{"output_tokens":6}}\n\nevent: message_stop\ndata: {}\n\n'
 def test_a_message_without_timings_tells_how_many_tokens_there_were(
     pieces: tuple[bytes, ...],
 ) -> None:
-    heard = Heard()
-    told = ObservedStream(DialectStream("messages"), heard)
+    observer = RecordedCalls()
+    reader = DialectStream(Messages, observer=observer)
 
     for piece in pieces:
-        told.feed(piece)
-    told.answered()
+        reader.feed(piece)
+    observer.answered(reader.timings())
 
-    assert heard.said == ["wrote", Timings(8, 2, 0.0, 6, 0.0)]
+    assert observer.calls == ["wrote", Timings(8, 2, 0.0, 6, 0.0)]
 
 
 @pytest.mark.parametrize(
@@ -112,20 +113,20 @@ def test_a_message_without_timings_tells_how_many_tokens_there_were(
 def test_a_whole_answer_without_timings_tells_its_usage(
     usage: str, counted: tuple[int, int]
 ) -> None:
-    heard = Heard()
-    told = ObservedStream(DialectStream("messages"), heard)
+    observer = RecordedCalls()
+    reader = DialectStream(Messages, observer=observer)
 
-    told.whole(b'{"content": [], "usage": {%b, "output_tokens": 6}}' % usage.encode())
-    told.answered()
+    reader.whole(b'{"content": [], "usage": {%b, "output_tokens": 6}}' % usage.encode())
+    observer.answered(reader.timings())
 
-    assert heard.said == [Timings(*counted, 0.0, 6, 0.0)]
+    assert observer.calls == [Timings(*counted, 0.0, 6, 0.0)]
 
 
 def test_an_answer_that_tells_nothing_is_an_answer() -> None:
-    heard = Heard()
-    told = ObservedStream(DialectStream("messages"), heard)
+    observer = RecordedCalls()
+    reader = DialectStream(Messages, observer=observer)
 
-    told.whole(b'{"content":[]}')
-    told.answered()
+    reader.whole(b'{"content":[]}')
+    observer.answered(reader.timings())
 
-    assert heard.said == [None]
+    assert observer.calls == [None]
