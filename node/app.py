@@ -1,6 +1,6 @@
 """Composition root of the node: its parts, in the order in which they start.
 
-Whatever is missing leaves the node up, with the reason in its report and in the log.
+When a part is missing, the node still runs, with the reason in its report and log.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import logging
 import secrets
 from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, closing
+from functools import partial
 
 from edgeserve.auth import Guard, is_loopback, read_token
 from edgeserve.config.settings import EVERYWHERE, LOOPBACK, NodeSettings
@@ -29,13 +30,13 @@ from edgeserve.wire import EngineReport
 from node.api.admin import routes
 from node.api.inference import InferenceHandler, handled
 from node.discovery.announce import be_discoverable
+from node.discovery.client import FleetClient
 from node.discovery.identity import identified, this_machine
-from node.hardware.sample import Sampler, first, measuring
+from node.hardware.sample import LatestHardware, Sampler, measuring
 from node.planning.plan import PlannedEngine
-from node.planning.prepare import Prepared, prepared, standby
+from node.planning.prepare import Prepared, fallbacks_of, prepared
 from node.state import NodeState
-from node.supervision.restart import StartupFallbacks
-from node.supervision.run import supervised
+from node.supervision.fallbacks import StartupFallbacks
 from node.supervision.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
@@ -47,17 +48,19 @@ ENGINES = declared("engines")
 async def run_engines(
     state: NodeState, settings: NodeSettings, upstream: Upstream
 ) -> AsyncGenerator[None]:
-    """Run every engine while the block runs, which begins before they are ready.
+    """Run every engine while the block runs, which starts before they are ready.
 
     Reading model files and trying llama.cpp takes seconds on a slow card, so it happens
-    behind the block's back.
+    in the background.
     """
     async with background() as tasks:
-        tasks.start(ENGINES, lambda: _host(state, settings, upstream))
+        tasks.start(ENGINES, lambda: _run_planned(state, settings, upstream))
         yield
 
 
-async def _host(state: NodeState, settings: NodeSettings, upstream: Upstream) -> None:
+async def _run_planned(
+    state: NodeState, settings: NodeSettings, upstream: Upstream
+) -> None:
     found = await asyncio.to_thread(prepared, settings, state.hardware.latest)
     for problem in found.plan.problems:
         log.warning("%s", problem)
@@ -65,31 +68,30 @@ async def _host(state: NodeState, settings: NodeSettings, upstream: Upstream) ->
     for each in found.plan.engines:
         if each.tuning and (each.fitted.tuned or each.tuning.failed):
             log.info("%s: %s", each.spec.id, each.tuning.summary)
-        if other := found.others.get(each.spec.id):
-            log.warning("%s: %s", each.spec.id, other.why)
+        if replacement := found.replacements.get(each.spec.id):
+            log.warning("%s: %s", each.spec.id, replacement.why)
     async with AsyncExitStack() as stack:
         supervisors: list[Supervisor] = []
         for each in found.plan.engines:
-            remedies = _remedies(found, each, settings, state)
-            engine, changed = found.engine_of(each), _teller(state, each.spec.id)
-            one = supervised(
-                engine, each.spec, settings, upstream, changed, remedies=remedies
+            supervisor = Supervisor(
+                engine=found.engine_of(each),
+                spec=each.spec,
+                settings=settings,
+                upstream=upstream,
+                changed=partial(state.feed.engine_changed, each.spec.id),
+                fallbacks=_fallbacks(found, each, settings, state),
             )
-            supervisors.append(await stack.enter_async_context(one))
+            supervisors.append(await stack.enter_async_context(supervisor.running()))
         state.serve(supervisors)
         await asyncio.Event().wait()  # until the block ends
 
 
-def _remedies(
-    found: Prepared, placed: PlannedEngine, settings: NodeSettings, state: NodeState
+def _fallbacks(
+    found: Prepared, planned: PlannedEngine, settings: NodeSettings, state: NodeState
 ) -> StartupFallbacks:
-    other = found.others.get(placed.spec.id)
-    ways = standby(found, placed, settings, state.hardware.latest)
-    return StartupFallbacks(ways, other.why if other else None)
-
-
-def _teller(state: NodeState, id_: str) -> Callable[[], None]:
-    return lambda: state.feed.engine_changed(id_)
+    replacement = found.replacements.get(planned.spec.id)
+    fallbacks = fallbacks_of(found, planned, settings, state.hardware.latest)
+    return StartupFallbacks(fallbacks, replacement.why if replacement else None)
 
 
 ANSWERING = frozenset(("ready", "busy"))
@@ -99,10 +101,10 @@ READY = declared("ready line", "on-failure")
 
 
 @asynccontextmanager
-async def saying_when_ready(
+async def announcing_readiness(
     state: NodeState, url: str, say: Callable[[str], None]
 ) -> AsyncGenerator[None]:
-    """Say the line, once, as soon as no engine is still loading and one answers."""
+    """Print one line as soon as no engine is loading and at least one is ready."""
     async with background() as tasks:
         tasks.start(READY, lambda: _wait(state, url, say))
         yield
@@ -111,13 +113,13 @@ async def saying_when_ready(
 async def _wait(state: NodeState, url: str, say: Callable[[str], None]) -> None:
     async with aclosing(state.feed.follow()) as news:
         async for _ in news:
-            if said := line(state.name, url, state.engines().values()):
-                say(said)
+            if text := ready_line(state.name, url, state.engines().values()):
+                say(text)
                 return
 
 
-def line(name: str, url: str, engines: Iterable[EngineReport]) -> str | None:
-    """Name what is served, or return None while there is more to come. Pure."""
+def ready_line(name: str, url: str, engines: Iterable[EngineReport]) -> str | None:
+    """Return what is served, or None while an engine is loading. Pure."""
     engines = tuple(engines)
     if any(each.state in STARTING for each in engines):
         return None
@@ -137,7 +139,7 @@ MIB = 2**20
 
 
 async def serve(settings: NodeSettings, stop: asyncio.Event) -> None:
-    """Serve until `stop` is set, then drain and leave. What starts first stops last."""
+    """Serve until `stop` is set, then drain. The parts stop in reverse order."""
     token = read_token(settings.token_file)
     host = address(settings, token)
     check_balancers(settings, host)
@@ -151,7 +153,7 @@ async def serve(settings: NodeSettings, stop: asyncio.Event) -> None:
             name=settings.name,
             identity=identity,
             instance=secrets.token_hex(8),
-            hardware=await first(sample),
+            hardware=LatestHardware(await asyncio.to_thread(sample)),
         )
         stack.enter_context(failures.heard_by(state.feed.report_changed))
         await stack.enter_async_context(
@@ -173,48 +175,48 @@ async def serve(settings: NodeSettings, stop: asyncio.Event) -> None:
         await stack.enter_async_context(drained(state, settings.drain_seconds))
         listening = Origin(sock.getsockname()[0], state.port)
         await stack.enter_async_context(
-            be_discoverable(state, settings, listening, ask, token)
+            be_discoverable(state, settings, listening, FleetClient(ask, token))
         )
-        say(lines(listening.host, state.port, who(settings, host, token)))
+        say(lines(listening.host, state.port, allowed_clients(settings, host, token)))
         url = Origin(shown_at(listening.host)[0], state.port).url
-        await stack.enter_async_context(saying_when_ready(state, url, say))
+        await stack.enter_async_context(announcing_readiness(state, url, say))
         await stop.wait()
         state.leave()
-        say("draining: running requests may end, no new ones")
+        say("draining: running requests may finish, new ones are refused")
 
 
 def address(settings: NodeSettings, token: str | None) -> str:
-    """Return where to listen; past loopback only with a fleet token."""
+    """Return the address to listen on; beyond loopback only with a fleet token."""
     if settings.host is None:
         return EVERYWHERE if token else LOOPBACK
     if token is None and not is_loopback(settings.host):
         raise SettingsError(
-            f"node.host is {settings.host}, which others can reach, and there is no"
-            " fleet token; make one with `edgeserve token new`"
+            f"node.host is {settings.host}, which other machines can reach, and"
+            " there is no fleet token; make one with `edgeserve token new`"
         )
     return settings.host
 
 
-def who(settings: NodeSettings, host: str, token: str | None) -> str:
-    """Say who may come to where we listen, and what lets others in. Pure."""
+def allowed_clients(settings: NodeSettings, host: str, token: str | None) -> str:
+    """Return who may use the listening port, for the start message. Pure."""
     if not is_loopback(host):
         return "balancers that have the fleet token"
     return this_machine_only(ASKED_FOR if settings.host and token else ALONE)
 
 
 def check_balancers(settings: NodeSettings, host: str) -> None:
-    """Refuse to register where nobody could follow: past loopback, from loopback."""
+    """Raise SettingsError for a balancer that cannot reach a loopback address."""
     for url in () if settings.announce_url else settings.balancers:
         if is_loopback(host) and not is_loopback(origin_of(url, 0).host):
             raise SettingsError(
-                f"{url} cannot reach this node, which listens on {host} alone; a fleet"
-                " token (`edgeserve token new`) opens it to others"
+                f"{url} cannot reach this node, which listens on {host} only; with a"
+                " fleet token (`edgeserve token new`) it listens for other machines"
             )
 
 
 @asynccontextmanager
 async def drained(state: NodeState, seconds: float) -> AsyncGenerator[None]:
-    """At the end of the block, let running requests finish for so many seconds."""
+    """At the end of the block, give running requests `seconds` to finish."""
     yield
     state.leave()
     try:
@@ -222,4 +224,4 @@ async def drained(state: NodeState, seconds: float) -> AsyncGenerator[None]:
             for supervisor in state.supervisors:
                 await supervisor.drained()
     except TimeoutError:
-        log.warning("cutting off what still runs after %g s", seconds)
+        log.warning("cutting off requests that still run after %g s", seconds)

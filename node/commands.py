@@ -21,7 +21,7 @@ from node.tune.commands import tune
     epilog=examples(
         ("edgeserve node plan", "for everything in the models folder"),
         ("edgeserve node plan smollm2-135m-instruct", "for the best variant of one"),
-        ("edgeserve node plan my.gguf --slots 4 --context 16384", "would that fit?"),
+        ("edgeserve node plan my.gguf --slots 4 --context 16384", "check if it fits"),
     ),
 )
 @click.argument("names", nargs=-1, metavar="[MODEL]...")
@@ -32,9 +32,8 @@ def plan(
 ) -> None:
     """Show what this machine would serve, and start nothing.
 
-    Prints the arithmetic, too.
-    A MODEL is named as for `edgeserve node start --model`. Exit status 1 if any cannot
-    be served.
+    Prints the memory arithmetic, too. A MODEL is named as for `edgeserve node start
+    --model`. The exit status is 1 if a model cannot be served.
     """
     flags["models"] = (*names, *flags["models"])
     warn_of_strays()
@@ -71,14 +70,14 @@ def node() -> None:
 )
 @settings_options(NodeSettings)
 def start(config_file: Path | None, **flags: Any) -> None:
-    """Serve this machine's models until told to stop.
+    """Serve this machine's models until it is stopped.
 
-    Ctrl-C or SIGTERM lets running requests finish; a second one does not.
+    Ctrl-C or SIGTERM lets running requests finish; a second one ends them at once.
     """
     warn_of_strays()
     settings = resolve(NodeSettings, file=config_file, flags=flags).settings
 
-    # The agent brings aiohttp and zeroconf: not for `--help`.
+    # The agent imports aiohttp and zeroconf, which `--help` does not need.
     from edgeserve.runtime.lifecycle import run
     from node.app import serve
 

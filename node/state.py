@@ -1,4 +1,4 @@
-"""Node state: what this node is and serves now, and the feed of its changes."""
+"""Node state: the node's current engines and hardware, and the feed of changes."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from edgeserve import __version__
 from edgeserve.http.sse import write_event
 from edgeserve.runtime.background import failures
 from edgeserve.wire import EngineChange, EngineReport, NodeReport, encode
-from node.hardware.sample import Measured
+from node.hardware.sample import LatestHardware
 from node.supervision.supervisor import Supervisor
 
 HEARTBEAT_SECONDS = 1.0
 COALESCE_SECONDS = 0.05
-"""An engine is told of at most this often; what lies between is skipped."""
+"""Seconds between two events of one engine; changes in between are merged."""
 
 Engines = Callable[[], Mapping[str, EngineReport]]
 
 
 class EventFeed:
-    """Passes changes to everyone who follows; holds no state but theirs.
+    """Sends changes to each follower.
 
-    `report` and `engines` say how things are now: a follower that was slow, or a change
-    that was undone, needs no history.
+    `report` and `engines` return the current state, so a slow follower needs no
+    history.
     """
 
     def __init__(self, report: Callable[[], NodeReport], engines: Engines) -> None:
@@ -34,19 +34,19 @@ class EventFeed:
         self._followers: set[_Follower] = set()
 
     def engine_changed(self, id_: str) -> None:
-        """Tell everyone of one engine."""
+        """Send one engine to every follower."""
         for follower in self._followers:
             follower.stale.add(id_)
             follower.woken.set()
 
     def report_changed(self) -> None:
-        """Tell everyone everything."""
+        """Send a whole report to every follower."""
         for follower in self._followers:
             follower.report = True
             follower.woken.set()
 
     def close(self) -> None:
-        """Let every stream come to its end."""
+        """End every stream."""
         for follower in self._followers:
             follower.closed = True
             follower.woken.set()
@@ -67,14 +67,14 @@ class EventFeed:
                     if news := self._news(follower):
                         yield news
                     await asyncio.sleep(COALESCE_SECONDS)
-            # A node that leaves says so and closes the feed in one breath.
+            # A node that leaves changes its report and closes the feed at once.
             if news := self._news(follower):
                 yield news
         finally:
             self._followers.discard(follower)
 
     def _news(self, follower: _Follower) -> bytes:
-        """Frame what the follower has not heard yet."""
+        """Return the events that the follower has not received yet."""
         stale, full = follower.stale, follower.report
         follower.stale, follower.report = set(), False
         follower.woken.clear()
@@ -89,7 +89,7 @@ class EventFeed:
 
 
 class _Follower:
-    """What one reader of the feed has yet to hear."""
+    """What one follower of the feed has not received yet."""
 
     def __init__(self) -> None:
         self.woken = asyncio.Event()
@@ -109,7 +109,7 @@ async def _woken(event: asyncio.Event, until: float) -> bool:
 
 
 class Identified(Protocol):
-    """Whoever knows the node's id, which a twin may change."""
+    """The node's id, which changes where another node has it, too."""
 
     @property
     def id(self) -> str:
@@ -123,23 +123,23 @@ class Identified(Protocol):
 
 @dataclass(kw_only=True)
 class NodeState:
-    """Mutable, and changed by its owners only: the agent and the engines' host."""
+    """Mutable state of the node; only `node.app` and discovery change it."""
 
     name: str
     identity: Identified
     instance: str
-    hardware: Measured
+    hardware: LatestHardware
     port: int = 0
     supervisors: list[Supervisor] = field(default_factory=list[Supervisor])
     problems: tuple[str, ...] = ()
     draining: bool = False
 
     def __post_init__(self) -> None:
-        """Open the feed that tells of every change."""
+        """Open the feed of changes."""
         self.feed = EventFeed(self.report, self.engines)
 
     def report(self) -> NodeReport:
-        """Say everything a balancer may know."""
+        """Return the report for balancers."""
         return NodeReport(
             id=self.identity.id,
             instance=self.instance,
@@ -154,7 +154,7 @@ class NodeState:
         )
 
     def engines(self) -> Mapping[str, EngineReport]:
-        """Say how each engine is, by id."""
+        """Return each engine's report, by id."""
         return {each.spec.id: each.report for each in self.supervisors}
 
     def supervisor(self, id_: str) -> Supervisor:
@@ -162,12 +162,12 @@ class NodeState:
         return next(each for each in self.supervisors if each.spec.id == id_)
 
     def serve(self, supervisors: Sequence[Supervisor]) -> None:
-        """Tell of another set of engines."""
+        """Replace the set of engines."""
         self.supervisors = list(supervisors)
         self.feed.report_changed()
 
     def leave(self) -> None:
-        """Take no more work from now on, and say so."""
+        """Refuse new requests from now on, and report that."""
         if not self.draining:
             self.draining = True
             self.feed.report_changed()

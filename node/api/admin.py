@@ -14,20 +14,20 @@ from node.api.inference import known
 from node.state import NodeState
 
 WRITE_SECONDS = 30.0
-"""How long a follower may take nothing in before its stream is cut."""
+"""How long a follower may read nothing before its stream is closed."""
 
 JSON = "application/json"
 Answering = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 def routes(state: NodeState, guard: Guard) -> list[web.RouteDef]:
-    """Return the node's routes; all but /health ask for the fleet token."""
+    """Return the node's routes; all but /health require the fleet token."""
 
     async def report(_: web.Request) -> web.Response:
         return web.Response(body=encode(state.report()), content_type=JSON)
 
     async def models(_: web.Request) -> web.Response:
-        return _json({"object": "list", "data": _callable(state)})
+        return _json({"object": "list", "data": _models(state)})
 
     async def health(_: web.Request) -> web.Response:
         engines = {id_: each.state for id_, each in state.engines().items()}
@@ -71,16 +71,16 @@ async def _stream(request: web.Request, state: NodeState) -> web.StreamResponse:
     return response
 
 
-def _callable(state: NodeState) -> list[dict[str, str | int]]:
-    """List, in OpenAI's shape, what can be called now."""
-    ready = [each for each in state.engines().values() if _answers(each.state)]
+def _models(state: NodeState) -> list[dict[str, str | int]]:
+    """Return the models that are ready, in OpenAI's format."""
+    ready = [each for each in state.engines().values() if _is_ready(each.state)]
     return [
         {"id": name, "object": "model", "created": 0, "owned_by": "edgeserve"}
         for name in known(ready)
     ]
 
 
-def _answers(engine_state: str) -> bool:
+def _is_ready(engine_state: str) -> bool:
     return engine_state in {"ready", "busy"}
 
 

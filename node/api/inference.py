@@ -15,17 +15,17 @@ from node.supervision.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
 
-STANDING = ("ready", "busy", "loading", "stuck", "failed", "quarantined")
-"""States, the most promising first."""
+STATE_ORDER = ("ready", "busy", "loading", "stuck", "failed", "quarantined")
+"""States of engines, the best first."""
 
 
 def by_name(
     engines: Sequence[EngineReport], name: str, needs: Ability | None
 ) -> EngineReport:
-    """Return the engine whose id, variant or model `name` is; "" means the only one.
+    """Return the engine whose id, variant or model is `name`; "" means the only one.
 
-    Among several, the one with the largest share of idle slots. Raises UnknownModel, or
-    BadRequest where the model cannot do what the route `needs`, if anything.
+    Of several, the one with the largest share of idle slots. Raises UnknownModel, or
+    BadRequest where the model lacks the ability that the route `needs`.
     """
     if not engines:
         raise NoNode("this node serves no model")
@@ -39,7 +39,7 @@ def by_name(
     if not able:
         can = sorted({ability for each in named for ability in each.abilities})
         raise BadRequest(f"{name!r} is served for {', '.join(can)}, not for {needs}")
-    return min(able, key=_standing)
+    return min(able, key=_rank)
 
 
 def known(engines: Iterable[EngineReport]) -> list[str]:
@@ -54,29 +54,30 @@ def _only(engines: Sequence[EngineReport], needs: Ability | None) -> EngineRepor
         raise BadRequest(f"no model here is served for {needs}")
     if len(models) > 1:
         raise BadRequest(f"name the `model`, one of {', '.join(models)}")
-    return min(able, key=_standing)
+    return min(able, key=_rank)
 
 
 def _can(engine: EngineReport, needs: Ability | None) -> bool:
     return needs is None or needs in engine.abilities
 
 
-def _standing(engine: EngineReport) -> tuple[int, float, str]:
+def _rank(engine: EngineReport) -> tuple[int, float, str]:
     share = engine.busy / engine.slots if engine.slots else 1.0
-    return STANDING.index(engine.state), share, engine.id
+    return STATE_ORDER.index(engine.state), share, engine.id
 
 
-KEPT_HERE = frozenset(
+NOT_SENT = frozenset(
     ("authorization", "x-api-key", "cookie", "origin", "x-conversation-id",
      "accept", "accept-encoding", "range", "if-range", VARIANT_HEADER)
 )  # fmt: skip
-"""Header fields an engine never sees. `X-Conversation-Id` would let a generation go on
-after its client has left; for any `Origin` it would let its pages read the answer. It
-makes no use of `Accept` and `Range`, but refuses what it cannot read in them."""
+"""Header fields that are not sent to an engine. With `X-Conversation-Id` a generation
+goes on after its client has left; with `Origin` the engine lets pages of any origin
+read the answer. It does not use `Accept` and `Range`, but refuses values that it cannot
+parse."""
 
 FIELD_BYTES = 8000
 MOST_FIELDS = 90
-"""llama.cpp refuses, without a word, a request with a longer field, or a hundred."""
+"""llama.cpp refuses, without a reason, longer fields and a hundred fields."""
 
 
 def handled(path: str) -> bool:
@@ -114,7 +115,7 @@ class InferenceHandler:
                 await _pass(answer, reply)
 
     def _chosen(self, request: Request, route: Route) -> tuple[Supervisor, bytes]:
-        """Return the engine that the header or else the body asks for, and the body."""
+        """Return the engine that the header, or else the body, names, and the body."""
         name, body = request.headers.get(VARIANT_HEADER), request.body
         if name is None:
             asked, body = read(asking(route, request.query, body))
@@ -129,7 +130,7 @@ def _to_engine(request: Request, api_key: str) -> dict[str, str]:
     passed = {
         name: value
         for name, value in request.headers.items()
-        if name not in KEPT_HERE and len(name) + len(value) < FIELD_BYTES
+        if name not in NOT_SENT and len(name) + len(value) < FIELD_BYTES
     }
     if len(passed) > MOST_FIELDS:
         passed = dict(list(passed.items())[:MOST_FIELDS])
@@ -146,4 +147,4 @@ async def _pass(answer: Answer, reply: Response) -> None:
 
 
 def _unseen(data: bytes) -> None:
-    """Look at nothing: the bytes pass as they are."""
+    """Observe nothing: the bytes pass unchanged."""

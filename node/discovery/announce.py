@@ -17,13 +17,14 @@ from zeroconf.asyncio import AsyncServiceInfo, AsyncZeroconf
 
 from edgeserve.auth import is_loopback
 from edgeserve.config.settings import EVERYWHERE, LOOPBACK, NodeSettings
-from edgeserve.http.types import Origin, Upstream
+from edgeserve.http.types import Origin
 from edgeserve.mdns import multicast
 from edgeserve.network import addresses, changes
 from edgeserve.runtime.background import background, declared
 from edgeserve.wire import PROTOCOL, SERVICE, NodeReport
+from node.discovery.client import FleetClient
 from node.discovery.duplicates import gives_way, watching_for_duplicates
-from node.discovery.registration import Listening, registered
+from node.discovery.registration import ListenAddress, registered
 from node.state import NodeState
 
 log = logging.getLogger(__name__)
@@ -35,56 +36,56 @@ TXT_NAME_BYTES = 200
 
 
 class Announcement:
-    """What mDNS says of this node."""
+    """This node's mDNS records."""
 
     def __init__(
         self,
         zeroconf: AsyncZeroconf,
         report: Callable[[], NodeReport],
         at: Callable[[], frozenset[str]],
-        news: AsyncIterable[object],
+        changes: AsyncIterable[object],
     ) -> None:
         self._zeroconf = zeroconf
         self._report = report
         self._at = at
-        self._news = news
-        self._said: AsyncServiceInfo | None = None
+        self._changes = changes
+        self._announced: AsyncServiceInfo | None = None
 
-    async def say(self) -> None:
-        """Announce what is true now, thrice in half a second.
+    async def announce(self) -> None:
+        """Announce the current records, three times in half a second.
 
-        A node with a new id is announced anew. The old id goes without a goodbye, which
-        would withdraw the twin that keeps it.
+        A new id is announced as a new service. The old id gets no goodbye, which would
+        also withdraw the duplicate that keeps it.
         """
-        said, info = self._said, described(self._report(), self._at())
-        self._said = info
-        if said is not None and said.name == info.name:
+        before, info = self._announced, service_info(self._report(), self._at())
+        self._announced = info
+        if before is not None and before.name == info.name:
             await (await self._zeroconf.async_update_service(info))
             return
-        if said is not None:
-            self._zeroconf.zeroconf.registry.async_remove(said)
-        # The name holds an id, so nobody need be asked whether it is free.
+        if before is not None:
+            self._zeroconf.zeroconf.registry.async_remove(before)
+        # The name holds an id, so no other node has it: no probe is needed.
         announcing = self._zeroconf.async_register_service(
             info, cooperating_responders=True
         )
         await (await announcing)
 
     async def follow(self) -> None:
-        """Announce, again whenever this machine's addresses change. Never ends."""
-        await self.say()
-        async for _ in self._news:
-            await self.say()
+        """Announce now and at each change of this machine's addresses. Never ends."""
+        await self.announce()
+        async for _ in self._changes:
+            await self.announce()
             await self._zeroconf.async_update_interfaces()
 
 
-class _Moves:
-    """Changes of this machine's addresses, from those at the start of an iteration."""
+class _AddressChanges:
+    """Changes of this machine's addresses since the start of the iteration."""
 
     def __aiter__(self) -> AsyncIterator[object]:
         return changes(addresses())
 
 
-def described(report: NodeReport, at: Collection[str]) -> AsyncServiceInfo:
+def service_info(report: NodeReport, at: Collection[str]) -> AsyncServiceInfo:
     """Turn a report into DNS records. Pure."""
     return AsyncServiceInfo(
         SERVICE,
@@ -119,14 +120,14 @@ async def announced(
     zeroconf: AsyncZeroconf,
     report: Callable[[], NodeReport],
     at: Callable[[], frozenset[str]],
-    news: AsyncIterable[object] | None = None,
+    changed: AsyncIterable[object] | None = None,
 ) -> AsyncGenerator[Announcement]:
     """Announce `report()` at the addresses `at()` for the length of the block.
 
-    `news` yields when they have changed; by default this machine's are watched.
-    Closing `zeroconf` afterwards says goodbye.
+    `changed` yields when the addresses have changed; by default this machine's own are
+    watched. Closing `zeroconf` afterwards sends the goodbye.
     """
-    announcement = Announcement(zeroconf, report, at, news or _Moves())
+    announcement = Announcement(zeroconf, report, at, changed or _AddressChanges())
     async with background() as tasks:
         tasks.start(ANNOUNCE, announcement.follow)
         yield announcement
@@ -140,22 +141,20 @@ async def be_discoverable(
     state: NodeState,
     settings: NodeSettings,
     listening: Origin,
-    upstream: Upstream,
-    token: str | None,
+    client: FleetClient,
 ) -> AsyncGenerator[None]:
-    """Be found at `listening` for the length of the block, and say goodbye after it."""
+    """Be found at `listening` for the length of the block; withdraw at its end."""
     loopback_only = is_loopback(listening.host)
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(
             registered(
                 settings.balancers,
-                Listening(
+                ListenAddress(
                     origin=listening,
                     announced=settings.announce_url,
                     id=lambda: state.report().id,
                 ),
-                upstream,
-                token,
+                client,
             )
         )
         if settings.advertise:
@@ -172,21 +171,23 @@ async def be_discoverable(
                 announced(zeroconf, state.report, lambda: reachable_at(listening.host))
             )
 
-            async def met(twin: NodeReport) -> None:
-                if gives_way(state.report(), twin):
+            async def on_duplicate(duplicate: NodeReport) -> None:
+                if gives_way(state.report(), duplicate):
                     state.identity.renew()
                     state.feed.report_changed()
-                    log.warning("%s has our id; ours is new now", twin.name)
-                await announcement.say()
+                    log.warning(
+                        "%s has the same id; this node has a new one", duplicate.name
+                    )
+                await announcement.announce()
 
             await stack.enter_async_context(
-                watching_for_duplicates(zeroconf, state.report, met, upstream, token)
+                watching_for_duplicates(zeroconf, state.report, on_duplicate, client)
             )
         yield
 
 
 def reachable_at(host: str) -> frozenset[str]:
-    """Return the addresses that reach a node listening on `host`, an address itself."""
+    """Return the addresses that reach a node which listens on the address `host`."""
     if host not in {EVERYWHERE, EVERY_IPV4}:
         return frozenset({host})
     found = addresses()

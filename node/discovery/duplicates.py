@@ -1,6 +1,6 @@
-"""Duplicate ids: notice another live node with our id.
+"""Duplicate ids: notice another running node with this node's id.
 
-Both see each other; the one whose instance is greater takes a new id.
+Both see each other; the one with the greater instance takes a new id.
 """
 
 from __future__ import annotations
@@ -14,31 +14,30 @@ from zeroconf import ServiceStateChange, Zeroconf
 from zeroconf.asyncio import AsyncServiceBrowser, AsyncServiceInfo, AsyncZeroconf
 
 from edgeserve.errors import EdgeserveError
-from edgeserve.http.types import Origin, Upstream
+from edgeserve.http.types import Origin
 from edgeserve.runtime.background import Started, background, declared
 from edgeserve.wire import SERVICE, NodeReport, decode
+from node.discovery.client import FleetClient
 
 log = logging.getLogger(__name__)
 
 RESOLVE_SECONDS = 3.0
-ASK_SECONDS = 5.0
 
-TWINS = declared("mdns twins")
-TWIN = declared("twin", "on-failure")
+BROWSE = declared("mdns twins")
+ASK = declared("twin", "on-failure")
 
 Report = Callable[[], NodeReport]
-Met = Callable[[NodeReport], Awaitable[None]]
+OnDuplicate = Callable[[NodeReport], Awaitable[None]]
 
 
 @asynccontextmanager
 async def watching_for_duplicates(
     zeroconf: AsyncZeroconf,
     report: Report,
-    met: Met,
-    upstream: Upstream,
-    token: str | None,
+    on_duplicate: OnDuplicate,
+    client: FleetClient,
 ) -> AsyncGenerator[None]:
-    """While the block runs, await `met` for each twin that is announced and answers."""
+    """While the block runs, await `on_duplicate` for each duplicate that answers."""
     async with background() as tasks:
         looking = dict[str, Started]()
 
@@ -46,9 +45,9 @@ async def watching_for_duplicates(
             info = AsyncServiceInfo(SERVICE, name)
             found = await info.async_request(zeroconf.zeroconf, RESOLVE_SECONDS * 1e3)
             if found and suspicious(info, report()):
-                twin = await _ask(info, upstream, token)
-                if twin is not None and is_duplicate(twin, report()):
-                    await met(twin)
+                other = await _report_of(info, client)
+                if other is not None and is_duplicate(other, report()):
+                    await on_duplicate(other)
 
         def changed(
             zeroconf: Zeroconf,  # noqa: ARG001 - the browser's signature
@@ -60,7 +59,7 @@ async def watching_for_duplicates(
                 return
             if earlier := looking.get(name):
                 earlier.cancel()
-            looking[name] = tasks.start(TWIN, lambda: look(name), name)
+            looking[name] = tasks.start(ASK, lambda: look(name), name)
 
         async def browse() -> None:
             browser = AsyncServiceBrowser(
@@ -71,12 +70,12 @@ async def watching_for_duplicates(
             finally:
                 await browser.async_cancel()
 
-        tasks.start(TWINS, browse)
+        tasks.start(BROWSE, browse)
         yield
 
 
 def suspicious(info: AsyncServiceInfo, ours: NodeReport) -> bool:
-    """Whether an announcement has our id, but comes from another process."""
+    """Whether an announcement has this node's id and comes from another process."""
     return (
         info.properties.get(b"id") == ours.id.encode()
         and info.properties.get(b"instance") != ours.instance.encode()
@@ -84,33 +83,27 @@ def suspicious(info: AsyncServiceInfo, ours: NodeReport) -> bool:
 
 
 def is_duplicate(other: NodeReport, ours: NodeReport) -> bool:
-    """Whether another live process goes by our id."""
+    """Whether another running process has this node's id."""
     return other.id == ours.id and other.instance != ours.instance
 
 
-def gives_way(ours: NodeReport, twin: NodeReport) -> bool:
-    """Whether it is us who take a new id; the twin decides the same way."""
-    return ours.instance > twin.instance
+def gives_way(ours: NodeReport, duplicate: NodeReport) -> bool:
+    """Whether this node takes a new id; the duplicate decides by the same rule."""
+    return ours.instance > duplicate.instance
 
 
 def _alike(name: str, ours: NodeReport) -> bool:
     return name.removesuffix(f".{SERVICE}").endswith(f" {ours.id[:8]}")
 
 
-async def _ask(
-    info: AsyncServiceInfo, upstream: Upstream, token: str | None
-) -> NodeReport | None:
-    """Return what the announced process says of itself: caches outlive processes."""
-    headers = {"authorization": f"Bearer {token}"} if token else {}
+async def _report_of(info: AsyncServiceInfo, client: FleetClient) -> NodeReport | None:
+    """Ask the announced process for its report: mDNS caches outlive processes."""
     for host in info.parsed_scoped_addresses():
         origin = Origin(host, info.port or 0)
         try:
-            async with (
-                asyncio.timeout(ASK_SECONDS),
-                upstream.ask(origin, "GET", "/edgeserve/v1/node", headers) as answer,
-            ):
-                if answer.status == 200:
-                    return decode(await answer.read(), NodeReport)
+            status, body = await client.ask(origin, "GET", "/edgeserve/v1/node")
+            if status == 200:
+                return decode(body, NodeReport)
         except (EdgeserveError, TimeoutError) as error:
-            log.debug("%s did not say who it is: %s", origin.url, error)
+            log.debug("%s does not answer with a node report: %s", origin.url, error)
     return None

@@ -1,14 +1,14 @@
 """Node identity: a random id, tied to the machine on which it was made.
 
-The id lives beside a description of the machine it was made on. Restarts, new
-addresses, a new operating system release and a swapped USB adapter leave it alone.
-A state folder that wakes up on another machine, as on a cloned SD card, gets a new id.
+The id is stored with a description of that machine. Restarts, new addresses, a new
+release of the operating system and another USB adapter do not change it. A state folder
+that is used on another machine, as with a cloned SD card, gets a new id.
 
 The firmware's serial number decides where it can be read: always on a Raspberry Pi,
-elsewhere only by root. Otherwise any built-in network adapter seen before is proof
-enough, and where there is none either (containers, most virtual machines), the
-operating system's machine id. Not caught here: a virtual machine or container cloned
-with its machine id, which `node.discovery.duplicates` catches by mDNS.
+elsewhere only by root. Otherwise one known built-in network adapter is enough. Without
+any (containers, most virtual machines), the operating system's machine id decides.
+A virtual machine or container that was cloned with its machine id is not noticed here,
+but by `node.discovery.duplicates`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import msgspec
 
 from edgeserve.errors import SettingsError, in_words
 from edgeserve.runtime.files import OUT_OF_ORDER, open_lock, read_json, replace_file
-from node.hardware.readings import entries
+from node.hardware.readings import entries, text
 
 log = logging.getLogger(__name__)
 
@@ -34,13 +34,13 @@ SERIALS = (
     "sys/class/dmi/id/product_uuid",
     "sys/class/dmi/id/board_serial",
 )
-"""Firmware's own numbers; the DMI ones are for root's eyes only."""
+"""The firmware's serial numbers; only root may read those of DMI."""
 
 PLACEHOLDERS = frozenset(
     ("", "none", "default string", "to be filled by o.e.m.", "not specified",
      "0123456789", "03000200-0400-0500-0006-000700080009")
 )  # fmt: skip
-"""What careless makers put where a serial number belongs."""
+"""Texts that some makers store in place of a serial number."""
 
 LOCALLY_ADMINISTERED = 0x02
 
@@ -54,9 +54,9 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def same(then: Machine, now: Machine) -> bool:
-    """Whether two descriptions are of one machine; the strongest shared evidence wins.
+    """Whether two descriptions are of one machine, by the strongest property of both.
 
-    Root reads serial numbers that others cannot, so one side may know more.
+    Only root reads some serial numbers, so one side may know more.
     """
     if then.serials and now.serials:
         return bool(set(then.serials) & set(now.serials))
@@ -66,7 +66,7 @@ def same(then: Machine, now: Machine) -> bool:
 
 
 def merged(then: Machine, now: Machine) -> Machine:
-    """Describe one machine by what is known now, and what was known before."""
+    """Merge two descriptions of one machine; the newer one wins."""
     return Machine(
         serials=now.serials or then.serials,
         adapters=now.adapters or then.adapters,
@@ -76,17 +76,17 @@ def merged(then: Machine, now: Machine) -> Machine:
 
 def this_machine(root: Path = Path("/")) -> Machine:
     """Describe the machine whose file system begins at `root`."""
-    serials = (_text(root / place) for place in SERIALS)
+    serials = (text(root / place, for_root=True) for place in SERIALS)
     nets = entries(root / "sys/class/net")
     return Machine(
         serials=tuple(each for each in serials if _is_serial(each)),
         adapters=tuple(sorted(filter(None, map(_built_in, nets)))),
-        machine_id=_text(root / "etc/machine-id"),
+        machine_id=text(root / "etc/machine-id", for_root=True),
     )
 
 
-def _is_serial(text: str) -> bool:
-    return text.lower() not in PLACEHOLDERS and bool(text.strip("0-fF"))
+def _is_serial(serial: str) -> bool:
+    return serial.lower() not in PLACEHOLDERS and bool(serial.strip("0-fF"))
 
 
 def _built_in(net: Path) -> str | None:
@@ -97,7 +97,7 @@ def _built_in(net: Path) -> str | None:
         return None
     if "/usb" in str(device):
         return None
-    address = _text(net / "address")
+    address = text(net / "address", for_root=True)
     try:
         own = not int(address[:2], 16) & LOCALLY_ADMINISTERED
     except ValueError:
@@ -105,62 +105,57 @@ def _built_in(net: Path) -> str | None:
     return address if own and address.strip("0:") else None
 
 
-def _text(path: Path) -> str:
-    try:
-        return path.read_text("ascii", "replace").strip("\0 \n")
-    except OSError:
-        return ""
-
-
 FILE = "node.json"
 LOCK = "node.lock"
 
 
-class Kept(msgspec.Struct, frozen=True, kw_only=True):
-    """What the file holds."""
+class StoredIdentity(msgspec.Struct, frozen=True, kw_only=True):
+    """The content of the identity file."""
 
     id: str
     machine: Machine
 
 
 class Identity:
-    """The node's id for the length of a run; `renew` replaces it for good.
+    """The node's id; `renew` replaces it for good.
 
-    An id that cannot be written down lasts as long as the process.
+    An id that cannot be written lasts as long as the process.
     """
 
     def __init__(self, path: Path, machine: Machine) -> None:
         self._path = path
-        self._kept = _read(path)
-        if self._kept is not None and same(self._kept.machine, machine):
-            self.id = self._kept.id
-            self._machine = merged(self._kept.machine, machine)
+        self._stored = _read(path)
+        if self._stored is not None and same(self._stored.machine, machine):
+            self.id = self._stored.id
+            self._machine = merged(self._stored.machine, machine)
         else:
-            if self._kept is not None:
-                log.warning("%s is of another machine: this node gets a new id", path)
+            if self._stored is not None:
+                log.warning(
+                    "%s belongs to another machine: this node gets a new id", path
+                )
             self.id = _new_id()
             self._machine = machine
-        self._keep()
+        self._save()
 
     def renew(self) -> None:
-        """Take a new id: another machine answers to this one."""
+        """Take a new id: another machine has this one."""
         self.id = _new_id()
-        self._keep()
+        self._save()
 
-    def _keep(self) -> None:
-        kept = Kept(id=self.id, machine=self._machine)
-        if kept == self._kept:
+    def _save(self) -> None:
+        current = StoredIdentity(id=self.id, machine=self._machine)
+        if current == self._stored:
             return
         try:
-            replace_file(self._path, msgspec.json.encode(kept))
+            replace_file(self._path, msgspec.json.encode(current))
         except OSError as error:
             log.warning(
-                "cannot write %s: %s; at its next start this node may be a new one to"
-                " balancers",
+                "cannot write %s: %s; after a restart, balancers may take this node for"
+                " a new one",
                 *(self._path, in_words(error)),
             )
         else:
-            self._kept = kept
+            self._stored = current
 
 
 @contextmanager
@@ -168,7 +163,7 @@ def identified(state_dir: Path, machine: Machine) -> Generator[Identity]:
     """Hold the state folder and the identity in it for the length of the block.
 
     Raises SettingsError where the folder cannot be used, or another node holds it. A
-    disk that is full or read-only is no reason not to serve.
+    disk that is full or read-only does not stop the node.
     """
     with _locked(state_dir):
         yield Identity(state_dir / FILE, machine)
@@ -176,7 +171,7 @@ def identified(state_dir: Path, machine: Machine) -> Generator[Identity]:
 
 @contextmanager
 def _locked(state_dir: Path) -> Generator[None]:
-    """Hold the folder's lock; the kernel lets go of it however this process ends."""
+    """Hold the folder's lock; the kernel releases it however this process ends."""
     try:
         state_dir.mkdir(parents=True, exist_ok=True)
         lock: IO[bytes] | None = open_lock(state_dir / LOCK)
@@ -186,7 +181,7 @@ def _locked(state_dir: Path) -> Generator[None]:
                 f"cannot keep state in {state_dir}: {error.strerror}; choose another"
                 " folder with --state-dir"
             ) from error
-        log.warning("nothing is kept in %s: %s", state_dir, in_words(error))
+        log.warning("nothing is stored in %s: %s", state_dir, in_words(error))
         lock = None
     with lock or nullcontext():
         if lock:
@@ -199,21 +194,21 @@ def _take(lock: IO[bytes], state_dir: Path) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         raise SettingsError(
-            f"another node keeps its state in {state_dir}; stop that one first, or give"
-            " this one another folder by --state-dir or EDGESERVE_STATE_DIR"
+            f"another node keeps its state in {state_dir}; stop that node, or give"
+            " this one another folder with --state-dir or EDGESERVE_STATE_DIR"
         ) from error
 
 
-def _read(path: Path) -> Kept | None:
-    """Read what was kept; a file that is damaged counts as none, and that is said."""
+def _read(path: Path) -> StoredIdentity | None:
+    """Read the file; a damaged one counts as missing, with a warning."""
     try:
-        return read_json(path, Kept)
+        return read_json(path, StoredIdentity)
     except FileNotFoundError:
         return None
     except OSError as error:
         log.warning(
-            "%s is of no use (%s): this node gets a new id, and balancers take it for"
-            " a new node",
+            "cannot use %s (%s): this node gets a new id, and balancers take it for a"
+            " new node",
             *(path, in_words(error)),
         )
         return None

@@ -1,4 +1,4 @@
-"""Registration: tell listed balancers where this node is, without multicast."""
+"""Registration: tell the configured balancers where this node listens."""
 
 from __future__ import annotations
 
@@ -14,29 +14,30 @@ import msgspec
 
 from edgeserve.config.settings import EVERYWHERE, BalancerSettings
 from edgeserve.errors import BadRequest, EdgeserveError
-from edgeserve.http.types import Origin, Upstream, origin_of
+from edgeserve.http.types import Origin, origin_of
 from edgeserve.runtime.background import background, declared
 from edgeserve.wire import Registered, Registration, decode, encode
+from node.discovery.client import ASK_SECONDS, FleetClient
 
 log = logging.getLogger(__name__)
 
 EVERY = 10.0
 FIRST_RETRY, LONGEST_RETRY = 1.0, 30.0
-ASK_SECONDS = 5.0
 
 REGISTER = declared("register")
 
 PATH = "/edgeserve/v1/register"
 
 OTHER_TOKEN = "it has another fleet token"  # noqa: S105 - a sentence
+NO_TOKEN = "it has a fleet token, and this node has none"  # noqa: S105 - a sentence
 
 
 @dataclass(frozen=True, kw_only=True)
-class Listening:
-    """Where this node listens, and what it says of that.
+class ListenAddress:
+    """Where this node listens, and the URL that it registers.
 
-    The origin `::` stands for whichever of its addresses the balancer is reached from;
-    `announced` is said instead, where it is set. `id` is the node's own, now.
+    The origin `::` stands for the address from which the balancer is reached.
+    `announced` is registered instead, where it is set. `id` returns the node's id.
     """
 
     origin: Origin
@@ -47,50 +48,46 @@ class Listening:
 @asynccontextmanager
 async def registered(
     balancers: Iterable[str],
-    listening: Listening,
-    upstream: Upstream,
-    token: str | None,
+    listening: ListenAddress,
+    client: FleetClient,
     every: float = EVERY,
 ) -> AsyncGenerator[None]:
-    """Register with every balancer, again and again, while the block runs."""
+    """Register with each balancer every `every` seconds while the block runs."""
     async with background() as tasks:
         for url in balancers:
-            work = partial(_registering, url, listening, upstream, token, every)
-            tasks.start(REGISTER, work, url)
+            register = partial(_registering, url, listening, client, every)
+            tasks.start(REGISTER, register, url)
         yield
 
 
 async def _registering(
-    url: str, listening: Listening, upstream: Upstream, token: str | None, every: float
+    url: str, listening: ListenAddress, client: FleetClient, every: float
 ) -> None:
     balancer = origin_of(url, BalancerSettings.port)
-    said: str | None = None
+    logged: str | None = None
     failures = 0
     while True:
-        problem = await _register(balancer, listening, upstream, token)
-        if problem is None and said != "":
+        problem = await _register(balancer, listening, client)
+        if problem is None and logged != "":
             log.info("registered with the balancer at %s", url)
-        elif problem is not None and said != problem:
+        elif problem is not None and logged != problem:
             log.warning("cannot register with the balancer at %s: %s", url, problem)
-        said = problem or ""
+        logged = problem or ""
         failures = failures + 1 if problem else 0
         await asyncio.sleep(pause(failures, every))
 
 
 def pause(failures: int, every: float) -> float:
-    """Seconds until the next try: 1, 2, 4, … 30 while it fails. Pure."""
+    """Return the seconds until the next try: 1, 2, 4, … 30 after failures. Pure."""
     if failures == 0:
         return every
     return min(FIRST_RETRY * 2.0 ** min(failures - 1, 10), LONGEST_RETRY)
 
 
 async def _register(
-    balancer: Origin, listening: Listening, upstream: Upstream, token: str | None
+    balancer: Origin, listening: ListenAddress, client: FleetClient
 ) -> str | None:
     """Register once; return what went wrong, or None."""
-    headers = {"content-type": "application/json"}
-    if token is not None:
-        headers["authorization"] = f"Bearer {token}"
     try:
         async with asyncio.timeout(ASK_SECONDS):
             url = (
@@ -98,36 +95,36 @@ async def _register(
                 or (await _reachable(listening.origin, balancer)).url
             )
             body = encode(Registration(url=url, id=listening.id()))
-            async with upstream.ask(balancer, "POST", PATH, headers, body) as answer:
-                return _problem(answer.status, await answer.read(), token)
+            status, answer = await client.ask(balancer, "POST", PATH, body)
+            return _problem(status, answer, client.token)
     except (OSError, EdgeserveError) as error:
         return str(error) or type(error).__name__
 
 
 def _problem(status: int, body: bytes, token: str | None) -> str | None:
-    """Say what is wrong by the balancer's answer; None where nothing is."""
+    """Return what is wrong, by the balancer's answer; None if nothing is."""
     if status == 401:
-        return OTHER_TOKEN if token else "it has a fleet token, and this node none"
+        return OTHER_TOKEN if token else NO_TOKEN
     try:
         if status < 300:
             return decode(body, Registered).problem
         return f"it answered {status}: {decode(body, _Refusal).error.message}"
     except BadRequest:
-        return f"it answered {status}, but not like a balancer of edgeserve"
+        return f"it answered {status}, but it is no EdgeServe balancer"
 
 
-class _Said(msgspec.Struct):
+class _Error(msgspec.Struct):
     message: str
 
 
 class _Refusal(msgspec.Struct):
     """The body of an error."""
 
-    error: _Said
+    error: _Error
 
 
 async def _reachable(listening: Origin, balancer: Origin) -> Origin:
-    """Return where the balancer can reach us: the address we would send from."""
+    """Return where the balancer can reach this node: the address it would send from."""
     if listening.host not in {EVERYWHERE, "0.0.0.0"}:  # noqa: S104 - only compared
         return listening
     loop = asyncio.get_running_loop()

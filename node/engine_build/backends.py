@@ -1,4 +1,4 @@
-"""Build backends: which processor to build for, and what that takes. Pure."""
+"""Build backends: which processor or GPU to build for, and its requirements. Pure."""
 
 from __future__ import annotations
 
@@ -14,18 +14,17 @@ TARGETS = (
     "llama-server", "llama-quantize", "llama-imatrix", "llama-perplexity",
     "llama-fit-params", "llama-bench", "llama-batched-bench", "ggml-rpc-server",
 )  # fmt: skip
-"""What is built, one file each, without shared libraries of its own."""
+"""The tools that are built, one file each, without own shared libraries."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Toolchain:
-    """What there is to build with, and for.
+    """The tools and devices that this machine has for a build.
 
     `tools` are the programs found, of `cmake`, `c++`, `nvcc`, `glslc`; `installer` is
     this system's package tool, of `apt-get`, `dnf`, `pacman`, `apk`, `brew`, if known.
-    `render_node`: some GPU is there; `vulkan`: its headers and library are installed;
-    `amx`: the processor has matrix units; `compiler` is what the compiler says of
-    itself.
+    `render_node`: there is some GPU; `vulkan`: its headers and library are installed;
+    `amx`: the processor has matrix units; `compiler` is the compiler's version line.
     """
 
     tools: frozenset[str]
@@ -39,7 +38,7 @@ class Toolchain:
 
 
 def pick(found: Toolchain) -> Backend:
-    """Choose for this machine: the fastest that both can be built and has a device."""
+    """Return the fastest backend that can be built and has a device here."""
     if found.system == "Darwin":
         return "metal"
     if found.nvidia_gpu and "nvcc" in found.tools:
@@ -50,13 +49,13 @@ def pick(found: Toolchain) -> Backend:
 
 
 def lacking(backend: Backend, found: Toolchain) -> str | None:
-    """Say in a sentence what to install first; None if nothing is missing."""
+    """Return in a sentence what to install first; None if nothing is missing."""
     missing = [need for need in _needs(backend) if not _there(need, found)]
     if backend == "metal" and found.system != "Darwin":
         return "Metal is only on macOS; choose --backend cpu, cuda or vulkan"
     if not missing:
         return None
-    names = ", ".join(NEEDS[need].said for need in missing)
+    names = ", ".join(NEEDS[need].name for need in missing)
     known = found.installer is not None and found.installer in INSTALL
     if not known:
         return f"building for {backend} needs {names}"
@@ -67,9 +66,9 @@ def lacking(backend: Backend, found: Toolchain) -> str | None:
 
 @dataclass(frozen=True)
 class Need:
-    """One requirement: in words, and the package that brings it, by installer."""
+    """One requirement: its name, and the package that has it, by installer."""
 
-    said: str
+    name: str
     packages: dict[str, str]
 
 
@@ -125,15 +124,15 @@ def _there(need: str, found: Toolchain) -> bool:
 
 
 WITHOUT_AMX = "-U__AMX_INT8__"
-"""GCC 12 drops the stores that set AMX up, and llama.cpp then crashes in its first
+"""GCC 12 drops the stores that set up AMX, and llama.cpp then crashes at its first
 prompt on Xeons that have it (ggml-org/llama.cpp#26954, open)."""
 
 GCC_FOR_AMX, CLANG_FOR_AMX = 13, 16
-"""The first to try AMX with; reading prompts by it is some three times as fast."""
+"""The first versions to try AMX with; it reads prompts about three times as fast."""
 
 
 def try_amx(found: Toolchain) -> bool:
-    """Whether to build with AMX first; without, should that not work."""
+    """Whether to build with AMX first, and without it if that fails."""
     return found.amx and _sets_up_amx(found.compiler)
 
 
@@ -147,7 +146,7 @@ def _sets_up_amx(compiler: str) -> bool:
 def configure_flags(
     backend: Backend, found: Toolchain, commit: str, *, amx: bool = False
 ) -> tuple[str, ...]:
-    """Return what to tell cmake: static tools for this very processor."""
+    """Return the flags for cmake: static tools for this processor."""
     flags = [
         "CMAKE_BUILD_TYPE=Release",
         "BUILD_SHARED_LIBS=OFF",
@@ -176,9 +175,9 @@ def _on(wanted: bool) -> str:
 
 
 COMPILER_BYTES = 1.5 * 2**30
-"""What one compiler process may take; CUDA and the server's headers are the worst."""
+"""Memory of one compiler process; CUDA and the server's headers take the most."""
 
 
 def jobs_for(cores: float, memory: int) -> int:
-    """Return how many compilers may run at once without swapping."""
+    """Return how many compilers can run at once without swapping."""
     return max(1, min(int(cores), int(memory // COMPILER_BYTES)))

@@ -1,7 +1,7 @@
 """Engine build: configure and compile llama-server, beside older builds.
 
-A build gets its place only after it has served tokens. Whatever ends the work early
-leaves the build in use as it was, and a log.
+A build is installed only after it has generated tokens. A failure leaves the build in
+use unchanged, and a log.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ from node.hardware.limits import cpus, memory_room
 log = logging.getLogger(__name__)
 
 ROOM = 3 * 2**30
-"""Free disk to start with: source, objects and tools; 0.6 GB for cpu, more for cuda."""
+"""Free disk needed: source, objects and tools; 0.6 GB for cpu, more for cuda."""
 
 PERCENT = re.compile(rb"\[ *(\d+)%\]")
 STEPS = re.compile(rb"\[(\d+)/(\d+)\]")
@@ -55,12 +55,12 @@ TROUBLE = re.compile(r"error|fatal|not found|No space", re.IGNORECASE)
 
 
 class CannotBuild(EngineUnavailable):
-    """The build failed or cannot begin; the sentence says why and what to do."""
+    """The build failed or cannot start; the message says why and what to do."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Order:
-    """What to build where. `jobs` 0 picks; `source` None downloads."""
+class BuildOptions:
+    """What to build, and where. `jobs` 0 picks; `source` None downloads."""
 
     state_dir: Path
     backend: Backend | None = None
@@ -68,20 +68,20 @@ class Order:
     source: Path | None = None
 
 
-def build(order: Order, found: Toolchain, show: Show) -> Build:
-    """Build, try, keep, and use from now on. Raises EngineUnavailable."""
-    backend = order.backend or pick(found)
+def build(options: BuildOptions, found: Toolchain, show: Show) -> Build:
+    """Build, test, install and use a build. Raises EngineUnavailable."""
+    backend = options.backend or pick(found)
     if why := lacking(backend, found):
         raise CannotBuild(why)
     began = time.monotonic()
-    folder = engines_dir(order.state_dir)
+    folder = engines_dir(options.state_dir)
     with workshop(folder, "building", partial(_refuse_second, folder)) as work:
         _refuse_full_disk(folder)
-        code = source(order.source, work, show)
-        jobs = order.jobs or jobs_for(cpus(), _free_memory())
+        code = source(options.source, work, show)
+        jobs = options.jobs or jobs_for(cpus(), _free_memory())
         flags, tools, tried = _working(code, backend, found, jobs, work, show)
         made = Build(
-            name=free_name(order.state_dir, code.commit, backend),
+            name=free_name(options.state_dir, code.commit, backend),
             backend=backend,
             commit=code.commit,
             version=tried.version,
@@ -94,8 +94,8 @@ def build(order: Order, found: Toolchain, show: Show) -> Build:
             seconds=round(time.monotonic() - began, 1),
             made=datetime.now(UTC).isoformat(timespec="seconds"),
         )
-        _keep(made, tools, folder)
-    use(order.state_dir, made.name)
+        _install(made, tools, folder)
+    use(options.state_dir, made.name)
     return made
 
 
@@ -107,18 +107,18 @@ def _working(
     work: Path,
     show: Show,
 ) -> tuple[tuple[str, ...], Path, Smoke]:
-    """Compile and try; without AMX where it does not work with it.
+    """Compile and test; without AMX if the build does not work with it.
 
-    Returns the flags, the folder of the tools and what llama-server says of itself.
+    Returns the flags, the folder of the tools and the result of the test.
     """
 
     def tried(amx: bool) -> tuple[tuple[str, ...], Path, Smoke]:
         flags = configure_flags(backend, found, code.commit, amx=amx)
         tools = _compiled(code, flags, jobs, work, show)
-        show("trying it", 0, 1)
-        said = smoke(tools / TARGETS[0], backend, work)
-        show("trying it", 1, 1)
-        return flags, tools, said
+        show("testing", 0, 1)
+        result = smoke(tools / TARGETS[0], backend, work)
+        show("testing", 1, 1)
+        return flags, tools, result
 
     if try_amx(found):
         try:
@@ -131,56 +131,60 @@ def _working(
 def _compiled(
     code: Source, flags: tuple[str, ...], jobs: int, work: Path, show: Show
 ) -> Path:
-    """Configure and compile; return the folder of the tools, each seen to be there."""
+    """Configure and compile; return the folder of the tools, after a check."""
     out = work / "build"
     configure = ["cmake", "-S", str(code.folder), "-B", str(out), *flags]
     compile_ = ["cmake", "--build", str(out), "--parallel", str(jobs), "--target"]
-    with engines_log(work.parent).open("wb") as said:
+    with engines_log(work.parent).open("wb") as log_file:
         show("configuring", 0, 1)
-        _run(configure, said, lambda _line: None)
+        _run(configure, log_file, lambda _line: None)
         show("configuring", 1, 1)
-        _run([*compile_, *TARGETS], said, lambda line: _tell(line, show))
+        _run([*compile_, *TARGETS], log_file, lambda line: _show_progress(line, show))
         show("compiling", 100, 100)
     missing = [name for name in TARGETS if not (out / "bin" / name).exists()]
     if missing:
-        raise CannotBuild(f"the build made no {', '.join(missing)}; see {said.name}")
+        raise CannotBuild(
+            f"the build made no {', '.join(missing)}; see {log_file.name}"
+        )
     return out / "bin"
 
 
 def engines_log(folder: Path) -> Path:
-    """Return where the log of the build in progress, or that failed, is."""
+    """Return the path of the log of a running or failed build."""
     return folder / "build.log"
 
 
-def _tell(line: bytes, show: Show) -> None:
+def _show_progress(line: bytes, show: Show) -> None:
     if found := PERCENT.search(line):
         show("compiling", int(found[1]), 100)
     elif found := STEPS.search(line):
         show("compiling", int(found[1]), int(found[2]))
 
 
-def _run(command: list[str], said: BinaryIO, hear: Callable[[bytes], None]) -> None:
-    """Run to the end, line by line into the log. Raises CannotBuild."""
-    said.write(f"$ {' '.join(command)}\n".encode())
+def _run(
+    command: list[str], log_file: BinaryIO, observe: Callable[[bytes], None]
+) -> None:
+    """Run a command, its output into the log. Raises CannotBuild."""
+    log_file.write(f"$ {' '.join(command)}\n".encode())
     last = list[str]()
     with _running(command) as running:
         assert running.stdout is not None  # noqa: S101 - what PIPE means
         for line in running.stdout:
-            said.write(line)
-            said.flush()
-            hear(line)
+            log_file.write(line)
+            log_file.flush()
+            observe(line)
             last = [*last[-400:], line.decode(errors="replace").strip()]
     if running.returncode != 0:
         trouble = [line for line in last if TROUBLE.search(line)] or last
         raise CannotBuild(
             f"{' '.join(command[:2])} failed: {'; '.join(trouble[:3])} (log:"
-            f" {said.name})"
+            f" {log_file.name})"
         )
 
 
 @contextlib.contextmanager
 def _running(command: list[str]) -> Generator[subprocess.Popen[bytes]]:
-    """Run in a group of its own: leaving the block ends the compilers too."""
+    """Run in its own process group: leaving the block ends the compilers, too."""
     environment = dict(os.environ)
     if compiler_ := nvcc():
         environment.setdefault("CUDACXX", compiler_)
@@ -202,11 +206,11 @@ def _running(command: list[str]) -> Generator[subprocess.Popen[bytes]]:
 
 
 def _refuse_second(folder: Path) -> NoReturn:
-    raise CannotBuild(f"another build is at work in {folder}")
+    raise CannotBuild(f"another build is running in {folder}")
 
 
-def _keep(made: Build, tools: Path, folder: Path) -> None:
-    """Give the build its place at once: a folder with that name is whole."""
+def _install(made: Build, tools: Path, folder: Path) -> None:
+    """Install the build by one rename: a folder with its name is always whole."""
     staged = tools.parent / "staged"
     staged.mkdir()
     for name in TARGETS:
@@ -228,5 +232,5 @@ def _refuse_full_disk(folder: Path) -> None:
     if free < ROOM:
         raise CannotBuild(
             f"building needs {ROOM / 2**30:g} GiB in {folder}, which has"
-            f" {free / 2**30:.1f} GiB free; EDGESERVE_STATE_DIR names another place"
+            f" {free / 2**30:.1f} GiB free; choose another with EDGESERVE_STATE_DIR"
         )

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 state_option = click.option(
     "--state-dir",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Folder whose `engines` holds the builds, where not the settings'.",
+    help="Folder whose `engines` holds the builds; by default the settings'.",
 )
 
 
@@ -30,7 +30,7 @@ OTHER_COMPILER = (
 )
 
 QUIET_SECONDS = 5.0
-"""How long a log stays without a line, within a step."""
+"""Least seconds between two lines of a log, within a step."""
 
 HEADS = ("", "build", "backend", "llama.cpp", "compiler", "devices", "made")
 
@@ -39,15 +39,15 @@ HEADS = ("", "build", "backend", "llama.cpp", "compiler", "devices", "made")
 def engine() -> None:
     """Build llama.cpp for this machine's own processor and GPU.
 
-    Without a build, nodes run the bundled engine: no compiler needed, for any
-    processor, without GPU.
+    Without a build, nodes run the bundled engine: it needs no compiler, runs on any
+    processor, and uses no GPU.
     """
 
 
 @engine.command(
     epilog=examples(
-        ("edgeserve engine build", "for this processor, and its GPU if it can"),
-        ("edgeserve engine build --backend cuda --jobs 8", "as you say"),
+        ("edgeserve engine build", "for this processor, and its GPU if possible"),
+        ("edgeserve engine build --backend cuda --jobs 8", "with these options"),
     )
 )
 @click.option(
@@ -55,7 +55,7 @@ def engine() -> None:
     type=click.Choice(("auto", "cpu", "cuda", "vulkan", "metal")),
     default="auto",
     show_default=True,
-    help="What it computes on.",
+    help="What the engine computes on.",
 )
 @click.option(
     "--jobs",
@@ -72,24 +72,24 @@ def engine() -> None:
 def build(backend: str, jobs: int, source: Path | None, state_dir: Path | None) -> None:
     """Compile llama-server and the tools; takes minutes to an hour.
 
-    Nodes that start later use it. Older builds stay: see `list` and `use`.
+    Nodes use it from their next start. Older builds stay: see `list` and `use`.
     """
     from edgeserve.runtime.lifecycle import interruptible
     from node.engine_build.backends import WITHOUT_AMX
-    from node.engine_build.build import Order, build
+    from node.engine_build.build import BuildOptions, build
     from node.engine_build.toolchain import look
 
-    order = Order(
+    options = BuildOptions(
         state_dir=state_dir or _state_dir(),
         backend=None if backend == "auto" else cast("Backend", backend),
         jobs=jobs,
         source=source,
     )
     with interruptible(), _progress() as show:
-        made = build(order, look(), show)
-    click.echo(f"{made.name} works, and nodes will use it from their next start.")
+        made = build(options, look(), show)
+    click.echo(f"{made.name} works; nodes use it from their next start.")
     if any(WITHOUT_AMX in flag for flag in made.flags):
-        click.echo(f"  without AMX, for {made.compiler}; {OTHER_COMPILER}")
+        click.echo(f"  without AMX, because of {made.compiler}; {OTHER_COMPILER}")
     for device in made.devices:
         click.echo(f"  {device}")
 
@@ -121,11 +121,11 @@ def list_(as_json: bool, state_dir: Path | None) -> None:
 @click.argument("name", metavar="BUILD")
 @state_option
 def use_(name: str, state_dir: Path | None) -> None:
-    """Make nodes that start later run this build."""
+    """Make nodes use this build from their next start."""
     from node.engines.builds import use
 
     use(state_dir or _state_dir(), name)
-    click.echo(f"nodes will use {name} from their next start")
+    click.echo(f"nodes use {name} from their next start")
 
 
 def _state_dir() -> Path:
@@ -164,7 +164,7 @@ def _print_table(there: list[Build], current: str | None) -> None:
 def _progress() -> Generator[Show]:
     """Draw one bar per step on standard error for the length of the block.
 
-    A log gets lines instead: for each step's ends, and for tenths that took a while.
+    A log gets lines instead: at each step's ends, and at tenths in between.
     """
     from rich.console import Console
     from rich.progress import (
@@ -198,17 +198,17 @@ def _progress() -> Generator[Show]:
 
 
 def _in_lines() -> Show:
-    """Return what writes progress line by line."""
+    """Return a function that writes progress line by line."""
     reached = dict[str, int]()
-    said = time.monotonic()
+    written = time.monotonic()
 
     def show(step: str, done: int, total: int) -> None:
-        nonlocal said
+        nonlocal written
         tenths = 10 * done // max(total, 1)
         new = tenths > reached.get(step, -1)
         now = time.monotonic()
-        if new and (tenths in (0, 10) or now - said >= QUIET_SECONDS):
-            reached[step], said = tenths, now
+        if new and (tenths in (0, 10) or now - written >= QUIET_SECONDS):
+            reached[step], written = tenths, now
             click.echo(f"{step} {10 * tenths} %", err=True)
 
     return show

@@ -1,10 +1,9 @@
-"""Smoke test: check a fresh build's version and devices, and generate some tokens."""
+"""Smoke test: check a new build's version and devices, and generate some tokens."""
 
 from __future__ import annotations
 
 import http.client
 import re
-import socket
 import subprocess
 import time
 import urllib.error
@@ -21,13 +20,14 @@ from edgeserve.errors import EngineUnavailable, in_words
 from edgeserve.models.synthetic import Kind, Shape, a_model
 from edgeserve.runtime.tether import tethered
 from node.engine_build.backends import Backend
+from node.engines.process import free_port
 
 ASK_SECONDS = 60.0
 START_SECONDS = 120.0
 """A GPU's driver may compile kernels at the first start."""
 
 SHAPE = Shape(layers=2, embedding=256, feed_forward=512, vocabulary=1024)
-"""Small, and of the widths that the processors' own kernels take."""
+"""Small, with the widths for which the processors' own kernels are used."""
 
 
 class NotWorking(EngineUnavailable):
@@ -36,20 +36,20 @@ class NotWorking(EngineUnavailable):
 
 @dataclass(frozen=True)
 class Smoke:
-    """What the server said of itself."""
+    """The server's version and devices, by its own output."""
 
     version: str
     devices: tuple[str, ...]
 
 
 def smoke(server: Path, backend: Backend, work: Path) -> Smoke:
-    """Ask for version and devices, then have it read and write. Raises NotWorking."""
+    """Ask for version and devices, then generate tokens. Raises NotWorking."""
     version = _ask(server, "--version").partition("\n")[0]
     listed = _ask(server, "--list-devices").partition("Available devices:")[2]
     devices = tuple(re.findall(r"^\s+(\w+: .+?)\s*$", listed, re.MULTILINE))
     if backend != "cpu" and not devices:
         raise NotWorking(
-            f"the {backend} build finds no {backend} device here; is its driver there?"
+            f"the {backend} build finds no {backend} device; is its driver installed?"
         )
     for kind in (Kind.Q4_0, Kind.Q8_0, Kind.Q4_K):
         model = a_model(work / f"{kind.name}.gguf", SHAPE, kind=kind)
@@ -74,23 +74,22 @@ def _ask(server: Path, flag: str) -> str:
     return (done.stdout + done.stderr).strip()
 
 
-def _try(server: Path, model: Path, what: str) -> None:
-    """Read 64 tokens and write 8: enough to enter every kernel for this type."""
+def _try(server: Path, model: Path, kind: str) -> None:
+    """Read 64 tokens and write 8: enough to run every kernel for this type."""
     body = {"prompt": list(range(3, 67)), "n_predict": 8, "ignore_eos": True}
     try:
         with _serving(server, model) as url:
             answer: dict[str, Any] = _post(f"{url}/completion", body)
     except (OSError, http.client.HTTPException) as error:
-        raise NotWorking(f"the build breaks down on {what} weights: {error}") from error
+        raise NotWorking(f"the build fails with {kind} weights: {error}") from error
     if answer.get("tokens_predicted") != 8:
-        raise NotWorking(f"the build answers {what} weights with {str(answer)[:200]}")
+        raise NotWorking(f"the build answers {kind} weights with {str(answer)[:200]}")
 
 
 @contextmanager
 def _serving(server: Path, model: Path) -> Generator[str]:
     """Serve the model for the length of the block. Raises OSError if it ends early."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     command = [
         *(str(server), "-m", str(model), "--host", "127.0.0.1", "--port", str(port)),
         *("-c", "256", "-b", "64", "-np", "1", "--no-kv-unified", "-t", "2"),

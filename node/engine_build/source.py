@@ -15,21 +15,21 @@ from edgeserve.runtime.tether import tethered
 
 PACKAGE = "llama-cpp-python"
 VERSION = "0.3.36"
-"""Has llama.cpp 0c1e57098, which the launch flags were read from."""
+"""Has llama.cpp 0c1e57098, for which the launch flags were written."""
 
 INSIDE = "vendor/llama.cpp"
 HEAD = f".git/modules/{INSIDE}/HEAD"
 
 Show = Callable[[str, int, int], None]
-"""Told the step, how much of it is done and how much there is in all."""
+"""Called with the step, the work done in it, and all work of it."""
 
 
 class NoSource(EngineUnavailable):
-    """The source could not be had; the sentence says what to try."""
+    """The source cannot be read; the message says what to do."""
 
 
 class NotASource(NoSource):
-    """What was named holds no source of llama.cpp."""
+    """The named file or folder holds no source of llama.cpp."""
 
     exit_status = 2
 
@@ -46,7 +46,7 @@ class Source:
 def source(named: Path | None, work: Path, show: Show) -> Source:
     """Return the source to build: `named`, an sdist or a folder, else downloaded.
 
-    `work` takes what is downloaded and unpacked. Raises NoSource.
+    `work` is the folder for downloads and unpacked files. Raises NoSource.
     """
     if named is None:
         sdist = _download(work, show)
@@ -68,7 +68,7 @@ def _folder(named: Path) -> Source:
 
 
 def _unpacked(sdist: Path, work: Path, show: Show) -> Source:
-    """Unpack llama.cpp alone; without its `.git`, which points nowhere from here."""
+    """Unpack only llama.cpp, without its `.git`, which is a broken link here."""
     target = work / "source"
     commit = "unknown"
     try:
@@ -87,10 +87,10 @@ def _unpacked(sdist: Path, work: Path, show: Show) -> Source:
                     archive.extract(member, target)
             show("unpacking", len(members), len(members))
     except (OSError, tarfile.TarError, EOFError) as error:
-        # `tarfile` lists what every way of unpacking says, a line each.
+        # `tarfile` lists the error of every decompressor, one in a line.
         why, *_ = str(error).splitlines() or ["it is empty"]
-        said = f"{sdist} is not a whole sdist: {why.rstrip(':')}"
-        raise NotASource(said) from error
+        message = f"{sdist} is not a whole sdist: {why.rstrip(':')}"
+        raise NotASource(message) from error
     if not (target / "CMakeLists.txt").exists():
         raise NotASource(f"{sdist} holds no {INSIDE}; take an sdist of {PACKAGE}")
     return Source(target, commit, sdist.name)
@@ -101,13 +101,13 @@ def _as_it_is(member: tarfile.TarInfo, _: str) -> tarfile.TarInfo:
 
 
 def _download(work: Path, show: Show) -> Path:
-    """Let pip download the sdist, so that the user's index and proxy count."""
+    """Let pip download the sdist, so that the user's index and proxy are used."""
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input"]
     options = [
         *("download", "--no-deps", "--no-binary", PACKAGE, "--progress-bar", "raw"),
         *("--dest", str(work), f"{PACKAGE}=={VERSION}"),
     ]
-    said = list[str]()
+    output = list[str]()
     with subprocess.Popen(
         tethered([*pip, *options]),
         stdout=subprocess.PIPE,
@@ -115,11 +115,11 @@ def _download(work: Path, show: Show) -> Path:
         text=True,
     ) as running:
         assert running.stdout is not None  # noqa: S101 - what PIPE means
-        for done, total in _progress(running.stdout, said):
+        for done, total in _progress(running.stdout, output):
             show("downloading", done, total)
     found = next(work.glob("*.tar.gz"), None)
     if running.returncode != 0 or found is None:
-        why = next((line for line in reversed(said) if "ERROR" in line), "no reason")
+        why = next((line for line in reversed(output) if "ERROR" in line), "no reason")
         raise NoSource(
             f"pip could not download the source of {PACKAGE} {VERSION}: {why};"
             " without a network, name an sdist with --source"
@@ -127,10 +127,10 @@ def _download(work: Path, show: Show) -> Path:
     return found
 
 
-def _progress(lines: Iterator[str], said: list[str]) -> Iterator[tuple[int, int]]:
+def _progress(lines: Iterator[str], output: list[str]) -> Iterator[tuple[int, int]]:
     for line in lines:
         found = re.match(r"Progress (\d+) of (\d+)", line)
         if found:
             yield int(found[1]), int(found[2])
         else:
-            said.append(line.strip())
+            output.append(line.strip())

@@ -10,15 +10,15 @@ import subprocess
 from pathlib import Path
 
 from node.engine_build.backends import INSTALL, Toolchain
-from node.hardware.gpus import QUESTION, SECONDS, asked, parse_nvidia
-from node.hardware.readings import text
+from node.hardware.gpus import QUESTION, SECONDS, parse_nvidia, program_output
+from node.hardware.readings import cpu_fields
 
 COMPILERS = ("c++", "g++", "clang++")
 CUDA_FOLDER = Path("/usr/local/cuda/bin")
-"""Where NVIDIA's own installer puts nvcc, without telling PATH."""
+"""Where NVIDIA's own installer puts nvcc, which is not on PATH."""
 
 NVIDIA = ("/dev/nvidiactl", "/dev/nvhost-gpu")
-"""Devices of NVIDIA's drivers for cards and for Jetson, where nvidia-smi is no help."""
+"""Devices of NVIDIA's drivers, for cards and for Jetson, where nvidia-smi fails."""
 
 
 def look() -> Toolchain:
@@ -32,10 +32,11 @@ def look() -> Toolchain:
         tools=frozenset(tools),
         system=platform.system(),
         installer=next((name for name in INSTALL if shutil.which(name)), None),
-        nvidia_gpu=_there(*NVIDIA) or bool(parse_nvidia(asked(QUESTION, SECONDS))),
+        nvidia_gpu=_there(*NVIDIA)
+        or bool(parse_nvidia(program_output(QUESTION, SECONDS))),
         render_node=any(Path("/dev/dri").glob("renderD*")),
         vulkan=_vulkan(),
-        amx="amx_int8" in _cpu_flags(),
+        amx="amx_int8" in cpu_fields().get("flags", "").split(),
         compiler=compiler(),
     )
 
@@ -46,9 +47,9 @@ def nvcc() -> str | None:
 
 
 def compiler() -> str:
-    """Return the first line of what the compiler says of itself.
+    """Return the first line of the compiler's `--version`.
 
-    CXX names another one, to us as to cmake.
+    CXX names another compiler, as for cmake.
     """
     names = (os.environ.get("CXX", ""), *COMPILERS)
     name = next((name for name in names if shutil.which(name)), None)
@@ -64,10 +65,6 @@ def _vulkan() -> bool:
     headers = ("/usr/include", "/usr/local/include", "/opt/homebrew/include")
     has_headers = _there(*(f"{at}/vulkan/vulkan.h" for at in headers))
     return has_headers and ctypes.util.find_library("vulkan") is not None
-
-
-def _cpu_flags() -> str:
-    return text(Path("/proc/cpuinfo"))
 
 
 def _there(*paths: str) -> bool:

@@ -1,4 +1,4 @@
-"""Engine protocol: what the supervisor needs of every kind of engine."""
+"""Engine protocol: what the supervisor needs from every kind of engine."""
 
 from __future__ import annotations
 
@@ -10,21 +10,20 @@ from typing import Literal, Protocol
 from edgeserve.wire import Ability, Expected, Launch
 
 Role = Literal["generate", "embeddings", "rerank"]
-"""What an engine is started for; llama.cpp serves embeddings and text apart."""
+"""What an engine serves; llama.cpp needs one process for each role."""
 
 Pooling = Literal["mean", "cls", "last"]
-"""How one vector is made of a text's many; `rank` is the role `rerank`."""
+"""How a text's vectors become one; `rank` is the role `rerank`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EngineSpec:
     """One GGUF in one role, with the settings it will be launched with.
 
-    `id` is unique on the node: the variant, with `#embeddings` or `#rerank` behind it
-    in those roles. `variant` is the full name, `model:LABEL`. `memory` is what it was
-    planned to take in all, in bytes. `pooling` is None where
-    the file says it itself. `layers` counts the output layer too, as llama.cpp does; 0
-    where it is not known.
+    `id` is unique on the node: the variant, with the suffix `#embeddings` or `#rerank`
+    in those roles. `variant` is the full name, `model:LABEL`. `memory` is the planned
+    total in bytes. `pooling` is None where the file names it. `layers` counts the
+    output layer, too, as llama.cpp does; 0 where it is not known.
     """
 
     id: str
@@ -43,7 +42,7 @@ class EngineSpec:
 
 @dataclass(frozen=True)
 class Command:
-    """A process to start: its arguments, and what is added to its environment."""
+    """A process to start: its arguments, and variables to add to its environment."""
 
     argv: tuple[str, ...]
     env: Mapping[str, str]
@@ -54,14 +53,14 @@ class Engine(Protocol):
 
     @property
     def kind(self) -> Literal["native", "bundled", "fake"]:
-        """Which of the two it is; `fake` in tests."""
+        """The kind of engine; `fake` in tests."""
         ...
 
     @property
     def build(self) -> str:
-        """What was built, e.g. `b11549` or a commit; speeds are keyed by it."""
+        """The build, e.g. `b11549` or a commit; measured speeds are keyed by it."""
         ...
 
     def command(self, spec: EngineSpec, *, port: int, api_key: str) -> Command:
-        """Return how to serve `spec` on 127.0.0.1:`port`, asking for `api_key`."""
+        """Return the command that serves `spec` on 127.0.0.1:`port` with `api_key`."""
         ...

@@ -1,4 +1,4 @@
-"""Engine builds: the builds made on this machine, one of them in use."""
+"""Engine builds: the builds made on this machine, one of which is in use."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MANIFEST = "build.json"
 
 
 class Build(msgspec.Struct, frozen=True, kw_only=True):
-    """How one build came to be. `seconds` of building; `devices` as it lists them."""
+    """The manifest of a build. `seconds`: how long it took; `devices`: as it lists."""
 
     format: int = 1
     name: str
@@ -36,9 +36,9 @@ class Build(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def identity(self) -> str:
-        """Tell apart what may differ in speed: `0c1e57098-cuda-5d41aa`.
+        """The key of measured speeds: `0c1e57098-cuda-5d41aa`.
 
-        The same source, backend, flags and compiler give the same.
+        The same source, backend, flags and compiler give the same key.
         """
         made_with = "\n".join((*self.flags, self.compiler))
         digest = hashlib.sha256(made_with.encode()).hexdigest()[:6]
@@ -46,7 +46,7 @@ class Build(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NoSuchBuild(CommandError):
-    """There is no build of that name; the sentence lists what there is."""
+    """There is no build of that name; the message lists the builds."""
 
     exit_status = 2
 
@@ -61,7 +61,7 @@ def engines_dir(state_dir: Path) -> Path:
 
 
 def builds(state_dir: Path) -> list[Build]:
-    """Return what is there, the oldest first; what has no manifest is no build."""
+    """Return the builds, the oldest first; a folder without manifest is none."""
     folders = engines_dir(state_dir).glob("[!.]*")
     found = [build_in(each) for each in folders if not each.is_symlink()]
     there = [each for each in found if each]
@@ -69,21 +69,21 @@ def builds(state_dir: Path) -> list[Build]:
 
 
 def build_in(folder: Path) -> Build | None:
-    """Return the build whose folder that is; None without a manifest to be read."""
+    """Return the build in a folder; None without a readable manifest."""
     try:
         return read_json(folder / MANIFEST, Build)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         log.warning(
-            "%s is no build: its %s is of no use (%s); build it again",
+            "%s is no build: its %s cannot be used (%s); build it again",
             *(folder, MANIFEST, in_words(error)),
         )
         return None
 
 
 def in_use(state_dir: Path) -> str | None:
-    """Return the name of the build that nodes start."""
+    """Return the name of the build that nodes use."""
     try:
         return (engines_dir(state_dir) / CURRENT).readlink().name
     except OSError:  # none is in use
@@ -91,7 +91,7 @@ def in_use(state_dir: Path) -> str | None:
 
 
 def use(state_dir: Path, name: str) -> None:
-    """Make nodes start this build from now on. Raises NoSuchBuild."""
+    """Make nodes use this build from their next start. Raises NoSuchBuild."""
     folder = engines_dir(state_dir)
     there = [build.name for build in builds(state_dir)]
     if name not in there:
@@ -101,7 +101,7 @@ def use(state_dir: Path, name: str) -> None:
 
 
 def free_name(state_dir: Path, commit: str, backend: str) -> str:
-    """Return a name that no build has: `0c1e57098-cuda`, then `0c1e57098-cuda-2`."""
+    """Return an unused name: `0c1e57098-cuda`, then `0c1e57098-cuda-2`."""
     folder = engines_dir(state_dir)
     name, count = f"{commit}-{backend}", 1
     while (folder / name).exists():

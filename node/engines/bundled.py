@@ -14,6 +14,7 @@ from typing import Literal
 from edgeserve.errors import EngineUnavailable
 from node.engines.base import Command, EngineSpec
 from node.engines.flags import environment, parameters
+from node.hardware.readings import CPUINFO, cpu_fields
 
 PARAMETERS = "EDGESERVE_ENGINE"
 """Environment variable that carries the child's parameters, key included, as JSON."""
@@ -21,9 +22,9 @@ PARAMETERS = "EDGESERVE_ENGINE"
 ASK_SECONDS = 60.0
 X86 = frozenset(("x86_64", "amd64"))
 NEEDED = frozenset(("avx2", "bmi2", "f16c", "fma"))
-"""The x86-64 wheel is compiled for these, and dies by SIGILL without."""
+"""Features that the x86-64 wheel is compiled for; without them it ends by SIGILL."""
 
-OTHERWISE = "build or install llama-server and use `--engine native`"
+HINT = "build or install llama-server and use `--engine native`"
 
 
 @dataclass(frozen=True)
@@ -35,64 +36,56 @@ class Bundled:
 
     def command(self, spec: EngineSpec, *, port: int, api_key: str) -> Command:
         """See `Engine.command`."""
-        given = json.dumps(parameters(spec, port, api_key))
+        carried = json.dumps(parameters(spec, port, api_key))
         argv = (sys.executable, "-m", "node.engines.bundled_host")
-        return Command(argv, {PARAMETERS: given, **environment(spec.launch)})
+        return Command(argv, {PARAMETERS: carried, **environment(spec.launch)})
 
 
 def bundled() -> Bundled:
-    """See that the wheel is here and can be loaded. Raises EngineUnavailable."""
+    """Check that the wheel is installed and loads. Raises EngineUnavailable."""
     try:
         version = metadata.version("xllamacpp")
     except metadata.PackageNotFoundError:
         raise EngineUnavailable(
-            f"no bundled engine for {platform.system()} on {platform.machine()};"
-            f" {OTHERWISE}"
+            f"no bundled engine for {platform.system()} on {platform.machine()}; {HINT}"
         ) from None
     refuse_old_cpu(platform.machine(), cpu_flags())
     _try_import()
     return Bundled(f"xllamacpp-{version}")
 
 
-def cpu_flags(source: Path = Path("/proc/cpuinfo")) -> frozenset[str] | None:
-    """Return what the first processor can do; None where Linux does not say."""
-    try:
-        lines = source.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return None
-    for line in lines:
-        name, _, value = line.partition(":")
-        if name.strip() == "flags":
-            return frozenset(value.split())
-    return None
+def cpu_flags(source: Path = CPUINFO) -> frozenset[str] | None:
+    """Return the first processor's features; None where Linux does not tell them."""
+    flags = cpu_fields(source).get("flags")
+    return None if flags is None else frozenset(flags.split())
 
 
 def refuse_old_cpu(machine: str, flags: frozenset[str] | None) -> None:
-    """Raise EngineUnavailable where the wheel would die by SIGILL."""
+    """Raise EngineUnavailable where the wheel would end by SIGILL."""
     if machine.lower() not in X86 or flags is None or flags >= NEEDED:
         return
     missing = ", ".join(sorted(NEEDED - flags)).upper()
-    raise EngineUnavailable(f"the bundled engine needs {missing}; {OTHERWISE}")
+    raise EngineUnavailable(f"the bundled engine needs {missing}; {HINT}")
 
 
 def _try_import() -> None:
-    """Import it in a child, so that this process neither carries it nor dies of it."""
+    """Import it in a child process: it costs memory, and an import may crash."""
     command = [sys.executable, "-c", "import xllamacpp"]
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=ASK_SECONDS
         )
     except subprocess.TimeoutExpired as error:
-        raise EngineUnavailable(f"{error}; {OTHERWISE}") from error
+        raise EngineUnavailable(f"{error}; {HINT}") from error
     if done.returncode != 0:
         raise EngineUnavailable(explain(done.returncode, done.stderr))
 
 
 def explain(status: int, output: str) -> str:
-    """Say in one sentence why the import failed, and what to do."""
+    """Return in one sentence why the import failed, and what to do."""
     if "libgomp.so.1" in output:
         return "the bundled engine needs OpenMP; `apt-get install libgomp1`"
     if status < 0:
-        return f"the bundled engine dies by signal {-status} here; {OTHERWISE}"
+        return f"the bundled engine crashes with signal {-status} here; {HINT}"
     line = output.strip().splitlines()[-1] if output.strip() else f"status {status}"
-    return f"the bundled engine cannot be loaded: {line}; {OTHERWISE}"
+    return f"the bundled engine cannot be loaded: {line}; {HINT}"

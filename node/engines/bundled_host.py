@@ -1,7 +1,7 @@
 """Bundled engine's process: apply the parameters, then serve until killed.
 
-llama.cpp aborts the whole process on some errors, so it never lives in the agent.
-SIGTERM keeps its default: there is nothing to save, and death is the quickest end.
+llama.cpp aborts the whole process on some errors, so it never runs in the agent.
+SIGTERM keeps its default: there is nothing to save.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def put(target: Any, path: str, value: Any) -> None:
 
 
 def _outlast(parent: int) -> None:
-    """Wait for a signal. Where no signal announces the parent's death, look for it."""
+    """Wait for a signal. Without a signal at the parent's end, poll for it."""
     while os.getppid() == parent:
         if sys.platform == "linux":
             signal.pause()

@@ -1,8 +1,8 @@
 """Crash records: which llama-server crashed while it loaded which model.
 
-A crash is written down when the bundled engine has served the model instead. It counts
-until the executable or the model is another one and, where layers were on a GPU, until
-the machine starts again: a new driver often asks for that.
+A crash is recorded after the bundled engine has served the model instead. It counts
+until the executable or the model changes and, where layers were on a GPU, until the
+machine restarts: a new driver often needs a restart.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 
 class About(msgspec.Struct, frozen=True, kw_only=True):
-    """Which executable, as the file system tells it, with which model in which role."""
+    """Key of a record: the executable, by its file's properties, the model and role."""
 
     build: str
     path: str
@@ -38,7 +38,7 @@ class About(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Crash(msgspec.Struct, frozen=True, kw_only=True):
-    """What happened. `made` is in seconds since 1970; `on_gpu`: layers were there."""
+    """One crash. `made` is in seconds since 1970; `on_gpu`: layers were on a GPU."""
 
     about: About
     why: str
@@ -46,21 +46,21 @@ class Crash(msgspec.Struct, frozen=True, kw_only=True):
     made: float
 
     @property
-    def said(self) -> str:
-        """Say it in a sentence, for the node's report."""
+    def sentence(self) -> str:
+        """The crash in a sentence, for the node's report."""
         day = datetime.fromtimestamp(self.made, UTC).date()
         why = self.why
-        if why.startswith("killed by"):  # what it printed before is not to blame
+        if why.startswith("killed by"):  # earlier output is not the cause
             why = why.partition(":")[0]
         return (
             f"served by the bundled engine: {self.about.path} ({self.about.build})"
             f" crashed while it loaded this model on {day} ({why}); it is tried again"
-            " when it has changed"
+            " after it has changed"
         )
 
 
 def about(engine: Engine, spec: EngineSpec) -> About | None:
-    """Name what a crash would be about; None for what has no executable of its own."""
+    """Return the key of an engine and model; None for the bundled engine."""
     if not isinstance(engine, Native):
         return None
     try:
@@ -78,10 +78,10 @@ def about(engine: Engine, spec: EngineSpec) -> About | None:
     )
 
 
-def remember(state_dir: Path, what: About, why: str, *, on_gpu: bool) -> Crash:
-    """Write a crash down; a disk that takes nothing costs another try at the start."""
-    crash = Crash(about=what, why=why, on_gpu=on_gpu, made=time.time())
-    target = _file(state_dir, what)
+def record(state_dir: Path, key: About, why: str, *, on_gpu: bool) -> Crash:
+    """Record a crash. If the disk is full, the next start tries llama-server again."""
+    crash = Crash(about=key, why=why, on_gpu=on_gpu, made=time.time())
+    target = _file(state_dir, key)
     try:
         replace_json(target, crash)
     except OSError as error:
@@ -89,25 +89,25 @@ def remember(state_dir: Path, what: About, why: str, *, on_gpu: bool) -> Crash:
     return crash
 
 
-def find(state_dir: Path, what: About | None) -> Crash | None:
-    """Return the crash that is about this, if it still counts."""
-    if what is None:
+def find(state_dir: Path, key: About | None) -> Crash | None:
+    """Return the crash with this key, if it still counts."""
+    if key is None:
         return None
-    path = _file(state_dir, what)
+    path = _file(state_dir, key)
     try:
         crash = read_json(path, Crash)
     except FileNotFoundError:
         return None
     except OSError as error:
-        log.warning("leaving out %s: %s; delete it", path, in_words(error))
+        log.warning("ignoring %s: %s; delete it", path, in_words(error))
         return None
     booted = measured("start", psutil.boot_time, 0.0)
     outdated = crash.on_gpu and crash.made < booted
-    return None if crash.about != what or outdated else crash
+    return None if crash.about != key or outdated else crash
 
 
-def _file(state_dir: Path, what: About) -> Path:
-    """One file for each executable and model, whatever has become of both."""
-    names = f"{what.path}\n{what.variant}\n{what.role}"
+def _file(state_dir: Path, key: About) -> Path:
+    """Return the one file of an executable and model, in any version of them."""
+    names = f"{key.path}\n{key.variant}\n{key.role}"
     digest = hashlib.sha256(names.encode()).hexdigest()[:12]
-    return state_dir / "crashes" / f"{in_a_name(what.variant)}-{digest}.json"
+    return state_dir / "crashes" / f"{in_a_name(key.variant)}-{digest}.json"

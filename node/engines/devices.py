@@ -25,7 +25,7 @@ ALL = -1
 """Every layer on the GPUs, as llama.cpp's `-ngl -1` after fitting."""
 
 STEPS = 8
-"""A failed start gives back an eighth of the layers; so eight failures end at none."""
+"""Each failed start takes an eighth of the layers off; after eight, none is left."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ _EXPERTS = r"ffn_(up|down|gate|gate_up)_(ch|)exps=CPU"
 
 
 def experts_on_cpu(layers: int) -> str:
-    """Keep the experts of the first `layers` layers on the CPU; -1 for all, 0 none.
+    """Return overrides that keep experts of the first `layers` on the CPU; -1 for all.
 
     The same patterns as llama.cpp's own `--n-cpu-moe` and `--cpu-moe`.
     """
@@ -65,14 +65,14 @@ def experts_on_cpu(layers: int) -> str:
 
 
 def from_fit_tool(line: str) -> Offload:
-    """Read `-c N -ngl N [-ts …] [-ot "…"]` as llama-fit-params prints it.
+    """Parse `-c N -ngl N [-ts …] [-ot "…"]`, as llama-fit-params prints it.
 
     Raises ValueError on anything else.
     """
     words = shlex.split(line)
     pairs = dict(zip(words[::2], words[1::2], strict=True))
     if "-ngl" not in pairs:
-        raise ValueError(f"not what llama-fit-params prints: {line!r}")
+        raise ValueError(f"not a line of llama-fit-params: {line!r}")
     layers = int(pairs["-ngl"])
     shares = pairs.get("-ts", "")
     return Offload(
@@ -92,7 +92,7 @@ def applied(launch: Launch, offload: Offload) -> Launch:
     )
 
 
-def of(launch: Launch) -> Offload:
+def offload_of(launch: Launch) -> Offload:
     """Return the offload of a launch."""
     return Offload(
         layers=launch.gpu_layers,
@@ -102,7 +102,7 @@ def of(launch: Launch) -> Offload:
 
 
 def stepped_down(offload: Offload, model_layers: int) -> Offload | None:
-    """Return less offload after running out of memory; None when none is left.
+    """Return a smaller offload after memory ran out; None when none is left.
 
     `model_layers` counts the output layer, as llama.cpp's "offloaded N/M" does.
     """
@@ -118,7 +118,7 @@ ASK_SECONDS = 60.0
 """A GPU driver may take tens of seconds to wake up."""
 
 MARGIN_MIB = 1024
-"""GPU memory left free: for the desktop, for other engines' peaks, for the driver."""
+"""GPU memory left free: for the desktop, the driver and peaks of other engines."""
 
 MIB = 2**20
 _DEVICE = re.compile(r"^\s+(\w+): (.+) \((\d+) MiB, (\d+) MiB free\)$")
@@ -127,7 +127,7 @@ _DEVICE = re.compile(r"^\s+(\w+): (.+) \((\d+) MiB, (\d+) MiB free\)$")
 def devices_of(engine: Engine) -> tuple[Device, ...]:
     """Return the GPUs the engine can compute on; none for the bundled engine's wheel.
 
-    A device that shows no memory, as a broken driver's does, is left out.
+    A device without memory, as a broken driver lists it, is left out.
     """
     if not isinstance(engine, Native):
         return ()
@@ -136,7 +136,7 @@ def devices_of(engine: Engine) -> tuple[Device, ...]:
 
 
 def listed(lines: Iterable[str]) -> tuple[Device, ...]:
-    """Read the lines of `--list-devices`."""
+    """Parse the lines of `--list-devices`."""
     return tuple(
         Device(found[1], found[2], int(found[3]) * MIB, int(found[4]) * MIB)
         for line in lines
@@ -145,9 +145,9 @@ def listed(lines: Iterable[str]) -> tuple[Device, ...]:
 
 
 def fitted(engine: Engine, spec: EngineSpec) -> Offload | None:
-    """Ask llama.cpp's fit tool how much of a model its GPUs hold.
+    """Return the offload that llama.cpp's fit tool chooses for its GPUs.
 
-    None where there is no such tool beside the engine, or it cannot say.
+    None where there is no such tool beside the engine, or it fails.
     """
     if not isinstance(engine, Native):
         return None
@@ -163,19 +163,19 @@ def fitted(engine: Engine, spec: EngineSpec) -> Offload | None:
 
 
 def offloaded(engine: Engine, spec: EngineSpec, settings: NodeSettings) -> EngineSpec:
-    """Let the fit tool say how many layers go to the GPUs, if nobody has said it.
+    """Let the fit tool choose the layers on the GPUs, unless the settings do.
 
-    It knows compute buffers to the byte, which our own estimate cannot.
+    It knows the compute buffers to the byte; our own estimate does not.
     """
-    said = settings.gpu_layers != "auto" or settings.tensor_split
-    if said or settings.experts_on_cpu or not spec.launch.gpu_layers:
+    is_set = settings.gpu_layers != "auto" or settings.tensor_split
+    if is_set or settings.experts_on_cpu or not spec.launch.gpu_layers:
         return spec
     offload = fitted(engine, spec)
     return replace(spec, launch=applied(spec.launch, offload)) if offload else spec
 
 
 def _shape(spec: EngineSpec) -> tuple[str, ...]:
-    """Say what is fixed, so that only the offload is chosen."""
+    """Return arguments for all that is fixed, so that only the offload is chosen."""
     launch = spec.launch
     return (
         *("--model", str(spec.path)),
@@ -192,12 +192,12 @@ def _shape(spec: EngineSpec) -> tuple[str, ...]:
 
 
 def output_of(tool: Path, *arguments: str) -> str:
-    """Return what a tool prints, which may be nothing."""
+    """Return a tool's output, which may be empty."""
     try:
         done = subprocess.run(
             [tool, *arguments], capture_output=True, text=True, timeout=ASK_SECONDS
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        log.warning("cannot ask %s: %s", tool, in_words(error))
+        log.warning("cannot run %s: %s", tool, in_words(error))
         return ""
     return done.stdout if done.returncode == 0 else done.stdout + done.stderr

@@ -1,6 +1,6 @@
 """Engine flags: one launch as command-line flags or as parameters. Pure.
 
-Everything we depend on is said, even where it is the default today: the defaults have
+All that we depend on is set, even where it is the default today: the defaults have
 changed before (four slots on one shared context, 8 GiB of prompt cache).
 """
 
@@ -12,7 +12,7 @@ from edgeserve.wire import Launch
 from node.engines.base import EngineSpec
 
 HTTP_SECONDS = 3600
-"""How long llama.cpp lets one read or write take; a slow machine is not a dead one."""
+"""llama.cpp's limit for one read or write; long, for slow machines."""
 
 SPARE_THREADS = 4
 """HTTP threads beyond one per slot, for probes."""
@@ -20,13 +20,13 @@ SPARE_THREADS = 4
 PING_SECONDS = 30
 
 VERBOSITY = 4
-"""The least that tells where layers and memory went."""
+"""The lowest level that logs the placement of layers and memory."""
 
-LOOKS_PER_MS = 5_000
-"""About as often does a thread look for work in a millisecond."""
+POLLS_PER_MS = 5_000
+"""About how often a spinning thread polls for work in a millisecond."""
 
 UNQUANTIZED = frozenset(("f32", "f16", "bf16"))
-"""KV types that do without flash attention."""
+"""KV types that do not need flash attention."""
 
 FAST = {"auto": "AUTO", "on": "ENABLED", "off": "DISABLED"}
 
@@ -34,10 +34,10 @@ Parameter = str | int | float | bool | list[str] | list[float]
 
 
 def environment(launch: Launch) -> dict[str, str]:
-    """Return what is not llama.cpp's own to be told, but OpenMP's, GNU's or clang's."""
+    """Return variables for OpenMP, of GNU or clang, which llama.cpp has no flag for."""
     if not launch.spin:
         return {}
-    return {SPIN: str(launch.spin), BLOCKTIME: str(launch.spin // LOOKS_PER_MS)}
+    return {SPIN: str(launch.spin), BLOCKTIME: str(launch.spin // POLLS_PER_MS)}
 
 
 def arguments(spec: EngineSpec, port: int) -> tuple[str, ...]:
@@ -83,14 +83,14 @@ def arguments(spec: EngineSpec, port: int) -> tuple[str, ...]:
 
 
 def attention(launch: Launch) -> str:
-    """Say `on` where quantized values need it, so that nothing falls back silently."""
+    """Return `on` where quantized values need it, so that it is never off silently."""
     if launch.kv_type in UNQUANTIZED:
         return "auto" if launch.flash_attention else "off"
     return "on"
 
 
 def _offload(launch: Launch) -> tuple[str, ...]:
-    """Say what goes to which GPU, and that llama.cpp shall not think again."""
+    """Return what goes to which GPU, and forbid llama.cpp to change it."""
     layers = launch.gpu_layers
     devices = ("none",) if layers == 0 else launch.devices
     split = ",".join(f"{share:g}" for share in launch.tensor_split)

@@ -16,7 +16,7 @@ from node.engines.flags import arguments, environment
 
 NAME = "llama-server"
 ASK_SECONDS = 30.0
-"""`--version` may wait for a GPU driver to wake up."""
+"""`--version` may wait for a GPU driver to start."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Native:
 
 
 def find(named: Path | None, state_dir: Path) -> Path | None:
-    """Return the configured executable, else the one built here, else PATH's."""
+    """Return the configured executable, else this machine's build, else PATH's."""
     if named is not None:
         return named
     built = state_dir / "engines" / "current" / NAME
@@ -46,44 +46,44 @@ def find(named: Path | None, state_dir: Path) -> Path | None:
 
 
 def native(path: Path) -> Native:
-    """See that `path` runs here, and what it is. Raises EngineUnavailable."""
-    version = _asked(path, "--version")
-    made_here = build_in(path.resolve().parent)
-    if made_here is not None:
-        return Native(path.absolute(), made_here.identity)
+    """Check that `path` runs, and read its version. Raises EngineUnavailable."""
+    version = _output(path, "--version")
+    own_build = build_in(path.resolve().parent)
+    if own_build is not None:
+        return Native(path.absolute(), own_build.identity)
     return Native(path.absolute(), f"{build_of(version)}-{_backends(path)}")
 
 
 def _backends(path: Path) -> str:
     try:
-        return backends_in(_asked(path, "--list-devices"))
-    except EngineUnavailable:  # too old to be asked
+        return backends_in(_output(path, "--list-devices"))
+    except EngineUnavailable:  # too old for this flag
         return "unknown"
 
 
-def _asked(path: Path, flag: str) -> str:
-    """Return what a flag has it print. Raises EngineUnavailable."""
+def _output(path: Path, flag: str) -> str:
+    """Return the output for a flag. Raises EngineUnavailable."""
     try:
         done = subprocess.run(
             [path, flag], capture_output=True, text=True, timeout=ASK_SECONDS
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        said = getattr(error, "strerror", None) or f"no answer to {flag}"
-        raise EngineUnavailable(f"cannot run {path}: {said}; {REMEDY}") from error
+        why = getattr(error, "strerror", None) or f"no answer to {flag}"
+        raise EngineUnavailable(f"cannot run {path}: {why}; {HINT}") from error
     output = (done.stderr + done.stdout).strip()
     if done.returncode != 0:
         raise EngineUnavailable(f"cannot run {path}: {_why(done.returncode, output)}")
     return output
 
 
-REMEDY = "name a llama-server with `llama_server`, or use `--engine bundled`"
+HINT = "name a llama-server with `llama_server`, or use `--engine bundled`"
 
 
 def _why(status: int, output: str) -> str:
     if "libgomp" in output:
         return "it needs OpenMP; `apt-get install libgomp1`"
     line = output.splitlines()[-1] if output else f"it ends with status {status}"
-    return f"{line}; {REMEDY}"
+    return f"{line}; {HINT}"
 
 
 def build_of(output: str) -> str:
@@ -95,6 +95,6 @@ def build_of(output: str) -> str:
 
 
 def backends_in(output: str) -> str:
-    """Name what computes, by the output of `--list-devices`: `cuda`, else `cpu`."""
+    """Return the backends in the output of `--list-devices`: `cuda`, else `cpu`."""
     kinds = re.findall(r"^\s+([A-Za-z]+)\d+: .*MiB", output, re.MULTILINE)
     return "+".join(sorted({kind.lower() for kind in kinds})) or "cpu"

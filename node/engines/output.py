@@ -22,9 +22,9 @@ MIB = 2**20
 
 
 class LogReader:
-    """Reads a log line by line.
+    """Reads placement from an engine's log, line by line.
 
-    A dry run for fitting logs empty buffers first, so the last word per buffer counts.
+    A dry run for fitting logs empty buffers first, so the last line per buffer counts.
     """
 
     def __init__(self) -> None:
@@ -40,7 +40,7 @@ class LogReader:
 
     @property
     def placement(self) -> Placement | None:
-        """What has been said so far; None where nothing of it."""
+        """The placement so far; None where the log shows none."""
         if self._layers is None:
             return None
         memory: dict[str, int] = {}
@@ -56,7 +56,7 @@ def on_a_gpu(device: str) -> bool:
 
 
 def ran_out_of_memory(lines: Iterable[str]) -> bool:
-    """Whether an engine's last words say that memory ran out."""
+    """Whether an engine's last lines show that memory ran out."""
     return any(_NO_MEMORY.search(line) for line in lines)
 
 
@@ -67,7 +67,7 @@ WIDEST = 1000
 """Characters kept of a line."""
 
 LONGEST = 400
-"""Characters of a reason; it travels in every report."""
+"""Characters of a reason; it is part of every report."""
 
 TELLING = re.compile(
     r"error|fail|unable|cannot|can't|abort|assert|invalid|not found|out of memory"
@@ -79,28 +79,28 @@ PREFIX = re.compile(r"^[\d.]+ [A-Z] +")
 
 
 class Output:
-    """A ring of lines, and what longer-gone ones said of layers and memory."""
+    """The last lines, and the placement from all lines."""
 
     def __init__(self) -> None:
         self.lines: deque[str] = deque(maxlen=KEPT)
-        self.placed = LogReader()
+        self.reader = LogReader()
 
     def add(self, raw: bytes) -> str:
         """Keep one line; returns it decoded."""
         line = raw.decode(errors="replace").rstrip()[:WIDEST]
         if line:
             self.lines.append(line)
-            self.placed.see(line)
+            self.reader.see(line)
         return line
 
 
 def telling(lines: Iterable[str]) -> str:
-    """Return the lines that say what went wrong, else the last three."""
-    said = [re.sub(r" +", " ", PREFIX.sub("", line)) for line in lines]
-    chosen = [line for line in said if TELLING.search(line)] or said[-3:]
+    """Return the lines that tell what went wrong, else the last three."""
+    cleaned = [re.sub(r" +", " ", PREFIX.sub("", line)) for line in lines]
+    chosen = [line for line in cleaned if TELLING.search(line)] or cleaned[-3:]
     unique = list(dict.fromkeys(chosen))
     text = ""
-    # From the end: the last error is the one that ended it.
+    # From the end: the last error is the cause.
     for line in reversed(unique):
         joined = f"{line} | {text}" if text else line
         if len(joined) > LONGEST:
@@ -110,7 +110,7 @@ def telling(lines: Iterable[str]) -> str:
 
 
 def ending(status: int, lines: Iterable[str]) -> str:
-    """Say how a process ended, and why as far as its output tells."""
+    """Return how a process ended, and why, as far as its output tells."""
     if status < 0:
         name = signal.Signals(-status).name
         hint = " (out of memory?)" if name == "SIGKILL" else ""

@@ -1,4 +1,4 @@
-"""Engine probes: ask an engine for health, properties and metrics, within a bound."""
+"""Engine probes: read an engine's health, properties and metrics, with timeouts."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ PROGRESS = ("n_decode_total", "prompt_tokens_total", "tokens_predicted_total")
 WORK = ("requests_processing", "requests_deferred")
 PREFIX = "llamacpp:"
 CALLS, READ = 0, 1
-"""Which of PROGRESS count decode calls, and tokens of prompts."""
+"""Positions in PROGRESS of decode calls and of prompt tokens."""
 
 
 @dataclass(frozen=True)
 class Counters:
-    """What /metrics says: how much was done, and whether there is work.
+    """The counters of /metrics: the progress, and whether there is work.
 
-    `requests` is how many there are, in slots or waiting for one.
+    `requests` counts those in slots and those that wait for one.
     """
 
     done: tuple[float, ...]
@@ -34,7 +34,7 @@ class Counters:
 
 
 def parse(metrics: str) -> Counters:
-    """Read /metrics; a counter that is missing counts as 0."""
+    """Parse /metrics; a missing counter is 0."""
     values: dict[str, float] = {}
     for line in metrics.splitlines():
         if line.startswith(PREFIX):
@@ -59,16 +59,16 @@ FIRST_WORK: Mapping[Role, tuple[str, dict[str, Any]]] = {
     "embeddings": ("/v1/embeddings", {"input": "Hi"}),
     "rerank": ("/v1/rerank", {"query": "Hi", "documents": ["Hi"]}),
 }
-"""The least that an engine can be asked to do in each role."""
+"""The smallest request of each role."""
 
 
 class Unwell(Exception):
-    """The engine answered, but not as a sound engine does."""
+    """The engine answered, but not as a healthy engine does."""
 
 
 @dataclass(frozen=True)
 class Properties:
-    """What /props says: context per slot in tokens, and what the model cannot do."""
+    """Of /props: context per slot in tokens, and abilities that the model lacks."""
 
     context: int
     lacks: frozenset[Ability]
@@ -76,13 +76,13 @@ class Properties:
 
     @property
     def vision(self) -> bool:
-        """Whether it sees images."""
+        """Whether the model reads images."""
         return "vision" not in self.lacks
 
 
 @dataclass(frozen=True)
 class Probe:
-    """Questions to the engine at `origin`."""
+    """Requests to the engine at `origin`."""
 
     upstream: Upstream
     origin: Origin
@@ -98,7 +98,7 @@ class Probe:
         return status == 200
 
     async def answers(self, seconds: float) -> bool:
-        """Whether it says anything at all: no work is needed for that."""
+        """Whether it answers /health within `seconds`."""
         try:
             async with asyncio.timeout(seconds):
                 await self._ask("GET", "/health")
@@ -107,15 +107,15 @@ class Probe:
         return True
 
     async def first_work(self, role: Role) -> None:
-        """Have one token generated, or one vector made; the caller bounds the wait.
+        """Have one token generated, or one vector made; the caller sets the timeout.
 
         Raises Unwell, or NodeLost.
         """
         path, body = FIRST_WORK[role]
         status, answer = await self._ask("POST", path, msgspec.json.encode(body))
         if status != 200:
-            said = answer[:200].decode(errors="replace")
-            raise Unwell(f"the first {path} was answered {status}: {said}")
+            text = answer[:200].decode(errors="replace")
+            raise Unwell(f"the first {path} was answered {status}: {text}")
 
     async def properties(self) -> Properties:
         """Read /props. Raises Unwell, or NodeLost."""
@@ -151,7 +151,7 @@ class Probe:
 def _lacks(props: _Props) -> frozenset[Ability]:
     media: tuple[Ability, ...] = ("vision", "audio")
     lacks: set[Ability] = {each for each in media if not props.modalities.get(each)}
-    # Older builds do not say.
+    # Older builds do not tell.
     if not props.chat_template_caps.get("supports_tool_calls", True):
         lacks.add("tools")
     return frozenset(lacks)

@@ -1,6 +1,6 @@
 """Engine processes: run one for the length of a block, and leave none behind.
 
-On Linux the tether leaves none; this is for the platforms without it.
+On Linux the tether ends them with this process; the records here are for other systems.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from node.engines.output import Output
 log = logging.getLogger(__name__)
 
 SAME_SECONDS = 1.0
-"""Creation times closer than this are one process; ids come round far more slowly."""
+"""Creation times closer than this mean one process: ids are not reused so soon."""
 
 
 class Record(msgspec.Struct, frozen=True):
@@ -54,8 +54,7 @@ def recorded(pid: int, state_dir: Path) -> Generator[None]:
             replace_file(path, msgspec.json.encode(record), durable=False)
         except OSError as error:
             log.warning(
-                "cannot write %s: %s; should this node be killed, end process %d"
-                " by hand",
+                "cannot write %s: %s; if this node is killed, end process %d by hand",
                 *(path, in_words(error), pid),
             )
     try:
@@ -67,16 +66,16 @@ def recorded(pid: int, state_dir: Path) -> Generator[None]:
 def sweep(state_dir: Path) -> None:
     """End every recorded engine whose agent is gone, and drop stale records."""
     for path in _folder(state_dir).glob("*.json"):
-        _settle(path)
+        _end_leftover(path)
 
 
-def _settle(path: Path) -> None:
+def _end_leftover(path: Path) -> None:
     try:
         record = read_json(path, Record)
     except FileNotFoundError:
         return
     except OSError as error:
-        log.warning("%s names no engine: %s; it goes", path, in_words(error))
+        log.warning("removing %s, which names no engine: %s", path, in_words(error))
         remove(path)
         return
     if alive(record.agent, record.agent_created):
@@ -89,7 +88,7 @@ def _settle(path: Path) -> None:
 
 
 def alive(pid: int, created: float) -> bool:
-    """Whether that very process runs; its id alone may have come round."""
+    """Whether that process runs; its id alone may have been reused."""
     now = created_at(pid)
     return now is not None and abs(now - created) < SAME_SECONDS
 
@@ -111,20 +110,20 @@ def _folder(state_dir: Path) -> Path:
 
 @dataclass(frozen=True)
 class Look:
-    """What the system says of a process; `cpu` is what it has used, in seconds.
+    """The system's view of a process; `cpu` is the time it has used, in seconds.
 
-    `memory` is what it holds, in bytes.
+    `memory` is its resident memory, in bytes.
     """
 
     cpu: float
     stopped: bool = False
     excused: bool = False
-    """Whether something else explains that it does nothing."""
+    """Whether its state explains that it does nothing."""
     memory: int = 0
 
 
 STOP_SECONDS = 5.0
-"""How long an engine may take to leave after SIGTERM."""
+"""How long an engine may take to end after SIGTERM."""
 
 LAST_WORDS_SECONDS = 1.0
 
@@ -134,7 +133,7 @@ LINE_LIMIT = 2**16
 """Longest line of output, in bytes; past it the line is dropped."""
 
 OOM_SCORE = "500"
-"""Where memory runs out, the kernel shall take the engine, not the agent."""
+"""When memory runs out, the kernel ends the engine, not the agent."""
 
 EXCUSED = (psutil.STATUS_DISK_SLEEP, psutil.STATUS_TRACING_STOP, psutil.STATUS_ZOMBIE)
 
@@ -160,13 +159,13 @@ class Process:
         return status
 
     def look(self) -> Look | None:
-        """See what it does now; None where the system does not say."""
+        """Return the process's state; None where the system does not tell it."""
         try:
             inner = psutil.Process(self.pid)
             with inner.oneshot():
                 times, status = inner.cpu_times(), inner.status()
                 memory = inner.memory_info().rss
-        except (psutil.Error, OSError):  # OSError: no descriptor left to look with
+        except (psutil.Error, OSError):  # OSError: no descriptor is left
             return None
         return Look(
             times.user + times.system,
@@ -192,16 +191,16 @@ class Process:
         self._signal(signal.SIGKILL)
 
     async def stop(self) -> None:
-        """End the whole process group: politely, then not. Safe to cancel."""
+        """End the whole process group, by SIGTERM, then SIGKILL. Safe to cancel."""
         try:
             self._signal(signal.SIGTERM)
-            self._signal(signal.SIGCONT)  # one that is stopped would not hear of it
+            self._signal(signal.SIGCONT)  # a stopped process gets no SIGTERM
             async with asyncio.timeout(STOP_SECONDS):
                 await self._inner.wait()
         except TimeoutError:
             log.warning("engine %d ignores SIGTERM", self.pid)
         finally:
-            # Always: what the engine itself started is in its group too.
+            # Always: the engine's own children are in its group, too.
             self._signal(signal.SIGKILL)
         await self._inner.wait()
 
@@ -214,8 +213,8 @@ class Process:
 async def running(command: Command, state_dir: Path) -> AsyncGenerator[Process]:
     """Start `command` in its own process group; at the end of the block it is gone.
 
-    It also dies with this process, however that ends: by the tether on Linux, and by
-    `leftovers.sweep` at the next start elsewhere. Raises OSError where it cannot start.
+    It also ends with this process, however that ends: by the tether on Linux, and by
+    `sweep` at the next start elsewhere. Raises OSError where it cannot start.
     """
     inner = await asyncio.create_subprocess_exec(
         *tethered(command.argv),

@@ -22,7 +22,7 @@ SECONDS = 10.0
 KILL_SECONDS = 1.0
 
 MISSES = 2
-"""Looks that a GPU has to be missing from before it is gone."""
+"""A GPU counts as gone after it is missing from this many looks in a row."""
 
 CARD = re.compile(r"card\d+")
 
@@ -34,10 +34,10 @@ QUESTION = (
 
 
 class Gpus:
-    """Looks at the GPUs, again and again: one may appear later, a look may fail.
+    """Finds the GPUs at each call: one may appear later, and a look may fail.
 
-    What was seen is believed until two looks in a row have missed it: `nvidia-smi`
-    fails now and then, while a driver wakes up or a machine is busy.
+    A known GPU stays until two looks in a row have missed it: `nvidia-smi` fails at
+    times, while a driver wakes up or the machine is busy.
     """
 
     def __init__(self, root: Path = Path("/")) -> None:
@@ -46,7 +46,7 @@ class Gpus:
         self._missed = 0
 
     def __call__(self) -> tuple[Gpu, ...]:
-        """Take one look."""
+        """Return the GPUs of now."""
         found, seen = gpus(self._root), self._seen
         if seen is not None and len(found) < len(seen) and self._missed < MISSES - 1:
             self._missed += 1
@@ -60,28 +60,28 @@ class Gpus:
 
 def gpus(root: Path = Path("/")) -> tuple[Gpu, ...]:
     """Return every GPU found."""
-    return (*parse_nvidia(asked(QUESTION, SECONDS)), *_amd(root))
+    return (*parse_nvidia(program_output(QUESTION, SECONDS)), *_amd(root))
 
 
-def asked(argv: tuple[str, ...], seconds: float) -> str:
-    """Return what a program prints, or "" where it is missing, slow or fails."""
+def program_output(argv: tuple[str, ...], seconds: float) -> str:
+    """Return a program's output, or "" where it is missing, slow or fails."""
     try:
-        return _printed(argv, seconds)
+        return _run(argv, seconds)
     except FileNotFoundError:
         return ""
     except (OSError, subprocess.SubprocessError) as error:
         if isinstance(error, OSError) and error.errno in OURS:
             raise
-        warn_once(log, f"{argv[0]} told nothing: {_failing(error)}")
+        warn_once(log, f"{argv[0]} gives no answer: {_why(error)}")
         return ""
 
 
 _hung: dict[str, subprocess.Popen[bytes]] = {}
-"""Programs that not even SIGKILL has ended: they wait for a driver that hangs."""
+"""Programs that SIGKILL has not ended: they wait for a driver that hangs."""
 
 
-def _printed(argv: tuple[str, ...], seconds: float) -> str:
-    """Run a program for at most so long. `subprocess.run` would wait for its end."""
+def _run(argv: tuple[str, ...], seconds: float) -> str:
+    """Run a program for at most `seconds`. `subprocess.run` would wait for its end."""
     if argv[0] in _hung:
         if _hung[argv[0]].poll() is None:
             return ""
@@ -91,13 +91,13 @@ def _printed(argv: tuple[str, ...], seconds: float) -> str:
     assert process.stderr is not None  # noqa: S101 - as well
     with process.stdout, process.stderr:
         try:
-            said, words = process.communicate(timeout=seconds)
+            output, errors = process.communicate(timeout=seconds)
         except subprocess.TimeoutExpired:
             _end(process, argv[0])
             raise
     if process.returncode:
-        raise subprocess.CalledProcessError(process.returncode, argv, said, words)
-    return said.decode(errors="replace")
+        raise subprocess.CalledProcessError(process.returncode, argv, output, errors)
+    return output.decode(errors="replace")
 
 
 def _end(process: subprocess.Popen[bytes], name: str) -> None:
@@ -108,8 +108,8 @@ def _end(process: subprocess.Popen[bytes], name: str) -> None:
         _hung[name] = process
 
 
-def _failing(error: Exception) -> str:
-    """Say how a program failed, in its own words where it has any."""
+def _why(error: Exception) -> str:
+    """Return how a program failed, by its own output where there is any."""
     if isinstance(error, subprocess.TimeoutExpired):
         return f"it took more than {error.timeout:g} s"
     if isinstance(error, subprocess.CalledProcessError):
@@ -119,7 +119,7 @@ def _failing(error: Exception) -> str:
 
 
 def parse_nvidia(table: str) -> tuple[Gpu, ...]:
-    """Read `nvidia-smi`'s table; a line with `[N/A]`, as on Jetson, is left out."""
+    """Parse `nvidia-smi`'s table; a line with `[N/A]`, as on Jetson, is left out."""
     rows = [line.rsplit(",", 2) for line in table.splitlines()]
     return tuple(
         Gpu(

@@ -1,7 +1,7 @@
 """Resource limits: cgroup memory and CPU, and CPU affinity.
 
-Both cgroup versions, and both at once. Inside a container the group's own folder is
-often the mount itself, so the path the kernel names need not exist.
+Both cgroup versions, and both at once. In a container the group's own folder is often
+the mount itself, so the path that the kernel gives need not exist.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from node.hardware.readings import number, text
 
 ROOT = Path("/")
 UNLIMITED = 2**60
-"""cgroup v1 says "no limit" with a number near 2**63."""
+"""cgroup v1 writes "no limit" as a number near 2**63."""
 
 
 def memory_room(root: Path = ROOT) -> tuple[int, int] | None:
     """Return the tightest memory limit and what is left under it, in bytes, or None.
 
-    File cache that could be dropped counts as left, in use lately or not: the kernel
-    drops it before anything is refused.
+    File cache counts as left, recently used or not: the kernel drops it before it
+    refuses memory.
     """
     found = [*_memory_v2(root), *_memory_v1(root)]
     limits = [limit for limit, _ in found]

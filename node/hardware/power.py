@@ -1,7 +1,7 @@
 """Power: battery and mains of this machine.
 
-Not by psutil on Linux: it fails where there is no such folder, sees one battery of
-several, and takes the battery of a wireless mouse for the machine's own.
+On Linux not by psutil: it fails where there is no such folder, finds one battery of
+several, and takes a wireless mouse's battery for the machine's own.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ SUPPLIES = "sys/class/power_supply"
 
 BATTERIES = frozenset(("battery", "ups"))
 SPARED = frozenset(("charging", "full", "not charging"))
-"""What a battery says that is not in use."""
+"""Statuses of a battery that is not in use."""
 
 LEVELS = {"critical": 5, "low": 15, "normal": 50, "high": 80, "full": 100}
 """`capacity_level`, of batteries that know no percentage."""
@@ -36,7 +36,7 @@ class Battery:
 
 
 def power(root: Path = Path("/")) -> Power:
-    """Say how the machine is powered; without a battery, by mains."""
+    """Return how the machine is powered; without a battery, by mains."""
     if not sys.platform.startswith("linux"):
         return _elsewhere()
     own = [each for each in entries(root / SUPPLIES) if _is_own(each)]
@@ -55,25 +55,25 @@ def power(root: Path = Path("/")) -> Power:
 
 
 def judged(batteries: Iterable[Battery], lines: Iterable[bool]) -> Power:
-    """Judge batteries, and whether each line from outside has power. Pure.
+    """Combine batteries, and whether each external line has power. Pure.
 
-    A machine that hides how it is powered is treated as plugged in.
+    A machine that does not tell is treated as plugged in.
     """
     batteries, lines = tuple(batteries), tuple(lines)
     if not batteries:
         return Power(on_mains=True)
-    said = {each.status for each in batteries}
+    statuses = {each.status for each in batteries}
     if any(lines):
         on_mains = True
-    elif "discharging" in said:
+    elif "discharging" in statuses:
         on_mains = False
     else:
-        on_mains = not lines or bool(said & SPARED)
+        on_mains = not lines or bool(statuses & SPARED)
     return Power(on_mains=on_mains, percent=_percent(batteries))
 
 
 def _percent(batteries: Sequence[Battery]) -> float | None:
-    """Return what all of them hold, the large ones counting for more. Pure."""
+    """Return the charge of all together, weighted by size. Pure."""
     known = [(each.share, each.size) for each in batteries if each.share is not None]
     if not known:
         return None
@@ -84,7 +84,7 @@ def _percent(batteries: Sequence[Battery]) -> float | None:
 
 
 def _is_own(supply: Path) -> bool:
-    """Whether it powers the machine, and not a mouse, a headset or a pen."""
+    """Whether it powers the machine, not a mouse, a headset or a pen."""
     return text(supply / "scope").lower() != "device"
 
 
@@ -106,6 +106,6 @@ def _elsewhere() -> Power:
     battery = psutil.sensors_battery() if hasattr(psutil, "sensors_battery") else None
     if battery is None:
         return Power(on_mains=True)
-    # None: the battery does not say; a machine that hides it is treated as plugged in.
+    # None: the battery does not tell; then the machine counts as plugged in.
     on_mains = battery.power_plugged is not False
     return Power(on_mains=on_mains, percent=round(battery.percent, 0))

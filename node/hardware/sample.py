@@ -14,10 +14,10 @@ import psutil
 
 from edgeserve.runtime.background import background, declared
 from edgeserve.wire import Cpu, Hardware, Memory, Platform, Power, Thermal
-from node.hardware.gpus import Gpus, asked
+from node.hardware.gpus import Gpus, program_output
 from node.hardware.limits import cpus, memory_room
 from node.hardware.power import power
-from node.hardware.readings import measured, text
+from node.hardware.readings import cpu_fields, measured, text
 
 EVERY = 5.0
 """Seconds between two samples."""
@@ -33,7 +33,7 @@ Sample = Callable[[], Hardware]
 
 
 class Sampler:
-    """Measures this machine. Called from one thread at a time; may take a second."""
+    """Measures this machine. For one thread at a time; a call may take a second."""
 
     def __init__(self) -> None:
         self._platform = _platform()
@@ -47,10 +47,10 @@ class Sampler:
             power=Power(on_mains=True),
             thermal=Thermal(),
         )
-        measured("load", _load, 0.0)  # the first answer is about nothing
+        measured("load", _load, 0.0)  # the first value is meaningless
 
     def __call__(self) -> Hardware:
-        """Take one sample. A reading that fails is as it was before, the rest new."""
+        """Take one sample. A reading that fails keeps its earlier value."""
         last = self._last
         found = last.gpus
         if self._calls % GPUS_EVERY == 0:
@@ -67,38 +67,33 @@ class Sampler:
         return self._last
 
     def _cpu(self) -> Cpu:
-        may_use = max(1, int(cpus()))
-        logical = min(psutil.cpu_count() or 1, may_use)
+        usable = max(1, int(cpus()))
+        logical = min(psutil.cpu_count() or 1, usable)
         return Cpu(
             model=self._model,
-            physical_cores=min(_physical() or logical, may_use),
+            physical_cores=min(_physical() or logical, usable),
             logical_cores=logical,
             load=measured("load", _load, self._last.cpu.load),
         )
 
 
-class Measured:
+class LatestHardware:
     """The latest sample."""
 
     def __init__(self, latest: Hardware) -> None:
         self.latest = latest
 
 
-async def first(sample: Sample) -> Measured:
-    """Take the first sample."""
-    return Measured(await asyncio.to_thread(sample))
-
-
 @asynccontextmanager
 async def measuring(
-    hardware: Measured,
+    hardware: LatestHardware,
     sample: Sample,
     changed: Callable[[], None],
     every: float = EVERY,
 ) -> AsyncGenerator[None]:
     """Keep the sample at most `every` seconds old for the length of the block.
 
-    `changed` is called when it differs notably from the one last told of.
+    `changed` is called when it differs notably from the last reported one.
     """
     async with background() as tasks:
         tasks.start(HARDWARE, lambda: _sampling(hardware, sample, changed, every))
@@ -106,19 +101,19 @@ async def measuring(
 
 
 async def _sampling(
-    hardware: Measured, sample: Sample, changed: Callable[[], None], every: float
+    hardware: LatestHardware, sample: Sample, changed: Callable[[], None], every: float
 ) -> None:
-    told = hardware.latest
+    reported = hardware.latest
     while True:
         await asyncio.sleep(every)
         hardware.latest = await asyncio.to_thread(sample)
-        if notable(told, hardware.latest):
-            told = hardware.latest
+        if notable(reported, hardware.latest):
+            reported = hardware.latest
             changed()
 
 
 def notable(before: Hardware, now: Hardware) -> bool:
-    """Whether a balancer should hear of the difference at once. Pure."""
+    """Whether balancers need the difference at once. Pure."""
     return (
         before.power != now.power
         or before.thermal.throttled != now.thermal.throttled
@@ -163,7 +158,7 @@ def _memory() -> Memory:
 
 
 def _physical_memory() -> Memory:
-    """Ask the C library, which needs no file."""
+    """Ask the C library, which opens no file."""
     page, names = os.sysconf("SC_PAGE_SIZE"), ("SC_PHYS_PAGES", "SC_AVPHYS_PAGES")
     total, free = (
         os.sysconf(each) if each in os.sysconf_names else 0 for each in names
@@ -187,25 +182,25 @@ def _hottest() -> float | None:
         each.current
         for sensor in psutil.sensors_temperatures().values()
         for each in sensor
-        if 0 < each.current < 150  # a broken sensor says 0, or 65261
+        if 0 < each.current < 150  # a broken sensor shows 0, or 65261
     ]
     return round(max(readings), 1) if readings else None
 
 
 def throttle_flags() -> int:
-    """Return the Raspberry Pi firmware's bits for now; 0 on other machines.
+    """Return the Raspberry Pi firmware's current flags; 0 on other machines.
 
     Bit 0 under-voltage, 1 frequency capped, 2 throttled, 3 soft temperature limit.
     """
-    said = text(THROTTLED_FILE)
-    if not said and _is_pi():
-        said = asked(("vcgencmd", "get_throttled"), 2.0)
-    return parse_throttled(said)
+    flags = text(THROTTLED_FILE)
+    if not flags and _is_pi():
+        flags = program_output(("vcgencmd", "get_throttled"), 2.0)
+    return parse_throttled(flags)
 
 
-def parse_throttled(said: str) -> int:
+def parse_throttled(flags: str) -> int:
     """Read `throttled=0x50005`, or the bare hexadecimal number of the driver's file."""
-    found = re.fullmatch(r"(?:throttled=)?(?:0x)?([0-9a-fA-F]+)", said.strip())
+    found = re.fullmatch(r"(?:throttled=)?(?:0x)?([0-9a-fA-F]+)", flags.strip())
     return int(found[1], 16) if found else 0
 
 
@@ -214,10 +209,6 @@ def _is_pi() -> bool:
 
 
 def cpu_model() -> str:
-    """Name the processor, or on ARM boards the board, which says more."""
-    lines = text(Path("/proc/cpuinfo")).splitlines()
-    fields = {
-        key.strip(): value.strip()
-        for key, _, value in (line.partition(":") for line in lines)
-    }
+    """Return the processor's name, or on ARM boards the board's, which tells more."""
+    fields = cpu_fields()
     return fields.get("Model") or fields.get("model name") or platform.machine()

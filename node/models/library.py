@@ -1,4 +1,4 @@
-"""Model library: the GGUF files on this machine, and what each is good for."""
+"""Model library: the GGUF files on this machine, and the role of each."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from edgeserve.models.naming import (
 from node.engines.base import Pooling, Role
 
 UNFINISHED = ".fetching"
-"""The folder in which `edgeserve pull` works."""
+"""The folder of unfinished downloads of `edgeserve pull`."""
 
 Identity = tuple[int, int]
 """Device and inode: one folder, by whatever name."""
@@ -41,7 +41,7 @@ def is_gguf(file: Path) -> bool:
 
 
 def model_files(folder: Path) -> tuple[list[Path], list[UnusableFile]]:
-    """Return every GGUF in `folder` and below, and what could not be read.
+    """Return every GGUF in `folder` and below, and what cannot be read.
 
     Each folder is read once, however many links lead to it. Raises OSError where the
     folder itself cannot be read.
@@ -49,22 +49,22 @@ def model_files(folder: Path) -> tuple[list[Path], list[UnusableFile]]:
     walk = _Walk()
     walk.read(folder)
     while walk.folders or walk.links:
-        # Links come last: a folder that is here is known by its own name.
+        # Links come last, so that a folder is found under its own name.
         here = (walk.folders or walk.links).pop()
         try:
             walk.read(here)
         except OSError as error:
             why = f"{here}: this folder cannot be read: {in_words(error)}"
-            walk.unfit.append(UnusableFile(here, why))
-    return sorted(walk.files), sorted(walk.unfit, key=lambda each: each.path)
+            walk.unusable.append(UnusableFile(here, why))
+    return sorted(walk.files), sorted(walk.unusable, key=lambda each: each.path)
 
 
 @dataclass
 class _Walk:
-    """What is found, and what is still to be read."""
+    """The files found, and the folders still to read."""
 
     files: list[Path] = field(default_factory=list[Path])
-    unfit: list[UnusableFile] = field(default_factory=list[UnusableFile])
+    unusable: list[UnusableFile] = field(default_factory=list[UnusableFile])
     folders: list[Path] = field(default_factory=list[Path])
     links: list[Path] = field(default_factory=list[Path])
     _read: set[Identity] = field(default_factory=set[Identity])
@@ -81,10 +81,10 @@ class _Walk:
                 self._take(path)
 
     def _take(self, path: Path) -> None:
-        if path.is_file() or not path.exists():  # a link to nothing is told later
+        if path.is_file() or not path.exists():  # a broken link is reported later
             self.files.append(path)
         else:
-            self.unfit.append(UnusableFile(path, f"{path}: is no regular file"))
+            self.unusable.append(UnusableFile(path, f"{path}: is no regular file"))
 
 
 def _inside(folder: Path) -> Iterator[Path]:
@@ -109,7 +109,7 @@ POOLING_RANK = 4
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
-    """A GGUF that can be served. `label` tells its variants apart, e.g. `Q4_K_M`."""
+    """A GGUF that can be served. `label` distinguishes its variants, e.g. `Q4_K_M`."""
 
     path: Path
     model: str
@@ -126,20 +126,20 @@ class Model:
 
     @property
     def pooling(self) -> Pooling | None:
-        """How to pool for embeddings; None where the file says it itself."""
+        """How to pool for embeddings; None where the file names it."""
         return None if _pooling(self.facts) is not None else "mean"
 
 
 @dataclass(frozen=True)
 class ModelLibrary:
-    """What a folder holds."""
+    """The models of a folder, and its unusable files."""
 
     models: tuple[Model, ...] = ()
-    unfit: tuple[UnusableFile, ...] = ()
+    unusable: tuple[UnusableFile, ...] = ()
 
 
 def scan(folder: Path) -> ModelLibrary:
-    """Look at every GGUF in `folder` and below. A folder that is missing is empty.
+    """Read every GGUF in `folder` and below. A missing folder is empty.
 
     Raises OSError where the folder itself cannot be read.
     """
@@ -149,11 +149,15 @@ def scan(folder: Path) -> ModelLibrary:
     first = [file for file in files if not is_later_part(file)]
     found = [look(file) for file in first if not is_projector(file)]
     models = tuple(each for each in found if isinstance(each, Model))
-    unfit = tuple(each for each in found if isinstance(each, UnusableFile))
-    return ModelLibrary(models, (*unread, *unfit, *_unseeing(files, models)))
+    unusable = tuple(each for each in found if isinstance(each, UnusableFile))
+    return ModelLibrary(
+        models, (*unread, *unusable, *_unused_projectors(files, models))
+    )
 
 
-def _unseeing(files: Iterable[Path], models: Iterable[Model]) -> Iterator[UnusableFile]:
+def _unused_projectors(
+    files: Iterable[Path], models: Iterable[Model]
+) -> Iterator[UnusableFile]:
     """Yield the projectors that no model uses, not even in another precision."""
     used = {
         (each.projector.parent, seen_for(each.projector))
@@ -170,7 +174,7 @@ def _unseeing(files: Iterable[Path], models: Iterable[Model]) -> Iterator[Unusab
 
 
 def look(path: Path) -> Model | UnusableFile:
-    """Say what one file is. Never raises: a broken file is an answer too."""
+    """Read one file. Never raises: a broken file is a result, too."""
     try:
         str(path).encode()
     except UnicodeEncodeError:
@@ -201,7 +205,7 @@ def look(path: Path) -> Model | UnusableFile:
 
 
 def _type(facts: ModelFacts) -> str:
-    """Return what the file claims to be, else the type of most of its bytes."""
+    """Return the file's declared type, else the type of most of its bytes."""
     return facts.file_type if facts.file_type != "unknown" else next(iter(facts.kinds))
 
 

@@ -21,14 +21,14 @@ from node.models.library import Model, ModelLibrary, UnusableFile, look, scan
 log = logging.getLogger(__name__)
 
 ALL = ":*"
-"""Behind a model's name: every variant, each in an engine of its own."""
+"""Suffix of a model's name: every variant, each in its own engine."""
 
 
 @dataclass(frozen=True)
 class RequestedModel:
     """A model to be served in a role.
 
-    `logical` leaves the variant open: settings choose, if only between one and none.
+    `logical`: the settings choose the variant, or none.
     """
 
     models: tuple[Model, ...]
@@ -37,7 +37,7 @@ class RequestedModel:
 
     @property
     def name(self) -> str:
-        """What the variants have in common."""
+        """The model's name, without variant."""
         return self.models[0].model
 
     @property
@@ -48,44 +48,44 @@ class RequestedModel:
 
 @dataclass(frozen=True)
 class RequestedModels:
-    """What is asked for, and a sentence for each thing that is not there."""
+    """The requested models, and a sentence for each that is missing."""
 
-    wishes: tuple[RequestedModel, ...]
+    models: tuple[RequestedModel, ...]
     problems: tuple[str, ...] = ()
 
 
-def wishes(settings: NodeSettings) -> RequestedModels:
-    """Look the named models up, or take all there are if none is named.
+def requested_models(settings: NodeSettings) -> RequestedModels:
+    """Find the named models, or all models of the folder if none is named.
 
     Reads files.
     """
     problems: list[str] = []
-    shelf = ModelLibrary()
+    library = ModelLibrary()
     try:
-        shelf = scan(settings.models_dir)
+        library = scan(settings.models_dir)
     except OSError as error:
-        said = f"cannot read the models folder {settings.models_dir}: {error.strerror}"
-        problems.append(said)
+        why = f"cannot read the models folder {settings.models_dir}: {error.strerror}"
+        problems.append(why)
     found: list[RequestedModel] = []
-    for each in _named(settings, shelf):
+    for each in _named(settings, library):
         found += [each] if isinstance(each, RequestedModel) else []
         problems += [each.reason] if isinstance(each, UnusableFile) else []
     if not settings.models:
-        problems += [each.reason for each in shelf.unfit]
-        found += _everything(shelf, choose=_choosy(settings))
+        problems += [each.reason for each in library.unusable]
+        found += _everything(library, choose=_chooses_variants(settings))
     if not found and not problems:
         where = settings.models_dir
         problems.append(f"no model in {where}; `edgeserve pull` fetches one")
     return RequestedModels(tuple(found), tuple(problems))
 
 
-def _choosy(settings: NodeSettings) -> bool:
+def _chooses_variants(settings: NodeSettings) -> bool:
     return bool(settings.min_speed or settings.min_quality)
 
 
-def _everything(shelf: ModelLibrary, *, choose: bool) -> list[RequestedModel]:
-    """Wish for every variant, smallest first, or for one of each model."""
-    models = sorted(shelf.models, key=lambda each: each.facts.file_bytes)
+def _everything(library: ModelLibrary, *, choose: bool) -> list[RequestedModel]:
+    """Request every variant, smallest first, or one variant of each model."""
+    models = sorted(library.models, key=lambda each: each.facts.file_bytes)
     if not choose:
         return [RequestedModel((each,), each.role) for each in models]
     variants: dict[tuple[str, Role], list[Model]] = {}
@@ -98,7 +98,7 @@ def _everything(shelf: ModelLibrary, *, choose: bool) -> list[RequestedModel]:
 
 
 def _named(
-    settings: NodeSettings, shelf: ModelLibrary
+    settings: NodeSettings, library: ModelLibrary
 ) -> Iterator[RequestedModel | UnusableFile]:
     asked: tuple[tuple[Role, tuple[str, ...]], ...] = (
         ("generate", settings.models),
@@ -107,22 +107,22 @@ def _named(
     )
     for role, names in asked:
         for name in names:
-            yield from _meant(name, role, settings.models_dir, shelf)
+            yield from _resolve(name, role, settings.models_dir, library)
 
 
-def _meant(
-    name: str, role: Role, folder: Path, shelf: ModelLibrary
+def _resolve(
+    name: str, role: Role, folder: Path, library: ModelLibrary
 ) -> Iterator[RequestedModel | UnusableFile]:
-    """Yield what a name means: a file, a model, one of its variants, or all of them."""
+    """Yield the meaning of a name: a file, a model, a variant, or all variants."""
     for file in (Path(name).expanduser(), folder / name, folder / f"{name}.gguf"):
         if file.is_file():
             found = look(file)
             yield RequestedModel((found,), role) if isinstance(found, Model) else found
             return
     wanted = normal(name.removesuffix(ALL))
-    there = [each for each in shelf.models if wanted in _names(each)]
+    there = [each for each in library.models if wanted in _names(each)]
     if not there:
-        known = ", ".join(each.variant for each in shelf.models) or "nothing"
+        known = ", ".join(each.variant for each in library.models) or "nothing"
         why = f"no file and no model {name!r} in {folder}; there is {known}"
         yield UnusableFile(folder / name, why)
     elif name.endswith(ALL):
@@ -139,9 +139,9 @@ def _names(model: Model) -> set[str]:
 class Option:
     """A variant as this node could serve it.
 
-    `speed` is the expected tokens/s of one stream; `whole` says that nothing had to be
-    given up for it to fit; `bits` are per weight; `divergence` is its measured loss
-    against the base, in nats, None where nobody compared them.
+    `speed` is the expected tokens/s of one stream; `whole`: it fits without any
+    reduction; `bits` are per weight; `divergence` is its measured loss against the
+    base, in nats, None where it was not measured.
     """
 
     variant: str
@@ -154,7 +154,7 @@ class Option:
 
 @dataclass(frozen=True)
 class Choice:
-    """The variant to serve and why; `short` says that it is slower than was asked."""
+    """The variant to serve and why; `short`: it is slower than requested."""
 
     variant: str
     why: str
@@ -162,10 +162,10 @@ class Choice:
 
 
 def choose(options: Sequence[Option], settings: NodeSettings) -> Choice | str:
-    """Choose among variants that can run, or say why none will do.
+    """Choose among variants that can run, or return why none is good enough.
 
-    With a speed wanted, the best quality that reaches it; with only a quality wanted,
-    the fastest that has it; with neither, the best quality that fits whole.
+    With a minimum speed, the best quality that reaches it; with only a minimum quality,
+    the fastest that reaches it; with neither, the best quality that fits whole.
     """
     good = [each for each in options if _good(each, settings.min_quality)]
     if not good:
@@ -196,7 +196,7 @@ def _fast_enough(
 
 
 def _good(option: Option, floor: str) -> bool:
-    """Whether an option meets a floor: a type's name, or a bound on divergence."""
+    """Whether an option reaches a floor: a type's name, or a divergence."""
     bound = bound_of(floor)
     if bound is None:
         return not floor or at_least(option.label, floor)
@@ -213,7 +213,7 @@ def bound_of(floor: str) -> float | None:
 
 
 def _losses(options: Iterable[Option]) -> dict[str, float]:
-    """Return what each loses: as measured, if all were, else as their types do."""
+    """Return each variant's loss: measured, if all were, else typical of its type."""
     measured = {each.variant: each.divergence for each in options}
     known = {name: value for name, value in measured.items() if value is not None}
     if len(known) == len(measured):
@@ -233,7 +233,7 @@ def _fastest(options: Iterable[Option]) -> Option:
 def divergence(file: Path) -> float | None:
     """Return a file's mean KL divergence from its base, in nats, where it was measured.
 
-    A file of another size than the one that was measured is another file.
+    A file of another size than the measured one is another file.
     """
     record = file.with_name(f"{stem(file)}.compare.json")
     try:
@@ -242,7 +242,7 @@ def divergence(file: Path) -> float | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        log.warning("leaving out %s: %s; compare again", record, in_words(error))
+        log.warning("ignoring %s: %s; compare again", record, in_words(error))
         return None
     if (found.base.file, found.base.bytes) == (file.name, size):
         return 0.0

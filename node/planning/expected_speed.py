@@ -1,10 +1,10 @@
-"""Expected speed: how fast a model will probably run, before it is measured. Pure.
+"""Expected speed: an estimate of a model's speed before it is measured. Pure.
 
-Writing a token reads every weight once, so the speed is that of reading memory. Reading
-a prompt takes two operations a weight and token, so the speed is that of computing. The
-figures are what llama.cpp reaches, not what data sheets promise; they are good enough
-to choose between variants and to tell a balancer which machine to ask first.
-`edgeserve node tune` replaces them by measurements.
+Writing a token reads every weight once, so memory bandwidth limits it. Reading a prompt
+takes two operations for each weight and token, so computing limits it. The figures are
+what llama.cpp reaches, not those of data sheets; they are good enough to choose between
+variants, and for a balancer to choose a machine. `edgeserve node tune` replaces them by
+measurements.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ TERA = 10**12
 
 
 class Rates(NamedTuple):
-    """What a processor or a GPU does in a second.
+    """Rates of a processor or a GPU, per second.
 
-    `memory` in GB: what is read, by all cores of a processor together. `computing` in
-    10¹² operations: of one core, or of a GPU.
+    `memory` in GB, for all cores of a processor together. `computing` in 10¹²
+    operations, for one core or a GPU.
     """
 
     memory: float
@@ -61,10 +61,10 @@ GPUS = (
 """An H100 reads 10,100 tokens/s of a 7B model."""
 
 OTHER_GPU = Rates(30.0, 1.0)
-"""One without memory of its own reads what the processor reads."""
+"""A GPU without memory of its own has the processor's bandwidth."""
 
 PER_CORE, PER_CORE_PLAIN = 3.5, 7.0
-"""GB/s that one core unpacks, of blocks and of types of 8 bits or more.
+"""GB/s that one core unpacks: of blocks, and of types of 8 bits or more.
 
 12 threads read 42 GB/s of Q4_K_M and 82 GB/s of Q8_0 (7B shapes, EPYC).
 """
@@ -72,9 +72,9 @@ PER_CORE, PER_CORE_PLAIN = 3.5, 7.0
 PLAIN_BITS = 8
 
 BUS = 5.0
-"""GB/s at which weights in main memory come to a GPU, once for each computation.
+"""GB/s at which weights in main memory reach a GPU, once for each computation.
 
-It computes a prompt's share of those layers too: with 8, 16 and 24 of 33 layers there,
+The GPU computes those layers for prompts, too: with 8, 16 and 24 of 33 layers there,
 an H100 read 898, 1,212 and 2,093 tokens/s.
 """
 
@@ -108,7 +108,7 @@ def expected_reading(
 
 
 def active_bytes(facts: ModelFacts) -> float:
-    """Return the bytes that one token reads: some experts, one row of the embedding."""
+    """Return the bytes that one token reads: not all experts, not the embedding."""
     share = _experts(facts)
     names = {each.name for each in facts.tensors}
     total = 0.0
@@ -134,14 +134,14 @@ def _on_gpu(facts: ModelFacts, fitted: Fitted) -> float:
 
 
 def _main_memory(cpu: Cpu, threads: int, facts: ModelFacts) -> float:
-    """Return bytes/s: what memory gives, or what so many cores can unpack."""
+    """Return bytes/s: the memory's bandwidth, or what the cores can unpack."""
     plain = BLOCKS[next(iter(facts.kinds))].bits >= PLAIN_BITS
     cores = min(threads, cpu.physical_cores) * (PER_CORE_PLAIN if plain else PER_CORE)
     return min(_of(cpu.model, MACHINES, OTHER_MACHINE).memory, cores) * GB
 
 
 def _gpus(devices: Iterable[Device]) -> list[Rates]:
-    """Layers are computed one GPU after the other: the slowest counts."""
+    """Return the GPUs' rates. They compute in turn, so the slowest counts."""
     each = [_of(device.description, GPUS, OTHER_GPU) for device in devices]
     return each or [OTHER_GPU]
 

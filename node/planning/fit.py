@@ -1,6 +1,6 @@
 """Fit: slots, context, batch, threads and layers that fit in memory. Pure.
 
-What the settings say is taken as it stands; the rest is chosen to fit in memory.
+Settings are taken as they are; the rest is chosen to fit in memory.
 """
 
 from __future__ import annotations
@@ -19,37 +19,37 @@ from node.engines.devices import experts_on_cpu
 from node.planning.tunings import Tuned, applied
 
 SHARE = 0.9
-"""Part of the free memory that engines may take; the rest is for everything else."""
+"""Share of the free memory that engines may take."""
 
 SMALL_CORES = 4
-"""Up to here, one request at a time: two would only slow each other."""
+"""With so few cores, one request at a time: two would only slow each other."""
 
 MOST_SLOTS = 4
 CONTEXT, LEAST_CONTEXT, SCANT_CONTEXT = 8192, 4096, 512
-"""Tokens per slot: wanted; worth giving up slots for; the least, with one slot."""
+"""Tokens per slot: preferred; worth fewer slots; the least, with one slot."""
 
 EMBEDDING_CONTEXT = 2048
-"""llama.cpp makes a vector in one computation, whose memory grows with its length."""
+"""llama.cpp embeds a text in one computation, whose memory grows with the text."""
 
 SMALL_BATCH, BATCH = 256, 512
-"""A cancelled request ends after the decode call in progress, so calls stay short."""
+"""A cancelled request ends after the running decode call, so calls stay short."""
 
 GPU_BATCH = 2048
-"""On a GPU that call is short anyway, and 32 streams gained a sixth by larger ones."""
+"""On a GPU a call is short anyway, and 32 streams gained a sixth by larger ones."""
 
 STEP = 256
 """llama.cpp rounds contexts up to this."""
 
 PLAIN, SMALL = "f16", "q8_0"
-"""Types of keys and values; the small one takes a little more than half."""
+"""KV types; the small one takes a little more than half of the memory."""
 
 BLOCK = 32
-"""Elements that `q8_0` keeps together: a head must divide into them."""
+"""Elements of a `q8_0` block: a head's length must be a multiple."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Room:
-    """What there is: cores we may use, free memory and free GPU memory in bytes."""
+    """The usable cores, and free memory and free GPU memory in bytes."""
 
     cores: int
     memory: int
@@ -58,37 +58,37 @@ class Room:
 
 @dataclass(frozen=True, kw_only=True)
 class Fitted:
-    """How to launch, and the bytes it is expected to take in main and GPU memory.
+    """A launch, and the bytes it is expected to take in main and GPU memory.
 
-    `wished` is what the first choice would have taken, where that did not fit; `tuned`
-    says whether measured settings are among these.
+    `preferred` is the memory of the first choice, where that did not fit; `tuned`:
+    measured settings are among these.
     """
 
     launch: Launch
     need: Need
     memory: int
     gpu_memory: int = 0
-    wished: Need | None = None
+    preferred: Need | None = None
     tuned: bool = False
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """It cannot run here; the reason shows the arithmetic."""
+    """The model cannot run here; the reason shows the arithmetic."""
 
     reason: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class Load:
-    """What is to be run: a model in a role, and the bytes of what it needs beside."""
+    """A model in a role to run, and the bytes of files that it needs besides."""
 
     facts: ModelFacts
     role: Role = "generate"
     beside: int = 0
 
     def need(self, launch: Launch) -> Need:
-        """Add up what a launch takes."""
+        """Return the memory that a launch takes."""
         return need(
             self.facts,
             slots=launch.slots,
@@ -103,38 +103,38 @@ class Load:
 def fit(
     load: Load, settings: NodeSettings, room: Room, tuned: Tuned | None = None
 ) -> Fitted | Refusal:
-    """Choose the most generous launch that fits, or say what the least would take.
+    """Choose the largest launch that fits, or return what the smallest would take.
 
-    What was tuned counts where nobody says otherwise, and where it leaves the context
-    and the layers on the GPU as they would be without.
+    Tuned settings apply where the settings name no others, and where they change
+    neither the context nor the layers on the GPU.
     """
     found = _untuned(load, settings, room)
     if isinstance(found, Refusal) or tuned is None:
         return found
-    for part in tuned.but_for(settings).lighter():
+    for part in tuned.unless_set(settings).lighter():
         launch = applied(found.launch, part)
-        placed = _placed(load, launch, settings, room)
-        if placed and part.changes and placed.launch == launch:
-            return replace(placed, wished=found.wished, tuned=True)
+        fitted = _offloaded(load, launch, settings, room)
+        if fitted and part.changes and fitted.launch == launch:
+            return replace(fitted, preferred=found.preferred, tuned=True)
     return found
 
 
 def _untuned(load: Load, settings: NodeSettings, room: Room) -> Fitted | Refusal:
     tried = [_launch(load, settings, room, c) for c in _choices(load, settings, room)]
-    placed = [_placed(load, each, settings, room) for each in tried]
-    found = [each for each in placed if each]
+    fitted = [_offloaded(load, each, settings, room) for each in tried]
+    found = [each for each in fitted if each]
     if not found:
         needs = [load.need(each) for each in tried]
         return Refusal(_why(min(needs, key=lambda each: each.total), room))
-    wished = load.need(tried[0])
+    preferred = load.need(tried[0])
     best = _all_on_gpu(found, settings, room) or found[0]
-    return best if best.need == wished else replace(best, wished=wished)
+    return best if best.need == preferred else replace(best, preferred=preferred)
 
 
 def _all_on_gpu(
     found: list[Fitted], settings: NodeSettings, room: Room
 ) -> Fitted | None:
-    """Return the best launch with every layer on the GPU: worth more than slots are."""
+    """Return the best launch with every layer on the GPU: worth more than slots."""
     if not room.gpu_memory or settings.gpu_layers != "auto":
         return None
     most = max(each.launch.context for each in found)
@@ -169,7 +169,7 @@ def _why(least: Need, room: Room) -> str:
 
 
 def split_of(settings: NodeSettings) -> tuple[float, ...]:
-    """Return each GPU's share as asked; empty where llama.cpp may split by memory."""
+    """Return each GPU's configured share; empty where llama.cpp splits by memory."""
     return tuple(float(share) for share in settings.tensor_split.split(",") if share)
 
 
@@ -178,19 +178,19 @@ def _choices(
 ) -> Iterator[tuple[int, int, str]]:
     """Yield slots, context and KV type, the best first.
 
-    Halving the keys and values costs next to no quality, but some speed: it is worth a
-    context that can be used, not a wider one.
+    Halving keys and values costs almost no quality, but some speed: it is worth a
+    usable context, but not a larger one.
     """
     counts = [settings.slots] if settings.slots else list(_slots(room))
-    wide, narrow = _contexts(load, settings)
-    yield from ((s, c, PLAIN) for s in counts for c in wide)
+    large, small = _contexts(load, settings)
+    yield from ((s, c, PLAIN) for s in counts for c in large)
     kv_types = (PLAIN, SMALL) if _halves(load) else (PLAIN,)
-    yield from ((s, c, kv) for kv in kv_types[1:] for s in counts for c in wide)
-    yield from ((counts[-1], c, kv) for c in narrow for kv in kv_types)
+    yield from ((s, c, kv) for kv in kv_types[1:] for s in counts for c in large)
+    yield from ((counts[-1], c, kv) for c in small for kv in kv_types)
 
 
 def _contexts(load: Load, settings: NodeSettings) -> tuple[list[int], list[int]]:
-    """Return the contexts worth giving up slots for, and those which are not."""
+    """Return the contexts that are worth fewer slots, and those that are not."""
     if settings.context:
         return [settings.context], []
     trained = load.facts.context or CONTEXT
@@ -205,7 +205,7 @@ def _contexts(load: Load, settings: NodeSettings) -> tuple[list[int], list[int]]
 
 
 def _halves(load: Load) -> bool:
-    """Whether keys and values can be kept in blocks of `q8_0`."""
+    """Whether keys and values can be stored as `q8_0`."""
     lengths = load.facts.key_length, load.facts.value_length
     return load.role == "generate" and all(n and n % BLOCK == 0 for n in lengths)
 
@@ -230,14 +230,14 @@ def _batch(
     return min(context, SMALL_BATCH if room.cores <= SMALL_CORES else BATCH)
 
 
-def _placed(
+def _offloaded(
     load: Load, launch: Launch, settings: NodeSettings, room: Room
 ) -> Fitted | None:
-    """Put layers on the GPU, as many as go there; None where it cannot fit.
+    """Put as many layers as possible on the GPU; None where the rest does not fit.
 
-    Part of the layers on the GPU takes that part of weights and KV with it. More of
-    them than the GPU holds may be asked for: the engine steps down, and what does not
-    go there must find room in main memory.
+    A share of the layers on the GPU takes that share of weights and KV with it. The
+    settings may ask for more layers than the GPU holds: then the engine steps down, and
+    the rest must fit in main memory.
     """
     wanted = load.need(launch)
     total = load.facts.layers

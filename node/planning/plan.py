@@ -18,7 +18,7 @@ from node.models.selection import (
     RequestedModel,
     choose,
     divergence,
-    wishes,
+    requested_models,
 )
 from node.planning.expected_speed import expected, expected_reading
 from node.planning.fit import LEAST_CONTEXT, Fitted, Load, Refusal, Room, fit
@@ -27,10 +27,10 @@ from node.planning.tunings import Result, Tunings
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedEngine:
-    """An engine to run, how it was fitted into which room, and why.
+    """An engine to run: its launch, and the room that it was fitted into.
 
-    `speed` is the expected tokens/s of one stream; `chosen` says why this variant, and
-    `tuning` what was measured here.
+    `speed` is the expected tokens/s of one stream; `chosen` is the reason for this
+    variant; `tuning` is the result measured here.
     """
 
     spec: EngineSpec
@@ -44,15 +44,10 @@ class PlannedEngine:
 
 @dataclass(frozen=True)
 class Plan:
-    """The engines to run, and a sentence for each thing that cannot be served."""
+    """The engines to run, and a sentence for each model that cannot be served."""
 
     engines: tuple[PlannedEngine, ...] = ()
     problems: tuple[str, ...] = ()
-
-    @property
-    def specs(self) -> tuple[EngineSpec, ...]:
-        """What the supervisors are given."""
-        return tuple(each.spec for each in self.engines)
 
 
 def plan(
@@ -63,21 +58,21 @@ def plan(
 ) -> Plan:
     """Decide what to serve; `devices` are the GPUs that the engine can use.
 
-    Reads files, so call it off the event loop. Never raises for a model's sake.
+    Reads files, so call it off the event loop. A model never makes it raise.
     """
-    asked = wishes(settings)
-    allotment = Planner(settings, hardware, tuple(devices), tunings or Tunings())
-    for wish in asked.wishes:
-        allotment.grant(wish)
-    problems = (*asked.problems, *allotment.problems)
-    return Plan(tuple(allotment.engines.values()), tuple(dict.fromkeys(problems)))
+    requested = requested_models(settings)
+    planner = Planner(settings, hardware, tuple(devices), tunings or Tunings())
+    for request in requested.models:
+        planner.place(request)
+    problems = (*requested.problems, *planner.problems)
+    return Plan(tuple(planner.engines.values()), tuple(dict.fromkeys(problems)))
 
 
 @dataclass
 class _Place:
-    """Where an engine may run: some cores, some GPUs, and what is free on those.
+    """Where an engine may run: cores and GPUs, and the free memory of those.
 
-    `name` tells engines of one model apart; empty where there is but one place.
+    `name` distinguishes engines of one model; empty where there is only one place.
     """
 
     cores: int
@@ -94,7 +89,7 @@ class _Place:
 def _places(
     devices: tuple[Device, ...], settings: NodeSettings, cores: int
 ) -> tuple[_Place, ...]:
-    """One place across all GPUs, or one on each."""
+    """Return one place for all GPUs, or one for each."""
     if settings.per_gpu and devices:
         share = max(1, cores // len(devices))
         return tuple(
@@ -107,7 +102,7 @@ def _places(
 
 @dataclass(frozen=True)
 class _Trial:
-    """One variant in one place, as it would run; `whole` if nothing was given up."""
+    """One variant in one place, as it would run; `whole`: without any reduction."""
 
     model: Model
     load: Load
@@ -120,7 +115,7 @@ class _Trial:
 
 
 class Planner:
-    """Gives each wish, in order, what memory the ones before it left."""
+    """Places each requested model, in order, in the memory that earlier ones left."""
 
     def __init__(
         self,
@@ -137,43 +132,45 @@ class Planner:
         self._memory = hardware.memory.available
         self._places = _places(devices, settings, hardware.cpu.physical_cores)
 
-    def grant(self, wish: RequestedModel) -> None:
-        """Place one wish everywhere it shall run, or write down why not."""
+    def place(self, request: RequestedModel) -> None:
+        """Place a model wherever it shall run, or add a problem."""
         chosen = ""
         for place in self._places:
-            if self._there(wish, place):
+            if self._is_placed(request, place):
                 continue
-            trials = self._trials(wish, place)
-            if wish.logical and trials:
-                choice = self._chosen(wish, trials)
+            trials = self._trials(request, place)
+            if request.logical and trials:
+                choice = self._chosen(request, trials)
                 if choice is None:
                     return
                 chosen = choice.why
                 trials = [t for t in trials if t.model.variant == choice.variant]
                 models = tuple(trial.model for trial in trials)
-                wish = replace(wish, models=models, logical=False)
+                request = replace(request, models=models, logical=False)
             for trial in trials:
-                self._place(wish.role, trial, place, chosen)
+                self._add(request.role, trial, place, chosen)
 
-    def _there(self, wish: RequestedModel, place: _Place) -> bool:
+    def _is_placed(self, request: RequestedModel, place: _Place) -> bool:
         """Whether it runs there already; another file of that name is a problem."""
-        there = wish.alone and self.engines.get(_id(wish.alone, wish.role) + place.name)
-        if not there or not wish.alone:
+        there = request.alone and self.engines.get(
+            _id(request.alone, request.role) + place.name
+        )
+        if not there or not request.alone:
             return False
-        if there.spec.path != wish.alone.path:
-            said = f"{wish.alone.path}: {there.spec.path} has the same name"
-            self.problems.append(said)
+        if there.spec.path != request.alone.path:
+            why = f"{request.alone.path}: {there.spec.path} has the same name"
+            self.problems.append(why)
         return True
 
-    def _trials(self, wish: RequestedModel, place: _Place) -> list[_Trial]:
-        """Fit each variant; those that cannot run are a problem if none can."""
+    def _trials(self, request: RequestedModel, place: _Place) -> list[_Trial]:
+        """Fit each variant; if none can run, each is a problem."""
         room = Room(cores=place.cores, memory=self._memory, gpu_memory=place.gpu_memory)
         found: list[_Trial] = []
         refused: list[str] = []
-        for model in wish.models:
-            load = load_of(model, wish.role)
+        for model in request.models:
+            load = load_of(model, request.role)
             tuning = self._tunings.find(
-                model.variant, model.facts.file_bytes, wish.role
+                model.variant, model.facts.file_bytes, request.role
             )
             tuned = tuning.usable if tuning else None
             fitted = fit(load, self._settings, room, tuned)
@@ -200,17 +197,19 @@ class Planner:
         self.problems += [] if found else refused
         return measured(found)
 
-    def _chosen(self, wish: RequestedModel, trials: Sequence[_Trial]) -> Choice | None:
+    def _chosen(
+        self, request: RequestedModel, trials: Sequence[_Trial]
+    ) -> Choice | None:
         options = [_option(each) for each in trials]
         choice = choose(options, self._settings)
         if isinstance(choice, str):
-            self.problems.append(f"{wish.name}: {choice}")
+            self.problems.append(f"{request.name}: {choice}")
             return None
         if choice.short:
             self.problems.append(f"{choice.variant} is {choice.why}")
         return choice
 
-    def _place(self, role: Role, trial: _Trial, place: _Place, chosen: str) -> None:
+    def _add(self, role: Role, trial: _Trial, place: _Place, chosen: str) -> None:
         id_ = _id(trial.model, role) + place.name
         self.engines[id_] = PlannedEngine(
             spec=_spec(id_, role, trial, place),
@@ -226,10 +225,10 @@ class Planner:
 
 
 def measured(trials: Iterable[_Trial]) -> list[_Trial]:
-    """Put measurements in the place of expectations, their own or a sibling's.
+    """Replace expected speeds by measured ones, or correct them by other variants.
 
-    What one variant measured against what it was expected to do says how far off this
-    machine's expectations are.
+    The ratio of a variant's measured to its expected speed shows how far this machine
+    differs from the expectation.
     """
     each = list(trials)
     ratios = [t.tuning.used.decode / t.speed for t in each if t.tuning]
@@ -245,13 +244,13 @@ def _measured(trial: _Trial, ratio: float) -> _Trial:
 
 
 def load_of(model: Model, role: Role) -> Load:
-    """Return what is to be run; a projector comes with it where text is made."""
+    """Return the load of a model; with its projector where it generates text."""
     beside = model.projector_bytes if role == "generate" else 0
     return Load(facts=model.facts, role=role, beside=beside)
 
 
 def _whole(model: Model, fitted: Fitted, settings: NodeSettings, gpus: bool) -> bool:
-    """Whether neither context nor layers on the GPU had to be given up for memory."""
+    """Whether neither context nor GPU layers were reduced for want of memory."""
     least = min(settings.context or LEAST_CONTEXT, model.facts.context or LEAST_CONTEXT)
     all_on_gpu = settings.gpu_layers != "auto" or fitted.launch.gpu_layers < 0
     return fitted.launch.context >= least and (all_on_gpu or not gpus)
@@ -293,6 +292,6 @@ def _spec(id_: str, role: Role, trial: _Trial, place: _Place) -> EngineSpec:
 def _abilities(role: Role, model: Model) -> tuple[Ability, ...]:
     if role != "generate":
         return (role,)
-    # Less what the engine says the model cannot do, once it has loaded.
+    # Once it has loaded, the engine tells which of these the model lacks.
     text: tuple[Ability, ...] = ("chat", "completion", "tools")
     return (*text, "vision", "audio") if model.projector else text

@@ -18,16 +18,16 @@ from node.planning.prepare import Prepared
 def plan_lines(
     found: Prepared, hardware: Hardware, *, limited: bool = False
 ) -> Iterator[str]:
-    """Yield what is found, what would run, and what would not, a line each.
+    """Yield lines: the machine, the engines that would run, and the problems.
 
-    `limited` says that the memory is a control group's.
+    `limited`: the memory is limited by a control group.
     """
     yield from _machine(found, hardware, " (control group's limit)" if limited else "")
     for each in found.plan.engines:
         yield ""
         yield from map(printable, _engine(each))
-        if other := found.others.get(each.spec.id):
-            yield printable(_row("engine", other.why))
+        if replacement := found.replacements.get(each.spec.id):
+            yield printable(_row("engine", replacement.why))
     if found.plan.problems:
         yield ""
         yield from (f"cannot: {printable(each)}" for each in found.plan.problems)
@@ -49,17 +49,17 @@ def _machine(found: Prepared, hardware: Hardware, limit: str) -> Iterator[str]:
         yield _row("GPU", "none that the engine can use")
 
 
-def _engine(placed: PlannedEngine) -> Iterator[str]:
-    spec, fitted, launch = placed.spec, placed.fitted, placed.spec.launch
+def _engine(planned: PlannedEngine) -> Iterator[str]:
+    spec, fitted, launch = planned.spec, planned.fitted, planned.spec.launch
     yield spec.id
     yield _row("file", str(spec.path))
-    if placed.chosen:
-        yield _row("why", placed.chosen)
+    if planned.chosen:
+        yield _row("why", planned.chosen)
     yield _row("slots", f"{launch.slots} x {launch.context:,} tokens of context")
-    yield _row("keys, values", _kept(launch))
+    yield _row("keys, values", _kv(launch))
     yield _row("prompt cache", _cache(launch))
     yield _row("batch", _batch(launch))
-    spin = f", {launch.spin} looks before they sleep" if launch.spin else ""
+    spin = f", {launch.spin} polls before they sleep" if launch.spin else ""
     yield _row("threads", f"{launch.threads}{spin}")
     yield _row("GPU layers", _layers(launch, spec.layers))
     if launch.speculative:
@@ -68,35 +68,35 @@ def _engine(placed: PlannedEngine) -> Iterator[str]:
     if fitted.gpu_memory:
         main, gpu = size(fitted.memory), size(fitted.gpu_memory)
         yield _row("", f"{gpu} of it on GPUs, {main} in main memory")
-    if fitted.wished:
-        yield _row("", f"less than wished: {_wished(fitted.wished)}")
-    said = "measured" if placed.tuning else "expected"
-    yield _row("speed", f"{placed.speed:.3g} tokens/s for one stream, {said}")
-    yield _row("tuning", placed.tuning.summary if placed.tuning else UNTUNED)
+    if fitted.preferred:
+        yield _row("", f"reduced to fit: {_preferred(fitted.preferred)}")
+    basis = "measured" if planned.tuning else "expected"
+    yield _row("speed", f"{planned.speed:.3g} tokens/s for one stream, {basis}")
+    yield _row("tuning", planned.tuning.summary if planned.tuning else UNTUNED)
 
 
 INDENT = 16
-"""Where the values stand."""
+"""The column of the values."""
 
-UNTUNED = "not tuned; `edgeserve node tune` measures"
+UNTUNED = "not tuned; `edgeserve node tune` measures settings"
 
 
-def _wished(need: Need) -> str:
+def _preferred(need: Need) -> str:
     return (
         f"{need.slots} x {need.context:,} tokens, {need.kv_type}, would take"
         f" {size(need.total)}"
     )
 
 
-def _kept(launch: Launch) -> str:
+def _kv(launch: Launch) -> str:
     fast = "on" if launch.flash_attention else "off"
     return f"{launch.kv_type}, flash attention {fast}"
 
 
 def _cache(launch: Launch) -> str:
     if not launch.cache_ram_mib:
-        return "none beside the slots"
-    return f"{size(launch.cache_ram_mib * MIB)} beside the slots"
+        return "none besides the slots"
+    return f"{size(launch.cache_ram_mib * MIB)} besides the slots"
 
 
 def _batch(launch: Launch) -> str:
@@ -104,10 +104,10 @@ def _batch(launch: Launch) -> str:
     return f"{launch.batch} tokens a call, {ubatch} a computation"
 
 
-def _layers(launch: Launch, of: int) -> str:
+def _layers(launch: Launch, total: int) -> str:
     count = "all" if launch.gpu_layers < 0 else str(launch.gpu_layers)
-    devices = f" on {', '.join(launch.devices)}" if launch.devices else ""
-    return f"{count} of {of}{devices}" if launch.gpu_layers else "none"
+    on_devices = f" on {', '.join(launch.devices)}" if launch.devices else ""
+    return f"{count} of {total}{on_devices}" if launch.gpu_layers else "none"
 
 
 def _row(name: str, value: str) -> str:
@@ -127,12 +127,12 @@ def plan_json(found: Prepared, hardware: Hardware) -> str:
     return msgspec.json.format(encode(document)).decode()
 
 
-def _entry(placed: PlannedEngine, found: Prepared) -> dict[str, Any]:
-    spec, fitted = placed.spec, placed.fitted
-    other = found.others.get(spec.id)
+def _entry(planned: PlannedEngine, found: Prepared) -> dict[str, Any]:
+    spec, fitted = planned.spec, planned.fitted
+    replacement = found.replacements.get(spec.id)
     return {
-        "kind": found.engine_of(placed).kind,
-        "instead": other.why if other else None,
+        "kind": found.engine_of(planned).kind,
+        "instead": replacement.why if replacement else None,
         "id": spec.id,
         "model": spec.model,
         "variant": spec.variant,
@@ -143,10 +143,10 @@ def _entry(placed: PlannedEngine, found: Prepared) -> dict[str, Any]:
         "memory": fitted.memory,
         "gpu_memory": fitted.gpu_memory,
         "need": {**_need(fitted.need), "arithmetic": fitted.need.arithmetic()},
-        "wished": _need(fitted.wished) if fitted.wished else None,
-        "speed": placed.speed,
-        "chosen": placed.chosen,
-        "tuning": placed.tuning,
+        "wished": _need(fitted.preferred) if fitted.preferred else None,
+        "speed": planned.speed,
+        "chosen": planned.chosen,
+        "tuning": planned.tuning,
     }
 
 

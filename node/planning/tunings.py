@@ -1,4 +1,4 @@
-"""Tunings: settings that were measured to be better, and their files."""
+"""Tunings: settings that measured better on this machine, and their files."""
 
 from __future__ import annotations
 
@@ -36,35 +36,35 @@ class Tuned(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def changes(self) -> dict[str, Any]:
-        """The settings that are tuned, by the launch's own names."""
+        """The tuned settings, by their names in the launch."""
         return {k: v for k, v in msgspec.structs.asdict(self).items() if v is not None}
 
-    def but_for(self, settings: NodeSettings) -> Tuned:
-        """Return what is left where a person has said otherwise."""
-        said = [name for name in ("slots", "threads", "batch") if vars(settings)[name]]
-        if "batch" in said:
-            said.append("ubatch")
-        if "threads" in said:
-            said.append("threads_batch")
-        return self.without(*said)
+    def unless_set(self, settings: NodeSettings) -> Tuned:
+        """Return the tuned settings that the node's settings leave open."""
+        given = [name for name in ("slots", "threads", "batch") if vars(settings)[name]]
+        if "batch" in given:
+            given.append("ubatch")
+        if "threads" in given:
+            given.append("threads_batch")
+        return self.without(*given)
 
     def without(self, *names: str) -> Tuned:
-        """Return the rest."""
+        """Return all but these settings."""
         return msgspec.structs.replace(self, **dict.fromkeys(names))
 
     def lighter(self) -> Iterator[Tuned]:
-        """Yield all of it, then what asks for no more memory than the untuned."""
+        """Yield all settings, then those that need no more memory than untuned ones."""
         yield self
         yield self.without("slots", "batch", "ubatch", "kv_type", "speculative")
 
 
 def applied(launch: Launch, tuned: Tuned) -> Launch:
-    """Return the launch with what was tuned."""
+    """Return the launch with tuned settings."""
     return msgspec.structs.replace(launch, **tuned.changes)
 
 
 def difference(untuned: Launch, found: Launch) -> Tuned:
-    """Return what turns one launch into the other."""
+    """Return the settings in which `found` differs from `untuned`."""
     return Tuned(
         **{
             name: getattr(found, name)
@@ -83,7 +83,7 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Key(msgspec.Struct, frozen=True, kw_only=True):
-    """What a result is about. `file_bytes` tells a replaced file from the tuned one."""
+    """The key of a result. `file_bytes` distinguishes a replaced file."""
 
     machine: str
     engine: str
@@ -93,10 +93,10 @@ class Key(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """The best settings found, and what they and the untuned ones measured.
+    """The best settings found, and the figures of these and of the untuned ones.
 
-    `failed` says how an engine ended that was started with them, if one was; `wanted`
-    is the seconds that trying everything would have taken, 0 where it was done.
+    `failed` is how an engine with these settings ended, if one did; `wanted` is the
+    seconds that a full search would have taken, 0 where it was full.
     """
 
     key: Key
@@ -115,14 +115,14 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def used(self) -> Figures:
-        """What was measured of them."""
+        """The figures of the settings to start with."""
         return self.untuned if self.failed else self.best
 
     @property
     def summary(self) -> str:
-        """Say it in a few words: `tuned on 2026-01-31: +12 %`."""
+        """The result in a few words: `tuned on 2026-01-31: +12 %`."""
         if self.failed:
-            return f"tuned on {self.made[:10]}, but that did not start: {self.failed}"
+            return f"tuned on {self.made[:10]}, but it did not start: {self.failed}"
         if not self.tuned.changes:
             return f"tuned on {self.made[:10]}: nothing better was found"
         return f"tuned on {self.made[:10]}: {self.gain:+.0%}".replace("%", " %")
@@ -130,14 +130,14 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True)
 class Tunings:
-    """Every result that holds for this machine and engine."""
+    """The results for this machine and engine."""
 
     machine: str = ""
     engine: str = ""
     results: dict[Key, Result] = field(default_factory=dict[Key, Result])
 
     def key(self, variant: str, file_bytes: int, role: Role) -> Key:
-        """Name what a result for that file would be about."""
+        """Return the key of a result for that file."""
         return Key(
             machine=self.machine,
             engine=self.engine,
@@ -154,9 +154,9 @@ class Tunings:
 def fingerprint(
     hardware: Hardware, devices: Iterable[Device] = (), *, apart: bool = False
 ) -> str:
-    """Tell machines apart by what speeds depend on; `apart` means an engine per GPU.
+    """Return a key of what speeds depend on; `apart`: one engine per GPU.
 
-    Memory is left out: whether a result still fits is another question.
+    Memory is not part of it: whether a result still fits is checked later.
     """
     cpu = hardware.cpu
     parts = (
@@ -171,13 +171,13 @@ def fingerprint(
 
 
 def load(state_dir: Path, *, machine: str, engine: str) -> Tunings:
-    """Return every result for this machine and engine. What cannot be read is left."""
+    """Return the results for this machine and engine; skip unreadable files."""
     found: dict[Key, Result] = {}
     for file in sorted(_folder(state_dir).glob("*.json")):
         try:
             result = read_json(file, Result)
         except OSError as error:
-            log.warning("leaving out %s: %s; delete it", file, in_words(error))
+            log.warning("ignoring %s: %s; delete it", file, in_words(error))
             continue
         if (result.key.machine, result.key.engine) == (machine, engine):
             found[result.key] = result
@@ -190,17 +190,14 @@ def tunings_of(
     devices: tuple[Device, ...],
     settings: NodeSettings,
 ) -> Tunings:
-    """Return what was tuned on this machine with this engine."""
+    """Return the results of this machine with this engine."""
     machine = fingerprint(hardware, devices, apart=settings.per_gpu)
     name = f"{engine.kind} {engine.build}"
     return load(settings.state_dir, machine=machine, engine=name)
 
 
 def save(state_dir: Path, result: Result) -> Path:
-    """Write a result, or replace the one for the same key. Nobody sees half a file.
-
-    Raises OSError.
-    """
+    """Write a result; it replaces the one for the same key. Raises OSError."""
     target = _folder(state_dir) / f"{_name(result.key)}.json"
     replace_json(target, result)
     return target

@@ -1,11 +1,11 @@
 """Engine liveness: notice a hung decode and a frozen process. Pure.
 
-No endpoint of llama.cpp tells of a decode that never returns: /health and /metrics stay
-well. Only counters that stop while there is work do.
+No endpoint of llama.cpp shows a decode that never returns: /health and /metrics still
+answer. Only counters that stop while there is work show it.
 
-A slow engine, or one that others leave no processor, still uses some of its own; one
-that waits for a disk is let be, and so is one under a debugger. What is left is a
-process that is stopped, or that does nothing and does not answer while it has work.
+A slow engine still uses some processor time, even on a busy machine. An engine that
+waits for a disk or is under a debugger is left alone. Frozen is a process that is
+stopped, or that has work, does nothing and does not answer.
 """
 
 from __future__ import annotations
@@ -19,19 +19,20 @@ from node.engines.process import Look
 
 SHORTEST_SECONDS = 10.0
 CALLS_MISSED = 20.0
-"""An engine hangs after so long, and so many decode calls' time, without one."""
+"""An engine hangs after this long, and the time of this many decode calls, without
+progress."""
 
 LOOK_SECONDS = 10.0
-"""No two looks are further apart, unless this process itself is kept from working."""
+"""Looks are never further apart, unless this process itself was stopped."""
 
 
 @dataclass(frozen=True)
 class DecodeWatchdog:
-    """The last counters, and since when they have stood still (seconds).
+    """The last counters, and since when they have not changed (seconds).
 
-    `call` is the longest that a decode call has taken, or should take: None where
-    nothing is known. `full` is how many tokens of prompts are enough to have had every
-    kind of call once: a GPU may compile for minutes what it runs first.
+    `call` is the longest time that a decode call has taken, or should take; None where
+    it is not known. `full` is the number of prompt tokens after which every kind of
+    call has run once: a GPU may compile for minutes before a kind's first call.
     """
 
     since: float
@@ -40,31 +41,33 @@ class DecodeWatchdog:
     full: float = 0.0
     looked: float = 0.0
     moved: float = 0.0
-    """When the counters were first as they are."""
+    """When the counters last changed."""
 
     def again(self, now: float) -> DecodeWatchdog:
-        """Begin anew: there was no work."""
+        """Start over: there was no work."""
         return replace(self, since=now, counters=None, looked=now)
 
     def seen(
         self, counters: Counters | None, now: float, *, excused: bool = False
     ) -> DecodeWatchdog:
-        """Take in what /metrics said now; None where it did not answer.
+        """Take in the counters of now; None where /metrics did not answer.
 
-        `excused`: something else explains that it gets nowhere.
+        `excused`: something else explains the lack of progress.
         """
-        # Whoever looks so late has stood still himself.
+        # A look this late means that this process was stopped itself.
         late = max(0.0, now - max(self.looked, self.since) - LOOK_SECONDS)
-        kept = replace(self, since=now if excused else self.since + late, looked=now)
+        unchanged = replace(
+            self, since=now if excused else self.since + late, looked=now
+        )
         if counters is None:
-            return kept
+            return unchanged
         if counters.working and counters == self.counters:
-            return kept
+            return unchanged
         call = self._longest_call(counters, now)
-        return replace(kept, since=now, counters=counters, moved=now, call=call)
+        return replace(unchanged, since=now, counters=counters, moved=now, call=call)
 
     def _longest_call(self, counters: Counters, now: float) -> float | None:
-        """Learn how long a call takes from those between two looks at its work."""
+        """Return the longest call, with those between two looks at a busy engine."""
         before = self.counters
         if self.call is None or before is None:
             return self.call
@@ -74,11 +77,11 @@ class DecodeWatchdog:
         return max(self.call, (now - self.moved) / calls)
 
     def still_seconds(self, now: float) -> float:
-        """How long there has been work and no progress."""
+        """How many seconds there has been work and no progress."""
         return now - self.since
 
     def patience(self, limit: float) -> float:
-        """Return how many seconds it may stand still; `limit` where little is known."""
+        """Return how many seconds without progress it may have, at most `limit`."""
         known = self.counters is not None and self.counters.working
         if self.call is None or not known or not self._is_warm:
             return limit
@@ -89,11 +92,11 @@ class DecodeWatchdog:
         return self.counters is not None and self.counters.done[READ] >= self.full
 
 
-def watch_of(spec: EngineSpec, now: float, *, vision: bool) -> DecodeWatchdog:
-    """Begin to watch an engine, with what is expected of it.
+def watchdog_of(spec: EngineSpec, now: float, *, vision: bool) -> DecodeWatchdog:
+    """Start to watch an engine, with its expected speed.
 
-    Only where text alone is read and written do the counters move with every call: no
-    counter shows how far an image has been looked at.
+    The counters change with every call only where the engine handles text alone: no
+    counter shows how much of an image has been processed.
     """
     expected, launch = spec.expected, spec.launch
     text = spec.role == "generate" and not vision
@@ -105,8 +108,8 @@ def watch_of(spec: EngineSpec, now: float, *, vision: bool) -> DecodeWatchdog:
 
 STOPPED_LOOKS = 2
 SILENT_LOOKS = 6
-"""So many looks in a row without a sign of life, and it is taken for dead. That one is
-stopped the system says; that one is silent may be the fault of who asks."""
+"""After this many looks in a row without activity, a process is given up. The system
+says that one is stopped; a silent one may be the fault of this process."""
 
 STOPPED = "its process is stopped"
 SILENT = "its process does nothing and does not answer"
@@ -114,20 +117,20 @@ SILENT = "its process does nothing and does not answer"
 
 @dataclass(frozen=True)
 class ProcessActivity:
-    """The latest look, and how many in a row showed no life.
+    """The latest look, and how many looks in a row showed no activity.
 
-    One that is stopped again and again, to slow it down, uses some processor.
+    A process that is stopped again and again, to slow it down, uses some time.
     """
 
     latest: Look
     missed: int = 0
 
     def idles(self, look: Look) -> bool:
-        """Whether it has done nothing since, for which there is no excuse."""
+        """Whether it has done nothing since, and nothing explains that."""
         return self._rests(look) and not (look.stopped or look.excused)
 
     def seen(self, look: Look, *, silent: bool) -> ProcessActivity:
-        """Take in a look; `silent`: it had work, did nothing, and gave no answer."""
+        """Take in a look; `silent`: it had work, did nothing and did not answer."""
         stopped = look.stopped and self._rests(look)
         dead = stopped or (silent and self.idles(look))
         return ProcessActivity(look, self.missed + 1 if dead else 0)
@@ -137,29 +140,30 @@ class ProcessActivity:
 
     @property
     def ended(self) -> Ended:
-        """Whether somebody else has brought that about."""
+        """Whether it was stopped from outside."""
         return "killed" if self.latest.stopped else "died"
 
     @property
     def lost(self) -> str | None:
-        """What is wrong with it, if it is to be given up."""
+        """What is wrong, if the process is to be given up."""
         if self.latest.stopped:
             return STOPPED if self.missed >= STOPPED_LOOKS else None
         return SILENT if self.missed >= SILENT_LOOKS else None
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pace:
-    """How often things are looked at, in seconds, and a factor on back-off.
+class Intervals:
+    """Seconds between looks at an engine, and a factor on back-off.
 
-    llama.cpp notices that the caller of a non-streaming request has left only in a
-    second without any other news, and a look at /metrics is news: never look oftener,
-    but for the first moments after a client has `left`, which do for most streams.
+    llama.cpp notices that the client of a non-streaming request has left only in a
+    second without other events, and a request for /metrics is an event. So never look
+    more often, but for the first moments after a client has `left`, which are enough
+    for most streams.
     """
 
     ready: float = 0.1
     progress: float = 2.0
-    pulse: float = 0.5
+    activity: float = 0.5
     left: tuple[float, ...] = (0.1, 0.3, 0.4)
     file: float = 5.0
     backoff: float = 1.0

@@ -1,4 +1,4 @@
-"""Slots: how many requests one engine serves now. Pure."""
+"""Slots: how many requests one engine serves at this moment. Pure."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from edgeserve.errors import FleetBusy
 
 RETRY_AFTER = 1
-"""Seconds after which a refused caller may try again: slots turn over quickly."""
+"""Seconds after which a refused client may try again: slots are soon free."""
 
 
 class SlotClaim:
-    """One claim; `left` once its caller is gone while the engine may be at work."""
+    """One claim; `left`: its client is gone while the engine may still work on it."""
 
     __slots__ = ("left",)
 
@@ -23,8 +23,8 @@ class SlotClaim:
 class Slots:
     """An engine's slots; `changed` is called at every claim and release.
 
-    `left` of the `busy` ones have lost their caller: the engine notices when its
-    decode call is over, and until then whoever comes would wait behind them.
+    `left` of the `busy` ones have lost their client: the engine notices that only after
+    its decode call, and until then a new request would wait behind them.
     """
 
     def __init__(self, total: int, changed: Callable[[], None]) -> None:
@@ -40,15 +40,15 @@ class Slots:
 
     @property
     def attended(self) -> int:
-        """How many have a caller."""
+        """How many have a client."""
         return self.busy - self.left
 
     @contextmanager
     def claim(self, *, beside: bool = False) -> Generator[SlotClaim]:
-        """Hold one slot; it comes back however the block ends. Raises FleetBusy.
+        """Hold one slot; it is free again however the block ends. Raises FleetBusy.
 
-        Where it ends with `left` set, the slot stays busy until it is `freed`. What is
-        computed `beside` them takes none.
+        If it ends with `left` set, the slot stays busy until it is `freed`. Work
+        `beside` the slots takes none.
         """
         if beside:
             yield SlotClaim()
@@ -57,19 +57,19 @@ class Slots:
             raise FleetBusy(RETRY_AFTER, f"all {self.total} slots are busy")
         self.busy += 1
         self._changed()
-        held = SlotClaim()
+        claim = SlotClaim()
         try:
-            yield held
+            yield claim
         finally:
-            if held.left:
+            if claim.left:
                 self.left += 1
             else:
                 self.busy -= 1
             self._changed()
 
-    def freed(self, at_work: float = 0) -> None:
-        """Take in how many requests the engine has: whoever left is none of them."""
-        over = self.left - max(0, int(at_work) - self.attended)
+    def freed(self, requests: float = 0) -> None:
+        """Take in how many requests the engine has; more abandoned ones are over."""
+        over = self.left - max(0, int(requests) - self.attended)
         if over > 0:
             self.left -= over
             self.busy -= over

@@ -1,59 +1,56 @@
-"""Supervisor: start one engine, watch it, restart it, quarantine it, stop it."""
+"""Supervisor: start one engine, restart it, quarantine it, stop it."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+import time
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 
 from edgeserve.auth import new_secret
 from edgeserve.config.settings import LOOPBACK, NodeSettings
 from edgeserve.errors import NodeLost, NoNode
 from edgeserve.http.types import Origin, Upstream
-from edgeserve.runtime.background import declared
+from edgeserve.runtime.background import background, declared
 from edgeserve.runtime.tasks import first_of
 from edgeserve.wire import Ended, EngineReport, EngineState
 from node.engines.base import Engine, EngineSpec
 from node.engines.output import Output, ending, telling
-from node.engines.probe import Counters, Probe, Properties, Unwell
-from node.engines.process import Look, Process, running
+from node.engines.probe import Probe, Properties, Unwell
+from node.engines.process import Process, free_port, running, sweep
 from node.supervision import growth
-from node.supervision.liveness import Pace, ProcessActivity, watch_of
-from node.supervision.restart import (
-    LIMIT,
-    Attempt,
-    Ending,
-    RestartBackoff,
-    StartupFallbacks,
-    ended,
-    replaced,
-)
+from node.supervision.fallbacks import Attempt, Ending, StartupFallbacks, ended
+from node.supervision.liveness import Intervals, watchdog_of
+from node.supervision.restart import LIMIT, RestartBackoff, replaced
 from node.supervision.slots import Slots
+from node.supervision.watch import EngineWatch, SlotEvents
 
 log = logging.getLogger(__name__)
 
 ENGINE = declared("engine")
 LAST_WORDS_SECONDS = 1.0
-LATE_SECONDS = 0.5
 
 
 class Supervisor:
-    """One engine, however often its process is replaced."""
+    """One engine, however often its process is replaced.
+
+    `changed` is called whenever `report` may have changed.
+    """
 
     def __init__(
         self,
+        *,
         engine: Engine,
         spec: EngineSpec,
         settings: NodeSettings,
         upstream: Upstream,
         changed: Callable[[], None],
-        *,
-        remedies: StartupFallbacks,
-        pace: Pace,
-        clock: Callable[[], float],
-        pick_port: Callable[[], int],
+        fallbacks: StartupFallbacks | None = None,
+        intervals: Intervals | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        pick_port: Callable[[], int] = free_port,
     ) -> None:
         self.spec = spec
         self.slots = Slots(spec.launch.slots, self._slots_changed)
@@ -62,31 +59,29 @@ class Supervisor:
         self._settings = settings
         self._upstream = upstream
         self._changed = changed
-        self._remedies = remedies
-        self._pace = pace
+        self._fallbacks = fallbacks or StartupFallbacks()
+        self._intervals = intervals or Intervals()
         self._clock = clock
         self._pick_port = pick_port
         self._port = 0
         self._epoch = 0
         self._state: EngineState = "loading"
         self._reason: str | None = None
-        self._found: Properties | None = None
+        self._properties: Properties | None = None
         self._ready_at: float | None = None
         self._output = Output()
         self._ending = Ending()
         self._ended_how: Ended = ""
-        self._memory_limit, self._harmed = 0, False
-        self._working = asyncio.Event()
-        self._idle = asyncio.Event()
-        self._idle.set()
-        self._left = asyncio.Event()
+        self._memory_limit = 0
+        self._lost_requests = False
+        self._events = SlotEvents()
 
     @property
     def report(self) -> EngineReport:
-        """What the node says of the engine now."""
-        spec, found = self.spec, self._found
+        """The engine's state, for balancers."""
+        spec, properties = self.spec, self._properties
         busy = self._state == "ready" and self.slots.full
-        lacks = found.lacks if found else ()
+        lacks = properties.lacks if properties else ()
         return EngineReport(
             id=spec.id,
             model=spec.model,
@@ -96,13 +91,13 @@ class Supervisor:
             reason=self._reason,
             slots=self.slots.total,
             busy=self.slots.busy,
-            context=found.context if found else spec.launch.context,
+            context=properties.context if properties else spec.launch.context,
             abilities=tuple(each for each in spec.abilities if each not in lacks),
             kind=self._engine.kind,
-            build=self._engine.build or (found.build if found else ""),
+            build=self._engine.build or (properties.build if properties else ""),
             epoch=self._epoch,
             launch=spec.launch,
-            placement=self._output.placed.placement,
+            placement=self._output.reader.placement,
             expected=spec.expected,
             ended=self._ended_how,
             memory_limit=self._memory_limit,
@@ -110,12 +105,12 @@ class Supervisor:
 
     @property
     def origin(self) -> Origin:
-        """Where the engine listens now; a restart moves it."""
+        """Where the engine listens now; a restart changes it."""
         return Origin(LOOPBACK, self._port)
 
     @contextmanager
     def claim(self, *, beside: bool = False) -> Generator[None]:
-        """Hold one slot for the length of a block; none for what runs `beside` them.
+        """Hold one slot for the length of the block; none for work `beside` the slots.
 
         Raises NoNode, with the reason, where the engine is not ready; FleetBusy, with
         Retry-After, where every slot is taken.
@@ -123,84 +118,111 @@ class Supervisor:
         if self._state != "ready":
             why = f": {self._reason}" if self._reason else ""
             raise NoNode(f"{self.spec.variant} is {self._state} here{why}")
-        with self.slots.claim(beside=beside) as held:
+        with self.slots.claim(beside=beside) as claim:
             try:
                 yield
             except (asyncio.CancelledError, ConnectionError):
                 # The client has gone; the engine notices at its next batch.
-                held.left = self._state == "ready"
+                claim.left = self._state == "ready"
                 raise
 
     async def drained(self) -> None:
         """Wait until no slot is claimed."""
-        await self._idle.wait()
+        await self._events.idle.wait()
 
-    async def run(self) -> None:
-        """Live, die, and live again, until cancelled."""
+    @asynccontextmanager
+    async def running(self) -> AsyncGenerator[Supervisor]:
+        """Run the engine for the length of the block, which starts before it is ready.
+
+        At the end the engine's whole process group is gone.
+        """
+        await asyncio.to_thread(sweep, self._settings.state_dir)
+        async with background() as tasks:
+            tasks.start(ENGINE, self._supervise, self.spec.id)
+            yield self
+
+    async def _supervise(self) -> None:
+        """Start and restart the engine until cancelled; report an error of our own."""
+        try:
+            await self._restarts()
+        except Exception as error:
+            self._become("failed", f"the supervisor broke: {error!r}")
+            raise
+
+    async def _restarts(self) -> None:
         failures = RestartBackoff()
         while True:
-            reason = await self._live()
-            if await self._remedied(reason):
+            reason = await self._run_process()
+            if await self._fell_back(reason):
                 failures = RestartBackoff()
                 continue
             failures = failures.after(self._clock(), ready_seconds=self._ready_seconds)
             log.warning("%s: %s", self.spec.id, reason)
-            if failures.hopeless and not self._harmed:  # else requests have ended it
-                hint = "replace the file or restart the node"
-                if self._settings.llama_server or self._settings.engine == "native":
-                    hint += "; with no engine named, it tries the bundled one"
-                self._become(
-                    "quarantined", f"failed {LIMIT} times in a row; {hint}; {reason}"
-                )
-                await replaced(self.spec.path, self._pace.file)
+            # An engine that requests have ended is never quarantined.
+            if failures.hopeless and not self._lost_requests:
+                await self._quarantine(reason)
                 failures = RestartBackoff()
             else:
                 self._become("failed", reason)
-                await asyncio.sleep(failures.delay * self._pace.backoff)
+                await asyncio.sleep(failures.delay * self._intervals.backoff)
 
-    async def supervise(self) -> None:
-        """`run`; a mistake of ours is told in the report, too."""
-        try:
-            await self.run()
-        except Exception as error:
-            self._become("failed", f"the supervisor broke: {error!r}")
-            raise
+    async def _quarantine(self, reason: str) -> None:
+        """Start nothing until the model's file is replaced."""
+        hint = "replace the file or restart the node"
+        if self._settings.llama_server or self._settings.engine == "native":
+            hint += "; without `engine` and `llama_server`, it tries the bundled engine"
+        self._become("quarantined", f"failed {LIMIT} times in a row; {hint}; {reason}")
+        await replaced(self.spec.path, self._intervals.file)
 
     @property
     def _ready_seconds(self) -> float:
         return 0.0 if self._ready_at is None else self._clock() - self._ready_at
 
-    async def _live(self) -> str:
-        """Run one process to its end; returns what ended it."""
+    async def _run_process(self) -> str:
+        """Run one process to its end; returns the reason."""
         self._port, self.api_key = self._pick_port(), new_secret("engine")
         self._epoch += 1
         self.slots.freed()
-        self._ready_at = self._found = None
+        self._ready_at = self._properties = None
         self._ending, self._memory_limit = Ending(), 0
         self._become("loading", self._reason)
         command = self._engine.command(self.spec, port=self._port, api_key=self.api_key)
         try:
             async with running(command, self._settings.state_dir) as process:
                 self._output = process.output
-                ways = self._ended(process), self._tend(process), self._feel(process)
-                reason = await first_of(*ways)
+                watch = self._watch(process)
+                reason = await first_of(
+                    self._ended(process), self._ready_then_watched(watch), watch.alive()
+                )
                 if self._state == "stuck":
-                    process.kill()  # its callers hold on until it is gone
+                    process.kill()  # its clients wait until it is gone
                 return reason
         except OSError as error:
             return f"cannot be started: {error}"
 
-    async def _remedied(self, reason: str) -> bool:
-        """Start in another way, where that may help; says whether there is one."""
+    def _watch(self, process: Process) -> EngineWatch:
+        return EngineWatch(
+            process=process,
+            probe=Probe(self._upstream, self.origin, self.api_key),
+            slots=self.slots,
+            events=self._events,
+            lost=self._lost,
+            stuck_seconds=self._settings.stuck_seconds,
+            intervals=self._intervals,
+            clock=self._clock,
+        )
+
+    async def _fell_back(self, reason: str) -> bool:
+        """Choose another launch, if one may help; returns whether there is one."""
         ready = self._ready_at is not None
         ending = replace(self._ending, reason=reason, ready=ready)
-        attempt = await self._remedies.after(ending, Attempt(self._engine, self.spec))
+        attempt = await self._fallbacks.after(ending, Attempt(self._engine, self.spec))
         if attempt is None:
             return False
         self._engine, self.spec = attempt.engine, attempt.spec
         self.slots.total = attempt.spec.launch.slots
-        log.warning("%s: %s", self.spec.id, attempt.said)
-        self._become("loading", attempt.said)
+        log.warning("%s: %s", self.spec.id, attempt.why)
+        self._become("loading", attempt.why)
         return True
 
     async def _ended(self, process: Process) -> str:
@@ -212,93 +234,38 @@ class Supervisor:
         again = self._ending.no_memory and self.spec.launch.gpu_layers != 0
         return self._lost("loading" if again else "failed", ending(status, lines), how)
 
-    async def _tend(self, process: Process) -> str:
-        """See the engine become ready, then watch it work; returns what is wrong."""
-        probe = Probe(self._upstream, self.origin, self.api_key)
+    async def _ready_then_watched(self, watch: EngineWatch) -> str:
+        """Wait until the engine is ready, then watch it; returns what is wrong."""
         limit = self._settings.load_seconds
         try:
             async with asyncio.timeout(limit):
-                self._found = await self._readiness(probe)
+                properties = await self._readiness(watch.probe)
         except TimeoutError:
-            said = telling(process.output.lines)
-            return self._lost("failed", f"not ready after {limit:g} s: {said}")
+            why = telling(watch.process.output.lines)
+            return self._lost("failed", f"not ready after {limit:g} s: {why}")
         except (Unwell, NodeLost) as error:
-            # Its end, should it follow, says more than this.
+            # If the process ends now, its output says more than this error.
             await asyncio.sleep(LAST_WORDS_SECONDS)
             return self._lost("failed", str(error))
-        self._ready_at = self._clock()
-        if look := process.look():
+        self._properties, self._ready_at = properties, self._clock()
+        if look := watch.process.look():
             self._memory_limit = growth.limit(self.spec, look.memory)
-        self._become("ready", await self._remedies.helped(self.spec.id))
-        return await first_of(self._watch(process, probe), self._let_go(probe))
+            watch.memory_limit = self._memory_limit
+        self._become("ready", await self._fallbacks.helped(self.spec.id))
+        watch.ready = True
+        vision = properties.vision
+        watchdog = watchdog_of(self.spec, self._clock(), vision=vision)
+        return await watch.decoding(watchdog)
 
     async def _readiness(self, probe: Probe) -> Properties:
         while not await probe.healthy():  # noqa: ASYNC110 - another process has no event
-            await asyncio.sleep(self._pace.ready)
+            await asyncio.sleep(self._intervals.ready)
         await probe.first_work(self.spec.role)
         return await probe.properties()
 
-    async def _watch(self, process: Process, probe: Probe) -> str:
-        """Look at the counters while requests run; an idle engine is left alone."""
-        sees = self._found is not None and self._found.vision
-        watch = watch_of(self.spec, self._clock(), vision=sees)
-        while True:
-            await self._working.wait()
-            watch = watch.again(self._clock())
-            while self.slots.busy:
-                await asyncio.sleep(self._pace.progress)
-                found, look = await self._look(probe), process.look()
-                excused = look is not None and look.excused
-                watch = watch.seen(found, self._clock(), excused=excused)
-                limit = watch.patience(self._settings.stuck_seconds)
-                if watch.still_seconds(self._clock()) >= limit:
-                    return self._lost("stuck", f"no progress for {limit:g} s")
-
-    async def _let_go(self, probe: Probe) -> str:
-        """See soon whether the engine has dropped those who left; `_watch` goes on."""
-        while True:
-            await self._left.wait()
-            for pause in self._pace.left:
-                await asyncio.sleep(pause)
-                if self.slots.left:
-                    await self._look(probe)
-            self._left.clear()
-
-    async def _look(self, probe: Probe) -> Counters | None:
-        """Read the counters; an engine that does not answer holds nobody's slot."""
-        before = self.slots.attended
-        found = await probe.counters()
-        begun = max(0, self.slots.attended - before)
-        # Of those that came meanwhile it may know nothing yet.
-        self.slots.freed(found.requests + begun if found else 0)
-        return found
-
-    async def _feel(self, process: Process) -> str:
-        """See that the process is at work; returns what is wrong."""
-        probe = Probe(self._upstream, self.origin, self.api_key)
-        pulse = ProcessActivity(process.look() or Look(0.0))
-        every = self._pace.pulse
-        while True:
-            began = self._clock()
-            await asyncio.sleep(every)
-            if (look := process.look()) is None:
-                continue
-            if 0 < self._memory_limit < look.memory:
-                process.kill()  # at once: it goes on growing
-                return self._lost(
-                    "failed", growth.said(look.memory, self._memory_limit)
-                )
-            asks = self._state == "ready" and self.slots.busy and pulse.idles(look)
-            silent = bool(asks) and not await probe.answers(every)
-            # Who looks so late may have been too late for the answer, too.
-            in_time = self._clock() - began < 2 * every + LATE_SECONDS
-            pulse = pulse.seen(look, silent=silent and in_time)
-            if pulse.lost:
-                return self._lost("stuck", pulse.lost, pulse.ended)
-
     def _lost(self, state: EngineState, reason: str, how: Ended = "died") -> str:
         """Stop claims at once; the process is still to be ended."""
-        self._harmed = self._ready_at is not None and self.slots.busy > 0
+        self._lost_requests = self._ready_at is not None and self.slots.busy > 0
         self._ended_how = how
         self._become(state, reason)
         return reason
@@ -308,9 +275,5 @@ class Supervisor:
         self._changed()
 
     def _slots_changed(self) -> None:
-        busy = self.slots.busy > 0
-        (self._working.set if busy else self._working.clear)()
-        (self._idle.clear if self.slots.attended else self._idle.set)()
-        if self.slots.left:
-            self._left.set()
+        self._events.update(self.slots)
         self._changed()

@@ -13,15 +13,15 @@ from node.tune.search import Axis, Step, put
 SLOTS = (1, 2, 4, 8, 16, 32)
 BATCHES = (32, 64, 128, 256, 512, 1024, 2048)
 SPINS = ((5_000, 50_000), (200, 1))
-"""More than the usual, and less; what pays depends on who else uses the processor."""
+"""More than the default, and less; which is better depends on other processes."""
 
-GUESSERS = ("ngram-mod", "ngram-map-k", "ngram-simple")
-"""llama.cpp's speculative decoding out of the text itself, without a second model."""
+SPECULATIONS = ("ngram-mod", "ngram-map-k", "ngram-simple")
+"""llama.cpp's speculative decoding from the text itself, without a second model."""
 
-GUESSING = "--spec-type"
+SPECULATION_FLAG = "--spec-type"
 """A flag that not every llama-server has."""
 
-EVERY = frozenset((GUESSING,))
+EVERY = frozenset((SPECULATION_FLAG,))
 
 
 def axes(
@@ -30,16 +30,16 @@ def axes(
     settings: NodeSettings,
     options: Collection[str] = EVERY,
 ) -> tuple[Axis, ...]:
-    """Return the settings to tune, less those that somebody has set.
+    """Return the settings to tune, except those that the node's settings fix.
 
     `options` are the flags that the engine knows.
     """
-    said = {name for name in ("slots", "threads", "batch") if vars(settings)[name]}
-    if "threads" in said:
-        said.add("batch threads")
+    fixed = {name for name in ("slots", "threads", "batch") if vars(settings)[name]}
+    if "threads" in fixed:
+        fixed.add("batch threads")
     on_gpu = untuned.gpu_layers != 0
     each = (*_shape(untuned), *(_of_gpu if on_gpu else _of_cpu)(untuned, cpu, options))
-    return tuple(axis for axis in each if axis.name not in said and axis.ladders)
+    return tuple(axis for axis in each if axis.name not in fixed and axis.ladders)
 
 
 def _shape(untuned: Launch) -> Iterator[Axis]:
@@ -52,12 +52,12 @@ def _of_cpu(untuned: Launch, cpu: Cpu, options: Collection[str]) -> Iterator[Axi
     yield Axis("batch threads", tuple((put(threads_batch=n),) for n in counts))
     yield Axis("spin", tuple(tuple(put(spin=n) for n in way) for way in SPINS))
     yield from _usual(untuned)
-    yield from _guessing(options)
+    yield from _speculation(options)
 
 
 def _of_gpu(untuned: Launch, cpu: Cpu, options: Collection[str]) -> Iterator[Axis]:
     yield from _usual(untuned)
-    yield from _guessing(options)
+    yield from _speculation(options)
     if untuned.gpu_layers > 0 or untuned.overrides:  # the processor computes, too
         yield Axis("threads", tuple((put(threads=n),) for n in _threads(untuned, cpu)))
 
@@ -69,15 +69,17 @@ def _usual(untuned: Launch) -> Iterator[Axis]:
     yield Axis("KV type", ((put(kv_type="q8_0", flash_attention=True),),))
 
 
-def _guessing(options: Collection[str]) -> Iterator[Axis]:
-    if GUESSING in options:
-        yield Axis("speculation", tuple((put(speculative=each),) for each in GUESSERS))
+def _speculation(options: Collection[str]) -> Iterator[Axis]:
+    if SPECULATION_FLAG in options:
+        yield Axis(
+            "speculation", tuple((put(speculative=each),) for each in SPECULATIONS)
+        )
 
 
 def _both_ways(
     name: str, values: Iterable[int], now: int
 ) -> tuple[tuple[Step, ...], ...]:
-    """Climb from here upwards, and from here downwards."""
+    """Return a ladder upwards from `now`, and one downwards."""
     steps = list(values)
     up = [put(**{name: n}) for n in steps if n > now]
     down = [put(**{name: n}) for n in reversed(steps) if n < now]
@@ -92,9 +94,9 @@ def _threads(untuned: Launch, cpu: Cpu) -> list[int]:
 
 
 def _threads_alone(count: int) -> Step:
-    """Change the threads that write for one stream; many tokens keep theirs.
+    """Change the threads that write for one stream, not those for many tokens.
 
-    The former wait for memory, of which fewer threads may ask as much; the latter
+    The former wait for memory, which fewer threads may load as fully; the latter
     compute.
     """
 

@@ -35,7 +35,7 @@ NAMES = {
 }
 
 
-class ProgressWatch:
+class ProgressBar:
     """Draws a bar, and writes a line for each measurement."""
 
     def __init__(self, progress: Progress, task: TaskID, seconds: float) -> None:
@@ -44,19 +44,21 @@ class ProgressWatch:
         self._seconds = seconds
         self._began = time.monotonic()
 
-    def trying(self, what: Tuned, confirming: bool) -> None:
-        """See `Watch`."""
+    def trying(self, changes: Tuned, confirming: bool) -> None:
+        """See `TuningObserver`."""
         doing = "confirming" if confirming else "trying"
-        self._show(f"{doing} {said(what)}")
+        self._show(f"{doing} {in_words(changes)}")
 
-    def measured(self, what: Tuned, found: Figures | str, gain: float | None) -> None:
-        """See `Watch`."""
+    def measured(
+        self, changes: Tuned, found: Figures | str, gain: float | None
+    ) -> None:
+        """See `TuningObserver`."""
         if isinstance(found, str):
             line = f"does not run: {printable(found)}"
         else:
             line = f"{rates(found)} tokens/s ({percent(gain or 0.0)})"
         self._progress.console.print(
-            f"{said(what)}: {line}", markup=False, soft_wrap=True
+            f"{in_words(changes)}: {line}", markup=False, soft_wrap=True
         )
         self._show("")
 
@@ -66,7 +68,7 @@ class ProgressWatch:
 
 
 @contextmanager
-def watching(seconds: float) -> Generator[ProgressWatch]:
+def watching(seconds: float) -> Generator[ProgressBar]:
     """Draw for the length of the block, on standard error."""
     console = Console(stderr=True, highlight=False)
     columns = (BarColumn(), TimeRemainingColumn(), TextColumn("{task.fields[doing]}"))
@@ -74,34 +76,36 @@ def watching(seconds: float) -> Generator[ProgressWatch]:
         *columns, console=console, transient=True, disable=not console.is_terminal
     ) as progress:
         task = progress.add_task("", total=seconds, doing="starting")
-        yield ProgressWatch(progress, task, seconds)
+        yield ProgressBar(progress, task, seconds)
 
 
 def lines(results: Iterable[Result]) -> Iterator[str]:
-    """Yield what was found for each variant, and whether it will be used."""
+    """Yield the result of each variant, and whether nodes will use it."""
     for each in results:
         yield f"{each.key.variant}, {each.summary}"
         yield f"  untuned  {rates(each.untuned)} tokens/s"
         if each.tuned.changes:
             yield f"  tuned    {rates(each.best)} tokens/s"
-            yield f"  by       {said(each.tuned)}"
-            yield "  nodes will use it from their next start"
+            yield f"  by       {in_words(each.tuned)}"
+            yield "  nodes use it from their next start"
         if each.wanted:
             seconds = math.ceil(each.wanted / 60) * 60
-            yield f"  time ran out; `--seconds {seconds}` would try everything"
+            yield f"  time ran out; `--seconds {seconds}` tries everything"
 
 
 def rates(figures: Figures) -> str:
-    """Say all three."""
+    """Return all three figures in words."""
     return (
         f"reads {figures.prefill:.1f}, writes {figures.decode:.1f} for one stream,"
         f" {figures.aggregate:.1f} for all"
     )
 
 
-def said(what: Tuned) -> str:
-    """Name the changes; `untuned` where there are none."""
-    words = [f"{NAMES[name]} {_value(value)}" for name, value in what.changes.items()]
+def in_words(changes: Tuned) -> str:
+    """Return the changes in words; `untuned` where there are none."""
+    words = [
+        f"{NAMES[name]} {_value(value)}" for name, value in changes.changes.items()
+    ]
     return ", ".join(words) or "untuned"
 
 
@@ -117,14 +121,14 @@ def percent(gain: float) -> str:
 
 
 def to_json(results: list[Result]) -> str:
-    """Return the results as they are kept."""
+    """Return the results as they are saved."""
     return msgspec.json.format(msgspec.json.encode(results)).decode()
 
 
 @click.command(
     cls=SettingsCommand,
     epilog=examples(
-        ("edgeserve node tune smollm2-135m-instruct", "three minutes or so"),
+        ("edgeserve node tune smollm2-135m-instruct", "about three minutes"),
         ("edgeserve node tune my.gguf --seconds 600", "a large model needs longer"),
         ("edgeserve node tune my.gguf --slots 4", "leave the slots as they are"),
     ),
@@ -135,19 +139,19 @@ def to_json(results: list[Result]) -> str:
     type=click.FloatRange(min=1),
     default=180.0,
     show_default=True,
-    help="How long to measure, roughly.",
+    help="About how long to measure.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @settings_options(NodeSettings, aside=("Network", "Who may ask"))
 def tune(
     model: str, seconds: float, as_json: bool, config_file: Path | None, **flags: Any
 ) -> None:
-    """Measure settings on this machine, and keep the better ones.
+    """Measure settings on this machine, and save the better ones.
 
-    Tries slots, threads, batch sizes and more. Runs the engine again and again, on
-    loopback, for one stream and for many; leave the machine alone meanwhile. The next
-    `edgeserve node start` uses the result, where it still fits in memory and no setting
-    says otherwise. It is never worse than the untuned settings: those win ties.
+    Tries slots, threads, batch sizes and more. Runs the engine many times, on loopback,
+    with one stream and with many; do not use the machine meanwhile. The next
+    `edgeserve node start` uses the result, where it still fits in memory and the
+    settings name no other. It is never worse than the untuned settings: those win ties.
     """
     flags["models"] = (model,)
     warn_of_strays()
@@ -156,8 +160,8 @@ def tune(
     from edgeserve.runtime.lifecycle import interruptible
     from node.tune.run import tuned
 
-    with interruptible(), watching(seconds) as watch:
-        results = asyncio.run(tuned(settings, seconds, watch))
+    with interruptible(), watching(seconds) as observer:
+        results = asyncio.run(tuned(settings, seconds, observer))
     if as_json:
         click.echo(to_json(results))
         return

@@ -1,6 +1,6 @@
 """Tuning run: search within a time, then compare the best with the untuned.
 
-A result is written when it is whole: who stops a tuning keeps what was there before.
+A result is written only when it is whole: a stopped tuning changes nothing.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from edgeserve.config.settings import NodeSettings
 from edgeserve.errors import CommandError, EngineUnavailable, in_words
 from edgeserve.http import upstream
 from edgeserve.wire import Hardware, Launch
-from node.engines.base import Engine
 from node.engines.find import options_of
 from node.hardware.sample import Sampler
 from node.planning.fit import Fitted, fit
@@ -33,34 +32,36 @@ from node.planning.tunings import (
 )
 from node.tune.axes import axes
 from node.tune.search import Search, Verdict, average, score, verdict
-from node.tune.trial import Bench, Failed, Judge, Work, work_for
+from node.tune.trial import Bench, Judge, TrialFailed, Work, work_for
 
 TRIALS = 45
-"""Trials that a tuning is meant to have time for."""
+"""Trials for which a tuning plans its time."""
 
 PAIRS, MOST_PAIRS = 3, 6
-"""How often the best and the untuned are measured in turns at the end."""
+"""How often the best and the untuned settings are measured in turns at the end."""
 
 HOPELESS = 0.8
-"""Settings that seem to give less than this share of the untuned speed."""
+"""Settings below this share of the untuned speed are measured only once."""
 
 SPARE = 10.0
 PATIENCE = 4.0
-"""A trial may take so many seconds, and so many times as long as others did."""
+"""A trial may take SPARE seconds, and PATIENCE times the longest earlier trial."""
 
 
 class NotMeasured(CommandError):
     """Not even the untuned settings could be measured."""
 
 
-class Watch(Protocol):
-    """Hears how far a tuning is; it decides nothing."""
+class TuningObserver(Protocol):
+    """Observes a tuning's progress; it decides nothing."""
 
-    def trying(self, what: Tuned, confirming: bool) -> None:
-        """These changes to the untuned settings are being measured."""
+    def trying(self, changes: Tuned, confirming: bool) -> None:
+        """These changes to the untuned settings are measured next."""
 
-    def measured(self, what: Tuned, found: Figures | str, gain: float | None) -> None:
-        """They were, or did not run; the gain is over the first measurement."""
+    def measured(
+        self, changes: Tuned, found: Figures | str, gain: float | None
+    ) -> None:
+        """Figures, or why the engine failed; the gain is over the first measurement."""
 
 
 class Measure(Protocol):
@@ -69,7 +70,7 @@ class Measure(Protocol):
     async def figures(
         self, launch: Launch, work: Work, seconds: float, hopeless: Judge
     ) -> Figures:
-        """See `Bench.figures`. Raises Failed."""
+        """See `Bench.figures`. Raises TrialFailed."""
         ...
 
 
@@ -77,7 +78,7 @@ class Measure(Protocol):
 class Tuning:
     """One tuning, from `search` to `result`. `seconds` bounds it, load times and all.
 
-    The bound is kept but for what confirms a result: two trials at least.
+    Only the trials that confirm a result may exceed it: two at least.
     """
 
     bench: Measure
@@ -85,7 +86,7 @@ class Tuning:
     untuned: Launch
     seconds: float
     load_seconds: float
-    watch: Watch
+    observer: TuningObserver
     clock: Callable[[], float] = time.monotonic
 
     def __post_init__(self) -> None:
@@ -97,7 +98,7 @@ class Tuning:
         self._all_tried = False
 
     async def result(self, key: Key) -> Result:
-        """Return the best settings found, the untuned ones if nothing is better.
+        """Return the best settings found, or the untuned ones if none is better.
 
         Raises NotMeasured.
         """
@@ -121,10 +122,10 @@ class Tuning:
         )
 
     async def _warmed_up(self) -> None:
-        """Measure roughly, to know how much work there is time for."""
+        """Measure roughly, to choose how much work a trial does."""
         try:
             rough = await self._figures(self.untuned, _never)
-        except Failed as error:
+        except TrialFailed as error:
             raise NotMeasured(f"the untuned engine cannot be measured: {error}") from (
                 error
             )
@@ -144,7 +145,7 @@ class Tuning:
             raise NotMeasured("the untuned engine cannot be measured")
 
     async def _confirmed(self) -> list[tuple[Figures, Figures]]:
-        """Measure untuned and tuned in turns; nothing where they are the same."""
+        """Measure untuned and tuned in turns; empty where they are the same."""
         pairs: list[tuple[Figures, Figures]] = []
         best = self.search.best
         if best == self.untuned:
@@ -168,18 +169,18 @@ class Tuning:
     async def _tried(
         self, launch: Launch, *, confirming: bool = False
     ) -> Figures | None:
-        what = difference(self.untuned, launch)
-        self.watch.trying(what, confirming)
+        changes = difference(self.untuned, launch)
+        self.observer.trying(changes, confirming)
         began = self.clock()
         try:
             judge = _never if confirming else self._hopeless
             found = await self._figures(launch, judge)
-        except Failed as error:
-            self.watch.measured(what, str(error), None)
+        except TrialFailed as error:
+            self.observer.measured(changes, str(error), None)
             return None
         self._durations.append(self.clock() - began)
         self._first = self._first or found
-        self.watch.measured(what, found, score(found, self._first) - 1)
+        self.observer.measured(changes, found, score(found, self._first) - 1)
         return found
 
     async def _figures(self, launch: Launch, hopeless: Judge) -> Figures:
@@ -192,7 +193,7 @@ class Tuning:
 
 
 def _never(_found: Figures) -> bool:
-    """Judge figures that are to be compared: chance shall not treat them apart."""
+    """Never stop early: compared figures need the same number of rounds."""
     return False
 
 
@@ -200,19 +201,21 @@ CONNECT_SECONDS = 5.0
 
 
 class NothingToTune(CommandError):
-    """No such model that could run here; the sentence says why."""
+    """No such model can run here; the message says why."""
 
     exit_status = 2
 
 
-class NotKept(CommandError):
-    """The disk takes no result; the sentence has it."""
+class ResultNotSaved(CommandError):
+    """The result cannot be written; the message shows it."""
 
 
-async def tuned(settings: NodeSettings, seconds: float, watch: Watch) -> list[Result]:
+async def tuned(
+    settings: NodeSettings, seconds: float, observer: TuningObserver
+) -> list[Result]:
     """Tune every variant that the settings name, one after the other.
 
-    Raises NothingToTune, EngineUnavailable, NotMeasured and NotKept.
+    Raises NothingToTune, EngineUnavailable, NotMeasured and ResultNotSaved.
     """
     settings = replace(settings, embedding_models=(), rerank_models=())
     hardware = await asyncio.to_thread(Sampler())
@@ -222,58 +225,58 @@ async def tuned(settings: NodeSettings, seconds: float, watch: Watch) -> list[Re
         raise EngineUnavailable(problems)
     if not found.plan.engines:
         raise NothingToTune(problems)
-    each = {placed.spec.variant: placed for placed in found.plan.engines}
+    variants = {each.spec.variant: each for each in found.plan.engines}
     return [
-        await _tuned(
-            found.engine_of(placed), found, placed, settings, hardware, seconds, watch
-        )
-        for placed in each.values()
+        await _tuned(each, found, settings, hardware, seconds, observer)
+        for each in variants.values()
     ]
 
 
 async def _tuned(
-    engine: Engine,
+    planned: PlannedEngine,
     found: Prepared,
-    placed: PlannedEngine,
     settings: NodeSettings,
     hardware: Hardware,
     seconds: float,
-    watch: Watch,
+    observer: TuningObserver,
 ) -> Result:
-    spec, untuned = placed.spec, placed.spec.launch
-    devices = () if spec.id in found.others else found.devices
+    engine = found.engine_of(planned)
+    spec, untuned = planned.spec, planned.spec.launch
+    devices = () if spec.id in found.replacements else found.devices
     tunings = tunings_of(engine, hardware, devices, settings)
     options = await asyncio.to_thread(options_of, engine)
     tried = axes(untuned, hardware.cpu, settings, options)
     async with upstream(connect_seconds=CONNECT_SECONDS) as ask:
         tuning = Tuning(
             bench=Bench(engine, spec, ask, settings.state_dir),
-            search=Search(untuned, tried, _fitting(placed, settings)),
+            search=Search(untuned, tried, _fitting(planned, settings)),
             untuned=untuned,
             seconds=seconds,
             load_seconds=settings.load_seconds,
-            watch=watch,
+            observer=observer,
         )
-        key = tunings.key(spec.variant, placed.load.facts.file_bytes, spec.role)
+        key = tunings.key(spec.variant, planned.load.facts.file_bytes, spec.role)
         result = await tuning.result(key)
     try:
         save(settings.state_dir, result)
     except OSError as error:
-        raise NotKept(
-            f"cannot keep what was measured: {error.filename}: {in_words(error)};"
-            f" it was: {result.summary}"
+        raise ResultNotSaved(
+            f"cannot save the result: {error.filename}: {in_words(error)};"
+            f" it is: {result.summary}"
         ) from error
     return result
 
 
-def _fitting(placed: PlannedEngine, settings: NodeSettings) -> Callable[[Launch], bool]:
-    """Whether a launch would be used at the next start, memory being as it is now."""
+def _fitting(
+    planned: PlannedEngine, settings: NodeSettings
+) -> Callable[[Launch], bool]:
+    """Return a check that the next start would use a launch, by today's memory."""
 
     def fits(launch: Launch) -> bool:
-        changes = difference(placed.spec.launch, launch)
-        found = fit(placed.load, settings, placed.room, changes)
+        changes = difference(planned.spec.launch, launch)
+        found = fit(planned.load, settings, planned.room, changes)
         return isinstance(found, Fitted) and changes == difference(
-            placed.fitted.launch, found.launch
+            planned.fitted.launch, found.launch
         )
 
     return fits

@@ -1,8 +1,8 @@
 """Search: which settings to try next, and which to keep. Pure.
 
-One setting at a time, from the untuned launch: each way to change it is a ladder that
-is climbed for as long as it pays. What seems to pay is measured again, in turns with
-what it would replace, for measurements on small machines are noisy.
+One setting at a time, from the untuned launch: each direction of change is a ladder,
+climbed while each step gains. A gain is measured again, in turns with the best so far,
+because measurements on small machines are noisy.
 """
 
 from __future__ import annotations
@@ -18,31 +18,31 @@ from edgeserve.wire import Launch
 from node.planning.tunings import Figures
 
 WEIGHTS = {"prefill": 0.2, "decode": 0.4, "aggregate": 0.4}
-"""What counts how much: reading, writing for one stream, writing for many."""
+"""Weights of reading, writing for one stream, and writing for many."""
 
 MARGIN = 0.03
-"""A change must gain so much to be kept: less is noise, or not worth its memory."""
+"""A change must gain this much: less is noise, or not worth its memory."""
 
 MOST_LOST = 0.05
-"""How much any one figure may lose while searching, for what the others gain."""
+"""How much one figure may lose in the search, where the others gain."""
 
 NOT_WORSE = 0.03
-"""How much it may seem to lose in the end; repeated, that is a figure's noise."""
+"""How much one figure may lose in the end; repeated, that is its noise."""
 
 TIE = 0.02
-"""A gain up to here is none: the untuned settings win ties."""
+"""A gain up to this is a tie: the untuned settings win ties."""
 
 MISSES = 2
-"""Steps of a ladder in a row that do not pay, after which it is left."""
+"""Steps in a row without gain, after which a ladder is left."""
 
 SWEEPS = 2
-"""How often everything is tried, time permitting: luck may have hidden something."""
+"""How often everything is tried, time permitting: noise may hide a gain."""
 
 DOUBT, LEAST_DOUBT = {2: 3.08, 3: 1.89, 4: 1.64, 5: 1.53}, 1.48
-"""Pairs of measurements → standard errors that chance exceeds once in ten (Student)."""
+"""Pairs of measurements → standard errors that chance exceeds in 10 % (Student)."""
 
 CALL_SECONDS = 2.0
-"""Longest decode call that a larger batch may make: nobody is heard during one."""
+"""Longest decode call of a larger batch: a call cannot be interrupted."""
 
 Step = Callable[[Launch], Launch]
 Ladder = Sequence[Step]
@@ -68,7 +68,7 @@ def _ratios(found: Figures, base: Figures) -> dict[str, float]:
 
 
 class Search:
-    """Asks for measurements, and remembers the best launch so far."""
+    """Asks for measurements, and keeps the best launch so far."""
 
     def __init__(
         self, untuned: Launch, axes: Sequence[Axis], fits: Callable[[Launch], bool]
@@ -84,7 +84,7 @@ class Search:
 
     @property
     def best(self) -> Launch:
-        """The best of what was seen, even where it was to be measured again."""
+        """The best launch so far, even if it is still to be measured again."""
         return self._promising or self._best
 
     def trials(self) -> Trials:
@@ -107,7 +107,7 @@ class Search:
     def _climb(
         self, ladder: Ladder, figures: Figures
     ) -> Generator[Launch, Figures | None, Figures]:
-        """Go up until it does not pay; returns the best launch's figures."""
+        """Climb while steps gain; returns the best launch's figures."""
         missed = 0
         for step in ladder:
             launch = step(self._best)
@@ -157,7 +157,7 @@ class Search:
 
 @dataclass(frozen=True)
 class Verdict:
-    """How much better the tuned settings are, and whether they shall be used."""
+    """How much better the tuned settings are, and whether to use them."""
 
     gain: float
     accepted: bool
@@ -167,11 +167,11 @@ def verdict(pairs: Sequence[tuple[Figures, Figures]]) -> Verdict:
     """Judge (untuned, tuned) figures measured in turns.
 
     The gain must be larger than a tie and stand out from the noise, and no figure may
-    have become worse. Medians, for what else runs may spoil a measurement or two.
+    have become worse. Medians, because other processes may spoil a measurement or two.
     """
     logs = [math.log(score(tuned, untuned)) for untuned, tuned in pairs]
     gain = median(logs)
-    # Twice the gain is the untuned one's bad luck: it shall neither count nor confuse.
+    # More than twice the gain is a bad measurement of the untuned: limit it.
     fair = [min(each, 2 * gain) for each in logs]
     error = stdev(fair) / math.sqrt(len(fair)) if len(fair) > 1 else math.inf
     doubt = error * DOUBT.get(len(fair), LEAST_DOUBT)

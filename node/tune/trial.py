@@ -27,16 +27,16 @@ from node.planning.tunings import Figures
 
 log = logging.getLogger(__name__)
 
-Said = TypeVar("Said")
+T = TypeVar("T")
 
 Judge = Callable[[Figures], bool]
-"""Whether figures are so poor that measuring again is a waste of time."""
+"""Whether figures are too poor for a second measurement."""
 
 READY_SECONDS = 0.05
 ROUNDS = 2
 
 OPENING = 8
-"""Tokens of the prompts of many streams: short, for their writing is measured."""
+"""Prompt tokens of each of many streams: few, because their writing is measured."""
 
 
 @dataclass(frozen=True)
@@ -47,23 +47,23 @@ class Work:
     answer: int = 16
 
     def of_many(self, streams: int) -> int:
-        """Return how many tokens each of so many streams writes."""
+        """Return how many tokens each of `streams` streams writes."""
         return max(self.answer // streams, min(self.answer, ENOUGH))
 
     def within(self, context: int) -> Work:
-        """Return what of this a slot of so many tokens can hold."""
+        """Return as much of this work as a slot of `context` tokens holds."""
         answer = min(self.answer, context // 2)
         return Work(prompt=min(self.prompt, context - answer - 1), answer=answer)
 
 
 ENOUGH = 32
-"""Tokens of one stream among many, beside which its opening weighs little."""
+"""Tokens of one stream among many, compared with which its prompt is short."""
 
 MOST = Work(prompt=512, answer=128)
 
 
 def work_for(figures: Figures, seconds: float) -> Work:
-    """Return as much work as a trial of so many seconds has time for. Pure."""
+    """Return as much work as fits in a trial of `seconds`. Pure."""
     share = seconds / 3 / ROUNDS
     prompt, answer = figures.prefill * share, figures.decode * share
     least = Work()
@@ -73,13 +73,13 @@ def work_for(figures: Figures, seconds: float) -> Work:
     )
 
 
-class Failed(Exception):
-    """An engine did not run, or did not answer; the sentence says how."""
+class TrialFailed(Exception):
+    """An engine did not run, or did not answer; the message says how."""
 
 
 @dataclass(frozen=True)
 class Bench:
-    """Where engines are tried, one after another."""
+    """Runs trials, one after another."""
 
     engine: Engine
     spec: EngineSpec
@@ -92,9 +92,9 @@ class Bench:
     ) -> Figures:
         """Start the engine with `launch`, measure it, and end it.
 
-        Two rounds, the better of which counts: what else runs here only ever slows
-        them. One where its figures are `hopeless`. Raises Failed where that takes
-        longer than `seconds`, or does not work.
+        The better of two rounds counts: other processes only ever slow a round. One
+        round if its figures are `hopeless`. Raises TrialFailed where that takes longer
+        than `seconds`, or fails.
         """
         port, key = free_port(), new_secret("tune")
         spec = replace(self.spec, launch=launch)
@@ -109,9 +109,9 @@ class Bench:
                     _ended(process), self._measured(requests, launch, work, hopeless)
                 )
         except TimeoutError:
-            raise Failed(f"took more than {seconds:.0f} s") from None
+            raise TrialFailed(f"took more than {seconds:.0f} s") from None
         except (OSError, Unwell, NodeLost) as error:
-            raise Failed(str(error)) from error
+            raise TrialFailed(str(error)) from error
 
     async def _measured(
         self, requests: _Requests, launch: Launch, work: Work, hopeless: Judge
@@ -145,11 +145,11 @@ class Bench:
 
 async def _ended(process: Process) -> Figures:
     status = await process.ended()
-    raise Failed(ending(status, process.output.lines))
+    raise TrialFailed(ending(status, process.output.lines))
 
 
 async def _at_once(each: Iterable[Coroutine[Any, Any, _Timings]]) -> list[_Timings]:
-    """Run all; raises what the first to fail raises, when the others have ended."""
+    """Run all; raises the first error, after the others have ended."""
     try:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(one) for one in each]
@@ -175,7 +175,7 @@ class _Tokenized(msgspec.Struct):
 
 @dataclass
 class _Requests:
-    """What is asked of an engine under trial. `prose` is our text in its tokens."""
+    """Requests to an engine under trial. `prose` is our text in its tokens."""
 
     upstream: Upstream
     origin: Origin
@@ -183,7 +183,7 @@ class _Requests:
     prose: list[int] = field(default_factory=list)
 
     async def ready(self) -> None:
-        """Wait until it has loaded and has done its first, slower work."""
+        """Wait until it has loaded, and do its first, slower request."""
         probe = Probe(self.upstream, self.origin, self.api_key)
         while not await probe.healthy():  # noqa: ASYNC110 - another process has no event
             await asyncio.sleep(READY_SECONDS)
@@ -193,13 +193,13 @@ class _Requests:
         await self.write(OPENING, 2, seed=0)
 
     async def write(self, prompt: int, answer: int, seed: int) -> _Timings:
-        """Have so many tokens of prose read, and so many written.
+        """Have `prompt` tokens of prose read, and `answer` tokens written.
 
-        Sampled, as people do: greedy answers repeat themselves, which flatters guesses.
-        Another seed has another part of the text read.
+        Sampled, as clients do: greedy answers repeat themselves, which makes
+        speculation look better than it is. Each seed reads another part of the text.
         """
         start = seed * 997 % len(self.prose)
-        asked = {
+        request = {
             "prompt": (self.prose[start:] + self.prose)[:prompt],
             "n_predict": answer,
             "ignore_eos": True,
@@ -207,18 +207,18 @@ class _Requests:
             "temperature": 0.8,
             "seed": seed + 1,
         }
-        return (await self._ask("/completion", asked, _Written)).timings
+        return (await self._ask("/completion", request, _Written)).timings
 
-    async def _ask(self, path: str, asked: dict[str, Any], wanted: type[Said]) -> Said:
+    async def _ask(self, path: str, request: dict[str, Any], shape: type[T]) -> T:
         headers = {
             "authorization": f"Bearer {self.api_key}",
             "content-type": "application/json",
         }
-        body = msgspec.json.encode(asked)
+        body = msgspec.json.encode(request)
         async with self.upstream.ask(self.origin, "POST", path, headers, body) as reply:
-            said = await reply.read()
+            content = await reply.read()
         try:
-            return msgspec.json.decode(said, type=wanted)
+            return msgspec.json.decode(content, type=shape)
         except msgspec.DecodeError:
-            told = said[:200].decode(errors="replace")
-            raise Failed(f"answered {reply.status}: {told}") from None
+            text = content[:200].decode(errors="replace")
+            raise TrialFailed(f"answered {reply.status}: {text}") from None

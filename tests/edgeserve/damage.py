@@ -97,11 +97,11 @@ def _state(home: Home) -> None:
     (home.state / "learned.json").write_text('{"speeds": {}, "models": {}}')
     (home.state / f"balancer-{PORT}.sock").touch()
     settings = NodeSettings(models_dir=home.models, state_dir=home.state)
-    (spec,) = plan(settings, Sampler()()).specs
+    (planned,) = plan(settings, Sampler()()).engines
     engine = native(home.state / "engines" / "current" / "llama-server")
-    what = crashes.about(engine, spec)
+    what = crashes.about(engine, planned.spec)
     assert what is not None
-    crashes.remember(home.state, what, "killed", on_gpu=False)
+    crashes.record(home.state, what, "killed", on_gpu=False)
 
 
 NODE = (("node", "start", "--port", "0", "--no-advertise"), ("node", "plan", "a"))
@@ -167,13 +167,13 @@ KEPT_BY = {
     "edgeserve.runtime.files:workshop": "state/engines/.building.lock",
     "node.models.selection:divergence": "models/a.compare.json",
     "node.engines.crashes:find": "state/crashes/*.json",
-    "node.engines.crashes:remember": "state/crashes/*.json",
+    "node.engines.crashes:record": "state/crashes/*.json",
     "node.engines.builds:build_in": "state/engines/made-here/build.json",
     "node.engines.builds:use": "state/engines/current",
-    "node.engines.process:_settle": "state/engines/running/1.json",
+    "node.engines.process:_end_leftover": "state/engines/running/1.json",
     "node.engines.process:recorded": "state/engines/running/1.json",
     "node.discovery.identity:_locked": "state/node.lock",
-    "node.discovery.identity:_keep": "state/node.json",
+    "node.discovery.identity:_save": "state/node.json",
     "node.discovery.identity:_read": "state/node.json",
     "node.planning.tunings:load": "state/tuned/*.json",
     "node.planning.tunings:save": "state/tuned/*.json",
@@ -193,12 +193,9 @@ OTHERWISE = {
     "edgeserve.network": "/proc",
     "edgeserve.mdns": "/proc",
     "node.engine_build.build": "the build's own folder",
-    "node.engines.bundled": "/proc",
     "node.engines.process": "/proc",
     "node.engine_build.smoke": "the build's own folder",
     "node.engine_build.source": "the build's own folder",
-    "node.supervision.growth": "/proc",
-    "node.discovery.identity": "/sys",
     "node.hardware.readings": "/proc and /sys",
     "node.tune.trial": "a text of the package",
     "quantize.dequantize": "a model beside its place",

@@ -16,13 +16,12 @@ from edgeserve.config.settings import NodeSettings
 from edgeserve.http.server.aiohttp_routes import upstream
 from edgeserve.wire import EngineReport, EngineState, Launch
 from node.engines.base import Command, Engine, EngineSpec
-from node.supervision.liveness import Pace
-from node.supervision.restart import StartupFallbacks
-from node.supervision.run import supervised
+from node.supervision.fallbacks import StartupFallbacks
+from node.supervision.liveness import Intervals
 from node.supervision.supervisor import Supervisor
 from tests.patience import PATIENCE
 
-QUICK = Pace(ready=0.02, progress=0.1, file=0.05, backoff=0.02)
+QUICK = Intervals(ready=0.02, progress=0.1, file=0.05, backoff=0.02)
 ROOT = Path(__file__).parents[2]
 
 
@@ -101,25 +100,24 @@ async def watching(
     spec: EngineSpec,
     settings: NodeSettings,
     *,
-    pace: Pace = QUICK,
+    intervals: Intervals = QUICK,
     pick_port: Callable[[], int] | None = None,
-    remedies: StartupFallbacks | None = None,
+    fallbacks: StartupFallbacks | None = None,
 ) -> AsyncGenerator[tuple[Supervisor, Watched]]:
     """Supervise an engine for the length of the block, writing down its reports."""
     watched = Watched()
     ports = {"pick_port": pick_port} if pick_port else {}
-    async with (
-        upstream(connect_seconds=30) as ask,
-        supervised(
-            engine,
-            spec,
-            settings,
-            ask,
-            watched.changed,
-            remedies=remedies,
-            pace=pace,
+    async with upstream(connect_seconds=30) as ask:
+        supervisor = Supervisor(
+            engine=engine,
+            spec=spec,
+            settings=settings,
+            upstream=ask,
+            changed=watched.changed,
+            fallbacks=fallbacks,
+            intervals=intervals,
             **ports,
-        ) as supervisor,
-    ):
-        watched.supervisor = supervisor
-        yield supervisor, watched
+        )
+        async with supervisor.running():
+            watched.supervisor = supervisor
+            yield supervisor, watched

@@ -25,7 +25,7 @@ from edgeserve.wire import (
     Thermal,
 )
 from node.engines.base import EngineSpec
-from node.hardware.sample import Measured
+from node.hardware.sample import LatestHardware
 from node.state import NodeState
 from node.supervision.slots import Slots
 from node.supervision.supervisor import Supervisor
@@ -111,7 +111,7 @@ def a_node(*supervisors: Supervisor, **changes: Any) -> NodeState:
         name="kitchen",
         identity=SomeId(),
         instance="i1",
-        hardware=Measured(some_hardware()),
+        hardware=LatestHardware(some_hardware()),
         port=8090,
         **changes,
     )

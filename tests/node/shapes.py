@@ -7,6 +7,8 @@ from pathlib import Path
 from edgeserve.models.blocks import tensor_bytes
 from edgeserve.models.facts import ModelFacts
 from edgeserve.models.header import Tensor
+from node.engines.base import EngineSpec
+from node.planning.plan import Plan
 
 GIB = 2**30
 ROW = 1024
@@ -46,3 +48,8 @@ def facts(
         tensors=(tensor,),
         metadata={},
     )
+
+
+def specs(made: Plan) -> tuple[EngineSpec, ...]:
+    """The engines of a plan, as supervisors get them."""
+    return tuple(each.spec for each in made.engines)

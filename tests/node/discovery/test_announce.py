@@ -12,7 +12,7 @@ from zeroconf.asyncio import AsyncServiceBrowser, AsyncServiceInfo
 from edgeserve.mdns import multicast
 from edgeserve.wire import SERVICE, NodeReport
 from node.discovery import announce
-from node.discovery.announce import announced, described, label
+from node.discovery.announce import announced, label, service_info
 from tests.node.building import a_node
 from tests.patience import PATIENCE
 
@@ -151,7 +151,7 @@ async def test_a_new_id_is_announced_and_the_old_one_is_not_withdrawn() -> None:
     ):
         await heard.until(lambda now: name_of(before) in now)
         current[0] = after
-        await announcement.say()
+        await announcement.announce()
         await heard.until(lambda now: name_of(after) in now)
 
         assert name_of(before) in heard.now
@@ -168,12 +168,12 @@ def test_a_name_of_any_length_and_script_fits_its_label() -> None:
 
 
 def test_ipv6_addresses_are_announced_without_our_scope() -> None:
-    info = described(a_report(), {"fe80::1%eth0", "192.168.1.5"})
+    info = service_info(a_report(), {"fe80::1%eth0", "192.168.1.5"})
 
     assert sorted(info.parsed_addresses()) == ["192.168.1.5", "fe80::1"]
 
 
 def test_a_long_name_leaves_room_in_the_record() -> None:
-    info = described(a_report(name="ü" * 300), {"192.168.1.5"})
+    info = service_info(a_report(name="ü" * 300), {"192.168.1.5"})
 
     assert len(info.decoded_properties["name"] or "") == 100

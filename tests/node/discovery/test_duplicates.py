@@ -14,6 +14,7 @@ from edgeserve.http import Origin, bind, listen, upstream
 from node.api.admin import routes
 from node.api.inference import InferenceHandler, handled
 from node.discovery.announce import be_discoverable
+from node.discovery.client import FleetClient
 from node.discovery.duplicates import gives_way, is_duplicate
 from node.state import NodeState
 from tests.node.building import SomeId, a_node
@@ -52,7 +53,7 @@ async def living(name: str, instance: str, id_: str) -> AsyncGenerator[NodeState
         )
         origin = Origin("127.0.0.1", state.port)
         await stack.enter_async_context(
-            be_discoverable(state, NodeSettings(), origin, ask, None)
+            be_discoverable(state, NodeSettings(), origin, FleetClient(ask))
         )
         yield state
 

@@ -10,10 +10,11 @@ from aiohttp import web
 
 from edgeserve.http import Origin, upstream
 from edgeserve.wire import Registration, decode
-from node.discovery.registration import Listening, pause, registered
+from node.discovery.client import FleetClient
+from node.discovery.registration import ListenAddress, pause, registered
 from tests.patience import PATIENCE
 
-HERE = Listening(origin=Origin("::", 8090))
+HERE = ListenAddress(origin=Origin("::", 8090))
 
 
 class Registry:
@@ -60,7 +61,7 @@ async def test_a_node_says_where_the_balancer_can_reach_it() -> None:
     async with (
         a_balancer() as (registry, url),
         upstream(connect_seconds=30) as ask,
-        registered([url], HERE, ask, "the-token"),
+        registered([url], HERE, FleetClient(ask, "the-token")),
     ):
         await registry.times(1)
 
@@ -71,7 +72,7 @@ async def test_a_node_registers_again_and_again() -> None:
     async with (
         a_balancer() as (registry, url),
         upstream(connect_seconds=30) as ask,
-        registered([url], HERE, ask, None, every=0.01),
+        registered([url], HERE, FleetClient(ask), every=0.01),
     ):
         await registry.times(3)
 
@@ -83,7 +84,7 @@ async def test_a_balancer_with_another_token_is_named_once(
 ) -> None:
     async with a_balancer() as (registry, url), upstream(connect_seconds=30) as ask:
         registry.status = 401
-        async with registered([url], HERE, ask, "wrong-token"):
+        async with registered([url], HERE, FleetClient(ask, "wrong-token")):
             await registry.times(2)
 
     said = [each.message for each in caplog.records if "balancer" in each.message]
@@ -104,8 +105,8 @@ async def test_a_balancer_with_another_token_is_named_once(
             {"error": {"message": "ftp://x is no URL"}},
             "400: ftp://x is no URL",
         ),
-        (404, "<html>nginx</html>", "not like a balancer"),
-        (200, "<html>a web server</html>", "not like a balancer"),
+        (404, "<html>nginx</html>", "no EdgeServe balancer"),
+        (200, "<html>a web server</html>", "no EdgeServe balancer"),
     ],
 )
 async def test_why_a_balancer_has_no_use_for_it_is_told_once(
@@ -113,7 +114,7 @@ async def test_why_a_balancer_has_no_use_for_it_is_told_once(
 ) -> None:
     async with a_balancer() as (registry, url), upstream(connect_seconds=30) as ask:
         registry.status, registry.body = status, json.dumps(body).encode()
-        async with registered([url], HERE, ask, "the-token"):
+        async with registered([url], HERE, FleetClient(ask, "the-token")):
             await registry.times(2)
 
     said = [each.message for each in caplog.records if "balancer" in each.message]
@@ -126,19 +127,19 @@ async def test_without_a_token_it_says_so_where_one_is_asked_for(
 ) -> None:
     async with a_balancer() as (registry, url), upstream(connect_seconds=30) as ask:
         registry.status = 401
-        async with registered([url], HERE, ask, None):
+        async with registered([url], HERE, FleetClient(ask)):
             await registry.times(2)
 
-    assert "and this node none" in caplog.text
+    assert "and this node has none" in caplog.text
 
 
 async def test_a_url_that_was_set_is_announced_instead_with_the_nodes_id() -> None:
     announced = "http://192.168.1.20:9090"
-    here = Listening(origin=HERE.origin, announced=announced, id=lambda: "the-id")
+    here = ListenAddress(origin=HERE.origin, announced=announced, id=lambda: "the-id")
     async with (
         a_balancer() as (registry, url),
         upstream(connect_seconds=30) as ask,
-        registered([url], here, ask, None),
+        registered([url], here, FleetClient(ask)),
     ):
         await registry.times(1)
 
@@ -150,7 +151,7 @@ async def test_a_balancer_that_is_not_there_stops_nobody(
 ) -> None:
     async with a_balancer() as (registry, url), upstream(connect_seconds=30) as ask:
         nowhere = "http://127.0.0.1:9"
-        async with registered([nowhere, url], HERE, ask, None):
+        async with registered([nowhere, url], HERE, FleetClient(ask)):
             await registry.times(1)
             async with asyncio.timeout(PATIENCE):
                 while nowhere not in caplog.text:

@@ -12,7 +12,7 @@ import pytest
 
 from edgeserve.errors import EngineUnavailable
 from node.engine_build.backends import TARGETS, WITHOUT_AMX, Backend, Toolchain
-from node.engine_build.build import CannotBuild, Order, build
+from node.engine_build.build import BuildOptions, CannotBuild, build
 from node.engine_build.smoke import NotWorking
 from node.engine_build.source import NoSource
 from node.engines.builds import builds, engines_dir, in_use
@@ -36,23 +36,25 @@ def stub_cmake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def order(tmp_path: Path) -> Order:
+def order(tmp_path: Path) -> BuildOptions:
     """Build from a small sdist into a state folder of its own."""
     sdist = an_sdist(tmp_path / "sdist.tar.gz")
-    return Order(state_dir=tmp_path / "state", backend="cpu", jobs=2, source=sdist)
+    return BuildOptions(
+        state_dir=tmp_path / "state", backend="cpu", jobs=2, source=sdist
+    )
 
 
 def silently(_step: str, done: int, total: int) -> None:
     assert 0 <= done <= total
 
 
-def left_over(order: Order) -> list[str]:
+def left_over(order: BuildOptions) -> list[str]:
     """Name what is in the folder of builds, but for the lock."""
     folder = engines_dir(order.state_dir)
     return sorted(path.name for path in folder.iterdir() if path.suffix != ".lock")
 
 
-def test_a_build_is_tried_kept_with_its_manifest_and_used(order: Order) -> None:
+def test_a_build_is_tried_kept_with_its_manifest_and_used(order: BuildOptions) -> None:
     told = list[tuple[str, int, int]]()
 
     made = build(order, FOUND, lambda *step: told.append(step))
@@ -72,7 +74,7 @@ def test_a_build_is_tried_kept_with_its_manifest_and_used(order: Order) -> None:
     assert left_over(order) == ["0c1e57098-cpu", "current"]
 
 
-def test_a_node_finds_and_runs_the_build(order: Order) -> None:
+def test_a_node_finds_and_runs_the_build(order: BuildOptions) -> None:
     made = build(order, FOUND, silently)
 
     path = find(None, order.state_dir)
@@ -81,7 +83,7 @@ def test_a_node_finds_and_runs_the_build(order: Order) -> None:
     assert native(path).build == made.identity
 
 
-def test_a_second_build_stands_beside_the_first(order: Order) -> None:
+def test_a_second_build_stands_beside_the_first(order: BuildOptions) -> None:
     first = build(order, FOUND, silently)
     second = build(order, FOUND, silently)
 
@@ -96,12 +98,12 @@ def test_a_second_build_stands_beside_the_first(order: Order) -> None:
         ("configure", CannotBuild, "no such thing as a compiler"),
         ("compile", CannotBuild, r"nonsense\.h.*build\.log"),
         ("version", NotWorking, "--version ends with 3"),
-        ("crash", NotWorking, "breaks down on Q4_0 weights"),
+        ("crash", NotWorking, "fails with Q4_0 weights"),
         ("silent", NotWorking, "answers Q4_0 weights with"),
     ],
 )
 def test_a_build_that_fails_leaves_the_one_in_use_and_a_log(
-    order: Order,
+    order: BuildOptions,
     monkeypatch: pytest.MonkeyPatch,
     fault: str,
     error: type[EngineUnavailable],
@@ -120,14 +122,16 @@ def test_a_build_that_fails_leaves_the_one_in_use_and_a_log(
 AMX = replace(FOUND, amx=True, compiler="Debian clang version 16.0.6")
 
 
-def test_amx_is_built_in_where_it_works(order: Order) -> None:
+def test_amx_is_built_in_where_it_works(order: BuildOptions) -> None:
     made = build(order, AMX, silently)
 
     assert not any("AMX" in flag for flag in made.flags)
 
 
 def test_a_build_that_breaks_down_with_amx_is_made_without(
-    order: Order, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    order: BuildOptions,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setenv("STUB_FAULT", "amx")
 
@@ -140,7 +144,7 @@ def test_a_build_that_breaks_down_with_amx_is_made_without(
 
 @pytest.mark.parametrize("backend", ["cuda", "vulkan"])
 def test_a_gpu_build_must_find_a_gpu(
-    order: Order, monkeypatch: pytest.MonkeyPatch, backend: Backend
+    order: BuildOptions, monkeypatch: pytest.MonkeyPatch, backend: Backend
 ) -> None:
     ordered = replace(order, backend=backend)
 
@@ -152,7 +156,7 @@ def test_a_gpu_build_must_find_a_gpu(
     assert build(ordered, FOUND, silently).devices == (device,)
 
 
-def test_what_is_missing_is_said_before_anything_is_begun(order: Order) -> None:
+def test_what_is_missing_is_said_before_anything_is_begun(order: BuildOptions) -> None:
     bare = Toolchain(tools=frozenset(), system="Linux", installer="apt-get")
 
     with pytest.raises(CannotBuild, match="apt-get install build-essential cmake"):
@@ -162,7 +166,7 @@ def test_what_is_missing_is_said_before_anything_is_begun(order: Order) -> None:
 
 
 def test_a_folder_of_llama_cpp_is_built_where_it_is(
-    order: Order, tmp_path: Path
+    order: BuildOptions, tmp_path: Path
 ) -> None:
     tree = tmp_path / "llama.cpp"
     (tree / "ggml").mkdir(parents=True)
@@ -176,7 +180,7 @@ def test_a_folder_of_llama_cpp_is_built_where_it_is(
 
 @pytest.mark.parametrize("kind", ["cut", "text", "foreign", "empty folder", "absent"])
 def test_a_source_that_is_none_is_a_sentence(
-    order: Order, tmp_path: Path, kind: str
+    order: BuildOptions, tmp_path: Path, kind: str
 ) -> None:
     source = tmp_path / "source"
     if kind == "cut":
@@ -200,12 +204,13 @@ def test_a_source_that_is_none_is_a_sentence(
 COMMAND = """
 import sys
 from pathlib import Path
-from node.engine_build.build import Order, build
+from node.engine_build.build import BuildOptions, build
 from node.engine_build.backends import Toolchain
 from edgeserve.runtime.lifecycle import interruptible
 found = Toolchain(tools=frozenset(("c++", "cmake")), system="Linux")
 with interruptible():
-    build(Order(state_dir=Path(sys.argv[1]), backend="cpu", source=Path(sys.argv[2])),
+    state, sdist = map(Path, sys.argv[1:])
+    build(BuildOptions(state_dir=state, backend="cpu", source=sdist),
           found, lambda *_step: None)
 """
 
@@ -219,7 +224,7 @@ def wait_for(what: Callable[[], bool]) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_build_that_is_stopped_leaves_no_compiler_running(
-    order: Order, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+    order: BuildOptions, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
     monkeypatch.setenv("STUB_FAULT", "hang")
     assert order.source is not None
@@ -230,7 +235,7 @@ def test_a_build_that_is_stopped_leaves_no_compiler_running(
     log = engines_dir(order.state_dir) / "build.log"
     parent = psutil.Process(command.pid)
     wait_for(lambda: log.exists() and b"hanging" in log.read_bytes())
-    with pytest.raises(CannotBuild, match="another build is at work"):
+    with pytest.raises(CannotBuild, match="another build is running"):
         build(order, FOUND, silently)
     children = parent.children(recursive=True)
 

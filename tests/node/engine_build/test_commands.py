@@ -32,7 +32,7 @@ def test_list_shows_every_build_and_which_is_in_use(tmp_path: Path) -> None:
 def test_use_changes_what_nodes_start(tmp_path: Path) -> None:
     a_build(tmp_path, "a")
 
-    assert "nodes will use a" in call("use", "a", "--state-dir", tmp_path).stdout
+    assert "nodes use a" in call("use", "a", "--state-dir", tmp_path).stdout
     refused = call("use", "b", "--state-dir", tmp_path)
 
     assert isinstance(refused.exception, NoSuchBuild)

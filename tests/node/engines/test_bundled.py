@@ -63,7 +63,7 @@ def test_the_flags_are_the_first_processors(tmp_path: Path) -> None:
             "ImportError: libgomp.so.1: cannot open shared object file",
             "the bundled engine needs OpenMP; `apt-get install libgomp1`",
         ),
-        (-4, "", "dies by signal 4"),
+        (-4, "", "crashes with signal 4"),
         (1, "Traceback\nImportError: no symbol", "ImportError: no symbol"),
         (3, "", "status 3"),
     ],

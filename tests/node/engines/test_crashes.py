@@ -8,7 +8,7 @@ import psutil
 import pytest
 
 from node.engines.base import EngineSpec
-from node.engines.crashes import About, about, find, remember
+from node.engines.crashes import About, about, find, record
 from node.engines.native import Native
 from tests.fakes.engines import FakeEngine, a_spec
 
@@ -36,7 +36,7 @@ def what(server: Native, spec: EngineSpec) -> About:
 def test_a_crash_is_found_again(
     tmp_path: Path, server: Native, spec: EngineSpec
 ) -> None:
-    crash = remember(tmp_path, what(server, spec), "killed by SIGSEGV", on_gpu=False)
+    crash = record(tmp_path, what(server, spec), "killed by SIGSEGV", on_gpu=False)
 
     assert find(tmp_path, what(server, spec)) == crash
 
@@ -73,7 +73,7 @@ def test_it_holds_for_no_other_program_model_or_role(
     spec: EngineSpec,
     other: Callable[[Native, EngineSpec], About],
 ) -> None:
-    remember(tmp_path, what(server, spec), "killed by SIGSEGV", on_gpu=False)
+    record(tmp_path, what(server, spec), "killed by SIGSEGV", on_gpu=False)
 
     assert find(tmp_path, other(server, spec)) is None
 
@@ -86,7 +86,7 @@ def test_a_restart_of_the_machine_gives_a_gpu_another_chance(
     monkeypatch: pytest.MonkeyPatch,
     on_gpu: bool,
 ) -> None:
-    crash = remember(tmp_path, what(server, spec), "killed by SIGABRT", on_gpu=on_gpu)
+    crash = record(tmp_path, what(server, spec), "killed by SIGABRT", on_gpu=on_gpu)
     assert find(tmp_path, what(server, spec)) == crash
 
     monkeypatch.setattr(psutil, "boot_time", lambda: crash.made + 1)
@@ -98,13 +98,13 @@ def test_the_sentence_says_what_serves_and_what_crashed_how(
     tmp_path: Path, server: Native, spec: EngineSpec
 ) -> None:
     why = "killed by SIGSEGV: warming up the model"
-    crash = remember(tmp_path, what(server, spec), why, on_gpu=False)
+    crash = record(tmp_path, what(server, spec), why, on_gpu=False)
 
-    assert "served by the bundled engine" in crash.said
-    assert "c0ffee-cpu" in crash.said
-    assert "(killed by SIGSEGV)" in crash.said
+    assert "served by the bundled engine" in crash.sentence
+    assert "c0ffee-cpu" in crash.sentence
+    assert "(killed by SIGSEGV)" in crash.sentence
     told = msgspec.structs.replace(crash, why="ended with status 1: unknown model")
-    assert "unknown model" in told.said
+    assert "unknown model" in told.sentence
 
 
 def test_what_has_no_executable_crashes_unnamed(spec: EngineSpec) -> None:
@@ -122,7 +122,7 @@ def test_a_program_that_is_gone_is_about_nothing(
 def test_a_broken_record_is_none(
     tmp_path: Path, server: Native, spec: EngineSpec
 ) -> None:
-    remember(tmp_path, what(server, spec), "killed", on_gpu=False)
+    record(tmp_path, what(server, spec), "killed", on_gpu=False)
     [file] = (tmp_path / "crashes").iterdir()
     file.write_text('{"half": ')
 
@@ -137,7 +137,7 @@ def test_a_disk_that_takes_nothing_is_a_warning(
 ) -> None:
     (tmp_path / "crashes").write_text("in the way")
 
-    remember(tmp_path, what(server, spec), "killed", on_gpu=False)
+    record(tmp_path, what(server, spec), "killed", on_gpu=False)
 
     assert "cannot write" in caplog.text
     assert find(tmp_path, what(server, spec)) is None

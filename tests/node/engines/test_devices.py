@@ -9,7 +9,7 @@ from node.engines.devices import (
     experts_on_cpu,
     from_fit_tool,
     listed,
-    of,
+    offload_of,
     stepped_down,
 )
 from node.engines.output import LogReader, ran_out_of_memory
@@ -127,7 +127,7 @@ def test_an_offload_survives_its_launch() -> None:
     launch = Launch(slots=1, context=512, batch=64, threads=2)
     offload = Offload(layers=7, split=(1, 3), overrides="exps=CPU")
 
-    assert of(applied(launch, offload)) == offload
+    assert offload_of(applied(launch, offload)) == offload
 
 
 def test_the_engines_list_of_devices_is_read() -> None:

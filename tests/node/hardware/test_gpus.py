@@ -8,7 +8,7 @@ import pytest
 
 from edgeserve.wire import Gpu
 from node.hardware import gpus as module
-from node.hardware.gpus import QUESTION, Gpus, asked, gpus, parse_nvidia
+from node.hardware.gpus import QUESTION, Gpus, gpus, parse_nvidia, program_output
 from node.hardware.sample import GPUS_EVERY, Sampler
 from tests.patience import PATIENCE
 
@@ -20,7 +20,9 @@ ROW = "NVIDIA H100, 81559, 81000\n"
 def smi(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What `nvidia-smi` answers next; empty where it fails."""
     answers = list[str]()
-    monkeypatch.setattr(module, "asked", lambda *_: answers.pop(0) if answers else "")
+    monkeypatch.setattr(
+        module, "program_output", lambda *_: answers.pop(0) if answers else ""
+    )
     return answers
 
 
@@ -67,7 +69,7 @@ def test_a_tool_that_fails_is_told_once_in_its_own_words(
     tool.write_text(f"#!/bin/sh\n{script}\n")
     tool.chmod(0o755)
 
-    assert [asked((str(tool),), 0.5) for _ in range(2)] == ["", ""]
+    assert [program_output((str(tool),), 0.5) for _ in range(2)] == ["", ""]
     assert caplog.text.count(said) == 1
 
 
@@ -83,7 +85,7 @@ def test_a_tool_that_cannot_be_ended_is_not_waited_for(
     monkeypatch.setattr(subprocess.Popen, "kill", lambda _: None)
     monkeypatch.setattr(module, "KILL_SECONDS", 0.01)
 
-    assert [asked((str(tool),), 3.0) for _ in range(3)] == [""] * 3
+    assert [program_output((str(tool),), 3.0) for _ in range(3)] == [""] * 3
     assert count.read_text() == "\n"
 
     hung = module._hung.pop(str(tool))
@@ -94,7 +96,7 @@ def test_a_tool_that_cannot_be_ended_is_not_waited_for(
 def test_a_tool_that_is_not_there_is_nothing_to_tell(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    assert asked(("/nowhere/nvidia-smi", *QUESTION[1:]), 1.0) == ""
+    assert program_output(("/nowhere/nvidia-smi", *QUESTION[1:]), 1.0) == ""
     assert caplog.text == ""
 
 
@@ -103,9 +105,9 @@ def test_what_is_not_utf_8_does_no_harm(tmp_path: Path) -> None:
     tool.write_bytes(b"#!/bin/sh\nprintf 'GPU \\377, 1, 1\\n'\n")
     tool.chmod(0o755)
 
-    assert [each.memory_total for each in parse_nvidia(asked((str(tool),), 5.0))] == [
-        2**20
-    ]
+    assert [
+        each.memory_total for each in parse_nvidia(program_output((str(tool),), 5.0))
+    ] == [2**20]
 
 
 @pytest.mark.parametrize("used", [b"", b"many", b"\xff", None])

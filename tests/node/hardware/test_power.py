@@ -113,7 +113,7 @@ def test_a_file_of_nonsense_leaves_the_rest(
     for _ in range(3):
         assert power(tmp_path) == Power(on_mains=False)
 
-    assert caplog.text.count("capacity has no number") == (said != b"-5")
+    assert caplog.text.count("capacity holds no number") == (said != b"-5")
 
 
 def test_a_file_that_cannot_be_read_is_told_once(

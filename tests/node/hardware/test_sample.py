@@ -12,9 +12,8 @@ from edgeserve.wire import Cpu, Gpu, Memory, Power, Thermal
 from node.hardware.gpus import parse_nvidia
 from node.hardware.limits import cpus, memory_room
 from node.hardware.sample import (
-    Measured,
+    LatestHardware,
     Sampler,
-    first,
     measuring,
     notable,
     parse_throttled,
@@ -44,7 +43,7 @@ async def test_a_notable_change_is_told_and_a_small_one_is_not() -> None:
     last = some_hardware(power=Power(on_mains=False))
     told = asyncio.Event()
     heard: list[Power] = []
-    hardware = await first(lambda: next(samples))
+    hardware = LatestHardware(next(samples))
 
     def tell() -> None:
         heard.append(hardware.latest.power)
@@ -61,7 +60,7 @@ async def test_a_notable_change_is_told_and_a_small_one_is_not() -> None:
 
 async def test_measuring_ends_with_its_block() -> None:
     before = asyncio.all_tasks()
-    async with measuring(Measured(some_hardware()), some_hardware, lambda: None):
+    async with measuring(LatestHardware(some_hardware()), some_hardware, lambda: None):
         assert asyncio.all_tasks() > before
 
     assert asyncio.all_tasks() == before

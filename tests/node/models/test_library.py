@@ -127,11 +127,11 @@ def test_a_folder_is_read_with_its_subfolders(tmp_path: Path) -> None:
     (tmp_path / "bad.gguf").write_bytes(b"x")
     (tmp_path / "README.md").write_text("no model")
 
-    shelf = scan(tmp_path)
+    library = scan(tmp_path)
 
-    assert [each.variant for each in shelf.models] == ["a:Q8_0", "see:F16"]
-    assert shelf.models[1].projector == tmp_path / "sub" / "mmproj-see-F16.gguf"
-    assert [each.path.name for each in shelf.unfit] == ["bad.gguf"]
+    assert [each.variant for each in library.models] == ["a:Q8_0", "see:F16"]
+    assert library.models[1].projector == tmp_path / "sub" / "mmproj-see-F16.gguf"
+    assert [each.path.name for each in library.unusable] == ["bad.gguf"]
 
 
 def test_links_to_folders_are_followed_and_loops_are_not(tmp_path: Path) -> None:
@@ -148,10 +148,10 @@ def test_links_to_folders_are_followed_and_loops_are_not(tmp_path: Path) -> None
     (here / "itself").symlink_to("itself")
     (here / "nowhere").symlink_to(tmp_path / "nothing")
 
-    shelf = scan(here)
+    library = scan(here)
 
-    assert sorted(each.model for each in shelf.models) == ["deep", "far", "near"]
-    assert shelf.unfit == ()
+    assert sorted(each.model for each in library.models) == ["deep", "far", "near"]
+    assert library.unusable == ()
 
 
 def test_a_folder_is_known_by_its_own_name_and_not_by_a_link(tmp_path: Path) -> None:
@@ -181,10 +181,10 @@ def test_vision_survives_shadows_of_macos_and_a_second_precision(
         (tmp_path / f"._mmproj-{kind}.gguf").write_bytes(b"\0\5\x16\7")
     (tmp_path / "._see.F16.gguf").write_bytes(b"\0\5\x16\7")
 
-    shelf = scan(tmp_path)
+    library = scan(tmp_path)
 
-    assert [each.projector for each in shelf.models] == [tmp_path / "mmproj-F16.gguf"]
-    assert shelf.unfit == ()
+    assert [each.projector for each in library.models] == [tmp_path / "mmproj-F16.gguf"]
+    assert library.unusable == ()
 
 
 def test_a_projector_that_no_model_uses_is_said(tmp_path: Path) -> None:
@@ -192,7 +192,7 @@ def test_a_projector_that_no_model_uses_is_said(tmp_path: Path) -> None:
     a_model(tmp_path / "two.F16.gguf")
     a_header(tmp_path / "mmproj-F16.gguf", "clip")
 
-    (unused,) = scan(tmp_path).unfit
+    (unused,) = scan(tmp_path).unusable
 
     assert "mmproj-MODEL.gguf" in unused.reason
 
@@ -201,7 +201,7 @@ def test_a_pipe_named_like_a_model_is_not_read(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.gguf")
     (tmp_path / "link.gguf").symlink_to("pipe.gguf")
 
-    assert [each.reason.partition(": ")[2] for each in scan(tmp_path).unfit] == [
+    assert [each.reason.partition(": ")[2] for each in scan(tmp_path).unusable] == [
         "is no regular file"
     ] * 2
 
@@ -210,10 +210,10 @@ def test_a_name_that_is_not_utf_8_is_said_and_can_be_told(tmp_path: Path) -> Non
     whole = a_model(tmp_path / "m.F16.gguf").read_bytes()
     Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.gguf")).write_bytes(whole)
 
-    shelf = scan(tmp_path)
+    library = scan(tmp_path)
 
-    assert [each.model for each in shelf.models] == ["m"]
-    assert shelf.unfit[0].reason.endswith(
+    assert [each.model for each in library.models] == ["m"]
+    assert library.unusable[0].reason.endswith(
         "caf\ufffd.gguf: its name is not UTF-8; rename it"
     )
 
@@ -221,11 +221,11 @@ def test_a_name_that_is_not_utf_8_is_said_and_can_be_told(tmp_path: Path) -> Non
 def test_a_split_model_lacking_a_part_says_which(tmp_path: Path) -> None:
     part = a_model(tmp_path / "big-F16-00001-of-00002.gguf")
 
-    shelf = scan(tmp_path)
+    library = scan(tmp_path)
 
-    assert shelf.models == ()
-    assert "00002-of-00002" in shelf.unfit[0].reason
-    assert shelf.unfit[0].path == part
+    assert library.models == ()
+    assert "00002-of-00002" in library.unusable[0].reason
+    assert library.unusable[0].path == part
 
 
 def test_a_folder_that_is_not_there_is_empty(tmp_path: Path) -> None:
@@ -244,7 +244,7 @@ def test_a_link_that_leads_nowhere_does_not_stop_the_scan(tmp_path: Path) -> Non
     (tmp_path / "gone.gguf").symlink_to("nowhere")
     a_model(tmp_path / "here.gguf")
 
-    shelf = scan(tmp_path)
+    library = scan(tmp_path)
 
-    assert [each.model for each in shelf.models] == ["here"]
-    assert len(shelf.unfit) == 1
+    assert [each.model for each in library.models] == ["here"]
+    assert len(library.unusable) == 1

@@ -117,8 +117,8 @@ def test_slots_are_given_up_for_layers_on_the_gpu() -> None:
     assert isinstance(found, Fitted)
     assert found.launch.gpu_layers == -1
     assert found.launch.slots < 4
-    assert found.wished is not None
-    assert found.wished.slots == 4
+    assert found.preferred is not None
+    assert found.preferred.slots == 4
 
 
 def test_keys_and_values_are_halved_before_the_context_gets_scant() -> None:
@@ -127,11 +127,11 @@ def test_keys_and_values_are_halved_before_the_context_gets_scant() -> None:
 
     assert isinstance(found, Fitted)
     assert (found.launch.context, found.launch.kv_type) == (4096, "q8_0")
-    assert found.wished is not None
-    assert (found.wished.context, found.wished.kv_type) == (8192, "f16")
+    assert found.preferred is not None
+    assert (found.preferred.context, found.preferred.kv_type) == (8192, "f16")
 
 
-def test_a_wished_context_may_be_had_with_halved_keys_and_values() -> None:
+def test_a_preferred_context_may_be_had_with_halved_keys_and_values() -> None:
     settings = NodeSettings(context=24576)
     found = fit(Load(facts=USUAL), settings, PI5_8)
 

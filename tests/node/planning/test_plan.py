@@ -10,6 +10,7 @@ from node.engines.devices import Device
 from node.planning.plan import plan
 from node.planning.tunings import Figures, Result, Tuned, Tunings
 from tests.fakes.gguf import a_model
+from tests.node.shapes import specs
 
 GIB = 2**30
 Q8_0 = gguf.GGMLQuantizationType.Q8_0
@@ -39,7 +40,7 @@ def settings(folder: Path, **more: Any) -> NodeSettings:
 def test_without_names_everything_that_fits_is_served(folder: Path) -> None:
     made = plan(settings(folder), hardware())
 
-    assert [spec.id for spec in made.specs] == ["a:Q8_0", "a:F16"]
+    assert [spec.id for spec in specs(made)] == ["a:Q8_0", "a:F16"]
     assert made.problems == ()
 
 
@@ -49,13 +50,13 @@ def test_without_names_everything_that_fits_is_served(folder: Path) -> None:
 def test_a_model_is_named_by_file_or_variant(folder: Path, name: str) -> None:
     made = plan(settings(folder, models=(name,)), hardware())
 
-    assert [spec.variant for spec in made.specs] == ["a:Q8_0"]
+    assert [spec.variant for spec in specs(made)] == ["a:Q8_0"]
 
 
 def test_a_logical_name_means_the_best_variant_that_fits(folder: Path) -> None:
     made = plan(settings(folder, models=("a",)), hardware())
 
-    assert [spec.variant for spec in made.specs] == ["a:F16"]
+    assert [spec.variant for spec in specs(made)] == ["a:F16"]
     assert made.engines[0].chosen == "the best quality that fits"
     assert made.problems == ()
 
@@ -63,14 +64,14 @@ def test_a_logical_name_means_the_best_variant_that_fits(folder: Path) -> None:
 def test_where_the_best_does_not_fit_the_next_one_is_served(folder: Path) -> None:
     made = plan(settings(folder, models=("a",)), hardware(memory=77 * 2**20))
 
-    assert [spec.variant for spec in made.specs] == ["a:Q8_0"]
+    assert [spec.variant for spec in specs(made)] == ["a:Q8_0"]
     assert made.problems == ()
 
 
 def test_a_star_means_every_variant(folder: Path) -> None:
     made = plan(settings(folder, models=("a:*",)), hardware())
 
-    assert {spec.variant for spec in made.specs} == {"a:F16", "a:Q8_0"}
+    assert {spec.variant for spec in specs(made)} == {"a:F16", "a:Q8_0"}
 
 
 def test_a_wanted_speed_is_met_by_a_smaller_variant(folder: Path) -> None:
@@ -81,27 +82,27 @@ def test_a_wanted_speed_is_met_by_a_smaller_variant(folder: Path) -> None:
     between = sum(speeds.values()) / 2
     made = plan(settings(folder, models=("a",), min_speed=between), hardware())
 
-    assert [spec.variant for spec in made.specs] == ["a:Q8_0"]
+    assert [spec.variant for spec in specs(made)] == ["a:Q8_0"]
     assert made.problems == ()
 
 
 def test_a_speed_that_nothing_reaches_is_a_problem_that_is_served(folder: Path) -> None:
     made = plan(settings(folder, models=("a",), min_speed=10**9), hardware())
 
-    assert [spec.variant for spec in made.specs] == ["a:Q8_0"]
+    assert [spec.variant for spec in specs(made)] == ["a:Q8_0"]
     assert "of the 1e+09 tokens/s wanted" in made.problems[0]
 
 
 def test_an_explicit_variant_wins_over_floors(folder: Path) -> None:
     given = settings(folder, models=("a:Q8_0",), min_quality="F16", min_speed=10**9)
 
-    assert [spec.variant for spec in plan(given, hardware()).specs] == ["a:Q8_0"]
+    assert [spec.variant for spec in specs(plan(given, hardware()))] == ["a:Q8_0"]
 
 
 def test_a_quality_that_nothing_has_is_a_problem(folder: Path) -> None:
     made = plan(settings(folder, models=("a",), min_quality="0.0001"), hardware())
 
-    assert made.specs == ()
+    assert specs(made) == ()
     assert made.problems == ("a: none is as good as 0.0001; there is a:F16, a:Q8_0",)
 
 
@@ -119,7 +120,7 @@ def test_a_floor_chooses_among_what_nobody_named(folder: Path) -> None:
 
     made = plan(settings(folder, min_quality="F16"), hardware())
 
-    assert [spec.id for spec in made.specs] == ["a:F16"]
+    assert [spec.id for spec in specs(made)] == ["a:F16"]
     assert made.problems == ("b: none is as good as F16; there is b:Q8_0",)
 
 
@@ -148,7 +149,7 @@ def test_what_was_measured_here_counts_instead_of_expectations(folder: Path) -> 
     assert alone.engines[0].spec.expected == Expected(read=9.0, write=7.0)
     assert alone.engines[0].tuning == result
     # Its sibling is expected to be as far off as it was.
-    assert [spec.variant for spec in chosen.specs] == ["a:Q8_0"]
+    assert [spec.variant for spec in specs(chosen)] == ["a:Q8_0"]
     assert 7.0 < chosen.engines[0].speed < 20.0
 
 
@@ -168,25 +169,25 @@ def test_a_file_outside_the_folder_is_named_by_path(
     elsewhere = a_model(tmp_path_factory.mktemp("x") / "b.F16.gguf")
     made = plan(settings(folder, models=(str(elsewhere),)), hardware())
 
-    assert [spec.path for spec in made.specs] == [elsewhere]
+    assert [spec.path for spec in specs(made)] == [elsewhere]
 
 
 def test_one_file_can_generate_and_embed_in_two_engines(folder: Path) -> None:
     given = settings(folder, models=("a:F16",), embedding_models=("a:F16",))
     made = plan(given, hardware())
 
-    assert [spec.id for spec in made.specs] == ["a:F16", "a:F16#embeddings"]
-    assert [spec.abilities for spec in made.specs] == [
+    assert [spec.id for spec in specs(made)] == ["a:F16", "a:F16#embeddings"]
+    assert [spec.abilities for spec in specs(made)] == [
         ("chat", "completion", "tools"),
         ("embeddings",),
     ]
-    assert [spec.pooling for spec in made.specs] == [None, "mean"]
+    assert [spec.pooling for spec in specs(made)] == [None, "mean"]
 
 
 def test_an_unknown_name_is_a_problem_that_lists_what_is_there(folder: Path) -> None:
     made = plan(settings(folder, models=("b", "a:F16")), hardware())
 
-    assert [spec.id for spec in made.specs] == ["a:F16"]
+    assert [spec.id for spec in specs(made)] == ["a:F16"]
     assert "'b'" in made.problems[0]
     assert "a:F16" in made.problems[0]
 
@@ -199,7 +200,7 @@ def test_what_is_broken_or_too_large_is_a_problem_and_the_rest_is_served(
 
     made = plan(settings(folder), hardware(memory=90 * 2**20))
 
-    assert [spec.id for spec in made.specs] == ["a:Q8_0"]
+    assert [spec.id for spec in specs(made)] == ["a:Q8_0"]
     assert any("cut short" in problem for problem in made.problems)
     assert any("weights" in problem for problem in made.problems)
 
@@ -209,21 +210,21 @@ def test_two_files_of_one_name_do_not_become_one_engine(folder: Path) -> None:
     a_model(folder / "sub" / "A.f16.gguf")
     made = plan(settings(folder), hardware())
 
-    assert [spec.id for spec in made.specs].count("a:F16") == 1
+    assert [spec.id for spec in specs(made)].count("a:F16") == 1
     assert any("same name" in problem for problem in made.problems)
 
 
 def test_naming_a_model_twice_is_once(folder: Path) -> None:
     made = plan(settings(folder, models=("a:F16", "a.F16.gguf")), hardware())
 
-    assert len(made.specs) == 1
+    assert len(specs(made)) == 1
     assert made.problems == ()
 
 
 def test_an_empty_folder_says_how_to_fill_it(tmp_path: Path) -> None:
     made = plan(settings(tmp_path), hardware())
 
-    assert made.specs == ()
+    assert specs(made) == ()
     assert "edgeserve pull" in made.problems[0]
 
 
@@ -241,21 +242,21 @@ GPUS = tuple(Device(f"CUDA{n}", "a GPU", 8 * GIB, 8 * GIB) for n in range(2))
 def test_one_engine_spans_all_gpus(folder: Path) -> None:
     made = plan(settings(folder, models=("a:F16",)), hardware(), GPUS)
 
-    assert [(s.id, s.launch.devices) for s in made.specs] == [("a:F16", ())]
-    assert made.specs[0].launch.gpu_layers == -1
+    assert [(s.id, s.launch.devices) for s in specs(made)] == [("a:F16", ())]
+    assert specs(made)[0].launch.gpu_layers == -1
 
 
 def test_or_each_gpu_has_an_engine_of_its_own(folder: Path) -> None:
     made = plan(settings(folder, models=("a:F16",), per_gpu=True), hardware(), GPUS)
 
-    assert [(s.id, s.launch.devices) for s in made.specs] == [
+    assert [(s.id, s.launch.devices) for s in specs(made)] == [
         ("a:F16@CUDA0", ("CUDA0",)),
         ("a:F16@CUDA1", ("CUDA1",)),
     ]
-    assert {s.variant for s in made.specs} == {"a:F16"}
+    assert {s.variant for s in specs(made)} == {"a:F16"}
 
 
 def test_without_a_gpu_one_each_is_just_one(folder: Path) -> None:
     made = plan(settings(folder, models=("a:F16",), per_gpu=True), hardware())
 
-    assert [s.id for s in made.specs] == ["a:F16"]
+    assert [s.id for s in specs(made)] == ["a:F16"]

@@ -16,9 +16,9 @@ from node.planning.plan import PlannedEngine
 from node.planning.prepare import (
     FallbackEngines,
     Prepared,
+    fallbacks_of,
     prepared,
     room_beside,
-    standby,
 )
 from node.planning.report import plan_json, plan_lines
 from node.planning.tunings import Figures, Result, Tuned, save, tunings_of
@@ -55,13 +55,15 @@ def settings(machine: Path, **more: Any) -> NodeSettings:
 
 
 def plan_of(found: Prepared, variant: str) -> PlannedEngine:
-    [placed] = [each for each in found.plan.engines if each.spec.variant == variant]
-    return placed
+    [planned] = [each for each in found.plan.engines if each.spec.variant == variant]
+    return planned
 
 
 def ways(machine: Path, variant: str = "a:F16", **more: Any) -> FallbackEngines:
     found = prepared(settings(machine, **more), HARDWARE)
-    return standby(found, plan_of(found, variant), settings(machine, **more), HARDWARE)
+    return fallbacks_of(
+        found, plan_of(found, variant), settings(machine, **more), HARDWARE
+    )
 
 
 def test_the_next_start_leaves_alone_what_llama_server_crashed_with(
@@ -72,7 +74,7 @@ def test_the_next_start_leaves_alone_what_llama_server_crashed_with(
 
     assert found.engine_of(plan_of(found, "a:F16")) == BUNDLED
     assert found.engine_of(plan_of(found, "b:Q8_0")).kind == "native"
-    assert found.others["a:F16"].why == note
+    assert found.replacements["a:F16"].why == note
     assert note is not None
     assert note in "\n".join(plan_lines(found, HARDWARE))
     assert '"instead": "served by' in plan_json(found, HARDWARE)
@@ -83,7 +85,7 @@ def test_a_new_build_is_tried_again(machine: Path) -> None:
     with (machine / "bin" / "llama-server").open("a") as server:
         server.write("# mended\n")
 
-    assert prepared(settings(machine), HARDWARE).others == {}
+    assert prepared(settings(machine), HARDWARE).replacements == {}
 
 
 @pytest.mark.parametrize("name", ["engine", "llama_server"])
@@ -97,7 +99,7 @@ def test_who_names_llama_server_gets_it_whatever_crashed(
 
     found = prepared(settings(machine, **said), HARDWARE)
 
-    assert found.others == {}
+    assert found.replacements == {}
     assert not ways(machine, **said).falls_back
 
 
@@ -116,29 +118,31 @@ def test_without_a_bundled_engine_llama_server_is_tried_again(
     monkeypatch.setattr("node.planning.prepare.bundled", none)
     found = prepared(settings(machine), HARDWARE)
 
-    assert found.others == {}
+    assert found.replacements == {}
     assert "Plan9" in caplog.text
 
 
 def test_what_was_on_a_gpu_is_fitted_into_main_memory(machine: Path) -> None:
     on_gpu = ways(machine)
     launch = Launch(slots=4, context=512, batch=64, threads=4, gpu_layers=-1)
-    spec = replace(on_gpu.placed.spec, launch=launch)
-    on_gpu = replace(on_gpu, placed=replace(on_gpu.placed, spec=spec))
+    spec = replace(on_gpu.planned.spec, launch=launch)
+    on_gpu = replace(on_gpu, planned=replace(on_gpu.planned, spec=spec))
 
-    engine, placed = on_gpu.bundled()
+    engine, planned = on_gpu.bundled()
 
     assert engine == BUNDLED
-    assert placed.spec.launch.gpu_layers == 0
-    assert placed.fitted.memory == placed.fitted.need.total
-    assert placed.spec.id == spec.id
+    assert planned.spec.launch.gpu_layers == 0
+    assert planned.fitted.memory == planned.fitted.need.total
+    assert planned.spec.id == spec.id
 
 
 def test_a_model_too_large_for_main_memory_stays_where_it_is(machine: Path) -> None:
     tight = ways(machine)
     tight = replace(tight, room=replace(tight.room, memory=2**20))
 
-    with pytest.raises(EngineUnavailable, match="bundled engine cannot: needs"):
+    with pytest.raises(
+        EngineUnavailable, match="bundled engine cannot serve it: needs"
+    ):
         tight.bundled()
 
 
@@ -146,8 +150,8 @@ def tuned(machine: Path, **changes: Any) -> Result:
     found = prepared(settings(machine), HARDWARE)
     assert found.engine is not None
     here = tunings_of(found.engine, HARDWARE, (), settings(machine))
-    placed = plan_of(found, "a:F16")
-    key = here.key("a:F16", placed.load.facts.file_bytes, "generate")
+    planned = plan_of(found, "a:F16")
+    key = here.key("a:F16", planned.load.facts.file_bytes, "generate")
     result = Result(
         key=key, tuned=Tuned(threads=3), untuned=SLOW, best=FAST, gain=0.2,
         made="2026-01-31T10:00:00+00:00", **changes,
@@ -160,16 +164,16 @@ def test_tuned_settings_that_did_not_start_are_not_used_again(machine: Path) -> 
     tuned(machine)
     before = ways(machine)
     assert before.is_tuned
-    assert before.placed.spec.launch.threads == 3
+    assert before.planned.spec.launch.threads == 3
 
     before.tuning_failed("killed by SIGSEGV")
     after = ways(machine)
 
     assert not after.is_tuned
-    assert after.placed.spec.launch == before.untuned().launch  # type: ignore[union-attr]  # it fits
-    assert after.placed.speed == SLOW.decode
-    assert after.placed.tuning is not None
-    assert "did not start: killed by SIGSEGV" in after.placed.tuning.summary
+    assert after.planned.spec.launch == before.untuned().launch  # type: ignore[union-attr]  # it fits
+    assert after.planned.speed == SLOW.decode
+    assert after.planned.tuning is not None
+    assert "did not start: killed by SIGSEGV" in after.planned.tuning.summary
 
 
 def test_tuning_again_gives_tuned_settings_another_chance(machine: Path) -> None:

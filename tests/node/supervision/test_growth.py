@@ -74,7 +74,7 @@ async def test_an_engine_that_grows_is_ended_and_started_again(
         again = await watched.until("ready", epoch=2)
 
     assert failed.reason is not None
-    assert "of memory, more than the" in failed.reason
+    assert "of memory, and its limit is" in failed.reason
     assert (failed.ended, again.ended) == ("died", "died")
 
 

@@ -2,7 +2,7 @@ import pytest
 
 from edgeserve.wire import Expected
 from node.engines.probe import Counters, parse
-from node.supervision.liveness import DecodeWatchdog, watch_of
+from node.supervision.liveness import DecodeWatchdog, watchdog_of
 from tests.fakes.engines import a_spec
 
 METRICS = """\
@@ -125,7 +125,7 @@ def test_what_is_expected_of_an_engine_says_how_long_its_calls_are() -> None:
     expects = Expected(read=20, write=5)
     spec = a_spec(expected=expects)
 
-    assert watch_of(spec, 0.0, vision=False).call == pytest.approx(128 / 20)
-    assert watch_of(spec, 0.0, vision=True).call is None
-    assert watch_of(a_spec(), 0.0, vision=False).call is None
-    assert watch_of(a_spec(role="rerank"), 0.0, vision=False).call is None
+    assert watchdog_of(spec, 0.0, vision=False).call == pytest.approx(128 / 20)
+    assert watchdog_of(spec, 0.0, vision=True).call is None
+    assert watchdog_of(a_spec(), 0.0, vision=False).call is None
+    assert watchdog_of(a_spec(role="rerank"), 0.0, vision=False).call is None

@@ -8,7 +8,7 @@ from node.planning.tunings import Figures, Key, Tuned
 from node.tune.axes import axes
 from node.tune.run import NotMeasured, Tuning
 from node.tune.search import Search
-from node.tune.trial import Failed, Judge, Work
+from node.tune.trial import Judge, TrialFailed, Work
 
 UNTUNED = Launch(slots=1, context=4096, batch=256, threads=4)
 CPU = Cpu(model="Pi", physical_cores=4, logical_cores=4, load=0.0)
@@ -34,7 +34,7 @@ class Pretended:
         self.now += 10
         self.trials.append((launch, work))
         if self._broken or launch.speculative:
-            raise Failed("killed by SIGSEGV")
+            raise TrialFailed("killed by SIGSEGV")
         gains = launch.slots == 2 and len(self.trials) < self._fades_after
         return Figures(prefill=400, decode=10, aggregate=15 if gains else 10)
 
@@ -59,7 +59,7 @@ def tuning(bench: Pretended, heard: Heard, seconds: float) -> Tuning:
         untuned=UNTUNED,
         seconds=seconds,
         load_seconds=600,
-        watch=heard,
+        observer=heard,
         clock=lambda: bench.now,
     )
 

@@ -7,7 +7,7 @@ import pytest
 from edgeserve.http.server.aiohttp_routes import upstream
 from edgeserve.wire import Launch
 from node.planning.tunings import Figures
-from node.tune.trial import Bench, Failed, Work, work_for
+from node.tune.trial import Bench, TrialFailed, Work, work_for
 from tests.fakes.engines import FakeEngine, a_spec
 from tests.patience import PATIENCE
 
@@ -47,17 +47,17 @@ async def test_hopeless_figures_are_not_measured_again(tmp_path: Path) -> None:
 
 
 async def test_an_engine_that_dies_fails_with_its_last_words(tmp_path: Path) -> None:
-    with pytest.raises(Failed, match="tensor 7 is missing"):
+    with pytest.raises(TrialFailed, match="tensor 7 is missing"):
         await figures(tmp_path, "--say", "tensor 7 is missing", "--exit-after", "0")
 
 
 async def test_an_engine_that_answers_nonsense_fails(tmp_path: Path) -> None:
-    with pytest.raises(Failed, match="answered 500"):
+    with pytest.raises(TrialFailed, match="answered 500"):
         await figures(tmp_path, "--fault", "error")
 
 
 async def test_a_trial_ends_when_its_time_is_over(tmp_path: Path) -> None:
-    with pytest.raises(Failed, match="took more than 1 s"):
+    with pytest.raises(TrialFailed, match="took more than 1 s"):
         await figures(tmp_path, "--load-seconds", "60", seconds=1)
 
 

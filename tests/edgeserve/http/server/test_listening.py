@@ -7,7 +7,7 @@ from balancer.api.access import who as who_asks
 from edgeserve.auth import Guard
 from edgeserve.config.settings import BalancerSettings, NodeSettings
 from edgeserve.http.server import listening
-from node.app import who as who_comes
+from node.app import allowed_clients as who_comes
 
 LAN = "192.168.178.20"
 DOCKER = {"docker0": ["172.17.0.1"], "br-0123456789ab": ["172.18.0.1"]}
