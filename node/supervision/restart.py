@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
+from edgeserve.config.settings import NodeSettings
 from edgeserve.errors import CommandError, in_words
 from node.engines.base import Engine, EngineSpec
 from node.engines.devices import applied, of, stepped_down
@@ -229,3 +230,11 @@ class StartupFallbacks:
         before = remedy in self._done
         self._done.add(remedy)
         return not before
+
+
+def given_up(settings: NodeSettings, reason: str) -> str:
+    """Say that an engine is not started again, and what can be done."""
+    hint = "replace the file or restart the node"
+    if settings.llama_server or settings.engine == "native":
+        hint += "; with no engine named, it tries the bundled one"
+    return f"failed {LIMIT} times in a row; {hint}; {reason}"

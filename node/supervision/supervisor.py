@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import replace
+from math import inf
 
 from edgeserve.auth import new_secret
 from edgeserve.config.settings import LOOPBACK, NodeSettings
@@ -22,12 +23,12 @@ from node.engines.process import Look, Process, running
 from node.supervision import growth
 from node.supervision.liveness import Pace, ProcessActivity, watch_of
 from node.supervision.restart import (
-    LIMIT,
     Attempt,
     Ending,
     RestartBackoff,
     StartupFallbacks,
     ended,
+    given_up,
     replaced,
 )
 from node.supervision.slots import Slots
@@ -37,6 +38,9 @@ log = logging.getLogger(__name__)
 ENGINE = declared("engine")
 LAST_WORDS_SECONDS = 1.0
 LATE_SECONDS = 0.5
+ASKED_SECONDS = 5.0
+"""An engine that ends so soon after a request may have ended at it: its connection is
+seen to break before its process is seen to be gone."""
 
 
 class Supervisor:
@@ -76,6 +80,7 @@ class Supervisor:
         self._ending = Ending()
         self._ended_how: Ended = ""
         self._memory_limit, self._harmed = 0, False
+        self._asked_at = -inf
         self._working = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -124,12 +129,15 @@ class Supervisor:
             why = f": {self._reason}" if self._reason else ""
             raise NoNode(f"{self.spec.variant} is {self._state} here{why}")
         with self.slots.claim(beside=beside) as held:
+            self._asked_at = self._clock()
             try:
                 yield
             except (asyncio.CancelledError, ConnectionError):
                 # The client has gone; the engine notices at its next batch.
                 held.left = self._state == "ready"
                 raise
+            finally:
+                self._asked_at = self._clock()
 
     async def drained(self) -> None:
         """Wait until no slot is claimed."""
@@ -146,12 +154,7 @@ class Supervisor:
             failures = failures.after(self._clock(), ready_seconds=self._ready_seconds)
             log.warning("%s: %s", self.spec.id, reason)
             if failures.hopeless and not self._harmed:  # else requests have ended it
-                hint = "replace the file or restart the node"
-                if self._settings.llama_server or self._settings.engine == "native":
-                    hint += "; with no engine named, it tries the bundled one"
-                self._become(
-                    "quarantined", f"failed {LIMIT} times in a row; {hint}; {reason}"
-                )
+                self._become("quarantined", given_up(self._settings, reason))
                 await replaced(self.spec.path, self._pace.file)
                 failures = RestartBackoff()
             else:
@@ -298,7 +301,8 @@ class Supervisor:
 
     def _lost(self, state: EngineState, reason: str, how: Ended = "died") -> str:
         """Stop claims at once; the process is still to be ended."""
-        self._harmed = self._ready_at is not None and self.slots.busy > 0
+        asked = self.slots.busy > 0 or self._clock() - self._asked_at < ASKED_SECONDS
+        self._harmed = self._ready_at is not None and asked
         self._ended_how = how
         self._become(state, reason)
         return reason
