@@ -19,7 +19,8 @@ from balancer.dialects import prompt
 from balancer.dialects.prompt import EMPTY
 from balancer.routing.decision import RoutingRequest
 from balancer.validation.abilities import media
-from balancer.validation.limits import CAPS, Caps, check
+from balancer.validation.grammar_text import Caps
+from balancer.validation.limits import CAPS, check
 from balancer.validation.translation import is_forced, translated
 from edgeserve.errors import BadRequest
 from edgeserve.json_edit import edited, raw_fields
