@@ -20,7 +20,8 @@ from balancer.dialects.base import Dialect
 from balancer.dialects.prompt import EMPTY
 from balancer.routing.decision import RoutingRequest
 from balancer.validation.abilities import media
-from balancer.validation.limits import CAPS, Caps, check
+from balancer.validation.grammar_text import Caps
+from balancer.validation.limits import CAPS, check
 from balancer.validation.translation import is_forced, translated
 from edgeserve.errors import BadRequest
 from edgeserve.json_edit import edited, raw_fields
@@ -132,6 +133,11 @@ def read_request(
     request, body = read(body)
     check(request, caps)
     dialect = DIALECTS[route.dialect]
+    if request.answers > caps.entries:
+        raise BadRequest(
+            f"{request.answers} answers are requested; the limit is {caps.entries}"
+            " (`list_entries`)"
+        )
     return InferenceRequest(
         route=route,
         body=body,

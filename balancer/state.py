@@ -21,7 +21,8 @@ from balancer.routing.predictive import PredictivePolicy
 from balancer.routing.slot_counts import SlotCounts
 from balancer.telemetry.metrics import Metrics
 from balancer.telemetry.records import RequestLog
-from balancer.validation.limits import CAPS, Caps, caps_of
+from balancer.validation.grammar_text import Caps
+from balancer.validation.limits import CAPS, caps_of
 from edgeserve.config.settings import BalancerSettings
 from edgeserve.errors import Draining
 

@@ -11,6 +11,7 @@ from urllib.parse import parse_qs
 import msgspec
 
 from edgeserve.errors import BadRequest, EdgeserveError
+from edgeserve.json_size import check_values
 from edgeserve.wire import MALFORMED, Ability, EngineReport
 
 DialectName = Literal["chat", "completion", "native", "responses", "messages", "plain"]
@@ -178,6 +179,7 @@ def read(body: bytes) -> tuple[RequestFields, bytes]:
     `16.0` and `"16"` are accepted as numbers and `1` as true, as in other servers.
     Raises BadRequest.
     """
+    check_values(body)
     try:
         return _strict.decode(body), body
     except msgspec.ValidationError:

@@ -8,21 +8,27 @@ checked.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from functools import lru_cache
 from operator import attrgetter
 from typing import Any
 
 import msgspec
 
+from balancer.validation.grammar_text import (
+    GBNF,
+    KIB,
+    REGEX,
+    Caps,
+    check_order,
+    check_repeated,
+    check_text,
+    within,
+)
 from edgeserve.config.settings import BalancerSettings
 from edgeserve.errors import BadRequest
 from edgeserve.openai import RequestFields
 from edgeserve.wire import MALFORMED
-
-KIB = 1024
 
 BREAKERS = 32
 """Most `dry_sequence_breakers`: llama.cpp searches its vocabulary for each."""
@@ -30,6 +36,9 @@ BREAKERS = 32
 SAMPLERS = 64
 PRESERVED = 1000
 TRIGGERS = 100
+TRIGGER_TYPES = range(4)
+"""Kinds of `grammar_triggers`; llama.cpp aborts at another."""
+
 TRIGGER_LENGTH = 1000
 """Characters of an expression that is matched at every place of an answer."""
 
@@ -71,17 +80,13 @@ COUNTS = frozenset((
     "minItems", "maxItems", "minLength", "maxLength", "minProperties", "maxProperties",
     "minContains", "maxContains",
 ))  # fmt: skip
+BOUNDS = (("minItems", "maxItems"), ("minLength", "maxLength"))
 BRANCHES = frozenset(("anyOf", "oneOf", "allOf", "prefixItems", "items", "type"))
 """Keywords whose lists are alternatives or sequences."""
 
 DATA = frozenset(("enum", "const", "default", "examples", "required", "type"))
 """Keywords whose lists contain no schemas."""
 
-GBNF = re.compile(
-    r'"(?:[^"\\]++|\\.?)*+"?|\[(?:[^\]\\]++|\\.?)*+\]?|#[^\n]*+|[(){}|?*]|\d++',
-    re.DOTALL,
-)
-REGEX = re.compile(r"\\.?|\[(?:[^\]\\]++|\\.?)*+\]?|[(){}|?*]|\d++", re.DOTALL)
 TEXTS = {"pattern": REGEX, "grammar": GBNF}
 
 CACHED = 32
@@ -89,17 +94,6 @@ CACHED = 32
 
 Place = tuple["Place | None", str | int]
 """A place in a schema: the place of its parent, and its key or index there."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Caps:
-    """Limits of size, depth, repetition and number; see `BalancerSettings`."""
-
-    size: int = 256 * KIB
-    depth: int = 100
-    repeats: int = 10_000
-    choices: int = 1000
-    entries: int = 10_000
 
 
 CAPS = Caps()
@@ -126,7 +120,7 @@ def check(request: RequestFields, caps: Caps) -> None:
         _check_grammar(grammar, caps)
     schemas = {name: bytes(given[name]) for name in SCHEMAS if name in given}
     size = sum(map(len, schemas.values()))
-    _within(size, caps.size, " and ".join(schemas), "bytes", "grammar_limit_kib")
+    within(size, caps.size, " and ".join(schemas), "bytes", "grammar_limit_kib")
     for name, schema in schemas.items():
         _check_schema(schema, name, caps)
     for name, raw in given.items():
@@ -145,13 +139,6 @@ def _decoded(raw: bytes | msgspec.Raw, name: str) -> Any:
         raise BadRequest(f"{name} is not valid: {error}") from error
 
 
-def _within(found: float, most: int, where: str, what: str, setting: str) -> None:
-    if found > most:
-        limit = f" (`{setting}`)" if setting else ""
-        shown = f"{found:.0f}" if found < 10**12 else "far more"
-        raise BadRequest(f"{where} has {shown} {what}; at most {most} may be{limit}")
-
-
 def _check_number(value: object, where: str, most: int, setting: str) -> None:
     if isinstance(value, int | float) and not isinstance(value, bool) and value > most:
         limit = f" (`{setting}`)" if setting else ""
@@ -163,48 +150,27 @@ def _check_list(raw: msgspec.Raw, name: str, most: int) -> None:
         value = _decoded(raw, name)
         if isinstance(value, list | dict | str):
             setting = "" if LISTS[name] else "list_entries"
-            _within(len(value), most, name, "entries", setting)
+            within(len(value), most, name, "entries", setting)
 
 
 def _check_triggers(raw: msgspec.Raw, caps: Caps) -> None:
     triggers: Any = _decoded(raw, "grammar_triggers")
     for number, each in enumerate(triggers if isinstance(triggers, list) else []):
-        value: Any = each.get("value") if isinstance(each, dict) else None
+        kind: Any = each.get("type") if isinstance(each, dict) else None
+        if type(kind) is not int or kind not in TRIGGER_TYPES:
+            raise BadRequest(f"grammar_triggers[{number}].type must be 0, 1, 2 or 3")
+        value: Any = each.get("value")
         if isinstance(value, str):
             where = f"grammar_triggers[{number}].value"
-            _within(len(value), TRIGGER_LENGTH, where, "characters", "")
-            _check_text(REGEX.findall(value), where, caps)
+            within(len(value), TRIGGER_LENGTH, where, "characters", "")
+            check_text(value, REGEX, where, caps)
 
 
 def _check_grammar(raw: msgspec.Raw, caps: Caps) -> None:
-    _within(len(raw), caps.size, "grammar", "bytes", "grammar_limit_kib")
+    within(len(raw), caps.size, "grammar", "bytes", "grammar_limit_kib")
     grammar = _decoded(raw, "grammar")
     if isinstance(grammar, str):
-        _check_text(GBNF.findall(grammar), "grammar", caps)
-
-
-def _check_text(marks: Iterable[str], where: str, caps: Caps) -> None:
-    """Check the brackets and counts of a grammar or a regular expression."""
-    depth = deepest = choices = 0
-    counting = False
-    for mark in marks:
-        if mark in "()":
-            depth += 1 if mark == "(" else -1
-            deepest = max(deepest, depth)
-        elif mark in "|?*":
-            choices += 1
-        elif mark in "{}":
-            counting = mark == "{"
-        elif counting and mark.isdecimal():
-            count = _number(mark)
-            _within(count, caps.repeats, where, "repetitions", "grammar_repeats")
-    _within(deepest, caps.depth, where, "brackets in one another", "grammar_depth")
-    _within(choices, caps.choices, where, "alternatives and optional parts",
-            "grammar_choices")  # fmt: skip
-
-
-def _number(digits: str) -> float:
-    return int(digits) if len(digits) < 16 else float("1e16")
+        check_text(grammar, GBNF, "grammar", caps)
 
 
 @lru_cache(CACHED)
@@ -214,34 +180,46 @@ def _check_schema(raw: bytes, name: str, caps: Caps) -> None:
     The requests of a conversation repeat their tools, so results are cached.
     """
     choices = 0
+    repeated = 0.0
     for place, value, depth in _walk(_decoded(raw, name), name):
         if depth > caps.depth:
-            _within(depth, caps.depth, name, "levels of nesting", "grammar_depth")
+            within(depth, caps.depth, name, "levels of nesting", "grammar_depth")
+        _check_bounds(value, place)
         for key, each in value.items():
             if isinstance(each, list):
                 choices += _entries(each, key, place, caps)
             elif key in COUNTS or key in TEXTS:
-                _check_leaf(each, key, place, caps)
+                repeated += _check_leaf(each, key, place, caps)
         if choices > caps.choices:
             where, what = _shown(place), "alternatives up to there"
-            _within(choices, caps.choices, where, what, "grammar_choices")
+            within(choices, caps.choices, where, what, "grammar_choices")
+    check_repeated(repeated, name, caps)
 
 
-def _check_leaf(value: object, key: str, place: Place, caps: Caps) -> None:
+def _check_bounds(schema: dict[str, Any], place: Place) -> None:
+    for low, high in BOUNDS:
+        least, most = schema.get(low), schema.get(high)
+        if isinstance(least, int | float) and isinstance(most, int | float):
+            check_order(least, most, _shown(place))
+
+
+def _check_leaf(value: object, key: str, place: Place, caps: Caps) -> float:
+    """Check a count or a pattern; return the repetitions that it asks for."""
     if isinstance(value, int | float) and value <= caps.repeats:
-        return
+        return value
     where = f"{_shown(place)}.{key}"
     if key in COUNTS:
         _check_number(value, where, caps.repeats, "grammar_repeats")
     elif isinstance(value, str):
-        _check_text(TEXTS[key].findall(value), where, caps)
+        return check_text(value, TEXTS[key], where, caps)
+    return 0
 
 
 def _entries(value: list[Any], key: str, place: Place, caps: Caps) -> int:
     """Check the length of a list; return how many alternatives it adds."""
     if key == "enum" and len(value) > caps.entries:
         where = f"{_shown(place)}.enum"
-        _within(len(value), caps.entries, where, "entries", "list_entries")
+        within(len(value), caps.entries, where, "entries", "list_entries")
     return len(value) if key in BRANCHES else 0
 
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
+from math import inf
 
 from edgeserve.auth import new_secret
 from edgeserve.config.settings import LOOPBACK, NodeSettings
@@ -31,6 +32,9 @@ log = logging.getLogger(__name__)
 
 ENGINE = declared("engine")
 LAST_WORDS_SECONDS = 1.0
+ASKED_SECONDS = 5.0
+"""An engine that ends so soon after a request may have ended because of it: its
+connection breaks before its process is seen to be gone."""
 
 
 class Supervisor:
@@ -74,6 +78,7 @@ class Supervisor:
         self._ended_how: Ended = ""
         self._memory_limit = 0
         self._lost_requests = False
+        self._asked_at = -inf
         self._events = SlotEvents()
 
     @property
@@ -119,12 +124,15 @@ class Supervisor:
             why = f": {self._reason}" if self._reason else ""
             raise NoNode(f"{self.spec.variant} is {self._state} here{why}")
         with self.slots.claim(beside=beside) as claim:
+            self._asked_at = self._clock()
             try:
                 yield
             except (asyncio.CancelledError, ConnectionError):
                 # The client has gone; the engine notices at its next batch.
                 claim.left = self._state == "ready"
                 raise
+            finally:
+                self._asked_at = self._clock()
 
     async def drained(self) -> None:
         """Wait until no slot is claimed."""
@@ -265,7 +273,8 @@ class Supervisor:
 
     def _lost(self, state: EngineState, reason: str, how: Ended = "died") -> str:
         """Stop claims at once; the process is still to be ended."""
-        self._lost_requests = self._ready_at is not None and self.slots.busy > 0
+        asked = self.slots.busy > 0 or self._clock() - self._asked_at < ASKED_SECONDS
+        self._lost_requests = self._ready_at is not None and asked
         self._ended_how = how
         self._become(state, reason)
         return reason

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from balancer.validation.limits import Caps, check
+from balancer.validation.grammar_text import Caps
+from balancer.validation.limits import check
 from edgeserve.config.settings import BalancerSettings
 from edgeserve.errors import BadRequest
 from edgeserve.openai import read
@@ -36,6 +37,15 @@ def in_format(schema: object) -> dict[str, Any]:
 
 
 HUGE = {"type": "array", "items": {}, "minItems": 10**9}
+JSON_GRAMMAR = r"""
+root   ::= object
+value  ::= object | array | string | number | ("true" | "false" | "null") ws
+object ::= "{" ws ( string ":" ws value ("," ws string ":" ws value)* )? "}" ws
+array  ::= "[" ws ( value ("," ws value)* )? "]" ws
+string ::= "\"" ( [^"\\\x7F\x00-\x1F] | "\\" (["\\bfnrt] | "u" [0-9a-f]{4}) )* "\"" ws
+number ::= ("-"? ([0-9] | [1-9] [0-9]{0,15})) ("." [0-9]+)? ([eE] [-+]? [0-9]{1,15})? ws
+ws ::= | " " | "\n" [ \t]{0,20}
+"""
 DEEP = 'root ::= {}"a"{}'
 
 GRAMMARS: dict[str, tuple[str, str]] = {
@@ -48,6 +58,16 @@ GRAMMARS: dict[str, tuple[str, str]] = {
     "digits without end": (f'root ::= "x"{{1,{"9" * 5000}}}', "grammar_repeats"),
     "optional parts": ("root ::= " + '"a"? ' * 2000, "grammar_choices"),
     "alternatives": ("root ::= " + " | ".join(['"a"'] * 2000), "grammar_choices"),
+    "parts that can all be left out": ("root ::= " + '"a"? ' * 200, "grammar_choices"),
+    "ways that double": (
+        "root ::= r0 r0\n"
+        + "\n".join(f"r{n} ::= r{n + 1} r{n + 1}" for n in range(12))
+        + '\nr12 ::= "x"?',
+        "grammar_choices",
+    ),
+    "an optional part, often": ('root ::= ("a"?){5000}', "grammar_choices"),
+    "many repetitions": ("root ::= " + '"a"{0,2000} ' * 15_000, "grammar_repeats"),
+    "a repetition backwards": ('root ::= "a"{3,1}', "from 3 to 1 times"),
     "another dialect": ('%llguidance {}\nstart: "a"{1000000}', "grammar_repeats"),
 }
 
@@ -111,6 +131,27 @@ def test_a_grammar_that_would_exhaust_an_engine_is_refused(name: str) -> None:
             {"json_schema": {"pattern": "(" * 200 + ")" * 200}},
             "json_schema.pattern",
             "grammar_depth",
+        ),
+        (
+            {"json_schema": {"pattern": "^" + "(" * 28 + "a?" + "){2}" * 28 + "$"}},
+            "json_schema.pattern",
+            "grammar_choices",
+        ),
+        ({"json_schema": {"pattern": "^a{3,1}$"}}, "json_schema.pattern", "from 3"),
+        (
+            {"tools": [{"parameters": {"minItems": 3, "maxItems": 1}}]},
+            "tools[0].parameters",
+            "from 3 to 1 times",
+        ),
+        (
+            {"json_schema": {"items": [{"maxLength": 10_000}] * 50}},
+            "json_schema",
+            "grammar_repeats",
+        ),
+        (
+            {"grammar_triggers": [{"type": 99, "value": "x"}]},
+            "grammar_triggers[0].type",
+            "0, 1, 2 or 3",
         ),
         ({"json_schema": nested(200)}, "json_schema", "grammar_depth"),
         (
@@ -179,6 +220,11 @@ def test_a_key_that_is_escaped_is_found_all_the_same() -> None:
     [
         {"grammar": r'root ::= "((((" [\]({9999999}] # {1,9999999} ((((' + "\n"},
         {"grammar": 'root ::= item{1,100}\nitem ::= [a-z0-9]+ | "x"{3}'},
+        {"grammar": JSON_GRAMMAR},
+        {"grammar": "root ::= " + '"a" ws ' * 5000 + '\nws ::= " "?'},
+        {"grammar": "root ::= " + " | ".join(f'"{n}"' for n in range(1000))},
+        {"json_schema": {"pattern": r"^[a-z._%+-]+@[a-z.-]+\.[a-z]{2,}(?:\?.*)?$"}},
+        {"grammar_triggers": [{"type": 0, "value": "<t>", "token": 5}]},
         {"grammar": 5},
         {"json_schema": {"type": "array", "items": nested(5), "maxItems": 10_000}},
         {"json_schema": {"properties": {"minItems": {"type": "integer"}}}},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import psutil
 import pytest
 
 from edgeserve.config.settings import NodeSettings
+from edgeserve.errors import NodeLost
 from node.supervision import growth
 from tests.fakes.engines import FakeEngine, a_spec, watching
 from tests.patience import PATIENCE
@@ -90,5 +92,20 @@ async def test_requests_that_end_an_engine_do_not_put_it_into_quarantine(
                     while supervisor.report.state in {"ready", "busy"}:
                         await asyncio.sleep(0.01)
             assert supervisor.report.ended == "died"
+
+    assert "quarantined" not in watched.states
+
+
+async def test_a_request_whose_connection_broke_first_counts_all_the_same(
+    settings: NodeSettings,
+) -> None:
+    async with watching(FakeEngine(), a_spec(), settings) as (supervisor, watched):
+        for epoch in range(1, 6):
+            await watched.until("ready", epoch=epoch)
+            with suppress(NodeLost), supervisor.claim():
+                raise NodeLost("the engine hung up")
+            assert supervisor.report.busy == 0
+            the_engine().send_signal(signal.SIGABRT)
+            await watched.until("failed", epoch=epoch)
 
     assert "quarantined" not in watched.states
