@@ -138,6 +138,12 @@ def understood(
     """
     asked, body = read(body)
     check(asked, caps)
+    answers = asked.answers if route.dialect in PROMPTED else asked.each
+    if answers > caps.entries:
+        raise BadRequest(
+            f"{answers} answers are asked for; at most {caps.entries} may be"
+            " (`list_entries`)"
+        )
     generates = route.dialect != "plain"
     return InferenceRequest(
         route=route,
@@ -158,7 +164,7 @@ def understood(
             floor=caller.floor,
         ),
         tells=bool(asked.return_progress),
-        answers=asked.answers if route.dialect in PROMPTED else asked.each,
+        answers=answers,
         filtered=route.dialect == "native" and bool(asked.response_fields),
         put=translated(route.dialect, asked, body),
     )

@@ -11,6 +11,7 @@ from urllib.parse import parse_qs
 import msgspec
 
 from edgeserve.errors import BadRequest, EdgeserveError
+from edgeserve.json_edit import check_values
 from edgeserve.wire import MALFORMED, Ability, EngineReport
 
 Dialect = Literal["chat", "completion", "native", "responses", "messages", "plain"]
@@ -177,6 +178,7 @@ def read(body: bytes) -> tuple[RequestFields, bytes]:
     `16.0`, `"16"` and, for true, `1` pass, as in other servers. Raises BadRequest
     naming what is wrong.
     """
+    check_values(body)
     try:
         return _asked.decode(body), body
     except msgspec.ValidationError:

@@ -16,6 +16,8 @@ from hashlib import blake2b
 
 import msgspec
 
+from edgeserve.errors import BadRequest
+
 BLOCK = 256
 """Bytes in a block at the start of a prompt."""
 
@@ -26,6 +28,9 @@ END_OF_MESSAGE = b"\x1e"
 
 FRAME_BYTES = 16
 """What a chat template adds around one message, in bytes of prompt."""
+
+MOST_TURNS = 10_000
+"""Most messages of one request. Each is hashed apart: half a million take seconds."""
 
 IMAGE_BYTES = 4096
 """What an image counts for, however long its base64 text is."""
@@ -164,6 +169,11 @@ def read(body: bytes, key: bytes = b"") -> Prompt:
         asked = _body.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return chain((body,), key)
+    turns = max(
+        len(asked.messages), 0 if isinstance(asked.input, str) else len(asked.input)
+    )
+    if turns > MOST_TURNS:
+        raise BadRequest(f"there are {turns} messages; at most {MOST_TURNS} may be")
     return chain(_parts(asked), key)
 
 

@@ -180,3 +180,29 @@ def test_a_deadline_is_in_milliseconds() -> None:
 def test_a_deadline_that_is_no_number_is_refused(given: str) -> None:
     with pytest.raises(BadRequest, match="deadline"):
         deadline_seconds({"x-edgeserve-deadline-ms": given})
+
+
+@pytest.mark.parametrize(
+    ("path", "field"),
+    [("/v1/chat/completions", "messages"), ("/v1/responses", "input")],
+)
+def test_more_messages_than_any_conversation_has_are_refused(
+    path: str, field: str
+) -> None:
+    body = json.dumps({"model": "m", field: [{}] * 10_001}).encode()
+
+    with pytest.raises(BadRequest, match="10001 messages; at most 10000"):
+        understood(ROUTES[path], body)
+
+
+def test_more_prompts_than_a_list_may_hold_are_refused() -> None:
+    body = json.dumps({"model": "m", "prompt": ["a"] * 10_001}).encode()
+
+    with pytest.raises(BadRequest, match="list_entries"):
+        understood(ROUTES["/v1/completions"], body)
+
+
+def test_a_prompt_of_many_tokens_is_one() -> None:
+    body = json.dumps({"model": "m", "prompt": [1] * 100_000}).encode()
+
+    assert understood(ROUTES["/v1/completions"], body).answers == 1
