@@ -22,7 +22,7 @@ from edgeserve.http.server.listening import (
     shown_at,
     this_machine_only,
 )
-from edgeserve.http.types import Upstream, origin_of
+from edgeserve.http.types import Upstream, origin_set
 from edgeserve.runtime.background import background, declared, failures
 from edgeserve.runtime.log import say
 from edgeserve.wire import EngineReport
@@ -205,7 +205,7 @@ def who(settings: NodeSettings, host: str, token: str | None) -> str:
 def check_balancers(settings: NodeSettings, host: str) -> None:
     """Refuse to register where nobody could follow: past loopback, from loopback."""
     for url in () if settings.announce_url else settings.balancers:
-        if is_loopback(host) and not is_loopback(origin_of(url, 0).host):
+        if is_loopback(host) and not is_loopback(origin_set(url, 0, "--balancer").host):
             raise SettingsError(
                 f"{url} cannot reach this node, which listens on {host} alone; a fleet"
                 " token (`edgeserve token new`) opens it to others"
