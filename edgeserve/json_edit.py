@@ -1,4 +1,4 @@
-"""JSON edits: change top-level keys of an object, keep all other bytes. Pure.
+"""JSON bodies: change top-level keys, keep all other bytes; bound the values. Pure.
 
 Values that are not named keep their very bytes: numbers their digits, strings their
 escapes. Of a key that stands twice the last one counts, as it does in llama.cpp.
@@ -6,6 +6,7 @@ escapes. Of a key that stands twice the last one counts, as it does in llama.cpp
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 
 import msgspec
@@ -36,3 +37,23 @@ def raw_fields(body: bytes) -> dict[str, msgspec.Raw]:
         return _decoder.decode(body)
     except MALFORMED as error:
         raise BadRequest(f"the request body is not valid: {error}") from error
+
+
+MOST_VALUES = 1_000_000
+"""Most values in one request body: each takes two bytes to send and a hundred to hold.
+Two thousand inputs of 500 tokens are as many."""
+
+_SEPARATORS = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|,', re.DOTALL)
+
+
+def check_values(body: bytes) -> None:
+    """Raise BadRequest for too many values; most bodies tell by their commas alone."""
+    if len(body) <= MOST_VALUES or body.count(b",") <= MOST_VALUES:
+        return
+    values = 0
+    for number, found in enumerate(_SEPARATORS.finditer(body)):
+        values += found[0] == b","
+        if values > MOST_VALUES or number > 3 * MOST_VALUES:
+            raise BadRequest(
+                f"the request body holds more than {MOST_VALUES} values; send less"
+            )

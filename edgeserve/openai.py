@@ -11,7 +11,7 @@ from urllib.parse import parse_qs
 import msgspec
 
 from edgeserve.errors import BadRequest, EdgeserveError
-from edgeserve.json_size import check_values
+from edgeserve.json_edit import check_values
 from edgeserve.wire import MALFORMED, Ability, EngineReport
 
 DialectName = Literal["chat", "completion", "native", "responses", "messages", "plain"]

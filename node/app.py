@@ -23,7 +23,7 @@ from edgeserve.http.server.listening import (
     shown_at,
     this_machine_only,
 )
-from edgeserve.http.types import Upstream, origin_of
+from edgeserve.http.types import Upstream, origin_set
 from edgeserve.runtime.background import background, declared, failures
 from edgeserve.runtime.log import say
 from edgeserve.wire import EngineReport
@@ -207,7 +207,7 @@ def allowed_clients(settings: NodeSettings, host: str, token: str | None) -> str
 def check_balancers(settings: NodeSettings, host: str) -> None:
     """Raise SettingsError for a balancer that cannot reach a loopback address."""
     for url in () if settings.announce_url else settings.balancers:
-        if is_loopback(host) and not is_loopback(origin_of(url, 0).host):
+        if is_loopback(host) and not is_loopback(origin_set(url, 0, "--balancer").host):
             raise SettingsError(
                 f"{url} cannot reach this node, which listens on {host} only; with a"
                 " fleet token (`edgeserve token new`) it listens for other machines"

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from edgeserve.config.settings import BalancerSettings, NodeSettings
-from edgeserve.http.types import Origin, origin_of
+from edgeserve.http.types import Origin, origin_set
 from edgeserve.network import Address, Interface, addresses, changes, interfaces
 from edgeserve.runtime.background import Started, Tasks, background, declared
 from edgeserve.wire import SERVICE
@@ -121,7 +121,7 @@ async def discovering(
     Where mDNS cannot be spoken at all, a warning says so and listed nodes remain.
     """
     for url in settings.nodes:
-        origin = origin_of(url, NodeSettings.port)
+        origin = origin_set(url, NodeSettings.port, "--node")
         on_event(Discovered(url, (origin,), None, "static"))
     if not settings.discover:
         yield

@@ -138,7 +138,11 @@ def endpoint(url: str, api_key_file: Path | None) -> Endpoint:
     # Both cost milliseconds that `--help` need not pay.
     from edgeserve.auth import is_loopback, read_api_keys
 
-    parts = urlsplit(url.rstrip("/").removesuffix("/v1"))
+    try:
+        parts = urlsplit(url.rstrip("/").removesuffix("/v1"))
+        _ = parts.port
+    except ValueError as error:
+        raise SettingsError(f"--url is {url!r}, which is no URL: {error}") from error
     if parts.scheme not in {"http", "https"} or not parts.hostname:
         raise SettingsError(f"--url is {url!r}: must be like {DEFAULT_URL}")
     ours = api_key_file is not None or is_loopback(parts.hostname)

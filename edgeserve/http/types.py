@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Protocol
 from urllib.parse import urlsplit
 
+from edgeserve.errors import SettingsError
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -85,11 +87,19 @@ class Origin:
 
 
 def origin_of(url: str, default_port: int) -> Origin:
-    """Turn `http://host:port` into an origin."""
+    """Turn `http://host:port` into an origin. Raises ValueError."""
     parts = urlsplit(url)
     return Origin(
         parts.hostname or "", parts.port or default_port, parts.scheme == "https"
     )
+
+
+def origin_set(url: str, default_port: int, option: str) -> Origin:
+    """Turn the URL that a setting names into an origin. Raises SettingsError."""
+    try:
+        return origin_of(url, default_port)
+    except ValueError as error:
+        raise SettingsError(f"{option} is {url!r}, which is no URL: {error}") from error
 
 
 class Answer(Protocol):

@@ -14,7 +14,7 @@ import msgspec
 
 from edgeserve.config.settings import EVERYWHERE, BalancerSettings
 from edgeserve.errors import BadRequest, EdgeserveError
-from edgeserve.http.types import Origin, origin_of
+from edgeserve.http.types import Origin, origin_set
 from edgeserve.runtime.background import background, declared
 from edgeserve.wire import Registered, Registration, decode, encode
 from node.discovery.client import ASK_SECONDS, FleetClient
@@ -63,7 +63,7 @@ async def registered(
 async def _registering(
     url: str, listening: ListenAddress, client: FleetClient, every: float
 ) -> None:
-    balancer = origin_of(url, BalancerSettings.port)
+    balancer = origin_set(url, BalancerSettings.port, "--balancer")
     logged: str | None = None
     failures = 0
     while True:

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from edgeserve.errors import BadRequest
-from edgeserve.json_size import MOST_VALUES
+from edgeserve.json_edit import MOST_VALUES
 from edgeserve.openai import read
 
 
