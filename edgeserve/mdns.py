@@ -8,7 +8,6 @@ so the ones where other machines are come first, and the rest are named in a war
 from __future__ import annotations
 
 import logging
-import re
 import socket
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -21,7 +20,7 @@ from zeroconf.asyncio import AsyncZeroconf
 
 from edgeserve.config.settings import LOOPBACK
 from edgeserve.errors import in_words
-from edgeserve.network import Interface, by_name
+from edgeserve.network import Interface, by_name, is_virtual
 from edgeserve.runtime.log import warn_once
 
 log = logging.getLogger(__name__)
@@ -29,12 +28,6 @@ log = logging.getLogger(__name__)
 ROOT = Path("/")
 LIMIT = "proc/sys/net/ipv4/igmp_max_memberships"
 USUAL_LIMIT = 20
-
-CONTAINERS = re.compile(
-    r"docker|br-[0-9a-f]{12}|veth|virbr|vnet|cni|flannel|cali|cilium|lxc|lxd|podman"
-    r"|kube|nerdctl|dummy"
-)
-"""How the interfaces begin that containers and virtual machines are behind."""
 
 FAMILIES = frozenset((socket.AF_INET, socket.AF_INET6))
 
@@ -103,7 +96,7 @@ def _rank(place: Place) -> int:
         return 1
     if place.loopback:
         return 2
-    if CONTAINERS.match(place.name):
+    if is_virtual(place.name):
         return 5
     return 3 if place.connected else 4
 

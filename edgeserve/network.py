@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
+import re
 import socket
 from collections.abc import AsyncGenerator, Mapping
 from pathlib import Path
@@ -25,6 +26,11 @@ Interface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
 
 POLL_SECONDS = 1.5
 """Between two looks. A look costs under a millisecond, on a Pi too."""
+
+_VIRTUAL = re.compile(
+    r"docker|veth|virbr|vnet|cni|flannel|cali|cilium|lxc|lxd|podman|kube|nerdctl|dummy"
+    r"|br-[0-9a-f]{12}$"
+)
 
 IF_INET6 = Path("/proc/net/if_inet6")
 TENTATIVE, DAD_FAILED = 0x40, 0x08
@@ -77,6 +83,11 @@ def addresses(*, loopback: bool = False) -> frozenset[str]:
     return frozenset(
         str(each).partition("/")[0] for each in interfaces(loopback=loopback)
     )
+
+
+def is_virtual(name: str) -> bool:
+    """Whether only containers or virtual machines are behind this interface."""
+    return _VIRTUAL.match(name) is not None
 
 
 async def changes(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import re
 import socket
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -13,17 +12,12 @@ import psutil
 from edgeserve.auth import is_loopback
 from edgeserve.config.settings import EVERYWHERE, LOOPBACK
 from edgeserve.http.types import Origin
+from edgeserve.network import is_virtual
 
 if TYPE_CHECKING:
     from psutil._ntuples import snicaddr
 
 EVERY_IPV4 = "0.0.0.0"  # noqa: S104 - compared with, not bound to
-
-CONTAINERS = re.compile(
-    r"(docker|veth|virbr|vnet|cni|flannel|cali|cilium|lxc|lxd|podman|kube)"
-    r"|br-[0-9a-f]{12}$"
-)
-"""Interfaces that containers and virtual machines are behind: nobody else is."""
 
 SHOWN = 3
 """Addresses named; a machine may have dozens."""
@@ -67,7 +61,7 @@ def ranked(found: Mapping[str, Sequence[str]], default: str | None) -> tuple[str
     outside = [
         each
         for name, addresses in found.items()
-        if not CONTAINERS.match(name) or default in addresses
+        if not is_virtual(name) or default in addresses
         for each in addresses
     ]
     all_ = outside or [each for addresses in found.values() for each in addresses]
