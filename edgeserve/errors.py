@@ -291,19 +291,6 @@ class TooLate(EdgeserveError):
     code = "deadline_exceeded"
 
 
-def untie(error: BaseException | None) -> None:
-    """Forget where an error, and what led to it, was raised.
-
-    A trace holds every frame on the way, and a frame may hold the error: what a request
-    had in hand would wait for the garbage collector.
-    """
-    while error is not None:
-        error.__traceback__ = None
-        before = error.__cause__ or error.__context__
-        error.__cause__ = error.__context__ = None
-        error = before
-
-
 def in_words(error: BaseException) -> str:
     """Say what went wrong, without the number and the file's name in an OSError."""
     reason = error.strerror if isinstance(error, OSError) else None

@@ -14,9 +14,9 @@ from edgeserve.errors import (
     TooLarge,
     UnknownRoute,
     WrongMethod,
-    untie,
 )
 from edgeserve.openai import ROUTES, rendered
+from edgeserve.runtime.memory import untie
 from edgeserve.suggestions import LONGEST_PATH, hint
 
 log = logging.getLogger(__name__)
