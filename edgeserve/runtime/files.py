@@ -124,7 +124,7 @@ def replacing(
 ) -> Generator[Path]:
     """Give a name to write to; it becomes `path` only if the block succeeds.
 
-    Nothing is left behind otherwise. `part` must be in the same folder.
+    Nothing is left behind otherwise. `part` must be in the same file system.
     """
     part = part or path.with_name(f".{secrets.token_hex(6)}.part")
     try:
