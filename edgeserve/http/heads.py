@@ -85,7 +85,7 @@ class _Fields:
         self.target += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        key = name.decode().lower()
+        key = _USUAL.get(name) or name.decode().lower()
         text = value.decode("utf-8", "surrogateescape")
         if key in self.headers:
             self.repeated.add(key)
@@ -95,6 +95,18 @@ class _Fields:
     def on_headers_complete(self) -> None:
         self.more = self.complete
         self.complete = True
+
+
+_USUAL = {
+    spelt.encode(): name
+    for name in (
+        "accept", "accept-encoding", "accept-language", "authorization",
+        "connection", "content-length", "content-type", "cookie", "host", "origin",
+        "transfer-encoding", "user-agent",
+    )
+    for spelt in (name, name.title())
+}  # fmt: skip
+"""Names that most requests have: looked up quicker than decoded and lowered."""
 
 
 def read_request(raw: bytes) -> Head:
@@ -197,15 +209,16 @@ _CONTROL = re.compile(rb"%(?:[01][0-9A-Fa-f]|7[Ff])")
 
 
 def fields(headers: Mapping[str, str]) -> list[str]:
-    """Render the header fields that may travel, one line each."""
+    """Render the header fields that may travel, one line each.
+
+    Names are in lower case, as both readers of heads give them.
+    """
     named = headers.get("connection")
     dropped = HOP_BY_HOP
     if named is not None and named not in {"keep-alive", "close", "Keep-Alive"}:
         dropped = dropped.union(each.strip().lower() for each in named.split(","))
     return [
-        f"{name}: {value}"
-        for name, value in headers.items()
-        if name.lower() not in dropped
+        f"{name}: {value}" for name, value in headers.items() if name not in dropped
     ]
 
 
@@ -244,18 +257,26 @@ def read_answer(raw: bytes, asked: str) -> AnswerHead:
     """
     text = raw.decode("utf-8", "surrogateescape")
     first, _, rest = text.partition("\r\n")
-    found = _STATUS.fullmatch(first)
+    status, old = _status(first)
     lines = text.count("\r\n")
-    if found is None or lines > MOST_FIELDS or text.count("\n") != lines:
-        raise BadRequest(f"{first[:80]!r} does not begin an answer of HTTP/1.1")
+    if lines > MOST_FIELDS or text.count("\n") != lines:
+        raise BadRequest("the answer's head has too many lines, or bare line feeds")
     headers = _fields(rest)
-    status = int(found[2])
     connection = for_this_connection(headers)
-    keeps = "close" not in connection if found[1] == "1" else "keep-alive" in connection
+    keeps = "keep-alive" in connection if old else "close" not in connection
     if asked == "HEAD" or status in BODILESS or status < 200:
         return AnswerHead(status, headers, Length(0), keeps)
     framing = _framing(headers)
     return AnswerHead(status, headers, framing, keeps)
+
+
+@lru_cache(64)
+def _status(line: str) -> tuple[int, bool]:
+    """Return the status, and whether it is of HTTP/1.0."""
+    found = _STATUS.fullmatch(line)
+    if found is None:
+        raise BadRequest(f"{line[:80]!r} does not begin an answer of HTTP/1.1")
+    return int(found[2]), found[1] == "0"
 
 
 def _fields(text: str) -> dict[str, str]:

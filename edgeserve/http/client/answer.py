@@ -129,7 +129,8 @@ class UpstreamResponse:
     async def read(self) -> bytes:
         """See `Answer.read`."""
         self._gathers = True
-        self._tap.go()
+        if not self._framing.done:
+            self._tap.go()
         while not self._framing.done:
             await self._more()
         return self._taken()

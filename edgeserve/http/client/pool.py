@@ -27,12 +27,13 @@ MOST_USES = 90
 """Requests on one connection."""
 
 
-class _Origin:
-    """One server: its connections at rest, the latest last, and how we address it."""
+class _Server:
+    """One server: its address, and its idle connections, the latest last."""
 
-    __slots__ = ("host_line", "idle")
+    __slots__ = ("host_line", "idle", "origin")
 
     def __init__(self, origin: Origin) -> None:
+        self.origin = origin
         host = origin.host.partition("%")[0]  # a scope means nothing to the other side
         named = Origin(host, origin.port, origin.tls).url.partition("://")[2]
         self.host_line = f"host: {named}"
@@ -46,7 +47,7 @@ class Pool:
         self._connect_seconds = connect_seconds
         self._tls = tls
         self._loop = asyncio.get_running_loop()
-        self._origins: dict[Origin, _Origin] = {}
+        self._servers: dict[Origin, _Server] = {}
         self._links: set[UpstreamConnection] = set()
         self._sweep = Ticker(0.5)
 
@@ -59,17 +60,16 @@ class Pool:
         body: bytes = b"",
     ) -> _Asking:
         """See `Upstream.ask`."""
-        place = self._origins.get(origin)
-        if place is None:
-            place = self._origins[origin] = _Origin(origin)
-        lines = [f"{method} {target} HTTP/1.1", place.host_line, *fields(headers)]
+        server = self._servers.get(origin)
+        if server is None:
+            server = self._servers[origin] = _Server(origin)
+        lines = [f"{method} {target} HTTP/1.1", server.host_line, *fields(headers)]
         if body or method not in {"GET", "HEAD", "DELETE", "OPTIONS"}:
             lines.append(f"content-length: {len(body)}")
-        return _Asking(self, origin, method, written(lines), body)
+        return _Asking(self, server, method, written(lines), body)
 
-    def take(self, origin: Origin) -> UpstreamConnection | None:
-        """Take the connection that rested last, if one is still good."""
-        idle = self._origins[origin].idle
+    def take(self, idle: list[UpstreamConnection]) -> UpstreamConnection | None:
+        """Take the connection that was used last, if one is still good."""
         oldest = self._loop.time() - IDLE_SECONDS
         while idle:
             link = idle.pop()
@@ -78,13 +78,15 @@ class Pool:
             link.abort()
         return None
 
-    def give_back(self, link: UpstreamConnection) -> None:
-        """Let a connection rest after its exchange, or close it."""
+    def give_back(
+        self, link: UpstreamConnection, idle: list[UpstreamConnection]
+    ) -> None:
+        """Keep a connection after its exchange, or close it."""
         if not link.reusable or link.uses >= MOST_USES:
             link.abort()
             return
         link.rest(self._loop.time())
-        self._origins[link.origin].idle.append(link)
+        idle.append(link)
         self._sweep.add(self)
 
     async def connect(self, origin: Origin) -> UpstreamConnection:
@@ -123,7 +125,7 @@ class Pool:
 
     def _spare(self) -> bool:
         """Close what rests; say whether that was any."""
-        resting = [link for place in self._origins.values() for link in place.idle]
+        resting = [link for server in self._servers.values() for link in server.idle]
         for link in resting:
             link.abort()
         return bool(resting)
@@ -131,10 +133,11 @@ class Pool:
     def tick(self, now: float) -> None:
         """Close what has rested too long."""
         resting = False
-        for place in self._origins.values():
-            while place.idle and place.idle[0].idle_since <= now - IDLE_SECONDS:
-                place.idle.pop(0).abort()
-            resting = resting or bool(place.idle)
+        for server in self._servers.values():
+            idle = server.idle
+            while idle and idle[0].idle_since <= now - IDLE_SECONDS:
+                idle.pop(0).abort()
+            resting = resting or bool(idle)
         if not resting:
             self._sweep.discard(self)
 
@@ -146,7 +149,7 @@ class Pool:
 
     def _closed(self, link: UpstreamConnection) -> None:
         self._links.discard(link)
-        idle = self._origins[link.origin].idle
+        idle = self._servers[link.origin].idle
         if link in idle:
             idle.remove(link)
 
@@ -159,26 +162,27 @@ class Pool:
 class _Asking:
     """One question, for the length of a block."""
 
-    __slots__ = ("_body", "_head", "_link", "_method", "_origin", "_pool")
+    __slots__ = ("_body", "_head", "_link", "_method", "_pool", "_server")
 
     def __init__(
-        self, pool: Pool, origin: Origin, method: str, head: bytes, body: bytes
+        self, pool: Pool, server: _Server, method: str, head: bytes, body: bytes
     ) -> None:
         self._pool = pool
-        self._origin = origin
+        self._server = server
         self._method = method
         self._head = head
         self._body = body
         self._link: UpstreamConnection | None = None
 
     async def __aenter__(self) -> UpstreamResponse:
-        link = self._pool.take(self._origin) or await self._pool.connect(self._origin)
+        pool, server = self._pool, self._server
+        link = pool.take(server.idle) or await pool.connect(server.origin)
         try:
             return await self._asked(link)
         except NodeLost:
             if not link.stale:
                 raise
-        return await self._asked(await self._pool.connect(self._origin))
+        return await self._asked(await pool.connect(server.origin))
 
     async def _asked(self, link: UpstreamConnection) -> UpstreamResponse:
         self._link = link
@@ -195,7 +199,7 @@ class _Asking:
         trace: TracebackType | None,
     ) -> None:
         if self._link is not None:
-            self._pool.give_back(self._link)
+            self._pool.give_back(self._link, self._server.idle)
 
 
 @asynccontextmanager

@@ -82,7 +82,7 @@ class RequestBody:
     `size` is what is here of it, its `Content-Encoding` undone.
     """
 
-    __slots__ = ("_framing", "_inflate", "_limit", "_pieces", "_step", "head", "size")
+    __slots__ = ("_inflate", "_limit", "_pieces", "_step", "framing", "head", "size")
 
     def __init__(self, head: Head, limit: int) -> None:
         if head.length is not None and head.length > limit:
@@ -94,29 +94,19 @@ class RequestBody:
         self._step = 0
         coding = head.headers.get(CODING)
         self._inflate = None if coding is None else undoing(coding)
-        self._framing: Framing = (
+        self.framing: Framing = (
             Chunked() if head.length is None else Length(head.length)
         )
 
-    @property
-    def whole(self) -> bool:
-        """Whether the body has ended."""
-        return self._framing.done
-
-    @property
-    def excess(self) -> bytes:
-        """What came after the body: the start of the next request."""
-        return self._framing.excess
-
     def feed(self, data: bytes) -> bool:
         """Take more bytes; say whether they amount to progress."""
-        piece = self._framing.feed(data)
+        piece = self.framing.feed(data)
         if self._inflate is not None:
             piece = self._inflate.feed(piece, self._limit - self.size)
         self.size += len(piece)
         if self.size > self._limit:
             raise TooLarge(self._limit)
-        if self._inflate is not None and self._framing.done:
+        if self._inflate is not None and self.framing.done:
             self._inflate.check_end()
         if piece:
             self._pieces.append(piece)

@@ -186,7 +186,7 @@ class Connection(asyncio.Protocol):
         if more and self._ours:
             site.admit(head.headers)  # before it sends us what we refuse anyway
         self._deadline = self._loop.time() + self._site.limits.body_seconds
-        if head.expects and end == len(data):
+        if end == len(data) and head.expects:
             self.transport.write(CONTINUE)
         return data[end:]
 
@@ -206,13 +206,14 @@ class Connection(asyncio.Protocol):
         if incoming.feed(data):
             self._deadline = self._loop.time() + self._site.limits.body_seconds
         size = max(len(data), incoming.size - before)
-        answers = incoming.whole and self._ours
+        whole = incoming.framing.done
+        answers = whole and self._ours
         (self._room.begin if answers else self._room.hold)(size)
         self._held += size
-        if not incoming.whole:
+        if not whole:
             return
         self._incoming = None
-        self._ahead = incoming.excess
+        self._ahead = incoming.framing.excess
         self._deadline = NEVER
         if answers:
             reply = ServerResponse(self, incoming.head)

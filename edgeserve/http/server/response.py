@@ -63,7 +63,7 @@ class ServerResponse:
         self.wire = wire
         self._head = head
         self._mute = self._chunked = False
-        self.also: dict[str, str] = {}  # for the browser of another origin's page
+        self.also: dict[str, str] | None = None  # for a page of another origin
         self.started = self.finished = self.missed = False
         self.keep = head.keep_alive
 
