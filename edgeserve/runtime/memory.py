@@ -9,7 +9,7 @@ SECONDS = 1.0
 """From a call to the return of memory, which takes some milliseconds for all calls."""
 
 
-class Relief:
+class MemoryReturn:
     """Returns memory to the system soon, once for many calls.
 
     The pieces of a body lie between objects that live on, so that the heap stays large.

@@ -1,4 +1,4 @@
-"""aiohttp routes: routes that aiohttp serves behind our own server."""
+"""aiohttp routes: error answers of the routes that aiohttp serves."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def rendering(body_limit: int) -> Middleware:
             raise
         except Exception:
             log.exception("%s %s failed", request.method, request.path)
-            broken = EdgeserveError("something broke here; see the log")
+            broken = EdgeserveError("internal error; see the log")
             return as_response(broken, request.path)
 
     return render
