@@ -105,7 +105,7 @@ def saboteur(monkeypatch: pytest.MonkeyPatch) -> Saboteur:
     monkeypatch.setattr(background, "attempt", saboteur.attempt)
     monkeypatch.setattr(background, "step", saboteur.step)
     monkeypatch.setattr(background, "FIRST_PAUSE", 0.01)
-    log._said.clear()
+    log._logged.clear()
     return saboteur
 
 

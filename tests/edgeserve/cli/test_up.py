@@ -139,7 +139,7 @@ def an_answer(state: str, *, problems: Sequence[str] = ()) -> list[object]:
     ("answer", "hopeless"),
     [
         (an_answer("quarantined"), "tiny: tiny.gguf is truncated"),
-        (an_answer("", problems=["no llama.cpp here"]), "why, it says above"),
+        (an_answer("", problems=["no llama.cpp here"]), "see its message above"),
         (an_answer("quarantined", problems=["is no GGUF"]), "tiny.gguf is truncated"),
         (an_answer("loading"), None),
         (an_answer("failed"), None),
