@@ -1,4 +1,4 @@
-"""Authentication: bearer tokens and API keys, checked in one place."""
+"""Authentication: checks bearer tokens and API keys, and reads their files."""
 
 from __future__ import annotations
 
@@ -24,47 +24,47 @@ MOST_BYTES = 2**20
 
 
 class Guard:
-    """Admits requests that carry one of some secrets; with none, admits everyone.
+    """Accepts requests that carry one of several secrets; without secrets, all.
 
-    Everyone but other sites' web pages: a browser lets each of them post to loopback,
-    where it could enter a node of its own that is then given what users ask.
+    Web pages of other sites are refused even then: a browser lets each of them post to
+    loopback, where it could register a node of its own that then gets users' prompts.
     """
 
     def __init__(
         self, secrets_: Iterable[str], what: str, origins: Collection[str] = ()
     ) -> None:
-        """`origins` are other sites that may ask all the same; `*` for all."""
+        """`origins` are other sites that are accepted too; `*` for all."""
         self._secrets = tuple(secret.encode() for secret in secrets_)
         self._what = what
         self._origins = origins
 
     def __bool__(self) -> bool:
-        """Whether a secret is asked for at all."""
+        """Whether a secret is required."""
         return bool(self._secrets)
 
     def check(self, headers: Mapping[str, str]) -> str | None:
-        """Return the secret that was shown, or raise Unauthorized or Forbidden.
+        """Return the request's secret, or raise Unauthorized or Forbidden.
 
         Reads `Authorization: Bearer …` and `X-Api-Key` (what Anthropic's clients send).
         Every secret is compared, each in constant time.
         """
         if not self._secrets:
             origin = headers.get("origin")
-            if origin is not None and not self._may(origin):
+            if origin is not None and not self._is_allowed(origin):
                 raise Forbidden(origin)
             return None
-        shown = _shown(headers).encode(errors="surrogateescape")
-        if not any([hmac.compare_digest(shown, secret) for secret in self._secrets]):  # noqa: C419 - compare them all
+        secret = _secret_in(headers).encode(errors="surrogateescape")
+        if not any([hmac.compare_digest(secret, each) for each in self._secrets]):  # noqa: C419 - compare them all
             raise Unauthorized(f"{self._what} missing or wrong")
-        return shown.decode()
+        return secret.decode()
 
-    def _may(self, origin: str) -> bool:
+    def _is_allowed(self, origin: str) -> bool:
         named = origin in self._origins or "*" in self._origins
         return named or not is_foreign(origin)
 
 
 def is_foreign(origin: str) -> bool:
-    """Whether that is a web page of a site elsewhere.
+    """Whether this is the origin of a web page of another site.
 
     Only pages have such origins; extensions and programs have other schemes.
     """
@@ -77,7 +77,7 @@ def is_foreign(origin: str) -> bool:
     return not is_loopback(host)
 
 
-def _shown(headers: Mapping[str, str]) -> str:
+def _secret_in(headers: Mapping[str, str]) -> str:
     scheme, _, value = headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer":
         return value.strip()
@@ -85,7 +85,7 @@ def _shown(headers: Mapping[str, str]) -> str:
 
 
 def new_secret(prefix: str) -> str:
-    """Make a secret with 256 bits of chance, recognisable by its prefix."""
+    """Return a secret with 256 random bits, recognisable by its prefix."""
     return f"{prefix}-{secrets.token_urlsafe(32)}"
 
 
@@ -103,7 +103,7 @@ def read_api_keys(path: Path | None) -> tuple[str, ...]:
 
 
 def read_secrets(path: Path | None, usual: Path, maker: str) -> tuple[str, ...]:
-    """Read one secret a line; `#` starts a comment line. `maker` is what makes them.
+    """Read one secret a line; `#` starts a comment line. `maker` is a command.
 
     Raises SettingsError where a named file cannot be read, is empty, or is too weak.
     """
@@ -122,14 +122,16 @@ def read_secrets(path: Path | None, usual: Path, maker: str) -> tuple[str, ...]:
     if not found:
         raise SettingsError(f"{source} is empty; `{maker}` makes one")
     if not all(_sendable(secret) for secret in found):
-        raise SettingsError(f"{source} holds what is no secret; `{maker}` makes one")
+        raise SettingsError(
+            f"{source} has a line that is no secret; `{maker}` makes one"
+        )
     if any(len(secret) < MINIMUM for secret in found):
         raise SettingsError(f"{source} holds a secret under {MINIMUM} characters")
     return found
 
 
 def _sendable(secret: str) -> bool:
-    """Whether it can stand in a header field: damage mostly cannot."""
+    """Whether it can be a header value; damaged content mostly cannot."""
     printable = secret.isascii() and secret.isprintable()
     return printable and " " not in secret and len(secret) <= LONGEST
 
@@ -141,4 +143,4 @@ def is_loopback(host: str) -> bool:
     try:
         return ip_address(host).is_loopback
     except ValueError:
-        return False  # a name such as 127.example.org is somebody's
+        return False  # a name such as 127.example.org is any machine's

@@ -1,29 +1,29 @@
-"""Errors: everything that EdgeServe can refuse to do, and how it says so.
+"""Errors: all refusals, with their HTTP status, code and sentence.
 
 EdgeserveError               what an HTTP client may see; status, code, envelope
 ├── BadRequest          400  the caller must change the request
 ├── Unauthorized        401  a token or key is missing or wrong
 ├── Forbidden           403  a web page of another site asks
 ├── UnknownModel        404  nothing in the fleet serves that model
-│   └── NoneAsGood           no variant of it is as good as was asked
+│   └── NoneAsGood           no variant of it has the quality asked for
 ├── UnknownRoute        404  no such path
 ├── WrongMethod         405  that path answers other methods
 ├── TooSlow             408  the request did not come whole in time
 ├── TooLarge            413  the body is past the limit
 ├── UriTooLong          414  its path and query are past what llama.cpp takes
-├── UnsupportedCoding   415  its body is compressed in a way that is not undone here
+├── UnsupportedCoding   415  its body has a coding that is not decoded here
 ├── EndsEngines         422  engines die at this request
 ├── HeadTooLarge        431  the request's head is past the limit
 ├── FleetBusy           429  come back after `retry_after` seconds
 ├── NodeLost            502  a node went away before the answer was complete
 │   └── NotReached           no connection to it came about
-│       └── NoFiles     503  for want of descriptors here: not its fault
-├── NoRoom              503  there is no memory to take more in
-├── NoNode              503  nobody can serve this now
-├── Draining            503  this process is leaving
+│       └── NoFiles     503  no free descriptor in this process
+├── NoRoom              503  the memory for requests is used up
+├── NoNode              503  no node can serve this now
+├── Draining            503  this process is shutting down
 └── TooLate             504  the caller's deadline, or ours, has passed
-CommandError                 what the person at the terminal sees; exit status: 2 where
-│                            what was asked for is wrong, 1 where it cannot be done
+CommandError                 what the person at the terminal sees; exit status: 2 for
+│                            a wrong request, 1 where it cannot be done
 ├── SettingsError         2  a setting is wrong
 └── EngineUnavailable     1  no llama.cpp can be run on this machine
 """
@@ -43,7 +43,7 @@ class EdgeserveError(Exception):
     retry_after: int | None = None
 
     def envelope(self) -> dict[str, object]:
-        """Return what the OpenAI error envelope holds."""
+        """Return the content of the OpenAI error envelope."""
         error = {"message": str(self), "type": self.kind, "code": self.code}
         return {**error, "param": None}
 
@@ -52,7 +52,7 @@ class EdgeserveError(Exception):
         return json.dumps({"error": self.envelope()}).encode()
 
     def headers(self) -> dict[str, str]:
-        """Headers that belong to the answer: type, and when to come back."""
+        """Return the headers of the answer: type, and when to try again."""
         fields = {"content-type": "application/json; charset=utf-8"}
         if self.retry_after is not None:
             fields["retry-after"] = str(self.retry_after)
@@ -76,7 +76,7 @@ class Unauthorized(EdgeserveError):
 
 
 class Forbidden(EdgeserveError):
-    """A web page asks that some other site has put into this user's browser."""
+    """The request comes from a web page of another site."""
 
     status = 403
     code = "forbidden"
@@ -104,7 +104,7 @@ class UnknownModel(EdgeserveError):
 
 
 class NoneAsGood(UnknownModel):
-    """No variant of the model is as good as was asked, not even one out of order."""
+    """No variant of the model has the quality asked for, even counting failed ones."""
 
     def __init__(self, model: str, floor: str, variants: Sequence[str]) -> None:
         of = f"variant of {model!r}" if model else "model"
@@ -134,12 +134,12 @@ class WrongMethod(EdgeserveError):
         super().__init__(f"{path} answers {self.allowed}, not {method}")
 
     def headers(self) -> dict[str, str]:
-        """Say which methods it has, as HTTP demands."""
+        """Add the methods that are allowed, as HTTP demands."""
         return {**super().headers(), "allow": self.allowed}
 
 
 class TooSlow(EdgeserveError):
-    """The request did not come whole in time."""
+    """The request did not arrive completely in time."""
 
     status = 408
     code = "request_timeout"
@@ -177,7 +177,7 @@ class UriTooLong(EdgeserveError):
 
 
 class UnsupportedCoding(EdgeserveError):
-    """The body is compressed in a way that is not undone here."""
+    """The body has a content coding that is not decoded here."""
 
     status = 415
     code = "unsupported_content_encoding"
@@ -191,22 +191,22 @@ class UnsupportedCoding(EdgeserveError):
         )
 
     def headers(self) -> dict[str, str]:
-        """Say what would have been read."""
+        """Add the codings that are decoded."""
         return {**super().headers(), "accept-encoding": self._known}
 
 
 class EndsEngines(EdgeserveError):
-    """One engine after the other died at this request, so that no third one gets it."""
+    """Two engines died at this request; no third one gets it."""
 
     status = 422
     code = "request_ends_engines"
     kind = "invalid_request_error"
 
     def __init__(self, seconds: float, why: str = "") -> None:
-        said = f" ({why})" if why else ""
+        reason = f" ({why})" if why else ""
         super().__init__(
-            f"two engines ended while they worked on this request{said}; it is tried on"
-            f" no other, and refused for {seconds / 60:g} minutes: change it, most"
+            f"two engines ended while they worked on this request{reason}; it is tried"
+            f" on no other, and refused for {seconds / 60:g} minutes: change it, most"
             " likely its grammar, schema, sampling or length"
         )
 
@@ -225,7 +225,7 @@ class HeadTooLarge(EdgeserveError):
 
 
 class NoRoom(EdgeserveError):
-    """So much is being asked at once that there is no memory to take more in."""
+    """The memory for requests is used up."""
 
     status = 503
     code = "no_room"
@@ -233,7 +233,7 @@ class NoRoom(EdgeserveError):
 
 
 class FleetBusy(EdgeserveError):
-    """Every slot is taken and there is no room to wait."""
+    """Every slot is taken and the queue is full."""
 
     status = 429
     code = "fleet_busy"
@@ -252,11 +252,11 @@ class NodeLost(EdgeserveError):
 
 
 class NotReached(NodeLost):
-    """No connection to a node came about."""
+    """No connection to a node could be made."""
 
 
 class NoFiles(NotReached):
-    """There is no descriptor left to reach a node with."""
+    """This process has no free descriptor for a connection to a node."""
 
     status = 503
     code = "no_room"
@@ -264,7 +264,7 @@ class NoFiles(NotReached):
 
 
 class NoNode(EdgeserveError):
-    """Nobody can serve this now, but it may change."""
+    """No node can serve this now; that may change."""
 
     status = 503
     code = "no_node"
@@ -272,14 +272,14 @@ class NoNode(EdgeserveError):
 
 
 class Draining(EdgeserveError):
-    """This process is leaving; running work ends, new work goes elsewhere."""
+    """This process is shutting down: running requests end, new ones are refused."""
 
     status = 503
     code = "draining"
     retry_after = 2
 
-    def __init__(self, who: str = "node") -> None:
-        super().__init__(f"this {who} is shutting down; try another")
+    def __init__(self, process: str = "node") -> None:
+        super().__init__(f"this {process} is shutting down; try another")
 
 
 class TooLate(EdgeserveError):
@@ -289,17 +289,8 @@ class TooLate(EdgeserveError):
     code = "deadline_exceeded"
 
 
-def untie(error: BaseException | None) -> None:
-    """Drop the traces of an error and of its causes: they keep a request's bodies."""
-    while error is not None:
-        error.__traceback__ = None
-        before = error.__cause__ or error.__context__
-        error.__cause__ = error.__context__ = None
-        error = before
-
-
 def in_words(error: BaseException) -> str:
-    """Say what went wrong, without the number and the file's name in an OSError."""
+    """Return an error's text, without the number and the file name of an OSError."""
     reason = error.strerror if isinstance(error, OSError) else None
     return reason or str(error) or type(error).__name__
 

@@ -1,4 +1,4 @@
-"""Command help: what `--help` shows, and what a mistyped command is told."""
+"""Command help: lays out `--help`, and suggests a command for a mistyped one."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 import click
 
 WIDTH = 76
-"""Of a line, so that it fits a terminal of 80 columns with click's margin."""
+"""Width of a line: it fits 80 columns with click's margin."""
 
 
 def examples(*pairs: tuple[str, str]) -> str:
-    """Lay out (command, what it does) as an epilog that click leaves as it is."""
+    """Return pairs (command, what it does) as an epilog that click does not rewrap."""
     width = max(len(command) for command, _ in pairs)
     beside = max(width + 3 + len(does) for _, does in pairs) <= WIDTH
     lines = list[str]()
@@ -27,7 +27,7 @@ def examples(*pairs: tuple[str, str]) -> str:
 
 
 ALL = "edgeserve.help_all"
-"""In a context's `meta`: rare options are shown, too."""
+"""Key in a context's `meta`: rare options are shown too."""
 
 
 class SettingOption(click.Option):
@@ -40,7 +40,7 @@ class SettingOption(click.Option):
 
 
 class SettingsCommand(click.Command):
-    """A command with so many options that they stand under headings."""
+    """A command whose many options are shown under headings."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -51,7 +51,7 @@ class SettingsCommand(click.Command):
                 is_eager=True,
                 expose_value=False,
                 callback=_help_all,
-                help="Show the rare options, too.",
+                help="Show the rare options too.",
             )
         )
 
@@ -92,27 +92,27 @@ class Group(click.Group):
     group_class = type
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
-        """Name them in the order a newcomer meets them, not by the alphabet."""
+        """List them in the order of their first use, not of the alphabet."""
         return list(self.commands)
 
     def format_commands(
         self, ctx: click.Context, formatter: click.HelpFormatter
     ) -> None:
-        """List them; unlike click, cut nothing off."""
+        """List them; unlike click, do not shorten the texts."""
         with formatter.section("Commands"):
             formatter.write_dl(
                 [(name, self.line(ctx, name)) for name in self.list_commands(ctx)]
             )
 
     def line(self, ctx: click.Context, name: str) -> str:
-        """Return what the list says of a sub-command."""
+        """Return the line of a sub-command in the list."""
         command = self.get_command(ctx, name)
         return first_sentence(command.help or "") if command else ""
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the sub-command, or say which one was meant."""
+        """Find the sub-command, or suggest one."""
         if args and not args[0].startswith("-") and not self._knows(ctx, args[0]):
             raise click.UsageError(self._no_command(ctx, args[0]), ctx)
         return super().resolve_command(ctx, args)
@@ -130,7 +130,7 @@ class Group(click.Group):
             if not owners:
                 raise
             raise click.UsageError(
-                f"{error.option_name} stands behind the command it belongs to:"
+                f"{error.option_name} belongs after its command:"
                 f" {_either(_path(ctx, *path) for path in owners)}",
                 ctx,
             ) from error
@@ -139,7 +139,7 @@ class Group(click.Group):
         return self.get_command(ctx, name) is not None
 
     def _no_command(self, ctx: click.Context, name: str) -> str:
-        """Say what was meant: a name that is near, or a sub-command's sub-command."""
+        """Suggest a similar name, or a sub-command of a sub-command."""
         near = difflib.get_close_matches(name, self.list_commands(ctx), n=2)
         paths = [_path(ctx, each) for each in near] or [
             _path(ctx, *path) for path, _ in leaves(self, ctx) if path[-1] == name
@@ -151,7 +151,7 @@ class Group(click.Group):
 def leaves(
     group: click.Group, ctx: click.Context, path: tuple[str, ...] = ()
 ) -> Iterator[tuple[tuple[str, ...], click.Command]]:
-    """Yield every command under a group that is no group, with its path."""
+    """Yield every command under a group, with its path; groups are left out."""
     for name in group.list_commands(ctx):
         command = group.get_command(ctx, name)
         if isinstance(command, click.Group):

@@ -1,7 +1,7 @@
 """JSON bodies: change top-level keys, keep all other bytes; bound the values. Pure.
 
-Values that are not named keep their very bytes: numbers their digits, strings their
-escapes. Of a key that stands twice the last one counts, as it does in llama.cpp.
+Other values keep their bytes: numbers their digits, strings their escapes. Of a
+repeated key the last one counts, as in llama.cpp.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _encode = msgspec.json.Encoder().encode
 def edited(
     body: bytes, *, put: Mapping[str, object], drop: Iterable[str] = ()
 ) -> bytes:
-    """Return `body` with the keys of `put` set and those of `drop` gone.
+    """Return `body` with the keys of `put` set and those of `drop` removed.
 
     Raises BadRequest where `body` is no JSON object.
     """

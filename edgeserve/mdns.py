@@ -8,7 +8,6 @@ so the ones where other machines are come first, and the rest are named in a war
 from __future__ import annotations
 
 import logging
-import re
 import socket
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -21,7 +20,7 @@ from zeroconf.asyncio import AsyncZeroconf
 
 from edgeserve.config.settings import LOOPBACK
 from edgeserve.errors import in_words
-from edgeserve.network import Interface, by_name
+from edgeserve.network import Interface, by_name, is_virtual
 from edgeserve.runtime.log import warn_once
 
 log = logging.getLogger(__name__)
@@ -30,12 +29,6 @@ ROOT = Path("/")
 LIMIT = "proc/sys/net/ipv4/igmp_max_memberships"
 USUAL_LIMIT = 20
 
-CONTAINERS = re.compile(
-    r"docker|br-[0-9a-f]{12}|veth|virbr|vnet|cni|flannel|cali|cilium|lxc|lxd|podman"
-    r"|kube|nerdctl|dummy"
-)
-"""How the interfaces begin that containers and virtual machines are behind."""
-
 FAMILIES = frozenset((socket.AF_INET, socket.AF_INET6))
 
 UP, UNREACHABLE = 0x1, 0x200
@@ -43,8 +36,8 @@ UP, UNREACHABLE = 0x1, 0x200
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
-    """An interface, and what tells whether other machines are behind it."""
+class HostInterface:
+    """An interface, and whether other machines are likely behind it."""
 
     name: str
     index: int
@@ -63,9 +56,9 @@ def chosen(root: Path = ROOT) -> list[str | int] | None:
     that are left out.
     """
     most = limit(root)
-    if most is None or _all_there() <= most:
+    if most is None or _count_interfaces() <= most:
         return None
-    places = ranked(_places(by_name(), root))
+    places = ranked(_candidates(by_name(), root))
     ipv4 = [each for each in places if each.ipv4][:most]
     ipv6 = [each for each in places if each.ipv6][:most]
     left_out = [
@@ -77,8 +70,8 @@ def chosen(root: Path = ROOT) -> list[str | int] | None:
     return [*addresses, *(each.index for each in ipv6)]
 
 
-def _all_there() -> int:
-    """Count the interfaces with an address, those without a carrier too."""
+def _count_interfaces() -> int:
+    """Count the interfaces with an address, with or without a carrier."""
     try:
         return sum(
             any(each.family in FAMILIES for each in entries)
@@ -88,42 +81,42 @@ def _all_there() -> int:
         return 0
 
 
-def ranked(places: Sequence[Place]) -> list[Place]:
+def ranked(places: Sequence[HostInterface]) -> list[HostInterface]:
     """Sort: default route, network cards, loopback, other networks, containers'. Pure.
 
-    Equal ranks by index: what was there first is the machine's own.
+    Equal ranks by index: the oldest ones are the machine's own.
     """
     return sorted(places, key=lambda each: (_rank(each), each.index))
 
 
-def _rank(place: Place) -> int:
+def _rank(place: HostInterface) -> int:
     if place.default:
         return 0
     if place.physical:
         return 1
     if place.loopback:
         return 2
-    if CONTAINERS.match(place.name):
+    if is_virtual(place.name):
         return 5
     return 3 if place.connected else 4
 
 
-def warning(most: int, left_out: Sequence[Place]) -> str:
-    """Say what is left out, and how to change that. Pure."""
+def warning(most: int, left_out: Sequence[HostInterface]) -> str:
+    """Return a warning of the interfaces left out, and how to use them. Pure."""
     count = most + len(left_out)
     return (
         f"{count} network interfaces, and net.ipv4.igmp_max_memberships lets mDNS use"
-        f" {most}: nothing behind {_names(left_out)} will be found by itself;"
+        f" {most}: nodes behind {_names(left_out)} are not discovered;"
         f" `sysctl -w net.ipv4.igmp_max_memberships={max(1024, 2 * count)}` and a"
         " restart of this process allow all"
     )
 
 
-def _names(places: Sequence[Place], most: int = 5) -> str:
+def _names(places: Sequence[HostInterface], most: int = 5) -> str:
     names = [each.name for each in places]
     more = len(names) - most
-    said = ", ".join(names[:most])
-    return f"{said} and {more} more" if more > 0 else said
+    first = ", ".join(names[:most])
+    return f"{first} and {more} more" if more > 0 else first
 
 
 def limit(root: Path = ROOT) -> int | None:
@@ -134,19 +127,21 @@ def limit(root: Path = ROOT) -> int | None:
         return USUAL_LIMIT if (root / "proc/sys/net").exists() else None
 
 
-def _places(found: Mapping[str, tuple[Interface, ...]], root: Path) -> list[Place]:
+def _candidates(
+    found: Mapping[str, tuple[Interface, ...]], root: Path
+) -> list[HostInterface]:
     defaults = default_routes(root)
-    places = list[Place]()
+    places = list[HostInterface]()
     for name, addresses in found.items():
         folder = root / "sys/class/net" / name
-        if not addresses or _there(folder / "brport"):
-            continue  # what comes in at a bridge's port is the bridge's
+        if not addresses or _exists(folder / "brport"):
+            continue  # packets at a bridge's port reach the bridge's interface
         try:
             index = socket.if_nametoindex(name)
-        except OSError:  # gone since it was listed
+        except OSError:  # it vanished after the listing
             continue
         ipv4 = [str(each.ip) for each in addresses if each.version == 4]
-        place = Place(
+        place = HostInterface(
             name=name,
             index=index,
             ipv4=ipv4[0] if ipv4 else None,
@@ -161,7 +156,7 @@ def _places(found: Mapping[str, tuple[Interface, ...]], root: Path) -> list[Plac
 
 
 def default_routes(root: Path = ROOT) -> frozenset[str]:
-    """Return the interfaces that lead to everywhere, by IPv4 or IPv6."""
+    """Return the interfaces of default routes, IPv4 or IPv6."""
     found = set[str]()
     for row in map(str.split, _text(root / "proc/net/route").splitlines()[1:]):
         if len(row) >= 8 and row[1] == row[7] == "00000000":
@@ -180,16 +175,16 @@ def _leads_somewhere(flags: str) -> bool:
 
 
 def _physical(folder: Path) -> bool:
-    """Whether it is a network card, or made of some: a bond, a bridge, a VLAN."""
-    if _there(folder / "device"):
+    """Whether it is a network card, or built on one: a bond, a bridge, a VLAN."""
+    if _exists(folder / "device"):
         return True
     try:
-        return any(_there(each / "device") for each in folder.glob("lower_*"))
+        return any(_exists(each / "device") for each in folder.glob("lower_*"))
     except OSError:
         return False
 
 
-def _there(path: Path) -> bool:
+def _exists(path: Path) -> bool:
     try:
         return path.exists()
     except OSError:
@@ -204,9 +199,9 @@ def _text(path: Path) -> str:
 
 
 Choice = Sequence[str | int | tuple[tuple[str, int, int], int]] | InterfaceChoice
-"""As zeroconf has it: IPv4 addresses, indexes of IPv6 interfaces, or all."""
+"""zeroconf's type: IPv4 addresses, indexes of IPv6 interfaces, or all."""
 
-# Its warnings tell of interfaces that vanish while it looks: nothing to act on.
+# It warns of interfaces that vanish while it lists them, which needs no action.
 logging.getLogger("zeroconf").setLevel(logging.ERROR)
 
 
@@ -214,12 +209,12 @@ logging.getLogger("zeroconf").setLevel(logging.ERROR)
 async def multicast(
     *, loopback_only: bool, instead: str
 ) -> AsyncGenerator[AsyncZeroconf | None]:
-    """Speak mDNS for the length of the block; whatever was announced is withdrawn.
+    """Run mDNS for the length of the block; at its end announcements are withdrawn.
 
     With `loopback_only` no packet leaves this machine. Otherwise every interface is
     used, the loopback one too, so that processes on one machine find each other; where
-    there are too many, those that `multicast` ranks first.
-    Yields None where it cannot be spoken, after a warning that says what to use
+    there are too many, those that `ranked` puts first.
+    Yields None where mDNS is not possible, after a warning that says what to use
     `instead`.
     """
     try:
@@ -240,12 +235,12 @@ def _opened(loopback_only: bool) -> AsyncZeroconf:
     both = IPVersion.All if socket.has_dualstack_ipv6() else IPVersion.V4Only
     try:
         return _Everywhere(interfaces=_interfaces(), ip_version=both)
-    except RuntimeError:  # one has gone since it was listed
+    except RuntimeError:  # one vanished after the listing
         return _Everywhere(interfaces=_interfaces(), ip_version=both)
 
 
 class _Everywhere(AsyncZeroconf):
-    """On every interface, or the best of them, as they are at each update."""
+    """mDNS on every interface, or the best ones, chosen again at each update."""
 
     async def async_update_interfaces(
         self,

@@ -1,10 +1,11 @@
-"""Network interfaces: the addresses of this machine, and word when they change."""
+"""Network interfaces: lists the addresses of this machine, and watches for changes."""
 
 from __future__ import annotations
 
 import asyncio
 import ipaddress
 import logging
+import re
 import socket
 from collections.abc import AsyncGenerator, Mapping
 from pathlib import Path
@@ -24,19 +25,24 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Interface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
 
 POLL_SECONDS = 1.5
-"""Between two looks. A look costs under a millisecond, on a Pi too."""
+"""Between two polls. A poll costs under a millisecond, on a Pi too."""
+
+_VIRTUAL = re.compile(
+    r"docker|veth|virbr|vnet|cni|flannel|cali|cilium|lxc|lxd|podman|kube|nerdctl|dummy"
+    r"|br-[0-9a-f]{12}$"
+)
 
 IF_INET6 = Path("/proc/net/if_inet6")
 TENTATIVE, DAD_FAILED = 0x40, 0x08
 
 
 def interfaces(*, loopback: bool = False) -> frozenset[Interface]:
-    """Addresses with their networks, of the interfaces that are up.
+    """Return addresses with their networks, of the interfaces that are up.
 
-    An IPv6 address counts once the kernel knows that nobody else has it. Link-local
-    ones carry their scope (`fe80::1%eth0/64`). With `loopback`, those of the loopback
-    interface instead of all the others. Where the system does not say, because files or
-    memory have run out, they are as they were when it last did.
+    An IPv6 address counts once the kernel knows it to be unique. Link-local ones carry
+    their scope (`fe80::1%eth0/64`). With `loopback`, those of the loopback
+    interface instead of all the others. Where the system cannot list them, for want of
+    files or memory, the last list is returned.
     """
     return frozenset(
         each
@@ -47,7 +53,7 @@ def interfaces(*, loopback: bool = False) -> frozenset[Interface]:
 
 
 def by_name() -> Mapping[str, tuple[Interface, ...]]:
-    """The addresses of every interface that is up, the loopback one too."""
+    """Return the addresses of every interface that is up, loopback included."""
     global _latest
     try:
         _latest = _listed()
@@ -73,10 +79,15 @@ def _listed() -> Mapping[str, tuple[Interface, ...]]:
 
 
 def addresses(*, loopback: bool = False) -> frozenset[str]:
-    """The addresses alone; see `interfaces`."""
+    """Return the addresses alone; see `interfaces`."""
     return frozenset(
         str(each).partition("/")[0] for each in interfaces(loopback=loopback)
     )
+
+
+def is_virtual(name: str) -> bool:
+    """Whether only containers or virtual machines are behind this interface."""
+    return _VIRTUAL.match(name) is not None
 
 
 async def changes(
@@ -84,8 +95,8 @@ async def changes(
 ) -> AsyncGenerator[frozenset[str]]:
     """Yield the addresses, without loopback, each time they differ from `before`.
 
-    Never ends. Polled: the kernel's own notices need a netlink socket, which neither
-    macOS nor every container has.
+    Never ends. It polls: the kernel's notices need a netlink socket, which macOS and
+    some containers lack.
     """
     while True:
         await asyncio.sleep(every)
@@ -96,7 +107,7 @@ async def changes(
 
 
 def _interface(entry: snicaddr) -> Interface | None:
-    """Read what psutil says; IPv6 masks come as addresses, scopes with the address."""
+    """Convert psutil's entry; it has IPv6 masks as addresses, scopes in the address."""
     if entry.family not in {socket.AF_INET, socket.AF_INET6}:
         return None
     address, netmask = entry.address, entry.netmask
@@ -113,7 +124,7 @@ def _interface(entry: snicaddr) -> Interface | None:
 
 
 def _tentative() -> frozenset[Address]:
-    """IPv6 addresses that cannot be bound yet; psutil lists them all the same."""
+    """Return IPv6 addresses that cannot be bound yet; psutil lists them too."""
     try:
         rows = [line.split() for line in IF_INET6.read_text().splitlines()]
         return frozenset(

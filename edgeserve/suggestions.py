@@ -1,4 +1,4 @@
-"""Suggestions: the known word or path that somebody may have meant. Pure."""
+"""Suggestions: finds the known word or path nearest to a mistyped one. Pure."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from collections.abc import Iterable
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return `; did you mean 'x'?`, to stand behind a sentence; empty if none is near.
+    """Return `; did you mean 'x'?`, the end of a sentence; empty if none is near.
 
-    Spelling in small and large letters does not count.
+    Upper and lower case count as equal.
     """
     plain = {each.lower(): each for each in known}
     near = difflib.get_close_matches(word.lower(), plain, n=1)
@@ -18,25 +18,25 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 LONGEST_PATH = 200
-"""Characters that are looked at and repeated; comparing takes their square."""
+"""Characters compared and shown; the cost of comparing grows with their square."""
 
 LIKE = 0.75
-"""How alike two paths must be, 0 to 1: `/v1/chat/completion` but not `/v1/files`."""
+"""Least similarity of two paths, 0 to 1: `/v1/chat/completion` but not `/v1/files`."""
 
 OTHERS = (
     (r"/api/(?!v\d)", "Ollama's API is not served; OpenAI's is, at /v1"),
     (r"/v1(alpha|beta)|.*:(stream)?generatecontent", "Gemini's API is not served"),
-    (r"(/v1)?/(audio|images|videos|realtime)\b", "text alone is made here"),
+    (r"(/v1)?/(audio|images|videos|realtime)\b", "only text is generated here"),
     (
         r"/v1/(files|uploads|batches|fine_tuning|assistants|threads|moderations)\b",
         "that part of OpenAI's API is not served",
     ),
 )
-"""What others serve, and we do not."""
+"""Routes of other servers that are not served here."""
 
 
 def hint(path: str, known: Iterable[str]) -> str:
-    """Say in a clause what to try instead; `known` are the paths that are answered."""
+    """Return a clause that says what to try; `known` are the paths served."""
     plain = re.sub("/+", "/", path.lower()).rstrip("/")
     known = sorted(known, key=len, reverse=True)
     if plain in known:

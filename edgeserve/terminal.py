@@ -1,4 +1,4 @@
-"""Terminal tables: long texts folded to the width, nothing folded in a pipe."""
+"""Terminal tables: lays out rows and sentences in the width of the terminal."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 Row = Sequence[str]
 
 COLUMNS = 80
-"""Of a pipe, where the variable COLUMNS does not say otherwise."""
+"""Width of a pipe, unless the variable COLUMNS sets it."""
 
 NARROWEST = 40
 
 WIDEST = 26
-"""Letters that a column is widened for; a longer text moves what follows it."""
+"""Widest column, in characters; a longer text moves the cells after it."""
 
 GAP, INDENT = 2, 2
 MARGIN = " " * INDENT
@@ -29,18 +29,18 @@ MARGIN = " " * INDENT
 
 @dataclass(frozen=True)
 class Entry:
-    """A row, and sentences that stand below it."""
+    """A row, and sentences below it."""
 
     cells: Row
     below: Sequence[str] = ()
 
 
 def print_table(heads: Row, rows: Iterable[Row | Entry]) -> None:
-    """Print rows under their heads. Nothing in a cell can steer the terminal."""
+    """Print rows under their heads; control codes in cells are replaced."""
     entries = [each if isinstance(each, Entry) else Entry(each) for each in rows]
     table = Table(heads, entries, width())
     bold, plain = ("\x1b[1m", "\x1b[m") if sys.stdout.isatty() else ("", "")
-    # Not `click.echo`: it writes UTF-8 where the terminal has no such letters.
+    # Not `click.echo`: it writes UTF-8 to a terminal of another encoding.
     for line in table.head():
         sys.stdout.write(f"{bold}{line}{plain}\n")
     for line in table.body():
@@ -48,23 +48,23 @@ def print_table(heads: Row, rows: Iterable[Row | Entry]) -> None:
 
 
 def width() -> int:
-    """Return how many columns there are to write in."""
+    """Return the width of the terminal, in columns."""
     return max(shutil.get_terminal_size((COLUMNS, 24)).columns, NARROWEST)
 
 
 class Table:
-    """Columns with their places; where they need more room, a row takes lines. Pure.
+    """Columns at fixed positions; a row that is too wide takes several lines. Pure.
 
     Every row breaks into lines at the same columns, and so does the head.
     """
 
-    def __init__(self, heads: Row, entries: Iterable[Entry], room: int) -> None:
+    def __init__(self, heads: Row, entries: Iterable[Entry], columns: int) -> None:
         self._heads = [printable(head) for head in heads]
         self._entries = [
             Entry([*map(printable, each.cells)], [*map(printable, each.below)])
             for each in entries
         ]
-        self._room = room
+        self._columns = columns
         self._lines = self._broken(self._widths())
 
     def head(self) -> Iterator[str]:
@@ -76,15 +76,15 @@ class Table:
         for each in self._entries:
             yield from self._row(each.cells)
             for text in each.below:
-                yield from wrapped(text, self._room, MARGIN)
+                yield from wrapped(text, self._columns, MARGIN)
 
     def _widths(self) -> list[int]:
-        """As wide as the texts if that fits, else long texts stick out of theirs."""
+        """Return the width of each column; long texts may pass it."""
         rows = (each.cells for each in self._entries)
         columns = list(zip(self._heads, *rows, strict=True))
         widths = [max(map(cell_len, column)) for column in columns]
         cap = max(widths)
-        while cap > WIDEST and _total(widths) > self._room:
+        while cap > WIDEST and _total(widths) > self._columns:
             cap -= 1
             widths = [min(each, cap) for each in widths]
         return widths
@@ -94,7 +94,7 @@ class Table:
         lines: list[list[int]] = [[]]
         at = 0
         for each in widths:
-            if lines[-1] and at + each > self._room:
+            if lines[-1] and at + each > self._columns:
                 lines.append([])
                 at = INDENT
             lines[-1].append(at)
@@ -107,18 +107,18 @@ class Table:
             yield from self._line([(at, next(rest)) for at in places])
 
     def _line(self, placed: list[tuple[int, str]]) -> Iterator[str]:
-        """Write cells at their places; one without room there moves left, or down."""
+        """Write cells at their positions; one that does not fit moves left, or down."""
         line = ""
         for at, cell in placed:
             if not cell:
                 continue
-            begin = max(min(at, self._room - cell_len(cell)), INDENT if at else 0)
+            begin = max(min(at, self._columns - cell_len(cell)), INDENT if at else 0)
             if line and cell_len(line) + GAP > begin:
                 yield line
                 line = ""
             line += " " * (begin - cell_len(line)) + cell
-            if cell_len(line) > self._room:
-                *whole, line = wrapped(line.strip(), self._room, MARGIN)
+            if cell_len(line) > self._columns:
+                *whole, line = wrapped(line.strip(), self._columns, MARGIN)
                 yield from whole
         if line:
             yield line
@@ -128,25 +128,25 @@ def _total(widths: list[int]) -> int:
     return sum(widths) + GAP * (len(widths) - 1)
 
 
-def wrapped(text: str, room: int, margin: str = "") -> list[str]:
-    """Break a sentence between words, however long one of them is."""
-    return hanging(margin + text, room, len(margin) or INDENT + 1)
+def wrapped(text: str, columns: int, margin: str = "") -> list[str]:
+    """Break a sentence between words; no word is broken."""
+    return hanging(margin + text, columns, len(margin) or INDENT + 1)
 
 
 def for_terminal(text: str) -> str:
-    """Break what is too long for the terminal that standard error is, if it is one."""
+    """Break long lines to the width of the terminal, if standard error is one."""
     if not sys.stderr.isatty():
         return text
     lines = (wrapped(line, width()) for line in text.splitlines())
     return "\n".join(part for parts in lines for part in parts)
 
 
-def hanging(line: str, room: int, indent: int) -> list[str]:
-    """Break a line between words; what follows the first is indented."""
+def hanging(line: str, columns: int, indent: int) -> list[str]:
+    """Break a line between words; lines after the first are indented."""
     lead = line[: len(line) - len(line.lstrip())]
     return textwrap.wrap(
         line.strip(),
-        room,
+        columns,
         initial_indent=lead,
         subsequent_indent=" " * indent,
         break_long_words=False,
@@ -169,7 +169,7 @@ def _columns_of(letter: str) -> int:
 
 
 def console() -> Console:
-    """Return a console for rich's own tables, as wide as what is written to."""
+    """Return a console for rich's own tables, as wide as the terminal."""
     from rich.console import Console
 
     return Console(highlight=False, width=width())

@@ -1,4 +1,4 @@
-"""Wire messages: what node and balancer send each other, as frozen types. Pure."""
+"""Wire messages: the types that node and balancer send each other. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from edgeserve.errors import BadRequest
 Json = dict[str, object]
 
 PROTOCOL = 1
-"""Version of these shapes. A peer that speaks another one is refused by name."""
+"""Version of these messages. A peer of another version is refused with both named."""
 
 SERVICE = "_edgeserve._tcp.local."
 """The mDNS service type that nodes announce."""
@@ -28,7 +28,7 @@ EngineState = Literal["loading", "ready", "busy", "stuck", "failed", "quarantine
 Ability = Literal[
     "chat", "completion", "embeddings", "rerank", "tools", "vision", "audio"
 ]
-"""`tools`: the model's chat template knows them, so that an answer can be bound to."""
+"""`tools`: the model's chat template has them, so that tool calls can be required."""
 
 
 class Cpu(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,7 +55,7 @@ class Power(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Thermal(msgspec.Struct, frozen=True, kw_only=True):
-    """Hottest sensor in degrees Celsius, and what the firmware says of throttling."""
+    """Hottest sensor in degrees Celsius, and throttling as the firmware reports it."""
 
     celsius: float | None = None
     throttled: bool = False
@@ -71,7 +71,7 @@ class Gpu(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Platform(msgspec.Struct, frozen=True, kw_only=True):
-    """Operating system and architecture, as `uname` says them."""
+    """Operating system and architecture, as in `uname`."""
 
     system: str
     release: str
@@ -80,7 +80,7 @@ class Platform(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Hardware(msgspec.Struct, frozen=True, kw_only=True):
-    """What the node runs on, as measured a moment ago."""
+    """The node's machine, as last measured."""
 
     platform: Platform
     cpu: Cpu
@@ -121,7 +121,7 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Placement(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a model ended: layers on GPUs of all, and bytes per llama.cpp device."""
+    """Where a model was placed: layers on GPUs, and bytes per llama.cpp device."""
 
     gpu_layers: int
     layers: int
@@ -129,7 +129,7 @@ class Placement(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Expected(msgspec.Struct, frozen=True, kw_only=True):
-    """Tokens/s of one stream that reads a prompt, and that writes, before any did."""
+    """Tokens/s of one stream, reading and writing, as predicted before any request."""
 
     read: float
     write: float
@@ -144,10 +144,9 @@ class EngineReport(msgspec.Struct, frozen=True, kw_only=True):
     `id` is unique on the node and survives restarts of the engine; `epoch` grows with
     every (re)start, so that a reader knows when a prefix cache was lost. `variant` is
     the full name, `model:LABEL`; `file` the model file's, where there is one. `reason`
-    says why the state is what it is. `expected` is None where the node cannot tell.
-    `ended` tells of its last process that is no more: `killed` by somebody else, or
-    `died` by itself or for what it did. `memory_limit`: bytes past which its node ends
-    it; 0 for none.
+    is the reason for the state. `expected` is None where the node has no prediction.
+    `ended` is about its last process that ended: `killed` from outside, or `died` of an
+    error of its own. `memory_limit`: bytes past which its node ends it; 0 for none.
     """
 
     id: str
@@ -171,12 +170,12 @@ class EngineReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NodeReport(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything a balancer may know of a node. `id` survives restarts and moves.
+    """All that a node reports to a balancer. `id` survives restarts and new addresses.
 
-    `instance` is random, another one in every process: two nodes with one id, such as
-    a cloned disk and its original, differ in it. `problems` says, a sentence each, why
-    the node serves less than it was asked to. `failures` counts, by name, how often
-    background tasks of the node have failed since it started.
+    `instance` is random in every process: two nodes with one id, such as a cloned disk
+    and its original, differ in it. `problems` are sentences: why the node serves less
+    than its settings ask. `failures` counts, by name, how often background tasks of the
+    node have failed since it started.
     """
 
     protocol: int = PROTOCOL
@@ -199,9 +198,9 @@ class EngineChange(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Registration(msgspec.Struct, frozen=True, kw_only=True):
-    """A node tells a balancer where it is, when multicast cannot.
+    """A node's address, sent to a balancer where multicast is blocked.
 
-    `id` is its own: another node may listen at an address such as Docker's.
+    `id` is the node's: at an address such as Docker's another node may answer.
     """
 
     url: str
@@ -209,7 +208,7 @@ class Registration(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Registered(msgspec.Struct, frozen=True, kw_only=True):
-    """The balancer's answer. `problem` says why the node is of no use to it."""
+    """The balancer's answer. `problem` says why it cannot use the node."""
 
     problem: str | None = None
 
@@ -217,11 +216,11 @@ class Registered(msgspec.Struct, frozen=True, kw_only=True):
 T = TypeVar("T")
 
 MALFORMED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-"""What decoding JSON may raise; the last one for nesting without end."""
+"""Errors of decoding JSON; the last one for too deep nesting."""
 
 
 def encode(value: object) -> bytes:
-    """Turn a value into JSON; what is no text, as in a file's name, becomes `?`."""
+    """Turn a value into JSON; bytes that are no text, as in file names, become `?`."""
     try:
         return msgspec.json.encode(value)
     except UnicodeEncodeError:

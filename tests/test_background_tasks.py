@@ -8,7 +8,6 @@ import errno
 import importlib
 import logging
 import pkgutil
-import socket
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
@@ -25,6 +24,7 @@ from edgeserve.config.settings import BalancerSettings, NodeSettings
 from edgeserve.runtime import background, log
 from edgeserve.runtime.background import KINDS, Kind, Work, failures
 from node.app import serve
+from node.engines.process import free_port
 from tests.fakes.gguf import a_model
 from tests.fleet.llama_server import script
 from tests.patience import PATIENCE
@@ -105,7 +105,7 @@ def saboteur(monkeypatch: pytest.MonkeyPatch) -> Saboteur:
     monkeypatch.setattr(background, "attempt", saboteur.attempt)
     monkeypatch.setattr(background, "step", saboteur.step)
     monkeypatch.setattr(background, "FIRST_PAUSE", 0.01)
-    log._said.clear()
+    log._logged.clear()
     return saboteur
 
 
@@ -162,12 +162,6 @@ async def both(tmp_path: Path) -> AsyncGenerator[Both]:
             stop.set()
             async with asyncio.timeout(PATIENCE):
                 await serving
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        port: int = sock.getsockname()[1]
-        return port
 
 
 async def test_whichever_background_task_fails_requests_are_answered(

@@ -250,3 +250,28 @@ def test_base_dependencies_leave_the_compiler_alone() -> None:
 
     assert "llama-cpp-python" not in base
     assert "sys_platform" in base[base.index("xllamacpp") :]
+
+
+RENAMERS = {"edgeserve/runtime/files.py", "node/engine_build/build.py"}
+"""The one writer of files, and a build that gives a whole folder its place."""
+
+
+def renames(path: Path) -> bool:
+    """Whether files are renamed there. Of strings, `replace` takes two arguments."""
+    return any(
+        isinstance(item, ast.Call)
+        and isinstance(item.func, ast.Attribute)
+        and (
+            (item.func.attr == "replace" and len(item.args) + len(item.keywords) == 1)
+            or ast.unparse(item.func) in {"os.replace", "os.rename"}
+            or item.func.attr == "rename"
+        )
+        and not ast.unparse(item.func).startswith("msgspec.")
+        for item in ast.walk(ast.parse(path.read_text()))
+    )
+
+
+def test_files_are_replaced_by_one_writer() -> None:
+    found = {str(path.relative_to(ROOT)) for path in sources() if renames(path)}
+
+    assert found == RENAMERS

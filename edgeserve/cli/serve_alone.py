@@ -99,4 +99,4 @@ def _raise_hopeless(report: Mapping[str, Any] | None) -> None:
         raise NotServing("; ".join(reasons))
     if report.get("problems"):
         # The node has warned of each as it found it, on the same terminal.
-        raise NotServing("nothing can be served; why, it says above")
+        raise NotServing("nothing can be served; see its message above")

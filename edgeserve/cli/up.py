@@ -156,8 +156,8 @@ def planned(
     api_key: str | None,
 ) -> Plan:
     """Turn settings into two commands; fetches the default model if it is needed."""
-    back = free_port(node)
-    front = free_port(balancer, but=back)
+    back = port_near(node)
+    front = port_near(balancer, but=back)
     if balancer.settings.port not in {0, front}:
         click.echo(
             f"port {balancer.settings.port} is not free; using {front}", err=True
@@ -181,7 +181,7 @@ def _url(port: int) -> str:
     return f"http://{LOOPBACK}:{port}"
 
 
-def free_port(
+def port_near(
     found: Resolved[NodeSettings] | Resolved[BalancerSettings], but: int = 0
 ) -> int:
     """Return the port of the settings, or near it where nobody asked for that one.

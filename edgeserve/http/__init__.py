@@ -1,8 +1,6 @@
 """HTTP: our own server and client, which pass bytes with little work.
 
-`listen` and `upstream` are the server and the client.
-`edgeserve.http.server.aiohttp_routes` has the same two on aiohttp alone, as a reference
-for the tests.
+`listen` is the server, `upstream` the client.
 """
 
 from edgeserve.http.client.pool import upstream

@@ -1,7 +1,7 @@
-"""Message framing: where a body ends. Pure.
+"""Message framing: finds where a body ends. Pure.
 
-A framing is fed bytes as they come and gives back the body's; it is `done` once the
-body has ended, and `excess` is what came after. Pure: no I/O.
+A framing takes bytes as they come and returns those of the body. It is `done` once the
+body has ended; `excess` is what came after.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ TRAILER_BYTES = 8192
 SLACK = 16384
 """Bytes of framing, past twice the body's, that a client's chunked body may have.
 
-A body in single bytes costs us more to read than its sender to write.
+A body in chunks of one byte costs more to read than to send.
 """
 
 LINE_BYTES = 256
-"""Longest line that announces a chunk."""
+"""Longest line before a chunk."""
 
 
 class Framing(Protocol):
-    """Divides a body from what frames it."""
+    """Separates a body from its framing."""
 
     done: bool
     excess: bytes
@@ -36,7 +36,7 @@ class Framing(Protocol):
 
 
 class Length:
-    """A body of so many bytes."""
+    """A body of known length."""
 
     __slots__ = ("_left", "done", "excess")
 
@@ -72,14 +72,14 @@ class UntilClosed:
 
 
 class Chunked:
-    """A body in chunks, each with its size before it."""
+    """A body in chunks, each after a line with its size."""
 
-    __slots__ = ("_crumbs", "_held", "_left", "_slack", "_trailer", "done", "excess")
+    __slots__ = ("_held", "_left", "_overhead", "_slack", "_trailer", "done", "excess")
 
     def __init__(self, slack: float = SLACK) -> None:
         self._slack = slack
-        self._crumbs = 0  # bytes of framing, less twice those of the body
-        self._held = b""  # a line that has not come whole
+        self._overhead = 0  # bytes of framing, less twice those of the body
+        self._held = b""  # a line that is not complete
         self._left = 0  # bytes of this chunk and its line end still to come
         self._trailer = -1  # bytes of trailer so far; -1 before the last chunk
         self.done = False
@@ -93,17 +93,17 @@ class Chunked:
         at, end = 0, len(data)
         while at < end and not self.done:
             if self._left:
-                at = self._inside(data, at, body)
+                at = self._take_chunk(data, at, body)
             elif self._trailer >= 0:
-                at = self._after(data, at)
+                at = self._drop_trailer(data, at)
             else:
-                at = self._between(data, at)
+                at = self._take_size(data, at)
         if self.done:
             self.excess = data[at:]
         return body[0] if len(body) == 1 else b"".join(body)
 
-    def _inside(self, data: bytes, at: int, body: list[bytes]) -> int:
-        """Take what there is of the chunk; its last two bytes are a line end."""
+    def _take_chunk(self, data: bytes, at: int, body: list[bytes]) -> int:
+        """Take the bytes of the chunk; its last two are a line end."""
         stop = min(at + self._left, len(data))
         self._left -= stop - at
         payload = stop - max(0, 2 - self._left)
@@ -111,17 +111,17 @@ class Chunked:
             body.append(data[at:payload])
         ending = data[max(at, payload) : stop]
         if ending and ending != b"\r\n"[2 - self._left - len(ending) :][: len(ending)]:
-            raise BadRequest("a chunk is longer than it says")
+            raise BadRequest("a chunk is longer than its size")
         return stop
 
-    def _between(self, data: bytes, at: int) -> int:
-        """Read the line that announces a chunk."""
+    def _take_size(self, data: bytes, at: int) -> int:
+        """Read the line before a chunk."""
         found = _CHUNK.match(data, at)
         if found is None:
-            return self._hold(data, at, LINE_BYTES)
+            return self._keep(data, at, LINE_BYTES)
         size = int(found[1], 16)
-        self._crumbs = max(0, self._crumbs + found.end() - at + 2 - 2 * size)
-        if self._crumbs > self._slack:
+        self._overhead = max(0, self._overhead + found.end() - at + 2 - 2 * size)
+        if self._overhead > self._slack:
             raise BadRequest("the chunks of a body are too small")
         if size:
             self._left = size + 2
@@ -129,19 +129,19 @@ class Chunked:
             self._trailer = 0
         return found.end()
 
-    def _after(self, data: bytes, at: int) -> int:
+    def _drop_trailer(self, data: bytes, at: int) -> int:
         """Drop trailer fields up to the empty line."""
         end = data.find(b"\r\n", at)
         if end < 0:
-            return self._hold(data, at, TRAILER_BYTES - self._trailer)
+            return self._keep(data, at, TRAILER_BYTES - self._trailer)
         self._trailer += end + 2 - at
         self.done = end == at
         if self._trailer > TRAILER_BYTES or b"\n" in data[at:end]:
             raise BadRequest("the trailer of a chunked body is malformed")
         return end + 2
 
-    def _hold(self, data: bytes, at: int, limit: int) -> int:
-        """Keep a part of a line until the rest comes, if it can still become one."""
+    def _keep(self, data: bytes, at: int, limit: int) -> int:
+        """Keep a part of a line until the rest comes. Raises BadRequest."""
         self._held = data[at:]
         if len(self._held) > limit or b"\n" in self._held:
             raise BadRequest("a chunked body is malformed")

@@ -1,7 +1,8 @@
-"""Message heads: read and write the heads of requests and responses. Pure.
+"""Message heads: reads and writes the heads of requests and responses. Pure.
 
-llhttp refuses what smuggles: Content-Length beside Transfer-Encoding, repeated lengths,
-folded lines, bare line feeds, blanks before a colon. What it lets pass is refused here.
+llhttp refuses what serves request smuggling: Content-Length beside Transfer-Encoding,
+repeated lengths, folded lines, bare line feeds, blanks before a colon. What else is
+ambiguous is refused here.
 """
 
 from __future__ import annotations
@@ -30,18 +31,18 @@ NOT_NAMED = frozenset(
      "content-type", "content-encoding", "authorization", "x-api-key", "cookie",
      "origin", "retry-after")
 )  # fmt: skip
-"""Fields that we act upon ourselves: naming them in `Connection` takes none away."""
+"""Fields that are used here: `Connection` cannot name them for removal."""
 
 OURS = "x-edgeserve-"
 
 TARGET_BYTES = 32_000
-"""Longest target of a request. llama.cpp takes a line of 32 KiB, all in all."""
+"""Longest target of a request. llama.cpp accepts a request line of 32 KiB."""
 
 END = b"\r\n\r\n"
-"""What ends a head."""
+"""The end of a head."""
 
 MOST_FIELDS = 128
-"""Header fields of one message; reading more costs more than any honest head."""
+"""Most header fields of one message; it bounds the cost of reading a head."""
 
 BODILESS = frozenset((204, 304))
 """Statuses whose answers never have a body."""
@@ -57,21 +58,21 @@ class Head(NamedTuple):
     length: int | None
     keep_alive: bool
     old: bool
-    """Whether this is HTTP/1.0, which knows no chunks."""
+    """Whether this is HTTP/1.0, which has no chunks."""
 
     @property
     def expects(self) -> bool:
-        """Whether the client waits for our word before it sends the body."""
+        """Whether the client waits for `100 Continue` before it sends the body."""
         expect = self.headers.get("expect", "")
         return expect.lower() == "100-continue" and not self.old
 
 
 ANY = Head("GET", "/", "", {}, 0, False, False)
-"""Stands for a request that could not be read."""
+"""The head assumed for a request that could not be read."""
 
 
 class _Fields:
-    """What llhttp finds in one head."""
+    """Collects what llhttp finds in one head."""
 
     __slots__ = ("complete", "headers", "more", "repeated", "target")
 
@@ -85,7 +86,7 @@ class _Fields:
         self.target += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        key = name.decode().lower()
+        key = _USUAL.get(name) or name.decode().lower()
         text = value.decode("utf-8", "surrogateescape")
         if key in self.headers:
             self.repeated.add(key)
@@ -95,6 +96,18 @@ class _Fields:
     def on_headers_complete(self) -> None:
         self.more = self.complete
         self.complete = True
+
+
+_USUAL = {
+    spelling.encode(): name
+    for name in (
+        "accept", "accept-encoding", "accept-language", "authorization",
+        "connection", "content-length", "content-type", "cookie", "host", "origin",
+        "transfer-encoding", "user-agent",
+    )
+    for spelling in (name, name.title())
+}  # fmt: skip
+"""Names that most requests have: a lookup is faster than decode and lower."""
 
 
 def read_request(raw: bytes) -> Head:
@@ -114,7 +127,7 @@ def read_request(raw: bytes) -> Head:
     line = raw[: raw.index(b"\r\n")]
     old = line.endswith(b" HTTP/1.0")
     if not old and not line.endswith(b" HTTP/1.1"):
-        raise BadRequest("only HTTP/1.1 and HTTP/1.0 are spoken here")
+        raise BadRequest("only HTTP/1.1 and HTTP/1.0 are supported")
     headers = fields.headers
     if "host" in fields.repeated or not ("host" in headers or old):
         raise BadRequest("a request needs exactly one Host header")
@@ -126,7 +139,7 @@ def read_request(raw: bytes) -> Head:
 
 
 def _split(target: bytes) -> tuple[str, str]:
-    """Divide a target at its question mark; an absolute one loses its origin."""
+    """Split a target at its question mark; drop the origin of an absolute one."""
     if len(target) > TARGET_BYTES:
         raise UriTooLong(TARGET_BYTES)
     if b"%" in target and _CONTROL.search(target):
@@ -151,7 +164,7 @@ def _length(headers: Mapping[str, str], old: bool) -> int | None:
 
 
 def routed(head: Head, handled: Callable[[str], bool]) -> tuple[Head, bool]:
-    """Say whether the relay answers it, however its path is spelt."""
+    """Return the head, and whether `handled` takes its path, percent-encoded or not."""
     path = head.path
     if handled(path):
         return head, True
@@ -163,9 +176,9 @@ def routed(head: Head, handled: Callable[[str], bool]) -> tuple[Head, bool]:
 
 
 def for_this_connection(headers: dict[str, str]) -> str:
-    """Take out `Connection` and the fields that it names; return it in lower case.
+    """Remove `Connection` and the fields that it names; return it in lower case.
 
-    It is done where a message comes in, so that nobody can name a field that we add.
+    This is done where a message is read, so that it cannot name a field added later.
     """
     connection = headers.pop("connection", "").lower()
     if connection not in {"", "keep-alive", "close"}:
@@ -177,19 +190,19 @@ def for_this_connection(headers: dict[str, str]) -> str:
 
 
 def check_beginning(data: bytes) -> None:
-    """Raise BadRequest where what has come of a head cannot become one any more.
+    """Raise BadRequest where the first bytes cannot begin a head.
 
-    Whoever speaks another protocol, TLS for one, may wait for us to say so.
+    A client of another protocol, such as TLS, may wait for an answer without an end.
     """
     if data[0] == TLS_HANDSHAKE:
-        raise BadRequest("this port speaks HTTP without TLS; use http://")
+        raise BadRequest("this port serves HTTP without TLS; use http://")
     line, ended, _ = data.partition(b"\n")
     if not (_LINE if ended else _BEGINNING).fullmatch(line):
         raise BadRequest("this is not HTTP/1.1")
 
 
 TLS_HANDSHAKE = 0x16
-"""First byte of what a TLS client says."""
+"""First byte that a TLS client sends."""
 
 _LINE = re.compile(rb"[A-Z-]{1,24} [^\r]+ HTTP/1\.[01]\r")
 _BEGINNING = re.compile(rb"[A-Z-]{1,24}(?: [^\r]*\r?)?")
@@ -197,20 +210,21 @@ _CONTROL = re.compile(rb"%(?:[01][0-9A-Fa-f]|7[Ff])")
 
 
 def fields(headers: Mapping[str, str]) -> list[str]:
-    """Render the header fields that may travel, one line each."""
+    """Render the header fields that may travel, one line each.
+
+    Names are in lower case, as both readers of heads give them.
+    """
     named = headers.get("connection")
     dropped = HOP_BY_HOP
     if named is not None and named not in {"keep-alive", "close", "Keep-Alive"}:
         dropped = dropped.union(each.strip().lower() for each in named.split(","))
     return [
-        f"{name}: {value}"
-        for name, value in headers.items()
-        if name.lower() not in dropped
+        f"{name}: {value}" for name, value in headers.items() if name not in dropped
     ]
 
 
 def written(lines: list[str]) -> bytes:
-    """Join lines to a head; a value that would break out of its line is refused."""
+    """Join lines to a head. Raises ValueError for a value that holds a line break."""
     text = "\r\n".join(lines)
     if text.count("\n") != len(lines) - 1 or text.count("\r") != len(lines) - 1:
         raise ValueError("a header value holds a line break")
@@ -237,25 +251,33 @@ class AnswerHead(NamedTuple):
     """Whether the server will take another request on this connection."""
 
 
-def read_answer(raw: bytes, asked: str) -> AnswerHead:
-    """Read one head, without the blank line, of the answer to a request by `asked`.
+def read_answer(raw: bytes, method: str) -> AnswerHead:
+    """Read one head, without the blank line, of the answer to a request with `method`.
 
     Raises BadRequest where it is malformed.
     """
     text = raw.decode("utf-8", "surrogateescape")
     first, _, rest = text.partition("\r\n")
-    found = _STATUS.fullmatch(first)
+    status, old = _status(first)
     lines = text.count("\r\n")
-    if found is None or lines > MOST_FIELDS or text.count("\n") != lines:
-        raise BadRequest(f"{first[:80]!r} does not begin an answer of HTTP/1.1")
+    if lines > MOST_FIELDS or text.count("\n") != lines:
+        raise BadRequest("the answer's head has too many lines, or bare line feeds")
     headers = _fields(rest)
-    status = int(found[2])
     connection = for_this_connection(headers)
-    keeps = "close" not in connection if found[1] == "1" else "keep-alive" in connection
-    if asked == "HEAD" or status in BODILESS or status < 200:
+    keeps = "keep-alive" in connection if old else "close" not in connection
+    if method == "HEAD" or status in BODILESS or status < 200:
         return AnswerHead(status, headers, Length(0), keeps)
     framing = _framing(headers)
     return AnswerHead(status, headers, framing, keeps)
+
+
+@lru_cache(64)
+def _status(line: str) -> tuple[int, bool]:
+    """Return the status, and whether it is of HTTP/1.0."""
+    found = _STATUS.fullmatch(line)
+    if found is None:
+        raise BadRequest(f"{line[:80]!r} is not a status line of HTTP/1.1")
+    return int(found[2]), found[1] == "0"
 
 
 def _fields(text: str) -> dict[str, str]:
@@ -268,7 +290,7 @@ def _fields(text: str) -> dict[str, str]:
     return headers
 
 
-@lru_cache(1024)  # a server says mostly the same, answer after answer
+@lru_cache(1024)  # most fields of a server are the same in each answer
 def _field(line: str) -> tuple[str, str]:
     name, colon, value = line.partition(":")
     key = name.lower()
@@ -295,4 +317,4 @@ _STATUS = re.compile(r"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: .*)?")
 _NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9a-z]+")
 
 JOINED = 65536
-"""Bodies up to so many bytes are copied behind their head: one write is cheaper."""
+"""Bodies up to so many bytes are written together with their head, which is cheaper."""

@@ -1,4 +1,4 @@
-"""Sockets: bind a port, notice silence, reset a connection, count descriptors."""
+"""Sockets: binds ports, detects dead peers, resets connections, counts descriptors."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from edgeserve.config.settings import EVERYWHERE
 from edgeserve.errors import SettingsError
 
 SILENT_SECONDS = 15
-"""After so long without a sign from the other kernel a connection is lost.
+"""A connection whose peer's kernel is silent for so long is lost.
 
-A machine that lost its power or its Wi-Fi says no goodbye.
+A machine that lost its power or its network closes no connection.
 """
 
 
 def peer_of(transport: asyncio.BaseTransport) -> str:
-    """Return the other side's address, an IPv4 one in its own form."""
+    """Return the peer's address; an IPv4 one in its usual form."""
     name = transport.get_extra_info("peername")
     return str(name[0]).removeprefix("::ffff:") if name else ""
 
 
 def cut(transport: asyncio.Transport) -> None:
-    """Reset the connection: a broken answer must not look like a whole one."""
+    """Reset the connection, so that a broken answer does not look complete."""
     sock: socket.socket | None = transport.get_extra_info("socket")
     if sock is not None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -33,7 +33,7 @@ def cut(transport: asyncio.Transport) -> None:
 
 
 def notice_silence(transport: asyncio.Transport) -> None:
-    """Have the kernel probe a connection on which nothing moves."""
+    """Have the kernel probe an idle connection, so that a dead peer is noticed."""
     sock: socket.socket | None = transport.get_extra_info("socket")
     if sock is None:
         return
@@ -44,7 +44,7 @@ def notice_silence(transport: asyncio.Transport) -> None:
         ("TCP_KEEPCNT", 2),
         ("TCP_USER_TIMEOUT", SILENT_SECONDS * 1000),
     ):
-        option = getattr(socket, name, None)  # not every system has each
+        option = getattr(socket, name, None)  # some systems lack some
         if option is not None:
             sock.setsockopt(socket.IPPROTO_TCP, option, value)
 
@@ -52,13 +52,13 @@ def notice_silence(transport: asyncio.Transport) -> None:
 BACKLOG = 512
 
 UNKNOWN_NAME = frozenset((socket.EAI_NONAME, socket.EAI_AGAIN, socket.EAI_FAIL))
-"""What `create_server` calls errno where a name cannot be looked up."""
+"""The errno of `create_server` where a name cannot be resolved."""
 
 
 def bind(host: str, port: int) -> socket.socket:
     """Return a listening TCP socket; `::` means every interface, IPv4 and IPv6.
 
-    Raises SettingsError where the port is taken or the address is not ours.
+    Raises SettingsError where the port is taken or no interface has the address.
     """
     everywhere = host == EVERYWHERE
     dual = everywhere and socket.has_dualstack_ipv6()
@@ -88,16 +88,16 @@ def _why(error: OSError) -> str:
 
 
 MOST_FILES = 65536
-"""Where the system sets no limit, or a larger one."""
+"""Open files assumed where the system sets no limit, or a larger one."""
 
 MOST_RESERVED = 512
 
 
 def open_files() -> int:
-    """Return how many files this process may have open."""
+    """Return how many files this process may open."""
     try:
         import resource
-    except ImportError:  # not everywhere
+    except ImportError:  # not on Windows
         return MOST_FILES
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return MOST_FILES if soft == resource.RLIM_INFINITY else min(soft, MOST_FILES)
@@ -106,11 +106,11 @@ def open_files() -> int:
 def most_connections(files: int) -> int:
     """Return how many clients may be connected, each with an upstream of its own.
 
-    A reserve is left for listening, files, pipes and the connections between machines.
+    A reserve remains for listening sockets, files, pipes and our own requests.
     """
     return max(1, (files - min(files // 4, MOST_RESERVED)) // 2)
 
 
 def is_shortage(error: OSError) -> bool:
-    """Whether that came of too many open files, here or in the whole system."""
+    """Whether the cause is too many open files, here or in the whole system."""
     return error.errno in {errno.EMFILE, errno.ENFILE}

@@ -13,7 +13,7 @@ from edgeserve.errors import SettingsError
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One client request, whole. Header names are lower-case."""
+    """One complete client request. Header names are in lower case."""
 
     method: str
     path: str
@@ -29,29 +29,29 @@ class Request:
 
 
 class Response(Protocol):
-    """The way back to one client; it carries at most one answer.
+    """The answer to one client. Header names are in lower case.
 
-    `write` returns when the client's buffer has room again, so that a slow reader slows
-    only itself. All of them raise ConnectionError when the client is gone.
+    `write` returns when the client's buffer has room, so that a slow client slows only
+    its own answer. All methods raise ConnectionError when the client is gone.
     """
 
     @property
     def started(self) -> bool:
-        """Whether the status line is out; from then on it cannot be changed."""
+        """Whether the status line is sent, after which it cannot be changed."""
         ...
 
     @property
     def paused(self) -> bool:
-        """Whether more waits for the client than it takes, so that its answer halts."""
+        """Whether the client's buffer is full, so that its answer pauses."""
         ...
 
     @property
     def missed(self) -> bool:
-        """Whether something could not be sent, for the client had gone."""
+        """Whether something could not be sent, because the client had gone."""
         ...
 
     async def start(self, status: int, headers: Mapping[str, str]) -> None:
-        """Send the status and headers of an answer whose length is not known."""
+        """Send the status and headers of an answer of unknown length."""
         ...
 
     async def write(self, data: bytes) -> None:
@@ -63,17 +63,17 @@ class Response(Protocol):
         ...
 
     async def send(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
-        """Send a whole answer at once."""
+        """Send a complete answer."""
         ...
 
 
 Handler = Callable[[Request, Response], Awaitable[None]]
-"""Answers one request. Cancelled at once when the client leaves."""
+"""Answers one request. It is cancelled at once when the client leaves."""
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a server listens."""
+    """The address of a server."""
 
     host: str
     port: int
@@ -103,13 +103,13 @@ def origin_set(url: str, default_port: int, option: str) -> Origin:
 
 
 class Answer(Protocol):
-    """An upstream's answer; its head has arrived. Header names are lower-case."""
+    """An upstream's answer, whose head has come. Header names are in lower case."""
 
     status: int
     headers: Mapping[str, str]
 
     async def read(self) -> bytes:
-        """Return the rest of the body. Raises NodeLost where it is cut short."""
+        """Return the rest of the body. Raises NodeLost where it ends early."""
         ...
 
     async def chunk(self) -> bytes:
@@ -117,20 +117,20 @@ class Answer(Protocol):
         ...
 
     async def pump(self, reply: Response, see: Callable[[bytes], None]) -> None:
-        """Pass the rest of the body to the client as it comes, showing it to `see`.
+        """Pass the rest of the body to the client as it comes; `see` gets it too.
 
-        Raises NodeLost where the body is cut short, ConnectionError where the client
-        has gone. Neither starts nor finishes the reply.
+        Raises NodeLost where the body ends early, ConnectionError where the client has
+        gone. It neither starts nor finishes the reply.
         """
         ...
 
     async def sift(self, reply: Response, sieve: Callable[[bytes], bytes]) -> None:
-        """Pass on what `sieve` makes of each piece, as `pump` does; b"" for nothing."""
+        """Do as `pump` does, with what `sieve` returns for each piece."""
         ...
 
 
 class Upstream(Protocol):
-    """Asks servers. Leaving the block early closes the connection, which cancels."""
+    """Sends requests to servers. Leaving the block early cancels the request."""
 
     def ask(
         self,
@@ -140,8 +140,9 @@ class Upstream(Protocol):
         headers: Mapping[str, str],
         body: bytes = b"",
     ) -> AbstractAsyncContextManager[Answer]:
-        """Send a request and wait for the answer's head, however long it takes.
+        """Send a request and wait for the answer's head, without a time limit.
 
-        Raises NodeLost where the server cannot be reached or hangs up before the head.
+        Header names are in lower case. Raises NodeLost where the server cannot be
+        reached or closes the connection before the head.
         """
         ...

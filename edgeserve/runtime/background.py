@@ -1,9 +1,9 @@
-"""Background tasks: one owner for all work beside the requests, with restart policies.
+"""Background tasks: starts, restarts and ends all work beside the requests.
 
-A task that fails must not end a serving process, nor stop without a word. Each kind of
-task is declared once, with a name and a restart policy, as systemd and Kubernetes have
-them. A failure is counted under that name and logged once; then the policy decides.
-What is meant to end a process is not started here but awaited in the foreground.
+A failed task must not end a serving process, and must not stop unnoticed. Each kind of
+task is declared once, with a name and a restart policy, as in systemd and Kubernetes.
+A failure is counted under that name and logged once; then the policy applies. Work
+whose end is meant to end the process is awaited in the foreground, not started here.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
 """Seconds before a task is started again: 1, 2, 4, … 60 while it keeps failing."""
 
 Policy = Literal["always", "on-failure", "never", "timer"]
-"""When a task is started again: whenever it ends, when it fails, or not at all, for
-whoever started it will start another. What a timer calls is `guarded`."""
+"""When a task is started again: whenever it ends, when it fails, or never, where its
+owner starts another one. `timer`: a timer calls it, through `guarded`."""
 
 Work = Callable[[], Coroutine[Any, Any, object]]
 
@@ -41,11 +41,11 @@ class Kind:
 
 
 KINDS: dict[str, Kind] = {}
-"""Every kind that the modules imported so far have declared, by name."""
+"""All kinds that imported modules have declared, by name."""
 
 
 def declared(name: str, policy: Policy = "always") -> Kind:
-    """Declare a kind of task; for the top level of the module that starts it."""
+    """Declare a kind of task, at the top level of the module that starts it."""
     if name in KINDS:
         raise ValueError(f"background task {name!r} is declared twice")
     KINDS[name] = Kind(name, policy)
@@ -53,7 +53,7 @@ def declared(name: str, policy: Policy = "always") -> Kind:
 
 
 class Failures:
-    """How often each kind of task has failed in this process."""
+    """Counts the failures of each kind of task in this process."""
 
     def __init__(self) -> None:
         self._counts: Counter[str] = Counter()
@@ -61,7 +61,7 @@ class Failures:
 
     @property
     def counts(self) -> Mapping[str, int]:
-        """Those that have failed, by name."""
+        """Failures by name; kinds without a failure are left out."""
         return dict(self._counts)
 
     @contextmanager
@@ -76,8 +76,8 @@ class Failures:
     def note(self, kind: Kind, label: str, why: str) -> None:
         """Count a failure, and log it unless the same has been logged before."""
         self._counts[kind.name] += 1
-        goes_on = "" if kind.policy == "never" else "; it goes on"
-        warn_once(log, f"background task {label!r} failed: {why}{goes_on}")
+        outlook = "" if kind.policy == "never" else "; it continues"
+        warn_once(log, f"background task {label!r} failed: {why}{outlook}")
         for listener in tuple(self._listeners):
             listener()
 
@@ -87,12 +87,12 @@ failures = Failures()
 
 @dataclass(frozen=True)
 class Started:
-    """A task that was started. Its owner waits for it; nobody else has to."""
+    """A started task. The block that owns it waits for its end."""
 
     task: asyncio.Task[None]
 
     def cancel(self) -> None:
-        """End it before its block does."""
+        """End the task before its block ends."""
         self.task.cancel()
 
 
@@ -103,18 +103,18 @@ class Tasks:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def start(self, kind: Kind, work: Work, about: str = "") -> Started:
-        """Run `work()` until the block ends, again and again as the policy says.
+        """Run `work()` until the block ends, restarted as the policy says.
 
-        `about` says in the log which of several it is.
+        `about` tells several tasks of one kind apart in the log.
         """
         label = f"{kind.name} {about}".rstrip()
-        task = asyncio.create_task(_kept(kind, work, label), name=label)
+        task = asyncio.create_task(_supervised(kind, work, label), name=label)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return Started(task)
 
     async def end(self) -> None:
-        """Cancel every task and wait until all are gone."""
+        """Cancel every task and wait until all have ended."""
         for task in self._tasks:
             task.cancel()
         if self._tasks:
@@ -123,7 +123,7 @@ class Tasks:
 
 @asynccontextmanager
 async def background() -> AsyncGenerator[Tasks]:
-    """Own background tasks for the length of the block; none outlives it."""
+    """Own background tasks for the length of the block; all end with it."""
     tasks = Tasks()
     try:
         yield tasks
@@ -131,42 +131,42 @@ async def background() -> AsyncGenerator[Tasks]:
         await tasks.end()
 
 
-async def _kept(kind: Kind, work: Work, label: str) -> None:
-    """Keep a task at work. Ends as its policy says, or by being cancelled."""
+async def _supervised(kind: Kind, work: Work, label: str) -> None:
+    """Run a task and restart it as its policy says."""
     loop = asyncio.get_running_loop()
     failed = 0
     while True:
-        began = loop.time()
+        started = loop.time()
         why = await _outcome(kind, work)
         if why is None:
             if kind.policy != "always":
                 return
-            why = "it ended, which it should not"
+            why = "it ended unexpectedly"
         failures.note(kind, label, why)
         if kind.policy == "never":
             return
-        lasted = loop.time() - began
+        lasted = loop.time() - started
         failed = 1 if lasted > LONGEST_PAUSE else failed + 1
         await asyncio.sleep(pause(failed))
 
 
 def pause(failed: int) -> float:
-    """Seconds to wait after so many failures in a row. Pure."""
+    """Return the seconds to wait after `failed` failures in a row. Pure."""
     return min(FIRST_PAUSE * 2.0 ** min(failed - 1, 10), LONGEST_PAUSE)
 
 
 async def _outcome(kind: Kind, work: Work) -> str | None:
-    """Run it to its end; returns how it failed, or None."""
+    """Run a task once; return how it failed, or None."""
     try:
         await attempt(kind, work)
     except asyncio.CancelledError:
         task = asyncio.current_task()
         if task is None or task.cancelling():
             raise
-        return "something that it waited for was cancelled"
+        return "an operation that it waited for was cancelled"
     except Exception as error:
         log.debug("background task %r failed", kind.name, exc_info=error)
-        return _told(error)
+        return _described(error)
     return None
 
 
@@ -176,21 +176,21 @@ async def attempt(kind: Kind, work: Work) -> None:  # noqa: ARG001 - tests make 
 
 
 def guarded(kind: Kind, work: Callable[[], object]) -> None:
-    """Do what a timer calls; should it fail, the timer goes on all the same."""
+    """Run what a timer calls; a failure is counted and does not stop the timer."""
     try:
         step(kind, work)
     except Exception as error:
         log.debug("background task %r failed", kind.name, exc_info=error)
-        failures.note(kind, kind.name, _told(error))
+        failures.note(kind, kind.name, _described(error))
 
 
 def step(kind: Kind, work: Callable[[], object]) -> None:  # noqa: ARG001 - as above
-    """Do it once."""
+    """Run it once."""
     work()
 
 
-def _told(error: Exception) -> str:
-    """Say what went wrong and, as it was not foreseen, where."""
+def _described(error: Exception) -> str:
+    """Describe an unexpected error, with its place in the code."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next

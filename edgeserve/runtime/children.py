@@ -1,4 +1,4 @@
-"""Child processes: start several that live and end together with this one."""
+"""Child processes: starts several, which end together with this process."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from edgeserve.errors import CommandError
 from edgeserve.runtime.tether import tethered
 
 FORCED_SECONDS = 3.0
-"""What a child gets to leave after a second signal."""
+"""Time for a child to exit after a second signal."""
 
 
 class ChildEnded(CommandError):
-    """A child ended that should have stayed; its own words are on the terminal."""
+    """A child ended that should run on; its own message is on the terminal."""
 
     def __init__(self, name: str, status: int) -> None:
-        said = f"with status {status}; why, it says above" if status else "unasked"
-        super().__init__(f"the {name} ended {said}")
+        reason = f"with status {status}; see its message above"
+        super().__init__(f"the {name} ended {reason if status else 'by itself'}")
         self.exit_status = status if status > 0 else 1
 
 
@@ -34,7 +34,7 @@ class Child:
     process: Process
 
     async def ended(self) -> NoReturn:
-        """Wait for its end, and raise ChildEnded."""
+        """Wait until it ends, and raise ChildEnded."""
         raise ChildEnded(self.name, await self.process.wait())
 
 
@@ -42,10 +42,10 @@ class Child:
 async def running(
     name: str, argv: Sequence[str], *, grace: float
 ) -> AsyncGenerator[Child]:
-    """Run a child for the length of the block; `grace` is what it gets to drain.
+    """Run a child for the length of the block; it has `grace` seconds to drain.
 
-    It has a session of its own: Ctrl-C reaches it through us, once. It is asked to
-    leave when we are killed, too.
+    It has a session of its own, so that Ctrl-C reaches it once, through this process.
+    It gets SIGTERM too when this process is killed.
     """
     process = await asyncio.create_subprocess_exec(
         *tethered(argv, signal.SIGTERM),
@@ -77,7 +77,7 @@ async def _end(process: Process, grace: float) -> None:
 
 
 async def first(*waits: Coroutine[Any, Any, object]) -> None:
-    """Wait for the first of them, raising what it raises; the others are cancelled."""
+    """Wait for the first, raise what it raises, and cancel the others."""
     tasks = [asyncio.ensure_future(wait) for wait in waits]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

@@ -1,13 +1,13 @@
-"""Clocks: one coarse ticker for many time limits, and a clock that stops with us.
+"""Clocks: one coarse timer for many time limits, and a clock of active time.
 
-With one coarse ticker, setting a time limit is one assignment on the hot path, not a
+With one coarse timer, setting a time limit is one assignment on the hot path, not a
 timer of the event loop.
 
-A process that is stopped, swapped out or left no processor hears nothing. When it goes
-on, everybody seems to have been silent, for what they said lies unread. That time says
-nothing about others, nor does the moment in which what has come meanwhile is read.
+A process that is stopped, swapped out or without a processor reads nothing. When it
+continues, all peers seem to have been silent, because their messages are still unread.
+`ActiveClock` leaves out that time, and the moment in which those messages are read.
 
-A machine that sleeps stops the loop's clock as well; another clock tells of it.
+When the machine sleeps, the loop's clock stops too; another clock shows it.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ from edgeserve.runtime.background import declared, guarded
 SWEEP = declared("time limits", "timer")
 
 NEVER = float("inf")
-"""A deadline that does not come."""
+"""A deadline that never comes."""
 
 LATE_SECONDS = 1.0
-"""So late is not our turn in a process that is merely busy."""
+"""A timer that is later than this means that the process stood still."""
 
 
 class Watched(Protocol):
     """Something with time limits."""
 
     def tick(self, now: float) -> None:
-        """Act on what is overdue at `now`, in seconds of the event loop."""
+        """Enforce the limits that are past at `now`, in seconds of the event loop."""
         ...
 
 
 class Ticker:
-    """Ticks everything watched every `every` seconds; sleeps while nothing is."""
+    """Calls `tick` of each watched object every `every` seconds."""
 
     def __init__(self, every: float) -> None:
         self._every = every
@@ -51,17 +51,17 @@ class Ticker:
         self._late = False
 
     def add(self, thing: Watched) -> None:
-        """Watch `thing` until it is discarded."""
+        """Watch an object until it is discarded."""
         self._watched.add(thing)
         if self._timer is None:
             self._begin()
 
     def discard(self, thing: Watched) -> None:
-        """Watch `thing` no longer."""
+        """Stop watching an object."""
         self._watched.discard(thing)
 
     def stop(self) -> None:
-        """Watch nothing any longer."""
+        """Stop watching all objects."""
         self._watched.clear()
         if self._timer is not None:
             self._timer.cancel()
@@ -77,7 +77,7 @@ class Ticker:
         self._late = not self._late and now - self._due > LATE_SECONDS
         if not self._late:
             for thing in tuple(self._watched):
-                # Should one fail, the others' limits hold all the same.
+                # A failure of one must not lift the limits of the others.
                 guarded(SWEEP, partial(thing.tick, now))
         if self._watched and self._timer is None:
             self._begin()
@@ -85,21 +85,22 @@ class Ticker:
 
 EVERY_SECONDS = 0.25
 AWAY_SECONDS = 0.5
-"""So late is not our turn on a machine that is merely busy."""
+"""A timer that is later than this means that the process stood still."""
 
 READING_SECONDS = 1.0
+"""Time to read, after a standstill, what has come meanwhile."""
 
-GOES_ON = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
-"""The clock that goes on while the machine sleeps; on macOS it has the other name."""
+BOOT_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+"""The clock that runs while the machine sleeps; on macOS it has the other name."""
 
 
 def asleep() -> float:
-    """Return how many seconds this machine has slept, from any beginning."""
-    return time.clock_gettime(GOES_ON) - time.monotonic()
+    """Return how many seconds this machine has slept, from an arbitrary start."""
+    return time.clock_gettime(BOOT_CLOCK) - time.monotonic()
 
 
 class ActiveClock:
-    """Seconds in which this process was at work; as of any moment, until closed."""
+    """Counts the seconds in which this process was running."""
 
     def __init__(self, asleep: Callable[[], float] = asleep) -> None:
         self._loop = asyncio.get_running_loop()
@@ -108,13 +109,13 @@ class ActiveClock:
         self._lost = 0.0
         self._woke = -inf
         self._due = self._loop.time()
-        self._beat()
+        self._check()
 
     def time(self) -> float:
-        """Return the time. It goes back by a moment when a standstill is noticed."""
+        """Return the time. It goes back a little when a standstill is noticed."""
         now = self._loop.time()
         late = now - self._due
-        # Whoever asks first after a standstill notices it: timers come in any order.
+        # Each call checks, because timers run in any order after a standstill.
         if late > AWAY_SECONDS:
             self._lost += late + READING_SECONDS
             self._due = now + EVERY_SECONDS
@@ -122,10 +123,10 @@ class ActiveClock:
         return now - self._lost
 
     def woke(self, seconds: float) -> bool:
-        """Whether this process stood still, or the machine slept, so recently."""
+        """Whether this process stood still, or the machine slept, within `seconds`."""
         return self._loop.time() - self._woke < seconds
 
-    def _beat(self) -> None:
+    def _check(self) -> None:
         self.time()
         slept = self._asleep()
         if slept - self._slept > AWAY_SECONDS:
@@ -133,15 +134,15 @@ class ActiveClock:
             self._woke = self._loop.time()
         self._slept = slept
         self._due = self._loop.time() + EVERY_SECONDS
-        self._timer = self._loop.call_later(EVERY_SECONDS, self._beat)
+        self._timer = self._loop.call_later(EVERY_SECONDS, self._check)
 
     def close(self) -> None:
-        """Beat no longer."""
+        """Stop the timer."""
         self._timer.cancel()
 
 
 class Silence:
-    """How long nothing was heard."""
+    """Ends a block after a time without a message."""
 
     def __init__(
         self, awake: ActiveClock, seconds: float, limit: asyncio.Timeout
@@ -151,27 +152,27 @@ class Silence:
         self._limit = limit
         self._loop = asyncio.get_running_loop()
         self.heard()
-        self._look()
+        self._check()
 
     def heard(self) -> None:
-        """Begin anew."""
+        """Note a message: the time starts again."""
         self._until = self._awake.time() + self._seconds
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         left = self._until - self._awake.time()
         if left > 0:
-            self._timer = self._loop.call_later(left, self._look)
+            self._timer = self._loop.call_later(left, self._check)
         else:
             self._limit.reschedule(self._loop.time())
 
     def stop(self) -> None:
-        """Look no longer."""
+        """Stop the timer."""
         self._timer.cancel()
 
 
 @asynccontextmanager
 async def unless_silent(awake: ActiveClock, seconds: float) -> AsyncGenerator[Silence]:
-    """Raise TimeoutError in the block once nothing was heard for so long."""
+    """Raise TimeoutError in the block after `seconds` without a message."""
     async with asyncio.timeout(None) as limit:
         silence = Silence(awake, seconds, limit)
         try:

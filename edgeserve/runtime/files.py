@@ -1,7 +1,7 @@
-"""Files: write whole or not at all, hold a folder alone, take fingerprints.
+"""Files: writes files atomically, locks folders, computes fingerprints.
 
-Whatever is wrong with a file, be it missing, damaged, a directory or on a disk that is
-full, is an OSError that names it and says why in `strerror`.
+Each fault of a file (missing, damaged, a directory, on a full disk) is an OSError that
+names the file and says why in `strerror`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # msgspec costs 15 ms that `--help` need not pay
     import msgspec
 
 MOST_BYTES = 64 * 2**20
-"""What is longer was not written here."""
+"""Longest file that is read; EdgeServe writes none that is longer."""
 
 LONGEST_NAME = 120
 """Bytes of a model's name in a file's name; file systems allow 255 in all."""
@@ -32,22 +32,22 @@ LONGEST_NAME = 120
 OUT_OF_ORDER = frozenset(
     (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE)
 )
-"""What a disk or a system does, not what a person asked for."""
+"""Errors of the disk or the system, not of the given path."""
 
 T = TypeVar("T")
 
 
 class Unusable(OSError):
-    """What lies there is not what is kept there."""
+    """The file does not hold what is expected there."""
 
     def __init__(self, path: Path, why: str) -> None:
         super().__init__(errno.EINVAL, why, str(path))
 
 
 def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
-    """Read a file of at most so many bytes. Raises OSError.
+    """Read a file of at most `most` bytes. Raises OSError.
 
-    Of pipes only those that a shell has opened are read, `/dev/fd/63` for `<(…)`.
+    Of pipes, only those that a shell has opened are read, `/dev/fd/63` for `<(…)`.
     """
     pipes = str(path).startswith(("/dev/", "/proc/"))
     no_wait = 0 if pipes else getattr(os, "O_NONBLOCK", 0)
@@ -95,10 +95,10 @@ def read_json(path: Path, shape: type[T]) -> T:
 def replace_file(
     path: Path, content: bytes, *, mode: int = 0o666, durable: bool = True
 ) -> None:
-    """Write a file whole or not at all, folder included. Raises OSError.
+    """Write a file atomically, and make its folder. Raises OSError.
 
-    After a power cut there is the old content or the new; without `durable`, which
-    spares the disk, there may be none.
+    After a power cut the file has its old or its new content. Without `durable`, which
+    spares the disk, it may be empty.
     """
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -122,9 +122,9 @@ def replace_json(path: Path, value: msgspec.Struct, *, durable: bool = True) -> 
 def replacing(
     path: Path, *, part: Path | None = None, durable: bool = True
 ) -> Generator[Path]:
-    """Give a name to write to; it becomes `path` only if the block succeeds.
+    """Yield a path to write to; it becomes `path` if the block succeeds.
 
-    Nothing is left behind otherwise. `part` must be in the same folder.
+    Otherwise it is removed. `part` must be in the same file system.
     """
     part = part or path.with_name(f".{secrets.token_hex(6)}.part")
     try:
@@ -139,9 +139,9 @@ def replacing(
 
 
 def open_lock(path: Path) -> IO[bytes]:
-    """Open a file to be locked, made where it can be. Raises OSError.
+    """Open a file to lock it; create it if needed. Raises OSError.
 
-    Where nothing may be written, what is there can still be locked.
+    On a read-only disk an existing file can still be locked.
     """
     flags = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0)
     try:
@@ -157,47 +157,47 @@ def open_lock(path: Path) -> IO[bytes]:
 
 
 def remove(path: Path) -> None:
-    """Remove what we wrote; what cannot be removed stays."""
+    """Remove a file; errors are ignored."""
     with suppress(OSError):
         path.unlink(missing_ok=True)
 
 
 def in_a_name(text: str) -> str:
-    """Make a part of a file's name of a model's, however long that is."""
+    """Return a model's name as a part of a file name, cut to `LONGEST_NAME`."""
     return text.replace(":", ".").encode()[:LONGEST_NAME].decode(errors="ignore")
 
 
 def _about(path: Path, error: OSError) -> OSError:
-    """Return the same error, as one about `path`."""
+    """Return the same error, with `path` as its file."""
     if isinstance(error, Unusable):
         return error
     return OSError(error.errno, error.strerror or str(error), str(path))
 
 
 class Trouble:
-    """What is wrong again and again is said once, until it is right or changes."""
+    """Reports a repeated fault once, until it ends or changes."""
 
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self._say = say
-        self._said = ""
+    def __init__(self, report: Callable[[str], None]) -> None:
+        self._report = report
+        self._last = ""
 
     def met(self, what: str) -> None:
-        """Say it, unless it was the last that was said."""
-        if what != self._said:
-            self._said = what
-            self._say(what)
+        """Report a fault, unless it was the last one reported."""
+        if what != self._last:
+            self._last = what
+            self._report(what)
 
     def over(self) -> None:
-        """Once more is worth saying again."""
-        self._said = ""
+        """Note the end of the fault: it is reported again if it returns."""
+        self._last = ""
 
 
 @contextmanager
 def workshop(folder: Path, name: str, taken: Callable[[], None]) -> Generator[Path]:
-    """Hold `folder/.name`, empty at start and end, for the length of the block.
+    """Lock `folder/.name`, empty at start and end, for the length of the block.
 
-    Where another process holds it, `taken` is called: it raises, or else we wait. The
-    lock ends with its holder, however that ends.
+    Where another process holds the lock, `taken` is called; it raises, or this process
+    waits. The lock ends with the process that holds it.
     """
     import fcntl
 
@@ -218,7 +218,7 @@ def workshop(folder: Path, name: str, taken: Callable[[], None]) -> Generator[Pa
 
 
 def part_path(target: Path) -> Path:
-    """Return the name a file has until it is whole and verified."""
+    """Return the path of a file until it is complete and verified."""
     return target.with_name(target.name + ".part")
 
 
@@ -228,14 +228,14 @@ class FolderTaken(CommandError):
 
 @contextmanager
 def part_of(target: Path) -> Generator[Path]:
-    """Give a name to write to; it becomes `target` only if the block succeeds."""
+    """Yield a path to write to; it becomes `target` if the block succeeds."""
     with replacing(target, part=part_path(target)) as part:
         yield part
 
 
 @contextmanager
 def alone_in(folder: Path) -> Generator[None]:
-    """Hold the folder against other runs. Raises FolderTaken."""
+    """Lock the folder against other runs. Raises FolderTaken."""
     if sys.platform == "win32":
         yield  # folders cannot be locked there
         return
@@ -258,7 +258,7 @@ SAMPLES = 64
 
 
 def sha256(path: Path, step: Callable[[int], None] = lambda _bytes: None) -> str:
-    """Hash a whole file; `step` hears of every chunk's bytes."""
+    """Return the SHA-256 of a file; `step` gets the size of each chunk."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(CHUNK):
@@ -268,9 +268,9 @@ def sha256(path: Path, step: Callable[[int], None] = lambda _bytes: None) -> str
 
 
 def fingerprint(path: Path) -> str:
-    """Tell files apart in a moment: size, both ends, and samples between them.
+    """Return a quick hash of a file: its size, both ends and samples between them.
 
-    A whole hash of a 15 GB base would take minutes on a Pi.
+    A full hash of a 15 GB base takes minutes on a Pi.
     """
     size = path.stat().st_size
     digest = hashlib.sha256(size.to_bytes(8, "little"))

@@ -1,4 +1,4 @@
-"""Process lifecycle: event loop, signals, drain, exit status."""
+"""Process lifecycle: runs the event loop, handles signals, returns the exit status."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ Serve = Callable[[asyncio.Event], Awaitable[None]]
 MOST_FILES = 65536
 
 SETTLE_SECONDS = 3.0
-"""After so long everything that stays is there."""
+"""After this time the objects that live as long as the process exist."""
 
 COLLECT_AFTER = (20_000, 20, 20)
-"""Objects made and not gone; requests leave few cycles behind."""
+"""Thresholds of the garbage collector; requests leave few reference cycles."""
 
 FORCED = 130
-"""Exit status after a second signal: running work was cut off."""
+"""Exit status after a second signal: running work was aborted."""
 
 
 def run(serve: Serve, *, log_level: str = "info") -> int:
     """Run `serve(stop)` and return the exit status.
 
-    The first SIGINT or SIGTERM sets `stop`: drain and leave, status 0. The second
-    cancels `serve`: leave now, status 130.
+    The first SIGINT or SIGTERM sets `stop`: drain and exit, status 0. The second
+    cancels `serve`: exit now, status 130.
 
-    The log goes to standard error; what a person at the terminal waits for is told on
-    standard output, without time and module.
+    The log goes to standard error. Lines for the person at the terminal go to standard
+    output, without time and module.
     """
     logging.basicConfig(
         level=log_level.upper(),
@@ -46,10 +46,10 @@ def run(serve: Serve, *, log_level: str = "info") -> int:
 
 
 def _allow_many_connections() -> None:
-    """Raise the soft limit on open files to the hard one, as far as that is sane."""
+    """Raise the soft limit on open files to the hard one, at most `MOST_FILES`."""
     try:
         import resource
-    except ImportError:  # not everywhere
+    except ImportError:  # not on Windows
         return
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_FILES)
@@ -59,7 +59,7 @@ def _allow_many_connections() -> None:
 
 
 def _settle() -> None:
-    """Let the garbage collector look only at what requests leave behind."""
+    """Exclude the objects of today from garbage collection, and collect less often."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(*COLLECT_AFTER)

@@ -1,4 +1,4 @@
-"""Log: warnings that are logged once, and what a serving process tells a person."""
+"""Log: logs a warning once, and writes lines for the person at the terminal."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from contextlib import suppress
 import click
 
 MOST = 1000
-"""Warnings remembered; past that, all may be said again."""
+"""Warnings remembered; past that, all may be logged again."""
 
-_said: set[tuple[str, str]] = set()
+_logged: set[tuple[str, str]] = set()
 
 
 def warn_once(log: logging.Logger, sentence: str) -> None:
     """Log a warning, unless the same sentence has been logged there before."""
-    if (log.name, sentence) in _said:
+    if (log.name, sentence) in _logged:
         return
-    if len(_said) >= MOST:
-        _said.clear()
-    _said.add((log.name, sentence))
+    if len(_logged) >= MOST:
+        _logged.clear()
+    _logged.add((log.name, sentence))
     log.warning("%s", sentence)
 
 
 def say(line: str) -> None:
-    """Write a line to standard output; a full disk or a closed pipe ends nothing."""
+    """Write a line to standard output; a full disk or a closed pipe is ignored."""
     with suppress(OSError):
         click.echo(line)

@@ -1,7 +1,4 @@
-"""Memory relief: give memory back to the system after large bodies.
-
-The pieces in which bodies come lie among what lives on, and hold the heap up.
-"""
+"""Memory: return it to the system after large bodies, free what errors hold."""
 
 from __future__ import annotations
 
@@ -9,18 +6,21 @@ import asyncio
 import ctypes
 
 SECONDS = 1.0
-"""It takes some milliseconds, for all that came and went in the meantime."""
+"""From a call to the return of memory, which takes some milliseconds for all calls."""
 
 
-class Relief:
-    """Gives memory back soon, and once for many calls."""
+class MemoryReturn:
+    """Returns memory to the system soon, once for many calls.
+
+    The pieces of a body lie between objects that live on, so that the heap stays large.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._timer: asyncio.TimerHandle | None = None
 
     def soon(self) -> None:
-        """Do so a moment from now."""
+        """Return memory after `SECONDS`."""
         if self._timer is None:
             self._timer = self._loop.call_later(SECONDS, self._now)
 
@@ -30,8 +30,21 @@ class Relief:
 
 
 def give_back() -> None:
-    """Have the C library return what it holds and does not use, where it can."""
+    """Have the C library return unused memory, where it can."""
     try:
         ctypes.CDLL(None).malloc_trim(0)
     except (AttributeError, OSError, TypeError):  # not glibc
         return
+
+
+def untie(error: BaseException | None) -> None:
+    """Remove the traces of an error and of its causes.
+
+    A trace holds every frame on the way, and a frame may hold the error. Without this,
+    the objects of a failed request stay until the garbage collector runs.
+    """
+    while error is not None:
+        error.__traceback__ = None
+        before = error.__cause__ or error.__context__
+        error.__cause__ = error.__context__ = None
+        error = before

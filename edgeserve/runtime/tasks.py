@@ -1,4 +1,4 @@
-"""Tasks: work beside a block, and the first of several events."""
+"""Tasks: wait for the first of several coroutines or events."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ async def first_of(*runners: Coroutine[Any, Any, T]) -> T:
     """Return, or raise, what the first to finish does; the others are cancelled.
 
     Not a TaskGroup: before Python 3.13 one that is cancelled while a child fails
-    raises the child's error only, and who goes on after errors goes on for ever.
+    raises the child's error only, so that a loop that catches it is never cancelled.
     """
     tasks = [asyncio.ensure_future(runner) for runner in runners]
     try:
@@ -26,7 +26,7 @@ async def first_of(*runners: Coroutine[Any, Any, T]) -> T:
 
 
 async def first(*events: asyncio.Event) -> None:
-    """Wait until one of them is set."""
+    """Wait until one event is set."""
     tasks = [asyncio.create_task(each.wait()) for each in events]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

@@ -1,4 +1,4 @@
-"""Tether: run a program that ends when its parent does.
+"""Tether: runs a program that ends when its parent process does.
 
 `python -m edgeserve.runtime.tether [SIGNAL PARENT] -- PROGRAM ARGUMENT…` becomes
 PROGRAM, with the same process id. On Linux the kernel sends it SIGNAL (SIGKILL by
@@ -22,7 +22,7 @@ def tethered(
 ) -> tuple[str, ...]:
     """Return the command that runs `argv` tied to the life of this process.
 
-    The kernel ties to the *thread* that starts the command: start it from one that
+    The kernel watches the *thread* that starts the command: start it from one that
     lives as long as the process, such as the event loop's.
     """
     wrapper = (sys.executable, "-m", "edgeserve.runtime.tether")
@@ -30,19 +30,19 @@ def tethered(
 
 
 def main() -> None:
-    """Ask for the signal, see that the parent still lives, become the program."""
+    """Request the signal, check that the parent still lives, become the program."""
     split = sys.argv.index("--")
     options, argv = sys.argv[1:split], sys.argv[split + 1 :]
     name, parent = options or ("SIGKILL", str(os.getppid()))
     if sys.platform == "linux":
-        _ask_for(signal.Signals[name])
-    # A parent that died before the question was asked will cause no signal.
+        _request(signal.Signals[name])
+    # A parent that died before the request causes no signal.
     if os.getppid() != int(parent):
         sys.exit(1)
     os.execvp(argv[0], argv)  # noqa: S606 - becoming the program is the point
 
 
-def _ask_for(death_signal: signal.Signals) -> None:
+def _request(death_signal: signal.Signals) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(PR_SET_PDEATHSIG, death_signal.value, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")

@@ -6,7 +6,6 @@ import asyncio
 import functools
 import json
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -29,6 +28,7 @@ from node.app import serve
 from node.engines import bundled, flags
 from node.engines.base import EngineSpec
 from node.engines.bundled import PARAMETERS
+from node.engines.process import free_port
 from node.planning import prepare
 from tests.conformance import settings
 from tests.conformance.settings import Parameters, Server
@@ -37,14 +37,6 @@ Mode = Literal["direct", "node", "balancer"]
 
 START_SECONDS = 60.0
 LOOK_SECONDS = 0.02
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def until(true: Callable[[], bool]) -> None:

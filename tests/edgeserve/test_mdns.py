@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from edgeserve import mdns
-from edgeserve.mdns import Place, chosen, default_routes, limit, ranked
+from edgeserve.mdns import HostInterface, chosen, default_routes, limit, ranked
 from edgeserve.mdns import multicast as speaking
 from edgeserve.network import by_name
 from tests.fleet.network import CLONE_NEWNET, impossible, ip
@@ -22,14 +22,14 @@ CROWD = 25
 
 def test_where_other_machines_are_comes_first() -> None:
     places = [
-        Place(name="docker0", index=2, connected=True),
-        Place(name="br-0123456789ab", index=3, connected=True),
-        Place(name="tun0", index=4),
-        Place(name="wg0", index=5, connected=True),
-        Place(name="lo", index=1, loopback=True),
-        Place(name="enp3s0", index=7, physical=True, connected=True),
-        Place(name="wlan0", index=9, physical=True, connected=True),
-        Place(name="br0", index=11, default=True),
+        HostInterface(name="docker0", index=2, connected=True),
+        HostInterface(name="br-0123456789ab", index=3, connected=True),
+        HostInterface(name="tun0", index=4),
+        HostInterface(name="wg0", index=5, connected=True),
+        HostInterface(name="lo", index=1, loopback=True),
+        HostInterface(name="enp3s0", index=7, physical=True, connected=True),
+        HostInterface(name="wlan0", index=9, physical=True, connected=True),
+        HostInterface(name="br0", index=11, default=True),
     ]
 
     assert [each.name for each in ranked(places)] == [
@@ -81,16 +81,16 @@ def test_interfaces_without_ipv4_take_no_place_from_those_with_it(
     (tmp_path / "proc/sys/net/ipv4").mkdir(parents=True)
     (tmp_path / mdns.LIMIT).write_text("2")
     places = [
-        Place(name="lan", index=1, ipv4="10.0.0.2", ipv6=True, default=True),
-        *(Place(name=f"tap{each}", index=each, ipv6=True) for each in (2, 3)),
-        Place(name="wg0", index=4, ipv4="10.1.0.2"),
-        Place(name="docker0", index=5, ipv4="172.17.0.1"),
+        HostInterface(name="lan", index=1, ipv4="10.0.0.2", ipv6=True, default=True),
+        *(HostInterface(name=f"tap{each}", index=each, ipv6=True) for each in (2, 3)),
+        HostInterface(name="wg0", index=4, ipv4="10.1.0.2"),
+        HostInterface(name="docker0", index=5, ipv4="172.17.0.1"),
     ]
-    monkeypatch.setattr(mdns, "_places", lambda *_: places)
-    monkeypatch.setattr(mdns, "_all_there", lambda: len(places))
+    monkeypatch.setattr(mdns, "_candidates", lambda *_: places)
+    monkeypatch.setattr(mdns, "_count_interfaces", lambda: len(places))
 
     assert chosen(tmp_path) == ["10.0.0.2", "10.1.0.2", 1, 2]
-    assert "nothing behind tap3, docker0 will" in caplog.text
+    assert "nodes behind tap3, docker0 are" in caplog.text
 
 
 @pytest.mark.fleet

@@ -48,7 +48,7 @@ async def test_without_descriptors_the_addresses_are_those_seen_last(
     listing: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     before = network.addresses(loopback=True)
-    log._said.clear()
+    log._logged.clear()
 
     def no_more() -> object:
         raise OSError(errno.EMFILE, "Too many open files")

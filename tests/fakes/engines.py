@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from edgeserve.config.settings import NodeSettings
-from edgeserve.http.server.aiohttp_routes import upstream
 from edgeserve.wire import EngineReport, EngineState, Launch
 from node.engines.base import Command, Engine, EngineSpec
 from node.supervision.fallbacks import StartupFallbacks
 from node.supervision.liveness import Intervals
 from node.supervision.supervisor import Supervisor
+from tests.fakes.aiohttp_relay import upstream
 from tests.patience import PATIENCE
 
 QUICK = Intervals(ready=0.02, progress=0.1, file=0.05, backoff=0.02)

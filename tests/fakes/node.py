@@ -14,11 +14,11 @@ from aiohttp import web
 
 from edgeserve import http
 from edgeserve.errors import EdgeserveError, FleetBusy, NodeLost
-from edgeserve.http.server import aiohttp_routes
 from edgeserve.http.sse import write_event
 from edgeserve.http.types import Origin, Request, Response, origin_of
 from edgeserve.openai import ROUTES
 from edgeserve.wire import EngineChange, EngineReport, NodeReport, encode
+from tests.fakes import aiohttp_relay
 from tests.fakes.llama import Behaviour, FakeLlama, fake_llama
 from tests.fakes.reports import HARDWARE as HARDWARE
 from tests.fakes.reports import a_report, an_engine
@@ -184,7 +184,7 @@ async def fake_node(
     async with fake_llama(behaviour) as llama:
         node = FakeNode(name, llama, a_report(served, name=name, **report))
         sock = socket.create_server(("127.0.0.1", port))
-        async with aiohttp_routes.listen(
+        async with aiohttp_relay.listen(
             sock,
             node.relay,
             lambda path: path in ROUTES,

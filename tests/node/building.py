@@ -11,7 +11,6 @@ from typing import Any
 import msgspec
 
 from edgeserve.errors import NoNode
-from edgeserve.http.server.aiohttp_routes import upstream
 from edgeserve.http.types import Origin
 from edgeserve.wire import (
     Cpu,
@@ -29,6 +28,7 @@ from node.hardware.sample import LatestHardware
 from node.state import NodeState
 from node.supervision.slots import Slots
 from node.supervision.supervisor import Supervisor
+from tests.fakes.aiohttp_relay import upstream
 
 LAUNCH = Launch(slots=2, context=2048, batch=128, threads=2)
 

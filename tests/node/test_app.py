@@ -3,7 +3,6 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import os
-import socket
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,6 +15,7 @@ from edgeserve.config.settings import NodeSettings
 from edgeserve.errors import SettingsError
 from edgeserve.wire import NodeReport, decode
 from node.app import address, check_balancers, serve
+from node.engines.process import free_port
 from tests.fakes.gguf import a_model
 from tests.fleet.llama_server import script
 from tests.patience import PATIENCE
@@ -46,12 +46,6 @@ def settings(tmp_path: Path, model: Path) -> NodeSettings:
         slots=2,
         advertise=False,
     )
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        port: int = sock.getsockname()[1]
-        return port
 
 
 class Running:

@@ -1,4 +1,4 @@
-"""Upstream response: a body held, gathered, or passed on as it comes."""
+"""Upstream response: the body of an answer, read whole or passed on as it comes."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from edgeserve.http.server.response import ServerResponse
 from edgeserve.http.types import Origin, Response
 
 HIGH_WATER = 262144
-"""Bytes of an answer that may wait for whoever asked."""
+"""Bytes of an answer that may wait to be read; past it the connection pauses."""
 
 See = Callable[[bytes], None]
 Sieve = Callable[[bytes], bytes]
 
 
-class Tap(Protocol):
+class AnswerSource(Protocol):
     """The connection that an answer comes from."""
 
     origin: Origin
@@ -34,26 +34,26 @@ class Tap(Protocol):
 
 
 class UpstreamResponse:
-    """See `Answer`. Holds what came and was not asked for yet."""
+    """See `Answer`. Holds the bytes that came and were not read yet."""
 
     __slots__ = (
-        "_error", "_framing", "_gathers", "_held", "_keeps", "_loop",
-        "_pieces", "_sieve", "_sink", "_tap", "_wakes", "headers", "status",
+        "_error", "_framing", "_gathers", "_held", "_keeps", "_loop", "_pieces",
+        "_sieve", "_sink", "_source", "_waiter", "headers", "status",
     )  # fmt: skip
 
     def __init__(
-        self, tap: Tap, head: AnswerHead, loop: asyncio.AbstractEventLoop
+        self, source: AnswerSource, head: AnswerHead, loop: asyncio.AbstractEventLoop
     ) -> None:
         self.status = head.status
         self.headers: Mapping[str, str] = head.headers
         self._framing = head.framing
         self._keeps = head.keeps
-        self._tap = tap
+        self._source = source
         self._loop = loop
         self._pieces: list[bytes] = []
         self._held = 0  # bytes in `_pieces`
-        self._gathers = False  # whether someone wants the whole and no less
-        self._wakes: asyncio.Future[None] | None = None
+        self._gathers = False  # whether the whole body is being read
+        self._waiter: asyncio.Future[None] | None = None
         self._sink: ServerResponse | None = None
         self._sieve: Sieve | None = None
         self._error: Exception | None = None
@@ -66,70 +66,73 @@ class UpstreamResponse:
             framing.done and self._keeps and self._error is None and not framing.excess
         )
 
-    # What the link calls
+    # What the connection calls
 
     def take(self, data: bytes) -> None:
         """Take bytes of the framed body."""
         framing = self._framing
         if framing.done and data:
-            framing.excess = data  # more than was announced: not to be trusted again
+            framing.excess = data  # more than was announced: not reusable
             return
         try:
             piece = framing.feed(data)
             if piece:
                 self._pass_on(piece)
         except BadRequest as error:
-            self._fail(NodeLost(f"{self._tap.origin.url} broke the protocol: {error}"))
+            self._fail(
+                NodeLost(f"{self._source.origin.url} broke the protocol: {error}")
+            )
         except ConnectionError as error:  # the client has gone
-            self._fail(error.with_traceback(None))  # its trace would hold us
-        except Exception as error:  # noqa: BLE001 - the sieve or the reply failed: raised where it is pumped
+            self._fail(error.with_traceback(None))  # its trace holds this object
+        except Exception as error:  # noqa: BLE001 - the sieve or the reply failed: raised in `_relay`
             self._fail(error)
         if framing.done:
-            self._wake()
+            self._notify()
 
     def ended(self) -> None:
-        """Take the end of the connection: for some bodies, their proper end."""
+        """Take the end of the connection, which ends a body without a length."""
         if isinstance(self._framing, UntilClosed):
             self._framing.done = True
-            self._wake()
+            self._notify()
 
     def lost(self, error: NodeLost) -> None:
-        """Take the loss of the connection, which matters only before the body's end."""
+        """Take the loss of the connection; it is no error after the body's end."""
         if not self._framing.done and self._error is None:
             self._fail(error)
 
     def resume(self) -> None:
-        """See `Paused.resume`."""
-        self._tap.go()
+        """See `Feeder.resume`."""
+        self._source.go()
 
     def _pass_on(self, piece: bytes) -> None:
         sink, sieve = self._sink, self._sieve
         if sink is not None and sieve is not None:
             sink.put(sieve(piece))
-            if sink.wire.paused:
-                self._tap.stop()
+            if sink.connection.paused:
+                self._source.stop()
             return
         self._pieces.append(piece)
         self._held += len(piece)
         if not self._gathers:
-            self._wake()
+            self._notify()
             if self._held > HIGH_WATER:
-                self._tap.stop()
+                self._source.stop()
 
     def _fail(self, error: Exception) -> None:
         self._error = error
-        self._wake()
+        self._notify()
 
-    def _wake(self) -> None:
-        if self._wakes is not None and not self._wakes.done():
-            self._wakes.set_result(None)
+    def _notify(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
-    # What whoever asked calls
+    # What the reader calls
 
     async def read(self) -> bytes:
         """See `Answer.read`."""
         self._gathers = True
-        self._tap.go()
+        if not self._framing.done:
+            self._source.go()
         while not self._framing.done:
             await self._more()
         return self._taken()
@@ -143,11 +146,11 @@ class UpstreamResponse:
     async def pump(self, reply: Response, see: See) -> None:
         """See `Answer.pump`."""
 
-        def seen(piece: bytes) -> bytes:
+        def observed(piece: bytes) -> bytes:
             see(piece)
             return piece
 
-        await self.sift(reply, seen)
+        await self.sift(reply, observed)
 
     async def sift(self, reply: Response, sieve: Sieve) -> None:
         """See `Answer.sift`."""
@@ -159,10 +162,10 @@ class UpstreamResponse:
                 await reply.write(passed)
 
     async def _relay(self, reply: ServerResponse, sieve: Sieve) -> None:
-        """Let each piece go straight from the one connection to the other."""
-        wire = reply.wire
+        """Write each piece to the client in the call that received it."""
+        connection = reply.connection
         self._sink, self._sieve = reply, sieve
-        wire.feeder = self
+        connection.feeder = self
         try:
             if early := self._taken():
                 self._pass_on(early)
@@ -170,25 +173,25 @@ class UpstreamResponse:
                 await self._more()
         finally:
             self._sink = self._sieve = None
-            wire.feeder = None
+            connection.feeder = None
         if self._error is not None:
             self._raise(self._error)
-        if wire.paused:
-            await wire.drained()
+        if connection.paused:
+            await connection.drained()
 
     async def _more(self) -> None:
         if self._error is not None:
             self._raise(self._error)
-        self._wakes = self._loop.create_future()
+        self._waiter = self._loop.create_future()
         try:
-            await self._wakes
+            await self._waiter
         finally:
-            self._wakes = None
+            self._waiter = None
         if self._error is not None and not self._pieces:
             self._raise(self._error)
 
     def _raise(self, error: Exception) -> NoReturn:
-        """Raise what ended the body, and hold it no longer: its trace holds us."""
+        """Raise the error that ended the body, and drop it: its trace holds `self`."""
         self._error = NodeLost(str(error))
         try:
             raise error
@@ -198,5 +201,5 @@ class UpstreamResponse:
     def _taken(self) -> bytes:
         pieces, self._pieces = self._pieces, []
         self._held = 0
-        self._tap.go()
+        self._source.go()
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)

@@ -16,11 +16,11 @@ HEAD_BYTES = 65536
 
 
 class UpstreamConnection(asyncio.Protocol):
-    """Sends a question, reads the head of its answer, passes the body on."""
+    """Sends a request, reads the head of its answer, passes the body on."""
 
     __slots__ = (
-        "_answer", "_asked", "_awaited", "_early", "_loop", "_silent", "_stopped",
-        "closed", "idle_since", "on_closed", "origin", "transport", "uses",
+        "_answer", "_answer_future", "_loop", "_method", "_partial", "_silent",
+        "_stopped", "closed", "idle_since", "on_closed", "origin", "transport", "uses",
     )  # fmt: skip
 
     transport: asyncio.Transport
@@ -37,24 +37,24 @@ class UpstreamConnection(asyncio.Protocol):
         self.closed = False
         self.on_closed = on_closed
         self._loop = loop
-        self._asked = ""
-        self._early = b""  # of a head that is not yet whole
-        self._awaited: asyncio.Future[UpstreamResponse] | None = None
+        self._method = ""
+        self._partial = b""  # of a head that is not yet whole
+        self._answer_future: asyncio.Future[UpstreamResponse] | None = None
         self._answer: UpstreamResponse | None = None
         self._silent = True
         self._stopped = False
 
     @property
     def stale(self) -> bool:
-        """Whether a used connection was closed before it said anything.
+        """Whether a used connection was closed before any byte of an answer.
 
-        Then the server most likely closed it for idleness, and has seen no request.
+        Then the server most likely closed it as idle, and has not read the request.
         """
         return self.closed and self.uses > 1 and self._silent
 
     @property
     def reusable(self) -> bool:
-        """Whether the exchange ended so that another may follow."""
+        """Whether another request may follow on this connection."""
         return (
             not self.closed
             and self._answer is not None
@@ -65,13 +65,13 @@ class UpstreamConnection(asyncio.Protocol):
     def ask(
         self, method: str, head: bytes, body: bytes
     ) -> asyncio.Future[UpstreamResponse]:
-        """Send a question; the future becomes its answer, or NodeLost."""
+        """Send a request; the future becomes its answer, or raises NodeLost."""
         self.uses += 1
-        self._asked = method
+        self._method = method
         self._answer = None
-        self._early = b""
+        self._partial = b""
         self._silent = True
-        self._awaited = future = self._loop.create_future()
+        self._answer_future = future = self._loop.create_future()
         if self.closed:
             future.set_exception(self._lost("hung up"))
         elif len(body) <= JOINED:
@@ -82,14 +82,16 @@ class UpstreamConnection(asyncio.Protocol):
         return future
 
     def rest(self, now: float) -> None:
-        """Go idle."""
+        """Become idle."""
         self.idle_since = now
-        self._awaited = self._answer = None
+        self._answer_future = self._answer = None
         self.go()
 
     def abort(self) -> None:
-        """Close at once, which is how a server learns that nobody listens."""
-        self._answer = self._awaited = None  # else what it raised would be held
+        """Close at once; the server stops working on the request."""
+        self._answer = self._answer_future = (
+            None  # an error kept here would not be freed
+        )
         if not self.closed:
             self.transport.abort()
 
@@ -109,17 +111,17 @@ class UpstreamConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Note the transport."""
-        self.transport = cast(asyncio.Transport, transport)  # uvloop's is none
+        self.transport = cast(asyncio.Transport, transport)  # by uvloop: no subclass
 
     def data_received(self, data: bytes) -> None:
         """Take bytes from the server."""
         if self._answer is not None:
             self._answer.take(data)
-        elif self._awaited is not None:
+        elif self._answer_future is not None:
             self._silent = False
-            self._take_head(self._early + data)
+            self._take_head(self._partial + data)
         else:
-            self.transport.abort()  # nobody asked anything
+            self.transport.abort()  # an answer without a request
 
     def eof_received(self) -> None:
         """Take the end of what the server sends, and close."""
@@ -127,50 +129,50 @@ class UpstreamConnection(asyncio.Protocol):
             self._answer.ended()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Let whoever waits know."""
+        """Fail the request in progress, if there is one."""
         self.closed = True
         self.on_closed(self)
         why = str(exc) if exc else "hung up"
         if self._answer is not None:
             self._answer.lost(self._lost(f"broke off: {why}"))
-        elif self._awaited is not None and not self._awaited.done():
-            self._awaited.set_exception(self._lost(f"did not answer: {why}"))
+        elif self._answer_future is not None and not self._answer_future.done():
+            self._answer_future.set_exception(self._lost(f"did not answer: {why}"))
 
     # Reading a head
 
     def _take_head(self, data: bytes) -> None:
-        self._early = data
+        self._partial = data
         end = data.find(END)
         if end < 0:
             if len(data) > HEAD_BYTES:
                 self._break("the head of the answer is too long")
             return
         try:
-            head = read_answer(data[:end], self._asked)
+            head = read_answer(data[:end], self._method)
         except BadRequest as error:
             self._break(str(error))
             return
         rest = data[end + len(END) :]
         if head.status < 200:  # an interim answer; the real one follows
-            self._early = b""
+            self._partial = b""
             if rest:
                 self._take_head(rest)
             return
         self._begin(head, rest)
 
     def _begin(self, head: AnswerHead, rest: bytes) -> None:
-        awaited = self._awaited
-        if awaited is None or awaited.done():
-            self.transport.abort()  # whoever asked has gone
+        future = self._answer_future
+        if future is None or future.done():
+            self.transport.abort()  # the request was cancelled
             return
         self._answer = answer = UpstreamResponse(self, head, self._loop)
         if rest:
             answer.take(rest)
-        awaited.set_result(answer)
+        future.set_result(answer)
 
     def _break(self, why: str) -> None:
-        if self._awaited is not None and not self._awaited.done():
-            self._awaited.set_exception(self._lost(f"broke the protocol: {why}"))
+        if self._answer_future is not None and not self._answer_future.done():
+            self._answer_future.set_exception(self._lost(f"broke the protocol: {why}"))
         self.transport.abort()
 
     def _lost(self, why: str) -> NodeLost:

@@ -1,4 +1,4 @@
-"""Connection pool: keep upstream connections, and close them before the server does.
+"""Connection pool: reuse upstream connections, close them before the server does.
 
 llama.cpp closes a connection after 5 s without a request, and after 100 requests.
 """
@@ -27,15 +27,16 @@ MOST_USES = 90
 """Requests on one connection."""
 
 
-class _Origin:
-    """One server: its connections at rest, the latest last, and how we address it."""
+class _Server:
+    """One server: its address, and its idle connections, the latest last."""
 
-    __slots__ = ("host_line", "idle")
+    __slots__ = ("host_line", "idle", "origin")
 
     def __init__(self, origin: Origin) -> None:
-        host = origin.host.partition("%")[0]  # a scope means nothing to the other side
-        named = Origin(host, origin.port, origin.tls).url.partition("://")[2]
-        self.host_line = f"host: {named}"
+        self.origin = origin
+        host = origin.host.partition("%")[0]  # a scope is valid on this machine only
+        address = Origin(host, origin.port, origin.tls).url.partition("://")[2]
+        self.host_line = f"host: {address}"
         self.idle: list[UpstreamConnection] = []
 
 
@@ -46,9 +47,9 @@ class Pool:
         self._connect_seconds = connect_seconds
         self._tls = tls
         self._loop = asyncio.get_running_loop()
-        self._origins: dict[Origin, _Origin] = {}
-        self._links: set[UpstreamConnection] = set()
-        self._sweep = Ticker(0.5)
+        self._servers: dict[Origin, _Server] = {}
+        self._connections: set[UpstreamConnection] = set()
+        self._ticker = Ticker(0.5)
 
     def ask(
         self,
@@ -57,41 +58,42 @@ class Pool:
         target: str,
         headers: Mapping[str, str],
         body: bytes = b"",
-    ) -> _Asking:
+    ) -> _Exchange:
         """See `Upstream.ask`."""
-        place = self._origins.get(origin)
-        if place is None:
-            place = self._origins[origin] = _Origin(origin)
-        lines = [f"{method} {target} HTTP/1.1", place.host_line, *fields(headers)]
+        server = self._servers.get(origin)
+        if server is None:
+            server = self._servers[origin] = _Server(origin)
+        lines = [f"{method} {target} HTTP/1.1", server.host_line, *fields(headers)]
         if body or method not in {"GET", "HEAD", "DELETE", "OPTIONS"}:
             lines.append(f"content-length: {len(body)}")
-        return _Asking(self, origin, method, written(lines), body)
+        return _Exchange(self, server, method, written(lines), body)
 
-    def take(self, origin: Origin) -> UpstreamConnection | None:
-        """Take the connection that rested last, if one is still good."""
-        idle = self._origins[origin].idle
+    def take(self, idle: list[UpstreamConnection]) -> UpstreamConnection | None:
+        """Take the connection that was used last, if one is still good."""
         oldest = self._loop.time() - IDLE_SECONDS
         while idle:
-            link = idle.pop()
-            if link.idle_since > oldest and not link.closed:
-                return link
-            link.abort()
+            connection = idle.pop()
+            if connection.idle_since > oldest and not connection.closed:
+                return connection
+            connection.abort()
         return None
 
-    def give_back(self, link: UpstreamConnection) -> None:
-        """Let a connection rest after its exchange, or close it."""
-        if not link.reusable or link.uses >= MOST_USES:
-            link.abort()
+    def give_back(
+        self, connection: UpstreamConnection, idle: list[UpstreamConnection]
+    ) -> None:
+        """Keep a connection after its exchange, or close it."""
+        if not connection.reusable or connection.uses >= MOST_USES:
+            connection.abort()
             return
-        link.rest(self._loop.time())
-        self._origins[link.origin].idle.append(link)
-        self._sweep.add(self)
+        connection.rest(self._loop.time())
+        idle.append(connection)
+        self._ticker.add(self)
 
     async def connect(self, origin: Origin) -> UpstreamConnection:
         """Open a connection. Raises NotReached."""
         try:
             async with asyncio.timeout(self._connect_seconds):
-                link = await self._opened(origin)
+                connection = await self._opened(origin)
         except TimeoutError as error:
             raise NotReached(
                 f"{origin.url} took no connection within {self._connect_seconds:g} s"
@@ -99,10 +101,12 @@ class Pool:
         except (OSError, UnicodeError) as error:
             if isinstance(error, OSError) and is_shortage(error):
                 raise NoFiles("too many files are open here; come back soon") from error
-            raise NotReached(f"{origin.url} did not answer: {_said(error)}") from error
-        notice_silence(link.transport)
-        self._links.add(link)
-        return link
+            raise NotReached(
+                f"{origin.url} did not answer: {_reason(error)}"
+            ) from error
+        notice_silence(connection.transport)
+        self._connections.add(connection)
+        return connection
 
     async def _opened(self, origin: Origin) -> UpstreamConnection:
         def opening() -> Coroutine[None, None, tuple[object, UpstreamConnection]]:
@@ -116,39 +120,44 @@ class Pool:
         try:
             return (await opening())[1]
         except OSError as error:
-            if not (is_shortage(error) and self._spare()):
+            if not (is_shortage(error) and self._close_idle()):
                 raise
-        await asyncio.sleep(0)  # some event loops close a moment later
+        await asyncio.sleep(0)  # some event loops close in their next round
         return (await opening())[1]
 
-    def _spare(self) -> bool:
-        """Close what rests; say whether that was any."""
-        resting = [link for place in self._origins.values() for link in place.idle]
-        for link in resting:
-            link.abort()
-        return bool(resting)
+    def _close_idle(self) -> bool:
+        """Close the idle connections; return whether there were any."""
+        idle = [
+            connection
+            for server in self._servers.values()
+            for connection in server.idle
+        ]
+        for connection in idle:
+            connection.abort()
+        return bool(idle)
 
     def tick(self, now: float) -> None:
-        """Close what has rested too long."""
-        resting = False
-        for place in self._origins.values():
-            while place.idle and place.idle[0].idle_since <= now - IDLE_SECONDS:
-                place.idle.pop(0).abort()
-            resting = resting or bool(place.idle)
-        if not resting:
-            self._sweep.discard(self)
+        """Close connections that have been idle too long."""
+        some_left = False
+        for server in self._servers.values():
+            idle = server.idle
+            while idle and idle[0].idle_since <= now - IDLE_SECONDS:
+                idle.pop(0).abort()
+            some_left = some_left or bool(idle)
+        if not some_left:
+            self._ticker.discard(self)
 
     def close(self) -> None:
-        """Close every connection, whatever it is doing."""
-        self._sweep.stop()
-        for link in tuple(self._links):
-            link.abort()
+        """Close every connection at once."""
+        self._ticker.stop()
+        for connection in tuple(self._connections):
+            connection.abort()
 
-    def _closed(self, link: UpstreamConnection) -> None:
-        self._links.discard(link)
-        idle = self._origins[link.origin].idle
-        if link in idle:
-            idle.remove(link)
+    def _closed(self, connection: UpstreamConnection) -> None:
+        self._connections.discard(connection)
+        idle = self._servers[connection.origin].idle
+        if connection in idle:
+            idle.remove(connection)
 
     def _tls_for(self, origin: Origin) -> ssl.SSLContext | None:
         if origin.tls and self._tls is None:
@@ -156,36 +165,37 @@ class Pool:
         return self._tls if origin.tls else None
 
 
-class _Asking:
-    """One question, for the length of a block."""
+class _Exchange:
+    """One request, for the length of a block."""
 
-    __slots__ = ("_body", "_head", "_link", "_method", "_origin", "_pool")
+    __slots__ = ("_body", "_connection", "_head", "_method", "_pool", "_server")
 
     def __init__(
-        self, pool: Pool, origin: Origin, method: str, head: bytes, body: bytes
+        self, pool: Pool, server: _Server, method: str, head: bytes, body: bytes
     ) -> None:
         self._pool = pool
-        self._origin = origin
+        self._server = server
         self._method = method
         self._head = head
         self._body = body
-        self._link: UpstreamConnection | None = None
+        self._connection: UpstreamConnection | None = None
 
     async def __aenter__(self) -> UpstreamResponse:
-        link = self._pool.take(self._origin) or await self._pool.connect(self._origin)
+        pool, server = self._pool, self._server
+        connection = pool.take(server.idle) or await pool.connect(server.origin)
         try:
-            return await self._asked(link)
+            return await self._send(connection)
         except NodeLost:
-            if not link.stale:
+            if not connection.stale:
                 raise
-        return await self._asked(await self._pool.connect(self._origin))
+        return await self._send(await pool.connect(server.origin))
 
-    async def _asked(self, link: UpstreamConnection) -> UpstreamResponse:
-        self._link = link
+    async def _send(self, connection: UpstreamConnection) -> UpstreamResponse:
+        self._connection = connection
         try:
-            return await link.ask(self._method, self._head, self._body)
+            return await connection.ask(self._method, self._head, self._body)
         except BaseException:
-            link.abort()
+            connection.abort()
             raise
 
     async def __aexit__(
@@ -194,15 +204,15 @@ class _Asking:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._link is not None:
-            self._pool.give_back(self._link)
+        if self._connection is not None:
+            self._pool.give_back(self._connection, self._server.idle)
 
 
 @asynccontextmanager
 async def upstream(
     *, connect_seconds: float, tls: ssl.SSLContext | None = None
 ) -> AsyncGenerator[Pool]:
-    """Hold connections for asking servers; `tls` says how to trust those that use it.
+    """Hold connections to servers; `tls` verifies those that use it.
 
     No deadline on answers: a slow machine is not a dead one.
     """
@@ -213,8 +223,8 @@ async def upstream(
         pool.close()
 
 
-def _said(error: OSError | UnicodeError) -> str:
-    """Name the fault alike on every event loop."""
+def _reason(error: OSError | UnicodeError) -> str:
+    """Return the same words for a fault on every event loop."""
     if isinstance(error, ssl.SSLError):
         return getattr(error, "verify_message", None) or error.reason or str(error)
     number = error.errno if isinstance(error, OSError) else None

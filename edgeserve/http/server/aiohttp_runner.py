@@ -1,4 +1,4 @@
-"""aiohttp runner: aiohttp without a port, which is handed single requests."""
+"""aiohttp runner: aiohttp without a port; our server hands it single requests."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from edgeserve.http.server.limits import OWN_BODIES, Limits
 
 
 @asynccontextmanager
-async def guests(
+async def page_server(
     routes: Iterable[web.AbstractRouteDef], limits: Limits, cors: Cors | None
 ) -> AsyncGenerator[web.Server]:
     """Run an aiohttp application that answers `routes`.
 
-    What it is handed has been read, bounded and written anew: its own limits only have
-    to be no narrower.
+    Each request has been read, checked against the limits and written anew; so its own
+    limits need only be at least as wide.
     """
     app = web.Application(
         client_max_size=OWN_BODIES + 1,
@@ -52,14 +52,14 @@ async def guests(
 
 @web.middleware
 async def _one_each(request: web.Request, handler: AioHandler) -> web.StreamResponse:
-    """Answer one request a connection: a second one would not be ours to limit."""
+    """Answer one request a connection: our limits do not cover a second one."""
     response = await handler(request)
     response.force_close()
     return response
 
 
-class Guest(asyncio.Protocol):
-    """A connection that aiohttp has taken over; counted as the client's to its end."""
+class PageConnection(asyncio.Protocol):
+    """A connection that aiohttp answers; the port counts it until it ends."""
 
     def __init__(self, inner: asyncio.Protocol, client: Client) -> None:
         self._inner = inner
@@ -71,13 +71,13 @@ class Guest(asyncio.Protocol):
         self.resume_writing = inner.resume_writing  # type: ignore[method-assign]
 
     def ask(self, request: bytes) -> None:
-        """Hand it the one request."""
+        """Hand the request to aiohttp."""
         self._inner.data_received(request)
 
     def data_received(self, data: bytes) -> None:
-        """Drop what comes after the request: nobody would answer it."""
+        """Drop what comes after the one request."""
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell both."""
+        """Tell aiohttp and the port."""
         self._inner.connection_lost(exc)
         self._client.connection_lost(exc)

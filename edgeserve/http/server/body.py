@@ -1,4 +1,4 @@
-"""Request body: one body while it comes in, decoded within a bound. Pure."""
+"""Request body: collects one body, decoded, up to a limit. Pure."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from edgeserve.http.server.limits import BODY_STEP
 from edgeserve.http.types import Request
 
 CODINGS = ("gzip", "deflate")
-"""What is undone here."""
+"""Content codings that are decoded here."""
 
 _ZLIB = 8
-"""Low half of the first byte that zlib writes; some send deflate without it."""
+"""Low half of the first byte that zlib writes; some clients send deflate without it."""
 
 
 class _Decompress(Protocol):
@@ -27,7 +27,7 @@ class _Decompress(Protocol):
 
 
 class Inflate:
-    """Undoes one coding of one body."""
+    """Decodes one body."""
 
     __slots__ = ("_coding", "_inner")
 
@@ -36,7 +36,7 @@ class Inflate:
         self._inner: _Decompress | None = None  # from the first byte on
 
     def feed(self, data: bytes, most: int) -> bytes:
-        """Return what `data` holds; a byte more than `most` at the very most.
+        """Return the decoded bytes of `data`; at most one byte more than `most`.
 
         Raises BadRequest where it is broken, or goes on after its end.
         """
@@ -58,13 +58,13 @@ class Inflate:
         return zlib.MAX_WBITS if first & 0x0F == _ZLIB else -zlib.MAX_WBITS
 
     def check_end(self) -> None:
-        """Raise BadRequest where more had to come."""
+        """Raise BadRequest where the body is incomplete."""
         if self._inner is not None and not self._inner.eof:
             raise BadRequest(f"the body breaks off within its {self._coding}")
 
 
-def undoing(coding: str | None) -> Inflate | None:
-    """Return what undoes a body's coding, None where it has none."""
+def decoder_for(coding: str | None) -> Inflate | None:
+    """Return the decoder of a content coding, None where there is none."""
     name = (coding or "").strip().lower().removeprefix("x-")
     if name in {"", "identity"}:
         return None
@@ -77,12 +77,12 @@ CODING = "content-encoding"
 
 
 class RequestBody:
-    """Collects one body; raises TooLarge once it shows to pass `limit` bytes.
+    """Collects one body; raises TooLarge once it is known to pass `limit` bytes.
 
-    `size` is what is here of it, its `Content-Encoding` undone.
+    `size` is the number of decoded bytes so far.
     """
 
-    __slots__ = ("_framing", "_inflate", "_limit", "_pieces", "_step", "head", "size")
+    __slots__ = ("_inflate", "_limit", "_pieces", "_step", "framing", "head", "size")
 
     def __init__(self, head: Head, limit: int) -> None:
         if head.length is not None and head.length > limit:
@@ -93,30 +93,20 @@ class RequestBody:
         self._pieces: list[bytes] = []
         self._step = 0
         coding = head.headers.get(CODING)
-        self._inflate = None if coding is None else undoing(coding)
-        self._framing: Framing = (
+        self._inflate = None if coding is None else decoder_for(coding)
+        self.framing: Framing = (
             Chunked() if head.length is None else Length(head.length)
         )
 
-    @property
-    def whole(self) -> bool:
-        """Whether the body has ended."""
-        return self._framing.done
-
-    @property
-    def excess(self) -> bytes:
-        """What came after the body: the start of the next request."""
-        return self._framing.excess
-
     def feed(self, data: bytes) -> bool:
-        """Take more bytes; say whether they amount to progress."""
-        piece = self._framing.feed(data)
+        """Take more bytes; return whether they count as progress."""
+        piece = self.framing.feed(data)
         if self._inflate is not None:
             piece = self._inflate.feed(piece, self._limit - self.size)
         self.size += len(piece)
         if self.size > self._limit:
             raise TooLarge(self._limit)
-        if self._inflate is not None and self._framing.done:
+        if self._inflate is not None and self.framing.done:
             self._inflate.check_end()
         if piece:
             self._pieces.append(piece)

@@ -1,6 +1,6 @@
-"""Server connection: one client's requests, answered one at a time, within limits.
+"""Server connection: reads one client's requests and answers them in order.
 
-A client that shuts down its sending half counts as gone, as it does for llama.cpp and
+A client that closes its sending half counts as gone, as it does for llama.cpp and
 nginx: nothing else tells a client that left from one that waits.
 """
 
@@ -15,7 +15,7 @@ from edgeserve.http.heads import ANY, END, check_beginning, read_request, routed
 from edgeserve.http.server.body import RequestBody
 from edgeserve.http.server.context import PortContext
 from edgeserve.http.server.limits import OWN_BODIES, Stall
-from edgeserve.http.server.response import Paused, ServerResponse
+from edgeserve.http.server.response import Feeder, ServerResponse
 from edgeserve.http.sockets import cut, peer_of
 from edgeserve.http.types import Request
 from edgeserve.openai import path_in, rendered
@@ -31,24 +31,24 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_ahead", "_deadline", "_drain", "_held", "_incoming", "_lingers", "_loop",
-        "_ours", "_room", "_site", "_stall", "feeder", "heard", "lost", "paused",
+        "_memory", "_ours", "_port", "_stall", "feeder", "heard", "lost", "paused",
         "peer", "task", "transport",
     )  # fmt: skip
 
     transport: asyncio.Transport
 
-    def __init__(self, site: PortContext, loop: asyncio.AbstractEventLoop) -> None:
-        self._site = site
-        self._room = site.room
+    def __init__(self, port: PortContext, loop: asyncio.AbstractEventLoop) -> None:
+        self._port = port
+        self._memory = port.memory
         self._loop = loop
         self.peer = ""
         self.task: asyncio.Task[None] | None = None
-        self.feeder: Paused | None = None
+        self.feeder: Feeder | None = None
         self.lost = self.paused = self.heard = False
-        self._ahead = b""  # read, not yet understood
+        self._ahead = b""  # read, not yet parsed
         self._incoming: RequestBody | None = None
         self._ours = True  # whether the relay answers it, or aiohttp
-        self._held = 0  # bytes of a body, as the site counts them
+        self._held = 0  # bytes of a body, as `_memory` counts them
         self._drain: asyncio.Future[None] | None = None
         self._deadline = NEVER
         self._lingers = False
@@ -57,24 +57,24 @@ class Connection(asyncio.Protocol):
     @property
     def keeps(self) -> bool:
         """Whether another request may follow this one."""
-        return not self._site.leaving
+        return not self._port.leaving
 
     @property
     def idle_until(self) -> float:
-        """See `Visitor.idle_until`."""
+        """See `CountedConnection.idle_until`."""
         busy = self.task is not None or self._incoming is not None
         return NEVER if busy else self._deadline
 
     # What the event loop calls
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Greet a client."""
-        self.transport = cast(asyncio.Transport, transport)  # uvloop's is none
-        self.transport.set_write_buffer_limits(high=self._site.limits.high_water)
+        """Count a new connection, or refuse it."""
+        self.transport = cast(asyncio.Transport, transport)  # by uvloop: no subclass
+        self.transport.set_write_buffer_limits(high=self._port.limits.high_water)
         self.peer = peer_of(transport)
-        self._deadline = self._loop.time() + self._site.limits.idle_seconds
+        self._deadline = self._loop.time() + self._port.limits.idle_seconds
         try:
-            self._site.arrived(self)
+            self._port.arrived(self)
         except EdgeserveError as error:
             self._refuse(error)
 
@@ -86,17 +86,17 @@ class Connection(asyncio.Protocol):
         if self.task is not None:
             self._read_ahead(data)
             return
-        self._go_on(data)
+        self._read(data)
 
     def eof_received(self) -> None:
-        """Take the client's departure; whatever still waits for it is sent."""
+        """Take the client's departure; bytes that wait for it are still sent."""
         if self.task is not None:
             self._depart()
             self.transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
-        """End everything that was done for this client."""
-        self._site.departed(self)
+        """End all work for this client."""
+        self._port.departed(self)
         self._depart()
 
     def _depart(self) -> None:
@@ -106,7 +106,7 @@ class Connection(asyncio.Protocol):
         if self.task is not None:
             self.task.cancel()
         else:
-            self._let_go()
+            self._free_body()
         if self._drain is not None and not self._drain.done():
             self._drain.set_exception(ConnectionResetError("the client has gone"))
 
@@ -115,7 +115,7 @@ class Connection(asyncio.Protocol):
         self.paused = True
 
     def resume_writing(self) -> None:
-        """Let whoever waits for the client's buffer go on."""
+        """Continue what waits for the client's buffer."""
         self.paused = False
         if self._drain is not None and not self._drain.done():
             self._drain.set_result(None)
@@ -125,7 +125,7 @@ class Connection(asyncio.Protocol):
     # What an answer calls
 
     async def drained(self) -> None:
-        """See `Wire.drained`."""
+        """See `ClientConnection.drained`."""
         if self.lost:
             raise ConnectionResetError("the client has gone")
         if self.paused:
@@ -133,15 +133,15 @@ class Connection(asyncio.Protocol):
             try:
                 await self._drain
             finally:
-                self._drain = None  # it would hold what it raised, and be held
+                self._drain = None  # its error would be a reference cycle
 
-    # What the clock and the site call
+    # What the clock and the port call
 
     def tick(self, now: float) -> None:
-        """Enforce the limits that have to do with time."""
+        """Enforce the time limits."""
         unsent = self.transport.get_write_buffer_size()
         if unsent and (self.paused or self.task is None):
-            if self._stall.lasts(unsent, now, self._site.limits.stall_seconds):
+            if self._stall.lasts(unsent, now, self._port.limits.stall_seconds):
                 self.transport.abort()
             return
         self._stall.end()
@@ -155,7 +155,7 @@ class Connection(asyncio.Protocol):
 
     # Reading
 
-    def _go_on(self, data: bytes) -> None:
+    def _read(self, data: bytes) -> None:
         try:
             if self._incoming is None:
                 data = self._read_head(data)
@@ -175,24 +175,24 @@ class Connection(asyncio.Protocol):
         if end < len(END):
             self._await_head(data)
             return b""
-        if end > self._site.limits.head_bytes:
-            raise HeadTooLarge(self._site.limits.head_bytes)
+        if end > self._port.limits.head_bytes:
+            raise HeadTooLarge(self._port.limits.head_bytes)
         self._ahead = b""
-        site = self._site
-        head, self._ours = routed(read_request(data[:end]), site.handled)
-        limit = site.body_limit if self._ours else min(site.body_limit, OWN_BODIES)
+        port = self._port
+        head, self._ours = routed(read_request(data[:end]), port.handled)
+        limit = port.body_limit if self._ours else min(port.body_limit, OWN_BODIES)
         self._incoming = RequestBody(head, limit)
         more = head.length is None or head.length > len(data) - end
         if more and self._ours:
-            site.admit(head.headers)  # before it sends us what we refuse anyway
-        self._deadline = self._loop.time() + self._site.limits.body_seconds
-        if head.expects and end == len(data):
+            port.admit(head.headers)  # before the client sends a refused body
+        self._deadline = self._loop.time() + self._port.limits.body_seconds
+        if end == len(data) and head.expects:
             self.transport.write(CONTINUE)
         return data[end:]
 
     def _await_head(self, data: bytes) -> None:
-        """Keep the part of a head that is here, for a while."""
-        limits = self._site.limits
+        """Keep the part of a head that has come, for a limited time."""
+        limits = self._port.limits
         if len(data) > limits.head_bytes:
             raise HeadTooLarge(limits.head_bytes)
         if data:
@@ -204,15 +204,16 @@ class Connection(asyncio.Protocol):
     def _read_body(self, incoming: RequestBody, data: bytes) -> None:
         before = incoming.size
         if incoming.feed(data):
-            self._deadline = self._loop.time() + self._site.limits.body_seconds
+            self._deadline = self._loop.time() + self._port.limits.body_seconds
         size = max(len(data), incoming.size - before)
-        answers = incoming.whole and self._ours
-        (self._room.begin if answers else self._room.hold)(size)
+        whole = incoming.framing.done
+        answers = whole and self._ours
+        (self._memory.begin if answers else self._memory.hold)(size)
         self._held += size
-        if not incoming.whole:
+        if not whole:
             return
         self._incoming = None
-        self._ahead = incoming.excess
+        self._ahead = incoming.framing.excess
         self._deadline = NEVER
         if answers:
             reply = ServerResponse(self, incoming.head)
@@ -220,43 +221,45 @@ class Connection(asyncio.Protocol):
             self.task = self._loop.create_task(self._answer(request, reply))
         else:
             self._ahead = b""  # aiohttp answers one request a connection
-            self._site.hand_over(self, incoming.rendered())
+            self._port.hand_over(self, incoming.rendered())
 
     def _read_ahead(self, data: bytes) -> None:
-        """Keep what a pipelining client sends while an earlier answer is under way."""
+        """Keep what a pipelining client sends during an answer."""
         self._ahead += data
-        if len(self._ahead) > self._site.limits.head_bytes:
+        if len(self._ahead) > self._port.limits.head_bytes:
             self.transport.pause_reading()
 
     # Answering
 
     async def _answer(self, request: Request, reply: ServerResponse) -> None:
         try:
-            await self._site.handler(request, reply)
+            await self._port.handler(request, reply)
             if not (reply.finished or self.lost):
-                log.error("%s %s was left unanswered", request.method, request.path)
-                left = EdgeserveError("the request was left unanswered")
-                self._excuse(reply, left, request.path)
+                log.error("%s %s got no answer", request.method, request.path)
+                left = EdgeserveError("the request got no answer")
+                self._answer_error(reply, left, request.path)
         except EdgeserveError as error:
-            self._excuse(reply, error, request.path)
+            self._answer_error(reply, error, request.path)
         except Exception as error:
             if not (self.lost and isinstance(error, ConnectionError)):
                 log.exception("%s %s failed", request.method, request.path)
-            broke = EdgeserveError("something broke here; see the log")
-            self._excuse(reply, broke, request.path)
+            broke = EdgeserveError("internal error; see the log")
+            self._answer_error(reply, broke, request.path)
         finally:
             self.task = None
             self.feeder = None
             held, self._held = self._held, 0
-            self._room.end(held)
+            self._memory.end(held)
             self._answered(reply)
 
-    def _let_go(self) -> None:
+    def _free_body(self) -> None:
         if self._held:
-            self._room.let_go(self._held)
+            self._memory.let_go(self._held)
             self._held = 0
 
-    def _excuse(self, reply: ServerResponse, error: EdgeserveError, path: str) -> None:
+    def _answer_error(
+        self, reply: ServerResponse, error: EdgeserveError, path: str
+    ) -> None:
         """Answer with the error, if nothing is out yet; see `_answered` otherwise."""
         if not reply.started and not self.lost:
             reply.put_whole(error.status, error.headers(), rendered(error, path))
@@ -265,41 +268,41 @@ class Connection(asyncio.Protocol):
         if self.lost:
             return
         if not reply.finished:
-            cut(self.transport)  # what came must not look whole
+            cut(self.transport)  # a broken answer must not look complete
         elif not reply.keep:
             self._linger()
         else:
             self._next()
 
     def _next(self) -> None:
-        """Turn to the next request, which may be here already."""
-        self._deadline = self._loop.time() + self._site.limits.idle_seconds
+        """Wait for the next request, which may have come already."""
+        self._deadline = self._loop.time() + self._port.limits.idle_seconds
         data, self._ahead = self._ahead, b""
-        if len(data) > self._site.limits.head_bytes:
+        if len(data) > self._port.limits.head_bytes:
             self.transport.resume_reading()
         if data:
-            self._go_on(data)
+            self._read(data)
 
     # Leaving
 
     def _refuse(self, error: EdgeserveError, data: bytes = b"") -> None:
-        """Say what is wrong, and close: what follows cannot be understood."""
+        """Answer with the error, and close: what follows cannot be parsed."""
         incoming = self._incoming
         path = incoming.head.path if incoming else path_in(self._ahead + data)
         self._incoming = None
         self._ahead = b""
-        self._let_go()
+        self._free_body()
         reply = ServerResponse(self, ANY)
         reply.put_whole(error.status, error.headers(), rendered(error, path))
         self._linger()
 
     def _linger(self) -> None:
-        """Close, but only once the client has had the chance to read our last words.
+        """Close once the client has had time to read the answer.
 
-        Closing while it still sends would reset the connection under its answer.
+        Closing while it still sends would reset the connection, and lose the answer.
         """
         self._lingers = True
-        self._deadline = self._loop.time() + self._site.limits.linger_seconds
+        self._deadline = self._loop.time() + self._port.limits.linger_seconds
         if self.transport.can_write_eof():
             self.transport.write_eof()
         else:
@@ -309,8 +312,8 @@ class Connection(asyncio.Protocol):
         if self._lingers:
             self.transport.abort()
         elif self._incoming is not None:
-            self._refuse(TooSlow(self._site.limits.body_seconds))
+            self._refuse(TooSlow(self._port.limits.body_seconds))
         elif self._ahead:
-            self._refuse(TooSlow(self._site.limits.head_seconds))
+            self._refuse(TooSlow(self._port.limits.head_seconds))
         else:
             self.transport.close()

@@ -1,4 +1,4 @@
-"""Port context: what all connections of one port have in common."""
+"""Port context: what all connections of one port share."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from edgeserve.http.server.limits import BodyMemory, Limits
 from edgeserve.http.types import Handler
 
 Admit = Callable[[Mapping[str, str]], object]
-"""Reads a request's header fields; raises where it must not even send its body."""
+"""Checks a request's header fields; raises where its body is not to be read."""
 
 
 class Client(Protocol):
-    """One client's connection, as the port sees it."""
+    """One client's connection, as the port uses it."""
 
     peer: str
     heard: bool
@@ -22,16 +22,16 @@ class Client(Protocol):
     transport: asyncio.Transport
 
     def tick(self, now: float) -> None:
-        """Enforce the limits that have to do with time."""
+        """Enforce the time limits."""
         ...
 
     @property
     def idle_until(self) -> float:
-        """See `Visitor.idle_until`."""
+        """See `CountedConnection.idle_until`."""
         ...
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """End everything that was done for this client."""
+        """End all work for this client."""
         ...
 
     def retire(self) -> None:
@@ -40,12 +40,12 @@ class Client(Protocol):
 
 
 class PortContext(Protocol):
-    """What all connections of one port have in common."""
+    """What all connections of one port share."""
 
     handler: Handler
     handled: Callable[[str], bool]
     admit: Admit
-    room: BodyMemory
+    memory: BodyMemory
     limits: Limits
     body_limit: int
     leaving: bool

@@ -1,4 +1,4 @@
-"""CORS: which web pages may ask from a browser, and what browsers are told.
+"""CORS: which web pages may send requests, and the headers that allow it.
 
 A browser sends a page's request to any address, but shows the page the answer only if
 the answer allows its origin. llama.cpp allows every origin.
@@ -28,9 +28,9 @@ EXPOSED = (
 
 @dataclass(frozen=True)
 class Cors:
-    """`origins` are allowed by name, `*` for all; `here`: this machine's pages too.
+    """`origins` are allowed by name, `*` for all; `here` allows this machine's pages.
 
-    So are programs and extensions, whose origins are no sites.
+    With `here`, programs and extensions are allowed too: their origins are no sites.
     """
 
     origins: frozenset[str] = frozenset()
@@ -43,7 +43,7 @@ class Cors:
         return self.here and bool(origin) and not is_foreign(origin)
 
     def headers(self, origin: str) -> dict[str, str]:
-        """What an answer says to the browser; nothing where it is not allowed."""
+        """Return the CORS fields of an answer, for an origin that may be refused."""
         if not self.allows(origin):
             return {"vary": "origin"}
         return {
@@ -53,16 +53,16 @@ class Cors:
         }
 
     def preflight(self, asked: Mapping[str, str]) -> dict[str, str]:
-        """What is answered to `OPTIONS`, by which a browser asks whether it may ask."""
-        said = self.headers(asked.get("origin", ""))
-        if "access-control-allow-origin" in said:
+        """Return the fields that answer a browser's preflight request."""
+        fields = self.headers(asked.get("origin", ""))
+        if "access-control-allow-origin" in fields:
             wanted = asked.get("access-control-request-headers")
-            said |= {
+            fields |= {
                 "access-control-allow-methods": "GET, POST, OPTIONS",
                 "access-control-allow-headers": wanted or "authorization, content-type",
                 "access-control-max-age": DAY,
             }
-        return said
+        return fields
 
 
 PREFLIGHT = "access-control-request-method"
@@ -73,27 +73,27 @@ APART = "/v1/health"
 
 
 def with_cors(handler: Handler, cors: Cors) -> Handler:
-    """Wrap a handler; requests without an origin pass as they are."""
+    """Wrap a handler; requests without an origin are not changed."""
 
     def cross(request: Request, reply: Response) -> Awaitable[None]:
         origin = request.headers.get("origin")
         if origin is None:
             return handler(request, reply)
-        return marked(request, reply, origin)
+        return allowed(request, reply, origin)
 
-    async def marked(request: Request, reply: Response, origin: str) -> None:
+    async def allowed(request: Request, reply: Response, origin: str) -> None:
         if request.method == "OPTIONS" and PREFLIGHT in request.headers:
             await reply.send(204, cors.preflight(request.headers), b"")
             return
         if isinstance(reply, ServerResponse):
-            reply.also = cors.headers(origin)
+            reply.cors_headers = cors.headers(origin)
         await handler(request, reply)
 
     return cross
 
 
 def pages_with_cors(cors: Cors) -> Middleware:
-    """Do the same for those of aiohttp's routes that are covered."""
+    """Do the same for the covered routes of aiohttp."""
 
     @web.middleware
     async def cross(request: web.Request, handler: AioHandler) -> web.StreamResponse:

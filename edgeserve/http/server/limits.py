@@ -21,26 +21,26 @@ class Limits:
     body_seconds: float = 30.0
     """For each `BODY_STEP` bytes of a body; past it 408."""
     idle_seconds: float = 75.0
-    """A kept connection without a request is closed."""
+    """An open connection without a request for so long is closed."""
     stall_seconds: float = 60.0
-    """A client that takes nothing of what waits for it is dropped."""
+    """A client that reads none of its answer for so long is disconnected."""
     linger_seconds: float = 2.0
-    """How long we listen on after a refusal, so that the client gets to read it."""
+    """How long a refused connection stays open, so that the client can read why."""
     connections: int = 0
-    """Connections in all; past it the longest idle one makes room, else 503. 0: as many
+    """Connections in all; past it the longest idle one is closed, else 503. 0: as many
     as open files allow."""
     per_address: int = 1024
     """Connections of one client address; past it 429."""
     requests: int = 0
     """Requests being answered at once; past it 503. 0: no limit of its own."""
     held_bytes: int = 2**30
-    """Bytes of bodies that came, of all requests not answered yet; past it 503."""
+    """Bytes of bodies received, of all unanswered requests; past it 503."""
     high_water: int = 262144
     """Bytes waiting for a slow client before its upstream is paused."""
 
     @property
     def sweep_seconds(self) -> float:
-        """How often to look at the clock: limits are overrun by a quarter at most."""
+        """How often time limits are checked: they are overrun by a quarter at most."""
         shortest = min(
             self.head_seconds,
             self.body_seconds,
@@ -61,7 +61,7 @@ def limits_of(settings: SharedSettings) -> Limits:
         stall_seconds=settings.stall_seconds,
         per_address=settings.connections_per_address,
         requests=settings.requests_at_once,
-        # One body that is allowed must find room.
+        # One body of the largest size must fit.
         held_bytes=max(settings.held_limit_mib, settings.body_limit_mib) * KIB * KIB,
     )
 
@@ -75,13 +75,13 @@ BODY_STEP = 16384
 """Progress, in bytes, that gives a body another `body_seconds`."""
 
 PASSED_BYTES = 2**26
-"""After so many bytes of bodies their memory is given back, once most are gone."""
+"""After so many bytes of bodies, memory is returned to the system."""
 
 
 class BodyMemory:
-    """Counts what all connections of one port hold until it is answered.
+    """Counts the bodies that all connections of one port hold until they are answered.
 
-    `on_relief` is called when much has come and gone.
+    `on_relief` is called once many bytes were held and most are freed.
     """
 
     __slots__ = (
@@ -104,7 +104,7 @@ class BodyMemory:
         self.held = held
 
     def let_go(self, size: int) -> None:
-        """Count them no longer."""
+        """Stop counting bytes of a body."""
         self.held -= size
         self._passed += size
         if self._passed > PASSED_BYTES > self.held:
@@ -134,11 +134,11 @@ class Stall:
         self._since = 0.0
 
     def lasts(self, unsent: int, now: float, seconds: float) -> bool:
-        """Whether the buffer has not moved for so many seconds."""
+        """Whether the buffer has not changed for `seconds`."""
         if unsent != self._unsent:
             self._unsent, self._since = unsent, now
         return now - self._since >= seconds
 
     def end(self) -> None:
-        """Note that the client is not being waited for."""
+        """Note that nothing waits for the client."""
         self._unsent = 0

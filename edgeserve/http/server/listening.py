@@ -1,9 +1,8 @@
-"""Listening addresses: where a server listens, who may come, and what to do."""
+"""Listening addresses: the lines that tell people where a server can be reached."""
 
 from __future__ import annotations
 
 import ipaddress
-import re
 import socket
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -13,27 +12,22 @@ import psutil
 from edgeserve.auth import is_loopback
 from edgeserve.config.settings import EVERYWHERE, LOOPBACK
 from edgeserve.http.types import Origin
+from edgeserve.network import is_virtual
 
 if TYPE_CHECKING:
     from psutil._ntuples import snicaddr
 
 EVERY_IPV4 = "0.0.0.0"  # noqa: S104 - compared with, not bound to
 
-CONTAINERS = re.compile(
-    r"(docker|veth|virbr|vnet|cni|flannel|cali|cilium|lxc|lxd|podman|kube)"
-    r"|br-[0-9a-f]{12}$"
-)
-"""Interfaces that containers and virtual machines are behind: nobody else is."""
-
 SHOWN = 3
-"""Addresses named; a machine may have dozens."""
+"""Most addresses that are shown; a machine may have dozens."""
 
 NOWHERE = ("203.0.113.1", 9)
-"""An address for documentation; a route leads there where one leads everywhere."""
+"""A documentation address, which only a default route leads to."""
 
 
 def lines(host: str, port: int, who: str) -> str:
-    """Return what a server prints once it listens; scripts read the first line."""
+    """Return the lines a server prints once it listens; scripts read the first."""
     urls = [Origin(each, port).url for each in shown_at(host)]
     others = [f"and {url}" for url in urls[1:SHOWN]]
     if more := len(urls[SHOWN:]):
@@ -42,7 +36,7 @@ def lines(host: str, port: int, who: str) -> str:
 
 
 def this_machine_only(why: str) -> str:
-    """Say who may come where nobody else can, and why that is so."""
+    """Say that only this machine has access, and why."""
     return f"this machine only: {why}"
 
 
@@ -53,21 +47,21 @@ ASKED_FOR = "`host` says so"
 
 
 def shown_at(host: str) -> tuple[str, ...]:
-    """Return the addresses to show to people, those that others will use first."""
+    """Return the addresses to show to people, the most useful ones first."""
     if host not in {EVERYWHERE, EVERY_IPV4}:
         return (host,)
-    return ranked(_by_interface(), _towards_everywhere()) or (LOOPBACK,)
+    return ranked(_by_interface(), _default_address()) or (LOOPBACK,)
 
 
 def ranked(found: Mapping[str, Sequence[str]], default: str | None) -> tuple[str, ...]:
-    """Sort addresses: the default route's, others, containers' only for want of others.
+    """Sort addresses: the default route's first; containers' only if there is no other.
 
     IPv6 ones are left out where there are IPv4 ones: they are hard to type. Pure.
     """
     outside = [
         each
         for name, addresses in found.items()
-        if not CONTAINERS.match(name) or default in addresses
+        if not is_virtual(name) or default in addresses
         for each in addresses
     ]
     all_ = outside or [each for addresses in found.values() for each in addresses]
@@ -88,7 +82,7 @@ def _is_ipv4(address: str) -> bool:
 def _by_interface() -> Mapping[str, Sequence[str]]:
     try:
         stats, found = psutil.net_if_stats(), psutil.net_if_addrs()
-    except OSError:  # no file left to read them from
+    except OSError:  # too many open files
         return {}
     return {
         name: list(_addresses(entries))
@@ -103,8 +97,8 @@ def _addresses(entries: Iterable[snicaddr]) -> Iterable[str]:
             yield entry.address
 
 
-def _towards_everywhere() -> str | None:
-    """Return our address on the default route. Sends nothing."""
+def _default_address() -> str | None:
+    """Return this machine's address on the default route. Sends nothing."""
     try:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
             probe.connect(NOWHERE)

@@ -1,26 +1,26 @@
-"""Port: the connections to one port, and how they end."""
+"""Port: counts the connections of one port and ends them at shutdown."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
 
-from edgeserve.http.server.admission import Crowd, TooMany
-from edgeserve.http.server.aiohttp_runner import Guest
+from edgeserve.http.server.admission import ConnectionCounts, TooMany
+from edgeserve.http.server.aiohttp_runner import PageConnection
 from edgeserve.http.server.connection import Connection
 from edgeserve.http.server.context import Admit, Client
 from edgeserve.http.server.limits import BodyMemory, Limits
 from edgeserve.http.sockets import most_connections, open_files
 from edgeserve.http.types import Handler
 from edgeserve.runtime.clock import Ticker
-from edgeserve.runtime.memory import Relief
+from edgeserve.runtime.memory import MemoryReturn
 
 FLUSH_SECONDS = 1.0
-"""How long last bytes may take to leave, once every answer is complete."""
+"""Most time for the last bytes to be sent, once every answer is complete."""
 
 
 class Port:
-    """See `Site`."""
+    """See `PortContext`."""
 
     def __init__(
         self,
@@ -29,28 +29,30 @@ class Port:
         admit: Admit,
         body_limit: int,
         limits: Limits,
-        guests: Callable[[], asyncio.Protocol],
+        page_server: Callable[[], asyncio.Protocol],
     ) -> None:
         self.handler = handler
         self.handled = handled
         self.admit = admit
         self.body_limit = body_limit
         self.limits = limits
-        self.room = BodyMemory(limits)
-        self.room.on_relief = Relief(asyncio.get_running_loop()).soon
+        self.memory = BodyMemory(limits)
+        self.memory.on_relief = MemoryReturn(asyncio.get_running_loop()).soon
         self.leaving = False
-        self._guests = guests
+        self._pages = page_server
         self._loop = asyncio.get_running_loop()
-        self._sweep = Ticker(limits.sweep_seconds)
+        self._ticker = Ticker(limits.sweep_seconds)
         self._clients: set[Client] = set()
         self._most = limits.connections or most_connections(open_files())
-        self._crowd: Crowd[Client] = Crowd(self._most, limits.per_address)
+        self._counts: ConnectionCounts[Client] = ConnectionCounts(
+            self._most, limits.per_address
+        )
         self._empty = asyncio.Event()
         self._left: asyncio.Event | None = None
 
     @property
     def backlog(self) -> int:
-        """Connections that may wait to be accepted: all of them are, at once."""
+        """Connections that may wait to be accepted."""
         return max(8, self._most // 4)
 
     def connection(self) -> Connection:
@@ -58,39 +60,39 @@ class Port:
         return Connection(self, self._loop)
 
     def arrived(self, client: Client) -> None:
-        """See `Site.arrived`."""
+        """See `PortContext.arrived`."""
         self._clients.add(client)
-        self._sweep.add(client)
+        self._ticker.add(client)
         try:
-            idle = self._crowd.enter(client)
+            idle = self._counts.enter(client)
         except TooMany:
             client.transport.abort()
             return
         if idle is not None:
-            self._crowd.leave(idle)  # at once: many may come before it is gone
+            self._counts.leave(idle)  # at once: many may come before it is closed
             idle.transport.abort()
 
     def departed(self, client: Client) -> None:
-        """See `Site.departed`."""
+        """See `PortContext.departed`."""
         self._clients.discard(client)
-        self._sweep.discard(client)
-        self._crowd.leave(client)
+        self._ticker.discard(client)
+        self._counts.leave(client)
         if self.leaving and not self._clients:
             self._empty.set()
             if self._left is not None:
                 self._left.set()
 
     def hand_over(self, client: Client, data: bytes) -> None:
-        """See `Site.hand_over`."""
+        """See `PortContext.hand_over`."""
         self._clients.discard(client)
-        guest = Guest(self._guests(), client)
+        page = PageConnection(self._pages(), client)
         transport = client.transport
-        transport.set_protocol(guest)
-        guest.connection_made(transport)
-        guest.ask(data)
+        transport.set_protocol(page)
+        page.connection_made(transport)
+        page.ask(data)
 
     def leave(self, server: asyncio.Server, left: asyncio.Event) -> None:
-        """Accept nothing new; let each connection end with its next answer."""
+        """Accept no new connection; end each one with its next answer."""
         server.close()
         self.leaving = True
         self._left = left
@@ -98,7 +100,7 @@ class Port:
             left.set()
 
     async def stop(self, seconds: float) -> None:
-        """Close what is idle, let answers finish for some seconds, cut the rest."""
+        """Close idle connections, let answers finish for `seconds`, abort the rest."""
         self.leaving = True
         for client in tuple(self._clients):
             client.retire()
@@ -108,7 +110,7 @@ class Port:
             for task in late:
                 task.cancel()
         await self._emptied()
-        self._sweep.stop()
+        self._ticker.stop()
 
     async def _emptied(self) -> None:
         for client in tuple(self._clients):

@@ -1,4 +1,4 @@
-"""Server response: frame an answer and write it to the client."""
+"""Server response: frames an answer and writes it to the client."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from edgeserve.http.heads import BODILESS, JOINED, Head, fields, status_line, wr
 PREFIX = "access-control-"
 
 
-class Paused(Protocol):
-    """Whoever feeds a client and must wait while its buffer is full."""
+class Feeder(Protocol):
+    """The source of an answer, which pauses while the client's buffer is full."""
 
     def resume(self) -> None:
-        """Go on: the client's buffer has room."""
+        """Continue: the client's buffer has room."""
         ...
 
 
@@ -41,10 +41,10 @@ class ClientConnection(Protocol):
 
     @property
     def keeps(self) -> bool:
-        """Whether we would take another request after this one."""
+        """Whether the server takes another request after this one."""
         ...
 
-    feeder: Paused | None
+    feeder: Feeder | None
 
     async def drained(self) -> None:
         """Wait until the buffer has room. Raises ConnectionError if the client goes."""
@@ -55,22 +55,24 @@ class ServerResponse:
     """The one answer to one request; see `Response`."""
 
     __slots__ = (
-        "_chunked", "_head", "_mute", "also", "finished", "keep", "missed", "started",
-        "wire",
+        "_chunked", "_head", "_mute", "connection", "cors_headers", "finished", "keep",
+        "missed", "started",
     )  # fmt: skip
 
-    def __init__(self, wire: ClientConnection, head: Head) -> None:
-        self.wire = wire
+    def __init__(self, connection: ClientConnection, head: Head) -> None:
+        self.connection = connection
         self._head = head
         self._mute = self._chunked = False
-        self.also: dict[str, str] = {}  # for the browser of another origin's page
+        self.cors_headers: dict[str, str] | None = (
+            None  # for a web page of another origin
+        )
         self.started = self.finished = self.missed = False
         self.keep = head.keep_alive
 
     @property
     def paused(self) -> bool:
         """See `Response.paused`."""
-        return self.wire.paused
+        return self.connection.paused
 
     async def start(self, status: int, headers: Mapping[str, str]) -> None:
         """See `Response.start`."""
@@ -83,7 +85,7 @@ class ServerResponse:
         self._write(self._rendered(status, headers, "" if bodiless else framing))
 
     def put(self, data: bytes) -> None:
-        """Send a piece without waiting for room; `wire.paused` says when to stop."""
+        """Send a piece without waiting for room; `paused` says when to stop."""
         if self._mute or not data:  # an empty chunk would end the body
             return
         if not self.started:
@@ -93,8 +95,8 @@ class ServerResponse:
     async def write(self, data: bytes) -> None:
         """See `Response.write`."""
         self.put(data)
-        if self.wire.paused:
-            await self.wire.drained()
+        if self.connection.paused:
+            await self.connection.drained()
 
     async def finish(self) -> None:
         """See `Response.finish`."""
@@ -103,14 +105,14 @@ class ServerResponse:
         if self._chunked and not self._mute:
             self._write(b"0\r\n\r\n")
         self.finished = True
-        if self.wire.paused:
-            await self.wire.drained()
+        if self.connection.paused:
+            await self.connection.drained()
 
     async def send(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
         """See `Response.send`."""
         self.put_whole(status, headers, body)
-        if self.wire.paused:
-            await self.wire.drained()
+        if self.connection.paused:
+            await self.connection.drained()
 
     def put_whole(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
         """Send a whole answer without waiting for room."""
@@ -129,9 +131,9 @@ class ServerResponse:
     def _rendered(self, status: int, headers: Mapping[str, str], framing: str) -> bytes:
         if self.started:
             raise RuntimeError("an answer can start only once")
-        self.keep = self.keep and self.wire.keeps
-        if self.also:
-            headers = marked(headers, self.also)
+        self.keep = self.keep and self.connection.keeps
+        if self.cors_headers:
+            headers = with_cors_headers(headers, self.cors_headers)
         lines = [status_line(status), *fields(headers), f"date: {_date()}"]
         if framing:
             lines.append(framing)
@@ -144,16 +146,18 @@ class ServerResponse:
         return head
 
     def _write(self, data: bytes) -> None:
-        if self.wire.lost:
+        if self.connection.lost:
             self.missed = True
             raise ConnectionResetError("the client has gone")
-        self.wire.transport.write(data)
+        self.connection.transport.write(data)
 
 
-def marked(headers: Mapping[str, str], also: Mapping[str, str]) -> dict[str, str]:
-    """Put our word to browsers in the place of the upstream's."""
+def with_cors_headers(
+    headers: Mapping[str, str], cors_headers: Mapping[str, str]
+) -> dict[str, str]:
+    """Replace the CORS fields of the upstream by our own."""
     kept = {k: v for k, v in headers.items() if not k.lower().startswith(PREFIX)}
-    return {**kept, **also}
+    return {**kept, **cors_headers}
 
 
 _dated = (0, "")

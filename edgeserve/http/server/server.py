@@ -1,4 +1,4 @@
-"""HTTP server: listen on one port, for inference routes and for aiohttp's."""
+"""HTTP server: listens on one port, for inference routes and for aiohttp's."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 
 from aiohttp import web
 
-from edgeserve.http.server.aiohttp_runner import guests
+from edgeserve.http.server.aiohttp_runner import page_server
 from edgeserve.http.server.context import Admit
 from edgeserve.http.server.cors import Cors, with_cors
 from edgeserve.http.server.limits import Limits
@@ -20,10 +20,10 @@ from edgeserve.http.types import Handler
 
 
 class Handoff:
-    """Hand it to `listen`. `left` is set once `begin` was called and nobody is left.
+    """Leaves a port to another process: given to `listen`, started by `begin`.
 
-    After `begin` nothing new is accepted. Whoever is connected is served, and told with
-    the next answer that the connection ends.
+    After `begin` no connection is accepted. Open ones are served, and end with their
+    next answer; `left` is set once none is open.
     """
 
     def __init__(self) -> None:
@@ -35,7 +35,7 @@ DEFAULT_LIMITS = Limits()
 
 
 def anyone(headers: Mapping[str, str]) -> None:
-    """Let every request send its body."""
+    """Accept the body of every request."""
     del headers
 
 
@@ -57,16 +57,16 @@ async def listen(
     """Serve on `sock`, which is closed at the end; yields its port.
 
     Requests whose path is `handled` go to `handler`, every other one to `routes`.
-    `body_limit` is in bytes. Errors of our own tree become their own answers. A body
-    that is still to come is read only where `admit` lets the header fields pass. Web
-    pages may ask as `cors` says.
+    `body_limit` is in bytes. Each EdgeserveError becomes its own answer. A body that is
+    still to come is read only where `admit` accepts the header fields. `cors` says
+    which web pages may send requests.
     At the end, running answers have `stop_seconds` to finish. `leave` lets another
-    process go on with the port before that.
+    process take over the port before that.
     """
     loop = asyncio.get_running_loop()
     if cors is not None:
         handler = with_cors(handler, cors)
-    async with guests(routes, limits, cors) as pages:
+    async with page_server(routes, limits, cors) as pages:
         port = Port(handler, handled, admit, body_limit, limits, pages)
         server = await loop.create_server(
             port.connection,

@@ -15,7 +15,7 @@ import uvloop
 
 from edgeserve import http as fast
 from edgeserve.http import Origin, Request, Response, Upstream, bind
-from edgeserve.http.server import aiohttp_routes
+from tests.fakes import aiohttp_relay
 
 
 class Relay:
@@ -47,7 +47,7 @@ def _unseen(_: bytes) -> None:
 
 
 async def main(kind: str, port: int, upstreams: Sequence[int]) -> None:
-    relay = fast if kind == "fast" else aiohttp_routes
+    relay = fast if kind == "fast" else aiohttp_relay
     async with (
         relay.upstream(connect_seconds=2) as up,
         relay.listen(

@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import socket
 import subprocess
 import sys
 import tempfile
@@ -26,6 +25,7 @@ from typing import Any
 
 import click
 
+from node.engines.process import free_port
 from tests.bench.proxy import peers
 from tests.bench.proxy.peers import Missing
 from tests.bench.proxy.process import running
@@ -174,13 +174,6 @@ def contest(
         shares={name: each["answers"] / max(answers, 1) for name, each in did.items()},
         errors=seen.errors,
     )
-
-
-def free_port() -> int:
-    """Find a port that no other benchmark uses."""
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        port: int = found.getsockname()[1]
-        return port
 
 
 def quantile(values: Sequence[float], share: float) -> float:

@@ -12,7 +12,7 @@ import pytest
 
 from edgeserve.cli.client import Endpoint
 from edgeserve.cli.serve_alone import Model, NotServing, Plan, serve, served
-from edgeserve.cli.up import free_port, model_flags, planned
+from edgeserve.cli.up import model_flags, planned, port_near
 from edgeserve.config.settings import BalancerSettings, NodeSettings
 from edgeserve.config.sources import Resolved, resolve
 from edgeserve.errors import SettingsError
@@ -139,7 +139,7 @@ def an_answer(state: str, *, problems: Sequence[str] = ()) -> list[object]:
     ("answer", "hopeless"),
     [
         (an_answer("quarantined"), "tiny: tiny.gguf is truncated"),
-        (an_answer("", problems=["no llama.cpp here"]), "why, it says above"),
+        (an_answer("", problems=["no llama.cpp here"]), "see its message above"),
         (an_answer("quarantined", problems=["is no GGUF"]), "tiny.gguf is truncated"),
         (an_answer("loading"), None),
         (an_answer("failed"), None),
@@ -174,7 +174,7 @@ def test_a_usual_port_that_is_taken_gives_way_to_the_next() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
 
-        chosen = free_port(balancer_settings(port, "default"))
+        chosen = port_near(balancer_settings(port, "default"))
 
     assert port < chosen < port + 10
 
@@ -184,14 +184,14 @@ def test_a_port_that_was_asked_for_is_used_or_refused() -> None:
         socket.create_server(("127.0.0.1", 0)) as taken,
         pytest.raises(SettingsError, match="the port is in use"),
     ):
-        free_port(balancer_settings(taken.getsockname()[1], "--port"))
+        port_near(balancer_settings(taken.getsockname()[1], "--port"))
 
 
 def test_node_and_balancer_never_get_one_port() -> None:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
 
-    assert free_port(balancer_settings(port, "default"), but=port) != port
+    assert port_near(balancer_settings(port, "default"), but=port) != port
 
 
 def test_the_children_listen_on_loopback_alone(smollm2: Path) -> None:

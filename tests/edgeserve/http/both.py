@@ -11,11 +11,11 @@ from aiohttp import web
 
 from edgeserve import http as fast
 from edgeserve.http import Handler, Origin, Request, Response, Upstream, bind
-from edgeserve.http.server import aiohttp_routes
 from tests.edgeserve.http.talk import MIB, echo, is_ours
+from tests.fakes import aiohttp_relay
 
 both = pytest.mark.parametrize(
-    "kind", [pytest.param(fast, id="fast"), pytest.param(aiohttp_routes, id="plain")]
+    "kind", [pytest.param(fast, id="fast"), pytest.param(aiohttp_relay, id="plain")]
 )
 
 

@@ -16,12 +16,12 @@ import pytest
 
 from edgeserve.config.settings import NodeSettings
 from edgeserve.errors import EngineUnavailable
-from edgeserve.http.server.aiohttp_routes import upstream
 from edgeserve.wire import Launch
 from node.engines import bundled as module
 from node.engines.bundled import bundled, cpu_flags, explain, refuse_old_cpu
 from node.engines.bundled_host import put
 from node.supervision.supervisor import Supervisor
+from tests.fakes.aiohttp_relay import upstream
 from tests.fakes.engines import a_spec, watching
 from tests.patience import PATIENCE
 

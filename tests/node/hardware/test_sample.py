@@ -195,7 +195,7 @@ def test_each_reading_fails_alone_and_the_rest_goes_on(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr("node.hardware.sample.GPUS_EVERY", 1)
-    log._said.clear()
+    log._logged.clear()
     sampler = Sampler()
     before = sampler()
 

@@ -12,11 +12,11 @@ import pytest
 
 from edgeserve.config.settings import NodeSettings
 from edgeserve.errors import FleetBusy, NoNode
-from edgeserve.http.server.aiohttp_routes import upstream
 from edgeserve.wire import Launch
 from node.engines.base import Command, EngineSpec
 from node.engines.probe import Probe
 from node.engines.process import free_port
+from tests.fakes.aiohttp_relay import upstream
 from tests.fakes.engines import FakeEngine, a_spec, watching
 from tests.node.building import answer
 from tests.patience import PATIENCE

@@ -4,10 +4,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from edgeserve.http.server.aiohttp_routes import upstream
 from edgeserve.wire import Launch
 from node.planning.tunings import Figures
 from node.tune.trial import Bench, TrialFailed, Work, work_for
+from tests.fakes.aiohttp_relay import upstream
 from tests.fakes.engines import FakeEngine, a_spec
 from tests.patience import PATIENCE
 

@@ -9,7 +9,7 @@ import pytest
 
 from edgeserve.errors import FleetBusy, NoRoom
 from edgeserve.http import Limits, Request, Response
-from edgeserve.http.server.admission import Crowd, TooMany
+from edgeserve.http.server.admission import ConnectionCounts, TooMany
 from edgeserve.http.sockets import most_connections
 from edgeserve.runtime.clock import NEVER
 from tests.edgeserve.http.talk import connected, echo, serving
@@ -22,11 +22,11 @@ class Visitor:
     idle_until: float = NEVER
 
 
-def full(*there: Visitor, per_address: int = 100) -> Crowd[Visitor]:
-    crowd: Crowd[Visitor] = Crowd(len(there), per_address)
+def full(*there: Visitor, per_address: int = 100) -> ConnectionCounts[Visitor]:
+    counts: ConnectionCounts[Visitor] = ConnectionCounts(len(there), per_address)
     for each in there:
-        assert crowd.enter(each) is None
-    return crowd
+        assert counts.enter(each) is None
+    return counts
 
 
 def test_who_has_sent_nothing_for_longest_makes_room() -> None:
@@ -43,31 +43,31 @@ def test_then_whoever_rests_longest_between_two_requests() -> None:
 
 
 def test_where_all_are_being_served_a_new_one_is_told_to_come_back() -> None:
-    crowd = full(Visitor(), Visitor("10.0.0.2"))
+    counts = full(Visitor(), Visitor("10.0.0.2"))
 
     with pytest.raises(NoRoom):
-        crowd.enter(Visitor("10.0.0.3", heard=False))
+        counts.enter(Visitor("10.0.0.3", heard=False))
     with pytest.raises(TooMany):
-        crowd.enter(Visitor("10.0.0.4", heard=False))
+        counts.enter(Visitor("10.0.0.4", heard=False))
 
-    assert len(crowd) == 2
+    assert len(counts) == 2
 
 
 def test_one_address_is_told_that_it_has_too_many() -> None:
-    crowd = full(*(Visitor() for _ in range(9)), per_address=9)
+    counts = full(*(Visitor() for _ in range(9)), per_address=9)
 
     with pytest.raises(FleetBusy, match=r"10\.0\.0\.1 has too many"):
-        crowd.enter(Visitor())
+        counts.enter(Visitor())
 
 
 def test_who_leaves_twice_is_counted_once() -> None:
     one, other = Visitor(), Visitor()
-    crowd = full(one, other)
-    crowd.leave(one)
-    crowd.leave(one)
+    counts = full(one, other)
+    counts.leave(one)
+    counts.leave(one)
 
-    assert len(crowd) == 1
-    assert crowd.enter(one) is None
+    assert len(counts) == 1
+    assert counts.enter(one) is None
 
 
 @pytest.mark.parametrize("files", [64, 256, 1024, 20_000, 65536])

@@ -37,7 +37,7 @@ def test_every_address_of_a_few_is_named_and_many_are_counted(
 ) -> None:
     found = {"eth0": [LAN], "eth1": [f"10.0.{n}.1" for n in range(4)]}
     monkeypatch.setattr(listening, "_by_interface", lambda: found)
-    monkeypatch.setattr(listening, "_towards_everywhere", lambda: LAN)
+    monkeypatch.setattr(listening, "_default_address", lambda: LAN)
 
     assert listening.lines("::", 8080, "everyone") == (
         f"listening on http://{LAN}:8080 and http://10.0.0.1:8080"
