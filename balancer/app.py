@@ -18,6 +18,7 @@ from balancer.api.admin import AdminRoutes
 from balancer.api.inference import InferenceHandler, handled
 from balancer.discovery.events import ReconnectPolicy, reconnect_policy_of, watching
 from balancer.discovery.mdns import discovering
+from balancer.discovery.node_client import NodeClient
 from balancer.discovery.registration import Registrations
 from balancer.failover.retry import RetryLoop
 from balancer.failover.splice import policy_of
@@ -34,7 +35,7 @@ from edgeserve import http
 from edgeserve.config.settings import EVERYWHERE, LOOPBACK, BalancerSettings
 from edgeserve.http import Handoff
 from edgeserve.http.server.listening import lines
-from edgeserve.http.types import Origin, Upstream
+from edgeserve.http.types import Origin
 from edgeserve.runtime.clock import ActiveClock
 from edgeserve.runtime.log import say
 from edgeserve.runtime.tasks import first
@@ -117,20 +118,21 @@ async def running(
         upstream = await stack.enter_async_context(
             http.upstream(connect_seconds=settings.connect_seconds)
         )
+        nodes = NodeClient(upstream, may.token)
         awake = stack.enter_context(closing(ActiveClock()))
         pace = pace or reconnect_policy_of(settings)
         on_event = await stack.enter_async_context(
-            watching(shared.current, upstream, may.token, pace, awake)
+            watching(shared.current, nodes, pace, awake)
         )
         if estate:
             await know(shared, remember(shared, estate.learned), on_event)
         if settings.calibrate:
-            await stack.enter_async_context(calibrating(shared, upstream, may.token))
-        prober = LivenessProber(shared.breakers, upstream, may.token)
+            await stack.enter_async_context(calibrating(shared, nodes))
+        prober = LivenessProber(shared.breakers, nodes)
         await stack.enter_async_context(probing(prober))
         register = stack.enter_context(closing(Registrations(on_event)))
         watch = stack.enter_context(closing(Watchdog(shared, awake)))
-        front = _front(settings, shared, upstream, may, watch, trace)
+        front = _front(settings, shared, nodes, may, watch, trace)
         api = AdminRoutes(
             state=shared, register=register, clients=may.clients, nodes=may.nodes
         )
@@ -161,7 +163,7 @@ async def running(
 def _front(
     settings: BalancerSettings,
     shared: BalancerState,
-    upstream: Upstream,
+    nodes: NodeClient,
     may: AccessPolicy,
     watch: Watchdog,
     trace: Trace | None,
@@ -173,9 +175,8 @@ def _front(
         trace=trace,
         retry=RetryLoop(
             state=shared,
-            upstream=upstream,
-            token=may.token,
-            templates=TemplateProbe(upstream, may.token),
+            nodes=nodes,
+            templates=TemplateProbe(nodes),
             watch=watch,
             attempts=settings.attempts,
             patience=settings.queue_seconds,

@@ -24,17 +24,11 @@ from balancer.validation.translation import is_forced, translated
 from edgeserve.errors import BadRequest
 from edgeserve.json_edit import edited, raw_fields
 from edgeserve.openai import Dialect, RequestFields, Route, normal, read
-from edgeserve.wire import REQUEST_HEADER, VARIANT_HEADER, Ability, EngineReport
+from edgeserve.wire import REQUEST_HEADER, Ability, EngineReport
 
 Mode = Literal["stream", "aggregate", "whole"]
 """How the answer travels: as the stream the client asked for; as a stream that is put
 together here; or as the whole body that the engine sends."""
-
-NOT_FOR_NODES = frozenset(
-    ("authorization", "x-api-key", "cookie", "origin", "accept-encoding",
-     "content-encoding", "x-conversation-id", VARIANT_HEADER, REQUEST_HEADER)
-)  # fmt: skip
-"""A conversation id would make llama.cpp generate on after the client has left."""
 
 TELLING: frozenset[Dialect] = frozenset(("chat", "completion", "native", "responses"))
 """Streams that can say how far the prompt is read, in events that stand alone."""
@@ -220,25 +214,6 @@ def _ends_with_assistant(raw: msgspec.Raw | None) -> bool:
     except (msgspec.ValidationError, RecursionError):
         return False
     return bool(turns) and turns[-1].role == "assistant"
-
-
-def headers_for(
-    engine: EngineReport,
-    received: Mapping[str, str],
-    *,
-    request_id: str,
-    token: str | None,
-) -> dict[str, str]:
-    """Return what is sent along to a node: the client's fields less its secrets."""
-    sent = {k: v for k, v in received.items() if k not in NOT_FOR_NODES}
-    sent |= {
-        "content-type": "application/json",
-        VARIANT_HEADER: engine.id,
-        REQUEST_HEADER: request_id,
-    }
-    if token:
-        sent["authorization"] = f"Bearer {token}"
-    return sent
 
 
 def session_of(received: Mapping[str, str]) -> str:

@@ -17,17 +17,17 @@ from dataclasses import dataclass, field
 import msgspec
 
 from balancer.discovery.mdns import Discovered, Withdrawn
+from balancer.discovery.node_client import NodeClient
 from balancer.fleet.current import LiveFleet
 from edgeserve.config.settings import BalancerSettings
 from edgeserve.errors import EdgeserveError, NodeLost, in_words
 from edgeserve.http.sse import Event, Parser
-from edgeserve.http.types import Answer, Origin, Upstream
+from edgeserve.http.types import Answer, Origin
 from edgeserve.openai import message
 from edgeserve.runtime.background import Started, Tasks, background, declared
 from edgeserve.runtime.clock import ActiveClock, unless_silent
 from edgeserve.wire import PROTOCOL, EngineChange, NodeReport, decode
 
-EVENTS = "/edgeserve/v1/events"
 FIRST_PAUSE = 0.25
 LONGEST_PAUSE = 2.0
 
@@ -62,14 +62,13 @@ OnDiscovered = Callable[[Discovered | Withdrawn], None]
 @asynccontextmanager
 async def watching(
     current: LiveFleet,
-    upstream: Upstream,
-    token: str | None,
+    nodes: NodeClient,
     pace: ReconnectPolicy,
     awake: ActiveClock,
 ) -> AsyncGenerator[OnDiscovered]:
     """Follow every sighting until the block ends; yields what takes sightings."""
     async with background() as tasks:
-        follower = _Follower(current, upstream, token, pace, awake)
+        follower = _Follower(current, nodes, pace, awake)
         yield _Watchers(current, follower, tasks).take
 
 
@@ -114,14 +113,12 @@ class _Follower:
     def __init__(
         self,
         current: LiveFleet,
-        upstream: Upstream,
-        token: str | None,
+        nodes: NodeClient,
         pace: ReconnectPolicy,
         awake: ActiveClock,
     ) -> None:
         self._current = current
-        self._upstream = upstream
-        self._headers = {"authorization": f"Bearer {token}"} if token else {}
+        self._nodes = nodes
         self._pausing: dict[str, asyncio.Event] = {}
         self._awake = awake
         self.pace = pace
@@ -188,7 +185,7 @@ class _Follower:
         """Take in one stream until it ends. Raises where it breaks or falls silent."""
         async with (
             unless_silent(self._awake, self.pace.suspect) as silence,
-            self._upstream.ask(origin, "GET", EVENTS, self._headers) as answer,
+            self._nodes.events(origin) as answer,
         ):
             await _insist_on_events(answer, origin)
             parser = Parser()

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from balancer import dialects
 from balancer.dialects.base import Aggregate, Headless, Incomplete
 from balancer.dialects.stream import LIFE, PROGRESS, StreamedError, StreamReader
+from balancer.discovery.node_client import NodeClient
 from balancer.failover.attempt_watchdog import AttemptWatchdog
 from balancer.failover.outcome import (
     DONE,
@@ -22,13 +23,14 @@ from balancer.failover.outcome import (
 )
 from balancer.failover.refusal import EngineRefusal
 from balancer.failover.splice import ObservedStream
+from balancer.fleet.engines import EngineCandidate
 from balancer.health.faults import Fault, fault_of_loss, fault_of_status, next_step
 from balancer.request import InferenceRequest
 from balancer.response import ClientResponse
 from balancer.routing.decision import UNOBSERVED, AttemptObserver
 from edgeserve.errors import EdgeserveError, NodeLost, NoFiles, NoNode, NotReached
 from edgeserve.http.sse import Parser
-from edgeserve.http.types import Answer, Origin, Upstream
+from edgeserve.http.types import Answer, Request
 from edgeserve.openai import message
 
 CUT_SHORT = "the stream ended before the answer did"
@@ -48,9 +50,9 @@ class Senseless(NodeLost):
 class AttemptRequest:
     """What one attempt sends, and how its answer is to be understood."""
 
-    origin: Origin
-    target: str
-    headers: Mapping[str, str]
+    to: EngineCandidate
+    request: Request
+    request_id: str
     body: bytes
     flow: StreamReader
     watchdog: AttemptWatchdog
@@ -58,7 +60,7 @@ class AttemptRequest:
 
 
 async def attempted(
-    upstream: Upstream,
+    nodes: NodeClient,
     question: AttemptRequest,
     work: InferenceRequest,
     delivery: ClientResponse,
@@ -67,12 +69,8 @@ async def attempted(
     before, watchdog = delivery.given.size, question.watchdog
     flow = ObservedStream(question.flow, question.course)
     try:
-        async with upstream.ask(
-            question.origin,
-            work.route.method,
-            question.target,
-            question.headers,
-            question.body,
+        async with nodes.forward(
+            question.to, question.request, question.request_id, question.body
         ) as answer:
             outcome = await _carried(answer, flow, work, delivery, watchdog)
             if outcome in (DONE, AsItIs()):
@@ -86,7 +84,7 @@ async def attempted(
             return Done(left=left)
         if not watchdog.gave_up():
             raise
-        why = f"{question.origin.url} was given up: {watchdog.why}"
+        why = f"{question.to.origin.url} was given up: {watchdog.why}"
         return _lost(GivenUp(why), watchdog.fault, delivery, before)
     except NoFiles:
         raise  # no engine's fault, and no other one could be reached

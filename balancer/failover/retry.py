@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from msgspec import structs
 
 from balancer.dialects.stream import StreamReader
+from balancer.discovery.node_client import NodeClient
 from balancer.failover.attempt import AttemptRequest, attempted, completed
 from balancer.failover.attempt_watchdog import AttemptWatchdog
 from balancer.failover.conclusions import answered, condemned, died, failed, struck
@@ -29,13 +30,11 @@ from balancer.failover.splice import ResumedStream, listener
 from balancer.failover.watchdog import Watchdog
 from balancer.fleet.engines import EngineCandidate
 from balancer.probes.template import TemplateProbe
-from balancer.request import headers_for
 from balancer.response import KeepAlive
 from balancer.routing.decision import Send
 from balancer.routing.queued_request import RETRY_AFTER
 from balancer.state import BalancerState
 from edgeserve.errors import FleetBusy, NodeLost, NoNode, NotReached, UnknownModel
-from edgeserve.http.types import Upstream
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,8 +42,7 @@ class RetryLoop:
     """Tries engines for one request until one answers, or none is left."""
 
     state: BalancerState
-    upstream: Upstream
-    token: str | None
+    nodes: NodeClient
     templates: TemplateProbe
     watch: Watchdog
     attempts: int
@@ -140,14 +138,9 @@ class RetryLoop:
             struck=known,
         )
         question = AttemptRequest(
-            origin=to.origin,
-            target=task.request.target,
-            headers=headers_for(
-                to.engine,
-                task.request.headers,
-                request_id=task.record.id,
-                token=self.token,
-            ),
+            to=to,
+            request=task.request,
+            request_id=task.record.id,
             body=body,
             flow=flow,
             watchdog=watchdog,
@@ -155,7 +148,7 @@ class RetryLoop:
         )
         self.watch.keep(watchdog)
         try:
-            outcome = await attempted(self.upstream, question, work, delivery)
+            outcome = await attempted(self.nodes, question, work, delivery)
         finally:
             self.watch.end(watchdog)
         died(self.state, self.watch, task, watchdog, to, outcome)

@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 import msgspec
 
 from balancer.dialects.timings import Timings, timings_in
+from balancer.discovery.node_client import NodeClient
 from balancer.fleet.engines import EngineCandidate, EngineKey
 from balancer.prediction.engine_model import EngineModel
 from balancer.prediction.speed import (
@@ -34,10 +35,8 @@ from balancer.prediction.speed import (
 )
 from balancer.state import BalancerState
 from edgeserve.errors import EdgeserveError, NodeLost
-from edgeserve.http.types import Upstream
 from edgeserve.json_edit import edited
 from edgeserve.runtime.background import Started, Tasks, background, declared
-from edgeserve.wire import REQUEST_HEADER, VARIANT_HEADER
 
 log = logging.getLogger(__name__)
 
@@ -112,13 +111,12 @@ LEAST_OVERHEAD, MOST_OVERHEAD = 0.001, 0.5
 @asynccontextmanager
 async def calibrating(
     state: BalancerState,
-    upstream: Upstream,
-    token: str | None,
+    nodes: NodeClient,
     jitter: Callable[[], float] = random.random,
 ) -> AsyncGenerator[None]:
     """Probe engines for the length of the block. `jitter` is between 0 and 1."""
     async with background() as tasks:
-        prober = _SpeedProber(state, upstream, token, jitter, tasks)
+        prober = _SpeedProber(state, nodes, jitter, tasks)
         state.queue.grows.subscribe(prober.give_way)
         tasks.start(CALIBRATOR, prober.look)
         yield
@@ -128,16 +126,12 @@ class _SpeedProber:
     def __init__(
         self,
         state: BalancerState,
-        upstream: Upstream,
-        token: str | None,
+        nodes: NodeClient,
         jitter: Callable[[], float],
         tasks: Tasks,
     ) -> None:
         self._state = state
-        self._upstream = upstream
-        self._headers = {"content-type": "application/json", REQUEST_HEADER: "probe"}
-        if token:
-            self._headers["authorization"] = f"Bearer {token}"
+        self._nodes = nodes
         self._jitter = jitter
         self._tasks = tasks
         self._changed = asyncio.Event()
@@ -245,10 +239,7 @@ class _SpeedProber:
         body = probe.body(each.engine.variant)
         if slot is not None:
             body = edited(body, put={"id_slot": slot})
-        headers = {**self._headers, VARIANT_HEADER: each.engine.id}
-        async with self._upstream.ask(
-            each.origin, "POST", ROUTE, headers, body
-        ) as answer:
+        async with self._nodes.probe(each, ROUTE, body) as answer:
             said = await answer.read()
             found = timings_in(said)
             if answer.status != 200 or found is None:

@@ -12,12 +12,12 @@ from functools import partial
 
 import msgspec
 
+from balancer.discovery.node_client import NodeClient
 from balancer.fleet.engines import EngineCandidate
 from balancer.health.breaker import CircuitBreakers
 from edgeserve.errors import NodeLost
-from edgeserve.http.types import Upstream
+from edgeserve.openai import SMALLEST
 from edgeserve.runtime.background import Tasks, background, declared
-from edgeserve.wire import REQUEST_HEADER, VARIANT_HEADER, Ability
 
 SECONDS = 20.0
 """Longest wait for a probe's answer: one token, even on a slow machine."""
@@ -28,11 +28,8 @@ PAUSE = 0.25
 PROBER = declared("prober")
 PROBE = declared("probe", "never")
 
-BODIES: tuple[tuple[Ability, str, dict[str, object]], ...] = (
-    ("completion", "/completion", {"prompt": "1", "n_predict": 1}),
-    ("embeddings", "/v1/embeddings", {"input": "1"}),
-    ("rerank", "/v1/rerank", {"query": "1", "documents": ["1"]}),
-)
+TOKENIZE: tuple[str, dict[str, object]] = ("/tokenize", {"content": "1"})
+"""What an engine is asked that has none of the abilities in `SMALLEST`."""
 
 
 class LivenessProber:
@@ -41,16 +38,12 @@ class LivenessProber:
     def __init__(
         self,
         breaker: CircuitBreakers,
-        upstream: Upstream,
-        token: str | None,
+        nodes: NodeClient,
         seconds: float = SECONDS,
     ) -> None:
         self._breaker = breaker
-        self._upstream = upstream
+        self._nodes = nodes
         self._seconds = seconds
-        self._headers = {"content-type": "application/json", REQUEST_HEADER: "probe"}
-        if token:
-            self._headers["authorization"] = f"Bearer {token}"
 
     async def run(self, tasks: Tasks) -> None:
         """Probe whoever is to be probed, for ever."""
@@ -74,17 +67,11 @@ class LivenessProber:
 
     async def _asked(self, to: EngineCandidate) -> int:
         can = to.engine.abilities
-        path, body = next(
-            ((path, body) for ability, path, body in BODIES if ability in can),
-            ("/tokenize", {"content": "1"}),
+        path, fields = next(
+            (SMALLEST[each] for each in SMALLEST if each in can), TOKENIZE
         )
-        async with self._upstream.ask(
-            to.origin,
-            "POST",
-            path,
-            {**self._headers, VARIANT_HEADER: to.engine.id},
-            msgspec.json.encode({"model": to.engine.variant, **body}),
-        ) as answer:
+        body = msgspec.json.encode({"model": to.engine.variant, **fields})
+        async with self._nodes.probe(to, path, body) as answer:
             await answer.read()
             return answer.status
 

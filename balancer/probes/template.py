@@ -15,11 +15,10 @@ from itertools import takewhile
 
 import msgspec
 
+from balancer.discovery.node_client import NodeClient
 from balancer.fleet.engines import EngineCandidate
 from edgeserve.errors import NodeLost
-from edgeserve.http.types import Upstream
 from edgeserve.openai import Dialect
-from edgeserve.wire import VARIANT_HEADER
 
 TEXT = "Some text"
 _ASKED = [{"role": "user", "content": "Hi"}]
@@ -66,11 +65,8 @@ class _Applied(msgspec.Struct):
 class TemplateProbe:
     """Remembers what was found, by variant."""
 
-    def __init__(self, upstream: Upstream, token: str | None) -> None:
-        self._upstream = upstream
-        self._headers = {"content-type": "application/json"}
-        if token:
-            self._headers["authorization"] = f"Bearer {token}"
+    def __init__(self, nodes: NodeClient) -> None:
+        self._nodes = nodes
         self._refuses: dict[str, bool] = {}
 
     async def refuses(self, to: EngineCandidate, dialect: Dialect) -> bool:
@@ -88,8 +84,5 @@ class TemplateProbe:
         return self._refuses[variant]
 
     async def _applied(self, to: EngineCandidate, body: bytes) -> str:
-        headers = {**self._headers, VARIANT_HEADER: to.engine.id}
-        async with self._upstream.ask(
-            to.origin, "POST", "/apply-template", headers, body
-        ) as answer:
+        async with self._nodes.probe(to, "/apply-template", body) as answer:
             return msgspec.json.decode(await answer.read(), type=_Applied).prompt

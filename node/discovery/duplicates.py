@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from zeroconf import ServiceStateChange, Zeroconf
 from zeroconf.asyncio import AsyncServiceBrowser, AsyncServiceInfo, AsyncZeroconf
 
+from edgeserve.auth import bearer
 from edgeserve.errors import EdgeserveError
 from edgeserve.http.types import Origin, Upstream
 from edgeserve.runtime.background import Started, background, declared
@@ -101,13 +102,14 @@ async def _ask(
     info: AsyncServiceInfo, upstream: Upstream, token: str | None
 ) -> NodeReport | None:
     """Return what the announced process says of itself: caches outlive processes."""
-    headers = {"authorization": f"Bearer {token}"} if token else {}
     for host in info.parsed_scoped_addresses():
         origin = Origin(host, info.port or 0)
         try:
             async with (
                 asyncio.timeout(ASK_SECONDS),
-                upstream.ask(origin, "GET", "/edgeserve/v1/node", headers) as answer,
+                upstream.ask(
+                    origin, "GET", "/edgeserve/v1/node", bearer(token)
+                ) as answer,
             ):
                 if answer.status == 200:
                     return decode(await answer.read(), NodeReport)

@@ -12,6 +12,7 @@ from functools import partial
 
 import msgspec
 
+from edgeserve.auth import bearer
 from edgeserve.config.settings import EVERYWHERE, BalancerSettings
 from edgeserve.errors import BadRequest, EdgeserveError
 from edgeserve.http.types import Origin, Upstream, origin_of
@@ -88,9 +89,7 @@ async def _register(
     balancer: Origin, listening: Listening, upstream: Upstream, token: str | None
 ) -> str | None:
     """Register once; return what went wrong, or None."""
-    headers = {"content-type": "application/json"}
-    if token is not None:
-        headers["authorization"] = f"Bearer {token}"
+    headers = {"content-type": "application/json", **bearer(token)}
     try:
         async with asyncio.timeout(ASK_SECONDS):
             url = (
