@@ -24,7 +24,7 @@ from balancer.failover.outcome import (
 from balancer.failover.refusal import EngineRefusal
 from balancer.failover.splice import ObservedStream
 from balancer.fleet.engines import EngineCandidate
-from balancer.health.faults import Fault, fault_of_loss, fault_of_status, next_step
+from balancer.health.faults import Fault, failure_of, fault_of_loss
 from balancer.request import InferenceRequest
 from balancer.response import ClientResponse
 from balancer.routing.decision import UNOBSERVED, AttemptObserver
@@ -144,8 +144,9 @@ async def _judged(
     work: InferenceRequest,
     delivery: ClientResponse,
 ) -> Outcome:
-    error, fault = EngineRefusal(status, headers, body), fault_of_status(status, body)
-    match next_step(status, body):
+    error, failure = EngineRefusal(status, headers, body), failure_of(status, body)
+    fault = failure.fault
+    match failure.next_step:
         case "full":
             return Full()
         case "elsewhere":
@@ -199,7 +200,7 @@ async def _streamed(
 
 def _own(error: StreamedError) -> bool:
     """Whether it is the request's own fault."""
-    return fault_of_status(error.status, error.body) == "none"
+    return failure_of(error.status, error.body).fault == "none"
 
 
 def _insist_on_end(flow: StreamReader) -> None:
@@ -209,9 +210,9 @@ def _insist_on_end(flow: StreamReader) -> None:
     if flow.error is None:
         raise Senseless(CUT_SHORT)
     error = flow.error
-    if _own(error):
+    fault = failure_of(error.status, error.body).fault
+    if fault == "none":
         raise error
-    fault = fault_of_status(error.status, error.body)
     raise Senseless(f"the engine failed: {message(error.body)}", fault)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from balancer.health.faults import fault_of_status
+from balancer.health.faults import fault_of_500
 from edgeserve.errors import EdgeserveError
 from edgeserve.openai import code, error_in, message
 
@@ -61,16 +61,16 @@ def _amended(status: int, body: bytes) -> dict[str, Any]:
     if status == 400 and error.get("type") == TOO_LONG:
         return {**error, "code": "context_length_exceeded", "message": _too_long(error)}
     said = message(body)
-    if not error or not _is_hopeless(status, body) or said.startswith(PASSING):
+    if not error or not _is_hopeless(status, error) or said.startswith(PASSING):
         return {}
     todo = next((todo for sign, todo in _NEVER.items() if sign in said), "")
     fixed = {"code": 400, "type": "invalid_request_error"}
     return {**error, **fixed, "message": said.strip().rstrip(".") + todo}
 
 
-def _is_hopeless(status: int, body: bytes) -> bool:
-    """Whether it can never succeed, though the status sounds as if it might."""
-    return status == 501 or (status == 500 and fault_of_status(status, body) == "none")
+def _is_hopeless(status: int, error: Mapping[str, Any]) -> bool:
+    """Whether a request can never succeed, though the status suggests that it might."""
+    return status == 501 or (status == 500 and fault_of_500(error) == "none")
 
 
 def _too_long(error: Mapping[str, Any]) -> str:
