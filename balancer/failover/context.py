@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from msgspec import structs
 
 from balancer.dialects.stream import StreamReader
-from balancer.failover.resume import Finish, RefuseResume, Resume, resume
+from balancer.failover.resume import RefuseResume, ResumePlan, resume
 from balancer.failover.splice import GROWTH, MIGRATIONS, MOST_MIGRATIONS, ResumePolicy
 from balancer.fleet.engines import EngineCandidate, EngineIncarnation, EngineKey
 from balancer.request import InferenceRequest
@@ -29,7 +29,8 @@ class RequestContext:
     a row without its growing; `reached` is how far it was then. `doubts`: how often an
     error may have been its own, and `questioned` where. `name`: its hash, once an
     engine has died at it. `prompt`: tokens that the first engine read. `whole`: what it
-    asked for before only one variant could go on.
+    asked for before only one variant could go on. `plan`: how it goes on, until that
+    is tried.
     """
 
     request: Request
@@ -48,6 +49,7 @@ class RequestContext:
     name: bytes = b""
     prompt: int | None = None
     whole: InferenceRequest | None = None
+    plan: ResumePlan | None = None
 
     def broke(
         self, engine: EngineCandidate, error: NodeLost, flow: StreamReader
@@ -69,10 +71,16 @@ class RequestContext:
         self.doubts += 1
         return self.doubts > 1
 
-    def onward(
-        self, engine: EngineReport, *, template_refuses: bool = False
-    ) -> Resume | Finish | RefuseResume:
-        """Decide how `engine` goes on after what the client was given."""
+    def resume_plan(self, engine: EngineReport) -> ResumePlan:
+        """Decide how an engine goes on after what the client was given.
+
+        It is decided once: `engine` may be another one than the one that goes on.
+        """
+        if self.plan is None:
+            self.plan = self._planned(engine)
+        return self.plan
+
+    def _planned(self, engine: EngineReport) -> ResumePlan:
         given = self.delivery.given
         if self.policy == "off":
             return RefuseResume("`resume` is off")
@@ -85,7 +93,6 @@ class RequestContext:
             self.work.route,
             [given.whole()],
             prompt_tokens=self.prompt,
-            template_refuses=template_refuses,
         )
 
     @property
@@ -99,6 +106,7 @@ class RequestContext:
     def restart(self) -> None:
         """Begin anew, on any engine."""
         self.delivery.given.forget()
+        self.plan = None
         self.reached = 0
         if self.whole is not None:
             self.work, self.whole = self.whole, None

@@ -19,6 +19,7 @@ from balancer.failover.splice import Splice
 from edgeserve import openai
 from edgeserve.errors import BadRequest
 from edgeserve.http.sse import events, whole_events
+from edgeserve.json_edit import edited
 from edgeserve.openai import prompts
 
 Body = dict[str, Any]
@@ -99,10 +100,18 @@ _DIALECTS: dict[str, Callable[[dict[str, Any]], Dialect]] = {
 
 @dataclass(frozen=True)
 class Resume:
-    """Send `body` to another engine; what it streams goes through `splice`."""
+    """Send `body` to another engine; what it streams goes through `splice`.
+
+    `continues`: it begins with text of the answer, not with the question alone.
+    """
 
     body: bytes
     splice: Splice
+    continues: bool
+
+    def body_for(self, variant: str) -> bytes:
+        """Return the body, for an engine of that variant."""
+        return edited(self.body, put={"model": variant})
 
 
 @dataclass(frozen=True)
@@ -119,27 +128,28 @@ class RefuseResume:
     reason: str
 
 
+ResumePlan = Resume | Finish | RefuseResume
+
+
 def resume(
     body: bytes,
     route: openai.Route,
     given: Iterable[bytes],
     *,
     prompt_tokens: int | None = None,
-    template_refuses: bool = False,
-) -> Resume | Finish | RefuseResume:
+) -> ResumePlan:
     """Decide how to go on after the client has been given these bytes.
 
     `body` is the request as it would go to an engine, `given` the answer's body so
     far, whole events only (`whole_events`); of a partial event at the end nothing is
     counted as given. `prompt_tokens`: the length of the prompt, where the lost engine
-    told (`prompt_progress`); it makes the counts exact. `template_refuses`: engines of
-    this model are known to turn down a trailing assistant message.
+    told (`prompt_progress`); it makes the counts exact.
     """
     try:
         request = openai.fields(body)
         dialect = _dialect(route, request)
         said = listen(dialect, events(whole_events(b"".join(given))[0]))
-        _check(said, request, template_refuses=template_refuses)
+        _check(said, request)
         return _decide(request, dialect, said, prompt_tokens)
     except (CannotResume, BadRequest) as error:
         return RefuseResume(str(error))
@@ -151,9 +161,7 @@ def _dialect(route: openai.Route, request: dict[str, Any]) -> Dialect:
     return _DIALECTS[route.dialect](request)
 
 
-def _check(
-    said: Transcript, request: dict[str, Any], *, template_refuses: bool
-) -> None:
+def _check(said: Transcript, request: dict[str, Any]) -> None:
     if said.ended:
         return
     reason = why_not(request)
@@ -167,8 +175,6 @@ def _check(
         raise CannotResume("it was still reasoning")
     if said.text.endswith("\N{REPLACEMENT CHARACTER}"):
         raise CannotResume("its text ends in bytes that are no character")
-    if template_refuses and said.begun:
-        raise CannotResume("the model's chat template refuses to continue a message")
 
 
 def _decide(
@@ -190,7 +196,7 @@ def _decide(
     splice = Splice(
         dialect, said, tally, timings=bool(request.get("timings_per_token"))
     )
-    return Resume(msgspec.json.encode(onward), splice)
+    return Resume(msgspec.json.encode(onward), splice, said.begun)
 
 
 def _limit(request: dict[str, Any], names: tuple[str, ...]) -> int | None:

@@ -25,7 +25,7 @@ from balancer.failover.outcome import (
     called,
 )
 from balancer.failover.recovery import await_recovery, reason
-from balancer.failover.resume import Finish, RefuseResume, Resume
+from balancer.failover.resume import Finish, RefuseResume, Resume, ResumePlan
 from balancer.failover.splice import ResumedStream, listener
 from balancer.failover.watchdog import Watchdog
 from balancer.fleet.engines import EngineCandidate
@@ -35,6 +35,8 @@ from balancer.routing.decision import Send
 from balancer.routing.queued_request import RETRY_AFTER
 from balancer.state import BalancerState
 from edgeserve.errors import FleetBusy, NodeLost, NoNode, NotReached, UnknownModel
+
+TEMPLATE_REFUSES = "the model's chat template refuses to continue a message"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,11 +119,11 @@ class RetryLoop:
         flow: StreamReader = listener(work, task.record.id, to.engine.variant)
         body = work.body_for(to.engine, send.course.slot)
         if delivery.given.size:
-            refuses = await self.templates.refuses(to, work.dialect)
-            plan = task.onward(to.engine, template_refuses=refuses)
+            plan = await self._plan(task, to)
             if not isinstance(plan, Resume):
                 return await _without_engine(task, plan)
-            body, flow = plan.body, ResumedStream(plan.splice)
+            body = plan.body_for(to.engine.variant)
+            flow = ResumedStream(plan.splice)
         known = struck(self.state, task)
         if known:
             await self.watch.apart(to.key)
@@ -156,6 +158,15 @@ class RetryLoop:
             task.broke(to, outcome.error, flow)
         return outcome
 
+    async def _plan(self, task: RequestContext, to: EngineCandidate) -> ResumePlan:
+        """Return how `to` goes on with the answer. A splice serves one attempt."""
+        plan, task.plan = task.resume_plan(to.engine), None
+        if not isinstance(plan, Resume) or not plan.continues:
+            return plan
+        if await self.templates.refuses(to, task.work.dialect):
+            return RefuseResume(TEMPLATE_REFUSES)
+        return plan
+
     async def _followed(
         self, task: RequestContext, to: EngineCandidate, outcome: Outcome
     ) -> Outcome:
@@ -178,7 +189,7 @@ class RetryLoop:
                 answered(self.state, task, to)
             case Broken(error, fault, final=False):
                 failed(self.state.breakers, task, to, error, fault)
-                plan = task.onward(to.engine)
+                plan = task.resume_plan(to.engine)
                 if not isinstance(plan, Resume):
                     return await _without_engine(task, plan)
             case _:
