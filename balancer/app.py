@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from balancer.api.access import AccessPolicy, access, cors, who
 from balancer.api.admin import AdminRoutes
-from balancer.api.inference import InferenceHandler, handled
+from balancer.api.inference import InferenceHandler
 from balancer.discovery.events import ReconnectPolicy, reconnect_policy_of, watching
 from balancer.discovery.mdns import discovering
 from balancer.discovery.node_client import NodeClient
@@ -36,6 +36,7 @@ from edgeserve.config.settings import EVERYWHERE, LOOPBACK, BalancerSettings
 from edgeserve.http import Handoff
 from edgeserve.http.server.listening import lines
 from edgeserve.http.types import Origin
+from edgeserve.openai import ROUTES
 from edgeserve.runtime.clock import ActiveClock
 from edgeserve.runtime.log import say
 from edgeserve.runtime.tasks import first
@@ -140,7 +141,7 @@ async def running(
             http.listen(
                 sock,
                 front,
-                handled,
+                ROUTES.__contains__,
                 api.routes(),
                 body_limit=settings.body_limit_mib * MIB,
                 limits=http.limits_of(settings),

@@ -31,11 +31,6 @@ from edgeserve.quantization import floor_asked
 LEFT = "the client left"
 
 
-def handled(path: str) -> bool:
-    """Whether an engine answers that path."""
-    return path in ROUTES
-
-
 @dataclass(frozen=True, kw_only=True)
 class InferenceHandler:
     """The handler of every route that reaches an engine."""

@@ -79,11 +79,6 @@ MOST_FIELDS = 90
 """llama.cpp refuses, without a word, a request with a longer field, or a hundred."""
 
 
-def handled(path: str) -> bool:
-    """Whether an engine answers that path."""
-    return path in ROUTES
-
-
 class InferenceHandler:
     """The handler of every route that reaches an engine."""
 
