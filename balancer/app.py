@@ -178,7 +178,7 @@ def _front(
             state=shared,
             nodes=nodes,
             templates=TemplateProbe(nodes),
-            watch=watch,
+            watchdog=watch,
             attempts=settings.attempts,
             patience=settings.queue_seconds,
         ),

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
-from balancer.failover.conclusions import struck
+from balancer.failover.conclusions import is_suspect
 from balancer.failover.context import RequestContext
 from balancer.failover.retry import RetryLoop
 from balancer.failover.splice import ResumePolicy
@@ -90,13 +90,13 @@ class InferenceHandler:
             work = understood(route, body, caller, key, self.state.caps)
             record.model, record.stream = work.need.model, work.mode == "stream"
             task = RequestContext(
-                request=request,
-                work=work,
+                received=request,
+                request=work,
                 record=record,
-                delivery=delivery,
+                response=delivery,
                 policy=self.policy,
             )
-            struck(self.state, task)
+            is_suspect(self.state, task)
             await self._in_time(task, seconds)
             if self.trace:
                 self.trace.answered(record, work.need, self.state.records.clock())
@@ -110,7 +110,7 @@ class InferenceHandler:
             await self.retry.run(task)
             return
         limit = asyncio.timeout(seconds)
-        task.delivery.on_begin = partial(limit.reschedule, None)
+        task.response.on_begin = partial(limit.reschedule, None)
         try:
             async with limit:
                 await self.retry.run(task)
@@ -119,7 +119,7 @@ class InferenceHandler:
                 raise
             raise TooLate(f"no answer began within {seconds:g} s") from error
         finally:
-            task.delivery.on_begin = None
+            task.response.on_begin = None
 
 
 async def _told(
