@@ -13,7 +13,7 @@ from contextlib import (
 )
 from dataclasses import dataclass
 
-from balancer.api.access import AccessPolicy, access, cors, who
+from balancer.api.access import AccessPolicy, access_policy, audience, cors
 from balancer.api.admin import AdminRoutes
 from balancer.api.inference import InferenceHandler
 from balancer.discovery.events import ReconnectPolicy, reconnect_policy_of, watching
@@ -101,7 +101,7 @@ async def running(
     estate: Handover | None = None,
 ) -> AsyncGenerator[Balancer]:
     """Run a balancer for the length of the block. Raises SettingsError."""
-    may = access(settings)
+    access = access_policy(settings)
     shared, leave = build_state(settings, say), Handoff()
     taken: asyncio.Event | None = None
     async with AsyncExitStack() as stack:
@@ -114,12 +114,12 @@ async def running(
             )
         )
         inherited = estate.listening if estate else None
-        sock = inherited or http.bind(may.host, settings.port)
+        sock = inherited or http.bind(access.host, settings.port)
         stack.enter_context(closing(sock))
         upstream = await stack.enter_async_context(
             http.upstream(connect_seconds=settings.connect_seconds)
         )
-        nodes = NodeClient(upstream, may.token)
+        nodes = NodeClient(upstream, access.token)
         awake = stack.enter_context(closing(ActiveClock()))
         pace = pace or reconnect_policy_of(settings)
         on_event = await stack.enter_async_context(
@@ -131,11 +131,14 @@ async def running(
             await stack.enter_async_context(calibrating(shared, nodes))
         prober = LivenessProber(shared.breakers, nodes)
         await stack.enter_async_context(probing(prober))
-        register = stack.enter_context(closing(Registrations(on_event)))
+        registrations = stack.enter_context(closing(Registrations(on_event)))
         watch = stack.enter_context(closing(Watchdog(shared, awake)))
-        front = _front(settings, shared, nodes, may, watch, trace)
+        front = _front(settings, shared, nodes, access, watch, trace)
         api = AdminRoutes(
-            state=shared, register=register, clients=may.clients, nodes=may.nodes
+            state=shared,
+            registrations=registrations,
+            clients=access.clients,
+            nodes=access.nodes,
         )
         port = await stack.enter_async_context(
             http.listen(
@@ -145,18 +148,18 @@ async def running(
                 api.routes(),
                 body_limit=settings.body_limit_mib * MIB,
                 limits=http.limits_of(settings),
-                admit=may.clients.check,
-                cors=cors(settings, keys=bool(may.clients)),
+                admit=access.clients.check,
+                cors=cors(settings, keys=bool(access.clients)),
                 leave=leave,
             )
         )
-        origin = Origin(LOOPBACK if may.host == EVERYWHERE else may.host, port)
+        origin = Origin(LOOPBACK if access.host == EVERYWHERE else access.host, port)
         if estate:
             estate.serving()
-        say(lines(may.host, port, who(settings, may)))
+        say(lines(access.host, port, audience(settings, access)))
         taken = await stack.enter_async_context(open_door(settings, sock, shared))
         await stack.enter_async_context(
-            discovering(settings, on_event, loopback_only=may.token is None)
+            discovering(settings, on_event, loopback_only=access.token is None)
         )
         yield Balancer(origin=origin, state=shared, leave=leave, taken=taken)
 
@@ -165,13 +168,13 @@ def _front(
     settings: BalancerSettings,
     shared: BalancerState,
     nodes: NodeClient,
-    may: AccessPolicy,
+    access: AccessPolicy,
     watch: Watchdog,
     trace: Trace | None,
 ) -> InferenceHandler:
     return InferenceHandler(
         state=shared,
-        guard=may.clients,
+        guard=access.clients,
         policy=policy_of(settings),
         trace=trace,
         retry=RetryLoop(

@@ -22,7 +22,7 @@ from edgeserve.openai import normal
 from edgeserve.wire import Registered, Registration, decode
 
 TRIED_SECONDS = 3.0
-"""How long a registration is kept waiting for the first answer of its node."""
+"""How long a registration waits for the first answer of its node."""
 
 Json = dict[str, Any]
 
@@ -40,12 +40,12 @@ class AdminRoutes:
     """The routes that aiohttp serves. `clients` guards all but /health and register."""
 
     state: BalancerState
-    register: Registrations
+    registrations: Registrations
     clients: Guard
     nodes: Guard
 
     def routes(self) -> Iterable[web.RouteDef]:
-        """List them."""
+        """Return the routes."""
         own = "/edgeserve/v1"
         return [
             web.get("/health", self.health),
@@ -61,20 +61,20 @@ class AdminRoutes:
         ]
 
     async def health(self, _: web.Request) -> web.Response:
-        """Say that we serve: 200, or 503 while draining."""
+        """Show health: 200, or 503 while draining."""
         fleet = self.state.current.fleet
         up = [member for member in fleet.members if member.state == "up"]
         ready = [each for each in self.state.current.candidates if each.barred is None]
         draining = self.state.in_flight.draining
-        said = {
+        summary = {
             "status": "draining" if draining else "ok",
             "nodes": len(up),
             "engines": len(ready),
         }
-        return json_response(said, status=503 if draining else 200)
+        return json_response(summary, status=503 if draining else 200)
 
     async def rendered_metrics(self, _: web.Request) -> web.Response:
-        """Answer Prometheus."""
+        """Show the metrics, for Prometheus."""
         text = self.state.metrics.render(
             self.state.current.fleet,
             self.state.queue.waiting,
@@ -86,24 +86,24 @@ class AdminRoutes:
         )
 
     async def models(self, _: web.Request) -> web.Response:
-        """List what can be called now, in OpenAI's shape."""
+        """List the models that can be called now, in OpenAI's format."""
         data = [_model(each) for each in served(self.state.current.candidates)]
         return json_response({"object": "list", "data": data})
 
     async def model(self, request: web.Request) -> web.Response:
-        """Show one of them."""
+        """Show one model."""
         name = request.match_info["name"]
         found = {each.name: each for each in served(self.state.current.candidates)}
-        meant = normal(name)
-        if meant not in found:  # a file's name, perhaps
-            theirs = (e for e in self.state.current.candidates if e.serves(meant))
-            meant = next((e.listed[1] for e in theirs), meant)
-        if meant not in found:
+        key = normal(name)
+        if key not in found:  # a file's name, perhaps
+            engines = (e for e in self.state.current.candidates if e.serves(key))
+            key = next((e.listed[1] for e in engines), key)
+        if key not in found:
             raise UnknownModel(name, list(found))
-        return json_response(_model(found[meant]))
+        return json_response(_model(found[key]))
 
     async def fleet(self, _: web.Request) -> web.Response:
-        """Show the fleet, and what was seen but has not answered."""
+        """Show the fleet, and nodes that were seen but have not answered."""
         health = self.state.breakers.shown
         return json_response(shown(self.state.current.fleet, health))
 
@@ -124,22 +124,19 @@ class AdminRoutes:
         return json_response(record.shown(fully=True))
 
     async def registration(self, request: web.Request) -> web.Response:
-        """Take in a node that says where it is, and tell it whether that is so."""
+        """Register a node, and answer whether its address works."""
         peer = (request.remote or "").removeprefix("::ffff:")
         try:
             self.nodes.check(request.headers)
-            said = decode(await request.read(), Registration)
-            key = self.register.sign(said, peer)
+            registration = decode(await request.read(), Registration)
+            key = self.registrations.register(registration, peer)
         except EdgeserveError as error:
-            self.register.warn(peer, str(error))
+            self.registrations.warn(peer, str(error))
             raise
         return json_response(Registered(problem=await self._problem(key)))
 
     async def _problem(self, key: str) -> str | None:
-        """Wait until a node has been tried, but not long; say what is wrong, if so.
-
-        The person at this terminal has it from the fleet's news.
-        """
+        """Wait a moment until a node has been tried; return what is wrong, if so."""
         current = self.state.current
         with suppress(TimeoutError):
             async with asyncio.timeout(TRIED_SECONDS):
@@ -165,9 +162,9 @@ def _model(each: Served) -> Json:
 
 
 def shown(fleet: Fleet, health: Callable[[str], Mapping[str, str]]) -> list[Json]:
-    """Render the fleet for `edgeserve nodes`: members, then links without an answer.
+    """Render the fleet for `edgeserve nodes`: nodes, then addresses without an answer.
 
-    `health` says of a member's engines how they are, where they are not well.
+    `health` returns the states of a node's engines that are not healthy, by id.
     """
     silent = [link for link in fleet.links.values() if link.word is None]
     members = [_member(each, health(each.id)) for each in fleet.members]

@@ -33,11 +33,11 @@ def why_not(request: Body) -> str | None:
     return None
 
 
-def _several(request: Body) -> bool:
+def _several_answers(request: Body) -> bool:
     return any((request.get(name) or 1) != 1 for name in ("n", "n_cmpl", "best_of"))
 
 
-def _prompts(request: Body) -> bool:
+def _several_prompts(request: Body) -> bool:
     return prompts(request.get("prompt")) > 1
 
 
@@ -55,7 +55,7 @@ def _constrained(request: Body) -> bool:
     return any(_kind(shape) not in (None, "text") for shape in shapes)
 
 
-def _forced(request: Body) -> bool:
+def _must_call_tool(request: Body) -> bool:
     if not request.get("tools"):
         return False
     choice = request.get("tool_choice")
@@ -67,7 +67,7 @@ def _kind(shape: object) -> object:
     return shape.get("type") if isinstance(shape, dict) else shape
 
 
-def _around(request: Body) -> bool:
+def _fills_in(request: Body) -> bool:
     return any(
         request.get(name) for name in ("echo", "suffix", "input_suffix", "input_prefix")
     )
@@ -78,14 +78,14 @@ def _own_continuation(request: Body) -> bool:
 
 
 _REASONS: dict[str, Callable[[Body], bool]] = {
-    "it was to give several answers at once": _several,
-    "the request has several prompts": _prompts,
+    "it was to give several answers at once": _several_answers,
+    "the request has several prompts": _several_prompts,
     "it was to give the probabilities of its tokens": _probabilities,
     "it was bound to a grammar or JSON schema, and stood somewhere inside": (
         _constrained
     ),
-    "it was bound to call a tool": _forced,
-    "it was to echo the prompt, or to fill in between two texts": _around,
+    "it was bound to call a tool": _must_call_tool,
+    "it was to echo the prompt, or to fill in between two texts": _fills_in,
     "the request chose how to continue its last message": _own_continuation,
 }
 
@@ -116,7 +116,7 @@ class Resume:
 
 @dataclass(frozen=True)
 class Finish:
-    """The answer was complete but for these bytes; no engine is needed."""
+    """The answer lacks only these bytes; no engine is needed."""
 
     tail: bytes
 
@@ -138,19 +138,19 @@ def resume(
     *,
     prompt_tokens: int | None = None,
 ) -> ResumePlan:
-    """Decide how to go on after the client has been given these bytes.
+    """Decide how to go on after the client has got these bytes.
 
     `body` is the request as it would go to an engine, `given` the answer's body so
-    far, whole events only (`whole_events`); of a partial event at the end nothing is
-    counted as given. `prompt_tokens`: the length of the prompt, where the lost engine
-    told (`prompt_progress`); it makes the counts exact.
+    far; a partial event at its end does not count. `prompt_tokens`: the length of the
+    prompt, where the lost engine reported it (`prompt_progress`); it makes the counts
+    exact.
     """
     try:
         request = openai.fields(body)
         dialect = _dialect(route, request)
-        said = listen(dialect, events(whole_events(b"".join(given))[0]))
-        _check(said, request)
-        return _decide(request, dialect, said, prompt_tokens)
+        transcript = listen(dialect, events(whole_events(b"".join(given))[0]))
+        _check(transcript, request)
+        return _decide(request, dialect, transcript, prompt_tokens)
     except (CannotResume, BadRequest) as error:
         return RefuseResume(str(error))
 
@@ -161,42 +161,45 @@ def _dialect(route: openai.Route, request: dict[str, Any]) -> Dialect:
     return _DIALECTS[route.dialect](request)
 
 
-def _check(said: Transcript, request: dict[str, Any]) -> None:
-    if said.ended:
+def _check(transcript: Transcript, request: dict[str, Any]) -> None:
+    if transcript.ended:
         return
     reason = why_not(request)
     if reason is not None:
         raise CannotResume(reason)
-    if said.tool:
+    if transcript.tool:
         raise CannotResume("it had begun to call a tool")
-    if said.text.rfind("<think>") > said.text.rfind("</think>"):
+    if transcript.text.rfind("<think>") > transcript.text.rfind("</think>"):
         raise CannotResume("it was still reasoning")
-    if said.reasoning and not said.text:
+    if transcript.reasoning and not transcript.text:
         raise CannotResume("it was still reasoning")
-    if said.text.endswith("\N{REPLACEMENT CHARACTER}"):
+    if transcript.text.endswith("\N{REPLACEMENT CHARACTER}"):
         raise CannotResume("its text ends in bytes that are no character")
 
 
 def _decide(
-    request: dict[str, Any], dialect: Dialect, said: Transcript, prompt: int | None
+    request: dict[str, Any],
+    dialect: Dialect,
+    transcript: Transcript,
+    prompt: int | None,
 ) -> Resume | Finish:
     limit = _limit(request, dialect.budgets)
-    known = prompt if said.prompt is None else said.prompt
-    tally = TokenCount(said.tokens, known, limit, most=said.most_tokens)
-    if said.ended:
-        return Finish(b"" if said.closed else dialect.closing(said))
-    if limit is not None and said.begun and said.tokens >= limit:
-        return Finish(dialect.ending(said, tally))
-    onward = dialect.continued(said) if said.begun else dict(request)
+    known = prompt if transcript.prompt is None else transcript.prompt
+    count = TokenCount(transcript.tokens, known, limit, most=transcript.most_tokens)
+    if transcript.ended:
+        return Finish(b"" if transcript.closed else dialect.closing(transcript))
+    if limit is not None and transcript.begun and transcript.tokens >= limit:
+        return Finish(dialect.ending(transcript, count))
+    onward = dialect.continued(transcript) if transcript.begun else dict(request)
     if limit is not None:
         onward = {k: v for k, v in onward.items() if k not in dialect.budgets}
-        onward[dialect.budgets[-1]] = limit - said.tokens
+        onward[dialect.budgets[-1]] = limit - transcript.tokens
     # Both let the splice count exactly; it takes them out again.
     onward |= {"return_progress": True, "timings_per_token": True}
     splice = Splice(
-        dialect, said, tally, timings=bool(request.get("timings_per_token"))
+        dialect, transcript, count, timings=bool(request.get("timings_per_token"))
     )
-    return Resume(msgspec.json.encode(onward), splice, said.begun)
+    return Resume(msgspec.json.encode(onward), splice, transcript.begun)
 
 
 def _limit(request: dict[str, Any], names: tuple[str, ...]) -> int | None:

@@ -1,6 +1,6 @@
 """Liveness probes: one-token requests that close an open circuit breaker.
 
-`/health` would not do: it answers 200 where every generation fails, or hangs.
+`/health` is not enough: it answers 200 while every generation fails or hangs.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ SECONDS = 20.0
 """Longest wait for a probe's answer: one token, even on a slow machine."""
 
 PAUSE = 0.25
-"""Seconds between looks at who is to be probed."""
+"""Seconds between looks for engines to probe."""
 
 PROBER = declared("prober")
 PROBE = declared("probe", "never")
 
 TOKENIZE: tuple[str, dict[str, object]] = ("/tokenize", {"content": "1"})
-"""What an engine is asked that has none of the abilities in `SMALLEST`."""
+"""The probe of an engine that has none of the abilities in `SMALLEST`."""
 
 
 class LivenessProber:
@@ -37,35 +37,35 @@ class LivenessProber:
 
     def __init__(
         self,
-        breaker: CircuitBreakers,
+        breakers: CircuitBreakers,
         nodes: NodeClient,
         seconds: float = SECONDS,
     ) -> None:
-        self._breaker = breaker
+        self._breakers = breakers
         self._nodes = nodes
         self._seconds = seconds
 
     async def run(self, tasks: Tasks) -> None:
-        """Probe whoever is to be probed, for ever."""
+        """Probe engines when they are due, for ever."""
         while True:
-            for each in self._breaker.due():
+            for each in self._breakers.due():
                 tasks.start(PROBE, partial(self._probe, each), each.node)
-            self._breaker.tick()
+            self._breakers.tick()
             await asyncio.sleep(PAUSE)
 
     async def _probe(self, to: EngineCandidate) -> None:
         try:
             async with asyncio.timeout(self._seconds):
-                status = await self._asked(to)
+                status = await self._ask(to)
         except (TimeoutError, NodeLost):
             status = 0
         except Exception:
-            self._breaker.probed(to.key, well=False)
+            self._breakers.probed(to.key, well=False)
             raise
-        if status != 429:  # its slots are busy: what becomes of those will tell
-            self._breaker.probed(to.key, well=status == 200)
+        if status != 429:  # its slots are busy: their requests will show how it is
+            self._breakers.probed(to.key, well=status == 200)
 
-    async def _asked(self, to: EngineCandidate) -> int:
+    async def _ask(self, to: EngineCandidate) -> int:
         can = to.engine.abilities
         path, fields = next(
             (SMALLEST[each] for each in SMALLEST if each in can), TOKENIZE
