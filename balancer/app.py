@@ -23,8 +23,8 @@ from balancer.discovery.registration import Registrations
 from balancer.failover.retry import RetryLoop
 from balancer.failover.splice import policy_of
 from balancer.failover.watchdog import Watchdog
-from balancer.persistence.handover import Handover, left, open_door
-from balancer.persistence.inheritance import know, remember
+from balancer.persistence.handover import Handover, accept_takeover, clients_moved
+from balancer.persistence.inheritance import follow_known, take_over
 from balancer.persistence.learned import file_in, remembering
 from balancer.probes.calibration import calibrating
 from balancer.probes.liveness import LivenessProber, probing
@@ -57,19 +57,19 @@ class Balancer:
 
 
 async def serve(
-    settings: BalancerSettings, stop: asyncio.Event, estate: Handover | None = None
+    settings: BalancerSettings, stop: asyncio.Event, handover: Handover | None = None
 ) -> None:
     """Serve until `stop` is set or another process takes over, then drain and leave.
 
-    `estate` is what this one takes over itself. Raises SettingsError.
+    `handover`: what this process takes over itself. Raises SettingsError.
     """
-    async with running(settings, say=say, estate=estate) as balancer:
+    async with running(settings, say=say, handover=handover) as balancer:
         await first(stop, balancer.taken)
         in_flight = balancer.state.in_flight
         if balancer.taken.is_set():
             say(f"taken over: {counted(in_flight.inside)} end here")
             balancer.leave.begin()
-            await left(balancer.leave, in_flight, stop, settings.drain_seconds)
+            await clients_moved(balancer.leave, in_flight, stop, settings.drain_seconds)
         say(f"draining: {counted(in_flight.inside)} may end, no new ones")
         if not await in_flight.drained(settings.drain_seconds):
             log.warning("cut off: %s", counted(in_flight.inside))
@@ -98,7 +98,7 @@ async def running(
     *,
     say: Callable[[str], None],
     pace: ReconnectPolicy | None = None,
-    estate: Handover | None = None,
+    handover: Handover | None = None,
 ) -> AsyncGenerator[Balancer]:
     """Run a balancer for the length of the block. Raises SettingsError."""
     access = access_policy(settings)
@@ -113,7 +113,7 @@ async def running(
                 ours=lambda: taken is None or not taken.is_set(),
             )
         )
-        inherited = estate.listening if estate else None
+        inherited = handover.listening if handover else None
         sock = inherited or http.bind(access.host, settings.port)
         stack.enter_context(closing(sock))
         upstream = await stack.enter_async_context(
@@ -125,8 +125,9 @@ async def running(
         on_event = await stack.enter_async_context(
             watching(shared.current, nodes, pace, awake)
         )
-        if estate:
-            await know(shared, remember(shared, estate.learned), on_event)
+        if handover:
+            seen = take_over(shared, handover.learned)
+            await follow_known(shared, seen, on_event)
         if settings.calibrate:
             await stack.enter_async_context(calibrating(shared, nodes))
         prober = LivenessProber(shared.breakers, nodes)
@@ -154,10 +155,10 @@ async def running(
             )
         )
         origin = Origin(LOOPBACK if access.host == EVERYWHERE else access.host, port)
-        if estate:
-            estate.serving()
+        if handover:
+            handover.serving()
         say(lines(access.host, port, audience(settings, access)))
-        taken = await stack.enter_async_context(open_door(settings, sock, shared))
+        taken = await stack.enter_async_context(accept_takeover(settings, sock, shared))
         await stack.enter_async_context(
             discovering(settings, on_event, loopback_only=access.token is None)
         )

@@ -45,15 +45,15 @@ def start(config_file: Path | None, *, takeover: bool, **flags: Any) -> None:
 
     # The server brings aiohttp and zeroconf: not for `--help`.
     from balancer.app import serve
-    from balancer.persistence.handover import door, inherited
+    from balancer.persistence.handover import handover_socket, inherited
     from edgeserve.runtime.lifecycle import run
 
     with ExitStack() as stack:
-        estate = None
+        handover = None
         if takeover:
-            path = door(settings.state_dir, settings.port)
-            estate = stack.enter_context(inherited(path))
+            path = handover_socket(settings.state_dir, settings.port)
+            handover = stack.enter_context(inherited(path))
         status = run(
-            lambda stop: serve(settings, stop, estate), log_level=settings.log_level
+            lambda stop: serve(settings, stop, handover), log_level=settings.log_level
         )
     sys.exit(status)
