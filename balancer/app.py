@@ -13,17 +13,18 @@ from contextlib import (
 )
 from dataclasses import dataclass
 
-from balancer.api.access import AccessPolicy, access, cors, who
+from balancer.api.access import AccessPolicy, access_policy, audience, cors
 from balancer.api.admin import AdminRoutes
-from balancer.api.inference import InferenceHandler, handled
+from balancer.api.inference import InferenceHandler
 from balancer.discovery.events import ReconnectPolicy, reconnect_policy_of, watching
 from balancer.discovery.mdns import discovering
+from balancer.discovery.node_client import NodeClient
 from balancer.discovery.registration import Registrations
 from balancer.failover.retry import RetryLoop
 from balancer.failover.splice import policy_of
 from balancer.failover.watchdog import Watchdog
-from balancer.persistence.handover import Handover, left, open_door
-from balancer.persistence.inheritance import know, remember
+from balancer.persistence.handover import Handover, accept_takeover, clients_moved
+from balancer.persistence.inheritance import follow_known, take_over
 from balancer.persistence.learned import file_in, remembering
 from balancer.probes.calibration import calibrating
 from balancer.probes.liveness import LivenessProber, probing
@@ -34,7 +35,8 @@ from edgeserve import http
 from edgeserve.config.settings import EVERYWHERE, LOOPBACK, BalancerSettings
 from edgeserve.http import Handoff
 from edgeserve.http.server.listening import lines
-from edgeserve.http.types import Origin, Upstream
+from edgeserve.http.types import Origin
+from edgeserve.openai import ROUTES
 from edgeserve.runtime.clock import ActiveClock
 from edgeserve.runtime.log import say
 from edgeserve.runtime.tasks import first
@@ -59,7 +61,7 @@ async def serve(
 ) -> None:
     """Serve until `stop` is set or another process takes over, then drain and leave.
 
-    `handover` is what this one takes over itself. Raises SettingsError.
+    `handover`: what this process takes over itself. Raises SettingsError.
     """
     async with running(settings, say=say, handover=handover) as balancer:
         await first(stop, balancer.taken)
@@ -67,7 +69,7 @@ async def serve(
         if balancer.taken.is_set():
             say(f"taken over: {counted(in_flight.inside)} end here")
             balancer.leave.begin()
-            await left(balancer.leave, in_flight, stop, settings.drain_seconds)
+            await clients_moved(balancer.leave, in_flight, stop, settings.drain_seconds)
         say(f"draining: {counted(in_flight.inside)} may end, no new ones")
         if not await in_flight.drained(settings.drain_seconds):
             log.warning("cut off: %s", counted(in_flight.inside))
@@ -99,7 +101,7 @@ async def running(
     handover: Handover | None = None,
 ) -> AsyncGenerator[Balancer]:
     """Run a balancer for the length of the block. Raises SettingsError."""
-    access_policy = access(settings)
+    access = access_policy(settings)
     shared, leave = build_state(settings, say), Handoff()
     taken: asyncio.Event | None = None
     async with AsyncExitStack() as stack:
@@ -112,55 +114,53 @@ async def running(
             )
         )
         inherited = handover.listening if handover else None
-        sock = inherited or http.bind(access_policy.host, settings.port)
+        sock = inherited or http.bind(access.host, settings.port)
         stack.enter_context(closing(sock))
         upstream = await stack.enter_async_context(
             http.upstream(connect_seconds=settings.connect_seconds)
         )
+        nodes = NodeClient(upstream, access.token)
         clock = stack.enter_context(closing(ActiveClock()))
         reconnect = pace or reconnect_policy_of(settings)
         on_event = await stack.enter_async_context(
-            watching(shared.current, upstream, access_policy.token, reconnect, clock)
+            watching(shared.current, nodes, reconnect, clock)
         )
         if handover:
-            await know(shared, remember(shared, handover.learned), on_event)
+            seen = take_over(shared, handover.learned)
+            await follow_known(shared, seen, on_event)
         if settings.calibrate:
-            await stack.enter_async_context(
-                calibrating(shared, upstream, access_policy.token)
-            )
-        prober = LivenessProber(shared.breakers, upstream, access_policy.token)
+            await stack.enter_async_context(calibrating(shared, nodes))
+        prober = LivenessProber(shared.breakers, nodes)
         await stack.enter_async_context(probing(prober))
         registrations = stack.enter_context(closing(Registrations(on_event)))
         watch = stack.enter_context(closing(Watchdog(shared, clock)))
-        handler = _handler(settings, shared, upstream, access_policy, watch, trace)
+        handler = _handler(settings, shared, nodes, access, watch, trace)
         api = AdminRoutes(
             state=shared,
-            register=registrations,
-            clients=access_policy.clients,
-            nodes=access_policy.nodes,
+            registrations=registrations,
+            clients=access.clients,
+            nodes=access.nodes,
         )
         port = await stack.enter_async_context(
             http.listen(
                 sock,
                 handler,
-                handled,
+                ROUTES.__contains__,
                 api.routes(),
                 body_limit=settings.body_limit_mib * MIB,
                 limits=http.limits_of(settings),
-                admit=access_policy.clients.check,
-                cors=cors(settings, keys=bool(access_policy.clients)),
+                admit=access.clients.check,
+                cors=cors(settings, keys=bool(access.clients)),
                 leave=leave,
             )
         )
-        origin = Origin(
-            LOOPBACK if access_policy.host == EVERYWHERE else access_policy.host, port
-        )
+        origin = Origin(LOOPBACK if access.host == EVERYWHERE else access.host, port)
         if handover:
             handover.serving()
-        say(lines(access_policy.host, port, who(settings, access_policy)))
-        taken = await stack.enter_async_context(open_door(settings, sock, shared))
+        say(lines(access.host, port, audience(settings, access)))
+        taken = await stack.enter_async_context(accept_takeover(settings, sock, shared))
         await stack.enter_async_context(
-            discovering(settings, on_event, loopback_only=access_policy.token is None)
+            discovering(settings, on_event, loopback_only=access.token is None)
         )
         yield Balancer(origin=origin, state=shared, leave=leave, taken=taken)
 
@@ -168,22 +168,21 @@ async def running(
 def _handler(
     settings: BalancerSettings,
     shared: BalancerState,
-    upstream: Upstream,
-    access_policy: AccessPolicy,
+    nodes: NodeClient,
+    access: AccessPolicy,
     watch: Watchdog,
     trace: Trace | None,
 ) -> InferenceHandler:
     return InferenceHandler(
         state=shared,
-        guard=access_policy.clients,
+        guard=access.clients,
         policy=policy_of(settings),
         trace=trace,
         retry=RetryLoop(
             state=shared,
-            upstream=upstream,
-            token=access_policy.token,
-            templates=TemplateProbe(upstream, access_policy.token),
-            watch=watch,
+            nodes=nodes,
+            templates=TemplateProbe(nodes),
+            watchdog=watch,
             attempts=settings.attempts,
             patience=settings.queue_seconds,
         ),

@@ -45,13 +45,13 @@ def start(config_file: Path | None, *, takeover: bool, **flags: Any) -> None:
 
     # The server imports aiohttp and zeroconf, which `--help` does not need.
     from balancer.app import serve
-    from balancer.persistence.handover import door, inherited
+    from balancer.persistence.handover import handover_socket, inherited
     from edgeserve.runtime.lifecycle import run
 
     with ExitStack() as stack:
         handover = None
         if takeover:
-            path = door(settings.state_dir, settings.port)
+            path = handover_socket(settings.state_dir, settings.port)
             handover = stack.enter_context(inherited(path))
         status = run(
             lambda stop: serve(settings, stop, handover), log_level=settings.log_level

@@ -26,17 +26,11 @@ from balancer.validation.translation import is_forced, translated
 from edgeserve.errors import BadRequest
 from edgeserve.json_edit import edited, raw_fields
 from edgeserve.openai import RequestFields, Route, normal, read
-from edgeserve.wire import REQUEST_HEADER, VARIANT_HEADER, Ability, EngineReport
+from edgeserve.wire import REQUEST_HEADER, Ability, EngineReport
 
 Mode = Literal["stream", "aggregate", "whole"]
 """How the answer arrives: as the stream that the client asked for; as a stream that is
 aggregated here; or as a whole body from the engine."""
-
-NOT_FOR_NODES = frozenset(
-    ("authorization", "x-api-key", "cookie", "origin", "accept-encoding",
-     "content-encoding", "x-conversation-id", VARIANT_HEADER, REQUEST_HEADER)
-)  # fmt: skip
-"""A conversation id would let llama.cpp continue after the client has left."""
 
 TOOLS: frozenset[Ability] = frozenset(("tools",))
 
@@ -220,25 +214,6 @@ def _ends_with_assistant(raw: msgspec.Raw | None) -> bool:
     except (msgspec.ValidationError, RecursionError):
         return False
     return bool(turns) and turns[-1].role == "assistant"
-
-
-def headers_for(
-    engine: EngineReport,
-    received: Mapping[str, str],
-    *,
-    request_id: str,
-    token: str | None,
-) -> dict[str, str]:
-    """Return the headers for a node: the client's headers without its secrets."""
-    sent = {k: v for k, v in received.items() if k not in NOT_FOR_NODES}
-    sent |= {
-        "content-type": "application/json",
-        VARIANT_HEADER: engine.id,
-        REQUEST_HEADER: request_id,
-    }
-    if token:
-        sent["authorization"] = f"Bearer {token}"
-    return sent
 
 
 def session_of(received: Mapping[str, str]) -> str:

@@ -87,7 +87,7 @@ def build_state(
     """Build it: a change of the fleet updates the slot counts, then wakes the queue."""
     judged, known_better = Changes(), Changes()
     breakers, slot_counts = CircuitBreakers(judged.notify), SlotCounts()
-    current = LiveFleet(say, breakers.judged)
+    current = LiveFleet(say, breakers.ranked)
     predictive = _predictive(settings, slot_counts, known_better)
     simple = LeastBusy(lambda: current.candidates, slot_counts)
     queue = RequestQueue(

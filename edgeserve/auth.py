@@ -77,6 +77,11 @@ def is_foreign(origin: str) -> bool:
     return not is_loopback(host)
 
 
+def bearer(token: str | None) -> dict[str, str]:
+    """Return the header field that shows a token, if there is one."""
+    return {"authorization": f"Bearer {token}"} if token else {}
+
+
 def _secret_in(headers: Mapping[str, str]) -> str:
     scheme, _, value = headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer":

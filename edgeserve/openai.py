@@ -87,6 +87,13 @@ ROUTES: dict[str, Route] = {
 }
 """Every route that reaches an engine, by each of its paths; all are llama.cpp's."""
 
+SMALLEST: dict[Ability, tuple[str, dict[str, Any]]] = {
+    "completion": ("/completion", {"prompt": "Hi", "n_predict": 1}),
+    "embeddings": ("/v1/embeddings", {"input": "Hi"}),
+    "rerank": ("/v1/rerank", {"query": "Hi", "documents": ["Hi"]}),
+}
+"""The cheapest request that shows each ability: its path and body."""
+
 RAW = msgspec.Raw()
 
 

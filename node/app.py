@@ -24,11 +24,12 @@ from edgeserve.http.server.listening import (
     this_machine_only,
 )
 from edgeserve.http.types import Upstream, origin_set
+from edgeserve.openai import ROUTES
 from edgeserve.runtime.background import background, declared, failures
 from edgeserve.runtime.log import say
 from edgeserve.wire import EngineReport
 from node.api.admin import routes
-from node.api.inference import InferenceHandler, handled
+from node.api.inference import InferenceHandler
 from node.discovery.announce import be_discoverable
 from node.discovery.client import FleetClient
 from node.discovery.identity import identified, this_machine
@@ -164,7 +165,7 @@ async def serve(settings: NodeSettings, stop: asyncio.Event) -> None:
             listen(
                 sock,
                 InferenceHandler(state, ask, guard),
-                handled,
+                ROUTES.__contains__,
                 routes(state, guard),
                 body_limit=settings.body_limit_mib * MIB,
                 limits=limits_of(settings),

@@ -88,20 +88,6 @@ PERSONS = re.compile(
 
 NOT_YET = frozenset(
     (
-        "balancer",
-        "balancer/api",
-        "balancer/dialects",
-        "balancer/discovery",
-        "balancer/failover",
-        "balancer/fleet",
-        "balancer/health",
-        "balancer/persistence",
-        "balancer/prediction",
-        "balancer/probes",
-        "balancer/routing",
-        "balancer/simulate",
-        "balancer/telemetry",
-        "balancer/validation",
         "edgeserve",
         "edgeserve/cli",
         "edgeserve/config",
@@ -109,13 +95,6 @@ NOT_YET = frozenset(
         "edgeserve/http/client",
         "edgeserve/http/server",
         "edgeserve/runtime",
-        "node",
-        "node/discovery",
-        "node/engines",
-        "node/models",
-        "node/planning",
-        "node/supervision",
-        "node/tune",
     )
 )
 """Folders whose prose has such words. This list only shrinks."""

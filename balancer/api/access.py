@@ -13,7 +13,7 @@ from edgeserve.http.server.listening import ALONE, ASKED_FOR, this_machine_only
 
 @dataclass(frozen=True, kw_only=True)
 class AccessPolicy:
-    """What the settings and their secrets come to."""
+    """Where to listen, and which secrets clients and nodes must show."""
 
     host: str
     token: str | None
@@ -21,7 +21,7 @@ class AccessPolicy:
     nodes: Guard
 
 
-def access(settings: BalancerSettings) -> AccessPolicy:
+def access_policy(settings: BalancerSettings) -> AccessPolicy:
     """Read the secrets. Raises SettingsError where they do not allow the host."""
     token = read_token(settings.token_file)
     api_keys = read_api_keys(settings.api_key_file)
@@ -41,12 +41,12 @@ def access(settings: BalancerSettings) -> AccessPolicy:
     )
 
 
-def who(settings: BalancerSettings, may: AccessPolicy) -> str:
-    """Say who may ask where we listen, and what lets others in. Pure."""
-    clients = "clients with an API key" if may.clients else "everyone, without a key"
-    if not is_loopback(may.host):
+def audience(settings: BalancerSettings, access: AccessPolicy) -> str:
+    """Describe which clients are admitted, and how to admit others. Pure."""
+    clients = "clients with an API key" if access.clients else "everyone, without a key"
+    if not is_loopback(access.host):
         return clients
-    if not may.token:
+    if not access.token:
         return this_machine_only(ALONE)
     if settings.host:
         return this_machine_only(ASKED_FOR)
@@ -60,11 +60,11 @@ NO_KEYS = (
 
 
 def cors(settings: BalancerSettings, *, keys: bool) -> Cors:
-    """Say which web pages may ask. Pure.
+    """Return which web pages may send requests. Pure.
 
-    Where clients need a key, it is what counts: a page has none but what its user gave
-    it. Without one, any page that somebody on this machine opens could use the models
-    and read the answers, so only this machine's own pages may.
+    Where clients need a key, the key decides: a page has only the key that its user
+    entered. Without keys, any page opened on this machine could use the models and read
+    the answers, so that only pages of this machine may.
     """
     if settings.cors_origins:
         return Cors(frozenset(settings.cors_origins), here=False)
@@ -76,7 +76,7 @@ def listening_host(
 ) -> str:
     """Return the address to bind, or raise SettingsError saying what is missing. Pure.
 
-    `host` is what the settings ask for; None leaves the choice to what is secured.
+    `host`: as set; None means every address where secrets allow it, else loopback.
     """
     clients_checked = api_keys or anonymous
     if host is None:

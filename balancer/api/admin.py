@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -16,14 +16,14 @@ from balancer.fleet.members import Fleet, Node, NodeAddress
 from balancer.state import BalancerState
 from edgeserve.auth import Guard
 from edgeserve.errors import EdgeserveError, UnknownModel
+from edgeserve.http.server.aiohttp_routes import guarded, json_response
 from edgeserve.http.types import Origin
 from edgeserve.openai import normal
-from edgeserve.wire import Registered, Registration, decode, encode
+from edgeserve.wire import Registered, Registration, decode
 
 TRIED_SECONDS = 3.0
-"""How long a registration is kept waiting for the first answer of its node."""
+"""How long a registration waits for the first answer of its node."""
 
-Answering = Callable[[web.Request], Awaitable[web.Response]]
 Json = dict[str, Any]
 
 
@@ -40,41 +40,41 @@ class AdminRoutes:
     """The routes that aiohttp serves. `clients` guards all but /health and register."""
 
     state: BalancerState
-    register: Registrations
+    registrations: Registrations
     clients: Guard
     nodes: Guard
 
     def routes(self) -> Iterable[web.RouteDef]:
-        """List them."""
+        """Return the routes."""
         own = "/edgeserve/v1"
         return [
             web.get("/health", self.health),
             web.get("/v1/health", self.health),
-            web.get("/metrics", _guarded(self.clients, self.rendered_metrics)),
-            web.get("/v1/models", _guarded(self.clients, self.models)),
-            web.get("/models", _guarded(self.clients, self.models)),
-            web.get("/v1/models/{name}", _guarded(self.clients, self.model)),
-            web.get(f"{own}/nodes", _guarded(self.clients, self.fleet)),
-            web.get(f"{own}/requests", _guarded(self.clients, self.requests)),
-            web.get(f"{own}/requests/{{id}}", _guarded(self.clients, self.request)),
+            web.get("/metrics", guarded(self.clients, self.rendered_metrics)),
+            web.get("/v1/models", guarded(self.clients, self.models)),
+            web.get("/models", guarded(self.clients, self.models)),
+            web.get("/v1/models/{name}", guarded(self.clients, self.model)),
+            web.get(f"{own}/nodes", guarded(self.clients, self.fleet)),
+            web.get(f"{own}/requests", guarded(self.clients, self.requests)),
+            web.get(f"{own}/requests/{{id}}", guarded(self.clients, self.request)),
             web.post(f"{own}/register", self.registration),
         ]
 
     async def health(self, _: web.Request) -> web.Response:
-        """Say that we serve: 200, or 503 while draining."""
+        """Show health: 200, or 503 while draining."""
         fleet = self.state.current.fleet
         up = [member for member in fleet.members if member.state == "up"]
         ready = [each for each in self.state.current.candidates if each.barred is None]
         draining = self.state.in_flight.draining
-        said = {
+        summary = {
             "status": "draining" if draining else "ok",
             "nodes": len(up),
             "engines": len(ready),
         }
-        return _json(said, status=503 if draining else 200)
+        return json_response(summary, status=503 if draining else 200)
 
     async def rendered_metrics(self, _: web.Request) -> web.Response:
-        """Answer Prometheus."""
+        """Show the metrics, for Prometheus."""
         text = self.state.metrics.render(
             self.state.current.fleet,
             self.state.queue.waiting,
@@ -86,30 +86,32 @@ class AdminRoutes:
         )
 
     async def models(self, _: web.Request) -> web.Response:
-        """List what can be called now, in OpenAI's shape."""
+        """List the models that can be called now, in OpenAI's format."""
         data = [_model(each) for each in served(self.state.current.candidates)]
-        return _json({"object": "list", "data": data})
+        return json_response({"object": "list", "data": data})
 
     async def model(self, request: web.Request) -> web.Response:
-        """Show one of them."""
+        """Show one model."""
         name = request.match_info["name"]
         found = {each.name: each for each in served(self.state.current.candidates)}
-        meant = normal(name)
-        if meant not in found:  # a file's name, perhaps
-            theirs = (e for e in self.state.current.candidates if e.serves(meant))
-            meant = next((e.listed[1] for e in theirs), meant)
-        if meant not in found:
+        key = normal(name)
+        if key not in found:  # a file's name, perhaps
+            engines = (e for e in self.state.current.candidates if e.serves(key))
+            key = next((e.listed[1] for e in engines), key)
+        if key not in found:
             raise UnknownModel(name, list(found))
-        return _json(_model(found[meant]))
+        return json_response(_model(found[key]))
 
     async def fleet(self, _: web.Request) -> web.Response:
-        """Show the fleet, and what was seen but has not answered."""
+        """Show the fleet, and nodes that were seen but have not answered."""
         health = self.state.breakers.shown
-        return _json(shown(self.state.current.fleet, health))
+        return json_response(shown(self.state.current.fleet, health))
 
     async def requests(self, _: web.Request) -> web.Response:
         """List the latest requests, newest first."""
-        return _json([record.shown(fully=False) for record in self.state.records])
+        return json_response(
+            [record.shown(fully=False) for record in self.state.records]
+        )
 
     async def request(self, request: web.Request) -> web.Response:
         """Explain one request: every candidate, and why it was chosen or not."""
@@ -119,25 +121,22 @@ class AdminRoutes:
             raise UnknownRequest(
                 f"no request {id_!r} among the latest; `edgeserve requests` lists them"
             )
-        return _json(record.shown(fully=True))
+        return json_response(record.shown(fully=True))
 
     async def registration(self, request: web.Request) -> web.Response:
-        """Take in a node that says where it is, and tell it whether that is so."""
+        """Register a node, and answer whether its address works."""
         peer = (request.remote or "").removeprefix("::ffff:")
         try:
             self.nodes.check(request.headers)
-            said = decode(await request.read(), Registration)
-            key = self.register.sign(said, peer)
+            registration = decode(await request.read(), Registration)
+            key = self.registrations.register(registration, peer)
         except EdgeserveError as error:
-            self.register.warn(peer, str(error))
+            self.registrations.warn(peer, str(error))
             raise
-        return _json(Registered(problem=await self._problem(key)))
+        return json_response(Registered(problem=await self._problem(key)))
 
     async def _problem(self, key: str) -> str | None:
-        """Wait until a node has been tried, but not long; say what is wrong, if so.
-
-        The person at this terminal has it from the fleet's news.
-        """
+        """Wait a moment until a node has been tried; return what is wrong, if so."""
         current = self.state.current
         with suppress(TimeoutError):
             async with asyncio.timeout(TRIED_SECONDS):
@@ -147,20 +146,6 @@ class AdminRoutes:
         if link is None or link.state != "unreachable":
             return None
         return f"{link.problem}; --announce-url can name another address"
-
-
-def _guarded(guard: Guard, answer: Answering) -> Answering:
-    async def checked(request: web.Request) -> web.Response:
-        guard.check(request.headers)
-        return await answer(request)
-
-    return checked
-
-
-def _json(value: object, status: int = 200) -> web.Response:
-    return web.Response(
-        body=encode(value), status=status, content_type="application/json"
-    )
 
 
 def _model(each: Served) -> Json:
@@ -177,9 +162,9 @@ def _model(each: Served) -> Json:
 
 
 def shown(fleet: Fleet, health: Callable[[str], Mapping[str, str]]) -> list[Json]:
-    """Render the fleet for `edgeserve nodes`: members, then links without an answer.
+    """Render the fleet for `edgeserve nodes`: nodes, then addresses without an answer.
 
-    `health` says of a member's engines how they are, where they are not well.
+    `health` returns the states of a node's engines that are not healthy, by id.
     """
     silent = [link for link in fleet.links.values() if link.word is None]
     members = [_member(each, health(each.id)) for each in fleet.members]

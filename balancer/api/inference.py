@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from balancer.dialects import DIALECTS
-from balancer.failover.conclusions import struck
+from balancer.failover.conclusions import is_suspect
 from balancer.failover.context import RequestContext
 from balancer.failover.retry import RetryLoop
 from balancer.failover.splice import ResumePolicy
@@ -33,11 +33,6 @@ from edgeserve.runtime.memory import untie
 LEFT = "the client left"
 
 
-def handled(path: str) -> bool:
-    """Whether an engine answers that path."""
-    return path in ROUTES
-
-
 @dataclass(frozen=True, kw_only=True)
 class InferenceHandler:
     """The handler of every route that reaches an engine."""
@@ -54,32 +49,32 @@ class InferenceHandler:
             request_id(request.headers), request.path, request.peer
         )
         clock = self.state.records.clock
-        delivery = ClientResponse(
+        response = ClientResponse(
             reply=reply, request_id=record.id, path=request.path, clock=clock
         )
         try:
-            await self._admitted(request, record, delivery)
+            await self._admit(request, record, response)
         except EdgeserveError as error:
             record.outcome = error.code
-            await _told(error, request, delivery)
+            await _send_error(error, request, response)
             untie(error)
         except (ConnectionError, asyncio.CancelledError) as error:
             record.outcome = None if record.answered else LEFT
             if isinstance(error, asyncio.CancelledError):
                 raise
         finally:
-            self._close(record, delivery)
+            self._close(record, response)
 
-    def _close(self, record: RequestRecord, delivery: ClientResponse) -> None:
-        record.status = delivery.status or None
+    def _close(self, record: RequestRecord, response: ClientResponse) -> None:
+        record.status = response.status or None
         if record.outcome is None and record.attempts:
             record.outcome = record.attempts[-1].outcome
         record.ended = self.state.records.clock()
-        record.first_byte = delivery.began
+        record.first_byte = response.began
         self.state.metrics.answered(record)
 
-    async def _admitted(
-        self, request: Request, record: RequestRecord, delivery: ClientResponse
+    async def _admit(
+        self, request: Request, record: RequestRecord, response: ClientResponse
     ) -> None:
         shown = self.guard.check(request.headers)
         route, key = ROUTES[request.path], self.state.key
@@ -94,43 +89,46 @@ class InferenceHandler:
                 floor_asked(request.headers),
             )
             body = asking(route, request.query, request.body)
-            work = read_request(route, body, caller, key, self.state.caps)
-            record.model, record.stream = work.need.model, work.mode == "stream"
-            task = RequestContext(
-                request=request,
-                work=work,
+            inference = read_request(route, body, caller, key, self.state.caps)
+            record.model, record.stream = (
+                inference.need.model,
+                inference.mode == "stream",
+            )
+            context = RequestContext(
+                received=request,
+                request=inference,
                 record=record,
-                delivery=delivery,
+                response=response,
                 policy=self.policy,
             )
-            struck(self.state, task)
-            await self._in_time(task, seconds)
+            is_suspect(self.state, context)
+            await self._run(context, seconds)
             if self.trace:
-                self.trace.answered(record, work.need, self.state.records.clock())
+                self.trace.answered(record, inference.need, self.state.records.clock())
 
-    async def _in_time(self, task: RequestContext, seconds: float | None) -> None:
-        """Let the caller's deadline count until the answer begins.
+    async def _run(self, context: RequestContext, seconds: float | None) -> None:
+        """Run the attempts, with the client's deadline until the answer begins.
 
-        A refusal is answered after this block, when there is no deadline left to lift.
+        A refusal is sent after this block, when there is no deadline left to lift.
         """
         if seconds is None:
-            await self.retry.run(task)
+            await self.retry.run(context)
             return
         limit = asyncio.timeout(seconds)
-        task.delivery.on_begin = partial(limit.reschedule, None)
+        context.response.on_begin = partial(limit.reschedule, None)
         try:
             async with limit:
-                await self.retry.run(task)
+                await self.retry.run(context)
         except TimeoutError as error:
             if not limit.expired():
                 raise
             raise TooLate(f"no answer began within {seconds:g} s") from error
         finally:
-            task.delivery.on_begin = None
+            context.response.on_begin = None
 
 
-async def _told(
-    error: EdgeserveError, request: Request, delivery: ClientResponse
+async def _send_error(
+    error: EdgeserveError, request: Request, response: ClientResponse
 ) -> None:
     with suppress(ConnectionError):
-        await delivery.fail(error, DIALECTS[ROUTES[request.path].dialect])
+        await response.fail(error, DIALECTS[ROUTES[request.path].dialect])

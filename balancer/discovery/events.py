@@ -1,8 +1,8 @@
 """Node events: follow the event stream of each node, and reconnect when it breaks.
 
-A stream that breaks or falls silent makes its node suspect at once; addresses are tried
-in order, again and again, with a back-off that stays short: a node that is back should
-not stand idle.
+A stream that breaks or falls silent makes its node suspect at once. Its addresses are
+tried in order, again and again, with a short back-off: a node that is back should not
+stay idle.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from dataclasses import dataclass, field
 import msgspec
 
 from balancer.discovery.mdns import Discovered, Withdrawn
+from balancer.discovery.node_client import NodeClient
 from balancer.fleet.current import LiveFleet
 from edgeserve.config.settings import BalancerSettings
 from edgeserve.errors import EdgeserveError, NodeLost, in_words
 from edgeserve.http.sse import Event, EventReader
-from edgeserve.http.types import Answer, Origin, Upstream
+from edgeserve.http.types import Answer, Origin
 from edgeserve.openai import message
 from edgeserve.runtime.background import Started, Tasks, background, declared
 from edgeserve.runtime.clock import ActiveClock, unless_silent
 from edgeserve.wire import PROTOCOL, EngineChange, NodeReport, decode
 
-EVENTS = "/edgeserve/v1/events"
 FIRST_PAUSE = 0.25
 LONGEST_PAUSE = 2.0
 
@@ -36,7 +36,10 @@ FOLLOW = declared("node events", "on-failure")
 
 @dataclass(frozen=True, kw_only=True)
 class ReconnectPolicy:
-    """When things happen. Seconds; `jitter` is between 0 and 1."""
+    """When a silent node is suspect, and forgotten; the pauses between attempts.
+
+    Times are seconds; `jitter` is between 0 and 1.
+    """
 
     suspect: float
     forget: float
@@ -44,13 +47,13 @@ class ReconnectPolicy:
     jitter: Callable[[], float] = field(default=random.random)
 
     def pause(self, failures: int) -> float:
-        """Return how long to wait after so many failures: half of it by chance."""
+        """Return how long to wait after so many failures; half of it is random."""
         longest = min(FIRST_PAUSE * 2.0 ** min(failures - 1, 10), LONGEST_PAUSE)
         return longest * (1 + self.jitter()) / 2
 
 
 def reconnect_policy_of(settings: BalancerSettings) -> ReconnectPolicy:
-    """Take the pace from the settings."""
+    """Take the policy from the settings."""
     return ReconnectPolicy(
         suspect=settings.suspect_seconds, forget=settings.forget_seconds
     )
@@ -62,14 +65,13 @@ OnDiscovered = Callable[[Discovered | Withdrawn], None]
 @asynccontextmanager
 async def watching(
     current: LiveFleet,
-    upstream: Upstream,
-    token: str | None,
+    nodes: NodeClient,
     pace: ReconnectPolicy,
     awake: ActiveClock,
 ) -> AsyncGenerator[OnDiscovered]:
-    """Follow every sighting until the block ends; yields what takes sightings."""
+    """Follow discovered nodes until the block ends; yields the function to call."""
     async with background() as tasks:
-        follower = _Follower(current, upstream, token, pace, awake)
+        follower = _Follower(current, nodes, pace, awake)
         yield _Watchers(current, follower, tasks).take
 
 
@@ -114,20 +116,18 @@ class _Follower:
     def __init__(
         self,
         current: LiveFleet,
-        upstream: Upstream,
-        token: str | None,
+        nodes: NodeClient,
         pace: ReconnectPolicy,
         awake: ActiveClock,
     ) -> None:
         self._current = current
-        self._upstream = upstream
-        self._headers = {"authorization": f"Bearer {token}"} if token else {}
+        self._nodes = nodes
         self._pausing: dict[str, asyncio.Event] = {}
         self._awake = awake
         self.pace = pace
 
     def hurry(self, key: str) -> None:
-        """It was seen again: if it is being given time, that time is over."""
+        """Try at once, if it waits: the node was seen again."""
         if key in self._pausing:
             self._pausing[key].set()
 
@@ -185,12 +185,12 @@ class _Follower:
         self._current.become(fleet.suspected(key, why, self.pace.clock()))
 
     async def _listen(self, key: str, origin: Origin) -> None:
-        """Take in one stream until it ends. Raises where it breaks or falls silent."""
+        """Read one stream until it ends. Raises where it breaks or falls silent."""
         async with (
             unless_silent(self._awake, self.pace.suspect) as silence,
-            self._upstream.ask(origin, "GET", EVENTS, self._headers) as answer,
+            self._nodes.events(origin) as answer,
         ):
-            await _insist_on_events(answer, origin)
+            await _require_events(answer, origin)
             reader = EventReader()
             while piece := await answer.chunk():
                 silence.heard()
@@ -211,11 +211,11 @@ class _Follower:
 
 
 URL = "\0"
-"""Stands for an address in a problem that several have."""
+"""Stands for the address in a problem that several addresses have."""
 
 
 def together(problems: Iterable[tuple[str, str]]) -> str:
-    """Put the problems of several addresses in a sentence, each problem once. Pure."""
+    """Put the problems of several addresses in one sentence, each once. Pure."""
     urls: dict[str, list[str]] = {}
     for url, problem in problems:
         urls.setdefault(problem.replace(url, URL, 1), []).append(url)
@@ -224,31 +224,31 @@ def together(problems: Iterable[tuple[str, str]]) -> str:
     )
 
 
-async def _insist_on_events(answer: Answer, origin: Origin) -> None:
+async def _require_events(answer: Answer, origin: Origin) -> None:
     if answer.status in {401, 403}:
         raise NodeLost(
             f"{origin.url} does not accept our fleet token; both need the same"
         )
     if answer.status != 200:
-        said = message(await answer.read())
-        raise NodeLost(f"{origin.url} answered {answer.status}: {said}")
+        sentence = message(await answer.read())
+        raise NodeLost(f"{origin.url} answered {answer.status}: {sentence}")
 
 
-class _Spoken(msgspec.Struct):
-    """What every version of a report has."""
+class _ReportHead(msgspec.Struct):
+    """The fields of a report in every version of the protocol."""
 
     protocol: int
     id: str
 
 
 def readable_report(data: bytes, expected: str | None, origin: Origin) -> NodeReport:
-    """Decode a report, or say in a sentence why it is of no use."""
-    spoken = decode(data, _Spoken)
-    if spoken.protocol != PROTOCOL:
+    """Decode a report. Raises NodeLost for another protocol or another node."""
+    head = decode(data, _ReportHead)
+    if head.protocol != PROTOCOL:
         raise NodeLost(
-            f"{origin.url} speaks protocol {spoken.protocol} and this balancer"
+            f"{origin.url} speaks protocol {head.protocol} and this balancer"
             f" {PROTOCOL}; install the same edgeserve on both"
         )
-    if expected is not None and spoken.id != expected:
+    if expected is not None and head.id != expected:
         raise NodeLost(f"{origin.url} is another node than the one announced there")
     return decode(data, NodeReport)

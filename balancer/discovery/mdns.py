@@ -1,7 +1,7 @@
 """mDNS discovery: where nodes may be, by multicast or by a static list.
 
-A sighting is a hint: the watcher tries its addresses, and a node that answers stays
-when its announcement goes. `Withdrawn` is a hint as well.
+Both events are hints: the follower tries the addresses of a discovered node, and a node
+that answers stays when its announcement goes.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ log = logging.getLogger(__name__)
 def ordered(announced: Iterable[str], own: Collection[Interface]) -> tuple[str, ...]:
     """Sort addresses: loopback, IPv4 nearby, other IPv4, IPv6, IPv6 link-local.
 
-    `own` are this machine's addresses. Equal ranks keep their order. What cannot be
-    connected to is dropped.
+    `own`: this machine's addresses. Equal ranks keep their order. Addresses that cannot
+    be connected to are dropped.
     """
     usable = [each for each in map(_read, announced) if _usable(each)]
-    ours = {each.ip for each in own}
-    elsewhere = any(_plain(each) not in ours for each in usable)
+    own_ips = {each.ip for each in own}
+    elsewhere = any(_plain(each) not in own_ips for each in usable)
     ranked = sorted(
-        usable, key=lambda each: _rank(each, ours if elsewhere else (), own)
+        usable, key=lambda each: _rank(each, own_ips if elsewhere else (), own)
     )
     return tuple(str(each) for each in ranked)
 
@@ -85,11 +85,11 @@ RESOLVE = declared("mdns resolve", "on-failure")
 
 @dataclass(frozen=True)
 class Discovered:
-    """A node was seen, again, or at another address.
+    """A node was discovered, again, or at another address.
 
-    `key` names what was seen, the mDNS instance or the URL; a later sighting with the
-    same key replaces the earlier one. `origins` are to be tried in order. `id` is the
-    node's own id where the announcement carries it.
+    `key` names the source: the mDNS instance or the URL; a later event with the same
+    key replaces the earlier one. `origins` are tried in order. `id`: the node's own id,
+    where the announcement has it.
     """
 
     key: str
@@ -100,7 +100,7 @@ class Discovered:
 
 @dataclass(frozen=True)
 class Withdrawn:
-    """What was seen under `key` has withdrawn, or its announcement has expired."""
+    """The node discovered as `key` has withdrawn, or its announcement has expired."""
 
     key: str
 
@@ -115,10 +115,10 @@ async def discovering(
     *,
     loopback_only: bool,
 ) -> AsyncGenerator[None]:
-    """Call `on_event` for everything seen while the block runs, from the event loop.
+    """Call `on_event` for each node discovered while the block runs, in the event loop.
 
-    Listed nodes are seen at once. With `loopback_only`, mDNS stays on this machine.
-    Where mDNS cannot be spoken at all, a warning says so and listed nodes remain.
+    Listed nodes are discovered at once. `loopback_only`: mDNS stays on this machine.
+    Where mDNS is not available, a warning says so and listed nodes remain.
     """
     for url in settings.nodes:
         origin = origin_set(url, NodeSettings.port, "--node")
@@ -146,7 +146,7 @@ async def _browsing(on_event: OnEvent, loopback_only: bool) -> AsyncGenerator[No
 
 
 class _Browser:
-    """Turns what the mDNS browser says into sightings."""
+    """Turns announcements of the mDNS browser into events."""
 
     def __init__(
         self, zeroconf: AsyncZeroconf, on_event: OnEvent, tasks: Tasks
@@ -160,13 +160,13 @@ class _Browser:
         """Browse; ask anew on every interface when this machine's addresses change."""
         from zeroconf.asyncio import AsyncServiceBrowser
 
-        news = changes(addresses())
+        address_changes = changes(addresses())
         while True:
             browser = AsyncServiceBrowser(
                 self._zeroconf.zeroconf, SERVICE, handlers=[self._changed]
             )
             try:
-                await anext(news)
+                await anext(address_changes)
             finally:
                 await browser.async_cancel()
             await self._zeroconf.async_update_interfaces()
@@ -205,11 +205,11 @@ class _Browser:
         for _ in range(ATTEMPTS):
             info = AsyncServiceInfo(SERVICE, name)
             if await info.async_request(self._zeroconf.zeroconf, RESOLVE_SECONDS * 1e3):
-                return _sighting(name, info)
+                return _discovered(name, info)
         return None
 
 
-def _sighting(name: str, info: AsyncServiceInfo) -> Discovered:
+def _discovered(name: str, info: AsyncServiceInfo) -> Discovered:
     own = interfaces() | interfaces(loopback=True)
     hosts = ordered(info.parsed_scoped_addresses(), own)
     id_ = info.properties.get(b"id") or b""

@@ -1,4 +1,4 @@
-"""Registration: nodes that tell the balancer their address over HTTP."""
+"""Registration: nodes send the balancer their address over HTTP."""
 
 from __future__ import annotations
 
@@ -18,35 +18,34 @@ log = logging.getLogger(__name__)
 KEPT_SECONDS = 35.0
 """How long a registration counts; nodes renew theirs every 10 s."""
 
-
-MOST_SAID = 256
-"""Peers of whom the latest warning is remembered."""
+MOST_WARNINGS = 256
+"""Peers whose latest warning is remembered."""
 
 _PLAIN = re.compile(r"[!-~]{1,300}")
 _HOST = re.compile(r"[0-9A-Za-z_.:%-]{1,253}")
 
 
 class Registrations:
-    """Turns registrations into sightings, and into goodbyes when they run out."""
+    """Turns registrations into discovery events, and ends them when they run out."""
 
     def __init__(self, on_event: OnEvent, kept: float = KEPT_SECONDS) -> None:
         self._on_event = on_event
         self._kept = kept
         self._ends: dict[str, asyncio.TimerHandle] = {}
-        self._said: dict[str, str] = {}
+        self._warnings: dict[str, str] = {}
 
-    def sign(self, registration: Registration, peer: str = "") -> str:
-        """Take a registration, new or renewed, and return its key.
+    def register(self, registration: Registration, peer: str = "") -> str:
+        """Register a node, or renew its registration; returns the key.
 
-        A node behind port forwarding knows only its inner address: the one that it
-        asks from, `peer`, is tried as well. Raises BadRequest for a bad URL.
+        A node behind port forwarding knows only its inner address: the address that it
+        sends from, `peer`, is tried as well. Raises BadRequest for a bad URL.
         """
         origin, url = _origin(registration.url), registration.url
         origins = [origin]
         key = url
         if peer and peer != origin.host:
             origins.append(replace(origin, host=peer))
-            # Every container of Docker's may have the same inner address.
+            # All Docker containers may have the same inner address.
             key = f"{url} from {peer}"
         if key in self._ends:
             self._ends[key].cancel()
@@ -56,12 +55,12 @@ class Registrations:
         return key
 
     def warn(self, peer: str, problem: str) -> None:
-        """Log why a node's registration is refused, once until that changes."""
-        if self._said.get(peer) == problem:
+        """Log why a registration is refused, once until the reason changes."""
+        if self._warnings.get(peer) == problem:
             return
-        if len(self._said) >= MOST_SAID:
-            self._said.clear()
-        self._said[peer] = problem
+        if len(self._warnings) >= MOST_WARNINGS:
+            self._warnings.clear()
+        self._warnings[peer] = problem
         log.warning("refusing to register a node at %s: %s", peer, problem)
 
     def _end(self, key: str) -> None:
@@ -69,7 +68,7 @@ class Registrations:
         self._on_event(Withdrawn(key))
 
     def close(self) -> None:
-        """Let no timer outlive the register."""
+        """Cancel all timers."""
         for handle in self._ends.values():
             handle.cancel()
 

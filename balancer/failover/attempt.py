@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from balancer.dialects.base import Aggregate, Headless, Incomplete, StreamedError
 from balancer.dialects.stream import LIFE, StreamReader
 from balancer.dialects.timings import PROGRESS
-from balancer.failover.attempt_watchdog import AttemptWatchdog
+from balancer.discovery.node_client import NodeClient
+from balancer.failover.context import RequestContext
 from balancer.failover.outcome import (
     DONE,
-    AsItIs,
+    AskWhole,
     Broken,
     Done,
     Elsewhere,
@@ -21,22 +22,31 @@ from balancer.failover.outcome import (
     Outcome,
 )
 from balancer.failover.refusal import EngineRefusal
-from balancer.health.faults import Fault, fault_of_loss, fault_of_status, next_step
-from balancer.request import InferenceRequest
+from balancer.failover.watchdog import AttemptWatchdog
+from balancer.fleet.engines import EngineCandidate
+from balancer.health.faults import Fault, failure_of, fault_of_loss
 from balancer.response import ClientResponse
 from balancer.routing.decision import UNOBSERVED, AttemptObserver
-from edgeserve.errors import EdgeserveError, NodeLost, NoFiles, NoNode, NotReached
+from edgeserve.errors import (
+    EdgeserveError,
+    NodeLost,
+    NoFiles,
+    NoNode,
+    NotReached,
+    untie,
+)
 from edgeserve.http.sse import EventReader
-from edgeserve.http.types import Answer, Origin, Upstream
+from edgeserve.http.types import Answer
 from edgeserve.openai import message
 
 CUT_SHORT = "the stream ended before the answer did"
+REFUSED = Done("refused by the engine")
 
 JSON = {"content-type": "application/json; charset=utf-8"}
 
 
-class Senseless(NodeLost):
-    """An answer came to its proper end, but is none; the request may be why."""
+class InvalidAnswer(NodeLost):
+    """An answer ended properly, but is none; the request may be the cause."""
 
     def __init__(self, why: str, fault: Fault = "doubt") -> None:
         super().__init__(why)
@@ -45,64 +55,54 @@ class Senseless(NodeLost):
 
 @dataclass(slots=True, kw_only=True)
 class AttemptRequest:
-    """What one attempt sends, and how its answer is to be understood."""
+    """What one attempt sends, and what reads and watches its answer."""
 
-    origin: Origin
-    target: str
-    headers: Mapping[str, str]
+    to: EngineCandidate
     body: bytes
-    flow: StreamReader
+    reader: StreamReader
     watchdog: AttemptWatchdog
-    course: AttemptObserver = UNOBSERVED
+    observer: AttemptObserver = UNOBSERVED
 
 
-async def attempted(
-    upstream: Upstream,
-    question: AttemptRequest,
-    work: InferenceRequest,
-    delivery: ClientResponse,
+async def run_attempt(
+    nodes: NodeClient, attempt: AttemptRequest, context: RequestContext
 ) -> Outcome:
-    """Ask one node; Elsewhere and Full only while it has added no content."""
-    before, watchdog = delivery.given.size, question.watchdog
-    flow = question.flow
+    """Ask one engine; Elsewhere and Full only while it has added no content."""
+    before, watchdog = context.response.given.size, attempt.watchdog
+    stream = attempt.reader
     try:
-        async with upstream.ask(
-            question.origin,
-            work.route.method,
-            question.target,
-            question.headers,
-            question.body,
+        async with nodes.forward(
+            attempt.to, context.received, context.record.id, attempt.body
         ) as answer:
-            outcome = await _carried(answer, flow, work, delivery, watchdog)
-            if outcome in (DONE, AsItIs()):
-                question.course.answered(flow.timings())
+            outcome = await _relay(answer, stream, context, watchdog)
+            if outcome in (DONE, AskWhole()):
+                attempt.observer.answered(stream.timings())
             return outcome
     except StreamedError as error:
-        return await _judged(error.status, JSON, error.body, work, delivery)
-    except asyncio.CancelledError as left:
-        if _has_all(flow, work, delivery):
-            question.course.answered(flow.timings())
-            return Done(left=left)
+        return await _on_error(error.status, JSON, error.body, context)
+    except asyncio.CancelledError as cancelled:
+        if _is_complete(stream, context):
+            attempt.observer.answered(stream.timings())
+            return Done(left=cancelled)
         if not watchdog.gave_up():
             raise
-        why = f"{question.origin.url} was given up: {watchdog.why}"
-        return _lost(GivenUp(why), watchdog.fault, delivery, before)
+        why = f"{attempt.to.origin.url} was given up: {watchdog.why}"
+        return _lost(GivenUp(why), watchdog.fault, context.response, before)
     except NoFiles:
-        raise  # no engine's fault, and no other one could be reached
+        raise  # no engine's fault, and no other engine could be reached
     except NodeLost as error:
-        return _lost(error, _fault(error, watchdog), delivery, before)
+        return _lost(error, _fault(error, watchdog), context.response, before)
 
 
-def _has_all(
-    flow: StreamReader, work: InferenceRequest, delivery: ClientResponse
-) -> bool:
-    """Whether its client has an answer, of which but the end of the body may lack."""
-    return work.mode == "stream" and flow.ended and not delivery.reply.missed
+def _is_complete(stream: StreamReader, context: RequestContext) -> bool:
+    """Whether the client has its whole answer, perhaps without the body's end."""
+    streams = context.request.mode == "stream"
+    return streams and stream.ended and not context.response.reply.missed
 
 
 def _fault(error: NodeLost, watchdog: AttemptWatchdog) -> Fault:
     """Say whose fault a lost answer is."""
-    if isinstance(error, Senseless):
+    if isinstance(error, InvalidAnswer):
         return error.fault
     if watchdog.excused:
         return "none"
@@ -110,159 +110,157 @@ def _fault(error: NodeLost, watchdog: AttemptWatchdog) -> Fault:
 
 
 def _lost(
-    error: NodeLost, fault: Fault, delivery: ClientResponse, before: int
+    error: NodeLost, fault: Fault, response: ClientResponse, before: int
 ) -> Outcome:
-    if delivery.given.size > before:
+    untie(error)  # the context keeps it, and its traceback would hold the context
+    if response.given.size > before:
         return Broken(error, fault)
     return Elsewhere(error, fault)
 
 
-async def _carried(
+async def _relay(
     answer: Answer,
-    flow: StreamReader,
-    work: InferenceRequest,
-    delivery: ClientResponse,
+    stream: StreamReader,
+    context: RequestContext,
     watchdog: AttemptWatchdog,
 ) -> Outcome:
     if answer.status >= 400:
         body = await answer.read()
-        return await _judged(answer.status, answer.headers, body, work, delivery)
+        return await _on_error(answer.status, answer.headers, body, context)
     streams = answer.headers.get("content-type", "").startswith("text/event-stream")
-    if streams and work.mode == "aggregate":
-        return await _put_together(answer, flow, work, delivery, watchdog)
+    if streams and context.request.mode == "aggregate":
+        return await _aggregate(answer, stream, context, watchdog)
     if streams:
-        return await _streamed(answer, flow, work, delivery, watchdog)
+        return await _stream(answer, stream, context, watchdog)
     body = await answer.read()
-    flow.whole(body)
-    await delivery.whole(answer.status, answer.headers, body)
+    stream.whole(body)
+    await context.response.whole(answer.status, answer.headers, body)
     return DONE
 
 
-async def _judged(
-    status: int,
-    headers: Mapping[str, str],
-    body: bytes,
-    work: InferenceRequest,
-    delivery: ClientResponse,
+async def _on_error(
+    status: int, headers: Mapping[str, str], body: bytes, context: RequestContext
 ) -> Outcome:
-    error, fault = EngineRefusal(status, headers, body), fault_of_status(status, body)
-    match next_step(status, body):
+    """Decide what follows an engine's error; pass it on if it is the request's own."""
+    response = context.response
+    error, failure = EngineRefusal(status, headers, body), failure_of(status, body)
+    match failure.next_step:
         case "full":
             return Full()
         case "elsewhere":
-            return Elsewhere(_refusal(status, message(body)), fault)
-        case "longer" if not delivery.given.size:
+            return Elsewhere(_node_error(status, message(body)), failure.fault)
+        case "longer" if not response.given.size:
             return Elsewhere(error, longer=True)
-        case "pass" if fault != "none":
-            return Elsewhere(error, fault)
-        case _ if delivery.given.size:
+        case "pass" if failure.fault != "none":
+            return Elsewhere(error, failure.fault)
+        case _ if response.given.size:
             refused = f"no other node goes on with the answer: {error}"
             return Broken(NodeLost(refused), final=True)
         case _:
-            await delivery.fail(error, work.dialect)
-            return Done("refused by the engine")
+            await response.fail(error, context.request.dialect)
+            return REFUSED
 
 
-def _refusal(status: int, said: str) -> EdgeserveError:
+def _node_error(status: int, sentence: str) -> EdgeserveError:
     if status in {401, 403}:
         return NodeLost(
-            f"the node does not accept our fleet token ({said}); both need the same"
+            f"the node does not accept our fleet token ({sentence}); both need the same"
         )
-    return NoNode(said) if status in {404, 503} else NodeLost(said)
+    return NoNode(sentence) if status in {404, 503} else NodeLost(sentence)
 
 
-async def _streamed(
+async def _stream(
     answer: Answer,
-    flow: StreamReader,
-    work: InferenceRequest,
-    delivery: ClientResponse,
+    stream: StreamReader,
+    context: RequestContext,
     watchdog: AttemptWatchdog,
 ) -> Outcome:
-    watchdog.heard("head")
-    while not flow.begun and (piece := await answer.chunk()):
-        ready = flow.feed(piece)
-        watchdog.heard("progress" if PROGRESS in piece else "ping")
-        if flow.begun:
-            await delivery.content(answer.headers, ready)
-        elif ready or delivery.silent:
-            await delivery.life(answer.headers, ready or LIFE)
-    watchdog.heard("text")
-    await delivery.rest(answer, flow, watchdog)
-    told = flow.error
-    if told is not None and told.raw and _own(told):
-        refusal = EngineRefusal(told.status, JSON, told.body)
-        await delivery.fail(refusal, work.dialect)
-        return Done("refused by the engine")
-    _insist_on_end(flow)
-    await delivery.end()
+    """Pass a stream to the client."""
+    response = context.response
+    watchdog.note("head")
+    while not stream.begun and (piece := await answer.chunk()):
+        ready = stream.feed(piece)
+        watchdog.note("progress" if PROGRESS in piece else "ping")
+        if stream.begun:
+            await response.content(answer.headers, ready)
+        elif ready or response.silent:
+            await response.life(answer.headers, ready or LIFE)
+    watchdog.note("text")
+    await response.rest(answer, stream, watchdog)
+    error = stream.error
+    if error is not None and error.raw and _fault_of_event(error) == "none":
+        refusal = EngineRefusal(error.status, JSON, error.body)
+        await response.fail(refusal, context.request.dialect)
+        return REFUSED
+    _require_end(stream)
+    await response.end()
     return DONE
 
 
-def _own(error: StreamedError) -> bool:
-    """Whether it is the request's own fault."""
-    return fault_of_status(error.status, error.body) == "none"
+def _fault_of_event(error: StreamedError) -> Fault:
+    return failure_of(error.status, error.body).fault
 
 
-def _insist_on_end(flow: StreamReader) -> None:
+def _require_end(stream: StreamReader) -> None:
     """Raise what ended the answer before its end."""
-    if flow.ended:
+    if stream.ended:
         return
-    if flow.error is None:
-        raise Senseless(CUT_SHORT)
-    error = flow.error
-    if _own(error):
-        raise error
-    fault = fault_of_status(error.status, error.body)
-    raise Senseless(f"the engine failed: {message(error.body)}", fault)
+    if stream.error is None:
+        raise InvalidAnswer(CUT_SHORT)
+    fault = _fault_of_event(stream.error)
+    if fault == "none":
+        raise stream.error
+    why = f"the engine failed: {message(stream.error.body)}"
+    raise InvalidAnswer(why, fault)
 
 
-async def completed(
-    tail: bytes, work: InferenceRequest, delivery: ClientResponse
-) -> Outcome:
-    """Give the client the end of an answer that was complete but for it."""
-    if work.mode != "aggregate":
-        await delivery.end(tail)
-        return DONE
-    delivery.given.add(tail)
-    return await _gathered(JSON, work, delivery)
-
-
-async def _put_together(
+async def _aggregate(
     answer: Answer,
-    flow: StreamReader,
-    work: InferenceRequest,
-    delivery: ClientResponse,
+    stream: StreamReader,
+    context: RequestContext,
     watchdog: AttemptWatchdog,
 ) -> Outcome:
-    watchdog.heard("head")
+    """Collect a stream for a client that asked for a whole answer."""
+    watchdog.note("head")
     while piece := await answer.chunk():
-        ready = flow.feed(piece)
-        if flow.begun:
-            delivery.given.add(ready)
+        ready = stream.feed(piece)
+        if stream.begun:
+            context.response.given.add(ready)
             watchdog.texts += not piece.startswith(b":")
         else:
-            watchdog.heard("progress" if PROGRESS in piece else "ping")
-    _insist_on_end(flow)
-    return await _gathered(answer.headers, work, delivery)
+            watchdog.note("progress" if PROGRESS in piece else "ping")
+    _require_end(stream)
+    return await _send_aggregate(answer.headers, context)
 
 
-async def _gathered(
-    headers: Mapping[str, str], work: InferenceRequest, delivery: ClientResponse
+async def _send_aggregate(
+    headers: Mapping[str, str], context: RequestContext
 ) -> Outcome:
+    response = context.response
     try:
-        body = _whole(delivery.given.whole(), work.dialect.aggregate())
+        aggregate = context.request.dialect.aggregate()
+        body = _aggregated(response.given.whole(), aggregate)
     except Headless:
-        delivery.given.forget()
-        return AsItIs()
+        response.given.forget()
+        return AskWhole()
     except Incomplete as error:
-        raise Senseless(CUT_SHORT) from error
+        raise InvalidAnswer(CUT_SHORT) from error
     except (LookupError, TypeError, ValueError) as error:
-        raise Senseless(f"its stream makes no sense: {error!r}") from error
-    await delivery.whole(200, {**headers, **JSON}, body)
+        raise InvalidAnswer(f"its stream makes no sense: {error!r}") from error
+    await response.whole(200, {**headers, **JSON}, body)
     return DONE
 
 
-def _whole(events: bytes, whole: Aggregate) -> bytes:
+def _aggregated(events: bytes, aggregate: Aggregate) -> bytes:
     for each in EventReader().feed(events):
-        whole.add(each)
-    return whole.body()
+        aggregate.add(each)
+    return aggregate.body()
+
+
+async def send_tail(tail: bytes, context: RequestContext) -> Outcome:
+    """Give the client the last bytes of an answer that needs no engine any more."""
+    if context.request.mode != "aggregate":
+        await context.response.end(tail)
+        return DONE
+    context.response.given.add(tail)
+    return await _send_aggregate(JSON, context)

@@ -1,13 +1,12 @@
-"""Conclusions: what an attempt says about its engine and about its request."""
+"""Conclusions: what an attempt shows about its engine and about its request."""
 
 from __future__ import annotations
 
 import asyncio
 
-from balancer.failover.attempt_watchdog import AttemptWatchdog
 from balancer.failover.context import RequestContext
 from balancer.failover.outcome import Broken, Elsewhere, GivenUp, Outcome
-from balancer.failover.watchdog import Watchdog
+from balancer.failover.watchdog import AttemptWatchdog, Watchdog
 from balancer.fleet.engines import EngineCandidate
 from balancer.health.breaker import CircuitBreakers
 from balancer.health.faults import Fault
@@ -15,85 +14,88 @@ from balancer.health.poison import SECONDS, Death, digest
 from balancer.state import BalancerState
 from edgeserve.errors import EdgeserveError, EndsEngines
 
-WORD_SECONDS = 1.5
-"""How long a node may take to say what has become of an engine."""
+REPORT_SECONDS = 1.5
+"""How long a node may take to report what became of an engine."""
 
 
-def failed(
-    breaker: CircuitBreakers,
-    task: RequestContext,
+def note_failure(
+    breakers: CircuitBreakers,
+    context: RequestContext,
     to: EngineCandidate,
     error: EdgeserveError,
     fault: Fault,
 ) -> None:
-    """Hold a failure against an engine; not one that may be the request's own.
+    """Count a failure against an engine, unless it may be the request's own.
 
-    Of that a probe learns more, or another engine that answers the request.
+    Then a probe decides, or another engine that answers the request.
     """
     if fault == "doubt" and not isinstance(error, GivenUp):
-        task.questioned.add(to.key)
-        breaker.question(to.key)
+        context.doubted_engines.add(to.key)
+        breakers.question(to.key)
     else:
-        breaker.failed(to.key, fault)
+        breakers.failed(to.key, fault)
 
 
-def answered(state: BalancerState, task: RequestContext, to: EngineCandidate) -> None:
-    """Note that an engine is well; what it answers, another must not call an error."""
+def note_answer(
+    state: BalancerState, context: RequestContext, to: EngineCandidate
+) -> None:
+    """Note that an engine is well; one that refused the same request may not be."""
     state.breakers.answered(to.key)
-    for key in task.questioned - {to.key}:
+    for key in context.doubted_engines - {to.key}:
         state.breakers.failed(key, "doubt")
-    if state.poison.knows:
-        state.poison.answered(named(state, task))
+    if not state.poison.empty:
+        state.poison.forget(digest_of(state, context))
 
 
-def named(state: BalancerState, task: RequestContext) -> bytes:
+def digest_of(state: BalancerState, context: RequestContext) -> bytes:
     """Return the hash of a request, by what its client sent."""
-    if not task.name:
-        task.name = digest(task.request.path, task.request.body, state.key)
-    return task.name
+    if not context.digest:
+        received = context.received
+        context.digest = digest(received.path, received.body, state.key)
+    return context.digest
 
 
-def struck(state: BalancerState, task: RequestContext) -> bool:
-    """Whether an engine has died at this request. Raises EndsEngines for two."""
+def is_suspect(state: BalancerState, context: RequestContext) -> bool:
+    """Whether an engine has died at this request. Raises EndsEngines after two."""
     poison = state.poison
-    if not poison.knows:
+    if poison.empty:
         return False
-    name = named(state, task)
+    name = digest_of(state, context)
     if poison.refuses(name, state.records.clock()):
         raise EndsEngines(SECONDS)
-    return bool(poison.told(name, state.current.candidates))
+    return bool(poison.deaths_at(name, state.current.candidates))
 
 
-def died(
+def note_death(
     state: BalancerState,
-    watch: Watchdog,
-    task: RequestContext,
-    watchdog: AttemptWatchdog,
+    watchdog: Watchdog,
+    context: RequestContext,
+    attempt: AttemptWatchdog,
     to: EngineCandidate,
     outcome: Outcome,
 ) -> None:
-    """Remember an engine that died at a request, where that may be why."""
+    """Remember an engine that died at a request, where that may be the cause."""
     match outcome:
         case Elsewhere() if outcome.ended:
             error: EdgeserveError = outcome.error
-        case Broken(error, "engine") if watch.alone(watchdog):
+        case Broken(error, "engine") if watchdog.is_alone(attempt):
             pass
         case _:
             return
     death = Death(to.life, hung=isinstance(error, GivenUp))
-    state.poison.note(named(state, task), death)
+    state.poison.note(digest_of(state, context), death)
 
 
-async def condemned(state: BalancerState, task: RequestContext) -> None:
-    """Raise EndsEngines where two engines died at a request, once that is known."""
+async def refuse_poison(state: BalancerState, context: RequestContext) -> None:
+    """Raise EndsEngines once it is known that two engines died at a request."""
     poison, current = state.poison, state.current
-    name = task.name
+    name = context.digest
     if len(poison.deaths.get(name, ())) < 2:
         return
-    why = str(task.failure or "")
+    why = str(context.failure or "")
     try:
-        async with asyncio.timeout(WORD_SECONDS):
-            while not poison.judged(name, current.candidates, state.records.clock()):
+        async with asyncio.timeout(REPORT_SECONDS):
+            while not poison.proved(name, current.candidates, state.records.clock()):
                 await current.changed()
     except TimeoutError:
         return

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field, replace
 
 from msgspec import structs
 
-from balancer.dialects.stream import StreamObserver, StreamReader
-from balancer.failover.resume import Finish, RefuseResume, Resume, resume
+from balancer.dialects.stream import StreamReader
+from balancer.failover.resume import RefuseResume, ResumePlan, resume
 from balancer.failover.splice import GROWTH, MIGRATIONS, MOST_MIGRATIONS, ResumePolicy
 from balancer.fleet.engines import EngineCandidate, EngineIncarnation, EngineKey
 from balancer.request import InferenceRequest
@@ -21,101 +21,106 @@ from edgeserve.wire import EngineReport
 
 @dataclass(slots=True)
 class RequestContext:
-    """One request.
+    """One client request over all its attempts.
 
-    `tried` engines have failed it; one that starts anew may be asked once more.
-    `failure` is what the last one said, `failures` how many have said so since some of
-    the answer came. `breaks`: how often it broke off after content, `stalls` of them in
-    a row without its growing; `reached` is how far it was then. `doubts`: how often an
-    error may have been its own, and `questioned` where. `name`: its hash, once an
-    engine has died at it. `prompt`: tokens that the first engine read. `whole`: what it
-    asked for before only one variant could go on.
+    `received`: as the client sent it; `request`: as it is asked now; `original`: before
+    it was narrowed to one variant, which an answer that goes on needs. `tried`: engines
+    that failed it; one that restarts may be asked once more. `failure`: the latest;
+    `failures`: their number since the last content. `breaks`: how often the answer
+    broke off after content, `breaks_in_place` in a row without growing past
+    `size_at_break`. `doubts`: errors that may be the request's own, `doubted_engines`
+    where. `digest`: its hash, once an engine has died at it. `prompt_tokens`: tokens
+    that the first engine read. `plan`: how the answer goes on, until that is tried.
     """
 
-    request: Request
-    work: InferenceRequest
+    received: Request
+    request: InferenceRequest
     record: RequestRecord
-    delivery: ClientResponse
+    response: ClientResponse
     policy: ResumePolicy
     tried: set[EngineIncarnation] = field(default_factory=set[EngineIncarnation])
     failure: EdgeserveError | None = None
     failures: int = 0
     breaks: int = 0
-    stalls: int = 0
-    reached: int = 0
+    breaks_in_place: int = 0
+    size_at_break: int = 0
     doubts: int = 0
-    questioned: set[EngineKey] = field(default_factory=set[EngineKey])
-    name: bytes = b""
-    prompt: int | None = None
-    whole: InferenceRequest | None = None
+    doubted_engines: set[EngineKey] = field(default_factory=set[EngineKey])
+    digest: bytes = b""
+    prompt_tokens: int | None = None
+    original: InferenceRequest | None = None
+    plan: ResumePlan | None = None
 
     def broke(
-        self, engine: EngineCandidate, error: NodeLost, flow: StreamReader
+        self, engine: EngineCandidate, error: NodeLost, reader: StreamReader
     ) -> None:
-        """Take in that the answer broke off there."""
+        """Note that the answer broke off there; narrow the request to that variant."""
         self.tried.add(engine.life)
         self.failure, self.failures = error, 0
         self.breaks += 1
-        size = self.delivery.given.size
-        self.stalls = 1 if size - self.reached >= GROWTH else self.stalls + 1
-        self.reached = size
-        if self.whole is None:
-            self.whole, self.prompt = self.work, flow.prompt
-            need = structs.replace(self.work.need, model=normal(engine.engine.variant))
-            self.work = replace(self.work, need=need)
+        size = self.response.given.size
+        grew = size - self.size_at_break >= GROWTH
+        self.breaks_in_place = 1 if grew else self.breaks_in_place + 1
+        self.size_at_break = size
+        if self.original is None:
+            self.original, self.prompt_tokens = self.request, reader.prompt
+            model = normal(engine.engine.variant)
+            need = structs.replace(self.request.need, model=model)
+            self.request = replace(self.request, need=need)
 
     def doubted(self) -> bool:
-        """Count an error that may be the request's own; whether two engines said so."""
+        """Count an error that may be the request's own; True from the second on."""
         self.doubts += 1
         return self.doubts > 1
 
-    def onward(
-        self,
-        engine: EngineReport,
-        *,
-        template_refuses: bool = False,
-        observer: StreamObserver | None = None,
-    ) -> Resume | Finish | RefuseResume:
-        """Decide how `engine` goes on after what the client was given."""
-        given = self.delivery.given
+    def resume_plan(self, engine: EngineReport) -> ResumePlan:
+        """Decide how an engine goes on after what the client was given.
+
+        It is decided once: `engine` may be another one than the one that goes on.
+        """
+        if self.plan is None:
+            self.plan = self._planned(engine)
+        return self.plan
+
+    def _planned(self, engine: EngineReport) -> ResumePlan:
+        given = self.response.given
         if self.policy == "off":
             return RefuseResume("`resume` is off")
-        if self.stalls > MIGRATIONS or self.breaks > MOST_MIGRATIONS:
+        if self.breaks_in_place > MIGRATIONS or self.breaks > MOST_MIGRATIONS:
             return RefuseResume(f"it has gone on elsewhere {self.breaks - 1} times")
         if given.size > MOST:
             return RefuseResume("it is too long to be remembered")
         return resume(
-            self.work.body_for(engine),
-            self.work.route,
+            self.request.body_for(engine),
+            self.request.route,
             [given.whole()],
-            prompt_tokens=self.prompt,
-            template_refuses=template_refuses,
-            observer=observer,
+            prompt_tokens=self.prompt_tokens,
         )
 
     @property
-    def restarts(self) -> bool:
+    def can_restart(self) -> bool:
         """Whether it may begin anew: its client has seen nothing.
 
-        Not for ever: it may be what kills the engines.
+        The number is limited: the request itself may be what kills the engines.
         """
-        return not self.delivery.reply.started and self.breaks <= MOST_MIGRATIONS
+        return not self.response.reply.started and self.breaks <= MOST_MIGRATIONS
 
     def restart(self) -> None:
         """Begin anew, on any engine."""
-        self.delivery.given.forget()
-        self.reached = 0
-        if self.whole is not None:
-            self.work, self.whole = self.whole, None
+        self.response.given.forget()
+        self.plan = None
+        self.size_at_break = 0
+        if self.original is not None:
+            self.request, self.original = self.original, None
 
-    def widened(self) -> bool:
-        """Ask for less, where nobody can do what it asks for; False if it cannot."""
-        if self.whole is None or self.work is self.whole:
+    def widen(self) -> bool:
+        """Ask for any variant again, where allowed; whether the request changed."""
+        if self.original is None or self.request is self.original:
             return False
         if self.policy == "any":
-            self.work = self.whole
+            self.request = self.original
             return True
-        if self.restarts:
+        if self.can_restart:
             self.restart()
             return True
         return False

@@ -1,4 +1,4 @@
-"""Attempt outcomes: how one attempt can end, and how its record says so."""
+"""Attempt outcomes: how one attempt can end, and how the request log says so."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class GivenUp(NodeLost):
 
 @dataclass(frozen=True)
 class Done:
-    """The client has its answer, whatever it says.
+    """The client has its answer, or the engine's refusal.
 
-    `left`: how we learned that it has gone, once it had all of it.
+    `left`: the cancellation that came when the client left with a whole answer.
     """
 
     outcome: str = ANSWERED
@@ -34,14 +34,14 @@ DONE = Done()
 
 @dataclass(frozen=True)
 class Full:
-    """The node had no slot; nothing is wrong with it."""
+    """The node had no free slot; nothing is wrong with it."""
 
 
 @dataclass(frozen=True)
 class Elsewhere:
-    """Another engine should try. `fault`: whose fault it is that this one did not.
+    """Another engine should try; `fault` says whose fault this failure is.
 
-    `longer` when only one with a longer context can.
+    `longer`: only an engine with a longer context can answer.
     """
 
     error: EdgeserveError
@@ -56,7 +56,7 @@ class Elsewhere:
 
 @dataclass(frozen=True)
 class Broken:
-    """The answer broke off after content. `final` where no engine would go on."""
+    """The answer broke off after content. `final`: no engine would go on."""
 
     error: NodeLost
     fault: Fault = "none"
@@ -64,20 +64,20 @@ class Broken:
 
 
 @dataclass(frozen=True)
-class AsItIs:
-    """The stream cannot be put together: ask again, without streaming."""
+class AskWhole:
+    """The stream cannot be aggregated: ask again, without streaming."""
 
 
 @dataclass(frozen=True)
-class Again:
-    """Look again: the request asks for something else now."""
+class Rerouted:
+    """The request asks for other engines now, or may ask one of them again."""
 
 
-Outcome = Done | Full | Elsewhere | Broken | AsItIs | Again
+Outcome = Done | Full | Elsewhere | Broken | AskWhole | Rerouted
 
 
-def begun(send: Send, now: float, task: RequestContext) -> AttemptRecord:
-    """Open the account of an attempt."""
+def open_attempt(send: Send, now: float, context: RequestContext) -> AttemptRecord:
+    """Begin the record of an attempt."""
     attempt = AttemptRecord(
         node=send.to.node,
         engine=send.to.engine.id,
@@ -85,14 +85,14 @@ def begun(send: Send, now: float, task: RequestContext) -> AttemptRecord:
         started=now,
         verdicts=send.verdicts,
         course=send.observer,
-        resumes=task.delivery.given.size > 0,
+        resumes=context.response.given.size > 0,
     )
-    task.record.attempts.append(attempt)
+    context.record.attempts.append(attempt)
     return attempt
 
 
-def called(outcome: Outcome) -> str:
-    """Say in a few words what became of it."""
+def described(outcome: Outcome) -> str:
+    """Describe an outcome in a few words."""
     match outcome:
         case Done(outcome=name):
             return name
@@ -102,7 +102,7 @@ def called(outcome: Outcome) -> str:
             return str(error)
         case Broken(error):
             return f"{BROKEN}: {error}"
-        case AsItIs():
+        case AskWhole():
             return "asked again without streaming"
-        case Again():
+        case Rerouted():
             return "asked for something else"

@@ -1,8 +1,8 @@
 """Recovery: wait for a failed engine to come back, where that is worth it.
 
-Who asked it often knows before its node says so, let alone has done anything about it.
-Once the node has said that it starts the engine anew, its requests wait for that. Or it
-was a false alarm: once a probe has shown so, the same process is asked again.
+The balancer often learns of a failure before the node reports it, and before the node
+restarts the engine. Once the node reports the restart, requests wait for that. Where it
+was a false alarm, and a probe has shown so, the same process is asked again.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from balancer.routing.filters import Filtered, filter_engines
 from edgeserve.errors import EdgeserveError, NodeLost, NoNode
 
 LOST_SECONDS = 3.0
-"""A node learns at once of an engine that has died; a probe comes after a second."""
+"""A node notices a dead engine at once; a probe comes after a second."""
 
 HUNG_SECONDS = 60.0
-"""Of one that hangs it does so after ten seconds at best."""
+"""A node notices a hung engine after ten seconds at best."""
 
 
 def recovery_seconds(failure: EdgeserveError | None) -> float:
-    """Return how long its node may take to give up an engine that failed so. Pure."""
+    """Return how long a node may take to give up an engine that failed so. Pure."""
     match failure:
         case GivenUp():
             return HUNG_SECONDS
@@ -39,10 +39,10 @@ def recovery_seconds(failure: EdgeserveError | None) -> float:
             return 0.0
 
 
-def living(
+def serving(
     candidates: Iterable[EngineCandidate], tried: Collection[EngineIncarnation]
 ) -> dict[EngineIncarnation, int]:
-    """Return which engines that were tried still serve, and their ranks. Pure."""
+    """Return the tried engines that still serve, with their ranks. Pure."""
     return {
         each.life: each.rank
         for each in candidates
@@ -52,28 +52,28 @@ def living(
     }
 
 
-def proved(
+def cleared(
     before: Mapping[EngineIncarnation, int], now: Mapping[EngineIncarnation, int]
 ) -> set[EngineIncarnation]:
-    """Return which engines were under suspicion before and are not any more. Pure."""
-    doubted = (life for life, rank in before.items() if rank != GOOD)
-    return {life for life in doubted if now.get(life) == GOOD}
+    """Return the engines that were suspect before and are good now. Pure."""
+    suspects = (life for life, rank in before.items() if rank != GOOD)
+    return {life for life in suspects if now.get(life) == GOOD}
 
 
-async def may_ask(
+async def wait_for_change(
     current: LiveFleet, tried: set[EngineIncarnation], seconds: float
 ) -> bool:
-    """Wait until an engine was given up, or shown to be well: that one is not tried.
+    """Wait until a tried engine is given up, or found well and so not tried any more.
 
     False if that takes too long.
     """
-    before = living(current.candidates, tried)
+    before = serving(current.candidates, tried)
     if not before:
         return False
     try:
         async with asyncio.timeout(seconds):
-            while before.keys() <= (now := living(current.candidates, tried)).keys():
-                if well := proved(before, now):
+            while before.keys() <= (now := serving(current.candidates, tried)).keys():
+                if well := cleared(before, now):
                     tried -= well
                     return True
                 await current.changed()
@@ -82,34 +82,36 @@ async def may_ask(
     return True
 
 
-async def await_recovery(current: LiveFleet, task: RequestContext) -> bool:
-    """Ask for less, or see an engine given up or found well; False if neither.
+async def await_recovery(current: LiveFleet, context: RequestContext) -> bool:
+    """Widen the request, or wait for a tried engine; False where neither helps.
 
-    What was answered so far is thrown away only where that is of use.
+    The answer so far is dropped only where that is of use.
     """
-    whole = task.whole
-    if whole is not None and _is_served(current, whole, task) and task.widened():
+    original = context.original
+    served = original is not None and _is_served(current, original, context.tried)
+    if served and context.widen():
         return True
-    seconds = recovery_seconds(task.failure)
-    return await may_ask(current, task.tried, seconds) or task.widened()
+    seconds = recovery_seconds(context.failure)
+    return await wait_for_change(current, context.tried, seconds) or context.widen()
 
 
 def _is_served(
-    current: LiveFleet, work: InferenceRequest, task: RequestContext
+    current: LiveFleet, request: InferenceRequest, tried: Collection[EngineIncarnation]
 ) -> bool:
-    need = structs.replace(work.need, tried=frozenset(task.tried))
-    sifted = filter_engines(current.candidates, need)
-    return isinstance(sifted, Filtered) and bool(sifted.open)
+    need = structs.replace(request.need, tried=frozenset(tried))
+    filtered = filter_engines(current.candidates, need)
+    return isinstance(filtered, Filtered) and bool(filtered.open)
 
 
-def reason(
-    current: LiveFleet,
-    failure: EdgeserveError,
-    task: RequestContext,
-    refusal: EdgeserveError,
+def final_error(
+    current: LiveFleet, context: RequestContext, refusal: EdgeserveError
 ) -> EdgeserveError:
-    """Say what failed; or that it is not there any more and may be later, a 503."""
+    """Return what failed, if anything; a 503 where the engine may come back."""
+    failure = context.failure
+    if failure is None:
+        return refusal
     later = isinstance(failure, NodeLost) and isinstance(refusal, NoNode)
-    if not later or task.delivery.given.size or living(current.candidates, task.tried):
+    started = context.response.given.size
+    if not later or started or serving(current.candidates, context.tried):
         return failure
     return NoNode(f"{failure}; {refusal}")

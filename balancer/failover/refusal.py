@@ -1,8 +1,8 @@
-"""Engine refusals: an engine's own error, as its client gets it. Pure.
+"""Engine refusals: an engine's own error, in the form that its client gets. Pure.
 
-llama.cpp answers 500 or 501 to requests that can never succeed, which OpenAI's and
-Anthropic's clients then send three times; and it says that a prompt is too long in a
-way that no client but its own understands.
+llama.cpp answers 500 or 501 to requests that can never succeed; OpenAI's and
+Anthropic's clients then send them three times. Its error for a prompt that is too long
+is understood by no client but its own.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from typing import Any
 
 import msgspec
 
-from balancer.health.faults import fault_of_status
+from balancer.health.faults import fault_of_500
 from edgeserve.errors import EdgeserveError
 from edgeserve.openai import code, error_in, message
 
 TOO_LONG = "exceed_context_size_error"
 PASSING = "Context size has been exceeded"
-"""Of a context that several requests share: another time there may be room."""
+"""Several requests share the context: another time there may be room."""
 
 _NEVER = {
     "input is not supported": "; no engine of this model takes such input",
@@ -26,11 +26,11 @@ _NEVER = {
     "does not support embeddings": "; ask an embedding model",
     "does not support reranking": "; ask a reranking model",
 }
-"""What to do about what an engine cannot do, by what it says."""
+"""What the client can do, by what the engine says that it cannot do."""
 
 
 class EngineRefusal(EdgeserveError):
-    """An engine's own error, passed on in its very bytes where these tell enough."""
+    """An engine's own error, passed on byte for byte where that is clear enough."""
 
     def __init__(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
         self._error = _amended(status, body)
@@ -41,36 +41,36 @@ class EngineRefusal(EdgeserveError):
         self._body = body
 
     def envelope(self) -> dict[str, object]:
-        """Return what the engine said."""
+        """Return the engine's error."""
         return self._error or error_in(self._body) or super().envelope()
 
     def body(self) -> bytes:
-        """Return what the engine sent, or what it should have."""
+        """Return the bytes that the engine sent, or the amended error."""
         if self._error:
             return msgspec.json.encode({"error": self._error})
         return self._body
 
     def headers(self) -> dict[str, str]:
-        """Return what came with it."""
+        """Return the engine's header fields."""
         return dict(self._headers)
 
 
 def _amended(status: int, body: bytes) -> dict[str, Any]:
-    """Return the error that there should be, {} where it is as it should be."""
+    """Return the error that the client should get, {} to leave it as it is."""
     error = error_in(body)
     if status == 400 and error.get("type") == TOO_LONG:
         return {**error, "code": "context_length_exceeded", "message": _too_long(error)}
-    said = message(body)
-    if not error or not _is_hopeless(status, body) or said.startswith(PASSING):
+    sentence = message(body)
+    if not error or not _is_hopeless(status, error) or sentence.startswith(PASSING):
         return {}
-    todo = next((todo for sign, todo in _NEVER.items() if sign in said), "")
+    advice = next((text for sign, text in _NEVER.items() if sign in sentence), "")
     fixed = {"code": 400, "type": "invalid_request_error"}
-    return {**error, **fixed, "message": said.strip().rstrip(".") + todo}
+    return {**error, **fixed, "message": sentence.strip().rstrip(".") + advice}
 
 
-def _is_hopeless(status: int, body: bytes) -> bool:
-    """Whether it can never succeed, though the status sounds as if it might."""
-    return status == 501 or (status == 500 and fault_of_status(status, body) == "none")
+def _is_hopeless(status: int, error: Mapping[str, Any]) -> bool:
+    """Whether a request can never succeed, though the status suggests that it might."""
+    return status == 501 or (status == 500 and fault_of_500(error) == "none")
 
 
 def _too_long(error: Mapping[str, Any]) -> str:

@@ -17,6 +17,7 @@ from balancer.failover.splice import Splice
 from edgeserve import openai
 from edgeserve.errors import BadRequest
 from edgeserve.http.sse import EventReader
+from edgeserve.json_edit import edited
 from edgeserve.openai import prompts
 
 Body = dict[str, Any]
@@ -30,11 +31,11 @@ def why_not(request: Body) -> str | None:
     return None
 
 
-def _several(request: Body) -> bool:
+def _several_answers(request: Body) -> bool:
     return any((request.get(name) or 1) != 1 for name in ("n", "n_cmpl", "best_of"))
 
 
-def _prompts(request: Body) -> bool:
+def _several_prompts(request: Body) -> bool:
     return prompts(request.get("prompt")) > 1
 
 
@@ -52,7 +53,7 @@ def _constrained(request: Body) -> bool:
     return any(_kind(shape) not in (None, "text") for shape in shapes)
 
 
-def _forced(request: Body) -> bool:
+def _must_call_tool(request: Body) -> bool:
     if not request.get("tools"):
         return False
     choice = request.get("tool_choice")
@@ -64,7 +65,7 @@ def _kind(shape: object) -> object:
     return shape.get("type") if isinstance(shape, dict) else shape
 
 
-def _around(request: Body) -> bool:
+def _fills_in(request: Body) -> bool:
     return any(
         request.get(name) for name in ("echo", "suffix", "input_suffix", "input_prefix")
     )
@@ -75,29 +76,42 @@ def _own_continuation(request: Body) -> bool:
 
 
 _REASONS: dict[str, Callable[[Body], bool]] = {
-    "it was to give several answers at once": _several,
-    "the request has several prompts": _prompts,
+    "it was to give several answers at once": _several_answers,
+    "the request has several prompts": _several_prompts,
     "it was to give the probabilities of its tokens": _probabilities,
     "it was bound to a grammar or JSON schema, and stood somewhere inside": (
         _constrained
     ),
-    "it was bound to call a tool": _forced,
-    "it was to echo the prompt, or to fill in between two texts": _around,
+    "it was bound to call a tool": _must_call_tool,
+    "it was to echo the prompt, or to fill in between two texts": _fills_in,
     "the request chose how to continue its last message": _own_continuation,
 }
 
 
 @dataclass(frozen=True)
 class Resume:
-    """Send `body` to another engine; what it streams goes through `splice`."""
+    """Send `body` to another engine; what it streams goes through `splice`.
+
+    `continues`: it begins with text of the answer, not with the question alone.
+    """
 
     body: bytes
     splice: Splice
+    continues: bool
+
+    def body_for(self, variant: str) -> bytes:
+        """Return the body, for an engine of that variant."""
+        return edited(self.body, put={"model": variant})
+
+    def reader_for(self, observer: StreamObserver) -> Splice:
+        """Return the reader of that engine's stream, which reports to `observer`."""
+        self.splice.observer = observer
+        return self.splice
 
 
 @dataclass(frozen=True)
 class Finish:
-    """The answer was complete but for these bytes; no engine is needed."""
+    """The answer lacks only these bytes; no engine is needed."""
 
     tail: bytes
 
@@ -109,29 +123,29 @@ class RefuseResume:
     reason: str
 
 
+ResumePlan = Resume | Finish | RefuseResume
+
+
 def resume(
     body: bytes,
     route: openai.Route,
     given: Iterable[bytes],
     *,
     prompt_tokens: int | None = None,
-    template_refuses: bool = False,
-    observer: StreamObserver | None = None,
-) -> Resume | Finish | RefuseResume:
-    """Decide how to go on after the client has been given these bytes.
+) -> ResumePlan:
+    """Decide how to go on after the client has got these bytes.
 
     `body` is the request as it would go to an engine, `given` the answer's body so
     far; a partial event at its end does not count. `prompt_tokens`: the length of the
-    prompt, where the lost engine told (`prompt_progress`); it makes the counts exact.
-    `template_refuses`: engines of this model are known to refuse a trailing assistant
-    message. `observer` hears of what that engine does.
+    prompt, where the lost engine reported it (`prompt_progress`); it makes the counts
+    exact.
     """
     try:
         request = openai.fields(body)
         dialect = _dialect(route, request)
-        said = read_transcript(dialect, EventReader().feed(b"".join(given)))
-        _check(said, request, template_refuses=template_refuses)
-        return _decide(request, dialect, said, prompt_tokens, observer)
+        transcript = read_transcript(dialect, EventReader().feed(b"".join(given)))
+        _check(transcript, request)
+        return _decide(request, dialect, transcript, prompt_tokens)
     except (CannotResume, BadRequest) as error:
         return RefuseResume(str(error))
 
@@ -143,49 +157,44 @@ def _dialect(route: openai.Route, request: dict[str, Any]) -> Dialect:
     return dialect(request)
 
 
-def _check(
-    said: Transcript, request: dict[str, Any], *, template_refuses: bool
-) -> None:
-    if said.ended:
+def _check(transcript: Transcript, request: dict[str, Any]) -> None:
+    if transcript.ended:
         return
     reason = why_not(request)
     if reason is not None:
         raise CannotResume(reason)
-    if said.tool:
+    if transcript.tool:
         raise CannotResume("it had begun to call a tool")
-    if said.text.rfind("<think>") > said.text.rfind("</think>"):
+    if transcript.text.rfind("<think>") > transcript.text.rfind("</think>"):
         raise CannotResume("it was still reasoning")
-    if said.reasoning and not said.text:
+    if transcript.reasoning and not transcript.text:
         raise CannotResume("it was still reasoning")
-    if said.text.endswith("\N{REPLACEMENT CHARACTER}"):
+    if transcript.text.endswith("\N{REPLACEMENT CHARACTER}"):
         raise CannotResume("its text ends in bytes that are no character")
-    if template_refuses and said.begun:
-        raise CannotResume("the model's chat template refuses to continue a message")
 
 
 def _decide(
     request: dict[str, Any],
     dialect: Dialect,
-    said: Transcript,
+    transcript: Transcript,
     prompt: int | None,
-    observer: StreamObserver | None,
 ) -> Resume | Finish:
     limit = _limit(request, dialect.budgets)
-    known = prompt if said.prompt is None else said.prompt
-    tally = TokenCount(said.tokens, known, limit, most=said.most_tokens)
-    if said.ended:
-        return Finish(b"" if said.closed else dialect.closing_events(said))
-    if limit is not None and said.begun and said.tokens >= limit:
-        return Finish(dialect.end_events(said, tally))
-    onward = dialect.continued(said) if said.begun else dict(request)
+    known = prompt if transcript.prompt is None else transcript.prompt
+    count = TokenCount(transcript.tokens, known, limit, most=transcript.most_tokens)
+    if transcript.ended:
+        return Finish(b"" if transcript.closed else dialect.closing_events(transcript))
+    if limit is not None and transcript.begun and transcript.tokens >= limit:
+        return Finish(dialect.end_events(transcript, count))
+    onward = dialect.continued(transcript) if transcript.begun else dict(request)
     if limit is not None:
         onward = {k: v for k, v in onward.items() if k not in dialect.budgets}
-        onward[dialect.budgets[-1]] = limit - said.tokens
+        onward[dialect.budgets[-1]] = limit - transcript.tokens
     # Both let the splice count exactly; it takes them out again.
     onward |= {"return_progress": True, "timings_per_token": True}
     per_token = bool(request.get("timings_per_token"))
-    splice = Splice(dialect, said, tally, per_token, observer=observer)
-    return Resume(msgspec.json.encode(onward), splice)
+    splice = Splice(dialect, transcript, count, per_token)
+    return Resume(msgspec.json.encode(onward), splice, transcript.begun)
 
 
 def _limit(request: dict[str, Any], names: tuple[str, ...]) -> int | None:

@@ -8,200 +8,228 @@ from dataclasses import dataclass
 from msgspec import structs
 
 from balancer.dialects.stream import StreamReader
-from balancer.failover.attempt import AttemptRequest, attempted, completed
-from balancer.failover.attempt_watchdog import AttemptWatchdog
-from balancer.failover.conclusions import answered, condemned, died, failed, struck
+from balancer.discovery.node_client import NodeClient
+from balancer.failover.attempt import AttemptRequest, run_attempt, send_tail
+from balancer.failover.conclusions import (
+    is_suspect,
+    note_answer,
+    note_death,
+    note_failure,
+    refuse_poison,
+)
 from balancer.failover.context import RequestContext
 from balancer.failover.outcome import (
-    Again,
-    AsItIs,
+    AskWhole,
     Broken,
     Done,
     Elsewhere,
     Full,
     Outcome,
-    begun,
-    called,
+    Rerouted,
+    described,
+    open_attempt,
 )
-from balancer.failover.recovery import await_recovery, reason
-from balancer.failover.resume import Finish, RefuseResume, Resume
+from balancer.failover.recovery import await_recovery, final_error
+from balancer.failover.resume import Finish, RefuseResume, Resume, ResumePlan
 from balancer.failover.splice import reader_for
-from balancer.failover.watchdog import Watchdog
+from balancer.failover.watchdog import AttemptWatchdog, Watchdog
 from balancer.fleet.engines import EngineCandidate
 from balancer.probes.template import TemplateProbe
-from balancer.request import headers_for
 from balancer.response import KeepAlive
 from balancer.routing.decision import Send
 from balancer.routing.queued_request import RETRY_AFTER
 from balancer.state import BalancerState
 from edgeserve.errors import FleetBusy, NodeLost, NoNode, NotReached, UnknownModel
-from edgeserve.http.types import Upstream
+
+TEMPLATE_REFUSES = "the model's chat template refuses to continue a message"
 
 
 @dataclass(frozen=True, kw_only=True)
 class RetryLoop:
-    """Tries engines for one request until one answers, or none is left."""
+    """Tries engines for one request until one answers, or none is left.
+
+    `attempts`: failures in a row that end it. `patience`: most seconds in the queue.
+    """
 
     state: BalancerState
-    upstream: Upstream
-    token: str | None
+    nodes: NodeClient
     templates: TemplateProbe
-    watch: Watchdog
+    watchdog: Watchdog
     attempts: int
     patience: float
 
-    async def run(self, task: RequestContext) -> None:
-        """Try engines until one answers. Each is tried once in its life."""
-        while not isinstance(outcome := await self._once(task), Done):
-            await condemned(self.state, task)
-            self._go_on(task, outcome)
+    async def run(self, context: RequestContext) -> None:
+        """Try engines until one answers, each engine once until it restarts."""
+        while not isinstance(outcome := await self._try(context), Done):
+            await refuse_poison(self.state, context)
+            self._prepare(context, outcome)
         if outcome.left is not None:
-            raise asyncio.CancelledError  # that one would hold this frame, and be held
+            # `outcome.left` itself would hold this frame, and be held by it.
+            raise asyncio.CancelledError
 
-    def _go_on(self, task: RequestContext, outcome: Outcome) -> None:
-        """Get ready to ask again; raises why not, where it is over."""
+    def _prepare(self, context: RequestContext, outcome: Outcome) -> None:
+        """Prepare the next attempt; raises where there is to be none."""
         match outcome:
-            case AsItIs():
-                task.work = task.work.as_it_is()
-            case Broken(final=True) if task.restarts:
-                task.restart()
+            case AskWhole():
+                context.request = context.request.as_it_is()
+            case Broken(final=True) if context.can_restart:
+                context.restart()
             case Broken(error, final=True):
                 raise error
-            case Elsewhere(error) if task.failures >= self.attempts:
+            case Elsewhere(error) if context.failures >= self.attempts:
                 raise error
-            case Elsewhere(error, fault="doubt") if task.doubted():
+            case Elsewhere(error, fault="doubt") if context.doubted():
                 raise error
-            case Full() if task.record.waited >= self.patience:
+            case Full() if context.record.waited >= self.patience:
                 raise FleetBusy(RETRY_AFTER, "its nodes have no slot after all")
             case _:
                 pass
 
-    async def _once(self, task: RequestContext) -> Outcome:
-        need = task.work.need
-        if task.tried:
-            need = structs.replace(need, tried=frozenset(task.tried))
-        clock, record = self.state.records.clock, task.record
-        asked = clock()
-        lull = KeepAlive(task.delivery, record.note, streams=task.work.mode == "stream")
+    async def _try(self, context: RequestContext) -> Outcome:
+        """Wait for a slot and make one attempt."""
+        need, record = context.request.need, context.record
+        if context.tried:
+            need = structs.replace(need, tried=frozenset(context.tried))
+        streams = context.request.mode == "stream"
+        keep_alive = KeepAlive(context.response, record.note, streams=streams)
+        clock = self.state.records.clock
+        queued = clock()
         try:
-            async with self.state.queue.claim(need, lull.note) as send:
-                if lull.begun:
-                    await lull.end()
-                record.waited += clock() - asked
-                attempt = begun(send, clock(), task)
-                try:
-                    outcome = await self._budgeted(task, send)
-                    attempt.outcome = called(outcome)
-                finally:
-                    attempt.ended = clock()
-                return await self._followed(task, send.to, outcome)
+            async with self.state.queue.claim(need, keep_alive.note) as send:
+                if keep_alive.begun:
+                    await keep_alive.end()
+                record.waited += clock() - queued
+                outcome = await self._recorded(context, send)
+                return await self._conclude(context, send.to, outcome)
         except (NoNode, UnknownModel) as refusal:
-            lull.begin()
-            if await await_recovery(self.state.current, task):
-                return Again()
-            # Those that are left cannot, and one that was tried has said why.
-            if task.failure:
-                raise reason(self.state.current, task.failure, task, refusal) from None
-            raise
+            keep_alive.begin()
+            if await await_recovery(self.state.current, context):
+                return Rerouted()
+            raise final_error(self.state.current, context, refusal) from None
         finally:
-            if lull.begun:
-                await lull.end()
+            if keep_alive.begun:
+                await keep_alive.end()
 
-    async def _budgeted(self, task: RequestContext, send: Send) -> Outcome:
-        """Count what is asked again, which bounds how much else may be."""
-        if not task.tried:
-            return await self._asked(task, send)
-        with self.watch.budget.another():
-            return await self._asked(task, send)
-
-    async def _asked(self, task: RequestContext, send: Send) -> Outcome:
-        to, work, delivery = send.to, task.work, task.delivery
-        flow: StreamReader = reader_for(
-            work, task.record.id, to.engine.variant, send.observer
-        )
-        body = work.body_for(to.engine, send.observer.slot)
-        if delivery.given.size:
-            refuses = await self.templates.refuses(to, work.dialect)
-            plan = task.onward(
-                to.engine, template_refuses=refuses, observer=send.observer
-            )
-            if not isinstance(plan, Resume):
-                return await _without_engine(task, plan)
-            body, flow = plan.body, plan.splice
-        known = struck(self.state, task)
-        if known:
-            await self.watch.apart(to.key)
-        delivery.comes_from(to.node, to.engine.variant)
-        watchdog = AttemptWatchdog(
-            prospects=self.watch,
-            key=to.key,
-            need=work.need,
-            started=self.watch.time(),
-            predicted=send.observer.first_seconds,
-            tells=work.tells_us,
-            halting=b'"tools"' in work.body,
-            paused=delivery.paused,
-            struck=known,
-        )
-        question = AttemptRequest(
-            origin=to.origin,
-            target=task.request.target,
-            headers=headers_for(
-                to.engine,
-                task.request.headers,
-                request_id=task.record.id,
-                token=self.token,
-            ),
-            body=body,
-            flow=flow,
-            watchdog=watchdog,
-            course=send.observer,
-        )
-        self.watch.keep(watchdog)
+    async def _recorded(self, context: RequestContext, send: Send) -> Outcome:
+        """Make an attempt, with its record and its place in the retry budget."""
+        clock = self.state.records.clock
+        attempt = open_attempt(send, clock(), context)
         try:
-            outcome = await attempted(self.upstream, question, work, delivery)
+            if context.tried:
+                with self.watchdog.budget.another():
+                    outcome = await self._ask(context, send)
+            else:
+                outcome = await self._ask(context, send)
+            attempt.outcome = described(outcome)
         finally:
-            self.watch.end(watchdog)
-        died(self.state, self.watch, task, watchdog, to, outcome)
-        if isinstance(outcome, Broken) and not outcome.final:
-            task.broke(to, outcome.error, flow)
+            attempt.ended = clock()
         return outcome
 
-    async def _followed(
-        self, task: RequestContext, to: EngineCandidate, outcome: Outcome
+    async def _ask(self, context: RequestContext, send: Send) -> Outcome:
+        """Ask one engine, for all of the answer or for the rest of it."""
+        to, request = send.to, context.request
+        reader: StreamReader
+        if context.response.given.size:
+            plan = await self._plan(context, to)
+            if not isinstance(plan, Resume):
+                return await _without_engine(context, plan)
+            body = plan.body_for(to.engine.variant)
+            reader = plan.reader_for(send.observer)
+        else:
+            body = request.body_for(to.engine, send.observer.slot)
+            id_, variant = context.record.id, to.engine.variant
+            reader = reader_for(request, id_, variant, send.observer)
+        suspect = is_suspect(self.state, context)
+        if suspect:
+            await self.watchdog.wait_apart(to.key)
+        context.response.comes_from(to.node, to.engine.variant)
+        attempt = AttemptRequest(
+            to=to,
+            body=body,
+            reader=reader,
+            watchdog=self._attempt_watchdog(context, send, suspect=suspect),
+            observer=send.observer,
+        )
+        outcome = await self._watched(context, attempt)
+        if isinstance(outcome, Broken) and not outcome.final:
+            context.broke(to, outcome.error, reader)
+        return outcome
+
+    async def _plan(self, context: RequestContext, to: EngineCandidate) -> ResumePlan:
+        """Return how `to` goes on with the answer. A splice serves one attempt."""
+        plan, context.plan = context.resume_plan(to.engine), None
+        if not isinstance(plan, Resume) or not plan.continues:
+            return plan
+        if await self.templates.refuses(to, context.request.dialect):
+            return RefuseResume(TEMPLATE_REFUSES)
+        return plan
+
+    def _attempt_watchdog(
+        self, context: RequestContext, send: Send, *, suspect: bool
+    ) -> AttemptWatchdog:
+        request = context.request
+        return AttemptWatchdog(
+            watchdog=self.watchdog,
+            key=send.to.key,
+            need=request.need,
+            started=self.watchdog.time(),
+            predicted=send.observer.first_seconds,
+            reports_progress=request.tells_us,
+            calls_tools=b'"tools"' in request.body,
+            paused=context.response.paused,
+            suspect=suspect,
+        )
+
+    async def _watched(
+        self, context: RequestContext, attempt: AttemptRequest
     ) -> Outcome:
-        """Draw conclusions from an attempt; a broken answer may lack but its end."""
+        self.watchdog.watch(attempt.watchdog)
+        try:
+            outcome = await run_attempt(self.nodes, attempt, context)
+        finally:
+            self.watchdog.end(attempt.watchdog)
+        note_death(
+            self.state, self.watchdog, context, attempt.watchdog, attempt.to, outcome
+        )
+        return outcome
+
+    async def _conclude(
+        self, context: RequestContext, to: EngineCandidate, outcome: Outcome
+    ) -> Outcome:
+        """Draw conclusions from an attempt; end a broken answer that lacks no text."""
         fleet, now = self.state.current.fleet, self.state.records.clock()
         match outcome:
             case Full():
-                task.delivery.attempts -= 1
+                context.response.attempts -= 1
                 self.state.current.become(fleet.turned_away(*to.key))
             case Elsewhere(error, fault, longer):
-                task.tried.add(to.life)
-                task.failure = error
-                task.failures += 1
+                context.tried.add(to.life)
+                context.failure = error
+                context.failures += 1
                 if longer:
-                    task.work = task.work.longer(to.engine.context)
-                failed(self.state.breakers, task, to, error, fault)
+                    context.request = context.request.longer(to.engine.context)
+                note_failure(self.state.breakers, context, to, error, fault)
                 if isinstance(error, NotReached):
                     self.state.current.become(fleet.failed(to.member, str(error), now))
             case Done(outcome="answered"):
-                answered(self.state, task, to)
+                note_answer(self.state, context, to)
             case Broken(error, fault, final=False):
-                failed(self.state.breakers, task, to, error, fault)
-                plan = task.onward(to.engine)
+                note_failure(self.state.breakers, context, to, error, fault)
+                plan = context.resume_plan(to.engine)
                 if not isinstance(plan, Resume):
-                    return await _without_engine(task, plan)
+                    return await _without_engine(context, plan)
             case _:
                 pass
         return outcome
 
 
-async def _without_engine(task: RequestContext, plan: Finish | RefuseResume) -> Outcome:
+async def _without_engine(
+    context: RequestContext, plan: Finish | RefuseResume
+) -> Outcome:
     """End an answer that needs no engine, or give up one that no engine can end."""
     match plan:
         case Finish(tail):
-            return await completed(tail, task.work, task.delivery)
+            return await send_tail(tail, context)
         case RefuseResume(reason):
-            why = f"{task.failure}; no other node can go on: {reason}"
+            why = f"{context.failure}; no other node can go on: {reason}"
             return Broken(NodeLost(why), final=True)

@@ -1,11 +1,11 @@
 """Stall detection: when a quiet attempt is late, slow or hung. Pure.
 
-A hung decode leaves `/health` at 200 and the connection open; only the missing tokens
-tell. A long prefill is quiet too, but sends progress events, or at least pings.
+While a decode hangs, `/health` answers 200 and the connection stays open; only the
+missing tokens show it. A long prefill is quiet too, but sends progress events or pings.
 
-The retry budget bounds extra work: without it, a fleet in trouble would be asked
-everything twice. A retry counts, but is never refused: its first attempt is over, so
-that it adds nothing to the load, and its client should not see the fault.
+The retry budget bounds extra work: without it, a fleet in trouble would get every
+request twice. A retry counts, but is never refused: its first attempt is over, so that
+it adds no load, and its client should not see the fault.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from math import exp, inf, log
+from math import inf
 from typing import Literal
 
 SHORTEST_SECONDS = 5.0
@@ -24,21 +24,21 @@ UNLEARNED_SECONDS = 30.0
 
 HUNG_SECONDS = 10.0
 BATCHES_MISSED = 20.0
-"""An engine that tells how far it has read hangs after so long, and so many decode
-calls' time, without a word."""
+"""An engine that reports progress hangs after so many seconds, and the time of so many
+decode calls, without a report."""
 
 PINGS_MISSED = 2.5
-"""Pings say that the process lives, not that it works."""
+"""Pings show that the process lives, not that it works."""
 
 PINGED_BATCHES = 20.0
-"""How many decode calls' time pings alone are believed."""
+"""For the time of so many decode calls, pings alone are enough."""
 
 Sign = Literal["head", "ping", "progress", "text"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExpectedPace:
-    """What is learned of an engine, in seconds; None where it is not.
+    """The learned pace of an engine, in seconds; None where nothing is learned.
 
     `token`: 99th percentile of the time between two tokens. `batch`: one decode call of
     prefill. `ping`: between two pings in a quiet stream.
@@ -53,7 +53,7 @@ class ExpectedPace:
 class Progress:
     """When one request last showed life, and work. Times are seconds of one clock.
 
-    `queued`: nothing was heard. The engine sends the head when a slot begins, so that
+    `queued`: nothing came yet. The engine sends the head when a slot begins, so that
     until then only its node's heartbeat counts.
     """
 
@@ -61,8 +61,8 @@ class Progress:
     life: float = 0.0
     work: float = 0.0
 
-    def heard(self, sign: Sign, now: float) -> Progress:
-        """Take in a sign of life."""
+    def after(self, sign: Sign, now: float) -> Progress:
+        """Return the progress after a sign of life."""
         match sign:
             case "text":
                 return Progress(phase="writing", life=now, work=now)
@@ -74,12 +74,12 @@ class Progress:
                     return replace(working, phase="reading")
                 return working
 
-    def excused(self, now: float) -> Progress:
-        """Begin to wait anew: until now nothing could be heard."""
+    def waiting_from(self, now: float) -> Progress:
+        """Return the progress with all limits counted from `now`."""
         return replace(self, life=now, work=now)
 
     def stuck_at(self, pace: ExpectedPace) -> float:
-        """Return when to give it up if nothing more is heard; `inf` for never."""
+        """Return when to give the request up if nothing more comes; `inf` for never."""
         match self.phase:
             case "queued":
                 return inf
@@ -92,9 +92,9 @@ class Progress:
                 return min(self.life + quiet, self.work + pinged)
 
     def hung_at(self, pace: ExpectedPace) -> float:
-        """Return when an engine that tells how far it has read has told no more.
+        """Return when missing progress events show that the engine hangs.
 
-        Unless it does something else meanwhile: it reads one prompt after the other.
+        They do not while it does other work: it reads one prompt after the other.
         """
         if self.phase != "reading" or pace.batch is None:
             return inf
@@ -107,33 +107,14 @@ def _patience(learned: float | None) -> float:
     return max(SHORTEST_SECONDS, FACTOR * learned)
 
 
-@dataclass(frozen=True, slots=True)
-class Slowest:
-    """Follows the 99th percentile of gaps without keeping them.
-
-    Every gap above moves the estimate up by 99 steps, every gap below down by one.
-    """
-
-    estimate: float | None = None
-
-    def seen(self, seconds: float) -> Slowest:
-        """Take in one gap."""
-        if self.estimate is None:
-            return Slowest(seconds)
-        step = 0.5 if seconds > self.estimate else -0.5 / 99
-        moved = exp(log(max(self.estimate, 1e-6)) + step)
-        # A single long gap is no reason to wait longer than for that gap.
-        return Slowest(min(moved, seconds) if step > 0 else moved)
-
-
 PATIENCE = 1.5
 GRACE_SECONDS = 2.0
 GAIN = 0.3
-"""How much sooner, as a share, the other engine has to be done."""
+"""The share of the remaining time that the other engine must save."""
 
 
 def may_be_late(started: float, predicted: float, now: float) -> bool:
-    """Whether a request that shows no work is late: times in seconds."""
+    """Whether a request that shows no work is late; times in seconds."""
     return now > started + PATIENCE * predicted + GRACE_SECONDS
 
 
@@ -156,7 +137,7 @@ class RetryBudget:
 
     @property
     def allowed(self) -> int:
-        """How many extra attempts may be under way at once."""
+        """How many extra attempts may run at once."""
         return max(self._least, int(self.in_flight * self._share))
 
     @property
@@ -165,17 +146,8 @@ class RetryBudget:
         return max(0, self.allowed - self.extra)
 
     @contextmanager
-    def request(self) -> Generator[None]:
-        """Count one client's request as in flight."""
-        self.in_flight += 1
-        try:
-            yield
-        finally:
-            self.in_flight -= 1
-
-    @contextmanager
     def another(self) -> Generator[bool]:
-        """Count a further attempt, if the block is given True."""
+        """Count an extra attempt, if the block gets True."""
         granted = self.left > 0
         self.extra += granted
         try:

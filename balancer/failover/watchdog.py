@@ -1,142 +1,307 @@
-"""Watchdog: look at all running attempts, and where else they could go.
+"""Watchdog: notice attempts that make no progress, and give them up.
 
-Nothing is timed per event: now and then it looks whether there was one.
+While a decode hangs, `/health` answers 200 and the connection stays open; only missing
+output shows it. No timer runs per event: the watchdog looks at all attempts four times
+a second. While a client takes nothing of its answer, nothing is read from the engine
+either: then the silence is ours, and `stall_seconds` alone limits it.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import partial
 from math import inf
 
 from msgspec import structs
 
-from balancer.failover.attempt_watchdog import (
-    LATELY_SECONDS,
-    UNLEARNED,
-    AttemptWatchdog,
+from balancer.failover.stall import (
+    ExpectedPace,
+    Progress,
+    RetryBudget,
+    Sign,
+    is_sooner,
+    may_be_late,
 )
-from balancer.failover.stall import ExpectedPace, RetryBudget
 from balancer.fleet.engines import EngineKey
+from balancer.health.faults import Fault
 from balancer.routing.decision import RoutingRequest
 from balancer.routing.filters import Filtered, filter_engines
 from balancer.state import BalancerState
 from edgeserve.runtime.background import declared, guarded
 from edgeserve.runtime.clock import ActiveClock, Ticker
 
+UNLEARNED = ExpectedPace()
+
 EVERY_SECONDS = 0.25
 
-VIGIL = declared("progress watch", "timer")
+WATCH = declared("progress watch", "timer")
+
+QUIET_SECONDS = 5.0
+"""After so long without a sign from an engine, a probe tests it; after so long without
+one from its node either, the request goes elsewhere."""
+
+BLINK_SECONDS = 2.0
+"""A broken event stream is back before that, if its node is."""
+
+LATELY_SECONDS = 5.0
+"""A connection that breaks so soon after a pause of ours broke because of it."""
 
 SLOWEST = 4.0
 """The slowest of a hundred tokens, in mean times between two."""
 
 APART_SECONDS = 0.05
-"""How often to look whether a request has its first word."""
+"""Seconds between checks whether a request has its first text."""
+
+
+def never() -> bool:
+    """Stand for a client that reads."""
+    return False
+
+
+@dataclass(slots=True, eq=False)
+class AttemptWatchdog:
+    """One request at one engine, and why it was given up, if it was.
+
+    `predicted`: seconds to its first token, None where nothing is. `reports_progress`:
+    the engine reports when it begins. `calls_tools`: the text may come in large pieces.
+    `paused`: whether the client takes nothing now. `suspect`: an engine has died at
+    this request before. `texts` counts pieces of the answer's text.
+    """
+
+    watchdog: Watchdog
+    key: EngineKey
+    need: RoutingRequest
+    started: float
+    predicted: float | None
+    reports_progress: bool
+    calls_tools: bool = False
+    paused: Callable[[], bool] = never
+    suspect: bool = False
+    progress: Progress = Progress()
+    texts: int = 0
+    why: str = ""
+    fault: Fault = "none"
+    _texts_seen: int = 0
+    _probed: bool = False
+    _silent_since: float | None = None
+    _paused_at: float = -inf
+    _trusted: bool = field(init=False)
+    _task: asyncio.Task[object] | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._trusted = self.watchdog.trusted(self.key)
+        self._task = asyncio.current_task()
+
+    @property
+    def has_text(self) -> bool:
+        """Whether the engine has begun to answer."""
+        return self.texts > 0 or self.progress.phase == "writing"
+
+    def note(self, sign: Sign) -> None:
+        """Note a sign of life."""
+        self.progress = self.progress.after(sign, self.watchdog.time())
+
+    @property
+    def excused(self) -> bool:
+        """Whether the connection may have broken because we, or our client, paused."""
+        lately = self.watchdog.time() - self._paused_at < LATELY_SECONDS
+        return lately or self.paused() or self.watchdog.woke
+
+    @property
+    def hidden(self) -> bool:
+        """Whether the engine may work on the request without a sign."""
+        if self.paused():
+            return True
+        reports = self.reports_progress and not self.need.media
+        return self.progress.phase != "writing" and not reports
+
+    def tick(self, now: float) -> None:
+        """Look at what has come, and give up a request that is stuck or late."""
+        if self.why:
+            return
+        if self.texts != self._texts_seen:
+            self._texts_seen = self.texts
+            self.progress = self.progress.after("text", now)
+        if self.watchdog.stuck(self.key):
+            self._give_up("its node has given it up", "engine")
+        elif self.paused():
+            self._paused_at = now
+            self.progress = self.progress.waiting_from(now)
+        elif self._is_node_silent(now):
+            self._give_up("its node is silent", "none")
+        elif self.progress.phase == "queued":
+            self._check_queued(now)
+        elif self._is_stuck(now):
+            self._give_up("it made no progress", "engine")
+
+    def _is_stuck(self, now: float) -> bool:
+        pace = self._pace
+        if now >= self.progress.stuck_at(pace):
+            return True
+        hung_at = self.progress.hung_at(pace)
+        if now < hung_at:
+            return False
+        quiet = hung_at - self.progress.work
+        return now >= self.watchdog.last_work(self.key) + quiet
+
+    def _is_node_silent(self, now: float) -> bool:
+        """Whether for a while nothing has come from the engine or from its node."""
+        quiet = now - max(self.started, self.progress.life)
+        if quiet < QUIET_SECONDS or not self.watchdog.node_silent(self.need, self.key):
+            self._silent_since = None
+            return False
+        if self._silent_since is None:
+            self._silent_since = now
+        return now - self._silent_since >= BLINK_SECONDS
+
+    @property
+    def _pace(self) -> ExpectedPace:
+        """The expected pace; the first text of a tool call may take long."""
+        return UNLEARNED if self.calls_tools else self.watchdog.pace(self.key)
+
+    def _check_queued(self, now: float) -> None:
+        """Nothing shows that the engine has begun: another one loses no work."""
+        if self._trusted and not self.watchdog.trusted(self.key):
+            self._give_up("its engine does not answer a probe", "none")
+        elif self.reports_progress and self._is_late(now):
+            self._give_up("it did not begin in time", "doubt")
+        elif not self._probed and now - self.started > self._usual_silence:
+            self._probed = True
+            self.watchdog.probe(self.key)
+
+    @property
+    def _usual_silence(self) -> float:
+        """Seconds without a sign that are nothing unusual."""
+        if self.reports_progress:
+            return QUIET_SECONDS
+        return QUIET_SECONDS + 3 * (self.predicted or QUIET_SECONDS)
+
+    def _is_late(self, now: float) -> bool:
+        if self.predicted is None or not may_be_late(self.started, self.predicted, now):
+            return False
+        remaining = max(self.predicted, now - self.started)
+        elsewhere = self.watchdog.seconds_elsewhere(self.need, self.key)
+        return self.watchdog.budget_left > 0 and is_sooner(elsewhere, remaining)
+
+    def _give_up(self, why: str, fault: Fault) -> None:
+        self.why, self.fault = why, fault
+        if self._task is not None:
+            self._task.cancel()
+
+    def end(self) -> None:
+        """Drop the task: it holds the exception that it raised, which holds this."""
+        self._task = None
+
+    def gave_up(self) -> bool:
+        """Whether the cancellation under way is ours alone."""
+        task = asyncio.current_task()
+        return bool(self.why) and task is not None and task.uncancel() == 0
 
 
 class Watchdog:
-    """Ticks every vigil that is kept, and knows the prospects; see `Prospects`."""
+    """Looks at all running attempts; knows their engines, and where else to go."""
 
     def __init__(self, state: BalancerState, awake: ActiveClock) -> None:
         self.budget = RetryBudget()
         self._state = state
-        self._sweep = Ticker(EVERY_SECONDS)
-        self._watchdogs = set[AttemptWatchdog]()
+        self._ticker = Ticker(EVERY_SECONDS)
+        self._attempts = set[AttemptWatchdog]()
         self._awake = awake
         self.time = awake.time
 
-    def keep(self, watchdog: AttemptWatchdog) -> None:
-        """Begin."""
-        if not self._watchdogs:
-            self._sweep.add(self)
-        self._watchdogs.add(watchdog)
+    def watch(self, attempt: AttemptWatchdog) -> None:
+        """Look at an attempt from now on."""
+        if not self._attempts:
+            self._ticker.add(self)
+        self._attempts.add(attempt)
 
-    def alone(self, watchdog: AttemptWatchdog) -> bool:
-        """Whether its engine was asked nothing else by us."""
+    def end(self, attempt: AttemptWatchdog) -> None:
+        """Look at an attempt no longer."""
+        attempt.end()
+        self._attempts.discard(attempt)
+        if not self._attempts:
+            self._ticker.discard(self)
+
+    def tick(self, now: float) -> None:
+        """Look at every attempt."""
+        now = self.time()  # the ticker's clock goes on while this process stands still
+        for attempt in tuple(self._attempts):
+            guarded(WATCH, partial(attempt.tick, now))
+
+    def close(self) -> None:
+        """Stop the ticker."""
+        self._ticker.stop()
+
+    def is_alone(self, attempt: AttemptWatchdog) -> bool:
+        """Whether its engine runs nothing else of ours."""
         return all(
-            each is watchdog or each.key != watchdog.key for each in self._watchdogs
+            each is attempt or each.key != attempt.key for each in self._attempts
         )
 
-    async def apart(self, key: EngineKey) -> None:
-        """Wait until no other request at which one has died might end this engine."""
-        while any(  # noqa: ASYNC110 - rare, and first words are seen by looks as well
-            each.struck and each.key == key and not each.speaks
-            for each in self._watchdogs
+    async def wait_apart(self, key: EngineKey) -> None:
+        """Wait until no other suspect request might end this engine."""
+        while any(  # noqa: ASYNC110 - rare, and text is only counted, not signalled
+            each.suspect and each.key == key and not each.has_text
+            for each in self._attempts
         ):
             await asyncio.sleep(APART_SECONDS)
 
-    def end(self, watchdog: AttemptWatchdog) -> None:
-        """End."""
-        watchdog.end()
-        self._watchdogs.discard(watchdog)
-        if not self._watchdogs:
-            self._sweep.discard(self)
-
-    def tick(self, now: float) -> None:
-        """Look after everybody."""
-        now = self.time()  # the sweep's clock goes on while this process stands still
-        for watchdog in tuple(self._watchdogs):
-            guarded(VIGIL, partial(watchdog.tick, now))
-
-    def close(self) -> None:
-        """End all."""
-        self._sweep.stop()
-
     def pace(self, key: EngineKey) -> ExpectedPace:
-        """See `Prospects`."""
-        lane = self._state.predictive.fleet_model.get(key)
-        if lane is None or not lane.learner.calibrated:
+        """Return the learned pace of an engine."""
+        model = self._state.predictive.fleet_model.get(key)
+        if model is None or not model.learner.calibrated:
             return UNLEARNED
         # While others' prompts are read, a token waits for a whole batch.
-        batch = lane.batch * lane.per_read
-        return ExpectedPace(token=SLOWEST * lane.per_token + batch, batch=batch)
+        batch = model.batch * model.per_read
+        return ExpectedPace(token=SLOWEST * model.per_token + batch, batch=batch)
 
     def trusted(self, key: EngineKey) -> bool:
-        """See `Prospects`."""
+        """Whether users' requests go to an engine."""
         return self._state.breakers.health(key).closed
 
-    def elsewhere(self, need: RoutingRequest, key: EngineKey) -> float | None:
-        """See `Prospects`."""
+    def seconds_elsewhere(self, need: RoutingRequest, key: EngineKey) -> float | None:
+        """Return the seconds to the first token on the best other idle engine."""
         lives = {e.life for e in self._state.current.candidates if e.key == key}
         return self._state.predictive.idle(
             structs.replace(need, tried=need.tried | lives)
         )
 
-    def deserted(self, need: RoutingRequest, key: EngineKey) -> bool:
-        """See `Prospects`."""
+    def node_silent(self, need: RoutingRequest, key: EngineKey) -> bool:
+        """Whether an engine's whole node is silent, and another could serve."""
         current = self._state.current
         member = current.fleet.member(key[0])
         if member is not None and member.state not in {"suspect", "unreachable"}:
             return False
         others = [each for each in current.candidates if each.key != key]
-        sifted = filter_engines(others, need)
-        return isinstance(sifted, Filtered) and bool(sifted.open)
+        filtered = filter_engines(others, need)
+        return isinstance(filtered, Filtered) and bool(filtered.open)
 
-    def stirred(self, key: EngineKey) -> float:
-        """See `Prospects`."""
-        lane = self._state.predictive.fleet_model.get(key)
-        here = [each for each in self._watchdogs if each.key == key]
-        if lane is None or lane.foreign or any(each.hidden for each in here):
+    def last_work(self, key: EngineKey) -> float:
+        """Return when an engine last showed work; `inf` if it may work unseen."""
+        model = self._state.predictive.fleet_model.get(key)
+        here = [each for each in self._attempts if each.key == key]
+        if model is None or model.foreign or any(each.hidden for each in here):
             return inf
         return max((each.progress.work for each in here), default=0.0)
 
     def stuck(self, key: EngineKey) -> bool:
-        """See `Prospects`."""
+        """Whether its node has given an engine up."""
         engine = self._state.breakers.engine(key)
         return engine is not None and engine.state == "stuck"
 
-    def doubt(self, key: EngineKey) -> None:
-        """See `Prospects`."""
+    def probe(self, key: EngineKey) -> None:
+        """Have an engine probed."""
         self._state.breakers.failed(key, "doubt")
 
     @property
     def budget_left(self) -> int:
-        """See `Prospects`."""
+        """How many requests may be tried again now."""
         self.budget.in_flight = self._state.in_flight.inside
         return self.budget.left
 
     @property
     def woke(self) -> bool:
-        """See `Prospects`."""
+        """Whether this process, or its whole machine, stood still a moment ago."""
         return self._awake.woke(LATELY_SECONDS)

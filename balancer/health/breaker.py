@@ -1,11 +1,11 @@
 """Circuit breakers: which engines get requests after failures.
 
-Breakers that are wrong about every engine must not stop the service: never more than
-half of the capacity is shut out, and never the last engine. Engines that are kept in
-only for that reason come last, after every suspect.
+Wrong breakers must not stop the service: at most half of the capacity is shut out, and
+never the last engine. Engines that stay in only for that reason come last, after every
+suspect.
 
-An engine that joins is trusted: a failure or two can be mended elsewhere. State is kept
-only for those that failed, until they have proved themselves; see `circuit`.
+An engine that joins is trusted: other engines make up for a failure or two. State is
+kept only for engines and nodes that failed, until they prove healthy; see `circuit`.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ SHUT_OUT_AT_MOST = 0.5
 
 @dataclass(frozen=True, slots=True)
 class HealthRank:
-    """One engine's place: a lower `rank` goes first, whatever its load.
+    """Where one engine stands: a lower `rank` goes first, whatever its load.
 
-    `usable` is how many of its slots may be taken, `risk` the share of failures to
+    `usable`: how many of its slots may be taken. `risk`: the share of failures to
     expect, 0 to 1.
     """
 
@@ -46,23 +46,23 @@ class HealthRank:
     risk: float
 
 
-def standings(
+def ranks(
     records: Mapping[Key, Circuit], slots: Mapping[Key, int], now: float
 ) -> dict[Key, HealthRank]:
-    """Return everybody's standing. `slots` counts each one's capacity."""
+    """Rank engines that compete. `slots`: the capacity of each."""
     out = _shut_out(records, slots)
     return {
-        key: _standing(health, slots[key], now, out=key in out)
+        key: _rank(health, slots[key], now, out=key in out)
         for key, health in records.items()
     }
 
 
 def worse(one: Circuit, other: Circuit) -> Circuit:
-    """Return whichever of an engine's health and its node's is the worse."""
+    """Return the worse of an engine's circuit and its node's."""
     return max(one, other, key=_badness)
 
 
-def _standing(health: Circuit, slots: int, now: float, *, out: bool) -> HealthRank:
+def _rank(health: Circuit, slots: int, now: float, *, out: bool) -> HealthRank:
     if out:
         return HealthRank(OUT, 0, 1.0)
     if not health.closed:
@@ -72,7 +72,7 @@ def _standing(health: Circuit, slots: int, now: float, *, out: bool) -> HealthRa
 
 
 def _shut_out(records: Mapping[Key, Circuit], slots: Mapping[Key, int]) -> set[Key]:
-    """Choose the worst, as far as half of the capacity goes."""
+    """Choose the worst, up to half of the capacity."""
     total = sum(slots[key] for key in records)
     broken = [key for key, health in records.items() if not health.closed]
     out, gone = set[Key](), 0
@@ -97,7 +97,7 @@ def _badness(health: Circuit) -> tuple[bool, int, bool, float, float]:
 
 TRUSTED = Circuit(state="ready")
 FAILED_SECONDS = 10.0
-"""How long to wait for an engine that its node starts again, if nobody else serves."""
+"""How long to wait for a node to restart its engine, if no other serves the model."""
 
 OUT_FOR_NOW = "it failed a moment ago; a probe is to show whether it is well"
 
@@ -106,9 +106,9 @@ CircuitKey = EngineKey | str
 
 
 class CircuitBreakers:
-    """Takes in what becomes of requests; says which engines get the next ones.
+    """Counts outcomes of requests and probes; ranks the engines.
 
-    `changed` is called when an engine's standing has.
+    `changed` is called when an engine's rank or its usable slots change.
     """
 
     def __init__(
@@ -122,28 +122,28 @@ class CircuitBreakers:
         self._jitter = jitter
         self._health: dict[CircuitKey, Circuit] = {}
         self._fleet: dict[EngineKey, EngineCandidate] = {}
-        self._standings: dict[EngineKey, HealthRank] = {}
+        self._ranks: dict[EngineKey, HealthRank] = {}
         self._failed: dict[EngineKey, float] = {}
         self._lost = set[EngineKey]()
 
-    def judged(
+    def ranked(
         self, candidates: Sequence[EngineCandidate]
     ) -> tuple[EngineCandidate, ...]:
-        """Add to each candidate what its health says."""
+        """Add to each candidate its rank, or that it is barred."""
         self._follow(candidates)
-        self._standings = self._stand()
+        self._ranks = self._rank_all()
         return tuple(map(self._marked, candidates))
 
     @property
     def reserved(self) -> dict[EngineKey, int]:
-        """Slots that are not to be taken yet: whoever recovers starts slowly."""
+        """Slots that must stay free yet: an engine that recovers starts slowly."""
         return {
             key: self._fleet[key].engine.slots - each.usable
-            for key, each in self._standings.items()
+            for key, each in self._ranks.items()
         }
 
     def shown(self, member: str) -> dict[str, str]:
-        """Say of a node's engines, by id, how they are, where they are not well."""
+        """Return the states of a node's engines that are not healthy, by id."""
         return {
             key[1]: self.health(key).state
             for key in self._fleet
@@ -151,49 +151,49 @@ class CircuitBreakers:
         }
 
     def health(self, key: EngineKey) -> Circuit:
-        """Return an engine's health, or its node's where that is worse."""
+        """Return an engine's circuit, or its node's where that is worse."""
         engine = self._health.get(key, TRUSTED)
         node = self._health.get(key[0])
         return engine if node is None else worse(engine, node)
 
     def engine(self, key: EngineKey) -> EngineReport | None:
-        """Return the latest word on an engine."""
+        """Return the latest report of an engine."""
         each = self._fleet.get(key)
         return None if each is None else each.engine
 
     def answered(self, key: EngineKey) -> None:
-        """Take in a request that was answered."""
+        """Count a request that was answered."""
         if self._health:
             now = self._clock()
             self._note((key, key[0]), lambda each: each.succeeded(now))
 
     def failed(self, key: EngineKey, fault: Fault) -> None:
-        """Take in a failure, and whose fault it was."""
+        """Count a failure against the engine or the node at fault."""
         if fault == "none":
             return
         now, jitter = self._clock(), self._jitter()
-        whose: CircuitKey = key[0] if fault == "node" else key
-        self._health.setdefault(whose, TRUSTED)
+        at_fault: CircuitKey = key[0] if fault == "node" else key
+        self._health.setdefault(at_fault, TRUSTED)
         if fault == "doubt":
-            self._note((whose,), lambda each: each.doubted(now))
+            self._note((at_fault,), lambda each: each.doubted(now))
         else:
-            self._note((whose,), lambda each: each.failed(now, jitter))
+            self._note((at_fault,), lambda each: each.failed(now, jitter))
 
     def question(self, key: EngineKey) -> None:
-        """Have an engine probed, to which users' requests go on as before."""
+        """Have an engine probed; meanwhile it gets requests as before."""
         now = self._clock()
         self._health.setdefault(key, TRUSTED)
         self._note((key,), lambda each: each.questioned(now))
 
     def probed(self, key: EngineKey, *, well: bool) -> None:
-        """Take in what became of a probe of an engine, and so of its node."""
+        """Note the result of a probe, for an engine and its node."""
         now, jitter = self._clock(), self._jitter()
         self._note(
             (key, key[0]), lambda each: each.probed(well=well, now=now, jitter=jitter)
         )
 
     def due(self) -> list[EngineCandidate]:
-        """List the engines to probe now, and count it as done."""
+        """List the engines to probe now, and note that they are."""
         now = self._clock()
         due = [
             each
@@ -212,8 +212,8 @@ class CircuitBreakers:
             self._note((), lambda each: each)
 
     def _wants(self, key: EngineKey, now: float) -> bool:
-        mine = (self._health.get(key), self._health.get(key[0]))
-        return any(each is not None and each.wants_probe(now) for each in mine)
+        circuits = (self._health.get(key), self._health.get(key[0]))
+        return any(each is not None and each.wants_probe(now) for each in circuits)
 
     def _note(
         self, keys: Iterable[CircuitKey], change: Callable[[Circuit], Circuit]
@@ -226,17 +226,15 @@ class CircuitBreakers:
             self._health[key] = after
             if after.proved:
                 del self._health[key]
-        stand = self._stand()
-        if any(
-            _place(stand.get(k)) != _place(self._standings.get(k)) for k in self._fleet
-        ):
+        ranks = self._rank_all()
+        if any(_place(ranks.get(k)) != _place(self._ranks.get(k)) for k in self._fleet):
             self._changed()
 
     def _follow(self, candidates: Sequence[EngineCandidate]) -> None:
-        """Whoever comes back, or was started anew, is probed at once."""
+        """Take the fleet; an engine that is back, or restarted, is probed at once."""
         before, self._fleet = self._fleet, {each.key: each for each in candidates}
-        there = {*self._fleet, *(each.member for each in candidates)}
-        self._health = {k: h for k, h in self._health.items() if k in there}
+        present = {*self._fleet, *(each.member for each in candidates)}
+        self._health = {k: h for k, h in self._health.items() if k in present}
         now = self._clock()
         self._failed = {
             key: self._failed.get(key, now)
@@ -245,19 +243,19 @@ class CircuitBreakers:
         }
         self._lost = self._given_up()
         for key, each in self._fleet.items():
-            if key in before and _is_anew(before[key], each):
-                for whose in (key, each.member):
-                    health = self._health.get(whose)
+            if key in before and _is_back(before[key], each):
+                for which in (key, each.member):
+                    health = self._health.get(which)
                     if health is not None and not health.closed:
-                        self._health[whose] = replace(health, probe_at=now)
+                        self._health[which] = replace(health, probe_at=now)
 
     def _given_up(self) -> set[EngineKey]:
-        """Engines that failed so long ago that nobody should wait for them."""
+        """Engines that failed so long ago that no request should wait for them."""
         since = self._clock() - FAILED_SECONDS
         return {key for key, failed in self._failed.items() if failed <= since}
 
-    def _stand(self) -> dict[EngineKey, HealthRank]:
-        """Compare the engines of each model with one another."""
+    def _rank_all(self) -> dict[EngineKey, HealthRank]:
+        """Rank the engines of each model among themselves."""
         if not self._health:
             return {}
         models: dict[str, dict[EngineKey, int]] = {}
@@ -265,24 +263,24 @@ class CircuitBreakers:
             models.setdefault(each.engine.model, {})[key] = each.engine.slots
         now, found = self._clock(), dict[EngineKey, HealthRank]()
         for slots in models.values():
-            found |= standings({key: self.health(key) for key in slots}, slots, now)
+            found |= ranks({key: self.health(key) for key in slots}, slots, now)
         return found
 
     def _marked(self, each: EngineCandidate) -> EngineCandidate:
         if each.key in self._lost:
             return replace(each, passing=False)
-        standing = self._standings.get(each.key)
-        if standing is None or standing == HealthRank(0, each.engine.slots, 0.0):
+        found = self._ranks.get(each.key)
+        if found is None or found == HealthRank(0, each.engine.slots, 0.0):
             return each
-        if standing.rank == OUT and each.barred is None:
+        if found.rank == OUT and each.barred is None:
             return replace(each, barred=OUT_FOR_NOW, passing=True)
-        return replace(each, rank=standing.rank, risk=standing.risk)
+        return replace(each, rank=found.rank, risk=found.risk)
 
 
-def _place(standing: HealthRank | None) -> tuple[int, int] | None:
-    return None if standing is None else (standing.rank, standing.usable)
+def _place(found: HealthRank | None) -> tuple[int, int] | None:
+    return None if found is None else (found.rank, found.usable)
 
 
-def _is_anew(before: EngineCandidate, after: EngineCandidate) -> bool:
-    back = before.barred is not None and after.barred is None
-    return back or before.engine.epoch != after.engine.epoch
+def _is_back(before: EngineCandidate, after: EngineCandidate) -> bool:
+    unbarred = before.barred is not None and after.barred is None
+    return unbarred or before.engine.epoch != after.engine.epoch

@@ -1,4 +1,4 @@
-"""Circuit: how far one engine, or one node, can be relied on. Pure.
+"""Circuit: the breaker of one engine or one node, from its latest outcomes. Pure.
 
 probation ──3 successes or 30 s──► ready ◄──success── suspect
     │ failure                        │ failure, doubt ──► │
@@ -6,8 +6,8 @@ probation ──3 successes or 30 s──► ready ◄──success── suspec
    open ──back-off──► half-open ──probe succeeds──► probation
     ▲───────probe fails───────┘
 
-A probe is a tiny generation of ours, never a user's request. It alone closes an open
-breaker: `/health` answers 200 on an engine whose every generation fails.
+A probe is a tiny generation of our own, never a user's request. Only a probe closes an
+open breaker: `/health` answers 200 on an engine whose every generation fails.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ State = Literal["probation", "ready", "suspect", "open", "half-open"]
 
 IN_A_ROW = 3
 WINDOW = 10
-"""Outcomes that are remembered; more than half of this many failures open."""
+"""Outcomes remembered; failures in more than half of as many open the breaker."""
 
 BACK_OFF_SECONDS = (1.0, 60.0)
-"""From and to; doubles with every opening that no proof of health came between."""
+"""Shortest and longest; doubles with each opening until health is proved."""
 
 SLOW_START_SECONDS = 30.0
 SLOW_START_SUCCESSES = 3
@@ -31,14 +31,14 @@ SUSPECT_SECONDS = 1.0
 """How soon a suspect is probed."""
 
 PROBE_SECONDS = 60.0
-"""A probe of which nothing was heard for so long is sent again."""
+"""A probe without a result for so long is sent again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Circuit:
-    """What became of the latest requests there. Times are seconds of one clock.
+    """The outcomes of the latest requests there. Times are seconds of one clock.
 
-    `since` is when the state began, `recent` whether each of the latest outcomes was a
+    `since`: when the state began. `recent`: whether each of the latest outcomes was a
     failure, the newest last. `wins`: successes in probation. `opened`: how often the
     breaker opened since health was last proved. `probe_at`: when to probe, if at all.
     """
@@ -57,34 +57,34 @@ class Circuit:
 
     @property
     def trusted(self) -> bool:
-        """Whether nothing speaks against it."""
+        """Whether no recent outcome was a failure."""
         return self.state == "ready" and not any(self.recent)
 
     @property
     def proved(self) -> bool:
-        """Whether nothing of it need be kept."""
+        """Whether its state need not be kept."""
         return self.trusted and self.probe_at is None
 
     @property
     def risk(self) -> float:
-        """The share of failures to expect, 0 to 1, by the latest outcomes."""
+        """The share of failures to expect, 0 to 1, from the latest outcomes."""
         return sum(self.recent) / (len(self.recent) + 2)
 
     def succeeded(self, now: float) -> Circuit:
-        """Take in a user's request that was answered."""
+        """Count a user's request that was answered."""
         if not self.closed:
             return self
-        well = replace(_noted(self, failed=False), probe_at=None)
-        match well.state:
+        after = replace(_noted(self, failed=False), probe_at=None)
+        match after.state:
             case "ready":
-                return well
+                return after
             case "probation":
-                return _settled(replace(well, wins=well.wins + 1), now)
+                return _settled(replace(after, wins=after.wins + 1), now)
             case _:
-                return _ready(well, now)
+                return _ready(after, now)
 
     def failed(self, now: float, jitter: float) -> Circuit:
-        """Take in a failure that is its own. `jitter` is random, 0 to 1."""
+        """Count a failure of its own. `jitter` is random, 0 to 1."""
         if not self.closed:
             return self
         before = _settled(self, now)
@@ -95,7 +95,7 @@ class Circuit:
         return replace(after, state="suspect", since=now, probe_at=soon)
 
     def doubted(self, now: float) -> Circuit:
-        """Take in a failure that may be the request's own: a probe will tell."""
+        """Note a failure that may be the request's own: a probe decides."""
         if not self.closed:
             return self
         before = _settled(self, now)
@@ -104,27 +104,27 @@ class Circuit:
         return replace(before, probe_at=now)
 
     def questioned(self, now: float) -> Circuit:
-        """Take in an error that is most likely the request's own: let a probe tell.
+        """Note an error that is most likely the request's own: a probe decides.
 
-        One that is on its way will do.
+        A probe that is due already is enough.
         """
         if not self.closed or self.probe_at is not None:
             return self
         return replace(self, probe_at=now)
 
     def wants_probe(self, now: float) -> bool:
-        """Whether to send a tiny generation there now."""
+        """Whether to send a probe now."""
         return self.probe_at is not None and now >= self.probe_at
 
     def probing(self, now: float) -> Circuit:
-        """Note that a probe is on its way."""
+        """Note that a probe was sent."""
         again = now + PROBE_SECONDS
         if self.state == "open":
             return replace(self, state="half-open", since=now, probe_at=again)
         return replace(self, probe_at=again)
 
     def probed(self, *, well: bool, now: float, jitter: float) -> Circuit:
-        """Take in what became of a probe."""
+        """Note the result of a probe."""
         match self.state, well:
             case "half-open", True:
                 return Circuit(since=now, opened=self.opened)
@@ -140,7 +140,7 @@ class Circuit:
                 return self.failed(now, jitter)
 
     def usable(self, slots: int, now: float) -> int:
-        """Return how many of its slots may be taken: few at first, none when open."""
+        """Return how many slots may be taken: none when open, few in probation."""
         if not self.closed:
             return 0
         if _settled(self, now).state != "probation":
@@ -160,7 +160,7 @@ def _too_often(recent: tuple[bool, ...]) -> bool:
 
 
 def _settled(health: Circuit, now: float) -> Circuit:
-    """End probation in time. Successes prove health; time alone does not."""
+    """End probation. Successes prove health; time alone only ends it."""
     if health.state != "probation":
         return health
     if health.wins >= SLOW_START_SUCCESSES:
@@ -176,7 +176,7 @@ def _ready(health: Circuit, now: float) -> Circuit:
 
 def _opened(health: Circuit, now: float, jitter: float) -> Circuit:
     first, most = BACK_OFF_SECONDS
-    # Up to a quarter less: nodes that fell together should not be probed together.
+    # Up to a quarter less: nodes that failed together should not be probed together.
     delay = min(first * 2.0 ** min(health.opened, 10), most) * (1 - jitter / 4)
     times = health.opened + 1
     return Circuit(state="open", since=now, opened=times, probe_at=now + delay)

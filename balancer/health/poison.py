@@ -1,15 +1,16 @@
 """Poisonous requests: engines died at them, so that no third engine gets them. Pure.
 
-A retry carries what has ended one engine to the next. What is held against a request:
+A retry carries a request that has ended one engine to the next. A death counts against
+a request if:
 
-- an engine died before it had said a word of the answer, or while this was all that it
-  was asked: what ends in the midst of many answers is none of them to blame for;
-- its node says that it died, and not that somebody else ended it (`kill -9`, a stop);
-- two engines went that way, one after the other. A request that had one die under it is
-  sent to the next with no other such request beside it, until it has its first word:
-  so the neighbours of the guilty one are answered there, and cleared.
+- the engine died before the first text of the answer, or while it ran nothing else of
+  ours: an engine that dies amid many answers proves nothing against any of them;
+- its node reports that it died, not that something else ended it (`kill -9`, a stop);
+- two engines died that way, one after the other. A suspect request, at which one has
+  died, gets its next engine with no other suspect beside it until its first text: so
+  the others that ran there are answered, and cleared.
 
-Remembered by hash, for clients ask again; every balancer has to learn it by itself.
+Requests are remembered by hash, because clients ask again. Each balancer learns alone.
 """
 
 from __future__ import annotations
@@ -26,24 +27,24 @@ ENOUGH = 2
 """Engines that may die at one request."""
 
 SECONDS = 600.0
-"""How long such a request is refused unseen."""
+"""How long such a request is refused without an attempt."""
 
 MOST = 1024
-"""Requests that are remembered of each kind."""
+"""Most requests remembered of each kind."""
 
 Fate = Literal["unknown", "alive", "died", "killed"]
-"""`killed` by somebody else; `unknown` where no node tells, or tells any more."""
+"""`killed`: ended from outside; `unknown`: no node reports it, or not any more."""
 
 
 @dataclass(frozen=True, slots=True)
 class Death:
-    """A request had an engine die, or hang, at it; `fate` once its node has told it."""
+    """An engine died, or hung, at a request; `fate` once its node reports it."""
 
     life: EngineIncarnation
     hung: bool = False
     fate: Fate = "unknown"
 
-    def told(self, engines: Sequence[EngineCandidate]) -> Death:
+    def updated(self, engines: Sequence[EngineCandidate]) -> Death:
         """Return the same with what is known now; nodes soon forget."""
         if self.fate in {"died", "killed"}:
             return self
@@ -51,18 +52,18 @@ class Death:
 
     @property
     def proves(self) -> bool:
-        """Whether it speaks against the request."""
+        """Whether it counts against the request."""
         return self.fate == "died" or (self.hung and self.fate == "alive")
 
 
 def digest(path: str, body: bytes, key: bytes) -> bytes:
-    """Name a request, for this process."""
+    """Return the hash that names a request in this process."""
     return blake2b(path.encode() + b"\0" + body, digest_size=16, key=key).digest()
 
 
 @dataclass(slots=True)
 class Poison:
-    """What is remembered. `deaths` are held against requests not answered since."""
+    """Requests at which engines died. `deaths`: of those not answered since."""
 
     deaths: OrderedDict[bytes, list[Death]] = field(
         default_factory=OrderedDict[bytes, list[Death]]
@@ -72,9 +73,9 @@ class Poison:
     )
 
     @property
-    def knows(self) -> bool:
-        """Whether anything is remembered at all; mostly not."""
-        return bool(self.deaths or self.refused)
+    def empty(self) -> bool:
+        """Whether nothing is remembered, as mostly."""
+        return not (self.deaths or self.refused)
 
     def note(self, name: bytes, death: Death) -> None:
         """Remember a death."""
@@ -84,18 +85,18 @@ class Poison:
             del found[: -2 * ENOUGH]
         _bounded(self.deaths, name)
 
-    def told(self, name: bytes, engines: Sequence[EngineCandidate]) -> list[Death]:
-        """Take in what nodes say of the deaths at a request."""
+    def deaths_at(self, name: bytes, engines: Sequence[EngineCandidate]) -> list[Death]:
+        """Return the deaths at a request, with what nodes report of them now."""
         found = self.deaths.get(name)
         if found:
-            found[:] = [each.told(engines) for each in found]
+            found[:] = [each.updated(engines) for each in found]
         return found or []
 
-    def judged(
+    def proved(
         self, name: bytes, engines: Sequence[EngineCandidate], now: float
     ) -> bool:
-        """Whether it is proved by now; from then on it is refused."""
-        if sum(each.proves for each in self.told(name, engines)) < ENOUGH:
+        """Whether enough engines died at a request; from then on it is refused."""
+        if sum(each.proves for each in self.deaths_at(name, engines)) < ENOUGH:
             return False
         del self.deaths[name]
         self.refused[name] = now + SECONDS
@@ -103,15 +104,15 @@ class Poison:
         return True
 
     def refuses(self, name: bytes, now: float) -> bool:
-        """Whether a request is to be refused unseen."""
+        """Whether a request is refused without an attempt."""
         until = self.refused.get(name)
         if until is not None and now >= until:
             del self.refused[name]
             return False
         return until is not None
 
-    def answered(self, name: bytes) -> None:
-        """Forget what was held against a request: it was answered."""
+    def forget(self, name: bytes) -> None:
+        """Forget the deaths at a request: an engine has answered it."""
         self.deaths.pop(name, None)
 
 
@@ -124,7 +125,7 @@ def _bounded(
 
 
 def fate_of(life: EngineIncarnation, engines: Sequence[EngineCandidate]) -> Fate:
-    """Say what has become of an engine's process."""
+    """Say what became of an engine's process."""
     for each in engines:
         if each.life[:-1] == life[:-1]:
             return _fate(life[-1], each)
@@ -136,5 +137,5 @@ def _fate(epoch: int, now: EngineCandidate) -> Fate:
     over = engine.state in {"failed", "stuck", "quarantined"}
     if engine.epoch == epoch and not over:
         return "alive"
-    told = engine.epoch == epoch or (engine.epoch == epoch + 1 and not over)
-    return engine.ended or "unknown" if told else "unknown"
+    reported = engine.epoch == epoch or (engine.epoch == epoch + 1 and not over)
+    return engine.ended or "unknown" if reported else "unknown"

@@ -1,8 +1,8 @@
 """Handover: pass the listening port to the next balancer process, and drain.
 
-The old process sends the open socket itself, so that no connection is refused: what
-waits in its backlog is accepted by whoever comes first. The old one goes on until the
-new one says that it serves; a newcomer that fails before that changes nothing.
+The old process sends the open socket itself, so that no connection is refused: either
+process accepts what waits in the backlog. The old process goes on until the new one
+reports that it serves; a new process that fails before that changes nothing.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, supp
 from dataclasses import dataclass
 from pathlib import Path
 
-from balancer.persistence.inheritance import bequeathed
+from balancer.persistence.inheritance import handed_over
 from balancer.state import BalancerState, InFlight
 from edgeserve.config.settings import BalancerSettings
 from edgeserve.errors import SettingsError, in_words
@@ -33,12 +33,13 @@ TAKEOVER = declared("takeover", "on-failure")
 
 ANSWER_SECONDS = 10.0
 """How long the old process may take to send its socket and what it learned."""
+
 READY_SECONDS = 120.0
-"""How long the new one may take to know the fleet and to serve."""
+"""How long the new process may take to know the fleet and to serve."""
 
 
-def door(state_dir: Path, port: int) -> Path:
-    """Where the balancer on `port` can be asked to hand over."""
+def handover_socket(state_dir: Path, port: int) -> Path:
+    """Return the path of the socket at which the balancer on `port` hands over."""
     return state_dir / f"balancer-{port}.sock"
 
 
@@ -46,12 +47,12 @@ def door(state_dir: Path, port: int) -> Path:
 async def offering(
     path: Path, listening: socket.socket, learned: Callable[[], bytes]
 ) -> AsyncGenerator[asyncio.Event]:
-    """Let another process of this user take over; yields what is set once one has.
+    """Let another process take over; yields an event that is set once one has.
 
-    The permissions of folder and socket decide who may ask.
+    The permissions of folder and socket decide which processes may.
     """
     taken = asyncio.Event()
-    with _door(path) as server:
+    with _listening_at(path) as server:
         try:
             async with background() as tasks:
                 tasks.start(
@@ -65,7 +66,7 @@ async def offering(
 
 
 @contextmanager
-def _door(path: Path) -> Generator[socket.socket]:
+def _listening_at(path: Path) -> Generator[socket.socket]:
     with socket.socket(socket.AF_UNIX) as server:
         server.setblocking(False)
         try:
@@ -93,7 +94,7 @@ async def _offer_until_taken(
             try:
                 await _offer(peer, listening, learned())
             except (OSError, EOFError) as error:
-                log.warning("a takeover did not come about: %s", in_words(error))
+                log.warning("a takeover failed: %s", in_words(error))
             else:
                 taken.set()
 
@@ -111,14 +112,14 @@ async def _offer(peer: socket.socket, listening: socket.socket, state: bytes) ->
 
 @dataclass(frozen=True)
 class Handover:
-    """What the new process gets: the open port, and what was learned."""
+    """What the new process gets: the open port and the state of the old process."""
 
     listening: socket.socket
     learned: bytes
     _peer: socket.socket
 
     def serving(self) -> None:
-        """Tell the old process to leave."""
+        """Tell the old process to drain."""
         self._peer.sendall(READY)
 
 
@@ -127,7 +128,7 @@ def inherited(path: Path) -> Generator[Handover]:
     """Take the port over from the process behind `path`.
 
     Blocks for a moment; meant for start-up. Leaving the block before `serving` is
-    called lets the old process go on. Raises SettingsError where nobody answers.
+    called lets the old process go on. Raises SettingsError where no process answers.
     """
     with socket.socket(socket.AF_UNIX) as peer:
         peer.settimeout(ANSWER_SECONDS)
@@ -163,16 +164,16 @@ def _exactly(peer: socket.socket, length: int) -> bytes:
 
 
 @asynccontextmanager
-async def open_door(
+async def accept_takeover(
     settings: BalancerSettings, sock: socket.socket, shared: BalancerState
 ) -> AsyncGenerator[asyncio.Event]:
     """Let another process take over, where the state folder allows it."""
     port = sock.getsockname()[1]
-    path = door(settings.state_dir, port)
+    path = handover_socket(settings.state_dir, port)
     async with AsyncExitStack() as stack:
         try:
             taken = await stack.enter_async_context(
-                offering(path, sock, lambda: bequeathed(shared))
+                offering(path, sock, lambda: handed_over(shared))
             )
         except (SettingsError, OSError) as error:
             log.warning("--takeover will not work: %s", in_words(error))
@@ -180,13 +181,13 @@ async def open_door(
         yield taken
 
 
-async def left(
+async def clients_moved(
     leave: Handoff, in_flight: InFlight, stop: asyncio.Event, seconds: float
 ) -> None:
-    """Wait until nobody is connected; idle connections are not waited for as long.
+    """Wait until no client is connected; for idle connections at most `seconds`.
 
-    What is asked on a connection that was open before is answered here, however long
-    that takes.
+    Requests on connections that were open before are answered here, however long that
+    takes.
     """
     deadline = asyncio.get_running_loop().time() + seconds
     while not (stop.is_set() or leave.left.is_set()):

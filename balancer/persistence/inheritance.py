@@ -1,4 +1,4 @@
-"""Inheritance: the nodes and learned speeds that the next process gets."""
+"""Inheritance: the known nodes and learned speeds that the next process gets."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class _HandedOver(msgspec.Struct):
     learned: msgspec.Raw
 
 
-def bequeathed(state: BalancerState) -> bytes:
-    """Return everything that the next process should know."""
+def handed_over(state: BalancerState) -> bytes:
+    """Encode everything that the next process should know."""
     links = state.current.fleet.links.values()
     seen = [
         _Seen(
@@ -49,18 +49,18 @@ def bequeathed(state: BalancerState) -> bytes:
     )
 
 
-def remember(state: BalancerState, body: bytes) -> list[Discovered]:
-    """Take in what was learned; return what was seen. Anything else is ignored."""
+def take_over(state: BalancerState, body: bytes) -> list[Discovered]:
+    """Take over what was learned; return the known nodes. Invalid data is ignored."""
     try:
-        estate = msgspec.json.decode(body, type=_HandedOver)
-        restore(state.predictive, bytes(estate.learned))
+        inherited = msgspec.json.decode(body, type=_HandedOver)
+        restore(state.predictive, bytes(inherited.learned))
     except msgspec.DecodeError as error:
-        log.warning("what the other process learned is of no use: %s", error)
+        log.warning("what the other process learned cannot be used: %s", error)
         return []
-    return [_sighting(each) for each in estate.seen]
+    return [_discovered(each) for each in inherited.seen]
 
 
-def _sighting(each: _Seen) -> Discovered:
+def _discovered(each: _Seen) -> Discovered:
     origins = tuple(origin_of(url, NodeSettings.port) for url in each.urls)
     match each.source:
         case "mdns" | "registered" as source:
@@ -69,8 +69,10 @@ def _sighting(each: _Seen) -> Discovered:
             return Discovered(each.key, origins, each.id, "static")
 
 
-async def know(state: BalancerState, seen: list[Discovered], on_event: OnEvent) -> None:
-    """Follow what the other process saw, and wait, bounded, until it answers."""
+async def follow_known(
+    state: BalancerState, seen: list[Discovered], on_event: OnEvent
+) -> None:
+    """Follow the nodes that the other process knew; wait a moment for them."""
     changed = asyncio.Event()
     state.current.listen(changed.set)
     for each in seen:

@@ -1,6 +1,6 @@
 """Learned speeds on disk: load and save `learned.json`.
 
-The file is written whole and then renamed, so that a crash leaves the old one. One that
+The file is written beside and renamed, so that a crash leaves the old one. A file that
 cannot be read is ignored: everything in it is learned again within minutes.
 """
 
@@ -51,9 +51,9 @@ def learned(predict: PredictivePolicy) -> bytes:
 
 
 def restore(predict: PredictivePolicy, body: bytes) -> None:
-    """Go on from what `learned` returned; best before any engine has joined.
+    """Restore what `learned` returned; best before any engine has joined.
 
-    Raises msgspec.DecodeError for anything else.
+    Raises msgspec.DecodeError for other data.
     """
     found = msgspec.json.decode(body, type=_Learned)
     predict.fleet_model.speeds.load(bytes(found.speeds))
@@ -63,7 +63,7 @@ def restore(predict: PredictivePolicy, body: bytes) -> None:
 
 
 def file_in(state_dir: Path) -> Path:
-    """Where it is kept."""
+    """Return the path of the file in that state folder."""
     return state_dir / "learned.json"
 
 
@@ -75,42 +75,42 @@ async def remembering(
     *,
     ours: Callable[[], bool] = lambda: True,
 ) -> AsyncGenerator[None]:
-    """Go on from the file, and keep it up to date for the length of the block.
+    """Load the file, and keep it up to date for the length of the block.
 
-    `ours`: whether the file is still this process's to write.
+    `ours`: whether this process may still write the file.
     """
-    _recall(predict, path)
+    _load(predict, path)
     try:
         async with background() as tasks:
-            tasks.start(MEMORY, lambda: _keeping(predict, path, every, ours))
+            tasks.start(MEMORY, lambda: _save_regularly(predict, path, every, ours))
             yield
     finally:
         if ours():
-            _keep(path, learned(predict), Trouble(log.warning))
+            _save(path, learned(predict), Trouble(log.warning))
 
 
-def _recall(predict: PredictivePolicy, path: Path) -> None:
+def _load(predict: PredictivePolicy, path: Path) -> None:
     try:
         restore(predict, read_bytes(path))
     except FileNotFoundError:
         return
     except (OSError, *MALFORMED) as error:
-        log.warning("%s is of no use and will be replaced: %s", path, in_words(error))
+        log.warning("%s cannot be used and will be replaced: %s", path, in_words(error))
 
 
-async def _keeping(
+async def _save_regularly(
     predict: PredictivePolicy, path: Path, every: float, ours: Callable[[], bool]
 ) -> None:
-    kept = b""
+    saved = b""
     trouble = Trouble(log.warning)
     while True:
         await asyncio.sleep(every)
-        if ours() and (now := learned(predict)) != kept:
-            await asyncio.to_thread(_keep, path, now, trouble)
-            kept = now
+        if ours() and (now := learned(predict)) != saved:
+            await asyncio.to_thread(_save, path, now, trouble)
+            saved = now
 
 
-def _keep(path: Path, body: bytes, trouble: Trouble) -> None:
+def _save(path: Path, body: bytes, trouble: Trouble) -> None:
     try:
         replace_file(path, body)
     except OSError as error:

@@ -1,12 +1,12 @@
 """Calibration probes: measure the speed of engines that have just joined.
 
-A probe takes one slot of an idle engine. It gives way as soon as a request has to wait,
-unless that engine stands back until it is measured: whom it probes serves nobody.
+A probe takes one slot of an idle engine. It is cancelled as soon as a request has to
+wait, unless its engine is held back until it is measured, and so serves no request.
 
-A short probe tells the order of magnitude: 32 tokens in, 5 out, 0.1 s on a GPU and 2 s
-on a Pi. Where it comes back quickly, it has mostly measured the way there and back, and
-a longer one follows: 128 in, 16 out. Without probes an engine that is believed to be
-slow gets no work that could prove the contrary.
+A short probe shows the order of magnitude: 32 tokens in, 5 out, 0.1 s on a GPU and 2 s
+on a Pi. One that returns quickly has mostly measured the network, and a longer one
+follows: 128 in, 16 out. Without probes, an engine that is assumed to be slow would get
+no request that could prove the contrary.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 import msgspec
 
 from balancer.dialects.timings import Timings, timings_in
+from balancer.discovery.node_client import NodeClient
 from balancer.fleet.engines import EngineCandidate, EngineKey
 from balancer.prediction.engine_model import EngineModel
 from balancer.prediction.speed import (
@@ -34,10 +35,8 @@ from balancer.prediction.speed import (
 )
 from balancer.state import BalancerState
 from edgeserve.errors import EdgeserveError, NodeLost
-from edgeserve.http.types import Upstream
 from edgeserve.json_edit import edited
 from edgeserve.runtime.background import Started, Tasks, background, declared
-from edgeserve.wire import REQUEST_HEADER, VARIANT_HEADER
 
 log = logging.getLogger(__name__)
 
@@ -47,18 +46,18 @@ QUICK_SECONDS = 0.5
 """A short probe that took less is followed by a long one."""
 
 _WORD = " the"
-"""One token in every tokenizer that matters; what it says does not."""
+"""One token in every common tokenizer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """How many tokens are asked to be read and written."""
+    """A probe, by its tokens to read and to write."""
 
     prompt: int
     answer: int
 
     def body(self, variant: str) -> bytes:
-        """The request; it leaves nothing in the cache that anybody could want."""
+        """Return the request; it leaves the prompt cache as it is."""
         return msgspec.json.encode(
             {
                 "model": variant,
@@ -71,7 +70,7 @@ class Probe:
         )
 
     def seconds(self, speed: Speed) -> float:
-        """How long it will take an engine of that speed."""
+        """Return how long it takes an engine of that speed."""
         reading = speed.prefill_seconds(self.prompt, 0)
         return speed.overhead + reading + speed.token_seconds(1) * (self.answer - 1)
 
@@ -81,7 +80,7 @@ LONG = Probe(CALIBRATION_PROMPT, CALIBRATION_ANSWER)
 
 
 def sample(found: Timings) -> Sample:
-    """What a probe says of the engine's speed; nothing else ran."""
+    """Return the speed sample of a probe beside which nothing ran."""
     return Sample(
         cached=found.cached,
         prompt=found.prompt,
@@ -94,32 +93,31 @@ def sample(found: Timings) -> Sample:
 SPREAD_SECONDS = 0.5
 """Several balancers see an engine join at once; their probes should not collide.
 
-A quick engine's are over sooner, and so need to be spread less.
+Probes of a quick engine are shorter, and so are spread less.
 """
 
 LOOK_SECONDS = 1.0
 PROBE_SECONDS = 60.0
 AGAIN_SECONDS = 10.0
-"""After a probe that came to nothing."""
+"""The pause after a probe that failed."""
 
 CALIBRATOR = declared("calibrator")
 CALIBRATE = declared("calibrate", "never")
 
 LEAST_OVERHEAD, MOST_OVERHEAD = 0.001, 0.5
-"""Seconds that a request may spend on its way."""
+"""Seconds that a request may spend in the network."""
 
 
 @asynccontextmanager
 async def calibrating(
     state: BalancerState,
-    upstream: Upstream,
-    token: str | None,
+    nodes: NodeClient,
     jitter: Callable[[], float] = random.random,
 ) -> AsyncGenerator[None]:
     """Probe engines for the length of the block. `jitter` is between 0 and 1."""
     async with background() as tasks:
-        prober = _SpeedProber(state, upstream, token, jitter, tasks)
-        state.queue.grows.subscribe(prober.give_way)
+        prober = _SpeedProber(state, nodes, jitter, tasks)
+        state.queue.grows.subscribe(prober.yield_slots)
         tasks.start(CALIBRATOR, prober.look)
         yield
 
@@ -128,16 +126,12 @@ class _SpeedProber:
     def __init__(
         self,
         state: BalancerState,
-        upstream: Upstream,
-        token: str | None,
+        nodes: NodeClient,
         jitter: Callable[[], float],
         tasks: Tasks,
     ) -> None:
         self._state = state
-        self._upstream = upstream
-        self._headers = {"content-type": "application/json", REQUEST_HEADER: "probe"}
-        if token:
-            self._headers["authorization"] = f"Bearer {token}"
+        self._nodes = nodes
         self._jitter = jitter
         self._tasks = tasks
         self._changed = asyncio.Event()
@@ -146,11 +140,11 @@ class _SpeedProber:
         self._not_before: dict[EngineKey, float] = {}
 
     async def look(self) -> None:
-        """Probe whoever wants it, now and whenever the fleet has changed."""
+        """Probe engines that need it, now and whenever the fleet has changed."""
         while True:
             self._changed.clear()
             for each in self._state.current.candidates:
-                if self._wants(each) and each.key not in self._running:
+                if self._needs_probe(each) and each.key not in self._running:
                     self._probe_soon(each)
             try:
                 async with asyncio.timeout(LOOK_SECONDS):
@@ -163,37 +157,36 @@ class _SpeedProber:
         started.task.add_done_callback(lambda _: self._running.pop(each.key, None))
         self._running[each.key] = started
 
-    def give_way(self) -> None:
-        """A request waits: leave it the slots that it could have."""
+    def yield_slots(self) -> None:
+        """A request waits: cancel the probes whose slots it could have."""
         for key, task in self._running.items():
-            if not self._stands_back(key):
+            if not self._held_back(key):
                 task.cancel()
 
-    def _stands_back(self, key: EngineKey) -> bool:
-        """Whether nobody would be sent there now anyway."""
+    def _held_back(self, key: EngineKey) -> bool:
+        """Whether no request would go there now anyway."""
         return key in self._state.predictive.fleet_model.last_resort
 
-    def _wants(self, each: EngineCandidate) -> bool:
-        lane = self._state.predictive.fleet_model.get(each.key)
+    def _needs_probe(self, each: EngineCandidate) -> bool:
+        model = self._state.predictive.fleet_model.get(each.key)
         return (
-            lane is not None
-            and not lane.learner.calibrated
+            model is not None
+            and not model.learner.calibrated
             and each.barred is None
             and "completion" in each.engine.abilities
             and self._state.slot_counts.busy(each.key) == 0
-            and (self._state.queue.waiting == 0 or self._stands_back(each.key))
+            and (self._state.queue.waiting == 0 or self._held_back(each.key))
             and time.monotonic() >= self._not_before.get(each.key, 0.0)
         )
 
     async def _probe(self, each: EngineCandidate) -> None:
-        lane = self._state.predictive.fleet_model.get(each.key)
-        if lane is None:
+        model = self._state.predictive.fleet_model.get(each.key)
+        if model is None:
             return
-        spread = min(SPREAD_SECONDS, 2 * SHORT.seconds(lane.speed))
+        spread = min(SPREAD_SECONDS, 2 * SHORT.seconds(model.speed))
         await asyncio.sleep(spread * self._jitter())
-        if self._state.predictive.fleet_model.get(
-            each.key
-        ) is not lane or not self._wants(each):
+        current = self._state.predictive.fleet_model.get(each.key)
+        if current is not model or not self._needs_probe(each):
             return
         self._not_before[each.key] = time.monotonic() + AGAIN_SECONDS
         self._state.slot_counts.take(each.key, 1)
@@ -201,7 +194,7 @@ class _SpeedProber:
         self._recount(each.key)
         try:
             async with asyncio.timeout(PROBE_SECONDS):
-                await self._measured(each, lane, slot)
+                await self._measure(each, model, slot)
             del self._not_before[each.key]
         except (EdgeserveError, TimeoutError) as error:
             log.info("%s was not measured: %s", each.node, error)
@@ -209,34 +202,34 @@ class _SpeedProber:
             self._state.slot_counts.give_back(each.key, 1)
             self._state.predictive.fleet_model.probed(each.key)
             self._recount(each.key)
-            self._known_better()
+            self._speed_learned()
 
-    async def _measured(
-        self, each: EngineCandidate, lane: EngineModel, slot: int | None
+    async def _measure(
+        self, each: EngineCandidate, model: EngineModel, slot: int | None
     ) -> None:
-        """Ask for little; where that was over at once, for more."""
-        seconds = await self._asked(each, lane, slot, SHORT)
+        """Send a short probe, and a long one where that was quick."""
+        seconds = await self._learn_from(each, model, slot, SHORT)
         if seconds < QUICK_SECONDS and not self._state.queue.waiting:
-            await self._asked(each, lane, slot, LONG)
+            await self._learn_from(each, model, slot, LONG)
 
-    def _known_better(self) -> None:
-        """Look again who stands back, and who waits for whom."""
+    def _speed_learned(self) -> None:
+        """Decide again which engines are held back, and which requests wait."""
         self._state.predictive.update(self._state.current.candidates)
         self._state.queue.changed()
 
     def _recount(self, key: EngineKey) -> None:
         self._state.predictive.fleet_model.recount(key, time.monotonic())
 
-    async def _asked(
-        self, each: EngineCandidate, lane: EngineModel, slot: int | None, probe: Probe
+    async def _learn_from(
+        self, each: EngineCandidate, model: EngineModel, slot: int | None, probe: Probe
     ) -> float:
-        """Learn from one probe; returns the seconds that it took."""
-        began, samples = time.monotonic(), lane.learner.samples
+        """Send one probe and learn from it; returns the seconds that it took."""
+        began, samples = time.monotonic(), model.learner.samples
         found = await self._answer(each, slot, probe)
         seconds = time.monotonic() - began
-        if lane.learner.samples == samples and not lane.load.requests:
-            _learn(lane, found, seconds)
-            self._known_better()
+        if model.learner.samples == samples and not model.load.requests:
+            _learn(model, found, seconds)
+            self._speed_learned()
         return seconds
 
     async def _answer(
@@ -245,27 +238,24 @@ class _SpeedProber:
         body = probe.body(each.engine.variant)
         if slot is not None:
             body = edited(body, put={"id_slot": slot})
-        headers = {**self._headers, VARIANT_HEADER: each.engine.id}
-        async with self._upstream.ask(
-            each.origin, "POST", ROUTE, headers, body
-        ) as answer:
-            said = await answer.read()
-            found = timings_in(said)
+        async with self._nodes.probe(each, ROUTE, body) as answer:
+            body = await answer.read()
+            found = timings_in(body)
             if answer.status != 200 or found is None:
                 raise NodeLost(
-                    f"its probe was answered {answer.status}: {said[:200]!r}"
+                    f"its probe was answered {answer.status}: {body[:200]!r}"
                 )
             return found
 
 
-def _learn(lane: EngineModel, found: Timings, seconds: float) -> None:
-    """Take a probe for the truth: nothing ran beside it, and none before it knew more.
+def _learn(model: EngineModel, found: Timings, seconds: float) -> None:
+    """Take a probe's speed as it is: nothing ran beside it, and no better is known.
 
-    What goes beyond the engine's own times is the way there and back.
+    What goes beyond the engine's own times is overhead.
     """
-    learner = lane.learner
+    learner = model.learner
     spent = (found.prompt_ms + found.predicted_ms) / 1000
     overhead = min(max(seconds - spent, LEAST_OVERHEAD), MOST_OVERHEAD)
     learner.guess = replace(learner.guess, overhead=overhead)
     learner.begin(sample(found))
-    lane.stale = True
+    model.stale = True

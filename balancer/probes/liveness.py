@@ -1,6 +1,6 @@
 """Liveness probes: one-token requests that close an open circuit breaker.
 
-`/health` would not do: it answers 200 where every generation fails, or hangs.
+`/health` is not enough: it answers 200 while every generation fails or hangs.
 """
 
 from __future__ import annotations
@@ -12,27 +12,24 @@ from functools import partial
 
 import msgspec
 
+from balancer.discovery.node_client import NodeClient
 from balancer.fleet.engines import EngineCandidate
 from balancer.health.breaker import CircuitBreakers
 from edgeserve.errors import NodeLost
-from edgeserve.http.types import Upstream
+from edgeserve.openai import SMALLEST
 from edgeserve.runtime.background import Tasks, background, declared
-from edgeserve.wire import REQUEST_HEADER, VARIANT_HEADER, Ability
 
 SECONDS = 20.0
 """Longest wait for a probe's answer: one token, even on a slow machine."""
 
 PAUSE = 0.25
-"""Seconds between looks at who is to be probed."""
+"""Seconds between looks for engines to probe."""
 
 PROBER = declared("prober")
 PROBE = declared("probe", "never")
 
-BODIES: tuple[tuple[Ability, str, dict[str, object]], ...] = (
-    ("completion", "/completion", {"prompt": "1", "n_predict": 1}),
-    ("embeddings", "/v1/embeddings", {"input": "1"}),
-    ("rerank", "/v1/rerank", {"query": "1", "documents": ["1"]}),
-)
+TOKENIZE: tuple[str, dict[str, object]] = ("/tokenize", {"content": "1"})
+"""The probe of an engine that has none of the abilities in `SMALLEST`."""
 
 
 class LivenessProber:
@@ -40,51 +37,41 @@ class LivenessProber:
 
     def __init__(
         self,
-        breaker: CircuitBreakers,
-        upstream: Upstream,
-        token: str | None,
+        breakers: CircuitBreakers,
+        nodes: NodeClient,
         seconds: float = SECONDS,
     ) -> None:
-        self._breaker = breaker
-        self._upstream = upstream
+        self._breakers = breakers
+        self._nodes = nodes
         self._seconds = seconds
-        self._headers = {"content-type": "application/json", REQUEST_HEADER: "probe"}
-        if token:
-            self._headers["authorization"] = f"Bearer {token}"
 
     async def run(self, tasks: Tasks) -> None:
-        """Probe whoever is to be probed, for ever."""
+        """Probe engines when they are due, for ever."""
         while True:
-            for each in self._breaker.due():
+            for each in self._breakers.due():
                 tasks.start(PROBE, partial(self._probe, each), each.node)
-            self._breaker.tick()
+            self._breakers.tick()
             await asyncio.sleep(PAUSE)
 
     async def _probe(self, to: EngineCandidate) -> None:
         try:
             async with asyncio.timeout(self._seconds):
-                status = await self._asked(to)
+                status = await self._ask(to)
         except (TimeoutError, NodeLost):
             status = 0
         except Exception:
-            self._breaker.probed(to.key, well=False)
+            self._breakers.probed(to.key, well=False)
             raise
-        if status != 429:  # its slots are busy: what becomes of those will tell
-            self._breaker.probed(to.key, well=status == 200)
+        if status != 429:  # its slots are busy: their requests will show how it is
+            self._breakers.probed(to.key, well=status == 200)
 
-    async def _asked(self, to: EngineCandidate) -> int:
+    async def _ask(self, to: EngineCandidate) -> int:
         can = to.engine.abilities
-        path, body = next(
-            ((path, body) for ability, path, body in BODIES if ability in can),
-            ("/tokenize", {"content": "1"}),
+        path, fields = next(
+            (SMALLEST[each] for each in SMALLEST if each in can), TOKENIZE
         )
-        async with self._upstream.ask(
-            to.origin,
-            "POST",
-            path,
-            {**self._headers, VARIANT_HEADER: to.engine.id},
-            msgspec.json.encode({"model": to.engine.variant, **body}),
-        ) as answer:
+        body = msgspec.json.encode({"model": to.engine.variant, **fields})
+        async with self._nodes.probe(to, path, body) as answer:
             await answer.read()
             return answer.status
 

@@ -1,9 +1,9 @@
-"""Template probes: find out if a model's chat template can continue a message.
+"""Template probes: find out whether a chat template can continue a message.
 
 Of the 70 templates that come with llama.cpp (0c1e570) none refused and none trimmed the
-text. 23 put it right behind the generation prompt; most others, of models that reason,
-behind an empty block of reasoning as well, which their models know. One is mangled:
-Phi-3.5 writes its end-of-text token where no generation prompt is asked for, and it
+text. 23 put it right behind the generation prompt. Most others, of models that reason,
+put it behind an empty block of reasoning as well, which their models know. One breaks
+it: Phi-3.5 writes its end-of-text token where no generation prompt is asked for. That
 begins like the prompt, so that llama.cpp cuts the prompt in two.
 """
 
@@ -16,10 +16,9 @@ from itertools import takewhile
 import msgspec
 
 from balancer.dialects.base import Dialect
+from balancer.discovery.node_client import NodeClient
 from balancer.fleet.engines import EngineCandidate
 from edgeserve.errors import NodeLost
-from edgeserve.http.types import Upstream
-from edgeserve.wire import VARIANT_HEADER
 
 TEXT = "Some text"
 _ASKED = [{"role": "user", "content": "Hi"}]
@@ -36,10 +35,10 @@ def probes() -> tuple[bytes, bytes]:
 
 
 def continues(asked: str, continued: str) -> bool:
-    """Judge the `prompt` of both answers: whether the second leads on from the first.
+    """Whether the second prompt leads on from the first; both are from the answers.
 
-    It may add to the generation prompt, or put something else for its end, but not
-    break it and put something between its halves.
+    It may add to the generation prompt, or replace its end, but not break it and put
+    something between its halves.
     """
     if not continued.endswith(TEXT):
         return False
@@ -62,32 +61,26 @@ class _Applied(msgspec.Struct):
 
 
 class TemplateProbe:
-    """Remembers what was found, by variant."""
+    """Probes templates, once for each variant."""
 
-    def __init__(self, upstream: Upstream, token: str | None) -> None:
-        self._upstream = upstream
-        self._headers = {"content-type": "application/json"}
-        if token:
-            self._headers["authorization"] = f"Bearer {token}"
+    def __init__(self, nodes: NodeClient) -> None:
+        self._nodes = nodes
         self._refuses: dict[str, bool] = {}
 
     async def refuses(self, to: EngineCandidate, dialect: type[Dialect]) -> bool:
-        """Whether that engine's template breaks a message that it is to continue."""
+        """Whether that engine's template breaks a message to be continued."""
         if not dialect.templated:
             return False
         variant = to.engine.variant
         if variant not in self._refuses:
             try:
                 async with asyncio.timeout(SECONDS):
-                    asked, continued = [await self._applied(to, b) for b in probes()]
+                    asked, continued = [await self._apply(to, b) for b in probes()]
             except (TimeoutError, NodeLost, msgspec.DecodeError):
                 return False
             self._refuses[variant] = not continues(asked, continued)
         return self._refuses[variant]
 
-    async def _applied(self, to: EngineCandidate, body: bytes) -> str:
-        headers = {**self._headers, VARIANT_HEADER: to.engine.id}
-        async with self._upstream.ask(
-            to.origin, "POST", "/apply-template", headers, body
-        ) as answer:
+    async def _apply(self, to: EngineCandidate, body: bytes) -> str:
+        async with self._nodes.probe(to, "/apply-template", body) as answer:
             return msgspec.json.decode(await answer.read(), type=_Applied).prompt

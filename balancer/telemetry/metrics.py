@@ -25,12 +25,12 @@ class Histogram:
     total: float = 0.0
 
     def observe(self, seconds: float) -> None:
-        """Count one."""
+        """Count one time."""
         self.counts[bisect_left(BUCKETS, seconds)] += 1
         self.total += seconds
 
     def lines(self, name: str) -> Iterator[str]:
-        """Render; buckets are cumulative."""
+        """Render the lines; buckets are cumulative."""
         below = 0
         for bound, count in zip((*map(str, BUCKETS), "+Inf"), self.counts, strict=True):
             below += count
@@ -40,7 +40,7 @@ class Histogram:
 
 
 class Metrics:
-    """Counters since the start."""
+    """Counters of requests and attempts since the start."""
 
     def __init__(self) -> None:
         self._requests: Counter[Labels] = Counter()
@@ -51,12 +51,12 @@ class Metrics:
         self._lasted = Histogram()
 
     def answered(self, record: RequestRecord) -> None:
-        """Count a request that has ended, however it ended."""
+        """Count a request that has ended, in whatever way."""
         status = str(record.status or 499)
         self._requests[("path", record.path), ("status", status)] += 1
         for each in record.attempts:
-            well = "answered" if each.outcome in ANSWERED else "failed"
-            self._attempts[("node", each.node), ("outcome", well)] += 1
+            result = "answered" if each.outcome in ANSWERED else "failed"
+            self._attempts[("node", each.node), ("outcome", result)] += 1
             self._resumed += each.resumes
         self._retried += max(0, len(record.attempts) - 1)
         self._waited.observe(record.waited)
@@ -143,7 +143,7 @@ def _nodes(fleet: Fleet) -> Counter[Labels]:
 
 
 def _failed() -> dict[Labels, int]:
-    """Every kind of task is there from the start: a rate needs a first value."""
+    """Return a count for every kind of task: a rate needs a first value."""
     return {(("task", name),): failures.counts.get(name, 0) for name in KINDS}
 
 

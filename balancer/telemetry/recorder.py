@@ -1,8 +1,8 @@
-"""Trace recorder: write down what was asked, without content.
+"""Trace recorder: write one line per answered request, without content.
 
-Sizes, times and keyed hashes: the key dies with this process, so that nobody can look
-for known texts in a trace. A file that exists is continued, whatever a crash or a full
-disk has done to its lines. A disk that takes nothing costs lines, not requests.
+A line holds sizes, times and keyed hashes. The key ends with this process, so that
+known texts cannot be looked for in a trace. An existing file is continued, even if a
+crash or a full disk has damaged lines. A full disk costs lines, not requests.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ BEGINNING = b'{"id":'
 """How every line of a trace begins."""
 
 LOOK_BYTES = 16 * 2**20
-"""How much of an old trace is looked at, from its end."""
+"""How much of an old trace is read, from its end."""
 
 REMEMBERED = 4096
 """Conversations that the next request may continue."""
@@ -39,7 +39,7 @@ REMEMBERED = 4096
 class Trace:
     """Writes one line per answered request, when it has ended.
 
-    `began` is when the trace begins, by the clock of records; `count` lines are there.
+    `began`: when the trace begins, by the clock of records. `count`: lines it has.
     """
 
     def __init__(
@@ -56,11 +56,11 @@ class Trace:
     def answered(
         self, record: RequestRecord, need: RoutingRequest, ended: float
     ) -> None:
-        """Write a request down, where enough is known of it."""
-        course = record.attempts[-1].course if record.attempts else None
-        if not isinstance(course, AttemptTracker) or course.timings is None:
+        """Write a request's line, where enough is known of it."""
+        observer = record.attempts[-1].course if record.attempts else None
+        if not isinstance(observer, AttemptTracker) or observer.timings is None:
             return
-        timings, prompt = course.timings, need.prompt
+        timings, prompt = observer.timings, need.prompt
         after, at = self._place(need, record.arrived)
         call = Call(
             id=self._count,
@@ -68,7 +68,7 @@ class Trace:
             after=after,
             client=self._pseudonym(need.client),
             session=self._pseudonym(need.session),
-            model=course.model,
+            model=observer.model,
             prompt=prompt,
             prompt_tokens=timings.cached + timings.prompt,
             answer_tokens=timings.predicted,
@@ -82,7 +82,7 @@ class Trace:
         self._count += 1
 
     def append(self, line: bytes) -> None:
-        """Append a line; what is left of a cut one gets an end of its own first."""
+        """Append a line; a line that was cut before gets its line end first."""
         whole = b"\n" + line if self._cut else line
         try:
             written = self._file.write(whole)
@@ -96,7 +96,7 @@ class Trace:
             self._trouble.over()
 
     def _place(self, need: RoutingRequest, arrived: float) -> tuple[int | None, float]:
-        """When it came: after which answer it continues, or since the trace began."""
+        """Return the answer that it continues, if any, and the seconds since that."""
         prompt = need.prompt
         for count in prompt.messages[-2:-6:-1]:
             id_, ended = self._ended.get(prompt.blocks[count - 1], (None, 0.0))
@@ -133,7 +133,7 @@ def tracing(path: Path, key: bytes, now: float) -> Generator[Trace | None]:
 
 
 def _appending(path: Path) -> FileIO:
-    # A pipe that nobody reads is an error, where it would keep us waiting otherwise.
+    # A pipe without a reader is an error; otherwise opening it would block.
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK | os.O_CLOEXEC
     return FileIO(os.open(path, flags, 0o666), "a")
 

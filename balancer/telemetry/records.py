@@ -24,14 +24,14 @@ ANSWERED = frozenset(("answered", "refused by the engine"))
 """Outcomes of an attempt that gave the client its answer."""
 
 BROKEN = "broke off"
-"""How the outcome begins of an attempt that gave a part of its answer."""
+"""How the outcome of an attempt begins that gave a part of its answer."""
 
 Clock = Callable[[], float]
 
 
 @dataclass(slots=True)
 class AttemptRecord:
-    """One try at one engine. `outcome` is None while it lasts.
+    """One attempt at one engine. `outcome` is None while it runs.
 
     `resumes`: it goes on with an answer that broke off elsewhere.
     """
@@ -77,7 +77,7 @@ class RequestRecord:
 
     @property
     def state(self) -> str:
-        """Where it is: waiting, running or done."""
+        """Whether the request is waiting, running or done."""
         if self.ended is not None:
             return "done"
         return "waiting" if isinstance(self.decision, Wait) else "running"
@@ -102,7 +102,7 @@ class RequestRecord:
         } | ({"candidates": self._candidates()} if fully else {})
 
     def _candidates(self) -> list[dict[str, Any]]:
-        """Of the decision taken last."""
+        """Render the candidates of the latest decision."""
         return [shown(each) for each in (self.decision or Wait(())).verdicts]
 
 
@@ -122,7 +122,7 @@ def _attempt(attempt: AttemptRecord, *, fully: bool) -> dict[str, Any]:
 
 
 class RequestLog:
-    """A ring of records, found by id."""
+    """A ring buffer of records, found by id."""
 
     def __init__(self, clock: Clock = time.monotonic, kept: int = KEPT) -> None:
         self.clock = clock
@@ -146,9 +146,9 @@ class RequestLog:
         return record
 
     def get(self, id_: str) -> RequestRecord | None:
-        """Find one."""
+        """Return the record with that id, if it is kept."""
         return self._records.get(id_)
 
     def __iter__(self) -> Iterator[RequestRecord]:
-        """Latest first."""
+        """Iterate over the records, latest first."""
         return reversed(self._records.values())

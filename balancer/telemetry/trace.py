@@ -1,4 +1,4 @@
-"""Traces: what was asked, when and by whom; sizes and hashes, no content."""
+"""Traces: files of requests with their times, sizes and hashes, no content."""
 
 from __future__ import annotations
 
@@ -21,11 +21,10 @@ MOST_BYTES = 2**30
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """One request as it really is; a balancer knows less of it.
+    """One request with its true lengths; a balancer knows less of it.
 
-    It comes at `at` seconds, or, where it answers an earlier one (`after`), so long
-    after that one has ended. `prompt_tokens` and `answer_tokens` are the true lengths.
-    `reply` is how the answer will look when the client sends it back.
+    It arrives at `at` seconds; where it continues an earlier call (`after`), so long
+    after the end of that one. `reply`: the answer as the client sends it back later.
     """
 
     id: int
@@ -46,13 +45,13 @@ LEAST_RATIO, MOST_RATIO = 0.15, 0.35
 
 
 def ratio_of(block: bytes) -> float:
-    """How a block's text turns into tokens: by its hash, so always the same way."""
+    """Return a block's tokens a byte; its hash decides, so that they never change."""
     share = int.from_bytes(block[:2], "big") / 0xFFFF
     return LEAST_RATIO + (MOST_RATIO - LEAST_RATIO) * share
 
 
 def marks(prompt: Prompt, before: int = 0) -> list[float]:
-    """True tokens from the start to the end of each block, but for a common factor."""
+    """Return the true tokens up to the end of each block, but for a common factor."""
     found: list[float] = []
     total, start = 0.0, before
     for block, end in zip(prompt.blocks, prompt.ends, strict=True):
@@ -80,7 +79,7 @@ class TraceLine(msgspec.Struct, omit_defaults=True):
 
 
 def to_line(call: Call) -> bytes:
-    """One call as a line of JSON, with its end of line."""
+    """Encode a call as a line of JSON, with its line end."""
     line = TraceLine(
         id=call.id,
         at=round(call.at, 4),
@@ -99,7 +98,7 @@ def to_line(call: Call) -> bytes:
 
 
 def from_line(line: TraceLine) -> Call:
-    """The call that a line describes; its reply is found later, from who answers it."""
+    """Return the call of a line; `with_replies` finds its reply from later calls."""
     raw = bytes.fromhex(line.blocks)
     blocks = tuple(raw[i : i + 8] for i in range(0, len(raw), 8))
     if len(blocks) != len(line.ends):
@@ -157,9 +156,9 @@ def understood(line: bytes) -> Call | None:
 
 
 def _numbered(calls: Iterable[Call]) -> Iterator[Call]:
-    """Number calls anew: two balancers that write one trace give a number twice.
+    """Number calls anew: two balancers that write one trace use the same numbers.
 
-    A call whose predecessor is lost comes when the one before it came.
+    A call whose predecessor is missing comes when the one before it came.
     """
     numbers = dict[int, int]()
     latest = 0.0
@@ -173,7 +172,7 @@ def _numbered(calls: Iterable[Call]) -> Iterator[Call]:
 
 
 def with_replies(calls: Iterable[Call]) -> list[Call]:
-    """Find in later prompts how each answer was sent back."""
+    """Find in later prompts how clients sent each answer back."""
     found = list(calls)
     by_end = {
         call.prompt.blocks[-1]: i for i, call in enumerate(found) if call.prompt.blocks

@@ -3,56 +3,44 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 
 from aiohttp import web
 
 from edgeserve.auth import Guard
-from edgeserve.wire import encode
+from edgeserve.http.server.aiohttp_routes import guarded, json_response
 from node.api.inference import known
 from node.state import NodeState
 
 WRITE_SECONDS = 30.0
 """How long a follower may read nothing before its stream is closed."""
 
-JSON = "application/json"
-Answering = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
 
 def routes(state: NodeState, guard: Guard) -> list[web.RouteDef]:
     """Return the node's routes; all but /health require the fleet token."""
 
     async def report(_: web.Request) -> web.Response:
-        return web.Response(body=encode(state.report()), content_type=JSON)
+        return json_response(state.report())
 
     async def models(_: web.Request) -> web.Response:
-        return _json({"object": "list", "data": _models(state)})
+        return json_response({"object": "list", "data": _models(state)})
 
     async def health(_: web.Request) -> web.Response:
         engines = {id_: each.state for id_, each in state.engines().items()}
         status = "draining" if state.draining else "ok"
-        return _json({"status": status, "engines": engines})
+        return json_response({"status": status, "engines": engines})
 
     async def events(request: web.Request) -> web.StreamResponse:
         return await _stream(request, state)
 
     return [
-        web.get("/edgeserve/v1/node", _guarded(guard, report)),
-        web.get("/edgeserve/v1/events", _guarded(guard, events)),
-        web.get("/v1/models", _guarded(guard, models)),
-        web.get("/models", _guarded(guard, models)),
+        web.get("/edgeserve/v1/node", guarded(guard, report)),
+        web.get("/edgeserve/v1/events", guarded(guard, events)),
+        web.get("/v1/models", guarded(guard, models)),
+        web.get("/models", guarded(guard, models)),
         web.get("/health", health),
         web.get("/v1/health", health),
     ]
-
-
-def _guarded(guard: Guard, answer: Answering) -> Answering:
-    async def checked(request: web.Request) -> web.StreamResponse:
-        guard.check(request.headers)
-        return await answer(request)
-
-    return checked
 
 
 async def _stream(request: web.Request, state: NodeState) -> web.StreamResponse:
@@ -82,7 +70,3 @@ def _models(state: NodeState) -> list[dict[str, str | int]]:
 
 def _is_ready(engine_state: str) -> bool:
     return engine_state in {"ready", "busy"}
-
-
-def _json(value: object) -> web.Response:
-    return web.Response(body=encode(value), content_type=JSON)

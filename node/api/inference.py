@@ -80,11 +80,6 @@ MOST_FIELDS = 90
 """llama.cpp refuses, without a reason, longer fields and a hundred fields."""
 
 
-def handled(path: str) -> bool:
-    """Whether an engine answers that path."""
-    return path in ROUTES
-
-
 class InferenceHandler:
     """The handler of every route that reaches an engine."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
+from edgeserve.auth import bearer
 from edgeserve.http.types import Origin, Upstream
 
 ASK_SECONDS = 5.0
@@ -21,9 +22,9 @@ class FleetClient:
         self, origin: Origin, method: str, path: str, body: bytes = b""
     ) -> tuple[int, bytes]:
         """Return status and body. Raises TimeoutError, OSError or EdgeserveError."""
-        headers = {"content-type": "application/json"} if body else {}
-        if self.token is not None:
-            headers["authorization"] = f"Bearer {self.token}"
+        headers = bearer(self.token)
+        if body:
+            headers["content-type"] = "application/json"
         async with (
             asyncio.timeout(ASK_SECONDS),
             self.upstream.ask(origin, method, path, headers, body) as answer,

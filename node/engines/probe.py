@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import msgspec
 
 from edgeserve.errors import NodeLost
 from edgeserve.http.types import Origin, Upstream
+from edgeserve.openai import SMALLEST
 from edgeserve.wire import Ability
 from node.engines.base import Role
 
@@ -53,13 +52,6 @@ def _number(text: str) -> float:
 
 
 ANSWER_SECONDS = 5.0
-
-FIRST_WORK: Mapping[Role, tuple[str, dict[str, Any]]] = {
-    "generate": ("/completion", {"prompt": "Hi", "n_predict": 1}),
-    "embeddings": ("/v1/embeddings", {"input": "Hi"}),
-    "rerank": ("/v1/rerank", {"query": "Hi", "documents": ["Hi"]}),
-}
-"""The smallest request of each role."""
 
 
 class Unwell(Exception):
@@ -111,7 +103,7 @@ class Probe:
 
         Raises Unwell, or NodeLost.
         """
-        path, body = FIRST_WORK[role]
+        path, body = SMALLEST["completion" if role == "generate" else role]
         status, answer = await self._ask("POST", path, msgspec.json.encode(body))
         if status != 200:
             text = answer[:200].decode(errors="replace")

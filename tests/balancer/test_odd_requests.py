@@ -21,7 +21,7 @@ def own() -> list[tuple[str, str]]:
     nobody = Guard((), "")
     api = AdminRoutes(
         state=build_state(BalancerSettings(), print),
-        register=Registrations(lambda _: None),
+        registrations=Registrations(lambda _: None),
         clients=nobody,
         nodes=nobody,
     )

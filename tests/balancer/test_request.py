@@ -6,13 +6,12 @@ import pytest
 from balancer.request import (
     InferenceRequest,
     deadline_seconds,
-    headers_for,
     read_request,
     request_id,
 )
 from edgeserve.errors import BadRequest
 from edgeserve.openai import ROUTES
-from edgeserve.wire import REQUEST_HEADER, VARIANT_HEADER
+from edgeserve.wire import REQUEST_HEADER
 from tests.balancer.endpoint import CHAT, chat
 from tests.fakes.reports import an_engine
 
@@ -128,34 +127,6 @@ def test_a_body_that_makes_no_sense_is_refused(body: bytes) -> None:
 )
 def test_odd_messages_are_the_engines_to_judge(messages: Any) -> None:
     assert work(model="small", messages=messages).mode == "aggregate"
-
-
-def test_a_clients_secrets_stay_here() -> None:
-    received = {
-        "authorization": "Bearer client-key",
-        "x-api-key": "client-key",
-        "cookie": "a=b",
-        "x-conversation-id": "c1",
-        "accept-encoding": "gzip",
-        "x-custom": "kept",
-    }
-
-    headers = headers_for(ENGINE, received, request_id="r1", token=None)
-
-    assert headers == {
-        "x-custom": "kept",
-        "content-type": "application/json",
-        VARIANT_HEADER: ENGINE.id,
-        REQUEST_HEADER: "r1",
-    }
-
-
-def test_a_node_is_shown_the_fleet_token() -> None:
-    received = {"authorization": "Bearer client-key"}
-
-    headers = headers_for(ENGINE, received, request_id="r1", token="fleet")
-
-    assert headers["authorization"] == "Bearer fleet"
 
 
 def test_a_sane_request_id_is_kept() -> None:

@@ -152,8 +152,8 @@ FOLDERS = (
 EVERY = tuple(dict.fromkeys(each for commands in READ.values() for each in commands))
 
 KEPT_BY = {
-    "balancer.persistence.learned:_recall": "state/learned.json",
-    "balancer.persistence.learned:_keep": "state/learned.json",
+    "balancer.persistence.learned:_load": "state/learned.json",
+    "balancer.persistence.learned:_save": "state/learned.json",
     "balancer.simulate.fleets:load": "fleet.toml",
     "balancer.telemetry.trace:load": "day.jsonl",
     "edgeserve.auth:read_secrets": "config/token config/api-keys",

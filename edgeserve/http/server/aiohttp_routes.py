@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
+from edgeserve.auth import Guard
 from edgeserve.errors import (
     BadRequest,
     EdgeserveError,
@@ -18,6 +19,7 @@ from edgeserve.errors import (
 from edgeserve.openai import ROUTES, rendered
 from edgeserve.runtime.memory import untie
 from edgeserve.suggestions import LONGEST_PATH, hint
+from edgeserve.wire import encode
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +72,23 @@ def _unknown(request: web.Request) -> UnknownRoute:
     own = [each.canonical for each in request.app.router.resources()]
     path = request.path[:LONGEST_PATH]
     return UnknownRoute(request.method, path, hint(path, [*ROUTES, *own]))
+
+
+def guarded(guard: Guard, handler: AioHandler) -> AioHandler:
+    """Let `guard` check each request before `handler` answers it."""
+
+    async def checked(request: web.Request) -> web.StreamResponse:
+        guard.check(request.headers)
+        return await handler(request)
+
+    return checked
+
+
+def json_response(value: object, status: int = 200) -> web.Response:
+    """Encode a value as the response."""
+    return web.Response(
+        body=encode(value), status=status, content_type="application/json"
+    )
 
 
 def as_response(error: EdgeserveError, path: str) -> web.Response:

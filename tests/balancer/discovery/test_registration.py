@@ -93,7 +93,7 @@ def test_containers_with_the_same_inner_address_stay_apart() -> None:
     async def sign() -> None:
         with closing(Registrations(heard.append)) as register:
             for peer in ("192.168.1.20", "192.168.1.21"):
-                register.sign(Registration(url="http://172.17.0.2:8090"), peer)
+                register.register(Registration(url="http://172.17.0.2:8090"), peer)
 
     asyncio.run(sign())
 
@@ -127,7 +127,7 @@ async def test_a_registration_that_is_not_renewed_runs_out() -> None:
     heard = list[object]()
     register = Registrations(heard.append, kept=0.01)
 
-    register.sign(Registration(url="http://pi:8090"))
+    register.register(Registration(url="http://pi:8090"))
     await eventually(lambda: len(heard) == 2)
 
     assert [type(event).__name__ for event in heard] == ["Discovered", "Withdrawn"]
@@ -137,10 +137,10 @@ async def test_a_registration_that_is_renewed_stays() -> None:
     heard = list[object]()
     register = Registrations(heard.append, kept=30)
 
-    register.sign(Registration(url="http://pi:8090"))
-    register.sign(Registration(url="http://pi:8090"))
+    register.register(Registration(url="http://pi:8090"))
+    register.register(Registration(url="http://pi:8090"))
     register.close()
 
     assert [type(event).__name__ for event in heard] == ["Discovered", "Discovered"]
     with pytest.raises(BadRequest):
-        register.sign(Registration(url="nonsense"))
+        register.register(Registration(url="nonsense"))

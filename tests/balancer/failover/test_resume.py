@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from balancer.failover.resume import resume
 from tests.balancer.api.test_inference import events, said
 from tests.balancer.endpoint import CHAT, Answered, Endpoint, chat, endpoint, eventually
 from tests.fakes.llama import Behaviour
@@ -58,6 +59,23 @@ async def test_a_chat_goes_on_elsewhere_as_one_clean_stream() -> None:
     assert told[-1]["usage"]["completion_tokens"] == 8
     assert not any("prompt_progress" in event for event in told)
     assert well.llama.requests[-1].body["max_tokens"] == 5
+
+
+async def test_how_an_answer_goes_on_is_decided_once_a_break(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    plans = list[object]()
+
+    def counted(*given: Any, **more: Any) -> object:
+        plans.append(resume(*given, **more))
+        return plans[-1]
+
+    monkeypatch.setattr("balancer.failover.context.resume", counted)
+    async with one_breaks() as (balancer, _, _):
+        answer = await balancer.post(CHAT, chat(stream=True, max_tokens=8))
+
+    assert said(answer.body) == words(8)
+    assert len(plans) == 1
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from balancer.failover import attempt_watchdog
+from balancer.failover import watchdog
 from balancer.failover.stall import ExpectedPace
 from edgeserve.errors import NodeLost
 from tests.balancer.api.test_inference import said
@@ -166,8 +166,8 @@ async def test_an_engine_that_stays_failed_is_not_waited_for_long(
 async def test_what_waits_at_a_machine_that_freezes_is_answered_elsewhere(
     stream: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attempt_watchdog, "QUIET_SECONDS", 0.3)
-    monkeypatch.setattr(attempt_watchdog, "BLINK_SECONDS", 0.1)
+    monkeypatch.setattr(watchdog, "QUIET_SECONDS", 0.3)
+    monkeypatch.setattr(watchdog, "BLINK_SECONDS", 0.1)
     slow = Behaviour(decode=20)
     async with (
         fake_node("a-freezes", slow) as freezes,

@@ -16,11 +16,11 @@ class Scene:
         self.breaker = CircuitBreakers(self.change, lambda: self.now, lambda: 0.0)
         self.candidates = candidates
         self.changes = 0
-        self.judged = self.breaker.judged(candidates)
+        self.ranked = self.breaker.ranked(candidates)
 
     def change(self) -> None:
         self.changes += 1
-        self.judged = self.breaker.judged(self.candidates)
+        self.ranked = self.breaker.ranked(self.candidates)
 
     def open(self, node: str) -> None:
         """Let requests fail until the breaker opens."""
@@ -30,7 +30,7 @@ class Scene:
                     self.breaker.failed(each.key, "engine")
 
     def __getitem__(self, node: str) -> EngineCandidate:
-        return next(each for each in self.judged if each.node == node)
+        return next(each for each in self.ranked if each.node == node)
 
 
 def three() -> Scene:
@@ -40,7 +40,7 @@ def three() -> Scene:
 def test_whoever_joins_is_trusted() -> None:
     scene = three()
 
-    assert scene.judged == scene.candidates
+    assert scene.ranked == scene.candidates
     assert scene.breaker.reserved == {}
 
 
@@ -69,7 +69,7 @@ def test_the_requests_own_faults_harm_nobody() -> None:
     for _ in range(9):
         scene.breaker.failed(scene["a"].key, "none")
 
-    assert scene.judged == scene.candidates
+    assert scene.ranked == scene.candidates
 
 
 def test_a_doubt_is_cleared_by_a_probe() -> None:
@@ -89,7 +89,7 @@ def test_a_nodes_fault_counts_for_every_engine_on_it() -> None:
 
     scene.breaker.failed(scene["a"].key, "node")
 
-    assert [each.rank for each in scene.judged] == [1, 1, 0]
+    assert [each.rank for each in scene.ranked] == [1, 1, 0]
 
 
 def test_the_only_engine_of_a_model_is_never_shut_out() -> None:
@@ -165,7 +165,7 @@ def test_of_those_who_left_nothing_is_kept() -> None:
     scene.candidates = (gone, *rest)
     scene.change()
 
-    assert scene.judged == scene.candidates
+    assert scene.ranked == scene.candidates
 
 
 def test_an_engine_that_stays_failed_is_not_waited_for() -> None:

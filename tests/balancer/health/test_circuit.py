@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from balancer.health.breaker import GOOD, LAST_RESORT, OUT, SUSPECT, standings, worse
+from balancer.health.breaker import GOOD, LAST_RESORT, OUT, SUSPECT, ranks, worse
 from balancer.health.circuit import Circuit
 
 READY = Circuit(state="ready")
@@ -187,13 +187,13 @@ def test_whatever_happens_users_are_kept_from_an_open_breaker(
 def test_failures_count_more_than_load() -> None:
     records = {"fast liar": after("-"), "slow": READY}
 
-    found = standings(records, {"fast liar": 8, "slow": 1}, now=1)
+    found = ranks(records, {"fast liar": 8, "slow": 1}, now=1)
 
     assert found["slow"].rank == GOOD < SUSPECT == found["fast liar"].rank
 
 
 def test_the_last_engine_is_never_shut_out() -> None:
-    found = standings({"only": opened()}, {"only": 4}, now=3)
+    found = ranks({"only": opened()}, {"only": 4}, now=3)
 
     assert found["only"].rank == LAST_RESORT
     assert found["only"].usable == 4
@@ -204,7 +204,7 @@ def test_no_more_than_half_of_the_capacity_is_shut_out_and_the_worst_goes_first(
 ):
     records = {"a": opened(1), "b": opened(4), "c": opened(2), "d": READY}
 
-    found = standings(records, dict.fromkeys(records, 2), now=3)
+    found = ranks(records, dict.fromkeys(records, 2), now=3)
 
     assert {key: each.rank for key, each in found.items()} == {
         "a": LAST_RESORT,
@@ -224,7 +224,7 @@ def test_somebody_always_may_work_and_half_of_the_slots_stay(
     fleet: dict[int, tuple[Circuit, int]],
 ) -> None:
     slots = {key: slots for key, (_, slots) in fleet.items()}
-    found = standings({key: health for key, (health, _) in fleet.items()}, slots, 99)
+    found = ranks({key: health for key, (health, _) in fleet.items()}, slots, 99)
 
     out = [key for key, each in found.items() if each.rank == OUT]
     assert sum(slots[key] for key in out) * 2 <= sum(slots.values())

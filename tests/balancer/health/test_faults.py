@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from balancer.health.faults import fault_of_loss, fault_of_status
+from balancer.health.faults import failure_of, fault_of_loss
 
 
 def error(message: str, code: int = 500) -> bytes:
@@ -39,7 +39,7 @@ def error(message: str, code: int = 500) -> bytes:
     ],
 )
 def test_blame(status: int, body: bytes, fault: str) -> None:
-    assert fault_of_status(status, body) == fault
+    assert failure_of(status, body).fault == fault
 
 
 def test_a_node_that_cannot_be_reached_is_not_its_engines_fault() -> None:

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from balancer.health.faults import Judgement, next_step
+from balancer.health.faults import NextStep, failure_of
 from edgeserve.openai import code, message
 
 
@@ -28,9 +28,9 @@ def error(**fields: object) -> bytes:
     ],
 )
 def test_an_error_is_judged_by_what_it_means(
-    status: int, body: bytes, expected: Judgement
+    status: int, body: bytes, expected: NextStep
 ) -> None:
-    assert next_step(status, body) == expected
+    assert failure_of(status, body).next_step == expected
 
 
 @pytest.mark.parametrize(

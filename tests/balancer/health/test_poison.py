@@ -66,33 +66,33 @@ def two_deaths(*, hung: bool = False) -> tuple[Poison, list[Any]]:
 def test_two_deaths_are_proof_and_one_that_is_told_twice_is_none() -> None:
     poison, there = two_deaths()
 
-    assert not poison.judged(b"x", there[:1], 0)
+    assert not poison.proved(b"x", there[:1], 0)
     assert not poison.refuses(b"x", 0)
-    assert poison.judged(b"x", there, 0)
+    assert poison.proved(b"x", there, 0)
     assert poison.refuses(b"x", SECONDS - 1)
     assert not poison.refuses(b"x", SECONDS)
-    assert not poison.knows
+    assert poison.empty
 
 
 def test_engines_that_others_kill_prove_nothing() -> None:
     poison, there = two_deaths()
 
     killed = [replace(each, engine=ended(how="killed").engine) for each in there]
-    assert not poison.judged(b"x", killed, 0)
+    assert not poison.proved(b"x", killed, 0)
 
 
 def test_two_engines_that_hang_at_it_are_proof_too() -> None:
     poison, there = two_deaths(hung=True)
 
     well = [replace(each, engine=ended(state="ready", how="").engine) for each in there]
-    assert poison.judged(b"x", well, 0)
+    assert poison.proved(b"x", well, 0)
 
 
 def test_what_was_answered_since_is_innocent() -> None:
     poison, there = two_deaths()
-    poison.answered(b"x")
+    poison.forget(b"x")
 
-    assert not poison.judged(b"x", there, 0)
+    assert not poison.proved(b"x", there, 0)
 
 
 def test_memory_is_bounded() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from balancer.persistence.handover import door, inherited, offering
+from balancer.persistence.handover import handover_socket, inherited, offering
 from edgeserve.errors import SettingsError
 from edgeserve.http import bind
 from tests.patience import PATIENCE
@@ -23,11 +23,11 @@ async def test_the_next_process_gets_the_open_port_and_what_was_learned(
     tmp_path: Path, listening: socket.socket
 ) -> None:
     def newcomer() -> tuple[int, bytes]:
-        with inherited(path) as estate, estate.listening as port:
-            estate.serving()
-            return port.getsockname()[1], estate.learned
+        with inherited(path) as handover, handover.listening as port:
+            handover.serving()
+            return port.getsockname()[1], handover.learned
 
-    path = door(tmp_path, 8080)
+    path = handover_socket(tmp_path, 8080)
     with listening:
         async with offering(path, listening, lambda: LEARNED) as taken:
             port, learned = await asyncio.to_thread(newcomer)
@@ -42,15 +42,15 @@ async def test_a_client_that_waits_in_the_backlog_is_served_by_the_next_process(
     tmp_path: Path, listening: socket.socket
 ) -> None:
     def newcomer() -> bytes:
-        with inherited(path) as estate, estate.listening as port:
-            estate.serving()
+        with inherited(path) as handover, handover.listening as port:
+            handover.serving()
             listening.close()
             port.settimeout(PATIENCE)
             connection, _ = port.accept()
             with connection:
                 return connection.recv(5)
 
-    path = door(tmp_path, 8080)
+    path = handover_socket(tmp_path, 8080)
     with socket.create_connection(listening.getsockname()) as client:
         client.sendall(b"hello")
         async with offering(path, listening, lambda: b""):
@@ -63,15 +63,15 @@ async def test_a_newcomer_that_fails_before_it_serves_changes_nothing(
     tmp_path: Path, listening: socket.socket, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fails() -> None:
-        with inherited(path) as estate:
-            estate.listening.close()
+        with inherited(path) as handover:
+            handover.listening.close()
 
     def succeeds() -> None:
-        with inherited(path) as estate:
-            estate.listening.close()
-            estate.serving()
+        with inherited(path) as handover:
+            handover.listening.close()
+            handover.serving()
 
-    path = door(tmp_path, 8080)
+    path = handover_socket(tmp_path, 8080)
     with listening:
         async with offering(path, listening, lambda: b"") as taken:
             await asyncio.to_thread(fails)
@@ -80,13 +80,13 @@ async def test_a_newcomer_that_fails_before_it_serves_changes_nothing(
             async with asyncio.timeout(PATIENCE):
                 await taken.wait()
 
-    assert "did not come about" in caplog.text
+    assert "a takeover failed" in caplog.text
 
 
 def test_where_no_balancer_runs_the_sentence_says_so(tmp_path: Path) -> None:
     with (
         pytest.raises(SettingsError, match="without --takeover"),
-        inherited(door(tmp_path, 8080)),
+        inherited(handover_socket(tmp_path, 8080)),
     ):
         pass
 
@@ -94,7 +94,7 @@ def test_where_no_balancer_runs_the_sentence_says_so(tmp_path: Path) -> None:
 async def test_the_door_is_for_its_owner_and_gone_afterwards(
     tmp_path: Path, listening: socket.socket
 ) -> None:
-    path = door(tmp_path / "state", 8080)
+    path = handover_socket(tmp_path / "state", 8080)
     with listening:
         async with offering(path, listening, lambda: b""):
             mode = path.stat().st_mode & 0o777

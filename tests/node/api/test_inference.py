@@ -11,9 +11,10 @@ import pytest
 
 from edgeserve.auth import Guard
 from edgeserve.http import Origin, bind, listen, upstream
+from edgeserve.openai import ROUTES
 from edgeserve.wire import VARIANT_HEADER
 from node.api.admin import routes
-from node.api.inference import InferenceHandler, handled
+from node.api.inference import InferenceHandler
 from node.state import NodeState
 from tests.fakes.llama import Behaviour, FakeLlama, fake_llama
 from tests.node.building import PretendSupervisor, a_node, an_engine
@@ -34,7 +35,7 @@ async def serving(
         listen(
             bind("127.0.0.1", 0),
             InferenceHandler(state, ask, guard),
-            handled,
+            ROUTES.__contains__,
             routes(state, guard),
             body_limit=2**20,
         ) as port,

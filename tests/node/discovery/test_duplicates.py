@@ -11,8 +11,9 @@ import msgspec
 from edgeserve.auth import Guard
 from edgeserve.config.settings import NodeSettings
 from edgeserve.http import Origin, bind, listen, upstream
+from edgeserve.openai import ROUTES
 from node.api.admin import routes
-from node.api.inference import InferenceHandler, handled
+from node.api.inference import InferenceHandler
 from node.discovery.announce import be_discoverable
 from node.discovery.client import FleetClient
 from node.discovery.duplicates import gives_way, is_duplicate
@@ -46,7 +47,7 @@ async def living(name: str, instance: str, id_: str) -> AsyncGenerator[NodeState
             listen(
                 sock,
                 InferenceHandler(state, ask, guard),
-                handled,
+                ROUTES.__contains__,
                 routes(state, guard),
                 body_limit=1024,
             )

@@ -2,8 +2,7 @@
 
 import pytest
 
-from balancer.api.access import AccessPolicy
-from balancer.api.access import who as who_asks
+from balancer.api.access import AccessPolicy, audience
 from edgeserve.auth import Guard
 from edgeserve.config.settings import BalancerSettings, NodeSettings
 from edgeserve.http.server import listening
@@ -71,7 +70,7 @@ def an_access(host: str, token: str | None = SECRET, *keys: str) -> AccessPolicy
 def test_a_balancer_says_who_may_ask_and_what_lets_others_in(
     settings: dict[str, object], may: AccessPolicy, says: str
 ) -> None:
-    assert says in who_asks(BalancerSettings(**settings), may)  # type: ignore[arg-type]  # a few of each type
+    assert says in audience(BalancerSettings(**settings), may)  # type: ignore[arg-type]  # a few of each type
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from balancer.failover.attempt_watchdog import AttemptWatchdog
 from balancer.failover.stall import ExpectedPace, Sign
+from balancer.failover.watchdog import AttemptWatchdog
 from balancer.fleet.engines import EngineKey
 from balancer.routing.decision import RoutingRequest
 from tests.balancer.building import a_need
@@ -21,15 +21,15 @@ TELLS = ExpectedPace(token=0.1, batch=0.5)
 
 
 class Known:
-    """Prospects that a test sets."""
+    """A watchdog whose answers a test sets."""
 
     def __init__(self, **known: Any) -> None:
         self.of_pace: ExpectedPace = known.get("pace", FAST)
         self.is_trusted = True
         self.idle: float | None = known.get("idle", 1.0)
         self.budget_left: int = known.get("budget", 3)
-        self.doubts = 0
-        self.is_deserted = False
+        self.probes = 0
+        self.is_silent = False
         self.is_stuck = False
         self.woke = False
         self.worked: float = known.get("worked", 0.0)
@@ -43,33 +43,35 @@ class Known:
     def trusted(self, key: EngineKey) -> bool:  # noqa: ARG002
         return self.is_trusted
 
-    def elsewhere(self, need: RoutingRequest, key: EngineKey) -> float | None:  # noqa: ARG002
+    def seconds_elsewhere(self, need: RoutingRequest, key: EngineKey) -> float | None:  # noqa: ARG002
         return self.idle
 
-    def deserted(self, need: RoutingRequest, key: EngineKey) -> bool:  # noqa: ARG002
-        return self.is_deserted
+    def node_silent(self, need: RoutingRequest, key: EngineKey) -> bool:  # noqa: ARG002
+        return self.is_silent
 
-    def stirred(self, key: EngineKey) -> float:  # noqa: ARG002
+    def last_work(self, key: EngineKey) -> float:  # noqa: ARG002
         return self.worked
 
     def stuck(self, key: EngineKey) -> bool:  # noqa: ARG002
         return self.is_stuck
 
-    def doubt(self, key: EngineKey) -> None:  # noqa: ARG002
-        self.doubts += 1
+    def probe(self, key: EngineKey) -> None:  # noqa: ARG002
+        self.probes += 1
 
 
 async def watched(
     known: Known, then: Callable[[AttemptWatchdog, float], None], **given: Any
 ) -> AttemptWatchdog:
-    """Let things happen to a request; returns its vigil, given up or not."""
-    fields: dict[str, Any] = {"predicted": 1.0, "tells": True} | given
+    """Let things happen to a request; returns its watchdog."""
+    fields: dict[str, Any] = {
+        "watchdog": known,
+        "predicted": 1.0,
+        "reports_progress": True,
+    } | given
 
-    async def work() -> AttemptWatchdog:
+    async def attempt() -> AttemptWatchdog:
         now = asyncio.get_running_loop().time()
-        watchdog = AttemptWatchdog(
-            prospects=known, key=KEY, need=a_need(), started=now, **fields
-        )
+        watchdog = AttemptWatchdog(key=KEY, need=a_need(), started=now, **fields)
         then(watchdog, now)
         try:
             await asyncio.sleep(0)
@@ -77,13 +79,13 @@ async def watched(
             assert watchdog.gave_up()
         return watchdog
 
-    return await asyncio.ensure_future(work())
+    return await asyncio.ensure_future(attempt())
 
 
 def hears(*signs: str) -> Callable[[AttemptWatchdog, float], None]:
     def then(watchdog: AttemptWatchdog, now: float) -> None:
         for sign in signs:
-            watchdog.heard(sign)  # type: ignore[arg-type]  # one of them
+            watchdog.note(sign)  # type: ignore[arg-type]  # one of them
         watchdog.tick(now + 4)
         watchdog.tick(now + 40)
 
@@ -105,7 +107,7 @@ async def test_pings_do_not_stand_for_text() -> None:
 
 async def test_a_text_that_goes_on_is_left_alone() -> None:
     def goes_on(watchdog: AttemptWatchdog, now: float) -> None:
-        watchdog.heard("text")
+        watchdog.note("text")
         for second in range(60):
             watchdog.texts += 1
             watchdog.tick(now + second)
@@ -115,11 +117,11 @@ async def test_a_text_that_goes_on_is_left_alone() -> None:
 
 async def test_a_call_to_a_tool_may_take_longer() -> None:
     def pauses(watchdog: AttemptWatchdog, now: float) -> None:
-        watchdog.heard("text")
+        watchdog.note("text")
         watchdog.tick(now + 20)
 
     assert (await watched(Known(), pauses)).why
-    assert (await watched(Known(), pauses, halting=True)).why == ""
+    assert (await watched(Known(), pauses, calls_tools=True)).why == ""
 
 
 async def test_a_slow_prompt_that_makes_progress_is_left_alone() -> None:
@@ -148,7 +150,7 @@ async def test_a_prompt_may_wait_while_its_engine_answers_others() -> None:
     known = Known(pace=TELLS)
 
     def waits(watchdog: AttemptWatchdog, now: float) -> None:
-        watchdog.heard("progress")
+        watchdog.note("progress")
         for second in range(60):
             known.worked = now + second
             watchdog.tick(now + second)
@@ -161,7 +163,7 @@ async def test_an_engine_that_its_node_gives_up_is_given_up_at_once() -> None:
     known.is_stuck = True
 
     def tick(watchdog: AttemptWatchdog, now: float) -> None:
-        watchdog.heard("text")
+        watchdog.note("text")
         watchdog.tick(now)
 
     assert "its node" in (await watched(known, tick)).why
@@ -169,13 +171,13 @@ async def test_an_engine_that_its_node_gives_up_is_given_up_at_once() -> None:
 
 async def test_work_is_hidden_until_text_comes_where_the_engine_does_not_tell() -> None:
     def writes(watchdog: AttemptWatchdog, now: float) -> None:  # noqa: ARG001
-        watchdog.heard("text")
+        watchdog.note("text")
 
     def nothing(watchdog: AttemptWatchdog, now: float) -> None:
         pass
 
-    assert (await watched(Known(), nothing, tells=False)).hidden
-    assert not (await watched(Known(), writes, tells=False)).hidden
+    assert (await watched(Known(), nothing, reports_progress=False)).hidden
+    assert not (await watched(Known(), writes, reports_progress=False)).hidden
     assert not (await watched(Known(), nothing)).hidden
 
 
@@ -183,7 +185,7 @@ async def test_what_does_not_begin_is_asked_elsewhere_where_a_slot_is_idle() -> 
     assert (await watched(Known(), hears())).fault == "doubt"
     assert (await watched(Known(idle=None), hears())).why == ""
     assert (await watched(Known(budget=0), hears())).why == ""
-    assert (await watched(Known(), hears(), tells=False)).why == ""
+    assert (await watched(Known(), hears(), reports_progress=False)).why == ""
 
 
 async def test_an_engine_that_is_silent_is_probed_once() -> None:
@@ -191,7 +193,7 @@ async def test_an_engine_that_is_silent_is_probed_once() -> None:
 
     await watched(known, hears())
 
-    assert known.doubts == 1
+    assert known.probes == 1
 
 
 async def test_an_engine_that_does_not_answer_a_probe_loses_what_has_not_begun() -> (
@@ -214,8 +216,8 @@ async def test_a_node_that_falls_silent_loses_what_shows_no_life(
 
     def falls_silent(watchdog: AttemptWatchdog, now: float) -> None:
         for sign in signs:
-            watchdog.heard(sign)
-        known.is_deserted = True
+            watchdog.note(sign)
+        known.is_silent = True
         for tenth in range(75):
             watchdog.tick(now + tenth / 10)
 
@@ -227,7 +229,7 @@ async def test_a_node_that_is_back_at_once_loses_nothing() -> None:
 
     def blinks(watchdog: AttemptWatchdog, now: float) -> None:
         for second in range(5, 60):
-            known.is_deserted = second % 2 == 0
+            known.is_silent = second % 2 == 0
             watchdog.tick(now + second)
 
     assert (await watched(known, blinks)).why == ""
@@ -235,10 +237,10 @@ async def test_a_node_that_is_back_at_once_loses_nothing() -> None:
 
 async def test_an_answer_that_still_comes_is_not_given_up_with_its_nodes_word() -> None:
     known = Known()
-    known.is_deserted = True
+    known.is_silent = True
 
     def goes_on(watchdog: AttemptWatchdog, now: float) -> None:
-        watchdog.heard("text")
+        watchdog.note("text")
         for second in range(60):
             watchdog.texts += 1
             watchdog.tick(now + second)
@@ -255,7 +257,7 @@ async def test_an_engine_is_not_judged_while_its_client_takes_nothing(
     def sleeps(watchdog: AttemptWatchdog, now: float) -> None:
         nonlocal paused
         for sign in signs:
-            watchdog.heard(sign)
+            watchdog.note(sign)
         for second in range(60):
             watchdog.tick(now + second)
         assert watchdog.excused
@@ -272,7 +274,7 @@ async def test_it_is_judged_again_once_the_client_reads() -> None:
 
     def wakes(watchdog: AttemptWatchdog, now: float) -> None:
         nonlocal paused
-        watchdog.heard("text")
+        watchdog.note("text")
         watchdog.tick(now + 30)
         paused = False
         watchdog.tick(now + 70)

@@ -1,0 +1,62 @@
+"""Node client: every request that the balancer sends to a node.
+
+Each carries the fleet token and names the engine that it is for.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractAsyncContextManager
+
+from balancer.fleet.engines import EngineCandidate
+from edgeserve.auth import bearer
+from edgeserve.http.types import Answer, Origin, Request, Upstream
+from edgeserve.wire import REQUEST_HEADER, VARIANT_HEADER
+
+EVENTS = "/edgeserve/v1/events"
+
+PROBE_ID = "probe"
+"""The request id of all probes."""
+
+NOT_FOR_NODES = frozenset(
+    ("authorization", "x-api-key", "cookie", "origin", "accept-encoding",
+     "content-encoding", "x-conversation-id", VARIANT_HEADER, REQUEST_HEADER)
+)  # fmt: skip
+"""A conversation id would let llama.cpp continue after the client has left."""
+
+
+class NodeClient:
+    """Sends requests to nodes. Leaving a block early closes the connection."""
+
+    def __init__(self, upstream: Upstream, token: str | None) -> None:
+        self._upstream = upstream
+        self._token = bearer(token)
+        self._json = {"content-type": "application/json", **self._token}
+
+    def events(self, origin: Origin) -> AbstractAsyncContextManager[Answer]:
+        """Open the event stream of the node at `origin`."""
+        return self._upstream.ask(origin, "GET", EVENTS, self._token)
+
+    def probe(
+        self, to: EngineCandidate, path: str, body: bytes
+    ) -> AbstractAsyncContextManager[Answer]:
+        """Send an engine a small request of our own."""
+        return self._upstream.ask(
+            to.origin, "POST", path, self._headers(to, PROBE_ID), body
+        )
+
+    def forward(
+        self, to: EngineCandidate, request: Request, request_id: str, body: bytes
+    ) -> AbstractAsyncContextManager[Answer]:
+        """Send an engine a client's request, with this body, without its secrets."""
+        passed = {k: v for k, v in request.headers.items() if k not in NOT_FOR_NODES}
+        headers = passed | self._headers(to, request_id)
+        return self._upstream.ask(
+            to.origin, request.method, request.target, headers, body
+        )
+
+    def _headers(self, to: EngineCandidate, request_id: str) -> dict[str, str]:
+        return {
+            **self._json,
+            VARIANT_HEADER: to.engine.id,
+            REQUEST_HEADER: request_id,
+        }
