@@ -33,11 +33,11 @@ from edgeserve.errors import (
     NoFiles,
     NoNode,
     NotReached,
-    untie,
 )
 from edgeserve.http.sse import EventReader
 from edgeserve.http.types import Answer
 from edgeserve.openai import message
+from edgeserve.runtime.memory import untie
 
 CUT_SHORT = "the stream ended before the answer did"
 REFUSED = Done("refused by the engine")
