@@ -91,10 +91,6 @@ NOT_YET = frozenset(
         "edgeserve",
         "edgeserve/cli",
         "edgeserve/config",
-        "edgeserve/http",
-        "edgeserve/http/client",
-        "edgeserve/http/server",
-        "edgeserve/runtime",
     )
 )
 """Folders whose prose has such words. This list only shrinks."""

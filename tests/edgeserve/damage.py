@@ -178,7 +178,7 @@ KEPT_BY = {
     "node.planning.tunings:load": "state/tuned/*.json",
     "node.planning.tunings:save": "state/tuned/*.json",
     "edgeserve.runtime.files:part_of": "models/a.F16.gguf",
-    "edgeserve.models.download:_fetched": "",
+    "edgeserve.models.download:_fetch": "",
     "quantize.make_commands:compare": "models/a.compare.json",
     "quantize.manifest:read_manifest": "models/a.variants.json",
     "quantize.make:make": "models/a.variants.json",
