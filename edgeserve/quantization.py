@@ -67,7 +67,7 @@ _SIZE = re.compile(r"_(?:XXL|XL|L|M|S)$")
 
 
 def loss(label: str) -> float | None:
-    """Return what a type or a variant's label loses; None where nobody knows.
+    """Return what a type or a variant's label loses; None where it is unknown.
 
     Makers' own recipes, such as `UD-Q4_K_XL` or `Q6_K_L`, count as the type they are
     named after.
@@ -83,7 +83,7 @@ def loss(label: str) -> float | None:
 def at_least(label: str, floor: str) -> bool:
     """Whether a variant is as good as the type `floor`, or better.
 
-    A label that nobody knows is not: a floor is a promise.
+    An unknown label is not: a floor is a promise.
     """
     has, wanted = loss(label), loss(floor)
     return has is not None and wanted is not None and has <= wanted

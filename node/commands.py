@@ -26,7 +26,7 @@ from node.tune.commands import tune
 )
 @click.argument("names", nargs=-1, metavar="[MODEL]...")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@settings_options(NodeSettings, aside=("Network", "Who may ask"))
+@settings_options(NodeSettings, aside=("Network", "Access"))
 def plan(
     names: tuple[str, ...], as_json: bool, config_file: Path | None, **flags: Any
 ) -> None:

@@ -1,4 +1,4 @@
-"""`edgeserve chat`: the command that talks with a model, word by word."""
+"""`edgeserve chat`: the command for a conversation with a model."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ CONTROLS = dict.fromkeys((*range(9), 11, 12, *range(14, 32), *range(127, 160)))
 
 HELP = """\
 /model        show the models, and which one answers
-/model NAME   go on with another one
-/clear        forget what was said, but for --system
+/model NAME   continue with another one
+/clear        start a new conversation; --system stays
 /help         show this
 /exit         leave; so does Ctrl-D
 //…           send a line that starts with a slash"""
@@ -110,7 +110,7 @@ def answer(
 def pieces(lines: Iterable[bytes]) -> Iterator[str]:
     """Read text out of a chat stream. Raises NoAnswer on an error event, or no end.
 
-    Reads to the very end: who hangs up at `[DONE]` may be taken for one who gave up.
+    Reads to the end: closing at `[DONE]` may count as a cancelled request.
     """
     ended = False
     for line in lines:
@@ -130,9 +130,9 @@ def pieces(lines: Iterable[bytes]) -> Iterator[str]:
 
 
 def _given(prompt: str | None) -> str | None:
-    """Return the one question there is: the prompt, then what comes through a pipe.
+    """Return the question: the prompt, then the text from a pipe.
 
-    None where someone sits at the terminal and has asked nothing yet.
+    None where the terminal is interactive and there is no prompt.
     """
     interactive = sys.stdin is not None and sys.stdin.isatty()
     piped = "" if sys.stdin is None or interactive else sys.stdin.read().strip()
@@ -143,11 +143,11 @@ def _given(prompt: str | None) -> str | None:
 
 
 def _converse(place: Endpoint, options: dict[str, Any], history: list[Message]) -> None:
-    """Take turns until the end of input; what goes wrong ends a turn, not the talk."""
+    """Take turns until the end of input; an error ends one turn only."""
     with suppress(ImportError):
         importlib.import_module("readline")  # teaches `input` editing and history
     click.echo(
-        f"{options['model']}; Ctrl-C stops an answer, /help tells the rest", err=True
+        f"{options['model']}; Ctrl-C stops an answer, /help lists commands", err=True
     )
     talk = Talk(place, options, history)
     while (line := _question()) is not None:
@@ -159,7 +159,7 @@ def _converse(place: Endpoint, options: dict[str, Any], history: list[Message]) 
 
 
 class Talk:
-    """A conversation: with which model, and what was said."""
+    """A conversation: the model, and the messages so far."""
 
     def __init__(
         self, place: Endpoint, options: dict[str, Any], history: list[Message]
@@ -169,20 +169,20 @@ class Talk:
         self._history = history
 
     def ask(self, question: str) -> None:
-        """Take a turn; nothing of one that failed is remembered."""
+        """Take a turn; a failed one is not kept."""
         asked = [*self._history, message("user", question)]
-        heard: list[str] = []
+        written: list[str] = []
         try:
-            _say(_noted(answer(self._place, self._options, asked), heard))
+            _say(_noted(answer(self._place, self._options, asked), written))
         except KeyboardInterrupt:
             click.echo(" …")
         except NoAnswer as error:
             _tell(f"edgeserve: {error}")
             return
-        self._history = [*asked, message("assistant", "".join(heard))]
+        self._history = [*asked, message("assistant", "".join(written))]
 
     def obey(self, line: str) -> bool:
-        """Do what a line that starts with a slash says; False to leave."""
+        """Run a command line, which starts with a slash; False to leave."""
         word, _, rest = line[1:].partition(" ")
         try:
             match word.lower():
@@ -204,14 +204,14 @@ class Talk:
 
     def _clear(self) -> None:
         self._history = [each for each in self._history if each["role"] == "system"]
-        _tell("what was said is forgotten")
+        _tell("a new conversation begins")
 
     def _model(self, name: str) -> None:
-        """Show the models, or go on with another one. Raises NoAnswer."""
+        """Show the models, or continue with another one. Raises NoAnswer."""
         there = chatting_models(self._place)
         if name in there:
             self._options = {**self._options, "model": name}
-            _tell(f"going on with {name}")
+            _tell(f"continuing with {name}")
         elif name:
             _tell(f"no model {name!r} can chat here{did_you_mean(name, there)}")
         else:
@@ -225,7 +225,7 @@ def _tell(line: str) -> None:
 
 
 def _question() -> str | None:
-    """Ask for one line that is not blank; None when there is nothing more to say."""
+    """Read one line that is not blank; None at the end of input."""
     try:
         while not (line := input("> ").strip()):
             pass
@@ -235,9 +235,9 @@ def _question() -> str | None:
     return line
 
 
-def _noted(parts: Iterator[str], heard: list[str]) -> Iterator[str]:
+def _noted(parts: Iterator[str], written: list[str]) -> Iterator[str]:
     for part in parts:
-        heard.append(part)
+        written.append(part)
         yield part
 
 

@@ -1,4 +1,4 @@
-"""Endpoint client: asks a balancer from a terminal; http.client starts quickly."""
+"""Endpoint client: sends a command's requests to a balancer, with http.client."""
 
 from __future__ import annotations
 
@@ -18,36 +18,36 @@ from edgeserve.errors import CommandError, SettingsError, in_words
 
 DEFAULT_URL = "http://127.0.0.1:8080"
 ANSWER_SECONDS = 20.0
-"""How long a table may take. A completion may take as long as it needs."""
+"""Time limit of a table's request. Completions have none."""
 
 
 class NoAnswer(CommandError):
-    """The endpoint cannot be reached, refused, or is something else."""
+    """The endpoint cannot be reached, refused, or is no balancer."""
 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """A balancer's address, and the API key to show it if it asks for one."""
+    """A balancer's address, and the API key to send."""
 
     url: str
     api_key: str | None = None
 
     def get(self, path: str) -> Any:
         """Return the JSON at `path`. Raises NoAnswer."""
-        with self._asked("GET", path, None, ANSWER_SECONDS) as response:
+        with self._response("GET", path, None, ANSWER_SECONDS) as response:
             return self._json(response.read())
 
     def post(self, path: str, body: Any) -> Generator[bytes]:
-        """Yield the answer line by line as it comes; closing hangs up.
+        """Yield the answer line by line as it comes; closing cancels it.
 
         Raises NoAnswer, also where the answer breaks off.
         """
-        with self._asked("POST", path, body, None) as response:
+        with self._response("POST", path, body, None) as response:
             while line := response.readline():
                 yield line
 
     @contextmanager
-    def _asked(
+    def _response(
         self, method: str, path: str, body: Any, seconds: float | None
     ) -> Generator[http.client.HTTPResponse]:
         parts = urlsplit(self.url)
@@ -77,12 +77,12 @@ class Endpoint:
     def _refusal(self, response: http.client.HTTPResponse) -> str:
         envelope = self._json(response.read())
         try:
-            said = str(envelope["error"]["message"])
+            reason = str(envelope["error"]["message"])
         except (KeyError, TypeError):
-            said = response.reason
+            reason = response.reason
         if response.status == http.client.UNAUTHORIZED:
-            said += "; --api-key-file names a file with a key"
-        return f"{self.url} answers {response.status}: {said}"
+            reason += "; --api-key-file names a file with a key"
+        return f"{self.url} answers {response.status}: {reason}"
 
     def _json(self, content: bytes) -> Any:
         try:
@@ -103,7 +103,7 @@ def _connection(
 
 
 def _utf8(text: str) -> bytes:
-    """Encode it; bytes that the locale could not read are sent as they came."""
+    """Encode text; bytes that the locale could not decode are sent unchanged."""
     return text.encode(errors="surrogateescape").decode(errors="replace").encode()
 
 
@@ -132,10 +132,10 @@ def endpoint_options(command: F) -> F:
 def endpoint(url: str, api_key_file: Path | None) -> Endpoint:
     """Turn the options into an endpoint.
 
-    The key that lies on this machine is shown to this machine only.
+    The key in this machine's own folder is sent to this machine only.
     Raises SettingsError for what is no URL, or no key file.
     """
-    # Both cost milliseconds that `--help` need not pay.
+    # Imported here: both would slow down `--help`.
     from edgeserve.auth import is_loopback, read_api_keys
 
     try:

@@ -34,7 +34,7 @@ EXAMPLES: dict[str, Any] = {
     "state_dir": "~/.local/state/edgeserve",
     "token_file": "/etc/edgeserve/token",
 }
-"""What stands for settings without a default, or with one of each machine's own."""
+"""Examples for settings without a default, or whose default differs by machine."""
 
 HEAD = """\
 # Every setting of EdgeServe. What is commented out shows the default, or an example
@@ -71,7 +71,7 @@ def _setting(each: dataclasses.Field[Any]) -> Sequence[str]:
 
 
 SECRETS = {"token_file": "token", "api_key_file": "api-keys"}
-"""Setting → the file in the configuration folder that counts without it."""
+"""Setting → the file in the configuration folder that is used without it."""
 
 
 @click.group(cls=Group)
@@ -142,7 +142,7 @@ def resolved(section: str, file: Path | None) -> dict[str, dict[str, Any]]:
 
 
 def _secrets(settings: SharedSettings) -> dict[str, dict[str, Any]]:
-    """The files of secrets that nobody names but that lie in their usual places."""
+    """Return the files of secrets in their usual places, where no setting names one."""
     usual = {name: config_dir() / file for name, file in SECRETS.items()}
     return {
         name: {"value": str(path), "origin": f"{in_words(path)}, as it is there"}
@@ -152,7 +152,7 @@ def _secrets(settings: SharedSettings) -> dict[str, dict[str, Any]]:
 
 
 def in_words(path: Path) -> str:
-    """Say what has put a folder, or what lies in it, where it is."""
+    """Return what determines the place of a folder."""
     variable = moved_by(path)
     return f"environment {variable}" if variable else "default"
 

@@ -1,4 +1,4 @@
-"""`edgeserve nodes` and `edgeserve models`: the fleet as tables, or as JSON."""
+"""`edgeserve nodes` and `edgeserve models`: the commands that show the fleet."""
 
 from __future__ import annotations
 
@@ -59,42 +59,42 @@ def models(url: str, api_key_file: Path | None, *, as_json: bool) -> None:
     _print(MODEL_HEADS, rows, "no model yet; `edgeserve nodes` says what is there")
 
 
-UNWELL = {
+UNHEALTHY = {
     "suspect": "failed, being probed",
     "open": "keeps failing, set aside",
     "half-open": "keeps failing, being probed",
 }
-"""What the balancer's words for an engine's health mean; others want no attention."""
+"""Texts for the health of an engine; healthy states have none."""
 
 NODE_HEADS = ("node", "state", "address", "GiB free", "hottest")
 MODEL_HEADS = ("model", "can", "context", "slots", "nodes")
 
 
 def node_rows(found: list[Json]) -> list[Entry]:
-    """One row per node; below it what it serves, and what is wrong."""
-    return [_entry(sighting) for sighting in found]
+    """Return one row per node; below it its engines and problems."""
+    return [_entry(node) for node in found]
 
 
-def _entry(sighting: Json) -> Entry:
-    state, trouble = str(sighting["state"]), sighting.get("problem")
+def _entry(node: Json) -> Entry:
+    state, trouble = str(node["state"]), node.get("problem")
     # Where none of several addresses answers, the problem names each.
-    where = str(sighting["url"]).partition(", ")[0]
-    report: Json | None = sighting["report"]
+    where = str(node["url"]).partition(", ")[0]
+    report: Json | None = node["report"]
     if report is None:
-        cells = (_announced(sighting), state, where, "", "")
+        cells = (_announced(node), state, where, "", "")
         return Entry(cells, [str(trouble)] if trouble else [])
-    health: Json = sighting.get("health", {})
+    health: Json = node.get("health", {})
     lines = [_engine(each, health.get(each["id"])) for each in report["engines"]]
     problems = (trouble, *report.get("problems", ()))
     lines += [str(problem) for problem in problems if problem]
-    name = str(sighting.get("name") or report["name"])
+    name = str(node.get("name") or report["name"])
     cells = (name, state, where, *_condition(report["hardware"]))
     return Entry(cells, lines or ["serves nothing"])
 
 
-def _announced(sighting: Json) -> str:
+def _announced(node: Json) -> str:
     """Return the name in its mDNS announcement; a `?` where it has none."""
-    for key in sighting.get("seen_as", ()):
+    for key in node.get("seen_as", ()):
         name, service, _ = str(key).partition("._edgeserve._tcp.")
         if service:
             return name
@@ -104,9 +104,9 @@ def _announced(sighting: Json) -> str:
 def _engine(engine: Json, health: str | None) -> str:
     state = str(engine["state"])
     if state in {"ready", "busy"}:
-        unwell = f"; {UNWELL[health]}" if health in UNWELL else ""
+        unhealthy = f"; {UNHEALTHY[health]}" if health in UNHEALTHY else ""
         busy = f"{engine['busy']} of {engine['slots']} slots busy"
-        return f"{engine['id']}: {busy}{unwell}"
+        return f"{engine['id']}: {busy}{unhealthy}"
     reason = engine.get("reason")
     return f"{engine['id']}: {state}{f' ({reason})' if reason else ''}"
 

@@ -1,6 +1,6 @@
-"""The `edgeserve` command: all sub-commands, imported when they are called.
+"""The `edgeserve` command: lists all sub-commands and runs one.
 
-Sub-commands are imported when they are called, so that `--help` stays quick on a Pi.
+A sub-command is imported when it is called, so that `--help` stays quick on a Pi.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ COMMANDS = {
     ),
     "quantize": (
         "quantize.commands:quantize",
-        "Make smaller variants of a model, sized and measured.",
+        "Make smaller variants of a model, and measure them.",
     ),
 }
 """Name → where the command is, and its line in `edgeserve --help`."""
@@ -67,7 +67,7 @@ class Commands(Group):
     """A group that imports a sub-command only when it is needed."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
-        """Name the sub-commands in the order a newcomer meets them."""
+        """List the sub-commands in the order of their first use."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
@@ -79,7 +79,7 @@ class Commands(Group):
         return command
 
     def line(self, ctx: click.Context, name: str) -> str:  # noqa: ARG002
-        """Say it without importing the sub-command."""
+        """Return the line without importing the sub-command."""
         return COMMANDS[name][1]
 
 
@@ -100,40 +100,40 @@ def edgeserve() -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command; our own errors are one sentence and an exit status.
+    """Run the command; errors become one sentence and an exit status.
 
-    So is a file or a folder that we may not use, wherever it is met first.
+    So do faults of files and folders.
     """
-    _take_any_letter()
+    _replace_unencodable()
     try:
         edgeserve(arguments, prog_name="edgeserve")
     except (CommandError, OSError, ExceptionGroup) as error:
-        sys.exit(_said(error))
+        sys.exit(_report(error))
     finally:
-        _let_go()
+        _flush()
 
 
-def _said(error: Exception) -> int:
-    """Say what went wrong, and return the exit status; of a group, what came first."""
+def _report(error: Exception) -> int:
+    """Print an error, the first one of a group, and return the exit status."""
     while isinstance(error, ExceptionGroup):
         error = error.exceptions[0]
     status = CommandError.exit_status
     match error:
         case CommandError():
-            said, status = str(error), error.exit_status
+            sentence, status = str(error), error.exit_status
         case OSError(filename=None):
-            said = f"cannot go on: {in_words(error)}"
+            sentence = f"cannot continue: {in_words(error)}"
         case OSError():
-            said = f"cannot use {error.filename}: {in_words(error)}"
+            sentence = f"cannot use {error.filename}: {in_words(error)}"
         case _:
             raise error
     with suppress(OSError):
-        click.echo(for_terminal(f"edgeserve: {said}"), err=True)
+        click.echo(for_terminal(f"edgeserve: {sentence}"), err=True)
     return status
 
 
-def _let_go() -> None:
-    """Drop what cannot be written; Python would end with a complaint of its own."""
+def _flush() -> None:
+    """Drop output that cannot be written; otherwise Python prints an error at exit."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
@@ -141,8 +141,8 @@ def _let_go() -> None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
-def _take_any_letter() -> None:
-    """Show `?` for what this terminal has no letter for; take any bytes from a pipe."""
+def _replace_unencodable() -> None:
+    """Write `?` for letters that the terminal lacks; read any bytes from a pipe."""
     for stream, errors in (
         (sys.stdin, "surrogateescape"),
         (sys.stdout, "replace"),

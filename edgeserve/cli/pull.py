@@ -34,7 +34,7 @@ def pull(name: str | None, folder: Path | None) -> None:
     It is verified there, and a damaged one replaced. Any GGUF file can be put into the
     folder by hand as well.
     """
-    # Settings cost milliseconds that `--help` need not pay.
+    # Imported here: settings would slow down `--help`.
     from edgeserve.config.settings import NodeSettings
     from edgeserve.config.sources import resolve
 

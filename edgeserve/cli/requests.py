@@ -1,4 +1,4 @@
-"""`edgeserve requests` and `edgeserve why`: the latest requests, explained."""
+"""`edgeserve requests` and `edgeserve why`: the commands that explain requests."""
 
 from __future__ import annotations
 
@@ -170,12 +170,12 @@ def why(request_id: str, url: str, api_key_file: Path | None, *, as_json: bool) 
 
 
 def _explain(found: Json) -> None:
-    _say(f"{found['id']}: {', '.join(said_of(found, time.time()))}")
+    _say(f"{found['id']}: {', '.join(summary_of(found, time.time()))}")
     for count, attempt in enumerate(found["attempts"], 1):
         click.echo()
         what = attempt["outcome"] or "under way"
         _say(f"{count}. {attempt['node']} ({attempt['variant']}): {what}")
-        for line in came_of_it(attempt):
+        for line in comparison_of(attempt):
             _say(f"   {line}")
         _show(attempt["candidates"])
     if not found["attempts"]:
@@ -195,8 +195,8 @@ def _show(candidates: list[Json]) -> None:
     print_table(CANDIDATE_HEADS, rows(candidates))
 
 
-def said_of(found: Json, now: float) -> Iterator[str]:
-    """Say what was asked, by whom, and what came of it."""
+def summary_of(found: Json, now: float) -> Iterator[str]:
+    """Yield the model, the outcome, the client and the times of a request."""
     yield str(found["model"] or "any model")
     yield str(found["outcome"] or found["state"])
     yield f"asked by {found['client']} at {clock(found['arrived_at'], now)}"
@@ -237,8 +237,8 @@ def _cells(each: Json) -> Row:
     )
 
 
-def came_of_it(attempt: Json) -> Iterator[str]:
-    """What was predicted of the engine that was asked, beside what happened."""
+def comparison_of(attempt: Json) -> Iterator[str]:
+    """Yield the predicted and the measured values of an attempt."""
     predicted: Json = attempt.get("predicted") or {}
     actual: Json = attempt.get("actual") or {}
     for name, called, show in (

@@ -103,7 +103,7 @@ def _already(path: Path) -> str:
 
 
 def _write(path: Path, content: str) -> None:
-    """Replace it: nobody else ever can read it, and never half of it."""
+    """Replace the file atomically; only its owner can read it."""
     from edgeserve.runtime.files import replace_file
 
     try:

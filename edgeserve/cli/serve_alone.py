@@ -1,4 +1,4 @@
-"""One-machine service: run a node and a balancer together, and end both."""
+"""One-machine service: runs a node and a balancer together, and ends both."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from edgeserve.runtime.children import first, running
 
 POLL_SECONDS = 0.1
 
-STOPPING = "stopping; what is being answered may end, Ctrl-C once more cuts it off"
+STOPPING = "stopping; running answers may finish, a second Ctrl-C aborts them"
 
 Model = Mapping[str, Any]
 Greet = Callable[[Sequence[Model]], None]
 
 
 class NotServing(CommandError):
-    """The node is there, but what it was asked to serve cannot be served."""
+    """The node runs, but cannot serve the models it was asked for."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """The two commands, where the balancer will answer, and limits in seconds."""
+    """The two commands, the balancer's address, and limits in seconds."""
 
     node: Sequence[str]
     balancer: Sequence[str]
@@ -44,7 +44,7 @@ async def serve(plan: Plan, greet: Greet, stop: asyncio.Event) -> None:
     be served.
     """
     async with AsyncExitStack() as stack:
-        # The balancer is asked to leave first: its requests still need the node.
+        # The balancer is stopped first: its requests still need the node.
         node = await stack.enter_async_context(
             running("node", plan.node, grace=plan.grace)
         )
@@ -77,14 +77,14 @@ async def _until_served(place: Endpoint) -> Sequence[Model]:
 def served(place: Endpoint) -> Sequence[Model]:
     """Return the models that can be called now, none while they load.
 
-    Raises NotServing once it is certain that there will be none.
+    Raises NotServing once it is certain that none can be served.
     """
     with suppress(NoAnswer):
         models: list[Model] = place.get("/v1/models")["data"]
         if models:
             return models
-        for sighting in place.get("/edgeserve/v1/nodes"):
-            _raise_hopeless(sighting["report"])
+        for node in place.get("/edgeserve/v1/nodes"):
+            _raise_hopeless(node["report"])
     return ()
 
 

@@ -32,7 +32,7 @@ from edgeserve.runtime.log import say
 
 QUESTION = "Say hello."
 LONGEST = 64
-"""Tokens an answer may have: so small a model may not find an end by itself."""
+"""Longest answer, in tokens: so small a model may never end by itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +73,7 @@ class Welcome:
         model = self._chatting()
         if model is None:
             return f"{line} {self.url}/v1/models"
-        body = json.dumps({"model": model, **_asked()})
+        body = json.dumps({"model": model, **_example_request()})
         rest = ["-H", "Content-Type: application/json", "-d", body]
         return f"{line} {self.url}/v1/chat/completions {shlex.join(rest)}"
 
@@ -87,7 +87,7 @@ class Welcome:
         model = self._chatting()
         if model is None:
             return f"from openai import OpenAI; print({client}.models.list().data)"
-        fields = {"model": model, **_asked()}
+        fields = {"model": model, **_example_request()}
         asked = ", ".join(f"{name}={value!r}" for name, value in fields.items())
         return (
             f"from openai import OpenAI; print({client}.chat.completions"
@@ -101,16 +101,16 @@ class Welcome:
         return None
 
 
-def _asked() -> dict[str, Any]:
+def _example_request() -> dict[str, Any]:
     messages = [{"role": "user", "content": QUESTION}]
     return {"messages": messages, "max_tokens": LONGEST, "temperature": 0}
 
 
 STOP_SECONDS = 10.0
-"""What ending the engines may take once running requests are done."""
+"""Time to end the engines, once running requests are done."""
 
 NEIGHBOURS = 10
-"""Ports tried where a usual one is taken."""
+"""Ports tried where the default one is taken."""
 
 
 @click.command(
@@ -184,18 +184,18 @@ def _url(port: int) -> str:
 def port_near(
     found: Resolved[NodeSettings] | Resolved[BalancerSettings], but: int = 0
 ) -> int:
-    """Return the port of the settings, or near it where nobody asked for that one.
+    """Return the port of the settings, or a free one near a default port.
 
-    Raises SettingsError where a port that was asked for is taken.
+    Raises SettingsError where a port that was set is taken.
     """
     port = found.settings.port
-    asked_for = found.origins["port"] != "default"
+    was_set = found.origins["port"] != "default"
     for candidate in range(port, port + NEIGHBOURS):
         try:
             with closing(bind(LOOPBACK, candidate)) as sock:
                 free: int = sock.getsockname()[1]
         except SettingsError:
-            if asked_for:
+            if was_set:
                 raise
             continue
         if free != but:
@@ -207,9 +207,9 @@ def port_near(
 
 
 def model_flags(settings: NodeSettings) -> list[str]:
-    """Name the models to the node: those asked for, else the default one.
+    """Return the node's model flags: the models that are set, else the default one.
 
-    Known ones are fetched where they are not in the models folder yet. Raises
+    Models of the catalogue are fetched if they are not in the models folder. Raises
     SettingsError for a file that is not there.
     """
     others = settings.embedding_models or settings.rerank_models

@@ -1,6 +1,6 @@
-"""Limit settings: the time and memory that one client may take.
+"""Limit settings: the time and memory that one client may use.
 
-They stand apart because few will ever touch them; every one has an answer of its own.
+They have a module of their own because few people change them.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from edgeserve.config.values import at_least
 
 
 def setting(default: Any, help: str, flag: str | None = None) -> Any:  # noqa: A002 - click's word
-    """A settings field: its default, its help, and its flag where not the name's."""
+    """A settings field: default, help, and flag where it differs from the name."""
     return field(default=default, metadata={"help": help, "flag": flag})
 
 
 @dataclass(frozen=True, kw_only=True)
 class GrammarSettings:
-    """What a balancer lets a request ask of the engine that constrains its answer."""
+    """Limits of grammars and schemas, which an engine compiles for each request."""
 
     grammar_limit_kib: int = setting(
         256, "Largest grammar, or JSON schemas of one request, in KiB; past it 400."
@@ -42,7 +42,7 @@ class GrammarSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class LimitSettings:
-    """What node and balancer both refuse."""
+    """Limits that node and balancer share."""
 
     SECTION: ClassVar[str] = ""
 
@@ -72,7 +72,7 @@ class LimitSettings:
     )
 
     def __post_init__(self) -> None:
-        """Refuse nonsense while the traceback still points at its source."""
+        """Refuse values outside their limits."""
         for name in ("body_limit_mib", "held_limit_mib", "head_limit_kib"):
             at_least(self, name, 1)
         for name in ("head_seconds", "body_seconds", "idle_seconds", "stall_seconds"):

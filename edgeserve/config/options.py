@@ -1,4 +1,4 @@
-"""Command-line options: one for each setting, with its help, heading and default."""
+"""Command-line options: makes one for each setting, with help and default."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ HEADINGS = {
         "nodes",
         "discover",
     ),
-    "Who may ask": ("token_file", "api_key_file", "anonymous", "cors_origins"),
-    "Which machine answers": (
+    "Access": ("token_file", "api_key_file", "anonymous", "cors_origins"),
+    "Routing": (
         "policy",
         "on_battery",
         "low_battery",
@@ -91,7 +91,7 @@ COMMON = frozenset(
         "log_level",
     )
 )
-"""Settings that `--help` shows; `--help-all` shows the others, too."""
+"""Settings that `--help` shows; `--help-all` shows the others too."""
 
 
 def heading_of(name: str) -> str:
@@ -101,7 +101,7 @@ def heading_of(name: str) -> str:
 
 
 def in_order(names: list[str]) -> list[str]:
-    """Sort settings as help shows them: by heading, then as the table has them."""
+    """Sort settings as help shows them: by heading, then in the table's order."""
     place = [name for row in HEADINGS.values() for name in row]
     return sorted(
         names, key=lambda name: place.index(name) if name in place else len(place)
@@ -117,7 +117,7 @@ def settings_options(
     """Add `--config` and an option for every field of `shape`.
 
     Options that are not given stay None (or empty), so that file and environment count.
-    `aside` are headings that mean little to this command: `--help-all` has them.
+    Options under the headings `aside` are shown by `--help-all` only.
     """
 
     def decorate(command: F) -> F:
@@ -171,7 +171,7 @@ def _shown_where(name: str, aside: Collection[str]) -> dict[str, Any]:
 
 
 def _metavar(name: str, hint: Any) -> str:
-    """Name what to write behind a flag; `resolve` checks it, wherever it came from."""
+    """Return the placeholder of a flag's value."""
     if name.endswith("_seconds"):
         return "SECONDS"
     if hint in {Path, Path | None}:
@@ -193,17 +193,17 @@ OTHERS = (
     "EDGESERVE_URL",
     "EDGESERVE_API_KEY_FILE",
 )
-"""Variables that are no setting of node or balancer."""
+"""Variables that are not settings of node or balancer."""
 
 
 def warn_of_strays() -> None:
-    """Warn the person at the terminal, a line each.
+    """Warn of unknown EDGESERVE_ variables at the terminal, one line each.
 
-    They are taken out of our environment, so that child processes need not warn again.
+    They are removed from the environment, so that child processes do not warn again.
     """
     for variable, meant in list(strays(os.environ, set(_known()))):
         hint = f"did you mean {' or '.join(meant)}?" if meant else LIST
-        click.echo(f"edgeserve: {variable} means nothing here; {hint}", err=True)
+        click.echo(f"edgeserve: {variable} is not a known variable; {hint}", err=True)
         del os.environ[variable]
 
 

@@ -1,9 +1,8 @@
-"""Settings: every setting of node and balancer, on one page, frozen.
+"""Settings: all settings of node and balancer, with defaults and limits, frozen.
 
-Values are looked for in this order, the later winning: the default here, the TOML file,
-the environment, the command line. Top-level keys of the file (and `EDGESERVE_<KEY>`)
-speak to node and balancer alike; `[node]`, `[balancer]` (and `EDGESERVE_NODE_<KEY>`)
-to one of them.
+The order of sources, the later winning: the default here, the TOML file, the
+environment, the command line. Top-level keys of the file (and `EDGESERVE_<KEY>`) apply
+to node and balancer; `[node]`, `[balancer]` (and `EDGESERVE_NODE_<KEY>`) to one.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ DEFAULT_MODELS_DIR = models_dir()
 
 @dataclass(frozen=True, kw_only=True)
 class SharedSettings(LimitSettings):
-    """What node and balancer both have."""
+    """The settings that node and balancer share."""
 
     token_file: Path | None = setting(
         None,
@@ -48,7 +47,7 @@ class SharedSettings(LimitSettings):
     log_level: str = setting("info", "debug, info, warning or error.")
 
     def __post_init__(self) -> None:
-        """Refuse nonsense while the traceback still points at its source."""
+        """Refuse values outside their limits."""
         super().__post_init__()
         at_least(self, "drain_seconds", 0)
         one_of(self, "log_level", ("debug", "info", "warning", "error"))
@@ -56,7 +55,7 @@ class SharedSettings(LimitSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class NodeSettings(SharedSettings):
-    """How one node behaves. Immutable; a change means a new object."""
+    """The settings of a node. Immutable."""
 
     SECTION: ClassVar[str] = "node"
 
@@ -130,7 +129,7 @@ class NodeSettings(SharedSettings):
     advertise: bool = setting(True, "Announce this node by mDNS.")
 
     def __post_init__(self) -> None:
-        """Refuse nonsense while the traceback still points at its source."""
+        """Refuse values outside their limits."""
         super().__post_init__()
         between(self, "port", 0, 65535)
         one_of(self, "engine", ("auto", "native", "bundled"))
@@ -159,7 +158,7 @@ def _is_quality(text: str) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class BalancerSettings(SharedSettings, GrammarSettings):
-    """How one balancer behaves. Immutable; a change means a new object."""
+    """The settings of a balancer. Immutable."""
 
     SECTION: ClassVar[str] = "balancer"
 
@@ -223,7 +222,7 @@ class BalancerSettings(SharedSettings, GrammarSettings):
     )
 
     def __post_init__(self) -> None:
-        """Refuse nonsense while the traceback still points at its source."""
+        """Refuse values outside their limits."""
         super().__post_init__()
         between(self, "port", 0, 65535)
         one_of(self, "policy", ("predict", "least-busy"))

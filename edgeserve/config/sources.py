@@ -1,7 +1,7 @@
-"""Setting sources: defaults, the settings file, the environment, the command line.
+"""Setting sources: merges defaults, settings file, environment and command line.
 
-Kubernetes and docker put the addresses of services into the environment of whatever
-runs beside them: one named `edgeserve-node` gives `EDGESERVE_NODE_PORT=tcp://…`.
+Kubernetes and docker put the addresses of services into the environment of containers:
+a service named `edgeserve-node` gives `EDGESERVE_NODE_PORT=tcp://…`.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ Layer = tuple[str, dict[str, Any]]
 def file_layers(
     path: Path, section: str, *, shared: Collection[str], own: Collection[str]
 ) -> list[Layer]:
-    """Return what the file says to every section, then what it says to this one.
+    """Return the file's top-level keys, then those of this section.
 
     `shared` and `own` are the keys that may stand at the top and in the section.
-    Raises SettingsError where the file cannot be read or has a key that nobody knows.
+    Raises SettingsError where the file cannot be read or has an unknown key.
     """
     table = _table(path)
     top = {key: value for key, value in table.items() if key not in SECTIONS}
@@ -98,7 +98,7 @@ def variables(
 def environment_layers(
     environ: Mapping[str, str], known: Mapping[str, str]
 ) -> list[Layer]:
-    """Return what the environment says, a layer for each of the `known` variables."""
+    """Return the values of the `known` variables, a layer for each."""
     return [
         (f"environment {variable}", {name: environ[variable]})
         for variable, name in known.items()
@@ -107,16 +107,16 @@ def environment_layers(
 
 
 def of_a_service(variable: str, value: str) -> bool:
-    """Whether Kubernetes or docker put it there, as the address of a service."""
+    """Whether the variable is the address of a service, from Kubernetes or docker."""
     return _OF_A_SERVICE.search(f"{variable}={value}") is not None
 
 
 def strays(
     environ: Mapping[str, str], known: Collection[str]
 ) -> Iterator[tuple[str, list[str]]]:
-    """Yield the variables that look like ours but mean nothing, each with those meant.
+    """Yield unknown variables that begin with `PREFIX`, each with similar known ones.
 
-    `known` are all that mean something, to whichever command.
+    `known` are the variables of all commands.
     """
     for variable, value in sorted(environ.items()):
         ours = variable.startswith(PREFIX) and variable not in known
@@ -125,7 +125,7 @@ def strays(
 
 
 def _meant(variable: str, known: Collection[str]) -> list[str]:
-    """The known ones nearest to it: of its own section, where that has one."""
+    """Return the most similar known ones, of the same section where it has one."""
     settings = sorted({_setting(each) for each in known})
     near = difflib.get_close_matches(_setting(variable), settings, n=1)
     alike = sorted(each for each in known if _setting(each) in near)
@@ -138,7 +138,7 @@ def _setting(variable: str) -> str:
 
 
 DEFAULT = "default"
-"""The origin of what nobody has set."""
+"""The origin of a value that is not set."""
 
 S = TypeVar("S", bound=SharedSettings)
 
@@ -158,7 +158,7 @@ def resolve(
     environ: Mapping[str, str] = os.environ,
     flags: Mapping[str, Any] | None = None,
 ) -> Resolved[S]:
-    """Put default, file, environment and flags on top of one another.
+    """Merge default, file, environment and flags; the later wins.
 
     Raises SettingsError with the name, the value and its origin.
     """
@@ -198,7 +198,7 @@ def _layers(
 
 
 def _places() -> list[Layer]:
-    """Where this environment moves the folders that are defaults."""
+    """Return the default folders that environment variables have moved."""
     folders = {"state_dir": state_dir(), "models_dir": models_dir()}
     return [
         (f"environment {variable}", {name: folder})
@@ -212,19 +212,19 @@ def _given(value: object) -> bool:
 
 
 def default_file() -> Path:
-    """The settings file looked for when none is named."""
+    """Return the path of the settings file where none is named."""
     return config_dir() / "edgeserve.toml"
 
 
 def in_order(shape: type[SharedSettings]) -> list[dataclasses.Field[Any]]:
-    """List the fields as they are shown: those that few will touch come last."""
+    """Return the fields in the order of display: limits come last."""
     rare = (LimitSettings, GrammarSettings)
     limits = {each.name for kind in rare for each in dataclasses.fields(kind)}
     return sorted(dataclasses.fields(shape), key=lambda each: each.name in limits)
 
 
 def flag_name(shape: type[SharedSettings], name: str) -> str:
-    """The command-line flag of a field: `--model` for `models`, else its own name."""
+    """Return the flag of a field: `--model` for `models`, else its own name."""
     fields = {each.name: each for each in dataclasses.fields(shape)}
     flag: str | None = fields[name].metadata["flag"]
     return flag or "--" + name.replace("_", "-")

@@ -1,4 +1,4 @@
-"""Setting values: check one, and convert text to its type."""
+"""Setting values: checks a value, and converts text to its type."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def between(settings: Section, name: str, low: int, high: int) -> None:
 
 
 def one_of(settings: Section, name: str, words: tuple[str, ...]) -> None:
-    """Refuse a word that is not on the list."""
+    """Refuse a word that is not in the list."""
     value = getattr(settings, name)
     if value not in words:
         hint = did_you_mean(str(value), words)
@@ -59,7 +59,7 @@ def a_url(settings: Section, name: str, url: str) -> None:
 
 
 def an_origin(settings: Section, name: str, origin: str) -> None:
-    """Refuse what no browser would send as a page's origin."""
+    """Refuse a text that is no origin of a web page."""
     scheme, _, rest = origin.partition("://")
     if not scheme or not rest or "/" in rest:
         wrong(settings, name, "must be origins such as https://chat.example")
@@ -71,13 +71,13 @@ KINDS = {
     bool: "true or false",
     tuple[str, ...]: "a list of texts",
 }
-"""What a value of each type is called; the others are texts."""
+"""Names of types in error messages; all others are texts."""
 
 
 def converted(label: str, origin: str, raw: Any, hint: Any) -> Any:
-    """Return the value that `raw` means as a `hint`.
+    """Return `raw` converted to the type `hint`.
 
-    Raises SettingsError with `label`, the setting's name, and where it came from.
+    Raises SettingsError with `label`, the setting's name, and its origin.
     """
     if hint == tuple[str, ...] and isinstance(raw, str):
         raw = [part for part in raw.split(",") if part]

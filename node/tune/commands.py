@@ -142,7 +142,7 @@ def to_json(results: list[Result]) -> str:
     help="About how long to measure.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@settings_options(NodeSettings, aside=("Network", "Who may ask"))
+@settings_options(NodeSettings, aside=("Network", "Access"))
 def tune(
     model: str, seconds: float, as_json: bool, config_file: Path | None, **flags: Any
 ) -> None:

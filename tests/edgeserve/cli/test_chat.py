@@ -108,7 +108,7 @@ def test_ctrl_c_stops_the_answer_and_not_the_conversation(
         ("/etc/hosts is what?", "// at the start"),
         ("/model", "* words\n  more-words\n"),
         ("/model more-wrods", "did you mean 'more-words'?"),
-        ("/clear", "forgotten"),
+        ("/clear", "new conversation"),
     ],
 )
 def test_a_line_with_a_slash_is_for_us_and_not_for_the_model(

@@ -56,7 +56,7 @@ def test_a_variable_that_means_nothing_is_warned_of_with_the_one_that_was_meant(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert warned(monkeypatch, capsys, **{variable: "9000"}) == [
-        f"edgeserve: {variable} means nothing here; did you mean {meant}?"
+        f"edgeserve: {variable} is not a known variable; did you mean {meant}?"
     ]
 
 
