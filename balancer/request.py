@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -226,7 +226,18 @@ def request_id(received: Mapping[str, str]) -> str:
     given = received.get(REQUEST_HEADER)
     if given is not None and _VALID_ID.fullmatch(given):
         return given
-    return f"req-{secrets.token_hex(8)}"
+    return f"req-{next(_ids)}"
+
+
+def _random_ids() -> Iterator[str]:
+    """Yield 16 random hex digits; the system is asked once for many."""
+    while True:
+        digits = secrets.token_hex(2048)
+        for at in range(0, len(digits), 16):
+            yield digits[at : at + 16]
+
+
+_ids = _random_ids()
 
 
 def deadline_seconds(received: Mapping[str, str]) -> float | None:
