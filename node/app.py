@@ -12,7 +12,6 @@ from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, closing
 from functools import partial
 
-from edgeserve.auth import Guard, is_loopback, read_token
 from edgeserve.config.settings import EVERYWHERE, LOOPBACK, NodeSettings
 from edgeserve.errors import SettingsError
 from edgeserve.http import Origin, bind, limits_of, listen, upstream
@@ -27,6 +26,7 @@ from edgeserve.http.types import Upstream, origin_set
 from edgeserve.openai import ROUTES
 from edgeserve.runtime.background import background, declared, failures
 from edgeserve.runtime.log import say
+from edgeserve.security.tokens import Guard, is_loopback, read_token
 from edgeserve.wire import EngineReport
 from node.api.admin import routes
 from node.api.inference import InferenceHandler

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edgeserve.auth import Guard, is_loopback, read_api_keys, read_token
 from edgeserve.config.settings import EVERYWHERE, LOOPBACK, BalancerSettings
 from edgeserve.errors import SettingsError
 from edgeserve.http.server.cors import ANY, Cors
 from edgeserve.http.server.listening import ALONE, ASKED_FOR, this_machine_only
+from edgeserve.security.tokens import Guard, is_loopback, read_api_keys, read_token
 
 
 @dataclass(frozen=True, kw_only=True)

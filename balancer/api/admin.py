@@ -14,11 +14,11 @@ from balancer.discovery.registration import Registrations
 from balancer.fleet.engines import Served, served
 from balancer.fleet.members import Fleet, Node, NodeAddress
 from balancer.state import BalancerState
-from edgeserve.auth import Guard
 from edgeserve.errors import EdgeserveError, UnknownModel
 from edgeserve.http.server.aiohttp_routes import guarded, json_response
 from edgeserve.http.types import Origin
 from edgeserve.openai import normal
+from edgeserve.security.tokens import Guard
 from edgeserve.wire import Registered, Registration, decode
 
 TRIED_SECONDS = 3.0

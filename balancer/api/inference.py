@@ -23,12 +23,12 @@ from balancer.response import ClientResponse
 from balancer.state import BalancerState
 from balancer.telemetry.recorder import Trace
 from balancer.telemetry.records import RequestRecord
-from edgeserve.auth import Guard
 from edgeserve.errors import EdgeserveError, TooLate, WrongMethod
 from edgeserve.http.types import Request, Response
 from edgeserve.openai import ROUTES, asking
 from edgeserve.quantization import floor_asked
 from edgeserve.runtime.memory import untie
+from edgeserve.security.tokens import Guard
 
 LEFT = "the client left"
 

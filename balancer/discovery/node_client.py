@@ -8,8 +8,8 @@ from __future__ import annotations
 from contextlib import AbstractAsyncContextManager
 
 from balancer.fleet.engines import EngineCandidate
-from edgeserve.auth import bearer
 from edgeserve.http.types import Answer, Origin, Request, Upstream
+from edgeserve.security.tokens import bearer
 from edgeserve.wire import REQUEST_HEADER, VARIANT_HEADER
 
 EVENTS = "/edgeserve/v1/events"

@@ -136,7 +136,7 @@ def endpoint(url: str, api_key_file: Path | None) -> Endpoint:
     Raises SettingsError for what is no URL, or no key file.
     """
     # Imported here: both would slow down `--help`.
-    from edgeserve.auth import is_loopback, read_api_keys
+    from edgeserve.security.tokens import is_loopback, read_api_keys
 
     try:
         parts = urlsplit(url.rstrip("/").removesuffix("/v1"))

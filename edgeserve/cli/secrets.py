@@ -38,7 +38,7 @@ def new_token(file: Path | None, *, force: bool) -> None:
 
     Past loopback, nodes and balancers need the same one.
     """
-    from edgeserve.auth import new_secret
+    from edgeserve.security.tokens import new_secret
 
     path = file or config_dir() / "token"
     if path.exists() and not force:
@@ -69,7 +69,7 @@ def key() -> None:
 @click.option("--name", default="", help="Whose key it is; a comment in the file.")
 def new_key(file: Path | None, name: str) -> None:
     """Add an API key to the balancer's file, and print it."""
-    from edgeserve.auth import new_secret
+    from edgeserve.security.tokens import new_secret
 
     path = file or config_dir() / "api-keys"
     already = _already(path)

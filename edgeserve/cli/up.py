@@ -15,7 +15,6 @@ from typing import Any
 
 import click
 
-from edgeserve.auth import read_api_keys
 from edgeserve.cli.client import DEFAULT_URL, Endpoint
 from edgeserve.cli.pull import fetched
 from edgeserve.cli.serve_alone import Model, Plan, serve
@@ -29,6 +28,7 @@ from edgeserve.http.sockets import bind
 from edgeserve.models.download import CATALOG, DEFAULT, in_place
 from edgeserve.runtime import lifecycle
 from edgeserve.runtime.log import say
+from edgeserve.security.tokens import read_api_keys
 
 QUESTION = "Say hello."
 LONGEST = 64

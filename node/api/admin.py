@@ -7,8 +7,8 @@ from contextlib import aclosing
 
 from aiohttp import web
 
-from edgeserve.auth import Guard
 from edgeserve.http.server.aiohttp_routes import guarded, json_response
+from edgeserve.security.tokens import Guard
 from node.api.inference import known
 from node.state import NodeState
 

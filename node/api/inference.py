@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Sequence
 
-from edgeserve.auth import Guard
 from edgeserve.errors import BadRequest, Draining, NoNode, UnknownModel, WrongMethod
 from edgeserve.http.types import Answer, Request, Response, Upstream
 from edgeserve.openai import ROUTES, Route, asking, names_of, normal, read
+from edgeserve.security.tokens import Guard
 from edgeserve.wire import REQUEST_HEADER, VARIANT_HEADER, Ability, EngineReport
 from node.state import NodeState
 from node.supervision.supervisor import Supervisor

@@ -15,12 +15,12 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from zeroconf.asyncio import AsyncServiceInfo, AsyncZeroconf
 
-from edgeserve.auth import is_loopback
 from edgeserve.config.settings import EVERYWHERE, LOOPBACK, NodeSettings
 from edgeserve.http.types import Origin
 from edgeserve.mdns import multicast
 from edgeserve.network import addresses, changes
 from edgeserve.runtime.background import background, declared
+from edgeserve.security.tokens import is_loopback
 from edgeserve.wire import PROTOCOL, SERVICE, NodeReport
 from node.discovery.client import FleetClient
 from node.discovery.duplicates import gives_way, watching_for_duplicates

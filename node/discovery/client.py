@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
-from edgeserve.auth import bearer
 from edgeserve.http.types import Origin, Upstream
+from edgeserve.security.tokens import bearer
 
 ASK_SECONDS = 5.0
 

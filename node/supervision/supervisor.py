@@ -10,12 +10,12 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from math import inf
 
-from edgeserve.auth import new_secret
 from edgeserve.config.settings import LOOPBACK, NodeSettings
 from edgeserve.errors import NodeLost, NoNode
 from edgeserve.http.types import Origin, Upstream
 from edgeserve.runtime.background import background, declared
 from edgeserve.runtime.tasks import first_of
+from edgeserve.security.tokens import new_secret
 from edgeserve.wire import Ended, EngineReport, EngineState
 from node.engines.base import Engine, EngineSpec
 from node.engines.output import Output, ending, telling

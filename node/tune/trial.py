@@ -12,12 +12,12 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from edgeserve.auth import new_secret
 from edgeserve.config.settings import LOOPBACK
 from edgeserve.errors import NodeLost
 from edgeserve.http.types import Origin, Upstream
 from edgeserve.models.comparison import OWN_TEXT
 from edgeserve.runtime.tasks import first_of
+from edgeserve.security.tokens import new_secret
 from edgeserve.wire import Launch
 from node.engines.base import Engine, EngineSpec
 from node.engines.output import ending

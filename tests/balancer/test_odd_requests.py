@@ -7,9 +7,9 @@ import pytest
 from balancer.api.admin import AdminRoutes
 from balancer.discovery.registration import Registrations
 from balancer.state import build_state
-from edgeserve.auth import Guard
 from edgeserve.config.settings import BalancerSettings
 from edgeserve.openai import ROUTES
+from edgeserve.security.tokens import Guard
 from tests.balancer.endpoint import endpoint
 from tests.edgeserve.http.odd import TARGETS, answers, odd, request
 from tests.fakes.llama import Behaviour

@@ -156,7 +156,7 @@ KEPT_BY = {
     "balancer.persistence.learned:_save": "state/learned.json",
     "balancer.simulate.fleets:load": "fleet.toml",
     "balancer.telemetry.trace:load": "day.jsonl",
-    "edgeserve.auth:read_secrets": "config/token config/api-keys",
+    "edgeserve.security.tokens:read_secrets": "config/token config/api-keys",
     "edgeserve.runtime.files:read_text": "",
     "edgeserve.runtime.files:read_json": "",
     "edgeserve.runtime.files:replace_file": "",

@@ -5,8 +5,8 @@ from __future__ import annotations
 import aiohttp
 import pytest
 
-from edgeserve.auth import Guard
 from edgeserve.openai import ROUTES
+from edgeserve.security.tokens import Guard
 from node.api.admin import routes
 from tests.edgeserve.http.odd import TARGETS, answers, odd, request
 from tests.fakes.llama import Behaviour, fake_llama

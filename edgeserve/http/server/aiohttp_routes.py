@@ -8,7 +8,6 @@ from collections.abc import Awaitable, Callable
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
-from edgeserve.auth import Guard
 from edgeserve.errors import (
     BadRequest,
     EdgeserveError,
@@ -18,6 +17,7 @@ from edgeserve.errors import (
 )
 from edgeserve.openai import ROUTES, rendered
 from edgeserve.runtime.memory import untie
+from edgeserve.security.tokens import Guard
 from edgeserve.suggestions import LONGEST_PATH, hint
 from edgeserve.wire import encode
 

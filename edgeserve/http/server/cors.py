@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
-from edgeserve.auth import is_foreign
 from edgeserve.http.server.aiohttp_routes import AioHandler
 from edgeserve.http.server.response import ServerResponse
 from edgeserve.http.types import Handler, Request, Response
+from edgeserve.security.tokens import is_foreign
 
 ANY = "*"
 DAY = "86400"

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from edgeserve.auth import is_loopback
 from edgeserve.config.settings import EVERYWHERE, LOOPBACK
 from edgeserve.http.types import Origin
 from edgeserve.network import is_virtual
+from edgeserve.security.tokens import is_loopback
 
 if TYPE_CHECKING:
     from psutil._ntuples import snicaddr

@@ -2,7 +2,7 @@ import os
 import stat
 from pathlib import Path
 
-from edgeserve.auth import read_api_keys, read_token
+from edgeserve.security.tokens import read_api_keys, read_token
 from tests.fakes.terminal import Terminal
 
 

@@ -9,9 +9,9 @@ from typing import Any
 import aiohttp
 import pytest
 
-from edgeserve.auth import Guard
 from edgeserve.http import Origin, bind, listen, upstream
 from edgeserve.openai import ROUTES
+from edgeserve.security.tokens import Guard
 from edgeserve.wire import VARIANT_HEADER
 from node.api.admin import routes
 from node.api.inference import InferenceHandler

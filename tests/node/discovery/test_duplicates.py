@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import msgspec
 
-from edgeserve.auth import Guard
 from edgeserve.config.settings import NodeSettings
 from edgeserve.http import Origin, bind, listen, upstream
 from edgeserve.openai import ROUTES
+from edgeserve.security.tokens import Guard
 from node.api.admin import routes
 from node.api.inference import InferenceHandler
 from node.discovery.announce import be_discoverable

@@ -3,9 +3,9 @@
 import pytest
 
 from balancer.api.access import AccessPolicy, audience
-from edgeserve.auth import Guard
 from edgeserve.config.settings import BalancerSettings, NodeSettings
 from edgeserve.http.server import listening
+from edgeserve.security.tokens import Guard
 from node.app import allowed_clients as who_comes
 
 LAN = "192.168.178.20"

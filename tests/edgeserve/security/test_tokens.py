@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from edgeserve.auth import Guard, is_loopback, read_api_keys, read_token
 from edgeserve.errors import Forbidden, SettingsError, Unauthorized
+from edgeserve.security.tokens import Guard, is_loopback, read_api_keys, read_token
 
 SECRET = "a-secret-of-some-length"
 

@@ -1,0 +1,1 @@
+"""Security: secrets, certificates, the proof that both sides hold the token."""
