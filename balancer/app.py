@@ -34,6 +34,7 @@ from balancer.telemetry.recorder import Trace, tracing
 from edgeserve import http
 from edgeserve.config.settings import EVERYWHERE, LOOPBACK, BalancerSettings
 from edgeserve.http import Handoff
+from edgeserve.http.channel.opening import FleetChannel
 from edgeserve.http.server.listening import lines
 from edgeserve.http.types import Origin
 from edgeserve.openai import ROUTES
@@ -117,9 +118,12 @@ async def running(
         sock = inherited or http.bind(access.host, settings.port)
         stack.enter_context(closing(sock))
         upstream = await stack.enter_async_context(
-            http.upstream(connect_seconds=settings.connect_seconds)
+            http.upstream(
+                connect_seconds=settings.connect_seconds,
+                channel=FleetChannel(access.tokens) if access.tokens else None,
+            )
         )
-        nodes = NodeClient(upstream, access.token)
+        nodes = NodeClient(upstream)
         clock = stack.enter_context(closing(ActiveClock()))
         reconnect = pace or reconnect_policy_of(settings)
         on_event = await stack.enter_async_context(
@@ -132,14 +136,15 @@ async def running(
             await stack.enter_async_context(calibrating(shared, nodes))
         prober = LivenessProber(shared.breakers, nodes)
         await stack.enter_async_context(probing(prober))
-        registrations = stack.enter_context(closing(Registrations(on_event)))
+        registrations = stack.enter_context(
+            closing(Registrations(on_event, access.tokens))
+        )
         watch = stack.enter_context(closing(Watchdog(shared, clock)))
         handler = _handler(settings, shared, nodes, access, watch, trace)
         api = AdminRoutes(
             state=shared,
             registrations=registrations,
             clients=access.clients,
-            nodes=access.nodes,
         )
         port = await stack.enter_async_context(
             http.listen(
@@ -157,10 +162,10 @@ async def running(
         origin = Origin(LOOPBACK if access.host == EVERYWHERE else access.host, port)
         if handover:
             handover.serving()
-        say(lines(access.host, port, audience(settings, access)))
+        say(lines(Origin(access.host, port), audience(settings, access)))
         taken = await stack.enter_async_context(accept_takeover(settings, sock, shared))
         await stack.enter_async_context(
-            discovering(settings, on_event, loopback_only=access.token is None)
+            discovering(settings, on_event, loopback_only=not access.tokens)
         )
         yield Balancer(origin=origin, state=shared, leave=leave, taken=taken)
 

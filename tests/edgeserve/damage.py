@@ -122,9 +122,13 @@ MODEL = (
 
 READ: dict[str, tuple[tuple[str, ...], ...]] = {
     "config/edgeserve.toml": (*NODE, *BALANCER, UP, SHOW, ENGINE[0]),
-    "config/token": (NODE[0], *BALANCER, ("token", "new"), ("token", "new", "--force")),
+    "config/token": (
+        *(NODE[0], *BALANCER, ("token", "new"), ("token", "new", "--force")),
+        *(("token", "show"), ("token", "rotate")),
+    ),
     "config/api-keys": (*BALANCER, UP, ("key", "new", "--name", "me")),
     "state/node.json": NODE,
+    "state/node.pem": NODE,
     "state/node.lock": NODE,
     "state/learned.json": BALANCER,
     f"state/balancer-{PORT}.sock": (
@@ -157,6 +161,9 @@ KEPT_BY = {
     "balancer.simulate.fleets:load": "fleet.toml",
     "balancer.telemetry.trace:load": "day.jsonl",
     "edgeserve.security.tokens:read_secrets": "config/token config/api-keys",
+    "edgeserve.security.tokens:read_tokens": "config/token",
+    "edgeserve.security.certificates:stored_certificate": "state/node.pem",
+    "edgeserve.security.certificates:keep": "state/node.pem",
     "edgeserve.runtime.files:read_text": "",
     "edgeserve.runtime.files:read_json": "",
     "edgeserve.runtime.files:replace_file": "",
