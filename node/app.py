@@ -15,7 +15,7 @@ from functools import partial
 from edgeserve.config.settings import EVERYWHERE, LOOPBACK, NodeSettings
 from edgeserve.errors import SettingsError
 from edgeserve.http import Origin, bind, limits_of, listen, upstream
-from edgeserve.http.server.listening import (
+from edgeserve.http.listening import (
     ALONE,
     ASKED_FOR,
     lines,

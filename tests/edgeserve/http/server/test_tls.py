@@ -35,7 +35,7 @@ async def test_bodies_pass_through_tls(certificate: tuple[Path, Path]) -> None:
     theirs = ssl.create_default_context(cafile=str(certificate[0]))
     sock, body = bind("127.0.0.1", 0), b"x" * MIB
     async with (
-        listen(sock, echo, is_ours, [], body_limit=MIB, tls=ours) as port,
+        listen(sock, echo, is_ours, [], body_limit=MIB, tls=lambda: ours) as port,
         upstream(connect_seconds=30, tls=theirs) as up,
     ):
         origin = Origin("127.0.0.1", port, tls=True)
@@ -51,7 +51,7 @@ async def test_a_certificate_nobody_vouches_for_is_a_lost_node(
     ours.load_cert_chain(*certificate)
     sock = bind("127.0.0.1", 0)
     async with (
-        listen(sock, echo, is_ours, [], body_limit=MIB, tls=ours) as port,
+        listen(sock, echo, is_ours, [], body_limit=MIB, tls=lambda: ours) as port,
         upstream(connect_seconds=30) as up,
     ):
         with pytest.raises(NodeLost, match="self-signed certificate"):
