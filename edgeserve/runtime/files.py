@@ -13,6 +13,7 @@ import secrets
 import shutil
 import stat
 import sys
+import tempfile
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -136,6 +137,26 @@ def replacing(
     finally:
         with suppress(OSError):
             part.unlink(missing_ok=True)
+
+
+@contextmanager
+def in_memory(content: bytes) -> Generator[str]:
+    """Yield a path that holds `content`, for libraries that read only files.
+
+    On Linux nothing reaches a disk, elsewhere a file that only its owner can read does.
+    """
+    if hasattr(os, "memfd_create"):
+        handle = os.memfd_create("edgeserve")
+        try:
+            os.write(handle, content)
+            yield f"/proc/self/fd/{handle}"
+        finally:
+            os.close(handle)
+        return
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(content)
+        file.flush()
+        yield file.name
 
 
 def open_lock(path: Path) -> IO[bytes]:
