@@ -17,6 +17,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 from edgeserve.errors import BadRequest, in_words
+from edgeserve.http.framing import TLS_HANDSHAKE
 from edgeserve.http.heads import status_line, written
 from edgeserve.http.server.limits import Limits
 from edgeserve.http.sockets import is_shortage, open_files
@@ -29,9 +30,6 @@ log = logging.getLogger(__name__)
 
 ACCEPT = declared("accept TLS connections", "timer")
 HANDSHAKE = declared("TLS handshake", "never")
-
-HANDSHAKE_RECORD = b"\x16"
-"""First byte of every TLS connection, and of no HTTP request."""
 
 AT_ONCE = 64
 """Connections accepted in a row before others are served."""
@@ -182,7 +180,7 @@ class Acceptor:
         with suppress(OSError):  # it took too long, broke off, or failed
             async with asyncio.timeout(self._limits.head_seconds):
                 first = await self._first_byte(newcomer.sock)
-                if first == HANDSHAKE_RECORD:
+                if first == TLS_HANDSHAKE:
                     await self._shake_hands(newcomer)
                 elif first:
                     await self._refuse(newcomer.sock)

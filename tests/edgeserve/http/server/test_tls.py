@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import ssl
 import subprocess
@@ -11,7 +12,7 @@ import pytest
 
 from edgeserve.errors import NodeLost
 from edgeserve.http import Origin, bind, listen, upstream
-from tests.edgeserve.http.talk import MIB, echo, is_ours
+from tests.edgeserve.http.talk import MIB, echo, is_ours, serving
 
 pytestmark = pytest.mark.skipif(not shutil.which("openssl"), reason="needs openssl")
 
@@ -57,3 +58,11 @@ async def test_a_certificate_nobody_vouches_for_is_a_lost_node(
         with pytest.raises(NodeLost, match="self-signed certificate"):
             async with up.ask(Origin("127.0.0.1", port, tls=True), "GET", "/v1/x", {}):
                 pass
+
+
+async def test_a_plain_port_ends_a_tls_handshake_at_once() -> None:
+    async with serving() as port:
+        with pytest.raises(ssl.SSLError, match="handshake failure"):
+            await asyncio.open_connection(
+                "127.0.0.1", port, ssl=ssl.create_default_context()
+            )
