@@ -35,7 +35,7 @@ from edgeserve import http
 from edgeserve.config.settings import EVERYWHERE, LOOPBACK, BalancerSettings
 from edgeserve.http import Handoff
 from edgeserve.http.channel.opening import FleetChannel
-from edgeserve.http.server.listening import lines
+from edgeserve.http.listening import lines
 from edgeserve.http.types import Origin
 from edgeserve.openai import ROUTES
 from edgeserve.runtime.clock import ActiveClock

@@ -17,7 +17,7 @@ from edgeserve.errors import SettingsError
 from edgeserve.http import Origin, bind, limits_of, listen, upstream
 from edgeserve.http.channel.accepting import Proving
 from edgeserve.http.channel.opening import FleetChannel
-from edgeserve.http.server.listening import (
+from edgeserve.http.listening import (
     ALONE,
     ASKED_FOR,
     lines,

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from edgeserve.config.settings import EVERYWHERE, LOOPBACK, BalancerSettings
 from edgeserve.errors import SettingsError
+from edgeserve.http.listening import ALONE, ASKED_FOR, this_machine_only
 from edgeserve.http.server.cors import ANY, Cors
-from edgeserve.http.server.listening import ALONE, ASKED_FOR, this_machine_only
 from edgeserve.security.tokens import FleetTokens, Guard, is_loopback, read_api_keys
 
 

@@ -11,6 +11,7 @@ import logging
 from typing import cast
 
 from edgeserve.errors import EdgeserveError, HeadTooLarge, TooSlow
+from edgeserve.http.framing import TLS_ALERT, TLS_HANDSHAKE
 from edgeserve.http.heads import ANY, END, check_beginning, read_request, routed
 from edgeserve.http.server.body import RequestBody
 from edgeserve.http.server.context import PortContext
@@ -166,11 +167,9 @@ class Connection(asyncio.Protocol):
 
     def _read_head(self, data: bytes) -> bytes:
         """Read up to the body; return what follows."""
-        seen = max(0, len(self._ahead) - len(END))
-        data = self._ahead + data
-        if data[:1] in b"\r\n":
-            data = data.lstrip(b"\r\n")  # some clients end a body with an extra line
-            seen = 0
+        seen, data = max(0, len(self._ahead) - len(END)), self._ahead + data
+        if data[:1] in b"\r\n":  # some clients end a body with an extra line
+            seen, data = 0, data.lstrip(b"\r\n")
         end = data.find(END, seen) + len(END)
         if end < len(END):
             self._await_head(data)
@@ -287,13 +286,15 @@ class Connection(asyncio.Protocol):
 
     def _refuse(self, error: EdgeserveError, data: bytes = b"") -> None:
         """Answer with the error, and close: what follows cannot be parsed."""
-        incoming = self._incoming
-        path = incoming.head.path if incoming else path_in(self._ahead + data)
-        self._incoming = None
-        self._ahead = b""
+        incoming, first = self._incoming, self._ahead + data
+        self._incoming, self._ahead = None, b""
         self._free_body()
-        reply = ServerResponse(self, ANY)
-        reply.put_whole(error.status, error.headers(), rendered(error, path))
+        if incoming is None and first[:1] == TLS_HANDSHAKE:
+            self.transport.write(TLS_ALERT)
+        else:
+            path = incoming.head.path if incoming else path_in(first)
+            reply = ServerResponse(self, ANY)
+            reply.put_whole(error.status, error.headers(), rendered(error, path))
         self._linger()
 
     def _linger(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import ssl
 import subprocess
@@ -11,7 +12,7 @@ import pytest
 
 from edgeserve.errors import NodeLost
 from edgeserve.http import Origin, bind, listen, upstream
-from tests.edgeserve.http.talk import MIB, echo, is_ours
+from tests.edgeserve.http.talk import MIB, echo, is_ours, serving
 
 pytestmark = pytest.mark.skipif(not shutil.which("openssl"), reason="needs openssl")
 
@@ -35,7 +36,7 @@ async def test_bodies_pass_through_tls(certificate: tuple[Path, Path]) -> None:
     theirs = ssl.create_default_context(cafile=str(certificate[0]))
     sock, body = bind("127.0.0.1", 0), b"x" * MIB
     async with (
-        listen(sock, echo, is_ours, [], body_limit=MIB, tls=ours) as port,
+        listen(sock, echo, is_ours, [], body_limit=MIB, tls=lambda: ours) as port,
         upstream(connect_seconds=30, tls=theirs) as up,
     ):
         origin = Origin("127.0.0.1", port, tls=True)
@@ -51,9 +52,17 @@ async def test_a_certificate_nobody_vouches_for_is_a_lost_node(
     ours.load_cert_chain(*certificate)
     sock = bind("127.0.0.1", 0)
     async with (
-        listen(sock, echo, is_ours, [], body_limit=MIB, tls=ours) as port,
+        listen(sock, echo, is_ours, [], body_limit=MIB, tls=lambda: ours) as port,
         upstream(connect_seconds=30) as up,
     ):
         with pytest.raises(NodeLost, match="self-signed certificate"):
             async with up.ask(Origin("127.0.0.1", port, tls=True), "GET", "/v1/x", {}):
                 pass
+
+
+async def test_a_plain_port_ends_a_tls_handshake_at_once() -> None:
+    async with serving() as port:
+        with pytest.raises(ssl.SSLError, match="handshake failure"):
+            await asyncio.open_connection(
+                "127.0.0.1", port, ssl=ssl.create_default_context()
+            )

@@ -4,7 +4,7 @@ import pytest
 
 from balancer.api.access import AccessPolicy, audience
 from edgeserve.config.settings import BalancerSettings, NodeSettings
-from edgeserve.http.server import listening
+from edgeserve.http import listening
 from edgeserve.http.types import Origin
 from edgeserve.security.tokens import Guard
 from node.app import allowed_clients as who_comes
