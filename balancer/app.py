@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import (
+    AbstractAsyncContextManager,
     AsyncExitStack,
     asynccontextmanager,
     closing,
@@ -36,7 +37,7 @@ from edgeserve.config.settings import EVERYWHERE, LOOPBACK, BalancerSettings
 from edgeserve.http import Handoff
 from edgeserve.http.channel.opening import FleetChannel
 from edgeserve.http.listening import lines
-from edgeserve.http.types import Origin
+from edgeserve.http.types import Origin, Upstream
 from edgeserve.openai import ROUTES
 from edgeserve.runtime.clock import ActiveClock
 from edgeserve.runtime.log import say
@@ -117,12 +118,7 @@ async def running(
         inherited = handover.listening if handover else None
         sock = inherited or http.bind(access.host, settings.port)
         stack.enter_context(closing(sock))
-        upstream = await stack.enter_async_context(
-            http.upstream(
-                connect_seconds=settings.connect_seconds,
-                channel=FleetChannel(access.tokens) if access.tokens else None,
-            )
-        )
+        upstream = await stack.enter_async_context(_upstream(settings, access))
         nodes = NodeClient(upstream)
         clock = stack.enter_context(closing(ActiveClock()))
         reconnect = pace or reconnect_policy_of(settings)
@@ -136,9 +132,8 @@ async def running(
             await stack.enter_async_context(calibrating(shared, nodes))
         prober = LivenessProber(shared.breakers, nodes)
         await stack.enter_async_context(probing(prober))
-        registrations = stack.enter_context(
-            closing(Registrations(on_event, access.tokens))
-        )
+        register = Registrations(on_event, access.tokens)
+        registrations = stack.enter_context(closing(register))
         watch = stack.enter_context(closing(Watchdog(shared, clock)))
         handler = _handler(settings, shared, nodes, access, watch, trace)
         api = AdminRoutes(
@@ -168,6 +163,16 @@ async def running(
             discovering(settings, on_event, loopback_only=not access.tokens)
         )
         yield Balancer(origin=origin, state=shared, leave=leave, taken=taken)
+
+
+def _upstream(
+    settings: BalancerSettings, access: AccessPolicy
+) -> AbstractAsyncContextManager[Upstream]:
+    """Hold the connections to nodes; with a fleet token each has to prove itself."""
+    return http.upstream(
+        connect_seconds=settings.connect_seconds,
+        channel=FleetChannel(access.tokens) if access.tokens else None,
+    )
 
 
 def _handler(

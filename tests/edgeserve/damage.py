@@ -180,7 +180,7 @@ KEPT_BY = {
     "node.engines.process:_end_leftover": "state/engines/running/1.json",
     "node.engines.process:recorded": "state/engines/running/1.json",
     "node.discovery.identity:_locked": "state/node.lock",
-    "node.discovery.identity:_save": "state/node.json",
+    "node.discovery.identity:_adopt": "state/node.json",
     "node.discovery.identity:_read": "state/node.json",
     "node.planning.tunings:load": "state/tuned/*.json",
     "node.planning.tunings:save": "state/tuned/*.json",

@@ -35,7 +35,7 @@ class FleetChannel:
         self._tokens = tokens
         self._context = fleet_context()
 
-    async def open(
+    async def connect(
         self, origin: Origin, made: Callable[[], UpstreamConnection]
     ) -> UpstreamConnection:
         """Open a connection for HTTP; `made` makes its protocol.

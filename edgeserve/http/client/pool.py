@@ -123,19 +123,19 @@ class Pool:
 
     async def _opened(self, origin: Origin) -> UpstreamConnection:
         try:
-            return await self._open(origin)
+            return await self._connected(origin)
         except OSError as error:
             if not (is_shortage(error) and self._close_idle()):
                 raise
         await asyncio.sleep(0)  # some event loops close in their next round
-        return await self._open(origin)
+        return await self._connected(origin)
 
-    async def _open(self, origin: Origin) -> UpstreamConnection:
+    async def _connected(self, origin: Origin) -> UpstreamConnection:
         def made() -> UpstreamConnection:
             return UpstreamConnection(origin, self._loop, self._closed)
 
         if self._channel is not None:
-            return await self._channel.open(origin, made)
+            return await self._channel.connect(origin, made)
         connecting = self._loop.create_connection(
             made, origin.host, origin.port, ssl=self._tls_for(origin)
         )
