@@ -16,10 +16,9 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from balancer.discovery.mdns import Discovered, Withdrawn
+from balancer.discovery.mdns import Discovered, OnEvent, Withdrawn
 from balancer.discovery.node_client import NodeClient
 from balancer.fleet.current import LiveFleet
-from edgeserve.config.settings import BalancerSettings
 from edgeserve.errors import EdgeserveError, NodeLost, in_words
 from edgeserve.http.sse import Event, EventReader
 from edgeserve.http.types import Answer, Origin
@@ -52,43 +51,41 @@ class ReconnectPolicy:
         return longest * (1 + self.jitter()) / 2
 
 
-def reconnect_policy_of(settings: BalancerSettings) -> ReconnectPolicy:
-    """Take the policy from the settings."""
-    return ReconnectPolicy(
-        suspect=settings.suspect_seconds, forget=settings.forget_seconds
-    )
-
-
-OnDiscovered = Callable[[Discovered | Withdrawn], None]
-
-
 @asynccontextmanager
 async def watching(
-    current: LiveFleet,
-    nodes: NodeClient,
-    pace: ReconnectPolicy,
-    awake: ActiveClock,
-) -> AsyncGenerator[OnDiscovered]:
+    current: LiveFleet, nodes: NodeClient, pace: ReconnectPolicy, awake: ActiveClock
+) -> AsyncGenerator[OnEvent]:
     """Follow discovered nodes until the block ends; yields the function to call."""
     async with background() as tasks:
-        follower = _Follower(current, nodes, pace, awake)
-        yield _Watchers(current, follower, tasks).take
+        yield _Follower(current, nodes, pace, awake, tasks).take
 
 
-class _Watchers:
-    """One task per key, started again when its addresses change."""
+class _Follower:
+    """Follows each key until it is forgotten.
 
-    def __init__(self, current: LiveFleet, follower: _Follower, tasks: Tasks) -> None:
+    One task per key, started again when its addresses change.
+    """
+
+    def __init__(
+        self,
+        current: LiveFleet,
+        nodes: NodeClient,
+        pace: ReconnectPolicy,
+        awake: ActiveClock,
+        tasks: Tasks,
+    ) -> None:
         self._current = current
-        self._follower = follower
+        self._nodes = nodes
+        self._pace = pace
+        self._awake = awake
         self._background = tasks
         self._tasks: dict[str, Started] = {}
+        self._pausing: dict[str, asyncio.Event] = {}
 
     def take(self, event: Discovered | Withdrawn) -> None:
         fleet = self._current.fleet
         if isinstance(event, Withdrawn):
-            now = self._follower.pace.clock()
-            self._current.become(fleet.withdrawn(event.key, now))
+            self._current.become(fleet.withdrawn(event.key, self._pace.clock()))
             return
         known = fleet.links.get(event.key)
         self._current.become(
@@ -96,8 +93,8 @@ class _Watchers:
         )
         if known is None or known.origins != event.origins:
             self._restart(event.key)
-        else:
-            self._follower.hurry(event.key)
+        elif event.key in self._pausing:
+            self._pausing[event.key].set()  # seen again: try at once
 
     def _restart(self, key: str) -> None:
         link = self._current.fleet.links[key]
@@ -106,45 +103,22 @@ class _Watchers:
         if key in self._tasks:
             self._tasks[key].cancel()
         self._tasks[key] = self._background.start(
-            FOLLOW, lambda: self._follower.follow(key), key
+            FOLLOW, lambda: self._follow(key), key
         )
 
-
-class _Follower:
-    """Follows one key until it is forgotten."""
-
-    def __init__(
-        self,
-        current: LiveFleet,
-        nodes: NodeClient,
-        pace: ReconnectPolicy,
-        awake: ActiveClock,
-    ) -> None:
-        self._current = current
-        self._nodes = nodes
-        self._pausing: dict[str, asyncio.Event] = {}
-        self._awake = awake
-        self.pace = pace
-
-    def hurry(self, key: str) -> None:
-        """Try at once, if it waits: the node was seen again."""
-        if key in self._pausing:
-            self._pausing[key].set()
-
-    async def follow(self, key: str) -> None:
-        failures = 0
+    async def _follow(self, key: str) -> None:
+        failures, pace = 0, self._pace
         while key in self._current.fleet.links:
-            began = self.pace.clock()
-            if await self._any_origin(key) and self.pace.clock() - began > FIRST_PAUSE:
+            began = pace.clock()
+            if await self._any_origin(key) and pace.clock() - began > FIRST_PAUSE:
                 failures = 0
                 continue
             failures += 1
-            if self._current.fleet.forgettable(
-                key, self.pace.clock(), self.pace.forget
-            ):
-                self._current.become(self._current.fleet.forgotten(key))
+            fleet = self._current.fleet
+            if fleet.forgettable(key, pace.clock(), pace.forget):
+                self._current.become(fleet.forgotten(key))
                 return
-            await self._pause(key, self.pace.pause(failures))
+            await self._pause(key, pace.pause(failures))
 
     async def _pause(self, key: str, seconds: float) -> None:
         over = self._pausing[key] = asyncio.Event()
@@ -177,17 +151,17 @@ class _Follower:
                 return True
         why = together(problems) or "it has no address that can be reached"
         fleet = self._current.fleet
-        self._current.become(fleet.missed(key, why, self.pace.clock()))
+        self._current.become(fleet.missed(key, why, self._pace.clock()))
         return False
 
     def _suspect(self, key: str, why: str) -> None:
         fleet = self._current.fleet
-        self._current.become(fleet.suspected(key, why, self.pace.clock()))
+        self._current.become(fleet.suspected(key, why, self._pace.clock()))
 
     async def _listen(self, key: str, origin: Origin) -> None:
         """Read one stream until it ends. Raises where it breaks or falls silent."""
         async with (
-            unless_silent(self._awake, self.pace.suspect) as silence,
+            unless_silent(self._awake, self._pace.suspect) as silence,
             self._nodes.events(origin) as answer,
         ):
             await _require_events(answer, origin)

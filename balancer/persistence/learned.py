@@ -69,11 +69,7 @@ def file_in(state_dir: Path) -> Path:
 
 @asynccontextmanager
 async def remembering(
-    predict: PredictivePolicy,
-    path: Path,
-    every: float = EVERY_SECONDS,
-    *,
-    ours: Callable[[], bool] = lambda: True,
+    predict: PredictivePolicy, path: Path, *, ours: Callable[[], bool]
 ) -> AsyncGenerator[None]:
     """Load the file, and keep it up to date for the length of the block.
 
@@ -82,7 +78,7 @@ async def remembering(
     _load(predict, path)
     try:
         async with background() as tasks:
-            tasks.start(MEMORY, lambda: _save_regularly(predict, path, every, ours))
+            tasks.start(MEMORY, lambda: _save_regularly(predict, path, ours))
             yield
     finally:
         if ours():
@@ -99,12 +95,12 @@ def _load(predict: PredictivePolicy, path: Path) -> None:
 
 
 async def _save_regularly(
-    predict: PredictivePolicy, path: Path, every: float, ours: Callable[[], bool]
+    predict: PredictivePolicy, path: Path, ours: Callable[[], bool]
 ) -> None:
     saved = b""
     trouble = Trouble(log.warning)
     while True:
-        await asyncio.sleep(every)
+        await asyncio.sleep(EVERY_SECONDS)
         if ours() and (now := learned(predict)) != saved:
             await asyncio.to_thread(_save, path, now, trouble)
             saved = now
@@ -114,7 +110,6 @@ def _save(path: Path, body: bytes, trouble: Trouble) -> None:
     try:
         replace_file(path, body)
     except OSError as error:
-        why = in_words(error)
-        trouble.met(f"cannot write what was learned to {path}: {why}")
+        trouble.met(f"cannot write what was learned to {path}: {in_words(error)}")
     else:
         trouble.over()
