@@ -5,7 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import ssl
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import click
 
 from edgeserve.errors import CommandError, SettingsError, in_words
+from edgeserve.terminal import Entry, Row, print_table
 
 DEFAULT_URL = "http://127.0.0.1:8080"
 ANSWER_SECONDS = 20.0
@@ -129,6 +130,11 @@ def endpoint_options(command: F) -> F:
     )(command)
 
 
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print what the balancer answered."
+)
+
+
 def endpoint(url: str, api_key_file: Path | None) -> Endpoint:
     """Turn the options into an endpoint.
 
@@ -148,3 +154,44 @@ def endpoint(url: str, api_key_file: Path | None) -> Endpoint:
     ours = api_key_file is not None or is_loopback(parts.hostname)
     keys = read_api_keys(api_key_file) if ours else ()
     return Endpoint(parts.geturl(), keys[0] if keys else None)
+
+
+@contextmanager
+def understood(url: str) -> Generator[None]:
+    """Raise NoAnswer where the block finds another shape of answer than it expects."""
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError) as error:
+        raise NoAnswer(
+            f"{url} answers, but not like an edgeserve balancer of this version"
+        ) from error
+
+
+def show(
+    url: str,
+    found: Any,
+    heads: Row,
+    rows: Callable[[Any], Sequence[Row | Entry]],
+    otherwise: str,
+    *,
+    as_json: bool,
+) -> None:
+    """Print an answer as JSON or as a table; `otherwise` where it has no rows."""
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+        return
+    with understood(url):
+        shaped = rows(found)
+    if shaped:
+        print_table(heads, shaped)
+    else:
+        click.echo(otherwise, err=True)
+
+
+def chatting(models: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return the names of the models that chat."""
+    return [
+        str(model["id"])
+        for model in models
+        if "chat" in model.get("abilities", ("chat",))
+    ]

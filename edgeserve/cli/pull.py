@@ -69,13 +69,7 @@ def fetched(known: Known, folder: Path, *, anew: bool = False) -> Path:
 def progress(title: str) -> Generator[Show]:
     """Show steps as bars on standard error, for the length of the block."""
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        Progress,
-        TaskID,
-        TextColumn,
-    )
+    from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
     with Progress(*columns, console=Console(stderr=True)) as bars:
@@ -90,15 +84,9 @@ def progress(title: str) -> Generator[Show]:
 
 
 def _list(folder: Path) -> None:
-    rows = [
-        Entry(
-            (known.name, f"{known.size // MIB} MiB", _here(folder / known.file)),
-            [f"{known.about}; {known.licence}"],
-        )
-        for known in CATALOG.values()
-    ]
+    rows = list[Entry]()
+    for known in CATALOG.values():
+        here = "yes" if (folder / known.file).exists() else "no"
+        cells = (known.name, f"{known.size // MIB} MiB", here)
+        rows.append(Entry(cells, [f"{known.about}; {known.licence}"]))
     print_table(("model", "size", "here"), rows)
-
-
-def _here(path: Path) -> str:
-    return "yes" if path.exists() else "no"

@@ -5,15 +5,23 @@ They have a module of their own because few people change them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from edgeserve.config.values import at_least
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 
 def setting(default: Any, help: str, flag: str | None = None) -> Any:  # noqa: A002 - click's word
     """A settings field: default, help, and flag where it differs from the name."""
     return field(default=default, metadata={"help": help, "flag": flag})
+
+
+def names_of(*shapes: type[DataclassInstance]) -> tuple[str, ...]:
+    """Return the names of all settings of some classes."""
+    return tuple(each.name for shape in shapes for each in fields(shape))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,8 +56,7 @@ class LimitSettings:
 
     body_limit_mib: int = setting(64, "Largest request body, in MiB; past it 413.")
     held_limit_mib: int = setting(
-        1024,
-        "Bodies of all requests that are not answered yet, in MiB; past it 503.",
+        1024, "Bodies of all requests that are not answered yet, in MiB; past it 503."
     )
     head_limit_kib: int = setting(64, "Longest request head, in KiB; past it 431.")
     head_seconds: float = setting(

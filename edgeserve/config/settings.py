@@ -7,14 +7,13 @@ to node and balancer; `[node]`, `[balancer]` (and `EDGESERVE_NODE_<KEY>`) to one
 
 from __future__ import annotations
 
-import dataclasses
 import platform
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from edgeserve.config.limits import GrammarSettings, LimitSettings, setting
+from edgeserve.config.limits import GrammarSettings, LimitSettings, names_of, setting
 from edgeserve.config.paths import models_dir, state_dir
 from edgeserve.config.values import a_url, an_origin, at_least, between, one_of, wrong
 from edgeserve.quantization import loss
@@ -233,8 +232,8 @@ class BalancerSettings(SharedSettings, GrammarSettings):
         for name in ("queue_seconds", "connect_seconds", "suspect_seconds"):
             at_least(self, name, 0.05)
         at_least(self, "forget_seconds", 0)
-        for each in dataclasses.fields(GrammarSettings):
-            at_least(self, each.name, 1)
+        for name in names_of(GrammarSettings):
+            at_least(self, name, 1)
         for url in self.nodes:
             a_url(self, "nodes", url)
         for origin in self.cors_origins:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar, get_type_hints
 
-from edgeserve.config.limits import GrammarSettings, LimitSettings
+from edgeserve.config.limits import GrammarSettings, LimitSettings, names_of
 from edgeserve.config.paths import config_dir, models_dir, moved_by, state_dir
 from edgeserve.config.settings import SharedSettings
 from edgeserve.config.values import WrongValue, converted
@@ -67,9 +67,9 @@ def _refuse_unknown(
 
 def _hint(key: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(key, known, n=1)
-    return (
-        f"did you mean `{near[0]}`?" if near else f"known: {', '.join(sorted(known))}"
-    )
+    if near:
+        return f"did you mean `{near[0]}`?"
+    return f"known: {', '.join(sorted(known))}"
 
 
 PREFIX = "EDGESERVE_"
@@ -170,8 +170,7 @@ def resolve(
             label = f"{shape.SECTION}.{name}"
             values[name] = converted(label, origin, raw, hints[name])
             origins[name] = origin
-    for each in dataclasses.fields(shape):
-        origins.setdefault(each.name, DEFAULT)
+    origins = dict.fromkeys(names_of(shape), DEFAULT) | origins
     try:
         return Resolved(shape(**values), origins)
     except WrongValue as error:
@@ -184,16 +183,16 @@ def _layers(
     environ: Mapping[str, str],
     flags: Mapping[str, Any],
 ) -> list[Layer]:
-    names = {each.name for each in dataclasses.fields(shape)}
     section = shape.SECTION
-    shared = {each.name for each in dataclasses.fields(SharedSettings)}
-    layers = [layer for layer in _places() if names.issuperset(layer[1])]
+    names, shared = names_of(shape), names_of(SharedSettings)
+    layers = [layer for layer in _places() if layer[1].keys() <= set(names)]
     path = file or default_file()
     if file or os.path.lexists(path):
         layers += file_layers(path, section, shared=shared, own=names)
     layers += environment_layers(environ, variables(section, shared=shared, own=names))
-    given = {name: value for name, value in flags.items() if _given(value)}
-    layers.extend((flag_name(shape, name), {name: given[name]}) for name in given)
+    for name, value in flags.items():
+        if value is not None and value != ():
+            layers.append((flag_name(shape, name), {name: value}))
     return layers
 
 
@@ -207,10 +206,6 @@ def _places() -> list[Layer]:
     ]
 
 
-def _given(value: object) -> bool:
-    return value is not None and value != ()
-
-
 def default_file() -> Path:
     """Return the path of the settings file where none is named."""
     return config_dir() / "edgeserve.toml"
@@ -218,13 +213,11 @@ def default_file() -> Path:
 
 def in_order(shape: type[SharedSettings]) -> list[dataclasses.Field[Any]]:
     """Return the fields in the order of display: limits come last."""
-    rare = (LimitSettings, GrammarSettings)
-    limits = {each.name for kind in rare for each in dataclasses.fields(kind)}
+    limits = names_of(LimitSettings, GrammarSettings)
     return sorted(dataclasses.fields(shape), key=lambda each: each.name in limits)
 
 
 def flag_name(shape: type[SharedSettings], name: str) -> str:
     """Return the flag of a field: `--model` for `models`, else its own name."""
-    fields = {each.name: each for each in dataclasses.fields(shape)}
-    flag: str | None = fields[name].metadata["flag"]
+    flag: str | None = shape.__dataclass_fields__[name].metadata["flag"]
     return flag or "--" + name.replace("_", "-")

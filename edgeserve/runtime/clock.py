@@ -24,7 +24,7 @@ from edgeserve.runtime.background import declared, guarded
 
 SWEEP = declared("time limits", "timer")
 
-NEVER = float("inf")
+NEVER = inf
 """A deadline that never comes."""
 
 LATE_SECONDS = 1.0
