@@ -90,37 +90,30 @@ async def running(
 ) -> AsyncGenerator[Balancer]:
     """Run a balancer for the length of the block. Raises SettingsError."""
     access = access_policy(settings)
-    shared, leave = build_state(settings, say), Handoff()
-    taken: asyncio.Event | None = None
+    shared, leave, taken = build_state(settings, say), Handoff(), asyncio.Event()
     async with AsyncExitStack() as stack:
         trace = None
         if settings.record:
             began = shared.records.clock()
             trace = stack.enter_context(tracing(settings.record, shared.key, began))
         await stack.enter_async_context(
-            remembering(
-                shared.predictive,
-                file_in(settings.state_dir),
-                ours=lambda: taken is None or not taken.is_set(),
-            )
+            remembering(shared.predictive, file_in(settings.state_dir), taken)
         )
-        inherited = handover.listening if handover else None
-        sock = inherited or http.bind(access.host, settings.port)
+        sock = handover.listening if handover else http.bind(access.host, settings.port)
         stack.enter_context(closing(sock))
         upstream = await stack.enter_async_context(
             http.upstream(connect_seconds=settings.connect_seconds)
         )
         nodes = NodeClient(upstream, access.token)
         clock = stack.enter_context(closing(ActiveClock()))
-        reconnect = pace or ReconnectPolicy(
+        pace = pace or ReconnectPolicy(
             suspect=settings.suspect_seconds, forget=settings.forget_seconds
         )
         on_event = await stack.enter_async_context(
-            watching(shared.current, nodes, reconnect, clock)
+            watching(shared.current, nodes, pace, clock)
         )
         if handover:
-            seen = take_over(shared, handover.learned)
-            await follow_known(shared, seen, on_event)
+            await follow_known(shared, take_over(shared, handover.learned), on_event)
         if settings.calibrate:
             await stack.enter_async_context(calibrating(shared, nodes))
         await stack.enter_async_context(probing(shared.breakers, nodes))
@@ -151,8 +144,8 @@ async def running(
             handover.serving()
         say(lines(access.host, port, audience(settings, access)))
         path = handover_socket(settings.state_dir, sock.getsockname()[1])
-        taken = await stack.enter_async_context(
-            offering(path, sock, lambda: handed_over(shared))
+        await stack.enter_async_context(
+            offering(path, sock, lambda: handed_over(shared), taken)
         )
         await stack.enter_async_context(
             discovering(settings, on_event, loopback_only=access.token is None)

@@ -43,20 +43,22 @@ def handover_socket(state_dir: Path, port: int) -> Path:
 
 @asynccontextmanager
 async def offering(
-    path: Path, listening: socket.socket, learned: Callable[[], bytes]
-) -> AsyncGenerator[asyncio.Event]:
-    """Let another process take over; yields an event that is set once one has.
+    path: Path,
+    listening: socket.socket,
+    learned: Callable[[], bytes],
+    taken: asyncio.Event,
+) -> AsyncGenerator[None]:
+    """Let another process take over while the block runs; `taken` is set once one has.
 
     The permissions of folder and socket decide which processes may. Where the folder
     does not allow a socket, a warning says so.
     """
-    taken = asyncio.Event()
     try:
         server = _listening_at(path)
     except OSError as error:
         why = in_words(error)
         log.warning("--takeover will not work: cannot listen on %s: %s", path, why)
-        yield taken
+        yield
         return
     with server:
         try:
@@ -65,7 +67,7 @@ async def offering(
                     TAKEOVER,
                     lambda: _offer_until_taken(server, listening, learned, taken),
                 )
-                yield taken
+                yield
         finally:
             if not taken.is_set():
                 path.unlink(missing_ok=True)  # noqa: ASYNC240 - one name, on leaving

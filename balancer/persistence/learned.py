@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -69,19 +69,19 @@ def file_in(state_dir: Path) -> Path:
 
 @asynccontextmanager
 async def remembering(
-    predict: PredictivePolicy, path: Path, *, ours: Callable[[], bool]
+    predict: PredictivePolicy, path: Path, taken: asyncio.Event
 ) -> AsyncGenerator[None]:
     """Load the file, and keep it up to date for the length of the block.
 
-    `ours`: whether this process may still write the file.
+    Once `taken` is set, another process writes the file.
     """
     _load(predict, path)
     try:
         async with background() as tasks:
-            tasks.start(MEMORY, lambda: _save_regularly(predict, path, ours))
+            tasks.start(MEMORY, lambda: _save_regularly(predict, path, taken))
             yield
     finally:
-        if ours():
+        if not taken.is_set():
             _save(path, learned(predict), Trouble(log.warning))
 
 
@@ -95,13 +95,13 @@ def _load(predict: PredictivePolicy, path: Path) -> None:
 
 
 async def _save_regularly(
-    predict: PredictivePolicy, path: Path, ours: Callable[[], bool]
+    predict: PredictivePolicy, path: Path, taken: asyncio.Event
 ) -> None:
     saved = b""
     trouble = Trouble(log.warning)
     while True:
         await asyncio.sleep(EVERY_SECONDS)
-        if ours() and (now := learned(predict)) != saved:
+        if not taken.is_set() and (now := learned(predict)) != saved:
             await asyncio.to_thread(_save, path, now, trouble)
             saved = now
 

@@ -20,7 +20,7 @@ from balancer.routing.queued_request import QueuedRequest, ignore
 from balancer.simulate.cache import answered
 from balancer.simulate.engine import Event, Run
 from balancer.simulate.fleets import Machine
-from balancer.simulate.world import Act, Refuse, Start
+from balancer.simulate.world import Act, Decline, Start
 from balancer.telemetry.trace import Call
 
 
@@ -102,7 +102,7 @@ class Edge:
         """Queue a call, and start what can start."""
         request, full = self.request(call, now), len(self.waiting) >= self.queue
         if self.dispatcher.offer(request, now, full=full) is not None:
-            return (Refuse(call),)
+            return (Decline(call),)
         self.waiting[request] = call
         return self.assign(now)
 

@@ -24,13 +24,13 @@ class Start:
 
 
 @dataclass(frozen=True, slots=True)
-class Refuse:
+class Decline:
     """Refuse a call."""
 
     call: Call
 
 
-Act = Start | Refuse
+Act = Start | Decline
 
 
 class Policy(Protocol):
@@ -122,7 +122,7 @@ class World:
 
     def _act(self, acts: Sequence[Act], now: float) -> None:
         for act in acts:
-            if isinstance(act, Refuse):
+            if isinstance(act, Decline):
                 self.outcomes[act.call.id].refused = True
             else:
                 self._start(act, now)

@@ -138,6 +138,5 @@ LIST = "`edgeserve config example` lists the settings"
 
 def _known() -> Iterator[str]:
     yield from OTHERS
-    shared = names_of(SharedSettings)
     for shape in (NodeSettings, BalancerSettings):
-        yield from variables(shape.SECTION, shared=shared, own=names_of(shape))
+        yield from variables(shape)

@@ -30,21 +30,18 @@ Layer = tuple[str, dict[str, Any]]
 """Where some values come from, and the values."""
 
 
-def file_layers(
-    path: Path, section: str, *, shared: Collection[str], own: Collection[str]
-) -> list[Layer]:
-    """Return the file's top-level keys, then those of this section.
+def file_layers(path: Path, shape: type[SharedSettings]) -> list[Layer]:
+    """Return the file's top-level keys, then those of the section.
 
-    `shared` and `own` are the keys that may stand at the top and in the section.
     Raises SettingsError where the file cannot be read or has an unknown key.
     """
-    table = _table(path)
+    table, section = _table(path), shape.SECTION
     top = {key: value for key, value in table.items() if key not in SECTIONS}
     section_table = table.get(section, {})
     if not isinstance(section_table, dict):
         raise SettingsError(f"{path}: `{section}` must be a table, [{section}]")
-    _refuse_unknown(path, top, shared)
-    _refuse_unknown(f"{path} [{section}]", section_table, own)
+    _refuse_unknown(path, top, names_of(SharedSettings))
+    _refuse_unknown(f"{path} [{section}]", section_table, names_of(shape))
     return [(f"{path}", top), (f"{path} [{section}]", section_table)]
 
 
@@ -85,25 +82,14 @@ _OF_A_SERVICE = re.compile(
 )
 
 
-def variables(
-    section: str, *, shared: Collection[str], own: Collection[str]
-) -> dict[str, str]:
+def variables(shape: type[SharedSettings]) -> dict[str, str]:
     """Return variable → setting; the later wins."""
     # Not EDGESERVE_PORT: it would give node and balancer the same port.
-    to_both = {f"{PREFIX}{name.upper()}": name for name in sorted(shared)}
-    to_one = {f"{PREFIX}{section.upper()}_{name.upper()}": name for name in sorted(own)}
-    return to_both | to_one
-
-
-def environment_layers(
-    environ: Mapping[str, str], known: Mapping[str, str]
-) -> list[Layer]:
-    """Return the values of the `known` variables, a layer for each."""
-    return [
-        (f"environment {variable}", {name: environ[variable]})
-        for variable, name in known.items()
-        if variable in environ and not of_a_service(variable, environ[variable])
-    ]
+    shared, section = sorted(names_of(SharedSettings)), shape.SECTION.upper()
+    to_both = {f"{PREFIX}{name.upper()}": name for name in shared}
+    return to_both | {
+        f"{PREFIX}{section}_{name.upper()}": name for name in sorted(names_of(shape))
+    }
 
 
 def of_a_service(variable: str, value: str) -> bool:
@@ -183,13 +169,16 @@ def _layers(
     environ: Mapping[str, str],
     flags: Mapping[str, Any],
 ) -> list[Layer]:
-    section = shape.SECTION
-    names, shared = names_of(shape), names_of(SharedSettings)
-    layers = [layer for layer in _places() if layer[1].keys() <= set(names)]
+    names = set(names_of(shape))
+    layers = [layer for layer in _places() if layer[1].keys() <= names]
     path = file or default_file()
     if file or os.path.lexists(path):
-        layers += file_layers(path, section, shared=shared, own=names)
-    layers += environment_layers(environ, variables(section, shared=shared, own=names))
+        layers += file_layers(path, shape)
+    layers += [
+        (f"environment {variable}", {name: environ[variable]})
+        for variable, name in variables(shape).items()
+        if variable in environ and not of_a_service(variable, environ[variable])
+    ]
     for name, value in flags.items():
         if value is not None and value != ():
             layers.append((flag_name(shape, name), {name: value}))

@@ -110,12 +110,12 @@ def replace_file(
         raise _about(path, error) from error
 
 
-def replace_json(path: Path, value: msgspec.Struct, *, durable: bool = True) -> None:
+def replace_json(path: Path, value: msgspec.Struct) -> None:
     """Write a value as JSON that people can read. Raises OSError."""
     import msgspec
 
     content = msgspec.json.format(msgspec.json.encode(value)) + b"\n"
-    replace_file(path, content, durable=durable)
+    replace_file(path, content)
 
 
 @contextmanager
@@ -253,18 +253,13 @@ def alone_in(folder: Path) -> Generator[None]:
         os.close(held)
 
 
-CHUNK = 2**20
-SAMPLES = 64
+SAMPLES, SAMPLE_BYTES = 64, 2**16
 
 
-def sha256(path: Path, step: Callable[[int], None] = lambda _bytes: None) -> str:
-    """Return the SHA-256 of a file; `step` gets the size of each chunk."""
-    digest = hashlib.sha256()
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file."""
     with path.open("rb") as file:
-        while chunk := file.read(CHUNK):
-            digest.update(chunk)
-            step(len(chunk))
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def fingerprint(path: Path) -> str:
@@ -276,6 +271,6 @@ def fingerprint(path: Path) -> str:
     digest = hashlib.sha256(size.to_bytes(8, "little"))
     with path.open("rb") as file:
         for n in range(SAMPLES):
-            file.seek(max(0, size - CHUNK // 16) * n // (SAMPLES - 1), os.SEEK_SET)
-            digest.update(file.read(CHUNK // 16))
+            file.seek(max(0, size - SAMPLE_BYTES) * n // (SAMPLES - 1))
+            digest.update(file.read(SAMPLE_BYTES))
     return digest.hexdigest()[:32]
