@@ -140,7 +140,10 @@ def inherited(path: Path) -> Generator[Handover]:
         try:
             peer.connect(str(path))
             listening, length = _received(peer)
-            learned = _exactly(peer, length)
+            with peer.makefile("rb") as stream:
+                learned = stream.read(length)
+            if len(learned) < length:
+                raise EOFError("it hung up")
         except (OSError, EOFError) as error:
             raise SettingsError(
                 f"no balancer to take over from at {path}: {in_words(error)};"
@@ -156,16 +159,6 @@ def _received(peer: socket.socket) -> tuple[socket.socket, int]:
     listening = socket.socket(fileno=handles[0])
     listening.setblocking(False)
     return listening, int(LENGTH.unpack(head)[0])
-
-
-def _exactly(peer: socket.socket, length: int) -> bytes:
-    parts = bytearray()
-    while len(parts) < length:
-        part = peer.recv(min(length - len(parts), 2**20))
-        if not part:
-            raise EOFError("it hung up")
-        parts += part
-    return bytes(parts)
 
 
 async def clients_moved(

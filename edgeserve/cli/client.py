@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import ssl
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -51,8 +50,9 @@ class Endpoint:
     def _response(
         self, method: str, path: str, body: Any, seconds: float | None
     ) -> Generator[http.client.HTTPResponse]:
-        parts = urlsplit(self.url)
-        connection = _connection(parts.scheme, parts.netloc, seconds)
+        parts, plain = urlsplit(self.url), http.client.HTTPConnection
+        kind = http.client.HTTPSConnection if parts.scheme == "https" else plain
+        connection = kind(parts.netloc, timeout=seconds)
         content = None if body is None else _utf8(json.dumps(body, ensure_ascii=False))
         try:
             connection.request(method, parts.path + path, content, self._headers())
@@ -92,15 +92,6 @@ class Endpoint:
             raise NoAnswer(
                 f"{self.url} is not an edgeserve balancer: its answer is not JSON"
             ) from error
-
-
-def _connection(
-    scheme: str, netloc: str, seconds: float | None
-) -> http.client.HTTPConnection:
-    if scheme == "https":
-        context = ssl.create_default_context()
-        return http.client.HTTPSConnection(netloc, timeout=seconds, context=context)
-    return http.client.HTTPConnection(netloc, timeout=seconds)
 
 
 def _utf8(text: str) -> bytes:

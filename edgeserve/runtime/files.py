@@ -14,7 +14,7 @@ import shutil
 import stat
 import sys
 from collections.abc import Callable, Generator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, TypeVar
 
@@ -226,11 +226,9 @@ class FolderTaken(CommandError):
     """Another run is writing to the same names."""
 
 
-@contextmanager
-def part_of(target: Path) -> Generator[Path]:
+def part_of(target: Path) -> AbstractContextManager[Path]:
     """Yield a path to write to; it becomes `target` if the block succeeds."""
-    with replacing(target, part=part_path(target)) as part:
-        yield part
+    return replacing(target, part=part_path(target))
 
 
 @contextmanager
