@@ -6,6 +6,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from balancer.fleet.changes import Changes
@@ -53,12 +54,10 @@ class InFlight:
         if self.inside == 0:
             return True
         self._empty.clear()
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                await self._empty.wait()
-        except TimeoutError:
-            return False
-        return True
+                return await self._empty.wait()
+        return False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ import asyncio
 import random
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 import msgspec
@@ -123,10 +123,9 @@ class _Follower:
     async def _pause(self, key: str, seconds: float) -> None:
         over = self._pausing[key] = asyncio.Event()
         try:
-            async with asyncio.timeout(seconds):
-                await over.wait()
-        except TimeoutError:
-            pass
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await over.wait()
         finally:
             # A follower that has taken this one's place may be pausing by now.
             if self._pausing.get(key) is over:

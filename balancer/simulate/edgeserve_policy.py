@@ -123,18 +123,16 @@ class Edge:
         assignment = self.assignments[run.call.id]
         match event.kind:
             case "began":
-                self.dispatcher.began(
-                    assignment, now, run.call.prompt_tokens, run.cached
-                )
-                return ()
+                tokens = run.call.prompt_tokens
+                self.dispatcher.began(assignment, now, tokens, run.cached)
             case "first":
                 assignment.engine.wrote(assignment, now)
-                return ()
             case _:
                 self.dispatcher.ended(assignment, now, timings(run, now))
                 self.learned(run.call, assignment)
                 del self.assignments[run.call.id]
                 return self.assign(now)
+        return ()
 
     def learned(self, call: Call, assignment: Assignment) -> None:
         """Do nothing more; the oracle does."""

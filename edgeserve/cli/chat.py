@@ -79,7 +79,7 @@ def chat(
         history.append(message("user", question))
         _say(answer(place, options, history), [])
         return
-    _converse(place, options, history)
+    Talk(place, options, history).run()
 
 
 def message(role: str, content: str) -> Message:
@@ -145,22 +145,6 @@ def _given(prompt: str | None) -> str | None:
     return question or None
 
 
-def _converse(place: Endpoint, options: dict[str, Any], history: list[Message]) -> None:
-    """Take turns until the end of input; an error ends one turn only."""
-    with suppress(ImportError):
-        importlib.import_module("readline")  # teaches `input` editing and history
-    click.echo(
-        f"{options['model']}; Ctrl-C stops an answer, /help lists commands", err=True
-    )
-    talk = Talk(place, options, history)
-    while (line := _question()) is not None:
-        if line.startswith("/") and not line.startswith("//"):
-            if not talk.obey(line):
-                return
-        else:
-            talk.ask(line.removeprefix("/"))
-
-
 class Talk:
     """A conversation: the model, and the messages so far."""
 
@@ -170,6 +154,18 @@ class Talk:
         self._place = place
         self._options = options
         self._history = history
+
+    def run(self) -> None:
+        """Take turns until the end of input; an error ends one turn only."""
+        with suppress(ImportError):
+            importlib.import_module("readline")  # teaches `input` editing and history
+        model = self._options["model"]
+        click.echo(f"{model}; Ctrl-C stops an answer, /help lists commands", err=True)
+        while (line := _question()) is not None:
+            if not line.startswith("/") or line.startswith("//"):
+                self.ask(line.removeprefix("/"))
+            elif not self.obey(line):
+                return
 
     def ask(self, question: str) -> None:
         """Take a turn; a failed one is not kept."""
