@@ -6,8 +6,8 @@ Starts short-lived processes, reads and writes files: call it off the event loop
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import msgspec
 
@@ -90,11 +90,8 @@ class FallbackEngines:
     def _expected(self, fitted: Fitted, tuning: Result | None) -> Expected:
         if tuning:
             return Expected(read=tuning.used.prefill, write=tuning.used.decode)
-        facts, here = self.planned.load.facts, self.hardware
-        return Expected(
-            read=expected_reading(facts, fitted, here, ()),
-            write=expected(facts, fitted, here, ()),
-        )
+        run = (self.planned.load.facts, fitted, self.hardware, ())
+        return Expected(read=expected_reading(*run), write=expected(*run))
 
     def tuning_failed(self, why: str) -> None:
         """Mark the tuning as failed; it is not used again. Raises OSError."""
@@ -128,31 +125,16 @@ def room_beside(planned: PlannedEngine, engines: Sequence[PlannedEngine]) -> Roo
 
 
 @dataclass(frozen=True)
-class Replacement:
-    """The engine that serves in place of the node's usual one, and the reason."""
-
-    engine: Engine
-    why: str
-
-
-@dataclass(frozen=True)
 class Prepared:
-    """Everything that is decided before an engine starts; without engine, no plan.
-
-    `replacements`, by id, are for planned engines that the usual one cannot serve.
-    """
+    """Everything that is decided before an engine starts; without engine, no plan."""
 
     engine: Engine | None
     devices: tuple[Device, ...]
     plan: Plan
-    replacements: Mapping[str, Replacement] = field(
-        default_factory=dict[str, Replacement]
-    )
 
     def engine_of(self, planned: PlannedEngine) -> Engine:
         """Return the engine that runs a planned engine."""
-        replacement = self.replacements.get(planned.spec.id)
-        engine = replacement.engine if replacement else self.engine
+        engine = planned.engine or self.engine
         assert engine is not None  # noqa: S101 - without one there is no plan
         return engine
 
@@ -201,7 +183,6 @@ def _with_replacements(
     found: Prepared, settings: NodeSettings, hardware: Hardware, *, untuned: bool
 ) -> Prepared:
     """Let the bundled engine serve what llama-server is known to crash with."""
-    replacements: dict[str, Replacement] = {}
     engines: list[PlannedEngine] = []
     for planned in found.plan.engines:
         fallbacks = fallbacks_of(found, planned, settings, hardware)
@@ -209,9 +190,8 @@ def _with_replacements(
         if crash:
             try:
                 engine, planned = fallbacks.bundled(tuned=not untuned)
-                replacements[planned.spec.id] = Replacement(engine, crash.sentence)
+                planned = replace(planned, engine=engine, instead=crash.sentence)
             except CommandError as error:
                 log.warning("%s: %s; trying again", crash.sentence, error)
         engines.append(planned)
-    made = replace(found.plan, engines=tuple(engines))
-    return replace(found, plan=made, replacements=replacements)
+    return replace(found, plan=replace(found.plan, engines=tuple(engines)))
