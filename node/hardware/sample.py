@@ -193,7 +193,7 @@ def throttle_flags() -> int:
     Bit 0 under-voltage, 1 frequency capped, 2 throttled, 3 soft temperature limit.
     """
     flags = text(THROTTLED_FILE)
-    if not flags and _is_pi():
+    if not flags and cpu_model().startswith("Raspberry Pi"):
         flags = program_output(("vcgencmd", "get_throttled"), 2.0)
     return parse_throttled(flags)
 
@@ -202,10 +202,6 @@ def parse_throttled(flags: str) -> int:
     """Read `throttled=0x50005`, or the bare hexadecimal number of the driver's file."""
     found = re.fullmatch(r"(?:throttled=)?(?:0x)?([0-9a-fA-F]+)", flags.strip())
     return int(found[1], 16) if found else 0
-
-
-def _is_pi() -> bool:
-    return cpu_model().startswith("Raspberry Pi")
 
 
 def cpu_model() -> str:

@@ -72,15 +72,13 @@ def requested_models(settings: NodeSettings) -> RequestedModels:
         problems += [each.reason] if isinstance(each, UnusableFile) else []
     if not settings.models:
         problems += [each.reason for each in library.unusable]
-        found += _everything(library, choose=_chooses_variants(settings))
+        found += _everything(
+            library, choose=bool(settings.min_speed or settings.min_quality)
+        )
     if not found and not problems:
         where = settings.models_dir
         problems.append(f"no model in {where}; `edgeserve pull` fetches one")
     return RequestedModels(tuple(found), tuple(problems))
-
-
-def _chooses_variants(settings: NodeSettings) -> bool:
-    return bool(settings.min_speed or settings.min_quality)
 
 
 def _everything(library: ModelLibrary, *, choose: bool) -> list[RequestedModel]:
