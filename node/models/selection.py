@@ -46,18 +46,12 @@ class RequestedModel:
         return self.models[0] if len(self.models) == 1 else None
 
 
-@dataclass(frozen=True)
-class RequestedModels:
-    """The requested models, and a sentence for each that is missing."""
-
-    models: tuple[RequestedModel, ...]
-    problems: tuple[str, ...] = ()
-
-
-def requested_models(settings: NodeSettings) -> RequestedModels:
+def requested_models(
+    settings: NodeSettings,
+) -> tuple[list[RequestedModel], list[str]]:
     """Find the named models, or all models of the folder if none is named.
 
-    Reads files.
+    Returns a sentence for each that is missing, too. Reads files.
     """
     problems: list[str] = []
     library = ModelLibrary()
@@ -78,7 +72,7 @@ def requested_models(settings: NodeSettings) -> RequestedModels:
     if not found and not problems:
         where = settings.models_dir
         problems.append(f"no model in {where}; `edgeserve pull` fetches one")
-    return RequestedModels(tuple(found), tuple(problems))
+    return found, problems
 
 
 def _everything(library: ModelLibrary, *, choose: bool) -> list[RequestedModel]:

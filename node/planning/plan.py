@@ -63,11 +63,11 @@ def plan(
 
     Reads files, so call it off the event loop. A model never makes it raise.
     """
-    requested = requested_models(settings)
+    requested, missing = requested_models(settings)
     planner = Planner(settings, hardware, tuple(devices), tunings or Tunings())
-    for request in requested.models:
+    for request in requested:
         planner.place(request)
-    problems = (*requested.problems, *planner.problems)
+    problems = (*missing, *planner.problems)
     return Plan(tuple(planner.engines.values()), tuple(dict.fromkeys(problems)))
 
 

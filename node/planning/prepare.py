@@ -68,7 +68,10 @@ class FallbackEngines:
         `tuned`: with the settings tuned for it. Raises EngineUnavailable.
         """
         engine = bundled()
-        tuning = self._tuning_of(engine) if tuned else None
+        spec, facts, tuning = self.planned.spec, self.planned.load.facts, None
+        if tuned:
+            tunings = tunings_of(engine, self.hardware, (), self.settings)
+            tuning = tunings.find(spec.variant, facts.file_bytes, spec.role)
         on_cpu = replace(self.settings, gpu_layers="0", tensor_split="")
         room = replace(self.room, gpu_memory=0)
         fitted = fit(self.planned.load, on_cpu, room, tuning.usable if tuning else None)
@@ -76,22 +79,15 @@ class FallbackEngines:
             raise EngineUnavailable(
                 f"the bundled engine cannot serve it: {fitted.reason}"
             )
-        expects = self._expected(fitted, tuning)
-        spec = replace(self.planned.spec, launch=fitted.launch, expected=expects)
+        if tuning:
+            expects = Expected(read=tuning.used.prefill, write=tuning.used.decode)
+        else:
+            run = (facts, fitted, self.hardware, ())
+            expects = Expected(read=expected_reading(*run), write=expected(*run))
+        spec = replace(spec, launch=fitted.launch, expected=expects)
         return engine, replace(
             self.planned, spec=spec, fitted=fitted, speed=expects.write, tuning=tuning
         )
-
-    def _tuning_of(self, engine: Engine) -> Result | None:
-        spec, facts = self.planned.spec, self.planned.load.facts
-        tunings = tunings_of(engine, self.hardware, (), self.settings)
-        return tunings.find(spec.variant, facts.file_bytes, spec.role)
-
-    def _expected(self, fitted: Fitted, tuning: Result | None) -> Expected:
-        if tuning:
-            return Expected(read=tuning.used.prefill, write=tuning.used.decode)
-        run = (self.planned.load.facts, fitted, self.hardware, ())
-        return Expected(read=expected_reading(*run), write=expected(*run))
 
     def tuning_failed(self, why: str) -> None:
         """Mark the tuning as failed; it is not used again. Raises OSError."""
