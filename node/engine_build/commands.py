@@ -107,7 +107,10 @@ def list_(as_json: bool, state_dir: Path | None) -> None:
     where = state_dir or _state_dir()
     there, current = builds(where), in_use(where)
     if as_json:
-        _print_json(there, current)
+        import msgspec
+
+        value = {"current": current, "builds": there}
+        click.echo(msgspec.json.format(msgspec.json.encode(value)))
     elif there:
         _print_table(there, current)
     else:
@@ -133,13 +136,6 @@ def _state_dir() -> Path:
     from edgeserve.config.sources import resolve
 
     return resolve(NodeSettings).settings.state_dir
-
-
-def _print_json(there: list[Build], current: str | None) -> None:
-    import msgspec
-
-    value = {"current": current, "builds": there}
-    click.echo(msgspec.json.format(msgspec.json.encode(value)))
 
 
 def _print_table(there: list[Build], current: str | None) -> None:
