@@ -11,7 +11,6 @@ can be recorded, and it takes a key, so that a trace cannot be searched for know
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from hashlib import blake2b
 
 import msgspec
@@ -36,8 +35,7 @@ IMAGE_BYTES = 4096
 """Bytes that an image counts as, however long its base64 text is."""
 
 
-@dataclass(frozen=True, slots=True)
-class Prompt:
+class Prompt(msgspec.Struct, frozen=True):
     """The prompt of a request, as hashes.
 
     `blocks[i]` covers the first `ends[i]` bytes; `messages` holds how many blocks end

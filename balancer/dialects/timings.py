@@ -7,13 +7,11 @@ their `usage` has at least the number of tokens.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 import msgspec
 
 
-@dataclass(frozen=True, slots=True)
-class Timings:
+class Timings(msgspec.Struct, frozen=True):
     """llama.cpp's `timings`: tokens and milliseconds."""
 
     cached: int

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from typing import Protocol
 from urllib.parse import urlsplit
 
+import msgspec
+
 from edgeserve.errors import SettingsError
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(msgspec.Struct, frozen=True):
     """One complete client request. Header names are in lower case."""
 
     method: str
