@@ -57,6 +57,7 @@ class InferenceRequest(msgspec.Struct, kw_only=True):
     """
 
     route: Route
+    dialect: type[Dialect]
     body: bytes
     mode: Mode
     need: RoutingRequest
@@ -64,11 +65,6 @@ class InferenceRequest(msgspec.Struct, kw_only=True):
     ends: int = 1
     filtered: bool = False
     put: Mapping[str, object] = {}
-
-    @property
-    def dialect(self) -> type[Dialect]:
-        """The API format of the request and its answer."""
-        return DIALECTS[self.route.dialect]
 
     @property
     def tells_us(self) -> bool:
@@ -125,6 +121,7 @@ def read_request(
         )
     return InferenceRequest(
         route=route,
+        dialect=dialect,
         body=body,
         mode=_mode(dialect, request, budget, body),
         need=RoutingRequest(

@@ -103,18 +103,18 @@ class InferenceHandler:
                 policy=self.policy,
             )
             is_suspect(self.state, context)
-            await self._run(context, seconds)
+            if seconds is None:
+                await self.retry.run(context)
+            else:
+                await self._run_within(seconds, context)
             if self.trace:
                 self.trace.answered(record, inference.need, self.state.records.clock())
 
-    async def _run(self, context: RequestContext, seconds: float | None) -> None:
+    async def _run_within(self, seconds: float, context: RequestContext) -> None:
         """Run the attempts, with the client's deadline until the answer begins.
 
         A refusal is sent after this block, when there is no deadline left to lift.
         """
-        if seconds is None:
-            await self.retry.run(context)
-            return
         limit = asyncio.timeout(seconds)
         context.response.on_begin = partial(limit.reschedule, None)
         try:

@@ -175,9 +175,8 @@ def read(body: bytes, key: bytes = b"") -> Prompt:
 
 
 def _parts(request: _Body) -> Iterator[bytes]:
-    opening = bytes(request.tools) + bytes(request.system) + bytes(request.instructions)
-    if opening:
-        yield opening
+    """Yield the text of each message; empty ones count for nothing."""
+    yield b"".join((request.tools, request.system, request.instructions))
     for message in request.messages:
         yield message.text()
     if isinstance(request.input, str):
@@ -186,8 +185,4 @@ def _parts(request: _Body) -> Iterator[bytes]:
         for item in request.input:
             yield bytes(item)
     # /infill sends the text after the cursor first, as the model expects it.
-    yield (
-        bytes(request.input_suffix)
-        + bytes(request.input_prefix)
-        + bytes(request.prompt)
-    )
+    yield b"".join((request.input_suffix, request.input_prefix, request.prompt))
