@@ -11,10 +11,11 @@ import time
 import zlib
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Protocol
 from urllib.parse import quote
+
+import msgspec
 
 from balancer.dialects.base import Dialect
 from balancer.dialects.stream import StreamReader
@@ -32,13 +33,12 @@ LOOSE = 16384
 """Bytes kept uncompressed; compressed events take a twentieth."""
 
 
-@dataclass(slots=True)
-class SentEvents:
+class SentEvents(msgspec.Struct):
     """The events of a stream so far, compressed. `size` is their length in bytes."""
 
     size: int = 0
-    _packed: list[bytes] = field(default_factory=list[bytes])
-    _loose: list[bytes] = field(default_factory=list[bytes])
+    _packed: list[bytes] = []
+    _loose: list[bytes] = []
     _unpacked: int = 0
 
     def add(self, events: bytes) -> None:
@@ -81,8 +81,7 @@ class Counts(Protocol):
     texts: int
 
 
-@dataclass(slots=True)
-class ClientResponse:
+class ClientResponse(msgspec.Struct):
     """One response, to a request for `path`.
 
     `began`: when the first byte of content was sent, by `clock`; `on_begin` is called
@@ -98,7 +97,7 @@ class ClientResponse:
     status: int = 0
     began: float | None = None
     attempts: int = 0
-    given: SentEvents = field(default_factory=SentEvents)
+    given: SentEvents = msgspec.field(default_factory=SentEvents)
     last_sent: float = 0.0
     _node: str = ""
     _variant: str = ""

@@ -141,7 +141,7 @@ class RequestFields(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def answers(self) -> int:
         """How many answers there are, where the request has a `prompt`."""
-        if bytes(memoryview(self.prompt)[:1]) != b"[":
+        if not self.prompt or bytes(memoryview(self.prompt)[:1]) != b"[":
             return self.each
         return self.each * prompts(msgspec.json.decode(self.prompt))
 

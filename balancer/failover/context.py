@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from msgspec import structs
 
@@ -66,7 +66,7 @@ class RequestContext:
             self.original, self.prompt_tokens = self.request, reader.prompt
             model = normal(engine.engine.variant)
             need = structs.replace(self.request.need, model=model)
-            self.request = replace(self.request, need=need)
+            self.request = structs.replace(self.request, need=need)
 
     def doubted(self) -> bool:
         """Count an error that may be the request's own; True from the second on."""

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from msgspec import structs
+
 from balancer.dialects.timings import Timings
 from balancer.prediction.speed import SMALLEST_PREFILL, Sample
 from balancer.routing.dispatcher import Assignment, Dispatcher
@@ -122,7 +124,9 @@ class AttemptTracker:
             return timings
         reading = max(0.0, self.first - self._assignment.engine.speed.overhead)
         writing = self._clock() - self._sent - self.first
-        return replace(timings, prompt_ms=1000 * reading, predicted_ms=1000 * writing)
+        return structs.replace(
+            timings, prompt_ms=1000 * reading, predicted_ms=1000 * writing
+        )
 
     def over(self) -> None:
         """Finish: the slot is given back."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from typing import Any
+
+import msgspec
 
 from balancer.routing.decision import (
     UNOBSERVED,
@@ -29,8 +30,7 @@ BROKEN = "broke off"
 Clock = Callable[[], float]
 
 
-@dataclass(slots=True)
-class AttemptRecord:
+class AttemptRecord(msgspec.Struct):
     """One attempt at one engine. `outcome` is None while it runs.
 
     `resumes`: it goes on with an answer that broke off elsewhere.
@@ -47,8 +47,7 @@ class AttemptRecord:
     ended: float | None = None
 
 
-@dataclass(slots=True)
-class RequestRecord:
+class RequestRecord(msgspec.Struct):
     """One request from arrival to end; times are of `RequestLog.clock`, in seconds."""
 
     id: str
@@ -64,7 +63,7 @@ class RequestRecord:
     first_byte: float | None = None
     ended: float | None = None
     decision: Decision | None = None
-    attempts: list[AttemptRecord] = field(default_factory=list[AttemptRecord])
+    attempts: list[AttemptRecord] = []
 
     def note(self, decision: Decision) -> None:
         """Keep the latest decision."""
