@@ -9,7 +9,7 @@ from msgspec import structs
 
 from balancer.dialects.stream import StreamReader
 from balancer.discovery.node_client import NodeClient
-from balancer.failover.attempt import AttemptRequest, run_attempt, send_tail
+from balancer.failover.attempt import run_attempt, send_tail
 from balancer.failover.conclusions import (
     is_suspect,
     note_answer,
@@ -134,23 +134,17 @@ class RetryLoop:
             if not isinstance(plan, Resume):
                 return await _without_engine(context, plan)
             body = plan.body_for(to.engine.variant)
-            reader = plan.reader_for(send.observer)
+            reader = plan.reader_for(send)
         else:
-            body = request.body_for(to.engine, send.observer.slot)
+            body = request.body_for(to.engine, send.slot)
             id_, variant = context.record.id, to.engine.variant
-            reader = reader_for(request, id_, variant, send.observer)
+            reader = reader_for(request, id_, variant, send)
         suspect = is_suspect(self.state, context)
         if suspect:
             await self.watchdog.wait_apart(to.key)
         context.response.comes_from(to.node, to.engine.variant)
-        attempt = AttemptRequest(
-            to=to,
-            body=body,
-            reader=reader,
-            watchdog=self._attempt_watchdog(context, send, suspect=suspect),
-            observer=send.observer,
-        )
-        outcome = await self._watched(context, attempt)
+        watchdog = self._attempt_watchdog(context, send, suspect=suspect)
+        outcome = await self._watched(context, send, body, reader, watchdog)
         if isinstance(outcome, Broken) and not outcome.final:
             context.broke(to, outcome.error, reader)
         return outcome
@@ -173,7 +167,7 @@ class RetryLoop:
             key=send.to.key,
             need=request.need,
             started=self.watchdog.time(),
-            predicted=send.observer.first_seconds,
+            predicted=send.first_seconds,
             reports_progress=request.tells_us,
             calls_tools=b'"tools"' in request.body,
             paused=context.response.paused,
@@ -181,16 +175,21 @@ class RetryLoop:
         )
 
     async def _watched(
-        self, context: RequestContext, attempt: AttemptRequest
+        self,
+        context: RequestContext,
+        send: Send,
+        body: bytes,
+        reader: StreamReader,
+        watchdog: AttemptWatchdog,
     ) -> Outcome:
-        self.watchdog.watch(attempt.watchdog)
+        self.watchdog.watch(watchdog)
         try:
-            outcome = await run_attempt(self.nodes, attempt, context)
+            outcome = await run_attempt(
+                self.nodes, context, send, body=body, reader=reader, watchdog=watchdog
+            )
         finally:
-            self.watchdog.end(attempt.watchdog)
-        note_death(
-            self.state, self.watchdog, context, attempt.watchdog, attempt.to, outcome
-        )
+            self.watchdog.end(watchdog)
+        note_death(self.state, self.watchdog, context, watchdog, send.to, outcome)
         return outcome
 
     async def _conclude(

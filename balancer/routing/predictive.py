@@ -115,10 +115,10 @@ class PredictivePolicy:
         """Free its slots, and learn from its answer."""
         key = send.to.key
         self._slot_counts.give_back(key, send.slots, left=left)
-        if isinstance(send.observer, AttemptTracker):
-            send.observer.over()
+        if isinstance(send, AttemptTracker):
+            send.over()
             if left:
-                self.fleet_model.abandoned(key, send.observer.slots)
+                self.fleet_model.abandoned(key, send.engine_slots)
         self.fleet_model.recount(key, self._clock())
 
     def settle(self, send: Send) -> None:
@@ -159,15 +159,14 @@ class PredictivePolicy:
         return found
 
     def _send(self, assignment: Assignment) -> Settled:
-        request, engine = assignment.request, assignment.engine
+        request = assignment.request
         eligible = self._eligibility.find(request.need)
         assert isinstance(eligible, Eligible)  # noqa: S101 - else there was no engine
-        to = eligible.candidate_by_name[engine.name]
-        key, slots = to.key, request.need.slots
-        self._slot_counts.take(key, slots)
-        observer = AttemptTracker(self.dispatcher, assignment, self._clock, self._moved)
-        verdicts = Explanation(eligible, assignment.considered, assignment.estimate)
-        return request, Send(to, slots, verdicts, observer)
+        send = AttemptTracker(
+            self.dispatcher, assignment, eligible, self._clock, self._moved
+        )
+        self._slot_counts.take(send.to.key, send.slots)
+        return request, send
 
 
 def _price(request: QueuedRequest, eligible: Eligible) -> None:
