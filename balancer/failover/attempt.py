@@ -67,7 +67,7 @@ async def run_attempt(
             send.to, context.received, context.record.id, body
         ) as answer:
             outcome = await _relay(answer, reader, context, watchdog)
-            if outcome in (DONE, AskWhole()):
+            if outcome is DONE or isinstance(outcome, AskWhole):
                 send.answered(reader.timings())
             return outcome
     except StreamedError as error:

@@ -35,7 +35,6 @@ from balancer.failover.splice import reader_for
 from balancer.failover.watchdog import AttemptWatchdog, Watchdog
 from balancer.fleet.engines import EngineCandidate
 from balancer.probes.template import TemplateProbe
-from balancer.response import KeepAlive
 from balancer.routing.decision import Send
 from balancer.routing.queued_request import RETRY_AFTER
 from balancer.state import BalancerState
@@ -90,25 +89,21 @@ class RetryLoop:
         need, record = context.request.need, context.record
         if context.tried:
             need = structs.replace(need, tried=frozenset(context.tried))
-        streams = context.request.mode == "stream"
-        keep_alive = KeepAlive(context.response, record.note, streams=streams)
         clock = self.state.records.clock
         queued = clock()
         try:
-            async with self.state.queue.claim(need, keep_alive.note) as send:
-                if keep_alive.begun:
-                    await keep_alive.end()
+            async with self.state.queue.claim(need, context.note) as send:
+                await context.end_wait()
                 record.waited += clock() - queued
                 outcome = await self._recorded(context, send)
                 return await self._conclude(context, send.to, outcome)
         except (NoNode, UnknownModel) as refusal:
-            keep_alive.begin()
+            context.begin_wait()
             if await await_recovery(self.state.current, context):
                 return Rerouted()
             raise final_error(self.state.current, context, refusal) from None
         finally:
-            if keep_alive.begun:
-                await keep_alive.end()
+            await context.end_wait()
 
     async def _recorded(self, context: RequestContext, send: Send) -> Outcome:
         """Make an attempt, with its record and its place in the retry budget."""

@@ -54,10 +54,6 @@ class RequestRecord:
     decision: Decision | None = None
     attempts: list[AttemptRecord] = field(default_factory=list[AttemptRecord])
 
-    def note(self, decision: Decision) -> None:
-        """Keep the latest decision."""
-        self.decision = decision
-
     @property
     def answered(self) -> bool:
         """Whether the client has got its answer."""
