@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from math import ceil
 
 from balancer.fleet.engines import EngineCandidate
+from balancer.fleet.slot_counts import SlotCounts
 from balancer.prediction.cost import cheapest
 from balancer.prediction.engine_model import EngineModel
 from balancer.prediction.fleet_model import FleetModel
@@ -24,7 +25,6 @@ from balancer.routing.queued_request import (
     Settled,
     ignore,
 )
-from balancer.routing.slot_counts import SlotCounts
 from balancer.routing.tracking import AttemptTracker, Clock
 from edgeserve.errors import FleetBusy
 
@@ -115,11 +115,11 @@ class PredictivePolicy:
         """Free its slots, and learn from its answer."""
         key = send.to.key
         self._slot_counts.give_back(key, send.slots, left=left)
+        held: tuple[int, ...] = ()
         if isinstance(send, AttemptTracker):
             send.over()
-            if left:
-                self.fleet_model.abandoned(key, send.engine_slots)
-        self.fleet_model.recount(key, self._clock())
+            held = send.engine_slots if left else ()
+        self.fleet_model.recount(key, self._clock(), held)
 
     def settle(self, send: Send) -> None:
         """Trust the last report on a slot whose client left."""

@@ -8,13 +8,13 @@ import pytest
 from balancer.dialects.prompt import Prompt, chain
 from balancer.dialects.timings import Timings
 from balancer.fleet.engines import EngineCandidate
+from balancer.fleet.slot_counts import SlotCounts
 from balancer.prediction.conditions import SECONDS, UNMEASURED
 from balancer.prediction.fleet_model import FleetModel
 from balancer.prediction.prefix_cache import PrefixCacheIndex
 from balancer.routing.decision import Decision, Refuse, RoutingRequest, Send, shown
 from balancer.routing.predictive import PredictivePolicy
 from balancer.routing.queued_request import QueuedRequest
-from balancer.routing.slot_counts import SlotCounts
 from edgeserve.errors import FleetBusy
 from edgeserve.wire import Cpu, Expected, Power
 from tests.balancer.building import a_candidate, a_need
@@ -36,7 +36,7 @@ class Setup:
     def __post_init__(self) -> None:
         self.slot_counts = SlotCounts()
         self.fleet_model = FleetModel(
-            PrefixCacheIndex(), self.slot_counts.busy, calibrates=self.calibrates
+            PrefixCacheIndex(), self.slot_counts, calibrates=self.calibrates
         )
         self.predict = PredictivePolicy(
             self.slot_counts, self.fleet_model, lambda: self.now
