@@ -19,8 +19,6 @@ import msgspec
 
 from balancer.dialects.base import Dialect
 from balancer.dialects.stream import StreamReader
-from balancer.routing.decision import Decision, Wait
-from balancer.routing.queued_request import Note
 from edgeserve import openai
 from edgeserve.errors import EdgeserveError
 from edgeserve.http.types import Answer, Response
@@ -206,38 +204,19 @@ WAITING = b": waiting for a slot\n\n"
 
 
 class KeepAlive:
-    """Sends comments while a request waits; `end` must follow once `begun`."""
+    """Sends comments while a request waits, until `end`."""
 
-    __slots__ = ("_note", "_response", "_streams", "_task")
+    __slots__ = ("_response", "_task")
 
-    def __init__(self, response: ClientResponse, note: Note, *, streams: bool) -> None:
+    def __init__(self, response: ClientResponse) -> None:
         self._response = response
-        self._note = note
-        self._streams = streams
-        self._task: asyncio.Task[None] | None = None
-
-    @property
-    def begun(self) -> bool:
-        """Whether comments are being sent."""
-        return self._task is not None
-
-    def note(self, decision: Decision) -> None:
-        """Pass a decision on, and begin if the decision is to wait."""
-        if isinstance(decision, Wait):
-            self.begin()
-        self._note(decision)
-
-    def begin(self) -> None:
-        """Start sending comments, if the client asked for a stream."""
-        if self._streams and self._task is None:
-            self._task = asyncio.create_task(self._send_comments(), name="waiting")
+        self._task = asyncio.create_task(self._send_comments(), name="waiting")
 
     async def end(self) -> None:
         """Stop sending comments."""
-        if self._task is not None:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError, ConnectionError):
-                await self._task
+        self._task.cancel()
+        with suppress(asyncio.CancelledError, ConnectionError):
+            await self._task
 
     async def _send_comments(self) -> None:
         while True:

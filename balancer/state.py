@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from balancer.fleet.changes import Changes
 from balancer.fleet.current import LiveFleet
+from balancer.fleet.slot_counts import SlotCounts
 from balancer.health.breaker import CircuitBreakers
 from balancer.health.poison import Poison
 from balancer.prediction import conditions
@@ -19,7 +20,6 @@ from balancer.prediction.prefix_cache import PrefixCacheIndex
 from balancer.queue import RequestQueue
 from balancer.routing.least_busy import LeastBusy
 from balancer.routing.predictive import PredictivePolicy
-from balancer.routing.slot_counts import SlotCounts
 from balancer.telemetry.metrics import Metrics
 from balancer.telemetry.records import RequestLog
 from balancer.validation.grammar_text import Caps
@@ -122,9 +122,8 @@ def _predictive(
     )
     fleet_model = FleetModel(
         PrefixCacheIndex(),
-        slot_counts.busy,
+        slot_counts,
         policy=policy,
-        left=slot_counts.left,
         calibrates=settings.calibrate,
     )
     return PredictivePolicy(

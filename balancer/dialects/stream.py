@@ -38,7 +38,7 @@ LIFE = b":\n\n"
 
 
 class StreamObserver(Protocol):
-    """What a reader reports while it reads; see `AttemptObserver`."""
+    """What a reader reports while it reads; see `Send`."""
 
     def progress(self, total: int, cached: int, processed: int) -> None:
         """The engine has read so many tokens of the prompt."""

@@ -11,7 +11,8 @@ from balancer.failover.resume import RefuseResume, ResumePlan, resume
 from balancer.failover.splice import GROWTH, MIGRATIONS, MOST_MIGRATIONS, ResumePolicy
 from balancer.fleet.engines import EngineCandidate, EngineIncarnation, EngineKey
 from balancer.request import InferenceRequest
-from balancer.response import MOST, ClientResponse
+from balancer.response import MOST, ClientResponse, KeepAlive
+from balancer.routing.decision import Decision, Wait
 from balancer.telemetry.records import RequestRecord
 from edgeserve.errors import EdgeserveError, NodeLost
 from edgeserve.http.types import Request
@@ -50,6 +51,24 @@ class RequestContext:
     prompt_tokens: int | None = None
     original: InferenceRequest | None = None
     plan: ResumePlan | None = None
+    _keep_alive: KeepAlive | None = None
+
+    def note(self, decision: Decision) -> None:
+        """Keep a decision, and show the client life if it is to wait."""
+        self.record.decision = decision
+        if isinstance(decision, Wait):
+            self.begin_wait()
+
+    def begin_wait(self) -> None:
+        """Send comments from now on, if the client asked for a stream."""
+        if self._keep_alive is None and self.request.mode == "stream":
+            self._keep_alive = KeepAlive(self.response)
+
+    async def end_wait(self) -> None:
+        """Send no more of them."""
+        if self._keep_alive is not None:
+            ended, self._keep_alive = self._keep_alive, None
+            await ended.end()
 
     def broke(
         self, engine: EngineCandidate, error: NodeLost, reader: StreamReader

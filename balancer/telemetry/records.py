@@ -9,15 +9,7 @@ from typing import Any
 
 import msgspec
 
-from balancer.routing.decision import (
-    UNOBSERVED,
-    AttemptObserver,
-    Decision,
-    Verdicts,
-    Wait,
-    shown,
-)
-from balancer.routing.tracking import AttemptTracker
+from balancer.routing.decision import Decision, Send, Wait, shown
 
 KEPT = 1000
 
@@ -36,13 +28,9 @@ class AttemptRecord(msgspec.Struct):
     `resumes`: it goes on with an answer that broke off elsewhere.
     """
 
-    node: str
-    engine: str
-    variant: str
+    send: Send
     started: float
-    verdicts: Verdicts
     resumes: bool = False
-    course: AttemptObserver = UNOBSERVED
     outcome: str | None = None
     ended: float | None = None
 
@@ -64,10 +52,6 @@ class RequestRecord(msgspec.Struct):
     ended: float | None = None
     decision: Decision | None = None
     attempts: list[AttemptRecord] = []
-
-    def note(self, decision: Decision) -> None:
-        """Keep the latest decision."""
-        self.decision = decision
 
     @property
     def answered(self) -> bool:
@@ -106,18 +90,16 @@ class RequestRecord(msgspec.Struct):
 
 
 def _attempt(attempt: AttemptRecord, *, fully: bool) -> dict[str, Any]:
-    ended = attempt.ended
+    send, ended = attempt.send, attempt.ended
     return {
-        "node": attempt.node,
-        "engine": attempt.engine,
-        "variant": attempt.variant,
+        "node": send.to.node,
+        "engine": send.to.engine.id,
+        "variant": send.to.engine.variant,
         "resumes": attempt.resumes,
         "outcome": attempt.outcome,
         "seconds": ended and round(ended - attempt.started, 6),
-        **(
-            attempt.course.shown() if isinstance(attempt.course, AttemptTracker) else {}
-        ),
-    } | ({"candidates": list(map(shown, attempt.verdicts))} if fully else {})
+        **send.shown(),
+    } | ({"candidates": list(map(shown, send.verdicts))} if fully else {})
 
 
 class RequestLog:
