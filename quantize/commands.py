@@ -64,7 +64,7 @@ def inspect(file: Path, kv_type: str, batch: int, as_json: bool) -> None:
 @click.argument("file", type=MODEL)
 @click.option("--types", default="", help="Types to consider, separated by commas.")
 @click.option(
-    "--machine", "machines", multiple=True, help="Such as pi5-8gb; repeatable."
+    "--machine", "machines", multiple=True, help="Machine, such as pi5-8gb; repeatable."
 )
 @click.option("--memory", multiple=True, help="Free memory, such as 4GiB; repeatable.")
 @click.option("--slots", type=click.IntRange(1), default=1, show_default=True)

@@ -53,7 +53,7 @@ Message = dict[str, str]
 )
 @click.argument("prompt", required=False)
 @click.option("--model", help="Model to talk to; by default the first that chats.")
-@click.option("--system", help="What the model is told before the conversation.")
+@click.option("--system", help="System prompt.")
 @click.option("--max-tokens", type=click.IntRange(1), help="Longest answer, in tokens.")
 @endpoint_options
 def chat(

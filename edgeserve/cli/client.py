@@ -109,7 +109,7 @@ def endpoint_options(command: F) -> F:
         envvar="EDGESERVE_API_KEY_FILE",
         show_envvar=True,
         type=click.Path(path_type=Path),
-        help="File with an API key; on the balancer's own machine not needed.",
+        help="File with an API key; not needed on the balancer's own machine.",
     )(command)
     return click.option(
         "--url",
@@ -117,7 +117,7 @@ def endpoint_options(command: F) -> F:
         envvar="EDGESERVE_URL",
         show_default=True,
         show_envvar=True,
-        help="Where the balancer answers.",
+        help="URL of the balancer.",
     )(command)
 
 

@@ -91,7 +91,9 @@ def config() -> None:
         ("EDGESERVE_NODE_SLOTS=4 edgeserve config show", "try a variable out"),
     )
 )
-@click.option("--section", type=click.Choice(list(SHAPES)), help="One alone.")
+@click.option(
+    "--section", type=click.Choice(["node", "balancer"]), help="Show only this section."
+)
 @click.option(
     "--config", "file", type=click.Path(path_type=Path), help="TOML settings file."
 )

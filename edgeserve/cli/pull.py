@@ -24,7 +24,7 @@ from edgeserve.terminal import Entry, print_table
     "--models-dir",
     "folder",
     type=click.Path(path_type=Path),
-    help="Folder of GGUF files, where not the usual one.",
+    help="Folder to write to. Default: the models folder.",
 )
 def pull(name: str | None, folder: Path | None) -> None:
     """Fetch a model into the models folder.

@@ -45,7 +45,7 @@ HEADS = (
     type=click.IntRange(1),
     default=20,
     show_default=True,
-    help="How many to show.",
+    help="Number of requests to show.",
 )
 @json_option
 def requests(url: str, api_key_file: Path | None, *, last: int, as_json: bool) -> None:

@@ -117,8 +117,12 @@ NEIGHBOURS = 10
         ("edgeserve up --port 9000", "on another port"),
     )
 )
-@click.option("--model", "models", multiple=True, help="GGUF file, or name. Repeat.")
-@click.option("--port", type=click.IntRange(0, 65535), help="By default 8080.")
+@click.option(
+    "--model", "models", multiple=True, help="GGUF file, or name. Repeatable."
+)
+@click.option(
+    "--port", type=click.IntRange(0, 65535), help="TCP port; by default 8080."
+)
 @click.option("--config", "file", type=click.Path(path_type=Path), help="TOML file.")
 def up(models: tuple[str, ...], port: int | None, file: Path | None) -> None:
     """Serve on this machine alone.

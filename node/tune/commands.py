@@ -129,7 +129,7 @@ def _value(value: object) -> str:
     type=click.FloatRange(min=1),
     default=180.0,
     show_default=True,
-    help="About how long to measure.",
+    help="Approximate time to measure, in seconds.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @settings_options(NodeSettings, aside=("Network", "Access"))
