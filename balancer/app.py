@@ -4,31 +4,35 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import (
     AbstractAsyncContextManager,
     AsyncExitStack,
     asynccontextmanager,
     closing,
-    contextmanager,
 )
 from dataclasses import dataclass
 
 from balancer.api.access import AccessPolicy, access_policy, audience, cors
 from balancer.api.admin import AdminRoutes
 from balancer.api.inference import InferenceHandler
-from balancer.discovery.events import ReconnectPolicy, reconnect_policy_of, watching
+from balancer.discovery.events import ReconnectPolicy, watching
 from balancer.discovery.mdns import discovering
 from balancer.discovery.node_client import NodeClient
 from balancer.discovery.registration import Registrations
 from balancer.failover.retry import RetryLoop
 from balancer.failover.splice import policy_of
 from balancer.failover.watchdog import Watchdog
-from balancer.persistence.handover import Handover, accept_takeover, clients_moved
-from balancer.persistence.inheritance import follow_known, take_over
+from balancer.persistence.handover import (
+    Handover,
+    clients_moved,
+    handover_socket,
+    offering,
+)
+from balancer.persistence.inheritance import follow_known, handed_over, take_over
 from balancer.persistence.learned import file_in, remembering
 from balancer.probes.calibration import calibrating
-from balancer.probes.liveness import LivenessProber, probing
+from balancer.probes.liveness import probing
 from balancer.probes.template import TemplateProbe
 from balancer.state import BalancerState, build_state
 from balancer.telemetry.recorder import Trace, tracing
@@ -82,18 +86,6 @@ def counted(count: int) -> str:
     return "1 request" if count == 1 else f"{count} requests"
 
 
-@contextmanager
-def recording(
-    settings: BalancerSettings, shared: BalancerState
-) -> Generator[Trace | None]:
-    """Write a trace for the length of the block, if the settings ask for one."""
-    if settings.record is None:
-        yield None
-        return
-    with tracing(settings.record, shared.key, shared.records.clock()) as trace:
-        yield trace
-
-
 @asynccontextmanager
 async def running(
     settings: BalancerSettings,
@@ -104,34 +96,31 @@ async def running(
 ) -> AsyncGenerator[Balancer]:
     """Run a balancer for the length of the block. Raises SettingsError."""
     access = access_policy(settings)
-    shared, leave = build_state(settings, say), Handoff()
-    taken: asyncio.Event | None = None
+    shared, leave, taken = build_state(settings, say), Handoff(), asyncio.Event()
     async with AsyncExitStack() as stack:
-        trace = stack.enter_context(recording(settings, shared))
+        trace = None
+        if settings.record:
+            began = shared.records.clock()
+            trace = stack.enter_context(tracing(settings.record, shared.key, began))
         await stack.enter_async_context(
-            remembering(
-                shared.predictive,
-                file_in(settings.state_dir),
-                ours=lambda: taken is None or not taken.is_set(),
-            )
+            remembering(shared.predictive, file_in(settings.state_dir), taken)
         )
-        inherited = handover.listening if handover else None
-        sock = inherited or http.bind(access.host, settings.port)
+        sock = handover.listening if handover else http.bind(access.host, settings.port)
         stack.enter_context(closing(sock))
         upstream = await stack.enter_async_context(_upstream(settings, access))
         nodes = NodeClient(upstream)
         clock = stack.enter_context(closing(ActiveClock()))
-        reconnect = pace or reconnect_policy_of(settings)
+        pace = pace or ReconnectPolicy(
+            suspect=settings.suspect_seconds, forget=settings.forget_seconds
+        )
         on_event = await stack.enter_async_context(
-            watching(shared.current, nodes, reconnect, clock)
+            watching(shared.current, nodes, pace, clock)
         )
         if handover:
-            seen = take_over(shared, handover.learned)
-            await follow_known(shared, seen, on_event)
+            await follow_known(shared, take_over(shared, handover.learned), on_event)
         if settings.calibrate:
             await stack.enter_async_context(calibrating(shared, nodes))
-        prober = LivenessProber(shared.breakers, nodes)
-        await stack.enter_async_context(probing(prober))
+        await stack.enter_async_context(probing(shared.breakers, nodes))
         register = Registrations(on_event, access.tokens)
         registrations = stack.enter_context(closing(register))
         watch = stack.enter_context(closing(Watchdog(shared, clock)))
@@ -158,7 +147,10 @@ async def running(
         if handover:
             handover.serving()
         say(lines(Origin(access.host, port), audience(settings, access)))
-        taken = await stack.enter_async_context(accept_takeover(settings, sock, shared))
+        path = handover_socket(settings.state_dir, sock.getsockname()[1])
+        await stack.enter_async_context(
+            offering(path, sock, lambda: handed_over(shared), taken)
+        )
         await stack.enter_async_context(
             discovering(settings, on_event, loopback_only=not access.tokens)
         )

@@ -37,8 +37,7 @@ from node.discovery.announce import be_discoverable
 from node.discovery.client import FleetClient
 from node.discovery.identity import identified, this_machine
 from node.hardware.sample import LatestHardware, Sampler, measuring
-from node.planning.plan import PlannedEngine
-from node.planning.prepare import Prepared, fallbacks_of, prepared
+from node.planning.prepare import fallbacks_of, prepared
 from node.state import NodeState
 from node.supervision.fallbacks import StartupFallbacks
 from node.supervision.supervisor import Supervisor
@@ -72,30 +71,23 @@ async def _run_planned(
     for each in found.plan.engines:
         if each.tuning and (each.fitted.tuned or each.tuning.failed):
             log.info("%s: %s", each.spec.id, each.tuning.summary)
-        if replacement := found.replacements.get(each.spec.id):
-            log.warning("%s: %s", each.spec.id, replacement.why)
+        if each.instead:
+            log.warning("%s: %s", each.spec.id, each.instead)
     async with AsyncExitStack() as stack:
         supervisors: list[Supervisor] = []
         for each in found.plan.engines:
+            fallbacks = fallbacks_of(found, each, settings, state.hardware.latest)
             supervisor = Supervisor(
                 engine=found.engine_of(each),
                 spec=each.spec,
                 settings=settings,
                 upstream=upstream,
                 changed=partial(state.feed.engine_changed, each.spec.id),
-                fallbacks=_fallbacks(found, each, settings, state),
+                fallbacks=StartupFallbacks(fallbacks, each.instead or None),
             )
             supervisors.append(await stack.enter_async_context(supervisor.running()))
         state.serve(supervisors)
         await asyncio.Event().wait()  # until the block ends
-
-
-def _fallbacks(
-    found: Prepared, planned: PlannedEngine, settings: NodeSettings, state: NodeState
-) -> StartupFallbacks:
-    replacement = found.replacements.get(planned.spec.id)
-    fallbacks = fallbacks_of(found, planned, settings, state.hardware.latest)
-    return StartupFallbacks(fallbacks, replacement.why if replacement else None)
 
 
 ANSWERING = frozenset(("ready", "busy"))

@@ -46,7 +46,6 @@ LASTING = [name for name, kind in EVERY.items() if kind.policy == "always"]
 OWNERS = {
     "edgeserve/runtime/background.py": "the owner",
     "edgeserve/runtime/lifecycle.py": "serving itself; its end is the process's",
-    "edgeserve/runtime/children.py": "`up` ends on purpose with whichever child ends",
     "edgeserve/http/server/connection.py": "one request's; it ends with the connection",
     "balancer/response.py": "one request's; it ends before the answer does",
     "edgeserve/runtime/tasks.py": "runs until the first ends, in the foreground",

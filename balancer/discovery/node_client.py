@@ -46,8 +46,8 @@ class NodeClient:
         self, to: EngineCandidate, request: Request, request_id: str, body: bytes
     ) -> AbstractAsyncContextManager[Answer]:
         """Send an engine a client's request, with this body, without its secrets."""
-        passed = {k: v for k, v in request.headers.items() if k not in NOT_FOR_NODES}
-        headers = passed | self._headers(to, request_id)
+        headers = {k: v for k, v in request.headers.items() if k not in NOT_FOR_NODES}
+        headers |= self._headers(to, request_id)
         return self._upstream.ask(
             to.origin, request.method, request.target, headers, body
         )

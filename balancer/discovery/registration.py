@@ -11,7 +11,8 @@ import hmac
 import logging
 import re
 import secrets
-from dataclasses import replace
+
+from msgspec import structs
 
 from balancer.discovery.mdns import Discovered, OnEvent, Withdrawn
 from edgeserve.config.settings import NodeSettings
@@ -83,7 +84,7 @@ class Registrations:
         origins = [origin]
         key = url
         if peer and peer != origin.host:
-            origins.append(replace(origin, host=peer))
+            origins.append(structs.replace(origin, host=peer))
             # All Docker containers may have the same inner address.
             key = f"{url} from {peer}"
         if key in self._ends:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from balancer.dialects.base import Aggregate, Headless, Incomplete, StreamedError
 from balancer.dialects.stream import LIFE, StreamReader
@@ -23,10 +22,9 @@ from balancer.failover.outcome import (
 )
 from balancer.failover.refusal import EngineRefusal
 from balancer.failover.watchdog import AttemptWatchdog
-from balancer.fleet.engines import EngineCandidate
 from balancer.health.faults import Fault, failure_of, fault_of_loss
 from balancer.response import ClientResponse
-from balancer.routing.decision import UNOBSERVED, AttemptObserver
+from balancer.routing.decision import Send
 from edgeserve.errors import (
     EdgeserveError,
     NodeLost,
@@ -53,40 +51,34 @@ class InvalidAnswer(NodeLost):
         self.fault: Fault = fault
 
 
-@dataclass(slots=True, kw_only=True)
-class AttemptRequest:
-    """What one attempt sends, and what reads and watches its answer."""
-
-    to: EngineCandidate
-    body: bytes
-    reader: StreamReader
-    watchdog: AttemptWatchdog
-    observer: AttemptObserver = UNOBSERVED
-
-
 async def run_attempt(
-    nodes: NodeClient, attempt: AttemptRequest, context: RequestContext
+    nodes: NodeClient,
+    context: RequestContext,
+    send: Send,
+    *,
+    body: bytes,
+    reader: StreamReader,
+    watchdog: AttemptWatchdog,
 ) -> Outcome:
     """Ask one engine; Elsewhere and Full only while it has added no content."""
-    before, watchdog = context.response.given.size, attempt.watchdog
-    stream = attempt.reader
+    before = context.response.given.size
     try:
         async with nodes.forward(
-            attempt.to, context.received, context.record.id, attempt.body
+            send.to, context.received, context.record.id, body
         ) as answer:
-            outcome = await _relay(answer, stream, context, watchdog)
-            if outcome in (DONE, AskWhole()):
-                attempt.observer.answered(stream.timings())
+            outcome = await _relay(answer, reader, context, watchdog)
+            if outcome is DONE or isinstance(outcome, AskWhole):
+                send.answered(reader.timings())
             return outcome
     except StreamedError as error:
         return await _on_error(error.status, JSON, error.body, context)
     except asyncio.CancelledError as cancelled:
-        if _is_complete(stream, context):
-            attempt.observer.answered(stream.timings())
+        if _is_complete(reader, context):
+            send.answered(reader.timings())
             return Done(left=cancelled)
         if not watchdog.gave_up():
             raise
-        why = f"{attempt.to.origin.url} was given up: {watchdog.why}"
+        why = f"{send.to.origin.url} was given up: {watchdog.why}"
         return _lost(GivenUp(why), watchdog.fault, context.response, before)
     except NoFiles:
         raise  # no engine's fault, and no other engine could be reached

@@ -5,18 +5,11 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
-from balancer.routing.decision import (
-    UNOBSERVED,
-    AttemptObserver,
-    Decision,
-    Verdicts,
-    Wait,
-    shown,
-)
-from balancer.routing.tracking import AttemptTracker
+import msgspec
+
+from balancer.routing.decision import Decision, Send, Wait, shown
 
 KEPT = 1000
 
@@ -29,26 +22,20 @@ BROKEN = "broke off"
 Clock = Callable[[], float]
 
 
-@dataclass(slots=True)
-class AttemptRecord:
+class AttemptRecord(msgspec.Struct):
     """One attempt at one engine. `outcome` is None while it runs.
 
     `resumes`: it goes on with an answer that broke off elsewhere.
     """
 
-    node: str
-    engine: str
-    variant: str
+    send: Send
     started: float
-    verdicts: Verdicts
     resumes: bool = False
-    course: AttemptObserver = UNOBSERVED
     outcome: str | None = None
     ended: float | None = None
 
 
-@dataclass(slots=True)
-class RequestRecord:
+class RequestRecord(msgspec.Struct):
     """One request from arrival to end; times are of `RequestLog.clock`, in seconds."""
 
     id: str
@@ -64,11 +51,7 @@ class RequestRecord:
     first_byte: float | None = None
     ended: float | None = None
     decision: Decision | None = None
-    attempts: list[AttemptRecord] = field(default_factory=list[AttemptRecord])
-
-    def note(self, decision: Decision) -> None:
-        """Keep the latest decision."""
-        self.decision = decision
+    attempts: list[AttemptRecord] = []
 
     @property
     def answered(self) -> bool:
@@ -107,18 +90,16 @@ class RequestRecord:
 
 
 def _attempt(attempt: AttemptRecord, *, fully: bool) -> dict[str, Any]:
-    ended = attempt.ended
+    send, ended = attempt.send, attempt.ended
     return {
-        "node": attempt.node,
-        "engine": attempt.engine,
-        "variant": attempt.variant,
+        "node": send.to.node,
+        "engine": send.to.engine.id,
+        "variant": send.to.engine.variant,
         "resumes": attempt.resumes,
         "outcome": attempt.outcome,
         "seconds": ended and round(ended - attempt.started, 6),
-        **(
-            attempt.course.shown() if isinstance(attempt.course, AttemptTracker) else {}
-        ),
-    } | ({"candidates": list(map(shown, attempt.verdicts))} if fully else {})
+        **send.shown(),
+    } | ({"candidates": list(map(shown, send.verdicts))} if fully else {})
 
 
 class RequestLog:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
-import ssl
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from urllib.parse import urlsplit
 import click
 
 from edgeserve.errors import CommandError, SettingsError, in_words
+from edgeserve.terminal import Entry, Row, print_table
 
 DEFAULT_URL = "http://127.0.0.1:8080"
 ANSWER_SECONDS = 20.0
@@ -50,8 +50,9 @@ class Endpoint:
     def _response(
         self, method: str, path: str, body: Any, seconds: float | None
     ) -> Generator[http.client.HTTPResponse]:
-        parts = urlsplit(self.url)
-        connection = _connection(parts.scheme, parts.netloc, seconds)
+        parts, plain = urlsplit(self.url), http.client.HTTPConnection
+        kind = http.client.HTTPSConnection if parts.scheme == "https" else plain
+        connection = kind(parts.netloc, timeout=seconds)
         content = None if body is None else _utf8(json.dumps(body, ensure_ascii=False))
         try:
             connection.request(method, parts.path + path, content, self._headers())
@@ -93,15 +94,6 @@ class Endpoint:
             ) from error
 
 
-def _connection(
-    scheme: str, netloc: str, seconds: float | None
-) -> http.client.HTTPConnection:
-    if scheme == "https":
-        context = ssl.create_default_context()
-        return http.client.HTTPSConnection(netloc, timeout=seconds, context=context)
-    return http.client.HTTPConnection(netloc, timeout=seconds)
-
-
 def _utf8(text: str) -> bytes:
     """Encode text; bytes that the locale could not decode are sent unchanged."""
     return text.encode(errors="surrogateescape").decode(errors="replace").encode()
@@ -117,7 +109,7 @@ def endpoint_options(command: F) -> F:
         envvar="EDGESERVE_API_KEY_FILE",
         show_envvar=True,
         type=click.Path(path_type=Path),
-        help="File with an API key; on the balancer's own machine not needed.",
+        help="File with an API key; not needed on the balancer's own machine.",
     )(command)
     return click.option(
         "--url",
@@ -125,8 +117,13 @@ def endpoint_options(command: F) -> F:
         envvar="EDGESERVE_URL",
         show_default=True,
         show_envvar=True,
-        help="Where the balancer answers.",
+        help="URL of the balancer.",
     )(command)
+
+
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print what the balancer answered."
+)
 
 
 def endpoint(url: str, api_key_file: Path | None) -> Endpoint:
@@ -148,3 +145,44 @@ def endpoint(url: str, api_key_file: Path | None) -> Endpoint:
     ours = api_key_file is not None or is_loopback(parts.hostname)
     keys = read_api_keys(api_key_file) if ours else ()
     return Endpoint(parts.geturl(), keys[0] if keys else None)
+
+
+@contextmanager
+def understood(url: str) -> Generator[None]:
+    """Raise NoAnswer where the block finds another shape of answer than it expects."""
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError) as error:
+        raise NoAnswer(
+            f"{url} answers, but not like an edgeserve balancer of this version"
+        ) from error
+
+
+def show(
+    url: str,
+    found: Any,
+    heads: Row,
+    rows: Callable[[Any], Sequence[Row | Entry]],
+    otherwise: str,
+    *,
+    as_json: bool,
+) -> None:
+    """Print an answer as JSON or as a table; `otherwise` where it has no rows."""
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+        return
+    with understood(url):
+        shaped = rows(found)
+    if shaped:
+        print_table(heads, shaped)
+    else:
+        click.echo(otherwise, err=True)
+
+
+def chatting(models: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return the names of the models that chat."""
+    return [
+        str(model["id"])
+        for model in models
+        if "chat" in model.get("abilities", ("chat",))
+    ]

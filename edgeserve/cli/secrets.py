@@ -15,7 +15,7 @@ OWNER_ONLY = 0o600
 file_option = click.option(
     "--file",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Where to, if not into the configuration folder.",
+    help="File to write. Default: one in the configuration folder.",
 )
 
 
@@ -32,7 +32,7 @@ def token() -> None:
     ),
 )
 @file_option
-@click.option("--force", is_flag=True, help="Replace the token that is there.")
+@click.option("--force", is_flag=True, help="Replace an existing token.")
 def new_token(file: Path | None, *, force: bool) -> None:
     """Make a fleet token, to be copied to every machine.
 
@@ -127,7 +127,9 @@ def key() -> None:
     ),
 )
 @file_option
-@click.option("--name", default="", help="Whose key it is; a comment in the file.")
+@click.option(
+    "--name", default="", help="Name of the key's user, a comment in the file."
+)
 def new_key(file: Path | None, name: str) -> None:
     """Add an API key to the balancer's file, and print it."""
     from edgeserve.security.tokens import new_secret

@@ -5,10 +5,10 @@ from __future__ import annotations
 import ipaddress
 import socket
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import psutil
+from msgspec import structs
 
 from edgeserve.config.settings import EVERYWHERE, LOOPBACK
 from edgeserve.http.types import Origin
@@ -29,7 +29,7 @@ NOWHERE = ("203.0.113.1", 9)
 
 def lines(at: Origin, who: str) -> str:
     """Return the lines a server prints once it listens; scripts read the first."""
-    urls = [replace(at, host=each).url for each in shown_at(at.host)]
+    urls = [structs.replace(at, host=each).url for each in shown_at(at.host)]
     others = [f"and {url}" for url in urls[1:SHOWN]]
     if more := len(urls[SHOWN:]):
         others.append(f"and {more} more")

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from typing import Protocol
 from urllib.parse import urlsplit
+
+import msgspec
 
 from edgeserve.errors import SettingsError
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(msgspec.Struct, frozen=True):
     """One complete client request. Header names are in lower case."""
 
     method: str
@@ -71,8 +71,7 @@ Handler = Callable[[Request, Response], Awaitable[None]]
 """Answers one request. It is cancelled at once when the client leaves."""
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(msgspec.Struct, frozen=True, cache_hash=True):
     """The address of a server.
 
     `id` is the node that has to answer there, known by its certificate; "" for any.
