@@ -33,6 +33,12 @@ MOST_NONCES = 1024
 MOST_WARNINGS = 256
 """Peers whose latest warning is remembered."""
 
+UNPROVEN = "it does not prove that it holds the fleet token"
+OLDER = (
+    f"{UNPROVEN}: a node without the token, or of an older release; copy the token, and"
+    " install the same edgeserve on both"
+)
+
 _PLAIN = re.compile(r"[!-~]{1,300}")
 _HOST = re.compile(r"[0-9A-Za-z_.:%-]{1,253}")
 
@@ -72,7 +78,7 @@ class Registrations:
             proof = registration_mac(key, "node", nonce, content)
             if hmac.compare_digest(proof.encode(), registration.proof.encode()):
                 return registration_mac(key, "balancer", nonce, content)
-        raise Unauthorized("it does not prove that it holds the fleet token")
+        raise Unauthorized(UNPROVEN if registration.proof else OLDER)
 
     def register(self, registration: Registration, peer: str = "") -> str:
         """Register a node, or renew its registration; returns the key.
