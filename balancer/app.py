@@ -16,6 +16,9 @@ from dataclasses import dataclass
 from balancer.api.access import AccessPolicy, access_policy, audience, cors
 from balancer.api.admin import AdminRoutes
 from balancer.api.inference import InferenceHandler
+from balancer.clients.admission import admitting, local_admin
+from balancer.clients.limits import RateLimits
+from balancer.clients.usage import ClientUsage, counting
 from balancer.discovery.events import ReconnectPolicy, reconnect_policy_of, watching
 from balancer.discovery.mdns import discovering
 from balancer.discovery.node_client import NodeClient
@@ -32,6 +35,7 @@ from balancer.probes.template import TemplateProbe
 from balancer.state import BalancerState, build_state
 from balancer.telemetry.recorder import Trace, tracing
 from edgeserve import http
+from edgeserve.config.paths import admin_key_file
 from edgeserve.config.settings import EVERYWHERE, LOOPBACK, BalancerSettings
 from edgeserve.http import Handoff
 from edgeserve.http.server.listening import lines
@@ -101,21 +105,27 @@ async def running(
     handover: Handover | None = None,
 ) -> AsyncGenerator[Balancer]:
     """Run a balancer for the length of the block. Raises SettingsError."""
-    access = access_policy(settings)
-    shared, leave = build_state(settings, say), Handoff()
     taken: asyncio.Event | None = None
+
+    def is_ours() -> bool:
+        return taken is None or not taken.is_set()
+
     async with AsyncExitStack() as stack:
+        access = access_policy(settings, stack.enter_context(admitting(settings)))
+        shared, leave = build_state(settings, say), Handoff()
         trace = stack.enter_context(recording(settings, shared))
+        learned = file_in(settings.state_dir)
         await stack.enter_async_context(
-            remembering(
-                shared.predictive,
-                file_in(settings.state_dir),
-                ours=lambda: taken is None or not taken.is_set(),
-            )
+            remembering(shared.predictive, learned, ours=is_ours)
         )
         inherited = handover.listening if handover else None
         sock = inherited or http.bind(access.host, settings.port)
         stack.enter_context(closing(sock))
+        file = admin_key_file(settings.state_dir, sock.getsockname()[1])
+        inherits = handover is not None
+        here = local_admin(access.clients, file, inherits=inherits, ours=is_ours)
+        stack.enter_context(here)
+        usage = await stack.enter_async_context(counting(settings.state_dir))
         upstream = await stack.enter_async_context(
             http.upstream(connect_seconds=settings.connect_seconds)
         )
@@ -134,13 +144,8 @@ async def running(
         await stack.enter_async_context(probing(prober))
         registrations = stack.enter_context(closing(Registrations(on_event)))
         watch = stack.enter_context(closing(Watchdog(shared, clock)))
-        handler = _handler(settings, shared, nodes, access, watch, trace)
-        api = AdminRoutes(
-            state=shared,
-            registrations=registrations,
-            clients=access.clients,
-            nodes=access.nodes,
-        )
+        handler = _handler(settings, shared, nodes, access, usage, watch, trace)
+        api = _api(shared, registrations, access, usage)
         port = await stack.enter_async_context(
             http.listen(
                 sock,
@@ -165,17 +170,35 @@ async def running(
         yield Balancer(origin=origin, state=shared, leave=leave, taken=taken)
 
 
+def _api(
+    shared: BalancerState,
+    registrations: Registrations,
+    access: AccessPolicy,
+    usage: ClientUsage,
+) -> AdminRoutes:
+    return AdminRoutes(
+        state=shared,
+        registrations=registrations,
+        clients=access.clients,
+        usage=usage,
+        nodes=access.nodes,
+    )
+
+
 def _handler(
     settings: BalancerSettings,
     shared: BalancerState,
     nodes: NodeClient,
     access: AccessPolicy,
+    usage: ClientUsage,
     watch: Watchdog,
     trace: Trace | None,
 ) -> InferenceHandler:
     return InferenceHandler(
         state=shared,
-        guard=access.clients,
+        clients=access.clients,
+        limits=RateLimits(shared.records.clock),
+        usage=usage,
         policy=policy_of(settings),
         trace=trace,
         retry=RetryLoop(

@@ -102,12 +102,13 @@ class InferenceRequest:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """The client and its session; `deadline`, `floor`: see `RoutingRequest`."""
+    """The client and its session; for the rest see `RoutingRequest`."""
 
     client: str = ""
     session: str = ""
     deadline: float | None = None
     floor: str = ""
+    priority: int = 0
 
 
 ANONYMOUS = Caller()
@@ -149,6 +150,7 @@ def read_request(
             session=caller.session,
             deadline=caller.deadline,
             floor=caller.floor,
+            priority=caller.priority,
         ),
         wants_progress=bool(request.return_progress),
         ends=dialect.ends(request),
@@ -226,6 +228,11 @@ def request_id(received: Mapping[str, str]) -> str:
     given = received.get(REQUEST_HEADER)
     if given is not None and _VALID_ID.fullmatch(given):
         return given
+    return fresh_id()
+
+
+def fresh_id() -> str:
+    """Return an id that no other request has."""
     return f"req-{next(_ids)}"
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from balancer.clients.admission import Admission
 from edgeserve.config.settings import EVERYWHERE, LOOPBACK, BalancerSettings
 from edgeserve.errors import SettingsError
 from edgeserve.http.server.cors import ANY, Cors
 from edgeserve.http.server.listening import ALONE, ASKED_FOR, this_machine_only
-from edgeserve.security.tokens import Guard, is_loopback, read_api_keys, read_token
+from edgeserve.security.tokens import Guard, is_loopback, read_token
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,26 +18,23 @@ class AccessPolicy:
 
     host: str
     token: str | None
-    clients: Guard
+    clients: Admission
     nodes: Guard
 
 
-def access_policy(settings: BalancerSettings) -> AccessPolicy:
-    """Read the secrets. Raises SettingsError where they do not allow the host."""
+def access_policy(settings: BalancerSettings, clients: Admission) -> AccessPolicy:
+    """Read the token. Raises SettingsError where the secrets do not allow the host."""
     token = read_token(settings.token_file)
-    api_keys = read_api_keys(settings.api_key_file)
     host = listening_host(
         settings.host,
         token=token is not None,
-        api_keys=bool(api_keys),
+        api_keys=clients.keyed,
         anonymous=settings.anonymous,
     )
     return AccessPolicy(
         host=host,
         token=token,
-        clients=Guard(
-            () if settings.anonymous else api_keys, "API key", settings.cors_origins
-        ),
+        clients=clients,
         nodes=Guard((token,) if token else (), "fleet token"),
     )
 

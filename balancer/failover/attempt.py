@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from balancer.dialects.base import Aggregate, Headless, Incomplete, StreamedError
 from balancer.dialects.stream import LIFE, StreamReader
-from balancer.dialects.timings import PROGRESS
+from balancer.dialects.timings import PROGRESS, Timings
 from balancer.discovery.node_client import NodeClient
 from balancer.failover.context import RequestContext
 from balancer.failover.outcome import (
@@ -62,6 +62,19 @@ class AttemptRequest:
     reader: StreamReader
     watchdog: AttemptWatchdog
     observer: AttemptObserver = UNOBSERVED
+    timings: Timings | None = None
+
+    def answered(self) -> None:
+        """Keep what the whole answer took, and tell the observer."""
+        self.timings = self.reader.timings()
+        self.observer.answered(self.timings)
+
+    def taken(self) -> Timings | None:
+        """Return what the engine did, also for an answer that broke off: at least."""
+        if self.timings is not None or not (self.reader.begun or self.reader.prompt):
+            return self.timings
+        written = self.watchdog.texts + self.reader.begun
+        return Timings(0, self.reader.prompt or 0, 0.0, written, 0.0)
 
 
 async def run_attempt(
@@ -76,13 +89,13 @@ async def run_attempt(
         ) as answer:
             outcome = await _relay(answer, stream, context, watchdog)
             if outcome in (DONE, AskWhole()):
-                attempt.observer.answered(stream.timings())
+                attempt.answered()
             return outcome
     except StreamedError as error:
         return await _on_error(error.status, JSON, error.body, context)
     except asyncio.CancelledError as cancelled:
         if _is_complete(stream, context):
-            attempt.observer.answered(stream.timings())
+            attempt.answered()
             return Done(left=cancelled)
         if not watchdog.gave_up():
             raise

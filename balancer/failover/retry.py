@@ -188,6 +188,7 @@ class RetryLoop:
             outcome = await run_attempt(self.nodes, attempt, context)
         finally:
             self.watchdog.end(attempt.watchdog)
+            context.record.attempts[-1].timings = attempt.taken()
         note_death(
             self.state, self.watchdog, context, attempt.watchdog, attempt.to, outcome
         )

@@ -76,8 +76,8 @@ class RoutingRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     The rest is for the prediction and rules no engine out: whether text is generated,
     in a slot; the `prompt` as hashes; the `budget` of tokens for the answer; the client
-    and its `session`, if it names one; and the `deadline` of the first token, by the
-    queue's clock.
+    and its `session`, if it names one; the `deadline` of the first token, by the
+    queue's clock. Of waiting requests the highest `priority` is served first.
     """
 
     model: str
@@ -94,6 +94,7 @@ class RoutingRequest(msgspec.Struct, frozen=True, kw_only=True):
     client: str = ""
     session: str = ""
     deadline: float | None = None
+    priority: int = 0
 
     @property
     def kind(self) -> tuple[object, ...]:

@@ -45,6 +45,8 @@ class Metrics:
     def __init__(self) -> None:
         self._requests: Counter[Labels] = Counter()
         self._attempts: Counter[Labels] = Counter()
+        self._keys: Counter[Labels] = Counter()
+        self._tokens: Counter[Labels] = Counter()
         self._retried = self._resumed = 0
         self._waited = Histogram()
         self._first_byte = Histogram()
@@ -58,6 +60,11 @@ class Metrics:
             result = "answered" if each.outcome in ANSWERED else "failed"
             self._attempts[("node", each.node), ("outcome", result)] += 1
             self._resumed += each.resumes
+        if (used := record.used) is not None:
+            of = ("key", record.client), ("model", used.model)
+            self._keys[of] += 1
+            self._tokens[*of, ("part", "prompt")] += used.prompt
+            self._tokens[*of, ("part", "answer")] += used.answer
         self._retried += max(0, len(record.attempts) - 1)
         self._waited.observe(record.waited)
         if record.first_byte is not None:
@@ -71,6 +78,15 @@ class Metrics:
             *_family("requests_total", "counter", "Requests answered.", self._requests),
             *_family(
                 "attempts_total", "counter", "Requests sent to nodes.", self._attempts
+            ),
+            *_family(
+                "key_requests_total",
+                "counter",
+                "Requests of each key that an engine was asked.",
+                self._keys,
+            ),
+            *_family(
+                "key_tokens_total", "counter", "Tokens of each key.", self._tokens
             ),
             *_family(
                 "retried_total",

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from balancer.dialects.timings import Timings
 from balancer.routing.decision import (
     UNOBSERVED,
     AttemptObserver,
@@ -33,7 +34,8 @@ Clock = Callable[[], float]
 class AttemptRecord:
     """One attempt at one engine. `outcome` is None while it runs.
 
-    `resumes`: it goes on with an answer that broke off elsewhere.
+    `resumes`: it goes on with an answer that broke off elsewhere. `timings`: the tokens
+    it took, as far as the engine told them.
     """
 
     node: str
@@ -43,13 +45,27 @@ class AttemptRecord:
     verdicts: Verdicts
     resumes: bool = False
     course: AttemptObserver = UNOBSERVED
+    timings: Timings | None = None
     outcome: str | None = None
     ended: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class TokensUsed:
+    """What a request has used: tokens of a model; `cached` are those of `prompt`."""
+
+    model: str
+    prompt: int = 0
+    cached: int = 0
+    answer: int = 0
+
+
 @dataclass(slots=True)
 class RequestRecord:
-    """One request from arrival to end; times are of `RequestLog.clock`, in seconds."""
+    """One request from arrival to end; times are of `RequestLog.clock`, in seconds.
+
+    `client` is the name of its key, `owner` the key's id.
+    """
 
     id: str
     path: str
@@ -65,6 +81,7 @@ class RequestRecord:
     ended: float | None = None
     decision: Decision | None = None
     attempts: list[AttemptRecord] = field(default_factory=list[AttemptRecord])
+    owner: str = ""
 
     def note(self, decision: Decision) -> None:
         """Keep the latest decision."""
@@ -81,6 +98,28 @@ class RequestRecord:
         if self.ended is not None:
             return "done"
         return "waiting" if isinstance(self.decision, Wait) else "running"
+
+    @property
+    def used(self) -> TokensUsed | None:
+        """What its answer took, None where no engine was asked.
+
+        An answer of several engines has the prompt of the first; an answer that was
+        begun anew elsewhere counts once.
+        """
+        if not self.attempts:
+            return None
+        prompt = cached = answer = 0
+        for attempt in self.attempts:
+            found = attempt.timings
+            if not attempt.resumes:
+                prompt = cached = answer = 0
+            if found is None:
+                continue
+            if not prompt:
+                prompt, cached = found.cached + found.prompt, found.cached
+            answer += found.predicted
+        model = self.attempts[-1].variant.partition(":")[0]
+        return TokensUsed(model, prompt, cached, answer)
 
     def shown(self, *, fully: bool) -> dict[str, Any]:
         """Render for /edgeserve/v1/requests; `fully` with every candidate."""
@@ -129,7 +168,9 @@ class RequestLog:
         self._kept = kept
         self._records: OrderedDict[str, RequestRecord] = OrderedDict()
 
-    def open(self, id_: str, path: str, client: str) -> RequestRecord:
+    def open(
+        self, id_: str, path: str, client: str = "", owner: str = ""
+    ) -> RequestRecord:
         """Begin a record; the oldest one makes room."""
         record = RequestRecord(
             id=id_,
@@ -138,6 +179,7 @@ class RequestLog:
             client=client,
             arrived=self.clock(),
             arrived_at=time.time(),
+            owner=owner,
         )
         self._records.pop(id_, None)
         self._records[id_] = record

@@ -17,6 +17,7 @@ import click
 from edgeserve.errors import CommandError, SettingsError, in_words
 
 DEFAULT_URL = "http://127.0.0.1:8080"
+KEY_BYTES = 1024
 ANSWER_SECONDS = 20.0
 """Time limit of a table's request. Completions have none."""
 
@@ -27,10 +28,14 @@ class NoAnswer(CommandError):
 
 @dataclass(frozen=True)
 class Endpoint:
-    """A balancer's address, and the API key to send."""
+    """A balancer's address, and the API key to send.
+
+    `key_file` has the key of a balancer on this machine, which it writes at each start.
+    """
 
     url: str
     api_key: str | None = None
+    key_file: Path | None = None
 
     def get(self, path: str) -> Any:
         """Return the JSON at `path`. Raises NoAnswer."""
@@ -70,9 +75,21 @@ class Endpoint:
 
     def _headers(self) -> Mapping[str, str]:
         headers = {"content-type": "application/json"}
-        if self.api_key:
-            headers["authorization"] = f"Bearer {self.api_key}"
+        if key := self.api_key or self._left_here():
+            headers["authorization"] = f"Bearer {key}"
         return headers
+
+    def _left_here(self) -> str | None:
+        """Read the key that a balancer has left for this machine, if it has."""
+        from edgeserve.runtime.files import read_text
+
+        if self.key_file is None:
+            return None
+        try:
+            found = read_text(self.key_file, KEY_BYTES).strip()
+        except OSError:
+            return None
+        return found if found.isascii() and found.isprintable() else None
 
     def _refusal(self, response: http.client.HTTPResponse) -> str:
         envelope = self._json(response.read())
@@ -132,19 +149,35 @@ def endpoint_options(command: F) -> F:
 def endpoint(url: str, api_key_file: Path | None) -> Endpoint:
     """Turn the options into an endpoint.
 
-    The key in this machine's own folder is sent to this machine only.
+    Without a key file, this machine gets the key that its balancer has left here, or
+    the one in the configuration folder; others get none.
     Raises SettingsError for what is no URL, or no key file.
     """
-    # Imported here: both would slow down `--help`.
+    # Imported here: they would slow down `--help`.
     from edgeserve.security.tokens import is_loopback, read_api_keys
 
     try:
         parts = urlsplit(url.rstrip("/").removesuffix("/v1"))
-        _ = parts.port
+        port = parts.port or (443 if parts.scheme == "https" else 80)
     except ValueError as error:
         raise SettingsError(f"--url is {url!r}, which is no URL: {error}") from error
     if parts.scheme not in {"http", "https"} or not parts.hostname:
         raise SettingsError(f"--url is {url!r}: must be like {DEFAULT_URL}")
-    ours = api_key_file is not None or is_loopback(parts.hostname)
-    keys = read_api_keys(api_key_file) if ours else ()
+    if api_key_file is not None:
+        return Endpoint(parts.geturl(), read_api_keys(api_key_file)[0])
+    if not is_loopback(parts.hostname):
+        return Endpoint(parts.geturl())
+    left = _key_left(port)
+    if left.is_file():
+        return Endpoint(parts.geturl(), key_file=left)
+    keys = read_api_keys(None)
     return Endpoint(parts.geturl(), keys[0] if keys else None)
+
+
+def _key_left(port: int) -> Path:
+    """Return where the balancer on `port` of this machine leaves a key for commands."""
+    from edgeserve.config.paths import admin_key_file
+    from edgeserve.config.settings import BalancerSettings
+    from edgeserve.config.sources import resolve
+
+    return admin_key_file(resolve(BalancerSettings).settings.state_dir, port)

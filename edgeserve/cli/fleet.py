@@ -1,4 +1,4 @@
-"""`edgeserve nodes` and `edgeserve models`: the commands that show the fleet."""
+"""`edgeserve nodes`, `models` and `usage`: the commands that show the fleet."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import click
 
@@ -57,6 +58,52 @@ def models(url: str, api_key_file: Path | None, *, as_json: bool) -> None:
         return
     rows = _shaped(url, model_rows, found)
     _print(MODEL_HEADS, rows, "no model yet; `edgeserve nodes` says what is there")
+
+
+@click.command(
+    epilog=examples(
+        ("edgeserve usage", "of the last 30 days, by key, model and day"),
+        ("edgeserve usage --days 7 --key laptop", "one key's"),
+        ("edgeserve usage --json", "for scripts"),
+    )
+)
+@endpoint_options
+@click.option(
+    "--days",
+    type=click.IntRange(1, 3660),
+    default=30,
+    show_default=True,
+    help="How many days, the last one today.",
+)
+@click.option("--key", "name", help="Name of one key.")
+@as_json
+def usage(
+    url: str, api_key_file: Path | None, name: str | None, *, days: int, as_json: bool
+) -> None:
+    """Show the requests and tokens of each key, by model and day.
+
+    `cached` are tokens of prompts that were not read again. A key that is not an admin
+    sees its own usage.
+    """
+    query = {"days": days} | ({"key": name} if name else {})
+    path = f"/edgeserve/v1/usage?{urlencode(query)}"
+    found = endpoint(url, api_key_file).get(path)
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+        return
+    heads = [head.removesuffix("_tokens") for head in USAGE]
+    _print(heads, _shaped(url, usage_rows, found), f"nothing was used in {days} days")
+
+
+USAGE = (
+    *("key", "model", "day", "requests"),
+    *("prompt_tokens", "cached_tokens", "answer_tokens"),
+)
+
+
+def usage_rows(found: list[Json]) -> list[Row]:
+    """One row per key, model and day."""
+    return [tuple(str(each[head]) for head in USAGE) for each in found]
 
 
 UNHEALTHY = {

@@ -174,8 +174,9 @@ class BalancerSettings(SharedSettings, GrammarSettings):
     discover: bool = setting(True, "Find nodes by mDNS.")
     api_key_file: Path | None = setting(
         None,
-        "File of client API keys, one a line; by default `api-keys` in the"
-        " configuration folder, if there.",
+        "Plain file of admin API keys, one a line; by default `api-keys` in the"
+        " configuration folder, if there. `edgeserve key new` makes keys with limits,"
+        " which need no such file.",
     )
     cors_origins: tuple[str, ...] = setting(
         (),

@@ -5,6 +5,9 @@ from __future__ import annotations
 import pytest
 
 from balancer.api.admin import AdminRoutes
+from balancer.clients.admission import admitting
+from balancer.clients.store import store_in
+from balancer.clients.usage import ClientUsage
 from balancer.discovery.registration import Registrations
 from balancer.state import build_state
 from edgeserve.config.settings import BalancerSettings
@@ -18,14 +21,16 @@ from tests.fakes.node import fake_node
 
 def own() -> list[tuple[str, str]]:
     """Ask the table of routes."""
-    nobody = Guard((), "")
-    api = AdminRoutes(
-        state=build_state(BalancerSettings(), print),
-        registrations=Registrations(lambda _: None),
-        clients=nobody,
-        nodes=nobody,
-    )
-    return [(each.method, each.path) for each in api.routes()]
+    settings = BalancerSettings()
+    with admitting(settings) as clients:
+        api = AdminRoutes(
+            state=build_state(settings, print),
+            registrations=Registrations(lambda _: None),
+            clients=clients,
+            usage=ClientUsage(store_in(settings.state_dir)),
+            nodes=Guard((), ""),
+        )
+        return [(each.method, each.path) for each in api.routes()]
 
 
 @pytest.mark.parametrize(("method", "path"), own())

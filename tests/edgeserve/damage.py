@@ -12,6 +12,8 @@ from pathlib import Path
 
 import msgspec
 
+from balancer.clients.keys import ClientKey, key_id
+from balancer.clients.store import add_key, store_in
 from edgeserve.config.settings import NodeSettings
 from node.discovery.identity import identified, this_machine
 from node.engines import crashes
@@ -55,6 +57,7 @@ class Home:
             "node": (*state, models[0], str(self.models)),
             "balancer": state,
             "engine": state,
+            "key": state,
             "pull": (models[0], str(self.models)),
         }
         here = tuple(each.replace("HOME", str(self.root)) for each in command)
@@ -79,6 +82,9 @@ def a_home(root: Path) -> Home:
         '[[machine]]\nname = "pi"\nprefill = 20\ndecode = 5\ncount = 2\n'
     )
     _state(home)
+    made = ClientKey(id=key_id(SECRET), name="laptop", created=1.0)
+    add_key(store_in(home.state), made)
+    (home.state / f"admin-{PORT}.key").write_text(f"{SECRET}\n")
     return home
 
 
@@ -120,10 +126,25 @@ MODEL = (
     ("quantize", "inspect", "HOME/models/a.F16.gguf"),
 )
 
+KEYS = (
+    ("key", "list"),
+    ("key", "limit", "laptop", "--at-once", "2"),
+    ("key", "new"),
+)
+
 READ: dict[str, tuple[tuple[str, ...], ...]] = {
     "config/edgeserve.toml": (*NODE, *BALANCER, UP, SHOW, ENGINE[0]),
     "config/token": (NODE[0], *BALANCER, ("token", "new"), ("token", "new", "--force")),
-    "config/api-keys": (*BALANCER, UP, ("key", "new", "--name", "me")),
+    "config/api-keys": (
+        *BALANCER,
+        UP,
+        ("key", "new", "--name", "me", "--file", "HOME/config/api-keys"),
+    ),
+    "state/clients.db": (*BALANCER, *KEYS),
+    f"state/admin-{PORT}.key": (
+        ("models", "--url", f"http://127.0.0.1:{PORT}"),
+        *BALANCER,
+    ),
     "state/node.json": NODE,
     "state/node.lock": NODE,
     "state/learned.json": BALANCER,
@@ -152,6 +173,10 @@ FOLDERS = (
 EVERY = tuple(dict.fromkeys(each for commands in READ.values() for each in commands))
 
 KEPT_BY = {
+    "balancer.clients.admission:_left_in": f"state/admin-{PORT}.key",
+    "balancer.clients.admission:local_admin": f"state/admin-{PORT}.key",
+    "balancer.clients.watch:_names": "config/api-keys",
+    "edgeserve.cli.client:_left_here": f"state/admin-{PORT}.key",
     "balancer.persistence.learned:_load": "state/learned.json",
     "balancer.persistence.learned:_save": "state/learned.json",
     "balancer.simulate.fleets:load": "fleet.toml",
@@ -186,6 +211,7 @@ KEPT_BY = {
 """Function that keeps a file → the files above that stand for what it keeps."""
 
 OTHERWISE = {
+    "balancer.clients.store": "clients.db, through SQLite",
     "balancer.telemetry.trace": "traces: day.jsonl above",
     "balancer.telemetry.recorder": "traces: day.jsonl above",
     "edgeserve.cli.main": "/dev/null",

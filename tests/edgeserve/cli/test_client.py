@@ -1,9 +1,11 @@
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from edgeserve.cli.client import Endpoint, endpoint
+from edgeserve.config.paths import admin_key_file, config_dir, state_dir
 from edgeserve.errors import SettingsError
 from tests.fakes.endpoint import FakeEndpoint, fake_endpoint
 from tests.fakes.terminal import Terminal
@@ -61,10 +63,43 @@ def test_a_refusal_is_passed_on(edgeserve: Terminal, running: FakeEndpoint) -> N
 def test_the_key_of_this_machine_is_shown_to_this_machine(
     edgeserve: Terminal, running: FakeEndpoint
 ) -> None:
-    key = edgeserve("key", "new").out.strip()
+    key = edgeserve("key", "new", "--file", str(config_dir() / "api-keys")).out.strip()
 
     edgeserve("models", "--url", running.url)
 
     ((_, headers, _),) = running.asked
     assert headers["authorization"] == f"Bearer {key}"
     assert endpoint("http://example.org", None).api_key is None
+
+
+def test_a_key_that_the_balancer_left_here_is_shown_to_it_alone(
+    edgeserve: Terminal, running: FakeEndpoint
+) -> None:
+    edgeserve("key", "new", "--file", str(config_dir() / "api-keys"))
+    port = int(running.url.rpartition(":")[2])
+    left = admin_key_file(state_dir(), port)
+    left.parent.mkdir()
+    left.write_text("admin-key-of-this-start\n")
+
+    edgeserve("models", "--url", running.url)
+
+    ((_, headers, _),) = running.asked
+    assert headers["authorization"] == "Bearer admin-key-of-this-start"
+    other = endpoint(f"http://127.0.0.1:{port - 1}", None)
+    assert other.key_file is None
+    assert endpoint(f"http://example.org:{port}", None).key_file is None
+
+
+def test_a_key_of_its_own_comes_before_the_one_that_was_left(
+    edgeserve: Terminal, running: FakeEndpoint, tmp_path: Path
+) -> None:
+    left = admin_key_file(state_dir(), int(running.url.rpartition(":")[2]))
+    left.parent.mkdir()
+    left.write_text("admin-key-of-this-start\n")
+    own = tmp_path / "own"
+    own.write_text("key-of-a-client-of-mine\n")
+
+    edgeserve("models", "--url", running.url, "--api-key-file", str(own))
+
+    ((_, headers, _),) = running.asked
+    assert headers["authorization"] == "Bearer key-of-a-client-of-mine"

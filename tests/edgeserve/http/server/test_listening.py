@@ -1,8 +1,11 @@
 """What a server says of where it listens is true, and says what to do."""
 
+from unittest.mock import MagicMock
+
 import pytest
 
 from balancer.api.access import AccessPolicy, audience
+from balancer.clients.admission import Admission
 from edgeserve.config.settings import BalancerSettings, NodeSettings
 from edgeserve.http.server import listening
 from edgeserve.security.tokens import Guard
@@ -51,8 +54,10 @@ def test_an_address_that_was_asked_for_is_the_one_that_is_named() -> None:
 
 
 def an_access(host: str, token: str | None = SECRET, *keys: str) -> AccessPolicy:
+    clients = MagicMock(spec=Admission)
+    clients.__bool__.return_value = bool(keys)
     return AccessPolicy(
-        host=host, token=token, clients=Guard(keys, "key"), nodes=Guard((), "token")
+        host=host, token=token, clients=clients, nodes=Guard((), "token")
     )
 
 
