@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, date, datetime, timedelta
@@ -31,17 +32,20 @@ MOST_WAITING = 100_000
 USAGE = declared("usage")
 
 
-def today() -> date:
-    """Return the day where the balancer is."""
-    return datetime.now(UTC).astimezone().date()
+DAY_SECONDS = 10.0
+"""How often the day is looked up, which takes longer than all else here."""
 
 
 class ClientUsage:
-    """What keys have used, by key, model and day."""
+    """What keys have used, by key, model and day where the balancer is.
 
-    def __init__(self, path: Path, day: Callable[[], date] = today) -> None:
+    `clock`: seconds since 1970.
+    """
+
+    def __init__(self, path: Path, clock: Callable[[], float] = time.time) -> None:
         self._path = path
-        self._day = day
+        self._clock = clock
+        self._today, self._today_until = "", 0.0
         self._waiting: dict[Spent, UsageCounts] = {}
         self._lock = threading.Lock()
         self._trouble = Trouble(log.warning)
@@ -53,11 +57,18 @@ class ClientUsage:
         if used is None:
             return 0
         counts = UsageCounts(1, used.prompt, used.cached, used.answer)
-        spent = record.client, used.model, self._day().isoformat()
+        spent = record.client, used.model, self._day()
         with self._lock:
             self._merge({spent: counts})
         self.grew.set()
         return used.prompt + used.answer
+
+    def _day(self) -> str:
+        now = self._clock()
+        if now >= self._today_until:
+            self._today_until = now - now % DAY_SECONDS + DAY_SECONDS
+            self._today = _date(now).isoformat()
+        return self._today
 
     def _merge(self, more: Mapping[Spent, UsageCounts]) -> None:
         for spent, counts in more.items():
@@ -85,7 +96,7 @@ class ClientUsage:
 
     def since(self, days: int) -> dict[Spent, UsageCounts]:
         """Return what was used today and on the days before; may run in a thread."""
-        first = (self._day() - timedelta(days=days - 1)).isoformat()
+        first = (_date(self._clock()) - timedelta(days=days - 1)).isoformat()
         self.write()
         found = dict[Spent, UsageCounts]()
         with suppress(OSError):
@@ -94,6 +105,10 @@ class ClientUsage:
             for spent, counts in self._waiting.items():
                 found.setdefault(spent, UsageCounts()).add(counts)
         return found
+
+
+def _date(at: float) -> date:
+    return datetime.fromtimestamp(at, UTC).astimezone().date()
 
 
 @asynccontextmanager

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.patience import PATIENCE
 
-MOMENTS = int(os.environ.get("EDGESERVE_TEST_KILLS", "60"))
+MOMENTS = int(os.environ.get("KILLS", "60"))
 """`make faults` takes 500."""
 
 
