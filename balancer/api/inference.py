@@ -94,7 +94,10 @@ class InferenceHandler:
         record.ended = self.state.records.clock()
         record.first_byte = response.began
         self.state.metrics.answered(record)
-        self.limits.charge(client, self.usage.add(record))
+        if (used := record.used) is not None:
+            self.state.metrics.used(client.name, used)
+            self.usage.add(client.name, used)
+            self.limits.charge(client, used.prompt + used.answer)
 
     async def _admit(
         self,

@@ -12,6 +12,7 @@ import os
 import secrets
 import sqlite3
 import stat
+import time
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, fields
@@ -191,7 +192,7 @@ def usage_since(path: Path, day: str) -> Iterable[tuple[Spent, UsageCounts]]:
 
 @contextmanager
 def _changing_keys(path: Path) -> Generator[sqlite3.Connection]:
-    """Change keys in one transaction, which running balancers notice.
+    """Change keys in one transaction. Running balancers notice it by the file's time.
 
     Afterwards the content is moved into the file itself, so that a copy of that file
     alone has every key and every revocation.
@@ -201,6 +202,8 @@ def _changing_keys(path: Path) -> Generator[sqlite3.Connection]:
         connection.execute("UPDATE changes SET count = count + 1")
     with suppress(OSError, sqlite3.Error), closing(opened(path, 1.0)) as connection:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    now = time.time_ns()  # the system's own time for a file is milliseconds coarse
+    os.utime(path, ns=(now, now))
 
 
 @contextmanager

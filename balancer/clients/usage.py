@@ -17,7 +17,7 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 from balancer.clients.store import Spent, UsageCounts, add_usage, store_in, usage_since
-from balancer.telemetry.records import RequestRecord
+from balancer.telemetry.records import TokensUsed
 from edgeserve.errors import in_words
 from edgeserve.runtime.background import background, declared
 from edgeserve.runtime.files import Trouble
@@ -51,17 +51,13 @@ class ClientUsage:
         self._trouble = Trouble(log.warning)
         self.grew = asyncio.Event()
 
-    def add(self, record: RequestRecord) -> int:
-        """Count a request that has ended; return how many tokens it used."""
-        used = record.used
-        if used is None:
-            return 0
+    def add(self, key: str, used: TokensUsed) -> None:
+        """Count a request of a key that has ended."""
         counts = UsageCounts(1, used.prompt, used.cached, used.answer)
-        spent = record.client, used.model, self._day()
+        spent = key, used.model, self._day()
         with self._lock:
             self._merge({spent: counts})
         self.grew.set()
-        return used.prompt + used.answer
 
     def _day(self) -> str:
         now = self._clock()

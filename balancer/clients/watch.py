@@ -25,7 +25,8 @@ from edgeserve.security.tokens import MOST_BYTES, read_api_keys
 log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 1.0
-"""How often the path is looked at, in case another file was put there."""
+"""How often a file is opened that cannot be used, and SQLite asked for what changed
+without the commands of EdgeServe."""
 
 WAIT_SECONDS = 0.2
 """How long reading keys waits at most: only while a crash is being repaired."""
@@ -45,8 +46,7 @@ class StoredKeys:
     def __init__(self, path: Path) -> None:
         self._path, self._name = path, str(path)
         self._connection: sqlite3.Connection | None = None
-        self._cursor: sqlite3.Cursor | None = None
-        self._version = self._count = -1
+        self._count = -1
         self._seen: Seen = None
         self._next_look = 0.0
         self._trouble = Trouble(log.error)
@@ -58,32 +58,25 @@ class StoredKeys:
         """Close the file."""
         if self._connection is not None:
             self._connection.close()
-        self._connection = self._cursor = None
+        self._connection = None
 
     def changed(self) -> bool:
         """Read the keys anew if they have changed; return whether anything has."""
-        if self._cursor is None:
+        if self._connection is None:
             missing = not self.problem and not os.access(self._name, os.F_OK)
             return False if missing else self._look(time.monotonic())
-        now = time.monotonic()
-        if now >= self._next_look and self._is_another(now):
-            return self._open(_seen_at(self._name), now)
+        seen, now = _seen_at(self._name), time.monotonic()
+        if seen is not None and seen != self._seen:
+            return self._open(seen, now)  # one that is deleted goes on to count
+        return now >= self._next_look and self._ask(now)
+
+    def _ask(self, now: float) -> bool:
+        """Ask SQLite itself, for a change that did not show in the file's time."""
+        self._next_look = now + LOOK_SECONDS
         try:
-            (version,) = self._cursor.execute("PRAGMA data_version").fetchone()
-            if version == self._version:
-                return False
-            return self._read(version)
+            return self._read()
         except (OSError, sqlite3.Error) as error:
             return self._failed(error, now)
-
-    def _is_another(self, now: float) -> bool:
-        """Whether the path has another file now. One that is deleted goes on to count.
-
-        Where the folder is read-only, a change shows in the file's time only.
-        """
-        self._next_look = now + LOOK_SECONDS
-        seen = _seen_at(self._name)
-        return seen is not None and seen != self._seen
 
     def _look(self, now: float) -> bool:
         """Open the file if it is there; one that failed is tried again in a while."""
@@ -101,28 +94,26 @@ class StoredKeys:
             seen is not None and self._seen is not None and seen[:2] == self._seen[:2]
         )
         self._seen, self._next_look = seen, now + LOOK_SECONDS
-        self._version = self._count = -1
+        self._count = -1
         try:
             self._connection = opened(self._path, WAIT_SECONDS)
             if not same or self.problem:
                 _check(self._path, self._connection)
-            self._cursor = self._connection.cursor()
-            (version,) = self._cursor.execute("PRAGMA data_version").fetchone()
-            return self._read(version)
+            return self._read()
         except (OSError, sqlite3.Error) as error:
             return self._failed(error, now)
 
-    def _read(self, version: int) -> bool:
+    def _read(self) -> bool:
         """Read the keys, unless only usage has changed."""
         if self._connection is None:
             return False
         (count,) = self._connection.execute("SELECT count FROM changes").fetchone()
-        if count != self._count:
-            self.keys = {key.id: key for key in keys_in(self._connection)}
-        new: bool = count != self._count
-        self._count, self._version, self.problem = count, version, ""
+        if count == self._count:
+            return False
+        self.keys = {key.id: key for key in keys_in(self._connection)}
+        self._count, self.problem = count, ""
         self._trouble.over()
-        return new
+        return True
 
     def _failed(self, error: OSError | sqlite3.Error, now: float) -> bool:
         """Forget all keys, except while another process only holds the file."""

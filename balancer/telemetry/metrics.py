@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from balancer.fleet.members import Fleet
-from balancer.telemetry.records import ANSWERED, RequestRecord
+from balancer.telemetry.records import ANSWERED, RequestRecord, TokensUsed
 from edgeserve.runtime.background import KINDS, failures
 
 BUCKETS = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
@@ -45,8 +45,7 @@ class Metrics:
     def __init__(self) -> None:
         self._requests: Counter[Labels] = Counter()
         self._attempts: Counter[Labels] = Counter()
-        self._keys: Counter[Labels] = Counter()
-        self._tokens: Counter[Labels] = Counter()
+        self._used: dict[tuple[str, str], list[int]] = {}
         self._retried = self._resumed = 0
         self._waited = Histogram()
         self._first_byte = Histogram()
@@ -60,17 +59,21 @@ class Metrics:
             result = "answered" if each.outcome in ANSWERED else "failed"
             self._attempts[("node", each.node), ("outcome", result)] += 1
             self._resumed += each.resumes
-        if (used := record.used) is not None:
-            of = ("key", record.client), ("model", used.model)
-            self._keys[of] += 1
-            self._tokens[*of, ("part", "prompt")] += used.prompt
-            self._tokens[*of, ("part", "answer")] += used.answer
         self._retried += max(0, len(record.attempts) - 1)
         self._waited.observe(record.waited)
         if record.first_byte is not None:
             self._first_byte.observe(record.first_byte - record.arrived)
         if record.ended is not None:
             self._lasted.observe(record.ended - record.arrived)
+
+    def used(self, key: str, used: TokensUsed) -> None:
+        """Count what a request of a key has used."""
+        found = self._used.get((key, used.model))
+        if found is None:
+            found = self._used[key, used.model] = [0, 0, 0]
+        found[0] += 1
+        found[1] += used.prompt
+        found[2] += used.answer
 
     def render(self, fleet: Fleet, waiting: int, running: int) -> str:
         """Return the text format, version 0.0.4."""
@@ -83,10 +86,17 @@ class Metrics:
                 "key_requests_total",
                 "counter",
                 "Requests of each key that an engine was asked.",
-                self._keys,
+                {_of(*each): counts[0] for each, counts in self._used.items()},
             ),
             *_family(
-                "key_tokens_total", "counter", "Tokens of each key.", self._tokens
+                "key_tokens_total",
+                "counter",
+                "Tokens of each key, of prompts and answers.",
+                {
+                    (*_of(*each), ("part", part)): counts[at]
+                    for each, counts in self._used.items()
+                    for at, part in ((1, "prompt"), (2, "answer"))
+                },
             ),
             *_family(
                 "retried_total",
@@ -128,6 +138,10 @@ class Metrics:
             *_timed("request_seconds", "Arrival to end.", self._lasted),
         ]
         return "\n".join(lines) + "\n"
+
+
+def _of(key: str, model: str) -> Labels:
+    return ("key", key), ("model", model)
 
 
 def _family(

@@ -7,7 +7,7 @@ import shutil
 import sqlite3
 import time
 from collections.abc import Callable, Generator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +109,21 @@ def test_each_change_counts_with_the_next_request(admit: Admit, path: Path) -> N
 
     assert "was revoked" in refused(admission)
     assert admission.check(bearer("another-secret-key")).name == "phone"
+
+
+def test_a_change_without_our_commands_counts_a_moment_later(
+    admit: Admit, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("balancer.clients.watch.LOOK_SECONDS", 0.0)
+    add_key(path, a_key())
+    admission = admit()
+    assert admission.check(bearer()).id
+
+    with closing(opened(path, 1.0)) as connection:
+        connection.execute("UPDATE keys SET revoked = 1.0")
+        connection.execute("UPDATE changes SET count = count + 1")
+
+    refused(admission)
 
 
 def test_two_balancers_on_one_folder_see_the_same(admit: Admit, path: Path) -> None:
