@@ -232,7 +232,7 @@ def opened(path: Path, seconds: float) -> sqlite3.Connection:
     """Open the file, which has to be there and sound at its beginning.
 
     `seconds` is how long each statement waits for other processes. Raises OSError, and
-    sqlite3.Error. Where its folder is read-only, the file is too.
+    sqlite3.Error. On a full or read-only disk it can only be read.
     """
     found = path.stat()
     if not stat.S_ISREG(found.st_mode):
@@ -241,11 +241,20 @@ def opened(path: Path, seconds: float) -> sqlite3.Connection:
         raise Unusable(path, "damaged: it is empty")
     try:
         return _connected(path, "mode=rw", seconds)
-    except sqlite3.OperationalError:
-        if os.access(path.parent, os.W_OK) and os.access(path, os.W_OK):
+    except sqlite3.OperationalError as error:
+        code = getattr(error, "sqlite_errorcode", None)
+        if code == sqlite3.SQLITE_BUSY or not _is_whole(path):
             raise
         # Nothing can make the helper files that SQLite shares between processes.
         return _connected(path, "mode=ro&immutable=1", seconds)
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether the file itself has every change; others would be in a file beside it."""
+    try:
+        return not path.with_name(path.name + "-wal").stat().st_size
+    except FileNotFoundError:
+        return True
 
 
 def _connected(path: Path, how: str, seconds: float) -> sqlite3.Connection:

@@ -317,17 +317,17 @@ def test_a_store_that_is_deleted_goes_on_to_count(
 def test_on_a_read_only_disk_keys_are_read(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As root everything can be written to; a read-only disk says so by `access`."""
     add_key(path, a_key())
     whole: Callable[..., sqlite3.Connection] = sqlite3.connect
 
     def read_only(name: str, **how: Any) -> sqlite3.Connection:
         if "immutable" not in name:
-            raise sqlite3.OperationalError("unable to open database file")
+            fault = sqlite3.OperationalError("unable to open database file")
+            fault.sqlite_errorcode = sqlite3.SQLITE_CANTOPEN
+            raise fault
         return whole(name, **how)
 
     monkeypatch.setattr("balancer.clients.store.sqlite3.connect", read_only)
-    monkeypatch.setattr("balancer.clients.store.os.access", lambda *_: False)
 
     keys = StoredKeys(path)
 
@@ -336,6 +336,23 @@ def test_on_a_read_only_disk_keys_are_read(
     with pytest.raises(OSError, match="readonly"):
         revoke_key(path, "laptop", 1.0)
     keys.close()
+
+
+def test_changes_beside_the_file_are_not_passed_over(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_key(path, a_key())
+    fault = sqlite3.OperationalError("unable to open database file")
+    fault.sqlite_errorcode = sqlite3.SQLITE_CANTOPEN
+    path.with_name("clients.db-wal").write_bytes(b"a revocation")
+
+    def broken(*_: object, **__: object) -> sqlite3.Connection:
+        raise fault
+
+    monkeypatch.setattr("balancer.clients.store.sqlite3.connect", broken)
+    keys = StoredKeys(path)
+
+    assert (keys.keys, keys.problem) == ({}, "unable to open database file")
 
 
 def test_a_copy_of_the_file_alone_has_every_key_while_a_balancer_runs(

@@ -234,13 +234,14 @@ def is_waiting(state: BalancerState, count: int) -> bool:
     return state.queue.waiting == count
 
 
+@pytest.mark.parametrize("policy", ["predict", "least-busy"])
 async def test_of_waiting_requests_the_higher_priority_is_served_first(
-    keys: Keys,
+    keys: Keys, policy: str
 ) -> None:
     keys.add("vip", priority=5)
     async with (
         fake_node("pi", Behaviour(slots=1)) as node,
-        endpoint(node, state_dir=keys.state) as balancer,
+        endpoint(node, state_dir=keys.state, policy=policy) as balancer,
     ):
         state = balancer.balancer.state
         node.llama.freeze()
