@@ -15,8 +15,9 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from balancer.clients.database import in_plain_words, opened
 from balancer.clients.keys import LONGEST_NAME, RESERVED, ClientKey, key_id
-from balancer.clients.store import in_plain_words, keys_in, opened
+from balancer.clients.store import keys_in
 from edgeserve.config.paths import config_dir
 from edgeserve.errors import SettingsError, in_words
 from edgeserve.runtime.files import Trouble, Unusable, read_text

@@ -211,7 +211,7 @@ KEPT_BY = {
 """Function that keeps a file → the files above that stand for what it keeps."""
 
 OTHERWISE = {
-    "balancer.clients.store": "clients.db, through SQLite",
+    "balancer.clients.database": "clients.db, through SQLite",
     "balancer.telemetry.trace": "traces: day.jsonl above",
     "balancer.telemetry.recorder": "traces: day.jsonl above",
     "edgeserve.cli.main": "/dev/null",

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from balancer.clients.admission import Admission, admitting, local_admin
+from balancer.clients.database import opened
 from balancer.clients.keys import AdminOnly, ClientKey, KeysUnusable, key_id
 from balancer.clients.store import (
     NameTaken,
@@ -23,7 +24,6 @@ from balancer.clients.store import (
     add_usage,
     all_keys,
     change_key,
-    opened,
     revoke_key,
     store_in,
 )
@@ -327,7 +327,7 @@ def test_on_a_read_only_disk_keys_are_read(
             raise fault
         return whole(name, **how)
 
-    monkeypatch.setattr("balancer.clients.store.sqlite3.connect", read_only)
+    monkeypatch.setattr("balancer.clients.database.sqlite3.connect", read_only)
 
     keys = StoredKeys(path)
 
@@ -349,7 +349,7 @@ def test_changes_beside_the_file_are_not_passed_over(
     def broken(*_: object, **__: object) -> sqlite3.Connection:
         raise fault
 
-    monkeypatch.setattr("balancer.clients.store.sqlite3.connect", broken)
+    monkeypatch.setattr("balancer.clients.database.sqlite3.connect", broken)
     keys = StoredKeys(path)
 
     assert (keys.keys, keys.problem) == ({}, "unable to open database file")

@@ -168,7 +168,7 @@ async def test_past_a_limit_the_answer_has_openais_shape_and_headers(
         assert answer.headers["x-ratelimit-reset-requests"].endswith("s")
         assert answer.headers["x-ratelimit-limit-tokens"] == "100000"
     assert int(refused.headers["x-ratelimit-remaining-tokens"]) < 100_000
-    assert 25 <= int(refused.headers["retry-after"]) <= 30
+    assert 1 <= int(refused.headers["retry-after"]) <= 30
     assert refused.json["error"] == {
         "message": refused.error,
         "type": "requests",
@@ -195,7 +195,7 @@ async def test_tokens_are_charged_when_the_answer_has_ended(
 
 
 async def test_an_answer_that_is_left_is_charged_by_what_came(keys: Keys) -> None:
-    keys.add("guest", tokens_per_minute=5)
+    keys.add("guest", tokens_per_minute=1)
     slow = Behaviour(slots=1, decode=50)
     async with (
         fake_node("pi", slow) as node,
