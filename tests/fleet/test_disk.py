@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import signal
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from edgeserve.wire import NodeReport, decode
 from tests.edgeserve.damage import SECRET, Home, a_home, damage
+from tests.fakes.tokens import report_of
 from tests.patience import PATIENCE
 
 
@@ -124,13 +124,9 @@ def test_a_balancer_starts_and_leaves_there(home: Home, way: str) -> None:
 
 def until_started_anew(said: str) -> None:
     url = re.findall(r"listening on (\S+)", said)[0]
-    ask = urllib.request.Request(
-        f"{url}/edgeserve/v1/node", headers={"authorization": f"Bearer {SECRET}"}
-    )
     until = time.monotonic() + PATIENCE
     while time.monotonic() < until:
-        with urllib.request.urlopen(ask, timeout=PATIENCE) as answer:
-            (engine,) = decode(answer.read(), NodeReport).engines
+        (engine,) = asyncio.run(report_of(url, SECRET)).engines
         if engine.epoch > 1 and engine.state == "ready":
             return
         time.sleep(0.05)
