@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from balancer.api.access import AccessPolicy, access_policy, audience, cors
 from balancer.api.admin import AdminRoutes
+from balancer.api.client_tls import client_tls
 from balancer.api.inference import InferenceHandler
 from balancer.discovery.events import ReconnectPolicy, reconnect_policy_of, watching
 from balancer.discovery.mdns import discovering
@@ -101,7 +102,7 @@ async def running(
     handover: Handover | None = None,
 ) -> AsyncGenerator[Balancer]:
     """Run a balancer for the length of the block. Raises SettingsError."""
-    access = access_policy(settings)
+    access, tls = access_policy(settings), client_tls(settings)
     shared, leave = build_state(settings, say), Handoff()
     taken: asyncio.Event | None = None
     async with AsyncExitStack() as stack:
@@ -151,18 +152,24 @@ async def running(
                 limits=http.limits_of(settings),
                 admit=access.clients.check,
                 cors=cors(settings, keys=bool(access.clients)),
+                tls=tls.context if tls else None,
                 leave=leave,
             )
         )
-        origin = Origin(LOOPBACK if access.host == EVERYWHERE else access.host, port)
+        origin = _reached_at(access.host, port, tls=tls is not None)
         if handover:
             handover.serving()
-        say(lines(access.host, port, audience(settings, access)))
+        who = audience(settings, access) + (tls.note if tls else "")
+        say(lines(access.host, port, who, tls=tls is not None))
         taken = await stack.enter_async_context(accept_takeover(settings, sock, shared))
         await stack.enter_async_context(
             discovering(settings, on_event, loopback_only=access.token is None)
         )
         yield Balancer(origin=origin, state=shared, leave=leave, taken=taken)
+
+
+def _reached_at(host: str, port: int, *, tls: bool) -> Origin:
+    return Origin(LOOPBACK if host == EVERYWHERE else host, port, tls)
 
 
 def _handler(

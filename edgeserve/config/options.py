@@ -46,7 +46,17 @@ HEADINGS = {
         "nodes",
         "discover",
     ),
-    "Access": ("token_file", "api_key_file", "anonymous", "cors_origins"),
+    "Access": (
+        "token_file",
+        "api_key_file",
+        "anonymous",
+        "tls",
+        "tls_cert",
+        "tls_key",
+        "cors_origins",
+        "allowed_hosts",
+        "media_hosts",
+    ),
     "Routing": (
         "policy",
         "on_battery",
@@ -84,6 +94,7 @@ COMMON = frozenset(
         "token_file",
         "api_key_file",
         "anonymous",
+        "tls",
         "policy",
         "on_battery",
         "queue",
@@ -192,6 +203,7 @@ OTHERS = (
     "EDGESERVE_MODELS_DIR",
     "EDGESERVE_URL",
     "EDGESERVE_API_KEY_FILE",
+    "EDGESERVE_FINGERPRINT",
 )
 """Variables that are not settings of node or balancer."""
 

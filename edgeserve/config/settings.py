@@ -185,6 +185,31 @@ class BalancerSettings(SharedSettings, GrammarSettings):
         flag="--cors-origin",
     )
     anonymous: bool = setting(False, "Let clients in without a key, past loopback too.")
+    tls: bool = setting(
+        False,
+        "Encrypt the connections of clients, with a certificate that this machine makes"
+        " itself; its fingerprint is shown at the start.",
+    )
+    tls_cert: Path | None = setting(
+        None,
+        "Certificate for clients, with those that sign it (PEM); encrypts as --tls"
+        " does. Read again when it changes.",
+    )
+    tls_key: Path | None = setting(
+        None, "The certificate's private key (PEM); by default in the same file."
+    )
+    allowed_hosts: tuple[str, ...] = setting(
+        (),
+        "Name by which clients without a key may call this machine, besides addresses,"
+        " localhost and its own names. Repeat.",
+        flag="--allowed-host",
+    )
+    media_hosts: tuple[str, ...] = setting(
+        (),
+        "Host from which engines may fetch the images and files of a request; * for"
+        " all. Repeat. By default requests carry them as data: URLs.",
+        flag="--media-host",
+    )
     policy: str = setting(
         "predict",
         "predict: each request goes where its answer begins soonest, in predicted"
@@ -235,6 +260,8 @@ class BalancerSettings(SharedSettings, GrammarSettings):
         at_least(self, "forget_seconds", 0)
         for each in dataclasses.fields(GrammarSettings):
             at_least(self, each.name, 1)
+        if self.tls_key and not self.tls_cert:
+            wrong(self, "tls_key", "needs tls_cert beside it")
         for url in self.nodes:
             a_url(self, "nodes", url)
         for origin in self.cors_origins:

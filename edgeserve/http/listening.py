@@ -26,9 +26,9 @@ NOWHERE = ("203.0.113.1", 9)
 """A documentation address, which only a default route leads to."""
 
 
-def lines(host: str, port: int, who: str) -> str:
+def lines(host: str, port: int, who: str, *, tls: bool = False) -> str:
     """Return the lines a server prints once it listens; scripts read the first."""
-    urls = [Origin(each, port).url for each in shown_at(host)]
+    urls = [Origin(each, port, tls).url for each in shown_at(host)]
     others = [f"and {url}" for url in urls[1:SHOWN]]
     if more := len(urls[SHOWN:]):
         others.append(f"and {more} more")
