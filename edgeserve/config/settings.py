@@ -206,8 +206,8 @@ class BalancerSettings(SharedSettings, GrammarSettings):
     )
     media_hosts: tuple[str, ...] = setting(
         (),
-        "Host from which engines may fetch the images and files of a request; * for"
-        " all. Repeat. By default requests carry them as data: URLs.",
+        "Host from which engines may fetch what a request names by its URL, such as"
+        " images; it is trusted with redirects. Repeat. By default only data: URLs.",
         flag="--media-host",
     )
     policy: str = setting(
