@@ -6,12 +6,13 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import (
+    AbstractAsyncContextManager,
     AsyncExitStack,
     asynccontextmanager,
     closing,
     contextmanager,
 )
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from balancer.api.access import AccessPolicy, access_policy, audience, cors
 from balancer.api.admin import AdminRoutes
@@ -35,8 +36,9 @@ from balancer.telemetry.recorder import Trace, tracing
 from edgeserve import http
 from edgeserve.config.settings import EVERYWHERE, LOOPBACK, BalancerSettings
 from edgeserve.http import Handoff
+from edgeserve.http.channel.opening import FleetChannel
 from edgeserve.http.listening import lines
-from edgeserve.http.types import Origin
+from edgeserve.http.types import Origin, Upstream
 from edgeserve.openai import ROUTES
 from edgeserve.runtime.clock import ActiveClock
 from edgeserve.runtime.log import say
@@ -117,10 +119,8 @@ async def running(
         inherited = handover.listening if handover else None
         sock = inherited or http.bind(access.host, settings.port)
         stack.enter_context(closing(sock))
-        upstream = await stack.enter_async_context(
-            http.upstream(connect_seconds=settings.connect_seconds)
-        )
-        nodes = NodeClient(upstream, access.token)
+        upstream = await stack.enter_async_context(_upstream(settings, access))
+        nodes = NodeClient(upstream)
         clock = stack.enter_context(closing(ActiveClock()))
         reconnect = pace or reconnect_policy_of(settings)
         on_event = await stack.enter_async_context(
@@ -133,14 +133,14 @@ async def running(
             await stack.enter_async_context(calibrating(shared, nodes))
         prober = LivenessProber(shared.breakers, nodes)
         await stack.enter_async_context(probing(prober))
-        registrations = stack.enter_context(closing(Registrations(on_event)))
+        register = Registrations(on_event, access.tokens)
+        registrations = stack.enter_context(closing(register))
         watch = stack.enter_context(closing(Watchdog(shared, clock)))
         handler = _handler(settings, shared, nodes, access, watch, trace)
         api = AdminRoutes(
             state=shared,
             registrations=registrations,
             clients=access.clients,
-            nodes=access.nodes,
         )
         port = await stack.enter_async_context(
             http.listen(
@@ -160,16 +160,26 @@ async def running(
         if handover:
             handover.serving()
         who = audience(settings, access) + (tls.note if tls else "")
-        say(lines(access.host, port, who, tls=tls is not None))
+        say(lines(replace(origin, host=access.host), who))
         taken = await stack.enter_async_context(accept_takeover(settings, sock, shared))
         await stack.enter_async_context(
-            discovering(settings, on_event, loopback_only=access.token is None)
+            discovering(settings, on_event, loopback_only=not access.tokens)
         )
         yield Balancer(origin=origin, state=shared, leave=leave, taken=taken)
 
 
 def _reached_at(host: str, port: int, *, tls: bool) -> Origin:
     return Origin(LOOPBACK if host == EVERYWHERE else host, port, tls)
+
+
+def _upstream(
+    settings: BalancerSettings, access: AccessPolicy
+) -> AbstractAsyncContextManager[Upstream]:
+    """Hold the connections to nodes; with a fleet token each has to prove itself."""
+    return http.upstream(
+        connect_seconds=settings.connect_seconds,
+        channel=FleetChannel(access.tokens) if access.tokens else None,
+    )
 
 
 def _handler(

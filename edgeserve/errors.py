@@ -255,6 +255,10 @@ class NotReached(NodeLost):
     """No connection to a node could be made."""
 
 
+class NotProven(NotReached):
+    """The other side did not prove that it belongs to the fleet, or is another node."""
+
+
 class NoFiles(NotReached):
     """This process has no free descriptor for a connection to a node."""
 

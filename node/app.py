@@ -15,6 +15,8 @@ from functools import partial
 from edgeserve.config.settings import EVERYWHERE, LOOPBACK, NodeSettings
 from edgeserve.errors import SettingsError
 from edgeserve.http import Origin, bind, limits_of, listen, upstream
+from edgeserve.http.channel.accepting import Proving
+from edgeserve.http.channel.opening import FleetChannel
 from edgeserve.http.listening import (
     ALONE,
     ASKED_FOR,
@@ -26,7 +28,8 @@ from edgeserve.http.types import Upstream, origin_set
 from edgeserve.openai import ROUTES
 from edgeserve.runtime.background import background, declared, failures
 from edgeserve.runtime.log import say
-from edgeserve.security.tokens import Guard, is_loopback, read_token
+from edgeserve.security.certificates import fleet_context
+from edgeserve.security.tokens import FleetTokens, Guard, is_loopback
 from edgeserve.wire import EngineReport
 from node.api.admin import routes
 from node.api.inference import InferenceHandler
@@ -141,14 +144,15 @@ MIB = 2**20
 
 async def serve(settings: NodeSettings, stop: asyncio.Event) -> None:
     """Serve until `stop` is set, then drain. The parts stop in reverse order."""
-    token = read_token(settings.token_file)
-    host = address(settings, token)
+    tokens = FleetTokens(settings.token_file)
+    host = address(settings, joined=bool(tokens))
     check_balancers(settings, host)
-    guard = Guard([token] if token else [], "the fleet token is")
+    guard = Guard((), "")
     async with AsyncExitStack() as stack:
         identity = stack.enter_context(identified(settings.state_dir, this_machine()))
         sock = stack.enter_context(closing(bind(host, settings.port)))
         ask = await stack.enter_async_context(upstream(connect_seconds=CONNECT_SECONDS))
+        client = await stack.enter_async_context(fleet_client(tokens))
         sample = Sampler()
         state = NodeState(
             name=settings.name,
@@ -170,27 +174,43 @@ async def serve(settings: NodeSettings, stop: asyncio.Event) -> None:
                 body_limit=settings.body_limit_mib * MIB,
                 limits=limits_of(settings),
                 admit=guard.check,
+                tls=(lambda: identity.context) if tokens else None,
+                greeting=Proving(tokens, identity.shown) if tokens else None,
             )
         )
         stack.callback(state.feed.close)
         await stack.enter_async_context(drained(state, settings.drain_seconds))
-        listening = Origin(sock.getsockname()[0], state.port)
+        listening = Origin(sock.getsockname()[0], state.port, tls=bool(tokens))
         await stack.enter_async_context(
-            be_discoverable(state, settings, listening, FleetClient(ask, token))
+            be_discoverable(state, settings, listening, client)
         )
-        say(lines(listening.host, state.port, allowed_clients(settings, host, token)))
-        url = Origin(shown_at(listening.host)[0], state.port).url
+        who = allowed_clients(settings, host, joined=bool(tokens))
+        say(lines(listening, who))
+        url = Origin(shown_at(listening.host)[0], state.port, tls=bool(tokens)).url
         await stack.enter_async_context(announcing_readiness(state, url, say))
         await stop.wait()
         state.leave()
         say("draining: running requests may finish, new ones are refused")
 
 
-def address(settings: NodeSettings, token: str | None) -> str:
+@asynccontextmanager
+async def fleet_client(tokens: FleetTokens) -> AsyncGenerator[FleetClient]:
+    """Hold the connections to balancers and to other nodes."""
+    async with (
+        upstream(connect_seconds=CONNECT_SECONDS, tls=fleet_context()) as balancers,
+        upstream(
+            connect_seconds=CONNECT_SECONDS,
+            channel=FleetChannel(tokens) if tokens else None,
+        ) as nodes,
+    ):
+        yield FleetClient(balancers=balancers, nodes=nodes, tokens=tokens)
+
+
+def address(settings: NodeSettings, *, joined: bool) -> str:
     """Return the address to listen on; beyond loopback only with a fleet token."""
     if settings.host is None:
-        return EVERYWHERE if token else LOOPBACK
-    if token is None and not is_loopback(settings.host):
+        return EVERYWHERE if joined else LOOPBACK
+    if not joined and not is_loopback(settings.host):
         raise SettingsError(
             f"node.host is {settings.host}, which other machines can reach, and"
             " there is no fleet token; make one with `edgeserve token new`"
@@ -198,11 +218,11 @@ def address(settings: NodeSettings, token: str | None) -> str:
     return settings.host
 
 
-def allowed_clients(settings: NodeSettings, host: str, token: str | None) -> str:
+def allowed_clients(settings: NodeSettings, host: str, *, joined: bool) -> str:
     """Return who may use the listening port, for the start message. Pure."""
     if not is_loopback(host):
         return "balancers that have the fleet token"
-    return this_machine_only(ASKED_FOR if settings.host and token else ALONE)
+    return this_machine_only(ASKED_FOR if settings.host and joined else ALONE)
 
 
 def check_balancers(settings: NodeSettings, host: str) -> None:

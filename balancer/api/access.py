@@ -8,36 +8,34 @@ from edgeserve.config.settings import EVERYWHERE, LOOPBACK, BalancerSettings
 from edgeserve.errors import SettingsError
 from edgeserve.http.listening import ALONE, ASKED_FOR, this_machine_only
 from edgeserve.http.server.cors import ANY, Cors
-from edgeserve.security.tokens import Guard, is_loopback, read_api_keys, read_token
+from edgeserve.security.tokens import FleetTokens, Guard, is_loopback, read_api_keys
 
 
 @dataclass(frozen=True, kw_only=True)
 class AccessPolicy:
-    """Where to listen, and which secrets clients and nodes must show."""
+    """Where to listen, which keys clients must show, and the fleet token."""
 
     host: str
-    token: str | None
+    tokens: FleetTokens
     clients: Guard
-    nodes: Guard
 
 
 def access_policy(settings: BalancerSettings) -> AccessPolicy:
     """Read the secrets. Raises SettingsError where they do not allow the host."""
-    token = read_token(settings.token_file)
+    tokens = FleetTokens(settings.token_file)
     api_keys = read_api_keys(settings.api_key_file)
     host = listening_host(
         settings.host,
-        token=token is not None,
+        token=bool(tokens),
         api_keys=bool(api_keys),
         anonymous=settings.anonymous,
     )
     return AccessPolicy(
         host=host,
-        token=token,
+        tokens=tokens,
         clients=Guard(
             () if settings.anonymous else api_keys, "API key", settings.cors_origins
         ),
-        nodes=Guard((token,) if token else (), "fleet token"),
     )
 
 
@@ -46,7 +44,7 @@ def audience(settings: BalancerSettings, access: AccessPolicy) -> str:
     clients = "clients with an API key" if access.clients else "everyone, without a key"
     if not is_loopback(access.host):
         return clients
-    if not access.token:
+    if not access.tokens:
         return this_machine_only(ALONE)
     if settings.host:
         return this_machine_only(ASKED_FOR)

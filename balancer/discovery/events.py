@@ -12,7 +12,7 @@ import random
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import msgspec
 
@@ -101,7 +101,8 @@ class _Watchers:
 
     def _restart(self, key: str) -> None:
         link = self._current.fleet.links[key]
-        if link.state == "up" and link.word and link.word.origin in link.origins:
+        at = replace(link.word.origin, id="") if link.word else None
+        if link.state == "up" and at in link.origins:
             return
         if key in self._tasks:
             self._tasks[key].cancel()
@@ -185,12 +186,17 @@ class _Follower:
         self._current.become(fleet.suspected(key, why, self.pace.clock()))
 
     async def _listen(self, key: str, origin: Origin) -> None:
-        """Read one stream until it ends. Raises where it breaks or falls silent."""
+        """Read one stream until it ends. Raises where it breaks or falls silent.
+
+        Where the node shows a certificate, requests go only to the holder of that one.
+        """
+        expected = self._current.fleet.links[key].expected
         async with (
             unless_silent(self._awake, self.pace.suspect) as silence,
-            self._nodes.events(origin) as answer,
+            self._nodes.events(replace(origin, id=expected or "")) as answer,
         ):
             await _require_events(answer, origin)
+            origin = replace(origin, id=answer.id)
             reader = EventReader()
             while piece := await answer.chunk():
                 silence.heard()
@@ -225,10 +231,6 @@ def together(problems: Iterable[tuple[str, str]]) -> str:
 
 
 async def _require_events(answer: Answer, origin: Origin) -> None:
-    if answer.status in {401, 403}:
-        raise NodeLost(
-            f"{origin.url} does not accept our fleet token; both need the same"
-        )
     if answer.status != 200:
         sentence = message(await answer.read())
         raise NodeLost(f"{origin.url} answered {answer.status}: {sentence}")
@@ -251,4 +253,6 @@ def readable_report(data: bytes, expected: str | None, origin: Origin) -> NodeRe
         )
     if expected is not None and head.id != expected:
         raise NodeLost(f"{origin.url} is another node than the one announced there")
+    if origin.id not in {"", head.id}:
+        raise NodeLost(f"{origin.url} reports an id that is not its certificate's")
     return decode(data, NodeReport)

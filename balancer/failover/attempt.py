@@ -162,10 +162,6 @@ async def _on_error(
 
 
 def _node_error(status: int, sentence: str) -> EdgeserveError:
-    if status in {401, 403}:
-        return NodeLost(
-            f"the node does not accept our fleet token ({sentence}); both need the same"
-        )
     return NoNode(sentence) if status in {404, 503} else NodeLost(sentence)
 
 

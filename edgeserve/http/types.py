@@ -73,11 +73,15 @@ Handler = Callable[[Request, Response], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """The address of a server."""
+    """The address of a server.
+
+    `id` is the node that has to answer there, known by its certificate; "" for any.
+    """
 
     host: str
     port: int
     tls: bool = False
+    id: str = ""
 
     @property
     def url(self) -> str:
@@ -107,6 +111,11 @@ class Answer(Protocol):
 
     status: int
     headers: Mapping[str, str]
+
+    @property
+    def id(self) -> str:
+        """The id that belongs to the upstream's certificate; "" without TLS of ours."""
+        ...
 
     async def read(self) -> bytes:
         """Return the rest of the body. Raises NodeLost where it ends early."""

@@ -14,16 +14,15 @@ from tests.balancer.endpoint import endpoint
 from tests.edgeserve.http.odd import TARGETS, answers, odd, request
 from tests.fakes.llama import Behaviour
 from tests.fakes.node import fake_node
+from tests.fakes.tokens import GivenTokens
 
 
 def own() -> list[tuple[str, str]]:
     """Ask the table of routes."""
-    nobody = Guard((), "")
     api = AdminRoutes(
         state=build_state(BalancerSettings(), print),
-        registrations=Registrations(lambda _: None),
-        clients=nobody,
-        nodes=nobody,
+        registrations=Registrations(lambda _: None, GivenTokens()),
+        clients=Guard((), ""),
     )
     return [(each.method, each.path) for each in api.routes()]
 

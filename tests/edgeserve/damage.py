@@ -126,13 +126,19 @@ MODEL = (
     ("quantize", "inspect", "HOME/models/a.F16.gguf"),
 )
 
+PEM = f"state/{OWN_CERTIFICATE}"
+
 READ: dict[str, tuple[tuple[str, ...], ...]] = {
     "config/edgeserve.toml": (*NODE, *BALANCER, UP, SHOW, ENGINE[0]),
-    "config/token": (NODE[0], *BALANCER, ("token", "new"), ("token", "new", "--force")),
+    "config/token": (
+        *(NODE[0], *BALANCER, ("token", "new"), ("token", "new", "--force")),
+        *(("token", "show"), ("token", "rotate")),
+    ),
     "config/api-keys": (*BALANCER, UP, ("key", "new", "--name", "me")),
     "config/cert.pem": (GIVEN,),
-    f"state/{OWN_CERTIFICATE}": (SELF_MADE,),
+    PEM: (SELF_MADE,),
     "state/node.json": NODE,
+    "state/node.pem": NODE,
     "state/node.lock": NODE,
     "state/learned.json": BALANCER,
     f"state/balancer-{PORT}.sock": (
@@ -165,8 +171,9 @@ KEPT_BY = {
     "balancer.simulate.fleets:load": "fleet.toml",
     "balancer.telemetry.trace:load": "day.jsonl",
     "edgeserve.security.tokens:read_secrets": "config/token config/api-keys",
-    "edgeserve.security.certificates:keep": f"state/{OWN_CERTIFICATE}",
-    "edgeserve.security.certificates:stored_certificate": f"state/{OWN_CERTIFICATE}",
+    "edgeserve.security.tokens:read_tokens": "config/token",
+    "edgeserve.security.certificates:stored_certificate": f"{PEM} state/node.pem",
+    "edgeserve.security.certificates:keep": f"{PEM} state/node.pem",
     "edgeserve.security.renewal:_loaded": "config/cert.pem",
     "edgeserve.runtime.files:read_text": "",
     "edgeserve.runtime.files:read_json": "",
@@ -184,7 +191,7 @@ KEPT_BY = {
     "node.engines.process:_end_leftover": "state/engines/running/1.json",
     "node.engines.process:recorded": "state/engines/running/1.json",
     "node.discovery.identity:_locked": "state/node.lock",
-    "node.discovery.identity:_save": "state/node.json",
+    "node.discovery.identity:_adopt": "state/node.json",
     "node.discovery.identity:_read": "state/node.json",
     "node.planning.tunings:load": "state/tuned/*.json",
     "node.planning.tunings:save": "state/tuned/*.json",
