@@ -14,7 +14,13 @@ from contextlib import (
 )
 from dataclasses import dataclass, replace
 
-from balancer.api.access import AccessPolicy, access_policy, audience, cors
+from balancer.api.access import (
+    AccessPolicy,
+    access_policy,
+    audience,
+    cors,
+    host_check,
+)
 from balancer.api.admin import AdminRoutes
 from balancer.api.client_tls import client_tls
 from balancer.api.inference import InferenceHandler
@@ -151,6 +157,7 @@ async def running(
                 body_limit=settings.body_limit_mib * MIB,
                 limits=http.limits_of(settings),
                 admit=access.clients.check,
+                check_host=host_check(settings, access.clients),
                 cors=cors(settings, keys=bool(access.clients)),
                 tls=tls.context if tls else None,
                 leave=leave,

@@ -30,10 +30,12 @@ class Port:
         body_limit: int,
         limits: Limits,
         page_server: Callable[[], asyncio.Protocol],
+        check_host: Admit,
     ) -> None:
         self.handler = handler
         self.handled = handled
         self.admit = admit
+        self.check_host = check_host
         self.body_limit = body_limit
         self.limits = limits
         self.memory = BodyMemory(limits)
