@@ -36,7 +36,8 @@ class Port:
         self.handled = handled
         self.admit = admit
         self.check_host = check_host
-        self.body_limit = body_limit
+        # A larger one would never find room: 413 says so, 503 would have it sent again.
+        self.body_limit = min(body_limit, limits.held_bytes)
         self.limits = limits
         self.memory = BodyMemory(limits)
         self.memory.on_relief = MemoryReturn(asyncio.get_running_loop()).soon
