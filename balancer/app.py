@@ -13,8 +13,17 @@ from contextlib import (
 )
 from dataclasses import dataclass
 
-from balancer.api.access import AccessPolicy, access_policy, audience, cors
+from msgspec import structs
+
+from balancer.api.access import (
+    AccessPolicy,
+    access_policy,
+    audience,
+    cors,
+    host_check,
+)
 from balancer.api.admin import AdminRoutes
+from balancer.api.client_tls import client_tls
 from balancer.api.inference import InferenceHandler
 from balancer.discovery.events import ReconnectPolicy, watching
 from balancer.discovery.mdns import discovering
@@ -95,7 +104,7 @@ async def running(
     handover: Handover | None = None,
 ) -> AsyncGenerator[Balancer]:
     """Run a balancer for the length of the block. Raises SettingsError."""
-    access = access_policy(settings)
+    access, tls = access_policy(settings), client_tls(settings)
     shared, leave, taken = build_state(settings, say), Handoff(), asyncio.Event()
     async with AsyncExitStack() as stack:
         trace = None
@@ -139,14 +148,17 @@ async def running(
                 body_limit=settings.body_limit_mib * MIB,
                 limits=http.limits_of(settings),
                 admit=access.clients.check,
+                check_host=host_check(settings, access.clients),
                 cors=cors(settings, keys=bool(access.clients)),
+                tls=tls.context if tls else None,
                 leave=leave,
             )
         )
-        origin = Origin(LOOPBACK if access.host == EVERYWHERE else access.host, port)
+        origin = _reached_at(access.host, port, tls=tls is not None)
         if handover:
             handover.serving()
-        say(lines(Origin(access.host, port), audience(settings, access)))
+        who = audience(settings, access) + (tls.note if tls else "")
+        say(lines(structs.replace(origin, host=access.host), who))
         path = handover_socket(settings.state_dir, sock.getsockname()[1])
         await stack.enter_async_context(
             offering(path, sock, lambda: handed_over(shared), taken)
@@ -155,6 +167,10 @@ async def running(
             discovering(settings, on_event, loopback_only=not access.tokens)
         )
         yield Balancer(origin=origin, state=shared, leave=leave, taken=taken)
+
+
+def _reached_at(host: str, port: int, *, tls: bool) -> Origin:
+    return Origin(LOOPBACK if host == EVERYWHERE else host, port, tls)
 
 
 def _upstream(

@@ -22,6 +22,7 @@ from balancer.routing.decision import RoutingRequest
 from balancer.validation.abilities import media
 from balancer.validation.grammar_text import Caps
 from balancer.validation.limits import CAPS, check
+from balancer.validation.media_urls import check_media
 from balancer.validation.translation import is_forced, translated
 from edgeserve.errors import BadRequest
 from edgeserve.json_edit import edited, raw_fields
@@ -113,6 +114,7 @@ def read_request(
     """
     request, body = read(body)
     check(request, caps)
+    check_media(body, caps.media_hosts)
     dialect, budget = DIALECTS[route.dialect], request.budget
     if request.answers > caps.entries:
         raise BadRequest(

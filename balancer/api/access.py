@@ -8,6 +8,8 @@ from edgeserve.config.settings import EVERYWHERE, LOOPBACK, BalancerSettings
 from edgeserve.errors import SettingsError
 from edgeserve.http.listening import ALONE, ASKED_FOR, this_machine_only
 from edgeserve.http.server.cors import ANY, Cors
+from edgeserve.network import own_names
+from edgeserve.security.hosts import HostCheck
 from edgeserve.security.tokens import FleetTokens, Guard, is_loopback, read_api_keys
 
 
@@ -57,6 +59,12 @@ NO_KEYS = (
 )
 
 
+def host_check(settings: BalancerSettings, clients: Guard) -> HostCheck:
+    """Return what checks the Host field while clients need no key."""
+    names = (*own_names(), *settings.allowed_hosts)
+    return HostCheck(names, applies=lambda: not clients)
+
+
 def cors(settings: BalancerSettings, *, keys: bool) -> Cors:
     """Return which web pages may send requests. Pure.
 
@@ -65,7 +73,7 @@ def cors(settings: BalancerSettings, *, keys: bool) -> Cors:
     the answers, so that only pages of this machine may.
     """
     if settings.cors_origins:
-        return Cors(frozenset(settings.cors_origins), here=False)
+        return Cors(frozenset(map(str.lower, settings.cors_origins)), here=False)
     return Cors(frozenset((ANY,)) if keys else frozenset())
 
 

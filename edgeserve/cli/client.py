@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import ssl
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,6 +32,10 @@ class Endpoint:
 
     url: str
     api_key: str | None = None
+    fingerprint: str = ""
+    """Of the certificate that the server must have; "": any that is trusted."""
+    own: str = ""
+    """Of a certificate that is trusted as well: this machine made it."""
 
     def get(self, path: str) -> Any:
         """Return the JSON at `path`. Raises NoAnswer."""
@@ -50,9 +55,8 @@ class Endpoint:
     def _response(
         self, method: str, path: str, body: Any, seconds: float | None
     ) -> Generator[http.client.HTTPResponse]:
-        parts, plain = urlsplit(self.url), http.client.HTTPConnection
-        kind = http.client.HTTPSConnection if parts.scheme == "https" else plain
-        connection = kind(parts.netloc, timeout=seconds)
+        parts = urlsplit(self.url)
+        connection = self._connection(parts.scheme, parts.netloc, seconds)
         content = None if body is None else _utf8(json.dumps(body, ensure_ascii=False))
         try:
             connection.request(method, parts.path + path, content, self._headers())
@@ -60,6 +64,8 @@ class Endpoint:
             if response.status != http.client.OK:
                 raise NoAnswer(self._refusal(response))
             yield response
+        except ssl.SSLCertVerificationError as error:
+            raise NoAnswer(self._untrusted(connection, error)) from error
         except (OSError, http.client.HTTPException) as error:
             raise NoAnswer(
                 f"nothing answers at {self.url} ({in_words(error)});"
@@ -68,6 +74,29 @@ class Endpoint:
             ) from error
         finally:
             connection.close()
+
+    def _connection(
+        self, scheme: str, netloc: str, seconds: float | None
+    ) -> http.client.HTTPConnection:
+        if scheme == "http":
+            return http.client.HTTPConnection(netloc, timeout=seconds)
+        return Verified(netloc, seconds, self.fingerprint, self.own)
+
+    def _untrusted(
+        self,
+        connection: http.client.HTTPConnection,
+        error: ssl.SSLCertVerificationError,
+    ) -> str:
+        from edgeserve.security.certificates import shown
+
+        seen = shown(connection.seen) if isinstance(connection, Verified) else ""
+        if self.fingerprint:
+            return f"{self.url} has another certificate than expected: {seen}"
+        return (
+            f"the certificate of {self.url} is not trusted here ({error.verify_message}"
+            f"); where the balancer shows the same fingerprint at its start, add"
+            f" --fingerprint {seen}"
+        )
 
     def _headers(self) -> Mapping[str, str]:
         headers = {"content-type": "application/json"}
@@ -94,6 +123,52 @@ class Endpoint:
             ) from error
 
 
+class Verified(http.client.HTTPSConnection):
+    """A connection to a server whose certificate has been verified.
+
+    Only one with `fingerprint` is trusted, if that is given; else the one with the
+    fingerprint `own`, and each that is signed by an authority known on this machine.
+    `seen` is the fingerprint of the server's certificate, where it was looked at.
+    """
+
+    def __init__(
+        self, netloc: str, seconds: float | None, fingerprint: str, own: str
+    ) -> None:
+        super().__init__(netloc, timeout=seconds, context=ssl.create_default_context())
+        self._fingerprint = fingerprint
+        self._trusted = {each for each in (fingerprint, own) if each}
+        self.seen = ""
+
+    def connect(self) -> None:
+        """Connect. Raises SSLCertVerificationError where it is not trusted."""
+        if self._trusted and self._looked():
+            return
+        if self._fingerprint:
+            raise ssl.SSLCertVerificationError("another certificate")
+        try:
+            super().connect()
+        except ssl.SSLCertVerificationError:
+            self._looked()
+            self.close()
+            raise
+
+    def _looked(self) -> bool:
+        """Connect to see the certificate; stays connected if it is trusted."""
+        from edgeserve.security.certificates import fingerprint_of
+
+        any_ = ssl.create_default_context()
+        any_.check_hostname = False
+        any_.verify_mode = ssl.CERT_NONE
+        http.client.HTTPConnection.connect(self)
+        sock = any_.wrap_socket(self.sock, server_hostname=self.host)
+        self.sock = sock
+        self.seen = fingerprint_of(sock.getpeercert(binary_form=True) or b"")
+        if self.seen in self._trusted:
+            return True
+        self.close()
+        return False
+
+
 def _utf8(text: str) -> bytes:
     """Encode text; bytes that the locale could not decode are sent unchanged."""
     return text.encode(errors="surrogateescape").decode(errors="replace").encode()
@@ -102,8 +177,29 @@ def _utf8(text: str) -> bytes:
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+FINGERPRINT = "edgeserve.fingerprint"
+
+
+def _keep_fingerprint(
+    context: click.Context, _: click.Parameter, value: str | None
+) -> None:
+    """Keep it for `endpoint`, in the form of `fingerprint_of`."""
+    digits = (value or "").replace(":", "").strip().lower()
+    if value and (len(digits) != 64 or set(digits) - set("0123456789abcdef")):
+        raise click.BadParameter("must be the 64 hexadecimal digits that are shown")
+    context.meta[FINGERPRINT] = digits
+
+
 def endpoint_options(command: F) -> F:
-    """Add `--url` and `--api-key-file`, which `endpoint` takes."""
+    """Add `--url` and `--api-key-file`, which `endpoint` takes, and `--fingerprint`."""
+    command = click.option(
+        "--fingerprint",
+        envvar="EDGESERVE_FINGERPRINT",
+        show_envvar=True,
+        expose_value=False,
+        callback=_keep_fingerprint,
+        help="Fingerprint of the balancer's certificate, which it shows at its start.",
+    )(command)
     command = click.option(
         "--api-key-file",
         envvar="EDGESERVE_API_KEY_FILE",
@@ -144,7 +240,19 @@ def endpoint(url: str, api_key_file: Path | None) -> Endpoint:
         raise SettingsError(f"--url is {url!r}: must be like {DEFAULT_URL}")
     ours = api_key_file is not None or is_loopback(parts.hostname)
     keys = read_api_keys(api_key_file) if ours else ()
-    return Endpoint(parts.geturl(), keys[0] if keys else None)
+    context = click.get_current_context(silent=True)
+    fingerprint = context.meta.get(FINGERPRINT, "") if context else ""
+    own = own_fingerprint() if parts.scheme == "https" and not fingerprint else ""
+    return Endpoint(parts.geturl(), keys[0] if keys else None, fingerprint, own)
+
+
+def own_fingerprint() -> str:
+    """Return that of the certificate which a balancer here has made; "" without."""
+    from edgeserve.config.paths import OWN_CERTIFICATE, state_dir
+    from edgeserve.security.certificates import stored_certificate
+
+    own = stored_certificate(state_dir() / OWN_CERTIFICATE)
+    return own.fingerprint if own else ""
 
 
 @contextmanager

@@ -157,6 +157,11 @@ def planned(
     api_key: str | None,
 ) -> Plan:
     """Turn settings into two commands; fetches the default model if it is needed."""
+    if balancer.settings.tls or balancer.settings.tls_cert:
+        raise SettingsError(
+            "`edgeserve up` serves without TLS, which the settings ask for; use"
+            " `edgeserve node start` and `edgeserve balancer start`"
+        )
     back = port_near(node)
     front = port_near(balancer, but=back)
     wanted = balancer.settings.port

@@ -44,7 +44,7 @@ class Guard:
         """`origins` are other sites that are accepted too; `*` for all."""
         self._secrets = tuple(secret.encode() for secret in secrets_)
         self._what = what
-        self._origins = origins
+        self._origins = frozenset(each.lower() for each in origins)
 
     def __bool__(self) -> bool:
         """Whether a secret is required."""
@@ -67,7 +67,7 @@ class Guard:
         return secret.decode()
 
     def _is_allowed(self, origin: str) -> bool:
-        named = origin in self._origins or "*" in self._origins
+        named = origin.lower() in self._origins or "*" in self._origins
         return named or not is_foreign(origin)
 
 
@@ -76,7 +76,7 @@ def is_foreign(origin: str) -> bool:
 
     Only pages have such origins; extensions and programs have other schemes.
     """
-    if not origin.startswith(("http:", "https:", "null")):
+    if not origin.lower().startswith(("http:", "https:", "null")):
         return False
     try:
         host = urlsplit(origin).hostname or ""

@@ -12,7 +12,9 @@ from pathlib import Path
 
 import msgspec
 
+from edgeserve.config.paths import OWN_CERTIFICATE
 from edgeserve.config.settings import NodeSettings
+from edgeserve.security.certificates import keep, new_certificate
 from node.discovery.identity import identified, this_machine
 from node.engines import crashes
 from node.engines.native import native
@@ -73,6 +75,7 @@ def a_home(root: Path) -> Home:
     (home.models / "a.variants.json").write_bytes(manifest)
     for name in ("token", "api-keys"):
         (home.config / name).write_text(f"{SECRET}\n")
+    keep(new_certificate("a"), home.config / "cert.pem")
     (home.config / "edgeserve.toml").write_text('log_level = "info"\n')
     (home.root / "day.jsonl").write_bytes(LINE * 2)
     (home.root / "fleet.toml").write_text(
@@ -94,6 +97,7 @@ def _state(home: Home) -> None:
     record = {"engine": 1, "engine_created": 0, "agent": os.getpid()}
     (running / "1.json").write_text(json.dumps({**record, "agent_created": 0}))
     save(home.state, a_result())
+    keep(new_certificate("a"), home.state / OWN_CERTIFICATE)
     (home.state / "learned.json").write_text('{"speeds": {}, "models": {}}')
     (home.state / f"balancer-{PORT}.sock").touch()
     settings = NodeSettings(models_dir=home.models, state_dir=home.state)
@@ -106,6 +110,8 @@ def _state(home: Home) -> None:
 
 NODE = (("node", "start", "--port", "0", "--no-advertise"), ("node", "plan", "a"))
 BALANCER = (("balancer", "start", "--port", "0", "--no-discover"),)
+SELF_MADE = (*BALANCER[0], "--tls")
+GIVEN = (*BALANCER[0], "--tls-cert", "HOME/config/cert.pem")
 ENGINE = (("engine", "list"), ("engine", "use", "made-here"))
 UP = ("up", "--model", "HOME/models/a.F16.gguf")
 SHOW = ("config", "show")
@@ -120,6 +126,8 @@ MODEL = (
     ("quantize", "inspect", "HOME/models/a.F16.gguf"),
 )
 
+PEM = f"state/{OWN_CERTIFICATE}"
+
 READ: dict[str, tuple[tuple[str, ...], ...]] = {
     "config/edgeserve.toml": (*NODE, *BALANCER, UP, SHOW, ENGINE[0]),
     "config/token": (
@@ -127,6 +135,8 @@ READ: dict[str, tuple[tuple[str, ...], ...]] = {
         *(("token", "show"), ("token", "rotate")),
     ),
     "config/api-keys": (*BALANCER, UP, ("key", "new", "--name", "me")),
+    "config/cert.pem": (GIVEN,),
+    PEM: (SELF_MADE,),
     "state/node.json": NODE,
     "state/node.pem": NODE,
     "state/node.lock": NODE,
@@ -162,8 +172,9 @@ KEPT_BY = {
     "balancer.telemetry.trace:load": "day.jsonl",
     "edgeserve.security.tokens:read_secrets": "config/token config/api-keys",
     "edgeserve.security.tokens:read_tokens": "config/token",
-    "edgeserve.security.certificates:stored_certificate": "state/node.pem",
-    "edgeserve.security.certificates:keep": "state/node.pem",
+    "edgeserve.security.certificates:stored_certificate": f"{PEM} state/node.pem",
+    "edgeserve.security.certificates:keep": f"{PEM} state/node.pem",
+    "edgeserve.security.renewal:_loaded": "config/cert.pem",
     "edgeserve.runtime.files:read_text": "",
     "edgeserve.runtime.files:read_json": "",
     "edgeserve.runtime.files:replace_file": "",
