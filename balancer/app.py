@@ -4,33 +4,49 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
     AsyncExitStack,
     asynccontextmanager,
     closing,
-    contextmanager,
+    nullcontext,
 )
 from dataclasses import dataclass
 
-from balancer.api.access import AccessPolicy, access_policy, audience, cors
+from msgspec import structs
+
+from balancer.api.access import (
+    AccessPolicy,
+    access_policy,
+    audience,
+    cors,
+    host_check,
+)
 from balancer.api.admin import AdminRoutes
+from balancer.api.client_tls import client_tls
 from balancer.api.inference import InferenceHandler
 from balancer.clients.admission import admitting, local_admin
 from balancer.clients.limits import RateLimits
 from balancer.clients.usage import ClientUsage, counting
-from balancer.discovery.events import ReconnectPolicy, reconnect_policy_of, watching
+from balancer.discovery.events import ReconnectPolicy, watching
 from balancer.discovery.mdns import discovering
 from balancer.discovery.node_client import NodeClient
 from balancer.discovery.registration import Registrations
 from balancer.failover.retry import RetryLoop
 from balancer.failover.splice import policy_of
 from balancer.failover.watchdog import Watchdog
-from balancer.persistence.handover import Handover, accept_takeover, clients_moved
-from balancer.persistence.inheritance import follow_known, take_over
+from balancer.persistence.handover import (
+    Handover,
+    clients_moved,
+    handover_socket,
+    offering,
+)
+from balancer.persistence.inheritance import follow_known, handed_over, take_over
 from balancer.persistence.learned import file_in, remembering
 from balancer.probes.calibration import calibrating
-from balancer.probes.liveness import LivenessProber, probing
+from balancer.probes.liveness import probing
 from balancer.probes.template import TemplateProbe
 from balancer.state import BalancerState, build_state
 from balancer.telemetry.recorder import Trace, tracing
@@ -38,8 +54,9 @@ from edgeserve import http
 from edgeserve.config.paths import admin_key_file
 from edgeserve.config.settings import EVERYWHERE, LOOPBACK, BalancerSettings
 from edgeserve.http import Handoff
-from edgeserve.http.server.listening import lines
-from edgeserve.http.types import Origin
+from edgeserve.http.channel.opening import FleetChannel
+from edgeserve.http.listening import lines
+from edgeserve.http.types import Origin, Upstream
 from edgeserve.openai import ROUTES
 from edgeserve.runtime.clock import ActiveClock
 from edgeserve.runtime.log import say
@@ -84,18 +101,6 @@ def counted(count: int) -> str:
     return "1 request" if count == 1 else f"{count} requests"
 
 
-@contextmanager
-def recording(
-    settings: BalancerSettings, shared: BalancerState
-) -> Generator[Trace | None]:
-    """Write a trace for the length of the block, if the settings ask for one."""
-    if settings.record is None:
-        yield None
-        return
-    with tracing(settings.record, shared.key, shared.records.clock()) as trace:
-        yield trace
-
-
 @asynccontextmanager
 async def running(
     settings: BalancerSettings,
@@ -105,47 +110,41 @@ async def running(
     handover: Handover | None = None,
 ) -> AsyncGenerator[Balancer]:
     """Run a balancer for the length of the block. Raises SettingsError."""
-    taken: asyncio.Event | None = None
-
-    def is_ours() -> bool:
-        return taken is None or not taken.is_set()
-
     async with AsyncExitStack() as stack:
-        access = access_policy(settings, stack.enter_context(admitting(settings)))
-        shared, leave = build_state(settings, say), Handoff()
-        trace = stack.enter_context(recording(settings, shared))
-        learned = file_in(settings.state_dir)
+        clients = stack.enter_context(admitting(settings))
+        access, tls = access_policy(settings, clients), client_tls(settings)
+        shared, leave, taken = build_state(settings, say), Handoff(), asyncio.Event()
+        trace = stack.enter_context(_recording(settings, shared))
         await stack.enter_async_context(
-            remembering(shared.predictive, learned, ours=is_ours)
+            remembering(shared.predictive, file_in(settings.state_dir), taken)
         )
-        inherited = handover.listening if handover else None
-        sock = inherited or http.bind(access.host, settings.port)
+        sock = handover.listening if handover else http.bind(access.host, settings.port)
         stack.enter_context(closing(sock))
         file = admin_key_file(settings.state_dir, sock.getsockname()[1])
         inherits = handover is not None
-        here = local_admin(access.clients, file, inherits=inherits, ours=is_ours)
-        stack.enter_context(here)
+        stack.enter_context(local_admin(clients, file, taken, inherits=inherits))
         usage = await stack.enter_async_context(counting(settings.state_dir))
-        upstream = await stack.enter_async_context(
-            http.upstream(connect_seconds=settings.connect_seconds)
-        )
-        nodes = NodeClient(upstream, access.token)
+        upstream = await stack.enter_async_context(_upstream(settings, access))
+        nodes = NodeClient(upstream)
         clock = stack.enter_context(closing(ActiveClock()))
-        reconnect = pace or reconnect_policy_of(settings)
+        pace = pace or ReconnectPolicy(
+            suspect=settings.suspect_seconds, forget=settings.forget_seconds
+        )
         on_event = await stack.enter_async_context(
-            watching(shared.current, nodes, reconnect, clock)
+            watching(shared.current, nodes, pace, clock)
         )
         if handover:
-            seen = take_over(shared, handover.learned)
-            await follow_known(shared, seen, on_event)
+            await follow_known(shared, take_over(shared, handover.learned), on_event)
         if settings.calibrate:
             await stack.enter_async_context(calibrating(shared, nodes))
-        prober = LivenessProber(shared.breakers, nodes)
-        await stack.enter_async_context(probing(prober))
-        registrations = stack.enter_context(closing(Registrations(on_event)))
+        await stack.enter_async_context(probing(shared.breakers, nodes))
+        register = Registrations(on_event, access.tokens)
+        registrations = stack.enter_context(closing(register))
         watch = stack.enter_context(closing(Watchdog(shared, clock)))
         handler = _handler(settings, shared, nodes, access, usage, watch, trace)
-        api = _api(shared, registrations, access, usage)
+        api = AdminRoutes(
+            state=shared, registrations=registrations, clients=clients, usage=usage
+        )
         port = await stack.enter_async_context(
             http.listen(
                 sock,
@@ -154,34 +153,48 @@ async def running(
                 api.routes(),
                 body_limit=settings.body_limit_mib * MIB,
                 limits=http.limits_of(settings),
-                admit=access.clients.check,
-                cors=cors(settings, keys=bool(access.clients)),
+                admit=clients.check,
+                check_host=host_check(settings, clients),
+                cors=cors(settings, keys=bool(clients)),
+                tls=tls.context if tls else None,
                 leave=leave,
             )
         )
-        origin = Origin(LOOPBACK if access.host == EVERYWHERE else access.host, port)
+        origin = _reached_at(access.host, port, tls=tls is not None)
         if handover:
             handover.serving()
-        say(lines(access.host, port, audience(settings, access)))
-        taken = await stack.enter_async_context(accept_takeover(settings, sock, shared))
+        who = audience(settings, access) + (tls.note if tls else "")
+        say(lines(structs.replace(origin, host=access.host), who))
+        path = handover_socket(settings.state_dir, sock.getsockname()[1])
         await stack.enter_async_context(
-            discovering(settings, on_event, loopback_only=access.token is None)
+            offering(path, sock, lambda: handed_over(shared), taken)
+        )
+        await stack.enter_async_context(
+            discovering(settings, on_event, loopback_only=not access.tokens)
         )
         yield Balancer(origin=origin, state=shared, leave=leave, taken=taken)
 
 
-def _api(
-    shared: BalancerState,
-    registrations: Registrations,
-    access: AccessPolicy,
-    usage: ClientUsage,
-) -> AdminRoutes:
-    return AdminRoutes(
-        state=shared,
-        registrations=registrations,
-        clients=access.clients,
-        usage=usage,
-        nodes=access.nodes,
+def _recording(
+    settings: BalancerSettings, shared: BalancerState
+) -> AbstractContextManager[Trace | None]:
+    """Write a trace for the length of the block, if the settings ask for one."""
+    if settings.record is None:
+        return nullcontext()
+    return tracing(settings.record, shared.key, shared.records.clock())
+
+
+def _reached_at(host: str, port: int, *, tls: bool) -> Origin:
+    return Origin(LOOPBACK if host == EVERYWHERE else host, port, tls)
+
+
+def _upstream(
+    settings: BalancerSettings, access: AccessPolicy
+) -> AbstractAsyncContextManager[Upstream]:
+    """Hold the connections to nodes; with a fleet token each has to prove itself."""
+    return http.upstream(
+        connect_seconds=settings.connect_seconds,
+        channel=FleetChannel(access.tokens) if access.tokens else None,
     )
 
 

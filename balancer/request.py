@@ -10,10 +10,10 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import msgspec
+from msgspec import structs
 
 from balancer.dialects import DIALECTS, prompt
 from balancer.dialects.base import Dialect
@@ -22,6 +22,7 @@ from balancer.routing.decision import RoutingRequest
 from balancer.validation.abilities import media
 from balancer.validation.grammar_text import Caps
 from balancer.validation.limits import CAPS, check
+from balancer.validation.media_urls import check_media
 from balancer.validation.translation import is_forced, translated
 from edgeserve.errors import BadRequest
 from edgeserve.json_edit import edited, raw_fields
@@ -49,8 +50,7 @@ _MILLISECONDS = re.compile(r"0*[1-9][0-9]{0,9}")
 _VALID_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 
 
-@dataclass(slots=True, kw_only=True)
-class InferenceRequest:
+class InferenceRequest(msgspec.Struct, kw_only=True):
     """One request, parsed and validated.
 
     `wants_progress`: the client asked for it. `ends`: how many ends the stream has.
@@ -58,18 +58,14 @@ class InferenceRequest:
     """
 
     route: Route
+    dialect: type[Dialect]
     body: bytes
     mode: Mode
     need: RoutingRequest
     wants_progress: bool = False
     ends: int = 1
     filtered: bool = False
-    put: Mapping[str, object] = field(default_factory=dict[str, object])
-
-    @property
-    def dialect(self) -> type[Dialect]:
-        """The API format of the request and its answer."""
-        return DIALECTS[self.route.dialect]
+    put: Mapping[str, object] = {}
 
     @property
     def tells_us(self) -> bool:
@@ -78,11 +74,11 @@ class InferenceRequest:
 
     def as_it_is(self) -> InferenceRequest:
         """Return the same request, not streamed by the engine."""
-        return replace(self, mode="whole")
+        return structs.replace(self, mode="whole")
 
     def longer(self, than: int) -> InferenceRequest:
         """Return the same request, for an engine with a longer context than that."""
-        return replace(self, need=msgspec.structs.replace(self.need, too_short=than))
+        return structs.replace(self, need=structs.replace(self.need, too_short=than))
 
     def body_for(self, engine: EngineReport, slot: int | None = None) -> bytes:
         """Return the body with the named edits; `slot` is a slot of the engine."""
@@ -100,34 +96,27 @@ class InferenceRequest:
         return edited(self.body, put={**put, "id_slot": slot}, drop=("lora",))
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """The client and its session; for the rest see `RoutingRequest`."""
-
-    client: str = ""
-    session: str = ""
-    deadline: float | None = None
-    floor: str = ""
-    priority: int = 0
-
-
-ANONYMOUS = Caller()
-
-
 def read_request(
     route: Route,
     body: bytes,
-    caller: Caller = ANONYMOUS,
     key: bytes = b"",
     caps: Caps = CAPS,
+    *,
+    client: str = "",
+    session: str = "",
+    deadline: float | None = None,
+    floor: str = "",
+    priority: int = 0,
 ) -> InferenceRequest:
     """Parse and validate a request body. Raises BadRequest.
 
-    `key`: for the hashes of the prompt. `caps`: limits of grammars and schemas.
+    `key`: for the hashes of the prompt. `caps`: limits of grammars and schemas. For the
+    rest see `RoutingRequest`.
     """
     request, body = read(body)
     check(request, caps)
-    dialect = DIALECTS[route.dialect]
+    check_media(body, caps.media_hosts)
+    dialect, budget = DIALECTS[route.dialect], request.budget
     if request.answers > caps.entries:
         raise BadRequest(
             f"{request.answers} answers are requested; the limit is {caps.entries}"
@@ -135,8 +124,9 @@ def read_request(
         )
     return InferenceRequest(
         route=route,
+        dialect=dialect,
         body=body,
-        mode=_mode(dialect, request, body),
+        mode=_mode(dialect, request, budget, body),
         need=RoutingRequest(
             model=normal(request.model or ""),
             ability=route.needs,
@@ -145,12 +135,12 @@ def read_request(
             also=_also(request, body),
             generates=dialect.streams,
             prompt=prompt.read(body, key) if dialect.streams else EMPTY,
-            budget=request.budget,
-            client=caller.client,
-            session=caller.session,
-            deadline=caller.deadline,
-            floor=caller.floor,
-            priority=caller.priority,
+            budget=budget,
+            client=client,
+            session=session,
+            deadline=deadline,
+            floor=floor,
+            priority=priority,
         ),
         wants_progress=bool(request.return_progress),
         ends=dialect.ends(request),
@@ -166,18 +156,18 @@ def _slots(route: Route, request: RequestFields, *, generates: bool) -> int:
 
 
 def _also(request: RequestFields, body: bytes) -> frozenset[Ability]:
-    prompt, choice = memoryview(request.prompt), request.tool_choice
-    plain = bytes(prompt[:1]) in {b"", b'"'}
-    needs = media(body, b"" if plain else bytes(prompt))
+    needs, choice = media(body, request.prompt), request.tool_choice
     return needs | TOOLS if choice and is_forced(choice) else needs
 
 
-def _mode(dialect: type[Dialect], request: RequestFields, body: bytes) -> Mode:
+def _mode(
+    dialect: type[Dialect], request: RequestFields, budget: int | None, body: bytes
+) -> Mode:
     if not dialect.streams:
         return "whole"
     if request.stream:
         return "stream"
-    if request.budget is not None and request.budget <= SHORT:
+    if budget is not None and budget <= SHORT:
         return "whole"
     return "aggregate" if _can_be_aggregated(raw_fields(body)) else "whole"
 
@@ -220,7 +210,10 @@ def _ends_with_assistant(raw: msgspec.Raw | None) -> bool:
 
 def session_of(received: Mapping[str, str]) -> str:
     """Return the conversation that the client names, or an empty string."""
-    return next((received[each] for each in SESSION_HEADERS if each in received), "")
+    for each in SESSION_HEADERS:
+        if each in received:
+            return received[each]
+    return ""
 
 
 def request_id(received: Mapping[str, str]) -> str:

@@ -11,15 +11,14 @@ import time
 import zlib
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Protocol
 from urllib.parse import quote
 
+import msgspec
+
 from balancer.dialects.base import Dialect
 from balancer.dialects.stream import StreamReader
-from balancer.routing.decision import Decision, Wait
-from balancer.routing.queued_request import Note
 from edgeserve import openai
 from edgeserve.errors import EdgeserveError
 from edgeserve.http.types import Answer, Response
@@ -32,13 +31,12 @@ LOOSE = 16384
 """Bytes kept uncompressed; compressed events take a twentieth."""
 
 
-@dataclass(slots=True)
-class SentEvents:
+class SentEvents(msgspec.Struct):
     """The events of a stream so far, compressed. `size` is their length in bytes."""
 
     size: int = 0
-    _packed: list[bytes] = field(default_factory=list[bytes])
-    _loose: list[bytes] = field(default_factory=list[bytes])
+    _packed: list[bytes] = []
+    _loose: list[bytes] = []
     _unpacked: int = 0
 
     def add(self, events: bytes) -> None:
@@ -81,8 +79,7 @@ class Counts(Protocol):
     texts: int
 
 
-@dataclass(slots=True)
-class ClientResponse:
+class ClientResponse(msgspec.Struct):
     """One response, to a request for `path`.
 
     `began`: when the first byte of content was sent, by `clock`; `on_begin` is called
@@ -98,8 +95,8 @@ class ClientResponse:
     status: int = 0
     began: float | None = None
     attempts: int = 0
-    given: SentEvents = field(default_factory=SentEvents)
-    limits: dict[str, str] = field(default_factory=dict[str, str])
+    given: SentEvents = msgspec.field(default_factory=SentEvents)
+    limits: dict[str, str] = {}
     last_sent: float = 0.0
     _node: str = ""
     _variant: str = ""
@@ -210,38 +207,19 @@ WAITING = b": waiting for a slot\n\n"
 
 
 class KeepAlive:
-    """Sends comments while a request waits; `end` must follow once `begun`."""
+    """Sends comments while a request waits, until `end`."""
 
-    __slots__ = ("_note", "_response", "_streams", "_task")
+    __slots__ = ("_response", "_task")
 
-    def __init__(self, response: ClientResponse, note: Note, *, streams: bool) -> None:
+    def __init__(self, response: ClientResponse) -> None:
         self._response = response
-        self._note = note
-        self._streams = streams
-        self._task: asyncio.Task[None] | None = None
-
-    @property
-    def begun(self) -> bool:
-        """Whether comments are being sent."""
-        return self._task is not None
-
-    def note(self, decision: Decision) -> None:
-        """Pass a decision on, and begin if the decision is to wait."""
-        if isinstance(decision, Wait):
-            self.begin()
-        self._note(decision)
-
-    def begin(self) -> None:
-        """Start sending comments, if the client asked for a stream."""
-        if self._streams and self._task is None:
-            self._task = asyncio.create_task(self._send_comments(), name="waiting")
+        self._task = asyncio.create_task(self._send_comments(), name="waiting")
 
     async def end(self) -> None:
         """Stop sending comments."""
-        if self._task is not None:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError, ConnectionError):
-                await self._task
+        self._task.cancel()
+        with suppress(asyncio.CancelledError, ConnectionError):
+            await self._task
 
     async def _send_comments(self) -> None:
         while True:

@@ -6,10 +6,12 @@ import asyncio
 import secrets
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from balancer.fleet.changes import Changes
 from balancer.fleet.current import LiveFleet
+from balancer.fleet.slot_counts import SlotCounts
 from balancer.health.breaker import CircuitBreakers
 from balancer.health.poison import Poison
 from balancer.prediction import conditions
@@ -18,7 +20,6 @@ from balancer.prediction.prefix_cache import PrefixCacheIndex
 from balancer.queue import RequestQueue
 from balancer.routing.least_busy import LeastBusy
 from balancer.routing.predictive import PredictivePolicy
-from balancer.routing.slot_counts import SlotCounts
 from balancer.telemetry.metrics import Metrics
 from balancer.telemetry.records import RequestLog
 from balancer.validation.grammar_text import Caps
@@ -53,12 +54,10 @@ class InFlight:
         if self.inside == 0:
             return True
         self._empty.clear()
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                await self._empty.wait()
-        except TimeoutError:
-            return False
-        return True
+                return await self._empty.wait()
+        return False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,9 +122,8 @@ def _predictive(
     )
     fleet_model = FleetModel(
         PrefixCacheIndex(),
-        slot_counts.busy,
+        slot_counts,
         policy=policy,
-        left=slot_counts.left,
         calibrates=settings.calibrate,
     )
     return PredictivePolicy(

@@ -35,16 +35,21 @@ from collections.abc import Iterable, Sequence
 
 
 class EdgeserveError(Exception):
-    """A refusal with an HTTP status and an OpenAI-shaped body."""
+    """A refusal with an HTTP status and an OpenAI-shaped body.
+
+    `kind` is OpenAI's `type`; where it is empty, the class's status decides.
+    """
 
     status = 500
     code = "internal_error"
-    kind = "server_error"
+    kind = ""
     retry_after: int | None = None
 
     def envelope(self) -> dict[str, object]:
         """Return the content of the OpenAI error envelope."""
-        error = {"message": str(self), "type": self.kind, "code": self.code}
+        ours = type(self).status >= 500
+        usual = "server_error" if ours else "invalid_request_error"
+        error = {"message": str(self), "type": self.kind or usual, "code": self.code}
         return {**error, "param": None}
 
     def body(self) -> bytes:
@@ -64,7 +69,6 @@ class BadRequest(EdgeserveError):
 
     status = 400
     code = "bad_request"
-    kind = "invalid_request_error"
 
 
 class Unauthorized(EdgeserveError):
@@ -94,7 +98,6 @@ class UnknownModel(EdgeserveError):
 
     status = 404
     code = "model_not_found"
-    kind = "invalid_request_error"
 
     def __init__(self, model: str, known: Sequence[str], what: str = "") -> None:
         there = ", ".join(known) if known else "nothing yet"
@@ -116,7 +119,6 @@ class UnknownRoute(EdgeserveError):
 
     status = 404
     code = "not_found"
-    kind = "invalid_request_error"
 
     def __init__(self, method: str, path: str, hint: str) -> None:
         super().__init__(f"nothing answers {method} {path}; {hint}")
@@ -127,7 +129,6 @@ class WrongMethod(EdgeserveError):
 
     status = 405
     code = "method_not_allowed"
-    kind = "invalid_request_error"
 
     def __init__(self, method: str, path: str, allowed: Iterable[str]) -> None:
         self.allowed = ", ".join(sorted(allowed))
@@ -143,7 +144,6 @@ class TooSlow(EdgeserveError):
 
     status = 408
     code = "request_timeout"
-    kind = "invalid_request_error"
 
     def __init__(self, seconds: float) -> None:
         super().__init__(
@@ -156,7 +156,6 @@ class TooLarge(EdgeserveError):
 
     status = 413
     code = "request_too_large"
-    kind = "invalid_request_error"
 
     def __init__(self, limit: int) -> None:
         super().__init__(
@@ -170,7 +169,6 @@ class UriTooLong(EdgeserveError):
 
     status = 414
     code = "uri_too_long"
-    kind = "invalid_request_error"
 
     def __init__(self, limit: int) -> None:
         super().__init__(f"path and query exceed {limit} bytes; use the body")
@@ -181,7 +179,6 @@ class UnsupportedCoding(EdgeserveError):
 
     status = 415
     code = "unsupported_content_encoding"
-    kind = "invalid_request_error"
 
     def __init__(self, coding: str, known: Sequence[str]) -> None:
         self._known = ", ".join(known)
@@ -200,7 +197,6 @@ class EndsEngines(EdgeserveError):
 
     status = 422
     code = "request_ends_engines"
-    kind = "invalid_request_error"
 
     def __init__(self, seconds: float, why: str = "") -> None:
         reason = f" ({why})" if why else ""
@@ -216,7 +212,6 @@ class HeadTooLarge(EdgeserveError):
 
     status = 431
     code = "head_too_large"
-    kind = "invalid_request_error"
 
     def __init__(self, limit: int) -> None:
         super().__init__(
@@ -253,6 +248,10 @@ class NodeLost(EdgeserveError):
 
 class NotReached(NodeLost):
     """No connection to a node could be made."""
+
+
+class NotProven(NotReached):
+    """The other side did not prove that it belongs to the fleet, or is another node."""
 
 
 class NoFiles(NotReached):

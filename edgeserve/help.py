@@ -113,7 +113,7 @@ class Group(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the sub-command, or suggest one."""
-        if args and not args[0].startswith("-") and not self._knows(ctx, args[0]):
+        if args and not args[0].startswith("-") and not self.get_command(ctx, args[0]):
             raise click.UsageError(self._no_command(ctx, args[0]), ctx)
         return super().resolve_command(ctx, args)
 
@@ -134,9 +134,6 @@ class Group(click.Group):
                 f" {_either(_path(ctx, *path) for path in owners)}",
                 ctx,
             ) from error
-
-    def _knows(self, ctx: click.Context, name: str) -> bool:
-        return self.get_command(ctx, name) is not None
 
     def _no_command(self, ctx: click.Context, name: str) -> str:
         """Suggest a similar name, or a sub-command of a sub-command."""

@@ -103,20 +103,15 @@ def _rank(place: HostInterface) -> int:
 
 def warning(most: int, left_out: Sequence[HostInterface]) -> str:
     """Return a warning of the interfaces left out, and how to use them. Pure."""
-    count = most + len(left_out)
+    count, shown = most + len(left_out), ", ".join(each.name for each in left_out[:5])
+    if len(left_out) > 5:
+        shown += f" and {len(left_out) - 5} more"
     return (
         f"{count} network interfaces, and net.ipv4.igmp_max_memberships lets mDNS use"
-        f" {most}: nodes behind {_names(left_out)} are not discovered;"
+        f" {most}: nodes behind {shown} are not discovered;"
         f" `sysctl -w net.ipv4.igmp_max_memberships={max(1024, 2 * count)}` and a"
         " restart of this process allow all"
     )
-
-
-def _names(places: Sequence[HostInterface], most: int = 5) -> str:
-    names = [each.name for each in places]
-    more = len(names) - most
-    first = ", ".join(names[:most])
-    return f"{first} and {more} more" if more > 0 else first
 
 
 def limit(root: Path = ROOT) -> int | None:
@@ -157,14 +152,14 @@ def _candidates(
 
 def default_routes(root: Path = ROOT) -> frozenset[str]:
     """Return the interfaces of default routes, IPv4 or IPv6."""
-    found = set[str]()
-    for row in map(str.split, _text(root / "proc/net/route").splitlines()[1:]):
-        if len(row) >= 8 and row[1] == row[7] == "00000000":
-            found.add(row[0])
-    for row in map(str.split, _text(root / "proc/net/ipv6_route").splitlines()):
-        if len(row) == 10 and row[1] == "00" and _leads_somewhere(row[8]):
-            found.add(row[9])
-    return frozenset(found)
+    ipv4 = map(str.split, _text(root / "proc/net/route").splitlines()[1:])
+    ipv6 = map(str.split, _text(root / "proc/net/ipv6_route").splitlines())
+    found = {row[0] for row in ipv4 if len(row) >= 8 and row[1] == row[7] == "0" * 8}
+    return frozenset(found).union(
+        row[9]
+        for row in ipv6
+        if len(row) == 10 and row[1] == "00" and _leads_somewhere(row[8])
+    )
 
 
 def _leads_somewhere(flags: str) -> bool:

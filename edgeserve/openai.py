@@ -11,7 +11,7 @@ from urllib.parse import parse_qs
 import msgspec
 
 from edgeserve.errors import BadRequest, EdgeserveError
-from edgeserve.json_edit import check_values
+from edgeserve.json_edit import check_values, raw_fields
 from edgeserve.wire import MALFORMED, Ability, EngineReport
 
 DialectName = Literal["chat", "completion", "native", "responses", "messages", "plain"]
@@ -61,18 +61,13 @@ _ALL = (
     ),
     # Without /v1, these two are llama.cpp's own formats.
     Route(
-        path="/completion",
-        needs="completion",
-        dialect="native",
-        also=("/completions",),
+        path="/completion", needs="completion", dialect="native", also=("/completions",)
     ),
     Route(path="/embeddings", needs="embeddings", also=("/embedding",)),
     Route(path="/infill", needs="completion", dialect="native"),
     _aside("/v1/messages/count_tokens", chat=True),
     _aside(
-        "/v1/chat/completions/input_tokens",
-        "/chat/completions/input_tokens",
-        chat=True,
+        "/v1/chat/completions/input_tokens", "/chat/completions/input_tokens", chat=True
     ),
     _aside("/v1/responses/input_tokens", "/responses/input_tokens", chat=True),
     _aside("/apply-template", chat=True),
@@ -146,7 +141,7 @@ class RequestFields(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def answers(self) -> int:
         """How many answers there are, where the request has a `prompt`."""
-        if bytes(memoryview(self.prompt)[:1]) != b"[":
+        if not self.prompt or bytes(memoryview(self.prompt)[:1]) != b"[":
             return self.each
         return self.each * prompts(msgspec.json.decode(self.prompt))
 
@@ -166,11 +161,10 @@ def prompts(prompt: object) -> int:
     return max(len(prompt), 1)
 
 
-_lenient = msgspec.json.Decoder(RequestFields, strict=False)
-_raw = msgspec.json.Decoder(dict[str, msgspec.Raw])
-T = TypeVar("T")
-
 _strict = msgspec.json.Decoder(RequestFields)
+_lenient = msgspec.json.Decoder(RequestFields, strict=False)
+_whole = msgspec.json.Decoder(dict[str, Any])
+T = TypeVar("T")
 
 
 def asking(route: Route, query: str, body: bytes) -> bytes:
@@ -193,7 +187,7 @@ def read(body: bytes) -> tuple[RequestFields, bytes]:
         request = _decoded(body, _lenient)
     except MALFORMED as error:
         raise _malformed(error) from error
-    sent = _decoded(body, _raw)
+    sent = raw_fields(body)
     meant = {name: getattr(request, name) for name in request.__struct_fields__}
     return request, msgspec.json.encode(
         {name: meant.get(name, value) for name, value in sent.items()}
@@ -213,10 +207,7 @@ def _malformed(error: Exception) -> BadRequest:
 
 def fields(body: bytes) -> dict[str, Any]:
     """Decode the whole body as an object, or raise BadRequest."""
-    try:
-        return msgspec.json.decode(body, type=dict[str, Any])
-    except MALFORMED as error:
-        raise _malformed(error) from error
+    return _decoded(body, _whole)
 
 
 def normal(name: str) -> str:

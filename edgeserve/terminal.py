@@ -83,8 +83,8 @@ class Table:
         rows = (each.cells for each in self._entries)
         columns = list(zip(self._heads, *rows, strict=True))
         widths = [max(map(cell_len, column)) for column in columns]
-        cap = max(widths)
-        while cap > WIDEST and _total(widths) > self._columns:
+        cap, gaps = max(widths), GAP * (len(widths) - 1)
+        while cap > WIDEST and sum(widths) + gaps > self._columns:
             cap -= 1
             widths = [min(each, cap) for each in widths]
         return widths
@@ -124,10 +124,6 @@ class Table:
             yield line
 
 
-def _total(widths: list[int]) -> int:
-    return sum(widths) + GAP * (len(widths) - 1)
-
-
 def wrapped(text: str, columns: int, margin: str = "") -> list[str]:
     """Break a sentence between words; no word is broken."""
     return hanging(margin + text, columns, len(margin) or INDENT + 1)
@@ -159,13 +155,9 @@ def cell_len(text: str) -> int:
     """Return how many columns a text takes on a terminal."""
     if text.isascii():
         return len(text)
-    return sum(map(_columns_of, text))
-
-
-def _columns_of(letter: str) -> int:
-    if unicodedata.combining(letter):
-        return 0
-    return 2 if unicodedata.east_asian_width(letter) in "WF" else 1
+    letters = [each for each in text if not unicodedata.combining(each)]
+    wide = sum(unicodedata.east_asian_width(each) in "WF" for each in letters)
+    return len(letters) + wide
 
 
 def console() -> Console:

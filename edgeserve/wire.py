@@ -10,7 +10,7 @@ from edgeserve.errors import BadRequest
 
 Json = dict[str, object]
 
-PROTOCOL = 1
+PROTOCOL = 2
 """Version of these messages. A peer of another version is refused with both named."""
 
 SERVICE = "_edgeserve._tcp.local."
@@ -205,12 +205,30 @@ class Registration(msgspec.Struct, frozen=True, kw_only=True):
 
     url: str
     id: str | None = None
+    nonce: str = ""
+    """The balancer's nonce; `proof` covers it, see `edgeserve.security.proof`."""
+    proof: str = ""
+
+    @property
+    def content(self) -> str:
+        """What the proof covers beside the nonce."""
+        return f"{self.url}\n{self.id or ''}"
+
+
+class Challenge(msgspec.Struct, frozen=True, kw_only=True):
+    """The balancer's answer to a node that wants to register."""
+
+    nonce: str
 
 
 class Registered(msgspec.Struct, frozen=True, kw_only=True):
-    """The balancer's answer. `problem` says why it cannot use the node."""
+    """The balancer's answer. `problem` says why it cannot use the node.
+
+    `proof` shows that the balancer holds the fleet token, too.
+    """
 
     problem: str | None = None
+    proof: str = ""
 
 
 T = TypeVar("T")

@@ -15,7 +15,9 @@ from functools import partial
 from edgeserve.config.settings import EVERYWHERE, LOOPBACK, NodeSettings
 from edgeserve.errors import SettingsError
 from edgeserve.http import Origin, bind, limits_of, listen, upstream
-from edgeserve.http.server.listening import (
+from edgeserve.http.channel.accepting import Proving
+from edgeserve.http.channel.opening import FleetChannel
+from edgeserve.http.listening import (
     ALONE,
     ASKED_FOR,
     lines,
@@ -23,10 +25,13 @@ from edgeserve.http.server.listening import (
     this_machine_only,
 )
 from edgeserve.http.types import Upstream, origin_set
+from edgeserve.network import own_names
 from edgeserve.openai import ROUTES
 from edgeserve.runtime.background import background, declared, failures
 from edgeserve.runtime.log import say
-from edgeserve.security.tokens import Guard, is_loopback, read_token
+from edgeserve.security.certificates import fleet_context
+from edgeserve.security.hosts import HostCheck
+from edgeserve.security.tokens import FleetTokens, Guard, is_loopback
 from edgeserve.wire import EngineReport
 from node.api.admin import routes
 from node.api.inference import InferenceHandler
@@ -34,8 +39,7 @@ from node.discovery.announce import be_discoverable
 from node.discovery.client import FleetClient
 from node.discovery.identity import identified, this_machine
 from node.hardware.sample import LatestHardware, Sampler, measuring
-from node.planning.plan import PlannedEngine
-from node.planning.prepare import Prepared, fallbacks_of, prepared
+from node.planning.prepare import fallbacks_of, prepared
 from node.state import NodeState
 from node.supervision.fallbacks import StartupFallbacks
 from node.supervision.supervisor import Supervisor
@@ -69,30 +73,23 @@ async def _run_planned(
     for each in found.plan.engines:
         if each.tuning and (each.fitted.tuned or each.tuning.failed):
             log.info("%s: %s", each.spec.id, each.tuning.summary)
-        if replacement := found.replacements.get(each.spec.id):
-            log.warning("%s: %s", each.spec.id, replacement.why)
+        if each.instead:
+            log.warning("%s: %s", each.spec.id, each.instead)
     async with AsyncExitStack() as stack:
         supervisors: list[Supervisor] = []
         for each in found.plan.engines:
+            fallbacks = fallbacks_of(found, each, settings, state.hardware.latest)
             supervisor = Supervisor(
                 engine=found.engine_of(each),
                 spec=each.spec,
                 settings=settings,
                 upstream=upstream,
                 changed=partial(state.feed.engine_changed, each.spec.id),
-                fallbacks=_fallbacks(found, each, settings, state),
+                fallbacks=StartupFallbacks(fallbacks, each.instead or None),
             )
             supervisors.append(await stack.enter_async_context(supervisor.running()))
         state.serve(supervisors)
         await asyncio.Event().wait()  # until the block ends
-
-
-def _fallbacks(
-    found: Prepared, planned: PlannedEngine, settings: NodeSettings, state: NodeState
-) -> StartupFallbacks:
-    replacement = found.replacements.get(planned.spec.id)
-    fallbacks = fallbacks_of(found, planned, settings, state.hardware.latest)
-    return StartupFallbacks(fallbacks, replacement.why if replacement else None)
 
 
 ANSWERING = frozenset(("ready", "busy"))
@@ -141,14 +138,15 @@ MIB = 2**20
 
 async def serve(settings: NodeSettings, stop: asyncio.Event) -> None:
     """Serve until `stop` is set, then drain. The parts stop in reverse order."""
-    token = read_token(settings.token_file)
-    host = address(settings, token)
+    tokens = FleetTokens(settings.token_file)
+    host = address(settings, joined=bool(tokens))
     check_balancers(settings, host)
-    guard = Guard([token] if token else [], "the fleet token is")
+    guard = Guard((), "")
     async with AsyncExitStack() as stack:
         identity = stack.enter_context(identified(settings.state_dir, this_machine()))
         sock = stack.enter_context(closing(bind(host, settings.port)))
         ask = await stack.enter_async_context(upstream(connect_seconds=CONNECT_SECONDS))
+        client = await stack.enter_async_context(fleet_client(tokens))
         sample = Sampler()
         state = NodeState(
             name=settings.name,
@@ -170,27 +168,44 @@ async def serve(settings: NodeSettings, stop: asyncio.Event) -> None:
                 body_limit=settings.body_limit_mib * MIB,
                 limits=limits_of(settings),
                 admit=guard.check,
+                check_host=HostCheck(own_names(), applies=lambda: not tokens),
+                tls=(lambda: identity.context) if tokens else None,
+                greeting=Proving(tokens, identity.shown) if tokens else None,
             )
         )
         stack.callback(state.feed.close)
         await stack.enter_async_context(drained(state, settings.drain_seconds))
-        listening = Origin(sock.getsockname()[0], state.port)
+        listening = Origin(sock.getsockname()[0], state.port, tls=bool(tokens))
         await stack.enter_async_context(
-            be_discoverable(state, settings, listening, FleetClient(ask, token))
+            be_discoverable(state, settings, listening, client)
         )
-        say(lines(listening.host, state.port, allowed_clients(settings, host, token)))
-        url = Origin(shown_at(listening.host)[0], state.port).url
+        who = allowed_clients(settings, host, joined=bool(tokens))
+        say(lines(listening, who))
+        url = Origin(shown_at(listening.host)[0], state.port, tls=bool(tokens)).url
         await stack.enter_async_context(announcing_readiness(state, url, say))
         await stop.wait()
         state.leave()
         say("draining: running requests may finish, new ones are refused")
 
 
-def address(settings: NodeSettings, token: str | None) -> str:
+@asynccontextmanager
+async def fleet_client(tokens: FleetTokens) -> AsyncGenerator[FleetClient]:
+    """Hold the connections to balancers and to other nodes."""
+    async with (
+        upstream(connect_seconds=CONNECT_SECONDS, tls=fleet_context()) as balancers,
+        upstream(
+            connect_seconds=CONNECT_SECONDS,
+            channel=FleetChannel(tokens) if tokens else None,
+        ) as nodes,
+    ):
+        yield FleetClient(balancers=balancers, nodes=nodes, tokens=tokens)
+
+
+def address(settings: NodeSettings, *, joined: bool) -> str:
     """Return the address to listen on; beyond loopback only with a fleet token."""
     if settings.host is None:
-        return EVERYWHERE if token else LOOPBACK
-    if token is None and not is_loopback(settings.host):
+        return EVERYWHERE if joined else LOOPBACK
+    if not joined and not is_loopback(settings.host):
         raise SettingsError(
             f"node.host is {settings.host}, which other machines can reach, and"
             " there is no fleet token; make one with `edgeserve token new`"
@@ -198,11 +213,11 @@ def address(settings: NodeSettings, token: str | None) -> str:
     return settings.host
 
 
-def allowed_clients(settings: NodeSettings, host: str, token: str | None) -> str:
+def allowed_clients(settings: NodeSettings, host: str, *, joined: bool) -> str:
     """Return who may use the listening port, for the start message. Pure."""
     if not is_loopback(host):
         return "balancers that have the fleet token"
-    return this_machine_only(ASKED_FOR if settings.host and token else ALONE)
+    return this_machine_only(ASKED_FOR if settings.host and joined else ALONE)
 
 
 def check_balancers(settings: NodeSettings, host: str) -> None:

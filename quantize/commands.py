@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import click
@@ -63,7 +64,7 @@ def inspect(file: Path, kv_type: str, batch: int, as_json: bool) -> None:
 @click.argument("file", type=MODEL)
 @click.option("--types", default="", help="Types to consider, separated by commas.")
 @click.option(
-    "--machine", "machines", multiple=True, help="Such as pi5-8gb; repeatable."
+    "--machine", "machines", multiple=True, help="Machine, such as pi5-8gb; repeatable."
 )
 @click.option("--memory", multiple=True, help="Free memory, such as 4GiB; repeatable.")
 @click.option("--slots", type=click.IntRange(1), default=1, show_default=True)
@@ -93,12 +94,13 @@ def plan(
     A dry run of llama.cpp gives the type of each tensor. Without llama-cpp-python,
     built-in rules give it, and a note says so.
     """
+    from edgeserve.models.memory import need
     from edgeserve.quantization import USUAL, parse
     from quantize import tables
     from quantize.overrides import dry_run
     from quantize.plan import machines as places
     from quantize.plan.assumed import ASSUMED, assumed
-    from quantize.plan.variants import Serving, judge
+    from quantize.plan.variants import judge
     from quantize.worker.child import library_is_there
 
     kinds = parse(types or USUAL)
@@ -108,8 +110,10 @@ def plan(
     planned = [
         dry_run(facts, each) if exact else assumed(facts, each) for each in kinds
     ]
-    serving = Serving(slots=slots, context=context, kv_type=kv_type, ubatch=batch)
-    verdicts = judge(facts, planned, where, serving)
+    serving = partial(
+        need, facts, slots=slots, context=context, kv_type=kv_type, ubatch=batch
+    )
+    verdicts = judge(planned, where, lambda size: serving(weights=size))
     note = None if exact else ASSUMED
     if as_json:
         show_json({**tables.plan_json(verdicts, where), "assumed": note})

@@ -124,7 +124,7 @@ def compare(
         variants=tuple(variants),
         text=options.text.name,
         context=options.context,
-        machine=_machine(),
+        machine=f"{platform.node()}, {platform.machine()}, {platform.system()}",
         library=f"llama-cpp-python {version('llama-cpp-python')}",
         made=datetime.now(UTC).isoformat(timespec="seconds"),
     )
@@ -202,15 +202,6 @@ def _result(job: Job, file: Path, observer: CompareObserver, kind: type[R]) -> R
     raise QuantizerFailed(f"{file.name}: the worker sent no result")
 
 
-def _machine() -> str:
-    return f"{platform.node()}, {platform.machine()}, {platform.system()}"
-
-
 def ranked(variants: Sequence[Measured]) -> list[Measured]:
     """Sort by divergence from the base, smallest first."""
-    return sorted(variants, key=_divergence)
-
-
-def _divergence(measured: Measured) -> float:
-    pair = measured.quality.divergence
-    return pair[0] if pair else 0.0
+    return sorted(variants, key=lambda each: each.quality.divergence or (0.0, 0.0))

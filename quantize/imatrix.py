@@ -59,19 +59,14 @@ def importance_matrix(
             " or give a finished matrix with --imatrix"
         )
     with part_of(target) as part:
-        _run(_command(tool, facts.path, text, part, threads))
+        command = [
+            *(str(tool), "-m", str(facts.path), "-f", str(text), "-o", str(part)),
+            *("-c", str(CONTEXT), "--output-format", "gguf"),
+            *(("-t", str(threads)) if threads else ()),
+        ]
+        _run(command)
         read_importance(str(part))
     return target
-
-
-def _command(
-    tool: Path, model: Path, text: Path, target: Path, threads: int
-) -> list[str]:
-    command = [
-        *(str(tool), "-m", str(model), "-f", str(text), "-o", str(target)),
-        *("-c", str(CONTEXT), "--output-format", "gguf"),
-    ]
-    return [*command, "-t", str(threads)] if threads else command
 
 
 def _run(command: list[str]) -> None:

@@ -26,7 +26,7 @@ from quantize.manifest import (
     manifest_path,
     read_manifest,
 )
-from quantize.overrides import Override, dry_run
+from quantize.overrides import Override, dry_run, pairs
 from quantize.plan.variants import Variant
 from quantize.worker.child import QuantizerFailed, events, require_library
 from quantize.worker.messages import Quantize, TensorBegun
@@ -124,9 +124,16 @@ def make(options: MakeOptions, observer: MakeObserver) -> Manifest:
     options.folder.mkdir(parents=True, exist_ok=True)
     with alone_in(options.folder):
         options = _with_imatrix(options, observer)
-        variants = _planned(options)
+        variants = [
+            dry_run(options.base, kind, options.overrides, options.imatrix)
+            for kind in options.types
+        ]
         observer.planned(variants)
-        manifest = _manifest(options)
+        path = manifest_path(options.folder, options.base.path)
+        manifest = read_manifest(path) or Manifest(
+            base=options.base.path.name,
+            dequantized_from=options.base.dequantized_from,
+        )
         missing = list[Variant]()
         for each in variants:
             done = _reusable(options, each, manifest)
@@ -137,7 +144,7 @@ def make(options: MakeOptions, observer: MakeObserver) -> Manifest:
         _refuse_full_disk(options, missing)
         for each in missing:
             manifest = manifest.with_variant(_make_one(options, each, observer))
-            replace_json(manifest_path(options.folder, options.base.path), manifest)
+            replace_json(path, manifest)
     return manifest
 
 
@@ -149,14 +156,6 @@ def _with_imatrix(options: MakeOptions, observer: MakeObserver) -> MakeOptions:
         options.base, options.calibrate, options.folder, options.threads
     )
     return replace(options, imatrix=matrix)
-
-
-def _planned(options: MakeOptions) -> list[Variant]:
-    overrides = tuple((each.pattern, each.number) for each in options.overrides)
-    return [
-        dry_run(options.base, kind, overrides, options.imatrix)
-        for kind in options.types
-    ]
 
 
 def _make_one(
@@ -194,7 +193,7 @@ def _quantize(
         allow_requantize=options.allow_requantize,
         threads=options.threads,
         imatrix=str(options.imatrix) if options.imatrix else None,
-        overrides=tuple((each.pattern, each.number) for each in options.overrides),
+        overrides=pairs(options.overrides),
     )
     observer.begun(planned)
     try:
@@ -219,13 +218,6 @@ def _recipe(options: MakeOptions, kind: QuantType) -> Recipe:
     )
 
 
-def _manifest(options: MakeOptions) -> Manifest:
-    there = read_manifest(manifest_path(options.folder, options.base.path))
-    return there or Manifest(
-        base=options.base.path.name, dequantized_from=options.base.dequantized_from
-    )
-
-
 def _reusable(
     options: MakeOptions, planned: Variant, manifest: Manifest
 ) -> MadeVariant | None:
@@ -237,9 +229,7 @@ def _reusable(
         raise Refused(f"{target} is the base itself; name another --out")
     made = manifest.variants.get(planned.type.name)
     if made and made.recipe == _recipe(options, planned.type):
-        if _is_unchanged(target, planned, made, options):
-            return made
-        return None
+        return made if _is_unchanged(target, planned, made, options) else None
     if not options.overwrite:
         raise Refused(
             f"{target} exists and was not made from this base with these settings;"

@@ -20,7 +20,7 @@ FOLDER = click.Path(path_type=Path, file_okay=False)
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 threads_option = click.option(
-    "--threads", type=click.IntRange(0), default=0, help="CPU threads; 0 uses all."
+    "--threads", type=click.IntRange(0), default=0, help="CPU threads. 0: all."
 )
 kv_option = click.option(
     "--kv-type",
@@ -64,7 +64,7 @@ def show_json(value: object) -> None:
     )
 )
 @click.argument("file", type=MODEL)
-@click.option("--types", required=True, help="Such as Q4_K_M,Q8_0.")
+@click.option("--types", required=True, help="Types to make, such as Q4_K_M,Q8_0.")
 @click.option("--imatrix", type=MODEL, help="Importance matrix (GGUF).")
 @click.option("--calibrate", type=MODEL, help="Text to make an importance matrix from.")
 @click.option(
@@ -81,7 +81,7 @@ def show_json(value: object) -> None:
     "--overwrite", is_flag=True, help="Replace files made with other settings."
 )
 @threads_option
-@click.option("--out", type=FOLDER, help="Folder; by default the model's own.")
+@click.option("--out", type=FOLDER, help="Folder to write to; by default the model's.")
 def run(
     file: Path,
     types: str,
@@ -137,11 +137,16 @@ def run(
     help="Tokens per chunk; the second half of each is scored.",
 )
 @click.option(
-    "--chunks", type=click.IntRange(0), default=0, help="Chunks read; 0 reads all."
+    "--chunks",
+    type=click.IntRange(0),
+    default=0,
+    help="Number of chunks to read. 0: all.",
 )
 @click.option("--speed/--no-speed", default=True, help="Measure speed too.")
 @threads_option
-@click.option("--out", type=FOLDER, help="Folder; by default the first variant's.")
+@click.option(
+    "--out", type=FOLDER, help="Folder to write to; by default the first variant's."
+)
 @as_json
 def compare(
     base: Path,
@@ -194,7 +199,7 @@ def compare(
 @click.option(
     "--to", type=click.Choice(("F16", "BF16", "F32")), default="F16", show_default=True
 )
-@click.option("--out", type=FOLDER, help="Folder; by default the model's own.")
+@click.option("--out", type=FOLDER, help="Folder to write to; by default the model's.")
 def dequantize(file: Path, to: str, out: Path | None) -> None:
     """Convert a quantized model to full width, as a base for variants.
 

@@ -29,11 +29,6 @@ class Override:
     pattern: str
     kind: str
 
-    @property
-    def number(self) -> int:
-        """GGML's number of the type."""
-        return BLOCKS[self.kind].id
-
     def __str__(self) -> str:
         return f"{self.pattern}={self.kind}"
 
@@ -56,13 +51,15 @@ def parse_override(text: str, tensors: Iterable[str]) -> Override:
     return Override(pattern, kind)
 
 
-Overrides = tuple[tuple[str, int], ...]
+def pairs(overrides: Iterable[Override]) -> tuple[tuple[str, int], ...]:
+    """Return each pattern with GGML's number of the type, as for a job."""
+    return tuple((each.pattern, BLOCKS[each.kind].id) for each in overrides)
 
 
 def dry_run(
     facts: ModelFacts,
     kind: QuantType,
-    overrides: Overrides = (),
+    overrides: Iterable[Override] = (),
     imatrix: Path | None = None,
 ) -> Variant:
     """Plan one variant by a dry run. Raises QuantizerFailed if llama.cpp refuses.
@@ -75,7 +72,7 @@ def dry_run(
         ftype=kind.ftype,
         dry_run=True,
         allow_requantize=True,
-        overrides=overrides,
+        overrides=pairs(overrides),
         imatrix=str(imatrix) if imatrix else None,
     )
     kinds: dict[str, str] = {}

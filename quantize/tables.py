@@ -67,18 +67,14 @@ def facts_json(facts: ModelFacts, table: Sequence[Need]) -> dict[str, Any]:
     }
 
 
+NEED = (
+    "slots", "context", "kv_type", "weights", "kv", "compute", "process", "total",
+)  # fmt: skip
+
+
 def need_json(each: Need) -> dict[str, Any]:
     """Return the JSON of a memory need, in bytes."""
-    return {
-        "slots": each.slots,
-        "context": each.context,
-        "kv_type": each.kv_type,
-        "weights": each.weights,
-        "kv": each.kv,
-        "compute": each.compute,
-        "process": each.process,
-        "total": each.total,
-    }
+    return {name: getattr(each, name) for name in NEED}
 
 
 def facts_table(facts: ModelFacts) -> Table:

@@ -20,11 +20,14 @@ import balancer
 import edgeserve
 import node
 from balancer.app import Balancer, running
+from edgeserve import http
 from edgeserve.config.settings import BalancerSettings, NodeSettings
 from edgeserve.runtime import background, log
 from edgeserve.runtime.background import KINDS, Kind, Work, failures
 from node.app import serve
 from node.engines.process import free_port
+from tests.edgeserve.http.certificates import a_certificate
+from tests.edgeserve.http.talk import echo, is_ours
 from tests.fakes.gguf import a_model
 from tests.fleet.llama_server import script
 from tests.patience import PATIENCE
@@ -43,7 +46,6 @@ LASTING = [name for name, kind in EVERY.items() if kind.policy == "always"]
 OWNERS = {
     "edgeserve/runtime/background.py": "the owner",
     "edgeserve/runtime/lifecycle.py": "serving itself; its end is the process's",
-    "edgeserve/runtime/children.py": "`up` ends on purpose with whichever child ends",
     "edgeserve/http/server/connection.py": "one request's; it ends with the connection",
     "balancer/response.py": "one request's; it ends before the answer does",
     "edgeserve/runtime/tasks.py": "runs until the first ends, in the foreground",
@@ -136,6 +138,20 @@ class Both:
 
 
 @asynccontextmanager
+async def a_tls_port(folder: Path) -> AsyncGenerator[None]:
+    """Hold a connection in its handshake."""
+    context = a_certificate(folder).server()
+    async with http.listen(
+        http.bind("127.0.0.1", 0), echo, is_ours, [], body_limit=1, tls=lambda: context
+    ) as port:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        try:
+            yield
+        finally:
+            writer.transport.abort()
+
+
+@asynccontextmanager
 async def both(tmp_path: Path) -> AsyncGenerator[Both]:
     """Run them as their commands do, found by mDNS and by registration."""
     (tmp_path / "models").mkdir()
@@ -169,7 +185,7 @@ async def test_whichever_background_task_fails_requests_are_answered(
 ) -> None:
     before = Counter(failures.counts)
     with caplog.at_level(logging.WARNING):
-        async with both(tmp_path) as there:
+        async with both(tmp_path) as there, a_tls_port(tmp_path):
             # A request would measure the engine, and nobody calibrate it then.
             await saboteur.until("calibrate", 1)
             for each in there.balancer.state.current.candidates:

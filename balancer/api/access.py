@@ -7,36 +7,32 @@ from dataclasses import dataclass
 from balancer.clients.admission import Admission
 from edgeserve.config.settings import EVERYWHERE, LOOPBACK, BalancerSettings
 from edgeserve.errors import SettingsError
+from edgeserve.http.listening import ALONE, ASKED_FOR, this_machine_only
 from edgeserve.http.server.cors import ANY, Cors
-from edgeserve.http.server.listening import ALONE, ASKED_FOR, this_machine_only
-from edgeserve.security.tokens import Guard, is_loopback, read_token
+from edgeserve.network import own_names
+from edgeserve.security.hosts import HostCheck
+from edgeserve.security.tokens import FleetTokens, is_loopback
 
 
 @dataclass(frozen=True, kw_only=True)
 class AccessPolicy:
-    """Where to listen, and which secrets clients and nodes must show."""
+    """Where to listen, which keys clients must show, and the fleet token."""
 
     host: str
-    token: str | None
+    tokens: FleetTokens
     clients: Admission
-    nodes: Guard
 
 
 def access_policy(settings: BalancerSettings, clients: Admission) -> AccessPolicy:
     """Read the token. Raises SettingsError where the secrets do not allow the host."""
-    token = read_token(settings.token_file)
+    tokens = FleetTokens(settings.token_file)
     host = listening_host(
         settings.host,
-        token=token is not None,
+        token=bool(tokens),
         api_keys=clients.keyed,
         anonymous=settings.anonymous,
     )
-    return AccessPolicy(
-        host=host,
-        token=token,
-        clients=clients,
-        nodes=Guard((token,) if token else (), "fleet token"),
-    )
+    return AccessPolicy(host=host, tokens=tokens, clients=clients)
 
 
 def audience(settings: BalancerSettings, access: AccessPolicy) -> str:
@@ -44,7 +40,7 @@ def audience(settings: BalancerSettings, access: AccessPolicy) -> str:
     clients = "clients with an API key" if access.clients else "everyone, without a key"
     if not is_loopback(access.host):
         return clients
-    if not access.token:
+    if not access.tokens:
         return this_machine_only(ALONE)
     if settings.host:
         return this_machine_only(ASKED_FOR)
@@ -57,6 +53,12 @@ NO_KEYS = (
 )
 
 
+def host_check(settings: BalancerSettings, clients: Admission) -> HostCheck:
+    """Return what checks the Host field while clients need no key."""
+    names = (*own_names(), *settings.allowed_hosts)
+    return HostCheck(names, applies=lambda: not clients)
+
+
 def cors(settings: BalancerSettings, *, keys: bool) -> Cors:
     """Return which web pages may send requests. Pure.
 
@@ -65,7 +67,7 @@ def cors(settings: BalancerSettings, *, keys: bool) -> Cors:
     the answers, so that only pages of this machine may.
     """
     if settings.cors_origins:
-        return Cors(frozenset(settings.cors_origins), here=False)
+        return Cors(frozenset(map(str.lower, settings.cors_origins)), here=False)
     return Cors(frozenset((ANY,)) if keys else frozenset())
 
 

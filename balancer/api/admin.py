@@ -21,7 +21,7 @@ from edgeserve.http.server.aiohttp_routes import guarded, json_response
 from edgeserve.http.types import Origin
 from edgeserve.openai import normal
 from edgeserve.security.tokens import Guard
-from edgeserve.wire import Registered, Registration, decode
+from edgeserve.wire import Challenge, Registered, Registration, decode
 
 TRIED_SECONDS = 3.0
 """How long a registration waits for the first answer of its node."""
@@ -30,6 +30,9 @@ MOST_DAYS = 3660
 """The longest time of which usage is shown."""
 
 Json = dict[str, Any]
+
+LOOPBACK_PAGES = Guard((), "")
+"""Refuses pages of other sites, which a browser lets post to loopback."""
 
 
 class UnknownRequest(EdgeserveError):
@@ -52,7 +55,6 @@ class AdminRoutes:
     registrations: Registrations
     clients: Admission
     usage: ClientUsage
-    nodes: Guard
 
     def routes(self) -> Iterable[web.RouteDef]:
         """Return the routes."""
@@ -69,6 +71,7 @@ class AdminRoutes:
             web.get(f"{own}/requests", self.requests),
             web.get(f"{own}/requests/{{id}}", self.request),
             web.get(f"{own}/usage", self.used),
+            web.get(f"{own}/register", self.challenge),
             web.post(f"{own}/register", self.registration),
         ]
 
@@ -172,17 +175,22 @@ class AdminRoutes:
         ]
         return json_response(rows)
 
+    async def challenge(self, _: web.Request) -> web.Response:
+        """Begin a registration: send the nonce that its proof has to cover."""
+        return json_response(Challenge(nonce=self.registrations.challenge()))
+
     async def registration(self, request: web.Request) -> web.Response:
-        """Register a node, and answer whether its address works."""
+        """Register a node that proves itself, and answer whether its address works."""
         peer = (request.remote or "").removeprefix("::ffff:")
         try:
-            self.nodes.check(request.headers)
+            LOOPBACK_PAGES.check(request.headers)
             registration = decode(await request.read(), Registration)
+            proof = self.registrations.checked(registration)
             key = self.registrations.register(registration, peer)
         except EdgeserveError as error:
             self.registrations.warn(peer, str(error))
             raise
-        return json_response(Registered(problem=await self._problem(key)))
+        return json_response(Registered(problem=await self._problem(key), proof=proof))
 
     async def _problem(self, key: str) -> str | None:
         """Wait a moment until a node has been tried; return what is wrong, if so."""

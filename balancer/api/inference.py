@@ -17,7 +17,6 @@ from balancer.failover.context import RequestContext
 from balancer.failover.retry import RetryLoop
 from balancer.failover.splice import ResumePolicy
 from balancer.request import (
-    Caller,
     deadline_seconds,
     fresh_id,
     read_request,
@@ -106,20 +105,22 @@ class InferenceHandler:
         record: RequestRecord,
         response: ClientResponse,
     ) -> None:
-        route, key = ROUTES[request.path], self.state.key
+        route = ROUTES[request.path]
         if request.method != route.method:
             raise WrongMethod(request.method, request.path, [route.method])
         with self.state.in_flight, self.limits.entering(client, response.limits):
             seconds = deadline_seconds(request.headers)
-            caller = Caller(
-                client.id or request.peer,
-                session_of(request.headers),
-                None if seconds is None else record.arrived + seconds,
-                floor_asked(request.headers),
-                client.priority,
+            inference = read_request(
+                route,
+                asking(route, request.query, request.body),
+                self.state.key,
+                self.state.caps,
+                client=client.id or request.peer,
+                session=session_of(request.headers),
+                deadline=None if seconds is None else record.arrived + seconds,
+                floor=floor_asked(request.headers),
+                priority=client.priority,
             )
-            body = asking(route, request.query, request.body)
-            inference = read_request(route, body, caller, key, self.state.caps)
             record.model, record.stream = (
                 inference.need.model,
                 inference.mode == "stream",
@@ -134,18 +135,18 @@ class InferenceHandler:
                 policy=self.policy,
             )
             is_suspect(self.state, context)
-            await self._run(context, seconds)
+            if seconds is None:
+                await self.retry.run(context)
+            else:
+                await self._run_within(seconds, context)
             if self.trace:
                 self.trace.answered(record, inference.need, self.state.records.clock())
 
-    async def _run(self, context: RequestContext, seconds: float | None) -> None:
+    async def _run_within(self, seconds: float, context: RequestContext) -> None:
         """Run the attempts, with the client's deadline until the answer begins.
 
         A refusal is sent after this block, when there is no deadline left to lift.
         """
-        if seconds is None:
-            await self.retry.run(context)
-            return
         limit = asyncio.timeout(seconds)
         context.response.on_begin = partial(limit.reschedule, None)
         try:

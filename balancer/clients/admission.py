@@ -7,6 +7,7 @@ told so, and web pages of other sites are refused.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable, Generator, Mapping
@@ -165,14 +166,14 @@ def admitting(settings: BalancerSettings) -> Generator[Admission]:
 def local_admin(
     admission: Admission,
     path: Path,
+    taken: asyncio.Event,
     *,
     inherits: bool = False,
-    ours: Callable[[], bool] = lambda: True,
 ) -> Generator[None]:
     """Leave a new admin key in a file, for commands of the same account.
 
     A process that takes over keeps the key of the other one, which may still answer.
-    `ours`: whether this process may still remove the file.
+    Once `taken` is set, another process keeps the file.
     """
     secret = (_left_in(path) if inherits else None) or new_secret("admin")
     admission.trust(secret)
@@ -187,7 +188,7 @@ def local_admin(
     try:
         yield
     finally:
-        if ours():
+        if not taken.is_set():
             remove(path)
 
 

@@ -66,8 +66,7 @@ class CannotResume(Exception):
     """The answer cannot be continued; the message says why."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class ParsedEvent:
+class ParsedEvent(msgspec.Struct, frozen=True, kw_only=True):
     """The content of one event, in the same fields for all dialects.
 
     `opening`: the name of an event that may come only once. `step`: a token was
@@ -88,7 +87,7 @@ class ParsedEvent:
     progress: bool = False
     last: bool = False
     trailing: bool = False
-    head: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    head: Mapping[str, Any] = {}
 
 
 @dataclass(kw_only=True)

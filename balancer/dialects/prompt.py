@@ -11,7 +11,6 @@ can be recorded, and it takes a key, so that a trace cannot be searched for know
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from hashlib import blake2b
 
 import msgspec
@@ -36,8 +35,7 @@ IMAGE_BYTES = 4096
 """Bytes that an image counts as, however long its base64 text is."""
 
 
-@dataclass(frozen=True, slots=True)
-class Prompt:
+class Prompt(msgspec.Struct, frozen=True):
     """The prompt of a request, as hashes.
 
     `blocks[i]` covers the first `ends[i]` bytes; `messages` holds how many blocks end
@@ -177,9 +175,8 @@ def read(body: bytes, key: bytes = b"") -> Prompt:
 
 
 def _parts(request: _Body) -> Iterator[bytes]:
-    opening = bytes(request.tools) + bytes(request.system) + bytes(request.instructions)
-    if opening:
-        yield opening
+    """Yield the text of each message; empty ones count for nothing."""
+    yield b"".join((request.tools, request.system, request.instructions))
     for message in request.messages:
         yield message.text()
     if isinstance(request.input, str):
@@ -188,8 +185,4 @@ def _parts(request: _Body) -> Iterator[bytes]:
         for item in request.input:
             yield bytes(item)
     # /infill sends the text after the cursor first, as the model expects it.
-    yield (
-        bytes(request.input_suffix)
-        + bytes(request.input_prefix)
-        + bytes(request.prompt)
-    )
+    yield b"".join((request.input_suffix, request.input_prefix, request.prompt))

@@ -7,8 +7,7 @@ one by one; after it, each piece is only searched for the mark of an end.
 from __future__ import annotations
 
 import re
-from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from abc import abstractmethod
 from typing import Protocol
 
 import msgspec
@@ -39,7 +38,7 @@ LIFE = b":\n\n"
 
 
 class StreamObserver(Protocol):
-    """What a reader reports while it reads; see `AttemptObserver`."""
+    """What a reader reports while it reads; see `Send`."""
 
     def progress(self, total: int, cached: int, processed: int) -> None:
         """The engine has read so many tokens of the prompt."""
@@ -50,8 +49,7 @@ class StreamObserver(Protocol):
         ...
 
 
-@dataclass(slots=True, kw_only=True)
-class StreamReader(ABC):
+class StreamReader(msgspec.Struct, kw_only=True):
     """Reads one answer; reports to `observer` what the engine has done.
 
     `begun`: content has come. `ended`: the answer is complete. `worked`: the engine
@@ -101,7 +99,6 @@ class StreamReader(ABC):
             self.observer.wrote()
 
 
-@dataclass(slots=True)
 class DialectStream(StreamReader):
     """Reads one answer of one dialect.
 
@@ -117,7 +114,7 @@ class DialectStream(StreamReader):
     head: bytes = b""
     _ends: int = 0
     _rest: bytes = b""
-    _held: list[bytes] = field(default_factory=list[bytes])
+    _held: list[bytes] = []
 
     def feed(self, piece: bytes) -> bytes:
         """Return the whole events that may go out now.

@@ -7,13 +7,11 @@ their `usage` has at least the number of tokens.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 import msgspec
 
 
-@dataclass(frozen=True, slots=True)
-class Timings:
+class Timings(msgspec.Struct, frozen=True):
     """llama.cpp's `timings`: tokens and milliseconds."""
 
     cached: int
@@ -85,13 +83,13 @@ _vectors = msgspec.json.Decoder(_Vectors)
 
 def timings_in(answer: bytes) -> Timings | None:
     """Return the last timings, None where there are no valid ones."""
-    if TIMINGS not in answer:
-        return None
-    last = None
-    for last in _OBJECT.finditer(answer):  # noqa: B007 - the last one counts
-        pass
+    at, last = len(answer), None
+    while last is None:
+        if (at := answer.rfind(TIMINGS, 0, at)) < 0:
+            return None
+        last = _OBJECT.match(answer, at)
     try:
-        found = _decoder.decode(last[1] if last else b"")
+        found = _decoder.decode(last[1])
     except msgspec.DecodeError:
         return None
     return Timings(

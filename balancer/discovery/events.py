@@ -11,15 +11,15 @@ import asyncio
 import random
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 import msgspec
+from msgspec import structs
 
-from balancer.discovery.mdns import Discovered, Withdrawn
+from balancer.discovery.mdns import Discovered, OnEvent, Withdrawn
 from balancer.discovery.node_client import NodeClient
 from balancer.fleet.current import LiveFleet
-from edgeserve.config.settings import BalancerSettings
 from edgeserve.errors import EdgeserveError, NodeLost, in_words
 from edgeserve.http.sse import Event, EventReader
 from edgeserve.http.types import Answer, Origin
@@ -52,66 +52,20 @@ class ReconnectPolicy:
         return longest * (1 + self.jitter()) / 2
 
 
-def reconnect_policy_of(settings: BalancerSettings) -> ReconnectPolicy:
-    """Take the policy from the settings."""
-    return ReconnectPolicy(
-        suspect=settings.suspect_seconds, forget=settings.forget_seconds
-    )
-
-
-OnDiscovered = Callable[[Discovered | Withdrawn], None]
-
-
 @asynccontextmanager
 async def watching(
-    current: LiveFleet,
-    nodes: NodeClient,
-    pace: ReconnectPolicy,
-    awake: ActiveClock,
-) -> AsyncGenerator[OnDiscovered]:
+    current: LiveFleet, nodes: NodeClient, pace: ReconnectPolicy, awake: ActiveClock
+) -> AsyncGenerator[OnEvent]:
     """Follow discovered nodes until the block ends; yields the function to call."""
     async with background() as tasks:
-        follower = _Follower(current, nodes, pace, awake)
-        yield _Watchers(current, follower, tasks).take
-
-
-class _Watchers:
-    """One task per key, started again when its addresses change."""
-
-    def __init__(self, current: LiveFleet, follower: _Follower, tasks: Tasks) -> None:
-        self._current = current
-        self._follower = follower
-        self._background = tasks
-        self._tasks: dict[str, Started] = {}
-
-    def take(self, event: Discovered | Withdrawn) -> None:
-        fleet = self._current.fleet
-        if isinstance(event, Withdrawn):
-            now = self._follower.pace.clock()
-            self._current.become(fleet.withdrawn(event.key, now))
-            return
-        known = fleet.links.get(event.key)
-        self._current.become(
-            fleet.sighted(event.key, event.source, event.origins, event.id)
-        )
-        if known is None or known.origins != event.origins:
-            self._restart(event.key)
-        else:
-            self._follower.hurry(event.key)
-
-    def _restart(self, key: str) -> None:
-        link = self._current.fleet.links[key]
-        if link.state == "up" and link.word and link.word.origin in link.origins:
-            return
-        if key in self._tasks:
-            self._tasks[key].cancel()
-        self._tasks[key] = self._background.start(
-            FOLLOW, lambda: self._follower.follow(key), key
-        )
+        yield _Follower(current, nodes, pace, awake, tasks).take
 
 
 class _Follower:
-    """Follows one key until it is forgotten."""
+    """Follows each key until it is forgotten.
+
+    One task per key, started again when its addresses change.
+    """
 
     def __init__(
         self,
@@ -119,40 +73,61 @@ class _Follower:
         nodes: NodeClient,
         pace: ReconnectPolicy,
         awake: ActiveClock,
+        tasks: Tasks,
     ) -> None:
         self._current = current
         self._nodes = nodes
-        self._pausing: dict[str, asyncio.Event] = {}
+        self._pace = pace
         self._awake = awake
-        self.pace = pace
+        self._background = tasks
+        self._tasks: dict[str, Started] = {}
+        self._pausing: dict[str, asyncio.Event] = {}
 
-    def hurry(self, key: str) -> None:
-        """Try at once, if it waits: the node was seen again."""
-        if key in self._pausing:
-            self._pausing[key].set()
+    def take(self, event: Discovered | Withdrawn) -> None:
+        fleet = self._current.fleet
+        if isinstance(event, Withdrawn):
+            self._current.become(fleet.withdrawn(event.key, self._pace.clock()))
+            return
+        known = fleet.links.get(event.key)
+        self._current.become(
+            fleet.sighted(event.key, event.source, event.origins, event.id)
+        )
+        if known is None or known.origins != event.origins:
+            self._restart(event.key)
+        elif event.key in self._pausing:
+            self._pausing[event.key].set()  # seen again: try at once
 
-    async def follow(self, key: str) -> None:
-        failures = 0
+    def _restart(self, key: str) -> None:
+        link = self._current.fleet.links[key]
+        at = structs.replace(link.word.origin, id="") if link.word else None
+        if link.state == "up" and at in link.origins:
+            return
+        if key in self._tasks:
+            self._tasks[key].cancel()
+        self._tasks[key] = self._background.start(
+            FOLLOW, lambda: self._follow(key), key
+        )
+
+    async def _follow(self, key: str) -> None:
+        failures, pace = 0, self._pace
         while key in self._current.fleet.links:
-            began = self.pace.clock()
-            if await self._any_origin(key) and self.pace.clock() - began > FIRST_PAUSE:
+            began = pace.clock()
+            if await self._any_origin(key) and pace.clock() - began > FIRST_PAUSE:
                 failures = 0
                 continue
             failures += 1
-            if self._current.fleet.forgettable(
-                key, self.pace.clock(), self.pace.forget
-            ):
-                self._current.become(self._current.fleet.forgotten(key))
+            fleet = self._current.fleet
+            if fleet.forgettable(key, pace.clock(), pace.forget):
+                self._current.become(fleet.forgotten(key))
                 return
-            await self._pause(key, self.pace.pause(failures))
+            await self._pause(key, pace.pause(failures))
 
     async def _pause(self, key: str, seconds: float) -> None:
         over = self._pausing[key] = asyncio.Event()
         try:
-            async with asyncio.timeout(seconds):
-                await over.wait()
-        except TimeoutError:
-            pass
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await over.wait()
         finally:
             # A follower that has taken this one's place may be pausing by now.
             if self._pausing.get(key) is over:
@@ -177,20 +152,25 @@ class _Follower:
                 return True
         why = together(problems) or "it has no address that can be reached"
         fleet = self._current.fleet
-        self._current.become(fleet.missed(key, why, self.pace.clock()))
+        self._current.become(fleet.missed(key, why, self._pace.clock()))
         return False
 
     def _suspect(self, key: str, why: str) -> None:
         fleet = self._current.fleet
-        self._current.become(fleet.suspected(key, why, self.pace.clock()))
+        self._current.become(fleet.suspected(key, why, self._pace.clock()))
 
     async def _listen(self, key: str, origin: Origin) -> None:
-        """Read one stream until it ends. Raises where it breaks or falls silent."""
+        """Read one stream until it ends. Raises where it breaks or falls silent.
+
+        Where the node shows a certificate, requests go only to the holder of that one.
+        """
+        expected = self._current.fleet.links[key].expected
         async with (
-            unless_silent(self._awake, self.pace.suspect) as silence,
-            self._nodes.events(origin) as answer,
+            unless_silent(self._awake, self._pace.suspect) as silence,
+            self._nodes.events(structs.replace(origin, id=expected or "")) as answer,
         ):
             await _require_events(answer, origin)
+            origin = structs.replace(origin, id=answer.id)
             reader = EventReader()
             while piece := await answer.chunk():
                 silence.heard()
@@ -225,10 +205,6 @@ def together(problems: Iterable[tuple[str, str]]) -> str:
 
 
 async def _require_events(answer: Answer, origin: Origin) -> None:
-    if answer.status in {401, 403}:
-        raise NodeLost(
-            f"{origin.url} does not accept our fleet token; both need the same"
-        )
     if answer.status != 200:
         sentence = message(await answer.read())
         raise NodeLost(f"{origin.url} answered {answer.status}: {sentence}")
@@ -251,4 +227,6 @@ def readable_report(data: bytes, expected: str | None, origin: Origin) -> NodeRe
         )
     if expected is not None and head.id != expected:
         raise NodeLost(f"{origin.url} is another node than the one announced there")
+    if origin.id not in {"", head.id}:
+        raise NodeLost(f"{origin.url} reports an id that is not its certificate's")
     return decode(data, NodeReport)

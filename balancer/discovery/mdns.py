@@ -33,17 +33,13 @@ def ordered(announced: Iterable[str], own: Collection[Interface]) -> tuple[str, 
     `own`: this machine's addresses. Equal ranks keep their order. Addresses that cannot
     be connected to are dropped.
     """
-    usable = [each for each in map(_read, announced) if _usable(each)]
+    usable = [each for each in map(ipaddress.ip_address, announced) if _usable(each)]
     own_ips = {each.ip for each in own}
     elsewhere = any(_plain(each) not in own_ips for each in usable)
     ranked = sorted(
         usable, key=lambda each: _rank(each, own_ips if elsewhere else (), own)
     )
     return tuple(str(each) for each in ranked)
-
-
-def _read(text: str) -> Address:
-    return ipaddress.ip_address(text)
 
 
 def _usable(address: Address) -> bool:
@@ -110,10 +106,7 @@ OnEvent = Callable[[Discovered | Withdrawn], None]
 
 @asynccontextmanager
 async def discovering(
-    settings: BalancerSettings,
-    on_event: OnEvent,
-    *,
-    loopback_only: bool,
+    settings: BalancerSettings, on_event: OnEvent, *, loopback_only: bool
 ) -> AsyncGenerator[None]:
     """Call `on_event` for each node discovered while the block runs, in the event loop.
 
@@ -126,23 +119,16 @@ async def discovering(
     if not settings.discover:
         yield
         return
-    async with _browsing(on_event, loopback_only):
-        yield
-
-
-@asynccontextmanager
-async def _browsing(on_event: OnEvent, loopback_only: bool) -> AsyncGenerator[None]:
     from edgeserve.mdns import multicast
 
-    async with multicast(
-        loopback_only=loopback_only, instead="list nodes with --node URL"
-    ) as zeroconf:
-        if zeroconf is None:
-            yield
-            return
-        async with background() as tasks:
+    instead = "list nodes with --node URL"
+    async with (
+        multicast(loopback_only=loopback_only, instead=instead) as zeroconf,
+        background() as tasks,
+    ):
+        if zeroconf is not None:
             tasks.start(BROWSE, _Browser(zeroconf, on_event, tasks).follow)
-            yield
+        yield
 
 
 class _Browser:

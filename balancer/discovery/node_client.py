@@ -1,6 +1,7 @@
 """Node client: every request that the balancer sends to a node.
 
-Each carries the fleet token and names the engine that it is for.
+Each names the engine that it is for. Where there is a fleet token, `upstream` sends
+nothing before both sides have proved that they hold it.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from contextlib import AbstractAsyncContextManager
 
 from balancer.fleet.engines import EngineCandidate
 from edgeserve.http.types import Answer, Origin, Request, Upstream
-from edgeserve.security.tokens import bearer
 from edgeserve.wire import REQUEST_HEADER, VARIANT_HEADER
 
 EVENTS = "/edgeserve/v1/events"
@@ -27,14 +27,12 @@ NOT_FOR_NODES = frozenset(
 class NodeClient:
     """Sends requests to nodes. Leaving a block early closes the connection."""
 
-    def __init__(self, upstream: Upstream, token: str | None) -> None:
+    def __init__(self, upstream: Upstream) -> None:
         self._upstream = upstream
-        self._token = bearer(token)
-        self._json = {"content-type": "application/json", **self._token}
 
     def events(self, origin: Origin) -> AbstractAsyncContextManager[Answer]:
         """Open the event stream of the node at `origin`."""
-        return self._upstream.ask(origin, "GET", EVENTS, self._token)
+        return self._upstream.ask(origin, "GET", EVENTS, {})
 
     def probe(
         self, to: EngineCandidate, path: str, body: bytes
@@ -48,15 +46,15 @@ class NodeClient:
         self, to: EngineCandidate, request: Request, request_id: str, body: bytes
     ) -> AbstractAsyncContextManager[Answer]:
         """Send an engine a client's request, with this body, without its secrets."""
-        passed = {k: v for k, v in request.headers.items() if k not in NOT_FOR_NODES}
-        headers = passed | self._headers(to, request_id)
+        headers = {k: v for k, v in request.headers.items() if k not in NOT_FOR_NODES}
+        headers |= self._headers(to, request_id)
         return self._upstream.ask(
             to.origin, request.method, request.target, headers, body
         )
 
     def _headers(self, to: EngineCandidate, request_id: str) -> dict[str, str]:
         return {
-            **self._json,
+            "content-type": "application/json",
             VARIANT_HEADER: to.engine.id,
             REQUEST_HEADER: request_id,
         }

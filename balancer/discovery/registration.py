@@ -1,22 +1,34 @@
-"""Registration: nodes send the balancer their address over HTTP."""
+"""Registration: nodes send the balancer their address over HTTP.
+
+An address is no secret, so the balancer's port for clients serves. Both sides prove
+that they hold the fleet token; the balancer then opens the encrypted connection.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import hmac
 import logging
 import re
-from dataclasses import replace
+import secrets
+
+from msgspec import structs
 
 from balancer.discovery.mdns import Discovered, OnEvent, Withdrawn
 from edgeserve.config.settings import NodeSettings
-from edgeserve.errors import BadRequest
+from edgeserve.errors import BadRequest, Unauthorized
 from edgeserve.http.types import Origin, origin_of
+from edgeserve.security.proof import registration_mac
+from edgeserve.security.tokens import FleetTokens
 from edgeserve.wire import Registration
 
 log = logging.getLogger(__name__)
 
 KEPT_SECONDS = 35.0
 """How long a registration counts; nodes renew theirs every 10 s."""
+
+MOST_NONCES = 1024
+"""Registrations that may be in progress; the oldest ones then begin again."""
 
 MOST_WARNINGS = 256
 """Peers whose latest warning is remembered."""
@@ -28,11 +40,39 @@ _HOST = re.compile(r"[0-9A-Za-z_.:%-]{1,253}")
 class Registrations:
     """Turns registrations into discovery events, and ends them when they run out."""
 
-    def __init__(self, on_event: OnEvent, kept: float = KEPT_SECONDS) -> None:
+    def __init__(
+        self, on_event: OnEvent, tokens: FleetTokens, kept: float = KEPT_SECONDS
+    ) -> None:
         self._on_event = on_event
+        self._tokens = tokens
+        self._nonces: dict[str, None] = {}  # issued, not used, the latest last
         self._kept = kept
         self._ends: dict[str, asyncio.TimerHandle] = {}
         self._warnings: dict[str, str] = {}
+
+    def challenge(self) -> str:
+        """Return a nonce that one registration may use."""
+        if len(self._nonces) >= MOST_NONCES:
+            del self._nonces[next(iter(self._nonces))]
+        nonce = secrets.token_hex(16)
+        self._nonces[nonce] = None
+        return nonce
+
+    def checked(self, registration: Registration) -> str:
+        """Check the proof of a registration, and return this balancer's own.
+
+        Raises Unauthorized. Without a fleet token there is nothing to prove.
+        """
+        if not self._tokens:
+            return ""
+        nonce, content = registration.nonce, registration.content
+        fresh = nonce in self._nonces
+        self._nonces.pop(nonce, None)
+        for key in self._tokens.keys() if fresh else ():
+            proof = registration_mac(key, "node", nonce, content)
+            if hmac.compare_digest(proof.encode(), registration.proof.encode()):
+                return registration_mac(key, "balancer", nonce, content)
+        raise Unauthorized("it does not prove that it holds the fleet token")
 
     def register(self, registration: Registration, peer: str = "") -> str:
         """Register a node, or renew its registration; returns the key.
@@ -44,7 +84,7 @@ class Registrations:
         origins = [origin]
         key = url
         if peer and peer != origin.host:
-            origins.append(replace(origin, host=peer))
+            origins.append(structs.replace(origin, host=peer))
             # All Docker containers may have the same inner address.
             key = f"{url} from {peer}"
         if key in self._ends:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from balancer.dialects.base import Aggregate, Headless, Incomplete, StreamedError
 from balancer.dialects.stream import LIFE, StreamReader
@@ -23,10 +22,9 @@ from balancer.failover.outcome import (
 )
 from balancer.failover.refusal import EngineRefusal
 from balancer.failover.watchdog import AttemptWatchdog
-from balancer.fleet.engines import EngineCandidate
 from balancer.health.faults import Fault, failure_of, fault_of_loss
 from balancer.response import ClientResponse
-from balancer.routing.decision import UNOBSERVED, AttemptObserver
+from balancer.routing.decision import Send
 from edgeserve.errors import (
     EdgeserveError,
     NodeLost,
@@ -53,58 +51,55 @@ class InvalidAnswer(NodeLost):
         self.fault: Fault = fault
 
 
-@dataclass(slots=True, kw_only=True)
-class AttemptRequest:
-    """What one attempt sends, and what reads and watches its answer."""
-
-    to: EngineCandidate
-    body: bytes
-    reader: StreamReader
-    watchdog: AttemptWatchdog
-    observer: AttemptObserver = UNOBSERVED
-    timings: Timings | None = None
-
-    def answered(self) -> None:
-        """Keep what the whole answer took, and tell the observer."""
-        self.timings = self.reader.timings()
-        self.observer.answered(self.timings)
-
-    def taken(self) -> Timings | None:
-        """Return what the engine did, also for an answer that broke off: at least."""
-        if self.timings is not None or not (self.reader.begun or self.reader.prompt):
-            return self.timings
-        written = self.watchdog.texts + self.reader.begun
-        return Timings(0, self.reader.prompt or 0, 0.0, written, 0.0)
-
-
 async def run_attempt(
-    nodes: NodeClient, attempt: AttemptRequest, context: RequestContext
+    nodes: NodeClient,
+    context: RequestContext,
+    send: Send,
+    *,
+    body: bytes,
+    reader: StreamReader,
+    watchdog: AttemptWatchdog,
 ) -> Outcome:
     """Ask one engine; Elsewhere and Full only while it has added no content."""
-    before, watchdog = context.response.given.size, attempt.watchdog
-    stream = attempt.reader
+    before = context.response.given.size
     try:
         async with nodes.forward(
-            attempt.to, context.received, context.record.id, attempt.body
+            send.to, context.received, context.record.id, body
         ) as answer:
-            outcome = await _relay(answer, stream, context, watchdog)
-            if outcome in (DONE, AskWhole()):
-                attempt.answered()
+            outcome = await _relay(answer, reader, context, watchdog)
+            if outcome is DONE or isinstance(outcome, AskWhole):
+                _answered(context, send, reader)
             return outcome
     except StreamedError as error:
         return await _on_error(error.status, JSON, error.body, context)
     except asyncio.CancelledError as cancelled:
-        if _is_complete(stream, context):
-            attempt.answered()
+        if _is_complete(reader, context):
+            _answered(context, send, reader)
             return Done(left=cancelled)
         if not watchdog.gave_up():
             raise
-        why = f"{attempt.to.origin.url} was given up: {watchdog.why}"
+        why = f"{send.to.origin.url} was given up: {watchdog.why}"
         return _lost(GivenUp(why), watchdog.fault, context.response, before)
     except NoFiles:
         raise  # no engine's fault, and no other engine could be reached
     except NodeLost as error:
         return _lost(error, _fault(error, watchdog), context.response, before)
+
+
+def _answered(context: RequestContext, send: Send, reader: StreamReader) -> None:
+    """Keep what the whole answer took."""
+    timings = context.record.attempts[-1].timings = reader.timings()
+    send.answered(timings)
+
+
+def note_taken(
+    context: RequestContext, reader: StreamReader, watchdog: AttemptWatchdog
+) -> None:
+    """Keep what was seen of an answer that broke off, or that told no numbers."""
+    attempt = context.record.attempts[-1]
+    if attempt.timings is None and (reader.begun or reader.prompt):
+        written = watchdog.texts + reader.begun
+        attempt.timings = Timings(0, reader.prompt or 0, 0.0, written, 0.0)
 
 
 def _is_complete(stream: StreamReader, context: RequestContext) -> bool:
@@ -175,10 +170,6 @@ async def _on_error(
 
 
 def _node_error(status: int, sentence: str) -> EdgeserveError:
-    if status in {401, 403}:
-        return NodeLost(
-            f"the node does not accept our fleet token ({sentence}); both need the same"
-        )
     return NoNode(sentence) if status in {404, 503} else NodeLost(sentence)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from msgspec import structs
 
@@ -11,7 +11,8 @@ from balancer.failover.resume import RefuseResume, ResumePlan, resume
 from balancer.failover.splice import GROWTH, MIGRATIONS, MOST_MIGRATIONS, ResumePolicy
 from balancer.fleet.engines import EngineCandidate, EngineIncarnation, EngineKey
 from balancer.request import InferenceRequest
-from balancer.response import MOST, ClientResponse
+from balancer.response import MOST, ClientResponse, KeepAlive
+from balancer.routing.decision import Decision, Wait
 from balancer.telemetry.records import RequestRecord
 from edgeserve.errors import EdgeserveError, NodeLost
 from edgeserve.http.types import Request
@@ -50,6 +51,24 @@ class RequestContext:
     prompt_tokens: int | None = None
     original: InferenceRequest | None = None
     plan: ResumePlan | None = None
+    _keep_alive: KeepAlive | None = None
+
+    def note(self, decision: Decision) -> None:
+        """Keep a decision, and show the client life if it is to wait."""
+        self.record.decision = decision
+        if isinstance(decision, Wait):
+            self.begin_wait()
+
+    def begin_wait(self) -> None:
+        """Send comments from now on, if the client asked for a stream."""
+        if self._keep_alive is None and self.request.mode == "stream":
+            self._keep_alive = KeepAlive(self.response)
+
+    async def end_wait(self) -> None:
+        """Send no more of them."""
+        if self._keep_alive is not None:
+            ended, self._keep_alive = self._keep_alive, None
+            await ended.end()
 
     def broke(
         self, engine: EngineCandidate, error: NodeLost, reader: StreamReader
@@ -66,7 +85,7 @@ class RequestContext:
             self.original, self.prompt_tokens = self.request, reader.prompt
             model = normal(engine.engine.variant)
             need = structs.replace(self.request.need, model=model)
-            self.request = replace(self.request, need=need)
+            self.request = structs.replace(self.request, need=need)
 
     def doubted(self) -> bool:
         """Count an error that may be the request's own; True from the second on."""

@@ -78,15 +78,8 @@ Outcome = Done | Full | Elsewhere | Broken | AskWhole | Rerouted
 
 def open_attempt(send: Send, now: float, context: RequestContext) -> AttemptRecord:
     """Begin the record of an attempt."""
-    attempt = AttemptRecord(
-        node=send.to.node,
-        engine=send.to.engine.id,
-        variant=send.to.engine.variant,
-        started=now,
-        verdicts=send.verdicts,
-        course=send.observer,
-        resumes=context.response.given.size > 0,
-    )
+    resumes = context.response.given.size > 0
+    attempt = AttemptRecord(send, now, resumes)
     context.record.attempts.append(attempt)
     return attempt
 

@@ -193,7 +193,7 @@ def _decide(
     # Both let the splice count exactly; it takes them out again.
     onward |= {"return_progress": True, "timings_per_token": True}
     per_token = bool(request.get("timings_per_token"))
-    splice = Splice(dialect, transcript, count, per_token)
+    splice = Splice(dialect, transcript, count, per_token, begun=True)
     return Resume(msgspec.json.encode(onward), splice, transcript.begun)
 
 

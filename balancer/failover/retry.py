@@ -9,7 +9,7 @@ from msgspec import structs
 
 from balancer.dialects.stream import StreamReader
 from balancer.discovery.node_client import NodeClient
-from balancer.failover.attempt import AttemptRequest, run_attempt, send_tail
+from balancer.failover.attempt import note_taken, run_attempt, send_tail
 from balancer.failover.conclusions import (
     is_suspect,
     note_answer,
@@ -35,7 +35,6 @@ from balancer.failover.splice import reader_for
 from balancer.failover.watchdog import AttemptWatchdog, Watchdog
 from balancer.fleet.engines import EngineCandidate
 from balancer.probes.template import TemplateProbe
-from balancer.response import KeepAlive
 from balancer.routing.decision import Send
 from balancer.routing.queued_request import RETRY_AFTER
 from balancer.state import BalancerState
@@ -90,25 +89,21 @@ class RetryLoop:
         need, record = context.request.need, context.record
         if context.tried:
             need = structs.replace(need, tried=frozenset(context.tried))
-        streams = context.request.mode == "stream"
-        keep_alive = KeepAlive(context.response, record.note, streams=streams)
         clock = self.state.records.clock
         queued = clock()
         try:
-            async with self.state.queue.claim(need, keep_alive.note) as send:
-                if keep_alive.begun:
-                    await keep_alive.end()
+            async with self.state.queue.claim(need, context.note) as send:
+                await context.end_wait()
                 record.waited += clock() - queued
                 outcome = await self._recorded(context, send)
                 return await self._conclude(context, send.to, outcome)
         except (NoNode, UnknownModel) as refusal:
-            keep_alive.begin()
+            context.begin_wait()
             if await await_recovery(self.state.current, context):
                 return Rerouted()
             raise final_error(self.state.current, context, refusal) from None
         finally:
-            if keep_alive.begun:
-                await keep_alive.end()
+            await context.end_wait()
 
     async def _recorded(self, context: RequestContext, send: Send) -> Outcome:
         """Make an attempt, with its record and its place in the retry budget."""
@@ -134,23 +129,17 @@ class RetryLoop:
             if not isinstance(plan, Resume):
                 return await _without_engine(context, plan)
             body = plan.body_for(to.engine.variant)
-            reader = plan.reader_for(send.observer)
+            reader = plan.reader_for(send)
         else:
-            body = request.body_for(to.engine, send.observer.slot)
+            body = request.body_for(to.engine, send.slot)
             id_, variant = context.record.id, to.engine.variant
-            reader = reader_for(request, id_, variant, send.observer)
+            reader = reader_for(request, id_, variant, send)
         suspect = is_suspect(self.state, context)
         if suspect:
             await self.watchdog.wait_apart(to.key)
         context.response.comes_from(to.node, to.engine.variant)
-        attempt = AttemptRequest(
-            to=to,
-            body=body,
-            reader=reader,
-            watchdog=self._attempt_watchdog(context, send, suspect=suspect),
-            observer=send.observer,
-        )
-        outcome = await self._watched(context, attempt)
+        watchdog = self._attempt_watchdog(context, send, suspect=suspect)
+        outcome = await self._watched(context, send, body, reader, watchdog)
         if isinstance(outcome, Broken) and not outcome.final:
             context.broke(to, outcome.error, reader)
         return outcome
@@ -173,7 +162,7 @@ class RetryLoop:
             key=send.to.key,
             need=request.need,
             started=self.watchdog.time(),
-            predicted=send.observer.first_seconds,
+            predicted=send.first_seconds,
             reports_progress=request.tells_us,
             calls_tools=b'"tools"' in request.body,
             paused=context.response.paused,
@@ -181,17 +170,22 @@ class RetryLoop:
         )
 
     async def _watched(
-        self, context: RequestContext, attempt: AttemptRequest
+        self,
+        context: RequestContext,
+        send: Send,
+        body: bytes,
+        reader: StreamReader,
+        watchdog: AttemptWatchdog,
     ) -> Outcome:
-        self.watchdog.watch(attempt.watchdog)
+        self.watchdog.watch(watchdog)
         try:
-            outcome = await run_attempt(self.nodes, attempt, context)
+            outcome = await run_attempt(
+                self.nodes, context, send, body=body, reader=reader, watchdog=watchdog
+            )
         finally:
-            self.watchdog.end(attempt.watchdog)
-            context.record.attempts[-1].timings = attempt.taken()
-        note_death(
-            self.state, self.watchdog, context, attempt.watchdog, attempt.to, outcome
-        )
+            self.watchdog.end(watchdog)
+            note_taken(context, reader, watchdog)
+        note_death(self.state, self.watchdog, context, watchdog, send.to, outcome)
         return outcome
 
     async def _conclude(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any, Literal
 
 import msgspec
@@ -29,7 +29,6 @@ from edgeserve.http.sse import (
 )
 
 
-@dataclass(slots=True)
 class Splice(StreamReader):
     """Reads the engine that continues an answer; returns the client's events.
 
@@ -42,8 +41,7 @@ class Splice(StreamReader):
     transcript: Transcript
     count: TokenCount
     per_token: bool
-    begun: bool = field(default=True, kw_only=True)
-    _reader: EventReader = field(default_factory=EventReader)
+    _reader: EventReader = msgspec.field(default_factory=EventReader)
     _text: str = ""
     _prompt_seen: bool = False
     _wrote: bool = False

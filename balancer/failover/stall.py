@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import inf
 from typing import Literal
 
@@ -49,7 +49,7 @@ class ExpectedPace:
     ping: float = 30.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, eq=False, kw_only=True)
 class Progress:
     """When one request last showed life, and work. Times are seconds of one clock.
 
@@ -61,22 +61,20 @@ class Progress:
     life: float = 0.0
     work: float = 0.0
 
-    def after(self, sign: Sign, now: float) -> Progress:
-        """Return the progress after a sign of life."""
-        match sign:
-            case "text":
-                return Progress(phase="writing", life=now, work=now)
-            case "ping":
-                return replace(self, life=now)
-            case "head" | "progress":
-                working = replace(self, life=now, work=now)
-                if self.phase == "queued":
-                    return replace(working, phase="reading")
-                return working
+    def showed(self, sign: Sign, now: float) -> None:
+        """Take in a sign of life."""
+        self.life = now
+        if sign == "ping":
+            return
+        self.work = now
+        if sign == "text":
+            self.phase = "writing"
+        elif self.phase == "queued":
+            self.phase = "reading"
 
-    def waiting_from(self, now: float) -> Progress:
-        """Return the progress with all limits counted from `now`."""
-        return replace(self, life=now, work=now)
+    def wait_from(self, now: float) -> None:
+        """Count all limits from `now`."""
+        self.life = self.work = now
 
     def stuck_at(self, pace: ExpectedPace) -> float:
         """Return when to give the request up if nothing more comes; `inf` for never."""

@@ -60,9 +60,9 @@ def never() -> bool:
     return False
 
 
-@dataclass(slots=True, eq=False)
-class AttemptWatchdog:
-    """One request at one engine, and why it was given up, if it was.
+@dataclass(slots=True, eq=False, kw_only=True)
+class AttemptWatchdog(Progress):
+    """The progress of one request at one engine, and why it was given up, if it was.
 
     `predicted`: seconds to its first token, None where nothing is. `reports_progress`:
     the engine reports when it begins. `calls_tools`: the text may come in large pieces.
@@ -79,7 +79,6 @@ class AttemptWatchdog:
     calls_tools: bool = False
     paused: Callable[[], bool] = never
     suspect: bool = False
-    progress: Progress = Progress()
     texts: int = 0
     why: str = ""
     fault: Fault = "none"
@@ -97,11 +96,11 @@ class AttemptWatchdog:
     @property
     def has_text(self) -> bool:
         """Whether the engine has begun to answer."""
-        return self.texts > 0 or self.progress.phase == "writing"
+        return self.texts > 0 or self.phase == "writing"
 
     def note(self, sign: Sign) -> None:
         """Note a sign of life."""
-        self.progress = self.progress.after(sign, self.watchdog.time())
+        self.showed(sign, self.watchdog.time())
 
     @property
     def excused(self) -> bool:
@@ -115,7 +114,7 @@ class AttemptWatchdog:
         if self.paused():
             return True
         reports = self.reports_progress and not self.need.media
-        return self.progress.phase != "writing" and not reports
+        return self.phase != "writing" and not reports
 
     def tick(self, now: float) -> None:
         """Look at what has come, and give up a request that is stuck or late."""
@@ -123,32 +122,32 @@ class AttemptWatchdog:
             return
         if self.texts != self._texts_seen:
             self._texts_seen = self.texts
-            self.progress = self.progress.after("text", now)
+            self.showed("text", now)
         if self.watchdog.stuck(self.key):
             self._give_up("its node has given it up", "engine")
         elif self.paused():
             self._paused_at = now
-            self.progress = self.progress.waiting_from(now)
+            self.wait_from(now)
         elif self._is_node_silent(now):
             self._give_up("its node is silent", "none")
-        elif self.progress.phase == "queued":
+        elif self.phase == "queued":
             self._check_queued(now)
         elif self._is_stuck(now):
             self._give_up("it made no progress", "engine")
 
     def _is_stuck(self, now: float) -> bool:
         pace = self._pace
-        if now >= self.progress.stuck_at(pace):
+        if now >= self.stuck_at(pace):
             return True
-        hung_at = self.progress.hung_at(pace)
+        hung_at = self.hung_at(pace)
         if now < hung_at:
             return False
-        quiet = hung_at - self.progress.work
+        quiet = hung_at - self.work
         return now >= self.watchdog.last_work(self.key) + quiet
 
     def _is_node_silent(self, now: float) -> bool:
         """Whether for a while nothing has come from the engine or from its node."""
-        quiet = now - max(self.started, self.progress.life)
+        quiet = now - max(self.started, self.life)
         if quiet < QUIET_SECONDS or not self.watchdog.node_silent(self.need, self.key):
             self._silent_since = None
             return False
@@ -284,7 +283,7 @@ class Watchdog:
         here = [each for each in self._attempts if each.key == key]
         if model is None or model.foreign or any(each.hidden for each in here):
             return inf
-        return max((each.progress.work for each in here), default=0.0)
+        return max((each.work for each in here), default=0.0)
 
     def stuck(self, key: EngineKey) -> bool:
         """Whether its node has given an engine up."""

@@ -51,7 +51,7 @@ PASS = Failure("none", "pass")
 def failure_of(status: int, body: bytes) -> Failure:
     """Judge an answer with this status, or an error event with this code."""
     match status:
-        case 401 | 403:  # the node refuses the fleet token; the client did nothing
+        case 401 | 403:  # the engine refuses the node's key; the client did nothing
             return Failure("node", "elsewhere")
         case 429:
             return Failure("none", "full")

@@ -12,13 +12,11 @@ import logging
 import socket
 import struct
 from collections.abc import AsyncGenerator, Callable, Generator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from balancer.persistence.inheritance import handed_over
-from balancer.state import BalancerState, InFlight
-from edgeserve.config.settings import BalancerSettings
+from balancer.state import InFlight
 from edgeserve.errors import SettingsError, in_words
 from edgeserve.http import Handoff
 from edgeserve.runtime.background import background, declared
@@ -45,40 +43,47 @@ def handover_socket(state_dir: Path, port: int) -> Path:
 
 @asynccontextmanager
 async def offering(
-    path: Path, listening: socket.socket, learned: Callable[[], bytes]
-) -> AsyncGenerator[asyncio.Event]:
-    """Let another process take over; yields an event that is set once one has.
+    path: Path,
+    listening: socket.socket,
+    learned: Callable[[], bytes],
+    taken: asyncio.Event,
+) -> AsyncGenerator[None]:
+    """Let another process take over while the block runs; `taken` is set once one has.
 
-    The permissions of folder and socket decide which processes may.
+    The permissions of folder and socket decide which processes may. Where the folder
+    does not allow a socket, a warning says so.
     """
-    taken = asyncio.Event()
-    with _listening_at(path) as server:
+    try:
+        server = _listening_at(path)
+    except OSError as error:
+        why = in_words(error)
+        log.warning("--takeover will not work: cannot listen on %s: %s", path, why)
+        yield
+        return
+    with server:
         try:
             async with background() as tasks:
                 tasks.start(
                     TAKEOVER,
                     lambda: _offer_until_taken(server, listening, learned, taken),
                 )
-                yield taken
+                yield
         finally:
             if not taken.is_set():
                 path.unlink(missing_ok=True)  # noqa: ASYNC240 - one name, on leaving
 
 
-@contextmanager
-def _listening_at(path: Path) -> Generator[socket.socket]:
-    with socket.socket(socket.AF_UNIX) as server:
+def _listening_at(path: Path) -> socket.socket:
+    with ExitStack() as on_error:
+        server = on_error.enter_context(socket.socket(socket.AF_UNIX))
         server.setblocking(False)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            path.unlink(missing_ok=True)
-            server.bind(str(path))
-            path.chmod(0o600)
-            server.listen(1)
-        except OSError as error:
-            why = in_words(error)
-            raise SettingsError(f"cannot listen on {path}: {why}") from error
-        yield server
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        path.unlink(missing_ok=True)
+        server.bind(str(path))
+        path.chmod(0o600)
+        server.listen(1)
+        on_error.pop_all()
+    return server
 
 
 async def _offer_until_taken(
@@ -135,7 +140,10 @@ def inherited(path: Path) -> Generator[Handover]:
         try:
             peer.connect(str(path))
             listening, length = _received(peer)
-            learned = _exactly(peer, length)
+            with peer.makefile("rb") as stream:
+                learned = stream.read(length)
+            if len(learned) < length:
+                raise EOFError("it hung up")
         except (OSError, EOFError) as error:
             raise SettingsError(
                 f"no balancer to take over from at {path}: {in_words(error)};"
@@ -151,34 +159,6 @@ def _received(peer: socket.socket) -> tuple[socket.socket, int]:
     listening = socket.socket(fileno=handles[0])
     listening.setblocking(False)
     return listening, int(LENGTH.unpack(head)[0])
-
-
-def _exactly(peer: socket.socket, length: int) -> bytes:
-    parts = bytearray()
-    while len(parts) < length:
-        part = peer.recv(min(length - len(parts), 2**20))
-        if not part:
-            raise EOFError("it hung up")
-        parts += part
-    return bytes(parts)
-
-
-@asynccontextmanager
-async def accept_takeover(
-    settings: BalancerSettings, sock: socket.socket, shared: BalancerState
-) -> AsyncGenerator[asyncio.Event]:
-    """Let another process take over, where the state folder allows it."""
-    port = sock.getsockname()[1]
-    path = handover_socket(settings.state_dir, port)
-    async with AsyncExitStack() as stack:
-        try:
-            taken = await stack.enter_async_context(
-                offering(path, sock, lambda: handed_over(shared))
-            )
-        except (SettingsError, OSError) as error:
-            log.warning("--takeover will not work: %s", in_words(error))
-            taken = asyncio.Event()
-        yield taken
 
 
 async def clients_moved(

@@ -33,20 +33,13 @@ class _HandedOver(msgspec.Struct):
 
 def handed_over(state: BalancerState) -> bytes:
     """Encode everything that the next process should know."""
-    links = state.current.fleet.links.values()
     seen = [
-        _Seen(
-            each.key,
-            tuple(origin.url for origin in each.origins),
-            each.expected,
-            each.source,
-        )
-        for each in links
+        _Seen(each.key, tuple(o.url for o in each.origins), each.expected, each.source)
+        for each in state.current.fleet.links.values()
         if each.state == "up"
     ]
-    return msgspec.json.encode(
-        _HandedOver(seen, msgspec.Raw(learned(state.predictive)))
-    )
+    speeds = msgspec.Raw(learned(state.predictive))
+    return msgspec.json.encode(_HandedOver(seen, speeds))
 
 
 def take_over(state: BalancerState, body: bytes) -> list[Discovered]:
@@ -73,16 +66,13 @@ async def follow_known(
     state: BalancerState, seen: list[Discovered], on_event: OnEvent
 ) -> None:
     """Follow the nodes that the other process knew; wait a moment for them."""
-    changed = asyncio.Event()
-    state.current.listen(changed.set)
     for each in seen:
         on_event(each)
     keys = {each.key for each in seen}
     try:
         async with asyncio.timeout(KNOW_SECONDS):
             while not _all_up(state, keys):
-                changed.clear()
-                await changed.wait()
+                await state.current.changed()
     except TimeoutError:
         log.warning("not every node that the other process knew answers")
 

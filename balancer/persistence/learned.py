@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -69,23 +69,19 @@ def file_in(state_dir: Path) -> Path:
 
 @asynccontextmanager
 async def remembering(
-    predict: PredictivePolicy,
-    path: Path,
-    every: float = EVERY_SECONDS,
-    *,
-    ours: Callable[[], bool] = lambda: True,
+    predict: PredictivePolicy, path: Path, taken: asyncio.Event
 ) -> AsyncGenerator[None]:
     """Load the file, and keep it up to date for the length of the block.
 
-    `ours`: whether this process may still write the file.
+    Once `taken` is set, another process writes the file.
     """
     _load(predict, path)
     try:
         async with background() as tasks:
-            tasks.start(MEMORY, lambda: _save_regularly(predict, path, every, ours))
+            tasks.start(MEMORY, lambda: _save_regularly(predict, path, taken))
             yield
     finally:
-        if ours():
+        if not taken.is_set():
             _save(path, learned(predict), Trouble(log.warning))
 
 
@@ -99,13 +95,13 @@ def _load(predict: PredictivePolicy, path: Path) -> None:
 
 
 async def _save_regularly(
-    predict: PredictivePolicy, path: Path, every: float, ours: Callable[[], bool]
+    predict: PredictivePolicy, path: Path, taken: asyncio.Event
 ) -> None:
     saved = b""
     trouble = Trouble(log.warning)
     while True:
-        await asyncio.sleep(every)
-        if ours() and (now := learned(predict)) != saved:
+        await asyncio.sleep(EVERY_SECONDS)
+        if not taken.is_set() and (now := learned(predict)) != saved:
             await asyncio.to_thread(_save, path, now, trouble)
             saved = now
 
@@ -114,7 +110,6 @@ def _save(path: Path, body: bytes, trouble: Trouble) -> None:
     try:
         replace_file(path, body)
     except OSError as error:
-        why = in_words(error)
-        trouble.met(f"cannot write what was learned to {path}: {why}")
+        trouble.met(f"cannot write what was learned to {path}: {in_words(error)}")
     else:
         trouble.over()

@@ -19,7 +19,7 @@ OUT = -2
 """In the place of a slot: the engine could not win and was not examined exactly."""
 
 
-class CostEstimate(msgspec.Struct, frozen=True):
+class CostEstimate(msgspec.Struct, frozen=True, kw_only=True):
     """One engine's predicted seconds for one request, as `weights` explains them.
 
     `wait` for a slot, `ahead` for prompts that are being read there, `read` the prompt,
@@ -28,15 +28,15 @@ class CostEstimate(msgspec.Struct, frozen=True):
     """
 
     engine: EngineModel
-    slot: int
-    cached: float
     tokens: float
     wait: float
-    ahead: float
     read: float
     write: float
-    loss: float
     cost: float
+    slot: int = OUT
+    cached: float = 0.0
+    ahead: float = 0.0
+    loss: float = 0.0
 
     @property
     def exact(self) -> bool:
@@ -49,42 +49,30 @@ class CostEstimate(msgspec.Struct, frozen=True):
         return self.engine.speed.overhead + self.wait + self.ahead + self.read
 
 
-class Considered:
-    """What was found about every engine, for the explanation.
+Bound = tuple[EngineModel, float, float, float, float, float]
+"""An engine that was not examined: its tokens, wait, read, write and cost, kept as
+numbers because most are never shown."""
 
-    `exact` are those that were examined. `out` are the others: their wait, read, write
-    and cost, kept as numbers because most are never shown.
-    """
-
-    __slots__ = ("exact", "out", "tokens")
-
-    def __init__(self, tokens: float) -> None:
-        self.tokens = tokens
-        self.exact: list[CostEstimate] = []
-        self.out: list[tuple[EngineModel, float, float, float, float]] = []
-
-    def all(self) -> list[CostEstimate]:
-        """Return every engine, the cheapest first."""
-        out = [
-            CostEstimate(
-                engine=engine,
-                slot=OUT,
-                cached=0.0,
-                tokens=self.tokens,
-                wait=wait,
-                ahead=0.0,
-                read=read,
-                write=write,
-                loss=0.0,
-                cost=cost,
-            )
-            for engine, wait, read, write, cost in self.out
-        ]
-        return sorted(self.exact + out, key=_cost)
+Considered = list[CostEstimate | Bound]
+"""What was found about every engine, for the explanation."""
 
 
-def _cost(estimate: CostEstimate) -> float:
-    return estimate.cost
+def estimates(considered: Considered) -> list[CostEstimate]:
+    """Return every engine, the cheapest first; of equal ones, those examined first."""
+    found = [
+        each
+        if isinstance(each, CostEstimate)
+        else CostEstimate(
+            engine=each[0],
+            tokens=each[1],
+            wait=each[2],
+            read=each[3],
+            write=each[4],
+            cost=each[5],
+        )
+        for each in considered
+    ]
+    return sorted(found, key=lambda each: (each.cost, not each.exact))
 
 
 def cheapest(
@@ -96,8 +84,8 @@ def cheapest(
     least_fresh = max(1.0, tokens - max(features.most, default=0.0))
     if features.hint >= 0:
         least_fresh = 1.0
-    considered = Considered(tokens)
-    out, one = considered.out.append, features.slots == 1
+    considered: Considered = []
+    found, one = considered.append, features.slots == 1
     best: CostEstimate | None = None
     least = inf
     for engine in engines:
@@ -108,10 +96,10 @@ def cheapest(
         read = fresh * (engine.per_read + engine.per_context * (tokens - fresh / 2))
         cost = wait + read * engine.read_price + answer * engine.token_price
         if cost >= least and engine.host is None:
-            out((engine, wait, read, answer * engine.per_token, cost))
+            found((engine, tokens, wait, read, answer * engine.per_token, cost))
             continue
         each = _exact(features, engine, wait)
-        considered.exact.append(each)
+        found(each)
         if each.cost < least:
             best, least = each, each.cost
     return best, considered

@@ -6,13 +6,14 @@ changed is another engine, whose speed is learned anew.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
 import msgspec
 
 from balancer.fleet.engines import EngineCandidate, EngineKey
+from balancer.fleet.slot_counts import SlotCounts
 from balancer.prediction.conditions import (
     POLICY,
     SECONDS,
@@ -67,27 +68,24 @@ class TrackedEngine:
 class FleetModel:
     """The engine models of the fleet.
 
-    `busy` counts the taken slots of an engine, also by other balancers; `left` counts
-    those of them whose clients have left. `last_resort` says why some engines only get
-    requests that no other can serve. `calibrates`: unmeasured engines will be probed.
+    `last_resort` says why some engines only get requests that no other can serve.
+    `calibrates`: unmeasured engines will be probed.
     """
 
     def __init__(
         self,
         cache_index: PrefixCacheIndex,
-        busy: Callable[[EngineKey], int],
+        slot_counts: SlotCounts,
         speeds: SpeedStore | None = None,
         policy: MachinePolicy = POLICY,
-        left: Callable[[EngineKey], int] = lambda _: 0,
         *,
         calibrates: bool = False,
     ) -> None:
-        self._left = left
         self.speeds = speeds or SpeedStore()
         self.last_resort: dict[EngineKey, str] = {}
         self._calibrates = calibrates
         self.cache_index = cache_index
-        self._busy = busy
+        self._slot_counts = slot_counts
         self._policy = policy
         self._tracked: dict[EngineKey, TrackedEngine] = {}
 
@@ -127,16 +125,16 @@ class FleetModel:
         if self._calibrates:
             self._hold_back_unmeasured(now)
 
-    def abandoned(self, key: EngineKey, slots: Iterable[int]) -> None:
-        """Keep the slots of a client that left busy until the engine has noticed."""
+    def recount(self, key: EngineKey, now: float, left: Iterable[int] = ()) -> None:
+        """Count again after slots were taken or given back.
+
+        The slots that clients `left` stay busy until their engine has noticed.
+        """
         if (tracked := self._tracked.get(key)) is not None:
-            for place in (tracked.engine_model.places[slot] for slot in slots):
+            for slot in left:
+                place = tracked.engine_model.places[slot]
                 tracked.abandoned.append(place)
                 self.cache_index.occupy(place)
-
-    def recount(self, key: EngineKey, now: float) -> None:
-        """Count again after slots were given back, or taken in another way."""
-        if (tracked := self._tracked.get(key)) is not None:
             tracked.worked_at = now
             self._count(tracked, now)
 
@@ -184,14 +182,11 @@ class FleetModel:
 
     def _count(self, tracked: TrackedEngine, now: float) -> None:
         engine_model = tracked.engine_model
-        key = tracked.candidate.key
-        foreign, left = (
-            max(0, self._busy(key) - engine_model.load.slots),
-            self._left(key),
-        )
-        while len(tracked.abandoned) > left:
+        taken = self._slot_counts.of(tracked.candidate.key)
+        foreign = max(0, taken.busy - engine_model.load.slots)
+        while len(tracked.abandoned) > taken.left:
             self.cache_index.release(tracked.abandoned.pop(0))
-        self._pin(tracked, now, foreign > left)
+        self._pin(tracked, now, foreign > taken.left)
         if foreign != engine_model.foreign:
             engine_model.advance(now)
             engine_model.foreign = foreign
@@ -282,7 +277,7 @@ class FleetModel:
         for key, tracked in self._tracked.items():
             if key[0] != of.member:
                 continue
-            if self._busy(key):
+            if self._slot_counts.busy(key):
                 tracked.worked_at = now
             if now - tracked.worked_at < WORK_LINGERS:
                 threads += tracked.candidate.engine.launch.threads

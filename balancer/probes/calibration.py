@@ -15,8 +15,8 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 
 import msgspec
@@ -109,30 +109,20 @@ LEAST_OVERHEAD, MOST_OVERHEAD = 0.001, 0.5
 
 
 @asynccontextmanager
-async def calibrating(
-    state: BalancerState,
-    nodes: NodeClient,
-    jitter: Callable[[], float] = random.random,
-) -> AsyncGenerator[None]:
-    """Probe engines for the length of the block. `jitter` is between 0 and 1."""
+async def calibrating(state: BalancerState, nodes: NodeClient) -> AsyncGenerator[None]:
+    """Probe engines for the length of the block."""
     async with background() as tasks:
-        prober = _SpeedProber(state, nodes, jitter, tasks)
+        prober = _SpeedProber(state, nodes, tasks)
         state.queue.grows.subscribe(prober.yield_slots)
         tasks.start(CALIBRATOR, prober.look)
         yield
 
 
 class _SpeedProber:
-    def __init__(
-        self,
-        state: BalancerState,
-        nodes: NodeClient,
-        jitter: Callable[[], float],
-        tasks: Tasks,
-    ) -> None:
+    def __init__(self, state: BalancerState, nodes: NodeClient, tasks: Tasks) -> None:
         self._state = state
+        self._fleet_model = state.predictive.fleet_model
         self._nodes = nodes
-        self._jitter = jitter
         self._tasks = tasks
         self._changed = asyncio.Event()
         state.current.listen(self._changed.set)
@@ -146,11 +136,9 @@ class _SpeedProber:
             for each in self._state.current.candidates:
                 if self._needs_probe(each) and each.key not in self._running:
                     self._probe_soon(each)
-            try:
+            with suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_SECONDS):
                     await self._changed.wait()
-            except TimeoutError:
-                pass
 
     def _probe_soon(self, each: EngineCandidate) -> None:
         started = self._tasks.start(CALIBRATE, lambda: self._probe(each), each.node)
@@ -165,10 +153,10 @@ class _SpeedProber:
 
     def _held_back(self, key: EngineKey) -> bool:
         """Whether no request would go there now anyway."""
-        return key in self._state.predictive.fleet_model.last_resort
+        return key in self._fleet_model.last_resort
 
     def _needs_probe(self, each: EngineCandidate) -> bool:
-        model = self._state.predictive.fleet_model.get(each.key)
+        model = self._fleet_model.get(each.key)
         return (
             model is not None
             and not model.learner.calibrated
@@ -180,18 +168,17 @@ class _SpeedProber:
         )
 
     async def _probe(self, each: EngineCandidate) -> None:
-        model = self._state.predictive.fleet_model.get(each.key)
+        model = self._fleet_model.get(each.key)
         if model is None:
             return
         spread = min(SPREAD_SECONDS, 2 * SHORT.seconds(model.speed))
-        await asyncio.sleep(spread * self._jitter())
-        current = self._state.predictive.fleet_model.get(each.key)
-        if current is not model or not self._needs_probe(each):
+        await asyncio.sleep(spread * random.random())  # noqa: S311 - no secret
+        if self._fleet_model.get(each.key) is not model or not self._needs_probe(each):
             return
         self._not_before[each.key] = time.monotonic() + AGAIN_SECONDS
         self._state.slot_counts.take(each.key, 1)
-        slot = self._state.predictive.fleet_model.probe(each.key)
-        self._recount(each.key)
+        slot = self._fleet_model.probe(each.key)
+        self._fleet_model.recount(each.key, time.monotonic())
         try:
             async with asyncio.timeout(PROBE_SECONDS):
                 await self._measure(each, model, slot)
@@ -200,8 +187,8 @@ class _SpeedProber:
             log.info("%s was not measured: %s", each.node, error)
         finally:
             self._state.slot_counts.give_back(each.key, 1)
-            self._state.predictive.fleet_model.probed(each.key)
-            self._recount(each.key)
+            self._fleet_model.probed(each.key)
+            self._fleet_model.recount(each.key, time.monotonic())
             self._speed_learned()
 
     async def _measure(
@@ -216,9 +203,6 @@ class _SpeedProber:
         """Decide again which engines are held back, and which requests wait."""
         self._state.predictive.update(self._state.current.candidates)
         self._state.queue.changed()
-
-    def _recount(self, key: EngineKey) -> None:
-        self._state.predictive.fleet_model.recount(key, time.monotonic())
 
     async def _learn_from(
         self, each: EngineCandidate, model: EngineModel, slot: int | None, probe: Probe

@@ -32,53 +32,44 @@ TOKENIZE: tuple[str, dict[str, object]] = ("/tokenize", {"content": "1"})
 """The probe of an engine that has none of the abilities in `SMALLEST`."""
 
 
-class LivenessProber:
-    """Sends probes through the nodes, as users' requests go."""
-
-    def __init__(
-        self,
-        breakers: CircuitBreakers,
-        nodes: NodeClient,
-        seconds: float = SECONDS,
-    ) -> None:
-        self._breakers = breakers
-        self._nodes = nodes
-        self._seconds = seconds
-
-    async def run(self, tasks: Tasks) -> None:
-        """Probe engines when they are due, for ever."""
-        while True:
-            for each in self._breakers.due():
-                tasks.start(PROBE, partial(self._probe, each), each.node)
-            self._breakers.tick()
-            await asyncio.sleep(PAUSE)
-
-    async def _probe(self, to: EngineCandidate) -> None:
-        try:
-            async with asyncio.timeout(self._seconds):
-                status = await self._ask(to)
-        except (TimeoutError, NodeLost):
-            status = 0
-        except Exception:
-            self._breakers.probed(to.key, well=False)
-            raise
-        if status != 429:  # its slots are busy: their requests will show how it is
-            self._breakers.probed(to.key, well=status == 200)
-
-    async def _ask(self, to: EngineCandidate) -> int:
-        can = to.engine.abilities
-        path, fields = next(
-            (SMALLEST[each] for each in SMALLEST if each in can), TOKENIZE
-        )
-        body = msgspec.json.encode({"model": to.engine.variant, **fields})
-        async with self._nodes.probe(to, path, body) as answer:
-            await answer.read()
-            return answer.status
-
-
 @asynccontextmanager
-async def probing(prober: LivenessProber) -> AsyncGenerator[None]:
-    """Probe for the length of the block."""
+async def probing(breakers: CircuitBreakers, nodes: NodeClient) -> AsyncGenerator[None]:
+    """Send probes through the nodes, as users' requests go, while the block runs."""
     async with background() as tasks:
-        tasks.start(PROBER, lambda: prober.run(tasks))
+        tasks.start(PROBER, lambda: _probe_due(breakers, nodes, tasks))
         yield
+
+
+async def _probe_due(
+    breakers: CircuitBreakers, nodes: NodeClient, tasks: Tasks
+) -> None:
+    """Probe engines when they are due, for ever."""
+    while True:
+        for each in breakers.due():
+            tasks.start(PROBE, partial(_probe, breakers, nodes, each), each.node)
+        breakers.tick()
+        await asyncio.sleep(PAUSE)
+
+
+async def _probe(
+    breakers: CircuitBreakers, nodes: NodeClient, to: EngineCandidate
+) -> None:
+    try:
+        async with asyncio.timeout(SECONDS):
+            status = await _ask(nodes, to)
+    except (TimeoutError, NodeLost):
+        status = 0
+    except Exception:
+        breakers.probed(to.key, well=False)
+        raise
+    if status != 429:  # its slots are busy: their requests will show how it is
+        breakers.probed(to.key, well=status == 200)
+
+
+async def _ask(nodes: NodeClient, to: EngineCandidate) -> int:
+    can = to.engine.abilities
+    path, fields = next((SMALLEST[each] for each in SMALLEST if each in can), TOKENIZE)
+    body = msgspec.json.encode({"model": to.engine.variant, **fields})
+    async with nodes.probe(to, path, body) as answer:
+        await answer.read()
+        return answer.status

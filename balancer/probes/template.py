@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from itertools import takewhile
+from os.path import commonprefix
 
 import msgspec
 
@@ -43,8 +43,7 @@ def continues(asked: str, continued: str) -> bool:
     if not continued.endswith(TEXT):
         return False
     lead = continued.removesuffix(TEXT)
-    shared = takewhile(lambda pair: pair[0] == pair[1], zip(asked, lead, strict=False))
-    at = sum(1 for _ in shared)
+    at = len(commonprefix((asked, lead)))  # noqa: RUF071 - texts, not paths
     rest, instead = asked[at:], lead[at:]
     if not rest.strip() or not instead.endswith(rest):
         return True

@@ -1,15 +1,15 @@
 """Routing decisions: the types that requests, policies and the queue share. Pure.
 
-A claim of a slot comes with an `AttemptObserver` (`send.observer`), which the code that
-relays the answer calls. Every call is cheap and none raises. A claim that ends without
-`answered` means that the request was cancelled, refused or lost.
+The code that relays an answer tells its `Send` what happens. Every call is cheap and
+none raises. A claim that ends without `answered` means that the request was cancelled,
+refused or lost.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
@@ -19,49 +19,6 @@ from balancer.fleet.engines import EngineCandidate, EngineIncarnation
 from balancer.prediction.cost import CostEstimate
 from edgeserve.errors import EdgeserveError
 from edgeserve.wire import Ability
-
-
-class AttemptObserver(Protocol):
-    """One attempt at one engine, as its stream shows it.
-
-    `slot` is the llama.cpp slot that the request should name (`id_slot`), None where
-    the engine may choose. `first_seconds` is the predicted time from sending to the
-    first token, None where nothing is predicted.
-    """
-
-    slot: int | None
-    first_seconds: float | None
-
-    def progress(self, total: int, cached: int, processed: int) -> None:
-        """Take in a `prompt_progress`: tokens of the prompt, cached, read so far."""
-        ...
-
-    def wrote(self) -> None:
-        """Note the first token. Later calls change nothing."""
-        ...
-
-    def answered(self, timings: Timings | None) -> None:
-        """Note the end of the answer; `timings` are llama.cpp's, where it gave any."""
-        ...
-
-
-class Unobserved:
-    """The observer for policies that learn nothing."""
-
-    slot: int | None = None
-    first_seconds: float | None = None
-
-    def progress(self, total: int, cached: int, processed: int) -> None:
-        """Ignore it."""
-
-    def wrote(self) -> None:
-        """Ignore it."""
-
-    def answered(self, timings: Timings | None) -> None:
-        """Ignore it."""
-
-
-UNOBSERVED: AttemptObserver = Unobserved()
 
 
 class RoutingRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -128,14 +85,48 @@ Verdicts = Iterable[Verdict]
 """Computed when they are read."""
 
 
-@dataclass(frozen=True, slots=True)
 class Send:
-    """Send it to this engine now. `observer` learns what happens to it."""
+    """Send it to this engine now, in so many slots. Learns nothing of what happens.
 
-    to: EngineCandidate
-    slots: int
-    verdicts: Verdicts
-    observer: AttemptObserver = UNOBSERVED
+    `slot` is the llama.cpp slot that the request should name (`id_slot`), None where
+    the engine may choose. `first_seconds` is the predicted time from sending to the
+    first token, None where nothing is predicted.
+    """
+
+    __slots__ = ("_verdicts", "first_seconds", "slot", "slots", "to")
+
+    def __init__(
+        self,
+        to: EngineCandidate,
+        slots: int,
+        verdicts: Verdicts = (),
+        *,
+        slot: int | None = None,
+        first_seconds: float | None = None,
+    ) -> None:
+        self.to = to
+        self.slots = slots
+        self.slot = slot
+        self.first_seconds = first_seconds
+        self._verdicts = verdicts
+
+    @property
+    def verdicts(self) -> Verdicts:
+        """Every candidate as the decision saw it."""
+        return self._verdicts
+
+    def progress(self, total: int, cached: int, processed: int) -> None:
+        """Take in a `prompt_progress`: tokens of the prompt, cached, read so far."""
+
+    def wrote(self) -> None:
+        """Note the first token. Later calls change nothing."""
+
+    def answered(self, timings: Timings | None) -> None:
+        """Note the end of the answer; `timings` are llama.cpp's, where it gave any."""
+
+    def shown(self) -> dict[str, Any]:
+        """Render what was predicted and what happened, if anything was."""
+        return {}
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from balancer.fleet.engines import EngineCandidate
-from balancer.prediction.cost import Considered, CostEstimate
+from balancer.prediction.cost import Considered, CostEstimate, estimates
 from balancer.prediction.engine_model import EngineModel
 from balancer.prediction.fleet_model import FleetModel
 from balancer.routing.decision import Refuse, RoutingRequest, Verdict
@@ -98,9 +98,9 @@ class Explanation:
 
     def __iter__(self) -> Iterator[Verdict]:
         """Yield the cheapest first, then those that were not compared."""
-        estimates = self.considered.all()
-        best = self.chosen or (estimates[0] if estimates else None)
-        for each in estimates:
+        found = estimates(self.considered)
+        best = self.chosen or (found[0] if found else None)
+        for each in found:
             to = self.eligible.candidate_by_name[each.engine.name]
             yield Verdict(candidate=to, reason=self._reason(each, best), estimate=each)
         for to, why in self.eligible.spared:

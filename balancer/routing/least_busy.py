@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Sequence
 
 from balancer.fleet.engines import EngineCandidate, EngineKey
+from balancer.fleet.slot_counts import SlotCounts
 from balancer.routing.decision import (
     Decision,
     Refuse,
@@ -20,7 +21,6 @@ from balancer.routing.decision import (
 )
 from balancer.routing.filters import filter_engines
 from balancer.routing.queued_request import RETRY_AFTER, QueuedRequest, Settled
-from balancer.routing.slot_counts import SlotCounts
 
 
 def choose(

@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from math import ceil
 
 from balancer.fleet.engines import EngineCandidate
+from balancer.fleet.slot_counts import SlotCounts
 from balancer.prediction.cost import cheapest
 from balancer.prediction.engine_model import EngineModel
 from balancer.prediction.fleet_model import FleetModel
@@ -24,7 +25,6 @@ from balancer.routing.queued_request import (
     Settled,
     ignore,
 )
-from balancer.routing.slot_counts import SlotCounts
 from balancer.routing.tracking import AttemptTracker, Clock
 from edgeserve.errors import FleetBusy
 
@@ -54,7 +54,7 @@ class PredictivePolicy:
         self._clock = clock
         self._moved = moved
         self._eligibility = EligibilityCache(fleet_model)
-        self.dispatcher = Dispatcher(self._eligible, fleet_model.cache_index)
+        self.dispatcher = Dispatcher(_engines, fleet_model.cache_index)
         self._checked = True
         self._many_slots = False
         self._least_busy = LeastBusy(lambda: self._eligibility.candidates, slot_counts)
@@ -85,10 +85,10 @@ class PredictivePolicy:
 
     def assign(self, waiting: Collection[QueuedRequest], now: float) -> list[Settled]:
         """Settle the requests that can start now or that no engine can serve."""
-        priced = [each for each in waiting if each.priced]
+        priced = [each for each in waiting if each.eligible]
         settled: list[Settled] = []
         if len(priced) < len(waiting):
-            plain = [each for each in waiting if not each.priced]
+            plain = [each for each in waiting if not each.eligible]
             settled += self._least_busy.assign(plain, now)
         if not self._checked:
             self._checked = True
@@ -100,11 +100,12 @@ class PredictivePolicy:
 
     def explain(self, request: QueuedRequest, now: float) -> Iterable[Verdict]:
         """Say for each engine why a request waits for it, or cannot use it."""
-        if not request.priced:
+        if request.eligible is None:
             return self._least_busy.explain(request, now)
         eligible = self._eligibility.find(request.need)
         if isinstance(eligible, Refuse):
             return eligible.verdicts
+        request.eligible = eligible
         return Explanation(eligible, self.dispatcher.weigh(request, now)[1])
 
     def forget(self, request: QueuedRequest) -> None:
@@ -115,11 +116,11 @@ class PredictivePolicy:
         """Free its slots, and learn from its answer."""
         key = send.to.key
         self._slot_counts.give_back(key, send.slots, left=left)
-        if isinstance(send.observer, AttemptTracker):
-            send.observer.over()
-            if left:
-                self.fleet_model.abandoned(key, send.observer.slots)
-        self.fleet_model.recount(key, self._clock())
+        held: tuple[int, ...] = ()
+        if isinstance(send, AttemptTracker):
+            send.over()
+            held = send.engine_slots if left else ()
+        self.fleet_model.recount(key, self._clock(), held)
 
     def settle(self, send: Send) -> None:
         """Trust the last report on a slot whose client left."""
@@ -128,7 +129,7 @@ class PredictivePolicy:
 
     def patience(self, request: QueuedRequest, now: float) -> int:
         """Seconds until a slot comes free for it."""
-        best = self.dispatcher.choose(request, now) if request.priced else None
+        best = self.dispatcher.choose(request, now) if request.eligible else None
         return _seconds(best.wait) if best else RETRY_AFTER
 
     def idle(self, need: RoutingRequest) -> float | None:
@@ -142,38 +143,39 @@ class PredictivePolicy:
         best, _ = cheapest(self.dispatcher.features(request, now), eligible.engines)
         return best.first if best and best.wait == 0 and best.slot >= 0 else None
 
-    def _eligible(self, request: QueuedRequest) -> Sequence[EngineModel]:
-        eligible = self._eligibility.find(request.need)
-        return () if isinstance(eligible, Refuse) else eligible.engines
-
     def _unservable(
         self, waiting: Iterable[QueuedRequest]
     ) -> dict[QueuedRequest, Refuse]:
-        """Find the requests that no engine can serve any longer."""
+        """Look again at what can serve each; return those that nothing can now."""
         found = dict[QueuedRequest, Refuse]()
         for request in waiting:
             eligible = self._eligibility.find(request.need)
             if isinstance(eligible, Refuse):
                 self.dispatcher.withdraw(request)
                 found[request] = eligible
+            else:
+                request.eligible = eligible
         return found
 
     def _send(self, assignment: Assignment) -> Settled:
-        request, engine = assignment.request, assignment.engine
-        eligible = self._eligibility.find(request.need)
-        assert isinstance(eligible, Eligible)  # noqa: S101 - else there was no engine
-        to = eligible.candidate_by_name[engine.name]
-        key, slots = to.key, request.need.slots
-        self._slot_counts.take(key, slots)
-        observer = AttemptTracker(self.dispatcher, assignment, self._clock, self._moved)
-        verdicts = Explanation(eligible, assignment.considered, assignment.estimate)
-        return request, Send(to, slots, verdicts, observer)
+        request = assignment.request
+        eligible = request.eligible
+        assert eligible is not None  # noqa: S101 - else there was no engine
+        send = AttemptTracker(
+            self.dispatcher, assignment, eligible, self._clock, self._moved
+        )
+        self._slot_counts.take(send.to.key, send.slots)
+        return request, send
+
+
+def _engines(request: QueuedRequest) -> Sequence[EngineModel]:
+    return request.eligible.engines if request.eligible else ()
 
 
 def _price(request: QueuedRequest, eligible: Eligible) -> None:
     """Note what the prediction needs to know about a request."""
     need, engines = request.need, eligible.engines
-    request.priced = True
+    request.eligible = eligible
     request.model = engines[0].model if engines else need.model
     request.slots = min(
         need.slots, min((engine.slots for engine in engines), default=1)

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from balancer.prediction.engine_model import EngineModel
 from balancer.routing.decision import Decision, Refuse, RoutingRequest, Send, Verdict
+from balancer.routing.eligibility import Eligible
 
 Note = Callable[[Decision], None]
 
@@ -18,11 +19,11 @@ class QueuedRequest:
     """One request in the queue, and what the prediction notes about it.
 
     `arrived` is by the queue's clock. `again`: an engine has failed it before. `wake`
-    is set once it has to wait. `priced`: the prediction decides, not the count of busy
-    slots; then `model` is its name in the fleet, `slots` how many it takes there and
-    `deadline` the latest time for its first token. `tokens` and `answer` are its
-    lengths where they are known exactly. `read` is its last predicted prefill, in
-    seconds, and `target` the engine that it waits for.
+    is set once it has to wait. `eligible`: the engines that can serve it, where the
+    prediction decides and not the count of busy slots; then `model` is its name in the
+    fleet, `slots` how many it takes there and `deadline` the latest time for its first
+    token. `tokens` and `answer` are its lengths where they are known exactly. `read` is
+    its last predicted prefill, in seconds, and `target` the engine that it waits for.
     """
 
     __slots__ = (
@@ -32,10 +33,10 @@ class QueuedRequest:
         "client",
         "deadline",
         "decision",
+        "eligible",
         "model",
         "need",
         "note",
-        "priced",
         "read",
         "slots",
         "target",
@@ -51,7 +52,7 @@ class QueuedRequest:
         self.again = bool(need.tried)
         self.decision: Send | Refuse | None = None
         self.wake: Callable[[], None] | None = None
-        self.priced = False
+        self.eligible: Eligible | None = None
         self.model = need.model
         self.slots = need.slots
         self.deadline = need.deadline

@@ -6,9 +6,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from msgspec import structs
+
 from balancer.dialects.timings import Timings
 from balancer.prediction.speed import SMALLEST_PREFILL, Sample
+from balancer.routing.decision import Send, Verdicts
 from balancer.routing.dispatcher import Assignment, Dispatcher
+from balancer.routing.eligibility import Eligible, Explanation
 
 Clock = Callable[[], float]
 
@@ -17,22 +21,20 @@ MOST_OVERHEAD = 1.0
 """Seconds."""
 
 
-class AttemptTracker:
-    """Observes one attempt that `Dispatcher` has assigned."""
+class AttemptTracker(Send):
+    """One attempt that `Dispatcher` has assigned; it learns from what happens."""
 
     __slots__ = (
         "_assignment",
         "_clock",
         "_dispatcher",
+        "_eligible",
         "_moved",
         "_over",
         "_reads",
-        "_sent",
         "_timed",
         "cached",
         "first",
-        "first_seconds",
-        "slot",
         "timings",
         "tokens",
         "whole",
@@ -42,23 +44,35 @@ class AttemptTracker:
         self,
         dispatcher: Dispatcher,
         assignment: Assignment,
+        eligible: Eligible,
         clock: Clock,
         moved: Callable[[], None],
     ) -> None:
-        self.slot: int | None = assignment.slot if assignment.engine.pins else None
-        self.first_seconds: float | None = assignment.estimate.first
+        engine, request = assignment.engine, assignment.request
+        super().__init__(
+            eligible.candidate_by_name[engine.name],
+            request.need.slots,
+            slot=assignment.slot if engine.pins else None,
+            first_seconds=assignment.estimate.first,
+        )
         self.cached: int | None = None
         self.tokens: int | None = None
         self.first: float | None = None
         self.whole = False
         self._dispatcher, self._assignment, self._clock = dispatcher, assignment, clock
-        self._moved = moved
-        self._sent = self._reads = assignment.started
+        self._eligible, self._moved = eligible, moved
+        self._reads = assignment.started
         self.timings: Timings | None = None
         self._over = self._timed = False
 
     @property
-    def slots(self) -> tuple[int, ...]:
+    def verdicts(self) -> Verdicts:
+        """Every candidate as the decision saw it, compared when it is read."""
+        chosen, considered = self._assignment.estimate, self._assignment.considered
+        return Explanation(self._eligible, considered, chosen)
+
+    @property
+    def engine_slots(self) -> tuple[int, ...]:
         """The numbers of its slots."""
         return (self._assignment.slot, *self._assignment.others)
 
@@ -102,7 +116,7 @@ class AttemptTracker:
         if self._over or self.first is not None:
             return
         now = self._clock()
-        self.first = now - self._sent
+        self.first = now - self._assignment.started
         if not self._assignment.engine.gone:
             self._assignment.engine.wrote(self._assignment, now)
             self._moved()
@@ -113,7 +127,7 @@ class AttemptTracker:
         self.whole, self.timings = True, timings and self._completed(timings)
         if timings is not None and self._timed and self.first is None:
             # It came in one piece: the first token was written long before the last.
-            spent = self._clock() - self._sent
+            spent = self._clock() - self._assignment.started
             self.first = max(0.0, spent - timings.predicted_ms / 1000)
 
     def _completed(self, timings: Timings) -> Timings:
@@ -121,8 +135,10 @@ class AttemptTracker:
         if self._timed or self.first is None:
             return timings
         reading = max(0.0, self.first - self._assignment.engine.speed.overhead)
-        writing = self._clock() - self._sent - self.first
-        return replace(timings, prompt_ms=1000 * reading, predicted_ms=1000 * writing)
+        writing = self._clock() - self._assignment.started - self.first
+        return structs.replace(
+            timings, prompt_ms=1000 * reading, predicted_ms=1000 * writing
+        )
 
     def over(self) -> None:
         """Finish: the slot is given back."""

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import count
 from zlib import crc32
 
 from balancer.simulate.engine import Event
@@ -13,17 +16,22 @@ from balancer.telemetry.trace import Call
 
 
 class Classic:
-    """The common part: counts the open requests of each engine."""
+    """A policy that picks an engine at once, by a rule.
 
-    def __init__(self, fleet: Sequence[Machine], seed: int = 1) -> None:
+    `open` counts the requests of each engine; `turns` counts the picks.
+    """
+
+    def __init__(self, fleet: Sequence[Machine], rule: Rule) -> None:
         self.fleet = fleet
+        self.rule = rule
         self.open = [0] * len(fleet)
-        self.chance = random.Random(seed)  # noqa: S311 - a simulation
+        self.turns = count()
+        self.chance = random.Random(1)  # noqa: S311 - a simulation
 
-    def arrive(self, call: Call, now: float) -> Sequence[Act]:
-        """Pick an engine at once."""
+    def arrive(self, call: Call, now: float) -> Sequence[Act]:  # noqa: ARG002
+        """Start a request on one of the engines that serve its model."""
         able = [i for i, each in enumerate(self.fleet) if each.serves(call.model)]
-        engine = self.pick(call, able, now)
+        engine = self.rule(self, call, able)
         self.open[engine] += 1
         return (Start(call, engine),)
 
@@ -33,62 +41,42 @@ class Classic:
             self.open[engine] -= 1
         return ()
 
-    def pick(self, call: Call, able: list[int], now: float) -> int:
-        """Choose one of the engines that serve the model."""
-        raise NotImplementedError
+
+Rule = Callable[[Classic, Call, list[int]], int]
+"""Chooses one of the engines that serve a call's model."""
 
 
-class RoundRobin(Classic):
-    """One engine after the other."""
-
-    turn = -1
-
-    def pick(self, call: Call, able: list[int], now: float) -> int:  # noqa: ARG002
-        """Pick the next engine."""
-        self.turn += 1
-        return able[self.turn % len(able)]
+def round_robin(seen: Classic, _: Call, able: list[int]) -> int:
+    """Pick one engine after the other."""
+    return able[next(seen.turns) % len(able)]
 
 
-class LeastConnections(Classic):
-    """Fewest open requests; at random among equals, as Caddy does."""
-
-    def pick(self, call: Call, able: list[int], now: float) -> int:  # noqa: ARG002
-        """Pick the least loaded engine."""
-        return min(able, key=lambda i: (self.open[i], self.chance.random()))
+def least_connections(seen: Classic, _: Call, able: list[int]) -> int:
+    """Pick the fewest open requests; at random among equals, as Caddy does."""
+    return min(able, key=lambda i: (seen.open[i], seen.chance.random()))
 
 
-class LeastConnectionsBySlots(Classic):
-    """Fewest open requests per slot: nginx and HAProxy with good weights."""
-
-    def pick(self, call: Call, able: list[int], now: float) -> int:  # noqa: ARG002
-        """Pick the engine with the least load per slot."""
-        return min(
-            able,
-            key=lambda i: (
-                (self.open[i] + 1) / self.fleet[i].slots,
-                self.chance.random(),
-            ),
-        )
+def least_connections_by_slots(seen: Classic, _: Call, able: list[int]) -> int:
+    """Pick the fewest open requests per slot: nginx and HAProxy with good weights."""
+    slots = [each.slots for each in seen.fleet]
+    return min(
+        able, key=lambda i: ((seen.open[i] + 1) / slots[i], seen.chance.random())
+    )
 
 
-class TwoChoices(Classic):
-    """The better of two engines that are drawn at random."""
-
-    def pick(self, call: Call, able: list[int], now: float) -> int:  # noqa: ARG002
-        """Pick the less loaded of the two."""
-        drawn = self.chance.sample(able, min(2, len(able)))
-        return min(drawn, key=lambda i: self.open[i])
+def two_choices(seen: Classic, _: Call, able: list[int]) -> int:
+    """Pick the less loaded of two engines that are drawn at random."""
+    drawn = seen.chance.sample(able, min(2, len(able)))
+    return min(drawn, key=lambda i: seen.open[i])
 
 
-class SessionHash(Classic):
-    """Each conversation always goes to the same engine."""
-
-    def pick(self, call: Call, able: list[int], now: float) -> int:  # noqa: ARG002
-        """Pick by rendezvous hashing."""
-        return max(able, key=lambda i: crc32(f"{call.session}/{i}".encode()))
+def session_hash(_: Classic, call: Call, able: list[int]) -> int:
+    """Pick the same engine for all of a conversation, by rendezvous hashing."""
+    return max(able, key=lambda i: crc32(f"{call.session}/{i}".encode()))
 
 
-class CacheAware(Classic):
+@dataclass
+class CacheAware:
     """SGLang's router: the longest known prefix, unless the load is unbalanced.
 
     As in `policies/cache_aware.rs`: unbalanced when most - least > `absolute` and most
@@ -96,22 +84,15 @@ class CacheAware(Classic):
     it is more than `threshold` of the prompt, else the one with least text.
     """
 
-    def __init__(
-        self,
-        fleet: Sequence[Machine],
-        seed: int = 1,
-        absolute: int = 64,
-        relative: float = 1.5,
-        threshold: float = 0.3,
-    ) -> None:
-        super().__init__(fleet, seed)
-        self.absolute, self.relative, self.threshold = absolute, relative, threshold
-        self.tree: dict[bytes, int] = {}
-        self.text = [0] * len(fleet)
+    absolute: int = 64
+    relative: float = 1.5
+    threshold: float = 0.3
+    tree: dict[bytes, int] = field(default_factory=dict[bytes, int])
+    text: Counter[int] = field(default_factory=Counter[int])
 
-    def pick(self, call: Call, able: list[int], now: float) -> int:  # noqa: ARG002
+    def __call__(self, seen: Classic, call: Call, able: list[int]) -> int:
         """Pick as above; the prompt then counts as known there."""
-        engine = self._choose(call, able)
+        engine = self._choose(seen.open, call, able)
         before = 0
         for block, end in zip(call.prompt.blocks, call.prompt.ends, strict=True):
             if self.tree.get(block) != engine:
@@ -120,10 +101,10 @@ class CacheAware(Classic):
             before = end
         return engine
 
-    def _choose(self, call: Call, able: list[int]) -> int:
-        most, least = max(self.open[i] for i in able), min(self.open[i] for i in able)
+    def _choose(self, open_: list[int], call: Call, able: list[int]) -> int:
+        most, least = max(open_[i] for i in able), min(open_[i] for i in able)
         if most - least > self.absolute and most > self.relative * least:
-            return min(able, key=lambda i: self.open[i])
+            return min(able, key=lambda i: open_[i])
         known, engine = 0, -1
         for block, end in zip(call.prompt.blocks, call.prompt.ends, strict=True):
             if block not in self.tree:

@@ -122,11 +122,9 @@ class Cache:
         return min(idle, key=lambda index: self.slots[index].used)
 
     def _loses_much(self, slot: Place, new: SlotContent) -> bool:
-        content = slot.content
-        return (
-            content is not None
-            and content.shared(new.prompt) < LOSING_MUCH * content.tokens
-        )
+        if slot.content is None:
+            return False
+        return slot.content.shared(new.prompt) < LOSING_MUCH * slot.content.tokens
 
     def _swap(self, slot: Place, new: SlotContent) -> None:
         """Save the content of the slot; take the best entry out of the host cache."""

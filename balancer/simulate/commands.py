@@ -45,25 +45,27 @@ LOADS = {"light": 0.3, "busy": 0.7, "overload": 1.2}
     "trace_file",
     type=click.Path(path_type=Path, dir_okay=False),
     help="JSONL file, as `edgeserve balancer start --record` writes it;"
-    " by default made-up chats.",
+    " by default generated chats.",
 )
 @click.option(
     "--load",
     type=click.Choice(list(LOADS)),
     default="busy",
     show_default=True,
-    help="How dense the made-up chats are.",
+    help="Load that the generated chats cause.",
 )
 @click.option(
     "--chats",
     type=click.IntRange(1),
     default=300,
     show_default=True,
-    help="How many of them.",
+    help="Number of generated chats.",
 )
-@click.option("--seed", default=1, show_default=True, help="Seed of the made-up chats.")
-@click.option("--policy", "names", multiple=True, help="Only this one. Repeat.")
-@click.option("--save", type=click.Path(path_type=Path), help="Keep the made-up trace.")
+@click.option("--seed", default=1, show_default=True, help="Seed of generated chats.")
+@click.option(
+    "--policy", "names", multiple=True, help="Policy to run. May be repeated."
+)
+@click.option("--save", type=click.Path(path_type=Path), help="Write the trace here.")
 @click.option("--json", "as_json_", is_flag=True, help="Print JSON.")
 def simulate(
     *,

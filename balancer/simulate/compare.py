@@ -8,14 +8,8 @@ from functools import cache, partial
 
 from msgspec.structs import replace
 
-from balancer.simulate.baselines import (
-    CacheAware,
-    LeastConnections,
-    LeastConnectionsBySlots,
-    RoundRobin,
-    SessionHash,
-    TwoChoices,
-)
+from balancer.simulate import baselines
+from balancer.simulate.baselines import CacheAware, Classic, Rule
 from balancer.simulate.edgeserve_policy import Edge, Oracle
 from balancer.simulate.fleets import ANY, Machine
 from balancer.simulate.report import Figures, figures
@@ -61,27 +55,23 @@ def _all(models: Iterable[str]) -> str:
 
 Make = Callable[[Sequence[Machine]], Policy]
 
-CLASSIC: dict[str, Make] = {
-    "round-robin": RoundRobin,
-    "least-conn": LeastConnections,
-    "least-conn-slots": LeastConnectionsBySlots,
-    "two-choices": TwoChoices,
-    "session-hash": SessionHash,
+CLASSIC: dict[str, Rule] = {
+    "round-robin": baselines.round_robin,
+    "least-conn": baselines.least_connections,
+    "least-conn-slots": baselines.least_connections_by_slots,
+    "two-choices": baselines.two_choices,
+    "session-hash": baselines.session_hash,
 }
-"""Policies of common load balancers."""
-
-CACHE_AWARE: dict[str, Make] = {
-    "cache-aware": CacheAware,
-    "cache-aware-tuned": partial(CacheAware, absolute=2),
-}
-"""SGLang's router with its default thresholds, and tuned for few slots."""
+"""Rules of common load balancers."""
 
 POLICIES: dict[str, Make] = {
-    **CLASSIC,
-    **CACHE_AWARE,
+    **{name: partial(Classic, rule=rule) for name, rule in CLASSIC.items()},
+    "cache-aware": lambda fleet: Classic(fleet, CacheAware()),
+    "cache-aware-tuned": lambda fleet: Classic(fleet, CacheAware(absolute=2)),
     "edgeserve": Edge,
     "oracle": Oracle,
 }
+"""`cache-aware` has SGLang's default thresholds; `-tuned` those for few slots."""
 
 CHATS = Chats()
 
@@ -90,11 +80,7 @@ PROBE = 300
 
 
 def made_up(
-    fleet: Sequence[Machine],
-    load: float,
-    chats: int,
-    seed: int,
-    kind: Chats = CHATS,
+    fleet: Sequence[Machine], load: float, chats: int, seed: int, kind: Chats = CHATS
 ) -> list[Call]:
     """Make chats that need the share `load` of the capacity of the fleet."""
     return trace(kind, load * capacity(tuple(fleet), kind), chats, seed)
@@ -119,17 +105,12 @@ def _guess(fleet: tuple[Machine, ...], kind: Chats) -> float:
     system = sum(kind.system_tokens) / 2
     turn = kind.question_tokens + kind.answer_tokens
     fresh = 0.5 * (system + turn * (kind.turns + 1) / 2)
-    per_second = sum(
-        1
-        / (
-            fresh / machine.prefill
-            + kind.answer_tokens
-            * machine.speed.token_seconds(machine.slots)
-            / machine.slots
-        )
-        for machine in fleet
-    )
-    return per_second / kind.turns
+    seconds = [
+        fresh / each.prefill
+        + kind.answer_tokens * each.speed.token_seconds(each.slots) / each.slots
+        for each in fleet
+    ]
+    return sum(1 / each for each in seconds) / kind.turns
 
 
 def compare(
@@ -144,8 +125,9 @@ def compare(
     """
     for name in names:
         if name not in POLICIES:
-            known = ", ".join(POLICIES)
-            raise SettingsError(f"no policy is called {name!r}; there are {known}")
+            raise SettingsError(
+                f"no policy is called {name!r}; there are {', '.join(POLICIES)}"
+            )
     fleet = suited(fleet, calls).fleet
     return [
         figures(name, fleet, play(fleet, calls, POLICIES[name](fleet), seed))

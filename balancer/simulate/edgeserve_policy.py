@@ -14,14 +14,13 @@ from balancer.prediction.speed import (
     Sample,
     Speed,
 )
-from balancer.prediction.weights import WEIGHTS, Weights
 from balancer.routing.decision import RoutingRequest
 from balancer.routing.dispatcher import Assignment, Dispatcher
 from balancer.routing.queued_request import QueuedRequest, ignore
 from balancer.simulate.cache import answered
 from balancer.simulate.engine import Event, Run
 from balancer.simulate.fleets import Machine
-from balancer.simulate.world import Act, Start, Turn
+from balancer.simulate.world import Act, Decline, Start
 from balancer.telemetry.trace import Call
 
 
@@ -29,26 +28,18 @@ class Edge:
     """The decision code of the balancer, with what a balancer can observe."""
 
     def __init__(
-        self,
-        fleet: Sequence[Machine],
-        weights: Weights = WEIGHTS,
-        pins: bool = True,
-        queue: int = 100_000,
+        self, fleet: Sequence[Machine], pins: bool = True, queue: int = 100_000
     ) -> None:
         self.dispatcher = Dispatcher(self.eligible)
         self.queue = queue
         self.waiting: dict[QueuedRequest, Call] = {}
         self.assignments: dict[int, Assignment] = {}
         self.index = {machine.name: i for i, machine in enumerate(fleet)}
-        self.engine_models = [
-            self.engine_model(machine, weights, pins) for machine in fleet
-        ]
+        self.engine_models = [self.engine_model(machine, pins) for machine in fleet]
         self.fleet = fleet
         self.engines_by_model = dict[str, list[EngineModel]]()
 
-    def engine_model(
-        self, machine: Machine, weights: Weights, pins: bool
-    ) -> EngineModel:
+    def engine_model(self, machine: Machine, pins: bool) -> EngineModel:
         """Return a machine as the balancer knows it after calibration."""
         host = None
         if machine.cache_tokens:
@@ -63,7 +54,6 @@ class Edge:
             context=machine.context,
             pins=pins and host is None,
             host=host,
-            weights=weights,
         )
 
     def eligible(self, request: QueuedRequest) -> Sequence[EngineModel]:
@@ -71,12 +61,8 @@ class Edge:
         model = request.model
         if model not in self.engines_by_model:
             pairs = zip(self.fleet, self.engine_models, strict=True)
-            engines_by_model = (
-                engine_model for machine, engine_model in pairs if machine.serves(model)
-            )
-            self.engines_by_model[model] = sorted(
-                engines_by_model, key=lambda engine_model: engine_model.per_read
-            )
+            able = [engine for machine, engine in pairs if machine.serves(model)]
+            self.engines_by_model[model] = sorted(able, key=lambda each: each.per_read)
         return self.engines_by_model[model]
 
     def learner(self, machine: Machine) -> SpeedLearner:
@@ -115,9 +101,8 @@ class Edge:
     def arrive(self, call: Call, now: float) -> Sequence[Act]:
         """Queue a call, and start what can start."""
         request, full = self.request(call, now), len(self.waiting) >= self.queue
-        turned = self.dispatcher.offer(request, now, full=full)
-        if turned is not None:
-            return (Turn(call, turned.retry_after),)
+        if self.dispatcher.offer(request, now, full=full) is not None:
+            return (Decline(call),)
         self.waiting[request] = call
         return self.assign(now)
 
@@ -138,18 +123,16 @@ class Edge:
         assignment = self.assignments[run.call.id]
         match event.kind:
             case "began":
-                self.dispatcher.began(
-                    assignment, now, run.call.prompt_tokens, run.cached
-                )
-                return ()
+                tokens = run.call.prompt_tokens
+                self.dispatcher.began(assignment, now, tokens, run.cached)
             case "first":
                 assignment.engine.wrote(assignment, now)
-                return ()
             case _:
                 self.dispatcher.ended(assignment, now, timings(run, now))
                 self.learned(run.call, assignment)
                 del self.assignments[run.call.id]
                 return self.assign(now)
+        return ()
 
     def learned(self, call: Call, assignment: Assignment) -> None:
         """Do nothing more; the oracle does."""

@@ -53,7 +53,6 @@ class Engine:
         self.runs: dict[int, Run] = {}
         self.deferred: deque[tuple[Call, int | None, float]] = deque()
         self.now = 0.0
-        self.busy_seconds = 0.0
 
     @property
     def idle(self) -> int:
@@ -93,7 +92,6 @@ class Engine:
         self.now = now
         if seconds <= 0 or not self.runs:
             return
-        self.busy_seconds += seconds
         reader = self._reader()
         rate = self._rate(reader is not None)
         for run in self.runs.values():

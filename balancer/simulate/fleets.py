@@ -67,26 +67,22 @@ def _machine(name: str, slots: int, prefill: float, decode: float) -> Machine:
     return Machine(name=name, slots=slots, prefill=prefill, decode=decode)
 
 
-CPU_ONLY = (
+_CPU_ONLY = (
     _machine("pi-1", 1, 18, 5),
     _machine("pi-2", 1, 24, 6),
     _machine("pi-3", 1, 30, 7),
     _machine("laptop-1", 2, 110, 16),
     _machine("laptop-2", 2, 160, 20),
 )
-HOME = (
-    *CPU_ONLY,
-    Machine(
-        name="gpu", slots=4, prefill=2200, decode=90, slowdown=0.08, batch=512,
-        attention=0.01,
-    ),
+_GPU = Machine(
+    name="gpu", slots=4, prefill=2200, decode=90, slowdown=0.08, batch=512,
+    attention=0.01,
 )  # fmt: skip
-EQUAL = many(_machine("box", 2, 400, 30), 6)
 
 FLEETS: dict[str, tuple[Machine, ...]] = {
-    "cpu-only": CPU_ONLY,
-    "home": HOME,
-    "six-equal": EQUAL,
+    "cpu-only": _CPU_ONLY,
+    "home": (*_CPU_ONLY, _GPU),
+    "six-equal": many(_machine("box", 2, 400, 30), 6),
 }
 """Three Pis and two laptops; the same with a GPU box; six equal machines."""
 
@@ -115,11 +111,10 @@ def load(where: str) -> tuple[Machine, ...]:
         ) from error
     except (ValueError, RecursionError, msgspec.ValidationError) as error:
         raise SettingsError(f"{where} is not a fleet file: {error}") from error
-    return tuple(machine for entry in entries for machine in _machines(entry))
-
-
-def _machines(entry: _Entry) -> tuple[Machine, ...]:
-    fields = asdict(entry)
-    count = fields.pop("count")
-    machine = Machine(**fields)
-    return (machine,) if count == 1 else many(machine, count)
+    found: list[Machine] = []
+    for entry in entries:
+        fields = asdict(entry)
+        count = fields.pop("count")
+        machine = Machine(**fields)
+        found += [machine] if count == 1 else many(machine, count)
+    return tuple(found)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 from dataclasses import dataclass
-from heapq import merge
 from itertools import count
 
 from balancer.dialects.prompt import EMPTY, FRAME_BYTES, Prompt, block_bytes
@@ -58,20 +56,17 @@ class Writer:
     def conversation(self, number: int, at: float) -> list[Call]:
         """Return all turns of one conversation."""
         chance, chats = self.chance, self.chats
-        system = chance.choices(
-            self.systems, [1 / (i + 1) for i in range(chats.systems)]
-        )[0]
+        popularity = [1 / (i + 1) for i in range(chats.systems)]
+        [system] = chance.choices(self.systems, popularity)
         talk = _Talk(
             f"s{number}",
             f"c{chance.randrange(chats.clients)}",
             0.25 * chance.lognormvariate(0, 0.08),
             system,
         )
-        turns = min(
-            30, 1 + int(chance.expovariate(1 / max(0.01, chats.turns - 1)) + 0.5)
-        )
+        more = chance.expovariate(1 / max(0.01, chats.turns - 1))
         calls: list[Call] = []
-        for _ in range(turns):
+        for _ in range(min(30, 1 + int(more + 0.5))):
             call = self._turn(talk, calls[-1] if calls else None, at)
             if call.prompt_tokens + call.answer_tokens > chats.context:
                 break
@@ -87,16 +82,17 @@ class Writer:
             talk.prompt = self._say(talk.prompt, talk.answer, talk.ratio)
         question = self._length(self.chats.question_tokens)
         talk.prompt = self._say(talk.prompt, question, talk.ratio)
-        answers = last is not None and self.chats.closed
+        before = last if self.chats.closed else None
         talk.answer = self._length(self.chats.answer_tokens)
         thought, reply = 0, EMPTY
         if self.chats.thought_tokens:
             thought = self._length(self.chats.thought_tokens)
-            reply = _never_sent_back(self._block(talk.ratio), talk.prompt)
+            # No later prompt will match it.
+            reply = Prompt((self._block(talk.ratio),), (talk.prompt.size + 1,), (1,))
         return Call(
             id=next(self.ids),
-            at=self._pause() if answers else at,
-            after=last.id if answers and last is not None else None,
+            at=at if before is None else self._pause(),
+            after=None if before is None else before.id,
             client=talk.client,
             session=talk.session,
             prompt=talk.prompt,
@@ -128,29 +124,14 @@ class Writer:
         return Prompt(tuple(blocks), tuple(ends), (*prompt.messages, len(blocks)))
 
 
-def _never_sent_back(block: bytes, prompt: Prompt) -> Prompt:
-    """Return an answer whose content no later prompt will match."""
-    return Prompt((block,), (prompt.size + 1,), (1,))
-
-
 def trace(
     chats: Chats, conversations_per_second: float, conversations: int, seed: int
 ) -> list[Call]:
     """Make conversations that begin at random, so many a second."""
     writer = Writer(chats, seed)
-    return with_replies(
-        list(
-            merge(*_talks(writer, conversations_per_second, conversations), key=_order)
-        )
-    )
-
-
-def _order(call: Call) -> int:
-    return call.id
-
-
-def _talks(writer: Writer, rate: float, conversations: int) -> Iterator[list[Call]]:
+    calls: list[Call] = []
     at = 0.0
     for number in range(conversations):
-        at += writer.chance.expovariate(rate)
-        yield writer.conversation(number, at)
+        at += writer.chance.expovariate(conversations_per_second)
+        calls += writer.conversation(number, at)
+    return with_replies(calls)

@@ -6,13 +6,11 @@ import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
-from typing import Literal, Protocol
+from typing import Protocol
 
-from balancer.simulate.engine import Engine, Event, Run
+from balancer.simulate.engine import Engine, Event
 from balancer.simulate.fleets import Machine
 from balancer.telemetry.trace import Call
-
-Happening = Literal["began", "first", "end"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,14 +24,13 @@ class Start:
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class Decline:
     """Refuse a call."""
 
     call: Call
-    retry_after: float
 
 
-Act = Start | Turn
+Act = Start | Decline
 
 
 class Policy(Protocol):
@@ -104,30 +101,28 @@ class World:
 
     def _happen(self, engine: int, now: float) -> None:
         for event in self.engines[engine].happen(now):
-            self._record(event, engine, now)
-            self._act(self.policy.notice(event, engine, now), now)
+            self._note(event, engine, now)
         self._foresee(engine)
 
-    def _record(self, event: Event, engine: int, now: float) -> None:
+    def _note(self, event: Event, engine: int, now: float) -> None:
+        self._record(event, now)
+        self._act(self.policy.notice(event, engine, now), now)
+
+    def _record(self, event: Event, now: float) -> None:
         outcome = self.outcomes[event.run.call.id]
         match event.kind:
             case "began":
-                self._began(event.run)
+                outcome.started, outcome.cached = event.run.started, event.run.cached
             case "first":
                 outcome.first = now
             case _:
                 outcome.ended = now
                 for follower in self._followers.pop(event.run.call.id, ()):
                     self._push(now + follower.at, follower)
-        outcome.engine = engine
-
-    def _began(self, run: Run) -> None:
-        outcome = self.outcomes[run.call.id]
-        outcome.started, outcome.cached = run.started, run.cached
 
     def _act(self, acts: Sequence[Act], now: float) -> None:
         for act in acts:
-            if isinstance(act, Turn):
+            if isinstance(act, Decline):
                 self.outcomes[act.call.id].refused = True
             else:
                 self._start(act, now)
@@ -137,12 +132,10 @@ class World:
         outcome.sent, outcome.engine = now, act.engine
         outcome.predicted = act.predicted
         noise = self.chance.gauss(0, 1)
-        engine = self.engines[act.engine]
-        run = engine.send(act.call, now, act.slot, noise)
+        run = self.engines[act.engine].send(act.call, now, act.slot, noise)
         self._foresee(act.engine)
         if run is not None:
-            self._began(run)
-            self._act(self.policy.notice(Event("began", run), act.engine, now), now)
+            self._note(Event("began", run), act.engine, now)
 
     def _foresee(self, engine: int) -> None:
         self._version[engine] += 1

@@ -57,7 +57,7 @@ class Metrics:
         self._requests[("path", record.path), ("status", status)] += 1
         for each in record.attempts:
             result = "answered" if each.outcome in ANSWERED else "failed"
-            self._attempts[("node", each.node), ("outcome", result)] += 1
+            self._attempts[("node", each.send.to.node), ("outcome", result)] += 1
             self._resumed += each.resumes
         self._retried += max(0, len(record.attempts) - 1)
         self._waited.observe(record.waited)

@@ -57,10 +57,10 @@ class Trace:
         self, record: RequestRecord, need: RoutingRequest, ended: float
     ) -> None:
         """Write a request's line, where enough is known of it."""
-        observer = record.attempts[-1].course if record.attempts else None
-        if not isinstance(observer, AttemptTracker) or observer.timings is None:
+        send = record.attempts[-1].send if record.attempts else None
+        if not isinstance(send, AttemptTracker) or send.timings is None:
             return
-        timings, prompt = observer.timings, need.prompt
+        timings, prompt = send.timings, need.prompt
         after, at = self._place(need, record.arrived)
         call = Call(
             id=self._count,
@@ -68,7 +68,7 @@ class Trace:
             after=after,
             client=self._pseudonym(need.client),
             session=self._pseudonym(need.session),
-            model=observer.model,
+            model=send.model,
             prompt=prompt,
             prompt_tokens=timings.cached + timings.prompt,
             answer_tokens=timings.predicted,

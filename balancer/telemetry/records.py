@@ -5,19 +5,12 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
 from balancer.dialects.timings import Timings
-from balancer.routing.decision import (
-    UNOBSERVED,
-    AttemptObserver,
-    Decision,
-    Verdicts,
-    Wait,
-    shown,
-)
-from balancer.routing.tracking import AttemptTracker
+from balancer.routing.decision import Decision, Send, Wait, shown
 
 KEPT = 1000
 
@@ -30,28 +23,22 @@ BROKEN = "broke off"
 Clock = Callable[[], float]
 
 
-@dataclass(slots=True)
-class AttemptRecord:
+class AttemptRecord(msgspec.Struct):
     """One attempt at one engine. `outcome` is None while it runs.
 
     `resumes`: it goes on with an answer that broke off elsewhere. `timings`: the tokens
     it took, as far as the engine told them.
     """
 
-    node: str
-    engine: str
-    variant: str
+    send: Send
     started: float
-    verdicts: Verdicts
     resumes: bool = False
-    course: AttemptObserver = UNOBSERVED
     timings: Timings | None = None
     outcome: str | None = None
     ended: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class TokensUsed:
+class TokensUsed(msgspec.Struct, frozen=True):
     """What a request has used: tokens of a model; `cached` are those of `prompt`."""
 
     model: str
@@ -60,8 +47,7 @@ class TokensUsed:
     answer: int = 0
 
 
-@dataclass(slots=True)
-class RequestRecord:
+class RequestRecord(msgspec.Struct):
     """One request from arrival to end; times are of `RequestLog.clock`, in seconds.
 
     `client` is the name of its key, `owner` the key's id.
@@ -80,12 +66,8 @@ class RequestRecord:
     first_byte: float | None = None
     ended: float | None = None
     decision: Decision | None = None
-    attempts: list[AttemptRecord] = field(default_factory=list[AttemptRecord])
+    attempts: list[AttemptRecord] = []
     owner: str = ""
-
-    def note(self, decision: Decision) -> None:
-        """Keep the latest decision."""
-        self.decision = decision
 
     @property
     def answered(self) -> bool:
@@ -118,7 +100,7 @@ class RequestRecord:
             if not prompt:
                 prompt, cached = found.cached + found.prompt, found.cached
             answer += found.predicted
-        model = self.attempts[-1].variant.partition(":")[0]
+        model = self.attempts[-1].send.to.engine.variant.partition(":")[0]
         return TokensUsed(model, prompt, cached, answer)
 
     def shown(self, *, fully: bool) -> dict[str, Any]:
@@ -146,18 +128,16 @@ class RequestRecord:
 
 
 def _attempt(attempt: AttemptRecord, *, fully: bool) -> dict[str, Any]:
-    ended = attempt.ended
+    send, ended = attempt.send, attempt.ended
     return {
-        "node": attempt.node,
-        "engine": attempt.engine,
-        "variant": attempt.variant,
+        "node": send.to.node,
+        "engine": send.to.engine.id,
+        "variant": send.to.engine.variant,
         "resumes": attempt.resumes,
         "outcome": attempt.outcome,
         "seconds": ended and round(ended - attempt.started, 6),
-        **(
-            attempt.course.shown() if isinstance(attempt.course, AttemptTracker) else {}
-        ),
-    } | ({"candidates": list(map(shown, attempt.verdicts))} if fully else {})
+        **send.shown(),
+    } | ({"candidates": list(map(shown, send.verdicts))} if fully else {})
 
 
 class RequestLog:

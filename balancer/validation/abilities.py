@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
+
 from edgeserve.openai import fields
 from edgeserve.wire import Ability
 
@@ -25,13 +27,12 @@ _INNER = ("content", "output")
 """Fields with content: of a message, of a tool's result or output."""
 
 
-def media(body: bytes, prompt: bytes = b"") -> frozenset[Ability]:
+def media(body: bytes, prompt: bytes | msgspec.Raw = b"") -> frozenset[Ability]:
     """Return the media that an engine must accept; most bodies need no parsing.
 
     `prompt`: the raw field of that name, which may contain more than text.
     """
-    carries = prompt[:1] in {b"{", b"["} and b'"multimodal_data"' in prompt
-    if not (carries or b"image" in body or b"audio" in body):
+    if not (b"image" in body or b"audio" in body or _may_carry_data(prompt)):
         return NOTHING
     request = fields(body)
     found: set[Ability] = set()
@@ -40,6 +41,12 @@ def media(body: bytes, prompt: bytes = b"") -> frozenset[Ability]:
     if _carries_data(request.get("prompt")):
         found.add("vision")
     return frozenset(found)
+
+
+def _may_carry_data(prompt: bytes | msgspec.Raw) -> bool:
+    if not prompt or bytes(memoryview(prompt)[:1]) not in {b"{", b"["}:
+        return False
+    return b'"multimodal_data"' in bytes(prompt)
 
 
 def _within(value: Any) -> Iterator[Ability]:

@@ -12,7 +12,13 @@ from typing import Any
 
 import click
 
-from edgeserve.cli.client import Endpoint, NoAnswer, endpoint, endpoint_options
+from edgeserve.cli.client import (
+    Endpoint,
+    NoAnswer,
+    chatting,
+    endpoint,
+    endpoint_options,
+)
 from edgeserve.errors import SettingsError
 from edgeserve.help import examples
 from edgeserve.suggestions import did_you_mean
@@ -47,7 +53,7 @@ Message = dict[str, str]
 )
 @click.argument("prompt", required=False)
 @click.option("--model", help="Model to talk to; by default the first that chats.")
-@click.option("--system", help="What the model is told before the conversation.")
+@click.option("--system", help="System prompt.")
 @click.option("--max-tokens", type=click.IntRange(1), help="Longest answer, in tokens.")
 @endpoint_options
 def chat(
@@ -71,9 +77,9 @@ def chat(
     question = _given(prompt)
     if question is not None:
         history.append(message("user", question))
-        _say(answer(place, options, history))
+        _say(answer(place, options, history), [])
         return
-    _converse(place, options, history)
+    Talk(place, options, history).run()
 
 
 def message(role: str, content: str) -> Message:
@@ -83,8 +89,9 @@ def message(role: str, content: str) -> Message:
 
 def chatting_model(place: Endpoint) -> str:
     """Return the first model that chats. Raises NoAnswer where there is none."""
-    for model in chatting_models(place):
-        return model
+    there = chatting_models(place)
+    if there:
+        return there[0]
     raise NoAnswer(
         f"no model at {place.url} can chat yet; `edgeserve nodes` says what is there"
     )
@@ -92,11 +99,7 @@ def chatting_model(place: Endpoint) -> str:
 
 def chatting_models(place: Endpoint) -> list[str]:
     """Return the names of all models that chat. Raises NoAnswer."""
-    return [
-        str(model["id"])
-        for model in place.get("/v1/models")["data"]
-        if "chat" in model.get("abilities", ("chat",))
-    ]
+    return chatting(place.get("/v1/models")["data"])
 
 
 def answer(
@@ -142,22 +145,6 @@ def _given(prompt: str | None) -> str | None:
     return question or None
 
 
-def _converse(place: Endpoint, options: dict[str, Any], history: list[Message]) -> None:
-    """Take turns until the end of input; an error ends one turn only."""
-    with suppress(ImportError):
-        importlib.import_module("readline")  # teaches `input` editing and history
-    click.echo(
-        f"{options['model']}; Ctrl-C stops an answer, /help lists commands", err=True
-    )
-    talk = Talk(place, options, history)
-    while (line := _question()) is not None:
-        if line.startswith("/") and not line.startswith("//"):
-            if not talk.obey(line):
-                return
-        else:
-            talk.ask(line.removeprefix("/"))
-
-
 class Talk:
     """A conversation: the model, and the messages so far."""
 
@@ -168,12 +155,24 @@ class Talk:
         self._options = options
         self._history = history
 
+    def run(self) -> None:
+        """Take turns until the end of input; an error ends one turn only."""
+        with suppress(ImportError):
+            importlib.import_module("readline")  # teaches `input` editing and history
+        model = self._options["model"]
+        click.echo(f"{model}; Ctrl-C stops an answer, /help lists commands", err=True)
+        while (line := _question()) is not None:
+            if not line.startswith("/") or line.startswith("//"):
+                self.ask(line.removeprefix("/"))
+            elif not self.obey(line):
+                return
+
     def ask(self, question: str) -> None:
         """Take a turn; a failed one is not kept."""
         asked = [*self._history, message("user", question)]
         written: list[str] = []
         try:
-            _say(_noted(answer(self._place, self._options, asked), written))
+            _say(answer(self._place, self._options, asked), written)
         except KeyboardInterrupt:
             click.echo(" …")
         except NoAnswer as error:
@@ -191,7 +190,9 @@ class Talk:
                 case "help" | "?":
                     _tell(HELP)
                 case "clear":
-                    self._clear()
+                    system = [x for x in self._history if x["role"] == "system"]
+                    self._history = system
+                    _tell("a new conversation begins")
                 case "model":
                     self._model(rest.strip())
                 case _:
@@ -201,10 +202,6 @@ class Talk:
         except NoAnswer as error:
             _tell(f"edgeserve: {error}")
         return True
-
-    def _clear(self) -> None:
-        self._history = [each for each in self._history if each["role"] == "system"]
-        _tell("a new conversation begins")
 
     def _model(self, name: str) -> None:
         """Show the models, or continue with another one. Raises NoAnswer."""
@@ -235,13 +232,9 @@ def _question() -> str | None:
     return line
 
 
-def _noted(parts: Iterator[str], written: list[str]) -> Iterator[str]:
+def _say(parts: Iterable[str], written: list[str]) -> None:
+    """Print an answer as it comes; `written` gets its pieces."""
     for part in parts:
         written.append(part)
-        yield part
-
-
-def _say(parts: Iterable[str]) -> None:
-    for part in parts:
         click.echo(part.translate(CONTROLS), nl=False)
     click.echo()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import ssl
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,8 @@ from urllib.parse import urlsplit
 import click
 
 from edgeserve.errors import CommandError, SettingsError, in_words
+from edgeserve.security.verified import Verified
+from edgeserve.terminal import Entry, Row, print_table
 
 DEFAULT_URL = "http://127.0.0.1:8080"
 KEY_BYTES = 1024
@@ -28,14 +30,16 @@ class NoAnswer(CommandError):
 
 @dataclass(frozen=True)
 class Endpoint:
-    """A balancer's address, and the API key to send.
-
-    `key_file` has the key of a balancer on this machine, which it writes at each start.
-    """
+    """A balancer's address, and the API key to send."""
 
     url: str
     api_key: str | None = None
     key_file: Path | None = None
+    """Where a balancer on this machine leaves a key for commands, at each start."""
+    fingerprint: str = ""
+    """Of the certificate that the server must have; "": any that is trusted."""
+    own: str = ""
+    """Of a certificate that is trusted as well: this machine made it."""
 
     def get(self, path: str) -> Any:
         """Return the JSON at `path`. Raises NoAnswer."""
@@ -56,7 +60,7 @@ class Endpoint:
         self, method: str, path: str, body: Any, seconds: float | None
     ) -> Generator[http.client.HTTPResponse]:
         parts = urlsplit(self.url)
-        connection = _connection(parts.scheme, parts.netloc, seconds)
+        connection = self._connection(parts.scheme, parts.netloc, seconds)
         content = None if body is None else _utf8(json.dumps(body, ensure_ascii=False))
         try:
             connection.request(method, parts.path + path, content, self._headers())
@@ -64,6 +68,8 @@ class Endpoint:
             if response.status != http.client.OK:
                 raise NoAnswer(self._refusal(response))
             yield response
+        except ssl.SSLCertVerificationError as error:
+            raise NoAnswer(self._untrusted(connection, error)) from error
         except (OSError, http.client.HTTPException) as error:
             raise NoAnswer(
                 f"nothing answers at {self.url} ({in_words(error)});"
@@ -72,6 +78,29 @@ class Endpoint:
             ) from error
         finally:
             connection.close()
+
+    def _connection(
+        self, scheme: str, netloc: str, seconds: float | None
+    ) -> http.client.HTTPConnection:
+        if scheme == "http":
+            return http.client.HTTPConnection(netloc, timeout=seconds)
+        return Verified(netloc, seconds, self.fingerprint, self.own)
+
+    def _untrusted(
+        self,
+        connection: http.client.HTTPConnection,
+        error: ssl.SSLCertVerificationError,
+    ) -> str:
+        from edgeserve.security.certificates import shown
+
+        seen = shown(connection.seen) if isinstance(connection, Verified) else ""
+        if self.fingerprint:
+            return f"{self.url} has another certificate than expected: {seen}"
+        return (
+            f"the certificate of {self.url} is not trusted here ({error.verify_message}"
+            f"); where the balancer shows the same fingerprint at its start, add"
+            f" --fingerprint {seen}"
+        )
 
     def _headers(self) -> Mapping[str, str]:
         headers = {"content-type": "application/json"}
@@ -110,15 +139,6 @@ class Endpoint:
             ) from error
 
 
-def _connection(
-    scheme: str, netloc: str, seconds: float | None
-) -> http.client.HTTPConnection:
-    if scheme == "https":
-        context = ssl.create_default_context()
-        return http.client.HTTPSConnection(netloc, timeout=seconds, context=context)
-    return http.client.HTTPConnection(netloc, timeout=seconds)
-
-
 def _utf8(text: str) -> bytes:
     """Encode text; bytes that the locale could not decode are sent unchanged."""
     return text.encode(errors="surrogateescape").decode(errors="replace").encode()
@@ -127,14 +147,35 @@ def _utf8(text: str) -> bytes:
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+FINGERPRINT = "edgeserve.fingerprint"
+
+
+def _keep_fingerprint(
+    context: click.Context, _: click.Parameter, value: str | None
+) -> None:
+    """Keep it for `endpoint`, in the form of `fingerprint_of`."""
+    digits = (value or "").replace(":", "").strip().lower()
+    if value and (len(digits) != 64 or set(digits) - set("0123456789abcdef")):
+        raise click.BadParameter("must be the 64 hexadecimal digits that are shown")
+    context.meta[FINGERPRINT] = digits
+
+
 def endpoint_options(command: F) -> F:
-    """Add `--url` and `--api-key-file`, which `endpoint` takes."""
+    """Add `--url` and `--api-key-file`, which `endpoint` takes, and `--fingerprint`."""
+    command = click.option(
+        "--fingerprint",
+        envvar="EDGESERVE_FINGERPRINT",
+        show_envvar=True,
+        expose_value=False,
+        callback=_keep_fingerprint,
+        help="Fingerprint of the balancer's certificate, which it shows at its start.",
+    )(command)
     command = click.option(
         "--api-key-file",
         envvar="EDGESERVE_API_KEY_FILE",
         show_envvar=True,
         type=click.Path(path_type=Path),
-        help="File with an API key; on the balancer's own machine not needed.",
+        help="File with an API key; not needed on the balancer's own machine.",
     )(command)
     return click.option(
         "--url",
@@ -142,8 +183,13 @@ def endpoint_options(command: F) -> F:
         envvar="EDGESERVE_URL",
         show_default=True,
         show_envvar=True,
-        help="Where the balancer answers.",
+        help="URL of the balancer.",
     )(command)
+
+
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print what the balancer answered."
+)
 
 
 def endpoint(url: str, api_key_file: Path | None) -> Endpoint:
@@ -153,9 +199,6 @@ def endpoint(url: str, api_key_file: Path | None) -> Endpoint:
     the one in the configuration folder; others get none.
     Raises SettingsError for what is no URL, or no key file.
     """
-    # Imported here: they would slow down `--help`.
-    from edgeserve.security.tokens import is_loopback, read_api_keys
-
     try:
         parts = urlsplit(url.rstrip("/").removesuffix("/v1"))
         port = parts.port or (443 if parts.scheme == "https" else 80)
@@ -163,21 +206,84 @@ def endpoint(url: str, api_key_file: Path | None) -> Endpoint:
         raise SettingsError(f"--url is {url!r}, which is no URL: {error}") from error
     if parts.scheme not in {"http", "https"} or not parts.hostname:
         raise SettingsError(f"--url is {url!r}: must be like {DEFAULT_URL}")
-    if api_key_file is not None:
-        return Endpoint(parts.geturl(), read_api_keys(api_key_file)[0])
-    if not is_loopback(parts.hostname):
-        return Endpoint(parts.geturl())
-    left = _key_left(port)
-    if left.is_file():
-        return Endpoint(parts.geturl(), key_file=left)
-    keys = read_api_keys(None)
-    return Endpoint(parts.geturl(), keys[0] if keys else None)
+    key, left = _key_for(parts.hostname, port, api_key_file)
+    context = click.get_current_context(silent=True)
+    fingerprint = context.meta.get(FINGERPRINT, "") if context else ""
+    own = own_fingerprint() if parts.scheme == "https" and not fingerprint else ""
+    return Endpoint(parts.geturl(), key, left, fingerprint, own)
 
 
-def _key_left(port: int) -> Path:
-    """Return where the balancer on `port` of this machine leaves a key for commands."""
+def _key_for(
+    host: str, port: int, api_key_file: Path | None
+) -> tuple[str | None, Path | None]:
+    """Return the key to send, or the file in which a balancer here has left one."""
+    # Imported here: they would slow down `--help`.
     from edgeserve.config.paths import admin_key_file
+    from edgeserve.security.tokens import is_loopback, read_api_keys
+
+    if api_key_file is None:
+        if not is_loopback(host):
+            return None, None
+        left = admin_key_file(_balancers_folder(), port)
+        if left.is_file():
+            return None, left
+    keys = read_api_keys(api_key_file)
+    return (keys[0] if keys else None), None
+
+
+def own_fingerprint() -> str:
+    """Return that of the certificate which a balancer here has made; "" without."""
+    from edgeserve.config.paths import OWN_CERTIFICATE
+    from edgeserve.security.certificates import stored_certificate
+
+    own = stored_certificate(_balancers_folder() / OWN_CERTIFICATE)
+    return own.fingerprint if own else ""
+
+
+def _balancers_folder() -> Path:
+    """Return the state folder of a balancer on this machine."""
     from edgeserve.config.settings import BalancerSettings
     from edgeserve.config.sources import resolve
 
-    return admin_key_file(resolve(BalancerSettings).settings.state_dir, port)
+    return resolve(BalancerSettings).settings.state_dir
+
+
+@contextmanager
+def understood(url: str) -> Generator[None]:
+    """Raise NoAnswer where the block finds another shape of answer than it expects."""
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError) as error:
+        raise NoAnswer(
+            f"{url} answers, but not like an edgeserve balancer of this version"
+        ) from error
+
+
+def show(
+    url: str,
+    found: Any,
+    heads: Row,
+    rows: Callable[[Any], Sequence[Row | Entry]],
+    otherwise: str,
+    *,
+    as_json: bool,
+) -> None:
+    """Print an answer as JSON or as a table; `otherwise` where it has no rows."""
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+        return
+    with understood(url):
+        shaped = rows(found)
+    if shaped:
+        print_table(heads, shaped)
+    else:
+        click.echo(otherwise, err=True)
+
+
+def chatting(models: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return the names of the models that chat."""
+    return [
+        str(model["id"])
+        for model in models
+        if "chat" in model.get("abilities", ("chat",))
+    ]

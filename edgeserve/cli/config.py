@@ -11,13 +11,15 @@ from typing import Any
 
 import click
 
+from edgeserve.config.limits import names_of
 from edgeserve.config.paths import config_dir, moved_by
 from edgeserve.config.settings import BalancerSettings, NodeSettings, SharedSettings
 from edgeserve.config.sources import in_order
 from edgeserve.help import Group, examples
-from edgeserve.terminal import print_table
+from edgeserve.terminal import Row, print_table
 
 EXAMPLES: dict[str, Any] = {
+    "allowed_hosts": ["llm.example"],
     "announce_url": "http://192.168.1.20:8090",
     "api_key_file": "/etc/edgeserve/api-keys",
     "balancers": ["http://192.168.1.10:8080"],
@@ -25,6 +27,7 @@ EXAMPLES: dict[str, Any] = {
     "embedding_models": ["bge-small-en-v1.5-q8_0.gguf"],
     "host": "192.168.1.20",
     "llama_server": "/opt/llama.cpp/bin/llama-server",
+    "media_hosts": ["images.example"],
     "models": ["smollm2-135m-instruct", "/srv/models/qwen2.5-1.5b-q4_k_m.gguf"],
     "models_dir": "~/.local/share/edgeserve/models",
     "name": "kitchen",
@@ -32,6 +35,8 @@ EXAMPLES: dict[str, Any] = {
     "record": "/var/log/edgeserve/trace.jsonl",
     "rerank_models": ["bge-reranker-v2-m3-q8_0.gguf"],
     "state_dir": "~/.local/state/edgeserve",
+    "tls_cert": "/etc/edgeserve/cert.pem",
+    "tls_key": "/etc/edgeserve/key.pem",
     "token_file": "/etc/edgeserve/token",
 }
 """Examples for settings without a default, or whose default differs by machine."""
@@ -43,18 +48,22 @@ HEAD = """\
 # (--slots) win over it. Written by `edgeserve config example`.
 """
 
-SHAPES = (SharedSettings, NodeSettings, BalancerSettings)
+SHAPES: dict[str, type[SharedSettings]] = {
+    "node": NodeSettings,
+    "balancer": BalancerSettings,
+}
 
 
 def example_file() -> str:
     """Return the file's text."""
-    return "\n".join([HEAD, *(line for shape in SHAPES for line in _section(shape))])
+    shapes: list[type[SharedSettings]] = [SharedSettings, *SHAPES.values()]
+    return "\n".join([HEAD, *(line for shape in shapes for line in _section(shape))])
 
 
 def _section(shape: type[SharedSettings]) -> Iterator[str]:
-    shared: set[str] = set()
+    shared: tuple[str, ...] = ()
     if shape is not SharedSettings:
-        shared = {each.name for each in dataclasses.fields(SharedSettings)}
+        shared = names_of(SharedSettings)
         yield f"[{shape.SECTION}]\n"
     for each in in_order(shape):
         if each.name not in shared:
@@ -86,7 +95,9 @@ def config() -> None:
         ("EDGESERVE_NODE_SLOTS=4 edgeserve config show", "try a variable out"),
     )
 )
-@click.option("--section", type=click.Choice(["node", "balancer"]), help="One alone.")
+@click.option(
+    "--section", type=click.Choice(["node", "balancer"]), help="Show only this section."
+)
 @click.option(
     "--config", "file", type=click.Path(path_type=Path), help="TOML settings file."
 )
@@ -100,10 +111,9 @@ def show(section: str | None, file: Path | None, *, as_json: bool) -> None:
     from edgeserve.config.sources import default_file
 
     warn_of_strays()
-    sections = [section] if section else ["node", "balancer"]
-    found = {name: resolved(name, file) for name in sections}
+    found = {name: resolved(name, file) for name in ([section] if section else SHAPES)}
     if as_json:
-        click.echo(json.dumps(found, indent=2))
+        click.echo(json.dumps(found, indent=2, default=str))
         return
     folder, path = config_dir(), file or default_file()
     click.echo(f"Folder of settings, token and keys: {folder} ({in_words(folder)})")
@@ -123,20 +133,14 @@ def example() -> None:
 
 
 def resolved(section: str, file: Path | None) -> dict[str, dict[str, Any]]:
-    """Return field → its value, as TOML would have it, and its origin."""
+    """Return field → its value and its origin."""
     from edgeserve.config.sources import resolve
 
-    shapes: dict[str, type[SharedSettings]] = {
-        "node": NodeSettings,
-        "balancer": BalancerSettings,
-    }
-    found = resolve(shapes[section], file=file)
+    found = resolve(SHAPES[section], file=file)
+    names = [each.name for each in in_order(SHAPES[section])]
     shown = {
-        each.name: {
-            "value": _plain(getattr(found.settings, each.name)),
-            "origin": found.origins[each.name],
-        }
-        for each in in_order(shapes[section])
+        name: {"value": getattr(found.settings, name), "origin": found.origins[name]}
+        for name in names
     }
     return shown | _secrets(found.settings)
 
@@ -145,7 +149,7 @@ def _secrets(settings: SharedSettings) -> dict[str, dict[str, Any]]:
     """Return the files of secrets in their usual places, where no setting names one."""
     usual = {name: config_dir() / file for name, file in SECRETS.items()}
     return {
-        name: {"value": str(path), "origin": f"{in_words(path)}, as it is there"}
+        name: {"value": path, "origin": f"{in_words(path)}, as it is there"}
         for name, path in usual.items()
         if getattr(settings, name, path) is None and path.exists()
     }
@@ -157,20 +161,11 @@ def in_words(path: Path) -> str:
     return f"environment {variable}" if variable else "default"
 
 
-def _plain(value: object) -> object:
-    if isinstance(value, Path):
-        return str(value)
-    return list(value) if isinstance(value, tuple) else value
-
-
 def _print(section: str, settings: dict[str, dict[str, Any]]) -> None:
-    rows = [
-        (name, _shown(found["value"]), str(found["origin"]))
-        for name, found in settings.items()
-    ]
+    rows = list[Row]()
+    for name, found in settings.items():
+        value = found["value"]
+        shown = "" if value is None else json.dumps(value, default=str)
+        rows.append((name, shown, str(found["origin"])))
     print_table((f"[{section}]", "value", "from"), rows)
     click.echo()
-
-
-def _shown(value: object) -> str:
-    return "" if value is None else json.dumps(value)

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
 import click
 
-from edgeserve.cli.client import NoAnswer, endpoint, endpoint_options
+from edgeserve.cli.client import endpoint, endpoint_options, json_option, show
 from edgeserve.help import examples
-from edgeserve.terminal import Entry, Row, print_table
+from edgeserve.terminal import Entry, Row
 
 GIB = 2**30
 
 Json = Mapping[str, Any]
-
-as_json = click.option(
-    "--json", "as_json", is_flag=True, help="Print what the balancer answered."
-)
 
 
 @click.command(
@@ -31,15 +26,12 @@ as_json = click.option(
     )
 )
 @endpoint_options
-@as_json
+@json_option
 def nodes(url: str, api_key_file: Path | None, *, as_json: bool) -> None:
     """Show the fleet's nodes, and what each serves."""
     found = endpoint(url, api_key_file).get("/edgeserve/v1/nodes")
-    if as_json:
-        click.echo(json.dumps(found, indent=2))
-        return
-    rows = _shaped(url, node_rows, found)
-    _print(NODE_HEADS, rows, "no nodes yet; `edgeserve node start` starts one")
+    none = "no nodes yet; `edgeserve node start` starts one"
+    show(url, found, NODE_HEADS, node_rows, none, as_json=as_json)
 
 
 @click.command(
@@ -49,15 +41,12 @@ def nodes(url: str, api_key_file: Path | None, *, as_json: bool) -> None:
     )
 )
 @endpoint_options
-@as_json
+@json_option
 def models(url: str, api_key_file: Path | None, *, as_json: bool) -> None:
     """Show the models that can be called now."""
     found = endpoint(url, api_key_file).get("/v1/models")
-    if as_json:
-        click.echo(json.dumps(found, indent=2))
-        return
-    rows = _shaped(url, model_rows, found)
-    _print(MODEL_HEADS, rows, "no model yet; `edgeserve nodes` says what is there")
+    none = "no model yet; `edgeserve nodes` says what is there"
+    show(url, found, MODEL_HEADS, model_rows, none, as_json=as_json)
 
 
 @click.command(
@@ -76,7 +65,7 @@ def models(url: str, api_key_file: Path | None, *, as_json: bool) -> None:
     help="How many days, the last one today.",
 )
 @click.option("--key", "name", help="Name of one key.")
-@as_json
+@json_option
 def usage(
     url: str, api_key_file: Path | None, name: str | None, *, days: int, as_json: bool
 ) -> None:
@@ -88,11 +77,9 @@ def usage(
     query = {"days": days} | ({"key": name} if name else {})
     path = f"/edgeserve/v1/usage?{urlencode(query)}"
     found = endpoint(url, api_key_file).get(path)
-    if as_json:
-        click.echo(json.dumps(found, indent=2))
-        return
-    heads = [head.removesuffix("_tokens") for head in USAGE]
-    _print(heads, _shaped(url, usage_rows, found), f"nothing was used in {days} days")
+    heads = tuple(head.removesuffix("_tokens") for head in USAGE)
+    none = f"nothing was used in {days} days"
+    show(url, found, heads, usage_rows, none, as_json=as_json)
 
 
 USAGE = (
@@ -176,20 +163,3 @@ def model_rows(found: Json) -> list[Row]:
         )
         for model in found["data"]
     ]
-
-
-def _shaped(url: str, rows: Any, found: Any) -> list[Any]:
-    try:
-        shaped: list[Any] = rows(found)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise NoAnswer(
-            f"{url} answers, but not like an edgeserve balancer of this version"
-        ) from error
-    return shaped
-
-
-def _print(heads: Row, rows: Sequence[Row | Entry], otherwise: str) -> None:
-    if rows:
-        print_table(heads, rows)
-    else:
-        click.echo(otherwise, err=True)

@@ -41,7 +41,10 @@ COMMANDS = {
         "Explain why a request went where it went, and what happened there.",
     ),
     "pull": ("edgeserve.cli.pull:pull", "Fetch a model into the models folder."),
-    "token": ("edgeserve.cli.secrets:token", "Make the secret that a fleet shares."),
+    "token": (
+        "edgeserve.cli.secrets:token",
+        "Make, show and replace the secret that a fleet shares.",
+    ),
     "key": (
         "edgeserve.cli.keys:key",
         "Make, list, limit and revoke the API keys of clients.",

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from contextlib import contextmanager
 from pathlib import Path
 
 import click
 
 from edgeserve.errors import SettingsError
 from edgeserve.help import examples
-from edgeserve.models.download import CATALOG, MIB, Known, Show, fetch, intact
+from edgeserve.models.download import CATALOG, MIB, Known, fetch, intact
 from edgeserve.suggestions import did_you_mean
 from edgeserve.terminal import Entry, print_table
 
@@ -26,7 +24,7 @@ from edgeserve.terminal import Entry, print_table
     "--models-dir",
     "folder",
     type=click.Path(path_type=Path),
-    help="Folder of GGUF files, where not the usual one.",
+    help="Folder to write to. Default: the models folder.",
 )
 def pull(name: str | None, folder: Path | None) -> None:
     """Fetch a model into the models folder.
@@ -49,33 +47,14 @@ def pull(name: str | None, folder: Path | None) -> None:
             f" other GGUF files can be copied into {folder}"
             f"{did_you_mean(name, CATALOG)}"
         )
-    click.echo(pulled(known, folder))
-
-
-def pulled(known: Known, folder: Path) -> Path:
-    """Return the model's file with every byte verified; a damaged one is replaced."""
-    if intact(known, folder):
-        return folder / known.file
-    return fetched(known, folder, anew=True)
+    there = folder / known.file if intact(known, folder) else None
+    click.echo(there or fetched(known, folder, anew=True))
 
 
 def fetched(known: Known, folder: Path, *, anew: bool = False) -> Path:
-    """Fetch the model with a progress bar on the terminal."""
-    with progress(known.file) as show:
-        return fetch(known, folder, show, anew=anew)
-
-
-@contextmanager
-def progress(title: str) -> Generator[Show]:
-    """Show steps as bars on standard error, for the length of the block."""
+    """Fetch the model with progress bars on standard error."""
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        Progress,
-        TaskID,
-        TextColumn,
-    )
+    from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
     with Progress(*columns, console=Console(stderr=True)) as bars:
@@ -83,22 +62,16 @@ def progress(title: str) -> Generator[Show]:
 
         def show(step: str, done: int, total: int) -> None:
             if step not in tasks:
-                tasks[step] = bars.add_task(f"{title}: {step}")
+                tasks[step] = bars.add_task(f"{known.file}: {step}")
             bars.update(tasks[step], completed=done, total=total)
 
-        yield show
+        return fetch(known, folder, show, anew=anew)
 
 
 def _list(folder: Path) -> None:
-    rows = [
-        Entry(
-            (known.name, f"{known.size // MIB} MiB", _here(folder / known.file)),
-            [f"{known.about}; {known.licence}"],
-        )
-        for known in CATALOG.values()
-    ]
+    rows = list[Entry]()
+    for known in CATALOG.values():
+        here = "yes" if (folder / known.file).exists() else "no"
+        cells = (known.name, f"{known.size // MIB} MiB", here)
+        rows.append(Entry(cells, [f"{known.about}; {known.licence}"]))
     print_table(("model", "size", "here"), rows)
-
-
-def _here(path: Path) -> str:
-    return "yes" if path.exists() else "no"

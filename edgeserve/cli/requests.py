@@ -12,7 +12,13 @@ from urllib.parse import quote
 
 import click
 
-from edgeserve.cli.client import NoAnswer, endpoint, endpoint_options
+from edgeserve.cli.client import (
+    endpoint,
+    endpoint_options,
+    json_option,
+    show,
+    understood,
+)
 from edgeserve.help import examples
 from edgeserve.terminal import Entry, Row, print_table, printable, width, wrapped
 
@@ -21,19 +27,9 @@ REQUESTS = "/edgeserve/v1/requests"
 Json = Mapping[str, Any]
 
 HEADS = (
-    "time",
-    "request",
-    "client",
-    "model",
-    "node",
-    "outcome",
-    "waited",
-    "first",
-    "predicted",
-    "cached",
-    "tokens/s",
-    "whole",
-)
+    "time", "request", "client", "model", "node", "outcome", "waited", "first",
+    "predicted", "cached", "tokens/s", "whole",
+)  # fmt: skip
 
 
 @click.command(
@@ -49,9 +45,9 @@ HEADS = (
     type=click.IntRange(1),
     default=20,
     show_default=True,
-    help="How many to show.",
+    help="Number of requests to show.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print what the balancer says.")
+@json_option
 def requests(url: str, api_key_file: Path | None, *, last: int, as_json: bool) -> None:
     """List the latest requests with predicted and actual times.
 
@@ -60,23 +56,14 @@ def requests(url: str, api_key_file: Path | None, *, last: int, as_json: bool) -
     again. `edgeserve why ID` explains one request.
     """
     found: list[Json] = endpoint(url, api_key_file).get(REQUESTS)[:last]
-    if as_json:
-        click.echo(json.dumps(found, indent=2))
-    elif found:
-        print_table(HEADS, shaped(url, found))
-    else:
-        click.echo("no request yet; `edgeserve chat` makes one", err=True)
+    none = "no request yet; `edgeserve chat` makes one"
+    show(url, found, HEADS, request_rows, none, as_json=as_json)
 
 
-def shaped(url: str, found: Iterable[Json]) -> list[Entry]:
-    """One row per request. Raises NoAnswer for what is no list of requests."""
+def request_rows(found: Iterable[Json]) -> list[Entry]:
+    """One row per request."""
     now = time.time()
-    try:
-        return [_request_entry(each, now) for each in found]
-    except (KeyError, TypeError, AttributeError) as error:
-        raise NoAnswer(
-            f"{url} answers, but not like an edgeserve balancer of this version"
-        ) from error
+    return [_request_entry(each, now) for each in found]
 
 
 def _request_entry(request: Json, now: float) -> Entry:
@@ -97,9 +84,8 @@ def _request_entry(request: Json, now: float) -> Entry:
         number(actual.get("tokens_per_second")),
         seconds(request["seconds"]),
     )
-    return Entry(
-        cells, [f"before: {each['node']}: {each['outcome']}" for each in before]
-    )
+    below = [f"before: {each['node']}: {each['outcome']}" for each in before]
+    return Entry(cells, below)
 
 
 def clock(at: float, now: float) -> str:
@@ -128,16 +114,8 @@ def number(value: float | None) -> str:
 
 
 CANDIDATE_HEADS = (
-    "node",
-    "engine",
-    "cost",
-    "wait",
-    "ahead",
-    "read",
-    "write",
-    "cached",
-    "first",
-)
+    "node", "engine", "cost", "wait", "ahead", "read", "write", "cached", "first",
+)  # fmt: skip
 
 
 @click.command(
@@ -148,7 +126,7 @@ CANDIDATE_HEADS = (
 )
 @click.argument("request_id", metavar="ID")
 @endpoint_options
-@click.option("--json", "as_json", is_flag=True, help="Print what the balancer says.")
+@json_option
 def why(request_id: str, url: str, api_key_file: Path | None, *, as_json: bool) -> None:
     """Explain why a request went where it went, and what happened there.
 
@@ -161,12 +139,8 @@ def why(request_id: str, url: str, api_key_file: Path | None, *, as_json: bool) 
     if as_json:
         click.echo(json.dumps(found, indent=2))
         return
-    try:
+    with understood(url):
         _explain(found)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise NoAnswer(
-            f"{url} answers, but not like an edgeserve balancer of this version"
-        ) from error
 
 
 def _explain(found: Json) -> None:
@@ -207,16 +181,13 @@ def summary_of(found: Json, now: float) -> Iterator[str]:
 
 def rows(candidates: list[Json]) -> list[Entry]:
     """One row per candidate, the chosen one first."""
-    return [
-        _candidate_entry(each)
-        for each in sorted(candidates, key=lambda each: not each["chosen"])
-    ]
+    chosen_first = sorted(candidates, key=lambda each: not each["chosen"])
+    return [Entry(_cells(each), [_choice(each)]) for each in chosen_first]
 
 
-def _candidate_entry(each: Json) -> Entry:
-    reason = str(each["reason"] or "no reason is known")
-    below = [f"chosen: {reason}" if each["chosen"] else f"not chosen: {reason}"]
-    return Entry(_cells(each), below)
+def _choice(each: Json) -> str:
+    reason = each["reason"] or "no reason is known"
+    return f"chosen: {reason}" if each["chosen"] else f"not chosen: {reason}"
 
 
 def _cells(each: Json) -> Row:
@@ -241,7 +212,7 @@ def comparison_of(attempt: Json) -> Iterator[str]:
     """Yield the predicted and the measured values of an attempt."""
     predicted: Json = attempt.get("predicted") or {}
     actual: Json = attempt.get("actual") or {}
-    for name, called, show in (
+    for name, called, text in (
         ("first_token_seconds", "first token", _seconds),
         ("prompt_tokens", "prompt", _tokens),
         ("cached_tokens", "of it cached", _tokens),
@@ -250,8 +221,8 @@ def comparison_of(attempt: Json) -> Iterator[str]:
         guess, happened = predicted.get(name), actual.get(name)
         if guess is not None or happened is not None:
             yield (
-                f"{called}: {'not' if guess is None else show(guess)} predicted,"
-                f" {'not' if happened is None else show(happened)} measured"
+                f"{called}: {'not' if guess is None else text(guess)} predicted,"
+                f" {'not' if happened is None else text(happened)} measured"
             )
 
 

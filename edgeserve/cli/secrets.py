@@ -15,13 +15,13 @@ OWNER_ONLY = 0o600
 file_option = click.option(
     "--file",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Where to, if not into the configuration folder.",
+    help="File to write. Default: one in the configuration folder.",
 )
 
 
 @click.group(cls=Group)
 def token() -> None:
-    """Make the secret that a fleet shares."""
+    """Make, show and replace the secret that a fleet shares."""
 
 
 @token.command(
@@ -32,7 +32,7 @@ def token() -> None:
     ),
 )
 @file_option
-@click.option("--force", is_flag=True, help="Replace the token that is there.")
+@click.option("--force", is_flag=True, help="Replace an existing token.")
 def new_token(file: Path | None, *, force: bool) -> None:
     """Make a fleet token, to be copied to every machine.
 
@@ -51,6 +51,67 @@ def new_token(file: Path | None, *, force: bool) -> None:
         f"{path} holds the fleet token. Copy it to the same place on each machine, then"
         " start `edgeserve node start` and `edgeserve balancer start` there."
     )
+
+
+@token.command(
+    "show",
+    epilog=examples(
+        (
+            "edgeserve token show | ssh pi 'umask 077; cat >.config/edgeserve/token'",
+            "take it to another machine",
+        ),
+    ),
+)
+@file_option
+def show_token(file: Path | None) -> None:
+    """Print the fleet token; a machine that has it belongs to the fleet."""
+    click.echo(_stored_tokens(file or config_dir() / "token")[0])
+
+
+@token.command(
+    "rotate",
+    epilog=examples(
+        ("edgeserve token rotate", "the old token stays valid for a day"),
+        ("edgeserve token rotate --keep-hours 0", "it is not valid any longer"),
+    ),
+)
+@file_option
+@click.option(
+    "--keep-hours",
+    type=click.FloatRange(min=0),
+    default=24.0,
+    show_default=True,
+    help="How long the old token stays valid on this machine.",
+)
+def rotate_token(file: Path | None, keep_hours: float) -> None:
+    """Make a new fleet token; the old one stays valid for a while.
+
+    Copy the file to the other machines in this time. Running nodes and balancers read
+    it at their next connection; none has to be restarted.
+    """
+    from datetime import UTC, datetime, timedelta
+
+    from edgeserve.security.tokens import UNTIL, new_secret
+
+    path = file or config_dir() / "token"
+    old = _stored_tokens(path)[0]
+    ends = datetime.now(UTC) + timedelta(hours=keep_hours)
+    kept = f"{UNTIL}{ends.isoformat(timespec='seconds')}\n{old}\n" if keep_hours else ""
+    _write(path, f"{new_secret('fleet')}\n{kept}")
+    until = f"the old one is valid until {ends:%Y-%m-%d %H:%M} UTC" if kept else ""
+    click.echo(
+        f"{path} holds a new fleet token; {until or 'the old one is not valid'}."
+        " Copy the file to the same place on each machine of the fleet."
+    )
+
+
+def _stored_tokens(path: Path) -> tuple[str, ...]:
+    """Return the tokens in a file, the newest first. Raises CommandError."""
+    from edgeserve.security.tokens import read_secrets
+
+    if not path.exists():
+        raise CommandError(f"there is no {path}; `edgeserve token new` makes one")
+    return read_secrets(path, path, "edgeserve token new")
 
 
 def add_key(path: Path, name: str) -> str:

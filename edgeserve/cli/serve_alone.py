@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, suppress
+import signal
+from asyncio.subprocess import DEVNULL, Process
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
 from edgeserve.cli.client import Endpoint, NoAnswer
 from edgeserve.errors import CommandError
-from edgeserve.runtime.children import first, running
+from edgeserve.runtime.tasks import first_of
+from edgeserve.runtime.tether import tethered
 
 POLL_SECONDS = 0.1
 
@@ -20,6 +23,69 @@ STOPPING = "stopping; running answers may finish, a second Ctrl-C aborts them"
 
 Model = Mapping[str, Any]
 Greet = Callable[[Sequence[Model]], None]
+
+
+FORCED_SECONDS = 3.0
+"""Time for a child to exit after a second signal."""
+
+
+class ChildEnded(CommandError):
+    """A child ended that should run on; its own message is on the terminal."""
+
+    def __init__(self, name: str, status: int) -> None:
+        reason = f"with status {status}; see its message above"
+        super().__init__(f"the {name} ended {reason if status else 'by itself'}")
+        self.exit_status = status if status > 0 else 1
+
+
+@dataclass(frozen=True)
+class Child:
+    """A running child process."""
+
+    name: str
+    process: Process
+
+    async def ended(self) -> NoReturn:
+        """Wait until it ends, and raise ChildEnded."""
+        raise ChildEnded(self.name, await self.process.wait())
+
+
+@asynccontextmanager
+async def running(
+    name: str, argv: Sequence[str], *, grace: float
+) -> AsyncGenerator[Child]:
+    """Run a child for the length of the block; it has `grace` seconds to drain.
+
+    It has a session of its own, so that Ctrl-C reaches it once, through this process.
+    It gets SIGTERM too when this process is killed.
+    """
+    process = await asyncio.create_subprocess_exec(
+        *tethered(argv, signal.SIGTERM),
+        stdin=DEVNULL,
+        stdout=DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        yield Child(name, process)
+    except asyncio.CancelledError:
+        grace = FORCED_SECONDS
+        raise
+    finally:
+        await _end(process, grace)
+
+
+async def _end(process: Process, grace: float) -> None:
+    with suppress(ProcessLookupError):
+        process.terminate()
+    try:
+        async with asyncio.timeout(grace):
+            await process.wait()
+    except TimeoutError:
+        pass
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
 
 
 class NotServing(CommandError):
@@ -51,14 +117,17 @@ async def serve(plan: Plan, greet: Greet, stop: asyncio.Event) -> None:
         balancer = await stack.enter_async_context(
             running("balancer", plan.balancer, grace=plan.grace)
         )
-        await first(_greeted(plan, greet), stop.wait(), node.ended(), balancer.ended())
+        await first_of(
+            _greeted(plan, greet), stop.wait(), node.ended(), balancer.ended()
+        )
         click.echo(STOPPING, err=True)
 
 
 async def _greeted(plan: Plan, greet: Greet) -> None:
     try:
         async with asyncio.timeout(plan.load_seconds):
-            models = await _until_served(plan.place)
+            while not (models := await asyncio.to_thread(served, plan.place)):  # noqa: ASYNC110 - another process has no event for us
+                await asyncio.sleep(POLL_SECONDS)
     except TimeoutError:
         raise NotServing(
             f"no model was ready within {plan.load_seconds:g} s; `load_seconds` in the"
@@ -66,12 +135,6 @@ async def _greeted(plan: Plan, greet: Greet) -> None:
         ) from None
     greet(models)
     await asyncio.Event().wait()
-
-
-async def _until_served(place: Endpoint) -> Sequence[Model]:
-    while not (models := await asyncio.to_thread(served, place)):  # noqa: ASYNC110 - another process has no event for us
-        await asyncio.sleep(POLL_SECONDS)
-    return models
 
 
 def served(place: Endpoint) -> Sequence[Model]:

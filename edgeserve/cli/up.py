@@ -15,7 +15,7 @@ from typing import Any
 
 import click
 
-from edgeserve.cli.client import DEFAULT_URL, Endpoint
+from edgeserve.cli.client import DEFAULT_URL, Endpoint, chatting
 from edgeserve.cli.pull import fetched
 from edgeserve.cli.serve_alone import Model, Plan, serve
 from edgeserve.config.options import warn_of_strays
@@ -95,10 +95,7 @@ class Welcome:
         )
 
     def _chatting(self) -> str | None:
-        for model in self.models:
-            if "chat" in model.get("abilities", ("chat",)):
-                return str(model["id"])
-        return None
+        return next(iter(chatting(self.models)), None)
 
 
 def _example_request() -> dict[str, Any]:
@@ -120,8 +117,12 @@ NEIGHBOURS = 10
         ("edgeserve up --port 9000", "on another port"),
     )
 )
-@click.option("--model", "models", multiple=True, help="GGUF file, or name. Repeat.")
-@click.option("--port", type=click.IntRange(0, 65535), help="By default 8080.")
+@click.option(
+    "--model", "models", multiple=True, help="GGUF file, or name. Repeatable."
+)
+@click.option(
+    "--port", type=click.IntRange(0, 65535), help="TCP port; by default 8080."
+)
 @click.option("--config", "file", type=click.Path(path_type=Path), help="TOML file.")
 def up(models: tuple[str, ...], port: int | None, file: Path | None) -> None:
     """Serve on this machine alone.
@@ -169,12 +170,16 @@ def planned(
     api_key: str | None,
 ) -> Plan:
     """Turn settings into two commands; fetches the default model if it is needed."""
+    if balancer.settings.tls or balancer.settings.tls_cert:
+        raise SettingsError(
+            "`edgeserve up` serves without TLS, which the settings ask for; use"
+            " `edgeserve node start` and `edgeserve balancer start`"
+        )
     back = port_near(node)
     front = port_near(balancer, but=back)
-    if balancer.settings.port not in {0, front}:
-        click.echo(
-            f"port {balancer.settings.port} is not free; using {front}", err=True
-        )
+    wanted = balancer.settings.port
+    if wanted not in {0, front}:
+        click.echo(f"port {wanted} is not free; using {front}", err=True)
     backend = ["--port", str(back), "--no-advertise", *model_flags(node.settings)]
     frontend = ["--port", str(front), "--no-discover", "--node", _url(back)]
     common = ["--host", LOOPBACK, *(["--config", str(file)] if file else [])]
@@ -229,16 +234,12 @@ def model_flags(settings: NodeSettings) -> list[str]:
     """
     others = settings.embedding_models or settings.rerank_models
     names = settings.models or (() if others else (DEFAULT.name,))
-    flags = list[str]()
+    folder, flags = settings.models_dir, list[str]()
     for name in names:
-        known = CATALOG.get(name.lower())
-        folder = settings.models_dir
-        if name.endswith(".gguf") and not _is_there(Path(name).expanduser(), folder):
+        known, file = CATALOG.get(name.lower()), Path(name).expanduser()
+        there = file.is_file() or (folder / file).is_file()
+        if name.endswith(".gguf") and not there:
             raise SettingsError(f"there is no file {name}, here or in {folder}")
         path = (in_place(known, folder) or fetched(known, folder)) if known else name
         flags += ["--model", str(path)]
     return flags
-
-
-def _is_there(file: Path, folder: Path) -> bool:
-    return file.is_file() or (folder / file).is_file()

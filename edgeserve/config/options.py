@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
@@ -10,103 +9,47 @@ from typing import Any, TypeVar, get_type_hints
 
 import click
 
+from edgeserve.config.limits import names_of
 from edgeserve.config.settings import BalancerSettings, NodeSettings, SharedSettings
 from edgeserve.config.sources import flag_name, strays, variables
 from edgeserve.help import SettingOption
 
 HEADINGS = {
     "Models": (
-        "models",
-        "embedding_models",
-        "rerank_models",
-        "models_dir",
-        "min_speed",
+        "models", "embedding_models", "rerank_models", "models_dir", "min_speed",
         "min_quality",
     ),
     "Engine": (
-        "slots",
-        "context",
-        "threads",
-        "gpu_layers",
-        "engine",
-        "llama_server",
-        "batch",
-        "cache_ram_mib",
-        "load_seconds",
-        "stuck_seconds",
+        "slots", "context", "threads", "gpu_layers", "engine", "llama_server", "batch",
+        "cache_ram_mib", "load_seconds", "stuck_seconds",
     ),
     "GPUs": ("tensor_split", "main_gpu", "per_gpu", "experts_on_cpu"),
     "Network": (
-        "name",
-        "host",
-        "port",
-        "balancers",
-        "announce_url",
-        "advertise",
-        "nodes",
+        "name", "host", "port", "balancers", "announce_url", "advertise", "nodes",
         "discover",
     ),
-    "Access": ("token_file", "api_key_file", "anonymous", "cors_origins"),
+    "Access": (
+        "token_file", "api_key_file", "anonymous", "tls", "tls_cert", "tls_key",
+        "cors_origins", "allowed_hosts", "media_hosts",
+    ),
     "Routing": (
-        "policy",
-        "on_battery",
-        "low_battery",
-        "owner_first",
-        "calibrate",
-        "queue",
-        "queue_seconds",
-        "attempts",
-        "resume",
-        "connect_seconds",
-        "suspect_seconds",
+        "policy", "on_battery", "low_battery", "owner_first", "calibrate", "queue",
+        "queue_seconds", "attempts", "resume", "connect_seconds", "suspect_seconds",
         "forget_seconds",
     ),
     "Process": ("config_file", "state_dir", "log_level", "drain_seconds", "record"),
-}
+}  # fmt: skip
+"""Headings of help and the settings under each, both in the order of display."""
 
 OTHER_HEADING = "Limits"
 """The heading of every setting that the table does not name."""
 
-COMMON = frozenset(
-    (
-        "models",
-        "models_dir",
-        "min_speed",
-        "slots",
-        "context",
-        "gpu_layers",
-        "name",
-        "host",
-        "port",
-        "balancers",
-        "announce_url",
-        "nodes",
-        "token_file",
-        "api_key_file",
-        "anonymous",
-        "policy",
-        "on_battery",
-        "queue",
-        "config_file",
-        "log_level",
-    )
-)
+COMMON = frozenset((
+    "models", "models_dir", "min_speed", "slots", "context", "gpu_layers", "name",
+    "host", "port", "balancers", "announce_url", "nodes", "token_file", "api_key_file",
+    "anonymous", "tls", "policy", "on_battery", "queue", "config_file", "log_level",
+))  # fmt: skip
 """Settings that `--help` shows; `--help-all` shows the others too."""
-
-
-def heading_of(name: str) -> str:
-    """Return the heading of a setting."""
-    found = (heading for heading, names in HEADINGS.items() if name in names)
-    return next(found, OTHER_HEADING)
-
-
-def in_order(names: list[str]) -> list[str]:
-    """Sort settings as help shows them: by heading, then in the table's order."""
-    place = [name for row in HEADINGS.values() for name in row]
-    return sorted(
-        names, key=lambda name: place.index(name) if name in place else len(place)
-    )
-
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -121,51 +64,37 @@ def settings_options(
     """
 
     def decorate(command: F) -> F:
-        fields = {each.name: each for each in dataclasses.fields(shape)}
-        for name in reversed(in_order(["config_file", *fields])):
-            if name in fields:
-                command = _option(shape, fields[name], _shown_where(name, aside))(
-                    command
-                )
-            else:
-                command = _config_option(command)
+        known = [name for row in HEADINGS.values() for name in row]
+        place = {name: number for number, name in enumerate(known)}
+        names = ["config_file", *names_of(shape)]
+        names.sort(key=lambda name: place.get(name, len(place)))
+        for name in reversed(names):
+            command = _option(shape, name, _shown_where(name, aside))(command)
         return command
 
     return decorate
 
 
-def _config_option(command: F) -> F:
-    return click.option(
-        "--config",
-        "config_file",
-        type=click.Path(path_type=Path),
-        help="TOML settings file.",
-        **_shown_where("config_file", ()),
-    )(command)
-
-
 def _option(
-    shape: type[SharedSettings], each: dataclasses.Field[Any], where: dict[str, Any]
+    shape: type[SharedSettings], name: str, where: dict[str, Any]
 ) -> Callable[[F], F]:
-    hint = get_type_hints(shape)[each.name]
-    flag = flag_name(shape, each.name)
-    text = each.metadata["help"]
+    if name == "config_file":
+        kind, text = click.Path(path_type=Path), "TOML settings file."
+        return click.option("--config", name, type=kind, help=text, **where)
+    each, flag = shape.__dataclass_fields__[name], flag_name(shape, name)
+    hint, text = get_type_hints(shape)[name], each.metadata["help"]
     if each.default not in (None, (), ""):
         text = f"{text}  [default: {_shown(each.default)}]"
     if hint is bool:
         both = f"{flag}/--no-{flag[2:]}" if each.default else flag
-        return click.option(
-            both, each.name, default=None, help=text, is_flag=True, **where
-        )
-    many = hint == tuple[str, ...]
-    metavar = _metavar(each.name, hint)
-    return click.option(
-        flag, each.name, multiple=many, metavar=metavar, help=text, **where
-    )
+        return click.option(both, name, default=None, help=text, is_flag=True, **where)
+    many, metavar = hint == tuple[str, ...], _metavar(name, hint)
+    return click.option(flag, name, multiple=many, metavar=metavar, help=text, **where)
 
 
 def _shown_where(name: str, aside: Collection[str]) -> dict[str, Any]:
-    heading = heading_of(name)
+    found = (heading for heading, names in HEADINGS.items() if name in names)
+    heading = next(found, OTHER_HEADING)
     rare = name not in COMMON or heading in aside
     return {"cls": SettingOption, "heading": heading, "rare": rare}
 
@@ -192,6 +121,7 @@ OTHERS = (
     "EDGESERVE_MODELS_DIR",
     "EDGESERVE_URL",
     "EDGESERVE_API_KEY_FILE",
+    "EDGESERVE_FINGERPRINT",
 )
 """Variables that are not settings of node or balancer."""
 
@@ -212,10 +142,5 @@ LIST = "`edgeserve config example` lists the settings"
 
 def _known() -> Iterator[str]:
     yield from OTHERS
-    shared = _names(SharedSettings)
     for shape in (NodeSettings, BalancerSettings):
-        yield from variables(shape.SECTION, shared=shared, own=_names(shape))
-
-
-def _names(shape: type[SharedSettings]) -> set[str]:
-    return {each.name for each in dataclasses.fields(shape)}
+        yield from variables(shape)

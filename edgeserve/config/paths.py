@@ -10,6 +10,9 @@ from platformdirs import user_config_path, user_data_path, user_state_path
 OURS = ("EDGESERVE_CONFIG_DIR", "EDGESERVE_STATE_DIR", "EDGESERVE_MODELS_DIR")
 PLATFORMS = ("XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_DATA_HOME")
 
+OWN_CERTIFICATE = "client-port.pem"
+"""File in the state folder: the certificate and key that a balancer makes itself."""
+
 
 def config_dir() -> Path:
     """Settings, token, keys: EDGESERVE_CONFIG_DIR or the platform's place."""

@@ -7,16 +7,16 @@ to node and balancer; `[node]`, `[balancer]` (and `EDGESERVE_NODE_<KEY>`) to one
 
 from __future__ import annotations
 
-import dataclasses
 import platform
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from edgeserve.config.limits import GrammarSettings, LimitSettings, setting
+from edgeserve.config.access import AccessSettings
+from edgeserve.config.limits import GrammarSettings, LimitSettings, names_of, setting
 from edgeserve.config.paths import models_dir, state_dir
-from edgeserve.config.values import a_url, an_origin, at_least, between, one_of, wrong
+from edgeserve.config.values import a_url, at_least, between, one_of, wrong
 from edgeserve.quantization import loss
 
 LOOPBACK = "127.0.0.1"
@@ -35,16 +35,21 @@ class SharedSettings(LimitSettings):
 
     token_file: Path | None = setting(
         None,
-        "File with the fleet token; by default `token` in the configuration folder,"
-        " where `edgeserve token new` puts it.",
+        "File with the fleet token. Default: `token` in the configuration folder,"
+        " which `edgeserve token new` writes.",
     )
     state_dir: Path = setting(
-        DEFAULT_STATE_DIR, "Folder for identity and learned state."
+        DEFAULT_STATE_DIR,
+        "Folder for what is kept between runs, such as a node's id and learned speeds.",
     )
     drain_seconds: float = setting(
-        30.0, "How long running requests may go on after a stop signal."
+        30.0,
+        "Longest time that running requests may continue after a stop signal, in"
+        " seconds.",
     )
-    log_level: str = setting("info", "debug, info, warning or error.")
+    log_level: str = setting(
+        "info", "Lowest level to log: debug, info, warning or error."
+    )
 
     def __post_init__(self) -> None:
         """Refuse values outside their limits."""
@@ -59,72 +64,110 @@ class NodeSettings(SharedSettings):
 
     SECTION: ClassVar[str] = "node"
 
-    name: str = setting(HOST_NAME, "The node's name in tables.")
+    name: str = setting(
+        HOST_NAME, "Name of this node in tables, logs and response headers."
+    )
     host: str | None = setting(
         None,
-        "Address to listen on; by default loopback without a fleet token,"
-        " every interface with one.",
+        "Address to listen on. Default: loopback without a fleet token, every"
+        " interface with one.",
     )
-    port: int = setting(8090, "Port to listen on; 0 picks a free one.")
+    port: int = setting(8090, "TCP port to listen on. 0: any free port.")
     models: tuple[str, ...] = setting(
         (),
-        "GGUF file, or name of one in the models folder: `model` for the variant that"
-        " suits best, `model:LABEL` for one, `model:*` for all. Repeat for several;"
-        " by default every model in the folder that fits in memory.",
+        "Model to serve: a GGUF file, or a name in the models folder. `model` means"
+        " the variant that suits best, `model:LABEL` that variant, `model:*` all. May"
+        " be repeated. Default: every model that fits in memory.",
         flag="--model",
     )
     embedding_models: tuple[str, ...] = setting(
-        (), "Like --model, served for /v1/embeddings.", flag="--embedding-model"
+        (),
+        "Model to serve at /v1/embeddings, named as for --model. May be repeated.",
+        flag="--embedding-model",
     )
     rerank_models: tuple[str, ...] = setting(
-        (), "Like --model, served for /v1/rerank.", flag="--rerank-model"
+        (),
+        "Model to serve at /v1/rerank, named as for --model. May be repeated.",
+        flag="--rerank-model",
     )
-    models_dir: Path = setting(DEFAULT_MODELS_DIR, "Folder of GGUF files.")
+    models_dir: Path = setting(DEFAULT_MODELS_DIR, "Folder with GGUF files.")
     min_speed: float = setting(
         0.0,
-        "Tokens/s for one stream: of a model's variants, the best quality that reaches"
-        " it. 0: the best quality that fits.",
+        "Minimum tokens/s of one stream: of a model's variants, the best quality that"
+        " reaches it is served. 0: the best quality that fits in memory.",
     )
     min_quality: str = setting(
         "",
-        "Type, such as Q4_K_M, or KL divergence, such as 0.05: of a model's variants,"
-        " the fastest that is as good. Empty: any.",
+        "Minimum quality, as a type such as Q4_K_M or a KL divergence such as 0.05:"
+        " of a model's variants, the fastest that reaches it is served. Empty: any"
+        " quality.",
     )
-    engine: str = setting("auto", "auto, native (llama-server) or bundled.")
-    llama_server: Path | None = setting(None, "Path of a llama-server executable.")
-    slots: int = setting(0, "Requests an engine decodes at once; 0 picks.")
-    context: int = setting(0, "Context per slot, in tokens; 0 picks.")
-    batch: int = setting(0, "Tokens per decode call, bounds cancel time; 0 picks.")
+    engine: str = setting(
+        "auto",
+        "Engine to run: native (llama-server), bundled (llama-cpp-python), or auto,"
+        " which prefers native.",
+    )
+    llama_server: Path | None = setting(
+        None,
+        "Path of the llama-server executable. Default: the one that `edgeserve engine"
+        " build` made, else the one on PATH.",
+    )
+    slots: int = setting(
+        0,
+        "Requests that one engine decodes at once. 0: chosen by cores and memory.",
+    )
+    context: int = setting(
+        0, "Context of each slot, in tokens. 0: chosen by model and memory."
+    )
+    batch: int = setting(
+        0,
+        "Number of tokens in one decode call, which cannot be interrupted. 0: chosen"
+        " by cores and GPUs.",
+    )
     cache_ram_mib: int = setting(
         0,
-        "Main memory of each engine, in MiB, for conversations that have lost their"
-        " slot: they return without being read again. 0: none.",
+        "Main memory of each engine, in MiB, for the prompts of conversations that no"
+        " longer have a slot, so that they are not processed again. 0: none.",
     )
-    threads: int = setting(0, "CPU threads per engine; 0 picks.")
-    gpu_layers: str = setting("auto", "Layers on the GPUs: auto, all or a number.")
-    tensor_split: str = setting("", "Share of each GPU, such as 3,1; empty: by memory.")
-    main_gpu: int = setting(0, "The GPU that computes what is not split.")
+    threads: int = setting(
+        0, "Number of CPU threads of one engine. 0: one for each physical core."
+    )
+    gpu_layers: str = setting(
+        "auto", "Layers on the GPUs: a number, all, or auto, as many as fit."
+    )
+    tensor_split: str = setting(
+        "", "Share of the model on each GPU, such as 3,1. Empty: by free memory."
+    )
+    main_gpu: int = setting(
+        0, "Number of the GPU that computes what is not split, counted from 0."
+    )
     experts_on_cpu: int = setting(
-        0, "Mixture models: layers whose experts stay on the CPU; -1 for all."
+        0,
+        "Number of layers whose experts stay on the CPU, in mixture-of-experts"
+        " models. -1: all layers.",
     )
     per_gpu: bool = setting(
-        False, "One engine on each GPU instead of one across all of them."
+        False, "Start one engine on each GPU instead of one engine on all GPUs."
     )
-    load_seconds: float = setting(600.0, "How long a model may take to load.")
+    load_seconds: float = setting(
+        600.0, "Longest time that a model may take to load, in seconds."
+    )
     stuck_seconds: float = setting(
         120.0,
-        "How long a busy engine may show no progress, at most, before it is restarted:"
-        " twenty times what a step of its should take, and ten seconds, are enough.",
+        "Longest time that a busy engine may make no progress before it is restarted,"
+        " in seconds. An engine whose speed is known is restarted sooner: after the"
+        " time of 20 decode calls, and at least 10 s.",
     )
     balancers: tuple[str, ...] = setting(
         (),
-        "URL of a balancer to register with, where multicast is blocked.",
+        "URL of a balancer to register with, for networks without multicast. May be"
+        " repeated.",
         flag="--balancer",
     )
     announce_url: str = setting(
         "",
-        "URL to register with balancers where the node's own address is not the one"
-        " that reaches it: in a container, behind port forwarding.",
+        "URL at which balancers reach this node, if not its own address: in a"
+        " container, behind port forwarding.",
     )
     advertise: bool = setting(True, "Announce this node by mDNS.")
 
@@ -157,69 +200,72 @@ def _is_quality(text: str) -> bool:
 
 
 @dataclass(frozen=True, kw_only=True)
-class BalancerSettings(SharedSettings, GrammarSettings):
+class BalancerSettings(SharedSettings, GrammarSettings, AccessSettings):
     """The settings of a balancer. Immutable."""
 
     SECTION: ClassVar[str] = "balancer"
 
     host: str | None = setting(
         None,
-        "Address to listen on; by default loopback, or every interface where clients"
-        " need a key or --anonymous lets them in.",
+        "Address to listen on. Default: loopback, or every interface if clients need"
+        " a key or --anonymous is set.",
     )
-    port: int = setting(8080, "Port to listen on; 0 picks a free one.")
+    port: int = setting(8080, "TCP port to listen on. 0: any free port.")
     nodes: tuple[str, ...] = setting(
-        (), "URL of a node, where multicast is blocked. Repeat.", flag="--node"
+        (),
+        "URL of a node, for networks without multicast. May be repeated.",
+        flag="--node",
     )
     discover: bool = setting(True, "Find nodes by mDNS.")
-    api_key_file: Path | None = setting(
-        None,
-        "Plain file of admin API keys, one a line; by default `api-keys` in the"
-        " configuration folder, if there. `edgeserve key new` makes keys with limits,"
-        " which need no such file.",
-    )
-    cors_origins: tuple[str, ...] = setting(
-        (),
-        "Origin of a web page that may ask from a browser, such as"
-        " https://chat.example; * for all. Repeat. By default pages of this machine,"
-        " and all where clients need a key.",
-        flag="--cors-origin",
-    )
-    anonymous: bool = setting(False, "Let clients in without a key, past loopback too.")
     policy: str = setting(
         "predict",
-        "predict: each request goes where its answer begins soonest, in predicted"
-        " seconds; least-busy: where fewest slots are busy.",
+        "Routing policy: predict sends each request to the engine with the shortest"
+        " predicted time to its first token; least-busy to the node with the fewest"
+        " busy slots.",
     )
-    calibrate: bool = setting(True, "Time an engine that joins with a short probe.")
+    calibrate: bool = setting(
+        True, "Measure the speed of each new engine with a short probe."
+    )
     on_battery: bool = setting(
-        True, "Send requests to machines on battery while others serve the model, too."
+        True, "Send requests to machines on battery even if others serve the model."
     )
     low_battery: float = setting(
-        20.0, "Percent of battery under which a machine off mains is the last choice."
+        20.0,
+        "Battery charge, in percent, below which a machine on battery is avoided if"
+        " another serves the model.",
     )
     owner_first: bool = setting(
-        True, "Make a machine whose processor others use up the last choice."
+        True,
+        "Avoid a machine while other programs use more than 90 % of its processor, if"
+        " another serves the model.",
     )
     record: Path | None = setting(
         None,
-        "File to append a trace to, for `edgeserve simulate`: sizes, times and keyed"
-        " hashes of what is asked, no content.",
+        "File to which a trace for `edgeserve simulate` is appended: sizes, times and"
+        " keyed hashes of requests, no content.",
     )
-    queue: int = setting(256, "Requests that may wait while every slot is busy.")
-    queue_seconds: float = setting(300.0, "Longest time a request may wait.")
-    attempts: int = setting(3, "Nodes tried for one request before giving up.")
+    queue: int = setting(
+        256, "Largest number of requests that wait while all slots are busy."
+    )
+    queue_seconds: float = setting(
+        300.0, "Longest time that a request may wait for a slot, in seconds."
+    )
+    attempts: int = setting(3, "Largest number of failed attempts of one request.")
     resume: str = setting(
         "same-variant",
-        "Which engines go on with an answer that breaks off: same-variant, any (of the"
-        " same model) or off.",
+        "Engines that may continue an answer that breaks off: same-variant, any (of"
+        " the same model) or off.",
     )
-    connect_seconds: float = setting(2.0, "How long connecting to a node may take.")
+    connect_seconds: float = setting(
+        2.0, "Longest time to connect to a node, in seconds."
+    )
     suspect_seconds: float = setting(
-        3.0, "Silence on a node's event stream after which it is not trusted."
+        3.0,
+        "Time without events from a node, in seconds, after which the node is"
+        " suspected to be down.",
     )
     forget_seconds: float = setting(
-        60.0, "How long an unreachable node stays in the tables."
+        60.0, "Time that an unreachable node stays in the tables, in seconds."
     )
 
     def __post_init__(self) -> None:
@@ -234,10 +280,8 @@ class BalancerSettings(SharedSettings, GrammarSettings):
         for name in ("queue_seconds", "connect_seconds", "suspect_seconds"):
             at_least(self, name, 0.05)
         at_least(self, "forget_seconds", 0)
-        for each in dataclasses.fields(GrammarSettings):
-            at_least(self, each.name, 1)
+        for name in names_of(GrammarSettings):
+            at_least(self, name, 1)
+        self.check_access()
         for url in self.nodes:
             a_url(self, "nodes", url)
-        for origin in self.cors_origins:
-            if origin not in {"*", "null"}:
-                an_origin(self, "cors_origins", origin)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar, get_type_hints
 
-from edgeserve.config.limits import GrammarSettings, LimitSettings
+from edgeserve.config.limits import GrammarSettings, LimitSettings, names_of
 from edgeserve.config.paths import config_dir, models_dir, moved_by, state_dir
 from edgeserve.config.settings import SharedSettings
 from edgeserve.config.values import WrongValue, converted
@@ -30,21 +30,18 @@ Layer = tuple[str, dict[str, Any]]
 """Where some values come from, and the values."""
 
 
-def file_layers(
-    path: Path, section: str, *, shared: Collection[str], own: Collection[str]
-) -> list[Layer]:
-    """Return the file's top-level keys, then those of this section.
+def file_layers(path: Path, shape: type[SharedSettings]) -> list[Layer]:
+    """Return the file's top-level keys, then those of the section.
 
-    `shared` and `own` are the keys that may stand at the top and in the section.
     Raises SettingsError where the file cannot be read or has an unknown key.
     """
-    table = _table(path)
+    table, section = _table(path), shape.SECTION
     top = {key: value for key, value in table.items() if key not in SECTIONS}
     section_table = table.get(section, {})
     if not isinstance(section_table, dict):
         raise SettingsError(f"{path}: `{section}` must be a table, [{section}]")
-    _refuse_unknown(path, top, shared)
-    _refuse_unknown(f"{path} [{section}]", section_table, own)
+    _refuse_unknown(path, top, names_of(SharedSettings))
+    _refuse_unknown(f"{path} [{section}]", section_table, names_of(shape))
     return [(f"{path}", top), (f"{path} [{section}]", section_table)]
 
 
@@ -67,9 +64,9 @@ def _refuse_unknown(
 
 def _hint(key: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(key, known, n=1)
-    return (
-        f"did you mean `{near[0]}`?" if near else f"known: {', '.join(sorted(known))}"
-    )
+    if near:
+        return f"did you mean `{near[0]}`?"
+    return f"known: {', '.join(sorted(known))}"
 
 
 PREFIX = "EDGESERVE_"
@@ -85,25 +82,14 @@ _OF_A_SERVICE = re.compile(
 )
 
 
-def variables(
-    section: str, *, shared: Collection[str], own: Collection[str]
-) -> dict[str, str]:
+def variables(shape: type[SharedSettings]) -> dict[str, str]:
     """Return variable → setting; the later wins."""
     # Not EDGESERVE_PORT: it would give node and balancer the same port.
-    to_both = {f"{PREFIX}{name.upper()}": name for name in sorted(shared)}
-    to_one = {f"{PREFIX}{section.upper()}_{name.upper()}": name for name in sorted(own)}
-    return to_both | to_one
-
-
-def environment_layers(
-    environ: Mapping[str, str], known: Mapping[str, str]
-) -> list[Layer]:
-    """Return the values of the `known` variables, a layer for each."""
-    return [
-        (f"environment {variable}", {name: environ[variable]})
-        for variable, name in known.items()
-        if variable in environ and not of_a_service(variable, environ[variable])
-    ]
+    shared, section = sorted(names_of(SharedSettings)), shape.SECTION.upper()
+    to_both = {f"{PREFIX}{name.upper()}": name for name in shared}
+    return to_both | {
+        f"{PREFIX}{section}_{name.upper()}": name for name in sorted(names_of(shape))
+    }
 
 
 def of_a_service(variable: str, value: str) -> bool:
@@ -170,8 +156,7 @@ def resolve(
             label = f"{shape.SECTION}.{name}"
             values[name] = converted(label, origin, raw, hints[name])
             origins[name] = origin
-    for each in dataclasses.fields(shape):
-        origins.setdefault(each.name, DEFAULT)
+    origins = dict.fromkeys(names_of(shape), DEFAULT) | origins
     try:
         return Resolved(shape(**values), origins)
     except WrongValue as error:
@@ -184,16 +169,19 @@ def _layers(
     environ: Mapping[str, str],
     flags: Mapping[str, Any],
 ) -> list[Layer]:
-    names = {each.name for each in dataclasses.fields(shape)}
-    section = shape.SECTION
-    shared = {each.name for each in dataclasses.fields(SharedSettings)}
-    layers = [layer for layer in _places() if names.issuperset(layer[1])]
+    names = set(names_of(shape))
+    layers = [layer for layer in _places() if layer[1].keys() <= names]
     path = file or default_file()
     if file or os.path.lexists(path):
-        layers += file_layers(path, section, shared=shared, own=names)
-    layers += environment_layers(environ, variables(section, shared=shared, own=names))
-    given = {name: value for name, value in flags.items() if _given(value)}
-    layers.extend((flag_name(shape, name), {name: given[name]}) for name in given)
+        layers += file_layers(path, shape)
+    layers += [
+        (f"environment {variable}", {name: environ[variable]})
+        for variable, name in variables(shape).items()
+        if variable in environ and not of_a_service(variable, environ[variable])
+    ]
+    for name, value in flags.items():
+        if value is not None and value != ():
+            layers.append((flag_name(shape, name), {name: value}))
     return layers
 
 
@@ -207,10 +195,6 @@ def _places() -> list[Layer]:
     ]
 
 
-def _given(value: object) -> bool:
-    return value is not None and value != ()
-
-
 def default_file() -> Path:
     """Return the path of the settings file where none is named."""
     return config_dir() / "edgeserve.toml"
@@ -218,13 +202,11 @@ def default_file() -> Path:
 
 def in_order(shape: type[SharedSettings]) -> list[dataclasses.Field[Any]]:
     """Return the fields in the order of display: limits come last."""
-    rare = (LimitSettings, GrammarSettings)
-    limits = {each.name for kind in rare for each in dataclasses.fields(kind)}
+    limits = names_of(LimitSettings, GrammarSettings)
     return sorted(dataclasses.fields(shape), key=lambda each: each.name in limits)
 
 
 def flag_name(shape: type[SharedSettings], name: str) -> str:
     """Return the flag of a field: `--model` for `models`, else its own name."""
-    fields = {each.name: each for each in dataclasses.fields(shape)}
-    flag: str | None = fields[name].metadata["flag"]
+    flag: str | None = shape.__dataclass_fields__[name].metadata["flag"]
     return flag or "--" + name.replace("_", "-")

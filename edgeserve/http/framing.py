@@ -24,6 +24,13 @@ LINE_BYTES = 256
 """Longest line before a chunk."""
 
 
+TLS_HANDSHAKE = b"\x16"
+"""First byte of every TLS connection, and of no HTTP request."""
+
+TLS_ALERT = b"\x15\x03\x03\x00\x02\x02\x28"
+"""What ends a handshake at once: fatal, handshake_failure."""
+
+
 class Framing(Protocol):
     """Separates a body from its framing."""
 

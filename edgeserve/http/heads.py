@@ -192,17 +192,12 @@ def for_this_connection(headers: dict[str, str]) -> str:
 def check_beginning(data: bytes) -> None:
     """Raise BadRequest where the first bytes cannot begin a head.
 
-    A client of another protocol, such as TLS, may wait for an answer without an end.
+    A client of another protocol may wait for an answer without an end.
     """
-    if data[0] == TLS_HANDSHAKE:
-        raise BadRequest("this port serves HTTP without TLS; use http://")
     line, ended, _ = data.partition(b"\n")
     if not (_LINE if ended else _BEGINNING).fullmatch(line):
         raise BadRequest("this is not HTTP/1.1")
 
-
-TLS_HANDSHAKE = 0x16
-"""First byte that a TLS client sends."""
 
 _LINE = re.compile(rb"[A-Z-]{1,24} [^\r]+ HTTP/1\.[01]\r")
 _BEGINNING = re.compile(rb"[A-Z-]{1,24}(?: [^\r]*\r?)?")

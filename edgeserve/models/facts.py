@@ -66,10 +66,9 @@ class ModelFacts:
     @property
     def kinds(self) -> Mapping[str, tuple[int, int]]:
         """Tensor type → number of tensors and bytes, the largest share first."""
-        count: Counter[str] = Counter()
+        count = Counter(tensor.kind for tensor in self.tensors)
         size: Counter[str] = Counter()
         for tensor in self.tensors:
-            count[tensor.kind] += 1
             size[tensor.kind] += tensor.bytes
         return {kind: (count[kind], total) for kind, total in size.most_common()}
 
@@ -104,7 +103,7 @@ def _parts(path: Path) -> tuple[Path, ...]:
 def _facts(path: Path, files: tuple[Path, ...], headers: list[Header]) -> ModelFacts:
     meta = headers[0].metadata
     values = _MetadataReader(path, meta)
-    heads = values.largest("attention.head_count", 0)
+    heads = values.largest("attention.head_count")
     embedding = values.number("embedding_length", 0)
     head = embedding // heads if heads else 0
     return ModelFacts(
@@ -117,7 +116,7 @@ def _facts(path: Path, files: tuple[Path, ...], headers: list[Header]) -> ModelF
         context=values.number("context_length", 0),
         layers=values.number("block_count", 0),
         embedding=embedding,
-        feed_forward=values.largest("feed_forward_length", 0),
+        feed_forward=values.largest("feed_forward_length"),
         heads=heads,
         kv_heads=values.per_layer("attention.head_count_kv", heads),
         key_length=values.number("attention.key_length", head),
@@ -147,10 +146,10 @@ class _MetadataReader:
             raise BrokenModel(self.path, f"{key} is {value!r}, not a number")
         return value
 
-    def largest(self, key: str, default: int) -> int:
-        """Read a number that some architectures give for each layer."""
-        value = self.metadata.get(f"{self.architecture}.{key}", default)
-        return max(value) if isinstance(value, list) else self.number(key, default)
+    def largest(self, key: str) -> int:
+        """Read a number that some architectures give for each layer; 0 by default."""
+        value = self.metadata.get(f"{self.architecture}.{key}")
+        return max(value) if isinstance(value, list) else self.number(key, 0)
 
     def per_layer(self, key: str, default: int) -> tuple[int, ...]:
         value = self.metadata.get(f"{self.architecture}.{key}", default)

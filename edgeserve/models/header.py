@@ -11,6 +11,7 @@ import stat
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -62,10 +63,7 @@ class Tensor:
     @property
     def elements(self) -> int:
         """Number of weights."""
-        count = 1
-        for length in self.shape:
-            count *= length
-        return count
+        return prod(self.shape)
 
     @property
     def bytes(self) -> int:

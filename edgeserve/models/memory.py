@@ -111,9 +111,6 @@ def size(count: float) -> str:
     """Format bytes as text: `4.58 GiB`."""
     for unit, name in ((GIB, "GiB"), (MIB, "MiB"), (KIB, "KiB")):
         if count >= unit:
-            return (
-                f"{count / unit:.3g} {name}"
-                if count < 1000 * unit
-                else (f"{count / unit:,.0f} {name}")
-            )
+            form = ".3g" if count < 1000 * unit else ",.0f"
+            return f"{count / unit:{form}} {name}"
     return f"{count:.0f} B"

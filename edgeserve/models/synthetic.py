@@ -55,7 +55,6 @@ def a_model(
     *,
     kind: gguf.GGMLQuantizationType = Kind.F16,
     name: str = "Synthetic",
-    seed: int = 0,
 ) -> Path:
     """Write a model, with one tensor in memory at a time, and return its path."""
     writer = gguf.GGUFWriter(path, "llama")
@@ -76,18 +75,14 @@ def a_model(
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
     for _, dims, stored in tensors:
-        writer.write_tensor_data(_data(dims, stored, pool, seed))
+        writer.write_tensor_data(_data(dims, stored, pool))
     writer.close()
     return path
 
 
 def _describe(
-    writer: gguf.GGUFWriter,
-    shape: Shape,
-    kind: gguf.GGMLQuantizationType,
-    name: str,
+    writer: gguf.GGUFWriter, shape: Shape, kind: gguf.GGMLQuantizationType, name: str
 ) -> None:
-    head = shape.embedding // shape.heads
     writer.add_name(name)
     writer.add_context_length(shape.context)
     writer.add_embedding_length(shape.embedding)
@@ -96,7 +91,7 @@ def _describe(
     writer.add_head_count(shape.heads)
     writer.add_head_count_kv(shape.kv_heads)
     writer.add_layer_norm_rms_eps(1e-5)
-    writer.add_rope_dimension_count(head)
+    writer.add_rope_dimension_count(shape.embedding // shape.heads)
     writer.add_rope_freq_base(10000.0)
     writer.add_vocab_size(shape.vocabulary)
     writer.add_file_type(FILE_TYPES[kind])
@@ -162,16 +157,13 @@ def _stored(tensor: str, dims: tuple[int, ...], kind: Kind, shape: Shape) -> Kin
 
 
 def _data(
-    dims: tuple[int, ...],
-    kind: Kind,
-    pool: dict[tuple[int, Kind], NDArray[np.uint8]],
-    seed: int,
+    dims: tuple[int, ...], kind: Kind, pool: dict[tuple[int, Kind], NDArray[np.uint8]]
 ) -> NDArray[np.uint8]:
     if len(dims) == 1:
         return np.ones(dims, np.float32).view(np.uint8)
     rows, columns = dims
     if (columns, kind) not in pool:
-        chance = np.random.default_rng([seed, columns])
+        chance = np.random.default_rng([0, columns])
         pool[columns, kind] = _random_rows(kind, columns, chance)
     known = pool[columns, kind]
     return np.resize(known, (rows, known.shape[1]))

@@ -24,7 +24,7 @@ from edgeserve.runtime.background import declared, guarded
 
 SWEEP = declared("time limits", "timer")
 
-NEVER = float("inf")
+NEVER = inf
 """A deadline that never comes."""
 
 LATE_SECONDS = 1.0
@@ -161,13 +161,9 @@ class Silence:
     def _check(self) -> None:
         left = self._until - self._awake.time()
         if left > 0:
-            self._timer = self._loop.call_later(left, self._check)
+            self.timer = self._loop.call_later(left, self._check)
         else:
             self._limit.reschedule(self._loop.time())
-
-    def stop(self) -> None:
-        """Stop the timer."""
-        self._timer.cancel()
 
 
 @asynccontextmanager
@@ -178,4 +174,4 @@ async def unless_silent(awake: ActiveClock, seconds: float) -> AsyncGenerator[Si
         try:
             yield silence
         finally:
-            silence.stop()
+            silence.timer.cancel()

@@ -13,8 +13,9 @@ import secrets
 import shutil
 import stat
 import sys
+import tempfile
 from collections.abc import Callable, Generator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, TypeVar
 
@@ -110,12 +111,12 @@ def replace_file(
         raise _about(path, error) from error
 
 
-def replace_json(path: Path, value: msgspec.Struct, *, durable: bool = True) -> None:
+def replace_json(path: Path, value: msgspec.Struct) -> None:
     """Write a value as JSON that people can read. Raises OSError."""
     import msgspec
 
     content = msgspec.json.format(msgspec.json.encode(value)) + b"\n"
-    replace_file(path, content, durable=durable)
+    replace_file(path, content)
 
 
 @contextmanager
@@ -136,6 +137,26 @@ def replacing(
     finally:
         with suppress(OSError):
             part.unlink(missing_ok=True)
+
+
+@contextmanager
+def in_memory(content: bytes) -> Generator[str]:
+    """Yield a path that holds `content`, for libraries that read only files.
+
+    On Linux nothing reaches a disk, elsewhere a file that only its owner can read does.
+    """
+    if hasattr(os, "memfd_create"):
+        handle = os.memfd_create("edgeserve")
+        try:
+            os.write(handle, content)
+            yield f"/proc/self/fd/{handle}"
+        finally:
+            os.close(handle)
+        return
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(content)
+        file.flush()
+        yield file.name
 
 
 def open_lock(path: Path) -> IO[bytes]:
@@ -226,11 +247,9 @@ class FolderTaken(CommandError):
     """Another run is writing to the same names."""
 
 
-@contextmanager
-def part_of(target: Path) -> Generator[Path]:
+def part_of(target: Path) -> AbstractContextManager[Path]:
     """Yield a path to write to; it becomes `target` if the block succeeds."""
-    with replacing(target, part=part_path(target)) as part:
-        yield part
+    return replacing(target, part=part_path(target))
 
 
 @contextmanager
@@ -253,18 +272,13 @@ def alone_in(folder: Path) -> Generator[None]:
         os.close(held)
 
 
-CHUNK = 2**20
-SAMPLES = 64
+SAMPLES, SAMPLE_BYTES = 64, 2**16
 
 
-def sha256(path: Path, step: Callable[[int], None] = lambda _bytes: None) -> str:
-    """Return the SHA-256 of a file; `step` gets the size of each chunk."""
-    digest = hashlib.sha256()
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file."""
     with path.open("rb") as file:
-        while chunk := file.read(CHUNK):
-            digest.update(chunk)
-            step(len(chunk))
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def fingerprint(path: Path) -> str:
@@ -276,6 +290,6 @@ def fingerprint(path: Path) -> str:
     digest = hashlib.sha256(size.to_bytes(8, "little"))
     with path.open("rb") as file:
         for n in range(SAMPLES):
-            file.seek(max(0, size - CHUNK // 16) * n // (SAMPLES - 1), os.SEEK_SET)
-            digest.update(file.read(CHUNK // 16))
+            file.seek(max(0, size - SAMPLE_BYTES) * n // (SAMPLES - 1))
+            digest.update(file.read(SAMPLE_BYTES))
     return digest.hexdigest()[:32]

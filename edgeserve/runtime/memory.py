@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+from contextlib import suppress
 
 SECONDS = 1.0
 """From a call to the return of memory, which takes some milliseconds for all calls."""
@@ -26,15 +27,8 @@ class MemoryReturn:
 
     def _now(self) -> None:
         self._timer = None
-        give_back()
-
-
-def give_back() -> None:
-    """Have the C library return unused memory, where it can."""
-    try:
-        ctypes.CDLL(None).malloc_trim(0)
-    except (AttributeError, OSError, TypeError):  # not glibc
-        return
+        with suppress(AttributeError, OSError, TypeError):  # not glibc
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 def untie(error: BaseException | None) -> None:

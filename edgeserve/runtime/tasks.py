@@ -21,16 +21,10 @@ async def first_of(*runners: Coroutine[Any, Any, T]) -> T:
     finally:
         for task in tasks:
             task.cancel()
-        await asyncio.wait(tasks)
+        await asyncio.gather(*tasks, return_exceptions=True)
     return next(task for task in tasks if task in done).result()
 
 
 async def first(*events: asyncio.Event) -> None:
     """Wait until one event is set."""
-    tasks = [asyncio.create_task(each.wait()) for each in events]
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+    await first_of(*(each.wait() for each in events))

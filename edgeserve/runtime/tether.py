@@ -16,6 +16,9 @@ from collections.abc import Sequence
 
 PR_SET_PDEATHSIG = 1
 
+PARENT = "EDGESERVE_PARENT"
+"""Environment variable of the program: the process that it is tied to."""
+
 
 def tethered(
     argv: Sequence[str], signal_: signal.Signals = signal.SIGKILL
@@ -34,12 +37,22 @@ def main() -> None:
     split = sys.argv.index("--")
     options, argv = sys.argv[1:split], sys.argv[split + 1 :]
     name, parent = options or ("SIGKILL", str(os.getppid()))
-    if sys.platform == "linux":
-        _request(signal.Signals[name])
-    # A parent that died before the request causes no signal.
-    if os.getppid() != int(parent):
-        sys.exit(1)
+    tie(int(parent), signal.Signals[name])
+    os.environ[PARENT] = parent
     os.execvp(argv[0], argv)  # noqa: S606 - becoming the program is the point
+
+
+def tie(parent: int, signal_: signal.Signals = signal.SIGKILL) -> None:
+    """Tie this process to its parent; exit if that is already gone.
+
+    Linux unties a process that becomes a program with capabilities or another user's
+    rights. Such a program must tie itself again, to the process in `PARENT`.
+    """
+    if sys.platform == "linux":
+        _request(signal_)
+    # A parent that died before the request causes no signal.
+    if os.getppid() != parent:
+        sys.exit(1)
 
 
 def _request(death_signal: signal.Signals) -> None:

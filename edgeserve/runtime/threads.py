@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 
 SPIN = "GOMP_SPINCOUNT"
 """GNU OpenMP's variable: how often a thread checks for work before it sleeps."""
@@ -34,12 +35,7 @@ def threads_for(wanted: int) -> int:
         return wanted
     import psutil
 
-    physical = psutil.cpu_count(logical=False) or 1
-    return min(physical, os.cpu_count() or 1, _allowed())
-
-
-def _allowed() -> int:
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # macOS has no affinity
-        return os.cpu_count() or 1
+    found = [psutil.cpu_count(logical=False) or 1, os.cpu_count() or 1]
+    with suppress(AttributeError):  # macOS has no affinity
+        found.append(len(os.sched_getaffinity(0)))
+    return min(found)

@@ -1,17 +1,25 @@
-"""Authentication: checks bearer tokens and API keys, and reads their files."""
+"""Tokens and keys: reads their files, and checks the keys of clients."""
 
 from __future__ import annotations
 
 import hmac
+import logging
 import secrets
-from collections.abc import Collection, Iterable, Mapping
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping
+from datetime import datetime
 from ipaddress import ip_address
+from itertools import pairwise
+from math import inf
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from edgeserve.config.paths import config_dir
 from edgeserve.errors import Forbidden, SettingsError, Unauthorized, in_words
 from edgeserve.runtime.files import read_text
+from edgeserve.security.proof import FleetKey, fleet_key
+
+log = logging.getLogger(__name__)
 
 MINIMUM = 16
 """Shortest secret accepted, in characters."""
@@ -36,7 +44,7 @@ class Guard:
         """`origins` are other sites that are accepted too; `*` for all."""
         self._secrets = tuple(secret.encode() for secret in secrets_)
         self._what = what
-        self._origins = origins
+        self._origins = frozenset(each.lower() for each in origins)
 
     def __bool__(self) -> bool:
         """Whether a secret is required."""
@@ -59,7 +67,7 @@ class Guard:
         return secret.decode()
 
     def _is_allowed(self, origin: str) -> bool:
-        named = origin in self._origins or "*" in self._origins
+        named = origin.lower() in self._origins or "*" in self._origins
         return named or not is_foreign(origin)
 
 
@@ -68,18 +76,13 @@ def is_foreign(origin: str) -> bool:
 
     Only pages have such origins; extensions and programs have other schemes.
     """
-    if not origin.startswith(("http:", "https:", "null")):
+    if not origin.lower().startswith(("http:", "https:", "null")):
         return False
     try:
         host = urlsplit(origin).hostname or ""
     except ValueError:
         host = ""
     return not is_loopback(host)
-
-
-def bearer(token: str | None) -> dict[str, str]:
-    """Return the header field that shows a token, if there is one."""
-    return {"authorization": f"Bearer {token}"} if token else {}
 
 
 def secret_in(headers: Mapping[str, str]) -> str:
@@ -95,12 +98,85 @@ def new_secret(prefix: str) -> str:
     return f"{prefix}-{secrets.token_urlsafe(32)}"
 
 
-def read_token(path: Path | None) -> str | None:
-    """Read the fleet token from `path`, or from its usual place if there is one."""
+UNTIL = "# until "
+"""Begins the line above an old token, before the time at which it ends."""
+
+
+class FleetTokens:
+    """The fleet token, and old ones that are still valid; read anew when they change.
+
+    Raises SettingsError at the start, where there is a file that cannot be used. Later
+    such a file changes nothing, and is logged once.
+    """
+
+    def __init__(
+        self, path: Path | None, clock: Callable[[], float] = time.time
+    ) -> None:
+        """`path`: the file that is set, else the usual one, which may be missing."""
+        self._path, self._clock = path, clock
+        self.file = path or config_dir() / "token"
+        self._stamp = self._stamped()
+        self._found = read_tokens(path)
+        self._logged = ""
+
+    def __bool__(self) -> bool:
+        """Whether this machine belongs to a fleet."""
+        return bool(self._found)
+
+    def keys(self) -> tuple[FleetKey, ...]:
+        """Return the keys of the valid tokens, the newest first."""
+        stamp = self._stamped()
+        if stamp != self._stamp:
+            self._stamp = stamp
+            self._read()
+        now = self._clock()
+        return tuple(key for key, ends in self._found if ends > now)
+
+    def _read(self) -> None:
+        try:
+            found = read_tokens(self._path)
+        except SettingsError as error:
+            if str(error) != self._logged:
+                log.warning("%s; the tokens read before stay valid", error)
+            self._logged = str(error)
+        else:
+            self._found, self._logged = found or self._found, ""
+
+    def _stamped(self) -> tuple[int, ...]:
+        try:
+            about = self.file.stat()
+        except OSError:
+            return ()
+        return about.st_mtime_ns, about.st_size, about.st_ino
+
+
+def read_tokens(path: Path | None) -> tuple[tuple[FleetKey, float], ...]:
+    """Read the file of fleet tokens: keys, and when each ends, in seconds since 1970.
+
+    One token a line, the newest first. Raises SettingsError.
+    """
     found = read_secrets(path, config_dir() / "token", "edgeserve token new")
-    if len(found) > 1:
-        raise SettingsError(f"{path or config_dir() / 'token'} holds several tokens")
-    return found[0] if found else None
+    if not found:
+        return ()
+    source = path or config_dir() / "token"
+    ends = _ends(read_text(source, MOST_BYTES))
+    current = [each for each in found if each not in ends]
+    if len(current) > 1:
+        raise SettingsError(f"{source} holds several tokens; `edgeserve token rotate`")
+    return tuple((fleet_key(each), ends.get(each, inf)) for each in found)
+
+
+def _ends(text: str) -> dict[str, float]:
+    """Return when each old token ends; one with a damaged time has ended."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    ends: dict[str, float] = {}
+    for above, line in pairwise(lines):
+        if above.startswith(UNTIL):
+            try:
+                ends[line] = datetime.fromisoformat(above[len(UNTIL) :]).timestamp()
+            except ValueError:
+                ends[line] = 0.0
+    return ends
 
 
 def read_api_keys(path: Path | None) -> tuple[str, ...]:

@@ -61,12 +61,9 @@ async def _stream(request: web.Request, state: NodeState) -> web.StreamResponse:
 
 def _models(state: NodeState) -> list[dict[str, str | int]]:
     """Return the models that are ready, in OpenAI's format."""
-    ready = [each for each in state.engines().values() if _is_ready(each.state)]
+    engines = state.engines().values()
+    ready = [each for each in engines if each.state in {"ready", "busy"}]
     return [
         {"id": name, "object": "model", "created": 0, "owned_by": "edgeserve"}
         for name in known(ready)
     ]
-
-
-def _is_ready(engine_state: str) -> bool:
-    return engine_state in {"ready", "busy"}

@@ -7,7 +7,6 @@ import logging
 from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
-    AsyncIterator,
     Callable,
     Collection,
 )
@@ -78,13 +77,6 @@ class Announcement:
             await self._zeroconf.async_update_interfaces()
 
 
-class _AddressChanges:
-    """Changes of this machine's addresses since the start of the iteration."""
-
-    def __aiter__(self) -> AsyncIterator[object]:
-        return changes(addresses())
-
-
 def service_info(report: NodeReport, at: Collection[str]) -> AsyncServiceInfo:
     """Turn a report into DNS records. Pure."""
     return AsyncServiceInfo(
@@ -127,7 +119,8 @@ async def announced(
     `changed` yields when the addresses have changed; by default this machine's own are
     watched. Closing `zeroconf` afterwards sends the goodbye.
     """
-    announcement = Announcement(zeroconf, report, at, changed or _AddressChanges())
+    news = changed or changes(addresses())
+    announcement = Announcement(zeroconf, report, at, news)
     async with background() as tasks:
         tasks.start(ANNOUNCE, announcement.follow)
         yield announcement

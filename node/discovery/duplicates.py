@@ -101,7 +101,7 @@ async def _report_of(info: AsyncServiceInfo, client: FleetClient) -> NodeReport 
     for host in info.parsed_scoped_addresses():
         origin = Origin(host, info.port or 0)
         try:
-            status, body = await client.ask(origin, "GET", "/edgeserve/v1/node")
+            status, body = await client.report(origin)
             if status == 200:
                 return decode(body, NodeReport)
         except (EdgeserveError, TimeoutError) as error:

@@ -1,8 +1,9 @@
-"""Node identity: a random id, tied to the machine on which it was made.
+"""Node identity: an id, and the certificate that it is the fingerprint of.
 
-The id is stored with a description of that machine. Restarts, new addresses, a new
-release of the operating system and another USB adapter do not change it. A state folder
-that is used on another machine, as with a cloned SD card, gets a new id.
+The id is stored with a description of the machine on which it was made. Restarts, new
+addresses, a new release of the operating system and another USB adapter do not change
+it. A state folder that is used on another machine, as with a cloned SD card, gets a new
+id and certificate.
 
 The firmware's serial number decides where it can be read: always on a Raspberry Pi,
 elsewhere only by root. Otherwise one known built-in network adapter is enough. Without
@@ -15,7 +16,6 @@ from __future__ import annotations
 
 import fcntl
 import logging
-import secrets
 from collections.abc import Generator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -25,6 +25,13 @@ import msgspec
 
 from edgeserve.errors import SettingsError, in_words
 from edgeserve.runtime.files import OUT_OF_ORDER, open_lock, read_json, replace_file
+from edgeserve.security.certificates import (
+    Certificate,
+    keep,
+    new_certificate,
+    server_context,
+    stored_certificate,
+)
 from node.hardware.readings import entries, text
 
 log = logging.getLogger(__name__)
@@ -106,6 +113,7 @@ def _built_in(net: Path) -> str | None:
 
 
 FILE = "node.json"
+CERTIFICATE = "node.pem"
 LOCK = "node.lock"
 
 
@@ -117,45 +125,60 @@ class StoredIdentity(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Identity:
-    """The node's id; `renew` replaces it for good.
+    """The node's id and certificate; `renew` replaces both for good.
 
     An id that cannot be written lasts as long as the process.
     """
 
-    def __init__(self, path: Path, machine: Machine) -> None:
-        self._path = path
-        self._stored = _read(path)
+    def __init__(self, folder: Path, machine: Machine) -> None:
+        self._folder = folder
+        self._stored = _read(folder / FILE)
+        self._machine = machine
+        certificate = stored_certificate(folder / CERTIFICATE)
         if self._stored is not None and same(self._stored.machine, machine):
-            self.id = self._stored.id
             self._machine = merged(self._stored.machine, machine)
-        else:
-            if self._stored is not None:
-                log.warning(
-                    "%s belongs to another machine: this node gets a new id", path
-                )
-            self.id = _new_id()
-            self._machine = machine
-        self._save()
+            if certificate and certificate.id == self._stored.id:
+                self._adopt(certificate)
+                return
+            log.info("this node gets a new id, which belongs to its certificate")
+        elif self._stored is not None:
+            log.warning(
+                "%s belongs to another machine: this node gets a new id", folder / FILE
+            )
+        self.renew()
+
+    def shown(self) -> str:
+        """Return the fingerprint of the certificate that connections show now."""
+        return self.fingerprint
 
     def renew(self) -> None:
-        """Take a new id: another machine has this one."""
-        self.id = _new_id()
-        self._save()
+        """Take a new certificate and its id, as when another machine has this one."""
+        certificate = new_certificate("edgeserve node")
+        try:
+            keep(certificate, self._folder / CERTIFICATE)
+        except OSError as error:
+            self._cannot_write(CERTIFICATE, error)
+        self._adopt(certificate)
 
-    def _save(self) -> None:
+    def _adopt(self, certificate: Certificate) -> None:
+        self.id, self.fingerprint = certificate.id, certificate.fingerprint
+        self.context = server_context(certificate)
         current = StoredIdentity(id=self.id, machine=self._machine)
         if current == self._stored:
             return
         try:
-            replace_file(self._path, msgspec.json.encode(current))
+            replace_file(self._folder / FILE, msgspec.json.encode(current))
         except OSError as error:
-            log.warning(
-                "cannot write %s: %s; after a restart, balancers may take this node for"
-                " a new one",
-                *(self._path, in_words(error)),
-            )
+            self._cannot_write(FILE, error)
         else:
             self._stored = current
+
+    def _cannot_write(self, file: str, error: OSError) -> None:
+        log.warning(
+            "cannot write %s: %s; after a restart, balancers may take this node for a"
+            " new one",
+            *(self._folder / file, in_words(error)),
+        )
 
 
 @contextmanager
@@ -166,7 +189,7 @@ def identified(state_dir: Path, machine: Machine) -> Generator[Identity]:
     disk that is full or read-only does not stop the node.
     """
     with _locked(state_dir):
-        yield Identity(state_dir / FILE, machine)
+        yield Identity(state_dir, machine)
 
 
 @contextmanager
@@ -212,7 +235,3 @@ def _read(path: Path) -> StoredIdentity | None:
             *(path, in_words(error)),
         )
         return None
-
-
-def _new_id() -> str:
-    return secrets.token_hex(16)

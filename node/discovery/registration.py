@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import hmac
 import logging
 import socket
 from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeVar
 
 import msgspec
+from msgspec.structs import replace
 
 from edgeserve.config.settings import EVERYWHERE, BalancerSettings
-from edgeserve.errors import BadRequest, EdgeserveError
+from edgeserve.errors import BadRequest, EdgeserveError, NodeLost
 from edgeserve.http.types import Origin, origin_set
 from edgeserve.runtime.background import background, declared
-from edgeserve.wire import Registered, Registration, decode, encode
+from edgeserve.security.proof import FleetKey, registration_mac
+from edgeserve.wire import Challenge, Registered, Registration, decode, encode
 from node.discovery.client import ASK_SECONDS, FleetClient
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 EVERY = 10.0
 FIRST_RETRY, LONGEST_RETRY = 1.0, 30.0
@@ -30,6 +36,7 @@ PATH = "/edgeserve/v1/register"
 
 OTHER_TOKEN = "it has another fleet token"  # noqa: S105 - a sentence
 NO_TOKEN = "it has a fleet token, and this node has none"  # noqa: S105 - a sentence
+NO_PROOF = "it does not prove that it holds the fleet token"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,20 +101,64 @@ async def _register(
                 listening.announced
                 or (await _reachable(listening.origin, balancer)).url
             )
-            body = encode(Registration(url=url, id=listening.id()))
-            status, answer = await client.ask(balancer, "POST", PATH, body)
-            return _problem(status, answer, client.token)
+            return await _proved(balancer, url, listening.id(), client)
     except (OSError, EdgeserveError) as error:
         return str(error) or type(error).__name__
 
 
-def _problem(status: int, body: bytes, token: str | None) -> str | None:
-    """Return what is wrong, by the balancer's answer; None if nothing is."""
-    if status == 401:
-        return OTHER_TOKEN if token else NO_TOKEN
-    try:
+async def _proved(
+    balancer: Origin, url: str, id_: str | None, client: FleetClient
+) -> str | None:
+    """Register with a proof for each token in turn, as in `_register`."""
+    problem: str | None = NO_TOKEN
+    for key in client.tokens.keys() or (None,):
+        unproved = Registration(url=url, id=id_)
+        if key is not None:
+            status, answer = await client.ask(balancer, "GET", PATH)
+            if status != 200:
+                return _refusal(status, answer)
+            unproved = replace(unproved, nonce=_decoded(answer, Challenge).nonce)
+        status, answer = await client.ask(
+            balancer, "POST", PATH, encode(_with_proof(unproved, key))
+        )
         if status < 300:
-            return decode(body, Registered).problem
+            return _problem(_decoded(answer, Registered), unproved, key)
+        problem = _refusal(status, answer)
+        if status != 401:
+            break
+        problem = OTHER_TOKEN if key else NO_TOKEN
+    return problem
+
+
+def _with_proof(unproved: Registration, key: FleetKey | None) -> Registration:
+    if key is None:
+        return unproved
+    proof = registration_mac(key, "node", unproved.nonce, unproved.content)
+    return replace(unproved, proof=proof)
+
+
+def _problem(
+    answer: Registered, registration: Registration, key: FleetKey | None
+) -> str | None:
+    """Return what is wrong, by the balancer's answer; None if nothing is."""
+    if key is not None:
+        nonce, content = registration.nonce, registration.content
+        proof = registration_mac(key, "balancer", nonce, content)
+        if not hmac.compare_digest(proof.encode(), answer.proof.encode()):
+            return NO_PROOF
+    return answer.problem
+
+
+def _decoded(body: bytes, shape: type[T]) -> T:
+    """Decode an answer. Raises NodeLost where it is not of a balancer."""
+    try:
+        return decode(body, shape)
+    except BadRequest as error:
+        raise NodeLost("it answered 200, but it is no EdgeServe balancer") from error
+
+
+def _refusal(status: int, body: bytes) -> str:
+    try:
         return f"it answered {status}: {decode(body, _Refusal).error.message}"
     except BadRequest:
         return f"it answered {status}, but it is no EdgeServe balancer"

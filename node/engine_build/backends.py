@@ -55,52 +55,15 @@ def lacking(backend: Backend, found: Toolchain) -> str | None:
         return "Metal is only on macOS; choose --backend cpu, cuda or vulkan"
     if not missing:
         return None
-    names = ", ".join(NEEDS[need].name for need in missing)
-    known = found.installer is not None and found.installer in INSTALL
-    if not known:
-        return f"building for {backend} needs {names}"
-    packages = [NEEDS[need].packages[found.installer or ""] for need in missing]
-    command = f"{INSTALL[found.installer or '']} {' '.join(dict.fromkeys(packages))}"
-    return f"building for {backend} needs {names}; install with: {command}"
+    why = (
+        f"building for {backend} needs {', '.join(NEEDS[need][0] for need in missing)}"
+    )
+    if found.installer not in INSTALL:
+        return why
+    column = 1 + list(INSTALL).index(found.installer)
+    packages = dict.fromkeys(NEEDS[need][column] for need in missing)
+    return f"{why}; install with: {INSTALL[found.installer]} {' '.join(packages)}"
 
-
-@dataclass(frozen=True)
-class Need:
-    """One requirement: its name, and the package that has it, by installer."""
-
-    name: str
-    packages: dict[str, str]
-
-
-def _everywhere(apt: str, dnf: str, pacman: str, apk: str, brew: str) -> dict[str, str]:
-    return {"apt-get": apt, "dnf": dnf, "pacman": pacman, "apk": apk, "brew": brew}
-
-
-NEEDS = {
-    "c++": Need(
-        "a C++ compiler",
-        _everywhere("build-essential", "gcc-c++", "base-devel", "build-base", "gcc"),
-    ),
-    "cmake": Need("cmake", _everywhere("cmake", "cmake", "cmake", "cmake", "cmake")),
-    "nvcc": Need(
-        "the CUDA compiler nvcc",
-        _everywhere("nvidia-cuda-toolkit", "cuda-toolkit", "cuda", "cuda", "cuda"),
-    ),
-    "glslc": Need(
-        "the shader compiler glslc",
-        _everywhere("glslc", "glslc", "shaderc", "shaderc", "shaderc"),
-    ),
-    "vulkan": Need(
-        "Vulkan's headers",
-        _everywhere(
-            "libvulkan-dev spirv-headers",
-            "vulkan-loader-devel spirv-headers-devel",
-            "vulkan-headers spirv-headers",
-            "vulkan-loader-dev spirv-headers",
-            "vulkan-loader spirv-headers",
-        ),
-    ),
-}
 
 INSTALL = {
     "apt-get": "sudo apt-get install",
@@ -109,6 +72,23 @@ INSTALL = {
     "apk": "sudo apk add",
     "brew": "brew install",
 }
+
+NEEDS = {
+    "c++": ("a C++ compiler",
+            "build-essential", "gcc-c++", "base-devel", "build-base", "gcc"),
+    "cmake": ("cmake", "cmake", "cmake", "cmake", "cmake", "cmake"),
+    "nvcc": ("the CUDA compiler nvcc",
+             "nvidia-cuda-toolkit", "cuda-toolkit", "cuda", "cuda", "cuda"),
+    "glslc": ("the shader compiler glslc",
+              "glslc", "glslc", "shaderc", "shaderc", "shaderc"),
+    "vulkan": ("Vulkan's headers",
+               "libvulkan-dev spirv-headers",
+               "vulkan-loader-devel spirv-headers-devel",
+               "vulkan-headers spirv-headers",
+               "vulkan-loader-dev spirv-headers",
+               "vulkan-loader spirv-headers"),
+}  # fmt: skip
+"""Each requirement: its name, and the packages that have it, in INSTALL's order."""
 
 
 def _needs(backend: Backend) -> tuple[str, ...]:

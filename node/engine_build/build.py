@@ -49,6 +49,9 @@ log = logging.getLogger(__name__)
 ROOM = 3 * 2**30
 """Free disk needed: source, objects and tools; 0.6 GB for cpu, more for cuda."""
 
+LOG = "build.log"
+"""Beside the builds while one runs or after it has failed, then in its folder."""
+
 PERCENT = re.compile(rb"\[ *(\d+)%\]")
 STEPS = re.compile(rb"\[(\d+)/(\d+)\]")
 TROUBLE = re.compile(r"error|fatal|not found|No space", re.IGNORECASE)
@@ -135,7 +138,7 @@ def _compiled(
     out = work / "build"
     configure = ["cmake", "-S", str(code.folder), "-B", str(out), *flags]
     compile_ = ["cmake", "--build", str(out), "--parallel", str(jobs), "--target"]
-    with engines_log(work.parent).open("wb") as log_file:
+    with (work.parent / LOG).open("wb") as log_file:
         show("configuring", 0, 1)
         _run(configure, log_file, lambda _line: None)
         show("configuring", 1, 1)
@@ -147,11 +150,6 @@ def _compiled(
             f"the build made no {', '.join(missing)}; see {log_file.name}"
         )
     return out / "bin"
-
-
-def engines_log(folder: Path) -> Path:
-    """Return the path of the log of a running or failed build."""
-    return folder / "build.log"
 
 
 def _show_progress(line: bytes, show: Show) -> None:
@@ -215,7 +213,7 @@ def _install(made: Build, tools: Path, folder: Path) -> None:
     staged.mkdir()
     for name in TARGETS:
         shutil.move(tools / name, staged / name)
-    shutil.move(engines_log(folder), staged / "build.log")
+    shutil.move(folder / LOG, staged / LOG)
     manifest = msgspec.json.format(msgspec.json.encode(made))
     (staged / MANIFEST).write_bytes(manifest + b"\n")
     staged.replace(folder / made.name)

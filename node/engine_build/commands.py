@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 state_option = click.option(
     "--state-dir",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Folder whose `engines` holds the builds; by default the settings'.",
+    help="State folder; builds are in its `engines`. Default: from the settings.",
 )
 
 
@@ -55,18 +55,18 @@ def engine() -> None:
     type=click.Choice(("auto", "cpu", "cuda", "vulkan", "metal")),
     default="auto",
     show_default=True,
-    help="What the engine computes on.",
+    help="Hardware that the engine computes on.",
 )
 @click.option(
     "--jobs",
     type=click.IntRange(0),
     default=0,
-    help="Compilers at once; 0 picks by cores and memory.",
+    help="Number of parallel compilers. 0: chosen by cores and memory.",
 )
 @click.option(
     "--source",
     type=click.Path(path_type=Path, exists=True),
-    help="An sdist of llama-cpp-python, or a folder of llama.cpp; else downloaded.",
+    help="Sdist of llama-cpp-python, or folder of llama.cpp. Default: downloaded.",
 )
 @state_option
 def build(backend: str, jobs: int, source: Path | None, state_dir: Path | None) -> None:
@@ -107,7 +107,10 @@ def list_(as_json: bool, state_dir: Path | None) -> None:
     where = state_dir or _state_dir()
     there, current = builds(where), in_use(where)
     if as_json:
-        _print_json(there, current)
+        import msgspec
+
+        value = {"current": current, "builds": there}
+        click.echo(msgspec.json.format(msgspec.json.encode(value)))
     elif there:
         _print_table(there, current)
     else:
@@ -133,13 +136,6 @@ def _state_dir() -> Path:
     from edgeserve.config.sources import resolve
 
     return resolve(NodeSettings).settings.state_dir
-
-
-def _print_json(there: list[Build], current: str | None) -> None:
-    import msgspec
-
-    value = {"current": current, "builds": there}
-    click.echo(msgspec.json.format(msgspec.json.encode(value)))
 
 
 def _print_table(there: list[Build], current: str | None) -> None:

@@ -16,6 +16,7 @@ from enum import Enum
 from functools import reduce
 from typing import Any
 
+from edgeserve.runtime.tether import PARENT, tie
 from node.engines.bundled import PARAMETERS
 
 LOOK_SECONDS = 1.0
@@ -23,6 +24,8 @@ LOOK_SECONDS = 1.0
 
 def main() -> None:
     """Serve the parameters in the environment."""
+    parent = int(os.environ.pop(PARENT, os.getppid()))
+    tie(parent)  # again: an interpreter with capabilities was untied at its start
     given = json.loads(os.environ.pop(PARAMETERS))
     xllamacpp: Any = importlib.import_module("xllamacpp")
     chosen = xllamacpp.CommonParams()
@@ -32,7 +35,7 @@ def main() -> None:
         server = xllamacpp.Server(chosen)
     except RuntimeError as error:
         sys.exit(f"error: {error}")
-    _outlast(os.getppid())
+    _outlast(parent)
     del server
 
 

@@ -16,7 +16,7 @@ from edgeserve.config.settings import NodeSettings
 from edgeserve.errors import in_words
 from edgeserve.wire import Launch
 from node.engines.base import Engine, EngineSpec
-from node.engines.flags import attention
+from node.engines.flags import shape
 from node.engines.native import Native
 
 log = logging.getLogger(__name__)
@@ -38,19 +38,6 @@ class Device:
     memory_free: int
 
 
-@dataclass(frozen=True, kw_only=True)
-class Offload:
-    """Which layers go where.
-
-    `layers` counts from the output end, ALL for every one. `split` is each GPU's share.
-    `overrides` is llama.cpp's `-ot` text: tensors, such as experts, kept on the CPU.
-    """
-
-    layers: int = 0
-    split: tuple[float, ...] = ()
-    overrides: str = ""
-
-
 _EXPERTS = r"ffn_(up|down|gate|gate_up)_(ch|)exps=CPU"
 
 
@@ -64,53 +51,35 @@ def experts_on_cpu(layers: int) -> str:
     return ",".join(rf"blk\.{layer}\.{_EXPERTS}" for layer in range(layers))
 
 
-def from_fit_tool(line: str) -> Offload:
-    """Parse `-c N -ngl N [-ts …] [-ot "…"]`, as llama-fit-params prints it.
+def with_fit(launch: Launch, line: str) -> Launch:
+    """Return the launch with the layers of `-c N -ngl N [-ts …] [-ot "…"]`.
 
-    Raises ValueError on anything else.
+    So llama-fit-params prints them. Raises ValueError on anything else.
     """
     words = shlex.split(line)
     pairs = dict(zip(words[::2], words[1::2], strict=True))
     if "-ngl" not in pairs:
         raise ValueError(f"not a line of llama-fit-params: {line!r}")
-    layers = int(pairs["-ngl"])
     shares = pairs.get("-ts", "")
-    return Offload(
-        layers=ALL if layers < 0 else layers,
-        split=tuple(float(share) for share in shares.split(",") if share),
+    return msgspec.structs.replace(
+        launch,
+        gpu_layers=max(ALL, int(pairs["-ngl"])),
+        tensor_split=tuple(float(share) for share in shares.split(",") if share),
         overrides=pairs.get("-ot", ""),
     )
 
 
-def applied(launch: Launch, offload: Offload) -> Launch:
-    """Return the launch with that offload."""
-    return msgspec.structs.replace(
-        launch,
-        gpu_layers=offload.layers,
-        tensor_split=offload.split,
-        overrides=offload.overrides,
-    )
-
-
-def offload_of(launch: Launch) -> Offload:
-    """Return the offload of a launch."""
-    return Offload(
-        layers=launch.gpu_layers,
-        split=launch.tensor_split,
-        overrides=launch.overrides,
-    )
-
-
-def stepped_down(offload: Offload, model_layers: int) -> Offload | None:
-    """Return a smaller offload after memory ran out; None when none is left.
+def stepped_down(launch: Launch, model_layers: int) -> Launch | None:
+    """Return a launch with fewer layers on the GPUs; None when none is there.
 
     `model_layers` counts the output layer, as llama.cpp's "offloaded N/M" does.
     """
-    now = model_layers if offload.layers == ALL else min(offload.layers, model_layers)
+    all_there = launch.gpu_layers == ALL
+    now = model_layers if all_there else min(launch.gpu_layers, model_layers)
     if now <= 0:
         return None
     step = max(1, model_layers // STEPS)
-    return replace(offload, layers=max(0, now - step))
+    return msgspec.structs.replace(launch, gpu_layers=max(0, now - step))
 
 
 FIT_TOOL = "llama-fit-params"
@@ -144,8 +113,8 @@ def listed(lines: Iterable[str]) -> tuple[Device, ...]:
     )
 
 
-def fitted(engine: Engine, spec: EngineSpec) -> Offload | None:
-    """Return the offload that llama.cpp's fit tool chooses for its GPUs.
+def fitted(engine: Engine, spec: EngineSpec) -> Launch | None:
+    """Return the launch with the layers that llama.cpp's fit tool puts on its GPUs.
 
     None where there is no such tool beside the engine, or it fails.
     """
@@ -154,12 +123,18 @@ def fitted(engine: Engine, spec: EngineSpec) -> Offload | None:
     tool = engine.path.resolve().with_name(FIT_TOOL)
     if not tool.exists():
         return None
-    output = output_of(tool, *_shape(spec))
+    output = output_of(
+        tool,
+        *("--model", str(spec.path)),
+        *shape(spec.launch),
+        *("--fit-target", str(MARGIN_MIB)),
+        *(("--device", ",".join(spec.launch.devices)) if spec.launch.devices else ()),
+    )
     lines = [line for line in output.splitlines() if line.startswith("-c ")]
     if not lines:
         log.warning("%s cannot fit %s: %s", FIT_TOOL, spec.path.name, output[-200:])
         return None
-    return from_fit_tool(lines[-1])
+    return with_fit(spec.launch, lines[-1])
 
 
 def offloaded(engine: Engine, spec: EngineSpec, settings: NodeSettings) -> EngineSpec:
@@ -170,25 +145,8 @@ def offloaded(engine: Engine, spec: EngineSpec, settings: NodeSettings) -> Engin
     is_set = settings.gpu_layers != "auto" or settings.tensor_split
     if is_set or settings.experts_on_cpu or not spec.launch.gpu_layers:
         return spec
-    offload = fitted(engine, spec)
-    return replace(spec, launch=applied(spec.launch, offload)) if offload else spec
-
-
-def _shape(spec: EngineSpec) -> tuple[str, ...]:
-    """Return arguments for all that is fixed, so that only the offload is chosen."""
-    launch = spec.launch
-    return (
-        *("--model", str(spec.path)),
-        *("--parallel", str(launch.slots)),
-        *("--ctx-size", str(launch.slots * launch.context)),
-        *("--batch-size", str(launch.batch)),
-        *("--ubatch-size", str(launch.ubatch or launch.batch)),
-        *("--cache-type-k", launch.kv_type),
-        *("--cache-type-v", launch.kv_type),
-        *("--flash-attn", attention(launch)),
-        *("--fit-target", str(MARGIN_MIB)),
-        *(("--device", ",".join(launch.devices)) if launch.devices else ()),
-    )
+    launch = fitted(engine, spec)
+    return replace(spec, launch=launch) if launch else spec
 
 
 def output_of(tool: Path, *arguments: str) -> str:

@@ -48,16 +48,10 @@ def arguments(spec: EngineSpec, port: int) -> tuple[str, ...]:
         *("--alias", spec.variant),
         *("--host", LOOPBACK),
         *("--port", str(port)),
-        *("--parallel", str(launch.slots)),
-        *("--ctx-size", str(launch.slots * launch.context)),
-        *("--batch-size", str(launch.batch)),
-        *("--ubatch-size", str(launch.ubatch or launch.batch)),
+        *shape(launch),
         *("--threads", str(launch.threads)),
         *("--threads-batch", str(launch.threads_batch or launch.threads)),
         *("--threads-http", str(launch.slots + SPARE_THREADS)),
-        *("--cache-type-k", launch.kv_type),
-        *("--cache-type-v", launch.kv_type),
-        *("--flash-attn", attention(launch)),
         *(("--spec-type", launch.speculative) if launch.speculative else ()),
         *_offload(launch),
         "--no-kv-unified",
@@ -79,6 +73,19 @@ def arguments(spec: EngineSpec, port: int) -> tuple[str, ...]:
         *("--verbosity", str(VERBOSITY)),
         *_role(spec),
         *(("--mmproj", str(spec.projector)) if spec.projector else ()),
+    )
+
+
+def shape(launch: Launch) -> tuple[str, ...]:
+    """Return the arguments that decide how much memory the engine takes."""
+    return (
+        *("--parallel", str(launch.slots)),
+        *("--ctx-size", str(launch.slots * launch.context)),
+        *("--batch-size", str(launch.batch)),
+        *("--ubatch-size", str(launch.ubatch or launch.batch)),
+        *("--cache-type-k", launch.kv_type),
+        *("--cache-type-v", launch.kv_type),
+        *("--flash-attn", attention(launch)),
     )
 
 

@@ -21,35 +21,6 @@ _NO_MEMORY = re.compile(
 MIB = 2**20
 
 
-class LogReader:
-    """Reads placement from an engine's log, line by line.
-
-    A dry run for fitting logs empty buffers first, so the last line per buffer counts.
-    """
-
-    def __init__(self) -> None:
-        self._layers: tuple[int, int] | None = None
-        self._buffers: dict[tuple[str, str], float] = {}
-
-    def see(self, line: str) -> None:
-        """Take in one line."""
-        if found := _LAYERS.search(line):
-            self._layers = (int(found[1]), int(found[2]))
-        elif found := _BUFFER.search(line):
-            self._buffers[found[1], found[2]] = float(found[3])
-
-    @property
-    def placement(self) -> Placement | None:
-        """The placement so far; None where the log shows none."""
-        if self._layers is None:
-            return None
-        memory: dict[str, int] = {}
-        for (device, _), mib in self._buffers.items():
-            memory[device] = memory.get(device, 0) + round(mib * MIB)
-        on_gpu = self._layers[0] if any(map(on_a_gpu, memory)) else 0
-        return Placement(gpu_layers=on_gpu, layers=self._layers[1], memory=memory)
-
-
 def on_a_gpu(device: str) -> bool:
     """Whether a buffer's name is a GPU's: CUDA0, Vulkan1, MTL0, ROCm0, SYCL0."""
     return re.match(r"(CUDA|Vulkan|MTL|Metal|ROCm|SYCL)\d*$", device) is not None
@@ -79,19 +50,37 @@ PREFIX = re.compile(r"^[\d.]+ [A-Z] +")
 
 
 class Output:
-    """The last lines, and the placement from all lines."""
+    """The last lines of an engine, and the placement from all lines.
+
+    A dry run for fitting logs empty buffers first, so the last line per buffer counts.
+    """
 
     def __init__(self) -> None:
         self.lines: deque[str] = deque(maxlen=KEPT)
-        self.reader = LogReader()
+        self._layers: tuple[int, int] | None = None
+        self._buffers: dict[tuple[str, str], float] = {}
 
     def add(self, raw: bytes) -> str:
         """Keep one line; returns it decoded."""
         line = raw.decode(errors="replace").rstrip()[:WIDEST]
         if line:
             self.lines.append(line)
-            self.reader.see(line)
+        if found := _LAYERS.search(line):
+            self._layers = (int(found[1]), int(found[2]))
+        elif found := _BUFFER.search(line):
+            self._buffers[found[1], found[2]] = float(found[3])
         return line
+
+    @property
+    def placement(self) -> Placement | None:
+        """The placement so far; None where the log shows none."""
+        if self._layers is None:
+            return None
+        memory: dict[str, int] = {}
+        for (device, _), mib in self._buffers.items():
+            memory[device] = memory.get(device, 0) + round(mib * MIB)
+        on_gpu = self._layers[0] if any(map(on_a_gpu, memory)) else 0
+        return Placement(gpu_layers=on_gpu, layers=self._layers[1], memory=memory)
 
 
 def telling(lines: Iterable[str]) -> str:

@@ -84,7 +84,7 @@ class Probe:
         """Whether the weights are loaded."""
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
-                status, _ = await self._ask("GET", "/health")
+                status, _ = await self.ask("GET", "/health")
         except (TimeoutError, NodeLost):
             return False
         return status == 200
@@ -93,7 +93,7 @@ class Probe:
         """Whether it answers /health within `seconds`."""
         try:
             async with asyncio.timeout(seconds):
-                await self._ask("GET", "/health")
+                await self.ask("GET", "/health")
         except (TimeoutError, NodeLost):
             return False
         return True
@@ -104,14 +104,14 @@ class Probe:
         Raises Unwell, or NodeLost.
         """
         path, body = SMALLEST["completion" if role == "generate" else role]
-        status, answer = await self._ask("POST", path, msgspec.json.encode(body))
+        status, answer = await self.ask("POST", path, msgspec.json.encode(body))
         if status != 200:
             text = answer[:200].decode(errors="replace")
             raise Unwell(f"the first {path} was answered {status}: {text}")
 
     async def properties(self) -> Properties:
         """Read /props. Raises Unwell, or NodeLost."""
-        status, answer = await self._ask("GET", "/props")
+        status, answer = await self.ask("GET", "/props")
         try:
             props = msgspec.json.decode(answer, type=_Props)
         except msgspec.DecodeError as error:
@@ -123,14 +123,13 @@ class Probe:
         """Read /metrics; None where it does not answer."""
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
-                status, answer = await self._ask("GET", "/metrics")
+                status, answer = await self.ask("GET", "/metrics")
         except (TimeoutError, NodeLost):
             return None
         return parse(answer.decode(errors="replace")) if status == 200 else None
 
-    async def _ask(
-        self, method: str, path: str, body: bytes = b""
-    ) -> tuple[int, bytes]:
+    async def ask(self, method: str, path: str, body: bytes = b"") -> tuple[int, bytes]:
+        """Return status and body. Raises NodeLost; the caller sets the timeout."""
         headers = {"authorization": f"Bearer {self.api_key}"}
         if body:
             headers["content-type"] = "application/json"

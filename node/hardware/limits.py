@@ -23,28 +23,27 @@ def memory_room(root: Path = ROOT) -> tuple[int, int] | None:
     File cache counts as left, recently used or not: the kernel drops it before it
     refuses memory.
     """
-    found = [*_memory_v2(root), *_memory_v1(root)]
+    found = list(_memory(root))
     limits = [limit for limit, _ in found]
     rooms = [min(limit, room) for limit, room in found]
     return (min(limits), max(0, min(rooms))) if found else None
 
 
-def _memory_v2(root: Path) -> Iterator[tuple[int, int]]:
-    for folder in _folders(root, "", root / "sys/fs/cgroup"):
-        if text(folder / "memory.max") == "max":
-            continue
-        limit = number(folder / "memory.max")
-        used = number(folder / "memory.current")
-        if limit is not None and used is not None:
-            yield limit, limit - used + _cache(folder)
+MEMORY = (
+    ("", "memory.max", "memory.current", ""),
+    ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_"),
+)
+"""Of each version: controller, files of limit and use, prefix in `memory.stat`."""
 
 
-def _memory_v1(root: Path) -> Iterator[tuple[int, int]]:
-    for folder in _folders(root, "memory", root / "sys/fs/cgroup/memory"):
-        limit = number(folder / "memory.limit_in_bytes")
-        used = number(folder / "memory.usage_in_bytes")
-        if limit is not None and limit < UNLIMITED and used is not None:
-            yield limit, limit - used + _cache(folder, "total_")
+def _memory(root: Path) -> Iterator[tuple[int, int]]:
+    for controller, most, now, prefix in MEMORY:
+        for folder in _folders(root, controller):
+            if text(folder / most) == "max":
+                continue
+            limit, used = number(folder / most), number(folder / now)
+            if limit is not None and limit < UNLIMITED and used is not None:
+                yield limit, limit - used + _cache(folder, prefix)
 
 
 def cpus(root: Path = ROOT) -> float:
@@ -59,24 +58,27 @@ def _allowed() -> int:
 
 
 def _quotas_v2(root: Path) -> Iterator[float]:
-    for folder in _folders(root, "", root / "sys/fs/cgroup"):
+    for folder in _folders(root, ""):
         quota, _, period = text(folder / "cpu.max").partition(" ")
         if quota.isdecimal() and period.isdecimal() and int(period):
             yield int(quota) / int(period)
 
 
 def _quotas_v1(root: Path) -> Iterator[float]:
-    for folder in _folders(root, "cpu", root / "sys/fs/cgroup/cpu"):
+    for folder in _folders(root, "cpu"):
         quota = number(folder / "cpu.cfs_quota_us")
         period = number(folder / "cpu.cfs_period_us")
         if quota is not None and quota > 0 and period:
             yield quota / period
 
 
-def _folders(root: Path, controller: str, mount: Path) -> list[Path]:
-    """Return this process's folders in one hierarchy, from the mount downwards."""
-    folder = mount
-    found = [mount]
+def _folders(root: Path, controller: str) -> list[Path]:
+    """Return this process's folders in one hierarchy, from the mount downwards.
+
+    Version 2 is the one hierarchy without a controller.
+    """
+    folder = root / "sys/fs/cgroup" / controller
+    found = [folder]
     for part in Path(_group(root, controller)).parts[1:]:
         folder /= part
         found.append(folder)
@@ -93,7 +95,7 @@ def _group(root: Path, controller: str) -> str:
     return "/"
 
 
-def _cache(folder: Path, prefix: str = "") -> int:
+def _cache(folder: Path, prefix: str) -> int:
     """Return the bytes of file cache, which the kernel keeps on two lists."""
     lists = (f"{prefix}inactive_file", f"{prefix}active_file")
     fields = map(str.split, text(folder / "memory.stat").splitlines())

@@ -39,7 +39,9 @@ def power(root: Path = Path("/")) -> Power:
     """Return how the machine is powered; without a battery, by mains."""
     if not sys.platform.startswith("linux"):
         return _elsewhere()
-    own = [each for each in entries(root / SUPPLIES) if _is_own(each)]
+    # Not those of a mouse, a headset or a pen.
+    supplies = entries(root / SUPPLIES)
+    own = [each for each in supplies if text(each / "scope").lower() != "device"]
     kinds = {each: text(each / "type").lower() for each in own}
     batteries = [
         _battery(each)
@@ -81,11 +83,6 @@ def _percent(batteries: Sequence[Battery]) -> float | None:
         known = [(share, 1) for share, _ in known]
     held = sum(share * size for share, size in known) / sum(size for _, size in known)
     return float(round(100 * min(1.0, held)))
-
-
-def _is_own(supply: Path) -> bool:
-    """Whether it powers the machine, not a mouse, a headset or a pen."""
-    return text(supply / "scope").lower() != "device"
 
 
 def _battery(supply: Path) -> Battery:

@@ -36,7 +36,12 @@ class Sampler:
     """Measures this machine. For one thread at a time; a call may take a second."""
 
     def __init__(self) -> None:
-        self._platform = _platform()
+        self._platform = Platform(
+            system=platform.system(),
+            release=platform.release(),
+            machine=platform.machine(),
+            python=platform.python_version(),
+        )
         self._model = measured("model", cpu_model, platform.machine())
         self._look = Gpus()
         self._calls = 0
@@ -69,9 +74,10 @@ class Sampler:
     def _cpu(self) -> Cpu:
         usable = max(1, int(cpus()))
         logical = min(psutil.cpu_count() or 1, usable)
+        physical = measured("cores", lambda: psutil.cpu_count(logical=False), None)
         return Cpu(
             model=self._model,
-            physical_cores=min(_physical() or logical, usable),
+            physical_cores=min(physical or logical, usable),
             logical_cores=logical,
             load=measured("load", _load, self._last.cpu.load),
         )
@@ -134,21 +140,8 @@ def _moved(before: int, now: int, total: int) -> bool:
     return abs(before - now) >= total / 20
 
 
-def _platform() -> Platform:
-    return Platform(
-        system=platform.system(),
-        release=platform.release(),
-        machine=platform.machine(),
-        python=platform.python_version(),
-    )
-
-
 def _load() -> float:
     return round(psutil.cpu_percent(None) / 100, 3)
-
-
-def _physical() -> int | None:
-    return measured("cores", lambda: psutil.cpu_count(logical=False), None)
 
 
 def _memory() -> Memory:
@@ -193,7 +186,7 @@ def throttle_flags() -> int:
     Bit 0 under-voltage, 1 frequency capped, 2 throttled, 3 soft temperature limit.
     """
     flags = text(THROTTLED_FILE)
-    if not flags and _is_pi():
+    if not flags and cpu_model().startswith("Raspberry Pi"):
         flags = program_output(("vcgencmd", "get_throttled"), 2.0)
     return parse_throttled(flags)
 
@@ -202,10 +195,6 @@ def parse_throttled(flags: str) -> int:
     """Read `throttled=0x50005`, or the bare hexadecimal number of the driver's file."""
     found = re.fullmatch(r"(?:throttled=)?(?:0x)?([0-9a-fA-F]+)", flags.strip())
     return int(found[1], 16) if found else 0
-
-
-def _is_pi() -> bool:
-    return cpu_model().startswith("Raspberry Pi")
 
 
 def cpu_model() -> str:

@@ -191,7 +191,9 @@ def look(path: Path) -> Model | UnusableFile:
     if kind in NOT_MODELS or facts.architecture == "clip":
         why = NOT_MODELS.get(kind, "is a projector; it is used with its model")
         return UnusableFile(path, f"{path}: {why}")
-    model, label = named(path, _type(facts))
+    declared = facts.file_type != "unknown"
+    most = facts.file_type if declared else next(iter(facts.kinds))
+    model, label = named(path, most)
     projector = projector_of(path, siblings)
     return Model(
         path=path,
@@ -202,11 +204,6 @@ def look(path: Path) -> Model | UnusableFile:
         projector=projector,
         projector_bytes=projector.stat().st_size if projector else 0,
     )
-
-
-def _type(facts: ModelFacts) -> str:
-    """Return the file's declared type, else the type of most of its bytes."""
-    return facts.file_type if facts.file_type != "unknown" else next(iter(facts.kinds))
 
 
 def _role(facts: ModelFacts) -> Role:

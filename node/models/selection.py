@@ -46,18 +46,12 @@ class RequestedModel:
         return self.models[0] if len(self.models) == 1 else None
 
 
-@dataclass(frozen=True)
-class RequestedModels:
-    """The requested models, and a sentence for each that is missing."""
-
-    models: tuple[RequestedModel, ...]
-    problems: tuple[str, ...] = ()
-
-
-def requested_models(settings: NodeSettings) -> RequestedModels:
+def requested_models(
+    settings: NodeSettings,
+) -> tuple[list[RequestedModel], list[str]]:
     """Find the named models, or all models of the folder if none is named.
 
-    Reads files.
+    Returns a sentence for each that is missing, too. Reads files.
     """
     problems: list[str] = []
     library = ModelLibrary()
@@ -72,15 +66,13 @@ def requested_models(settings: NodeSettings) -> RequestedModels:
         problems += [each.reason] if isinstance(each, UnusableFile) else []
     if not settings.models:
         problems += [each.reason for each in library.unusable]
-        found += _everything(library, choose=_chooses_variants(settings))
+        found += _everything(
+            library, choose=bool(settings.min_speed or settings.min_quality)
+        )
     if not found and not problems:
         where = settings.models_dir
         problems.append(f"no model in {where}; `edgeserve pull` fetches one")
-    return RequestedModels(tuple(found), tuple(problems))
-
-
-def _chooses_variants(settings: NodeSettings) -> bool:
-    return bool(settings.min_speed or settings.min_quality)
+    return found, problems
 
 
 def _everything(library: ModelLibrary, *, choose: bool) -> list[RequestedModel]:

@@ -16,7 +16,7 @@ from edgeserve.models.memory import MIB, Need, need, size
 from edgeserve.wire import Launch
 from node.engines.base import Role
 from node.engines.devices import experts_on_cpu
-from node.planning.tunings import Tuned, applied
+from node.planning.tunings import Tuned
 
 SHARE = 0.9
 """Share of the free memory that engines may take."""
@@ -112,7 +112,7 @@ def fit(
     if isinstance(found, Refusal) or tuned is None:
         return found
     for part in tuned.unless_set(settings).lighter():
-        launch = applied(found.launch, part)
+        launch = msgspec.structs.replace(found.launch, **part.changes)
         fitted = _offloaded(load, launch, settings, room)
         if fitted and part.changes and fitted.launch == launch:
             return replace(fitted, preferred=found.preferred, tuned=True)
@@ -155,7 +155,7 @@ def _launch(
         threads=settings.threads or room.cores,
         kv_type=kv_type,
         cache_ram_mib=settings.cache_ram_mib if load.role == "generate" else 0,
-        tensor_split=split_of(settings),
+        tensor_split=tuple(float(n) for n in settings.tensor_split.split(",") if n),
         main_gpu=settings.main_gpu,
     )
 
@@ -166,11 +166,6 @@ def _why(least: Need, room: Room) -> str:
         f"needs {least.arithmetic()}; {size(max(room.memory, 0))} is free{gpu}, of"
         f" which {SHARE:.0%} may be used"
     )
-
-
-def split_of(settings: NodeSettings) -> tuple[float, ...]:
-    """Return each GPU's configured share; empty where llama.cpp splits by memory."""
-    return tuple(float(share) for share in settings.tensor_split.split(",") if share)
 
 
 def _choices(

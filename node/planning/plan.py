@@ -9,7 +9,7 @@ import msgspec
 
 from edgeserve.config.settings import NodeSettings
 from edgeserve.wire import Ability, Expected, Hardware
-from node.engines.base import EngineSpec, Role
+from node.engines.base import Engine, EngineSpec, Role
 from node.engines.devices import Device
 from node.models.library import Model
 from node.models.selection import (
@@ -30,7 +30,8 @@ class PlannedEngine:
     """An engine to run: its launch, and the room that it was fitted into.
 
     `speed` is the expected tokens/s of one stream; `chosen` is the reason for this
-    variant; `tuning` is the result measured here.
+    variant; `tuning` is the result measured here. `engine` runs it in place of the
+    node's usual one, for the reason `instead`.
     """
 
     spec: EngineSpec
@@ -40,6 +41,8 @@ class PlannedEngine:
     speed: float
     chosen: str = ""
     tuning: Result | None = None
+    engine: Engine | None = None
+    instead: str = ""
 
 
 @dataclass(frozen=True)
@@ -60,11 +63,11 @@ def plan(
 
     Reads files, so call it off the event loop. A model never makes it raise.
     """
-    requested = requested_models(settings)
+    requested, missing = requested_models(settings)
     planner = Planner(settings, hardware, tuple(devices), tunings or Tunings())
-    for request in requested.models:
+    for request in requested:
         planner.place(request)
-    problems = (*requested.problems, *planner.problems)
+    problems = (*missing, *planner.problems)
     return Plan(tuple(planner.engines.values()), tuple(dict.fromkeys(problems)))
 
 
@@ -172,25 +175,20 @@ class Planner:
             tuning = self._tunings.find(
                 model.variant, model.facts.file_bytes, request.role
             )
-            tuned = tuning.usable if tuning else None
-            fitted = fit(load, self._settings, room, tuned)
+            fitted = fit(load, self._settings, room, tuning.usable if tuning else None)
             if isinstance(fitted, Refusal):
                 refused.append(f"{model.path}: {fitted.reason}")
                 continue
-            whole = _whole(model, fitted, self._settings, bool(place.devices))
-            speed = expected(model.facts, fitted, self._hardware, place.devices)
-            reading = expected_reading(
-                model.facts, fitted, self._hardware, place.devices
-            )
+            run = (model.facts, fitted, self._hardware, place.devices)
             found.append(
                 _Trial(
                     model=model,
                     load=load,
                     room=room,
                     fitted=fitted,
-                    whole=whole,
-                    speed=speed,
-                    reading=reading,
+                    whole=_whole(model, fitted, self._settings, bool(place.devices)),
+                    speed=expected(*run),
+                    reading=expected_reading(*run),
                     tuning=tuning,
                 )
             )
@@ -233,14 +231,12 @@ def measured(trials: Iterable[_Trial]) -> list[_Trial]:
     each = list(trials)
     ratios = [t.tuning.used.decode / t.speed for t in each if t.tuning]
     ratio = sum(ratios) / len(ratios) if ratios else 1.0
-    return [_measured(t, ratio) for t in each]
-
-
-def _measured(trial: _Trial, ratio: float) -> _Trial:
-    if trial.tuning is None:
-        return replace(trial, speed=trial.speed * ratio)
-    used = trial.tuning.used
-    return replace(trial, speed=used.decode, reading=used.prefill)
+    return [
+        replace(t, speed=t.tuning.used.decode, reading=t.tuning.used.prefill)
+        if t.tuning
+        else replace(t, speed=t.speed * ratio)
+        for t in each
+    ]
 
 
 def load_of(model: Model, role: Role) -> Load:

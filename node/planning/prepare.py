@@ -6,8 +6,8 @@ Starts short-lived processes, reads and writes files: call it off the event loop
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import msgspec
 
@@ -68,7 +68,10 @@ class FallbackEngines:
         `tuned`: with the settings tuned for it. Raises EngineUnavailable.
         """
         engine = bundled()
-        tuning = self._tuning_of(engine) if tuned else None
+        spec, facts, tuning = self.planned.spec, self.planned.load.facts, None
+        if tuned:
+            tunings = tunings_of(engine, self.hardware, (), self.settings)
+            tuning = tunings.find(spec.variant, facts.file_bytes, spec.role)
         on_cpu = replace(self.settings, gpu_layers="0", tensor_split="")
         room = replace(self.room, gpu_memory=0)
         fitted = fit(self.planned.load, on_cpu, room, tuning.usable if tuning else None)
@@ -76,24 +79,14 @@ class FallbackEngines:
             raise EngineUnavailable(
                 f"the bundled engine cannot serve it: {fitted.reason}"
             )
-        expects = self._expected(fitted, tuning)
-        spec = replace(self.planned.spec, launch=fitted.launch, expected=expects)
+        if tuning:
+            expects = Expected(read=tuning.used.prefill, write=tuning.used.decode)
+        else:
+            run = (facts, fitted, self.hardware, ())
+            expects = Expected(read=expected_reading(*run), write=expected(*run))
+        spec = replace(spec, launch=fitted.launch, expected=expects)
         return engine, replace(
             self.planned, spec=spec, fitted=fitted, speed=expects.write, tuning=tuning
-        )
-
-    def _tuning_of(self, engine: Engine) -> Result | None:
-        spec, facts = self.planned.spec, self.planned.load.facts
-        tunings = tunings_of(engine, self.hardware, (), self.settings)
-        return tunings.find(spec.variant, facts.file_bytes, spec.role)
-
-    def _expected(self, fitted: Fitted, tuning: Result | None) -> Expected:
-        if tuning:
-            return Expected(read=tuning.used.prefill, write=tuning.used.decode)
-        facts, here = self.planned.load.facts, self.hardware
-        return Expected(
-            read=expected_reading(facts, fitted, here, ()),
-            write=expected(facts, fitted, here, ()),
         )
 
     def tuning_failed(self, why: str) -> None:
@@ -128,31 +121,16 @@ def room_beside(planned: PlannedEngine, engines: Sequence[PlannedEngine]) -> Roo
 
 
 @dataclass(frozen=True)
-class Replacement:
-    """The engine that serves in place of the node's usual one, and the reason."""
-
-    engine: Engine
-    why: str
-
-
-@dataclass(frozen=True)
 class Prepared:
-    """Everything that is decided before an engine starts; without engine, no plan.
-
-    `replacements`, by id, are for planned engines that the usual one cannot serve.
-    """
+    """Everything that is decided before an engine starts; without engine, no plan."""
 
     engine: Engine | None
     devices: tuple[Device, ...]
     plan: Plan
-    replacements: Mapping[str, Replacement] = field(
-        default_factory=dict[str, Replacement]
-    )
 
     def engine_of(self, planned: PlannedEngine) -> Engine:
         """Return the engine that runs a planned engine."""
-        replacement = self.replacements.get(planned.spec.id)
-        engine = replacement.engine if replacement else self.engine
+        engine = planned.engine or self.engine
         assert engine is not None  # noqa: S101 - without one there is no plan
         return engine
 
@@ -201,7 +179,6 @@ def _with_replacements(
     found: Prepared, settings: NodeSettings, hardware: Hardware, *, untuned: bool
 ) -> Prepared:
     """Let the bundled engine serve what llama-server is known to crash with."""
-    replacements: dict[str, Replacement] = {}
     engines: list[PlannedEngine] = []
     for planned in found.plan.engines:
         fallbacks = fallbacks_of(found, planned, settings, hardware)
@@ -209,9 +186,8 @@ def _with_replacements(
         if crash:
             try:
                 engine, planned = fallbacks.bundled(tuned=not untuned)
-                replacements[planned.spec.id] = Replacement(engine, crash.sentence)
+                planned = replace(planned, engine=engine, instead=crash.sentence)
             except CommandError as error:
                 log.warning("%s: %s; trying again", crash.sentence, error)
         engines.append(planned)
-    made = replace(found.plan, engines=tuple(engines))
-    return replace(found, plan=made, replacements=replacements)
+    return replace(found, plan=replace(found.plan, engines=tuple(engines)))

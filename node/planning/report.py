@@ -26,8 +26,8 @@ def plan_lines(
     for each in found.plan.engines:
         yield ""
         yield from map(printable, _engine(each))
-        if replacement := found.replacements.get(each.spec.id):
-            yield printable(_row("engine", replacement.why))
+        if each.instead:
+            yield printable(_row("engine", each.instead))
     if found.plan.problems:
         yield ""
         yield from (f"cannot: {printable(each)}" for each in found.plan.problems)
@@ -58,7 +58,8 @@ def _engine(planned: PlannedEngine) -> Iterator[str]:
     yield _row("slots", f"{launch.slots} x {launch.context:,} tokens of context")
     yield _row("keys, values", _kv(launch))
     yield _row("prompt cache", _cache(launch))
-    yield _row("batch", _batch(launch))
+    ubatch = launch.ubatch or launch.batch
+    yield _row("batch", f"{launch.batch} tokens a call, {ubatch} a computation")
     spin = f", {launch.spin} polls before they sleep" if launch.spin else ""
     yield _row("threads", f"{launch.threads}{spin}")
     yield _row("GPU layers", _layers(launch, spec.layers))
@@ -99,11 +100,6 @@ def _cache(launch: Launch) -> str:
     return f"{size(launch.cache_ram_mib * MIB)} besides the slots"
 
 
-def _batch(launch: Launch) -> str:
-    ubatch = launch.ubatch or launch.batch
-    return f"{launch.batch} tokens a call, {ubatch} a computation"
-
-
 def _layers(launch: Launch, total: int) -> str:
     count = "all" if launch.gpu_layers < 0 else str(launch.gpu_layers)
     on_devices = f" on {', '.join(launch.devices)}" if launch.devices else ""
@@ -129,10 +125,9 @@ def plan_json(found: Prepared, hardware: Hardware) -> str:
 
 def _entry(planned: PlannedEngine, found: Prepared) -> dict[str, Any]:
     spec, fitted = planned.spec, planned.fitted
-    replacement = found.replacements.get(spec.id)
     return {
         "kind": found.engine_of(planned).kind,
-        "instead": replacement.why if replacement else None,
+        "instead": planned.instead or None,
         "id": spec.id,
         "model": spec.model,
         "variant": spec.variant,

@@ -58,11 +58,6 @@ class Tuned(msgspec.Struct, frozen=True, kw_only=True):
         yield self.without("slots", "batch", "ubatch", "kv_type", "speculative")
 
 
-def applied(launch: Launch, tuned: Tuned) -> Launch:
-    """Return the launch with tuned settings."""
-    return msgspec.structs.replace(launch, **tuned.changes)
-
-
 def difference(untuned: Launch, found: Launch) -> Tuned:
     """Return the settings in which `found` differs from `untuned`."""
     return Tuned(
@@ -125,7 +120,12 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
             return f"tuned on {self.made[:10]}, but it did not start: {self.failed}"
         if not self.tuned.changes:
             return f"tuned on {self.made[:10]}: nothing better was found"
-        return f"tuned on {self.made[:10]}: {self.gain:+.0%}".replace("%", " %")
+        return f"tuned on {self.made[:10]}: {percent(self.gain)}"
+
+
+def percent(gain: float) -> str:
+    """Write a gain: `+12 %`."""
+    return f"{gain:+.0%}".replace("%", " %")
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from typing import Protocol
 
 from edgeserve.errors import CommandError, in_words
 from node.engines.base import Engine, EngineSpec
-from node.engines.devices import applied, offload_of, stepped_down
+from node.engines.devices import stepped_down
 from node.engines.output import ran_out_of_memory
 from node.planning.plan import PlannedEngine
 
@@ -148,16 +148,13 @@ class StartupFallbacks:
 
     def _with_less(self, ending: Ending, now: Attempt) -> Attempt | None:
         """Take layers off the GPU where memory ran out."""
-        launch = now.spec.launch
-        if not (ending.no_memory and launch.gpu_layers):
-            return None
-        offload = stepped_down(offload_of(launch), now.spec.layers or launch.gpu_layers)
-        if offload is None:
+        spec = now.spec
+        launch = stepped_down(spec.launch, spec.layers or spec.launch.gpu_layers)
+        if not ending.no_memory or launch is None:
             return None
         self._write_down = None
-        why = f"out of memory; trying again with {offload.layers} layers on the GPU"
-        spec = replace(now.spec, launch=applied(launch, offload), expected=None)
-        return Attempt(now.engine, spec, why)
+        why = f"out of memory; trying again with {launch.gpu_layers} layers on the GPU"
+        return Attempt(now.engine, replace(spec, launch=launch, expected=None), why)
 
     async def _with_bundled(self, ending: Ending, now: Attempt) -> Attempt | None:
         """Let the bundled engine serve what llama-server crashes with."""

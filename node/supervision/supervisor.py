@@ -102,7 +102,7 @@ class Supervisor:
             build=self._engine.build or (properties.build if properties else ""),
             epoch=self._epoch,
             launch=spec.launch,
-            placement=self._output.reader.placement,
+            placement=self._output.placement,
             expected=spec.expected,
             ended=self._ended_how,
             memory_limit=self._memory_limit,

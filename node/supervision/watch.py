@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 from edgeserve.runtime.tasks import first_of
 from edgeserve.wire import Ended, EngineState
@@ -38,12 +37,8 @@ class SlotEvents:
             self.left.set()
 
 
-class Lost(Protocol):
-    """Stops claims at once; the process is still to be ended. Returns the reason."""
-
-    def __call__(self, state: EngineState, reason: str, how: Ended = "died") -> str:
-        """Give the engine up."""
-        ...
+Lost = Callable[[EngineState, str, Ended], str]
+"""Stops claims at once; the process is still to be ended. Returns the reason."""
 
 
 @dataclass(kw_only=True)
@@ -80,7 +75,7 @@ class EngineWatch:
                 watchdog = watchdog.seen(counters, self.clock(), excused=excused)
                 limit = watchdog.patience(self.stuck_seconds)
                 if watchdog.still_seconds(self.clock()) >= limit:
-                    return self.lost("stuck", f"no progress for {limit:g} s")
+                    return self.lost("stuck", f"no progress for {limit:g} s", "died")
 
     async def _released(self) -> str:
         """See soon that the engine has dropped the requests of clients that left."""
@@ -113,7 +108,7 @@ class EngineWatch:
             if 0 < self.memory_limit < look.memory:
                 self.process.kill()  # at once: it goes on growing
                 why = growth.reason(look.memory, self.memory_limit)
-                return self.lost("failed", why)
+                return self.lost("failed", why, "died")
             asks = self.ready and self.slots.busy and activity.idles(look)
             silent = bool(asks) and not await self.probe.answers(every)
             # If this process was late itself, it may have missed the answer.

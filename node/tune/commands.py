@@ -20,7 +20,7 @@ from edgeserve.config.settings import NodeSettings
 from edgeserve.config.sources import resolve
 from edgeserve.help import SettingsCommand, examples
 from edgeserve.terminal import printable
-from node.planning.tunings import Figures, Result, Tuned
+from node.planning.tunings import Figures, Result, Tuned, percent
 
 NAMES = {
     "slots": "slots",
@@ -115,16 +115,6 @@ def _value(value: object) -> str:
     return str(value)
 
 
-def percent(gain: float) -> str:
-    """Write a gain: `+12 %`."""
-    return f"{gain:+.0%}".replace("%", " %")
-
-
-def to_json(results: list[Result]) -> str:
-    """Return the results as they are saved."""
-    return msgspec.json.format(msgspec.json.encode(results)).decode()
-
-
 @click.command(
     cls=SettingsCommand,
     epilog=examples(
@@ -139,7 +129,7 @@ def to_json(results: list[Result]) -> str:
     type=click.FloatRange(min=1),
     default=180.0,
     show_default=True,
-    help="About how long to measure.",
+    help="Approximate time to measure, in seconds.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @settings_options(NodeSettings, aside=("Network", "Access"))
@@ -163,7 +153,7 @@ def tune(
     with interruptible(), watching(seconds) as observer:
         results = asyncio.run(tuned(settings, seconds, observer))
     if as_json:
-        click.echo(to_json(results))
+        click.echo(msgspec.json.format(msgspec.json.encode(results)))
         return
     for line in lines(results):
         click.echo(line)

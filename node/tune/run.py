@@ -242,7 +242,7 @@ async def _tuned(
 ) -> Result:
     engine = found.engine_of(planned)
     spec, untuned = planned.spec, planned.spec.launch
-    devices = () if spec.id in found.replacements else found.devices
+    devices = () if planned.engine else found.devices
     tunings = tunings_of(engine, hardware, devices, settings)
     options = await asyncio.to_thread(options_of, engine)
     tried = axes(untuned, hardware.cpu, settings, options)

@@ -99,7 +99,7 @@ class Bench:
         port, key = free_port(), new_secret("tune")
         spec = replace(self.spec, launch=launch)
         command = self.engine.command(spec, port=port, api_key=key)
-        requests = _Requests(self.upstream, Origin(LOOPBACK, port), key)
+        requests = _Requests(Probe(self.upstream, Origin(LOOPBACK, port), key))
         try:
             async with (
                 asyncio.timeout(seconds),
@@ -177,15 +177,12 @@ class _Tokenized(msgspec.Struct):
 class _Requests:
     """Requests to an engine under trial. `prose` is our text in its tokens."""
 
-    upstream: Upstream
-    origin: Origin
-    api_key: str
+    probe: Probe
     prose: list[int] = field(default_factory=list)
 
     async def ready(self) -> None:
         """Wait until it has loaded, and do its first, slower request."""
-        probe = Probe(self.upstream, self.origin, self.api_key)
-        while not await probe.healthy():  # noqa: ASYNC110 - another process has no event
+        while not await self.probe.healthy():  # noqa: ASYNC110 - another process has no event
             await asyncio.sleep(READY_SECONDS)
         content = OWN_TEXT.read_text(encoding="utf-8")
         tokenized = await self._ask("/tokenize", {"content": content}, _Tokenized)
@@ -210,15 +207,10 @@ class _Requests:
         return (await self._ask("/completion", request, _Written)).timings
 
     async def _ask(self, path: str, request: dict[str, Any], shape: type[T]) -> T:
-        headers = {
-            "authorization": f"Bearer {self.api_key}",
-            "content-type": "application/json",
-        }
         body = msgspec.json.encode(request)
-        async with self.upstream.ask(self.origin, "POST", path, headers, body) as reply:
-            content = await reply.read()
+        status, content = await self.probe.ask("POST", path, body)
         try:
             return msgspec.json.decode(content, type=shape)
         except msgspec.DecodeError:
             text = content[:200].decode(errors="replace")
-            raise TrialFailed(f"answered {reply.status}: {text}") from None
+            raise TrialFailed(f"answered {status}: {text}") from None

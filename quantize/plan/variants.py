@@ -6,12 +6,12 @@ The types of the tensors are inputs: from llama.cpp's dry run, or assumed.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from edgeserve.models.blocks import tensor_bytes
 from edgeserve.models.facts import ModelFacts
-from edgeserve.models.memory import Need, need
+from edgeserve.models.memory import Need
 from edgeserve.quantization import QuantType
 from quantize.plan.machines import Machine
 
@@ -82,16 +82,6 @@ def _padded(size: int) -> int:
     return -(-size // ALIGNMENT) * ALIGNMENT
 
 
-@dataclass(frozen=True, kw_only=True)
-class Serving:
-    """Settings to serve a model with; `context` is tokens per slot."""
-
-    slots: int = 1
-    context: int = 4096
-    kv_type: str = "f16"
-    ubatch: int = 512
-
-
 @dataclass(frozen=True)
 class Verdict:
     """One variant, the memory to serve it, and whether it fits each machine."""
@@ -102,34 +92,27 @@ class Verdict:
 
 
 def judge(
-    facts: ModelFacts,
     variants: Iterable[Variant],
     machines: Sequence[Machine],
-    serving: Serving,
+    needed: Callable[[int], Need],
 ) -> tuple[Verdict, ...]:
-    """Compute for each variant the memory it needs and the machines it fits."""
-    verdicts = list[Verdict]()
-    for each in variants:
-        total = need(
-            facts,
-            slots=serving.slots,
-            context=serving.context,
-            kv_type=serving.kv_type,
-            ubatch=serving.ubatch,
-            weights=each.weight_bytes,
-        )
-        fitting = {place.name: total.total <= place.usable for place in machines}
-        verdicts.append(Verdict(each, total, fitting))
-    return tuple(verdicts)
+    """Compute for each variant the memory it needs and the machines it fits.
+
+    `needed` returns the memory to serve a model with so many bytes of weights.
+    """
+    needs = [(each, needed(each.weight_bytes)) for each in variants]
+    return tuple(
+        Verdict(each, need, {m.name: need.total <= m.usable for m in machines})
+        for each, need in needs
+    )
 
 
 def best_fit(verdicts: Iterable[Verdict], machine: str) -> Variant | None:
     """Return the variant of least known loss among those that fit the machine."""
     fitting = [verdict.variant for verdict in verdicts if verdict.fits[machine]]
-    known = [each for each in fitting if each.type.divergence is not None]
-    return min(known, key=_loss, default=None)
-
-
-def _loss(each: Variant) -> tuple[float, int]:
-    assert each.type.divergence is not None  # noqa: S101 - filtered by the caller
-    return each.type.divergence, each.weight_bytes
+    known = [
+        (each.type.divergence, each.weight_bytes, each)
+        for each in fitting
+        if each.type.divergence is not None
+    ]
+    return min(known, key=lambda each: each[:2])[2] if known else None

@@ -50,6 +50,11 @@ class LogReader:
     _tensor: str | None = None
     _kind: str = ""
 
+    @property
+    def reason(self) -> str:
+        """Why a run failed."""
+        return "; ".join(self.problems[-3:]) or "llama.cpp gave no reason"
+
     def feed(self, text: str) -> list[TensorEvent]:
         """Parse the next piece of the log."""
         events = list[TensorEvent]()
@@ -111,11 +116,7 @@ def quantize(job: Quantize, emit: Emit) -> None:
         os.fsencode(job.source), os.fsencode(job.target), ctypes.byref(parameters)
     )
     del keep_alive
-    emit(Done() if status == 0 else Failed(_reason(reader)))
-
-
-def _reason(reader: LogReader) -> str:
-    return "; ".join(reader.problems[-3:]) or "llama.cpp gave no reason"
+    emit(Done() if status == 0 else Failed(reader.reason))
 
 
 def _parameters(lib: Any, job: Quantize) -> tuple[Any, list[Any]]:

@@ -12,11 +12,11 @@ from balancer.discovery.registration import Registrations
 from balancer.state import build_state
 from edgeserve.config.settings import BalancerSettings
 from edgeserve.openai import ROUTES
-from edgeserve.security.tokens import Guard
 from tests.balancer.endpoint import endpoint
 from tests.edgeserve.http.odd import TARGETS, answers, odd, request
 from tests.fakes.llama import Behaviour
 from tests.fakes.node import fake_node
+from tests.fakes.tokens import GivenTokens
 
 
 def own() -> list[tuple[str, str]]:
@@ -25,10 +25,9 @@ def own() -> list[tuple[str, str]]:
     with admitting(settings) as clients:
         api = AdminRoutes(
             state=build_state(settings, print),
-            registrations=Registrations(lambda _: None),
+            registrations=Registrations(lambda _: None, GivenTokens()),
             clients=clients,
             usage=ClientUsage(store_in(settings.state_dir)),
-            nodes=Guard((), ""),
         )
         return [(each.method, each.path) for each in api.routes()]
 

@@ -10,6 +10,7 @@ import pytest
 
 from balancer.fleet.changes import Changes
 from balancer.fleet.engines import EngineCandidate
+from balancer.fleet.slot_counts import SlotCounts
 from balancer.prediction.fleet_model import FleetModel
 from balancer.prediction.prefix_cache import PrefixCacheIndex
 from balancer.queue import RequestQueue
@@ -17,7 +18,6 @@ from balancer.routing.decision import RoutingRequest
 from balancer.routing.least_busy import LeastBusy
 from balancer.routing.predictive import PredictivePolicy
 from balancer.routing.queued_request import RoutingPolicy
-from balancer.routing.slot_counts import SlotCounts
 from edgeserve.errors import FleetBusy, NoNode, TooLate, UnknownModel
 from tests.balancer.building import Holder, a_candidate, a_need, unheard
 from tests.fakes.reports import an_engine
@@ -42,7 +42,7 @@ class Setup:
     def __post_init__(self) -> None:
         self.slot_counts = SlotCounts()
         known_better = Changes()
-        fleet_model = FleetModel(PrefixCacheIndex(), self.slot_counts.busy)
+        fleet_model = FleetModel(PrefixCacheIndex(), self.slot_counts)
         self.predict = PredictivePolicy(
             self.slot_counts, fleet_model, time.monotonic, known_better.notify
         )
@@ -73,9 +73,9 @@ async def test_a_free_slot_is_taken_without_waiting(policy: str) -> None:
     async with setup.queue.claim(a_need(), unheard) as send:
         assert send.to.node == "pi"
         assert setup.queue.waiting == 0
-        assert setup.slot_counts.ours(send.to.key) == 1
+        assert setup.slot_counts.of(send.to.key).ours == 1
 
-    assert setup.slot_counts.ours(send.to.key) == 0
+    assert setup.slot_counts.of(send.to.key).ours == 0
 
 
 async def test_a_slot_comes_back_when_the_request_fails(policy: str) -> None:

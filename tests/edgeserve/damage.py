@@ -14,7 +14,9 @@ import msgspec
 
 from balancer.clients.keys import ClientKey, key_id
 from balancer.clients.store import add_key, store_in
+from edgeserve.config.paths import OWN_CERTIFICATE
 from edgeserve.config.settings import NodeSettings
+from edgeserve.security.certificates import keep, new_certificate
 from node.discovery.identity import identified, this_machine
 from node.engines import crashes
 from node.engines.native import native
@@ -76,6 +78,7 @@ def a_home(root: Path) -> Home:
     (home.models / "a.variants.json").write_bytes(manifest)
     for name in ("token", "api-keys"):
         (home.config / name).write_text(f"{SECRET}\n")
+    keep(new_certificate("a"), home.config / "cert.pem")
     (home.config / "edgeserve.toml").write_text('log_level = "info"\n')
     (home.root / "day.jsonl").write_bytes(LINE * 2)
     (home.root / "fleet.toml").write_text(
@@ -100,6 +103,7 @@ def _state(home: Home) -> None:
     record = {"engine": 1, "engine_created": 0, "agent": os.getpid()}
     (running / "1.json").write_text(json.dumps({**record, "agent_created": 0}))
     save(home.state, a_result())
+    keep(new_certificate("a"), home.state / OWN_CERTIFICATE)
     (home.state / "learned.json").write_text('{"speeds": {}, "models": {}}')
     (home.state / f"balancer-{PORT}.sock").touch()
     settings = NodeSettings(models_dir=home.models, state_dir=home.state)
@@ -112,6 +116,8 @@ def _state(home: Home) -> None:
 
 NODE = (("node", "start", "--port", "0", "--no-advertise"), ("node", "plan", "a"))
 BALANCER = (("balancer", "start", "--port", "0", "--no-discover"),)
+SELF_MADE = (*BALANCER[0], "--tls")
+GIVEN = (*BALANCER[0], "--tls-cert", "HOME/config/cert.pem")
 ENGINE = (("engine", "list"), ("engine", "use", "made-here"))
 UP = ("up", "--model", "HOME/models/a.F16.gguf")
 SHOW = ("config", "show")
@@ -132,20 +138,28 @@ KEYS = (
     ("key", "new"),
 )
 
+PEM = f"state/{OWN_CERTIFICATE}"
+
 READ: dict[str, tuple[tuple[str, ...], ...]] = {
     "config/edgeserve.toml": (*NODE, *BALANCER, UP, SHOW, ENGINE[0]),
-    "config/token": (NODE[0], *BALANCER, ("token", "new"), ("token", "new", "--force")),
+    "config/token": (
+        *(NODE[0], *BALANCER, ("token", "new"), ("token", "new", "--force")),
+        *(("token", "show"), ("token", "rotate")),
+    ),
     "config/api-keys": (
         *BALANCER,
         UP,
         ("key", "new", "--name", "me", "--file", "HOME/config/api-keys"),
     ),
+    "config/cert.pem": (GIVEN,),
+    PEM: (SELF_MADE,),
     "state/clients.db": (*BALANCER, *KEYS),
     f"state/admin-{PORT}.key": (
         ("models", "--url", f"http://127.0.0.1:{PORT}"),
         *BALANCER,
     ),
     "state/node.json": NODE,
+    "state/node.pem": NODE,
     "state/node.lock": NODE,
     "state/learned.json": BALANCER,
     f"state/balancer-{PORT}.sock": (
@@ -182,6 +196,10 @@ KEPT_BY = {
     "balancer.simulate.fleets:load": "fleet.toml",
     "balancer.telemetry.trace:load": "day.jsonl",
     "edgeserve.security.tokens:read_secrets": "config/token config/api-keys",
+    "edgeserve.security.tokens:read_tokens": "config/token",
+    "edgeserve.security.certificates:stored_certificate": f"{PEM} state/node.pem",
+    "edgeserve.security.certificates:keep": f"{PEM} state/node.pem",
+    "edgeserve.security.renewal:_loaded": "config/cert.pem",
     "edgeserve.runtime.files:read_text": "",
     "edgeserve.runtime.files:read_json": "",
     "edgeserve.runtime.files:replace_file": "",
@@ -198,7 +216,7 @@ KEPT_BY = {
     "node.engines.process:_end_leftover": "state/engines/running/1.json",
     "node.engines.process:recorded": "state/engines/running/1.json",
     "node.discovery.identity:_locked": "state/node.lock",
-    "node.discovery.identity:_save": "state/node.json",
+    "node.discovery.identity:_adopt": "state/node.json",
     "node.discovery.identity:_read": "state/node.json",
     "node.planning.tunings:load": "state/tuned/*.json",
     "node.planning.tunings:save": "state/tuned/*.json",

@@ -163,6 +163,8 @@ class PlainUpstream:
 class _AioAnswer(Answer):
     """An answer on an aiohttp response."""
 
+    id = ""
+
     def __init__(self, response: aiohttp.ClientResponse, origin: Origin) -> None:
         self._response = response
         self._origin = origin

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -14,9 +14,16 @@ from aiohttp import web
 
 from edgeserve import http
 from edgeserve.errors import EdgeserveError, FleetBusy, NodeLost
+from edgeserve.http.channel.accepting import Proving
 from edgeserve.http.sse import write_event
 from edgeserve.http.types import Origin, Request, Response, origin_of
 from edgeserve.openai import ROUTES
+from edgeserve.security.certificates import (
+    Certificate,
+    new_certificate,
+    server_context,
+)
+from edgeserve.security.tokens import FleetTokens
 from edgeserve.wire import EngineChange, EngineReport, NodeReport, encode
 from tests.fakes import aiohttp_relay
 from tests.fakes.llama import Behaviour, FakeLlama, fake_llama
@@ -40,7 +47,6 @@ class FakeNode:
     name: str
     llama: FakeLlama
     report: NodeReport
-    token: str | None = None
     refuse: EdgeserveError | None = None
     admits: bool = True
     frozen: bool = False
@@ -150,11 +156,6 @@ class FakeNode:
 
     async def events(self, request: web.Request) -> web.StreamResponse:
         """Stream reports, changes, heartbeats."""
-        if (
-            self.token
-            and request.headers.get("authorization") != f"Bearer {self.token}"
-        ):
-            return web.Response(status=401)
         response = web.StreamResponse(headers={"content-type": "text/event-stream"})
         await response.prepare(request)
         queue: asyncio.Queue[bytes | None] = asyncio.Queue()
@@ -175,24 +176,52 @@ async def fake_node(
     *,
     engine: EngineReport | None = None,
     port: int = 0,
+    tokens: FleetTokens | None = None,
     **report: Any,
 ) -> AsyncGenerator[FakeNode]:
-    """Run a fake node with one fake engine behind it."""
+    """Run a fake node with one fake engine behind it.
+
+    With `tokens` it speaks TLS and proves itself, as a real one does.
+    """
     behaviour = behaviour or Behaviour()
     served = engine or an_engine(slots=behaviour.slots)
     behaviour.model = served.variant
     async with fake_llama(behaviour) as llama:
+        certificate = new_certificate(name) if tokens else None
+        if certificate:
+            report.setdefault("id", certificate.id)
         node = FakeNode(name, llama, a_report(served, name=name, **report))
         sock = socket.create_server(("127.0.0.1", port))
-        async with aiohttp_relay.listen(
-            sock,
-            node.relay,
-            lambda path: path in ROUTES,
-            [web.get("/edgeserve/v1/events", node.events)],
-            body_limit=2**27,
+        routes = [web.get("/edgeserve/v1/events", node.events)]
+        async with (
+            _proving(sock, node, routes, certificate, tokens)
+            if tokens and certificate
+            else aiohttp_relay.listen(
+                sock, node.relay, ROUTES.__contains__, routes, body_limit=2**27
+            )
         ) as bound:
-            node.origin = Origin("127.0.0.1", bound)
+            node.origin = Origin("127.0.0.1", bound, tls=bool(tokens))
             try:
                 yield node
             finally:
                 node.hush()
+
+
+def _proving(
+    sock: socket.socket,
+    node: FakeNode,
+    routes: list[web.RouteDef],
+    certificate: Certificate,
+    tokens: FleetTokens,
+) -> AbstractAsyncContextManager[int]:
+    sock.setblocking(False)
+    context = server_context(certificate)
+    return http.listen(
+        sock,
+        node.relay,
+        ROUTES.__contains__,
+        routes,
+        body_limit=2**27,
+        tls=lambda: context,
+        greeting=Proving(tokens, lambda: certificate.fingerprint),
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import signal
@@ -18,8 +19,8 @@ import pytest
 
 from balancer.clients.keys import ClientKey, key_id
 from balancer.clients.store import add_key, store_in
-from edgeserve.wire import NodeReport, decode
 from tests.edgeserve.damage import SECRET, Home, a_home, damage
+from tests.fakes.tokens import report_of
 from tests.patience import PATIENCE
 
 
@@ -160,13 +161,9 @@ def status(url: str, key: str) -> int:
 
 def until_started_anew(said: str) -> None:
     url = re.findall(r"listening on (\S+)", said)[0]
-    ask = urllib.request.Request(
-        f"{url}/edgeserve/v1/node", headers={"authorization": f"Bearer {SECRET}"}
-    )
     until = time.monotonic() + PATIENCE
     while time.monotonic() < until:
-        with urllib.request.urlopen(ask, timeout=PATIENCE) as answer:
-            (engine,) = decode(answer.read(), NodeReport).engines
+        (engine,) = asyncio.run(report_of(url, SECRET)).engines
         if engine.epoch > 1 and engine.state == "ready":
             return
         time.sleep(0.05)

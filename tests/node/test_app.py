@@ -258,7 +258,7 @@ async def test_no_task_outlives_the_agent(settings: NodeSettings) -> None:
 def test_past_loopback_only_with_a_token(
     host: str | None, token: str | None, bound: str
 ) -> None:
-    assert address(NodeSettings(host=host), token) == bound
+    assert address(NodeSettings(host=host), joined=token is not None) == bound
 
 
 def test_a_balancer_elsewhere_cannot_reach_a_node_on_loopback() -> None:
@@ -273,4 +273,4 @@ def test_a_balancer_elsewhere_cannot_reach_a_node_on_loopback() -> None:
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5"])
 def test_without_a_token_others_are_kept_out(host: str) -> None:
     with pytest.raises(SettingsError, match="edgeserve token new"):
-        address(NodeSettings(host=host), None)
+        address(NodeSettings(host=host), joined=False)

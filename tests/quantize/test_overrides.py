@@ -5,7 +5,7 @@ import pytest
 from edgeserve.models.blocks import stored_as
 from edgeserve.models.facts import read
 from edgeserve.quantization import TYPES
-from quantize.overrides import BadOverride, Override, dry_run, parse_override
+from quantize.overrides import BadOverride, Override, dry_run, pairs, parse_override
 from quantize.worker.child import QuantizerFailed
 from tests.fakes.gguf import Shape, a_model
 from tests.quantize.needs import library
@@ -17,7 +17,7 @@ def test_a_pattern_and_a_type_in_any_case() -> None:
     found = parse_override(r"blk\.0\.attn=q8_0", TENSORS)
 
     assert found == Override(r"blk\.0\.attn", "Q8_0")
-    assert found.number == 8
+    assert pairs([found]) == ((found.pattern, 8),)
     assert str(found) == r"blk\.0\.attn=Q8_0"
 
 

@@ -23,6 +23,7 @@ class AnswerSource(Protocol):
     """The connection that an answer comes from."""
 
     origin: Origin
+    id: str
 
     def stop(self) -> None:
         """Read no more for now."""
@@ -57,6 +58,11 @@ class UpstreamResponse:
         self._sink: ServerResponse | None = None
         self._sieve: Sieve | None = None
         self._error: Exception | None = None
+
+    @property
+    def id(self) -> str:
+        """See `Answer.id`."""
+        return self._source.id
 
     @property
     def clean(self) -> bool:

@@ -20,7 +20,8 @@ class UpstreamConnection(asyncio.Protocol):
 
     __slots__ = (
         "_answer", "_answer_future", "_loop", "_method", "_partial", "_silent",
-        "_stopped", "closed", "idle_since", "on_closed", "origin", "transport", "uses",
+        "_stopped", "closed", "id", "idle_since", "on_closed", "origin", "transport",
+        "uses",
     )  # fmt: skip
 
     transport: asyncio.Transport
@@ -32,6 +33,7 @@ class UpstreamConnection(asyncio.Protocol):
         on_closed: Callable[[UpstreamConnection], None],
     ) -> None:
         self.origin = origin
+        self.id = ""
         self.uses = 0
         self.idle_since = 0.0
         self.closed = False

@@ -8,11 +8,13 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
-from collections.abc import AsyncGenerator, Coroutine, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
+from math import inf
 from types import TracebackType
 
 from edgeserve.errors import NodeLost, NoFiles, NotReached
+from edgeserve.http.channel.opening import FleetChannel
 from edgeserve.http.client.answer import UpstreamResponse
 from edgeserve.http.client.connection import UpstreamConnection
 from edgeserve.http.heads import fields, written
@@ -23,8 +25,11 @@ from edgeserve.runtime.clock import Ticker
 IDLE_SECONDS = 4.0
 """How long a connection is kept without a request."""
 
+CHANNEL_IDLE_SECONDS = 60.0
+"""The same for connections to our own processes, which are dearer to make."""
+
 MOST_USES = 90
-"""Requests on one connection."""
+"""Requests on one connection to an engine."""
 
 
 class _Server:
@@ -43,9 +48,17 @@ class _Server:
 class Pool:
     """See `Upstream`."""
 
-    def __init__(self, connect_seconds: float, tls: ssl.SSLContext | None) -> None:
+    def __init__(
+        self,
+        connect_seconds: float,
+        tls: ssl.SSLContext | None,
+        channel: FleetChannel | None,
+    ) -> None:
         self._connect_seconds = connect_seconds
         self._tls = tls
+        self._channel = channel
+        self._idle_seconds = CHANNEL_IDLE_SECONDS if channel else IDLE_SECONDS
+        self._most_uses = inf if channel else MOST_USES
         self._loop = asyncio.get_running_loop()
         self._servers: dict[Origin, _Server] = {}
         self._connections: set[UpstreamConnection] = set()
@@ -70,7 +83,7 @@ class Pool:
 
     def take(self, idle: list[UpstreamConnection]) -> UpstreamConnection | None:
         """Take the connection that was used last, if one is still good."""
-        oldest = self._loop.time() - IDLE_SECONDS
+        oldest = self._loop.time() - self._idle_seconds
         while idle:
             connection = idle.pop()
             if connection.idle_since > oldest and not connection.closed:
@@ -82,7 +95,7 @@ class Pool:
         self, connection: UpstreamConnection, idle: list[UpstreamConnection]
     ) -> None:
         """Keep a connection after its exchange, or close it."""
-        if not connection.reusable or connection.uses >= MOST_USES:
+        if not connection.reusable or connection.uses >= self._most_uses:
             connection.abort()
             return
         connection.rest(self._loop.time())
@@ -109,21 +122,24 @@ class Pool:
         return connection
 
     async def _opened(self, origin: Origin) -> UpstreamConnection:
-        def opening() -> Coroutine[None, None, tuple[object, UpstreamConnection]]:
-            return self._loop.create_connection(
-                lambda: UpstreamConnection(origin, self._loop, self._closed),
-                origin.host,
-                origin.port,
-                ssl=self._tls_for(origin),
-            )
-
         try:
-            return (await opening())[1]
+            return await self._connected(origin)
         except OSError as error:
             if not (is_shortage(error) and self._close_idle()):
                 raise
         await asyncio.sleep(0)  # some event loops close in their next round
-        return (await opening())[1]
+        return await self._connected(origin)
+
+    async def _connected(self, origin: Origin) -> UpstreamConnection:
+        def made() -> UpstreamConnection:
+            return UpstreamConnection(origin, self._loop, self._closed)
+
+        if self._channel is not None:
+            return await self._channel.connect(origin, made)
+        connecting = self._loop.create_connection(
+            made, origin.host, origin.port, ssl=self._tls_for(origin)
+        )
+        return (await connecting)[1]
 
     def _close_idle(self) -> bool:
         """Close the idle connections; return whether there were any."""
@@ -141,7 +157,7 @@ class Pool:
         some_left = False
         for server in self._servers.values():
             idle = server.idle
-            while idle and idle[0].idle_since <= now - IDLE_SECONDS:
+            while idle and idle[0].idle_since <= now - self._idle_seconds:
                 idle.pop(0).abort()
             some_left = some_left or bool(idle)
         if not some_left:
@@ -210,13 +226,18 @@ class _Exchange:
 
 @asynccontextmanager
 async def upstream(
-    *, connect_seconds: float, tls: ssl.SSLContext | None = None
+    *,
+    connect_seconds: float,
+    tls: ssl.SSLContext | None = None,
+    channel: FleetChannel | None = None,
 ) -> AsyncGenerator[Pool]:
     """Hold connections to servers; `tls` verifies those that use it.
 
+    With a `channel`, all of them are nodes of the fleet and prove it.
+
     No deadline on answers: a slow machine is not a dead one.
     """
-    pool = Pool(connect_seconds, tls)
+    pool = Pool(connect_seconds, tls, channel)
     try:
         yield pool
     finally:

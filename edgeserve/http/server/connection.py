@@ -11,6 +11,7 @@ import logging
 from typing import cast
 
 from edgeserve.errors import EdgeserveError, HeadTooLarge, TooSlow
+from edgeserve.http.framing import TLS_ALERT, TLS_HANDSHAKE
 from edgeserve.http.heads import ANY, END, check_beginning, read_request, routed
 from edgeserve.http.server.body import RequestBody
 from edgeserve.http.server.context import PortContext
@@ -166,13 +167,10 @@ class Connection(asyncio.Protocol):
 
     def _read_head(self, data: bytes) -> bytes:
         """Read up to the body; return what follows."""
-        seen = max(0, len(self._ahead) - len(END))
-        data = self._ahead + data
-        if data[:1] in b"\r\n":
-            data = data.lstrip(b"\r\n")  # some clients end a body with an extra line
-            seen = 0
-        end = data.find(END, seen) + len(END)
-        if end < len(END):
+        seen, data = max(0, len(self._ahead) - len(END)), self._ahead + data
+        if data[:1] in b"\r\n":  # some clients end a body with an extra line
+            seen, data = 0, data.lstrip(b"\r\n")
+        if (end := data.find(END, seen) + len(END)) < len(END):
             self._await_head(data)
             return b""
         if end > self._port.limits.head_bytes:
@@ -180,6 +178,7 @@ class Connection(asyncio.Protocol):
         self._ahead = b""
         port = self._port
         head, self._ours = routed(read_request(data[:end]), port.handled)
+        port.check_host(head.headers)
         limit = port.body_limit if self._ours else min(port.body_limit, OWN_BODIES)
         self._incoming = RequestBody(head, limit)
         more = head.length is None or head.length > len(data) - end
@@ -287,13 +286,15 @@ class Connection(asyncio.Protocol):
 
     def _refuse(self, error: EdgeserveError, data: bytes = b"") -> None:
         """Answer with the error, and close: what follows cannot be parsed."""
-        incoming = self._incoming
-        path = incoming.head.path if incoming else path_in(self._ahead + data)
-        self._incoming = None
-        self._ahead = b""
+        incoming, first = self._incoming, self._ahead + data
+        self._incoming, self._ahead = None, b""
         self._free_body()
-        reply = ServerResponse(self, ANY)
-        reply.put_whole(error.status, error.headers(), rendered(error, path))
+        if incoming is None and first[:1] == TLS_HANDSHAKE:
+            self.transport.write(TLS_ALERT)
+        else:
+            path = incoming.head.path if incoming else path_in(first)
+            reply = ServerResponse(self, ANY)
+            reply.put_whole(error.status, error.headers(), rendered(error, path))
         self._linger()
 
     def _linger(self) -> None:

@@ -40,7 +40,7 @@ class Cors:
 
     def allows(self, origin: str) -> bool:
         """Whether pages of `origin`, such as `https://chat.example`, get answers."""
-        if ANY in self.origins or origin in self.origins:
+        if ANY in self.origins or origin.lower() in self.origins:
             return True
         return self.here and bool(origin) and not is_foreign(origin)
 

@@ -17,7 +17,7 @@ class Limits:
     head_bytes: int = 65536
     """Longest request head; past it 431."""
     head_seconds: float = 10.0
-    """From a head's first byte to its last; past it 408."""
+    """From a head's first byte to its last; past it 408. Also for a TLS handshake."""
     body_seconds: float = 30.0
     """For each `BODY_STEP` bytes of a body; past it 408."""
     idle_seconds: float = 75.0
@@ -29,6 +29,9 @@ class Limits:
     connections: int = 0
     """Connections in all; past it the longest idle one is closed, else 503. 0: as many
     as open files allow."""
+    handshakes: int = 256
+    """Connections whose TLS handshake is not complete; past it one of them is closed,
+    of the address that has most."""
     per_address: int = 1024
     """Connections of one client address; past it 429."""
     requests: int = 0
@@ -61,8 +64,7 @@ def limits_of(settings: SharedSettings) -> Limits:
         stall_seconds=settings.stall_seconds,
         per_address=settings.connections_per_address,
         requests=settings.requests_at_once,
-        # One body of the largest size must fit.
-        held_bytes=max(settings.held_limit_mib, settings.body_limit_mib) * KIB * KIB,
+        held_bytes=settings.held_limit_mib * KIB * KIB,
     )
 
 

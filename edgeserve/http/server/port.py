@@ -30,15 +30,19 @@ class Port:
         body_limit: int,
         limits: Limits,
         page_server: Callable[[], asyncio.Protocol],
+        check_host: Admit,
     ) -> None:
         self.handler = handler
         self.handled = handled
         self.admit = admit
-        self.body_limit = body_limit
+        self.check_host = check_host
+        # A larger one would never find room: 413 says so, 503 would have it sent again.
+        self.body_limit = min(body_limit, limits.held_bytes)
         self.limits = limits
         self.memory = BodyMemory(limits)
         self.memory.on_relief = MemoryReturn(asyncio.get_running_loop()).soon
         self.leaving = False
+        self.arriving: Callable[[], int] = lambda: 0  # handshakes not complete
         self._pages = page_server
         self._loop = asyncio.get_running_loop()
         self._ticker = Ticker(limits.sweep_seconds)
@@ -77,10 +81,15 @@ class Port:
         self._clients.discard(client)
         self._ticker.discard(client)
         self._counts.leave(client)
-        if self.leaving and not self._clients:
-            self._empty.set()
-            if self._left is not None:
-                self._left.set()
+        self.settled()
+
+    def settled(self) -> None:
+        """Note that a connection has ended, or a handshake."""
+        if not self.leaving or self._clients:
+            return
+        self._empty.set()
+        if self._left is not None and not self.arriving():
+            self._left.set()
 
     def hand_over(self, client: Client, data: bytes) -> None:
         """See `PortContext.hand_over`."""
@@ -91,13 +100,12 @@ class Port:
         page.connection_made(transport)
         page.ask(data)
 
-    def leave(self, server: asyncio.Server, left: asyncio.Event) -> None:
+    def leave(self, close: Callable[[], None], left: asyncio.Event) -> None:
         """Accept no new connection; end each one with its next answer."""
-        server.close()
+        close()
         self.leaving = True
         self._left = left
-        if not self._clients:
-            left.set()
+        self.settled()
 
     async def stop(self, seconds: float) -> None:
         """Close idle connections, let answers finish for `seconds`, abort the rest."""

@@ -21,8 +21,8 @@ LONGEST_STAY = 0.03
 
 def request(*, stream: bool) -> bytes:
     body = json.dumps(chat(stream=stream)).encode()
-    head = f"POST {CHAT} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
-    return head.encode() + body
+    head = f"POST {CHAT} HTTP/1.1\r\nHost: localhost\r\n"
+    return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
 
 async def abort_one(balancer: Endpoint, chance: random.Random) -> None:
@@ -115,7 +115,7 @@ async def test_requests_that_are_aborted_leave_nothing_behind(count: int) -> Non
 
         keys = [each.key for each in state.current.candidates]
         await eventually(lambda: all(state.slot_counts.busy(key) == 0 for key in keys))
-        assert [state.slot_counts.ours(key) for key in keys] == [0, 0]
+        assert [state.slot_counts.of(key).ours for key in keys] == [0, 0]
         await eventually(lambda: descriptors() <= files + 4)
         await eventually(lambda: len(asyncio.all_tasks()) <= tasks + 2)
         assert state.queue.waiting == 0

@@ -38,13 +38,13 @@ class Pauses:
 @pytest.fixture(autouse=True)
 def pauses(monkeypatch: pytest.MonkeyPatch) -> Pauses:
     """Let half a second be a long time, and count the looks at paused clients."""
-    counted, excused = Pauses(), Progress.waiting_from
+    counted, excused = Pauses(), Progress.wait_from
 
-    def seen(self: Progress, now: float) -> Progress:
+    def seen(self: Progress, now: float) -> None:
         counted.count += 1
-        return excused(self, now)
+        excused(self, now)
 
-    monkeypatch.setattr(Progress, "waiting_from", seen)
+    monkeypatch.setattr(Progress, "wait_from", seen)
     monkeypatch.setattr("edgeserve.http.limits_of", shallow)
     monkeypatch.setattr("edgeserve.http.bind", narrow)
     monkeypatch.setattr("balancer.failover.watchdog.EVERY_SECONDS", 0.05)
@@ -93,7 +93,7 @@ async def sleeper(
     reader, writer = await asyncio.open_connection(sock=sock, limit=4096)
     body = json.dumps(chat(**fields) if path == CHAT else fields).encode()
     writer.write(
-        b"POST %b HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+        b"POST %b HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
         b"Content-Length: %d\r\n\r\n%b" % (path.encode(), len(body), body)
     )
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import shutil
 import sqlite3
@@ -408,13 +409,13 @@ def test_commands_of_this_machine_have_a_key_that_ends_with_the_balancer(
     add_key(path, a_key())
     admission = admit()
     file = tmp_path / "admin-8080.key"
-    with local_admin(admission, file, inherits=False):
+    with local_admin(admission, file, asyncio.Event()):
         first = file.read_text().strip()
         assert file.stat().st_mode & 0o777 == 0o600
         assert admission.manager(bearer(first)).name == "local-admin"
     assert not file.exists()
 
-    with local_admin(admission, file, inherits=False):
+    with local_admin(admission, file, asyncio.Event()):
         refused(admission, first)
 
 
@@ -423,9 +424,11 @@ def test_who_takes_over_keeps_the_key_of_this_machine(
 ) -> None:
     old, new = admit(), admit()
     file = tmp_path / "admin-8080.key"
-    with local_admin(old, file, inherits=False, ours=lambda: False):
+    taken = asyncio.Event()
+    with local_admin(old, file, taken):
         secret = file.read_text().strip()
-        with local_admin(new, file, inherits=True):
+        taken.set()
+        with local_admin(new, file, asyncio.Event(), inherits=True):
             assert file.read_text().strip() == secret
             assert new.manager(bearer(secret)) == old.manager(bearer(secret))
 
@@ -434,7 +437,8 @@ def test_where_no_file_can_be_written_the_balancer_serves_all_the_same(
     admit: Admit, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "file").touch()
-    with local_admin(admit(), tmp_path / "file" / "admin-1.key", inherits=True):
+    file, taken = tmp_path / "file" / "admin-1.key", asyncio.Event()
+    with local_admin(admit(), file, taken, inherits=True):
         assert "cannot write" in caplog.text
 
 

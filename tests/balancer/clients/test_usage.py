@@ -12,15 +12,19 @@ import pytest
 from balancer.clients.store import UsageCounts, store_in, usage_since
 from balancer.clients.usage import ClientUsage, counting
 from balancer.dialects.timings import Timings
+from balancer.routing.decision import Send
 from balancer.telemetry.records import AttemptRecord, RequestRecord, TokensUsed
+from tests.balancer.building import a_candidate
 from tests.balancer.endpoint import eventually
+from tests.fakes.reports import an_engine
 
 NOON = 1_795_867_200.0
 DAY = 86_400.0
 
 
 def an_attempt(timings: Timings | None, **fields: Any) -> AttemptRecord:
-    return AttemptRecord("pi", "e", "small:Q4_1", 0.0, (), timings=timings, **fields)
+    to = a_candidate(engine=an_engine(variant="small:Q4_1"))
+    return AttemptRecord(Send(to, 1), 0.0, timings=timings, **fields)
 
 
 def took(cached: int, prompt: int, answer: int) -> Timings:

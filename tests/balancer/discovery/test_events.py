@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -12,10 +14,11 @@ from balancer.discovery import events
 from balancer.discovery.events import ReconnectPolicy, together
 from balancer.fleet.members import Fleet
 from edgeserve.runtime import background
-from tests.balancer.endpoint import QUICK, endpoint
+from tests.balancer.endpoint import CHAT, QUICK, chat, endpoint
 from tests.fakes.cable import cable
 from tests.fakes.node import HEARTBEAT_SECONDS, fake_node
 from tests.fakes.reports import an_engine
+from tests.fakes.tokens import TOKEN, GivenTokens
 
 
 def states(fleet: Fleet) -> dict[str, str]:
@@ -24,6 +27,11 @@ def states(fleet: Fleet) -> dict[str, str]:
 
 def problems(fleet: Fleet) -> str:
     return " ".join(link.problem or "" for link in fleet.links.values())
+
+
+def with_token(folder: Path) -> dict[str, Any]:
+    (folder / "token").write_text(TOKEN)
+    return {"token_file": folder / "token", "host": "127.0.0.1"}
 
 
 async def test_a_node_is_known_by_its_first_report() -> None:
@@ -133,11 +141,40 @@ async def test_another_protocol_is_named() -> None:
         assert balancer.balancer.state.current.fleet.members == ()
 
 
-async def test_a_node_that_refuses_our_token_is_named() -> None:
-    async with fake_node() as node:
-        node.token = "another"
-        async with endpoint(node, wait=False) as balancer:
-            await balancer.until(lambda fleet: "fleet token" in problems(fleet))
+async def test_a_node_with_another_token_is_named_and_gets_nothing(
+    tmp_path: Path,
+) -> None:
+    async with (
+        fake_node(tokens=GivenTokens("another-token-of-a-fleet")) as node,
+        endpoint(node, wait=False, **with_token(tmp_path)) as balancer,
+    ):
+        await balancer.until(lambda fleet: "another fleet token" in problems(fleet))
+
+        assert node.told == []
+
+
+async def test_a_node_that_reports_the_id_of_another_is_refused(
+    tmp_path: Path,
+) -> None:
+    async with (
+        fake_node(tokens=GivenTokens(TOKEN), id="0" * 32) as node,
+        endpoint(node, wait=False, **with_token(tmp_path)) as balancer,
+    ):
+        await balancer.until(lambda fleet: "not its certificate's" in problems(fleet))
+
+        assert balancer.balancer.state.current.fleet.members == ()
+
+
+async def test_a_node_that_proves_itself_serves(tmp_path: Path) -> None:
+    async with (
+        fake_node(tokens=GivenTokens(TOKEN)) as node,
+        endpoint(node, **with_token(tmp_path)) as balancer,
+    ):
+        (member,) = balancer.balancer.state.current.fleet.members
+        answer = await balancer.post(CHAT, chat())
+
+        assert member.origin.id == node.report.id
+        assert answer.status == 200
 
 
 async def test_what_is_no_node_at_all_is_named() -> None:

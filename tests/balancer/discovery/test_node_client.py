@@ -43,15 +43,15 @@ class Recorder:
         return nullcontext(answer)
 
 
-async def forwarded(token: str | None) -> Recorder:
+async def forwarded() -> Recorder:
     upstream = Recorder()
     request = Request("POST", "/v1/completions", "a=1", CLIENTS, b"theirs", "")
-    async with NodeClient(upstream, token).forward(TO, request, "r1", b"ours"):
+    async with NodeClient(upstream).forward(TO, request, "r1", b"ours"):
         return upstream
 
 
 async def test_a_clients_secrets_stay_here() -> None:
-    asked = await forwarded(token=None)
+    asked = await forwarded()
 
     assert asked.line == f"POST {HERE.url}/v1/completions?a=1 ours"
     assert asked.headers == {
@@ -62,21 +62,10 @@ async def test_a_clients_secrets_stay_here() -> None:
     }
 
 
-async def test_a_node_is_shown_the_fleet_token_with_every_request() -> None:
-    upstream = Recorder()
-    nodes = NodeClient(upstream, "fleet")
-
-    async with nodes.events(HERE):
-        assert upstream.headers == {"authorization": "Bearer fleet"}
-    async with nodes.probe(TO, "/completion", b"{}"):
-        assert upstream.headers["authorization"] == "Bearer fleet"
-    assert (await forwarded("fleet")).headers["authorization"] == "Bearer fleet"
-
-
 async def test_a_probe_names_its_engine_and_says_that_it_is_one() -> None:
     upstream = Recorder()
 
-    async with NodeClient(upstream, None).probe(TO, "/completion", b"{}"):
+    async with NodeClient(upstream).probe(TO, "/completion", b"{}"):
         assert upstream.line == f"POST {HERE.url}/completion {{}}"
     assert upstream.headers == {
         "content-type": "application/json",

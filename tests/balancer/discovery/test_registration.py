@@ -12,10 +12,12 @@ import pytest
 from balancer.discovery.mdns import Discovered, Withdrawn
 from balancer.discovery.registration import Registrations
 from edgeserve.errors import BadRequest
+from edgeserve.security.proof import FleetKey, fleet_key, registration_mac
 from edgeserve.wire import Registration
 from tests.balancer.api.test_admin import KEY, TOKEN, bearer
 from tests.balancer.endpoint import CHAT, a_secret, chat, endpoint, eventually
 from tests.fakes.node import fake_node
+from tests.fakes.tokens import GivenTokens
 
 NOBODY = "127.0.0.99"
 """An address of this machine at which nothing listens."""
@@ -46,7 +48,10 @@ async def test_a_node_behind_port_forwarding_is_found_where_it_asks_from() -> No
         answer = await balancer.post("/edgeserve/v1/register", said)
         await balancer.until(lambda fleet: bool(fleet.members))
 
-        assert (answer.status, answer.json) == (200, {"problem": None})
+        assert (answer.status, answer.json) == (
+            200,
+            {"problem": None, "proof": ""},
+        )
         assert (await balancer.post(CHAT, chat())).status == 200
 
 
@@ -84,14 +89,15 @@ async def test_why_a_registration_is_refused_is_logged_once(
         for _ in range(3):
             await balancer.post("/edgeserve/v1/register", {"url": "http://pi:8090"})
 
-    assert caplog.text.count("at 127.0.0.1: fleet token missing or wrong") == 1
+    refusal = "at 127.0.0.1: it does not prove that it holds the fleet token"
+    assert caplog.text.count(refusal) == 1
 
 
 def test_containers_with_the_same_inner_address_stay_apart() -> None:
     heard = list[Discovered | Withdrawn]()
 
     async def sign() -> None:
-        with closing(Registrations(heard.append)) as register:
+        with closing(Registrations(heard.append, GivenTokens())) as register:
             for peer in ("192.168.1.20", "192.168.1.21"):
                 register.register(Registration(url="http://172.17.0.2:8090"), peer)
 
@@ -100,15 +106,39 @@ def test_containers_with_the_same_inner_address_stay_apart() -> None:
     assert len({each.key for each in heard}) == 2
 
 
-async def test_registering_takes_the_fleet_token_and_no_clients_key(
+async def test_registering_takes_a_proof_of_the_fleet_token_that_counts_once(
     guarded: dict[str, Any],
 ) -> None:
-    body = {"url": "http://127.0.0.1:1"}
+    path, url = "/edgeserve/v1/register", "http://127.0.0.1:1"
+
+    def proved(key: FleetKey, nonce: str, content: str) -> dict[str, str]:
+        proof = registration_mac(key, "node", nonce, content)
+        return {"url": url, "nonce": nonce, "proof": proof}
+
+    key = fleet_key(TOKEN)
     async with endpoint(**guarded) as balancer:
-        path = "/edgeserve/v1/register"
-        assert (await balancer.post(path, body)).status == 401
-        assert (await balancer.post(path, body, bearer(KEY))).status == 401
-        assert (await balancer.post(path, body, bearer(TOKEN))).status == 200
+
+        async def nonce() -> str:
+            found: str = (await balancer.get(path)).json["nonce"]
+            return found
+
+        right = proved(key, await nonce(), f"{url}\n")
+        refused = [
+            {"url": url},
+            proved(key, "0" * 32, f"{url}\n"),
+            proved(fleet_key(KEY), await nonce(), f"{url}\n"),
+            proved(key, await nonce(), "http://127.0.0.1:2\n"),
+            {"url": url, "nonce": await nonce(), "proof": "\u00e9"},
+        ]
+        for each in refused:
+            assert (await balancer.post(path, each)).status == 401
+        assert (await balancer.post(path, {"url": url}, bearer(TOKEN))).status == 401
+        answer = await balancer.post(path, right)
+        again = await balancer.post(path, right)
+
+    assert (answer.status, again.status) == (200, 401)
+    expected = registration_mac(key, "balancer", right["nonce"], f"{url}\n")
+    assert answer.json["proof"] == expected
 
 
 @pytest.mark.parametrize(
@@ -125,7 +155,7 @@ async def test_a_registration_that_makes_no_sense_is_refused(body: bytes) -> Non
 
 async def test_a_registration_that_is_not_renewed_runs_out() -> None:
     heard = list[object]()
-    register = Registrations(heard.append, kept=0.01)
+    register = Registrations(heard.append, GivenTokens(), kept=0.01)
 
     register.register(Registration(url="http://pi:8090"))
     await eventually(lambda: len(heard) == 2)
@@ -135,7 +165,7 @@ async def test_a_registration_that_is_not_renewed_runs_out() -> None:
 
 async def test_a_registration_that_is_renewed_stays() -> None:
     heard = list[object]()
-    register = Registrations(heard.append, kept=30)
+    register = Registrations(heard.append, GivenTokens(), kept=30)
 
     register.register(Registration(url="http://pi:8090"))
     register.register(Registration(url="http://pi:8090"))

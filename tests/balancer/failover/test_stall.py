@@ -6,9 +6,19 @@ from math import inf
 
 import pytest
 
-from balancer.failover.stall import ExpectedPace, Progress
+from balancer.failover.stall import ExpectedPace, Progress, Sign
 
-WRITING = Progress().after("head", 0).after("text", 100)
+
+def showing(*signs: tuple[Sign, float]) -> Progress:
+    """The progress of a request that showed these signs of life."""
+    progress = Progress()
+    for sign, now in signs:
+        progress.showed(sign, now)
+    return progress
+
+
+def writing(*signs: tuple[Sign, float]) -> Progress:
+    return showing(("head", 0), ("text", 100), *signs)
 
 
 def test_a_queued_request_is_never_stuck_by_itself() -> None:
@@ -21,40 +31,40 @@ def test_a_queued_request_is_never_stuck_by_itself() -> None:
 def test_a_decode_is_given_three_times_its_slowest_token(
     token: float | None, patience: float
 ) -> None:
-    assert WRITING.stuck_at(ExpectedPace(token=token)) == 100 + patience
+    assert writing().stuck_at(ExpectedPace(token=token)) == 100 + patience
 
 
 def test_pings_do_not_excuse_a_decode() -> None:
-    assert WRITING.after("ping", 104).stuck_at(ExpectedPace(token=1)) == 105
+    assert writing(("ping", 104)).stuck_at(ExpectedPace(token=1)) == 105
 
 
 def test_a_pi_that_is_silent_for_half_a_minute_of_prefill_is_healthy() -> None:
-    reading = Progress().after("head", 0)
+    reading = showing(("head", 0))
 
     assert reading.stuck_at(ExpectedPace(batch=8.5)) > 30
 
 
 def test_progress_events_carry_a_prefill_for_as_long_as_it_takes() -> None:
-    reading = Progress().after("head", 0)
+    reading = showing(("head", 0))
     for second in range(10, 1000, 10):
-        reading = reading.after("progress", second)
+        reading.showed("progress", second)
 
     assert reading.stuck_at(ExpectedPace(batch=8.5)) > 1000
 
 
 def test_pings_carry_a_prefill_but_not_for_ever() -> None:
-    reading = Progress().after("head", 0)
+    reading = showing(("head", 0))
     for second in range(30, 3000, 30):
-        reading = reading.after("ping", second)
+        reading.showed("ping", second)
 
     assert 170 <= reading.stuck_at(ExpectedPace(batch=8.5)) < 3000
 
 
 def test_a_prefill_without_any_sign_is_given_up() -> None:
-    reading = Progress().after("head", 10)
+    reading = showing(("head", 10))
 
     assert reading.stuck_at(ExpectedPace(batch=1.0, ping=4)) == 20
 
 
 def test_progress_after_text_does_not_turn_back_to_reading() -> None:
-    assert WRITING.after("progress", 101).phase == "writing"
+    assert writing(("progress", 101)).phase == "writing"

@@ -27,9 +27,9 @@ async def test_the_next_process_gets_the_open_port_and_what_was_learned(
             handover.serving()
             return port.getsockname()[1], handover.learned
 
-    path = handover_socket(tmp_path, 8080)
+    path, taken = handover_socket(tmp_path, 8080), asyncio.Event()
     with listening:
-        async with offering(path, listening, lambda: LEARNED) as taken:
+        async with offering(path, listening, lambda: LEARNED, taken):
             port, learned = await asyncio.to_thread(newcomer)
             async with asyncio.timeout(PATIENCE):
                 await taken.wait()
@@ -53,7 +53,7 @@ async def test_a_client_that_waits_in_the_backlog_is_served_by_the_next_process(
     path = handover_socket(tmp_path, 8080)
     with socket.create_connection(listening.getsockname()) as client:
         client.sendall(b"hello")
-        async with offering(path, listening, lambda: b""):
+        async with offering(path, listening, lambda: b"", asyncio.Event()):
             said = await asyncio.to_thread(newcomer)
 
     assert said == b"hello"
@@ -71,9 +71,9 @@ async def test_a_newcomer_that_fails_before_it_serves_changes_nothing(
             handover.listening.close()
             handover.serving()
 
-    path = handover_socket(tmp_path, 8080)
+    path, taken = handover_socket(tmp_path, 8080), asyncio.Event()
     with listening:
-        async with offering(path, listening, lambda: b"") as taken:
+        async with offering(path, listening, lambda: b"", taken):
             await asyncio.to_thread(fails)
             assert not taken.is_set()
             await asyncio.to_thread(succeeds)
@@ -96,7 +96,7 @@ async def test_the_door_is_for_its_owner_and_gone_afterwards(
 ) -> None:
     path = handover_socket(tmp_path / "state", 8080)
     with listening:
-        async with offering(path, listening, lambda: b""):
+        async with offering(path, listening, lambda: b"", asyncio.Event()):
             mode = path.stat().st_mode & 0o777
 
     assert mode == 0o600

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from balancer.dialects.prompt import Prompt, chain
-from balancer.prediction.cost import cheapest
+from balancer.prediction.cost import cheapest, estimates
 from balancer.prediction.engine_model import EngineModel
 from balancer.prediction.learning import SpeedLearner
 from balancer.prediction.running import RunningRequest
@@ -82,7 +82,7 @@ def test_the_engine_that_costs_least_of_all_is_found(seed: int, slots: int) -> N
     one_by_one = [cheapest(features, [engine])[0] for engine in engines]
     assert best is not None
     assert best.cost == min(each.cost for each in one_by_one if each)
-    assert {each.engine.name for each in considered.all()} == {
+    assert {each.engine.name for each in estimates(considered)} == {
         engine.name for engine in engines
     }
 
@@ -95,7 +95,7 @@ def test_no_part_of_a_prediction_is_negative(seed: int) -> None:
     request = a_request(some_prompt(rng), NOW, "m")
     _, considered = cheapest(dispatcher.features(request, NOW), engines)
 
-    for each in considered.all():
+    for each in estimates(considered):
         estimate = (
             each.wait,
             each.ahead,

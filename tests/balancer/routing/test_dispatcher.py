@@ -1,6 +1,7 @@
 import pytest
 
 from balancer.dialects.prompt import chain
+from balancer.prediction.cost import estimates
 from balancer.prediction.engine_model import EngineModel
 from tests.balancer.engine_models import GPU, LAPTOP, PI, Fleet, a_prompt, a_request
 
@@ -191,7 +192,7 @@ def test_every_engine_is_in_the_explanation_cheapest_first() -> None:
 
     assignment = fleet.sends(a_prompt(b"hello"))
 
-    seen = assignment.considered.all()
+    seen = estimates(assignment.considered)
     assert seen[0].engine.name == "gpu"
     assert {each.engine.name for each in seen} == {"pi", "gpu", "laptop"}
     assert seen[0] == assignment.estimate

@@ -8,13 +8,13 @@ import pytest
 from balancer.dialects.prompt import Prompt, chain
 from balancer.dialects.timings import Timings
 from balancer.fleet.engines import EngineCandidate
+from balancer.fleet.slot_counts import SlotCounts
 from balancer.prediction.conditions import SECONDS, UNMEASURED
 from balancer.prediction.fleet_model import FleetModel
 from balancer.prediction.prefix_cache import PrefixCacheIndex
 from balancer.routing.decision import Decision, Refuse, RoutingRequest, Send, shown
 from balancer.routing.predictive import PredictivePolicy
 from balancer.routing.queued_request import QueuedRequest
-from balancer.routing.slot_counts import SlotCounts
 from edgeserve.errors import FleetBusy
 from edgeserve.wire import Cpu, Expected, Power
 from tests.balancer.building import a_candidate, a_need
@@ -36,7 +36,7 @@ class Setup:
     def __post_init__(self) -> None:
         self.slot_counts = SlotCounts()
         self.fleet_model = FleetModel(
-            PrefixCacheIndex(), self.slot_counts.busy, calibrates=self.calibrates
+            PrefixCacheIndex(), self.slot_counts, calibrates=self.calibrates
         )
         self.predict = PredictivePolicy(
             self.slot_counts, self.fleet_model, lambda: self.now
@@ -70,10 +70,10 @@ class Setup:
         return decision
 
     def answers(self, send: Send, timings: Timings, seconds: float = 1.0) -> None:
-        send.observer.progress(timings.cached + timings.prompt, timings.cached, 0)
-        send.observer.wrote()
+        send.progress(timings.cached + timings.prompt, timings.cached, 0)
+        send.wrote()
         self.now += seconds
-        send.observer.answered(timings)
+        send.answered(timings)
         self.predict.give_back(send)
 
     def teaches(self, node: str, timings: Timings) -> None:
@@ -120,13 +120,13 @@ def test_slots_that_others_hold_are_left_to_them() -> None:
 
 def test_a_named_slot_is_left_out_while_another_balancer_works_there() -> None:
     setup = pair(pi=2)
-    assert setup.sends().observer.slot is not None
+    assert setup.sends().slot is not None
 
     for busy in (2, 2):
         setup.become(a_candidate("pi", an_engine(slots=3, busy=busy)))
         setup.now += 2.0
 
-    assert setup.sends().observer.slot is None
+    assert setup.sends().slot is None
 
 
 @pytest.mark.parametrize(
@@ -204,7 +204,7 @@ def test_an_engine_that_leaves_under_a_request_is_forgotten_in_peace() -> None:
 def test_engines_of_very_many_slots_are_merely_counted() -> None:
     setup = pair(server=2048)
 
-    assert setup.sends().observer.first_seconds is None
+    assert setup.sends().first_seconds is None
 
 
 def test_where_no_times_are_told_the_wire_tells_them() -> None:
@@ -212,9 +212,9 @@ def test_where_no_times_are_told_the_wire_tells_them() -> None:
     send = setup.sends()
 
     setup.now += 2.0
-    send.observer.wrote()
+    send.wrote()
     setup.now += 5.0
-    send.observer.answered(Timings(0, 1000, 0.0, 51, 0.0))
+    send.answered(Timings(0, 1000, 0.0, 51, 0.0))
     setup.predict.give_back(send)
 
     (engine,) = setup.fleet_model.all()
@@ -227,7 +227,7 @@ def test_what_came_whole_and_untimed_teaches_no_speed() -> None:
     send = setup.sends()
 
     setup.now += 7.0
-    send.observer.answered(Timings(0, 1000, 0.0, 51, 0.0))
+    send.answered(Timings(0, 1000, 0.0, 51, 0.0))
     setup.predict.give_back(send)
 
     (engine,) = setup.fleet_model.all()
@@ -240,10 +240,10 @@ def test_a_wrong_rate_is_not_taken_for_a_long_way() -> None:
     for _ in range(20):
         send = setup.sends()
         setup.now += 2.03
-        send.observer.wrote()
+        send.wrote()
         setup.now += 1.0
         # Two seconds of it were reading, whatever had been predicted.
-        send.observer.answered(Timings(0, 40, 2000.0, 11, 1000.0))
+        send.answered(Timings(0, 40, 2000.0, 11, 1000.0))
         setup.predict.give_back(send)
 
     (engine,) = setup.fleet_model.all()

@@ -13,12 +13,11 @@ import pytest
 from balancer.clients.keys import ClientKey
 from balancer.clients.store import add_key, store_in
 from edgeserve.cli.client import Endpoint
-from edgeserve.cli.serve_alone import Model, NotServing, Plan, serve, served
+from edgeserve.cli.serve_alone import ChildEnded, Model, NotServing, Plan, serve, served
 from edgeserve.cli.up import asks, model_flags, planned, port_near
 from edgeserve.config.settings import BalancerSettings, NodeSettings
 from edgeserve.config.sources import Resolved, resolve
 from edgeserve.errors import SettingsError
-from edgeserve.runtime.children import ChildEnded
 from tests.fakes.endpoint import MODELS, FakeEndpoint, fake_endpoint
 from tests.fakes.terminal import Terminal
 from tests.patience import PATIENCE

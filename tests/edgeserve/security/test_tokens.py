@@ -3,7 +3,14 @@ from pathlib import Path
 import pytest
 
 from edgeserve.errors import Forbidden, SettingsError, Unauthorized
-from edgeserve.security.tokens import Guard, is_loopback, read_api_keys, read_token
+from edgeserve.security.proof import fleet_key
+from edgeserve.security.tokens import (
+    FleetTokens,
+    Guard,
+    is_loopback,
+    read_api_keys,
+    read_tokens,
+)
 
 SECRET = "a-secret-of-some-length"
 
@@ -60,7 +67,7 @@ def test_an_empty_file_says_what_fills_it(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="edgeserve key new"):
         read_api_keys(tmp_path / "empty")
     with pytest.raises(SettingsError, match="edgeserve token new"):
-        read_token(tmp_path / "empty")
+        read_tokens(tmp_path / "empty")
 
 
 def test_what_cannot_be_read_as_secrets_is_one_sentence(tmp_path: Path) -> None:
@@ -69,3 +76,42 @@ def test_what_cannot_be_read_as_secrets_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "image").write_bytes(bytes(range(128, 255)))
     with pytest.raises(SettingsError, match="not text in UTF-8"):
         read_api_keys(tmp_path / "image")
+
+
+def test_a_token_that_is_replaced_counts_until_its_end(tmp_path: Path) -> None:
+    path, now = tmp_path / "token", 1_000_000.0
+    path.write_text(f"{SECRET}\n")
+    tokens = FleetTokens(path, lambda: now)
+    assert tokens.keys() == (fleet_key(SECRET),)
+
+    newer = "a-newer-secret-of-some-length"
+    path.write_text(f"{newer}\n# until 1970-01-12T14:00:00+00:00\n{SECRET}\n")
+    assert tokens.keys() == (fleet_key(newer), fleet_key(SECRET))
+    now += 3600
+    assert tokens.keys() == (fleet_key(newer),)
+
+
+@pytest.mark.parametrize("damage", ["", "\n", "short\n", "\0" * 40, None])
+def test_a_token_file_that_is_damaged_later_changes_nothing(
+    tmp_path: Path, damage: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "token"
+    path.write_text(f"{SECRET}\n")
+    tokens = FleetTokens(path)
+    path.unlink()
+    if damage is not None:
+        path.write_text(damage)
+
+    assert tokens.keys() == tokens.keys() == (fleet_key(SECRET),)
+    assert caplog.text.count("stay valid") == 1
+
+
+def test_two_tokens_without_an_end_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text(f"{SECRET}\n{SECRET}-2\n")
+    with pytest.raises(SettingsError, match="several tokens"):
+        FleetTokens(tmp_path / "token")
+
+
+def test_an_old_token_with_a_damaged_end_has_ended(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text(f"{SECRET}-2\n# until soon\n{SECRET}\n")
+    assert FleetTokens(tmp_path / "token").keys() == (fleet_key(f"{SECRET}-2"),)

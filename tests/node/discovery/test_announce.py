@@ -97,7 +97,7 @@ async def test_an_announcement_says_who_where_and_which_protocol() -> None:
         "instance": "i1",
         "name": "kitchen",
         "port": "8090",
-        "protocol": "1",
+        "protocol": "2",
     }
 
 

@@ -18,6 +18,7 @@ from node.discovery.announce import be_discoverable
 from node.discovery.client import FleetClient
 from node.discovery.duplicates import gives_way, is_duplicate
 from node.state import NodeState
+from tests.fakes.tokens import GivenTokens
 from tests.node.building import SomeId, a_node
 from tests.patience import PATIENCE
 
@@ -53,8 +54,9 @@ async def living(name: str, instance: str, id_: str) -> AsyncGenerator[NodeState
             )
         )
         origin = Origin("127.0.0.1", state.port)
+        client = FleetClient(balancers=ask, nodes=ask, tokens=GivenTokens())
         await stack.enter_async_context(
-            be_discoverable(state, NodeSettings(), origin, FleetClient(ask))
+            be_discoverable(state, NodeSettings(), origin, client)
         )
         yield state
 

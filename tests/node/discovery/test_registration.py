@@ -8,10 +8,12 @@ from contextlib import asynccontextmanager
 import pytest
 from aiohttp import web
 
-from edgeserve.http import Origin, upstream
+from edgeserve.http import Origin, Upstream, upstream
+from edgeserve.security.proof import fleet_key, registration_mac
 from edgeserve.wire import Registration, decode
 from node.discovery.client import FleetClient
 from node.discovery.registration import ListenAddress, pause, registered
+from tests.fakes.tokens import GivenTokens
 from tests.patience import PATIENCE
 
 HERE = ListenAddress(origin=Origin("::", 8090))
@@ -28,9 +30,9 @@ class Registry:
         self._more = asyncio.Event()
 
     async def register(self, request: web.Request) -> web.Response:
-        shown = request.headers.get("authorization", "")
         said = decode(await request.read(), Registration)
-        self.seen.append((said.url, shown))
+        assert "authorization" not in request.headers
+        self.seen.append((said.url, said.proof))
         self.ids.append(said.id)
         self._more.set()
         return web.Response(status=self.status, body=self.body)
@@ -41,12 +43,20 @@ class Registry:
                 self._more.clear()
                 await self._more.wait()
 
+    async def challenge(self, _: web.Request) -> web.Response:
+        return web.json_response({"nonce": "n1"})
+
+
+def a_client(upstream: Upstream, *tokens: str) -> FleetClient:
+    return FleetClient(balancers=upstream, nodes=upstream, tokens=GivenTokens(*tokens))
+
 
 @asynccontextmanager
 async def a_balancer() -> AsyncGenerator[tuple[Registry, str]]:
     registry = Registry()
     app = web.Application()
     app.router.add_post("/edgeserve/v1/register", registry.register)
+    app.router.add_get("/edgeserve/v1/register", registry.challenge)
     runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
@@ -61,18 +71,20 @@ async def test_a_node_says_where_the_balancer_can_reach_it() -> None:
     async with (
         a_balancer() as (registry, url),
         upstream(connect_seconds=30) as ask,
-        registered([url], HERE, FleetClient(ask, "the-token")),
+        registered([url], HERE, a_client(ask, "the-token")),
     ):
         await registry.times(1)
 
-    assert registry.seen[0] == ("http://127.0.0.1:8090", "Bearer the-token")
+    content = "http://127.0.0.1:8090\n"
+    proof = registration_mac(fleet_key("the-token"), "node", "n1", content)
+    assert registry.seen[0] == ("http://127.0.0.1:8090", proof)
 
 
 async def test_a_node_registers_again_and_again() -> None:
     async with (
         a_balancer() as (registry, url),
         upstream(connect_seconds=30) as ask,
-        registered([url], HERE, FleetClient(ask), every=0.01),
+        registered([url], HERE, a_client(ask), every=0.01),
     ):
         await registry.times(3)
 
@@ -84,12 +96,25 @@ async def test_a_balancer_with_another_token_is_named_once(
 ) -> None:
     async with a_balancer() as (registry, url), upstream(connect_seconds=30) as ask:
         registry.status = 401
-        async with registered([url], HERE, FleetClient(ask, "wrong-token")):
+        async with registered([url], HERE, a_client(ask, "wrong-token")):
             await registry.times(2)
 
     said = [each.message for each in caplog.records if "balancer" in each.message]
     assert len(said) == 1
     assert "another fleet token" in said[0]
+
+
+async def test_a_balancer_that_does_not_prove_itself_is_named(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with (
+        a_balancer() as (registry, url),
+        upstream(connect_seconds=30) as ask,
+        registered([url], HERE, a_client(ask, "the-token")),
+    ):
+        await registry.times(2)
+
+    assert "does not prove that it holds the fleet token" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -114,7 +139,7 @@ async def test_why_a_balancer_has_no_use_for_it_is_told_once(
 ) -> None:
     async with a_balancer() as (registry, url), upstream(connect_seconds=30) as ask:
         registry.status, registry.body = status, json.dumps(body).encode()
-        async with registered([url], HERE, FleetClient(ask, "the-token")):
+        async with registered([url], HERE, a_client(ask)):
             await registry.times(2)
 
     said = [each.message for each in caplog.records if "balancer" in each.message]
@@ -127,7 +152,7 @@ async def test_without_a_token_it_says_so_where_one_is_asked_for(
 ) -> None:
     async with a_balancer() as (registry, url), upstream(connect_seconds=30) as ask:
         registry.status = 401
-        async with registered([url], HERE, FleetClient(ask)):
+        async with registered([url], HERE, a_client(ask)):
             await registry.times(2)
 
     assert "and this node has none" in caplog.text
@@ -139,7 +164,7 @@ async def test_a_url_that_was_set_is_announced_instead_with_the_nodes_id() -> No
     async with (
         a_balancer() as (registry, url),
         upstream(connect_seconds=30) as ask,
-        registered([url], here, FleetClient(ask)),
+        registered([url], here, a_client(ask)),
     ):
         await registry.times(1)
 
@@ -151,7 +176,7 @@ async def test_a_balancer_that_is_not_there_stops_nobody(
 ) -> None:
     async with a_balancer() as (registry, url), upstream(connect_seconds=30) as ask:
         nowhere = "http://127.0.0.1:9"
-        async with registered([nowhere, url], HERE, FleetClient(ask)):
+        async with registered([nowhere, url], HERE, a_client(ask)):
             await registry.times(1)
             async with asyncio.timeout(PATIENCE):
                 while nowhere not in caplog.text:

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import msgspec
 import pytest
 from click.testing import CliRunner
 
@@ -11,7 +12,7 @@ from edgeserve.wire import Launch
 from node.commands import node
 from node.engine_build.commands import engine
 from node.engines.builds import builds
-from node.engines.devices import ALL, Offload, devices_of, fitted
+from node.engines.devices import ALL, devices_of, fitted
 from node.engines.find import find_engine
 from node.engines.native import Native
 from tests.fakes.engines import a_spec, watching
@@ -51,9 +52,9 @@ async def test_it_becomes_ready(built: Native, smollm2: Path, tmp_path: Path) ->
 
 
 def test_its_fit_tool_is_understood(built: Native, smollm2: Path) -> None:
-    offload = fitted(built, a_spec(path=smollm2, launch=SMALL))
+    launch = fitted(built, a_spec(path=smollm2, launch=SMALL))
 
-    assert offload == Offload(layers=ALL)
+    assert launch == msgspec.structs.replace(SMALL, gpu_layers=ALL)
     assert devices_of(built) == ()
 
 

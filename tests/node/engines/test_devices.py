@@ -1,25 +1,23 @@
 import pytest
+from msgspec.structs import replace
 
 from edgeserve.wire import Launch, Placement
 from node.engines.devices import (
     ALL,
     Device,
-    Offload,
-    applied,
     experts_on_cpu,
-    from_fit_tool,
     listed,
-    offload_of,
     stepped_down,
+    with_fit,
 )
-from node.engines.output import LogReader, ran_out_of_memory
+from node.engines.output import Output, ran_out_of_memory
 
 
 def placement(lines: list[str]) -> Placement | None:
-    reader = LogReader()
+    output = Output()
     for line in lines:
-        reader.see(line)
-    return reader.placement
+        output.add(line.encode())
+    return output.placement
 
 
 GPU_LOG = """\
@@ -78,40 +76,47 @@ def test_a_bad_file_is_not_taken_for_lack_of_memory() -> None:
     assert not ran_out_of_memory(["gguf_init_from_file: failed to read magic"])
 
 
+LAUNCH = Launch(slots=1, context=512, batch=64, threads=2, gpu_layers=3)
+
+
 def test_the_fit_tools_line_is_read() -> None:
     line = '-c 8192 -ngl 41 -ts 22,19 -ot "blk\\.4\\.ffn=CPU,blk\\.5\\.ffn=CPU"'
 
-    found = from_fit_tool(line)
+    found = with_fit(LAUNCH, line)
 
-    assert found.layers == 41
-    assert found.split == (22, 19)
-    assert found.overrides.startswith("blk")
+    assert found == replace(
+        LAUNCH,
+        gpu_layers=41,
+        tensor_split=(22, 19),
+        overrides=r"blk\.4\.ffn=CPU,blk\.5\.ffn=CPU",
+    )
 
 
-def test_the_fit_tools_minus_one_means_all_layers() -> None:
-    assert from_fit_tool("-c 4096 -ngl -1") == Offload(layers=ALL)
+@pytest.mark.parametrize("said", ["-1", "-2"])
+def test_the_fit_tools_negative_number_means_all_layers(said: str) -> None:
+    fixed = replace(LAUNCH, tensor_split=(1, 2), overrides="exps=CPU")
+
+    assert with_fit(fixed, f"-c 4096 -ngl {said}") == replace(LAUNCH, gpu_layers=ALL)
 
 
 def test_another_text_is_not_taken_for_the_fit_tools() -> None:
     with pytest.raises(ValueError, match="llama-fit-params"):
-        from_fit_tool("error: no such file")
+        with_fit(LAUNCH, "error: no such file")
 
 
 def test_steps_down_end_on_the_cpu_and_then_nowhere() -> None:
-    offload: Offload | None = Offload(layers=ALL)
+    launch: Launch | None = replace(LAUNCH, gpu_layers=ALL)
     layers = []
-    while offload := stepped_down(offload, 33) if offload else None:
-        layers.append(offload.layers)
+    while launch := stepped_down(launch, 33) if launch else None:
+        layers.append(launch.gpu_layers)
 
     assert layers == [29, 25, 21, 17, 13, 9, 5, 1, 0]
 
 
 def test_a_step_keeps_the_split_and_the_overrides() -> None:
-    offload = Offload(layers=20, split=(1, 2), overrides="exps=CPU")
+    launch = replace(LAUNCH, gpu_layers=20, tensor_split=(1, 2), overrides="exps=CPU")
 
-    assert stepped_down(offload, 33) == Offload(
-        layers=16, split=(1, 2), overrides="exps=CPU"
-    )
+    assert stepped_down(launch, 33) == replace(launch, gpu_layers=16)
 
 
 def test_experts_of_the_first_layers_stay_on_the_cpu() -> None:
@@ -121,13 +126,6 @@ def test_experts_of_the_first_layers_stay_on_the_cpu() -> None:
     assert pattern.count("=CPU") == 2
     assert experts_on_cpu(0) == ""
     assert experts_on_cpu(-1).count("=CPU") == 1
-
-
-def test_an_offload_survives_its_launch() -> None:
-    launch = Launch(slots=1, context=512, batch=64, threads=2)
-    offload = Offload(layers=7, split=(1, 3), overrides="exps=CPU")
-
-    assert offload_of(applied(launch, offload)) == offload
 
 
 def test_the_engines_list_of_devices_is_read() -> None:

@@ -13,7 +13,6 @@ from node.planning.tunings import (
     Key,
     Result,
     Tuned,
-    applied,
     difference,
     fingerprint,
     load,
@@ -132,7 +131,7 @@ def test_a_difference_applied_is_the_other_launch() -> None:
     other = msgspec.structs.replace(one, threads=2, speculative="ngram-mod")
 
     assert difference(one, other) == Tuned(threads=2, speculative="ngram-mod")
-    assert applied(one, difference(one, other)) == other
+    assert msgspec.structs.replace(one, **difference(one, other).changes) == other
     assert difference(one, one).changes == {}
 
 

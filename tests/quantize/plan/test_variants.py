@@ -1,10 +1,11 @@
+from collections.abc import Callable
 from pathlib import Path
 
 from edgeserve.models.facts import ModelFacts, read
-from edgeserve.models.memory import MIB
+from edgeserve.models.memory import MIB, Need, need
 from edgeserve.quantization import TYPES
 from quantize.plan.machines import Machine
-from quantize.plan.variants import Serving, Variant, best_fit, judge, variant
+from quantize.plan.variants import Variant, best_fit, judge, variant
 from tests.fakes.gguf import Shape, a_model
 
 
@@ -22,6 +23,12 @@ def all_as(facts: ModelFacts, name: str, **misfits: str) -> Variant:
     return variant(facts, TYPES[name], kinds, misfits)
 
 
+def serving(
+    facts: ModelFacts, slots: int = 1, context: int = 512
+) -> Callable[[int], Need]:
+    return lambda size: need(facts, slots=slots, context=context, weights=size)
+
+
 def test_the_size_is_counted_tensor_by_tensor(tmp_path: Path) -> None:
     facts = facts_of(tmp_path)
 
@@ -35,14 +42,14 @@ def test_the_size_is_counted_tensor_by_tensor(tmp_path: Path) -> None:
 def test_the_largest_loss_free_variant_that_fits_is_best(tmp_path: Path) -> None:
     facts = facts_of(tmp_path)
     variants = [all_as(facts, name) for name in ("Q4_K_M", "Q8_0", "F16")]
-    serving = Serving(context=512)
+    needed = serving(facts)
     roomy, tight, tiny = (
         Machine("roomy", 900 * MIB), Machine("tight", 0), Machine("tiny", 1),
     )  # fmt: skip
-    needs = [each.need.total for each in judge(facts, variants, (), serving)]
+    needs = [each.need.total for each in judge(variants, (), needed)]
     tight = Machine("tight", needs[1])
 
-    verdicts = judge(facts, variants, (roomy, tight, tiny), serving)
+    verdicts = judge(variants, (roomy, tight, tiny), needed)
 
     assert best_fit(verdicts, "roomy") is variants[2]
     assert best_fit(verdicts, "tight") is variants[1]
@@ -53,8 +60,8 @@ def test_more_slots_and_context_need_more_memory(tmp_path: Path) -> None:
     facts = facts_of(tmp_path)
     variants = [all_as(facts, "Q8_0")]
 
-    small = judge(facts, variants, (), Serving(slots=1, context=512))
-    large = judge(facts, variants, (), Serving(slots=4, context=2048))
+    small = judge(variants, (), serving(facts))
+    large = judge(variants, (), serving(facts, slots=4, context=2048))
 
     assert large[0].need.kv == 16 * small[0].need.kv
 

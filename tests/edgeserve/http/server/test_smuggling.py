@@ -51,7 +51,6 @@ SHAPES = {
     "the preface of HTTP/2": "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     "a blank in the target": "POST /v1/x /v1/y HTTP/1.1\r\nHost: a\r\n\r\n",
     "a tunnel": "CONNECT a:80 HTTP/1.1\r\nHost: a\r\n\r\n",
-    "TLS to a plain port": "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
 }  # fmt: skip
 
 CHUNKED = f"{POST}Transfer-Encoding: chunked\r\n\r\n"

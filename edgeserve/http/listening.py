@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import psutil
+from msgspec import structs
 
 from edgeserve.config.settings import EVERYWHERE, LOOPBACK
 from edgeserve.http.types import Origin
@@ -26,9 +27,9 @@ NOWHERE = ("203.0.113.1", 9)
 """A documentation address, which only a default route leads to."""
 
 
-def lines(host: str, port: int, who: str) -> str:
+def lines(at: Origin, who: str) -> str:
     """Return the lines a server prints once it listens; scripts read the first."""
-    urls = [Origin(each, port).url for each in shown_at(host)]
+    urls = [structs.replace(at, host=each).url for each in shown_at(at.host)]
     others = [f"and {url}" for url in urls[1:SHOWN]]
     if more := len(urls[SHOWN:]):
         others.append(f"and {more} more")

@@ -7,9 +7,10 @@ import pytest
 from balancer.api.access import AccessPolicy, audience
 from balancer.clients.admission import Admission
 from edgeserve.config.settings import BalancerSettings, NodeSettings
-from edgeserve.http.server import listening
-from edgeserve.security.tokens import Guard
+from edgeserve.http import listening
+from edgeserve.http.types import Origin
 from node.app import allowed_clients as who_comes
+from tests.fakes.tokens import GivenTokens
 
 LAN = "192.168.178.20"
 DOCKER = {"docker0": ["172.17.0.1"], "br-0123456789ab": ["172.18.0.1"]}
@@ -41,14 +42,14 @@ def test_every_address_of_a_few_is_named_and_many_are_counted(
     monkeypatch.setattr(listening, "_by_interface", lambda: found)
     monkeypatch.setattr(listening, "_default_address", lambda: LAN)
 
-    assert listening.lines("::", 8080, "everyone") == (
+    assert listening.lines(Origin("::", 8080), "everyone") == (
         f"listening on http://{LAN}:8080 and http://10.0.0.1:8080"
         " and http://10.0.1.1:8080 and 2 more\n  for everyone"
     )
 
 
 def test_an_address_that_was_asked_for_is_the_one_that_is_named() -> None:
-    said = listening.lines("127.0.0.1", 8080, "this machine only")
+    said = listening.lines(Origin("127.0.0.1", 8080), "this machine only")
 
     assert said == "listening on http://127.0.0.1:8080\n  for this machine only"
 
@@ -57,7 +58,9 @@ def an_access(host: str, token: str | None = SECRET, *keys: str) -> AccessPolicy
     clients = MagicMock(spec=Admission)
     clients.__bool__.return_value = bool(keys)
     return AccessPolicy(
-        host=host, token=token, clients=clients, nodes=Guard((), "token")
+        host=host,
+        tokens=GivenTokens(*([token] if token else [])),
+        clients=clients,
     )
 
 
@@ -90,4 +93,4 @@ def test_a_balancer_says_who_may_ask_and_what_lets_others_in(
 def test_a_node_says_who_may_come_and_what_lets_others_in(
     asked: str | None, host: str, token: str | None, says: str
 ) -> None:
-    assert says in who_comes(NodeSettings(host=asked), host, token)
+    assert says in who_comes(NodeSettings(host=asked), host, joined=token is not None)

@@ -1,6 +1,6 @@
 import msgspec
 
-from balancer.routing.slot_counts import SlotCounts
+from balancer.fleet.slot_counts import SlotCounts
 from tests.balancer.building import a_candidate
 from tests.fakes.reports import an_engine
 
@@ -90,7 +90,7 @@ def test_a_slot_whose_client_has_left_is_taken_until_its_node_counts_less() -> N
     slot_counts.update([a_candidate(engine=an_engine(busy=0))])
 
     assert at_first == 1
-    assert slot_counts.busy(KEY) == slot_counts.left(KEY) == 0
+    assert slot_counts.busy(KEY) == slot_counts.of(KEY).left == 0
 
 
 def test_without_news_the_nodes_last_word_counts() -> None:
@@ -102,7 +102,7 @@ def test_without_news_the_nodes_last_word_counts() -> None:
     still_busy.settle(KEY)
     never_counted.settle(KEY)
 
-    assert still_busy.busy(KEY) == still_busy.left(KEY) == 1
+    assert still_busy.busy(KEY) == still_busy.of(KEY).left == 1
     assert never_counted.busy(KEY) == 0
 
 
@@ -125,4 +125,15 @@ def test_an_engine_that_starts_anew_is_at_work_for_nobody() -> None:
 
     slot_counts.update([a_candidate(engine=anew)])
 
-    assert slot_counts.left(KEY) == 0
+    assert slot_counts.of(KEY).left == 0
+
+
+def test_work_that_needs_no_slot_may_outlast_its_engine() -> None:
+    slot_counts = SlotCounts()
+    slot_counts.update([a_candidate()])
+    slot_counts.take(KEY, 0)
+    slot_counts.update([])
+
+    slot_counts.give_back(KEY, 0)
+
+    assert slot_counts.busy(KEY) == 0
