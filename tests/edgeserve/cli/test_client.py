@@ -3,7 +3,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from edgeserve.cli.client import Endpoint, endpoint
+from edgeserve.cli.client import Endpoint, NoAnswer, endpoint
 from edgeserve.errors import SettingsError
 from tests.fakes.endpoint import FakeEndpoint, fake_endpoint
 from tests.fakes.terminal import Terminal
@@ -28,6 +28,15 @@ def test_silence_is_one_sentence_that_says_what_to_start(
     assert seen.err.startswith(f"edgeserve: nothing answers at {url}")
     assert "edgeserve up" in seen.err
     assert seen.err.count("\n") == 1
+
+
+def test_https_to_a_plain_port_is_one_sentence_with_the_url_to_use(
+    running: FakeEndpoint,
+) -> None:
+    there = endpoint(running.url.replace("http:", "https:"), None)
+
+    with pytest.raises(NoAnswer, match=f"does not speak TLS.* --url {running.url}"):
+        there.get("/v1/models")
 
 
 @pytest.mark.parametrize("url", ["nuc:8080", "ftp://nuc", "http://"])
