@@ -85,7 +85,7 @@ Verdicts = Iterable[Verdict]
 """Computed when they are read."""
 
 
-class Send:
+class Send(msgspec.Struct, eq=False):
     """Send it to this engine now, in so many slots. Learns nothing of what happens.
 
     `slot` is the llama.cpp slot that the request should name (`id_slot`), None where
@@ -93,22 +93,11 @@ class Send:
     first token, None where nothing is predicted.
     """
 
-    __slots__ = ("_verdicts", "first_seconds", "slot", "slots", "to")
-
-    def __init__(
-        self,
-        to: EngineCandidate,
-        slots: int,
-        verdicts: Verdicts = (),
-        *,
-        slot: int | None = None,
-        first_seconds: float | None = None,
-    ) -> None:
-        self.to = to
-        self.slots = slots
-        self.slot = slot
-        self.first_seconds = first_seconds
-        self._verdicts = verdicts
+    to: EngineCandidate
+    slots: int
+    _verdicts: Verdicts = ()
+    slot: int | None = None
+    first_seconds: float | None = None
 
     @property
     def verdicts(self) -> Verdicts:

@@ -70,6 +70,11 @@ class Endpoint:
             yield response
         except ssl.SSLCertVerificationError as error:
             raise NoAnswer(self._untrusted(connection, error)) from error
+        except ssl.SSLError as error:
+            plain = self.url.replace("https:", "http:", 1)
+            raise NoAnswer(
+                f"{self.url} does not speak TLS ({error.reason}); try --url {plain}"
+            ) from error
         except (OSError, http.client.HTTPException) as error:
             raise NoAnswer(
                 f"nothing answers at {self.url} ({in_words(error)});"
