@@ -7,15 +7,29 @@ import logging
 from collections.abc import AsyncGenerator, Callable
 from contextlib import (
     AbstractAsyncContextManager,
+    AbstractContextManager,
     AsyncExitStack,
     asynccontextmanager,
     closing,
+    nullcontext,
 )
 from dataclasses import dataclass
 
-from balancer.api.access import AccessPolicy, access_policy, audience, cors
+from msgspec import structs
+
+from balancer.api.access import (
+    AccessPolicy,
+    access_policy,
+    audience,
+    cors,
+    host_check,
+)
 from balancer.api.admin import AdminRoutes
+from balancer.api.client_tls import client_tls
 from balancer.api.inference import InferenceHandler
+from balancer.clients.admission import admitting, local_admin
+from balancer.clients.limits import RateLimits
+from balancer.clients.usage import ClientUsage, counting
 from balancer.discovery.events import ReconnectPolicy, watching
 from balancer.discovery.mdns import discovering
 from balancer.discovery.node_client import NodeClient
@@ -37,6 +51,7 @@ from balancer.probes.template import TemplateProbe
 from balancer.state import BalancerState, build_state
 from balancer.telemetry.recorder import Trace, tracing
 from edgeserve import http
+from edgeserve.config.paths import admin_key_file
 from edgeserve.config.settings import EVERYWHERE, LOOPBACK, BalancerSettings
 from edgeserve.http import Handoff
 from edgeserve.http.channel.opening import FleetChannel
@@ -95,18 +110,20 @@ async def running(
     handover: Handover | None = None,
 ) -> AsyncGenerator[Balancer]:
     """Run a balancer for the length of the block. Raises SettingsError."""
-    access = access_policy(settings)
-    shared, leave, taken = build_state(settings, say), Handoff(), asyncio.Event()
     async with AsyncExitStack() as stack:
-        trace = None
-        if settings.record:
-            began = shared.records.clock()
-            trace = stack.enter_context(tracing(settings.record, shared.key, began))
+        clients = stack.enter_context(admitting(settings))
+        access, tls = access_policy(settings, clients), client_tls(settings)
+        shared, leave, taken = build_state(settings, say), Handoff(), asyncio.Event()
+        trace = stack.enter_context(_recording(settings, shared))
         await stack.enter_async_context(
             remembering(shared.predictive, file_in(settings.state_dir), taken)
         )
         sock = handover.listening if handover else http.bind(access.host, settings.port)
         stack.enter_context(closing(sock))
+        file = admin_key_file(settings.state_dir, sock.getsockname()[1])
+        inherits = handover is not None
+        stack.enter_context(local_admin(clients, file, taken, inherits=inherits))
+        usage = await stack.enter_async_context(counting(settings.state_dir))
         upstream = await stack.enter_async_context(_upstream(settings, access))
         nodes = NodeClient(upstream)
         clock = stack.enter_context(closing(ActiveClock()))
@@ -124,11 +141,9 @@ async def running(
         register = Registrations(on_event, access.tokens)
         registrations = stack.enter_context(closing(register))
         watch = stack.enter_context(closing(Watchdog(shared, clock)))
-        handler = _handler(settings, shared, nodes, access, watch, trace)
+        handler = _handler(settings, shared, nodes, access, usage, watch, trace)
         api = AdminRoutes(
-            state=shared,
-            registrations=registrations,
-            clients=access.clients,
+            state=shared, registrations=registrations, clients=clients, usage=usage
         )
         port = await stack.enter_async_context(
             http.listen(
@@ -138,15 +153,18 @@ async def running(
                 api.routes(),
                 body_limit=settings.body_limit_mib * MIB,
                 limits=http.limits_of(settings),
-                admit=access.clients.check,
-                cors=cors(settings, keys=bool(access.clients)),
+                admit=clients.check,
+                check_host=host_check(settings, clients),
+                cors=cors(settings, keys=bool(clients)),
+                tls=tls.context if tls else None,
                 leave=leave,
             )
         )
-        origin = Origin(LOOPBACK if access.host == EVERYWHERE else access.host, port)
+        origin = _reached_at(access.host, port, tls=tls is not None)
         if handover:
             handover.serving()
-        say(lines(Origin(access.host, port), audience(settings, access)))
+        who = audience(settings, access) + (tls.note if tls else "")
+        say(lines(structs.replace(origin, host=access.host), who))
         path = handover_socket(settings.state_dir, sock.getsockname()[1])
         await stack.enter_async_context(
             offering(path, sock, lambda: handed_over(shared), taken)
@@ -155,6 +173,19 @@ async def running(
             discovering(settings, on_event, loopback_only=not access.tokens)
         )
         yield Balancer(origin=origin, state=shared, leave=leave, taken=taken)
+
+
+def _recording(
+    settings: BalancerSettings, shared: BalancerState
+) -> AbstractContextManager[Trace | None]:
+    """Write a trace for the length of the block, if the settings ask for one."""
+    if settings.record is None:
+        return nullcontext()
+    return tracing(settings.record, shared.key, shared.records.clock())
+
+
+def _reached_at(host: str, port: int, *, tls: bool) -> Origin:
+    return Origin(LOOPBACK if host == EVERYWHERE else host, port, tls)
 
 
 def _upstream(
@@ -172,12 +203,15 @@ def _handler(
     shared: BalancerState,
     nodes: NodeClient,
     access: AccessPolicy,
+    usage: ClientUsage,
     watch: Watchdog,
     trace: Trace | None,
 ) -> InferenceHandler:
     return InferenceHandler(
         state=shared,
-        guard=access.clients,
+        clients=access.clients,
+        limits=RateLimits(shared.records.clock),
+        usage=usage,
         policy=policy_of(settings),
         trace=trace,
         retry=RetryLoop(

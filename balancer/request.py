@@ -22,6 +22,7 @@ from balancer.routing.decision import RoutingRequest
 from balancer.validation.abilities import media
 from balancer.validation.grammar_text import Caps
 from balancer.validation.limits import CAPS, check
+from balancer.validation.media_urls import check_media
 from balancer.validation.translation import is_forced, translated
 from edgeserve.errors import BadRequest
 from edgeserve.json_edit import edited, raw_fields
@@ -105,6 +106,7 @@ def read_request(
     session: str = "",
     deadline: float | None = None,
     floor: str = "",
+    priority: int = 0,
 ) -> InferenceRequest:
     """Parse and validate a request body. Raises BadRequest.
 
@@ -113,6 +115,7 @@ def read_request(
     """
     request, body = read(body)
     check(request, caps)
+    check_media(body, caps.media_hosts)
     dialect, budget = DIALECTS[route.dialect], request.budget
     if request.answers > caps.entries:
         raise BadRequest(
@@ -137,6 +140,7 @@ def read_request(
             session=session,
             deadline=deadline,
             floor=floor,
+            priority=priority,
         ),
         wants_progress=bool(request.return_progress),
         ends=dialect.ends(request),
@@ -217,6 +221,11 @@ def request_id(received: Mapping[str, str]) -> str:
     given = received.get(REQUEST_HEADER)
     if given is not None and _VALID_ID.fullmatch(given):
         return given
+    return fresh_id()
+
+
+def fresh_id() -> str:
+    """Return an id that no other request has."""
     return f"req-{next(_ids)}"
 
 

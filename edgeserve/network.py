@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
+import platform
 import re
 import socket
 from collections.abc import AsyncGenerator, Mapping
@@ -83,6 +84,14 @@ def addresses(*, loopback: bool = False) -> frozenset[str]:
     return frozenset(
         str(each).partition("/")[0] for each in interfaces(loopback=loopback)
     )
+
+
+def own_names() -> frozenset[str]:
+    """Return the names of this machine, in lower case, with those in mDNS."""
+    name = platform.node().lower().rstrip(".")
+    short = name.partition(".")[0]
+    names = {"localhost", name, short, f"{short}.local"} if short else {"localhost"}
+    return frozenset(names)
 
 
 def is_virtual(name: str) -> bool:

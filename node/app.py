@@ -25,10 +25,12 @@ from edgeserve.http.listening import (
     this_machine_only,
 )
 from edgeserve.http.types import Upstream, origin_set
+from edgeserve.network import own_names
 from edgeserve.openai import ROUTES
 from edgeserve.runtime.background import background, declared, failures
 from edgeserve.runtime.log import say
 from edgeserve.security.certificates import fleet_context
+from edgeserve.security.hosts import HostCheck
 from edgeserve.security.tokens import FleetTokens, Guard, is_loopback
 from edgeserve.wire import EngineReport
 from node.api.admin import routes
@@ -166,6 +168,7 @@ async def serve(settings: NodeSettings, stop: asyncio.Event) -> None:
                 body_limit=settings.body_limit_mib * MIB,
                 limits=limits_of(settings),
                 admit=guard.check,
+                check_host=HostCheck(own_names(), applies=lambda: not tokens),
                 tls=(lambda: identity.context) if tokens else None,
                 greeting=Proving(tokens, identity.shown) if tokens else None,
             )

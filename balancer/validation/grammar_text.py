@@ -31,6 +31,8 @@ class Caps:
     repeats: int = 10_000
     choices: int = 1000
     entries: int = 10_000
+    media_hosts: frozenset[str] = frozenset()
+    """Hosts from which an engine may fetch media."""
 
 
 def check_text(text: str, language: re.Pattern[str], where: str, caps: Caps) -> float:

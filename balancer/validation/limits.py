@@ -107,6 +107,7 @@ def caps_of(settings: BalancerSettings) -> Caps:
         repeats=settings.grammar_repeats,
         choices=settings.grammar_choices,
         entries=settings.list_entries,
+        media_hosts=frozenset(host.lower() for host in settings.media_hosts),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import ssl
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,9 +15,11 @@ from urllib.parse import urlsplit
 import click
 
 from edgeserve.errors import CommandError, SettingsError, in_words
+from edgeserve.security.verified import Verified
 from edgeserve.terminal import Entry, Row, print_table
 
 DEFAULT_URL = "http://127.0.0.1:8080"
+KEY_BYTES = 1024
 ANSWER_SECONDS = 20.0
 """Time limit of a table's request. Completions have none."""
 
@@ -31,6 +34,12 @@ class Endpoint:
 
     url: str
     api_key: str | None = None
+    key_file: Path | None = None
+    """Where a balancer on this machine leaves a key for commands, at each start."""
+    fingerprint: str = ""
+    """Of the certificate that the server must have; "": any that is trusted."""
+    own: str = ""
+    """Of a certificate that is trusted as well: this machine made it."""
 
     def get(self, path: str) -> Any:
         """Return the JSON at `path`. Raises NoAnswer."""
@@ -50,9 +59,8 @@ class Endpoint:
     def _response(
         self, method: str, path: str, body: Any, seconds: float | None
     ) -> Generator[http.client.HTTPResponse]:
-        parts, plain = urlsplit(self.url), http.client.HTTPConnection
-        kind = http.client.HTTPSConnection if parts.scheme == "https" else plain
-        connection = kind(parts.netloc, timeout=seconds)
+        parts = urlsplit(self.url)
+        connection = self._connection(parts.scheme, parts.netloc, seconds)
         content = None if body is None else _utf8(json.dumps(body, ensure_ascii=False))
         try:
             connection.request(method, parts.path + path, content, self._headers())
@@ -60,6 +68,13 @@ class Endpoint:
             if response.status != http.client.OK:
                 raise NoAnswer(self._refusal(response))
             yield response
+        except ssl.SSLCertVerificationError as error:
+            raise NoAnswer(self._untrusted(connection, error)) from error
+        except ssl.SSLError as error:
+            plain = self.url.replace("https:", "http:", 1)
+            raise NoAnswer(
+                f"{self.url} does not speak TLS ({error.reason}); try --url {plain}"
+            ) from error
         except (OSError, http.client.HTTPException) as error:
             raise NoAnswer(
                 f"nothing answers at {self.url} ({in_words(error)});"
@@ -69,11 +84,46 @@ class Endpoint:
         finally:
             connection.close()
 
+    def _connection(
+        self, scheme: str, netloc: str, seconds: float | None
+    ) -> http.client.HTTPConnection:
+        if scheme == "http":
+            return http.client.HTTPConnection(netloc, timeout=seconds)
+        return Verified(netloc, seconds, self.fingerprint, self.own)
+
+    def _untrusted(
+        self,
+        connection: http.client.HTTPConnection,
+        error: ssl.SSLCertVerificationError,
+    ) -> str:
+        from edgeserve.security.certificates import shown
+
+        seen = shown(connection.seen) if isinstance(connection, Verified) else ""
+        if self.fingerprint:
+            return f"{self.url} has another certificate than expected: {seen}"
+        return (
+            f"the certificate of {self.url} is not trusted here ({error.verify_message}"
+            f"); where the balancer shows the same fingerprint at its start, add"
+            f" --fingerprint {seen}"
+        )
+
     def _headers(self) -> Mapping[str, str]:
         headers = {"content-type": "application/json"}
-        if self.api_key:
-            headers["authorization"] = f"Bearer {self.api_key}"
+        if key := self.api_key or self._left_here():
+            headers["authorization"] = f"Bearer {key}"
         return headers
+
+    def _left_here(self) -> str | None:
+        """Read the key that a balancer has left for this machine, if it has."""
+        from edgeserve.runtime.files import read_text
+
+        if self.key_file is None:
+            return None
+        try:
+            found = read_text(self.key_file, KEY_BYTES).strip()
+        except OSError:
+            return None
+        return found if found.isascii() and found.isprintable() else None
 
     def _refusal(self, response: http.client.HTTPResponse) -> str:
         envelope = self._json(response.read())
@@ -102,8 +152,29 @@ def _utf8(text: str) -> bytes:
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+FINGERPRINT = "edgeserve.fingerprint"
+
+
+def _keep_fingerprint(
+    context: click.Context, _: click.Parameter, value: str | None
+) -> None:
+    """Keep it for `endpoint`, in the form of `fingerprint_of`."""
+    digits = (value or "").replace(":", "").strip().lower()
+    if value and (len(digits) != 64 or set(digits) - set("0123456789abcdef")):
+        raise click.BadParameter("must be the 64 hexadecimal digits that are shown")
+    context.meta[FINGERPRINT] = digits
+
+
 def endpoint_options(command: F) -> F:
-    """Add `--url` and `--api-key-file`, which `endpoint` takes."""
+    """Add `--url` and `--api-key-file`, which `endpoint` takes, and `--fingerprint`."""
+    command = click.option(
+        "--fingerprint",
+        envvar="EDGESERVE_FINGERPRINT",
+        show_envvar=True,
+        expose_value=False,
+        callback=_keep_fingerprint,
+        help="Fingerprint of the balancer's certificate, which it shows at its start.",
+    )(command)
     command = click.option(
         "--api-key-file",
         envvar="EDGESERVE_API_KEY_FILE",
@@ -129,22 +200,57 @@ json_option = click.option(
 def endpoint(url: str, api_key_file: Path | None) -> Endpoint:
     """Turn the options into an endpoint.
 
-    The key in this machine's own folder is sent to this machine only.
+    Without a key file, this machine gets the key that its balancer has left here, or
+    the one in the configuration folder; others get none.
     Raises SettingsError for what is no URL, or no key file.
     """
-    # Imported here: both would slow down `--help`.
-    from edgeserve.security.tokens import is_loopback, read_api_keys
-
     try:
         parts = urlsplit(url.rstrip("/").removesuffix("/v1"))
-        _ = parts.port
+        port = parts.port or (443 if parts.scheme == "https" else 80)
     except ValueError as error:
         raise SettingsError(f"--url is {url!r}, which is no URL: {error}") from error
     if parts.scheme not in {"http", "https"} or not parts.hostname:
         raise SettingsError(f"--url is {url!r}: must be like {DEFAULT_URL}")
-    ours = api_key_file is not None or is_loopback(parts.hostname)
-    keys = read_api_keys(api_key_file) if ours else ()
-    return Endpoint(parts.geturl(), keys[0] if keys else None)
+    key, left = _key_for(parts.hostname, port, api_key_file)
+    context = click.get_current_context(silent=True)
+    fingerprint = context.meta.get(FINGERPRINT, "") if context else ""
+    own = own_fingerprint() if parts.scheme == "https" and not fingerprint else ""
+    return Endpoint(parts.geturl(), key, left, fingerprint, own)
+
+
+def _key_for(
+    host: str, port: int, api_key_file: Path | None
+) -> tuple[str | None, Path | None]:
+    """Return the key to send, or the file in which a balancer here has left one."""
+    # Imported here: they would slow down `--help`.
+    from edgeserve.config.paths import admin_key_file
+    from edgeserve.security.tokens import is_loopback, read_api_keys
+
+    if api_key_file is None:
+        if not is_loopback(host):
+            return None, None
+        left = admin_key_file(_balancers_folder(), port)
+        if left.is_file():
+            return None, left
+    keys = read_api_keys(api_key_file)
+    return (keys[0] if keys else None), None
+
+
+def own_fingerprint() -> str:
+    """Return that of the certificate which a balancer here has made; "" without."""
+    from edgeserve.config.paths import OWN_CERTIFICATE
+    from edgeserve.security.certificates import stored_certificate
+
+    own = stored_certificate(_balancers_folder() / OWN_CERTIFICATE)
+    return own.fingerprint if own else ""
+
+
+def _balancers_folder() -> Path:
+    """Return the state folder of a balancer on this machine."""
+    from edgeserve.config.settings import BalancerSettings
+    from edgeserve.config.sources import resolve
+
+    return resolve(BalancerSettings).settings.state_dir
 
 
 @contextmanager

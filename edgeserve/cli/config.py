@@ -19,6 +19,7 @@ from edgeserve.help import Group, examples
 from edgeserve.terminal import Row, print_table
 
 EXAMPLES: dict[str, Any] = {
+    "allowed_hosts": ["llm.example"],
     "announce_url": "http://192.168.1.20:8090",
     "api_key_file": "/etc/edgeserve/api-keys",
     "balancers": ["http://192.168.1.10:8080"],
@@ -26,6 +27,7 @@ EXAMPLES: dict[str, Any] = {
     "embedding_models": ["bge-small-en-v1.5-q8_0.gguf"],
     "host": "192.168.1.20",
     "llama_server": "/opt/llama.cpp/bin/llama-server",
+    "media_hosts": ["images.example"],
     "models": ["smollm2-135m-instruct", "/srv/models/qwen2.5-1.5b-q4_k_m.gguf"],
     "models_dir": "~/.local/share/edgeserve/models",
     "name": "kitchen",
@@ -33,6 +35,8 @@ EXAMPLES: dict[str, Any] = {
     "record": "/var/log/edgeserve/trace.jsonl",
     "rerank_models": ["bge-reranker-v2-m3-q8_0.gguf"],
     "state_dir": "~/.local/state/edgeserve",
+    "tls_cert": "/etc/edgeserve/cert.pem",
+    "tls_key": "/etc/edgeserve/key.pem",
     "token_file": "/etc/edgeserve/token",
 }
 """Examples for settings without a default, or whose default differs by machine."""

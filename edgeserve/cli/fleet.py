@@ -1,10 +1,11 @@
-"""`edgeserve nodes` and `edgeserve models`: the commands that show the fleet."""
+"""`edgeserve nodes`, `models` and `usage`: the commands that show the fleet."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import click
 
@@ -46,6 +47,50 @@ def models(url: str, api_key_file: Path | None, *, as_json: bool) -> None:
     found = endpoint(url, api_key_file).get("/v1/models")
     none = "no model yet; `edgeserve nodes` says what is there"
     show(url, found, MODEL_HEADS, model_rows, none, as_json=as_json)
+
+
+@click.command(
+    epilog=examples(
+        ("edgeserve usage", "of the last 30 days, by key, model and day"),
+        ("edgeserve usage --days 7 --key laptop", "one key's"),
+        ("edgeserve usage --json", "for scripts"),
+    )
+)
+@endpoint_options
+@click.option(
+    "--days",
+    type=click.IntRange(1, 3660),
+    default=30,
+    show_default=True,
+    help="How many days, the last one today.",
+)
+@click.option("--key", "name", help="Name of one key.")
+@json_option
+def usage(
+    url: str, api_key_file: Path | None, name: str | None, *, days: int, as_json: bool
+) -> None:
+    """Show the requests and tokens of each key, by model and day.
+
+    `cached` are tokens of prompts that were not read again. A key that is not an admin
+    sees its own usage.
+    """
+    query = {"days": days} | ({"key": name} if name else {})
+    path = f"/edgeserve/v1/usage?{urlencode(query)}"
+    found = endpoint(url, api_key_file).get(path)
+    heads = tuple(head.removesuffix("_tokens") for head in USAGE)
+    none = f"nothing was used in {days} days"
+    show(url, found, heads, usage_rows, none, as_json=as_json)
+
+
+USAGE = (
+    *("key", "model", "day", "requests"),
+    *("prompt_tokens", "cached_tokens", "answer_tokens"),
+)
+
+
+def usage_rows(found: list[Json]) -> list[Row]:
+    """One row per key, model and day."""
+    return [tuple(str(each[head]) for head in USAGE) for each in found]
 
 
 UNHEALTHY = {

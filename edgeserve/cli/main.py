@@ -41,8 +41,18 @@ COMMANDS = {
         "Explain why a request went where it went, and what happened there.",
     ),
     "pull": ("edgeserve.cli.pull:pull", "Fetch a model into the models folder."),
-    "token": ("edgeserve.cli.secrets:token", "Make the secret that a fleet shares."),
-    "key": ("edgeserve.cli.secrets:key", "Make an API key for a client."),
+    "token": (
+        "edgeserve.cli.secrets:token",
+        "Make, show and replace the secret that a fleet shares.",
+    ),
+    "key": (
+        "edgeserve.cli.keys:key",
+        "Make, list, limit and revoke the API keys of clients.",
+    ),
+    "usage": (
+        "edgeserve.cli.fleet:usage",
+        "Show the requests and tokens of each key, by model and day.",
+    ),
     "config": (
         "edgeserve.cli.config:config",
         "Show the settings and where they come from.",

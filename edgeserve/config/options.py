@@ -28,7 +28,10 @@ HEADINGS = {
         "name", "host", "port", "balancers", "announce_url", "advertise", "nodes",
         "discover",
     ),
-    "Access": ("token_file", "api_key_file", "anonymous", "cors_origins"),
+    "Access": (
+        "token_file", "api_key_file", "anonymous", "tls", "tls_cert", "tls_key",
+        "cors_origins", "allowed_hosts", "media_hosts",
+    ),
     "Routing": (
         "policy", "on_battery", "low_battery", "owner_first", "calibrate", "queue",
         "queue_seconds", "attempts", "resume", "connect_seconds", "suspect_seconds",
@@ -44,7 +47,7 @@ OTHER_HEADING = "Limits"
 COMMON = frozenset((
     "models", "models_dir", "min_speed", "slots", "context", "gpu_layers", "name",
     "host", "port", "balancers", "announce_url", "nodes", "token_file", "api_key_file",
-    "anonymous", "policy", "on_battery", "queue", "config_file", "log_level",
+    "anonymous", "tls", "policy", "on_battery", "queue", "config_file", "log_level",
 ))  # fmt: skip
 """Settings that `--help` shows; `--help-all` shows the others too."""
 
@@ -118,6 +121,7 @@ OTHERS = (
     "EDGESERVE_MODELS_DIR",
     "EDGESERVE_URL",
     "EDGESERVE_API_KEY_FILE",
+    "EDGESERVE_FINGERPRINT",
 )
 """Variables that are not settings of node or balancer."""
 

@@ -10,6 +10,9 @@ from platformdirs import user_config_path, user_data_path, user_state_path
 OURS = ("EDGESERVE_CONFIG_DIR", "EDGESERVE_STATE_DIR", "EDGESERVE_MODELS_DIR")
 PLATFORMS = ("XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_DATA_HOME")
 
+OWN_CERTIFICATE = "client-port.pem"
+"""File in the state folder: the certificate and key that a balancer makes itself."""
+
 
 def config_dir() -> Path:
     """Settings, token, keys: EDGESERVE_CONFIG_DIR or the platform's place."""
@@ -24,6 +27,11 @@ def state_dir() -> Path:
 def models_dir() -> Path:
     """GGUF files: EDGESERVE_MODELS_DIR or the platform's place."""
     return _place("EDGESERVE_MODELS_DIR", user_data_path("edgeserve") / "models")
+
+
+def admin_key_file(folder: Path, port: int) -> Path:
+    """Return where the balancer on `port` leaves a key for commands on its machine."""
+    return folder / f"admin-{port}.key"
 
 
 def moved_by(folder: Path) -> str | None:

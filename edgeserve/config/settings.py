@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from edgeserve.config.access import AccessSettings
 from edgeserve.config.limits import GrammarSettings, LimitSettings, names_of, setting
 from edgeserve.config.paths import models_dir, state_dir
-from edgeserve.config.values import a_url, an_origin, at_least, between, one_of, wrong
+from edgeserve.config.values import a_url, at_least, between, one_of, wrong
 from edgeserve.quantization import loss
 
 LOOPBACK = "127.0.0.1"
@@ -199,7 +200,7 @@ def _is_quality(text: str) -> bool:
 
 
 @dataclass(frozen=True, kw_only=True)
-class BalancerSettings(SharedSettings, GrammarSettings):
+class BalancerSettings(SharedSettings, GrammarSettings, AccessSettings):
     """The settings of a balancer. Immutable."""
 
     SECTION: ClassVar[str] = "balancer"
@@ -216,21 +217,6 @@ class BalancerSettings(SharedSettings, GrammarSettings):
         flag="--node",
     )
     discover: bool = setting(True, "Find nodes by mDNS.")
-    api_key_file: Path | None = setting(
-        None,
-        "File with the API keys of clients, one on each line. Default: `api-keys` in"
-        " the configuration folder, if that file exists.",
-    )
-    cors_origins: tuple[str, ...] = setting(
-        (),
-        "Origin of web pages that may send requests from a browser, such as"
-        " https://chat.example; * for all. May be repeated. Default: pages of this"
-        " machine, and all pages if clients need a key.",
-        flag="--cors-origin",
-    )
-    anonymous: bool = setting(
-        False, "Accept clients without a key, also from other machines."
-    )
     policy: str = setting(
         "predict",
         "Routing policy: predict sends each request to the engine with the shortest"
@@ -296,8 +282,6 @@ class BalancerSettings(SharedSettings, GrammarSettings):
         at_least(self, "forget_seconds", 0)
         for name in names_of(GrammarSettings):
             at_least(self, name, 1)
+        self.check_access()
         for url in self.nodes:
             a_url(self, "nodes", url)
-        for origin in self.cors_origins:
-            if origin not in {"*", "null"}:
-                an_origin(self, "cors_origins", origin)

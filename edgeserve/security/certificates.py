@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import ssl
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -90,8 +91,11 @@ def certificate_in(pem: bytes) -> Certificate:
     return Certificate(pem, fingerprint_of(der))
 
 
-def new_certificate(name: str) -> Certificate:
-    """Make a key and a certificate for `name`, good for 100 years."""
+def new_certificate(name: str, hosts: Iterable[str] = ()) -> Certificate:
+    """Make a key and a certificate for `name`, good for 100 years.
+
+    `hosts` are DNS names by which clients may know the server.
+    """
     from cryptography import x509  # 30 ms that a stored certificate saves
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec
@@ -99,7 +103,9 @@ def new_certificate(name: str) -> Certificate:
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name[:64])])
     now = datetime.now(UTC)
-    alternative = x509.SubjectAlternativeName([x509.DNSName(SERVER_NAME)])
+    alternative = x509.SubjectAlternativeName(
+        [x509.DNSName(each) for each in (SERVER_NAME, *hosts)]
+    )
     certificate = (
         x509.CertificateBuilder(subject, subject, key.public_key())
         .serial_number(x509.random_serial_number())
@@ -115,14 +121,14 @@ def new_certificate(name: str) -> Certificate:
     return certificate_in(private + certificate.public_bytes(encoding))
 
 
-def own_certificate(path: Path, name: str) -> Certificate:
-    """Return the certificate stored at `path`, or a new one for `name`.
+def own_certificate(path: Path, name: str, hosts: Iterable[str] = ()) -> Certificate:
+    """Return the certificate stored at `path`, or a new one for `name` and `hosts`.
 
     One that cannot be stored lasts as long as the process.
     """
     certificate = stored_certificate(path)
     if certificate is None:
-        certificate = new_certificate(name)
+        certificate = new_certificate(name, hosts)
         try:
             keep(certificate, path)
         except OSError as error:

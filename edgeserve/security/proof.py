@@ -73,6 +73,7 @@ class ClientProof:
     def __init__(self, keys: Sequence[FleetKey], fingerprint: str) -> None:
         """`fingerprint` is that of the certificate that the server has shown."""
         self._keys = keys[:MOST_KEYS]
+        self.key: FleetKey | None = None  # that of the token that is proved
         self._fingerprint = bytes.fromhex(fingerprint)
         ids = b"".join(key.id for key in self._keys)
         padding = bytes((MOST_KEYS - len(self._keys)) * ID)
@@ -88,6 +89,7 @@ class ClientProof:
         transcript = self.hello + head + self._fingerprint
         if not hmac.compare_digest(proof, _mac(key, b"server", transcript)):
             raise ProofError("it does not prove that it holds the fleet token")
+        self.key = key
         return _mac(key, b"client", transcript)
 
 
@@ -99,6 +101,7 @@ class ServerProof:
         self._keys = {key.id: key for key in keys}
         self._fingerprint = bytes.fromhex(fingerprint)
         self._expected = b""
+        self.key: FleetKey | None = None  # that of the token that is proved
 
     def reply(self, hello: bytes) -> bytes:
         """Return the reply to a client's first message. Raises ProofError."""
@@ -110,6 +113,7 @@ class ServerProof:
         if key is None:
             raise OtherToken("it has another fleet token")
         head = KNOWN + secrets.token_bytes(NONCE) + key.id
+        self.key = key
         transcript = hello + head + self._fingerprint
         self._expected = _mac(key, b"client", transcript)
         return head + _mac(key, b"server", transcript)

@@ -44,7 +44,7 @@ class Guard:
         """`origins` are other sites that are accepted too; `*` for all."""
         self._secrets = tuple(secret.encode() for secret in secrets_)
         self._what = what
-        self._origins = origins
+        self._origins = frozenset(each.lower() for each in origins)
 
     def __bool__(self) -> bool:
         """Whether a secret is required."""
@@ -61,13 +61,13 @@ class Guard:
             if origin is not None and not self._is_allowed(origin):
                 raise Forbidden(origin)
             return None
-        secret = _secret_in(headers).encode(errors="surrogateescape")
+        secret = secret_in(headers).encode(errors="surrogateescape")
         if not any([hmac.compare_digest(secret, each) for each in self._secrets]):  # noqa: C419 - compare them all
             raise Unauthorized(f"{self._what} missing or wrong")
         return secret.decode()
 
     def _is_allowed(self, origin: str) -> bool:
-        named = origin in self._origins or "*" in self._origins
+        named = origin.lower() in self._origins or "*" in self._origins
         return named or not is_foreign(origin)
 
 
@@ -76,7 +76,7 @@ def is_foreign(origin: str) -> bool:
 
     Only pages have such origins; extensions and programs have other schemes.
     """
-    if not origin.startswith(("http:", "https:", "null")):
+    if not origin.lower().startswith(("http:", "https:", "null")):
         return False
     try:
         host = urlsplit(origin).hostname or ""
@@ -85,7 +85,8 @@ def is_foreign(origin: str) -> bool:
     return not is_loopback(host)
 
 
-def _secret_in(headers: Mapping[str, str]) -> str:
+def secret_in(headers: Mapping[str, str]) -> str:
+    """Return the secret of a request as it was sent, or an empty string."""
     scheme, _, value = headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer":
         return value.strip()

@@ -5,11 +5,13 @@ from __future__ import annotations
 import pytest
 
 from balancer.api.admin import AdminRoutes
+from balancer.clients.admission import admitting
+from balancer.clients.store import store_in
+from balancer.clients.usage import ClientUsage
 from balancer.discovery.registration import Registrations
 from balancer.state import build_state
 from edgeserve.config.settings import BalancerSettings
 from edgeserve.openai import ROUTES
-from edgeserve.security.tokens import Guard
 from tests.balancer.endpoint import endpoint
 from tests.edgeserve.http.odd import TARGETS, answers, odd, request
 from tests.fakes.llama import Behaviour
@@ -19,12 +21,15 @@ from tests.fakes.tokens import GivenTokens
 
 def own() -> list[tuple[str, str]]:
     """Ask the table of routes."""
-    api = AdminRoutes(
-        state=build_state(BalancerSettings(), print),
-        registrations=Registrations(lambda _: None, GivenTokens()),
-        clients=Guard((), ""),
-    )
-    return [(each.method, each.path) for each in api.routes()]
+    settings = BalancerSettings()
+    with admitting(settings) as clients:
+        api = AdminRoutes(
+            state=build_state(settings, print),
+            registrations=Registrations(lambda _: None, GivenTokens()),
+            clients=clients,
+            usage=ClientUsage(store_in(settings.state_dir)),
+        )
+        return [(each.method, each.path) for each in api.routes()]
 
 
 @pytest.mark.parametrize(("method", "path"), own())

@@ -12,7 +12,11 @@ from pathlib import Path
 
 import msgspec
 
+from balancer.clients.keys import ClientKey, key_id
+from balancer.clients.store import add_key, store_in
+from edgeserve.config.paths import OWN_CERTIFICATE
 from edgeserve.config.settings import NodeSettings
+from edgeserve.security.certificates import keep, new_certificate
 from node.discovery.identity import identified, this_machine
 from node.engines import crashes
 from node.engines.native import native
@@ -55,6 +59,7 @@ class Home:
             "node": (*state, models[0], str(self.models)),
             "balancer": state,
             "engine": state,
+            "key": state,
             "pull": (models[0], str(self.models)),
         }
         here = tuple(each.replace("HOME", str(self.root)) for each in command)
@@ -73,12 +78,16 @@ def a_home(root: Path) -> Home:
     (home.models / "a.variants.json").write_bytes(manifest)
     for name in ("token", "api-keys"):
         (home.config / name).write_text(f"{SECRET}\n")
+    keep(new_certificate("a"), home.config / "cert.pem")
     (home.config / "edgeserve.toml").write_text('log_level = "info"\n')
     (home.root / "day.jsonl").write_bytes(LINE * 2)
     (home.root / "fleet.toml").write_text(
         '[[machine]]\nname = "pi"\nprefill = 20\ndecode = 5\ncount = 2\n'
     )
     _state(home)
+    made = ClientKey(id=key_id(SECRET), name="laptop", created=1.0)
+    add_key(store_in(home.state), made)
+    (home.state / f"admin-{PORT}.key").write_text(f"{SECRET}\n")
     return home
 
 
@@ -94,6 +103,7 @@ def _state(home: Home) -> None:
     record = {"engine": 1, "engine_created": 0, "agent": os.getpid()}
     (running / "1.json").write_text(json.dumps({**record, "agent_created": 0}))
     save(home.state, a_result())
+    keep(new_certificate("a"), home.state / OWN_CERTIFICATE)
     (home.state / "learned.json").write_text('{"speeds": {}, "models": {}}')
     (home.state / f"balancer-{PORT}.sock").touch()
     settings = NodeSettings(models_dir=home.models, state_dir=home.state)
@@ -106,6 +116,8 @@ def _state(home: Home) -> None:
 
 NODE = (("node", "start", "--port", "0", "--no-advertise"), ("node", "plan", "a"))
 BALANCER = (("balancer", "start", "--port", "0", "--no-discover"),)
+SELF_MADE = (*BALANCER[0], "--tls")
+GIVEN = (*BALANCER[0], "--tls-cert", "HOME/config/cert.pem")
 ENGINE = (("engine", "list"), ("engine", "use", "made-here"))
 UP = ("up", "--model", "HOME/models/a.F16.gguf")
 SHOW = ("config", "show")
@@ -120,13 +132,32 @@ MODEL = (
     ("quantize", "inspect", "HOME/models/a.F16.gguf"),
 )
 
+KEYS = (
+    ("key", "list"),
+    ("key", "limit", "laptop", "--at-once", "2"),
+    ("key", "new"),
+)
+
+PEM = f"state/{OWN_CERTIFICATE}"
+
 READ: dict[str, tuple[tuple[str, ...], ...]] = {
     "config/edgeserve.toml": (*NODE, *BALANCER, UP, SHOW, ENGINE[0]),
     "config/token": (
         *(NODE[0], *BALANCER, ("token", "new"), ("token", "new", "--force")),
         *(("token", "show"), ("token", "rotate")),
     ),
-    "config/api-keys": (*BALANCER, UP, ("key", "new", "--name", "me")),
+    "config/api-keys": (
+        *BALANCER,
+        UP,
+        ("key", "new", "--name", "me", "--file", "HOME/config/api-keys"),
+    ),
+    "config/cert.pem": (GIVEN,),
+    PEM: (SELF_MADE,),
+    "state/clients.db": (*BALANCER, *KEYS),
+    f"state/admin-{PORT}.key": (
+        ("models", "--url", f"http://127.0.0.1:{PORT}"),
+        *BALANCER,
+    ),
     "state/node.json": NODE,
     "state/node.pem": NODE,
     "state/node.lock": NODE,
@@ -156,14 +187,19 @@ FOLDERS = (
 EVERY = tuple(dict.fromkeys(each for commands in READ.values() for each in commands))
 
 KEPT_BY = {
+    "balancer.clients.admission:_left_in": f"state/admin-{PORT}.key",
+    "balancer.clients.admission:local_admin": f"state/admin-{PORT}.key",
+    "balancer.clients.watch:_names": "config/api-keys",
+    "edgeserve.cli.client:_left_here": f"state/admin-{PORT}.key",
     "balancer.persistence.learned:_load": "state/learned.json",
     "balancer.persistence.learned:_save": "state/learned.json",
     "balancer.simulate.fleets:load": "fleet.toml",
     "balancer.telemetry.trace:load": "day.jsonl",
     "edgeserve.security.tokens:read_secrets": "config/token config/api-keys",
     "edgeserve.security.tokens:read_tokens": "config/token",
-    "edgeserve.security.certificates:stored_certificate": "state/node.pem",
-    "edgeserve.security.certificates:keep": "state/node.pem",
+    "edgeserve.security.certificates:stored_certificate": f"{PEM} state/node.pem",
+    "edgeserve.security.certificates:keep": f"{PEM} state/node.pem",
+    "edgeserve.security.renewal:_loaded": "config/cert.pem",
     "edgeserve.runtime.files:read_text": "",
     "edgeserve.runtime.files:read_json": "",
     "edgeserve.runtime.files:replace_file": "",
@@ -193,6 +229,7 @@ KEPT_BY = {
 """Function that keeps a file → the files above that stand for what it keeps."""
 
 OTHERWISE = {
+    "balancer.clients.database": "clients.db, through SQLite",
     "balancer.telemetry.trace": "traces: day.jsonl above",
     "balancer.telemetry.recorder": "traces: day.jsonl above",
     "edgeserve.cli.main": "/dev/null",

@@ -70,6 +70,7 @@ def home(whole: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
     mine = Home(tmp_path / "home")
     shutil.copytree(whole.root, mine.root, symlinks=True)
     monkeypatch.setenv("EDGESERVE_CONFIG_DIR", str(mine.config))
+    monkeypatch.setenv("EDGESERVE_STATE_DIR", str(mine.state))
     monkeypatch.setenv("PATH", f"{mine.bin}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setattr("edgeserve.runtime.lifecycle.run", briefly)
     monkeypatch.setattr("edgeserve.cli.up.serve", nothing)
@@ -122,7 +123,11 @@ def test_in_a_sound_home_every_command_ends_well(
     assert (seen.status > 0) == (command in REFUSED), seen
 
 
-REFUSED = {("token", "new"), ("balancer", "start", "--port", "18080", "--takeover")}
+REFUSED = {
+    ("token", "new"),
+    ("balancer", "start", "--port", "18080", "--takeover"),
+    ("models", "--url", "http://127.0.0.1:18080"),
+}
 
 
 @pytest.mark.parametrize("way", EVERY_WAY)
@@ -138,7 +143,7 @@ def test_no_state_of_a_file_is_a_traceback(
     for command in READ[file]:
         damage(path, way)
         seen = run(command)
-        if file.endswith(".json") and command in SERVING:
+        if file.endswith((".json", ".db", ".key")) and command in SERVING:
             assert seen.status == 0, seen
         if path.name in SAID and way not in {"missing", "dangling"}:
             assert path.name in seen.out + seen.err + caplog.text
@@ -147,7 +152,7 @@ def test_no_state_of_a_file_is_a_traceback(
 
 
 SERVING = (NODE[0], *BALANCER)
-SAID = ("node.json", "learned.json")
+SAID = ("node.json", "learned.json", "clients.db")
 """Damage to these is told by whoever reads them."""
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import signal
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -15,8 +17,10 @@ from pathlib import Path
 
 import pytest
 
-from edgeserve.wire import NodeReport, decode
+from balancer.clients.keys import ClientKey, key_id
+from balancer.clients.store import add_key, store_in
 from tests.edgeserve.damage import SECRET, Home, a_home, damage
+from tests.fakes.tokens import report_of
 from tests.patience import PATIENCE
 
 
@@ -122,15 +126,44 @@ def test_a_balancer_starts_and_leaves_there(home: Home, way: str) -> None:
     assert said.count("cannot write what was learned") == 1
 
 
+@pytest.mark.parametrize("way", WAYS)
+def test_keys_count_there_and_new_ones_are_refused_in_a_sentence(
+    home: Home, way: str
+) -> None:
+    secret = "key-of-another-client"
+    made = ClientKey(id=key_id(secret), name="phone", created=2.0)
+    add_key(store_in(home.state), made)
+    WAYS[way](home)
+
+    with started(home, *BALANCER) as balancer:
+        url = re.findall(r"listening on (\S+)", heard(balancer, "listening on"))[0]
+        statuses = [status(url, each) for each in (secret, "key-of-a-stranger-here")]
+        said = left(balancer)
+    with started(home, "key", "revoke", "phone") as command:
+        refusal, _ = command.communicate(timeout=PATIENCE)
+
+    assert statuses == [200, 401], said
+    assert "Traceback" not in said
+    assert command.returncode == 1
+    assert re.match(r"edgeserve: cannot use \S+clients.db: .*\n$", refusal), refusal
+
+
+def status(url: str, key: str) -> int:
+    ask = urllib.request.Request(
+        f"{url}/v1/models", headers={"authorization": f"Bearer {key}"}
+    )
+    try:
+        with urllib.request.urlopen(ask, timeout=PATIENCE) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
 def until_started_anew(said: str) -> None:
     url = re.findall(r"listening on (\S+)", said)[0]
-    ask = urllib.request.Request(
-        f"{url}/edgeserve/v1/node", headers={"authorization": f"Bearer {SECRET}"}
-    )
     until = time.monotonic() + PATIENCE
     while time.monotonic() < until:
-        with urllib.request.urlopen(ask, timeout=PATIENCE) as answer:
-            (engine,) = decode(answer.read(), NodeReport).engines
+        (engine,) = asyncio.run(report_of(url, SECRET)).engines
         if engine.epoch > 1 and engine.state == "ready":
             return
         time.sleep(0.05)

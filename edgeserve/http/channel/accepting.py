@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable
 from typing import cast
 
+from edgeserve.http.channel.proved import ProvedConnections
 from edgeserve.http.sockets import peer_of
 from edgeserve.security.proof import (
     HELLO,
@@ -61,6 +62,7 @@ class Proving:
     def __init__(self, tokens: FleetTokens, fingerprint: Callable[[], str]) -> None:
         """`fingerprint` is that of the certificate that connections show now."""
         self._tokens, self._fingerprint = tokens, fingerprint
+        self.proved = ProvedConnections(tokens)
         self._waiting: dict[_Unproven, None] = {}  # in order of arrival
 
     def __call__(self, made: Made) -> asyncio.Protocol:
@@ -159,8 +161,11 @@ class _Unproven(asyncio.Protocol):
     def _proved(self, rest: bytes) -> None:
         """Begin HTTP; `rest` is what has come of it."""
         transport = self._transport
+        key = self._proof.key
         assert transport is not None  # noqa: S101 - data has come
+        assert key is not None  # noqa: S101 - it was proved
         self._leave()
+        self._port.proved.add(transport, key)
         inner = self._made()
         transport.set_protocol(inner)
         inner.connection_made(transport)

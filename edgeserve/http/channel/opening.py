@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import cast
 
 from edgeserve.errors import NotProven
+from edgeserve.http.channel.proved import ProvedConnections
 from edgeserve.http.client.connection import UpstreamConnection
 from edgeserve.http.types import Origin
 from edgeserve.security.certificates import (
@@ -34,6 +35,7 @@ class FleetChannel:
     def __init__(self, tokens: FleetTokens) -> None:
         self._tokens = tokens
         self._context = fleet_context()
+        self._proved_connections = ProvedConnections(tokens)
 
     async def connect(
         self, origin: Origin, made: Callable[[], UpstreamConnection]
@@ -80,6 +82,8 @@ class FleetChannel:
         transport.write(proof.hello)
         try:
             transport.write(proof.answer(await opening.reply))
+            assert proof.key is not None  # noqa: S101 - it was proved
+            self._proved_connections.add(transport, proof.key)
         except OtherToken as error:
             raise NotProven(f"{origin.url} {OTHER}") from error
         except (ProofError, ConnectionError) as error:
@@ -101,9 +105,10 @@ class _Opening(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take bytes; more than the reply breaks the protocol."""
-        self._data += data
-        if len(self._data) >= REPLY and not self.reply.done():
-            self.reply.set_result(self._data)
+        if not self.reply.done():
+            self._data += data
+            if len(self._data) >= REPLY:
+                self.reply.set_result(self._data)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Fail what waits for the reply."""

@@ -170,8 +170,7 @@ class Connection(asyncio.Protocol):
         seen, data = max(0, len(self._ahead) - len(END)), self._ahead + data
         if data[:1] in b"\r\n":  # some clients end a body with an extra line
             seen, data = 0, data.lstrip(b"\r\n")
-        end = data.find(END, seen) + len(END)
-        if end < len(END):
+        if (end := data.find(END, seen) + len(END)) < len(END):
             self._await_head(data)
             return b""
         if end > self._port.limits.head_bytes:
@@ -179,6 +178,7 @@ class Connection(asyncio.Protocol):
         self._ahead = b""
         port = self._port
         head, self._ours = routed(read_request(data[:end]), port.handled)
+        port.check_host(head.headers)
         limit = port.body_limit if self._ours else min(port.body_limit, OWN_BODIES)
         self._incoming = RequestBody(head, limit)
         more = head.length is None or head.length > len(data) - end

@@ -45,6 +45,7 @@ class PortContext(Protocol):
     handler: Handler
     handled: Callable[[str], bool]
     admit: Admit
+    check_host: Admit
     memory: BodyMemory
     limits: Limits
     body_limit: int

@@ -22,7 +22,9 @@ DAY = "86400"
 
 EXPOSED = (
     "x-edgeserve-request-id, x-edgeserve-node, x-edgeserve-model,"
-    " x-edgeserve-attempts, retry-after"
+    " x-edgeserve-attempts, retry-after, x-ratelimit-limit-requests,"
+    " x-ratelimit-remaining-requests, x-ratelimit-reset-requests,"
+    " x-ratelimit-limit-tokens, x-ratelimit-remaining-tokens, x-ratelimit-reset-tokens"
 )
 
 
@@ -38,7 +40,7 @@ class Cors:
 
     def allows(self, origin: str) -> bool:
         """Whether pages of `origin`, such as `https://chat.example`, get answers."""
-        if ANY in self.origins or origin in self.origins:
+        if ANY in self.origins or origin.lower() in self.origins:
             return True
         return self.here and bool(origin) and not is_foreign(origin)
 

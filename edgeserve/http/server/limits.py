@@ -64,8 +64,7 @@ def limits_of(settings: SharedSettings) -> Limits:
         stall_seconds=settings.stall_seconds,
         per_address=settings.connections_per_address,
         requests=settings.requests_at_once,
-        # One body of the largest size must fit.
-        held_bytes=max(settings.held_limit_mib, settings.body_limit_mib) * KIB * KIB,
+        held_bytes=settings.held_limit_mib * KIB * KIB,
     )
 
 

@@ -30,11 +30,14 @@ class Port:
         body_limit: int,
         limits: Limits,
         page_server: Callable[[], asyncio.Protocol],
+        check_host: Admit,
     ) -> None:
         self.handler = handler
         self.handled = handled
         self.admit = admit
-        self.body_limit = body_limit
+        self.check_host = check_host
+        # A larger one would never find room: 413 says so, 503 would have it sent again.
+        self.body_limit = min(body_limit, limits.held_bytes)
         self.limits = limits
         self.memory = BodyMemory(limits)
         self.memory.on_relief = MemoryReturn(asyncio.get_running_loop()).soon

@@ -61,6 +61,7 @@ async def listen(
     body_limit: int,
     limits: Limits = DEFAULT_LIMITS,
     admit: Admit = anyone,
+    check_host: Admit = anyone,
     cors: Cors | None = None,
     stop_seconds: float = 1.0,
     tls: Callable[[], ssl.SSLContext] | None = None,
@@ -71,7 +72,8 @@ async def listen(
 
     Requests whose path is `handled` go to `handler`, every other one to `routes`.
     `body_limit` is in bytes. Each EdgeserveError becomes its own answer. A body that is
-    still to come is read only where `admit` accepts the header fields. `cors` says
+    still to come is read only where `admit` accepts the header fields; every request is
+    refused where `check_host` does not accept them. `cors` says
     which web pages may send requests.
     With `tls`, all connections are encrypted; it is asked anew for the context of each.
     `greeting` wraps the protocol of each connection, to speak before HTTP does.
@@ -81,7 +83,7 @@ async def listen(
     if cors is not None:
         handler = with_cors(handler, cors)
     async with page_server(routes, limits, cors) as pages:
-        port = Port(handler, handled, admit, body_limit, limits, pages)
+        port = Port(handler, handled, admit, body_limit, limits, pages, check_host)
         async with _accepting(sock, port, tls, greeting) as close:
             if leave is not None:
                 leave.begin = lambda: port.leave(close, leave.left)

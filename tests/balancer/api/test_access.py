@@ -1,9 +1,12 @@
+from pathlib import Path
+
 import pytest
 
 from balancer.api.access import cors, listening_host
 from edgeserve.config.settings import BalancerSettings
 from edgeserve.config.values import WrongValue
 from edgeserve.errors import SettingsError
+from tests.balancer.endpoint import a_secret, endpoint
 
 
 def host(
@@ -79,3 +82,27 @@ def test_whoever_names_pages_means_these_and_no_others() -> None:
 def test_what_no_browser_would_send_is_refused(wrong: str) -> None:
     with pytest.raises(WrongValue, match=r"cors_origins must be origins"):
         BalancerSettings(cors_origins=(wrong,))
+
+
+PATHS = (
+    "/health", "/metrics", "/v1/models", "/edgeserve/v1/nodes",
+    "/edgeserve/v1/requests", "/props", "/nothing",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_without_keys_no_route_answers_another_name(path: str) -> None:
+    async with endpoint(allowed_hosts=("llm.example",)) as balancer:
+        evil = await balancer.get(path, headers={"host": "evil.example:80"})
+        named = await balancer.get(path, headers={"host": "llm.example"})
+
+    assert (evil.status, evil.json["error"]["code"]) == (421, "misdirected_request")
+    assert named.status != 421
+
+
+async def test_with_keys_the_key_decides(tmp_path: Path) -> None:
+    keys = a_secret(tmp_path, "keys", "edgeserve-0123456789abcdef")
+    async with endpoint(api_key_file=keys) as balancer:
+        other = await balancer.get("/v1/models", headers={"host": "llm.example"})
+
+    assert other.status == 401

@@ -21,8 +21,8 @@ LONGEST_STAY = 0.03
 
 def request(*, stream: bool) -> bytes:
     body = json.dumps(chat(stream=stream)).encode()
-    head = f"POST {CHAT} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
-    return head.encode() + body
+    head = f"POST {CHAT} HTTP/1.1\r\nHost: localhost\r\n"
+    return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
 
 async def abort_one(balancer: Endpoint, chance: random.Random) -> None:

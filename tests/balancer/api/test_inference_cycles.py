@@ -179,14 +179,16 @@ async def left_with_the_end(scene: Scene) -> None:
 
 async def malformed(scene: Scene) -> None:
     async with connected(scene.port) as client:
-        client.say(f"POST {CHAT} HTTP/1.1\r\nHost: a\r\n")
+        client.say(f"POST {CHAT} HTTP/1.1\r\nHost: localhost\r\n")
         client.say("Transfer-Encoding: chunked\r\n\r\n30d40\r\n" + WORDS + "!!\r\n")
         await client.rest()
 
 
 async def cut(scene: Scene) -> None:
     async with connected(scene.port) as client:
-        client.say(f"POST {CHAT} HTTP/1.1\r\nHost: a\r\nContent-Length: 999999\r\n\r\n")
+        client.say(
+            f"POST {CHAT} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 999999\r\n\r\n"
+        )
         client.say(WORDS)
         await client.writer.drain()
         await asyncio.sleep(0.05)

@@ -93,7 +93,7 @@ async def sleeper(
     reader, writer = await asyncio.open_connection(sock=sock, limit=4096)
     body = json.dumps(chat(**fields) if path == CHAT else fields).encode()
     writer.write(
-        b"POST %b HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+        b"POST %b HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
         b"Content-Length: %d\r\n\r\n%b" % (path.encode(), len(body), body)
     )
     try:

@@ -61,14 +61,16 @@ class Figures:
 
 @contextlib.contextmanager
 def upstreams(folder: Path) -> Generator[list[int]]:
-    """Run two pretend servers beside the load."""
-    ports = free_ports(2)
+    """Run two pretend servers; yields their plain ports, then the encrypted ones."""
+    ports = free_ports(4)
     with contextlib.ExitStack() as stack:
-        for name, port in zip(("one", "two"), ports, strict=True):
-            module = ["-m", "tests.bench.proxy.upstream", name, str(port), str(SLOTS)]
-            command = [sys.executable, *module]
+        for name, plain, encrypted in zip(
+            ("one", "two"), ports, ports[2:], strict=False
+        ):
+            arguments = [name, str(plain), str(encrypted), str(SLOTS)]
+            command = [sys.executable, "-m", "tests.bench.proxy.upstream", *arguments]
             stack.enter_context(running(command, OTHER_CORE, folder / "upstream.log"))
-            await_chat(port)
+            await_chat(plain)
         yield ports
 
 
@@ -136,7 +138,8 @@ def contest(peer: Peer, ports: Sequence[int], folder: Path) -> Figures | None:
     own.mkdir(exist_ok=True)
     [port] = free_ports(1)
     try:
-        command = peer.command(port, ports, own)
+        upstream_ports = ports[2:] if peer.encrypted else ports[:2]
+        command = peer.command(port, upstream_ports, own)
         with running(command, PROXY_CORE, own / "log") as process:
             return measured(peer.name, port, process, own)
     except (Missing, TimeoutError, RuntimeError) as error:

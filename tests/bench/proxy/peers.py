@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.fakes.tokens import TOKEN
+
 Command = Callable[[int, Sequence[int], Path], list[str]]
 """Port to listen on, ports of the upstreams, a folder for files → argument list."""
 
@@ -28,6 +30,8 @@ class Peer:
 
     name: str
     command: Command
+    encrypted: bool = False
+    """Whether it gets the encrypted ports of the upstreams."""
 
 
 def nginx(port: int, upstreams: Sequence[int], folder: Path) -> list[str]:
@@ -99,6 +103,13 @@ def bare(kind: str) -> Command:
     return command
 
 
+def encrypted(port: int, upstreams: Sequence[int], folder: Path) -> list[str]:
+    """Run the balancer with a fleet token: TLS 1.3 and a proof for each connection."""
+    (folder / "token").write_text(TOKEN)
+    flags = ("--token-file", str(folder / "token"), "--host", "127.0.0.1")
+    return [*balancer(port, upstreams, folder), *flags]
+
+
 def balancer(port: int, upstreams: Sequence[int], folder: Path) -> list[str]:
     nodes = [
         flag for each in upstreams for flag in ("--node", f"http://127.0.0.1:{each}")
@@ -118,6 +129,7 @@ PEERS = (
     Peer("aiohttp proxy", bare("plain")),
     Peer("EdgeServe, bare relay", bare("fast")),
     Peer("EdgeServe, balancer", balancer),
+    Peer("EdgeServe, encrypted", encrypted, encrypted=True),
 )
 
 

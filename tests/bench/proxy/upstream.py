@@ -1,6 +1,8 @@
 """A pretend llama-server, and a pretend node, as cheap as Python makes them.
 
-Usage: python -m tests.bench.proxy.upstream NAME PORT SLOTS
+Usage: python -m tests.bench.proxy.upstream NAME PORT ENCRYPTED_PORT SLOTS
+
+The second port speaks as a node with the fleet token `TOKEN` does.
 """
 
 from __future__ import annotations
@@ -9,13 +11,21 @@ import asyncio
 import re
 import sys
 import time
+from contextlib import AbstractAsyncContextManager
+from functools import partial
 from typing import cast
 
 import uvloop
+from msgspec.structs import replace
 
+from edgeserve.http import Limits, bind
+from edgeserve.http.channel.accepting import Proving
+from edgeserve.http.server.acceptor import accepting
 from edgeserve.http.sse import write_event
+from edgeserve.security.certificates import new_certificate, server_context
 from edgeserve.wire import NodeReport, encode
 from tests.fakes.reports import a_report, an_engine
+from tests.fakes.tokens import TOKEN, GivenTokens
 
 EVENTS_PER_SECOND = 20
 SHORT = 16
@@ -111,14 +121,30 @@ def report(name: str, port: int, slots: int) -> NodeReport:
     return a_report(engine, name=name, port=port)
 
 
-async def main(name: str, port: int, slots: int) -> None:
+async def main(name: str, port: int, encrypted: int, slots: int) -> None:
     loop = asyncio.get_running_loop()
     told = encode(report(name, port, slots))
     server = await loop.create_server(
         lambda: Speaker(told, loop), "127.0.0.1", port, backlog=4096
     )
-    await server.serve_forever()
+    async with encrypted_port(name, encrypted, slots):
+        await server.serve_forever()
+
+
+def encrypted_port(
+    name: str, port: int, slots: int
+) -> AbstractAsyncContextManager[object]:
+    """Speak as a node does that proves itself."""
+    loop = asyncio.get_running_loop()
+    certificate = new_certificate(name)
+    context = server_context(certificate)
+    told = encode(replace(report(name, port, slots), id=certificate.id))
+    proving = Proving(GivenTokens(TOKEN), lambda: certificate.fingerprint)
+    sock = bind("127.0.0.1", port)
+    sock.listen(4096)
+    made = partial(proving, lambda: Speaker(told, loop))
+    return accepting(sock, made, lambda: context, Limits())
 
 
 if __name__ == "__main__":
-    uvloop.run(main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3])))
+    uvloop.run(main(sys.argv[1], *map(int, sys.argv[2:])))

@@ -47,7 +47,7 @@ BODIES = (
 def request(method: str, target: str, extra: str = "", body: bytes = b"") -> bytes:
     """Build a request, whatever stands in it."""
     length = f"Content-Length: {len(body)}\r\n" if body or method == "POST" else ""
-    head = f"{method} {target} HTTP/1.1\r\nHost: a\r\n{length}{extra}\r\n"
+    head = f"{method} {target} HTTP/1.1\r\nHost: localhost\r\n{length}{extra}\r\n"
     return head.encode("latin-1") + body
 
 

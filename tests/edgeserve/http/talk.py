@@ -73,7 +73,7 @@ class Client:
         self.writer.write(data.encode() if isinstance(data, str) else data)
 
     def post(self, body: bytes = b"", path: str = "/v1/x", extra: str = "") -> None:
-        head = f"POST {path} HTTP/1.1\r\nHost: a\r\n{extra}"
+        head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\n{extra}"
         self.say(head.encode() + b"Content-Length: %d\r\n\r\n" % len(body) + body)
 
     async def head(self) -> tuple[int, dict[str, str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 import pytest
@@ -296,3 +296,46 @@ async def test_a_token_that_is_replaced_counts_at_the_next_connection() -> None:
         theirs.__init__("the-next-token-of-this-fleet")  # type: ignore[misc]
         with pytest.raises(NotProven):
             await asked(node.origin)
+
+
+async def test_a_connection_ends_with_its_token() -> None:
+    theirs, ours = GivenTokens(TOKEN), GivenTokens(TOKEN)
+    async with (
+        a_node(theirs) as node,
+        upstream(connect_seconds=PATIENCE, channel=FleetChannel(ours)) as pool,
+        opened(node.origin) as (reader, writer, fingerprint),
+    ):
+        proof = ClientProof(OURS.keys(), fingerprint)
+        writer.write(proof.hello)
+        writer.write(proof.answer(await reader.readexactly(REPLY)))
+        writer.write(b"GET /hello HTTP/1.1\r\nhost: a\r\n\r\n")
+        assert (await reader.readuntil(b"hello")).startswith(b"HTTP/1.1 200")
+        async with pool.ask(node.origin, "GET", "/hello", {}) as answer:
+            assert await answer.read() == b"hello"
+
+        theirs.__init__("the-next-token-of-this-fleet")  # type: ignore[misc]
+        with suppress(ConnectionError):
+            assert await reader.read() == b""
+        with pytest.raises(NotProven):
+            async with pool.ask(node.origin, "GET", "/hello", {}):
+                pass
+
+
+async def test_a_pool_drops_what_has_lost_its_token() -> None:
+    ours = GivenTokens(TOKEN)
+    async with (
+        a_node() as node,
+        upstream(connect_seconds=PATIENCE, channel=FleetChannel(ours)) as pool,
+    ):
+        async with pool.ask(node.origin, "GET", "/hello", {}) as answer:
+            await answer.read()
+        ours.__init__("the-next-token-of-this-fleet")  # type: ignore[misc]
+
+        async with asyncio.timeout(PATIENCE):
+            while True:  # until the next sweep
+                try:
+                    async with pool.ask(node.origin, "GET", "/hello", {}) as answer:
+                        await answer.read()
+                except NotProven:
+                    break
+                await asyncio.sleep(0.05)

@@ -35,6 +35,7 @@ class Site:
         self.handled: Callable[[str], bool] = lambda _: True
         self.limits = Limits(head_bytes=2048)
         self.admit: Admit = anyone
+        self.check_host: Admit = anyone
         self.memory = BodyMemory(self.limits)
         self.body_limit = 4096
         self.leaving = False

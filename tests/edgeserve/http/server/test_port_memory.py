@@ -143,7 +143,7 @@ def test_the_settings_are_the_relays_own_limits_unless_told_otherwise() -> None:
     chosen = BalancerSettings(head_seconds=1, body_limit_mib=2048, requests_at_once=7)
     limits = limits_of(chosen)
     assert (limits.head_seconds, limits.requests) == (1, 7)
-    assert limits.held_bytes == 2048 * MIB, "a body that is allowed finds room"
+    assert limits.held_bytes == 1024 * MIB, "what is held is bounded by its own setting"
 
 
 async def test_a_page_of_ours_does_not_wait_for_ever_for_its_request() -> None:
@@ -174,3 +174,13 @@ async def test_nobody_can_hold_a_connection_behind_a_page_of_ours() -> None:
 
     assert got.headers["connection"] == "close"
     assert rest == b""
+
+
+async def test_a_body_past_what_may_be_held_is_too_large_not_too_early() -> None:
+    async with serving(limits=Limits(held_bytes=1000)) as port:
+        for size, status in ((1001, 413), (1000, 200)):
+            async with connected(port) as client:
+                client.post(b"x" * size)
+                got = await client.answer()
+
+            assert got.status == status

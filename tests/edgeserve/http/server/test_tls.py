@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
+import socket
 import ssl
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from edgeserve.errors import NodeLost
-from edgeserve.http import Origin, bind, listen, upstream
+from edgeserve.http import Origin, Request, Response, bind, listen, upstream
 from tests.edgeserve.http.talk import MIB, echo, is_ours, serving
+from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.skipif(not shutil.which("openssl"), reason="needs openssl")
 
@@ -66,3 +70,97 @@ async def test_a_plain_port_ends_a_tls_handshake_at_once() -> None:
             await asyncio.open_connection(
                 "127.0.0.1", port, ssl=ssl.create_default_context()
             )
+
+
+async def waiting_for(
+    certificate: tuple[Path, Path], leave: Callable[[asyncio.StreamWriter], None]
+) -> None:
+    """Have a client leave while its answer is awaited; returns once that is noticed."""
+    ours = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    ours.load_cert_chain(*certificate)
+    begun, ended = asyncio.Event(), asyncio.Event()
+
+    async def handler(_: Request, reply: Response) -> None:
+        await reply.start(200, {})
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    sock = bind("127.0.0.1", 0)
+    async with listen(
+        sock, handler, is_ours, [], body_limit=MIB, tls=lambda: ours
+    ) as port:
+        theirs = ssl.create_default_context(cafile=str(certificate[0]))
+        _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=theirs)
+        writer.write(b"GET /v1/x HTTP/1.1\r\nHost: a\r\n\r\n")
+        async with asyncio.timeout(PATIENCE):
+            await begun.wait()
+            leave(writer)
+            await ended.wait()
+        writer.transport.abort()
+
+
+def closes(writer: asyncio.StreamWriter) -> None:
+    writer.close()
+
+
+def aborts(writer: asyncio.StreamWriter) -> None:
+    writer.transport.abort()
+
+
+def shuts_its_half(writer: asyncio.StreamWriter) -> None:
+    """End the stream below TLS, without a word of its own."""
+    sock = writer.get_extra_info("socket")
+    with socket.socket(fileno=os.dup(sock.fileno())) as copy:
+        copy.shutdown(socket.SHUT_WR)
+
+
+@pytest.mark.parametrize("leave", [closes, aborts, shuts_its_half])
+async def test_a_client_that_leaves_is_noticed_at_once(
+    certificate: tuple[Path, Path], leave: Callable[[asyncio.StreamWriter], None]
+) -> None:
+    await waiting_for(certificate, leave)
+
+
+async def test_a_slow_reader_slows_its_own_answer(
+    certificate: tuple[Path, Path],
+) -> None:
+    ours = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    ours.load_cert_chain(*certificate)
+    total, ahead = 32 * MIB, 0
+    paused = asyncio.Event()
+
+    async def handler(_: Request, reply: Response) -> None:
+        await reply.start(200, {"content-type": "text/plain"})
+        nonlocal ahead
+        for _each in range(total // MIB):
+            writing = asyncio.ensure_future(reply.write(b"x" * MIB))
+            await asyncio.sleep(0)
+            if not writing.done():
+                paused.set()
+            await writing
+            ahead += MIB
+        await reply.finish()
+
+    sock = bind("127.0.0.1", 0)
+    async with listen(
+        sock, handler, is_ours, [], body_limit=MIB, tls=lambda: ours
+    ) as port:
+        theirs = ssl.create_default_context(cafile=str(certificate[0]))
+        reader, writer = await asyncio.open_connection(
+            "127.0.0.1", port, ssl=theirs, limit=MIB
+        )
+        writer.write(b"GET /v1/x HTTP/1.0\r\nHost: a\r\n\r\n")
+        async with asyncio.timeout(PATIENCE):
+            head = await reader.readuntil(b"\r\n\r\n")
+            assert b"200" in head
+            await paused.wait()
+            assert ahead < total
+            size = 0
+            while piece := await reader.read(MIB):
+                size += len(piece)
+        writer.close()
+
+    assert size == total
