@@ -112,7 +112,7 @@ class _Unproven(asyncio.Protocol):
                 self._take_hello()
             if self._proof is not None and len(self._data) >= MAC:
                 self._proof.check(self._data[:MAC])
-                self._proved(self._data[MAC:])
+                self._proved(self._proof, self._data[MAC:])
         except OtherToken:
             self._refuse(REFUSAL)
         except ProofError:
@@ -158,10 +158,9 @@ class _Unproven(asyncio.Protocol):
         if self._transport is not None and data:
             self._transport.write(data)
 
-    def _proved(self, rest: bytes) -> None:
+    def _proved(self, proof: ServerProof, rest: bytes) -> None:
         """Begin HTTP; `rest` is what has come of it."""
-        transport = self._transport
-        key = self._proof.key
+        transport, key = self._transport, proof.key
         assert transport is not None  # noqa: S101 - data has come
         assert key is not None  # noqa: S101 - it was proved
         self._leave()
