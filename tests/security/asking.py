@@ -22,7 +22,7 @@ class User:
 
     def __init__(self, ask: Client) -> None:
         self.ask = ask
-        self.session: aiohttp.ClientSession = ask._session
+        self.session: aiohttp.ClientSession = ask.session
 
     async def prompt(self, tokens: int = 3) -> str:
         """Send one prompt; return the answer's text, or the error's."""

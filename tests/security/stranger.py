@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 
 from zeroconf import ServiceInfo
 from zeroconf._protocol.outgoing import DNSOutgoing
-from zeroconf.const import _FLAGS_AA, _FLAGS_QR_RESPONSE
 
 from edgeserve.security.certificates import (
     SERVER_NAME,
@@ -26,6 +25,7 @@ from tests.fleet.network import Host
 
 MDNS = ("224.0.0.251", 5353)
 TTL = 120
+AUTHORITATIVE_ANSWER = 0x8400
 BYTES = 65536
 
 Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -58,7 +58,7 @@ def announce(
         host_ttl=ttl,
         other_ttl=ttl,
     )
-    out = DNSOutgoing(_FLAGS_QR_RESPONSE | _FLAGS_AA)
+    out = DNSOutgoing(AUTHORITATIVE_ANSWER)
     records = info.dns_pointer(), info.dns_service(), info.dns_text()
     for record in (*records, *info.dns_addresses()):
         out.add_answer_at_time(record, 0)
@@ -78,15 +78,22 @@ async def serving(
     host: Host, play: Play, certificate: Certificate | None = None
 ) -> AsyncGenerator[tuple[int, Haul]]:
     """Listen on a host, with TLS where there is a certificate; yields port and haul."""
-    haul = Haul()
+    haul, running = Haul(), set[asyncio.Task[None] | None]()
 
     async def taken(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         haul.connections += 1
-        with suppress(OSError, asyncio.IncompleteReadError):
-            if context:
-                await writer.start_tls(context)
-            await play(reader, writer, haul)
-        writer.close()
+        plain, task = writer.transport, asyncio.current_task()
+        running.add(task)
+        try:
+            with suppress(OSError, asyncio.IncompleteReadError):
+                if context:
+                    await writer.start_tls(context)
+                await play(reader, writer, haul)
+                writer.close()
+                await writer.wait_closed()
+        finally:
+            plain.abort()
+            running.discard(task)
 
     sock = host.socket(socket.AF_INET, socket.SOCK_STREAM, 0)
     sock.bind((host.address, 0))
@@ -96,6 +103,12 @@ async def serving(
         yield sock.getsockname()[1], haul
     finally:
         server.close()
+        for task in tuple(running):
+            if task:
+                task.cancel()
+        while running:
+            await asyncio.sleep(0)
+        await asyncio.sleep(0)  # transports close in the next round
 
 
 async def listens(
