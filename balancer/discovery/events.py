@@ -8,6 +8,7 @@ stay idle.
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable
@@ -27,7 +28,10 @@ from edgeserve.http.types import Answer, Origin
 from edgeserve.openai import message
 from edgeserve.runtime.background import Started, Tasks, background, declared
 from edgeserve.runtime.clock import ActiveClock, unless_silent
+from edgeserve.runtime.log import warn_once
 from edgeserve.wire import PROTOCOL, EngineChange, NodeReport, decode
+
+log = logging.getLogger(__name__)
 
 FIRST_PAUSE = 0.25
 LONGEST_PAUSE = 2.0
@@ -35,6 +39,10 @@ LONGEST_PAUSE = 2.0
 CALM_SECONDS = 10.0
 """How long a node that has been here is sought in peace. Else a stranger that goes on
 and on announcing other addresses for it would keep it away."""
+
+MOST_SILENT = 512
+"""Nodes that were announced and have not answered. Each is tried again and again, and
+any machine on the network can announce as many as it likes."""
 
 FOLLOW = declared("node events", "on-failure")
 
@@ -94,13 +102,31 @@ class _Follower:
             self._current.become(fleet.withdrawn(event.key, self._pace.clock()))
             return
         known = fleet.links.get(event.key)
+        if known is None and event.source == "mdns" and not self._makes_room():
+            warn_once(log, f"more than {MOST_SILENT} nodes are announced and silent")
+            return
         self._current.become(
-            fleet.sighted(event.key, event.source, event.origins, event.id)
+            self._current.fleet.sighted(
+                event.key, event.source, event.origins, event.id
+            )
         )
         if known is None or known.origins != event.origins:
             self._restart(event.key)
         else:
             self._hurry(event.key)
+
+    def _makes_room(self) -> bool:
+        """Forget an announced node that was tried in vain, if there are too many."""
+        links = self._current.fleet.links.values()
+        silent = [each for each in links if each.source == "mdns" and not each.word]
+        if len(silent) < MOST_SILENT:
+            return True
+        vain = next((each.key for each in silent if each.state == "unreachable"), None)
+        if vain is None:
+            return False
+        self._tasks.pop(vain)[0].cancel()
+        self._current.become(self._current.fleet.forgotten(vain))
+        return True
 
     def _hurry(self, key: str) -> None:
         """Try at once, if it waits: the node was seen again."""

@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.fleet.fleet import Process, until
+from balancer.discovery.events import MOST_SILENT
+from tests.fleet.fleet import Process, answer, until
 from tests.security.asking import CHAT, a_user, chat
 from tests.security.conftest import Town
-from tests.security.stranger import connected
+from tests.security.stranger import announce, connected
 
 CONNECTIONS = int(os.environ.get("HALF_OPEN", "5000"))
 AT_ONCE = 250
@@ -97,4 +98,30 @@ async def test_half_open_connections_do_not_touch_a_stream(
     assert text.rstrip().endswith("data: [DONE]")
     assert right == 2
     assert most < (MOST_AT_NODE if at == "node" else CONNECTIONS)
+    assert grown < 64 * MIB
+
+
+async def test_nodes_announced_without_end_take_bounded_memory_and_0_prompts(
+    own_town: Town,
+) -> None:
+    town, host, more = own_town, own_town.stranger, 100
+    async with a_user(town) as user:
+        memory_before = memory(town.balancer)
+        for number in range(MOST_SILENT + more):
+            id_ = secrets.token_hex(16)
+            announce(host, f"false{number}", id_, host.address, 1)
+            if number % 20 == 0:
+                await asyncio.sleep(0.02)  # the sockets' buffers are finite
+
+        async def full() -> int:
+            return len(await user.members())
+
+        listed = await answer(full, lambda count: count > MOST_SILENT, "it is full")
+        right = await user.prompts(4)
+        await asyncio.sleep(0.5)
+        later = await full()
+        grown = memory(town.balancer) - memory_before
+
+    assert listed == later == MOST_SILENT + 1
+    assert right == 4
     assert grown < 64 * MIB
