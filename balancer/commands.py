@@ -26,7 +26,6 @@ def balancer() -> None:
         ("edgeserve balancer start", "find the nodes by itself, answer on port 8080"),
         ("edgeserve balancer start --node http://pi:8090", "without multicast; repeat"),
         ("edgeserve balancer start --takeover", "restart without losing a request"),
-        ("edgeserve balancer start --anonymous", "let everyone in, without a key"),
     ),
 )
 @click.option(

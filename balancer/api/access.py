@@ -25,6 +25,11 @@ class AccessPolicy:
 def access_policy(settings: BalancerSettings) -> AccessPolicy:
     """Read the secrets. Raises SettingsError where they do not allow the host."""
     tokens = FleetTokens(settings.token_file)
+    if settings.approve and not tokens:
+        raise SettingsError(
+            "--approve lets machines into a fleet, and there is no fleet token yet;"
+            " `edgeserve token new` makes one"
+        )
     api_keys = read_api_keys(settings.api_key_file)
     host = listening_host(
         settings.host,

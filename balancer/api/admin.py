@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from aiohttp import web
 
+from balancer.api.nodes import FOREIGN_PAGES, NodeRoutes
 from balancer.discovery.registration import Registrations
 from balancer.fleet.engines import Served, served
-from balancer.fleet.members import Fleet, Node, NodeAddress
 from balancer.state import BalancerState
 from edgeserve.errors import EdgeserveError, UnknownModel
 from edgeserve.http.server.aiohttp_routes import guarded, json_response
-from edgeserve.http.types import Origin
 from edgeserve.openai import normal
 from edgeserve.security.tokens import Guard
 from edgeserve.wire import Challenge, Registered, Registration, decode
@@ -25,9 +24,6 @@ TRIED_SECONDS = 3.0
 """How long a registration waits for the first answer of its node."""
 
 Json = dict[str, Any]
-
-LOOPBACK_PAGES = Guard((), "")
-"""Refuses pages of other sites, which a browser lets post to loopback."""
 
 
 class UnknownRequest(EdgeserveError):
@@ -40,11 +36,15 @@ class UnknownRequest(EdgeserveError):
 
 @dataclass(frozen=True, kw_only=True)
 class AdminRoutes:
-    """The routes that aiohttp serves. `clients` guards all but /health and register."""
+    """The routes that aiohttp serves.
+
+    `clients` guards all but /health, register, and those of `nodes`.
+    """
 
     state: BalancerState
     registrations: Registrations
     clients: Guard
+    nodes: NodeRoutes
 
     def routes(self) -> Iterable[web.RouteDef]:
         """Return the routes."""
@@ -61,6 +61,7 @@ class AdminRoutes:
             web.get(f"{own}/requests/{{id}}", guarded(self.clients, self.request)),
             web.get(f"{own}/register", self.challenge),
             web.post(f"{own}/register", self.registration),
+            *self.nodes.routes(),
         ]
 
     async def health(self, _: web.Request) -> web.Response:
@@ -107,8 +108,7 @@ class AdminRoutes:
 
     async def fleet(self, _: web.Request) -> web.Response:
         """Show the fleet, and nodes that were seen but have not answered."""
-        health = self.state.breakers.shown
-        return json_response(shown(self.state.current.fleet, health))
+        return json_response(self.nodes.shown())
 
     async def requests(self, _: web.Request) -> web.Response:
         """List the latest requests, newest first."""
@@ -134,7 +134,7 @@ class AdminRoutes:
         """Register a node that proves itself, and answer whether its address works."""
         peer = (request.remote or "").removeprefix("::ffff:")
         try:
-            LOOPBACK_PAGES.check(request.headers)
+            FOREIGN_PAGES.check(request.headers)
             registration = decode(await request.read(), Registration)
             proof = self.registrations.checked(registration)
             key = self.registrations.register(registration, peer)
@@ -167,43 +167,3 @@ def _model(each: Served) -> Json:
         "context": each.context,
         "slots": each.slots,
     }
-
-
-def shown(fleet: Fleet, health: Callable[[str], Mapping[str, str]]) -> list[Json]:
-    """Render the fleet for `edgeserve nodes`: nodes, then addresses without an answer.
-
-    `health` returns the states of a node's engines that are not healthy, by id.
-    """
-    silent = [link for link in fleet.links.values() if link.word is None]
-    members = [_member(each, health(each.id)) for each in fleet.members]
-    return [*members, *map(_silent, silent)]
-
-
-def _member(member: Node, health: Mapping[str, str]) -> Json:
-    return {
-        "id": member.id,
-        "name": member.name,
-        "state": member.state,
-        "url": member.origin.url,
-        "seen_as": member.links,
-        "problem": member.problem,
-        "health": health,
-        "report": member.report,
-    }
-
-
-def _silent(link: NodeAddress) -> Json:
-    return {
-        "id": link.expected,
-        "name": None,
-        "state": link.state,
-        "url": ", ".join(map(_url, link.origins)),
-        "seen_as": [link.key],
-        "problem": link.problem,
-        "health": {},
-        "report": None,
-    }
-
-
-def _url(origin: Origin) -> str:
-    return origin.url

@@ -106,7 +106,7 @@ class LiveFleet:
     """
 
     def __init__(self, say: Say, judge: Judge = tuple) -> None:
-        self._say = say
+        self.say = say
         self._judge = judge
         self._changes = Changes()
         self._waiting: list[asyncio.Future[None]] = []
@@ -129,7 +129,7 @@ class LiveFleet:
             return
         before, self.fleet = self.fleet, fleet
         for line in news(before, fleet):
-            self._say(line)
+            self.say(line)
         self.judge()
 
     def judge(self) -> None:

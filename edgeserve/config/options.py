@@ -29,8 +29,8 @@ HEADINGS = {
         "discover",
     ),
     "Access": (
-        "token_file", "api_key_file", "anonymous", "tls", "tls_cert", "tls_key",
-        "cors_origins", "allowed_hosts", "media_hosts",
+        "token_file", "approve", "api_key_file", "anonymous", "tls", "tls_cert",
+        "tls_key", "cors_origins", "allowed_hosts", "media_hosts",
     ),
     "Routing": (
         "policy", "on_battery", "low_battery", "owner_first", "calibrate", "queue",
@@ -47,7 +47,8 @@ OTHER_HEADING = "Limits"
 COMMON = frozenset((
     "models", "models_dir", "min_speed", "slots", "context", "gpu_layers", "name",
     "host", "port", "balancers", "announce_url", "nodes", "token_file", "api_key_file",
-    "anonymous", "tls", "policy", "on_battery", "queue", "config_file", "log_level",
+    "approve", "anonymous", "tls", "policy", "on_battery", "queue", "config_file",
+    "log_level",
 ))  # fmt: skip
 """Settings that `--help` shows; `--help-all` shows the others too."""
 

@@ -29,6 +29,11 @@ def models_dir() -> Path:
     return _place("EDGESERVE_MODELS_DIR", user_data_path("edgeserve") / "models")
 
 
+def admin_key_file(folder: Path, port: int) -> Path:
+    """Return where the balancer on `port` leaves a key for commands on its machine."""
+    return folder / f"admin-{port}.key"
+
+
 def moved_by(folder: Path) -> str | None:
     """Return the variable that has put one of these folders where it is, if one has."""
     return next(

@@ -98,8 +98,8 @@ def replace_file(
 ) -> None:
     """Write a file atomically, and make its folder. Raises OSError.
 
-    After a power cut the file has its old or its new content. Without `durable`, which
-    spares the disk, it may be empty.
+    After a power cut the file has its new content, or, if this did not return, its old
+    one. Without `durable`, which spares the disk, it may be empty.
     """
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -134,9 +134,21 @@ def replacing(
             with part.open("rb") as file:
                 os.fsync(file.fileno())
         part.replace(path)
+        if durable:
+            _sync_folder(path.parent)
     finally:
         with suppress(OSError):
             part.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Write a folder's names to the disk, where the system can do that alone."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 @contextmanager

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from balancer.api.admin import AdminRoutes
+from balancer.api.nodes import NodeRoutes
 from balancer.discovery.registration import Registrations
 from balancer.state import build_state
 from edgeserve.config.settings import BalancerSettings
@@ -19,10 +22,19 @@ from tests.fakes.tokens import GivenTokens
 
 def own() -> list[tuple[str, str]]:
     """Ask the table of routes."""
+    state = build_state(BalancerSettings(), print)
+    nodes: Any = NodeRoutes(
+        state=state,
+        requests=None,  # type: ignore[arg-type]  # never asked
+        revocations=None,  # type: ignore[arg-type]
+        managers=Guard((), ""),
+        sweep=lambda: None,
+    )
     api = AdminRoutes(
-        state=build_state(BalancerSettings(), print),
+        state=state,
         registrations=Registrations(lambda _: None, GivenTokens()),
         clients=Guard((), ""),
+        nodes=nodes,
     )
     return [(each.method, each.path) for each in api.routes()]
 

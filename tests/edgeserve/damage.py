@@ -100,6 +100,8 @@ def _state(home: Home) -> None:
     keep(new_certificate("a"), home.state / OWN_CERTIFICATE)
     (home.state / "learned.json").write_text('{"speeds": {}, "models": {}}')
     (home.state / f"balancer-{PORT}.sock").touch()
+    (home.state / "nodes.json").write_text('{"revoked": {}}')
+    (home.state / f"admin-{PORT}.key").write_text(f"{SECRET}\n")
     settings = NodeSettings(models_dir=home.models, state_dir=home.state)
     (planned,) = plan(settings, Sampler()()).engines
     engine = native(home.state / "engines" / "current" / "llama-server")
@@ -140,6 +142,11 @@ READ: dict[str, tuple[tuple[str, ...], ...]] = {
     "state/node.json": NODE,
     "state/node.pem": NODE,
     "state/node.lock": NODE,
+    "state/nodes.json": BALANCER,
+    f"state/admin-{PORT}.key": (
+        ("nodes", "revoke", "pi", "--url", f"http://127.0.0.1:{PORT}"),
+        *BALANCER,
+    ),
     "state/learned.json": BALANCER,
     f"state/balancer-{PORT}.sock": (
         *BALANCER,
@@ -175,6 +182,11 @@ KEPT_BY = {
     "edgeserve.security.certificates:stored_certificate": f"{PEM} state/node.pem",
     "edgeserve.security.certificates:keep": f"{PEM} state/node.pem",
     "edgeserve.security.renewal:_loaded": "config/cert.pem",
+    "balancer.api.local_admin:local_admin": f"state/admin-{PORT}.key",
+    "balancer.api.local_admin:_left_in": f"state/admin-{PORT}.key",
+    "balancer.discovery.revocations:_write": "state/nodes.json",
+    "balancer.discovery.revocations:_read": "state/nodes.json",
+    "edgeserve.cli.join:_store": "config/token",
     "edgeserve.runtime.files:read_text": "",
     "edgeserve.runtime.files:read_json": "",
     "edgeserve.runtime.files:replace_file": "",

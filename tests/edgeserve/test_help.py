@@ -39,7 +39,11 @@ def test_a_group_lists_each_command_on_one_line_with_a_whole_sentence(
     lines = listed.partition("\n\n")[0].splitlines()
 
     assert [line.split()[0] for line in lines] == list(
-        dict.fromkeys(each[len(path)] for each in LEAVES if each[: len(path)] == path)
+        dict.fromkeys(
+            each[len(path)]
+            for each in LEAVES
+            if each[: len(path)] == path and len(each) > len(path)
+        )
     )
     assert all(line.endswith(".") and not line.endswith("...") for line in lines)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Protocol
 
 from aiohttp import web
 from aiohttp.typedefs import Middleware
@@ -17,7 +18,6 @@ from edgeserve.errors import (
 )
 from edgeserve.openai import ROUTES, rendered
 from edgeserve.runtime.memory import untie
-from edgeserve.security.tokens import Guard
 from edgeserve.suggestions import LONGEST_PATH, hint
 from edgeserve.wire import encode
 
@@ -74,7 +74,16 @@ def _unknown(request: web.Request) -> UnknownRoute:
     return UnknownRoute(request.method, path, hint(path, [*ROUTES, *own]))
 
 
-def guarded(guard: Guard, handler: AioHandler) -> AioHandler:
+class Guards(Protocol):
+    """Checks the header fields of a request."""
+
+    @property
+    def check(self) -> Callable[[Mapping[str, str]], object]:
+        """Raises where the request is not to be answered."""
+        ...
+
+
+def guarded(guard: Guards, handler: AioHandler) -> AioHandler:
     """Let `guard` check each request before `handler` answers it."""
 
     async def checked(request: web.Request) -> web.StreamResponse:
