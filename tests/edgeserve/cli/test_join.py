@@ -174,3 +174,26 @@ def test_where_nothing_answers_that_is_said(edgeserve: Terminal) -> None:
 
     assert seen.status == 1
     assert "no balancer answers at http://127.0.0.1:9" in seen.err
+
+
+@pytest.mark.parametrize(("typed", "stored"), [("y\n", True), ("n\n", False)])
+def test_the_token_is_stored_where_both_codes_were_equal(
+    typed: str,
+    stored: bool,
+    edgeserve: Terminal,
+    home: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(
+        "edgeserve.cli.join._asked", lambda _url, _settings: (TOKEN, "123-456")
+    )
+
+    seen = edgeserve("join", "http://nuc:8080", typed=typed)
+
+    file = home / "config" / "token"
+    assert "123-456" in seen.out
+    assert (seen.status == 0, file.exists()) == (stored, stored)
+    if stored:
+        assert file.read_text() == f"{TOKEN}\n"
+        assert file.stat().st_mode & 0o777 == 0o600
+        assert "edgeserve node start" in seen.out
