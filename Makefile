@@ -34,6 +34,7 @@ fuzz: install  ## Test the HTTP parsers with 10,000 inputs of each kind
 	@pytest tests/edgeserve/http/*/test_fuzz.py --hypothesis-profile=fuzz --timeout=900
 
 faults: install  ## Kill and freeze real engines under load, and count (20 min)
+	@KILLS=500 pytest tests/balancer/clients/test_crash.py
 	@python -m tests.endpoint.faults.strike $(ARGS)
 
 check-llama: install  ## Run llama.cpp's own server tests through node and balancer (5 min)

@@ -12,6 +12,7 @@ from contextlib import (
     AsyncExitStack,
     asynccontextmanager,
     closing,
+    nullcontext,
 )
 from dataclasses import dataclass
 
@@ -27,8 +28,10 @@ from balancer.api.access import (
 from balancer.api.admin import AdminRoutes
 from balancer.api.client_tls import client_tls
 from balancer.api.inference import InferenceHandler
-from balancer.api.local_admin import local_admin
 from balancer.api.nodes import NodeRoutes
+from balancer.clients.admission import Checks, admitting, local_admin
+from balancer.clients.limits import RateLimits
+from balancer.clients.usage import ClientUsage, counting
 from balancer.discovery.events import ReconnectPolicy, watching
 from balancer.discovery.joining import joining
 from balancer.discovery.mdns import discovering
@@ -62,7 +65,6 @@ from edgeserve.openai import ROUTES
 from edgeserve.runtime.clock import ActiveClock
 from edgeserve.runtime.log import say
 from edgeserve.runtime.tasks import first
-from edgeserve.security.tokens import FleetTokens, Guard
 
 log = logging.getLogger(__name__)
 
@@ -112,18 +114,20 @@ async def running(
     handover: Handover | None = None,
 ) -> AsyncGenerator[Balancer]:
     """Run a balancer for the length of the block. Raises SettingsError."""
-    access, tls = access_policy(settings), client_tls(settings)
-    shared, leave, taken = build_state(settings, say), Handoff(), asyncio.Event()
     async with AsyncExitStack() as stack:
-        trace = None
-        if settings.record:
-            began = shared.records.clock()
-            trace = stack.enter_context(tracing(settings.record, shared.key, began))
+        clients = stack.enter_context(admitting(settings))
+        access, tls = access_policy(settings, clients), client_tls(settings)
+        shared, leave, taken = build_state(settings, say), Handoff(), asyncio.Event()
+        trace = stack.enter_context(_recording(settings, shared))
         await stack.enter_async_context(
             remembering(shared.predictive, file_in(settings.state_dir), taken)
         )
         sock = handover.listening if handover else http.bind(access.host, settings.port)
         stack.enter_context(closing(sock))
+        file = admin_key_file(settings.state_dir, sock.getsockname()[1])
+        inherits = handover is not None
+        stack.enter_context(local_admin(clients, file, taken, inherits=inherits))
+        usage = await stack.enter_async_context(counting(settings.state_dir))
         revocations = Revocations(settings.state_dir)
         channel = FleetChannel(access.tokens, revocations.nodes)
         upstream = _upstream(settings, channel if access.tokens else None)
@@ -140,15 +144,13 @@ async def running(
         await stack.enter_async_context(probing(shared.breakers, nodes))
         register = closing(Registrations(on_event, access.tokens))
         watch = stack.enter_context(closing(Watchdog(shared, clock)))
-        handler = _handler(settings, shared, nodes, access, watch, trace)
-        managers = stack.enter_context(_managers(settings, sock, handover, taken))
-        changes = _changes(
-            settings, shared, access.tokens, revocations, channel, managers
-        )
+        handler = _handler(settings, shared, nodes, access, usage, watch, trace)
+        changes = _changes(settings, shared, access, revocations, channel)
         api = AdminRoutes(
             state=shared,
             registrations=stack.enter_context(register),
-            clients=access.clients,
+            clients=clients,
+            usage=usage,
             nodes=await stack.enter_async_context(changes),
         )
         port = await stack.enter_async_context(
@@ -159,9 +161,9 @@ async def running(
                 api.routes(),
                 body_limit=settings.body_limit_mib * MIB,
                 limits=http.limits_of(settings),
-                admit=access.clients.check,
-                check_host=host_check(settings, access.clients),
-                cors=cors(settings, keys=bool(access.clients)),
+                admit=clients.check,
+                check_host=host_check(settings, clients),
+                cors=cors(settings, keys=bool(clients)),
                 tls=tls.context if tls else None,
                 leave=leave,
             )
@@ -177,6 +179,15 @@ async def running(
             discovering(settings, on_event, loopback_only=not access.tokens)
         )
         yield Balancer(origin=origin, state=shared, leave=leave, taken=taken)
+
+
+def _recording(
+    settings: BalancerSettings, shared: BalancerState
+) -> AbstractContextManager[Trace | None]:
+    """Write a trace for the length of the block, if the settings ask for one."""
+    if settings.record is None:
+        return nullcontext()
+    return tracing(settings.record, shared.key, shared.records.clock())
 
 
 def _reached_at(host: str, port: int, *, tls: bool) -> Origin:
@@ -207,37 +218,24 @@ def _offering(
     return offering(path, sock, lambda: handed_over(shared), taken)
 
 
-def _managers(
-    settings: BalancerSettings,
-    sock: socket.socket,
-    handover: Handover | None,
-    taken: asyncio.Event,
-) -> AbstractContextManager[Guard]:
-    """Leave a key for this machine's commands until the end, or a takeover."""
-    path = admin_key_file(settings.state_dir, sock.getsockname()[1])
-    inherits = handover is not None
-    return local_admin(path, inherits=inherits, ours=lambda: not taken.is_set())
-
-
 @asynccontextmanager
 async def _changes(
     settings: BalancerSettings,
     shared: BalancerState,
-    tokens: FleetTokens,
+    access: AccessPolicy,
     revocations: Revocations,
     channel: FleetChannel,
-    managers: Guard,
 ) -> AsyncGenerator[NodeRoutes]:
     """Hold the machines that ask to join; yields the routes that change nodes."""
-    allowed = settings.approve
+    allowed, say = settings.approve, shared.current.say
     async with joining(
-        tokens, revocations.nodes, allowed=allowed, say=shared.current.say
+        access.tokens, revocations.nodes, allowed=allowed, say=say
     ) as requests:
         yield NodeRoutes(
             state=shared,
             requests=requests,
             revocations=revocations,
-            managers=managers,
+            managers=Checks(access.clients.manager),
             sweep=channel.sweep,
         )
 
@@ -253,12 +251,15 @@ def _handler(
     shared: BalancerState,
     nodes: NodeClient,
     access: AccessPolicy,
+    usage: ClientUsage,
     watch: Watchdog,
     trace: Trace | None,
 ) -> InferenceHandler:
     return InferenceHandler(
         state=shared,
-        guard=access.clients,
+        clients=access.clients,
+        limits=RateLimits(shared.records.clock),
+        usage=usage,
         policy=policy_of(settings),
         trace=trace,
         retry=RetryLoop(

@@ -73,7 +73,7 @@ class RequestQueue:
         `note` gets each decision. Entering raises the error of a refusal: FleetBusy
         where the queue is full or waiting is useless; TooLate after too long a wait.
         """
-        return SlotClaim(self, need, note, self._clock())
+        return SlotClaim(need, note, self._clock(), queue=self)
 
     def changed(self) -> None:
         """Reconsider the queue now: the fleet changed or a slot came free."""
@@ -206,25 +206,19 @@ class _Live:
         return iter(self._explain(self._request))
 
 
-class SlotClaim(QueuedRequest):
+class SlotClaim(QueuedRequest, eq=False, kw_only=True):
     """A request that waits when it is entered, and holds slots until it is left."""
 
-    __slots__ = ("_queue",)
-
-    def __init__(
-        self, queue: RequestQueue, need: RoutingRequest, note: Note, arrived: float
-    ) -> None:
-        super().__init__(need, note, arrived)
-        self._queue = queue
+    queue: RequestQueue
 
     async def __aenter__(self) -> Send:
         """Take them; see `RequestQueue.claim`."""
-        return await self._queue.admitted(self)
+        return await self.queue.admitted(self)
 
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Give them back."""
         send = self.decision
         if isinstance(send, Send):
             left = kind is not None and issubclass(kind, LEFT)
-            self._queue.give_back(send, left=left)
+            self.queue.give_back(send, left=left)
         self.decision = None  # it holds this

@@ -106,6 +106,7 @@ def read_request(
     session: str = "",
     deadline: float | None = None,
     floor: str = "",
+    priority: int = 0,
 ) -> InferenceRequest:
     """Parse and validate a request body. Raises BadRequest.
 
@@ -139,6 +140,7 @@ def read_request(
             session=session,
             deadline=deadline,
             floor=floor,
+            priority=priority,
         ),
         wants_progress=bool(request.return_progress),
         ends=dialect.ends(request),
@@ -219,6 +221,11 @@ def request_id(received: Mapping[str, str]) -> str:
     given = received.get(REQUEST_HEADER)
     if given is not None and _VALID_ID.fullmatch(given):
         return given
+    return fresh_id()
+
+
+def fresh_id() -> str:
+    """Return an id that no other request has."""
     return f"req-{next(_ids)}"
 
 

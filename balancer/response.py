@@ -84,7 +84,7 @@ class ClientResponse(msgspec.Struct):
 
     `began`: when the first byte of content was sent, by `clock`; `on_begin` is called
     then. `given`: the content of a stream so far, also where the client does not
-    stream and gets it aggregated.
+    stream and gets it aggregated. `limits`: header fields on what the key may still do.
     """
 
     reply: Response
@@ -96,6 +96,7 @@ class ClientResponse(msgspec.Struct):
     began: float | None = None
     attempts: int = 0
     given: SentEvents = msgspec.field(default_factory=SentEvents)
+    limits: dict[str, str] = {}
     last_sent: float = 0.0
     _node: str = ""
     _variant: str = ""
@@ -173,6 +174,8 @@ class ClientResponse(msgspec.Struct):
         if self._node:
             about[NODE_HEADER] = header_safe(self._node)
             about[MODEL_HEADER] = header_safe(self._variant)
+        if self.limits:
+            about |= self.limits
         return about
 
     async def _start(self, headers: Mapping[str, str]) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from balancer.clients.admission import Admission
 from edgeserve.config.settings import EVERYWHERE, LOOPBACK, BalancerSettings
 from edgeserve.errors import SettingsError
 from edgeserve.http.listening import ALONE, ASKED_FOR, this_machine_only
 from edgeserve.http.server.cors import ANY, Cors
 from edgeserve.network import own_names
 from edgeserve.security.hosts import HostCheck
-from edgeserve.security.tokens import FleetTokens, Guard, is_loopback, read_api_keys
+from edgeserve.security.tokens import FleetTokens, is_loopback
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,31 +20,24 @@ class AccessPolicy:
 
     host: str
     tokens: FleetTokens
-    clients: Guard
+    clients: Admission
 
 
-def access_policy(settings: BalancerSettings) -> AccessPolicy:
-    """Read the secrets. Raises SettingsError where they do not allow the host."""
+def access_policy(settings: BalancerSettings, clients: Admission) -> AccessPolicy:
+    """Read the token. Raises SettingsError where the secrets do not allow the host."""
     tokens = FleetTokens(settings.token_file)
     if settings.approve and not tokens:
         raise SettingsError(
             "--approve lets machines into a fleet, and there is no fleet token yet;"
             " `edgeserve token new` makes one"
         )
-    api_keys = read_api_keys(settings.api_key_file)
     host = listening_host(
         settings.host,
         token=bool(tokens),
-        api_keys=bool(api_keys),
+        api_keys=clients.keyed,
         anonymous=settings.anonymous,
     )
-    return AccessPolicy(
-        host=host,
-        tokens=tokens,
-        clients=Guard(
-            () if settings.anonymous else api_keys, "API key", settings.cors_origins
-        ),
-    )
+    return AccessPolicy(host=host, tokens=tokens, clients=clients)
 
 
 def audience(settings: BalancerSettings, access: AccessPolicy) -> str:
@@ -64,7 +58,7 @@ NO_KEYS = (
 )
 
 
-def host_check(settings: BalancerSettings, clients: Guard) -> HostCheck:
+def host_check(settings: BalancerSettings, clients: Admission) -> HostCheck:
     """Return what checks the Host field while clients need no key."""
     names = (*own_names(), *settings.allowed_hosts)
     return HostCheck(names, applies=lambda: not clients)

@@ -11,17 +11,21 @@ from typing import Any
 from aiohttp import web
 
 from balancer.api.nodes import FOREIGN_PAGES, NodeRoutes
+from balancer.clients.admission import Admission, Checks
+from balancer.clients.usage import ClientUsage
 from balancer.discovery.registration import Registrations
 from balancer.fleet.engines import Served, served
 from balancer.state import BalancerState
-from edgeserve.errors import EdgeserveError, UnknownModel
+from edgeserve.errors import BadRequest, EdgeserveError, UnknownModel
 from edgeserve.http.server.aiohttp_routes import guarded, json_response
 from edgeserve.openai import normal
-from edgeserve.security.tokens import Guard
 from edgeserve.wire import Challenge, Registered, Registration, decode
 
 TRIED_SECONDS = 3.0
 """How long a registration waits for the first answer of its node."""
+
+MOST_DAYS = 3660
+"""The longest time of which usage is shown."""
 
 Json = dict[str, Any]
 
@@ -38,27 +42,32 @@ class UnknownRequest(EdgeserveError):
 class AdminRoutes:
     """The routes that aiohttp serves.
 
-    `clients` guards all but /health, register, and those of `nodes`.
+    `clients` guards all but /health, register, and those of `nodes`. Keys see the
+    models they are for, and their own requests and usage. The whole fleet is for
+    admins.
     """
 
     state: BalancerState
     registrations: Registrations
-    clients: Guard
+    clients: Admission
+    usage: ClientUsage
     nodes: NodeRoutes
 
     def routes(self) -> Iterable[web.RouteDef]:
         """Return the routes."""
         own = "/edgeserve/v1"
+        admins = Checks(self.clients.admin)
         return [
             web.get("/health", self.health),
             web.get("/v1/health", self.health),
-            web.get("/metrics", guarded(self.clients, self.rendered_metrics)),
-            web.get("/v1/models", guarded(self.clients, self.models)),
-            web.get("/models", guarded(self.clients, self.models)),
-            web.get("/v1/models/{name}", guarded(self.clients, self.model)),
-            web.get(f"{own}/nodes", guarded(self.clients, self.fleet)),
-            web.get(f"{own}/requests", guarded(self.clients, self.requests)),
-            web.get(f"{own}/requests/{{id}}", guarded(self.clients, self.request)),
+            web.get("/metrics", guarded(admins, self.rendered_metrics)),
+            web.get("/v1/models", self.models),
+            web.get("/models", self.models),
+            web.get("/v1/models/{name}", self.model),
+            web.get(f"{own}/nodes", guarded(admins, self.fleet)),
+            web.get(f"{own}/requests", self.requests),
+            web.get(f"{own}/requests/{{id}}", self.request),
+            web.get(f"{own}/usage", self.used),
             web.get(f"{own}/register", self.challenge),
             web.post(f"{own}/register", self.registration),
             *self.nodes.routes(),
@@ -89,15 +98,15 @@ class AdminRoutes:
             headers={"content-type": "text/plain; version=0.0.4; charset=utf-8"},
         )
 
-    async def models(self, _: web.Request) -> web.Response:
+    async def models(self, request: web.Request) -> web.Response:
         """List the models that can be called now, in OpenAI's format."""
-        data = [_model(each) for each in served(self.state.current.candidates)]
+        data = list(map(_model, self._served(request).values()))
         return json_response({"object": "list", "data": data})
 
     async def model(self, request: web.Request) -> web.Response:
         """Show one model."""
         name = request.match_info["name"]
-        found = {each.name: each for each in served(self.state.current.candidates)}
+        found = self._served(request)
         key = normal(name)
         if key not in found:  # a file's name, perhaps
             engines = (e for e in self.state.current.candidates if e.serves(key))
@@ -106,25 +115,62 @@ class AdminRoutes:
             raise UnknownModel(name, list(found))
         return json_response(_model(found[key]))
 
+    def _served(self, request: web.Request) -> dict[str, Served]:
+        """Return what can be called now with the key of a request, by name."""
+        client = self.clients.check(request.headers)
+        names = served(self.state.current.candidates)
+        return {each.name: each for each in names if client.allows(each.name)}
+
     async def fleet(self, _: web.Request) -> web.Response:
         """Show the fleet, and nodes that were seen but have not answered."""
         return json_response(self.nodes.shown())
 
-    async def requests(self, _: web.Request) -> web.Response:
-        """List the latest requests, newest first."""
+    async def requests(self, request: web.Request) -> web.Response:
+        """List the latest requests of the key, newest first; for an admin, of all."""
+        client = self.clients.check(request.headers)
         return json_response(
-            [record.shown(fully=False) for record in self.state.records]
+            [
+                record.shown(fully=False)
+                for record in self.state.records
+                if client.admin or record.owner == client.id
+            ]
         )
 
     async def request(self, request: web.Request) -> web.Response:
         """Explain one request: every candidate, and why it was chosen or not."""
+        client = self.clients.check(request.headers)
         id_ = request.match_info["id"]
         record = self.state.records.get(id_)
-        if record is None:
+        if record is None or not (client.admin or record.owner == client.id):
             raise UnknownRequest(
                 f"no request {id_!r} among the latest; `edgeserve requests` lists them"
             )
         return json_response(record.shown(fully=True))
+
+    async def used(self, request: web.Request) -> web.Response:
+        """Show what keys have used, by key, model and day; an admin sees all keys."""
+        client = self.clients.check(request.headers)
+        wanted = request.query.get("key") if client.admin else client.name
+        days = request.query.get("days", "30")
+        if not (
+            days.isascii() and days.isdecimal() and 1 <= int(days[:6]) <= MOST_DAYS
+        ):
+            raise BadRequest(f"days has to be a number from 1 to {MOST_DAYS}")
+        found = await asyncio.to_thread(self.usage.since, int(days[:6]))
+        rows = [
+            {
+                "key": key,
+                "model": model,
+                "day": day,
+                "requests": counts.requests,
+                "prompt_tokens": counts.prompt,
+                "cached_tokens": counts.cached,
+                "answer_tokens": counts.answer,
+            }
+            for (key, model, day), counts in sorted(found.items())
+            if wanted in {None, key}
+        ]
+        return json_response(rows)
 
     async def challenge(self, _: web.Request) -> web.Response:
         """Begin a registration: send the nonce that its proof has to cover."""

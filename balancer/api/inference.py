@@ -7,6 +7,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
+from balancer.clients.admission import Admission
+from balancer.clients.keys import REFUSED, ClientKey, ModelNotAllowed
+from balancer.clients.limits import RateLimits
+from balancer.clients.usage import ClientUsage
 from balancer.dialects import DIALECTS
 from balancer.failover.conclusions import is_suspect
 from balancer.failover.context import RequestContext
@@ -14,6 +18,7 @@ from balancer.failover.retry import RetryLoop
 from balancer.failover.splice import ResumePolicy
 from balancer.request import (
     deadline_seconds,
+    fresh_id,
     read_request,
     request_id,
     session_of,
@@ -27,7 +32,6 @@ from edgeserve.http.types import Request, Response
 from edgeserve.openai import ROUTES, asking
 from edgeserve.quantization import floor_asked
 from edgeserve.runtime.memory import untie
-from edgeserve.security.tokens import Guard
 
 LEFT = "the client left"
 
@@ -37,22 +41,25 @@ class InferenceHandler:
     """The handler of every route that reaches an engine."""
 
     state: BalancerState
-    guard: Guard
+    clients: Admission
+    limits: RateLimits
+    usage: ClientUsage
     policy: ResumePolicy
     retry: RetryLoop
     trace: Trace | None = None
 
     async def __call__(self, request: Request, reply: Response) -> None:
         """Answer one request. Cancelling it closes the node's connection at once."""
-        record = self.state.records.open(
-            request_id(request.headers), request.path, request.peer
-        )
+        client, refusal = self._client(request)
+        record = self._record(request, client)
         clock = self.state.records.clock
         response = ClientResponse(
             reply=reply, request_id=record.id, path=request.path, clock=clock
         )
         try:
-            await self._admit(request, record, response)
+            if refusal is not None:
+                raise refusal
+            await self._admit(request, client, record, response)
         except EdgeserveError as error:
             record.outcome = error.code
             await _send_error(error, request, response)
@@ -62,39 +69,64 @@ class InferenceHandler:
             if isinstance(error, asyncio.CancelledError):
                 raise
         finally:
-            self._close(record, response)
+            self._close(client, record, response)
 
-    def _close(self, record: RequestRecord, response: ClientResponse) -> None:
+    def _client(self, request: Request) -> tuple[ClientKey, EdgeserveError | None]:
+        try:
+            return self.clients.check(request.headers), None
+        except EdgeserveError as error:
+            return REFUSED, error
+
+    def _record(self, request: Request, client: ClientKey) -> RequestRecord:
+        """Begin the record, under another id where this one is another client's."""
+        records, id_ = self.state.records, request_id(request.headers)
+        if (found := records.get(id_)) is not None and found.owner != client.id:
+            id_ = fresh_id()
+        return records.open(id_, request.path, client.name, client.id)
+
+    def _close(
+        self, client: ClientKey, record: RequestRecord, response: ClientResponse
+    ) -> None:
         record.status = response.status or None
         if record.outcome is None and record.attempts:
             record.outcome = record.attempts[-1].outcome
         record.ended = self.state.records.clock()
         record.first_byte = response.began
         self.state.metrics.answered(record)
+        if (used := record.used) is not None:
+            self.state.metrics.used(client.name, used)
+            self.usage.add(client.name, used)
+            self.limits.charge(client, used.prompt + used.answer)
 
     async def _admit(
-        self, request: Request, record: RequestRecord, response: ClientResponse
+        self,
+        request: Request,
+        client: ClientKey,
+        record: RequestRecord,
+        response: ClientResponse,
     ) -> None:
-        shown = self.guard.check(request.headers)
         route = ROUTES[request.path]
         if request.method != route.method:
             raise WrongMethod(request.method, request.path, [route.method])
-        with self.state.in_flight:
+        with self.state.in_flight, self.limits.entering(client, response.limits):
             seconds = deadline_seconds(request.headers)
             inference = read_request(
                 route,
                 asking(route, request.query, request.body),
                 self.state.key,
                 self.state.caps,
-                client=shown or request.peer,
+                client=client.id or request.peer,
                 session=session_of(request.headers),
                 deadline=None if seconds is None else record.arrived + seconds,
                 floor=floor_asked(request.headers),
+                priority=client.priority,
             )
             record.model, record.stream = (
                 inference.need.model,
                 inference.mode == "stream",
             )
+            if not client.allows(inference.need.model):
+                raise ModelNotAllowed(inference.need.model, client.models)
             context = RequestContext(
                 received=request,
                 request=inference,

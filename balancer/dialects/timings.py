@@ -61,6 +61,16 @@ class _Answer(msgspec.Struct):
     usage: _Usage
 
 
+class _PromptUsage(msgspec.Struct):
+    """Usage of answers without text: embeddings and ranks."""
+
+    prompt_tokens: int
+
+
+class _Vectors(msgspec.Struct):
+    usage: _PromptUsage
+
+
 _COUNT = re.compile(
     rb'"(input_tokens|output_tokens|cache_read_input_tokens)"\s*:\s*(\d+)'
 )
@@ -68,6 +78,7 @@ _COUNT = re.compile(
 _decoder = msgspec.json.Decoder(_Timings)
 _progress = msgspec.json.Decoder(PromptProgress)
 _answers = msgspec.json.Decoder(_Answer)
+_vectors = msgspec.json.Decoder(_Vectors)
 
 
 def timings_in(answer: bytes) -> Timings | None:
@@ -104,13 +115,20 @@ def usage_in(body: bytes) -> Timings | None:
     try:
         usage = _answers.decode(body).usage
     except msgspec.DecodeError:
-        return None
+        return _usage_of_vectors(body)
     cached = usage.input_tokens_details.cached_tokens
     return _counted(
         usage.cache_read_input_tokens + cached,
         usage.input_tokens - cached,
         usage.output_tokens,
     )
+
+
+def _usage_of_vectors(body: bytes) -> Timings | None:
+    try:
+        return _counted(0, _vectors.decode(body).usage.prompt_tokens, 0)
+    except msgspec.DecodeError:
+        return None
 
 
 def usage_streamed(events: bytes) -> Timings | None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from balancer.dialects.base import Aggregate, Headless, Incomplete, StreamedError
 from balancer.dialects.stream import LIFE, StreamReader
-from balancer.dialects.timings import PROGRESS
+from balancer.dialects.timings import PROGRESS, Timings
 from balancer.discovery.node_client import NodeClient
 from balancer.failover.context import RequestContext
 from balancer.failover.outcome import (
@@ -68,13 +68,13 @@ async def run_attempt(
         ) as answer:
             outcome = await _relay(answer, reader, context, watchdog)
             if outcome is DONE or isinstance(outcome, AskWhole):
-                send.answered(reader.timings())
+                _answered(context, send, reader)
             return outcome
     except StreamedError as error:
         return await _on_error(error.status, JSON, error.body, context)
     except asyncio.CancelledError as cancelled:
         if _is_complete(reader, context):
-            send.answered(reader.timings())
+            _answered(context, send, reader)
             return Done(left=cancelled)
         if not watchdog.gave_up():
             raise
@@ -84,6 +84,22 @@ async def run_attempt(
         raise  # no engine's fault, and no other engine could be reached
     except NodeLost as error:
         return _lost(error, _fault(error, watchdog), context.response, before)
+
+
+def _answered(context: RequestContext, send: Send, reader: StreamReader) -> None:
+    """Keep what the whole answer took."""
+    timings = context.record.attempts[-1].timings = reader.timings()
+    send.answered(timings)
+
+
+def note_taken(
+    context: RequestContext, reader: StreamReader, watchdog: AttemptWatchdog
+) -> None:
+    """Keep what was seen of an answer that broke off, or that told no numbers."""
+    attempt = context.record.attempts[-1]
+    if attempt.timings is None and (reader.begun or reader.prompt):
+        written = watchdog.texts + reader.begun
+        attempt.timings = Timings(0, reader.prompt or 0, 0.0, written, 0.0)
 
 
 def _is_complete(stream: StreamReader, context: RequestContext) -> bool:

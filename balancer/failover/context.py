@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
+import msgspec
 from msgspec import structs
 
 from balancer.dialects.stream import StreamReader
@@ -20,8 +19,7 @@ from edgeserve.openai import normal
 from edgeserve.wire import EngineReport
 
 
-@dataclass(slots=True)
-class RequestContext:
+class RequestContext(msgspec.Struct, eq=False):
     """One client request over all its attempts.
 
     `received`: as the client sent it; `request`: as it is asked now; `original`: before
@@ -39,14 +37,14 @@ class RequestContext:
     record: RequestRecord
     response: ClientResponse
     policy: ResumePolicy
-    tried: set[EngineIncarnation] = field(default_factory=set[EngineIncarnation])
+    tried: set[EngineIncarnation] = set()
     failure: EdgeserveError | None = None
     failures: int = 0
     breaks: int = 0
     breaks_in_place: int = 0
     size_at_break: int = 0
     doubts: int = 0
-    doubted_engines: set[EngineKey] = field(default_factory=set[EngineKey])
+    doubted_engines: set[EngineKey] = set()
     digest: bytes = b""
     prompt_tokens: int | None = None
     original: InferenceRequest | None = None

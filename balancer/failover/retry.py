@@ -9,7 +9,7 @@ from msgspec import structs
 
 from balancer.dialects.stream import StreamReader
 from balancer.discovery.node_client import NodeClient
-from balancer.failover.attempt import run_attempt, send_tail
+from balancer.failover.attempt import note_taken, run_attempt, send_tail
 from balancer.failover.conclusions import (
     is_suspect,
     note_answer,
@@ -184,6 +184,7 @@ class RetryLoop:
             )
         finally:
             self.watchdog.end(watchdog)
+            note_taken(context, reader, watchdog)
         note_death(self.state, self.watchdog, context, watchdog, send.to, outcome)
         return outcome
 

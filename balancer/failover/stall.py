@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from math import inf
 from typing import Literal
 
+import msgspec
+
 SHORTEST_SECONDS = 5.0
 FACTOR = 3.0
 
@@ -49,8 +51,7 @@ class ExpectedPace:
     ping: float = 30.0
 
 
-@dataclass(slots=True, eq=False, kw_only=True)
-class Progress:
+class Progress(msgspec.Struct, eq=False, kw_only=True):
     """When one request last showed life, and work. Times are seconds of one clock.
 
     `queued`: nothing came yet. The engine sends the head when a slot begins, so that

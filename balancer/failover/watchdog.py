@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import partial
 from math import inf
 
@@ -60,8 +59,7 @@ def never() -> bool:
     return False
 
 
-@dataclass(slots=True, eq=False, kw_only=True)
-class AttemptWatchdog(Progress):
+class AttemptWatchdog(Progress, eq=False, kw_only=True):
     """The progress of one request at one engine, and why it was given up, if it was.
 
     `predicted`: seconds to its first token, None where nothing is. `reports_progress`:
@@ -86,8 +84,8 @@ class AttemptWatchdog(Progress):
     _probed: bool = False
     _silent_since: float | None = None
     _paused_at: float = -inf
-    _trusted: bool = field(init=False)
-    _task: asyncio.Task[object] | None = field(init=False)
+    _trusted: bool = True
+    _task: asyncio.Task[object] | None = None
 
     def __post_init__(self) -> None:
         self._trusted = self.watchdog.trusted(self.key)

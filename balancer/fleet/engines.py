@@ -40,7 +40,7 @@ class EngineCandidate:
     rank: int = 0
     risk: float = 0.0
 
-    @property
+    @cached_property
     def key(self) -> EngineKey:
         """Its name in the fleet."""
         return self.member, self.engine.id

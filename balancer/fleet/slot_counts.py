@@ -65,7 +65,8 @@ class SlotCounts:
 
     def take(self, key: EngineKey, slots: int) -> None:
         """Count slots as ours."""
-        taken = self._taken.setdefault(key, TakenSlots())
+        if (taken := self._taken.get(key)) is None:
+            taken = self._taken[key] = TakenSlots()
         taken.ours += slots
         taken.fresh += slots
 

@@ -42,7 +42,7 @@ class CachedPrefix(msgspec.Struct):
     @property
     def tokens_per_byte(self) -> float:
         """How many tokens a byte of this text has."""
-        return (self.tokens - self.answer) / max(1, self.prompt.size)
+        return (self.tokens - self.answer) / (self.prompt.size or 1)
 
     def shared(self, depth: int, prompt: Prompt) -> float:
         """Return the tokens saved for a prompt that shares `depth` blocks.

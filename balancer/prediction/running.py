@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import msgspec
+
 from balancer.dialects.prompt import Prompt
 
 LIKELY_LEFT = 0.35
@@ -27,8 +29,7 @@ class EngineTotals:
     reading: float = 0.0
 
 
-@dataclass(slots=True, eq=False)
-class RunningRequest:
+class RunningRequest(msgspec.Struct, eq=False):
     """One running request. Seconds and tokens; `reading` is prefill still to be done.
 
     `slot` is its expected slot; `others` are the further slots of a request that takes

@@ -7,7 +7,8 @@ attends to. Decode: seconds per token over the number of other sequences in the 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+
+import msgspec
 
 from edgeserve.wire import EngineReport
 
@@ -28,8 +29,7 @@ CALIBRATION_ANSWER = 16
 """Tokens of the probe that a new engine gets before the first user's request."""
 
 
-@dataclass(frozen=True, slots=True)
-class Speed:
+class Speed(msgspec.Struct, frozen=True):
     """The expected speed of an engine. Seconds and tokens.
 
     Reading m tokens behind c cached ones takes `prefill·m + attention·m·(c + m/2)`;
@@ -58,8 +58,7 @@ class Speed:
         return self.decode * (1 + self.slowdown * max(0, sequences - 1))
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
+class Sample(msgspec.Struct, frozen=True):
     """The `timings` of one answer, and what else its engine did. Milliseconds.
 
     `waited_ms` is prefill time of other prompts; `stalled_ms` is decode time during

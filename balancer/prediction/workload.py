@@ -67,12 +67,13 @@ class Lengths:
 
     def _counted(self, prompt: Prompt) -> tuple[float, int, int]:
         """Return the counted tokens, and the bytes and messages after them."""
-        for number, count in reversed(list(enumerate(prompt.messages, 1))):
-            known = self._known.get(prompt.blocks[count - 1])
+        blocks, after = prompt.blocks, 0
+        for count in reversed(prompt.messages):
+            known = self._known.get(blocks[count - 1])
             if known is not None:
-                fresh = prompt.size - prompt.ends[count - 1]
-                return known, fresh, len(prompt.messages) - number
-        return 0.0, prompt.size, len(prompt.messages)
+                return known, prompt.size - prompt.ends[count - 1], after
+            after += 1
+        return 0.0, prompt.size, after
 
 
 class Workload:

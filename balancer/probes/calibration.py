@@ -17,9 +17,10 @@ import random
 import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import msgspec
+from msgspec import structs
 
 from balancer.dialects.timings import Timings, timings_in
 from balancer.discovery.node_client import NodeClient
@@ -240,6 +241,6 @@ def _learn(model: EngineModel, found: Timings, seconds: float) -> None:
     learner = model.learner
     spent = (found.prompt_ms + found.predicted_ms) / 1000
     overhead = min(max(seconds - spent, LEAST_OVERHEAD), MOST_OVERHEAD)
-    learner.guess = replace(learner.guess, overhead=overhead)
+    learner.guess = structs.replace(learner.guess, overhead=overhead)
     learner.begin(sample(found))
     model.stale = True

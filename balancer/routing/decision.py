@@ -33,8 +33,8 @@ class RoutingRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     The rest is for the prediction and rules no engine out: whether text is generated,
     in a slot; the `prompt` as hashes; the `budget` of tokens for the answer; the client
-    and its `session`, if it names one; and the `deadline` of the first token, by the
-    queue's clock.
+    and its `session`, if it names one; the `deadline` of the first token, by the
+    queue's clock. Of waiting requests the highest `priority` is served first.
     """
 
     model: str
@@ -51,6 +51,7 @@ class RoutingRequest(msgspec.Struct, frozen=True, kw_only=True):
     client: str = ""
     session: str = ""
     deadline: float | None = None
+    priority: int = 0
 
     @property
     def kind(self) -> tuple[object, ...]:
@@ -84,7 +85,7 @@ Verdicts = Iterable[Verdict]
 """Computed when they are read."""
 
 
-class Send:
+class Send(msgspec.Struct, eq=False):
     """Send it to this engine now, in so many slots. Learns nothing of what happens.
 
     `slot` is the llama.cpp slot that the request should name (`id_slot`), None where
@@ -92,22 +93,11 @@ class Send:
     first token, None where nothing is predicted.
     """
 
-    __slots__ = ("_verdicts", "first_seconds", "slot", "slots", "to")
-
-    def __init__(
-        self,
-        to: EngineCandidate,
-        slots: int,
-        verdicts: Verdicts = (),
-        *,
-        slot: int | None = None,
-        first_seconds: float | None = None,
-    ) -> None:
-        self.to = to
-        self.slots = slots
-        self.slot = slot
-        self.first_seconds = first_seconds
-        self._verdicts = verdicts
+    to: EngineCandidate
+    slots: int
+    _verdicts: Verdicts = ()
+    slot: int | None = None
+    first_seconds: float | None = None
 
     @property
     def verdicts(self) -> Verdicts:

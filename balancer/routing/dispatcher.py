@@ -40,8 +40,7 @@ NEAR = 0.2
 """A cache hit within this share of the prediction ended at the predicted block."""
 
 
-@dataclass(slots=True, eq=False, kw_only=True)
-class Assignment(RunningRequest):
+class Assignment(RunningRequest, eq=False, kw_only=True):
     """A running request, with its queued request, its engine and its estimate.
 
     `considered` is what was found about each engine.

@@ -18,13 +18,14 @@ class Eligible:
     """The `engines` that can serve a request now or soon, fast ones first.
 
     `candidate_by_name` holds the candidate of each; `spared` engines could serve it but
-    are a last resort, with the reason.
+    are a last resort, with the reason. Each engine has at least `least_slots`.
     """
 
     filtered: Filtered
     engines: tuple[EngineModel, ...]
     candidate_by_name: dict[str, EngineCandidate]
     spared: tuple[tuple[EngineCandidate, str], ...]
+    least_slots: int
 
     @property
     def measured(self) -> bool:
@@ -56,11 +57,10 @@ class EligibilityCache:
         """Return the engines that can serve it, or why none can."""
         # The length matters only where it may be too long for some engine.
         tokens = need.tokens if need.tokens > self._shortest else 0
-        model, ability, slots = need.model, need.ability, need.slots
         key = (
-            *(model, ability, slots, tokens),
-            *(need.too_short, need.also, need.tried, need.floor),
-        )
+            need.model, need.ability, need.slots, tokens,
+            need.too_short, need.also, need.tried, need.floor,
+        )  # fmt: skip
         found = self._found.get(key)
         if found is None:
             found = self._found[key] = self._filtered(need)
@@ -82,7 +82,8 @@ class EligibilityCache:
             for each in filtered.open
             if " ".join(each.key) not in candidate_by_name
         )
-        return Eligible(filtered, tuple(engines), candidate_by_name, spared)
+        least = min((engine.slots for engine in engines), default=1)
+        return Eligible(filtered, tuple(engines), candidate_by_name, spared, least)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,8 @@
 """Least-busy policy: first come, first served, on the engine with fewest busy slots.
 
-A request that an engine has failed goes before all others, as with the prediction. This
-policy serves for comparison, and for requests that generate no text.
+A request that an engine has failed goes before all others, then those of the highest
+priority, as with the prediction. This policy serves for comparison, and for requests
+that generate no text.
 """
 
 from __future__ import annotations
@@ -95,7 +96,7 @@ class LeastBusy:
         """Serve what can be served; no request waits behind one of another kind."""
         settled: list[Settled] = []
         unservable = set[tuple[object, ...]]()
-        for request in sorted(waiting, key=_again):
+        for request in sorted(waiting, key=_order):
             kind = request.need.kind
             if kind in unservable:
                 continue
@@ -136,6 +137,6 @@ class LeastBusy:
         return choose(self._candidates(), request.need, self._slot_counts.busy)
 
 
-def _again(request: QueuedRequest) -> bool:
-    """Sort first those that an engine has failed; the others stay in order."""
-    return not request.again
+def _order(request: QueuedRequest) -> tuple[bool, int]:
+    """Sort first those that an engine has failed, then by priority, then as before."""
+    return not request.again, -request.need.priority

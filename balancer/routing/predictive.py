@@ -161,8 +161,17 @@ class PredictivePolicy:
         request = assignment.request
         eligible = request.eligible
         assert eligible is not None  # noqa: S101 - else there was no engine
+        engine = assignment.engine
         send = AttemptTracker(
-            self.dispatcher, assignment, eligible, self._clock, self._moved
+            to=eligible.candidate_by_name[engine.name],
+            slots=request.need.slots,
+            slot=assignment.slot if engine.pins else None,
+            first_seconds=assignment.estimate.first,
+            dispatcher=self.dispatcher,
+            assignment=assignment,
+            eligible=eligible,
+            clock=self._clock,
+            moved=self._moved,
         )
         self._slot_counts.take(send.to.key, send.slots)
         return request, send
@@ -177,10 +186,9 @@ def _price(request: QueuedRequest, eligible: Eligible) -> None:
     need, engines = request.need, eligible.engines
     request.eligible = eligible
     request.model = engines[0].model if engines else need.model
-    request.slots = min(
-        need.slots, min((engine.slots for engine in engines), default=1)
-    )
-    request.deadline = need.deadline if eligible.measured else None
+    request.slots = min(need.slots, eligible.least_slots)
+    if need.deadline is not None and not eligible.measured:
+        request.deadline = None
 
 
 def _busy(rejected: TurnedAway) -> FleetBusy:

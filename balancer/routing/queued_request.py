@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable
 from typing import Protocol
 
+import msgspec
+
 from balancer.prediction.engine_model import EngineModel
 from balancer.routing.decision import Decision, Refuse, RoutingRequest, Send, Verdict
 from balancer.routing.eligibility import Eligible
@@ -15,7 +17,7 @@ RETRY_AFTER = 2
 """Seconds, where nothing is predicted."""
 
 
-class QueuedRequest:
+class QueuedRequest(msgspec.Struct, eq=False):
     """One request in the queue, and what the prediction notes about it.
 
     `arrived` is by the queue's clock. `again`: an engine has failed it before. `wake`
@@ -26,40 +28,26 @@ class QueuedRequest:
     its last predicted prefill, in seconds, and `target` the engine that it waits for.
     """
 
-    __slots__ = (
-        "again",
-        "answer",
-        "arrived",
-        "client",
-        "deadline",
-        "decision",
-        "eligible",
-        "model",
-        "need",
-        "note",
-        "read",
-        "slots",
-        "target",
-        "tokens",
-        "wake",
-    )
+    need: RoutingRequest
+    note: Note
+    arrived: float
+    decision: Send | Refuse | None = None
+    wake: Callable[[], None] | None = None
+    eligible: Eligible | None = None
+    client: str = ""
+    again: bool = False
+    model: str = ""
+    slots: int = 0
+    deadline: float | None = None
+    tokens: float | None = None
+    answer: float | None = None
+    read: float = 0.0
+    target: EngineModel | None = None
 
-    def __init__(self, need: RoutingRequest, note: Note, arrived: float) -> None:
-        self.need = need
-        self.note = note
-        self.arrived = arrived
-        self.client = need.client
-        self.again = bool(need.tried)
-        self.decision: Send | Refuse | None = None
-        self.wake: Callable[[], None] | None = None
-        self.eligible: Eligible | None = None
-        self.model = need.model
-        self.slots = need.slots
-        self.deadline = need.deadline
-        self.tokens: float | None = None
-        self.answer: float | None = None
-        self.read = 0.0
-        self.target: EngineModel | None = None
+    def __post_init__(self) -> None:
+        need = self.need
+        self.client, self.again = need.client, bool(need.tried)
+        self.model, self.slots, self.deadline = need.model, need.slots, need.deadline
 
     def settle(self, decision: Send | Refuse) -> None:
         """Record its decision and wake it.

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from balancer.fleet.members import Fleet
-from balancer.telemetry.records import ANSWERED, RequestRecord
+from balancer.telemetry.records import ANSWERED, RequestRecord, TokensUsed
 from edgeserve.runtime.background import KINDS, failures
 
 BUCKETS = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
@@ -45,6 +45,7 @@ class Metrics:
     def __init__(self) -> None:
         self._requests: Counter[Labels] = Counter()
         self._attempts: Counter[Labels] = Counter()
+        self._used: dict[tuple[str, str], list[int]] = {}
         self._retried = self._resumed = 0
         self._waited = Histogram()
         self._first_byte = Histogram()
@@ -65,12 +66,37 @@ class Metrics:
         if record.ended is not None:
             self._lasted.observe(record.ended - record.arrived)
 
+    def used(self, key: str, used: TokensUsed) -> None:
+        """Count what a request of a key has used."""
+        found = self._used.get((key, used.model))
+        if found is None:
+            found = self._used[key, used.model] = [0, 0, 0]
+        found[0] += 1
+        found[1] += used.prompt
+        found[2] += used.answer
+
     def render(self, fleet: Fleet, waiting: int, running: int) -> str:
         """Return the text format, version 0.0.4."""
         lines = [
             *_family("requests_total", "counter", "Requests answered.", self._requests),
             *_family(
                 "attempts_total", "counter", "Requests sent to nodes.", self._attempts
+            ),
+            *_family(
+                "key_requests_total",
+                "counter",
+                "Requests of each key that an engine was asked.",
+                {_of(*each): counts[0] for each, counts in self._used.items()},
+            ),
+            *_family(
+                "key_tokens_total",
+                "counter",
+                "Tokens of each key, of prompts and answers.",
+                {
+                    (*_of(*each), ("part", part)): counts[at]
+                    for each, counts in self._used.items()
+                    for at, part in ((1, "prompt"), (2, "answer"))
+                },
             ),
             *_family(
                 "retried_total",
@@ -112,6 +138,10 @@ class Metrics:
             *_timed("request_seconds", "Arrival to end.", self._lasted),
         ]
         return "\n".join(lines) + "\n"
+
+
+def _of(key: str, model: str) -> Labels:
+    return ("key", key), ("model", model)
 
 
 def _family(

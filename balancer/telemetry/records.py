@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from balancer.dialects.timings import Timings
 from balancer.routing.decision import Decision, Send, Wait, shown
 
 KEPT = 1000
@@ -25,18 +26,32 @@ Clock = Callable[[], float]
 class AttemptRecord(msgspec.Struct):
     """One attempt at one engine. `outcome` is None while it runs.
 
-    `resumes`: it goes on with an answer that broke off elsewhere.
+    `resumes`: it goes on with an answer that broke off elsewhere. `timings`: the tokens
+    it took, as far as the engine told them.
     """
 
     send: Send
     started: float
     resumes: bool = False
+    timings: Timings | None = None
     outcome: str | None = None
     ended: float | None = None
 
 
+class TokensUsed(msgspec.Struct, frozen=True):
+    """What a request has used: tokens of a model; `cached` are those of `prompt`."""
+
+    model: str
+    prompt: int = 0
+    cached: int = 0
+    answer: int = 0
+
+
 class RequestRecord(msgspec.Struct):
-    """One request from arrival to end; times are of `RequestLog.clock`, in seconds."""
+    """One request from arrival to end; times are of `RequestLog.clock`, in seconds.
+
+    `client` is the name of its key, `owner` the key's id.
+    """
 
     id: str
     path: str
@@ -52,6 +67,7 @@ class RequestRecord(msgspec.Struct):
     ended: float | None = None
     decision: Decision | None = None
     attempts: list[AttemptRecord] = []
+    owner: str = ""
 
     @property
     def answered(self) -> bool:
@@ -64,6 +80,28 @@ class RequestRecord(msgspec.Struct):
         if self.ended is not None:
             return "done"
         return "waiting" if isinstance(self.decision, Wait) else "running"
+
+    @property
+    def used(self) -> TokensUsed | None:
+        """What its answer took, None where no engine was asked.
+
+        An answer of several engines has the prompt of the first; an answer that was
+        begun anew elsewhere counts once.
+        """
+        if not self.attempts:
+            return None
+        prompt = cached = answer = 0
+        for attempt in self.attempts:
+            found = attempt.timings
+            if not attempt.resumes:
+                prompt = cached = answer = 0
+            if found is None:
+                continue
+            if not prompt:
+                prompt, cached = found.cached + found.prompt, found.cached
+            answer += found.predicted
+        model = self.attempts[-1].send.to.engine.variant.partition(":")[0]
+        return TokensUsed(model, prompt, cached, answer)
 
     def shown(self, *, fully: bool) -> dict[str, Any]:
         """Render for /edgeserve/v1/requests; `fully` with every candidate."""
@@ -110,7 +148,9 @@ class RequestLog:
         self._kept = kept
         self._records: OrderedDict[str, RequestRecord] = OrderedDict()
 
-    def open(self, id_: str, path: str, client: str) -> RequestRecord:
+    def open(
+        self, id_: str, path: str, client: str = "", owner: str = ""
+    ) -> RequestRecord:
         """Begin a record; the oldest one makes room."""
         record = RequestRecord(
             id=id_,
@@ -119,6 +159,7 @@ class RequestLog:
             client=client,
             arrived=self.clock(),
             arrived_at=time.time(),
+            owner=owner,
         )
         self._records.pop(id_, None)
         self._records[id_] = record

@@ -15,9 +15,11 @@ from urllib.parse import urlsplit
 import click
 
 from edgeserve.errors import CommandError, SettingsError, in_words
+from edgeserve.security.verified import Verified
 from edgeserve.terminal import Entry, Row, print_table
 
 DEFAULT_URL = "http://127.0.0.1:8080"
+KEY_BYTES = 1024
 ANSWER_SECONDS = 20.0
 """Time limit of a table's request. Completions have none."""
 
@@ -32,6 +34,8 @@ class Endpoint:
 
     url: str
     api_key: str | None = None
+    key_file: Path | None = None
+    """Where a balancer on this machine leaves a key for commands, at each start."""
     fingerprint: str = ""
     """Of the certificate that the server must have; "": any that is trusted."""
     own: str = ""
@@ -71,6 +75,11 @@ class Endpoint:
             yield response
         except ssl.SSLCertVerificationError as error:
             raise NoAnswer(self._untrusted(connection, error)) from error
+        except ssl.SSLError as error:
+            plain = self.url.replace("https:", "http:", 1)
+            raise NoAnswer(
+                f"{self.url} does not speak TLS ({error.reason}); try --url {plain}"
+            ) from error
         except (OSError, http.client.HTTPException) as error:
             raise NoAnswer(
                 f"nothing answers at {self.url} ({in_words(error)});"
@@ -105,9 +114,21 @@ class Endpoint:
 
     def _headers(self) -> Mapping[str, str]:
         headers = {"content-type": "application/json"}
-        if self.api_key:
-            headers["authorization"] = f"Bearer {self.api_key}"
+        if key := self.api_key or self._left_here():
+            headers["authorization"] = f"Bearer {key}"
         return headers
+
+    def _left_here(self) -> str | None:
+        """Read the key that a balancer has left for this machine, if it has."""
+        from edgeserve.runtime.files import read_text
+
+        if self.key_file is None:
+            return None
+        try:
+            found = read_text(self.key_file, KEY_BYTES).strip()
+        except OSError:
+            return None
+        return found if found.isascii() and found.isprintable() else None
 
     def _refusal(self, response: http.client.HTTPResponse) -> str:
         envelope = self._json(response.read())
@@ -126,52 +147,6 @@ class Endpoint:
             raise NoAnswer(
                 f"{self.url} is not an edgeserve balancer: its answer is not JSON"
             ) from error
-
-
-class Verified(http.client.HTTPSConnection):
-    """A connection to a server whose certificate has been verified.
-
-    Only one with `fingerprint` is trusted, if that is given; else the one with the
-    fingerprint `own`, and each that is signed by an authority known on this machine.
-    `seen` is the fingerprint of the server's certificate, where it was looked at.
-    """
-
-    def __init__(
-        self, netloc: str, seconds: float | None, fingerprint: str, own: str
-    ) -> None:
-        super().__init__(netloc, timeout=seconds, context=ssl.create_default_context())
-        self._fingerprint = fingerprint
-        self._trusted = {each for each in (fingerprint, own) if each}
-        self.seen = ""
-
-    def connect(self) -> None:
-        """Connect. Raises SSLCertVerificationError where it is not trusted."""
-        if self._trusted and self._looked():
-            return
-        if self._fingerprint:
-            raise ssl.SSLCertVerificationError("another certificate")
-        try:
-            super().connect()
-        except ssl.SSLCertVerificationError:
-            self._looked()
-            self.close()
-            raise
-
-    def _looked(self) -> bool:
-        """Connect to see the certificate; stays connected if it is trusted."""
-        from edgeserve.security.certificates import fingerprint_of
-
-        any_ = ssl.create_default_context()
-        any_.check_hostname = False
-        any_.verify_mode = ssl.CERT_NONE
-        http.client.HTTPConnection.connect(self)
-        sock = any_.wrap_socket(self.sock, server_hostname=self.host)
-        self.sock = sock
-        self.seen = fingerprint_of(sock.getpeercert(binary_form=True) or b"")
-        if self.seen in self._trusted:
-            return True
-        self.close()
-        return False
 
 
 def _utf8(text: str) -> bytes:
@@ -230,34 +205,57 @@ json_option = click.option(
 def endpoint(url: str, api_key_file: Path | None) -> Endpoint:
     """Turn the options into an endpoint.
 
-    The key in this machine's own folder is sent to this machine only.
+    Without a key file, this machine gets the key that its balancer has left here, or
+    the one in the configuration folder; others get none.
     Raises SettingsError for what is no URL, or no key file.
     """
-    # Imported here: both would slow down `--help`.
-    from edgeserve.security.tokens import is_loopback, read_api_keys
-
     try:
         parts = urlsplit(url.rstrip("/").removesuffix("/v1"))
-        _ = parts.port
+        port = parts.port or (443 if parts.scheme == "https" else 80)
     except ValueError as error:
         raise SettingsError(f"--url is {url!r}, which is no URL: {error}") from error
     if parts.scheme not in {"http", "https"} or not parts.hostname:
         raise SettingsError(f"--url is {url!r}: must be like {DEFAULT_URL}")
-    ours = api_key_file is not None or is_loopback(parts.hostname)
-    keys = read_api_keys(api_key_file) if ours else ()
+    key, left = _key_for(parts.hostname, port, api_key_file)
     context = click.get_current_context(silent=True)
     fingerprint = context.meta.get(FINGERPRINT, "") if context else ""
     own = own_fingerprint() if parts.scheme == "https" and not fingerprint else ""
-    return Endpoint(parts.geturl(), keys[0] if keys else None, fingerprint, own)
+    return Endpoint(parts.geturl(), key, left, fingerprint, own)
+
+
+def _key_for(
+    host: str, port: int, api_key_file: Path | None
+) -> tuple[str | None, Path | None]:
+    """Return the key to send, or the file in which a balancer here has left one."""
+    # Imported here: they would slow down `--help`.
+    from edgeserve.config.paths import admin_key_file
+    from edgeserve.security.tokens import is_loopback, read_api_keys
+
+    if api_key_file is None:
+        if not is_loopback(host):
+            return None, None
+        left = admin_key_file(_balancers_folder(), port)
+        if left.is_file():
+            return None, left
+    keys = read_api_keys(api_key_file)
+    return (keys[0] if keys else None), None
 
 
 def own_fingerprint() -> str:
     """Return that of the certificate which a balancer here has made; "" without."""
-    from edgeserve.config.paths import OWN_CERTIFICATE, state_dir
+    from edgeserve.config.paths import OWN_CERTIFICATE
     from edgeserve.security.certificates import stored_certificate
 
-    own = stored_certificate(state_dir() / OWN_CERTIFICATE)
+    own = stored_certificate(_balancers_folder() / OWN_CERTIFICATE)
     return own.fingerprint if own else ""
+
+
+def _balancers_folder() -> Path:
+    """Return the state folder of a balancer on this machine."""
+    from edgeserve.config.settings import BalancerSettings
+    from edgeserve.config.sources import resolve
+
+    return resolve(BalancerSettings).settings.state_dir
 
 
 @contextmanager

@@ -1,18 +1,16 @@
-"""`edgeserve nodes` and `edgeserve models`: show and change the fleet."""
+"""`edgeserve nodes`, `models` and `usage`: show the fleet, change its nodes."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, urlencode
 
 import click
 
 from edgeserve.cli.client import (
-    Endpoint,
     endpoint,
     endpoint_options,
     json_option,
@@ -148,23 +146,7 @@ def _act(
 ) -> None:
     """Have the balancer do it. Raises NoAnswer."""
     path = f"{NODES}/{quote(name, safe='')}/{action}"
-    _managing(url, key_file).tell(path, body or {})
-
-
-def _managing(url: str, key_file: Path | None) -> Endpoint:
-    """Return the endpoint with the key that its balancer has left on this machine."""
-    from edgeserve.config.paths import admin_key_file
-    from edgeserve.config.settings import BalancerSettings
-    from edgeserve.config.sources import resolve
-    from edgeserve.security.tokens import is_loopback, read_secrets
-
-    balancer = endpoint(url, key_file)
-    parts = urlsplit(balancer.url)
-    port = parts.port or (443 if parts.scheme == "https" else 80)
-    left = admin_key_file(resolve(BalancerSettings).settings.state_dir, port)
-    if key_file or not is_loopback(parts.hostname or "") or not left.is_file():
-        return balancer
-    return replace(balancer, api_key=read_secrets(left, left, "a balancer's start")[0])
+    endpoint(url, key_file).tell(path, body or {})
 
 
 @click.command(
@@ -180,6 +162,50 @@ def models(url: str, api_key_file: Path | None, *, as_json: bool) -> None:
     found = endpoint(url, api_key_file).get("/v1/models")
     none = "no model yet; `edgeserve nodes` says what is there"
     show(url, found, MODEL_HEADS, model_rows, none, as_json=as_json)
+
+
+@click.command(
+    epilog=examples(
+        ("edgeserve usage", "of the last 30 days, by key, model and day"),
+        ("edgeserve usage --days 7 --key laptop", "one key's"),
+        ("edgeserve usage --json", "for scripts"),
+    )
+)
+@endpoint_options
+@click.option(
+    "--days",
+    type=click.IntRange(1, 3660),
+    default=30,
+    show_default=True,
+    help="How many days, the last one today.",
+)
+@click.option("--key", "name", help="Name of one key.")
+@json_option
+def usage(
+    url: str, api_key_file: Path | None, name: str | None, *, days: int, as_json: bool
+) -> None:
+    """Show the requests and tokens of each key, by model and day.
+
+    `cached` are tokens of prompts that were not read again. A key that is not an admin
+    sees its own usage.
+    """
+    query = {"days": days} | ({"key": name} if name else {})
+    path = f"/edgeserve/v1/usage?{urlencode(query)}"
+    found = endpoint(url, api_key_file).get(path)
+    heads = tuple(head.removesuffix("_tokens") for head in USAGE)
+    none = f"nothing was used in {days} days"
+    show(url, found, heads, usage_rows, none, as_json=as_json)
+
+
+USAGE = (
+    *("key", "model", "day", "requests"),
+    *("prompt_tokens", "cached_tokens", "answer_tokens"),
+)
+
+
+def usage_rows(found: list[Json]) -> list[Row]:
+    """One row per key, model and day."""
+    return [tuple(str(each[head]) for head in USAGE) for each in found]
 
 
 UNHEALTHY = {

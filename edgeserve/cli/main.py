@@ -49,7 +49,14 @@ COMMANDS = {
         "edgeserve.cli.secrets:token",
         "Make, show and replace the secret that a fleet shares.",
     ),
-    "key": ("edgeserve.cli.secrets:key", "Make an API key for a client."),
+    "key": (
+        "edgeserve.cli.keys:key",
+        "Make, list, limit and revoke the API keys of clients.",
+    ),
+    "usage": (
+        "edgeserve.cli.fleet:usage",
+        "Show the requests and tokens of each key, by model and day.",
+    ),
     "config": (
         "edgeserve.cli.config:config",
         "Show the settings and where they come from.",

@@ -1,4 +1,4 @@
-"""`edgeserve token` and `edgeserve key`: the commands that make secrets."""
+"""`edgeserve token`: the command that makes the fleet's secret; files of secrets."""
 
 from __future__ import annotations
 
@@ -114,27 +114,10 @@ def _stored_tokens(path: Path) -> tuple[str, ...]:
     return read_secrets(path, path, "edgeserve token new")
 
 
-@click.group(cls=Group)
-def key() -> None:
-    """Make an API key for a client."""
-
-
-@key.command(
-    "new",
-    epilog=examples(
-        ("edgeserve key new --name laptop", "make one, and remember whose it is"),
-        ("edgeserve key new | ssh laptop 'cat >edgeserve.key'", "hand it over"),
-    ),
-)
-@file_option
-@click.option(
-    "--name", default="", help="Name of the key's user, a comment in the file."
-)
-def new_key(file: Path | None, name: str) -> None:
-    """Add an API key to the balancer's file, and print it."""
+def add_key(path: Path, name: str) -> str:
+    """Add an API key to a plain file, and return it. Raises CommandError."""
     from edgeserve.security.tokens import new_secret
 
-    path = file or config_dir() / "api-keys"
     already = _already(path)
     comment = f"# {' '.join(name.split())}\n" if name else ""
     if comment and comment in already:
@@ -143,12 +126,7 @@ def new_key(file: Path | None, name: str) -> None:
         )
     secret = new_secret("key")
     _write(path, f"{already}{comment}{secret}\n")
-    click.echo(secret)
-    click.echo(
-        f"Added to {path}; a balancer reads it at its next start. Clients send it as"
-        " `Authorization: Bearer KEY`, `edgeserve chat` takes it by --api-key-file.",
-        err=True,
-    )
+    return secret
 
 
 def _already(path: Path) -> str:

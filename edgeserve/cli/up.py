@@ -19,7 +19,7 @@ from edgeserve.cli.client import DEFAULT_URL, Endpoint, chatting
 from edgeserve.cli.pull import fetched
 from edgeserve.cli.serve_alone import Model, Plan, serve
 from edgeserve.config.options import warn_of_strays
-from edgeserve.config.paths import config_dir
+from edgeserve.config.paths import admin_key_file, config_dir
 from edgeserve.config.settings import LOOPBACK, BalancerSettings, NodeSettings
 from edgeserve.config.sources import Resolved, resolve
 from edgeserve.errors import SettingsError
@@ -136,18 +136,31 @@ def up(models: tuple[str, ...], port: int | None, file: Path | None) -> None:
     key_file = balancer.settings.api_key_file or config_dir() / "api-keys"
     keys = read_api_keys(balancer.settings.api_key_file)
     plan = planned(node, balancer, file, keys[0] if keys else None)
+    if not keys and plan.place.key_file:
+        key_file = plan.place.key_file
 
     def greet(served: Sequence[Model]) -> None:
         welcome = Welcome(
             url=plan.place.url,
             models=served,
             command="edgeserve" if shutil.which("edgeserve") else sys.argv[0],
-            key_file=key_file if keys else None,
+            key_file=key_file if keys or asks(balancer.settings) else None,
         )
         say(welcome.text())
 
     click.echo("starting; loading a model takes a few seconds", err=True)
     sys.exit(lifecycle.run(partial(serve, plan, greet), log_level="warning"))
+
+
+def asks(settings: BalancerSettings) -> bool:
+    """Whether the balancer has keys of clients, and asks for them."""
+    from balancer.clients.store import all_keys, store_in
+
+    try:
+        has_keys = bool(all_keys(store_in(settings.state_dir)))
+    except OSError:
+        has_keys = True  # it lets no client in without one
+    return has_keys and not settings.anonymous
 
 
 def planned(
@@ -176,7 +189,9 @@ def planned(
     return Plan(
         node=[*this, "node", "start", *common, *backend],
         balancer=[*this, "balancer", "start", *common, *frontend],
-        place=Endpoint(_url(front), api_key),
+        place=Endpoint(
+            _url(front), api_key, admin_key_file(balancer.settings.state_dir, front)
+        ),
         load_seconds=node.settings.load_seconds,
         grace=node.settings.drain_seconds + STOP_SECONDS,
     )

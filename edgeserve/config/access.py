@@ -18,8 +18,9 @@ class AccessSettings:
 
     api_key_file: Path | None = setting(
         None,
-        "File with the API keys of clients, one on each line. Default: `api-keys` in"
-        " the configuration folder, if that file exists.",
+        "Plain file with admin API keys, one on each line. Default: `api-keys` in the"
+        " configuration folder, if that file exists. `edgeserve key new` makes keys"
+        " with limits, which need no such file.",
     )
     cors_origins: tuple[str, ...] = setting(
         (),

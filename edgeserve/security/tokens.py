@@ -61,7 +61,7 @@ class Guard:
             if origin is not None and not self._is_allowed(origin):
                 raise Forbidden(origin)
             return None
-        secret = _secret_in(headers).encode(errors="surrogateescape")
+        secret = secret_in(headers).encode(errors="surrogateescape")
         if not any([hmac.compare_digest(secret, each) for each in self._secrets]):  # noqa: C419 - compare them all
             raise Unauthorized(f"{self._what} missing or wrong")
         return secret.decode()
@@ -85,7 +85,8 @@ def is_foreign(origin: str) -> bool:
     return not is_loopback(host)
 
 
-def _secret_in(headers: Mapping[str, str]) -> str:
+def secret_in(headers: Mapping[str, str]) -> str:
+    """Return the secret of a request as it was sent, or an empty string."""
     scheme, _, value = headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer":
         return value.strip()

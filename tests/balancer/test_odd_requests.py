@@ -8,11 +8,13 @@ import pytest
 
 from balancer.api.admin import AdminRoutes
 from balancer.api.nodes import NodeRoutes
+from balancer.clients.admission import Checks, admitting
+from balancer.clients.store import store_in
+from balancer.clients.usage import ClientUsage
 from balancer.discovery.registration import Registrations
 from balancer.state import build_state
 from edgeserve.config.settings import BalancerSettings
 from edgeserve.openai import ROUTES
-from edgeserve.security.tokens import Guard
 from tests.balancer.endpoint import endpoint
 from tests.edgeserve.http.odd import TARGETS, answers, odd, request
 from tests.fakes.llama import Behaviour
@@ -22,21 +24,24 @@ from tests.fakes.tokens import GivenTokens
 
 def own() -> list[tuple[str, str]]:
     """Ask the table of routes."""
-    state = build_state(BalancerSettings(), print)
-    nodes: Any = NodeRoutes(
-        state=state,
-        requests=None,  # type: ignore[arg-type]  # never asked
-        revocations=None,  # type: ignore[arg-type]
-        managers=Guard((), ""),
-        sweep=lambda: None,
-    )
-    api = AdminRoutes(
-        state=state,
-        registrations=Registrations(lambda _: None, GivenTokens()),
-        clients=Guard((), ""),
-        nodes=nodes,
-    )
-    return [(each.method, each.path) for each in api.routes()]
+    settings = BalancerSettings()
+    with admitting(settings) as clients:
+        state = build_state(settings, print)
+        nodes: Any = NodeRoutes(
+            state=state,
+            requests=None,  # type: ignore[arg-type]  # never asked
+            revocations=None,  # type: ignore[arg-type]
+            managers=Checks(clients.manager),
+            sweep=lambda: None,
+        )
+        api = AdminRoutes(
+            state=state,
+            registrations=Registrations(lambda _: None, GivenTokens()),
+            clients=clients,
+            usage=ClientUsage(store_in(settings.state_dir)),
+            nodes=nodes,
+        )
+        return [(each.method, each.path) for each in api.routes()]
 
 
 @pytest.mark.parametrize(("method", "path"), own())

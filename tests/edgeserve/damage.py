@@ -12,6 +12,8 @@ from pathlib import Path
 
 import msgspec
 
+from balancer.clients.keys import ClientKey, key_id
+from balancer.clients.store import add_key, store_in
 from edgeserve.config.paths import OWN_CERTIFICATE
 from edgeserve.config.settings import NodeSettings
 from edgeserve.security.certificates import keep, new_certificate
@@ -57,6 +59,7 @@ class Home:
             "node": (*state, models[0], str(self.models)),
             "balancer": state,
             "engine": state,
+            "key": state,
             "pull": (models[0], str(self.models)),
         }
         here = tuple(each.replace("HOME", str(self.root)) for each in command)
@@ -82,6 +85,9 @@ def a_home(root: Path) -> Home:
         '[[machine]]\nname = "pi"\nprefill = 20\ndecode = 5\ncount = 2\n'
     )
     _state(home)
+    made = ClientKey(id=key_id(SECRET), name="laptop", created=1.0)
+    add_key(store_in(home.state), made)
+    (home.state / f"admin-{PORT}.key").write_text(f"{SECRET}\n")
     return home
 
 
@@ -101,7 +107,6 @@ def _state(home: Home) -> None:
     (home.state / "learned.json").write_text('{"speeds": {}, "models": {}}')
     (home.state / f"balancer-{PORT}.sock").touch()
     (home.state / "nodes.json").write_text('{"revoked": {}}')
-    (home.state / f"admin-{PORT}.key").write_text(f"{SECRET}\n")
     settings = NodeSettings(models_dir=home.models, state_dir=home.state)
     (planned,) = plan(settings, Sampler()()).engines
     engine = native(home.state / "engines" / "current" / "llama-server")
@@ -128,6 +133,12 @@ MODEL = (
     ("quantize", "inspect", "HOME/models/a.F16.gguf"),
 )
 
+KEYS = (
+    ("key", "list"),
+    ("key", "limit", "laptop", "--at-once", "2"),
+    ("key", "new"),
+)
+
 PEM = f"state/{OWN_CERTIFICATE}"
 
 READ: dict[str, tuple[tuple[str, ...], ...]] = {
@@ -136,17 +147,22 @@ READ: dict[str, tuple[tuple[str, ...], ...]] = {
         *(NODE[0], *BALANCER, ("token", "new"), ("token", "new", "--force")),
         *(("token", "show"), ("token", "rotate")),
     ),
-    "config/api-keys": (*BALANCER, UP, ("key", "new", "--name", "me")),
+    "config/api-keys": (
+        *BALANCER,
+        UP,
+        ("key", "new", "--name", "me", "--file", "HOME/config/api-keys"),
+    ),
     "config/cert.pem": (GIVEN,),
     PEM: (SELF_MADE,),
+    "state/clients.db": (*BALANCER, *KEYS),
+    f"state/admin-{PORT}.key": (
+        ("models", "--url", f"http://127.0.0.1:{PORT}"),
+        *BALANCER,
+    ),
     "state/node.json": NODE,
     "state/node.pem": NODE,
     "state/node.lock": NODE,
     "state/nodes.json": BALANCER,
-    f"state/admin-{PORT}.key": (
-        ("nodes", "revoke", "pi", "--url", f"http://127.0.0.1:{PORT}"),
-        *BALANCER,
-    ),
     "state/learned.json": BALANCER,
     f"state/balancer-{PORT}.sock": (
         *BALANCER,
@@ -173,6 +189,10 @@ FOLDERS = (
 EVERY = tuple(dict.fromkeys(each for commands in READ.values() for each in commands))
 
 KEPT_BY = {
+    "balancer.clients.admission:_left_in": f"state/admin-{PORT}.key",
+    "balancer.clients.admission:local_admin": f"state/admin-{PORT}.key",
+    "balancer.clients.watch:_names": "config/api-keys",
+    "edgeserve.cli.client:_left_here": f"state/admin-{PORT}.key",
     "balancer.persistence.learned:_load": "state/learned.json",
     "balancer.persistence.learned:_save": "state/learned.json",
     "balancer.simulate.fleets:load": "fleet.toml",
@@ -182,8 +202,6 @@ KEPT_BY = {
     "edgeserve.security.certificates:stored_certificate": f"{PEM} state/node.pem",
     "edgeserve.security.certificates:keep": f"{PEM} state/node.pem",
     "edgeserve.security.renewal:_loaded": "config/cert.pem",
-    "balancer.api.local_admin:local_admin": f"state/admin-{PORT}.key",
-    "balancer.api.local_admin:_left_in": f"state/admin-{PORT}.key",
     "balancer.discovery.revocations:_write": "state/nodes.json",
     "balancer.discovery.revocations:_read": "state/nodes.json",
     "edgeserve.cli.join:_store": "config/token",
@@ -216,6 +234,7 @@ KEPT_BY = {
 """Function that keeps a file → the files above that stand for what it keeps."""
 
 OTHERWISE = {
+    "balancer.clients.database": "clients.db, through SQLite",
     "balancer.telemetry.trace": "traces: day.jsonl above",
     "balancer.telemetry.recorder": "traces: day.jsonl above",
     "edgeserve.cli.main": "/dev/null",

@@ -126,9 +126,8 @@ def test_in_a_sound_home_every_command_ends_well(
 REFUSED = {
     ("token", "new"),
     ("balancer", "start", "--port", "18080", "--takeover"),
-    ("nodes", "revoke", "pi", "--url", "http://127.0.0.1:18080"),
+    ("models", "--url", "http://127.0.0.1:18080"),
 }
-
 
 KEEPING_OUT = ("token", "api-keys", "nodes.json")
 """Files that keep others out: where one is damaged, the balancer does not start."""
@@ -147,7 +146,7 @@ def test_no_state_of_a_file_is_a_traceback(
     for command in READ[file]:
         damage(path, way)
         seen = run(command)
-        if file.endswith((".json", ".key")) and command in SERVING:
+        if file.endswith((".json", ".db", ".key")) and command in SERVING:
             assert seen.status == 0 or path.name in KEEPING_OUT, seen
         if path.name in SAID and way not in {"missing", "dangling"}:
             assert path.name in seen.out + seen.err + caplog.text
@@ -156,7 +155,7 @@ def test_no_state_of_a_file_is_a_traceback(
 
 
 SERVING = (NODE[0], *BALANCER)
-SAID = ("node.json", "learned.json")
+SAID = ("node.json", "learned.json", "clients.db")
 """Damage to these is told by whoever reads them."""
 
 

@@ -9,12 +9,16 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from balancer.clients.keys import ClientKey, key_id
+from balancer.clients.store import add_key, store_in
 from tests.edgeserve.damage import SECRET, Home, a_home, damage
 from tests.fakes.tokens import report_of
 from tests.patience import PATIENCE
@@ -120,6 +124,39 @@ def test_a_balancer_starts_and_leaves_there(home: Home, way: str) -> None:
 
     assert "Traceback" not in said
     assert said.count("cannot write what was learned") == 1
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_keys_count_there_and_new_ones_are_refused_in_a_sentence(
+    home: Home, way: str
+) -> None:
+    secret = "key-of-another-client"
+    made = ClientKey(id=key_id(secret), name="phone", created=2.0)
+    add_key(store_in(home.state), made)
+    WAYS[way](home)
+
+    with started(home, *BALANCER) as balancer:
+        url = re.findall(r"listening on (\S+)", heard(balancer, "listening on"))[0]
+        statuses = [status(url, each) for each in (secret, "key-of-a-stranger-here")]
+        said = left(balancer)
+    with started(home, "key", "revoke", "phone") as command:
+        refusal, _ = command.communicate(timeout=PATIENCE)
+
+    assert statuses == [200, 401], said
+    assert "Traceback" not in said
+    assert command.returncode == 1
+    assert re.match(r"edgeserve: cannot use \S+clients.db: .*\n$", refusal), refusal
+
+
+def status(url: str, key: str) -> int:
+    ask = urllib.request.Request(
+        f"{url}/v1/models", headers={"authorization": f"Bearer {key}"}
+    )
+    try:
+        with urllib.request.urlopen(ask, timeout=PATIENCE) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
 
 
 def until_started_anew(said: str) -> None:

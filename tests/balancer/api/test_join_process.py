@@ -106,7 +106,8 @@ class Fleet:
         nodes = [f"--node=http://127.0.0.1:{port}" for port in self.ports.values()]
         flags = ("--approve", "--anonymous", "--no-discover", "--host", "127.0.0.1")
         process = self.main.start(
-            *("balancer", "start", "--port", str(self.port)), *flags, *nodes
+            *("balancer", "start", "--port", str(self.port), "--policy", "least-busy"),
+            *(*flags, *nodes),
         )
         until(self.answers, "the balancer answers")
         return process
@@ -134,7 +135,7 @@ class Fleet:
         port, model = str(self.ports[name]), str(self._model)
         process = machine.start(
             *("node", "start", "--name", name, "--port", port, "--no-advertise"),
-            *("--model", model, "--llama-server", str(self._server)),
+            *("--slots", "1", "--model", model, "--llama-server", str(self._server)),
         )
         until(lambda: self.state(name) == "up" and self.ready(name), f"{name} is up")
         return process
@@ -147,6 +148,16 @@ class Fleet:
 
     def nodes(self) -> list[dict[str, Any]]:
         return self.asked("nodes")
+
+    def revoke(self, name: str) -> None:
+        key = self.main.folder / "state" / f"admin-{self.port}.key"
+        asked = urllib.request.Request(
+            f"{self.url}/edgeserve/v1/nodes/{name}/revoke",
+            b"{}",
+            {"authorization": f"Bearer {key.read_text().strip()}"},
+        )
+        with urllib.request.urlopen(asked, timeout=PATIENCE) as answer:
+            assert answer.status == 200
 
     def state(self, name: str) -> str | None:
         found = (each["state"] for each in self.nodes() if each["name"] == name)
@@ -197,8 +208,9 @@ def test_a_machine_joins_serves_and_is_revoked_while_it_answers(fleet: Fleet) ->
     fleet.nuc.token.parent.mkdir(parents=True)
     fleet.nuc.token.write_text(main.token.read_text())
     fleet.serve(fleet.nuc, "nuc")
-    streams = [fleet.stream(), fleet.stream()]  # one at each: both have one slot
+    streams = [fleet.stream(), fleet.stream()]  # one at each node: it has one slot
     begun = [next(each) for each in streams]
+    fleet.revoke("pi")  # at once: a command takes as long as an answer to start
     said = main.run("nodes", "revoke", "pi")
     assert said.startswith("0")
     assert "token rotate --keep-hours 0" in said
@@ -207,7 +219,10 @@ def test_a_machine_joins_serves_and_is_revoked_while_it_answers(fleet: Fleet) ->
         answer = b"".join([first, *stream])
         assert b"[DONE]" in answer
         assert b'"error"' not in answer
-    assert sorted(len(each["attempts"]) for each in fleet.asked("requests")) == [1, 2]
+    attempts = [each["attempts"] for each in fleet.asked("requests")]
+    (moved,) = [each for each in attempts if each[0]["node"] == "pi"]
+    assert "hung up" in moved[0]["outcome"]
+    assert (moved[-1]["node"], moved[-1]["outcome"]) == ("nuc", "answered")
 
     fleet.restart()
     until(lambda: fleet.ready("nuc"), "nuc is back")

@@ -100,7 +100,7 @@ async def test_without_the_key_nothing_changes_though_clients_need_none(
     async with managed(settings) as at:
         status, answer = await at.do(f"{NODES}/pi/{action}", key=key)
 
-    assert status == 401
+    assert status == 403
     assert "admin key" in answer["error"]["message"]
 
 

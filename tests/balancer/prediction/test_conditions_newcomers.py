@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from balancer.prediction.conditions import stands_back
 from balancer.prediction.engine_model import EngineModel

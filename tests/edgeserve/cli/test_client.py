@@ -1,10 +1,18 @@
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from edgeserve.cli.client import Endpoint, endpoint
+from edgeserve.cli.client import Endpoint, NoAnswer, endpoint
+from edgeserve.config.paths import (
+    OWN_CERTIFICATE,
+    admin_key_file,
+    config_dir,
+    state_dir,
+)
 from edgeserve.errors import SettingsError
+from edgeserve.security.certificates import keep, new_certificate
 from tests.fakes.endpoint import FakeEndpoint, fake_endpoint
 from tests.fakes.terminal import Terminal
 
@@ -28,6 +36,15 @@ def test_silence_is_one_sentence_that_says_what_to_start(
     assert seen.err.startswith(f"edgeserve: nothing answers at {url}")
     assert "edgeserve up" in seen.err
     assert seen.err.count("\n") == 1
+
+
+def test_https_to_a_plain_port_is_one_sentence_with_the_url_to_use(
+    running: FakeEndpoint,
+) -> None:
+    there = endpoint(running.url.replace("http:", "https:"), None)
+
+    with pytest.raises(NoAnswer, match=f"does not speak TLS.* --url {running.url}"):
+        there.get("/v1/models")
 
 
 @pytest.mark.parametrize("url", ["nuc:8080", "ftp://nuc", "http://"])
@@ -61,10 +78,57 @@ def test_a_refusal_is_passed_on(edgeserve: Terminal, running: FakeEndpoint) -> N
 def test_the_key_of_this_machine_is_shown_to_this_machine(
     edgeserve: Terminal, running: FakeEndpoint
 ) -> None:
-    key = edgeserve("key", "new").out.strip()
+    key = edgeserve("key", "new", "--file", str(config_dir() / "api-keys")).out.strip()
 
     edgeserve("models", "--url", running.url)
 
     ((_, headers, _),) = running.asked
     assert headers["authorization"] == f"Bearer {key}"
     assert endpoint("http://example.org", None).api_key is None
+
+
+def test_a_key_that_the_balancer_left_here_is_shown_to_it_alone(
+    edgeserve: Terminal, running: FakeEndpoint
+) -> None:
+    edgeserve("key", "new", "--file", str(config_dir() / "api-keys"))
+    port = int(running.url.rpartition(":")[2])
+    left = admin_key_file(state_dir(), port)
+    left.parent.mkdir()
+    left.write_text("admin-key-of-this-start\n")
+
+    edgeserve("models", "--url", running.url)
+
+    ((_, headers, _),) = running.asked
+    assert headers["authorization"] == "Bearer admin-key-of-this-start"
+    other = endpoint(f"http://127.0.0.1:{port - 1}", None)
+    assert other.key_file is None
+    assert endpoint(f"http://example.org:{port}", None).key_file is None
+
+
+def test_key_and_certificate_are_those_of_the_state_folder_in_the_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGESERVE_BALANCER_STATE_DIR", str(tmp_path))
+    made = new_certificate("balancer")
+    keep(made, tmp_path / OWN_CERTIFICATE)
+    left = admin_key_file(tmp_path, 443)
+    left.write_text("admin-key-of-this-start\n")
+
+    found = endpoint("https://localhost", None)
+
+    assert (found.key_file, found.own) == (left, made.fingerprint)
+
+
+def test_a_key_of_its_own_comes_before_the_one_that_was_left(
+    edgeserve: Terminal, running: FakeEndpoint, tmp_path: Path
+) -> None:
+    left = admin_key_file(state_dir(), int(running.url.rpartition(":")[2]))
+    left.parent.mkdir()
+    left.write_text("admin-key-of-this-start\n")
+    own = tmp_path / "own"
+    own.write_text("key-of-a-client-of-mine\n")
+
+    edgeserve("models", "--url", running.url, "--api-key-file", str(own))
+
+    ((_, headers, _),) = running.asked
+    assert headers["authorization"] == "Bearer key-of-a-client-of-mine"

@@ -94,7 +94,7 @@ def test_the_files_of_secrets_that_count_are_shown(
 ) -> None:
     before = shown(edgeserve, "balancer")
     edgeserve("token", "new")
-    edgeserve("key", "new")
+    edgeserve("key", "new", "--file", str(tmp_path / "config" / "api-keys"))
 
     found = shown(edgeserve, "balancer")
 

@@ -44,17 +44,24 @@ def test_a_token_is_not_overwritten_by_accident(edgeserve: Terminal) -> None:
     assert kept == before != read_tokens(None)
 
 
-def test_keys_are_added_and_each_is_printed_once(edgeserve: Terminal) -> None:
-    first = edgeserve("key", "new", "--name", "laptop")
-    second = edgeserve("key", "new", "--name", "phone")
+def test_keys_are_added_to_a_plain_file_and_each_is_printed_once(
+    edgeserve: Terminal, tmp_path: Path
+) -> None:
+    file = str(tmp_path / "keys")
+    first = edgeserve("key", "new", "--name", "laptop", "--file", file)
+    second = edgeserve("key", "new", "--name", "phone", "--file", file)
 
-    assert read_api_keys(None) == (first.out.strip(), second.out.strip())
+    keys = read_api_keys(tmp_path / "keys")
+    assert keys == (first.out.strip(), second.out.strip())
 
 
-def test_a_name_has_one_key(edgeserve: Terminal) -> None:
-    edgeserve("key", "new", "--name", "laptop")
+def test_a_name_has_one_key_in_a_plain_file(
+    edgeserve: Terminal, tmp_path: Path
+) -> None:
+    file = str(tmp_path / "keys")
+    edgeserve("key", "new", "--name", "laptop", "--file", file)
 
-    seen = edgeserve("key", "new", "--name", "laptop")
+    seen = edgeserve("key", "new", "--name", "laptop", "--file", file)
 
     assert seen.status == 1
     assert "'laptop'" in seen.err

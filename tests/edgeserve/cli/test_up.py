@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from balancer.clients.keys import ClientKey
+from balancer.clients.store import add_key, store_in
 from edgeserve.cli.client import Endpoint
 from edgeserve.cli.serve_alone import ChildEnded, Model, NotServing, Plan, serve, served
-from edgeserve.cli.up import model_flags, planned, port_near
+from edgeserve.cli.up import asks, model_flags, planned, port_near
 from edgeserve.config.settings import BalancerSettings, NodeSettings
 from edgeserve.config.sources import Resolved, resolve
 from edgeserve.errors import SettingsError
@@ -202,6 +204,17 @@ def test_the_children_listen_on_loopback_alone(smollm2: Path) -> None:
         assert command[command.index("--host") + 1] == "127.0.0.1"
     assert "--no-advertise" in plan.node
     assert "--no-discover" in plan.balancer
+
+
+def test_where_clients_need_a_key_the_balancers_own_is_shown(tmp_path: Path) -> None:
+    settings = BalancerSettings(state_dir=tmp_path)
+    before = asks(settings)
+    add_key(store_in(tmp_path), ClientKey(id="1f", name="laptop"))
+
+    assert (before, asks(settings)) == (False, True)
+    assert not asks(BalancerSettings(state_dir=tmp_path, anonymous=True))
+    store_in(tmp_path).write_bytes(b"damaged")
+    assert asks(settings)
 
 
 def test_one_s_own_model_takes_the_place_of_the_default(tmp_path: Path) -> None:

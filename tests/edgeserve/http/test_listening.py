@@ -1,12 +1,14 @@
 """What a server says of where it listens is true, and says what to do."""
 
+from unittest.mock import MagicMock
+
 import pytest
 
 from balancer.api.access import AccessPolicy, audience
+from balancer.clients.admission import Admission
 from edgeserve.config.settings import BalancerSettings, NodeSettings
 from edgeserve.http import listening
 from edgeserve.http.types import Origin
-from edgeserve.security.tokens import Guard
 from node.app import allowed_clients as who_comes
 from tests.fakes.tokens import GivenTokens
 
@@ -53,10 +55,12 @@ def test_an_address_that_was_asked_for_is_the_one_that_is_named() -> None:
 
 
 def an_access(host: str, token: str | None = SECRET, *keys: str) -> AccessPolicy:
+    clients = MagicMock(spec=Admission)
+    clients.__bool__.return_value = bool(keys)
     return AccessPolicy(
         host=host,
         tokens=GivenTokens(*([token] if token else [])),
-        clients=Guard(keys, "key"),
+        clients=clients,
     )
 
 
