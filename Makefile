@@ -6,9 +6,9 @@ ARGS ?=
 export VENV
 
 # Not for `up`: it prints the path of the command as the caller can run it.
-check fix test fuzz faults bench bench-proxy bench-routing demo check-quantize check-native check-llama: export PATH := $(abspath $(VENV))/bin:$(PATH)
+check fix test fuzz attacks faults bench bench-proxy bench-routing demo check-quantize check-native check-llama: export PATH := $(abspath $(VENV))/bin:$(PATH)
 
-.PHONY: help install up check fix test fuzz faults bench bench-proxy bench-routing demo check-quantize check-native check-llama
+.PHONY: help install up check fix test fuzz attacks faults bench bench-proxy bench-routing demo check-quantize check-native check-llama
 
 help:  ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 26
@@ -30,8 +30,11 @@ fix: install  ## Format the code and repair what can be repaired
 test: install  ## Run the tests: make test ARGS='-k drain'
 	@scripts/test $(ARGS)
 
-fuzz: install  ## Test the HTTP parsers with 10,000 inputs of each kind
+fuzz: install  ## Test the parsers and the proof with 10,000 inputs of each kind
 	@pytest tests/edgeserve/http/*/test_fuzz.py --hypothesis-profile=fuzz --timeout=900
+
+attacks: install  ## Attack a fleet in network namespaces, with 15,000 half-open connections
+	@HALF_OPEN=15000 pytest tests/security --timeout=900 -rs $(ARGS)
 
 faults: install  ## Kill and freeze real engines under load, and count (20 min)
 	@KILLS=500 pytest tests/balancer/clients/test_crash.py

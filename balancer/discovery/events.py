@@ -20,6 +20,7 @@ from msgspec import structs
 from balancer.discovery.mdns import Discovered, OnEvent, Withdrawn
 from balancer.discovery.node_client import NodeClient
 from balancer.fleet.current import LiveFleet
+from balancer.fleet.members import NodeAddress
 from edgeserve.errors import EdgeserveError, NodeLost, in_words
 from edgeserve.http.sse import Event, EventReader
 from edgeserve.http.types import Answer, Origin
@@ -30,6 +31,10 @@ from edgeserve.wire import PROTOCOL, EngineChange, NodeReport, decode
 
 FIRST_PAUSE = 0.25
 LONGEST_PAUSE = 2.0
+
+CALM_SECONDS = 10.0
+"""How long a node that has been here is sought in peace. Else a stranger that goes on
+and on announcing other addresses for it would keep it away."""
 
 FOLLOW = declared("node events", "on-failure")
 
@@ -80,7 +85,7 @@ class _Follower:
         self._pace = pace
         self._awake = awake
         self._background = tasks
-        self._tasks: dict[str, Started] = {}
+        self._tasks: dict[str, tuple[Started, float]] = {}  # and when it began
         self._pausing: dict[str, asyncio.Event] = {}
 
     def take(self, event: Discovered | Withdrawn) -> None:
@@ -94,19 +99,27 @@ class _Follower:
         )
         if known is None or known.origins != event.origins:
             self._restart(event.key)
-        elif event.key in self._pausing:
-            self._pausing[event.key].set()  # seen again: try at once
+        else:
+            self._hurry(event.key)
+
+    def _hurry(self, key: str) -> None:
+        """Try at once, if it waits: the node was seen again."""
+        if key in self._pausing:
+            self._pausing[key].set()
 
     def _restart(self, key: str) -> None:
-        link = self._current.fleet.links[key]
-        at = structs.replace(link.word.origin, id="") if link.word else None
-        if link.state == "up" and at in link.origins:
+        """Seek it at its new addresses; one that is here stays, whatever they are."""
+        link, now = self._current.fleet.links[key], self._pace.clock()
+        if link.state == "up":
             return
         if key in self._tasks:
-            self._tasks[key].cancel()
-        self._tasks[key] = self._background.start(
-            FOLLOW, lambda: self._follow(key), key
-        )
+            task, began = self._tasks[key]
+            if link.word and now - began < CALM_SECONDS:
+                self._hurry(key)
+                return
+            task.cancel()
+        task = self._background.start(FOLLOW, lambda: self._follow(key), key)
+        self._tasks[key] = task, now
 
     async def _follow(self, key: str) -> None:
         failures, pace = 0, self._pace
@@ -119,6 +132,7 @@ class _Follower:
             fleet = self._current.fleet
             if fleet.forgettable(key, pace.clock(), pace.forget):
                 self._current.become(fleet.forgotten(key))
+                del self._tasks[key]
                 return
             await self._pause(key, pace.pause(failures))
 
@@ -136,7 +150,7 @@ class _Follower:
     async def _any_origin(self, key: str) -> bool:
         """Follow the first origin that answers, to its end; False when none does."""
         problems = list[tuple[str, str]]()
-        for origin in self._current.fleet.links[key].origins:
+        for origin in candidates(self._current.fleet.links[key]):
             try:
                 await self._listen(key, origin)
             except EdgeserveError as error:
@@ -164,10 +178,10 @@ class _Follower:
 
         Where the node shows a certificate, requests go only to the holder of that one.
         """
-        expected = self._current.fleet.links[key].expected
+        expected = origin.id
         async with (
             unless_silent(self._awake, self._pace.suspect) as silence,
-            self._nodes.events(structs.replace(origin, id=expected or "")) as answer,
+            self._nodes.events(origin) as answer,
         ):
             await _require_events(answer, origin)
             origin = structs.replace(origin, id=answer.id)
@@ -175,19 +189,35 @@ class _Follower:
             while piece := await answer.chunk():
                 silence.heard()
                 for event in reader.feed(piece):
-                    self._take(key, origin, event)
+                    self._take(key, origin, expected, event)
 
-    def _take(self, key: str, origin: Origin, event: Event) -> None:
+    def _take(self, key: str, origin: Origin, expected: str, event: Event) -> None:
         fleet = self._current.fleet
         match event.name:
             case "report":
-                report = readable_report(event.data, fleet.links[key].expected, origin)
+                report = readable_report(event.data, expected, origin)
                 self._current.become(fleet.reported(key, origin, report))
             case "engine":
                 change = decode(event.data, EngineChange)
                 self._current.become(fleet.engine_changed(key, change.engine))
             case _:
                 self._current.become(fleet.heard(key))
+
+
+def candidates(link: NodeAddress) -> tuple[Origin, ...]:
+    """Return where to seek a node, in order, and the id that has to answer. Pure.
+
+    Any machine can announce a node in the name of another: so the address and the
+    certificate with which it was here last remain, as the second choice.
+    """
+    expected = link.expected or ""
+    announced = tuple(structs.replace(each, id=expected) for each in link.origins)
+    known = link.word.origin if link.word else None
+    if known is None or not known.id:
+        return announced
+    if known in announced or structs.replace(known, id="") in announced:
+        return announced
+    return (*announced[:1], known, *announced[1:])
 
 
 URL = "\0"
@@ -217,15 +247,18 @@ class _ReportHead(msgspec.Struct):
     id: str
 
 
-def readable_report(data: bytes, expected: str | None, origin: Origin) -> NodeReport:
-    """Decode a report. Raises NodeLost for another protocol or another node."""
+def readable_report(data: bytes, expected: str, origin: Origin) -> NodeReport:
+    """Decode a report. Raises NodeLost for another protocol or another node.
+
+    `expected` is the id that was announced; "" for any.
+    """
     head = decode(data, _ReportHead)
     if head.protocol != PROTOCOL:
         raise NodeLost(
             f"{origin.url} speaks protocol {head.protocol} and this balancer"
             f" {PROTOCOL}; install the same edgeserve on both"
         )
-    if expected is not None and head.id != expected:
+    if expected and head.id != expected:
         raise NodeLost(f"{origin.url} is another node than the one announced there")
     if origin.id not in {"", head.id}:
         raise NodeLost(f"{origin.url} reports an id that is not its certificate's")

@@ -10,7 +10,6 @@ import asyncio
 import hmac
 import logging
 import re
-import secrets
 
 from msgspec import structs
 
@@ -18,6 +17,7 @@ from balancer.discovery.mdns import Discovered, OnEvent, Withdrawn
 from edgeserve.config.settings import NodeSettings
 from edgeserve.errors import BadRequest, Unauthorized
 from edgeserve.http.types import Origin, origin_of
+from edgeserve.security.nonces import Nonces
 from edgeserve.security.proof import registration_mac
 from edgeserve.security.tokens import FleetTokens
 from edgeserve.wire import Registration
@@ -27,11 +27,14 @@ log = logging.getLogger(__name__)
 KEPT_SECONDS = 35.0
 """How long a registration counts; nodes renew theirs every 10 s."""
 
-MOST_NONCES = 1024
-"""Registrations that may be in progress; the oldest ones then begin again."""
-
 MOST_WARNINGS = 256
 """Peers whose latest warning is remembered."""
+
+UNPROVEN = "it does not prove that it holds the fleet token"
+OLDER = (
+    f"{UNPROVEN}: a node without the token, or of an older release; copy the token, and"
+    " install the same edgeserve on both"
+)
 
 _PLAIN = re.compile(r"[!-~]{1,300}")
 _HOST = re.compile(r"[0-9A-Za-z_.:%-]{1,253}")
@@ -45,18 +48,14 @@ class Registrations:
     ) -> None:
         self._on_event = on_event
         self._tokens = tokens
-        self._nonces: dict[str, None] = {}  # issued, not used, the latest last
+        self._nonces = Nonces()
         self._kept = kept
         self._ends: dict[str, asyncio.TimerHandle] = {}
         self._warnings: dict[str, str] = {}
 
     def challenge(self) -> str:
         """Return a nonce that one registration may use."""
-        if len(self._nonces) >= MOST_NONCES:
-            del self._nonces[next(iter(self._nonces))]
-        nonce = secrets.token_hex(16)
-        self._nonces[nonce] = None
-        return nonce
+        return self._nonces.issue()
 
     def checked(self, registration: Registration) -> str:
         """Check the proof of a registration, and return this balancer's own.
@@ -66,13 +65,13 @@ class Registrations:
         if not self._tokens:
             return ""
         nonce, content = registration.nonce, registration.content
-        fresh = nonce in self._nonces
-        self._nonces.pop(nonce, None)
+        fresh = self._nonces.is_fresh(nonce)
         for key in self._tokens.keys() if fresh else ():
             proof = registration_mac(key, "node", nonce, content)
             if hmac.compare_digest(proof.encode(), registration.proof.encode()):
+                self._nonces.use(nonce)
                 return registration_mac(key, "balancer", nonce, content)
-        raise Unauthorized("it does not prove that it holds the fleet token")
+        raise Unauthorized(UNPROVEN if registration.proof else OLDER)
 
     def register(self, registration: Registration, peer: str = "") -> str:
         """Register a node, or renew its registration; returns the key.

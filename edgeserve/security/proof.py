@@ -136,7 +136,9 @@ def registration_mac(key: FleetKey, role: str, nonce: str, content: str) -> str:
     """Return the HMAC, in hex, over a balancer's nonce and what is registered.
 
     `role` is `node` or `balancer`: each proves to the other. A registration is no
-    secret, so it needs no encrypted channel.
+    secret, so it needs no encrypted channel. The length before each part keeps a false
+    balancer from putting a part of the content into its nonce.
     """
-    message = "\0".join((role, nonce, content)).encode()
+    parts = [each.encode() for each in (role, nonce, content)]
+    message = b"".join(b"%d:%s" % (len(each), each) for each in parts)
     return hmac.digest(key.registration, message, "sha256").hex()

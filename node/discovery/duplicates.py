@@ -45,7 +45,7 @@ async def watching_for_duplicates(
             info = AsyncServiceInfo(SERVICE, name)
             found = await info.async_request(zeroconf.zeroconf, RESOLVE_SECONDS * 1e3)
             if found and suspicious(info, report()):
-                other = await _report_of(info, client)
+                other = await _report_of(info, report().id, client)
                 if other is not None and is_duplicate(other, report()):
                     await on_duplicate(other)
 
@@ -96,10 +96,16 @@ def _alike(name: str, ours: NodeReport) -> bool:
     return name.removesuffix(f".{SERVICE}").endswith(f" {ours.id[:8]}")
 
 
-async def _report_of(info: AsyncServiceInfo, client: FleetClient) -> NodeReport | None:
-    """Ask the announced process for its report: mDNS caches outlive processes."""
+async def _report_of(
+    info: AsyncServiceInfo, id_: str, client: FleetClient
+) -> NodeReport | None:
+    """Ask the announced process for its report: mDNS caches outlive processes.
+
+    In a fleet, one that does not show the certificate of that id is asked nothing.
+    """
+    known = id_ if client.tokens else ""
     for host in info.parsed_scoped_addresses():
-        origin = Origin(host, info.port or 0)
+        origin = Origin(host, info.port or 0, id=known)
         try:
             status, body = await client.report(origin)
             if status == 200:

@@ -39,11 +39,11 @@ class Client:
     """Asks one balancer from the client's host."""
 
     def __init__(self, session: aiohttp.ClientSession) -> None:
-        self._session = session
+        self.session = session
 
     async def nodes(self) -> dict[str, Json]:
         """Return the fleet's members that have reported, by name."""
-        async with self._session.get("/edgeserve/v1/nodes") as found:
+        async with self.session.get("/edgeserve/v1/nodes") as found:
             members: list[Json] = await found.json()
         return {each["report"]["name"]: each for each in members if each["report"]}
 
@@ -65,7 +65,7 @@ class Client:
 
     async def requests(self) -> list[Json]:
         """Return the balancer's records, the latest first."""
-        async with self._session.get("/edgeserve/v1/requests") as found:
+        async with self.session.get("/edgeserve/v1/requests") as found:
             records: list[Json] = await found.json()
             return records
 
@@ -94,7 +94,7 @@ class Client:
             "max_tokens": tokens,
         }
         try:
-            async with self._session.post("/v1/chat/completions", json=body) as answer_:
+            async with self.session.post("/v1/chat/completions", json=body) as answer_:
                 got.status = answer_.status
                 async for piece in answer_.content.iter_any():
                     got.body += piece

@@ -91,14 +91,15 @@ class Fleet:
 
     def node(self, host: Host, *flags: str) -> Process:
         """Start a node."""
-        return self._start(host, "node", "start", "--port", "8090", *flags)
+        return self.start(host, "node", "start", "--port", "8090", *flags)
 
     def balancer(self, host: Host, *flags: str) -> Process:
         """Start a balancer that lets every client in."""
         argv = ("balancer", "start", "--port", "8080", "--anonymous", *flags)
-        return self._start(host, *argv)
+        return self.start(host, *argv)
 
-    def _start(self, host: Host, *argv: str) -> Process:
+    def start(self, host: Host, *argv: str) -> Process:
+        """Start any of the commands; its folders have the fleet token."""
         folder = self.folder / f"{host.name}-{argv[0]}"
         (folder / "config").mkdir(parents=True)
         (folder / "config" / "token").write_text(TOKEN)

@@ -90,15 +90,16 @@ class _Unproven(asyncio.Protocol):
     def __init__(self, port: Proving, made: Made) -> None:
         self._port, self._made = port, made
         self._loop = asyncio.get_running_loop()
-        self._timer = self._loop.call_later(PROOF_SECONDS, self.end)
-        self._proof = port.proof()
+        self._timer: asyncio.TimerHandle | None = None
+        self._proof: ServerProof | None = None
         self._data = b""
-        self._replied = self._refused = False
+        self._refused = False
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Count it."""
+        """Count it; most that begin a handshake never come as far as this."""
         self._transport = cast(asyncio.Transport, transport)
+        self._begin_timer(PROOF_SECONDS, self.end)
         self._port.arrived(self)
 
     def data_received(self, data: bytes) -> None:
@@ -107,11 +108,11 @@ class _Unproven(asyncio.Protocol):
             return
         self._data += data
         try:
-            if not self._replied:
+            if self._proof is None:
                 self._take_hello()
-            if self._replied and len(self._data) >= MAC:
+            if self._proof is not None and len(self._data) >= MAC:
                 self._proof.check(self._data[:MAC])
-                self._proved(self._data[MAC:])
+                self._proved(self._proof, self._data[MAC:])
         except OtherToken:
             self._refuse(REFUSAL)
         except ProofError:
@@ -122,8 +123,9 @@ class _Unproven(asyncio.Protocol):
         if not data.startswith(MAGIC[: len(data)]):
             self._answer_stranger(data)
         elif len(data) >= HELLO:
-            reply = self._proof.reply(data[:HELLO])
-            self._data, self._replied = data[HELLO:], True
+            proof = self._port.proof()
+            reply = proof.reply(data[:HELLO])
+            self._data, self._proof = data[HELLO:], proof
             self._write(reply)
 
     def _answer_stranger(self, data: bytes) -> None:
@@ -136,10 +138,18 @@ class _Unproven(asyncio.Protocol):
         self._refused = True
         peer = peer_of(self._transport) if self._transport else ""
         log.debug("refused a connection of %s: no proof of the fleet token", peer)
-        self._timer.cancel()
-        self._timer = self._loop.call_later(REFUSED_SECONDS, self._tell, last)
+        self._begin_timer(REFUSED_SECONDS, self._tell, last)
+
+    def _begin_timer(
+        self, seconds: float, act: Callable[..., None], *of: bytes
+    ) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_later(seconds, act, *of)
 
     def _tell(self, last: bytes) -> None:
+        """Say the last word; one that does not take it is closed soon, too."""
+        self._begin_timer(REFUSED_SECONDS, self.end)
         self._write(last)
         if self._transport is not None:
             self._transport.close()
@@ -148,10 +158,9 @@ class _Unproven(asyncio.Protocol):
         if self._transport is not None and data:
             self._transport.write(data)
 
-    def _proved(self, rest: bytes) -> None:
+    def _proved(self, proof: ServerProof, rest: bytes) -> None:
         """Begin HTTP; `rest` is what has come of it."""
-        transport = self._transport
-        key = self._proof.key
+        transport, key = self._transport, proof.key
         assert transport is not None  # noqa: S101 - data has come
         assert key is not None  # noqa: S101 - it was proved
         self._leave()
@@ -172,5 +181,6 @@ class _Unproven(asyncio.Protocol):
         self._leave()
 
     def _leave(self) -> None:
-        self._timer.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
         self._port.departed(self)

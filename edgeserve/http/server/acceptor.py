@@ -99,6 +99,7 @@ class Acceptor:
         context: Callable[[], ssl.SSLContext],
         limits: Limits,
         tasks: Tasks,
+        advice: str = "",
     ) -> None:
         self.on_settled: Callable[[], None] = lambda: None
         self._sock = sock
@@ -106,6 +107,7 @@ class Acceptor:
         self._context = context
         self._limits = limits
         self._tasks = tasks
+        self._advice = advice
         self._loop = asyncio.get_running_loop()
         self._newcomers = Newcomers(
             max(1, min(limits.handshakes, open_files() // 8))  # within the reserve
@@ -219,7 +221,8 @@ class Acceptor:
         plain, in every first request.
         """
         data = await self._loop.sock_recv(sock, READ_BYTES)
-        await self._loop.sock_sendall(sock, plain_answer(data, sock.getsockname()))
+        answer = plain_answer(data, sock.getsockname(), self._advice)
+        await self._loop.sock_sendall(sock, answer)
         sock.shutdown(socket.SHUT_WR)
         async with asyncio.timeout(self._limits.linger_seconds):
             # Closing while it still sends would reset it, and lose the answer.
@@ -227,10 +230,10 @@ class Acceptor:
                 pass
 
 
-def plain_answer(data: bytes, address: tuple[str, int]) -> bytes:
+def plain_answer(data: bytes, address: tuple[str, int], advice: str = "") -> bytes:
     """Return the answer to the plain request `data` at `address`. Pure."""
     url = Origin(address[0].removeprefix("::ffff:"), address[1], tls=True).url
-    error = BadRequest(f"this port speaks TLS only; use {url}")
+    error = BadRequest(f"this port speaks TLS only; {advice or f'use {url}'}")
     body = rendered(error, path_in(data))
     lines = [
         status_line(error.status),
@@ -247,15 +250,17 @@ async def accepting(
     factory: Callable[[], asyncio.Protocol],
     context: Callable[[], ssl.SSLContext],
     limits: Limits,
+    advice: str = "",
 ) -> AsyncGenerator[Acceptor]:
     """Accept the TLS connections of `sock` until the block ends.
 
     `factory` makes the protocol of each one that completes its handshake, within
     `limits.head_seconds`. `context` is asked for each anew.
+    `advice` is what plain HTTP is told to do; to use https, if it is empty.
     """
     sock.setblocking(False)
     async with background() as tasks:
-        acceptor = Acceptor(sock, factory, context, limits, tasks)
+        acceptor = Acceptor(sock, factory, context, limits, tasks, advice)
         acceptor.begin()
         try:
             yield acceptor

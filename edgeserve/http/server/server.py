@@ -24,6 +24,13 @@ Greeting = Callable[[Callable[[], asyncio.Protocol]], asyncio.Protocol]
 """Makes the protocol of a new connection; it gets what makes the one for HTTP."""
 
 
+OLDER = (
+    "a balancer that speaks plain HTTP is of an older release: install the same"
+    " edgeserve on both, and replace the fleet token, which it sends readable"
+)
+"""What a plain request is told where a greeting is expected."""
+
+
 class Handoff:
     """Leaves a port to another process: given to `listen`, started by `begin`.
 
@@ -104,7 +111,9 @@ async def _accepting(
         yield server.close
         return
     sock.listen(backlog)
-    async with accepting(sock, made, tls, port.limits) as acceptor:
+    async with accepting(
+        sock, made, tls, port.limits, OLDER if greeting else ""
+    ) as acceptor:
         port.arriving = lambda: acceptor.arriving
         acceptor.on_settled = port.settled
         yield acceptor.close

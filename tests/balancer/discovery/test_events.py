@@ -9,15 +9,17 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec import structs
 
 from balancer.discovery import events
-from balancer.discovery.events import ReconnectPolicy, together
+from balancer.discovery.events import ReconnectPolicy, candidates, together
 from balancer.fleet.members import Fleet
+from edgeserve.http.types import Origin
 from edgeserve.runtime import background
 from tests.balancer.endpoint import CHAT, QUICK, chat, endpoint
 from tests.fakes.cable import cable
 from tests.fakes.node import HEARTBEAT_SECONDS, fake_node
-from tests.fakes.reports import an_engine
+from tests.fakes.reports import a_report, an_engine
 from tests.fakes.tokens import TOKEN, GivenTokens
 
 
@@ -246,3 +248,17 @@ def test_a_problem_of_several_addresses_is_said_once() -> None:
     said = together([(a, f"{a} {no}"), (b, f"{b} {no}"), (c, f"{c} is silent")])
 
     assert said == f"{a}, {b} {no}; {c} is silent"
+
+
+def test_where_a_node_was_last_is_tried_beside_what_is_announced_in_its_name() -> None:
+    key, here = "pi", Origin("10.0.0.1", 1)
+    others = tuple(Origin(f"10.0.0.{number}", 1) for number in (8, 9))
+    proven = structs.replace(here, id="its-id")
+    fleet = Fleet().sighted(key, "mdns", (here,), "its-id")
+    fleet = fleet.reported(key, proven, a_report(name="pi"))
+    assert candidates(fleet.links[key]) == (proven,)
+
+    fleet = fleet.sighted(key, "mdns", others, "another-id")
+
+    first, second = (structs.replace(each, id="another-id") for each in others)
+    assert candidates(fleet.links[key]) == (first, proven, second)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec import structs
 
 from balancer.discovery.mdns import Discovered, Withdrawn
 from balancer.discovery.registration import Registrations
-from edgeserve.errors import BadRequest
+from edgeserve.errors import BadRequest, EdgeserveError
 from edgeserve.security.proof import FleetKey, fleet_key, registration_mac
-from edgeserve.wire import Registration
+from edgeserve.wire import Registration, decode, encode
 from tests.balancer.api.test_admin import KEY, TOKEN, bearer
 from tests.balancer.endpoint import CHAT, a_secret, chat, endpoint, eventually
 from tests.fakes.node import fake_node
@@ -174,3 +177,29 @@ async def test_a_registration_that_is_renewed_stays() -> None:
     assert [type(event).__name__ for event in heard] == ["Discovered", "Discovered"]
     with pytest.raises(BadRequest):
         register.register(Registration(url="nonsense"))
+
+
+words = st.one_of(st.text(max_size=60), st.sampled_from(["http://pi:8090", "http://["]))
+
+
+@given(
+    body=st.one_of(
+        st.binary(max_size=200),
+        st.fixed_dictionaries(
+            {"url": words}, optional={"id": words, "nonce": words, "proof": words}
+        ).map(encode),
+    ),
+    issued=st.booleans(),
+)
+def test_no_registration_made_up_is_taken_or_breaks_anything(
+    body: bytes, *, issued: bool
+) -> None:
+    heard = list[object]()
+    taken = closing(Registrations(heard.append, GivenTokens(TOKEN)))
+    with taken as register, suppress(EdgeserveError):
+        said = decode(body, Registration)
+        if issued:
+            said = structs.replace(said, nonce=register.challenge())
+        register.register(said, register.checked(said))
+
+    assert heard == []

@@ -126,3 +126,12 @@ def test_a_registration_is_proved_in_both_directions_and_once() -> None:
     }
     assert made not in others
     assert len(others) == 4
+
+
+def test_a_nonce_cannot_hold_a_part_of_what_is_registered() -> None:
+    """A false balancer chooses the nonce that it gives to a node."""
+    chosen = "nonce\0http://evil:1\n"
+    signed = registration_mac(OURS, "node", chosen, "http://a:1\nid")
+
+    wanted = registration_mac(OURS, "node", "nonce", "http://evil:1\n\0http://a:1\nid")
+    assert signed != wanted
