@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from edgeserve.config.options import settings_options, warn_of_strays
+from edgeserve.config.options import settings_options, warn_of_unknown_variables
 from edgeserve.config.settings import BalancerSettings
 from edgeserve.config.sources import resolve
 from edgeserve.help import Group, SettingsCommand, examples
@@ -39,7 +39,7 @@ def start(config_file: Path | None, *, takeover: bool, **flags: Any) -> None:
 
     Ctrl-C or SIGTERM lets running requests finish; a second one does not.
     """
-    warn_of_strays()
+    warn_of_unknown_variables()
     settings = resolve(BalancerSettings, file=config_file, flags=flags).settings
 
     # The server imports aiohttp and zeroconf, which `--help` does not need.

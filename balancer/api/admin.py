@@ -76,8 +76,10 @@ class AdminRoutes:
     async def health(self, _: web.Request) -> web.Response:
         """Show health: 200, or 503 while draining."""
         fleet = self.state.current.fleet
-        up = [member for member in fleet.members if member.state == "up"]
-        ready = [each for each in self.state.current.candidates if each.barred is None]
+        up = [node for node in fleet.nodes if node.state == "up"]
+        ready = [
+            each for each in self.state.current.candidates if each.unavailable is None
+        ]
         draining = self.state.in_flight.draining
         summary = {
             "status": "draining" if draining else "ok",
@@ -194,12 +196,14 @@ class AdminRoutes:
         current = self.state.current
         with suppress(TimeoutError):
             async with asyncio.timeout(TRIED_SECONDS):
-                while (link := current.fleet.links.get(key)) and link.state == "seen":
+                while (
+                    address := current.fleet.addresses.get(key)
+                ) and address.state == "seen":
                     await current.changed()
-        link = current.fleet.links.get(key)
-        if link is None or link.state != "unreachable":
+        address = current.fleet.addresses.get(key)
+        if address is None or address.state != "unreachable":
             return None
-        return f"{link.problem}; --announce-url can name another address"
+        return f"{address.problem}; --announce-url can name another address"
 
 
 def _model(each: Served) -> Json:

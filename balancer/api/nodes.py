@@ -126,11 +126,11 @@ class NodeRoutes:
 
     def _known(self) -> Iterator[tuple[str, str]]:
         """Yield id and name of each node that has shown its certificate, or is out."""
-        for id_, node in self.revocations.nodes().items():
-            yield id_, node.name
-        for member in self.state.current.fleet.members:
-            if member.origin.id:
-                yield member.origin.id, member.name
+        for id_, revoked in self.revocations.nodes().items():
+            yield id_, revoked.name
+        for node in self.state.current.fleet.nodes:
+            if node.origin.id:
+                yield node.origin.id, node.name
 
     async def allow(self, request: web.Request) -> web.Response:
         """Let a node in again that was revoked."""
@@ -147,8 +147,12 @@ class NodeRoutes:
         """
         fleet, health = self.state.current.fleet, self.state.breakers.shown
         revoked = self.revocations.nodes()
-        rows = [_member(each, health(each.id)) for each in fleet.members]
-        rows += [_silent(each) for each in fleet.links.values() if each.word is None]
+        rows = [_node(each, health(each.id)) for each in fleet.nodes]
+        rows += [
+            _silent(each)
+            for each in fleet.addresses.values()
+            if each.last_report is None
+        ]
         for row in rows:
             if row["id"] in revoked:
                 row["state"] = "revoked"
@@ -163,26 +167,26 @@ def _row(id_: str | None, state: str, **fields: Any) -> Json:
     return {**row, "problem": None, "health": {}, "report": None, **fields}
 
 
-def _member(member: Node, health: Mapping[str, str]) -> Json:
+def _node(node: Node, health: Mapping[str, str]) -> Json:
     return _row(
-        member.id,
-        member.state,
-        name=member.name,
-        url=member.origin.url,
-        seen_as=member.links,
-        problem=member.problem,
+        node.id,
+        node.state,
+        name=node.name,
+        url=node.origin.url,
+        seen_as=node.addresses,
+        problem=node.problem,
         health=health,
-        report=member.report,
+        report=node.report,
     )
 
 
-def _silent(link: NodeAddress) -> Json:
+def _silent(address: NodeAddress) -> Json:
     return _row(
-        link.expected,
-        link.state,
-        url=", ".join(each.url for each in link.origins),
-        seen_as=[link.key],
-        problem=link.problem,
+        address.expected,
+        address.state,
+        url=", ".join(each.url for each in address.origins),
+        seen_as=[address.key],
+        problem=address.problem,
     )
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 
 from edgeserve.errors import EdgeserveError, SettingsError, in_words
-from edgeserve.runtime.files import Trouble, read_json, replace_json
+from edgeserve.runtime.files import RepeatedFault, read_json, replace_json
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ class Revocations:
         self._path, self._clock = folder / FILE, clock
         self._stamp = self._stamped()
         self._writing = asyncio.Lock()
-        self._trouble = Trouble(log.warning)
+        self._trouble = RepeatedFault(log.warning)
         try:
             self._nodes: Mapping[str, RevokedNode] = _read(self._path)
         except OSError as error:
@@ -97,9 +97,11 @@ class Revocations:
             self._nodes = _read(self._path)
         except OSError as error:
             why = in_words(error)
-            self._trouble.met(f"{self._path}: {why}; revoked nodes stay as they were")
+            self._trouble.report(
+                f"{self._path}: {why}; revoked nodes stay as they were"
+            )
         else:
-            self._trouble.over()
+            self._trouble.ended()
 
     def _stamped(self) -> tuple[int, ...]:
         try:

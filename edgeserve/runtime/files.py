@@ -207,20 +207,20 @@ def _about(path: Path, error: OSError) -> OSError:
     return OSError(error.errno, error.strerror or str(error), str(path))
 
 
-class Trouble:
+class RepeatedFault:
     """Reports a repeated fault once, until it ends or changes."""
 
     def __init__(self, report: Callable[[str], None]) -> None:
         self._report = report
         self._last = ""
 
-    def met(self, what: str) -> None:
+    def report(self, what: str) -> None:
         """Report a fault, unless it was the last one reported."""
         if what != self._last:
             self._last = what
             self._report(what)
 
-    def over(self) -> None:
+    def ended(self) -> None:
         """Note the end of the fault: it is reported again if it returns."""
         self._last = ""
 

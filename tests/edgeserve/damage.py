@@ -1,4 +1,4 @@
-"""A home with every file that is kept, ways to damage one, and who reads each."""
+"""A home with every file that is kept, ways to damage one, and its readers."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class Home:
 
 
 def a_home(root: Path) -> Home:
-    """Fill a home, each file by whoever writes it."""
+    """Fill a home, each file by the code that writes it."""
     home = Home(root)
     for folder in ("config", "state", "models", "bin"):
         (root / folder).mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Every help page fits a terminal; whoever mistypes is told what was meant."""
+"""Every help page fits a terminal; a mistyped name gets a suggestion."""
 
 import dataclasses
 
@@ -100,12 +100,14 @@ def test_what_the_headings_name_are_settings_and_each_stands_once() -> None:
         ("quantize run m.gguf --types Q4_KM", "did you mean 'Q4_K_M'?"),
     ],
 )
-def test_what_was_meant_is_said(typed: str, meant: str, edgeserve: Terminal) -> None:
+def test_a_similar_name_is_suggested(
+    typed: str, meant: str, edgeserve: Terminal
+) -> None:
     seen = edgeserve(*typed.split())
 
     assert seen.status == 2
     assert meant in " ".join(seen.err.split())
 
 
-def test_what_nobody_can_have_meant_gets_no_suggestion(edgeserve: Terminal) -> None:
+def test_a_dissimilar_name_gets_no_suggestion(edgeserve: Terminal) -> None:
     assert "mean" not in edgeserve("xyzzy").err

@@ -204,8 +204,8 @@ async def test_a_revoked_node_is_out_at_once_and_after_a_restart(
 
 
 def at_rows(at: Managed) -> list[dict[str, Any]]:
-    links = at.balancer.state.current.fleet.links.values()
-    return [{"url": link.key, "problem": link.problem} for link in links]
+    addresses = at.balancer.state.current.fleet.addresses.values()
+    return [{"url": address.key, "problem": address.problem} for address in addresses]
 
 
 async def test_a_node_that_left_is_revoked_by_its_whole_id(
