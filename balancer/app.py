@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from collections.abc import AsyncGenerator, Callable
 from contextlib import (
     AbstractAsyncContextManager,
@@ -27,13 +28,16 @@ from balancer.api.access import (
 from balancer.api.admin import AdminRoutes
 from balancer.api.client_tls import client_tls
 from balancer.api.inference import InferenceHandler
-from balancer.clients.admission import admitting, local_admin
+from balancer.api.nodes import NodeRoutes
+from balancer.clients.admission import Checks, admitting, local_admin
 from balancer.clients.limits import RateLimits
 from balancer.clients.usage import ClientUsage, counting
 from balancer.discovery.events import ReconnectPolicy, watching
+from balancer.discovery.joining import joining
 from balancer.discovery.mdns import discovering
 from balancer.discovery.node_client import NodeClient
 from balancer.discovery.registration import Registrations
+from balancer.discovery.revocations import Revocations
 from balancer.failover.retry import RetryLoop
 from balancer.failover.splice import policy_of
 from balancer.failover.watchdog import Watchdog
@@ -55,7 +59,7 @@ from edgeserve.config.paths import admin_key_file
 from edgeserve.config.settings import EVERYWHERE, LOOPBACK, BalancerSettings
 from edgeserve.http import Handoff
 from edgeserve.http.channel.opening import FleetChannel
-from edgeserve.http.listening import lines
+from edgeserve.http.listening import lines, shown_at
 from edgeserve.http.types import Origin, Upstream
 from edgeserve.openai import ROUTES
 from edgeserve.runtime.clock import ActiveClock
@@ -124,12 +128,12 @@ async def running(
         inherits = handover is not None
         stack.enter_context(local_admin(clients, file, taken, inherits=inherits))
         usage = await stack.enter_async_context(counting(settings.state_dir))
-        upstream = await stack.enter_async_context(_upstream(settings, access))
-        nodes = NodeClient(upstream)
+        revocations = Revocations(settings.state_dir)
+        channel = FleetChannel(access.tokens, revocations.nodes)
+        upstream = _upstream(settings, channel if access.tokens else None)
+        nodes = NodeClient(await stack.enter_async_context(upstream))
         clock = stack.enter_context(closing(ActiveClock()))
-        pace = pace or ReconnectPolicy(
-            suspect=settings.suspect_seconds, forget=settings.forget_seconds
-        )
+        pace = pace or _pace(settings)
         on_event = await stack.enter_async_context(
             watching(shared.current, nodes, pace, clock)
         )
@@ -138,12 +142,16 @@ async def running(
         if settings.calibrate:
             await stack.enter_async_context(calibrating(shared, nodes))
         await stack.enter_async_context(probing(shared.breakers, nodes))
-        register = Registrations(on_event, access.tokens)
-        registrations = stack.enter_context(closing(register))
+        register = closing(Registrations(on_event, access.tokens))
         watch = stack.enter_context(closing(Watchdog(shared, clock)))
         handler = _handler(settings, shared, nodes, access, usage, watch, trace)
+        changes = _changes(settings, shared, access, revocations, channel)
         api = AdminRoutes(
-            state=shared, registrations=registrations, clients=clients, usage=usage
+            state=shared,
+            registrations=stack.enter_context(register),
+            clients=clients,
+            usage=usage,
+            nodes=await stack.enter_async_context(changes),
         )
         port = await stack.enter_async_context(
             http.listen(
@@ -164,11 +172,9 @@ async def running(
         if handover:
             handover.serving()
         who = audience(settings, access) + (tls.note if tls else "")
-        say(lines(structs.replace(origin, host=access.host), who))
-        path = handover_socket(settings.state_dir, sock.getsockname()[1])
-        await stack.enter_async_context(
-            offering(path, sock, lambda: handed_over(shared), taken)
-        )
+        at = structs.replace(origin, host=access.host)
+        say(lines(at, who) + (invitation(at) if settings.approve else ""))
+        await stack.enter_async_context(_offering(settings, sock, shared, taken))
         await stack.enter_async_context(
             discovering(settings, on_event, loopback_only=not access.tokens)
         )
@@ -188,14 +194,56 @@ def _reached_at(host: str, port: int, *, tls: bool) -> Origin:
     return Origin(LOOPBACK if host == EVERYWHERE else host, port, tls)
 
 
-def _upstream(
-    settings: BalancerSettings, access: AccessPolicy
-) -> AbstractAsyncContextManager[Upstream]:
-    """Hold the connections to nodes; with a fleet token each has to prove itself."""
-    return http.upstream(
-        connect_seconds=settings.connect_seconds,
-        channel=FleetChannel(access.tokens) if access.tokens else None,
+def _pace(settings: BalancerSettings) -> ReconnectPolicy:
+    return ReconnectPolicy(
+        suspect=settings.suspect_seconds, forget=settings.forget_seconds
     )
+
+
+def _upstream(
+    settings: BalancerSettings, channel: FleetChannel | None
+) -> AbstractAsyncContextManager[Upstream]:
+    """Hold the connections to nodes; on a channel each has to prove itself."""
+    return http.upstream(connect_seconds=settings.connect_seconds, channel=channel)
+
+
+def _offering(
+    settings: BalancerSettings,
+    sock: socket.socket,
+    shared: BalancerState,
+    taken: asyncio.Event,
+) -> AbstractAsyncContextManager[None]:
+    """Let another process take over; see `offering`."""
+    path = handover_socket(settings.state_dir, sock.getsockname()[1])
+    return offering(path, sock, lambda: handed_over(shared), taken)
+
+
+@asynccontextmanager
+async def _changes(
+    settings: BalancerSettings,
+    shared: BalancerState,
+    access: AccessPolicy,
+    revocations: Revocations,
+    channel: FleetChannel,
+) -> AsyncGenerator[NodeRoutes]:
+    """Hold the machines that ask to join; yields the routes that change nodes."""
+    allowed, say = settings.approve, shared.current.say
+    async with joining(
+        access.tokens, revocations.nodes, allowed=allowed, say=say
+    ) as requests:
+        yield NodeRoutes(
+            state=shared,
+            requests=requests,
+            revocations=revocations,
+            managers=Checks(access.clients.manager),
+            sweep=channel.sweep,
+        )
+
+
+def invitation(at: Origin) -> str:
+    """Return the line for new machines."""
+    url = structs.replace(at, host=shown_at(at.host)[0]).url
+    return f"\n  new machines ask to join with: edgeserve join {url}"
 
 
 def _handler(

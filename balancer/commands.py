@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from edgeserve.config.options import settings_options, warn_of_strays
+from edgeserve.config.options import settings_options, warn_of_unknown_variables
 from edgeserve.config.settings import BalancerSettings
 from edgeserve.config.sources import resolve
 from edgeserve.help import Group, SettingsCommand, examples
@@ -26,7 +26,6 @@ def balancer() -> None:
         ("edgeserve balancer start", "find the nodes by itself, answer on port 8080"),
         ("edgeserve balancer start --node http://pi:8090", "without multicast; repeat"),
         ("edgeserve balancer start --takeover", "restart without losing a request"),
-        ("edgeserve balancer start --anonymous", "let everyone in, without a key"),
     ),
 )
 @click.option(
@@ -40,7 +39,7 @@ def start(config_file: Path | None, *, takeover: bool, **flags: Any) -> None:
 
     Ctrl-C or SIGTERM lets running requests finish; a second one does not.
     """
-    warn_of_strays()
+    warn_of_unknown_variables()
     settings = resolve(BalancerSettings, file=config_file, flags=flags).settings
 
     # The server imports aiohttp and zeroconf, which `--help` does not need.

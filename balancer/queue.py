@@ -67,13 +67,13 @@ class RequestQueue:
         """How many requests wait now."""
         return len(self._waiting)
 
-    def claim(self, need: RoutingRequest, note: Note) -> SlotClaim:
+    def claim(self, routing: RoutingRequest, note: Note) -> SlotClaim:
         """Hold slots on one engine for the length of a block; wait if necessary.
 
         `note` gets each decision. Entering raises the error of a refusal: FleetBusy
         where the queue is full or waiting is useless; TooLate after too long a wait.
         """
-        return SlotClaim(need, note, self._clock(), queue=self)
+        return SlotClaim(routing, note, self._clock(), queue=self)
 
     def changed(self) -> None:
         """Reconsider the queue now: the fleet changed or a slot came free."""

@@ -61,31 +61,33 @@ class InferenceRequest(msgspec.Struct, kw_only=True):
     dialect: type[Dialect]
     body: bytes
     mode: Mode
-    need: RoutingRequest
+    routing: RoutingRequest
     wants_progress: bool = False
     ends: int = 1
     filtered: bool = False
-    put: Mapping[str, object] = {}
+    edits: Mapping[str, object] = {}
 
     @property
-    def tells_us(self) -> bool:
+    def asks_for_progress(self) -> bool:
         """Whether the engine is asked to report progress."""
         return self.mode != "whole" and self.dialect.reports_progress
 
-    def as_it_is(self) -> InferenceRequest:
+    def not_streamed(self) -> InferenceRequest:
         """Return the same request, not streamed by the engine."""
         return structs.replace(self, mode="whole")
 
-    def longer(self, than: int) -> InferenceRequest:
+    def for_longer_context(self, than: int) -> InferenceRequest:
         """Return the same request, for an engine with a longer context than that."""
-        return structs.replace(self, need=structs.replace(self.need, too_short=than))
+        return structs.replace(
+            self, routing=structs.replace(self.routing, too_short=than)
+        )
 
     def body_for(self, engine: EngineReport, slot: int | None = None) -> bytes:
         """Return the body with the named edits; `slot` is a slot of the engine."""
         if self.route.method == "GET":
             return b""
-        put: dict[str, object] = {**self.put, "model": engine.variant}
-        if self.tells_us:
+        put: dict[str, object] = {**self.edits, "model": engine.variant}
+        if self.asks_for_progress:
             put["return_progress"] = True
         if self.mode == "aggregate":
             put["stream"] = True
@@ -127,12 +129,12 @@ def read_request(
         dialect=dialect,
         body=body,
         mode=_mode(dialect, request, budget, body),
-        need=RoutingRequest(
+        routing=RoutingRequest(
             model=normal(request.model or ""),
             ability=route.needs,
             slots=_slots(route, request, generates=dialect.streams),
             tokens=len(body) // BYTES_PER_TOKEN if dialect.streams else 0,
-            also=_also(request, body),
+            extra_abilities=_extra_abilities(request, body),
             generates=dialect.streams,
             prompt=prompt.read(body, key) if dialect.streams else EMPTY,
             budget=budget,
@@ -145,7 +147,7 @@ def read_request(
         wants_progress=bool(request.return_progress),
         ends=dialect.ends(request),
         filtered=dialect.filters_end(request),
-        put=translated(dialect, request, body),
+        edits=translated(dialect, request, body),
     )
 
 
@@ -155,7 +157,7 @@ def _slots(route: Route, request: RequestFields, *, generates: bool) -> int:
     return request.each if generates else 1
 
 
-def _also(request: RequestFields, body: bytes) -> frozenset[Ability]:
+def _extra_abilities(request: RequestFields, body: bytes) -> frozenset[Ability]:
     needs, choice = media(body, request.prompt), request.tool_choice
     return needs | TOOLS if choice and is_forced(choice) else needs
 

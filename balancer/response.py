@@ -69,7 +69,7 @@ ATTEMPTS_HEADER = "x-edgeserve-attempts"
 HEADER_SAFE = " !\"#$&'()*+,/:;<=>?@[\\]^`{|}~"
 """Characters that are not encoded: all of printable ASCII except `%`."""
 
-LIFE_SECONDS = 15.0
+KEEP_ALIVE_SECONDS = 15.0
 """Clients and proxies close connections that are silent for longer."""
 
 
@@ -83,7 +83,7 @@ class ClientResponse(msgspec.Struct):
     """One response, to a request for `path`.
 
     `began`: when the first byte of content was sent, by `clock`; `on_begin` is called
-    then. `given`: the content of a stream so far, also where the client does not
+    then. `sent`: the content of a stream so far, also where the client does not
     stream and gets it aggregated. `limits`: header fields on what the key may still do.
     """
 
@@ -95,7 +95,7 @@ class ClientResponse(msgspec.Struct):
     status: int = 0
     began: float | None = None
     attempts: int = 0
-    given: SentEvents = msgspec.field(default_factory=SentEvents)
+    sent: SentEvents = msgspec.field(default_factory=SentEvents)
     limits: dict[str, str] = {}
     last_sent: float = 0.0
     _node: str = ""
@@ -114,9 +114,9 @@ class ClientResponse(msgspec.Struct):
     @property
     def silent(self) -> bool:
         """Whether a client that waits for a stream should get a keep-alive."""
-        return self.clock() - self.last_sent > LIFE_SECONDS
+        return self.clock() - self.last_sent > KEEP_ALIVE_SECONDS
 
-    async def life(self, headers: Mapping[str, str], data: bytes) -> None:
+    async def send_keep_alive(self, headers: Mapping[str, str], data: bytes) -> None:
         """Send a keep-alive: headers are sent, content is not."""
         await self._start(headers)
         self.last_sent = self.clock()
@@ -126,7 +126,7 @@ class ClientResponse(msgspec.Struct):
         """Send content of a stream."""
         await self._start(headers)
         self._begin()
-        self.given.add(data)
+        self.sent.add(data)
         await self.reply.write(data)
 
     async def rest(
@@ -136,15 +136,15 @@ class ClientResponse(msgspec.Struct):
 
         `watchdog` counts the pieces of the answer; a keep-alive does not count.
         """
-        feed, keep = reader.feed, self.given.add
+        feed, keep = reader.feed, self.sent.add
 
-        def sieve(piece: bytes) -> bytes:
+        def filter_(piece: bytes) -> bytes:
             if ready := feed(piece):
                 keep(ready)
                 watchdog.texts += not ready.startswith(b":")
             return ready
 
-        await answer.sift(self.reply, sieve)
+        await answer.pump_filtered(self.reply, filter_)
 
     async def whole(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
         """Send a whole answer."""
@@ -203,7 +203,7 @@ HEADERS = {
 EVERY_SECONDS = 10.0
 """Clients and proxies wait through at least 30 s of silence."""
 
-WAITING = b": waiting for a slot\n\n"
+KEEP_ALIVE = b": waiting for a slot\n\n"
 
 
 class KeepAlive:
@@ -224,4 +224,4 @@ class KeepAlive:
     async def _send_comments(self) -> None:
         while True:
             await asyncio.sleep(EVERY_SECONDS)
-            await self._response.life(HEADERS, WAITING)
+            await self._response.send_keep_alive(HEADERS, KEEP_ALIVE)

@@ -127,6 +127,7 @@ class Group(click.Group):
                 for path, command in leaves(self, ctx)
                 if any(error.option_name in each.opts for each in command.params)
             ]
+            owners = [path for path in owners if path[:-1] not in owners]
             if not owners:
                 raise
             raise click.UsageError(
@@ -148,10 +149,15 @@ class Group(click.Group):
 def leaves(
     group: click.Group, ctx: click.Context, path: tuple[str, ...] = ()
 ) -> Iterator[tuple[tuple[str, ...], click.Command]]:
-    """Yield every command under a group, with its path; groups are left out."""
+    """Yield every command under a group, with its path.
+
+    Groups are left out, except those that are commands themselves.
+    """
     for name in group.list_commands(ctx):
         command = group.get_command(ctx, name)
         if isinstance(command, click.Group):
+            if command.invoke_without_command:
+                yield (*path, name), command
             yield from leaves(command, ctx, (*path, name))
         elif command is not None:
             yield (*path, name), command

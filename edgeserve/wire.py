@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeVar, cast
+from typing import Annotated, Any, Literal, TypeVar, cast
 
 import msgspec
 
@@ -229,6 +229,25 @@ class Registered(msgspec.Struct, frozen=True, kw_only=True):
 
     problem: str | None = None
     proof: str = ""
+
+
+class JoinRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A machine without the fleet token asks to be let in; nothing of it is secret.
+
+    The balancer connects to `port` at the address that this comes from, and expects
+    the certificate of `id`. `knock` is 16 bytes in hex, see `edgeserve.security.join`.
+    """
+
+    port: Annotated[int, msgspec.Meta(ge=1, le=65535)]
+    name: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+    id: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{32}$")]
+    knock: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{32}$")]
+
+
+class Approval(msgspec.Struct, frozen=True, kw_only=True):
+    """Lets a machine in that asks to join; `code` is the one that was compared."""
+
+    code: str
 
 
 T = TypeVar("T")

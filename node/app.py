@@ -154,7 +154,7 @@ async def serve(settings: NodeSettings, stop: asyncio.Event) -> None:
             instance=secrets.token_hex(8),
             hardware=LatestHardware(await asyncio.to_thread(sample)),
         )
-        stack.enter_context(failures.heard_by(state.feed.report_changed))
+        stack.enter_context(failures.subscribed(state.feed.report_changed))
         await stack.enter_async_context(
             measuring(state.hardware, sample, state.feed.report_changed)
         )

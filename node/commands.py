@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from edgeserve.config.options import settings_options, warn_of_strays
+from edgeserve.config.options import settings_options, warn_of_unknown_variables
 from edgeserve.config.settings import NodeSettings
 from edgeserve.config.sources import resolve
 from edgeserve.help import Group, SettingsCommand, examples
@@ -36,7 +36,7 @@ def plan(
     --model`. The exit status is 1 if a model cannot be served.
     """
     flags["models"] = (*names, *flags["models"])
-    warn_of_strays()
+    warn_of_unknown_variables()
     settings = resolve(NodeSettings, file=config_file, flags=flags).settings
 
     from node.hardware.limits import memory_room
@@ -74,7 +74,7 @@ def start(config_file: Path | None, **flags: Any) -> None:
 
     Ctrl-C or SIGTERM lets running requests finish; a second one ends them at once.
     """
-    warn_of_strays()
+    warn_of_unknown_variables()
     settings = resolve(NodeSettings, file=config_file, flags=flags).settings
 
     # The agent imports aiohttp and zeroconf, which `--help` does not need.

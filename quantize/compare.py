@@ -18,7 +18,7 @@ from edgeserve.models.comparison import OWN_TEXT, Comparison, Measured, Quality,
 from edgeserve.models.facts import ModelFacts, read
 from edgeserve.runtime.files import fingerprint
 from edgeserve.runtime.tether import tethered
-from edgeserve.runtime.threads import calm, threads_for
+from edgeserve.runtime.threads import openmp_environment, threads_for
 from quantize.imatrix import native_tool
 from quantize.worker.child import Crashed, QuantizerFailed, events, require_library
 from quantize.worker.messages import Job, Score, Speed, Step
@@ -50,7 +50,7 @@ def bench(tool: Path, job: Speed) -> Speeds | None:
             capture_output=True,
             timeout=SLOW * job.seconds,
             check=True,
-            env=calm(),
+            env=openmp_environment(),
         )
         runs = msgspec.json.decode(done.stdout, type=list[_BenchRun])
     except (OSError, subprocess.SubprocessError, msgspec.DecodeError):

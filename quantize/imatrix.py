@@ -16,7 +16,7 @@ from edgeserve.models.facts import ModelFacts
 from edgeserve.models.naming import stem
 from edgeserve.runtime.files import fingerprint, part_of
 from edgeserve.runtime.tether import tethered
-from edgeserve.runtime.threads import calm
+from edgeserve.runtime.threads import openmp_environment
 from quantize.worker.imatrix_file import read_importance
 
 
@@ -77,7 +77,7 @@ def _run(command: list[str]) -> None:
         text=True,
         errors="replace",
         check=False,
-        env=calm(),
+        env=openmp_environment(),
     )
     if done.returncode != 0:
         errors = [

@@ -25,7 +25,7 @@ FOLDERS = ("CONFIG_DIR", "STATE_DIR")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Hide the settings of whoever runs the tests, before edgeserve is imported.
+    """Hide the settings of the user who runs the tests, before edgeserve is imported.
 
     The models folder stays theirs, so that a model is fetched once.
     """

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 STATE = os.environ.get("NATIVE_STATE_DIR")
-"""The state folder that `edgeserve engine build` was told, if it was run."""
+"""The state folder of `edgeserve engine build`, if it was run."""
 
 native = pytest.mark.skipif(
     STATE is None, reason="needs what `edgeserve engine build` makes: make check-native"

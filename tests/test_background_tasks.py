@@ -10,7 +10,7 @@ import logging
 import pkgutil
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import aiohttp
@@ -22,10 +22,12 @@ import node
 from balancer.app import Balancer, running
 from edgeserve import http
 from edgeserve.config.settings import BalancerSettings, NodeSettings
+from edgeserve.errors import EdgeserveError
 from edgeserve.runtime import background, log
 from edgeserve.runtime.background import KINDS, Kind, Work, failures
 from node.app import serve
 from node.engines.process import free_port
+from tests.balancer.discovery.joiners import a_balancer, a_joiner
 from tests.edgeserve.http.certificates import a_certificate
 from tests.edgeserve.http.talk import echo, is_ours
 from tests.fakes.gguf import a_model
@@ -152,6 +154,18 @@ async def a_tls_port(folder: Path) -> AsyncGenerator[None]:
 
 
 @asynccontextmanager
+async def a_join_request() -> AsyncGenerator[None]:
+    """Have a machine ask to join."""
+    async with a_balancer() as requests, a_joiner() as joiner:
+        with suppress(EdgeserveError):  # its exchange is made to fail
+            await requests.ask("127.0.0.1", joiner.request())
+        if not requests.waiting:
+            async with a_joiner() as again:
+                await requests.ask("localhost", again.request())
+        yield
+
+
+@asynccontextmanager
 async def both(tmp_path: Path) -> AsyncGenerator[Both]:
     """Run them as their commands do, found by mDNS and by registration."""
     (tmp_path / "models").mkdir()
@@ -185,7 +199,7 @@ async def test_whichever_background_task_fails_requests_are_answered(
 ) -> None:
     before = Counter(failures.counts)
     with caplog.at_level(logging.WARNING):
-        async with both(tmp_path) as there, a_tls_port(tmp_path):
+        async with both(tmp_path) as there, a_tls_port(tmp_path), a_join_request():
             # A request would measure the engine, and nobody calibrate it then.
             await saboteur.until("calibrate", 1)
             for each in there.balancer.state.current.candidates:

@@ -57,7 +57,7 @@ def test_without_any_python_it_says_which_is_needed(machine: Path) -> None:
     assert "Python 3.11 or later" in done.stderr
 
 
-def test_what_is_missing_is_named_to_those_who_are_not_root(machine: Path) -> None:
+def test_what_is_missing_is_named_without_root(machine: Path) -> None:
     put(machine, "python3", "exit 1")
 
     done = run(machine, "system-packages", "python3", "dev")
@@ -131,7 +131,7 @@ exit {status}
 
 
 @pytest.mark.parametrize("status", [0, 1])
-def test_compiling_tells_how_far_it_is_and_on_failure_why(
+def test_compiling_shows_its_progress_and_on_failure_why(
     machine: Path, tmp_path: Path, status: int
 ) -> None:
     (tmp_path / "venv" / "bin").mkdir(parents=True)
@@ -162,7 +162,7 @@ exit {status}
 
 
 @pytest.mark.parametrize("status", [0, 1])
-def test_installing_tells_what_it_is_at_and_on_failure_why(
+def test_installing_shows_its_step_and_on_failure_why(
     machine: Path, tmp_path: Path, status: int
 ) -> None:
     script = INSTALLING.format(status=status)

@@ -26,6 +26,11 @@ class AccessPolicy:
 def access_policy(settings: BalancerSettings, clients: Admission) -> AccessPolicy:
     """Read the token. Raises SettingsError where the secrets do not allow the host."""
     tokens = FleetTokens(settings.token_file)
+    if settings.approve and not tokens:
+        raise SettingsError(
+            "--approve lets machines into a fleet, and there is no fleet token yet;"
+            " `edgeserve token new` makes one"
+        )
     host = listening_host(
         settings.host,
         token=bool(tokens),

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from aiohttp import web
 
+from balancer.api.nodes import FOREIGN_PAGES, NodeRoutes
 from balancer.clients.admission import Admission, Checks
 from balancer.clients.usage import ClientUsage
 from balancer.discovery.registration import Registrations
 from balancer.fleet.engines import Served, served
-from balancer.fleet.members import Fleet, Node, NodeAddress
 from balancer.state import BalancerState
 from edgeserve.errors import BadRequest, EdgeserveError, UnknownModel
 from edgeserve.http.server.aiohttp_routes import guarded, json_response
-from edgeserve.http.types import Origin
 from edgeserve.openai import normal
-from edgeserve.security.tokens import Guard
 from edgeserve.wire import Challenge, Registered, Registration, decode
 
 TRIED_SECONDS = 3.0
@@ -30,9 +28,6 @@ MOST_DAYS = 3660
 """The longest time of which usage is shown."""
 
 Json = dict[str, Any]
-
-LOOPBACK_PAGES = Guard((), "")
-"""Refuses pages of other sites, which a browser lets post to loopback."""
 
 
 class UnknownRequest(EdgeserveError):
@@ -45,16 +40,18 @@ class UnknownRequest(EdgeserveError):
 
 @dataclass(frozen=True, kw_only=True)
 class AdminRoutes:
-    """The routes that aiohttp serves. `clients` guards all but /health and register.
+    """The routes that aiohttp serves.
 
-    Keys see the models they are for, and their own requests and usage. The whole fleet
-    is for admins.
+    `clients` guards all but /health, register, and those of `nodes`. Keys see the
+    models they are for, and their own requests and usage. The whole fleet is for
+    admins.
     """
 
     state: BalancerState
     registrations: Registrations
     clients: Admission
     usage: ClientUsage
+    nodes: NodeRoutes
 
     def routes(self) -> Iterable[web.RouteDef]:
         """Return the routes."""
@@ -73,13 +70,16 @@ class AdminRoutes:
             web.get(f"{own}/usage", self.used),
             web.get(f"{own}/register", self.challenge),
             web.post(f"{own}/register", self.registration),
+            *self.nodes.routes(),
         ]
 
     async def health(self, _: web.Request) -> web.Response:
         """Show health: 200, or 503 while draining."""
         fleet = self.state.current.fleet
-        up = [member for member in fleet.members if member.state == "up"]
-        ready = [each for each in self.state.current.candidates if each.barred is None]
+        up = [node for node in fleet.nodes if node.state == "up"]
+        ready = [
+            each for each in self.state.current.candidates if each.unavailable is None
+        ]
         draining = self.state.in_flight.draining
         summary = {
             "status": "draining" if draining else "ok",
@@ -125,8 +125,7 @@ class AdminRoutes:
 
     async def fleet(self, _: web.Request) -> web.Response:
         """Show the fleet, and nodes that were seen but have not answered."""
-        health = self.state.breakers.shown
-        return json_response(shown(self.state.current.fleet, health))
+        return json_response(self.nodes.shown())
 
     async def requests(self, request: web.Request) -> web.Response:
         """List the latest requests of the key, newest first; for an admin, of all."""
@@ -183,7 +182,7 @@ class AdminRoutes:
         """Register a node that proves itself, and answer whether its address works."""
         peer = (request.remote or "").removeprefix("::ffff:")
         try:
-            LOOPBACK_PAGES.check(request.headers)
+            FOREIGN_PAGES.check(request.headers)
             registration = decode(await request.read(), Registration)
             proof = self.registrations.checked(registration)
             key = self.registrations.register(registration, peer)
@@ -197,12 +196,14 @@ class AdminRoutes:
         current = self.state.current
         with suppress(TimeoutError):
             async with asyncio.timeout(TRIED_SECONDS):
-                while (link := current.fleet.links.get(key)) and link.state == "seen":
+                while (
+                    address := current.fleet.addresses.get(key)
+                ) and address.state == "seen":
                     await current.changed()
-        link = current.fleet.links.get(key)
-        if link is None or link.state != "unreachable":
+        address = current.fleet.addresses.get(key)
+        if address is None or address.state != "unreachable":
             return None
-        return f"{link.problem}; --announce-url can name another address"
+        return f"{address.problem}; --announce-url can name another address"
 
 
 def _model(each: Served) -> Json:
@@ -216,43 +217,3 @@ def _model(each: Served) -> Json:
         "context": each.context,
         "slots": each.slots,
     }
-
-
-def shown(fleet: Fleet, health: Callable[[str], Mapping[str, str]]) -> list[Json]:
-    """Render the fleet for `edgeserve nodes`: nodes, then addresses without an answer.
-
-    `health` returns the states of a node's engines that are not healthy, by id.
-    """
-    silent = [link for link in fleet.links.values() if link.word is None]
-    members = [_member(each, health(each.id)) for each in fleet.members]
-    return [*members, *map(_silent, silent)]
-
-
-def _member(member: Node, health: Mapping[str, str]) -> Json:
-    return {
-        "id": member.id,
-        "name": member.name,
-        "state": member.state,
-        "url": member.origin.url,
-        "seen_as": member.links,
-        "problem": member.problem,
-        "health": health,
-        "report": member.report,
-    }
-
-
-def _silent(link: NodeAddress) -> Json:
-    return {
-        "id": link.expected,
-        "name": None,
-        "state": link.state,
-        "url": ", ".join(map(_url, link.origins)),
-        "seen_as": [link.key],
-        "problem": link.problem,
-        "health": {},
-        "report": None,
-    }
-
-
-def _url(origin: Origin) -> str:
-    return origin.url

@@ -31,7 +31,7 @@ from edgeserve.errors import EdgeserveError, TooLate, WrongMethod
 from edgeserve.http.types import Request, Response
 from edgeserve.openai import ROUTES, asking
 from edgeserve.quantization import floor_asked
-from edgeserve.runtime.memory import untie
+from edgeserve.runtime.memory import drop_tracebacks
 
 LEFT = "the client left"
 
@@ -63,7 +63,7 @@ class InferenceHandler:
         except EdgeserveError as error:
             record.outcome = error.code
             await _send_error(error, request, response)
-            untie(error)
+            drop_tracebacks(error)
         except (ConnectionError, asyncio.CancelledError) as error:
             record.outcome = None if record.answered else LEFT
             if isinstance(error, asyncio.CancelledError):
@@ -122,11 +122,11 @@ class InferenceHandler:
                 priority=client.priority,
             )
             record.model, record.stream = (
-                inference.need.model,
+                inference.routing.model,
                 inference.mode == "stream",
             )
-            if not client.allows(inference.need.model):
-                raise ModelNotAllowed(inference.need.model, client.models)
+            if not client.allows(inference.routing.model):
+                raise ModelNotAllowed(inference.routing.model, client.models)
             context = RequestContext(
                 received=request,
                 request=inference,
@@ -140,7 +140,9 @@ class InferenceHandler:
             else:
                 await self._run_within(seconds, context)
             if self.trace:
-                self.trace.answered(record, inference.need, self.state.records.clock())
+                self.trace.answered(
+                    record, inference.routing, self.state.records.clock()
+                )
 
     async def _run_within(self, seconds: float, context: RequestContext) -> None:
         """Run the attempts, with the client's deadline until the answer begins.

@@ -20,7 +20,7 @@ from balancer.clients.store import Spent, UsageCounts, add_usage, store_in, usag
 from balancer.telemetry.records import TokensUsed
 from edgeserve.errors import in_words
 from edgeserve.runtime.background import background, declared
-from edgeserve.runtime.files import Trouble
+from edgeserve.runtime.files import RepeatedFault
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ class ClientUsage:
         self._today, self._today_until = "", 0.0
         self._waiting: dict[Spent, UsageCounts] = {}
         self._lock = threading.Lock()
-        self._trouble = Trouble(log.warning)
+        self._trouble = RepeatedFault(log.warning)
         self.grew = asyncio.Event()
 
     def add(self, key: str, used: TokensUsed) -> None:
@@ -85,9 +85,9 @@ class ClientUsage:
             with self._lock:
                 self._merge(batch)
             why = in_words(error)
-            self._trouble.met(f"cannot write usage to {self._path}: {why}")
+            self._trouble.report(f"cannot write usage to {self._path}: {why}")
             return False
-        self._trouble.over()
+        self._trouble.ended()
         return True
 
     def since(self, days: int) -> dict[Spent, UsageCounts]:

@@ -20,7 +20,7 @@ from balancer.clients.keys import LONGEST_NAME, RESERVED, ClientKey, key_id
 from balancer.clients.store import keys_in
 from edgeserve.config.paths import config_dir
 from edgeserve.errors import SettingsError, in_words
-from edgeserve.runtime.files import Trouble, Unusable, read_text
+from edgeserve.runtime.files import RepeatedFault, Unusable, read_text
 from edgeserve.security.tokens import MOST_BYTES, read_api_keys
 
 log = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ class StoredKeys:
         self._count = -1
         self._seen: Seen = None
         self._next_look = 0.0
-        self._trouble = Trouble(log.error)
+        self._trouble = RepeatedFault(log.error)
         self.keys: Keys = {}
         self.problem = ""
         self._look(time.monotonic())
@@ -113,7 +113,7 @@ class StoredKeys:
             return False
         self.keys = {key.id: key for key in keys_in(self._connection)}
         self._count, self.problem = count, ""
-        self._trouble.over()
+        self._trouble.ended()
         return True
 
     def _failed(self, error: OSError | sqlite3.Error, now: float) -> bool:
@@ -126,7 +126,7 @@ class StoredKeys:
         if isinstance(error, sqlite3.Error):
             error = Unusable(self._path, in_plain_words(error))
         self.keys, self.problem = {}, in_words(error)
-        self._trouble.met(
+        self._trouble.report(
             f"no client is let in with a key of {self._path}: {self.problem}; move it"
             " away, or put a sound copy there"
         )
@@ -163,7 +163,7 @@ class FileKeys:
         self._path = path or config_dir() / "api-keys"
         self._name = str(self._path)
         self._seen = _seen_at(self._name)
-        self._trouble = Trouble(log.error)
+        self._trouble = RepeatedFault(log.error)
         self.keys: Keys = self._read()
         self.problem = ""
 
@@ -177,10 +177,12 @@ class FileKeys:
         self._seen = seen
         try:
             self.keys, self.problem = self._read(), ""
-            self._trouble.over()
+            self._trouble.ended()
         except SettingsError as error:
             self.keys, self.problem = {}, str(error)
-            self._trouble.met(f"no client is let in with a key of that file: {error}")
+            self._trouble.report(
+                f"no client is let in with a key of that file: {error}"
+            )
         return True
 
     def _read(self) -> Keys:

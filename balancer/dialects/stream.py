@@ -33,7 +33,7 @@ from balancer.dialects.timings import (
 from edgeserve.http.sse import END, Event, parse_event, raw_events, whole_events
 
 _PROGRESS_FIELD = re.compile(rb',"prompt_progress":\{[^}]*\}')
-LIFE = b":\n\n"
+KEEP_ALIVE = b":\n\n"
 """A comment: the connection is alive."""
 
 
@@ -128,10 +128,10 @@ class DialectStream(StreamReader):
         if self._rest or not piece.endswith(END):
             ready, self._rest = whole_events(self._rest + piece)
         if not self.begun or (self.hides and PROGRESS in ready):
-            ready = b"".join(map(self._sieved, raw_events(ready)))
+            ready = b"".join(map(self._sendable, raw_events(ready)))
         return self._until_end(ready) if self.begun else ready
 
-    def _sieved(self, raw: bytes) -> bytes:
+    def _sendable(self, raw: bytes) -> bytes:
         """Return what may go out after one more event.
 
         With several answers, one prompt may be read while another answer is written.

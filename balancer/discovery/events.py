@@ -101,14 +101,13 @@ class _Follower:
         if isinstance(event, Withdrawn):
             self._current.become(fleet.withdrawn(event.key, self._pace.clock()))
             return
-        known = fleet.links.get(event.key)
+        known = fleet.addresses.get(event.key)
         if known is None and event.source == "mdns" and not self._makes_room():
             warn_once(log, f"more than {MOST_SILENT} nodes are announced and silent")
             return
+        fleet = self._current.fleet
         self._current.become(
-            self._current.fleet.sighted(
-                event.key, event.source, event.origins, event.id
-            )
+            fleet.discovered(event.key, event.source, event.origins, event.id)
         )
         if known is None or known.origins != event.origins:
             self._restart(event.key)
@@ -117,8 +116,10 @@ class _Follower:
 
     def _makes_room(self) -> bool:
         """Forget an announced node that was tried in vain, if there are too many."""
-        links = self._current.fleet.links.values()
-        silent = [each for each in links if each.source == "mdns" and not each.word]
+        seen = self._current.fleet.addresses.values()
+        silent = [
+            each for each in seen if each.source == "mdns" and not each.last_report
+        ]
         if len(silent) < MOST_SILENT:
             return True
         vain = next((each.key for each in silent if each.state == "unreachable"), None)
@@ -135,12 +136,12 @@ class _Follower:
 
     def _restart(self, key: str) -> None:
         """Seek it at its new addresses; one that is here stays, whatever they are."""
-        link, now = self._current.fleet.links[key], self._pace.clock()
-        if link.state == "up":
+        address, now = self._current.fleet.addresses[key], self._pace.clock()
+        if address.state == "up":
             return
         if key in self._tasks:
             task, began = self._tasks[key]
-            if link.word and now - began < CALM_SECONDS:
+            if address.last_report and now - began < CALM_SECONDS:
                 self._hurry(key)
                 return
             task.cancel()
@@ -149,7 +150,7 @@ class _Follower:
 
     async def _follow(self, key: str) -> None:
         failures, pace = 0, self._pace
-        while key in self._current.fleet.links:
+        while key in self._current.fleet.addresses:
             began = pace.clock()
             if await self._any_origin(key) and pace.clock() - began > FIRST_PAUSE:
                 failures = 0
@@ -176,7 +177,7 @@ class _Follower:
     async def _any_origin(self, key: str) -> bool:
         """Follow the first origin that answers, to its end; False when none does."""
         problems = list[tuple[str, str]]()
-        for origin in candidates(self._current.fleet.links[key]):
+        for origin in candidates(self._current.fleet.addresses[key]):
             try:
                 await self._listen(key, origin)
             except EdgeserveError as error:
@@ -186,7 +187,7 @@ class _Follower:
             except Exception as error:
                 self._suspect(key, f"{origin.url}: {in_words(error)}")
                 raise
-            if self._current.fleet.links[key].state == "up":
+            if self._current.fleet.addresses[key].state == "up":
                 why = problems[-1][1] if problems else f"{origin.url} closed its stream"
                 self._suspect(key, why)
                 return True
@@ -230,15 +231,15 @@ class _Follower:
                 self._current.become(fleet.heard(key))
 
 
-def candidates(link: NodeAddress) -> tuple[Origin, ...]:
+def candidates(address: NodeAddress) -> tuple[Origin, ...]:
     """Return where to seek a node, in order, and the id that has to answer. Pure.
 
     Any machine can announce a node in the name of another: so the address and the
     certificate with which it was here last remain, as the second choice.
     """
-    expected = link.expected or ""
-    announced = tuple(structs.replace(each, id=expected) for each in link.origins)
-    known = link.word.origin if link.word else None
+    expected = address.expected or ""
+    announced = tuple(structs.replace(each, id=expected) for each in address.origins)
+    known = address.last_report.origin if address.last_report else None
     if known is None or not known.id:
         return announced
     if known in announced or structs.replace(known, id="") in announced:

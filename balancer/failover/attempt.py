@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping
 
 from balancer.dialects.base import Aggregate, Headless, Incomplete, StreamedError
-from balancer.dialects.stream import LIFE, StreamReader
+from balancer.dialects.stream import KEEP_ALIVE, StreamReader
 from balancer.dialects.timings import PROGRESS, Timings
 from balancer.discovery.node_client import NodeClient
 from balancer.failover.context import RequestContext
@@ -35,7 +35,7 @@ from edgeserve.errors import (
 from edgeserve.http.sse import EventReader
 from edgeserve.http.types import Answer
 from edgeserve.openai import message
-from edgeserve.runtime.memory import untie
+from edgeserve.runtime.memory import drop_tracebacks
 
 CUT_SHORT = "the stream ended before the answer did"
 REFUSED = Done("refused by the engine")
@@ -61,7 +61,7 @@ async def run_attempt(
     watchdog: AttemptWatchdog,
 ) -> Outcome:
     """Ask one engine; Elsewhere and Full only while it has added no content."""
-    before = context.response.given.size
+    before = context.response.sent.size
     try:
         async with nodes.forward(
             send.to, context.received, context.record.id, body
@@ -120,8 +120,9 @@ def _fault(error: NodeLost, watchdog: AttemptWatchdog) -> Fault:
 def _lost(
     error: NodeLost, fault: Fault, response: ClientResponse, before: int
 ) -> Outcome:
-    untie(error)  # the context keeps it, and its traceback would hold the context
-    if response.given.size > before:
+    # The context keeps it, and its traceback would hold the context.
+    drop_tracebacks(error)
+    if response.sent.size > before:
         return Broken(error, fault)
     return Elsewhere(error, fault)
 
@@ -157,11 +158,11 @@ async def _on_error(
             return Full()
         case "elsewhere":
             return Elsewhere(_node_error(status, message(body)), failure.fault)
-        case "longer" if not response.given.size:
-            return Elsewhere(error, longer=True)
+        case "longer" if not response.sent.size:
+            return Elsewhere(error, longer_context=True)
         case "pass" if failure.fault != "none":
             return Elsewhere(error, failure.fault)
-        case _ if response.given.size:
+        case _ if response.sent.size:
             refused = f"no other node goes on with the answer: {error}"
             return Broken(NodeLost(refused), final=True)
         case _:
@@ -188,7 +189,7 @@ async def _stream(
         if stream.begun:
             await response.content(answer.headers, ready)
         elif ready or response.silent:
-            await response.life(answer.headers, ready or LIFE)
+            await response.send_keep_alive(answer.headers, ready or KEEP_ALIVE)
     watchdog.note("text")
     await response.rest(answer, stream, watchdog)
     error = stream.error
@@ -229,7 +230,7 @@ async def _aggregate(
     while piece := await answer.chunk():
         ready = stream.feed(piece)
         if stream.begun:
-            context.response.given.add(ready)
+            context.response.sent.add(ready)
             watchdog.texts += not piece.startswith(b":")
         else:
             watchdog.note("progress" if PROGRESS in piece else "ping")
@@ -243,9 +244,9 @@ async def _send_aggregate(
     response = context.response
     try:
         aggregate = context.request.dialect.aggregate()
-        body = _aggregated(response.given.whole(), aggregate)
+        body = _aggregated(response.sent.whole(), aggregate)
     except Headless:
-        response.given.forget()
+        response.sent.forget()
         return AskWhole()
     except Incomplete as error:
         raise InvalidAnswer(CUT_SHORT) from error
@@ -266,5 +267,5 @@ async def send_tail(tail: bytes, context: RequestContext) -> Outcome:
     if context.request.mode != "aggregate":
         await context.response.end(tail)
         return DONE
-    context.response.given.add(tail)
+    context.response.sent.add(tail)
     return await _send_aggregate(JSON, context)

@@ -82,7 +82,7 @@ def note_death(
             pass
         case _:
             return
-    death = Death(to.life, hung=isinstance(error, GivenUp))
+    death = Death(to.incarnation, hung=isinstance(error, GivenUp))
     state.poison.note(digest_of(state, context), death)
 
 

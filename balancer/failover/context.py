@@ -72,18 +72,18 @@ class RequestContext(msgspec.Struct, eq=False):
         self, engine: EngineCandidate, error: NodeLost, reader: StreamReader
     ) -> None:
         """Note that the answer broke off there; narrow the request to that variant."""
-        self.tried.add(engine.life)
+        self.tried.add(engine.incarnation)
         self.failure, self.failures = error, 0
         self.breaks += 1
-        size = self.response.given.size
+        size = self.response.sent.size
         grew = size - self.size_at_break >= GROWTH
         self.breaks_in_place = 1 if grew else self.breaks_in_place + 1
         self.size_at_break = size
         if self.original is None:
             self.original, self.prompt_tokens = self.request, reader.prompt
             model = normal(engine.engine.variant)
-            need = structs.replace(self.request.need, model=model)
-            self.request = structs.replace(self.request, need=need)
+            routing = structs.replace(self.request.routing, model=model)
+            self.request = structs.replace(self.request, routing=routing)
 
     def doubted(self) -> bool:
         """Count an error that may be the request's own; True from the second on."""
@@ -100,17 +100,17 @@ class RequestContext(msgspec.Struct, eq=False):
         return self.plan
 
     def _planned(self, engine: EngineReport) -> ResumePlan:
-        given = self.response.given
+        sent = self.response.sent
         if self.policy == "off":
             return RefuseResume("`resume` is off")
         if self.breaks_in_place > MIGRATIONS or self.breaks > MOST_MIGRATIONS:
             return RefuseResume(f"it has gone on elsewhere {self.breaks - 1} times")
-        if given.size > MOST:
+        if sent.size > MOST:
             return RefuseResume("it is too long to be remembered")
         return resume(
             self.request.body_for(engine),
             self.request.route,
-            [given.whole()],
+            [sent.whole()],
             prompt_tokens=self.prompt_tokens,
         )
 
@@ -124,7 +124,7 @@ class RequestContext(msgspec.Struct, eq=False):
 
     def restart(self) -> None:
         """Begin anew, on any engine."""
-        self.response.given.forget()
+        self.response.sent.forget()
         self.plan = None
         self.size_at_break = 0
         if self.original is not None:

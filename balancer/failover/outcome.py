@@ -41,12 +41,12 @@ class Full:
 class Elsewhere:
     """Another engine should try; `fault` says whose fault this failure is.
 
-    `longer`: only an engine with a longer context can answer.
+    `longer_context`: only an engine with a longer context can answer.
     """
 
     error: EdgeserveError
     fault: Fault = "none"
-    longer: bool = False
+    longer_context: bool = False
 
     @property
     def ended(self) -> bool:
@@ -78,7 +78,7 @@ Outcome = Done | Full | Elsewhere | Broken | AskWhole | Rerouted
 
 def open_attempt(send: Send, now: float, context: RequestContext) -> AttemptRecord:
     """Begin the record of an attempt."""
-    resumes = context.response.given.size > 0
+    resumes = context.response.sent.size > 0
     attempt = AttemptRecord(send, now, resumes)
     context.record.attempts.append(attempt)
     return attempt

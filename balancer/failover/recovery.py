@@ -44,11 +44,11 @@ def serving(
 ) -> dict[EngineIncarnation, int]:
     """Return the tried engines that still serve, with their ranks. Pure."""
     return {
-        each.life: each.rank
+        each.incarnation: each.rank
         for each in candidates
-        if each.life in tried
+        if each.incarnation in tried
         and each.engine.state in {"ready", "busy"}
-        and (each.barred is None or each.passing)
+        and (each.unavailable is None or each.temporary)
     }
 
 
@@ -56,8 +56,8 @@ def cleared(
     before: Mapping[EngineIncarnation, int], now: Mapping[EngineIncarnation, int]
 ) -> set[EngineIncarnation]:
     """Return the engines that were suspect before and are good now. Pure."""
-    suspects = (life for life, rank in before.items() if rank != GOOD)
-    return {life for life in suspects if now.get(life) == GOOD}
+    suspects = (incarnation for incarnation, rank in before.items() if rank != GOOD)
+    return {incarnation for incarnation in suspects if now.get(incarnation) == GOOD}
 
 
 async def wait_for_change(
@@ -98,8 +98,8 @@ async def await_recovery(current: LiveFleet, context: RequestContext) -> bool:
 def _is_served(
     current: LiveFleet, request: InferenceRequest, tried: Collection[EngineIncarnation]
 ) -> bool:
-    need = structs.replace(request.need, tried=frozenset(tried))
-    filtered = filter_engines(current.candidates, need)
+    routing = structs.replace(request.routing, tried=frozenset(tried))
+    filtered = filter_engines(current.candidates, routing)
     return isinstance(filtered, Filtered) and bool(filtered.open)
 
 
@@ -111,7 +111,7 @@ def final_error(
     if failure is None:
         return refusal
     later = isinstance(failure, NodeLost) and isinstance(refusal, NoNode)
-    started = context.response.given.size
+    started = context.response.sent.size
     if not later or started or serving(current.candidates, context.tried):
         return failure
     return NoNode(f"{failure}; {refusal}")

@@ -70,7 +70,7 @@ class RetryLoop:
         """Prepare the next attempt; raises where there is to be none."""
         match outcome:
             case AskWhole():
-                context.request = context.request.as_it_is()
+                context.request = context.request.not_streamed()
             case Broken(final=True) if context.can_restart:
                 context.restart()
             case Broken(error, final=True):
@@ -86,13 +86,13 @@ class RetryLoop:
 
     async def _try(self, context: RequestContext) -> Outcome:
         """Wait for a slot and make one attempt."""
-        need, record = context.request.need, context.record
+        routing, record = context.request.routing, context.record
         if context.tried:
-            need = structs.replace(need, tried=frozenset(context.tried))
+            routing = structs.replace(routing, tried=frozenset(context.tried))
         clock = self.state.records.clock
         queued = clock()
         try:
-            async with self.state.queue.claim(need, context.note) as send:
+            async with self.state.queue.claim(routing, context.note) as send:
                 await context.end_wait()
                 record.waited += clock() - queued
                 outcome = await self._recorded(context, send)
@@ -124,7 +124,7 @@ class RetryLoop:
         """Ask one engine, for all of the answer or for the rest of it."""
         to, request = send.to, context.request
         reader: StreamReader
-        if context.response.given.size:
+        if context.response.sent.size:
             plan = await self._plan(context, to)
             if not isinstance(plan, Resume):
                 return await _without_engine(context, plan)
@@ -160,10 +160,10 @@ class RetryLoop:
         return AttemptWatchdog(
             watchdog=self.watchdog,
             key=send.to.key,
-            need=request.need,
+            routing=request.routing,
             started=self.watchdog.time(),
             predicted=send.first_seconds,
-            reports_progress=request.tells_us,
+            reports_progress=request.asks_for_progress,
             calls_tools=b'"tools"' in request.body,
             paused=context.response.paused,
             suspect=suspect,
@@ -197,15 +197,17 @@ class RetryLoop:
             case Full():
                 context.response.attempts -= 1
                 self.state.current.become(fleet.turned_away(*to.key))
-            case Elsewhere(error, fault, longer):
-                context.tried.add(to.life)
+            case Elsewhere(error, fault, longer_context):
+                context.tried.add(to.incarnation)
                 context.failure = error
                 context.failures += 1
-                if longer:
-                    context.request = context.request.longer(to.engine.context)
+                if longer_context:
+                    context.request = context.request.for_longer_context(
+                        to.engine.context
+                    )
                 note_failure(self.state.breakers, context, to, error, fault)
                 if isinstance(error, NotReached):
-                    self.state.current.become(fleet.failed(to.member, str(error), now))
+                    self.state.current.become(fleet.failed(to.node_id, str(error), now))
             case Done(outcome="answered"):
                 note_answer(self.state, context, to)
             case Broken(error, fault, final=False):

@@ -59,15 +59,15 @@ class Progress(msgspec.Struct, eq=False, kw_only=True):
     """
 
     phase: Literal["queued", "reading", "writing"] = "queued"
-    life: float = 0.0
-    work: float = 0.0
+    alive_at: float = 0.0
+    worked_at: float = 0.0
 
     def showed(self, sign: Sign, now: float) -> None:
         """Take in a sign of life."""
-        self.life = now
+        self.alive_at = now
         if sign == "ping":
             return
-        self.work = now
+        self.worked_at = now
         if sign == "text":
             self.phase = "writing"
         elif self.phase == "queued":
@@ -75,7 +75,7 @@ class Progress(msgspec.Struct, eq=False, kw_only=True):
 
     def wait_from(self, now: float) -> None:
         """Count all limits from `now`."""
-        self.life = self.work = now
+        self.alive_at = self.worked_at = now
 
     def stuck_at(self, pace: ExpectedPace) -> float:
         """Return when to give the request up if nothing more comes; `inf` for never."""
@@ -83,12 +83,12 @@ class Progress(msgspec.Struct, eq=False, kw_only=True):
             case "queued":
                 return inf
             case "writing":
-                return self.work + _patience(pace.token)
+                return self.worked_at + _patience(pace.token)
             case "reading":
                 quiet = max(_patience(pace.batch), PINGS_MISSED * pace.ping)
                 batch = UNLEARNED_SECONDS if pace.batch is None else pace.batch
                 pinged = max(PINGED_BATCHES * batch, 2 * quiet)
-                return min(self.life + quiet, self.work + pinged)
+                return min(self.alive_at + quiet, self.worked_at + pinged)
 
     def hung_at(self, pace: ExpectedPace) -> float:
         """Return when missing progress events show that the engine hangs.
@@ -97,7 +97,7 @@ class Progress(msgspec.Struct, eq=False, kw_only=True):
         """
         if self.phase != "reading" or pace.batch is None:
             return inf
-        return self.work + max(HUNG_SECONDS, BATCHES_MISSED * pace.batch)
+        return self.worked_at + max(HUNG_SECONDS, BATCHES_MISSED * pace.batch)
 
 
 def _patience(learned: float | None) -> float:

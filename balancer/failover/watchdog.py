@@ -70,7 +70,7 @@ class AttemptWatchdog(Progress, eq=False, kw_only=True):
 
     watchdog: Watchdog
     key: EngineKey
-    need: RoutingRequest
+    routing: RoutingRequest
     started: float
     predicted: float | None
     reports_progress: bool
@@ -111,7 +111,7 @@ class AttemptWatchdog(Progress, eq=False, kw_only=True):
         """Whether the engine may work on the request without a sign."""
         if self.paused():
             return True
-        reports = self.reports_progress and not self.need.media
+        reports = self.reports_progress and not self.routing.media
         return self.phase != "writing" and not reports
 
     def tick(self, now: float) -> None:
@@ -140,13 +140,15 @@ class AttemptWatchdog(Progress, eq=False, kw_only=True):
         hung_at = self.hung_at(pace)
         if now < hung_at:
             return False
-        quiet = hung_at - self.work
+        quiet = hung_at - self.worked_at
         return now >= self.watchdog.last_work(self.key) + quiet
 
     def _is_node_silent(self, now: float) -> bool:
         """Whether for a while nothing has come from the engine or from its node."""
-        quiet = now - max(self.started, self.life)
-        if quiet < QUIET_SECONDS or not self.watchdog.node_silent(self.need, self.key):
+        quiet = now - max(self.started, self.alive_at)
+        if quiet < QUIET_SECONDS or not self.watchdog.node_silent(
+            self.routing, self.key
+        ):
             self._silent_since = None
             return False
         if self._silent_since is None:
@@ -179,7 +181,7 @@ class AttemptWatchdog(Progress, eq=False, kw_only=True):
         if self.predicted is None or not may_be_late(self.started, self.predicted, now):
             return False
         remaining = max(self.predicted, now - self.started)
-        elsewhere = self.watchdog.seconds_elsewhere(self.need, self.key)
+        elsewhere = self.watchdog.seconds_elsewhere(self.routing, self.key)
         return self.watchdog.budget_left > 0 and is_sooner(elsewhere, remaining)
 
     def _give_up(self, why: str, fault: Fault) -> None:
@@ -258,21 +260,25 @@ class Watchdog:
         """Whether users' requests go to an engine."""
         return self._state.breakers.health(key).closed
 
-    def seconds_elsewhere(self, need: RoutingRequest, key: EngineKey) -> float | None:
+    def seconds_elsewhere(
+        self, routing: RoutingRequest, key: EngineKey
+    ) -> float | None:
         """Return the seconds to the first token on the best other idle engine."""
-        lives = {e.life for e in self._state.current.candidates if e.key == key}
+        incarnations = {
+            e.incarnation for e in self._state.current.candidates if e.key == key
+        }
         return self._state.predictive.idle(
-            structs.replace(need, tried=need.tried | lives)
+            structs.replace(routing, tried=routing.tried | incarnations)
         )
 
-    def node_silent(self, need: RoutingRequest, key: EngineKey) -> bool:
+    def node_silent(self, routing: RoutingRequest, key: EngineKey) -> bool:
         """Whether an engine's whole node is silent, and another could serve."""
         current = self._state.current
-        member = current.fleet.member(key[0])
-        if member is not None and member.state not in {"suspect", "unreachable"}:
+        node = current.fleet.node(key[0])
+        if node is not None and node.state not in {"suspect", "unreachable"}:
             return False
         others = [each for each in current.candidates if each.key != key]
-        filtered = filter_engines(others, need)
+        filtered = filter_engines(others, routing)
         return isinstance(filtered, Filtered) and bool(filtered.open)
 
     def last_work(self, key: EngineKey) -> float:
@@ -281,7 +287,7 @@ class Watchdog:
         here = [each for each in self._attempts if each.key == key]
         if model is None or model.foreign or any(each.hidden for each in here):
             return inf
-        return max((each.work for each in here), default=0.0)
+        return max((each.worked_at for each in here), default=0.0)
 
     def stuck(self, key: EngineKey) -> bool:
         """Whether its node has given an engine up."""

@@ -12,8 +12,8 @@ from balancer.fleet.members import Fleet, Node
 
 def news(before: Fleet, after: Fleet) -> list[str]:
     """Compare two fleets: nodes that joined or left, engines that are ready, faults."""
-    old = {member.id: member for member in before.members}
-    new = {member.id: member for member in after.members}
+    old = {node.id: node for node in before.nodes}
+    new = {node.id: node for node in after.nodes}
     lines = [line for id_ in new for line in _node_news(old.get(id_), new[id_])]
     lines += _namesakes(before, after)
     gone = [old[id_] for id_ in old.keys() - new.keys()]
@@ -23,9 +23,9 @@ def news(before: Fleet, after: Fleet) -> list[str]:
 
 def _namesakes(before: Fleet, after: Fleet) -> list[str]:
     """Say once how nodes that share a name are called here."""
-    known = {each.name for each in before.members}
+    known = {each.name for each in before.nodes}
     shared: dict[str, list[str]] = {}
-    for each in after.members:
+    for each in after.nodes:
         if each.name != each.report.name:
             shared.setdefault(each.report.name, []).append(each.name)
     return [
@@ -38,11 +38,13 @@ def _namesakes(before: Fleet, after: Fleet) -> list[str]:
 
 def _unusable(before: Fleet, after: Fleet) -> list[str]:
     """Say why an address cannot be followed: once, until the reason changes."""
-    known = {link.key: link.problem for link in before.links.values()}
+    known = {address.key: address.problem for address in before.addresses.values()}
     return [
-        f"{link.key} cannot be used: {link.problem}"
-        for link in after.links.values()
-        if link.word is None and link.problem and link.problem != known.get(link.key)
+        f"{address.key} cannot be used: {address.problem}"
+        for address in after.addresses.values()
+        if address.last_report is None
+        and address.problem
+        and address.problem != known.get(address.key)
     ]
 
 
@@ -59,15 +61,15 @@ def _node_news(old: Node | None, new: Node) -> list[str]:
     return _ready(old, new) + _trouble(old, new)
 
 
-def _here(member: Node) -> bool:
+def _here(node: Node) -> bool:
     """Whether it is in the fleet; a suspect node has not left."""
-    return member.state != "unreachable"
+    return node.state != "unreachable"
 
 
-def _joined(member: Node) -> str:
-    slots = sum(each.slots for each in member.report.engines if _serves(each.state))
-    trouble = f"; {member.problem}" if member.problem else ""
-    return f"{member.name} joined ({_counted(slots)}){trouble}"
+def _joined(node: Node) -> str:
+    slots = sum(each.slots for each in node.report.engines if _serves(each.state))
+    trouble = f"; {node.problem}" if node.problem else ""
+    return f"{node.name} joined ({_counted(slots)}){trouble}"
 
 
 def _counted(slots: int) -> str:
@@ -106,7 +108,7 @@ class LiveFleet:
     """
 
     def __init__(self, say: Say, judge: Judge = tuple) -> None:
-        self._say = say
+        self.say = say
         self._judge = judge
         self._changes = Changes()
         self._waiting: list[asyncio.Future[None]] = []
@@ -129,7 +131,7 @@ class LiveFleet:
             return
         before, self.fleet = self.fleet, fleet
         for line in news(before, fleet):
-            self._say(line)
+            self.say(line)
         self.judge()
 
     def judge(self) -> None:

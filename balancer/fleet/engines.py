@@ -12,7 +12,7 @@ from edgeserve.openai import names_of, normal
 from edgeserve.wire import EngineReport, Hardware
 
 EngineKey = tuple[str, str]
-"""Member id and engine id: names one engine in the fleet."""
+"""Node id and engine id: names one engine in the fleet."""
 
 EngineIncarnation = tuple[str, str, str, int]
 """The same with the node's process and the engine's epoch: one run of an engine."""
@@ -22,18 +22,18 @@ EngineIncarnation = tuple[str, str, str, int]
 class EngineCandidate:
     """One engine and its address.
 
-    `barred` says why it cannot take requests now; `passing` whether that may change by
-    itself soon, so that waiting makes sense. `identity` is the node's own id,
+    `unavailable` says why it cannot take requests now; `temporary` whether that may
+    change by itself soon, so that waiting makes sense. `identity` is the node's own id,
     `instance` its process, `hardware` its machine, where known. A lower `rank` goes
     first at any load; `risk` is the expected share of failures, 0 to 1.
     """
 
-    member: str
+    node_id: str
     node: str
     origin: Origin
     engine: EngineReport
-    barred: str | None = None
-    passing: bool = False
+    unavailable: str | None = None
+    temporary: bool = False
     identity: str = ""
     instance: str = ""
     hardware: Hardware | None = None
@@ -43,12 +43,12 @@ class EngineCandidate:
     @cached_property
     def key(self) -> EngineKey:
         """Its name in the fleet."""
-        return self.member, self.engine.id
+        return self.node_id, self.engine.id
 
     @property
-    def life(self) -> EngineIncarnation:
+    def incarnation(self) -> EngineIncarnation:
         """Its name until it restarts."""
-        return self.member, self.engine.id, self.instance, self.engine.epoch
+        return self.node_id, self.engine.id, self.instance, self.engine.epoch
 
     @cached_property
     def names(self) -> frozenset[str]:
@@ -66,39 +66,39 @@ class EngineCandidate:
 
 
 def candidates(fleet: Fleet) -> tuple[EngineCandidate, ...]:
-    """List every engine of every member, the barred ones with their reason."""
+    """List every engine of every node, the unavailable ones with their reason."""
     return tuple(
-        _candidate(member, engine)
-        for member in fleet.members
-        for engine in member.report.engines
+        _candidate(node, engine)
+        for node in fleet.nodes
+        for engine in node.report.engines
     )
 
 
-def _candidate(member: Node, engine: EngineReport) -> EngineCandidate:
-    barred, passing = _bar(member, engine)
+def _candidate(node: Node, engine: EngineReport) -> EngineCandidate:
+    unavailable, temporary = _unavailable(node, engine)
     return EngineCandidate(
-        member=member.id,
-        node=member.name,
-        origin=member.origin,
+        node_id=node.id,
+        node=node.name,
+        origin=node.origin,
         engine=engine,
-        barred=barred,
-        passing=passing,
-        identity=member.report.id,
-        instance=member.report.instance,
-        hardware=member.report.hardware,
+        unavailable=unavailable,
+        temporary=temporary,
+        identity=node.report.id,
+        instance=node.report.instance,
+        hardware=node.report.hardware,
     )
 
 
-def _bar(member: Node, engine: EngineReport) -> tuple[str | None, bool]:
-    if member.state == "draining":
+def _unavailable(node: Node, engine: EngineReport) -> tuple[str | None, bool]:
+    if node.state == "draining":
         return "its node is shutting down", False
-    if member.state != "up":
-        why = f"its node is {member.state}: {member.problem}"
-        return why, member.state == "suspect"
+    if node.state != "up":
+        why = f"its node is {node.state}: {node.problem}"
+        return why, node.state == "suspect"
     if engine.state not in {"ready", "busy"}:
         why = f": {engine.reason}" if engine.reason else ""
         return f"{engine.state}{why}", engine.state != "quarantined"
-    if engine.id in member.full:
+    if engine.id in node.full:
         return "its node had no slot left a moment ago", True
     return None, False
 
@@ -127,7 +127,7 @@ def served(all_: Iterable[EngineCandidate]) -> list[Served]:
 def _callable(candidate: EngineCandidate) -> bool:
     """Whether a request for it would be sent, or would wait only a moment."""
     ready = candidate.engine.state in {"ready", "busy"}
-    return candidate.barred is None or (ready and candidate.passing)
+    return candidate.unavailable is None or (ready and candidate.temporary)
 
 
 def _served(name: str, engines: list[EngineCandidate]) -> Served:

@@ -46,7 +46,7 @@ class NodeAddress:
     expected: str | None = None
     announced: bool = True
     state: AddressState = "seen"
-    word: LastReport | None = None
+    last_report: LastReport | None = None
     problem: str | None = None
     since: float = 0.0
     full: frozenset[str] = frozenset()
@@ -64,7 +64,7 @@ class Node:
     report: NodeReport
     origin: Origin
     state: NodeState
-    links: tuple[str, ...]
+    addresses: tuple[str, ...]
     full: frozenset[str] = frozenset()
     problem: str | None = None
 
@@ -73,140 +73,142 @@ class Node:
 class Fleet:
     """All addresses, by key, in the order in which they were first seen."""
 
-    links: Mapping[str, NodeAddress] = field(default_factory=dict[str, NodeAddress])
+    addresses: Mapping[str, NodeAddress] = field(default_factory=dict[str, NodeAddress])
 
     @cached_property
-    def members(self) -> tuple[Node, ...]:
+    def nodes(self) -> tuple[Node, ...]:
         """The nodes that have answered and are not forgotten."""
         by_id: dict[str, list[_Reported]] = {}
-        for link in self.links.values():
-            if link.word:
-                reported = _Reported(link, link.word)
-                by_id.setdefault(link.word.report.id, []).append(reported)
+        for address in self.addresses.values():
+            if address.last_report:
+                reported = _Reported(address, address.last_report)
+                by_id.setdefault(address.last_report.report.id, []).append(reported)
         return with_unique_names(
-            [member for id_, heard in by_id.items() for member in _members(id_, heard)]
+            [node for id_, heard in by_id.items() for node in _nodes(id_, heard)]
         )
 
-    def sighted(
+    def discovered(
         self, key: str, source: str, origins: tuple[Origin, ...], expected: str | None
     ) -> Fleet:
         """Note that a node was seen, perhaps again or at other origins."""
-        known = self.links.get(key)
+        known = self.addresses.get(key)
         if known is None:
-            link = NodeAddress(
+            address = NodeAddress(
                 key=key, source=source, origins=origins, expected=expected
             )
-            return self._with(link)
+            return self._with(address)
         seen = replace(known, origins=origins, expected=expected, announced=True)
         return self if seen == known else self._with(seen)
 
     def withdrawn(self, key: str, now: float) -> Fleet:
         """Note that its announcement has ended; it may still answer."""
-        link = self.links.get(key)
-        if link is None or not link.announced:
+        address = self.addresses.get(key)
+        if address is None or not address.announced:
             return self
-        return self._with(replace(link, announced=False, since=now))
+        return self._with(replace(address, announced=False, since=now))
 
     def reported(self, key: str, origin: Origin, report: NodeReport) -> Fleet:
         """Take in a full report."""
-        link = self.links.get(key)
-        return self._with(_up(link, LastReport(origin, report))) if link else self
+        address = self.addresses.get(key)
+        return self._with(_up(address, LastReport(origin, report))) if address else self
 
     def engine_changed(self, key: str, engine: EngineReport) -> Fleet:
         """Take in that one engine of a node changed, or is new."""
-        link = self.links.get(key)
-        if link is None or link.word is None:
+        address = self.addresses.get(key)
+        if address is None or address.last_report is None:
             return self
-        old = link.word.report
+        old = address.last_report.report
         by_id = {each.id: each for each in old.engines} | {engine.id: engine}
         report = msgspec.structs.replace(old, engines=tuple(by_id.values()))
-        return self._with(_up(link, LastReport(link.word.origin, report)))
+        return self._with(_up(address, LastReport(address.last_report.origin, report)))
 
     def heard(self, key: str) -> Fleet:
         """Take in a heartbeat: the node is up."""
-        link = self.links.get(key)
-        if link is None or link.word is None:
+        address = self.addresses.get(key)
+        if address is None or address.last_report is None:
             return self
-        if link.state == "up" and not link.full:
+        if address.state == "up" and not address.full:
             return self
-        return self._with(_up(link, link.word))
+        return self._with(_up(address, address.last_report))
 
     def suspected(self, key: str, why: str, now: float) -> Fleet:
         """Note that the stream broke or stopped."""
-        link = self.links.get(key)
-        if link is None or link.state != "up":
+        address = self.addresses.get(key)
+        if address is None or address.state != "up":
             return self
-        return self._with(replace(link, state="suspect", problem=why, since=now))
+        return self._with(replace(address, state="suspect", problem=why, since=now))
 
     def missed(self, key: str, why: str, now: float) -> Fleet:
         """Note that no origin of an address answers."""
-        link = self.links.get(key)
-        if link is None:
+        address = self.addresses.get(key)
+        if address is None:
             return self
-        since = link.since if link.state == "unreachable" else now
-        lost = replace(link, state="unreachable", problem=why, since=since)
-        return self if lost == link else self._with(lost)
+        since = address.since if address.state == "unreachable" else now
+        lost = replace(address, state="unreachable", problem=why, since=since)
+        return self if lost == address else self._with(lost)
 
-    def failed(self, member: str, why: str, now: float) -> Fleet:
+    def failed(self, node: str, why: str, now: float) -> Fleet:
         """Note that a request did not reach a node: suspect until its next event."""
         fleet = self
-        if found := self.member(member):
-            for key in found.links:
-                word = fleet.links[key].word
-                if word and word.origin == found.origin:
+        if found := self.node(node):
+            for key in found.addresses:
+                last_report = fleet.addresses[key].last_report
+                if last_report and last_report.origin == found.origin:
                     fleet = fleet.suspected(key, why, now)
         return fleet
 
-    def turned_away(self, member: str, engine: str) -> Fleet:
+    def turned_away(self, node: str, engine: str) -> Fleet:
         """Note that an engine had no free slot: full until the node's next event."""
-        found = self.member(member)
+        found = self.node(node)
         fleet = self
-        for key in found.links if found else ():
-            link = fleet.links[key]
-            fleet = fleet._with(replace(link, full=link.full | {engine}))
+        for key in found.addresses if found else ():
+            address = fleet.addresses[key]
+            fleet = fleet._with(replace(address, full=address.full | {engine}))
         return fleet
 
     def forgotten(self, key: str) -> Fleet:
         """Remove an address."""
-        return Fleet({k: link for k, link in self.links.items() if k != key})
+        return Fleet({k: address for k, address in self.addresses.items() if k != key})
 
     def forgettable(self, key: str, now: float, after: float) -> bool:
         """Whether it has been both unannounced and unreachable for `after` seconds."""
-        link = self.links.get(key)
-        if link is None or link.announced or link.state in {"up", "suspect"}:
+        address = self.addresses.get(key)
+        if address is None or address.announced or address.state in {"up", "suspect"}:
             return False
-        return now - link.since >= after
+        return now - address.since >= after
 
-    def member(self, id_: str) -> Node | None:
-        """Find a member by id."""
-        return next((each for each in self.members if each.id == id_), None)
+    def node(self, id_: str) -> Node | None:
+        """Find a node by id."""
+        return next((each for each in self.nodes if each.id == id_), None)
 
-    def _with(self, link: NodeAddress) -> Fleet:
-        return Fleet({**self.links, link.key: link})
+    def _with(self, address: NodeAddress) -> Fleet:
+        return Fleet({**self.addresses, address.key: address})
 
 
 @dataclass(frozen=True)
 class _Reported:
     """An address whose node has reported."""
 
-    link: NodeAddress
-    word: LastReport
+    address: NodeAddress
+    last_report: LastReport
 
 
-def _up(link: NodeAddress, word: LastReport) -> NodeAddress:
-    return replace(link, state="up", problem=None, full=frozenset(), word=word)
+def _up(address: NodeAddress, last_report: LastReport) -> NodeAddress:
+    return replace(
+        address, state="up", problem=None, full=frozenset(), last_report=last_report
+    )
 
 
-def _members(id_: str, heard: Sequence[_Reported]) -> list[Node]:
+def _nodes(id_: str, heard: Sequence[_Reported]) -> list[Node]:
     """Return one node, or one per process where several use the same id now."""
-    up = [reported for reported in heard if reported.link.state == "up"]
+    up = [reported for reported in heard if reported.address.state == "up"]
     if not up:
-        return [_member(id_, heard, max(heard, key=_trust))]
+        return [_node(id_, heard, max(heard, key=_trust))]
     processes: dict[str, list[_Reported]] = {}
     for reported in up:
-        processes.setdefault(reported.word.report.instance, []).append(reported)
+        processes.setdefault(reported.last_report.report.instance, []).append(reported)
     if len(processes) == 1:
-        return [_member(id_, heard, up[0])]
+        return [_node(id_, heard, up[0])]
     first, *others = processes.values()
     return [_clone(id_, id_, first), *(_clone(id_, _apart(id_, v), v) for v in others)]
 
@@ -215,12 +217,12 @@ SUFFIX = 4
 """Letters of the id after a name that several nodes have; more where they are equal."""
 
 
-def with_unique_names(members: Sequence[Node]) -> tuple[Node, ...]:
+def with_unique_names(nodes: Sequence[Node]) -> tuple[Node, ...]:
     """Add a part of its id to each name that several nodes share: `pi#3f2a`."""
-    count = Counter(each.name for each in members)
-    shared = {each.id: each.name for each in members if count[each.name] > 1}
+    count = Counter(each.name for each in nodes)
+    shared = {each.id: each.name for each in nodes if count[each.name] > 1}
     if not shared:
-        return tuple(members)
+        return tuple(nodes)
     length = SUFFIX
     while length < max(map(len, shared)):
         shown = {_suffixed(name, id_, length) for id_, name in shared.items()}
@@ -231,7 +233,7 @@ def with_unique_names(members: Sequence[Node]) -> tuple[Node, ...]:
         replace(each, name=_suffixed(each.name, each.id, length))
         if each.id in shared
         else each
-        for each in members
+        for each in nodes
     )
 
 
@@ -242,35 +244,35 @@ def _suffixed(name: str, id_: str, length: int) -> str:
 
 
 def _trust(reported: _Reported) -> tuple[bool, float]:
-    return reported.link.state == "suspect", reported.link.since
+    return reported.address.state == "suspect", reported.address.since
 
 
 def _apart(id_: str, reporteds: Sequence[_Reported]) -> str:
-    return f"{id_}@{reporteds[0].word.origin.url.partition('://')[2]}"
+    return f"{id_}@{reporteds[0].last_report.origin.url.partition('://')[2]}"
 
 
-def _member(id_: str, reporteds: Sequence[_Reported], best: _Reported) -> Node:
+def _node(id_: str, reporteds: Sequence[_Reported], best: _Reported) -> Node:
     return Node(
         id=id_,
-        name=best.word.report.name,
-        report=best.word.report,
-        origin=best.word.origin,
+        name=best.last_report.report.name,
+        report=best.last_report.report,
+        origin=best.last_report.origin,
         state=_state(best),
-        links=tuple(reported.link.key for reported in reporteds),
-        full=best.link.full,
-        problem=best.link.problem,
+        addresses=tuple(reported.address.key for reported in reporteds),
+        full=best.address.full,
+        problem=best.address.problem,
     )
 
 
 def _state(reported: _Reported) -> NodeState:
-    if reported.link.state == "up":
-        return reported.word.report.state
-    return "suspect" if reported.link.state == "suspect" else "unreachable"
+    if reported.address.state == "up":
+        return reported.last_report.report.state
+    return "suspect" if reported.address.state == "suspect" else "unreachable"
 
 
 def _clone(shared: str, own: str, reporteds: Sequence[_Reported]) -> Node:
     return replace(
-        _member(own, reporteds, reporteds[0]),
+        _node(own, reporteds, reporteds[0]),
         problem=f"several machines say they are node {shared}: was a disk cloned?"
         " Remove the identity from the state folder of one and restart it",
     )

@@ -102,7 +102,7 @@ FAILED_SECONDS = 10.0
 OUT_FOR_NOW = "it failed a moment ago; a probe is to show whether it is well"
 
 CircuitKey = EngineKey | str
-"""Names an engine, or a node by its member id."""
+"""Names an engine, or a node by its id."""
 
 
 class CircuitBreakers:
@@ -142,12 +142,12 @@ class CircuitBreakers:
             for key, each in self._ranks.items()
         }
 
-    def shown(self, member: str) -> dict[str, str]:
+    def shown(self, node_id: str) -> dict[str, str]:
         """Return the states of a node's engines that are not healthy, by id."""
         return {
             key[1]: self.health(key).state
             for key in self._fleet
-            if key[0] == member and not self.health(key).trusted
+            if key[0] == node_id and not self.health(key).trusted
         }
 
     def health(self, key: EngineKey) -> Circuit:
@@ -198,10 +198,10 @@ class CircuitBreakers:
         due = [
             each
             for each in self._fleet.values()
-            if each.barred is None and self._wants(each.key, now)
+            if each.unavailable is None and self._wants(each.key, now)
         ]
         for each in due:
-            self._note((each.key, each.member), lambda health: health.probing(now))
+            self._note((each.key, each.node_id), lambda health: health.probing(now))
         return due
 
     def tick(self) -> None:
@@ -233,7 +233,7 @@ class CircuitBreakers:
     def _follow(self, candidates: Sequence[EngineCandidate]) -> None:
         """Take the fleet; an engine that is back, or restarted, is probed at once."""
         before, self._fleet = self._fleet, {each.key: each for each in candidates}
-        present = {*self._fleet, *(each.member for each in candidates)}
+        present = {*self._fleet, *(each.node_id for each in candidates)}
         self._health = {k: h for k, h in self._health.items() if k in present}
         now = self._clock()
         self._failed = {
@@ -244,7 +244,7 @@ class CircuitBreakers:
         self._lost = self._given_up()
         for key, each in self._fleet.items():
             if key in before and _is_back(before[key], each):
-                for which in (key, each.member):
+                for which in (key, each.node_id):
                     health = self._health.get(which)
                     if health is not None and not health.closed:
                         self._health[which] = replace(health, probe_at=now)
@@ -268,12 +268,12 @@ class CircuitBreakers:
 
     def _marked(self, each: EngineCandidate) -> EngineCandidate:
         if each.key in self._lost:
-            return replace(each, passing=False)
+            return replace(each, temporary=False)
         found = self._ranks.get(each.key)
         if found is None or found == HealthRank(0, each.engine.slots, 0.0):
             return each
-        if found.rank == OUT and each.barred is None:
-            return replace(each, barred=OUT_FOR_NOW, passing=True)
+        if found.rank == OUT and each.unavailable is None:
+            return replace(each, unavailable=OUT_FOR_NOW, temporary=True)
         return replace(each, rank=found.rank, risk=found.risk)
 
 
@@ -282,5 +282,5 @@ def _place(found: HealthRank | None) -> tuple[int, int] | None:
 
 
 def _is_back(before: EngineCandidate, after: EngineCandidate) -> bool:
-    unbarred = before.barred is not None and after.barred is None
-    return unbarred or before.engine.epoch != after.engine.epoch
+    available = before.unavailable is not None and after.unavailable is None
+    return available or before.engine.epoch != after.engine.epoch

@@ -32,28 +32,28 @@ SECONDS = 600.0
 MOST = 1024
 """Most requests remembered of each kind."""
 
-Fate = Literal["unknown", "alive", "died", "killed"]
+ProcessState = Literal["unknown", "alive", "died", "killed"]
 """`killed`: ended from outside; `unknown`: no node reports it, or not any more."""
 
 
 @dataclass(frozen=True, slots=True)
 class Death:
-    """An engine died, or hung, at a request; `fate` once its node reports it."""
+    """An engine died, or hung, at a request; `state` once its node reports it."""
 
-    life: EngineIncarnation
+    incarnation: EngineIncarnation
     hung: bool = False
-    fate: Fate = "unknown"
+    state: ProcessState = "unknown"
 
     def updated(self, engines: Sequence[EngineCandidate]) -> Death:
         """Return the same with what is known now; nodes soon forget."""
-        if self.fate in {"died", "killed"}:
+        if self.state in {"died", "killed"}:
             return self
-        return replace(self, fate=fate_of(self.life, engines))
+        return replace(self, state=state_of(self.incarnation, engines))
 
     @property
     def proves(self) -> bool:
         """Whether it counts against the request."""
-        return self.fate == "died" or (self.hung and self.fate == "alive")
+        return self.state == "died" or (self.hung and self.state == "alive")
 
 
 def digest(path: str, body: bytes, key: bytes) -> bytes:
@@ -80,7 +80,7 @@ class Poison:
     def note(self, name: bytes, death: Death) -> None:
         """Remember a death."""
         found = self.deaths.setdefault(name, [])
-        if all(each.life != death.life for each in found):
+        if all(each.incarnation != death.incarnation for each in found):
             found.append(death)
             del found[: -2 * ENOUGH]
         _bounded(self.deaths, name)
@@ -124,15 +124,17 @@ def _bounded(
         memory.popitem(last=False)
 
 
-def fate_of(life: EngineIncarnation, engines: Sequence[EngineCandidate]) -> Fate:
+def state_of(
+    incarnation: EngineIncarnation, engines: Sequence[EngineCandidate]
+) -> ProcessState:
     """Say what became of an engine's process."""
     for each in engines:
-        if each.life[:-1] == life[:-1]:
-            return _fate(life[-1], each)
+        if each.incarnation[:-1] == incarnation[:-1]:
+            return _state(incarnation[-1], each)
     return "unknown"
 
 
-def _fate(epoch: int, now: EngineCandidate) -> Fate:
+def _state(epoch: int, now: EngineCandidate) -> ProcessState:
     engine = now.engine
     over = engine.state in {"failed", "stuck", "quarantined"}
     if engine.epoch == epoch and not over:

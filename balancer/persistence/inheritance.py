@@ -35,7 +35,7 @@ def handed_over(state: BalancerState) -> bytes:
     """Encode everything that the next process should know."""
     seen = [
         _Seen(each.key, tuple(o.url for o in each.origins), each.expected, each.source)
-        for each in state.current.fleet.links.values()
+        for each in state.current.fleet.addresses.values()
         if each.state == "up"
     ]
     speeds = msgspec.Raw(learned(state.predictive))
@@ -78,5 +78,5 @@ async def follow_known(
 
 
 def _all_up(state: BalancerState, keys: set[str]) -> bool:
-    links = state.current.fleet.links
-    return all(links[key].state == "up" for key in keys if key in links)
+    addresses = state.current.fleet.addresses
+    return all(addresses[key].state == "up" for key in keys if key in addresses)

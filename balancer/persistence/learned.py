@@ -18,7 +18,7 @@ from balancer.prediction.regression import DecayingQuantile, DecayingRatio
 from balancer.routing.predictive import PredictivePolicy
 from edgeserve.errors import in_words
 from edgeserve.runtime.background import background, declared
-from edgeserve.runtime.files import Trouble, read_bytes, replace_file
+from edgeserve.runtime.files import RepeatedFault, read_bytes, replace_file
 from edgeserve.wire import MALFORMED
 
 log = logging.getLogger(__name__)
@@ -82,7 +82,7 @@ async def remembering(
             yield
     finally:
         if not taken.is_set():
-            _save(path, learned(predict), Trouble(log.warning))
+            _save(path, learned(predict), RepeatedFault(log.warning))
 
 
 def _load(predict: PredictivePolicy, path: Path) -> None:
@@ -98,18 +98,18 @@ async def _save_regularly(
     predict: PredictivePolicy, path: Path, taken: asyncio.Event
 ) -> None:
     saved = b""
-    trouble = Trouble(log.warning)
+    fault = RepeatedFault(log.warning)
     while True:
         await asyncio.sleep(EVERY_SECONDS)
         if not taken.is_set() and (now := learned(predict)) != saved:
-            await asyncio.to_thread(_save, path, now, trouble)
+            await asyncio.to_thread(_save, path, now, fault)
             saved = now
 
 
-def _save(path: Path, body: bytes, trouble: Trouble) -> None:
+def _save(path: Path, body: bytes, fault: RepeatedFault) -> None:
     try:
         replace_file(path, body)
     except OSError as error:
-        trouble.met(f"cannot write what was learned to {path}: {in_words(error)}")
+        fault.report(f"cannot write what was learned to {path}: {in_words(error)}")
     else:
-        trouble.over()
+        fault.ended()

@@ -46,10 +46,10 @@ class MachinePolicy:
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """`scale` stretches every predicted second; `barred` says why it gets nothing."""
+    """`scale` stretches every predicted second; `avoided` says why it gets nothing."""
 
     scale: float = 1.0
-    barred: str | None = None
+    avoided: str | None = None
 
 
 POLICY = MachinePolicy()
@@ -85,7 +85,7 @@ def condition(
     hardware: Hardware, foreign: float, threads: int, policy: MachinePolicy = POLICY
 ) -> Condition:
     """Judge a machine for an engine; `foreign` is the share that others use of it."""
-    barred = _barred(hardware, foreign, policy)
+    avoided = _avoided(hardware, foreign, policy)
     scale = 1.0
     if not hardware.power.on_mains:
         scale *= ON_BATTERY
@@ -94,10 +94,10 @@ def condition(
     if hardware.thermal.under_voltage:
         scale *= UNDER_VOLTAGE
     scale *= crowding(foreign, threads, hardware.cpu.physical_cores)
-    return Condition(scale, barred)
+    return Condition(scale, avoided)
 
 
-def _barred(hardware: Hardware, foreign: float, policy: MachinePolicy) -> str | None:
+def _avoided(hardware: Hardware, foreign: float, policy: MachinePolicy) -> str | None:
     power = hardware.power
     if not power.on_mains:
         if not policy.on_battery:

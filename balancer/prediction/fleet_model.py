@@ -118,7 +118,7 @@ class FleetModel:
             if tracked is None or tracked.candidate.engine is not each.engine:
                 tracked = self._refreshed(each, tracked, now)
             tracked.candidate = each
-            if each.barred is not None:
+            if each.unavailable is not None:
                 tracked.usable_since = now
         for tracked in self._tracked.values():
             self._apply_condition(tracked, now)
@@ -239,8 +239,8 @@ class FleetModel:
         )
         threads = each.engine.launch.threads
         found = condition(each.hardware, tracked.foreign, threads, self._policy)
-        if found.barred:
-            self.last_resort[each.key] = found.barred
+        if found.avoided:
+            self.last_resort[each.key] = found.avoided
         if found.scale != tracked.engine_model.scale:
             tracked.engine_model.advance(now)
             tracked.engine_model.scale = found.scale
@@ -260,7 +260,7 @@ class FleetModel:
         serving = [
             tracked.engine_model
             for key, tracked in self._tracked.items()
-            if tracked.candidate.barred is None and key not in self.last_resort
+            if tracked.candidate.unavailable is None and key not in self.last_resort
         ]
         for tracked in new:
             if stands_back(tracked.engine_model, serving):
@@ -275,7 +275,7 @@ class FleetModel:
             return 1.0
         threads = 0
         for key, tracked in self._tracked.items():
-            if key[0] != of.member:
+            if key[0] != of.node_id:
                 continue
             if self._slot_counts.busy(key):
                 tracked.worked_at = now
@@ -287,7 +287,7 @@ class FleetModel:
 def speed_key(each: EngineCandidate) -> SpeedKey:
     """Return what a learned speed belongs to."""
     engine = each.engine
-    node = each.identity or each.member
+    node = each.identity or each.node_id
     return SpeedKey(node, engine.build, engine.variant, _digest(engine.launch))
 
 

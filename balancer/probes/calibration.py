@@ -161,7 +161,7 @@ class _SpeedProber:
         return (
             model is not None
             and not model.learner.calibrated
-            and each.barred is None
+            and each.unavailable is None
             and "completion" in each.engine.abilities
             and self._state.slot_counts.busy(each.key) == 0
             and (self._state.queue.waiting == 0 or self._held_back(each.key))

@@ -31,7 +31,7 @@ class Asking(Protocol):
         ...
 
     @property
-    def also(self) -> frozenset[Ability]:
+    def extra_abilities(self) -> frozenset[Ability]:
         """Further abilities that it needs."""
         ...
 
@@ -47,22 +47,24 @@ class Asking(Protocol):
 
 
 def able_to(
-    candidates: Sequence[EngineCandidate], need: Asking
+    candidates: Sequence[EngineCandidate], wanted: Asking
 ) -> list[EngineCandidate]:
     """Return them; where there are none, raise the error for the client."""
     if not candidates:
         raise NoNode(
             "no node has been found yet; `edgeserve nodes` shows what was seen"
         )
-    named = [each for each in candidates if not need.model or each.serves(need.model)]
+    named = [
+        each for each in candidates if not wanted.model or each.serves(wanted.model)
+    ]
     if not named:
-        raise UnknownModel(need.model, [each.name for each in served(candidates)])
-    able = _wide_enough(_doing_it(candidates, named, need), need)
-    if not any(serves(each.engine.variant, need.floor) for each in able):
+        raise UnknownModel(wanted.model, [each.name for each in served(candidates)])
+    able = _wide_enough(_doing_it(candidates, named, wanted), wanted)
+    if not any(serves(each.engine.variant, wanted.floor) for each in able):
         variants = sorted({each.engine.variant for each in able})
-        raise NoneAsGood(need.model, need.floor, variants)
+        raise NoneAsGood(wanted.model, wanted.floor, variants)
     models = {each.engine.model for each in able}
-    if not need.model and len(models) > 1:
+    if not wanted.model and len(models) > 1:
         choice = ", ".join(sorted(models))
         raise BadRequest(f"name a `model`, one of {choice}")
     return able
@@ -71,20 +73,26 @@ def able_to(
 def _doing_it(
     candidates: Iterable[EngineCandidate],
     named: Iterable[EngineCandidate],
-    need: Asking,
+    wanted: Asking,
 ) -> list[EngineCandidate]:
-    needs = frozenset[Ability]((need.ability,) if need.ability else ())
+    needs = frozenset[Ability]((wanted.ability,) if wanted.ability else ())
     able = [each for each in named if needs.issubset(each.engine.abilities)]
     if not able:
         there = _who(needs, candidates, "no model in the fleet does")
-        raise BadRequest(f"{_called(need)} does not do {need.ability}; {there}")
-    if not need.also:
+        raise BadRequest(f"{_called(wanted)} does not do {wanted.ability}; {there}")
+    if not wanted.extra_abilities:
         return able
-    able = [each for each in able if need.also.issubset(each.engine.abilities)]
+    able = [
+        each for each in able if wanted.extra_abilities.issubset(each.engine.abilities)
+    ]
     if not able:
-        there = _who(needs | need.also, candidates, "no model in the fleet can")
-        doing = " and ".join(_DOING.get(each, each) for each in sorted(need.also))
-        raise BadRequest(f"{_called(need)} cannot {doing}; {there}")
+        there = _who(
+            needs | wanted.extra_abilities, candidates, "no model in the fleet can"
+        )
+        doing = " and ".join(
+            _DOING.get(each, each) for each in sorted(wanted.extra_abilities)
+        )
+        raise BadRequest(f"{_called(wanted)} cannot {doing}; {there}")
     return able
 
 
@@ -95,19 +103,19 @@ def _who(
     return f"ask {', '.join(sorted(models))}" if models else otherwise
 
 
-def _called(need: Asking) -> str:
-    return need.model or "the model"
+def _called(wanted: Asking) -> str:
+    return wanted.model or "the model"
 
 
-def _wide_enough(able: list[EngineCandidate], need: Asking) -> list[EngineCandidate]:
+def _wide_enough(able: list[EngineCandidate], wanted: Asking) -> list[EngineCandidate]:
     """Keep the engines with slots for all of `n` answers at once."""
-    if need.slots <= 1:
+    if wanted.slots <= 1:
         return able
-    wide = [each for each in able if each.engine.slots >= need.slots]
+    wide = [each for each in able if each.engine.slots >= wanted.slots]
     if not wide:
         most = max(each.engine.slots for each in able)
         raise BadRequest(
-            f"`n` is {need.slots}, but no engine of {_called(need)} gives more than"
+            f"`n` is {wanted.slots}, but no engine of {_called(wanted)} gives more than"
             f" {most} answers at once; ask for {most} at most, or several times"
         )
     return wide

@@ -27,9 +27,9 @@ class RoutingRequest(msgspec.Struct, frozen=True, kw_only=True):
     `model` is in normal spelling, empty where the caller names none. `ability` is None
     where any engine will do. `slots` is how many it takes (`n`), 0 for work that needs
     no slot. `tokens` is an estimate of the length of the prompt; an engine has already
-    refused it for a context of `too_short` tokens. `also` are further abilities that
-    the engine must have. `tried` engines are ruled out until they restart, and so are
-    variants below the quantization type `floor`, if one is named.
+    refused it for a context of `too_short` tokens. `extra_abilities` are those that the
+    engine must have as well. `tried` engines are ruled out until they restart, and so
+    are variants below the quantization type `floor`, if one is named.
 
     The rest is for the prediction and rules no engine out: whether text is generated,
     in a slot; the `prompt` as hashes; the `budget` of tokens for the answer; the client
@@ -42,7 +42,7 @@ class RoutingRequest(msgspec.Struct, frozen=True, kw_only=True):
     slots: int = 1
     tokens: int = 0
     too_short: int = 0
-    also: frozenset[Ability] = frozenset()
+    extra_abilities: frozenset[Ability] = frozenset()
     tried: frozenset[EngineIncarnation] = frozenset()
     floor: str = ""
     generates: bool = True
@@ -58,13 +58,13 @@ class RoutingRequest(msgspec.Struct, frozen=True, kw_only=True):
         """What decides which engines can serve it; equal kinds wait for the same."""
         return (
             *(self.model, self.ability, self.slots, self.tokens, self.too_short),
-            *(self.also, self.tried, self.floor, self.generates),
+            *(self.extra_abilities, self.tried, self.floor, self.generates),
         )
 
     @property
     def media(self) -> bool:
         """Whether it contains images or audio."""
-        return not self.also.isdisjoint(("vision", "audio"))
+        return not self.extra_abilities.isdisjoint(("vision", "audio"))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -91,7 +91,7 @@ class Dispatcher:
 
         `full`: the queue is full.
         """
-        workload, prompt = self.workload(request.model), request.need.prompt
+        workload, prompt = self.workload(request.model), request.routing.prompt
         if workload.returns.features_of(prompt, now):
             workload.learn_kept(self.cache_index.beginnings(prompt) != 0)
         if not full and request.deadline is None:
@@ -155,17 +155,17 @@ class Dispatcher:
 
     def features(self, request: QueuedRequest, now: float) -> RequestFeatures:
         """Compute once what the cost on every engine needs."""
-        need = request.need
+        routing = request.routing
         return features_of(
-            need.prompt,
+            routing.prompt,
             self.workload(request.model),
             self.cache_index,
             now,
             slots=request.slots,
-            budget=need.budget,
+            budget=routing.budget,
             tokens=request.tokens,
             answer=request.answer,
-            hint=self.sessions.get(need.session, -1) if need.session else -1,
+            hint=self.sessions.get(routing.session, -1) if routing.session else -1,
         )
 
     def _start(
@@ -175,16 +175,16 @@ class Dispatcher:
         best: CostEstimate,
         considered: Considered,
     ) -> Assignment:
-        engine, now, need = best.engine, features.now, request.need
+        engine, now, routing = best.engine, features.now, request.routing
         place = engine.places[best.slot]
         # Earlier states of the conversation, in other slots, are of no more use.
-        self.cache_index.supersede(need.prompt)
+        self.cache_index.supersede(routing.prompt)
         assignment = Assignment(
             request=request,
             engine=engine,
             estimate=best,
             considered=considered,
-            prompt=need.prompt,
+            prompt=routing.prompt,
             slot=best.slot,
             tokens=best.tokens,
             cached=best.cached,
@@ -197,8 +197,8 @@ class Dispatcher:
         )
         engine.start(assignment, now)
         self.order.charge(request.client, best.read + best.write, now)
-        if need.session:
-            self._remember(need.session, place)
+        if routing.session:
+            self._remember(routing.session, place)
         return assignment
 
     def _remember(self, session: str, place: int) -> None:
@@ -243,16 +243,16 @@ class Dispatcher:
         if not counted:
             engine.counted(assignment, tokens, timings.cached)
         engine.end(assignment, now, timings.predicted)
-        workload, need = self.workload(request.model), request.need
-        workload.returns.answered(need.prompt, now)
+        workload, routing = self.workload(request.model), request.routing
+        workload.returns.answered(routing.prompt, now)
         if engine.learner.samples > ENOUGH and now - engine.learned < LEARN_SECONDS:
             return
         engine.learned = now
         if not counted:
             self._count(assignment, tokens, timings.cached)
         engine.learner.learn(engine.sample(assignment, now, timings))
-        workload.learn_prompt(timings.cached + timings.prompt, need.prompt.size)
-        workload.learn_answer(need.prompt.head, need.budget, timings.predicted)
+        workload.learn_prompt(timings.cached + timings.prompt, routing.prompt.size)
+        workload.learn_answer(routing.prompt.head, routing.budget, timings.predicted)
         engine.stale = True
 
 

@@ -53,21 +53,21 @@ class EligibilityCache:
         self._shortest = min((each.engine.context for each in candidates), default=0)
         self._found.clear()
 
-    def find(self, need: RoutingRequest) -> Eligible | Refuse:
+    def find(self, routing: RoutingRequest) -> Eligible | Refuse:
         """Return the engines that can serve it, or why none can."""
         # The length matters only where it may be too long for some engine.
-        tokens = need.tokens if need.tokens > self._shortest else 0
+        tokens = routing.tokens if routing.tokens > self._shortest else 0
         key = (
-            need.model, need.ability, need.slots, tokens,
-            need.too_short, need.also, need.tried, need.floor,
+            routing.model, routing.ability, routing.slots, tokens,
+            routing.too_short, routing.extra_abilities, routing.tried, routing.floor,
         )  # fmt: skip
         found = self._found.get(key)
         if found is None:
-            found = self._found[key] = self._filtered(need)
+            found = self._found[key] = self._filtered(routing)
         return found
 
-    def _filtered(self, need: RoutingRequest) -> Eligible | Refuse:
-        filtered = filter_engines(self.candidates, need)
+    def _filtered(self, routing: RoutingRequest) -> Eligible | Refuse:
+        filtered = filter_engines(self.candidates, routing)
         if isinstance(filtered, Refuse):
             return filtered
         last_resort = self.fleet_model.last_resort

@@ -75,7 +75,7 @@ class FairOrder:
             age = (now - request.arrived) / slower[client]
             more = used[client] - least
             cost = request.read + USE_PENALTY * more - AGEING * age
-            return not request.again, -request.need.priority, cost
+            return not request.again, -request.routing.priority, cost
 
         return sorted(waiting, key=key)
 

@@ -20,35 +20,35 @@ from edgeserve.quantization import serves
 class Filtered:
     """The engines that may serve a request (`open`), and the others (`out`).
 
-    `passing`: one that is out may come back by itself soon.
+    `temporary`: one that is out may come back by itself soon.
     """
 
     open: tuple[EngineCandidate, ...]
     out: tuple[Verdict, ...]
-    passing: bool
+    temporary: bool
 
 
 def filter_engines(
-    candidates: Sequence[EngineCandidate], need: RoutingRequest
+    candidates: Sequence[EngineCandidate], routing: RoutingRequest
 ) -> Filtered | Refuse:
     """Apply every filter but free slots; Refuse where waiting would not help."""
     try:
-        able = able_to(candidates, need)
+        able = able_to(candidates, routing)
     except EdgeserveError as error:
         return Refuse(error)
-    weighed = [(each, *_ruled_out(each, need)) for each in able]
-    weighed = _less_worse_ranks(_less_short_contexts(weighed, need))
-    weighed = _less_those_that_failed_it(weighed, need)
+    weighed = [(each, *_ruled_out(each, routing)) for each in able]
+    weighed = _less_worse_ranks(_less_short_contexts(weighed, routing))
+    weighed = _less_those_that_failed_it(weighed, routing)
     chosen = tuple(each for each, why, _ in weighed if why is None)
     out = tuple(
         Verdict(candidate=each, busy=each.engine.busy, reason=why)
         for each, why, _ in weighed
         if why is not None
     )
-    passing = any(passing for _, _, passing in weighed)
-    if not chosen and not passing:
-        return Refuse(_no_engine(need, out), out)
-    return Filtered(chosen, out, passing)
+    temporary = any(temporary for _, _, temporary in weighed)
+    if not chosen and not temporary:
+        return Refuse(_no_engine(routing, out), out)
+    return Filtered(chosen, out, temporary)
 
 
 _Weighed = tuple[EngineCandidate, str | None, bool]
@@ -56,16 +56,19 @@ _Weighed = tuple[EngineCandidate, str | None, bool]
 
 
 def _ruled_out(
-    candidate: EngineCandidate, need: RoutingRequest
+    candidate: EngineCandidate, routing: RoutingRequest
 ) -> tuple[str | None, bool]:
-    if candidate.life in need.tried and candidate.engine.state in {"ready", "busy"}:
+    if candidate.incarnation in routing.tried and candidate.engine.state in {
+        "ready",
+        "busy",
+    }:
         return "tried already", False
-    if not serves(candidate.engine.variant, need.floor):
+    if not serves(candidate.engine.variant, routing.floor):
         # Before what may pass: its type stays the same once it has loaded.
-        return f"{candidate.engine.variant} is not as good as {need.floor}", False
-    if candidate.barred:
-        return candidate.barred, candidate.passing
-    if candidate.engine.context <= need.too_short:
+        return f"{candidate.engine.variant} is not as good as {routing.floor}", False
+    if candidate.unavailable:
+        return candidate.unavailable, candidate.temporary
+    if candidate.engine.context <= routing.too_short:
         return "its context is too short", False
     return None, False
 
@@ -74,54 +77,55 @@ def _less_worse_ranks(weighed: list[_Weighed]) -> list[_Weighed]:
     """Rule out engines that failed lately, as long as others have not."""
     best = min((each.rank for each, why, _ in weighed if why is None), default=0)
     return [
-        (each, why, passing)
+        (each, why, temporary)
         if why is not None or each.rank == best
         else (each, "it failed a moment ago, and others did not", False)
-        for each, why, passing in weighed
+        for each, why, temporary in weighed
     ]
 
 
 def _less_those_that_failed_it(
-    weighed: list[_Weighed], need: RoutingRequest
+    weighed: list[_Weighed], routing: RoutingRequest
 ) -> list[_Weighed]:
     """Rule out engines that failed it before a restart, where another has not yet."""
-    failed = {life[:2] for life in need.tried}
+    failed = {incarnation[:2] for incarnation in routing.tried}
     if not any(why is None and each.key not in failed for each, why, _ in weighed):
         return weighed
     return [
         (each, "it failed this request before it started anew", False)
         if why is None and each.key in failed
-        else (each, why, passing)
-        for each, why, passing in weighed
+        else (each, why, temporary)
+        for each, why, temporary in weighed
     ]
 
 
 def _less_short_contexts(
-    weighed: list[_Weighed], need: RoutingRequest
+    weighed: list[_Weighed], routing: RoutingRequest
 ) -> list[_Weighed]:
     """Rule out contexts that look too short, unless no engine has a longer one.
 
     The length is an estimate; the engine with the longest context decides exactly.
     """
     longest = max(each.engine.context for each, _, _ in weighed)
-    wanted = min(need.tokens, longest)
+    wanted = min(routing.tokens, longest)
     return [
-        (each, why, passing)
+        (each, why, temporary)
         if each.engine.context >= wanted
         else (
             each,
             f"its context of {each.engine.context} tokens looks too short",
             False,
         )
-        for each, why, passing in weighed
+        for each, why, temporary in weighed
     ]
 
 
-def _no_engine(need: RoutingRequest, out: Sequence[Verdict]) -> NoNode:
+def _no_engine(routing: RoutingRequest, out: Sequence[Verdict]) -> NoNode:
     reasons = "; ".join(
         f"{each.candidate.node}/{each.candidate.engine.variant}: {each.reason}"
         for each in out
     )
     return NoNode(
-        f"no engine can serve {need.model or need.ability or 'this'} now: {reasons}"
+        f"no engine can serve {routing.model or routing.ability or 'this'} now:"
+        f" {reasons}"
     )

@@ -25,30 +25,30 @@ from balancer.routing.queued_request import RETRY_AFTER, QueuedRequest, Settled
 
 def choose(
     candidates: Sequence[EngineCandidate],
-    need: RoutingRequest,
+    routing: RoutingRequest,
     busy: Callable[[EngineKey], int],
 ) -> Decision:
     """Prefer the engine with fewest busy slots, then the smaller share, then the name.
 
     `busy` counts the slots that are taken on each engine, also by other balancers.
     """
-    filtered = filter_engines(candidates, need)
+    filtered = filter_engines(candidates, routing)
     if isinstance(filtered, Refuse):
         return filtered
     counts = [(busy(each.key), each) for each in filtered.open]
     free = [
         (count, each)
         for count, each in counts
-        if not need.slots or count + need.slots <= each.engine.slots
+        if not routing.slots or count + routing.slots <= each.engine.slots
     ]
     best = min(free, key=_rank, default=(0, None))[1]
     verdicts = filtered.out + tuple(
-        Verdict(candidate=each, busy=count, reason=_reason(each, count, need, best))
+        Verdict(candidate=each, busy=count, reason=_reason(each, count, routing, best))
         for count, each in counts
     )
     if best is None:
         return Wait(verdicts)
-    return Send(best, need.slots, verdicts)
+    return Send(best, routing.slots, verdicts)
 
 
 def _rank(counted: tuple[int, EngineCandidate]) -> tuple[int, float, str, str]:
@@ -57,11 +57,14 @@ def _rank(counted: tuple[int, EngineCandidate]) -> tuple[int, float, str, str]:
 
 
 def _reason(
-    each: EngineCandidate, busy: int, need: RoutingRequest, best: EngineCandidate | None
+    each: EngineCandidate,
+    busy: int,
+    routing: RoutingRequest,
+    best: EngineCandidate | None,
 ) -> str | None:
     if each is best:
         return None
-    if busy + need.slots > each.engine.slots:
+    if busy + routing.slots > each.engine.slots:
         return "every slot is busy"
     return "another has fewer busy slots"
 
@@ -97,7 +100,7 @@ class LeastBusy:
         settled: list[Settled] = []
         unservable = set[tuple[object, ...]]()
         for request in sorted(waiting, key=_order):
-            kind = request.need.kind
+            kind = request.routing.kind
             if kind in unservable:
                 continue
             match self._choice(request):
@@ -134,9 +137,9 @@ class LeastBusy:
         return RETRY_AFTER
 
     def _choice(self, request: QueuedRequest) -> Decision:
-        return choose(self._candidates(), request.need, self._slot_counts.busy)
+        return choose(self._candidates(), request.routing, self._slot_counts.busy)
 
 
 def _order(request: QueuedRequest) -> tuple[bool, int]:
     """Sort first those that an engine has failed, then by priority, then as before."""
-    return not request.again, -request.need.priority
+    return not request.again, -request.routing.priority

@@ -71,10 +71,10 @@ class PredictivePolicy:
         self, request: QueuedRequest, now: float, *, full: bool
     ) -> Refuse | None:
         """Refuse what no engine can serve, and what would wait in vain."""
-        need = request.need
-        if self._many_slots or not need.generates:
+        routing = request.routing
+        if self._many_slots or not routing.generates:
             return self._least_busy.refusal(request, now, full=full)
-        eligible = self._eligibility.find(need)
+        eligible = self._eligibility.find(routing)
         if isinstance(eligible, Refuse):
             return eligible
         _price(request, eligible)
@@ -102,7 +102,7 @@ class PredictivePolicy:
         """Say for each engine why a request waits for it, or cannot use it."""
         if request.eligible is None:
             return self._least_busy.explain(request, now)
-        eligible = self._eligibility.find(request.need)
+        eligible = self._eligibility.find(request.routing)
         if isinstance(eligible, Refuse):
             return eligible.verdicts
         request.eligible = eligible
@@ -132,13 +132,13 @@ class PredictivePolicy:
         best = self.dispatcher.choose(request, now) if request.eligible else None
         return _seconds(best.wait) if best else RETRY_AFTER
 
-    def idle(self, need: RoutingRequest) -> float | None:
+    def idle(self, routing: RoutingRequest) -> float | None:
         """Seconds to the first token on the best engine with a free slot, if any."""
-        eligible = self._eligibility.find(need)
+        eligible = self._eligibility.find(routing)
         if isinstance(eligible, Refuse):
             return None
         now = self._clock()
-        request = QueuedRequest(need, ignore, now)
+        request = QueuedRequest(routing, ignore, now)
         _price(request, eligible)
         best, _ = cheapest(self.dispatcher.features(request, now), eligible.engines)
         return best.first if best and best.wait == 0 and best.slot >= 0 else None
@@ -149,7 +149,7 @@ class PredictivePolicy:
         """Look again at what can serve each; return those that nothing can now."""
         found = dict[QueuedRequest, Refuse]()
         for request in waiting:
-            eligible = self._eligibility.find(request.need)
+            eligible = self._eligibility.find(request.routing)
             if isinstance(eligible, Refuse):
                 self.dispatcher.withdraw(request)
                 found[request] = eligible
@@ -164,7 +164,7 @@ class PredictivePolicy:
         engine = assignment.engine
         send = AttemptTracker(
             to=eligible.candidate_by_name[engine.name],
-            slots=request.need.slots,
+            slots=request.routing.slots,
             slot=assignment.slot if engine.pins else None,
             first_seconds=assignment.estimate.first,
             dispatcher=self.dispatcher,
@@ -183,11 +183,11 @@ def _engines(request: QueuedRequest) -> Sequence[EngineModel]:
 
 def _price(request: QueuedRequest, eligible: Eligible) -> None:
     """Note what the prediction needs to know about a request."""
-    need, engines = request.need, eligible.engines
+    routing, engines = request.routing, eligible.engines
     request.eligible = eligible
-    request.model = engines[0].model if engines else need.model
-    request.slots = min(need.slots, eligible.least_slots)
-    if need.deadline is not None and not eligible.measured:
+    request.model = engines[0].model if engines else routing.model
+    request.slots = min(routing.slots, eligible.least_slots)
+    if routing.deadline is not None and not eligible.measured:
         request.deadline = None
 
 

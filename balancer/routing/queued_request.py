@@ -28,7 +28,7 @@ class QueuedRequest(msgspec.Struct, eq=False):
     its last predicted prefill, in seconds, and `target` the engine that it waits for.
     """
 
-    need: RoutingRequest
+    routing: RoutingRequest
     note: Note
     arrived: float
     decision: Send | Refuse | None = None
@@ -45,9 +45,13 @@ class QueuedRequest(msgspec.Struct, eq=False):
     target: EngineModel | None = None
 
     def __post_init__(self) -> None:
-        need = self.need
-        self.client, self.again = need.client, bool(need.tried)
-        self.model, self.slots, self.deadline = need.model, need.slots, need.deadline
+        routing = self.routing
+        self.client, self.again = routing.client, bool(routing.tried)
+        self.model, self.slots, self.deadline = (
+            routing.model,
+            routing.slots,
+            routing.deadline,
+        )
 
     def settle(self, decision: Send | Refuse) -> None:
         """Record its decision and wake it.

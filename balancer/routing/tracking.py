@@ -168,7 +168,9 @@ class AttemptTracker(Send, eq=False, kw_only=True):
     def shown(self) -> dict[str, Any]:
         """Render what was predicted and what happened; seconds and tokens."""
         estimate, timings = self.assignment.estimate, self.timings
-        rate = None
+        tokens, cached, rate = self.tokens, self.cached, None
+        if tokens is None and timings is not None:  # its engine has been replaced
+            tokens, cached = timings.cached + timings.prompt, timings.cached
         if timings is not None and timings.predicted > 1 and timings.predicted_ms > 0:
             rate = 1000 * (timings.predicted - 1) / timings.predicted_ms
         writing = estimate.write / max(self.assignment.answer, 1.0)
@@ -183,8 +185,8 @@ class AttemptTracker(Send, eq=False, kw_only=True):
             "actual": {
                 "first_token_seconds": self.first and round(self.first, 4),
                 "read_seconds": timings and round(timings.prompt_ms / 1000, 4),
-                "prompt_tokens": self.tokens,
-                "cached_tokens": self.cached,
+                "prompt_tokens": tokens,
+                "cached_tokens": cached,
                 "tokens_per_second": rate and round(rate, 2),
                 "answer_tokens": timings and timings.predicted,
             },

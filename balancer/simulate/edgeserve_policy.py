@@ -89,14 +89,14 @@ class Edge:
 
     def request(self, call: Call, now: float) -> QueuedRequest:
         """Return what a balancer can observe of a call."""
-        need = RoutingRequest(
+        routing = RoutingRequest(
             model=call.model,
             ability="chat",
             prompt=call.prompt,
             client=call.client,
             budget=call.budget,
         )
-        return QueuedRequest(need, ignore, now)
+        return QueuedRequest(routing, ignore, now)
 
     def arrive(self, call: Call, now: float) -> Sequence[Act]:
         """Queue a call, and start what can start."""

@@ -169,7 +169,7 @@ def _escaped(value: str) -> str:
 
 
 def _nodes(fleet: Fleet) -> Counter[Labels]:
-    return Counter(((("state", member.state)),) for member in fleet.members)
+    return Counter(((("state", node.state)),) for node in fleet.nodes)
 
 
 def _failed() -> dict[Labels, int]:
@@ -179,15 +179,15 @@ def _failed() -> dict[Labels, int]:
 
 def _failed_at(fleet: Fleet) -> dict[Labels, int]:
     return {
-        (("node", member.name), ("task", task)): count
-        for member in fleet.members
-        for task, count in member.report.failures.items()
+        (("node", node.name), ("task", task)): count
+        for node in fleet.nodes
+        for task, count in node.report.failures.items()
     }
 
 
 def _slots(fleet: Fleet, what: str) -> dict[Labels, int]:
     return {
-        (("node", member.name), ("engine", engine.id)): getattr(engine, what)
-        for member in fleet.members
-        for engine in member.report.engines
+        (("node", node.name), ("engine", engine.id)): getattr(engine, what)
+        for node in fleet.nodes
+        for engine in node.report.engines
     }

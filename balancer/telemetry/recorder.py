@@ -22,7 +22,7 @@ from balancer.routing.tracking import AttemptTracker
 from balancer.telemetry.records import RequestRecord
 from balancer.telemetry.trace import Call, to_line, understood
 from edgeserve.errors import SettingsError, in_words
-from edgeserve.runtime.files import OUT_OF_ORDER, Trouble
+from edgeserve.runtime.files import OUT_OF_ORDER, RepeatedFault
 
 log = logging.getLogger(__name__)
 
@@ -47,32 +47,32 @@ class Trace:
     ) -> None:
         self._file = file
         self._cut = cut
-        self._trouble = Trouble(log.warning)
+        self._fault = RepeatedFault(log.warning)
         self._key = key
         self._began = began
         self._count = count
         self._ended: OrderedDict[bytes, tuple[int, float]] = OrderedDict()
 
     def answered(
-        self, record: RequestRecord, need: RoutingRequest, ended: float
+        self, record: RequestRecord, routing: RoutingRequest, ended: float
     ) -> None:
         """Write a request's line, where enough is known of it."""
         send = record.attempts[-1].send if record.attempts else None
         if not isinstance(send, AttemptTracker) or send.timings is None:
             return
-        timings, prompt = send.timings, need.prompt
-        after, at = self._place(need, record.arrived)
+        timings, prompt = send.timings, routing.prompt
+        after, at = self._place(routing, record.arrived)
         call = Call(
             id=self._count,
             at=at,
             after=after,
-            client=self._pseudonym(need.client),
-            session=self._pseudonym(need.session),
+            client=self._pseudonym(routing.client),
+            session=self._pseudonym(routing.session),
             model=send.model,
             prompt=prompt,
             prompt_tokens=timings.cached + timings.prompt,
             answer_tokens=timings.predicted,
-            budget=need.budget,
+            budget=routing.budget,
         )
         self.append(to_line(call))
         if prompt.blocks:
@@ -87,17 +87,19 @@ class Trace:
         try:
             written = self._file.write(whole)
         except OSError as error:
-            self._trouble.met(f"cannot write to the trace: {in_words(error)}")
+            self._fault.report(f"cannot write to the trace: {in_words(error)}")
             return
         self._cut = written != len(whole)
         if self._cut:
-            self._trouble.met("cannot write to the trace: the disk takes no more")
+            self._fault.report("cannot write to the trace: the disk takes no more")
         else:
-            self._trouble.over()
+            self._fault.ended()
 
-    def _place(self, need: RoutingRequest, arrived: float) -> tuple[int | None, float]:
+    def _place(
+        self, routing: RoutingRequest, arrived: float
+    ) -> tuple[int | None, float]:
         """Return the answer that it continues, if any, and the seconds since that."""
-        prompt = need.prompt
+        prompt = routing.prompt
         for count in prompt.messages[-2:-6:-1]:
             id_, ended = self._ended.get(prompt.blocks[count - 1], (None, 0.0))
             if id_ is not None and ended <= arrived:

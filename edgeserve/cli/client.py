@@ -46,6 +46,11 @@ class Endpoint:
         with self._response("GET", path, None, ANSWER_SECONDS) as response:
             return self._json(response.read())
 
+    def tell(self, path: str, body: Any) -> Any:
+        """Post JSON, and return the JSON that is answered. Raises NoAnswer."""
+        with self._response("POST", path, body, ANSWER_SECONDS) as response:
+            return self._json(response.read())
+
     def post(self, path: str, body: Any) -> Generator[bytes]:
         """Yield the answer line by line as it comes; closing cancels it.
 

@@ -107,10 +107,10 @@ def show(section: str | None, file: Path | None, *, as_json: bool) -> None:
 
     The later wins: default, settings file, environment, command line.
     """
-    from edgeserve.config.options import warn_of_strays
+    from edgeserve.config.options import warn_of_unknown_variables
     from edgeserve.config.sources import default_file
 
-    warn_of_strays()
+    warn_of_unknown_variables()
     found = {name: resolved(name, file) for name in ([section] if section else SHAPES)}
     if as_json:
         click.echo(json.dumps(found, indent=2, default=str))

@@ -1,16 +1,24 @@
-"""`edgeserve nodes`, `models` and `usage`: the commands that show the fleet."""
+"""`edgeserve nodes`, `models` and `usage`: show the fleet, change its nodes."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import click
 
-from edgeserve.cli.client import endpoint, endpoint_options, json_option, show
-from edgeserve.help import examples
+from edgeserve.cli.client import (
+    endpoint,
+    endpoint_options,
+    json_option,
+    show,
+    understood,
+)
+from edgeserve.errors import CommandError
+from edgeserve.help import Group, examples
 from edgeserve.terminal import Entry, Row
 
 GIB = 2**30
@@ -18,20 +26,127 @@ GIB = 2**30
 Json = Mapping[str, Any]
 
 
-@click.command(
+@click.group(
+    cls=Group,
+    invoke_without_command=True,
     epilog=examples(
         ("edgeserve nodes", "the fleet of the balancer on this machine"),
         ("edgeserve nodes --url http://nuc:8080", "of another one"),
         ("edgeserve nodes --json | jq '.[].report.name'", "for scripts"),
-    )
+        ("edgeserve nodes approve pi", "let a machine in that asks to join"),
+        ("edgeserve nodes revoke pi", "keep a node out, at once"),
+    ),
 )
 @endpoint_options
 @json_option
-def nodes(url: str, api_key_file: Path | None, *, as_json: bool) -> None:
-    """Show the fleet's nodes, and what each serves."""
-    found = endpoint(url, api_key_file).get("/edgeserve/v1/nodes")
+@click.pass_context
+def nodes(
+    context: click.Context, url: str, api_key_file: Path | None, *, as_json: bool
+) -> None:
+    """Show the fleet's nodes, and what each serves.
+
+    The commands below decide which machines belong to the fleet. NAME is a node's name,
+    its id, or the start of the id.
+    """
+    if context.invoked_subcommand:
+        given = {"url": url, "api_key_file": api_key_file}
+        context.default_map = dict.fromkeys(nodes.commands, given)
+        return
+    found = endpoint(url, api_key_file).get(NODES)
     none = "no nodes yet; `edgeserve node start` starts one"
     show(url, found, NODE_HEADS, node_rows, none, as_json=as_json)
+
+
+NODES = "/edgeserve/v1/nodes"
+
+
+@nodes.command(
+    epilog=examples(
+        ("edgeserve nodes approve pi", "compare the codes, then answer y"),
+        ("edgeserve nodes approve pi --code 123-456", "without a question"),
+    )
+)
+@click.argument("name")
+@click.option("--code", default="", help="The code that the machine shows.")
+@endpoint_options
+def approve(name: str, code: str, url: str, api_key_file: Path | None) -> None:
+    """Let a machine in that asks to join: it gets the fleet token.
+
+    The machine shows a code where `edgeserve join` runs, and `edgeserve nodes` shows
+    one here. Approve only if both are equal.
+    """
+    if not code:
+        code = _compared(name, endpoint(url, api_key_file).get(NODES), url)
+    _act(name, "approve", url, api_key_file, {"code": code})
+    click.echo(f"{name} has the fleet token; `edgeserve node start` there")
+
+
+def _compared(name: str, found: Any, url: str) -> str:
+    """Show the code of the machine, ask at a terminal, and return the code."""
+    with understood(url):
+        asking = [each for each in found if each["state"] == "asking"]
+        named = [
+            each
+            for each in asking
+            if each["name"] == name or str(each["id"]).startswith(name)
+        ]
+        if not named:
+            raise CommandError(f"no machine {name!r} asks to join")
+        if len(named) > 1:
+            ids = " and ".join(str(each["id"]) for each in named)
+            raise CommandError(
+                f"several machines are called {name!r}; use an id: {ids}"
+            )
+        code, where = str(named[0]["code"]), str(named[0]["url"])
+    question = f"{name} at {where} asks to join. Does it show {code}, too?"
+    if sys.stdin.isatty() and not click.confirm(question):
+        raise CommandError(f"not approved; `edgeserve nodes deny {name}` sends it away")
+    return code
+
+
+@nodes.command(epilog=examples(("edgeserve nodes deny pi", "it gets nothing")))
+@click.argument("name")
+@endpoint_options
+def deny(name: str, url: str, api_key_file: Path | None) -> None:
+    """Send a machine away that asks to join."""
+    _act(name, "deny", url, api_key_file)
+    click.echo(f"{name} was sent away")
+
+
+@nodes.command(epilog=examples(("edgeserve nodes revoke pi", "and rotate the token")))
+@click.argument("name")
+@endpoint_options
+def revoke(name: str, url: str, api_key_file: Path | None) -> None:
+    """Keep a node out, at once and after restarts.
+
+    Its connections are closed; requests that it was answering go to other nodes. The
+    machine still has the fleet token, with which it can return under another id and
+    talk to the other nodes: `edgeserve token rotate --keep-hours 0`, with the new token
+    copied to the others, shuts it out for good.
+    """
+    _act(name, "revoke", url, api_key_file)
+    click.echo(
+        f"{name} is out. Its machine still holds the fleet token: `edgeserve token"
+        " rotate --keep-hours 0`, and the new token on the other machines, shuts it out"
+        f" for good. `edgeserve nodes allow {name}` undoes this."
+    )
+
+
+@nodes.command(epilog=examples(("edgeserve nodes allow pi", "it serves again")))
+@click.argument("name")
+@endpoint_options
+def allow(name: str, url: str, api_key_file: Path | None) -> None:
+    """Let a node in again that was revoked."""
+    _act(name, "allow", url, api_key_file)
+    click.echo(f"{name} may join again")
+
+
+def _act(
+    name: str, action: str, url: str, key_file: Path | None, body: Any = None
+) -> None:
+    """Have the balancer do it. Raises NoAnswer."""
+    path = f"{NODES}/{quote(name, safe='')}/{action}"
+    endpoint(url, key_file).tell(path, body or {})
 
 
 @click.command(
@@ -115,7 +230,8 @@ def _entry(node: Json) -> Entry:
     where = str(node["url"]).partition(", ")[0]
     report: Json | None = node["report"]
     if report is None:
-        cells = (_announced(node), state, where, "", "")
+        name = str(node.get("name") or _announced(node))
+        cells = (name, state, where, "", "")
         return Entry(cells, [str(trouble)] if trouble else [])
     health: Json = node.get("health", {})
     lines = [_engine(each, health.get(each["id"])) for each in report["engines"]]

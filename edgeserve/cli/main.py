@@ -41,6 +41,10 @@ COMMANDS = {
         "Explain why a request went where it went, and what happened there.",
     ),
     "pull": ("edgeserve.cli.pull:pull", "Fetch a model into the models folder."),
+    "join": (
+        "edgeserve.cli.join:join",
+        "Ask a balancer for the fleet token, on a new machine.",
+    ),
     "token": (
         "edgeserve.cli.secrets:token",
         "Make, show and replace the secret that a fleet shares.",

@@ -18,7 +18,7 @@ import click
 from edgeserve.cli.client import DEFAULT_URL, Endpoint, chatting
 from edgeserve.cli.pull import fetched
 from edgeserve.cli.serve_alone import Model, Plan, serve
-from edgeserve.config.options import warn_of_strays
+from edgeserve.config.options import warn_of_unknown_variables
 from edgeserve.config.paths import admin_key_file, config_dir
 from edgeserve.config.settings import LOOPBACK, BalancerSettings, NodeSettings
 from edgeserve.config.sources import Resolved, resolve
@@ -130,7 +130,7 @@ def up(models: tuple[str, ...], port: int | None, file: Path | None) -> None:
     Starts a node and a balancer with a model, listens on loopback only, says how to
     ask, and stops with Ctrl-C.
     """
-    warn_of_strays()
+    warn_of_unknown_variables()
     node = resolve(NodeSettings, file=file, flags={"models": models})
     balancer = resolve(BalancerSettings, file=file, flags={"port": port})
     key_file = balancer.settings.api_key_file or config_dir() / "api-keys"

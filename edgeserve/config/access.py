@@ -29,6 +29,10 @@ class AccessSettings:
         " machine, and all pages if clients need a key.",
         flag="--cors-origin",
     )
+    approve: bool = setting(
+        False,
+        "Let machines without the fleet token ask to join, by `edgeserve join`.",
+    )
     anonymous: bool = setting(
         False, "Accept clients without a key, also from other machines."
     )

@@ -11,7 +11,7 @@ import click
 
 from edgeserve.config.limits import names_of
 from edgeserve.config.settings import BalancerSettings, NodeSettings, SharedSettings
-from edgeserve.config.sources import flag_name, strays, variables
+from edgeserve.config.sources import flag_name, unknown_variables, variables
 from edgeserve.help import SettingOption
 
 HEADINGS = {
@@ -29,8 +29,8 @@ HEADINGS = {
         "discover",
     ),
     "Access": (
-        "token_file", "api_key_file", "anonymous", "tls", "tls_cert", "tls_key",
-        "cors_origins", "allowed_hosts", "media_hosts",
+        "token_file", "approve", "api_key_file", "anonymous", "tls", "tls_cert",
+        "tls_key", "cors_origins", "allowed_hosts", "media_hosts",
     ),
     "Routing": (
         "policy", "on_battery", "low_battery", "owner_first", "calibrate", "queue",
@@ -47,7 +47,8 @@ OTHER_HEADING = "Limits"
 COMMON = frozenset((
     "models", "models_dir", "min_speed", "slots", "context", "gpu_layers", "name",
     "host", "port", "balancers", "announce_url", "nodes", "token_file", "api_key_file",
-    "anonymous", "tls", "policy", "on_battery", "queue", "config_file", "log_level",
+    "approve", "anonymous", "tls", "policy", "on_battery", "queue", "config_file",
+    "log_level",
 ))  # fmt: skip
 """Settings that `--help` shows; `--help-all` shows the others too."""
 
@@ -126,12 +127,12 @@ OTHERS = (
 """Variables that are not settings of node or balancer."""
 
 
-def warn_of_strays() -> None:
+def warn_of_unknown_variables() -> None:
     """Warn of unknown EDGESERVE_ variables at the terminal, one line each.
 
     They are removed from the environment, so that child processes do not warn again.
     """
-    for variable, meant in list(strays(os.environ, set(_known()))):
+    for variable, meant in list(unknown_variables(os.environ, set(_known()))):
         hint = f"did you mean {' or '.join(meant)}?" if meant else LIST
         click.echo(f"edgeserve: {variable} is not a known variable; {hint}", err=True)
         del os.environ[variable]

@@ -97,7 +97,7 @@ def of_a_service(variable: str, value: str) -> bool:
     return _OF_A_SERVICE.search(f"{variable}={value}") is not None
 
 
-def strays(
+def unknown_variables(
     environ: Mapping[str, str], known: Collection[str]
 ) -> Iterator[tuple[str, list[str]]]:
     """Yield unknown variables that begin with `PREFIX`, each with similar known ones.

@@ -124,16 +124,18 @@ class Answer(Protocol):
         """Return the next piece of the body, b"" at its end. Raises NodeLost."""
         ...
 
-    async def pump(self, reply: Response, see: Callable[[bytes], None]) -> None:
-        """Pass the rest of the body to the client as it comes; `see` gets it too.
+    async def pump(self, reply: Response, observe: Callable[[bytes], None]) -> None:
+        """Pass the rest of the body to the client as it comes; `observe` gets it too.
 
         Raises NodeLost where the body ends early, ConnectionError where the client has
         gone. It neither starts nor finishes the reply.
         """
         ...
 
-    async def sift(self, reply: Response, sieve: Callable[[bytes], bytes]) -> None:
-        """Do as `pump` does, with what `sieve` returns for each piece."""
+    async def pump_filtered(
+        self, reply: Response, filter_: Callable[[bytes], bytes]
+    ) -> None:
+        """Do as `pump` does, with what `filter_` returns for each piece."""
         ...
 
 

@@ -65,7 +65,7 @@ class Failures:
         return dict(self._counts)
 
     @contextmanager
-    def heard_by(self, listener: Callable[[], None]) -> Generator[None]:
+    def subscribed(self, listener: Callable[[], None]) -> Generator[None]:
         """Call `listener` after each failure while the block runs."""
         self._listeners.append(listener)
         try:

@@ -98,8 +98,8 @@ def replace_file(
 ) -> None:
     """Write a file atomically, and make its folder. Raises OSError.
 
-    After a power cut the file has its old or its new content. Without `durable`, which
-    spares the disk, it may be empty.
+    After a power cut the file has its new content, or, if this did not return, its old
+    one. Without `durable`, which spares the disk, it may be empty.
     """
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -134,9 +134,21 @@ def replacing(
             with part.open("rb") as file:
                 os.fsync(file.fileno())
         part.replace(path)
+        if durable:
+            _sync_folder(path.parent)
     finally:
         with suppress(OSError):
             part.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Write a folder's names to the disk, where the system can do that alone."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 @contextmanager
@@ -195,20 +207,20 @@ def _about(path: Path, error: OSError) -> OSError:
     return OSError(error.errno, error.strerror or str(error), str(path))
 
 
-class Trouble:
+class RepeatedFault:
     """Reports a repeated fault once, until it ends or changes."""
 
     def __init__(self, report: Callable[[str], None]) -> None:
         self._report = report
         self._last = ""
 
-    def met(self, what: str) -> None:
+    def report(self, what: str) -> None:
         """Report a fault, unless it was the last one reported."""
         if what != self._last:
             self._last = what
             self._report(what)
 
-    def over(self) -> None:
+    def ended(self) -> None:
         """Note the end of the fault: it is reported again if it returns."""
         self._last = ""
 

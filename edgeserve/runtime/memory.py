@@ -31,7 +31,7 @@ class MemoryReturn:
             ctypes.CDLL(None).malloc_trim(0)
 
 
-def untie(error: BaseException | None) -> None:
+def drop_tracebacks(error: BaseException | None) -> None:
     """Remove the traces of an error and of its causes.
 
     A trace holds every frame on the way, and a frame may hold the error. Without this,

@@ -11,7 +11,7 @@ SPIN = "GOMP_SPINCOUNT"
 BLOCKTIME = "KMP_BLOCKTIME"
 """The same for clang's OpenMP, in whole milliseconds; llama.cpp would set 200."""
 
-CALM = {"OMP_WAIT_POLICY": "passive", SPIN: "1000", BLOCKTIME: "0"}
+OPENMP = {"OMP_WAIT_POLICY": "passive", SPIN: "1000", BLOCKTIME: "0"}
 """Threads check for work a while, then sleep.
 
 Tokens/s of SmolLM2 on two cores, by how often a thread checks before it sleeps:
@@ -24,9 +24,9 @@ With clang's, while others kept the same cores busy: 49 for 0 ms, 8.5 for 1, 7 f
 """
 
 
-def calm() -> dict[str, str]:
-    """Return this process's environment with `CALM`; variables already set win."""
-    return {**CALM, **os.environ}
+def openmp_environment() -> dict[str, str]:
+    """Return this process's environment with `OPENMP`; variables already set win."""
+    return {**OPENMP, **os.environ}
 
 
 def threads_for(wanted: int) -> int:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from edgeserve.errors import SettingsError, in_words
-from edgeserve.runtime.files import Trouble, in_memory, read_bytes
+from edgeserve.runtime.files import RepeatedFault, in_memory, read_bytes
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class RenewedContext:
     ) -> None:
         self._files = (key, cert) if key != cert else (cert,)
         self._clock = clock
-        self._trouble = Trouble(log.warning)
+        self._trouble = RepeatedFault(log.warning)
         self._stamp = self._stamped()
         self._checked = clock()
         try:
@@ -69,9 +69,9 @@ class RenewedContext:
         try:
             self._context = self._loaded()
         except (OSError, ValueError) as error:
-            self._trouble.met(f"the old certificate stays in use: {_why(error)}")
+            self._trouble.report(f"the old certificate stays in use: {_why(error)}")
             return
-        self._trouble.over()
+        self._trouble.ended()
         log.info("clients see the new certificate of %s", self._files[-1])
 
     def _loaded(self) -> ssl.SSLContext:

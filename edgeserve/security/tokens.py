@@ -132,6 +132,13 @@ class FleetTokens:
         now = self._clock()
         return tuple(key for key, ends in self._found if ends > now)
 
+    def newest(self) -> str:
+        """Return the token, for a machine that was let in. Raises SettingsError."""
+        found = read_secrets(self._path, config_dir() / "token", "edgeserve token new")
+        if not found:
+            raise SettingsError(f"there is no {self.file} any longer")
+        return found[0]
+
     def _read(self) -> None:
         try:
             found = read_tokens(self._path)

@@ -24,7 +24,7 @@ from edgeserve.errors import in_words
 from edgeserve.runtime.background import Tasks, background, declared
 from edgeserve.runtime.files import read_json, remove, replace_file
 from edgeserve.runtime.tether import tethered
-from edgeserve.runtime.threads import calm
+from edgeserve.runtime.threads import openmp_environment
 from node.engines.base import Command
 from node.engines.output import Output
 
@@ -218,7 +218,7 @@ async def running(command: Command, state_dir: Path) -> AsyncGenerator[Process]:
     """
     inner = await asyncio.create_subprocess_exec(
         *tethered(command.argv),
-        env={**calm(), **command.env},
+        env={**openmp_environment(), **command.env},
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,

@@ -15,7 +15,7 @@ import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from edgeserve.config.options import settings_options, warn_of_strays
+from edgeserve.config.options import settings_options, warn_of_unknown_variables
 from edgeserve.config.settings import NodeSettings
 from edgeserve.config.sources import resolve
 from edgeserve.help import SettingsCommand, examples
@@ -144,7 +144,7 @@ def tune(
     settings name no other. It is never worse than the untuned settings: those win ties.
     """
     flags["models"] = (model,)
-    warn_of_strays()
+    warn_of_unknown_variables()
     settings = resolve(NodeSettings, file=config_file, flags=flags).settings
 
     from edgeserve.runtime.lifecycle import interruptible

@@ -15,7 +15,7 @@ import msgspec
 
 from edgeserve.errors import CommandError
 from edgeserve.models.comparison import Quality, Speeds
-from edgeserve.runtime.threads import calm
+from edgeserve.runtime.threads import openmp_environment
 from quantize.worker.messages import Done, Event, Failed, Job
 
 LAST = Done | Failed | Quality | Speeds
@@ -66,7 +66,7 @@ def events(job: Job) -> Generator[Iterator[Event]]:
             stderr=log,
             # Only the parent gets Ctrl-C; it ends the child and cleans up.
             start_new_session=True,
-            env=calm(),
+            env=openmp_environment(),
         )
         try:
             yield _read_events(child, job, log)

@@ -24,7 +24,7 @@ def a_candidate(
     node: str = "pi", engine: EngineReport | None = None, **changes: Any
 ) -> EngineCandidate:
     fields: dict[str, Any] = {
-        "member": node,
+        "node_id": node,
         "node": node,
         "origin": HERE,
         "engine": engine or an_engine(),
@@ -32,7 +32,7 @@ def a_candidate(
     return EngineCandidate(**fields | changes)
 
 
-def a_need(model: str = "small", **changes: Any) -> RoutingRequest:
+def a_request(model: str = "small", **changes: Any) -> RoutingRequest:
     return RoutingRequest(**{"model": model, "ability": "chat"} | changes)
 
 
@@ -41,7 +41,7 @@ def a_fleet(*names: str, report: NodeReport | None = None) -> Fleet:
     fleet = Fleet()
     for number, name in enumerate(names):
         origin = Origin(f"10.0.0.{number + 1}", 8090)
-        fleet = fleet.sighted(name, "static", (origin,), None)
+        fleet = fleet.discovered(name, "static", (origin,), None)
         said = report or a_report(an_engine(), name=name)
         fleet = fleet.reported(name, origin, said)
     return fleet
@@ -54,13 +54,13 @@ def changed(report: NodeReport, **fields: Any) -> NodeReport:
 class Holder:
     """A task that claims a slot and holds it until `done`."""
 
-    def __init__(self, queue: RequestQueue, need: RoutingRequest) -> None:
+    def __init__(self, queue: RequestQueue, routing: RoutingRequest) -> None:
         self.holding = asyncio.Event()
         self.let_go = asyncio.Event()
-        self.task = asyncio.ensure_future(self._hold(queue, need))
+        self.task = asyncio.ensure_future(self._hold(queue, routing))
 
-    async def _hold(self, queue: RequestQueue, need: RoutingRequest) -> str:
-        async with queue.claim(need, unheard) as send:
+    async def _hold(self, queue: RequestQueue, routing: RoutingRequest) -> str:
+        async with queue.claim(routing, unheard) as send:
             self.holding.set()
             await self.let_go.wait()
             return send.to.node

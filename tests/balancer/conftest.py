@@ -6,6 +6,6 @@ import pytest
 
 
 @pytest.fixture(autouse=True)
-def little_hope(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fake engines that fail stay as they are: let nobody wait for another."""
+def no_recovery(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fake engines that fail stay as they are: no request waits for a restart."""
     monkeypatch.setattr("balancer.failover.recovery.LOST_SECONDS", 0.1)

@@ -98,7 +98,7 @@ class Answered:
 
 def everyone_up(fleet: Fleet) -> bool:
     """Whether all that was seen has answered."""
-    return all(link.state == "up" for link in fleet.links.values())
+    return all(address.state == "up" for address in fleet.addresses.values())
 
 
 @asynccontextmanager

@@ -48,9 +48,9 @@ def a_request(
     now: float,
     model: str = "model",
     answer: float | None = None,
-    **need: Any,
+    **routing: Any,
 ) -> QueuedRequest:
-    asks = RoutingRequest(model=model, ability="chat", prompt=prompt, **need)
+    asks = RoutingRequest(model=model, ability="chat", prompt=prompt, **routing)
     request = QueuedRequest(asks, unheard, now)
     request.answer = answer
     return request

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from balancer.api.admin import AdminRoutes
-from balancer.clients.admission import admitting
+from balancer.api.nodes import NodeRoutes
+from balancer.clients.admission import Checks, admitting
 from balancer.clients.store import store_in
 from balancer.clients.usage import ClientUsage
 from balancer.discovery.registration import Registrations
@@ -23,11 +26,20 @@ def own() -> list[tuple[str, str]]:
     """Ask the table of routes."""
     settings = BalancerSettings()
     with admitting(settings) as clients:
+        state = build_state(settings, print)
+        nodes: Any = NodeRoutes(
+            state=state,
+            requests=None,  # type: ignore[arg-type]  # never asked
+            revocations=None,  # type: ignore[arg-type]
+            managers=Checks(clients.manager),
+            sweep=lambda: None,
+        )
         api = AdminRoutes(
-            state=build_state(settings, print),
+            state=state,
             registrations=Registrations(lambda _: None, GivenTokens()),
             clients=clients,
             usage=ClientUsage(store_in(settings.state_dir)),
+            nodes=nodes,
         )
         return [(each.method, each.path) for each in api.routes()]
 

@@ -19,7 +19,7 @@ from balancer.routing.least_busy import LeastBusy
 from balancer.routing.predictive import PredictivePolicy
 from balancer.routing.queued_request import RoutingPolicy
 from edgeserve.errors import FleetBusy, NoNode, TooLate, UnknownModel
-from tests.balancer.building import Holder, a_candidate, a_need, unheard
+from tests.balancer.building import Holder, a_candidate, a_request, unheard
 from tests.fakes.reports import an_engine
 from tests.patience import PATIENCE
 
@@ -58,8 +58,8 @@ class Setup:
         self.predict.update(self.able)
         self.queue.changed()
 
-    def holder(self, need: RoutingRequest | None = None) -> Holder:
-        return Holder(self.queue, need or a_need())
+    def holder(self, routing: RoutingRequest | None = None) -> Holder:
+        return Holder(self.queue, routing or a_request())
 
 
 async def settle() -> None:
@@ -70,7 +70,7 @@ async def settle() -> None:
 async def test_a_free_slot_is_taken_without_waiting(policy: str) -> None:
     setup = Setup(policy)
 
-    async with setup.queue.claim(a_need(), unheard) as send:
+    async with setup.queue.claim(a_request(), unheard) as send:
         assert send.to.node == "pi"
         assert setup.queue.waiting == 0
         assert setup.slot_counts.of(send.to.key).ours == 1
@@ -82,13 +82,13 @@ async def test_a_slot_comes_back_when_the_request_fails(policy: str) -> None:
     setup = Setup(policy)
 
     with pytest.raises(RuntimeError):
-        async with setup.queue.claim(a_need(), unheard):
+        async with setup.queue.claim(a_request(), unheard):
             raise RuntimeError
 
     assert setup.slot_counts.busy(a_candidate().key) == 0
 
 
-async def test_who_came_first_is_served_first(policy: str) -> None:
+async def test_the_first_request_is_served_first(policy: str) -> None:
     setup = Setup(policy, able=[a_candidate(engine=an_engine(slots=1))])
     first = await setup.holder().held()
     order = list[int]()
@@ -105,7 +105,7 @@ async def test_who_came_first_is_served_first(policy: str) -> None:
     assert order == [0, 1, 2, 3, 4]
 
 
-async def test_who_was_failed_by_an_engine_finds_room_and_goes_first(
+async def test_a_retried_request_finds_room_and_goes_first(
     policy: str,
 ) -> None:
     pi = a_candidate(engine=an_engine(slots=1))
@@ -113,7 +113,7 @@ async def test_who_was_failed_by_an_engine_finds_room_and_goes_first(
     first, waits = await setup.holder().held(), setup.holder()
     await settle()
 
-    failed = setup.holder(a_need(tried=frozenset({("gone", "small:Q4_1", "", 1)})))
+    failed = setup.holder(a_request(tried=frozenset({("gone", "small:Q4_1", "", 1)})))
     await settle()
     assert setup.queue.waiting == 2
     await first.done()
@@ -130,11 +130,11 @@ async def test_a_request_that_can_be_served_does_not_wait_behind_one_that_cannot
 ) -> None:
     big = a_candidate("nuc", an_engine("big:Q4_1", slots=1))
     setup = Setup(policy, able=[a_candidate(), big])
-    holder = await setup.holder(a_need("big")).held()
-    blocked = setup.holder(a_need("big"))
+    holder = await setup.holder(a_request("big")).held()
+    blocked = setup.holder(a_request("big"))
     await settle()
 
-    free = await setup.holder(a_need("small")).held()
+    free = await setup.holder(a_request("small")).held()
 
     assert not blocked.holding.is_set()
     await free.done()
@@ -142,8 +142,8 @@ async def test_a_request_that_can_be_served_does_not_wait_behind_one_that_cannot
     await (await blocked.held()).done()
 
 
-async def test_a_node_that_joins_wakes_those_who_wait(policy: str) -> None:
-    setup = Setup(policy, able=[a_candidate(barred="loading", passing=True)])
+async def test_a_node_that_joins_wakes_waiting_requests(policy: str) -> None:
+    setup = Setup(policy, able=[a_candidate(unavailable="loading", temporary=True)])
     waiting = setup.holder()
     await settle()
 
@@ -153,7 +153,7 @@ async def test_a_node_that_joins_wakes_those_who_wait(policy: str) -> None:
     assert await waiting.done() == "nuc"
 
 
-async def test_others_work_that_ends_wakes_those_who_wait(policy: str) -> None:
+async def test_others_work_that_ends_wakes_waiting_requests(policy: str) -> None:
     full = a_candidate(engine=an_engine(busy=2))
     setup = Setup(policy)
     setup.become(full)
@@ -166,12 +166,14 @@ async def test_others_work_that_ends_wakes_those_who_wait(policy: str) -> None:
     await (await waiting.held()).done()
 
 
-async def test_those_who_wait_for_what_cannot_come_are_told(policy: str) -> None:
-    setup = Setup(policy, able=[a_candidate(barred="loading", passing=True)])
+async def test_requests_that_wait_for_what_cannot_come_get_an_error(
+    policy: str,
+) -> None:
+    setup = Setup(policy, able=[a_candidate(unavailable="loading", temporary=True)])
     waiting = setup.holder()
     await settle()
 
-    setup.become(a_candidate(barred="quarantined"))
+    setup.become(a_candidate(unavailable="quarantined"))
 
     with pytest.raises(NoNode, match="quarantined"):
         await waiting.task
@@ -179,18 +181,18 @@ async def test_those_who_wait_for_what_cannot_come_are_told(policy: str) -> None
 
 async def test_an_unknown_model_never_waits(policy: str) -> None:
     with pytest.raises(UnknownModel):
-        async with Setup(policy).queue.claim(a_need("huge"), unheard):
+        async with Setup(policy).queue.claim(a_request("huge"), unheard):
             pass
 
 
-async def test_a_full_room_refuses_and_says_when_to_come_back(policy: str) -> None:
+async def test_a_full_queue_refuses_and_says_when_to_come_back(policy: str) -> None:
     setup = Setup(policy, able=[a_candidate(engine=an_engine(slots=1))], limit=1)
     holder = await setup.holder().held()
     waiting = setup.holder()
     await settle()
 
     with pytest.raises(FleetBusy) as refused:
-        async with setup.queue.claim(a_need(), unheard):
+        async with setup.queue.claim(a_request(), unheard):
             pass
 
     assert int(refused.value.headers()["retry-after"]) >= 1
@@ -203,7 +205,7 @@ async def test_a_wait_has_an_end(policy: str) -> None:
     holder = await setup.holder().held()
 
     with pytest.raises(TooLate):
-        async with setup.queue.claim(a_need(), unheard):
+        async with setup.queue.claim(a_request(), unheard):
             pass
 
     assert setup.queue.waiting == 0
@@ -252,7 +254,7 @@ async def test_hundreds_of_claimers_never_take_more_than_there_is(policy: str) -
     most = dict.fromkeys(engines, 0)
 
     async def claimer() -> None:
-        async with setup.queue.claim(a_need(), unheard) as send:
+        async with setup.queue.claim(a_request(), unheard) as send:
             node = send.to.node
             at_work[node] += 1
             most[node] = max(most[node], at_work[node])

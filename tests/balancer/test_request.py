@@ -90,7 +90,7 @@ def test_an_answer_that_a_stream_would_not_hold_whole_passes_as_it_is(
 @pytest.mark.parametrize(
     "field", [{"logprobs": False}, {"logprobs": 0}, {"n_probs": 0}]
 )
-def test_a_wish_that_is_off_is_no_wish(field: dict[str, Any]) -> None:
+def test_a_field_that_is_off_is_as_if_left_out(field: dict[str, Any]) -> None:
     assert work(**chat(**field)).mode == "aggregate"
 
 
@@ -99,17 +99,17 @@ def test_what_never_streams_passes_as_it_is(path: str) -> None:
     assert work(path, input="x", stream=True).mode == "whole"
 
 
-def test_the_need_is_read_from_the_body() -> None:
-    need = work(**chat(model="Small.gguf:q4_1", n=3)).need
+def test_what_routing_needs_is_read_from_the_body() -> None:
+    routing = work(**chat(model="Small.gguf:q4_1", n=3)).routing
 
-    assert (need.model, need.ability, need.slots) == ("small:Q4_1", "chat", 3)
+    assert (routing.model, routing.ability, routing.slots) == ("small:Q4_1", "chat", 3)
 
 
 def test_images_are_noticed_and_talk_of_them_is_not() -> None:
     part = {"type": "image_url", "image_url": {"url": "data:…"}}
 
-    assert work(messages=[{"role": "user", "content": [part]}]).need.media
-    assert not work(**chat('what is "image_url"?')).need.media
+    assert work(messages=[{"role": "user", "content": [part]}]).routing.media
+    assert not work(**chat('what is "image_url"?')).routing.media
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_a_body_that_makes_no_sense_is_refused(body: bytes) -> None:
 @pytest.mark.parametrize(
     "messages", [3, "x", [3], ["x"], [{"role": 3}], [None], {"a": 1}, [[]]]
 )
-def test_odd_messages_are_the_engines_to_judge(messages: Any) -> None:
+def test_odd_messages_are_left_to_the_engine(messages: Any) -> None:
     assert work(model="small", messages=messages).mode == "aggregate"
 
 

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from balancer import response
-from tests.balancer.building import Holder, a_need
+from tests.balancer.building import Holder, a_request
 from tests.balancer.endpoint import CHAT, Endpoint, chat, endpoint
 from tests.fakes.llama import Behaviour
 from tests.fakes.node import fake_node
@@ -24,13 +24,13 @@ def often(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @asynccontextmanager
 async def full(seconds: float = PATIENCE) -> AsyncGenerator[tuple[Endpoint, Holder]]:
-    """An endpoint whose only slot is held by somebody."""
+    """An endpoint whose only slot is taken."""
     async with (
         fake_node("pi", Behaviour(slots=1)) as node,
         endpoint(node, queue_seconds=seconds) as balancer,
         asyncio.timeout(PATIENCE),
     ):
-        holder = await Holder(balancer.balancer.state.queue, a_need()).held()
+        holder = await Holder(balancer.balancer.state.queue, a_request()).held()
         yield balancer, holder
         await holder.done()
 
@@ -49,7 +49,7 @@ async def test_a_stream_that_waits_for_a_slot_shows_life_until_it_begins() -> No
         rest = await answer.read()
 
     assert answer.status == 200
-    assert first == response.WAITING.splitlines(keepends=True)[0]
+    assert first == response.KEEP_ALIVE.splitlines(keepends=True)[0]
     assert b"w0" in rest
     assert rest.endswith(b"data: [DONE]\n\n")
 
@@ -64,7 +64,7 @@ async def test_a_stream_that_has_waited_in_vain_ends_with_an_error_event() -> No
     assert b"deadline_exceeded" in body.splitlines()[-2]
 
 
-async def test_who_does_not_stream_keeps_the_true_status() -> None:
+async def test_without_streaming_the_true_status_is_kept() -> None:
     async with (
         full(0.1) as (balancer, _),
         balancer.session.post(CHAT, data=asked(stream=False)) as answer,

@@ -23,7 +23,7 @@ from unittest.mock import patch
 from balancer.app import running
 from edgeserve.config.settings import BalancerSettings, NodeSettings
 from edgeserve.runtime.tether import tethered
-from edgeserve.runtime.threads import calm
+from edgeserve.runtime.threads import openmp_environment
 from node.app import serve
 from node.engines import bundled, flags
 from node.engines.base import EngineSpec
@@ -77,7 +77,7 @@ class Engine:
             engine = cls(
                 subprocess.Popen(
                     tethered([sys.executable, "-m", "node.engines.bundled_host"]),
-                    env={**calm(), PARAMETERS: json.dumps(given)},
+                    env={**openmp_environment(), PARAMETERS: json.dumps(given)},
                     stdout=output,
                     stderr=subprocess.STDOUT,
                 )
@@ -174,7 +174,7 @@ class Fleet:
         async with running(asked, say=lambda _: None) as balancer:
             current = balancer.state.current
             async with asyncio.timeout(START_SECONDS):
-                while all(each.barred for each in current.candidates):
+                while all(each.unavailable for each in current.candidates):
                     await asyncio.sleep(LOOK_SECONDS)
             ready.set_result(balancer.origin.port)
             await self._stop.wait()

@@ -1,4 +1,4 @@
-"""What is told of llama.cpp's server tests, and when it is a failure."""
+"""The verdict on llama.cpp's server tests, and when it is a failure."""
 
 from __future__ import annotations
 

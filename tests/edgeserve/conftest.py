@@ -11,7 +11,7 @@ def edgeserve(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> Terminal:
-    """The command, with folders that nobody else uses."""
+    """The command, with folders of its own."""
     for folder in ("config", "state", "models"):
         monkeypatch.setenv(f"EDGESERVE_{folder.upper()}_DIR", str(tmp_path / folder))
     return terminal(capsys, monkeypatch)

@@ -1,4 +1,4 @@
-"""A home with every file that is kept, ways to damage one, and who reads each."""
+"""A home with every file that is kept, ways to damage one, and its readers."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class Home:
 
 
 def a_home(root: Path) -> Home:
-    """Fill a home, each file by whoever writes it."""
+    """Fill a home, each file by the code that writes it."""
     home = Home(root)
     for folder in ("config", "state", "models", "bin"):
         (root / folder).mkdir(parents=True)
@@ -106,6 +106,7 @@ def _state(home: Home) -> None:
     keep(new_certificate("a"), home.state / OWN_CERTIFICATE)
     (home.state / "learned.json").write_text('{"speeds": {}, "models": {}}')
     (home.state / f"balancer-{PORT}.sock").touch()
+    (home.state / "nodes.json").write_text('{"revoked": {}}')
     settings = NodeSettings(models_dir=home.models, state_dir=home.state)
     (planned,) = plan(settings, Sampler()()).engines
     engine = native(home.state / "engines" / "current" / "llama-server")
@@ -161,6 +162,7 @@ READ: dict[str, tuple[tuple[str, ...], ...]] = {
     "state/node.json": NODE,
     "state/node.pem": NODE,
     "state/node.lock": NODE,
+    "state/nodes.json": BALANCER,
     "state/learned.json": BALANCER,
     f"state/balancer-{PORT}.sock": (
         *BALANCER,
@@ -200,6 +202,9 @@ KEPT_BY = {
     "edgeserve.security.certificates:stored_certificate": f"{PEM} state/node.pem",
     "edgeserve.security.certificates:keep": f"{PEM} state/node.pem",
     "edgeserve.security.renewal:_loaded": "config/cert.pem",
+    "balancer.discovery.revocations:_write": "state/nodes.json",
+    "balancer.discovery.revocations:_read": "state/nodes.json",
+    "edgeserve.cli.join:_store": "config/token",
     "edgeserve.runtime.files:read_text": "",
     "edgeserve.runtime.files:read_json": "",
     "edgeserve.runtime.files:replace_file": "",

@@ -5,7 +5,7 @@ import pytest
 from edgeserve.errors import FleetBusy, UnknownModel, in_words
 
 
-def test_an_unknown_model_is_told_what_is_being_served() -> None:
+def test_an_unknown_model_is_an_error_that_lists_what_is_served() -> None:
     error = UnknownModel("huge", ["small:Q4_0", "small:Q8_0"])
 
     body = json.loads(error.body())
@@ -30,5 +30,5 @@ def test_a_busy_fleet_says_when_to_come_back() -> None:
         (ValueError("no such thing"), "no such thing"),
     ],
 )
-def test_what_went_wrong_is_said_without_numbers(error: Exception, words: str) -> None:
+def test_errors_have_words_without_error_numbers(error: Exception, words: str) -> None:
     assert in_words(error) == words

@@ -1,4 +1,4 @@
-"""Every help page fits a terminal; whoever mistypes is told what was meant."""
+"""Every help page fits a terminal; a mistyped name gets a suggestion."""
 
 import dataclasses
 
@@ -39,7 +39,11 @@ def test_a_group_lists_each_command_on_one_line_with_a_whole_sentence(
     lines = listed.partition("\n\n")[0].splitlines()
 
     assert [line.split()[0] for line in lines] == list(
-        dict.fromkeys(each[len(path)] for each in LEAVES if each[: len(path)] == path)
+        dict.fromkeys(
+            each[len(path)]
+            for each in LEAVES
+            if each[: len(path)] == path and len(each) > len(path)
+        )
     )
     assert all(line.endswith(".") and not line.endswith("...") for line in lines)
 
@@ -96,12 +100,14 @@ def test_what_the_headings_name_are_settings_and_each_stands_once() -> None:
         ("quantize run m.gguf --types Q4_KM", "did you mean 'Q4_K_M'?"),
     ],
 )
-def test_what_was_meant_is_said(typed: str, meant: str, edgeserve: Terminal) -> None:
+def test_a_similar_name_is_suggested(
+    typed: str, meant: str, edgeserve: Terminal
+) -> None:
     seen = edgeserve(*typed.split())
 
     assert seen.status == 2
     assert meant in " ".join(seen.err.split())
 
 
-def test_what_nobody_can_have_meant_gets_no_suggestion(edgeserve: Terminal) -> None:
+def test_a_dissimilar_name_gets_no_suggestion(edgeserve: Terminal) -> None:
     assert "mean" not in edgeserve("xyzzy").err

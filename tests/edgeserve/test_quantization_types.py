@@ -23,7 +23,7 @@ def test_types_are_read_in_any_case_each_once_and_in_order() -> None:
     assert named == ["Q8_0", "Q4_K_M"]
 
 
-def test_an_unknown_type_is_told_what_is_known() -> None:
+def test_an_unknown_type_is_an_error_that_lists_the_known_ones() -> None:
     with pytest.raises(UnknownType, match=r"'Q9_X'.*Q4_K_M"):
         parse("Q8_0,Q9_X")
 

@@ -50,7 +50,7 @@ async def test_what_it_was_asked_is_answered_once_it_is_back(alone: Pair) -> Non
                 assert not (await judged(session, each, expected.text)).at
 
 
-async def test_the_second_of_two_answers_is_not_cut_without_a_word(
+async def test_the_second_of_two_answers_is_not_cut_without_an_error(
     alone: Pair,
 ) -> None:
     two = {"prompt": ["1, 2, 3, 4, 5", "The lighthouse"], "stop": [", 7"]}

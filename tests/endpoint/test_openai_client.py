@@ -84,7 +84,7 @@ def test_a_prompt_past_the_context_is_llama_cpps_own_400(endpoint: Endpoint) -> 
         endpoint.client.completions.create(model=MODEL, prompt="word " * 3000)
 
 
-def test_every_answer_says_who_gave_it(endpoint: Endpoint) -> None:
+def test_every_answer_names_its_node(endpoint: Endpoint) -> None:
     raw = endpoint.client.completions.with_raw_response.create(
         model=MODEL, prompt="One", max_tokens=1
     )

@@ -1,4 +1,4 @@
-"""What clients are told of requests that cannot be answered, on a real engine."""
+"""Errors for requests that cannot be answered, on a real engine."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_more_answers_than_slots_are_one(endpoint: Endpoint) -> None:
         ("/v1/responses", {"input": LONG}),
     ],
 )
-def test_a_prompt_that_is_too_long_is_told_with_both_numbers(
+def test_a_prompt_that_is_too_long_is_an_error_with_both_numbers(
     endpoint: Endpoint, path: str, fields: dict[str, Any], stream: bool
 ) -> None:
     status, body = refused(endpoint, path, stream=stream, **fields)
@@ -81,7 +81,7 @@ def test_a_prompt_that_is_too_long_is_told_with_both_numbers(
 
 
 @pytest.mark.parametrize("stream", [True, False])
-def test_anthropics_clients_are_told_in_their_shape(
+def test_anthropics_clients_get_errors_in_their_shape(
     endpoint: Endpoint, stream: bool
 ) -> None:
     turns = [{"role": "user", "content": LONG}]

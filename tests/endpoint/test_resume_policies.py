@@ -115,7 +115,7 @@ async def test_off_lets_a_stream_end_in_an_error_that_says_so(
 
 
 @pytest.mark.parametrize("policy", ["any", "off"])
-async def test_who_does_not_stream_is_answered_all_the_same(
+async def test_without_streaming_there_is_an_answer_all_the_same(
     policy: str, pairs: dict[str, Pair]
 ) -> None:
     answer = await broken_off(pairs, policy, WHOLE)

@@ -1,4 +1,4 @@
-"""Two real engines of unlike speed: who answers what, and how well that is foreseen."""
+"""Two real engines of unlike speed: which answers what, as predicted or not."""
 
 from __future__ import annotations
 

@@ -183,14 +183,16 @@ class _AioAnswer(Answer):
         except (OSError, aiohttp.ClientError) as error:
             raise self._lost(error) from error
 
-    async def pump(self, reply: Response, see: Callable[[bytes], None]) -> None:
+    async def pump(self, reply: Response, observe: Callable[[bytes], None]) -> None:
         while piece := await self.chunk():
-            see(piece)
+            observe(piece)
             await reply.write(piece)
 
-    async def sift(self, reply: Response, sieve: Callable[[bytes], bytes]) -> None:
+    async def pump_filtered(
+        self, reply: Response, filter_: Callable[[bytes], bytes]
+    ) -> None:
         while piece := await self.chunk():
-            if passed := sieve(piece):
+            if passed := filter_(piece):
                 await reply.write(passed)
 
     def _lost(self, error: Exception) -> NodeLost:

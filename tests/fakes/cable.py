@@ -1,4 +1,4 @@
-"""A network cable between two parts of a test: it can be cut, frozen and mended."""
+"""A network cable between two parts of a test: it can be cut, frozen and repaired."""
 
 from __future__ import annotations
 

@@ -17,6 +17,9 @@ def problems(line: str) -> list[str]:
     command: click.Command = edgeserve
     context = click.Context(edgeserve)
     while isinstance(command, click.Group):
+        alone = command.invoke_without_command
+        if alone and (not words or words[0].startswith("-")):
+            break
         if not words:
             return [f"{line!r} names no command"]
         name, *words = words

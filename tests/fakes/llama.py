@@ -82,7 +82,7 @@ class FakeLlama:
         self._state.thawed.set()
 
     def kill(self) -> None:
-        """Die as by SIGKILL: nobody listens, every connection is cut."""
+        """Die as by SIGKILL: nothing listens, every connection is cut."""
         if not self.alive:
             return
         self.alive = False

@@ -1,7 +1,7 @@
 """What the fake says, and in which shapes. Pure: text in, JSON out.
 
 The text is `w0 w1 w2 …`; a trailing assistant message, or a prompt that ends in such
-words, is continued where it stops, so that a stream mended from two can be checked.
+words, is continued where it stops, so that a resumed stream can be checked.
 """
 
 from __future__ import annotations
@@ -145,7 +145,7 @@ class Timing:
 
 
 @dataclass(frozen=True)
-class Voice:
+class AnswerWriter:
     """Writes one answer in its dialect, under one model name and id."""
 
     job: Job

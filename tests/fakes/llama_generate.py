@@ -12,7 +12,7 @@ from typing import Any
 from aiohttp import web
 
 from tests.fakes import llama_answers as answers
-from tests.fakes.llama_answers import Dialect, Job, Timing, Voice
+from tests.fakes.llama_answers import AnswerWriter, Dialect, Job, Timing
 from tests.fakes.llama_routes import refuse
 from tests.fakes.llama_slots import Slot
 from tests.fakes.llama_state import Fault, State
@@ -38,10 +38,10 @@ def generating(state: State, dialect: Dialect, die: Callable[[], None]) -> Handl
         if fault == "hang":
             await asyncio.Event().wait()
         number = state.counters.started
-        voice = Voice(job, state.behaviour.model, f"chatcmpl-{number}")
+        writer = AnswerWriter(job, state.behaviour.model, f"chatcmpl-{number}")
         work = Generation(state, job, fault, request.transport, die)
         try:
-            answer = await (streamed if job.stream else gathered)(request, work, voice)
+            answer = await (streamed if job.stream else gathered)(request, work, writer)
         except (asyncio.CancelledError, ConnectionError):
             state.counters.cancelled += 1
             raise
@@ -53,7 +53,7 @@ def generating(state: State, dialect: Dialect, die: Callable[[], None]) -> Handl
 
 
 async def gathered(
-    request: web.Request, work: Generation, voice: Voice
+    request: web.Request, work: Generation, writer: AnswerWriter
 ) -> web.StreamResponse:
     """Answer at once, at the end."""
     text = ""
@@ -62,31 +62,31 @@ async def gathered(
             text += value["text"]
         elif kind == "done":
             return web.json_response(
-                voice.whole(text, value["timing"]), dumps=answers.compact
+                writer.whole(text, value["timing"]), dumps=answers.compact
             )
     cut(request.transport)
     return web.Response()  # into the void
 
 
 async def streamed(
-    request: web.Request, work: Generation, voice: Voice
+    request: web.Request, work: Generation, writer: AnswerWriter
 ) -> web.StreamResponse:
     """Answer as it comes. The head goes out when a slot has been found."""
     response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
-    opened = voice.job.dialect != "chat"
+    opened = writer.job.dialect != "chat"
     async for kind, value in work.events():
         if not response.prepared:
             await response.prepare(request)
         if kind == "progress":
-            await response.write(voice.opening(value))
+            await response.write(writer.opening(value))
             continue
         if not opened:
-            await response.write(voice.opening())
+            await response.write(writer.opening())
             opened = True
         if kind == "token":
-            await response.write(voice.token(value["text"]))
+            await response.write(writer.token(value["text"]))
         else:
-            for piece in voice.closing(value["timing"]):
+            for piece in writer.closing(value["timing"]):
                 await response.write(piece)
             await response.write_eof()
             return response

@@ -18,7 +18,7 @@ PROMPT = " ".join(["word"] * 100)
 
 @dataclass
 class Got:
-    """One request's fate."""
+    """The end of one request."""
 
     status: int = 0
     body: bytes = b""
@@ -56,7 +56,7 @@ class Client:
         )
 
     async def draining(self, name: str) -> None:
-        """Wait until a node says that it takes nobody any more."""
+        """Wait until a node reports that it takes no new requests."""
         await answer(
             self.nodes,
             lambda nodes: bool(nodes[name]["report"]["state"] == "draining"),

@@ -82,7 +82,7 @@ async def test_a_killed_node_returns_by_itself_and_as_itself(trio: Trio) -> None
     assert after["attic"]["id"] == before["attic"]["id"]
 
 
-async def test_a_node_told_to_stop_finishes_its_streams_and_refuses_nobody(
+async def test_a_node_that_stops_finishes_its_streams_and_no_request_fails(
     trio: Trio, hold: Path
 ) -> None:
     async with client(trio.fleet, trio.balancer) as ask:

@@ -136,7 +136,7 @@ async def test_stopping_lets_a_stream_finish_and_refuses_what_is_new(
     assert rest.endswith(b"data: [DONE]\n\n")
 
 
-async def test_stopping_waits_no_longer_than_it_is_told_to(
+async def test_stopping_waits_no_longer_than_the_settings_say(
     settings: NodeSettings, tmp_path: Path
 ) -> None:
     endless = script(tmp_path / "endless", "--decode", "20", "--length", "5000")
@@ -151,7 +151,7 @@ async def test_stopping_waits_no_longer_than_it_is_told_to(
                 await answer.content.read()
 
 
-async def test_followers_are_told_of_the_leaving_before_the_end(
+async def test_followers_get_the_shutdown_before_the_end(
     settings: NodeSettings,
 ) -> None:
     async with (

@@ -66,7 +66,7 @@ def test_a_plan_is_also_json(folder: Path) -> None:
     assert said["problems"] == []
 
 
-def test_what_cannot_be_served_is_told_and_ends_in_status_1(folder: Path) -> None:
+def test_what_cannot_be_served_is_reported_and_ends_in_status_1(folder: Path) -> None:
     said = asked(folder, "a:F16", "--context", str(10**12))
 
     assert said.exit_code == 1

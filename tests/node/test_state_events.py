@@ -29,7 +29,7 @@ def two_engines() -> tuple[NodeState, PretendSupervisor]:
     return a_node(first, PretendSupervisor(an_engine("b:Q4_0"), NOWHERE)), first
 
 
-async def test_a_follower_hears_everything_first() -> None:
+async def test_a_follower_gets_a_full_report_first() -> None:
     state, _ = two_engines()
     async with aclosing(state.feed.follow()) as stream:
         event, data = await heard(stream)
@@ -38,7 +38,7 @@ async def test_a_follower_hears_everything_first() -> None:
     assert decode(data, NodeReport) == state.report()
 
 
-async def test_a_change_of_one_engine_is_told_alone() -> None:
+async def test_a_change_of_one_engine_is_sent_alone() -> None:
     state, supervisor = two_engines()
     async with aclosing(state.feed.follow()) as stream:
         await heard(stream)
@@ -50,7 +50,7 @@ async def test_a_change_of_one_engine_is_told_alone() -> None:
     assert decode(data, EngineChange).engine == an_engine("a:Q4_0", busy=1)
 
 
-async def test_a_burst_of_changes_is_told_as_its_last(
+async def test_a_burst_of_changes_is_sent_as_its_last(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(node_state, "HEARTBEAT_SECONDS", 0.2)
@@ -92,7 +92,7 @@ async def test_a_silent_node_still_shows_that_it_lives(
         assert [(await heard(stream))[0] for _ in range(3)] == ["heartbeat"] * 3
 
 
-async def test_leaving_is_told_at_once() -> None:
+async def test_a_shutdown_is_sent_at_once() -> None:
     state, _ = two_engines()
     async with aclosing(state.feed.follow()) as stream:
         await heard(stream)
@@ -102,7 +102,7 @@ async def test_leaving_is_told_at_once() -> None:
     assert decode(data, NodeReport).state == "draining"
 
 
-async def test_leaving_is_told_though_the_feed_closes_in_the_same_breath() -> None:
+async def test_a_shutdown_is_sent_though_the_feed_closes_at_once() -> None:
     state, _ = two_engines()
     async with aclosing(state.feed.follow()) as stream:
         await heard(stream)
@@ -136,7 +136,7 @@ async def test_a_follower_that_left_is_forgotten() -> None:
     assert not state.feed._followers
 
 
-async def test_an_engine_that_is_gone_is_not_told_of(
+async def test_an_engine_that_is_gone_is_not_reported(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(node_state, "HEARTBEAT_SECONDS", 0.2)

@@ -40,7 +40,7 @@ def test_inspect_says_which_rows_k_quants_cannot_hold(tmp_path: Path) -> None:
     assert "13 of 15 matrices have rows of a length that 256 does not divide" in said
 
 
-def test_inspect_tells_programs_the_same_in_bytes(tmp_path: Path) -> None:
+def test_inspect_gives_programs_the_same_in_bytes(tmp_path: Path) -> None:
     path = a_model(tmp_path / "m.gguf")
 
     facts = json.loads(answer("inspect", path, "--json", "--kv-type", "q8_0"))

@@ -98,7 +98,7 @@ async def test_half_open_connections_do_not_touch_a_stream(
     assert text.rstrip().endswith("data: [DONE]")
     assert right == 2
     assert most < (MOST_AT_NODE if at == "node" else CONNECTIONS)
-    assert grown < 64 * MIB
+    assert grown < 96 * MIB  # 256 handshakes of 256 KiB each, and some more
 
 
 async def test_nodes_announced_without_end_take_bounded_memory_and_0_prompts(

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import cast
 
 from edgeserve.errors import NotProven
-from edgeserve.http.channel.proved import ProvedConnections
+from edgeserve.http.channel.proved import ProvedConnections, Revoked, none_revoked
 from edgeserve.http.client.connection import UpstreamConnection
 from edgeserve.http.types import Origin
 from edgeserve.security.certificates import (
@@ -26,16 +26,22 @@ OLDER = (
 )
 OTHER = "has another fleet token; both need the same"
 UNPROVEN = "does not prove that it holds the fleet token; it gets nothing"
+REVOKED = "was revoked; `edgeserve nodes allow` lets it in again"
 ANOTHER = "is another machine than the node with that id: its certificate differs"
 
 
 class FleetChannel:
     """Opens connections to processes that prove to hold the fleet token."""
 
-    def __init__(self, tokens: FleetTokens) -> None:
-        self._tokens = tokens
+    def __init__(self, tokens: FleetTokens, revoked: Revoked = none_revoked) -> None:
+        """`revoked` returns the ids of nodes that get nothing, whatever they hold."""
+        self._tokens, self._revoked = tokens, revoked
         self._context = fleet_context()
-        self._proved_connections = ProvedConnections(tokens)
+        self._proved_connections = ProvedConnections(tokens, revoked)
+
+    def sweep(self) -> None:
+        """Close the connections to nodes that are revoked now."""
+        self._proved_connections.tick(0.0)
 
     async def connect(
         self, origin: Origin, made: Callable[[], UpstreamConnection]
@@ -78,12 +84,14 @@ class FleetChannel:
         id_ = id_of(fingerprint)
         if origin.id and id_ != origin.id:
             raise NotProven(f"{origin.url} {ANOTHER}")
+        if id_ in self._revoked():
+            raise NotProven(f"{origin.url} {REVOKED}")
         proof = ClientProof(self._tokens.keys(), fingerprint)
         transport.write(proof.hello)
         try:
             transport.write(proof.answer(await opening.reply))
             assert proof.key is not None  # noqa: S101 - it was proved
-            self._proved_connections.add(transport, proof.key)
+            self._proved_connections.add(transport, proof.key, id_)
         except OtherToken as error:
             raise NotProven(f"{origin.url} {OTHER}") from error
         except (ProofError, ConnectionError) as error:

@@ -15,8 +15,8 @@ from edgeserve.http.types import Origin, Response
 HIGH_WATER = 262144
 """Bytes of an answer that may wait to be read; past it the connection pauses."""
 
-See = Callable[[bytes], None]
-Sieve = Callable[[bytes], bytes]
+Observer = Callable[[bytes], None]
+Filter = Callable[[bytes], bytes]
 
 
 class AnswerSource(Protocol):
@@ -38,8 +38,8 @@ class UpstreamResponse:
     """See `Answer`. Holds the bytes that came and were not read yet."""
 
     __slots__ = (
-        "_error", "_framing", "_gathers", "_held", "_keeps", "_loop", "_pieces",
-        "_sieve", "_sink", "_source", "_waiter", "headers", "status",
+        "_error", "_filter", "_framing", "_gathers", "_held", "_keeps", "_loop",
+        "_pieces", "_sink", "_source", "_waiter", "headers", "status",
     )  # fmt: skip
 
     def __init__(
@@ -56,7 +56,7 @@ class UpstreamResponse:
         self._gathers = False  # whether the whole body is being read
         self._waiter: asyncio.Future[None] | None = None
         self._sink: ServerResponse | None = None
-        self._sieve: Sieve | None = None
+        self._filter: Filter | None = None
         self._error: Exception | None = None
 
     @property
@@ -90,7 +90,7 @@ class UpstreamResponse:
             )
         except ConnectionError as error:  # the client has gone
             self._fail(error.with_traceback(None))  # its trace holds this object
-        except Exception as error:  # noqa: BLE001 - the sieve or the reply failed: raised in `_relay`
+        except Exception as error:  # noqa: BLE001 - the filter or the reply failed: raised in `_relay`
             self._fail(error)
         if framing.done:
             self._notify()
@@ -111,9 +111,9 @@ class UpstreamResponse:
         self._source.go()
 
     def _pass_on(self, piece: bytes) -> None:
-        sink, sieve = self._sink, self._sieve
-        if sink is not None and sieve is not None:
-            sink.put(sieve(piece))
+        sink, filter_ = self._sink, self._filter
+        if sink is not None and filter_ is not None:
+            sink.put(filter_(piece))
             if sink.connection.paused:
                 self._source.stop()
             return
@@ -149,28 +149,28 @@ class UpstreamResponse:
             await self._more()
         return self._taken()
 
-    async def pump(self, reply: Response, see: See) -> None:
+    async def pump(self, reply: Response, observe: Observer) -> None:
         """See `Answer.pump`."""
 
         def observed(piece: bytes) -> bytes:
-            see(piece)
+            observe(piece)
             return piece
 
-        await self.sift(reply, observed)
+        await self.pump_filtered(reply, observed)
 
-    async def sift(self, reply: Response, sieve: Sieve) -> None:
-        """See `Answer.sift`."""
+    async def pump_filtered(self, reply: Response, filter_: Filter) -> None:
+        """See `Answer.pump_filtered`."""
         if isinstance(reply, ServerResponse):
-            await self._relay(reply, sieve)
+            await self._relay(reply, filter_)
             return
         while piece := await self.chunk():
-            if passed := sieve(piece):
+            if passed := filter_(piece):
                 await reply.write(passed)
 
-    async def _relay(self, reply: ServerResponse, sieve: Sieve) -> None:
+    async def _relay(self, reply: ServerResponse, filter_: Filter) -> None:
         """Write each piece to the client in the call that received it."""
         connection = reply.connection
-        self._sink, self._sieve = reply, sieve
+        self._sink, self._filter = reply, filter_
         connection.feeder = self
         try:
             if early := self._taken():
@@ -178,7 +178,7 @@ class UpstreamResponse:
             while not self._framing.done and self._error is None:
                 await self._more()
         finally:
-            self._sink = self._sieve = None
+            self._sink = self._filter = None
             connection.feeder = None
         if self._error is not None:
             self._raise(self._error)

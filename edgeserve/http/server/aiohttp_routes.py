@@ -17,7 +17,7 @@ from edgeserve.errors import (
     WrongMethod,
 )
 from edgeserve.openai import ROUTES, rendered
-from edgeserve.runtime.memory import untie
+from edgeserve.runtime.memory import drop_tracebacks
 from edgeserve.suggestions import LONGEST_PATH, hint
 from edgeserve.wire import encode
 
@@ -37,7 +37,7 @@ def rendering(body_limit: int) -> Middleware:
         except EdgeserveError as error:
             return as_response(error, request.path)
         except web.HTTPException as error:
-            untie(error)  # aiohttp keeps it with the request
+            drop_tracebacks(error)  # aiohttp keeps it with the request
             if error.status < 400:
                 raise
             return as_response(_ours(error, request, body_limit), request.path)

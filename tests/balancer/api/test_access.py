@@ -44,12 +44,12 @@ def test_loopback_needs_nothing(asked: str) -> None:
     assert host(asked) == asked
 
 
-def test_another_address_without_a_token_is_refused_with_the_remedy() -> None:
+def test_another_address_without_a_token_is_refused_with_what_to_do() -> None:
     with pytest.raises(SettingsError, match="edgeserve token new"):
         host("0.0.0.0", api_keys=True)
 
 
-def test_another_address_without_keys_is_refused_with_the_remedy() -> None:
+def test_another_address_without_keys_is_refused_with_what_to_do() -> None:
     with pytest.raises(SettingsError, match="edgeserve key new"):
         host("192.168.1.2", token=True)
 
@@ -70,7 +70,7 @@ def test_where_clients_need_a_key_the_key_is_what_counts() -> None:
     assert cors(BalancerSettings(), keys=True).allows("https://chat.example")
 
 
-def test_whoever_names_pages_means_these_and_no_others() -> None:
+def test_named_pages_are_the_only_ones_allowed() -> None:
     may = cors(BalancerSettings(cors_origins=("https://chat.example",)), keys=True)
 
     assert may.allows("https://chat.example")

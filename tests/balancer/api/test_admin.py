@@ -60,7 +60,7 @@ async def test_a_model_that_cannot_be_called_is_not_listed() -> None:
     async with fake_node() as node, endpoint(node) as balancer:
         node.say(state="quarantined", reason="it crashed five times")
         await balancer.until(
-            lambda fleet: fleet.members[0].report.engines[0].state == "quarantined"
+            lambda fleet: fleet.nodes[0].report.engines[0].state == "quarantined"
         )
 
         assert (await balancer.get("/v1/models")).json["data"] == []
@@ -73,13 +73,14 @@ async def test_nodes_are_shown_with_their_reports_and_silent_ones_without() -> N
     ):
         await balancer.until(
             lambda fleet: (
-                {link.state for link in fleet.links.values()} == {"up", "unreachable"}
+                {address.state for address in fleet.addresses.values()}
+                == {"up", "unreachable"}
             )
         )
-        member, silent = (await balancer.get("/edgeserve/v1/nodes")).json
+        up, silent = (await balancer.get("/edgeserve/v1/nodes")).json
 
-    assert (member["state"], member["url"]) == ("up", node.url)
-    assert member["report"]["name"] == "pi"
+    assert (up["state"], up["url"]) == ("up", node.url)
+    assert up["report"]["name"] == "pi"
     assert (silent["state"], silent["report"]) == ("unreachable", None)
     assert silent["url"] == "http://127.0.0.1:1"
     assert silent["problem"]
@@ -146,7 +147,7 @@ async def test_metrics_are_what_prometheus_reads() -> None:
     assert values["edgeserve_request_seconds_count"] == "2"
 
 
-async def test_an_unknown_path_is_told_in_the_same_shape() -> None:
+async def test_an_unknown_path_is_an_error_of_the_same_shape() -> None:
     async with endpoint() as balancer:
         answer = await balancer.get("/v2/nothing")
 

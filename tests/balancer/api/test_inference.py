@@ -142,7 +142,7 @@ async def test_requests_wait_while_every_slot_is_busy_and_none_fails() -> None:
         assert balancer.balancer.state.queue.waiting == 0
 
 
-async def test_a_full_queue_is_told_when_to_come_back() -> None:
+async def test_a_full_queue_says_when_to_come_back() -> None:
     one = Behaviour(slots=1)
     async with fake_node("pi", one) as node, endpoint(node, queue=0) as balancer:
         async with busy(balancer, 1, node):
@@ -152,7 +152,7 @@ async def test_a_full_queue_is_told_when_to_come_back() -> None:
         assert int(refused.headers["retry-after"]) >= 1
 
 
-async def test_a_deadline_that_passes_while_waiting_is_told() -> None:
+async def test_a_deadline_that_passes_while_waiting_is_an_error() -> None:
     one = Behaviour(slots=1)
     async with fake_node("pi", one) as node, endpoint(node) as balancer:
         async with busy(balancer, 1, node):
@@ -191,7 +191,7 @@ async def test_others_work_counts_as_busy() -> None:
     assert answer.headers["x-edgeserve-node"] == "nuc"
 
 
-async def test_an_engine_that_becomes_ready_serves_those_who_wait() -> None:
+async def test_an_engine_that_becomes_ready_serves_waiting_requests() -> None:
     loading = an_engine(state="loading")
     async with fake_node("pi", engine=loading) as node, endpoint(node) as balancer:
         waiting = asyncio.ensure_future(balancer.post(CHAT, chat()))
@@ -246,7 +246,7 @@ async def test_a_client_that_leaves_the_queue_reaches_no_node() -> None:
 
 
 @pytest.mark.parametrize("path", sorted(ROUTES))
-async def test_a_method_that_makes_no_sense_is_told(path: str) -> None:
+async def test_a_wrong_method_is_refused(path: str) -> None:
     async with endpoint() as balancer:
         if ROUTES[path].method == "POST":
             answer = await balancer.get(path)

@@ -1,4 +1,4 @@
-"""What clients are told who ask for more than a fleet can do."""
+"""Errors for requests that ask for more than a fleet can do."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def asked(path: str) -> dict[str, Any]:
     "path",
     [CHAT, "/v1/responses", "/v1/messages", "/v1/messages/count_tokens"],
 )
-async def test_an_image_for_a_blind_model_is_refused_and_says_who_sees(
+async def test_an_image_for_a_model_without_vision_is_refused_and_names_one_with_it(
     path: str, stream: bool
 ) -> None:
     sees = an_engine("eye:Q4_1", abilities=("chat", "completion", "vision"))
@@ -45,7 +45,7 @@ async def test_an_image_for_a_blind_model_is_refused_and_says_who_sees(
     assert blind.told == other.told == []
 
 
-async def test_an_image_goes_to_the_variant_that_sees() -> None:
+async def test_an_image_goes_to_the_variant_with_vision() -> None:
     sees = an_engine("small:Q8_0", abilities=("chat", "completion", "vision"))
     async with (
         fake_node("a") as blind,
@@ -60,7 +60,7 @@ async def test_an_image_goes_to_the_variant_that_sees() -> None:
     assert named.status == 400
 
 
-async def test_a_tool_that_must_be_called_needs_a_template_that_knows_tools() -> None:
+async def test_a_forced_tool_call_needs_a_template_with_tools() -> None:
     knows = an_engine("able:Q4_1", abilities=("chat", "completion", "tools"))
     async with (
         fake_node("a") as first,
@@ -99,7 +99,7 @@ async def test_too_many_answers_at_once_are_refused_with_their_number() -> None:
 
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize("path", [CHAT, "/v1/completions", "/completion"])
-async def test_a_prompt_that_is_too_long_is_told_as_openai_does(
+async def test_a_prompt_that_is_too_long_is_an_error_as_openai_writes_it(
     path: str, stream: bool
 ) -> None:
     short = Behaviour(context=8)

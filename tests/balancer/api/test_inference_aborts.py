@@ -72,7 +72,7 @@ async def test_a_client_that_has_got_the_whole_answer_has_not_left() -> None:
     assert learned.learner.samples == 1
 
 
-async def test_a_client_that_lacks_but_the_end_of_its_answer_has_left() -> None:
+async def test_a_client_that_lacks_only_the_end_of_its_answer_has_left() -> None:
     async with (
         fake_node("a", Behaviour(decode=20, length=40)) as node,
         endpoint(node) as balancer,
@@ -87,7 +87,7 @@ def descriptors() -> int:
 
 
 async def at_rest(balancer: Endpoint, *nodes: FakeNode) -> tuple[int, int]:
-    """Wait until nobody is served; return how many files and tasks are left."""
+    """Wait until no request is left; return how many files and tasks are left."""
     state = balancer.balancer.state
     await eventually(lambda: state.in_flight.inside == 0)
     await eventually(lambda: all(node.engine.busy == 0 for node in nodes))
@@ -140,7 +140,7 @@ async def attempts(balancer: Endpoint, answer: Answered) -> int:
 
 
 @pytest.mark.parametrize("policy", ["predict", "least-busy"])
-async def test_a_slot_is_nobodys_until_the_engine_has_noticed_who_left(
+async def test_a_slot_stays_taken_until_the_engine_has_stopped_the_request(
     policy: str,
 ) -> None:
     deaf = Behaviour(slots=1, decode=20, length=2000, notice=1.0)
@@ -152,9 +152,7 @@ async def test_a_slot_is_nobodys_until_the_engine_has_noticed_who_left(
         assert await attempts(balancer, answer) == 1, "it was not sent there in vain"
 
 
-async def test_whoever_comes_next_gets_another_slot_than_the_one_that_was_left() -> (
-    None
-):
+async def test_the_next_request_gets_another_slot_than_the_one_that_was_left() -> None:
     deaf = Behaviour(slots=2, decode=20, length=2000, notice=1.0)
     async with fake_node("a", deaf) as node, endpoint(node) as balancer:
         await stay_and_leave(balancer, node)

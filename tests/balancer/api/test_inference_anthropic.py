@@ -47,7 +47,7 @@ def checked(answer: Answered, status: int, kind: str) -> str:
 
 
 @pytest.mark.parametrize("path", [MESSAGES, COUNT])
-async def test_a_wrong_request_and_an_unknown_model_are_told(path: str) -> None:
+async def test_a_wrong_request_and_an_unknown_model_are_errors(path: str) -> None:
     async with fake_node() as node, endpoint(node) as balancer:
         wrong = await balancer.post(path, b"{")
         unknown = await balancer.post(path, ask(model="huge"))
@@ -57,7 +57,7 @@ async def test_a_wrong_request_and_an_unknown_model_are_told(path: str) -> None:
     assert unknown.json["request_id"] == unknown.headers["x-edgeserve-request-id"]
 
 
-async def test_a_wrong_route_is_told() -> None:
+async def test_a_wrong_route_is_an_error() -> None:
     async with fake_node() as node, endpoint(node) as balancer:
         got = await balancer.get(MESSAGES)
         batches = await balancer.post(MESSAGES + "/batches", {})
@@ -67,7 +67,7 @@ async def test_a_wrong_route_is_told() -> None:
 
 
 @pytest.mark.parametrize("path", [MESSAGES, COUNT])
-async def test_a_missing_key_is_told(path: str, tmp_path: Path) -> None:
+async def test_a_missing_key_is_an_error(path: str, tmp_path: Path) -> None:
     keys = a_secret(tmp_path, "keys", "a-key-of-some-length-1")
     async with fake_node() as node, endpoint(node, api_key_file=keys) as balancer:
         small = await balancer.post(path, ask())
@@ -77,14 +77,14 @@ async def test_a_missing_key_is_told(path: str, tmp_path: Path) -> None:
     checked(large, 401, "authentication_error")
 
 
-async def test_a_body_that_is_too_large_is_told() -> None:
+async def test_a_body_that_is_too_large_is_an_error() -> None:
     async with fake_node() as node, endpoint(node, body_limit_mib=1) as balancer:
         answer = await balancer.post(MESSAGES, b" " * (2**20 + 1))
 
     checked(answer, 413, "request_too_large")
 
 
-async def test_a_head_that_cannot_be_read_is_told() -> None:
+async def test_a_head_that_cannot_be_read_is_an_error() -> None:
     head = b"POST /v1/messages HTTP/1.1\r\nhost: x\r\ncontent-length: no\r\n\r\n"
     async with fake_node() as node, endpoint(node) as balancer:
         origin = balancer.balancer.origin
@@ -105,7 +105,7 @@ async def test_a_head_that_cannot_be_read_is_told() -> None:
         (NodeLost("gone"), 502, "api_error"),
     ],
 )
-async def test_what_a_node_says_is_told(
+async def test_a_nodes_error_is_passed_on(
     error: EdgeserveError, status: int, kind: str
 ) -> None:
     async with fake_node() as node, endpoint(node, attempts=1) as balancer:
@@ -115,11 +115,11 @@ async def test_what_a_node_says_is_told(
     checked(answer, status, kind)
 
 
-async def test_a_full_fleet_and_none_are_told() -> None:
+async def test_a_full_fleet_and_an_empty_one_are_errors() -> None:
     one = Behaviour(slots=1)
     async with fake_node("pi", one) as node, endpoint(node, queue=0) as balancer:
         node.say(busy=1)
-        await balancer.until(lambda fleet: fleet.members[0].report.engines[0].busy > 0)
+        await balancer.until(lambda fleet: fleet.nodes[0].report.engines[0].busy > 0)
         busy = await balancer.post(MESSAGES, ask())
         node.refuse = FleetBusy(1)
     async with endpoint() as balancer:

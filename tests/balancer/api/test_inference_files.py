@@ -1,4 +1,4 @@
-"""When our own descriptors run out, no node is blamed for it."""
+"""When our own descriptors run out, no node is at fault."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.fakes.llama import Behaviour
 from tests.fakes.node import fake_node
 
 
-async def test_a_client_is_told_to_come_back_and_the_node_stays_well(
+async def test_a_client_gets_a_time_to_come_back_and_the_node_stays_trusted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async def none_left(*_: object) -> None:

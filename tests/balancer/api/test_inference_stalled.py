@@ -30,7 +30,7 @@ TICKS = 20
 
 
 class Pauses:
-    """Counts how often somebody found a client paused."""
+    """Counts how often a client was found paused."""
 
     count = 0
 
@@ -66,7 +66,7 @@ def narrow(host: str, port: int) -> socket.socket:
 
 
 class Sleeper:
-    """A client with little room that reads only when it is told to."""
+    """A client with small buffers that reads only on request."""
 
     def __init__(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -128,7 +128,7 @@ ALL = " ".join(f"w{number}" for number in range(WORDS))
 
 
 @pytest.mark.parametrize("stream", [True, False])
-async def test_a_client_that_sleeps_gets_its_answer_and_nobody_is_blamed(
+async def test_a_client_that_pauses_gets_its_answer_and_no_engine_fails(
     stream: bool, pauses: Pauses
 ) -> None:
     async with (
@@ -186,7 +186,7 @@ async def test_an_answer_that_goes_on_elsewhere_may_wait_for_its_client_too(
     assert (chats(second), chats(third)) == (1, 0)
 
 
-async def test_only_the_limit_for_those_who_do_not_read_ends_it(
+async def test_only_the_limit_for_clients_that_do_not_read_ends_it(
     pauses: Pauses,
 ) -> None:
     async with (
@@ -203,10 +203,10 @@ async def test_only_the_limit_for_those_who_do_not_read_ends_it(
     assert (asked, health) == (1, [{}, {}])
 
 
-async def test_a_connection_lost_while_the_client_slept_is_held_against_nobody(
+async def test_a_connection_lost_while_the_client_pauses_is_no_fault(
     pauses: Pauses,
 ) -> None:
-    """A node drops whoever reads nothing for long, and so also a balancer."""
+    """A node drops clients that read nothing for long, a balancer among them."""
     async with (
         fake_node("a", Behaviour(length=WORDS, decode=10_000)) as first,
         fake_node("b", LONG) as second,

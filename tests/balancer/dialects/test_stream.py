@@ -163,7 +163,7 @@ def test_an_error_before_content_is_the_engines_answer(event: bytes) -> None:
     assert json.loads(told.value.body)["error"]["message"] == "gone"
 
 
-def test_an_error_after_content_is_kept_for_whoever_may_mend_it() -> None:
+def test_an_error_after_content_is_kept_for_a_resume() -> None:
     reader = DialectStream(DIALECTS["chat"])
     reader.feed(delta(content="Hi"))
     event = data(error={"code": 500, "message": "no"})
@@ -185,7 +185,7 @@ def test_progress_that_the_client_did_not_ask_for_is_noted_and_hidden() -> None:
     assert not reader.begun
 
 
-def test_a_response_in_progress_is_told_once_and_without_its_progress() -> None:
+def test_a_response_in_progress_is_sent_once_and_without_its_progress() -> None:
     reader = DialectStream(DIALECTS["responses"], hides=True)
     created = b'event: response.created\ndata: {"type":"response.created"}\n\n'
     going = b'event: response.in_progress\ndata: {"type":"response.in_progress"%b}\n\n'

@@ -89,7 +89,7 @@ END += b'"usage":{"output_tokens":6}}\n\nevent: message_stop\ndata: {}\n\n'
 
 
 @pytest.mark.parametrize("pieces", [(START, BLOCK, BLOCK, END), (START + BLOCK + END,)])
-def test_a_message_without_timings_tells_how_many_tokens_there_were(
+def test_a_message_without_timings_has_its_number_of_tokens(
     pieces: tuple[bytes, ...],
 ) -> None:
     observer = RecordedCalls()
@@ -110,7 +110,7 @@ def test_a_message_without_timings_tells_how_many_tokens_there_were(
         ('"input_tokens": 10', (0, 10)),
     ],
 )
-def test_a_whole_answer_without_timings_tells_its_usage(
+def test_a_whole_answer_without_timings_has_its_usage(
     usage: str, counted: tuple[int, int]
 ) -> None:
     observer = RecordedCalls()
@@ -122,7 +122,7 @@ def test_a_whole_answer_without_timings_tells_its_usage(
     assert observer.calls == [Timings(*counted, 0.0, 6, 0.0)]
 
 
-def test_an_answer_that_tells_nothing_is_an_answer() -> None:
+def test_an_answer_without_timings_and_usage_is_an_answer() -> None:
     observer = RecordedCalls()
     reader = DialectStream(Messages, observer=observer)
 

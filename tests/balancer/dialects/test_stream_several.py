@@ -105,7 +105,7 @@ def test_the_end_of_the_first_is_not_the_end_of_all(path: str) -> None:
 
 @pytest.mark.parametrize("path", PATHS)
 @given(cuts=st.lists(st.integers(0, 2000), max_size=8))
-def test_what_nobody_asked_for_is_hidden_in_every_part(
+def test_what_was_not_asked_for_is_hidden_in_every_part(
     path: str, cuts: list[int]
 ) -> None:
     whole = b"".join(stream(path))
@@ -173,7 +173,7 @@ async def test_a_stream_whose_second_answer_is_cut_ends_in_an_error(
 
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("count", [4, 6])
-async def test_who_does_not_stream_gets_all_of_several_answers(
+async def test_a_request_without_streaming_gets_all_of_several_answers(
     path: str, count: int
 ) -> None:
     async with broken_after(path, count) as (balancer, _, well):

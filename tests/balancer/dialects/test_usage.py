@@ -42,51 +42,51 @@ def test_where_the_prompt_is_known_the_answer_ends_at_the_very_token() -> None:
         ["🎈", "🎁", "🎊"], sizes=[4, 4, 4], mending=True
     )
 
-    mended = given + outcome.splice.feed(rest)
+    resumed_stream = given + outcome.splice.feed(rest)
 
     assert outcome.splice.ended
-    assert text_of(mended) == "🎉🥳🎂🎈🎁"
-    *_, last, counted = data_of(mended)
+    assert text_of(resumed_stream) == "🎉🥳🎂🎈🎁"
+    *_, last, counted = data_of(resumed_stream)
     assert last["choices"][0]["finish_reason"] == "length"
     assert counted["usage"]["completion_tokens"] == 20
     assert counted["usage"]["total_tokens"] == 30
-    assert mended.endswith(DONE)
+    assert resumed_stream.endswith(DONE)
 
 
 def test_a_character_that_would_go_past_the_limit_is_not_sent() -> None:
     given, outcome = parties(18, 10)
     rest = Engine("b", prompt=22).chat(["🎈", "🎁"], sizes=[4, 4], mending=True)
 
-    mended = given + outcome.splice.feed(rest)
+    resumed_stream = given + outcome.splice.feed(rest)
 
-    assert text_of(mended) == "🎉🥳🎂🎈"
-    assert data_of(mended)[-1]["usage"]["completion_tokens"] == 18
+    assert text_of(resumed_stream) == "🎉🥳🎂🎈"
+    assert data_of(resumed_stream)[-1]["usage"]["completion_tokens"] == 18
 
 
-def test_an_engine_that_stops_in_time_has_the_last_word() -> None:
+def test_an_engine_that_stops_in_time_ends_the_answer() -> None:
     given, outcome = parties(20, 10)
     rest = Engine("b", prompt=22).chat([" !"], mending=True)
 
-    mended = given + outcome.splice.feed(rest)
+    resumed_stream = given + outcome.splice.feed(rest)
 
-    assert data_of(mended)[-2]["choices"][0]["finish_reason"] == "stop"
-    assert data_of(mended)[-1]["usage"] == usage(10, 13)
+    assert data_of(resumed_stream)[-2]["choices"][0]["finish_reason"] == "stop"
+    assert data_of(resumed_stream)[-1]["usage"] == usage(10, 13)
 
 
 def test_without_the_prompts_length_the_sum_is_still_right() -> None:
     given, outcome = parties(None, None)
     rest = Engine("b", prompt=22).chat([" !"], mending=True)
 
-    mended = given + outcome.splice.feed(rest)
+    resumed_stream = given + outcome.splice.feed(rest)
 
-    assert data_of(mended)[-1]["usage"]["total_tokens"] == 23
+    assert data_of(resumed_stream)[-1]["usage"]["total_tokens"] == 23
 
 
-def test_a_prompt_of_another_length_than_told_does_not_end_the_answer() -> None:
+def test_a_prompt_of_another_length_than_reported_does_not_end_the_answer() -> None:
     given, outcome = parties(20, 1)
     rest = Engine("b", prompt=99).chat([" !"], mending=True)
 
-    mended = given + outcome.splice.feed(rest)
+    resumed_stream = given + outcome.splice.feed(rest)
 
-    assert text_of(mended) == "🎉🥳🎂 !"
-    assert data_of(mended)[-1]["usage"]["total_tokens"] == 100
+    assert text_of(resumed_stream) == "🎉🥳🎂 !"
+    assert data_of(resumed_stream)[-1]["usage"]["total_tokens"] == 100

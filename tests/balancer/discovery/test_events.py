@@ -24,11 +24,11 @@ from tests.fakes.tokens import TOKEN, GivenTokens
 
 
 def states(fleet: Fleet) -> dict[str, str]:
-    return {member.id: member.state for member in fleet.members}
+    return {node.id: node.state for node in fleet.nodes}
 
 
 def problems(fleet: Fleet) -> str:
-    return " ".join(link.problem or "" for link in fleet.links.values())
+    return " ".join(address.problem or "" for address in fleet.addresses.values())
 
 
 def with_token(folder: Path) -> dict[str, Any]:
@@ -47,7 +47,7 @@ async def test_changes_of_an_engine_arrive() -> None:
         node.say(state="failed", reason="it crashed")
 
         await balancer.until(
-            lambda fleet: fleet.members[0].report.engines[0].reason == "it crashed"
+            lambda fleet: fleet.nodes[0].report.engines[0].reason == "it crashed"
         )
 
 
@@ -57,7 +57,7 @@ async def test_a_full_report_replaces_what_was_known() -> None:
         node.say(msgspec.structs.replace(node.report, engines=engines))
 
         await balancer.until(
-            lambda fleet: fleet.members[0].report.engines[0].id == "other:Q4_1"
+            lambda fleet: fleet.nodes[0].report.engines[0].id == "other:Q4_1"
         )
 
 
@@ -78,7 +78,7 @@ async def test_a_node_that_breaks_its_stream_is_suspect_at_once_and_comes_back()
 async def test_a_mistake_of_ours_about_one_node_ends_nothing(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The node is not trusted meanwhile, for nobody listens to it."""
+    """The node is not trusted meanwhile: nothing follows it."""
     monkeypatch.setattr(background, "FIRST_PAUSE", 0.01)
     async with fake_node() as node, endpoint(node) as balancer:
         current = balancer.balancer.state.current
@@ -140,7 +140,7 @@ async def test_another_protocol_is_named() -> None:
     ):
         await balancer.until(lambda fleet: "protocol 99" in problems(fleet))
 
-        assert balancer.balancer.state.current.fleet.members == ()
+        assert balancer.balancer.state.current.fleet.nodes == ()
 
 
 async def test_a_node_with_another_token_is_named_and_gets_nothing(
@@ -164,18 +164,18 @@ async def test_a_node_that_reports_the_id_of_another_is_refused(
     ):
         await balancer.until(lambda fleet: "not its certificate's" in problems(fleet))
 
-        assert balancer.balancer.state.current.fleet.members == ()
+        assert balancer.balancer.state.current.fleet.nodes == ()
 
 
 async def test_a_node_that_proves_itself_serves(tmp_path: Path) -> None:
     async with (
-        fake_node(tokens=GivenTokens(TOKEN)) as node,
-        endpoint(node, **with_token(tmp_path)) as balancer,
+        fake_node(tokens=GivenTokens(TOKEN)) as real,
+        endpoint(real, **with_token(tmp_path)) as balancer,
     ):
-        (member,) = balancer.balancer.state.current.fleet.members
+        (node,) = balancer.balancer.state.current.fleet.nodes
         answer = await balancer.post(CHAT, chat())
 
-        assert member.origin.id == node.report.id
+        assert node.origin.id == real.report.id
         assert answer.status == 200
 
 
@@ -187,22 +187,22 @@ async def test_what_is_no_node_at_all_is_named() -> None:
         await balancer.until(lambda fleet: "404" in problems(fleet))
 
 
-async def test_an_address_where_nobody_listens_is_named() -> None:
+async def test_an_address_where_nothing_listens_is_named() -> None:
     async with endpoint("http://127.0.0.1:1", wait=False) as balancer:
         await balancer.until(lambda fleet: "127.0.0.1:1" in problems(fleet))
 
 
-async def test_nonsense_from_a_node_harms_nobody_else() -> None:
+async def test_invalid_events_of_a_node_harm_no_other_node() -> None:
     async with (
         fake_node("pi") as node,
         fake_node("nuc") as other,
         endpoint(node, other) as balancer,
     ):
         node.send(b"event: report\ndata: {nonsense\n\n")
-        await balancer.until(lambda fleet: fleet.links[node.url].state != "up")
+        await balancer.until(lambda fleet: fleet.addresses[node.url].state != "up")
 
         assert states(balancer.balancer.state.current.fleet)["nuc"] == "up"
-        await balancer.until(lambda fleet: fleet.links[node.url].state == "up")
+        await balancer.until(lambda fleet: fleet.addresses[node.url].state == "up")
 
 
 def test_pauses_double_to_a_limit_and_half_of_them_is_chance() -> None:
@@ -231,7 +231,7 @@ async def test_a_lost_node_that_is_seen_again_is_tried_at_once() -> None:
         await balancer.post("/edgeserve/v1/register", seen)
         await balancer.until(
             lambda fleet: (
-                [each.state for each in fleet.links.values()] == ["unreachable"]
+                [each.state for each in fleet.addresses.values()] == ["unreachable"]
             )
         )
 
@@ -241,7 +241,7 @@ async def test_a_lost_node_that_is_seen_again_is_tried_at_once() -> None:
         await balancer.until(lambda fleet: states(fleet) == {"pi": "up"})
 
 
-def test_a_problem_of_several_addresses_is_said_once() -> None:
+def test_a_problem_of_several_addresses_is_reported_once() -> None:
     no = "does not accept our fleet token"
     a, b, c = "http://192.168.1.20:8090", "http://[fd00::1]:8090", "http://pi:8090"
 
@@ -254,11 +254,11 @@ def test_where_a_node_was_last_is_tried_beside_what_is_announced_in_its_name() -
     key, here = "pi", Origin("10.0.0.1", 1)
     others = tuple(Origin(f"10.0.0.{number}", 1) for number in (8, 9))
     proven = structs.replace(here, id="its-id")
-    fleet = Fleet().sighted(key, "mdns", (here,), "its-id")
+    fleet = Fleet().discovered(key, "mdns", (here,), "its-id")
     fleet = fleet.reported(key, proven, a_report(name="pi"))
-    assert candidates(fleet.links[key]) == (proven,)
+    assert candidates(fleet.addresses[key]) == (proven,)
 
-    fleet = fleet.sighted(key, "mdns", others, "another-id")
+    fleet = fleet.discovered(key, "mdns", others, "another-id")
 
     first, second = (structs.replace(each, id="another-id") for each in others)
-    assert candidates(fleet.links[key]) == (first, proven, second)
+    assert candidates(fleet.addresses[key]) == (first, proven, second)

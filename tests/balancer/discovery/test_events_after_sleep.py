@@ -1,4 +1,4 @@
-"""A process that stood still takes nobody's silence for his fault."""
+"""After a standstill of this process, silence during it makes no node suspect."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ async def awake() -> AsyncGenerator[ActiveClock]:
         yield clock
 
 
-async def test_time_passes_for_who_is_awake() -> None:
+async def test_time_passes_while_the_process_runs() -> None:
     async with awake() as clock:
         began = clock.time()
         await eventually(lambda: clock.time() >= began + 0.6)
@@ -59,7 +59,7 @@ async def test_silence_is_an_error() -> None:
                 await asyncio.sleep(PATIENCE)
 
 
-async def test_who_is_heard_is_not_silent() -> None:
+async def test_a_node_that_sends_events_is_not_silent() -> None:
     async with awake() as clock, unless_silent(clock, 20.0) as silence:
         for _ in range(3):
             await asyncio.sleep(0.05)
@@ -73,7 +73,7 @@ async def test_a_standstill_of_ours_makes_no_node_suspect() -> None:
     ):
         seen = list[str]()
         current = balancer.balancer.state.current
-        current.listen(lambda: seen.append(current.fleet.members[0].state))
+        current.listen(lambda: seen.append(current.fleet.nodes[0].state))
 
         stand_still()
         answer = await balancer.post(CHAT, chat())

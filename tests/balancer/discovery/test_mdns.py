@@ -41,7 +41,7 @@ class Seen:
 
 
 @asynccontextmanager
-async def a_voice() -> AsyncGenerator[AsyncZeroconf]:
+async def announcer() -> AsyncGenerator[AsyncZeroconf]:
     async with multicast(loopback_only=True, instead="") as zeroconf:
         assert zeroconf is not None
         yield zeroconf
@@ -71,7 +71,7 @@ def id_() -> str:
     return secrets.token_hex(16)
 
 
-def is_sighting(event: Event) -> bool:
+def is_discovered(event: Event) -> bool:
     return isinstance(event, Discovered)
 
 
@@ -92,10 +92,10 @@ async def test_a_listed_node_is_seen_at_once() -> None:
 async def test_a_node_that_announces_itself_is_seen_with_its_id(id_: str) -> None:
     info = an_announcement(id_)
     seen = Seen(info.name)
-    async with browsing(seen), a_voice() as zeroconf:
+    async with browsing(seen), announcer() as zeroconf:
         _ = await zeroconf.async_register_service(info, cooperating_responders=True)
 
-        event = await seen.until(is_sighting)
+        event = await seen.until(is_discovered)
 
     origins = (Origin("127.0.0.1", 1234),)
     assert event == Discovered(info.name, origins, id_, "mdns")
@@ -104,19 +104,19 @@ async def test_a_node_that_announces_itself_is_seen_with_its_id(id_: str) -> Non
 async def test_a_node_that_was_there_before_is_found_too(id_: str) -> None:
     info = an_announcement(id_)
     seen = Seen(info.name)
-    async with a_voice() as zeroconf:
+    async with announcer() as zeroconf:
         await (await zeroconf.async_register_service(info, cooperating_responders=True))
         async with browsing(seen):
-            await seen.until(is_sighting)
+            await seen.until(is_discovered)
 
 
-async def test_a_goodbye_is_told(id_: str) -> None:
+async def test_a_withdrawal_is_reported(id_: str) -> None:
     info = an_announcement(id_)
     seen = Seen(info.name)
     async with browsing(seen):
-        async with a_voice() as zeroconf:
+        async with announcer() as zeroconf:
             _ = await zeroconf.async_register_service(info, cooperating_responders=True)
-            await seen.until(is_sighting)
+            await seen.until(is_discovered)
 
         await seen.until(lambda event: event == Withdrawn(info.name))
 
@@ -126,14 +126,14 @@ async def test_a_restarted_node_is_seen_anew_though_nothing_else_changed(
 ) -> None:
     first = an_announcement(id_, instance="1")
     seen = Seen(first.name)
-    async with browsing(seen), a_voice() as zeroconf:
+    async with browsing(seen), announcer() as zeroconf:
         _ = await zeroconf.async_register_service(first, cooperating_responders=True)
-        await seen.until(is_sighting)
+        await seen.until(is_discovered)
         seen.events.clear()
         again = an_announcement(id_, instance="2")
         _ = await zeroconf.async_update_service(again)
 
-        await seen.until(is_sighting)
+        await seen.until(is_discovered)
 
 
 async def test_a_new_address_is_seen_and_the_old_one_goes(
@@ -141,10 +141,10 @@ async def test_a_new_address_is_seen_and_the_old_one_goes(
 ) -> None:
     monkeypatch.setattr(mdns, "LINGER_SECONDS", 1.2)
     seen = Seen(an_announcement(id_).name)
-    async with browsing(seen), a_voice() as zeroconf:
+    async with browsing(seen), announcer() as zeroconf:
         before = an_announcement(id_, at="10.0.0.5")
         _ = await zeroconf.async_register_service(before, cooperating_responders=True)
-        await seen.until(is_sighting)
+        await seen.until(is_discovered)
         await asyncio.sleep(1.1)  # RFC 6762 spares records younger than a second
         _ = await zeroconf.async_update_service(an_announcement(id_, at="10.0.0.6"))
 
@@ -152,7 +152,7 @@ async def test_a_new_address_is_seen_and_the_old_one_goes(
         await seen.until(lambda e: isinstance(e, Discovered) and e.origins == origins)
 
 
-async def test_an_announcement_without_an_id_is_a_sighting_all_the_same(
+async def test_an_announcement_without_an_id_is_discovered_all_the_same(
     id_: str,
 ) -> None:
     info = an_announcement(id_)
@@ -160,9 +160,9 @@ async def test_an_announcement_without_an_id_is_a_sighting_all_the_same(
         SERVICE, info.name, port=1, server=info.server, parsed_addresses=["10.0.0.5"]
     )
     seen = Seen(info.name)
-    async with browsing(seen), a_voice() as zeroconf:
+    async with browsing(seen), announcer() as zeroconf:
         _ = await zeroconf.async_register_service(bare, cooperating_responders=True)
-        event = await seen.until(is_sighting)
+        event = await seen.until(is_discovered)
 
     assert isinstance(event, Discovered)
     assert event.id is None
@@ -172,12 +172,12 @@ async def test_no_task_outlives_the_block(id_: str) -> None:
     before = asyncio.all_tasks()
     info = an_announcement(id_)
     seen = Seen(info.name)
-    async with a_voice() as zeroconf:
+    async with announcer() as zeroconf:
         announcing = await zeroconf.async_register_service(
             info, cooperating_responders=True
         )
         async with browsing(seen):
-            await seen.until(is_sighting)
+            await seen.until(is_discovered)
         await announcing
 
     assert asyncio.all_tasks() == before

@@ -38,7 +38,7 @@ def guarded(tmp_path: Path) -> dict[str, Any]:
 async def test_a_node_registers_and_is_followed() -> None:
     async with fake_node("pi") as node, endpoint() as balancer:
         answer = await balancer.post("/edgeserve/v1/register", {"url": node.url})
-        await balancer.until(lambda fleet: bool(fleet.members))
+        await balancer.until(lambda fleet: bool(fleet.nodes))
 
         assert answer.status == 200
         assert (await balancer.post(CHAT, chat())).status == 200
@@ -49,7 +49,7 @@ async def test_a_node_behind_port_forwarding_is_found_where_it_asks_from() -> No
         inner = f"http://{NOBODY}:{node.origin.port}"
         said = {"url": inner, "id": node.report.id}
         answer = await balancer.post("/edgeserve/v1/register", said)
-        await balancer.until(lambda fleet: bool(fleet.members))
+        await balancer.until(lambda fleet: bool(fleet.nodes))
 
         assert (answer.status, answer.json) == (
             200,
@@ -68,9 +68,7 @@ async def test_another_node_at_the_address_that_was_announced_is_not_taken_for_i
         assert "is another node than the one announced" in answer.json["problem"]
 
 
-async def test_a_node_that_cannot_be_reached_is_told_so_as_the_terminal_is_once() -> (
-    None
-):
+async def test_a_node_that_cannot_be_reached_gets_an_error_and_is_logged_once() -> None:
     said = {"url": f"http://{NOBODY}:1"}
     async with endpoint() as balancer:
         answers = [

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from balancer.response import WAITING
+from balancer.response import KEEP_ALIVE
 from tests.balancer.api.test_inference import said
 from tests.balancer.endpoint import CHAT, Answered, Endpoint, chat, endpoint, eventually
 from tests.balancer.failover.test_resume import words
@@ -19,7 +19,7 @@ from tests.patience import PATIENCE
 
 
 @pytest.fixture(autouse=True)
-def hope(monkeypatch: pytest.MonkeyPatch, little_hope: None) -> None:  # noqa: ARG001 - it comes before
+def short_recovery(monkeypatch: pytest.MonkeyPatch, no_recovery: None) -> None:  # noqa: ARG001 - it comes before
     """Let a node take as long as it takes on this machine."""
     monkeypatch.setattr("balancer.failover.recovery.LOST_SECONDS", PATIENCE)
     monkeypatch.setattr("balancer.health.breaker.FAILED_SECONDS", PATIENCE)
@@ -51,7 +51,7 @@ def restarts(node: FakeNode) -> None:
 
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize("fault", ["reset", "close_after_head"])
-async def test_the_only_engine_is_asked_again_once_it_was_started_anew(
+async def test_the_only_engine_is_asked_again_once_it_has_restarted(
     fault: str, stream: bool
 ) -> None:
     async with only(fault=fault, fault_count=1) as (balancer, node):
@@ -95,7 +95,7 @@ async def test_a_stream_that_waits_for_its_engine_shows_life(
         restarts(node)
         answer = await asking
 
-    assert WAITING in answer.body
+    assert KEEP_ALIVE in answer.body
     assert said(answer.body) == words(16)
 
 

@@ -90,7 +90,7 @@ async def test_a_completion_goes_on_elsewhere_too(path: str, key: str) -> None:
     assert "".join(texts) == words(6)
 
 
-async def test_what_happened_is_told_to_those_who_ask() -> None:
+async def test_what_happened_is_in_the_request_log() -> None:
     async with one_breaks() as (balancer, _, _):
         answer = await balancer.post(CHAT, chat(stream=True, max_tokens=8))
         record = await explained(balancer, answer)
@@ -103,7 +103,7 @@ async def test_what_happened_is_told_to_those_who_ask() -> None:
     assert "edgeserve_resumed_total 1" in metrics
 
 
-async def test_who_does_not_stream_gets_the_whole_answer_without_lost_work() -> None:
+async def test_without_streaming_the_whole_answer_comes_without_lost_work() -> None:
     async with one_breaks() as (balancer, _, well):
         answer = await balancer.post(CHAT, chat(max_tokens=40))
 
@@ -115,7 +115,7 @@ async def test_who_does_not_stream_gets_the_whole_answer_without_lost_work() -> 
     assert continued == {"role": "assistant", "content": words(3)}
 
 
-async def test_who_does_not_stream_and_cannot_go_on_begins_anew() -> None:
+async def test_without_streaming_an_answer_that_cannot_resume_begins_anew() -> None:
     async with one_breaks() as (balancer, _, well):
         answer = await balancer.post(CHAT, chat(max_tokens=40, grammar="root ::= x"))
 
@@ -139,13 +139,13 @@ async def test_another_variant_goes_on_only_where_the_settings_say_so() -> None:
     async with one_breaks(other="small:Q8_0") as (balancer, _, _):
         refused = await balancer.post(CHAT, ask)
     async with one_breaks(other="small:Q8_0", resume="any") as (balancer, _, _):
-        mended = await balancer.post(CHAT, ask)
+        resumed_stream = await balancer.post(CHAT, ask)
 
     assert "error" in events(refused.body)[-1]
-    assert said(mended.body) == words(8)
+    assert said(resumed_stream.body) == words(8)
 
 
-async def test_another_variant_begins_anew_for_those_who_do_not_stream() -> None:
+async def test_another_variant_begins_anew_without_streaming() -> None:
     async with one_breaks(other="small:Q8_0") as (balancer, _, well):
         answer = await balancer.post(CHAT, chat(max_tokens=40))
 

@@ -44,7 +44,7 @@ def streamed(engine: RealEngine, path: str, request: dict[str, Any]) -> bytes:
     return body
 
 
-def mended(
+def resumed_stream(
     engine: RealEngine, path: str, request: dict[str, Any], given: bytes, prompt: int
 ) -> bytes:
     outcome = resume(
@@ -117,7 +117,7 @@ def test_a_stream_cut_anywhere_comes_out_as_if_undisturbed(
 
     for cut in (5, events - 7):
         given = first(undisturbed, cut)
-        out = mended(found, path, request, given, prompt_length(undisturbed))
+        out = resumed_stream(found, path, request, given, prompt_length(undisturbed))
 
         assert text_of(out) == text_of(undisturbed), text_of(given)
         assert told(out) == told(undisturbed)
@@ -151,7 +151,7 @@ def test_characters_of_several_tokens_do_not_stretch_the_budget(
     assert len(text_of(undisturbed)) < TOKENS, "a character should take several tokens"
 
     given = first(undisturbed, 2)
-    out = mended(found, path, request, given, prompt_length(undisturbed))
+    out = resumed_stream(found, path, request, given, prompt_length(undisturbed))
 
     assert (
         data_of(out)[-1]["usage"].items() <= data_of(undisturbed)[-1]["usage"].items()

@@ -104,7 +104,7 @@ def test_a_closed_think_block_is_no_hindrance() -> None:
     assert isinstance(outcome(given=given), Resume)
 
 
-def test_a_plan_tells_whether_the_template_has_to_continue_a_message() -> None:
+def test_a_plan_says_whether_the_template_has_to_continue_a_message() -> None:
     body = b'{"messages": [{"role": "user", "content": "Hi"}]}'
     route, stream = ROUTES["/v1/chat/completions"], Engine().chat(["He", "llo"])
 

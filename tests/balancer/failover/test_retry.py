@@ -44,7 +44,7 @@ async def one_bad_one_well(
 
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize("fault", FAULTS)
-async def test_a_fault_before_content_is_mended_elsewhere(
+async def test_a_fault_before_content_is_retried_elsewhere(
     fault: str, stream: bool
 ) -> None:
     async with one_bad_one_well(fault=fault) as (balancer, bad, _):
@@ -57,7 +57,7 @@ async def test_a_fault_before_content_is_mended_elsewhere(
     assert (said(answer.body) if stream else answer.text) == "w0 w1 w2"
 
 
-async def test_a_break_after_content_is_mended_for_those_who_do_not_stream() -> None:
+async def test_a_break_after_content_is_retried_without_streaming() -> None:
     async with one_bad_one_well(fault="break", fault_tokens=2) as (balancer, _, _):
         answer = await balancer.post(CHAT, chat(max_tokens=4))
 
@@ -108,7 +108,7 @@ async def test_a_node_that_is_always_full_after_all_is_not_asked_for_ever() -> N
     assert answer.status == 429
 
 
-async def test_an_error_that_may_be_the_engines_is_mended_elsewhere() -> None:
+async def test_an_error_that_may_be_the_engines_is_retried_elsewhere() -> None:
     async with one_bad_one_well(fault="error") as (balancer, _, well):
         answer = await balancer.post(CHAT, chat())
 
@@ -169,7 +169,7 @@ async def test_no_more_nodes_are_tried_than_the_settings_allow() -> None:
     assert c.told == []
 
 
-async def test_when_every_node_has_failed_the_last_reason_is_told() -> None:
+async def test_when_every_node_has_failed_the_last_reason_is_the_answer() -> None:
     async with fake_node("a") as node, endpoint(node) as balancer:
         node.refuse = NodeLost("the engine died")
         answer = await balancer.post(CHAT, chat())
@@ -243,10 +243,12 @@ async def test_a_stream_that_breaks_after_content_ends_in_an_error(
     assert b"[DONE]" not in answer.body
 
 
-async def test_the_only_node_gone_is_told_at_once_not_after_the_queue() -> None:
+async def test_the_loss_of_the_only_node_is_an_error_at_once_not_after_the_queue() -> (
+    None
+):
     async with wired(Behaviour()) as (balancer, _, wire):
         wire.cut()
-        await balancer.until(lambda fleet: fleet.members[0].state == "unreachable")
+        await balancer.until(lambda fleet: fleet.nodes[0].state == "unreachable")
 
         answer = await balancer.post(CHAT, chat())
 
@@ -263,7 +265,7 @@ async def test_an_empty_fleet_is_unavailable_and_says_what_to_do() -> None:
     assert "edgeserve nodes" in answer.error
 
 
-async def test_an_unknown_model_is_told_what_there_is() -> None:
+async def test_an_unknown_model_is_an_error_that_lists_the_known_ones() -> None:
     async with fake_node() as node, endpoint(node) as balancer:
         answer = await balancer.post(CHAT, chat(model="huge"))
 
@@ -277,7 +279,7 @@ async def test_an_unknown_model_is_told_what_there_is() -> None:
     [b"", b"{", b"[]", b"null", b'{"model": 1}', b'{"stream": "yes"}', b"\xff\xfe",
      b'{"messages":' + b"[" * 200_000],
 )  # fmt: skip
-async def test_a_body_that_makes_no_sense_is_told(body: bytes) -> None:
+async def test_a_malformed_body_is_refused(body: bytes) -> None:
     async with fake_node() as node, endpoint(node) as balancer:
         answer = await balancer.post(CHAT, body)
 
@@ -286,7 +288,7 @@ async def test_a_body_that_makes_no_sense_is_told(body: bytes) -> None:
         assert (await balancer.post(CHAT, chat())).status == 200
 
 
-async def test_a_body_past_the_limit_is_told_the_limit() -> None:
+async def test_a_body_past_the_limit_is_refused_with_the_limit() -> None:
     async with fake_node() as node, endpoint(node, body_limit_mib=1) as balancer:
         answer = await balancer.post(CHAT, chat("x" * (2**20 + 1)))
 
@@ -295,7 +297,7 @@ async def test_a_body_past_the_limit_is_told_the_limit() -> None:
         assert (await balancer.post(CHAT, chat("x" * 2**19))).status == 200
 
 
-async def test_a_deadline_that_is_nonsense_is_told() -> None:
+async def test_a_malformed_deadline_is_refused() -> None:
     async with fake_node() as node, endpoint(node) as balancer:
         answer = await balancer.post(CHAT, chat(), {"x-edgeserve-deadline-ms": "soon"})
 
@@ -310,7 +312,7 @@ async def test_a_hanging_engine_does_not_outlast_the_callers_deadline() -> None:
         await eventually(lambda: bad.engine.busy == 0)
 
 
-async def test_what_went_wrong_is_kept_for_those_who_ask() -> None:
+async def test_what_went_wrong_is_in_the_request_log() -> None:
     async with one_bad_one_well(fault="reset") as (balancer, _, _):
         answer = await balancer.post(CHAT, chat())
         id_ = answer.headers["x-edgeserve-request-id"]

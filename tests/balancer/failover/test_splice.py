@@ -49,7 +49,7 @@ def fed(outcome: Resume, stream: bytes, size: int = 11) -> bytes:
 
 
 @given(cut=st.integers(0, len(WORDS)), size=st.integers(1, 400))
-def test_a_mended_stream_is_the_undisturbed_one_wherever_it_broke(
+def test_a_resumed_stream_is_the_undisturbed_one_wherever_it_broke(
     cut: int, size: int
 ) -> None:
     undisturbed = Engine("a").chat(WORDS)
@@ -57,16 +57,16 @@ def test_a_mended_stream_is_the_undisturbed_one_wherever_it_broke(
     outcome = resumed(given)
     rest = Engine("b", prompt=10 + cut).chat(WORDS[cut:], mending=True)
 
-    mended = given + fed(outcome, rest, size)
+    resumed_stream = given + fed(outcome, rest, size)
 
     assert outcome.splice.ended
-    assert data_of(undisturbed)[:-1] == data_of(mended)[:-1]
-    assert data_of(mended)[-1]["usage"] == usage(10, len(WORDS))
-    assert mended.count(DONE) == 1
-    assert mended.endswith(DONE)
+    assert data_of(undisturbed)[:-1] == data_of(resumed_stream)[:-1]
+    assert data_of(resumed_stream)[-1]["usage"] == usage(10, len(WORDS))
+    assert resumed_stream.count(DONE) == 1
+    assert resumed_stream.endswith(DONE)
 
 
-def test_the_next_engine_is_asked_to_continue_what_was_said() -> None:
+def test_the_next_engine_is_asked_to_continue_the_text_so_far() -> None:
     given = first(Engine().chat(WORDS), 4)
 
     body = json.loads(resumed(given, a_chat(max_tokens=20, seed=7, temperature=0)).body)
@@ -115,56 +115,60 @@ def test_whole_events_lose_no_byte(pieces: list[bytes]) -> None:
     assert b"\n\n" not in rest
 
 
-def test_before_any_text_the_request_stays_and_the_role_is_not_said_twice() -> None:
+def test_before_any_text_the_request_stays_and_the_role_is_sent_once() -> None:
     given = first(Engine("a").chat(WORDS), 1)
     outcome = resumed(given)
 
-    mended = given + fed(outcome, Engine("b").chat(WORDS, mending=True))
+    resumed_stream = given + fed(outcome, Engine("b").chat(WORDS, mending=True))
 
     assert json.loads(outcome.body)["messages"] == [QUESTION]
-    assert text_of(mended) == "".join(WORDS)
-    assert mended.count(b'"role"') == 1
+    assert text_of(resumed_stream) == "".join(WORDS)
+    assert resumed_stream.count(b'"role"') == 1
 
 
 def test_a_stream_of_which_nothing_came_takes_the_next_engines_name() -> None:
     outcome = resumed(b"")
 
-    mended = fed(outcome, Engine("b").chat(WORDS, mending=True))
+    resumed_stream = fed(outcome, Engine("b").chat(WORDS, mending=True))
 
-    assert {each["id"] for each in data_of(mended)} == {"chatcmpl-b"}
-    assert b"prompt_progress" not in mended
-    assert mended.count(b'"role"') == 1
+    assert {each["id"] for each in data_of(resumed_stream)} == {"chatcmpl-b"}
+    assert b"prompt_progress" not in resumed_stream
+    assert resumed_stream.count(b'"role"') == 1
 
 
-def test_a_stream_may_be_mended_twice() -> None:
+def test_a_stream_may_be_resumed_twice() -> None:
     given = first(Engine("a").chat(WORDS), 3)
     second = Engine("b", prompt=12).chat(WORDS[2:], mending=True)
     given += fed(resumed(given), first(second, 5))
     outcome = resumed(given, prompt=10)
 
     third = Engine("c", prompt=15).chat(WORDS[5:], mending=True)
-    mended = given + fed(outcome, third)
+    resumed_stream = given + fed(outcome, third)
 
-    assert text_of(mended) == "".join(WORDS)
-    assert {each["id"] for each in data_of(mended)} == {"chatcmpl-a"}
-    assert data_of(mended)[-1]["usage"] == usage(10, len(WORDS))
+    assert text_of(resumed_stream) == "".join(WORDS)
+    assert {each["id"] for each in data_of(resumed_stream)} == {"chatcmpl-a"}
+    assert data_of(resumed_stream)[-1]["usage"] == usage(10, len(WORDS))
 
 
 def test_comments_pass_and_what_follows_the_end_does_not() -> None:
     outcome = resumed(first(Engine().chat(WORDS), 3))
 
-    mended = outcome.splice.feed(b":\n\n" + Engine("b").chat([" a"]) + DONE + b"\n")
+    resumed_stream = outcome.splice.feed(
+        b":\n\n" + Engine("b").chat([" a"]) + DONE + b"\n"
+    )
 
-    assert mended.startswith(b":\n\n")
-    assert mended.count(DONE) == 1
+    assert resumed_stream.startswith(b":\n\n")
+    assert resumed_stream.count(DONE) == 1
 
 
 def test_the_engines_own_error_is_kept_from_the_client() -> None:
     outcome = resumed(first(Engine().chat(WORDS), 3))
 
-    mended = outcome.splice.feed(sse({"error": {"code": 500, "message": "no"}}) + DONE)
+    resumed_stream = outcome.splice.feed(
+        sse({"error": {"code": 500, "message": "no"}}) + DONE
+    )
 
-    assert mended == b""
+    assert resumed_stream == b""
     assert outcome.splice.error is not None
     told = json.loads(outcome.splice.error.body)
     assert told == {"error": {"code": 500, "message": "no"}}
@@ -182,9 +186,9 @@ def test_unknown_fields_survive() -> None:
     outcome = resumed(first(Engine().chat(WORDS), 3))
     event = {"choices": [{"delta": {"content": "!"}}], "new": {"field": [1.5, None]}}
 
-    mended = outcome.splice.feed(sse(event))
+    resumed_stream = outcome.splice.feed(sse(event))
 
-    assert data_of(mended)[0]["new"] == {"field": [1.5, None]}
+    assert data_of(resumed_stream)[0]["new"] == {"field": [1.5, None]}
 
 
 def test_completions_go_on_behind_the_prompt() -> None:
@@ -192,13 +196,13 @@ def test_completions_go_on_behind_the_prompt() -> None:
     body = json.dumps({"prompt": "Story:", "n_predict": 9, "max_tokens": 99}).encode()
     outcome = resumed(given, body, "/v1/completions")
 
-    mended = given + fed(outcome, Engine("b", prompt=12).completion(WORDS[2:]))
+    resumed_stream = given + fed(outcome, Engine("b", prompt=12).completion(WORDS[2:]))
 
     asked = json.loads(outcome.body)
     assert (asked["prompt"], asked["max_tokens"]) == ("Story:Once upon", 7)
     assert "n_predict" not in asked
-    assert text_of(mended) == "".join(WORDS)
-    assert data_of(mended)[-1]["usage"] == usage(10, 9)
+    assert text_of(resumed_stream) == "".join(WORDS)
+    assert data_of(resumed_stream)[-1]["usage"] == usage(10, 9)
 
 
 def test_native_completions_go_on_with_the_very_tokens() -> None:
@@ -207,12 +211,14 @@ def test_native_completions_go_on_with_the_very_tokens() -> None:
     body = b'{"prompt": "Once"}'
     outcome = resumed(given, body, "/completion")
 
-    mended = given + fed(outcome, Engine("b", prompt=12).native(WORDS[2:], ids[2:]))
+    resumed_stream = given + fed(
+        outcome, Engine("b", prompt=12).native(WORDS[2:], ids[2:])
+    )
 
     assert json.loads(outcome.body)["prompt"] == ["Once", 100, 101]
     assert outcome.splice.ended
-    end = data_of(mended)[-1]
-    assert text_of(mended) == "".join(WORDS)
+    end = data_of(resumed_stream)[-1]
+    assert text_of(resumed_stream) == "".join(WORDS)
     assert (end["tokens_predicted"], end["tokens_evaluated"]) == (9, 10)
     assert end["timings"]["predicted_n"] == 9
     assert end["generation_settings"]["n_predict"] == -1
@@ -246,11 +252,11 @@ def test_anthropic_messages_stay_one_message() -> None:
     body = a_chat(max_tokens=50)
     outcome = resumed(given, body, "/v1/messages")
 
-    mended = given + fed(outcome, Engine("b", prompt=12).messages(WORDS[2:]))
+    resumed_stream = given + fed(outcome, Engine("b", prompt=12).messages(WORDS[2:]))
 
     assert outcome.splice.ended
-    assert data_of(mended) == data_of(Engine("a").messages(WORDS))
-    assert mended.count(b"event: message_start") == 1
+    assert data_of(resumed_stream) == data_of(Engine("a").messages(WORDS))
+    assert resumed_stream.count(b"event: message_start") == 1
 
 
 def test_responses_stay_one_response() -> None:
@@ -259,13 +265,13 @@ def test_responses_stay_one_response() -> None:
     outcome = resumed(given, body, "/v1/responses")
 
     rest = Engine("b", prompt=12).responses(WORDS[2:], before="Once upon")
-    mended = given + fed(outcome, rest)
+    resumed_stream = given + fed(outcome, rest)
 
     asked = json.loads(outcome.body)
     assert asked["max_tokens"] == 48
     assert asked["input"][-1]["content"][0]["text"] == "Once upon"
     assert outcome.splice.ended
-    assert data_of(mended) == data_of(Engine("a").responses(WORDS))
+    assert data_of(resumed_stream) == data_of(Engine("a").responses(WORDS))
 
 
 def test_an_answer_that_only_lacks_its_end_needs_no_engine() -> None:
@@ -316,16 +322,18 @@ def test_an_answer_torn_among_its_last_events_is_refused() -> None:
 def test_timings_are_those_of_the_whole_answer_at_the_last_engines_pace() -> None:
     given = first(Engine("a").chat(WORDS), 3)
 
-    mended = fed(resumed(given), Engine("b", prompt=12).chat(WORDS[2:], mending=True))
+    resumed_stream = fed(
+        resumed(given), Engine("b", prompt=12).chat(WORDS[2:], mending=True)
+    )
 
-    assert data_of(mended)[-1]["timings"] == timings(10, 9)
-    assert mended.count(b'"timings"') == 1
+    assert data_of(resumed_stream)[-1]["timings"] == timings(10, 9)
+    assert resumed_stream.count(b'"timings"') == 1
 
 
-def test_whoever_asked_for_timings_at_every_token_keeps_them() -> None:
+def test_a_request_for_timings_at_every_token_keeps_them() -> None:
     given = first(Engine("a").chat(WORDS), 3)
     outcome = resumed(given, a_chat(timings_per_token=True))
 
-    mended = fed(outcome, Engine("b", prompt=12).chat(WORDS[2:], mending=True))
+    resumed_stream = fed(outcome, Engine("b", prompt=12).chat(WORDS[2:], mending=True))
 
-    assert data_of(mended)[0]["timings"]["predicted_n"] == 3
+    assert data_of(resumed_stream)[0]["timings"]["predicted_n"] == 3

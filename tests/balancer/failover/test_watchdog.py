@@ -12,8 +12,7 @@ import pytest
 from balancer.failover.stall import ExpectedPace, Sign
 from balancer.failover.watchdog import AttemptWatchdog
 from balancer.fleet.engines import EngineKey
-from balancer.routing.decision import RoutingRequest
-from tests.balancer.building import a_need
+from tests.balancer.building import a_request
 
 KEY = ("pi", "small:Q4_1")
 FAST = ExpectedPace(token=0.1, batch=0.5, ping=1.0)
@@ -43,10 +42,10 @@ class Known:
     def trusted(self, key: EngineKey) -> bool:  # noqa: ARG002
         return self.is_trusted
 
-    def seconds_elsewhere(self, need: RoutingRequest, key: EngineKey) -> float | None:  # noqa: ARG002
+    def seconds_elsewhere(self, routing: object, key: EngineKey) -> float | None:  # noqa: ARG002
         return self.idle
 
-    def node_silent(self, need: RoutingRequest, key: EngineKey) -> bool:  # noqa: ARG002
+    def node_silent(self, routing: object, key: EngineKey) -> bool:  # noqa: ARG002
         return self.is_silent
 
     def last_work(self, key: EngineKey) -> float:  # noqa: ARG002
@@ -71,7 +70,7 @@ async def watched(
 
     async def attempt() -> AttemptWatchdog:
         now = asyncio.get_running_loop().time()
-        watchdog = AttemptWatchdog(key=KEY, need=a_need(), started=now, **fields)
+        watchdog = AttemptWatchdog(key=KEY, routing=a_request(), started=now, **fields)
         then(watchdog, now)
         try:
             await asyncio.sleep(0)

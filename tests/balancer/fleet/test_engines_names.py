@@ -46,7 +46,7 @@ async def test_models_in_other_alphabets_are_two(one: str, other: str) -> None:
     ] == models
 
 
-async def test_two_nodes_of_one_name_are_told_apart_everywhere() -> None:
+async def test_two_nodes_of_one_name_have_different_names_everywhere() -> None:
     async with (
         fake_node("pi", id="3f2a77", instance="a") as first,
         fake_node("pi", id="90ccab", instance="b") as second,

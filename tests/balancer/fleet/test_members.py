@@ -5,13 +5,13 @@ from tests.fakes.reports import a_report, an_engine
 
 
 def states(fleet: Fleet) -> dict[str, str]:
-    return {member.id: member.state for member in fleet.members}
+    return {node.id: node.state for node in fleet.nodes}
 
 
-def test_a_node_is_a_member_once_it_has_spoken() -> None:
-    seen = Fleet().sighted("a", "mdns", (HERE,), None)
+def test_a_node_is_in_the_fleet_once_it_has_reported() -> None:
+    seen = Fleet().discovered("a", "mdns", (HERE,), None)
 
-    assert seen.members == ()
+    assert seen.nodes == ()
     assert states(seen.reported("a", HERE, a_report(name="pi"))) == {"pi": "up"}
 
 
@@ -22,37 +22,37 @@ def test_events_leave_the_older_table_as_it_was() -> None:
     assert states(before) == {"pi": "up"}
 
 
-def test_a_node_seen_under_two_names_is_one_member() -> None:
-    fleet = a_fleet("pi").sighted("url", "static", (THERE,), None)
+def test_a_node_seen_under_two_names_is_one_node() -> None:
+    fleet = a_fleet("pi").discovered("url", "static", (THERE,), None)
     fleet = fleet.reported("url", THERE, a_report(an_engine(), name="pi"))
 
-    assert [member.id for member in fleet.members] == ["pi"]
-    assert fleet.members[0].links == ("pi", "url")
+    assert [node.id for node in fleet.nodes] == ["pi"]
+    assert fleet.nodes[0].addresses == ("pi", "url")
 
 
-def test_a_member_with_two_ways_survives_the_loss_of_one() -> None:
-    fleet = a_fleet("pi").sighted("url", "static", (THERE,), None)
+def test_a_node_with_two_addresses_survives_the_loss_of_one() -> None:
+    fleet = a_fleet("pi").discovered("url", "static", (THERE,), None)
     fleet = fleet.reported("url", THERE, a_report(an_engine(), name="pi"))
 
     fleet = fleet.suspected("pi", "silence", 1.0)
 
     assert states(fleet) == {"pi": "up"}
-    assert fleet.members[0].origin == THERE
+    assert fleet.nodes[0].origin == THERE
 
 
-def test_a_node_whose_address_changes_stays_the_same_member() -> None:
-    fleet = a_fleet("pi").sighted("pi", "mdns", (THERE,), "pi")
+def test_a_node_whose_address_changes_stays_the_same_node() -> None:
+    fleet = a_fleet("pi").discovered("pi", "mdns", (THERE,), "pi")
     fleet = fleet.reported("pi", THERE, a_report(an_engine(), name="pi"))
 
-    assert [(m.id, m.origin) for m in fleet.members] == [("pi", THERE)]
+    assert [(m.id, m.origin) for m in fleet.nodes] == [("pi", THERE)]
 
 
-def test_two_processes_with_one_id_are_both_served_and_said_to_be_clones() -> None:
+def test_two_processes_with_one_id_are_both_served_and_reported_as_clones() -> None:
     report = a_report(an_engine(), name="pi")
-    fleet = a_fleet("pi").sighted("other", "mdns", (THERE,), None)
+    fleet = a_fleet("pi").discovered("other", "mdns", (THERE,), None)
     fleet = fleet.reported("other", THERE, changed(report, instance="another"))
 
-    first, second = fleet.members
+    first, second = fleet.nodes
     assert (first.id, second.id) == ("pi", "pi@10.0.0.2:8090")
     assert "cloned" in (first.problem or "")
     assert "cloned" in (second.problem or "")
@@ -62,15 +62,15 @@ def test_a_node_that_restarted_elsewhere_is_no_clone_once_its_old_stream_is_lost
     None
 ):
     report = a_report(an_engine(), name="pi")
-    fleet = a_fleet("pi").sighted("other", "mdns", (THERE,), None)
+    fleet = a_fleet("pi").discovered("other", "mdns", (THERE,), None)
     fleet = fleet.reported("other", THERE, changed(report, instance="another"))
 
     fleet = fleet.suspected("pi", "silence", 1.0)
 
-    assert [(m.id, m.problem) for m in fleet.members] == [("pi", None)]
+    assert [(m.id, m.problem) for m in fleet.nodes] == [("pi", None)]
 
 
-def test_a_goodbye_removes_nobody_who_still_answers() -> None:
+def test_a_withdrawal_removes_no_node_that_still_answers() -> None:
     fleet = a_fleet("pi").withdrawn("pi", 5.0)
 
     assert states(fleet) == {"pi": "up"}
@@ -85,7 +85,7 @@ def test_a_node_is_forgotten_a_while_after_it_is_both_gone_and_unannounced() -> 
 
     assert not fleet.forgettable("pi", 79.0, after=60.0)
     assert fleet.forgettable("pi", 80.0, after=60.0)
-    assert fleet.forgotten("pi").members == ()
+    assert fleet.forgotten("pi").nodes == ()
 
 
 def test_trying_in_vain_again_does_not_prolong_the_memory() -> None:
@@ -96,10 +96,10 @@ def test_trying_in_vain_again_does_not_prolong_the_memory() -> None:
     assert fleet.forgettable("pi", 61.0, after=60.0)
 
 
-def test_a_repeated_sighting_makes_it_announced_again() -> None:
+def test_a_repeated_discovery_makes_it_announced_again() -> None:
     fleet = a_fleet("pi").withdrawn("pi", 0.0).missed("pi", "refused", 1.0)
 
-    fleet = fleet.sighted("pi", "mdns", (HERE,), None)
+    fleet = fleet.discovered("pi", "mdns", (HERE,), None)
 
     assert not fleet.forgettable("pi", 1000.0, after=60.0)
 
@@ -115,7 +115,7 @@ def test_silence_on_every_address_makes_unreachable() -> None:
     fleet = a_fleet("pi").suspected("pi", "silence", 1.0).missed("pi", "refused", 2.0)
 
     assert states(fleet) == {"pi": "unreachable"}
-    assert fleet.members[0].problem == "refused"
+    assert fleet.nodes[0].problem == "refused"
 
 
 def test_a_heartbeat_that_says_nothing_new_makes_no_new_table() -> None:
@@ -130,27 +130,27 @@ def test_an_engine_that_changes_keeps_its_place() -> None:
 
     fleet = fleet.engine_changed("pi", an_engine("a:Q4_1", busy=1))
 
-    engines = fleet.members[0].report.engines
+    engines = fleet.nodes[0].report.engines
     assert [(each.id, each.busy) for each in engines] == [("a:Q4_1", 1), ("b:Q4_1", 0)]
 
 
 def test_an_engine_that_is_new_is_added() -> None:
     fleet = a_fleet("pi").engine_changed("pi", an_engine("b:Q4_1"))
 
-    assert [e.id for e in fleet.members[0].report.engines] == ["small:Q4_1", "b:Q4_1"]
+    assert [e.id for e in fleet.nodes[0].report.engines] == ["small:Q4_1", "b:Q4_1"]
 
 
-def test_a_failed_request_makes_suspect_the_way_it_took_and_no_other() -> None:
+def test_a_failed_request_makes_only_the_address_it_used_suspect() -> None:
     fleet = a_fleet("pi", "nuc").failed("pi", "reset", 1.0)
 
     assert states(fleet) == {"pi": "suspect", "nuc": "up"}
 
 
-def test_an_engine_that_turned_us_away_is_full_until_the_next_word() -> None:
+def test_an_engine_without_a_free_slot_is_full_until_the_next_event() -> None:
     fleet = a_fleet("pi").turned_away("pi", "small:Q4_1")
-    assert fleet.members[0].full == {"small:Q4_1"}
+    assert fleet.nodes[0].full == {"small:Q4_1"}
 
-    assert fleet.heard("pi").members[0].full == frozenset()
+    assert fleet.heard("pi").nodes[0].full == frozenset()
 
 
 def test_a_node_that_drains_says_so_itself() -> None:
@@ -176,26 +176,26 @@ def named(*ids: str, name: str = "raspberrypi") -> list[str]:
     for count, id_ in enumerate(ids):
         origin = Origin(f"10.0.1.{count}", 8090)
         report = changed(a_report(an_engine(), name=name), id=id_, instance=id_)
-        fleet = fleet.sighted(id_, "mdns", (origin,), None)
+        fleet = fleet.discovered(id_, "mdns", (origin,), None)
         fleet = fleet.reported(id_, origin, report)
-    return [member.name for member in fleet.members]
+    return [node.name for node in fleet.nodes]
 
 
 def test_a_name_that_one_node_has_stays_as_it_is() -> None:
     assert named("3f2a77b1") == ["raspberrypi"]
 
 
-def test_two_nodes_of_one_name_are_told_apart_by_a_part_of_their_ids() -> None:
+def test_nodes_of_one_name_get_a_part_of_their_ids() -> None:
     assert named("3f2a77b1", "90ccab12") == ["raspberrypi#3f2a", "raspberrypi#90cc"]
 
 
-def test_as_much_of_the_ids_is_shown_as_tells_them_apart() -> None:
+def test_as_much_of_the_ids_is_shown_as_differs() -> None:
     assert named("3f2a77b1", "3f2a78b1") == ["raspberrypi#3f2a77", "raspberrypi#3f2a78"]
 
 
-def test_clones_are_told_apart_by_their_addresses() -> None:
+def test_clones_get_their_addresses_as_names() -> None:
     report = a_report(an_engine(), name="pi")
-    fleet = a_fleet("pi").sighted("other", "mdns", (THERE,), None)
+    fleet = a_fleet("pi").discovered("other", "mdns", (THERE,), None)
     fleet = fleet.reported("other", THERE, changed(report, instance="another"))
 
-    assert [each.name for each in fleet.members] == ["pi#pi", "pi#10.0.0.2:8090"]
+    assert [each.name for each in fleet.nodes] == ["pi#pi", "pi#10.0.0.2:8090"]

@@ -93,7 +93,7 @@ def test_a_slot_whose_client_has_left_is_taken_until_its_node_counts_less() -> N
     assert slot_counts.busy(KEY) == slot_counts.of(KEY).left == 0
 
 
-def test_without_news_the_nodes_last_word_counts() -> None:
+def test_without_news_the_nodes_last_report_counts() -> None:
     still_busy, never_counted = left_behind(), SlotCounts()
     never_counted.update([a_candidate(engine=an_engine(busy=0))])
     never_counted.take(KEY, 1)
@@ -119,7 +119,7 @@ def test_a_report_that_may_not_know_of_the_next_request_frees_nothing() -> None:
     assert (stale, both, slot_counts.busy(KEY)) == (2, 2, 1)
 
 
-def test_an_engine_that_starts_anew_is_at_work_for_nobody() -> None:
+def test_an_engine_that_restarts_has_no_request() -> None:
     slot_counts = left_behind()
     anew = msgspec.structs.replace(an_engine(busy=1), epoch=1)
 

@@ -1,4 +1,4 @@
-"""Whom the balancer trusts, after what has become of its requests."""
+"""Circuit breakers: which engines get requests after failures."""
 
 from __future__ import annotations
 
@@ -37,33 +37,33 @@ def three() -> Scene:
     return Scene(*(a_candidate(name, an_engine(slots=4)) for name in ("a", "b", "c")))
 
 
-def test_whoever_joins_is_trusted() -> None:
+def test_an_engine_that_joins_is_trusted() -> None:
     scene = three()
 
     assert scene.ranked == scene.candidates
     assert scene.breaker.reserved == {}
 
 
-def test_who_failed_comes_after_those_that_did_not() -> None:
+def test_an_engine_that_failed_ranks_behind_those_that_did_not() -> None:
     scene = three()
 
     scene.breaker.failed(scene["a"].key, "engine")
 
     assert scene["a"].rank > scene["b"].rank
     assert scene["a"].risk > 0
-    assert scene["a"].barred is None
+    assert scene["a"].unavailable is None
 
 
-def test_who_fails_three_times_gets_nothing_and_is_waited_for() -> None:
+def test_an_engine_that_fails_three_times_gets_nothing_and_is_waited_for() -> None:
     scene = three()
 
     scene.open("a")
 
-    assert scene["a"].barred
-    assert scene["a"].passing
+    assert scene["a"].unavailable
+    assert scene["a"].temporary
 
 
-def test_the_requests_own_faults_harm_nobody() -> None:
+def test_the_requests_own_faults_harm_no_engine() -> None:
     scene = three()
 
     for _ in range(9):
@@ -98,10 +98,10 @@ def test_the_only_engine_of_a_model_is_never_shut_out() -> None:
 
     scene.open("a")
 
-    assert scene["a"].barred is None
+    assert scene["a"].unavailable is None
 
 
-def test_who_recovers_starts_slowly() -> None:
+def test_an_engine_that_recovers_starts_slowly() -> None:
     scene = three()
     scene.open("a")
     scene.now += 1
@@ -129,13 +129,13 @@ def test_a_slow_start_ends_in_time_too() -> None:
     assert 0 < scene.breaker.reserved[scene["a"].key] < 3
 
 
-def test_who_was_started_anew_is_probed_at_once() -> None:
+def test_an_engine_that_restarted_is_probed_at_once() -> None:
     scene = three()
     scene.open("a")
     assert scene.breaker.due() == []
 
     anew = a_candidate("a", an_engine(slots=4))
-    down = a_candidate("a", an_engine(slots=4), barred="unreachable")
+    down = a_candidate("a", an_engine(slots=4), unavailable="unreachable")
     for each in (down, anew):
         scene.candidates = (each, *scene.candidates[1:])
         scene.change()
@@ -143,10 +143,10 @@ def test_who_was_started_anew_is_probed_at_once() -> None:
     assert [each.node for each in scene.breaker.due()] == ["a"]
 
 
-def test_who_is_down_is_not_probed() -> None:
+def test_an_engine_that_is_down_is_not_probed() -> None:
     scene = three()
     scene.open("a")
-    down = a_candidate("a", an_engine(slots=4), barred="unreachable")
+    down = a_candidate("a", an_engine(slots=4), unavailable="unreachable")
     scene.candidates = (down, *scene.candidates[1:])
     scene.change()
 
@@ -155,7 +155,7 @@ def test_who_is_down_is_not_probed() -> None:
     assert scene.breaker.due() == []
 
 
-def test_of_those_who_left_nothing_is_kept() -> None:
+def test_nothing_is_kept_of_engines_that_left() -> None:
     scene = three()
     scene.open("a")
     gone, *rest = scene.candidates
@@ -169,14 +169,16 @@ def test_of_those_who_left_nothing_is_kept() -> None:
 
 
 def test_an_engine_that_stays_failed_is_not_waited_for() -> None:
-    failed = a_candidate("a", an_engine(state="failed"), barred="failed", passing=True)
+    failed = a_candidate(
+        "a", an_engine(state="failed"), unavailable="failed", temporary=True
+    )
     scene = Scene(failed)
-    assert scene["a"].passing
+    assert scene["a"].temporary
 
     scene.now += 10
     scene.breaker.tick()
 
-    assert not scene["a"].passing
+    assert not scene["a"].temporary
     assert scene.changes == 1
     scene.breaker.tick()
     assert scene.changes == 1

@@ -220,7 +220,7 @@ healths = st.sampled_from([READY, Circuit(), after("-"), opened(1), opened(3)])
 @given(
     st.dictionaries(st.integers(), st.tuples(healths, st.integers(1, 9)), min_size=1)
 )
-def test_somebody_always_may_work_and_half_of_the_slots_stay(
+def test_one_engine_and_half_of_the_slots_always_stay(
     fleet: dict[int, tuple[Circuit, int]],
 ) -> None:
     slots = {key: slots for key, (_, slots) in fleet.items()}

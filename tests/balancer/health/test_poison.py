@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from balancer.health.poison import MOST, SECONDS, Death, Poison, fate_of
+from balancer.health.poison import MOST, SECONDS, Death, Poison, state_of
 from edgeserve.errors import NodeLost
 from edgeserve.http.types import Request, Response
 from edgeserve.wire import Ended
@@ -32,11 +32,11 @@ def ended(
     return a_candidate(engine=engine, **node)
 
 
-LIFE = a_candidate(engine=msgspec.structs.replace(an_engine(), epoch=1)).life
+LIFE = a_candidate(engine=msgspec.structs.replace(an_engine(), epoch=1)).incarnation
 
 
 @pytest.mark.parametrize(
-    ("now", "fate"),
+    ("now", "state"),
     [
         (ended(state="ready", how=""), "alive"),
         (ended(), "died"),
@@ -48,22 +48,22 @@ LIFE = a_candidate(engine=msgspec.structs.replace(an_engine(), epoch=1)).life
         (ended(3, "ready"), "unknown"),
         (ended(how=""), "unknown"),
         (ended(instance="another"), "unknown"),
-        (ended(member="b"), "unknown"),
+        (ended(node_id="b"), "unknown"),
     ],
 )
-def test_what_became_of_an_engine_is_what_its_node_says(now: Any, fate: str) -> None:
-    assert fate_of(LIFE, [now]) == fate
+def test_what_became_of_an_engine_is_what_its_node_says(now: Any, state: str) -> None:
+    assert state_of(LIFE, [now]) == state
 
 
 def two_deaths(*, hung: bool = False) -> tuple[Poison, list[Any]]:
-    poison, there = Poison(), [ended(), ended(member="b")]
+    poison, there = Poison(), [ended(), ended(node_id="b")]
     for each in there:
-        poison.note(b"x", Death(each.life, hung=hung))
-        poison.note(b"x", Death(each.life, hung=hung))
+        poison.note(b"x", Death(each.incarnation, hung=hung))
+        poison.note(b"x", Death(each.incarnation, hung=hung))
     return poison, there
 
 
-def test_two_deaths_are_proof_and_one_that_is_told_twice_is_none() -> None:
+def test_two_deaths_are_proof_and_one_reported_twice_is_none() -> None:
     poison, there = two_deaths()
 
     assert not poison.proved(b"x", there[:1], 0)
@@ -190,7 +190,7 @@ async def test_also_where_there_is_but_one_that_is_started_again() -> None:
     assert (answer.status, node.deaths) == (422, 2)
 
 
-async def test_who_leaves_and_comes_again_is_recognized() -> None:
+async def test_a_request_that_is_sent_again_is_recognized() -> None:
     async with mortals("a", attempts=1) as (balancer, [node]):
         first = await evil(balancer)
         second = await evil(balancer)
@@ -200,7 +200,7 @@ async def test_who_leaves_and_comes_again_is_recognized() -> None:
     assert node.deaths == 2
 
 
-async def test_engines_that_somebody_else_kills_are_not_held_against_it() -> None:
+async def test_engines_killed_from_outside_are_not_counted_against_it() -> None:
     async with mortals("a", "b", "c", how="killed") as (balancer, nodes):
         answer = await evil(balancer)
 

@@ -132,7 +132,7 @@ async def test_a_restart_under_load_fails_no_request(tmp_path: Path) -> None:
     assert load.answered > 40
 
 
-async def test_without_anybody_to_take_over_from_it_says_what_to_do(
+async def test_without_a_running_balancer_takeover_says_what_to_do(
     tmp_path: Path,
 ) -> None:
     process = await asyncio.create_subprocess_exec(
@@ -146,7 +146,7 @@ async def test_without_anybody_to_take_over_from_it_says_what_to_do(
     assert b"start without --takeover" in said_there
 
 
-async def test_a_state_folder_of_no_use_stops_nobody(tmp_path: Path) -> None:
+async def test_an_unusable_state_folder_does_not_stop_a_restart(tmp_path: Path) -> None:
     deep = tmp_path / ("d" * 120)
     async with fake_node() as node, balancer(0, deep, node) as (process, url):
         assert await nodes(url) <= 1

@@ -13,8 +13,8 @@ from tests.fakes.node import fake_node
 
 
 def samples(predict: PredictivePolicy) -> int:
-    (lane,) = predict.fleet_model.all()
-    return lane.learner.samples
+    (engine_model,) = predict.fleet_model.all()
+    return engine_model.learner.samples
 
 
 async def test_what_was_learned_is_there_after_a_restart(tmp_path: Path) -> None:
@@ -52,7 +52,7 @@ async def test_a_file_that_makes_no_sense_is_replaced(
     assert b"speeds" in file_in(tmp_path).read_bytes()
 
 
-async def test_a_state_folder_that_takes_nothing_is_told_in_words(
+async def test_a_state_folder_that_takes_nothing_is_reported_in_words(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "file").write_text("in the way")

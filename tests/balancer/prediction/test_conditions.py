@@ -31,7 +31,7 @@ def a_machine(*, power: Power | None = None, **thermal: bool) -> Hardware:
 def test_a_machine_that_is_well_is_taken_at_its_word() -> None:
     found = condition(a_machine(), 0.0, 4)
 
-    assert (found.scale, found.barred) == (1.0, None)
+    assert (found.scale, found.avoided) == (1.0, None)
 
 
 @pytest.mark.parametrize(
@@ -46,24 +46,24 @@ def test_a_machine_that_suffers_is_predicted_to_be_slower(ill: Hardware) -> None
     found = condition(ill, 0.0, 4)
 
     assert found.scale > 1
-    assert found.barred is None
+    assert found.avoided is None
 
 
 def test_a_battery_that_runs_low_is_left_alone() -> None:
     found = condition(a_machine(power=Power(on_mains=False, percent=12)), 0.0, 4)
 
-    assert found.barred == "its battery is at 12 %"
+    assert found.avoided == "its battery is at 12 %"
 
 
 def test_nothing_runs_on_battery_where_the_policy_says_so() -> None:
     machine = a_machine(power=Power(on_mains=False, percent=99))
 
-    assert condition(machine, 0.0, 4, MachinePolicy(on_battery=False)).barred
+    assert condition(machine, 0.0, 4, MachinePolicy(on_battery=False)).avoided
 
 
 def test_an_owner_at_work_comes_first() -> None:
-    assert condition(a_machine(), 0.95, 4).barred
-    assert not condition(a_machine(), 0.95, 4, MachinePolicy(owner_first=False)).barred
+    assert condition(a_machine(), 0.95, 4).avoided
+    assert not condition(a_machine(), 0.95, 4, MachinePolicy(owner_first=False)).avoided
 
 
 @pytest.mark.parametrize(
@@ -85,18 +85,18 @@ def test_others_work_takes_its_fair_share_of_the_cores(
 
 
 @given(foreign=st.floats(0, 1), threads=st.integers(0, 256), cores=st.integers(0, 128))
-def test_nobody_is_slowed_down_more_than_twice(
+def test_no_engine_is_slowed_down_more_than_twice(
     foreign: float, threads: int, cores: int
 ) -> None:
     assert 1.0 <= crowding(foreign, threads, cores) <= 2.0
 
 
-def test_our_own_work_is_not_held_against_the_owner() -> None:
+def test_our_own_work_is_not_counted_as_the_owners() -> None:
     assert foreign_share(0.95, own=1.0, before=0.0) == 0.0
     assert foreign_share(0.95, own=0.5, before=0.0) == pytest.approx(0.45)
 
 
-def test_an_owner_at_work_does_not_vanish_behind_ours() -> None:
+def test_the_owners_work_does_not_vanish_behind_ours() -> None:
     seen = foreign_share(0.6, own=0.0, before=0.0)
     beside = foreign_share(1.0, own=1.0, before=seen)
     ended = foreign_share(0.2, own=1.0, before=beside)

@@ -29,7 +29,7 @@ def measured(speed: Speed) -> EngineModel:
     return engine
 
 
-def test_who_is_alone_serves_though_nobody_measured_it() -> None:
+def test_an_engine_alone_serves_though_it_was_not_measured() -> None:
     engine = new(PI)
 
     assert not stands_back(engine, [engine])
@@ -40,18 +40,18 @@ def test_a_newcomer_leaves_requests_to_one_that_was_measured() -> None:
     assert stands_back(new(PI), [measured(GPU)])
 
 
-def test_one_that_looks_far_faster_than_who_was_measured_serves_at_once() -> None:
+def test_one_that_looks_far_faster_than_the_measured_ones_serves_at_once() -> None:
     assert not stands_back(new(GPU), [measured(PI)])
 
 
-def test_among_strangers_only_who_looks_far_slower_stands_back() -> None:
+def test_among_unmeasured_engines_only_one_far_slower_gets_nothing() -> None:
     engines = [new(GPU), new(LAPTOP), new(PI)]
 
     assert [stands_back(engine, engines) for engine in engines] == [False, True, True]
     assert not stands_back(new(LAPTOP), [new(replace(LAPTOP, prefill=1 / 400))])
 
 
-def test_who_serves_another_model_does_not_count() -> None:
+def test_an_engine_of_another_model_does_not_count() -> None:
     other = measured(GPU)
     other.model = "another"
 

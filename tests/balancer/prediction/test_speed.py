@@ -45,9 +45,9 @@ def a_learner() -> SpeedLearner:
 
 
 def reloaded(body: bytes) -> SpeedStore:
-    book = SpeedStore()
-    book.load(body)
-    return book
+    store = SpeedStore()
+    store.load(body)
+    return store
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -129,7 +129,7 @@ def test_tiny_prefills_and_answers_teach_nothing() -> None:
     assert learner.speed == before
 
 
-def test_time_that_went_to_others_is_not_held_against_it() -> None:
+def test_time_that_went_to_others_does_not_count() -> None:
     learner = a_learner()
     own = 1000 * TRUE.prefill_seconds(600, 0)
     writing = 1000 * TRUE.token_seconds(1) * 99
@@ -182,23 +182,23 @@ def a_key(launch: str = "slots=2") -> SpeedKey:
 
 
 def test_what_was_learned_outlives_a_restart() -> None:
-    book, chance = SpeedStore(), rng(1)
-    learner = book.learner(a_key(), guess("m", 4, on_gpu=False))
+    store, chance = SpeedStore(), rng(1)
+    learner = store.learner(a_key(), guess("m", 4, on_gpu=False))
     for _ in range(10):
         learner.learn(measured(TRUE, chance))
 
-    again = reloaded(book.dump()).learner(a_key(), guess("m", 4, on_gpu=False))
+    again = reloaded(store.dump()).learner(a_key(), guess("m", 4, on_gpu=False))
 
     assert again.speed == learner.speed
     assert again.calibrated
 
 
 def test_other_launch_settings_are_learned_anew() -> None:
-    book, chance = SpeedStore(), rng(1)
-    learner = book.learner(a_key(), guess("m", 4, on_gpu=False))
+    store, chance = SpeedStore(), rng(1)
+    learner = store.learner(a_key(), guess("m", 4, on_gpu=False))
     learner.learn(measured(TRUE, chance))
 
-    assert not book.learner(a_key("slots=4"), guess("m", 4, on_gpu=False)).calibrated
+    assert not store.learner(a_key("slots=4"), guess("m", 4, on_gpu=False)).calibrated
 
 
 STORED = b"""{"pi b1 small:Q4_1 c8192": {
@@ -223,7 +223,7 @@ def test_what_an_earlier_version_has_stored_is_read() -> None:
     assert msgspec.json.decode(reloaded(STORED).dump()) == msgspec.json.decode(STORED)
 
 
-def test_a_broken_book_is_an_empty_one() -> None:
+def test_a_broken_speed_store_is_an_empty_one() -> None:
     assert reloaded(b"{").dump() == b"{}"
 
 
@@ -260,7 +260,7 @@ def test_what_a_node_expects_counts_more_than_the_name_of_its_model() -> None:
     assert expected_speed(engine) == guess("m-1b:Q4", 2, on_gpu=False)
 
 
-def test_who_reads_slower_than_believed_is_not_believed_to_write_as_fast() -> None:
+def test_slower_reading_than_expected_lowers_the_expected_writing_speed() -> None:
     learner = SpeedLearner(
         Speed(prefill=1 / 100, attention=0.0, decode=1 / 10, slowdown=0.3)
     )

@@ -31,7 +31,7 @@ def test_answers_are_learned_by_kind_of_work() -> None:
     assert workload.answer_tokens(b"long", None) > 500
 
 
-def test_nobody_expects_more_than_the_caller_allows() -> None:
+def test_no_more_is_expected_than_the_caller_allows() -> None:
     assert Workload().answer_tokens(b"", 7) == 7
 
 

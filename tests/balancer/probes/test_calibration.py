@@ -18,26 +18,26 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("balancer.probes.calibration.SPREAD_SECONDS", 0.0)
 
 
-def lane(balancer: Endpoint) -> EngineModel:
+def engine_model(balancer: Endpoint) -> EngineModel:
     (candidate,) = balancer.balancer.state.current.candidates
     found = balancer.balancer.state.predictive.fleet_model.get(candidate.key)
     assert found is not None
     return found
 
 
-async def test_an_engine_that_joins_is_measured_before_anybody_asks() -> None:
+async def test_an_engine_that_joins_is_measured_before_the_first_request() -> None:
     behaviour = Behaviour(prefill=500, decode=200)
     async with (
         fake_node("pi", behaviour) as node,
         endpoint(node, calibrate=True) as balancer,
     ):
-        await eventually(lambda: lane(balancer).learner.samples == 2)
+        await eventually(lambda: engine_model(balancer).learner.samples == 2)
 
         assert [each.body["n_predict"] for each in node.llama.requests] == [5, 16]
         assert not any(each.body["cache_prompt"] for each in node.llama.requests)
         # Far from what is believed of an engine that nobody has measured.
-        assert 0.9 / 500 < lane(balancer).speed.prefill < 5 / 500
-        assert 0.9 / 200 < lane(balancer).speed.decode < 8 / 200
+        assert 0.9 / 500 < engine_model(balancer).speed.prefill < 5 / 500
+        assert 0.9 / 200 < engine_model(balancer).speed.decode < 8 / 200
         assert balancer.balancer.state.slot_counts.busy(("pi", node.engine.id)) == 0
 
 
@@ -55,7 +55,7 @@ async def test_a_request_does_not_wait_for_the_probe_of_its_only_slot() -> None:
         assert node.llama.counters.cancelled == 1
 
 
-async def test_a_burst_at_the_very_start_goes_to_who_looks_fastest(
+async def test_a_burst_at_the_very_start_goes_to_the_engine_that_looks_fastest(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("balancer.probes.calibration.AGAIN_SECONDS", 0.5)
@@ -94,7 +94,7 @@ async def test_an_engine_that_is_alone_serves_before_it_was_measured() -> None:
         assert answer.status == 200
 
 
-async def test_a_first_batch_tells_the_speed_before_the_first_token() -> None:
+async def test_a_first_batch_gives_the_speed_before_the_first_token() -> None:
     async with (
         fake_node("pi", Behaviour(prefill=200, decode=10, batch=64)) as node,
         endpoint(node) as balancer,
@@ -104,11 +104,11 @@ async def test_a_first_batch_tells_the_speed_before_the_first_token() -> None:
             balancer.post(CHAT, chat(words, max_tokens=2, stream=True))
         )
 
-        await eventually(lambda: lane(balancer).learner.calibrated)
+        await eventually(lambda: engine_model(balancer).learner.calibrated)
 
         assert not asked.done()
         assert node.llama.counters.predicted_tokens == 0
-        assert lane(balancer).speed.prefill == pytest.approx(1 / 200, rel=0.5)
+        assert engine_model(balancer).speed.prefill == pytest.approx(1 / 200, rel=0.5)
         await asked
 
 
@@ -147,15 +147,15 @@ async def test_an_engine_with_new_launch_settings_is_measured_anew() -> None:
         fake_node("pi", Behaviour()) as node,
         endpoint(node, calibrate=True) as balancer,
     ):
-        await eventually(lambda: lane(balancer).learner.calibrated)
-        before = lane(balancer)
+        await eventually(lambda: engine_model(balancer).learner.calibrated)
+        before = engine_model(balancer)
         other = an_engine(context=2048)
 
         node.say(slots=2, context=2048, launch=other.launch, epoch=1)
 
-        await eventually(lambda: lane(balancer) is not before)
-        await eventually(lambda: lane(balancer).learner.calibrated)
-        assert lane(balancer).learner is not before.learner
+        await eventually(lambda: engine_model(balancer) is not before)
+        await eventually(lambda: engine_model(balancer).learner.calibrated)
+        assert engine_model(balancer).learner is not before.learner
 
 
 async def test_an_engine_that_restarts_as_it_was_is_known_but_its_cache_is_not() -> (
@@ -165,15 +165,15 @@ async def test_an_engine_that_restarts_as_it_was_is_known_but_its_cache_is_not()
         fake_node("pi", Behaviour()) as node,
         endpoint(node, calibrate=True) as balancer,
     ):
-        await eventually(lambda: lane(balancer).learner.calibrated)
+        await eventually(lambda: engine_model(balancer).learner.calibrated)
         await balancer.post(CHAT, chat("x" * 600, max_tokens=1))
-        holdings = balancer.balancer.state.predictive.dispatcher.cache_index
-        assert any(holdings.contents)
+        cache_index = balancer.balancer.state.predictive.dispatcher.cache_index
+        assert any(cache_index.contents)
 
         node.say(epoch=1)
 
-        await eventually(lambda: not any(holdings.contents))
-        assert lane(balancer).learner.calibrated
+        await eventually(lambda: not any(cache_index.contents))
+        assert engine_model(balancer).learner.calibrated
 
 
 async def test_what_cannot_generate_is_not_measured() -> None:

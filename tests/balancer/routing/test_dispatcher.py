@@ -52,7 +52,7 @@ def test_unless_another_would_still_answer_sooner() -> None:
     assert assignment.engine.name == "gpu"
 
 
-def test_a_stranger_does_not_take_the_slot_of_a_lively_conversation() -> None:
+def test_a_new_conversation_does_not_take_the_slot_of_an_active_one() -> None:
     fleet = Fleet(one=(LAPTOP, 2))
     fleet.holds("one", 0, chain([b"x" * 9000]), since=99.0)
     fleet.holds("one", 1, chain([b"y" * 9000]), since=-500.0)
@@ -96,7 +96,7 @@ def test_two_that_wait_do_not_count_on_the_same_slot() -> None:
     assert fleet.engines["gpu"].queued + fleet.engines["slow"].queued == 7
 
 
-def test_who_leaves_the_queue_leaves_no_trace() -> None:
+def test_a_request_that_leaves_the_queue_leaves_no_trace() -> None:
     fleet = Fleet(gpu=(GPU, 1), pi=(PI, 1))
     fleet.sends(a_prompt(b"running"))
     waits = fleet.asks(a_prompt(b"waits"))
@@ -120,7 +120,7 @@ def test_a_request_that_would_be_too_late_is_turned_away_with_the_time_it_lacks(
     assert turned.retry_after >= turned.predicted - 10
 
 
-def test_a_full_room_turns_away_but_not_who_could_start_at_once() -> None:
+def test_a_full_queue_refuses_but_not_what_can_start_at_once() -> None:
     fleet = Fleet(queue=1, gpu=(GPU, 1))
     running = fleet.sends(a_prompt(b"running"))
     fleet.asks(a_prompt(b"waits"))
@@ -242,5 +242,5 @@ def test_the_engine_tells_how_long_a_shared_beginning_is() -> None:
 
     assert third is not None
     assert third.tokens == pytest.approx(
-        612 + 316 * 700 / first.request.need.prompt.size, abs=2
+        612 + 316 * 700 / first.request.routing.prompt.size, abs=2
     )

@@ -29,7 +29,7 @@ waiters = st.lists(
 
 
 @given(waiters)
-def test_everybody_has_a_place_and_only_one(waiting: list[QueuedRequest]) -> None:
+def test_every_request_has_a_place_and_only_one(waiting: list[QueuedRequest]) -> None:
     ranked = FairOrder().ranked(waiting, 100.0)
 
     assert sorted(ranked, key=repr) == sorted(waiting, key=repr)
@@ -41,20 +41,20 @@ def test_the_shortest_prompt_goes_first() -> None:
     assert FairOrder().ranked([long, short], 1.0) == [short, long]
 
 
-def test_who_waited_long_goes_before_shorter_newcomers() -> None:
+def test_a_request_that_waited_long_goes_before_shorter_new_ones() -> None:
     patient, newcomer = a_waiter("a", 0.0, 60.0), a_waiter("b", 300.0, 1.0)
 
     assert FairOrder().ranked([newcomer, patient], 300.0)[0] is patient
 
 
-def test_who_was_failed_by_an_engine_goes_before_all_others() -> None:
+def test_a_retried_request_goes_before_all_others() -> None:
     failed = a_waiter("a", 300.0, 60.0, again=True)
     patient = a_waiter("b", 0.0, 1.0)
 
     assert FairOrder().ranked([patient, failed], 300.0)[0] is failed
 
 
-def test_who_had_much_stands_back_and_is_forgiven_in_time() -> None:
+def test_a_client_that_used_much_ranks_behind_and_recovers_in_time() -> None:
     order = FairOrder()
     order.charge("greedy", 300.0, now=0.0)
     greedy, modest = a_waiter("greedy", 0.0, 1.0), a_waiter("modest", 0.0, 5.0)
@@ -70,7 +70,7 @@ def test_a_flood_does_not_age_into_precedence() -> None:
     assert FairOrder().ranked([*flood, guest], 75.0)[0] is guest
 
 
-def test_clients_without_number_are_not_all_remembered() -> None:
+def test_very_many_clients_are_not_all_remembered() -> None:
     order = FairOrder()
 
     for number in range(5000):

@@ -17,7 +17,7 @@ from balancer.routing.predictive import PredictivePolicy
 from balancer.routing.queued_request import QueuedRequest
 from edgeserve.errors import FleetBusy
 from edgeserve.wire import Cpu, Expected, Power
-from tests.balancer.building import a_candidate, a_need
+from tests.balancer.building import a_candidate, a_request
 from tests.fakes.node import HARDWARE
 from tests.fakes.reports import an_engine
 
@@ -49,8 +49,8 @@ class Setup:
         self.slot_counts.update(able)
         self.predict.update(able)
 
-    def enters(self, need: RoutingRequest | None = None) -> QueuedRequest:
-        request = QueuedRequest(need or a_need(), self.notes.append, self.now)
+    def enters(self, routing: RoutingRequest | None = None) -> QueuedRequest:
+        request = QueuedRequest(routing or a_request(), self.notes.append, self.now)
         full = len(self.waiting) >= 2
         if refusal := self.predict.refusal(request, self.now, full=full):
             request.settle(refusal)
@@ -64,8 +64,8 @@ class Setup:
             del self.waiting[request]
             request.settle(decision)
 
-    def sends(self, need: RoutingRequest | None = None) -> Send:
-        decision = self.enters(need).decision
+    def sends(self, routing: RoutingRequest | None = None) -> Send:
+        decision = self.enters(routing).decision
         assert isinstance(decision, Send)
         return decision
 
@@ -99,15 +99,15 @@ def test_what_was_learned_of_engines_decides() -> None:
     setup.teaches("pi", SLOW)
     setup.teaches("gpu", QUICK)
 
-    assert setup.sends(a_need(prompt=a_prompt("x"))).to.node == "gpu"
+    assert setup.sends(a_request(prompt=a_prompt("x"))).to.node == "gpu"
 
 
 def test_a_conversation_comes_back_though_another_engine_is_idle() -> None:
     setup = pair(left=1, right=1)
-    first = setup.sends(a_need(prompt=a_prompt("question")))
+    first = setup.sends(a_request(prompt=a_prompt("question")))
     setup.answers(first, Timings(0, 500, 1000.0, 20, 400.0))
 
-    again = a_need(prompt=a_prompt("question", "answer", "more"))
+    again = a_request(prompt=a_prompt("question", "answer", "more"))
 
     assert setup.sends(again).to.node == first.to.node
 
@@ -133,7 +133,7 @@ def test_a_named_slot_is_left_out_while_another_balancer_works_there() -> None:
     ("power", "load"),
     [(Power(on_mains=False, percent=9.0), 0.0), (Power(on_mains=True), 0.99)],
 )
-def test_a_machine_in_need_is_the_last_choice_and_not_out(
+def test_a_machine_in_trouble_is_the_last_choice_and_not_excluded(
     power: Power, load: float
 ) -> None:
     cpu = Cpu(model="", physical_cores=4, logical_cores=4, load=load)
@@ -152,8 +152,8 @@ def test_a_machine_in_need_is_the_last_choice_and_not_out(
 
 
 def test_every_candidate_is_explained() -> None:
-    barred = a_candidate("old", barred="its node is suspect", passing=True)
-    setup = Setup([a_candidate("left"), a_candidate("right"), barred])
+    unavailable = a_candidate("old", unavailable="its node is suspect", temporary=True)
+    setup = Setup([a_candidate("left"), a_candidate("right"), unavailable])
 
     verdicts = {each["node"]: each for each in map(shown, setup.sends().verdicts)}
 
@@ -178,19 +178,19 @@ def test_a_full_queue_says_when_to_come_back() -> None:
 
 def test_a_deadline_that_cannot_be_met_is_refused_once_speeds_are_known() -> None:
     setup = pair(pi=1)
-    hasty = a_need(prompt=a_prompt("x"), deadline=setup.now + 0.001)
+    hasty = a_request(prompt=a_prompt("x"), deadline=setup.now + 0.001)
     assert isinstance(setup.enters(hasty).decision, Send)
     setup = pair(pi=1)
     setup.teaches("pi", SLOW)
 
     refused = setup.enters(
-        a_need(prompt=a_prompt("x"), deadline=setup.now + 0.001)
+        a_request(prompt=a_prompt("x"), deadline=setup.now + 0.001)
     ).decision
 
     assert isinstance(refused, Refuse)
 
 
-def test_an_engine_that_leaves_under_a_request_is_forgotten_in_peace() -> None:
+def test_an_engine_that_leaves_during_a_request_is_no_error() -> None:
     setup = pair(pi=1, gpu=1)
     send = setup.sends()
     setup.become(*(each for each in setup.able if each.key != send.to.key))
@@ -207,7 +207,7 @@ def test_engines_of_very_many_slots_are_merely_counted() -> None:
     assert setup.sends().first_seconds is None
 
 
-def test_where_no_times_are_told_the_wire_tells_them() -> None:
+def test_without_reported_times_the_stream_is_timed() -> None:
     setup = Setup([a_candidate("a")])
     send = setup.sends()
 
@@ -250,7 +250,7 @@ def test_a_wrong_rate_is_not_taken_for_a_long_way() -> None:
     assert engine.speed.overhead == pytest.approx(0.03, abs=0.005)
 
 
-def test_a_newcomer_stands_back_until_it_is_measured_but_not_for_ever() -> None:
+def test_a_new_engine_gets_nothing_until_measured_but_not_for_ever() -> None:
     fast, slow = expecting("fast", 2000.0), expecting("slow", 20.0)
     setup = Setup([], calibrates=True)
 
@@ -263,11 +263,11 @@ def test_a_newcomer_stands_back_until_it_is_measured_but_not_for_ever() -> None:
     assert not setup.fleet_model.last_resort
 
 
-def test_who_stands_back_serves_where_nobody_else_does() -> None:
+def test_an_unmeasured_engine_serves_where_no_other_does() -> None:
     fast, slow = expecting("fast", 2000.0), expecting("slow", 20.0)
     setup = Setup([], calibrates=True)
 
-    setup.become(replace(fast, barred="it is away"), slow)
+    setup.become(replace(fast, unavailable="it is away"), slow)
 
     assert not setup.fleet_model.last_resort
     assert setup.sends().to == slow

@@ -64,7 +64,7 @@ def test_under_overload_it_still_comes_far_sooner(fleet: str) -> None:
 
 
 @pytest.mark.parametrize("load", [0.3, 0.7, 1.2])
-def test_on_six_equal_machines_nobody_is_better(load: float) -> None:
+def test_on_six_equal_machines_no_policy_is_better(load: float) -> None:
     ours = reached("six-equal", load, "edgeserve")
 
     for name in (*CLASSIC, "cache-aware", "cache-aware-tuned"):
@@ -92,7 +92,7 @@ def test_knowing_everything_would_not_help_much(fleet: str, load: float) -> None
     assert ours.first_mean <= 1.25 * oracle.first_mean
 
 
-def test_answers_that_come_back_without_their_reasoning_mislead_nobody() -> None:
+def test_answers_that_come_back_without_their_reasoning_do_no_harm() -> None:
     fleet = FLEETS["six-equal"]
     calls = made_up(fleet, 0.5, 150, 13, Chats(answer_tokens=60, thought_tokens=200))
 

@@ -44,7 +44,7 @@ def test_a_fleet_of_one_model_stands_for_every_other() -> None:
         assert row.calls == 2
 
 
-def test_a_model_that_nobody_has_is_named_with_those_of_both_sides() -> None:
+def test_a_model_that_no_machine_has_is_named_with_those_of_both_sides() -> None:
     fleet = (box("a", "phi"), box("b", "qwen"))
 
     with pytest.raises(CommandError) as error:

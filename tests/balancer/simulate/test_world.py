@@ -117,7 +117,7 @@ def test_never_does_a_request_wait_longer_than_ten_times_the_usual() -> None:
     assert waits[-1] < 10 * max(30.0, waits[len(waits) // 2])
 
 
-def test_a_small_room_turns_away_with_a_time_to_come_back() -> None:
+def test_a_small_queue_refuses_with_a_time_to_come_back() -> None:
     fleet = FLEETS["cpu-only"]
     calls = made_up(fleet, 3.0, 60, seed=4)
 

@@ -34,7 +34,7 @@ async def recorded(path: Path, *bodies: dict[str, Any]) -> None:
             await balancer.post(CHAT, body)
 
 
-async def test_a_trace_tells_sizes_and_who_continues_whom_but_no_content(
+async def test_a_trace_has_sizes_and_which_call_continues_which_but_no_content(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "day.jsonl"

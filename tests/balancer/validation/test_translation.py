@@ -117,7 +117,7 @@ def test_what_cannot_be_done_is_refused(path: str, fields: dict[str, Any]) -> No
     ],
 )
 def test_what_makes_no_difference_passes(path: str, fields: dict[str, Any]) -> None:
-    assert not work(path, **fields).put.keys() - {"json_schema"}
+    assert not work(path, **fields).edits.keys() - {"json_schema"}
 
 
 @pytest.mark.parametrize(
@@ -141,15 +141,19 @@ def test_a_named_tool_is_the_only_one(path: str, choice: Any, tools: list[Any]) 
 
     assert body["tools"] == tools[1:]
     assert body["tool_choice"] == ({"type": "any"} if path == MESSAGES else "required")
-    assert "tools" in work(path, tool_choice=choice, tools=tools).need.also
+    assert (
+        "tools" in work(path, tool_choice=choice, tools=tools).routing.extra_abilities
+    )
 
 
 def test_all_tools_stay_where_any_will_do() -> None:
     body = sent(CHAT, tool_choice="required", tools=[OTHER, TOOL])
 
     assert body["tools"] == [OTHER, TOOL]
-    assert work(CHAT, tool_choice="required", tools=[TOOL]).need.also == {"tools"}
-    assert not work(CHAT, tool_choice="auto", tools=[TOOL]).need.also
+    assert work(CHAT, tool_choice="required", tools=[TOOL]).routing.extra_abilities == {
+        "tools"
+    }
+    assert not work(CHAT, tool_choice="auto", tools=[TOOL]).routing.extra_abilities
 
 
 def test_anthropics_way_to_forbid_tools_leaves_none() -> None:

@@ -127,7 +127,7 @@ def figures(runs: list[Run]) -> Figures:
 
 
 def together(runs: list[Run]) -> float:
-    """Return the tokens/s while all write: nobody reads a prompt, nobody is done.
+    """Return the tokens/s while all write: none reads a prompt, none is done.
 
     Events stand for their share of the tokens; some tokens have none of their own.
     """

@@ -16,7 +16,7 @@ from typing import Any
 
 from edgeserve.config.paths import state_dir
 from edgeserve.config.settings import NodeSettings
-from edgeserve.runtime.threads import calm
+from edgeserve.runtime.threads import openmp_environment
 from node.planning.tunings import Tuned
 from tests.bench.gpu.load import Figures, load
 from tests.bench.gpu.scale import Models, Scale
@@ -156,7 +156,7 @@ def batched_bench(
         "--output-format", "jsonl", *flags,
     ]  # fmt: skip
     done = subprocess.run(
-        command, capture_output=True, text=True, timeout=200, env=calm()
+        command, capture_output=True, text=True, timeout=200, env=openmp_environment()
     )
     best = 0.0
     for line in done.stdout.splitlines():

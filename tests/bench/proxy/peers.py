@@ -1,4 +1,4 @@
-"""Who is compared: how each is installed, configured and started, on one core each."""
+"""The compared proxies: installed, configured and started, on one core each."""
 
 from __future__ import annotations
 

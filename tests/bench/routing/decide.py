@@ -121,10 +121,10 @@ def main() -> None:
     print(f"{'prompt':>9} {'read':>7} {'choose':>7} {'both':>7} {'target':>7}")
     for size, target in TARGETS_US.items():
         raw = body(size, 1, "seven")
-        need = RoutingRequest(
+        routing = RoutingRequest(
             model="m", ability="chat", prompt=read(raw), client="client"
         )
-        request = QueuedRequest(need, unheard, NOW)
+        request = QueuedRequest(routing, unheard, NOW)
 
         def decide(request: QueuedRequest = request) -> object:
             return cheapest(dispatcher.features(request, NOW + 1), engines)

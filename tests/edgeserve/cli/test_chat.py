@@ -55,7 +55,7 @@ def test_a_text_from_a_pipe_stands_behind_the_prompt(
     assert asked["messages"][-1]["content"] == "Sum it up.\n\nA long text."
 
 
-def test_a_conversation_remembers_what_was_said(
+def test_a_conversation_contains_the_messages_before(
     edgeserve: Terminal, endpoint: FakeEndpoint
 ) -> None:
     seen = edgeserve("chat", "--model", "words", typed="One\n\nTwo\n")
@@ -148,7 +148,7 @@ def test_after_clear_only_the_system_message_is_known(
     assert [turn["content"] for turn in last] == ["Be brief.", "Two"]
 
 
-def test_another_model_goes_on_with_what_was_said(
+def test_another_model_continues_the_conversation(
     edgeserve: Terminal, endpoint: FakeEndpoint
 ) -> None:
     endpoint.answers["/v1/models"] = {"data": [{"id": "words"}, {"id": "more"}]}

@@ -57,7 +57,7 @@ def test_the_address_that_openai_clients_take_works_too() -> None:
     assert endpoint("http://nuc:8080/v1/", None) == Endpoint("http://nuc:8080")
 
 
-def test_another_server_is_told_apart(running: FakeEndpoint) -> None:
+def test_another_server_is_recognized(running: FakeEndpoint) -> None:
     running.answers["/v1/models"] = lambda: [b"<html>"]
 
     with pytest.raises(Exception, match="is not an edgeserve balancer"):

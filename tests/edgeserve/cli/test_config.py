@@ -77,7 +77,7 @@ def test_a_folder_that_the_platform_moves_names_its_variable(
     assert "environment XDG_CONFIG_HOME" in edgeserve("config", "show").out
 
 
-def test_a_folder_nobody_moves_is_a_default_and_an_empty_variable_moves_none(
+def test_a_folder_without_a_variable_is_the_default_and_an_empty_one_moves_none(
     edgeserve: Terminal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))

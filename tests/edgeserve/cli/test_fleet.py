@@ -10,7 +10,7 @@ from tests.fakes.terminal import Terminal
 NODES = "/edgeserve/v1/nodes"
 
 
-def a_sighting(name: str = "pi", **changes: Any) -> dict[str, Any]:
+def a_node(name: str = "pi", **changes: Any) -> dict[str, Any]:
     report = {
         "name": name,
         "engines": [],
@@ -19,8 +19,8 @@ def a_sighting(name: str = "pi", **changes: Any) -> dict[str, Any]:
             "thermal": {"celsius": 61.2},
         },
     }
-    sighting = {"state": "up", "url": "http://pi:8090", "source": "mdns"}
-    return {**sighting, "report": {**report, **changes}}
+    node = {"state": "up", "url": "http://pi:8090", "source": "mdns"}
+    return {**node, "report": {**report, **changes}}
 
 
 def an_engine(id_: str = "small:Q4_1", **changes: Any) -> dict[str, Any]:
@@ -42,7 +42,7 @@ def test_below_a_node_is_a_line_for_each_engine(
     edgeserve: Terminal, running: FakeEndpoint
 ) -> None:
     engines = [an_engine(), an_engine("big:Q8_0", state="failed", reason="no memory")]
-    running.answers[NODES] = [a_sighting(engines=engines)]
+    running.answers[NODES] = [a_node(engines=engines)]
 
     seen = edgeserve("nodes")
 
@@ -57,7 +57,7 @@ def test_below_a_node_is_a_line_for_each_engine(
 def test_a_node_that_never_answered_is_shown_without_a_name(
     edgeserve: Terminal, running: FakeEndpoint
 ) -> None:
-    running.answers[NODES] = [{**a_sighting(), "state": "unreachable", "report": None}]
+    running.answers[NODES] = [{**a_node(), "state": "unreachable", "report": None}]
 
     assert cells(edgeserve("nodes").out)[1] == ["?", "unreachable", "http://pi:8090"]
 
@@ -66,7 +66,7 @@ def test_why_a_node_is_of_no_use_is_shown(
     edgeserve: Terminal, running: FakeEndpoint
 ) -> None:
     trouble = {"state": "unreachable", "problem": "it has another fleet token"}
-    silent, known = {**a_sighting(), "report": None}, a_sighting()
+    silent, known = {**a_node(), "report": None}, a_node()
     running.answers[NODES] = [{**silent, **trouble}, {**known, **trouble}]
 
     assert edgeserve("nodes").out.count("it has another fleet token") == 2
@@ -79,8 +79,8 @@ def test_why_a_node_is_of_no_use_is_shown(
 def test_an_engine_that_fails_is_marked_and_a_new_one_is_not(
     health: str, said: str, edgeserve: Terminal, running: FakeEndpoint
 ) -> None:
-    sighting = a_sighting(engines=[an_engine()])
-    running.answers[NODES] = [{**sighting, "health": {"small:Q4_1": health}}]
+    node = a_node(engines=[an_engine()])
+    running.answers[NODES] = [{**node, "health": {"small:Q4_1": health}}]
 
     assert said in edgeserve("nodes").out
 
@@ -112,7 +112,7 @@ def test_a_node_of_another_fleet_fits_the_terminal_with_its_name_and_the_reason(
 def test_what_a_node_cannot_serve_is_shown(
     edgeserve: Terminal, running: FakeEndpoint
 ) -> None:
-    running.answers[NODES] = [a_sighting(problems=["x.gguf is truncated"])]
+    running.answers[NODES] = [a_node(problems=["x.gguf is truncated"])]
 
     assert "x.gguf is truncated" in edgeserve("nodes").out
 
@@ -120,7 +120,7 @@ def test_what_a_node_cannot_serve_is_shown(
 def test_a_name_from_the_network_cannot_steer_the_terminal(
     edgeserve: Terminal, running: FakeEndpoint
 ) -> None:
-    running.answers[NODES] = [a_sighting("\x1b[2J[red]pi")]
+    running.answers[NODES] = [a_node("\x1b[2J[red]pi")]
 
     assert "?[2J[red]pi" in edgeserve("nodes").out
 
@@ -152,7 +152,7 @@ def test_models_are_shown_with_what_they_can(
 @pytest.mark.parametrize(
     ("command", "path"), [("nodes", NODES), ("models", "/v1/models")]
 )
-def test_scripts_get_what_the_balancer_said(
+def test_scripts_get_the_balancers_json(
     command: str, path: str, edgeserve: Terminal, running: FakeEndpoint
 ) -> None:
     seen = edgeserve(command, "--json")

@@ -35,7 +35,7 @@ def a_candidate(node: str, *, chosen: bool = False, **parts: Any) -> dict[str, A
     }
 
 
-def test_nobody_asks_for_fewer_than_one(edgeserve: Terminal) -> None:
+def test_fewer_than_one_request_cannot_be_asked_for(edgeserve: Terminal) -> None:
     assert edgeserve("requests", "--last", "0").status == 2
 
 
@@ -125,7 +125,7 @@ def test_a_request_of_another_day_has_its_date() -> None:
     assert clock(yesterday, NOON.timestamp()).endswith(" 12:04")
 
 
-def test_where_it_was_before_is_said_below(
+def test_where_it_was_before_is_shown_below(
     edgeserve: Terminal, running: FakeEndpoint
 ) -> None:
     (attempt,) = a_request()["attempts"]

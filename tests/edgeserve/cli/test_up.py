@@ -60,7 +60,7 @@ def a_plan(endpoint: FakeEndpoint, notes: Path, **changes: Sequence[str]) -> Pla
 
 
 def ignore(_: Sequence[Model]) -> None:
-    """Greet nobody."""
+    """Print no greeting."""
 
 
 async def test_it_greets_with_what_is_served_and_ends_the_balancer_first(
@@ -148,7 +148,7 @@ def an_answer(state: str, *, problems: Sequence[str] = ()) -> list[object]:
         ([], None),
     ],
 )
-def test_only_what_will_never_be_served_is_hopeless(
+def test_only_a_model_that_will_never_be_served_ends_the_wait(
     answer: list[object], hopeless: str | None, endpoint: FakeEndpoint
 ) -> None:
     endpoint.answers.update({"/v1/models": {"data": []}, NODES: answer})

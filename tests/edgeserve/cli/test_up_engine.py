@@ -62,7 +62,7 @@ def output(*argv: str) -> str:
 
 
 def running(process: psutil.Process) -> bool:
-    """Whether it still does anything; in a container, nobody may bury its body."""
+    """Whether it still does anything; in a container it may stay a zombie."""
     try:
         return process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:

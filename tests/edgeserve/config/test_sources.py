@@ -2,9 +2,9 @@ import os
 
 import pytest
 
-from edgeserve.config.options import warn_of_strays
+from edgeserve.config.options import warn_of_unknown_variables
 from edgeserve.config.settings import NodeSettings
-from edgeserve.config.sources import resolve, strays
+from edgeserve.config.sources import resolve, unknown_variables
 
 OF_SERVICES = {
     "EDGESERVE_SERVICE_HOST": "10.96.0.7",
@@ -32,7 +32,7 @@ def warned(
     with monkeypatch.context() as patch:
         for name, value in env.items():
             patch.setenv(name, value)
-        warn_of_strays()
+        warn_of_unknown_variables()
     return capsys.readouterr().err.splitlines()
 
 
@@ -60,7 +60,7 @@ def test_a_variable_that_means_nothing_is_warned_of_with_the_one_that_was_meant(
     ]
 
 
-def test_one_that_is_like_none_is_told_where_they_are_listed(
+def test_one_that_is_like_none_gets_the_place_where_they_are_listed(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (line,) = warned(monkeypatch, capsys, EDGESERVE_NODE_XYZZY="1")
@@ -89,7 +89,7 @@ def test_a_child_process_need_not_warn_again(
 ) -> None:
     monkeypatch.setenv("EDGESERVE_NODE_SLTS", "4")
 
-    warn_of_strays()
+    warn_of_unknown_variables()
     assert len(capsys.readouterr().err.splitlines()) == 1
 
     assert "EDGESERVE_NODE_SLTS" not in os.environ
@@ -97,7 +97,7 @@ def test_a_child_process_need_not_warn_again(
 
 @pytest.mark.parametrize("variable", OF_SERVICES)
 def test_what_kubernetes_and_docker_put_there_is_not_warned_of(variable: str) -> None:
-    assert list(strays({variable: OF_SERVICES[variable]}, ())) == []
+    assert list(unknown_variables({variable: OF_SERVICES[variable]}, ())) == []
 
 
 def test_the_address_of_a_service_is_not_taken_for_a_setting() -> None:

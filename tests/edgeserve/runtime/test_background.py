@@ -106,7 +106,7 @@ async def test_what_others_will_start_is_not_started_again() -> None:
     assert (work.begun, failures.counts[kind.name]) == (1, 1)
 
 
-async def test_a_cancellation_that_is_nobodys_wish_is_a_failure() -> None:
+async def test_an_unrequested_cancellation_is_a_failure() -> None:
     """A future of a library's that is cancelled would end the task without a word."""
     kind, work = a_kind("always"), Work()
     gone = asyncio.get_running_loop().create_future()
@@ -151,13 +151,13 @@ async def test_a_block_that_raises_leaves_no_task_behind() -> None:
     assert asyncio.all_tasks() == before
 
 
-async def test_every_failure_is_heard_of() -> None:
+async def test_listeners_hear_of_every_failure() -> None:
     kind, work, heard = a_kind("always"), Work(OSError("x"), OSError("x")), [0]
 
     def hear() -> None:
         heard[0] += 1
 
-    with failures.heard_by(hear):
+    with failures.subscribed(hear):
         async with background() as tasks:
             tasks.start(kind, work)
             await work.until_steady()

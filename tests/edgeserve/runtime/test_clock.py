@@ -19,7 +19,7 @@ class Looks:
         self.event.set()
 
 
-async def test_after_a_standstill_what_came_is_read_before_anybody_is_judged() -> None:
+async def test_after_a_standstill_what_came_is_read_before_limits_count() -> None:
     sweep, looks = Ticker(0.05), Looks()
     sweep.add(looks)
     loop = asyncio.get_running_loop()

@@ -87,7 +87,7 @@ def test_the_place_is_empty_at_start_and_gone_at_the_end(tmp_path: Path) -> None
     assert not work.exists()
 
 
-def test_whoever_comes_second_may_refuse_or_wait(tmp_path: Path) -> None:
+def test_the_second_process_may_refuse_or_wait(tmp_path: Path) -> None:
     with subprocess.Popen(
         [sys.executable, "-c", HOLDER, str(tmp_path)],
         stdin=subprocess.PIPE,

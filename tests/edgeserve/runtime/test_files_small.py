@@ -10,7 +10,7 @@ import pytest
 
 from edgeserve.runtime.files import (
     LONGEST_NAME,
-    Trouble,
+    RepeatedFault,
     in_a_name,
     read_bytes,
     read_json,
@@ -119,13 +119,13 @@ def test_long_names_of_models_make_names_of_files() -> None:
     assert len(in_a_name("模" * 200).encode()) <= LONGEST_NAME
 
 
-def test_a_trouble_that_lasts_is_said_once() -> None:
+def test_a_repeated_fault_is_reported_once() -> None:
     said = list[str]()
-    trouble = Trouble(said.append)
+    fault = RepeatedFault(said.append)
 
     for _ in range(3):
-        trouble.met("full")
-    trouble.over()
-    trouble.met("full")
+        fault.report("full")
+    fault.ended()
+    fault.report("full")
 
     assert said == ["full", "full"]

@@ -1,6 +1,6 @@
 import pytest
 
-from edgeserve.runtime.threads import BLOCKTIME, SPIN, calm
+from edgeserve.runtime.threads import BLOCKTIME, SPIN, openmp_environment
 
 
 def test_threads_look_for_work_a_moment_before_they_sleep(
@@ -10,9 +10,9 @@ def test_threads_look_for_work_a_moment_before_they_sleep(
     monkeypatch.delenv(SPIN, raising=False)
     monkeypatch.delenv(BLOCKTIME, raising=False)
 
-    assert calm()["OMP_WAIT_POLICY"] == "passive"
-    assert calm()[SPIN] == "1000"
-    assert calm()[BLOCKTIME] == "0"
+    assert openmp_environment()["OMP_WAIT_POLICY"] == "passive"
+    assert openmp_environment()[SPIN] == "1000"
+    assert openmp_environment()[BLOCKTIME] == "0"
 
 
 def test_the_environment_says_otherwise_where_it_says_something(
@@ -20,4 +20,4 @@ def test_the_environment_says_otherwise_where_it_says_something(
 ) -> None:
     monkeypatch.setenv(SPIN, "7")
 
-    assert calm()[SPIN] == "7"
+    assert openmp_environment()[SPIN] == "7"

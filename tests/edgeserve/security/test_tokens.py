@@ -34,7 +34,7 @@ def test_without_secrets_a_program_and_a_page_of_this_machine_are_let_in(
     assert Guard([], "API key").check({}) is None
 
 
-def test_who_shows_a_secret_may_be_a_web_page() -> None:
+def test_a_web_page_with_a_secret_is_let_in() -> None:
     page = {"origin": "https://chat.example"}
 
     shown = Guard([SECRET], "API key").check({**page, "x-api-key": SECRET})

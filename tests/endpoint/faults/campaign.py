@@ -112,7 +112,7 @@ class Struck:
     seconds: float
     answers: list[Answer]
     verdicts: dict[int, Verdict]
-    """Of the mended answers that are not as if undisturbed, by their number."""
+    """Of the resumed answers that are not as if undisturbed, by their number."""
     others: int
     """Untouched answers that are not as if undisturbed either."""
 
@@ -154,7 +154,7 @@ class Struck:
             "broken off in their midst": str(len(hit)),
             "… of them completed": str(whole),
             "failed in all": str(len(self.failed)),
-            "mended texts as if undisturbed": str(whole - differing),
+            "resumed texts as if undisturbed": str(whole - differing),
             "… that part at near ties only": str(differing - torn),
             "… with text lost or repeated": str(torn),
             "untouched texts": str(untouched),
@@ -176,7 +176,7 @@ async def struck(
 ) -> Struck:
     """Strike the busier engine, again and again, until so many answers were hit.
 
-    Whoever lived through one fault is seen to its end before the next.
+    A request that met one fault ends before the next fault.
     """
     began = time.monotonic()
     faults, before = 0, await pair.starts(session)

@@ -20,7 +20,7 @@ LOOK_SECONDS = 0.1
 
 
 class NotAllowed(Exception):
-    """This system lets nobody stop another's threads."""
+    """This system lets no process stop another's threads."""
 
 
 def hang(engine: psutil.Process, seconds: float) -> None:
@@ -44,7 +44,7 @@ def hang(engine: psutil.Process, seconds: float) -> None:
 def _trace(
     thread: int, seconds: float, stopped: threading.Event, problem: list[str]
 ) -> None:
-    """Hold the thread. Whoever traces must be one thread, and see its end."""
+    """Hold the thread. Only one thread may trace it, and must see its end."""
     libc = ctypes.CDLL(None, use_errno=True)
     if any(libc.ptrace(each, thread, None, None) for each in (SEIZE, INTERRUPT)):
         problem.append(os.strerror(ctypes.get_errno()))

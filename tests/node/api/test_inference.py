@@ -235,7 +235,7 @@ async def test_an_inference_route_is_post_only() -> None:
 @pytest.mark.parametrize(
     "path", ["/v1/chat/completions", "/edgeserve/v1/node", "/v1/models"]
 )
-async def test_without_the_fleet_token_nothing_is_said(path: str) -> None:
+async def test_without_the_fleet_token_nothing_is_revealed(path: str) -> None:
     async with serving(a_node(), TOKEN) as client:
         async with client.post(path, json=HELLO) as posted:
             pass

@@ -101,7 +101,7 @@ async def test_an_announcement_says_who_where_and_which_protocol() -> None:
     }
 
 
-async def test_the_end_of_the_block_says_goodbye() -> None:
+async def test_the_end_of_the_block_withdraws_the_announcement() -> None:
     report = a_report()
     async with listening() as heard:
         async with announcing(lambda: report):
@@ -110,7 +110,7 @@ async def test_the_end_of_the_block_says_goodbye() -> None:
         await heard.until(lambda now: name_of(report) not in now)
 
 
-async def test_equal_host_names_are_told_apart_by_their_ids() -> None:
+async def test_equal_host_names_differ_by_their_ids() -> None:
     one, two = a_report(), a_report()
     async with (
         listening() as heard,

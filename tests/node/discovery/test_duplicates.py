@@ -83,7 +83,7 @@ async def test_a_clone_with_the_same_name_takes_a_new_id() -> None:
         assert clone.identity.id == id_
 
 
-async def test_a_restarted_node_is_not_its_own_twin() -> None:
+async def test_a_restarted_node_is_not_its_own_duplicate() -> None:
     id_ = secrets.token_hex(16)
     async with living("watcher", "1", secrets.token_hex(16)):
         async with living("pi", "1", id_):
@@ -94,7 +94,7 @@ async def test_a_restarted_node_is_not_its_own_twin() -> None:
             assert again.identity.id == id_
 
 
-def test_of_two_twins_exactly_one_gives_way() -> None:
+def test_of_two_duplicates_exactly_one_gives_way() -> None:
     one = a_node().report()
     other = msgspec.structs.replace(one, instance="i2")
 

@@ -134,7 +134,7 @@ async def test_a_balancer_that_does_not_prove_itself_is_named(
         (200, "<html>a web server</html>", "no EdgeServe balancer"),
     ],
 )
-async def test_why_a_balancer_has_no_use_for_it_is_told_once(
+async def test_why_a_balancer_has_no_use_for_it_is_logged_once(
     status: int, body: object, sentence: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with a_balancer() as (registry, url), upstream(connect_seconds=30) as ask:
@@ -171,7 +171,7 @@ async def test_a_url_that_was_set_is_announced_instead_with_the_nodes_id() -> No
     assert (registry.seen[0][0], registry.ids) == (announced, ["the-id"])
 
 
-async def test_a_balancer_that_is_not_there_stops_nobody(
+async def test_a_balancer_that_is_not_there_does_not_stop_the_node(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async with a_balancer() as (registry, url), upstream(connect_seconds=30) as ask:

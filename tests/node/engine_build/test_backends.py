@@ -82,7 +82,7 @@ def test_a_machine_with_everything_lacks_nothing() -> None:
         ("vulkan", "apt-get", "cmake glslc libvulkan-dev spirv-headers"),
     ],
 )
-def test_what_is_missing_is_said_as_a_command_to_paste(
+def test_what_is_missing_is_named_with_a_command_to_paste(
     backend: Backend, installer: str, command: str
 ) -> None:
     said = lacking(backend, a_toolchain("none", installer=installer))

@@ -156,7 +156,7 @@ def test_a_gpu_build_must_find_a_gpu(
     assert build(ordered, FOUND, silently).devices == (device,)
 
 
-def test_what_is_missing_is_said_before_anything_is_begun(order: BuildOptions) -> None:
+def test_what_is_missing_is_named_before_anything_is_begun(order: BuildOptions) -> None:
     bare = Toolchain(tools=frozenset(), system="Linux", installer="apt-get")
 
     with pytest.raises(CannotBuild, match="apt-get install build-essential cmake"):

@@ -39,7 +39,7 @@ def test_use_changes_what_nodes_start(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("seconds", "tenths"), [(0, [0, 50, 100]), (1e9, [0, 100])])
-def test_a_build_tells_its_progress_line_by_line_to_a_log(
+def test_a_build_writes_its_progress_line_by_line_to_a_log(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float, tenths: list[int]
 ) -> None:
     stub = install(tmp_path / "stub")

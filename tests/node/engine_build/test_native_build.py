@@ -25,7 +25,7 @@ SMALL = Launch(slots=2, context=512, batch=128, threads=2)
 
 @pytest.fixture
 def built() -> Native:
-    """Return the build, as a node finds it that was told nothing."""
+    """Return the build, as a node without settings finds it."""
     found = find_engine(NodeSettings(state_dir=state_dir()))
     assert isinstance(found, Native)
     return found

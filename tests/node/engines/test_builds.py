@@ -55,7 +55,7 @@ def test_the_build_in_use_is_where_nodes_look(tmp_path: Path) -> None:
         assert server.read_text() == name
 
 
-def test_a_build_that_is_not_there_is_told_what_is(tmp_path: Path) -> None:
+def test_an_unknown_build_is_an_error_that_lists_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(NoSuchBuild, match="engine build"):
         use(tmp_path, "x")
     a_build(tmp_path, "a")

@@ -28,7 +28,7 @@ from tests.patience import PATIENCE
 SMALL = Launch(slots=2, context=512, batch=128, threads=2)
 
 
-def test_a_processor_without_avx2_is_refused_with_the_remedy() -> None:
+def test_a_processor_without_avx2_is_refused_with_what_to_do() -> None:
     with pytest.raises(EngineUnavailable, match="AVX2, BMI2, F16C, FMA; build"):
         refuse_old_cpu("x86_64", frozenset(("sse4_2", "avx")))
 
@@ -88,7 +88,7 @@ def test_a_wheel_that_cannot_be_imported_is_noticed_without_importing_it(
         bundled()
 
 
-def test_a_machine_without_the_wheel_is_told_so(
+def test_a_machine_without_the_wheel_gets_an_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def missing(name: str) -> str:

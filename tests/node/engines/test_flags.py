@@ -23,7 +23,7 @@ def with_launch(**changes: object) -> EngineSpec:
     return dataclasses.replace(spec, launch=launch)
 
 
-def test_everything_we_depend_on_is_said() -> None:
+def test_everything_we_depend_on_is_in_the_arguments() -> None:
     given = arguments(a_spec(), 9000)
 
     values = {
@@ -66,7 +66,7 @@ def test_the_key_never_stands_in_the_arguments() -> None:
         (-1, ["--gpu-layers", "all"]),
     ],
 )
-def test_layers_on_the_gpu_are_said(layers: int, flags: list[str]) -> None:
+def test_layers_on_the_gpu_are_in_the_arguments(layers: int, flags: list[str]) -> None:
     given = arguments(with_launch(gpu_layers=layers), 9000)
 
     start = given.index("--gpu-layers")
@@ -74,7 +74,7 @@ def test_layers_on_the_gpu_are_said(layers: int, flags: list[str]) -> None:
     assert ("--device" in given) == (layers == 0)
 
 
-def test_a_split_over_gpus_is_said() -> None:
+def test_a_split_over_gpus_is_in_the_arguments() -> None:
     spec = with_launch(
         gpu_layers=-1,
         tensor_split=(3.0, 1.0),
@@ -89,7 +89,7 @@ def test_a_split_over_gpus_is_said() -> None:
     assert parameters(spec, 1, "k")["tensor_split"] == [3.0, 1.0]
 
 
-def test_roles_are_said_to_both_kinds() -> None:
+def test_roles_are_set_for_both_kinds() -> None:
     embed = a_spec(role="embeddings", pooling="mean")
     own = a_spec(role="embeddings")
     rank = a_spec(role="rerank")
@@ -115,7 +115,7 @@ def test_a_projector_is_passed_on() -> None:
     assert parameters(spec, 1, "k")["mmproj.path"] == "see.gguf"
 
 
-def test_both_kinds_are_told_the_same() -> None:
+def test_both_kinds_get_the_same_settings() -> None:
     given = parameters(a_spec(), 9000, "secret")
 
     assert given["n_ctx"] == 4096
@@ -127,7 +127,7 @@ def test_both_kinds_are_told_the_same() -> None:
     assert given["endpoint_metrics"] is True
 
 
-def test_guessing_ahead_and_small_computations_are_said_to_both_kinds() -> None:
+def test_speculation_and_ubatch_are_set_for_both_kinds() -> None:
     spec = with_launch(speculative="ngram-mod", ubatch=64)
     given = parameters(spec, 1, "k")
 
@@ -139,7 +139,7 @@ def test_guessing_ahead_and_small_computations_are_said_to_both_kinds() -> None:
     assert "speculative.types" not in parameters(a_spec(), 1, "k")
 
 
-def test_threads_for_many_tokens_are_as_many_as_for_one_unless_said() -> None:
+def test_threads_for_many_tokens_are_by_default_as_many_as_for_one() -> None:
     spec = with_launch(threads_batch=4)
 
     assert said(arguments(spec, 1), "--threads") == "2"
@@ -167,7 +167,7 @@ def test_quantized_values_have_flash_attention(
     assert chosen == f"LLAMA_FLASH_ATTN_TYPE_{parameter}"
 
 
-def test_how_long_threads_spin_is_said_where_it_was_tuned() -> None:
+def test_how_long_threads_spin_is_set_where_it_was_tuned() -> None:
     few, many = with_launch(spin=200).launch, with_launch(spin=50_000).launch
 
     assert environment(few) == {SPIN: "200", BLOCKTIME: "0"}

@@ -48,7 +48,7 @@ def test_a_program_that_runs_says_what_it_is(tmp_path: Path) -> None:
     assert native(path) == Native(path, "beef123-cpu")
 
 
-def test_builds_of_one_commit_are_told_apart_by_what_computes(tmp_path: Path) -> None:
+def test_builds_of_one_commit_differ_by_what_computes(tmp_path: Path) -> None:
     says = "echo 'version: 7 (beef123)'"
     gpu = "echo '  CUDA0: NVIDIA L4 (22565 MiB, 22000 MiB free)'"
     cpu = a_program(tmp_path / "cpu", says)
@@ -58,7 +58,7 @@ def test_builds_of_one_commit_are_told_apart_by_what_computes(tmp_path: Path) ->
     assert native(cuda).build == "beef123-cuda"
 
 
-def test_a_build_of_ours_is_told_by_its_manifest(tmp_path: Path) -> None:
+def test_a_build_of_ours_is_known_by_its_manifest(tmp_path: Path) -> None:
     path = a_program(tmp_path / "llama-server", "echo 'version: 7 (beef123)'")
     made = {
         "name": "0c1e-cpu", "backend": "cpu", "commit": "0c1e", "version": "1",
@@ -88,7 +88,7 @@ def test_one_too_old_to_list_its_devices_still_runs(tmp_path: Path) -> None:
         ("exit 3", "status 3"),
     ],
 )
-def test_a_program_that_does_not_run_is_refused_with_the_remedy(
+def test_a_program_that_does_not_run_is_refused_with_what_to_do(
     script: str, said: str, tmp_path: Path
 ) -> None:
     path = a_program(tmp_path / "x", script)

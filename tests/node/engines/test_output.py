@@ -28,7 +28,7 @@ def test_a_reason_stays_short_and_keeps_the_last_error() -> None:
     assert "error 29" in said
 
 
-def test_repeated_lines_are_said_once() -> None:
+def test_repeated_lines_are_shown_once() -> None:
     assert telling(["error: no", "error: no"]) == "error: no"
 
 

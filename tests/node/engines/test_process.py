@@ -24,7 +24,7 @@ async def test_output_and_status_are_kept(tmp_path: Path) -> None:
     assert sorted(process.output.lines) == ["one", "two"]
 
 
-async def test_threads_wait_calmly_unless_told_otherwise(
+async def test_threads_sleep_while_they_wait_by_default(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)

@@ -42,7 +42,7 @@ def test_one_look_that_fails_is_no_loss(smi: list[str], tmp_path: Path) -> None:
     assert seen == [1, 1, 1, 1, 0, 1]
 
 
-def test_a_new_gpu_is_told(
+def test_a_new_gpu_is_logged(
     smi: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     smi.extend(["", ROW])
@@ -62,7 +62,7 @@ def test_a_new_gpu_is_told(
         ("sleep 60", "more than"),
     ],
 )
-def test_a_tool_that_fails_is_told_once_in_its_own_words(
+def test_a_tool_that_fails_is_logged_once_in_its_own_words(
     script: str, said: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     tool = tmp_path / "nvidia-smi"
@@ -93,7 +93,7 @@ def test_a_tool_that_cannot_be_ended_is_not_waited_for(
     hung.wait(PATIENCE)
 
 
-def test_a_tool_that_is_not_there_is_nothing_to_tell(
+def test_a_tool_that_is_not_there_is_not_logged(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     assert program_output(("/nowhere/nvidia-smi", *QUESTION[1:]), 1.0) == ""

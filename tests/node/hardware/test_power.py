@@ -116,7 +116,7 @@ def test_a_file_of_nonsense_leaves_the_rest(
     assert caplog.text.count("capacity holds no number") == (said != b"-5")
 
 
-def test_a_file_that_cannot_be_read_is_told_once(
+def test_a_file_that_cannot_be_read_is_logged_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     battery = supply(tmp_path, "BAT0", type="Battery", status="Discharging")

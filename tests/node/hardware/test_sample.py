@@ -32,7 +32,7 @@ def test_this_machine_can_be_measured() -> None:
     assert 0 <= hardware.cpu.load <= 1
 
 
-async def test_a_notable_change_is_told_and_a_small_one_is_not() -> None:
+async def test_a_notable_change_is_reported_and_a_small_one_is_not() -> None:
     samples = iter(
         [
             some_hardware(),

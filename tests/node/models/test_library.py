@@ -82,7 +82,7 @@ def test_no_damage_to_a_header_escapes_as_an_exception(
     assert isinstance(look(path), Model | UnusableFile)
 
 
-def test_an_unreadable_file_is_said_to_be(
+def test_an_unreadable_file_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = a_model(tmp_path / "m.gguf")
@@ -187,7 +187,7 @@ def test_vision_survives_shadows_of_macos_and_a_second_precision(
     assert library.unusable == ()
 
 
-def test_a_projector_that_no_model_uses_is_said(tmp_path: Path) -> None:
+def test_a_projector_that_no_model_uses_is_reported(tmp_path: Path) -> None:
     a_model(tmp_path / "one.F16.gguf")
     a_model(tmp_path / "two.F16.gguf")
     a_header(tmp_path / "mmproj-F16.gguf", "clip")
@@ -206,7 +206,9 @@ def test_a_pipe_named_like_a_model_is_not_read(tmp_path: Path) -> None:
     ] * 2
 
 
-def test_a_name_that_is_not_utf_8_is_said_and_can_be_told(tmp_path: Path) -> None:
+def test_a_name_that_is_not_utf_8_is_reported_and_can_be_encoded(
+    tmp_path: Path,
+) -> None:
     whole = a_model(tmp_path / "m.F16.gguf").read_bytes()
     Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.gguf")).write_bytes(whole)
 

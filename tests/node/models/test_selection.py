@@ -70,7 +70,7 @@ def test_measured_losses_win_over_what_types_usually_lose() -> None:
     assert best.variant == bounded.variant == "m:Q4_K_M"
 
 
-def test_one_measurement_alone_is_not_held_against_tables() -> None:
+def test_one_measurement_alone_does_not_outweigh_the_tables() -> None:
     # Of a model that suffers more than the tables' own.
     some = [option("Q8_0", divergence=0.02), option("Q6_K")]
     found = choose(some, NodeSettings())
@@ -79,7 +79,7 @@ def test_one_measurement_alone_is_not_held_against_tables() -> None:
     assert found.variant == "m:Q8_0"
 
 
-def test_labels_nobody_knows_come_last_and_by_bits() -> None:
+def test_unknown_labels_come_last_and_by_bits() -> None:
     unknown = [option("NEW_A", bits=4.0), option("NEW_B", bits=6.0)]
     alone = choose(unknown, NodeSettings())
     beside = choose([*unknown, option("Q2_K")], NodeSettings())

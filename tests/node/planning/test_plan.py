@@ -115,7 +115,7 @@ def test_a_floor_holds_for_a_model_of_one_variant_too(folder: Path) -> None:
     assert poor.problems == ("a: none is as good as F16; there is a:Q8_0",)
 
 
-def test_a_floor_chooses_among_what_nobody_named(folder: Path) -> None:
+def test_a_floor_chooses_among_models_that_were_not_named(folder: Path) -> None:
     a_model(folder / "b.Q8_0.gguf", kind=Q8_0)
 
     made = plan(settings(folder, min_quality="F16"), hardware())

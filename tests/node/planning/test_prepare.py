@@ -93,7 +93,7 @@ def test_a_new_build_is_tried_again(machine: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["engine", "llama_server"])
-def test_who_names_llama_server_gets_it_whatever_crashed(
+def test_a_named_llama_server_is_used_whatever_crashed(
     machine: Path, name: str
 ) -> None:
     values: dict[str, Any] = {"engine": "native"}

@@ -103,7 +103,7 @@ def test_what_cannot_be_written_leaves_nothing_half(
     assert found.results[KEY].gain == 0.123
 
 
-def test_a_machine_is_told_by_what_speeds_depend_on() -> None:
+def test_a_machine_is_identified_by_what_speeds_depend_on() -> None:
     pi = some_hardware()
     gpu = Device("CUDA0", "NVIDIA L4", 24 * GIB, 24 * GIB)
     fuller = some_hardware(memory=Memory(total=GIB, available=0))
@@ -152,7 +152,7 @@ def test_the_next_start_uses_what_was_tuned() -> None:
     assert difference(fitted(ROOM, Tuned()).launch, found.launch) == TUNED
 
 
-def test_what_a_person_has_set_is_not_tuned() -> None:
+def test_what_the_settings_name_is_not_tuned() -> None:
     launch = fitted(ROOM, TUNED, threads=1, batch=64).launch
 
     assert (launch.threads, launch.batch, launch.slots) == (1, 64, 4)

@@ -89,7 +89,7 @@ async def test_the_tuning_is_marked_when_the_engine_starts_without() -> None:
     assert len(ways.written) == 1
 
 
-async def test_a_tuning_is_not_to_blame_where_memory_is_short_without_it_too() -> None:
+async def test_a_tuning_is_not_at_fault_where_memory_is_short_without_it_too() -> None:
     ways = Pretended(is_tuned=True)
     fallbacks = StartupFallbacks(ways)
     on_gpu = a_spec(launch=replace_layers(-1), layers=33)
@@ -142,7 +142,7 @@ async def test_what_the_bundled_engine_cannot_serve_is_not_remembered() -> None:
         Ending(reason="not ready after 600 s"),
     ],
 )
-async def test_another_engine_is_no_remedy_for(ending: Ending) -> None:
+async def test_another_engine_does_not_help_against(ending: Ending) -> None:
     fallbacks = StartupFallbacks(Pretended())
 
     for _ in range(5):
@@ -157,14 +157,14 @@ async def test_a_crash_after_it_was_ready_starts_the_count_anew() -> None:
     assert await fallbacks.after(CRASHED, NOW) is None
 
 
-async def test_who_names_an_engine_gets_that_or_none() -> None:
+async def test_a_named_engine_has_no_fallback() -> None:
     fallbacks = StartupFallbacks(Pretended(falls_back=False))
 
     for _ in range(5):
         assert await fallbacks.after(CRASHED, NOW) is None
 
 
-async def test_without_a_bundled_engine_it_is_said(
+async def test_without_a_bundled_engine_the_reason_is_reported(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     fallbacks = StartupFallbacks(Pretended(unavailable=True))
@@ -184,7 +184,7 @@ async def test_without_a_bundled_engine_it_is_said(
         (1, "couldn't bind HTTP server socket, hostname: 127.0.0.1", Ending()),
     ],
 )
-def test_an_ending_is_told_by_status_and_words(
+def test_an_ending_is_read_from_status_and_output(
     status: int, line: str, expected: Ending
 ) -> None:
     assert ended(status, [line]) == expected

@@ -29,14 +29,14 @@ def test_the_limit_leaves_room_over_the_plan_and_over_what_a_start_took() -> Non
     assert growth.limit(replace(spec, projector=Path("mm")), 0) == 12 * GIB
 
 
-def test_who_ended_a_process_is_told_apart() -> None:
+def test_what_ended_a_process_is_distinguished() -> None:
     assert growth.ended_by(-signal.SIGKILL, for_memory=False) == "killed"
     assert growth.ended_by(-signal.SIGKILL, for_memory=True) == "died"
     assert growth.ended_by(-signal.SIGSEGV, for_memory=False) == "died"
     assert growth.ended_by(3, for_memory=False) == "died"
 
 
-def test_the_kernel_tells_how_often_memory_was_short(tmp_path: Path) -> None:
+def test_the_kernels_count_of_memory_shortages_is_read(tmp_path: Path) -> None:
     (tmp_path / "vmstat").write_text("pgfault 7\noom_kill 3\n")
 
     assert growth.kernel_kills(tmp_path / "vmstat") == 3

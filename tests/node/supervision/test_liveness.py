@@ -75,7 +75,7 @@ def test_an_engine_that_should_be_fast_is_given_ten_seconds() -> None:
     assert watch.patience(120.0) == 10.0
 
 
-def test_a_slow_machine_that_reads_a_long_prompt_is_given_its_time() -> None:
+def test_a_slow_machine_that_reads_a_long_prompt_gets_enough_time() -> None:
     pi = DecodeWatchdog(0.0, call=256 / 20, full=8)
 
     assert still(pi, WARM, 20.0).patience(120.0) == 120.0
@@ -109,7 +109,7 @@ def test_an_engine_of_which_little_is_known_is_given_the_whole_time(
     assert still(FAST, counters, 20.0).patience(120.0) == 120.0
 
 
-def test_who_looks_late_does_not_count_his_own_absence() -> None:
+def test_a_late_look_does_not_count_its_own_delay() -> None:
     watch = still(FAST, WARM, 4.0).seen(WARM, 3600.0)
 
     assert watch.still_seconds(3600.0) < 13.0

@@ -11,10 +11,10 @@ from node.supervision.liveness import (
 
 
 def after(*looks: Look, silent: bool) -> ProcessActivity:
-    pulse = ProcessActivity(Look(1.0))
+    activity = ProcessActivity(Look(1.0))
     for look in looks:
-        pulse = pulse.seen(look, silent=silent)
-    return pulse
+        activity = activity.seen(look, silent=silent)
+    return activity
 
 
 def test_a_stopped_process_is_given_up_after_a_few_looks() -> None:

@@ -47,7 +47,7 @@ async def test_hundreds_of_callers_never_hold_more_than_there_is() -> None:
     assert slots.busy == 0
 
 
-def test_every_claim_and_release_is_told() -> None:
+def test_every_claim_and_release_is_reported() -> None:
     told: list[int] = []
     slots = Slots(2, lambda: told.append(slots.busy))
 

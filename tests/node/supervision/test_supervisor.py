@@ -257,7 +257,7 @@ async def test_nothing_of_the_engine_is_left_when_the_block_ends(
     assert list((tmp_path / "engines" / "running").iterdir()) == []
 
 
-async def test_an_engine_deaf_to_sigterm_is_killed(
+async def test_an_engine_that_ignores_sigterm_is_killed(
     settings: NodeSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("node.engines.process.STOP_SECONDS", 0.2)

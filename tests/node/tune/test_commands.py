@@ -33,7 +33,7 @@ def asked(folder: Path, *more: str) -> Result:
     return CliRunner().invoke(node, given, catch_exceptions=False)
 
 
-def test_a_result_is_kept_and_the_plan_tells_of_it(folder: Path) -> None:
+def test_a_result_is_kept_and_the_plan_shows_it(folder: Path) -> None:
     said = asked(folder, "tune", "a", "--seconds", "1", "--json")
     [result] = json.loads(said.stdout)
     plan = asked(folder, "plan", "a")
@@ -54,7 +54,7 @@ def test_a_model_that_is_not_there_is_one_sentence(folder: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-async def test_who_stops_a_tuning_leaves_nothing_behind(folder: Path) -> None:
+async def test_an_interrupted_tuning_leaves_nothing_behind(folder: Path) -> None:
     argv = [sys.executable, "-m", "edgeserve", "node", *words(folder, "tune", "a")]
     process = await asyncio.create_subprocess_exec(
         *argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ

@@ -64,7 +64,7 @@ def tuning(bench: Pretended, heard: Heard, seconds: float) -> Tuning:
     )
 
 
-async def test_the_best_is_found_confirmed_and_told() -> None:
+async def test_the_best_is_found_confirmed_and_reported() -> None:
     bench, heard = Pretended(), Heard()
     result = await tuning(bench, heard, 1000).result(KEY)
 
@@ -123,6 +123,6 @@ async def test_what_is_far_slower_is_measured_once_but_never_what_is_compared() 
     assert not any(bench.gives_up[:2] + bench.gives_up[-heard.confirmed :])
 
 
-async def test_an_engine_that_does_not_run_is_said() -> None:
+async def test_an_engine_that_does_not_run_is_reported() -> None:
     with pytest.raises(NotMeasured, match="SIGSEGV"):
         await tuning(Pretended(broken=True), Heard(), 100).result(KEY)

@@ -138,7 +138,7 @@ def test_what_does_not_fit_is_never_measured() -> None:
     assert max(launch.slots for launch in asked) == 2
 
 
-def test_no_batch_makes_nodes_deaf_for_long() -> None:
+def test_no_batch_delays_a_cancellation_for_long() -> None:
     def slow(launch: Launch) -> Figures:
         # Larger batches read ever faster, but it takes seconds to read one.
         return Figures(prefill=100 * launch.batch / 256, decode=10, aggregate=10)
@@ -182,7 +182,7 @@ def test_one_figure_may_not_pay_for_the_others() -> None:
     assert search.best == UNTUNED
 
 
-def test_settings_that_somebody_has_set_are_not_tried() -> None:
+def test_configured_settings_are_not_tried() -> None:
     settings = NodeSettings(slots=1, threads=4, batch=256)
     names = [each.name for each in axes(UNTUNED, CPU, settings)]
 

@@ -32,7 +32,7 @@ async def test_the_figures_are_what_the_engine_does(tmp_path: Path) -> None:
     assert 100 < found.aggregate < 650
 
 
-async def test_hopeless_figures_are_not_measured_again(tmp_path: Path) -> None:
+async def test_far_slower_figures_are_not_measured_again(tmp_path: Path) -> None:
     judged: list[Figures] = []
 
     def hopeless(figures: Figures) -> bool:

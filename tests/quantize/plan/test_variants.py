@@ -66,7 +66,7 @@ def test_more_slots_and_context_need_more_memory(tmp_path: Path) -> None:
     assert large[0].need.kv == 16 * small[0].need.kv
 
 
-def test_what_did_not_fit_is_said_with_what_it_became(tmp_path: Path) -> None:
+def test_what_did_not_fit_is_shown_with_what_it_became(tmp_path: Path) -> None:
     facts = facts_of(tmp_path)
 
     plain = all_as(facts, "Q4_K_M")

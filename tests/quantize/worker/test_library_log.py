@@ -27,7 +27,7 @@ def read(pieces: list[str]) -> list[TensorEvent]:
     return [event for piece in pieces for event in reader.feed(piece)]
 
 
-def test_a_dry_run_tells_what_every_tensor_becomes() -> None:
+def test_a_dry_run_reports_what_every_tensor_becomes() -> None:
     assert read(DRY) == [
         TensorMisfit("blk.0.attn_k.weight", "Q4_K", "Q5_0"),
         TensorBegun(1, 272, "output_norm.weight"),
@@ -37,12 +37,12 @@ def test_a_dry_run_tells_what_every_tensor_becomes() -> None:
     ]
 
 
-def test_a_real_run_tells_a_tensor_before_it_is_done() -> None:
+def test_a_real_run_reports_a_tensor_before_it_is_done() -> None:
     assert read(REAL[:1]) == [TensorBegun(1, 20, "token_embd.weight")]
     assert read(REAL)[1:] == [TensorEnded("token_embd.weight", "Q6_K")]
 
 
-def test_any_cutting_into_pieces_tells_the_same() -> None:
+def test_any_cutting_into_pieces_reports_the_same() -> None:
     text = "".join(DRY + REAL)
 
     assert read(list(text)) == read([text]) == read(DRY + REAL)

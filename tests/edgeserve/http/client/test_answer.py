@@ -96,8 +96,8 @@ async def test_an_interim_answer_is_not_the_answer() -> None:
         assert (answer.status, await answer.read()) == (200, b"real")
 
 
-async def test_an_error_in_what_watches_a_stream_reaches_whoever_pumps() -> None:
-    def see(_: bytes) -> None:
+async def test_an_error_in_an_observer_is_raised_where_the_stream_is_pumped() -> None:
+    def observe(_: bytes) -> None:
         raise ValueError("cannot read this event")
 
     async def script(client: Client) -> None:
@@ -111,7 +111,7 @@ async def test_an_error_in_what_watches_a_stream_reaches_whoever_pumps() -> None
             async with up.ask(origin, "POST", "/", {}) as answer:
                 await reply.start(200, {})
                 try:
-                    await answer.pump(reply, see)
+                    await answer.pump(reply, observe)
                 except ValueError as error:
                     raised.append(error)
                 await reply.finish()
@@ -123,7 +123,7 @@ async def test_an_error_in_what_watches_a_stream_reaches_whoever_pumps() -> None
     assert [str(each) for each in raised] == ["cannot read this event"]
 
 
-async def test_what_a_sieve_makes_of_the_pieces_is_what_the_client_gets() -> None:
+async def test_what_a_filter_returns_is_what_the_client_gets() -> None:
     async def script(client: Client) -> None:
         await a_request(client)
         client.say(in_chunks(b"some", b"none", b"more"))
@@ -133,7 +133,7 @@ async def test_what_a_sieve_makes_of_the_pieces_is_what_the_client_gets() -> Non
         async def handler(_: Request, reply: Response) -> None:
             async with up.ask(origin, "POST", "/", {}) as answer:
                 await reply.start(200, {})
-                await answer.sift(
+                await answer.pump_filtered(
                     reply, lambda piece: piece.replace(b"none", b"").upper()
                 )
                 await reply.finish()
@@ -175,7 +175,7 @@ async def test_a_stream_may_be_read_for_a_while_and_then_pumped() -> None:
     assert got.body in (b"ONETWOowtthree", b"ONEtwoowtthree")
 
 
-async def test_an_answer_nobody_reads_is_held_back() -> None:
+async def test_an_answer_that_is_not_read_is_held_back() -> None:
     sent = 0
 
     async def script(client: Client) -> None:

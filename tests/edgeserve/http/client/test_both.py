@@ -128,7 +128,7 @@ async def test_leaving_the_block_early_closes_the_connection(kind: ModuleType) -
         await left.wait()
 
 
-async def test_nobody_listening_is_a_lost_node(kind: ModuleType) -> None:
+async def test_a_port_without_a_listener_is_a_lost_node(kind: ModuleType) -> None:
     with bind("127.0.0.1", 0) as sock:
         free = sock.getsockname()[1]
     async with kind.upstream(connect_seconds=30) as up:

@@ -1,4 +1,4 @@
-"""A server may say anything: whoever asked gets a whole answer or a lost node.
+"""A server may send anything: the result is a whole answer or a lost node.
 
 Bounded here; `make fuzz` tries 10,000 inputs.
 """

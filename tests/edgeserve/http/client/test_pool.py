@@ -35,7 +35,7 @@ async def whole(up: Upstream, origin: Origin, body: bytes = b"") -> bytes:
         return await answer.read()
 
 
-async def test_a_stale_connection_is_replaced_without_anyone_noticing() -> None:
+async def test_a_stale_connection_is_replaced_without_an_error() -> None:
     """The server closes right after its answer, as one does whose patience ran out."""
     bodies: list[bytes] = []
 

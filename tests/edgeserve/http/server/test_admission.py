@@ -1,4 +1,4 @@
-"""No more connections than open files allow, whoever they are from."""
+"""No more connections than open files allow, from any client."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ def full(*there: Visitor, per_address: int = 100) -> ConnectionCounts[Visitor]:
     return counts
 
 
-def test_who_has_sent_nothing_for_longest_makes_room() -> None:
+def test_the_connection_idle_for_longest_before_its_first_request_is_closed() -> None:
     busy, resting = Visitor(), Visitor(idle_until=1.0)
     first, second = (Visitor(heard=False, idle_until=9.0) for _ in range(2))
 
     assert full(busy, resting, first, second).enter(Visitor(heard=False)) is first
 
 
-def test_then_whoever_rests_longest_between_two_requests() -> None:
+def test_then_the_one_idle_for_longest_between_two_requests() -> None:
     busy, late, early = Visitor(), Visitor(idle_until=9.0), Visitor(idle_until=1.0)
 
     assert full(busy, late, early).enter(Visitor(heard=False)) is early
 
 
-def test_where_all_are_being_served_a_new_one_is_told_to_come_back() -> None:
+def test_where_all_are_being_served_a_new_one_is_refused_for_now() -> None:
     counts = full(Visitor(), Visitor("10.0.0.2"))
 
     with pytest.raises(NoRoom):
@@ -53,14 +53,14 @@ def test_where_all_are_being_served_a_new_one_is_told_to_come_back() -> None:
     assert len(counts) == 2
 
 
-def test_one_address_is_told_that_it_has_too_many() -> None:
+def test_one_address_with_too_many_gets_an_error() -> None:
     counts = full(*(Visitor() for _ in range(9)), per_address=9)
 
     with pytest.raises(FleetBusy, match=r"10\.0\.0\.1 has too many"):
         counts.enter(Visitor())
 
 
-def test_who_leaves_twice_is_counted_once() -> None:
+def test_a_connection_that_leaves_twice_is_counted_once() -> None:
     one, other = Visitor(), Visitor()
     counts = full(one, other)
     counts.leave(one)
@@ -78,7 +78,7 @@ def test_each_client_can_have_an_upstream_and_some_files_are_left(files: int) ->
     assert most >= files // 3
 
 
-async def test_idle_connections_do_not_keep_anyone_out() -> None:
+async def test_idle_connections_do_not_keep_others_out() -> None:
     limits = Limits(connections=4)
     async with serving(limits=limits) as port:
         idle = [await asyncio.open_connection("127.0.0.1", port) for _ in range(40)]
@@ -90,7 +90,7 @@ async def test_idle_connections_do_not_keep_anyone_out() -> None:
             writer.transport.abort()
 
 
-async def test_half_a_head_keeps_nobody_out() -> None:
+async def test_half_a_head_keeps_no_other_client_out() -> None:
     async with (
         serving(limits=Limits(connections=2)) as port,
         connected(port) as one,
@@ -104,7 +104,7 @@ async def test_half_a_head_keeps_nobody_out() -> None:
             assert (await client.answer()).body == b"served"
 
 
-async def test_who_is_being_served_is_not_cut_off_for_anyone() -> None:
+async def test_a_connection_that_is_being_served_is_not_closed_for_another() -> None:
     begun, go = asyncio.Event(), asyncio.Event()
 
     async def handler(request: Request, reply: Response) -> None:

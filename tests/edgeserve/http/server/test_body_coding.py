@@ -67,7 +67,7 @@ async def test_a_body_that_would_burst_is_too_large(path: str) -> None:
 
 
 @pytest.mark.parametrize("coding", ["br", "zstd", "compress", "gzip, gzip", "\xff"])
-async def test_what_is_not_undone_here_is_told_before_the_body(coding: str) -> None:
+async def test_an_unsupported_coding_is_refused_before_the_body(coding: str) -> None:
     async with serving() as port, connected(port) as client:
         client.say(
             "POST /v1/x HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n"

@@ -1,4 +1,4 @@
-"""Which web pages get answers in a browser, and how browsers are told."""
+"""CORS: which web pages get answers in a browser."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ async def test_answers_name_the_page_that_may_read_them(path: str, method: str) 
     assert got.headers["vary"].lower() == "origin"
 
 
-async def test_an_engines_own_word_to_browsers_does_not_count() -> None:
+async def test_an_engines_own_cors_headers_do_not_count() -> None:
     async with asking() as client:
         ask(client, "POST", "/v1/x", f"Origin: {STRANGER}")
         got = await client.answer()

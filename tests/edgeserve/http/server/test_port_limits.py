@@ -80,7 +80,7 @@ async def test_a_steady_upload_may_take_longer_than_the_limit() -> None:
 
 
 @pytest.mark.parametrize("requests", [0, 1])
-async def test_an_idle_connection_is_closed_without_a_word(requests: int) -> None:
+async def test_an_idle_connection_is_closed_without_an_answer(requests: int) -> None:
     async with serving(limits=QUICK) as port, connected(port) as client:
         for _ in range(requests):
             client.post()
@@ -170,7 +170,7 @@ async def test_a_stalled_client_is_dropped_after_its_answer_too() -> None:
 
 
 async def is_refused(port: int) -> bool:
-    """Whether somebody else takes the only connection that is let in."""
+    """Whether another client takes the only connection that is let in."""
     async with connected(port) as another:
         another.post(b"hello")
         return (await another.answer()).status == 429

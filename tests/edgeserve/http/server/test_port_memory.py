@@ -20,7 +20,7 @@ def nobody(headers: Mapping[str, str]) -> None:
         raise Unauthorized("API key missing or wrong")
 
 
-async def test_who_may_not_ask_need_not_send_a_body() -> None:
+async def test_a_client_without_access_need_not_send_a_body() -> None:
     asked: list[Request] = []
 
     async def handler(request: Request, reply: Response) -> None:
@@ -45,7 +45,7 @@ async def test_who_may_not_ask_need_not_send_a_body() -> None:
     assert len(asked) == 1
 
 
-async def test_expecting_clients_are_refused_before_they_are_told_to_go_on() -> None:
+async def test_expecting_clients_are_refused_before_the_body() -> None:
     sock = bind("127.0.0.1", 0)
     async with (
         listen(sock, echo, is_ours, (), body_limit=2**30, admit=nobody) as port,
@@ -58,7 +58,7 @@ async def test_expecting_clients_are_refused_before_they_are_told_to_go_on() -> 
     assert refused.status == 401
 
 
-async def test_bodies_past_the_memory_for_them_are_told_to_come_back() -> None:
+async def test_bodies_past_the_memory_for_them_get_a_time_to_come_back() -> None:
     limits = Limits(held_bytes=100_000)
     begun, go = asyncio.Event(), asyncio.Event()
 
@@ -137,7 +137,7 @@ def test_what_was_refused_is_not_counted() -> None:
     assert (room.held, room.requests) == (0, 0)
 
 
-def test_the_settings_are_the_relays_own_limits_unless_told_otherwise() -> None:
+def test_the_relays_own_limits_are_the_default_settings() -> None:
     assert limits_of(BalancerSettings()) == limits_of(NodeSettings()) == Limits()
 
     chosen = BalancerSettings(head_seconds=1, body_limit_mib=2048, requests_at_once=7)
@@ -160,7 +160,7 @@ async def test_a_page_of_ours_does_not_wait_for_ever_for_its_request() -> None:
     assert got.status == 408
 
 
-async def test_nobody_can_hold_a_connection_behind_a_page_of_ours() -> None:
+async def test_no_client_can_hold_a_connection_behind_a_page_of_ours() -> None:
     async def page(_: web.Request) -> web.Response:
         return web.Response(body=b"a page")
 

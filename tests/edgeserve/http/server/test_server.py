@@ -92,7 +92,7 @@ async def test_a_chunked_request_body_arrives_whole() -> None:
     assert second.body == b"after"
 
 
-async def test_a_client_that_asks_whether_to_go_on_is_told_so() -> None:
+async def test_a_client_that_expects_100_continue_gets_it() -> None:
     async with serving() as port, connected(port) as client:
         client.say(
             "POST /v1/x HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\n"

@@ -1,4 +1,4 @@
-"""When descriptors run out, no server is blamed, and what rests makes room."""
+"""When descriptors run out, no server is at fault, and idle connections make room."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from edgeserve.http import upstream
 from tests.edgeserve.http.talk import Client, a_request, answered, server
 
 
-async def test_want_of_descriptors_is_not_held_against_the_server() -> None:
+async def test_a_lack_of_descriptors_is_no_fault_of_the_server() -> None:
     async def script(client: Client) -> None:
         await a_request(client)
 

@@ -49,7 +49,7 @@ async def test_bodies_pass_through_tls(certificate: tuple[Path, Path]) -> None:
                 assert await answer.read() == body
 
 
-async def test_a_certificate_nobody_vouches_for_is_a_lost_node(
+async def test_an_untrusted_certificate_is_a_lost_node(
     certificate: tuple[Path, Path],
 ) -> None:
     ours = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -1,0 +1,206 @@
+"""Routes of nodes: list them, let them in, keep them out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from string import hexdigits
+from typing import Any
+
+from aiohttp import web
+
+from balancer.discovery.joining import AskingNode, JoinRequests
+from balancer.discovery.revocations import Revocations, RevokedNode
+from balancer.fleet.members import Node, NodeAddress
+from balancer.state import BalancerState
+from edgeserve.errors import BadRequest, EdgeserveError
+from edgeserve.http.server.aiohttp_routes import (
+    AioHandler,
+    Guards,
+    guarded,
+    json_response,
+)
+from edgeserve.security.certificates import ID_DIGITS
+from edgeserve.security.tokens import Guard
+from edgeserve.wire import Approval, JoinRequest, decode
+
+LEAST_DIGITS = 4
+"""Digits of an id that are enough to name a node."""
+
+FOREIGN_PAGES = Guard((), "")
+"""Refuses pages of other sites, which a browser lets post to loopback."""
+
+Json = dict[str, Any]
+
+
+class NoSuchNode(EdgeserveError):
+    """No node has that name or id."""
+
+    status = 404
+    code = "node_not_found"
+    kind = "invalid_request_error"
+
+
+def named(name: str, known: Mapping[str, str], what: str) -> str:
+    """Return the id of the node that `name` means; `known` is id → name. Pure.
+
+    A name, an id, or the start of one. Raises NoSuchNode, BadRequest.
+    """
+    if name in known:
+        return name
+    found = [id_ for id_, each in known.items() if each == name]
+    if not found and len(name) >= LEAST_DIGITS:
+        found = [id_ for id_ in known if id_.startswith(name)]
+    if not found:
+        there = ", ".join(known.values()) or "none"
+        raise NoSuchNode(f"no node {name!r} {what}; there are: {there}")
+    if len(found) > 1:
+        ids = " and ".join(found)
+        raise BadRequest(f"several nodes are called {name!r}; use the id: {ids}")
+    return found[0]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeRoutes:
+    """The routes that change which nodes belong to the fleet.
+
+    `managers` guards all but the request to join. `sweep` closes the connections to
+    revoked nodes.
+    """
+
+    state: BalancerState
+    requests: JoinRequests
+    revocations: Revocations
+    managers: Guards
+    sweep: Callable[[], None]
+
+    def routes(self) -> Iterable[web.RouteDef]:
+        """Return the routes."""
+        actions: dict[str, AioHandler] = {
+            "approve": self.approve,
+            "deny": self.deny,
+            "revoke": self.revoke,
+            "allow": self.allow,
+        }
+        yield web.post("/edgeserve/v1/join", self.join)
+        for action, handler in actions.items():
+            path = f"/edgeserve/v1/nodes/{{name}}/{action}"
+            yield web.post(path, guarded(self.managers, handler))
+
+    async def join(self, request: web.Request) -> web.Response:
+        """Meet a machine that asks to join; see `balancer.discovery.joining`."""
+        FOREIGN_PAGES.check(request.headers)
+        peer = (request.remote or "").removeprefix("::ffff:")
+        await self.requests.ask(peer, decode(await request.read(), JoinRequest))
+        return json_response({})
+
+    async def approve(self, request: web.Request) -> web.Response:
+        """Let a machine in that asks to join."""
+        node = self._asking(request)
+        approval = decode(await request.read(), Approval)
+        await self.requests.approve(node, approval.code)
+        return json_response({"id": node.id, "name": node.name})
+
+    async def deny(self, request: web.Request) -> web.Response:
+        """Send a machine away that asks to join."""
+        node = self._asking(request)
+        self.requests.deny(node)
+        return json_response({"id": node.id, "name": node.name})
+
+    def _asking(self, request: web.Request) -> AskingNode:
+        asking = {each.id: each for each in self.requests.waiting}
+        names = {id_: each.name for id_, each in asking.items()}
+        return asking[named(request.match_info["name"], names, "asks to join")]
+
+    async def revoke(self, request: web.Request) -> web.Response:
+        """Keep a node out, and close its connections; its requests go elsewhere."""
+        name, known = request.match_info["name"], dict(self._known())
+        if len(name) == ID_DIGITS and not set(name) - set(hexdigits):
+            known.setdefault(name, name)  # one that is not here now
+        id_ = named(name, known, "has shown a certificate")
+        try:
+            await self.revocations.revoke(id_, known[id_])
+        finally:
+            self.sweep()
+        return json_response({"id": id_, "name": known[id_]})
+
+    def _known(self) -> Iterator[tuple[str, str]]:
+        """Yield id and name of each node that has shown its certificate, or is out."""
+        for id_, revoked in self.revocations.nodes().items():
+            yield id_, revoked.name
+        for node in self.state.current.fleet.nodes:
+            if node.origin.id:
+                yield node.origin.id, node.name
+
+    async def allow(self, request: web.Request) -> web.Response:
+        """Let a node in again that was revoked."""
+        known = {id_: node.name for id_, node in self.revocations.nodes().items()}
+        id_ = named(request.match_info["name"], known, "is revoked")
+        await self.revocations.allow(id_)
+        return json_response({"id": id_, "name": known[id_]})
+
+    def shown(self) -> list[Json]:
+        """Render the fleet for `edgeserve nodes`.
+
+        First nodes, then addresses without an answer, revoked nodes, and those that
+        ask to join.
+        """
+        fleet, health = self.state.current.fleet, self.state.breakers.shown
+        revoked = self.revocations.nodes()
+        rows = [_node(each, health(each.id)) for each in fleet.nodes]
+        rows += [
+            _silent(each)
+            for each in fleet.addresses.values()
+            if each.last_report is None
+        ]
+        for row in rows:
+            if row["id"] in revoked:
+                row["state"] = "revoked"
+                row["name"] = row["name"] or revoked[row["id"]].name
+        ids = {row["id"] for row in rows}
+        rows += [_revoked(id_, each) for id_, each in revoked.items() if id_ not in ids]
+        return rows + [_asking(each) for each in self.requests.waiting]
+
+
+def _row(id_: str | None, state: str, **fields: Any) -> Json:
+    row: Json = {"id": id_, "name": None, "state": state, "url": "", "seen_as": []}
+    return {**row, "problem": None, "health": {}, "report": None, **fields}
+
+
+def _node(node: Node, health: Mapping[str, str]) -> Json:
+    return _row(
+        node.id,
+        node.state,
+        name=node.name,
+        url=node.origin.url,
+        seen_as=node.addresses,
+        problem=node.problem,
+        health=health,
+        report=node.report,
+    )
+
+
+def _silent(address: NodeAddress) -> Json:
+    return _row(
+        address.expected,
+        address.state,
+        url=", ".join(each.url for each in address.origins),
+        seen_as=[address.key],
+        problem=address.problem,
+    )
+
+
+def _revoked(id_: str, node: RevokedNode) -> Json:
+    problem = f"`edgeserve nodes allow {id_[:8]}` lets it in again"
+    return _row(id_, "revoked", name=node.name, problem=problem)
+
+
+def _asking(node: AskingNode) -> Json:
+    return _row(
+        node.id,
+        "asking",
+        name=node.name,
+        url=node.origin.url,
+        problem=f"asks to join, code {node.code}",
+        code=node.code,
+    )
