@@ -53,7 +53,7 @@ def no_space(*_: object, **__: object) -> NoReturn:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def test_content_is_on_the_disk_before_it_has_its_name(
+def test_content_is_on_the_disk_before_its_name_and_the_name_before_it_returns(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, order = tmp_path / "x.json", list[str]()
@@ -71,7 +71,7 @@ def test_content_is_on_the_disk_before_it_has_its_name(
 
     replace_file(path, b"new")
 
-    assert order == ["synced", "named"]
+    assert order == ["synced", "named", "synced"]
 
 
 def test_a_secret_is_its_owners_from_the_first_moment(tmp_path: Path) -> None:
