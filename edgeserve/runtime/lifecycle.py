@@ -40,9 +40,29 @@ def run(serve: Serve, *, log_level: str = "info") -> int:
         stream=sys.stderr,
         format="%(asctime)s %(levelname)-7s %(name)s: %(message)s",
     )
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    with (
+        _handlers_restored(),
+        asyncio.Runner(loop_factory=_loop_factory()) as runner,
+    ):
         _allow_many_connections()
         return runner.run(_until_stopped(serve))
+
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+@contextmanager
+def _handlers_restored() -> Generator[None]:
+    """Restore the signal handlers at the end: uvloop leaves its own, which do nothing.
+
+    A command that goes on, as to ask at the terminal, is then stopped by Ctrl-C again.
+    """
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler or signal.SIG_DFL)
 
 
 def _allow_many_connections() -> None:
@@ -84,7 +104,7 @@ async def _until_stopped(serve: Serve) -> int:
 
     loop = asyncio.get_running_loop()
     loop.call_later(SETTLE_SECONDS, _settle)
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in SIGNALS:
         loop.add_signal_handler(number, on_signal)
     try:
         await serving
