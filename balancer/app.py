@@ -29,7 +29,7 @@ from balancer.api.admin import AdminRoutes
 from balancer.api.client_tls import client_tls
 from balancer.api.inference import InferenceHandler
 from balancer.api.nodes import NodeRoutes
-from balancer.clients.admission import Checks, admitting, local_admin
+from balancer.clients.admission import admitting, local_admin
 from balancer.clients.limits import RateLimits
 from balancer.clients.usage import ClientUsage, counting
 from balancer.discovery.events import ReconnectPolicy, watching
@@ -235,7 +235,7 @@ async def _changes(
             state=shared,
             requests=requests,
             revocations=revocations,
-            managers=Checks(access.clients.manager),
+            manages=access.clients.manager,
             sweep=channel.sweep,
         )
 

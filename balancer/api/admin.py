@@ -11,13 +11,13 @@ from typing import Any
 from aiohttp import web
 
 from balancer.api.nodes import FOREIGN_PAGES, NodeRoutes
-from balancer.clients.admission import Admission, Checks
+from balancer.clients.admission import Admission
 from balancer.clients.usage import ClientUsage
 from balancer.discovery.registration import Registrations
 from balancer.fleet.engines import Served, served
 from balancer.state import BalancerState
 from edgeserve.errors import BadRequest, EdgeserveError, UnknownModel
-from edgeserve.http.server.aiohttp_routes import guarded, json_response
+from edgeserve.http.server.aiohttp_routes import asked_from, guarded, json_response
 from edgeserve.openai import normal
 from edgeserve.wire import Challenge, Registered, Registration, decode
 
@@ -56,7 +56,7 @@ class AdminRoutes:
     def routes(self) -> Iterable[web.RouteDef]:
         """Return the routes."""
         own = "/edgeserve/v1"
-        admins = Checks(self.clients.admin)
+        admins = self.clients.admin
         return [
             web.get("/health", self.health),
             web.get("/v1/health", self.health),
@@ -180,7 +180,7 @@ class AdminRoutes:
 
     async def registration(self, request: web.Request) -> web.Response:
         """Register a node that proves itself, and answer whether its address works."""
-        peer = (request.remote or "").removeprefix("::ffff:")
+        peer = asked_from(request)
         try:
             FOREIGN_PAGES.check(request.headers)
             registration = decode(await request.read(), Registration)

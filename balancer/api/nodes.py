@@ -16,10 +16,11 @@ from balancer.state import BalancerState
 from edgeserve.errors import BadRequest, EdgeserveError
 from edgeserve.http.server.aiohttp_routes import (
     AioHandler,
-    Guards,
+    asked_from,
     guarded,
     json_response,
 )
+from edgeserve.http.server.context import Admit
 from edgeserve.security.certificates import ID_DIGITS
 from edgeserve.security.tokens import Guard
 from edgeserve.wire import Approval, JoinRequest, decode
@@ -64,14 +65,14 @@ def named(name: str, known: Mapping[str, str], what: str) -> str:
 class NodeRoutes:
     """The routes that change which nodes belong to the fleet.
 
-    `managers` guards all but the request to join. `sweep` closes the connections to
-    revoked nodes.
+    `manages` guards all but the request to join. `sweep` closes the
+    connections to revoked nodes.
     """
 
     state: BalancerState
     requests: JoinRequests
     revocations: Revocations
-    managers: Guards
+    manages: Admit
     sweep: Callable[[], None]
 
     def routes(self) -> Iterable[web.RouteDef]:
@@ -85,12 +86,12 @@ class NodeRoutes:
         yield web.post("/edgeserve/v1/join", self.join)
         for action, handler in actions.items():
             path = f"/edgeserve/v1/nodes/{{name}}/{action}"
-            yield web.post(path, guarded(self.managers, handler))
+            yield web.post(path, guarded(self.manages, handler))
 
     async def join(self, request: web.Request) -> web.Response:
         """Meet a machine that asks to join; see `balancer.discovery.joining`."""
         FOREIGN_PAGES.check(request.headers)
-        peer = (request.remote or "").removeprefix("::ffff:")
+        peer = asked_from(request)
         await self.requests.ask(peer, decode(await request.read(), JoinRequest))
         return json_response({})
 

@@ -12,7 +12,6 @@ import logging
 import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from hmac import compare_digest
 from pathlib import Path
 
@@ -140,13 +139,6 @@ def _why(key: ClientKey | None) -> str:
     if key is None:
         return "API key missing or wrong"
     return f"this API key {'has expired' if key.revoked is None else 'was revoked'}"
-
-
-@dataclass(frozen=True)
-class Checks:
-    """One of the checks of `Admission`, for routes that take a guard."""
-
-    check: Callable[[Mapping[str, str]], ClientKey]
 
 
 @contextmanager

@@ -12,7 +12,6 @@ import os
 import sqlite3
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 
 from balancer.clients.database import in_plain_words, opened
@@ -20,8 +19,8 @@ from balancer.clients.keys import LONGEST_NAME, RESERVED, ClientKey, key_id
 from balancer.clients.store import keys_in
 from edgeserve.config.paths import config_dir
 from edgeserve.errors import SettingsError, in_words
-from edgeserve.runtime.files import RepeatedFault, Unusable, read_text
-from edgeserve.security.tokens import MOST_BYTES, read_api_keys
+from edgeserve.runtime.files import RepeatedFault, Unusable
+from edgeserve.security.tokens import read_api_keys
 
 log = logging.getLogger(__name__)
 
@@ -160,8 +159,7 @@ class FileKeys:
     def __init__(self, path: Path | None) -> None:
         """Read it, by default from its usual place. Raises SettingsError."""
         self._named = path
-        self._path = path or config_dir() / "api-keys"
-        self._name = str(self._path)
+        self._name = str(path or config_dir() / "api-keys")
         self._seen = _seen_at(self._name)
         self._trouble = RepeatedFault(log.error)
         self.keys: Keys = self._read()
@@ -187,25 +185,12 @@ class FileKeys:
 
     def _read(self) -> Keys:
         found = dict[str, ClientKey]()
-        names = _names(self._path)
         for secret in read_api_keys(self._named):
-            id_ = key_id(secret)
-            name = names.get(secret) or default_name(id_)
+            id_, name = key_id(secret.value), secret.comment[:LONGEST_NAME]
+            if not name or name in RESERVED:
+                name = default_name(id_)
             found[id_] = ClientKey(id=id_, name=name, admin=True)
         return found
-
-
-def _names(path: Path) -> dict[str, str]:
-    """Return secret → the comment above it; nothing where the file cannot be read."""
-    names, comment = dict[str, str](), ""
-    with suppress(OSError):
-        for line in read_text(path, MOST_BYTES).splitlines():
-            if line.startswith("#"):
-                comment = line.lstrip("# ").strip()[:LONGEST_NAME]
-            elif line.strip():
-                names[line.strip()] = comment
-                comment = ""
-    return {secret: name for secret, name in names.items() if name not in RESERVED}
 
 
 def default_name(id_: str) -> str:

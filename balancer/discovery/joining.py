@@ -19,9 +19,9 @@ from edgeserve.http.types import Origin
 from edgeserve.runtime.background import Started, Tasks, background, declared
 from edgeserve.security.certificates import (
     SERVER_NAME,
-    fingerprint_of,
     fleet_context,
     id_of,
+    peer_fingerprint,
 )
 from edgeserve.security.join import (
     APPROVED,
@@ -248,8 +248,7 @@ async def _code(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: JoinRequest
 ) -> str:
     """Exchange nonces, and return the code. Raises JoinError, OSError, EOFError."""
-    session = writer.get_extra_info("ssl_object")
-    fingerprint = fingerprint_of(session.getpeercert(binary_form=True) or b"")
+    fingerprint = peer_fingerprint(writer.get_extra_info("ssl_object"))
     if id_of(fingerprint) != request.id:
         raise JoinError("it has another certificate")
     exchange = BalancerJoin(fingerprint, bytes.fromhex(request.knock))

@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 
 from edgeserve.errors import EdgeserveError, SettingsError, in_words
-from edgeserve.runtime.files import RepeatedFault, read_json, replace_json
+from edgeserve.runtime.files import RepeatedFault, read_json, replace_json, stamp
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ class Revocations:
 
     def __init__(self, folder: Path, clock: Callable[[], float] = time.time) -> None:
         self._path, self._clock = folder / FILE, clock
-        self._stamp = self._stamped()
+        self._stamp = stamp(self._path)
         self._writing = asyncio.Lock()
         self._trouble = RepeatedFault(log.warning)
         try:
@@ -62,9 +62,9 @@ class Revocations:
 
     def nodes(self) -> Mapping[str, RevokedNode]:
         """Return the revoked nodes by id, as the file has them now."""
-        stamp = self._stamped()
-        if stamp != self._stamp:
-            self._stamp = stamp
+        found = stamp(self._path)
+        if found != self._stamp:
+            self._stamp = found
             self._read_again()
         return self._nodes
 
@@ -90,7 +90,7 @@ class Revocations:
                 f"this counts until the balancer ends: cannot write {self._path}:"
                 f" {in_words(error)}"
             ) from error
-        self._stamp = self._stamped()
+        self._stamp = stamp(self._path)
 
     def _read_again(self) -> None:
         try:
@@ -102,13 +102,6 @@ class Revocations:
             )
         else:
             self._trouble.ended()
-
-    def _stamped(self) -> tuple[int, ...]:
-        try:
-            about = self._path.stat()
-        except OSError:
-            return ()
-        return about.st_mtime_ns, about.st_size, about.st_ino
 
 
 def _write(path: Path, stored: _Stored) -> None:

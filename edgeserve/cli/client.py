@@ -238,7 +238,7 @@ def _key_for(
         if left.is_file():
             return None, left
     keys = read_api_keys(api_key_file)
-    return (keys[0] if keys else None), None
+    return (keys[0].value if keys else None), None
 
 
 def own_fingerprint() -> str:

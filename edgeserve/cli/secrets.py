@@ -65,7 +65,7 @@ def new_token(file: Path | None, *, force: bool) -> None:
 @file_option
 def show_token(file: Path | None) -> None:
     """Print the fleet token; a machine that has it belongs to the fleet."""
-    click.echo(_stored_tokens(file or config_dir() / "token")[0])
+    click.echo(_stored_token(file or config_dir() / "token"))
 
 
 @token.command(
@@ -94,24 +94,25 @@ def rotate_token(file: Path | None, keep_hours: float) -> None:
     from edgeserve.security.tokens import UNTIL, new_secret
 
     path = file or config_dir() / "token"
-    old = _stored_tokens(path)[0]
+    old = _stored_token(path)
     ends = datetime.now(UTC) + timedelta(hours=keep_hours)
-    kept = f"{UNTIL}{ends.isoformat(timespec='seconds')}\n{old}\n" if keep_hours else ""
+    until = f"# {UNTIL}{ends.isoformat(timespec='seconds')}"
+    kept = f"{until}\n{old}\n" if keep_hours else ""
     _write(path, f"{new_secret('fleet')}\n{kept}")
-    until = f"the old one is valid until {ends:%Y-%m-%d %H:%M} UTC" if kept else ""
+    old_one = f"is valid until {ends:%Y-%m-%d %H:%M} UTC" if kept else "is not valid"
     click.echo(
-        f"{path} holds a new fleet token; {until or 'the old one is not valid'}."
+        f"{path} holds a new fleet token; the old one {old_one}."
         " Copy the file to the same place on each machine of the fleet."
     )
 
 
-def _stored_tokens(path: Path) -> tuple[str, ...]:
-    """Return the tokens in a file, the newest first. Raises CommandError."""
+def _stored_token(path: Path) -> str:
+    """Return the newest token in a file. Raises CommandError."""
     from edgeserve.security.tokens import read_secrets
 
     if not path.exists():
         raise CommandError(f"there is no {path}; `edgeserve token new` makes one")
-    return read_secrets(path, path, "edgeserve token new")
+    return read_secrets(path, path, "edgeserve token new")[0].value
 
 
 def add_key(path: Path, name: str) -> str:

@@ -135,7 +135,7 @@ def up(models: tuple[str, ...], port: int | None, file: Path | None) -> None:
     balancer = resolve(BalancerSettings, file=file, flags={"port": port})
     key_file = balancer.settings.api_key_file or config_dir() / "api-keys"
     keys = read_api_keys(balancer.settings.api_key_file)
-    plan = planned(node, balancer, file, keys[0] if keys else None)
+    plan = planned(node, balancer, file, keys[0].value if keys else None)
     if not keys and plan.place.key_file:
         key_file = plan.place.key_file
 

@@ -207,6 +207,15 @@ def _about(path: Path, error: OSError) -> OSError:
     return OSError(error.errno, error.strerror or str(error), str(path))
 
 
+def stamp(path: Path) -> tuple[int, ...]:
+    """Return what changes with a file's content; nothing where there is no file."""
+    try:
+        about = path.stat()
+    except OSError:
+        return ()
+    return about.st_mtime_ns, about.st_size, about.st_ino
+
+
 class RepeatedFault:
     """Reports a repeated fault once, until it ends or changes."""
 

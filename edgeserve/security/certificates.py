@@ -62,6 +62,11 @@ def fingerprint_of(der: bytes) -> str:
     return hashlib.sha256(der).hexdigest()
 
 
+def peer_fingerprint(connection: ssl.SSLObject | ssl.SSLSocket) -> str:
+    """Return the fingerprint of the certificate that the other side has shown."""
+    return fingerprint_of(connection.getpeercert(binary_form=True) or b"")
+
+
 def shown(fingerprint: str) -> str:
     """Return a fingerprint as people compare it: `3F:09:…`."""
     pairs = (fingerprint[at : at + 2] for at in range(0, len(fingerprint), 2))

@@ -25,6 +25,8 @@ import hmac
 import secrets
 from hashlib import sha256
 
+from edgeserve.security.tokens import LONGEST, MINIMUM, is_sendable
+
 MAGIC = b"\0EDGESJ1"
 """The first bytes of the balancer; no HTTP request begins with a zero."""
 
@@ -32,9 +34,7 @@ KNOCK = 16
 NONCE = 32
 OPENING = len(MAGIC) + KNOCK + NONCE
 
-LONGEST_TOKEN = 1024
-SHORTEST_TOKEN = 16
-VERDICT = 1 + 2 + LONGEST_TOKEN
+VERDICT = 1 + 2 + LONGEST
 
 APPROVED, DENIED, EXPIRED = b"\1", b"\0", b"\2"
 
@@ -63,9 +63,9 @@ def join_code(fingerprint: str, balancer: bytes, node: bytes) -> str:
 def verdict(state: bytes, token: str = "") -> bytes:
     """Return the balancer's last message. Raises JoinError for a token too long."""
     content = token.encode()
-    if len(content) > LONGEST_TOKEN:
+    if len(content) > LONGEST:
         raise JoinError("the fleet token is too long")
-    padding = bytes(LONGEST_TOKEN - len(content))
+    padding = bytes(LONGEST - len(content))
     return state + len(content).to_bytes(2) + content + padding
 
 
@@ -128,8 +128,7 @@ class NodeJoin:
         if state == DENIED:
             raise Refused("it was denied")
         token = message[3 : 3 + length].decode("ascii", "replace")
-        sound = token.isascii() and token.isprintable() and " " not in token
-        lengths = len(message) == VERDICT and length == len(token) >= SHORTEST_TOKEN
-        if state != APPROVED or not (self.code and sound and lengths):
+        lengths = len(message) == VERDICT and length == len(token) >= MINIMUM
+        if state != APPROVED or not (self.code and is_sendable(token) and lengths):
             raise JoinError("it sends no fleet token")
         return token

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from edgeserve.errors import SettingsError, in_words
-from edgeserve.runtime.files import RepeatedFault, in_memory, read_bytes
+from edgeserve.runtime.files import RepeatedFault, in_memory, read_bytes, stamp
 
 log = logging.getLogger(__name__)
 
@@ -59,9 +59,9 @@ class RenewedContext:
         now = self._clock()
         if now - self._checked >= CHECK_SECONDS:
             self._checked = now
-            stamp = self._stamped()
-            if stamp != self._stamp:
-                self._stamp = stamp
+            found = self._stamped()
+            if found != self._stamp:
+                self._stamp = found
                 self._renew()
         return self._context
 
@@ -85,16 +85,7 @@ class RenewedContext:
             raise ValueError(why) from error
 
     def _stamped(self) -> tuple[tuple[int, ...], ...]:
-        return tuple(map(_stamp, self._files))
-
-
-def _stamp(path: Path) -> tuple[int, ...]:
-    """Return what changes with a file's content; nothing where there is no file."""
-    try:
-        about = path.stat()
-    except OSError:
-        return ()
-    return about.st_mtime_ns, about.st_size, about.st_ino
+        return tuple(map(stamp, self._files))
 
 
 def _why(error: Exception) -> str:

@@ -6,17 +6,17 @@ import hmac
 import logging
 import secrets
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from datetime import datetime
 from ipaddress import ip_address
-from itertools import pairwise
 from math import inf
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from edgeserve.config.paths import config_dir
 from edgeserve.errors import Forbidden, SettingsError, Unauthorized, in_words
-from edgeserve.runtime.files import read_text
+from edgeserve.runtime.files import RepeatedFault, read_text, stamp
 from edgeserve.security.proof import FleetKey, fleet_key
 
 log = logging.getLogger(__name__)
@@ -98,8 +98,8 @@ def new_secret(prefix: str) -> str:
     return f"{prefix}-{secrets.token_urlsafe(32)}"
 
 
-UNTIL = "# until "
-"""Begins the line above an old token, before the time at which it ends."""
+UNTIL = "until "
+"""Begins the comment above an old token, before the time at which it ends."""
 
 
 class FleetTokens:
@@ -115,9 +115,9 @@ class FleetTokens:
         """`path`: the file that is set, else the usual one, which may be missing."""
         self._path, self._clock = path, clock
         self.file = path or config_dir() / "token"
-        self._stamp = self._stamped()
+        self._stamp = stamp(self.file)
         self._found = read_tokens(path)
-        self._logged = ""
+        self._trouble = RepeatedFault(log.warning)
 
     def __bool__(self) -> bool:
         """Whether this machine belongs to a fleet."""
@@ -125,36 +125,28 @@ class FleetTokens:
 
     def keys(self) -> tuple[FleetKey, ...]:
         """Return the keys of the valid tokens, the newest first."""
-        stamp = self._stamped()
-        if stamp != self._stamp:
-            self._stamp = stamp
+        found = stamp(self.file)
+        if found != self._stamp:
+            self._stamp = found
             self._read()
         now = self._clock()
         return tuple(key for key, ends in self._found if ends > now)
 
     def newest(self) -> str:
         """Return the token, for a machine that was let in. Raises SettingsError."""
-        found = read_secrets(self._path, config_dir() / "token", "edgeserve token new")
+        found = _tokens_in(self._path)
         if not found:
             raise SettingsError(f"there is no {self.file} any longer")
-        return found[0]
+        return found[0].value
 
     def _read(self) -> None:
         try:
             found = read_tokens(self._path)
         except SettingsError as error:
-            if str(error) != self._logged:
-                log.warning("%s; the tokens read before stay valid", error)
-            self._logged = str(error)
+            self._trouble.report(f"{error}; the tokens read before stay valid")
         else:
-            self._found, self._logged = found or self._found, ""
-
-    def _stamped(self) -> tuple[int, ...]:
-        try:
-            about = self.file.stat()
-        except OSError:
-            return ()
-        return about.st_mtime_ns, about.st_size, about.st_ino
+            self._found = found or self._found
+            self._trouble.ended()
 
 
 def read_tokens(path: Path | None) -> tuple[tuple[FleetKey, float], ...]:
@@ -162,64 +154,75 @@ def read_tokens(path: Path | None) -> tuple[tuple[FleetKey, float], ...]:
 
     One token a line, the newest first. Raises SettingsError.
     """
-    found = read_secrets(path, config_dir() / "token", "edgeserve token new")
-    if not found:
-        return ()
-    source = path or config_dir() / "token"
-    ends = _ends(read_text(source, MOST_BYTES))
-    current = [each for each in found if each not in ends]
-    if len(current) > 1:
+    found = tuple((fleet_key(each.value), _ends(each)) for each in _tokens_in(path))
+    if sum(ends == inf for _, ends in found) > 1:
+        source = path or config_dir() / "token"
         raise SettingsError(f"{source} holds several tokens; `edgeserve token rotate`")
-    return tuple((fleet_key(each), ends.get(each, inf)) for each in found)
+    return found
 
 
-def _ends(text: str) -> dict[str, float]:
-    """Return when each old token ends; one with a damaged time has ended."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    ends: dict[str, float] = {}
-    for above, line in pairwise(lines):
-        if above.startswith(UNTIL):
-            try:
-                ends[line] = datetime.fromisoformat(above[len(UNTIL) :]).timestamp()
-            except ValueError:
-                ends[line] = 0.0
-    return ends
+def _ends(token: Secret) -> float:
+    """Return when a token ends; an old one with a damaged time has ended."""
+    if not token.comment.startswith(UNTIL):
+        return inf
+    try:
+        return datetime.fromisoformat(token.comment[len(UNTIL) :]).timestamp()
+    except ValueError:
+        return 0.0
 
 
-def read_api_keys(path: Path | None) -> tuple[str, ...]:
+class Secret(NamedTuple):
+    """A line of a file of secrets, and the comment above it, without its `#`."""
+
+    value: str
+    comment: str
+
+
+def _tokens_in(path: Path | None) -> tuple[Secret, ...]:
+    return read_secrets(path, config_dir() / "token", "edgeserve token new")
+
+
+def read_api_keys(path: Path | None) -> tuple[Secret, ...]:
     """Read client API keys from `path`, or from their usual place if there is one."""
     return read_secrets(path, config_dir() / "api-keys", "edgeserve key new")
 
 
-def read_secrets(path: Path | None, usual: Path, maker: str) -> tuple[str, ...]:
+def read_secrets(path: Path | None, usual: Path, maker: str) -> tuple[Secret, ...]:
     """Read one secret a line; `#` starts a comment line. `maker` is a command.
 
     Raises SettingsError where a named file cannot be read, is empty, or is too weak.
     """
     source = path or usual
     try:
-        lines = read_text(source, MOST_BYTES).splitlines()
+        found = tuple(_secrets_in(read_text(source, MOST_BYTES)))
     except FileNotFoundError as error:
         if path is None and not usual.is_symlink():
             return ()
         raise SettingsError(f"cannot read {source}: {error.strerror}") from error
     except OSError as error:
         raise SettingsError(f"cannot read {source}: {in_words(error)}") from error
-    found = tuple(
-        line.strip() for line in lines if line.strip() and not line.startswith("#")
-    )
     if not found:
         raise SettingsError(f"{source} is empty; `{maker}` makes one")
-    if not all(_sendable(secret) for secret in found):
+    if not all(is_sendable(each.value) for each in found):
         raise SettingsError(
             f"{source} has a line that is no secret; `{maker}` makes one"
         )
-    if any(len(secret) < MINIMUM for secret in found):
+    if any(len(each.value) < MINIMUM for each in found):
         raise SettingsError(f"{source} holds a secret under {MINIMUM} characters")
     return found
 
 
-def _sendable(secret: str) -> bool:
+def _secrets_in(text: str) -> Iterator[Secret]:
+    comment = ""
+    for line in text.splitlines():
+        if line.startswith("#"):
+            comment = line.lstrip("# ").strip()
+        elif line.strip():
+            yield Secret(line.strip(), comment)
+            comment = ""
+
+
+def is_sendable(secret: str) -> bool:
     """Whether it can be a header value; damaged content mostly cannot."""
     printable = secret.isascii() and secret.isprintable()
     return printable and " " not in secret and len(secret) <= LONGEST

@@ -38,7 +38,7 @@ class Verified(http.client.HTTPSConnection):
     def _looked(self) -> bool:
         """Connect to see the certificate; stays connected if it is trusted."""
         # Imported here: it would slow down `--help`.
-        from edgeserve.security.certificates import fingerprint_of
+        from edgeserve.security.certificates import peer_fingerprint
 
         any_ = ssl.create_default_context()
         any_.check_hostname = False
@@ -46,7 +46,7 @@ class Verified(http.client.HTTPSConnection):
         http.client.HTTPConnection.connect(self)
         sock = any_.wrap_socket(self.sock, server_hostname=self.host)
         self.sock = sock
-        self.seen = fingerprint_of(sock.getpeercert(binary_form=True) or b"")
+        self.seen = peer_fingerprint(sock)
         if self.seen in self._trusted:
             return True
         self.close()

@@ -34,10 +34,10 @@ def routes(state: NodeState, guard: Guard) -> list[web.RouteDef]:
         return await _stream(request, state)
 
     return [
-        web.get("/edgeserve/v1/node", guarded(guard, report)),
-        web.get("/edgeserve/v1/events", guarded(guard, events)),
-        web.get("/v1/models", guarded(guard, models)),
-        web.get("/models", guarded(guard, models)),
+        web.get("/edgeserve/v1/node", guarded(guard.check, report)),
+        web.get("/edgeserve/v1/events", guarded(guard.check, events)),
+        web.get("/v1/models", guarded(guard.check, models)),
+        web.get("/models", guarded(guard.check, models)),
         web.get("/health", health),
         web.get("/v1/health", health),
     ]

@@ -8,7 +8,7 @@ import pytest
 
 from balancer.api.admin import AdminRoutes
 from balancer.api.nodes import NodeRoutes
-from balancer.clients.admission import Checks, admitting
+from balancer.clients.admission import admitting
 from balancer.clients.store import store_in
 from balancer.clients.usage import ClientUsage
 from balancer.discovery.registration import Registrations
@@ -31,7 +31,7 @@ def own() -> list[tuple[str, str]]:
             state=state,
             requests=None,  # type: ignore[arg-type]  # never asked
             revocations=None,  # type: ignore[arg-type]
-            managers=Checks(clients.manager),
+            manages=clients.manager,
             sweep=lambda: None,
         )
         api = AdminRoutes(

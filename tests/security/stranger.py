@@ -15,8 +15,8 @@ from zeroconf._protocol.outgoing import DNSOutgoing
 from edgeserve.security.certificates import (
     SERVER_NAME,
     Certificate,
-    fingerprint_of,
     fleet_context,
+    peer_fingerprint,
     server_context,
 )
 from edgeserve.wire import SERVICE
@@ -186,7 +186,7 @@ async def said_to(
 def fingerprint_at(writer: asyncio.StreamWriter) -> str:
     """Return the fingerprint of the certificate that the other side has shown."""
     session: ssl.SSLObject = writer.get_extra_info("ssl_object")
-    return fingerprint_of(session.getpeercert(binary_form=True) or b"")
+    return peer_fingerprint(session)
 
 
 ANY_CERTIFICATE = fleet_context()

@@ -13,9 +13,9 @@ from edgeserve.http.client.connection import UpstreamConnection
 from edgeserve.http.types import Origin
 from edgeserve.security.certificates import (
     SERVER_NAME,
-    fingerprint_of,
     fleet_context,
     id_of,
+    peer_fingerprint,
 )
 from edgeserve.security.proof import REPLY, ClientProof, OtherToken, ProofError
 from edgeserve.security.tokens import FleetTokens
@@ -79,8 +79,7 @@ class FleetChannel:
         self, transport: asyncio.Transport, opening: _Opening, origin: Origin
     ) -> str:
         """Exchange the proofs; return the id of the other side's certificate."""
-        session: ssl.SSLObject = transport.get_extra_info("ssl_object")
-        fingerprint = fingerprint_of(session.getpeercert(binary_form=True) or b"")
+        fingerprint = peer_fingerprint(transport.get_extra_info("ssl_object"))
         id_ = id_of(fingerprint)
         if origin.id and id_ != origin.id:
             raise NotProven(f"{origin.url} {ANOTHER}")

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Protocol
+from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 from aiohttp.typedefs import Middleware
@@ -16,6 +15,7 @@ from edgeserve.errors import (
     UnknownRoute,
     WrongMethod,
 )
+from edgeserve.http.server.context import Admit
 from edgeserve.openai import ROUTES, rendered
 from edgeserve.runtime.memory import drop_tracebacks
 from edgeserve.suggestions import LONGEST_PATH, hint
@@ -74,23 +74,19 @@ def _unknown(request: web.Request) -> UnknownRoute:
     return UnknownRoute(request.method, path, hint(path, [*ROUTES, *own]))
 
 
-class Guards(Protocol):
-    """Checks the header fields of a request."""
-
-    @property
-    def check(self) -> Callable[[Mapping[str, str]], object]:
-        """Raises where the request is not to be answered."""
-        ...
-
-
-def guarded(guard: Guards, handler: AioHandler) -> AioHandler:
-    """Let `guard` check each request before `handler` answers it."""
+def guarded(check: Admit, handler: AioHandler) -> AioHandler:
+    """Let `check` see the header fields of each request before `handler` does."""
 
     async def checked(request: web.Request) -> web.StreamResponse:
-        guard.check(request.headers)
+        check(request.headers)
         return await handler(request)
 
     return checked
+
+
+def asked_from(request: web.Request) -> str:
+    """Return the address that a request comes from; an IPv4 one in its usual form."""
+    return (request.remote or "").removeprefix("::ffff:")
 
 
 def json_response(value: object, status: int = 200) -> web.Response:

@@ -52,7 +52,7 @@ def test_keys_are_added_to_a_plain_file_and_each_is_printed_once(
     second = edgeserve("key", "new", "--name", "phone", "--file", file)
 
     keys = read_api_keys(tmp_path / "keys")
-    assert keys == (first.out.strip(), second.out.strip())
+    assert keys == ((first.out.strip(), "laptop"), (second.out.strip(), "phone"))
 
 
 def test_a_name_has_one_key_in_a_plain_file(

@@ -15,7 +15,6 @@ from edgeserve.security.join import (
     DENIED,
     EXPIRED,
     KNOCK,
-    LONGEST_TOKEN,
     MAGIC,
     NONCE,
     OPENING,
@@ -27,6 +26,7 @@ from edgeserve.security.join import (
     join_code,
     verdict,
 )
+from edgeserve.security.tokens import LONGEST
 
 MINE, OTHERS = "11" * 32, "22" * 32
 TOKEN = "fleet-token-of-the-tests"
@@ -137,10 +137,10 @@ def test_what_cannot_be_a_token_is_not_taken(token: str) -> None:
 
 def test_all_messages_have_one_size() -> None:
     assert len(BalancerJoin(MINE, bytes(KNOCK)).opening) == OPENING
-    sizes = {len(verdict(APPROVED, "a" * n)) for n in (16, 100, LONGEST_TOKEN)}
+    sizes = {len(verdict(APPROVED, "a" * n)) for n in (16, 100, LONGEST)}
     assert sizes | {len(verdict(DENIED))} == {VERDICT}
     with pytest.raises(JoinError):
-        verdict(APPROVED, "a" * (LONGEST_TOKEN + 1))
+        verdict(APPROVED, "a" * (LONGEST + 1))
 
 
 @given(st.binary(max_size=VERDICT + 9), st.booleans())
