@@ -6,6 +6,8 @@ import asyncio
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgeserve.runtime.files import stamp
+
 FIRST, LONGEST = 1.0, 30.0
 """Seconds between restarts: 1, 2, 4, … at most 30."""
 
@@ -44,14 +46,6 @@ async def replaced(path: Path, every: float) -> None:
 
     Only that can help a model that cannot be served.
     """
-    before = _stamp(path)
-    while _stamp(path) == before:  # noqa: ASYNC110 - a file has no event
+    before = stamp(path)
+    while stamp(path) == before:  # noqa: ASYNC110 - a file has no event
         await asyncio.sleep(every)
-
-
-def _stamp(path: Path) -> tuple[int, int] | None:
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_mtime_ns, found.st_size
