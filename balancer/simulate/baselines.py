@@ -41,6 +41,10 @@ class Classic:
             self.open[engine] -= 1
         return ()
 
+    def wake(self, now: float) -> Sequence[Act]:  # noqa: ARG002
+        """Do nothing: it decides at once."""
+        return ()
+
 
 Rule = Callable[[Classic, Call, list[int]], int]
 """Chooses one of the engines that serve a call's model."""

@@ -20,7 +20,8 @@ from balancer.routing.queued_request import QueuedRequest, ignore
 from balancer.simulate.cache import answered
 from balancer.simulate.engine import Event, Run
 from balancer.simulate.fleets import Machine
-from balancer.simulate.world import Act, Decline, Start
+from balancer.queue import RECONSIDER_SECONDS
+from balancer.simulate.world import Act, Decline, Start, Wake
 from balancer.telemetry.trace import Call
 
 
@@ -38,6 +39,7 @@ class Edge:
         self.engine_models = [self.engine_model(machine, pins) for machine in fleet]
         self.fleet = fleet
         self.engines_by_model = dict[str, list[EngineModel]]()
+        self.wakes_at = -1.0
 
     def engine_model(self, machine: Machine, pins: bool) -> EngineModel:
         """Return a machine as the balancer knows it after calibration."""
@@ -115,7 +117,14 @@ class Edge:
             engine = self.index[assignment.engine.name]
             slot = assignment.slot if assignment.engine.pins else None
             acts.append(Start(call, engine, slot, assignment.estimate.first))
+        if self.waiting and self.wakes_at <= now:
+            self.wakes_at = now + RECONSIDER_SECONDS
+            acts.append(Wake(self.wakes_at))
         return acts
+
+    def wake(self, now: float) -> Sequence[Act]:
+        """Look at the queue again: predictions age."""
+        return self.assign(now)
 
     def notice(self, event: Event, engine: int, now: float) -> Sequence[Act]:  # noqa: ARG002
         """Take in progress, first token or end, as a stream shows them."""

@@ -30,7 +30,14 @@ class Decline:
     call: Call
 
 
-Act = Start | Decline
+@dataclass(frozen=True, slots=True)
+class Wake:
+    """Ask the policy again at this time."""
+
+    at: float
+
+
+Act = Start | Decline | Wake
 
 
 class Policy(Protocol):
@@ -42,6 +49,10 @@ class Policy(Protocol):
 
     def notice(self, event: Event, engine: int, now: float) -> Sequence[Act]:
         """Note that an answer began, sent its first token or ended."""
+        ...
+
+    def wake(self, now: float) -> Sequence[Act]:
+        """Look again, as a `Wake` has asked."""
         ...
 
 
@@ -89,6 +100,8 @@ class World:
             if arrival is not None:
                 self.outcomes[arrival.id] = CallOutcome(arrival, now)
                 self._act(self.policy.arrive(arrival, now), now)
+            elif engine < 0:
+                self._act(self.policy.wake(now), now)
             elif version == self._version[engine]:
                 self._happen(engine, now)
         return list(self.outcomes.values())
@@ -122,10 +135,13 @@ class World:
 
     def _act(self, acts: Sequence[Act], now: float) -> None:
         for act in acts:
-            if isinstance(act, Decline):
-                self.outcomes[act.call.id].refused = True
-            else:
-                self._start(act, now)
+            match act:
+                case Start():
+                    self._start(act, now)
+                case Decline(call):
+                    self.outcomes[call.id].refused = True
+                case Wake(at):
+                    self._push(at, None)
 
     def _start(self, act: Start, now: float) -> None:
         outcome = self.outcomes[act.call.id]
