@@ -23,8 +23,9 @@ class CostEstimate(msgspec.Struct, frozen=True, kw_only=True):
     """One engine's predicted seconds for one request, as `weights` explains them.
 
     `wait` for a slot, `ahead` for prompts that are being read there, `read` the prompt,
-    `write` the answer; `cost` is the weighted sum that decides. Where not `exact`,
-    `read` and `cost` are the least possible.
+    `write` the answer; `loss` what reading again may take that is lost with the slot's
+    content; `cost` is the weighted sum that decides. Where not `exact`, `read` and
+    `cost` are the least possible.
     """
 
     engine: EngineModel
@@ -42,6 +43,11 @@ class CostEstimate(msgspec.Struct, frozen=True, kw_only=True):
     def exact(self) -> bool:
         """Whether its slots were examined."""
         return self.slot != OUT
+
+    @property
+    def work(self) -> float:
+        """Seconds of a slot that it takes here, or causes to be read again."""
+        return self.ahead + self.read + self.write + self.loss
 
     @property
     def first(self) -> float:
@@ -118,10 +124,10 @@ def _exact(features: RequestFeatures, engine: EngineModel, wait: float) -> CostE
     read = fresh * engine.per_read + engine.per_context * pairs
     if fresh < FEW:
         read += engine.few_start + engine.per_few * pairs
-    loss *= engine.weights.loss * engine.read_price
+    lost = loss * engine.weights.loss * engine.read_price
     first = engine.learner.speed.overhead + wait + ahead
     risk = engine.risk * (1 + wait + ahead)
-    cost = first + read * engine.read_price + answer * engine.token_price + loss + risk
+    cost = first + read * engine.read_price + answer * engine.token_price + lost + risk
     write = answer * engine.per_token
     return CostEstimate(
         engine=engine,

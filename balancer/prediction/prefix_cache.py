@@ -30,7 +30,7 @@ class CachedPrefix(msgspec.Struct):
 
     `tokens` is its whole length, `answer` the part that was generated. `used` is when
     the slot last worked; `since` when its conversation paused, `LONG_AGO` where it has
-    continued elsewhere.
+    continued elsewhere. `client` is whose conversation it is.
     """
 
     prompt: Prompt
@@ -38,6 +38,7 @@ class CachedPrefix(msgspec.Struct):
     answer: float = 0.0
     since: float = 0.0
     used: float = 0.0
+    client: str = ""
 
     @property
     def tokens_per_byte(self) -> float:

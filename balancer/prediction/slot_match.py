@@ -206,7 +206,9 @@ def _gain(
         return _gain_with_host(features, engine, engine.host, content, place), 0.0
     if content is None:
         return 0.0, 0.0
-    chance = features.workload.chance_to_be_missed(features.now - content.since)
+    chance = features.workload.chance_to_be_missed(
+        content.client, features.now - content.since
+    )
     if not features.touched & (1 << place):
         return 0.0, chance * content.tokens * engine.per_read
     shared = _shared(features, content, place)

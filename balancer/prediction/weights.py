@@ -1,4 +1,6 @@
-"""Cost weights: what a predicted second counts for, by what it is spent on. Pure.
+"""Objective: what a predicted second counts for, and who goes first. Pure.
+
+Which engine a request goes to is decided by the least cost, in seconds:
 
     cost = overhead + wait + ahead + read          until its first token
          + write · answer                          until its last
@@ -12,6 +14,18 @@
 Content that must be read again counts at the price of a second of reading there, so
 that a busy engine keeps its conversations and new ones go elsewhere.
 
+Which of the waiting requests is served next is decided by the earliest time of
+
+    arrival - T · ln(1 / (1 - exp(-work / T)))     T = `overtake` · mean work
+    work = ahead + read + write + what is lost with the slot's content
+
+This is the boost policy, whose tail of waiting times is the best that any order has
+(Yu and Scully, "Strongly Tail-Optimal Scheduling in the Light-Tailed M/G/1", 2024).
+Among small requests it is shortest first: one with a tenth of the work goes before
+another that came up to 2.3 T earlier. Among large ones it is first come, first served.
+What is cached counts: the conversation whose slot has come free has least to read.
+With `overtake` 0 all are served as they come.
+
 The simulator chose the numbers, over three fleets, three loads and three kinds of
 traffic. Halving or doubling one of them makes the mean of all figures up to 7 % worse.
 Leaving one out costs 27 % (`loss`), 6 % (`others`, `queue`) or 1 % (`write`, which
@@ -22,6 +36,7 @@ nothing beside these and was removed.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import exp, log
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,3 +50,19 @@ class Weights:
 
 
 WEIGHTS = Weights()
+
+OVERTAKE = 5.0
+"""Less serves the 99th percentile, more the median."""
+
+LEAST = 1e-3
+"""Of the mean: nothing is so small that it may go before everything."""
+
+
+def head_start(work: float, scale: float) -> float:
+    """Return by how many seconds a request may be later and still go first.
+
+    `work` and `scale` (T above) are in seconds.
+    """
+    if scale <= 0.0:
+        return 0.0
+    return -scale * log(1 - exp(-max(work / scale, LEAST)))

@@ -10,6 +10,7 @@ from math import log
 
 from balancer.dialects.prompt import Prompt
 from balancer.prediction.regression import DecayingQuantile, DecayingRatio
+from balancer.prediction.returns import Returns
 
 TOKENS_PER_BYTE = 0.25
 """Before a model's first answer; English is near it."""
@@ -19,10 +20,6 @@ ANSWER_TOKENS = 160.0
 
 KINDS = 1024
 """Most kinds of requests whose answer length is remembered."""
-
-
-SPANS = 10
-"""Doubling spans of a pause; after 512 s a conversation counts as over."""
 
 
 class Lengths:
@@ -100,9 +97,9 @@ class Workload:
         expected = self.answers.tokens if length is None else length
         return expected if budget is None else min(expected, float(max(1, budget)))
 
-    def chance_to_be_missed(self, paused: float) -> float:
-        """Probability that content is needed again and found, if it is kept."""
-        return self.kept * self.returns.chances[min(int(paused).bit_length(), SPANS)]
+    def chance_to_be_missed(self, client: str, paused: float) -> float:
+        """Probability that a client's content is needed again and found, if kept."""
+        return self.kept * self.returns.of(client).chance(paused)
 
     def learn_kept(self, kept: bool) -> None:
         """Learn whether a continued conversation found its slot unchanged."""
@@ -126,70 +123,3 @@ class Workload:
 
 def _bucket(budget: int | None) -> int:
     return 0 if budget is None else max(1, budget).bit_length()
-
-
-class Returns:
-    """How likely a conversation is to continue, given how long it has paused.
-
-    Pauses are counted in doubling spans (1 s, 2 s, 4 s, …). For each span: which share
-    of the conversations that paused as long continued in it. Conversations are
-    remembered by the hash of their last prompt, on any engine, so that one whose slot
-    was taken counts like any other.
-    """
-
-    REMEMBERED = 4096
-
-    def __init__(self) -> None:
-        # Prior: most chats continue, within a few minutes.
-        self._reached = [8.0] * SPANS
-        self._continued = [1.2] * SPANS
-        self.chances = [0.0] * (SPANS + 1)
-        """For each span, the probability that such a conversation continues."""
-        self._paused: OrderedDict[bytes, float] = OrderedDict()
-        self._recount()
-
-    def chance(self, paused: float) -> float:
-        """Probability that a conversation continues after so many seconds of pause."""
-        return self.chances[_span(paused)]
-
-    def answered(self, prompt: Prompt, now: float) -> None:
-        """Note that a prompt was answered; its conversation pauses from now on."""
-        if prompt.blocks:
-            self._paused[prompt.blocks[-1]] = now
-        self._give_up(now)
-
-    def features_of(self, prompt: Prompt, now: float) -> bool:
-        """Note a new prompt; return whether it continues a known conversation."""
-        for count in prompt.messages[-2:-6:-1]:
-            since = self._paused.pop(prompt.blocks[count - 1], None)
-            if since is not None:
-                self._count(_span(now - since), True)
-                return True
-        return False
-
-    def _give_up(self, now: float) -> None:
-        longest = 2.0 ** (SPANS - 1)
-        while self._paused:
-            block, since = next(iter(self._paused.items()))
-            if now - since < longest and len(self._paused) <= self.REMEMBERED:
-                return
-            del self._paused[block]
-            self._count(_span(now - since), False)
-
-    def _count(self, span: int, continued: bool) -> None:
-        for each in range(min(span + continued, SPANS)):
-            self._reached[each] = self._reached[each] * 0.995 + 1
-            self._continued[each] *= 0.995
-        if continued and span < SPANS:
-            self._continued[span] += 1
-        self._recount()
-
-    def _recount(self) -> None:
-        none_continued = 1.0
-        for span in reversed(range(SPANS)):
-            none_continued *= 1 - self._continued[span] / self._reached[span]
-            self.chances[span] = 1 - none_continued
-
-
-def _span(paused: float) -> int:
-    return min(max(int(paused), 0).bit_length(), SPANS)

@@ -19,6 +19,7 @@ from balancer.prediction.prefix_cache import PrefixCacheIndex
 from balancer.prediction.running import RunningRequest
 from balancer.prediction.slot_match import RequestFeatures, features_of
 from balancer.prediction.workload import Workload
+from balancer.routing.affinity import is_worth_keeping
 from balancer.routing.fairness import FairOrder
 from balancer.routing.queued_request import QueuedRequest
 
@@ -92,7 +93,7 @@ class Dispatcher:
         `full`: the queue is full.
         """
         workload, prompt = self.workload(request.model), request.routing.prompt
-        if workload.returns.features_of(prompt, now):
+        if workload.returns.arrived(prompt, now):
             workload.learn_kept(self.cache_index.beginnings(prompt) != 0)
         if not full and request.deadline is None:
             return None
@@ -121,6 +122,7 @@ class Dispatcher:
         thorough = now - self._considered_at >= LOOK_SECONDS
         if thorough:
             self._considered_at = now
+        self._weigh_anew(waiting, now)
         assignments: list[Assignment] = []
         refreshed = set[str]()
         for request in self.order.ranked(list(waiting), now)[:LOOK]:
@@ -133,13 +135,37 @@ class Dispatcher:
             best, considered = cheapest(features, engines)
             if best is None:
                 continue
-            request.read = best.read
-            if best.wait > 0 or best.slot < 0:
+            request.work = best.work
+            if self._must_wait(request, features, best):
                 request.target = best.engine
                 best.engine.reserve(now, best.ahead + best.read + best.write)
             else:
                 assignments.append(self._start(request, features, best, considered))
         return assignments
+
+    def _weigh_anew(self, waiting: Collection[QueuedRequest], now: float) -> None:
+        """Predict the work of each, as if it were next: their order depends on it."""
+        if len(waiting) < 2:
+            return
+        refreshed = set[str]()
+        for request in waiting:
+            self.withdraw(request)
+        for request in waiting:
+            engines = self.eligible(request)
+            _refresh(engines, refreshed, now)
+            best, _ = cheapest(self.features(request, now), engines)
+            if best is not None:
+                request.work = best.work
+
+    def _must_wait(
+        self, request: QueuedRequest, features: RequestFeatures, best: CostEstimate
+    ) -> bool:
+        """Whether its slot is busy, or kept for the conversation that it holds."""
+        if best.wait > 0 or best.slot < 0:
+            return True
+        return is_worth_keeping(features, best) and not self.order.outranks_returning(
+            request, features.now
+        )
 
     def choose(self, request: QueuedRequest, now: float) -> CostEstimate | None:
         """The engine that costs least, free or not; None where none can."""
@@ -192,6 +218,7 @@ class Dispatcher:
             started=now,
             reading=best.read / engine.scale,
             others=_further_slots(engine, best.slot, request.slots),
+            client=request.client,
             # With a host cache the hit may not come from the slot.
             depth=features.depth(1 << place) if engine.host is None else 0,
         )
@@ -244,7 +271,7 @@ class Dispatcher:
             engine.counted(assignment, tokens, timings.cached)
         engine.end(assignment, now, timings.predicted)
         workload, routing = self.workload(request.model), request.routing
-        workload.returns.answered(routing.prompt, now)
+        workload.returns.answered(routing.prompt, request.client, now)
         if engine.learner.samples > ENOUGH and now - engine.learned < LEARN_SECONDS:
             return
         engine.learned = now

@@ -111,6 +111,8 @@ class Explanation:
     def _reason(self, each: CostEstimate, best: CostEstimate | None) -> str | None:
         if best is None or each is self.chosen:
             return None
+        if each is best and each.wait <= 0 and each.slot >= 0:
+            return "the best, but its slot is kept for the conversation in it"
         if each is best:
             return f"the best, but its next slot comes free in {each.wait:.1f} s"
         more = f"{each.cost:.2f} against {best.cost:.2f} s"

@@ -24,8 +24,8 @@ class QueuedRequest(msgspec.Struct, eq=False):
     is set once it has to wait. `eligible`: the engines that can serve it, where the
     prediction decides and not the count of busy slots; then `model` is its name in the
     fleet, `slots` how many it takes there and `deadline` the latest time for its first
-    token. `tokens` and `answer` are its lengths where they are known exactly. `read` is
-    its last predicted prefill, in seconds, and `target` the engine that it waits for.
+    token. `tokens` and `answer` are its lengths where they are known exactly. `work` is
+    its last predicted work, in seconds, and `target` the engine that it waits for.
     """
 
     routing: RoutingRequest
@@ -41,7 +41,7 @@ class QueuedRequest(msgspec.Struct, eq=False):
     deadline: float | None = None
     tokens: float | None = None
     answer: float | None = None
-    read: float = 0.0
+    work: float = 0.0
     target: EngineModel | None = None
 
     def __post_init__(self) -> None:

@@ -14,13 +14,13 @@ from balancer.prediction.speed import (
     Sample,
     Speed,
 )
+from balancer.queue import RECONSIDER_SECONDS
 from balancer.routing.decision import RoutingRequest
 from balancer.routing.dispatcher import Assignment, Dispatcher
 from balancer.routing.queued_request import QueuedRequest, ignore
 from balancer.simulate.cache import answered
 from balancer.simulate.engine import Event, Run
 from balancer.simulate.fleets import Machine
-from balancer.queue import RECONSIDER_SECONDS
 from balancer.simulate.world import Act, Decline, Start, Wake
 from balancer.telemetry.trace import Call
 

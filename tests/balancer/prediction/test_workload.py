@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from balancer.dialects.prompt import chain
-from balancer.prediction.workload import Lengths, Returns, Workload
+from balancer.prediction.workload import Lengths, Workload
 
 
 def rng(seed: int) -> random.Random:
@@ -54,43 +54,3 @@ def test_a_counted_beginning_is_not_guessed_again() -> None:
     lengths.learn(begun.blocks[-1], 1700)
 
     assert lengths.of(longer, tokens_per_byte=0.25) == 1700 + 400 * 0.25
-
-
-def chats(returns: Returns, *, go_on: bool, silent: float, count: int = 300) -> None:
-    now = 0.0
-    for number in range(count):
-        first = chain([b"s", b"%d" % number])
-        returns.answered(first, now)
-        now += silent
-        if go_on:
-            returns.features_of(chain([b"s", b"%d" % number, b"answer", b"more"]), now)
-
-
-def test_conversations_that_go_on_are_expected_to() -> None:
-    returns = Returns()
-
-    chats(returns, go_on=True, silent=20.0)
-
-    assert returns.chance(5.0) > 0.9
-
-
-def test_conversations_that_never_do_are_not() -> None:
-    returns = Returns()
-
-    chats(returns, go_on=False, silent=20.0)
-
-    assert returns.chance(5.0) < 0.2
-
-
-@given(st.lists(st.tuples(st.booleans(), st.floats(0, 3000)), max_size=60))
-def test_the_chance_is_a_probability_that_falls_with_silence(
-    history: list[tuple[bool, float]],
-) -> None:
-    returns = Returns()
-    for go_on, silent in history:
-        chats(returns, go_on=go_on, silent=silent, count=1)
-
-    chances = [returns.chance(seconds) for seconds in (0, 1, 5, 60, 300, 5000)]
-
-    assert all(0 <= chance <= 1 for chance in chances)
-    assert chances[-1] == 0

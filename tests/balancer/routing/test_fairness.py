@@ -8,11 +8,11 @@ from tests.balancer.engine_models import a_request
 
 
 def a_waiter(
-    client: str, arrived: float, read: float, *, again: bool = False
+    client: str, arrived: float, work: float, *, again: bool = False
 ) -> QueuedRequest:
     tried = frozenset({("pi", "small", "", 1)}) if again else frozenset()
     request = a_request(EMPTY, arrived, client=client, tried=tried)
-    request.read = read
+    request.work = work
     return request
 
 
@@ -21,7 +21,7 @@ waiters = st.lists(
         a_waiter,
         client=st.sampled_from("abc"),
         arrived=st.floats(0, 100),
-        read=st.floats(0, 1000),
+        work=st.floats(0, 1000),
         again=st.booleans(),
     ),
     max_size=30,
@@ -35,10 +35,37 @@ def test_every_request_has_a_place_and_only_one(waiting: list[QueuedRequest]) ->
     assert sorted(ranked, key=repr) == sorted(waiting, key=repr)
 
 
-def test_the_shortest_prompt_goes_first() -> None:
+def test_the_least_work_goes_first() -> None:
     long, short = a_waiter("a", 0.0, 60.0), a_waiter("b", 0.0, 1.0)
 
-    assert FairOrder().ranked([long, short], 1.0) == [short, long]
+    assert FairOrder(work=10.0).ranked([long, short], 1.0) == [short, long]
+
+
+def test_without_overtaking_requests_are_served_as_they_come() -> None:
+    order = FairOrder(overtake=0.0, work=10.0)
+    long, short = a_waiter("a", 0.0, 60.0), a_waiter("b", 0.5, 1.0)
+
+    assert order.ranked([short, long], 1.0) == [long, short]
+
+
+def test_of_requests_with_much_work_the_first_that_came_goes_first() -> None:
+    order = FairOrder(work=1.0)
+    first, shorter = a_waiter("a", 0.0, 90.0), a_waiter("b", 1.0, 60.0)
+
+    assert order.ranked([shorter, first], 2.0) == [first, shorter]
+
+
+def test_a_kept_slot_is_given_up_once_a_request_has_waited_long() -> None:
+    order, request = FairOrder(work=4.0), a_waiter("a", 0.0, 6.0)
+
+    assert not order.outranks_returning(request, 1.0)
+    assert order.outranks_returning(request, 60.0)
+
+
+def test_a_retried_request_does_not_wait_for_a_conversation_to_return() -> None:
+    order, failed = FairOrder(work=4.0), a_waiter("a", 0.0, 6.0, again=True)
+
+    assert order.outranks_returning(failed, 0.0)
 
 
 def test_a_request_that_waited_long_goes_before_shorter_new_ones() -> None:
@@ -55,8 +82,7 @@ def test_a_retried_request_goes_before_all_others() -> None:
 
 
 def test_a_client_that_used_much_ranks_behind_and_recovers_in_time() -> None:
-    order = FairOrder()
-    order.charge("greedy", 300.0, now=0.0)
+    order = FairOrder(work=3.0, uses={"greedy": (300.0, 0.0)})
     greedy, modest = a_waiter("greedy", 0.0, 1.0), a_waiter("modest", 0.0, 5.0)
 
     assert order.ranked([greedy, modest], 1.0)[0] is modest

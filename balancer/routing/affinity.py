@@ -1,0 +1,30 @@
+"""Slot affinity: whether an idle slot waits for the conversation that it holds. Pure.
+
+A request that takes the slot costs the conversation its content, which is then read
+again. Waiting costs what the slot could do meanwhile. Both are seconds of the same
+engine, and delay all that wait by as much, so that they compare directly:
+
+    saved · chance to return in time  >  seconds until then · price of the idle slot
+
+The chance and the time are learned for each client and model. A slot is not kept from a
+request that ranks before the conversation would if it went on now.
+"""
+
+from __future__ import annotations
+
+from balancer.prediction.cost import CostEstimate
+from balancer.prediction.slot_match import RequestFeatures
+
+
+def is_worth_keeping(features: RequestFeatures, estimate: CostEstimate) -> bool:
+    """Whether the idle slot of an estimate is worth more to its own conversation."""
+    engine = estimate.engine
+    if estimate.loss <= 0.0:
+        return False
+    content = features.cache_index.contents[engine.places[estimate.slot]]
+    if content is None:
+        return False
+    saved = (content.tokens - min(estimate.cached, content.tokens)) * engine.per_read
+    paused = features.now - content.since
+    pauses = features.workload.returns.of(content.client)
+    return pauses.gain(paused, saved, engine.idle_price) > 0.0
