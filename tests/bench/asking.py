@@ -19,19 +19,26 @@ Messages = list[dict[str, str]]
 class Answer:
     """One request. `asked` is of `time.monotonic`; the rest are seconds after it.
 
-    `prompt`, `cached` and `written` are tokens, as the engine counts them at the end.
+    `timings` are the engine's own, of the last event.
     """
 
     asked: float
     first: float | None = None
     whole: float | None = None
-    prompt: int = 0
-    cached: int = 0
-    written: int = 0
+    timings: dict[str, float] = field(default_factory=dict[str, float])
     node: str = ""
     id: str = ""
     error: str = ""
     words: list[str] = field(default_factory=list[str])
+
+    @property
+    def cached(self) -> int:
+        """Tokens of the prompt that were not read again."""
+        return int(self.timings.get("cache_n", 0))
+
+    @property
+    def prompt(self) -> int:
+        return self.cached + int(self.timings.get("prompt_n", 0))
 
     @property
     def text(self) -> str:
@@ -46,10 +53,7 @@ class Answer:
             if self.first is None:
                 self.first = time.monotonic() - self.asked
             self.words.append(word)
-        if timings := event.get("timings"):
-            self.cached = timings.get("cache_n", 0)
-            self.prompt = self.cached + timings.get("prompt_n", 0)
-            self.written = timings.get("predicted_n", 0)
+        self.timings = event.get("timings", self.timings)
 
 
 Named = Callable[[aiohttp.ClientResponse, dict[str, Any]], str]
