@@ -12,6 +12,7 @@ import aiohttp
 
 PATH = "/v1/chat/completions"
 LONGEST_SECONDS = 300.0
+CUT_OFF = "cut off"
 Messages = list[dict[str, str]]
 
 
@@ -44,6 +45,13 @@ class Answer:
     def text(self) -> str:
         return "".join(self.words)
 
+    def cut_off(self, now: float) -> None:
+        """Count what has not come as if it came now: the true times are longer."""
+        if self.whole is None and not self.error:
+            self.error = CUT_OFF
+            self.whole = now - self.asked
+            self.first = self.first or self.whole
+
     def take(self, event: dict[str, Any]) -> None:
         """Note what one event says."""
         if "error" in event:
@@ -73,9 +81,13 @@ async def ask(
     url: str,
     body: dict[str, Any],
     named: Named = lambda _, __: "",
+    answer: Answer | None = None,
 ) -> Answer:
-    """Ask and read to the end; a failure is in the answer's `error`."""
-    answer = Answer(time.monotonic())
+    """Ask and read to the end; a failure is in the answer's `error`.
+
+    A given `answer` is filled, so that its caller has what came of it when cancelled.
+    """
+    answer = answer or Answer(time.monotonic())
     try:
         async with client.post(url, json={**body, "stream": True}) as response:
             answer.id = response.headers.get("x-edgeserve-request-id", "")

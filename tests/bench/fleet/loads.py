@@ -23,9 +23,9 @@ from one village to another every morning before the market opens its doors
 """
 WORDS = TEXT.split()
 
-CHATS, TURNS = 12, 4
+CHATS, TURNS = 12, (3, 4)
 BURST = 24
-PHASE_SECONDS = 15.0
+PHASE_SECONDS = 12.0
 ARRIVALS = (50, 70, 90, 120)
 """In percent of what the engines can do together."""
 
@@ -72,8 +72,8 @@ async def chats(ask: Ask, seed: int) -> None:
         dice = dice_of("chats", seed, number + 1)
         chat = Conversation(dice, [system])
         await asyncio.sleep(dice.uniform(0, 1))
-        for _ in range(TURNS):
-            await chat.turn(ask, (30, 60), dice.randint(16, 24))
+        for _ in range(dice.randint(*TURNS)):
+            await chat.turn(ask, (25, 50), dice.randint(12, 18))
             await asyncio.sleep(dice.uniform(0.5, 1.5))
 
     await asyncio.gather(*map(one, range(CHATS)))
@@ -83,10 +83,10 @@ def burst(name: str) -> Callable[[Ask, int], Awaitable[None]]:
     """Ask 24 questions at once; the bursts of a seed share one system prompt."""
 
     async def load(ask: Ask, seed: int) -> None:
-        system = said("system", text(dice_of("burst", seed), 270))
+        system = said("system", text(dice_of("burst", seed), 230))
         dice = dice_of(name, seed)
-        questions = [text(dice, dice.randint(12, 20)) for _ in range(BURST)]
-        await asyncio.gather(*(ask([system, said("user", q)], 12) for q in questions))
+        questions = [text(dice, dice.randint(6, 12)) for _ in range(BURST)]
+        await asyncio.gather(*(ask([system, said("user", q)], 8) for q in questions))
 
     return load
 

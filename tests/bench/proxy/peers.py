@@ -71,6 +71,7 @@ def haproxy(
     folder: Path,
     balance: str = "roundrobin",
     options: str = "",
+    retry_on: str = "conn-failure",
 ) -> list[str]:
     """Configure HAProxy; `options` are those of each server."""
     servers = "\n".join(
@@ -91,6 +92,7 @@ defaults
 listen proxy
  bind 127.0.0.1:{port} backlog 4096
  balance {balance}
+ retry-on {retry_on}
 {servers}
 """)
     return [_found("haproxy"), "-db", "-f", f"{folder}/haproxy.cfg"]
