@@ -22,6 +22,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import click
+import psutil
 
 from tests.bench.fleet import figures
 from tests.bench.fleet.contest import COLD, Capacity, Load, Run, capacity, contest
@@ -71,8 +72,9 @@ class Task:
         chosen = loads(self.names, self.able)
         try:
             return contest(who, chosen, self.seed, self.folder, hold)
-        except (Missing, TimeoutError, RuntimeError) as error:
-            return f"{who.name} is left out: {error}{_last_words(self.folder)}"
+        except (Missing, OSError, RuntimeError, psutil.Error) as error:
+            # psutil's: an engine has ended, perhaps because its node restarted it.
+            return f"{who.name} is left out: {error!r}{_last_words(self.folder)}"
 
 
 def _last_words(folder: Path) -> str:
