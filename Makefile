@@ -6,9 +6,9 @@ ARGS ?=
 export VENV
 
 # Not for `up`: it prints the path of the command as the caller can run it.
-check fix test fuzz attacks faults bench bench-proxy bench-routing demo check-quantize check-native check-llama: export PATH := $(abspath $(VENV))/bin:$(PATH)
+check fix test fuzz attacks faults bench bench-proxy bench-routing bench-fleet demo check-quantize check-native check-llama: export PATH := $(abspath $(VENV))/bin:$(PATH)
 
-.PHONY: help install up check fix test fuzz attacks faults bench bench-proxy bench-routing demo check-quantize check-native check-llama
+.PHONY: help install up check fix test fuzz attacks faults bench bench-proxy bench-routing bench-fleet demo check-quantize check-native check-llama
 
 help:  ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 26
@@ -52,6 +52,9 @@ bench-proxy: install  ## Compare the proxy with nginx, HAProxy and LLM routers (
 bench-routing: install  ## Compare routing on unequal machines with other routers (8 min)
 	@python -m tests.bench.routing.decide
 	@python -m tests.bench.routing.compare $(ARGS)
+
+bench-fleet: install  ## Compare routing on real engines with other routers (20 min)
+	@python -m tests.bench.fleet.compare $(ARGS)
 
 demo: install  ## Run a small fleet on loopback: two nodes and a balancer
 	@scripts/demo

@@ -31,6 +31,7 @@ from tests.bench.proxy.load import (
 )
 from tests.bench.proxy.peers import PEERS, Missing, Peer, install
 from tests.bench.proxy.process import Process, await_chat, free_ports, running
+from tests.bench.rendering import markdown
 
 PROXY_CORE, OTHER_CORE = 0, 1
 PACE = 500
@@ -184,9 +185,7 @@ def row(each: Figures, direct: Figures) -> tuple[str, ...]:
 
 def table(results: Sequence[Figures]) -> str:
     """Render a Markdown table; the first result is the direct one."""
-    lines = [COLUMNS, tuple("---" for _ in COLUMNS)]
-    lines.extend(row(each, results[0]) for each in results)
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return markdown(COLUMNS, (row(each, results[0]) for each in results))
 
 
 def machine() -> str:

@@ -17,6 +17,9 @@ Command = Callable[[int, Sequence[int], Path], list[str]]
 
 ROUTERS = ("vllm-router==0.1.17", "sglang-router==0.3.2")
 ROUTERS_NEED = ("orjson", "fastapi", "uvicorn", "setproctitle", "requests", "aiohttp")
+LONGEST_SECONDS = 600
+"""No proxy gives up a request that waits for a slow machine."""
+
 CACHE = Path.home() / ".cache" / "edgeserve-bench-proxy"
 
 
@@ -34,7 +37,10 @@ class Peer:
     """Whether it gets the encrypted ports of the upstreams."""
 
 
-def nginx(port: int, upstreams: Sequence[int], folder: Path) -> list[str]:
+def nginx(
+    port: int, upstreams: Sequence[int], folder: Path, balance: str = ""
+) -> list[str]:
+    """Configure nginx; `balance` is the directive that chooses, if not in turns."""
     servers = "".join(f"server 127.0.0.1:{each};" for each in upstreams)
     (folder / "nginx.conf").write_text(f"""
         daemon off; master_process off; worker_processes 1; worker_rlimit_nofile 16384;
@@ -44,11 +50,14 @@ def nginx(port: int, upstreams: Sequence[int], folder: Path) -> list[str]:
           access_log off; keepalive_requests 100000000; client_max_body_size 64m;
           client_body_temp_path {folder}; proxy_temp_path {folder};
           fastcgi_temp_path {folder}; uwsgi_temp_path {folder}; scgi_temp_path {folder};
-          upstream u {{ {servers} keepalive 2048; keepalive_requests 100000000; }}
+          upstream u {{
+            {balance} {servers} keepalive 2048; keepalive_requests 100000000;
+          }}
           server {{
             listen 127.0.0.1:{port} backlog=4096;
             location / {{
               proxy_pass http://u; proxy_http_version 1.1; proxy_buffering off;
+              proxy_read_timeout {LONGEST_SECONDS}s;
               proxy_set_header Connection "";
             }}
           }}
@@ -56,8 +65,18 @@ def nginx(port: int, upstreams: Sequence[int], folder: Path) -> list[str]:
     return [_found("nginx"), "-c", f"{folder}/nginx.conf", "-e", f"{folder}/error.log"]
 
 
-def haproxy(port: int, upstreams: Sequence[int], folder: Path) -> list[str]:
-    servers = "\n".join(f" server s{each} 127.0.0.1:{each}" for each in upstreams)
+def haproxy(
+    port: int,
+    upstreams: Sequence[int],
+    folder: Path,
+    balance: str = "roundrobin",
+    options: str = "",
+    retry_on: str = "conn-failure",
+) -> list[str]:
+    """Configure HAProxy; `options` are those of each server."""
+    servers = "\n".join(
+        f" server s{each} 127.0.0.1:{each} {options}" for each in upstreams
+    )
     (folder / "haproxy.cfg").write_text(f"""
 global
  nbthread 1
@@ -67,22 +86,24 @@ defaults
  option http-no-delay
  http-reuse always
  timeout connect 2s
- timeout client 60s
- timeout server 60s
+ timeout client {LONGEST_SECONDS}s
+ timeout server {LONGEST_SECONDS}s
+ timeout queue {LONGEST_SECONDS}s
 listen proxy
  bind 127.0.0.1:{port} backlog 4096
- balance roundrobin
+ balance {balance}
+ retry-on {retry_on}
 {servers}
 """)
     return [_found("haproxy"), "-db", "-f", f"{folder}/haproxy.cfg"]
 
 
 def vllm_router(port: int, upstreams: Sequence[int], _: Path) -> list[str]:
-    return [_router("vllm-router"), *_routing(port, upstreams)]
+    return [router("vllm-router"), *_routing(port, upstreams)]
 
 
 def sglang_router(port: int, upstreams: Sequence[int], _: Path) -> list[str]:
-    python = _router("python")
+    python = router("python")
     return [python, "-m", "sglang_router.launch_router", *_routing(port, upstreams)]
 
 
@@ -91,6 +112,23 @@ def _routing(port: int, upstreams: Sequence[int]) -> list[str]:
     return [
         *("--host", "127.0.0.1", "--port", str(port), "--worker-urls", *urls),
         *("--policy", "round_robin", "--max-concurrent-requests", "4096"),
+        *("--log-level", "error", "--prometheus-port", str(port + 1)),
+    ]
+
+
+VLLM = ("vllm-router",)
+SGLANG = ("python", "-m", "sglang_router.launch_router")
+
+
+def cache_aware(
+    program: Sequence[str], port: int, upstreams: Sequence[int], *flags: str
+) -> list[str]:
+    """Return a router that sends a prompt to where its beginning went."""
+    urls = [f"http://127.0.0.1:{each}" for each in upstreams]
+    return [
+        *(router(program[0]), *program[1:], "--host", "127.0.0.1"),
+        *("--port", str(port), "--worker-urls", *urls),
+        *("--policy", "cache_aware", *flags),
         *("--log-level", "error", "--prometheus-port", str(port + 1)),
     ]
 
@@ -165,7 +203,7 @@ def _found(program: str) -> str:
     return path
 
 
-def _router(program: str) -> str:
+def router(program: str) -> str:
     if not (CACHE / "bin" / "vllm-router").exists():
         raise Missing("the routers' wheels could not be installed")
     return str(CACHE / "bin" / program)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import psutil
 
 from tests.bench.proxy.load import PATH, chat
 
-READY_SECONDS = 30.0
+READY_SECONDS = 40.0
 
 
 @dataclass(frozen=True)
@@ -40,11 +41,23 @@ class Process:
 
 
 @contextlib.contextmanager
-def running(command: Sequence[str], core: int, log: Path) -> Generator[Process]:
-    """Run a command on one core for the length of the block."""
+def running(
+    command: Sequence[str],
+    core: int | None,
+    log: Path,
+    env: Mapping[str, str] | None = None,
+) -> Generator[Process]:
+    """Run a command for the length of the block, on one core or on any.
+
+    `env` is added to its environment.
+    """
+    pinned = () if core is None else ("taskset", "-c", str(core))
     with log.open("ab") as sink:
         child = subprocess.Popen(
-            ["taskset", "-c", str(core), *command], stdout=sink, stderr=sink
+            [*pinned, *command],
+            stdout=sink,
+            stderr=sink,
+            env={**os.environ, **(env or {})},
         )
     try:
         yield Process(child.pid)
@@ -87,3 +100,24 @@ def await_chat(port: int) -> None:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"no chat answered: {error}") from error
             time.sleep(0.1)
+
+
+def await_ready(port: int, nodes: int = 0) -> None:
+    """Wait until a balancer answers and, if it is ours, knows so many machines."""
+    deadline = time.monotonic() + READY_SECONDS
+    while not _is_ready(port, nodes):
+        if time.monotonic() > deadline:
+            raise TimeoutError("it did not become ready")
+        time.sleep(0.05)
+
+
+def _is_ready(port: int, nodes: int) -> bool:
+    path = "/edgeserve/v1/nodes" if nodes else "/health"
+    try:
+        with urllib.request.urlopen(
+            f"http://127.0.0.1:{port}{path}", timeout=2
+        ) as said:
+            body: bytes = said.read()
+            return body.count(b'"up"') >= nodes
+    except OSError:
+        return False

@@ -17,7 +17,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,10 +27,10 @@ import click
 from node.engines.process import free_port
 from tests.bench.proxy import peers
 from tests.bench.proxy.peers import Missing
-from tests.bench.proxy.process import running
+from tests.bench.proxy.process import await_ready, running
+from tests.bench.rendering import markdown, quantile
 from tests.bench.routing.load import LOADS, run
 
-READY_SECONDS = 40.0
 ALONE = "the GPU alone"
 PROXY_CORE = 0
 Ports = dict[str, tuple[int, int]]
@@ -46,33 +45,18 @@ def engines(ports: Ports) -> list[int]:
 def nginx(balance: str, only: Sequence[str] = ()) -> Command:
     def command(port: int, ports: Ports, folder: Path) -> list[str]:
         used = {name: ports[name] for name in only or ports}
-        argv = peers.nginx(port, engines(used), folder)
-        config = folder / "nginx.conf"
-        config.write_text(
-            config.read_text().replace("upstream u {", "upstream u { " + balance)
-        )
-        return argv
+        return peers.nginx(port, engines(used), folder, balance)
 
     return command
 
 
 def haproxy(port: int, ports: Ports, folder: Path) -> list[str]:
-    argv = peers.haproxy(port, engines(ports), folder)
-    config = folder / "haproxy.cfg"
-    text = config.read_text().replace("balance roundrobin", "balance leastconn")
-    config.write_text(text.replace("60s", "600s"))
-    return argv
+    return peers.haproxy(port, engines(ports), folder, "leastconn")
 
 
-def router(program: list[str], *flags: str) -> Command:
+def router(program: Sequence[str], *flags: str) -> Command:
     def command(port: int, ports: Ports, _: Path) -> list[str]:
-        found = peers._router(program[0])
-        urls = [f"http://127.0.0.1:{each}" for each in engines(ports)]
-        return [
-            *(found, *program[1:], "--host", "127.0.0.1", "--port", str(port)),
-            *("--worker-urls", *urls, "--policy", "cache_aware", *flags),
-            *("--log-level", "error", "--prometheus-port", str(port + 1)),
-        ]
+        return peers.cache_aware(program, port, engines(ports), *flags)
 
     return command
 
@@ -81,15 +65,14 @@ def edgeserve(port: int, ports: Ports, folder: Path) -> list[str]:
     return peers.balancer(port, [node for node, _ in ports.values()], folder)
 
 
-SGLANG = ["python", "-m", "sglang_router.launch_router"]
 CONTESTANTS: dict[str, Command] = {
     ALONE: nginx("", ["gpu"]),
     "nginx least_conn": nginx("least_conn;"),
     "nginx random two": nginx("random two least_conn;"),
     "HAProxy leastconn": haproxy,
-    "vllm-router cache_aware": router(["vllm-router"]),
-    "sglang-router cache_aware": router(SGLANG),
-    "sglang-router, tuned": router(SGLANG, "--balance-abs-threshold", "2"),
+    "vllm-router cache_aware": router(peers.VLLM),
+    "sglang-router cache_aware": router(peers.SGLANG),
+    "sglang-router, tuned": router(peers.SGLANG, "--balance-abs-threshold", "2"),
     "EdgeServe": edgeserve,
 }
 
@@ -126,27 +109,6 @@ def machines() -> Generator[tuple[Ports, dict[str, Any]]]:
             did.update(json.loads(child.stdout.readline() or "{}"))
 
 
-def await_ready(port: int, nodes: int) -> None:
-    """Wait until the balancer answers and, if it is ours, knows every machine."""
-    deadline = time.monotonic() + READY_SECONDS
-    while not _is_ready(port, nodes):
-        if time.monotonic() > deadline:
-            raise TimeoutError("it did not become ready")
-        time.sleep(0.1)
-
-
-def _is_ready(port: int, nodes: int) -> bool:
-    path = "/edgeserve/v1/nodes" if nodes else "/health"
-    try:
-        with urllib.request.urlopen(
-            f"http://127.0.0.1:{port}{path}", timeout=2
-        ) as said:
-            body: bytes = said.read()
-            return body.count(b'"up"') >= nodes
-    except OSError:
-        return False
-
-
 def contest(
     name: str, command: Command, load: str, folder: Path, settle: float
 ) -> Figures:
@@ -176,11 +138,6 @@ def contest(
     )
 
 
-def quantile(values: Sequence[float], share: float) -> float:
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0.0
-
-
 COLUMNS = (
     "balancer", "total s", "first p50", "p95", "p99", "whole p95", "hits",
     "pi", "laptop", "gpu", "errors",
@@ -189,9 +146,7 @@ COLUMNS = (
 
 def table(results: Sequence[Figures]) -> str:
     """Render a Markdown table."""
-    lines = [COLUMNS, tuple("---" for _ in COLUMNS)]
-    lines.extend(_row(each) for each in results)
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return markdown(COLUMNS, map(_row, results))
 
 
 def _row(each: Figures) -> tuple[str, ...]:
