@@ -12,13 +12,16 @@ Without --load or --all they are the bursts, the chats and 70 % of capacity.
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import click
@@ -83,19 +86,50 @@ def _last_words(folder: Path) -> str:
 
 
 def run_all(tasks: Sequence[Task], at_a_time: int) -> list[Run]:
-    """Run the contests, some of them side by side."""
+    """Run the contests, some of them side by side; none is left behind."""
     runs: list[Run] = []
-    with ProcessPoolExecutor(at_a_time) as pool:
-        futures = {pool.submit(task): task for task in tasks}
-        for done in as_completed(futures):
-            task, found = futures[done], done.result()
-            if isinstance(found, str):
-                print(found, file=sys.stderr)
-                continue
-            runs += found
-            told = ", ".join(f"{each.load} {each.wall:.0f} s" for each in found)
-            print(f"{task.contestant}, seed {task.seed}: {told}", file=sys.stderr)
+    with ThreadPoolExecutor(at_a_time) as pool:
+        try:
+            futures = {pool.submit(_outside, task): task for task in tasks}
+            for done in as_completed(futures):
+                task, found = futures[done], done.result()
+                if isinstance(found, str):
+                    print(found, file=sys.stderr)
+                    continue
+                runs += found
+                told = ", ".join(f"{each.load} {each.wall:.0f} s" for each in found)
+                print(f"{task.contestant}, seed {task.seed}: {told}", file=sys.stderr)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for child in multiprocessing.active_children():
+                child.terminate()
     return runs
+
+
+def _outside(task: Task) -> list[Run] | str:
+    """Run it in a process of its own, which can be ended without the others."""
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe(duplex=False)
+    child = context.Process(target=_inside, args=(task, there))
+    child.start()
+    there.close()
+    try:
+        found: list[Run] | str = here.recv()
+    except EOFError:
+        found = f"{task.contestant} is left out: its process has ended"
+    child.join()
+    return found
+
+
+def _inside(task: Task, there: Connection) -> None:
+    end_by_exception()
+    there.send(task())
+
+
+def end_by_exception() -> None:
+    """Let SIGTERM and SIGINT give back what was taken, as the end of a block does."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda got, _: sys.exit(128 + got))
 
 
 def report(runs: Sequence[Run]) -> tuple[list[figures.Figures], str]:
@@ -194,6 +228,7 @@ def main(
     out: Path,
 ) -> None:
     """Compare how balancers route between real engines, side by side."""
+    end_by_exception()
     peers.install()
     model()
     names = NAMES if every else named or USUAL
