@@ -83,7 +83,7 @@ def burst(name: str) -> Callable[[Ask, int], Awaitable[None]]:
     """Ask 24 questions at once; the bursts of a seed share one system prompt."""
 
     async def load(ask: Ask, seed: int) -> None:
-        system = said("system", text(dice_of("burst", seed), 230))
+        system = said("system", text(dice_of("burst", seed), 210))
         dice = dice_of(name, seed)
         questions = [text(dice, dice.randint(6, 12)) for _ in range(BURST)]
         await asyncio.gather(*(ask([system, said("user", q)], 8) for q in questions))
