@@ -69,9 +69,13 @@ Named = Callable[[aiohttp.ClientResponse, dict[str, Any]], str]
 
 
 def session() -> aiohttp.ClientSession:
-    """Return a session that never makes a request wait for another."""
+    """Return a session that never makes a request wait for another.
+
+    Each request has a connection of its own: llama.cpp closes them after a stream,
+    without saying so.
+    """
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0),
+        connector=aiohttp.TCPConnector(limit=0, force_close=True),
         timeout=aiohttp.ClientTimeout(total=LONGEST_SECONDS),
     )
 

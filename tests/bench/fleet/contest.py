@@ -22,8 +22,8 @@ from tests.bench.proxy.process import await_ready, running
 
 Load = Callable[[Ask, int], Awaitable[None]]
 COLD = "cold burst"
-CAPACITY_REQUESTS = 40
-MOST_SECONDS = 60.0
+CAPACITY_REQUESTS, WRITTEN = 40, 64
+MOST_SECONDS = 45.0
 """Of one load."""
 
 CALM_SECONDS = 0.5
@@ -180,23 +180,35 @@ def _attempt(each: dict[str, Any], at: float, number: int) -> Attempt:
     )
 
 
-def capacity(folder: Path) -> Capacity:
-    """Measure one engine that has a whole core."""
-    with bare("capacity", folder) as engine:
-        before = engine.cpu_seconds()
+def capacity(folder: Path, *, requests: bool) -> Capacity:
+    """Measure one engine, by its processor time: other programs do not change that.
 
-        async def load(ask: Ask, _: int) -> None:
+    `requests` takes half a minute and is 0 where it is not wanted.
+    """
+    with bare("capacity", folder) as engine:
+
+        def spent(load: Load) -> tuple[float, list[Answer]]:
+            before = engine.cpu_seconds()
+            answers = asyncio.run(played(engine.port, load, 0))
+            if failed := [each.error for each in answers if each.error]:
+                raise RuntimeError(f"an engine alone failed: {failed[0]}")
+            return engine.cpu_seconds() - before, answers
+
+        async def mixture(ask: Ask, _: int) -> None:
             await in_pairs(ask, CAPACITY_REQUESTS)
 
-        asyncio.run(played(engine.port, load, 0))
-        spent = engine.cpu_seconds() - before
-        alone = asyncio.run(played(engine.port, _long, 0))[0].timings
+        mixed = spent(mixture)[0] if requests else float("inf")
+        read, answers = spent(_asking(1))
+        write, _ = spent(_asking(1 + WRITTEN))  # the same prompt, now cached
         return Capacity(
-            requests=CAPACITY_REQUESTS / spent,
-            prefill=alone["prompt_per_second"],
-            decode=alone["predicted_per_second"],
+            requests=CAPACITY_REQUESTS / mixed,
+            prefill=answers[0].timings["prompt_n"] / read,
+            decode=WRITTEN / write,
         )
 
 
-async def _long(ask: Ask, _: int) -> None:
-    await ask([{"role": "user", "content": "one two three " * 150}], 48)
+def _asking(tokens: int) -> Load:
+    async def load(ask: Ask, _: int) -> None:
+        await ask([{"role": "user", "content": "one two three " * 150}], tokens)
+
+    return load

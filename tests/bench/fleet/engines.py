@@ -7,7 +7,7 @@ import json
 import sys
 import time
 import urllib.request
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,8 +109,7 @@ def _until_ready(port: int) -> None:
     _until(lambda: b'"state":"ready"' in _got(port, "/edgeserve/v1/node"))
 
 
-def _until(ready: object) -> None:
-    assert callable(ready)
+def _until(ready: Callable[[], bool]) -> None:
     deadline = time.monotonic() + READY_SECONDS
     while not ready():
         if time.monotonic() > deadline:

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from tests.bench.asking import CUT_OFF, Answer, Messages
-from tests.bench.fleet.contest import Attempt, Run
+from tests.bench.fleet.contest import Attempt, Load, Run
 from tests.bench.fleet.figures import beside, figures, merged, predictions
 from tests.bench.fleet.loads import arrivals, burst, dice_of
 from tests.bench.fleet.throttle import Cgroup, in_turns
@@ -67,7 +67,7 @@ def test_what_was_cut_off_counts_as_it_stood() -> None:
     assert (waiting.first, waiting.whole, waiting.error) == (75.0, 75.0, CUT_OFF)
 
 
-async def asked_by(load: object, seed: int) -> list[str]:
+async def asked_by(load: Load, seed: int) -> list[str]:
     """Return what a load asks, of an engine that says nothing at once."""
     found: list[str] = []
 
@@ -76,7 +76,6 @@ async def asked_by(load: object, seed: int) -> list[str]:
         await asyncio.sleep(0)
         return Answer(0.0)
 
-    assert callable(load)
     await load(ask, seed)
     return found
 
