@@ -1,10 +1,10 @@
 """Slot affinity: whether an idle slot waits for the conversation that it holds. Pure.
 
 A request that takes the slot costs the conversation its content, which is then read
-again. Waiting costs what the slot could do meanwhile. Both are seconds of the same
-engine, and delay all that wait by as much, so that they compare directly:
+again: the engine loses that time, and the conversation waits as long for its answer.
+Keeping the slot costs what it could do meanwhile:
 
-    saved · chance to return in time  >  seconds until then · price of the idle slot
+    2 · saved · chance to return in time  >  seconds until then · price of the idle slot
 
 The chance and the time are learned for each client and model. A slot is not kept from a
 request that ranks before the conversation would if it went on now.
@@ -27,4 +27,4 @@ def is_worth_keeping(features: RequestFeatures, estimate: CostEstimate) -> bool:
     saved = (content.tokens - min(estimate.cached, content.tokens)) * engine.per_read
     paused = features.now - content.since
     pauses = features.workload.returns.of(content.client)
-    return pauses.gain(paused, saved, engine.idle_price) > 0.0
+    return pauses.gain(paused, 2 * saved, engine.idle_price) > 0.0

@@ -36,7 +36,7 @@ CLIENTS = 4096
 GAIN = 0.05
 """The share of a new request in the mean work."""
 
-RETURNING = 0.25
+RETURNING = 0.5
 """The work of a conversation that goes on in its slot, in mean works."""
 
 
