@@ -38,6 +38,7 @@ from balancer.discovery.mdns import discovering
 from balancer.discovery.node_client import NodeClient
 from balancer.discovery.registration import Registrations
 from balancer.discovery.revocations import Revocations
+from balancer.failover.moves import Mover
 from balancer.failover.retry import RetryLoop
 from balancer.failover.splice import policy_of
 from balancer.failover.watchdog import Watchdog
@@ -62,6 +63,7 @@ from edgeserve.http.channel.opening import FleetChannel
 from edgeserve.http.listening import lines, shown_at
 from edgeserve.http.types import Origin, Upstream
 from edgeserve.openai import ROUTES
+from edgeserve.runtime.background import background
 from edgeserve.runtime.clock import ActiveClock
 from edgeserve.runtime.log import say
 from edgeserve.runtime.tasks import first
@@ -143,8 +145,8 @@ async def running(
             await stack.enter_async_context(calibrating(shared, nodes))
         await stack.enter_async_context(probing(shared.breakers, nodes))
         register = closing(Registrations(on_event, access.tokens))
-        watch = stack.enter_context(closing(Watchdog(shared, clock)))
-        handler = _handler(settings, shared, nodes, access, usage, watch, trace)
+        handling = _handler(settings, shared, nodes, clock, access, usage, trace)
+        handler = await stack.enter_async_context(handling)
         changes = _changes(settings, shared, access, revocations, channel)
         api = AdminRoutes(
             state=shared,
@@ -246,28 +248,34 @@ def invitation(at: Origin) -> str:
     return f"\n  new machines ask to join with: edgeserve join {url}"
 
 
-def _handler(
+@asynccontextmanager
+async def _handler(
     settings: BalancerSettings,
     shared: BalancerState,
     nodes: NodeClient,
+    clock: ActiveClock,
     access: AccessPolicy,
     usage: ClientUsage,
-    watch: Watchdog,
     trace: Trace | None,
-) -> InferenceHandler:
-    return InferenceHandler(
-        state=shared,
-        clients=access.clients,
-        limits=RateLimits(shared.records.clock),
-        usage=usage,
-        policy=policy_of(settings),
-        trace=trace,
-        retry=RetryLoop(
-            state=shared,
-            nodes=nodes,
-            templates=TemplateProbe(nodes),
-            watchdog=watch,
-            attempts=settings.attempts,
-            patience=settings.queue_seconds,
-        ),
-    )
+) -> AsyncGenerator[InferenceHandler]:
+    templates = TemplateProbe(nodes)
+    async with background() as tasks:
+        mover = Mover(shared, templates, tasks)
+        with closing(Watchdog(shared, clock, mover.look)) as watch:
+            retry = RetryLoop(
+                state=shared,
+                nodes=nodes,
+                templates=templates,
+                watchdog=watch,
+                attempts=settings.attempts,
+                patience=settings.queue_seconds,
+            )
+            yield InferenceHandler(
+                state=shared,
+                clients=access.clients,
+                limits=RateLimits(shared.records.clock),
+                usage=usage,
+                policy=policy_of(settings),
+                trace=trace,
+                retry=retry,
+            )

@@ -207,9 +207,13 @@ class _Live:
 
 
 class SlotClaim(QueuedRequest, eq=False, kw_only=True):
-    """A request that waits when it is entered, and holds slots until it is left."""
+    """A request that waits when it is entered, and holds slots until it is left.
+
+    `abandons`: the engine still works on it when the block ends.
+    """
 
     queue: RequestQueue
+    abandons: bool = False
 
     async def __aenter__(self) -> Send:
         """Take them; see `RequestQueue.claim`."""
@@ -220,5 +224,5 @@ class SlotClaim(QueuedRequest, eq=False, kw_only=True):
         send = self.decision
         if isinstance(send, Send):
             left = kind is not None and issubclass(kind, LEFT)
-            self.queue.give_back(send, left=left)
+            self.queue.give_back(send, left=left or self.abandons)
         self.decision = None  # it holds this

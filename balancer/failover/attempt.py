@@ -18,6 +18,7 @@ from balancer.failover.outcome import (
     Elsewhere,
     Full,
     GivenUp,
+    Moved,
     Outcome,
 )
 from balancer.failover.refusal import EngineRefusal
@@ -78,12 +79,20 @@ async def run_attempt(
             return Done(left=cancelled)
         if not watchdog.gave_up():
             raise
-        why = f"{send.to.origin.url} was given up: {watchdog.why}"
-        return _lost(GivenUp(why), watchdog.fault, context.response, before)
+        return _given_up(send, watchdog, context.response, before)
     except NoFiles:
         raise  # no engine's fault, and no other engine could be reached
     except NodeLost as error:
         return _lost(error, _fault(error, watchdog), context.response, before)
+
+
+def _given_up(
+    send: Send, watchdog: AttemptWatchdog, response: ClientResponse, before: int
+) -> Outcome:
+    if watchdog.move is not None:
+        return Moved(watchdog.move.why)
+    why = f"{send.to.origin.url} was given up: {watchdog.why}"
+    return _lost(GivenUp(why), watchdog.fault, response, before)
 
 
 def _answered(context: RequestContext, send: Send, reader: StreamReader) -> None:

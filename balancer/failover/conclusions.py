@@ -27,8 +27,10 @@ def note_failure(
 ) -> None:
     """Count a failure against an engine, unless it may be the request's own.
 
-    Then a probe decides, or another engine that answers the request.
+    Then a probe decides, or another engine that answers the request. Engines that it
+    left for this one may be asked again.
     """
+    context.returns()
     if fault == "doubt" and not isinstance(error, GivenUp):
         context.doubted_engines.add(to.key)
         breakers.question(to.key)

@@ -11,7 +11,7 @@ from balancer.failover.splice import GROWTH, MIGRATIONS, MOST_MIGRATIONS, Resume
 from balancer.fleet.engines import EngineCandidate, EngineIncarnation, EngineKey
 from balancer.request import InferenceRequest
 from balancer.response import MOST, ClientResponse, KeepAlive
-from balancer.routing.decision import Decision, Wait
+from balancer.routing.decision import Decision, RoutingRequest, Wait
 from balancer.telemetry.records import RequestRecord
 from edgeserve.errors import EdgeserveError, NodeLost
 from edgeserve.http.types import Request
@@ -24,7 +24,8 @@ class RequestContext(msgspec.Struct, eq=False):
 
     `received`: as the client sent it; `request`: as it is asked now; `original`: before
     it was narrowed to one variant, which an answer that goes on needs. `tried`: engines
-    that failed it; one that restarts may be asked once more. `failure`: the latest;
+    that failed it; one that restarts may be asked once more. `left`: engines that it
+    left for faster ones, `moves` times. `failure`: the latest failure;
     `failures`: their number since the last content. `breaks`: how often the answer
     broke off after content, `breaks_in_place` in a row without growing past
     `size_at_break`. `doubts`: errors that may be the request's own, `doubted_engines`
@@ -38,6 +39,8 @@ class RequestContext(msgspec.Struct, eq=False):
     response: ClientResponse
     policy: ResumePolicy
     tried: set[EngineIncarnation] = set()
+    left: set[EngineIncarnation] = set()
+    moves: int = 0
     failure: EdgeserveError | None = None
     failures: int = 0
     breaks: int = 0
@@ -79,11 +82,37 @@ class RequestContext(msgspec.Struct, eq=False):
         grew = size - self.size_at_break >= GROWTH
         self.breaks_in_place = 1 if grew else self.breaks_in_place + 1
         self.size_at_break = size
+        self._narrow(engine, reader)
+
+    def moved(self, engine: EngineCandidate, reader: StreamReader) -> None:
+        """Note that it leaves an engine that did not fail."""
+        self.left.add(engine.incarnation)
+        self.moves += 1
+        if self.response.sent.size:
+            self._narrow(engine, reader)
+
+    def _narrow(self, engine: EngineCandidate, reader: StreamReader) -> None:
         if self.original is None:
             self.original, self.prompt_tokens = self.request, reader.prompt
+            self.request = structs.replace(self.request, routing=self.routing(engine))
+
+    def routing(self, engine: EngineCandidate) -> RoutingRequest:
+        """Return what it asks for when it leaves an engine."""
+        routing = self.request.routing
+        if self.response.sent.size:
             model = normal(engine.engine.variant)
-            routing = structs.replace(self.request.routing, model=model)
-            self.request = structs.replace(self.request, routing=routing)
+            return structs.replace(routing, model=model)
+        return routing
+
+    @property
+    def ruled_out(self) -> frozenset[EngineIncarnation]:
+        """The engines that it does not go to."""
+        return frozenset(self.tried | self.left)
+
+    def returns(self) -> bool:
+        """Allow the engines that it left, if any: the faster ones are gone."""
+        left, self.left = self.left, set()
+        return bool(left)
 
     def doubted(self) -> bool:
         """Count an error that may be the request's own; True from the second on."""

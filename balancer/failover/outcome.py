@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from balancer.failover.context import RequestContext
 from balancer.health.faults import Fault
 from balancer.routing.decision import Send
-from balancer.telemetry.records import BROKEN, AttemptRecord
+from balancer.telemetry.records import BROKEN, MOVED, AttemptRecord
 from edgeserve.errors import EdgeserveError, NodeLost
 
 ANSWERED = "answered"
@@ -64,6 +64,13 @@ class Broken:
 
 
 @dataclass(frozen=True)
+class Moved:
+    """A faster engine should go on with it; nothing is wrong with this one."""
+
+    why: str
+
+
+@dataclass(frozen=True)
 class AskWhole:
     """The stream cannot be aggregated: ask again, without streaming."""
 
@@ -73,7 +80,7 @@ class Rerouted:
     """The request asks for other engines now, or may ask one of them again."""
 
 
-Outcome = Done | Full | Elsewhere | Broken | AskWhole | Rerouted
+Outcome = Done | Full | Elsewhere | Broken | Moved | AskWhole | Rerouted
 
 
 def open_attempt(send: Send, now: float, context: RequestContext) -> AttemptRecord:
@@ -95,6 +102,8 @@ def described(outcome: Outcome) -> str:
             return str(error)
         case Broken(error):
             return f"{BROKEN}: {error}"
+        case Moved(why):
+            return f"{MOVED}: {why}"
         case AskWhole():
             return "asked again without streaming"
         case Rerouted():

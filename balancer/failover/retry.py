@@ -24,6 +24,7 @@ from balancer.failover.outcome import (
     Done,
     Elsewhere,
     Full,
+    Moved,
     Outcome,
     Rerouted,
     described,
@@ -87,17 +88,21 @@ class RetryLoop:
     async def _try(self, context: RequestContext) -> Outcome:
         """Wait for a slot and make one attempt."""
         routing, record = context.request.routing, context.record
-        if context.tried:
-            routing = structs.replace(routing, tried=frozenset(context.tried))
+        if context.tried or context.left:
+            routing = structs.replace(routing, tried=context.ruled_out)
         clock = self.state.records.clock
         queued = clock()
         try:
-            async with self.state.queue.claim(routing, context.note) as send:
+            claim = self.state.queue.claim(routing, context.note)
+            async with claim as send:
                 await context.end_wait()
                 record.waited += clock() - queued
                 outcome = await self._recorded(context, send)
+                claim.abandons = isinstance(outcome, Moved)
                 return await self._conclude(context, send.to, outcome)
         except (NoNode, UnknownModel) as refusal:
+            if context.returns():
+                return Rerouted()
             context.begin_wait()
             if await await_recovery(self.state.current, context):
                 return Rerouted()
@@ -110,7 +115,7 @@ class RetryLoop:
         clock = self.state.records.clock
         attempt = open_attempt(send, clock(), context)
         try:
-            if context.tried:
+            if context.tried or context.left:
                 with self.watchdog.budget.another():
                     outcome = await self._ask(context, send)
             else:
@@ -142,6 +147,8 @@ class RetryLoop:
         outcome = await self._watched(context, send, body, reader, watchdog)
         if isinstance(outcome, Broken) and not outcome.final:
             context.broke(to, outcome.error, reader)
+        elif isinstance(outcome, Moved):
+            context.moved(to, reader)
         return outcome
 
     async def _plan(self, context: RequestContext, to: EngineCandidate) -> ResumePlan:
@@ -160,6 +167,8 @@ class RetryLoop:
         return AttemptWatchdog(
             watchdog=self.watchdog,
             key=send.to.key,
+            send=send,
+            context=context,
             routing=request.routing,
             started=self.watchdog.time(),
             predicted=send.first_seconds,

@@ -9,12 +9,11 @@ either: then the silence is ours, and `stall_seconds` alone limits it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from math import inf
 
-from msgspec import structs
-
+from balancer.failover.context import RequestContext
 from balancer.failover.stall import (
     ExpectedPace,
     Progress,
@@ -25,8 +24,9 @@ from balancer.failover.stall import (
 )
 from balancer.fleet.engines import EngineKey
 from balancer.health.faults import Fault
-from balancer.routing.decision import RoutingRequest
+from balancer.routing.decision import RoutingRequest, Send
 from balancer.routing.filters import Filtered, filter_engines
+from balancer.routing.moving import Move
 from balancer.state import BalancerState
 from edgeserve.runtime.background import declared, guarded
 from edgeserve.runtime.clock import ActiveClock, Ticker
@@ -65,12 +65,15 @@ class AttemptWatchdog(Progress, eq=False, kw_only=True):
     `predicted`: seconds to its first token, None where nothing is. `reports_progress`:
     the engine reports when it begins. `calls_tools`: the text may come in large pieces.
     `paused`: whether the client takes nothing now. `suspect`: an engine has died at
-    this request before. `texts` counts pieces of the answer's text.
+    this request before. `texts` counts pieces of the answer's text. `move`: where it
+    goes on, if it was given up for that.
     """
 
     watchdog: Watchdog
     key: EngineKey
     routing: RoutingRequest
+    send: Send | None = None
+    context: RequestContext | None = None
     started: float
     predicted: float | None
     reports_progress: bool
@@ -79,6 +82,7 @@ class AttemptWatchdog(Progress, eq=False, kw_only=True):
     suspect: bool = False
     texts: int = 0
     why: str = ""
+    move: Move | None = None
     fault: Fault = "none"
     _texts_seen: int = 0
     _probed: bool = False
@@ -137,18 +141,15 @@ class AttemptWatchdog(Progress, eq=False, kw_only=True):
         pace = self._pace
         if now >= self.stuck_at(pace):
             return True
-        hung_at = self.hung_at(pace)
-        if now < hung_at:
+        if now < (hung_at := self.hung_at(pace)):
             return False
         quiet = hung_at - self.worked_at
         return now >= self.watchdog.last_work(self.key) + quiet
 
     def _is_node_silent(self, now: float) -> bool:
         """Whether for a while nothing has come from the engine or from its node."""
-        quiet = now - max(self.started, self.alive_at)
-        if quiet < QUIET_SECONDS or not self.watchdog.node_silent(
-            self.routing, self.key
-        ):
+        quiet = now - max(self.started, self.alive_at) >= QUIET_SECONDS
+        if not quiet or not self.watchdog.node_silent(self.routing, self.key):
             self._silent_since = None
             return False
         if self._silent_since is None:
@@ -184,6 +185,11 @@ class AttemptWatchdog(Progress, eq=False, kw_only=True):
         elsewhere = self.watchdog.seconds_elsewhere(self.routing, self.key)
         return self.watchdog.budget_left > 0 and is_sooner(elsewhere, remaining)
 
+    def leave(self, move: Move) -> None:
+        """Go on at a faster engine."""
+        self.move = move
+        self._give_up(move.why, "none")
+
     def _give_up(self, why: str, fault: Fault) -> None:
         self.why, self.fault = why, fault
         if self._task is not None:
@@ -199,11 +205,19 @@ class AttemptWatchdog(Progress, eq=False, kw_only=True):
         return bool(self.why) and task is not None and task.uncancel() == 0
 
 
-class Watchdog:
-    """Looks at all running attempts; knows their engines, and where else to go."""
+Look = Callable[[Collection[AttemptWatchdog], float], None]
 
-    def __init__(self, state: BalancerState, awake: ActiveClock) -> None:
-        self.budget = RetryBudget()
+
+class Watchdog:
+    """Looks at all running attempts; knows their engines, and where else to go.
+
+    `look` may have some of them go on elsewhere.
+    """
+
+    def __init__(
+        self, state: BalancerState, awake: ActiveClock, look: Look | None = None
+    ) -> None:
+        self.budget, self._look = RetryBudget(), look
         self._state = state
         self._ticker = Ticker(EVERY_SECONDS)
         self._attempts = set[AttemptWatchdog]()
@@ -228,6 +242,8 @@ class Watchdog:
         now = self.time()  # the ticker's clock goes on while this process stands still
         for attempt in tuple(self._attempts):
             guarded(WATCH, partial(attempt.tick, now))
+        if self._look and self.budget_left and not self.woke:
+            guarded(WATCH, partial(self._look, self._attempts, now))
 
     def close(self) -> None:
         """Stop the ticker."""
@@ -235,9 +251,8 @@ class Watchdog:
 
     def is_alone(self, attempt: AttemptWatchdog) -> bool:
         """Whether its engine runs nothing else of ours."""
-        return all(
-            each is attempt or each.key != attempt.key for each in self._attempts
-        )
+        others = self._attempts - {attempt}
+        return all(each.key != attempt.key for each in others)
 
     async def wait_apart(self, key: EngineKey) -> None:
         """Wait until no other suspect request might end this engine."""
@@ -264,12 +279,7 @@ class Watchdog:
         self, routing: RoutingRequest, key: EngineKey
     ) -> float | None:
         """Return the seconds to the first token on the best other idle engine."""
-        incarnations = {
-            e.incarnation for e in self._state.current.candidates if e.key == key
-        }
-        return self._state.predictive.idle(
-            structs.replace(routing, tried=routing.tried | incarnations)
-        )
+        return self._state.predictive.idle(routing, key)
 
     def node_silent(self, routing: RoutingRequest, key: EngineKey) -> bool:
         """Whether an engine's whole node is silent, and another could serve."""

@@ -66,6 +66,12 @@ class TemplateProbe:
         self._nodes = nodes
         self._refuses: dict[str, bool] = {}
 
+    def known(self, to: EngineCandidate, dialect: type[Dialect]) -> bool | None:
+        """What `refuses` would say; None where it would have to ask."""
+        if not dialect.templated:
+            return False
+        return self._refuses.get(to.engine.variant)
+
     async def refuses(self, to: EngineCandidate, dialect: type[Dialect]) -> bool:
         """Whether that engine's template breaks a message to be continued."""
         if not dialect.templated:

@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Sequence
 from math import ceil
 
-from balancer.fleet.engines import EngineCandidate
+from msgspec import structs
+
+from balancer.fleet.engines import EngineCandidate, EngineKey
 from balancer.fleet.slot_counts import SlotCounts
 from balancer.prediction.cost import cheapest
 from balancer.prediction.engine_model import EngineModel
@@ -19,6 +21,7 @@ from balancer.routing.decision import Refuse, RoutingRequest, Send, Verdict
 from balancer.routing.dispatcher import Assignment, Dispatcher, TurnedAway
 from balancer.routing.eligibility import EligibilityCache, Eligible, Explanation
 from balancer.routing.least_busy import LeastBusy
+from balancer.routing.moving import Move, Remaining, pays, price
 from balancer.routing.queued_request import (
     RETRY_AFTER,
     QueuedRequest,
@@ -132,8 +135,11 @@ class PredictivePolicy:
         best = self.dispatcher.choose(request, now) if request.eligible else None
         return _seconds(best.wait) if best else RETRY_AFTER
 
-    def idle(self, routing: RoutingRequest) -> float | None:
-        """Seconds to the first token on the best engine with a free slot, if any."""
+    def idle(self, routing: RoutingRequest, but: EngineKey) -> float | None:
+        """Seconds to the first token on the best other engine with a free slot."""
+        candidates = self._eligibility.candidates
+        tried = {each.incarnation for each in candidates if each.key == but}
+        routing = structs.replace(routing, tried=routing.tried | tried)
         eligible = self._eligibility.find(routing)
         if isinstance(eligible, Refuse):
             return None
@@ -142,6 +148,38 @@ class PredictivePolicy:
         _price(request, eligible)
         best, _ = cheapest(self.dispatcher.features(request, now), eligible.engines)
         return best.first if best and best.wait == 0 and best.slot >= 0 else None
+
+    def idle_pace(self, model: str) -> float | None:
+        """Least seconds per token on the measured engines with a free slot, if any."""
+        return min(
+            (
+                engine.per_token
+                for engine in self.fleet_model.all()
+                if engine.model == model and _takes_moves(engine)
+            ),
+            default=None,
+        )
+
+    def move(self, routing: RoutingRequest, left: Remaining) -> Move | None:
+        """Where else a running request should go on, if that pays."""
+        eligible = self._eligibility.find(routing)
+        if isinstance(eligible, Refuse):
+            return None
+        now = self._clock()
+        request = QueuedRequest(routing, ignore, now)
+        _price(request, eligible)
+        request.tokens, request.answer = left.prompt, left.answer
+        engines = [each for each in eligible.engines if _takes_moves(each)]
+        for each in engines:
+            each.refresh(now)
+        best, _ = cheapest(self.dispatcher.features(request, now), engines)
+        if best is None or best.wait > 0 or best.slot < 0:
+            return None
+        there = best.first + best.write
+        if not pays(left.seconds, there, price(best)):
+            return None
+        to = eligible.candidate_by_name[best.engine.name]
+        return Move(left.seconds, there, to)
 
     def _unservable(
         self, waiting: Iterable[QueuedRequest]
@@ -175,6 +213,12 @@ class PredictivePolicy:
         )
         self._slot_counts.take(send.to.key, send.slots)
         return request, send
+
+
+def _takes_moves(engine: EngineModel) -> bool:
+    """Whether it has a slot that no request wants or waits for, and is no guess."""
+    free = engine.taken < engine.slots and not engine.queued
+    return free and engine.learner.calibrated
 
 
 def _engines(request: QueuedRequest) -> Sequence[EngineModel]:

@@ -24,8 +24,10 @@ class AttemptTracker(Send, eq=False, kw_only=True):
     """One attempt that `dispatcher` has assigned; it learns from what happens.
 
     `cached`, `tokens` and `first`: what was found of the prompt, and the seconds to the
-    first token. `whole`: the answer is complete, with these `timings`. `moved` is
-    called when a prediction has become more exact.
+    first token. `read`: tokens of the prompt that were read, `read_seconds` after it
+    began. `whole`: the answer is
+    complete, with these `timings`. `moved` is called when a prediction has become more
+    exact.
     """
 
     dispatcher: Dispatcher
@@ -36,6 +38,8 @@ class AttemptTracker(Send, eq=False, kw_only=True):
     cached: int | None = None
     tokens: int | None = None
     first: float | None = None
+    read: int | None = None
+    read_seconds: float = 0.0
     whole: bool = False
     timings: Timings | None = None
     _reads: float = 0.0
@@ -68,6 +72,7 @@ class AttemptTracker(Send, eq=False, kw_only=True):
             self._reads = now
         elif not self.assignment.engine.learner.calibrated:
             self._learn_early(processed, now)
+        self.read, self.read_seconds = processed, now - self._reads
         self.assignment.engine.progressed(self.assignment, now, processed)
         self.moved()
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from balancer.fleet.members import Fleet
-from balancer.telemetry.records import ANSWERED, RequestRecord, TokensUsed
+from balancer.telemetry.records import ANSWERED, MOVED, RequestRecord, TokensUsed
 from edgeserve.runtime.background import KINDS, failures
 
 BUCKETS = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
@@ -46,7 +46,7 @@ class Metrics:
         self._requests: Counter[Labels] = Counter()
         self._attempts: Counter[Labels] = Counter()
         self._used: dict[tuple[str, str], list[int]] = {}
-        self._retried = self._resumed = 0
+        self._retried = self._resumed = self._moved = 0
         self._waited = Histogram()
         self._first_byte = Histogram()
         self._lasted = Histogram()
@@ -56,8 +56,9 @@ class Metrics:
         status = str(record.status or 499)
         self._requests[("path", record.path), ("status", status)] += 1
         for each in record.attempts:
-            result = "answered" if each.outcome in ANSWERED else "failed"
+            result = _result(each.outcome)
             self._attempts[("node", each.send.to.node), ("outcome", result)] += 1
+            self._moved += result == "moved"
             self._resumed += each.resumes
         self._retried += max(0, len(record.attempts) - 1)
         self._waited.observe(record.waited)
@@ -74,6 +75,23 @@ class Metrics:
         found[0] += 1
         found[1] += used.prompt
         found[2] += used.answer
+
+    def _again(self) -> Iterable[str]:
+        """Render how often a request was sent to more than one engine."""
+        for name, text, count in (
+            ("retried_total", "Attempts past the first.", self._retried),
+            (
+                "resumed_total",
+                "Answers that went on at another engine.",
+                self._resumed,
+            ),
+            (
+                "moved_total",
+                "Attempts that were left for a faster engine.",
+                self._moved,
+            ),
+        ):
+            yield from _family(name, "counter", text, {(): count})
 
     def render(self, fleet: Fleet, waiting: int, running: int) -> str:
         """Return the text format, version 0.0.4."""
@@ -98,18 +116,7 @@ class Metrics:
                     for at, part in ((1, "prompt"), (2, "answer"))
                 },
             ),
-            *_family(
-                "retried_total",
-                "counter",
-                "Attempts past the first.",
-                {(): self._retried},
-            ),
-            *_family(
-                "resumed_total",
-                "counter",
-                "Answers that went on at another engine.",
-                {(): self._resumed},
-            ),
+            *self._again(),
             *_family(
                 "requests_running", "gauge", "Inside, waiting or not.", {(): running}
             ),
@@ -138,6 +145,12 @@ class Metrics:
             *_timed("request_seconds", "Arrival to end.", self._lasted),
         ]
         return "\n".join(lines) + "\n"
+
+
+def _result(outcome: str | None) -> str:
+    if outcome in ANSWERED:
+        return "answered"
+    return "moved" if outcome and outcome.startswith(MOVED) else "failed"
 
 
 def _of(key: str, model: str) -> Labels:

@@ -20,6 +20,9 @@ ANSWERED = frozenset(("answered", "refused by the engine"))
 BROKEN = "broke off"
 """How the outcome of an attempt begins that gave a part of its answer."""
 
+MOVED = "moved"
+"""How that of an attempt begins that was left for a faster engine."""
+
 Clock = Callable[[], float]
 
 

@@ -6,7 +6,13 @@ from math import inf
 
 import pytest
 
-from balancer.failover.stall import ExpectedPace, Progress, Sign
+from balancer.failover.stall import (
+    ExpectedPace,
+    Progress,
+    Sign,
+    is_sooner,
+    may_be_late,
+)
 
 
 def showing(*signs: tuple[Sign, float]) -> Progress:
@@ -68,3 +74,19 @@ def test_a_prefill_without_any_sign_is_given_up() -> None:
 
 def test_progress_after_text_does_not_turn_back_to_reading() -> None:
     assert writing(("progress", 101)).phase == "writing"
+
+
+@pytest.mark.parametrize(("now", "late"), [(104, False), (108, False), (108.1, True)])
+def test_late_is_half_again_as_long_as_predicted_and_two_seconds(
+    now: float, late: bool
+) -> None:
+    assert may_be_late(100, 4, now) is late
+
+
+@pytest.mark.parametrize(
+    ("elsewhere", "sooner"), [(None, False), (7.1, False), (7.0, True), (0.1, True)]
+)
+def test_the_other_engine_has_to_be_a_third_sooner(
+    elsewhere: float | None, sooner: bool
+) -> None:
+    assert is_sooner(elsewhere, 10.0) is sooner
