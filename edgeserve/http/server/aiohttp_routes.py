@@ -41,14 +41,18 @@ def rendering(body_limit: int) -> Middleware:
             if error.status < 400:
                 raise
             return as_response(_ours(error, request, body_limit), request.path)
-        except ConnectionError:
-            raise
-        except Exception:
+        except Exception as error:
+            if isinstance(error, ConnectionError) and _has_gone(request):
+                return web.Response()  # for nobody; aiohttp would log a fault
             log.exception("%s %s failed", request.method, request.path)
             broken = EdgeserveError("internal error; see the log")
             return as_response(broken, request.path)
 
     return render
+
+
+def _has_gone(request: web.Request) -> bool:
+    return request.transport is None or request.transport.is_closing()
 
 
 def _ours(

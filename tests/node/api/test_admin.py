@@ -1,6 +1,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+from contextlib import suppress
+
+import aiohttp
+import pytest
+from aiohttp import web
 
 from edgeserve.http.types import Origin
 from edgeserve.wire import NodeReport, decode
@@ -66,6 +72,26 @@ async def test_a_follower_that_leaves_is_forgotten() -> None:
         async with asyncio.timeout(PATIENCE):
             while state.feed._followers:
                 await asyncio.sleep(0.005)
+
+
+async def test_a_stream_whose_peer_stops_first_ends_without_a_word(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    write = web.StreamResponse.write
+
+    async def closes(answer: web.StreamResponse, data: bytes) -> None:
+        assert answer._req is not None
+        assert answer._req.transport is not None
+        answer._req.transport.close()
+        await write(answer, data)
+
+    monkeypatch.setattr(web.StreamResponse, "write", closes)
+    async with serving(a_node()) as client, asyncio.timeout(PATIENCE):
+        with suppress(aiohttp.ClientError):
+            async with client.get("/edgeserve/v1/events") as answer:
+                await answer.read()
+
+    assert [each for each in caplog.records if each.levelno > logging.INFO] == []
 
 
 async def test_an_unknown_path_has_the_same_shape_as_every_error() -> None:
