@@ -90,6 +90,16 @@ class Progress(msgspec.Struct, eq=False, kw_only=True):
                 pinged = max(PINGED_BATCHES * batch, 2 * quiet)
                 return min(self.alive_at + quiet, self.worked_at + pinged)
 
+    def excused_until(self, pace: ExpectedPace, read_at: float) -> float:
+        """Return until when another's prompt, last read at `read_at`, is the reason.
+
+        Its batch holds up every answer of the engine, and may take longer than learned.
+        The second limit is for a request that alone is lost.
+        """
+        batch = pace.batch
+        limit = UNLEARNED_SECONDS if batch is None else _hung_seconds(batch)
+        return min(read_at + limit, self.worked_at + 2 * limit)
+
     def hung_at(self, pace: ExpectedPace) -> float:
         """Return when missing progress events show that the engine hangs.
 
@@ -97,7 +107,11 @@ class Progress(msgspec.Struct, eq=False, kw_only=True):
         """
         if self.phase != "reading" or pace.batch is None:
             return inf
-        return self.worked_at + max(HUNG_SECONDS, BATCHES_MISSED * pace.batch)
+        return self.worked_at + _hung_seconds(pace.batch)
+
+
+def _hung_seconds(batch: float) -> float:
+    return max(HUNG_SECONDS, BATCHES_MISSED * batch)
 
 
 def _patience(learned: float | None) -> float:

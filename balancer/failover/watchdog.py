@@ -140,7 +140,7 @@ class AttemptWatchdog(Progress, eq=False, kw_only=True):
     def _is_stuck(self, now: float) -> bool:
         pace = self._pace
         if now >= self.stuck_at(pace):
-            return True
+            return now >= self.excused_until(pace, self.watchdog.last_read(self))
         if now < (hung_at := self.hung_at(pace)):
             return False
         quiet = hung_at - self.worked_at
@@ -298,6 +298,12 @@ class Watchdog:
         if model is None or model.foreign or any(each.hidden for each in here):
             return inf
         return max((each.worked_at for each in here), default=0.0)
+
+    def last_read(self, attempt: AttemptWatchdog) -> float:
+        """Return when its engine last showed that it reads another's prompt."""
+        here = [each for each in self._attempts if each.key == attempt.key]
+        reads = [e for e in here if e is not attempt and e.phase == "reading"]
+        return max((each.worked_at for each in reads), default=-inf)
 
     def stuck(self, key: EngineKey) -> bool:
         """Whether its node has given an engine up."""

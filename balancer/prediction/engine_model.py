@@ -193,19 +193,6 @@ class EngineModel:
         """Seconds of prefill in the slots below a slot, which are read first."""
         return self.load.unread(slot) * self.scale
 
-    @property
-    def idle_price(self) -> float:
-        """The share of its work that it leaves undone while one more slot is idle.
-
-        All of it where nothing runs; beside other requests only what a batch of one
-        more sequence would gain.
-        """
-        running, slowdown = self.taken, self.learner.speed.slowdown
-        if not running:
-            return 1.0
-        without = running / (1 + slowdown * (running - 1))
-        return 1 - without * (1 + slowdown * running) / (running + 1)
-
     def reserve(self, now: float, seconds: float) -> None:
         """Reserve the slot that comes free next for a waiting request."""
         if not self._frees:

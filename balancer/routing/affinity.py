@@ -13,6 +13,7 @@ request that ranks before the conversation would if it went on now.
 from __future__ import annotations
 
 from balancer.prediction.cost import CostEstimate
+from balancer.prediction.engine_model import EngineModel
 from balancer.prediction.slot_match import RequestFeatures
 
 
@@ -27,4 +28,17 @@ def is_worth_keeping(features: RequestFeatures, estimate: CostEstimate) -> bool:
     saved = (content.tokens - min(estimate.cached, content.tokens)) * engine.per_read
     paused = features.now - content.since
     pauses = features.workload.returns.of(content.client)
-    return pauses.gain(paused, 2 * saved, engine.idle_price) > 0.0
+    return pauses.gain(paused, 2 * saved, idle_price(engine)) > 0.0
+
+
+def idle_price(engine: EngineModel) -> float:
+    """Return the share of its work that it leaves undone for one more idle slot.
+
+    All of it where nothing runs; beside other requests only what a batch of one more
+    sequence would gain.
+    """
+    running, slowdown = engine.taken, engine.learner.speed.slowdown
+    if not running:
+        return 1.0
+    without = running / (1 + slowdown * (running - 1))
+    return 1 - without * (1 + slowdown * running) / (running + 1)

@@ -32,6 +32,7 @@ class Known:
         self.is_stuck = False
         self.woke = False
         self.worked: float = known.get("worked", 0.0)
+        self.read = -inf
 
     def time(self) -> float:
         return asyncio.get_running_loop().time()
@@ -50,6 +51,9 @@ class Known:
 
     def last_work(self, key: EngineKey) -> float:  # noqa: ARG002
         return self.worked
+
+    def last_read(self, attempt: AttemptWatchdog) -> float:  # noqa: ARG002
+        return self.read
 
     def stuck(self, key: EngineKey) -> bool:  # noqa: ARG002
         return self.is_stuck
@@ -112,6 +116,36 @@ async def test_a_text_that_goes_on_is_left_alone() -> None:
             watchdog.tick(now + second)
 
     assert (await watched(Known(), goes_on)).why == ""
+
+
+@pytest.mark.parametrize("signs", [["head", "text"], ["head", "progress"]])
+async def test_an_engine_that_reads_anothers_prompt_is_alive(signs: list[Sign]) -> None:
+    """One that has become eight times slower needs as long for a batch."""
+    known = Known(pace=ExpectedPace(token=0.1, batch=1.2))
+    given_up = list[bool]()
+
+    def waits(watchdog: AttemptWatchdog, now: float) -> None:
+        for sign in signs:
+            watchdog.note(sign)
+        known.read = known.worked = now + 5
+        for seconds in (6, 24, 28.9, 30):
+            watchdog.tick(now + seconds)
+            given_up.append(bool(watchdog.why))
+
+    assert (await watched(known, waits)).why == "it made no progress"
+    assert given_up == [False, False, False, True]
+
+
+async def test_a_request_that_alone_is_lost_is_given_up_while_others_are_read() -> None:
+    known = Known()
+
+    def lost(watchdog: AttemptWatchdog, now: float) -> None:
+        watchdog.note("text")
+        for second in range(60):
+            known.read = now + second
+            watchdog.tick(now + second)
+
+    assert (await watched(known, lost)).why == "it made no progress"
 
 
 async def test_a_call_to_a_tool_may_take_longer() -> None:

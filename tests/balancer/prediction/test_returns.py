@@ -2,7 +2,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from balancer.dialects.prompt import chain
-from balancer.prediction.returns import Returns
+from balancer.prediction.workload import Returns
 
 
 def chats(
