@@ -38,8 +38,7 @@ EVERY_SECONDS = 0.25
 WATCH = declared("progress watch", "timer")
 
 QUIET_SECONDS = 5.0
-"""After so long without a sign from an engine, a probe tests it; after so long without
-one from its node either, the request goes elsewhere."""
+"""Without a sign from an engine, until a probe; from its node too, until a retry."""
 
 BLINK_SECONDS = 2.0
 """A broken event stream is back before that, if its node is."""
@@ -47,11 +46,9 @@ BLINK_SECONDS = 2.0
 LATELY_SECONDS = 5.0
 """A connection that breaks so soon after a pause of ours broke because of it."""
 
-SLOWEST = 4.0
-"""The slowest of a hundred tokens, in mean times between two."""
+SLOWEST = 4.0  # the slowest of a hundred tokens, in mean times between two
 
-APART_SECONDS = 0.05
-"""Seconds between checks whether a request has its first text."""
+APART_SECONDS = 0.05  # between checks whether a request has its first text
 
 
 def never() -> bool:
@@ -209,10 +206,7 @@ Look = Callable[[Collection[AttemptWatchdog], float], None]
 
 
 class Watchdog:
-    """Looks at all running attempts; knows their engines, and where else to go.
-
-    `look` may have some of them go on elsewhere.
-    """
+    """Looks at all running attempts; `look` may move some of them elsewhere."""
 
     def __init__(
         self, state: BalancerState, awake: ActiveClock, look: Look | None = None
@@ -301,9 +295,10 @@ class Watchdog:
 
     def last_read(self, attempt: AttemptWatchdog) -> float:
         """Return when its engine last showed that it reads another's prompt."""
-        here = [each for each in self._attempts if each.key == attempt.key]
-        reads = [e for e in here if e is not attempt and e.phase == "reading"]
-        return max((each.worked_at for each in reads), default=-inf)
+        others = [
+            e for e in self._attempts if e.key == attempt.key and e is not attempt
+        ]
+        return max((e.worked_at for e in others if e.phase == "reading"), default=-inf)
 
     def stuck(self, key: EngineKey) -> bool:
         """Whether its node has given an engine up."""

@@ -34,7 +34,7 @@ class RunningRequest(msgspec.Struct, eq=False):
 
     `slot` is its expected slot; `others` are the further slots of a request that takes
     several. `depth` is how many of its blocks the slot held. `own` is how long its own
-    prompt was read, `waited` how long another prompt was. `client` is who sent it.
+    prompt was read, `waited` how long another prompt was. `client`: the sender.
 
     `reading_at_start` is its engine's `EngineTotals.reading` when it began; the three
     `…_at_first` are its engine's totals at its first token. From then on `waited`

@@ -44,14 +44,14 @@ class Weights:
     """The weights; a second before the first token of the request itself counts 1."""
 
     write: float = 0.3
-    queue: float = 3.0
+    queue: float = 6.0
     others: float = 1.5
     loss: float = 3.0
 
 
 WEIGHTS = Weights()
 
-OVERTAKE = 5.0
+OVERTAKE = 6.0
 """Less serves the 99th percentile, more the median."""
 
 LEAST = 1e-3

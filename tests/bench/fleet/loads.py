@@ -93,7 +93,7 @@ def burst(name: str) -> Callable[[Ask, int], Awaitable[None]]:
 
 @dataclass(frozen=True)
 class Arrival:
-    """At `at` seconds somebody asks; in `chat`, or a question alone (None)."""
+    """A request at `at` seconds; in `chat`, or a question alone (None)."""
 
     at: float
     chat: int | None
