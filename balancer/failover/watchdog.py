@@ -1,9 +1,8 @@
 """Watchdog: notice attempts that make no progress, and give them up.
 
 While a decode hangs, `/health` answers 200 and the connection stays open; only missing
-output shows it. No timer runs per event: the watchdog looks at all attempts four times
-a second. While a client takes nothing of its answer, nothing is read from the engine
-either: then the silence is ours, and `stall_seconds` alone limits it.
+output shows it. While a client takes nothing of its answer, nothing is read from the
+engine either: then the silence is ours, and `stall_seconds` alone limits it.
 """
 
 from __future__ import annotations

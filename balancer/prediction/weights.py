@@ -44,7 +44,7 @@ class Weights:
     """The weights; a second before the first token of the request itself counts 1."""
 
     write: float = 0.3
-    queue: float = 6.0
+    queue: float = 4.0
     others: float = 1.5
     loss: float = 3.0
 

@@ -43,7 +43,7 @@ def rendering(body_limit: int) -> Middleware:
             return as_response(_ours(error, request, body_limit), request.path)
         except Exception as error:
             if isinstance(error, ConnectionError) and _has_gone(request):
-                return web.Response()  # for nobody; aiohttp would log a fault
+                return web.Response()  # it has gone; aiohttp would log a fault
             log.exception("%s %s failed", request.method, request.path)
             broken = EdgeserveError("internal error; see the log")
             return as_response(broken, request.path)
