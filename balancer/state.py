@@ -126,6 +126,8 @@ def _predictive(
         policy=policy,
         calibrates=settings.calibrate,
     )
-    return PredictivePolicy(
+    predictive = PredictivePolicy(
         slot_counts, fleet_model, time.monotonic, known_better.notify
     )
+    predictive.dispatcher.order.overtake = settings.overtake
+    return predictive

@@ -213,7 +213,8 @@ def _gain(
         return 0.0, chance * content.tokens * engine.per_read
     shared = _shared(features, content, place)
     # When its own session goes on here, no other request needs what is lost.
-    lost = content.tokens - shared if place != features.hint else 0.0
+    own = features.depth(1 << place) == len(content.prompt.blocks)
+    lost = 0.0 if own or place == features.hint else content.tokens - shared
     loss = chance * lost * engine.per_read if lost > 0.0 else 0.0
     return _expected(features, engine, shared), loss
 

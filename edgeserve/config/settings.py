@@ -239,6 +239,11 @@ class BalancerSettings(SharedSettings, GrammarSettings, AccessSettings):
         "Avoid a machine while other programs use more than 90 % of its processor, if"
         " another serves the model.",
     )
+    overtake: float = setting(
+        6.0,
+        "How far a request with little work may overtake others in the queue, in mean"
+        " request times; 0: first come, first served.",
+    )
     record: Path | None = setting(
         None,
         "File to which a trace for `edgeserve simulate` is appended: sizes, times and"
@@ -275,6 +280,7 @@ class BalancerSettings(SharedSettings, GrammarSettings, AccessSettings):
         one_of(self, "policy", ("predict", "least-busy"))
         between(self, "low_battery", 0, 100)
         at_least(self, "queue", 0)
+        between(self, "overtake", 0, 1000)
         at_least(self, "attempts", 1)
         one_of(self, "resume", ("same-variant", "any", "off"))
         for name in ("queue_seconds", "connect_seconds", "suspect_seconds"):
