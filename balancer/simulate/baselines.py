@@ -46,6 +46,49 @@ class Classic:
         return ()
 
 
+class Queued:
+    """HAProxy's `leastconn` with `maxconn` at the number of slots: one queue, in order.
+
+    `open` counts the requests of each engine.
+    """
+
+    def __init__(self, fleet: Sequence[Machine]) -> None:
+        self.fleet = fleet
+        self.open = [0] * len(fleet)
+        self.waiting: list[Call] = []
+
+    def arrive(self, call: Call, now: float) -> Sequence[Act]:
+        """Queue a request, and start what can start."""
+        self.waiting.append(call)
+        return self.wake(now)
+
+    def notice(self, event: Event, engine: int, now: float) -> Sequence[Act]:
+        """Give the slot of a request that ends to the next."""
+        if event.kind != "end":
+            return ()
+        self.open[engine] -= 1
+        return self.wake(now)
+
+    def wake(self, now: float) -> Sequence[Act]:  # noqa: ARG002
+        """Start the requests for which an engine has a slot, the first that came first.
+
+        Of the engines the one with the fewest requests is taken.
+        """
+        acts: list[Act] = []
+        for call in tuple(self.waiting):
+            free = [
+                i
+                for i, each in enumerate(self.fleet)
+                if each.serves(call.model) and self.open[i] < each.slots
+            ]
+            if free:
+                engine = min(free, key=lambda i: self.open[i])
+                self.open[engine] += 1
+                self.waiting.remove(call)
+                acts.append(Start(call, engine))
+        return acts
+
+
 Rule = Callable[[Classic, Call, list[int]], int]
 """Chooses one of the engines that serve a call's model."""
 

@@ -66,6 +66,7 @@ CLASSIC: dict[str, Rule] = {
 
 POLICIES: dict[str, Make] = {
     **{name: partial(Classic, rule=rule) for name, rule in CLASSIC.items()},
+    "least-conn-queued": baselines.Queued,
     "cache-aware": lambda fleet: Classic(fleet, CacheAware()),
     "cache-aware-tuned": lambda fleet: Classic(fleet, CacheAware(absolute=2)),
     "edgeserve": Edge,
