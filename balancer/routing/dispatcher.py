@@ -150,7 +150,8 @@ class Dispatcher:
         refreshed = set[str]()
         for request in waiting:
             self.withdraw(request)
-        for request in waiting:
+        # Those that have just come have no work yet, and so are among the first.
+        for request in self.order.ranked(list(waiting), now)[:LOOK]:
             engines = self.eligible(request)
             _refresh(engines, refreshed, now)
             best, _ = cheapest(self.features(request, now), engines)

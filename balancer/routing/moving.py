@@ -137,4 +137,6 @@ def _slower(running: Assignment, quiet: float) -> float:
 
 def price(there: CostEstimate) -> float:
     """Seconds that others lose where an engine takes one more request."""
-    return there.read * (there.engine.read_price - 1) + there.loss
+    engine = there.engine
+    lost = engine.weights.loss * engine.read_price * there.loss
+    return there.read * (engine.read_price - 1) + lost
