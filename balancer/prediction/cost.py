@@ -22,7 +22,7 @@ OUT = -2
 class CostEstimate(msgspec.Struct, frozen=True, kw_only=True):
     """One engine's predicted seconds for one request, as `weights` explains them.
 
-    `wait` for a slot, `ahead` for prompts that are being read there, `read` the prompt,
+    `wait` for a slot, `ahead` for batches of other requests there, `read` the prompt,
     `write` the answer; `loss` what reading again may take that is lost with the slot's
     content; `cost` is the weighted sum that decides. Where not `exact`, `read` and
     `cost` are the least possible.
@@ -114,9 +114,6 @@ def cheapest(
 def _exact(features: RequestFeatures, engine: EngineModel, wait: float) -> CostEstimate:
     slot, cached, loss = pick(features, engine)
     answer = features.answer
-    ahead = 0.0
-    if wait == 0.0 and engine.read_until > features.now:
-        ahead = engine.ahead(slot)
     fresh = features.tokens - cached
     if fresh < 1.0:
         fresh = 1.0
@@ -124,6 +121,9 @@ def _exact(features: RequestFeatures, engine: EngineModel, wait: float) -> CostE
     read = fresh * engine.per_read + engine.per_context * pairs
     if fresh < FEW:
         read += engine.few_start + engine.per_few * pairs
+    ahead = 0.0
+    if wait == 0.0 and engine.load.requests:
+        ahead = engine.ahead(slot, read, features.now)
     lost = loss * engine.weights.loss * engine.read_price
     first = engine.learner.speed.overhead + wait + ahead
     risk = engine.risk * (1 + wait + ahead)

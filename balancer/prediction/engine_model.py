@@ -10,11 +10,10 @@ from dataclasses import dataclass, field
 from heapq import heapify, heapreplace
 from math import inf
 
-from balancer.dialects.timings import Timings
 from balancer.prediction.learning import SpeedLearner
 from balancer.prediction.prefix_cache import CachedPrefix, HostCache, PrefixCacheIndex
-from balancer.prediction.running import RunningRequest, RunningRequests
-from balancer.prediction.speed import Sample, Speed
+from balancer.prediction.running import RunningRequest, RunningRequests, delay
+from balancer.prediction.speed import Speed
 from balancer.prediction.weights import WEIGHTS, Weights
 
 SURE_TOKENS = 32
@@ -75,6 +74,8 @@ class EngineModel:
     """The extra for a short prefill: once, and for each token and earlier token."""
     per_token: float = 0.0
     """Seconds between two tokens of an answer if one more request joins."""
+    half_step: float = 0.0
+    """Seconds that a prompt waits for the tokens of running answers."""
     read_price: float = 1.0
     token_price: float = 0.0
     """The total cost of a second of reading, and of a token of an answer."""
@@ -140,7 +141,7 @@ class EngineModel:
     def _foresee(self) -> None:
         """Compute when prompts will be read and slots come free, as of `self.now`."""
         self.stale = self._moved = False
-        self.read_until = self.now + self.ahead(self.slots)
+        self.read_until = self.now + self.load.unread(self.slots) * self.scale
         self._frees.clear()
         taken = self.taken
         if taken < self.slots:
@@ -173,6 +174,7 @@ class EngineModel:
         self.per_context = speed.attention * scale
         self.few_start, self.per_few = speed.few_start * scale, speed.few * scale
         self.per_token = speed.token_seconds(running + 1) * scale
+        self.half_step = self.load.half_step(speed) * scale
         self._base_price = 1 + self.weights.others * running + self.risk
         self._price_queue()
 
@@ -189,9 +191,16 @@ class EngineModel:
             self._foresee_ends()
         return sorted(self._frees)[slots - 1]
 
-    def ahead(self, slot: int) -> float:
-        """Seconds of prefill in the slots below a slot, which are read first."""
-        return self.load.unread(slot) * self.scale
+    def ahead(self, slot: int, own: float, now: float) -> float:
+        """Seconds that what runs delays a prompt that takes `own` seconds in a slot."""
+        every = self.read_until - now
+        if every <= 0.0:
+            return self.half_step
+        load, batch = self.load, self.batch * self.per_read
+        below = 0.0
+        if load.reader is not None and load.reader.slot < slot:
+            below = every if len(load.reading) == 1 else load.unread(slot) * self.scale
+        return delay(below, every, own, batch - now + load.batch_at, batch)
 
     def reserve(self, now: float, seconds: float) -> None:
         """Reserve the slot that comes free next for a waiting request."""
@@ -212,6 +221,9 @@ class EngineModel:
         """Send a request to a slot, which then holds its prompt and nothing else."""
         self.advance(now)
         self.load.start(request)
+        # Another may be sent at the same moment, without a new forecast.
+        left = self.read_until if self.read_until > now else now
+        self.read_until = left + request.reading * self.scale
         place = self.places[request.slot]
         for each in (place, *[self.places[other] for other in request.others]):
             self.cache_index.occupy(each)
@@ -230,7 +242,7 @@ class EngineModel:
         """Note that the engine begins a prompt: its length, and how much was cached."""
         self.advance(now)
         self.counted(request, tokens, cached)
-        self.load.begins(request)
+        self.load.begins(request, now)
         request.reading = self.speed.prefill_seconds(tokens - cached, cached)
         self._moved = True
 
@@ -246,6 +258,7 @@ class EngineModel:
     def progressed(self, request: RunningRequest, now: float, processed: int) -> None:
         """Note how many prompt tokens are read, cached ones included."""
         self.advance(now)
+        self.load.batched(request, now, processed, self.per_read)
         left = max(0.0, request.tokens - processed)
         request.reading = self.speed.prefill_seconds(left, processed)
         self._moved = True
@@ -290,20 +303,6 @@ class EngineModel:
             place = self.places[slot]
             self.cache_index.release(place)
             self.resting[place] = None
-
-    def sample(self, request: RunningRequest, now: float, timings: Timings) -> Sample:
-        """What the answer says about the speed, less what other requests cost it."""
-        writing = max(now - (request.first or now), 1e-6)
-        return Sample(
-            cached=timings.cached,
-            prompt=timings.prompt,
-            prompt_ms=timings.prompt_ms / self.scale,
-            predicted=timings.predicted,
-            predicted_ms=timings.predicted_ms / self.scale,
-            waited_ms=request.waited * 1000 / self.scale,
-            stalled_ms=request.stalled * 1000 / self.scale,
-            sequences=max(1.0, request.crowd / writing),
-        )
 
     def restarted(self) -> None:
         """Note that the engine restarted: its caches are empty."""

@@ -61,7 +61,7 @@ class SpeedLearner:
 
     def learn(self, sample: Sample) -> None:
         """Learn from one answer."""
-        if 0 < sample.prompt < FEW and sample.prompt_ms > 0 and self.reading.weight:
+        if 0 < sample.prompt < FEW and sample.read_alone and self.reading.weight:
             self._learn_few(sample)
         reads = sample.prompt >= SMALLEST_PREFILL and sample.prompt_ms > 0
         writes = sample.predicted > SMALLEST_DECODE and sample.predicted_ms > 0
@@ -98,7 +98,10 @@ class SpeedLearner:
         )
 
     def _learn_few(self, sample: Sample) -> None:
-        """Learn what a short prefill takes beyond its share of a long one."""
+        """Learn what a short prefill takes beyond its share of a long one.
+
+        In a batch with other prompts it would not have been read by that method.
+        """
         own = max(sample.prompt_ms - sample.waited_ms, 0.1 * sample.prompt_ms) / 1000
         before = sample.cached + sample.prompt / 2
         share = sample.prompt * self.reading.at(before)

@@ -1,16 +1,24 @@
 """Running requests: the load of one engine, kept in totals. Pure.
 
 What happens is summed for all requests at once; each remembers the totals at its start.
-So an event costs the same with one request as with a hundred.
+So an event costs the same with one request as with a hundred; only the rare end of a
+batch is told to each.
+
+llama.cpp reads prompts in batches that it fills in the order of the slots, and it ends
+a batch that it has begun. So a prompt waits for the batch that runs, for the prompts in
+the slots below, and for what fills up the batch in which it ends.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import inf
 
 import msgspec
 
 from balancer.dialects.prompt import Prompt
+from balancer.dialects.timings import Timings
+from balancer.prediction.speed import Sample, Speed
 
 LIKELY_LEFT = 0.35
 """The part of the expected length that a longer answer probably still has to come."""
@@ -35,6 +43,10 @@ class RunningRequest(msgspec.Struct, eq=False):
     `slot` is its expected slot; `others` are the further slots of a request that takes
     several. `depth` is how many of its blocks the slot held. `own` is how long its own
     prompt was read, `waited` how long another prompt was. `client`: the sender.
+
+    `began` is when its engine said that the prompt begins, `processed` how many of its
+    tokens are read or cached, `beside` how many tokens of other prompts were read in
+    its batches. `readers` and `writers` are the requests that it met at its start.
 
     `reading_at_start` is its engine's `EngineTotals.reading` when it began; the three
     `…_at_first` are its engine's totals at its first token. From then on `waited`
@@ -61,6 +73,11 @@ class RunningRequest(msgspec.Struct, eq=False):
     waited: float = 0.0
     stalled: float = 0.0
     crowd: float = 0.0
+    began: float | None = None
+    processed: float = 0.0
+    beside: float = 0.0
+    readers: int = 0
+    writers: int = 0
 
     def left(self, tokens: float) -> float:
         """Tokens of its answer to come, given its engine's total."""
@@ -73,6 +90,24 @@ class RunningRequest(msgspec.Struct, eq=False):
         self.first, self.reading = now, 0.0
         self.tokens_at_first, self.crowd_at_first = totals.tokens, totals.crowd
         self.reading_at_first = totals.reading
+
+    def sample(self, now: float, timings: Timings, scale: float) -> Sample:
+        """Return what its answer says about the speed, less what others cost it."""
+        writing = max(now - (self.first or now), 1e-6)
+        waited_ms = 1000 * self.waited
+        if self.began is not None:  # then its engine has reported each batch
+            share = self.beside / (self.beside + max(timings.prompt, 1))
+            waited_ms = share * timings.prompt_ms
+        return Sample(
+            cached=timings.cached,
+            prompt=timings.prompt,
+            prompt_ms=timings.prompt_ms / scale,
+            predicted=timings.predicted,
+            predicted_ms=timings.predicted_ms / scale,
+            waited_ms=waited_ms / scale,
+            stalled_ms=self.stalled * 1000 / scale,
+            sequences=max(1.0, self.crowd / writing),
+        )
 
     def settle(self, totals: EngineTotals) -> None:
         """Work out what happened to it."""
@@ -92,7 +127,8 @@ BARELY = 0.02
 class RunningRequests:
     """The requests of one engine by slot; `reading` are those without a token yet.
 
-    `slots` is how many slots they hold. `reader` is the one whose prompt is being read.
+    `slots` is how many slots they hold. `reader` is the one whose prompt is being read;
+    its present batch began at `batch_at`.
     """
 
     requests: dict[int, RunningRequest] = field(
@@ -102,6 +138,7 @@ class RunningRequests:
         default_factory=dict[int, RunningRequest]
     )
     reader: RunningRequest | None = None
+    batch_at: float = -inf
     slots: int = 0
     totals: EngineTotals = field(default_factory=EngineTotals)
 
@@ -123,16 +160,40 @@ class RunningRequests:
 
     def start(self, request: RunningRequest) -> None:
         """Add a request."""
+        request.readers, request.writers = len(self.reading), self.writing
         self.requests[request.slot] = self.reading[request.slot] = request
         self.slots += 1 + len(request.others)
         request.reading_at_start = self.totals.reading
+        if self.reader is None:
+            self.batch_at = request.started
         if self.reader is None or request.slot < self.reader.slot:
             # Slots fill the batch in their order.
             self.reader = request
 
-    def begins(self, request: RunningRequest) -> None:
+    def begins(self, request: RunningRequest, now: float) -> None:
         """Note that its prompt begins only now; its wait until then does not count."""
         request.reading_at_start, request.own = self.totals.reading, 0.0
+        request.began, request.processed = now, request.cached
+        self.batch_at = now
+
+    def batched(
+        self, request: RunningRequest, now: float, processed: float, per_token: float
+    ) -> None:
+        """Note the end of a batch, in which other prompts may have been read as well.
+
+        Their own reports of it may come a little earlier or later than this one; half
+        the least time of the batch tells it from the ones before and after.
+        """
+        read, request.processed = processed - request.processed, processed
+        self.batch_at = now
+        if read <= 0 or len(self.requests) == 1:
+            return
+        since = now - 0.5 * read * per_token
+        for other in self.requests.values():
+            if other is request or other.began is None or other.began > since:
+                continue
+            if other.first is None or other.first > since:
+                other.beside += read
 
     def wrote(self, request: RunningRequest, now: float) -> None:
         """Note its first token."""
@@ -152,11 +213,6 @@ class RunningRequests:
         if reading.pop(request.slot, None) is not None and request is self.reader:
             self.reader = reading[min(reading)] if reading else None
 
-    def alone(self, request: RunningRequest) -> bool:
-        """Whether a request had the engine to itself."""
-        request.settle(self.totals)
-        return len(self.requests) == 1 and request.waited < BARELY
-
     def unread(self, slot: int) -> float:
         """Seconds of prefill still to be done in the slots below `slot`."""
         left = 0.0
@@ -165,3 +221,24 @@ class RunningRequests:
                 # No `max` here: a call costs as much as the rest of the line.
                 left += request.reading if request.reading > BARELY else BARELY
         return left
+
+    def half_step(self, speed: Speed) -> float:
+        """Seconds until the running answers have got their token, on average."""
+        writing = self.writing
+        return speed.token_seconds(writing) / 2 if writing else 0.0
+
+
+def delay(below: float, every: float, own: float, left: float, batch: float) -> float:
+    """Seconds that other prompts delay one that takes `own` seconds.
+
+    `below` and `every`: to read those in the slots below, and all of them. `left` and
+    `batch`: of the batch that runs, and of a full one. Branches instead of `min`,
+    because this is called for every engine that is weighed.
+    """
+    running = every if left > every else left if left > 0.0 else 0.0
+    below = below - running if below > running else 0.0
+    above = every - running - below
+    if above <= 0.0:
+        return running + below
+    room = -(below + own) % batch
+    return running + below + (above if above < room else room)

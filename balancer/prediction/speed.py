@@ -58,6 +58,10 @@ class Speed(msgspec.Struct, frozen=True):
         return self.decode * (1 + self.slowdown * max(0, sequences - 1))
 
 
+ALONE = 0.1
+"""Other prompts may have had this share of the time of one that was read alone."""
+
+
 class Sample(msgspec.Struct, frozen=True):
     """The `timings` of one answer, and what else its engine did. Milliseconds.
 
@@ -73,6 +77,11 @@ class Sample(msgspec.Struct, frozen=True):
     waited_ms: float = 0.0
     stalled_ms: float = 0.0
     sequences: float = 1.0
+
+    @property
+    def read_alone(self) -> bool:
+        """Whether hardly another prompt was read meanwhile."""
+        return self.waited_ms < ALONE * self.prompt_ms
 
 
 LEAST_RATE = 1e-3

@@ -278,7 +278,7 @@ class Dispatcher:
         engine.learned = now
         if not counted:
             self._count(assignment, tokens, timings.cached)
-        engine.learner.learn(engine.sample(assignment, now, timings))
+        engine.learner.learn(assignment.sample(now, timings, engine.scale))
         workload.learn_prompt(timings.cached + timings.prompt, routing.prompt.size)
         workload.learn_answer(routing.prompt.head, routing.budget, timings.predicted)
         engine.stale = True

@@ -98,7 +98,8 @@ def remaining(
     if read is not None and read - running.cached >= SMALLEST_PREFILL:
         pace = read_seconds / (read - running.cached)
         reading = max(reading, pace * (running.tokens - read))
-    first = (engine.ahead(running.slot) + reading) * slower
+    ahead = engine.load.unread(running.slot) * engine.scale
+    first = (ahead + reading) * slower
     if slower == 1.0:
         first = max(0.0, first - quiet)
     if not engine.learner.writing.weight:

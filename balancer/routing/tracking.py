@@ -153,15 +153,21 @@ class AttemptTracker(Send, eq=False, kw_only=True):
         self.dispatcher.ended(assignment, now, timings, counted=counted)
 
     def _learn_overhead(self, timings: Timings) -> None:
-        """Learn the overhead of a first token: network, chat template, slot."""
+        """Learn the overhead of a first token: network, chat template, slot.
+
+        It is what the prompt's own time, shared or not, does not explain. A
+        request that met answers waited for half of a step, on average; one that met a
+        prompt waited for a batch, beside which the overhead is too small to be seen.
+        """
         engine, guess = self.assignment.engine, self.assignment.engine.learner.guess
-        if (
-            self.first is None
-            or not self._timed
-            or not engine.load.alone(self.assignment)
-        ):
+        met = self.assignment.readers + engine.foreign
+        if self.first is None or not self._timed or met:
             return
-        measured = min(max(self.first - timings.prompt_ms / 1000, 0.0), MOST_OVERHEAD)
+        waited = timings.prompt_ms / 1000
+        if self.assignment.writers:
+            step = engine.speed.token_seconds(self.assignment.writers)
+            waited += step * engine.scale / 2
+        measured = min(max(self.first - waited, 0.0), MOST_OVERHEAD)
         gain = max(OVERHEAD_GAIN, 1 / (engine.learner.samples + 1))
         moved = guess.overhead + gain * (measured - guess.overhead)
         engine.learner.guess = structs.replace(guess, overhead=moved)

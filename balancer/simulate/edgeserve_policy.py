@@ -134,6 +134,8 @@ class Edge:
             case "began":
                 tokens = run.call.prompt_tokens
                 self.dispatcher.began(assignment, now, tokens, run.cached)
+            case "progress":
+                assignment.engine.progressed(assignment, now, run.processed)
             case "first":
                 assignment.engine.wrote(assignment, now)
             case _:
@@ -152,7 +154,7 @@ def timings(run: Run, now: float) -> Timings:
     return Timings(
         run.cached,
         run.call.prompt_tokens - run.cached,
-        1000 * (run.first - run.started),
+        1000 * (run.first - run.began),
         run.call.answer_tokens,
         1000 * (now - run.first),
     )

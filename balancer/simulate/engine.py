@@ -1,14 +1,16 @@
 """Simulated engine: slots, batches and prefixes of llama.cpp in virtual time.
 
-A fluid model: between two events every sequence advances at a constant rate, so that a
-request costs a handful of events and not one per token.
+Prompts are read in batches that are filled in the order of the slots, behind one token
+of each running answer; a batch that has begun is ended first. Without a prompt it is a
+fluid model: every answer advances at a constant rate, so that it costs one event and
+not one per token.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from math import exp
+from math import ceil, exp
 
 from balancer.simulate.cache import Cache, Place, answered, holding
 from balancer.simulate.fleets import Machine
@@ -25,12 +27,19 @@ class Run:
     slot: int
     cached: int
     started: float
-    reading: float
-    """Seconds of prefill left, without other requests."""
     left: float
     """Tokens of the answer left after the first."""
+    processed: int
+    """Tokens of the prompt that are read or were cached."""
+    began: float = -1.0
+    """When its first batch began."""
     first: float = -1.0
     factor: float = 1.0
+
+    @property
+    def unread(self) -> int:
+        """Tokens of the prompt left to read."""
+        return self.call.prompt_tokens - self.processed
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +51,12 @@ class Event:
 
 
 class Engine:
-    """One engine: slots, batch and cache in virtual time."""
+    """One engine: slots, batch and cache in virtual time.
+
+    `batch` is what the running batch reads of each prompt; it is over at `batch_end`.
+    Without one, a token of each answer is complete at `stepped`, and one step after the
+    other from then on.
+    """
 
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
@@ -52,6 +66,9 @@ class Engine:
         )
         self.runs: dict[int, Run] = {}
         self.deferred: deque[tuple[Call, int | None, float]] = deque()
+        self.batch: list[tuple[Run, int]] = []
+        self.batch_end = 0.0
+        self.stepped = 0.0
         self.now = 0.0
 
     @property
@@ -71,17 +88,14 @@ class Engine:
 
     def _start(self, call: Call, pinned: int | None, noise: float) -> Run:
         slot, cached = self.cache.take(holding(call), self.now, pinned)
-        factor = exp(noise * self.machine.noise)
-        seconds = self.speed.prefill_seconds(call.prompt_tokens - cached, cached)
-        left = max(0.0, call.answer_tokens - 1.0)
         run = Run(
             call=call,
             slot=slot,
             cached=cached,
             started=self.now,
-            reading=seconds * factor,
-            left=left,
-            factor=factor,
+            left=max(0.0, call.answer_tokens - 1.0),
+            processed=cached,
+            factor=exp(noise * self.machine.noise),
         )
         self.runs[slot] = run
         return run
@@ -90,56 +104,77 @@ class Engine:
         """Let time pass; no event may lie in between."""
         seconds = now - self.now
         self.now = now
-        if seconds <= 0 or not self.runs:
+        if seconds <= 0 or self.batch:
             return
-        reader = self._reader()
-        rate = self._rate(reader is not None)
-        for run in self.runs.values():
-            if run.first >= 0:
-                run.left -= seconds * rate / run.factor
-        if reader is not None:
-            reader.reading -= seconds
+        step = self._step()
+        for run in self._writing():
+            run.left -= seconds / (step * run.factor)
 
-    def _reader(self) -> Run | None:
-        """Return the run whose prompt is read: the one in the lowest slot."""
-        reading = [slot for slot, run in self.runs.items() if run.first < 0]
-        return self.runs[min(reading)] if reading else None
+    def _writing(self) -> list[Run]:
+        return [run for run in self.runs.values() if run.first >= 0]
 
-    def _rate(self, reading: bool) -> float:
-        """Return tokens/s of each sequence; one per batch while a prompt is read."""
-        sequences = sum(1 for run in self.runs.values() if run.first >= 0)
-        rate = 1 / self.speed.token_seconds(sequences)
-        if reading:
-            rate = min(rate, 1 / (self.machine.batch * self.speed.prefill))
-        return rate
+    def _step(self) -> float:
+        """Return the seconds between two tokens of each answer, without prompts."""
+        return self.speed.token_seconds(len(self._writing()))
 
     def next(self) -> float | None:
         """Return when something happens next, if nothing is sent."""
         if not self.runs:
             return None
-        reader = self._reader()
-        rate = self._rate(reader is not None)
-        times = [
-            run.left * run.factor / rate for run in self.runs.values() if run.first >= 0
-        ]
-        if reader is not None:
-            times.append(reader.reading)
+        if self.batch:
+            return self.batch_end
+        writing, step = self._writing(), self._step()
+        times = [run.left * run.factor * step for run in writing]
+        if len(writing) < len(self.runs):
+            steps = ceil((self.now - self.stepped) / step - EPSILON) if writing else 0
+            times.append(self.stepped + steps * step - self.now)
         return self.now + max(0.0, min(times))
 
     def happen(self, now: float) -> list[Event]:
         """Advance to `now`, return the events; free slots take deferred requests."""
         self.advance(now)
-        events: list[Event] = []
-        for run in list(self.runs.values()):
-            if run.first < 0 and run.reading <= EPSILON:
-                run.first = now
-                events.append(Event("first", run))
-            if run.first >= 0 and run.left <= EPSILON:
+        self.stepped = now
+        events = self._read()
+        for run in self._writing():
+            if run.left <= EPSILON:
                 events.append(Event("end", run))
                 self._end(run)
         while self.deferred and self.idle:
-            call, pinned, noise = self.deferred.popleft()
-            events.append(Event("began", self._start(call, pinned, noise)))
+            self._start(*self.deferred.popleft())
+        return events + self._fill()
+
+    def _read(self) -> list[Event]:
+        """End the batch that runs: each answer has a token, some have their first."""
+        if not self.batch:
+            return []
+        for run in self._writing():
+            run.left -= 1
+        events: list[Event] = []
+        for run, tokens in self.batch:
+            run.processed += tokens
+            events.append(Event("progress", run))
+            if not run.unread:
+                run.first = self.now
+                events.append(Event("first", run))
+        self.batch = []
+        return events
+
+    def _fill(self) -> list[Event]:
+        """Begin a batch of the prompts that are there, in the order of their slots."""
+        room = self.machine.batch - len(self._writing())
+        seconds, events = 0.0, list[Event]()
+        for _, run in sorted(self.runs.items()):
+            tokens = min(run.unread, room)
+            if tokens <= 0:
+                continue
+            if run.began < 0:
+                run.began = self.now
+                events.append(Event("began", run))
+            room -= tokens
+            self.batch.append((run, tokens))
+            seconds += self.speed.prefill_seconds(tokens, run.processed) * run.factor
+        if self.batch:
+            self.batch_end = self.now + max(seconds, self._step())
         return events
 
     def _end(self, run: Run) -> None:

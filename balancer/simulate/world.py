@@ -48,7 +48,7 @@ class Policy(Protocol):
         ...
 
     def notice(self, event: Event, engine: int, now: float) -> Sequence[Act]:
-        """Note that an answer began, sent its first token or ended."""
+        """Note what a client sees: began, progress, first token or end."""
         ...
 
     def wake(self, now: float) -> Sequence[Act]:
@@ -128,6 +128,8 @@ class World:
                 outcome.started, outcome.cached = event.run.started, event.run.cached
             case "first":
                 outcome.first = now
+            case "progress":
+                pass
             case _:
                 outcome.ended = now
                 for follower in self._followers.pop(event.run.call.id, ()):
@@ -148,10 +150,8 @@ class World:
         outcome.sent, outcome.engine = now, act.engine
         outcome.predicted = act.predicted
         noise = self.chance.gauss(0, 1)
-        run = self.engines[act.engine].send(act.call, now, act.slot, noise)
+        self.engines[act.engine].send(act.call, now, act.slot, noise)
         self._foresee(act.engine)
-        if run is not None:
-            self._note(Event("began", run), act.engine, now)
 
     def _foresee(self, engine: int) -> None:
         self._version[engine] += 1

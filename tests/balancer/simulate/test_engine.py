@@ -1,5 +1,9 @@
-import pytest
+from dataclasses import replace
 
+import pytest
+from msgspec import structs
+
+from balancer.prediction.running import delay
 from balancer.simulate.engine import Engine, Event
 from balancer.simulate.fleets import Machine
 from tests.balancer.simulate.calls import a_call
@@ -25,17 +29,63 @@ def test_alone_a_request_takes_what_its_rates_say() -> None:
     engine.send(a_call(), 0.0, None, noise=0.0)
 
     assert [(round(at, 3), event.kind) for at, event in played(engine)] == [
+        (0.0, "began"),
+        (0.64, "progress"),
+        (1.0, "progress"),
         (1.0, "first"),
         (2.0, "end"),
     ]
 
 
-def test_prompts_are_read_one_after_the_other() -> None:
+def test_the_next_prompt_fills_up_the_batch_in_which_one_ends() -> None:
     engine = Engine(BOX)
     engine.send(a_call(0), 0.0, None, noise=0.0)
     engine.send(a_call(1), 0.0, None, noise=0.0)
 
-    assert times(engine, "first") == [1.0, 2.0]
+    assert times(engine, "first") == [1.28, 2.0]
+
+
+def test_a_batch_that_has_begun_is_ended_though_a_lower_slot_has_a_prompt() -> None:
+    engine = Engine(BOX)
+    engine.send(a_call(0), 0.0, 1, noise=0.0)
+    played(engine, until=0.3)
+    engine.send(a_call(1), 0.3, 0, noise=0.0)
+
+    firsts = [
+        (round(at, 3), event.run.call.id)
+        for at, event in played(engine)
+        if event.kind == "first"
+    ]
+
+    assert firsts == [(0.64 + 0.64 + 0.64, 1), (2.0, 0)]
+
+
+def test_a_prompt_waits_until_the_running_answers_have_their_token() -> None:
+    engine = Engine(BOX)
+    engine.send(a_call(0), 0.0, None, noise=0.0)
+    played(engine, until=1.0)
+    engine.send(a_call(1), 1.505, None, noise=0.0)
+
+    assert times(engine, "began") == [1.52]
+
+
+@pytest.mark.parametrize("sent", [0.1, 0.7, 1.9, 2.4])
+@pytest.mark.parametrize("slot", [0, 2])
+def test_prompts_delay_each_other_as_the_balancer_predicts(
+    slot: int, sent: float
+) -> None:
+    engine = Engine(structs.replace(BOX, slots=3))
+    engine.send(replace(a_call(0), prompt_tokens=1000), 0.0, 1, noise=0.0)
+    played(engine, until=sent)
+    every, left = 1000 / 400 - sent, engine.batch_end - sent
+    below = every if slot > 1 else 0.0
+    predicted = delay(below, every, 1.0, left, BOX.batch / 400)
+
+    run = engine.send(a_call(1), sent, slot, noise=0.0)
+    played(engine)
+
+    assert run is not None
+    assert run.first == pytest.approx(sent + predicted + 1.0)
 
 
 def test_a_running_answer_all_but_stops_while_a_prompt_is_read() -> None:
@@ -67,7 +117,7 @@ def test_what_is_cached_is_not_read_again() -> None:
 
     assert run is not None
     assert run.cached == 399
-    assert run.reading == pytest.approx(1 / 400)
+    assert run.unread == 1
 
 
 def test_more_than_its_slots_is_deferred_and_started_in_order() -> None:
@@ -77,7 +127,7 @@ def test_more_than_its_slots_is_deferred_and_started_in_order() -> None:
     began = [event.run.call.id for _, event in played(engine) if event.kind == "began"]
 
     assert [run is not None for run in started] == [True, True, False, False, False]
-    assert began == [2, 3, 4]
+    assert began == [0, 1, 2, 3, 4]
     assert engine.idle == 2
 
 
