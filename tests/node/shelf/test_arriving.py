@@ -1,127 +1,17 @@
-"""A node in this process follows its models folder; the engines only pretend."""
-
 from __future__ import annotations
 
 import asyncio
 import dataclasses
 import os
 import shutil
-from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
 from pathlib import Path
 
-import aiohttp
 import pytest
 
 import node.shelf
 from edgeserve.config.settings import NodeSettings
-from edgeserve.wire import Memory, NodeReport, decode
-from node.app import serve
-from node.engines.process import free_port
-from tests.fakes.gguf import a_model
-from tests.fleet.llama_server import script
-from tests.patience import PATIENCE
-
-CHAT = {"messages": [{"role": "user", "content": "hello"}], "stream": True}
-EVERY = 0.1
-
-Seen = Callable[[NodeReport], object]
-
-
-@pytest.fixture(autouse=True)
-def often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(node.shelf, "EVERY", EVERY)
-
-
-@pytest.fixture(scope="session")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return a_model(tmp_path_factory.mktemp("elsewhere") / "new-F16.gguf")
-
-
-@pytest.fixture
-def folder(tmp_path: Path, model: Path) -> Path:
-    folder = tmp_path / "models"
-    folder.mkdir()
-    shutil.copy(model, folder / "old-F16.gguf")
-    return folder
-
-
-@pytest.fixture
-def settings(tmp_path: Path, folder: Path) -> NodeSettings:
-    flags = ("--hold", str(tmp_path / "hold"))
-    return NodeSettings(
-        name="kitchen",
-        port=free_port(),
-        state_dir=tmp_path / "state",
-        models_dir=folder,
-        llama_server=script(tmp_path / "llama-server", *flags),
-        slots=1,
-        advertise=False,
-    )
-
-
-class Watched:
-    """A node in this process, whose event stream is followed."""
-
-    def __init__(self, client: aiohttp.ClientSession) -> None:
-        self.client = client
-
-    async def until(self, seen: Seen) -> NodeReport:
-        """Follow the events until the node's report is as wanted."""
-        async with (
-            asyncio.timeout(PATIENCE),
-            self.client.get("/edgeserve/v1/events") as answer,
-        ):
-            while line := await answer.content.readline():
-                if line.startswith((b"event: report", b"event: engine")):
-                    report = await self.report()
-                    if seen(report):
-                        return report
-        pytest.fail("the events ended")
-
-    async def report(self) -> NodeReport:
-        async with self.client.get("/edgeserve/v1/node") as answer:
-            return decode(await answer.read(), NodeReport)
-
-    async def looks(self, number: int = 4) -> None:
-        """Let the node look at the folder so often."""
-        await asyncio.sleep(number * EVERY)
-
-    async def chat(self, name: str) -> bytes:
-        body = {**CHAT, "model": name}
-        async with self.client.post("/v1/chat/completions", json=body) as answer:
-            assert answer.status == 200, await answer.text()
-            return await answer.read()
-
-
-@asynccontextmanager
-async def running(settings: NodeSettings) -> AsyncGenerator[Watched]:
-    stop = asyncio.Event()
-    serving = asyncio.create_task(serve(settings, stop))
-    url = f"http://127.0.0.1:{settings.port}"
-    try:
-        async with aiohttp.ClientSession(url) as client, asyncio.timeout(5 * PATIENCE):
-            while not serving.done():
-                try:
-                    async with client.get("/health"):
-                        break
-                except aiohttp.ClientError:
-                    await asyncio.sleep(0.01)
-            yield Watched(client)
-    finally:
-        stop.set()
-        async with asyncio.timeout(PATIENCE):
-            await serving
-
-
-def ready(*names: str) -> Seen:
-    """Whether exactly these models are served, all of them ready."""
-
-    def seen(report: NodeReport) -> bool:
-        states = {each.model: each.state for each in report.engines}
-        return states == dict.fromkeys(names, "ready")
-
-    return seen
+from edgeserve.wire import Memory
+from tests.node.shelf.watched import EVERY, ready, running
 
 
 async def test_a_file_copied_in_is_announced_and_callable(
@@ -184,55 +74,6 @@ async def test_a_file_that_keeps_growing_is_left_alone(
         assert [each.model for each in report.engines] == ["old"]
         assert report.problems == ()
         await here.until(ready("old", "new"))
-
-
-async def test_a_replaced_file_restarts_its_engine_after_running_requests(
-    settings: NodeSettings, folder: Path, model: Path, tmp_path: Path
-) -> None:
-    hold = tmp_path / "hold"
-    async with running(settings) as here:
-        await here.until(ready("old"))
-        hold.touch()
-        chat = asyncio.create_task(here.chat("old"))
-        await here.until(lambda report: report.engines[0].state == "busy")
-        shutil.copy(model, folder / ".part")
-        (folder / ".part").replace(folder / "old-F16.gguf")
-        waiting = await here.until(lambda report: report.engines[0].state == "loading")
-        assert not chat.done()
-        hold.unlink()
-        answer = await chat
-        await here.until(lambda report: report.engines[0].reason is None)
-        await here.until(ready("old"))
-        again = await here.chat("old")
-
-    assert "its file was replaced" in (waiting.engines[0].reason or "")
-    assert answer.endswith(b"data: [DONE]\n\n")
-    assert again.endswith(b"data: [DONE]\n\n")
-
-
-async def test_a_removed_model_finishes_its_request_and_leaves_the_report(
-    settings: NodeSettings, folder: Path, model: Path, tmp_path: Path
-) -> None:
-    shutil.copy(model, folder)
-    hold = tmp_path / "hold"
-    async with running(settings) as here:
-        await here.until(ready("old", "new"))
-        hold.touch()
-        chat = asyncio.create_task(here.chat("new"))
-        await here.until(
-            lambda report: "busy" in {each.state for each in report.engines}
-        )
-        (folder / "new-F16.gguf").unlink()
-        await here.until(ready("old"))
-        assert not chat.done()
-        body = {**CHAT, "model": "new"}
-        async with here.client.post("/v1/chat/completions", json=body) as late:
-            pass
-        hold.unlink()
-        answer = await chat
-
-    assert late.status == 404
-    assert answer.endswith(b"data: [DONE]\n\n")
 
 
 async def test_an_unreadable_folder_ends_no_engine_and_is_told_once(
