@@ -169,6 +169,16 @@ class EngineReport(msgspec.Struct, frozen=True, kw_only=True):
     memory_limit: int = 0
 
 
+class AvailableModel(msgspec.Struct, frozen=True, kw_only=True):
+    """A model on a node's disk without an engine: the reason, and what would help."""
+
+    model: str
+    variant: str
+    file: str
+    reason: str
+    remedy: str
+
+
 class NodeReport(msgspec.Struct, frozen=True, kw_only=True):
     """All that a node reports to a balancer. `id` survives restarts and new addresses.
 
@@ -188,6 +198,7 @@ class NodeReport(msgspec.Struct, frozen=True, kw_only=True):
     hardware: Hardware
     engines: tuple[EngineReport, ...] = ()
     problems: tuple[str, ...] = ()
+    available: tuple[AvailableModel, ...] = ()
     failures: dict[str, int] = {}
 
 

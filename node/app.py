@@ -10,7 +10,6 @@ import logging
 import secrets
 from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, closing
-from functools import partial
 
 from edgeserve.config.settings import EVERYWHERE, LOOPBACK, NodeSettings
 from edgeserve.errors import SettingsError
@@ -24,7 +23,7 @@ from edgeserve.http.listening import (
     shown_at,
     this_machine_only,
 )
-from edgeserve.http.types import Upstream, origin_set
+from edgeserve.http.types import origin_set
 from edgeserve.network import own_names
 from edgeserve.openai import ROUTES
 from edgeserve.runtime.background import background, declared, failures
@@ -39,58 +38,10 @@ from node.discovery.announce import be_discoverable
 from node.discovery.client import FleetClient
 from node.discovery.identity import identified, this_machine
 from node.hardware.sample import LatestHardware, Sampler, measuring
-from node.planning.prepare import fallbacks_of, prepared
+from node.shelf import run_engines
 from node.state import NodeState
-from node.supervision.fallbacks import StartupFallbacks
-from node.supervision.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
-
-ENGINES = declared("engines")
-
-
-@asynccontextmanager
-async def run_engines(
-    state: NodeState, settings: NodeSettings, upstream: Upstream
-) -> AsyncGenerator[None]:
-    """Run every engine while the block runs, which starts before they are ready.
-
-    Reading model files and trying llama.cpp takes seconds on a slow card, so it happens
-    in the background.
-    """
-    async with background() as tasks:
-        tasks.start(ENGINES, lambda: _run_planned(state, settings, upstream))
-        yield
-
-
-async def _run_planned(
-    state: NodeState, settings: NodeSettings, upstream: Upstream
-) -> None:
-    found = await asyncio.to_thread(prepared, settings, state.hardware.latest)
-    for problem in found.plan.problems:
-        log.warning("%s", problem)
-    state.problems = found.plan.problems
-    for each in found.plan.engines:
-        if each.tuning and (each.fitted.tuned or each.tuning.failed):
-            log.info("%s: %s", each.spec.id, each.tuning.summary)
-        if each.instead:
-            log.warning("%s: %s", each.spec.id, each.instead)
-    async with AsyncExitStack() as stack:
-        supervisors: list[Supervisor] = []
-        for each in found.plan.engines:
-            fallbacks = fallbacks_of(found, each, settings, state.hardware.latest)
-            supervisor = Supervisor(
-                engine=found.engine_of(each),
-                spec=each.spec,
-                settings=settings,
-                upstream=upstream,
-                changed=partial(state.feed.engine_changed, each.spec.id),
-                fallbacks=StartupFallbacks(fallbacks, each.instead or None),
-            )
-            supervisors.append(await stack.enter_async_context(supervisor.running()))
-        state.serve(supervisors)
-        await asyncio.Event().wait()  # until the block ends
-
 
 ANSWERING = frozenset(("ready", "busy"))
 STARTING = frozenset(("loading",))
@@ -237,7 +188,7 @@ async def drained(state: NodeState, seconds: float) -> AsyncGenerator[None]:
     state.leave()
     try:
         async with asyncio.timeout(seconds):
-            for supervisor in state.supervisors:
+            for supervisor in (*state.supervisors, *state.leaving):
                 await supervisor.drained()
     except TimeoutError:
         log.warning("cutting off requests that still run after %g s", seconds)

@@ -10,7 +10,13 @@ from typing import Protocol
 from edgeserve import __version__
 from edgeserve.http.sse import write_event
 from edgeserve.runtime.background import failures
-from edgeserve.wire import EngineChange, EngineReport, NodeReport, encode
+from edgeserve.wire import (
+    AvailableModel,
+    EngineChange,
+    EngineReport,
+    NodeReport,
+    encode,
+)
 from node.hardware.sample import LatestHardware
 from node.supervision.supervisor import Supervisor
 
@@ -123,7 +129,7 @@ class Identified(Protocol):
 
 @dataclass(kw_only=True)
 class NodeState:
-    """Mutable state of the node; only `node.app` and discovery change it."""
+    """Mutable state of the node; only `node.app`, the shelf and discovery change it."""
 
     name: str
     identity: Identified
@@ -131,7 +137,10 @@ class NodeState:
     hardware: LatestHardware
     port: int = 0
     supervisors: list[Supervisor] = field(default_factory=list[Supervisor])
+    leaving: list[Supervisor] = field(default_factory=list[Supervisor])
+    """Engines that are no longer reported, and finish their requests."""
     problems: tuple[str, ...] = ()
+    available: tuple[AvailableModel, ...] = ()
     draining: bool = False
 
     def __post_init__(self) -> None:
@@ -150,6 +159,7 @@ class NodeState:
             hardware=self.hardware.latest,
             engines=tuple(self.engines().values()),
             problems=self.problems,
+            available=self.available,
             failures=dict(failures.counts),
         )
 

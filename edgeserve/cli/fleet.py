@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -236,10 +236,19 @@ def _entry(node: Json) -> Entry:
     health: Json = node.get("health", {})
     lines = [_engine(each, health.get(each["id"])) for each in report["engines"]]
     problems = (trouble, *report.get("problems", ()))
-    lines += [str(problem) for problem in problems if problem]
+    told = [str(problem) for problem in problems if problem]
+    lines += told + list(_available(report, told))
     name = str(node.get("name") or report["name"])
     cells = (name, state, where, *_condition(report["hardware"]))
     return Entry(cells, lines or ["serves nothing"])
+
+
+def _available(report: Json, told: list[str]) -> Iterator[str]:
+    """Yield a line for each model without an engine, unless a problem tells of it."""
+    for each in report.get("available", ()):
+        reason = str(each["reason"])
+        if not any(reason in problem for problem in told):
+            yield f"{each['variant']}: not served ({reason}; {each['remedy']})"
 
 
 def _announced(node: Json) -> str:

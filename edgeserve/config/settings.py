@@ -90,7 +90,10 @@ class NodeSettings(SharedSettings):
         "Model to serve at /v1/rerank, named as for --model. May be repeated.",
         flag="--rerank-model",
     )
-    models_dir: Path = setting(DEFAULT_MODELS_DIR, "Folder with GGUF files.")
+    models_dir: Path = setting(
+        DEFAULT_MODELS_DIR,
+        "Folder with GGUF files. A running node follows what arrives, changes or goes.",
+    )
     min_speed: float = setting(
         0.0,
         "Minimum tokens/s of one stream: of a model's variants, the best quality that"

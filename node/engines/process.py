@@ -112,7 +112,8 @@ def _folder(state_dir: Path) -> Path:
 class Look:
     """The system's view of a process; `cpu` is the time it has used, in seconds.
 
-    `memory` is its resident memory, in bytes.
+    `memory` is its resident memory, in bytes; `own` is the part that no file backs,
+    which the system does not count as free.
     """
 
     cpu: float
@@ -120,6 +121,7 @@ class Look:
     excused: bool = False
     """Whether its state explains that it does nothing."""
     memory: int = 0
+    own: int = 0
 
 
 STOP_SECONDS = 5.0
@@ -164,14 +166,15 @@ class Process:
             inner = psutil.Process(self.pid)
             with inner.oneshot():
                 times, status = inner.cpu_times(), inner.status()
-                memory = inner.memory_info().rss
+                memory = inner.memory_info()
         except (psutil.Error, OSError):  # OSError: no descriptor is left
             return None
         return Look(
             times.user + times.system,
             stopped=status == psutil.STATUS_STOPPED,
             excused=status in EXCUSED,
-            memory=memory,
+            memory=memory.rss,
+            own=memory.rss - getattr(memory, "shared", 0),
         )
 
     async def _keep_output(self) -> None:

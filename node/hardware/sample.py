@@ -64,7 +64,7 @@ class Sampler:
         self._last = Hardware(
             platform=self._platform,
             cpu=measured("processor", self._cpu, last.cpu),
-            memory=measured("memory", _memory, last.memory),
+            memory=measured("memory", memory, last.memory),
             power=measured("power", power, last.power),
             thermal=_thermal(last.thermal),
             gpus=found,
@@ -144,7 +144,8 @@ def _load() -> float:
     return round(psutil.cpu_percent(None) / 100, 3)
 
 
-def _memory() -> Memory:
+def memory() -> Memory:
+    """Return the memory that this process may use, now."""
     seen = psutil.virtual_memory()
     limit, room = memory_room() or (seen.total, seen.available)
     return Memory(total=min(seen.total, limit), available=min(seen.available, room))

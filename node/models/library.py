@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from edgeserve.errors import in_words
-from edgeserve.models.facts import ModelFacts, read
+from edgeserve.models.facts import ModelFacts, parts, read
 from edgeserve.models.header import BrokenModel
 from edgeserve.models.naming import (
     is_hidden,
@@ -125,6 +125,12 @@ class Model:
         return f"{self.model}:{self.label}"
 
     @property
+    def files(self) -> tuple[Path, ...]:
+        """All files that an engine reads: the parts, and the projector."""
+        beside = (self.projector,) if self.projector else ()
+        return (*self.facts.files, *beside)
+
+    @property
     def pooling(self) -> Pooling | None:
         """How to pool for embeddings; None where the file names it."""
         return None if _pooling(self.facts) is not None else "mean"
@@ -138,21 +144,30 @@ class ModelLibrary:
     unusable: tuple[UnusableFile, ...] = ()
 
 
-def scan(folder: Path) -> ModelLibrary:
+def scan(folder: Path, arriving: Collection[Path] = ()) -> ModelLibrary:
     """Read every GGUF in `folder` and below. A missing folder is empty.
 
+    Files that are `arriving` are left out; a part of a model keeps the model out.
     Raises OSError where the folder itself cannot be read.
     """
     if not os.path.lexists(folder):
         return ModelLibrary()
     files, unread = model_files(folder)
     first = [file for file in files if not is_later_part(file)]
-    found = [look(file) for file in first if not is_projector(file)]
+    complete = [file for file in first if not arrives(file, arriving)]
+    found = [look(file) for file in complete if not is_projector(file)]
     models = tuple(each for each in found if isinstance(each, Model))
     unusable = tuple(each for each in found if isinstance(each, UnusableFile))
     return ModelLibrary(
         models, (*unread, *unusable, *_unused_projectors(files, models))
     )
+
+
+def arrives(file: Path, arriving: Collection[Path]) -> bool:
+    """Whether a file, or another part of the same model, is not complete yet."""
+    if not arriving:
+        return False
+    return any(part in arriving for part in (file, *parts(file)))
 
 
 def _unused_projectors(

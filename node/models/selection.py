@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,14 @@ from edgeserve.openai import normal
 from edgeserve.quantization import at_least, loss
 from edgeserve.runtime.files import read_json
 from node.engines.base import Role
-from node.models.library import Model, ModelLibrary, UnusableFile, look, scan
+from node.models.library import (
+    Model,
+    ModelLibrary,
+    UnusableFile,
+    arrives,
+    look,
+    scan,
+)
 
 log = logging.getLogger(__name__)
 
@@ -46,22 +53,31 @@ class RequestedModel:
         return self.models[0] if len(self.models) == 1 else None
 
 
+@dataclass(frozen=True)
+class Requested:
+    """The models to serve, a sentence for each that is missing, and all there is."""
+
+    models: list[RequestedModel]
+    problems: list[str]
+    library: ModelLibrary
+
+
 def requested_models(
-    settings: NodeSettings,
-) -> tuple[list[RequestedModel], list[str]]:
+    settings: NodeSettings, arriving: Collection[Path] = ()
+) -> Requested:
     """Find the named models, or all models of the folder if none is named.
 
-    Returns a sentence for each that is missing, too. Reads files.
+    Reads files, but none that is still `arriving`.
     """
     problems: list[str] = []
     library = ModelLibrary()
     try:
-        library = scan(settings.models_dir)
+        library = scan(settings.models_dir, arriving)
     except OSError as error:
         why = f"cannot read the models folder {settings.models_dir}: {error.strerror}"
         problems.append(why)
     found: list[RequestedModel] = []
-    for each in _named(settings, library):
+    for each in _named(settings, library, arriving):
         found += [each] if isinstance(each, RequestedModel) else []
         problems += [each.reason] if isinstance(each, UnusableFile) else []
     if not settings.models:
@@ -72,7 +88,7 @@ def requested_models(
     if not found and not problems:
         where = settings.models_dir
         problems.append(f"no model in {where}; `edgeserve pull` fetches one")
-    return found, problems
+    return Requested(found, problems, library)
 
 
 def _everything(library: ModelLibrary, *, choose: bool) -> list[RequestedModel]:
@@ -90,7 +106,7 @@ def _everything(library: ModelLibrary, *, choose: bool) -> list[RequestedModel]:
 
 
 def _named(
-    settings: NodeSettings, library: ModelLibrary
+    settings: NodeSettings, library: ModelLibrary, arriving: Collection[Path]
 ) -> Iterator[RequestedModel | UnusableFile]:
     asked: tuple[tuple[Role, tuple[str, ...]], ...] = (
         ("generate", settings.models),
@@ -99,15 +115,25 @@ def _named(
     )
     for role, names in asked:
         for name in names:
-            yield from _resolve(name, role, settings.models_dir, library)
+            yield from _resolve(name, role, settings.models_dir, library, arriving)
 
 
 def _resolve(
-    name: str, role: Role, folder: Path, library: ModelLibrary
+    name: str,
+    role: Role,
+    folder: Path,
+    library: ModelLibrary,
+    arriving: Collection[Path],
 ) -> Iterator[RequestedModel | UnusableFile]:
     """Yield the meaning of a name: a file, a model, a variant, or all variants."""
-    for file in (Path(name).expanduser(), folder / name, folder / f"{name}.gguf"):
+    for file in files_named(name, folder):
         if file.is_file():
+            if arrives(file, arriving):
+                why = (
+                    f"{file}: is still being written; it is served once it is complete"
+                )
+                yield UnusableFile(file, why)
+                return
             found = look(file)
             yield RequestedModel((found,), role) if isinstance(found, Model) else found
             return
@@ -121,6 +147,11 @@ def _resolve(
         yield from (RequestedModel((each,), role) for each in there)
     else:
         yield RequestedModel(tuple(there), role, logical=wanted == there[0].model)
+
+
+def files_named(name: str, folder: Path) -> tuple[Path, ...]:
+    """Return the files that a model's name may mean, the first of them first."""
+    return Path(name).expanduser(), folder / name, folder / f"{name}.gguf"
 
 
 def _names(model: Model) -> set[str]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import msgspec
 
 from edgeserve.config.settings import NodeSettings
-from edgeserve.wire import Ability, Expected, Hardware
+from edgeserve.wire import Ability, AvailableModel, Expected, Hardware
 from node.engines.base import Engine, EngineSpec, Role
 from node.engines.devices import Device
 from node.models.library import Model
@@ -20,8 +21,10 @@ from node.models.selection import (
     divergence,
     requested_models,
 )
+from node.planning.available import available
 from node.planning.expected_speed import expected, expected_reading
 from node.planning.fit import LEAST_CONTEXT, Fitted, Load, Refusal, Room, fit
+from node.planning.places import Place, places_of
 from node.planning.tunings import Result, Tunings
 
 
@@ -47,10 +50,15 @@ class PlannedEngine:
 
 @dataclass(frozen=True)
 class Plan:
-    """The engines to run, and a sentence for each model that cannot be served."""
+    """The engines to run, and a sentence for each model that cannot be served.
+
+    `models` are all that were found; `available` are those without an engine.
+    """
 
     engines: tuple[PlannedEngine, ...] = ()
     problems: tuple[str, ...] = ()
+    models: tuple[Model, ...] = ()
+    available: tuple[AvailableModel, ...] = ()
 
 
 def plan(
@@ -58,49 +66,37 @@ def plan(
     hardware: Hardware,
     devices: Iterable[Device] = (),
     tunings: Tunings | None = None,
+    shelf: Beside | None = None,
 ) -> Plan:
     """Decide what to serve; `devices` are the GPUs that the engine can use.
 
+    What runs already stays as it is; files that are arriving are left alone.
     Reads files, so call it off the event loop. A model never makes it raise.
     """
-    requested, missing = requested_models(settings)
+    shelf = shelf or Beside()
+    requested = requested_models(settings, shelf.arriving)
     planner = Planner(settings, hardware, tuple(devices), tunings or Tunings())
-    for request in requested:
+    planner.keep(shelf.kept)
+    for request in requested.models:
         planner.place(request)
-    problems = (*missing, *planner.problems)
-    return Plan(tuple(planner.engines.values()), tuple(dict.fromkeys(problems)))
+    problems = (*requested.problems, *planner.problems)
+    there = [each for request in requested.models for each in request.models]
+    models = {each.path: each for each in (*requested.library.models, *there)}
+    engines = tuple(planner.engines.values())
+    return Plan(
+        engines,
+        tuple(dict.fromkeys(problems)),
+        tuple(models.values()),
+        tuple(available(models.values(), engines, planner.refused)),
+    )
 
 
-@dataclass
-class _Place:
-    """Where an engine may run: cores and GPUs, and the free memory of those.
+@dataclass(frozen=True)
+class Beside:
+    """What a plan is made beside: engines that run, and files that are arriving."""
 
-    `name` distinguishes engines of one model; empty where there is only one place.
-    """
-
-    cores: int
-    devices: tuple[Device, ...] = ()
-    gpu_memory: int = 0
-    name: str = ""
-
-    @property
-    def chosen(self) -> tuple[str, ...]:
-        """The GPUs to name to llama.cpp; none for all of them."""
-        return tuple(each.name for each in self.devices) if self.name else ()
-
-
-def _places(
-    devices: tuple[Device, ...], settings: NodeSettings, cores: int
-) -> tuple[_Place, ...]:
-    """Return one place for all GPUs, or one for each."""
-    if settings.per_gpu and devices:
-        share = max(1, cores // len(devices))
-        return tuple(
-            _Place(share, (each,), each.memory_free, f"@{each.name}")
-            for each in devices
-        )
-    free = sum(each.memory_free for each in devices)
-    return (_Place(cores, devices, free),)
+    kept: tuple[PlannedEngine, ...] = ()
+    arriving: frozenset[Path] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -129,14 +125,28 @@ class Planner:
     ) -> None:
         self.engines: dict[str, PlannedEngine] = {}
         self.problems: list[str] = []
+        self.refused: dict[Path, str] = {}
+        self._logical: set[tuple[str, Role]] = set()
         self._settings = settings
         self._hardware = hardware
         self._tunings = tunings
         self._memory = hardware.memory.available
-        self._places = _places(devices, settings, hardware.cpu.physical_cores)
+        self._places = places_of(devices, settings, hardware.cpu.physical_cores)
+
+    def keep(self, kept: Iterable[PlannedEngine]) -> None:
+        """Take engines that run as they are; none of them is moved or chosen anew."""
+        for each in kept:
+            self.engines[each.spec.id] = each
+            self._logical.add((each.spec.model, each.spec.role))
+            self._memory -= each.fitted.memory
+            for place in self._places:
+                if each.spec.launch.devices == place.chosen:
+                    place.gpu_memory -= each.fitted.gpu_memory
 
     def place(self, request: RequestedModel) -> None:
         """Place a model wherever it shall run, or add a problem."""
+        if request.logical and (request.name, request.role) in self._logical:
+            return
         chosen = ""
         for place in self._places:
             if self._is_placed(request, place):
@@ -153,7 +163,7 @@ class Planner:
             for trial in trials:
                 self._add(request.role, trial, place, chosen)
 
-    def _is_placed(self, request: RequestedModel, place: _Place) -> bool:
+    def _is_placed(self, request: RequestedModel, place: Place) -> bool:
         """Whether it runs there already; another file of that name is a problem."""
         there = request.alone and self.engines.get(
             _id(request.alone, request.role) + place.name
@@ -165,7 +175,7 @@ class Planner:
             self.problems.append(why)
         return True
 
-    def _trials(self, request: RequestedModel, place: _Place) -> list[_Trial]:
+    def _trials(self, request: RequestedModel, place: Place) -> list[_Trial]:
         """Fit each variant; if none can run, each is a problem."""
         room = Room(cores=place.cores, memory=self._memory, gpu_memory=place.gpu_memory)
         found: list[_Trial] = []
@@ -178,6 +188,7 @@ class Planner:
             fitted = fit(load, self._settings, room, tuning.usable if tuning else None)
             if isinstance(fitted, Refusal):
                 refused.append(f"{model.path}: {fitted.reason}")
+                self.refused[model.path] = fitted.reason
                 continue
             run = (model.facts, fitted, self._hardware, place.devices)
             found.append(
@@ -207,7 +218,7 @@ class Planner:
             self.problems.append(f"{choice.variant} is {choice.why}")
         return choice
 
-    def _add(self, role: Role, trial: _Trial, place: _Place, chosen: str) -> None:
+    def _add(self, role: Role, trial: _Trial, place: Place, chosen: str) -> None:
         id_ = _id(trial.model, role) + place.name
         self.engines[id_] = PlannedEngine(
             spec=_spec(id_, role, trial, place),
@@ -267,7 +278,7 @@ def _id(model: Model, role: Role) -> str:
     return model.variant + ("" if role == "generate" else f"#{role}")
 
 
-def _spec(id_: str, role: Role, trial: _Trial, place: _Place) -> EngineSpec:
+def _spec(id_: str, role: Role, trial: _Trial, place: Place) -> EngineSpec:
     model = trial.model
     return EngineSpec(
         id=id_,

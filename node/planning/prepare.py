@@ -21,7 +21,7 @@ from node.engines.devices import Device, devices_of, offloaded
 from node.engines.find import find_engine
 from node.planning.expected_speed import expected, expected_reading
 from node.planning.fit import Fitted, Room, fit
-from node.planning.plan import Plan, PlannedEngine, plan
+from node.planning.plan import Beside, Plan, PlannedEngine, plan
 from node.planning.tunings import Result, Tunings, save, tunings_of
 
 log = logging.getLogger(__name__)
@@ -136,7 +136,11 @@ class Prepared:
 
 
 def prepared(
-    settings: NodeSettings, hardware: Hardware, *, untuned: bool = False
+    settings: NodeSettings,
+    hardware: Hardware,
+    *,
+    untuned: bool = False,
+    beside: Beside | None = None,
 ) -> Prepared:
     """Find the engine and plan for it; a node without either still runs.
 
@@ -145,17 +149,42 @@ def prepared(
     try:
         engine = find_engine(settings)
         devices = devices_of(engine)
-        tunings = tunings_of(engine, hardware, devices, settings)
-        known = Tunings() if untuned else tunings
-        made = plan(settings, hardware, devices, known)
     except CommandError as error:
         return Prepared(None, (), Plan(problems=(str(error),)))
+    found = Prepared(engine, devices, Plan())
+    return extended(found, settings, hardware, beside or Beside(), untuned=untuned)
+
+
+def extended(
+    found: Prepared,
+    settings: NodeSettings,
+    hardware: Hardware,
+    beside: Beside,
+    *,
+    untuned: bool = False,
+) -> Prepared:
+    """Plan again with the same engine and GPUs, beside what runs.
+
+    `hardware` has the memory that would be free without our engines, and so have the
+    GPUs.
+    """
+    engine, devices = found.engine, found.devices
+    if engine is None:
+        return prepared(settings, hardware, untuned=untuned, beside=beside)
+    try:
+        tunings = tunings_of(engine, hardware, devices, settings)
+        known = Tunings() if untuned else tunings
+        made = plan(settings, hardware, devices, known, beside)
+    except CommandError as error:
+        return replace(found, plan=Plan(beside.kept, (str(error),)))
     engines = tuple(
-        replace(each, spec=offloaded(engine, each.spec, settings))
+        each
+        if each in beside.kept
+        else replace(each, spec=offloaded(engine, each.spec, settings))
         for each in made.engines
     )
-    found = Prepared(engine, devices, replace(made, engines=engines))
-    return _with_replacements(found, settings, hardware, untuned=untuned)
+    again = replace(found, plan=replace(made, engines=engines))
+    return _with_replacements(again, settings, hardware, beside, untuned=untuned)
 
 
 def fallbacks_of(
@@ -176,11 +205,19 @@ def fallbacks_of(
 
 
 def _with_replacements(
-    found: Prepared, settings: NodeSettings, hardware: Hardware, *, untuned: bool
+    found: Prepared,
+    settings: NodeSettings,
+    hardware: Hardware,
+    beside: Beside,
+    *,
+    untuned: bool,
 ) -> Prepared:
     """Let the bundled engine serve what llama-server is known to crash with."""
     engines: list[PlannedEngine] = []
     for planned in found.plan.engines:
+        if planned in beside.kept:
+            engines.append(planned)
+            continue
         fallbacks = fallbacks_of(found, planned, settings, hardware)
         crash = crashes.find(settings.state_dir, fallbacks.about)
         if crash:

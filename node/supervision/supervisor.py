@@ -79,21 +79,24 @@ class Supervisor:
         self._memory_limit = 0
         self._lost_requests = False
         self._asked_at = -inf
+        self._retiring: str | None = None
+        self._process: Process | None = None
         self._events = SlotEvents()
 
     @property
     def report(self) -> EngineReport:
         """The engine's state, for balancers."""
         spec, properties = self.spec, self._properties
-        busy = self._state == "ready" and self.slots.full
+        state: EngineState = "loading" if self._retiring else self._state
+        busy = state == "ready" and self.slots.full
         lacks = properties.lacks if properties else ()
         return EngineReport(
             id=spec.id,
             model=spec.model,
             variant=spec.variant,
             file=spec.path.name,
-            state="busy" if busy else self._state,
-            reason=self._reason,
+            state="busy" if busy else state,
+            reason=self._retiring or self._reason,
             slots=self.slots.total,
             busy=self.slots.busy,
             context=properties.context if properties else spec.launch.context,
@@ -120,6 +123,8 @@ class Supervisor:
         Raises NoNode, with the reason, where the engine is not ready; FleetBusy, with
         Retry-After, where every slot is taken.
         """
+        if self._retiring:
+            raise NoNode(f"{self.spec.variant}: {self._retiring}")
         if self._state != "ready":
             why = f": {self._reason}" if self._reason else ""
             raise NoNode(f"{self.spec.variant} is {self._state} here{why}")
@@ -133,6 +138,26 @@ class Supervisor:
                 raise
             finally:
                 self._asked_at = self._clock()
+
+    @property
+    def retiring(self) -> bool:
+        """Whether it takes no more requests."""
+        return self._retiring is not None
+
+    @property
+    def idle(self) -> bool:
+        """Whether no slot is claimed."""
+        return self._events.idle.is_set()
+
+    def held(self) -> int:
+        """Return the bytes of main memory that it would give back; asks the system."""
+        look = self._process.look() if self._process else None
+        return look.own if look else 0
+
+    def retire(self, why: str) -> None:
+        """Refuse new requests from now on; running ones go on."""
+        self._retiring = why
+        self._changed()
 
     async def drained(self) -> None:
         """Wait until no slot is claimed."""
@@ -197,7 +222,7 @@ class Supervisor:
         command = self._engine.command(self.spec, port=self._port, api_key=self.api_key)
         try:
             async with running(command, self._settings.state_dir) as process:
-                self._output = process.output
+                self._output, self._process = process.output, process
                 watch = self._watch(process)
                 reason = await first_of(
                     self._ended(process), self._ready_then_watched(watch), watch.alive()

@@ -117,6 +117,20 @@ def test_what_a_node_cannot_serve_is_shown(
     assert "x.gguf is truncated" in edgeserve("nodes").out
 
 
+def test_a_model_without_an_engine_is_shown_with_its_remedy(
+    edgeserve: Terminal, running: FakeEndpoint
+) -> None:
+    known = {"variant": "x:Q8_0", "reason": "needs 9 GB", "remedy": "a smaller one"}
+    other = {"variant": "y:F16", "reason": "is not named", "remedy": "name it"}
+    problems = ["x.gguf: needs 9 GB"]
+    running.answers[NODES] = [a_node(problems=problems, available=[known, other])]
+
+    shown = edgeserve("nodes").out
+
+    assert shown.count("needs 9 GB") == 1
+    assert "y:F16: not served (is not named; name it)" in shown
+
+
 def test_a_name_from_the_network_cannot_steer_the_terminal(
     edgeserve: Terminal, running: FakeEndpoint
 ) -> None:

@@ -7,7 +7,8 @@ import pytest
 from edgeserve.config.settings import NodeSettings
 from edgeserve.wire import Cpu, Expected, Hardware, Memory, Platform, Power, Thermal
 from node.engines.devices import Device
-from node.planning.plan import plan
+from node.planning.fit import SHARE
+from node.planning.plan import Beside, plan
 from node.planning.tunings import Figures, Result, Tuned, Tunings
 from tests.fakes.gguf import a_model
 from tests.node.shapes import specs
@@ -260,3 +261,49 @@ def test_without_a_gpu_one_each_is_just_one(folder: Path) -> None:
     made = plan(settings(folder, models=("a:F16",), per_gpu=True), hardware())
 
     assert [s.id for s in specs(made)] == ["a:F16"]
+
+
+def test_what_runs_stays_as_it_is_beside_a_model_that_arrives(folder: Path) -> None:
+    a_model(folder / "b.F16.gguf")
+    running = plan(settings(folder, models=("a",)), hardware()).engines
+
+    made = plan(settings(folder), hardware(), shelf=Beside(running))
+
+    assert made.engines[0] is running[0]
+    assert {spec.id for spec in specs(made)} == {"a:F16", "a:Q8_0", "b:F16"}
+
+
+def test_a_better_variant_that_arrives_does_not_replace_the_one_that_runs(
+    folder: Path,
+) -> None:
+    named = settings(folder, models=("a",))
+    (folder / "a.F16.gguf").rename(folder / "a.F16.later")
+    running = plan(named, hardware()).engines
+    (folder / "a.F16.later").rename(folder / "a.F16.gguf")
+
+    made = plan(named, hardware(), shelf=Beside(running))
+
+    assert [spec.id for spec in specs(made)] == ["a:Q8_0"]
+    assert [each.variant for each in made.available] == ["a:F16"]
+
+
+def test_what_runs_keeps_its_memory(folder: Path) -> None:
+    named = settings(folder, models=("a:F16",))
+    running = plan(named, hardware()).engines
+    little = int(running[0].fitted.memory / SHARE) + 1
+
+    made = plan(settings(folder), hardware(little), shelf=Beside(running))
+
+    assert made.engines == running
+    assert [each.variant for each in made.available] == ["a:Q8_0"]
+    assert "is free" in made.available[0].reason
+
+
+def test_a_named_file_that_is_still_written_is_a_problem(folder: Path) -> None:
+    file = folder / "a.F16.gguf"
+    named = settings(folder, models=(str(file),))
+
+    made = plan(named, hardware(), shelf=Beside(arriving=frozenset({file})))
+
+    assert specs(made) == ()
+    assert "still being written" in made.problems[0]

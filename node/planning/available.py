@@ -1,0 +1,48 @@
+"""Available models: files without an engine, the reason, and what helps. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Protocol
+
+from edgeserve.wire import AvailableModel
+from node.engines.base import EngineSpec
+from node.models.library import Model
+
+NOT_ASKED = (
+    "the settings of its node name other models or choose another variant",
+    "name it with --model, or start the node without naming models",
+)
+NAMESAKE = ("another file here has the same name", "rename one of the two files")
+SMALLER = "serve fewer models beside it with --model, or a smaller variant of it"
+
+
+class Planned(Protocol):
+    """An engine of a plan."""
+
+    @property
+    def spec(self) -> EngineSpec:
+        """What it serves."""
+        ...
+
+
+def available(
+    models: Iterable[Model], engines: Iterable[Planned], refused: Mapping[Path, str]
+) -> Iterator[AvailableModel]:
+    """Yield the models that no engine serves; `refused` are reasons by file."""
+    specs = [each.spec for each in engines]
+    served, names = {each.path for each in specs}, {each.variant for each in specs}
+    for model in models:
+        if model.path in served:
+            continue
+        reason, remedy = NAMESAKE if model.variant in names else NOT_ASKED
+        if model.path in refused:
+            reason, remedy = refused[model.path], SMALLER
+        yield AvailableModel(
+            model=model.model,
+            variant=model.variant,
+            file=model.path.name,
+            reason=reason,
+            remedy=remedy,
+        )
