@@ -83,7 +83,7 @@ def read(path: Path) -> ModelFacts:
 
     Raises BrokenModel if it is not a complete GGUF model.
     """
-    files = _parts(path)
+    files = files_of(path)
     headers = [read_header(file) for file in files]
     facts = _facts(path, files, headers)
     if not facts.tensors:
@@ -91,7 +91,8 @@ def read(path: Path) -> ModelFacts:
     return facts
 
 
-def _parts(path: Path) -> tuple[Path, ...]:
+def files_of(path: Path) -> tuple[Path, ...]:
+    """Return the paths of a model's parts, the first part first."""
     found = SPLIT.search(path.stem)
     if not found:
         return (path,)
