@@ -1,71 +1,152 @@
-"""`edgeserve pull`: the command that fetches a known model, with a progress bar."""
+"""`edgeserve pull`: the command that fetches a model, with progress bars."""
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
 
-from edgeserve.errors import SettingsError
 from edgeserve.help import examples
-from edgeserve.models.download import CATALOG, MIB, Known, fetch, intact
+from edgeserve.models.download import CATALOG, MIB, Known, Show, fetch, intact
+from edgeserve.models.pull.sources import (
+    HubFile,
+    HubRepo,
+    LocalFile,
+    UnknownSource,
+    WebFile,
+    parse,
+)
 from edgeserve.suggestions import did_you_mean
 from edgeserve.terminal import Entry, print_table
 
 
 @click.command(
     epilog=examples(
-        ("edgeserve pull", "list what can be fetched"),
+        ("edgeserve pull", "list the built-in names"),
         ("edgeserve pull smollm2-135m-instruct", "fetch it, or check the copy here"),
+        ("edgeserve pull hf.co/unsloth/Qwen3-4B-GGUF", "as Q4_K_M if it has that"),
+        ("edgeserve pull unsloth/Qwen3-4B-GGUF:Q6_K", "a certain quantization"),
+        ("edgeserve pull hf://ORG/REPOSITORY/FILE.gguf", "a certain file"),
+        ("edgeserve pull https://example.org/FILE.gguf", "from the web"),
+        ("edgeserve pull /media/stick/FILE.gguf", "copy a file of this machine"),
     )
 )
-@click.argument("name", required=False)
+@click.argument("source", required=False)
 @click.option(
     "--models-dir",
     "folder",
     type=click.Path(path_type=Path),
     help="Folder to write to. Default: the models folder.",
 )
-def pull(name: str | None, folder: Path | None) -> None:
+def pull(source: str | None, folder: Path | None) -> None:
     """Fetch a model into the models folder.
 
-    It is verified there, and a damaged one replaced. Any GGUF file can be put into the
-    folder by hand as well.
+    SOURCE is a built-in name, a repository or file of the Hugging Face hub, a URL or a
+    path. The other parts of a split model and its projector (mmproj) come along. Room
+    on the disk is checked first, checksums at the end; a damaged copy is replaced. An
+    interrupted download goes on where it stopped, when the command is given again.
+
+    The hub's own settings apply: HF_TOKEN for gated and private repositories,
+    HF_ENDPOINT for a mirror, HF_HUB_OFFLINE to take only what its cache has. Any GGUF
+    file can be put into the folder by hand as well.
     """
     # Imported here: settings would slow down `--help`.
     from edgeserve.config.settings import NodeSettings
     from edgeserve.config.sources import resolve
 
     folder = folder or resolve(NodeSettings).settings.models_dir
-    if name is None:
+    if source is None:
         _list(folder)
-        return
-    known = CATALOG.get(name.lower())
-    if known is None:
-        raise SettingsError(
-            f"{name!r} is not in the catalogue, which has: {', '.join(CATALOG)};"
-            f" other GGUF files can be copied into {folder}"
-            f"{did_you_mean(name, CATALOG)}"
+    elif known := CATALOG.get(source.lower()):
+        there = folder / known.file if intact(known, folder) else None
+        click.echo(there or fetched(known, folder, anew=True))
+    else:
+        click.echo(_pulled(_parsed(source, folder), folder))
+
+
+def _parsed(source: str, folder: Path) -> HubRepo | HubFile | WebFile | LocalFile:
+    """Read a source. Raises UnknownSource, with what is possible."""
+    try:
+        return parse(source, exists=Path(source).expanduser().is_file())
+    except UnknownSource as error:
+        names = "; built-in names: " + ", ".join(CATALOG)
+        hint = did_you_mean(source, CATALOG)
+        raise UnknownSource(
+            f"{error}{names}; other GGUF files can be copied into {folder}{hint}"
+        ) from None
+
+
+def _pulled(source: HubRepo | HubFile | WebFile | LocalFile, folder: Path) -> Path:
+    from edgeserve.models.pull.arrival import arrive, namesakes
+    from edgeserve.models.pull.elsewhere import from_path, from_web
+
+    notes = list[str]()
+    with progress() as show:
+        match source:
+            case LocalFile(path):
+                files = from_path(path, folder)
+            case WebFile(url):
+                files = from_web(url, folder, show)
+            case _:
+                # huggingface_hub takes half a second to import on a Pi.
+                from edgeserve.models.pull.hub import incoming, look_up
+
+                choice, commit = look_up(source, show)
+                files = incoming(source.repo, choice, commit, folder)
+                if isinstance(source, HubRepo) and not source.quant and choice.others:
+                    others = ", ".join(choice.others)
+                    notes.append(f"took {choice.label}; there is also {others}")
+        path = arrive(files, folder, show)
+    for other in namesakes(path, folder):
+        notes.append(
+            f"{other} has the same file name, so nodes give both one model name; to"
+            " choose, name the file: edgeserve node start --models PATH"
         )
-    there = folder / known.file if intact(known, folder) else None
-    click.echo(there or fetched(known, folder, anew=True))
+    for note in notes:
+        click.echo(f"edgeserve: {note}", err=True)
+    return path
 
 
-def fetched(known: Known, folder: Path, *, anew: bool = False) -> Path:
-    """Fetch the model with progress bars on standard error."""
+@contextmanager
+def progress() -> Generator[Show]:
+    """Show progress bars on standard error."""
     from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TaskID,
+        TextColumn,
+        TransferSpeedColumn,
+    )
 
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
+    text = TextColumn("{task.description}", markup=False)
+    columns = (text, BarColumn(None), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, console=Console(stderr=True)) as bars:
         tasks = dict[str, TaskID]()
 
         def show(step: str, done: int, total: int) -> None:
+            if not total:
+                bars.console.print(step, markup=False, highlight=False)
+                return
             if step not in tasks:
-                tasks[step] = bars.add_task(f"{known.file}: {step}")
+                tasks[step] = bars.add_task(step)
             bars.update(tasks[step], completed=done, total=total)
 
-        return fetch(known, folder, show, anew=anew)
+        yield show
+
+
+def fetched(known: Known, folder: Path, *, anew: bool = False) -> Path:
+    """Fetch a built-in model with progress bars on standard error."""
+    with progress() as show:
+        return fetch(
+            known,
+            folder,
+            lambda step, done, total: show(f"{known.file}: {step}", done, total),
+            anew=anew,
+        )
 
 
 def _list(folder: Path) -> None:

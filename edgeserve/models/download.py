@@ -58,7 +58,10 @@ DEFAULT = CATALOG["smollm2-135m-instruct"]
 """The model that `edgeserve up` serves by default."""
 
 Show = Callable[[str, int, int], None]
-"""Called with the step (`downloading`, `verifying`), bytes done and bytes in all."""
+"""Called with the step (`downloading`, `verifying`), bytes done and bytes in all.
+
+Where those are 0, the step is a notice.
+"""
 
 
 class NotFetched(CommandError):
@@ -87,7 +90,7 @@ def fetch(known: Known, folder: Path, show: Show, *, anew: bool = False) -> Path
         return there
     wait = "waiting for another edgeserve that is fetching"
     try:
-        with workshop(folder, "fetching", lambda: show(wait, 0, 1)) as work:
+        with workshop(folder, "fetching", lambda: show(wait, 0, 0)) as work:
             there = None if anew else in_place(known, folder)
             return there or _fetch(known, folder, work, show)
     except KeyboardInterrupt:

@@ -20,7 +20,7 @@ from edgeserve.models.naming import (
 )
 from node.engines.base import Pooling, Role
 
-UNFINISHED = ".fetching"
+UNFINISHED = frozenset((".fetching", ".pulling"))
 """The folder of unfinished downloads of `edgeserve pull`."""
 
 Identity = tuple[int, int]
@@ -90,7 +90,7 @@ class _Walk:
 def _inside(folder: Path) -> Iterator[Path]:
     with os.scandir(folder) as entries:
         names = sorted(entry.name for entry in entries)
-    return (folder / name for name in names if name != UNFINISHED)
+    return (folder / name for name in names if name not in UNFINISHED)
 
 
 ENCODERS = frozenset(

@@ -16,6 +16,8 @@ HEAVY = {
     "aiohttp",
     "asyncio",
     "httptools",
+    "httpx2",
+    "huggingface_hub",
     "msgspec",
     "psutil",
     "rich",
@@ -64,6 +66,10 @@ def test_help_imports_nothing_that_takes_long() -> None:
 @pytest.mark.parametrize("command", ["chat", "nodes", "models"])
 def test_talking_to_the_endpoint_starts_quickly(command: str) -> None:
     assert not imported_by(command, "--help") & HEAVY
+
+
+def test_the_help_of_pull_does_not_wait_for_the_hub_s_library() -> None:
+    assert not imported_by("pull", "--help") & HEAVY
 
 
 @pytest.mark.parametrize("path", [*LEAVES, ()], ids=" ".join)
