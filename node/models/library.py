@@ -21,7 +21,7 @@ from edgeserve.models.naming import (
 from node.engines.base import Pooling, Role
 
 UNFINISHED = frozenset((".fetching", ".pulling"))
-"""The folder of unfinished downloads of `edgeserve pull`."""
+"""The folders of unfinished downloads of `edgeserve pull`."""
 
 Identity = tuple[int, int]
 """Device and inode: one folder, by whatever name."""
