@@ -92,7 +92,7 @@ class NodeSettings(SharedSettings):
     )
     models_dir: Path = setting(
         DEFAULT_MODELS_DIR,
-        "Folder with GGUF files. A running node follows what arrives, changes or goes.",
+        "Folder with GGUF files; a running node follows it.",
     )
     min_speed: float = setting(
         0.0,
