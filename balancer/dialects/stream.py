@@ -122,11 +122,11 @@ class DialectStream(StreamReader):
         Before content has begun these are keep-alives only; the rest is held back, so
         that another node may still answer instead. Raises StreamedError there.
         """
-        if TIMINGS in piece or USAGE in piece:
-            self._counted = (self._counted[1], piece)
         ready = piece
         if self._rest or not piece.endswith(END):
             ready, self._rest = whole_events(self._rest + piece)
+        if TIMINGS in ready or USAGE in ready:
+            self._counted = (self._counted[1], ready)
         if not self.begun or (self.hides and PROGRESS in ready):
             ready = b"".join(map(self._sendable, raw_events(ready)))
         return self._until_end(ready) if self.begun else ready

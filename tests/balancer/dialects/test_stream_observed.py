@@ -130,3 +130,18 @@ def test_an_answer_without_timings_and_usage_is_an_answer() -> None:
     observer.answered(reader.timings())
 
     assert observer.calls == [None]
+
+
+@pytest.mark.parametrize("cut", range(1, 150, 7))
+def test_usage_that_comes_in_two_pieces_is_counted(cut: int) -> None:
+    start = b'data: {"type":"message_start","message":{"usage":{"input_tokens":2,'
+    start += b'"cache_read_input_tokens":8,"output_tokens":0}}}\n\n'
+    text = b'data: {"type":"content_block_delta","delta":{"text":"hi"}}\n\n'
+    end = b'data: {"type":"message_delta","usage":{"output_tokens":6}}\n\n'
+    end += b'data: {"type":"message_stop"}\n\n'
+    reader = DialectStream(Messages)
+
+    for piece in (start[:cut], start[cut:], text, end[:cut], end[cut:]):
+        reader.feed(piece)
+
+    assert reader.timings() == Timings(8, 2, 0.0, 6, 0.0)
