@@ -102,7 +102,7 @@ def _pulled(source: HubRepo | HubFile | WebFile | LocalFile, folder: Path) -> Pa
     for other in namesakes(path, folder):
         notes.append(
             f"{other} has the same file name, so nodes give both one model name; to"
-            " choose, name the file: edgeserve node start --models PATH"
+            " choose, name the file: edgeserve node start --model PATH"
         )
     for note in notes:
         click.echo(f"edgeserve: {note}", err=True)

@@ -119,6 +119,7 @@ def read_header(path: Path) -> Header:
     return header
 
 
+MAGIC = b"GGUF"
 _FIXED = struct.Struct("<4sIQQ")
 
 
@@ -133,7 +134,7 @@ class _Cursor:
     def header(self) -> Header:
         magic, version, tensors, pairs = _FIXED.unpack_from(self.data)
         self.at = _FIXED.size
-        if magic != b"GGUF":
+        if magic != MAGIC:
             raise BrokenModel(
                 self.path, "is not a GGUF model (it does not begin with GGUF)"
             )

@@ -234,23 +234,27 @@ class RepeatedFault:
         self._last = ""
 
 
+def take_lock(lock: IO[bytes], taken: Callable[[], None]) -> None:
+    """Lock an open file; call `taken` before waiting for another process."""
+    import fcntl
+
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        taken()
+        fcntl.flock(lock, fcntl.LOCK_EX)
+
+
 @contextmanager
 def workshop(folder: Path, name: str, taken: Callable[[], None]) -> Generator[Path]:
     """Lock `folder/.name`, empty at start and end, for the length of the block.
 
-    Where another process holds the lock, `taken` is called; it raises, or this process
-    waits. The lock ends with the process that holds it.
+    `taken`: see `take_lock`; it may raise. The lock ends with its process.
     """
-    import fcntl
-
     folder.mkdir(parents=True, exist_ok=True)
     work = folder / f".{name}"
     with open_lock(folder / f".{name}.lock") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            taken()
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        take_lock(lock, taken)
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir()
         try:

@@ -18,10 +18,11 @@ from edgeserve.models.naming import (
     projector_of,
     seen_for,
 )
+from edgeserve.models.pull.arrival import UNFINISHED
 from node.engines.base import Pooling, Role
 
-UNFINISHED = frozenset((".fetching", ".pulling"))
-"""The folders of unfinished downloads of `edgeserve pull`."""
+UNFINISHED_FOLDERS = frozenset((".fetching", UNFINISHED))
+"""Folders of unfinished downloads."""
 
 Identity = tuple[int, int]
 """Device and inode: one folder, by whatever name."""
@@ -90,7 +91,7 @@ class _Walk:
 def _inside(folder: Path) -> Iterator[Path]:
     with os.scandir(folder) as entries:
         names = sorted(entry.name for entry in entries)
-    return (folder / name for name in names if name not in UNFINISHED)
+    return (folder / name for name in names if name not in UNFINISHED_FOLDERS)
 
 
 ENCODERS = frozenset(

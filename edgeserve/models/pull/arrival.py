@@ -16,13 +16,12 @@ from pathlib import Path
 
 from edgeserve.errors import in_words
 from edgeserve.models.download import MIB, NotFetched, Show
-from edgeserve.runtime.files import open_lock, replacing
+from edgeserve.models.header import MAGIC
+from edgeserve.runtime.files import open_lock, replacing, take_lock
 
 UNFINISHED = ".pulling"
 SPARE = 64 * MIB
 """Left free on the disk."""
-
-MAGIC = b"GGUF"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,15 +163,9 @@ def _check_kind(file: Incoming, part: Path) -> None:
 @contextmanager
 def _alone(part: Path, taken: Callable[[], None]) -> Generator[None]:
     """Lock the unfinished file; wait while another process fills it."""
-    import fcntl
-
     while True:
         with open_lock(part) as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                taken()
-                fcntl.flock(lock, fcntl.LOCK_EX)
+            take_lock(lock, taken)
             # The other process may have put the file that was opened in its place.
             if _is_file(part, os.fstat(lock.fileno())):
                 yield

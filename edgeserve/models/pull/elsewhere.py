@@ -67,6 +67,6 @@ def _from_web(url: str, folder: Path, show: Show) -> Incoming:
     # Imported here: copying a file needs no HTTP.
     from edgeserve.models.pull.web import found
 
-    parts = urlsplit(url)
-    host = re.sub(r"[^\w.-]", "-", parts.netloc.rpartition("@")[2])
-    return found(url, folder / host / unquote(parts.path).lstrip("/"), show)
+    address = urlsplit(url)
+    host = re.sub(r"[^\w.-]", "-", address.netloc.rpartition("@")[2])
+    return found(url, folder / host / unquote(address.path).lstrip("/"), show)
