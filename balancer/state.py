@@ -18,6 +18,7 @@ from balancer.prediction import conditions
 from balancer.prediction.fleet_model import FleetModel
 from balancer.prediction.prefix_cache import PrefixCacheIndex
 from balancer.queue import RequestQueue
+from balancer.routing.fairness import FairOrder
 from balancer.routing.least_busy import LeastBusy
 from balancer.routing.predictive import PredictivePolicy
 from balancer.telemetry.metrics import Metrics
@@ -126,8 +127,10 @@ def _predictive(
         policy=policy,
         calibrates=settings.calibrate,
     )
-    predictive = PredictivePolicy(
-        slot_counts, fleet_model, time.monotonic, known_better.notify
+    return PredictivePolicy(
+        slot_counts,
+        fleet_model,
+        time.monotonic,
+        known_better.notify,
+        FairOrder(settings.overtake),
     )
-    predictive.dispatcher.order.overtake = settings.overtake
-    return predictive

@@ -30,7 +30,7 @@ def note_failure(
     Then a probe decides, or another engine that answers the request. Engines that it
     left for this one may be asked again.
     """
-    context.returns()
+    context.allow_return()
     if fault == "doubt" and not isinstance(error, GivenUp):
         context.doubted_engines.add(to.key)
         breakers.question(to.key)

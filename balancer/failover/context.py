@@ -109,7 +109,7 @@ class RequestContext(msgspec.Struct, eq=False):
         """The engines that it does not go to."""
         return frozenset(self.tried | self.left)
 
-    def returns(self) -> bool:
+    def allow_return(self) -> bool:
         """Allow the engines that it left, if any: the faster ones are gone."""
         left, self.left = self.left, set()
         return bool(left)

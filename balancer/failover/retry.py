@@ -101,7 +101,7 @@ class RetryLoop:
                 claim.abandons = isinstance(outcome, Moved)
                 return await self._conclude(context, send.to, outcome)
         except (NoNode, UnknownModel) as refusal:
-            if context.returns():
+            if context.allow_return():
                 return Rerouted()
             context.begin_wait()
             if await await_recovery(self.state.current, context):

@@ -174,7 +174,7 @@ class EngineModel:
         self.per_context = speed.attention * scale
         self.few_start, self.per_few = speed.few_start * scale, speed.few * scale
         self.per_token = speed.token_seconds(running + 1) * scale
-        self.half_step = self.load.half_step(speed) * scale
+        self.half_step = speed.half_step(self.load.writing) * scale
         self._base_price = 1 + self.weights.others * running + self.risk
         self._price_queue()
 

@@ -18,7 +18,7 @@ import msgspec
 
 from balancer.dialects.prompt import Prompt
 from balancer.dialects.timings import Timings
-from balancer.prediction.speed import Sample, Speed
+from balancer.prediction.speed import Sample
 
 LIKELY_LEFT = 0.35
 """The part of the expected length that a longer answer probably still has to come."""
@@ -221,11 +221,6 @@ class RunningRequests:
                 # No `max` here: a call costs as much as the rest of the line.
                 left += request.reading if request.reading > BARELY else BARELY
         return left
-
-    def half_step(self, speed: Speed) -> float:
-        """Seconds until the running answers have got their token, on average."""
-        writing = self.writing
-        return speed.token_seconds(writing) / 2 if writing else 0.0
 
 
 def delay(below: float, every: float, own: float, left: float, batch: float) -> float:

@@ -57,6 +57,10 @@ class Speed(msgspec.Struct, frozen=True):
         """Return the time between two tokens of one of so many sequences."""
         return self.decode * (1 + self.slowdown * max(0, sequences - 1))
 
+    def half_step(self, sequences: int) -> float:
+        """Return the time until so many answers have got their token, on average."""
+        return self.token_seconds(sequences) / 2 if sequences else 0.0
+
 
 ALONE = 0.1
 """Other prompts may have had this share of the time of one that was read alone."""

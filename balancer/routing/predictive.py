@@ -20,6 +20,7 @@ from balancer.prediction.fleet_model import FleetModel
 from balancer.routing.decision import Refuse, RoutingRequest, Send, Verdict
 from balancer.routing.dispatcher import Assignment, Dispatcher, TurnedAway
 from balancer.routing.eligibility import EligibilityCache, Eligible, Explanation
+from balancer.routing.fairness import FairOrder
 from balancer.routing.least_busy import LeastBusy
 from balancer.routing.moving import Move, Remaining, pays, price
 from balancer.routing.queued_request import (
@@ -51,13 +52,16 @@ class PredictivePolicy:
         fleet_model: FleetModel,
         clock: Clock,
         moved: Callable[[], None] = lambda: None,
+        order: FairOrder | None = None,
     ) -> None:
         self.fleet_model = fleet_model
         self._slot_counts = slot_counts
         self._clock = clock
         self._moved = moved
         self._eligibility = EligibilityCache(fleet_model)
-        self.dispatcher = Dispatcher(_engines, fleet_model.cache_index)
+        self.dispatcher = Dispatcher(
+            _engines, fleet_model.cache_index, order or FairOrder()
+        )
         self._checked = True
         self._many_slots = False
         self._least_busy = LeastBusy(lambda: self._eligibility.candidates, slot_counts)
@@ -143,10 +147,9 @@ class PredictivePolicy:
         eligible = self._eligibility.find(routing)
         if isinstance(eligible, Refuse):
             return None
-        now = self._clock()
-        request = QueuedRequest(routing, ignore, now)
-        _price(request, eligible)
-        best, _ = cheapest(self.dispatcher.features(request, now), eligible.engines)
+        request = self._supposed(routing, eligible)
+        features = self.dispatcher.features(request, request.arrived)
+        best, _ = cheapest(features, eligible.engines)
         return best.first if best and best.wait == 0 and best.slot >= 0 else None
 
     def idle_pace(self, model: str) -> float | None:
@@ -165,14 +168,13 @@ class PredictivePolicy:
         eligible = self._eligibility.find(routing)
         if isinstance(eligible, Refuse):
             return None
-        now = self._clock()
-        request = QueuedRequest(routing, ignore, now)
-        _price(request, eligible)
+        request = self._supposed(routing, eligible)
         request.tokens, request.answer = left.prompt, left.answer
         engines = [each for each in eligible.engines if _takes_moves(each)]
         for each in engines:
-            each.refresh(now)
-        best, _ = cheapest(self.dispatcher.features(request, now), engines)
+            each.refresh(request.arrived)
+        features = self.dispatcher.features(request, request.arrived)
+        best, _ = cheapest(features, engines)
         if best is None or best.wait > 0 or best.slot < 0:
             return None
         there = best.first + best.write
@@ -180,6 +182,12 @@ class PredictivePolicy:
             return None
         to = eligible.candidate_by_name[best.engine.name]
         return Move(left.seconds, there, to)
+
+    def _supposed(self, routing: RoutingRequest, eligible: Eligible) -> QueuedRequest:
+        """Return a request as if it came now; it is not queued."""
+        request = QueuedRequest(routing, ignore, self._clock())
+        _price(request, eligible)
+        return request
 
     def _unservable(
         self, waiting: Iterable[QueuedRequest]

@@ -25,9 +25,8 @@ class AttemptTracker(Send, eq=False, kw_only=True):
 
     `cached`, `tokens` and `first`: what was found of the prompt, and the seconds to the
     first token. `read`: tokens of the prompt that were read, `read_seconds` after it
-    began. `whole`: the answer is
-    complete, with these `timings`. `moved` is called when a prediction has become more
-    exact.
+    began. `whole`: the answer is complete, with these `timings`. `moved` is called when
+    a prediction has become more exact.
     """
 
     dispatcher: Dispatcher
@@ -164,9 +163,7 @@ class AttemptTracker(Send, eq=False, kw_only=True):
         if self.first is None or not self._timed or met:
             return
         waited = timings.prompt_ms / 1000
-        if self.assignment.writers:
-            step = engine.speed.token_seconds(self.assignment.writers)
-            waited += step * engine.scale / 2
+        waited += engine.speed.half_step(self.assignment.writers) * engine.scale
         measured = min(max(self.first - waited, 0.0), MOST_OVERHEAD)
         gain = max(OVERHEAD_GAIN, 1 / (engine.learner.samples + 1))
         moved = guess.overhead + gain * (measured - guess.overhead)

@@ -71,18 +71,6 @@ def test_a_slot_is_not_kept_longer_than_its_conversation_is_expected() -> None:
     assert fleet.waiting == {}
 
 
-def test_why_a_request_waits_for_a_kept_slot_is_said() -> None:
-    fleet = after(0.5)
-    busy(fleet)
-    request = fleet.asks(chain([b"stranger" * 100]), 0.1)
-    fleet.assigns(0.1)
-
-    best, _ = fleet.dispatcher.weigh(request, 0.1)
-
-    assert best is not None
-    assert (best.wait, best.slot) == (0.0, 1)
-
-
 def test_an_idle_slot_costs_less_beside_one_that_works() -> None:
     fleet = Fleet(one=(LAPTOP, 2))
     engine = fleet.engines["one"]

@@ -2,8 +2,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from balancer.dialects.prompt import EMPTY
+from balancer.prediction.weights import OVERTAKE
 from balancer.routing.fairness import FairOrder
 from balancer.routing.queued_request import QueuedRequest
+from balancer.state import build_state
+from edgeserve.config.settings import BalancerSettings
 from tests.balancer.engine_models import a_request
 
 
@@ -103,3 +106,10 @@ def test_very_many_clients_are_not_all_remembered() -> None:
         order.charge(str(number), 1.0, float(number))
 
     assert len(order.uses) <= 4096
+
+
+def test_the_setting_says_how_far_requests_overtake() -> None:
+    state = build_state(BalancerSettings(overtake=2.5), lambda _: None)
+
+    assert state.predictive.dispatcher.order.overtake == 2.5
+    assert BalancerSettings().overtake == OVERTAKE

@@ -291,3 +291,18 @@ def test_an_engine_with_a_prompt_cache_is_followed_with_it() -> None:
     assert nuc.host is not None
     assert nuc.host.tokens > 1000
     assert not nuc.pins
+
+
+def test_why_a_request_waits_for_a_kept_slot_is_said() -> None:
+    setup = pair(left=1)
+    setup.answers(setup.sends(a_request(prompt=a_prompt("question"))), SLOW, 30.0)
+    returns = setup.predict.dispatcher.workload("small").returns
+    for number in range(60):
+        returns.answered(chain([b"%d" % number]), "", setup.now - 1.0)
+        returns.arrived(chain([b"%d" % number, b"answer", b"more"]), setup.now - 0.7)
+
+    request = setup.enters(a_request(prompt=chain([b"stranger" * 50])))
+
+    assert request.decision is None
+    (verdict,) = setup.predict.explain(request, setup.now)
+    assert verdict.reason == "the best, but its slot is kept for the conversation in it"
