@@ -18,6 +18,7 @@ from node.app import address, check_balancers, serve
 from node.engines.process import free_port
 from tests.fakes.gguf import a_model
 from tests.fleet.llama_server import script
+from tests.node.served import served
 from tests.patience import PATIENCE
 
 TOKEN = "a-token-of-this-fleet"
@@ -70,27 +71,8 @@ class Running:
 
 @asynccontextmanager
 async def running(settings: NodeSettings) -> AsyncGenerator[Running]:
-    stop = asyncio.Event()
-    serving = asyncio.create_task(serve(settings, stop))
-    url = f"http://127.0.0.1:{settings.port}"
-    try:
-        async with aiohttp.ClientSession(url) as client:
-            await answering(client, serving)
-            yield Running(client, stop)
-    finally:
-        stop.set()
-        async with asyncio.timeout(PATIENCE):
-            await serving
-
-
-async def answering(client: aiohttp.ClientSession, serving: asyncio.Task[None]) -> None:
-    async with asyncio.timeout(PATIENCE):
-        while not serving.done():
-            try:
-                async with client.get("/health"):
-                    return
-            except aiohttp.ClientError:
-                await asyncio.sleep(0.01)
+    async with served(settings) as (client, stop):
+        yield Running(client, stop)
 
 
 async def test_the_port_answers_before_the_model_has_loaded(

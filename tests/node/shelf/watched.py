@@ -11,7 +11,7 @@ import pytest
 
 from edgeserve.config.settings import NodeSettings
 from edgeserve.wire import NodeReport, decode
-from node.app import serve
+from tests.node.served import served
 from tests.patience import PATIENCE
 
 CHAT = {"messages": [{"role": "user", "content": "hello"}], "stream": True}
@@ -67,22 +67,8 @@ class Watched:
 
 @asynccontextmanager
 async def running(settings: NodeSettings) -> AsyncGenerator[Watched]:
-    stop = asyncio.Event()
-    serving = asyncio.create_task(serve(settings, stop))
-    url = f"http://127.0.0.1:{settings.port}"
-    try:
-        async with aiohttp.ClientSession(url) as client, asyncio.timeout(5 * PATIENCE):
-            while not serving.done():
-                try:
-                    async with client.get("/health"):
-                        break
-                except aiohttp.ClientError:
-                    await asyncio.sleep(0.01)
-            yield Watched(client)
-    finally:
-        stop.set()
-        async with asyncio.timeout(PATIENCE):
-            await serving
+    async with served(settings) as (client, _), asyncio.timeout(5 * PATIENCE):
+        yield Watched(client)
 
 
 def ready(*names: str) -> Seen:
