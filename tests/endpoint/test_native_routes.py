@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 import urllib.error
 import urllib.request
@@ -110,7 +109,10 @@ def test_what_a_route_without_timings_did_is_known(
 ) -> None:
     request = urllib.request.Request(
         endpoint.url + path,
-        data=json.dumps({"model": MODEL, "stream": stream, **fields}).encode(),
+        # The other variant may begin with an emoji; then llama.cpp omits the head.
+        data=json.dumps(
+            {"model": f"{MODEL}:Q4_1", "stream": stream, **fields}
+        ).encode(),
         headers={"content-type": "application/json"},
     )
     with urllib.request.urlopen(request, timeout=PATIENCE) as response:
@@ -122,8 +124,6 @@ def test_what_a_route_without_timings_did_is_known(
     actual = known["attempts"][-1]["actual"]
 
     assert b"prompt_progress" not in said
-    if actual["prompt_tokens"] is None and stream and "NATIVE_STATE_DIR" in os.environ:
-        pytest.xfail("counts of a streamed message are lost with a native build")
     assert actual["prompt_tokens"] > 10
     assert actual["answer_tokens"] == 6
     assert not stream or actual["tokens_per_second"] > 0
