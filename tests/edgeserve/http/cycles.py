@@ -17,9 +17,14 @@ LARGE = 50_000
 
 @contextmanager
 def collected() -> Generator[list[str]]:
-    """Name what of ours is left in cycles, and each body, once the block has ended."""
+    """Name what of ours is left in cycles, and each body, once the block has ended.
+
+    Only what was made in the block counts: another test may have left a timer or a
+    thread that lets go of its balancer while this block runs.
+    """
     found: list[str] = []
     gc.collect()
+    gc.freeze()
     gc.disable()
     gc.set_debug(gc.DEBUG_SAVEALL)
     gc.garbage.clear()
@@ -31,6 +36,7 @@ def collected() -> Generator[list[str]]:
     finally:
         gc.set_debug(0)
         gc.garbage.clear()
+        gc.unfreeze()
         gc.enable()
 
 
