@@ -6,11 +6,12 @@ from typing import Annotated, Any, Literal, TypeVar, cast
 
 import msgspec
 
+from edgeserve.desired import DesiredModel, ModelProblem
 from edgeserve.errors import BadRequest
 
 Json = dict[str, object]
 
-PROTOCOL = 2
+PROTOCOL = 3
 """Version of these messages. A peer of another version is refused with both named."""
 
 SERVICE = "_edgeserve._tcp.local."
@@ -22,8 +23,12 @@ VARIANT_HEADER = "x-edgeserve-variant"
 REQUEST_HEADER = "x-edgeserve-request-id"
 """Names one client request across balancer, node and log lines."""
 
-EngineState = Literal["loading", "ready", "busy", "stuck", "failed", "quarantined"]
-"""`busy`: ready, every slot taken. `failed` will be restarted, `quarantined` not."""
+EngineState = Literal[
+    "absent", "loading", "ready", "busy", "leaving", "stuck", "failed", "quarantined"
+]
+"""`absent`: on the disk, loads when it is asked for. `busy`: ready, every slot taken.
+`leaving`: running requests finish, then it is absent. `failed` will be restarted,
+`quarantined` not."""
 
 Ability = Literal[
     "chat", "completion", "embeddings", "rerank", "tools", "vision", "audio"
@@ -147,6 +152,11 @@ class EngineReport(msgspec.Struct, frozen=True, kw_only=True):
     is the reason for the state. `expected` is None where the node has no prediction.
     `ended` is about its last process that ended: `killed` from outside, or `died` of an
     error of its own. `memory_limit`: bytes past which its node ends it; 0 for none.
+
+    `memory` is what it needs, in bytes, GPUs included. `load_seconds` is how long its
+    last load took, or an estimate; `progress` the share of a load that is done, 0 to 1.
+    `created` is the time of its file, in Unix seconds. A `pinned` engine stays loaded.
+    `evicts` are the ids of the engines that would have to leave for it.
     """
 
     id: str
@@ -167,6 +177,12 @@ class EngineReport(msgspec.Struct, frozen=True, kw_only=True):
     expected: Expected | None = None
     ended: Ended = ""
     memory_limit: int = 0
+    memory: int = 0
+    load_seconds: float = 0.0
+    progress: float | None = None
+    created: int = 0
+    pinned: bool = False
+    evicts: tuple[str, ...] = ()
 
 
 class AvailableModel(msgspec.Struct, frozen=True, kw_only=True):
@@ -185,7 +201,8 @@ class NodeReport(msgspec.Struct, frozen=True, kw_only=True):
     `instance` is random in every process: two nodes with one id, such as a cloned disk
     and its original, differ in it. `problems` are sentences: why the node serves less
     than its settings ask. `failures` counts, by name, how often background tasks of the
-    node have failed since it started.
+    node have failed since it started. `desired` is what the node was told about
+    models, `unmet` what of it is not so.
     """
 
     protocol: int = PROTOCOL
@@ -199,6 +216,8 @@ class NodeReport(msgspec.Struct, frozen=True, kw_only=True):
     engines: tuple[EngineReport, ...] = ()
     problems: tuple[str, ...] = ()
     available: tuple[AvailableModel, ...] = ()
+    desired: tuple[DesiredModel, ...] = ()
+    unmet: tuple[ModelProblem, ...] = ()
     failures: dict[str, int] = {}
 
 

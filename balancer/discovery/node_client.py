@@ -14,6 +14,8 @@ from edgeserve.wire import REQUEST_HEADER, VARIANT_HEADER
 
 EVENTS = "/edgeserve/v1/events"
 
+JSON = {"content-type": "application/json"}
+
 PROBE_ID = "probe"
 """The request id of all probes."""
 
@@ -33,6 +35,12 @@ class NodeClient:
     def events(self, origin: Origin) -> AbstractAsyncContextManager[Answer]:
         """Open the event stream of the node at `origin`."""
         return self._upstream.ask(origin, "GET", EVENTS, {})
+
+    def order(
+        self, origin: Origin, path: str, body: bytes
+    ) -> AbstractAsyncContextManager[Answer]:
+        """Ask the node at `origin` to do something; see `edgeserve.desired`."""
+        return self._upstream.ask(origin, "POST", path, JSON, body)
 
     def probe(
         self, to: EngineCandidate, path: str, body: bytes
@@ -54,7 +62,7 @@ class NodeClient:
 
     def _headers(self, to: EngineCandidate, request_id: str) -> dict[str, str]:
         return {
-            "content-type": "application/json",
+            **JSON,
             VARIANT_HEADER: to.engine.id,
             REQUEST_HEADER: request_id,
         }

@@ -1,4 +1,4 @@
-"""`edgeserve nodes`, `models` and `usage`: show the fleet, change its nodes."""
+"""`edgeserve nodes` and `usage`: show the fleet, change its nodes."""
 
 from __future__ import annotations
 
@@ -151,21 +151,6 @@ def _act(
 
 @click.command(
     epilog=examples(
-        ("edgeserve models", "what can be called now"),
-        ("edgeserve models --json | jq -r '.data[].id'", "names only, for scripts"),
-    )
-)
-@endpoint_options
-@json_option
-def models(url: str, api_key_file: Path | None, *, as_json: bool) -> None:
-    """Show the models that can be called now."""
-    found = endpoint(url, api_key_file).get("/v1/models")
-    none = "no model yet; `edgeserve nodes` says what is there"
-    show(url, found, MODEL_HEADS, model_rows, none, as_json=as_json)
-
-
-@click.command(
-    epilog=examples(
         ("edgeserve usage", "of the last 30 days, by key, model and day"),
         ("edgeserve usage --days 7 --key laptop", "one key's"),
         ("edgeserve usage --json", "for scripts"),
@@ -216,7 +201,6 @@ UNHEALTHY = {
 """Texts for the health of an engine; healthy states have none."""
 
 NODE_HEADS = ("node", "state", "address", "GiB free", "hottest")
-MODEL_HEADS = ("model", "can", "context", "slots", "nodes")
 
 
 def node_rows(found: list[Json]) -> list[Entry]:
@@ -274,17 +258,3 @@ def _condition(hardware: Json) -> tuple[str, str]:
     memory, celsius = hardware["memory"], hardware["thermal"].get("celsius")
     free = f"{memory['available'] / GIB:.1f} of {memory['total'] / GIB:.1f}"
     return free, "" if celsius is None else f"{celsius:.0f} °C"
-
-
-def model_rows(found: Json) -> list[Row]:
-    """One row per name that can be called."""
-    return [
-        (
-            str(model["id"]),
-            ", ".join(model.get("abilities", ())),
-            str(model.get("context", "")),
-            str(model.get("slots", "")),
-            ", ".join(map(str, model.get("nodes", ()))),
-        )
-        for model in found["data"]
-    ]

@@ -31,7 +31,10 @@ COMMANDS = {
         "edgeserve.cli.fleet:nodes",
         "Show the fleet's nodes, and what each serves.",
     ),
-    "models": ("edgeserve.cli.fleet:models", "Show the models that can be called now."),
+    "models": (
+        "edgeserve.cli.models.listing:models",
+        "Show the models that can be called now.",
+    ),
     "requests": (
         "edgeserve.cli.requests:requests",
         "List the latest requests with predicted and actual times.",
@@ -40,7 +43,7 @@ COMMANDS = {
         "edgeserve.cli.requests:why",
         "Explain why a request went where it went, and what happened there.",
     ),
-    "pull": ("edgeserve.cli.pull:pull", "Fetch a model into the models folder."),
+    "pull": ("edgeserve.cli.models.pull:pull", "Fetch a model into the models folder."),
     "join": (
         "edgeserve.cli.join:join",
         "Ask a balancer for the fleet token, on a new machine.",

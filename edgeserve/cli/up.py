@@ -16,7 +16,7 @@ from typing import Any
 import click
 
 from edgeserve.cli.client import DEFAULT_URL, Endpoint, chatting
-from edgeserve.cli.pull import fetched
+from edgeserve.cli.models.pull import fetched
 from edgeserve.cli.serve_alone import Model, Plan, serve
 from edgeserve.config.options import warn_of_unknown_variables
 from edgeserve.config.paths import admin_key_file, config_dir

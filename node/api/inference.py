@@ -15,7 +15,10 @@ from node.supervision.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
 
-STATE_ORDER = ("ready", "busy", "loading", "stuck", "failed", "quarantined")
+STATE_ORDER = (
+    *("ready", "busy", "loading", "absent", "leaving"),
+    *("stuck", "failed", "quarantined"),
+)
 """States of engines, the best first."""
 
 
