@@ -54,7 +54,12 @@ def announce(
         port=port,
         server=f"edgeserve-{id_[:12]}.local.",
         parsed_addresses=[address],
-        properties={"id": id_, "instance": "0" * 16, "name": name, "protocol": str(PROTOCOL)},
+        properties={
+            "id": id_,
+            "instance": "0" * 16,
+            "name": name,
+            "protocol": str(PROTOCOL),
+        },
         host_ttl=ttl,
         other_ttl=ttl,
     )
