@@ -20,6 +20,9 @@ settings.register_profile(
 )
 settings.load_profile("unhurried")
 
+LONG = ("engine", "fleet")
+"""Marks of the files that take longest: real engines, real networks."""
+
 HOME = pytest.StashKey[str]()
 FOLDERS = ("CONFIG_DIR", "STATE_DIR")
 
@@ -42,6 +45,13 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Leave nothing behind."""
     shutil.rmtree(config.stash[HOME], ignore_errors=True)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the long files, so that none is begun last."""
+    long = {item.path for item in items if any(map(item.get_closest_marker, LONG))}
+    items.sort(key=lambda item: item.path not in long)
 
 
 @pytest.fixture(scope="session")

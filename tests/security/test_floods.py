@@ -105,18 +105,26 @@ async def test_nodes_announced_without_end_take_bounded_memory_and_0_prompts(
     own_town: Town,
 ) -> None:
     town, host, more = own_town, own_town.stranger, 100
+
+    def flood(number: int) -> None:
+        for _ in range(number):
+            id_ = secrets.token_hex(16)
+            announce(host, f"false{id_[:6]}", id_, host.address, 1)
+
     async with a_user(town) as user:
         memory_before = memory(town.balancer)
-        for number in range(MOST_SILENT + more):
-            id_ = secrets.token_hex(16)
-            announce(host, f"false{number}", id_, host.address, 1)
-            if number % 20 == 0:
-                await asyncio.sleep(0.02)  # the sockets' buffers are finite
 
         async def full() -> int:
             return len(await user.members())
 
-        listed = await answer(full, lambda count: count > MOST_SILENT, "it is full")
+        async def flooded() -> int:
+            """Announce some more: a balancer that is busy loses what comes."""
+            flood(20)
+            return await full()
+
+        await answer(flooded, lambda count: count > MOST_SILENT, "it is full")
+        flood(more)
+        listed = await full()
         right = await user.prompts(4)
         await asyncio.sleep(0.5)
         later = await full()

@@ -20,6 +20,7 @@ from tests.edgeserve.http.cycles import collected
 from tests.edgeserve.http.talk import Client, Got, connected
 from tests.fakes.llama import Behaviour
 from tests.fakes.node import FakeNode, fake_node
+from tests.patience import PATIENCE
 
 WORDS = "x" * 200_000
 NAMES = ("a", "b", "c")
@@ -206,18 +207,21 @@ WAYS = (
     broken, too_late, left_early, left_while_waiting, waited_in_vain,
     left_at_any_moment, left_unread, left_with_the_end, malformed, cut, pages,
 )  # fmt: skip
+IN_VAIN = (waited_in_vain,)
+"""In these a request has to be refused for the time that it waited."""
 
 
 @pytest.mark.parametrize("way", WAYS)
 async def test_nothing_waits_for_the_collector(
     way: Callable[[Scene], Awaitable[None]],
 ) -> None:
+    wait = 0.2 if way in IN_VAIN else PATIENCE
     async with AsyncExitStack() as stack:
         nodes = [
             await stack.enter_async_context(fake_node(each, Behaviour(slots=2)))
             for each in NAMES
         ]
-        balancer = await stack.enter_async_context(endpoint(*nodes, queue_seconds=0.2))
+        balancer = await stack.enter_async_context(endpoint(*nodes, queue_seconds=wait))
         scene = Scene(balancer, nodes)
         await streamed(scene)  # what is made once, is made now
         with collected() as found:
@@ -240,7 +244,7 @@ def test_what_is_looked_for_would_be_found() -> None:
 async def test_what_is_kept_of_a_request_does_not_keep_its_client() -> None:
     async with AsyncExitStack() as stack:
         node = await stack.enter_async_context(fake_node("a", Behaviour(slots=1)))
-        balancer = await stack.enter_async_context(endpoint(node, queue_seconds=0.2))
+        balancer = await stack.enter_async_context(endpoint(node, queue_seconds=1.0))
         scene = Scene(balancer, [node])
         for way in (streamed, whole, put_together, refused, waited_in_vain):
             await way(scene)

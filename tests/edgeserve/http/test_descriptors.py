@@ -9,12 +9,17 @@ from collections.abc import AsyncGenerator, Generator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
+import pytest
+
 from tests.balancer.endpoint import CHAT
 from tests.edgeserve.http.odd import request
 from tests.edgeserve.http.talk import connected
 from tests.fakes.llama import Behaviour
 from tests.fakes.node import fake_node
 from tests.patience import PATIENCE
+
+pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])
+"""The loop that counts is that of the process."""
 
 FILES = 256
 IDLE = 400

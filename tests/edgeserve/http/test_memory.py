@@ -7,10 +7,14 @@ import subprocess
 import sys
 
 import psutil
+import pytest
 
 from tests.edgeserve.http.odd import request
 from tests.edgeserve.http.talk import connected
 from tests.patience import PATIENCE
+
+pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])
+"""The loop that counts is that of the process."""
 
 MIB = 2**20
 BODY = b'{"model":"huge","messages":"' + b"x" * (24 * MIB) + b'"}'

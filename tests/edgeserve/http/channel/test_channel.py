@@ -13,7 +13,7 @@ from aiohttp import web
 
 from edgeserve.errors import NotProven
 from edgeserve.http import Origin, Request, Response, bind, listen, upstream
-from edgeserve.http.channel import accepting
+from edgeserve.http.channel import accepting, proved
 from edgeserve.http.channel.accepting import Proving
 from edgeserve.http.channel.opening import FleetChannel
 from edgeserve.security.certificates import (
@@ -32,6 +32,13 @@ from tests.patience import PATIENCE
 OURS = GivenTokens(TOKEN)
 NODE = new_certificate("node")
 OTHER = new_certificate("other")
+
+
+@pytest.fixture(autouse=True)
+def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refuse and sweep at once: that guessing takes time, tests/security promises."""
+    monkeypatch.setattr(accepting, "REFUSED_SECONDS", 0.01)
+    monkeypatch.setattr(proved, "SWEEP_SECONDS", 0.05)
 
 
 @dataclass
@@ -260,7 +267,6 @@ async def test_what_is_no_proof_ends_the_connection(
     sent: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(accepting, "PROOF_SECONDS", 0.2)
-    monkeypatch.setattr(accepting, "REFUSED_SECONDS", 0.01)
     async with a_node() as node, opened(node.origin) as (reader, writer, _):
         writer.write(sent)
         try:
