@@ -52,6 +52,7 @@ def known(engines: Iterable[EngineReport]) -> list[str]:
 
 def _only(engines: Sequence[EngineReport], needs: Ability | None) -> EngineReport:
     able = [each for each in engines if _can(each, needs)]
+    able = [each for each in able if each.state != "absent"] or able
     models = sorted({each.model for each in able})
     if not models:
         raise BadRequest(f"no model here is served for {needs}")
@@ -121,7 +122,10 @@ class InferenceHandler:
         engines = tuple(self._state.engines().values())
         chosen = by_name(engines, name, route.needs)
         sent = body if route.method == "POST" else b""
-        return self._state.supervisor(chosen.id), sent
+        supervisor = self._state.supervisor(chosen.id)
+        if supervisor is None:
+            raise NoNode(f"{chosen.variant} is not loaded here: {chosen.reason}")
+        return supervisor, sent
 
 
 def _to_engine(request: Request, api_key: str) -> dict[str, str]:

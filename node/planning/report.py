@@ -11,7 +11,7 @@ from edgeserve.models.memory import MIB, Need, size
 from edgeserve.terminal import printable
 from edgeserve.wire import Hardware, Launch, encode
 from node.planning.fit import SHARE
-from node.planning.plan import PlannedEngine
+from node.planning.planner import PlannedEngine
 from node.planning.prepare import Prepared
 
 

@@ -211,7 +211,7 @@ KEPT_BY = {
     "edgeserve.cli.secrets:_write": "config/token config/api-keys",
     "edgeserve.config.sources:_table": "config/edgeserve.toml",
     "edgeserve.runtime.files:workshop": "state/engines/.building.lock",
-    "node.models.selection:divergence": "models/a.compare.json",
+    "node.models.choice:divergence": "models/a.compare.json",
     "node.engines.crashes:find": "state/crashes/*.json",
     "node.engines.crashes:record": "state/crashes/*.json",
     "node.engines.builds:build_in": "state/engines/made-here/build.json",

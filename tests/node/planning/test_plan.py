@@ -203,6 +203,15 @@ def test_what_is_broken_or_too_large_is_a_problem_and_the_rest_is_served(
 
     assert [spec.id for spec in specs(made)] == ["a:Q8_0"]
     assert any("cut short" in problem for problem in made.problems)
+    assert [each.spec.id for each in made.absent] == ["a:F16"]
+
+
+def test_without_on_demand_what_does_not_fit_is_a_problem(folder: Path) -> None:
+    given = settings(folder, on_demand=False)
+    made = plan(given, hardware(memory=90 * 2**20))
+
+    assert [spec.id for spec in specs(made)] == ["a:Q8_0"]
+    assert [each.variant for each in made.available] == ["a:F16"]
     assert any("weights" in problem for problem in made.problems)
 
 
@@ -284,7 +293,7 @@ def test_a_better_variant_that_arrives_does_not_replace_the_one_that_runs(
     made = plan(named, hardware(), shelf=Beside(running))
 
     assert [spec.id for spec in specs(made)] == ["a:Q8_0"]
-    assert [each.variant for each in made.available] == ["a:F16"]
+    assert [each.spec.id for each in made.absent] == ["a:F16"]
 
 
 def test_what_runs_keeps_its_memory(folder: Path) -> None:
