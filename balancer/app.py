@@ -28,6 +28,7 @@ from balancer.api.access import (
 from balancer.api.admin import AdminRoutes
 from balancer.api.client_tls import client_tls
 from balancer.api.inference import InferenceHandler
+from balancer.api.models import ModelRoutes
 from balancer.api.nodes import NodeRoutes
 from balancer.clients.admission import admitting, local_admin
 from balancer.clients.limits import RateLimits
@@ -153,6 +154,7 @@ async def running(
             registrations=stack.enter_context(register),
             clients=clients,
             usage=usage,
+            models=ModelRoutes(state=shared, clients=clients),
             nodes=await stack.enter_async_context(changes),
         )
         port = await stack.enter_async_context(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -101,40 +100,3 @@ def _unavailable(node: Node, engine: EngineReport) -> tuple[str | None, bool]:
     if engine.id in node.full:
         return "its node had no slot left a moment ago", True
     return None, False
-
-
-@dataclass(frozen=True, kw_only=True)
-class Served:
-    """One name that clients may call now: a model or one of its variants."""
-
-    name: str
-    nodes: tuple[str, ...]
-    abilities: tuple[str, ...]
-    context: int
-    slots: int
-
-
-def served(all_: Iterable[EngineCandidate]) -> list[Served]:
-    """List the names that can be called now, each model before its variants."""
-    found: dict[str, list[EngineCandidate]] = {}
-    for each in all_:
-        if _callable(each):
-            for name in set(each.listed):
-                found.setdefault(name, []).append(each)
-    return [_served(name, found[name]) for name in sorted(found)]
-
-
-def _callable(candidate: EngineCandidate) -> bool:
-    """Whether a request for it would be sent, or would wait only a moment."""
-    ready = candidate.engine.state in {"ready", "busy"}
-    return candidate.unavailable is None or (ready and candidate.temporary)
-
-
-def _served(name: str, engines: list[EngineCandidate]) -> Served:
-    return Served(
-        name=name,
-        nodes=tuple(sorted({each.node for each in engines})),
-        abilities=tuple(sorted({a for each in engines for a in each.engine.abilities})),
-        context=max(each.engine.context for each in engines),
-        slots=sum(each.engine.slots for each in engines),
-    )

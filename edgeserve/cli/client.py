@@ -70,7 +70,7 @@ class Endpoint:
         try:
             connection.request(method, parts.path + path, content, self._headers())
             response = connection.getresponse()
-            if response.status != http.client.OK:
+            if response.status // 100 != 2:
                 raise NoAnswer(self._refusal(response))
             yield response
         except ssl.SSLCertVerificationError as error:
@@ -290,10 +290,20 @@ def show(
         click.echo(otherwise, err=True)
 
 
+STATES = ("loaded", "loading", "available")
+
+
 def chatting(models: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Return the names of the models that chat."""
-    return [
-        str(model["id"])
-        for model in models
-        if "chat" in model.get("abilities", ("chat",))
-    ]
+    """Return the names of the models that chat, and of their variants after them.
+
+    Loaded ones come first, so that the first one answers at once.
+    """
+    able = [each for each in models if "chat" in each.get("abilities", ("chat",))]
+    able.sort(key=lambda each: STATES.index(each.get("state", STATES[0])))
+    return [name for each in able for name in _names(each)]
+
+
+def _names(model: Mapping[str, Any]) -> list[str]:
+    name = str(model["id"])
+    variants = [str(each["name"]) for each in model.get("variants", ())]
+    return [name, *(each for each in variants if each != name)]
