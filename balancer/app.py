@@ -30,7 +30,8 @@ from balancer.api.client_tls import client_tls
 from balancer.api.inference import InferenceHandler
 from balancer.api.models import ModelRoutes
 from balancer.api.nodes import NodeRoutes
-from balancer.clients.admission import admitting, local_admin
+from balancer.api.orders import OrderRoutes
+from balancer.clients.admission import Admission, admitting, local_admin
 from balancer.clients.limits import RateLimits
 from balancer.clients.usage import ClientUsage, counting
 from balancer.discovery.events import ReconnectPolicy, watching
@@ -43,6 +44,8 @@ from balancer.failover.moves import Mover
 from balancer.failover.retry import RetryLoop
 from balancer.failover.splice import policy_of
 from balancer.failover.watchdog import Watchdog
+from balancer.lifecycle.events import LifecycleEvents
+from balancer.lifecycle.limits import FleetLimits
 from balancer.persistence.handover import (
     Handover,
     clients_moved,
@@ -154,7 +157,7 @@ async def running(
             registrations=stack.enter_context(register),
             clients=clients,
             usage=usage,
-            models=ModelRoutes(state=shared, clients=clients),
+            models=_models(settings, shared, clients, nodes),
             nodes=await stack.enter_async_context(changes),
         )
         port = await stack.enter_async_context(
@@ -183,6 +186,23 @@ async def running(
             discovering(settings, on_event, loopback_only=not access.tokens)
         )
         yield Balancer(origin=origin, state=shared, leave=leave, taken=taken)
+
+
+def _models(
+    settings: BalancerSettings,
+    shared: BalancerState,
+    clients: Admission,
+    nodes: NodeClient,
+) -> ModelRoutes:
+    """Return the routes that list models, and change what is loaded."""
+    orders = OrderRoutes(
+        state=shared,
+        nodes=nodes,
+        limits=FleetLimits(settings.state_dir),
+        manages=clients.manager,
+    )
+    events = LifecycleEvents()
+    return ModelRoutes(state=shared, clients=clients, orders=orders, events=events)
 
 
 def _recording(

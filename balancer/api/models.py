@@ -1,4 +1,4 @@
-"""Routes of models: what clients can call, in OpenAI's format."""
+"""Routes of models: what clients can call, what admins see of it, and events."""
 
 from __future__ import annotations
 
@@ -8,12 +8,16 @@ from typing import Any
 
 from aiohttp import web
 
+from balancer.api.events import event_stream
+from balancer.api.orders import OrderRoutes
+from balancer.api.overview import overview
 from balancer.clients.admission import Admission
 from balancer.clients.keys import ClientKey
 from balancer.fleet.catalog import CatalogEntry, catalog, entries
+from balancer.lifecycle.events import LifecycleEvents
 from balancer.state import BalancerState
 from edgeserve.errors import UnknownModel
-from edgeserve.http.server.aiohttp_routes import json_response
+from edgeserve.http.server.aiohttp_routes import guarded, json_response
 from edgeserve.openai import normal
 
 Json = dict[str, Any]
@@ -21,16 +25,25 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class ModelRoutes:
-    """The routes that list models. A key sees only those that it is for."""
+    """The routes that list models, and those of `orders`.
+
+    A key sees only the models that it is for; the whole state is for admins.
+    """
 
     state: BalancerState
     clients: Admission
+    orders: OrderRoutes
+    events: LifecycleEvents
 
     def routes(self) -> Iterable[web.RouteDef]:
         """Return the routes."""
         yield web.get("/v1/models", self.models)
         yield web.get("/models", self.models)
         yield web.get("/v1/models/{name}", self.model)
+        admins, own = self.clients.admin, "/edgeserve/v1"
+        yield web.get(f"{own}/models", guarded(admins, self.whole))
+        yield web.get(f"{own}/events", guarded(admins, event_stream(self.events)))
+        yield from self.orders.routes()
 
     async def models(self, request: web.Request) -> web.Response:
         """List each model that can be called, loaded or not."""
@@ -51,6 +64,16 @@ class ModelRoutes:
         if key not in found or not client.allows(key):
             raise UnknownModel(name, [n for n in found if client.allows(n)])
         return json_response(_shown(found[key]))
+
+    async def whole(self, _: web.Request) -> web.Response:
+        """Show each model with its limits, its engines and what is not as desired."""
+        return json_response(
+            overview(
+                self.state.current.fleet,
+                self.state.current.candidates,
+                self.orders.limits.all(),
+            )
+        )
 
     def _allowed(self, client: ClientKey) -> Iterator[CatalogEntry]:
         """Yield each model; only variants of it where a key is for these alone."""
