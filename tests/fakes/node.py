@@ -27,6 +27,7 @@ from edgeserve.security.tokens import FleetTokens
 from edgeserve.wire import EngineChange, EngineReport, NodeReport, encode
 from tests.fakes import aiohttp_relay
 from tests.fakes.llama import Behaviour, FakeLlama, fake_llama
+from tests.fakes.orders import Orders
 from tests.fakes.reports import HARDWARE as HARDWARE
 from tests.fakes.reports import a_report, an_engine
 
@@ -53,6 +54,7 @@ class FakeNode:
     lingers: float = 0.0
     script: list[tuple[bytes, Literal["whole", "broken"]]] = field(default_factory=list)
     told: list[Request] = field(default_factory=list[Request])
+    orders: Orders = field(default_factory=Orders)
     origin: Origin = Origin("127.0.0.1", 0)
     _followers: set[asyncio.Queue[bytes | None]] = field(
         default_factory=set[asyncio.Queue[bytes | None]]
@@ -193,6 +195,7 @@ async def fake_node(
         node = FakeNode(name, llama, a_report(served, name=name, **report))
         sock = socket.create_server(("127.0.0.1", port))
         routes = [web.get("/edgeserve/v1/events", node.events)]
+        routes += node.orders.routes(lambda: node)
         async with (
             _proving(sock, node, routes, certificate, tokens)
             if tokens and certificate
