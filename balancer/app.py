@@ -16,13 +16,11 @@ from contextlib import (
 )
 from dataclasses import dataclass
 
-from msgspec import structs
-
 from balancer.api.access import (
     AccessPolicy,
     access_policy,
-    audience,
     cors,
+    greeting,
     host_check,
 )
 from balancer.api.admin import AdminRoutes
@@ -64,7 +62,6 @@ from edgeserve.config.paths import admin_key_file
 from edgeserve.config.settings import EVERYWHERE, LOOPBACK, BalancerSettings
 from edgeserve.http import Handoff
 from edgeserve.http.channel.opening import FleetChannel
-from edgeserve.http.listening import lines, shown_at
 from edgeserve.http.types import Origin, Upstream
 from edgeserve.openai import ROUTES
 from edgeserve.runtime.background import background
@@ -178,9 +175,7 @@ async def running(
         origin = _reached_at(access.host, port, tls=tls is not None)
         if handover:
             handover.serving()
-        who = audience(settings, access) + (tls.note if tls else "")
-        at = structs.replace(origin, host=access.host)
-        say(lines(at, who) + (invitation(at) if settings.approve else ""))
+        say(greeting(settings, access, tls.note if tls else "", origin))
         await stack.enter_async_context(_offering(settings, sock, shared, taken))
         await stack.enter_async_context(
             discovering(settings, on_event, loopback_only=not access.tokens)
@@ -262,12 +257,6 @@ async def _changes(
             manages=access.clients.manager,
             sweep=channel.sweep,
         )
-
-
-def invitation(at: Origin) -> str:
-    """Return the line for new machines."""
-    url = structs.replace(at, host=shown_at(at.host)[0]).url
-    return f"\n  new machines ask to join with: edgeserve join {url}"
 
 
 @asynccontextmanager

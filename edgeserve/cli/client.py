@@ -5,7 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import ssl
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +26,14 @@ ANSWER_SECONDS = 20.0
 
 class NoAnswer(CommandError):
     """The endpoint cannot be reached, refused, or is no balancer."""
+
+
+class Refusal(NoAnswer):
+    """The endpoint refused, with this HTTP status."""
+
+    def __init__(self, sentence: str, status: int) -> None:
+        super().__init__(sentence)
+        self.status = status
 
 
 @dataclass(frozen=True)
@@ -71,7 +79,7 @@ class Endpoint:
             connection.request(method, parts.path + path, content, self._headers())
             response = connection.getresponse()
             if response.status // 100 != 2:
-                raise NoAnswer(self._refusal(response))
+                raise self._refusal(response)
             yield response
         except ssl.SSLCertVerificationError as error:
             raise NoAnswer(self._untrusted(connection, error)) from error
@@ -130,7 +138,7 @@ class Endpoint:
             return None
         return found if found.isascii() and found.isprintable() else None
 
-    def _refusal(self, response: http.client.HTTPResponse) -> str:
+    def _refusal(self, response: http.client.HTTPResponse) -> Refusal:
         envelope = self._json(response.read())
         try:
             reason = str(envelope["error"]["message"])
@@ -138,7 +146,8 @@ class Endpoint:
             reason = response.reason
         if response.status == http.client.UNAUTHORIZED:
             reason += "; --api-key-file names a file with a key"
-        return f"{self.url} answers {response.status}: {reason}"
+        sentence = f"{self.url} answers {response.status}: {reason}"
+        return Refusal(sentence, response.status)
 
     def _json(self, content: bytes) -> Any:
         try:
@@ -288,22 +297,3 @@ def show(
         print_table(heads, shaped)
     else:
         click.echo(otherwise, err=True)
-
-
-STATES = ("loaded", "loading", "available")
-
-
-def chatting(models: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Return the names of the models that chat, and of their variants after them.
-
-    Loaded ones come first, so that the first one answers at once.
-    """
-    able = [each for each in models if "chat" in each.get("abilities", ("chat",))]
-    able.sort(key=lambda each: STATES.index(each.get("state", STATES[0])))
-    return [name for each in able for name in _names(each)]
-
-
-def _names(model: Mapping[str, Any]) -> list[str]:
-    name = str(model["id"])
-    variants = [str(each["name"]) for each in model.get("variants", ())]
-    return [name, *(each for each in variants if each != name)]
