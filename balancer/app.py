@@ -26,9 +26,9 @@ from balancer.api.access import (
 from balancer.api.admin import AdminRoutes
 from balancer.api.client_tls import client_tls
 from balancer.api.inference import InferenceHandler
-from balancer.api.models import ModelRoutes
+from balancer.api.models.listing import ModelRoutes
+from balancer.api.models.orders import OrderRoutes
 from balancer.api.nodes import NodeRoutes
-from balancer.api.orders import OrderRoutes
 from balancer.clients.admission import Admission, admitting, local_admin
 from balancer.clients.limits import RateLimits
 from balancer.clients.usage import ClientUsage, counting
@@ -42,8 +42,9 @@ from balancer.failover.moves import Mover
 from balancer.failover.retry import RetryLoop
 from balancer.failover.splice import policy_of
 from balancer.failover.watchdog import Watchdog
-from balancer.lifecycle.events import LifecycleEvents
-from balancer.lifecycle.limits import FleetLimits
+from balancer.lifecycle.loader import Loader, loading
+from balancer.lifecycle.replicas.limits import FleetLimits
+from balancer.lifecycle.replicas.wishes import wishes_of_limits
 from balancer.persistence.handover import (
     Handover,
     clients_moved,
@@ -80,6 +81,7 @@ class Balancer:
 
     origin: Origin
     state: BalancerState
+    loader: Loader
     leave: Handoff
     taken: asyncio.Event
 
@@ -142,9 +144,7 @@ async def running(
         )
         if handover:
             await follow_known(shared, take_over(shared, handover.learned), on_event)
-        if settings.calibrate:
-            await stack.enter_async_context(calibrating(shared, nodes))
-        await stack.enter_async_context(probing(shared.breakers, nodes))
+        loader = await stack.enter_async_context(_tending(settings, shared, nodes))
         register = closing(Registrations(on_event, access.tokens))
         handling = _handler(settings, shared, nodes, clock, access, usage, trace)
         handler = await stack.enter_async_context(handling)
@@ -154,7 +154,7 @@ async def running(
             registrations=stack.enter_context(register),
             clients=clients,
             usage=usage,
-            models=_models(settings, shared, clients, nodes),
+            models=_models(settings, shared, clients, nodes, loader),
             nodes=await stack.enter_async_context(changes),
         )
         port = await stack.enter_async_context(
@@ -180,7 +180,23 @@ async def running(
         await stack.enter_async_context(
             discovering(settings, on_event, loopback_only=not access.tokens)
         )
-        yield Balancer(origin=origin, state=shared, leave=leave, taken=taken)
+        yield Balancer(
+            origin=origin, state=shared, loader=loader, leave=leave, taken=taken
+        )
+
+
+@asynccontextmanager
+async def _tending(
+    settings: BalancerSettings, shared: BalancerState, nodes: NodeClient
+) -> AsyncGenerator[Loader]:
+    """Measure, probe and load engines for the length of the block."""
+    async with AsyncExitStack() as stack:
+        if settings.calibrate:
+            await stack.enter_async_context(calibrating(shared, nodes))
+        await stack.enter_async_context(probing(shared.breakers, nodes))
+        yield await stack.enter_async_context(
+            loading(shared, nodes, settings.queue_seconds)
+        )
 
 
 def _models(
@@ -188,16 +204,17 @@ def _models(
     shared: BalancerState,
     clients: Admission,
     nodes: NodeClient,
+    loader: Loader,
 ) -> ModelRoutes:
     """Return the routes that list models, and change what is loaded."""
+    limits = FleetLimits(settings.state_dir)
+    loader.wishes.append(lambda _: wishes_of_limits(shared.current, limits))
     orders = OrderRoutes(
-        state=shared,
-        nodes=nodes,
-        limits=FleetLimits(settings.state_dir),
-        manages=clients.manager,
+        state=shared, nodes=nodes, limits=limits, manages=clients.manager
     )
-    events = LifecycleEvents()
-    return ModelRoutes(state=shared, clients=clients, orders=orders, events=events)
+    return ModelRoutes(
+        state=shared, clients=clients, orders=orders, events=loader.events
+    )
 
 
 def _recording(

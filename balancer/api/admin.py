@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
-from balancer.api.models import ModelRoutes
+from balancer.api.models.listing import ModelRoutes
 from balancer.api.nodes import FOREIGN_PAGES, NodeRoutes
 from balancer.clients.admission import Admission
 from balancer.clients.usage import ClientUsage

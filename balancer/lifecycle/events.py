@@ -55,7 +55,7 @@ class LifecycleEvents:
     def follow(self) -> AsyncGenerator[LifecycleEvent]:
         """Yield each event from this call on, until it is closed.
 
-        Who reads slowly misses events that are no longer remembered.
+        A slow reader misses events that are no longer remembered.
         """
         return self._from(self._count)
 

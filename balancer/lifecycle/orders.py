@@ -1,103 +1,69 @@
-"""Orders: tell a node what to load, to unload, and to keep; it decides and answers."""
+"""Orders: tell a node to load or unload an engine, and understand its answer."""
 
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
-from typing import TypeVar
-
-import msgspec
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from balancer.discovery.node_client import NodeClient
-from balancer.fleet.engines import EngineCandidate
-from balancer.fleet.members import Node
-from edgeserve.desired import (
-    DESIRE,
-    LOAD,
-    UNLOAD,
-    DesiredModel,
-    LoadEngine,
-    UnloadEngine,
-)
-from edgeserve.errors import BadRequest, EdgeserveError, NodeLost
-from edgeserve.http.types import Answer, Origin
+from balancer.lifecycle.placement import Load, Unload
+from edgeserve.desired import LOAD, UNLOAD, LoadEngine, UnloadEngine
+from edgeserve.errors import EdgeserveError
 from edgeserve.openai import code, message
-from edgeserve.wire import EngineReport, decode, encode
+from edgeserve.wire import encode
 
-ANSWER_SECONDS = 15.0
-"""Time of a node to answer; it does not wait for the load."""
+ANSWER_SECONDS = 10.0
+"""A node takes an order at once, and then works on it."""
 
-T = TypeVar("T")
+BUSY = "engines_busy"
 
-
-class OrderRefused(EdgeserveError):
-    """A node refuses an order; status, code and sentence are the node's."""
-
-    status = 409
-    code = "order_refused"
-    kind = "invalid_request_error"
-
-    def __init__(
-        self, status: int, code: str, sentence: str, retry: int | None
-    ) -> None:
-        super().__init__(sentence)
-        self.status, self.code, self.retry_after = status, code, retry
+LATER_SECONDS = 2.0
+"""When a node is asked again that could not be reached, or whose engines are busy."""
 
 
-async def load(
-    nodes: NodeClient, to: EngineCandidate, *, drain: bool = False, why: str = ""
-) -> EngineReport:
-    """Have an engine loaded; returns its report. Raises OrderRefused, NodeLost."""
-    order = LoadEngine(engine=to.engine.id, drain=drain, why=why)
-    return await _told(nodes, to.origin, to.node, LOAD, order, EngineReport)
+@dataclass(frozen=True, slots=True)
+class TryLater:
+    """The node may take it in so many seconds."""
+
+    seconds: float
 
 
-async def unload(
-    nodes: NodeClient, to: EngineCandidate, *, drain: bool = True, why: str = ""
-) -> EngineReport:
-    """Have an engine unloaded; returns its report. Raises OrderRefused, NodeLost."""
-    order = UnloadEngine(engine=to.engine.id, drain=drain, why=why)
-    return await _told(nodes, to.origin, to.node, UNLOAD, order, EngineReport)
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The node cannot do it, and says why."""
+
+    why: str
 
 
-async def desire(
-    nodes: NodeClient, to: Node, model: DesiredModel
-) -> tuple[DesiredModel, ...]:
-    """Tell a node about a model; returns all that it was told.
-
-    Raises OrderRefused, NodeLost.
-    """
-    shape = tuple[DesiredModel, ...]
-    return await _told(nodes, to.origin, to.name, DESIRE, model, shape)
-
-
-async def _told(
-    nodes: NodeClient,
-    origin: Origin,
-    node: str,
-    path: str,
-    order: msgspec.Struct,
-    shape: type[T],
-) -> T:
+async def send_order(
+    nodes: NodeClient, wish: Load | Unload
+) -> TryLater | Refused | None:
+    """Send it; None where the node has taken it."""
+    engine = wish.to.engine.id
+    if isinstance(wish, Load):
+        path = LOAD
+        body = encode(LoadEngine(engine=engine, drain=wish.drain, why=wish.why))
+    else:
+        path, body = UNLOAD, encode(UnloadEngine(engine=engine, why=wish.why))
     try:
         async with (
             asyncio.timeout(ANSWER_SECONDS),
-            nodes.order(origin, path, encode(order)) as answer,
+            nodes.order(wish.to.origin, path, body) as answer,
         ):
-            body = await answer.read()
-    except TimeoutError as error:
-        raise NodeLost(f"{node} did not answer in {ANSWER_SECONDS:g} s") from error
-    if answer.status // 100 != 2:
-        raise _refusal(node, answer, body)
-    try:
-        return decode(body, shape)
-    except BadRequest as error:
-        raise NodeLost(f"{node} answers an order with what is {error}") from error
+            return understood(answer.status, answer.headers, await answer.read())
+    except (EdgeserveError, TimeoutError):
+        return TryLater(LATER_SECONDS)
 
 
-def _refusal(node: str, answer: Answer, body: bytes) -> OrderRefused:
-    retry: int | None = None
-    with suppress(ValueError):
-        retry = int(answer.headers.get("retry-after", ""))
-    sentence = f"{node}: {message(body)}"
-    return OrderRefused(answer.status, code(body) or OrderRefused.code, sentence, retry)
+def understood(
+    status: int, headers: Mapping[str, str], body: bytes
+) -> TryLater | Refused | None:
+    """Return what an answer means. Pure."""
+    if status < 300:
+        return None
+    if code(body) == BUSY or status in {429, 503}:
+        after = headers.get("retry-after", "")
+        usable = after.isascii() and after.isdecimal() and len(after) < 4
+        return TryLater(float(after) if usable else LATER_SECONDS)
+    return Refused(message(body) or f"its node answered {status}")

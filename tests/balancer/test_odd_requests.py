@@ -7,15 +7,15 @@ from typing import Any
 import pytest
 
 from balancer.api.admin import AdminRoutes
-from balancer.api.models import ModelRoutes
+from balancer.api.models.listing import ModelRoutes
+from balancer.api.models.orders import OrderRoutes
 from balancer.api.nodes import NodeRoutes
-from balancer.api.orders import OrderRoutes
 from balancer.clients.admission import admitting
 from balancer.clients.store import store_in
 from balancer.clients.usage import ClientUsage
 from balancer.discovery.registration import Registrations
 from balancer.lifecycle.events import LifecycleEvents
-from balancer.lifecycle.limits import FleetLimits
+from balancer.lifecycle.replicas.limits import FleetLimits
 from balancer.state import build_state
 from edgeserve.config.settings import BalancerSettings
 from edgeserve.openai import ROUTES

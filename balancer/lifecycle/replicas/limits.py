@@ -14,7 +14,6 @@ from typing import Annotated
 import msgspec
 
 from balancer.discovery.revocations import NotStored
-from balancer.fleet.changes import Changes
 from edgeserve.errors import in_words
 from edgeserve.runtime.files import read_json, replace_json
 
@@ -28,14 +27,16 @@ Count = Annotated[int, msgspec.Meta(ge=0)]
 class ReplicaLimits(msgspec.Struct, frozen=True, kw_only=True):
     """The fewest and the most loaded engines of a model; None for no limit.
 
-    Raises ValueError where `min` is larger than `max`.
+    Raises ValueError where `min` is larger than `max`, or `max` is 0.
     """
 
     min: Count | None = None
     max: Count | None = None
 
     def __post_init__(self) -> None:
-        """Check them against each other."""
+        """Check them."""
+        if self.max == 0:
+            raise ValueError("max is 0; `forbidden` keeps a model from being loaded")
         if self.min is not None and self.max is not None and self.min > self.max:
             raise ValueError(f"min is {self.min}, larger than max, {self.max}")
 
@@ -55,13 +56,12 @@ class _Stored(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FleetLimits:
-    """Limits by model or variant, in normal spelling. `changes` tells of new ones."""
+    """Limits by model or variant, in normal spelling."""
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / FILE
         self._writing = asyncio.Lock()
         self._limits = _read(self._path)
-        self.changes = Changes()
 
     def all(self) -> Mapping[str, ReplicaLimits]:
         """Return every limit."""
@@ -71,12 +71,16 @@ class FleetLimits:
         """Return the limits of a model."""
         return self._limits.get(model, NO_LIMITS)
 
+    def bounds(self, model: str) -> tuple[int, int | None]:
+        """Return the fewest and the most engines of a model; None for no limit."""
+        limits = self.of(model)
+        return limits.min or 0, limits.max
+
     async def put(self, model: str, limits: ReplicaLimits) -> None:
         """Limit a model from now on. Raises NotStored."""
         async with self._writing:
             kept = {key: each for key, each in self._limits.items() if key != model}
             self._limits = kept if limits.usual else {**kept, model: limits}
-            self.changes.notify()
             try:
                 stored = _Stored(limits=dict(self._limits))
                 await asyncio.to_thread(_write, self._path, stored)

@@ -10,14 +10,14 @@ import msgspec
 from aiohttp import web
 from msgspec import UNSET, UnsetType, structs
 
+from balancer.api.models import node_orders
 from balancer.api.nodes import named
 from balancer.discovery.node_client import NodeClient
 from balancer.fleet.catalog import STATES, catalog, entries, state_of
 from balancer.fleet.engines import EngineCandidate
 from balancer.fleet.members import Node
-from balancer.lifecycle import orders
-from balancer.lifecycle.limits import Count, FleetLimits, ReplicaLimits
-from balancer.lifecycle.replicas import is_loaded, load_cost
+from balancer.lifecycle.replicas.limits import Count, FleetLimits, ReplicaLimits
+from balancer.lifecycle.replicas.wishes import is_loaded, load_cost
 from balancer.state import BalancerState
 from edgeserve.desired import DesiredModel, Seconds
 from edgeserve.errors import BadRequest, EdgeserveError, UnknownModel
@@ -104,7 +104,7 @@ class OrderRoutes:
         for each in sorted(filter(is_loaded, engines), key=_rank):
             return _loading(each, each.engine, 200 if _is_ready(each) else 202)
         chosen = self._cheapest(model, engines, named=order.node is not None)
-        report = await orders.load(self.nodes, chosen, drain=order.drain, why=WHY)
+        report = await node_orders.load(self.nodes, chosen, drain=order.drain, why=WHY)
         return _loading(chosen, report, 202)
 
     async def unload(self, request: web.Request) -> web.Response:
@@ -115,7 +115,9 @@ class OrderRoutes:
             engines = _on(order.node, engines, model)
         done = list[Json]()
         for each in filter(is_loaded, engines):
-            report = await orders.unload(self.nodes, each, drain=order.drain, why=WHY)
+            report = await node_orders.unload(
+                self.nodes, each, drain=order.drain, why=WHY
+            )
             done.append({"node": each.node, "engine": report})
         return json_response({"model": model, "unloaded": done}, status=202)
 
@@ -195,7 +197,7 @@ class OrderRoutes:
         told = dict[str, DesiredModel]()
         for node in nodes:
             desired = structs.replace(desired_of(node, model), **changes)
-            await orders.desire(self.nodes, node, desired)
+            await node_orders.desire(self.nodes, node, desired)
             told[node.name] = desired
         return self._told(model, told)
 

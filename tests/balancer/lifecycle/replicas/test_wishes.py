@@ -7,8 +7,14 @@ from typing import Any
 import msgspec
 
 from balancer.fleet.engines import EngineCandidate
-from balancer.lifecycle.limits import ReplicaLimits
-from balancer.lifecycle.replicas import ReplicaWishes, forbidden, load_cost, wishes
+from balancer.lifecycle.placement import Load, Unload
+from balancer.lifecycle.replicas.limits import ReplicaLimits
+from balancer.lifecycle.replicas.wishes import (
+    ReplicaWishes,
+    forbidden,
+    load_cost,
+    wishes,
+)
 from edgeserve.desired import DesiredModel
 from edgeserve.wire import EngineState
 from tests.balancer.building import a_candidate, a_fleet
@@ -33,8 +39,8 @@ def wished(
     return wishes({"small": small, **others}, engines, {})
 
 
-def nodes(found: tuple[EngineCandidate, ...]) -> list[str]:
-    return [each.node for each in found]
+def nodes(found: tuple[Load | Unload, ...]) -> list[str]:
+    return [each.to.node for each in found]
 
 
 def test_a_minimum_is_reached_on_nodes_without_the_model_the_cheapest_first() -> None:
@@ -81,11 +87,13 @@ def test_a_minimum_that_cannot_be_had_is_a_problem_with_a_remedy() -> None:
 
 
 def test_pins_beyond_the_maximum_are_a_problem_with_a_remedy() -> None:
-    found = wished(on("pi", "ready", pinned=True), small=ReplicaLimits(max=0))
+    pinned = [on(node, "ready", pinned=True) for node in ("pi", "nuc")]
+
+    found = wished(*pinned, small=ReplicaLimits(max=1))
 
     (problem,) = found.problems
     assert (found.unloads, problem.code) == ((), "above_max")
-    assert "pinned to pi" in problem.reason
+    assert "pinned to nuc, pi" in problem.reason
     assert "--off" in problem.remedy
 
 

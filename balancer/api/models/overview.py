@@ -12,8 +12,8 @@ from msgspec import structs
 from balancer.fleet.catalog import catalog
 from balancer.fleet.engines import EngineCandidate
 from balancer.fleet.members import Fleet, Node
-from balancer.lifecycle.limits import ReplicaLimits
-from balancer.lifecycle.replicas import LimitProblem, forbidden, wishes
+from balancer.lifecycle.replicas.limits import ReplicaLimits
+from balancer.lifecycle.replicas.wishes import LimitProblem, forbidden, wishes
 from edgeserve.openai import normal
 
 Json = dict[str, Any]

@@ -8,30 +8,35 @@ from pathlib import Path
 import pytest
 
 from balancer.discovery.revocations import NotStored
-from balancer.lifecycle.limits import FILE, FleetLimits, ReplicaLimits
+from balancer.lifecycle.replicas.limits import FILE, FleetLimits, ReplicaLimits
 
 
 async def test_limits_outlive_the_process_until_they_are_lifted(tmp_path: Path) -> None:
     limits = FleetLimits(tmp_path)
-    heard = list[str]()
-    limits.changes.subscribe(lambda: heard.append("changed"))
 
     await limits.put("small", ReplicaLimits(min=1, max=2))
-    await limits.put("big:Q8_0", ReplicaLimits(max=0))
+    await limits.put("big:Q8_0", ReplicaLimits(max=3))
     kept = FleetLimits(tmp_path)
     assert dict(kept.all()) == {
         "small": ReplicaLimits(min=1, max=2),
-        "big:Q8_0": ReplicaLimits(max=0),
+        "big:Q8_0": ReplicaLimits(max=3),
     }
 
     await kept.put("small", ReplicaLimits())
 
-    assert list(FleetLimits(tmp_path).all()) == ["big:Q8_0"]
-    assert heard == ["changed", "changed"]
+    left = FleetLimits(tmp_path)
+    assert list(left.all()) == ["big:Q8_0"]
+    assert (left.bounds("small"), left.bounds("big:Q8_0")) == ((0, None), (0, 3))
 
 
 @pytest.mark.parametrize(
-    "content", ['{"limits": {"a": {"min": 2, "max": 1}}}', '{"limits": [', "[]"]
+    "content",
+    [
+        '{"limits": {"a": {"min": 2, "max": 1}}}',
+        '{"limits": {"a": {"max": 0}}}',
+        '{"limits": [',
+        "[]",
+    ],
 )
 def test_a_damaged_file_costs_the_limits_and_is_reported(
     content: str, tmp_path: Path, caplog: pytest.LogCaptureFixture

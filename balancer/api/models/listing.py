@@ -9,8 +9,8 @@ from typing import Any
 from aiohttp import web
 
 from balancer.api.events import event_stream
-from balancer.api.orders import OrderRoutes
-from balancer.api.overview import overview
+from balancer.api.models.orders import OrderRoutes
+from balancer.api.models.overview import overview
 from balancer.clients.admission import Admission
 from balancer.clients.keys import ClientKey
 from balancer.fleet.catalog import CatalogEntry, catalog, entries

@@ -1,4 +1,4 @@
-"""Replicas: which loads and unloads would bring models within their limits. Pure."""
+"""Wishes: which loads and unloads would bring models within their limits. Pure."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from balancer.fleet.catalog import state_of
+from balancer.fleet.current import LiveFleet
 from balancer.fleet.engines import EngineCandidate, EngineKey
 from balancer.fleet.members import Node
-from balancer.lifecycle.limits import ReplicaLimits
+from balancer.lifecycle.placement import Load, Unload
+from balancer.lifecycle.replicas.limits import FleetLimits, ReplicaLimits
 
 Forbidden = Mapping[str, frozenset[str]]
 """Node id → the models that it must not load, in normal spelling."""
@@ -29,9 +31,18 @@ class LimitProblem:
 class ReplicaWishes:
     """What to load and to unload, and what of the limits cannot be had."""
 
-    loads: tuple[EngineCandidate, ...] = ()
-    unloads: tuple[EngineCandidate, ...] = ()
+    loads: tuple[Load, ...] = ()
+    unloads: tuple[Unload, ...] = ()
     problems: tuple[LimitProblem, ...] = ()
+
+
+def wishes_of_limits(current: LiveFleet, limits: FleetLimits) -> list[Load | Unload]:
+    """Return what is missing now, for the loader to order."""
+    if not limits.all():
+        return []
+    never = forbidden(current.fleet.nodes)
+    found = wishes(limits.all(), current.candidates, never)
+    return [*found.loads, *found.unloads]
 
 
 def forbidden(nodes: Iterable[Node]) -> Forbidden:
@@ -51,7 +62,7 @@ def wishes(
 
     An engine counts from the order to load it on, as it is `loading` then.
     """
-    loads, unloads = list[EngineCandidate](), list[EngineCandidate]()
+    loads, unloads = dict[EngineKey, Load](), dict[EngineKey, Unload]()
     problems = list[LimitProblem]()
     protected = _protected(limits, candidates)
     for model, limit in sorted(limits.items()):
@@ -61,16 +72,20 @@ def wishes(
         surplus = 0 if limit.max is None else len(there) - limit.max
         if missing > 0:
             found = _places(model, mine, there, never, protected)
-            loads += found[:missing]
+            why = f"at least {limit.min} of {model} shall be loaded"
+            loads |= {each.key: Load(to=each, why=why) for each in found[:missing]}
             if len(found) < missing:
                 problems.append(_too_few(model, limit, len(there) + len(found)))
         elif surplus > 0:
             idle = idlest(there)
-            unloads += idle[:surplus]
+            why = f"at most {limit.max} of {model} may be loaded"
+            unloads |= {each.key: Unload(to=each, why=why) for each in idle[:surplus]}
             if len(idle) < surplus:
                 problems.append(_too_many(model, limit, there))
     return ReplicaWishes(
-        loads=_each_once(loads), unloads=_each_once(unloads), problems=tuple(problems)
+        loads=tuple(loads.values()),
+        unloads=tuple(unloads.values()),
+        problems=tuple(problems),
     )
 
 
@@ -148,11 +163,6 @@ def _protected(
             for each in there:
                 found[each.key] = found.get(each.key, frozenset()) | {model}
     return found
-
-
-def _each_once(found: Iterable[EngineCandidate]) -> tuple[EngineCandidate, ...]:
-    """A variant and its model may both have limits."""
-    return tuple({each.key: each for each in found}.values())
 
 
 def _too_few(model: str, limit: ReplicaLimits, possible: int) -> LimitProblem:

@@ -2,74 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
 
-from edgeserve.config.paths import admin_key_file
 from edgeserve.desired import DesiredModel
-from edgeserve.errors import EdgeserveError
-from edgeserve.wire import EngineReport
-from tests.balancer.endpoint import Answered, Endpoint, endpoint
-from tests.fakes.node import FakeNode, fake_node
-from tests.fakes.reports import an_engine
-
-OWN = "/edgeserve/v1/models"
-
-
-def engine(state: Any, seconds: float = 1.0, **fields: Any) -> EngineReport:
-    changes = {"load_seconds": seconds, **fields}
-    return msgspec.structs.replace(an_engine(state=state), **changes)
-
-
-@dataclass
-class Ruled:
-    """A balancer, its nodes by name, and the key of its machine's commands."""
-
-    endpoint: Endpoint
-    nodes: dict[str, FakeNode]
-    key: str
-
-    async def order(self, action: str, name: str = "small", **body: Any) -> Answered:
-        """Give an order."""
-        path = f"{OWN}/{name}/{action}"
-        return await self.endpoint.post(
-            path, body, {"authorization": f"Bearer {self.key}"}
-        )
-
-    async def rows(self) -> Any:
-        """Return the overview."""
-        return (await self.endpoint.get(OWN)).json
-
-    def got(self, node: str) -> list[tuple[str, dict[str, Any]]]:
-        """Return the orders that a node got."""
-        return self.nodes[node].orders.got
-
-    async def known(self, node: str) -> None:
-        """Wait until the balancer knows what a node reports."""
-        report = self.nodes[node].report
-        await self.endpoint.until(
-            lambda fleet: any(each.report == report for each in fleet.nodes)
-        )
-
-
-@asynccontextmanager
-async def ruled(tmp_path: Path, **engines: EngineReport) -> AsyncGenerator[Ruled]:
-    async with AsyncExitStack() as stack:
-        nodes = {
-            name: await stack.enter_async_context(fake_node(name, engine=each))
-            for name, each in engines.items()
-        }
-        balancer = await stack.enter_async_context(
-            endpoint(*nodes.values(), state_dir=tmp_path)
-        )
-        file = admin_key_file(tmp_path, balancer.balancer.origin.port)
-        yield Ruled(balancer, nodes, file.read_text().strip())
+from tests.balancer.api.models.ruled import engine, ruled
 
 
 @pytest.mark.parametrize("action", ["load", "unload", "pin", "limit"])
@@ -94,7 +33,7 @@ async def test_a_load_goes_where_it_is_quickest_or_where_it_is_told(
         named = await fleet.order("load", "SMALL:q4_1", node="pi")
 
     assert (best.status, best.json["node"]) == (202, "nuc")
-    assert best.json["engine"]["state"] == "loading"
+    assert best.json["engine"]["id"] == "small:Q4_1"
     assert (again.status, again.json["node"]) == (202, "nuc")
     assert (named.status, named.json["node"]) == (202, "pi")
     why = "an admin asked for it"
@@ -110,20 +49,14 @@ async def test_what_is_loaded_is_not_loaded_again(tmp_path: Path) -> None:
     assert not fleet.got("pi") + fleet.got("nuc")
 
 
-class Refused(EdgeserveError):
-    status = 409
-    code = "engines_busy"
-    retry_after = 7
-
-
 async def test_a_nodes_refusal_is_passed_on_in_its_words(tmp_path: Path) -> None:
     async with ruled(tmp_path, pi=engine("absent")) as fleet:
-        fleet.nodes["pi"].orders.refusal = Refused("big:Q8_0 is busy")
+        fleet.nodes["pi"].loads.refuses = "engines_busy"
         answer = await fleet.order("load")
 
     assert (answer.status, answer.json["error"]["code"]) == (409, "engines_busy")
-    assert answer.error == "pi: big:Q8_0 is busy"
-    assert answer.headers["retry-after"] == "7"
+    assert answer.error == "pi: made to refuse: engines_busy"
+    assert answer.headers["retry-after"] == "1"
 
 
 async def test_what_no_node_can_load_is_refused_with_the_reasons(
@@ -216,3 +149,33 @@ async def test_replica_limits_are_of_the_fleet_and_are_kept(tmp_path: Path) -> N
     assert (problem["node"], problem["code"]) == (None, "below_min")
     assert "edgeserve models limit small --min 1" in problem["remedy"]
     assert lifted["limits"] == lifted["problems"] == []
+
+
+async def test_a_minimum_is_loaded_without_a_request_and_a_maximum_unloads(
+    tmp_path: Path,
+) -> None:
+    async with ruled(tmp_path, pi=engine("absent", 2.0), nuc=engine("ready")) as fleet:
+        for node in fleet.nodes.values():
+            node.loads.release()
+        await fleet.order("limit", min=2)
+        await fleet.endpoint.until(
+            lambda up: [n.report.engines[0].state for n in up.nodes] == ["ready"] * 2
+        )
+        await fleet.order("limit", min=None, max=1)
+        await fleet.endpoint.until(
+            lambda up: (
+                {n.report.engines[0].state for n in up.nodes} == {"ready", "absent"}
+            )
+        )
+
+    assert fleet.got("pi")[0][1]["why"] == "at least 2 of small shall be loaded"
+    whys = [body["why"] for node in ("pi", "nuc") for _, body in fleet.got(node)]
+    assert whys.count("at most 1 of small may be loaded") == 1
+
+
+async def test_a_maximum_of_none_is_to_be_said_as_forbidden(tmp_path: Path) -> None:
+    async with ruled(tmp_path, pi=engine("ready")) as fleet:
+        answer = await fleet.order("limit", max=0)
+
+    assert answer.status == 400
+    assert "`forbidden` keeps" in answer.error
