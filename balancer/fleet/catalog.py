@@ -85,7 +85,7 @@ def _model(name: str, variants: dict[str, list[_Callable]]) -> CatalogEntry:
 def _entry(
     name: str, found: Sequence[_Callable], variants: tuple[CatalogEntry, ...] = ()
 ) -> CatalogEntry:
-    state = min((each.state for each in found), key=STATES.index)
+    state = _best(found)
     best = [each.candidate.engine for each in found if each.state == state]
     engines = [each.candidate.engine for each in found]
     progress = max((each.progress or 0.0 for each in best), default=0.0)
@@ -102,6 +102,11 @@ def _entry(
         created=max(each.created for each in engines),
         variants=variants,
     )
+
+
+def _best(found: Iterable[_Callable]) -> ModelState:
+    ranks = [STATES.index(each.state) for each in found]
+    return STATES[min(ranks)]
 
 
 def _nodes(found: Iterable[_Callable], state: ModelState) -> tuple[str, ...]:

@@ -103,6 +103,8 @@ class FakeLoads:
         self.orders.append(order)
         if self.node.find(order.engine) is None:
             return refusal(404, "unknown_engine", f"no engine {order.engine}")
+        if self.refuses:
+            return refusal(409, self.refuses, f"made to refuse: {self.refuses}")
         self._begin(self._leave(order.engine, order.why))
         return web.Response(body=encode(self.node.find(order.engine)), status=202)
 

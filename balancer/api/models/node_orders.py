@@ -27,6 +27,8 @@ from edgeserve.wire import EngineReport, decode, encode
 ANSWER_SECONDS = 15.0
 """Time of a node to answer; it does not wait for the load."""
 
+WHY = "an admin asked for it"
+
 T = TypeVar("T")
 
 
@@ -45,18 +47,18 @@ class OrderRefused(EdgeserveError):
 
 
 async def load(
-    nodes: NodeClient, to: EngineCandidate, *, drain: bool = False, why: str = ""
+    nodes: NodeClient, to: EngineCandidate, *, drain: bool = False
 ) -> EngineReport:
     """Have an engine loaded; returns its report. Raises OrderRefused, NodeLost."""
-    order = LoadEngine(engine=to.engine.id, drain=drain, why=why)
+    order = LoadEngine(engine=to.engine.id, drain=drain, why=WHY)
     return await _told(nodes, to.origin, to.node, LOAD, order, EngineReport)
 
 
 async def unload(
-    nodes: NodeClient, to: EngineCandidate, *, drain: bool = True, why: str = ""
+    nodes: NodeClient, to: EngineCandidate, *, drain: bool = True
 ) -> EngineReport:
     """Have an engine unloaded; returns its report. Raises OrderRefused, NodeLost."""
-    order = UnloadEngine(engine=to.engine.id, drain=drain, why=why)
+    order = UnloadEngine(engine=to.engine.id, drain=drain, why=WHY)
     return await _told(nodes, to.origin, to.node, UNLOAD, order, EngineReport)
 
 

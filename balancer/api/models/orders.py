@@ -11,6 +11,7 @@ from aiohttp import web
 from msgspec import UNSET, UnsetType, structs
 
 from balancer.api.models import node_orders
+from balancer.api.models.node_orders import OrderRefused
 from balancer.api.nodes import named
 from balancer.discovery.node_client import NodeClient
 from balancer.fleet.catalog import STATES, catalog, entries, state_of
@@ -20,13 +21,11 @@ from balancer.lifecycle.replicas.limits import Count, FleetLimits, ReplicaLimits
 from balancer.lifecycle.replicas.wishes import is_loaded, load_cost
 from balancer.state import BalancerState
 from edgeserve.desired import DesiredModel, Seconds
-from edgeserve.errors import BadRequest, EdgeserveError, UnknownModel
+from edgeserve.errors import BadRequest, EdgeserveError, NodeLost, UnknownModel
 from edgeserve.http.server.aiohttp_routes import AioHandler, guarded, json_response
 from edgeserve.http.server.context import Admit
 from edgeserve.openai import names_of, normal
 from edgeserve.wire import NodeReport, decode
-
-WHY = "an admin asked for it"
 
 Json = dict[str, Any]
 T = TypeVar("T")
@@ -104,22 +103,27 @@ class OrderRoutes:
         for each in sorted(filter(is_loaded, engines), key=_rank):
             return _loading(each, each.engine, 200 if _is_ready(each) else 202)
         chosen = self._cheapest(model, engines, named=order.node is not None)
-        report = await node_orders.load(self.nodes, chosen, drain=order.drain, why=WHY)
+        report = await node_orders.load(self.nodes, chosen, drain=order.drain)
         return _loading(chosen, report, 202)
 
     async def unload(self, request: web.Request) -> web.Response:
-        """Unload it on every node, or on the named one."""
+        """Unload it on every node, or on the named one; refused where all refuse."""
         order = await _body(request, UnloadOrder)
         model, engines = self._meant(request)
         if order.node is not None:
             engines = _on(order.node, engines, model)
-        done = list[Json]()
+        done, refused = list[Json](), list[EdgeserveError]()
         for each in filter(is_loaded, engines):
-            report = await node_orders.unload(
-                self.nodes, each, drain=order.drain, why=WHY
-            )
-            done.append({"node": each.node, "engine": report})
-        return json_response({"model": model, "unloaded": done}, status=202)
+            try:
+                report = await node_orders.unload(self.nodes, each, drain=order.drain)
+            except (OrderRefused, NodeLost) as error:
+                refused.append(error)
+            else:
+                done.append({"node": each.node, "engine": report})
+        if refused and not done:
+            raise refused[0]
+        shown = {"model": model, "unloaded": done, "refused": list(map(str, refused))}
+        return json_response(shown, status=202)
 
     async def pin(self, request: web.Request) -> web.Response:
         """Keep it loaded on a node: where it is, else where that costs least."""

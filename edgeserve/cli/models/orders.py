@@ -49,6 +49,8 @@ def unload(name: str, node: str | None, url: str, api_key_file: Path | None) -> 
         told = tell(endpoint(url, api_key_file), name, "unload", {"node": node})
         for each in told["unloaded"]:
             click.echo(f"{each['engine']['id']} leaves {each['node']}")
+        for sentence in told["refused"]:
+            click.echo(f"edgeserve: {sentence}", err=True)
         if not told["unloaded"]:
             click.echo(f"{told['model']} is not loaded")
 

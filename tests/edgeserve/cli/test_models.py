@@ -196,10 +196,16 @@ def test_load_can_return_at_once_and_knows_what_is_loaded(
 
 def test_unload_and_pin_say_where(edgeserve: Terminal, running: FakeEndpoint) -> None:
     left = [{"node": "pi", "engine": an_engine("leaving")}]
-    running.answers[f"{OWN}/small/unload"] = {"model": "small", "unloaded": left}
+    running.answers[f"{OWN}/small/unload"] = {
+        "model": "small",
+        "unloaded": left,
+        "refused": ["nuc: small is pinned"],
+    }
     running.answers[f"{OWN}/small/pin"] = {"model": "small", "desired": {"pi": {}}}
 
-    assert edgeserve("models", "unload", "small").out == "small:Q4_1 leaves pi\n"
+    unloaded = edgeserve("models", "unload", "small")
+    assert unloaded.out == "small:Q4_1 leaves pi\n"
+    assert unloaded.err == "edgeserve: nuc: small is pinned\n"
     assert edgeserve("models", "pin", "small").out == "small is pinned to pi\n"
     off = edgeserve("models", "pin", "small", "--off", "--node", "pi")
     assert off.out == "small is no longer pinned to pi\n"

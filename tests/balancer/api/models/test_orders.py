@@ -92,6 +92,19 @@ async def test_an_unload_reaches_every_node_that_has_it(tmp_path: Path) -> None:
     assert fleet.got("box") == again.json["unloaded"] == []
 
 
+async def test_an_unload_that_one_node_refuses_reaches_the_others(
+    tmp_path: Path,
+) -> None:
+    async with ruled(tmp_path, pi=engine("ready"), nuc=engine("ready")) as fleet:
+        fleet.nodes["pi"].loads.refuses = "model_pinned"
+        some = await fleet.order("unload")
+        none = await fleet.order("unload", node="pi")
+
+    assert [each["node"] for each in some.json["unloaded"]] == ["nuc"]
+    assert some.json["refused"] == ["pi: made to refuse: model_pinned"]
+    assert (none.status, none.json["error"]["code"]) == (409, "model_pinned")
+
+
 async def test_a_pin_goes_where_the_model_is_loaded_and_is_lifted_there(
     tmp_path: Path,
 ) -> None:
