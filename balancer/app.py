@@ -16,20 +16,20 @@ from contextlib import (
 )
 from dataclasses import dataclass
 
-from msgspec import structs
-
 from balancer.api.access import (
     AccessPolicy,
     access_policy,
-    audience,
     cors,
+    greeting,
     host_check,
 )
 from balancer.api.admin import AdminRoutes
 from balancer.api.client_tls import client_tls
 from balancer.api.inference import InferenceHandler
+from balancer.api.models.listing import ModelRoutes
+from balancer.api.models.orders import OrderRoutes
 from balancer.api.nodes import NodeRoutes
-from balancer.clients.admission import admitting, local_admin
+from balancer.clients.admission import Admission, admitting, local_admin
 from balancer.clients.limits import RateLimits
 from balancer.clients.usage import ClientUsage, counting
 from balancer.discovery.events import ReconnectPolicy, watching
@@ -43,6 +43,8 @@ from balancer.failover.retry import RetryLoop
 from balancer.failover.splice import policy_of
 from balancer.failover.watchdog import Watchdog
 from balancer.lifecycle.loader import Loader, loading
+from balancer.lifecycle.replicas.limits import FleetLimits
+from balancer.lifecycle.replicas.wishes import wishes_of_limits
 from balancer.persistence.handover import (
     Handover,
     clients_moved,
@@ -61,7 +63,6 @@ from edgeserve.config.paths import admin_key_file
 from edgeserve.config.settings import EVERYWHERE, LOOPBACK, BalancerSettings
 from edgeserve.http import Handoff
 from edgeserve.http.channel.opening import FleetChannel
-from edgeserve.http.listening import lines, shown_at
 from edgeserve.http.types import Origin, Upstream
 from edgeserve.openai import ROUTES
 from edgeserve.runtime.background import background
@@ -153,6 +154,7 @@ async def running(
             registrations=stack.enter_context(register),
             clients=clients,
             usage=usage,
+            models=_models(settings, shared, clients, nodes, loader),
             nodes=await stack.enter_async_context(changes),
         )
         port = await stack.enter_async_context(
@@ -173,9 +175,7 @@ async def running(
         origin = _reached_at(access.host, port, tls=tls is not None)
         if handover:
             handover.serving()
-        who = audience(settings, access) + (tls.note if tls else "")
-        at = structs.replace(origin, host=access.host)
-        say(lines(at, who) + (invitation(at) if settings.approve else ""))
+        say(greeting(settings, access, tls.note if tls else "", origin))
         await stack.enter_async_context(_offering(settings, sock, shared, taken))
         await stack.enter_async_context(
             discovering(settings, on_event, loopback_only=not access.tokens)
@@ -197,6 +197,24 @@ async def _tending(
         yield await stack.enter_async_context(
             loading(shared, nodes, settings.queue_seconds)
         )
+
+
+def _models(
+    settings: BalancerSettings,
+    shared: BalancerState,
+    clients: Admission,
+    nodes: NodeClient,
+    loader: Loader,
+) -> ModelRoutes:
+    """Return the routes that list models, and change what is loaded."""
+    limits = FleetLimits(settings.state_dir)
+    loader.wishes.append(lambda _: wishes_of_limits(shared.current, limits))
+    orders = OrderRoutes(
+        state=shared, nodes=nodes, limits=limits, manages=clients.manager
+    )
+    return ModelRoutes(
+        state=shared, clients=clients, orders=orders, events=loader.events
+    )
 
 
 def _recording(
@@ -256,12 +274,6 @@ async def _changes(
             manages=access.clients.manager,
             sweep=channel.sweep,
         )
-
-
-def invitation(at: Origin) -> str:
-    """Return the line for new machines."""
-    url = structs.replace(at, host=shown_at(at.host)[0]).url
-    return f"\n  new machines ask to join with: edgeserve join {url}"
 
 
 @asynccontextmanager

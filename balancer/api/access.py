@@ -4,11 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from msgspec import structs
+
 from balancer.clients.admission import Admission
 from edgeserve.config.settings import EVERYWHERE, LOOPBACK, BalancerSettings
 from edgeserve.errors import SettingsError
-from edgeserve.http.listening import ALONE, ASKED_FOR, this_machine_only
+from edgeserve.http.listening import (
+    ALONE,
+    ASKED_FOR,
+    lines,
+    shown_at,
+    this_machine_only,
+)
 from edgeserve.http.server.cors import ANY, Cors
+from edgeserve.http.types import Origin
 from edgeserve.network import own_names
 from edgeserve.security.hosts import HostCheck
 from edgeserve.security.tokens import FleetTokens, is_loopback
@@ -50,6 +59,21 @@ def audience(settings: BalancerSettings, access: AccessPolicy) -> str:
     if settings.host:
         return this_machine_only(ASKED_FOR)
     return this_machine_only(NO_KEYS)
+
+
+def greeting(
+    settings: BalancerSettings, access: AccessPolicy, note: str, at: Origin
+) -> str:
+    """Say where the balancer listens, for which clients, and how machines join. Pure.
+
+    `at`: its address on this machine; `note`: about its certificate.
+    """
+    at = structs.replace(at, host=access.host)
+    text = lines(at, audience(settings, access) + note)
+    if not settings.approve:
+        return text
+    url = structs.replace(at, host=shown_at(at.host)[0]).url
+    return f"{text}\n  new machines ask to join with: edgeserve join {url}"
 
 
 NO_KEYS = (

@@ -1,4 +1,4 @@
-"""Admin routes: models, nodes, requests, health, metrics, registration."""
+"""Admin routes: requests, usage, health, metrics, registration; all other routes."""
 
 from __future__ import annotations
 
@@ -6,19 +6,17 @@ import asyncio
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
 
 from aiohttp import web
 
+from balancer.api.models.listing import ModelRoutes
 from balancer.api.nodes import FOREIGN_PAGES, NodeRoutes
 from balancer.clients.admission import Admission
 from balancer.clients.usage import ClientUsage
 from balancer.discovery.registration import Registrations
-from balancer.fleet.engines import Served, served
 from balancer.state import BalancerState
-from edgeserve.errors import BadRequest, EdgeserveError, UnknownModel
+from edgeserve.errors import BadRequest, EdgeserveError
 from edgeserve.http.server.aiohttp_routes import asked_from, guarded, json_response
-from edgeserve.openai import normal
 from edgeserve.wire import Challenge, Registered, Registration, decode
 
 TRIED_SECONDS = 3.0
@@ -26,8 +24,6 @@ TRIED_SECONDS = 3.0
 
 MOST_DAYS = 3660
 """The longest time of which usage is shown."""
-
-Json = dict[str, Any]
 
 
 class UnknownRequest(EdgeserveError):
@@ -42,15 +38,15 @@ class UnknownRequest(EdgeserveError):
 class AdminRoutes:
     """The routes that aiohttp serves.
 
-    `clients` guards all but /health, register, and those of `nodes`. Keys see the
-    models they are for, and their own requests and usage. The whole fleet is for
-    admins.
+    `clients` guards all but /health, register, and those of `models` and `nodes`. Keys
+    see their own requests and usage. The whole fleet is for admins.
     """
 
     state: BalancerState
     registrations: Registrations
     clients: Admission
     usage: ClientUsage
+    models: ModelRoutes
     nodes: NodeRoutes
 
     def routes(self) -> Iterable[web.RouteDef]:
@@ -61,15 +57,13 @@ class AdminRoutes:
             web.get("/health", self.health),
             web.get("/v1/health", self.health),
             web.get("/metrics", guarded(admins, self.rendered_metrics)),
-            web.get("/v1/models", self.models),
-            web.get("/models", self.models),
-            web.get("/v1/models/{name}", self.model),
             web.get(f"{own}/nodes", guarded(admins, self.fleet)),
             web.get(f"{own}/requests", self.requests),
             web.get(f"{own}/requests/{{id}}", self.request),
             web.get(f"{own}/usage", self.used),
             web.get(f"{own}/register", self.challenge),
             web.post(f"{own}/register", self.registration),
+            *self.models.routes(),
             *self.nodes.routes(),
         ]
 
@@ -99,29 +93,6 @@ class AdminRoutes:
             body=text.encode(),
             headers={"content-type": "text/plain; version=0.0.4; charset=utf-8"},
         )
-
-    async def models(self, request: web.Request) -> web.Response:
-        """List the models that can be called now, in OpenAI's format."""
-        data = list(map(_model, self._served(request).values()))
-        return json_response({"object": "list", "data": data})
-
-    async def model(self, request: web.Request) -> web.Response:
-        """Show one model."""
-        name = request.match_info["name"]
-        found = self._served(request)
-        key = normal(name)
-        if key not in found:  # a file's name, perhaps
-            engines = (e for e in self.state.current.candidates if e.serves(key))
-            key = next((e.listed[1] for e in engines), key)
-        if key not in found:
-            raise UnknownModel(name, list(found))
-        return json_response(_model(found[key]))
-
-    def _served(self, request: web.Request) -> dict[str, Served]:
-        """Return what can be called now with the key of a request, by name."""
-        client = self.clients.check(request.headers)
-        names = served(self.state.current.candidates)
-        return {each.name: each for each in names if client.allows(each.name)}
 
     async def fleet(self, _: web.Request) -> web.Response:
         """Show the fleet, and nodes that were seen but have not answered."""
@@ -204,16 +175,3 @@ class AdminRoutes:
         if address is None or address.state != "unreachable":
             return None
         return f"{address.problem}; --announce-url can name another address"
-
-
-def _model(each: Served) -> Json:
-    return {
-        "id": each.name,
-        "object": "model",
-        "created": 0,
-        "owned_by": "edgeserve",
-        "nodes": each.nodes,
-        "abilities": each.abilities,
-        "context": each.context,
-        "slots": each.slots,
-    }

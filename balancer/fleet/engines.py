@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -127,46 +126,3 @@ def _not_ready(engine: EngineReport) -> str:
 def seconds_left(engine: EngineReport) -> float:
     """Return how long its load will go on."""
     return engine.load_seconds * (1 - (engine.progress or 0.0))
-
-
-CALLABLE = frozenset(("ready", "busy", "absent", "loading", "leaving"))
-"""States in which requests are sent to an engine, or wait for it."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Served:
-    """One name that clients may call now: a model or one of its variants."""
-
-    name: str
-    nodes: tuple[str, ...]
-    abilities: tuple[str, ...]
-    context: int
-    slots: int
-
-
-def served(all_: Iterable[EngineCandidate]) -> list[Served]:
-    """List the names that can be called now, each model before its variants."""
-    found: dict[str, list[EngineCandidate]] = {}
-    for each in all_:
-        if _callable(each):
-            for name in set(each.listed):
-                found.setdefault(name, []).append(each)
-    return [_served(name, found[name]) for name in sorted(found)]
-
-
-def _callable(candidate: EngineCandidate) -> bool:
-    """Whether a request for it would be sent, or would wait for a slot or a load."""
-    if candidate.unavailable is None:
-        return True
-    return candidate.temporary and candidate.engine.state in CALLABLE
-
-
-def _served(name: str, engines: list[EngineCandidate]) -> Served:
-    loaded = [each for each in engines if each.engine.state != "absent"]
-    return Served(
-        name=name,
-        nodes=tuple(sorted({each.node for each in engines})),
-        abilities=tuple(sorted({a for each in engines for a in each.engine.abilities})),
-        context=max(each.engine.context for each in engines),
-        slots=sum(each.engine.slots for each in loaded or engines),
-    )

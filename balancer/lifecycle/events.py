@@ -61,11 +61,23 @@ class LifecycleEvents:
 
     async def _from(self, seen: int) -> AsyncGenerator[LifecycleEvent]:
         while True:
-            missed = min(self._count - seen, len(self._events))
-            seen = self._count
-            for event in self.latest()[len(self._events) - missed :]:
+            seen, missed = self.since(seen)
+            for event in missed:
                 yield event
-            if seen == self._count:
-                change = asyncio.get_running_loop().create_future()
-                self._waiting.append(change)
+            await self.more_than(seen)
+
+    def since(self, seen: int) -> tuple[int, list[LifecycleEvent]]:
+        """Return how many events there were, and those after the first `seen`."""
+        missed = min(self._count - seen, len(self._events))
+        return self._count, self.latest()[len(self._events) - missed :]
+
+    async def more_than(self, seen: int) -> None:
+        """Wait until there were more events than that."""
+        while self._count <= seen:
+            change = asyncio.get_running_loop().create_future()
+            self._waiting.append(change)
+            try:
                 await change
+            finally:
+                if change in self._waiting:
+                    self._waiting.remove(change)

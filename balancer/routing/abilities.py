@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
-from balancer.fleet.engines import EngineCandidate, served
+from balancer.fleet.catalog import catalog, entries
+from balancer.fleet.engines import EngineCandidate
 from edgeserve.errors import BadRequest, NoneAsGood, NoNode, UnknownModel
 from edgeserve.quantization import serves
 from edgeserve.wire import Ability
@@ -58,7 +59,8 @@ def able_to(
         each for each in candidates if not wanted.model or each.serves(wanted.model)
     ]
     if not named:
-        raise UnknownModel(wanted.model, [each.name for each in served(candidates)])
+        known = [each.name for each in entries(catalog(candidates))]
+        raise UnknownModel(wanted.model, known)
     able = _wide_enough(_doing_it(candidates, named, wanted), wanted)
     if not any(serves(each.engine.variant, wanted.floor) for each in able):
         variants = sorted({each.engine.variant for each in able})

@@ -15,10 +15,10 @@ import click
 from edgeserve.cli.client import (
     Endpoint,
     NoAnswer,
-    chatting,
     endpoint,
     endpoint_options,
 )
+from edgeserve.cli.models.chatting import chatting
 from edgeserve.errors import SettingsError
 from edgeserve.help import examples
 from edgeserve.suggestions import did_you_mean

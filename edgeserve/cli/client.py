@@ -5,7 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import ssl
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +26,14 @@ ANSWER_SECONDS = 20.0
 
 class NoAnswer(CommandError):
     """The endpoint cannot be reached, refused, or is no balancer."""
+
+
+class Refusal(NoAnswer):
+    """The endpoint refused, with this HTTP status."""
+
+    def __init__(self, sentence: str, status: int) -> None:
+        super().__init__(sentence)
+        self.status = status
 
 
 @dataclass(frozen=True)
@@ -70,8 +78,8 @@ class Endpoint:
         try:
             connection.request(method, parts.path + path, content, self._headers())
             response = connection.getresponse()
-            if response.status != http.client.OK:
-                raise NoAnswer(self._refusal(response))
+            if response.status // 100 != 2:
+                raise self._refusal(response)
             yield response
         except ssl.SSLCertVerificationError as error:
             raise NoAnswer(self._untrusted(connection, error)) from error
@@ -130,7 +138,7 @@ class Endpoint:
             return None
         return found if found.isascii() and found.isprintable() else None
 
-    def _refusal(self, response: http.client.HTTPResponse) -> str:
+    def _refusal(self, response: http.client.HTTPResponse) -> Refusal:
         envelope = self._json(response.read())
         try:
             reason = str(envelope["error"]["message"])
@@ -138,7 +146,8 @@ class Endpoint:
             reason = response.reason
         if response.status == http.client.UNAUTHORIZED:
             reason += "; --api-key-file names a file with a key"
-        return f"{self.url} answers {response.status}: {reason}"
+        sentence = f"{self.url} answers {response.status}: {reason}"
+        return Refusal(sentence, response.status)
 
     def _json(self, content: bytes) -> Any:
         try:
@@ -288,12 +297,3 @@ def show(
         print_table(heads, shaped)
     else:
         click.echo(otherwise, err=True)
-
-
-def chatting(models: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Return the names of the models that chat."""
-    return [
-        str(model["id"])
-        for model in models
-        if "chat" in model.get("abilities", ("chat",))
-    ]

@@ -218,13 +218,25 @@ def _entry(node: Json) -> Entry:
         cells = (name, state, where, "", "")
         return Entry(cells, [str(trouble)] if trouble else [])
     health: Json = node.get("health", {})
-    lines = [_engine(each, health.get(each["id"])) for each in report["engines"]]
-    problems = (trouble, *report.get("problems", ()))
+    engines = [each for each in report["engines"] if each["state"] != "absent"]
+    lines = [_engine(each, health.get(each["id"])) for each in engines]
+    lines += _on_demand(report["engines"])
+    unmet = (
+        f"{each['model']}: {each['reason']}; {each['remedy']}"
+        for each in report.get("unmet", ())
+    )
+    problems = (trouble, *report.get("problems", ()), *unmet)
     told = [str(problem) for problem in problems if problem]
     lines += told + list(_available(report, told))
     name = str(node.get("name") or report["name"])
     cells = (name, state, where, *_condition(report["hardware"]))
     return Entry(cells, lines or ["serves nothing"])
+
+
+def _on_demand(engines: list[Json]) -> list[str]:
+    """Return one line for all that load when they are asked for."""
+    absent = [str(each["id"]) for each in engines if each["state"] == "absent"]
+    return [f"on demand: {', '.join(absent)}"] if absent else []
 
 
 def _available(report: Json, told: list[str]) -> Iterator[str]:

@@ -33,7 +33,7 @@ COMMANDS = {
     ),
     "models": (
         "edgeserve.cli.models.listing:models",
-        "Show the models that can be called now.",
+        "Show the models that can be called.",
     ),
     "requests": (
         "edgeserve.cli.requests:requests",

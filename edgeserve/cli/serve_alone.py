@@ -138,12 +138,18 @@ async def _greeted(plan: Plan, greet: Greet) -> None:
 
 
 def served(place: Endpoint) -> Sequence[Model]:
-    """Return the models that can be called now, none while they load.
+    """Return the models that are loaded, none while they load.
 
-    Raises NotServing once it is certain that none can be served.
+    Where none shall be, those that load when asked for. Raises NotServing once it is
+    certain that none can be served.
     """
     with suppress(NoAnswer):
         models: list[Model] = place.get("/v1/models")["data"]
+        by_state: dict[str, list[Model]] = {}
+        for each in models:
+            by_state.setdefault(each.get("state", "loaded"), []).append(each)
+        if "loaded" in by_state or "loading" in by_state:
+            return by_state.get("loaded", ())
         if models:
             return models
         for node in place.get("/edgeserve/v1/nodes"):

@@ -15,7 +15,8 @@ from typing import Any
 
 import click
 
-from edgeserve.cli.client import DEFAULT_URL, Endpoint, chatting
+from edgeserve.cli.client import DEFAULT_URL, Endpoint
+from edgeserve.cli.models.chatting import chatting
 from edgeserve.cli.models.pull import fetched
 from edgeserve.cli.serve_alone import Model, Plan, serve
 from edgeserve.config.options import warn_of_unknown_variables

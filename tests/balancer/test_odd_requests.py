@@ -7,11 +7,15 @@ from typing import Any
 import pytest
 
 from balancer.api.admin import AdminRoutes
+from balancer.api.models.listing import ModelRoutes
+from balancer.api.models.orders import OrderRoutes
 from balancer.api.nodes import NodeRoutes
 from balancer.clients.admission import admitting
 from balancer.clients.store import store_in
 from balancer.clients.usage import ClientUsage
 from balancer.discovery.registration import Registrations
+from balancer.lifecycle.events import LifecycleEvents
+from balancer.lifecycle.replicas.limits import FleetLimits
 from balancer.state import build_state
 from edgeserve.config.settings import BalancerSettings
 from edgeserve.openai import ROUTES
@@ -23,7 +27,7 @@ from tests.fakes.tokens import GivenTokens
 
 
 def own() -> list[tuple[str, str]]:
-    """Ask the table of routes."""
+    """Ask the table of routes; the event stream is left out, as it never ends."""
     settings = BalancerSettings()
     with admitting(settings) as clients:
         state = build_state(settings, print)
@@ -34,14 +38,27 @@ def own() -> list[tuple[str, str]]:
             manages=clients.manager,
             sweep=lambda: None,
         )
+        models = ModelRoutes(
+            state=state,
+            clients=clients,
+            orders=OrderRoutes(
+                state=state,
+                nodes=None,  # type: ignore[arg-type]  # never asked
+                limits=FleetLimits(settings.state_dir),
+                manages=clients.manager,
+            ),
+            events=LifecycleEvents(),
+        )
         api = AdminRoutes(
             state=state,
             registrations=Registrations(lambda _: None, GivenTokens()),
             clients=clients,
             usage=ClientUsage(store_in(settings.state_dir)),
+            models=models,
             nodes=nodes,
         )
-        return [(each.method, each.path) for each in api.routes()]
+        routes = [(each.method, each.path) for each in api.routes()]
+        return [each for each in routes if each[1] != "/edgeserve/v1/events"]
 
 
 @pytest.mark.parametrize(("method", "path"), own())

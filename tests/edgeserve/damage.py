@@ -105,6 +105,7 @@ def _state(home: Home) -> None:
     save(home.state, a_result())
     keep(new_certificate("a"), home.state / OWN_CERTIFICATE)
     (home.state / "learned.json").write_text('{"speeds": {}, "models": {}}')
+    (home.state / "limits.json").write_text('{"limits": {"a": {"min": 1}}}')
     (home.state / f"balancer-{PORT}.sock").touch()
     (home.state / "nodes.json").write_text('{"revoked": {}}')
     settings = NodeSettings(models_dir=home.models, state_dir=home.state)
@@ -164,6 +165,7 @@ READ: dict[str, tuple[tuple[str, ...], ...]] = {
     "state/node.lock": NODE,
     "state/nodes.json": BALANCER,
     "state/learned.json": BALANCER,
+    "state/limits.json": BALANCER,
     f"state/balancer-{PORT}.sock": (
         *BALANCER,
         ("balancer", "start", "--port", str(PORT), "--takeover"),
@@ -194,6 +196,8 @@ KEPT_BY = {
     "edgeserve.cli.client:_left_here": f"state/admin-{PORT}.key",
     "balancer.persistence.learned:_load": "state/learned.json",
     "balancer.persistence.learned:_save": "state/learned.json",
+    "balancer.lifecycle.replicas.limits:_read": "state/limits.json",
+    "balancer.lifecycle.replicas.limits:_write": "state/limits.json",
     "balancer.simulate.fleets:load": "fleet.toml",
     "balancer.telemetry.trace:load": "day.jsonl",
     "edgeserve.security.tokens:read_secrets": "config/token config/api-keys",

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, Queue
+from typing import Any
 
 import openai
 import openai.types
@@ -127,22 +128,23 @@ def endpoint(
         ) as client,
     ):
         endpoint = Endpoint(balancer_url, node_url, client)
-        _until_served(endpoint, 3)
+        _until_served(endpoint, 2)
         yield endpoint
 
 
-def _until_served(endpoint: Endpoint, names: int) -> None:
-    """Wait until the model, its variants and the embeddings engine can be called."""
+def _until_served(endpoint: Endpoint, variants: int) -> None:
+    """Wait until variants of the model and the embeddings engine are loaded."""
     deadline = time.monotonic() + START_SECONDS
     client = endpoint.client
     while time.monotonic() < deadline:
-        engines = [e for m in client.models.list().data for e in _abilities(m)]
-        if len(client.models.list().data) >= names and "embeddings" in engines:
+        loaded = [each for m in client.models.list().data for each in _loaded(m)]
+        able = [ability for each in loaded for ability in each["abilities"]]
+        if len(loaded) >= variants and "embeddings" in able:
             return
         time.sleep(0.2)
     pytest.fail(f"after {START_SECONDS} s: {client.models.list()}")
 
 
-def _abilities(model: openai.types.Model) -> list[str]:
-    extra = model.model_extra or {}
-    return list(extra.get("abilities", ()))
+def _loaded(model: openai.types.Model) -> list[dict[str, Any]]:
+    variants: list[dict[str, Any]] = (model.model_extra or {})["variants"]
+    return [each for each in variants if each["state"] == "loaded"]

@@ -48,10 +48,13 @@ def test_a_completion_continues_its_prompt(endpoint: Endpoint) -> None:
     assert "Paris" in answer.choices[0].text
 
 
-def test_models_lists_the_logical_name_and_both_variants(endpoint: Endpoint) -> None:
-    names = {model.id for model in endpoint.client.models.list()}
+def test_models_lists_a_model_once_with_both_variants(endpoint: Endpoint) -> None:
+    (model,) = endpoint.client.models.list()
+    extra = model.model_extra or {}
 
-    assert names == {MODEL, f"{MODEL}:Q4_1", f"{MODEL}:Q8_0"}
+    assert (model.id, extra["state"]) == (MODEL, "loaded")
+    names = [each["name"] for each in extra["variants"]]
+    assert names == [f"{MODEL}:Q4_1", f"{MODEL}:Q8_0"]
 
 
 @pytest.mark.parametrize("label", ["Q4_1", "Q8_0"])

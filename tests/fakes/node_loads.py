@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING
 import msgspec
 from aiohttp import web
 
-from edgeserve.desired import LOAD, UNLOAD, LoadEngine, UnloadEngine
+from edgeserve.desired import (
+    DESIRE,
+    LOAD,
+    UNLOAD,
+    DesiredModel,
+    LoadEngine,
+    UnloadEngine,
+)
 from edgeserve.wire import EngineReport, encode
 
 if TYPE_CHECKING:
@@ -40,8 +47,8 @@ class FakeLoads:
     seconds: float = 0.0
     fails: str = ""
     refuses: str = ""
-    orders: list[LoadEngine | UnloadEngine] = field(
-        default_factory=list[LoadEngine | UnloadEngine]
+    orders: list[LoadEngine | UnloadEngine | DesiredModel] = field(
+        default_factory=list[LoadEngine | UnloadEngine | DesiredModel]
     )
     loads: list[str] = field(default_factory=list[str])
     _free: asyncio.Event = field(default_factory=asyncio.Event)
@@ -60,7 +67,11 @@ class FakeLoads:
 
     def routes(self) -> list[web.RouteDef]:
         """Return the routes of the orders."""
-        return [web.post(LOAD, self.load), web.post(UNLOAD, self.unload)]
+        return [
+            web.post(LOAD, self.load),
+            web.post(UNLOAD, self.unload),
+            web.post(DESIRE, self.desire),
+        ]
 
     def evicts(self, engine: EngineReport) -> tuple[str, ...]:
         """Name the engines that would have to leave: idle ones first."""
@@ -92,8 +103,19 @@ class FakeLoads:
         self.orders.append(order)
         if self.node.find(order.engine) is None:
             return refusal(404, "unknown_engine", f"no engine {order.engine}")
+        if self.refuses:
+            return refusal(409, self.refuses, f"made to refuse: {self.refuses}")
         self._begin(self._leave(order.engine, order.why))
         return web.Response(body=encode(self.node.find(order.engine)), status=202)
+
+    async def desire(self, request: web.Request) -> web.Response:
+        """Note what it was told of a model."""
+        told = msgspec.json.decode(await request.read(), type=DesiredModel)
+        self.orders.append(told)
+        others = [e for e in self.node.report.desired if e.model != told.model]
+        desired = (*others, *(() if told.usual else (told,)))
+        self.node.say(msgspec.structs.replace(self.node.report, desired=desired))
+        return web.Response(body=encode(desired))
 
     def _begin(self, work: object) -> None:
         task = asyncio.ensure_future(work)  # type: ignore[call-overload]

@@ -1,29 +1,35 @@
-"""`edgeserve models`: show the models of a fleet; the group of commands for them."""
+"""`edgeserve models`: list the models of a fleet; the group of commands for them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import click
 
 from edgeserve.cli.client import endpoint, endpoint_options, json_option, show
+from edgeserve.cli.models.details import show_, state_text
+from edgeserve.cli.models.loading import load
+from edgeserve.cli.models.orders import limit, pin, unload
 from edgeserve.help import Group, examples
 from edgeserve.terminal import Row
 
+GIB = 2**30
+
 Json = Mapping[str, Any]
 
-MODEL_HEADS = ("model", "can", "context", "slots", "nodes")
+MODEL_HEADS = ("model", "state", "variants", "nodes", "GiB", "can")
 
 
 @click.group(
     cls=Group,
     invoke_without_command=True,
     epilog=examples(
-        ("edgeserve models", "what can be called now"),
-        ("edgeserve models show smollm2", "one of them"),
+        ("edgeserve models", "what can be called, loaded or not"),
+        ("edgeserve models show smollm2", "one of them, in full"),
+        ("edgeserve models load smollm2 --node pi", "load it before it is asked for"),
+        ("edgeserve models pin smollm2", "keep it loaded"),
         ("edgeserve models --json | jq -r '.data[].id'", "names only, for scripts"),
     ),
 )
@@ -33,7 +39,11 @@ MODEL_HEADS = ("model", "can", "context", "slots", "nodes")
 def models(
     context: click.Context, url: str, api_key_file: Path | None, *, as_json: bool
 ) -> None:
-    """Show the models that can be called now."""
+    """Show the models that can be called.
+
+    A model that is `available` is on the disk of a node, which loads it when it is
+    asked for. The commands below decide what is loaded where.
+    """
     if context.invoked_subcommand:
         given = {"url": url, "api_key_file": api_key_file}
         context.default_map = dict.fromkeys(models.commands, given)
@@ -43,38 +53,31 @@ def models(
     show(url, found, MODEL_HEADS, model_rows, none, as_json=as_json)
 
 
-@models.command(
-    "show", epilog=examples(("edgeserve models show smollm2", "where it runs"))
-)
-@click.argument("name")
-@endpoint_options
-@json_option
-def show_(name: str, url: str, api_key_file: Path | None, *, as_json: bool) -> None:
-    """Show one model."""
-    found = endpoint(url, api_key_file).get(f"/v1/models/{quote(name, safe='')}")
-    show(url, found, ("", ""), detail_rows, "", as_json=as_json)
-
-
-def detail_rows(model: Json) -> list[Row]:
-    """One row per property of a model."""
-    hidden = {"object", "owned_by"}
-    return [(name, _text(value)) for name, value in model.items() if name not in hidden]
-
-
-def _text(value: Any) -> str:
-    several: list[Any] = value if isinstance(value, list) else [value]
-    return ", ".join(map(str, several))
-
-
 def model_rows(found: Json) -> list[Row]:
-    """One row per name that can be called."""
+    """One row per model, with the nodes that have it loaded, else those that could."""
     return [
         (
             str(model["id"]),
+            state_text(model),
+            ", ".join(map(_label, model.get("variants", ()))),
+            ", ".join(map(str, model.get("nodes") or model.get("on_demand", ()))),
+            _size(each.get("memory", 0) for each in model.get("variants", (model,))),
             ", ".join(model.get("abilities", ())),
-            str(model.get("context", "")),
-            str(model.get("slots", "")),
-            ", ".join(map(str, model.get("nodes", ()))),
         )
         for model in found["data"]
     ]
+
+
+def _label(variant: Json) -> str:
+    name = str(variant["name"])
+    return name.partition(":")[2] or name
+
+
+def _size(found: Iterable[int]) -> str:
+    """Return the memory of the variants in GiB, the least and the most."""
+    known = [f"{each / GIB:.1f}" for each in sorted(found) if each]
+    return " to ".join(dict.fromkeys((known[0], known[-1]))) if known else ""
+
+
+for each in (show_, load, unload, pin, limit):
+    models.add_command(each)

@@ -43,29 +43,6 @@ async def test_health_tells_how_many_nodes_and_engines_serve() -> None:
     assert answer.json == {"status": "ok", "nodes": 2, "engines": 1}
 
 
-async def test_models_and_variants_are_listed_as_openai_does() -> None:
-    async with fake_node() as node, endpoint(node) as balancer:
-        listed = (await balancer.get("/v1/models")).json
-        one = await balancer.get("/v1/models/SMALL.gguf")
-        none = await balancer.get("/v1/models/huge")
-
-    assert listed["object"] == "list"
-    assert [each["id"] for each in listed["data"]] == ["small", "small:Q4_1"]
-    assert {each["object"] for each in listed["data"]} == {"model"}
-    assert one.json == listed["data"][0]
-    assert none.status == 404
-
-
-async def test_a_model_that_cannot_be_called_is_not_listed() -> None:
-    async with fake_node() as node, endpoint(node) as balancer:
-        node.say(state="quarantined", reason="it crashed five times")
-        await balancer.until(
-            lambda fleet: fleet.nodes[0].report.engines[0].state == "quarantined"
-        )
-
-        assert (await balancer.get("/v1/models")).json["data"] == []
-
-
 async def test_nodes_are_shown_with_their_reports_and_silent_ones_without() -> None:
     async with (
         fake_node("pi") as node,

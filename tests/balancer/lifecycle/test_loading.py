@@ -78,7 +78,7 @@ async def test_a_model_that_is_not_loaded_is_listed_as_one_to_call() -> None:
     async with fleet() as (balancer, _):
         listed = (await balancer.get("/v1/models")).json["data"]
 
-    assert [each["id"] for each in listed] == ["cold", "cold:Q4_1"]
+    assert [(e["id"], e["state"]) for e in listed] == [("cold", "available")]
 
 
 async def test_requests_without_a_model_go_to_the_one_that_is_loaded() -> None:

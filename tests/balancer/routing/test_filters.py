@@ -3,7 +3,7 @@ from collections.abc import Callable
 import msgspec
 import pytest
 
-from balancer.fleet.engines import EngineCandidate, EngineKey, candidates, served
+from balancer.fleet.engines import EngineCandidate, EngineKey, candidates
 from balancer.routing.decision import Decision, Refuse, RoutingRequest, Send, Wait
 from balancer.routing.least_busy import choose
 from edgeserve.errors import BadRequest, NoneAsGood, NoNode, UnknownModel
@@ -315,27 +315,6 @@ def test_a_node_that_drains_takes_no_work() -> None:
     (only,) = candidates(a_fleet("pi", report=report))
 
     assert (only.unavailable, only.temporary) == ("its node is shutting down", False)
-
-
-def test_models_and_variants_are_listed_with_their_nodes() -> None:
-    wide = an_engine("small:Q8_0", slots=4, context=8192)
-
-    found = served([a_candidate("pi"), a_candidate("nuc", wide)])
-
-    assert [(each.name, each.nodes, each.context, each.slots) for each in found] == [
-        ("small", ("nuc", "pi"), 8192, 6),
-        ("small:Q4_1", ("pi",), 4096, 2),
-        ("small:Q8_0", ("nuc",), 8192, 4),
-    ]
-
-
-def test_what_cannot_be_called_now_is_not_listed() -> None:
-    failed = an_engine("b:Q4_1", state="failed")
-    report = a_report(an_engine("a:Q4_1"), failed, name="pi")
-
-    found = served(candidates(a_fleet("pi", report=report)))
-
-    assert [each.name for each in found] == ["a", "a:Q4_1"]
 
 
 def test_a_quality_floor_rules_out_lesser_variants_and_says_so() -> None:

@@ -160,6 +160,20 @@ def test_another_model_continues_the_conversation(
     assert len(second["messages"]) == 3
 
 
+def test_a_model_that_is_loaded_answers_unless_another_is_named(
+    edgeserve: Terminal, endpoint: FakeEndpoint
+) -> None:
+    big = {"id": "big", "state": "available", "variants": [{"name": "big:Q8_0"}]}
+    soon = {"id": "soon", "state": "loading"}
+    words = {"id": "words", "state": "loaded"}
+    endpoint.answers["/v1/models"] = {"data": [big, soon, words]}
+
+    edgeserve("chat", typed="One\n/model big:q8_0\n/model big:Q8_0\nTwo\n")
+
+    first, second = endpoint.said(CHAT)
+    assert (first["model"], second["model"]) == ("words", "big:Q8_0")
+
+
 @pytest.mark.parametrize(
     ("end", "sentence"),
     [

@@ -54,6 +54,20 @@ def test_below_a_node_is_a_line_for_each_engine(
     ]
 
 
+def test_what_loads_on_demand_is_one_line_and_what_is_not_as_desired_another(
+    edgeserve: Terminal, running: FakeEndpoint
+) -> None:
+    engines = [an_engine("a", state="absent"), an_engine("b", state="absent")]
+    unmet = {"model": "c", "reason": "does not fit", "remedy": "unpin d"}
+    running.answers[NODES] = [a_node(engines=[an_engine(), *engines], unmet=[unmet])]
+
+    assert edgeserve("nodes").out.splitlines()[2:] == [
+        "  small:Q4_1: 1 of 4 slots busy",
+        "  on demand: a, b",
+        "  c: does not fit; unpin d",
+    ]
+
+
 def test_a_node_that_never_answered_is_shown_without_a_name(
     edgeserve: Terminal, running: FakeEndpoint
 ) -> None:
@@ -151,16 +165,6 @@ def test_an_empty_fleet_says_what_to_do(
     assert (seen.status, seen.out) == (0, "")
     assert hint in seen.err
     assert running.asked
-
-
-def test_models_are_shown_with_what_they_can(
-    edgeserve: Terminal, running: FakeEndpoint
-) -> None:
-    model = {"id": "small", "abilities": ["chat"], "context": 2048, "slots": 4}
-    running.answers["/v1/models"] = {"data": [{**model, "nodes": ["nuc", "pi"]}]}
-
-    line = ["small", "chat", "2048", "4", "nuc,", "pi"]
-    assert cells(edgeserve("models").out)[1] == line
 
 
 @pytest.mark.parametrize(

@@ -160,6 +160,23 @@ def test_only_a_model_that_will_never_be_served_ends_the_wait(
             served(Endpoint(endpoint.url))
 
 
+@pytest.mark.parametrize(
+    ("states", "shown"),
+    [
+        (("available", "loading"), []),
+        (("available", "loading", "loaded"), ["loaded"]),
+        (("available",), ["available"]),
+    ],
+)
+def test_the_welcome_waits_for_what_loads_but_not_for_what_need_not(
+    states: tuple[str, ...], shown: list[str], endpoint: FakeEndpoint
+) -> None:
+    models = [{"id": state, "state": state} for state in states]
+    endpoint.answers["/v1/models"] = {"data": models}
+
+    assert [each["id"] for each in served(Endpoint(endpoint.url))] == shown
+
+
 def test_a_balancer_that_does_not_answer_yet_serves_nothing_yet() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         url = f"http://127.0.0.1:{taken.getsockname()[1]}"

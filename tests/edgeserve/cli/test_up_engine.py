@@ -84,7 +84,9 @@ def test_the_first_minute(smollm2: Path, tmp_path: Path) -> None:
     assert '"role":"assistant"' in by_curl
     assert by_python.strip()
     assert by_chat.strip()
-    assert "smollm2-135m-instruct:Q4_1" in models
+    assert models.splitlines()[1].split()[:3] == [
+        *("smollm2-135m-instruct", "loaded", "Q4_1"),
+    ]
     assert len(family) == 3
     assert not any(running(each) for each in family)
 

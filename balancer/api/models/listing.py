@@ -1,0 +1,116 @@
+"""Routes of models: what clients can call, what admins see of it, and events."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from aiohttp import web
+
+from balancer.api.events import event_stream
+from balancer.api.models.orders import OrderRoutes
+from balancer.api.models.overview import overview
+from balancer.clients.admission import Admission
+from balancer.clients.keys import ClientKey
+from balancer.fleet.catalog import CatalogEntry, catalog, entries
+from balancer.lifecycle.events import LifecycleEvents
+from balancer.state import BalancerState
+from edgeserve.errors import UnknownModel
+from edgeserve.http.server.aiohttp_routes import guarded, json_response
+from edgeserve.openai import normal
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelRoutes:
+    """The routes that list models, and those of `orders`.
+
+    A key sees only the models that it is for; the whole state is for admins.
+    """
+
+    state: BalancerState
+    clients: Admission
+    orders: OrderRoutes
+    events: LifecycleEvents
+
+    def routes(self) -> Iterable[web.RouteDef]:
+        """Return the routes."""
+        yield web.get("/v1/models", self.models)
+        yield web.get("/models", self.models)
+        yield web.get("/v1/models/{name}", self.model)
+        admins, own = self.clients.admin, "/edgeserve/v1"
+        yield web.get(f"{own}/models", guarded(admins, self.whole))
+        yield web.get(f"{own}/events", guarded(admins, event_stream(self.events)))
+        yield from self.orders.routes()
+
+    async def models(self, request: web.Request) -> web.Response:
+        """List each model that can be called, loaded or not."""
+        client = self.clients.check(request.headers)
+        data = list(map(_shown, self._allowed(client)))
+        return json_response({"object": "list", "data": data})
+
+    async def model(self, request: web.Request) -> web.Response:
+        """Show one model, or one variant, by its name or its file's."""
+        name = request.match_info["name"]
+        client = self.clients.check(request.headers)
+        key = normal(name)
+        listed = catalog(self.state.current.candidates)
+        found = {each.name: each for each in entries(listed)}
+        if key not in found:  # a file's name, perhaps
+            engines = (e for e in self.state.current.candidates if e.serves(key))
+            key = next((e.listed[1] for e in engines), key)
+        if key not in found or not client.allows(key):
+            raise UnknownModel(name, [n for n in found if client.allows(n)])
+        return json_response(_shown(found[key]))
+
+    async def whole(self, _: web.Request) -> web.Response:
+        """Show each model with its limits, its engines and what is not as desired."""
+        return json_response(
+            overview(
+                self.state.current.fleet,
+                self.state.current.candidates,
+                self.orders.limits.all(),
+            )
+        )
+
+    def _allowed(self, client: ClientKey) -> Iterator[CatalogEntry]:
+        """Yield each model; only variants of it where a key is for these alone."""
+        for each in catalog(self.state.current.candidates):
+            if client.allows(each.name):
+                yield each
+            else:
+                yield from (v for v in each.variants if client.allows(v.name))
+
+
+def _shown(each: CatalogEntry) -> Json:
+    """Render a model, or a variant by itself."""
+    shown: Json = {
+        "id": each.name,
+        "object": "model",
+        "created": each.created,
+        "owned_by": "edgeserve",
+        **_state(each),
+    }
+    if each.variants:
+        return shown | {"variants": list(map(_variant, each.variants))}
+    model = each.name.partition(":")[0]
+    return shown | {"memory": each.memory, "variant_of": model}
+
+
+def _variant(each: CatalogEntry) -> Json:
+    return {"name": each.name, **_state(each), "memory": each.memory}
+
+
+def _state(each: CatalogEntry) -> Json:
+    loading = {} if each.progress is None else {"progress": round(each.progress, 3)}
+    return {
+        "state": each.state,
+        **loading,
+        "nodes": each.nodes,
+        "on_demand": each.on_demand,
+        "abilities": each.abilities,
+        "context": each.context,
+        "slots": each.slots,
+    }

@@ -1,0 +1,276 @@
+"""Routes of orders about models: load, unload, pin and limit them, for admins."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import msgspec
+from aiohttp import web
+from msgspec import UNSET, UnsetType, structs
+
+from balancer.api.models import node_orders
+from balancer.api.models.node_orders import OrderRefused
+from balancer.api.nodes import named
+from balancer.discovery.node_client import NodeClient
+from balancer.fleet.catalog import STATES, catalog, entries, state_of
+from balancer.fleet.engines import EngineCandidate
+from balancer.fleet.members import Node
+from balancer.lifecycle.replicas.limits import Count, FleetLimits, ReplicaLimits
+from balancer.lifecycle.replicas.wishes import is_loaded, load_cost
+from balancer.state import BalancerState
+from edgeserve.desired import DesiredModel, Seconds
+from edgeserve.errors import BadRequest, EdgeserveError, NodeLost, UnknownModel
+from edgeserve.http.server.aiohttp_routes import AioHandler, guarded, json_response
+from edgeserve.http.server.context import Admit
+from edgeserve.openai import names_of, normal
+from edgeserve.wire import NodeReport, decode
+
+Json = dict[str, Any]
+T = TypeVar("T")
+
+
+class NotLoadable(EdgeserveError):
+    """No node can load the model now; the sentence says why of each."""
+
+    status = 409
+    code = "not_loadable"
+    kind = "invalid_request_error"
+
+
+class LoadOrder(msgspec.Struct, frozen=True, kw_only=True):
+    """Body of `load`. `node`: a name or an id, None for the best."""
+
+    node: str | None = None
+    drain: bool = False
+
+
+class UnloadOrder(msgspec.Struct, frozen=True, kw_only=True):
+    """Body of `unload`. `node`: None for every one."""
+
+    node: str | None = None
+    drain: bool = True
+
+
+class PinOrder(msgspec.Struct, frozen=True, kw_only=True):
+    """Body of `pin`; `off` ends it."""
+
+    node: str | None = None
+    off: bool = False
+
+
+class LimitOrder(msgspec.Struct, frozen=True, kw_only=True):
+    """Body of `limit`: what is absent stays, null is no limit.
+
+    `min` and `max` are of the fleet; the others of `node`, or of all nodes with it.
+    """
+
+    node: str | None = None
+    min: Count | UnsetType | None = UNSET
+    max: Count | UnsetType | None = UNSET
+    keep_alive: Seconds | UnsetType | None = UNSET
+    forbidden: bool | UnsetType = UNSET
+
+
+@dataclass(frozen=True, kw_only=True)
+class OrderRoutes:
+    """The routes that change what is loaded. `manages` guards them."""
+
+    state: BalancerState
+    nodes: NodeClient
+    limits: FleetLimits
+    manages: Admit
+
+    def routes(self) -> Iterable[web.RouteDef]:
+        """Return the routes."""
+        actions: dict[str, AioHandler] = {
+            "load": self.load,
+            "unload": self.unload,
+            "pin": self.pin,
+            "limit": self.limit,
+        }
+        for action, handler in actions.items():
+            path = f"/edgeserve/v1/models/{{name}}/{action}"
+            yield web.post(path, guarded(self.manages, handler))
+
+    async def load(self, request: web.Request) -> web.Response:
+        """Load it where that costs least, or on the named node; 200 if it is loaded."""
+        order = await _body(request, LoadOrder)
+        model, engines = self._meant(request)
+        if order.node is not None:
+            engines = _on(order.node, engines, model)
+        for each in sorted(filter(is_loaded, engines), key=_rank):
+            return _loading(each, each.engine, 200 if _is_ready(each) else 202)
+        chosen = self._cheapest(model, engines, named=order.node is not None)
+        report = await node_orders.load(self.nodes, chosen, drain=order.drain)
+        return _loading(chosen, report, 202)
+
+    async def unload(self, request: web.Request) -> web.Response:
+        """Unload it on every node, or on the named one; refused where all refuse."""
+        order = await _body(request, UnloadOrder)
+        model, engines = self._meant(request)
+        if order.node is not None:
+            engines = _on(order.node, engines, model)
+        done, refused = list[Json](), list[EdgeserveError]()
+        for each in filter(is_loaded, engines):
+            try:
+                report = await node_orders.unload(self.nodes, each, drain=order.drain)
+            except (OrderRefused, NodeLost) as error:
+                refused.append(error)
+            else:
+                done.append({"node": each.node, "engine": report})
+        if refused and not done:
+            raise refused[0]
+        shown = {"model": model, "unloaded": done, "refused": list(map(str, refused))}
+        return json_response(shown, status=202)
+
+    async def pin(self, request: web.Request) -> web.Response:
+        """Keep it loaded on a node: where it is, else where that costs least."""
+        order = await _body(request, PinOrder)
+        model, engines = self._meant(request)
+        if order.off:
+            holding = [n for n in self._holding(model) if desired_of(n, model).pinned]
+            return await self._desire(
+                model, _only(order.node, holding, "has it pinned"), pinned=False
+            )
+        if order.node is not None:
+            nodes = _only(order.node, self._holding(model), f"has {model}")
+        else:
+            loaded = sorted(filter(is_loaded, engines), key=_rank)
+            best = loaded[0] if loaded else self._cheapest(model, engines)
+            nodes = [n for n in self._holding(model) if n.id == best.node_id]
+        return await self._desire(model, nodes, pinned=True, forbidden=False)
+
+    async def limit(self, request: web.Request) -> web.Response:
+        """Change its limits; see `LimitOrder`."""
+        order = await _body(request, LimitOrder)
+        model, _ = self._meant(request)
+        fleet = _set(min=order.min, max=order.max)
+        if fleet and order.node is not None:
+            raise BadRequest("`min` and `max` are of the fleet; leave `node` away")
+        changes = _set(keep_alive=order.keep_alive, forbidden=order.forbidden)
+        if order.forbidden is True:
+            changes["pinned"] = False
+        if fleet:
+            await self.limits.put(model, _changed(self.limits.of(model), fleet))
+        if not changes:
+            return self._told(model, {})
+        nodes = _only(order.node, self._holding(model), f"has {model}")
+        return await self._desire(model, nodes, **changes)
+
+    def _meant(self, request: web.Request) -> tuple[str, list[EngineCandidate]]:
+        """Return the model or variant in normal spelling, and its engines."""
+        name = request.match_info["name"]
+        key, candidates = normal(name), self.state.current.candidates
+        engines = [each for each in candidates if each.serves(key)]
+        if engines and key not in {n for each in engines for n in each.listed}:
+            key = engines[0].listed[1]  # it was a file's name
+        if not engines and key not in self.limits.all() and not self._holding(key):
+            known = [each.name for each in entries(catalog(candidates))]
+            raise UnknownModel(name, known)
+        return key, engines
+
+    def _holding(self, model: str) -> list[Node]:
+        """Return the nodes that have it on their disk, or were told about it."""
+        return [
+            node
+            for node in self.state.current.fleet.nodes
+            if node.state != "unreachable" and model in _names(node.report)
+        ]
+
+    def _cheapest(
+        self, model: str, engines: Sequence[EngineCandidate], *, named: bool = False
+    ) -> EngineCandidate:
+        """Return where to load it; a named node is asked whatever it reports."""
+        able = [each for each in engines if state_of(each) == "available"]
+        if not able and named:
+            able = list(engines)
+        if not able:
+            why = "; ".join(f"{each.node}: {each.unavailable}" for each in engines)
+            raise NotLoadable(
+                f"no node can load {model} now: {why or 'none has a plan for it'}"
+            )
+        others = self.state.current.candidates
+        return min(able, key=lambda each: (_leaves(each), load_cost(each, others)))
+
+    async def _desire(
+        self, model: str, nodes: Iterable[Node], **changes: Any
+    ) -> web.Response:
+        """Tell nodes what changes of what they were told about the model."""
+        told = dict[str, DesiredModel]()
+        for node in nodes:
+            desired = structs.replace(desired_of(node, model), **changes)
+            await node_orders.desire(self.nodes, node, desired)
+            told[node.name] = desired
+        return self._told(model, told)
+
+    def _told(self, model: str, desired: dict[str, DesiredModel]) -> web.Response:
+        shown = {"model": model, "limits": self.limits.of(model), "desired": desired}
+        return json_response(shown)
+
+
+def desired_of(node: Node, model: str) -> DesiredModel:
+    """Return what a node was told about a model."""
+    told = (each for each in node.report.desired if each.model == model)
+    return next(told, DesiredModel(model=model))
+
+
+async def _body(request: web.Request, shape: type[T]) -> T:
+    """Read a body; none is one without fields. Raises BadRequest."""
+    return decode(await request.read() or b"{}", shape)
+
+
+def _names(report: NodeReport) -> set[str]:
+    found = {name for each in report.engines for name in names_of(each)}
+    for each in report.available:
+        found.update(map(normal, (each.model, each.variant, each.file)))
+    return found | {each.model for each in report.desired}
+
+
+def _on(
+    node: str, engines: Sequence[EngineCandidate], model: str
+) -> list[EngineCandidate]:
+    """Return the engines of the node that is meant. Raises NoSuchNode, BadRequest."""
+    known = {each.node_id: each.node for each in engines}
+    id_ = named(node, known, f"has {model}")
+    return [each for each in engines if each.node_id == id_]
+
+
+def _only(node: str | None, nodes: Sequence[Node], what: str) -> Sequence[Node]:
+    """Return the node that is meant, all without one."""
+    if node is None:
+        return nodes
+    id_ = named(node, {each.id: each.name for each in nodes}, what)
+    return [each for each in nodes if each.id == id_]
+
+
+def _set(**fields: Any) -> Json:
+    """Return the fields that are given."""
+    return {name: value for name, value in fields.items() if value is not UNSET}
+
+
+def _changed(limits: ReplicaLimits, fields: Json) -> ReplicaLimits:
+    try:
+        return structs.replace(limits, **fields)
+    except ValueError as error:
+        raise BadRequest(str(error)) from error
+
+
+def _rank(candidate: EngineCandidate) -> tuple[int, int, str]:
+    """Order loaded engines: the idlest of those that are ready first."""
+    state = state_of(candidate) or "available"
+    return STATES.index(state), candidate.engine.busy, candidate.node
+
+
+def _is_ready(candidate: EngineCandidate) -> bool:
+    return state_of(candidate) == "loaded"
+
+
+def _leaves(candidate: EngineCandidate) -> bool:
+    return candidate.engine.state == "leaving"
+
+
+def _loading(to: EngineCandidate, report: Any, status: int) -> web.Response:
+    shown = {"model": to.listed[1], "node": to.node, "engine": report}
+    return json_response(shown, status=status)

@@ -1,0 +1,1 @@
+"""Replicas: how many engines of a model the fleet shall have, and what is missing."""
