@@ -103,7 +103,7 @@ class UnknownModel(EdgeserveError):
         there = ", ".join(known) if known else "nothing yet"
         what = what or f"no node serves {model!r}"
         super().__init__(f"{what}; being served: {there}")
-        self.model = model
+        self.model, self.known = model, known
 
 
 class NoneAsGood(UnknownModel):

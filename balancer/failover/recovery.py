@@ -19,7 +19,8 @@ from balancer.fleet.engines import EngineCandidate, EngineIncarnation
 from balancer.health.breaker import GOOD
 from balancer.request import InferenceRequest
 from balancer.routing.filters import Filtered, filter_engines
-from edgeserve.errors import EdgeserveError, NodeLost, NoNode
+from edgeserve.errors import EdgeserveError, NodeLost, NoNode, UnknownModel
+from edgeserve.openai import normal
 
 LOST_SECONDS = 3.0
 """A node notices a dead engine at once; a probe comes after a second."""
@@ -109,9 +110,23 @@ def final_error(
     """Return what failed, if anything; a 503 where the engine may come back."""
     failure = context.failure
     if failure is None:
-        return refusal
+        return _with_reason(current, refusal)
     later = isinstance(failure, NodeLost) and isinstance(refusal, NoNode)
     started = context.response.sent.size
     if not later or started or serving(current.candidates, context.tried):
         return failure
     return NoNode(f"{failure}; {refusal}")
+
+
+def _with_reason(current: LiveFleet, refusal: EdgeserveError) -> EdgeserveError:
+    """Say why an unknown model is not served, if it is on the disk of some node."""
+    if type(refusal) is not UnknownModel:
+        return refusal
+    for node in current.fleet.nodes:
+        for each in node.report.available:
+            if refusal.model in {normal(each.model), normal(each.variant)}:
+                why = f"{each.variant} is on {node.name}, but {each.reason}"
+                return UnknownModel(
+                    refusal.model, refusal.known, f"{why}; {each.remedy}"
+                )
+    return refusal

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import shutil
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import asynccontextmanager
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from edgeserve.http.sse import EventReader
 from edgeserve.models.synthetic import Shape, a_model
 from tests.fleet.asking import Client, Got, client
 from tests.fleet.fleet import SECONDS, Fleet, Process, answer, fleet
@@ -70,10 +72,12 @@ async def knows(ask: Client, *models: str) -> None:
 
 
 async def events(ask: Client, kind: str) -> list[Json]:
-    """Return the balancer's events of one kind."""
-    async with ask.session.get("/edgeserve/v1/models") as found:
-        every: list[Json] = (await found.json())["events"]
-    return [each for each in every if each["kind"] == kind]
+    """Return the balancer's events of one kind: its stream begins with the latest."""
+    reader = EventReader()
+    async with ask.session.get("/edgeserve/v1/events") as found:
+        piece = await found.content.readany()
+    news = [json.loads(each.data) for each in reader.feed(piece) if each.data]
+    return [each for each in news if each["kind"] == kind]
 
 
 async def stream(ask: Client, model: str, tokens: int = 4) -> Got:
@@ -140,7 +144,7 @@ async def test_a_machine_that_is_lost_while_it_loads_is_stood_in_for(
         nodes = {each: node(made, each, files.values()) for each in ("left", "right")}
         async with asked(made) as ask:
             await knows(ask, *files)
-            request = asyncio.create_task(stream(ask, SMOLLM))
+            request = asyncio.create_task(stream(ask, "alpha"))
             loading = await answer(
                 lambda: events(ask, "load_ordered"), bool, "a load is ordered"
             )
@@ -178,8 +182,8 @@ async def test_a_pinned_model_is_not_evicted(
             refused = await stream(ask, "beta")
             got = await stream(ask, "alpha")
 
-    assert refused.status == 503
-    assert b"alpha" in refused.body
+    assert refused.status == 404
+    assert b"is on left, but" in refused.body
     assert got.whole
 
 
