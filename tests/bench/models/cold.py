@@ -130,14 +130,11 @@ def wait_for(url: str, model: str, wanted: str) -> None:
         time.sleep(LOOK_SECONDS)
 
 
-def unload(url: str, model: str) -> None:
-    """Have a model unloaded everywhere."""
-    asked = urllib.request.Request(
-        f"{url}/edgeserve/v1/models/{model}/unload",
-        b"{}",
-        {"content-type": "application/json"},
-    )
-    urllib.request.urlopen(asked, timeout=SECONDS).read()
+def unload(url: str, model: str, folder: Path) -> None:
+    """Have a model unloaded everywhere, with the key of the balancer's state folder."""
+    argv = (sys.executable, "-m", "edgeserve", "models", "unload", model, "--url", url)
+    env = {**os.environ, "EDGESERVE_STATE_DIR": str(folder / "balancer")}
+    subprocess.run(argv, env=env, check=True, stdout=subprocess.DEVNULL)
 
 
 def main() -> None:
@@ -177,7 +174,7 @@ def runs(
         for _ in range(count):
             loaded, hand = by_hand(file, folder)
             through = first_token(url, {}, "cold")
-            unload(url, "cold")
+            unload(url, "cold", folder)
             wait_for(url, "cold", "available")
             yield loaded, hand, through
 
