@@ -104,11 +104,12 @@ def _variant(each: CatalogEntry) -> Json:
 
 
 def _state(each: CatalogEntry) -> Json:
-    loading = {} if each.progress is None else {"progress": round(each.progress, 3)}
+    load = {} if each.progress is None else {"progress": round(each.progress, 3)}
     return {
         "state": each.state,
-        **loading,
+        **load,
         "nodes": each.nodes,
+        "loading": each.loading,
         "on_demand": each.on_demand,
         "abilities": each.abilities,
         "context": each.context,
