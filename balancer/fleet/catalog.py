@@ -19,16 +19,18 @@ STATES: tuple[ModelState, ...] = ("loaded", "loading", "available")
 class CatalogEntry:
     """A model or a variant. `variants` are those of a model, in the order of names.
 
-    `nodes` have it loaded, `on_demand` are those that would load it. `progress` is the
-    best of its loads, where it is `loading`. `context` and `slots` are those of its
-    engines in the best state, `memory` is the largest need of one, in bytes. `created`
-    is the time of its newest file, in Unix seconds.
+    `nodes` have it loaded, on those of `loading` it loads, those of `on_demand` would
+    load it. `progress` is the best of its loads, where its state is `loading`.
+    `context` and `slots` are those of its engines in the best state, `memory` is the
+    largest need of one, in bytes. `created` is the time of its newest file, in Unix
+    seconds.
     """
 
     name: str
     state: ModelState
     progress: float | None
     nodes: tuple[str, ...]
+    loading: tuple[str, ...]
     on_demand: tuple[str, ...]
     abilities: tuple[str, ...]
     context: int
@@ -94,6 +96,7 @@ def _entry(
         state=state,
         progress=progress if state == "loading" else None,
         nodes=_nodes(found, "loaded"),
+        loading=_nodes(found, "loading"),
         on_demand=_nodes(found, "available"),
         abilities=tuple(sorted({a for each in engines for a in each.abilities})),
         context=max(each.context for each in best),

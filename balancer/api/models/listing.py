@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,6 @@ from balancer.api.events import event_stream
 from balancer.api.models.orders import OrderRoutes
 from balancer.api.models.overview import overview
 from balancer.clients.admission import Admission
-from balancer.clients.keys import ClientKey
 from balancer.fleet.catalog import CatalogEntry, catalog, entries
 from balancer.lifecycle.events import LifecycleEvents
 from balancer.state import BalancerState
@@ -46,24 +45,35 @@ class ModelRoutes:
         yield from self.orders.routes()
 
     async def models(self, request: web.Request) -> web.Response:
-        """List each model that can be called, loaded or not."""
+        """List each model that can be called, loaded or not.
+
+        A variant is listed by itself only for a key that is not for its model.
+        """
         client = self.clients.check(request.headers)
-        data = list(map(_shown, self._allowed(client)))
+        data = [
+            shown
+            for name, shown in self._known().items()
+            if client.allows(name)
+            and not ("variant_of" in shown and client.allows(shown["variant_of"]))
+        ]
         return json_response({"object": "list", "data": data})
 
     async def model(self, request: web.Request) -> web.Response:
         """Show one model, or one variant, by its name or its file's."""
         name = request.match_info["name"]
         client = self.clients.check(request.headers)
-        key = normal(name)
-        listed = catalog(self.state.current.candidates)
-        found = {each.name: each for each in entries(listed)}
+        key, found = normal(name), self._known()
         if key not in found:  # a file's name, perhaps
             engines = (e for e in self.state.current.candidates if e.serves(key))
             key = next((e.listed[1] for e in engines), key)
         if key not in found or not client.allows(key):
-            raise UnknownModel(name, [n for n in found if client.allows(n)])
-        return json_response(_shown(found[key]))
+            raise UnknownModel(name, [each for each in found if client.allows(each)])
+        return json_response(found[key])
+
+    def _known(self) -> dict[str, Json]:
+        """Return every model and variant that can be called, by name."""
+        found = entries(catalog(self.state.current.candidates))
+        return {each.name: _shown(each) for each in found}
 
     async def whole(self, _: web.Request) -> web.Response:
         """Show each model with its limits, its engines and what is not as desired."""
@@ -74,14 +84,6 @@ class ModelRoutes:
                 self.orders.limits.all(),
             )
         )
-
-    def _allowed(self, client: ClientKey) -> Iterator[CatalogEntry]:
-        """Yield each model; only variants of it where a key is for these alone."""
-        for each in catalog(self.state.current.candidates):
-            if client.allows(each.name):
-                yield each
-            else:
-                yield from (v for v in each.variants if client.allows(v.name))
 
 
 def _shown(each: CatalogEntry) -> Json:
@@ -104,11 +106,12 @@ def _variant(each: CatalogEntry) -> Json:
 
 
 def _state(each: CatalogEntry) -> Json:
-    loading = {} if each.progress is None else {"progress": round(each.progress, 3)}
+    load = {} if each.progress is None else {"progress": round(each.progress, 3)}
     return {
         "state": each.state,
-        **loading,
+        **load,
         "nodes": each.nodes,
+        "loading": each.loading,
         "on_demand": each.on_demand,
         "abilities": each.abilities,
         "context": each.context,

@@ -173,7 +173,7 @@ def _too_few(model: str, limit: ReplicaLimits, possible: int) -> LimitProblem:
         reason=f"{fewest} shall be loaded, but only {possible} can be: other nodes lack"
         " its file or room, or must not load it",
         remedy="`edgeserve pull` on another node, or"
-        f" `edgeserve models limit {model} --min {possible}`",
+        f" `edgeserve models limit {model} --min {possible or 'none'}`",
     )
 
 

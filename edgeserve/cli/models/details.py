@@ -99,6 +99,8 @@ def _as_clients_see(model: Json) -> Iterator[Row]:
     yield "context", f"{model['context']} tokens"
     yield "slots", str(model["slots"])
     yield "loaded on", ", ".join(model["nodes"]) or "no node"
+    if model["loading"]:
+        yield "loading on", ", ".join(model["loading"])
     if model["on_demand"]:
         yield "loads on", ", ".join(model["on_demand"])
     for each in model.get("variants", ()):
@@ -122,10 +124,10 @@ def _as_admins_see(fleet: Json) -> Iterator[Row]:
 
 def _engine(node: str, report: Json) -> str:
     state = "on demand" if report["state"] == "absent" else str(report["state"])
-    facts = [
-        f"{report['id']} on {node}: {state}",
-        f"{report['slots']} slots of {report['context']} tokens",
-    ]
+    slots = "1 slot" if report["slots"] == 1 else f"{report['slots']} slots"
+    facts = [f"{report['id']} on {node}: {state}"]
+    facts += ["pinned"] if report.get("pinned") else []
+    facts.append(f"{slots} of {report['context']} tokens")
     if report.get("memory"):
         facts.append(f"{report['memory'] / GIB:.1f} GiB")
     if report.get("file"):

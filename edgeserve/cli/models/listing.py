@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,18 +54,24 @@ def models(
 
 
 def model_rows(found: Json) -> list[Row]:
-    """One row per model, with the nodes that have it loaded, else those that could."""
+    """One row per model."""
     return [
         (
             str(model["id"]),
             state_text(model),
             ", ".join(map(_label, model.get("variants", ()))),
-            ", ".join(map(str, model.get("nodes") or model.get("on_demand", ()))),
+            ", ".join(_nodes(model)),
             _size(each.get("memory", 0) for each in model.get("variants", (model,))),
             ", ".join(model.get("abilities", ())),
         )
         for model in found["data"]
     ]
+
+
+def _nodes(model: Json) -> Sequence[str]:
+    """Return the nodes that have it loaded, else those that load it, or would."""
+    places = (model.get(each) for each in ("nodes", "loading", "on_demand"))
+    return next(filter(None, places), ())
 
 
 def _label(variant: Json) -> str:

@@ -34,6 +34,7 @@ async def test_a_model_says_where_it_is_loaded_and_what_its_variants_are() -> No
         "owned_by": "edgeserve",
         "state": "loaded",
         "nodes": ["pi"],
+        "loading": [],
         "on_demand": ["nuc"],
         "abilities": ["chat", "completion"],
         "context": 4096,
@@ -59,6 +60,7 @@ async def test_a_model_that_loads_says_how_far_it_is() -> None:
         (model,) = (await balancer.get("/v1/models")).json["data"]
 
     assert (model["state"], model["progress"]) == ("loading", 0.412)
+    assert (model["nodes"], model["loading"]) == ([], ["pi"])
 
 
 @pytest.mark.parametrize(
