@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
+from math import ceil
 from pathlib import Path
 
 import msgspec
 
 from edgeserve.config.settings import NodeSettings
+from edgeserve.models.memory import MIB
 from edgeserve.wire import Ability, Expected, Hardware
 from node.engines.base import Engine, EngineSpec, Role
 from node.engines.devices import Device
@@ -16,7 +18,7 @@ from node.models.choice import Choice, Option, choose, divergence
 from node.models.library import Model
 from node.models.selection import RequestedModel
 from node.planning.expected_speed import expected, expected_reading
-from node.planning.fit import LEAST_CONTEXT, Fitted, Load, Refusal, Room, fit
+from node.planning.fit import LEAST_CONTEXT, SHARE, Fitted, Load, Refusal, Room, fit
 from node.planning.places import Place, places_of
 from node.planning.tunings import Result, Tunings
 
@@ -58,17 +60,6 @@ class _Trial:
     tuning: Result | None
 
 
-@dataclass(frozen=True)
-class Free:
-    """Bytes of main memory and of GPU memory that nothing was placed in.
-
-    Less than none where other programs have taken some meanwhile.
-    """
-
-    memory: int
-    gpu_memory: int
-
-
 class Planner:
     """Places each requested model, in order, in the memory that earlier ones left."""
 
@@ -89,6 +80,7 @@ class Planner:
         self._tunings = tunings
         self._resting = resting
         self._memory = hardware.memory.available
+        self._allowed = settings.memory_mib * MIB if settings.memory_mib else None
         self._places = places_of(devices, settings, hardware.cpu.physical_cores)
 
     def keep(self, kept: Iterable[PlannedEngine]) -> None:
@@ -96,15 +88,23 @@ class Planner:
         for each in kept:
             self.engines[each.spec.id] = each
             self._logical.add((each.spec.model, each.spec.role))
-            self._memory -= each.fitted.memory
+            self._take(each.fitted)
             for place in self._places:
                 if each.spec.launch.devices == place.chosen:
                     place.gpu_memory -= each.fitted.gpu_memory
 
-    def free(self, gpus: tuple[str, ...]) -> Free:
-        """Return the memory that is left, on these GPUs and beside them."""
+    def short(self, planned: PlannedEngine) -> tuple[int, int]:
+        """Return the bytes of main and GPU memory that are short for one more engine.
+
+        Less than none where there is more than enough.
+        """
+        fitted, gpus = planned.fitted, planned.spec.launch.devices
+        memory = ceil(fitted.memory / SHARE) - self._memory
+        if self._allowed is not None:
+            memory = max(memory, fitted.memory - self._allowed)
         there = [each.gpu_memory for each in self._places if each.chosen == gpus]
-        return Free(self._memory, next(iter(there), 0))
+        gpu = ceil(fitted.gpu_memory / SHARE) - sum(there) if fitted.gpu_memory else 0
+        return memory, gpu
 
     def place(self, request: RequestedModel) -> None:
         """Place a model wherever it shall run, or add a problem.
@@ -143,7 +143,12 @@ class Planner:
 
     def _trials(self, request: RequestedModel, place: Place) -> list[_Trial]:
         """Fit each variant; if none can run, each is a problem."""
-        room = Room(cores=place.cores, memory=self._memory, gpu_memory=place.gpu_memory)
+        room = Room(
+            cores=place.cores,
+            memory=self._memory,
+            gpu_memory=place.gpu_memory,
+            allowed=self._allowed,
+        )
         found: list[_Trial] = []
         refused: list[str] = []
         for model in request.models:
@@ -201,8 +206,13 @@ class Planner:
             pinned=request.pinned,
             whole=trial.whole,
         )
-        self._memory -= trial.fitted.memory
+        self._take(trial.fitted)
         place.gpu_memory -= trial.fitted.gpu_memory
+
+    def _take(self, fitted: Fitted) -> None:
+        self._memory -= fitted.memory
+        if self._allowed is not None:
+            self._allowed -= fitted.memory
 
 
 def measured(trials: Iterable[_Trial]) -> list[_Trial]:
