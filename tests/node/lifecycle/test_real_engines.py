@@ -52,7 +52,7 @@ async def test_models_that_share_a_memory_load_drain_and_answer_in_turn(
     def loaded(report: NodeReport) -> bool:
         share = engine(report, "talker").progress
         shares.extend(() if share is None else (share,))
-        return states(noise="absent", talker="ready")(report)
+        return bool(states(noise="absent", talker="ready")(report))
 
     async with ordered(settings) as here:
         cold = await here.until(states(noise="ready", talker="absent"))
