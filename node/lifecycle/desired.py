@@ -22,7 +22,7 @@ MOST = 10_000
 class DesiredFile(msgspec.Struct, frozen=True, kw_only=True):
     """The content of the file."""
 
-    models: tuple[DesiredModel, ...] = ()
+    models: tuple[DesiredModel, ...]
 
 
 class DesiredModels:
@@ -82,7 +82,7 @@ def _load(path: Path) -> DesiredFile:
     try:
         return read_json(path, DesiredFile)
     except FileNotFoundError:
-        return DesiredFile()
+        return DesiredFile(models=())
     except OSError as error:
         log.warning("ignoring %s: %s; pin the models again", path, in_words(error))
-        return DesiredFile()
+        return DesiredFile(models=())

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import partial
-from math import ceil
 
 from edgeserve.config.settings import NodeSettings
 from edgeserve.wire import Hardware
@@ -22,7 +21,6 @@ from node.planning.absent import (
     placed,
     whole,
 )
-from node.planning.fit import SHARE
 from node.planning.planner import PlannedEngine, Planner
 from node.planning.prepare import Prepared, finished
 from node.planning.tunings import Tunings, tunings_of
@@ -136,7 +134,6 @@ class LoadPlanner:
 
 def _short(planner: Planner, planned: PlannedEngine) -> Shortage:
     """Return what is short for an engine beside those that the planner keeps."""
-    fitted, gpus = planned.fitted, planned.spec.launch.devices
-    free = planner.free(gpus)
-    gpu = ceil(fitted.gpu_memory / SHARE) - free.gpu_memory if fitted.gpu_memory else 0
-    return Shortage(memory=free.short_of(fitted.memory), gpu_memory=gpu, gpus=gpus)
+    memory, gpu = planner.short(planned)
+    gpus = planned.spec.launch.devices
+    return Shortage(memory=memory, gpu_memory=gpu, gpus=gpus)

@@ -25,7 +25,7 @@ NEWS = 0.1
 class LoadTimesFile(msgspec.Struct, frozen=True, kw_only=True):
     """The content of the file: seconds by engine, size and time of the model's file."""
 
-    seconds: dict[str, float] = {}
+    seconds: dict[str, float]
 
 
 class LoadTimes:
@@ -70,7 +70,7 @@ def _load(path: Path) -> LoadTimesFile:
     try:
         return read_json(path, LoadTimesFile)
     except FileNotFoundError:
-        return LoadTimesFile()
+        return LoadTimesFile(seconds={})
     except OSError as error:
         log.warning("ignoring %s: %s; loads are measured anew", path, in_words(error))
-        return LoadTimesFile()
+        return LoadTimesFile(seconds={})

@@ -81,12 +81,12 @@ class Loads:
 
     def take(self, found: Prepared, absent: Sequence[PlannedEngine]) -> None:
         """Take in a new plan; forget what is not there any more."""
-        there = {each.path for each in found.plan.models}
+        there = {each.path: each.facts.file_bytes for each in found.plan.models}
         self.found = found
         self.pending = {
             id_: each
             for id_, each in self.pending.items()
-            if each.planned.spec.path in there
+            if there.get(each.planned.spec.path) == each.planned.load.facts.file_bytes
         }
         self._rest(absent)
 
@@ -125,12 +125,20 @@ class Loads:
         for each in self._running.served:
             if each.id in found.leaving and not each.supervisor.retiring:
                 each.leave(f"it leaves, as {id_} needs its memory")
+                each.leaves_for = id_
         self.pending[id_] = found
         del self.absent[id_]
 
     def cancel(self, id_: str) -> None:
-        """Withdraw a load that has not begun."""
+        """Withdraw a load that has not begun; what should leave for it may stay."""
         self.absent[id_] = self.pending.pop(id_).planned
+        for each in self._running.served:
+            if each.leaves and each.leaves_for == id_ and not self.needs(each.id):
+                each.stay()
+
+    def needs(self, id_: str) -> bool:
+        """Whether a load waits until an engine has left."""
+        return any(id_ in each.leaving for each in self.pending.values())
 
     async def advance(self, signature: Signing) -> bool:
         """Start what has room by now; returns whether there was something."""

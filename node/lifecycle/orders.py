@@ -116,8 +116,7 @@ class Orders:
 
     def _stay(self, served: Served) -> None:
         """Let an engine stay that leaves, if nothing waits for its memory."""
-        needed = any(served.id in each.leaving for each in self.loads.pending.values())
-        if needed or not served.leaves:
+        if self.loads.needs(served.id) or not served.leaves:
             raise EnginesBusy(served.id, (served.id,))
         spec = served.planned.spec
         if self.desired.wishes.forbids(spec.model, spec.variant):

@@ -35,8 +35,8 @@ FRESH_SECONDS = 3.0
 class Served:
     """One engine that runs, what it was planned as, and the files it started with.
 
-    `ordered`: it was loaded for a request. `leaves`: it unloads, and rests then;
-    `gone`: its file is not there any more.
+    `ordered`: it was loaded for a request. `leaves`: it unloads, and rests then, maybe
+    for the engine `leaves_for`; `gone`: its file is not there any more.
     """
 
     planned: PlannedEngine
@@ -45,6 +45,7 @@ class Served:
     stack: AsyncExitStack
     ordered: bool = False
     leaves: bool = False
+    leaves_for: str = ""
     gone: bool = False
     taken: float | None = None
     """How long its last load took, as far as that was noted."""
@@ -72,7 +73,7 @@ class Served:
 
     def stay(self) -> None:
         """Do not leave after all."""
-        self.leaves = False
+        self.leaves, self.leaves_for = False, ""
         self.supervisor.stay()
 
     @property

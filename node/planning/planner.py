@@ -60,24 +60,6 @@ class _Trial:
     tuning: Result | None
 
 
-@dataclass(frozen=True)
-class Free:
-    """Bytes of main memory and of GPU memory that nothing was placed in.
-
-    Less than none where other programs have taken some meanwhile. `allowed` is what
-    the settings leave, None where they set no limit.
-    """
-
-    memory: int
-    gpu_memory: int
-    allowed: int | None = None
-
-    def short_of(self, memory: int) -> int:
-        """Return the bytes of main memory that an engine would lack."""
-        short = ceil(memory / SHARE) - self.memory
-        return short if self.allowed is None else max(short, memory - self.allowed)
-
-
 class Planner:
     """Places each requested model, in order, in the memory that earlier ones left."""
 
@@ -111,10 +93,18 @@ class Planner:
                 if each.spec.launch.devices == place.chosen:
                     place.gpu_memory -= each.fitted.gpu_memory
 
-    def free(self, gpus: tuple[str, ...]) -> Free:
-        """Return the memory that is left, on these GPUs and beside them."""
+    def short(self, planned: PlannedEngine) -> tuple[int, int]:
+        """Return the bytes of main and GPU memory that are short for one more engine.
+
+        Less than none where there is more than enough.
+        """
+        fitted, gpus = planned.fitted, planned.spec.launch.devices
+        memory = ceil(fitted.memory / SHARE) - self._memory
+        if self._allowed is not None:
+            memory = max(memory, fitted.memory - self._allowed)
         there = [each.gpu_memory for each in self._places if each.chosen == gpus]
-        return Free(self._memory, next(iter(there), 0), self._allowed)
+        gpu = ceil(fitted.gpu_memory / SHARE) - sum(there) if fitted.gpu_memory else 0
+        return memory, gpu
 
     def place(self, request: RequestedModel) -> None:
         """Place a model wherever it shall run, or add a problem.

@@ -108,6 +108,8 @@ def _state(home: Home) -> None:
     (home.state / "limits.json").write_text('{"limits": {"a": {"min": 1}}}')
     (home.state / f"balancer-{PORT}.sock").touch()
     (home.state / "nodes.json").write_text('{"revoked": {}}')
+    (home.state / "models.json").write_text('{"models": []}')
+    (home.state / "loads.json").write_text('{"seconds": {}}')
     settings = NodeSettings(models_dir=home.models, state_dir=home.state)
     (planned,) = plan(settings, Sampler()()).engines
     engine = native(home.state / "engines" / "current" / "llama-server")
@@ -163,6 +165,8 @@ READ: dict[str, tuple[tuple[str, ...], ...]] = {
     "state/node.json": NODE,
     "state/node.pem": NODE,
     "state/node.lock": NODE,
+    "state/models.json": (NODE[0],),
+    "state/loads.json": (NODE[0],),
     "state/nodes.json": BALANCER,
     "state/learned.json": BALANCER,
     "state/limits.json": BALANCER,
@@ -225,6 +229,10 @@ KEPT_BY = {
     "node.discovery.identity:_locked": "state/node.lock",
     "node.discovery.identity:_adopt": "state/node.json",
     "node.discovery.identity:_read": "state/node.json",
+    "node.lifecycle.desired:_load": "state/models.json",
+    "node.lifecycle.desired:save": "state/models.json",
+    "node.lifecycle.load_times:_load": "state/loads.json",
+    "node.lifecycle.load_times:save": "state/loads.json",
     "node.planning.tunings:load": "state/tuned/*.json",
     "node.planning.tunings:save": "state/tuned/*.json",
     "edgeserve.runtime.files:part_of": "models/a.F16.gguf",

@@ -179,3 +179,37 @@ async def test_two_loads_at_once_are_served_one_after_the_other(
 
     assert refused == early == (409, "engines_busy", True)
     assert engine(report, "b").epoch == 1
+
+
+async def test_a_load_that_is_withdrawn_leaves_what_runs_alone(
+    settings: NodeSettings, room: Room, hold: Path
+) -> None:
+    room(1)
+    async with ordered(settings) as here:
+        await here.until(states(a="ready", b="absent", c="absent"))
+        hold.touch()
+        chat = asyncio.create_task(here.chat("a"))
+        await here.until(states(a="busy", b="absent", c="absent"))
+        await here.load("b", drain=True)
+        await here.unload("b")
+        report = await here.until(states(a="busy", b="absent", c="absent"))
+        hold.unlink()
+        await chat
+
+    assert engine(report, "a").epoch == 1
+
+
+async def test_without_on_demand_what_was_unloaded_loads_only_by_order(
+    settings: NodeSettings,
+) -> None:
+    fixed = dataclasses.replace(settings, on_demand=False, keep_alive=0.0)
+    async with ordered(fixed) as here:
+        await here.until(states(a="ready", b="ready", c="ready"))
+        await here.unload("a")
+        report = await here.until(
+            lambda report: states(b="ready", c="ready")(report) and report.available
+        )
+        await here.load("a")
+        await here.until(states(a="ready", b="ready", c="ready"))
+
+    assert [each.reason for each in report.available] == ["it was unloaded"]

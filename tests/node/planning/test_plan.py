@@ -333,3 +333,42 @@ def test_engines_together_take_no_more_memory_than_the_settings_allow(
     assert sum(each.fitted.memory for each in tight.engines) <= (enough - 1) * 2**20
     assert not none.engines
     assert "`memory_mib` leaves 1 MiB" in " ".join(none.problems)
+
+
+def test_with_a_floor_only_the_chosen_variant_is_served_or_absent(folder: Path) -> None:
+    a_model(folder / "b.F16.gguf")
+    a_model(folder / "b.Q8_0.gguf", kind=Q8_0)
+    given = settings(folder, models=("a:Q8_0",), min_quality="Q8_0")
+
+    made = plan(given, hardware())
+
+    assert [spec.id for spec in specs(made)] == ["a:Q8_0"]
+    assert [each.spec.id for each in made.absent] == ["b:Q8_0"]
+    assert {each.variant for each in made.available} == {"a:F16", "b:F16"}
+
+
+def test_an_absent_engine_is_fitted_beside_what_runs_where_it_fits_whole(
+    folder: Path,
+) -> None:
+    needs = [each.fitted.memory for each in plan(settings(folder), hardware()).engines]
+    for_both, for_one = (int(n / SHARE) + 1 for n in (sum(needs), max(needs)))
+
+    one = plan(settings(folder, models=("a:Q8_0",)), hardware(for_both))
+    other = plan(settings(folder), hardware(for_one))
+
+    assert [spec.id for spec in specs(one)] == ["a:Q8_0"]
+    assert [spec.id for spec in specs(other)] == ["a:Q8_0"]
+    # Here it runs beside the other one, there in its place.
+    assert [each.room.memory for each in one.absent] == [for_both - needs[0]]
+    assert [each.room.memory for each in other.absent] == [for_one]
+
+
+def test_what_rests_does_not_start_by_itself(folder: Path) -> None:
+    resting = Beside(resting=frozenset({"a:F16"}))
+
+    unnamed = plan(settings(folder), hardware(), shelf=resting)
+    named = plan(settings(folder, models=("a:F16",)), hardware(), shelf=resting)
+
+    assert [spec.id for spec in specs(unnamed)] == ["a:Q8_0"]
+    assert [each.spec.id for each in unnamed.absent] == ["a:F16"]
+    assert [spec.id for spec in specs(named)] == ["a:F16"]
