@@ -1,0 +1,1 @@
+"""Lifecycle: which engines are loaded on which nodes, and when."""
