@@ -24,8 +24,7 @@ reason will last:
 * After a load none is let go for a calm time. After either, none is loaded for a tenth
   of that, so that the change shows first; a node that refused is not asked each second.
 
-The limits of a model go before the goal: below the least number it gets a replica at
-once, above the most one leaves as soon as it is idle.
+It keeps within the limits of a model; to bring a model within them is not its part.
 """
 
 from __future__ import annotations
@@ -216,19 +215,19 @@ class Scaler:
         most = inf if seen.most is None else seen.most
         if count >= most or any(each.loading for each in seen.replicas):
             return None
-        places = [each for each in seen.absent if each.key[0] not in but]
-        if count < seen.least:
-            why = f"{count} of at least {seen.least} replicas are loaded"
-            place = self._best(places, all_, inf, inf)
-        else:
-            why = f"a request would wait {seen.wait:.1f} s, more than {self.goal:g} s"
-            places = [each for each in places if self._pays(seen, each, now)]
-            left = watch.worked_off() if places else 0.0
-            place = self._best(places, all_, left, watch.work)
+        places = [
+            each
+            for each in seen.absent
+            if each.key[0] not in but and self._pays(seen, each, now)
+        ]
+        if not places:
+            return None
+        place = self._best(places, all_, watch.worked_off(), watch.work)
         if place is None:
             return None
         watch.loaded_at, watch.over, watch.calm = now, None, None
         watch.waits.clear()
+        why = f"a request would wait {seen.wait:.1f} s, more than {self.goal:g} s"
         return Scale(action="load", model=seen.model, engine=place.key, why=why)
 
     def _pays(self, seen: ScaledModel, place: AbsentReplica, now: float) -> bool:
@@ -272,17 +271,13 @@ class Scaler:
         return inf
 
     def _in(self, seen: ScaledModel, now: float) -> Scale | None:
-        watch, count = self._watches[seen.model], len(seen.replicas)
-        spare = dispensable(seen)
-        if spare is None or not spare.idle_seconds or count <= seen.least:
+        watch, spare = self._watches[seen.model], dispensable(seen)
+        if spare is None or not spare.idle_seconds:
             return None
-        if seen.most is not None and count > seen.most:
-            why = f"{count} of at most {seen.most} replicas are loaded"
-        elif self._calm(watch, spare, now):
-            why = f"for {spare.calm:.0f} s the others would have sufficed"
-        else:
+        if len(seen.replicas) <= seen.least or not self._calm(watch, spare, now):
             return None
         watch.unloaded_at, watch.calm = now, None
+        why = f"for {spare.calm:.0f} s the others would have sufficed"
         return Scale(action="unload", model=seen.model, engine=spare.key, why=why)
 
     def _calm(self, watch: _Watch, spare: Replica, now: float) -> bool:

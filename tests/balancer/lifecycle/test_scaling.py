@@ -100,16 +100,8 @@ def test_the_replica_that_answers_most_of_the_backlog_is_taken() -> None:
     assert loads(found) == [(2, "gpu")]
 
 
-def test_the_most_replicas_and_the_least_are_kept() -> None:
-    full = a_model(wait=90.0, most=1)
-    few = a_model(least=2)
-    idle = a_replica("two", idle_seconds=1.0)
-    many = a_model(replicas=(a_replica(), idle), most=1)
-
-    assert seconds(Scaler(GOAL), full) == []
-    assert loads(seconds(Scaler(GOAL), few, count=1)) == [(0, "two")]
-    [(_, scale)] = seconds(Scaler(GOAL), many, count=1)
-    assert (scale.action, scale.why) == ("unload", "2 of at most 1 replicas are loaded")
+def test_a_model_gets_no_more_replicas_than_its_limit() -> None:
+    assert seconds(Scaler(GOAL), a_model(wait=90.0, most=1)) == []
 
 
 def other(**changes: Any) -> ScaledModel:
