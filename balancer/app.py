@@ -42,6 +42,7 @@ from balancer.failover.moves import Mover
 from balancer.failover.retry import RetryLoop
 from balancer.failover.splice import policy_of
 from balancer.failover.watchdog import Watchdog
+from balancer.lifecycle.loader import Loader, loading
 from balancer.persistence.handover import (
     Handover,
     clients_moved,
@@ -79,6 +80,7 @@ class Balancer:
 
     origin: Origin
     state: BalancerState
+    loader: Loader
     leave: Handoff
     taken: asyncio.Event
 
@@ -141,9 +143,8 @@ async def running(
         )
         if handover:
             await follow_known(shared, take_over(shared, handover.learned), on_event)
-        if settings.calibrate:
-            await stack.enter_async_context(calibrating(shared, nodes))
-        await stack.enter_async_context(probing(shared.breakers, nodes))
+        tending = _tending(settings, shared, nodes)
+        loader = await stack.enter_async_context(tending)
         register = closing(Registrations(on_event, access.tokens))
         handling = _handler(settings, shared, nodes, clock, access, usage, trace)
         handler = await stack.enter_async_context(handling)
@@ -180,7 +181,23 @@ async def running(
         await stack.enter_async_context(
             discovering(settings, on_event, loopback_only=not access.tokens)
         )
-        yield Balancer(origin=origin, state=shared, leave=leave, taken=taken)
+        yield Balancer(
+            origin=origin, state=shared, loader=loader, leave=leave, taken=taken
+        )
+
+
+@asynccontextmanager
+async def _tending(
+    settings: BalancerSettings, shared: BalancerState, nodes: NodeClient
+) -> AsyncGenerator[Loader]:
+    """Measure, probe and load engines for the length of the block."""
+    async with AsyncExitStack() as stack:
+        if settings.calibrate:
+            await stack.enter_async_context(calibrating(shared, nodes))
+        await stack.enter_async_context(probing(shared.breakers, nodes))
+        yield await stack.enter_async_context(
+            loading(shared, nodes, settings.queue_seconds)
+        )
 
 
 def _recording(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import partial
 
 from balancer.fleet.changes import Changes
@@ -27,7 +27,7 @@ from balancer.routing.queued_request import (
     RoutingPolicy,
     ignore,
 )
-from edgeserve.errors import FleetBusy, TooLate
+from edgeserve.errors import EdgeserveError, FleetBusy, TooLate
 
 Clock = Callable[[], float]
 
@@ -66,6 +66,11 @@ class RequestQueue:
     def waiting(self) -> int:
         """How many requests wait now."""
         return len(self._waiting)
+
+    @property
+    def requests(self) -> Collection[QueuedRequest]:
+        """The requests that wait, to be read, in the order in which they came."""
+        return self._waiting.keys()
 
     def claim(self, routing: RoutingRequest, note: Note) -> SlotClaim:
         """Hold slots on one engine for the length of a block; wait if necessary.
@@ -160,6 +165,13 @@ class RequestQueue:
     def _drop(self, request: QueuedRequest) -> None:
         del self._waiting[request]
         self._policy.forget(request)
+
+    def refuse(self, request: QueuedRequest, error: EdgeserveError) -> None:
+        """Refuse a request that waits; does nothing if it waits no longer."""
+        if request in self._waiting:
+            verdicts = tuple(self._explained(request))
+            self._drop(request)
+            request.settle(Refuse(error, verdicts))
 
     def give_back(self, send: Send, *, left: bool = False) -> None:
         """Free what `admitted` took; later, where its client `left`."""

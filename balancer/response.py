@@ -203,16 +203,23 @@ HEADERS = {
 EVERY_SECONDS = 10.0
 """Clients and proxies wait through at least 30 s of silence."""
 
+FIRST_SECONDS = 2.0
+"""By then it is known whether an engine loads."""
+
 KEEP_ALIVE = b": waiting for a slot\n\n"
+
+Reason = Callable[[], str]
+"""Says why a request waits, "" for nothing that a client does not expect."""
 
 
 class KeepAlive:
-    """Sends comments while a request waits, until `end`."""
+    """Sends comments while a request waits, until `end`; `why` for each says why."""
 
-    __slots__ = ("_response", "_task")
+    __slots__ = ("_response", "_task", "_why")
 
-    def __init__(self, response: ClientResponse) -> None:
+    def __init__(self, response: ClientResponse, why: Reason = lambda: "") -> None:
         self._response = response
+        self._why = why
         self._task = asyncio.create_task(self._send_comments(), name="waiting")
 
     async def end(self) -> None:
@@ -222,6 +229,17 @@ class KeepAlive:
             await self._task
 
     async def _send_comments(self) -> None:
+        first = min(FIRST_SECONDS, EVERY_SECONDS)
+        await asyncio.sleep(first)
+        if not self._why():
+            await asyncio.sleep(EVERY_SECONDS - first)
         while True:
+            why = _comment(self._why()) or KEEP_ALIVE
+            await self._response.send_keep_alive(HEADERS, why)
             await asyncio.sleep(EVERY_SECONDS)
-            await self._response.send_keep_alive(HEADERS, KEEP_ALIVE)
+
+
+def _comment(why: str) -> bytes:
+    """Render a comment of a stream; a name from outside must not end it."""
+    line = " ".join(why.splitlines()).encode(errors="replace")
+    return b": " + line + b"\n\n" if line else b""

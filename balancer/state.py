@@ -13,6 +13,7 @@ from balancer.fleet.changes import Changes
 from balancer.fleet.current import LiveFleet
 from balancer.fleet.slot_counts import SlotCounts
 from balancer.health.breaker import CircuitBreakers
+from balancer.health.loads import LoadFaults
 from balancer.health.poison import Poison
 from balancer.prediction import conditions
 from balancer.prediction.fleet_model import FleetModel
@@ -73,6 +74,7 @@ class BalancerState:
     predictive: PredictivePolicy
     slot_counts: SlotCounts
     breakers: CircuitBreakers
+    load_faults: LoadFaults
     in_flight: InFlight
     records: RequestLog
     metrics: Metrics
@@ -87,7 +89,8 @@ def build_state(
     """Build it: a change of the fleet updates the slot counts, then wakes the queue."""
     judged, known_better = Changes(), Changes()
     breakers, slot_counts = CircuitBreakers(judged.notify), SlotCounts()
-    current = LiveFleet(say, breakers.ranked)
+    faults = LoadFaults(judged.notify)
+    current = LiveFleet(say, lambda each: breakers.ranked(faults.judged(each)))
     predictive = _predictive(settings, slot_counts, known_better)
     simple = LeastBusy(lambda: current.candidates, slot_counts)
     queue = RequestQueue(
@@ -106,6 +109,7 @@ def build_state(
         predictive=predictive,
         slot_counts=slot_counts,
         breakers=breakers,
+        load_faults=faults,
         in_flight=InFlight(),
         records=RequestLog(),
         metrics=Metrics(),

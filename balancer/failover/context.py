@@ -8,7 +8,12 @@ from msgspec import structs
 from balancer.dialects.stream import StreamReader
 from balancer.failover.resume import RefuseResume, ResumePlan, resume
 from balancer.failover.splice import GROWTH, MIGRATIONS, MOST_MIGRATIONS, ResumePolicy
-from balancer.fleet.engines import EngineCandidate, EngineIncarnation, EngineKey
+from balancer.fleet.engines import (
+    EngineCandidate,
+    EngineIncarnation,
+    EngineKey,
+    seconds_left,
+)
 from balancer.request import InferenceRequest
 from balancer.response import MOST, ClientResponse, KeepAlive
 from balancer.routing.decision import Decision, RoutingRequest, Wait
@@ -63,7 +68,24 @@ class RequestContext(msgspec.Struct, eq=False):
     def begin_wait(self) -> None:
         """Send comments from now on, if the client asked for a stream."""
         if self._keep_alive is None and self.request.mode == "stream":
-            self._keep_alive = KeepAlive(self.response)
+            self._keep_alive = KeepAlive(self.response, self._why_it_waits)
+
+    def _why_it_waits(self) -> str:
+        """Name the load that it waits for, "" where it waits for something else."""
+        decision = self.record.decision
+        if not isinstance(decision, Wait):
+            return ""
+        loading = [
+            each.candidate
+            for each in decision.verdicts
+            if each.candidate.engine.state == "loading" and each.candidate.temporary
+        ]
+        if not loading:
+            return ""
+        soonest = min(loading, key=lambda each: seconds_left(each.engine))
+        seconds = f"{seconds_left(soonest.engine):.0f} s"
+        variant = normal(soonest.engine.variant)
+        return f"loading {variant} on {soonest.node}, about {seconds}"
 
     async def end_wait(self) -> None:
         """Send no more of them."""

@@ -14,6 +14,9 @@ from edgeserve.wire import EngineReport, Hardware
 EngineKey = tuple[str, str]
 """Node id and engine id: names one engine in the fleet."""
 
+NOT_LOADED = "not loaded here"
+"""Why an absent engine takes no requests, where nothing but its load is in the way."""
+
 EngineIncarnation = tuple[str, str, str, int]
 """The same with the node's process and the engine's epoch: one run of an engine."""
 
@@ -95,12 +98,39 @@ def _unavailable(node: Node, engine: EngineReport) -> tuple[str | None, bool]:
     if node.state != "up":
         why = f"its node is {node.state}: {node.problem}"
         return why, node.state == "suspect"
+    if engine.state == "absent":
+        return _not_loaded(node, engine)
     if engine.state not in {"ready", "busy"}:
-        why = f": {engine.reason}" if engine.reason else ""
-        return f"{engine.state}{why}", engine.state != "quarantined"
+        return _not_ready(engine), engine.state != "quarantined"
     if engine.id in node.full:
         return "its node had no slot left a moment ago", True
     return None, False
+
+
+def _not_loaded(node: Node, engine: EngineReport) -> tuple[str, bool]:
+    """Say why an absent engine is, and whether a request may have it loaded."""
+    names = names_of(engine)
+    if any(each.forbidden and each.model in names for each in node.report.desired):
+        return "not loaded here: it is forbidden on this node", False
+    pinned = {each.id for each in node.report.engines if each.pinned}
+    if not pinned.isdisjoint(engine.evicts):
+        return "not loaded here: what is pinned leaves no room for it", False
+    return NOT_LOADED, True
+
+
+def _not_ready(engine: EngineReport) -> str:
+    if engine.state == "loading" and engine.load_seconds:
+        return f"loading, about {seconds_left(engine):.0f} s left"
+    return f"{engine.state}: {engine.reason}" if engine.reason else engine.state
+
+
+def seconds_left(engine: EngineReport) -> float:
+    """Return how long its load will go on."""
+    return engine.load_seconds * (1 - (engine.progress or 0.0))
+
+
+CALLABLE = frozenset(("ready", "busy", "absent", "loading", "leaving"))
+"""States in which requests are sent to an engine, or wait for it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,16 +155,18 @@ def served(all_: Iterable[EngineCandidate]) -> list[Served]:
 
 
 def _callable(candidate: EngineCandidate) -> bool:
-    """Whether a request for it would be sent, or would wait only a moment."""
-    ready = candidate.engine.state in {"ready", "busy"}
-    return candidate.unavailable is None or (ready and candidate.temporary)
+    """Whether a request for it would be sent, or would wait for a slot or a load."""
+    if candidate.unavailable is None:
+        return True
+    return candidate.temporary and candidate.engine.state in CALLABLE
 
 
 def _served(name: str, engines: list[EngineCandidate]) -> Served:
+    loaded = [each for each in engines if each.engine.state != "absent"]
     return Served(
         name=name,
         nodes=tuple(sorted({each.node for each in engines})),
         abilities=tuple(sorted({a for each in engines for a in each.engine.abilities})),
         context=max(each.engine.context for each in engines),
-        slots=sum(each.engine.slots for each in engines),
+        slots=sum(each.engine.slots for each in loaded or engines),
     )

@@ -260,7 +260,8 @@ class CircuitBreakers:
             return {}
         models: dict[str, dict[EngineKey, int]] = {}
         for key, each in self._fleet.items():
-            models.setdefault(each.engine.model, {})[key] = each.engine.slots
+            if each.engine.state != "absent":  # it is no capacity
+                models.setdefault(each.engine.model, {})[key] = each.engine.slots
         now, found = self._clock(), dict[EngineKey, HealthRank]()
         for slots in models.values():
             found |= ranks({key: self.health(key) for key in slots}, slots, now)

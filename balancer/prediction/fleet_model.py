@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
+from math import inf
 
 import msgspec
 
@@ -26,7 +27,7 @@ from balancer.prediction.conditions import (
 from balancer.prediction.engine_model import EngineModel
 from balancer.prediction.learning import SpeedKey, SpeedStore
 from balancer.prediction.prefix_cache import HostCache, PrefixCacheIndex
-from balancer.prediction.speed import expected_speed, parameters
+from balancer.prediction.speed import Speed, expected_speed, parameters
 from edgeserve.wire import EngineReport, Launch
 
 WORK_LINGERS = 10.0
@@ -102,12 +103,25 @@ class FleetModel:
             if each.key in self._tracked
         ]
 
+    def worked_at(self, key: EngineKey) -> float:
+        """Return when it last worked for this balancer; it may be at work yet."""
+        tracked = self._tracked.get(key)
+        return tracked.worked_at if tracked else -inf
+
+    def speed(self, each: EngineCandidate) -> Speed:
+        """Return what is known about the speed of an engine, loaded or not."""
+        return self.speeds.learner(speed_key(each), expected_speed(each.engine)).speed
+
     def all(self) -> list[EngineModel]:
         """Return all models."""
         return [tracked.engine_model for tracked in self._tracked.values()]
 
     def sync(self, candidates: Sequence[EngineCandidate], now: float) -> None:
-        """Take in what the nodes report."""
+        """Take in what the nodes report.
+
+        An absent engine is in no slot and holds no prefix; its speed stays in `speeds`.
+        """
+        candidates = [each for each in candidates if each.engine.state != "absent"]
         there = {each.key for each in candidates}
         for gone in self._tracked.keys() - there:
             self.probed(gone)

@@ -63,11 +63,20 @@ def able_to(
     if not any(serves(each.engine.variant, wanted.floor) for each in able):
         variants = sorted({each.engine.variant for each in able})
         raise NoneAsGood(wanted.model, wanted.floor, variants)
-    models = {each.engine.model for each in able}
-    if not wanted.model and len(models) > 1:
+    return able if wanted.model else _of_one_model(able)
+
+
+GOING = frozenset(("absent", "leaving"))
+
+
+def _of_one_model(able: list[EngineCandidate]) -> list[EngineCandidate]:
+    """Return the engines of the only model; those that are loaded go before others."""
+    loaded = [each for each in able if each.engine.state not in GOING]
+    models = {each.engine.model for each in loaded or able}
+    if len(models) > 1:
         choice = ", ".join(sorted(models))
         raise BadRequest(f"name a `model`, one of {choice}")
-    return able
+    return [each for each in able if each.engine.model in models]
 
 
 def _doing_it(

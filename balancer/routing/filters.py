@@ -64,12 +64,12 @@ def _ruled_out(
     }:
         return "tried already", False
     if not serves(candidate.engine.variant, routing.floor):
-        # Before what may pass: its type stays the same once it has loaded.
+        # Before what may pass: type and context stay the same once it has loaded.
         return f"{candidate.engine.variant} is not as good as {routing.floor}", False
-    if candidate.unavailable:
-        return candidate.unavailable, candidate.temporary
     if candidate.engine.context <= routing.too_short:
         return "its context is too short", False
+    if candidate.unavailable:
+        return candidate.unavailable, candidate.temporary
     return None, False
 
 

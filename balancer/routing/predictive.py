@@ -200,7 +200,8 @@ class PredictivePolicy:
                 self.dispatcher.withdraw(request)
                 found[request] = eligible
             else:
-                request.eligible = eligible
+                # Engines that have loaded meanwhile decide about its model and slots.
+                _price(request, eligible)
         return found
 
     def _send(self, assignment: Assignment) -> Settled:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -24,9 +24,16 @@ from edgeserve.security.certificates import (
     server_context,
 )
 from edgeserve.security.tokens import FleetTokens
-from edgeserve.wire import EngineChange, EngineReport, NodeReport, encode
+from edgeserve.wire import (
+    VARIANT_HEADER,
+    EngineChange,
+    EngineReport,
+    NodeReport,
+    encode,
+)
 from tests.fakes import aiohttp_relay
 from tests.fakes.llama import Behaviour, FakeLlama, fake_llama
+from tests.fakes.node_loads import FakeLoads
 from tests.fakes.reports import HARDWARE as HARDWARE
 from tests.fakes.reports import a_report, an_engine
 
@@ -41,7 +48,7 @@ class FakeNode:
     instead of the engine's answers, one stream a request; one that lacks its end is
     broken off. `told` counts the
     requests that came for an engine; an answer's end comes after its last byte by
-    `lingers` seconds.
+    `lingers` seconds. `loads` takes orders to load and unload engines.
     """
 
     name: str
@@ -59,6 +66,9 @@ class FakeNode:
     )
     _kill: Callable[[], None] = lambda: None
 
+    def __post_init__(self) -> None:
+        self.loads = FakeLoads(self)
+
     @property
     def url(self) -> str:
         """Where it listens."""
@@ -75,11 +85,31 @@ class FakeNode:
             self.report = report
             self.send(write_event(encode(report), "report"))
             return
-        changed = msgspec.structs.replace(self.engine, **engine)
-        self.report = msgspec.structs.replace(
-            self.report, engines=(changed, *self.report.engines[1:])
+        self.change(self.engine.id, **engine)
+
+    def find(self, id_: str) -> EngineReport | None:
+        """Return the engine of that id."""
+        return next((each for each in self.report.engines if each.id == id_), None)
+
+    def change(self, id_: str, **fields: Any) -> None:
+        """Change one engine, and send that, and what it changes for others."""
+        before = self.report.engines
+        engines = tuple(
+            msgspec.structs.replace(each, **fields) if each.id == id_ else each
+            for each in before
         )
-        self.send(write_event(encode(EngineChange(engine=changed)), "engine"))
+        self.report = msgspec.structs.replace(self.report, engines=engines)
+        if self.loads.room is not None:
+            self.report = msgspec.structs.replace(
+                self.report,
+                engines=tuple(
+                    msgspec.structs.replace(each, evicts=self.loads.evicts(each))
+                    for each in engines
+                ),
+            )
+        for old, new in zip(before, self.report.engines, strict=True):
+            if new.id == id_ or new != old:
+                self.send(write_event(encode(EngineChange(engine=new)), "engine"))
 
     def hush(self) -> None:
         """Break every event stream."""
@@ -112,9 +142,12 @@ class FakeNode:
         if not ROUTES[request.path].slot:
             await self._passed(request, reply)
             return
-        if self.admits and self.engine.busy >= self.engine.slots:
+        asked = self.find(request.headers.get(VARIANT_HEADER, "")) or self.engine
+        if asked.state in {"absent", "loading", "leaving"}:
+            raise FleetBusy(1, f"{asked.id} is {asked.state}")
+        if self.admits and asked.busy >= asked.slots:
             raise FleetBusy(1)
-        self.say(busy=self.engine.busy + 1)
+        self._busier(asked.id, 1)
         notice = 0.0
         try:
             await self._passed(request, reply)
@@ -122,10 +155,12 @@ class FakeNode:
             notice = self.llama.behaviour.notice
             raise
         finally:
-            asyncio.get_running_loop().call_later(notice, self._ended)
+            asyncio.get_running_loop().call_later(notice, self._busier, asked.id, -1)
 
-    def _ended(self) -> None:
-        self.say(busy=self.engine.busy - 1)
+    def _busier(self, id_: str, by: int) -> None:
+        engine = self.find(id_)
+        if engine is not None:
+            self.change(id_, busy=engine.busy + by)
 
     async def _played(self, reply: Response) -> None:
         stream, how = self.script.pop(0)
@@ -175,11 +210,12 @@ async def fake_node(
     behaviour: Behaviour | None = None,
     *,
     engine: EngineReport | None = None,
+    others: Sequence[EngineReport] = (),
     port: int = 0,
     tokens: FleetTokens | None = None,
     **report: Any,
 ) -> AsyncGenerator[FakeNode]:
-    """Run a fake node with one fake engine behind it.
+    """Run a fake node with one fake llama-server, which answers for all its engines.
 
     With `tokens` it speaks TLS and proves itself, as a real one does.
     """
@@ -190,9 +226,10 @@ async def fake_node(
         certificate = new_certificate(name) if tokens else None
         if certificate:
             report.setdefault("id", certificate.id)
-        node = FakeNode(name, llama, a_report(served, name=name, **report))
+        node = FakeNode(name, llama, a_report(served, *others, name=name, **report))
         sock = socket.create_server(("127.0.0.1", port))
-        routes = [web.get("/edgeserve/v1/events", node.events)]
+        events = web.get("/edgeserve/v1/events", node.events)
+        routes = [events, *node.loads.routes()]
         async with (
             _proving(sock, node, routes, certificate, tokens)
             if tokens and certificate
@@ -204,6 +241,7 @@ async def fake_node(
             try:
                 yield node
             finally:
+                await node.loads.end()
                 node.hush()
 
 

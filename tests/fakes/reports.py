@@ -35,9 +35,10 @@ def an_engine(
     abilities: tuple[Ability, ...] = TEXT,
     batch: int = 256,
     threads: int = 2,
+    **fields: Any,
 ) -> EngineReport:
     """Build an engine's report."""
-    return EngineReport(
+    report = EngineReport(
         id=id or variant,
         model=variant.partition(":")[0],
         variant=variant,
@@ -50,6 +51,7 @@ def an_engine(
         kind="fake",
         launch=Launch(slots=slots, context=context, batch=batch, threads=threads),
     )
+    return msgspec.structs.replace(report, **fields)
 
 
 def a_report(*engines: EngineReport, name: str = "pi", **fields: Any) -> NodeReport:

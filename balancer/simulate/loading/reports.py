@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from balancer.fleet.engines import EngineCandidate, EngineKey
 from balancer.lifecycle.demand import Demand
 from balancer.lifecycle.placement import Outlook, drain_seconds, wanted
-from balancer.lifecycle.swap import Tenant
+from balancer.lifecycle.swap import Resident
 from balancer.prediction.engine_model import EngineModel
 from balancer.simulate.loading.memory import HostMemory, State
 from edgeserve.http.types import Origin
@@ -84,10 +84,10 @@ def outlook(
     numbers = {each.name: i for i, each in enumerate(memory.fleet.engines)}
     engines = {each.key: each for each in reported}
 
-    def tenant(key: EngineKey) -> Tenant:
+    def resident(key: EngineKey) -> Resident:
         number = numbers[key[1]]
         held = memory.engines[number]
-        return Tenant(
+        return Resident(
             to=engines[key],
             busy=held.running > 0,
             wanted=wanted(demands, key),
@@ -102,7 +102,7 @@ def outlook(
         up=frozenset(memory.fleet.memory),
         ordered={},
         held=frozenset(),
-        tenant=tenant,
+        resident=resident,
         speed=lambda each: models[numbers[each.engine.id]].speed,
         patience=PATIENCE,
     )

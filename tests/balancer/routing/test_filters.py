@@ -330,8 +330,8 @@ def test_models_and_variants_are_listed_with_their_nodes() -> None:
 
 
 def test_what_cannot_be_called_now_is_not_listed() -> None:
-    loading = an_engine("b:Q4_1", state="loading")
-    report = a_report(an_engine("a:Q4_1"), loading, name="pi")
+    failed = an_engine("b:Q4_1", state="failed")
+    report = a_report(an_engine("a:Q4_1"), failed, name="pi")
 
     found = served(candidates(a_fleet("pi", report=report)))
 

@@ -1,0 +1,75 @@
+"""Load faults: engines that could not be loaded a moment ago.
+
+A load that failed may fail again, and takes the node's disk and memory meanwhile. So
+each failure doubles the time for which the engine is not asked for. Requests that no
+other engine could serve are refused with the reason rather than left to wait.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from balancer.fleet.engines import EngineCandidate, EngineKey
+
+FIRST_SECONDS, MOST_SECONDS = 5.0, 300.0
+"""Seconds for which an engine that did not load is left alone: 5, 10, 20, … 300."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadFault:
+    """The latest failure of an engine's loads: why, how many in a row, until when."""
+
+    why: str
+    count: int
+    until: float
+
+
+class LoadFaults:
+    """The load faults of all engines. `changed` is called when they change."""
+
+    def __init__(
+        self, changed: Callable[[], None], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._changed = changed
+        self._clock = clock
+        self._faults: dict[EngineKey, LoadFault] = {}
+        self._judged = frozenset[EngineKey]()
+
+    def judged(
+        self, candidates: Sequence[EngineCandidate]
+    ) -> tuple[EngineCandidate, ...]:
+        """Mark the absent engines that did not load a moment ago."""
+        self._judged = self._lasting() if self._faults else frozenset()
+        if not self._judged:
+            return tuple(candidates)
+        return tuple(map(self._marked, candidates))
+
+    def failed(self, key: EngineKey, why: str) -> None:
+        """Note that an engine did not load."""
+        before = self._faults.get(key)
+        count = before.count + 1 if before else 1
+        pause = min(FIRST_SECONDS * 2.0 ** min(count - 1, 10), MOST_SECONDS)
+        self._faults[key] = LoadFault(why, count, self._clock() + pause)
+        self._changed()
+
+    def loaded(self, key: EngineKey) -> None:
+        """Note that it did load."""
+        if self._faults.pop(key, None) is not None:
+            self._changed()
+
+    def tick(self) -> None:
+        """Let time pass: faults end by themselves."""
+        if self._faults and self._lasting() != self._judged:
+            self._changed()
+
+    def _lasting(self) -> frozenset[EngineKey]:
+        now = self._clock()
+        return frozenset(key for key, each in self._faults.items() if each.until > now)
+
+    def _marked(self, each: EngineCandidate) -> EngineCandidate:
+        if each.key not in self._judged or each.engine.state != "absent":
+            return each
+        why = f"not loaded here: {self._faults[each.key].why}"
+        return replace(each, unavailable=why, temporary=False)

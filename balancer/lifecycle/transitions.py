@@ -1,0 +1,47 @@
+"""Transitions: which engines were loaded, failed to load or left. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from balancer.fleet.engines import EngineCandidate, EngineKey
+from balancer.lifecycle.events import EventKind
+from edgeserve.wire import EngineReport
+
+SERVES = frozenset(("ready", "busy"))
+BEFORE = frozenset(("absent", "loading", "failed"))
+BROKEN = frozenset(("failed", "quarantined"))
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """What happened to an engine, or "" where its load has only begun."""
+
+    to: EngineCandidate
+    kind: EventKind | None
+
+
+def transitions(
+    before: Mapping[EngineKey, EngineReport], candidates: Iterable[EngineCandidate]
+) -> list[Transition]:
+    """Compare the engines with their earlier reports."""
+    found: list[Transition] = []
+    for each in candidates:
+        old = before.get(each.key)
+        if old is None or old is each.engine or old.state == each.engine.state:
+            continue
+        kind = _kind(old, each.engine)
+        if kind is not None or each.engine.state == "loading":
+            found.append(Transition(each, kind))
+    return found
+
+
+def _kind(old: EngineReport, new: EngineReport) -> EventKind | None:
+    if new.state in SERVES and old.state in BEFORE:
+        return "loaded"
+    if new.state in BROKEN and old.state in {"absent", "loading"}:
+        return "load_failed"
+    if new.state == "absent":
+        return "load_failed" if old.state == "loading" else "unloaded"
+    return None
