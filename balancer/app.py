@@ -43,6 +43,7 @@ from balancer.failover.retry import RetryLoop
 from balancer.failover.splice import policy_of
 from balancer.failover.watchdog import Watchdog
 from balancer.lifecycle.loader import Loader, loading
+from balancer.lifecycle.scaler import FleetScaler
 from balancer.persistence.handover import (
     Handover,
     clients_moved,
@@ -195,9 +196,11 @@ async def _tending(
         if settings.calibrate:
             await stack.enter_async_context(calibrating(shared, nodes))
         await stack.enter_async_context(probing(shared.breakers, nodes))
-        yield await stack.enter_async_context(
-            loading(shared, nodes, settings.queue_seconds)
-        )
+        loads = loading(shared, nodes, settings.queue_seconds)
+        loader = await stack.enter_async_context(loads)
+        if settings.autoscale:
+            loader.wishes.append(FleetScaler(shared, settings.wait_goal).wishes)
+        yield loader
 
 
 def _recording(
