@@ -100,16 +100,18 @@ class FleetScaler:
         return self._state.predictive.fleet_model.last_resort.get(key)
 
     def _seen_engine(self, each: EngineCandidate) -> SeenEngine | None:
-        model = self._state.predictive.fleet_model.get(each.key)
-        if model is None:  # it has too many slots for predictions
-            return None
-        engine = each.engine
+        models, engine = self._state.predictive.fleet_model, each.engine
         loaded = {"absent": False, "loading": None}.get(engine.state, True)
+        model = models.get(each.key) if loaded else None
+        if loaded and model is None:  # it has too many slots for predictions
+            return None
         return SeenEngine(
             key=each.key,
             model=engine.model,
-            engine=model,
+            slots=engine.slots,
+            speed=models.speed(each),
             loaded=loaded,
+            engine=model,
             load_seconds=engine.load_seconds,
             evicts=tuple((each.node_id, id_) for id_ in engine.evicts),
             pinned=engine.pinned,

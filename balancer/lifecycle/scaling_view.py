@@ -14,6 +14,7 @@ from balancer.fleet.engines import EngineKey
 from balancer.lifecycle.scaling import AbsentReplica, Replica, ScaledModel
 from balancer.prediction.engine_model import EngineModel
 from balancer.prediction.running import RunningRequest
+from balancer.prediction.speed import Speed
 from balancer.prediction.workload import ANSWER_TOKENS
 
 PROMPT_TOKENS = 256.0
@@ -29,13 +30,16 @@ MOST_AHEAD = 256
 class SeenEngine(msgspec.Struct, frozen=True, kw_only=True):
     """One engine of the fleet. `loaded` is None while it loads.
 
-    Engines that leave or have failed are left out. `evicts` would leave for it.
+    Engines that leave or have failed are left out. `engine` is what runs there, if it
+    is loaded. `evicts` would leave for it.
     """
 
     key: EngineKey
     model: str
-    engine: EngineModel
+    slots: int
+    speed: Speed
     loaded: bool | None
+    engine: EngineModel | None = None
     load_seconds: float
     evicts: tuple[EngineKey, ...] = ()
     pinned: bool = False
@@ -62,12 +66,11 @@ class _Usual:
                 self.answer += LEARN * (each.answer - self.answer)
         self.looked = now
 
-    def seconds(self, engine: EngineModel) -> float:
+    def seconds(self, speed: Speed, slots: int, scale: float = 1.0) -> float:
         """Return how long a usual request holds a slot, if all slots are busy."""
-        speed = engine.learner.speed
-        each = speed.token_seconds(engine.slots)
-        read = speed.prefill_seconds(self.prompt, 0.0) * engine.slots
-        return engine.scale * (read + self.answer * each) + speed.overhead
+        read = speed.prefill_seconds(self.prompt, 0.0) * slots
+        write = self.answer * speed.token_seconds(slots)
+        return scale * (read + write) + speed.overhead
 
 
 class ScalingView:
@@ -109,7 +112,7 @@ class ScalingView:
         now: float,
     ) -> ScaledModel:
         usual = self._usual[model]
-        loaded = [each.engine for each in engines if each.loaded]
+        loaded = [each.engine for each in engines if each.loaded and each.engine]
         for engine in loaded:
             usual.learn(engine.load.requests.values(), now)
         return ScaledModel(
@@ -125,8 +128,8 @@ class ScalingView:
             absent=tuple(
                 AbsentReplica(
                     key=each.key,
-                    slots=each.engine.slots,
-                    seconds=usual.seconds(each.engine),
+                    slots=each.slots,
+                    seconds=usual.seconds(each.speed, each.slots),
                     load_seconds=each.load_seconds,
                     evicts=each.evicts,
                 )
@@ -138,10 +141,11 @@ class ScalingView:
         )
 
     def _replica(self, each: SeenEngine, usual: _Usual, now: float) -> Replica:
+        scale = each.engine.scale if each.engine else 1.0
         return Replica(
             key=each.key,
-            slots=each.engine.slots,
-            seconds=usual.seconds(each.engine),
+            slots=each.slots,
+            seconds=usual.seconds(each.speed, each.slots, scale),
             load_seconds=each.load_seconds,
             idle_seconds=now - self._worked[each.key],
             loading=each.loaded is None,
@@ -150,7 +154,7 @@ class ScalingView:
 
 
 def _works(seen: SeenEngine) -> bool:
-    return seen.loaded is not False and bool(seen.engine.taken or seen.engine.queued)
+    return seen.engine is not None and bool(seen.engine.taken or seen.engine.queued)
 
 
 def next_wait(
@@ -163,7 +167,10 @@ def next_wait(
     """
     if not engines:
         return 0.0
-    lanes = [(usual.seconds(each), _frees(each, now)) for each in engines]
+    lanes = [
+        (usual.seconds(each.speed, each.slots, each.scale), _frees(each, now))
+        for each in engines
+    ]
     reserved = sum(each.queued for each in engines)
     ahead, wait = max(0, waiting - reserved), 0.0
     for _ in range(min(ahead, MOST_AHEAD) + 1):

@@ -117,8 +117,10 @@ class LoadingEdge(Edge):
         return SeenEngine(
             key=self.keys[engine],
             model=hosted.model,
-            engine=self.engine_models[engine],
+            slots=hosted.slots,
+            speed=self.engine_models[engine].speed,
             loaded=states.get(held.state),
+            engine=self.engine_models[engine] if held.state == "ready" else None,
             load_seconds=hosted.load_seconds,
             evicts=tuple(self.keys[i] for i in evicts),
         )
