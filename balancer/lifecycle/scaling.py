@@ -167,12 +167,15 @@ class _Watch:
 
 
 def dispensable(seen: ScaledModel) -> Replica | None:
-    """Return the replica that would be let go: the one that answers fewest requests."""
+    """Return the replica that would be let go: the one that answers fewest requests.
+
+    Two balancers choose the same one, so that they do not unload two.
+    """
     loaded = [each for each in seen.replicas if not each.loading]
     loose = [each for each in loaded if not each.pinned]
     if len(loaded) < 2 or not loose:
         return None
-    return min(loose, key=lambda each: (each.rate, -each.idle_seconds, each.key))
+    return min(loose, key=lambda each: (each.rate, each.key))
 
 
 def wait_without(seen: ScaledModel, spare: Replica) -> float:
