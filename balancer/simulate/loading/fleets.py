@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import msgspec
 from msgspec.structs import asdict
 
-from balancer.simulate.fleets import MOST_BYTES, Machine
-from edgeserve.errors import SettingsError, in_words
-from edgeserve.runtime.files import read_bytes
+from balancer.simulate.fleets import Machine, from_file
+from edgeserve.errors import SettingsError
 
 
 class HostedEngine(Machine, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -119,18 +116,7 @@ def load(where: str) -> HostFleet:
     """Return a built-in fleet by name, or load a TOML file of machines with models."""
     if where in HOST_FLEETS:
         return HOST_FLEETS[where]
-    try:
-        table = tomllib.loads(read_bytes(Path(where), MOST_BYTES).decode())
-        fleet = _fleet(msgspec.convert(table, _HostFile).machine)
-    except OSError as error:
-        names = ", ".join(HOST_FLEETS)
-        raise SettingsError(
-            f"cannot read fleet {where!r}: {in_words(error)}; built in: {names}"
-        ) from error
-    except (ValueError, RecursionError, msgspec.ValidationError) as error:
-        raise SettingsError(
-            f"{where} is no fleet of machines with models: {error}"
-        ) from error
+    fleet = _fleet(from_file(where, _HostFile, HOST_FLEETS).machine)
     for each in fleet.engines:
         if each.memory > fleet.memory[each.host]:
             raise SettingsError(f"{each.name} does not fit into {each.host}'s memory")
