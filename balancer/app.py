@@ -144,8 +144,7 @@ async def running(
         )
         if handover:
             await follow_known(shared, take_over(shared, handover.learned), on_event)
-        tending = _tending(settings, shared, nodes)
-        loader = await stack.enter_async_context(tending)
+        loader = await stack.enter_async_context(_tending(settings, shared, nodes))
         register = closing(Registrations(on_event, access.tokens))
         handling = _handler(settings, shared, nodes, clock, access, usage, trace)
         handler = await stack.enter_async_context(handling)

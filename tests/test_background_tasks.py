@@ -20,6 +20,7 @@ import balancer
 import edgeserve
 import node
 from balancer.app import Balancer, running
+from balancer.lifecycle.placement import Unload
 from edgeserve import http
 from edgeserve.config.settings import BalancerSettings, NodeSettings
 from edgeserve.errors import EdgeserveError
@@ -204,6 +205,8 @@ async def test_whichever_background_task_fails_requests_are_answered(
             await saboteur.until("calibrate", 1)
             for each in there.balancer.state.current.candidates:
                 there.balancer.state.breakers.failed(each.key, "doubt")  # has it probed
+                # The order itself is made to fail.
+                there.balancer.loader.order(Unload(to=each, why="a test"), 0.0)
             await there.until_answering(max_tokens=20)  # long enough to be watched
             for name, kind in EVERY.items():
                 await saboteur.until(name, 2 if kind.policy == "always" else 1)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
+import pytest
+
+from balancer import response
 from balancer.lifecycle.events import EventKind
 from edgeserve.desired import LoadEngine
 from edgeserve.wire import EngineReport
@@ -235,3 +239,50 @@ async def test_an_engine_that_fell_idle_keeps_its_learned_speed() -> None:
 
     assert learned.samples
     assert engine.learner is learned
+
+
+@pytest.fixture
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(response, "EVERY_SECONDS", 0.02)
+
+
+@pytest.mark.usefixtures("often")
+async def test_a_stream_is_told_what_loads_where_and_for_how_long() -> None:
+    engine = absent("cold:Q4_1", load_seconds=24.0)
+    async with fleet(engine=engine) as (balancer, [node]):
+        node.loads.hold()
+        body = json.dumps(chat(model="cold", stream=True, max_tokens=2)).encode()
+        async with balancer.session.post(CHAT, data=body) as answer:
+            line = b""
+            while not line.startswith(b": loading"):
+                line = await answer.content.readline()
+            node.loads.release()
+            rest = await answer.read()
+
+    assert line == b": loading cold:Q4_1 on pi, about 12 s\n"
+    assert rest.endswith(b"data: [DONE]\n\n")
+
+
+async def test_the_explanation_of_a_request_that_waits_names_each_load() -> None:
+    other = absent("cold:Q8_0", load_seconds=24.0)
+    async with fleet(engine=absent("cold:Q4_1"), others=(other,)) as (
+        balancer,
+        [node],
+    ):
+        node.loads.hold()
+        node.change("cold:Q8_0", state="loading", progress=0.5)
+        asking = asyncio.ensure_future(ask(balancer, "cold"))
+        await eventually(lambda: balancer.balancer.state.queue.waiting == 1)
+        [record] = (await balancer.get("/edgeserve/v1/requests")).json
+        shown = await balancer.get(f"/edgeserve/v1/requests/{record['id']}")
+        node.change("cold:Q8_0", state="ready", epoch=1)
+        assert await asking == 200
+
+    reasons = {each["variant"]: each["reason"] for each in candidates_of(shown.json)}
+    assert reasons["cold:Q4_1"] == "not loaded here"
+    assert reasons["cold:Q8_0"] == "loading, about 12 s left"
+
+
+def candidates_of(shown: Any) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = shown["candidates"]
+    return found
