@@ -39,7 +39,7 @@ import msgspec
 
 from balancer.fleet.engines import EngineKey
 
-OVER_SECONDS = 2.0
+OVER_SECONDS = 1.0
 """Least time that the predicted wait is over the goal before a replica is loaded."""
 
 CALM_SECONDS = 60.0
