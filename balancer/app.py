@@ -45,6 +45,7 @@ from balancer.failover.watchdog import Watchdog
 from balancer.lifecycle.loader import Loader, loading
 from balancer.lifecycle.replicas.limits import FleetLimits
 from balancer.lifecycle.replicas.wishes import wishes_of_limits
+from balancer.lifecycle.scaler import FleetScaler
 from balancer.persistence.handover import (
     Handover,
     clients_moved,
@@ -194,9 +195,8 @@ async def _tending(
         if settings.calibrate:
             await stack.enter_async_context(calibrating(shared, nodes))
         await stack.enter_async_context(probing(shared.breakers, nodes))
-        yield await stack.enter_async_context(
-            loading(shared, nodes, settings.queue_seconds)
-        )
+        loads = loading(shared, nodes, settings.queue_seconds)
+        yield await stack.enter_async_context(loads)
 
 
 def _models(
@@ -209,6 +209,9 @@ def _models(
     """Return the routes that list models, and change what is loaded."""
     limits = FleetLimits(settings.state_dir)
     loader.wishes.append(lambda _: wishes_of_limits(shared.current, limits))
+    if settings.autoscale:
+        scaler = FleetScaler(shared, settings.wait_goal, limits.bounds)
+        loader.wishes.append(scaler.wishes)
     orders = OrderRoutes(
         state=shared, nodes=nodes, limits=limits, manages=clients.manager
     )

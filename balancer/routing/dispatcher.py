@@ -119,13 +119,15 @@ class Dispatcher:
         """Start the requests that should start now. Call it after every change."""
         if not waiting or not self.cache_index.idle:
             return []
+        # What waits for a load must not fill the look at those that could start.
+        waiting = [each for each in waiting if self.eligible(each)]
         thorough = now - self._considered_at >= LOOK_SECONDS
         if thorough:
             self._considered_at = now
         self._weigh_anew(waiting, now)
         assignments: list[Assignment] = []
         refreshed = set[str]()
-        for request in self.order.ranked(list(waiting), now)[:LOOK]:
+        for request in self.order.ranked(waiting, now)[:LOOK]:
             if not (thorough or self.cache_index.idle):
                 break
             self.withdraw(request)
@@ -143,7 +145,7 @@ class Dispatcher:
                 assignments.append(self._start(request, features, best, considered))
         return assignments
 
-    def _weigh_anew(self, waiting: Collection[QueuedRequest], now: float) -> None:
+    def _weigh_anew(self, waiting: Sequence[QueuedRequest], now: float) -> None:
         """Predict the work of each, as if it were next: their order depends on it."""
         if len(waiting) < 2:
             return
@@ -151,7 +153,7 @@ class Dispatcher:
         for request in waiting:
             self.withdraw(request)
         # Those that have just come have no work yet, and so are among the first.
-        for request in self.order.ranked(list(waiting), now)[:LOOK]:
+        for request in self.order.ranked(waiting, now)[:LOOK]:
             engines = self.eligible(request)
             _refresh(engines, refreshed, now)
             best, _ = cheapest(self.features(request, now), engines)

@@ -11,8 +11,10 @@ from edgeserve.terminal import console
 
 FLEET_HELP = (
     "TOML file of [[machine]] tables, or cpu-only, home or six-equal. A machine without"
-    " a model serves every model."
+    " a model serves every model.  [default: home]  With --autoscale, machines have"
+    " several models; one-box and three-boxes are built in."
 )
+PATTERNS = ("bursts", "diurnal", "alternate", "rounds", "rivals")
 FLEET_EXAMPLE = """
 
 \b
@@ -24,6 +26,20 @@ A fleet file has a table for each kind of machine; speeds are tokens/s:
   count = 3      # how many there are, by default 1
   slots = 1      # how many it answers at once, by default 1
 """
+HOST_EXAMPLE = """
+\b
+With --autoscale, machines have memory in GiB, and models that can be loaded:
+  [[machine]]
+  name = "box"
+  memory = 8
+  count = 2
+  [[machine.model]]
+  name = "small"
+  memory = 3
+  load_seconds = 4
+  prefill = 200
+  decode = 24
+"""
 LOADS = {"light": 0.3, "busy": 0.7, "overload": 1.2}
 
 
@@ -34,12 +50,15 @@ LOADS = {"light": 0.3, "busy": 0.7, "overload": 1.2}
             "edgeserve simulate --fleet mine.toml --trace day.jsonl",
             "what your own clients asked",
         ),
+        (
+            "edgeserve simulate --autoscale --traffic bursts",
+            "models that are loaded on demand and as replicas",
+        ),
     )
     + FLEET_EXAMPLE
+    + HOST_EXAMPLE
 )
-@click.option(
-    "--fleet", "fleet_name", default="home", show_default=True, help=FLEET_HELP
-)
+@click.option("--fleet", "fleet_name", help=FLEET_HELP)
 @click.option(
     "--trace",
     "trace_file",
@@ -65,10 +84,48 @@ LOADS = {"light": 0.3, "busy": 0.7, "overload": 1.2}
 @click.option(
     "--policy", "names", multiple=True, help="Policy to run. May be repeated."
 )
+@click.option(
+    "--autoscale",
+    is_flag=True,
+    help="Compare how models are loaded: with autoscaling, only on demand, and by the"
+    " rules of llama-swap and Ollama.",
+)
+@click.option(
+    "--traffic",
+    type=click.Choice(PATTERNS),
+    help="Made-up traffic for --autoscale; by default each of these, one after the"
+    " other.",
+)
 @click.option("--save", type=click.Path(path_type=Path), help="Write the trace here.")
 @click.option("--json", "as_json_", is_flag=True, help="Print JSON.")
 def simulate(
     *,
+    fleet_name: str | None,
+    trace_file: Path | None,
+    load: str,
+    chats: int,
+    seed: int,
+    names: tuple[str, ...],
+    autoscale: bool,
+    traffic: str | None,
+    save: Path | None,
+    as_json_: bool,
+) -> None:
+    """Try load-balancing policies on a fleet, in virtual time.
+
+    The rows `edgeserve` and `oracle` run the decision code of the balancer; the oracle
+    also knows every rate, length and cache. Times are seconds.
+    """
+    if traffic and not autoscale:
+        raise click.UsageError("--traffic belongs to --autoscale")
+    fleet_name = fleet_name or ("" if autoscale else "home")
+    if autoscale:
+        _loading(fleet_name, trace_file, traffic, seed, names, save, as_json_)
+    else:
+        _routing(fleet_name, trace_file, load, chats, seed, names, save, as_json_)
+
+
+def _routing(
     fleet_name: str,
     trace_file: Path | None,
     load: str,
@@ -78,11 +135,7 @@ def simulate(
     save: Path | None,
     as_json_: bool,
 ) -> None:
-    """Try load-balancing policies on a fleet, in virtual time.
-
-    The rows `edgeserve` and `oracle` run the decision code of the balancer; the oracle
-    also knows every rate, length and cache. Times are seconds.
-    """
+    """Compare policies on machines that each have one model."""
     from balancer.simulate.compare import compare, made_up, suited
     from balancer.simulate.fleets import load as load_fleet
     from balancer.simulate.report import as_json, shares, times
@@ -106,3 +159,35 @@ def simulate(
     source = trace_file.name if trace_file else f"{load} made-up chats"
     title = f"{len(calls)} requests, {source}, on {fleet_name}; seconds"
     console().print(times(title, rows), shares(fleet, rows), sep="\n")
+
+
+def _loading(
+    fleet_name: str,
+    trace_file: Path | None,
+    traffic: str | None,
+    seed: int,
+    names: tuple[str, ...],
+    save: Path | None,
+    as_json_: bool,
+) -> None:
+    """Compare rules for loading on machines with more models than memory."""
+    from balancer.simulate.loading.compare import (
+        LoadingFigures,
+        as_json,
+        compare,
+        table,
+    )
+    from balancer.simulate.loading.traffic import situations
+    from balancer.telemetry.trace import save as save_trace
+
+    patterns = (traffic,) if traffic else PATTERNS
+    found = dict[str, list[LoadingFigures]]()
+    for each in situations(fleet_name, trace_file, patterns, seed):
+        if save:
+            save_trace(save, each.calls)
+        rows = found[each.name] = compare(each.fleet, each.calls, names, seed)
+        if not as_json_:
+            title = f"{len(each.calls)} requests, {each.name}, on {each.fleet_name}"
+            console().print(table(f"{title}; seconds", rows))
+    if as_json_:
+        click.echo(as_json(found))

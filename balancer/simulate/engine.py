@@ -61,15 +61,20 @@ class Engine:
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
         self.speed = machine.speed
-        self.cache = Cache(
-            [Place() for _ in range(machine.slots)], machine.cache_tokens
-        )
+        self.restart()
+        self.share = 1.0
+        """How many engines of its machine work at once: it is so much slower."""
         self.runs: dict[int, Run] = {}
         self.deferred: deque[tuple[Call, int | None, float]] = deque()
         self.batch: list[tuple[Run, int]] = []
         self.batch_end = 0.0
         self.stepped = 0.0
         self.now = 0.0
+
+    def restart(self) -> None:
+        """Begin with an empty cache."""
+        slots = [Place() for _ in range(self.machine.slots)]
+        self.cache = Cache(slots, self.machine.cache_tokens)
 
     @property
     def idle(self) -> int:
@@ -115,7 +120,7 @@ class Engine:
 
     def _step(self) -> float:
         """Return the seconds between two tokens of each answer, without prompts."""
-        return self.speed.token_seconds(len(self._writing()))
+        return self.speed.token_seconds(len(self._writing())) * self.share
 
     def next(self) -> float | None:
         """Return when something happens next, if nothing is sent."""
@@ -174,7 +179,7 @@ class Engine:
             self.batch.append((run, tokens))
             seconds += self.speed.prefill_seconds(tokens, run.processed) * run.factor
         if self.batch:
-            self.batch_end = self.now + max(seconds, self._step())
+            self.batch_end = self.now + max(seconds * self.share, self._step())
         return events
 
     def _end(self, run: Run) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Iterable
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 from msgspec.structs import asdict, replace
@@ -97,22 +99,29 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
     machine: list[_Entry]
 
 
-def load(where: str) -> tuple[Machine, ...]:
-    """Return a built-in fleet by name, or load a TOML file of `[[machine]]` tables."""
-    if where in FLEETS:
-        return FLEETS[where]
+T = TypeVar("T")
+
+
+def from_file(where: str, shape: type[T], built_in: Iterable[str]) -> T:
+    """Read a TOML file of `[[machine]]` tables. Raises SettingsError."""
     try:
         table = tomllib.loads(read_bytes(Path(where), MOST_BYTES).decode())
-        entries = msgspec.convert(table, _File).machine
+        return msgspec.convert(table, shape)
     except OSError as error:
-        names = ", ".join(FLEETS)
+        names = ", ".join(built_in)
         raise SettingsError(
             f"cannot read fleet {where!r}: {in_words(error)}; built in: {names}"
         ) from error
     except (ValueError, RecursionError, msgspec.ValidationError) as error:
         raise SettingsError(f"{where} is not a fleet file: {error}") from error
+
+
+def load(where: str) -> tuple[Machine, ...]:
+    """Return a built-in fleet by name, or load a TOML file of `[[machine]]` tables."""
+    if where in FLEETS:
+        return FLEETS[where]
     found: list[Machine] = []
-    for entry in entries:
+    for entry in from_file(where, _File, FLEETS).machine:
         fields = asdict(entry)
         count = fields.pop("count")
         machine = Machine(**fields)

@@ -80,7 +80,7 @@ REST = ("hits", "turned\naway", "off\nby")
 
 def times(title: str, rows: Sequence[Figures]) -> Table:
     """Return seconds to the first and last token and in the queue, and cache hits."""
-    made = _table(title, (*TIMES, *REST))
+    made = blank(title, (*TIMES, *REST))
     for row in rows:
         seconds = (
             *(row.first_p50, row.first_p95, row.first_p99),
@@ -88,7 +88,7 @@ def times(title: str, rows: Sequence[Figures]) -> Table:
         )
         made.add_row(
             row.policy,
-            *map(_seconds, seconds),
+            *map(digits, seconds),
             f"{row.hit_share:.0%}",
             str(row.refused),
             "" if row.error is None else f"{row.error:.0%}",
@@ -98,13 +98,14 @@ def times(title: str, rows: Sequence[Figures]) -> Table:
 
 def shares(fleet: Sequence[Machine], rows: Sequence[Figures]) -> Table:
     """Return the share of the requests that each machine answered."""
-    made = _table("share of the requests", [each.name for each in fleet])
+    made = blank("share of the requests", [each.name for each in fleet])
     for row in rows:
         made.add_row(row.policy, *(f"{share:.0%}" for share in row.shares))
     return made
 
 
-def _table(title: str, columns: Sequence[str]) -> Table:
+def blank(title: str, columns: Sequence[str]) -> Table:
+    """Return a table without rows; the first column is the policy."""
     made = Table(
         title=title,
         title_justify="left",
@@ -118,7 +119,8 @@ def _table(title: str, columns: Sequence[str]) -> Table:
     return made
 
 
-def _seconds(value: float) -> str:
+def digits(value: float) -> str:
+    """Render seconds with three digits."""
     if value < 1:
         return f"{value:.3f}"
     return f"{value:.0f}" if value >= 99.95 else f"{value:.3g}"

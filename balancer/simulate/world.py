@@ -37,7 +37,14 @@ class Wake:
     at: float
 
 
-Act = Start | Decline | Wake
+@dataclass(frozen=True, slots=True)
+class Empty:
+    """Forget what an engine has cached: it was unloaded."""
+
+    engine: int
+
+
+Act = Start | Decline | Wake | Empty
 
 
 class Policy(Protocol):
@@ -115,7 +122,7 @@ class World:
     def _happen(self, engine: int, now: float) -> None:
         for event in self.engines[engine].happen(now):
             self._note(event, engine, now)
-        self._foresee(engine)
+        self.foresee(engine)
 
     def _note(self, event: Event, engine: int, now: float) -> None:
         self._record(event, now)
@@ -144,6 +151,8 @@ class World:
                     self.outcomes[call.id].refused = True
                 case Wake(at):
                     self._push(at, None)
+                case Empty(engine):
+                    self.engines[engine].restart()
 
     def _start(self, act: Start, now: float) -> None:
         outcome = self.outcomes[act.call.id]
@@ -151,9 +160,10 @@ class World:
         outcome.predicted = act.predicted
         noise = self.chance.gauss(0, 1)
         self.engines[act.engine].send(act.call, now, act.slot, noise)
-        self._foresee(act.engine)
+        self.foresee(act.engine)
 
-    def _foresee(self, engine: int) -> None:
+    def foresee(self, engine: int) -> None:
+        """Note when something happens next on an engine."""
         self._version[engine] += 1
         at = self.engines[engine].next()
         if at is not None:

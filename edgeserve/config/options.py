@@ -34,8 +34,8 @@ HEADINGS = {
     ),
     "Routing": (
         "policy", "on_battery", "low_battery", "owner_first", "calibrate", "queue",
-        "overtake", "queue_seconds", "attempts", "resume", "connect_seconds",
-        "suspect_seconds", "forget_seconds",
+        "overtake", "queue_seconds", "autoscale", "wait_goal", "attempts", "resume",
+        "connect_seconds", "suspect_seconds", "forget_seconds",
     ),
     "Process": ("config_file", "state_dir", "log_level", "drain_seconds", "record"),
 }  # fmt: skip

@@ -261,6 +261,16 @@ class BalancerSettings(SharedSettings, GrammarSettings, AccessSettings):
         "How far a request with little work may overtake others in the queue, in mean"
         " request times; 0: first come, first served.",
     )
+    autoscale: bool = setting(
+        True,
+        "Load a model on another node while requests would wait longer than the"
+        " wait goal, and unload it when calm. Limits of the model hold.",
+    )
+    wait_goal: float = setting(
+        5.0,
+        "Predicted wait for a slot, in seconds, above which a model is loaded on"
+        " another node.",
+    )
     record: Path | None = setting(
         None,
         "File to which a trace for `edgeserve simulate` is appended: sizes, times and"
@@ -303,6 +313,7 @@ class BalancerSettings(SharedSettings, GrammarSettings, AccessSettings):
         for name in ("queue_seconds", "connect_seconds", "suspect_seconds"):
             at_least(self, name, 0.05)
         at_least(self, "forget_seconds", 0)
+        at_least(self, "wait_goal", 0.1)
         for name in names_of(GrammarSettings):
             at_least(self, name, 1)
         self.check_access()

@@ -128,6 +128,7 @@ SHOW = ("config", "show")
 TRACE = (
     (*BALANCER[0], "--record", "HOME/day.jsonl"),
     ("simulate", "--fleet", "HOME/fleet.toml", "--trace", "HOME/day.jsonl"),
+    ("simulate", "--autoscale", "--fleet", "HOME/fleet.toml", "--traffic", "rounds"),
 )
 MODEL = (
     NODE[1],
@@ -184,7 +185,7 @@ READ: dict[str, tuple[tuple[str, ...], ...]] = {
     "models/a.compare.json": (NODE[1],),
     "models/a.variants.json": (NODE[1],),
     "day.jsonl": TRACE,
-    "fleet.toml": (TRACE[1],),
+    "fleet.toml": TRACE[1:],
 }
 """File in the home → the commands that read or write it."""
 
@@ -202,7 +203,7 @@ KEPT_BY = {
     "balancer.persistence.learned:_save": "state/learned.json",
     "balancer.lifecycle.replicas.limits:_read": "state/limits.json",
     "balancer.lifecycle.replicas.limits:_write": "state/limits.json",
-    "balancer.simulate.fleets:load": "fleet.toml",
+    "balancer.simulate.fleets:from_file": "fleet.toml",
     "balancer.telemetry.trace:load": "day.jsonl",
     "edgeserve.security.tokens:read_secrets": "config/token config/api-keys",
     "edgeserve.security.certificates:stored_certificate": f"{PEM} state/node.pem",

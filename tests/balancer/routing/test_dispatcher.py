@@ -149,6 +149,18 @@ def test_a_flood_from_one_client_does_not_hold_up_another() -> None:
     assert "guest" in order[5:8]
 
 
+def test_many_that_wait_for_a_load_do_not_keep_others_from_an_idle_slot() -> None:
+    fleet = Fleet(one=(LAPTOP, 1))
+    engines = list(fleet.engines.values())
+    fleet.dispatcher.eligible = lambda each: [] if each.client == "cold" else engines
+    for number in range(100):
+        fleet.asks(a_prompt(b"cold %d" % number), client="cold")
+
+    fleet.asks(a_prompt(b"warm"), 1.0)
+
+    assert [each.engine.name for each in fleet.assigns(1.0)] == ["one"]
+
+
 def test_the_longest_prompt_is_served_though_short_ones_keep_coming() -> None:
     fleet = Fleet(one=(LAPTOP, 1))
     running = fleet.sends(a_prompt(b"running"))
