@@ -13,8 +13,13 @@ from dataclasses import dataclass, replace
 
 from balancer.fleet.engines import EngineCandidate, EngineKey
 
-FIRST_SECONDS, MOST_SECONDS = 5.0, 300.0
-"""Seconds for which an engine that did not load is left alone: 5, 10, 20, … 300."""
+FIRST_SECONDS, MOST_SECONDS = 10.0, 300.0
+"""Seconds for which an engine that did not load is left alone: 10, 20, 40, … 300. A
+node that knows better says so: the engine's state then is no longer `failed`."""
+
+
+BROKEN = frozenset(("absent", "failed"))
+"""What a node says of an engine whose load has failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +59,12 @@ class LoadFaults:
         self._faults[key] = LoadFault(why, count, self._clock() + pause)
         self._changed()
 
+    def over(self, key: EngineKey) -> None:
+        """Note that its node would try again; the count of failures remains."""
+        if (fault := self._faults.get(key)) is not None:
+            self._faults[key] = replace(fault, until=self._clock())
+            self.tick()
+
     def loaded(self, key: EngineKey) -> None:
         """Note that it did load."""
         if self._faults.pop(key, None) is not None:
@@ -69,7 +80,7 @@ class LoadFaults:
         return frozenset(key for key, each in self._faults.items() if each.until > now)
 
     def _marked(self, each: EngineCandidate) -> EngineCandidate:
-        if each.key not in self._judged or each.engine.state != "absent":
+        if each.key not in self._judged or each.engine.state not in BROKEN:
             return each
         why = f"not loaded here: {self._faults[each.key].why}"
         return replace(each, unavailable=why, temporary=False)

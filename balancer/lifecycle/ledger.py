@@ -43,6 +43,7 @@ class LoadLedger:
     ordered: dict[EngineKey, Ordered] = field(default_factory=dict[EngineKey, Ordered])
     _held: dict[EngineKey, float] = field(default_factory=dict[EngineKey, float])
     _began: dict[EngineKey, float] = field(default_factory=dict[EngineKey, float])
+    _busy: set[EngineKey] = field(default_factory=set[EngineKey])
     _loaded: dict[EngineKey, float] = field(default_factory=dict[EngineKey, float])
     _reports: Mapping[EngineKey, EngineReport] = field(
         default_factory=dict[EngineKey, EngineReport]
@@ -64,6 +65,7 @@ class LoadLedger:
         }
         self._held = {k: until for k, until in self._held.items() if until > now}
         there = self._reports
+        self._busy &= there.keys()
         self._loaded = {k: at for k, at in self._loaded.items() if k in there}
         self._began = {
             key: at
@@ -86,10 +88,19 @@ class LoadLedger:
         """Return the engines that are not to be asked for now."""
         return frozenset(self._held)
 
-    def hold(self, key: EngineKey, until: float) -> None:
-        """Do not ask for an engine for a while; its order was not taken."""
+    def busy(self) -> frozenset[EngineKey]:
+        """Return the engines whose nodes said that busy ones are in their way."""
+        return frozenset(self._busy)
+
+    def hold(self, key: EngineKey, until: float, *, busy: bool = False) -> None:
+        """Do not ask for an engine for a while; its order was not taken.
+
+        `busy`: its node said that engines in its way are.
+        """
         self.ordered.pop(key, None)
         self._held[key] = until
+        if busy:
+            self._busy.add(key)
 
     def order(self, load: Load, now: float) -> None:
         """Note that a load is ordered."""
@@ -110,24 +121,31 @@ class LoadLedger:
         self.ordered.pop(key, None)
         reason = to.engine.reason or ""
         match each.kind:
-            case None:
+            case None if each.before == "absent":
                 self._began.setdefault(key, now)
+            case None if to.engine.state == "absent":
+                self.faults.over(key)
+            case None:
+                pass  # it starts anew by itself
             case "loaded":
                 began = self._began.pop(key, None)
                 self._loaded[key] = now
+                self._busy.discard(key)
                 self.faults.loaded(key)
                 self._event("loaded", to, "", None if began is None else now - began)
             case "load_failed":
-                self._began.pop(key, None)
-                self._failed(to, reason or "its load failed")
+                ordered = self._began.pop(key, None) is not None
+                self._failed(to, reason or "its load failed", ordered=ordered)
             case kind:
                 self._loaded.pop(key, None)
                 self._event(kind, to, reason)
 
-    def _failed(self, to: EngineCandidate, why: str) -> None:
-        self.say(f"{to.node} did not load {to.engine.variant}: {why}")
+    def _failed(self, to: EngineCandidate, why: str, *, ordered: bool = True) -> None:
+        """Note a failure; an engine that was not `ordered` starts anew by itself."""
         self._event("load_failed", to, why)
-        self.faults.failed(to.key, why)
+        if ordered:
+            self.say(f"{to.node} did not load {to.engine.variant}: {why}")
+            self.faults.failed(to.key, why)
 
     def _event(
         self,

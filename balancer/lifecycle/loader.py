@@ -182,6 +182,7 @@ class Loader:
                 for key, each in ledger.ordered.items()
             },
             held=ledger.held(),
+            busy=ledger.busy(),
             resident=lambda key: self._resident(engines[key], waiting, now),
             speed=self._state.predictive.fleet_model.speed,
             patience=self._patience,
@@ -219,8 +220,9 @@ class Loader:
         """Send an order, and note where the node does not take it."""
         outcome = await send_order(self._nodes, wish)
         match outcome:
-            case TryLater(seconds):
-                self._ledger.hold(wish.to.key, self._clock() + seconds)
+            case TryLater(seconds, busy):
+                until = self._clock() + seconds
+                self._ledger.hold(wish.to.key, until, busy=busy)
             case Refused(why) if isinstance(wish, Load):
                 self._ledger.refused(wish.to, why)
             case _:

@@ -24,9 +24,10 @@ LATER_SECONDS = 2.0
 
 @dataclass(frozen=True, slots=True)
 class TryLater:
-    """The node may take it in so many seconds."""
+    """The node may take it in so many seconds. `busy`: engines in its way are."""
 
     seconds: float
+    busy: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +63,9 @@ def understood(
     """Return what an answer means. Pure."""
     if status < 300:
         return None
-    if code(body) == BUSY or status in {429, 503}:
+    busy = code(body) == BUSY
+    if busy or status in {429, 503}:
         after = headers.get("retry-after", "")
         usable = after.isascii() and after.isdecimal() and len(after) < 4
-        return TryLater(float(after) if usable else LATER_SECONDS)
+        return TryLater(float(after) if usable else LATER_SECONDS, busy)
     return Refused(message(body) or f"its node answered {status}")

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from balancer.fleet.engines import EngineCandidate, EngineKey, seconds_left
 from balancer.lifecycle.demand import Demand
-from balancer.lifecycle.swap import Resident, stays
+from balancer.lifecycle.swap import Resident, stays, usual_quantum
 from balancer.prediction.engine_model import EngineModel
 from balancer.prediction.speed import Speed
 
@@ -55,8 +55,9 @@ class Outlook:
 
     `up` are the ids of nodes that can be asked; `ordered` the engines whose load was
     ordered, which their nodes do not show yet, with the seconds until they are ready;
-    `held` are not to be asked for now. `resident` describes an engine that is in the
-    way, `speed` is what is known of one. `patience`: the longest wait of a request.
+    `held` are not to be asked for now, and of `busy` ones a node said that engines in
+    their way are. `resident` describes an engine that is in the way, `speed` is what is
+    known of one. `patience`: the longest wait of a request.
     """
 
     now: float
@@ -64,6 +65,7 @@ class Outlook:
     up: frozenset[str]
     ordered: Mapping[EngineKey, float]
     held: frozenset[EngineKey]
+    busy: frozenset[EngineKey]
     resident: Callable[[EngineKey], Resident]
     speed: Callable[[EngineCandidate], Speed]
     patience: float
@@ -145,9 +147,15 @@ def _option(to: EngineCandidate, demand: Demand, outlook: Outlook) -> Option:
     return Option(
         to=to,
         stays=stay,
-        drain=any(each.busy for each in in_the_way),
+        drain=any(each.busy for each in in_the_way) or _is_due(to, demand, outlook),
         seconds=max(stay, drains) + load,
     )
+
+
+def _is_due(to: EngineCandidate, demand: Demand, outlook: Outlook) -> bool:
+    """Whether its turn has come, though its node sees more in its way than we do."""
+    turn = usual_quantum(to.engine.load_seconds)
+    return to.key in outlook.busy and outlook.now - demand.oldest >= turn
 
 
 def _stays(

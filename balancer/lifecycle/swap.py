@@ -59,10 +59,14 @@ class Resident:
         return not (self.busy or self.wanted or self.to.engine.state == "loading")
 
 
+def usual_quantum(load_seconds: float) -> float:
+    """Return the quantum of engines whose loads take so many seconds together."""
+    return max(LEAST_QUANTUM, QUANTUM_LOADS * load_seconds)
+
+
 def quantum(resident: Resident, load_seconds: float, patience: float) -> float:
     """Return the seconds for which one model is served before the other's turn."""
-    both = resident.to.engine.load_seconds + load_seconds
-    usual = max(LEAST_QUANTUM, QUANTUM_LOADS * both)
+    usual = usual_quantum(resident.to.engine.load_seconds + load_seconds)
     # Else the other model's requests would be given up before their turn.
     return min(usual, max(0.0, PATIENCE_SHARE * patience - load_seconds))
 

@@ -7,18 +7,23 @@ from dataclasses import dataclass
 
 from balancer.fleet.engines import EngineCandidate, EngineKey
 from balancer.lifecycle.events import EventKind
-from edgeserve.wire import EngineReport
+from edgeserve.wire import EngineReport, EngineState
 
 SERVES = frozenset(("ready", "busy"))
 BEFORE = frozenset(("absent", "loading", "failed"))
 BROKEN = frozenset(("failed", "quarantined"))
+THERE = frozenset(("ready", "busy", "leaving", "stuck"))
 
 
 @dataclass(frozen=True, slots=True)
 class Transition:
-    """What happened to an engine, or "" where its load has only begun."""
+    """What happened to an engine that was in the state `before`.
+
+    `kind` is None where its load has begun, or may be tried again.
+    """
 
     to: EngineCandidate
+    before: EngineState
     kind: EventKind | None
 
 
@@ -32,8 +37,8 @@ def transitions(
         if old is None or old is each.engine or old.state == each.engine.state:
             continue
         kind = _kind(old, each.engine)
-        if kind is not None or each.engine.state == "loading":
-            found.append(Transition(each, kind))
+        if kind is not None or each.engine.state in {"loading", "absent"}:
+            found.append(Transition(each, old.state, kind))
     return found
 
 
@@ -42,6 +47,6 @@ def _kind(old: EngineReport, new: EngineReport) -> EventKind | None:
         return "loaded"
     if new.state in BROKEN and old.state in {"absent", "loading"}:
         return "load_failed"
-    if new.state == "absent":
-        return "load_failed" if old.state == "loading" else "unloaded"
-    return None
+    if new.state == "absent" and old.state == "loading":
+        return "load_failed"
+    return "unloaded" if new.state == "absent" and old.state in THERE else None

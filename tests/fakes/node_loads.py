@@ -132,7 +132,7 @@ class FakeLoads:
         await asyncio.sleep(self.seconds)
         await self._free.wait()
         if self.fails:
-            self.node.change(id_, state="absent", progress=None, reason=self.fails)
+            self.node.change(id_, state="failed", progress=None, reason=self.fails)
             return
         epoch = engine.epoch + 1
         self.node.change(id_, state="ready", progress=None, epoch=epoch, reason=None)

@@ -43,14 +43,16 @@ def test_an_engine_that_did_not_load_is_not_waited_for_and_says_why() -> None:
 def test_after_a_while_it_may_be_tried_again() -> None:
     setup = Setup()
     setup.faults.failed(ABSENT.key, "no")
-    setup.now = 5.0
+    setup.now = 10.0
     setup.faults.tick()
 
     assert setup.changes == 2
     assert setup.judged() is ABSENT
 
 
-@pytest.mark.parametrize(("failures", "seconds"), [(1, 5), (2, 10), (4, 40), (20, 300)])
+@pytest.mark.parametrize(
+    ("failures", "seconds"), [(1, 10), (2, 20), (4, 80), (20, 300)]
+)
 def test_each_failure_doubles_the_pause_up_to_five_minutes(
     failures: int, seconds: float
 ) -> None:
@@ -71,3 +73,14 @@ def test_one_that_loads_after_all_is_trusted_again() -> None:
     setup.faults.loaded(ABSENT.key)
 
     assert setup.judged() is ABSENT
+
+
+def test_where_its_node_would_try_again_so_may_requests() -> None:
+    setup = Setup()
+    setup.faults.failed(ABSENT.key, "no")
+    setup.faults.over(ABSENT.key)
+
+    assert setup.judged() is ABSENT
+    setup.faults.failed(ABSENT.key, "no")
+    setup.now = 19.9
+    assert setup.judged() is not ABSENT

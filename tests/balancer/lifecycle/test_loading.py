@@ -12,6 +12,7 @@ import pytest
 
 from balancer import response
 from balancer.lifecycle.events import EventKind
+from balancer.lifecycle.placement import Load, Unload
 from edgeserve.desired import LoadEngine
 from edgeserve.wire import EngineReport
 from tests.balancer.endpoint import CHAT, Endpoint, chat, endpoint, eventually
@@ -286,3 +287,42 @@ async def test_the_explanation_of_a_request_that_waits_names_each_load() -> None
 def candidates_of(shown: Any) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = shown["candidates"]
     return found
+
+
+async def test_what_is_wished_for_is_ordered_once() -> None:
+    async with fleet() as (balancer, [node]):
+        loader, state = balancer.balancer.loader, balancer.balancer.state
+        [cold] = state.current.candidates
+
+        def wishes(_: float) -> list[Load | Unload]:
+            [now] = state.current.candidates
+            absent = now.engine.state == "absent"
+            return [Load(to=cold, why="scaled up")] if absent else []
+
+        node.loads.hold()
+        loader.wishes.append(wishes)
+        node.change("cold:Q4_1", context=8192)  # any change makes it look
+        await eventually(lambda: bool(node.loads.loads))
+        loader.wishes.clear()
+        node.loads.release()
+        await eventually(lambda: "loaded" in kinds(balancer))
+        loader.order(Unload(to=cold, why="calm"), loop_time())
+        await eventually(lambda: "unloaded" in kinds(balancer))
+
+    assert len(node.loads.orders) == 2
+
+
+def loop_time() -> float:
+    return asyncio.get_running_loop().time()
+
+
+async def test_engines_that_are_busy_with_others_are_asked_for_again() -> None:
+    async with fleet() as (balancer, [node]):
+        node.loads.refuses = "engines_busy"
+        asking = asyncio.ensure_future(ask(balancer, "cold"))
+        await eventually(lambda: bool(node.loads.orders))
+        node.loads.refuses = ""
+
+        assert await asking == 200
+
+    assert len(node.loads.orders) == 2

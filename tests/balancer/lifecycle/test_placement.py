@@ -53,6 +53,7 @@ def an_outlook(
         "up": frozenset(node for node, _ in engines),
         "ordered": {},
         "held": frozenset(),
+        "busy": frozenset(),
         "resident": resident or (lambda key: Resident(to=engines[key])),
         "speed": lambda each: known.get(each.node, typical(100, 10, on_gpu=False)),
         "patience": 300.0,
@@ -180,3 +181,18 @@ def test_an_absent_engine_whose_context_is_too_short_is_not_loaded() -> None:
 
     assert demand(short, long, tokens=4000).pending == (long,)
     assert demand(short, long, too_short=1024).pending == (long,)
+
+
+def test_where_a_node_says_that_engines_are_busy_it_drains_them_after_a_quantum() -> (
+    None
+):
+    cold = absent("pi")
+    outlook = an_outlook([cold], busy=frozenset((cold.key,)))
+
+    early = plan(demand(cold, arrived=NOW - 5), outlook).load
+    late = plan(demand(cold, arrived=NOW - 15), outlook).load
+
+    assert early is not None
+    assert not early.drain
+    assert late is not None
+    assert late.drain

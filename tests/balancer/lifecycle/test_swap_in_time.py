@@ -111,6 +111,7 @@ class OneRoom:
                 up=frozenset(("pi",)),
                 ordered=ordered,
                 held=frozenset(),
+                busy=frozenset(),
                 resident=resident,
                 speed=lambda _: typical(1000, 100, on_gpu=False),
                 patience=PATIENCE,
