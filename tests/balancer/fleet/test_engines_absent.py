@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from balancer.fleet.engines import NOT_LOADED, Candidates, candidates, served
+from balancer.fleet.catalog import catalog, entries
+from balancer.fleet.engines import NOT_LOADED, Candidates, candidates
 from balancer.fleet.slot_counts import SlotCounts
 from balancer.health.breaker import CircuitBreakers
 from balancer.routing.abilities import able_to
@@ -69,7 +70,7 @@ def test_no_engine_of_a_node_that_leaves_is_loaded() -> None:
 def test_models_that_can_be_loaded_are_listed_with_the_slots_that_are_loaded() -> None:
     warm = an_engine("a:Q4_1", slots=2)
     report = a_report(warm, absent("a:Q8_0", slots=4), absent("b:Q8_0", slots=4))
-    found = served(candidates(a_fleet("pi", report=report)))
+    found = entries(catalog(candidates(a_fleet("pi", report=report))))
 
     assert {each.name: each.slots for each in found} == {
         "a": 2, "a:Q4_1": 2, "a:Q8_0": 4, "b": 4, "b:Q8_0": 4
