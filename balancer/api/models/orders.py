@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import asyncio
+from collections.abc import Awaitable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import msgspec
 from aiohttp import web
-from msgspec import UNSET, UnsetType, structs
+from msgspec import UNSET, structs
 
 from balancer.api.models import node_orders
+from balancer.api.models.bodies import LimitOrder, LoadOrder, PinOrder, UnloadOrder
 from balancer.api.models.node_orders import OrderRefused
 from balancer.api.nodes import named
 from balancer.discovery.node_client import NodeClient
 from balancer.fleet.catalog import STATES, catalog, entries, state_of
 from balancer.fleet.engines import EngineCandidate
 from balancer.fleet.members import Node
-from balancer.lifecycle.replicas.limits import Count, FleetLimits, ReplicaLimits
+from balancer.lifecycle.replicas.limits import FleetLimits, ReplicaLimits
 from balancer.lifecycle.replicas.wishes import is_loaded, load_cost
 from balancer.state import BalancerState
-from edgeserve.desired import DesiredModel, Seconds
+from edgeserve.desired import DesiredModel
 from edgeserve.errors import BadRequest, EdgeserveError, NodeLost, UnknownModel
 from edgeserve.http.server.aiohttp_routes import AioHandler, guarded, json_response
 from edgeserve.http.server.context import Admit
@@ -37,40 +38,6 @@ class NotLoadable(EdgeserveError):
     status = 409
     code = "not_loadable"
     kind = "invalid_request_error"
-
-
-class LoadOrder(msgspec.Struct, frozen=True, kw_only=True):
-    """Body of `load`. `node`: a name or an id, None for the best."""
-
-    node: str | None = None
-    drain: bool = False
-
-
-class UnloadOrder(msgspec.Struct, frozen=True, kw_only=True):
-    """Body of `unload`. `node`: None for every one."""
-
-    node: str | None = None
-    drain: bool = True
-
-
-class PinOrder(msgspec.Struct, frozen=True, kw_only=True):
-    """Body of `pin`; `off` ends it."""
-
-    node: str | None = None
-    off: bool = False
-
-
-class LimitOrder(msgspec.Struct, frozen=True, kw_only=True):
-    """Body of `limit`: what is absent stays, null is no limit.
-
-    `min` and `max` are of the fleet; the others of `node`, or of all nodes with it.
-    """
-
-    node: str | None = None
-    min: Count | UnsetType | None = UNSET
-    max: Count | UnsetType | None = UNSET
-    keep_alive: Seconds | UnsetType | None = UNSET
-    forbidden: bool | UnsetType = UNSET
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,17 +79,16 @@ class OrderRoutes:
         model, engines = self._meant(request)
         if order.node is not None:
             engines = _on(order.node, engines, model)
-        done, refused = list[Json](), list[EdgeserveError]()
-        for each in filter(is_loaded, engines):
-            try:
-                report = await node_orders.unload(self.nodes, each, drain=order.drain)
-            except (OrderRefused, NodeLost) as error:
-                refused.append(error)
-            else:
-                done.append({"node": each.node, "engine": report})
-        if refused and not done:
-            raise refused[0]
-        shown = {"model": model, "unloaded": done, "refused": list(map(str, refused))}
+        loaded = list(filter(is_loaded, engines))
+        told, refused = await _all(
+            node_orders.unload(self.nodes, each, drain=order.drain) for each in loaded
+        )
+        done = [
+            {"node": each.node, "engine": report}
+            for each, report in zip(loaded, told, strict=True)
+            if report is not None
+        ]
+        shown = {"model": model, "unloaded": done, "refused": refused}
         return json_response(shown, status=202)
 
     async def pin(self, request: web.Request) -> web.Response:
@@ -198,16 +164,43 @@ class OrderRoutes:
         self, model: str, nodes: Iterable[Node], **changes: Any
     ) -> web.Response:
         """Tell nodes what changes of what they were told about the model."""
-        told = dict[str, DesiredModel]()
-        for node in nodes:
-            desired = structs.replace(desired_of(node, model), **changes)
-            await node_orders.desire(self.nodes, node, desired)
-            told[node.name] = desired
-        return self._told(model, told)
+        wanted = [(n, structs.replace(desired_of(n, model), **changes)) for n in nodes]
+        told, refused = await _all(
+            node_orders.desire(self.nodes, node, desired) for node, desired in wanted
+        )
+        desired = {
+            node.name: each
+            for (node, each), answer in zip(wanted, told, strict=True)
+            if answer is not None
+        }
+        return self._told(model, desired, refused)
 
-    def _told(self, model: str, desired: dict[str, DesiredModel]) -> web.Response:
-        shown = {"model": model, "limits": self.limits.of(model), "desired": desired}
-        return json_response(shown)
+    def _told(
+        self, model: str, desired: Json, refused: Sequence[str] = ()
+    ) -> web.Response:
+        limits = self.limits.of(model)
+        shown = {"model": model, "limits": limits, "desired": desired}
+        return json_response({**shown, "refused": refused})
+
+
+async def _all(orders: Iterable[Awaitable[T]]) -> tuple[list[T | None], list[str]]:
+    """Give all orders at once; returns the answers, and the sentences of refusals.
+
+    Raises the first refusal where there is no answer.
+    """
+    results = await asyncio.gather(*orders, return_exceptions=True)
+    answers, refused = list[T | None](), list[EdgeserveError]()
+    for each in results:
+        if isinstance(each, OrderRefused | NodeLost):
+            refused.append(each)
+            answers.append(None)
+        elif isinstance(each, BaseException):
+            raise each
+        else:
+            answers.append(each)
+    if refused and len(refused) == len(answers):
+        raise refused[0]
+    return answers, list(map(str, refused))
 
 
 def desired_of(node: Node, model: str) -> DesiredModel:

@@ -62,31 +62,70 @@ def wishes(
 
     An engine counts from the order to load it on, as it is `loading` then.
     """
-    loads, unloads = dict[EngineKey, Load](), dict[EngineKey, Unload]()
-    problems = list[LimitProblem]()
     protected = _protected(limits, candidates)
+    found = list[ReplicaWishes]()
     for model, limit in sorted(limits.items()):
         mine = [each for each in candidates if each.serves(model)]
         there = [each for each in mine if is_loaded(each)]
-        missing = (limit.min or 0) - len(there)
-        surplus = 0 if limit.max is None else len(there) - limit.max
-        if missing > 0:
-            found = _places(model, mine, there, never, protected)
-            why = f"at least {limit.min} of {model} shall be loaded"
-            loads |= {each.key: Load(to=each, why=why) for each in found[:missing]}
-            if len(found) < missing:
-                problems.append(_too_few(model, limit, len(there) + len(found)))
-        elif surplus > 0:
-            idle = idlest(there)
-            why = f"at most {limit.max} of {model} may be loaded"
-            unloads |= {each.key: Unload(to=each, why=why) for each in idle[:surplus]}
-            if len(idle) < surplus:
-                problems.append(_too_many(model, limit, there))
+        if limit.min is not None and len(there) < limit.min:
+            obstacles = {
+                each.key: _obstacle(model, each, never, protected) for each in mine
+            }
+            found.append(_more(model, limit.min, mine, there, obstacles))
+        elif limit.max is not None and len(there) > limit.max:
+            found.append(_fewer(model, limit.max, there))
     return ReplicaWishes(
-        loads=tuple(loads.values()),
-        unloads=tuple(unloads.values()),
-        problems=tuple(problems),
+        loads=tuple({w.to.key: w for each in found for w in each.loads}.values()),
+        unloads=tuple({w.to.key: w for each in found for w in each.unloads}.values()),
+        problems=tuple(problem for each in found for problem in each.problems),
     )
+
+
+def _more(
+    model: str,
+    fewest: int,
+    mine: Iterable[EngineCandidate],
+    there: Sequence[EngineCandidate],
+    obstacles: Mapping[EngineKey, str],
+) -> ReplicaWishes:
+    """Wish for more engines, each on a node that has none."""
+    taken = {each.node_id for each in there}
+    spare = [each for each in mine if each.node_id not in taken]
+    able = _cheapest(each for each in spare if not obstacles[each.key])
+    possible = len(there) + len(able)
+    why = f"at least {fewest} of {model} shall be loaded"
+    loads = tuple(Load(to=each, why=why) for each in able[: fewest - len(there)])
+    if possible >= fewest:
+        return ReplicaWishes(loads=loads)
+    blocked = (each for each in spare if obstacles[each.key])
+    out = dict.fromkeys(f"{each.node}: {obstacles[each.key]}" for each in blocked)
+    reason = "; ".join(out) or "no other node has its file"
+    problem = LimitProblem(
+        model=model,
+        code="below_min",
+        reason=f"{fewest} shall be loaded, but only {possible} can be: {reason}",
+        remedy="`edgeserve pull` on another node, or"
+        f" `edgeserve models limit {model} --min {possible or 'none'}`",
+    )
+    return ReplicaWishes(loads=loads, problems=(problem,))
+
+
+def _fewer(model: str, most: int, there: Sequence[EngineCandidate]) -> ReplicaWishes:
+    """Wish for fewer engines, the idlest first."""
+    idle = idlest(there)
+    why = f"at most {most} of {model} may be loaded"
+    unloads = tuple(Unload(to=each, why=why) for each in idle[: len(there) - most])
+    if len(there) - len(idle) <= most:
+        return ReplicaWishes(unloads=unloads)
+    nodes = ", ".join(sorted(each.node for each in there if each.engine.pinned))
+    problem = LimitProblem(
+        model=model,
+        code="above_max",
+        reason=f"{most} may be loaded at most, but it is pinned to {nodes}",
+        remedy=f"`edgeserve models pin {model} --off --node NODE`, or"
+        f" `edgeserve models limit {model} --max {len(there)}`",
+    )
+    return ReplicaWishes(unloads=unloads, problems=(problem,))
 
 
 def is_loaded(candidate: EngineCandidate) -> bool:
@@ -124,29 +163,34 @@ def forbids(never: Forbidden, candidate: EngineCandidate) -> bool:
     return not never.get(candidate.node_id, frozenset()).isdisjoint(candidate.names)
 
 
-def _places(
+def _obstacle(
     model: str,
-    mine: Sequence[EngineCandidate],
-    there: Sequence[EngineCandidate],
+    to: EngineCandidate,
     never: Forbidden,
     protected: Mapping[EngineKey, frozenset[str]],
-) -> list[EngineCandidate]:
-    """Return an absent engine on each node without the model, the cheapest first."""
-    taken = {each.node_id for each in there}
-    best: dict[str, tuple[tuple[int, float], EngineCandidate]] = {}
-    for each in mine:
-        if each.engine.state != "absent" or state_of(each) is None:
-            continue
-        if each.node_id in taken or forbids(never, each):
-            continue
-        evicted = [(each.node_id, id_) for id_ in each.engine.evicts]
-        if any(protected.get(key, frozenset()) - {model} for key in evicted):
-            continue
-        cost = len(evicted), each.engine.load_seconds
-        if each.node_id not in best or cost < best[each.node_id][0]:
-            best[each.node_id] = cost, each
-    ranked = sorted(best.values(), key=lambda found: (found[0], found[1].node))
-    return [each for _, each in ranked]
+) -> str:
+    """Say why an engine is not to be loaded; "" where it can be."""
+    if forbids(never, to):
+        return "it is forbidden there"
+    if to.engine.state != "absent" or state_of(to) is None:
+        return to.unavailable or to.engine.state
+    evicted = [(to.node_id, id_) for id_ in to.engine.evicts]
+    needing = {name for key in evicted for name in protected.get(key, ())} - {model}
+    if not needing:
+        return ""
+    return f"there it would evict {', '.join(sorted(needing))}, which has a minimum"
+
+
+def _cheapest(able: Iterable[EngineCandidate]) -> list[EngineCandidate]:
+    """Return the best engine of each node, the cheapest to load first."""
+    best: dict[str, EngineCandidate] = {}
+    for each in sorted(able, key=_cost):
+        best.setdefault(each.node_id, each)
+    return list(best.values())
+
+
+def _cost(to: EngineCandidate) -> tuple[int, float, str]:
+    return len(to.engine.evicts), to.engine.load_seconds, to.node
 
 
 def _protected(
@@ -163,28 +207,3 @@ def _protected(
             for each in there:
                 found[each.key] = found.get(each.key, frozenset()) | {model}
     return found
-
-
-def _too_few(model: str, limit: ReplicaLimits, possible: int) -> LimitProblem:
-    fewest = limit.min or 0
-    return LimitProblem(
-        model=model,
-        code="below_min",
-        reason=f"{fewest} shall be loaded, but only {possible} can be: other nodes lack"
-        " its file or room, or must not load it",
-        remedy="`edgeserve pull` on another node, or"
-        f" `edgeserve models limit {model} --min {possible or 'none'}`",
-    )
-
-
-def _too_many(
-    model: str, limit: ReplicaLimits, there: Sequence[EngineCandidate]
-) -> LimitProblem:
-    nodes = ", ".join(sorted(each.node for each in there if each.engine.pinned))
-    return LimitProblem(
-        model=model,
-        code="above_max",
-        reason=f"{limit.max} may be loaded at most, but it is pinned to {nodes}",
-        remedy=f"`edgeserve models pin {model} --off --node NODE`, or"
-        f" `edgeserve models limit {model} --max {len(there)}`",
-    )

@@ -30,6 +30,12 @@ def tell(place: Endpoint, name: str, action: str, body: Json) -> Any:
     return place.tell(path, body)
 
 
+def _say_refusals(told: Json) -> None:
+    """Say which nodes did not take an order that others took."""
+    for sentence in told["refused"]:
+        click.echo(f"edgeserve: {sentence}", err=True)
+
+
 @click.command(
     epilog=examples(
         ("edgeserve models unload smollm2", "wherever it is loaded"),
@@ -49,8 +55,7 @@ def unload(name: str, node: str | None, url: str, api_key_file: Path | None) -> 
         told = tell(endpoint(url, api_key_file), name, "unload", {"node": node})
         for each in told["unloaded"]:
             click.echo(f"{each['engine']['id']} leaves {each['node']}")
-        for sentence in told["refused"]:
-            click.echo(f"edgeserve: {sentence}", err=True)
+        _say_refusals(told)
         if not told["unloaded"]:
             click.echo(f"{told['model']} is not loaded")
 
@@ -82,6 +87,7 @@ def pin(
         what = "no longer pinned to" if off else "pinned to"
         for where in told["desired"]:
             click.echo(f"{told['model']} is {what} {where}")
+        _say_refusals(told)
         if not told["desired"]:
             click.echo(f"{told['model']} is not pinned")
 
@@ -135,8 +141,10 @@ def limit(
     if node is not None:
         body["node"] = node
     with understood(url):
-        for line in limit_lines(tell(endpoint(url, api_key_file), name, "limit", body)):
+        told = tell(endpoint(url, api_key_file), name, "limit", body)
+        for line in limit_lines(told):
             click.echo(line)
+        _say_refusals(told)
 
 
 def limit_lines(told: Json) -> list[str]:

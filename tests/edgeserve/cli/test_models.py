@@ -203,7 +203,11 @@ def test_unload_and_pin_say_where(edgeserve: Terminal, running: FakeEndpoint) ->
         "unloaded": left,
         "refused": ["nuc: small is pinned"],
     }
-    running.answers[f"{OWN}/small/pin"] = {"model": "small", "desired": {"pi": {}}}
+    running.answers[f"{OWN}/small/pin"] = {
+        "model": "small",
+        "desired": {"pi": {}},
+        "refused": [],
+    }
 
     unloaded = edgeserve("models", "unload", "small")
     assert unloaded.out == "small:Q4_1 leaves pi\n"
@@ -232,6 +236,7 @@ def test_limit_sends_what_is_named_and_nothing_else(
         "model": "small",
         "limits": {"min": 1, "max": None},
         "desired": {"pi": desired},
+        "refused": [],
     }
 
     seen = edgeserve("models", "limit", "small", *options.split())

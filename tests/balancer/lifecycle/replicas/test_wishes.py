@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import msgspec
@@ -82,7 +83,7 @@ def test_a_minimum_that_cannot_be_had_is_a_problem_with_a_remedy() -> None:
     assert nodes(found.loads) == ["pi"]
     (problem,) = found.problems
     assert (problem.model, problem.code) == ("small", "below_min")
-    assert "only 1 can be" in problem.reason
+    assert "only 1 can be: no other node has its file" in problem.reason
     assert "`edgeserve models limit small --min 1`" in problem.remedy
 
 
@@ -106,7 +107,9 @@ def test_two_minimums_in_one_memory_do_not_evict_each_other() -> None:
     )
 
     assert not found.loads
-    assert [each.model for each in found.problems] == ["small"]
+    (problem,) = found.problems
+    assert problem.model == "small"
+    assert "pi: there it would evict big, which has a minimum" in problem.reason
 
 
 def test_a_node_that_must_not_load_it_is_left_out() -> None:
@@ -118,7 +121,16 @@ def test_a_node_that_must_not_load_it_is_left_out() -> None:
     found = wishes({"small": ReplicaLimits(min=1)}, [on("pi", "absent")], never)
 
     assert not found.loads
-    assert found.problems
+    assert "pi: it is forbidden there" in found.problems[0].reason
+
+
+def test_a_problem_says_why_each_node_cannot() -> None:
+    broken = on("nuc", "quarantined")
+    broken = dataclasses.replace(broken, temporary=False)
+
+    found = wished(on("pi", "ready"), broken, small=ReplicaLimits(min=2))
+
+    assert "nuc: quarantined" in found.problems[0].reason
 
 
 def test_a_load_costs_what_has_to_leave_for_it() -> None:
