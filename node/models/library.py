@@ -11,7 +11,7 @@ from edgeserve.errors import in_words
 from edgeserve.models.facts import ModelFacts, parts, read
 from edgeserve.models.header import BrokenModel
 from edgeserve.models.naming import (
-    is_hidden,
+    is_gguf,
     is_later_part,
     is_projector,
     named,
@@ -34,11 +34,6 @@ class UnusableFile:
 
     path: Path
     reason: str
-
-
-def is_gguf(file: Path) -> bool:
-    """Whether a file is named like a model."""
-    return file.suffix.lower() == ".gguf" and not is_hidden(file)
 
 
 def model_files(folder: Path) -> tuple[list[Path], list[UnusableFile]]:
@@ -196,6 +191,12 @@ def look(path: Path) -> Model | UnusableFile:
     except UnicodeEncodeError:
         shown = os.fsencode(path).decode(errors="replace")
         return UnusableFile(path, f"{shown}: its name is not UTF-8; rename it")
+    if path.is_symlink() and not os.path.lexists(os.path.realpath(path)):
+        why = (
+            f"leads to {os.path.realpath(path)}, which is gone; `edgeserve models"
+            " adopt` or `models rm` removes the link"
+        )
+        return UnusableFile(path, f"{path}: {why}")
     try:
         facts = read(path)
         siblings = [file for file in path.parent.iterdir() if is_gguf(file)]
@@ -207,9 +208,7 @@ def look(path: Path) -> Model | UnusableFile:
     if kind in NOT_MODELS or facts.architecture == "clip":
         why = NOT_MODELS.get(kind, "is a projector; it is used with its model")
         return UnusableFile(path, f"{path}: {why}")
-    declared = facts.file_type != "unknown"
-    most = facts.file_type if declared else next(iter(facts.kinds))
-    model, label = named(path, most)
+    model, label = named(path, facts.type_label)
     projector = projector_of(path, siblings)
     return Model(
         path=path,

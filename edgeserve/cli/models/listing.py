@@ -10,6 +10,7 @@ from urllib.parse import quote
 import click
 
 from edgeserve.cli.client import endpoint, endpoint_options, json_option, show
+from edgeserve.cli.models.adopt import adopt
 from edgeserve.help import Group, examples
 from edgeserve.terminal import Row
 
@@ -78,3 +79,6 @@ def model_rows(found: Json) -> list[Row]:
         )
         for model in found["data"]
     ]
+
+
+models.add_command(adopt)
