@@ -33,6 +33,7 @@ from edgeserve.security.hosts import HostCheck
 from edgeserve.security.tokens import FleetTokens, Guard, is_loopback
 from edgeserve.wire import EngineReport
 from node.api.admin import routes
+from node.api.files import file_routes
 from node.api.inference import InferenceHandler
 from node.discovery.announce import be_discoverable
 from node.discovery.client import FleetClient
@@ -115,7 +116,10 @@ async def serve(settings: NodeSettings, stop: asyncio.Event) -> None:
                 sock,
                 InferenceHandler(state, ask, guard),
                 ROUTES.__contains__,
-                routes(state, guard),
+                [
+                    *routes(state, guard),
+                    *file_routes(state, settings.models_dir, guard),
+                ],
                 body_limit=settings.body_limit_mib * MIB,
                 limits=limits_of(settings),
                 admit=guard.check,

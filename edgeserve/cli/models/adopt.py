@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from edgeserve.errors import CommandError
 from edgeserve.help import examples
 from edgeserve.terminal import Row, for_terminal, print_table, printable
 
@@ -65,8 +66,10 @@ def adopt(paths: Sequence[Path], folder: Path | None, *, yes: bool) -> None:
     elif not (to_do := _to_do(adoptions)):
         click.echo("nothing is new")
     elif yes or _agreed(f"{to_do} in {folder / links.ADOPTED}?"):
-        for each in adoptions:
-            _note(links.adopt(each, folder))
+        problems = [why for each in adoptions for why in links.adopt(each, folder)]
+        _note(problems)
+        if problems:
+            raise CommandError("not everything could be linked; the rest is")
         click.echo("done; a node that runs here serves what fits within seconds")
     else:
         click.echo(f"nothing was changed; with --yes: {to_do}")

@@ -11,6 +11,7 @@ import click
 
 from edgeserve.cli.client import endpoint, endpoint_options, json_option, show
 from edgeserve.cli.models.adopt import adopt
+from edgeserve.cli.models.shelf import here_option, rm, show_here
 from edgeserve.help import Group, examples
 from edgeserve.terminal import Row
 
@@ -25,19 +26,29 @@ MODEL_HEADS = ("model", "can", "context", "slots", "nodes")
     epilog=examples(
         ("edgeserve models", "what can be called now"),
         ("edgeserve models show smollm2", "one of them"),
+        ("edgeserve models --here", "what lies in this machine's models folder"),
         ("edgeserve models --json | jq -r '.data[].id'", "names only, for scripts"),
     ),
 )
 @endpoint_options
 @json_option
+@here_option
 @click.pass_context
 def models(
-    context: click.Context, url: str, api_key_file: Path | None, *, as_json: bool
+    context: click.Context,
+    url: str,
+    api_key_file: Path | None,
+    *,
+    as_json: bool,
+    here: bool,
 ) -> None:
     """Show the models that can be called now."""
     if context.invoked_subcommand:
         given = {"url": url, "api_key_file": api_key_file}
         context.default_map = dict.fromkeys(models.commands, given)
+        return
+    if here:
+        show_here(as_json=as_json)
         return
     found = endpoint(url, api_key_file).get("/v1/models")
     none = "no model yet; `edgeserve nodes` says what is there"
@@ -81,4 +92,5 @@ def model_rows(found: Json) -> list[Row]:
     ]
 
 
-models.add_command(adopt)
+for each in (adopt, rm):
+    models.add_command(each)

@@ -39,7 +39,7 @@ def find(store: Store, folder: Path) -> Found:
     problems = list[str]()
     models = list[Adoptable]()
     with noted(problems):
-        own = folder.resolve()
+        own = Path(os.path.realpath(folder))
         if store.root.is_relative_to(own):
             raise NotAdoptable(f"{store.root}: is in the models folder already")
         next(store.root.iterdir(), None)  # says why it cannot be read
@@ -134,10 +134,11 @@ def adopt(adoption: Adoption, folder: Path) -> list[str]:
 
 
 def _make(link: Link, at: Path, folder: Path) -> None:
-    at.parent.mkdir(parents=True, exist_ok=True)
-    if at.parent.resolve() != folder.resolve() / at.parent.relative_to(folder):
+    own = Path(os.path.realpath(folder), at.parent.relative_to(folder))
+    if Path(os.path.realpath(at.parent)) != own:
         raise NotAdoptable(f"{at}: a folder on the way is a link; remove that first")
     if at.is_symlink() and at.readlink() == link.target:
         return
+    at.parent.mkdir(parents=True, exist_ok=True)
     with replacing(at, durable=False) as part:
         part.symlink_to(link.target)

@@ -89,6 +89,8 @@ def _model(root: Path, path: Path) -> Adoptable:
     place = path.relative_to(root / "manifests")
     manifest = read_json(inside(root, path), OllamaManifest)
     name = _shown(place)
+    if not name.isprintable():
+        raise NotAdoptable(f"Ollama's {name}: has a name that cannot be shown")
     models = manifest.of(MODEL_LAYER)
     if len(models) != 1 or manifest.of(ADAPTER_LAYER):
         raise NotAdoptable(f"Ollama's {name}: {_unlike(manifest)}")

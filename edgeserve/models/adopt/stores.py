@@ -113,7 +113,7 @@ def recognised(path: Path) -> Store:
     for name in WITHIN:
         below = root / name
         if name in names and (kind := _form_of(below, program=root.name)):
-            return Store(kind, below.resolve())
+            return Store(kind, Path(os.path.realpath(below)))
     return Store("lmstudio" if _is_lm_studio(root) else "folder", root)
 
 

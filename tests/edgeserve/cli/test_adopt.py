@@ -121,18 +121,32 @@ def test_a_file_in_the_place_of_a_link_is_left_alone(
     assert "is no link" in " ".join(seen.err.split())
 
 
+@pytest.mark.parametrize("where", [".lmstudio/models", "other"])
 def test_no_link_is_made_in_a_folder_of_another_program(
-    edgeserve: Terminal, home: Path, ours: Path, model: Path
+    where: str, edgeserve: Terminal, home: Path, ours: Path, model: Path
 ) -> None:
     stores.lm_studio(home, model)
+    (home / where).mkdir(exist_ok=True)
     (ours / "adopted").mkdir(parents=True)
-    (ours / "adopted" / "lmstudio").symlink_to(home / ".lmstudio/models")
+    (ours / "adopted" / "lmstudio").symlink_to(home / where)
     before = sorted(home.rglob("*"))
 
     seen = edgeserve(*ADOPT, "--yes")
 
     assert sorted(home.rglob("*")) == before
     assert "is no link" in seen.err or "is a link" in seen.err
+
+
+def test_what_cannot_be_linked_is_said_and_fails(
+    edgeserve: Terminal, home: Path, ours: Path, model: Path
+) -> None:
+    stores.lm_studio(home, model)
+    ours.write_text("no folder")
+
+    seen = edgeserve(*ADOPT, "--yes")
+
+    assert seen.status == 1
+    assert "not everything" in seen.err
 
 
 def test_the_models_folder_itself_is_not_adopted(
