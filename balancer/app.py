@@ -29,7 +29,7 @@ from balancer.api.admin import AdminRoutes
 from balancer.api.client_tls import client_tls
 from balancer.api.inference import InferenceHandler
 from balancer.api.nodes import NodeRoutes
-from balancer.api.removal import RemovalRoutes
+from balancer.api.removal import removal_routes
 from balancer.clients.admission import admitting, local_admin
 from balancer.clients.limits import RateLimits
 from balancer.clients.usage import ClientUsage, counting
@@ -156,13 +156,12 @@ async def running(
             usage=usage,
             nodes=await stack.enter_async_context(changes),
         )
-        removal = RemovalRoutes(state=shared, nodes=nodes, manages=clients.manager)
         port = await stack.enter_async_context(
             http.listen(
                 sock,
                 handler,
                 ROUTES.__contains__,
-                [*api.routes(), *removal.routes()],
+                [*api.routes(), *removal_routes(shared, nodes, clients.manager)],
                 body_limit=settings.body_limit_mib * MIB,
                 limits=http.limits_of(settings),
                 admit=clients.check,

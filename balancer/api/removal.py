@@ -55,18 +55,21 @@ class _Envelope(msgspec.Struct):
     error: _Error
 
 
+def removal_routes(
+    state: BalancerState, nodes: NodeClient, manages: Admit
+) -> Iterable[web.RouteDef]:
+    """Return the route, which `manages` guards."""
+    remover = ModelRemover(state=state, nodes=nodes)
+    path = "/edgeserve/v1/models/{name}/remove"
+    return [web.post(path, guarded(manages, remover.remove))]
+
+
 @dataclass(frozen=True, kw_only=True)
-class RemovalRoutes:
-    """The route. `manages` guards it."""
+class ModelRemover:
+    """Asks the nodes of the fleet to remove a model."""
 
     state: BalancerState
     nodes: NodeClient
-    manages: Admit
-
-    def routes(self) -> Iterable[web.RouteDef]:
-        """Return the route."""
-        path = "/edgeserve/v1/models/{name}/remove"
-        return [web.post(path, guarded(self.manages, self.remove))]
 
     async def remove(self, request: web.Request) -> web.Response:
         """Remove a model, from one node or from all that have it, unless one uses it.

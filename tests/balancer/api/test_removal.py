@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
-from balancer.api.removal import RemovalRoutes
+from balancer.api.removal import removal_routes
 from edgeserve.desired import REMOVE
 from edgeserve.errors import NodeLost
 from edgeserve.http.server.aiohttp_routes import rendering
@@ -66,9 +66,8 @@ async def asked(nodes: Nodes, **body: Any) -> tuple[int, Any]:
         current=SimpleNamespace(fleet=SimpleNamespace(nodes=fleet))
     )
     client: Any = nodes
-    removal = RemovalRoutes(state=state, nodes=client, manages=lambda _: None)
     app = web.Application(middlewares=[rendering(2**20)])
-    app.add_routes(removal.routes())
+    app.add_routes(removal_routes(state, client, lambda _: None))
     async with TestClient(TestServer(app)) as session:
         path = "/edgeserve/v1/models/a:F16/remove"
         async with session.post(path, json=body) as answer:
