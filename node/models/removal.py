@@ -21,7 +21,7 @@ from node.models.library import Model, ModelLibrary, model_files, scan
 from node.models.selection import ALL
 
 
-class NoSuchFile(EdgeserveError):
+class NoSuchModelFile(EdgeserveError):
     """The models folder has nothing of that name."""
 
     status = 404
@@ -61,7 +61,7 @@ class Removal:
 def removal(folder: Path, name: str) -> Removal:
     """Find what a name means; reads headers.
 
-    Raises NoSuchFile, NotRemovable, BadRequest where it means several models.
+    Raises NoSuchModelFile, NotRemovable, BadRequest where it means several models.
     """
     try:
         library = scan(folder)
@@ -73,7 +73,7 @@ def removal(folder: Path, name: str) -> Removal:
     broken = [each.path for each in library.unusable if _is(each.path, name, folder)]
     if not models and not broken:
         there = ", ".join(each.variant for each in library.models) or "nothing"
-        raise NoSuchFile(f"no model {name!r} in {folder}; there is {there}")
+        raise NoSuchModelFile(f"no model {name!r} in {folder}; there is {there}")
     staying = [each for each in library.models if each.path not in paths]
     going = [
         *_projectors(models, staying, files),

@@ -12,7 +12,7 @@ import click
 
 from edgeserve.errors import CommandError
 from edgeserve.help import examples
-from edgeserve.terminal import Row, for_terminal, print_table, printable
+from edgeserve.terminal import Entry, Row, for_terminal, print_table, printable
 
 if TYPE_CHECKING:
     from edgeserve.models.adopt.links import Adoption
@@ -53,14 +53,16 @@ def adopt(paths: Sequence[Path], folder: Path | None, *, yes: bool) -> None:
     from edgeserve.config.sources import resolve
     from edgeserve.models.adopt import links
     from edgeserve.models.adopt.stores import recognised, usual
+    from node.models.library import scan
 
     folder = folder or resolve(NodeSettings).settings.models_dir
     home = Path(os.path.expanduser("~"))  # noqa: PTH111 - raises nothing without a home
     stores = [recognised(each) for each in paths] or usual(os.environ, home)
     found = [links.find(each, folder) for each in dict.fromkeys(stores)]
-    adoptions = links.plan_links(found, folder)
+    named = {each.variant: each.path for each in scan(folder).models}
+    adoptions = links.plan_links(found, folder, named)
     for each in adoptions:
-        _show(each)
+        _show(each, folder)
     if not stores:
         click.echo("LM Studio, Ollama and the Hugging Face cache have no folder here")
     elif not (to_do := _to_do(adoptions)):
@@ -75,20 +77,25 @@ def adopt(paths: Sequence[Path], folder: Path | None, *, yes: bool) -> None:
         click.echo(f"nothing was changed; with --yes: {to_do}")
 
 
-def _show(adoption: Adoption) -> None:
-    states = [(each, "new") for each in adoption.new]
-    states += [(each, "adopted") for each in adoption.known]
-    states.sort(key=lambda each: each[0].name)
-    click.echo(printable(adoption.found.store.title))
-    if states:
-        print_table(HEADS, [_row(*each) for each in states])
+def _show(adoption: Adoption, folder: Path) -> None:
+    from edgeserve.models.adopt.links import place
+
+    store = adoption.found.store
+    rows = [(each.name, Entry(_cells(each, "new"))) for each in adoption.new]
+    for each, path in adoption.known:
+        own = path == place(each.links[-1], store, folder)
+        below = [] if own else [f"not linked: {path} has this name, or is the same"]
+        rows.append((each.name, Entry(_cells(each, "adopted" if own else ""), below)))
+    click.echo(printable(store.title))
+    if rows:
+        print_table(HEADS, [entry for _, entry in sorted(rows, key=lambda row: row[0])])
     elif not adoption.problems:
         click.echo("  no models")
     _note([f"{path}: its file is gone" for path in adoption.gone])
     _note(adoption.problems)
 
 
-def _row(model: Adoptable, state: str) -> Row:
+def _cells(model: Adoptable, state: str) -> Row:
     from edgeserve.models.memory import size
 
     return model.variant, size(model.size), model.name, state

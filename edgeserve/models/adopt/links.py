@@ -6,7 +6,7 @@ A link is all that is ever made, replaced or removed here.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,12 +24,13 @@ ADOPTED = "adopted"
 class Adoption:
     """What adopting a store does: links to make, and links whose file is gone.
 
-    `known` models have their links already, `elsewhere` under another name.
+    `known` models are there already, each with the path: that of their link, or of
+    another file that is the same or would have the same name on nodes.
     """
 
     found: Found
     new: tuple[Adoptable, ...]
-    known: tuple[Adoptable, ...]
+    known: tuple[tuple[Adoptable, Path], ...]
     gone: tuple[Path, ...]
     problems: tuple[str, ...]
 
@@ -53,22 +54,44 @@ def find(store: Store, folder: Path) -> Found:
     return Found(store=store, models=tuple(models), problems=tuple(problems))
 
 
-def plan_links(found: Sequence[Found], folder: Path) -> list[Adoption]:
-    """Compare what was found with the links in the models folder."""
-    linked = {target: path for path, target in _links_in(folder / ADOPTED)}
-    return [_adoption(each, folder, linked) for each in found]
+def plan_links(
+    found: Sequence[Found], folder: Path, named: Mapping[str, Path]
+) -> list[Adoption]:
+    """Compare what was found with the models folder.
+
+    `named` has the variants there, with their paths.
+    """
+    taken = _Taken(dict(_ends(folder / ADOPTED)), dict(named))
+    return [_adoption(each, folder, taken) for each in found]
 
 
-def _adoption(found: Found, folder: Path, linked: dict[Path, Path]) -> Adoption:
-    new, known, problems = list[Adoptable](), list[Adoptable](), list(found.problems)
+@dataclass(frozen=True)
+class _Taken:
+    """Ends of links, and variants: each with the path that has it, or will."""
+
+    ends: dict[Path, Path]
+    variants: dict[str, Path]
+
+    def by(self, model: Adoptable, at: Path) -> Path:
+        """Return the path that stands for a model; its own, `at`, if none does."""
+        end = self.ends.setdefault(model.links[-1].target, at)
+        return end if end != at else self.variants.setdefault(model.variant, at)
+
+
+def _ends(folder: Path) -> Iterator[tuple[Path, Path]]:
+    return ((target, path) for path, target in _links_in(folder))
+
+
+def _adoption(found: Found, folder: Path, taken: _Taken) -> Adoption:
+    new, known = list[Adoptable](), list[tuple[Adoptable, Path]]()
+    problems = list(found.problems)
     for model in found.models:
-        main = model.links[-1]
-        at = place(main, found.store, folder)
-        other = linked.setdefault(main.target, at)
+        at = place(model.links[-1], found.store, folder)
         with noted(problems):
             wanting = [each for each in model.links if _wants(each, found, folder)]
-            if not wanting or other != at:
-                known.append(model)
+            other = taken.by(model, at)
+            if other != at or not wanting:
+                known.append((model, other))
             else:
                 new.append(model)
     gone = [

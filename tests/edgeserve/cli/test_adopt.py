@@ -141,7 +141,8 @@ def test_what_cannot_be_linked_is_said_and_fails(
     edgeserve: Terminal, home: Path, ours: Path, model: Path
 ) -> None:
     stores.lm_studio(home, model)
-    ours.write_text("no folder")
+    ours.mkdir()
+    (ours / "adopted").write_text("no folder")
 
     seen = edgeserve(*ADOPT, "--yes")
 
@@ -184,3 +185,35 @@ def test_a_damaged_manifest_hides_no_other_model(
     assert seen.status == 0
     assert str(bad) in "".join(seen.err.split())
     assert variants(ours) == ["tiny-1b:F16"]
+
+
+def test_what_is_there_under_its_name_is_not_linked_again(
+    edgeserve: Terminal, home: Path, ours: Path, model: Path
+) -> None:
+    ours.mkdir()
+    os.link(model, ours / "Tiny-Chat-Q8_0.gguf")
+    stores.lm_studio(home, model)
+    stores.hub_cache(home / ".cache/huggingface/hub", "o/r", "R-F16.gguf", model)
+    stores.hub_cache(home / ".cache/huggingface/hub", "p/r", "R-F16.gguf", model)
+
+    seen = edgeserve(*ADOPT, "--yes")
+    again = edgeserve(*ADOPT, "--yes")
+
+    assert variants(ours) == ["tiny-chat:Q8_0", "r:F16"]
+    assert scan(ours).unusable == ()
+    assert seen.out.count("not linked") == 2
+    assert again.out.count("not linked") == 2
+    assert "nothing is new" in again.out
+
+
+def test_a_longer_name_that_ollama_gives_a_file_later_changes_nothing(
+    edgeserve: Terminal, home: Path, ours: Path, model: Path
+) -> None:
+    stores.ollama(home, model, "tiny:latest")
+    edgeserve(*ADOPT, "--yes")
+    stores.ollama(home, model, "tiny:1b-q8_0")
+
+    seen = edgeserve(*ADOPT, "--yes")
+
+    assert "nothing is new" in seen.out
+    assert variants(ours) == ["tiny:F16"]

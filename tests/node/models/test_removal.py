@@ -8,7 +8,7 @@ import pytest
 
 from edgeserve.errors import BadRequest
 from node.models.library import scan
-from node.models.removal import NoSuchFile, NotRemovable, removal, remove
+from node.models.removal import NoSuchModelFile, NotRemovable, removal, remove
 from tests.fakes.gguf import a_model
 from tests.node.models.test_library import a_header
 
@@ -143,12 +143,12 @@ def test_what_cannot_be_served_can_be_removed(folder: Path) -> None:
 def test_other_names_mean_nothing(name: str, folder: Path, model: Path) -> None:
     put(model, folder / "a-F16.gguf", folder.parent / "secret.gguf")
 
-    with pytest.raises(NoSuchFile, match="there is a:F16"):
+    with pytest.raises(NoSuchModelFile, match="there is a:F16"):
         removal(folder, name)
 
 
 def test_a_missing_folder_has_no_models(tmp_path: Path) -> None:
-    with pytest.raises(NoSuchFile, match="there is nothing"):
+    with pytest.raises(NoSuchModelFile, match="there is nothing"):
         removal(tmp_path / "none", "a")
 
 

@@ -26,7 +26,7 @@ from tests.node.shelf.watched import Watched, ready, running
 def adopt(home: Path, settings: NodeSettings) -> None:
     folder = settings.models_dir
     found = links.find(Store("ollama", home / ".ollama/models"), folder)
-    (adoption,) = links.plan_links([found], folder)
+    (adoption,) = links.plan_links([found], folder, {})
     assert adoption.problems == ()
     assert links.adopt(adoption, folder) == []
 
@@ -100,6 +100,8 @@ async def test_rm_removes_what_is_not_used_and_refuses_what_is(
                 edgeserve, "models", "rm", name, "--url", url, *more
             )
 
+        async with client.post("/edgeserve/v1/models/old/remove", json={}) as page:
+            assert page.status == 403
         used = await rm("old", "--yes")
         unsure = await rm("tiny-1b")
         assert os.path.lexists(link)
