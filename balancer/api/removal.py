@@ -92,12 +92,13 @@ class ModelRemover:
         return json_response({"nodes": [_shown(*each) for each in found]})
 
     def _of(self, name: str) -> list[Node]:
-        """Return the nodes to ask. Raises NoSuchNode."""
-        up = [each for each in self.state.current.fleet.nodes if each.state == "up"]
+        """Return the nodes to ask: all but those that are gone. Raises NoSuchNode."""
+        fleet = self.state.current.fleet
+        there = [each for each in fleet.nodes if each.state != "unreachable"]
         if not name:
-            return up
-        id_ = named(name, {each.id: each.name for each in up}, "answers")
-        return [each for each in up if each.id == id_]
+            return there
+        id_ = named(name, {each.id: each.name for each in there}, "answers")
+        return [each for each in there if each.id == id_]
 
     async def _told(
         self, nodes: Iterable[Node], order: RemoveModel
@@ -131,7 +132,9 @@ class ModelRemover:
             raise NodeLost(f"{node.name} gives an odd answer: {error}") from error
         except (NodeLost, TimeoutError) as error:
             why = str(error) or f"nothing in {REMOVAL_SECONDS:g} s"
-            raise NodeLost(f"{node.name} does not answer: {why}") from error
+            raise NodeLost(
+                f"{node.name} does not answer: {why}; --node asks another one alone"
+            ) from error
         refused = _refusal(body)
         if refused.code == ABSENT:
             return None

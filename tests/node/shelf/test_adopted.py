@@ -108,8 +108,9 @@ async def test_rm_removes_what_is_not_used_and_refuses_what_is(
         removed = await rm("tiny-1b", "--yes", "--node", "kitchen")
         again = await rm("tiny-1b", "--yes")
 
-    assert (used.status, unsure.status, removed.status, again.status) == (1, 1, 0, 1)
-    assert "old:F16 is ready here" in used.err
+    statuses = (used.status, unsure.status, removed.status, again.status)
+    assert statuses == (1, 1, 0, 1), (used, unsure, removed, again)
+    assert "`edgeserve models unload old:F16`" in used.err
     assert "--yes" in unsure.err
     assert "adopted/ollama/library/tiny/tiny-1b.gguf" in removed.out
     assert "no node has a file" in again.err
