@@ -23,7 +23,14 @@ def noted(problems: list[str]) -> Generator[None]:
     except NotAdoptable as error:
         problems.append(str(error))
     except OSError as error:
-        problems.append(f"{error.filename}: {in_words(error)}")
+        problems.append(f"{error.filename}: {why(error)}")
+
+
+def why(error: BaseException) -> str:
+    """Say why a file or folder of another program cannot be read."""
+    if isinstance(error, PermissionError):
+        return f"{in_words(error)}; the account of the node needs the right to read it"
+    return in_words(error)
 
 
 def inside(root: Path, path: Path) -> Path:
@@ -31,7 +38,7 @@ def inside(root: Path, path: Path) -> Path:
     try:
         target = path.resolve(strict=True)
     except (OSError, RuntimeError) as error:  # RuntimeError: links in a loop
-        raise NotAdoptable(f"{path}: {in_words(error)}") from error
+        raise NotAdoptable(f"{path}: {why(error)}") from error
     if not target.is_relative_to(root):
         raise NotAdoptable(
             f"{path}: leads out of {root}, to {target}; name the folder there instead"

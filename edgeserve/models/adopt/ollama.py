@@ -13,7 +13,7 @@ from pathlib import Path, PurePath
 
 import msgspec
 
-from edgeserve.models.adopt.checks import NotAdoptable, inside, noted, understood
+from edgeserve.models.adopt.checks import NotAdoptable, inside, noted, understood, why
 from edgeserve.models.adopt.stores import Adoptable, Link
 from edgeserve.models.facts import ModelFacts
 from edgeserve.models.naming import PROJECTOR, named
@@ -68,7 +68,7 @@ def ollama_models(root: Path, problems: list[str]) -> Iterator[Adoptable]:
 
 def _manifests(folder: Path, problems: list[str]) -> Iterator[Path]:
     def unread(error: OSError) -> None:
-        problems.append(f"{error.filename}: cannot be read: {error.strerror}")
+        problems.append(f"{error.filename}: cannot be read: {why(error)}")
 
     count = 0
     for here, folders, names in os.walk(folder, onerror=unread):
@@ -96,9 +96,9 @@ def _model(root: Path, path: Path) -> Adoptable:
         raise NotAdoptable(f"Ollama's {name}: {_unlike(manifest)}")
     blob = _blob(root, path, models[0])
     facts = understood(blob)
-    if why := _not_for_llama(facts):
+    if reason := _not_for_llama(facts):
         raise NotAdoptable(
-            f"Ollama's {name}: {why}; `edgeserve pull` fetches the form for llama.cpp"
+            f"Ollama's {name}: {reason}; `edgeserve pull` fetches one for llama.cpp"
         )
     file = _file_name(place)
     links = [Link(place_of(place) / f"{file}.gguf", blob)]

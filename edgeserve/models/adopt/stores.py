@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -78,13 +79,25 @@ class Found:
 
 
 def usual(environ: Mapping[str, str], home: Path) -> list[Store]:
-    """Return the stores that are where their programs usually keep them."""
+    """Return the stores that are where their programs usually keep them.
+
+    One that may not be looked at is among them, so that this is said.
+    """
     found = dict[Path, Store]()
     for kind, path in _usual_places(environ, home):
-        if os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises where it may not look
+        if _there(path):
             root = Path(os.path.realpath(path))
             found.setdefault(root, Store(kind, root))
     return list(found.values())
+
+
+def _there(path: Path) -> bool:
+    try:
+        return stat.S_ISDIR(path.stat().st_mode)
+    except PermissionError:
+        return True
+    except OSError:
+        return False
 
 
 def _usual_places(
@@ -93,12 +106,17 @@ def _usual_places(
     for place in LM_STUDIO:
         yield "lmstudio", home / place
     named = environ.get("OLLAMA_MODELS")
-    for place in (named,) if named else OLLAMA:
-        yield "ollama", home / place
+    for each in [_expanded(named)] if named else [home / place for place in OLLAMA]:
+        yield "ollama", each
     cache = environ.get("HF_HUB_CACHE") or environ.get("HUGGINGFACE_HUB_CACHE")
     above = environ.get("XDG_CACHE_HOME") or home / ".cache"
     hf_home = environ.get("HF_HOME") or Path(above, "huggingface")
-    yield "huggingface", Path(cache or Path(hf_home, "hub")).expanduser()
+    yield "huggingface", _expanded(cache or Path(hf_home, "hub"))
+
+
+def _expanded(path: str | Path) -> Path:
+    """Return a path without `~`, which stays where there is no home."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111 - the other one raises
 
 
 def recognised(path: Path) -> Store:

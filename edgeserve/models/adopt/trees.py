@@ -10,8 +10,7 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePath
 
-from edgeserve.errors import in_words
-from edgeserve.models.adopt.checks import NotAdoptable, inside, noted, understood
+from edgeserve.models.adopt.checks import NotAdoptable, inside, noted, understood, why
 from edgeserve.models.adopt.stores import REPOSITORY, Adoptable, Link
 from edgeserve.models.facts import parts
 from edgeserve.models.naming import (
@@ -46,7 +45,7 @@ def hub_models(root: Path, problems: list[str]) -> Iterator[Adoptable]:
     with noted(problems):
         for repository in sorted(root.iterdir()):
             org, _, name = repository.name.removeprefix(REPOSITORY).partition("--")
-            if repository.name.startswith(REPOSITORY) and repository.is_dir():
+            if repository.name.startswith(REPOSITORY):
                 within = PurePath(org, name) if name else PurePath(org)
                 yield from _repository(repository, within, problems)
 
@@ -74,9 +73,10 @@ def _snapshots(repository: Path) -> list[Path]:
     except OSError:  # not every commit has a name
         main = ""
     snapshots = repository / "snapshots"
-    if not snapshots.is_dir():
-        return []
-    found = [each for each in snapshots.iterdir() if not each.is_symlink()]
+    try:
+        found = [each for each in snapshots.iterdir() if not each.is_symlink()]
+    except FileNotFoundError:
+        return []  # nothing has come yet
     return sorted(found, key=lambda each: (each.name != main, -each.stat().st_mtime))
 
 
@@ -86,7 +86,7 @@ def _walked(
     """Yield the GGUF files below a folder."""
 
     def unread(error: OSError) -> None:
-        problems.append(f"{error.filename}: cannot be read: {in_words(error)}")
+        problems.append(f"{error.filename}: cannot be read: {why(error)}")
 
     for looked, (here, folders, names) in enumerate(os.walk(root, onerror=unread)):
         if looked >= MOST_FOLDERS:

@@ -105,7 +105,8 @@ async def test_rm_removes_what_is_not_used_and_refuses_what_is(
         used = await rm("old", "--yes")
         unsure = await rm("tiny-1b")
         assert os.path.lexists(link)
-        removed = await rm("tiny-1b", "--yes", "--node", "kitchen")
+        path = str(link.relative_to(settings.models_dir))
+        removed = await rm(path, "--yes", "--node", "kitchen")
         again = await rm("tiny-1b", "--yes")
 
     statuses = (used.status, unsure.status, removed.status, again.status)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -200,3 +202,21 @@ def test_parts_and_projectors_stay_together(tmp_path: Path, model: Path) -> None
         "Big-F16-00001-of-00002.gguf",
     ]
     assert "Half-F16-00002-of-00002.gguf: No such file" in found.problems[0]
+
+
+def test_a_store_that_may_not_be_looked_at_is_not_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed = tmp_path / "ollama"
+    real = os.stat
+
+    def stat(path: Any, **how: Any) -> os.stat_result:
+        if path == closed:
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path, **how)
+
+    monkeypatch.setattr(os, "stat", stat)  # root may look at anything
+
+    (only,) = usual({"OLLAMA_MODELS": str(closed)}, tmp_path)
+
+    assert only.root == closed
