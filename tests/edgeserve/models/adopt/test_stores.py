@@ -4,6 +4,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+import gguf
+import numpy as np
 import pytest
 
 from edgeserve.errors import SettingsError
@@ -168,6 +170,24 @@ def test_what_only_ollamas_engine_can_load_is_said(tmp_path: Path) -> None:
         "Ollama's vision:latest",
     ]
     assert "'mllama'" in found.problems[2]
+
+
+def test_a_file_with_tensors_for_images_is_for_ollamas_engine(tmp_path: Path) -> None:
+    store = tmp_path / ".ollama/models"
+    writer = gguf.GGUFWriter(tmp_path / "own.gguf", "gemma3")
+    for name in ("token_embd.weight", "v.patch_embedding.weight"):
+        writer.add_tensor(name, np.zeros((4, 32), np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    layer = (stores.MODEL, stores.blob_of(store, tmp_path / "own.gguf"))
+    stores.manifest(store, "registry.ollama.ai/library/gemma3/4b", layer)
+
+    found = found_in(store)
+
+    assert found.models == ()
+    assert "images or sounds is in the same file" in found.problems[0]
 
 
 def test_the_latest_commit_of_a_repository_counts_and_what_it_lacks_is_kept(
