@@ -33,8 +33,8 @@ from edgeserve.security.hosts import HostCheck
 from edgeserve.security.tokens import FleetTokens, Guard, is_loopback
 from edgeserve.wire import EngineReport
 from node.api.admin import routes
-from node.api.files import file_routes
 from node.api.inference import InferenceHandler
+from node.api.removal import removal_routes
 from node.discovery.announce import be_discoverable
 from node.discovery.client import FleetClient
 from node.discovery.identity import identified, this_machine
@@ -118,7 +118,7 @@ async def serve(settings: NodeSettings, stop: asyncio.Event) -> None:
                 ROUTES.__contains__,
                 [
                     *routes(state, guard),
-                    *file_routes(state, settings.models_dir, guard),
+                    *removal_routes(state, settings.models_dir, guard),
                 ],
                 body_limit=settings.body_limit_mib * MIB,
                 limits=limits_of(settings),

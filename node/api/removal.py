@@ -1,4 +1,4 @@
-"""Route of files: remove a model that no engine has."""
+"""Route of removal: remove the files of a model that no engine has."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class ModelInUse(EdgeserveError):
     code = "model_in_use"
 
 
-def file_routes(state: NodeState, folder: Path, guard: Guard) -> list[web.RouteDef]:
+def removal_routes(state: NodeState, folder: Path, guard: Guard) -> list[web.RouteDef]:
     """Return the route; it requires the fleet token."""
 
     async def removing(request: web.Request) -> web.Response:
