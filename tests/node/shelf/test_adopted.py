@@ -16,11 +16,13 @@ from edgeserve.config.paths import admin_key_file
 from edgeserve.config.settings import BalancerSettings, NodeSettings
 from edgeserve.models.adopt import links
 from edgeserve.models.adopt.stores import Store
+from edgeserve.wire import NodeReport
 from node.engines.process import free_port
 from tests.fakes import stores
 from tests.fakes.gguf import a_model
 from tests.fakes.terminal import terminal
-from tests.node.shelf.watched import Watched, ready, running
+from tests.node.shelf.watched import ready, running
+from tests.patience import PATIENCE
 
 
 def adopt(home: Path, settings: NodeSettings) -> None:
@@ -69,6 +71,15 @@ async def test_what_ollama_replaces_restarts_and_what_it_deletes_goes_quietly(
     assert f"leads to {blob}, which is gone" in problem.problems[0]
 
 
+def old_is_ready(report: NodeReport) -> bool:
+    return "ready" in {each.state for each in report.engines if each.model == "old"}
+
+
+async def callable_there(client: aiohttp.ClientSession, name: str) -> bool:
+    async with client.get(f"/v1/models/{name}") as answer:
+        return answer.status == 200
+
+
 async def test_rm_removes_what_is_not_used_and_refuses_what_is(
     settings: NodeSettings,
     model: Path,
@@ -91,8 +102,10 @@ async def test_rm_removes_what_is_not_used_and_refuses_what_is(
         running(named) as here,
         aiohttp.ClientSession(url) as client,
     ):
-        await here.until(ready("old"))
-        await Watched(client).until_listed("old")
+        await here.until(old_is_ready)
+        async with asyncio.timeout(PATIENCE):
+            while not await callable_there(client, "old"):
+                await asyncio.sleep(0.05)
         assert admin_key_file(ours.state_dir, ours.port).is_file()
 
         def rm(name: str, *more: str) -> Any:
