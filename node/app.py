@@ -35,6 +35,7 @@ from edgeserve.wire import EngineReport
 from node.api.admin import routes
 from node.api.inference import InferenceHandler
 from node.api.orders import order_routes
+from node.api.removal import removal_routes
 from node.discovery.announce import be_discoverable
 from node.discovery.client import FleetClient
 from node.discovery.identity import identified, this_machine
@@ -116,7 +117,11 @@ async def serve(settings: NodeSettings, stop: asyncio.Event) -> None:
                 sock,
                 InferenceHandler(state, ask, guard),
                 ROUTES.__contains__,
-                [*routes(state, guard), *order_routes(orders, guard)],
+                [
+                    *routes(state, guard),
+                    *order_routes(orders, guard),
+                    *removal_routes(state, settings.models_dir, guard),
+                ],
                 body_limit=settings.body_limit_mib * MIB,
                 limits=limits_of(settings),
                 admit=guard.check,

@@ -73,6 +73,12 @@ class ModelFacts:
         return {kind: (count[kind], total) for kind, total in size.most_common()}
 
     @property
+    def type_label(self) -> str:
+        """The type in the metadata, else that of most of the weights."""
+        known = self.file_type != "unknown"
+        return self.file_type if known else next(iter(self.kinds))
+
+    @property
     def quantized_kinds(self) -> tuple[str, ...]:
         """Tensor types of the model that are quantized."""
         return tuple(kind for kind in self.kinds if kind not in UNQUANTIZED)

@@ -111,6 +111,11 @@ def _precision(projector: Path) -> tuple[int, str]:
     return PRECISIONS.index(label) if known else len(PRECISIONS), projector.name
 
 
+def is_gguf(file: Path) -> bool:
+    """Return whether a file is named like a model."""
+    return file.suffix.lower() == ".gguf" and not is_hidden(file)
+
+
 def is_hidden(file: Path) -> bool:
     """Return whether a file is one of macOS's `._` files, which hold attributes."""
     return file.name.startswith("._")

@@ -192,6 +192,23 @@ def identified(state_dir: Path, machine: Machine) -> Generator[Identity]:
         yield Identity(state_dir, machine)
 
 
+class NodeRuns(SettingsError):
+    """A node holds the state folder."""
+
+
+@contextmanager
+def no_node_in(state_dir: Path) -> Generator[None]:
+    """Keep nodes from starting with a state folder during the block.
+
+    Raises NodeRuns where one has started.
+    """
+    if not state_dir.is_dir():
+        yield
+        return
+    with _locked(state_dir):
+        yield
+
+
 @contextmanager
 def _locked(state_dir: Path) -> Generator[None]:
     """Hold the folder's lock; the kernel releases it however this process ends."""
@@ -216,7 +233,7 @@ def _take(lock: IO[bytes], state_dir: Path) -> None:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        raise SettingsError(
+        raise NodeRuns(
             f"another node keeps its state in {state_dir}; stop that node, or give"
             " this one another folder with --state-dir or EDGESERVE_STATE_DIR"
         ) from error

@@ -11,7 +11,7 @@ from edgeserve.errors import in_words
 from edgeserve.models.facts import ModelFacts, parts, read
 from edgeserve.models.header import BrokenModel
 from edgeserve.models.naming import (
-    is_hidden,
+    is_gguf,
     is_later_part,
     is_projector,
     named,
@@ -34,11 +34,6 @@ class UnusableFile:
 
     path: Path
     reason: str
-
-
-def is_gguf(file: Path) -> bool:
-    """Whether a file is named like a model."""
-    return file.suffix.lower() == ".gguf" and not is_hidden(file)
 
 
 def model_files(folder: Path) -> tuple[list[Path], list[UnusableFile]]:
@@ -76,13 +71,15 @@ class _Walk:
             return
         self._read.add((about.st_dev, about.st_ino))
         for path in _inside(folder):
-            if path.is_dir():
+            # Not `Path.is_dir`: it raises where a link leads to what may not be read.
+            if os.path.isdir(path):  # noqa: PTH112
                 (self.links if path.is_symlink() else self.folders).append(path)
             elif is_gguf(path):
                 self._take(path)
 
     def _take(self, path: Path) -> None:
-        if path.is_file() or not path.exists():  # a broken link is reported later
+        # A link that is broken, or leads to what may not be read, is reported later.
+        if os.path.isfile(path) or not os.path.exists(path):  # noqa: PTH110, PTH113
             self.files.append(path)
         else:
             self.unusable.append(UnusableFile(path, f"{path}: is no regular file"))
@@ -196,6 +193,9 @@ def look(path: Path) -> Model | UnusableFile:
     except UnicodeEncodeError:
         shown = os.fsencode(path).decode(errors="replace")
         return UnusableFile(path, f"{shown}: its name is not UTF-8; rename it")
+    if (end := _gone(path)) is not None:
+        remedy = "`edgeserve models adopt` or `models rm` removes the link"
+        return UnusableFile(path, f"{path}: leads to {end}, which is gone; {remedy}")
     try:
         facts = read(path)
         siblings = [file for file in path.parent.iterdir() if is_gguf(file)]
@@ -207,9 +207,7 @@ def look(path: Path) -> Model | UnusableFile:
     if kind in NOT_MODELS or facts.architecture == "clip":
         why = NOT_MODELS.get(kind, "is a projector; it is used with its model")
         return UnusableFile(path, f"{path}: {why}")
-    declared = facts.file_type != "unknown"
-    most = facts.file_type if declared else next(iter(facts.kinds))
-    model, label = named(path, most)
+    model, label = named(path, facts.type_label)
     projector = projector_of(path, siblings)
     return Model(
         path=path,
@@ -220,6 +218,17 @@ def look(path: Path) -> Model | UnusableFile:
         projector=projector,
         projector_bytes=projector.stat().st_size if projector else 0,
     )
+
+
+def _gone(path: Path) -> str | None:
+    """Return where a link leads, if nothing is there."""
+    try:
+        path.stat()
+    except FileNotFoundError:
+        return os.path.realpath(path) if path.is_symlink() else None
+    except OSError:
+        return None
+    return None
 
 
 def _role(facts: ModelFacts) -> Role:

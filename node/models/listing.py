@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from edgeserve.config.settings import NodeSettings
+from edgeserve.models.naming import is_gguf
 from edgeserve.runtime.files import stamp
 from node.models.changes import Listing
-from node.models.library import is_gguf, model_files
+from node.models.library import model_files
 from node.models.selection import files_named
 
 

@@ -9,9 +9,11 @@ from typing import Any
 import click
 
 from edgeserve.cli.client import endpoint, endpoint_options, json_option, show
+from edgeserve.cli.models.adopt import adopt
 from edgeserve.cli.models.details import show_, state_text
 from edgeserve.cli.models.loading import load
 from edgeserve.cli.models.orders import limit, pin, unload
+from edgeserve.cli.models.shelf import here_option, rm, show_here
 from edgeserve.help import Group, examples
 from edgeserve.terminal import Row
 
@@ -30,14 +32,21 @@ MODEL_HEADS = ("model", "state", "variants", "nodes", "GiB", "can")
         ("edgeserve models show smollm2", "one of them, in full"),
         ("edgeserve models load smollm2 --node pi", "load it before it is asked for"),
         ("edgeserve models pin smollm2", "keep it loaded"),
+        ("edgeserve models --here", "what lies in this machine's models folder"),
         ("edgeserve models --json | jq -r '.data[].id'", "names only, for scripts"),
     ),
 )
 @endpoint_options
 @json_option
+@here_option
 @click.pass_context
 def models(
-    context: click.Context, url: str, api_key_file: Path | None, *, as_json: bool
+    context: click.Context,
+    url: str,
+    api_key_file: Path | None,
+    *,
+    as_json: bool,
+    here: bool,
 ) -> None:
     """Show the models that can be called.
 
@@ -47,6 +56,9 @@ def models(
     if context.invoked_subcommand:
         given = {"url": url, "api_key_file": api_key_file}
         context.default_map = dict.fromkeys(models.commands, given)
+        return
+    if here:
+        show_here(as_json=as_json)
         return
     found = endpoint(url, api_key_file).get("/v1/models")
     none = "no model yet; `edgeserve nodes` says what is there"
@@ -85,5 +97,5 @@ def _size(found: Iterable[int]) -> str:
     return " to ".join(dict.fromkeys((known[0], known[-1]))) if known else ""
 
 
-for each in (show_, load, unload, pin, limit):
+for each in (show_, load, unload, pin, limit, adopt, rm):
     models.add_command(each)

@@ -1,5 +1,6 @@
 import os
 from pathlib import Path
+from typing import Any
 
 import gguf
 import pytest
@@ -250,3 +251,35 @@ def test_a_link_that_leads_nowhere_does_not_stop_the_scan(tmp_path: Path) -> Non
 
     assert [each.model for each in library.models] == ["here"]
     assert len(library.unusable) == 1
+
+
+def test_a_link_to_what_is_gone_is_a_sentence_and_hides_nothing(tmp_path: Path) -> None:
+    a_model(tmp_path / "a.F16.gguf")
+    (tmp_path / "Z.gguf").symlink_to(tmp_path / "away" / "Z.gguf")
+
+    library = scan(tmp_path)
+
+    assert [each.model for each in library.models] == ["a"]
+    assert f"leads to {tmp_path / 'away' / 'Z.gguf'}" in library.unusable[0].reason
+
+
+def test_a_link_to_what_may_not_be_read_hides_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "secret").mkdir()
+    (tmp_path / "models").mkdir()
+    a_model(tmp_path / "models" / "b.F16.gguf")
+    link = tmp_path / "models" / "a.F16.gguf"
+    link.symlink_to(a_model(tmp_path / "secret" / "a.gguf"))
+    real = os.stat
+
+    def stat(path: Any, **how: Any) -> os.stat_result:
+        if path in (link, str(link)) and how.get("follow_symlinks", True):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path, **how)
+
+    monkeypatch.setattr(os, "stat", stat)  # root may look at anything
+    library = scan(tmp_path / "models")
+
+    assert [each.model for each in library.models] == ["b"]
+    assert "Permission denied" in library.unusable[0].reason
