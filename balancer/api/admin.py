@@ -11,8 +11,10 @@ from typing import Any
 from aiohttp import web
 
 from balancer.api.nodes import FOREIGN_PAGES, NodeRoutes
+from balancer.api.routes import ModelRouteRoutes
 from balancer.clients.admission import Admission
 from balancer.clients.usage import ClientUsage
+from balancer.composition.routes import listed
 from balancer.discovery.registration import Registrations
 from balancer.fleet.engines import Served, served
 from balancer.state import BalancerState
@@ -42,9 +44,9 @@ class UnknownRequest(EdgeserveError):
 class AdminRoutes:
     """The routes that aiohttp serves.
 
-    `clients` guards all but /health, register, and those of `nodes`. Keys see the
-    models they are for, and their own requests and usage. The whole fleet is for
-    admins.
+    `clients` guards all but /health, register, and those of `nodes` and
+    `model_routes`. Keys see the models they are for, and their own requests and usage.
+    The whole fleet is for admins.
     """
 
     state: BalancerState
@@ -52,6 +54,7 @@ class AdminRoutes:
     clients: Admission
     usage: ClientUsage
     nodes: NodeRoutes
+    model_routes: ModelRouteRoutes
 
     def routes(self) -> Iterable[web.RouteDef]:
         """Return the routes."""
@@ -71,6 +74,7 @@ class AdminRoutes:
             web.get(f"{own}/register", self.challenge),
             web.post(f"{own}/register", self.registration),
             *self.nodes.routes(),
+            *self.model_routes.routes(),
         ]
 
     async def health(self, _: web.Request) -> web.Response:
@@ -102,7 +106,7 @@ class AdminRoutes:
 
     async def models(self, request: web.Request) -> web.Response:
         """List the models that can be called now, in OpenAI's format."""
-        data = list(map(_model, self._served(request).values()))
+        data = list(self._served(request).values())
         return json_response({"object": "list", "data": data})
 
     async def model(self, request: web.Request) -> web.Response:
@@ -115,13 +119,16 @@ class AdminRoutes:
             key = next((e.listed[1] for e in engines), key)
         if key not in found:
             raise UnknownModel(name, list(found))
-        return json_response(_model(found[key]))
+        return json_response(found[key])
 
-    def _served(self, request: web.Request) -> dict[str, Served]:
+    def _served(self, request: web.Request) -> dict[str, Json]:
         """Return what can be called now with the key of a request, by name."""
         client = self.clients.check(request.headers)
-        names = served(self.state.current.candidates)
-        return {each.name: each for each in names if client.allows(each.name)}
+        found = {
+            each.name: _model(each) for each in served(self.state.current.candidates)
+        }
+        found |= listed(self.state.routes.by_name.values(), found)
+        return {name: each for name, each in found.items() if client.allows(name)}
 
     async def fleet(self, _: web.Request) -> web.Response:
         """Show the fleet, and nodes that were seen but have not answered."""

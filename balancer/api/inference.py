@@ -135,6 +135,9 @@ class InferenceHandler:
                 policy=self.policy,
             )
             is_suspect(self.state, context)
+            virtual = self.state.routes.by_name.get(inference.routing.model)
+            if virtual is not None:
+                context.follow(virtual, self.state.prospects)
             if seconds is None:
                 await self.retry.run(context)
             else:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import msgspec
 from msgspec import structs
 
+from balancer.composition.prospects import Prospects
+from balancer.composition.routes import Choice, Prospect, Routed, Skipped, choose
 from balancer.dialects.stream import StreamReader
 from balancer.failover.resume import RefuseResume, ResumePlan, resume
 from balancer.failover.splice import GROWTH, MIGRATIONS, MOST_MIGRATIONS, ResumePolicy
@@ -13,6 +15,7 @@ from balancer.request import InferenceRequest
 from balancer.response import MOST, ClientResponse, KeepAlive
 from balancer.routing.decision import Decision, RoutingRequest, Wait
 from balancer.telemetry.records import RequestRecord
+from edgeserve.config.routes import ModelRoute, Reason
 from edgeserve.errors import EdgeserveError, NodeLost
 from edgeserve.http.types import Request
 from edgeserve.openai import normal
@@ -31,6 +34,7 @@ class RequestContext(msgspec.Struct, eq=False):
     `size_at_break`. `doubts`: errors that may be the request's own, `doubted_engines`
     where. `digest`: its hash, once an engine has died at it. `prompt_tokens`: tokens
     that the first engine read. `plan`: how the answer goes on, until that is tried.
+    `routed`: which model answers, where the client names a route.
     """
 
     received: Request
@@ -52,7 +56,46 @@ class RequestContext(msgspec.Struct, eq=False):
     prompt_tokens: int | None = None
     original: InferenceRequest | None = None
     plan: ResumePlan | None = None
+    routed: Routed | None = None
     _keep_alive: KeepAlive | None = None
+
+    def follow(self, route: ModelRoute, prospects: Prospects) -> None:
+        """Choose the model that answers a request to a route."""
+        self.routed = self.record.routed = Routed(route, Choice(""))
+        self.choose(prospects)
+
+    def choose(self, prospects: Prospects) -> bool:
+        """Choose the model anew, unless the answer has begun; whether it changed."""
+        routed = self.routed
+        if routed is None or self.response.sent.size or self.original is not None:
+            return False
+        seconds = routed.route.full_seconds
+        asked = structs.replace(self.request.routing, tried=frozenset(self.tried))
+
+        def look(model: str) -> Prospect:
+            return prospects.of(structs.replace(asked, model=model), seconds)
+
+        choice, before = choose(routed.route, look, routed.passed), routed.choice.model
+        if before and (choice.last or choice.model == before):
+            return False
+        routed.choice = choice
+        self.response.follows(routed.route.name, choice.why)
+        routing = structs.replace(self.request.routing, model=choice.model)
+        self.request = structs.replace(self.request, routing=routing)
+        return True
+
+    def pass_over(self, reason: Reason, why: str, prospects: Prospects) -> bool:
+        """Take the next model of the route, if it allows that and another is well."""
+        routed = self.routed
+        if routed is None or reason not in routed.route.when:
+            return False
+        model = routed.choice.model
+        routed.passed[model] = Skipped(model, reason, why)
+        if self.choose(prospects):
+            self.failures = 0
+            return True
+        del routed.passed[model]
+        return False
 
     def note(self, decision: Decision) -> None:
         """Keep a decision, and show the client life if it is to wait."""

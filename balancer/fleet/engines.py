@@ -17,6 +17,9 @@ EngineKey = tuple[str, str]
 EngineIncarnation = tuple[str, str, str, int]
 """The same with the node's process and the engine's epoch: one run of an engine."""
 
+FULL_NOW = "its node had no slot left a moment ago"
+"""Why an engine is unavailable that refused a request since its node's last event."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class EngineCandidate:
@@ -99,7 +102,7 @@ def _unavailable(node: Node, engine: EngineReport) -> tuple[str | None, bool]:
         why = f": {engine.reason}" if engine.reason else ""
         return f"{engine.state}{why}", engine.state != "quarantined"
     if engine.id in node.full:
-        return "its node had no slot left a moment ago", True
+        return FULL_NOW, True
     return None, False
 
 

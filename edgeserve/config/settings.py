@@ -14,8 +14,15 @@ from pathlib import Path
 from typing import ClassVar
 
 from edgeserve.config.access import AccessSettings
-from edgeserve.config.limits import GrammarSettings, LimitSettings, names_of, setting
+from edgeserve.config.limits import (
+    GrammarSettings,
+    LimitSettings,
+    names_of,
+    setting,
+    tables,
+)
 from edgeserve.config.paths import models_dir, state_dir
+from edgeserve.config.routes import ModelRoute
 from edgeserve.config.values import a_url, at_least, between, one_of, wrong
 from edgeserve.quantization import loss
 
@@ -274,6 +281,13 @@ class BalancerSettings(SharedSettings, GrammarSettings, AccessSettings):
     )
     forget_seconds: float = setting(
         60.0, "Time that an unreachable node stays in the tables, in seconds."
+    )
+    routes: tuple[ModelRoute, ...] = tables(
+        "route",
+        "Virtual models, in any number: clients name the route, and the first of its"
+        " models answers that no reason in `when` rules out: away (no engine can serve"
+        " it soon), full (first token predicted later than full_seconds), too-long"
+        " (the prompt does not fit). With one model, an alias.",
     )
 
     def __post_init__(self) -> None:
