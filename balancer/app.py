@@ -29,7 +29,6 @@ from balancer.api.admin import AdminRoutes
 from balancer.api.client_tls import client_tls
 from balancer.api.inference import InferenceHandler
 from balancer.api.nodes import NodeRoutes
-from balancer.api.routes import ModelRouteRoutes
 from balancer.clients.admission import admitting, local_admin
 from balancer.clients.limits import RateLimits
 from balancer.clients.usage import ClientUsage, counting
@@ -155,9 +154,6 @@ async def running(
             clients=clients,
             usage=usage,
             nodes=await stack.enter_async_context(changes),
-            model_routes=ModelRouteRoutes(
-                table=shared.routes, admins=clients.admin, manages=clients.manager
-            ),
         )
         port = await stack.enter_async_context(
             http.listen(

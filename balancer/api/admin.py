@@ -44,9 +44,9 @@ class UnknownRequest(EdgeserveError):
 class AdminRoutes:
     """The routes that aiohttp serves.
 
-    `clients` guards all but /health, register, and those of `nodes` and
-    `model_routes`. Keys see the models they are for, and their own requests and usage.
-    The whole fleet is for admins.
+    `clients` guards all but /health, register, and those of `nodes`. Keys see the
+    models they are for, and their own requests and usage. The whole fleet is for
+    admins.
     """
 
     state: BalancerState
@@ -54,7 +54,6 @@ class AdminRoutes:
     clients: Admission
     usage: ClientUsage
     nodes: NodeRoutes
-    model_routes: ModelRouteRoutes
 
     def routes(self) -> Iterable[web.RouteDef]:
         """Return the routes."""
@@ -74,7 +73,7 @@ class AdminRoutes:
             web.get(f"{own}/register", self.challenge),
             web.post(f"{own}/register", self.registration),
             *self.nodes.routes(),
-            *self.model_routes.routes(),
+            *ModelRouteRoutes(self.state.routes, self.clients).routes(),
         ]
 
     async def health(self, _: web.Request) -> web.Response:

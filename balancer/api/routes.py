@@ -9,11 +9,11 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from balancer.clients.admission import Admission
 from balancer.composition.table import RouteTable, UnknownModelRoute
 from edgeserve.config.routes import ModelRoute, WrongRoute, route_from
 from edgeserve.errors import BadRequest
 from edgeserve.http.server.aiohttp_routes import guarded, json_response
-from edgeserve.http.server.context import Admit
 from edgeserve.openai import fields, normal
 
 PATH = "/edgeserve/v1/routes"
@@ -21,21 +21,20 @@ PATH = "/edgeserve/v1/routes"
 Json = dict[str, Any]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class ModelRouteRoutes:
-    """The HTTP routes for model routes; `manages` guards those that change one."""
+    """The HTTP routes for model routes. Admins see them; an admin key changes them."""
 
     table: RouteTable
-    admins: Admit
-    manages: Admit
+    clients: Admission
 
     def routes(self) -> Iterable[web.RouteDef]:
         """Return the routes."""
         one = f"{PATH}/{{name}}"
-        yield web.get(PATH, guarded(self.admins, self.all))
-        yield web.get(one, guarded(self.admins, self.one))
-        yield web.put(one, guarded(self.manages, self.put))
-        yield web.delete(one, guarded(self.manages, self.remove))
+        yield web.get(PATH, guarded(self.clients.admin, self.all))
+        yield web.get(one, guarded(self.clients.admin, self.one))
+        yield web.put(one, guarded(self.clients.manager, self.put))
+        yield web.delete(one, guarded(self.clients.manager, self.remove))
 
     async def all(self, _: web.Request) -> web.Response:
         """List all routes."""

@@ -43,7 +43,7 @@ def file_layers(path: Path, shape: type[SharedSettings]) -> list[Layer]:
     section_table = table.get(section, {})
     if not isinstance(section_table, dict):
         raise SettingsError(f"{path}: `{section}` must be a table, [{section}]")
-    _refuse_unknown(path, top, names_of(SharedSettings))
+    _refuse_unknown(path, top, (*names_of(SharedSettings), *TABLES))
     _refuse_unknown(f"{path} [{section}]", section_table, names_of(shape))
     routes = lists if "routes" in shape.__dataclass_fields__ else {}
     return [

@@ -8,7 +8,6 @@ import pytest
 
 from balancer.api.admin import AdminRoutes
 from balancer.api.nodes import NodeRoutes
-from balancer.api.routes import ModelRouteRoutes
 from balancer.clients.admission import admitting
 from balancer.clients.store import store_in
 from balancer.clients.usage import ClientUsage
@@ -41,9 +40,6 @@ def own() -> list[tuple[str, str]]:
             clients=clients,
             usage=ClientUsage(store_in(settings.state_dir)),
             nodes=nodes,
-            model_routes=ModelRouteRoutes(
-                table=state.routes, admins=clients.admin, manages=clients.manager
-            ),
         )
         return [(each.method, each.path) for each in api.routes()]
 

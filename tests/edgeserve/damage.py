@@ -107,6 +107,7 @@ def _state(home: Home) -> None:
     (home.state / "learned.json").write_text('{"speeds": {}, "models": {}}')
     (home.state / f"balancer-{PORT}.sock").touch()
     (home.state / "nodes.json").write_text('{"revoked": {}}')
+    (home.state / "routes.json").write_text('{"routes": []}')
     settings = NodeSettings(models_dir=home.models, state_dir=home.state)
     (planned,) = plan(settings, Sampler()()).engines
     engine = native(home.state / "engines" / "current" / "llama-server")
@@ -163,6 +164,7 @@ READ: dict[str, tuple[tuple[str, ...], ...]] = {
     "state/node.pem": NODE,
     "state/node.lock": NODE,
     "state/nodes.json": BALANCER,
+    "state/routes.json": BALANCER,
     "state/learned.json": BALANCER,
     f"state/balancer-{PORT}.sock": (
         *BALANCER,
@@ -200,6 +202,8 @@ KEPT_BY = {
     "edgeserve.security.certificates:stored_certificate": f"{PEM} state/node.pem",
     "edgeserve.security.certificates:keep": f"{PEM} state/node.pem",
     "edgeserve.security.renewal:_loaded": "config/cert.pem",
+    "balancer.composition.table:_write": "state/routes.json",
+    "balancer.composition.table:_kept": "state/routes.json",
     "balancer.discovery.revocations:_write": "state/nodes.json",
     "balancer.discovery.revocations:_read": "state/nodes.json",
     "edgeserve.cli.join:_store": "config/token",
