@@ -16,6 +16,9 @@ from edgeserve.config.routes import ModelRoute, Reason
 Json = dict[str, Any]
 
 
+FIRST = "first choice"
+
+
 class Prospect(msgspec.Struct, frozen=True, kw_only=True):
     """What a request to one model would meet now.
 
@@ -54,7 +57,7 @@ class Choice(msgspec.Struct, frozen=True):
         """The reason in plain words."""
         against = "; ".join(f"{each.model} {each.why}" for each in self.skipped)
         if not against:
-            return "first choice"
+            return FIRST
         return f"none is better off: {against}" if self.last else against
 
 
@@ -68,8 +71,11 @@ def choose(
     """Return the first model without a reason to take the next one.
 
     Where every model has one, the first that can serve it at all, though it waits;
-    else the first, whose error the client gets. Models in `passed` have failed it.
+    else the first, whose error the client gets. Models in `passed` have failed it. An
+    alias is not looked at.
     """
+    if len(route.models) == 1:
+        return Choice(route.models[0])
     skipped = list[Skipped]()
     waiting = ""
     for model in route.models:

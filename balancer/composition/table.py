@@ -63,7 +63,7 @@ class RoutesNotStored(EdgeserveError):
 class _Stored(msgspec.Struct, frozen=True, kw_only=True):
     """The content of the file."""
 
-    routes: list[dict[str, Any]] = []
+    routes: list[dict[str, Any]]
 
 
 class RouteTable:

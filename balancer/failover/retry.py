@@ -231,6 +231,7 @@ class RetryLoop:
             case Full():
                 context.response.attempts -= 1
                 self.state.current.become(fleet.turned_away(*to.key))
+                context.choose(self.state.prospects)
             case Elsewhere(error, fault, longer_context):
                 context.tried.add(to.incarnation)
                 context.failure = error

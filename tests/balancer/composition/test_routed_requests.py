@@ -12,7 +12,7 @@ import pytest
 from balancer.clients.keys import ClientKey, key_id
 from balancer.clients.store import add_key, store_in
 from edgeserve.config.routes import ModelRoute
-from edgeserve.errors import NodeLost
+from edgeserve.errors import FleetBusy, NodeLost
 from tests.balancer.broken_streams import Engine
 from tests.balancer.endpoint import (
     CHAT,
@@ -225,6 +225,24 @@ async def test_before_the_first_token_a_failure_takes_the_next_model(
     assert told(answer)[1] == SMALL
     assert answer.headers["x-edgeserve-attempts"] == "2"
     assert [each["variant"] for each in record["attempts"]] == [BIG, SMALL]
+
+
+async def test_a_node_that_has_no_slot_after_all_takes_the_next_model() -> None:
+    async with two() as (balancer, gpu, _):
+        gpu.refuse = FleetBusy(1)
+        answer = await balancer.post(CHAT, chat(model="assistant"))
+
+    assert (answer.status, told(answer)[1]) == (200, SMALL)
+    assert "no slot left a moment ago" in told(answer)[2]
+
+
+async def test_where_the_queue_takes_no_more_the_next_model_is_taken() -> None:
+    route = ModelRoute(name="assistant", models=("big", "small"), full_seconds=1000)
+    async with two(route, queue=0) as (balancer, gpu, _), busy_at(balancer, gpu):
+        answer = await balancer.post(CHAT, chat(model="assistant"))
+
+    assert (answer.status, told(answer)[1]) == (200, SMALL)
+    assert "the queue is full" in told(answer)[2]
 
 
 @pytest.mark.parametrize("stream", [False, True])

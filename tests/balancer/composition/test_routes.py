@@ -92,10 +92,13 @@ def test_a_model_that_failed_a_request_is_not_asked_again_by_it() -> None:
     assert (choice.model, choice.skipped[0]) == ("small", failed)
 
 
-def test_the_wait_of_an_alias_is_no_reason_for_anything_else() -> None:
+def test_an_alias_is_decided_without_a_look() -> None:
     alias = ModelRoute(name="gpt-4", models=("big",))
 
-    assert choose(alias, {"big": FULL}.__getitem__).model == "big"
+    def look(model: str) -> Prospect:
+        raise AssertionError(model)
+
+    assert choose(alias, look) == Choice("big")
 
 
 def test_away_is_named_before_full() -> None:
