@@ -15,8 +15,8 @@ from edgeserve.terminal import Row
 
 ROUTES = "/edgeserve/v1/routes"
 
-HEADS = ("route", "models", "takes the next when", "full after", "from")
-PLACES = {"file": "settings file", "set": "route set"}
+HEADS = ("route", "models", "next if", "full after", "set in")
+PLACES = {"file": "file", "set": "here"}
 
 Json = Mapping[str, Any]
 

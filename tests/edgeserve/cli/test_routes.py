@@ -82,4 +82,4 @@ def test_routes_are_listed_with_where_they_come_from(
         "settings",
         "file",
     ]
-    assert lines[2] == ["gpt-4o", "small", "never", "10", "s", "route", "set"]
+    assert lines[2] == ["gpt-4o", "small", "never", "10", "s", "here"]
