@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
 from aiohttp import web
 
 from balancer.clients.admission import Admission
@@ -72,4 +71,4 @@ class ModelRouteRoutes:
 
     def _shown(self, route: ModelRoute) -> Json:
         place = "file" if self.table.of_file(route) else "set"
-        return {**msgspec.structs.asdict(route), "from": place}
+        return {**route.shown(), "from": place}

@@ -7,7 +7,7 @@ get the next one, where the engines of its model have failed; never later.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -38,7 +38,7 @@ class Skipped(msgspec.Struct, frozen=True):
     """A model that does not answer: the reason, and a sentence with the details."""
 
     model: str
-    reason: Reason
+    reason: Reason | Literal["unsure"]
     why: str
 
 

@@ -116,7 +116,7 @@ class RouteTable:
         if self._path is None:
             return
         own = [each for name, each in routes.items() if name not in self._fixed]
-        stored = _Stored(routes=[msgspec.to_builtins(each) for each in own])
+        stored = _Stored(routes=[each.shown() for each in own])
         try:
             await asyncio.to_thread(_write, self._path, stored)
         except OSError as error:

@@ -5,8 +5,23 @@ from __future__ import annotations
 import msgspec
 from msgspec import structs
 
+from balancer.composition.cascade import (
+    ASKED,
+    HeldResponse,
+    Unsure,
+    doubt,
+    is_judged,
+)
 from balancer.composition.prospects import Prospects
-from balancer.composition.routes import Choice, Prospect, Routed, Skipped, choose
+from balancer.composition.routes import (
+    Choice,
+    Prospect,
+    Routed,
+    Skipped,
+    against,
+    choose,
+)
+from balancer.dialects.chat import Chat
 from balancer.dialects.stream import StreamReader
 from balancer.failover.resume import RefuseResume, ResumePlan, resume
 from balancer.failover.splice import GROWTH, MIGRATIONS, MOST_MIGRATIONS, ResumePolicy
@@ -61,7 +76,63 @@ class RequestContext(msgspec.Struct, eq=False):
 
     def follow(self, route: ModelRoute, prospects: Prospects) -> None:
         """Choose the model that answers a request to a route."""
+        judged = route.hold_tokens > 0 and self._is_judged()
+        if route.hold_tokens and not judged:
+            route = structs.replace(route, models=route.models[::-1])
         self.routed = self.record.routed = Routed(route, Choice(""))
+        self.choose(prospects)
+        if judged and self.routed.choice.model == route.models[0]:
+            self._hold(route, prospects)
+
+    def _is_judged(self) -> bool:
+        """Whether a small model's answer may be judged, see `cascade`."""
+        request, routing = self.request, self.request.routing
+        if request.dialect is not Chat or routing.deadline is not None:
+            return False
+        return routing.slots == 1 and is_judged(request.body)
+
+    def _hold(self, route: ModelRoute, prospects: Prospects) -> None:
+        """Hold the small model's answer back until it is judged."""
+        small, large = route.models
+        plain = self.request
+        edits = {**plain.edits, **ASKED}
+        mode = "stream" if plain.mode == "stream" else "whole"
+        self.request = structs.replace(plain, edits=edits, mode=mode)
+
+        def judge(found: list[float]) -> None:
+            # An answer that goes on elsewhere needs no probabilities.
+            self.request = structs.replace(
+                self.request, edits=plain.edits, mode=plain.mode
+            )
+            why = doubt(found, route.min_mean_logprob)
+            asked = structs.replace(plain.routing, model=large)
+            prospect = prospects.of(asked, route.full_seconds)
+            if why and against(route, large, prospect) is None:
+                raise Unsure(why)
+            self.response.began = self.response.clock()
+
+        self.response.reply = HeldResponse(
+            self.response.reply,
+            route.hold_tokens,
+            judge,
+            lambda: self.routed is not None and self.routed.choice.model == small,
+        )
+
+    def unhold(self) -> None:
+        """Drop what is held back of an answer."""
+        if isinstance(self.response.reply, HeldResponse):
+            self.response.reply = self.response.reply.reply
+
+    def escalate(self, unsure: Unsure, prospects: Prospects) -> None:
+        """Have the large model of a cascade answer; the client has seen nothing."""
+        routed, response = self.routed, self.response
+        assert routed is not None  # noqa: S101 - only cascades are unsure
+        self.unhold()
+        response.began = None
+        self.restart()
+        model = routed.choice.model
+        self.record.attempts[-1].outcome = f"given up: it {unsure}"
+        routed.passed[model] = Skipped(model, "unsure", str(unsure))
         self.choose(prospects)
 
     def choose(self, prospects: Prospects) -> bool:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-import msgspec
 
 from edgeserve.config.limits import names_of
 from edgeserve.config.paths import config_dir, moved_by
@@ -77,6 +76,12 @@ ROUTE = """\
 #models = ["qwen3-32b", "qwen3-8b"]
 #when = ["away", "full", "too-long"]
 #full_seconds = 10
+
+#[[route]]
+#name = "cheap-first"
+#cascade = ["smollm2-135m-instruct", "qwen3-8b"]
+#min_mean_logprob = -0.6
+#hold_tokens = 64
 """
 
 
@@ -166,7 +171,7 @@ def _plain(settings: SharedSettings, name: str) -> Any:
     value = getattr(settings, name)
     if "table" not in settings.__dataclass_fields__[name].metadata:
         return value
-    return msgspec.to_builtins(value)
+    return [each.shown() for each in value]
 
 
 def _secrets(settings: SharedSettings) -> dict[str, dict[str, Any]]:

@@ -287,7 +287,9 @@ class BalancerSettings(SharedSettings, GrammarSettings, AccessSettings):
         "Virtual models, in any number: clients name the route, and the first of its"
         " models answers that no reason in `when` rules out: away (no engine can serve"
         " it soon), full (first token predicted later than full_seconds), too-long"
-        " (the prompt does not fit). With one model, an alias.",
+        " (the prompt does not fit). With one model, an alias. With cascade instead of"
+        " models, the first of two models answers if the mean log-probability of its"
+        " first hold_tokens is not below min_mean_logprob.",
     )
 
     def __post_init__(self) -> None:

@@ -57,6 +57,15 @@ def route() -> None:
     show_default=True,
     help="Full: the first token would come later than this; away: so would a load.",
 )
+@click.option(
+    "--min-mean-logprob",
+    type=float,
+    help="Cascade: least mean log-probability of the first model's tokens, such as"
+    " -0.6; below it the second answers.",
+)
+@click.option(
+    "--hold-tokens", type=int, help="Cascade: judge after so many tokens; usually 64."
+)
 @endpoint_options
 def set_(
     name: str,
@@ -65,14 +74,18 @@ def set_(
     full_seconds: float,
     url: str,
     api_key_file: Path | None,
+    **cascade: float | None,
 ) -> None:
     """Set a route, from the next request on and over restarts.
 
     A model is away if no engine can serve it, full if its first token would come too
-    late, and a prompt is too-long if it does not fit into its context.
+    late, and a prompt is too-long if it does not fit into its context. In a cascade the
+    first, small model's answer is held back until its probabilities are judged.
     """
     reasons = [word.strip() for word in when.split(",") if word.strip()]
-    body = {"models": models, "when": reasons, "full_seconds": full_seconds}
+    judged = {key: value for key, value in cascade.items() if value is not None}
+    named = {"cascade" if judged else "models": models}
+    body = {**named, "when": reasons, "full_seconds": full_seconds, **judged}
     endpoint(url, api_key_file).change("PUT", _path(name), body)
     click.echo(f"{name} is answered by {', else '.join(models)}")
 
@@ -104,13 +117,17 @@ def route_rows(found: list[Json]) -> list[Row]:
     return [
         (
             str(each["name"]),
-            ", ".join(each["models"]),
-            ", ".join(each["when"]) or "never",
+            ", ".join(each.get("models") or each["cascade"]),
+            ", ".join([*each["when"], *_judged(each)]) or "never",
             f"{each['full_seconds']:g} s",
             PLACES.get(str(each["from"]), str(each["from"])),
         )
         for each in found
     ]
+
+
+def _judged(each: Json) -> list[str]:
+    return ["unsure"] if "cascade" in each else []
 
 
 def _path(name: str) -> str:

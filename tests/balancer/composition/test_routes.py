@@ -151,6 +151,15 @@ def test_a_listed_route_has_the_best_state_of_its_models(
     assert listed((ROUTE,), models)["assistant"]["state"] == state
 
 
+def a_cascade(**fields: Any) -> dict[str, Any]:
+    return {"name": "a", "cascade": ["small", "big"], **fields}
+
+
+@pytest.mark.parametrize("route", [ROUTE, route_from(a_cascade(hold_tokens=3))])
+def test_what_is_shown_of_a_route_makes_it_again(route: ModelRoute) -> None:
+    assert route_from(route.shown()) == route
+
+
 def a_table(**fields: Any) -> dict[str, Any]:
     return {"name": "a", "models": ["big"], **fields}
 
@@ -171,6 +180,12 @@ def a_table(**fields: Any) -> dict[str, Any]:
         (a_table(when="away"), "`when` must be a list of away, full, too-long"),
         (a_table(when=["awai"]), "can have away, full, too-long; did you mean 'away'?"),
         (a_table(when=[["away"]]), "`when` has ['away']"),
+        (a_table(cascade=["a", "b"]), "`models` and `cascade` exclude each other"),
+        (a_table(hold_tokens=3), "`hold_tokens` needs a `cascade` instead of `models`"),
+        (a_cascade(cascade=["a"]), "`cascade` must name two models, the small one"),
+        (a_cascade(hold_tokens=0), "a number of tokens, 1 to 4096, not 0"),
+        (a_cascade(hold_tokens=2.0), "a number of tokens, 1 to 4096, not 2.0"),
+        (a_cascade(min_mean_logprob=0), "a number below 0, not 0"),
         (a_table(full_seconds=0), "a number of seconds above 0, not 0"),
         (a_table(full_seconds=True), "a number of seconds above 0, not True"),
         (a_table(full_seconds=float("nan")), "a number of seconds above 0, not nan"),

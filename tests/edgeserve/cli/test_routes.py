@@ -42,6 +42,25 @@ def test_an_alias_needs_no_more_than_two_names(
     }
 
 
+def test_a_cascade_is_a_route_that_is_judged(
+    edgeserve: Terminal, running: FakeEndpoint
+) -> None:
+    words = ("--min-mean-logprob", "-0.8", "--when", "")
+    edgeserve("route", "set", "assistant", "small", "big", *words)
+    (body,) = running.said(f"{ROUTES}/assistant")
+    running.answers[ROUTES] = [{"name": "assistant", "from": "set", **body}]
+
+    seen = edgeserve("route", "list")
+
+    assert body == {
+        "cascade": ["small", "big"],
+        "when": [],
+        "full_seconds": 10.0,
+        "min_mean_logprob": -0.8,
+    }
+    assert "small, big  unsure" in seen.out
+
+
 def test_a_refusal_is_one_sentence(edgeserve: Terminal, running: FakeEndpoint) -> None:
     path = f"{ROUTES}/assistant"
     running.statuses[path] = 409
@@ -72,14 +91,5 @@ def test_routes_are_listed_with_where_they_come_from(
 
     lines = [line.split() for line in edgeserve("route", "list").out.splitlines()]
 
-    assert lines[1] == [
-        "assistant",
-        "big,",
-        "small",
-        "away",
-        "10",
-        "s",
-        "settings",
-        "file",
-    ]
+    assert lines[1] == ["assistant", "big,", "small", "away", "10", "s", "file"]
     assert lines[2] == ["gpt-4o", "small", "never", "10", "s", "here"]
