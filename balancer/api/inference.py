@@ -153,7 +153,7 @@ class InferenceHandler:
         try:
             await self.retry.run(context)
         except Unsure as unsure:
-            context.escalate(unsure, self.state.prospects)
+            context.escalate(unsure)
         except EdgeserveError:
             context.unhold()
             raise

@@ -123,17 +123,18 @@ class RequestContext(msgspec.Struct, eq=False):
         if isinstance(self.response.reply, HeldResponse):
             self.response.reply = self.response.reply.reply
 
-    def escalate(self, unsure: Unsure, prospects: Prospects) -> None:
+    def escalate(self, unsure: Unsure) -> None:
         """Have the large model of a cascade answer; the client has seen nothing."""
-        routed, response = self.routed, self.response
+        routed = self.routed
         assert routed is not None  # noqa: S101 - only cascades are unsure
         self.unhold()
-        response.began = None
+        self.response.began = None
         self.restart()
-        model = routed.choice.model
         self.record.attempts[-1].outcome = f"given up: it {unsure}"
-        routed.passed[model] = Skipped(model, "unsure", str(unsure))
-        self.choose(prospects)
+        small, large = routed.route.models
+        routed.passed[small] = Skipped(small, "unsure", str(unsure))
+        # It was found well a moment ago; now the slot that was left may blur that.
+        self._take(routed, Choice(large, tuple(routed.passed.values())))
 
     def choose(self, prospects: Prospects) -> bool:
         """Choose the model anew, unless the answer has begun; whether it changed."""
@@ -149,11 +150,14 @@ class RequestContext(msgspec.Struct, eq=False):
         choice, before = choose(routed.route, look, routed.passed), routed.choice.model
         if before and (choice.last or choice.model == before):
             return False
+        self._take(routed, choice)
+        return True
+
+    def _take(self, routed: Routed, choice: Choice) -> None:
         routed.choice = choice
         self.response.follows(routed.route.name, choice.why)
         routing = structs.replace(self.request.routing, model=choice.model)
         self.request = structs.replace(self.request, routing=routing)
-        return True
 
     def pass_over(self, reason: Reason, why: str, prospects: Prospects) -> bool:
         """Take the next model of the route, if it allows that and another is well."""

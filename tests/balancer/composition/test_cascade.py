@@ -11,6 +11,8 @@ import msgspec
 import pytest
 
 from balancer.composition.cascade import doubt, is_judged, without_logprobs
+from balancer.composition.prospects import Prospects
+from balancer.composition.routes import Prospect
 from edgeserve.config.routes import ModelRoute
 from edgeserve.errors import NodeLost
 from tests.balancer.api.test_inference import said
@@ -81,6 +83,19 @@ async def test_where_it_is_unsure_the_large_one_answers_and_nothing_else_is_seen
     assert [each["variant"] for each in record["attempts"]] == [SMALL, BIG]
     assert record["attempts"][0]["outcome"].startswith("given up: it is unsure")
     assert record["route"]["skipped"][0]["reason"] == "unsure"
+
+
+async def test_the_slot_that_was_left_does_not_keep_the_large_model_away(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looks = iter([Prospect(), Prospect()])  # before the choice, and at the judgement
+    full = Prospect(full="is full")
+    monkeypatch.setattr(Prospects, "of", lambda *_: next(looks, full))
+    async with cascade(-1.5) as (balancer, *_):
+        answer = await ask(balancer, stream=True)
+
+    assert told(answer)[1] == BIG
+    assert told(answer)[2].startswith("small is unsure")
 
 
 @pytest.mark.parametrize(
