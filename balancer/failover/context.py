@@ -49,7 +49,8 @@ class RequestContext(msgspec.Struct, eq=False):
     `size_at_break`. `doubts`: errors that may be the request's own, `doubted_engines`
     where. `digest`: its hash, once an engine has died at it. `prompt_tokens`: tokens
     that the first engine read. `plan`: how the answer goes on, until that is tried.
-    `routed`: which model answers, where the client names a route.
+    `routed`: which model answers, where the client names a route; `unjudged`: the
+    request without what the small model of a cascade is asked for as well.
     """
 
     received: Request
@@ -72,6 +73,7 @@ class RequestContext(msgspec.Struct, eq=False):
     original: InferenceRequest | None = None
     plan: ResumePlan | None = None
     routed: Routed | None = None
+    unjudged: InferenceRequest | None = None
     _keep_alive: KeepAlive | None = None
 
     def follow(self, route: ModelRoute, prospects: Prospects) -> None:
@@ -94,16 +96,13 @@ class RequestContext(msgspec.Struct, eq=False):
     def _hold(self, route: ModelRoute, prospects: Prospects) -> None:
         """Hold the small model's answer back until it is judged."""
         small, large = route.models
-        plain = self.request
+        self.unjudged = plain = self.request
         edits = {**plain.edits, **ASKED}
         mode = "stream" if plain.mode == "stream" else "whole"
         self.request = structs.replace(plain, edits=edits, mode=mode)
 
         def judge(found: list[float]) -> None:
-            # An answer that goes on elsewhere needs no probabilities.
-            self.request = structs.replace(
-                self.request, edits=plain.edits, mode=plain.mode
-            )
+            self._ask_plainly()
             why = doubt(found, route.min_mean_logprob)
             asked = structs.replace(plain.routing, model=large)
             prospect = prospects.of(asked, route.full_seconds)
@@ -117,6 +116,13 @@ class RequestContext(msgspec.Struct, eq=False):
             judge,
             lambda: self.routed is not None and self.routed.choice.model == small,
         )
+
+    def _ask_plainly(self) -> None:
+        """Ask for no probabilities any more: not of other engines or models."""
+        if (plain := self.unjudged) is not None:
+            self.request = structs.replace(
+                self.request, edits=plain.edits, mode=plain.mode
+            )
 
     def unhold(self) -> None:
         """Drop what is held back of an answer."""
@@ -154,6 +160,7 @@ class RequestContext(msgspec.Struct, eq=False):
         return True
 
     def _take(self, routed: Routed, choice: Choice) -> None:
+        self._ask_plainly()
         routed.choice = choice
         self.response.follows(routed.route.name, choice.why)
         routing = structs.replace(self.request.routing, model=choice.model)

@@ -131,12 +131,13 @@ async def test_a_small_model_answers_unjudged_where_the_large_one_is_away() -> N
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_small_model_that_fails_is_passed_over(stream: bool) -> None:
-    async with cascade(-0.1) as (balancer, small, _):
+    async with cascade(-0.1) as (balancer, small, large):
         small.refuse = NodeLost("the engine ended")
         answer = await ask(balancer, stream=stream)
 
     assert (answer.status, told(answer)[1]) == (200, BIG)
-    assert b"logprob" not in answer.body
+    (asked,) = large.llama.requests
+    assert (asked.body["stream"], "logprobs" in asked.body) == (True, False)
 
 
 async def test_one_that_breaks_off_while_it_is_held_leaves_no_trace() -> None:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from balancer.clients.keys import ClientKey, key_id
 from balancer.clients.store import add_key, store_in
+from balancer.request import read_request
 from edgeserve.config.routes import ModelRoute
 from edgeserve.errors import FleetBusy, NodeLost
+from edgeserve.openai import ROUTES
 from tests.balancer.broken_streams import Engine
 from tests.balancer.endpoint import (
     CHAT,
@@ -164,6 +168,20 @@ async def busy_at(balancer: Endpoint, node: FakeNode) -> AsyncGenerator[None]:
     finally:
         node.llama.thaw()
         await asked
+
+
+async def test_the_wait_of_those_that_are_ahead_counts() -> None:
+    async with two() as (balancer, gpu, _), busy_at(balancer, gpu):
+        state = balancer.balancer.state
+        body = json.dumps(chat(model="big")).encode()
+        routing = read_request(ROUTES[CHAT], body).routing
+        alone, behind_four = (
+            replace(state.prospects, ahead=lambda _, n=n: n).of(routing, 1e-6).full
+            for n in (0, 4)
+        )
+
+    seconds = [float(each.split()[-2]) for each in (alone, behind_four)]
+    assert seconds[1] > seconds[0] > 0
 
 
 async def test_embeddings_spill_over_when_every_slot_is_busy() -> None:
