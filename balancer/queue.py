@@ -72,6 +72,10 @@ class RequestQueue:
         """The requests that wait, to be read, in the order in which they came."""
         return self._waiting.keys()
 
+    def ahead(self, model: str) -> int:
+        """How many requests wait for a model, by its name in the fleet."""
+        return sum(each.model == model for each in self._waiting)
+
     def claim(self, routing: RoutingRequest, note: Note) -> SlotClaim:
         """Hold slots on one engine for the length of a block; wait if necessary.
 

@@ -65,6 +65,11 @@ class SentEvents(msgspec.Struct):
 NODE_HEADER = "x-edgeserve-node"
 MODEL_HEADER = "x-edgeserve-model"
 ATTEMPTS_HEADER = "x-edgeserve-attempts"
+ROUTE_HEADER = "x-edgeserve-route"
+REASON_HEADER = "x-edgeserve-route-reason"
+
+LONGEST_REASON = 400
+"""Characters of the reason in a header; `edgeserve why` has all of it."""
 
 HEADER_SAFE = " !\"#$&'()*+,/:;<=>?@[\\]^`{|}~"
 """Characters that are not encoded: all of printable ASCII except `%`."""
@@ -84,7 +89,8 @@ class ClientResponse(msgspec.Struct):
 
     `began`: when the first byte of content was sent, by `clock`; `on_begin` is called
     then. `sent`: the content of a stream so far, also where the client does not
-    stream and gets it aggregated. `limits`: header fields on what the key may still do.
+    stream and gets it aggregated. `limits`: header fields on what the key may
+    still do; `route`: on the route that the request names.
     """
 
     reply: Response
@@ -97,6 +103,7 @@ class ClientResponse(msgspec.Struct):
     attempts: int = 0
     sent: SentEvents = msgspec.field(default_factory=SentEvents)
     limits: dict[str, str] = {}
+    route: dict[str, str] = {}
     last_sent: float = 0.0
     _node: str = ""
     _variant: str = ""
@@ -106,6 +113,13 @@ class ClientResponse(msgspec.Struct):
         self.attempts += 1
         self._node, self._variant = node, variant
         self.last_sent = self.clock()
+
+    def follows(self, route: str, why: str) -> None:
+        """Set the route that the request names, and why this model answers."""
+        self.route = {
+            ROUTE_HEADER: header_safe(route),
+            REASON_HEADER: header_safe(why[:LONGEST_REASON]),
+        }
 
     def paused(self) -> bool:
         """Whether the client does not read now."""
@@ -176,6 +190,8 @@ class ClientResponse(msgspec.Struct):
             about[MODEL_HEADER] = header_safe(self._variant)
         if self.limits:
             about |= self.limits
+        if self.route:
+            about |= self.route
         return about
 
     async def _start(self, headers: Mapping[str, str]) -> None:

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from balancer.composition.prospects import Prospects
+from balancer.composition.table import RouteTable
 from balancer.fleet.changes import Changes
 from balancer.fleet.current import LiveFleet
 from balancer.fleet.slot_counts import SlotCounts
@@ -78,6 +80,8 @@ class BalancerState:
     in_flight: InFlight
     records: RequestLog
     metrics: Metrics
+    routes: RouteTable
+    prospects: Prospects
     caps: Caps = CAPS
     poison: Poison = field(default_factory=Poison)
     key: bytes = field(default_factory=lambda: secrets.token_bytes(16), repr=False)
@@ -113,6 +117,13 @@ def build_state(
         in_flight=InFlight(),
         records=RequestLog(),
         metrics=Metrics(),
+        routes=RouteTable(settings.routes, settings.state_dir),
+        prospects=Prospects(
+            predictive=predictive,
+            busy=slot_counts.busy,
+            ahead=queue.ahead,
+            predicts=settings.policy == "predict",
+        ),
         caps=caps_of(settings),
     )
 

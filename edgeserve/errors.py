@@ -237,6 +237,7 @@ class FleetBusy(EdgeserveError):
     def __init__(self, retry_after: int, why: str = "every slot is busy") -> None:
         super().__init__(f"{why}; come back in {retry_after} s")
         self.retry_after = retry_after
+        self.why = why
 
 
 class NodeLost(EdgeserveError):

@@ -11,6 +11,7 @@ from aiohttp import web
 
 from balancer.api.models.listing import ModelRoutes
 from balancer.api.nodes import FOREIGN_PAGES, NodeRoutes
+from balancer.api.routes import ModelRouteRoutes
 from balancer.clients.admission import Admission
 from balancer.clients.usage import ClientUsage
 from balancer.discovery.registration import Registrations
@@ -65,6 +66,7 @@ class AdminRoutes:
             web.post(f"{own}/register", self.registration),
             *self.models.routes(),
             *self.nodes.routes(),
+            *ModelRouteRoutes(self.state.routes, self.clients).routes(),
         ]
 
     async def health(self, _: web.Request) -> web.Response:

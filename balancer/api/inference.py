@@ -11,6 +11,7 @@ from balancer.clients.admission import Admission
 from balancer.clients.keys import REFUSED, ClientKey, ModelNotAllowed
 from balancer.clients.limits import RateLimits
 from balancer.clients.usage import ClientUsage
+from balancer.composition.cascade import Unsure
 from balancer.dialects import DIALECTS
 from balancer.failover.conclusions import is_suspect
 from balancer.failover.context import RequestContext
@@ -135,14 +136,30 @@ class InferenceHandler:
                 policy=self.policy,
             )
             is_suspect(self.state, context)
+            virtual = self.state.routes.by_name.get(inference.routing.model)
+            if virtual is not None:
+                context.follow(virtual, self.state.prospects)
             if seconds is None:
-                await self.retry.run(context)
+                await self._run(context)
             else:
                 await self._run_within(seconds, context)
             if self.trace:
                 self.trace.answered(
                     record, inference.routing, self.state.records.clock()
                 )
+
+    async def _run(self, context: RequestContext) -> None:
+        """Run the attempts; those of the large model follow where a small is unsure."""
+        try:
+            await self.retry.run(context)
+        except Unsure as unsure:
+            context.escalate(unsure)
+        except EdgeserveError:
+            context.unhold()
+            raise
+        else:
+            return
+        await self.retry.run(context)
 
     async def _run_within(self, seconds: float, context: RequestContext) -> None:
         """Run the attempts, with the client's deadline until the answer begins.

@@ -5,6 +5,23 @@ from __future__ import annotations
 import msgspec
 from msgspec import structs
 
+from balancer.composition.cascade import (
+    ASKED,
+    HeldResponse,
+    Unsure,
+    doubt,
+    is_judged,
+)
+from balancer.composition.prospects import Prospects
+from balancer.composition.routes import (
+    Choice,
+    Prospect,
+    Routed,
+    Skipped,
+    against,
+    choose,
+)
+from balancer.dialects.chat import Chat
 from balancer.dialects.stream import StreamReader
 from balancer.failover.resume import RefuseResume, ResumePlan, resume
 from balancer.failover.splice import GROWTH, MIGRATIONS, MOST_MIGRATIONS, ResumePolicy
@@ -18,6 +35,7 @@ from balancer.request import InferenceRequest
 from balancer.response import MOST, ClientResponse, KeepAlive
 from balancer.routing.decision import Decision, RoutingRequest, Wait
 from balancer.telemetry.records import RequestRecord
+from edgeserve.config.routes import ModelRoute, Reason
 from edgeserve.errors import EdgeserveError, NodeLost
 from edgeserve.http.types import Request
 from edgeserve.openai import normal
@@ -36,6 +54,8 @@ class RequestContext(msgspec.Struct, eq=False):
     `size_at_break`. `doubts`: errors that may be the request's own, `doubted_engines`
     where. `digest`: its hash, once an engine has died at it. `prompt_tokens`: tokens
     that the first engine read. `plan`: how the answer goes on, until that is tried.
+    `routed`: which model answers, where the client names a route; `unjudged`: the
+    request without what the small model of a cascade is asked for as well.
     """
 
     received: Request
@@ -57,7 +77,112 @@ class RequestContext(msgspec.Struct, eq=False):
     prompt_tokens: int | None = None
     original: InferenceRequest | None = None
     plan: ResumePlan | None = None
+    routed: Routed | None = None
+    unjudged: InferenceRequest | None = None
     _keep_alive: KeepAlive | None = None
+
+    def follow(self, route: ModelRoute, prospects: Prospects) -> None:
+        """Choose the model that answers a request to a route."""
+        judged = route.hold_tokens > 0 and self._is_judged()
+        if route.hold_tokens and not judged:
+            route = structs.replace(route, models=route.models[::-1])
+        self.routed = self.record.routed = Routed(route, Choice(""))
+        self.choose(prospects)
+        if judged and self.routed.choice.model == route.models[0]:
+            self._hold(route, prospects)
+
+    def _is_judged(self) -> bool:
+        """Whether a small model's answer may be judged, see `cascade`."""
+        request, routing = self.request, self.request.routing
+        if request.dialect is not Chat or routing.deadline is not None:
+            return False
+        return routing.slots == 1 and is_judged(request.body)
+
+    def _hold(self, route: ModelRoute, prospects: Prospects) -> None:
+        """Hold the small model's answer back until it is judged."""
+        small, large = route.models
+        self.unjudged = plain = self.request
+        edits = {**plain.edits, **ASKED}
+        mode = "stream" if plain.mode == "stream" else "whole"
+        self.request = structs.replace(plain, edits=edits, mode=mode)
+
+        def judge(found: list[float]) -> None:
+            self._ask_plainly()
+            why = doubt(found, route.min_mean_logprob)
+            asked = structs.replace(plain.routing, model=large)
+            prospect = prospects.of(asked, route.full_seconds)
+            if why and against(route, large, prospect) is None:
+                raise Unsure(why)
+            self.response.began = self.response.clock()
+
+        self.response.reply = HeldResponse(
+            self.response.reply,
+            route.hold_tokens,
+            judge,
+            lambda: self.routed is not None and self.routed.choice.model == small,
+        )
+
+    def _ask_plainly(self) -> None:
+        """Ask for no probabilities any more: not of other engines or models."""
+        if (plain := self.unjudged) is not None:
+            self.request = structs.replace(
+                self.request, edits=plain.edits, mode=plain.mode
+            )
+
+    def unhold(self) -> None:
+        """Drop what is held back of an answer."""
+        if isinstance(self.response.reply, HeldResponse):
+            self.response.reply = self.response.reply.reply
+
+    def escalate(self, unsure: Unsure) -> None:
+        """Have the large model of a cascade answer; the client has seen nothing."""
+        routed = self.routed
+        assert routed is not None  # noqa: S101 - only cascades are unsure
+        self.unhold()
+        self.response.began = None
+        self.restart()
+        self.record.attempts[-1].outcome = f"given up: it {unsure}"
+        small, large = routed.route.models
+        routed.passed[small] = Skipped(small, "unsure", str(unsure))
+        # It was found well a moment ago; now the slot that was left may blur that.
+        self._take(routed, Choice(large, tuple(routed.passed.values())))
+
+    def choose(self, prospects: Prospects) -> bool:
+        """Choose the model anew, unless the answer has begun; whether it changed."""
+        routed = self.routed
+        if routed is None or self.response.sent.size or self.original is not None:
+            return False
+        seconds = routed.route.full_seconds
+        asked = structs.replace(self.request.routing, tried=frozenset(self.tried))
+
+        def look(model: str) -> Prospect:
+            return prospects.of(structs.replace(asked, model=model), seconds)
+
+        choice, before = choose(routed.route, look, routed.passed), routed.choice.model
+        if before and (choice.last or choice.model == before):
+            return False
+        self._take(routed, choice)
+        return True
+
+    def _take(self, routed: Routed, choice: Choice) -> None:
+        self._ask_plainly()
+        routed.choice = choice
+        self.response.follows(routed.route.name, choice.why)
+        routing = structs.replace(self.request.routing, model=choice.model)
+        self.request = structs.replace(self.request, routing=routing)
+
+    def pass_over(self, reason: Reason, why: str, prospects: Prospects) -> bool:
+        """Take the next model of the route, if it allows that and another is well."""
+        routed = self.routed
+        if routed is None or reason not in routed.route.when:
+            return False
+        model = routed.choice.model
+        routed.passed[model] = Skipped(model, reason, why)
+        if self.choose(prospects):
+            self.failures = 0
+            return True
+        del routed.passed[model]
+        return False
 
     def note(self, decision: Decision) -> None:
         """Keep a decision, and show the client life if it is to wait."""

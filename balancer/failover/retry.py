@@ -39,7 +39,14 @@ from balancer.probes.template import TemplateProbe
 from balancer.routing.decision import Send
 from balancer.routing.queued_request import RETRY_AFTER
 from balancer.state import BalancerState
-from edgeserve.errors import FleetBusy, NodeLost, NoNode, NotReached, UnknownModel
+from edgeserve.errors import (
+    EdgeserveError,
+    FleetBusy,
+    NodeLost,
+    NoNode,
+    NotReached,
+    UnknownModel,
+)
 
 TEMPLATE_REFUSES = "the model's chat template refuses to continue a message"
 
@@ -77,7 +84,8 @@ class RetryLoop:
             case Broken(error, final=True):
                 raise error
             case Elsewhere(error) if context.failures >= self.attempts:
-                raise error
+                if not self._takes_next_model(context, error):
+                    raise error
             case Elsewhere(error, fault="doubt") if context.doubted():
                 raise error
             case Full() if context.record.waited >= self.patience:
@@ -89,6 +97,8 @@ class RetryLoop:
         """Wait for a slot and make one attempt."""
         routing, record = context.request.routing, context.record
         if context.tried or context.left:
+            context.choose(self.state.prospects)
+            routing = context.request.routing
             routing = structs.replace(routing, tried=context.ruled_out)
         clock = self.state.records.clock
         queued = clock()
@@ -101,14 +111,29 @@ class RetryLoop:
                 claim.abandons = isinstance(outcome, Moved)
                 return await self._conclude(context, send.to, outcome)
         except (NoNode, UnknownModel) as refusal:
-            if context.allow_return():
+            if context.allow_return() or self._takes_next_model(context, refusal):
                 return Rerouted()
             context.begin_wait()
             if await await_recovery(self.state.current, context):
                 return Rerouted()
             raise final_error(self.state.current, context, refusal) from None
+        except FleetBusy as busy:
+            if self._takes_next_model(context, busy):
+                return Rerouted()
+            raise
         finally:
             await context.end_wait()
+
+    def _takes_next_model(self, context: RequestContext, error: EdgeserveError) -> bool:
+        """Whether a request to a route goes on to another of its models."""
+        if isinstance(error, FleetBusy):
+            why = f"is full: {error.why}"
+            return context.pass_over("full", why, self.state.prospects)
+        if context.request.routing.too_short:
+            why = "has no context that is long enough"
+            return context.pass_over("too-long", why, self.state.prospects)
+        why = "is away: its engines failed this request"
+        return context.pass_over("away", why, self.state.prospects)
 
     async def _recorded(self, context: RequestContext, send: Send) -> Outcome:
         """Make an attempt, with its record and its place in the retry budget."""
@@ -206,6 +231,7 @@ class RetryLoop:
             case Full():
                 context.response.attempts -= 1
                 self.state.current.become(fleet.turned_away(*to.key))
+                context.choose(self.state.prospects)
             case Elsewhere(error, fault, longer_context):
                 context.tried.add(to.incarnation)
                 context.failure = error

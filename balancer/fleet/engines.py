@@ -19,6 +19,9 @@ NOT_LOADED = "not loaded here"
 EngineIncarnation = tuple[str, str, str, int]
 """The same with the node's process and the engine's epoch: one run of an engine."""
 
+FULL_NOW = "its node had no slot left a moment ago"
+"""Why an engine is unavailable that refused a request since its node's last event."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class EngineCandidate:
@@ -136,7 +139,7 @@ def _unavailable(
     if engine.state not in {"ready", "busy"}:
         return _not_ready(engine), engine.state != "quarantined"
     if engine.id in node.full:
-        return "its node had no slot left a moment ago", True
+        return FULL_NOW, True
     return None, False
 
 

@@ -14,7 +14,7 @@ from msgspec import structs
 
 from balancer.fleet.engines import EngineCandidate, EngineKey
 from balancer.fleet.slot_counts import SlotCounts
-from balancer.prediction.cost import cheapest
+from balancer.prediction.cost import CostEstimate, cheapest
 from balancer.prediction.engine_model import EngineModel
 from balancer.prediction.fleet_model import FleetModel
 from balancer.routing.decision import Refuse, RoutingRequest, Send, Verdict
@@ -151,6 +151,19 @@ class PredictivePolicy:
         features = self.dispatcher.features(request, request.arrived)
         best, _ = cheapest(features, eligible.engines)
         return best.first if best and best.wait == 0 and best.slot >= 0 else None
+
+    def eligible(self, routing: RoutingRequest) -> Eligible | Refuse:
+        """The engines that can serve a request now or soon, or why none can."""
+        return self._eligibility.find(routing)
+
+    def expected(
+        self, routing: RoutingRequest, eligible: Eligible
+    ) -> CostEstimate | None:
+        """What it would take if it came now; None where nothing is predicted."""
+        if self._many_slots or not routing.generates:
+            return None
+        request = self._supposed(routing, eligible)
+        return self.dispatcher.choose(request, request.arrived)
 
     def idle_pace(self, model: str) -> float | None:
         """Least seconds per token on the measured engines with a free slot, if any."""

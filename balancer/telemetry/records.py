@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from balancer.composition.routes import Routed
 from balancer.dialects.timings import Timings
 from balancer.routing.decision import Decision, Send, Wait, shown
 
@@ -53,7 +54,8 @@ class TokensUsed(msgspec.Struct, frozen=True):
 class RequestRecord(msgspec.Struct):
     """One request from arrival to end; times are of `RequestLog.clock`, in seconds.
 
-    `client` is the name of its key, `owner` the key's id.
+    `client` is the name of its key, `owner` the key's id. `model` is what it names; if
+    that is a route, `routed` has the model that answers.
     """
 
     id: str
@@ -71,6 +73,7 @@ class RequestRecord(msgspec.Struct):
     decision: Decision | None = None
     attempts: list[AttemptRecord] = []
     owner: str = ""
+    routed: Routed | None = None
 
     @property
     def answered(self) -> bool:
@@ -113,6 +116,7 @@ class RequestRecord(msgspec.Struct):
             "id": self.id,
             "path": self.path,
             "model": self.model,
+            "route": self.routed and self.routed.shown(),
             "client": self.client,
             "arrived_at": self.arrived_at,
             "state": self.state,

@@ -59,6 +59,11 @@ class Endpoint:
         with self._response("POST", path, body, ANSWER_SECONDS) as response:
             return self._json(response.read())
 
+    def change(self, method: str, path: str, body: Any = None) -> Any:
+        """Send JSON by PUT or DELETE; return the JSON that is answered."""
+        with self._response(method, path, body, ANSWER_SECONDS) as response:
+            return self._json(response.read())
+
     def post(self, path: str, body: Any) -> Generator[bytes]:
         """Yield the answer line by line as it comes; closing cancels it.
 

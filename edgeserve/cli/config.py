@@ -70,13 +70,34 @@ def _section(shape: type[SharedSettings]) -> Iterator[str]:
             yield from _setting(each)
 
 
+ROUTE = """\
+#[[route]]
+#name = "assistant"
+#models = ["qwen3-32b", "qwen3-8b"]
+#when = ["away", "full", "too-long"]
+#full_seconds = 10
+
+#[[route]]
+#name = "cheap-first"
+#cascade = ["smollm2-135m-instruct", "qwen3-8b"]
+#min_mean_logprob = -0.6
+#hold_tokens = 64
+"""
+
+
 def _setting(each: dataclasses.Field[Any]) -> Sequence[str]:
+    if "table" in each.metadata:
+        return [*_help_lines(f"{each.metadata['help']} For example:"), ROUTE]
     value = EXAMPLES.get(each.name, each.default)
     note = " For example:" if each.name in EXAMPLES else ""
-    help_lines = textwrap.wrap(each.metadata["help"] + note, 86)
     # JSON writes strings, numbers, booleans and lists as TOML does.
     shown = json.dumps(value, ensure_ascii=False)
-    return [*(f"# {line}" for line in help_lines), f"#{each.name} = {shown}\n"]
+    lines = _help_lines(each.metadata["help"] + note)
+    return [*lines, f"#{each.name} = {shown}\n"]
+
+
+def _help_lines(text: str) -> list[str]:
+    return [f"# {line}" for line in textwrap.wrap(text, 86)]
 
 
 SECRETS = {"token_file": "token", "api_key_file": "api-keys"}
@@ -139,10 +160,18 @@ def resolved(section: str, file: Path | None) -> dict[str, dict[str, Any]]:
     found = resolve(SHAPES[section], file=file)
     names = [each.name for each in in_order(SHAPES[section])]
     shown = {
-        name: {"value": getattr(found.settings, name), "origin": found.origins[name]}
+        name: {"value": _plain(found.settings, name), "origin": found.origins[name]}
         for name in names
     }
     return shown | _secrets(found.settings)
+
+
+def _plain(settings: SharedSettings, name: str) -> Any:
+    """Return a value; tables as JSON has them."""
+    value = getattr(settings, name)
+    if "table" not in settings.__dataclass_fields__[name].metadata:
+        return value
+    return [each.shown() for each in value]
 
 
 def _secrets(settings: SharedSettings) -> dict[str, dict[str, Any]]:

@@ -35,6 +35,10 @@ COMMANDS = {
         "edgeserve.cli.models.listing:models",
         "Show the models that can be called.",
     ),
+    "route": (
+        "edgeserve.cli.models.routes:route",
+        "Let a name stand for several models, or for another name.",
+    ),
     "requests": (
         "edgeserve.cli.requests:requests",
         "List the latest requests with predicted and actual times.",

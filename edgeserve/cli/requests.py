@@ -85,6 +85,8 @@ def _request_entry(request: Json, now: float) -> Entry:
         seconds(request["seconds"]),
     )
     below = [f"before: {each['node']}: {each['outcome']}" for each in before]
+    if routed := request.get("route"):
+        below.append(f"route {routed['name']}: {routed['why']}")
     return Entry(cells, below)
 
 
@@ -145,6 +147,8 @@ def why(request_id: str, url: str, api_key_file: Path | None, *, as_json: bool) 
 
 def _explain(found: Json) -> None:
     _say(f"{found['id']}: {', '.join(summary_of(found, time.time()))}")
+    if routed := found.get("route"):
+        _say(f"route {routed['name']}: {routed['model']} answers ({routed['why']})")
     for count, attempt in enumerate(found["attempts"], 1):
         click.echo()
         what = attempt["outcome"] or "under way"

@@ -19,9 +19,19 @@ def setting(default: Any, help: str, flag: str | None = None) -> Any:  # noqa: A
     return field(default=default, metadata={"help": help, "flag": flag})
 
 
+def tables(name: str, help: str) -> Any:  # noqa: A002
+    """A settings field that only the file can set, by tables `[[name]]`."""
+    return field(default=(), metadata={"help": help, "flag": None, "table": name})
+
+
 def names_of(*shapes: type[DataclassInstance]) -> tuple[str, ...]:
-    """Return the names of all settings of some classes."""
-    return tuple(each.name for shape in shapes for each in fields(shape))
+    """Return the names of all settings of some classes, but for tables."""
+    return tuple(
+        each.name
+        for shape in shapes
+        for each in fields(shape)
+        if "table" not in each.metadata
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

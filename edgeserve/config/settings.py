@@ -14,9 +14,17 @@ from pathlib import Path
 from typing import ClassVar
 
 from edgeserve.config.access import AccessSettings
-from edgeserve.config.limits import GrammarSettings, LimitSettings, names_of, setting
+from edgeserve.config.limits import (
+    GrammarSettings,
+    LimitSettings,
+    names_of,
+    setting,
+    tables,
+)
 from edgeserve.config.on_demand import OnDemandSettings
 from edgeserve.config.paths import models_dir, state_dir
+from edgeserve.config.routes import ModelRoute
+from edgeserve.config.routing import RoutingSettings
 from edgeserve.config.values import a_url, at_least, between, one_of, wrong
 from edgeserve.quantization import loss
 
@@ -217,7 +225,9 @@ def _is_quality(text: str) -> bool:
 
 
 @dataclass(frozen=True, kw_only=True)
-class BalancerSettings(SharedSettings, GrammarSettings, AccessSettings):
+class BalancerSettings(
+    SharedSettings, GrammarSettings, AccessSettings, RoutingSettings
+):
     """The settings of a balancer. Immutable."""
 
     SECTION: ClassVar[str] = "balancer"
@@ -234,43 +244,6 @@ class BalancerSettings(SharedSettings, GrammarSettings, AccessSettings):
         flag="--node",
     )
     discover: bool = setting(True, "Find nodes by mDNS.")
-    policy: str = setting(
-        "predict",
-        "Routing policy: predict sends each request to the engine with the shortest"
-        " predicted time to its first token; least-busy to the node with the fewest"
-        " busy slots.",
-    )
-    calibrate: bool = setting(
-        True, "Measure the speed of each new engine with a short probe."
-    )
-    on_battery: bool = setting(
-        True, "Send requests to machines on battery even if others serve the model."
-    )
-    low_battery: float = setting(
-        20.0,
-        "Battery charge, in percent, below which a machine on battery is avoided if"
-        " another serves the model.",
-    )
-    owner_first: bool = setting(
-        True,
-        "Avoid a machine while other programs use more than 90 % of its processor, if"
-        " another serves the model.",
-    )
-    overtake: float = setting(
-        6.0,
-        "How far a request with little work may overtake others in the queue, in mean"
-        " request times; 0: first come, first served.",
-    )
-    autoscale: bool = setting(
-        True,
-        "Load a model on another node while requests would wait longer than the"
-        " wait goal, and unload it when calm. Limits of the model hold.",
-    )
-    wait_goal: float = setting(
-        5.0,
-        "Predicted wait for a slot, in seconds, above which a model is loaded on"
-        " another node.",
-    )
     record: Path | None = setting(
         None,
         "File to which a trace for `edgeserve simulate` is appended: sizes, times and"
@@ -299,23 +272,29 @@ class BalancerSettings(SharedSettings, GrammarSettings, AccessSettings):
     forget_seconds: float = setting(
         60.0, "Time that an unreachable node stays in the tables, in seconds."
     )
+    routes: tuple[ModelRoute, ...] = tables(
+        "route",
+        "Virtual models, in any number: clients name the route, and the first of its"
+        " models answers that no reason in `when` rules out: away (no engine can serve"
+        " it soon), full (first token predicted later than full_seconds), too-long"
+        " (the prompt does not fit). With one model, an alias. With cascade instead of"
+        " models, the first of two models answers if the mean log-probability of its"
+        " first hold_tokens is not below min_mean_logprob.",
+    )
 
     def __post_init__(self) -> None:
         """Refuse values outside their limits."""
         super().__post_init__()
         between(self, "port", 0, 65535)
-        one_of(self, "policy", ("predict", "least-busy"))
-        between(self, "low_battery", 0, 100)
         at_least(self, "queue", 0)
-        between(self, "overtake", 0, 1000)
         at_least(self, "attempts", 1)
         one_of(self, "resume", ("same-variant", "any", "off"))
         for name in ("queue_seconds", "connect_seconds", "suspect_seconds"):
             at_least(self, name, 0.05)
         at_least(self, "forget_seconds", 0)
-        at_least(self, "wait_goal", 0.1)
         for name in names_of(GrammarSettings):
             at_least(self, name, 1)
         self.check_access()
+        self.check_routing()
         for url in self.nodes:
             a_url(self, "nodes", url)

@@ -18,12 +18,14 @@ from typing import Any, Generic, TypeVar, get_type_hints
 
 from edgeserve.config.limits import GrammarSettings, LimitSettings, names_of
 from edgeserve.config.paths import config_dir, models_dir, moved_by, state_dir
+from edgeserve.config.routes import ModelRoute, WrongRoute, collision, route_from
 from edgeserve.config.settings import SharedSettings
 from edgeserve.config.values import WrongValue, converted
 from edgeserve.errors import SettingsError, in_words
 from edgeserve.runtime.files import read_text
 
 SECTIONS = ("node", "balancer")
+TABLES = ("route",)
 MOST_BYTES = 2**20
 
 Layer = tuple[str, dict[str, Any]]
@@ -36,13 +38,34 @@ def file_layers(path: Path, shape: type[SharedSettings]) -> list[Layer]:
     Raises SettingsError where the file cannot be read or has an unknown key.
     """
     table, section = _table(path), shape.SECTION
+    lists = {key: table.pop(key) for key in TABLES if key in table}
     top = {key: value for key, value in table.items() if key not in SECTIONS}
     section_table = table.get(section, {})
     if not isinstance(section_table, dict):
         raise SettingsError(f"{path}: `{section}` must be a table, [{section}]")
-    _refuse_unknown(path, top, names_of(SharedSettings))
+    _refuse_unknown(path, top, (*names_of(SharedSettings), *TABLES))
     _refuse_unknown(f"{path} [{section}]", section_table, names_of(shape))
-    return [(f"{path}", top), (f"{path} [{section}]", section_table)]
+    routes = lists if "routes" in shape.__dataclass_fields__ else {}
+    return [
+        (f"{path}", top),
+        (f"{path} [{section}]", section_table),
+        *((f"{path}", {"routes": _routes(path, each)}) for each in routes.values()),
+    ]
+
+
+def _routes(path: Path, found: Any) -> tuple[ModelRoute, ...]:
+    if not isinstance(found, list):
+        raise SettingsError(f"{path}: `route` must be tables, [[route]]")
+    routes = list[ModelRoute]()
+    for number, table in enumerate(found, 1):
+        name = table.get("name", number) if isinstance(table, dict) else number
+        try:
+            routes.append(route_from(table if isinstance(table, dict) else {}))
+        except WrongRoute as error:
+            raise SettingsError(f"{path} [[route]] {name}: {error}") from error
+    if problem := collision(routes):
+        raise SettingsError(f"{path} [[route]]: {problem}")
+    return tuple(routes)
 
 
 def _table(path: Path) -> dict[str, Any]:
@@ -154,9 +177,14 @@ def resolve(
     for origin, layer in _layers(shape, file, environ, flags or {}):
         for name, raw in layer.items():
             label = f"{shape.SECTION}.{name}"
-            values[name] = converted(label, origin, raw, hints[name])
+            hint = hints[name]
+            # Tables have their types already.
+            values[name] = (
+                raw if name == "routes" else converted(label, origin, raw, hint)
+            )
             origins[name] = origin
-    origins = dict.fromkeys(names_of(shape), DEFAULT) | origins
+    names = (each.name for each in dataclasses.fields(shape))
+    origins = dict.fromkeys(names, DEFAULT) | origins
     try:
         return Resolved(shape(**values), origins)
     except WrongValue as error:
@@ -201,9 +229,12 @@ def default_file() -> Path:
 
 
 def in_order(shape: type[SharedSettings]) -> list[dataclasses.Field[Any]]:
-    """Return the fields in the order of display: limits come last."""
+    """Return the fields in the order of display: limits, then tables come last."""
     limits = names_of(LimitSettings, GrammarSettings)
-    return sorted(dataclasses.fields(shape), key=lambda each: each.name in limits)
+    return sorted(
+        dataclasses.fields(shape),
+        key=lambda each: ("table" in each.metadata, each.name in limits),
+    )
 
 
 def flag_name(shape: type[SharedSettings], name: str) -> str:

@@ -110,6 +110,7 @@ def _state(home: Home) -> None:
     (home.state / "nodes.json").write_text('{"revoked": {}}')
     (home.state / "models.json").write_text('{"models": []}')
     (home.state / "loads.json").write_text('{"seconds": {}}')
+    (home.state / "routes.json").write_text('{"routes": []}')
     settings = NodeSettings(models_dir=home.models, state_dir=home.state)
     (planned,) = plan(settings, Sampler()()).engines
     engine = native(home.state / "engines" / "current" / "llama-server")
@@ -169,6 +170,7 @@ READ: dict[str, tuple[tuple[str, ...], ...]] = {
     "state/models.json": (NODE[0],),
     "state/loads.json": (NODE[0],),
     "state/nodes.json": BALANCER,
+    "state/routes.json": BALANCER,
     "state/learned.json": BALANCER,
     "state/limits.json": BALANCER,
     f"state/balancer-{PORT}.sock": (
@@ -209,6 +211,8 @@ KEPT_BY = {
     "edgeserve.security.certificates:stored_certificate": f"{PEM} state/node.pem",
     "edgeserve.security.certificates:keep": f"{PEM} state/node.pem",
     "edgeserve.security.renewal:_loaded": "config/cert.pem",
+    "balancer.composition.table:_write": "state/routes.json",
+    "balancer.composition.table:_kept": "state/routes.json",
     "balancer.discovery.revocations:_write": "state/nodes.json",
     "balancer.discovery.revocations:_read": "state/nodes.json",
     "edgeserve.cli.join:_store": "config/token",

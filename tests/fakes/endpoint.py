@@ -25,6 +25,7 @@ class FakeEndpoint:
         self.answers = answers
         self.statuses: dict[str, int] = {}
         self.asked: list[tuple[str, dict[str, str], Any]] = []
+        self.methods: list[str] = []
         self.left = threading.Event()
         self.url = ""
 
@@ -57,6 +58,8 @@ def fake_endpoint(answers: dict[str, Any]) -> Generator[FakeEndpoint]:
             length = int(self.headers["content-length"])
             self.answer(json.loads(self.rfile.read(length)))
 
+        do_PUT, do_DELETE = do_POST, do_GET  # noqa: N815 - http.server's names
+
         def answer(self, body: Any) -> None:
             if self.path not in endpoint.answers:
                 # Someone who looks for what had this port before.
@@ -64,6 +67,7 @@ def fake_endpoint(answers: dict[str, Any]) -> Generator[FakeEndpoint]:
                 return
             headers = {name.lower(): value for name, value in self.headers.items()}
             endpoint.asked.append((self.path, headers, body))
+            endpoint.methods.append(self.command)
             found = endpoint.answers[self.path]
             whole = [] if callable(found) else [json.dumps(found).encode()]
             self.send_response(endpoint.statuses.get(self.path, 200))

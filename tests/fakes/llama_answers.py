@@ -29,6 +29,7 @@ class Job:
     stream: bool
     usage: bool
     progress: bool
+    logprob: float | None = None
 
     @property
     def tokens(self) -> list[str]:
@@ -46,7 +47,9 @@ class Job:
         return "stop" if self.first + self.budget > self.end else "length"
 
 
-def job(dialect: Dialect, body: Mapping[str, Any], length: int) -> Job:
+def job(
+    dialect: Dialect, body: Mapping[str, Any], length: int, logprob: float = 0.0
+) -> Job:
     """Read a request; `length` is how many words an answer has by itself."""
     messages: list[dict[str, Any]] = body.get("messages") or []
     if dialect == "chat":
@@ -77,6 +80,7 @@ def job(dialect: Dialect, body: Mapping[str, Any], length: int) -> Job:
         stream=bool(body.get("stream")),
         usage=bool(options.get("include_usage")),
         progress=bool(body.get("return_progress")),
+        logprob=logprob if body.get("logprobs") else None,
     )
 
 
@@ -193,12 +197,18 @@ class AnswerWriter:
         counted = {"usage": timing.usage, "timings": timing.timings}
         if self.job.dialect == "chat":
             said = {"role": "assistant", "content": self.job.prefix + text}
-            choice: dict[str, Any] = {"message": said}
+            choice: dict[str, Any] = {"message": said, **self._logprobs(text.split())}
             kind = "chat.completion"
         else:
             choice, kind = {"text": text, "logprobs": None}, "text_completion"
         choice = {"finish_reason": self.job.finish, "index": 0, **choice}
         return {"choices": [choice], **self._envelope(kind), **counted}
+
+    def _logprobs(self, tokens: Sequence[str]) -> dict[str, Any]:
+        if self.job.logprob is None or not tokens:
+            return {}
+        entries = [{"token": each, "logprob": self.job.logprob} for each in tokens]
+        return {"logprobs": {"content": entries}}
 
     def _native(self, text: str, timing: Timing) -> dict[str, Any]:
         return {
@@ -222,6 +232,7 @@ class AnswerWriter:
         more: Mapping[str, Any] | None,
     ) -> bytes:
         choice = {"finish_reason": finish, "index": 0, "delta": delta}
+        choice |= self._logprobs([delta["content"]] if delta.get("content") else [])
         head = self._envelope("chat.completion.chunk")
         return sse({"choices": [choice], **head, **(more or {})})
 

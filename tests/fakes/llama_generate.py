@@ -30,7 +30,8 @@ def generating(state: State, dialect: Dialect, die: Callable[[], None]) -> Handl
         fault = state.fault()
         if not body.get("messages") and dialect == "chat":
             return refuse(400, "'messages' is required", "invalid_request_error")
-        job = answers.job(dialect, body, state.behaviour.length)
+        behaviour = state.behaviour
+        job = answers.job(dialect, body, behaviour.length, behaviour.logprob)
         if len(job.prompt) >= state.behaviour.context:
             return too_long(job, state.behaviour.context)
         if fault == "error":

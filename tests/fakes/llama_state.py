@@ -40,6 +40,7 @@ class Behaviour:
     batch: int = 256
     context: int = 4096
     length: int = 16
+    logprob: float = -0.1
     model: str = "fake:Q4_1"
     api_key: str | None = None
     load_seconds: float = 0.0

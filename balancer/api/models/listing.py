@@ -12,6 +12,7 @@ from balancer.api.events import event_stream
 from balancer.api.models.orders import OrderRoutes
 from balancer.api.models.overview import overview
 from balancer.clients.admission import Admission
+from balancer.composition.routes import listed
 from balancer.fleet.catalog import CatalogEntry, catalog, entries
 from balancer.lifecycle.events import LifecycleEvents
 from balancer.state import BalancerState
@@ -71,9 +72,10 @@ class ModelRoutes:
         return json_response(found[key])
 
     def _known(self) -> dict[str, Json]:
-        """Return every model and variant that can be called, by name."""
-        found = entries(catalog(self.state.current.candidates))
-        return {each.name: _shown(each) for each in found}
+        """Return every model, variant and route that can be called, by name."""
+        listing = entries(catalog(self.state.current.candidates))
+        found = {each.name: _shown(each) for each in listing}
+        return found | listed(self.state.routes.by_name.values(), found)
 
     async def whole(self, _: web.Request) -> web.Response:
         """Show each model with its limits, its engines and what is not as desired."""

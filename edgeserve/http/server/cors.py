@@ -22,7 +22,8 @@ DAY = "86400"
 
 EXPOSED = (
     "x-edgeserve-request-id, x-edgeserve-node, x-edgeserve-model,"
-    " x-edgeserve-attempts, retry-after, x-ratelimit-limit-requests,"
+    " x-edgeserve-attempts, x-edgeserve-route, x-edgeserve-route-reason,"
+    " retry-after, x-ratelimit-limit-requests,"
     " x-ratelimit-remaining-requests, x-ratelimit-reset-requests,"
     " x-ratelimit-limit-tokens, x-ratelimit-remaining-tokens, x-ratelimit-reset-tokens"
 )

@@ -137,6 +137,20 @@ def test_where_it_was_before_is_shown_below(
     assert seen.splitlines()[-1] == "  before: pi: it had no slot left"
 
 
+def test_a_route_is_shown_with_the_model_that_answers_and_why(
+    edgeserve: Terminal, running: FakeEndpoint
+) -> None:
+    routed = {"name": "assistant", "model": "small", "why": "big is away: loading"}
+    request = a_request(model="assistant", route=routed)
+    running.answers |= {REQUESTS: [request], f"{REQUESTS}/req-1": request}
+
+    listed, why = edgeserve("requests").out, edgeserve("why", "req-1").out
+
+    assert listed.splitlines()[-1] == "  route assistant: big is away: loading"
+    line = "route assistant: small answers (big is away: loading)"
+    assert line in why.splitlines()
+
+
 def test_a_request_that_waits_is_listed_without_a_node(
     edgeserve: Terminal, running: FakeEndpoint
 ) -> None:

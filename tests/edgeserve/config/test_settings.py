@@ -1,4 +1,5 @@
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
@@ -83,6 +84,23 @@ def test_settings_cannot_be_changed() -> None:
         ("[node]\ngpu_layers = 'most'", "must be auto, all or a number"),
         ("[node]\nbalancers = ['nuc:8080']", "must be URLs such as http://"),
         ("[balancer]\nqueue_seconds = 0", "must be at least 0.05, not 0"),
+        ("[[routes]]\nname = 'a'", "unknown key `routes`; did you mean `route`?"),
+        ("[route]\nname = 'a'", "`route` must be tables, [[route]]"),
+        ("[[route]]\nname = 'a'", "[[route]] a: `models` must be a list of models'"),
+        ("[[route]]\nmodels = ['a']", "[[route]] 1: `name` must be a model's name"),
+        (
+            "[[route]]\nname = 'a'\nmodels = ['b']\nwhen = ['busy']",
+            "[[route]] a: `when` has 'busy'; it can have away, full, too-long",
+        ),
+        (
+            "[[route]]\nname = 'a'\nmodels = ['b']\nfull_second = 3",
+            "[[route]] a: unknown key `full_second`; did you mean `full_seconds`?",
+        ),
+        (
+            "[[route]]\nname = 'a'\nmodels = ['b']\n"
+            "[[route]]\nname = 'c'\nmodels = ['a']",
+            "[[route]]: route c names a, which is a route itself",
+        ),
     ],
 )
 def test_a_wrong_file_is_one_sentence_that_names_it(
@@ -94,6 +112,28 @@ def test_a_wrong_file_is_one_sentence_that_names_it(
     assert sentence in seen.err
     assert str(tmp_path) in seen.err
     assert seen.err.count("\n") == 1
+
+
+def test_routes_are_tables_of_the_file_and_shown_with_it(
+    tmp_path: Path, edgeserve: Terminal
+) -> None:
+    file = a_file(tmp_path, "[[route]]\nname = 'Fast'\nmodels = ['Big', 'small']\n")
+
+    seen = edgeserve("config", "show", "--config", str(file), "--json")
+
+    shown = json.loads(seen.out)
+    assert shown["balancer"]["routes"] == {
+        "value": [
+            {
+                "name": "fast",
+                "models": ["big", "small"],
+                "when": ["away", "full", "too-long"],
+                "full_seconds": 10.0,
+            }
+        ],
+        "origin": str(file),
+    }
+    assert "routes" not in shown["node"]
 
 
 def test_a_file_that_was_named_must_exist(tmp_path: Path) -> None:

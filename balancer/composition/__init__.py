@@ -1,0 +1,1 @@
+"""Composition: virtual models, each a route over real ones."""
