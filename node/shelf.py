@@ -121,6 +121,8 @@ class Shelf:
     async def _settle(self) -> bool:
         """Carry out what was decided; returns whether that has changed anything."""
         changed = await self._loads.collect()
+        if self._state.draining:
+            return changed  # what still runs is the last
         await self._orders.converge()
         changed |= await self._stop_retired()
         return await self._loads.advance(self._folder.signature) or changed

@@ -183,12 +183,23 @@ class Orders:
             if pinned != supervisor.pinned:
                 supervisor.pinned = pinned
                 self._state.feed.engine_changed(spec.id)
-            if supervisor.retiring:
-                continue
-            if wishes.forbids(spec.model, spec.variant):
+            forbidden = wishes.forbids(spec.model, spec.variant)
+            if forbidden and not supervisor.retiring:
                 each.leave(FORBIDDEN)
-            elif not pinned and self._is_idle(each):
-                each.leave("it was idle for as long as it is kept alive")
+            elif not forbidden:
+                self._keep(each, pinned=pinned)
+        for id_, loading in tuple(self.loads.pending.items()):
+            spec = loading.planned.spec
+            if wishes.forbids(spec.model, spec.variant):
+                self.loads.cancel(id_)
+
+    def _keep(self, served: Served, *, pinned: bool) -> None:
+        """Unload an engine that was idle for too long, unless it is pinned."""
+        retiring = served.supervisor.retiring
+        if pinned and retiring and served.leaves and not self.loads.needs(served.id):
+            served.stay()
+        elif not pinned and not retiring and self._is_idle(served):
+            served.leave("it was idle for as long as it is kept alive")
 
     def _is_idle(self, served: Served) -> bool:
         """Whether an engine has been idle for as long as it is kept."""

@@ -146,3 +146,39 @@ def test_what_is_said_of_a_variant_counts_before_its_model(tmp_path: Path) -> No
     assert desired.keep_alive("a", "a:F16", 5) == 0
     assert desired.keep_alive("a", "a:Q8_0", 5) == 60
     assert desired.keep_alive("b", "b:Q8_0", 5) == 5
+
+
+async def test_what_is_forbidden_while_it_waits_to_load_does_not_load(
+    settings: NodeSettings, room: Room, hold: Path
+) -> None:
+    room(1)
+    async with ordered(settings) as here:
+        await here.until(states(a="ready", b="absent", c="absent"))
+        hold.touch()
+        chat = asyncio.create_task(here.chat("a"))
+        await here.until(states(a="busy", b="absent", c="absent"))
+        await here.load("b", drain=True)
+        await here.desire("b", forbidden=True)
+        report = await here.until(states(a="busy", c="absent"))
+        hold.unlink()
+        await chat
+
+    assert engine(report, "a").epoch == 1  # it did not have to leave
+
+
+async def test_a_pin_keeps_what_was_about_to_leave(
+    settings: NodeSettings, hold: Path
+) -> None:
+    async with ordered(settings) as here:
+        await here.until(states(a="ready", b="ready", c="ready"))
+        hold.touch()
+        chat = asyncio.create_task(here.chat("a"))
+        await here.until(states(a="busy", b="ready", c="ready"))
+        await here.unload("a")
+        await here.until(states(a="leaving", b="ready", c="ready"))
+        await here.desire("a", pinned=True)
+        report = await here.until(states(a="busy", b="ready", c="ready"))
+        hold.unlink()
+        await chat
+
+    assert engine(report, "a").pinned
