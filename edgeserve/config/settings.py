@@ -132,6 +132,11 @@ class NodeSettings(SharedSettings):
         "Main memory of each engine, in MiB, for the prompts of conversations that no"
         " longer have a slot, so that they are not processed again. 0: none.",
     )
+    memory_mib: int = setting(
+        0,
+        "Main memory that all engines together may take, in MiB. 0: 90 % of what is"
+        " free.",
+    )
     threads: int = setting(
         0, "Number of CPU threads of one engine. 0: one for each physical core."
     )
@@ -179,7 +184,14 @@ class NodeSettings(SharedSettings):
         super().__post_init__()
         between(self, "port", 0, 65535)
         one_of(self, "engine", ("auto", "native", "bundled"))
-        for name in ("slots", "context", "batch", "threads", "cache_ram_mib"):
+        for name in (
+            "slots",
+            "context",
+            "batch",
+            "threads",
+            "cache_ram_mib",
+            "memory_mib",
+        ):
             at_least(self, name, 0)
         for name in ("load_seconds", "stuck_seconds"):
             at_least(self, name, 1)

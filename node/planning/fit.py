@@ -49,11 +49,30 @@ BLOCK = 32
 
 @dataclass(frozen=True, kw_only=True)
 class Room:
-    """The usable cores, and free memory and free GPU memory in bytes."""
+    """The usable cores, and free memory and free GPU memory in bytes.
+
+    `allowed` is what the settings leave of main memory, None where they set no limit.
+    """
 
     cores: int
     memory: int
     gpu_memory: int = 0
+    allowed: int | None = None
+
+    @property
+    def most(self) -> float:
+        """Bytes of main memory that an engine may take."""
+        free = self.memory * SHARE
+        return free if self.allowed is None else min(free, self.allowed)
+
+    def without(self, memory: int, gpu_memory: int) -> Room:
+        """Return the room that is left when so much of it is taken."""
+        return replace(
+            self,
+            memory=self.memory - memory,
+            gpu_memory=max(0, self.gpu_memory - gpu_memory),
+            allowed=None if self.allowed is None else self.allowed - memory,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,6 +181,9 @@ def _launch(
 
 def _why(least: Need, room: Room) -> str:
     gpu = f" beside {size(room.gpu_memory)} on GPUs" if room.gpu_memory else ""
+    if room.allowed is not None and room.allowed < room.memory * SHARE:
+        left = size(max(room.allowed, 0))
+        return f"needs {least.arithmetic()}; `memory_mib` leaves {left}{gpu}"
     return (
         f"needs {least.arithmetic()}; {size(max(room.memory, 0))} is free{gpu}, of"
         f" which {SHARE:.0%} may be used"
@@ -244,7 +266,7 @@ def _offloaded(
     moved = min(int((wanted.weights + wanted.kv) * part), spare)
     on_gpu = moved + wanted.compute if moved else 0
     memory = wanted.total - moved
-    if memory > room.memory * SHARE:
+    if memory > room.most:
         return None
     overrides = experts_on_cpu(settings.experts_on_cpu) if count else ""
     launch = msgspec.structs.replace(launch, gpu_layers=count, overrides=overrides)

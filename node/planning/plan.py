@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from edgeserve.config.settings import NodeSettings
+from edgeserve.models.memory import MIB
 from edgeserve.wire import Ability, AvailableModel, Expected, Hardware
 from node.engines.base import Engine, EngineSpec, Role
 from node.engines.devices import Device
@@ -131,6 +132,7 @@ class Planner:
         self._hardware = hardware
         self._tunings = tunings
         self._memory = hardware.memory.available
+        self._allowed = settings.memory_mib * MIB if settings.memory_mib else None
         self._places = places_of(devices, settings, hardware.cpu.physical_cores)
 
     def keep(self, kept: Iterable[PlannedEngine]) -> None:
@@ -138,7 +140,7 @@ class Planner:
         for each in kept:
             self.engines[each.spec.id] = each
             self._logical.add((each.spec.model, each.spec.role))
-            self._memory -= each.fitted.memory
+            self._take(each.fitted)
             for place in self._places:
                 if each.spec.launch.devices == place.chosen:
                     place.gpu_memory -= each.fitted.gpu_memory
@@ -177,7 +179,12 @@ class Planner:
 
     def _trials(self, request: RequestedModel, place: Place) -> list[_Trial]:
         """Fit each variant; if none can run, each is a problem."""
-        room = Room(cores=place.cores, memory=self._memory, gpu_memory=place.gpu_memory)
+        room = Room(
+            cores=place.cores,
+            memory=self._memory,
+            gpu_memory=place.gpu_memory,
+            allowed=self._allowed,
+        )
         found: list[_Trial] = []
         refused: list[str] = []
         for model in request.models:
@@ -229,8 +236,13 @@ class Planner:
             chosen=chosen,
             tuning=trial.tuning,
         )
-        self._memory -= trial.fitted.memory
+        self._take(trial.fitted)
         place.gpu_memory -= trial.fitted.gpu_memory
+
+    def _take(self, fitted: Fitted) -> None:
+        self._memory -= fitted.memory
+        if self._allowed is not None:
+            self._allowed -= fitted.memory
 
 
 def measured(trials: Iterable[_Trial]) -> list[_Trial]:

@@ -110,13 +110,9 @@ def room_beside(planned: PlannedEngine, engines: Sequence[PlannedEngine]) -> Roo
     later = engines[engines.index(planned) + 1 :]
     gpus = planned.spec.launch.devices
     beside = [each for each in later if each.spec.launch.devices == gpus]
-    return replace(
-        planned.room,
-        memory=planned.room.memory - sum(each.fitted.memory for each in later),
-        gpu_memory=max(
-            0,
-            planned.room.gpu_memory - sum(each.fitted.gpu_memory for each in beside),
-        ),
+    return planned.room.without(
+        sum(each.fitted.memory for each in later),
+        sum(each.fitted.gpu_memory for each in beside),
     )
 
 

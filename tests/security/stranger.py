@@ -19,7 +19,7 @@ from edgeserve.security.certificates import (
     peer_fingerprint,
     server_context,
 )
-from edgeserve.wire import SERVICE
+from edgeserve.wire import PROTOCOL, SERVICE
 from tests.fleet.fleet import SECONDS
 from tests.fleet.network import Host
 
@@ -54,7 +54,12 @@ def announce(
         port=port,
         server=f"edgeserve-{id_[:12]}.local.",
         parsed_addresses=[address],
-        properties={"id": id_, "instance": "0" * 16, "name": name, "protocol": "2"},
+        properties={
+            "id": id_,
+            "instance": "0" * 16,
+            "name": name,
+            "protocol": str(PROTOCOL),
+        },
         host_ttl=ttl,
         other_ttl=ttl,
     )

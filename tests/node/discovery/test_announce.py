@@ -10,7 +10,7 @@ from zeroconf import ServiceStateChange, Zeroconf
 from zeroconf.asyncio import AsyncServiceBrowser, AsyncServiceInfo
 
 from edgeserve.mdns import multicast
-from edgeserve.wire import SERVICE, NodeReport
+from edgeserve.wire import PROTOCOL, SERVICE, NodeReport
 from node.discovery import announce
 from node.discovery.announce import announced, label, service_info
 from tests.node.building import a_node
@@ -97,7 +97,7 @@ async def test_an_announcement_says_who_where_and_which_protocol() -> None:
         "instance": "i1",
         "name": "kitchen",
         "port": "8090",
-        "protocol": "2",
+        "protocol": str(PROTOCOL),
     }
 
 

@@ -307,3 +307,20 @@ def test_a_named_file_that_is_still_written_is_a_problem(folder: Path) -> None:
 
     assert specs(made) == ()
     assert "still being written" in made.problems[0]
+
+
+def test_engines_together_take_no_more_memory_than_the_settings_allow(
+    folder: Path,
+) -> None:
+    both = plan(settings(folder), hardware())
+    needs = [each.fitted.memory for each in both.engines]
+    enough = -(-sum(needs) // 2**20)
+
+    made = plan(settings(folder, memory_mib=enough), hardware())
+    tight = plan(settings(folder, memory_mib=enough - 1, context=512), hardware())
+    none = plan(settings(folder, memory_mib=1), hardware())
+
+    assert [spec.id for spec in specs(made)] == ["a:Q8_0", "a:F16"]
+    assert sum(each.fitted.memory for each in tight.engines) <= (enough - 1) * 2**20
+    assert not none.engines
+    assert "`memory_mib` leaves 1 MiB" in " ".join(none.problems)
