@@ -43,6 +43,7 @@ class LoadLedger:
     ordered: dict[EngineKey, Ordered] = field(default_factory=dict[EngineKey, Ordered])
     _held: dict[EngineKey, float] = field(default_factory=dict[EngineKey, float])
     _began: dict[EngineKey, float] = field(default_factory=dict[EngineKey, float])
+    _room: dict[EngineKey, str] = field(default_factory=dict[EngineKey, str])
     _busy: set[EngineKey] = field(default_factory=set[EngineKey])
     _loaded: dict[EngineKey, float] = field(default_factory=dict[EngineKey, float])
     _reports: Mapping[EngineKey, EngineReport] = field(
@@ -66,6 +67,8 @@ class LoadLedger:
         self._held = {k: until for k, until in self._held.items() if until > now}
         there = self._reports
         self._busy &= there.keys()
+        if not self.ordered and not self._began:
+            self._room.clear()
         self._loaded = {k: at for k, at in self._loaded.items() if k in there}
         self._began = {
             key: at
@@ -107,6 +110,8 @@ class LoadLedger:
         wait = max(0.0, load.seconds)
         self.ordered[load.to.key] = Ordered(now + wait, now + ORDER_SECONDS + 2 * wait)
         self._began[load.to.key] = now
+        needed = f"{load.to.engine.variant} needs its memory"
+        self._room |= {(load.to.node_id, id_): needed for id_ in load.to.engine.evicts}
         drains = "; what is in its way finishes first" if load.drain else ""
         self.say(f"{load.to.node} loads {load.to.engine.variant}: {load.why}{drains}")
         self._event("load_ordered", load.to, load.why, load.seconds)
@@ -119,7 +124,6 @@ class LoadLedger:
     def _note(self, each: Transition, now: float) -> None:
         to, key = each.to, each.to.key
         self.ordered.pop(key, None)
-        reason = to.engine.reason or ""
         match each.kind:
             case None if each.before == "absent":
                 self._began.setdefault(key, now)
@@ -135,10 +139,12 @@ class LoadLedger:
                 self._event("loaded", to, "", None if began is None else now - began)
             case "load_failed":
                 ordered = self._began.pop(key, None) is not None
-                self._failed(to, reason or "its load failed", ordered=ordered)
+                why = each.reason or "its load failed"
+                self._failed(to, why, ordered=ordered)
             case kind:
                 self._loaded.pop(key, None)
-                self._event(kind, to, reason)
+                room = self._room.pop(key, "")
+                self._event(kind, to, room or each.reason)
 
     def _failed(self, to: EngineCandidate, why: str, *, ordered: bool = True) -> None:
         """Note a failure; an engine that was not `ordered` starts anew by itself."""

@@ -17,7 +17,7 @@ THERE = frozenset(("ready", "busy", "leaving", "stuck"))
 
 @dataclass(frozen=True, slots=True)
 class Transition:
-    """What happened to an engine that was in the state `before`.
+    """What happened to an engine that was in the state `before`, and why.
 
     `kind` is None where its load has begun, or may be tried again.
     """
@@ -25,6 +25,7 @@ class Transition:
     to: EngineCandidate
     before: EngineState
     kind: EventKind | None
+    reason: str
 
 
 def transitions(
@@ -38,7 +39,9 @@ def transitions(
             continue
         kind = _kind(old, each.engine)
         if kind is not None or each.engine.state in {"loading", "absent"}:
-            found.append(Transition(each, old.state, kind))
+            # An absent engine's own reason is how it can be loaded.
+            why = old if old.state == "leaving" else each.engine
+            found.append(Transition(each, old.state, kind, why.reason or ""))
     return found
 
 

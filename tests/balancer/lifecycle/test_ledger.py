@@ -115,14 +115,25 @@ def test_an_engine_that_fails_to_restart_is_still_waited_for() -> None:
     assert judged.unavailable == NOT_LOADED
 
 
-@pytest.mark.parametrize("before", ["ready", "busy", "leaving"])
-def test_an_engine_that_left_is_told_with_the_reason(before: EngineState) -> None:
+def test_an_engine_that_left_is_told_with_the_reason_why_it_left() -> None:
     setup = Setup()
-    setup.see(before)
-    setup.see("absent", reason="idle for 300 s")
+    setup.see("ready")
+    setup.see("leaving", reason="idle for 300 s")
+    setup.see("absent", reason="loads when it is asked for")
 
     [event] = setup.events.latest()
     assert (event.kind, event.reason) == ("unloaded", "idle for 300 s")
+
+
+def test_an_engine_that_made_room_is_told_with_what_for() -> None:
+    setup = Setup()
+    large = an_engine("large:Q4_1", state="absent", evicts=("small:Q4_1",))
+    setup.see("ready")
+    setup.ledger.order(Load(to=a_candidate(engine=large), why="a test"), 0.0)
+    setup.see("absent", reason="loads when it is asked for")
+
+    event = setup.events.latest()[-1]
+    assert (event.kind, event.reason) == ("unloaded", "large:Q4_1 needs its memory")
 
 
 def test_what_was_there_from_the_start_is_no_event() -> None:
