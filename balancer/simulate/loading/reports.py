@@ -102,6 +102,7 @@ def outlook(
         up=frozenset(memory.fleet.memory),
         ordered={},
         held=frozenset(),
+        busy=frozenset(),
         resident=resident,
         speed=lambda each: models[numbers[each.engine.id]].speed,
         patience=PATIENCE,
