@@ -43,7 +43,7 @@ from balancer.failover.retry import RetryLoop
 from balancer.failover.splice import policy_of
 from balancer.failover.watchdog import Watchdog
 from balancer.lifecycle.loader import Loader, loading
-from balancer.lifecycle.scaler import FleetScaler
+from balancer.lifecycle.scaling.live import FleetScaler
 from balancer.persistence.handover import (
     Handover,
     clients_moved,

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from balancer.fleet.engines import EngineKey
 from balancer.lifecycle.demand import demands
 from balancer.lifecycle.placement import plan
-from balancer.lifecycle.scaling import Scaler
-from balancer.lifecycle.scaling_view import ScalingView, SeenEngine
+from balancer.lifecycle.scaling.rules import Scaler
+from balancer.lifecycle.scaling.view import ScalingView, SeenEngine
 from balancer.prediction.engine_model import EngineModel
 from balancer.routing.queued_request import QueuedRequest
 from balancer.simulate.edgeserve_policy import Edge

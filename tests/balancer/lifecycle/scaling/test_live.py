@@ -4,7 +4,7 @@ import asyncio
 import time
 
 from balancer.lifecycle.placement import Load, Unload
-from balancer.lifecycle.scaler import FleetScaler
+from balancer.lifecycle.scaling.live import FleetScaler
 from tests.balancer.endpoint import Endpoint, eventually
 from tests.balancer.lifecycle.test_loading import absent, ask, fleet
 from tests.fakes.llama import Behaviour

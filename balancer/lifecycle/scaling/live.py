@@ -1,4 +1,4 @@
-"""Scaler: the autoscaler over the live fleet; the loader asks what it wishes."""
+"""Live scaler: the autoscaler over the live fleet; the loader asks what it wishes."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable
 
 from balancer.fleet.engines import EngineCandidate, EngineKey
 from balancer.lifecycle.placement import Load, Unload
-from balancer.lifecycle.scaling import Scaler
-from balancer.lifecycle.scaling_view import Bounds, ScalingView, SeenEngine
+from balancer.lifecycle.scaling.rules import Scaler
+from balancer.lifecycle.scaling.view import Bounds, ScalingView, SeenEngine
 from balancer.prediction.conditions import UNMEASURED
 from balancer.state import BalancerState
 from edgeserve.openai import normal
