@@ -198,7 +198,8 @@ async def _tending(
         loads = loading(shared, nodes, settings.queue_seconds)
         loader = await stack.enter_async_context(loads)
         if settings.autoscale:
-            loader.wishes.append(FleetScaler(shared, settings.wait_goal).wishes)
+            scaler = FleetScaler(shared, settings.wait_goal, loader.events)
+            loader.wishes.append(scaler.wishes)
         yield loader
 
 
