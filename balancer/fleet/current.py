@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from balancer.fleet.changes import Changes
-from balancer.fleet.engines import EngineCandidate, candidates
+from balancer.fleet.engines import Candidates, EngineCandidate
 from balancer.fleet.members import Fleet, Node
 
 
@@ -110,6 +110,7 @@ class LiveFleet:
     def __init__(self, say: Say, judge: Judge = tuple) -> None:
         self.say = say
         self._judge = judge
+        self._all = Candidates()
         self._changes = Changes()
         self._waiting: list[asyncio.Future[None]] = []
         self.fleet = Fleet()
@@ -136,7 +137,7 @@ class LiveFleet:
 
     def judge(self) -> None:
         """Judge the candidates again, and notify the listeners."""
-        self.candidates = self._judge(candidates(self.fleet))
+        self.candidates = self._judge(self._all.of(self.fleet))
         self._changes.notify()
         waiting, self._waiting = self._waiting, []
         for change in waiting:

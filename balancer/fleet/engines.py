@@ -70,15 +70,47 @@ class EngineCandidate:
 
 def candidates(fleet: Fleet) -> tuple[EngineCandidate, ...]:
     """List every engine of every node, the unavailable ones with their reason."""
-    return tuple(
-        _candidate(node, engine)
-        for node in fleet.nodes
-        for engine in node.report.engines
-    )
+    return Candidates().of(fleet)
 
 
-def _candidate(node: Node, engine: EngineReport) -> EngineCandidate:
-    unavailable, temporary = _unavailable(node, engine)
+class Candidates:
+    """Lists the engines of fleets; those that are as before stay the same objects.
+
+    A node may have a hundred models on its disk, and each request changes one engine.
+    """
+
+    def __init__(self) -> None:
+        self._nodes: dict[str, tuple[object, dict[str, EngineCandidate]]] = {}
+
+    def of(self, fleet: Fleet) -> tuple[EngineCandidate, ...]:
+        """List every engine of every node, the unavailable ones with their reason."""
+        before, self._nodes = self._nodes, {}
+        for node in fleet.nodes:
+            report = node.report
+            pinned = frozenset(each.id for each in report.engines if each.pinned)
+            about = (
+                *(node.name, node.origin, node.state, node.full, node.problem, pinned),
+                *(report.id, report.instance, report.hardware, report.desired),
+            )
+            old, known = before.get(node.id, (None, {}))
+            if old != about:
+                known = {}
+            found = dict[str, EngineCandidate]()
+            for engine in report.engines:
+                each = known.get(engine.id)
+                if each is None or each.engine is not engine:
+                    each = _candidate(node, engine, pinned)
+                found[engine.id] = each
+            self._nodes[node.id] = about, found
+        return tuple(
+            each for _, found in self._nodes.values() for each in found.values()
+        )
+
+
+def _candidate(
+    node: Node, engine: EngineReport, pinned: frozenset[str]
+) -> EngineCandidate:
+    unavailable, temporary = _unavailable(node, engine, pinned)
     return EngineCandidate(
         node_id=node.id,
         node=node.name,
@@ -92,14 +124,16 @@ def _candidate(node: Node, engine: EngineReport) -> EngineCandidate:
     )
 
 
-def _unavailable(node: Node, engine: EngineReport) -> tuple[str | None, bool]:
+def _unavailable(
+    node: Node, engine: EngineReport, pinned: frozenset[str]
+) -> tuple[str | None, bool]:
     if node.state == "draining":
         return "its node is shutting down", False
     if node.state != "up":
         why = f"its node is {node.state}: {node.problem}"
         return why, node.state == "suspect"
     if engine.state == "absent":
-        return _not_loaded(node, engine)
+        return _not_loaded(node, engine, pinned)
     if engine.state not in {"ready", "busy"}:
         return _not_ready(engine), engine.state != "quarantined"
     if engine.id in node.full:
@@ -107,12 +141,13 @@ def _unavailable(node: Node, engine: EngineReport) -> tuple[str | None, bool]:
     return None, False
 
 
-def _not_loaded(node: Node, engine: EngineReport) -> tuple[str, bool]:
+def _not_loaded(
+    node: Node, engine: EngineReport, pinned: frozenset[str]
+) -> tuple[str, bool]:
     """Say why an absent engine is, and whether a request may have it loaded."""
     names = names_of(engine)
     if any(each.forbidden and each.model in names for each in node.report.desired):
         return "not loaded here: it is forbidden on this node", False
-    pinned = {each.id for each in node.report.engines if each.pinned}
     if not pinned.isdisjoint(engine.evicts):
         return "not loaded here: what is pinned leaves no room for it", False
     return NOT_LOADED, True

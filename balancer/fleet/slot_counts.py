@@ -92,9 +92,14 @@ class SlotCounts:
         candidates: Iterable[EngineCandidate],
         reserved: Mapping[EngineKey, int] = NONE,
     ) -> None:
-        """Take in what the nodes report; an unchanged report counts once."""
+        """Take in what the nodes report; an unchanged report counts once.
+
+        An absent engine has no slots.
+        """
         gone = dict(self._taken)
         for each in candidates:
+            if each.engine.state == "absent":
+                continue
             gone.pop(each.key, None)
             taken = self._taken.setdefault(each.key, TakenSlots())
             taken.reserved = reserved.get(each.key, 0)

@@ -132,6 +132,8 @@ class CircuitBreakers:
         """Add to each candidate its rank, or that it is barred."""
         self._follow(candidates)
         self._ranks = self._rank_all()
+        if not self._ranks and not self._lost:
+            return tuple(candidates)
         return tuple(map(self._marked, candidates))
 
     @property
@@ -242,6 +244,8 @@ class CircuitBreakers:
             if each.engine.state == "failed"
         }
         self._lost = self._given_up()
+        if not self._health:
+            return
         for key, each in self._fleet.items():
             if key in before and _is_back(before[key], each):
                 for which in (key, each.node_id):
