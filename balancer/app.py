@@ -46,7 +46,7 @@ from balancer.failover.watchdog import Watchdog
 from balancer.lifecycle.loader import Loader, loading
 from balancer.lifecycle.replicas.limits import FleetLimits
 from balancer.lifecycle.replicas.wishes import wishes_of_limits
-from balancer.lifecycle.scaler import FleetScaler
+from balancer.lifecycle.scaling.live import FleetScaler
 from balancer.persistence.handover import (
     Handover,
     clients_moved,
@@ -211,7 +211,7 @@ def _models(
     limits = FleetLimits(settings.state_dir)
     loader.wishes.append(lambda _: wishes_of_limits(shared.current, limits))
     if settings.autoscale:
-        scaler = FleetScaler(shared, settings.wait_goal, limits.bounds)
+        scaler = FleetScaler(shared, settings.wait_goal, loader.events, limits.bounds)
         loader.wishes.append(scaler.wishes)
     orders = OrderRoutes(
         state=shared, nodes=nodes, limits=limits, manages=clients.manager

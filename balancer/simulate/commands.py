@@ -180,6 +180,8 @@ def _loading(
     from balancer.simulate.loading.traffic import situations
     from balancer.telemetry.trace import save as save_trace
 
+    if save and not (traffic or trace_file):
+        raise click.UsageError("--save keeps one trace; choose it by --traffic")
     patterns = (traffic,) if traffic else PATTERNS
     found = dict[str, list[LoadingFigures]]()
     for each in situations(fleet_name, trace_file, patterns, seed):

@@ -129,7 +129,6 @@ SHOW = ("config", "show")
 TRACE = (
     (*BALANCER[0], "--record", "HOME/day.jsonl"),
     ("simulate", "--fleet", "HOME/fleet.toml", "--trace", "HOME/day.jsonl"),
-    ("simulate", "--autoscale", "--fleet", "HOME/fleet.toml", "--traffic", "rounds"),
 )
 MODEL = (
     NODE[1],

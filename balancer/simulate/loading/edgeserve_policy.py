@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from balancer.fleet.engines import EngineKey
 from balancer.lifecycle.demand import demands
 from balancer.lifecycle.placement import plan
-from balancer.lifecycle.scaling import Scaler
-from balancer.lifecycle.scaling_view import ScalingView, SeenEngine
+from balancer.lifecycle.scaling.rules import Scaler
+from balancer.lifecycle.scaling.view import ScalingView, SeenEngine
 from balancer.prediction.engine_model import EngineModel
 from balancer.routing.queued_request import QueuedRequest
 from balancer.simulate.edgeserve_policy import Edge
@@ -81,10 +81,10 @@ class LoadingEdge(Edge):
             reported = candidates(self.memory, now)
             wanted = demands(self.waiting, reported)
             seen = outlook(self.memory, self.engine_models, reported, wanted, now)
-            loads = [found.load for each in wanted if (found := plan(each, seen)).load]
-            if not loads or loads[0] is None:
+            load = next(filter(None, (plan(each, seen).load for each in wanted)), None)
+            if load is None:
                 break
-            engine = self.keys.index(loads[0].to.key)
+            engine = self.keys.index(load.to.key)
             acts += self.memory.load(engine, self.memory.evicts(engine) or (), now)
         return acts
 

@@ -102,6 +102,13 @@ def test_json_has_the_figures_of_each_traffic(tmp_path: Path) -> None:
     assert replayed["calls"] == row["calls"]
 
 
+@pytest.mark.parametrize(
+    "arguments", [("--traffic", "rounds"), ("--autoscale", "--save", "x")]
+)
+def test_options_that_do_not_fit_are_refused(arguments: tuple[str, ...]) -> None:
+    assert CliRunner().invoke(simulate, arguments).exit_code == 2
+
+
 def test_the_fleet_in_the_help_is_one(tmp_path: Path) -> None:
     _, _, tables = HOST_EXAMPLE.partition(":\n")
     (tmp_path / "fleet.toml").write_text(tables)

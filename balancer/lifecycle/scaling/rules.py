@@ -1,4 +1,4 @@
-"""Autoscaling: when a model gets one more replica, and when one is let go. Pure.
+"""Scaling rules: when a model gets one more replica, and when one is let go. Pure.
 
 A replica is worth its memory while it shortens waits. So a model gets one when requests
 would wait longer than the goal, and loses one when the others would do. Loading takes

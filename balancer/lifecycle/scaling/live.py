@@ -1,14 +1,17 @@
-"""Scaler: the autoscaler over the live fleet; the loader asks what it wishes."""
+"""Live scaler: the autoscaler over the live fleet; the loader asks what it wishes."""
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 
 from balancer.fleet.engines import EngineCandidate, EngineKey
+from balancer.lifecycle.events import LifecycleEvent, LifecycleEvents
+from balancer.lifecycle.ledger import Clock
 from balancer.lifecycle.placement import Load, Unload
-from balancer.lifecycle.scaling import Scaler
-from balancer.lifecycle.scaling_view import Bounds, ScalingView, SeenEngine
+from balancer.lifecycle.scaling.rules import Scale, Scaler
+from balancer.lifecycle.scaling.view import Bounds, ScalingView, SeenEngine
 from balancer.prediction.conditions import UNMEASURED
 from balancer.state import BalancerState
 from edgeserve.openai import normal
@@ -29,16 +32,21 @@ class FleetScaler:
     """Reads the fleet, the queue and the predictions, once a second.
 
     `limits` returns the least and the most replicas of a model in normal spelling.
+    `wall` is the time of day, for `events`.
     """
 
     def __init__(
         self,
         state: BalancerState,
         goal: float,
+        events: LifecycleEvents,
         limits: Callable[[str], Bounds] = unlimited,
+        wall: Clock = time.time,
     ) -> None:
         self.limits = limits
         self._state = state
+        self._events = events
+        self._wall = wall
         self._scaler = Scaler(goal)
         self._view = ScalingView()
         self._next_look = 0.0
@@ -52,12 +60,23 @@ class FleetScaler:
         seen = self._seen(candidates.values())
         limits = {each.model: self.limits(normal(each.model)) for each in seen}
         models = self._view.look(seen, self._waiting(candidates.values()), limits, now)
-        return [
-            Load(to=candidates[each.engine], why=each.why)
-            if each.action == "load"
-            else Unload(to=candidates[each.engine], why=each.why)
-            for each in self._scaler.decide(models, now)
-        ]
+        scales = self._scaler.decide(models, now)
+        return [self._wish(each, candidates[each.engine]) for each in scales]
+
+    def _wish(self, scale: Scale, to: EngineCandidate) -> Load | Unload:
+        event = LifecycleEvent(
+            at=self._wall(),
+            kind="scaled",
+            node=to.node,
+            engine=to.engine.id,
+            model=to.engine.variant,
+            reason=scale.why,
+        )
+        self._events.append(event)
+        if scale.action == "load":
+            return Load(to=to, why=scale.why, seconds=to.engine.load_seconds)
+        self._state.current.say(f"{to.node} unloads {to.engine.variant}: {scale.why}")
+        return Unload(to=to, why=scale.why)
 
     def _waiting(self, candidates: Iterable[EngineCandidate]) -> Counter[str]:
         """Count the requests that wait for each model."""
@@ -85,16 +104,27 @@ class FleetScaler:
             place = each.node_id, each.engine.model
             if place not in there and _ranks_before(each, places.get(place)):
                 places[place] = each
-        loaded = [each for each in writing if each.engine.state != "absent"]
+        loaded = self._used(each for each in writing if each.engine.state != "absent")
         found = map(self._seen_engine, (*loaded, *places.values()))
         return [each for each in found if each is not None]
 
     def _counts(self, each: EngineCandidate) -> bool:
-        """Whether requests go to an engine, or would if it were loaded."""
-        avoided = self._avoided(each.key)
+        """Whether an engine takes requests, or would if it were loaded."""
         if each.engine.state in {"absent", "loading"}:
+            avoided = self._avoided(each.key)
             return each.temporary and avoided in {None, UNMEASURED}
-        return each.unavailable is None and avoided is None
+        return each.unavailable is None
+
+    def _used(self, loaded: Iterable[EngineCandidate]) -> list[EngineCandidate]:
+        """Leave out the last resorts of models that have others."""
+        found = list(loaded)
+        usual = [each for each in found if not self._avoided(each.key)]
+        models = {each.engine.model for each in usual}
+        return usual + [
+            each
+            for each in found
+            if self._avoided(each.key) and each.engine.model not in models
+        ]
 
     def _avoided(self, key: EngineKey) -> str | None:
         return self._state.predictive.fleet_model.last_resort.get(key)

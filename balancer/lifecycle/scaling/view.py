@@ -11,7 +11,7 @@ from heapq import heapreplace
 import msgspec
 
 from balancer.fleet.engines import EngineKey
-from balancer.lifecycle.scaling import AbsentReplica, Replica, ScaledModel
+from balancer.lifecycle.scaling.rules import AbsentReplica, Replica, ScaledModel
 from balancer.prediction.engine_model import EngineModel
 from balancer.prediction.running import RunningRequest
 from balancer.prediction.speed import Speed

@@ -4,7 +4,7 @@ import asyncio
 import time
 
 from balancer.lifecycle.placement import Load, Unload
-from balancer.lifecycle.scaler import FleetScaler
+from balancer.lifecycle.scaling.live import FleetScaler
 from tests.balancer.endpoint import Endpoint, eventually
 from tests.balancer.lifecycle.test_loading import absent, ask, fleet
 from tests.fakes.llama import Behaviour
@@ -18,7 +18,7 @@ def wished(scaler: FleetScaler, seconds: int) -> list[Load | Unload]:
 
 
 def a_scaler(balancer: Endpoint) -> FleetScaler:
-    return FleetScaler(balancer.balancer.state, goal=5.0)
+    return FleetScaler(balancer.balancer.state, 5.0, balancer.balancer.loader.events)
 
 
 async def test_a_second_replica_loads_where_requests_would_wait_too_long() -> None:
@@ -30,7 +30,12 @@ async def test_a_second_replica_loads_where_requests_would_wait_too_long() -> No
             each.cancel()
         await asyncio.gather(*asking, return_exceptions=True)
 
+        told = balancer.balancer.loader.events.latest()
+
     assert [len(node.loads.loads) for node in nodes] == [1, 1]
+    [scaled] = [each for each in told if each.kind == "scaled"]
+    assert scaled.model == "cold:Q4_1"
+    assert "more than 0.5 s" in scaled.reason
 
 
 async def test_of_two_replicas_without_work_one_is_let_go_and_only_one() -> None:
@@ -54,6 +59,15 @@ async def test_a_pinned_replica_is_not_let_go() -> None:
     engine = an_engine("warm:Q4_1", pinned=True)
     async with fleet("pi", "nuc", engine=engine) as (balancer, _):
         assert wished(a_scaler(balancer), 200) == []
+
+
+async def test_on_a_machine_that_is_spared_no_replica_is_counted_or_loaded() -> None:
+    async with fleet("pi", "nuc", engine=an_engine("warm:Q4_1")) as (balancer, _):
+        state, scaler = balancer.balancer.state, a_scaler(balancer)
+        spared = state.current.candidates[0].key
+        state.predictive.fleet_model.last_resort[spared] = "on battery"
+
+        assert wished(scaler, 200) == []  # the other one is the last that counts
 
 
 async def test_a_fleet_where_nothing_waits_wishes_nothing() -> None:

@@ -1,6 +1,6 @@
 from typing import Any
 
-from balancer.lifecycle.scaling import (
+from balancer.lifecycle.scaling.rules import (
     AbsentReplica,
     Replica,
     Scale,

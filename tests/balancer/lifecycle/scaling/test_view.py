@@ -1,5 +1,5 @@
-from balancer.lifecycle.scaling import ScaledModel
-from balancer.lifecycle.scaling_view import ScalingView, SeenEngine
+from balancer.lifecycle.scaling.rules import ScaledModel
+from balancer.lifecycle.scaling.view import ScalingView, SeenEngine
 from balancer.prediction.engine_model import EngineModel
 from balancer.prediction.speed import Speed
 from tests.balancer.engine_models import GPU, PI, Fleet, a_prompt
