@@ -27,13 +27,19 @@ class RequestedModel:
     """A model to be served in a role.
 
     `logical`: the settings choose the variant, or none. `pinned`: it was asked for by
-    name, and stays loaded.
+    name, and stays loaded; `wished`: not by the settings, but while the node ran.
     """
 
     models: tuple[Model, ...]
     role: Role
     logical: bool = False
     pinned: bool = False
+    wished: bool = False
+
+    @property
+    def named(self) -> bool:
+        """Whether the settings name it."""
+        return self.pinned and not self.wished
 
     @property
     def name(self) -> str:
@@ -118,7 +124,7 @@ def requested_models(
             model.variant
             for each in found
             for model in each.models
-            if each.pinned and wishes.forbids(model.model, model.variant)
+            if each.named and wishes.forbids(model.model, model.variant)
         ),
     )
 
@@ -139,7 +145,9 @@ def _wished(names: Iterable[str], library: ModelLibrary) -> Iterator[RequestedMo
         there = tuple(m for m in library.models if name in {m.model, m.variant})
         if there:
             logical = name == there[0].model
-            yield RequestedModel(there, there[0].role, logical=logical, pinned=True)
+            yield RequestedModel(
+                there, there[0].role, logical=logical, pinned=True, wished=True
+            )
 
 
 def _everything(library: ModelLibrary, *, choose: bool) -> list[RequestedModel]:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from edgeserve.config.settings import NodeSettings
 from edgeserve.wire import AvailableModel, Hardware
-from node.engines.base import Role
 from node.engines.devices import Device
 from node.models.library import Model
 from node.models.selection import RequestedModel, Wishes, requested_models
@@ -91,7 +90,7 @@ def plan(
                 unloaded=shelf.resting,
             )
         ),
-        _pinned(resting.engines, engines, requested.models),
+        _marked(resting.engines, engines, requested.models),
         others,
         requested.denied,
     )
@@ -101,16 +100,16 @@ def _forbidden(models: Iterable[Model], wishes: Wishes) -> frozenset[str]:
     return frozenset(m.variant for m in models if wishes.forbids(m.model, m.variant))
 
 
-def _pinned(
+def _marked(
     absent: Sequence[PlannedEngine],
     engines: Iterable[PlannedEngine],
     requests: Iterable[RequestedModel],
 ) -> tuple[PlannedEngine, ...]:
-    """Mark what is pinned and has no room yet; of each model, the best variant."""
+    """Mark what is named and has no room yet; of each model, the best variant."""
     named = {(each.spec.model, each.spec.role) for each in engines}
     best = set[str]()
-    for request in requests:
-        if not request.pinned or (request.logical and _key(request) in named):
+    for request in (each for each in requests if each.named):
+        if request.logical and (request.name, request.role) in named:
             continue
         paths = {each.path for each in request.models}
         able = [
@@ -120,10 +119,6 @@ def _pinned(
             most = max(able, key=lambda each: (each.whole, each.fitted.need.total))
             best.add(most.spec.id)
     return tuple(replace(e, pinned=True) if e.spec.id in best else e for e in absent)
-
-
-def _key(request: RequestedModel) -> tuple[str, Role]:
-    return request.name, request.role
 
 
 def _problems(planner: Planner, shown: AbsentEngines) -> Iterator[str]:

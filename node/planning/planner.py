@@ -203,7 +203,7 @@ class Planner:
             speed=trial.speed,
             chosen=chosen,
             tuning=trial.tuning,
-            pinned=request.pinned,
+            pinned=request.named,
             whole=trial.whole,
         )
         self._take(trial.fitted)

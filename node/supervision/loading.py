@@ -29,8 +29,8 @@ def estimate(file_bytes: int) -> float:
 class LoadProgress:
     """The progress of an engine's loads. `expected` is in seconds.
 
-    `taken` is how long the last one took; `failed` is why the first one failed, after
-    all fallbacks. `over` is called when a load has ended either way.
+    `taken` is how long the last one took; `failed` is why it has never loaded, after
+    all fallbacks and another try. `over` is called when a load has ended either way.
     """
 
     def __init__(

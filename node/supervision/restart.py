@@ -37,6 +37,11 @@ class RestartBackoff:
         return min(FIRST * 2.0 ** (len(self.times) - 1), LONGEST)
 
     @property
+    def repeated(self) -> bool:
+        """Whether it was not the first: a port that was just taken is no reason."""
+        return len(self.times) > 1
+
+    @property
     def hopeless(self) -> bool:
         """Whether another start is useless until something changes."""
         return len(self.times) >= LIMIT

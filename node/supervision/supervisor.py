@@ -195,10 +195,11 @@ class Supervisor:
             if await self._fell_back(reason):
                 failures = RestartBackoff()
                 continue
-            self.load.fail(reason)
             failures = failures.after(
                 self._clock(), ready_seconds=self.use.ready_seconds
             )
+            if failures.repeated:
+                self.load.fail(reason)
             log.warning("%s: %s", self.spec.id, reason)
             # An engine that requests have ended is never quarantined.
             if failures.hopeless and not self._lost_requests:

@@ -42,8 +42,11 @@ async def test_a_pin_outlives_a_restart(settings: NodeSettings, room: Room) -> N
         await here.until(states(c="ready"))
     async with ordered(settings) as here:
         report = await here.until(states(c="ready"))
+        await here.desire("c")
+        free = await here.until(states(a="absent", b="absent", c="ready"))
 
     assert engine(report, "c").pinned
+    assert not engine(free, "c").pinned
 
 
 async def test_what_is_wrong_with_a_desired_model_is_told_and_mended(

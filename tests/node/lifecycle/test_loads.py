@@ -8,6 +8,7 @@ from pathlib import Path
 from edgeserve.config.settings import NodeSettings
 from edgeserve.desired import LOAD, UNLOAD
 from tests.node.lifecycle.ordering import engine, ordered, states
+from tests.patience import PATIENCE
 
 Room = Callable[[int], None]
 
@@ -153,6 +154,9 @@ async def test_a_model_that_fails_to_load_is_not_tried_again_for_a_while(
     async with ordered(settings) as here:
         await here.until(states(a="ready", bad="absent", c="absent"))
         await here.load("bad")
+        async with asyncio.timeout(PATIENCE):
+            while (await here.post(LOAD, engine="bad:F16"))[0] == 202:
+                await asyncio.sleep(0.05)
         report = await here.until(states(a="absent", bad="failed", c="absent"))
         refused = await here.refused(LOAD, engine="bad:F16")
         await here.load("a")
