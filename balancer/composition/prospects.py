@@ -93,9 +93,14 @@ def _refused(refuse: Refuse, routing: RoutingRequest) -> Prospect:
 def _closed(out: Iterable[Verdict], full_seconds: float) -> Prospect:
     """Say when an engine will have loaded, or why there is none to wait for."""
     out = list(out)
-    if any(each.candidate.unavailable == FULL_NOW for each in out):
+    hopeful = [
+        each.candidate
+        for each in out
+        if each.candidate.temporary and each.reason == each.candidate.unavailable
+    ]
+    if any(each.unavailable == FULL_NOW for each in hopeful):
         return Prospect(full=f"is full: {FULL_NOW}")
-    loads = min((load_left(each.candidate.engine) for each in out), default=inf)
+    loads = min((load_left(each.engine) for each in hopeful), default=inf)
     if loads <= full_seconds:
         return Prospect()
     if loads < inf:

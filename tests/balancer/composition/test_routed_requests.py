@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from balancer.clients.keys import ClientKey, key_id
 from balancer.clients.store import add_key, store_in
@@ -118,6 +119,20 @@ async def test_a_model_that_is_away_is_passed_over_and_why_says_so(
     assert [each["reason"] for each in record["route"]["skipped"]] == ["away"]
 
 
+async def test_a_load_of_a_variant_that_is_not_good_enough_is_not_waited_for() -> None:
+    rough = an_engine("big:Q2_K", id="rough", state="absent")
+    rough = structs.replace(rough, load_seconds=1.0)
+    async with two() as (balancer, gpu, _):
+        failed = structs.replace(gpu.engine, state="failed", variant="big:Q8_0")
+        gpu.say(structs.replace(gpu.report, engines=(failed, rough)))
+        await balancer.until(lambda fleet: len(fleet.nodes[0].report.engines) == 2)
+        headers = {"x-edgeserve-min-quality": "Q4_0"}
+        answer = await balancer.post(CHAT, chat(model="assistant"), headers)
+
+    assert told(answer)[1] == SMALL
+    assert told(answer)[2].startswith("big is away: ")
+
+
 async def test_a_model_that_no_node_knows_is_passed_over() -> None:
     route = ModelRoute(name="assistant", models=("huge", "small"))
     async with two(route) as (balancer, *_):
@@ -175,12 +190,9 @@ async def test_the_wait_of_those_that_are_ahead_counts() -> None:
         state = balancer.balancer.state
         body = json.dumps(chat(model="big")).encode()
         routing = read_request(ROUTES[CHAT], body).routing
-        alone, behind_four = (
-            replace(state.prospects, ahead={"big": n}.__getitem__)
-            .of(routing, 1e-6)
-            .full
-            for n in (0, 4)
-        )
+        alone = state.prospects.of(routing, 1e-6).full
+        four = replace(state.prospects, ahead=lambda _: 4)
+        behind_four = four.of(routing, 1e-6).full
 
     seconds = [float(each.split()[-2]) for each in (alone, behind_four)]
     assert seconds[1] > seconds[0] > 0
