@@ -162,8 +162,7 @@ def next_wait(
 ) -> float:
     """Return how long a request that came now would wait for its slot.
 
-    Those ahead are laid out over the engines, each to where it would end first; those
-    with a reservation are in the engines' own forecast.
+    Those ahead are laid out over the engines, each to where it would end first.
     """
     if not engines:
         return 0.0
@@ -171,20 +170,23 @@ def next_wait(
         (usual.seconds(each.speed, each.slots, each.scale), _frees(each, now))
         for each in engines
     ]
-    reserved = sum(each.queued for each in engines)
-    ahead, wait = max(0, waiting - reserved), 0.0
-    for _ in range(min(ahead, MOST_AHEAD) + 1):
+    wait = 0.0
+    for _ in range(min(waiting, MOST_AHEAD) + 1):
         seconds, frees = min(lanes, key=lambda lane: lane[0] + lane[1][0])
         wait = frees[0] - now
         heapreplace(frees, frees[0] + seconds)
-    return wait * max(1.0, ahead / MOST_AHEAD)
+    return wait * max(1.0, waiting / MOST_AHEAD)
 
 
 def _frees(engine: EngineModel, now: float) -> list[float]:
-    """Return when its slots come free, the first ones first; only the idle if any."""
+    """Return when its slots come free, the first ones first; only the idle if any.
+
+    Without reservations: those are for requests that wait, which are laid out anew.
+    """
+    engine.stale = True
     engine.refresh(now)
     idle = engine.slots - engine.taken
-    if idle > 0 and not engine.queued:
+    if idle > 0:
         return [now] * idle
     return [
         max(now, engine.free(count)) for count in range(1, min(engine.slots, 32) + 1)

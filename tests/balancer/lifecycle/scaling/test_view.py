@@ -42,6 +42,19 @@ def test_each_that_waits_makes_the_next_one_wait_longer() -> None:
     assert 0 < waits[0] < waits[1] < waits[2]
 
 
+def test_a_long_queue_counts_whole_though_its_requests_have_reservations() -> None:
+    fleet = Fleet(one=(PI, 1))
+    fleet.sends(a_prompt(b"running"))
+    engine, view = seen("one", fleet.engines["one"], PI), ScalingView()
+    before = look(view, engine, waiting=10).wait
+    for number in range(10):
+        fleet.asks(a_prompt(b"%d" % number))
+    fleet.assigns(0.0)
+    fleet.engines["one"].reserve(0.0, 20.0)
+
+    assert look(view, engine, waiting=10).wait == before
+
+
 def test_a_quick_engine_is_expected_to_answer_rather_than_an_idle_slow_one() -> None:
     fleet = Fleet(pi=(PI, 1), gpu=(GPU, 1))
     fleet.sends(a_prompt(b"running"))
