@@ -8,6 +8,7 @@ import msgspec
 
 from edgeserve.desired import DesiredModel, ModelProblem
 from edgeserve.errors import BadRequest
+from edgeserve.pulls import PullReport
 
 Json = dict[str, object]
 
@@ -218,6 +219,7 @@ class NodeReport(msgspec.Struct, frozen=True, kw_only=True):
     available: tuple[AvailableModel, ...] = ()
     desired: tuple[DesiredModel, ...] = ()
     unmet: tuple[ModelProblem, ...] = ()
+    pulls: tuple[PullReport, ...] = ()
     failures: dict[str, int] = {}
 
 

@@ -34,10 +34,12 @@ from edgeserve.security.tokens import FleetTokens, Guard, is_loopback
 from edgeserve.wire import EngineReport
 from node.api.admin import routes
 from node.api.inference import InferenceHandler
+from node.api.pulls import PullRoutes
 from node.discovery.announce import be_discoverable
 from node.discovery.client import FleetClient
 from node.discovery.identity import identified, this_machine
 from node.hardware.sample import LatestHardware, Sampler, measuring
+from node.pulls.running import pulling
 from node.shelf import run_engines
 from node.state import NodeState
 
@@ -110,12 +112,18 @@ async def serve(settings: NodeSettings, stop: asyncio.Event) -> None:
             measuring(state.hardware, sample, state.feed.report_changed)
         )
         await stack.enter_async_context(run_engines(state, settings, ask))
+        pulls = await stack.enter_async_context(
+            pulling(settings, client.nodes, lambda: identity.id, state.pulled)
+        )
         state.port = await stack.enter_async_context(
             listen(
                 sock,
                 InferenceHandler(state, ask, guard),
                 ROUTES.__contains__,
-                routes(state, guard),
+                [
+                    *routes(state, guard),
+                    *PullRoutes(pulls.jobs, pulls.library, guard).routes(),
+                ],
                 body_limit=settings.body_limit_mib * MIB,
                 limits=limits_of(settings),
                 admit=guard.check,

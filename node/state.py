@@ -9,6 +9,7 @@ from typing import Protocol
 
 from edgeserve import __version__
 from edgeserve.http.sse import write_event
+from edgeserve.pulls import PullReport
 from edgeserve.runtime.background import failures
 from edgeserve.wire import (
     AvailableModel,
@@ -141,6 +142,7 @@ class NodeState:
     """Engines that are no longer reported, and finish their requests."""
     problems: tuple[str, ...] = ()
     available: tuple[AvailableModel, ...] = ()
+    pulls: tuple[PullReport, ...] = ()
     draining: bool = False
 
     def __post_init__(self) -> None:
@@ -160,6 +162,7 @@ class NodeState:
             engines=tuple(self.engines().values()),
             problems=self.problems,
             available=self.available,
+            pulls=self.pulls,
             failures=dict(failures.counts),
         )
 
@@ -174,6 +177,11 @@ class NodeState:
     def serve(self, supervisors: Sequence[Supervisor]) -> None:
         """Replace the set of engines."""
         self.supervisors = list(supervisors)
+        self.feed.report_changed()
+
+    def pulled(self, pulls: tuple[PullReport, ...]) -> None:
+        """Report how far the pulls are."""
+        self.pulls = pulls
         self.feed.report_changed()
 
     def leave(self) -> None:

@@ -10,14 +10,7 @@ import click
 
 from edgeserve.help import examples
 from edgeserve.models.download import CATALOG, MIB, Known, Show, fetch, intact
-from edgeserve.models.pull.sources import (
-    HubFile,
-    HubRepo,
-    LocalFile,
-    UnknownSource,
-    WebFile,
-    parse,
-)
+from edgeserve.models.pull.sources import Source, UnknownSource, parse
 from edgeserve.suggestions import did_you_mean
 from edgeserve.terminal import Entry, print_table
 
@@ -66,7 +59,7 @@ def pull(source: str | None, folder: Path | None) -> None:
         click.echo(_pulled(_parsed(source, folder), folder))
 
 
-def _parsed(source: str, folder: Path) -> HubRepo | HubFile | WebFile | LocalFile:
+def _parsed(source: str, folder: Path) -> Source:
     """Read a source. Raises UnknownSource, with what is possible."""
     try:
         return parse(source, exists=Path(source).expanduser().is_file())
@@ -78,33 +71,19 @@ def _parsed(source: str, folder: Path) -> HubRepo | HubFile | WebFile | LocalFil
         ) from None
 
 
-def _pulled(source: HubRepo | HubFile | WebFile | LocalFile, folder: Path) -> Path:
+def _pulled(source: Source, folder: Path) -> Path:
     from edgeserve.models.pull.arrival import arrive, namesakes
-    from edgeserve.models.pull.elsewhere import from_path, from_web
+    from edgeserve.models.pull.plan import planned
 
-    notes = list[str]()
     with progress() as show:
-        match source:
-            case LocalFile(path):
-                files = from_path(path, folder)
-            case WebFile(url):
-                files = from_web(url, folder, show)
-            case _:
-                # huggingface_hub takes half a second to import on a Pi.
-                from edgeserve.models.pull.hub import incoming, look_up
-
-                choice, commit = look_up(source, show)
-                files = incoming(source.repo, choice, commit, folder)
-                if isinstance(source, HubRepo) and not source.quant and choice.others:
-                    others = ", ".join(choice.others)
-                    notes.append(f"took {choice.label}; there is also {others}")
-        path = arrive(files, folder, show)
-    for other in namesakes(path, folder):
-        notes.append(
-            f"{other} has the same file name, so nodes give both one model name; to"
-            " choose, name the file: edgeserve node start --model PATH"
-        )
-    for note in notes:
+        plan = planned(source, folder, show)
+        path = arrive(plan.files, folder, show)
+    namesake = (
+        f"{other} has the same file name, so nodes give both one model name; to"
+        " choose, name the file: edgeserve node start --model PATH"
+        for other in namesakes(path, folder)
+    )
+    for note in (*plan.notes, *namesake):
         click.echo(f"edgeserve: {note}", err=True)
     return path
 

@@ -1,0 +1,143 @@
+"""Peers: asks other nodes for what they have, and for parts of their files."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import TypeVar
+from urllib.parse import urlencode
+
+from msgspec import structs
+
+from edgeserve.errors import EdgeserveError, NodeLost
+from edgeserve.http.types import Origin, Upstream, origin_of
+from edgeserve.pulls import (
+    FILES,
+    PULLS,
+    Peer,
+    PullOrder,
+    PullReport,
+    SharedFile,
+    SharedFiles,
+)
+from edgeserve.wire import decode
+from node.pulls.shared import Wanted
+
+log = logging.getLogger(__name__)
+
+ASK_SECONDS = 5.0
+SILENT_SECONDS = 10.0
+"""How long a peer may send nothing of a file before it counts as lost."""
+
+UNREACHABLE = (EdgeserveError, OSError, TimeoutError)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Holder:
+    """A peer that has a file, and what it says of it."""
+
+    peer: Peer
+    origin: Origin
+    file: SharedFile
+
+
+@dataclass(frozen=True)
+class Found:
+    """Who has what is wanted; `reading`: peers that may have it and still look."""
+
+    holders: tuple[Holder, ...] = ()
+    reading: tuple[Peer, ...] = ()
+
+
+class Peers:
+    """The other nodes that an order names. `upstream` makes them prove themselves."""
+
+    def __init__(self, upstream: Upstream) -> None:
+        self._upstream = upstream
+        self._origins: dict[Peer, Origin] = {}
+
+    async def find(self, peers: Iterable[Peer], wanted: Wanted) -> Found:
+        """Ask all at once; who does not answer has nothing."""
+        asked = tuple(peers)
+        query = urlencode(
+            {
+                key: value
+                for key in ("content", "size", "model")
+                if (value := getattr(wanted, key)) not in ("", None)
+            }
+        )
+        answers = await asyncio.gather(
+            *(self._asked(each, f"{FILES}?{query}", SharedFiles) for each in asked)
+        )
+        holders, reading = list[Holder](), list[Peer]()
+        for peer, answer in zip(asked, answers, strict=True):
+            if answer is None:
+                continue
+            holders += (Holder(peer, self._origins[peer], f) for f in answer.files)
+            if answer.reading:
+                reading.append(peer)
+        return Found(tuple(holders), tuple(reading))
+
+    async def at_work(self, peers: Sequence[Peer], order: PullOrder) -> Peer | None:
+        """Return the first of the peers that pulls the same source now."""
+        answers = await asyncio.gather(
+            *(self._asked(each, PULLS, list[PullReport]) for each in peers)
+        )
+        what = (order.source, order.revision)
+        for peer, pulls in zip(peers, answers, strict=True):
+            if any(
+                not each.over and (each.source, each.revision) == what
+                for each in pulls or ()
+            ):
+                return peer
+        return None
+
+    async def part(self, holder: Holder, first: int, count: int) -> bytes:
+        """Return a range of a file. Raises EdgeserveError, OSError, TimeoutError."""
+        headers = {"range": f"bytes={first}-{first + count - 1}"}
+        path = f"{FILES}/{holder.file.sha256}"
+        pieces, got = list[bytes](), 0
+        ask = self._upstream.ask(holder.origin, "GET", path, headers)
+        async with asyncio.timeout(SILENT_SECONDS) as silence, ask as answer:
+            if answer.status != HTTPStatus.PARTIAL_CONTENT:
+                raise NodeLost(f"{holder.peer.name} answers {answer.status}")
+            while got < count and (piece := await answer.chunk()):
+                silence.reschedule(asyncio.get_running_loop().time() + SILENT_SECONDS)
+                pieces.append(piece)
+                got += len(piece)
+        if got != count:
+            raise NodeLost(f"{holder.peer.name} sent {got} bytes instead of {count}")
+        return b"".join(pieces)
+
+    async def _asked(self, peer: Peer, path: str, shape: type[T]) -> T | None:
+        """Ask a peer at the address where it last answered, then at the others."""
+        known = self._origins.get(peer)
+        for origin in (known,) if known else _origins(peer):
+            with suppress(*UNREACHABLE):
+                async with (
+                    asyncio.timeout(ASK_SECONDS),
+                    self._upstream.ask(origin, "GET", path, {}) as answer,
+                ):
+                    body = await answer.read()
+                    if answer.status == HTTPStatus.OK:
+                        found = decode(body, shape)
+                        self._origins[peer] = origin
+                        return found
+        self._origins.pop(peer, None)
+        return None
+
+
+def _origins(peer: Peer) -> list[Origin]:
+    """Return where to try a peer: with TLS only it itself can answer there."""
+    found = list[Origin]()
+    for url in peer.urls:
+        with suppress(ValueError):
+            origin = origin_of(url, 0)
+            found.append(structs.replace(origin, id=peer.id if origin.tls else ""))
+    return found
