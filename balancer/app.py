@@ -29,6 +29,7 @@ from balancer.api.admin import AdminRoutes
 from balancer.api.client_tls import client_tls
 from balancer.api.inference import InferenceHandler
 from balancer.api.nodes import NodeRoutes
+from balancer.api.pulls import PullRoutes
 from balancer.clients.admission import admitting, local_admin
 from balancer.clients.limits import RateLimits
 from balancer.clients.usage import ClientUsage, counting
@@ -160,7 +161,7 @@ async def running(
                 sock,
                 handler,
                 ROUTES.__contains__,
-                api.routes(),
+                (*api.routes(), *PullRoutes(shared, nodes, clients).routes()),
                 body_limit=settings.body_limit_mib * MIB,
                 limits=http.limits_of(settings),
                 admit=clients.check,

@@ -6,9 +6,8 @@ from typing import Annotated, Any, Literal, TypeVar, cast
 
 import msgspec
 
-from edgeserve.desired import DesiredModel, ModelProblem
+from edgeserve.desired import DesiredModel, ModelProblem, PullReport
 from edgeserve.errors import BadRequest
-from edgeserve.pulls import PullReport
 
 Json = dict[str, object]
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from edgeserve import __version__
+from edgeserve.desired import PullReport
 from edgeserve.http.sse import write_event
-from edgeserve.pulls import PullReport
 from edgeserve.runtime.background import failures
 from edgeserve.wire import (
     AvailableModel,

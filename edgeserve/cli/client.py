@@ -51,6 +51,11 @@ class Endpoint:
         with self._response("POST", path, body, ANSWER_SECONDS) as response:
             return self._json(response.read())
 
+    def delete(self, path: str) -> Any:
+        """Delete what is at `path`, and return the JSON. Raises NoAnswer."""
+        with self._response("DELETE", path, None, ANSWER_SECONDS) as response:
+            return self._json(response.read())
+
     def post(self, path: str, body: Any) -> Generator[bytes]:
         """Yield the answer line by line as it comes; closing cancels it.
 

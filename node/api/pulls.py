@@ -12,9 +12,9 @@ from pathlib import Path
 
 from aiohttp import web
 
+from edgeserve.desired import FILES, PULLS, PullOrder
 from edgeserve.errors import BadRequest, EdgeserveError
 from edgeserve.http.server.aiohttp_routes import guarded, json_response
-from edgeserve.pulls import FILES, PULLS, PullOrder
 from edgeserve.security.tokens import Guard
 from edgeserve.wire import decode
 from node.pulls.jobs import PullJobs

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from edgeserve.config.settings import NodeSettings
+from edgeserve.desired import INTERNET, PIECE, Peer
 from edgeserve.models.download import CATALOG, NotFetched, Show
 from edgeserve.models.naming import is_projector
 from edgeserve.models.pull.arrival import Incoming, arrive
@@ -18,7 +19,6 @@ from edgeserve.models.pull.sources import stays_inside
 from edgeserve.models.pull.sums import Sums
 from edgeserve.models.pull.transfer import WAIT
 from edgeserve.openai import normal
-from edgeserve.pulls import INTERNET, PIECE, Peer
 from node.pulls.copying import NotCopied, copy_from
 from node.pulls.job import Job
 from node.pulls.peers import Found, Holder, Peers

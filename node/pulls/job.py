@@ -8,8 +8,8 @@ from typing import Literal
 
 from msgspec import structs
 
+from edgeserve.desired import PullOrder, PullReport
 from edgeserve.errors import CommandError
-from edgeserve.pulls import PullOrder, PullReport
 
 
 class Cancelled(CommandError):
@@ -30,6 +30,7 @@ class Job:
     def begin(self) -> None:
         """Note that a thread works at it."""
         self._begun = True
+        self._set(state="fetching")
 
     def stop(self) -> None:
         """Have it end soon."""

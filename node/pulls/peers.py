@@ -13,9 +13,7 @@ from urllib.parse import urlencode
 
 from msgspec import structs
 
-from edgeserve.errors import EdgeserveError, NodeLost
-from edgeserve.http.types import Origin, Upstream, origin_of
-from edgeserve.pulls import (
+from edgeserve.desired import (
     FILES,
     PULLS,
     Peer,
@@ -24,6 +22,8 @@ from edgeserve.pulls import (
     SharedFile,
     SharedFiles,
 )
+from edgeserve.errors import EdgeserveError, NodeLost
+from edgeserve.http.types import Origin, Upstream, origin_of
 from edgeserve.wire import decode
 from node.pulls.shared import Wanted
 

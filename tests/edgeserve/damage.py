@@ -106,6 +106,7 @@ def _state(home: Home) -> None:
     keep(new_certificate("a"), home.state / OWN_CERTIFICATE)
     (home.state / "learned.json").write_text('{"speeds": {}, "models": {}}')
     (home.state / f"balancer-{PORT}.sock").touch()
+    (home.state / "checksums.json").write_text('{"files": {}}')
     (home.state / "nodes.json").write_text('{"revoked": {}}')
     settings = NodeSettings(models_dir=home.models, state_dir=home.state)
     (planned,) = plan(settings, Sampler()()).engines
@@ -163,6 +164,7 @@ READ: dict[str, tuple[tuple[str, ...], ...]] = {
     "state/node.pem": NODE,
     "state/node.lock": NODE,
     "state/nodes.json": BALANCER,
+    "state/checksums.json": (NODE[0],),
     "state/learned.json": BALANCER,
     f"state/balancer-{PORT}.sock": (
         *BALANCER,
@@ -221,12 +223,16 @@ KEPT_BY = {
     "node.discovery.identity:_locked": "state/node.lock",
     "node.discovery.identity:_adopt": "state/node.json",
     "node.discovery.identity:_read": "state/node.json",
+    "node.pulls.checksums:_read": "state/checksums.json",
+    "node.pulls.checksums:_write": "state/checksums.json",
     "node.planning.tunings:load": "state/tuned/*.json",
     "node.planning.tunings:save": "state/tuned/*.json",
     "edgeserve.runtime.files:part_of": "models/a.F16.gguf",
     "edgeserve.models.download:_fetch": "",
     "edgeserve.models.pull.arrival:_alone": "",
     "edgeserve.models.pull.arrival:_bring": "",
+    "edgeserve.models.pull.arrival:remove_abandoned": "",
+    "edgeserve.models.pull.plan:_fetch": "",
     "quantize.make_commands:compare": "models/a.compare.json",
     "quantize.manifest:read_manifest": "models/a.variants.json",
     "quantize.make:make": "models/a.variants.json",
@@ -240,6 +246,7 @@ OTHERWISE = {
     "edgeserve.cli.main": "/dev/null",
     "edgeserve.models.download": "a model, verified as it is written",
     "edgeserve.models.pull.arrival": "a model, verified before it is in place",
+    "edgeserve.models.pull.sums": "a model, to verify it",
     "edgeserve.models.pull.transfer": "a model, verified before it is in place",
     "edgeserve.runtime.files": "here it is done",
     "edgeserve.network": "/proc",
@@ -249,6 +256,8 @@ OTHERWISE = {
     "node.engine_build.smoke": "the build's own folder",
     "node.engine_build.source": "the build's own folder",
     "node.hardware.readings": "/proc and /sys",
+    "node.pulls.copying": "a model, verified before it is in place",
+    "node.pulls.shared": "a model, verified by who gets it",
     "node.tune.trial": "a text of the package",
     "quantize.dequantize": "a model beside its place",
     "edgeserve.models.header": "models",

@@ -18,6 +18,7 @@ from edgeserve.models.pull.sources import (
     UnknownSource,
     WebFile,
 )
+from edgeserve.runtime.files import replacing
 
 
 @dataclass(frozen=True)
@@ -76,4 +77,5 @@ def _fetch(known: Known, part: Path, show: Show) -> None:
     def shown(step: str, done: int, total: int) -> None:
         show(f"{known.file}: {step}", done, total)
 
-    fetch(known, part.parent, shown, anew=True).replace(part)
+    with replacing(part, part=fetch(known, part.parent, shown, anew=True)):
+        pass

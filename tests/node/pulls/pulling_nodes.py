@@ -12,8 +12,8 @@ from aiohttp import web
 
 from edgeserve import http
 from edgeserve.config.settings import NodeSettings
+from edgeserve.desired import Peer, PullOrder, PullReport
 from edgeserve.http.server.aiohttp_routes import AioHandler
-from edgeserve.pulls import Peer, PullOrder, PullReport
 from edgeserve.security.tokens import Guard
 from node.api.pulls import PullRoutes
 from node.pulls.running import Pulling, pulling

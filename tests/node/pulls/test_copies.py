@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
+from edgeserve.desired import INTERNET, PIECE
 from edgeserve.models.pull.arrival import UNFINISHED
-from edgeserve.pulls import INTERNET, PIECE
 from tests.edgeserve.models.pull.repository import FILE, MODEL, REPO
 from tests.fakes.hub import Hub
 from tests.node.pulls.pulling_nodes import some_nodes
