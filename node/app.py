@@ -33,6 +33,7 @@ from edgeserve.security.hosts import HostCheck
 from edgeserve.security.tokens import FleetTokens, Guard, is_loopback
 from edgeserve.wire import EngineReport
 from node.api.admin import routes
+from node.api.files import BEGIN, FileHandler
 from node.api.inference import InferenceHandler
 from node.api.pulls import PullRoutes
 from node.discovery.announce import be_discoverable
@@ -118,8 +119,8 @@ async def serve(settings: NodeSettings, stop: asyncio.Event) -> None:
         state.port = await stack.enter_async_context(
             listen(
                 sock,
-                InferenceHandler(state, ask, guard),
-                ROUTES.__contains__,
+                FileHandler(pulls.library, guard, InferenceHandler(state, ask, guard)),
+                lambda path: path in ROUTES or path.startswith(BEGIN),
                 [
                     *routes(state, guard),
                     *PullRoutes(pulls.jobs, pulls.library, guard).routes(),

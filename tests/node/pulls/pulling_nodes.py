@@ -8,32 +8,31 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from aiohttp import web
-
 from edgeserve import http
 from edgeserve.config.settings import NodeSettings
 from edgeserve.desired import Peer, PullOrder, PullReport
-from edgeserve.http.server.aiohttp_routes import AioHandler
+from edgeserve.http.types import Handler, Request, Response
 from edgeserve.security.tokens import Guard
+from node.api.files import BEGIN, FileHandler
 from node.api.pulls import PullRoutes
 from node.pulls.running import Pulling, pulling
 from node.pulls.shared import Wanted
 from tests.edgeserve.http.talk import echo
 from tests.patience import PATIENCE
 
-Before = Callable[[web.Request], None]
+Before = Callable[[Request], None]
 
 
 @dataclass
 class PullingNode:
-    """One node. `before` sees each request, and may raise."""
+    """One node. `before` sees each request for a file, and may raise."""
 
     id: str
     models: Path
     settings: NodeSettings
     url: str = ""
     before: Before = lambda _: None
-    asked: list[web.Request] = field(default_factory=list[web.Request])
+    asked: list[Request] = field(default_factory=list[Request])
     news: list[tuple[PullReport, ...]] = field(
         default_factory=list[tuple[PullReport, ...]]
     )
@@ -102,21 +101,23 @@ async def a_node(folder: Path, id_: str) -> AsyncGenerator[PullingNode]:
         pulling(settings, upstream, lambda: id_, node.news.append) as node.pulling,
     ):
         routes = PullRoutes(node.pulling.jobs, node.pulling.library, Guard((), ""))
-        watched = [
-            web.RouteDef(each.method, each.path, _watched(node, each.handler), {})
-            for each in routes.routes()
-        ]
         async with http.listen(
-            sock, echo, lambda _: False, watched, body_limit=2**20
+            sock,
+            _handler(node),
+            lambda path: path.startswith(BEGIN),
+            routes.routes(),
+            body_limit=2**20,
         ) as port:
             node.url = f"http://127.0.0.1:{port}"
             yield node
 
 
-def _watched(node: PullingNode, handler: AioHandler) -> AioHandler:
-    async def watched(request: web.Request) -> web.StreamResponse:
+def _handler(node: PullingNode) -> Handler:
+    files = FileHandler(node.pulling.library, Guard((), ""), echo)
+
+    async def handle(request: Request, reply: Response) -> None:
         node.asked.append(request)
         node.before(request)
-        return await handler(request)
+        await files(request, reply)
 
-    return watched
+    return handle

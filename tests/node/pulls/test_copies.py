@@ -7,9 +7,9 @@ import os
 from pathlib import Path
 
 import pytest
-from aiohttp import web
 
 from edgeserve.desired import INTERNET, PIECE
+from edgeserve.http.types import Request
 from edgeserve.models.pull.arrival import UNFINISHED
 from tests.edgeserve.models.pull.repository import FILE, MODEL, REPO
 from tests.fakes.hub import Hub
@@ -108,7 +108,7 @@ async def test_a_node_that_is_lost_in_the_middle_is_replaced(
     async with some_nodes(tmp_path, "a", "b") as (a, b):
         a.put("model.gguf", LARGE)
 
-        def lost(_: web.Request) -> None:
+        def lost(_: Request) -> None:
             if len(a.sent()) > 2:
                 raise ConnectionResetError
 
