@@ -87,7 +87,7 @@ class _Pull:
         if source is not None:
             return planned(at_revision(source, order.revision), folder, self._job.show)
         holders = self._of_model(order.source)
-        files = [_from_peers(each, folder) for each in holders]
+        files = [from_peers(each, folder) for each in holders]
         return PullPlan(files)
 
     def _of_model(self, name: str) -> list[Holder]:
@@ -180,7 +180,7 @@ def _reading(found: Found) -> str:
     return f"{names} may have it, and computes checksums"
 
 
-def _from_peers(holder: Holder, folder: Path) -> Incoming:
+def from_peers(holder: Holder, folder: Path) -> Incoming:
     """Plan to copy a file that only peers have. Raises NotFetched."""
     shared = holder.file
     hidden = any(part.startswith(".") for part in shared.name.split("/"))

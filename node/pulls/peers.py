@@ -30,8 +30,9 @@ from node.pulls.shared import Wanted
 log = logging.getLogger(__name__)
 
 ASK_SECONDS = 5.0
-SILENT_SECONDS = 10.0
-"""How long a peer may send nothing of a file before it counts as lost."""
+PIECE_SECONDS = 60.0
+"""How long a peer may take for a piece before it counts as lost; that a machine is gone
+shows sooner, see `edgeserve.http.sockets.notice_silence`."""
 
 UNREACHABLE = (EdgeserveError, OSError, TimeoutError)
 
@@ -102,18 +103,14 @@ class Peers:
         """Return a range of a file. Raises EdgeserveError, OSError, TimeoutError."""
         headers = {"range": f"bytes={first}-{first + count - 1}"}
         path = f"{FILES}/{holder.file.sha256}"
-        pieces, got = list[bytes](), 0
         ask = self._upstream.ask(holder.origin, "GET", path, headers)
-        async with asyncio.timeout(SILENT_SECONDS) as silence, ask as answer:
+        async with asyncio.timeout(PIECE_SECONDS), ask as answer:
             if answer.status != HTTPStatus.PARTIAL_CONTENT:
                 raise NodeLost(f"{holder.peer.name} answers {answer.status}")
-            while got < count and (piece := await answer.chunk()):
-                silence.reschedule(asyncio.get_running_loop().time() + SILENT_SECONDS)
-                pieces.append(piece)
-                got += len(piece)
-        if got != count:
-            raise NodeLost(f"{holder.peer.name} sent {got} bytes instead of {count}")
-        return b"".join(pieces)
+            data = await answer.read()
+        if len(data) != count:
+            raise NodeLost(f"{holder.peer.name} sent {len(data)} of {count} bytes")
+        return data
 
     async def _asked(self, peer: Peer, path: str, shape: type[T]) -> T | None:
         """Ask a peer at the address where it last answered, then at the others."""

@@ -18,8 +18,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from tests.fakes.gguf import a_model
-from tests.fleet.fleet import Fleet, answer, fleet, until
+from tests.fleet.fleet import Fleet, Process, answer, fleet, until
 from tests.fleet.llama_server import script
 from tests.fleet.network import Host, impossible
 
@@ -95,8 +97,10 @@ async def measured(folder: Path, mib: int, mbit: int) -> None:
         with a_model(models / MODEL).open("ab") as file:
             for _ in range(mib):
                 file.write(os.urandom(MIB))
-        for host in (a, b):
+        nodes = [
             made.node(host, "--name", host.name, "--llama-server", server)
+            for host in (a, b)
+        ]
         balancer = made.balancer(c)
         key_file = balancer.folder / "state" / "admin-8080.key"
         await until(key_file.exists, "the balancer has begun")
@@ -112,7 +116,9 @@ async def measured(folder: Path, mib: int, mbit: int) -> None:
         target = folder / "b-node" / "models" / MODEL
         copies = list[float]()
         for _ in range(3):
+            before = [processor_seconds(each) for each in nodes]
             seconds, report = await pulled(made, c, key)
+            used = [processor_seconds(each) for each in nodes]
             if report["state"] != "done":
                 raise RuntimeError(report)
             copies.append(seconds)
@@ -122,7 +128,15 @@ async def measured(folder: Path, mib: int, mbit: int) -> None:
         best = min(plainly)
         print(f"{mib} MiB over {mbit} Mbit/s; plain: {shown(plainly, mib)}")
         print(f"node to node: {shown(copies, mib)}; the first computes checksums")
+        sent, got = (1024 * (u - b) / mib for u, b in zip(used, before, strict=True))
+        print(f"processor: {sent:.1f} s/GiB where it is, {got:.1f} s/GiB where it goes")
         print(f"share of the plain rate: {best / min(copies[1:]):.3f}")
+
+
+def processor_seconds(process: Process) -> float:
+    """Return the processor time that a process has used."""
+    used = psutil.Process(process.pid).cpu_times()
+    return used.user + used.system
 
 
 def shown(seconds: list[float], mib: int) -> str:

@@ -17,6 +17,7 @@ from balancer.app import Balancer, running
 from edgeserve.config.paths import admin_key_file
 from edgeserve.config.settings import BalancerSettings, NodeSettings
 from edgeserve.desired import PULLS
+from node.app import serve
 from node.engines.process import free_port
 from tests.balancer.endpoint import QUICK
 from tests.edgeserve.models.pull.conftest import hub as hub
@@ -24,8 +25,8 @@ from tests.edgeserve.models.pull.repository import FILE, MODEL, REPO
 from tests.fakes.gguf import a_model
 from tests.fakes.hub import Hub
 from tests.fakes.terminal import Seen, Terminal
+from tests.fakes.tokens import TOKEN
 from tests.fleet.llama_server import script
-from tests.node.served import served
 from tests.patience import PATIENCE
 
 NAMES = ("attic", "kitchen", "pi")
@@ -58,24 +59,42 @@ class PullingFleet:
 
 
 @asynccontextmanager
+async def serving(settings: NodeSettings) -> AsyncGenerator[None]:
+    """Run a node."""
+    stop = asyncio.Event()
+    running = asyncio.create_task(serve(settings, stop))
+    try:
+        yield
+    finally:
+        stop.set()
+        async with asyncio.timeout(PATIENCE):
+            await running
+
+
+@asynccontextmanager
 async def a_fleet(folder: Path, edgeserve: Terminal) -> AsyncGenerator[PullingFleet]:
-    """Run a balancer and three nodes in this process."""
+    """Run a balancer and three nodes in this process, with a fleet token."""
+    token = folder / "token"
+    token.write_text(f"{TOKEN}\n")
     async with AsyncExitStack() as stack:
         urls = list[str]()
         for name in NAMES:
             settings = NodeSettings(
                 name=name,
+                host="127.0.0.1",
                 port=free_port(),
+                token_file=token,
                 state_dir=folder / name / "state",
                 models_dir=folder / name / "models",
                 advertise=False,
                 llama_server=script(folder / f"{name}-server", "--decode", "500"),
             )
-            await stack.enter_async_context(served(settings))
-            urls.append(f"http://127.0.0.1:{settings.port}")
+            await stack.enter_async_context(serving(settings))
+            urls.append(f"https://127.0.0.1:{settings.port}")
         own = BalancerSettings(
             port=0,
             state_dir=folder / "balancer",
+            token_file=token,
             discover=False,
             calibrate=False,
             nodes=tuple(urls),

@@ -4,15 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
+import subprocess
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
-from edgeserve.desired import INTERNET, PIECE
-from edgeserve.http.types import Request
+from edgeserve.desired import INTERNET, PIECE, Peer, SharedFile
+from edgeserve.errors import BadRequest
+from edgeserve.http.types import Origin, Request
+from edgeserve.models.download import NotFetched
 from edgeserve.models.pull.arrival import UNFINISHED
+from node.pulls import jobs
+from node.pulls.fetching import from_peers
+from node.pulls.peers import Holder
+from node.pulls.shared import Wanted
 from tests.edgeserve.models.pull.repository import FILE, MODEL, REPO
+from tests.fakes.gguf import a_model
 from tests.fakes.hub import Hub
+from tests.fleet.test_disk import mount
 from tests.node.pulls.pulling_nodes import some_nodes
 
 LARGE = b"GGUF" + os.urandom(5 * PIECE + 1000)
@@ -155,3 +167,131 @@ async def test_what_was_kept_wrong_comes_anew(hub: Hub, tmp_path: Path) -> None:
     assert f"bytes=0-{PIECE - 1}" not in a.sent()
     assert len(a.sent()) == PIECES - 1
     assert (b.models / REPO / FILE).read_bytes() == LARGE
+
+
+async def test_a_file_of_the_web_crosses_the_internet_once_too(
+    hub: Hub, tmp_path: Path
+) -> None:
+    url = f"{hub.url}/cdn/{REPO}/{FILE}"
+    async with some_nodes(tmp_path, "a", "b") as (a, b):
+        first = await a.until(a.order(url, b))
+        second = await b.until(b.order(url, a))
+
+    assert (first.state, second.state) == ("done", "done"), (first, second)
+    assert second.origins == ("a",)
+    assert Path(second.path).read_bytes() == MODEL
+
+
+async def test_parts_and_projector_come_along_and_from_where_they_are(
+    hub: Hub, tmp_path: Path
+) -> None:
+    model = a_model(tmp_path / "model.gguf").read_bytes()
+    names = [f"m-Q8_0-0000{number}-of-00002.gguf" for number in (1, 2)]
+    hub.repos["org/m"] = {**dict.fromkeys(names, model), "mmproj-F16.gguf": MODEL}
+    async with some_nodes(tmp_path, "a", "b") as (a, b):
+        a.put("elsewhere.gguf", MODEL)
+        report = await b.until(b.order("org/m:Q8_0", a))
+
+    folder = b.models / "org/m"
+    assert report.path == str(folder / names[0])
+    assert sorted(each.name for each in folder.iterdir()) == [*names, "mmproj-F16.gguf"]
+    assert len([path for path, _ in hub.asked if "mmproj" in path]) == 0
+
+
+async def test_one_pull_of_a_source_at_a_time(hub: Hub, tmp_path: Path) -> None:
+    hub.held = threading.Event()
+    async with some_nodes(tmp_path, "a") as (a,):
+        first, second = a.order(REPO), a.order(REPO)
+        hub.held.set()
+        report = await a.until(first)
+
+    assert first == second
+    assert report.state == "done"
+    assert hub.downloads() == [""]
+
+
+async def test_a_node_reports_at_most_twice_a_second(hub: Hub, tmp_path: Path) -> None:
+    hub.repos[REPO][FILE] = LARGE
+    async with some_nodes(tmp_path, "a", "b") as (a, b):
+        a.put("model.gguf", LARGE)
+        began = time.monotonic()
+        await b.until(b.order(REPO, a))
+        seconds = time.monotonic() - began
+
+    assert 2 <= len(b.news) <= 3 + seconds / jobs.TELL_SECONDS
+
+
+@pytest.mark.parametrize("source", ["/etc/passwd", "a/b/c/d", "https://x.org/page"])
+async def test_a_source_that_no_node_can_use_is_refused(
+    source: str, tmp_path: Path
+) -> None:
+    async with some_nodes(tmp_path, "a") as (a,):
+        with pytest.raises(BadRequest):
+            a.order(source)
+
+
+@pytest.mark.parametrize(
+    "name", ["../above.gguf", "/etc/x.gguf", ".pulling/x.gguf", "x.txt", "a\nb.gguf"]
+)
+def test_a_peer_cannot_choose_where_its_file_goes(name: str, tmp_path: Path) -> None:
+    file = SharedFile(sha256="0" * 64, size=1, name=name, variant="m:Q8_0")
+    peer = Peer(id="a", name="a", urls=())
+
+    with pytest.raises(NotFetched, match="no name to use"):
+        from_peers(Holder(peer, Origin("127.0.0.1", 1), file), tmp_path)
+
+
+async def test_a_revision_is_asked_for(hub: Hub, tmp_path: Path) -> None:
+    async with some_nodes(tmp_path, "a") as (a,):
+        report = await a.until(a.order(REPO, revision="v2"))
+
+    assert report.state == "done", report
+    assert hub.asked[0][0].endswith("/revision/v2")
+
+
+async def test_a_disk_that_fills_up_leaves_nothing_broken(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.repos[REPO][FILE] = LARGE
+    small = tmp_path / "b"
+    small.mkdir()
+    if os.geteuid() or not mount(small, "size=12m"):
+        pytest.skip("needs root to mount a small disk")
+    try:
+        usage = shutil.disk_usage("/")  # it was free when it was looked at
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+        async with some_nodes(tmp_path, "a", "b") as (a, b):
+            a.put("model.gguf", LARGE)
+            report = await b.until(b.order(REPO, a))
+            models, unfinished = list(b.models.rglob("*.gguf")), parts(b.models)
+            served = await b.pulling.library.find(Wanted())
+            subprocess.run(["mount", "-o", "remount,size=64m", small], check=True)
+            again = await b.until(b.order(REPO, a))
+            came = (b.models / REPO / FILE).read_bytes()
+    finally:
+        subprocess.run(["umount", "-l", small], check=True)
+
+    assert report.state == "failed"
+    assert "cannot write to" in report.problem
+    assert "No space left on device" in report.problem
+    assert models == []
+    assert len(unfinished) == 1
+    assert served.files == ()
+    assert again.state == "done", again
+    assert came == LARGE
+    assert hub.downloads() == []
+
+
+async def test_room_is_checked_before_anything_is_copied(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage("/")._replace(free=len(MODEL))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    async with some_nodes(tmp_path, "a", "b") as (a, b):
+        a.put("model.gguf", MODEL)
+        report = await b.until(b.order(REPO, a))
+
+    assert report.state == "failed"
+    assert "free" in report.problem
+    assert a.sent() == []
+    assert hub.downloads() == []
