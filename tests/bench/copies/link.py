@@ -114,7 +114,7 @@ async def measured(folder: Path, mib: int, mbit: int) -> None:
         )
         plainly = [plain(a, models, b, folder / "copy") for _ in range(2)]
         target = folder / "b-node" / "models" / MODEL
-        copies = list[float]()
+        copies, used, before = list[float](), list[float](), list[float]()
         for _ in range(3):
             before = [processor_seconds(each) for each in nodes]
             seconds, report = await pulled(made, c, key)
