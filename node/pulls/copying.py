@@ -53,6 +53,7 @@ class Lanes:
         self.failed: dict[Peer, str] = {}
         self._peers, self._holders = peers, holders
         self._file = holders[0].file
+        self.asked = [each.peer for each in holders]
         window = AHEAD * LANES * len(holders)
         self._pieces = PieceQueue(len(self._file.pieces), window, start)
         self._news = asyncio.Event()
@@ -165,7 +166,9 @@ def _write(
             progress(summing.done, senders)
             continue
         if piece is None:
-            raise NotCopied("; ".join(lanes.failed.values()), lanes.failed)
+            # None has failed where asking did: then none is asked again.
+            failed = lanes.failed or dict.fromkeys(lanes.asked, "it broke off")
+            raise NotCopied("; ".join(failed.values()), failed)
         if zlib.crc32(piece.data) != file.pieces[piece.number]:
             loop.call_soon_threadsafe(lanes.reject, piece)
             continue

@@ -25,13 +25,17 @@ Before = Callable[[Request], None]
 
 @dataclass
 class PullingNode:
-    """One node. `before` sees each request for a file, and may raise."""
+    """One node. `before` sees each request for a file, and may raise.
+
+    A `silent` one takes those requests and answers nothing.
+    """
 
     id: str
     models: Path
     settings: NodeSettings
     url: str = ""
     before: Before = lambda _: None
+    silent: bool = False
     asked: list[Request] = field(default_factory=list[Request])
     news: list[tuple[PullReport, ...]] = field(
         default_factory=list[tuple[PullReport, ...]]
@@ -118,6 +122,8 @@ def _handler(node: PullingNode) -> Handler:
     async def handle(request: Request, reply: Response) -> None:
         node.asked.append(request)
         node.before(request)
+        if node.silent:
+            await asyncio.Event().wait()
         await files(request, reply)
 
     return handle

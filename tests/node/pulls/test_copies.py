@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeserve.desired import INTERNET, PIECE, Peer, SharedFile
+from edgeserve.desired import INTERNET, PIECE, Peer, PullOrder, SharedFile
 from edgeserve.errors import BadRequest
 from edgeserve.http.types import Origin, Request
 from edgeserve.models.download import NotFetched
@@ -132,6 +132,50 @@ async def test_a_node_that_is_lost_in_the_middle_is_replaced(
     (range_,) = hub.downloads()
     assert range_ in {f"bytes={PIECE}-", f"bytes={2 * PIECE}-"}
     assert (b.models / REPO / FILE).read_bytes() == LARGE
+
+
+async def test_a_node_that_falls_silent_delays_nothing(
+    hub: Hub, tmp_path: Path
+) -> None:
+    hub.repos[REPO][FILE] = LARGE
+    async with some_nodes(tmp_path, "a", "b", "c") as (a, b, c):
+        for each in (a, b):
+            await each.known(each.put("model.gguf", LARGE))
+        a.silent = True
+        report = await c.until(c.order(REPO, a, b))
+
+    assert report.state == "done", report
+    assert report.origins == ("b",)
+    assert len(a.sent()) > 0
+    assert hub.downloads() == []
+
+
+async def test_where_the_first_node_gives_up_the_next_downloads(
+    hub: Hub, tmp_path: Path
+) -> None:
+    hub.held = threading.Event()
+    async with some_nodes(tmp_path, "a", "b") as (a, b):
+        first = a.order(REPO, b)
+        second = b.order(REPO, a)
+        await b.until(second, lambda report: report.step == "a fetches it")
+        a.pulling.jobs.cancel(first)
+        hub.held.set()
+        given_up, report = await a.until(first), await b.until(second)
+
+    assert given_up.state in {"cancelled", "done"}
+    assert report.state == "done", report
+    assert report.origins in {(INTERNET,), ("a",)}
+
+
+async def test_a_node_that_is_gone_is_not_waited_for(hub: Hub, tmp_path: Path) -> None:
+    async with some_nodes(tmp_path, "a", "b") as (a, b):
+        gone = Peer(id="0", name="gone", urls=("http://127.0.0.1:9", "no url"))
+        order = PullOrder(source=REPO, peers=(gone, a.peer))
+        report = await b.until(b.pulling.jobs.order(order).id)
+
+    assert report.state == "done", report
+    assert report.origins == (INTERNET,)
+    assert hub.downloads() == [""]
 
 
 async def test_a_cancelled_copy_is_kept_and_goes_on(hub: Hub, tmp_path: Path) -> None:
