@@ -111,33 +111,6 @@ class FleetPull(msgspec.Struct, frozen=True, kw_only=True):
     everywhere: bool = False
 
 
-class PullReport(msgspec.Struct, frozen=True, kw_only=True):
-    """One pull of a node: the file that it is at, and how far that is.
-
-    `origins` are ids of nodes, or `internet`: where bytes of the file came from.
-    `step` says in words what it does; `problem` why it failed; `notes` what is worth
-    knowing. `path` is where the model lies once the pull is `done`.
-    """
-
-    id: str
-    source: str
-    revision: str = ""
-    state: PullState
-    file: str = ""
-    done: int = 0
-    total: int = 0
-    origins: tuple[str, ...] = ()
-    step: str = ""
-    problem: str = ""
-    notes: tuple[str, ...] = ()
-    path: str = ""
-
-    @property
-    def over(self) -> bool:
-        """Whether it has ended."""
-        return self.state in OVER
-
-
 class SharedFile(msgspec.Struct, frozen=True, kw_only=True):
     """A file that a node has and gives to other nodes.
 
@@ -152,6 +125,37 @@ class SharedFile(msgspec.Struct, frozen=True, kw_only=True):
     key: str = ""
     pieces: tuple[int, ...] = ()
     variant: str = ""
+
+
+class PullReport(msgspec.Struct, frozen=True, kw_only=True):
+    """One pull of a node: the file that it is at, and how far that is.
+
+    `origins` are ids of nodes, or `internet`: where bytes of the file came from.
+    `step` says in words what it does; `problem` why it failed; `notes` what is worth
+    knowing. Once it is `done`, `path` is where the model lies, and `files` are all of
+    it, without the checksums of pieces. `yields`: it cannot look its source up, waits
+    for a node that can, and no node has to wait for it.
+    """
+
+    id: str
+    source: str
+    revision: str = ""
+    state: PullState
+    file: str = ""
+    done: int = 0
+    total: int = 0
+    origins: tuple[str, ...] = ()
+    step: str = ""
+    problem: str = ""
+    notes: tuple[str, ...] = ()
+    path: str = ""
+    files: tuple[SharedFile, ...] = ()
+    yields: bool = False
+
+    @property
+    def over(self) -> bool:
+        """Whether it has ended."""
+        return self.state in OVER
 
 
 class SharedFiles(msgspec.Struct, frozen=True, kw_only=True):

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from edgeserve.config.settings import NodeSettings
-from edgeserve.desired import INTERNET, PIECE, Peer
+from edgeserve.desired import INTERNET, PIECE, Peer, SharedFile
 from edgeserve.models.download import CATALOG, NotFetched, Show
 from edgeserve.models.naming import is_projector
 from edgeserve.models.pull.arrival import Incoming, arrive
 from edgeserve.models.pull.plan import PullPlan, at_revision, built_in, planned
-from edgeserve.models.pull.sources import stays_inside
+from edgeserve.models.pull.sources import Source, stays_inside
 from edgeserve.models.pull.sums import Sums
 from edgeserve.models.pull.transfer import WAIT
 from edgeserve.openai import normal
@@ -62,17 +62,31 @@ class _Pull:
         others = [each for each in job.order.peers if each.id != own_id]
         self._first = [each for each in others if each.id < own_id]
         self._good = others
+        self._came: dict[Path, SharedFile] = {}
 
     def run(self) -> Path:
         plan = self._planned()
         self._job.note(*plan.notes)
         files = [replace(each, fill=partial(self._fill, each)) for each in plan.files]
-        return arrive(files, self._folder, self._job.show, self._arrived)
+        path = arrive(files, self._folder, self._job.show, self._arrived)
+        self._job.has(self._came[each.target] for each in files)
+        return path
 
     def _ask(self, question: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(question, self._loop).result()
 
+    def _at_work(self, peers: Iterable[Peer]) -> Peer | None:
+        """Return the first of the peers that has to be waited for."""
+        pulls = self._ask(self._peers.pulls(peers, self._job.order))
+        return next((peer for peer, p in pulls if not (p.over or p.yields)), None)
+
     def _arrived(self, file: Incoming, sums: Sums) -> None:
+        self._came[file.target] = SharedFile(
+            sha256=sums.sha256,
+            size=file.target.stat().st_size,
+            name=file.target.relative_to(self._folder).as_posix(),
+            key=file.key,
+        )
         self._loop.call_soon_threadsafe(
             self._library.arrived, file.target, file.key, sums
         )
@@ -85,10 +99,32 @@ class _Pull:
             return built_in(known, folder)
         source = source_of(order)
         if source is not None:
-            return planned(at_revision(source, order.revision), folder, self._job.show)
+            return self._looked_up(at_revision(source, order.revision))
         holders = self._of_model(order.source)
-        files = [from_peers(each, folder) for each in holders]
+        files = [from_peer(each.peer, each.file, folder) for each in holders]
         return PullPlan(files)
+
+    def _looked_up(self, source: Source) -> PullPlan:
+        """Look the source up; where that fails, have what another node makes of it.
+
+        One node that is online, and has the token of a gated repository, is enough.
+        """
+        try:
+            return planned(source, self._folder, self._job.show)
+        except NotFetched as error:
+            self._job.yields()
+            while True:
+                at_work = self._at_work(self._good)
+                pulls = self._ask(self._peers.pulls(self._good, self._job.order))
+                done = ((peer, p.files) for peer, p in pulls if p.state == "done")
+                if found := next(done, None):
+                    peer, files = found
+                    return PullPlan(
+                        [from_peer(peer, each, self._folder) for each in files]
+                    )
+                if at_work is None:
+                    raise
+                self._wait(f"{error}; {at_work.name} can fetch it")
 
     def _of_model(self, name: str) -> list[Holder]:
         """Return the files of a model that peers have, of one of them."""
@@ -128,7 +164,7 @@ class _Pull:
         self._job.next_file()
         wanted = Wanted(content=file.sha256 or file.key, size=file.size)
         while True:
-            at_work = self._ask(self._peers.at_work(self._in_turn(), self._job.order))
+            at_work = self._at_work(self._in_turn())
             found = self._ask(self._peers.find(self._good, wanted))
             if holders := [each for each in found.holders if _fits(each, file)]:
                 if sums := self._copied(file, holders, part):
@@ -180,18 +216,15 @@ def _reading(found: Found) -> str:
     return f"{names} may have it, and computes checksums"
 
 
-def from_peers(holder: Holder, folder: Path) -> Incoming:
+def from_peer(peer: Peer, shared: SharedFile, folder: Path) -> Incoming:
     """Plan to copy a file that only peers have. Raises NotFetched."""
-    shared = holder.file
     hidden = any(part.startswith(".") for part in shared.name.split("/"))
     if (
         hidden
         or not stays_inside(shared.name)
         or not shared.name.lower().endswith(".gguf")
     ):
-        raise NotFetched(
-            f"{holder.peer.name} has it as {shared.name!r}: no name to use"
-        )
+        raise NotFetched(f"{peer.name} has it as {shared.name!r}: no name to use")
     return Incoming(
         target=folder / shared.name,
         size=shared.size,

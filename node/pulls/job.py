@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
 from msgspec import structs
 
-from edgeserve.desired import PullOrder, PullReport
+from edgeserve.desired import PullOrder, PullReport, SharedFile
 from edgeserve.errors import CommandError
 
 
@@ -68,6 +69,10 @@ class Job:
         if not set(origins).issubset(known):
             self._set(origins=tuple(dict.fromkeys((*known, *origins))))
 
+    def yields(self) -> None:
+        """Note that no other node has to wait for it."""
+        self._set(yields=True)
+
     def next_file(self) -> None:
         """Note that another file begins."""
         self._set(origins=())
@@ -75,6 +80,10 @@ class Job:
     def note(self, *notes: str) -> None:
         """Add what is worth knowing."""
         self._set(notes=tuple(dict.fromkeys((*self.report.notes, *notes))))
+
+    def has(self, files: Iterable[SharedFile]) -> None:
+        """Note what the model consists of."""
+        self._set(files=tuple(files))
 
     def arrived(self, path: Path) -> None:
         """Note that the model is here."""

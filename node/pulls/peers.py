@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -85,19 +85,21 @@ class Peers:
                 reading.append(peer)
         return Found(tuple(holders), tuple(reading))
 
-    async def at_work(self, peers: Sequence[Peer], order: PullOrder) -> Peer | None:
-        """Return the first of the peers that pulls the same source now."""
+    async def pulls(
+        self, peers: Iterable[Peer], order: PullOrder
+    ) -> list[tuple[Peer, PullReport]]:
+        """Return the pulls of the same source that peers have, or had lately."""
+        asked = tuple(peers)
         answers = await asyncio.gather(
-            *(self._asked(each, PULLS, list[PullReport]) for each in peers)
+            *(self._asked(each, PULLS, list[PullReport]) for each in asked)
         )
         what = (order.source, order.revision)
-        for peer, pulls in zip(peers, answers, strict=True):
-            if any(
-                not each.over and (each.source, each.revision) == what
-                for each in pulls or ()
-            ):
-                return peer
-        return None
+        return [
+            (peer, pull)
+            for peer, pulls in zip(asked, answers, strict=True)
+            for pull in pulls or ()
+            if (pull.source, pull.revision) == what
+        ]
 
     async def part(self, holder: Holder, first: int, count: int) -> bytes:
         """Return a range of a file. Raises EdgeserveError, OSError, TimeoutError."""

@@ -14,12 +14,13 @@ import pytest
 
 from edgeserve.desired import INTERNET, PIECE, Peer, PullOrder, SharedFile
 from edgeserve.errors import BadRequest
-from edgeserve.http.types import Origin, Request
-from edgeserve.models.download import NotFetched
+from edgeserve.http.types import Request
+from edgeserve.models.download import NotFetched, Show
 from edgeserve.models.pull.arrival import UNFINISHED
-from node.pulls import jobs
-from node.pulls.fetching import from_peers
-from node.pulls.peers import Holder
+from edgeserve.models.pull.plan import PullPlan
+from edgeserve.models.pull.sources import Source
+from node.pulls import fetching, jobs
+from node.pulls.fetching import from_peer
 from node.pulls.shared import Wanted
 from tests.edgeserve.models.pull.repository import FILE, MODEL, REPO
 from tests.fakes.gguf import a_model
@@ -167,6 +168,44 @@ async def test_where_the_first_node_gives_up_the_next_downloads(
     assert report.origins in {(INTERNET,), ("a",)}
 
 
+@pytest.mark.parametrize("knows", ["a", "b"])
+async def test_one_node_that_may_read_a_gated_repository_is_enough(
+    knows: str, hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked_up = fetching.planned
+
+    def planned(source: Source, folder: Path, show: Show) -> PullPlan:
+        if folder.parent.name != knows:
+            raise NotFetched("the repository is gated")
+        return looked_up(source, folder, show)
+
+    monkeypatch.setattr(fetching, "planned", planned)
+    async with some_nodes(tmp_path, "a", "b", "c") as nodes:
+        orders = [
+            (each, each.order(REPO, *(other for other in nodes if other is not each)))
+            for each in nodes
+        ]
+        reports = {node.id: await node.until(id_) for node, id_ in orders}
+
+    assert {each.state for each in reports.values()} == {"done"}, reports
+    assert [id_ for id_, each in reports.items() if INTERNET in each.origins] == [knows]
+    for node in nodes:
+        assert (node.models / REPO / FILE).read_bytes() == MODEL
+    assert hub.downloads() == [""]
+
+
+async def test_where_no_node_can_look_a_source_up_each_says_why(
+    hub: Hub, tmp_path: Path
+) -> None:
+    hub.gated.add(REPO)
+    async with some_nodes(tmp_path, "a", "b") as (a, b):
+        orders = [(a, a.order(REPO, b)), (b, b.order(REPO, a))]
+        reports = [await node.until(id_) for node, id_ in orders]
+
+    assert [each.state for each in reports] == ["failed"] * 2
+    assert all("is gated" in each.problem for each in reports)
+
+
 async def test_a_node_that_is_gone_is_not_waited_for(hub: Hub, tmp_path: Path) -> None:
     async with some_nodes(tmp_path, "a", "b") as (a, b):
         gone = Peer(id="0", name="gone", urls=("http://127.0.0.1:9", "no url"))
@@ -282,7 +321,7 @@ def test_a_peer_cannot_choose_where_its_file_goes(name: str, tmp_path: Path) -> 
     peer = Peer(id="a", name="a", urls=())
 
     with pytest.raises(NotFetched, match="no name to use"):
-        from_peers(Holder(peer, Origin("127.0.0.1", 1), file), tmp_path)
+        from_peer(peer, file, tmp_path)
 
 
 async def test_a_revision_is_asked_for(hub: Hub, tmp_path: Path) -> None:
