@@ -55,7 +55,7 @@ def pull(
     everywhere: bool,
     cancel: bool,
 ) -> None:
-    """Fetch a model into the models folder, here or on nodes of the fleet.
+    """Fetch a model, here or on nodes of the fleet.
 
     SOURCE is a built-in name, a repository or file of the Hugging Face hub, a URL or a
     path. The other parts of a split model and its projector (mmproj) come along. Room

@@ -17,9 +17,9 @@ from edgeserve.errors import BadRequest
 from edgeserve.http.types import Request
 from edgeserve.models.download import NotFetched, Show
 from edgeserve.models.pull.arrival import UNFINISHED
-from edgeserve.models.pull.plan import PullPlan
+from edgeserve.models.pull.plan import PullPlan, planned
 from edgeserve.models.pull.sources import Source
-from node.pulls import fetching, jobs
+from node.pulls import jobs
 from node.pulls.fetching import from_peer
 from node.pulls.shared import Wanted
 from tests.edgeserve.models.pull.repository import FILE, MODEL, REPO
@@ -172,14 +172,12 @@ async def test_where_the_first_node_gives_up_the_next_downloads(
 async def test_one_node_that_may_read_a_gated_repository_is_enough(
     knows: str, hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    looked_up = fetching.planned
-
-    def planned(source: Source, folder: Path, show: Show) -> PullPlan:
+    def looked_up(source: Source, folder: Path, show: Show) -> PullPlan:
         if folder.parent.name != knows:
             raise NotFetched("the repository is gated")
-        return looked_up(source, folder, show)
+        return planned(source, folder, show)
 
-    monkeypatch.setattr(fetching, "planned", planned)
+    monkeypatch.setattr("node.pulls.fetching.planned", looked_up)
     async with some_nodes(tmp_path, "a", "b", "c") as nodes:
         orders = [
             (each, each.order(REPO, *(other for other in nodes if other is not each)))
