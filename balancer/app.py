@@ -29,7 +29,6 @@ from balancer.api.inference import InferenceHandler
 from balancer.api.models.listing import ModelRoutes
 from balancer.api.models.orders import OrderRoutes
 from balancer.api.nodes import NodeRoutes
-from balancer.api.removal import removal_routes
 from balancer.clients.admission import Admission, admitting, local_admin
 from balancer.clients.limits import RateLimits
 from balancer.clients.usage import ClientUsage, counting
@@ -164,7 +163,7 @@ async def running(
                 sock,
                 handler,
                 ROUTES.__contains__,
-                [*api.routes(), *removal_routes(shared, nodes, clients.manager)],
+                api.routes(),
                 body_limit=settings.body_limit_mib * MIB,
                 limits=http.limits_of(settings),
                 admit=clients.check,

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, TypeVar, cast
 
 import msgspec
 
-from edgeserve.desired import DesiredModel, ModelProblem
+from edgeserve.desired import DesiredModel, ModelProblem, PullReport
 from edgeserve.errors import BadRequest
 
 Json = dict[str, object]
@@ -218,6 +218,7 @@ class NodeReport(msgspec.Struct, frozen=True, kw_only=True):
     available: tuple[AvailableModel, ...] = ()
     desired: tuple[DesiredModel, ...] = ()
     unmet: tuple[ModelProblem, ...] = ()
+    pulls: tuple[PullReport, ...] = ()
     failures: dict[str, int] = {}
 
 

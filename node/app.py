@@ -33,13 +33,16 @@ from edgeserve.security.hosts import HostCheck
 from edgeserve.security.tokens import FleetTokens, Guard, is_loopback
 from edgeserve.wire import EngineReport
 from node.api.admin import routes
+from node.api.files import BEGIN, FileHandler
 from node.api.inference import InferenceHandler
 from node.api.orders import order_routes
+from node.api.pulls import PullRoutes
 from node.api.removal import removal_routes
 from node.discovery.announce import be_discoverable
 from node.discovery.client import FleetClient
 from node.discovery.identity import identified, this_machine
 from node.hardware.sample import LatestHardware, Sampler, measuring
+from node.pulls.running import pulling
 from node.shelf import run_engines
 from node.state import NodeState
 
@@ -112,14 +115,18 @@ async def serve(settings: NodeSettings, stop: asyncio.Event) -> None:
             measuring(state.hardware, sample, state.feed.report_changed)
         )
         orders = await stack.enter_async_context(run_engines(state, settings, ask))
+        pulls = await stack.enter_async_context(
+            pulling(settings, client.nodes, lambda: identity.id, state.pulled)
+        )
         state.port = await stack.enter_async_context(
             listen(
                 sock,
-                InferenceHandler(state, ask, guard),
-                ROUTES.__contains__,
+                FileHandler(pulls.library, guard, InferenceHandler(state, ask, guard)),
+                lambda path: path in ROUTES or path.startswith(BEGIN),
                 [
                     *routes(state, guard),
                     *order_routes(orders, guard),
+                    *PullRoutes(pulls.jobs, pulls.library, guard).routes(),
                     *removal_routes(state, settings.models_dir, guard),
                 ],
                 body_limit=settings.body_limit_mib * MIB,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from edgeserve import __version__
-from edgeserve.desired import DesiredModel, ModelProblem
+from edgeserve.desired import DesiredModel, ModelProblem, PullReport
 from edgeserve.http.sse import write_event
 from edgeserve.runtime.background import failures
 from edgeserve.wire import (
@@ -146,6 +146,7 @@ class NodeState:
     """Engines that load when they are asked for, or soon."""
     desired: tuple[DesiredModel, ...] = ()
     unmet: tuple[ModelProblem, ...] = ()
+    pulls: tuple[PullReport, ...] = ()
     draining: bool = False
 
     def __post_init__(self) -> None:
@@ -167,6 +168,7 @@ class NodeState:
             available=self.available,
             desired=self.desired,
             unmet=self.unmet,
+            pulls=self.pulls,
             failures=dict(failures.counts),
         )
 
@@ -182,6 +184,11 @@ class NodeState:
     def serve(self, supervisors: Sequence[Supervisor]) -> None:
         """Replace the set of engines."""
         self.supervisors = list(supervisors)
+        self.feed.report_changed()
+
+    def pulled(self, pulls: tuple[PullReport, ...]) -> None:
+        """Report how far the pulls are."""
+        self.pulls = pulls
         self.feed.report_changed()
 
     def leave(self) -> None:

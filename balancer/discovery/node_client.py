@@ -42,6 +42,12 @@ class NodeClient:
         """Ask the node at `origin` to do something; see `edgeserve.desired`."""
         return self._upstream.ask(origin, "POST", path, JSON, body)
 
+    def withdraw(
+        self, origin: Origin, path: str
+    ) -> AbstractAsyncContextManager[Answer]:
+        """Ask the node at `origin` to stop what it was asked to do."""
+        return self._upstream.ask(origin, "DELETE", path, {})
+
     def probe(
         self, to: EngineCandidate, path: str, body: bytes
     ) -> AbstractAsyncContextManager[Answer]:

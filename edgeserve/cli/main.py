@@ -47,7 +47,10 @@ COMMANDS = {
         "edgeserve.cli.requests:why",
         "Explain why a request went where it went, and what happened there.",
     ),
-    "pull": ("edgeserve.cli.models.pull:pull", "Fetch a model into the models folder."),
+    "pull": (
+        "edgeserve.cli.models.pull:pull",
+        "Fetch a model, here or on nodes of the fleet.",
+    ),
     "join": (
         "edgeserve.cli.join:join",
         "Ask a balancer for the fleet token, on a new machine.",

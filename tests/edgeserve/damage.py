@@ -107,6 +107,7 @@ def _state(home: Home) -> None:
     (home.state / "learned.json").write_text('{"speeds": {}, "models": {}}')
     (home.state / "limits.json").write_text('{"limits": {"a": {"min": 1}}}')
     (home.state / f"balancer-{PORT}.sock").touch()
+    (home.state / "checksums.json").write_text('{"files": {}}')
     (home.state / "nodes.json").write_text('{"revoked": {}}')
     (home.state / "models.json").write_text('{"models": []}')
     (home.state / "loads.json").write_text('{"seconds": {}}')
@@ -170,6 +171,7 @@ READ: dict[str, tuple[tuple[str, ...], ...]] = {
     "state/loads.json": (NODE[0],),
     "state/nodes.json": BALANCER,
     "state/routes.json": BALANCER,
+    "state/checksums.json": (NODE[0],),
     "state/learned.json": BALANCER,
     "state/limits.json": BALANCER,
     f"state/balancer-{PORT}.sock": (
@@ -237,6 +239,8 @@ KEPT_BY = {
     "node.lifecycle.desired:save": "state/models.json",
     "node.lifecycle.load_times:_load": "state/loads.json",
     "node.lifecycle.load_times:save": "state/loads.json",
+    "node.pulls.checksums:_read": "state/checksums.json",
+    "node.pulls.checksums:_write": "state/checksums.json",
     "node.planning.tunings:load": "state/tuned/*.json",
     "node.planning.tunings:save": "state/tuned/*.json",
     "edgeserve.runtime.files:part_of": "models/a.F16.gguf",
@@ -246,6 +250,8 @@ KEPT_BY = {
     "edgeserve.models.adopt.trees:_snapshots": "",
     "edgeserve.models.pull.arrival:_alone": "",
     "edgeserve.models.pull.arrival:_bring": "",
+    "edgeserve.models.pull.arrival:remove_abandoned": "",
+    "edgeserve.models.pull.plan:_fetch": "",
     "quantize.make_commands:compare": "models/a.compare.json",
     "quantize.manifest:read_manifest": "models/a.variants.json",
     "quantize.make:make": "models/a.variants.json",
@@ -259,6 +265,7 @@ OTHERWISE = {
     "edgeserve.cli.main": "/dev/null",
     "edgeserve.models.download": "a model, verified as it is written",
     "edgeserve.models.pull.arrival": "a model, verified before it is in place",
+    "edgeserve.models.pull.sums": "a model, to verify it",
     "edgeserve.models.pull.transfer": "a model, verified before it is in place",
     "edgeserve.runtime.files": "here it is done",
     "edgeserve.network": "/proc",
@@ -268,6 +275,8 @@ OTHERWISE = {
     "node.engine_build.smoke": "the build's own folder",
     "node.engine_build.source": "the build's own folder",
     "node.hardware.readings": "/proc and /sys",
+    "node.pulls.copying": "a model, verified before it is in place",
+    "node.pulls.shared": "a model, verified by who gets it",
     "node.tune.trial": "a text of the package",
     "quantize.dequantize": "a model beside its place",
     "edgeserve.models.header": "models",

@@ -11,6 +11,8 @@ from aiohttp import web
 from balancer.api.events import event_stream
 from balancer.api.models.orders import OrderRoutes
 from balancer.api.models.overview import overview
+from balancer.api.pulls import PullRoutes
+from balancer.api.removal import removal_routes
 from balancer.clients.admission import Admission
 from balancer.composition.routes import listed
 from balancer.fleet.catalog import CatalogEntry, catalog, entries
@@ -25,7 +27,7 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class ModelRoutes:
-    """The routes that list models, and those of `orders`.
+    """The routes that list models, load, fetch and remove them.
 
     A key sees only the models that it is for; the whole state is for admins.
     """
@@ -44,6 +46,9 @@ class ModelRoutes:
         yield web.get(f"{own}/models", guarded(admins, self.whole))
         yield web.get(f"{own}/events", guarded(admins, event_stream(self.events)))
         yield from self.orders.routes()
+        nodes = self.orders.nodes
+        yield from removal_routes(self.state, nodes, self.clients.manager)
+        yield from PullRoutes(self.state, nodes, self.clients).routes()
 
     async def models(self, request: web.Request) -> web.Response:
         """List each model that can be called, loaded or not.

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from contextlib import contextmanager
 from pathlib import Path
 
 import click
 
+from edgeserve.cli.client import endpoint, endpoint_options
+from edgeserve.cli.models.bars import progress
 from edgeserve.help import examples
-from edgeserve.models.download import CATALOG, MIB, Known, Show, fetch, intact
-from edgeserve.models.pull.sources import (
-    HubFile,
-    HubRepo,
-    LocalFile,
-    UnknownSource,
-    WebFile,
-    parse,
-)
+from edgeserve.models.download import CATALOG, MIB, Known, fetch, intact
+from edgeserve.models.pull.sources import Source, UnknownSource, parse
 from edgeserve.suggestions import did_you_mean
 from edgeserve.terminal import Entry, print_table
 
@@ -31,6 +24,8 @@ from edgeserve.terminal import Entry, print_table
         ("edgeserve pull hf://ORG/REPOSITORY/FILE.gguf", "a certain file"),
         ("edgeserve pull https://example.org/FILE.gguf", "from the web"),
         ("edgeserve pull /media/stick/FILE.gguf", "copy a file of this machine"),
+        ("edgeserve pull unsloth/Qwen3-4B-GGUF --everywhere", "on every node"),
+        ("edgeserve pull qwen3-4b --to pi", "from the nodes that have it"),
     )
 )
 @click.argument("source", required=False)
@@ -40,8 +35,27 @@ from edgeserve.terminal import Entry, print_table
     type=click.Path(path_type=Path),
     help="Folder to write to. Default: the models folder.",
 )
-def pull(source: str | None, folder: Path | None) -> None:
-    """Fetch a model into the models folder.
+@click.option(
+    "--revision", default="", help="Branch, tag or commit of a repository of the hub."
+)
+@click.option(
+    "--to", "names", multiple=True, help="Name or id of a node. May be repeated."
+)
+@click.option("--everywhere", is_flag=True, help="Have every node that is up pull it.")
+@click.option("--cancel", is_flag=True, help="Stop the nodes' pulls of it.")
+@endpoint_options
+def pull(
+    source: str | None,
+    folder: Path | None,
+    revision: str,
+    url: str,
+    api_key_file: Path | None,
+    names: tuple[str, ...],
+    *,
+    everywhere: bool,
+    cancel: bool,
+) -> None:
+    """Fetch a model, here or on nodes of the fleet.
 
     SOURCE is a built-in name, a repository or file of the Hugging Face hub, a URL or a
     path. The other parts of a split model and its projector (mmproj) come along. Room
@@ -51,10 +65,28 @@ def pull(source: str | None, folder: Path | None) -> None:
     The hub's own settings apply: HF_TOKEN for gated and private repositories,
     HF_ENDPOINT for a mirror, HF_HUB_OFFLINE to take only what its cache has. Any GGUF
     file can be put into the folder by hand as well.
+
+    With --to or --everywhere nodes do it, with settings of their own. They take each
+    file from other nodes that have it, so that it is downloaded once for all. SOURCE
+    may be the name of a model that some node has. Ctrl-C leaves the nodes at work; the
+    same command shows them again, --cancel stops them and keeps what has come.
     """
+    if names or everywhere or cancel:
+        if folder or not source:
+            raise click.UsageError("name a SOURCE; each node has a folder of its own")
+        # Imported here: most pulls are of this machine.
+        from edgeserve.cli.models.fleet_pull import pull_on_nodes, stop
+        from edgeserve.desired import FleetPull
+
+        order = FleetPull(
+            source=source, revision=revision, nodes=names, everywhere=everywhere
+        )
+        fleet = endpoint(url, api_key_file)
+        return stop(fleet, order) if cancel else pull_on_nodes(fleet, order)
     # Imported here: settings would slow down `--help`.
     from edgeserve.config.settings import NodeSettings
     from edgeserve.config.sources import resolve
+    from edgeserve.models.pull.plan import at_revision
 
     folder = folder or resolve(NodeSettings).settings.models_dir
     if source is None:
@@ -63,10 +95,12 @@ def pull(source: str | None, folder: Path | None) -> None:
         there = folder / known.file if intact(known, folder) else None
         click.echo(there or fetched(known, folder, anew=True))
     else:
-        click.echo(_pulled(_parsed(source, folder), folder))
+        found = at_revision(_parsed(source, folder), revision)
+        click.echo(_pulled(found, folder))
+    return None
 
 
-def _parsed(source: str, folder: Path) -> HubRepo | HubFile | WebFile | LocalFile:
+def _parsed(source: str, folder: Path) -> Source:
     """Read a source. Raises UnknownSource, with what is possible."""
     try:
         return parse(source, exists=Path(source).expanduser().is_file())
@@ -78,64 +112,21 @@ def _parsed(source: str, folder: Path) -> HubRepo | HubFile | WebFile | LocalFil
         ) from None
 
 
-def _pulled(source: HubRepo | HubFile | WebFile | LocalFile, folder: Path) -> Path:
+def _pulled(source: Source, folder: Path) -> Path:
     from edgeserve.models.pull.arrival import arrive, namesakes
-    from edgeserve.models.pull.elsewhere import from_path, from_web
+    from edgeserve.models.pull.plan import planned
 
-    notes = list[str]()
     with progress() as show:
-        match source:
-            case LocalFile(path):
-                files = from_path(path, folder)
-            case WebFile(url):
-                files = from_web(url, folder, show)
-            case _:
-                # huggingface_hub takes half a second to import on a Pi.
-                from edgeserve.models.pull.hub import incoming, look_up
-
-                choice, commit = look_up(source, show)
-                files = incoming(source.repo, choice, commit, folder)
-                if isinstance(source, HubRepo) and not source.quant and choice.others:
-                    others = ", ".join(choice.others)
-                    notes.append(f"took {choice.label}; there is also {others}")
-        path = arrive(files, folder, show)
-    for other in namesakes(path, folder):
-        notes.append(
-            f"{other} has the same file name, so nodes give both one model name; to"
-            " choose, name the file: edgeserve node start --model PATH"
-        )
-    for note in notes:
+        plan = planned(source, folder, show)
+        path = arrive(plan.files, folder, show)
+    namesake = (
+        f"{other} has the same file name, so nodes give both one model name; to"
+        " choose, name the file: edgeserve node start --model PATH"
+        for other in namesakes(path, folder)
+    )
+    for note in (*plan.notes, *namesake):
         click.echo(f"edgeserve: {note}", err=True)
     return path
-
-
-@contextmanager
-def progress() -> Generator[Show]:
-    """Show progress bars on standard error."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        Progress,
-        TaskID,
-        TextColumn,
-        TransferSpeedColumn,
-    )
-
-    text = TextColumn("{task.description}", markup=False)
-    columns = (text, BarColumn(None), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bars:
-        tasks = dict[str, TaskID]()
-
-        def show(step: str, done: int, total: int) -> None:
-            if not total:
-                bars.console.print(step, markup=False, highlight=False)
-                return
-            if step not in tasks:
-                tasks[step] = bars.add_task(step)
-            bars.update(tasks[step], completed=done, total=total)
-
-        yield show
 
 
 def fetched(known: Known, folder: Path, *, anew: bool = False) -> Path:

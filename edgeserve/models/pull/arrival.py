@@ -6,22 +6,32 @@ interrupted download goes on from it. Its own lock keeps a second process waitin
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
+import time
 from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from edgeserve.errors import in_words
 from edgeserve.models.download import MIB, NotFetched, Show
 from edgeserve.models.header import MAGIC
+from edgeserve.models.pull.sums import Sums, sums_of
 from edgeserve.runtime.files import open_lock, replacing, take_lock
 
 UNFINISHED = ".pulling"
 SPARE = 64 * MIB
 """Left free on the disk."""
+
+ABANDONED = 7 * 24 * 3600
+"""Seconds after which an unfinished file that nothing was written to is removed."""
+
+Fill = Callable[[Path, Show], Sums | None]
+"""Completes an unfinished file; returns its sums where it has computed them."""
+
+Arrived = Callable[["Incoming", Sums], None]
+"""Called for each file that is in place."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +44,7 @@ class Incoming:
     target: Path
     size: int | None
     key: str
-    fill: Callable[[Path, Show], None]
+    fill: Fill
     sha256: str = ""
 
     @property
@@ -42,31 +52,39 @@ class Incoming:
         """The name of the unfinished file."""
         return f"{self.key}.part"
 
-    def is_there(self, show: Show) -> bool:
-        """Whether the file is complete and right. Reads all of it."""
+    def there(self, show: Show, *, summed: bool = False) -> Sums | None:
+        """Return the sums of the file if it is complete and right; reads all of it.
+
+        Without a SHA-256 nothing is read, unless its sums are wanted.
+        """
         path = self.target
         if not path.is_file() or self.size not in (None, path.stat().st_size):
-            return False
-        if not self.sha256:
-            return True
-        return (
-            _digest(path, f"{path.name}: verifying the copy here", show) == self.sha256
-        )
+            return None
+        if not (self.sha256 or summed):
+            return Sums()
+        sums = _summed(path, f"{path.name}: verifying the copy here", show)
+        return sums if self.sha256 in ("", sums.sha256) else None
 
 
-def arrive(files: Sequence[Incoming], folder: Path, show: Show) -> Path:
+def arrive(
+    files: Sequence[Incoming],
+    folder: Path,
+    show: Show,
+    arrived: Arrived | None = None,
+) -> Path:
     """Bring the files into place, and return the path of the first.
 
     The first comes last: a model is seen when it is complete. Raises NotFetched.
     """
     work = folder / UNFINISHED
     try:
-        missing = [each for each in files if not each.is_there(show)]
+        remove_abandoned(folder)
+        missing = [each for each in files if not _is_there(each, show, arrived)]
         if missing:
             work.mkdir(parents=True, exist_ok=True)
             _check_room(missing, work)
         for each in reversed(missing):
-            _bring(each, work, show)
+            _bring(each, work, show, arrived)
     except KeyboardInterrupt:
         raise NotFetched(
             "interrupted; the same command goes on from where it stopped"
@@ -77,6 +95,31 @@ def arrive(files: Sequence[Incoming], folder: Path, show: Show) -> Path:
             " the same command goes on from there"
         ) from error
     return files[0].target
+
+
+def remove_abandoned(folder: Path, now: float | None = None) -> list[Path]:
+    """Remove unfinished files that are old and that nothing fills; returns them."""
+    removed, before = list[Path](), (now or time.time()) - ABANDONED
+    for part in (folder / UNFINISHED).glob("*.part"):
+        # A file that cannot be removed is in the way of nothing.
+        with suppress(OSError):
+            if part.stat().st_mtime < before and not part.is_symlink():
+                with open_lock(part) as lock:
+                    take_lock(lock, _in_use)
+                    part.unlink()
+                removed.append(part)
+    return removed
+
+
+def _in_use() -> None:
+    raise BlockingIOError
+
+
+def _is_there(file: Incoming, show: Show, arrived: Arrived | None) -> bool:
+    sums = file.there(show, summed=arrived is not None)
+    if sums is not None and arrived:
+        arrived(file, sums)
+    return sums is not None
 
 
 def _check_room(files: Sequence[Incoming], work: Path) -> None:
@@ -94,50 +137,56 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.is_file() else 0
 
 
-def _bring(file: Incoming, work: Path, show: Show) -> None:
+def _bring(file: Incoming, work: Path, show: Show, arrived: Arrived | None) -> None:
     part = work / file.part
     with _alone(part, lambda: show(_WAITING.format(file.target.name), 0, 0)):
-        if file.is_there(show):
+        if _is_there(file, show, arrived):
             part.unlink()
             return
-        begun = _size(part) > 0
-        file.fill(part, show)
-        if not _right(file, part, show):
-            # What was kept from an earlier run may be what is wrong.
-            os.truncate(part, 0)
-            if begun:
-                file.fill(part, show)
-            if not begun or not _right(file, part, show):
-                part.unlink()
-                raise NotFetched(
-                    f"{file.target.name} came damaged: its SHA-256 is not the one that"
-                    " was announced; nothing was kept. Try again, or another mirror"
-                )
+        sums = _completed(file, part, show, summed=arrived is not None)
         _check_kind(file, part)
         file.target.parent.mkdir(parents=True, exist_ok=True)
         with replacing(file.target, part=part):
             pass
+        if arrived:
+            arrived(file, sums)
 
 
 _WAITING = "{}: waiting for another edgeserve that fetches it"
 
 
-def _right(file: Incoming, part: Path, show: Show) -> bool:
+def _completed(file: Incoming, part: Path, show: Show, *, summed: bool) -> Sums:
+    """Fill the part, and return its sums. Raises NotFetched where it is not right."""
+    begun = _size(part) > 0
+    sums = _filled(file, part, show, summed=summed)
+    if sums is None:
+        # What was kept from an earlier run may be what is wrong.
+        os.truncate(part, 0)
+        sums = _filled(file, part, show, summed=summed) if begun else None
+    if sums is None:
+        part.unlink()
+        raise NotFetched(
+            f"{file.target.name} came damaged: its SHA-256 is not the one that"
+            " was announced; nothing was kept. Try again, or another mirror"
+        )
+    return sums
+
+
+def _filled(file: Incoming, part: Path, show: Show, *, summed: bool) -> Sums | None:
+    """Fill the part, and return its sums; None where it is not what was announced."""
+    sums = file.fill(part, show)
     if file.size not in (None, _size(part)):
-        return False
-    step = f"{file.target.name}: verifying"
-    return not file.sha256 or _digest(part, step, show) == file.sha256
+        return None
+    if sums is None and not (file.sha256 or summed):
+        return Sums()
+    sums = sums or _summed(part, f"{file.target.name}: verifying", show)
+    return sums if file.sha256 in ("", sums.sha256) else None
 
 
-def _digest(path: Path, step: str, show: Show) -> str:
-    """Return the SHA-256 of a file; report how far it is."""
-    digest, done, total = hashlib.sha256(), 0, path.stat().st_size
-    with path.open("rb") as content:
-        while piece := content.read(4 * MIB):
-            digest.update(piece)
-            done += len(piece)
-            show(step, done, total)
-    return digest.hexdigest()
+def _summed(path: Path, step: str, show: Show) -> Sums:
+    """Return the sums of a file; report how far it is."""
+    total = path.stat().st_size
+    return sums_of(path, lambda done: show(step, done, total))
 
 
 def copy(source: Path, part: Path, step: str, show: Show) -> None:

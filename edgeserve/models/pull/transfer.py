@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
@@ -28,6 +29,16 @@ LONGEST_WAIT, USUAL_WAIT = 900, 5
 """Seconds before the next try where the server limits the rate."""
 
 TIMEOUT = httpx2.Timeout(30)
+
+Wait = Callable[[float], None]
+
+
+def _sleep(seconds: float) -> None:
+    time.sleep(seconds)
+
+
+WAIT: ContextVar[Wait] = ContextVar("WAIT", default=_sleep)
+"""How to wait before the next try; a serving process has to end meanwhile."""
 
 T = TypeVar("T")
 
@@ -59,7 +70,7 @@ def patiently(call: Callable[[], T], what: str, show: Show) -> T:
             if seconds > LONGEST_WAIT:
                 raise
             show(f"{what}: the server limits the rate, waiting {seconds} s", 0, 0)
-            time.sleep(seconds)
+            WAIT.get()(seconds)
     return call()
 
 
@@ -90,7 +101,7 @@ def download(address: Address, part: Path, show: Show) -> None:
                     " the same command goes on from there"
                 ) from error
             show(f"{address.name}: the connection broke, going on", 0, 0)
-            time.sleep(min(2**failures - 1, 8))
+            WAIT.get()(min(2**failures - 1, 8))
         else:
             return
 

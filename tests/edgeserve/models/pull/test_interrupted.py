@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from edgeserve.models.pull import arrival
+from edgeserve.runtime.files import open_lock, take_lock
 from tests.edgeserve.models.pull.repository import FILE, MODEL, REPO, unfinished
 from tests.fakes.hub import Hub
 from tests.fakes.terminal import Terminal
@@ -199,3 +200,34 @@ def test_a_killed_process_leaves_what_it_had(
     assert first == ""
     assert second.startswith("bytes=")
     assert (models / REPO / FILE).read_bytes() == MODEL
+
+
+def test_abandoned_parts_are_removed_by_the_next_pull(
+    hub: Hub, models: Path, edgeserve: Terminal
+) -> None:
+    old, fresh, locked = (
+        models / arrival.UNFINISHED / f"{name}.part"
+        for name in ("old", "new", "in-use")
+    )
+    old.parent.mkdir(parents=True)
+    long_ago = time.time() - arrival.ABANDONED - 60
+    for part in (old, fresh, locked):
+        part.write_bytes(b"GGUF")
+        if part != fresh:
+            os.utime(part, (long_ago, long_ago))
+    with open_lock(locked) as lock:
+        take_lock(lock, lambda: None)
+        edgeserve("pull", REPO)
+
+    assert unfinished(models) == [locked, fresh]
+    assert (models / REPO / FILE).read_bytes() == MODEL
+    assert hub.downloads() == [""]
+
+
+@pytest.mark.usefixtures("models")
+def test_a_revision_is_named_by_an_option(hub: Hub, edgeserve: Terminal) -> None:
+    edgeserve("pull", REPO, "--revision", "v2")
+    refused = edgeserve("pull", "/nowhere/x.gguf", "--revision", "v2")
+
+    assert hub.asked[0][0].endswith("/revision/v2")
+    assert "only sources of the hub have a revision" in refused.err

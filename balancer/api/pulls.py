@@ -1,0 +1,167 @@
+"""Routes of pulls: have nodes pull a model, and show how far each is."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+from aiohttp import web
+
+from balancer.api.nodes import named
+from balancer.clients.admission import Admission
+from balancer.discovery.node_client import NodeClient
+from balancer.fleet.members import Fleet, Node
+from balancer.state import BalancerState
+from edgeserve.desired import PULLS, FleetPull, Peer, PullOrder, PullReport
+from edgeserve.errors import BadRequest, EdgeserveError, NodeLost, NoNode, in_words
+from edgeserve.http.server.aiohttp_routes import guarded, json_response
+from edgeserve.http.types import Answer
+from edgeserve.openai import message
+from edgeserve.wire import decode, encode
+
+ANSWER_SECONDS = 10.0
+"""How long a node may take to accept an order."""
+
+Json = dict[str, Any]
+
+
+class NoSuchPull(EdgeserveError):
+    """No node has a pull of that id."""
+
+    status = 404
+    code = "pull_not_found"
+
+
+def chosen(fleet: Fleet, order: FleetPull) -> list[Node]:
+    """Return the nodes that an order is for. Pure. Raises BadRequest, NoNode."""
+    if order.everywhere == bool(order.nodes):
+        raise BadRequest("name the nodes, or say `everywhere`: one of the two")
+    up = {each.id: each for each in fleet.nodes if each.state == "up"}
+    if not up:
+        raise NoNode("no node is up")
+    if order.everywhere:
+        return list(up.values())
+    names = {id_: each.name for id_, each in up.items()}
+    return [up[id_] for id_ in {named(each, names, "is up"): 0 for each in order.nodes}]
+
+
+def orders(
+    fleet: Fleet, nodes: Iterable[Node], order: FleetPull
+) -> list[tuple[Node, PullOrder]]:
+    """Return what each node is told, in the order in which it has to be told. Pure.
+
+    The first is the one with the lowest id: while it works, the others wait for it, so
+    that the internet is crossed once. All nodes that are up are peers.
+    """
+    up = [each for each in fleet.nodes if each.state == "up"]
+    return [
+        (
+            node,
+            PullOrder(
+                source=order.source,
+                revision=order.revision,
+                peers=tuple(_peer(fleet, each) for each in up if each.id != node.id),
+            ),
+        )
+        for node in sorted(nodes, key=_id)
+    ]
+
+
+def _id(node: Node) -> str:
+    return node.origin.id or node.id
+
+
+def _peer(fleet: Fleet, node: Node) -> Peer:
+    origins = [node.origin]
+    for key in node.addresses:
+        origins += fleet.addresses[key].origins
+    urls = dict.fromkeys(each.url for each in origins)
+    return Peer(id=_id(node), name=node.name, urls=tuple(urls))
+
+
+@dataclass(frozen=True)
+class PullRoutes:
+    """The routes. All are for admins; orders need an admin's key."""
+
+    state: BalancerState
+    nodes: NodeClient
+    clients: Admission
+
+    def routes(self) -> Iterable[web.RouteDef]:
+        """Return the routes."""
+        manages = self.clients.manager
+        return [
+            web.get(PULLS, guarded(self.clients.admin, self.pulls)),
+            web.post(PULLS, guarded(manages, self.order)),
+            web.delete(f"{PULLS}/{{id}}", guarded(manages, self.cancel)),
+        ]
+
+    @property
+    def _fleet(self) -> Fleet:
+        return self.state.current.fleet
+
+    async def pulls(self, _: web.Request) -> web.Response:
+        """List the pulls of all nodes."""
+        return json_response(
+            [
+                _shown(node, pull)
+                for node in self._fleet.nodes
+                for pull in node.report.pulls
+            ]
+        )
+
+    async def order(self, request: web.Request) -> web.Response:
+        """Have nodes pull a model; answers what each has said."""
+        order = decode(await request.read(), FleetPull)
+        first, *others = orders(self._fleet, chosen(self._fleet, order), order)
+        answers = [await self._told(*first)]
+        answers += await asyncio.gather(*(self._told(*each) for each in others))
+        return json_response(answers)
+
+    async def cancel(self, request: web.Request) -> web.Response:
+        """Stop one pull; what has come is kept."""
+        id_ = request.match_info["id"]
+        for node in self._fleet.nodes:
+            if any(each.id == id_ for each in node.report.pulls):
+                async with asyncio.timeout(ANSWER_SECONDS):
+                    answering = self.nodes.withdraw(node.origin, f"{PULLS}/{id_}")
+                    pull = await _pull(answering, HTTPStatus.OK)
+                return json_response(_shown(node, pull))
+        raise NoSuchPull(f"no node has a pull {id_!r}")
+
+    async def _told(self, node: Node, order: PullOrder) -> Json:
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                answering = self.nodes.order(node.origin, PULLS, encode(order))
+                pull = await _pull(answering, HTTPStatus.ACCEPTED)
+        except (EdgeserveError, OSError) as error:
+            why = in_words(error) if str(error) else "it does not answer"
+            return _shown(node, None, why)
+        return _shown(node, pull)
+
+
+async def _pull(
+    answering: AbstractAsyncContextManager[Answer], status: int
+) -> PullReport:
+    """Return the report that a node answers. Raises EdgeserveError."""
+    async with answering as answer:
+        body = await answer.read()
+        if answer.status == status:
+            return decode(body, PullReport)
+        if answer.status == HTTPStatus.NOT_FOUND:
+            raise NodeLost("it runs an older edgeserve, or has restarted")
+        raise NodeLost(message(body) or f"it answers {answer.status}")
+
+
+def _shown(node: Node, pull: PullReport | None, problem: str = "") -> Json:
+    return {
+        "node": node.id,
+        "name": node.name,
+        "state": node.state,
+        "pull": pull,
+        "problem": problem,
+    }
