@@ -34,6 +34,7 @@ from edgeserve.security.tokens import FleetTokens, Guard, is_loopback
 from edgeserve.wire import EngineReport
 from node.api.admin import routes
 from node.api.inference import InferenceHandler
+from node.api.orders import order_routes
 from node.discovery.announce import be_discoverable
 from node.discovery.client import FleetClient
 from node.discovery.identity import identified, this_machine
@@ -109,13 +110,13 @@ async def serve(settings: NodeSettings, stop: asyncio.Event) -> None:
         await stack.enter_async_context(
             measuring(state.hardware, sample, state.feed.report_changed)
         )
-        await stack.enter_async_context(run_engines(state, settings, ask))
+        orders = await stack.enter_async_context(run_engines(state, settings, ask))
         state.port = await stack.enter_async_context(
             listen(
                 sock,
                 InferenceHandler(state, ask, guard),
                 ROUTES.__contains__,
-                routes(state, guard),
+                [*routes(state, guard), *order_routes(orders, guard)],
                 body_limit=settings.body_limit_mib * MIB,
                 limits=limits_of(settings),
                 admit=guard.check,

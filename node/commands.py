@@ -49,7 +49,9 @@ def plan(
     if as_json:
         click.echo(plan_json(found, hardware))
     else:
-        for line in plan_lines(found, hardware, limited=memory_room() is not None):
+        limited = memory_room() is not None
+        on_demand = settings.on_demand and not settings.models
+        for line in plan_lines(found, hardware, limited=limited, on_demand=on_demand):
             indent = INDENT if line.startswith(" ") else 2
             click.echo("\n".join(hanging(line, width(), indent)))
     sys.exit(1 if found.plan.problems else 0)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from edgeserve import __version__
+from edgeserve.desired import DesiredModel, ModelProblem
 from edgeserve.http.sse import write_event
 from edgeserve.runtime.background import failures
 from edgeserve.wire import (
@@ -141,6 +142,10 @@ class NodeState:
     """Engines that are no longer reported, and finish their requests."""
     problems: tuple[str, ...] = ()
     available: tuple[AvailableModel, ...] = ()
+    absent: tuple[EngineReport, ...] = ()
+    """Engines that load when they are asked for, or soon."""
+    desired: tuple[DesiredModel, ...] = ()
+    unmet: tuple[ModelProblem, ...] = ()
     draining: bool = False
 
     def __post_init__(self) -> None:
@@ -160,16 +165,19 @@ class NodeState:
             engines=tuple(self.engines().values()),
             problems=self.problems,
             available=self.available,
+            desired=self.desired,
+            unmet=self.unmet,
             failures=dict(failures.counts),
         )
 
     def engines(self) -> Mapping[str, EngineReport]:
         """Return each engine's report, by id."""
-        return {each.spec.id: each.report for each in self.supervisors}
+        absent = {each.id: each for each in self.absent}
+        return absent | {each.spec.id: each.report for each in self.supervisors}
 
-    def supervisor(self, id_: str) -> Supervisor:
-        """Return the engine with that id."""
-        return next(each for each in self.supervisors if each.spec.id == id_)
+    def supervisor(self, id_: str) -> Supervisor | None:
+        """Return the engine with that id; None where it is not in memory."""
+        return next((e for e in self.supervisors if e.spec.id == id_), None)
 
     def serve(self, supervisors: Sequence[Supervisor]) -> None:
         """Replace the set of engines."""

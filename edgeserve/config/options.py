@@ -17,7 +17,7 @@ from edgeserve.help import SettingOption
 HEADINGS = {
     "Models": (
         "models", "embedding_models", "rerank_models", "models_dir", "min_speed",
-        "min_quality",
+        "min_quality", "on_demand", "keep_alive",
     ),
     "Engine": (
         "slots", "context", "threads", "gpu_layers", "engine", "llama_server", "batch",

@@ -15,6 +15,7 @@ from typing import ClassVar
 
 from edgeserve.config.access import AccessSettings
 from edgeserve.config.limits import GrammarSettings, LimitSettings, names_of, setting
+from edgeserve.config.on_demand import OnDemandSettings
 from edgeserve.config.paths import models_dir, state_dir
 from edgeserve.config.values import a_url, at_least, between, one_of, wrong
 from edgeserve.quantization import loss
@@ -59,7 +60,7 @@ class SharedSettings(LimitSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class NodeSettings(SharedSettings):
+class NodeSettings(SharedSettings, OnDemandSettings):
     """The settings of a node. Immutable."""
 
     SECTION: ClassVar[str] = "node"
@@ -202,6 +203,7 @@ class NodeSettings(SharedSettings):
         at_least(self, "min_speed", 0)
         if self.min_quality and not _is_quality(self.min_quality):
             wrong(self, "min_quality", "must be a type such as Q4_K_M, or a number")
+        self.check_on_demand()
         at_least(self, "main_gpu", 0)
         at_least(self, "experts_on_cpu", -1)
         for url in self.balancers:

@@ -52,6 +52,7 @@ def known(engines: Iterable[EngineReport]) -> list[str]:
 
 def _only(engines: Sequence[EngineReport], needs: Ability | None) -> EngineReport:
     able = [each for each in engines if _can(each, needs)]
+    able = [each for each in able if each.state != "absent"] or able
     models = sorted({each.model for each in able})
     if not models:
         raise BadRequest(f"no model here is served for {needs}")
@@ -118,10 +119,19 @@ class InferenceHandler:
         if name is None:
             asked, body = read(asking(route, request.query, body))
             name = asked.model or ""
-        engines = tuple(self._state.engines().values())
-        chosen = by_name(engines, name, route.needs)
         sent = body if route.method == "POST" else b""
-        return self._state.supervisor(chosen.id), sent
+        return self._named(name, route.needs), sent
+
+    def _named(self, name: str, needs: Ability | None) -> Supervisor:
+        # Balancers name the id; then there is no need to look at every engine.
+        supervisor = self._state.supervisor(name)
+        if supervisor is not None and _can(supervisor.report, needs):
+            return supervisor
+        chosen = by_name(tuple(self._state.engines().values()), name, needs)
+        supervisor = self._state.supervisor(chosen.id)
+        if supervisor is None:
+            raise NoNode(f"{chosen.variant} is not loaded here: {chosen.reason}")
+        return supervisor
 
 
 def _to_engine(request: Request, api_key: str) -> dict[str, str]:

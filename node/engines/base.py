@@ -23,7 +23,8 @@ class EngineSpec:
     `id` is unique on the node: the variant, with the suffix `#embeddings` or `#rerank`
     in those roles. `variant` is the full name, `model:LABEL`. `memory` is the planned
     total in bytes. `pooling` is None where the file names it. `layers` counts the
-    output layer, too, as llama.cpp does; 0 where it is not known.
+    output layer, too, as llama.cpp does; 0 where it is not known. `created` is the time
+    of the file, in Unix seconds.
     """
 
     id: str
@@ -38,6 +39,7 @@ class EngineSpec:
     layers: int = 0
     expected: Expected | None = None
     memory: int = 0
+    created: int = 0
 
 
 @dataclass(frozen=True)

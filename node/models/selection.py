@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import logging
-import math
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from edgeserve.config.settings import NodeSettings
-from edgeserve.errors import in_words
-from edgeserve.models.comparison import Comparison
-from edgeserve.models.naming import stem
 from edgeserve.openai import normal
-from edgeserve.quantization import at_least, loss
-from edgeserve.runtime.files import read_json
 from node.engines.base import Role
 from node.models.library import (
     Model,
@@ -25,8 +18,6 @@ from node.models.library import (
     scan,
 )
 
-log = logging.getLogger(__name__)
-
 ALL = ":*"
 """Suffix of a model's name: every variant, each in its own engine."""
 
@@ -35,12 +26,14 @@ ALL = ":*"
 class RequestedModel:
     """A model to be served in a role.
 
-    `logical`: the settings choose the variant, or none.
+    `logical`: the settings choose the variant, or none. `pinned`: it was asked for by
+    name, and stays loaded.
     """
 
     models: tuple[Model, ...]
     role: Role
     logical: bool = False
+    pinned: bool = False
 
     @property
     def name(self) -> str:
@@ -54,21 +47,46 @@ class RequestedModel:
 
 
 @dataclass(frozen=True)
+class Wishes:
+    """Names of the models that are to be loaded always, and of those never."""
+
+    pinned: frozenset[str] = frozenset()
+    forbidden: frozenset[str] = frozenset()
+
+    def pins(self, model: str, variant: str) -> bool:
+        """Whether a variant is to stay loaded."""
+        return not self.pinned.isdisjoint((model, variant))
+
+    def forbids(self, model: str, variant: str) -> bool:
+        """Whether a variant must not be loaded."""
+        return not self.forbidden.isdisjoint((model, variant))
+
+
+@dataclass(frozen=True)
 class Requested:
-    """The models to serve, a sentence for each that is missing, and all there is."""
+    """The models to serve, a sentence for each that is missing, and all there is.
+
+    `others` are served if they are asked for; `denied` are variants that the settings
+    name, but that are forbidden.
+    """
 
     models: list[RequestedModel]
     problems: list[str]
     library: ModelLibrary
+    others: list[RequestedModel] = field(default_factory=list[RequestedModel])
+    denied: tuple[str, ...] = ()
 
 
 def requested_models(
-    settings: NodeSettings, arriving: Collection[Path] = ()
+    settings: NodeSettings,
+    arriving: Collection[Path] = (),
+    wishes: Wishes | None = None,
 ) -> Requested:
     """Find the named models, or all models of the folder if none is named.
 
     Reads files, but none that is still `arriving`.
     """
+    wishes = wishes or Wishes()
     problems: list[str] = []
     library = ModelLibrary()
     try:
@@ -78,17 +96,50 @@ def requested_models(
         problems.append(why)
     found: list[RequestedModel] = []
     for each in _named(settings, library, arriving):
-        found += [each] if isinstance(each, RequestedModel) else []
-        problems += [each.reason] if isinstance(each, UnusableFile) else []
+        if isinstance(each, RequestedModel):
+            found.append(replace(each, pinned=True))
+        else:
+            problems.append(each.reason)
+    found += _wished(wishes.pinned, library)
+    floors = bool(settings.min_speed or settings.min_quality)
+    everything = list(_everything(library, choose=floors))
     if not settings.models:
         problems += [each.reason for each in library.unusable]
-        found += _everything(
-            library, choose=bool(settings.min_speed or settings.min_quality)
-        )
+        found += everything
     if not found and not problems:
         where = settings.models_dir
         problems.append(f"no model in {where}; `edgeserve pull` fetches one")
-    return Requested(found, problems, library)
+    return Requested(
+        list(_allowed(found, wishes)),
+        problems,
+        library,
+        list(_allowed(everything, wishes)),
+        tuple(
+            model.variant
+            for each in found
+            for model in each.models
+            if each.pinned and wishes.forbids(model.model, model.variant)
+        ),
+    )
+
+
+def _allowed(
+    requests: Iterable[RequestedModel], wishes: Wishes
+) -> Iterator[RequestedModel]:
+    """Leave out what is forbidden."""
+    for each in requests:
+        models = tuple(m for m in each.models if not wishes.forbids(m.model, m.variant))
+        if models:
+            yield replace(each, models=models)
+
+
+def _wished(names: Iterable[str], library: ModelLibrary) -> Iterator[RequestedModel]:
+    """Yield what was pinned while the node ran, as far as there are files of it."""
+    for name in sorted(names):
+        there = tuple(m for m in library.models if name in {m.model, m.variant})
+        if there:
+            logical = name == there[0].model
+            yield RequestedModel(there, there[0].role, logical=logical, pinned=True)
 
 
 def _everything(library: ModelLibrary, *, choose: bool) -> list[RequestedModel]:
@@ -156,120 +207,3 @@ def files_named(name: str, folder: Path) -> tuple[Path, ...]:
 
 def _names(model: Model) -> set[str]:
     return {model.model, model.variant, normal(model.path.name)}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Option:
-    """A variant as this node could serve it.
-
-    `speed` is the expected tokens/s of one stream; `whole`: it fits without any
-    reduction; `bits` are per weight; `divergence` is its measured loss against the
-    base, in nats, None where it was not measured.
-    """
-
-    variant: str
-    label: str
-    speed: float
-    whole: bool
-    bits: float
-    divergence: float | None = None
-
-
-@dataclass(frozen=True)
-class Choice:
-    """The variant to serve and why; `short`: it is slower than requested."""
-
-    variant: str
-    why: str
-    short: bool = False
-
-
-def choose(options: Sequence[Option], settings: NodeSettings) -> Choice | str:
-    """Choose among variants that can run, or return why none is good enough.
-
-    With a minimum speed, the best quality that reaches it; with only a minimum quality,
-    the fastest that reaches it; with neither, the best quality that fits whole.
-    """
-    good = [each for each in options if _good(each, settings.min_quality)]
-    if not good:
-        there = ", ".join(each.variant for each in options)
-        return f"none is as good as {settings.min_quality}; there is {there}"
-    if settings.min_speed:
-        return _fast_enough(good, settings.min_speed, _losses(options))
-    if settings.min_quality:
-        floor = f"of quality {settings.min_quality} or better"
-        return Choice(_fastest(good).variant, f"the fastest {floor}")
-    whole = [each for each in good if each.whole]
-    if not whole:
-        return Choice(_fastest(good).variant, "the fastest, as none fits whole")
-    best = _best(whole, _losses(options))
-    return Choice(best.variant, "the best quality that fits")
-
-
-def _fast_enough(
-    good: Sequence[Option], wanted: float, losses: dict[str, float]
-) -> Choice:
-    fast = [each for each in good if each.speed >= wanted]
-    if not fast:
-        nearest = _fastest(good)
-        why = f"the fastest, {nearest.speed:.3g} of the {wanted:g} tokens/s wanted"
-        return Choice(nearest.variant, why, short=True)
-    best = _best([each for each in fast if each.whole] or fast, losses)
-    return Choice(best.variant, f"the best quality that reaches {wanted:g} tokens/s")
-
-
-def _good(option: Option, floor: str) -> bool:
-    """Whether an option reaches a floor: a type's name, or a divergence."""
-    bound = bound_of(floor)
-    if bound is None:
-        return not floor or at_least(option.label, floor)
-    known = option.divergence if option.divergence is not None else loss(option.label)
-    return known is not None and known <= bound
-
-
-def bound_of(floor: str) -> float | None:
-    """Return the KL divergence that a floor names; None where it names a type."""
-    try:
-        return float(floor)
-    except ValueError:
-        return None
-
-
-def _losses(options: Iterable[Option]) -> dict[str, float]:
-    """Return each variant's loss: measured, if all were, else typical of its type."""
-    measured = {each.variant: each.divergence for each in options}
-    known = {name: value for name, value in measured.items() if value is not None}
-    if len(known) == len(measured):
-        return known
-    typical = {each.variant: loss(each.label) for each in options}
-    return {k: math.inf if v is None else v for k, v in typical.items()}
-
-
-def _best(options: Iterable[Option], losses: dict[str, float]) -> Option:
-    return min(options, key=lambda each: (losses[each.variant], -each.bits))
-
-
-def _fastest(options: Iterable[Option]) -> Option:
-    return max(options, key=lambda each: each.speed)
-
-
-def divergence(file: Path) -> float | None:
-    """Return a file's mean KL divergence from its base, in nats, where it was measured.
-
-    A file of another size than the measured one is another file.
-    """
-    record = file.with_name(f"{stem(file)}.compare.json")
-    try:
-        found = read_json(record, Comparison)
-        size = file.stat().st_size
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        log.warning("ignoring %s: %s; compare again", record, in_words(error))
-        return None
-    if (found.base.file, found.base.bytes) == (file.name, size):
-        return 0.0
-    for each in found.variants:
-        if (each.file, each.bytes) == (file.name, size):
-            return each.quality.divergence[0] if each.quality.divergence else None
-    return None

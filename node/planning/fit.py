@@ -106,6 +106,11 @@ class Load:
     role: Role = "generate"
     beside: int = 0
 
+    @property
+    def total(self) -> int:
+        """The bytes of all its files."""
+        return self.facts.file_bytes + self.beside
+
     def need(self, launch: Launch) -> Need:
         """Return the memory that a launch takes."""
         return need(

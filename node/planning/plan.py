@@ -2,64 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
-import msgspec
-
 from edgeserve.config.settings import NodeSettings
-from edgeserve.models.memory import MIB
-from edgeserve.wire import Ability, AvailableModel, Expected, Hardware
-from node.engines.base import Engine, EngineSpec, Role
+from edgeserve.wire import AvailableModel, Hardware
+from node.engines.base import Role
 from node.engines.devices import Device
 from node.models.library import Model
-from node.models.selection import (
-    Choice,
-    Option,
-    RequestedModel,
-    choose,
-    divergence,
-    requested_models,
-)
+from node.models.selection import RequestedModel, Wishes, requested_models
+from node.planning.absent import AbsentEngines, absent_engines
 from node.planning.available import available
-from node.planning.expected_speed import expected, expected_reading
-from node.planning.fit import LEAST_CONTEXT, Fitted, Load, Refusal, Room, fit
-from node.planning.places import Place, places_of
-from node.planning.tunings import Result, Tunings
-
-
-@dataclass(frozen=True, kw_only=True)
-class PlannedEngine:
-    """An engine to run: its launch, and the room that it was fitted into.
-
-    `speed` is the expected tokens/s of one stream; `chosen` is the reason for this
-    variant; `tuning` is the result measured here. `engine` runs it in place of the
-    node's usual one, for the reason `instead`.
-    """
-
-    spec: EngineSpec
-    load: Load
-    room: Room
-    fitted: Fitted
-    speed: float
-    chosen: str = ""
-    tuning: Result | None = None
-    engine: Engine | None = None
-    instead: str = ""
+from node.planning.planner import PlannedEngine, Planner
+from node.planning.tunings import Tunings
 
 
 @dataclass(frozen=True)
 class Plan:
     """The engines to run, and a sentence for each model that cannot be served.
 
-    `models` are all that were found; `available` are those without an engine.
+    `models` are all that were found; `available` are those without an engine. `absent`
+    are engines that run if they are asked for; `others` is what they serve. `denied`
+    are variants that the settings name, but that are forbidden.
     """
 
     engines: tuple[PlannedEngine, ...] = ()
     problems: tuple[str, ...] = ()
     models: tuple[Model, ...] = ()
     available: tuple[AvailableModel, ...] = ()
+    absent: tuple[PlannedEngine, ...] = ()
+    others: tuple[RequestedModel, ...] = ()
+    denied: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What a plan is made beside: engines that run, and files that are arriving.
+
+    `resting` engines are not started by themselves.
+    """
+
+    kept: tuple[PlannedEngine, ...] = ()
+    arriving: frozenset[Path] = frozenset()
+    resting: frozenset[str] = frozenset()
+    wishes: Wishes = field(default_factory=Wishes)
 
 
 def plan(
@@ -75,242 +63,78 @@ def plan(
     Reads files, so call it off the event loop. A model never makes it raise.
     """
     shelf = shelf or Beside()
-    requested = requested_models(settings, shelf.arriving)
-    planner = Planner(settings, hardware, tuple(devices), tunings or Tunings())
+    requested = requested_models(settings, shelf.arriving, shelf.wishes)
+    new = partial(Planner, settings, hardware, tuple(devices), tunings or Tunings())
+    planner = new(shelf.resting)
     planner.keep(shelf.kept)
     for request in requested.models:
         planner.place(request)
-    problems = (*requested.problems, *planner.problems)
+    engines = tuple(planner.engines.values())
+    others = tuple(requested.others)
+    resting = absent_engines(new, engines, others, shelf.wishes)
     there = [each for request in requested.models for each in request.models]
     models = {each.path: each for each in (*requested.library.models, *there)}
-    engines = tuple(planner.engines.values())
+    shown = resting if settings.on_demand else AbsentEngines()
+    problems = (*requested.problems, *_problems(planner, shown))
+    refused = {**planner.refused, **shown.refused}
+    served = (*engines, *shown.engines)
     return Plan(
         engines,
         tuple(dict.fromkeys(problems)),
         tuple(models.values()),
-        tuple(available(models.values(), engines, planner.refused)),
-    )
-
-
-@dataclass(frozen=True)
-class Beside:
-    """What a plan is made beside: engines that run, and files that are arriving."""
-
-    kept: tuple[PlannedEngine, ...] = ()
-    arriving: frozenset[Path] = frozenset()
-
-
-@dataclass(frozen=True)
-class _Trial:
-    """One variant in one place, as it would run; `whole`: without any reduction."""
-
-    model: Model
-    load: Load
-    room: Room
-    fitted: Fitted
-    whole: bool
-    speed: float
-    reading: float
-    tuning: Result | None
-
-
-class Planner:
-    """Places each requested model, in order, in the memory that earlier ones left."""
-
-    def __init__(
-        self,
-        settings: NodeSettings,
-        hardware: Hardware,
-        devices: tuple[Device, ...],
-        tunings: Tunings,
-    ) -> None:
-        self.engines: dict[str, PlannedEngine] = {}
-        self.problems: list[str] = []
-        self.refused: dict[Path, str] = {}
-        self._logical: set[tuple[str, Role]] = set()
-        self._settings = settings
-        self._hardware = hardware
-        self._tunings = tunings
-        self._memory = hardware.memory.available
-        self._allowed = settings.memory_mib * MIB if settings.memory_mib else None
-        self._places = places_of(devices, settings, hardware.cpu.physical_cores)
-
-    def keep(self, kept: Iterable[PlannedEngine]) -> None:
-        """Take engines that run as they are; none of them is moved or chosen anew."""
-        for each in kept:
-            self.engines[each.spec.id] = each
-            self._logical.add((each.spec.model, each.spec.role))
-            self._take(each.fitted)
-            for place in self._places:
-                if each.spec.launch.devices == place.chosen:
-                    place.gpu_memory -= each.fitted.gpu_memory
-
-    def place(self, request: RequestedModel) -> None:
-        """Place a model wherever it shall run, or add a problem."""
-        if request.logical and (request.name, request.role) in self._logical:
-            return
-        chosen = ""
-        for place in self._places:
-            if self._is_placed(request, place):
-                continue
-            trials = self._trials(request, place)
-            if request.logical and trials:
-                choice = self._chosen(request, trials)
-                if choice is None:
-                    return
-                chosen = choice.why
-                trials = [t for t in trials if t.model.variant == choice.variant]
-                models = tuple(trial.model for trial in trials)
-                request = replace(request, models=models, logical=False)
-            for trial in trials:
-                self._add(request.role, trial, place, chosen)
-
-    def _is_placed(self, request: RequestedModel, place: Place) -> bool:
-        """Whether it runs there already; another file of that name is a problem."""
-        there = request.alone and self.engines.get(
-            _id(request.alone, request.role) + place.name
-        )
-        if not there or not request.alone:
-            return False
-        if there.spec.path != request.alone.path:
-            why = f"{request.alone.path}: {there.spec.path} has the same name"
-            self.problems.append(why)
-        return True
-
-    def _trials(self, request: RequestedModel, place: Place) -> list[_Trial]:
-        """Fit each variant; if none can run, each is a problem."""
-        room = Room(
-            cores=place.cores,
-            memory=self._memory,
-            gpu_memory=place.gpu_memory,
-            allowed=self._allowed,
-        )
-        found: list[_Trial] = []
-        refused: list[str] = []
-        for model in request.models:
-            load = load_of(model, request.role)
-            tuning = self._tunings.find(
-                model.variant, model.facts.file_bytes, request.role
+        tuple(
+            available(
+                models.values(),
+                served,
+                refused,
+                forbidden=_forbidden(models.values(), shelf.wishes),
+                unloaded=shelf.resting,
             )
-            fitted = fit(load, self._settings, room, tuning.usable if tuning else None)
-            if isinstance(fitted, Refusal):
-                refused.append(f"{model.path}: {fitted.reason}")
-                self.refused[model.path] = fitted.reason
-                continue
-            run = (model.facts, fitted, self._hardware, place.devices)
-            found.append(
-                _Trial(
-                    model=model,
-                    load=load,
-                    room=room,
-                    fitted=fitted,
-                    whole=_whole(model, fitted, self._settings, bool(place.devices)),
-                    speed=expected(*run),
-                    reading=expected_reading(*run),
-                    tuning=tuning,
-                )
+        ),
+        _pinned(resting.engines, engines, requested.models),
+        others,
+        requested.denied,
+    )
+
+
+def _forbidden(models: Iterable[Model], wishes: Wishes) -> frozenset[str]:
+    return frozenset(m.variant for m in models if wishes.forbids(m.model, m.variant))
+
+
+def _pinned(
+    absent: Sequence[PlannedEngine],
+    engines: Iterable[PlannedEngine],
+    requests: Iterable[RequestedModel],
+) -> tuple[PlannedEngine, ...]:
+    """Mark what is pinned and has no room yet; of each model, the best variant."""
+    named = {(each.spec.model, each.spec.role) for each in engines}
+    best = set[str]()
+    for request in requests:
+        if not request.pinned or (request.logical and _key(request) in named):
+            continue
+        paths = {each.path for each in request.models}
+        able = [
+            e for e in absent if e.spec.path in paths and e.spec.role == request.role
+        ]
+        if able:
+            most = max(able, key=lambda each: (each.whole, each.fitted.need.total))
+            best.add(most.spec.id)
+    return tuple(replace(e, pinned=True) if e.spec.id in best else e for e in absent)
+
+
+def _key(request: RequestedModel) -> tuple[str, Role]:
+    return request.name, request.role
+
+
+def _problems(planner: Planner, shown: AbsentEngines) -> Iterator[str]:
+    """Yield what is in the way, but not of what runs if it is asked for."""
+    told = {f"{path}: {why}": path for path, why in planner.refused.items()}
+    absent = {each.spec.path for each in shown.engines}
+    for each in planner.problems:
+        path = told.get(each)
+        if path is None or path not in absent:
+            yield (
+                f"{path}: {shown.refused.get(path, planner.refused[path])}"
+                if path
+                else each
             )
-        self.problems += [] if found else refused
-        return measured(found)
-
-    def _chosen(
-        self, request: RequestedModel, trials: Sequence[_Trial]
-    ) -> Choice | None:
-        options = [_option(each) for each in trials]
-        choice = choose(options, self._settings)
-        if isinstance(choice, str):
-            self.problems.append(f"{request.name}: {choice}")
-            return None
-        if choice.short:
-            self.problems.append(f"{choice.variant} is {choice.why}")
-        return choice
-
-    def _add(self, role: Role, trial: _Trial, place: Place, chosen: str) -> None:
-        id_ = _id(trial.model, role) + place.name
-        self.engines[id_] = PlannedEngine(
-            spec=_spec(id_, role, trial, place),
-            load=trial.load,
-            room=trial.room,
-            fitted=trial.fitted,
-            speed=trial.speed,
-            chosen=chosen,
-            tuning=trial.tuning,
-        )
-        self._take(trial.fitted)
-        place.gpu_memory -= trial.fitted.gpu_memory
-
-    def _take(self, fitted: Fitted) -> None:
-        self._memory -= fitted.memory
-        if self._allowed is not None:
-            self._allowed -= fitted.memory
-
-
-def measured(trials: Iterable[_Trial]) -> list[_Trial]:
-    """Replace expected speeds by measured ones, or correct them by other variants.
-
-    The ratio of a variant's measured to its expected speed shows how far this machine
-    differs from the expectation.
-    """
-    each = list(trials)
-    ratios = [t.tuning.used.decode / t.speed for t in each if t.tuning]
-    ratio = sum(ratios) / len(ratios) if ratios else 1.0
-    return [
-        replace(t, speed=t.tuning.used.decode, reading=t.tuning.used.prefill)
-        if t.tuning
-        else replace(t, speed=t.speed * ratio)
-        for t in each
-    ]
-
-
-def load_of(model: Model, role: Role) -> Load:
-    """Return the load of a model; with its projector where it generates text."""
-    beside = model.projector_bytes if role == "generate" else 0
-    return Load(facts=model.facts, role=role, beside=beside)
-
-
-def _whole(model: Model, fitted: Fitted, settings: NodeSettings, gpus: bool) -> bool:
-    """Whether neither context nor GPU layers were reduced for want of memory."""
-    least = min(settings.context or LEAST_CONTEXT, model.facts.context or LEAST_CONTEXT)
-    all_on_gpu = settings.gpu_layers != "auto" or fitted.launch.gpu_layers < 0
-    return fitted.launch.context >= least and (all_on_gpu or not gpus)
-
-
-def _option(trial: _Trial) -> Option:
-    return Option(
-        variant=trial.model.variant,
-        label=trial.model.label,
-        speed=trial.speed,
-        whole=trial.whole,
-        bits=trial.model.facts.bits,
-        divergence=divergence(trial.model.path),
-    )
-
-
-def _id(model: Model, role: Role) -> str:
-    return model.variant + ("" if role == "generate" else f"#{role}")
-
-
-def _spec(id_: str, role: Role, trial: _Trial, place: Place) -> EngineSpec:
-    model = trial.model
-    return EngineSpec(
-        id=id_,
-        model=model.model,
-        variant=model.variant,
-        path=model.path,
-        role=role,
-        abilities=_abilities(role, model),
-        launch=msgspec.structs.replace(trial.fitted.launch, devices=place.chosen),
-        projector=model.projector if role == "generate" else None,
-        pooling=model.pooling if role == "embeddings" else None,
-        layers=model.facts.layers + 1,
-        expected=Expected(read=trial.reading, write=trial.speed),
-        memory=trial.fitted.need.total,
-    )
-
-
-def _abilities(role: Role, model: Model) -> tuple[Ability, ...]:
-    if role != "generate":
-        return (role,)
-    # Once it has loaded, the engine tells which of these the model lacks.
-    text: tuple[Ability, ...] = ("chat", "completion", "tools")
-    return (*text, "vision", "audio") if model.projector else text

@@ -21,7 +21,8 @@ from node.engines.devices import Device, devices_of, offloaded
 from node.engines.find import find_engine
 from node.planning.expected_speed import expected, expected_reading
 from node.planning.fit import Fitted, Room, fit
-from node.planning.plan import Beside, Plan, PlannedEngine, plan
+from node.planning.plan import Beside, Plan, plan
+from node.planning.planner import PlannedEngine
 from node.planning.tunings import Result, Tunings, save, tunings_of
 
 log = logging.getLogger(__name__)
@@ -180,7 +181,28 @@ def extended(
         for each in made.engines
     )
     again = replace(found, plan=replace(made, engines=engines))
-    return _with_replacements(again, settings, hardware, beside, untuned=untuned)
+    replaced = tuple(
+        each
+        if each in beside.kept
+        else _replaced(again, each, settings, hardware, untuned=untuned)
+        for each in engines
+    )
+    return replace(again, plan=replace(made, engines=replaced))
+
+
+def finished(
+    found: Prepared,
+    kept: tuple[PlannedEngine, ...],
+    planned: PlannedEngine,
+    settings: NodeSettings,
+    hardware: Hardware,
+) -> tuple[Prepared, PlannedEngine]:
+    """Complete the plan of one more engine beside those that run."""
+    engine = found.engine_of(planned)
+    planned = replace(planned, spec=offloaded(engine, planned.spec, settings))
+    again = replace(found, plan=replace(found.plan, engines=(*kept, planned)))
+    planned = _replaced(again, planned, settings, hardware, untuned=False)
+    return replace(again, plan=replace(again.plan, engines=(*kept, planned))), planned
 
 
 def fallbacks_of(
@@ -200,27 +222,22 @@ def fallbacks_of(
     )
 
 
-def _with_replacements(
+def _replaced(
     found: Prepared,
+    planned: PlannedEngine,
     settings: NodeSettings,
     hardware: Hardware,
-    beside: Beside,
     *,
     untuned: bool,
-) -> Prepared:
+) -> PlannedEngine:
     """Let the bundled engine serve what llama-server is known to crash with."""
-    engines: list[PlannedEngine] = []
-    for planned in found.plan.engines:
-        if planned in beside.kept:
-            engines.append(planned)
-            continue
-        fallbacks = fallbacks_of(found, planned, settings, hardware)
-        crash = crashes.find(settings.state_dir, fallbacks.about)
-        if crash:
-            try:
-                engine, planned = fallbacks.bundled(tuned=not untuned)
-                planned = replace(planned, engine=engine, instead=crash.sentence)
-            except CommandError as error:
-                log.warning("%s: %s; trying again", crash.sentence, error)
-        engines.append(planned)
-    return replace(found, plan=replace(found.plan, engines=tuple(engines)))
+    fallbacks = fallbacks_of(found, planned, settings, hardware)
+    crash = crashes.find(settings.state_dir, fallbacks.about)
+    if crash is None:
+        return planned
+    try:
+        engine, other = fallbacks.bundled(tuned=not untuned)
+    except CommandError as error:
+        log.warning("%s: %s; trying again", crash.sentence, error)
+        return planned
+    return replace(other, engine=engine, instead=crash.sentence)

@@ -11,16 +11,21 @@ from edgeserve.models.memory import MIB, Need, size
 from edgeserve.terminal import printable
 from edgeserve.wire import Hardware, Launch, encode
 from node.planning.fit import SHARE
-from node.planning.plan import PlannedEngine
+from node.planning.planner import PlannedEngine
 from node.planning.prepare import Prepared
 
 
 def plan_lines(
-    found: Prepared, hardware: Hardware, *, limited: bool = False
+    found: Prepared,
+    hardware: Hardware,
+    *,
+    limited: bool = False,
+    on_demand: bool = False,
 ) -> Iterator[str]:
     """Yield lines: the machine, the engines that would run, and the problems.
 
-    `limited`: the memory is limited by a control group.
+    `limited`: the memory is limited by a control group. `on_demand`: models load when
+    they are asked for.
     """
     yield from _machine(found, hardware, " (control group's limit)" if limited else "")
     for each in found.plan.engines:
@@ -28,6 +33,10 @@ def plan_lines(
         yield from map(printable, _engine(each))
         if each.instead:
             yield printable(_row("engine", each.instead))
+    if found.plan.absent and on_demand:
+        names = ", ".join(each.spec.id for each in found.plan.absent)
+        yield ""
+        yield printable(f"loads when it is asked for: {names}")
     if found.plan.problems:
         yield ""
         yield from (f"cannot: {printable(each)}" for each in found.plan.problems)
@@ -118,6 +127,7 @@ def plan_json(found: Prepared, hardware: Hardware) -> str:
         "hardware": hardware,
         "devices": found.devices,
         "engines": [_entry(each, found) for each in found.plan.engines],
+        "absent": [_entry(each, found) for each in found.plan.absent],
         "problems": found.plan.problems,
     }
     return msgspec.json.format(encode(document)).decode()

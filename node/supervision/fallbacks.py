@@ -17,7 +17,7 @@ from edgeserve.errors import CommandError, in_words
 from node.engines.base import Engine, EngineSpec
 from node.engines.devices import stepped_down
 from node.engines.output import ran_out_of_memory
-from node.planning.plan import PlannedEngine
+from node.planning.planner import PlannedEngine
 
 log = logging.getLogger(__name__)
 

@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgeserve.config.settings import NodeSettings
 from edgeserve.runtime.files import stamp
 
 FIRST, LONGEST = 1.0, 30.0
@@ -39,6 +40,14 @@ class RestartBackoff:
     def hopeless(self) -> bool:
         """Whether another start is useless until something changes."""
         return len(self.times) >= LIMIT
+
+
+def quarantined(settings: NodeSettings, reason: str) -> str:
+    """Return the sentence for an engine that is not started again."""
+    hint = "replace the file or restart the node"
+    if settings.llama_server or settings.engine == "native":
+        hint += "; without `engine` and `llama_server`, it tries the bundled engine"
+    return f"failed {LIMIT} times in a row; {hint}; {reason}"
 
 
 async def replaced(path: Path, every: float) -> None:

@@ -8,7 +8,6 @@ import time
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
-from math import inf
 
 from edgeserve.config.settings import LOOPBACK, NodeSettings
 from edgeserve.errors import NodeLost, NoNode
@@ -24,17 +23,17 @@ from node.engines.process import Process, free_port, running, sweep
 from node.supervision import growth
 from node.supervision.fallbacks import Attempt, Ending, StartupFallbacks, ended
 from node.supervision.liveness import Intervals, watchdog_of
-from node.supervision.restart import LIMIT, RestartBackoff, replaced
+from node.supervision.loading import LoadProgress
+from node.supervision.report import report_of
+from node.supervision.restart import RestartBackoff, quarantined, replaced
 from node.supervision.slots import Slots
+from node.supervision.use import EngineUse
 from node.supervision.watch import EngineWatch, SlotEvents
 
 log = logging.getLogger(__name__)
 
 ENGINE = declared("engine")
 LAST_WORDS_SECONDS = 1.0
-ASKED_SECONDS = 5.0
-"""An engine that ends so soon after a request may have ended because of it: its
-connection breaks before its process is seen to be gone."""
 
 
 class Supervisor:
@@ -55,10 +54,15 @@ class Supervisor:
         intervals: Intervals | None = None,
         clock: Callable[[], float] = time.monotonic,
         pick_port: Callable[[], int] = free_port,
+        load: LoadProgress | None = None,
+        epoch: int = 0,
     ) -> None:
         self.spec = spec
         self.slots = Slots(spec.launch.slots, self._slots_changed)
         self.api_key = ""
+        self.load = load or LoadProgress()
+        self.use = EngineUse(clock)
+        self.pinned = False
         self._engine = engine
         self._settings = settings
         self._upstream = upstream
@@ -68,18 +72,17 @@ class Supervisor:
         self._clock = clock
         self._pick_port = pick_port
         self._port = 0
-        self._epoch = 0
+        self._epoch = epoch
         self._state: EngineState = "loading"
         self._reason: str | None = None
         self._properties: Properties | None = None
-        self._ready_at: float | None = None
         self._output = Output()
         self._ending = Ending()
         self._ended_how: Ended = ""
         self._memory_limit = 0
         self._lost_requests = False
-        self._asked_at = -inf
         self._retiring: str | None = None
+        self._retired: EngineState = "loading"
         self._process: Process | None = None
         self._events = SlotEvents()
 
@@ -87,28 +90,26 @@ class Supervisor:
     def report(self) -> EngineReport:
         """The engine's state, for balancers."""
         spec, properties = self.spec, self._properties
-        state: EngineState = "loading" if self._retiring else self._state
+        state = self._retired if self._retiring else self._state
         busy = state == "ready" and self.slots.full
         lacks = properties.lacks if properties else ()
-        return EngineReport(
-            id=spec.id,
-            model=spec.model,
-            variant=spec.variant,
-            file=spec.path.name,
-            state="busy" if busy else state,
+        return report_of(
+            spec,
+            "busy" if busy else state,
+            self._engine.kind,
             reason=self._retiring or self._reason,
             slots=self.slots.total,
             busy=self.slots.busy,
             context=properties.context if properties else spec.launch.context,
             abilities=tuple(each for each in spec.abilities if each not in lacks),
-            kind=self._engine.kind,
             build=self._engine.build or (properties.build if properties else ""),
             epoch=self._epoch,
-            launch=spec.launch,
             placement=self._output.placement,
-            expected=spec.expected,
             ended=self._ended_how,
             memory_limit=self._memory_limit,
+            load_seconds=self.load.seconds,
+            progress=self.load.share if state == "loading" else None,
+            pinned=self.pinned,
         )
 
     @property
@@ -129,7 +130,7 @@ class Supervisor:
             why = f": {self._reason}" if self._reason else ""
             raise NoNode(f"{self.spec.variant} is {self._state} here{why}")
         with self.slots.claim(beside=beside) as claim:
-            self._asked_at = self._clock()
+            self.use.asked()
             try:
                 yield
             except (asyncio.CancelledError, ConnectionError):
@@ -137,7 +138,7 @@ class Supervisor:
                 claim.left = self._state == "ready"
                 raise
             finally:
-                self._asked_at = self._clock()
+                self.use.asked()
 
     @property
     def retiring(self) -> bool:
@@ -154,9 +155,14 @@ class Supervisor:
         look = self._process.look() if self._process else None
         return look.own if look else 0
 
-    def retire(self, why: str) -> None:
-        """Refuse new requests from now on; running ones go on."""
-        self._retiring = why
+    def retire(self, why: str, state: EngineState = "loading") -> None:
+        """Refuse new requests from now on, reported as `state`; running ones go on."""
+        self._retiring, self._retired = why, state
+        self._changed()
+
+    def stay(self) -> None:
+        """Take requests again."""
+        self._retiring = None
         self._changed()
 
     async def drained(self) -> None:
@@ -189,35 +195,28 @@ class Supervisor:
             if await self._fell_back(reason):
                 failures = RestartBackoff()
                 continue
-            failures = failures.after(self._clock(), ready_seconds=self._ready_seconds)
+            self.load.fail(reason)
+            failures = failures.after(
+                self._clock(), ready_seconds=self.use.ready_seconds
+            )
             log.warning("%s: %s", self.spec.id, reason)
             # An engine that requests have ended is never quarantined.
             if failures.hopeless and not self._lost_requests:
-                await self._quarantine(reason)
+                self._become("quarantined", quarantined(self._settings, reason))
+                await replaced(self.spec.path, self._intervals.file)
                 failures = RestartBackoff()
             else:
                 self._become("failed", reason)
                 await asyncio.sleep(failures.delay * self._intervals.backoff)
-
-    async def _quarantine(self, reason: str) -> None:
-        """Start nothing until the model's file is replaced."""
-        hint = "replace the file or restart the node"
-        if self._settings.llama_server or self._settings.engine == "native":
-            hint += "; without `engine` and `llama_server`, it tries the bundled engine"
-        self._become("quarantined", f"failed {LIMIT} times in a row; {hint}; {reason}")
-        await replaced(self.spec.path, self._intervals.file)
-
-    @property
-    def _ready_seconds(self) -> float:
-        return 0.0 if self._ready_at is None else self._clock() - self._ready_at
 
     async def _run_process(self) -> str:
         """Run one process to its end; returns the reason."""
         self._port, self.api_key = self._pick_port(), new_secret("engine")
         self._epoch += 1
         self.slots.freed()
-        self._ready_at = self._properties = None
+        self.use.ready_at = self._properties = None
         self._ending, self._memory_limit = Ending(), 0
+        self.load.begin()
         self._become("loading", self._reason)
         command = self._engine.command(self.spec, port=self._port, api_key=self.api_key)
         try:
@@ -247,7 +246,7 @@ class Supervisor:
 
     async def _fell_back(self, reason: str) -> bool:
         """Choose another launch, if one may help; returns whether there is one."""
-        ready = self._ready_at is not None
+        ready = self.use.ready_at is not None
         ending = replace(self._ending, reason=reason, ready=ready)
         attempt = await self._fallbacks.after(ending, Attempt(self._engine, self.spec))
         if attempt is None:
@@ -280,7 +279,9 @@ class Supervisor:
             # If the process ends now, its output says more than this error.
             await asyncio.sleep(LAST_WORDS_SECONDS)
             return self._lost("failed", str(error))
-        self._properties, self._ready_at = properties, self._clock()
+        self._properties = properties
+        self.use.ready()
+        self.load.end()
         if look := watch.process.look():
             self._memory_limit = growth.limit(self.spec, look.memory)
             watch.memory_limit = self._memory_limit
@@ -291,16 +292,19 @@ class Supervisor:
         return await watch.decoding(watchdog)
 
     async def _readiness(self, probe: Probe) -> Properties:
-        while not await probe.healthy():  # noqa: ASYNC110 - another process has no event
+        while not await probe.healthy():
             await asyncio.sleep(self._intervals.ready)
+            if self.load.due():
+                self._changed()
         await probe.first_work(self.spec.role)
         return await probe.properties()
 
     def _lost(self, state: EngineState, reason: str, how: Ended = "died") -> str:
         """Stop claims at once; the process is still to be ended."""
-        asked = self.slots.busy > 0 or self._clock() - self._asked_at < ASKED_SECONDS
-        self._lost_requests = self._ready_at is not None and asked
+        asked = self.slots.busy > 0 or self.use.just_asked
+        self._lost_requests = self.use.ready_at is not None and asked
         self._ended_how = how
+        self.load.stop()
         self._become(state, reason)
         return reason
 

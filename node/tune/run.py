@@ -19,7 +19,7 @@ from edgeserve.wire import Hardware, Launch
 from node.engines.find import options_of
 from node.hardware.sample import Sampler
 from node.planning.fit import Fitted, fit
-from node.planning.plan import PlannedEngine
+from node.planning.planner import PlannedEngine
 from node.planning.prepare import Prepared, prepared
 from node.planning.tunings import (
     Figures,

@@ -107,6 +107,8 @@ def _state(home: Home) -> None:
     (home.state / "learned.json").write_text('{"speeds": {}, "models": {}}')
     (home.state / f"balancer-{PORT}.sock").touch()
     (home.state / "nodes.json").write_text('{"revoked": {}}')
+    (home.state / "models.json").write_text('{"models": []}')
+    (home.state / "loads.json").write_text('{"seconds": {}}')
     settings = NodeSettings(models_dir=home.models, state_dir=home.state)
     (planned,) = plan(settings, Sampler()()).engines
     engine = native(home.state / "engines" / "current" / "llama-server")
@@ -162,6 +164,8 @@ READ: dict[str, tuple[tuple[str, ...], ...]] = {
     "state/node.json": NODE,
     "state/node.pem": NODE,
     "state/node.lock": NODE,
+    "state/models.json": (NODE[0],),
+    "state/loads.json": (NODE[0],),
     "state/nodes.json": BALANCER,
     "state/learned.json": BALANCER,
     f"state/balancer-{PORT}.sock": (
@@ -211,7 +215,7 @@ KEPT_BY = {
     "edgeserve.cli.secrets:_write": "config/token config/api-keys",
     "edgeserve.config.sources:_table": "config/edgeserve.toml",
     "edgeserve.runtime.files:workshop": "state/engines/.building.lock",
-    "node.models.selection:divergence": "models/a.compare.json",
+    "node.models.choice:divergence": "models/a.compare.json",
     "node.engines.crashes:find": "state/crashes/*.json",
     "node.engines.crashes:record": "state/crashes/*.json",
     "node.engines.builds:build_in": "state/engines/made-here/build.json",
@@ -221,6 +225,10 @@ KEPT_BY = {
     "node.discovery.identity:_locked": "state/node.lock",
     "node.discovery.identity:_adopt": "state/node.json",
     "node.discovery.identity:_read": "state/node.json",
+    "node.lifecycle.desired:_load": "state/models.json",
+    "node.lifecycle.desired:save": "state/models.json",
+    "node.lifecycle.load_times:_load": "state/loads.json",
+    "node.lifecycle.load_times:save": "state/loads.json",
     "node.planning.tunings:load": "state/tuned/*.json",
     "node.planning.tunings:save": "state/tuned/*.json",
     "edgeserve.runtime.files:part_of": "models/a.F16.gguf",

@@ -155,7 +155,7 @@ def test_no_state_of_a_file_is_a_traceback(
 
 
 SERVING = (NODE[0], *BALANCER)
-SAID = ("node.json", "learned.json", "clients.db")
+SAID = ("node.json", "models.json", "loads.json", "learned.json", "clients.db")
 """Damage to these is reported by the command that reads them."""
 
 

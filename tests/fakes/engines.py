@@ -106,7 +106,7 @@ async def watching(
 ) -> AsyncGenerator[tuple[Supervisor, Watched]]:
     """Supervise an engine for the length of the block, writing down its reports."""
     watched = Watched()
-    ports = {"pick_port": pick_port} if pick_port else {}
+    ports: Any = {"pick_port": pick_port} if pick_port else {}
     async with upstream(connect_seconds=30) as ask:
         supervisor = Supervisor(
             engine=engine,

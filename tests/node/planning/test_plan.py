@@ -203,6 +203,15 @@ def test_what_is_broken_or_too_large_is_a_problem_and_the_rest_is_served(
 
     assert [spec.id for spec in specs(made)] == ["a:Q8_0"]
     assert any("cut short" in problem for problem in made.problems)
+    assert [each.spec.id for each in made.absent] == ["a:F16"]
+
+
+def test_without_on_demand_what_does_not_fit_is_a_problem(folder: Path) -> None:
+    given = settings(folder, on_demand=False)
+    made = plan(given, hardware(memory=90 * 2**20))
+
+    assert [spec.id for spec in specs(made)] == ["a:Q8_0"]
+    assert [each.variant for each in made.available] == ["a:F16"]
     assert any("weights" in problem for problem in made.problems)
 
 
@@ -284,7 +293,7 @@ def test_a_better_variant_that_arrives_does_not_replace_the_one_that_runs(
     made = plan(named, hardware(), shelf=Beside(running))
 
     assert [spec.id for spec in specs(made)] == ["a:Q8_0"]
-    assert [each.variant for each in made.available] == ["a:F16"]
+    assert [each.spec.id for each in made.absent] == ["a:F16"]
 
 
 def test_what_runs_keeps_its_memory(folder: Path) -> None:
@@ -324,3 +333,42 @@ def test_engines_together_take_no_more_memory_than_the_settings_allow(
     assert sum(each.fitted.memory for each in tight.engines) <= (enough - 1) * 2**20
     assert not none.engines
     assert "`memory_mib` leaves 1 MiB" in " ".join(none.problems)
+
+
+def test_with_a_floor_only_the_chosen_variant_is_served_or_absent(folder: Path) -> None:
+    a_model(folder / "b.F16.gguf")
+    a_model(folder / "b.Q8_0.gguf", kind=Q8_0)
+    given = settings(folder, models=("a:Q8_0",), min_quality="Q8_0")
+
+    made = plan(given, hardware())
+
+    assert [spec.id for spec in specs(made)] == ["a:Q8_0"]
+    assert [each.spec.id for each in made.absent] == ["b:Q8_0"]
+    assert {each.variant for each in made.available} == {"a:F16", "b:F16"}
+
+
+def test_an_absent_engine_is_fitted_beside_what_runs_where_it_fits_whole(
+    folder: Path,
+) -> None:
+    needs = [each.fitted.memory for each in plan(settings(folder), hardware()).engines]
+    for_both, for_one = (int(n / SHARE) + 1 for n in (sum(needs), max(needs)))
+
+    one = plan(settings(folder, models=("a:Q8_0",)), hardware(for_both))
+    other = plan(settings(folder), hardware(for_one))
+
+    assert [spec.id for spec in specs(one)] == ["a:Q8_0"]
+    assert [spec.id for spec in specs(other)] == ["a:Q8_0"]
+    # Here it runs beside the other one, there in its place.
+    assert [each.room.memory for each in one.absent] == [for_both - needs[0]]
+    assert [each.room.memory for each in other.absent] == [for_one]
+
+
+def test_what_rests_does_not_start_by_itself(folder: Path) -> None:
+    resting = Beside(resting=frozenset({"a:F16"}))
+
+    unnamed = plan(settings(folder), hardware(), shelf=resting)
+    named = plan(settings(folder, models=("a:F16",)), hardware(), shelf=resting)
+
+    assert [spec.id for spec in specs(unnamed)] == ["a:Q8_0"]
+    assert [each.spec.id for each in unnamed.absent] == ["a:F16"]
+    assert [spec.id for spec in specs(named)] == ["a:F16"]

@@ -12,7 +12,7 @@ from edgeserve.errors import EngineUnavailable
 from edgeserve.wire import Launch
 from node.engines import find
 from node.engines.bundled import Bundled
-from node.planning.plan import PlannedEngine
+from node.planning.planner import PlannedEngine
 from node.planning.prepare import (
     FallbackEngines,
     Prepared,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-import node.shelf
+import node.lifecycle.running
 from edgeserve.config.settings import NodeSettings
 from edgeserve.wire import Memory
 from tests.node.shelf.watched import EVERY, ready, running
@@ -106,10 +106,25 @@ async def test_an_unreadable_folder_ends_no_engine_and_is_told_once(
     assert mended.engines[0].epoch == 1
 
 
-async def test_where_models_are_named_another_one_is_only_available(
+async def test_where_models_are_named_another_one_loads_only_when_it_is_asked_for(
     settings: NodeSettings, folder: Path, model: Path
 ) -> None:
     named = dataclasses.replace(settings, models=("old",))
+    async with running(named) as here:
+        await here.until(ready("old"))
+        shutil.copy(model, folder)
+        report = await here.until(lambda report: len(report.engines) > 1)
+
+    states = {each.model: (each.state, each.pinned) for each in report.engines}
+    assert states == {"old": ("ready", True), "new": ("absent", False)}
+    assert report.problems == ()
+    assert report.available == ()
+
+
+async def test_without_on_demand_another_model_is_only_available(
+    settings: NodeSettings, folder: Path, model: Path
+) -> None:
+    named = dataclasses.replace(settings, models=("old",), on_demand=False)
     async with running(named) as here:
         await here.until(ready("old"))
         shutil.copy(model, folder)
@@ -143,7 +158,7 @@ async def test_a_model_that_does_not_fit_is_available_with_the_reason(
     async with running(settings) as here:
         await here.until(ready("old"))
         full = Memory(total=2**30, available=0)
-        monkeypatch.setattr(node.shelf, "memory", lambda: full)
+        monkeypatch.setattr(node.lifecycle.running, "memory", lambda: full)
         shutil.copy(model, folder)
         report = await here.until(lambda report: report.available)
 

@@ -12,7 +12,7 @@ from edgeserve.errors import EngineUnavailable
 from edgeserve.wire import Launch
 from node.engines.base import Command, Engine, EngineSpec
 from node.planning.fit import Fitted, Load, Room, fit
-from node.planning.plan import PlannedEngine
+from node.planning.planner import PlannedEngine
 from node.supervision.fallbacks import Attempt, Ending, StartupFallbacks, ended
 from tests.fakes.engines import FakeEngine, a_spec, watching
 from tests.node.shapes import facts

@@ -1,7 +1,7 @@
 import pytest
 
 from edgeserve.config.settings import NodeSettings
-from node.models.selection import Choice, Option, choose
+from node.models.choice import Choice, Option, choose
 
 BITS = {"F16": 16.0, "Q8_0": 8.5, "Q4_K_M": 4.9, "Q4_0": 4.3, "Q2_K": 3.2}
 

@@ -1,0 +1,1 @@
+"""Lifecycle: loads and unloads engines, and decides which of them are in memory."""

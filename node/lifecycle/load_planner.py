@@ -1,0 +1,139 @@
+"""Load planner: how an engine is launched now, and which ones leave for it.
+
+Reads the results of tuning and may run llama.cpp's tools: call it off the event loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import partial
+
+from edgeserve.config.settings import NodeSettings
+from edgeserve.wire import Hardware
+from node.lifecycle.eviction import Resident, Shortage, evicted
+from node.lifecycle.refusals import DoesNotFit, EnginesBusy
+from node.models.selection import RequestedModel, Wishes
+from node.planning.absent import (
+    NewPlanner,
+    absent_engines,
+    pinned,
+    placed,
+    whole,
+)
+from node.planning.planner import PlannedEngine, Planner
+from node.planning.prepare import Prepared, finished
+from node.planning.tunings import Tunings, tunings_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loaded:
+    """An engine in memory: how it was planned, and what eviction has to know."""
+
+    planned: PlannedEngine
+    resident: Resident
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loading:
+    """A load that was decided: its engine, and the ids of those that leave first."""
+
+    prepared: Prepared
+    planned: PlannedEngine
+    leaving: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadPlanner:
+    """Plans loads beside what is in the memory of this machine.
+
+    `hardware` has the memory that would be free without our engines.
+    """
+
+    found: Prepared
+    settings: NodeSettings
+    hardware: Hardware
+    loaded: tuple[Loaded, ...]
+    wishes: Wishes
+
+    def absent(self) -> tuple[PlannedEngine, ...]:
+        """Plan anew what does not run, but would if it were asked for."""
+        others = self.found.plan.others
+        found = absent_engines(self._planning(), self._running, others, self.wishes)
+        return found.engines
+
+    def evicts(self, absent: Iterable[PlannedEngine]) -> dict[str, tuple[str, ...]]:
+        """Return which engines would leave for each, once they can."""
+        residents = tuple(replace(each, held=False) for each in self._residents)
+        planner = Planner(self.settings, self.hardware, self.found.devices, Tunings())
+        planner.keep(self._running)
+        return {
+            each.spec.id: evicted(residents, _short(planner, each), drain=True).ids
+            for each in absent
+        }
+
+    def load(self, planned: PlannedEngine, *, drain: bool) -> Loading:
+        """Decide how to load an engine now. Raises DoesNotFit, EnginesBusy."""
+        new, id_, path = self._planning(), planned.spec.id, planned.spec.path
+        models = tuple(each for each in self.found.plan.models if each.path == path)
+        request = RequestedModel(models, planned.spec.role, pinned=planned.pinned)
+        here = placed(new, self._running, request).engines.get(id_)
+        if whole(here):
+            return self._loading(here)
+        alone = placed(new, pinned(self._running, self.wishes), request)
+        best = alone.engines.get(id_)
+        if best is None:
+            raise DoesNotFit(id_, alone.refused.get(path, "its file has gone"))
+        leaving = self._leaving(new, best, drain=drain)
+        if leaving is None:
+            return self._loading(here, refused=id_)
+        kept = [e for e in self._running if e.spec.id not in leaving]
+        there = placed(new, kept, request).engines.get(id_)
+        return self._loading(there, leaving, refused=id_)
+
+    def _leaving(
+        self, new: NewPlanner, best: PlannedEngine, *, drain: bool
+    ) -> tuple[str, ...] | None:
+        """Return the ids of what leaves for an engine; None if that is not enough."""
+        planner = new()
+        planner.keep(self._running)
+        residents = self._residents
+        choice = evicted(residents, _short(planner, best), drain=drain)
+        if choice.verdict == "busy":
+            busy = (e.id for e in residents if e.held or (e.busy and not e.stays))
+            raise EnginesBusy(best.spec.id, busy)
+        return None if choice.verdict == "never" else choice.ids
+
+    def _loading(
+        self,
+        planned: PlannedEngine | None,
+        leaving: tuple[str, ...] = (),
+        refused: str = "",
+    ) -> Loading:
+        if planned is None:
+            raise DoesNotFit(refused, "the memory is taken by pinned engines")
+        kept = tuple(e for e in self._running if e.spec.id not in leaving)
+        done = finished(self.found, kept, planned, self.settings, self.hardware)
+        return Loading(prepared=done[0], planned=done[1], leaving=leaving)
+
+    def _planning(self) -> NewPlanner:
+        engine, devices = self.found.engine, self.found.devices
+        tunings = Tunings()
+        if engine is not None:
+            tunings = tunings_of(engine, self.hardware, devices, self.settings)
+        return partial(Planner, self.settings, self.hardware, devices, tunings)
+
+    @property
+    def _running(self) -> tuple[PlannedEngine, ...]:
+        return tuple(each.planned for each in self.loaded)
+
+    @property
+    def _residents(self) -> tuple[Resident, ...]:
+        return tuple(each.resident for each in self.loaded)
+
+
+def _short(planner: Planner, planned: PlannedEngine) -> Shortage:
+    """Return what is short for an engine beside those that the planner keeps."""
+    memory, gpu = planner.short(planned)
+    gpus = planned.spec.launch.devices
+    return Shortage(memory=memory, gpu_memory=gpu, gpus=gpus)
