@@ -195,8 +195,9 @@ def _recovery(demand: Demand, best: Option) -> float:
     It is given as long as the load elsewhere takes: so the wait is at most twice as
     long as the better of the two.
     """
-    away = [each for each in demand.pending if each.engine.state not in PASSED_BY]
-    if not away:
+    away = any(each.engine.state not in PASSED_BY for each in demand.pending)
+    # Of an engine that has just failed a request, its node may not know yet.
+    if not away and not demand.routing.tried:
         return 0.0
     return max(HICCUP_SECONDS, min(best.seconds, RECOVERY_SECONDS))
 

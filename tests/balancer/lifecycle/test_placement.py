@@ -196,3 +196,15 @@ def test_where_a_node_says_that_engines_are_busy_it_drains_them_after_a_quantum(
     assert not early.drain
     assert late is not None
     assert late.drain
+
+
+def test_an_engine_that_has_just_failed_is_given_time_to_restart() -> None:
+    failed = a_candidate("pi", an_engine("cold:Q4_1"))
+    there = absent("nuc", load_seconds=1.0)
+    tried = frozenset((failed.incarnation,))
+
+    def after(seconds: float) -> bool:
+        waits = demand(failed, there, arrived=NOW - seconds, tried=tried)
+        return plan(waits, an_outlook([failed, there])).load is not None
+
+    assert [after(0), after(1), after(3)] == [False, False, True]
