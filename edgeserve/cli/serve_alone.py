@@ -150,22 +150,28 @@ def served(place: Endpoint) -> Sequence[Model]:
             by_state.setdefault(each.get("state", "loaded"), []).append(each)
         if "loaded" in by_state or "loading" in by_state:
             return by_state.get("loaded", ())
-        if models:
-            return models
-        for node in place.get("/edgeserve/v1/nodes"):
-            _raise_hopeless(node["report"])
+        reports = [node["report"] for node in place.get("/edgeserve/v1/nodes")]
+        if not any(_may_load(each) for each in reports if each):
+            return tuple(models)
     return ()
 
 
-def _raise_hopeless(report: Mapping[str, Any] | None) -> None:
-    if report is None:
-        return
-    engines: list[Mapping[str, Any]] = report["engines"]
-    if any(engine["state"] != "quarantined" for engine in engines):
-        return
-    reasons = [f"{engine['id']}: {engine.get('reason')}" for engine in engines]
-    if reasons:
+def _may_load(report: Mapping[str, Any]) -> bool:
+    """Whether a model that is not only loaded when it is asked for may still load.
+
+    Raises NotServing, with the reason, once it is certain that none will.
+    """
+    wanted = [
+        each
+        for each in report["engines"]
+        if each.get("pinned") or each["state"] != "absent"
+    ]
+    if any(each["state"] != "quarantined" for each in wanted):
+        return True
+    if wanted:
+        reasons = (f"{each['id']}: {each.get('reason')}" for each in wanted)
         raise NotServing("; ".join(reasons))
     if report.get("problems"):
         # The node has warned of each as it found it, on the same terminal.
         raise NotServing("nothing can be served; see its message above")
+    return False

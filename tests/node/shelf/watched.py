@@ -44,12 +44,16 @@ class Watched:
             return decode(await answer.read(), NodeReport)
 
     async def until_listed(self, *names: str) -> None:
-        """Wait until a balancer lists exactly these models."""
+        """Wait until exactly these models are loaded, as a balancer lists them."""
         async with asyncio.timeout(PATIENCE):
             while True:
                 async with self.client.get("/v1/models") as answer:
                     found = await answer.json()
-                listed = {each["id"].partition(":")[0] for each in found["data"]}
+                listed = {
+                    each["id"].partition(":")[0]
+                    for each in found["data"]
+                    if each["state"] == "loaded"
+                }
                 if listed == set(names):
                     return
                 await asyncio.sleep(0.05)
