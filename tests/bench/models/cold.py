@@ -18,7 +18,7 @@ import time
 import urllib.error
 import urllib.request
 from argparse import ArgumentParser
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,6 @@ SECONDS = 120.0
 LOOK_SECONDS = 0.02
 BODY = {
     "messages": [{"role": "user", "content": "Say something."}],
-    "max_tokens": 4,
     "stream": True,
 }
 
@@ -52,17 +51,22 @@ def until_ok(url: str, headers: dict[str, str]) -> Any:
     raise TimeoutError(url)
 
 
-def first_token(url: str, headers: dict[str, str], model: str) -> float:
-    """Ask for a stream; returns the seconds until its first token."""
+def first_token(
+    url: str, headers: dict[str, str], model: str, tokens: int = 4
+) -> float:
+    """Ask for a stream, and read it; returns the seconds until its first token."""
     began = time.monotonic()
-    body = json.dumps({**BODY, "model": model}).encode()
+    body = json.dumps({**BODY, "model": model, "max_tokens": tokens}).encode()
     headers = {**headers, "content-type": "application/json"}
     asked = urllib.request.Request(f"{url}/v1/chat/completions", body, headers)
+    first = 0.0
     with urllib.request.urlopen(asked, timeout=SECONDS) as answer:
         for line in answer:
-            if b'"content":"' in line and b'"content":""' not in line:
-                return time.monotonic() - began
-    raise RuntimeError("the answer has no token")
+            if not first and b'"content":"' in line and b'"content":""' not in line:
+                first = time.monotonic() - began
+    if not first:
+        raise RuntimeError("the answer has no token")
+    return first
 
 
 def by_hand(file: Path, folder: Path) -> tuple[float, float]:
@@ -91,28 +95,43 @@ def by_hand(file: Path, folder: Path) -> tuple[float, float]:
 
 
 @contextmanager
-def endpoint(folder: Path, other: Path) -> Generator[str]:
-    """Run a node that has loaded only `other`, and a balancer; yields its URL."""
-    node, balancer = free_port(), free_port()
-    env = {**os.environ, "EDGESERVE_CONFIG_DIR": str(folder / "config")}
-    edgeserve = (sys.executable, "-m", "edgeserve")
+def endpoint(
+    folder: Path,
+    other: Path,
+    *,
+    nodes: int = 1,
+    node: Sequence[str] = (),
+    balancer: Sequence[str] = (),
+) -> Generator[str]:
+    """Run nodes that have loaded only `other`, and a balancer; yields its URL.
+
+    `node` and `balancer` are further flags.
+    """
+    ports, front = [free_port() for _ in range(nodes)], free_port()
+    one = ("node", "start", "--models-dir", str(folder), "--model", str(other))
+    started = [
+        (f"node-{port}", (*one, "--port", str(port), "--no-advertise", *node))
+        for port in ports
+    ]
+    urls = [each for p in ports for each in ("--node", f"http://127.0.0.1:{p}")]
+    every = ("balancer", "start", "--port", str(front), "--no-discover", *urls)
+    started.append(("balancer", (*every, *balancer)))
     with ExitStack() as stack:
-        for argv in (
-            ("node", "start", "--port", str(node), "--models-dir", str(folder),
-             "--model", str(other), "--no-advertise", "--threads", "2"),
-            ("balancer", "start", "--port", str(balancer), "--no-discover",
-             "--node", f"http://127.0.0.1:{node}"),
-        ):  # fmt: skip
-            state = {**env, "EDGESERVE_STATE_DIR": str(folder / argv[0])}
+        for name, argv in started:
+            env = {
+                **os.environ,
+                "EDGESERVE_CONFIG_DIR": str(folder / "config"),
+                "EDGESERVE_STATE_DIR": str(folder / name),
+            }
             process = subprocess.Popen(
-                (*edgeserve, *argv),
-                env=state,
+                (sys.executable, "-m", "edgeserve", *argv),
+                env=env,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
             )
             stack.callback(process.wait, SECONDS)
             stack.callback(process.terminate)
-        yield f"http://127.0.0.1:{balancer}"
+        yield f"http://127.0.0.1:{front}"
 
 
 def state(url: str, model: str) -> str:
@@ -168,7 +187,7 @@ def runs(
     folder: Path, file: Path, other: Path, count: int
 ) -> Generator[tuple[float, float, float]]:
     """Yield, for each run: loaded by hand, first token by hand, and by the endpoint."""
-    with endpoint(folder, other) as url:
+    with endpoint(folder, other, node=("--threads", "2")) as url:
         wait_for(url, "other", "loaded")
         wait_for(url, "cold", "available")
         for _ in range(count):
