@@ -6,8 +6,9 @@ from typing import Annotated, Any, Literal, TypeVar, cast
 
 import msgspec
 
-from edgeserve.desired import DesiredModel, ModelProblem, PullReport
 from edgeserve.errors import BadRequest
+from edgeserve.orders.engines import DesiredModel, ModelProblem
+from edgeserve.orders.pulls import PullReport
 
 Json = dict[str, object]
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from edgeserve import __version__
-from edgeserve.desired import DesiredModel, ModelProblem, PullReport
 from edgeserve.http.sse import write_event
+from edgeserve.orders.engines import DesiredModel, ModelProblem
+from edgeserve.orders.pulls import PullReport
 from edgeserve.runtime.background import failures
 from edgeserve.wire import (
     AvailableModel,

@@ -16,11 +16,11 @@ from balancer.clients.admission import Admission
 from balancer.discovery.node_client import NodeClient
 from balancer.fleet.members import Fleet, Node
 from balancer.state import BalancerState
-from edgeserve.desired import PULLS, FleetPull, Peer, PullOrder, PullReport
 from edgeserve.errors import BadRequest, EdgeserveError, NodeLost, NoNode, in_words
 from edgeserve.http.server.aiohttp_routes import guarded, json_response
 from edgeserve.http.types import Answer
 from edgeserve.openai import message
+from edgeserve.orders.pulls import PULLS, FleetPull, Peer, PullOrder, PullReport
 from edgeserve.wire import decode, encode
 
 ANSWER_SECONDS = 10.0

@@ -15,10 +15,10 @@ from balancer.api.nodes import named
 from balancer.discovery.node_client import NodeClient
 from balancer.fleet.members import Node
 from balancer.state import BalancerState
-from edgeserve.desired import REMOVE, RemovedModel, RemoveModel
 from edgeserve.errors import EdgeserveError, NodeLost
 from edgeserve.http.server.aiohttp_routes import guarded, json_response
 from edgeserve.http.server.context import Admit
+from edgeserve.orders.removal import REMOVE, RemovedModel, RemoveModel
 from edgeserve.wire import MALFORMED, decode, encode
 
 REMOVAL_SECONDS = 15.0

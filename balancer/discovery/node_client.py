@@ -39,7 +39,7 @@ class NodeClient:
     def order(
         self, origin: Origin, path: str, body: bytes
     ) -> AbstractAsyncContextManager[Answer]:
-        """Ask the node at `origin` to do something; see `edgeserve.desired`."""
+        """Ask the node at `origin` to do something; see `edgeserve.orders`."""
         return self._upstream.ask(origin, "POST", path, JSON, body)
 
     def withdraw(

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from balancer.discovery.node_client import NodeClient
 from balancer.lifecycle.placement import Load, Unload
-from edgeserve.desired import LOAD, UNLOAD, LoadEngine, UnloadEngine
 from edgeserve.errors import EdgeserveError
 from edgeserve.openai import code, message
+from edgeserve.orders.engines import LOAD, UNLOAD, LoadEngine, UnloadEngine
 from edgeserve.wire import encode
 
 ANSWER_SECONDS = 10.0

@@ -11,9 +11,9 @@ from contextlib import closing
 from http import HTTPStatus
 from pathlib import Path
 
-from edgeserve.desired import FILES, PIECE
 from edgeserve.errors import EdgeserveError, WrongMethod
 from edgeserve.http.types import Handler, Request, Response
+from edgeserve.orders.pulls import FILES, PIECE
 from edgeserve.security.tokens import Guard
 from node.pulls.shared import FileReader, Library
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from edgeserve.desired import (
+from edgeserve.http.server.aiohttp_routes import guarded, json_response
+from edgeserve.orders.engines import (
     DESIRE,
     LOAD,
     UNLOAD,
@@ -12,7 +13,6 @@ from edgeserve.desired import (
     LoadEngine,
     UnloadEngine,
 )
-from edgeserve.http.server.aiohttp_routes import guarded, json_response
 from edgeserve.security.tokens import Guard
 from edgeserve.wire import decode
 from node.lifecycle.orders import Orders

@@ -9,9 +9,9 @@ from http import HTTPStatus
 
 from aiohttp import web
 
-from edgeserve.desired import FILES, PULLS, PullOrder
 from edgeserve.errors import BadRequest
 from edgeserve.http.server.aiohttp_routes import guarded, json_response
+from edgeserve.orders.pulls import FILES, PULLS, PullOrder
 from edgeserve.security.tokens import Guard
 from edgeserve.wire import decode
 from node.pulls.jobs import PullJobs

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from aiohttp import web
 
-from edgeserve.desired import REMOVE, RemoveModel
 from edgeserve.errors import EdgeserveError
 from edgeserve.http.server.aiohttp_routes import guarded, json_response
+from edgeserve.orders.removal import REMOVE, RemoveModel
 from edgeserve.security.tokens import Guard
 from edgeserve.wire import EngineReport, decode
 from node.models.removal import Removal, removal, remove

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import msgspec
 
-from edgeserve.desired import DesiredModel
 from edgeserve.errors import BadRequest, in_words
 from edgeserve.openai import normal
+from edgeserve.orders.engines import DesiredModel
 from edgeserve.runtime.files import read_json, replace_json
 from node.models.selection import Wishes
 

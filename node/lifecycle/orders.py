@@ -13,9 +13,14 @@ from contextlib import asynccontextmanager
 from time import monotonic
 
 from edgeserve.config.settings import NodeSettings
-from edgeserve.desired import DesiredModel, LoadEngine, ModelProblem, UnloadEngine
 from edgeserve.errors import Draining, EdgeserveError, NoNode
 from edgeserve.http.types import Upstream
+from edgeserve.orders.engines import (
+    DesiredModel,
+    LoadEngine,
+    ModelProblem,
+    UnloadEngine,
+)
 from edgeserve.wire import EngineReport
 from node.lifecycle.desired import DesiredModels
 from node.lifecycle.load_times import LoadTimes

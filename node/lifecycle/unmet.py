@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from edgeserve.desired import DesiredModel, ModelProblem
+from edgeserve.orders.engines import DesiredModel, ModelProblem
 from edgeserve.wire import AvailableModel, EngineReport
 from node.planning.available import FORBIDDEN
 

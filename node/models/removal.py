@@ -12,11 +12,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgeserve.desired import RemovedFile, RemovedModel
 from edgeserve.errors import BadRequest, EdgeserveError, in_words
 from edgeserve.models.facts import parts
 from edgeserve.models.naming import is_projector, seen_for
 from edgeserve.openai import normal
+from edgeserve.orders.removal import RemovedFile, RemovedModel
 from node.models.library import Model, ModelLibrary, model_files, scan
 from node.models.selection import ALL
 

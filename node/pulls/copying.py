@@ -13,9 +13,9 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import IO
 
-from edgeserve.desired import PIECE, Peer, SharedFile
 from edgeserve.errors import in_words
 from edgeserve.models.pull.sums import Summing, Sums
+from edgeserve.orders.pulls import PIECE, Peer, SharedFile
 from node.pulls.peers import UNREACHABLE, Holder, Peers
 from node.pulls.pieces import AHEAD, LANES, PieceQueue
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from edgeserve.config.settings import NodeSettings
-from edgeserve.desired import INTERNET, PIECE, Peer, SharedFile
 from edgeserve.models.download import CATALOG, NotFetched, Show
 from edgeserve.models.naming import is_projector
 from edgeserve.models.pull.arrival import Incoming, arrive
@@ -19,6 +18,7 @@ from edgeserve.models.pull.sources import Source, stays_inside
 from edgeserve.models.pull.sums import Sums
 from edgeserve.models.pull.transfer import WAIT
 from edgeserve.openai import normal
+from edgeserve.orders.pulls import INTERNET, PIECE, Peer, SharedFile
 from node.pulls.copying import NotCopied, copy_from
 from node.pulls.job import Job
 from node.pulls.peers import Found, Holder, Peers

@@ -9,8 +9,8 @@ from typing import Literal
 
 from msgspec import structs
 
-from edgeserve.desired import PullOrder, PullReport, SharedFile
 from edgeserve.errors import CommandError
+from edgeserve.orders.pulls import PullOrder, PullReport, SharedFile
 
 
 class Cancelled(CommandError):

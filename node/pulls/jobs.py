@@ -11,9 +11,9 @@ from concurrent.futures import CancelledError
 from functools import partial
 
 from edgeserve.config.settings import NodeSettings
-from edgeserve.desired import PullOrder, PullReport
 from edgeserve.errors import CommandError, EdgeserveError
 from edgeserve.models.pull.arrival import remove_abandoned
+from edgeserve.orders.pulls import PullOrder, PullReport
 from node.pulls.fetching import Fetching
 from node.pulls.job import Cancelled, Job
 from node.pulls.sources import check

@@ -13,7 +13,9 @@ from urllib.parse import urlencode
 
 from msgspec import structs
 
-from edgeserve.desired import (
+from edgeserve.errors import EdgeserveError, NodeLost
+from edgeserve.http.types import Origin, Upstream, origin_of
+from edgeserve.orders.pulls import (
     FILES,
     PULLS,
     Peer,
@@ -22,8 +24,6 @@ from edgeserve.desired import (
     SharedFile,
     SharedFiles,
 )
-from edgeserve.errors import EdgeserveError, NodeLost
-from edgeserve.http.types import Origin, Upstream, origin_of
 from edgeserve.wire import decode
 from node.pulls.shared import Wanted
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgeserve.config.settings import NodeSettings
-from edgeserve.desired import SharedFile, SharedFiles
 from edgeserve.models.pull.sums import Sums, sums_of
 from edgeserve.openai import normal
+from edgeserve.orders.pulls import SharedFile, SharedFiles
 from edgeserve.runtime.files import stamp
 from node.models.changes import Stamp
 from node.models.library import scan

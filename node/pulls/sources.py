@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from edgeserve.desired import PullOrder
 from edgeserve.errors import BadRequest
 from edgeserve.models.download import CATALOG
 from edgeserve.models.pull.plan import at_revision
 from edgeserve.models.pull.sources import LocalFile, Source, UnknownSource, parse
+from edgeserve.orders.pulls import PullOrder
 
 
 def check(order: PullOrder) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from aiohttp import web
 
-from edgeserve.desired import (
+from edgeserve.orders.engines import (
     DESIRE,
     LOAD,
     UNLOAD,

@@ -6,7 +6,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from balancer.lifecycle.replicas.limits import Count
-from edgeserve.desired import Seconds
+from edgeserve.orders.engines import Seconds
 
 
 class LoadOrder(msgspec.Struct, frozen=True, kw_only=True):

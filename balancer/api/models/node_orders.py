@@ -11,7 +11,10 @@ import msgspec
 from balancer.discovery.node_client import NodeClient
 from balancer.fleet.engines import EngineCandidate
 from balancer.fleet.members import Node
-from edgeserve.desired import (
+from edgeserve.errors import BadRequest, EdgeserveError, NodeLost
+from edgeserve.http.types import Answer, Origin
+from edgeserve.openai import code, message
+from edgeserve.orders.engines import (
     DESIRE,
     LOAD,
     UNLOAD,
@@ -19,9 +22,6 @@ from edgeserve.desired import (
     LoadEngine,
     UnloadEngine,
 )
-from edgeserve.errors import BadRequest, EdgeserveError, NodeLost
-from edgeserve.http.types import Answer, Origin
-from edgeserve.openai import code, message
 from edgeserve.wire import EngineReport, decode, encode
 
 ANSWER_SECONDS = 15.0

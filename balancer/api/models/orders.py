@@ -21,11 +21,11 @@ from balancer.fleet.members import Node
 from balancer.lifecycle.replicas.limits import FleetLimits, ReplicaLimits
 from balancer.lifecycle.replicas.wishes import is_loaded, load_cost
 from balancer.state import BalancerState
-from edgeserve.desired import DesiredModel
 from edgeserve.errors import BadRequest, EdgeserveError, NodeLost, UnknownModel
 from edgeserve.http.server.aiohttp_routes import AioHandler, guarded, json_response
 from edgeserve.http.server.context import Admit
 from edgeserve.openai import names_of, normal
+from edgeserve.orders.engines import DesiredModel
 from edgeserve.wire import NodeReport, decode
 
 Json = dict[str, Any]

@@ -12,9 +12,9 @@ import msgspec
 
 from edgeserve.cli.client import Endpoint, understood
 from edgeserve.cli.models.bars import progress
-from edgeserve.desired import OVER, PULLS, FleetPull
 from edgeserve.errors import CommandError
 from edgeserve.models.download import Show
+from edgeserve.orders.pulls import OVER, PULLS, FleetPull
 
 LOOK_SECONDS = 0.5
 UNSEEN_LOOKS = 20

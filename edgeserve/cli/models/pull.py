@@ -76,7 +76,7 @@ def pull(
             raise click.UsageError("name a SOURCE; each node has a folder of its own")
         # Imported here: most pulls are of this machine.
         from edgeserve.cli.models.fleet_pull import pull_on_nodes, stop
-        from edgeserve.desired import FleetPull
+        from edgeserve.orders.pulls import FleetPull
 
         order = FleetPull(
             source=source, revision=revision, nodes=names, everywhere=everywhere

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgeserve.desired import PIECE
+from edgeserve.orders.pulls import PIECE
 
 READ = 2**20
 """Bytes that are read at once. A divisor of `PIECE`."""

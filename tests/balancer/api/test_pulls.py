@@ -7,9 +7,9 @@ import pytest
 from balancer.api.nodes import NoSuchNode
 from balancer.api.pulls import chosen, orders
 from balancer.fleet.members import Fleet
-from edgeserve.desired import FleetPull
 from edgeserve.errors import BadRequest, NoNode
 from edgeserve.http.types import Origin
+from edgeserve.orders.pulls import FleetPull
 from tests.fakes.reports import a_report
 
 IDS = {"pi": "cc" * 16, "nuc": "aa" * 16, "attic": "bb" * 16}

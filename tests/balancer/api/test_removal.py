@@ -12,9 +12,9 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
 from balancer.api.removal import removal_routes
-from edgeserve.desired import REMOVE
 from edgeserve.errors import NodeLost
 from edgeserve.http.server.aiohttp_routes import rendering
+from edgeserve.orders.removal import REMOVE
 
 FILES = [{"path": "a-F16.gguf", "bytes": 5, "target": ""}]
 

@@ -11,8 +11,8 @@ from balancer.fleet.engines import NOT_LOADED, Candidates, candidates
 from balancer.fleet.slot_counts import SlotCounts
 from balancer.health.breaker import CircuitBreakers
 from balancer.routing.abilities import able_to
-from edgeserve.desired import DesiredModel
 from edgeserve.errors import BadRequest
+from edgeserve.orders.engines import DesiredModel
 from edgeserve.wire import EngineReport
 from tests.balancer.building import a_candidate, a_fleet, a_request
 from tests.fakes.reports import a_report, an_engine

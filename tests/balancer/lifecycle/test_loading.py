@@ -13,7 +13,7 @@ import pytest
 from balancer import response
 from balancer.lifecycle.events import EventKind
 from balancer.lifecycle.placement import Load, Unload
-from edgeserve.desired import LoadEngine
+from edgeserve.orders.engines import LoadEngine
 from edgeserve.wire import EngineReport
 from tests.balancer.endpoint import CHAT, Endpoint, chat, endpoint, eventually
 from tests.fakes.llama import Behaviour

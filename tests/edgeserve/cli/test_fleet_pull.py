@@ -16,7 +16,7 @@ import aiohttp
 from balancer.app import Balancer, running
 from edgeserve.config.paths import admin_key_file
 from edgeserve.config.settings import BalancerSettings, NodeSettings
-from edgeserve.desired import PULLS
+from edgeserve.orders.pulls import PULLS
 from node.app import serve
 from node.engines.process import free_port
 from tests.balancer.endpoint import QUICK

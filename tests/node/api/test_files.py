@@ -9,7 +9,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from edgeserve.desired import FILES, PIECE
+from edgeserve.orders.pulls import FILES, PIECE
 from node.api.files import OutOfRange, range_of
 from tests.node.pulls.pulling_nodes import PullingNode, some_nodes
 

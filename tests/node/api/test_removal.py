@@ -8,9 +8,9 @@ from typing import Any
 import aiohttp
 import pytest
 
-from edgeserve.desired import REMOVE
 from edgeserve.http import Origin, bind, listen, upstream
 from edgeserve.openai import ROUTES
+from edgeserve.orders.removal import REMOVE
 from edgeserve.security.tokens import Guard
 from edgeserve.wire import EngineState
 from node.api.inference import InferenceHandler

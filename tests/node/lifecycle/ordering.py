@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from edgeserve.config.settings import NodeSettings
-from edgeserve.desired import DESIRE, LOAD, UNLOAD
+from edgeserve.orders.engines import DESIRE, LOAD, UNLOAD
 from edgeserve.wire import EngineReport, NodeReport, decode, encode
 from tests.node.shelf.watched import Seen, Watched, running
 

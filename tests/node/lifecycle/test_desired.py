@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from edgeserve.config.settings import NodeSettings
-from edgeserve.desired import DESIRE, LOAD, DesiredModel
+from edgeserve.orders.engines import DESIRE, LOAD, DesiredModel
 from node.lifecycle.desired import DesiredModels
 from tests.node.lifecycle.ordering import engine, ordered, states
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from edgeserve.config.settings import NodeSettings
-from edgeserve.desired import LOAD, UNLOAD
+from edgeserve.orders.engines import LOAD, UNLOAD
 from tests.node.lifecycle.ordering import engine, ordered, states
 from tests.patience import PATIENCE
 

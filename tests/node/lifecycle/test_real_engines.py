@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from edgeserve.config.settings import NodeSettings
-from edgeserve.desired import LOAD
 from edgeserve.models.synthetic import a_model
+from edgeserve.orders.engines import LOAD
 from edgeserve.wire import NodeReport
 from node.engines.process import free_port
 from tests.node.lifecycle.ordering import engine, ordered, states

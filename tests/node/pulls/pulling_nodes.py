@@ -10,8 +10,8 @@ from pathlib import Path
 
 from edgeserve import http
 from edgeserve.config.settings import NodeSettings
-from edgeserve.desired import Peer, PullOrder, PullReport
 from edgeserve.http.types import Handler, Request, Response
+from edgeserve.orders.pulls import Peer, PullOrder, PullReport
 from edgeserve.security.tokens import Guard
 from node.api.files import BEGIN, FileHandler
 from node.api.pulls import PullRoutes

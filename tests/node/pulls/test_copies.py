@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from edgeserve.desired import INTERNET, PIECE, Peer, PullOrder, SharedFile
 from edgeserve.errors import BadRequest
 from edgeserve.http.types import Request
 from edgeserve.models.download import NotFetched, Show
 from edgeserve.models.pull.arrival import UNFINISHED
 from edgeserve.models.pull.plan import PullPlan, planned
 from edgeserve.models.pull.sources import Source
+from edgeserve.orders.pulls import INTERNET, PIECE, Peer, PullOrder, SharedFile
 from node.pulls import jobs
 from node.pulls.fetching import from_peer
 from node.pulls.shared import Wanted

@@ -12,7 +12,7 @@ import msgspec
 from msgspec import structs
 
 from edgeserve.config.paths import admin_key_file
-from edgeserve.desired import DesiredModel, LoadEngine, UnloadEngine
+from edgeserve.orders.engines import DesiredModel, LoadEngine, UnloadEngine
 from edgeserve.wire import EngineReport
 from tests.balancer.endpoint import Answered, Endpoint, endpoint
 from tests.fakes.node import FakeNode, fake_node

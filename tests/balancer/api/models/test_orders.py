@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from edgeserve.desired import DesiredModel
+from edgeserve.orders.engines import DesiredModel
 from tests.balancer.api.models.ruled import engine, ruled
 
 

@@ -16,7 +16,7 @@ from balancer.lifecycle.replicas.wishes import (
     load_cost,
     wishes,
 )
-from edgeserve.desired import DesiredModel
+from edgeserve.orders.engines import DesiredModel
 from edgeserve.wire import EngineState
 from tests.balancer.building import a_candidate, a_fleet
 from tests.fakes.reports import a_report, an_engine
