@@ -29,9 +29,10 @@ LEAST_QUANTUM = 10.0
 """Seconds. Small models load in less than one; then it is the answers that take time,
 and more turns would end no batch earlier."""
 
-LULL_SHARE, MOST_LULL = 0.25, 2.0
+LULL_SHARE, MOST_LULL = 0.25, 0.5
 """An engine stays for a quarter of the seconds of both loads after its last request, at
-most two seconds: its clients may just be about to ask again."""
+most half a second: its clients may just be about to ask again. Two seconds cost more
+than they saved (MEASURED.md)."""
 
 PATIENCE_SHARE = 0.5
 """Share of the longest wait after which a batch that is served no longer matters."""

@@ -30,11 +30,11 @@ def test_an_engine_that_has_just_answered_stays_for_a_moment() -> None:
     assert left(a_resident(worked=60.0), oldest=60, now=60.1) == pytest.approx(0.4)
 
 
-def test_a_long_load_is_worth_a_pause_of_two_seconds_at_most() -> None:
+def test_a_long_load_is_worth_a_pause_of_half_a_second_at_most() -> None:
     engine = an_engine("old:Q4_1", load_seconds=100.0)
     resident = Resident(to=a_candidate(engine=engine), worked=60.0)
 
-    assert left(resident, oldest=60, now=60) == 2.0
+    assert left(resident, oldest=60, now=60) == 0.5
 
 
 @pytest.mark.parametrize("state", ["absent", "leaving", "failed", "quarantined"])
