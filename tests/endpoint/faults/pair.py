@@ -49,10 +49,11 @@ class Pair:
         async with session.get("/edgeserve/v1/nodes") as response:
             nodes = await response.json()
         return {
-            each["report"]["name"]: each["report"]["engines"][0]
+            each["report"]["name"]: engine
             | {"health": "".join((each.get("health") or {}).values())}
             for each in nodes
-            if each["report"] and each["report"]["engines"]
+            for engine in (each["report"] or {"engines": ()})["engines"]
+            if engine["pinned"]
         }
 
     async def epoch(self, session: aiohttp.ClientSession, name: str) -> int:
