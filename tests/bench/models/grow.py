@@ -57,7 +57,14 @@ def main() -> None:
         other = a_model(folder / "other-F16.gguf", name="other")
         file = given.model or models_dir() / DEFAULT.file
         (folder / "grown-Q4_1.gguf").symlink_to(file.resolve())
-        node = ("--keep-alive", f"{given.keep_alive:g}", "--slots", "2")
+        node = (
+            "--keep-alive",
+            f"{given.keep_alive:g}",
+            "--slots",
+            "2",
+            "--threads",
+            "1",
+        )
         balancer = ("--no-autoscale",) if given.no_autoscale else ()
         with endpoint(folder, other, nodes=2, node=node, balancer=balancer) as url:
             observed(url, given.requests)
