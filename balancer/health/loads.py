@@ -24,11 +24,15 @@ BROKEN = frozenset(("absent", "failed"))
 
 @dataclass(frozen=True, slots=True)
 class LoadFault:
-    """The latest failure of an engine's loads: why, how many in a row, until when."""
+    """The latest failure of an engine's loads: why, how many in a row, until when.
+
+    `created` is the time of its file: another file has not failed yet.
+    """
 
     why: str
     count: int
     until: float
+    created: int = 0
 
 
 class LoadFaults:
@@ -51,12 +55,12 @@ class LoadFaults:
             return tuple(candidates)
         return tuple(map(self._marked, candidates))
 
-    def failed(self, key: EngineKey, why: str) -> None:
-        """Note that an engine did not load."""
+    def failed(self, key: EngineKey, why: str, created: int = 0) -> None:
+        """Note that an engine did not load its file, which was `created` then."""
         before = self._faults.get(key)
-        count = before.count + 1 if before else 1
+        count = before.count + 1 if before and before.created == created else 1
         pause = min(FIRST_SECONDS * 2.0 ** min(count - 1, 10), MOST_SECONDS)
-        self._faults[key] = LoadFault(why, count, self._clock() + pause)
+        self._faults[key] = LoadFault(why, count, self._clock() + pause, created)
         self._changed()
 
     def over(self, key: EngineKey) -> None:
@@ -82,5 +86,8 @@ class LoadFaults:
     def _marked(self, each: EngineCandidate) -> EngineCandidate:
         if each.key not in self._judged or each.engine.state not in BROKEN:
             return each
-        why = f"not loaded here: {self._faults[each.key].why}"
+        fault = self._faults[each.key]
+        if fault.created != each.engine.created:
+            return each
+        why = f"not loaded here: {fault.why}"
         return replace(each, unavailable=why, temporary=False)

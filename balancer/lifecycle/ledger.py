@@ -151,7 +151,7 @@ class LoadLedger:
         self._event("load_failed", to, why)
         if ordered:
             self.say(f"{to.node} did not load {to.engine.variant}: {why}")
-            self.faults.failed(to.key, why)
+            self.faults.failed(to.key, why, to.engine.created)
 
     def _event(
         self,

@@ -39,10 +39,16 @@ def transitions(
             continue
         kind = _kind(old, each.engine)
         if kind is not None or each.engine.state in {"loading", "absent"}:
-            # An absent engine's own reason is how it can be loaded.
-            why = old if old.state == "leaving" else each.engine
-            found.append(Transition(each, old.state, kind, why.reason or ""))
+            why = _why(old, each.engine, kind)
+            found.append(Transition(each, old.state, kind, why or ""))
     return found
+
+
+def _why(old: EngineReport, new: EngineReport, kind: EventKind | None) -> str | None:
+    """Return the reason of a transition; an absent engine's own is how it loads."""
+    if old.state == "leaving":
+        return old.reason
+    return None if kind == "unloaded" else new.reason
 
 
 def _kind(old: EngineReport, new: EngineReport) -> EventKind | None:

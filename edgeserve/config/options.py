@@ -123,6 +123,7 @@ OTHERS = (
     "EDGESERVE_URL",
     "EDGESERVE_API_KEY_FILE",
     "EDGESERVE_FINGERPRINT",
+    "EDGESERVE_PARENT",  # what `edgeserve up` starts has it; see `tether.PARENT`
 )
 """Variables that are not settings of node or balancer."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Iterable, Sequence
+from collections.abc import Awaitable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -97,9 +97,8 @@ class OrderRoutes:
         model, engines = self._meant(request)
         if order.off:
             holding = [n for n in self._holding(model) if desired_of(n, model).pinned]
-            return await self._desire(
-                model, _only(order.node, holding, "has it pinned"), pinned=False
-            )
+            nodes = _only(order.node, holding, "has it pinned")
+            return await self._desire(model, nodes, *self._pins(model), pinned=False)
         if order.node is not None:
             nodes = _only(order.node, self._holding(model), f"has {model}")
         else:
@@ -153,17 +152,35 @@ class OrderRoutes:
         if not able and named:
             able = list(engines)
         if not able:
-            why = "; ".join(f"{each.node}: {each.unavailable}" for each in engines)
-            raise NotLoadable(
-                f"no node can load {model} now: {why or 'none has a plan for it'}"
-            )
+            whys = [f"{each.node}: {each.unavailable}" for each in engines]
+            whys = whys or list(self._unplanned(model)) or ["no node has its file"]
+            raise NotLoadable(f"no node can load {model} now: {'; '.join(whys)}")
         others = self.state.current.candidates
         return min(able, key=lambda each: (_leaves(each), load_cost(each, others)))
 
+    def _unplanned(self, model: str) -> Iterator[str]:
+        """Yield why nodes that have its file do not serve it, and the remedy."""
+        for node in self.state.current.fleet.nodes:
+            for each in node.report.available:
+                if model in {normal(each.model), normal(each.variant)}:
+                    yield f"{node.name}: {each.reason}; {each.remedy}"
+
+    def _pins(self, model: str) -> Iterator[str]:
+        """Yield the pins of the same model by its other names, which stay."""
+        base = model.partition(":")[0]
+        for node in self.state.current.fleet.nodes:
+            for each in node.report.desired:
+                other = each.model != model and each.model.partition(":")[0] == base
+                if other and each.pinned:
+                    yield f"{each.model} stays pinned to {node.name}, by that name"
+
     async def _desire(
-        self, model: str, nodes: Iterable[Node], **changes: Any
+        self, model: str, nodes: Iterable[Node], *said: str, **changes: Any
     ) -> web.Response:
-        """Tell nodes what changes of what they were told about the model."""
+        """Tell nodes what changes of what they were told about the model.
+
+        `said` is told to the admin beside the refusals.
+        """
         wanted = [(n, structs.replace(desired_of(n, model), **changes)) for n in nodes]
         told, refused = await _all(
             node_orders.desire(self.nodes, node, desired) for node, desired in wanted
@@ -173,7 +190,7 @@ class OrderRoutes:
             for (node, each), answer in zip(wanted, told, strict=True)
             if answer is not None
         }
-        return self._told(model, desired, refused)
+        return self._told(model, desired, [*said, *refused])
 
     def _told(
         self, model: str, desired: Json, refused: Sequence[str] = ()

@@ -98,10 +98,12 @@ def _as_clients_see(model: Json) -> Iterator[Row]:
     yield "can", ", ".join(model["abilities"])
     yield "context", f"{model['context']} tokens"
     yield "slots", str(model["slots"])
+    if "route" in model:
+        yield "stands for", ", else ".join(model["route"])
     yield "loaded on", ", ".join(model["nodes"]) or "no node"
-    if model["loading"]:
+    if model.get("loading"):
         yield "loading on", ", ".join(model["loading"])
-    if model["on_demand"]:
+    if model.get("on_demand"):
         yield "loads on", ", ".join(model["on_demand"])
     for each in model.get("variants", ()):
         yield "variant", f"{each['name']}, {each['state']}"

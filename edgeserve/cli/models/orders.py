@@ -142,19 +142,24 @@ def limit(
         body["node"] = node
     with understood(url):
         told = tell(endpoint(url, api_key_file), name, "limit", body)
-        for line in limit_lines(told):
+        for line in limit_lines(told, of_fleet=not body.keys().isdisjoint(OF_FLEET)):
             click.echo(line)
         _say_refusals(told)
 
 
-def limit_lines(told: Json) -> list[str]:
-    """Say what counts now."""
+OF_FLEET = {"min", "max"}
+
+
+def limit_lines(told: Json, *, of_fleet: bool) -> list[str]:
+    """Say what counts now; of the fleet only where that was set, now or before."""
     model, limits = str(told["model"]), told["limits"]
     fewest, most = limits["min"], limits["max"]
     loaded = f"at least {fewest}" if most is None else f"{fewest or 0} to {most}"
     if fewest is None and most is None:
         loaded = "any number"
     lines = [f"{model}: {loaded} loaded in the fleet"]
+    if not of_fleet and fewest is None and most is None:
+        lines.clear()
     for where, desired in told["desired"].items():
         lines.append(f"{model} on {where}: {desired_text(desired)}")
     return lines

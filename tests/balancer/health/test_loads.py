@@ -84,3 +84,13 @@ def test_where_its_node_would_try_again_so_may_requests() -> None:
     setup.faults.failed(ABSENT.key, "no")
     setup.now = 19.9
     assert setup.judged() is not ABSENT
+
+
+def test_another_file_does_not_pay_for_the_failure_of_the_one_before() -> None:
+    faults = LoadFaults(lambda: None, lambda: 0.0)
+    bad = a_candidate(engine=an_engine("cold:Q4_1", state="absent", created=1))
+    good = a_candidate(engine=an_engine("cold:Q4_1", state="absent", created=2))
+    faults.failed(bad.key, "broken", 1)
+
+    assert faults.judged([bad]) != (bad,)
+    assert faults.judged([good]) == (good,)

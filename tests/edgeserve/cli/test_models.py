@@ -129,6 +129,21 @@ def test_who_is_no_admin_sees_what_clients_see(
     assert "loaded" in seen.out
 
 
+def test_a_route_is_shown_with_its_models(
+    edgeserve: Terminal, running: FakeEndpoint
+) -> None:
+    route = a_model("assistant", route=["big", "small"])
+    for absent in ("loading", "on_demand", "variants"):
+        del route[absent]
+    running.answers["/v1/models/assistant"] = route
+    running.answers[OWN] = [a_row()]
+
+    seen = edgeserve("models", "show", "assistant")
+
+    assert (seen.status, seen.err) == (0, "")
+    assert "stands for  big, else small" in seen.out
+
+
 @pytest.mark.parametrize(("row", "status"), [([a_row()], 0), ([], 1)])
 def test_a_model_that_cannot_be_called_is_shown_if_anything_is_known(
     row: list[Any], status: int, edgeserve: Terminal, running: FakeEndpoint
@@ -246,6 +261,23 @@ def test_limit_sends_what_is_named_and_nothing_else(
         "small: at least 1 loaded in the fleet",
         "small on pi: forbidden, stays while idle",
     ]
+
+
+def test_limit_says_nothing_of_the_fleet_where_nothing_is_set_for_it(
+    edgeserve: Terminal, running: FakeEndpoint
+) -> None:
+    running.answers[f"{OWN}/small/limit"] = {
+        "model": "small",
+        "limits": {"min": None, "max": None},
+        "desired": {"pi": {"pinned": False, "forbidden": True, "keep_alive": None}},
+        "refused": [],
+    }
+
+    forbidden = edgeserve("models", "limit", "small", "--forbid")
+    lifted = edgeserve("models", "limit", "small", "--max", "none")
+
+    assert forbidden.out == "small on pi: forbidden\n"
+    assert lifted.out.startswith("small: any number loaded in the fleet\n")
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import pytest
 from edgeserve.config.options import warn_of_unknown_variables
 from edgeserve.config.settings import NodeSettings
 from edgeserve.config.sources import resolve, unknown_variables
+from edgeserve.runtime import tether
 
 OF_SERVICES = {
     "EDGESERVE_SERVICE_HOST": "10.96.0.7",
@@ -79,6 +80,7 @@ def test_variables_that_are_known_are_not_warned_of(
         "EDGESERVE_MODELS_DIR": "/tmp",  # noqa: S108 - only a value
         "EDGESERVE_URL": "http://nuc:8080",
         "EDGESERVE_API_KEY_FILE": "key",
+        tether.PARENT: "4711",
     }
 
     assert warned(monkeypatch, capsys, **known) == []

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from edgeserve.orders.engines import DesiredModel
+from edgeserve.wire import AvailableModel
 from tests.balancer.api.models.ruled import engine, ruled
 
 
@@ -77,6 +78,23 @@ async def test_what_no_node_can_load_is_refused_with_the_reasons(
     assert "no node 'attic' has small; there are: pi" in nowhere.error
 
 
+async def test_what_is_forbidden_everywhere_is_refused_with_the_remedy(
+    tmp_path: Path,
+) -> None:
+    kept = AvailableModel(
+        model="big", variant="big:F16", file="big.gguf", reason="forbidden", remedy="M"
+    )
+    async with ruled(tmp_path, pi=engine("ready")) as fleet:
+        pi = fleet.nodes["pi"]
+        pi.say(msgspec.structs.replace(pi.report, available=(kept,)))
+        await fleet.known("pi")
+        load = await fleet.order("load", "big")
+        pin = await fleet.order("pin", "BIG:f16")
+
+    assert load.error == "no node can load big now: pi: forbidden; M"
+    assert pin.error.endswith("pi: forbidden; M")
+
+
 async def test_an_unload_reaches_every_node_that_has_it(tmp_path: Path) -> None:
     async with ruled(
         tmp_path, pi=engine("ready"), nuc=engine("busy"), box=engine("absent")
@@ -123,6 +141,22 @@ async def test_a_pin_goes_where_the_model_is_loaded_and_is_lifted_there(
     ]
     assert lifted.json["desired"]["nuc"]["pinned"] is False
     assert fleet.got("pi") == []
+
+
+async def test_a_pin_by_another_name_of_the_model_stays_and_is_named(
+    tmp_path: Path,
+) -> None:
+    async with ruled(tmp_path, pi=engine("ready")) as fleet:
+        await fleet.order("pin", "small:q4_1")
+        await fleet.known("pi")
+        (row,) = await fleet.rows()
+        lifted = await fleet.order("pin", off=True)
+
+    (desired,) = row["desired"]
+    assert lifted.json["desired"] == {}
+    assert lifted.json["refused"] == [
+        f"{desired['model']} stays pinned to pi, by that name"
+    ]
 
 
 async def test_keep_alive_and_forbidden_go_to_all_nodes_that_have_the_model(
