@@ -15,13 +15,18 @@ from balancer.api.routes import ModelRouteRoutes
 from balancer.clients.admission import Admission
 from balancer.clients.usage import ClientUsage
 from balancer.discovery.registration import Registrations
+from balancer.lifecycle.events import LifecycleEvent
 from balancer.state import BalancerState
+from balancer.telemetry.records import RequestRecord
 from edgeserve.errors import BadRequest, EdgeserveError
 from edgeserve.http.server.aiohttp_routes import asked_from, guarded, json_response
 from edgeserve.wire import Challenge, Registered, Registration, decode
 
 TRIED_SECONDS = 3.0
 """How long a registration waits for the first answer of its node."""
+
+STAMPED_SECONDS = 0.1
+"""An engine's load is noted so soon after the requests that it wakes."""
 
 MOST_DAYS = 3660
 """The longest time of which usage is shown."""
@@ -120,7 +125,18 @@ class AdminRoutes:
             raise UnknownRequest(
                 f"no request {id_!r} among the latest; `edgeserve requests` lists them"
             )
-        return json_response(record.shown(fully=True))
+        return json_response(
+            record.shown(fully=True) | {"loads": self._awaited(record)}
+        )
+
+    def _awaited(self, record: RequestRecord) -> list[LifecycleEvent]:
+        """Return the loads of its model that went on while it waited."""
+        used = [each.send.to.engine for each in record.attempts]
+        names = {name for each in used for name in (each.variant, each.model)}
+        ended = record.arrived_at + record.waited + STAMPED_SECONDS
+        return self.models.events.loads(
+            names or {record.model}, record.arrived_at, ended
+        )
 
     async def used(self, request: web.Request) -> web.Response:
         """Show what keys have used, by key, model and day; an admin sees all keys."""

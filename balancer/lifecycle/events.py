@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Collection
 from typing import Literal
 
 import msgspec
@@ -13,6 +13,10 @@ REMEMBERED = 256
 
 EventKind = Literal["load_ordered", "loaded", "load_failed", "unloaded", "scaled"]
 """`scaled`: the balancer wants another number of engines of a model."""
+
+
+LOADS: frozenset[EventKind] = frozenset(("load_ordered", "loaded", "load_failed"))
+"""What a request may have waited for."""
 
 
 class LifecycleEvent(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,6 +55,18 @@ class LifecycleEvents:
     def latest(self) -> list[LifecycleEvent]:
         """Return the events that are remembered."""
         return list(self._events)
+
+    def loads(
+        self, names: Collection[str], began: float, ended: float
+    ) -> list[LifecycleEvent]:
+        """Return what was loaded in a time, in Unix seconds, of variants or models."""
+        return [
+            each
+            for each in self._events
+            if each.kind in LOADS
+            and began <= each.at <= ended
+            and not {each.model, each.model.partition(":")[0]}.isdisjoint(names)
+        ]
 
     def follow(self) -> AsyncGenerator[LifecycleEvent]:
         """Yield each event from this call on, until it is closed.

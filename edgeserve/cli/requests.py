@@ -179,8 +179,24 @@ def summary_of(found: Json, now: float) -> Iterator[str]:
     yield str(found["outcome"] or found["state"])
     yield f"asked by {found['client']} at {clock(found['arrived_at'], now)}"
     yield f"waited {seconds(found['waited_seconds'])} s for a slot"
+    for each in found.get("loads", ()):
+        yield _load(each)
     if found["seconds"] is not None:
         yield f"took {seconds(found['seconds'])} s in all"
+
+
+def _load(event: Json) -> str:
+    """Return what happened to a load that the request waited for."""
+    what = f"{event['model']} on {event['node']}"
+    match event["kind"]:
+        case "load_ordered":
+            return f"{what} began to load ({event['reason']})"
+        case "loaded" if event["seconds"] is not None:
+            return f"{what} was loaded after {seconds(event['seconds'])} s"
+        case "loaded":
+            return f"{what} was loaded"
+        case _:
+            return f"{what} did not load: {event['reason']}"
 
 
 def rows(candidates: list[Json]) -> list[Entry]:
