@@ -32,7 +32,7 @@ Json = Mapping[str, Any]
 
 @click.command(
     "show",
-    epilog=examples(("edgeserve models show smollm2", "where, and what is wrong")),
+    epilog=examples(("edgeserve models show qwen3-4b", "where, and what is wrong")),
 )
 @click.argument("name")
 @endpoint_options

@@ -29,9 +29,9 @@ MODEL_HEADS = ("model", "state", "variants", "nodes", "GiB", "can")
     invoke_without_command=True,
     epilog=examples(
         ("edgeserve models", "what can be called, loaded or not"),
-        ("edgeserve models show smollm2", "one of them, in full"),
-        ("edgeserve models load smollm2 --node pi", "load it before it is asked for"),
-        ("edgeserve models pin smollm2", "keep it loaded"),
+        ("edgeserve models show qwen3-4b", "one of them, in full"),
+        ("edgeserve models load qwen3-4b --node pi", "load it before it is asked for"),
+        ("edgeserve models pin qwen3-4b", "keep it loaded"),
         ("edgeserve models --here", "what lies in this machine's models folder"),
         ("edgeserve models --json | jq -r '.data[].id'", "names only, for scripts"),
     ),

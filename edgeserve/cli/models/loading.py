@@ -29,8 +29,8 @@ Show = Callable[[float | None], None]
 
 @click.command(
     epilog=examples(
-        ("edgeserve models load smollm2", "where that is quickest"),
-        ("edgeserve models load smollm2:Q4_1 --node pi", "a variant, on a node"),
+        ("edgeserve models load qwen3-4b", "where that is quickest"),
+        ("edgeserve models load qwen3-4b:Q4_K_M --node pi", "a variant, on a node"),
         ("edgeserve models load big --drain", "others may finish, then leave for it"),
     )
 )

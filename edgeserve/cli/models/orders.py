@@ -38,8 +38,8 @@ def _say_refusals(told: Json) -> None:
 
 @click.command(
     epilog=examples(
-        ("edgeserve models unload smollm2", "wherever it is loaded"),
-        ("edgeserve models unload smollm2 --node pi", "there alone"),
+        ("edgeserve models unload qwen3-4b", "wherever it is loaded"),
+        ("edgeserve models unload qwen3-4b --node pi", "there alone"),
     )
 )
 @click.argument("name")
@@ -63,11 +63,11 @@ def unload(name: str, node: str | None, url: str, api_key_file: Path | None) -> 
 @click.command(
     epilog=examples(
         (
-            "edgeserve models pin smollm2",
+            "edgeserve models pin qwen3-4b",
             "where it is loaded, else where it is quickest",
         ),
-        ("edgeserve models pin smollm2 --node pi", "on a node"),
-        ("edgeserve models pin smollm2 --off", "it may leave again"),
+        ("edgeserve models pin qwen3-4b --node pi", "on a node"),
+        ("edgeserve models pin qwen3-4b --off", "it may leave again"),
     )
 )
 @click.argument("name")
@@ -94,10 +94,10 @@ def pin(
 
 @click.command(
     epilog=examples(
-        ("edgeserve models limit smollm2 --min 1 --max 3", "loaded on 1 to 3 nodes"),
-        ("edgeserve models limit smollm2 --keep-alive 10m", "unload it when idle"),
+        ("edgeserve models limit qwen3-4b --min 1 --max 3", "loaded on 1 to 3 nodes"),
+        ("edgeserve models limit qwen3-4b --keep-alive 10m", "unload it when idle"),
         ("edgeserve models limit big --forbid --node pi", "never load it there"),
-        ("edgeserve models limit smollm2 --min none --max none", "as usual"),
+        ("edgeserve models limit qwen3-4b --min none --max none", "as usual"),
     )
 )
 @click.argument("name")
