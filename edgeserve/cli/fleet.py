@@ -17,11 +17,12 @@ from edgeserve.cli.client import (
     show,
     understood,
 )
+from edgeserve.desired import OVER
 from edgeserve.errors import CommandError
 from edgeserve.help import Group, examples
 from edgeserve.terminal import Entry, Row
 
-GIB = 2**30
+MIB, GIB = 2**20, 2**30
 
 Json = Mapping[str, Any]
 
@@ -221,6 +222,7 @@ def _entry(node: Json) -> Entry:
     engines = [each for each in report["engines"] if each["state"] != "absent"]
     lines = [_engine(each, health.get(each["id"])) for each in engines]
     lines += _on_demand(report["engines"])
+    lines += map(_pull, _going(report))
     unmet = (
         f"{each['model']}: {each['reason']}; {each['remedy']}"
         for each in report.get("unmet", ())
@@ -237,6 +239,19 @@ def _on_demand(engines: list[Json]) -> list[str]:
     """Return one line for all that load when they are asked for."""
     absent = [str(each["id"]) for each in engines if each["state"] == "absent"]
     return [f"on demand: {', '.join(absent)}"] if absent else []
+
+
+def _going(report: Json) -> list[Json]:
+    return [each for each in report.get("pulls", ()) if each["state"] not in OVER]
+
+
+def _pull(pull: Json) -> str:
+    """Return how far a pull is."""
+    source, state, step = pull["source"], pull["state"], pull.get("step")
+    if state == "fetching" and pull.get("total"):
+        done, total = pull["done"] // MIB, pull["total"] // MIB
+        return f"pulls {source}: {done} of {total} MiB of {pull['file']}"
+    return f"pulls {source}: {state}{f' ({step})' if step else ''}"
 
 
 def _available(report: Json, told: list[str]) -> Iterator[str]:

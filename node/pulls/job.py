@@ -39,6 +39,11 @@ class Job:
         if not self._begun:
             self.ended("cancelled")
 
+    @property
+    def ending(self) -> bool:
+        """Whether it has ended, or shall soon."""
+        return self.report.over or self._stopping.is_set()
+
     def check(self) -> None:
         """Raise Cancelled if it shall stop."""
         if self._stopping.is_set():

@@ -63,15 +63,16 @@ class PullJobs:
         return tuple(each.report for each in self._jobs.values())
 
     def order(self, order: PullOrder) -> PullReport:
-        """Begin a pull, or return the one of the same source that has not ended.
+        """Begin a pull, or return the one of the same source that goes on.
 
+        One that was cancelled may still wait for its server: it is not joined.
         Raises BadRequest.
         """
         check(order)
         what = (order.source, order.revision)
         for job in self._jobs.values():
             same = (job.order.source, job.order.revision) == what
-            if same and not job.report.over:
+            if same and not job.ending:
                 return job.report
         job = Job(secrets.token_hex(4), order)
         self._jobs[job.id] = job

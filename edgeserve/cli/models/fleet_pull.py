@@ -20,6 +20,11 @@ LOOK_SECONDS = 0.5
 UNSEEN_LOOKS = 20
 """After so many looks a pull that the balancer does not show is taken for lost."""
 
+WHERE_IT_COUNTS = (
+    "HF_TOKEN counts where a node runs, from its start on; of the nodes that pull, one"
+    " that has it is enough"
+)
+
 Json = dict[str, Any]
 
 
@@ -114,6 +119,8 @@ def _conclude(nodes: list[Followed]) -> None:
             click.echo(f"{each.name}: {each.pull['path']}")
     for each in failed:
         click.echo(f"edgeserve: {each.name}: {each.failure}", err=True)
+    if any("HF_TOKEN" in each.failure for each in failed):
+        click.echo(f"edgeserve: {WHERE_IT_COUNTS}", err=True)
     if failed:
         raise NotPulled(f"{len(failed)} of {len(nodes)} nodes did not get the model")
 

@@ -128,8 +128,9 @@ def _check_room(files: Sequence[Incoming], work: Path) -> None:
     free = shutil.disk_usage(work).free
     if needed and free < needed + SPARE:
         raise NotFetched(
-            f"{needed // MIB} MiB are to come, and {work.parent} has {free // MIB} MiB"
-            " free; --models-dir and EDGESERVE_MODELS_DIR name another folder"
+            f"{needed // MIB} MiB are to come, {SPARE // MIB} MiB shall stay free, and"
+            f" {work.parent} has {free // MIB} MiB free; --models-dir and"
+            " EDGESERVE_MODELS_DIR name another folder"
         )
 
 

@@ -54,6 +54,25 @@ def test_below_a_node_is_a_line_for_each_engine(
     ]
 
 
+def test_pulls_that_go_on_are_shown_with_how_far_they_are(
+    edgeserve: Terminal, running: FakeEndpoint
+) -> None:
+    size = {"file": "a.gguf", "done": 20 * 2**20, "total": 109 * 2**20}
+    pulls = [
+        {"source": "org/a", "state": "fetching", "step": "downloading", **size},
+        {"source": "org/b", "state": "waiting", "step": "attic fetches it"},
+        {"source": "org/c", "state": "waiting", "step": ""},
+        {"source": "org/d", "state": "done", "step": "", **size},
+    ]
+    running.answers[NODES] = [a_node(pulls=pulls)]
+
+    assert edgeserve("nodes").out.splitlines()[2:] == [
+        "  pulls org/a: 20 of 109 MiB of a.gguf",
+        "  pulls org/b: waiting (attic fetches it)",
+        "  pulls org/c: waiting",
+    ]
+
+
 def test_what_loads_on_demand_is_one_line_and_what_is_not_as_desired_another(
     edgeserve: Terminal, running: FakeEndpoint
 ) -> None:

@@ -147,6 +147,8 @@ async def test_what_fails_is_said_for_each_node(
     assert (seen.status, unknown.status) == (1, 1)
     assert "attic: org/tiny-GGUF is gated" in " ".join(seen.err.split())
     assert "pi: org/tiny-GGUF is gated" in " ".join(seen.err.split())
+    assert "HF_TOKEN counts where a node runs" in " ".join(seen.err.split())
+    assert "counts where" not in unknown.err
     assert "no node that answers has a model" in " ".join(unknown.err.split())
 
 

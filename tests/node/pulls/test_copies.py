@@ -235,6 +235,23 @@ async def test_a_cancelled_copy_is_kept_and_goes_on(hub: Hub, tmp_path: Path) ->
     assert (b.models / REPO / FILE).read_bytes() == LARGE
 
 
+async def test_a_pull_is_ordered_anew_while_a_cancelled_one_still_ends(
+    hub: Hub, tmp_path: Path
+) -> None:
+    hub.held = threading.Event()
+    async with some_nodes(tmp_path, "a") as (a,):
+        cancelled = a.order(REPO)
+        await a.until(cancelled, lambda _: bool(hub.downloads()))
+        a.pulling.jobs.cancel(cancelled)
+        again = a.order(REPO)
+        joined = a.order(REPO)
+        hub.held.set()
+        report = await a.until(again)
+
+    assert joined == again != cancelled
+    assert report.state == "done", report
+
+
 async def test_what_was_kept_wrong_comes_anew(hub: Hub, tmp_path: Path) -> None:
     hub.repos[REPO][FILE] = LARGE
     async with some_nodes(tmp_path, "a", "b") as (a, b):

@@ -133,6 +133,7 @@ def test_a_full_disk_is_noticed_before_anything_is_fetched(
     seen = edgeserve("pull", REPO)
 
     assert seen.status == 1
+    assert "64 MiB shall stay free" in seen.err
     assert "EDGESERVE_MODELS_DIR" in seen.err
     assert hub.downloads() == []
 
