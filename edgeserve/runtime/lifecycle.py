@@ -40,6 +40,8 @@ def run(serve: Serve, *, log_level: str = "info") -> int:
         stream=sys.stderr,
         format="%(asctime)s %(levelname)-7s %(name)s: %(message)s",
     )
+    for each in CHATTY:
+        logging.getLogger(each).setLevel(max(logging.WARNING, logging.root.level))
     with (
         _handlers_restored(),
         asyncio.Runner(loop_factory=_loop_factory()) as runner,
@@ -47,6 +49,9 @@ def run(serve: Serve, *, log_level: str = "info") -> int:
         _allow_many_connections()
         return runner.run(_until_stopped(serve))
 
+
+CHATTY = ("httpx", "httpx2")
+"""Libraries that log each request, with its query, as information."""
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 

@@ -112,6 +112,7 @@ class PullJobs:
         work = partial(self._fetching.pull, job, loop, self._own_id())
         pull = loop.run_in_executor(None, context.run, work)
         job.begin()
+        log.info("pulls %s", job.order.source)
         try:
             while not pull.done():
                 self._tell()
@@ -127,6 +128,7 @@ class PullJobs:
                 await asyncio.wait({pull}, timeout=STOP_SECONDS)
             if not job.report.over:
                 job.ended("failed", "it broke off; the log of the node says why")
+            _log_end(job.report)
             self._tell()
 
     def _tell(self) -> None:
@@ -134,3 +136,12 @@ class PullJobs:
         if reports != self._told:
             self._told = reports
             self._tell_changed(reports)
+
+
+def _log_end(report: PullReport) -> None:
+    if report.state == "failed":
+        log.warning("did not pull %s: %s", report.source, report.problem)
+    elif report.state == "cancelled":
+        log.info("pull of %s was cancelled; what has come is kept", report.source)
+    else:
+        log.info("pulled %s to %s", report.source, report.path)
