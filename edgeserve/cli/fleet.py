@@ -17,7 +17,6 @@ from edgeserve.cli.client import (
     show,
     understood,
 )
-from edgeserve.desired import OVER
 from edgeserve.errors import CommandError
 from edgeserve.help import Group, examples
 from edgeserve.terminal import Entry, Row
@@ -242,7 +241,9 @@ def _on_demand(engines: list[Json]) -> list[str]:
 
 
 def _going(report: Json) -> list[Json]:
-    return [each for each in report.get("pulls", ()) if each["state"] not in OVER]
+    """Return the pulls that wait or fetch."""
+    going = ("waiting", "fetching")
+    return [each for each in report.get("pulls", ()) if each["state"] in going]
 
 
 def _pull(pull: Json) -> str:
