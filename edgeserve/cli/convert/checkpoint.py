@@ -6,16 +6,20 @@ before anything is computed.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from edgeserve.errors import CommandError, in_words
 from edgeserve.runtime.files import read_json
+from edgeserve.wire import MALFORMED
+
+T = TypeVar("T")
 
 CONFIG = "config.json"
 ADAPTER = "adapter_config.json"
@@ -102,25 +106,27 @@ def _refuse_without_config(folder: Path) -> None:
 
 
 def _settings(path: Path) -> Mapping[str, Any]:
+    return _read(path, dict[str, Any])
+
+
+def _read(path: Path, shape: type[T]) -> T:
     try:
-        return read_json(path, dict[str, Any])
+        return read_json(path, shape)
     except OSError as error:
         raise NotACheckpoint(f"{path} cannot be read: {in_words(error)}") from error
 
 
 def _shards(folder: Path) -> list[Path]:
     """Return the files of weights, by the index if there is one."""
-    if (folder / INDEX).exists():
-        named = _settings(folder / INDEX).get("weight_map")
-        if not isinstance(named, dict):
-            raise NotACheckpoint(f"{folder / INDEX} has no weight_map")
-        paths = [folder / str(name) for name in sorted(set(named.values()))]
+    if os.path.lexists(folder / INDEX):
+        named = _read(folder / INDEX, _Index).weight_map
+        paths = [folder / name for name in sorted(set(named.values()))]
     else:
         paths = sorted(folder.glob("model*.safetensors"))
     missing = [path.name for path in paths if not path.is_file()]
     if missing:
         raise NotACheckpoint(
-            f"{folder} lacks {_few(missing)}, which its index names; fetch the rest"
+            f"{folder} lacks {_few(missing)} of its weights; fetch them, too"
         )
     if not paths:
         raise NotACheckpoint(_no_weights(folder))
@@ -140,6 +146,10 @@ def _no_weights(folder: Path) -> str:
 def _few(names: list[str]) -> str:
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return ", ".join(names[:3]) + more
+
+
+class _Index(msgspec.Struct):
+    weight_map: dict[str, str]
 
 
 class _Tensor(msgspec.Struct):
@@ -164,7 +174,7 @@ def _shard_sizes(path: Path) -> list[int]:
         entries = msgspec.json.decode(head, type=dict[str, msgspec.Raw])
         entries.pop("__metadata__", None)
         tensors = [msgspec.json.decode(each, type=_Tensor) for each in entries.values()]
-    except msgspec.DecodeError as error:
+    except MALFORMED as error:
         raise NotACheckpoint(f"{path} is damaged: {error}; fetch it again") from error
     wanted = 8 + length + max((each.data_offsets[1] for each in tensors), default=0)
     there = path.stat().st_size

@@ -40,7 +40,7 @@ def converter(named: Path | None, state_dir: Path, show: Show) -> Generator[Path
         return
     home = state_dir / "converter"
     kept = home / f"{PACKAGE}-{VERSION}"
-    if named is None and kept.is_dir():
+    if named is None and not _missing(kept):
         yield kept
         return
     with workshop(home, "unpacking", lambda: show("waiting", 0, 1)) as work:
@@ -49,18 +49,22 @@ def converter(named: Path | None, state_dir: Path, show: Show) -> Generator[Path
         if named is not None:
             yield found
             return
-        if not kept.is_dir():
+        if _missing(kept):
+            shutil.rmtree(kept, ignore_errors=True)
             _keep(found, kept, work / "staged")
     yield kept
 
 
 def _checked(code: Source) -> Path:
-    missing = [name for name in PIECES if not (code.folder / name).exists()]
-    if missing:
+    if missing := _missing(code.folder):
         raise NoConverter(
             f"{code.origin} has no {', '.join(missing)}; take a whole llama.cpp of 2026"
         )
     return code.folder
+
+
+def _missing(folder: Path) -> list[str]:
+    return [name for name in PIECES if not (folder / name).exists()]
 
 
 def _keep(found: Path, kept: Path, staged: Path) -> None:
