@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from edgeserve.cli.convert.original import HARD
 from edgeserve.config.settings import LOOPBACK
 from edgeserve.errors import CommandError, NodeLost
 from edgeserve.http import upstream
@@ -24,6 +25,9 @@ from node.hardware.limits import cpus
 from node.models.library import role_of
 
 T = TypeVar("T")
+
+Sentences = tuple[str, str]
+"""What was found about the tokens, and what the model answers."""
 
 TEMPLATE = "tokenizer.chat_template"
 """Key of the metadata that has it."""
@@ -43,12 +47,19 @@ class WrongAnswer(CommandError):
     """The converted model does not work; the message says what it did."""
 
 
-def checked_by_answer(engine: Engine, facts: ModelFacts, state_dir: Path) -> str:
-    """Return what the model says, or a note of what it is. Raises WrongAnswer."""
-    return asyncio.run(_checked(engine, facts, state_dir))
+def checked_by_answer(
+    engine: Engine, facts: ModelFacts, state_dir: Path, original: list[int] | None
+) -> Sentences:
+    """Return what the model says, or is. Raises WrongAnswer.
+
+    `original`: the tokens of HARD by the original tokenizer, where they are known.
+    """
+    return asyncio.run(_checked(engine, facts, state_dir, original))
 
 
-async def _checked(engine: Engine, facts: ModelFacts, state_dir: Path) -> str:
+async def _checked(
+    engine: Engine, facts: ModelFacts, state_dir: Path, original: list[int] | None
+) -> Sentences:
     port, key = free_port(), new_secret("convert")
     command = engine.command(_spec(facts), port=port, api_key=key)
     try:
@@ -58,7 +69,7 @@ async def _checked(engine: Engine, facts: ModelFacts, state_dir: Path) -> str:
             running(command, state_dir) as process,
         ):
             probe = Probe(ask, Origin(LOOPBACK, port), key)
-            return await first_of(_ended(process), _asked(probe, facts))
+            return await first_of(_ended(process), _asked(probe, facts, original))
     except TimeoutError:
         raise WrongAnswer(
             f"the converted model gave no answer in {CHECK_SECONDS:g} s; {ADVICE}"
@@ -81,21 +92,27 @@ def _spec(facts: ModelFacts) -> EngineSpec:
     )
 
 
-async def _ended(process: Process) -> str:
+async def _ended(process: Process) -> Sentences:
     status = await process.ended()
     raise WrongAnswer(
         f"the engine cannot run the model: {ending(status, process.output.lines)}"
     )
 
 
-async def _asked(probe: Probe, facts: ModelFacts) -> str:
+async def _asked(
+    probe: Probe, facts: ModelFacts, original: list[int] | None
+) -> Sentences:
     while not await probe.healthy():  # noqa: ASYNC110 - another process has no event
         await asyncio.sleep(READY_SECONDS)
     role = role_of(facts)
     if role != "generate":
         await probe.first_work(role)
-        return f"it answers as a model for {role}"
+        return await _compared(probe, original), f"it answers as a model for {role}"
     await _tokenizes(probe)
+    return await _compared(probe, original), await _says(probe, facts)
+
+
+async def _says(probe: Probe, facts: ModelFacts) -> str:
     if TEMPLATE not in facts.metadata:
         body = {"prompt": TEXT, "n_predict": ANSWER_TOKENS, "temperature": 0}
         written = await _ask(probe, "/completion", body, _Completion)
@@ -105,6 +122,20 @@ async def _asked(probe: Probe, facts: ModelFacts) -> str:
     answer = await _ask(probe, "/v1/chat/completions", body, _Chat)
     message = answer.choices[0].message if answer.choices else _Message()
     return f"it answers {(message.content or message.reasoning_content)!r}"
+
+
+async def _compared(probe: Probe, original: list[int] | None) -> str:
+    """Say whether the tokens are the original's; no error, as libraries differ, too."""
+    if original is None:
+        return "its tokens could not be compared with the original tokenizer's"
+    body = {"content": HARD, "add_special": False, "parse_special": False}
+    tokens = (await _ask(probe, "/tokenize", body, _Tokens)).tokens
+    if tokens == original:
+        return "its tokens are the original tokenizer's"
+    return (
+        f"beware: it makes other tokens than the original tokenizer ({len(tokens)}"
+        f" instead of {len(original)} of a test text), so answers may be worse"
+    )
 
 
 async def _tokenizes(probe: Probe) -> None:

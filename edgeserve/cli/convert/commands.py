@@ -81,8 +81,8 @@ def convert(
     with interruptible(), shown_steps() as show:
         made = converted(options, show)
     click.echo(f"{made.path}, {size(made.bytes)}")
-    if made.said:
-        click.echo(f"  {made.said}")
+    for sentence in made.said:
+        click.echo(f"  {sentence}")
     if kind != QUANTIZED:
         path = shlex.quote(str(made.path))
         click.echo(f"  next: edgeserve quantize run {path} --types Q4_K_M")

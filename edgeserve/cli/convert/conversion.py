@@ -128,7 +128,7 @@ def _command(conversion: Conversion) -> list[str]:
 
 def _environment(scripts: Path) -> dict[str, str]:
     """Return the environment: the converter's own gguf first, nothing is fetched."""
-    inherited = {k: v for k, v in os.environ.items() if k != "NO_LOCAL_GGUF"}
+    inherited = {k: v for k, v in offline().items() if k != "NO_LOCAL_GGUF"}
     paths = [str(scripts / OWN_GGUF), *filter(None, [inherited.get("PYTHONPATH")])]
     return {
         **inherited,
@@ -136,9 +136,12 @@ def _environment(scripts: Path) -> dict[str, str]:
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONUNBUFFERED": "1",
         "PYTHONUTF8": "1",
-        "HF_HUB_OFFLINE": "1",
-        "TRANSFORMERS_OFFLINE": "1",
     }
+
+
+def offline() -> dict[str, str]:
+    """Return the environment of a process whose libraries must not fetch anything."""
+    return {**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from edgeserve.cli.convert.answer import checked_by_answer
 from edgeserve.cli.convert.checkpoint import Checkpoint, in_hub_cache, read_checkpoint
 from edgeserve.cli.convert.conversion import Conversion, convert, require_extra
 from edgeserve.cli.convert.converter import converter
+from edgeserve.cli.convert.original import original_tokens
 from edgeserve.errors import CommandError
 from edgeserve.models.facts import read
 from edgeserve.models.memory import size
@@ -40,11 +41,11 @@ class ConvertOptions:
 
 @dataclass(frozen=True)
 class Converted:
-    """A GGUF that was made; `said` is empty where it was not checked."""
+    """A GGUF that was made; `said`: sentences of the check, none without it."""
 
     path: Path
     bytes: int
-    said: str
+    said: tuple[str, ...]
 
 
 def converted(options: ConvertOptions, show: Show) -> Converted:
@@ -62,7 +63,7 @@ def converted(options: ConvertOptions, show: Show) -> Converted:
         part_of(target) as part,
     ):
         convert(_conversion(options, checkpoint, scripts, part), show)
-        said = _check(part, engine, options.state_dir, show)
+        said = _check(part, engine, options, show)
         length = part.stat().st_size
     return Converted(target, length, said)
 
@@ -81,14 +82,19 @@ def _conversion(
     )
 
 
-def _check(part: Path, engine: Engine | None, state_dir: Path, show: Show) -> str:
+def _check(
+    part: Path, engine: Engine | None, options: ConvertOptions, show: Show
+) -> tuple[str, ...]:
     """Read the file's facts, and with an engine have it answer. Raises CommandError."""
     facts = read(part)
     if engine is None:
-        return ""
-    show("checking", 0, 1)
-    said = checked_by_answer(engine, facts, state_dir)
-    show("checking", 1, 1)
+        return ()
+    show("checking", 0, 2)
+    folder = options.folder.absolute()
+    original = original_tokens(folder, trust_code=options.trust_code)
+    show("checking", 1, 2)
+    said = checked_by_answer(engine, facts, options.state_dir, original)
+    show("checking", 2, 2)
     return said
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -27,6 +28,8 @@ from tests.patience import PATIENCE
 
 ROOT = Path(__file__).parents[4]
 CONVERT = ("quantize", "convert")
+ORIGINAL = "edgeserve.cli.convert.steps.original_tokens"
+"""Imports transformers in a child, if it is there."""
 
 
 class Place(NamedTuple):
@@ -68,6 +71,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: Path) -> Place
     monkeypatch.setenv("STUB_MODEL", str(model))
     monkeypatch.setenv("STUB_SEEN", str(tmp_path / "seen.json"))
     monkeypatch.setattr("edgeserve.cli.convert.conversion.NEEDED", {"json": "json"})
+    monkeypatch.setattr(ORIGINAL, lambda *_given, **_options: None)
     return Place(
         a_checkpoint(tmp_path / "tiny"),
         a_converter(tmp_path / "llama.cpp"),
@@ -175,6 +179,28 @@ def test_a_failure_is_a_sentence_and_leaves_nothing_but_a_log(
     assert place.left() == []
     log = place.state / "converter" / "convert.log"
     assert log.exists() == (fault not in {"nothing", "damaged"})
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize(
+    ("original", "said"),
+    [
+        (None, "could not be compared with the original tokenizer's"),
+        ([1, 2], r"beware: it makes other tokens .* instead of 2 of a test text"),
+    ],
+)
+def test_other_tokens_than_the_originals_are_told_but_no_error(
+    call: Callable[..., Seen],
+    monkeypatch: pytest.MonkeyPatch,
+    original: list[int] | None,
+    said: str,
+) -> None:
+    monkeypatch.setattr(ORIGINAL, lambda *_given, **_options: original)
+
+    seen = call()
+
+    assert seen.status == 0, seen.err
+    assert re.search(said, seen.out)
 
 
 @pytest.mark.engine

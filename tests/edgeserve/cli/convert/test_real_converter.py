@@ -70,7 +70,7 @@ def test_a_checkpoint_becomes_a_model_that_the_bundled_engine_answers_with(
     seen = edgeserve("quantize", "convert", str(folder), "--type", kind)
 
     assert seen.status == 0, seen.err
-    assert "  it answers '" in seen.out
+    assert "  its tokens are the original tokenizer's\n  it answers '" in seen.out
     target = folder / f"tiny.{kind.upper()}.gguf"
     facts = read(target)
     assert (facts.architecture, facts.context) == ("llama", 512)
