@@ -80,7 +80,7 @@ COMMANDS = {
         "Build llama.cpp for this machine's own processor and GPU.",
     ),
     "quantize": (
-        "quantize.commands:quantize",
+        "edgeserve.cli.convert.commands:quantize",
         "Make smaller variants of a model, and measure them.",
     ),
 }

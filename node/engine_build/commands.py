@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Generator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -14,7 +11,6 @@ from edgeserve.help import Group, examples
 
 if TYPE_CHECKING:
     from node.engine_build.backends import Backend
-    from node.engine_build.source import Show
     from node.engines.builds import Build
 
 state_option = click.option(
@@ -28,9 +24,6 @@ OTHER_COMPILER = (
     "GCC 13 or clang 16 may build with it: CC=clang-16 CXX=clang++-16 edgeserve engine"
     " build"
 )
-
-QUIET_SECONDS = 5.0
-"""Least seconds between two lines of a log, within a step."""
 
 HEADS = ("", "build", "backend", "llama.cpp", "compiler", "devices", "made")
 
@@ -77,6 +70,7 @@ def build(backend: str, jobs: int, source: Path | None, state_dir: Path | None) 
     from edgeserve.runtime.lifecycle import interruptible
     from node.engine_build.backends import WITHOUT_AMX
     from node.engine_build.build import BuildOptions, build
+    from node.engine_build.progress import shown_steps
     from node.engine_build.toolchain import look
 
     options = BuildOptions(
@@ -85,7 +79,7 @@ def build(backend: str, jobs: int, source: Path | None, state_dir: Path | None) 
         jobs=jobs,
         source=source,
     )
-    with interruptible(), _progress() as show:
+    with interruptible(), shown_steps() as show:
         made = build(options, look(), show)
     click.echo(f"{made.name} works; nodes use it from their next start.")
     if any(WITHOUT_AMX in flag for flag in made.flags):
@@ -154,57 +148,3 @@ def _print_table(there: list[Build], current: str | None) -> None:
         for each in there
     ]
     print_table(HEADS, rows)
-
-
-@contextmanager
-def _progress() -> Generator[Show]:
-    """Draw one bar per step on standard error for the length of the block.
-
-    A log gets lines instead: at each step's ends, and at tenths in between.
-    """
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        Progress,
-        TaskID,
-        TaskProgressColumn,
-        TextColumn,
-        TimeElapsedColumn,
-    )
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield _in_lines()
-        return
-    columns = (
-        TextColumn("{task.description:<12}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=console) as bars:
-        tasks = dict[str, TaskID]()
-
-        def show(step: str, done: int, total: int) -> None:
-            if step not in tasks:
-                tasks[step] = bars.add_task(step)
-            bars.update(tasks[step], completed=done, total=total)
-
-        yield show
-
-
-def _in_lines() -> Show:
-    """Return a function that writes progress line by line."""
-    reached = dict[str, int]()
-    written = time.monotonic()
-
-    def show(step: str, done: int, total: int) -> None:
-        nonlocal written
-        tenths = 10 * done // max(total, 1)
-        new = tenths > reached.get(step, -1)
-        now = time.monotonic()
-        if new and (tenths in (0, 10) or now - written >= QUIET_SECONDS):
-            reached[step], written = tenths, now
-            click.echo(f"{step} {10 * tenths} %", err=True)
-
-    return show

@@ -213,7 +213,7 @@ def look(path: Path) -> Model | UnusableFile:
         path=path,
         model=model,
         label=label,
-        role=_role(facts),
+        role=role_of(facts),
         facts=facts,
         projector=projector,
         projector_bytes=projector.stat().st_size if projector else 0,
@@ -231,7 +231,8 @@ def _gone(path: Path) -> str | None:
     return None
 
 
-def _role(facts: ModelFacts) -> Role:
+def role_of(facts: ModelFacts) -> Role:
+    """Return what the model is for: to write text, or to make vectors or ranks."""
     pooling = _pooling(facts)
     if pooling == POOLING_RANK:
         return "rerank"

@@ -44,7 +44,7 @@ def test_a_build_writes_its_progress_line_by_line_to_a_log(
 ) -> None:
     stub = install(tmp_path / "stub")
     (stub / "c++").symlink_to("/bin/true")
-    monkeypatch.setattr("node.engine_build.commands.QUIET_SECONDS", seconds)
+    monkeypatch.setattr("node.engine_build.progress.QUIET_SECONDS", seconds)
     monkeypatch.setenv("PATH", f"{stub}{os.pathsep}{os.environ['PATH']}")
     sdist = an_sdist(tmp_path / "sdist.tar.gz")
 

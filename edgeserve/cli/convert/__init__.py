@@ -1,0 +1,1 @@
+"""Conversion: make a GGUF from a Hugging Face folder, with llama.cpp's converter."""
