@@ -1,0 +1,77 @@
+"""Ollama's routes that reach no engine: version, lists, and one model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from balancer.api.models.listing import ModelRoutes
+from balancer.ollama.listing import loaded, model_card, tags
+from balancer.ollama.requests import named
+from edgeserve.http.server.aiohttp_routes import json_response
+from edgeserve.wire import decode
+
+VERSION = "0.13.0"
+"""The version of Ollama whose API this is; clients ask whether it is new enough."""
+
+ALIVE = "Ollama is running"
+"""What Ollama answers on `/`, by which some clients find it."""
+
+
+class ModelNamed(msgspec.Struct, kw_only=True):
+    """Body: a model's name, in the field of today or in the older one."""
+
+    model: str = ""
+    name: str = ""
+
+    @property
+    def wanted(self) -> str:
+        """The name. Raises BadRequest where there is none."""
+        return named(self.model or self.name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OllamaRoutes:
+    """The routes; each shows a client what its key is for."""
+
+    models: ModelRoutes
+
+    def routes(self) -> Iterable[web.RouteDef]:
+        """Return the routes."""
+        yield web.get("/", self.alive)
+        yield web.get("/api/version", self.version)
+        yield web.get("/api/tags", self.tags)
+        yield web.get("/api/ps", self.running)
+        yield web.post("/api/show", self.show)
+
+    async def alive(self, _: web.Request) -> web.Response:
+        """Say that this speaks Ollama's API."""
+        return web.Response(text=ALIVE)
+
+    async def version(self, _: web.Request) -> web.Response:
+        """Show the version of the API."""
+        return json_response({"version": VERSION})
+
+    async def tags(self, request: web.Request) -> web.Response:
+        """List the models."""
+        return json_response({"models": tags(self._visible(request))})
+
+    async def running(self, request: web.Request) -> web.Response:
+        """List the loaded models."""
+        visible = self._visible(request)
+        return json_response(
+            {"models": loaded(self.models.state.current.candidates, visible)}
+        )
+
+    async def show(self, request: web.Request) -> web.Response:
+        """Show one model."""
+        wanted = decode(await request.read(), ModelNamed).wanted
+        client = self.models.clients.check(request.headers)
+        return json_response(model_card(*self.models.found(client, wanted)))
+
+    def _visible(self, request: web.Request) -> dict[str, dict[str, Any]]:
+        return self.models.visible(self.models.clients.check(request.headers))
