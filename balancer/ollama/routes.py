@@ -12,7 +12,7 @@ from aiohttp import web
 from balancer.api.models.listing import ModelRoutes
 from balancer.ollama.listing import loaded, model_card, tags
 from balancer.ollama.requests import named
-from edgeserve.http.server.aiohttp_routes import json_response
+from edgeserve.http.server.aiohttp_routes import guarded, json_response
 from edgeserve.wire import decode
 
 VERSION = "0.13.0"
@@ -42,8 +42,9 @@ class OllamaRoutes:
 
     def routes(self) -> Iterable[web.RouteDef]:
         """Return the routes."""
-        yield web.get("/", self.alive)
-        yield web.get("/api/version", self.version)
+        check = self.models.clients.check
+        yield web.get("/", guarded(check, self.alive))
+        yield web.get("/api/version", guarded(check, self.version))
         yield web.get("/api/tags", self.tags)
         yield web.get("/api/ps", self.running)
         yield web.post("/api/show", self.show)
