@@ -1,4 +1,4 @@
-"""Ollama's routes that reach no engine: version, lists, and one model."""
+"""Ollama's routes that reach no engine: version, lists, one model, and changes."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
 from aiohttp import web
 
 from balancer.api.models.listing import ModelRoutes
+from balancer.ollama.changes import ModelNamed, OllamaChanges
 from balancer.ollama.listing import loaded, model_card, tags
-from balancer.ollama.requests import named
 from edgeserve.http.server.aiohttp_routes import guarded, json_response
 from edgeserve.wire import decode
 
@@ -20,18 +19,6 @@ VERSION = "0.13.0"
 
 ALIVE = "Ollama is running"
 """What Ollama answers on `/`, by which some clients find it."""
-
-
-class ModelNamed(msgspec.Struct, kw_only=True):
-    """Body: a model's name, in the field of today or in the older one."""
-
-    model: str = ""
-    name: str = ""
-
-    @property
-    def wanted(self) -> str:
-        """The name. Raises BadRequest where there is none."""
-        return named(self.model or self.name)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +35,7 @@ class OllamaRoutes:
         yield web.get("/api/tags", self.tags)
         yield web.get("/api/ps", self.running)
         yield web.post("/api/show", self.show)
+        yield from OllamaChanges(models=self.models).routes()
 
     async def alive(self, _: web.Request) -> web.Response:
         """Say that this speaks Ollama's API."""
