@@ -16,6 +16,7 @@ from balancer.api.pulls import PullRoutes
 from balancer.api.removal import ModelRemover, RemoveFrom
 from balancer.clients.keys import OWNER
 from balancer.fleet.members import Node
+from balancer.ollama.names import resolved
 from balancer.ollama.pulls import (
     STARTING,
     SUCCESS,
@@ -78,9 +79,10 @@ class OllamaChanges:
     async def copy(self, request: web.Request) -> web.Response:
         """Give a model another name."""
         order = decode(await request.read(), CopyNamed)
-        source, _ = self.models.found(OWNER, named(order.source))
+        state, table = self.models.state, self.models.state.routes
+        wanted = resolved(named(order.source), state.current.candidates, table.by_name)
+        source, _ = self.models.found(OWNER, wanted)
         name = normal(named(order.destination))
-        table = self.models.state.routes
         if name not in table.by_name and self._is_model(name):
             raise BadRequest(f"there is a model {name!r}; take another name")
         known = table.by_name.get(source)
@@ -117,7 +119,9 @@ class OllamaChanges:
     async def _pulled(self, name: str) -> AsyncGenerator[Json]:
         """Yield the lines of a pull. Raises EdgeserveError where it fails."""
         yield STARTING
-        if not self._is_model(normal(name)):
+        state = self.models.state
+        here = resolved(name, state.current.candidates, state.routes.by_name)
+        if not self._is_model(here):
             async for line in self._fetched(source_of(name), normal(name)):
                 yield line
         yield SUCCESS

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
 import msgspec
 
@@ -13,6 +14,7 @@ from balancer.api.models.orders import OrderRoutes
 from balancer.clients.admission import Admission
 from balancer.clients.keys import AdminOnly
 from balancer.ollama.answers import answer_to
+from balancer.ollama.names import resolved
 from balancer.ollama.requests import SHAPES, EngineRequest, engine_request
 from balancer.ollama.response import OllamaResponse, nothing
 from edgeserve.errors import EdgeserveError, WrongMethod
@@ -47,25 +49,20 @@ class OllamaInference:
             raise WrongMethod(request.method, request.path, ["POST"])
         self.clients.check(request.headers)
         asked = engine_request(request.path, request.body)
+        state = self.orders.state
+        model = resolved(asked.model, state.current.candidates, state.routes.by_name)
         if not asked.path:
-            await self._unload_only(asked, request, reply)
+            self.clients.manager(request.headers)
+            await self.orders.unload_model(model, UnloadOrder())
+            await OllamaResponse(reply, answer_to(asked)).send(200, JSON, b"")
             return
         ignored, before_end = asked.ignored, nothing
-        if asked.unloads:
-            if self._manages(request):
-                before_end = lambda: self._unload(asked.model)  # noqa: E731 - a hook
-            else:
-                ignored = (*ignored, "keep_alive")
+        if asked.unloads and self._manages(request):
+            before_end = partial(self._unload, model)
+        elif asked.unloads:
+            ignored = (*ignored, "keep_alive")
         response = OllamaResponse(reply, answer_to(asked), ignored, before_end)
-        await self.inner(_translated(request, asked), response)
-
-    async def _unload_only(
-        self, asked: EngineRequest, request: Request, reply: Response
-    ) -> None:
-        self.clients.manager(request.headers)
-        await self.orders.unload_model(asked.model, UnloadOrder())
-        response = OllamaResponse(reply, answer_to(asked))
-        await response.send(200, JSON, b"")
+        await self.inner(_translated(request, asked, model), response)
 
     def _manages(self, request: Request) -> bool:
         try:
@@ -80,11 +77,11 @@ class OllamaInference:
             await self.orders.unload_model(model, UnloadOrder())
 
 
-def _translated(request: Request, asked: EngineRequest) -> Request:
+def _translated(request: Request, asked: EngineRequest, model: str) -> Request:
     return msgspec.structs.replace(
         request,
         path=asked.path,
         query="",
         headers={**request.headers, "content-type": "application/json"},
-        body=msgspec.json.encode(asked.body),
+        body=msgspec.json.encode({**asked.body, "model": model}),
     )

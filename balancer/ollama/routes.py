@@ -11,6 +11,7 @@ from aiohttp import web
 from balancer.api.models.listing import ModelRoutes
 from balancer.ollama.changes import ModelNamed, OllamaChanges
 from balancer.ollama.listing import loaded, model_card, tags
+from balancer.ollama.names import resolved
 from edgeserve.http.server.aiohttp_routes import guarded, json_response
 from edgeserve.wire import decode
 
@@ -60,7 +61,9 @@ class OllamaRoutes:
         """Show one model."""
         wanted = decode(await request.read(), ModelNamed).wanted
         client = self.models.clients.check(request.headers)
-        return json_response(model_card(*self.models.found(client, wanted)))
+        state = self.models.state
+        name = resolved(wanted, state.current.candidates, state.routes.by_name)
+        return json_response(model_card(*self.models.found(client, name)))
 
     def _visible(self, request: web.Request) -> dict[str, dict[str, Any]]:
         return self.models.visible(self.models.clients.check(request.headers))
