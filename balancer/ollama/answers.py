@@ -89,16 +89,16 @@ class WrittenAnswer(OllamaAnswer):
             return
         if event.data == DONE or not event.data.startswith(b"{"):
             return
-        data = decoded(event.data)
+        try:
+            data = decoded(event.data)
+        except ValueError:
+            data = {"error": {"message": "the engine sent no JSON"}}
         if is_error(data):
             self._failed = True
-            yield error_body(event.data) + b"\n"
+            yield error_body(msgspec.json.encode(data)) + b"\n"
             return
         self._counts.add(data, now)
-        choice = chunks.choice(data)
-        delta = choice.get("delta") or {
-            "content": choice.get("text", data.get("content"))
-        }
+        choice, delta = _told(data, "delta")
         self._collect(delta.get("tool_calls") or ())
         said = _said(delta) | _logprobs(choice)
         if said:
@@ -126,10 +126,7 @@ class WrittenAnswer(OllamaAnswer):
         """See `OllamaAnswer.whole`."""
         data = decoded(body)
         self._counts.add(data, now)
-        choice = chunks.choice(data)
-        told = choice.get("message") or {
-            "content": choice.get("text", data.get("content"))
-        }
+        choice, told = _told(data, "message")
         said = _said(told) | _logprobs(choice)
         calls = told.get("tool_calls") or ()
         if calls:
@@ -198,6 +195,15 @@ class _Counts:
             "eval_count": written or 0,
             "eval_duration": writing,
         }
+
+
+def _told(data: Json, field: str) -> tuple[Json, Json]:
+    """Return the answer in an event or a body, and what it says, in any dialect."""
+    choice = chunks.choice(data)
+    told = choice.get(field)
+    if isinstance(told, dict):
+        return choice, told
+    return choice, {"content": choice.get("text", data.get("content"))}
 
 
 def _said(delta: Mapping[str, Any]) -> Json:

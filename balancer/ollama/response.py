@@ -9,6 +9,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 
 from balancer.ollama.answers import Moment, OllamaAnswer, error_body
+from edgeserve.errors import NodeLost
 from edgeserve.http.types import Response
 
 IGNORED_HEADER = "x-edgeserve-ignored"
@@ -75,11 +76,19 @@ class OllamaResponse:
     async def send(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
         """Send a whole answer, or an error."""
         if status == 200:
-            await self._before_end()
-            body = self._answer.whole(body, self._now())
+            status, body = self._whole(body)
         else:
             body = error_body(body)
+        if status == 200:
+            await self._before_end()
         await self.reply.send(status, self._headers(headers, "application/json"), body)
+
+    def _whole(self, body: bytes) -> tuple[int, bytes]:
+        try:
+            return 200, self._answer.whole(body, self._now())
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            odd = NodeLost(f"the engine's answer is not as it should be: {error!r}")
+            return odd.status, error_body(odd.body())
 
     def _headers(self, headers: Mapping[str, str], media: str) -> dict[str, str]:
         found = {**headers, "content-type": media}

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.balancer.api.models.ruled import engine, ruled
-from tests.balancer.endpoint import a_secret, chat, endpoint
+from tests.balancer.endpoint import a_secret, chat, endpoint, eventually
 from tests.fakes.llama import Behaviour
 from tests.fakes.node import fake_node
 
@@ -54,6 +54,23 @@ async def test_an_answer_that_cannot_go_on_ends_in_a_line_with_the_error() -> No
     assert [each["done"] for each in texts] == [False] * len(texts)
     assert list(last) == ["error"]
     assert isinstance(last["error"], str)
+
+
+async def test_a_client_that_leaves_frees_its_slot() -> None:
+    slow = Behaviour(decode=5.0, length=1000)
+    async with fake_node("a", slow) as node, endpoint(node) as balancer:
+        async with balancer.session.post(CHAT, json=chat()) as answer:
+            await answer.content.readline()
+        await eventually(lambda: node.llama.counters.cancelled == 1)
+        await eventually(lambda: node.llama.busy == 0)
+
+
+async def test_an_odd_answer_of_an_engine_is_an_error_not_a_fault() -> None:
+    async with fake_node("a") as node, endpoint(node) as balancer:
+        node.script = [(b"data: {oops}\n\ndata: [DONE]\n\n", "whole")]
+        answer = await balancer.post(CHAT, chat())
+
+    assert list(lines(answer.body)[-1]) == ["error"]
 
 
 async def test_errors_have_ollamas_shape_and_our_status(tmp_path: Path) -> None:
