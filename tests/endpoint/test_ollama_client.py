@@ -45,8 +45,8 @@ def test_a_prompt_is_answered_or_continued_as_it_is(client: ollama.Client) -> No
     pieces = client.generate(NAME, "Say hello.", options=EXACT, stream=True)
 
     assert answered.response == client.chat(NAME, ASK, options=EXACT).message.content
-    assert "Paris" in raw.response
-    assert "".join(each.response for each in pieces) == answered.response
+    assert "Paris" in (raw.response or "")
+    assert "".join(each.response or "" for each in pieces) == answered.response
 
 
 def test_an_answer_has_the_form_of_its_schema(client: ollama.Client) -> None:
@@ -61,13 +61,13 @@ def test_an_answer_has_the_form_of_its_schema(client: ollama.Client) -> None:
     free = client.generate(NAME, "a person", format="json", options=options)
 
     assert json.loads(answer.message.content or "")["age"] in {1, 2}
-    assert free.response.lstrip().startswith("{")
+    assert (free.response or "").lstrip().startswith("{")
 
 
 def test_tools_can_be_offered_and_their_results_told(client: ollama.Client) -> None:
     function = {"name": "now", "description": "the time", "parameters": {}}
     calls = [{"function": {"name": "now", "arguments": {"zone": "UTC"}}}]
-    told = [
+    told: list[Any] = [
         *ASK,
         {"role": "assistant", "content": "", "tool_calls": calls},
         {"role": "tool", "tool_name": "now", "content": "noon"},
@@ -96,3 +96,34 @@ def test_images_are_refused_with_a_sentence(client: ollama.Client) -> None:
     seen = [{"role": "user", "content": "what?", "images": ["iVBORw0KGgoAAAA="]}]
     with pytest.raises(ollama.ResponseError, match="cannot look at images"):
         client.chat(NAME, seen)
+
+
+@pytest.mark.parametrize("think", [True, False, "high"])
+def test_thinking_can_be_asked_for_or_not(client: ollama.Client, think: Any) -> None:
+    answer = client.chat(NAME, ASK, think=think, options=EXACT)
+
+    assert answer.message.content
+
+
+def test_what_a_model_cannot_fill_in_is_refused(client: ollama.Client) -> None:
+    with pytest.raises(ollama.ResponseError) as refused:
+        client.generate(NAME, "def f(", suffix="return 1")
+
+    assert refused.value.status_code >= 400
+    assert "infill" in refused.value.error.lower()
+
+
+def test_log_probabilities_come_with_each_token(client: ollama.Client) -> None:
+    answer = client.chat(NAME, ASK, logprobs=True, top_logprobs=2, options=EXACT)
+
+    assert answer.logprobs is not None
+    assert len(answer.logprobs) == 12
+    assert len(answer.logprobs[0].top_logprobs or ()) == 2
+
+
+def test_a_name_of_ollamas_library_finds_the_model(client: ollama.Client) -> None:
+    library = "smollm2:135m"
+    answer = client.chat(library, ASK, options=EXACT)
+
+    assert answer.model == library
+    assert client.show(library).details == client.show(NAME).details

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from balancer.ollama.listing import details, loaded, tags
@@ -57,7 +59,7 @@ def test_a_name_tells_family_size_and_label() -> None:
 
 
 def test_a_variant_is_listed_where_its_model_has_several() -> None:
-    known = {
+    known: dict[str, dict[str, Any]] = {
         "a": {"variants": [{"name": "a:F16"}]},
         "a:F16": {"variant_of": "a"},
         "b": {"variants": [{"name": "b:F16"}, {"name": "b:Q8_0"}]},
