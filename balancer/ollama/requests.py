@@ -225,7 +225,8 @@ def _fields(asked: _Writing) -> Json:
         if options.get(name) is not None:
             body[name] = options[name]
     most = options.get("num_predict")
-    if isinstance(most, int) and most > 0:
+    endless = isinstance(most, int | float) and most <= 0
+    if most is not None and not endless:
         body["max_tokens"] = most
     if asked.logprobs:
         body["logprobs"] = True

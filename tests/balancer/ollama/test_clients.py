@@ -10,6 +10,7 @@ from typing import Any, cast
 import ollama
 import pytest
 
+from tests.balancer.broken_streams import DONE, sse
 from tests.balancer.endpoint import Endpoint, endpoint
 from tests.fakes.llama import Behaviour
 from tests.fakes.node import FakeNode, fake_node
@@ -61,6 +62,22 @@ async def test_a_chat_is_streamed_in_lines_with_counts_in_the_last() -> None:
     assert (last.done, last.message.content, last.eval_count) == (True, "", 16)
     assert last.prompt_eval_count > 0
     assert len(texts) > 10
+
+
+async def test_a_call_of_a_tool_reaches_the_client_with_its_arguments() -> None:
+    function = {"name": "sum", "arguments": '{"a": 1}'}
+    call = {"index": 0, "id": "c", "type": "function", "function": function}
+    called = {"delta": {"tool_calls": [call]}, "index": 0, "finish_reason": None}
+    end = {"delta": {}, "index": 0, "finish_reason": "tool_calls"}
+    stream = sse({"choices": [called]}) + sse({"choices": [end]}) + DONE
+    tool = {"type": "function", "function": {"name": "sum", "parameters": {}}}
+    async with fake_node() as node, client_of(node) as client:
+        node.script = [(stream, "whole")]
+        lines = await parts(await client.chat("small", HI, tools=[tool], stream=True))
+
+    (made,) = lines[0].message.tool_calls
+    assert (made.function.name, made.function.arguments) == ("sum", {"a": 1})
+    assert (lines[-1].done, lines[-1].done_reason) == (True, "stop")
 
 
 async def test_text_is_generated_from_a_prompt() -> None:

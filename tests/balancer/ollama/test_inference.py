@@ -122,6 +122,18 @@ async def test_a_request_without_a_prompt_loads_what_is_not_loaded() -> None:
     assert node.loads.loads == ["small:Q4_1"]
 
 
+@pytest.mark.parametrize("path", ["/api/chat", "/api/tags", "/api/pull"])
+async def test_pages_of_this_machine_may_chat_and_look_but_change_nothing(
+    path: str,
+) -> None:
+    asked = {"origin": "http://localhost:3000", "access-control-request-method": "POST"}
+    async with fake_node() as node, endpoint(node) as balancer:
+        async with balancer.session.options(path, headers=asked) as answer:
+            allowed = answer.headers.get("access-control-allow-origin")
+
+    assert allowed == (None if path == "/api/pull" else asked["origin"])
+
+
 async def test_the_root_says_what_ollama_says() -> None:
     async with fake_node() as node, endpoint(node) as balancer:
         root = await balancer.get("/")
