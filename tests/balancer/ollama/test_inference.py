@@ -127,9 +127,12 @@ async def test_pages_of_this_machine_may_chat_and_look_but_change_nothing(
     path: str,
 ) -> None:
     asked = {"origin": "http://localhost:3000", "access-control-request-method": "POST"}
-    async with fake_node() as node, endpoint(node) as balancer:
-        async with balancer.session.options(path, headers=asked) as answer:
-            allowed = answer.headers.get("access-control-allow-origin")
+    async with (
+        fake_node() as node,
+        endpoint(node) as balancer,
+        balancer.session.options(path, headers=asked) as answer,
+    ):
+        allowed = answer.headers.get("access-control-allow-origin")
 
     assert allowed == (None if path == "/api/pull" else asked["origin"])
 
