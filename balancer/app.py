@@ -46,6 +46,8 @@ from balancer.lifecycle.loader import Loader, loading
 from balancer.lifecycle.replicas.limits import FleetLimits
 from balancer.lifecycle.replicas.wishes import wishes_of_limits
 from balancer.lifecycle.scaling.live import FleetScaler
+from balancer.ollama.inference import HANDLED, OllamaInference
+from balancer.ollama.routes import OllamaRoutes
 from balancer.persistence.handover import (
     Handover,
     clients_moved,
@@ -65,7 +67,6 @@ from edgeserve.config.settings import EVERYWHERE, LOOPBACK, BalancerSettings
 from edgeserve.http import Handoff
 from edgeserve.http.channel.opening import FleetChannel
 from edgeserve.http.types import Origin, Upstream
-from edgeserve.openai import ROUTES
 from edgeserve.runtime.background import background
 from edgeserve.runtime.clock import ActiveClock
 from edgeserve.runtime.log import say
@@ -131,8 +132,7 @@ async def running(
         sock = handover.listening if handover else http.bind(access.host, settings.port)
         stack.enter_context(closing(sock))
         file = admin_key_file(settings.state_dir, sock.getsockname()[1])
-        inherits = handover is not None
-        stack.enter_context(local_admin(clients, file, taken, inherits=inherits))
+        stack.enter_context(local_admin(clients, file, taken, inherits=bool(handover)))
         usage = await stack.enter_async_context(counting(settings.state_dir))
         revocations = Revocations(settings.state_dir)
         channel = FleetChannel(access.tokens, revocations.nodes)
@@ -150,20 +150,21 @@ async def running(
         handling = _handler(settings, shared, nodes, clock, access, usage, trace)
         handler = await stack.enter_async_context(handling)
         changes = _changes(settings, shared, access, revocations, channel)
+        models = _models(settings, shared, clients, nodes, loader)
         api = AdminRoutes(
             state=shared,
             registrations=stack.enter_context(register),
             clients=clients,
             usage=usage,
-            models=_models(settings, shared, clients, nodes, loader),
+            models=models,
             nodes=await stack.enter_async_context(changes),
         )
         port = await stack.enter_async_context(
             http.listen(
                 sock,
-                handler,
-                ROUTES.__contains__,
-                api.routes(),
+                OllamaInference(inner=handler, clients=clients, orders=models.orders),
+                HANDLED.__contains__,
+                [*api.routes(), *OllamaRoutes(models=models).routes()],
                 body_limit=settings.body_limit_mib * MIB,
                 limits=http.limits_of(settings),
                 admit=clients.check,

@@ -231,6 +231,7 @@ def names_of(engine: EngineReport) -> frozenset[str]:
 
 
 ANTHROPIC = "/v1/messages"
+OLLAMA = "/api/"
 _KINDS = {
     401: "authentication_error",
     403: "permission_error",
@@ -245,6 +246,8 @@ _KINDS = {
 
 def rendered(error: EdgeserveError, path: str, request_id: str = "") -> bytes:
     """Return the error body in the format of `path`."""
+    if path.startswith(OLLAMA):
+        return json.dumps({"error": str(error)}).encode()
     if not path.startswith(ANTHROPIC):
         return error.body()
     return json.dumps(anthropic(error, request_id)).encode()

@@ -24,7 +24,10 @@ LIKE = 0.75
 """Least similarity of two paths, 0 to 1: `/v1/chat/completion` but not `/v1/files`."""
 
 OTHERS = (
-    (r"/api/(?!v\d)", "Ollama's API is not served; OpenAI's is, at /v1"),
+    (
+        r"/api/(?!v\d)",
+        "a balancer serves a part of Ollama's API; the README says which",
+    ),
     (r"/v1(alpha|beta)|.*:(stream)?generatecontent", "Gemini's API is not served"),
     (r"(/v1)?/(audio|images|videos|realtime)\b", "only text is generated here"),
     (

@@ -28,6 +28,9 @@ ANSWER_SECONDS = 10.0
 
 Json = dict[str, Any]
 
+ToldPull = tuple[Node, PullReport | None, str]
+"""A node that was told to pull: its pull, or why there is none."""
+
 
 class NoSuchPull(EdgeserveError):
     """No node has a pull of that id."""
@@ -116,11 +119,14 @@ class PullRoutes:
 
     async def order(self, request: web.Request) -> web.Response:
         """Have nodes pull a model; answers what each has said."""
-        order = decode(await request.read(), FleetPull)
+        answers = await self.begin(decode(await request.read(), FleetPull))
+        return json_response([_shown(*each) for each in answers])
+
+    async def begin(self, order: FleetPull) -> list[ToldPull]:
+        """Have nodes pull a model; returns what each has said."""
         first, *others = orders(self._fleet, chosen(self._fleet, order), order)
         answers = [await self._told(*first)]
-        answers += await asyncio.gather(*(self._told(*each) for each in others))
-        return json_response(answers)
+        return answers + await asyncio.gather(*(self._told(*each) for each in others))
 
     async def cancel(self, request: web.Request) -> web.Response:
         """Stop one pull; what has come is kept."""
@@ -133,15 +139,15 @@ class PullRoutes:
                 return json_response(_shown(node, pull))
         raise NoSuchPull(f"no node has a pull {id_!r}")
 
-    async def _told(self, node: Node, order: PullOrder) -> Json:
+    async def _told(self, node: Node, order: PullOrder) -> ToldPull:
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
                 answering = self.nodes.order(node.origin, PULLS, encode(order))
                 pull = await _pull(answering, HTTPStatus.ACCEPTED)
         except (EdgeserveError, OSError) as error:
             why = in_words(error) if str(error) else "it does not answer"
-            return _shown(node, None, why)
-        return _shown(node, pull)
+            return node, None, why
+        return node, pull, ""
 
 
 async def _pull(

@@ -72,12 +72,18 @@ class ModelRemover:
     nodes: NodeClient
 
     async def remove(self, request: web.Request) -> web.Response:
-        """Remove a model, from one node or from all that have it, unless one uses it.
+        """Remove a model, from one node or from all that have it."""
+        asked = decode(await request.read() or b"{}", RemoveFrom)
+        found = await self.removed(request.match_info["name"], asked)
+        return json_response({"nodes": [_shown(*each) for each in found]})
+
+    async def removed(
+        self, name: str, asked: RemoveFrom
+    ) -> list[tuple[Node, RemovedModel]]:
+        """Remove a model unless a node uses it; returns what was there.
 
         All are asked first, so that none removes it where another one refuses.
         """
-        name = request.match_info["name"]
-        asked = decode(await request.read() or b"{}", RemoveFrom)
         preview = RemoveModel(model=name, preview=True)
         found = await self._told(self._of(asked.node), preview)
         if not found:
@@ -89,7 +95,7 @@ class ModelRemover:
         if not asked.preview:
             having = [node for node, _ in found]
             found = await self._told(having, RemoveModel(model=name))
-        return json_response({"nodes": [_shown(*each) for each in found]})
+        return found
 
     def _of(self, name: str) -> list[Node]:
         """Return the nodes to ask: all but those that are gone. Raises NoSuchNode."""

@@ -129,7 +129,6 @@ async def test_a_stream_that_is_asked_for_oddly_streams(true: Any) -> None:
         ("POST", "/v1/chat/completions/", "did you mean /v1/chat/completions?"),
         ("GET", "/v1/models/", "did you mean /v1/models?"),
         ("GET", "/edgeserve/v1/node", "did you mean /edgeserve/v1/nodes?"),
-        ("POST", "/api/chat", "Ollama's API is not served"),
         ("POST", "/nothing/at/all", "the README lists the routes"),
     ],
 )

@@ -84,6 +84,18 @@ def test_one_text_has_one_vector_however_it_is_asked_for(ask: Ask) -> None:
     assert among[1]["embedding"] == pytest.approx(alone[0]["embedding"], abs=1e-3)
 
 
+def test_ollamas_routes_have_the_same_vectors_shortened_where_asked(ask: Ask) -> None:
+    ours = ask("/v1/embeddings", input=PANDA)["data"][0]["embedding"]
+    new = ask("/api/embed", model=MODEL, input=[PANDA, "x"])
+    old = ask("/api/embeddings", model=MODEL, prompt=PANDA)
+    short = ask("/api/embed", model=MODEL, input=PANDA, dimensions=8)["embeddings"]
+
+    assert new["embeddings"][0] == pytest.approx(ours, abs=1e-3)
+    assert old["embedding"] == pytest.approx(ours, abs=1e-3)
+    assert new["prompt_eval_count"] > 0
+    assert sum(each * each for each in short[0]) == pytest.approx(1)
+
+
 def test_what_such_engines_cannot_do_is_refused_at_once(ask: Ask) -> None:
     with pytest.raises(urllib.error.HTTPError) as refused:
         ask("/v1/chat/completions", messages=[{"role": "user", "content": "hi"}])

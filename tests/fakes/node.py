@@ -33,6 +33,7 @@ from edgeserve.wire import (
 )
 from tests.fakes import aiohttp_relay
 from tests.fakes.llama import Behaviour, FakeLlama, fake_llama
+from tests.fakes.node_files import FakeFiles
 from tests.fakes.node_loads import FakeLoads
 from tests.fakes.reports import HARDWARE as HARDWARE
 from tests.fakes.reports import a_report, an_engine
@@ -48,7 +49,8 @@ class FakeNode:
     instead of the engine's answers, one stream a request; one that lacks its end is
     broken off. `told` counts the
     requests that came for an engine; an answer's end comes after its last byte by
-    `lingers` seconds. `loads` takes orders to load and unload engines.
+    `lingers` seconds. `loads` takes orders to load and unload engines, `files` those to
+    pull and remove models.
     """
 
     name: str
@@ -68,6 +70,7 @@ class FakeNode:
 
     def __post_init__(self) -> None:
         self.loads = FakeLoads(self)
+        self.files = FakeFiles(self)
 
     @property
     def url(self) -> str:
@@ -229,7 +232,7 @@ async def fake_node(
         node = FakeNode(name, llama, a_report(served, *others, name=name, **report))
         sock = socket.create_server(("127.0.0.1", port))
         events = web.get("/edgeserve/v1/events", node.events)
-        routes = [events, *node.loads.routes()]
+        routes = [events, *node.loads.routes(), *node.files.routes()]
         async with (
             _proving(sock, node, routes, certificate, tokens)
             if tokens and certificate

@@ -14,6 +14,7 @@ from balancer.api.models.overview import overview
 from balancer.api.pulls import PullRoutes
 from balancer.api.removal import removal_routes
 from balancer.clients.admission import Admission
+from balancer.clients.keys import ClientKey
 from balancer.composition.routes import listed
 from balancer.fleet.catalog import CatalogEntry, catalog, entries
 from balancer.lifecycle.events import LifecycleEvents
@@ -55,26 +56,32 @@ class ModelRoutes:
 
         A variant is listed by itself only for a key that is not for its model.
         """
-        client = self.clients.check(request.headers)
+        visible = self.visible(self.clients.check(request.headers))
         data = [
             shown
-            for name, shown in self._known().items()
-            if client.allows(name)
-            and not ("variant_of" in shown and client.allows(shown["variant_of"]))
+            for shown in visible.values()
+            if shown.get("variant_of") not in visible
         ]
         return json_response({"object": "list", "data": data})
 
     async def model(self, request: web.Request) -> web.Response:
         """Show one model, or one variant, by its name or its file's."""
-        name = request.match_info["name"]
         client = self.clients.check(request.headers)
+        return json_response(self.found(client, request.match_info["name"])[1])
+
+    def visible(self, client: ClientKey) -> dict[str, Json]:
+        """Return what a key is for: models, variants and routes, by name."""
+        return {k: v for k, v in self._known().items() if client.allows(k)}
+
+    def found(self, client: ClientKey, name: str) -> tuple[str, Json]:
+        """Return one of them, and its name. Raises UnknownModel."""
         key, found = normal(name), self._known()
         if key not in found:  # a file's name, perhaps
             engines = (e for e in self.state.current.candidates if e.serves(key))
             key = next((e.listed[1] for e in engines), key)
         if key not in found or not client.allows(key):
             raise UnknownModel(name, [each for each in found if client.allows(each)])
-        return json_response(found[key])
+        return key, found[key]
 
     def _known(self) -> dict[str, Json]:
         """Return every model, variant and route that can be called, by name."""

@@ -64,7 +64,7 @@ class OrderRoutes:
     async def load(self, request: web.Request) -> web.Response:
         """Load it where that costs least, or on the named node; 200 if it is loaded."""
         order = await _body(request, LoadOrder)
-        model, engines = self._meant(request)
+        model, engines = self._meant(request.match_info["name"])
         if order.node is not None:
             engines = _on(order.node, engines, model)
         for each in sorted(filter(is_loaded, engines), key=_rank):
@@ -76,7 +76,12 @@ class OrderRoutes:
     async def unload(self, request: web.Request) -> web.Response:
         """Unload it on every node, or on the named one; refused where all refuse."""
         order = await _body(request, UnloadOrder)
-        model, engines = self._meant(request)
+        shown = await self.unload_model(request.match_info["name"], order)
+        return json_response(shown, status=202)
+
+    async def unload_model(self, name: str, order: UnloadOrder) -> Json:
+        """Unload a model; returns what nodes have done, and what they refuse."""
+        model, engines = self._meant(name)
         if order.node is not None:
             engines = _on(order.node, engines, model)
         loaded = list(filter(is_loaded, engines))
@@ -88,13 +93,12 @@ class OrderRoutes:
             for each, report in zip(loaded, told, strict=True)
             if report is not None
         ]
-        shown = {"model": model, "unloaded": done, "refused": refused}
-        return json_response(shown, status=202)
+        return {"model": model, "unloaded": done, "refused": refused}
 
     async def pin(self, request: web.Request) -> web.Response:
         """Keep it loaded on a node: where it is, else where that costs least."""
         order = await _body(request, PinOrder)
-        model, engines = self._meant(request)
+        model, engines = self._meant(request.match_info["name"])
         if order.off:
             holding = [n for n in self._holding(model) if desired_of(n, model).pinned]
             nodes = _only(order.node, holding, "has it pinned")
@@ -110,7 +114,7 @@ class OrderRoutes:
     async def limit(self, request: web.Request) -> web.Response:
         """Change its limits; see `LimitOrder`."""
         order = await _body(request, LimitOrder)
-        model, _ = self._meant(request)
+        model, _ = self._meant(request.match_info["name"])
         fleet = _set(min=order.min, max=order.max)
         if fleet and order.node is not None:
             raise BadRequest("`min` and `max` are of the fleet; leave `node` away")
@@ -124,9 +128,8 @@ class OrderRoutes:
         nodes = _only(order.node, self._holding(model), f"has {model}")
         return await self._desire(model, nodes, **changes)
 
-    def _meant(self, request: web.Request) -> tuple[str, list[EngineCandidate]]:
+    def _meant(self, name: str) -> tuple[str, list[EngineCandidate]]:
         """Return the model or variant in normal spelling, and its engines."""
-        name = request.match_info["name"]
         key, candidates = normal(name), self.state.current.candidates
         engines = [each for each in candidates if each.serves(key)]
         if engines and key not in {n for each in engines for n in each.listed}:

@@ -23,7 +23,7 @@ DAY = "86400"
 EXPOSED = (
     "x-edgeserve-request-id, x-edgeserve-node, x-edgeserve-model,"
     " x-edgeserve-attempts, x-edgeserve-route, x-edgeserve-route-reason,"
-    " retry-after, x-ratelimit-limit-requests,"
+    " x-edgeserve-ignored, retry-after, x-ratelimit-limit-requests,"
     " x-ratelimit-remaining-requests, x-ratelimit-reset-requests,"
     " x-ratelimit-limit-tokens, x-ratelimit-remaining-tokens, x-ratelimit-reset-tokens"
 )
@@ -69,7 +69,7 @@ class Cors:
 
 
 PREFLIGHT = "access-control-request-method"
-COVERED = ("/v1/", "/models")
+COVERED = ("/v1/", "/models", "/api/tags", "/api/ps", "/api/show", "/api/version")
 """Of the routes that aiohttp answers; the rest is not for web pages."""
 
 APART = "/v1/health"
