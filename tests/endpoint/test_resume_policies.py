@@ -40,6 +40,7 @@ def pairs(
                     "node",
                     *("--model", str(model), "--name", name, "--no-advertise"),
                     *("--slots", "2", "--context", "1024", "--threads", "1"),
+                    "--no-on-demand",
                     *engine_flags(),
                     home=home / name,
                 )

@@ -128,6 +128,7 @@ def _a_node(name: str, model: Path, home: Path, *more: str) -> Any:
     return running_process(
         "node",
         *("--engine", "bundled", "--model", str(model), "--name", name),
+        "--no-on-demand",
         *("--slots", "4", "--context", "1024", "--threads", "1", "--no-advertise"),
         *more,
         home=home / name,
