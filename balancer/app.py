@@ -57,6 +57,7 @@ from balancer.persistence.learned import file_in, remembering
 from balancer.probes.calibration import calibrating
 from balancer.probes.liveness import probing
 from balancer.probes.template import TemplateProbe
+from balancer.servers.polling import polling
 from balancer.state import BalancerState, build_state
 from balancer.telemetry.recorder import Trace, tracing
 from edgeserve import http
@@ -64,7 +65,7 @@ from edgeserve.config.paths import admin_key_file
 from edgeserve.config.settings import EVERYWHERE, LOOPBACK, BalancerSettings
 from edgeserve.http import Handoff
 from edgeserve.http.channel.opening import FleetChannel
-from edgeserve.http.types import Origin, Upstream
+from edgeserve.http.types import Origin
 from edgeserve.openai import ROUTES
 from edgeserve.runtime.background import background
 from edgeserve.runtime.clock import ActiveClock
@@ -136,10 +137,10 @@ async def running(
         usage = await stack.enter_async_context(counting(settings.state_dir))
         revocations = Revocations(settings.state_dir)
         channel = FleetChannel(access.tokens, revocations.nodes)
-        upstream = _upstream(settings, channel if access.tokens else None)
-        nodes = NodeClient(await stack.enter_async_context(upstream))
-        clock = stack.enter_context(closing(ActiveClock()))
         pace = pace or _pace(settings)
+        reaching = _nodes(settings, shared, pace, channel if access.tokens else None)
+        nodes = await stack.enter_async_context(reaching)
+        clock = stack.enter_context(closing(ActiveClock()))
         on_event = await stack.enter_async_context(
             watching(shared.current, nodes, pace, clock)
         )
@@ -239,11 +240,20 @@ def _pace(settings: BalancerSettings) -> ReconnectPolicy:
     )
 
 
-def _upstream(
-    settings: BalancerSettings, channel: FleetChannel | None
-) -> AbstractAsyncContextManager[Upstream]:
-    """Hold the connections to nodes; on a channel each has to prove itself."""
-    return http.upstream(connect_seconds=settings.connect_seconds, channel=channel)
+@asynccontextmanager
+async def _nodes(
+    settings: BalancerSettings,
+    shared: BalancerState,
+    pace: ReconnectPolicy,
+    channel: FleetChannel | None,
+) -> AsyncGenerator[NodeClient]:
+    """Hold connections to nodes, each proved on a channel, and to other servers."""
+    seconds = settings.connect_seconds
+    async with (
+        http.upstream(connect_seconds=seconds, channel=channel) as upstream,
+        polling(settings, shared.current, pace) as servers,
+    ):
+        yield NodeClient(upstream, servers)
 
 
 def _offering(
