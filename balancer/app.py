@@ -248,12 +248,11 @@ async def _nodes(
     channel: FleetChannel | None,
 ) -> AsyncGenerator[NodeClient]:
     """Hold connections to nodes, each proved on a channel, and to other servers."""
-    seconds = settings.connect_seconds
     async with (
-        http.upstream(connect_seconds=seconds, channel=channel) as upstream,
+        http.upstream(connect_seconds=settings.connect_seconds, channel=channel) as to,
         polling(settings, shared.current, pace) as servers,
     ):
-        yield NodeClient(upstream, servers)
+        yield NodeClient(to, servers)
 
 
 def _offering(
@@ -277,9 +276,8 @@ async def _changes(
 ) -> AsyncGenerator[NodeRoutes]:
     """Hold the machines that ask to join; yields the routes that change nodes."""
     allowed, say = settings.approve, shared.current.say
-    async with joining(
-        access.tokens, revocations.nodes, allowed=allowed, say=say
-    ) as requests:
+    asking = joining(access.tokens, revocations.nodes, allowed=allowed, say=say)
+    async with asking as requests:
         yield NodeRoutes(
             state=shared,
             requests=requests,
