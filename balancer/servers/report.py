@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from balancer.servers.profiles.base import CONTEXT, Profile, Replies, ServedModel
 from edgeserve.config.servers import ServerSetting
 from edgeserve.models.naming import named
+from edgeserve.quantization import ALIASES, TYPES
 from edgeserve.wire import (
     Cpu,
     EngineReport,
@@ -130,7 +131,9 @@ def _short(name: str) -> str:
     last = name.replace("\\", "/").rstrip("/").rpartition("/")[2] or name
     if last.lower().endswith(".gguf"):
         return named(Path(last), "")[0]
-    return last.removesuffix(":latest")
+    model, _, label = last.partition(":")
+    is_type = label.upper() in {*TYPES, *ALIASES, "LATEST"}
+    return model if model and is_type else last
 
 
 def _notes(

@@ -1,4 +1,4 @@
-"""Servers are recognised by fields of their answers, in order; others get a sentence."""
+"""Servers are recognised by fields of their answers; others get a sentence."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Servers are set by URL or by tables; what is wrong with one is said with its place."""
+"""Servers are set by URL or by tables; what is wrong is said with its place."""
 
 from __future__ import annotations
 
