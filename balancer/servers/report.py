@@ -79,7 +79,7 @@ def report_of(
             _engine(setting, profile, each, short, width=width, busy=busy, epoch=epoch)
             for each in models
         ),
-        problems=_notes(setting, profile, replies),
+        problems=_notes(setting, profile, replies, models),
     )
 
 
@@ -122,6 +122,7 @@ def _engine(
             slots=width, context=context, batch=BATCH, threads=1, gpu_layers=-1
         ),
         expected=GUESS,
+        pinned=True,  # what is loaded there is not ours to change
         last_resort=setting.last_resort,
     )
 
@@ -137,11 +138,18 @@ def _short(name: str) -> str:
 
 
 def _notes(
-    setting: ServerSetting, profile: Profile, replies: Replies
+    setting: ServerSetting,
+    profile: Profile,
+    replies: Replies,
+    models: Sequence[ServedModel],
 ) -> tuple[str, ...]:
-    if setting.width or profile.read_width(replies):
-        return ()
-    return (
-        f"how many requests it answers at once is unknown; {profile.width} assumed"
-        " (`width`)",
-    )
+    """Say what had to be assumed, and which key of its table says it."""
+    notes = list[str]()
+    if not (setting.width or profile.read_width(replies)):
+        notes.append(
+            f"how many requests it answers at once is unknown; {profile.width} assumed"
+            " (`width`)"
+        )
+    if not setting.context and any(each.context == 0 for each in models):
+        notes.append(f"its context is unknown; {CONTEXT} tokens assumed (`context`)")
+    return tuple(notes)

@@ -171,5 +171,9 @@ async def test_settings_count_more_than_what_was_read() -> None:
     assert engine.last_resort
 
 
-async def test_an_assumed_width_is_stated() -> None:
-    assert "8 assumed (`width`)" in (await reported(OPENAI)).problems[0]
+async def test_what_had_to_be_assumed_is_stated() -> None:
+    width, context = (await reported(OPENAI)).problems
+
+    assert "8 assumed (`width`)" in width
+    assert "4096 tokens assumed (`context`)" in context
+    assert (await reported(SGLANG)).problems == ()

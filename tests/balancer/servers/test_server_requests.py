@@ -8,9 +8,13 @@ from typing import Any
 
 import pytest
 
+from edgeserve.cli.fleet import node_rows
 from edgeserve.config.servers import ServerSetting
+from edgeserve.errors import NodeLost
+from edgeserve.wire import Expected
 from tests.balancer.endpoint import CHAT, a_secret, chat, endpoint, everyone_up
 from tests.fakes.node import fake_node
+from tests.fakes.reports import an_engine
 from tests.fakes.servers import (
     ANSWER,
     DONE,
@@ -273,3 +277,80 @@ async def test_a_client_that_leaves_ends_its_request_at_the_server() -> None:
                 await asyncio.sleep(0.01)
         gate.set()
         assert (await here.post(CHAT, chat())).status == 200
+
+
+async def test_a_last_resort_answers_only_what_nothing_else_can() -> None:
+    slow = an_engine("small:Q4_1", expected=Expected(read=1.0, write=1.0))
+    async with fake_server(OPENAI) as server, fake_node("pi", engine=slow) as node:
+        known = ServerSetting(url=server.url, last_resort=True, name="cloud")
+        async with endpoint(node, server_tables=(known,)) as here:
+            first = await here.post(CHAT, chat())
+            node.refuse = NodeLost("it is ill")
+            second = await here.post(CHAT, chat())
+
+    assert first.headers["x-edgeserve-node"] == "pi"
+    assert second.headers["x-edgeserve-node"] == "cloud"
+
+
+async def test_a_nodes_broken_answer_does_not_go_on_at_a_server() -> None:
+    half = b"".join(
+        b'data: {"choices":[{"index":0,"delta":{"content":"%b"},"finish_reason":null}]'
+        b',"id":"a","created":1,"model":"m","system_fingerprint":"f"}\n\n' % each
+        for each in (b"One", b" two")
+    )
+    async with fake_server(OPENAI) as server, fake_node("pi") as node:
+        known = ServerSetting(url=server.url, last_resort=True)
+        async with endpoint(node, server_tables=(known,)) as here:
+            node.script.append((half, "broken"))
+            answered = await here.post(CHAT, chat(stream=True))
+
+    assert text(answered.body) == "One two"
+    assert "error" in events(answered.body)[-1]
+    assert not server.asked
+
+
+async def test_servers_need_no_fleet_token(tmp_path: Any) -> None:
+    token = a_secret(tmp_path, "token", "a-token-that-is-long-enough-to-be-one")
+    key = a_secret(tmp_path, "keys", "a-key-that-is-long-enough")
+    async with (
+        fake_server(OPENAI) as server,
+        endpoint(servers=(server.url,), token_file=token, api_key_file=key) as here,
+    ):
+        headers = {"authorization": "Bearer a-key-that-is-long-enough"}
+        answered = await here.post(CHAT, chat(), headers)
+
+        assert answered.text == "Hello there"
+        assert "authorization" not in server.asked[0][1]
+
+
+async def test_tables_and_metrics_show_a_server_as_a_node() -> None:
+    async with fake_server(VLLM) as server, endpoint(servers=(server.url,)) as here:
+        await here.post(CHAT, chat())
+        found = (await here.get("/edgeserve/v1/nodes")).json
+        metrics = (await here.get("/metrics")).body.decode()
+        (row,) = node_rows(found["nodes"] if isinstance(found, dict) else found)
+
+    assert row.cells[0] == f"127.0.0.1:{server.port}"
+    assert row.cells[1] == "up"
+    assert "Qwen/Small: 3 of 64 slots busy" in row.below[0]
+    assert "64 assumed" in " ".join(row.below)
+    assert f'node="127.0.0.1:{server.port}"' in metrics
+
+
+async def test_requests_wait_for_a_slot_of_a_server_as_wide_as_it_is_said() -> None:
+    gate = asyncio.Event()
+    async with fake_server(OPENAI, gate=gate) as server:
+        known = ServerSetting(url=server.url, width=2)
+        async with endpoint(server_tables=(known,)) as here:
+            asked = [
+                asyncio.ensure_future(here.post(CHAT, chat(stream=True)))
+                for _ in range(3)
+            ]
+            async with asyncio.timeout(PATIENCE):
+                while here.balancer.state.queue.waiting != 1:
+                    await asyncio.sleep(0.01)
+            assert len(server.asked) == 2
+            gate.set()
+            answers = await asyncio.gather(*asked)
+
+    assert {text(each.body) for each in answers} == {"Hello there"}
