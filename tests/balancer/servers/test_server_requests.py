@@ -12,7 +12,14 @@ from edgeserve.cli.fleet import node_rows
 from edgeserve.config.servers import ServerSetting
 from edgeserve.errors import NodeLost
 from edgeserve.wire import Expected
-from tests.balancer.endpoint import CHAT, a_secret, chat, endpoint, everyone_up
+from tests.balancer.endpoint import (
+    CHAT,
+    a_secret,
+    chat,
+    endpoint,
+    eventually,
+    everyone_up,
+)
 from tests.fakes.node import fake_node
 from tests.fakes.reports import an_engine
 from tests.fakes.servers import (
@@ -25,7 +32,6 @@ from tests.fakes.servers import (
     fake_server,
     listed,
 )
-from tests.patience import PATIENCE
 
 
 def events(body: bytes) -> list[Any]:
@@ -272,9 +278,7 @@ async def test_a_client_that_leaves_ends_its_request_at_the_server() -> None:
     ):
         async with here.session.post(CHAT, json=chat(stream=True)) as response:
             await response.content.readany()
-        async with asyncio.timeout(PATIENCE):
-            while here.balancer.state.in_flight.inside:
-                await asyncio.sleep(0.01)
+        await eventually(lambda: not here.balancer.state.in_flight.inside)
         gate.set()
         assert (await here.post(CHAT, chat())).status == 200
 
@@ -346,10 +350,11 @@ async def test_requests_wait_for_a_slot_of_a_server_as_wide_as_it_is_said() -> N
                 asyncio.ensure_future(here.post(CHAT, chat(stream=True)))
                 for _ in range(3)
             ]
-            async with asyncio.timeout(PATIENCE):
-                while here.balancer.state.queue.waiting != 1:
-                    await asyncio.sleep(0.01)
-            assert len(server.asked) == 2
+            await eventually(
+                lambda: (
+                    len(server.asked) == 2 and here.balancer.state.queue.waiting == 1
+                )
+            )
             gate.set()
             answers = await asyncio.gather(*asked)
 
