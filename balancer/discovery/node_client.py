@@ -10,6 +10,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from balancer.fleet.engines import EngineCandidate
+from edgeserve.errors import NodeLost
 from edgeserve.http.types import Answer, Origin, Request, Upstream
 from edgeserve.wire import REQUEST_HEADER, VARIANT_HEADER
 
@@ -29,6 +30,10 @@ NOT_FOR_NODES = frozenset(
 
 class ServerRequests(Protocol):
     """Sends requests to servers that are no nodes; see `ServerClient`."""
+
+    def is_at(self, origin: Origin) -> bool:
+        """Whether such a server is at an address."""
+        ...
 
     def probe(
         self, to: EngineCandidate, path: str, body: bytes
@@ -62,7 +67,15 @@ class NodeClient:
     def order(
         self, origin: Origin, path: str, body: bytes
     ) -> AbstractAsyncContextManager[Answer]:
-        """Ask the node at `origin` to do something; see `edgeserve.orders`."""
+        """Ask the node at `origin` to do something; see `edgeserve.orders`.
+
+        Raises NodeLost where no node is there.
+        """
+        if self._servers is not None and self._servers.is_at(origin):
+            raise NodeLost(
+                f"{origin.url} is a server of another program, not a node: it takes no"
+                " orders; change its models there"
+            )
         return self._upstream.ask(origin, "POST", path, JSON, body)
 
     def withdraw(

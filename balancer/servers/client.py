@@ -104,6 +104,10 @@ class ServerClient:
         self._upstream = upstream
         self.servers: dict[str, Server] = {}
 
+    def is_at(self, origin: Origin) -> bool:
+        """Whether one of them is at an address."""
+        return any(each.origin == origin for each in self.servers.values())
+
     async def get(self, server: Server, path: str) -> Reply:
         """Ask for a path. Raises NodeLost."""
         asking = self._upstream.ask(server.origin, "GET", path, server.headers)

@@ -76,12 +76,11 @@ async def test_an_answer_without_end_is_not_read_to_it(
 
 @asynccontextmanager
 async def polled(
-    monkeypatch: pytest.MonkeyPatch, server: FakeServer, **fields: object
+    monkeypatch: pytest.MonkeyPatch, server: FakeServer
 ) -> AsyncGenerator[Endpoint]:
     """Have a server in a fleet that looks at it often."""
     monkeypatch.setattr(polling, "EVERY_SECONDS", 0.02)
-    known = ServerSetting(url=server.url, **fields)  # type: ignore[arg-type] - a test's
-    async with endpoint(server_tables=(known,)) as here:
+    async with endpoint(servers=(server.url,)) as here:
         yield here
 
 

@@ -359,3 +359,18 @@ async def test_requests_wait_for_a_slot_of_a_server_as_wide_as_it_is_said() -> N
             answers = await asyncio.gather(*asked)
 
     assert {text(each.body) for each in answers} == {"Hello there"}
+
+
+async def test_a_server_gets_no_orders_of_ours(tmp_path: Any) -> None:
+    keys = a_secret(tmp_path, "keys", "a-key-that-is-long-enough")
+    headers = {"authorization": "Bearer a-key-that-is-long-enough"}
+    async with (
+        fake_server(OPENAI) as server,
+        endpoint(servers=(server.url,), api_key_file=keys) as here,
+    ):
+        path = "/edgeserve/v1/models/small/unload"
+        refused = await here.post(path, {}, headers)
+
+        assert refused.status >= 400
+        assert "not a node: it takes no orders" in refused.error
+        assert not server.asked
