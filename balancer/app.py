@@ -32,7 +32,7 @@ from balancer.api.nodes import NodeRoutes
 from balancer.clients.admission import Admission, admitting, local_admin
 from balancer.clients.limits import RateLimits
 from balancer.clients.usage import ClientUsage, counting
-from balancer.discovery.events import ReconnectPolicy, watching
+from balancer.discovery.events import ReconnectPolicy, pace_of, watching
 from balancer.discovery.joining import joining
 from balancer.discovery.mdns import discovering
 from balancer.discovery.node_client import NodeClient
@@ -59,6 +59,7 @@ from balancer.persistence.learned import file_in, remembering
 from balancer.probes.calibration import calibrating
 from balancer.probes.liveness import probing
 from balancer.probes.template import TemplateProbe
+from balancer.servers.polling import polling
 from balancer.state import BalancerState, build_state
 from balancer.telemetry.recorder import Trace, tracing
 from edgeserve import http
@@ -66,7 +67,7 @@ from edgeserve.config.paths import admin_key_file
 from edgeserve.config.settings import EVERYWHERE, LOOPBACK, BalancerSettings
 from edgeserve.http import Handoff
 from edgeserve.http.channel.opening import FleetChannel
-from edgeserve.http.types import Origin, Upstream
+from edgeserve.http.types import Origin
 from edgeserve.runtime.background import background
 from edgeserve.runtime.clock import ActiveClock
 from edgeserve.runtime.log import say
@@ -136,10 +137,10 @@ async def running(
         usage = await stack.enter_async_context(counting(settings.state_dir))
         revocations = Revocations(settings.state_dir)
         channel = FleetChannel(access.tokens, revocations.nodes)
-        upstream = _upstream(settings, channel if access.tokens else None)
-        nodes = NodeClient(await stack.enter_async_context(upstream))
+        pace = pace or pace_of(settings)
+        reaching = _nodes(settings, shared, pace, channel if access.tokens else None)
+        nodes = await stack.enter_async_context(reaching)
         clock = stack.enter_context(closing(ActiveClock()))
-        pace = pace or _pace(settings)
         on_event = await stack.enter_async_context(
             watching(shared.current, nodes, pace, clock)
         )
@@ -234,17 +235,19 @@ def _reached_at(host: str, port: int, *, tls: bool) -> Origin:
     return Origin(LOOPBACK if host == EVERYWHERE else host, port, tls)
 
 
-def _pace(settings: BalancerSettings) -> ReconnectPolicy:
-    return ReconnectPolicy(
-        suspect=settings.suspect_seconds, forget=settings.forget_seconds
-    )
-
-
-def _upstream(
-    settings: BalancerSettings, channel: FleetChannel | None
-) -> AbstractAsyncContextManager[Upstream]:
-    """Hold the connections to nodes; on a channel each has to prove itself."""
-    return http.upstream(connect_seconds=settings.connect_seconds, channel=channel)
+@asynccontextmanager
+async def _nodes(
+    settings: BalancerSettings,
+    shared: BalancerState,
+    pace: ReconnectPolicy,
+    channel: FleetChannel | None,
+) -> AsyncGenerator[NodeClient]:
+    """Hold connections to nodes, each proved on a channel, and to other servers."""
+    async with (
+        http.upstream(connect_seconds=settings.connect_seconds, channel=channel) as to,
+        polling(settings, shared.current, pace) as servers,
+    ):
+        yield NodeClient(to, servers)
 
 
 def _offering(
@@ -268,9 +271,8 @@ async def _changes(
 ) -> AsyncGenerator[NodeRoutes]:
     """Hold the machines that ask to join; yields the routes that change nodes."""
     allowed, say = settings.approve, shared.current.say
-    async with joining(
-        access.tokens, revocations.nodes, allowed=allowed, say=say
-    ) as requests:
+    asking = joining(access.tokens, revocations.nodes, allowed=allowed, say=say)
+    async with asking as requests:
         yield NodeRoutes(
             state=shared,
             requests=requests,

@@ -37,6 +37,18 @@ TOOLS: frozenset[Ability] = frozenset(("tools",))
 
 STRIPPED = ("id_slot", "lora")
 
+PORTABLE = frozenset(("/v1/chat/completions", "/v1/completions", "/v1/embeddings"))
+"""Routes that every server with OpenAI's API may have."""
+
+LLAMA_FIELDS = (
+    "id_slot", "lora", "cache_prompt", "return_progress", "timings_per_token",
+    "n_predict", "n_cmpl", "n_keep", "n_discard", "n_indent", "samplers", "json_schema",
+    "post_sampling_probs", "t_max_predict_ms", "return_tokens",
+)  # fmt: skip
+"""Fields of llama.cpp that other servers do not know; strict ones refuse them."""
+
+OPENAI_BUDGETS = ("max_tokens", "max_completion_tokens")
+
 SESSION_HEADERS = ("x-session-id", "x-conversation-id", "x-session-affinity")
 """Headers in which a client may name a conversation."""
 
@@ -53,8 +65,9 @@ _VALID_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 class InferenceRequest(msgspec.Struct, kw_only=True):
     """One request, parsed and validated.
 
-    `wants_progress`: the client asked for it. `ends`: how many ends the stream has.
-    `filtered`: see `Dialect.filters_end`. `put`: fields with translated values.
+    `wants_progress`, `wants_usage`: the client asked for it. `ends`: how many ends the
+    stream has. `filtered`: see `Dialect.filters_end`. `edits`: fields with translated
+    values.
     """
 
     route: Route
@@ -63,6 +76,7 @@ class InferenceRequest(msgspec.Struct, kw_only=True):
     mode: Mode
     routing: RoutingRequest
     wants_progress: bool = False
+    wants_usage: bool = False
     ends: int = 1
     filtered: bool = False
     edits: Mapping[str, object] = {}
@@ -86,6 +100,8 @@ class InferenceRequest(msgspec.Struct, kw_only=True):
         """Return the body with the named edits; `slot` is a slot of the engine."""
         if self.route.method == "GET":
             return b""
+        if engine.kind == "server":
+            return self._body_for_server(engine)
         put: dict[str, object] = {**self.edits, "model": engine.variant}
         if self.asks_for_progress:
             put["return_progress"] = True
@@ -96,6 +112,16 @@ class InferenceRequest(msgspec.Struct, kw_only=True):
         if slot is None:
             return edited(self.body, put=put, drop=STRIPPED)
         return edited(self.body, put={**put, "id_slot": slot}, drop=("lora",))
+
+    def _body_for_server(self, engine: EngineReport) -> bytes:
+        """Return the body for a server that is no node: with none of our fields."""
+        put: dict[str, object] = {**self.edits, "model": engine.variant}
+        if self.mode != "whole":
+            put |= {"stream": True, "stream_options": {"include_usage": True}}
+        given = raw_fields(self.body)
+        if "n_predict" in given and given.keys().isdisjoint(OPENAI_BUDGETS):
+            put["max_tokens"] = self.routing.budget
+        return edited(self.body, put=put, drop=LLAMA_FIELDS)
 
 
 def read_request(
@@ -143,12 +169,25 @@ def read_request(
             deadline=deadline,
             floor=floor,
             priority=priority,
+            portable=_portable(route, request),
         ),
         wants_progress=bool(request.return_progress),
+        wants_usage=_wants_usage(request),
         ends=dialect.ends(request),
         filtered=dialect.filters_end(request),
         edits=translated(dialect, request, body),
     )
+
+
+def _portable(route: Route, request: RequestFields) -> bool:
+    """Whether any server with OpenAI's API can answer it."""
+    llama = request.grammar or request.json_schema or request.n_probs
+    return route.path in PORTABLE and not (llama or request.response_fields)
+
+
+def _wants_usage(request: RequestFields) -> bool:
+    options = request.stream_options
+    return isinstance(options, dict) and bool(options.get("include_usage"))
 
 
 def _slots(route: Route, request: RequestFields, *, generates: bool) -> int:

@@ -89,6 +89,16 @@ SMALLEST: dict[Ability, tuple[str, dict[str, Any]]] = {
 }
 """The cheapest request that shows each ability: its path and body."""
 
+SMALLEST_OF_SERVERS: dict[Ability, tuple[str, dict[str, Any]]] = {
+    "chat": (
+        "/v1/chat/completions",
+        {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1},
+    ),
+    "completion": ("/v1/completions", {"prompt": "Hi", "max_tokens": 1}),
+    "embeddings": SMALLEST["embeddings"],
+}
+"""The same for servers that are no nodes."""
+
 RAW = msgspec.Raw()
 
 
@@ -109,6 +119,7 @@ class RequestFields(msgspec.Struct, frozen=True, kw_only=True):
     max_completion_tokens: int | None = None
     n_predict: int | None = None
     return_progress: Any = None
+    stream_options: Any = None
     # The following stay raw; `balancer.validation.limits` checks them.
     grammar: msgspec.Raw = RAW
     json_schema: msgspec.Raw = RAW

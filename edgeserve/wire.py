@@ -157,7 +157,9 @@ class EngineReport(msgspec.Struct, frozen=True, kw_only=True):
     `memory` is what it needs, in bytes, GPUs included. `load_seconds` is how long its
     last load took, or an estimate; `progress` the share of a load that is done, 0 to 1.
     `created` is the time of its file, in Unix seconds. A `pinned` engine stays loaded.
-    `evicts` are the ids of the engines that would have to leave for it.
+    `evicts` are the ids of the engines that would have to leave for it. A `server` is
+    no node's engine but a model of a server that the balancer asks by itself.
+    `last_resort`: only for requests that nothing else can serve.
     """
 
     id: str
@@ -170,7 +172,7 @@ class EngineReport(msgspec.Struct, frozen=True, kw_only=True):
     busy: int = 0
     context: int
     abilities: tuple[Ability, ...]
-    kind: Literal["native", "bundled", "fake"]
+    kind: Literal["native", "bundled", "fake", "server"]
     build: str = ""
     epoch: int = 0
     launch: Launch
@@ -184,6 +186,7 @@ class EngineReport(msgspec.Struct, frozen=True, kw_only=True):
     created: int = 0
     pinned: bool = False
     evicts: tuple[str, ...] = ()
+    last_resort: bool = False
 
 
 class AvailableModel(msgspec.Struct, frozen=True, kw_only=True):

@@ -32,6 +32,7 @@ from tests.balancer.discovery.joiners import a_balancer, a_joiner
 from tests.edgeserve.http.certificates import a_certificate
 from tests.edgeserve.http.talk import echo, is_ours
 from tests.fakes.gguf import a_model
+from tests.fakes.servers import fake_server, listed
 from tests.fleet.llama_server import script
 from tests.patience import PATIENCE
 
@@ -167,12 +168,14 @@ async def a_join_request() -> AsyncGenerator[None]:
 
 
 @asynccontextmanager
-async def both(tmp_path: Path) -> AsyncGenerator[Both]:
+async def both(tmp_path: Path, server: str) -> AsyncGenerator[Both]:
     """Run them as their commands do, found by mDNS and by registration."""
     (tmp_path / "models").mkdir()
     model = a_model(tmp_path / "models" / "small-F16.gguf")
     port = free_port()
-    settings = BalancerSettings(port=port, state_dir=tmp_path / "balancer")
+    settings = BalancerSettings(
+        port=port, state_dir=tmp_path / "balancer", servers=(server,)
+    )
     here = NodeSettings(
         name="kitchen",
         port=free_port(),
@@ -200,7 +203,12 @@ async def test_whichever_background_task_fails_requests_are_answered(
 ) -> None:
     before = Counter(failures.counts)
     with caplog.at_level(logging.WARNING):
-        async with both(tmp_path) as there, a_tls_port(tmp_path), a_join_request():
+        async with (
+            fake_server({"/v1/models": listed("another")}) as server,
+            both(tmp_path, server.url) as there,
+            a_tls_port(tmp_path),
+            a_join_request(),
+        ):
             # A request would measure the engine, and nobody calibrate it then.
             await saboteur.until("calibrate", 1)
             for each in there.balancer.state.current.candidates:

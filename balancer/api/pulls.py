@@ -43,7 +43,8 @@ def chosen(fleet: Fleet, order: FleetPull) -> list[Node]:
     """Return the nodes that an order is for. Pure. Raises BadRequest, NoNode."""
     if order.everywhere == bool(order.nodes):
         raise BadRequest("name the nodes, or say `everywhere`: one of the two")
-    up = {each.id: each for each in fleet.nodes if each.state == "up"}
+    ours = [each for each in fleet.nodes if each.takes_orders]
+    up = {each.id: each for each in ours if each.state == "up"}
     if not up:
         raise NoNode("no node is up")
     if order.everywhere:
@@ -60,7 +61,7 @@ def orders(
     The first is the one with the lowest id: while it works, the others wait for it, so
     that the internet is crossed once. All nodes that are up are peers.
     """
-    up = [each for each in fleet.nodes if each.state == "up"]
+    up = [each for each in fleet.nodes if each.state == "up" and each.takes_orders]
     return [
         (
             node,

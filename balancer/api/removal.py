@@ -100,7 +100,8 @@ class ModelRemover:
     def _of(self, name: str) -> list[Node]:
         """Return the nodes to ask: all but those that are gone. Raises NoSuchNode."""
         fleet = self.state.current.fleet
-        there = [each for each in fleet.nodes if each.state != "unreachable"]
+        ours = [each for each in fleet.nodes if each.takes_orders]
+        there = [each for each in ours if each.state != "unreachable"]
         if not name:
             return there
         id_ = named(name, {each.id: each.name for each in there}, "answers")

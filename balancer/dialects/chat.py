@@ -118,7 +118,8 @@ class Chat(Dialect):
 
 
 def _choice_has_content(choice: Json) -> bool:
-    delta = {key: value for key, value in choice["delta"].items() if key != "role"}
+    content = choice.get("delta") or {}
+    delta = {key: value for key, value in content.items() if key != "role"}
     return any(delta.values()) or choice.get("finish_reason") is not None
 
 
@@ -210,7 +211,7 @@ class ChatAggregate:
         if (data := data_of(event)) is None:
             return
         self._head = self._head or data
-        for each in data["choices"]:
+        for each in data.get("choices") or ():
             self._add_choice(each)
         # A chunk with usage has no choice: it belongs to the choice before it.
         for key in ("usage", "timings"):
@@ -220,8 +221,8 @@ class ChatAggregate:
     def _add_choice(self, each: Json) -> None:
         self._last = each["index"]
         choice = self._choices.setdefault(self._last, _Choice())
-        choice.add(each["delta"])
-        choice.finish = each["finish_reason"] or choice.finish
+        choice.add(each.get("delta") or {})
+        choice.finish = each.get("finish_reason") or choice.finish
 
     def body(self) -> bytes:
         """See `Aggregate.body`."""
@@ -232,12 +233,12 @@ class ChatAggregate:
         return encoded(
             {
                 "choices": _choices(indices, self._choices),
-                "created": self._head["created"],
-                "model": self._head["model"],
-                "system_fingerprint": self._head["system_fingerprint"],
+                "created": self._head.get("created"),
+                "model": self._head.get("model"),
+                "system_fingerprint": self._head.get("system_fingerprint"),
                 "object": "chat.completion",
                 "usage": counted.get("usage"),
-                "id": self._head["id"],
+                "id": self._head.get("id"),
             }
             | ({"timings": counted["timings"]} if "timings" in counted else {})
         )

@@ -120,10 +120,10 @@ class CompletionAggregate:
         self._done = self._done or event.data == b"[DONE]"
         if (data := data_of(event)) is None:
             return
-        for choice in data["choices"]:
+        for choice in data.get("choices") or ():
             index: int = choice["index"]
-            self._texts.setdefault(index, []).append(choice["text"])
-            if choice["finish_reason"] is not None:
+            self._texts.setdefault(index, []).append(choice.get("text") or "")
+            if choice.get("finish_reason") is not None:
                 self._finals[index] = data
 
     def body(self) -> bytes:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from abc import abstractmethod
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import msgspec
 
@@ -55,7 +55,10 @@ class StreamReader(msgspec.Struct, kw_only=True):
     `begun`: content has come. `ended`: the answer is complete. `worked`: the engine
     has reported progress. `prompt`: how many tokens it reads, if reported.
     `error`: the error that ended the answer after content; it is not passed on.
+    `signals_head`: the head of the answer shows that the engine has begun.
     """
+
+    signals_head: ClassVar[bool] = True
 
     observer: StreamObserver | None = None
     begun: bool = False
@@ -70,6 +73,10 @@ class StreamReader(msgspec.Struct, kw_only=True):
     @abstractmethod
     def feed(self, piece: bytes) -> bytes:
         """Return what the client may get now."""
+
+    def finish(self) -> bytes:
+        """Take the end of the body; return what the stream lacks, if it is whole."""
+        return b""
 
     def whole(self, body: bytes) -> None:
         """Take an answer that does not stream."""

@@ -7,6 +7,7 @@ their `usage` has at least the number of tokens.
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import msgspec
 
@@ -61,14 +62,16 @@ class _Answer(msgspec.Struct):
     usage: _Usage
 
 
-class _PromptUsage(msgspec.Struct):
-    """Usage of answers without text: embeddings and ranks."""
+class _OpenAIUsage(msgspec.Struct):
+    """Usage in OpenAI's format; embeddings and ranks have only `prompt_tokens`."""
 
     prompt_tokens: int
+    completion_tokens: int = 0
+    prompt_tokens_details: _Details | None = None
 
 
-class _Vectors(msgspec.Struct):
-    usage: _PromptUsage
+class _OpenAIAnswer(msgspec.Struct):
+    usage: _OpenAIUsage
 
 
 _COUNT = re.compile(
@@ -78,7 +81,7 @@ _COUNT = re.compile(
 _decoder = msgspec.json.Decoder(_Timings)
 _progress = msgspec.json.Decoder(PromptProgress)
 _answers = msgspec.json.Decoder(_Answer)
-_vectors = msgspec.json.Decoder(_Vectors)
+_openai = msgspec.json.Decoder(_OpenAIAnswer)
 
 
 def timings_in(answer: bytes) -> Timings | None:
@@ -115,7 +118,7 @@ def usage_in(body: bytes) -> Timings | None:
     try:
         usage = _answers.decode(body).usage
     except msgspec.DecodeError:
-        return _usage_of_vectors(body)
+        return _usage_of_openai(body)
     cached = usage.input_tokens_details.cached_tokens
     return _counted(
         usage.cache_read_input_tokens + cached,
@@ -124,11 +127,25 @@ def usage_in(body: bytes) -> Timings | None:
     )
 
 
-def _usage_of_vectors(body: bytes) -> Timings | None:
+def _usage_of_openai(body: bytes) -> Timings | None:
     try:
-        return _counted(0, _vectors.decode(body).usage.prompt_tokens, 0)
+        return _openai_counted(_openai.decode(body).usage)
     except msgspec.DecodeError:
         return None
+
+
+def openai_usage(usage: dict[str, Any]) -> Timings | None:
+    """Read a `usage` object in OpenAI's format; times are 0, which means unknown."""
+    try:
+        return _openai_counted(msgspec.convert(usage, _OpenAIUsage))
+    except msgspec.ValidationError:
+        return None
+
+
+def _openai_counted(usage: _OpenAIUsage) -> Timings:
+    details = usage.prompt_tokens_details
+    cached = min(details.cached_tokens, usage.prompt_tokens) if details else 0
+    return _counted(cached, usage.prompt_tokens - cached, usage.completion_tokens)
 
 
 def usage_streamed(events: bytes) -> Timings | None:

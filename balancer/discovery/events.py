@@ -22,6 +22,7 @@ from balancer.discovery.mdns import Discovered, OnEvent, Withdrawn
 from balancer.discovery.node_client import NodeClient
 from balancer.fleet.current import LiveFleet
 from balancer.fleet.members import NodeAddress
+from edgeserve.config.settings import BalancerSettings
 from edgeserve.errors import EdgeserveError, NodeLost, in_words
 from edgeserve.http.sse import Event, EventReader
 from edgeserve.http.types import Answer, Origin
@@ -63,6 +64,13 @@ class ReconnectPolicy:
         """Return how long to wait after so many failures; half of it is random."""
         longest = min(FIRST_PAUSE * 2.0 ** min(failures - 1, 10), LONGEST_PAUSE)
         return longest * (1 + self.jitter()) / 2
+
+
+def pace_of(settings: BalancerSettings) -> ReconnectPolicy:
+    """Return the policy of the settings."""
+    return ReconnectPolicy(
+        suspect=settings.suspect_seconds, forget=settings.forget_seconds
+    )
 
 
 @asynccontextmanager

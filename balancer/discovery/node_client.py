@@ -7,8 +7,10 @@ nothing before both sides have proved that they hold it.
 from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager
+from typing import Protocol
 
 from balancer.fleet.engines import EngineCandidate
+from edgeserve.errors import NodeLost
 from edgeserve.http.types import Answer, Origin, Request, Upstream
 from edgeserve.wire import REQUEST_HEADER, VARIANT_HEADER
 
@@ -26,11 +28,37 @@ NOT_FOR_NODES = frozenset(
 """A conversation id would let llama.cpp continue after the client has left."""
 
 
-class NodeClient:
-    """Sends requests to nodes. Leaving a block early closes the connection."""
+class ServerRequests(Protocol):
+    """Sends requests to servers that are no nodes; see `ServerClient`."""
 
-    def __init__(self, upstream: Upstream) -> None:
+    def is_at(self, origin: Origin) -> bool:
+        """Whether such a server is at an address."""
+        ...
+
+    def probe(
+        self, to: EngineCandidate, path: str, body: bytes
+    ) -> AbstractAsyncContextManager[Answer]:
+        """See `NodeClient.probe`."""
+        ...
+
+    def forward(
+        self, to: EngineCandidate, request: Request, request_id: str, body: bytes
+    ) -> AbstractAsyncContextManager[Answer]:
+        """See `NodeClient.forward`."""
+        ...
+
+
+class NodeClient:
+    """Sends requests to nodes. Leaving a block early closes the connection.
+
+    `servers` sends those for servers that are no nodes.
+    """
+
+    def __init__(
+        self, upstream: Upstream, servers: ServerRequests | None = None
+    ) -> None:
         self._upstream = upstream
+        self._servers = servers
 
     def events(self, origin: Origin) -> AbstractAsyncContextManager[Answer]:
         """Open the event stream of the node at `origin`."""
@@ -39,7 +67,15 @@ class NodeClient:
     def order(
         self, origin: Origin, path: str, body: bytes
     ) -> AbstractAsyncContextManager[Answer]:
-        """Ask the node at `origin` to do something; see `edgeserve.orders`."""
+        """Ask the node at `origin` to do something; see `edgeserve.orders`.
+
+        Raises NodeLost where no node is there.
+        """
+        if self._servers is not None and self._servers.is_at(origin):
+            raise NodeLost(
+                f"{origin.url} is a server of another program, not a node: it takes no"
+                " orders; change its models there"
+            )
         return self._upstream.ask(origin, "POST", path, JSON, body)
 
     def withdraw(
@@ -52,6 +88,8 @@ class NodeClient:
         self, to: EngineCandidate, path: str, body: bytes
     ) -> AbstractAsyncContextManager[Answer]:
         """Send an engine a small request of our own."""
+        if self._servers is not None and to.engine.kind == "server":
+            return self._servers.probe(to, path, body)
         return self._upstream.ask(
             to.origin, "POST", path, self._headers(to, PROBE_ID), body
         )
@@ -60,6 +98,8 @@ class NodeClient:
         self, to: EngineCandidate, request: Request, request_id: str, body: bytes
     ) -> AbstractAsyncContextManager[Answer]:
         """Send an engine a client's request, with this body, without its secrets."""
+        if self._servers is not None and to.engine.kind == "server":
+            return self._servers.forward(to, request, request_id, body)
         headers = {k: v for k, v in request.headers.items() if k not in NOT_FOR_NODES}
         headers |= self._headers(to, request_id)
         return self._upstream.ask(

@@ -191,7 +191,8 @@ async def _stream(
 ) -> Outcome:
     """Pass a stream to the client."""
     response = context.response
-    watchdog.note("head")
+    if stream.signals_head:
+        watchdog.note("head")
     while not stream.begun and (piece := await answer.chunk()):
         ready = stream.feed(piece)
         watchdog.note("progress" if PROGRESS in piece else "ping")
@@ -201,13 +202,14 @@ async def _stream(
             await response.send_keep_alive(answer.headers, ready or KEEP_ALIVE)
     watchdog.note("text")
     await response.rest(answer, stream, watchdog)
+    missing = stream.finish()
     error = stream.error
     if error is not None and error.raw and _fault_of_event(error) == "none":
         refusal = EngineRefusal(error.status, JSON, error.body)
         await response.fail(refusal, context.request.dialect)
         return REFUSED
     _require_end(stream)
-    await response.end()
+    await response.end(missing)
     return DONE
 
 
@@ -235,7 +237,8 @@ async def _aggregate(
     watchdog: AttemptWatchdog,
 ) -> Outcome:
     """Collect a stream for a client that asked for a whole answer."""
-    watchdog.note("head")
+    if stream.signals_head:
+        watchdog.note("head")
     while piece := await answer.chunk():
         ready = stream.feed(piece)
         if stream.begun:
@@ -243,6 +246,7 @@ async def _aggregate(
             watchdog.texts += not piece.startswith(b":")
         else:
             watchdog.note("progress" if PROGRESS in piece else "ping")
+    context.response.sent.add(stream.finish())
     _require_end(stream)
     return await _send_aggregate(answer.headers, context)
 

@@ -23,7 +23,7 @@ from balancer.composition.routes import (
 )
 from balancer.dialects.chat import Chat
 from balancer.dialects.stream import StreamReader
-from balancer.failover.resume import RefuseResume, ResumePlan, resume
+from balancer.failover.resume import NO_RESUME, RefuseResume, Resume, ResumePlan, resume
 from balancer.failover.splice import GROWTH, MIGRATIONS, MOST_MIGRATIONS, ResumePolicy
 from balancer.fleet.engines import (
     EngineCandidate,
@@ -241,7 +241,8 @@ class RequestContext(msgspec.Struct, eq=False):
     def _narrow(self, engine: EngineCandidate, reader: StreamReader) -> None:
         if self.original is None:
             self.original, self.prompt_tokens = self.request, reader.prompt
-            self.request = structs.replace(self.request, routing=self.routing(engine))
+            routing = structs.replace(self.routing(engine), portable=False)
+            self.request = structs.replace(self.request, routing=routing)
 
     def routing(self, engine: EngineCandidate) -> RoutingRequest:
         """Return what it asks for when it leaves an engine."""
@@ -283,12 +284,11 @@ class RequestContext(msgspec.Struct, eq=False):
             return RefuseResume(f"it has gone on elsewhere {self.breaks - 1} times")
         if sent.size > MOST:
             return RefuseResume("it is too long to be remembered")
-        return resume(
-            self.request.body_for(engine),
-            self.request.route,
-            [sent.whole()],
-            prompt_tokens=self.prompt_tokens,
-        )
+        body, route = self.request.body_for(engine), self.request.route
+        plan = resume(body, route, [sent.whole()], prompt_tokens=self.prompt_tokens)
+        if engine.kind == "server" and isinstance(plan, Resume):
+            return RefuseResume(NO_RESUME)
+        return plan
 
     @property
     def can_restart(self) -> bool:

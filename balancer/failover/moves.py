@@ -124,8 +124,14 @@ def _may_move(attempt: AttemptWatchdog) -> bool:
         and context.moves < MOST_MOVES
         and not (attempt.why or attempt.suspect or attempt.routing.media)
         and attempt.routing.slots == 1
+        and not _from_server(attempt)
         and not attempt.paused()
     )
+
+
+def _from_server(attempt: AttemptWatchdog) -> bool:
+    """Whether a server that is no node answers: what it wrote cannot be continued."""
+    return attempt.send is not None and attempt.send.to.engine.kind == "server"
 
 
 def _quiet(attempts: Collection[AttemptWatchdog], now: float) -> dict[object, float]:

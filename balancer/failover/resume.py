@@ -125,6 +125,8 @@ class RefuseResume:
 
 ResumePlan = Resume | Finish | RefuseResume
 
+NO_RESUME = "answers of servers that are no nodes cannot be continued"
+
 
 def resume(
     body: bytes,

@@ -32,7 +32,7 @@ from balancer.failover.outcome import (
 )
 from balancer.failover.recovery import await_recovery, final_error
 from balancer.failover.resume import Finish, RefuseResume, Resume, ResumePlan
-from balancer.failover.splice import reader_for
+from balancer.failover.splice import reader_for, server_reader
 from balancer.failover.watchdog import AttemptWatchdog, Watchdog
 from balancer.fleet.engines import EngineCandidate
 from balancer.probes.template import TemplateProbe
@@ -164,6 +164,8 @@ class RetryLoop:
             body = request.body_for(to.engine, send.slot)
             id_, variant = context.record.id, to.engine.variant
             reader = reader_for(request, id_, variant, send)
+            if to.engine.kind == "server":
+                reader = server_reader(request, send)
         suspect = is_suspect(self.state, context)
         if suspect:
             await self.watchdog.wait_apart(to.key)
@@ -197,7 +199,8 @@ class RetryLoop:
             routing=request.routing,
             started=self.watchdog.time(),
             predicted=send.first_seconds,
-            reports_progress=request.asks_for_progress,
+            reports_progress=request.asks_for_progress
+            and send.to.engine.kind != "server",
             calls_tools=b'"tools"' in request.body,
             paused=context.response.paused,
             suspect=suspect,

@@ -20,6 +20,7 @@ from balancer.dialects.stream import DialectStream, StreamObserver, StreamReader
 from balancer.dialects.timings import PROGRESS, TIMINGS, USAGE
 from balancer.dialects.usage import TokenCount
 from balancer.request import InferenceRequest
+from balancer.servers.stream import ServerStream
 from edgeserve.config.settings import BalancerSettings
 from edgeserve.http.sse import (
     DONE,
@@ -169,5 +170,17 @@ def reader_for(
         ends=request.ends,
         filtered=request.filtered,
         head=head,
+        observer=observer,
+    )
+
+
+def server_reader(
+    request: InferenceRequest, observer: StreamObserver | None
+) -> ServerStream:
+    """Return a reader for an answer of a server that is no node."""
+    return ServerStream(
+        dialect=request.dialect,
+        ends=request.ends,
+        hides_usage=request.mode == "stream" and not request.wants_usage,
         observer=observer,
     )

@@ -68,6 +68,11 @@ class Node:
     full: frozenset[str] = frozenset()
     problem: str | None = None
 
+    @property
+    def takes_orders(self) -> bool:
+        """Whether it is a node of ours, not a server of another program."""
+        return all(each.kind != "server" for each in self.report.engines)
+
 
 @dataclass(frozen=True)
 class Fleet:

@@ -36,7 +36,7 @@ def handed_over(state: BalancerState) -> bytes:
     seen = [
         _Seen(each.key, tuple(o.url for o in each.origins), each.expected, each.source)
         for each in state.current.fleet.addresses.values()
-        if each.state == "up"
+        if each.state == "up" and each.source != "server"
     ]
     speeds = msgspec.Raw(learned(state.predictive))
     return msgspec.json.encode(_HandedOver(seen, speeds))

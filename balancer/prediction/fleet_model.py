@@ -217,15 +217,12 @@ class FleetModel:
         ):
             tracked.shared_at = now
         engine_model = tracked.engine_model
-        alone = now - tracked.shared_at >= SHARED_SECONDS
-        engine_model.pins = (
-            engine_model.slots > 1 and engine_model.host is None and alone
-        )
+        several = engine_model.slots > 1 and engine_model.host is None
+        engine_model.pins = several and now - tracked.shared_at >= SHARED_SECONDS
 
     def probe(self, key: EngineKey) -> int | None:
         """Reserve an idle slot for a probe; the slot loses its content."""
-        tracked = self._tracked[key]
-        engine_model = tracked.engine_model
+        engine_model = (tracked := self._tracked[key]).engine_model
         idle = engine_model.idle_slots()
         if not idle:
             return None
@@ -246,6 +243,8 @@ class FleetModel:
         each = tracked.candidate
         tracked.engine_model.risk = each.risk
         self.last_resort.pop(each.key, None)
+        if each.engine.last_resort:
+            self.last_resort[each.key] = "its settings say so"
         if each.hardware is None:
             return
         tracked.foreign = foreign_share(
@@ -267,6 +266,7 @@ class FleetModel:
             for key, tracked in self._tracked.items()
             if not tracked.engine_model.learner.calibrated
             and key not in self.last_resort
+            and tracked.candidate.engine.kind != "server"
             and now - tracked.usable_since < SECONDS
         ]
         if not new:

@@ -162,6 +162,7 @@ class _SpeedProber:
             model is not None
             and not model.learner.calibrated
             and each.unavailable is None
+            and each.engine.kind != "server"  # not ours to load
             and "completion" in each.engine.abilities
             and self._state.slot_counts.busy(each.key) == 0
             and (self._state.queue.waiting == 0 or self._held_back(each.key))

@@ -16,7 +16,7 @@ from balancer.discovery.node_client import NodeClient
 from balancer.fleet.engines import EngineCandidate
 from balancer.health.breaker import CircuitBreakers
 from edgeserve.errors import NodeLost
-from edgeserve.openai import SMALLEST
+from edgeserve.openai import SMALLEST, SMALLEST_OF_SERVERS
 from edgeserve.runtime.background import Tasks, background, declared
 
 SECONDS = 20.0
@@ -68,7 +68,8 @@ async def _probe(
 
 async def _ask(nodes: NodeClient, to: EngineCandidate) -> int:
     can = to.engine.abilities
-    path, fields = next((SMALLEST[each] for each in SMALLEST if each in can), TOKENIZE)
+    known = SMALLEST_OF_SERVERS if to.engine.kind == "server" else SMALLEST
+    path, fields = next((known[each] for each in known if each in can), TOKENIZE)
     body = msgspec.json.encode({"model": to.engine.variant, **fields})
     async with nodes.probe(to, path, body) as answer:
         await answer.read()

@@ -42,6 +42,11 @@ class Asking(Protocol):
         ...
 
     @property
+    def portable(self) -> bool:
+        """Whether servers that are no nodes can answer it."""
+        ...
+
+    @property
     def floor(self) -> str:
         """The lowest quantization type that it accepts."""
         ...
@@ -61,11 +66,26 @@ def able_to(
     if not named:
         known = [each.name for each in entries(catalog(candidates))]
         raise UnknownModel(wanted.model, known)
+    named = _portable(named, wanted)
     able = _wide_enough(_doing_it(candidates, named, wanted), wanted)
     if not any(serves(each.engine.variant, wanted.floor) for each in able):
         variants = sorted({each.engine.variant for each in able})
         raise NoneAsGood(wanted.model, wanted.floor, variants)
     return able if wanted.model else _of_one_model(able)
+
+
+def _portable(named: list[EngineCandidate], wanted: Asking) -> list[EngineCandidate]:
+    """Rule out servers that are no nodes, where only llama.cpp can answer."""
+    if wanted.portable:
+        return named
+    ours = [each for each in named if each.engine.kind != "server"]
+    if not ours:
+        raise BadRequest(
+            f"only llama.cpp can answer this, and {_called(wanted)} is served by"
+            " servers of other programs; they take /v1/chat/completions,"
+            " /v1/completions and /v1/embeddings, without llama.cpp's own fields"
+        )
+    return ours
 
 
 GOING = frozenset(("absent", "leaving"))

@@ -29,7 +29,8 @@ class RoutingRequest(msgspec.Struct, frozen=True, kw_only=True):
     no slot. `tokens` is an estimate of the length of the prompt; an engine has already
     refused it for a context of `too_short` tokens. `extra_abilities` are those that the
     engine must have as well. `tried` engines are ruled out until they restart, and so
-    are variants below the quantization type `floor`, if one is named.
+    are variants below the quantization type `floor`, if one is named. Only a `portable`
+    request can be answered by servers that are no nodes.
 
     The rest is for the prediction and rules no engine out: whether text is generated,
     in a slot; the `prompt` as hashes; the `budget` of tokens for the answer; the client
@@ -52,6 +53,7 @@ class RoutingRequest(msgspec.Struct, frozen=True, kw_only=True):
     session: str = ""
     deadline: float | None = None
     priority: int = 0
+    portable: bool = True
 
     @property
     def kind(self) -> tuple[object, ...]:
@@ -59,6 +61,7 @@ class RoutingRequest(msgspec.Struct, frozen=True, kw_only=True):
         return (
             *(self.model, self.ability, self.slots, self.tokens, self.too_short),
             *(self.extra_abilities, self.tried, self.floor, self.generates),
+            self.portable,
         )
 
     @property

@@ -60,6 +60,7 @@ class EligibilityCache:
         key = (
             routing.model, routing.ability, routing.slots, tokens,
             routing.too_short, routing.extra_abilities, routing.tried, routing.floor,
+            routing.portable,
         )  # fmt: skip
         found = self._found.get(key)
         if found is None:

@@ -70,7 +70,8 @@ def _section(shape: type[SharedSettings]) -> Iterator[str]:
             yield from _setting(each)
 
 
-ROUTE = """\
+TABLE_EXAMPLES = {
+    "routes": """\
 #[[route]]
 #name = "assistant"
 #models = ["qwen3-32b", "qwen3-8b"]
@@ -82,12 +83,24 @@ ROUTE = """\
 #cascade = ["smollm2-135m-instruct", "qwen3-8b"]
 #min_mean_logprob = -0.6
 #hold_tokens = 64
-"""
+""",
+    "server_tables": """\
+#[[server]]
+#url = "http://gpu:8000"
+#name = "gpu"
+#kind = "vllm"
+#key_file = "~/vllm.key"
+#width = 64
+#models = ["Qwen/Qwen3-8B"]
+#last_resort = false
+""",
+}
 
 
 def _setting(each: dataclasses.Field[Any]) -> Sequence[str]:
     if "table" in each.metadata:
-        return [*_help_lines(f"{each.metadata['help']} For example:"), ROUTE]
+        lines = _help_lines(f"{each.metadata['help']} For example:")
+        return [*lines, TABLE_EXAMPLES[each.name]]
     value = EXAMPLES.get(each.name, each.default)
     note = " For example:" if each.name in EXAMPLES else ""
     # JSON writes strings, numbers, booleans and lists as TOML does.

@@ -284,5 +284,7 @@ def _engine(engine: Json, health: str | None) -> str:
 
 def _condition(hardware: Json) -> tuple[str, str]:
     memory, celsius = hardware["memory"], hardware["thermal"].get("celsius")
+    if not memory["total"]:  # a server that is no node
+        return "", ""
     free = f"{memory['available'] / GIB:.1f} of {memory['total'] / GIB:.1f}"
     return free, "" if celsius is None else f"{celsius:.0f} °C"

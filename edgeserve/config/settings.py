@@ -25,6 +25,7 @@ from edgeserve.config.on_demand import OnDemandSettings
 from edgeserve.config.paths import models_dir, state_dir
 from edgeserve.config.routes import ModelRoute
 from edgeserve.config.routing import RoutingSettings
+from edgeserve.config.servers import ServerSettings
 from edgeserve.config.values import a_url, at_least, between, one_of, wrong
 from edgeserve.quantization import loss
 
@@ -226,7 +227,7 @@ def _is_quality(text: str) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class BalancerSettings(
-    SharedSettings, GrammarSettings, AccessSettings, RoutingSettings
+    SharedSettings, GrammarSettings, AccessSettings, RoutingSettings, ServerSettings
 ):
     """The settings of a balancer. Immutable."""
 
@@ -240,7 +241,7 @@ class BalancerSettings(
     port: int = setting(8080, "TCP port to listen on. 0: any free port.")
     nodes: tuple[str, ...] = setting(
         (),
-        "URL of a node, for networks without multicast. May be repeated.",
+        "URL of a node, where there is no multicast. May be repeated.",
         flag="--node",
     )
     discover: bool = setting(True, "Find nodes by mDNS.")
@@ -296,5 +297,6 @@ class BalancerSettings(
             at_least(self, name, 1)
         self.check_access()
         self.check_routing()
+        self.check_servers()
         for url in self.nodes:
             a_url(self, "nodes", url)

@@ -11,21 +11,28 @@ import difflib
 import os
 import re
 import tomllib
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar, get_type_hints
 
 from edgeserve.config.limits import GrammarSettings, LimitSettings, names_of
 from edgeserve.config.paths import config_dir, models_dir, moved_by, state_dir
-from edgeserve.config.routes import ModelRoute, WrongRoute, collision, route_from
+from edgeserve.config.routes import WrongRoute, collision, route_from
+from edgeserve.config.servers import WrongServer, server_collision, server_from
 from edgeserve.config.settings import SharedSettings
 from edgeserve.config.values import WrongValue, converted
 from edgeserve.errors import SettingsError, in_words
 from edgeserve.runtime.files import read_text
 
 SECTIONS = ("node", "balancer")
-TABLES = ("route",)
+TABLES = {"route": "routes", "server": "server_tables"}
+"""Tables of the file, and the setting of each."""
+
+_READ: dict[str, tuple[Callable[..., Any], Callable[..., str]]] = {
+    "route": (route_from, collision),
+    "server": (server_from, server_collision),
+}
 MOST_BYTES = 2**20
 
 Layer = tuple[str, dict[str, Any]]
@@ -45,27 +52,31 @@ def file_layers(path: Path, shape: type[SharedSettings]) -> list[Layer]:
         raise SettingsError(f"{path}: `{section}` must be a table, [{section}]")
     _refuse_unknown(path, top, (*names_of(SharedSettings), *TABLES))
     _refuse_unknown(f"{path} [{section}]", section_table, names_of(shape))
-    routes = lists if "routes" in shape.__dataclass_fields__ else {}
+    fields = shape.__dataclass_fields__
+    lists = {key: each for key, each in lists.items() if TABLES[key] in fields}
     return [
         (f"{path}", top),
         (f"{path} [{section}]", section_table),
-        *((f"{path}", {"routes": _routes(path, each)}) for each in routes.values()),
+        *(
+            (f"{path}", {TABLES[key]: _tables(path, key, each)})
+            for key, each in lists.items()
+        ),
     ]
 
 
-def _routes(path: Path, found: Any) -> tuple[ModelRoute, ...]:
+def _tables(path: Path, key: str, found: Any) -> tuple[Any, ...]:
     if not isinstance(found, list):
-        raise SettingsError(f"{path}: `route` must be tables, [[route]]")
-    routes = list[ModelRoute]()
+        raise SettingsError(f"{path}: `{key}` must be tables, [[{key}]]")
+    (read, excluding), values = _READ[key], list[Any]()
     for number, table in enumerate(found, 1):
         name = table.get("name", number) if isinstance(table, dict) else number
         try:
-            routes.append(route_from(table if isinstance(table, dict) else {}))
-        except WrongRoute as error:
-            raise SettingsError(f"{path} [[route]] {name}: {error}") from error
-    if problem := collision(routes):
-        raise SettingsError(f"{path} [[route]]: {problem}")
-    return tuple(routes)
+            values.append(read(table if isinstance(table, dict) else {}))
+        except (WrongRoute, WrongServer) as error:
+            raise SettingsError(f"{path} [[{key}]] {name}: {error}") from error
+    if problem := excluding(values):
+        raise SettingsError(f"{path} [[{key}]]: {problem}")
+    return tuple(values)
 
 
 def _table(path: Path) -> dict[str, Any]:
@@ -180,7 +191,7 @@ def resolve(
             hint = hints[name]
             # Tables have their types already.
             values[name] = (
-                raw if name == "routes" else converted(label, origin, raw, hint)
+                raw if name in TABLES.values() else converted(label, origin, raw, hint)
             )
             origins[name] = origin
     names = (each.name for each in dataclasses.fields(shape))

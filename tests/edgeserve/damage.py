@@ -217,6 +217,7 @@ KEPT_BY = {
     "balancer.discovery.revocations:_write": "state/nodes.json",
     "balancer.discovery.revocations:_read": "state/nodes.json",
     "edgeserve.cli.join:_store": "config/token",
+    "balancer.servers.client:read_key": "",
     "edgeserve.runtime.files:read_text": "",
     "edgeserve.runtime.files:read_json": "",
     "edgeserve.runtime.files:replace_file": "",

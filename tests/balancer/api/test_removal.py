@@ -59,7 +59,9 @@ LACKS = refuses("model_not_found", 404)
 
 async def asked(nodes: Nodes, **body: Any) -> tuple[int, Any]:
     fleet = [
-        SimpleNamespace(id=f"id-of-{name}", name=name, origin=name, state="up")
+        SimpleNamespace(
+            id=f"id-of-{name}", name=name, origin=name, state="up", takes_orders=True
+        )
         for name in nodes.answers
     ]
     state: Any = SimpleNamespace(

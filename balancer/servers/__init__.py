@@ -1,0 +1,1 @@
+"""Servers that are no nodes, such as vLLM and Ollama, as members of the fleet."""

@@ -1,0 +1,18 @@
+"""OpenAI profile: any server with OpenAI's API, with the least assumptions. Pure.
+
+LM Studio, Ray Serve LLM, LocalAI, transformers serve and mlx_lm.server are such.
+"""
+
+from __future__ import annotations
+
+from balancer.servers.profiles.base import Profile, Replies, cards
+
+
+class OpenAI(Profile):
+    """A list of models with ids is all that it needs."""
+
+    kind = "openai"
+
+    def recognises(self, replies: Replies) -> bool:
+        """See `Profile.recognises`."""
+        return bool(cards(replies))

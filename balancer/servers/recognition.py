@@ -1,0 +1,116 @@
+"""Server recognition: ask a server a few GETs, and decide what it is.
+
+An answer that is of no use gives a sentence: what was asked, what came, what to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from balancer.servers.profiles import BY_KIND, PROFILES
+from balancer.servers.profiles.base import (
+    MODELS,
+    Profile,
+    Replies,
+    Reply,
+    cards,
+    owners,
+)
+from balancer.servers.stream import error_of
+from edgeserve.config.servers import ServerSetting
+from edgeserve.errors import NodeLost
+
+Get = Callable[[str], Awaitable[Reply]]
+"""Asks for a path of the server. Raises NodeLost."""
+
+
+@dataclass(frozen=True)
+class Recognised:
+    """What a server is; `api` is where its paths of OpenAI's API begin."""
+
+    profile: Profile
+    api: str
+
+
+async def recognise(get: Get, setting: ServerSetting, base: str) -> Recognised:
+    """Find out what a server is. Raises NodeLost with a sentence.
+
+    `base` is the path of its URL, without `/v1`.
+    """
+    api, models = await _list(get, setting, base)
+    replies: dict[str, Reply] = {MODELS: models}
+    if "edgeserve" in owners(replies):
+        raise NodeLost(
+            f"{setting.url} is an EdgeServe balancer itself; name its nodes with --node"
+        )
+    if setting.kind != "auto":
+        return Recognised(BY_KIND[setting.kind], api)
+    for profile in PROFILES:
+        for path in profile.asks:
+            if path not in replies:
+                replies[path] = await get(base + path)
+        if profile.recognises(replies):
+            return Recognised(profile, api)
+    raise NodeLost(sentence(setting, base + MODELS, models))
+
+
+async def _list(get: Get, setting: ServerSetting, base: str) -> tuple[str, Reply]:
+    """Return where its API begins, and its list of models."""
+    first = await get(base + MODELS)
+    if cards({MODELS: first}):
+        return f"{base}/v1", first
+    if first.status in {401, 403}:
+        raise NodeLost(sentence(setting, base + MODELS, first))
+    bare = await get(f"{base}/models")
+    if cards({MODELS: bare}):
+        return base, bare
+    raise NodeLost(sentence(setting, base + MODELS, first))
+
+
+async def look(get: Get, found: Recognised, base: str) -> Replies:
+    """Ask all that the profile reads again and again."""
+    replies = {MODELS: await get(f"{found.api}/models")}
+    for path in found.profile.looks:
+        replies[path] = await get(base + path)
+    return replies
+
+
+def sentence(setting: ServerSetting, path: str, reply: Reply) -> str:
+    """Say what is wrong with the answer to a GET for the list of models. Pure."""
+    return f"GET {path} of {setting.url} {_what_came(setting, reply)}"
+
+
+def _what_came(setting: ServerSetting, reply: Reply) -> str:
+    status, where = reply.status, reply.headers.get("location", "elsewhere")
+    said = error_of(reply.body, status)["message"][:200]
+    match status:
+        case 401 | 403 if setting.key_file:
+            return f"was answered {status}: it refuses the key in {setting.key_file}"
+        case 401 | 403:
+            return (
+                f"was answered {status} ({said}): name the file with its key as"
+                " `key_file` in a [[server]] table"
+            )
+        case 404:
+            return "was answered 404: name the URL below which its /v1/models is"
+        case 200:
+            return _what_came_with_200(reply)
+        case _ if 300 <= status < 400:
+            return f"was answered {status}: it points to {where}; name that URL"
+        case _:
+            return f"was answered {status} ({said}): see its log; it is asked again"
+
+
+def _what_came_with_200(reply: Reply) -> str:
+    if not reply.body.strip():
+        return "was answered 200 with an empty body: it may lack a model; load one"
+    if "error" in reply.json:
+        said = error_of(reply.body, 200)["message"][:200]
+        return f"was answered 200 with an error ({said}): is its URL right?"
+    if not reply.json:
+        kind = reply.headers.get("content-type", "no content type")
+        return f"was answered 200 with {kind}, no JSON object: is its URL right?"
+    if reply.json.get("data") == []:
+        return "was answered with an empty list of models: load one there"
+    return "was answered without a list of models in `data`: is its URL right?"

@@ -1,0 +1,132 @@
+"""Server stream: reads the answer of a server that is no node. Pure.
+
+Servers with OpenAI's API write line ends, spaces, errors and reasoning in their own
+ways, may leave out `[DONE]`, and send it even after an error. What comes out of here is
+as llama.cpp writes it. The usage is requested for our own counts, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import msgspec
+
+from balancer.dialects.chunks import DONE_EVENT
+from balancer.dialects.stream import DialectStream
+from balancer.dialects.timings import Timings, openai_usage
+from edgeserve.http.sse import (
+    DONE,
+    Event,
+    parse_event,
+    raw_events,
+    whole_events,
+    write_event,
+)
+
+REASONING, OURS = b'"reasoning":', b'"reasoning_content":'
+"""The field as vLLM and Ollama call it, and as llama.cpp does. Quotes inside JSON
+strings are escaped: no text looks like it."""
+
+FAILED = frozenset(("abort", "error"))
+"""Reasons for an end that are failures of the server."""
+
+
+class _Choice(msgspec.Struct):
+    finish_reason: Any = None
+
+
+class _Chunk(msgspec.Struct):
+    choices: list[_Choice] | None = None
+    usage: Any = None
+    error: Any = None
+    object: Any = None
+    message: Any = None
+
+
+_decoder = msgspec.json.Decoder(_Chunk)
+
+
+class ServerStream(DialectStream):
+    """Reads one answer of a server; `hides_usage`: the client did not ask for it."""
+
+    signals_head: ClassVar[bool] = False
+
+    hides_usage: bool = False
+    _partial: bytes = b""
+    _finished: int = 0
+    _usage: Timings | None = None
+
+    def feed(self, piece: bytes) -> bytes:
+        """See `DialectStream.feed`."""
+        joined = (self._partial + piece).replace(b"\r\n", b"\n")
+        ready, self._partial = whole_events(joined)
+        if not ready:
+            return b""
+        return super().feed(b"".join(map(self._as_ours, raw_events(ready))))
+
+    def finish(self) -> bytes:
+        """Write `[DONE]` where the server ended without it, but with a reason."""
+        if self.ended or self.error is not None or self._finished < self.ends:
+            return b""
+        self.ended = True
+        return DONE_EVENT
+
+    def timings(self) -> Timings | None:
+        """Return the server's own timings, or the tokens that it has counted."""
+        return super().timings() or self._usage
+
+    def _as_ours(self, raw: bytes) -> bytes:
+        event = parse_event(raw.lstrip(b"\n"))
+        if not event.data:
+            return b":\n\n" if raw.lstrip(b"\n").startswith(b":") else b""
+        if event.data == DONE:
+            # Without any content before it, it ends nothing.
+            return DONE_EVENT if self._finished or self.begun else b""
+        try:
+            chunk = _decoder.decode(event.data)
+        except (msgspec.DecodeError, RecursionError):
+            return write_event({"error": _error("the server sent no JSON", 500)})
+        if chunk.error or chunk.object == "error" or event.name == "error":
+            return write_event({"error": error_of(event.data, 500)})
+        return self._chunk(event, chunk)
+
+    def _chunk(self, event: Event, chunk: _Chunk) -> bytes:
+        for each in chunk.choices or ():
+            if each.finish_reason in FAILED:
+                why = f"the server ended the answer: {each.finish_reason}"
+                return write_event({"error": _error(why, 500)})
+            self._finished += each.finish_reason is not None
+        if isinstance(chunk.usage, dict):
+            self._usage = openai_usage(chunk.usage) or self._usage
+            if not chunk.choices and self.hides_usage:
+                return b""
+        data = event.data.replace(b"\n", b" ")  # several lines of one event
+        return write_event(data.replace(REASONING, OURS) if REASONING in data else data)
+
+
+def error_of(body: bytes, status: int) -> dict[str, Any]:
+    """Read an error in any shape: OpenAI's, flat, `detail`, a text, or no JSON."""
+    try:
+        found = msgspec.json.decode(body)
+    except (msgspec.DecodeError, RecursionError):
+        return _error(body[:200].decode(errors="replace").strip(), status)
+    if not isinstance(found, dict):
+        return _error(str(found)[:200], status)
+    inner = found.get("error", found)
+    if isinstance(inner, str):
+        return _error(inner, status, found.get("error_type"))
+    if not isinstance(inner, Mapping):
+        inner = found
+    sentence = inner.get("message") or inner.get("detail") or found.get("detail")
+    if not isinstance(sentence, str):
+        sentence = str(sentence or inner)[:400]
+    code = inner.get("code")
+    number = code if isinstance(code, int) and 400 <= code < 600 else status
+    return _error(sentence, number, inner.get("type"))
+
+
+def _error(sentence: str, code: int, kind: object = None) -> dict[str, Any]:
+    usual = "server_error" if code >= 500 else "invalid_request_error"
+    shown = kind if isinstance(kind, str) else usual
+    return {"message": sentence or "no reason given", "type": shown, "code": code}

@@ -1,0 +1,107 @@
+"""Errors of servers, in whatever shape, become errors as nodes give them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from balancer.health.faults import failure_of
+from balancer.servers.client import as_ours, fitting, server_of
+from balancer.servers.profiles import BY_KIND
+from edgeserve.config.servers import ServerSetting
+from tests.balancer.endpoint import CHAT, chat, endpoint
+from tests.fakes.node import fake_node
+from tests.fakes.reports import an_engine
+from tests.fakes.servers import OPENAI, TGI, fake_server
+
+SERVER = server_of(ServerSetting(url="http://gpu:8000"))
+
+VLLM_LONG = {
+    "error": {
+        "message": "This model's maximum context length is 2048 tokens. However, you",
+        "type": "BadRequestError",
+        "code": 400,
+    }
+}
+TGI_LONG = {
+    "error": "Input validation error: `inputs` tokens + `max_new_tokens` must be <= 4",
+    "error_type": "validation",
+}
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "step", "said"),
+    [
+        (400, VLLM_LONG, "longer", "maximum context length"),
+        (422, TGI_LONG, "longer", "must be <= 4"),
+        (422, {"error": "`top_p` must be < 1", "error_type": "v"}, "pass", "top_p"),
+        (429, {"error": "Model is overloaded"}, "full", "overloaded"),
+        (404, {"detail": "Not Found"}, "elsewhere", "Not Found"),
+        (401, {"error": "Unauthorized"}, "elsewhere", "refuses the key"),
+        (400, {"detail": "Unexpected fields: {'x'}"}, "pass", "Unexpected fields"),
+        (400, {"detail": [{"loc": ["body"], "msg": "bad"}]}, "pass", "bad"),
+        (503, b"", "elsewhere", "no reason given"),
+        (500, b"<html>oh</html>", "pass", "<html>oh</html>"),
+        (500, [1], "pass", "[1]"),
+    ],
+)
+def test_an_error_leads_to_the_same_step_as_a_nodes(
+    status: int, body: Any, step: str, said: str
+) -> None:
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+
+    ours = as_ours(SERVER, status, raw)
+
+    assert failure_of(*ours).next_step == step
+    assert said in json.loads(ours[1])["error"]["message"]
+
+
+def test_a_failed_generation_of_tgi_is_its_engines_fault() -> None:
+    body = b'{"error":"Request failed during generation","error_type":"generation"}'
+
+    assert failure_of(*as_ours(SERVER, 424, body)).fault == "doubt"
+
+
+def test_a_field_gets_the_name_that_its_server_knows() -> None:
+    body = fitting(BY_KIND["tgi"], b'{"model":"m","max_completion_tokens":5}')
+
+    assert json.loads(body) == {"model": "m", "max_tokens": 5}
+
+
+@pytest.mark.parametrize(
+    "failing",
+    [
+        pytest.param((429, {"error": "Model is overloaded"}), id="429"),
+        pytest.param((503, b"Service Unavailable"), id="503"),
+        pytest.param((500, b"Internal Server Error"), id="500 without JSON"),
+        pytest.param((404, {"detail": "Not Found"}), id="404"),
+        pytest.param((401, {"error": "Unauthorized"}), id="401"),
+        pytest.param((400, VLLM_LONG), id="too long"),
+        pytest.param(b"", id="200 and empty"),
+        pytest.param(b"<html>", id="200 and no JSON"),
+        pytest.param({"error": "Unexpected endpoint"}, id="200 and an error"),
+        pytest.param((307, b""), id="a redirect"),
+    ],
+)
+async def test_a_node_answers_where_a_server_cannot(failing: Any) -> None:
+    async with (
+        fake_server(OPENAI, posts={CHAT: failing}) as server,
+        fake_node("pi", engine=an_engine(context=8192)) as node,
+        endpoint(node, servers=(server.url,)) as here,
+    ):
+        answered = await here.post(CHAT, chat())
+
+    assert server.asked
+    assert answered.status == 200
+    assert answered.headers["x-edgeserve-node"] == "pi"
+
+
+async def test_the_limit_of_an_answer_is_sent_as_servers_call_it() -> None:
+    async with fake_server(TGI) as server, endpoint(servers=(server.url,)) as here:
+        await here.post(CHAT, chat(n_predict=100))
+        await here.post(CHAT, chat(max_completion_tokens=100))
+
+    assert [body["max_tokens"] for _, _, body in server.asked] == [100, 100]
+    assert "max_completion_tokens" not in server.asked[1][2]

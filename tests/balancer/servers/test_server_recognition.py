@@ -1,0 +1,179 @@
+"""Servers are recognised by fields of their answers; others get a sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+import pytest
+
+from balancer.servers.profiles.base import Reply
+from balancer.servers.recognition import look, recognise
+from balancer.servers.report import report_of
+from edgeserve.config.servers import ServerSetting
+from edgeserve.errors import NodeLost
+from edgeserve.wire import NodeReport
+from tests.fakes.servers import (
+    LLAMA_SERVER,
+    OLLAMA,
+    OPENAI,
+    SGLANG,
+    TGI,
+    VLLM,
+    listed,
+)
+
+URL = "http://gpu:8000"
+JSON = {"content-type": "application/json"}
+
+
+def setting(**fields: Any) -> ServerSetting:
+    return ServerSetting(url=URL, **fields)
+
+
+async def reported(answers: Mapping[str, Any], **fields: Any) -> NodeReport:
+    """Recognise a server that answers so, and report it."""
+    known = setting(**fields)
+
+    async def get(path: str) -> Reply:
+        found = answers.get(path, (404, b"Not Found"))
+        status, body = found if isinstance(found, tuple) else (200, found)
+        if isinstance(body, bytes):
+            return Reply(status, {"content-type": "text/plain"}, body)
+        return Reply(status, JSON, msgspec.json.encode(body))
+
+    found = await recognise(get, known, "")
+    replies = await look(get, found, "")
+    if problem := found.profile.problem(replies):
+        raise NodeLost(problem)
+    return report_of(known, found.profile, replies, 1)
+
+
+@pytest.mark.parametrize(
+    ("answers", "kind", "slots", "busy", "context"),
+    [
+        (VLLM, "vllm", 64, 3, 2048),
+        (LLAMA_SERVER, "llama-server", 3, 1, 1024),
+        (OLLAMA, "ollama", 1, 0, 8192),
+        (SGLANG, "sglang", 20, 3, 4096),
+        (TGI, "tgi", 32, 4, 2048),
+        (OPENAI, "openai", 8, 0, 4096),
+    ],
+)
+async def test_each_kind_is_recognised_and_tells_what_it_can(
+    answers: Mapping[str, Any], kind: str, slots: int, busy: int, context: int
+) -> None:
+    report = await reported(answers)
+
+    engine = report.engines[0]
+    assert (engine.build, engine.slots, engine.busy) == (kind, slots, busy)
+    assert engine.context == context
+    assert engine.model.lower() == "small"
+    assert engine.kind == "server"
+
+
+IMITATIONS = {
+    "llama-server that has Ollama's routes": (LLAMA_SERVER | OLLAMA, "llama-server"),
+    "SGLang that has Ollama's routes": (OLLAMA | SGLANG, "sglang"),
+    "/version alone": (OPENAI | {"/version": {"version": "1"}}, "openai"),
+    "a text at / alone": (OPENAI | {"/": b"Ollama is running"}, "openai"),
+    "200 to every path": (
+        {
+            path: {"error": "Unexpected endpoint"}
+            for path in (LLAMA_SERVER | OLLAMA | TGI)
+        }
+        | OPENAI,
+        "openai",
+    ),
+    "damaged fields": (OPENAI | {"/props": {"build_info": 1}, "/info": {}}, "openai"),
+}
+
+
+@pytest.mark.parametrize("name", IMITATIONS)
+async def test_imitations_do_not_mislead(name: str) -> None:
+    answers, kind = IMITATIONS[name]
+
+    assert (await reported(answers)).version == kind
+
+
+PROBLEMS = {
+    "empty": (b"", "200 with an empty body: it may lack a model"),
+    "a page": (b"<html>", "no JSON object: is its URL right?"),
+    "an error with 200": ({"error": "Unexpected endpoint"}, "Unexpected endpoint"),
+    "an empty list": (listed(), "empty list of models: load one there"),
+    "no list": ({"data": {"id": 1}}, "without a list of models in `data`"),
+    "ids that are none": ({"data": [{"id": 7}, 3, {"id": ""}]}, "without a list"),
+    "401": ((401, {"error": "Unauthorized"}), "`key_file` in a [[server]] table"),
+    "404": ((404, {"detail": "Not Found"}), "name the URL below which"),
+    "500": ((500, b"Internal Server Error"), "Internal Server Error): see its log"),
+    "itself": (listed("small", owner="edgeserve"), "EdgeServe balancer itself"),
+}
+
+
+@pytest.mark.parametrize("name", PROBLEMS)
+async def test_an_answer_of_no_use_gets_one_sentence(name: str) -> None:
+    answer, said = PROBLEMS[name]
+
+    with pytest.raises(NodeLost) as refused:
+        await reported({"/v1/models": answer})
+
+    assert said in str(refused.value)
+    assert URL in str(refused.value)
+
+
+async def test_a_dead_engine_behind_a_list_of_models_is_noticed() -> None:
+    with pytest.raises(NodeLost, match="/health answered 503"):
+        await reported(VLLM | {"/health": (503, b"")})
+
+
+async def test_lists_without_v1_are_found() -> None:
+    report = await reported({"/models": listed("small")})
+
+    assert [each.id for each in report.engines] == ["small"]
+
+
+async def test_models_are_named_with_and_without_their_owner() -> None:
+    report = await reported({"/v1/models": listed("a/x", "b/x", "c/Y", "z:latest")})
+
+    assert [each.model for each in report.engines] == ["a/x", "b/x", "Y", "z"]
+    assert [each.variant for each in report.engines] == [
+        "a/x",
+        "b/x",
+        "c/Y",
+        "z:latest",
+    ]
+
+
+async def test_embedding_models_get_no_chats_and_cloud_models_nothing() -> None:
+    report = await reported(OLLAMA)
+
+    assert {each.id: each.abilities for each in report.engines} == {
+        "small:latest": ("chat", "completion", "tools"),
+        "nomic-embed-text:v1.5": ("embeddings",),
+    }
+
+
+async def test_settings_count_more_than_what_was_read() -> None:
+    report = await reported(
+        {"/v1/models": listed("a", "b", owner="vllm")},
+        kind="openai",
+        width=3,
+        context=99,
+        models=("b",),
+        name="gpu",
+        last_resort=True,
+    )
+
+    (engine,) = report.engines
+    assert (engine.id, engine.slots, engine.context) == ("b", 3, 99)
+    assert (report.name, report.version, report.problems) == ("gpu", "openai", ())
+    assert engine.last_resort
+
+
+async def test_what_had_to_be_assumed_is_stated() -> None:
+    width, context = (await reported(OPENAI)).problems
+
+    assert "8 assumed (`width`)" in width
+    assert "4096 tokens assumed (`context`)" in context
+    assert (await reported(SGLANG)).problems == ()
