@@ -46,19 +46,9 @@ def demands(
     shortest = min((each.engine.context for each in candidates), default=0)
     groups: dict[tuple[object, ...], list[QueuedRequest]] = {}
     for request in waiting:
-        groups.setdefault(_needs(request.routing, shortest), []).append(request)
+        groups.setdefault(request.routing.needs(shortest), []).append(request)
     found = [_demand(requests, candidates) for requests in groups.values()]
     return sorted((each for each in found if each), key=lambda each: each.oldest)
-
-
-def _needs(routing: RoutingRequest, shortest: int) -> tuple[object, ...]:
-    """Return what decides which engines can serve a request."""
-    # The length matters only where it may be too long for some engine.
-    tokens = routing.tokens if routing.tokens > shortest else 0
-    return (
-        *(routing.model, routing.ability, routing.slots, tokens, routing.too_short),
-        *(routing.extra_abilities, routing.tried, routing.floor),
-    )
 
 
 def _demand(

@@ -58,11 +58,18 @@ class RoutingRequest(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def kind(self) -> tuple[object, ...]:
         """What decides which engines can serve it; equal kinds wait for the same."""
+        return *self.needs(0), self.generates
+
+    def needs(self, shortest: int) -> tuple[object, ...]:
+        """What decides which engines can serve it, the shortest context being so long.
+
+        Its length matters only where it may be too long for some engine.
+        """
         return (
-            *(self.model, self.ability, self.slots, self.tokens, self.too_short),
-            *(self.extra_abilities, self.tried, self.floor, self.generates),
-            self.portable,
-        )
+            self.model, self.ability, self.slots,
+            self.tokens if self.tokens > shortest else 0,
+            self.too_short, self.extra_abilities, self.tried, self.floor, self.portable,
+        )  # fmt: skip
 
     @property
     def media(self) -> bool:

@@ -55,13 +55,7 @@ class EligibilityCache:
 
     def find(self, routing: RoutingRequest) -> Eligible | Refuse:
         """Return the engines that can serve it, or why none can."""
-        # The length matters only where it may be too long for some engine.
-        tokens = routing.tokens if routing.tokens > self._shortest else 0
-        key = (
-            routing.model, routing.ability, routing.slots, tokens,
-            routing.too_short, routing.extra_abilities, routing.tried, routing.floor,
-            routing.portable,
-        )  # fmt: skip
+        key = routing.needs(self._shortest)
         found = self._found.get(key)
         if found is None:
             found = self._found[key] = self._filtered(routing)

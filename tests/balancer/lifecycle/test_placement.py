@@ -3,6 +3,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import msgspec
+
 from balancer.fleet.engines import NOT_LOADED, EngineCandidate, EngineKey
 from balancer.lifecycle.demand import Demand, demands
 from balancer.lifecycle.placement import Outlook, plan
@@ -208,3 +210,18 @@ def test_an_engine_that_has_just_failed_is_given_time_to_restart() -> None:
         return plan(waits, an_outlook([failed, there])).load is not None
 
     assert [after(0), after(1), after(3)] == [False, False, True]
+
+
+def test_what_only_an_engine_of_a_node_can_serve_is_loaded_beside_an_idle_server() -> (
+    None
+):
+    report = msgspec.structs.replace(an_engine("cold:Q4_1"), kind="server")
+    server, cold = a_candidate("vllm", report), absent()
+    waiting = [asked(), asked(portable=False)]
+    anywhere, native = demands(waiting, [server, cold])
+    outlook = an_outlook([server, cold])
+
+    assert plan(anywhere, outlook).load is None
+    load = plan(native, outlook).load
+    assert load is not None
+    assert load.to is cold
