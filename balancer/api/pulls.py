@@ -13,13 +13,13 @@ from aiohttp import web
 
 from balancer.api.nodes import named
 from balancer.clients.admission import Admission
+from balancer.discovery.node_answers import OrderRefused, told
 from balancer.discovery.node_client import NodeClient
 from balancer.fleet.members import Fleet, Node
 from balancer.state import BalancerState
 from edgeserve.errors import BadRequest, EdgeserveError, NodeLost, NoNode, in_words
 from edgeserve.http.server.aiohttp_routes import guarded, json_response
 from edgeserve.http.types import Answer
-from edgeserve.openai import message
 from edgeserve.orders.pulls import PULLS, FleetPull, Peer, PullOrder, PullReport
 from edgeserve.wire import decode, encode
 
@@ -136,7 +136,7 @@ class PullRoutes:
             if any(each.id == id_ for each in node.report.pulls):
                 async with asyncio.timeout(ANSWER_SECONDS):
                     answering = self.nodes.withdraw(node.origin, f"{PULLS}/{id_}")
-                    pull = await _pull(answering, HTTPStatus.OK)
+                    pull = await _pull(answering, node)
                 return json_response(_shown(node, pull))
         raise NoSuchPull(f"no node has a pull {id_!r}")
 
@@ -144,7 +144,7 @@ class PullRoutes:
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
                 answering = self.nodes.order(node.origin, PULLS, encode(order))
-                pull = await _pull(answering, HTTPStatus.ACCEPTED)
+                pull = await _pull(answering, node)
         except (EdgeserveError, OSError) as error:
             why = in_words(error) if str(error) else "it does not answer"
             return node, None, why
@@ -152,16 +152,17 @@ class PullRoutes:
 
 
 async def _pull(
-    answering: AbstractAsyncContextManager[Answer], status: int
+    answering: AbstractAsyncContextManager[Answer], node: Node
 ) -> PullReport:
-    """Return the report that a node answers. Raises EdgeserveError."""
-    async with answering as answer:
-        body = await answer.read()
-        if answer.status == status:
-            return decode(body, PullReport)
-        if answer.status == HTTPStatus.NOT_FOUND:
-            raise NodeLost("it runs an older edgeserve, or has restarted")
-        raise NodeLost(message(body) or f"it answers {answer.status}")
+    """Return the report that a node answers. Raises NodeLost."""
+    try:
+        return await told(answering, node.name, PullReport)
+    except OrderRefused as refusal:
+        if refusal.status == HTTPStatus.NOT_FOUND:
+            why = "it runs an older edgeserve, or has restarted"
+            raise NodeLost(why) from refusal
+        why = refusal.sentence or f"it answers {refusal.status}"
+        raise NodeLost(why) from refusal
 
 
 def _shown(node: Node, pull: PullReport | None, problem: str = "") -> Json:

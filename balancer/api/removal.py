@@ -12,14 +12,15 @@ import msgspec
 from aiohttp import web
 
 from balancer.api.nodes import named
+from balancer.discovery.node_answers import OrderRefused, told
 from balancer.discovery.node_client import NodeClient
 from balancer.fleet.members import Node
 from balancer.state import BalancerState
-from edgeserve.errors import EdgeserveError, NodeLost
+from edgeserve.errors import NodeLost
 from edgeserve.http.server.aiohttp_routes import guarded, json_response
 from edgeserve.http.server.context import Admit
 from edgeserve.orders.removal import REMOVE, RemovedModel, RemoveModel
-from edgeserve.wire import MALFORMED, decode, encode
+from edgeserve.wire import decode, encode
 
 REMOVAL_SECONDS = 15.0
 """How long a node may take; a card needs seconds to give back a large file."""
@@ -32,27 +33,6 @@ class RemoveFrom(msgspec.Struct, frozen=True, kw_only=True):
 
     node: str = ""
     preview: bool = False
-
-
-class NodeRefuses(EdgeserveError):
-    """A node does not remove a model; status and code are the node's."""
-
-    def __init__(self, status: int, code: str, sentence: str) -> None:
-        super().__init__(sentence)
-        self.status, self.code = status, code
-
-    def but(self, what: str) -> NodeRefuses:
-        """Return the same with what has been done nevertheless."""
-        return NodeRefuses(self.status, self.code, f"{self}; {what}")
-
-
-class _Error(msgspec.Struct):
-    message: str
-    code: str = ""
-
-
-class _Envelope(msgspec.Struct):
-    error: _Error
 
 
 def removal_routes(
@@ -87,10 +67,11 @@ class ModelRemover:
         preview = RemoveModel(model=name, preview=True)
         found = await self._told(self._of(asked.node), preview)
         if not found:
-            raise NodeRefuses(
-                HTTPStatus.NOT_FOUND,
-                ABSENT,
+            raise OrderRefused(
+                "",
                 f"no node has a file of {name!r}; `edgeserve nodes` says what is there",
+                status=HTTPStatus.NOT_FOUND,
+                code=ABSENT,
             )
         if not asked.preview:
             having = [node for node, _ in found]
@@ -111,14 +92,14 @@ class ModelRemover:
         self, nodes: Iterable[Node], order: RemoveModel
     ) -> list[tuple[Node, RemovedModel]]:
         """Tell nodes, all at once; those that do not have the model are left out."""
-        told = tuple(nodes)
+        asked = tuple(nodes)
         answers = await asyncio.gather(
-            *(self._tell(node, order) for node in told), return_exceptions=True
+            *(self._tell(node, order) for node in asked), return_exceptions=True
         )
-        pairs = list(zip(told, answers, strict=True))
+        pairs = list(zip(asked, answers, strict=True))
         found = [(n, each) for n, each in pairs if isinstance(each, RemovedModel)]
         for each in answers:
-            if isinstance(each, NodeRefuses) and found and not order.preview:
+            if isinstance(each, OrderRefused) and found and not order.preview:
                 others = ", ".join(node.name for node, _ in found)
                 raise each.but(f"it was removed from {others}")
             if isinstance(each, BaseException):
@@ -126,33 +107,24 @@ class ModelRemover:
         return found
 
     async def _tell(self, node: Node, order: RemoveModel) -> RemovedModel | None:
+        answering = self.nodes.order(node.origin, REMOVE, encode(order))
         try:
-            async with (
-                asyncio.timeout(REMOVAL_SECONDS),
-                self.nodes.order(node.origin, REMOVE, encode(order)) as answer,
-            ):
-                body = await answer.read()
-                status = answer.status
-            if status == HTTPStatus.OK:
-                return msgspec.json.decode(body, type=RemovedModel)
-        except MALFORMED as error:
-            raise NodeLost(f"{node.name} gives an odd answer: {error}") from error
+            async with asyncio.timeout(REMOVAL_SECONDS):
+                return await told(answering, node.name, RemovedModel)
+        except OrderRefused as refusal:
+            if refusal.code == ABSENT:
+                return None
+            if refusal.code != OrderRefused.code:
+                raise
+            why, status = "it refuses without a reason", refusal.status
+            raise OrderRefused(
+                node.name, why, status=status, code="node_refused"
+            ) from None
         except (NodeLost, TimeoutError) as error:
             why = str(error) or f"nothing in {REMOVAL_SECONDS:g} s"
             raise NodeLost(
                 f"{node.name} does not answer: {why}; --node asks another one alone"
             ) from error
-        refused = _refusal(body)
-        if refused.code == ABSENT:
-            return None
-        raise NodeRefuses(status, refused.code, f"{node.name}: {refused.message}")
-
-
-def _refusal(body: bytes) -> _Error:
-    try:
-        return msgspec.json.decode(body, type=_Envelope).error
-    except MALFORMED:
-        return _Error("it refuses without a reason", "node_refused")
 
 
 def _shown(node: Node, removed: RemovedModel) -> dict[str, Any]:

@@ -12,8 +12,8 @@ from msgspec import UNSET, structs
 
 from balancer.api.models import node_orders
 from balancer.api.models.bodies import LimitOrder, LoadOrder, PinOrder, UnloadOrder
-from balancer.api.models.node_orders import OrderRefused
 from balancer.api.nodes import named
+from balancer.discovery.node_answers import OrderRefused
 from balancer.discovery.node_client import NodeClient
 from balancer.fleet.catalog import STATES, catalog, entries, state_of
 from balancer.fleet.engines import EngineCandidate

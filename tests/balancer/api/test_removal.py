@@ -43,7 +43,7 @@ class Nodes:
         async def read() -> bytes:
             return json.dumps(content).encode()
 
-        yield SimpleNamespace(status=status, read=read)
+        yield SimpleNamespace(status=status, headers={}, read=read)
 
 
 def has() -> tuple[int, Any]:
