@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import msgspec
 
-from edgeserve.http.types import Response
+from edgeserve.http.types import ChangedResponse, Response
 from edgeserve.json_edit import raw_fields
 from edgeserve.wire import MALFORMED
 
@@ -94,14 +94,14 @@ def doubt(found: list[float], least: float) -> str:
     )
 
 
-class HeldResponse:
+class HeldResponse(ChangedResponse):
     """A client's response that is held back until `hold` tokens or its end.
 
     `judge` gets their log-probabilities, and raises Unsure to give the answer up. What
     was held is sent otherwise. `held` says whether the answer is one to be judged.
     """
 
-    __slots__ = ("_found", "_head", "_held", "_hold", "_judge", "_pending", "reply")
+    __slots__ = ("_found", "_head", "_held", "_hold", "_judge", "_pending")
 
     def __init__(
         self,
@@ -110,28 +110,13 @@ class HeldResponse:
         judge: Callable[[list[float]], None],
         held: Callable[[], bool],
     ) -> None:
-        self.reply = reply
+        super().__init__(reply)
         self._hold = hold
         self._judge: Callable[[list[float]], None] | None = judge
         self._held = held
         self._head: tuple[int, Mapping[str, str]] | None = None
         self._pending: list[bytes] = []
         self._found: list[float] = []
-
-    @property
-    def started(self) -> bool:
-        """See `Response`; what is held has not started."""
-        return self.reply.started
-
-    @property
-    def paused(self) -> bool:
-        """See `Response`."""
-        return self.reply.paused
-
-    @property
-    def missed(self) -> bool:
-        """See `Response`."""
-        return self.reply.missed
 
     async def start(self, status: int, headers: Mapping[str, str]) -> None:
         """Keep the head; what another engine has begun is forgotten."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import inf
 
 from balancer.composition.routes import Prospect
-from balancer.fleet.engines import FULL_NOW, EngineKey
+from balancer.fleet.engines import FULL_NOW, EngineKey, seconds_left
 from balancer.prediction.cost import CostEstimate
 from balancer.routing.decision import Refuse, RoutingRequest, Verdict
 from balancer.routing.eligibility import Eligible
@@ -112,7 +112,7 @@ def load_left(engine: EngineReport) -> float:
     """Return in how many seconds an engine that is to be loaded is ready, if known."""
     if engine.state not in {"absent", "loading"} or engine.load_seconds <= 0:
         return inf
-    return engine.load_seconds * (1 - (engine.progress or 0.0))
+    return seconds_left(engine)
 
 
 def _reasons(verdicts: Iterable[Verdict]) -> str:

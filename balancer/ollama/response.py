@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from balancer.ollama.answers import Moment, OllamaAnswer, error_body
 from edgeserve.errors import NodeLost
-from edgeserve.http.types import Response
+from edgeserve.http.types import ChangedResponse, Response
 
 IGNORED_HEADER = "x-edgeserve-ignored"
 """Fields of the request that have no effect here."""
@@ -22,10 +22,10 @@ async def nothing() -> None:
     """Do nothing before the end of an answer."""
 
 
-class OllamaResponse:
+class OllamaResponse(ChangedResponse):
     """See `Response`. `before_end` is awaited before the last bytes of an answer."""
 
-    __slots__ = ("_answer", "_before_end", "_began", "_clock", "_ignored", "reply")
+    __slots__ = ("_answer", "_before_end", "_began", "_clock", "_ignored")
 
     def __init__(
         self,
@@ -35,27 +35,12 @@ class OllamaResponse:
         before_end: Callable[[], Awaitable[None]] = nothing,
         clock: Clock = time.monotonic,
     ) -> None:
-        self.reply = reply
+        super().__init__(reply)
         self._answer = answer
         self._ignored = ignored
         self._before_end = before_end
         self._clock = clock
         self._began = clock()
-
-    @property
-    def started(self) -> bool:
-        """See `Response`."""
-        return self.reply.started
-
-    @property
-    def paused(self) -> bool:
-        """See `Response`."""
-        return self.reply.paused
-
-    @property
-    def missed(self) -> bool:
-        """See `Response`."""
-        return self.reply.missed
 
     async def start(self, status: int, headers: Mapping[str, str]) -> None:
         """Begin a stream of lines."""

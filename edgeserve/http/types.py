@@ -67,6 +67,33 @@ class Response(Protocol):
         ...
 
 
+class ChangedResponse:
+    """The state of a response that changes what is written into it.
+
+    `reply` is the client's own, which it writes to.
+    """
+
+    __slots__ = ("reply",)
+
+    def __init__(self, reply: Response) -> None:
+        self.reply = reply
+
+    @property
+    def started(self) -> bool:
+        """See `Response`."""
+        return self.reply.started
+
+    @property
+    def paused(self) -> bool:
+        """See `Response`."""
+        return self.reply.paused
+
+    @property
+    def missed(self) -> bool:
+        """See `Response`."""
+        return self.reply.missed
+
+
 Handler = Callable[[Request, Response], Awaitable[None]]
 """Answers one request. It is cancelled at once when the client leaves."""
 
