@@ -21,6 +21,7 @@ from balancer.telemetry.records import TokensUsed
 from edgeserve.errors import in_words
 from edgeserve.runtime.background import background, declared
 from edgeserve.runtime.files import RepeatedFault
+from edgeserve.runtime.tasks import in_thread
 
 log = logging.getLogger(__name__)
 
@@ -116,7 +117,7 @@ async def counting(state_dir: Path) -> AsyncGenerator[ClientUsage]:
             tasks.start(USAGE, lambda: _write_regularly(usage))
             yield usage
     finally:
-        await asyncio.to_thread(usage.write)
+        await in_thread(usage.write)
 
 
 async def _write_regularly(usage: ClientUsage) -> None:
@@ -124,5 +125,5 @@ async def _write_regularly(usage: ClientUsage) -> None:
         await usage.grew.wait()
         await asyncio.sleep(BATCH_SECONDS)
         usage.grew.clear()
-        if not await asyncio.to_thread(usage.write):
+        if not await in_thread(usage.write):
             usage.grew.set()

@@ -17,6 +17,7 @@ import msgspec
 from edgeserve.config.routes import ModelRoute, WrongRoute, collision, route_from
 from edgeserve.errors import BadRequest, EdgeserveError, in_words
 from edgeserve.runtime.files import read_json, replace_json
+from edgeserve.runtime.tasks import in_thread
 
 log = logging.getLogger(__name__)
 
@@ -118,7 +119,7 @@ class RouteTable:
         own = [each for name, each in routes.items() if name not in self._fixed]
         stored = _Stored(routes=[each.shown() for each in own])
         try:
-            await asyncio.to_thread(_write, self._path, stored)
+            await in_thread(_write, self._path, stored)
         except OSError as error:
             raise RoutesNotStored(
                 f"this counts until the balancer ends: cannot write {self._path}:"

@@ -17,6 +17,7 @@ import msgspec
 
 from edgeserve.errors import EdgeserveError, SettingsError, in_words
 from edgeserve.runtime.files import RepeatedFault, read_json, replace_json, stamp
+from edgeserve.runtime.tasks import in_thread
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +85,7 @@ class Revocations:
         self._nodes = nodes  # at once: the disk may take its time
         stored = _Stored(revoked=nodes)
         try:
-            await asyncio.to_thread(_write, self._path, stored)
+            await in_thread(_write, self._path, stored)
         except OSError as error:
             raise NotStored(
                 f"this counts until the balancer ends: cannot write {self._path}:"

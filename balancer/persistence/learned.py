@@ -19,6 +19,7 @@ from balancer.routing.predictive import PredictivePolicy
 from edgeserve.errors import in_words
 from edgeserve.runtime.background import background, declared
 from edgeserve.runtime.files import RepeatedFault, read_bytes, replace_file
+from edgeserve.runtime.tasks import in_thread
 from edgeserve.wire import MALFORMED
 
 log = logging.getLogger(__name__)
@@ -102,7 +103,7 @@ async def _save_regularly(
     while True:
         await asyncio.sleep(EVERY_SECONDS)
         if not taken.is_set() and (now := learned(predict)) != saved:
-            await asyncio.to_thread(_save, path, now, fault)
+            await in_thread(_save, path, now, fault)
             saved = now
 
 

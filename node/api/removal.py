@@ -12,6 +12,7 @@ from aiohttp import web
 from edgeserve.errors import EdgeserveError
 from edgeserve.http.server.aiohttp_routes import guarded, json_response
 from edgeserve.orders.removal import REMOVE, RemoveModel
+from edgeserve.runtime.tasks import in_thread
 from edgeserve.security.tokens import Guard
 from edgeserve.wire import EngineReport, decode
 from node.models.removal import Removal, removal, remove
@@ -39,7 +40,7 @@ def removal_routes(state: NodeState, folder: Path, guard: Guard) -> list[web.Rou
         check_unused(found, _engines(state))
         if asked.preview:
             return json_response(await asyncio.to_thread(lambda: found.shown))
-        gone = await asyncio.to_thread(remove, found)
+        gone = await in_thread(remove, found)
         for each in gone.files:
             log.info("%s: removed, as asked", each.path)
         return json_response(gone)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeserve.config.settings import NodeSettings
+from edgeserve.runtime.tasks import in_thread
 from edgeserve.wire import EngineReport, EngineState
 from node.lifecycle.eviction import Resident
 from node.lifecycle.load_planner import Loaded, Loading, LoadPlanner
@@ -170,7 +171,7 @@ class Loads:
                 await self._running.stop(each)
                 self._fail(each, why)
         if news:
-            await asyncio.to_thread(self._times.save)
+            await in_thread(self._times.save)
         return failed
 
     def _fail(self, served: Served, why: str) -> None:

@@ -21,6 +21,7 @@ from edgeserve.orders.engines import (
     ModelProblem,
     UnloadEngine,
 )
+from edgeserve.runtime.tasks import in_thread
 from edgeserve.wire import EngineReport
 from node.lifecycle.desired import DesiredModels
 from node.lifecycle.load_times import LoadTimes
@@ -89,7 +90,7 @@ class Orders:
         """Take in what is desired of a model, keep it, and converge to it."""
         async with self._ordered():
             self.desired.take(said)
-            await asyncio.to_thread(self.desired.save)
+            await in_thread(self.desired.save)
             self.stale = True
             self._refused.clear()
             self.mark()

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from edgeserve.errors import CommandError, in_words
+from edgeserve.runtime.tasks import in_thread
 from node.engines.base import Engine, EngineSpec
 from node.engines.devices import stepped_down
 from node.engines.output import ran_out_of_memory
@@ -121,7 +122,7 @@ class StartupFallbacks:
         self._crashes = 0
         if write_down is not None:
             try:
-                self._note = await asyncio.to_thread(write_down)
+                self._note = await in_thread(write_down)
                 log.warning("%s: %s", id_, self._note)
             except OSError as error:
                 why = in_words(error)

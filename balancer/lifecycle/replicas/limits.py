@@ -16,6 +16,7 @@ import msgspec
 from balancer.discovery.revocations import NotStored
 from edgeserve.errors import in_words
 from edgeserve.runtime.files import read_json, replace_json
+from edgeserve.runtime.tasks import in_thread
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +84,7 @@ class FleetLimits:
             self._limits = kept if limits.usual else {**kept, model: limits}
             try:
                 stored = _Stored(limits=dict(self._limits))
-                await asyncio.to_thread(_write, self._path, stored)
+                await in_thread(_write, self._path, stored)
             except OSError as error:
                 raise NotStored(
                     f"this counts until the balancer ends: cannot write {self._path}:"

@@ -1,8 +1,10 @@
 import asyncio
+import threading
 
 import pytest
 
-from edgeserve.runtime.tasks import first_of
+from edgeserve.runtime.tasks import first_of, in_thread
+from tests.patience import PATIENCE
 
 
 async def after(event: asyncio.Event, value: str, ended: list[str]) -> str:
@@ -52,3 +54,30 @@ async def test_being_cancelled_while_one_fails_is_being_cancelled() -> None:
 
     with pytest.raises(asyncio.CancelledError):
         await racing
+
+
+async def test_work_in_a_thread_is_over_before_its_cancelled_task_is() -> None:
+    began, may_end, ended = threading.Event(), threading.Event(), list[str]()
+
+    def writes() -> None:
+        began.set()
+        assert may_end.wait(PATIENCE)
+        ended.append("written")
+
+    task = asyncio.ensure_future(in_thread(writes))
+    assert await asyncio.to_thread(began.wait, PATIENCE)
+    for _ in range(2):  # a second cancellation does not break the wait either
+        task.cancel()
+        await asyncio.sleep(0)
+    assert not task.done()
+    may_end.set()
+
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert ended == ["written"]
+
+
+async def test_work_in_a_thread_returns_and_raises_as_it_does() -> None:
+    assert await in_thread(int, "7") == 7
+    with pytest.raises(ValueError, match="seven"):
+        await in_thread(int, "seven")
