@@ -15,16 +15,17 @@ from urllib.parse import urlsplit
 import msgspec
 
 from balancer.fleet.engines import EngineCandidate
-from balancer.servers.profiles.base import Profile, Reply
-from balancer.servers.recognition import Recognised
 from balancer.servers.report import id_of, name_of
-from balancer.servers.stream import OURS, REASONING, error_of
+from balancer.servers.stream import OURS, REASONING
 from edgeserve.config.servers import ServerSetting, key_of
 from edgeserve.errors import NodeLost, SettingsError, in_words
 from edgeserve.http.types import Answer, Origin, Request, Response, Upstream, origin_of
 from edgeserve.json_edit import edited, raw_fields
 from edgeserve.openai import ROUTES
 from edgeserve.runtime.files import read_text
+from edgeserve.servers.errors import error_of
+from edgeserve.servers.profiles.base import Profile, Reply
+from edgeserve.servers.recognition import Recognised
 
 JSON = {"content-type": "application/json"}
 

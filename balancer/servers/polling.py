@@ -16,13 +16,13 @@ from msgspec import structs
 from balancer.discovery.events import ReconnectPolicy
 from balancer.fleet.current import LiveFleet
 from balancer.servers.client import Server, ServerClient, server_of
-from balancer.servers.profiles.base import MODELS, Replies, Reply
-from balancer.servers.recognition import look, recognise, sentence
 from balancer.servers.report import report_of
 from edgeserve import http
 from edgeserve.config.settings import BalancerSettings
 from edgeserve.errors import EdgeserveError, NodeLost, SettingsError
 from edgeserve.runtime.background import background, declared
+from edgeserve.servers.profiles.base import MODELS, Replies, Reply
+from edgeserve.servers.recognition import look, recognise, sentence
 from edgeserve.wire import NodeReport
 
 EVERY_SECONDS = 2.0

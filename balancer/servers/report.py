@@ -11,10 +11,10 @@ from hashlib import blake2b
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from balancer.servers.profiles.base import CONTEXT, Profile, Replies, ServedModel
 from edgeserve.config.servers import ServerSetting
 from edgeserve.models.naming import named
 from edgeserve.quantization import ALIASES, TYPES
+from edgeserve.servers.profiles.base import CONTEXT, Profile, Replies, ServedModel
 from edgeserve.wire import (
     Cpu,
     EngineReport,

@@ -7,7 +7,6 @@ as llama.cpp writes it. The usage is requested for our own counts, too.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import msgspec
@@ -23,6 +22,7 @@ from edgeserve.http.sse import (
     whole_events,
     write_event,
 )
+from edgeserve.servers.errors import error, error_of
 
 REASONING, OURS = b'"reasoning":', b'"reasoning_content":'
 """The field as vLLM and Ollama call it, and as llama.cpp does. Quotes inside JSON
@@ -86,7 +86,7 @@ class ServerStream(DialectStream):
         try:
             chunk = _decoder.decode(event.data)
         except (msgspec.DecodeError, RecursionError):
-            return write_event({"error": _error("the server sent no JSON", 500)})
+            return write_event({"error": error("the server sent no JSON", 500)})
         if chunk.error or chunk.object == "error" or event.name == "error":
             return write_event({"error": error_of(event.data, 500)})
         return self._chunk(event, chunk)
@@ -95,7 +95,7 @@ class ServerStream(DialectStream):
         for each in chunk.choices or ():
             if each.finish_reason in FAILED:
                 why = f"the server ended the answer: {each.finish_reason}"
-                return write_event({"error": _error(why, 500)})
+                return write_event({"error": error(why, 500)})
             self._finished += each.finish_reason is not None
         if isinstance(chunk.usage, dict):
             self._usage = openai_usage(chunk.usage) or self._usage
@@ -103,30 +103,3 @@ class ServerStream(DialectStream):
                 return b""
         data = event.data.replace(b"\n", b" ")  # several lines of one event
         return write_event(data.replace(REASONING, OURS) if REASONING in data else data)
-
-
-def error_of(body: bytes, status: int) -> dict[str, Any]:
-    """Read an error in any shape: OpenAI's, flat, `detail`, a text, or no JSON."""
-    try:
-        found = msgspec.json.decode(body)
-    except (msgspec.DecodeError, RecursionError):
-        return _error(body[:200].decode(errors="replace").strip(), status)
-    if not isinstance(found, dict):
-        return _error(str(found)[:200], status)
-    inner = found.get("error", found)
-    if isinstance(inner, str):
-        return _error(inner, status, found.get("error_type"))
-    if not isinstance(inner, Mapping):
-        inner = found
-    sentence = inner.get("message") or inner.get("detail") or found.get("detail")
-    if not isinstance(sentence, str):
-        sentence = str(sentence or inner)[:400]
-    code = inner.get("code")
-    number = code if isinstance(code, int) and 400 <= code < 600 else status
-    return _error(sentence, number, inner.get("type"))
-
-
-def _error(sentence: str, code: int, kind: object = None) -> dict[str, Any]:
-    usual = "server_error" if code >= 500 else "invalid_request_error"
-    shown = kind if isinstance(kind, str) else usual
-    return {"message": sentence or "no reason given", "type": shown, "code": code}

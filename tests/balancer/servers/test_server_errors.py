@@ -9,8 +9,8 @@ import pytest
 
 from balancer.health.faults import failure_of
 from balancer.servers.client import as_ours, fitting, server_of
-from balancer.servers.profiles import BY_KIND
 from edgeserve.config.servers import ServerSetting
+from edgeserve.servers.profiles import BY_KIND
 from tests.balancer.endpoint import CHAT, chat, endpoint
 from tests.fakes.node import fake_node
 from tests.fakes.reports import an_engine

@@ -8,11 +8,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from balancer.servers.profiles.base import Reply
-from balancer.servers.recognition import look, recognise
 from balancer.servers.report import report_of
 from edgeserve.config.servers import ServerSetting
 from edgeserve.errors import NodeLost
+from edgeserve.servers.profiles.base import Reply
+from edgeserve.servers.recognition import look, recognise
 from edgeserve.wire import NodeReport
 from tests.fakes.servers import (
     LLAMA_SERVER,

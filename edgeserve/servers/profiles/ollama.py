@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
-from balancer.servers.profiles.base import (
+from edgeserve.servers.profiles.base import (
     CONTEXT,
     NOTHING,
     Json,

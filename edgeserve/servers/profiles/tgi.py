@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from balancer.servers.profiles.base import (
+from edgeserve.servers.profiles.base import (
     NOTHING,
     Profile,
     Replies,

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import msgspec
 
-from balancer.servers.profiles.base import (
+from edgeserve.servers.profiles.base import (
     NOTHING,
     Json,
     Profile,

@@ -6,7 +6,7 @@ generates a token.
 
 from __future__ import annotations
 
-from balancer.servers.profiles.base import (
+from edgeserve.servers.profiles.base import (
     NOTHING,
     Json,
     Profile,

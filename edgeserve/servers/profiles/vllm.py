@@ -6,7 +6,7 @@ runs and that wait, also where it wants a key. `/health` alone shows a dead engi
 
 from __future__ import annotations
 
-from balancer.servers.profiles.base import (
+from edgeserve.servers.profiles.base import (
     NOTHING,
     Profile,
     Replies,

@@ -5,7 +5,7 @@ LM Studio, Ray Serve LLM, LocalAI, transformers serve and mlx_lm.server are such
 
 from __future__ import annotations
 
-from balancer.servers.profiles.base import Profile, Replies, cards
+from edgeserve.servers.profiles.base import Profile, Replies, cards
 
 
 class OpenAI(Profile):

@@ -8,8 +8,11 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from balancer.servers.profiles import BY_KIND, PROFILES
-from balancer.servers.profiles.base import (
+from edgeserve.config.servers import ServerSetting
+from edgeserve.errors import NodeLost
+from edgeserve.servers.errors import error_of
+from edgeserve.servers.profiles import BY_KIND, PROFILES
+from edgeserve.servers.profiles.base import (
     MODELS,
     Profile,
     Replies,
@@ -17,9 +20,6 @@ from balancer.servers.profiles.base import (
     cards,
     owners,
 )
-from balancer.servers.stream import error_of
-from edgeserve.config.servers import ServerSetting
-from edgeserve.errors import NodeLost
 
 Get = Callable[[str], Awaitable[Reply]]
 """Asks for a path of the server. Raises NodeLost."""

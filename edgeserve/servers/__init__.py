@@ -1,0 +1,1 @@
+"""Servers of other programs: recognise them, and know what is particular to each."""

@@ -1,0 +1,16 @@
+"""Profiles: what is particular to each kind of server; one file for each kind. Pure."""
+
+from edgeserve.servers.profiles.base import Profile
+from edgeserve.servers.profiles.llama_server import LlamaServer
+from edgeserve.servers.profiles.ollama import OllamaServer
+from edgeserve.servers.profiles.openai import OpenAI
+from edgeserve.servers.profiles.sglang import SGLang
+from edgeserve.servers.profiles.tgi import TGI
+from edgeserve.servers.profiles.vllm import VLLM
+
+PROFILES: tuple[Profile, ...] = (
+    LlamaServer(), TGI(), SGLang(), VLLM(), OllamaServer(), OpenAI(),
+)  # fmt: skip
+"""In the order in which they are looked for: servers imitate each other."""
+
+BY_KIND = {each.kind: each for each in PROFILES}
