@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -59,11 +59,20 @@ def folder(at: Path, tokenizer: Path, shape: Shape) -> Path:
 
 @contextmanager
 def vllm(
-    model: Path, site: Path, port: int, log: Path, *flags: str
+    model: Path,
+    site: Path,
+    port: int,
+    log: Path,
+    *flags: str,
+    env: Mapping[str, str] | None = None,
 ) -> Generator[subprocess.Popen[bytes]]:
-    """Serve a folder as `lab` until the end of the block; waits until it is healthy."""
-    env = {
+    """Serve a folder as `lab` until the end of the block; waits until it is healthy.
+
+    `env` is added to its environment.
+    """
+    environ = {
         **os.environ,
+        **(env or {}),
         "PYTHONPATH": str(site),
         "VLLM_USE_FLASHINFER_SAMPLER": "0",
         "HF_HUB_OFFLINE": "1",
@@ -78,7 +87,7 @@ def vllm(
     ]
     with log.open("wb") as sink:
         child = subprocess.Popen(
-            command, stdout=sink, stderr=sink, env=env, start_new_session=True
+            command, stdout=sink, stderr=sink, env=environ, start_new_session=True
         )
     try:
         _until_healthy(child, port, log)
