@@ -89,8 +89,8 @@ def _what_came(setting: ServerSetting, reply: Reply) -> str:
             return f"was answered {status}: it refuses the key in {setting.key_file}"
         case 401 | 403:
             return (
-                f"was answered {status} ({said}): name the file with its key as"
-                " `key_file` in a [[server]] table"
+                f"was answered {status} ({said}): name the file with its key, with"
+                " --key-file or as `key_file` in a [[server]] table"
             )
         case 404:
             return "was answered 404: name the URL below which its /v1/models is"
@@ -99,7 +99,7 @@ def _what_came(setting: ServerSetting, reply: Reply) -> str:
         case _ if 300 <= status < 400:
             return f"was answered {status}: it points to {where}; name that URL"
         case _:
-            return f"was answered {status} ({said}): see its log; it is asked again"
+            return f"was answered {status} ({said}): see its log"
 
 
 def _what_came_with_200(reply: Reply) -> str:
