@@ -103,8 +103,8 @@ class FakeServer:
 
     `script`: what the streams consist of, one list of pieces a request; None breaks the
     connection off. `posts`: answers by path to POST that are no streams. `key`: what it
-    wants. `gate`: streams wait for it after their second piece. `quiet`: GETs wait for
-    it. `tls`: it speaks TLS.
+    wants. `gate`: streams wait for it after their second piece. `quiet`: all
+    that is asked waits for it. `tls`: it speaks TLS.
     """
 
     answers: Json
@@ -143,12 +143,13 @@ class FakeServer:
             self._runner = None
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
+        if request.method == "GET":
+            self.looked.append(request.path)
+        if self.quiet is not None:
+            await self.quiet.wait()
         if self.key and request.headers.get("authorization") != f"Bearer {self.key}":
             return web.json_response({"error": "Unauthorized"}, status=401)
         if request.method == "GET":
-            self.looked.append(request.path)
-            if self.quiet is not None:
-                await self.quiet.wait()
             return response(self.answers.get(request.path, (404, b"Not Found")))
         body = json.loads(await request.read())
         self.asked.append((request.path, request.headers, body))
