@@ -55,6 +55,13 @@ class ServerClient:
         """Verify a server by its certificates from now on. Raises SettingsError."""
         self._upstream.trust(server.origin, server.trusting())
 
+    def distrust(self, server: Server) -> None:
+        """Verify what is where a server was as its neighbours there, or as usual."""
+        self._upstream.trust(server.origin, None)
+        for each in self.servers.values():
+            if each.origin == server.origin:
+                self.trust(each)
+
     def is_at(self, origin: Origin) -> bool:
         """Whether one of them is at an address."""
         return any(each.origin == origin for each in self.servers.values())

@@ -81,6 +81,7 @@ class ServerRegistry:
         try:
             report = await poll.first()
         except (EdgeserveError, SettingsError) as error:
+            self.client.distrust(server)
             raise ServerUnusable(f"not added: {error}") from error
         async with self._changing:
             self._check(server)
@@ -104,6 +105,7 @@ class ServerRegistry:
             self.table.added.remove(server)
             self._tasks.pop(server.id).cancel()
             del self.client.servers[server.id]
+            self.client.distrust(server)
             self._epochs[server.id] = server.epoch
             fleet = self._current.fleet
             self._current.become(fleet.forgotten(server.setting.url))

@@ -62,7 +62,7 @@ class Server:
     def trusting(self) -> ssl.SSLContext | None:
         """Return what verifies it, None where that is as usual. Raises SettingsError.
 
-        Its own certificate is enough, even if it is no authority's.
+        Its own certificate is enough, even if it is no authority's and made by hand.
         """
         if not self.ca or not self.origin.tls:
             return None
@@ -73,6 +73,7 @@ class Server:
                 f"the `ca_file` of {self.setting.url} has no certificates in PEM"
             ) from error
         context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+        context.verify_flags &= ~ssl.VERIFY_X509_STRICT  # on by default from 3.13 on
         return context
 
     @property

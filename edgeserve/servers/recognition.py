@@ -41,9 +41,7 @@ async def recognise(get: Get, setting: ServerSetting, base: str) -> Recognised:
     api, models = await _list(get, setting, base)
     replies: dict[str, Reply] = {MODELS: models}
     if "edgeserve" in owners(replies):
-        raise NodeLost(
-            f"{setting.url} is an EdgeServe balancer itself; name its nodes with --node"
-        )
+        raise NodeLost(f"{setting.url} is EdgeServe itself; name its nodes with --node")
     if setting.kind != "auto":
         return Recognised(BY_KIND[setting.kind], api)
     for profile in PROFILES:

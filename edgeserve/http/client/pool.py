@@ -85,12 +85,15 @@ class Pool:
     def trust(self, origin: Origin, tls: ssl.SSLContext | None) -> None:
         """Verify the server at `origin` by a context of its own; None: as the others.
 
-        Connections that are open stay as they are.
+        Idle connections, which another one has verified, are closed.
         """
-        if tls is None:
-            self._trusted.pop(origin, None)
-        else:
+        before = self._trusted.pop(origin, None)
+        if tls is not None:
             self._trusted[origin] = tls
+        if tls is not before and (server := self._servers.get(origin)):
+            for connection in tuple(server.idle):
+                connection.abort()
+            server.idle.clear()
 
     def take(self, idle: list[UpstreamConnection]) -> UpstreamConnection | None:
         """Take the connection that was used last, if one is still good."""

@@ -9,7 +9,7 @@ import pytest
 
 from edgeserve.config.servers import ServerSetting
 from tests.balancer.endpoint import CHAT, chat, endpoint
-from tests.balancer.servers.test_server_registry import add, ask
+from tests.balancer.servers.test_server_registry import add, ask, remove
 from tests.edgeserve.http.certificates import Certificate, a_certificate
 from tests.fakes.servers import VLLM, fake_server
 
@@ -79,6 +79,19 @@ async def test_a_certificate_is_for_one_server_alone(
         mistaken = await add(here, two.url, ca=own.cert.read_text())
 
     assert (stranger.status, mistaken.status) == (422, 422)
+
+
+async def test_a_certificate_is_trusted_only_as_long_as_its_server_is_here(
+    own: Certificate,
+) -> None:
+    async with fake_server(VLLM, tls=own.server()) as server, endpoint() as here:
+        await add(here, server.url, ca=own.cert.read_text())
+        beside = await add(here, f"{server.url}/elsewhere", ca="")
+        await remove(here, server.url)
+        again = await add(here, server.url)
+
+    assert (beside.status, again.status) == (422, 422)
+    assert "is not trusted here" in again.error
 
 
 async def test_a_server_at_another_address_than_its_certificates_says_so(
