@@ -142,9 +142,16 @@ def _write(path: Path, stored: _Stored) -> None:
 def _kept(path: Path) -> list[Server]:
     """Read the file; none without one, nor from one that is damaged."""
     try:
-        return [server_in(each) for each in read_json(path, _Stored).servers]
+        tables = read_json(path, _Stored).servers
     except (FileNotFoundError, NotADirectoryError):
         return []
-    except (OSError, WrongServer) as error:
+    except OSError as error:
         log.warning("servers that were added are lost: %s: %s", path, in_words(error))
         return []
+    found = list[Server]()
+    for each in tables:
+        try:
+            found.append(server_in(each))
+        except WrongServer as error:  # its text has no key
+            log.warning("a server that was added is lost: %s: %s", path, error)
+    return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -241,9 +242,7 @@ async def test_a_server_that_was_never_seen_has_its_name_everywhere() -> None:
     assert servers[0]["state"] == "unreachable"
 
 
-@pytest.mark.parametrize(
-    "content", ["{", '{"servers": [{"url": "x"}]}', '{"servers": 3}', ""]
-)
+@pytest.mark.parametrize("content", ["{", '{"servers": 3}', ""])
 async def test_a_damaged_file_costs_its_servers_and_is_told(
     tmp_path: Path, content: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -252,6 +251,52 @@ async def test_a_damaged_file_costs_its_servers_and_is_told(
         assert (await here.get(SERVERS)).json == []
 
     assert "servers that were added are lost" in caplog.text
+
+
+async def test_a_wrong_entry_costs_only_its_server_and_the_settings_go_first(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    gpu, pi = "http://127.0.0.1:9", "http://127.0.0.1:10"
+    tables: list[Any] = [{"url": gpu, "kind": "vlm", "key": KEY}, {"url": pi}]
+    (tmp_path / FILE).write_text(json.dumps({"servers": [*tables, {"url": gpu}]}))
+    settings = {"servers": (f"{gpu}/v1",), "state_dir": tmp_path}
+    async with endpoint(wait=False, **settings) as here:
+        shown = (await here.get(SERVERS)).json
+
+    assert [(e["url"], e["from"]) for e in shown] == [
+        (f"{gpu}/v1", "settings"),
+        (pi, "added"),
+    ]
+    assert "a server that was added is lost" in caplog.text
+    assert f"left out: {gpu} is named twice" in caplog.text
+    assert KEY not in caplog.text
+
+
+async def test_of_two_that_add_a_server_at_once_one_does() -> None:
+    async with fake_server(OPENAI) as server, endpoint() as here:
+        server.quiet = asyncio.Event()
+        adding = [
+            asyncio.ensure_future(add(here, server.url, name=each)) for each in "ab"
+        ]
+        await eventually(lambda: len(server.looked) == 2)
+        server.quiet.set()
+        statuses = sorted(each.status for each in await asyncio.gather(*adding))
+        shown = (await here.get(SERVERS)).json
+
+    assert (statuses, len(shown)) == ([200, 400], 1)
+
+
+async def test_who_leaves_before_the_first_look_is_over_adds_nothing() -> None:
+    async with fake_server(OPENAI) as server, endpoint() as here:
+        server.quiet = asyncio.Event()
+        adding = asyncio.ensure_future(add(here, server.url))
+        await eventually(lambda: bool(server.looked))
+        adding.cancel()
+        await asyncio.wait([adding])
+        server.quiet.set()
+        again = await add(here, server.url)
+
+    assert again.status == 200
 
 
 async def test_a_server_that_cannot_be_kept_serves_until_the_end(
