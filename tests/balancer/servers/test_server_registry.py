@@ -259,7 +259,7 @@ async def test_a_wrong_entry_costs_only_its_server_and_the_settings_go_first(
     gpu, pi = "http://127.0.0.1:9", "http://127.0.0.1:10"
     tables: list[Any] = [{"url": gpu, "kind": "vlm", "key": KEY}, {"url": pi}]
     (tmp_path / FILE).write_text(json.dumps({"servers": [*tables, {"url": gpu}]}))
-    settings = {"servers": (f"{gpu}/v1",), "state_dir": tmp_path}
+    settings: dict[str, Any] = {"servers": (f"{gpu}/v1",), "state_dir": tmp_path}
     async with endpoint(wait=False, **settings) as here:
         shown = (await here.get(SERVERS)).json
 
