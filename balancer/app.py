@@ -59,7 +59,7 @@ from balancer.persistence.learned import file_in, remembering
 from balancer.probes.calibration import calibrating
 from balancer.probes.liveness import probing
 from balancer.probes.template import TemplateProbe
-from balancer.servers.polling import polling
+from balancer.servers.registry import ServerRegistry, serving_servers
 from balancer.state import BalancerState, build_state
 from balancer.telemetry.recorder import Trace, tracing
 from edgeserve import http
@@ -139,7 +139,7 @@ async def running(
         channel = FleetChannel(access.tokens, revocations.nodes)
         pace = pace or pace_of(settings)
         reaching = _nodes(settings, shared, pace, channel if access.tokens else None)
-        nodes = await stack.enter_async_context(reaching)
+        nodes, servers = await stack.enter_async_context(reaching)
         clock = stack.enter_context(closing(ActiveClock()))
         on_event = await stack.enter_async_context(
             watching(shared.current, nodes, pace, clock)
@@ -159,6 +159,7 @@ async def running(
             usage=usage,
             models=models,
             nodes=await stack.enter_async_context(changes),
+            servers=servers,
         )
         port = await stack.enter_async_context(
             http.listen(
@@ -241,13 +242,13 @@ async def _nodes(
     shared: BalancerState,
     pace: ReconnectPolicy,
     channel: FleetChannel | None,
-) -> AsyncGenerator[NodeClient]:
+) -> AsyncGenerator[tuple[NodeClient, ServerRegistry]]:
     """Hold connections to nodes, each proved on a channel, and to other servers."""
     async with (
         http.upstream(connect_seconds=settings.connect_seconds, channel=channel) as to,
-        polling(settings, shared.current, pace) as servers,
+        serving_servers(settings, shared.current, pace) as servers,
     ):
-        yield NodeClient(to, servers)
+        yield NodeClient(to, servers.client), servers
 
 
 def _offering(

@@ -12,10 +12,12 @@ from aiohttp import web
 from balancer.api.models.listing import ModelRoutes
 from balancer.api.nodes import FOREIGN_PAGES, NodeRoutes
 from balancer.api.routes import ModelRouteRoutes
+from balancer.api.servers import ServerRoutes
 from balancer.clients.admission import Admission
 from balancer.clients.usage import ClientUsage
 from balancer.discovery.registration import Registrations
 from balancer.lifecycle.events import LifecycleEvent
+from balancer.servers.registry import ServerRegistry
 from balancer.state import BalancerState
 from balancer.telemetry.records import RequestRecord
 from edgeserve.errors import BadRequest, EdgeserveError
@@ -54,11 +56,15 @@ class AdminRoutes:
     usage: ClientUsage
     models: ModelRoutes
     nodes: NodeRoutes
+    servers: ServerRegistry
 
     def routes(self) -> Iterable[web.RouteDef]:
         """Return the routes."""
         own = "/edgeserve/v1"
         admins = self.clients.admin
+        servers = ServerRoutes(
+            state=self.state, servers=self.servers, clients=self.clients
+        )
         return [
             web.get("/health", self.health),
             web.get("/v1/health", self.health),
@@ -72,6 +78,7 @@ class AdminRoutes:
             *self.models.routes(),
             *self.nodes.routes(),
             *ModelRouteRoutes(self.state.routes, self.clients).routes(),
+            *servers.routes(),
         ]
 
     async def health(self, _: web.Request) -> web.Response:

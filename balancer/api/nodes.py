@@ -185,6 +185,7 @@ def _silent(address: NodeAddress) -> Json:
     return _row(
         address.expected,
         address.state,
+        name=address.name or None,
         url=", ".join(each.url for each in address.origins),
         seen_as=[address.key],
         problem=address.problem,

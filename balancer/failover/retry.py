@@ -190,7 +190,7 @@ class RetryLoop:
     def _attempt_watchdog(
         self, context: RequestContext, send: Send, *, suspect: bool
     ) -> AttemptWatchdog:
-        request = context.request
+        request, of_server = context.request, send.to.engine.kind == "server"
         return AttemptWatchdog(
             watchdog=self.watchdog,
             key=send.to.key,
@@ -199,9 +199,9 @@ class RetryLoop:
             routing=request.routing,
             started=self.watchdog.time(),
             predicted=send.first_seconds,
-            reports_progress=request.asks_for_progress
-            and send.to.engine.kind != "server",
-            calls_tools=b'"tools"' in request.body,
+            reports_progress=request.asks_for_progress and not of_server,
+            # A server may read another's whole prompt before it writes on.
+            may_pause=of_server or b'"tools"' in request.body,
             paused=context.response.paused,
             suspect=suspect,
         )

@@ -59,7 +59,7 @@ class AttemptWatchdog(Progress, eq=False, kw_only=True):
     """The progress of one request at one engine, and why it was given up, if it was.
 
     `predicted`: seconds to its first token, None where nothing is. `reports_progress`:
-    the engine reports when it begins. `calls_tools`: the text may come in large pieces.
+    the engine reports when it begins. `may_pause`: the text may come in large pieces.
     `paused`: whether the client takes nothing now. `suspect`: an engine has died at
     this request before. `texts` counts pieces of the answer's text. `move`: where it
     goes on, if it was given up for that.
@@ -73,7 +73,7 @@ class AttemptWatchdog(Progress, eq=False, kw_only=True):
     started: float
     predicted: float | None
     reports_progress: bool
-    calls_tools: bool = False
+    may_pause: bool = False
     paused: Callable[[], bool] = never
     suspect: bool = False
     texts: int = 0
@@ -154,8 +154,8 @@ class AttemptWatchdog(Progress, eq=False, kw_only=True):
 
     @property
     def _pace(self) -> ExpectedPace:
-        """The expected pace; the first text of a tool call may take long."""
-        return UNLEARNED if self.calls_tools else self.watchdog.pace(self.key)
+        """The expected pace; where the text may pause, that of an unknown engine."""
+        return UNLEARNED if self.may_pause else self.watchdog.pace(self.key)
 
     def _check_queued(self, now: float) -> None:
         """Nothing shows that the engine has begun: another one loses no work."""

@@ -35,7 +35,8 @@ class LastReport:
 class NodeAddress:
     """One address of a node: where it was seen, and the state of its event stream.
 
-    `expected` is the id in the announcement. `since` is when the announcement or the
+    `expected` is the id in the announcement, and `name` what it is called before it has
+    said that itself. `since` is when the announcement or the
     answers last ended, in the caller's seconds. `full` names engines that refused a
     request since the last event.
     """
@@ -44,6 +45,7 @@ class NodeAddress:
     source: str
     origins: tuple[Origin, ...]
     expected: str | None = None
+    name: str = ""
     announced: bool = True
     state: AddressState = "seen"
     last_report: LastReport | None = None
@@ -93,13 +95,18 @@ class Fleet:
         )
 
     def discovered(
-        self, key: str, source: str, origins: tuple[Origin, ...], expected: str | None
+        self,
+        key: str,
+        source: str,
+        origins: tuple[Origin, ...],
+        expected: str | None,
+        name: str = "",
     ) -> Fleet:
         """Note that a node was seen, perhaps again or at other origins."""
         known = self.addresses.get(key)
         if known is None:
             address = NodeAddress(
-                key=key, source=source, origins=origins, expected=expected
+                key=key, source=source, origins=origins, expected=expected, name=name
             )
             return self._with(address)
         seen = replace(known, origins=origins, expected=expected, announced=True)

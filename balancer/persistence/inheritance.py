@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import msgspec
 
@@ -27,30 +29,43 @@ class _Seen(msgspec.Struct):
 
 
 class _HandedOver(msgspec.Struct):
+    """`servers` are those that are up; the settings and the state folder name them."""
+
     seen: list[_Seen]
     learned: msgspec.Raw
+    servers: list[str] = []
 
 
 def handed_over(state: BalancerState) -> bytes:
     """Encode everything that the next process should know."""
+    up = [e for e in state.current.fleet.addresses.values() if e.state == "up"]
     seen = [
         _Seen(each.key, tuple(o.url for o in each.origins), each.expected, each.source)
-        for each in state.current.fleet.addresses.values()
-        if each.state == "up" and each.source != "server"
+        for each in up
+        if each.source != "server"
     ]
+    servers = [each.key for each in up if each.source == "server"]
     speeds = msgspec.Raw(learned(state.predictive))
-    return msgspec.json.encode(_HandedOver(seen, speeds))
+    return msgspec.json.encode(_HandedOver(seen, speeds, servers))
 
 
-def take_over(state: BalancerState, body: bytes) -> list[Discovered]:
-    """Take over what was learned; return the known nodes. Invalid data is ignored."""
+@dataclass(frozen=True)
+class Inherited:
+    """What was up: nodes, which have to be followed, and servers, which are polled."""
+
+    seen: Sequence[Discovered] = ()
+    servers: Sequence[str] = ()
+
+
+def take_over(state: BalancerState, body: bytes) -> Inherited:
+    """Take over what was learned; return what was up. Invalid data is ignored."""
     try:
         inherited = msgspec.json.decode(body, type=_HandedOver)
         restore(state.predictive, bytes(inherited.learned))
     except msgspec.DecodeError as error:
         log.warning("what the other process learned cannot be used: %s", error)
-        return []
-    return [_discovered(each) for each in inherited.seen]
+        return Inherited()
+    return Inherited([_discovered(each) for each in inherited.seen], inherited.servers)
 
 
 def _discovered(each: _Seen) -> Discovered:
@@ -63,18 +78,18 @@ def _discovered(each: _Seen) -> Discovered:
 
 
 async def follow_known(
-    state: BalancerState, seen: list[Discovered], on_event: OnEvent
+    state: BalancerState, known: Inherited, on_event: OnEvent
 ) -> None:
-    """Follow the nodes that the other process knew; wait a moment for them."""
-    for each in seen:
+    """Follow the nodes that the other process knew; wait a moment for all it knew."""
+    for each in known.seen:
         on_event(each)
-    keys = {each.key for each in seen}
+    keys = {*(each.key for each in known.seen), *known.servers}
     try:
         async with asyncio.timeout(KNOW_SECONDS):
             while not _all_up(state, keys):
                 await state.current.changed()
     except TimeoutError:
-        log.warning("not every node that the other process knew answers")
+        log.warning("not all that the other process knew answers")
 
 
 def _all_up(state: BalancerState, keys: set[str]) -> bool:

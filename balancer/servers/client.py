@@ -7,25 +7,22 @@ our format, whatever theirs is.
 from __future__ import annotations
 
 import re
+import ssl
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass, field
-from urllib.parse import urlsplit
 
 import msgspec
 
 from balancer.fleet.engines import EngineCandidate
-from balancer.servers.report import id_of, name_of
+from balancer.servers.server import Server, tls_sentence
 from balancer.servers.stream import OURS, REASONING
-from edgeserve.config.servers import ServerSetting, key_of
-from edgeserve.errors import NodeLost, SettingsError, in_words
-from edgeserve.http.types import Answer, Origin, Request, Response, Upstream, origin_of
+from edgeserve.errors import NodeLost, NotReached
+from edgeserve.http.client.pool import Pool
+from edgeserve.http.types import Answer, Origin, Request, Response
 from edgeserve.json_edit import edited, raw_fields
 from edgeserve.openai import ROUTES
-from edgeserve.runtime.files import read_text
 from edgeserve.servers.errors import error_of
 from edgeserve.servers.profiles.base import Profile, Reply
-from edgeserve.servers.recognition import Recognised
 
 JSON = {"content-type": "application/json"}
 
@@ -33,8 +30,6 @@ STREAM = "text/event-stream"
 
 LARGEST = 8 * 2**20
 """Bytes of an answer to a GET; a larger one is no list and no metrics."""
-
-LONGEST_KEY = 16384
 
 KEPT = ("content-type", "retry-after")
 """Header fields of an answer that clients get."""
@@ -49,61 +44,23 @@ TOO_LONG = "exceed_context_size_error"
 """llama.cpp's type for a prompt that does not fit."""
 
 
-@dataclass
-class Server:
-    """One server: where it is, and what was found out about it.
-
-    `base` is the path of its URL, without `/v1`. `epoch` counts how often it came back.
-    """
-
-    setting: ServerSetting
-    origin: Origin
-    base: str
-    found: Recognised | None = None
-    key: str = ""
-    epoch: int = 0
-    id: str = field(init=False)
-    name: str = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.id, self.name = id_of(self.setting), name_of(self.setting)
-
-    def read_key(self) -> None:
-        """Read its key, which may have changed. Raises SettingsError."""
-        file = key_of(self.setting)
-        if file is None:
-            return
-        try:
-            self.key = read_text(file, LONGEST_KEY).strip()
-        except OSError as error:
-            raise SettingsError(
-                f"the key of {self.setting.url} cannot be read: {in_words(error)}"
-            ) from error
-        if not self.key.isprintable() or not self.key.isascii():
-            raise SettingsError(f"{file} has no key on one line for {self.setting.url}")
-
-    @property
-    def headers(self) -> dict[str, str]:
-        """Return the headers that show it its key."""
-        return {"authorization": f"Bearer {self.key}"} if self.key else {}
-
-
-def server_of(setting: ServerSetting) -> Server:
-    """Return a server that nothing is known of yet. Raises SettingsError."""
-    parts = urlsplit(setting.url)
-    origin = origin_of(setting.url, 443 if parts.scheme == "https" else 80)
-    base = parts.path.rstrip("/").removesuffix("/v1")
-    server = Server(setting, origin, base)
-    server.read_key()
-    return server
-
-
 class ServerClient:
     """Sends requests to servers; `servers` has those that are known, by id."""
 
-    def __init__(self, upstream: Upstream) -> None:
+    def __init__(self, upstream: Pool) -> None:
         self._upstream = upstream
         self.servers: dict[str, Server] = {}
+
+    def trust(self, server: Server) -> None:
+        """Verify a server by its certificates from now on. Raises SettingsError."""
+        self._upstream.trust(server.origin, server.trusting())
+
+    def distrust(self, server: Server) -> None:
+        """Verify what is where a server was as its neighbours there, or as usual."""
+        self._upstream.trust(server.origin, None)
+        for each in self.servers.values():
+            if each.origin == server.origin:
+                self.trust(each)
 
     def is_at(self, origin: Origin) -> bool:
         """Whether one of them is at an address."""
@@ -112,14 +69,20 @@ class ServerClient:
     async def get(self, server: Server, path: str) -> Reply:
         """Ask for a path. Raises NodeLost."""
         asking = self._upstream.ask(server.origin, "GET", path, server.headers)
-        async with asking as answer:
-            pieces, size = list[bytes](), 0
-            while piece := await answer.chunk():
-                pieces.append(piece)
-                size += len(piece)
-                if size > LARGEST:
-                    raise NodeLost(f"GET {path} of {server.setting.url} has no end")
-            return Reply(answer.status, answer.headers, b"".join(pieces))
+        try:
+            async with asking as answer:
+                pieces, size = list[bytes](), 0
+                while piece := await answer.chunk():
+                    pieces.append(piece)
+                    size += len(piece)
+                    if size > LARGEST:
+                        raise NodeLost(f"GET {path} of {server.setting.url} has no end")
+                return Reply(answer.status, answer.headers, b"".join(pieces))
+        except NotReached as error:
+            if isinstance(error.__cause__, ssl.SSLError):
+                why = tls_sentence(server.setting.url, error.__cause__)
+                raise NotReached(why) from error.__cause__
+            raise
 
     def forward(
         self, to: EngineCandidate, request: Request, request_id: str, body: bytes
@@ -148,8 +111,13 @@ class ServerClient:
             {**JSON, **headers, **server.headers},
             fitting(server.found.profile, body),
         )
-        async with asked as answer:
-            yield await _understood(server, answer)
+        server.open.add(asked)
+        try:
+            async with asked as answer:
+                server.answered += 1
+                yield await _understood(server, answer)
+        finally:
+            server.open.discard(asked)
 
 
 def fitting(profile: Profile, body: bytes) -> bytes:

@@ -1,28 +1,27 @@
-"""Server polling: ask servers again and again, and report them as nodes of the fleet.
+"""Server polling: ask a server again and again, and report it as a node of the fleet.
 
 A server tells nothing by itself. One that does not answer becomes suspect, and then
-unreachable, as a node does; one that is back is recognised anew.
+unreachable, as a node does; one that is back is recognised anew, and so is one whose
+answers do not fit any more what it was.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 from functools import partial
+from typing import NoReturn
 
 from msgspec import structs
 
 from balancer.discovery.events import ReconnectPolicy
 from balancer.fleet.current import LiveFleet
-from balancer.servers.client import Server, ServerClient, server_of
+from balancer.servers.client import ServerClient
 from balancer.servers.report import report_of
-from edgeserve import http
-from edgeserve.config.settings import BalancerSettings
-from edgeserve.errors import EdgeserveError, NodeLost, SettingsError
-from edgeserve.runtime.background import background, declared
-from edgeserve.servers.profiles.base import MODELS, Replies, Reply
-from edgeserve.servers.recognition import look, recognise, sentence
+from balancer.servers.server import Server
+from balancer.servers.silence import Silence
+from edgeserve.errors import EdgeserveError, NodeLost, NotReached, SettingsError
+from edgeserve.servers.profiles.base import MODELS, Replies, owners
+from edgeserve.servers.recognition import Recognised, look, recognise, sentence
 from edgeserve.wire import NodeReport
 
 EVERY_SECONDS = 2.0
@@ -31,31 +30,17 @@ EVERY_SECONDS = 2.0
 ASK_SECONDS = 10.0
 """Longest time for all answers of one look."""
 
-POLL = declared("server poll")
+Marks = tuple[object, ...]
+"""What stays the same in the answers of a server as long as its program does."""
 
 
-@asynccontextmanager
-async def polling(
-    settings: BalancerSettings, current: LiveFleet, pace: ReconnectPolicy
-) -> AsyncGenerator[ServerClient]:
-    """Poll the servers that are set; yields their client. Raises SettingsError.
-
-    They get connections of their own: only nodes can prove that they hold the token.
-    """
-    servers = [server_of(each) for each in settings.all_servers()]
-    connections = http.upstream(connect_seconds=settings.connect_seconds)
-    async with connections as upstream, background() as tasks:
-        client = ServerClient(upstream)
-        for each in servers:
-            client.servers[each.id] = each
-            key, origins = each.setting.url, (each.origin,)
-            current.become(current.fleet.discovered(key, "server", origins, None))
-            poll = _Poll(current, client, each, pace)
-            tasks.start(POLL, poll.run, each.name)
-        yield client
+class Silent(NodeLost):
+    """A server took a connection, or seemed to, and did not answer in time."""
 
 
-class _Poll:
+class ServerPoll:
+    """Looks at one server, and keeps what is known of it in the fleet."""
+
     def __init__(
         self,
         current: LiveFleet,
@@ -68,6 +53,8 @@ class _Poll:
         self._server = server
         self._pace = pace
         self._failures = 0
+        self._marks: Marks = ()
+        self._silence = Silence()
 
     async def run(self) -> None:
         """Look at the server for ever."""
@@ -75,43 +62,18 @@ class _Poll:
             pause = await self._look()
             await asyncio.sleep(pause)
 
-    async def _look(self) -> float:
-        """Look once; return the seconds until the next look."""
-        url = self._server.setting.url
-        try:
-            async with asyncio.timeout(ASK_SECONDS):
-                replies = await self._ask()
-            self._take(replies)
-        except TimeoutError:
-            return self._lost(f"{url} did not answer within {ASK_SECONDS:g} s")
-        except (EdgeserveError, SettingsError) as error:
-            return self._lost(str(error))
-        self._failures = 0
-        return EVERY_SECONDS
+    async def first(self) -> NodeReport:
+        """Look once. Raises NodeLost and SettingsError with a sentence."""
+        return self._report(await self._asked())
 
-    async def _ask(self) -> Replies:
-        """Recognise the server, unless it is known, and ask what is to be known."""
-        server = self._server
-        get = partial(self._client.get, server)
-        if server.found is None:
-            server.read_key()
-            server.found = await recognise(get, server.setting, server.base)
-            server.epoch += 1
-        replies = await look(get, server.found, server.base)
-        if problem := server.found.profile.problem(replies):
-            raise NodeLost(f"{server.setting.url}: {problem}")
-        return replies
-
-    def _take(self, replies: Replies) -> None:
-        """Report what came, if it is news."""
+    def take(self, report: NodeReport) -> None:
+        """Have the fleet know what it reports, if that is news."""
         server, key = self._server, self._server.setting.url
-        if server.found is None:
-            return
-        report = report_of(server.setting, server.found.profile, replies, server.epoch)
-        if not report.engines:
-            raise NodeLost(self._no_engines(replies[MODELS]))
         fleet = self._current.fleet
-        last = fleet.addresses[key].last_report
+        address = fleet.addresses.get(key)
+        if address is None:
+            return  # it was removed meanwhile
+        last = address.last_report
         if last is not None and last.report == report:
             self._current.become(fleet.heard(key))
             return
@@ -119,26 +81,102 @@ class _Poll:
         report = _with_old_engines(report, before)
         self._current.become(fleet.reported(key, server.origin, report))
 
-    def _no_engines(self, reply: Reply) -> str:
+    async def _look(self) -> float:
+        """Look once; return the seconds until the next look."""
+        server = self._server
+        self._silence.look(server.open, server.answered)
+        try:
+            self.take(await self.first())
+        except Silent as error:
+            if self._silence.excused(server.open, server.answered):
+                return EVERY_SECONDS
+            return self._lost(str(error))
+        except (EdgeserveError, SettingsError) as error:
+            return self._lost(str(error))
+        self._silence.end()
+        self._failures = 0
+        return EVERY_SECONDS
+
+    async def _asked(self) -> Replies:
+        """Ask within the time that there is. Raises NodeLost, SettingsError."""
+        url = self._server.setting.url
+        try:
+            async with asyncio.timeout(ASK_SECONDS):
+                return await self._ask()
+        except TimeoutError as error:
+            raise Silent(f"{url} did not answer within {ASK_SECONDS:g} s") from error
+        except NotReached as error:
+            if isinstance(error.__cause__, TimeoutError):
+                raise Silent(str(error)) from error
+            raise
+
+    async def _ask(self) -> Replies:
+        """Recognise the server, unless it is known, and ask what is to be known."""
+        server = self._server
+        get = partial(self._client.get, server)
+        if server.found is None:
+            server.read_files()
+            self._client.trust(server)
+            self._found(await recognise(get, server.setting, server.base))
+        replies = await look(get, self._known(), server.base)
+        if self._marks and self._marks != marks_of(replies):
+            found = await recognise(get, server.setting, server.base)
+            if found != server.found:
+                self._found(found)
+                replies = await look(get, found, server.base)
+        self._marks = marks_of(replies)
+        if problem := self._known().profile.problem(replies):
+            raise NodeLost(f"{server.setting.url}: {problem}")
+        return replies
+
+    def _found(self, found: Recognised) -> None:
+        self._server.found = found
+        self._server.epoch += 1
+        self._marks = ()
+
+    def _known(self) -> Recognised:
+        if self._server.found is None:
+            raise NodeLost(f"{self._server.setting.url} was not recognised yet")
+        return self._server.found
+
+    def _report(self, replies: Replies) -> NodeReport:
+        """Return its report. Raises NodeLost where it has no models."""
+        server, profile = self._server, self._known().profile
+        report = report_of(server.setting, profile, replies, server.epoch)
+        if not report.engines:
+            self._refuse(replies)
+        return report
+
+    def _refuse(self, replies: Replies) -> NoReturn:
+        """Say why it has no models. Raises NodeLost."""
         setting = self._server.setting
-        if self._server.found and (
-            known := self._server.found.profile.models({MODELS: reply})
-        ):
+        if known := self._known().profile.models(replies):
             there = ", ".join(each.id for each in known[:8])
-            return f"{setting.url} has none of the `models` named; it has {there}"
-        return sentence(setting, MODELS, reply)
+            raise NodeLost(
+                f"{setting.url} has none of the `models` named; it has {there}"
+            )
+        raise NodeLost(sentence(setting, MODELS, replies[MODELS]))
 
     def _lost(self, why: str) -> float:
         """Note that it does not serve; return the seconds until the next look."""
+        self._silence.end()
         self._server.found = None
         self._failures += 1
         key, now = self._server.setting.url, self._pace.clock()
         fleet = self._current.fleet
-        if fleet.addresses[key].state == "up":
+        address = fleet.addresses.get(key)
+        if address is not None and address.state == "up":
             self._current.become(fleet.suspected(key, why, now))
         else:
             self._current.become(fleet.missed(key, why, now))
         return self._pace.pause(self._failures)
+
+
+def marks_of(replies: Replies) -> Marks:
+    """Return what tells programs apart in the answers to one look. Pure."""
+    program = replies[MODELS].headers.get("server", "")
+    absent = (path for path, reply in replies.items() if reply.status == 404)
+    return program, frozenset(owners(replies)), frozenset(absent)
 
 
 def _with_old_engines(report: NodeReport, before: NodeReport | None) -> NodeReport:

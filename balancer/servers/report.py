@@ -11,7 +11,7 @@ from hashlib import blake2b
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from edgeserve.config.servers import ServerSetting
+from edgeserve.config.servers import ServerSetting, place_of
 from edgeserve.models.naming import named
 from edgeserve.quantization import ALIASES, TYPES
 from edgeserve.servers.profiles.base import CONTEXT, Profile, Replies, ServedModel
@@ -46,7 +46,7 @@ UNKNOWN = Hardware(
 
 def id_of(setting: ServerSetting) -> str:
     """Return an id that a server keeps as long as its URL is the same."""
-    return blake2b(setting.url.rstrip("/").encode(), digest_size=16).hexdigest()
+    return blake2b(place_of(setting.url).encode(), digest_size=16).hexdigest()
 
 
 def name_of(setting: ServerSetting) -> str:

@@ -31,6 +31,10 @@ COMMANDS = {
         "edgeserve.cli.fleet:nodes",
         "Show the fleet's nodes, and what each serves.",
     ),
+    "servers": (
+        "edgeserve.cli.servers.commands:servers",
+        "Let servers of other programs serve in the fleet.",
+    ),
     "models": (
         "edgeserve.cli.models.listing:models",
         "Show the models that can be called.",

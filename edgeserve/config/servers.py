@@ -34,6 +34,7 @@ LONGEST = 128
 class ServerSetting(msgspec.Struct, frozen=True, kw_only=True):
     """One server. `width` and `context` are 0 where the server says them.
 
+    `ca_file`: certificates that it may prove itself with, its own or its authority's.
     `models`: those that are used, all if empty. `abilities`: of all its models, if they
     are not told by their names. `last_resort`: only for what nothing else can serve.
     """
@@ -42,6 +43,7 @@ class ServerSetting(msgspec.Struct, frozen=True, kw_only=True):
     name: str = ""
     kind: ServerKind = "auto"
     key_file: str = ""
+    ca_file: str = ""
     width: int = 0
     context: int = 0
     models: tuple[str, ...] = ()
@@ -88,6 +90,8 @@ def server_from(table: Mapping[str, Any]) -> ServerSetting:
 
 
 def _checked(found: ServerSetting) -> ServerSetting:
+    if "@" in urlsplit(found.url).netloc:  # and not repeated: it has a secret
+        raise WrongServer("`url` must have no name and password; name a key's file")
     if not is_url(found.url):
         raise WrongServer(
             f"`url` must be a URL such as http://gpu:8000, not {found.url!r}"
@@ -105,24 +109,29 @@ def is_url(url: str) -> bool:
     """Whether it is an http or https URL with a host and, if any, a valid port."""
     try:
         parts = urlsplit(url)
-        return parts.scheme in {"http", "https"} and bool(parts.hostname and _port(url))
+        usual = parts.scheme in {"http", "https"} and "@" not in parts.netloc
+        return usual and bool(parts.hostname) and parts.port != 0
     except ValueError:
         return False
 
 
-def _port(url: str) -> int:
-    return urlsplit(url).port or 1
+def place_of(url: str) -> str:
+    """Return a URL in the one spelling of all that mean the same place."""
+    parts = urlsplit(url)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    path = parts.path.rstrip("/").removesuffix("/v1").rstrip("/")
+    return f"{parts.scheme}://{parts.hostname}:{port}{path}"
 
 
 def server_collision(servers: Iterable[ServerSetting]) -> str:
     """Say which servers exclude each other; an empty text if none do."""
-    urls, names = set[str](), set[str]()
+    places, names = set[str](), set[str]()
     for each in servers:
-        if each.url.rstrip("/") in urls:
+        if (place := place_of(each.url)) in places:
             return f"{each.url} is named twice"
         if each.name and each.name in names:
             return f"two servers are called {each.name}"
-        urls.add(each.url.rstrip("/"))
+        places.add(place)
         names.add(each.name)
     return ""
 
@@ -140,7 +149,8 @@ class ServerSettings:
         "server",
         "Servers of other programs, in any number; `--server` with more said. kind:"
         " auto, openai, vllm, llama-server, ollama, sglang or tgi. key_file: the key"
-        " that it asks for. width: requests that it answers at once. context: tokens."
+        " that it asks for. ca_file: its certificate, if none of a known authority."
+        " width: requests that it answers at once. context: tokens."
         " models and abilities: those that are used. last_resort: only for requests"
         " that nothing else can serve.",
     )
@@ -163,3 +173,8 @@ class ServerSettings:
 def key_of(server: ServerSetting) -> Path | None:
     """Return the file with the server's key, if it has one."""
     return Path(server.key_file).expanduser() if server.key_file else None
+
+
+def ca_of(server: ServerSetting) -> Path | None:
+    """Return the file with the certificates that verify the server, if it has one."""
+    return Path(server.ca_file).expanduser() if server.ca_file else None

@@ -111,12 +111,12 @@ def replace_file(
         raise _about(path, error) from error
 
 
-def replace_json(path: Path, value: msgspec.Struct) -> None:
+def replace_json(path: Path, value: msgspec.Struct, *, mode: int = 0o666) -> None:
     """Write a value as JSON that people can read. Raises OSError."""
     import msgspec
 
     content = msgspec.json.format(msgspec.json.encode(value)) + b"\n"
-    replace_file(path, content)
+    replace_file(path, content, mode=mode)
 
 
 @contextmanager

@@ -41,9 +41,7 @@ async def recognise(get: Get, setting: ServerSetting, base: str) -> Recognised:
     api, models = await _list(get, setting, base)
     replies: dict[str, Reply] = {MODELS: models}
     if "edgeserve" in owners(replies):
-        raise NodeLost(
-            f"{setting.url} is an EdgeServe balancer itself; name its nodes with --node"
-        )
+        raise NodeLost(f"{setting.url} is EdgeServe itself; name its nodes with --node")
     if setting.kind != "auto":
         return Recognised(BY_KIND[setting.kind], api)
     for profile in PROFILES:
@@ -89,8 +87,8 @@ def _what_came(setting: ServerSetting, reply: Reply) -> str:
             return f"was answered {status}: it refuses the key in {setting.key_file}"
         case 401 | 403:
             return (
-                f"was answered {status} ({said}): name the file with its key as"
-                " `key_file` in a [[server]] table"
+                f"was answered {status} ({said}): name the file with its key, with"
+                " --key-file or as `key_file` in a [[server]] table"
             )
         case 404:
             return "was answered 404: name the URL below which its /v1/models is"
@@ -99,7 +97,7 @@ def _what_came(setting: ServerSetting, reply: Reply) -> str:
         case _ if 300 <= status < 400:
             return f"was answered {status}: it points to {where}; name that URL"
         case _:
-            return f"was answered {status} ({said}): see its log; it is asked again"
+            return f"was answered {status} ({said}): see its log"
 
 
 def _what_came_with_200(reply: Reply) -> str:

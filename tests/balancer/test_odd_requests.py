@@ -56,6 +56,7 @@ def own() -> list[tuple[str, str]]:
             usage=ClientUsage(store_in(settings.state_dir)),
             models=models,
             nodes=nodes,
+            servers=None,  # type: ignore[arg-type]  # never asked
         )
         routes = [(each.method, each.path) for each in api.routes()]
         return [each for each in routes if each[1] != "/edgeserve/v1/events"]

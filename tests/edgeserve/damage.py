@@ -112,6 +112,7 @@ def _state(home: Home) -> None:
     (home.state / "models.json").write_text('{"models": []}')
     (home.state / "loads.json").write_text('{"seconds": {}}')
     (home.state / "routes.json").write_text('{"routes": []}')
+    (home.state / "servers.json").write_text('{"servers": []}')
     settings = NodeSettings(models_dir=home.models, state_dir=home.state)
     (planned,) = plan(settings, Sampler()()).engines
     engine = native(home.state / "engines" / "current" / "llama-server")
@@ -171,6 +172,7 @@ READ: dict[str, tuple[tuple[str, ...], ...]] = {
     "state/loads.json": (NODE[0],),
     "state/nodes.json": BALANCER,
     "state/routes.json": BALANCER,
+    "state/servers.json": BALANCER,
     "state/checksums.json": (NODE[0],),
     "state/learned.json": BALANCER,
     "state/limits.json": BALANCER,
@@ -217,7 +219,10 @@ KEPT_BY = {
     "balancer.discovery.revocations:_write": "state/nodes.json",
     "balancer.discovery.revocations:_read": "state/nodes.json",
     "edgeserve.cli.join:_store": "config/token",
-    "balancer.servers.client:read_key": "",
+    "balancer.servers.server:_text": "",
+    "balancer.servers.table:_kept": "state/servers.json",
+    "balancer.servers.table:_write": "state/servers.json",
+    "edgeserve.cli.servers.commands:_content": "",
     "edgeserve.runtime.files:read_text": "",
     "edgeserve.runtime.files:read_json": "",
     "edgeserve.runtime.files:replace_file": "",

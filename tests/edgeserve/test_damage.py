@@ -157,7 +157,7 @@ def test_no_state_of_a_file_is_a_traceback(
 SERVING = (NODE[0], *BALANCER)
 SAID = (
     *("node.json", "models.json", "loads.json", "learned.json", "limits.json"),
-    *("routes.json", "clients.db"),
+    *("routes.json", "servers.json", "clients.db"),
 )
 """Damage to these is reported by the command that reads them."""
 

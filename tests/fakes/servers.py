@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -102,7 +103,8 @@ class FakeServer:
 
     `script`: what the streams consist of, one list of pieces a request; None breaks the
     connection off. `posts`: answers by path to POST that are no streams. `key`: what it
-    wants. `gate`: streams wait for it after their second piece.
+    wants. `gate`: streams wait for it after their second piece. `quiet`: all
+    that is asked waits for it. `tls`: it speaks TLS.
     """
 
     answers: Json
@@ -114,13 +116,15 @@ class FakeServer:
     )
     looked: list[str] = field(default_factory=list[str])
     gate: asyncio.Event | None = None
+    quiet: asyncio.Event | None = None
+    tls: ssl.SSLContext | None = None
     port: int = 0
     _runner: web.AppRunner | None = None
 
     @property
     def url(self) -> str:
         """Where it listens."""
-        return f"http://127.0.0.1:{self.port}"
+        return f"http{'s' if self.tls else ''}://127.0.0.1:{self.port}"
 
     async def start(self) -> None:
         """Listen, at the same port as before."""
@@ -130,7 +134,7 @@ class FakeServer:
         await self._runner.setup()
         sock = http.bind("127.0.0.1", self.port)
         self.port = sock.getsockname()[1]
-        await web.SockSite(self._runner, sock).start()
+        await web.SockSite(self._runner, sock, ssl_context=self.tls).start()
 
     async def stop(self) -> None:
         """Close the port."""
@@ -139,10 +143,13 @@ class FakeServer:
             self._runner = None
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
+        if request.method == "GET":
+            self.looked.append(request.path)
+        if self.quiet is not None:
+            await self.quiet.wait()
         if self.key and request.headers.get("authorization") != f"Bearer {self.key}":
             return web.json_response({"error": "Unauthorized"}, status=401)
         if request.method == "GET":
-            self.looked.append(request.path)
             return response(self.answers.get(request.path, (404, b"Not Found")))
         body = json.loads(await request.read())
         self.asked.append((request.path, request.headers, body))

@@ -61,6 +61,7 @@ class Pool:
         self._most_uses = inf if channel else MOST_USES
         self._loop = asyncio.get_running_loop()
         self._servers: dict[Origin, _Server] = {}
+        self._trusted: dict[Origin, ssl.SSLContext] = {}
         self._connections: set[UpstreamConnection] = set()
         self._ticker = Ticker(0.5)
 
@@ -80,6 +81,19 @@ class Pool:
         if body or method not in {"GET", "HEAD", "DELETE", "OPTIONS"}:
             lines.append(f"content-length: {len(body)}")
         return _Exchange(self, server, method, written(lines), body)
+
+    def trust(self, origin: Origin, tls: ssl.SSLContext | None) -> None:
+        """Verify the server at `origin` by a context of its own; None: as the others.
+
+        Idle connections, which another one has verified, are closed.
+        """
+        before = self._trusted.pop(origin, None)
+        if tls is not None:
+            self._trusted[origin] = tls
+        if tls is not before and (server := self._servers.get(origin)):
+            for connection in tuple(server.idle):
+                connection.abort()
+            server.idle.clear()
 
     def take(self, idle: list[UpstreamConnection]) -> UpstreamConnection | None:
         """Take the connection that was used last, if one is still good."""
@@ -176,9 +190,13 @@ class Pool:
             idle.remove(connection)
 
     def _tls_for(self, origin: Origin) -> ssl.SSLContext | None:
-        if origin.tls and self._tls is None:
+        if not origin.tls:
+            return None
+        if (own := self._trusted.get(origin)) is not None:
+            return own
+        if self._tls is None:
             self._tls = ssl.create_default_context()
-        return self._tls if origin.tls else None
+        return self._tls
 
 
 class _Exchange:

@@ -148,13 +148,13 @@ async def test_a_request_that_alone_is_lost_is_given_up_while_others_are_read() 
     assert (await watched(known, lost)).why == "it made no progress"
 
 
-async def test_a_call_to_a_tool_may_take_longer() -> None:
+async def test_a_text_that_may_pause_is_given_more_time() -> None:
     def pauses(watchdog: AttemptWatchdog, now: float) -> None:
         watchdog.note("text")
         watchdog.tick(now + 20)
 
     assert (await watched(Known(), pauses)).why
-    assert (await watched(Known(), pauses, calls_tools=True)).why == ""
+    assert (await watched(Known(), pauses, may_pause=True)).why == ""
 
 
 async def test_a_slow_prompt_that_makes_progress_is_left_alone() -> None:

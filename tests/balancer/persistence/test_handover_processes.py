@@ -13,10 +13,12 @@ from pathlib import Path
 
 import aiohttp
 
+from edgeserve.config.paths import admin_key_file
 from tests.balancer.api.test_inference import said
 from tests.balancer.endpoint import CHAT, chat
 from tests.fakes.llama import Behaviour
 from tests.fakes.node import FakeNode, fake_node
+from tests.fakes.servers import fake_server, listed
 from tests.patience import PATIENCE
 
 
@@ -130,6 +132,32 @@ async def test_a_restart_under_load_fails_no_request(tmp_path: Path) -> None:
             assert new.returncode is None
 
     assert load.answered > 40
+
+
+async def test_a_server_that_was_added_serves_from_the_first_request_on(
+    tmp_path: Path,
+) -> None:
+    async with (
+        fake_node() as node,
+        fake_server({"/v1/models": listed("other")}) as server,
+        balancer(0, tmp_path, node) as (old, url),
+    ):
+        port = int(url.rpartition(":")[2])
+        key = admin_key_file(tmp_path, port).read_text().strip()
+        async with aiohttp.ClientSession(
+            url, headers={"authorization": f"Bearer {key}"}
+        ) as session:
+            body = {"url": server.url, "name": "gpu"}
+            async with session.post("/edgeserve/v1/servers", json=body) as added:
+                assert added.status == 200
+        async with balancer(port, tmp_path, node, "--takeover"):
+            async with (
+                aiohttp.ClientSession(url) as session,
+                session.post(CHAT, json=chat(model="other")) as answer,
+            ):
+                assert answer.status == 200
+            async with asyncio.timeout(PATIENCE):
+                assert await old.wait() == 0
 
 
 async def test_without_a_running_balancer_takeover_says_what_to_do(

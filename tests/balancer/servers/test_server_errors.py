@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from balancer.health.faults import failure_of
-from balancer.servers.client import as_ours, fitting, server_of
+from balancer.servers.client import as_ours, fitting
+from balancer.servers.server import server_of
 from edgeserve.config.servers import ServerSetting
 from edgeserve.servers.profiles import BY_KIND
 from tests.balancer.endpoint import CHAT, chat, endpoint

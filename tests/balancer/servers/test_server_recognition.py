@@ -107,7 +107,7 @@ PROBLEMS = {
     "401": ((401, {"error": "Unauthorized"}), "`key_file` in a [[server]] table"),
     "404": ((404, {"detail": "Not Found"}), "name the URL below which"),
     "500": ((500, b"Internal Server Error"), "Internal Server Error): see its log"),
-    "itself": (listed("small", owner="edgeserve"), "EdgeServe balancer itself"),
+    "itself": (listed("small", owner="edgeserve"), "EdgeServe itself; name its nodes"),
 }
 
 

@@ -1,0 +1,57 @@
+"""The commands for servers, as processes, against a whole balancer."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from pathlib import Path
+
+from tests.balancer.endpoint import CHAT, Endpoint, a_secret, chat, endpoint
+from tests.fakes.servers import VLLM, fake_server
+from tests.patience import PATIENCE
+
+KEY = "a-key-that-is-nowhere-to-be-seen"
+
+
+async def edgeserve(here: Endpoint, folder: Path, *words: str) -> tuple[int, str]:
+    """Run a command on the balancer's machine; return its status and its output."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "edgeserve", "servers", *words),
+        *("--url", here.balancer.origin.url),
+        env={**os.environ, "EDGESERVE_STATE_DIR": str(folder), "COLUMNS": "200"},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    async with asyncio.timeout(PATIENCE):
+        output, _ = await process.communicate()
+    return process.returncode or 0, output.decode()
+
+
+async def test_a_server_is_added_with_its_key_listed_and_removed(
+    tmp_path: Path,
+) -> None:
+    key = str(a_secret(tmp_path, "key", KEY))
+    async with (
+        fake_server(VLLM, key=KEY) as server,
+        endpoint(state_dir=tmp_path) as here,
+    ):
+        locked = await edgeserve(here, tmp_path, "add", server.url)
+        words = ("add", server.url, "--key-file", key, "--name", "gpu")
+        added = await edgeserve(here, tmp_path, *words)
+        answer = await here.post(CHAT, chat())
+        listed = await edgeserve(here, tmp_path, "list", "--json")
+        removed = await edgeserve(here, tmp_path, "rm", server.url)
+        none = await edgeserve(here, tmp_path, "list")
+
+    assert locked[0] == 1
+    assert "name the file with its key, with --key-file or as `key_file`" in locked[1]
+    assert added[0] == 0
+    assert "Qwen/Small: 2048 tokens; chat, completion, tools" in added[1]
+    assert answer.status == 200
+    (shown,) = json.loads(listed[1])
+    assert (shown["name"], shown["key"], shown["from"]) == ("gpu", True, "added")
+    assert removed == (0, "gpu gets no requests any more\n")
+    assert none == (0, "no servers yet; `edgeserve servers add URL` adds one\n")
+    assert all(KEY not in each[1] for each in (locked, added, listed, removed, none))

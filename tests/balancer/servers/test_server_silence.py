@@ -1,0 +1,52 @@
+"""Only idle silence counts: requests that are open, or begin to be answered, excuse."""
+
+from __future__ import annotations
+
+from balancer.servers.silence import Silence
+
+
+def test_an_idle_servers_silence_counts() -> None:
+    silence = Silence()
+    silence.look(set(), 3)
+
+    assert not silence.excused(set(), 3)
+
+
+def test_a_request_that_is_open_since_before_excuses_as_long_as_it_is_open() -> None:
+    silence, open_ = Silence(), {"a", "b"}
+    silence.look(open_, 0)
+
+    assert silence.excused(open_, 0)
+    silence.look(open_, 0)
+    assert silence.excused({"b"}, 0)
+    assert not silence.excused(set(), 0)
+
+
+def test_a_request_that_is_sent_meanwhile_shows_nothing() -> None:
+    silence = Silence()
+    silence.look({"a"}, 0)
+
+    assert silence.excused({"a", "b"}, 0)
+    silence.look({"b"}, 0)
+    assert not silence.excused({"b"}, 0)
+
+
+def test_an_answer_that_begins_meanwhile_excuses_and_so_does_what_is_open_then() -> (
+    None
+):
+    silence = Silence()
+    silence.look(set(), 0)
+
+    assert silence.excused({"a"}, 1)
+    silence.look({"a"}, 1)
+    assert silence.excused({"a"}, 1)
+    assert not silence.excused(set(), 1)
+
+
+def test_a_silence_that_ended_leaves_nothing_behind() -> None:
+    silence = Silence()
+    silence.look({"a"}, 0)
+    silence.end()
+    silence.look(set(), 5)
+
+    assert not silence.excused({"a"}, 5)
