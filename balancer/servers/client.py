@@ -115,9 +115,11 @@ class ServerClient:
         try:
             async with asked as answer:
                 server.answered += 1
+                server.begun.add(asked)
                 yield await _understood(server, answer)
         finally:
             server.open.discard(asked)
+            server.begun.discard(asked)
 
 
 def fitting(profile: Profile, body: bytes) -> bytes:

@@ -88,7 +88,7 @@ class ServerPoll:
         try:
             self.take(await self.first())
         except Silent as error:
-            if self._silence.excused(server.open, server.answered):
+            if self._silence.excused(server.open, server.answered, server.begun):
                 return EVERY_SECONDS
             return self._lost(str(error))
         except (EdgeserveError, SettingsError) as error:

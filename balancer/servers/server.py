@@ -25,7 +25,8 @@ class Server:
 
     `base` is the path of its URL, without `/v1`. `epoch` counts how often it came back.
     `key` is what it is shown, and `ca` the certificates that it may prove itself with,
-    as PEM. `open` are the requests that it has of ours; `answered` counts the others.
+    as PEM. `open` are the requests that it has of ours, `begun` those of them
+    whose answers have begun; `answered` counts all answers that have.
     """
 
     setting: ServerSetting
@@ -36,6 +37,7 @@ class Server:
     ca: str = ""
     epoch: int = 0
     open: set[object] = field(default_factory=set[object], repr=False)
+    begun: set[object] = field(default_factory=set[object], repr=False)
     answered: int = 0
     id: str = field(init=False)
     name: str = field(init=False)
