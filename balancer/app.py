@@ -59,6 +59,7 @@ from balancer.persistence.learned import file_in, remembering
 from balancer.probes.calibration import calibrating
 from balancer.probes.liveness import probing
 from balancer.probes.template import TemplateProbe
+from balancer.servers.adopted import adopting
 from balancer.servers.registry import ServerRegistry, serving_servers
 from balancer.state import BalancerState, build_state
 from balancer.telemetry.recorder import Trace, tracing
@@ -248,7 +249,8 @@ async def _nodes(
         http.upstream(connect_seconds=settings.connect_seconds, channel=channel) as to,
         serving_servers(settings, shared.current, pace) as servers,
     ):
-        yield NodeClient(to, servers.client), servers
+        with adopting(shared.current, servers, to):
+            yield NodeClient(to, servers.client), servers
 
 
 def _offering(

@@ -9,6 +9,7 @@ import msgspec
 from edgeserve.errors import BadRequest
 from edgeserve.orders.engines import DesiredModel, ModelProblem
 from edgeserve.orders.pulls import PullReport
+from edgeserve.orders.servers import AdoptedServer
 
 Json = dict[str, object]
 
@@ -206,7 +207,7 @@ class NodeReport(msgspec.Struct, frozen=True, kw_only=True):
     and its original, differ in it. `problems` are sentences: why the node serves less
     than its settings ask. `failures` counts, by name, how often background tasks of the
     node have failed since it started. `desired` is what the node was told about
-    models, `unmet` what of it is not so.
+    models, `unmet` what of it is not so. `servers` are those that it relays to.
     """
 
     protocol: int = PROTOCOL
@@ -223,6 +224,7 @@ class NodeReport(msgspec.Struct, frozen=True, kw_only=True):
     desired: tuple[DesiredModel, ...] = ()
     unmet: tuple[ModelProblem, ...] = ()
     pulls: tuple[PullReport, ...] = ()
+    servers: tuple[AdoptedServer, ...] = ()
     failures: dict[str, int] = {}
 
 

@@ -10,7 +10,9 @@ import logging
 import secrets
 from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, closing
+from functools import partial
 
+from edgeserve.config.paths import admin_key_file
 from edgeserve.config.settings import EVERYWHERE, LOOPBACK, NodeSettings
 from edgeserve.errors import SettingsError
 from edgeserve.http import Origin, bind, limits_of, listen, upstream
@@ -32,12 +34,15 @@ from edgeserve.security.certificates import fleet_context
 from edgeserve.security.hosts import HostCheck
 from edgeserve.security.tokens import FleetTokens, Guard, is_loopback
 from edgeserve.wire import EngineReport
+from node.adoption.finding import finding
+from node.adoption.places import ServerPlace, places
 from node.api.admin import routes
 from node.api.files import BEGIN, FileHandler
 from node.api.inference import InferenceHandler
 from node.api.orders import order_routes
 from node.api.pulls import PullRoutes
 from node.api.removal import removal_routes
+from node.api.servers import RELAY, ServerRelay
 from node.discovery.announce import be_discoverable
 from node.discovery.client import FleetClient
 from node.discovery.identity import identified, this_machine
@@ -88,6 +93,9 @@ def _slots(number: int) -> str:
     return f"{number} slot" if number == 1 else f"{number} slots"
 
 
+PIPED = (BEGIN, RELAY)
+"""What paths begin with whose answers are passed on as they come."""
+
 CONNECT_SECONDS = 5.0
 MIB = 2**20
 
@@ -121,8 +129,12 @@ async def serve(settings: NodeSettings, stop: asyncio.Event) -> None:
         state.port = await stack.enter_async_context(
             listen(
                 sock,
-                FileHandler(pulls.library, guard, InferenceHandler(state, ask, guard)),
-                lambda path: path in ROUTES or path.startswith(BEGIN),
+                FileHandler(
+                    pulls.library,
+                    guard,
+                    ServerRelay(state, ask, guard, InferenceHandler(state, ask, guard)),
+                ),
+                lambda path: path in ROUTES or path.startswith(PIPED),
                 [
                     *routes(state, guard),
                     *order_routes(orders, guard),
@@ -138,6 +150,9 @@ async def serve(settings: NodeSettings, stop: asyncio.Event) -> None:
             )
         )
         stack.callback(state.feed.close)
+        await stack.enter_async_context(
+            finding(places(settings), ask, state.adopt, partial(_ours, state, settings))
+        )
         await stack.enter_async_context(drained(state, settings.drain_seconds))
         listening = Origin(sock.getsockname()[0], state.port, tls=bool(tokens))
         await stack.enter_async_context(
@@ -150,6 +165,18 @@ async def serve(settings: NodeSettings, stop: asyncio.Event) -> None:
         await stop.wait()
         state.leave()
         say("draining: running requests may finish, new ones are refused")
+
+
+def _ours(state: NodeState, settings: NodeSettings, place: ServerPlace) -> str:
+    """Say which process of ours listens at a place, "" for none."""
+    port = place.origin.port
+    engines = (each.origin.port for each in (*state.supervisors, *state.leaving))
+    if port == state.port or port in engines:
+        return "this node's own"
+    # A balancer that was killed leaves its file behind.
+    if not place.named and admin_key_file(settings.state_dir, port).exists():
+        return "a balancer's of this machine; if not, name it with --adopt-url"
+    return ""
 
 
 @asynccontextmanager
@@ -203,5 +230,6 @@ async def drained(state: NodeState, seconds: float) -> AsyncGenerator[None]:
         async with asyncio.timeout(seconds):
             for supervisor in (*state.supervisors, *state.leaving):
                 await supervisor.drained()
+            await state.relayed.drained()
     except TimeoutError:
         log.warning("cutting off requests that still run after %g s", seconds)

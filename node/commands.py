@@ -74,7 +74,7 @@ def node() -> None:
 def start(config_file: Path | None, **flags: Any) -> None:
     """Serve this machine's models until it is stopped.
 
-    Ctrl-C or SIGTERM lets running requests finish; a second one ends them at once.
+    Ctrl-C or SIGTERM lets running requests finish, a second one ends them.
     """
     warn_of_unknown_variables()
     settings = resolve(NodeSettings, file=config_file, flags=flags).settings

@@ -19,6 +19,8 @@ from edgeserve.wire import (
     NodeReport,
     encode,
 )
+from node.adoption.finding import Adopted
+from node.adoption.relayed import RelayedRequests
 from node.hardware.sample import LatestHardware
 from node.supervision.supervisor import Supervisor
 
@@ -148,6 +150,11 @@ class NodeState:
     desired: tuple[DesiredModel, ...] = ()
     unmet: tuple[ModelProblem, ...] = ()
     pulls: tuple[PullReport, ...] = ()
+    adopted: tuple[Adopted, ...] = ()
+    """Servers of other programs that the fleet may use through this node."""
+    unadopted: tuple[str, ...] = ()
+    """Why servers that are named are not among them."""
+    relayed: RelayedRequests = field(default_factory=RelayedRequests)
     draining: bool = False
 
     def __post_init__(self) -> None:
@@ -165,11 +172,12 @@ class NodeState:
             port=self.port,
             hardware=self.hardware.latest,
             engines=tuple(self.engines().values()),
-            problems=self.problems,
+            problems=(*self.problems, *self.unadopted),
             available=self.available,
             desired=self.desired,
             unmet=self.unmet,
             pulls=self.pulls,
+            servers=tuple(each.report for each in self.adopted),
             failures=dict(failures.counts),
         )
 
@@ -190,6 +198,11 @@ class NodeState:
     def pulled(self, pulls: tuple[PullReport, ...]) -> None:
         """Report how far the pulls are."""
         self.pulls = pulls
+        self.feed.report_changed()
+
+    def adopt(self, adopted: tuple[Adopted, ...], unadopted: tuple[str, ...]) -> None:
+        """Replace the servers of other programs."""
+        self.adopted, self.unadopted = adopted, unadopted
         self.feed.report_changed()
 
     def leave(self) -> None:

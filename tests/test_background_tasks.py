@@ -168,7 +168,7 @@ async def a_join_request() -> AsyncGenerator[None]:
 
 
 @asynccontextmanager
-async def both(tmp_path: Path, server: str) -> AsyncGenerator[Both]:
+async def both(tmp_path: Path, server: str, adopted: str) -> AsyncGenerator[Both]:
     """Run them as their commands do, found by mDNS and by registration."""
     (tmp_path / "models").mkdir()
     model = a_model(tmp_path / "models" / "small-F16.gguf")
@@ -184,6 +184,7 @@ async def both(tmp_path: Path, server: str) -> AsyncGenerator[Both]:
         models=(str(model),),
         llama_server=script(tmp_path / "llama-server", *FAKE),
         balancers=(f"http://127.0.0.1:{port}",),
+        adopt_urls=(adopted,),
     )
     stop = asyncio.Event()
     async with running(settings, say=lambda _: None) as one:
@@ -205,7 +206,8 @@ async def test_whichever_background_task_fails_requests_are_answered(
     with caplog.at_level(logging.WARNING):
         async with (
             fake_server({"/v1/models": listed("another")}) as server,
-            both(tmp_path, server.url) as there,
+            fake_server({"/v1/models": listed("adopted")}) as adopted,
+            both(tmp_path, server.url, adopted.url) as there,
             a_tls_port(tmp_path),
             a_join_request(),
         ):

@@ -45,7 +45,7 @@ class ServerRoutes:
 
     async def all(self, _: web.Request) -> web.Response:
         """List all servers."""
-        return json_response(list(map(self._shown, self.servers.table.all)))
+        return json_response(list(map(self._shown, self.servers.all)))
 
     async def add(self, request: web.Request) -> web.Response:
         """Add a server, once it has answered; show what was found out."""
@@ -79,8 +79,13 @@ class ServerRoutes:
             "assumed": node.report.problems if node else (),
             "key": bool(server.key),
             "last_resort": setting.last_resort,
-            "from": "settings" if server in self.servers.table.fixed else "added",
+            "from": self._origin(server),
         }
+
+    def _origin(self, server: Server) -> str:
+        if server.upstream:
+            return "adopted"
+        return "settings" if server in self.servers.table.fixed else "added"
 
     def _running(self, node: Node) -> int:
         """Count its requests: what it tells, and at least ours."""

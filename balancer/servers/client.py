@@ -18,18 +18,16 @@ from balancer.servers.server import Server, tls_sentence
 from balancer.servers.stream import OURS, REASONING
 from edgeserve.errors import NodeLost, NotReached
 from edgeserve.http.client.pool import Pool
-from edgeserve.http.types import Answer, Origin, Request, Response
+from edgeserve.http.types import Answer, Origin, Request, Response, Upstream
 from edgeserve.json_edit import edited, raw_fields
 from edgeserve.openai import ROUTES
+from edgeserve.servers.asking import get
 from edgeserve.servers.errors import error_of
 from edgeserve.servers.profiles.base import Profile, Reply
 
 JSON = {"content-type": "application/json"}
 
 STREAM = "text/event-stream"
-
-LARGEST = 8 * 2**20
-"""Bytes of an answer to a GET; a larger one is no list and no metrics."""
 
 KEPT = ("content-type", "retry-after")
 """Header fields of an answer that clients get."""
@@ -53,7 +51,8 @@ class ServerClient:
 
     def trust(self, server: Server) -> None:
         """Verify a server by its certificates from now on. Raises SettingsError."""
-        self._upstream.trust(server.origin, server.trusting())
+        if server.upstream is None:
+            self._upstream.trust(server.origin, server.trusting())
 
     def distrust(self, server: Server) -> None:
         """Verify what is where a server was as its neighbours there, or as usual."""
@@ -64,23 +63,24 @@ class ServerClient:
 
     def is_at(self, origin: Origin) -> bool:
         """Whether one of them is at an address."""
-        return any(each.origin == origin for each in self.servers.values())
+        return origin in self.named()
+
+    def named(self) -> set[Origin]:
+        """Return where those are that no node has adopted."""
+        return {each.origin for each in self.servers.values() if not each.upstream}
+
+    def way_to(self, server: Server) -> Upstream:
+        """Return the connections to a server: its own, or those to its node."""
+        return server.upstream or self._upstream
 
     async def get(self, server: Server, path: str) -> Reply:
         """Ask for a path. Raises NodeLost."""
-        asking = self._upstream.ask(server.origin, "GET", path, server.headers)
+        url = server.setting.url
         try:
-            async with asking as answer:
-                pieces, size = list[bytes](), 0
-                while piece := await answer.chunk():
-                    pieces.append(piece)
-                    size += len(piece)
-                    if size > LARGEST:
-                        raise NodeLost(f"GET {path} of {server.setting.url} has no end")
-                return Reply(answer.status, answer.headers, b"".join(pieces))
+            return await get(self.way_to(server), server.origin, path, server.key, url)
         except NotReached as error:
             if isinstance(error.__cause__, ssl.SSLError):
-                why = tls_sentence(server.setting.url, error.__cause__)
+                why = tls_sentence(url, error.__cause__)
                 raise NotReached(why) from error.__cause__
             raise
 
@@ -104,7 +104,7 @@ class ServerClient:
         if server is None or server.found is None:
             raise NodeLost(f"{to.node} is not known any more")
         target = server.found.api + ROUTES[path].path.removeprefix("/v1")
-        asked = self._upstream.ask(
+        asked = self.way_to(server).ask(
             to.origin,
             "POST",
             target,

@@ -97,32 +97,51 @@ class ServerRegistry:
         """
         async with self._changing:
             server = self.named(name)
+            if server.upstream:
+                raise ServerOfSettings(
+                    f"{server.name} is adopted by its node; end it there, or start the"
+                    " node without --adopt"
+                )
             if server in self.table.fixed:
                 raise ServerOfSettings(
                     f"{server.name} is in the settings, by `--server` or under"
                     " [[server]]; remove it there and restart the balancer"
                 )
             self.table.added.remove(server)
-            self._tasks.pop(server.id).cancel()
-            del self.client.servers[server.id]
-            self.client.distrust(server)
-            self._epochs[server.id] = server.epoch
-            fleet = self._current.fleet
-            self._current.become(fleet.forgotten(server.setting.url))
+            self.forget(server)
             await self.table.store()
             return server
+
+    @property
+    def all(self) -> list[Server]:
+        """Those of the settings, those that were added, those that nodes adopted."""
+        lent = [each for each in self.client.servers.values() if each.upstream]
+        return [*self.table.all, *lent]
+
+    def lend(self, server: Server) -> None:
+        """Poll a server that a node has adopted."""
+        server.epoch = self._epochs.get(server.id, 0)
+        self._follow(server, self._poll(server))
+
+    def forget(self, server: Server) -> None:
+        """Poll a server no longer; requests that it answers go on."""
+        self._tasks.pop(server.id).cancel()
+        del self.client.servers[server.id]
+        self.client.distrust(server)
+        self._epochs[server.id] = server.epoch
+        self._current.become(self._current.fleet.forgotten(server.setting.url))
 
     def named(self, name: str) -> Server:
         """Return the server that a name, a URL or an id means."""
         place = place_of(name) if is_url(name) else ""
         found = [
             each
-            for each in self.table.all
+            for each in self.all
             if name in {each.name, each.id, self.shown_name(each)}
             or place == place_of(each.setting.url)
         ]
         if not found:
-            there = ", ".join(map(self.shown_name, self.table.all)) or "none"
+            there = ", ".join(map(self.shown_name, self.all)) or "none"
             raise UnknownServer(f"no server is called {name!r}; there are: {there}")
         if len(found) > 1:
             urls = " and ".join(each.setting.url for each in found)

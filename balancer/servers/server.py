@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import ssl
 from dataclasses import dataclass, field
-from pathlib import Path
 from urllib.parse import urlsplit
 
 from balancer.servers.report import id_of, name_of
-from edgeserve.config.servers import ServerSetting, ca_of, key_of
-from edgeserve.errors import SettingsError, in_words
-from edgeserve.http.types import Origin, origin_of
-from edgeserve.runtime.files import read_text
+from edgeserve.config.servers import ServerSetting, ca_of
+from edgeserve.errors import SettingsError
+from edgeserve.http.types import Origin, Upstream, origin_of
+from edgeserve.servers.asking import bearing, read_key, text_in
 from edgeserve.servers.recognition import Recognised
-
-LONGEST_KEY = 16384
-LONGEST_FILE = 2**20
-"""Bytes of a file with a key or with certificates."""
 
 
 @dataclass(eq=False)
@@ -25,8 +20,9 @@ class Server:
 
     `base` is the path of its URL, without `/v1`. `epoch` counts how often it came back.
     `key` is what it is shown, and `ca` the certificates that it may prove itself with,
-    as PEM. `open` are the requests that it has of ours, `begun` those of them
-    whose answers have begun; `answered` counts all answers that have.
+    as PEM. `upstream`: how it is reached, if not directly: through its node. `open` are
+    the requests that it has of ours, `begun` those of them whose answers have begun;
+    `answered` counts all answers that have.
     """
 
     setting: ServerSetting
@@ -36,6 +32,7 @@ class Server:
     key: str = field(default="", repr=False)
     ca: str = ""
     epoch: int = 0
+    upstream: Upstream | None = None
     open: set[object] = field(default_factory=set[object], repr=False)
     begun: set[object] = field(default_factory=set[object], repr=False)
     answered: int = 0
@@ -47,19 +44,10 @@ class Server:
 
     def read_files(self) -> None:
         """Read key and certificates, which may have changed. Raises SettingsError."""
-        if file := key_of(self.setting):
-            self.key = self._text(file, "key").strip()
-            check_key(self.key, f"{file}: {self.setting.url}")
+        if key := read_key(self.setting):
+            self.key = key
         if file := ca_of(self.setting):
-            self.ca = self._text(file, "certificate")
-
-    def _text(self, file: Path, what: str) -> str:
-        try:
-            return read_text(file, LONGEST_FILE)
-        except OSError as error:
-            raise SettingsError(
-                f"the {what} of {self.setting.url} cannot be read: {in_words(error)}"
-            ) from error
+            self.ca = text_in(file, self.setting, "certificate")
 
     def trusting(self) -> ssl.SSLContext | None:
         """Return what verifies it, None where that is as usual. Raises SettingsError.
@@ -81,13 +69,7 @@ class Server:
     @property
     def headers(self) -> dict[str, str]:
         """Return the headers that show it its key."""
-        return {"authorization": f"Bearer {self.key}"} if self.key else {}
-
-
-def check_key(key: str, whose: str) -> None:
-    """Refuse what cannot be sent as a key. Raises SettingsError."""
-    if not key.isprintable() or not key.isascii() or len(key) > LONGEST_KEY:
-        raise SettingsError(f"{whose}: there is no key on one line")
+        return bearing(self.key)
 
 
 def server_of(setting: ServerSetting, key: str = "", ca: str = "") -> Server:

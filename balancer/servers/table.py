@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from balancer.servers.server import Server, check_key, server_of
+from balancer.servers.server import Server, server_of
 from edgeserve.config.servers import (
     ServerSetting,
     WrongServer,
@@ -24,6 +24,7 @@ from edgeserve.config.servers import (
 from edgeserve.errors import BadRequest, EdgeserveError, SettingsError, in_words
 from edgeserve.runtime.files import read_json, replace_json
 from edgeserve.runtime.tasks import in_thread
+from edgeserve.servers.asking import check_key
 
 log = logging.getLogger(__name__)
 

@@ -94,6 +94,11 @@ TABLE_EXAMPLES = {
 #models = ["Qwen/Qwen3-8B"]
 #last_resort = false
 """,
+    "adopt_tables": """\
+#[[adopt]]
+#url = "http://127.0.0.1:5000"
+#key_file = "~/vllm.key"
+""",
 }
 
 

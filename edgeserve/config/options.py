@@ -26,7 +26,7 @@ HEADINGS = {
     "GPUs": ("tensor_split", "main_gpu", "per_gpu", "experts_on_cpu"),
     "Network": (
         "name", "host", "port", "balancers", "announce_url", "advertise", "nodes",
-        "servers", "discover",
+        "servers", "discover", "adopt", "adopt_urls",
     ),
     "Access": (
         "token_file", "approve", "api_key_file", "anonymous", "tls", "tls_cert",
@@ -46,9 +46,9 @@ OTHER_HEADING = "Limits"
 
 COMMON = frozenset((
     "models", "models_dir", "min_speed", "slots", "context", "gpu_layers", "name",
-    "host", "port", "balancers", "announce_url", "nodes", "servers", "token_file",
-    "api_key_file", "approve", "anonymous", "tls", "policy", "on_battery", "queue",
-    "config_file", "log_level",
+    "host", "port", "balancers", "announce_url", "nodes", "servers", "adopt",
+    "token_file", "api_key_file", "approve", "anonymous", "tls", "policy", "on_battery",
+    "queue", "config_file", "log_level",
 ))  # fmt: skip
 """Settings that `--help` shows; `--help-all` shows the others too."""
 

@@ -5,11 +5,12 @@ A URL alone is enough; a table says more. Pure.
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import msgspec
 
@@ -118,9 +119,13 @@ def is_url(url: str) -> bool:
 def place_of(url: str) -> str:
     """Return a URL in the one spelling of all that mean the same place."""
     parts = urlsplit(url)
-    port = parts.port or (443 if parts.scheme == "https" else 80)
+    port = _port_of(parts)
     path = parts.path.rstrip("/").removesuffix("/v1").rstrip("/")
     return f"{parts.scheme}://{parts.hostname}:{port}{path}"
+
+
+def _port_of(parts: SplitResult) -> int:
+    return parts.port or (443 if parts.scheme == "https" else 80)
 
 
 def server_collision(servers: Iterable[ServerSetting]) -> str:
@@ -168,6 +173,66 @@ class ServerSettings:
     def all_servers(self) -> tuple[ServerSetting, ...]:
         """Return those of the flag, then those of the file."""
         return (*(ServerSetting(url=url) for url in self.servers), *self.server_tables)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdoptionSettings:
+    """Servers of other programs on a node's machine."""
+
+    adopt: bool = setting(
+        False,
+        "Lend the fleet Ollama, vLLM and other servers of this machine.",
+    )
+    adopt_urls: tuple[str, ...] = setting(
+        (),
+        "URL of such a server at another port of this machine. May be repeated.",
+        flag="--adopt-url",
+    )
+    adopt_tables: tuple[ServerSetting, ...] = tables(
+        "adopt",
+        "Servers of other programs on a node's own machine, in any number;"
+        " `--adopt-url` with more said, by the keys of [[server]]. The key in key_file"
+        " stays on this machine.",
+    )
+
+    def check_adoption(self: AdoptionSettings) -> None:
+        """Refuse URLs of other machines, and ports that are named twice."""
+        section = cast("Section", self)
+        for url in self.adopt_urls:
+            if not _is_here(url):
+                wrong(section, "adopt_urls", HERE)
+        for each in self.adopt_tables:
+            if not _is_here(each.url):
+                wrong(section, "adopt_tables", HERE)
+            if each.ca_file:
+                why = "cannot have `ca_file`: use http, it stays on this machine"
+                wrong(section, "adopt_tables", why)
+        ports = [_port_of(urlsplit(each.url)) for each in self.named_servers()]
+        if len(set(ports)) < len(ports):
+            wrong(section, "adopt_urls", "must be different: a port is named twice")
+
+    def named_servers(self) -> tuple[ServerSetting, ...]:
+        """Return those of the flag, then those of the file."""
+        return (
+            *(ServerSetting(url=url) for url in self.adopt_urls),
+            *self.adopt_tables,
+        )
+
+
+HERE = (
+    "must be URLs on this machine such as http://127.0.0.1:5000;"
+    " `edgeserve balancer start --server` takes those of others"
+)
+
+
+def _is_here(url: str) -> bool:
+    if not is_url(url):
+        return False
+    host = urlsplit(url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def key_of(server: ServerSetting) -> Path | None:

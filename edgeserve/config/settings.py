@@ -25,7 +25,7 @@ from edgeserve.config.on_demand import OnDemandSettings
 from edgeserve.config.paths import models_dir, state_dir
 from edgeserve.config.routes import ModelRoute
 from edgeserve.config.routing import RoutingSettings
-from edgeserve.config.servers import ServerSettings
+from edgeserve.config.servers import AdoptionSettings, ServerSettings
 from edgeserve.config.values import a_url, at_least, between, one_of, wrong
 from edgeserve.quantization import loss
 
@@ -69,7 +69,7 @@ class SharedSettings(LimitSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class NodeSettings(SharedSettings, OnDemandSettings):
+class NodeSettings(SharedSettings, OnDemandSettings, AdoptionSettings):
     """The settings of a node. Immutable."""
 
     SECTION: ClassVar[str] = "node"
@@ -82,7 +82,7 @@ class NodeSettings(SharedSettings, OnDemandSettings):
         "Address to listen on. Default: loopback without a fleet token, every"
         " interface with one.",
     )
-    port: int = setting(8090, "TCP port to listen on. 0: any free port.")
+    port: int = setting(8090, "TCP port to listen on. 0: any.")
     models: tuple[str, ...] = setting(
         (),
         "Model to serve: a GGUF file, or a name in the models folder. `model` means"
@@ -213,6 +213,7 @@ class NodeSettings(SharedSettings, OnDemandSettings):
         if self.min_quality and not _is_quality(self.min_quality):
             wrong(self, "min_quality", "must be a type such as Q4_K_M, or a number")
         self.check_on_demand()
+        self.check_adoption()
         at_least(self, "main_gpu", 0)
         at_least(self, "experts_on_cpu", -1)
         for url in self.balancers:

@@ -26,12 +26,13 @@ from edgeserve.errors import SettingsError, in_words
 from edgeserve.runtime.files import read_text
 
 SECTIONS = ("node", "balancer")
-TABLES = {"route": "routes", "server": "server_tables"}
+TABLES = {"route": "routes", "server": "server_tables", "adopt": "adopt_tables"}
 """Tables of the file, and the setting of each."""
 
 _READ: dict[str, tuple[Callable[..., Any], Callable[..., str]]] = {
     "route": (route_from, collision),
     "server": (server_from, server_collision),
+    "adopt": (server_from, server_collision),
 }
 MOST_BYTES = 2**20
 

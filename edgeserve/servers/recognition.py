@@ -21,6 +21,9 @@ from edgeserve.servers.profiles.base import (
     owners,
 )
 
+WHERE_KEY = "with --key-file or as `key_file` in a [[server]] table"
+"""Where a balancer is told the file with a server's key."""
+
 Get = Callable[[str], Awaitable[Reply]]
 """Asks for a path of the server. Raises NodeLost."""
 
@@ -87,8 +90,8 @@ def _what_came(setting: ServerSetting, reply: Reply) -> str:
             return f"was answered {status}: it refuses the key in {setting.key_file}"
         case 401 | 403:
             return (
-                f"was answered {status} ({said}): name the file with its key, with"
-                " --key-file or as `key_file` in a [[server]] table"
+                f"was answered {status} ({said}): name the file with its key,"
+                f" {WHERE_KEY}"
             )
         case 404:
             return "was answered 404: name the URL below which its /v1/models is"

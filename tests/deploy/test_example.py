@@ -38,7 +38,7 @@ def test_every_setting_is_shown_with_its_default(
 
     names = {each.name for each in dataclasses.fields(shape)}
     assert {name for name in names if found.origins[name] == "default"} == set()
-    for name in names - set(EXAMPLES) - {"routes", "server_tables"}:
+    for name in names - set(EXAMPLES) - {"routes", "server_tables", "adopt_tables"}:
         assert getattr(found.settings, name) == getattr(shape(), name)
 
 
@@ -53,5 +53,5 @@ def test_shared_settings_stand_above_the_sections() -> None:
     table = tomllib.loads(uncommented())
 
     shared = {each.name for each in dataclasses.fields(SharedSettings)}
-    assert set(table) == shared | {"node", "balancer", "route", "server"}
+    assert set(table) == shared | {"node", "balancer", "route", "server", "adopt"}
     assert not shared & (set(table["node"]) | set(table["balancer"]))

@@ -219,7 +219,7 @@ KEPT_BY = {
     "balancer.discovery.revocations:_write": "state/nodes.json",
     "balancer.discovery.revocations:_read": "state/nodes.json",
     "edgeserve.cli.join:_store": "config/token",
-    "balancer.servers.server:_text": "",
+    "edgeserve.servers.asking:text_in": "",
     "balancer.servers.table:_kept": "state/servers.json",
     "balancer.servers.table:_write": "state/servers.json",
     "edgeserve.cli.servers.commands:_content": "",

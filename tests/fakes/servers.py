@@ -103,8 +103,9 @@ class FakeServer:
 
     `script`: what the streams consist of, one list of pieces a request; None breaks the
     connection off. `posts`: answers by path to POST that are no streams. `key`: what it
-    wants. `gate`: streams wait for it after their second piece. `quiet`: all
-    that is asked waits for it. `tls`: it speaks TLS.
+    wants. `gate`: streams wait for it after their second piece. `left`: set when a
+    client leaves during that. `quiet`: all that is asked waits for it. `tls`: it
+    speaks TLS.
     """
 
     answers: Json
@@ -114,8 +115,10 @@ class FakeServer:
     asked: list[tuple[str, Mapping[str, str], Json]] = field(
         default_factory=list[tuple[str, Mapping[str, str], Json]]
     )
+    redirects: dict[str, str] = field(default_factory=dict[str, str])
     looked: list[str] = field(default_factory=list[str])
     gate: asyncio.Event | None = None
+    left: asyncio.Event | None = None
     quiet: asyncio.Event | None = None
     tls: ssl.SSLContext | None = None
     port: int = 0
@@ -130,7 +133,9 @@ class FakeServer:
         """Listen, at the same port as before."""
         app = web.Application()
         app.router.add_route("*", "/{rest:.*}", self._handle)
-        self._runner = web.AppRunner(app, shutdown_timeout=0.1)
+        self._runner = web.AppRunner(
+            app, shutdown_timeout=0.1, handler_cancellation=True
+        )
         await self._runner.setup()
         sock = http.bind("127.0.0.1", self.port)
         self.port = sock.getsockname()[1]
@@ -150,6 +155,8 @@ class FakeServer:
         if self.key and request.headers.get("authorization") != f"Bearer {self.key}":
             return web.json_response({"error": "Unauthorized"}, status=401)
         if request.method == "GET":
+            if request.path in self.redirects:
+                raise web.HTTPTemporaryRedirect(self.redirects[request.path])
             return response(self.answers.get(request.path, (404, b"Not Found")))
         body = json.loads(await request.read())
         self.asked.append((request.path, request.headers, body))
@@ -159,13 +166,21 @@ class FakeServer:
             return response(whole_answer())
         return await self._stream(request)
 
+    async def _at_gate(self, gate: asyncio.Event) -> None:
+        try:
+            await gate.wait()
+        except asyncio.CancelledError:
+            if self.left is not None:
+                self.left.set()
+            raise
+
     async def _stream(self, request: web.Request) -> web.StreamResponse:
         pieces = self.script.pop(0) if self.script else ANSWER
         answer = web.StreamResponse(headers={"content-type": "text/event-stream"})
         await answer.prepare(request)
         for number, piece in enumerate(pieces):
             if number == 2 and self.gate is not None:
-                await self.gate.wait()
+                await self._at_gate(self.gate)
             if piece is None:
                 assert request.transport is not None
                 request.transport.abort()

@@ -35,6 +35,7 @@ async def load(
     nodes: NodeClient, to: EngineCandidate, *, drain: bool = False
 ) -> EngineReport:
     """Have an engine loaded; returns its report. Raises OrderRefused, NodeLost."""
+    _check(to.node, ours=to.engine.kind != "server")
     order = LoadEngine(engine=to.engine.id, drain=drain, why=WHY)
     return await _told(nodes, to.origin, to.node, LOAD, order, EngineReport)
 
@@ -43,6 +44,7 @@ async def unload(
     nodes: NodeClient, to: EngineCandidate, *, drain: bool = True
 ) -> EngineReport:
     """Have an engine unloaded; returns its report. Raises OrderRefused, NodeLost."""
+    _check(to.node, ours=to.engine.kind != "server")
     order = UnloadEngine(engine=to.engine.id, drain=drain, why=WHY)
     return await _told(nodes, to.origin, to.node, UNLOAD, order, EngineReport)
 
@@ -54,8 +56,18 @@ async def desire(
 
     Raises OrderRefused, NodeLost.
     """
+    _check(to.name, ours=to.takes_orders)
     shape = tuple[DesiredModel, ...]
     return await _told(nodes, to.origin, to.name, DESIRE, model, shape)
+
+
+def _check(node: str, *, ours: bool) -> None:
+    """Refuse what cannot be ordered, also where a node relays to it."""
+    if not ours:
+        raise NodeLost(
+            f"{node} is a server of another program, not a node: it takes no orders;"
+            " change its models there"
+        )
 
 
 async def _told(

@@ -131,7 +131,7 @@ def _content(path: Path | None) -> str:
 @endpoint_options
 @json_option
 def list_(url: str, api_key_file: Path | None, *, as_json: bool) -> None:
-    """List the servers of the settings, and those that were added."""
+    """List the servers: of the settings, added, and adopted by nodes."""
     found = endpoint(url, api_key_file).get(SERVERS)
     none = "no servers yet; `edgeserve servers add URL` adds one"
     show(url, found, HEADS, server_rows, none, as_json=as_json)

@@ -19,12 +19,13 @@ from tests.balancer.endpoint import CHAT, chat
 from tests.fakes.llama import Behaviour
 from tests.fakes.node import FakeNode, fake_node
 from tests.fakes.servers import fake_server, listed
+from tests.node.adopter import Adopter, adopter
 from tests.patience import PATIENCE
 
 
 @asynccontextmanager
 async def balancer(
-    port: int, folder: Path, node: FakeNode, *flags: str
+    port: int, folder: Path, node: FakeNode | Adopter, *flags: str
 ) -> AsyncGenerator[tuple[Process, str]]:
     """Start a balancer process; yields it and its URL once it listens."""
     process = await asyncio.create_subprocess_exec(
@@ -158,6 +159,29 @@ async def test_a_server_that_was_added_serves_from_the_first_request_on(
                 assert answer.status == 200
             async with asyncio.timeout(PATIENCE):
                 assert await old.wait() == 0
+
+
+async def test_a_server_that_a_node_adopted_serves_from_the_first_request_on(
+    tmp_path: Path,
+) -> None:
+    async def ask(url: str) -> int:
+        async with (
+            aiohttp.ClientSession(url) as session,
+            session.post(CHAT, json=chat(model="other")) as answer,
+        ):
+            return answer.status
+
+    async with (
+        fake_server({"/v1/models": listed("other")}) as server,
+        adopter(tmp_path, server.url) as node,
+        balancer(0, tmp_path, node) as (_, url),
+    ):
+        async with asyncio.timeout(PATIENCE):
+            while await ask(url) != 200:
+                await asyncio.sleep(0.05)
+        port = int(url.rpartition(":")[2])
+        async with balancer(port, tmp_path, node, "--takeover"):
+            assert await ask(url) == 200
 
 
 async def test_without_a_running_balancer_takeover_says_what_to_do(

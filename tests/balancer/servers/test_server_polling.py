@@ -9,8 +9,9 @@ from contextlib import asynccontextmanager
 import pytest
 
 from balancer.fleet.members import Fleet
-from balancer.servers import client, polling
+from balancer.servers import polling
 from edgeserve.config.servers import ServerSetting
+from edgeserve.servers import asking
 from tests.balancer.endpoint import Endpoint, endpoint, everyone_up
 from tests.fakes.servers import OPENAI, VLLM, FakeServer, fake_server, listed
 
@@ -63,7 +64,7 @@ async def test_a_server_that_never_answers_is_said_to(
 async def test_an_answer_without_end_is_not_read_to_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(client, "LARGEST", 1000)
+    monkeypatch.setattr(asking, "LARGEST", 1000)
     head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n\r\n"
     async with (
         a_port([head, b"x" * 5000]) as url,

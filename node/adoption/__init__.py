@@ -1,0 +1,1 @@
+"""Servers of other programs on this machine: find them, lend them to the fleet."""
