@@ -59,7 +59,7 @@ from balancer.persistence.learned import file_in, remembering
 from balancer.probes.calibration import calibrating
 from balancer.probes.liveness import probing
 from balancer.probes.template import TemplateProbe
-from balancer.servers.polling import polling
+from balancer.servers.polling import Beside, polling
 from balancer.state import BalancerState, build_state
 from balancer.telemetry.recorder import Trace, tracing
 from edgeserve import http
@@ -243,9 +243,11 @@ async def _nodes(
     channel: FleetChannel | None,
 ) -> AsyncGenerator[NodeClient]:
     """Hold connections to nodes, each proved on a channel, and to other servers."""
+    knowledge = shared.predictive.fleet_model.servers
+    beside = Beside(shared.slot_counts, knowledge)
     async with (
         http.upstream(connect_seconds=settings.connect_seconds, channel=channel) as to,
-        polling(settings, shared.current, pace) as servers,
+        polling(settings, shared.current, pace, beside) as servers,
     ):
         yield NodeClient(to, servers)
 

@@ -8,6 +8,7 @@ measured poorly, cannot move it far.
 from __future__ import annotations
 
 from math import exp, log
+from typing import ClassVar
 
 import msgspec
 
@@ -68,7 +69,9 @@ class DecayingSums(msgspec.Struct):
 
 
 class DecayingLine(DecayingSums):
-    """A line with a first guess."""
+    """A line with a first guess; `most_of_slope` of y at most come from its slope."""
+
+    most_of_slope: ClassVar[float] = 0.9
 
     streak: int = 0
     eager: int = 0
@@ -112,8 +115,15 @@ class DecayingLine(DecayingSums):
         # The prior counts like samples that differ by a quarter of the mean x.
         ridge = (0.25 * mean_x + 1e-9) ** 2
         slope = (shared + ridge * typical) / (spread + ridge)
-        self.slope = min(max(slope, 0.0), 0.9 * mean_y / mean_x if mean_x else typical)
+        most = self.most_of_slope * mean_y / mean_x if mean_x else typical
+        self.slope = min(max(slope, 0.0), most)
         self.base = mean_y - self.slope * mean_x
+
+
+class FirstTokenLine(DecayingLine):
+    """Seconds to the first token over the tokens read; the base is the overhead."""
+
+    most_of_slope: ClassVar[float] = 1.0
 
 
 class DecayingExtra(DecayingSums):

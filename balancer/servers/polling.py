@@ -9,19 +9,22 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from functools import partial
 
 from msgspec import structs
 
 from balancer.discovery.events import ReconnectPolicy
 from balancer.fleet.current import LiveFleet
+from balancer.fleet.slot_counts import SlotCounts
+from balancer.prediction.servers.knowledge import ServerKnowledge
 from balancer.servers.client import Server, ServerClient, server_of
-from balancer.servers.report import report_of
+from balancer.servers.report import Look, Ours, report_of
 from edgeserve import http
 from edgeserve.config.settings import BalancerSettings
 from edgeserve.errors import EdgeserveError, NodeLost, SettingsError
 from edgeserve.runtime.background import background, declared
-from edgeserve.servers.profiles.base import MODELS, Replies, Reply
+from edgeserve.servers.profiles.base import MODELS, Profile, Replies, Reply
 from edgeserve.servers.recognition import look, recognise, sentence
 from edgeserve.wire import NodeReport
 
@@ -34,9 +37,20 @@ ASK_SECONDS = 10.0
 POLL = declared("server poll")
 
 
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """What a look is compared with: our own requests, and what was learned."""
+
+    slot_counts: SlotCounts
+    knowledge: ServerKnowledge
+
+
 @asynccontextmanager
 async def polling(
-    settings: BalancerSettings, current: LiveFleet, pace: ReconnectPolicy
+    settings: BalancerSettings,
+    current: LiveFleet,
+    pace: ReconnectPolicy,
+    beside: Beside,
 ) -> AsyncGenerator[ServerClient]:
     """Poll the servers that are set; yields their client. Raises SettingsError.
 
@@ -50,7 +64,7 @@ async def polling(
             client.servers[each.id] = each
             key, origins = each.setting.url, (each.origin,)
             current.become(current.fleet.discovered(key, "server", origins, None))
-            poll = _Poll(current, client, each, pace)
+            poll = _Poll(current, client, each, pace, beside)
             tasks.start(POLL, poll.run, each.name)
         yield client
 
@@ -62,11 +76,13 @@ class _Poll:
         client: ServerClient,
         server: Server,
         pace: ReconnectPolicy,
+        beside: Beside,
     ) -> None:
         self._current = current
         self._client = client
         self._server = server
         self._pace = pace
+        self._beside = beside
         self._failures = 0
 
     async def run(self) -> None:
@@ -77,11 +93,11 @@ class _Poll:
 
     async def _look(self) -> float:
         """Look once; return the seconds until the next look."""
-        url = self._server.setting.url
+        url, ours = self._server.setting.url, self._ours()
         try:
             async with asyncio.timeout(ASK_SECONDS):
                 replies = await self._ask()
-            self._take(replies)
+            self._take(replies, ours)
         except TimeoutError:
             return self._lost(f"{url} did not answer within {ASK_SECONDS:g} s")
         except (EdgeserveError, SettingsError) as error:
@@ -102,22 +118,49 @@ class _Poll:
             raise NodeLost(f"{server.setting.url}: {problem}")
         return replies
 
-    def _take(self, replies: Replies) -> None:
+    def _ours(self) -> Ours:
+        return self._beside.slot_counts.ours(self._server.id)
+
+    def _take(self, replies: Replies, ours: Ours) -> None:
         """Report what came, if it is news."""
         server, key = self._server, self._server.setting.url
         if server.found is None:
             return
-        report = report_of(server.setting, server.found.profile, replies, server.epoch)
+        look = self._looked(server, server.found.profile, replies, ours)
+        report = report_of(look)
         if not report.engines:
             raise NodeLost(self._no_engines(replies[MODELS]))
         fleet = self._current.fleet
         last = fleet.addresses[key].last_report
-        if last is not None and last.report == report:
+        if last is not None and last.report == report and not _counts(report):
             self._current.become(fleet.heard(key))
             return
         before = last.report if last is not None else None
         report = _with_old_engines(report, before)
         self._current.become(fleet.reported(key, server.origin, report))
+
+    def _looked(
+        self, server: Server, profile: Profile, replies: Replies, before: Ours
+    ) -> Look:
+        """Compare the answers with what was at work here before and after them."""
+        ours, known = self._ours(), self._beside.knowledge.of_server(server.id)
+        running = profile.running(replies)
+        if waiting := profile.waiting(replies):
+            for each in known.values():
+                if each.width is not None:
+                    each.width.queued(running - waiting)
+        return Look(
+            setting=server.setting,
+            profile=profile,
+            replies=replies,
+            epoch=server.epoch,
+            ours=ours,
+            most_ours={
+                **before,
+                **{k: max(n, before.get(k, 0)) for k, n in ours.items()},
+            },
+            known=known,
+        )
 
     def _no_engines(self, reply: Reply) -> str:
         setting = self._server.setting
@@ -141,10 +184,16 @@ class _Poll:
         return self._pace.pause(self._failures)
 
 
+def _counts(report: NodeReport) -> bool:
+    """Whether it counts requests: an equal number may be of other ones by now. Pure."""
+    return any(each.busy for each in report.engines)
+
+
 def _with_old_engines(report: NodeReport, before: NodeReport | None) -> NodeReport:
     """Keep the engines that are as before: equal reports count once. Pure."""
     old = {each.id: each for each in before.engines} if before else {}
     engines = tuple(
-        old[each.id] if old.get(each.id) == each else each for each in report.engines
+        old[each.id] if not each.busy and old.get(each.id) == each else each
+        for each in report.engines
     )
     return structs.replace(report, engines=engines)

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from balancer.servers.report import report_of
+from balancer.servers.report import Look, report_of
 from edgeserve.config.servers import ServerSetting
 from edgeserve.errors import NodeLost
 from edgeserve.servers.profiles.base import Reply
@@ -47,7 +47,7 @@ async def reported(answers: Mapping[str, Any], **fields: Any) -> NodeReport:
     replies = await look(get, found, "")
     if problem := found.profile.problem(replies):
         raise NodeLost(problem)
-    return report_of(known, found.profile, replies, 1)
+    return report_of(Look(setting=known, profile=found.profile, replies=replies))
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ async def reported(answers: Mapping[str, Any], **fields: Any) -> NodeReport:
         (OLLAMA, "ollama", 1, 0, 8192),
         (SGLANG, "sglang", 20, 3, 4096),
         (TGI, "tgi", 32, 4, 2048),
-        (OPENAI, "openai", 8, 0, 4096),
+        (OPENAI, "openai", 8, 0, 0),
     ],
 )
 async def test_each_kind_is_recognised_and_tells_what_it_can(
@@ -174,6 +174,6 @@ async def test_settings_count_more_than_what_was_read() -> None:
 async def test_what_had_to_be_assumed_is_stated() -> None:
     width, context = (await reported(OPENAI)).problems
 
-    assert "8 assumed (`width`)" in width
+    assert "8 assumed until its answers show it (`width`)" in width
     assert "4096 tokens assumed (`context`)" in context
     assert (await reported(SGLANG)).problems == ()
