@@ -189,7 +189,8 @@ class EngineModel:
         below = 0.0
         if load.reader is not None and load.reader.slot < slot:
             below = every if len(load.reading) == 1 else load.unread(slot) * self.scale
-        return delay(below, every, own, batch - now + load.batch_at, batch)
+        waits = delay(below, every, own, batch - now + load.batch_at, batch)
+        return waits * self.learner.contention
 
     def reserve(self, now: float, seconds: float) -> None:
         """Reserve the slot that comes free next for a waiting request."""
@@ -224,6 +225,8 @@ class EngineModel:
             CachedPrefix(request.prompt, request.tokens, 0.0, now, now, request.client),
         )
         self._moved = True
+        if self.slots < len(self.places) and self.taken == self.slots:
+            self._foresee_ends()  # idle places are no slots: none may start at once
 
     def began(
         self, request: RunningRequest, now: float, tokens: int, cached: int

@@ -57,6 +57,8 @@ class SpeedLearner:
     samples: int = 0
     speed: Speed = field(init=False)
     few: DecayingExtra = field(default_factory=DecayingExtra)
+    contention: float = 1.0
+    """The share of the time of other prompts by which one comes later."""
     first: FirstTokenLine | None = None
     """First-token seconds over tokens, where an engine tells no times."""
 
@@ -111,22 +113,25 @@ class SpeedLearner:
     def _learn_first(self, sample: Sample) -> None:
         """Learn overhead and reading together from a first token's time.
 
-        Where all prompts are equally long, most of it is taken for reading.
+        Where all prompts are equally long, most of it is taken for reading, but for
+        prompts that are too short to take long.
         """
-        total = sample.prompt_ms / 1000
+        total, waited = sample.prompt_ms / 1000, sample.waited_ms / 1000
         beside = max(0, round(sample.sequences) - 1)
-        waited = sample.waited_ms / 1000 + self.speed.half_step(beside)
-        own = max(total - waited, 0.1 * total)
+        total = max(total - self.speed.half_step(beside), total / 2)
         tokens = sample.prompt * (1 + (sample.cached + sample.prompt / 2) / CONTEXT)
-        start = min(MOST_START, own / 2)
         if self.first is None:
             self.first = FirstTokenLine(self.guess.overhead, self.reading.base)
-        typical = (own - start) / (start * tokens)
-        self.first.learn(tokens, own, (own / total) ** 2, typical)
+        own = max(total - self.first.share * waited, 0.1 * total)
+        start = min(MOST_START, own / 2)
+        if sample.prompt < SMALLEST_PREFILL:
+            start = max(start, own - tokens * self.reading.base)
+        self.first.learn_first(tokens, waited, total, (own - start) / tokens)
         self._take_first(self.first)
 
     def _take_first(self, first: FirstTokenLine) -> None:
         self.guess = msgspec.structs.replace(self.guess, overhead=max(0.0, first.base))
+        self.contention = first.share
         self.reading.base = max(first.slope, LEAST)
         self.reading.slope = self.reading.base / CONTEXT
 

@@ -181,7 +181,7 @@ class AttemptTracker(Send, eq=False, kw_only=True):
         assignment, engine = self.assignment, self.assignment.engine
         assignment.outside, assignment.foreign = True, engine.foreign
         speed, beside = engine.speed, assignment.readers + assignment.writers
-        if not beside + engine.foreign or not engine.learner.calibrated:
+        if not engine.learner.calibrated:
             return
         # In the worst case all prompts that it met were read before its own.
         read = speed.prefill_seconds(timings.prompt, timings.cached)
@@ -189,14 +189,15 @@ class AttemptTracker(Send, eq=False, kw_only=True):
         expected += speed.half_step(assignment.writers + engine.foreign)
         served = max(assignment.writers, assignment.served) + engine.foreign
         at_once = 1 + beside + engine.foreign
-        late = is_late(first, expected * engine.scale)
+        late = at_once > 1 and is_late(first, expected * engine.scale)
         assignment.queued = late and assignment.ends > 0 and served < at_once
         if engine.width is None:
             return
         if assignment.queued:
             engine.width.queued(served)
         elif not late:
-            engine.width.on_time(at_once, assignment.ends, speed.slowdown)
+            tokens, seconds = timings.predicted, self.clock() - assignment.started
+            engine.width.on_time(at_once, assignment.ends, tokens, seconds)
 
     def _began(self, now: float, total: int, cached: int) -> None:
         self.tokens, self.cached = max(1, total), max(0, min(cached, total))
