@@ -147,6 +147,12 @@ class RetryLoop:
         knowledge.refused(to.key, tokens, named)
         return to.engine.context or named or tokens
 
+    def _note_full(self, to: EngineCandidate) -> None:
+        """Let a server have fewer requests at once, where its width is unknown."""
+        known = self.state.predictive.fleet_model.servers.of(to.key).width
+        if known is not None and to.engine.served and to.engine.served.learns_width:
+            known.refused(self.state.slot_counts.busy(to.key))
+
     async def _recorded(self, context: RequestContext, send: Send) -> Outcome:
         """Make an attempt, with its record and its place in the retry budget."""
         clock = self.state.records.clock
@@ -245,6 +251,7 @@ class RetryLoop:
         match outcome:
             case Full():
                 context.response.attempts -= 1
+                self._note_full(to)
                 self.state.current.become(fleet.turned_away(*to.key))
                 context.choose(self.state.prospects)
             case Elsewhere(error, fault, longer_context):

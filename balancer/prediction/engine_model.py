@@ -28,9 +28,8 @@ class EngineModel:
 
     `scale` stretches every predicted second: throttling, battery, a busy owner. `pins`:
     a request may name its slot (`id_slot`), which needs a context for each slot and no
-    host cache. `foreign` counts taken slots that hold no request of this model's. A
-    server's width may shrink below its `places`: it still has what these hold. `width`
-    learns it where nothing tells it.
+    host cache. `foreign` counts taken slots that hold no request of this model's. The
+    `width` of a server may be learned, and shrink below the `places` that it has.
 
     Events come far more often than decisions, so the future is computed only when it is
     asked for, and then once.
@@ -69,8 +68,7 @@ class EngineModel:
     """When all prompts will have been read."""
     next_slot: int = -1
     """If all are busy: the slot that comes free first."""
-    stale: bool = True
-    """The forecast no longer holds: reservations, or a change in speed or load."""
+    stale: bool = True  # by reservations, or a change in speed or load
     weights: Weights = WEIGHTS
     per_read: float = 0.0
     per_context: float = 0.0
@@ -87,8 +85,7 @@ class EngineModel:
     """The total cost of a second of reading, and of a token of an answer."""
     gone: bool = False  # its places may belong to another engine by now
     _moved: bool = False  # at `now` something happened that is not in the forecast
-    _frees: list[float] = field(default_factory=list[float])
-    """A heap: when each slot comes free; empty until it is needed."""
+    _frees: list[float] = field(default_factory=list[float])  # a heap, empty if unused
     _base_price: float = 1.0
 
     def __post_init__(self) -> None:
@@ -189,8 +186,8 @@ class EngineModel:
         below = 0.0
         if load.reader is not None and load.reader.slot < slot:
             below = every if len(load.reading) == 1 else load.unread(slot) * self.scale
-        waits = delay(below, every, own, batch - now + load.batch_at, batch)
-        return waits * self.learner.contention
+        left, share = batch - now + load.batch_at, self.learner.contention
+        return share * delay(below, every, own, left, batch)
 
     def reserve(self, now: float, seconds: float) -> None:
         """Reserve the slot that comes free next for a waiting request."""
@@ -226,7 +223,7 @@ class EngineModel:
         )
         self._moved = True
         if self.slots < len(self.places) and self.taken == self.slots:
-            self._foresee_ends()  # idle places are no slots: none may start at once
+            self._foresee_ends()  # the other places are no slots
 
     def began(
         self, request: RunningRequest, now: float, tokens: int, cached: int

@@ -43,8 +43,9 @@ class LearnedWidth(msgspec.Struct):
     the full width before it grows; `credit` counts them. `late` of them in a row have
     waited while `served` were answered. `shown`: it is no assumption any more.
 
-    `tokens` and `seconds` are those of the answers that were counted; `flow` is the
-    throughput at the width `base`, 0 before it is known.
+    `tokens` are those of the answers that were counted, times how many there were at
+    once, `seconds` what they took; `flow` is the throughput at the width `base`, 0
+    before it is known.
     """
 
     width: int
@@ -73,7 +74,7 @@ class LearnedWidth(msgspec.Struct):
         if answered + self.width // 8 < self.width:
             return
         self.credit += 1
-        self.tokens += tokens
+        self.tokens += tokens * answered
         self.seconds += seconds
         if self.credit >= self.width * (1 if self.trial else self.rounds):
             self._proven()
@@ -94,7 +95,7 @@ class LearnedWidth(msgspec.Struct):
 
     def _proven(self) -> None:
         """Grow after whole rounds on time, unless growing has been of no use."""
-        flow = self.width * self.tokens / max(self.seconds, 1e-6)
+        flow = self.tokens / max(self.seconds, 1e-6)
         if not self.flow or self.width <= self.base:
             self.base, self.flow = self.width, flow
         elif self.width >= GROWN * self.base:

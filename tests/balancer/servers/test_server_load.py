@@ -178,3 +178,26 @@ async def test_a_probe_of_a_server_has_only_what_strict_ones_take() -> None:
     assert path == CHAT
     assert body.keys() == {"model", "messages", "max_tokens"}
     assert body["max_tokens"] == 1
+
+
+async def test_a_server_that_refuses_gets_fewer_at_once_and_what_it_refused_later() -> (
+    None
+):
+    gate = asyncio.Event()
+    async with (
+        limited_server(OPENAI, slots=8, gate=gate) as server,
+        endpoint(servers=(server.url,)) as here,
+    ):
+        gate.set()
+        await asyncio.gather(*await asked(here, 1))
+        gate.clear()
+        running = await asked(here, 3)
+        await eventually(lambda: server.running == 3)
+        server.posts[CHAT] = (429, {"error": "Model is overloaded"})
+        waits = await asked(here, 1)
+        await eventually(lambda: engine(here).slots == 3)
+        del server.posts[CHAT]
+        gate.set()
+
+        for each in await asyncio.gather(*running, *waits):
+            assert each.status == 200  # type: ignore[attr-defined]
