@@ -26,6 +26,7 @@ from balancer.routing.least_busy import LeastBusy
 from balancer.routing.predictive import PredictivePolicy
 from balancer.telemetry.metrics import Metrics
 from balancer.telemetry.records import RequestLog
+from balancer.telemetry.serving import ModelLoad, model_loads
 from balancer.validation.grammar_text import Caps
 from balancer.validation.limits import CAPS, caps_of
 from edgeserve.config.settings import BalancerSettings
@@ -85,6 +86,17 @@ class BalancerState:
     caps: Caps = CAPS
     poison: Poison = field(default_factory=Poison)
     key: bytes = field(default_factory=lambda: secrets.token_bytes(16), repr=False)
+
+    def model_loads(self) -> dict[str, ModelLoad]:
+        """Return what each model of the fleet has to do now."""
+        return model_loads(
+            (
+                (each, self.slot_counts.busy(each.key))
+                for each in self.current.candidates
+            ),
+            self.predictive.fleet_model,
+            (each.model or each.routing.model for each in self.queue.requests),
+        )
 
 
 def build_state(

@@ -95,6 +95,7 @@ class AdminRoutes:
             self.state.current.fleet,
             self.state.queue.waiting,
             self.state.in_flight.inside,
+            self.state.model_loads(),
         )
         return web.Response(
             body=text.encode(),

@@ -95,7 +95,7 @@ class InferenceHandler:
         record.first_byte = response.began
         self.state.metrics.answered(record)
         if (used := record.used) is not None:
-            self.state.metrics.used(client.name, used)
+            self.state.metrics.used(client.name, record, used)
             self.usage.add(client.name, used)
             self.limits.charge(client, used.prompt + used.answer)
 

@@ -2,41 +2,17 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 
 from balancer.fleet.members import Fleet
+from balancer.telemetry.prometheus import Histogram, Labels, family, timed
 from balancer.telemetry.records import ANSWERED, MOVED, RequestRecord, TokensUsed
+from balancer.telemetry.serving import ModelLoad, ServingMetrics
 from edgeserve.runtime.background import KINDS, failures
 
 BUCKETS = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 """Upper bounds in seconds: from a cached answer on a GPU to a long one on a Pi."""
-
-Labels = tuple[tuple[str, str], ...]
-
-
-@dataclass
-class Histogram:
-    """Times in seconds, counted by bucket."""
-
-    counts: list[int] = field(default_factory=lambda: [0] * (len(BUCKETS) + 1))
-    total: float = 0.0
-
-    def observe(self, seconds: float) -> None:
-        """Count one time."""
-        self.counts[bisect_left(BUCKETS, seconds)] += 1
-        self.total += seconds
-
-    def lines(self, name: str) -> Iterator[str]:
-        """Render the lines; buckets are cumulative."""
-        below = 0
-        for bound, count in zip((*map(str, BUCKETS), "+Inf"), self.counts, strict=True):
-            below += count
-            yield f'{name}_bucket{{le="{bound}"}} {below}'
-        yield f"{name}_sum {self.total:.6f}"
-        yield f"{name}_count {below}"
 
 
 class Metrics:
@@ -47,9 +23,10 @@ class Metrics:
         self._attempts: Counter[Labels] = Counter()
         self._used: dict[tuple[str, str], list[int]] = {}
         self._retried = self._resumed = self._moved = 0
-        self._waited = Histogram()
-        self._first_byte = Histogram()
-        self._lasted = Histogram()
+        self._serving = ServingMetrics()
+        self._waited = Histogram(BUCKETS)
+        self._first_byte = Histogram(BUCKETS)
+        self._lasted = Histogram(BUCKETS)
 
     def answered(self, record: RequestRecord) -> None:
         """Count a request that has ended, in whatever way."""
@@ -67,8 +44,9 @@ class Metrics:
         if record.ended is not None:
             self._lasted.observe(record.ended - record.arrived)
 
-    def used(self, key: str, used: TokensUsed) -> None:
+    def used(self, key: str, record: RequestRecord, used: TokensUsed) -> None:
         """Count what a request of a key has used."""
+        self._serving.answered(record, used)
         found = self._used.get((key, used.model))
         if found is None:
             found = self._used[key, used.model] = [0, 0, 0]
@@ -93,7 +71,13 @@ class Metrics:
         ):
             yield from _family(name, "counter", text, {(): count})
 
-    def render(self, fleet: Fleet, waiting: int, running: int) -> str:
+    def render(
+        self,
+        fleet: Fleet,
+        waiting: int,
+        running: int,
+        loads: Mapping[str, ModelLoad],
+    ) -> str:
         """Return the text format, version 0.0.4."""
         lines = [
             *_family("requests_total", "counter", "Requests answered.", self._requests),
@@ -143,6 +127,7 @@ class Metrics:
                 "first_byte_seconds", "Arrival to first content.", self._first_byte
             ),
             *_timed("request_seconds", "Arrival to end.", self._lasted),
+            *self._serving.render(loads),
         ]
         return "\n".join(lines) + "\n"
 
@@ -159,26 +144,12 @@ def _of(key: str, model: str) -> Labels:
 
 def _family(
     name: str, kind: str, text: str, values: Mapping[Labels, int]
-) -> Iterable[str]:
-    full = f"edgeserve_{name}"
-    yield f"# HELP {full} {text}"
-    yield f"# TYPE {full} {kind}"
-    for labels, value in sorted(values.items()):
-        yield f"{full}{_rendered(labels)} {value}"
+) -> Iterator[str]:
+    return family(f"edgeserve_{name}", kind, text, values)
 
 
 def _timed(name: str, text: str, times: Histogram) -> Iterable[str]:
-    full = f"edgeserve_{name}"
-    return [f"# HELP {full} {text}", f"# TYPE {full} histogram", *times.lines(full)]
-
-
-def _rendered(labels: Labels) -> str:
-    inside = ",".join(f'{name}="{_escaped(value)}"' for name, value in labels)
-    return f"{{{inside}}}" if inside else ""
-
-
-def _escaped(value: str) -> str:
-    return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    return timed(f"edgeserve_{name}", text, {(): times})
 
 
 def _nodes(fleet: Fleet) -> Counter[Labels]:

@@ -81,7 +81,7 @@ class Endpoint:
         connection = self._connection(parts.scheme, parts.netloc, seconds)
         content = None if body is None else _utf8(json.dumps(body, ensure_ascii=False))
         try:
-            connection.request(method, parts.path + path, content, self._headers())
+            connection.request(method, parts.path + path, content, self.headers())
             response = connection.getresponse()
             if response.status // 100 != 2:
                 raise self._refusal(response)
@@ -125,7 +125,8 @@ class Endpoint:
             f" --fingerprint {seen}"
         )
 
-    def _headers(self) -> Mapping[str, str]:
+    def headers(self) -> Mapping[str, str]:
+        """Return the headers of a request with JSON, and the key."""
         headers = {"content-type": "application/json"}
         if key := self.api_key or self._left_here():
             headers["authorization"] = f"Bearer {key}"

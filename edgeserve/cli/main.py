@@ -47,6 +47,10 @@ COMMANDS = {
         "edgeserve.cli.requests:why",
         "Explain why a request went where it went, and what happened there.",
     ),
+    "bench": (
+        "edgeserve.cli.bench.commands:bench",
+        "Measure how fast an endpoint answers, or two side by side.",
+    ),
     "pull": (
         "edgeserve.cli.models.pull:pull",
         "Fetch a model, here or on nodes of the fleet.",

@@ -102,8 +102,8 @@ async def test_a_request_that_waits_can_be_explained_while_it_does() -> None:
     assert shown["candidates"][0]["reason"] == "loading"
 
 
-LABEL = r'[a-z]+="(?:[^"\\]|\\.)*"'
-SAMPLE = re.compile(rf"[a-z_]+(\{{{LABEL}(,{LABEL})*\}})? [0-9.]+")
+LABEL = r'[a-z_]+="(?:[^"\\]|\\.)*"'
+SAMPLE = re.compile(rf"[a-z0-9_:]+(\{{{LABEL}(,{LABEL})*\}})? [0-9.]+")
 
 
 async def test_metrics_are_what_prometheus_reads() -> None:

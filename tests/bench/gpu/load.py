@@ -20,7 +20,10 @@ FIRST_WORD = 300
 
 @dataclass(frozen=True)
 class Run:
-    """One stream: when it was asked, and when each event came, in seconds."""
+    """One stream: when it was asked, and when each event came, in seconds.
+
+    The engine's own times, in ms, where it tells them; else as they were seen here.
+    """
 
     asked: float
     pieces: list[float]
@@ -52,40 +55,56 @@ class Figures:
 
 
 def load(
-    url: str, model: str, *, streams: int, prompt: int, answer: int, vocabulary: int
+    url: str,
+    model: str,
+    *,
+    streams: int,
+    prompt: int,
+    answer: int,
+    vocabulary: int,
+    seed: int = 0,
 ) -> Figures:
     """Ask `streams` completions at once, each of `prompt` random tokens."""
-    runs = asyncio.run(_load(url, model, streams, prompt, answer, vocabulary))
-    return figures(runs)
-
-
-async def _load(
-    url: str, model: str, streams: int, prompt: int, answer: int, vocabulary: int
-) -> list[Run]:
-    chance = random.Random(streams * 1000 + prompt)  # noqa: S311 - the same each run
+    dice = random.Random(f"{seed} {streams} {prompt}")  # noqa: S311 - a benchmark
     bodies = [
-        {
-            "model": model,
-            "prompt": [chance.randrange(FIRST_WORD, vocabulary) for _ in range(prompt)],
-            "max_tokens": answer,
-            "ignore_eos": True,
-            "cache_prompt": False,
-            "stream": True,
-            "temperature": 0,
-        }
-        for _ in range(streams)
+        body(model, tokens(dice, prompt, vocabulary), answer) for _ in range(streams)
     ]
+    return figures(asyncio.run(_load(url, bodies)))
+
+
+def tokens(dice: random.Random, count: int, vocabulary: int) -> list[int]:
+    """Return random tokens that are words."""
+    return [dice.randrange(FIRST_WORD, vocabulary) for _ in range(count)]
+
+
+def body(model: str, prompt: list[int], answer: int) -> dict[str, Any]:
+    """Return a request for exactly `answer` tokens."""
+    return {
+        "model": model,
+        "prompt": prompt,
+        "max_tokens": answer,
+        "ignore_eos": True,
+        "cache_prompt": False,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "temperature": 0,
+    }
+
+
+async def _load(url: str, bodies: list[dict[str, Any]]) -> list[Run]:
     timeout = aiohttp.ClientTimeout(total=LONGEST_SECONDS)
     connector = aiohttp.TCPConnector(limit=0)
     async with aiohttp.ClientSession(timeout=timeout, connector=connector) as session:
-        return await asyncio.gather(*(_run(session, url, body) for body in bodies))
+        return await asyncio.gather(*(run(session, url, body) for body in bodies))
 
 
-async def _run(session: aiohttp.ClientSession, url: str, body: dict[str, Any]) -> Run:
+async def run(session: aiohttp.ClientSession, url: str, asking: dict[str, Any]) -> Run:
+    """Ask, and read to the end. Raises RuntimeError where there is no whole answer."""
     asked = time.perf_counter()
     pieces: list[float] = []
     timings: dict[str, Any] = {}
-    async with session.post(f"{url}/v1/completions", json=body) as response:
+    usage: dict[str, Any] = {}
+    async with session.post(f"{url}/v1/completions", json=asking) as response:
         if response.status != 200:
             raise RuntimeError(await response.text())
         async for line in response.content:
@@ -96,15 +115,18 @@ async def _run(session: aiohttp.ClientSession, url: str, body: dict[str, Any]) -
             if event.get("choices"):
                 pieces.append(now)
             timings = event.get("timings", timings)
+            usage = event.get("usage") or usage
             if "error" in event:
                 raise RuntimeError(str(event))
+    if not pieces:
+        raise RuntimeError("no word came")
     return Run(
         asked,
         pieces,
-        timings["prompt_n"],
-        timings["predicted_n"],
-        timings["prompt_ms"],
-        timings["predicted_ms"],
+        timings.get("prompt_n") or usage["prompt_tokens"],
+        timings.get("predicted_n") or usage["completion_tokens"],
+        timings.get("prompt_ms", 1000 * (pieces[0] - asked)),
+        timings.get("predicted_ms", 1000 * (pieces[-1] - pieces[0]) or 1.0),
     )
 
 

@@ -43,18 +43,19 @@ def served(*node_flags: str, engines: int = 1) -> Generator[Served]:
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         node = ("node", "start", "--port", "0", "--no-advertise", *node_flags)
-        node_url = stack.enter_context(_running(scratch / "node.log", *node))
+        node_url = stack.enter_context(running(scratch / "node.log", *node))
         front = ("balancer", "start", "--port", "0", "--no-discover", "--node")
         url = stack.enter_context(
-            _running(scratch / "balancer.log", *front, node_url, "--queue", "4096")
+            running(scratch / "balancer.log", *front, node_url, "--queue", "4096")
         )
         report = _until_ready(node_url, engines, scratch)
-        _until_listed(url)
+        until_listed(url)
         yield Served(url, node_url, report)
 
 
 @contextmanager
-def _running(log: Path, *arguments: str) -> Generator[str]:
+def running(log: Path, *arguments: str) -> Generator[str]:
+    """Run `edgeserve` with these arguments; yields the URL that it says."""
     environ = {**os.environ, "PYTHONUNBUFFERED": "1"}
     with log.open("w") as file:
         process = subprocess.Popen(
@@ -92,7 +93,8 @@ def _until_ready(node_url: str, engines: int, scratch: Path) -> dict[str, Any]:
     raise RuntimeError((scratch / "node.log").read_text()[-3000:])
 
 
-def _until_listed(url: str) -> None:
+def until_listed(url: str) -> None:
+    """Wait until a balancer lists a model."""
     deadline = time.monotonic() + READY_SECONDS
     while time.monotonic() < deadline and not get(f"{url}/v1/models")["data"]:
         time.sleep(LOOK_SECONDS)

@@ -1,0 +1,1 @@
+"""Benchmark command: how fast an endpoint answers, at several numbers of streams."""
