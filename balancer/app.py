@@ -60,6 +60,7 @@ from balancer.probes.calibration import calibrating
 from balancer.probes.liveness import probing
 from balancer.probes.template import TemplateProbe
 from balancer.servers.adopted import adopting
+from balancer.servers.polling import Beside
 from balancer.servers.registry import ServerRegistry, serving_servers
 from balancer.state import BalancerState, build_state
 from balancer.telemetry.recorder import Trace, tracing
@@ -245,9 +246,11 @@ async def _nodes(
     channel: FleetChannel | None,
 ) -> AsyncGenerator[tuple[NodeClient, ServerRegistry]]:
     """Hold connections to nodes, each proved on a channel, and to other servers."""
+    knowledge = shared.predictive.fleet_model.servers
+    beside = Beside(shared.slot_counts, knowledge)
     async with (
         http.upstream(connect_seconds=settings.connect_seconds, channel=channel) as to,
-        serving_servers(settings, shared.current, pace) as servers,
+        serving_servers(settings, shared.current, pace, beside) as servers,
     ):
         with adopting(shared.current, servers, to):
             yield NodeClient(to, servers.client), servers

@@ -96,6 +96,7 @@ SMALLEST_OF_SERVERS: dict[Ability, tuple[str, dict[str, Any]]] = {
     ),
     "completion": ("/v1/completions", {"prompt": "Hi", "max_tokens": 1}),
     "embeddings": SMALLEST["embeddings"],
+    "rerank": SMALLEST["rerank"],
 }
 """The same for servers that are no nodes."""
 

@@ -10,6 +10,7 @@ from edgeserve.errors import BadRequest
 from edgeserve.orders.engines import DesiredModel, ModelProblem
 from edgeserve.orders.pulls import PullReport
 from edgeserve.orders.servers import AdoptedServer
+from edgeserve.served import Served
 
 Json = dict[str, object]
 
@@ -159,7 +160,8 @@ class EngineReport(msgspec.Struct, frozen=True, kw_only=True):
     last load took, or an estimate; `progress` the share of a load that is done, 0 to 1.
     `created` is the time of its file, in Unix seconds. A `pinned` engine stays loaded.
     `evicts` are the ids of the engines that would have to leave for it. A `server` is
-    no node's engine but a model of a server that the balancer asks by itself.
+    no node's engine but a model of a server that the balancer asks by itself; `served`
+    has what is particular to it. Its `context` is 0 where it is unknown.
     `last_resort`: only for requests that nothing else can serve.
     """
 
@@ -188,6 +190,7 @@ class EngineReport(msgspec.Struct, frozen=True, kw_only=True):
     pinned: bool = False
     evicts: tuple[str, ...] = ()
     last_resort: bool = False
+    served: Served | None = None
 
 
 class AvailableModel(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,16 +10,21 @@ import re
 from typing import Any
 
 import msgspec
+from msgspec import structs
 
 
 class Timings(msgspec.Struct, frozen=True):
-    """llama.cpp's `timings`: tokens and milliseconds."""
+    """llama.cpp's `timings`: tokens and milliseconds.
+
+    `tells_cached`: `cached` was counted; else nothing is known of it.
+    """
 
     cached: int
     prompt: int
     prompt_ms: float
     predicted: int
     predicted_ms: float
+    tells_cached: bool = True
 
 
 PROGRESS = b'"prompt_progress":{'
@@ -145,7 +150,8 @@ def openai_usage(usage: dict[str, Any]) -> Timings | None:
 def _openai_counted(usage: _OpenAIUsage) -> Timings:
     details = usage.prompt_tokens_details
     cached = min(details.cached_tokens, usage.prompt_tokens) if details else 0
-    return _counted(cached, usage.prompt_tokens - cached, usage.completion_tokens)
+    counted = _counted(cached, usage.prompt_tokens - cached, usage.completion_tokens)
+    return counted if details else structs.replace(counted, tells_cached=False)
 
 
 def usage_streamed(events: bytes) -> Timings | None:

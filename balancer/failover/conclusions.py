@@ -43,6 +43,9 @@ def note_answer(
 ) -> None:
     """Note that an engine is well; one that refused the same request may not be."""
     state.breakers.answered(to.key)
+    if to.engine.served is not None and to.engine.served.too_long:
+        knowledge = state.predictive.fleet_model.servers
+        knowledge.answered(to.key, context.request.routing.tokens)
     for key in context.doubted_engines - {to.key}:
         state.breakers.failed(key, "doubt")
     if not state.poison.empty:

@@ -135,6 +135,24 @@ class RetryLoop:
         why = "is away: its engines failed this request"
         return context.pass_over("away", why, self.state.prospects)
 
+    def _note_too_long(
+        self, context: RequestContext, to: EngineCandidate, error: EdgeserveError
+    ) -> int:
+        """Return the context that was too short; remember that of a server."""
+        if to.engine.served is None:
+            return to.engine.context
+        tokens, told = context.request.routing.tokens, error.envelope().get("n_ctx")
+        named = told if isinstance(told, int) else 0
+        knowledge = self.state.predictive.fleet_model.servers
+        knowledge.refused(to.key, tokens, named)
+        return to.engine.context or named or tokens
+
+    def _note_full(self, to: EngineCandidate) -> None:
+        """Let a server have fewer requests at once, where its width is unknown."""
+        known = self.state.predictive.fleet_model.servers.of(to.key).width
+        if known is not None and to.engine.served and to.engine.served.learns_width:
+            known.refused(self.state.slot_counts.busy(to.key))
+
     async def _recorded(self, context: RequestContext, send: Send) -> Outcome:
         """Make an attempt, with its record and its place in the retry budget."""
         clock = self.state.records.clock
@@ -233,6 +251,7 @@ class RetryLoop:
         match outcome:
             case Full():
                 context.response.attempts -= 1
+                self._note_full(to)
                 self.state.current.become(fleet.turned_away(*to.key))
                 context.choose(self.state.prospects)
             case Elsewhere(error, fault, longer_context):
@@ -240,9 +259,8 @@ class RetryLoop:
                 context.failure = error
                 context.failures += 1
                 if longer_context:
-                    context.request = context.request.for_longer_context(
-                        to.engine.context
-                    )
+                    than = self._note_too_long(context, to, error)
+                    context.request = context.request.for_longer_context(than)
                 note_failure(self.state.breakers, context, to, error, fault)
                 if isinstance(error, NotReached):
                     self.state.current.become(fleet.failed(to.node_id, str(error), now))

@@ -16,6 +16,9 @@ EngineKey = tuple[str, str]
 NOT_LOADED = "not loaded here"
 """Why an absent engine takes no requests, where nothing but its load is in the way."""
 
+UNLIMITED = 2**40
+"""More tokens than any prompt has."""
+
 EngineIncarnation = tuple[str, str, str, int]
 """The same with the node's process and the engine's epoch: one run of an engine."""
 
@@ -59,6 +62,17 @@ class EngineCandidate:
     def names(self) -> frozenset[str]:
         """Its model, its variant and its file, in normal spelling."""
         return names_of(self.engine)
+
+    @cached_property
+    def longest(self) -> int:
+        """The length of prompt, in tokens, that is known not to fit into its context.
+
+        Of a server that does not tell its context nothing is assumed, but that it
+        refuses again what is as long as a prompt that it has refused.
+        """
+        engine = self.engine
+        refused = engine.served.too_long if engine.served else 0
+        return engine.context or refused or UNLIMITED
 
     @property
     def listed(self) -> tuple[str, str]:

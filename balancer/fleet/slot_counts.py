@@ -63,6 +63,14 @@ class SlotCounts:
         """Count the slots that are taken on an engine."""
         return self.of(key).busy
 
+    def ours(self, node_id: str) -> Mapping[str, int]:
+        """Count the slots that are ours on each engine of a node or server."""
+        return {
+            key[1]: taken.ours
+            for key, taken in self._taken.items()
+            if key[0] == node_id and taken.ours
+        }
+
     def take(self, key: EngineKey, slots: int) -> None:
         """Count slots as ours."""
         if (taken := self._taken.get(key)) is None:

@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 
 from balancer.prediction.regression import DecayingQuantile, DecayingRatio
+from balancer.prediction.servers.knowledge import Known
 from balancer.routing.predictive import PredictivePolicy
 from edgeserve.errors import in_words
 from edgeserve.runtime.background import background, declared
@@ -39,6 +40,7 @@ class _Model(msgspec.Struct):
 class _Learned(msgspec.Struct):
     speeds: msgspec.Raw
     models: dict[str, _Model]
+    servers: dict[str, Known] = {}
 
 
 def learned(predict: PredictivePolicy) -> bytes:
@@ -48,7 +50,8 @@ def learned(predict: PredictivePolicy) -> bytes:
         for name, each in predict.dispatcher.workloads.items()
     }
     speeds = msgspec.Raw(predict.fleet_model.speeds.dump())
-    return msgspec.json.encode(_Learned(speeds, models))
+    servers = dict(predict.fleet_model.servers.dump())
+    return msgspec.json.encode(_Learned(speeds, models, servers))
 
 
 def restore(predict: PredictivePolicy, body: bytes) -> None:
@@ -58,6 +61,7 @@ def restore(predict: PredictivePolicy, body: bytes) -> None:
     """
     found = msgspec.json.decode(body, type=_Learned)
     predict.fleet_model.speeds.load(bytes(found.speeds))
+    predict.fleet_model.servers.load(found.servers)
     for name, each in found.models.items():
         workload = predict.dispatcher.workload(name)
         workload.ratio, workload.answers = each.prompts, each.answers

@@ -7,14 +7,16 @@ and ends correct the picture.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from heapq import heapify, heapreplace
+from heapq import heapreplace
 from math import inf
 
 from balancer.prediction.learning import SpeedLearner
 from balancer.prediction.prefix_cache import CachedPrefix, HostCache, PrefixCacheIndex
 from balancer.prediction.running import RunningRequest, RunningRequests, delay
+from balancer.prediction.servers.width import LearnedWidth
 from balancer.prediction.speed import Speed
 from balancer.prediction.weights import WEIGHTS, Weights
+from edgeserve.served import Served, first_trust
 
 SURE_TOKENS = 32
 """A smaller predicted hit says nothing about how well hits are predicted."""
@@ -26,7 +28,8 @@ class EngineModel:
 
     `scale` stretches every predicted second: throttling, battery, a busy owner. `pins`:
     a request may name its slot (`id_slot`), which needs a context for each slot and no
-    host cache. `foreign` counts taken slots that hold no request of this model's.
+    host cache. `foreign` counts taken slots that hold no request of this model's. The
+    `width` of a server may be learned, and shrink below the `places` that it has.
 
     Events come far more often than decisions, so the future is computed only when it is
     asked for, and then once.
@@ -41,6 +44,8 @@ class EngineModel:
     context: int = 8192
     pins: bool = True
     host: HostCache | None = None
+    served: Served | None = None
+    width: LearnedWidth | None = None
     scale: float = 1.0
     risk: float = 0.0
     foreign: int = 0
@@ -54,24 +59,23 @@ class EngineModel:
     mask: int = 0
     now: float = 0.0
     learned: float = -inf
-    """When its speed was last learned from."""
+    """When it was last learned from."""
     trust: float = 1.0
     """Tokens found cached, divided by tokens predicted to be."""
     free_at: float = 0.0
     """When the next slot comes free, reservations included."""
     read_until: float = 0.0
-    """When all prompts that are there will have been read."""
+    """When all prompts will have been read."""
     next_slot: int = -1
     """If all are busy: the slot that comes free first."""
-    stale: bool = True
-    """The forecast no longer holds: reservations, or a change in speed or load."""
+    stale: bool = True  # by reservations, or a change in speed or load
     weights: Weights = WEIGHTS
     per_read: float = 0.0
     per_context: float = 0.0
     """Seconds to read a token, and what each earlier token adds."""
     few_start: float = 0.0
     per_few: float = 0.0
-    """The extra for a short prefill: once, and for each token and earlier token."""
+    """What a short prefill adds: once, and for each token and earlier token."""
     per_token: float = 0.0
     """Seconds between two tokens of an answer if one more request joins."""
     half_step: float = 0.0
@@ -79,19 +83,14 @@ class EngineModel:
     read_price: float = 1.0
     token_price: float = 0.0
     """The total cost of a second of reading, and of a token of an answer."""
-    gone: bool = False
-    """It left the fleet; its places may belong to another engine by now."""
-    _moved: bool = False
-    """Something happened at `now` that the forecast does not include yet."""
-    _frees: list[float] = field(default_factory=list[float])
-    """A heap: when each slot comes free; empty until it is needed."""
+    gone: bool = False  # its places may belong to another engine by now
+    _moved: bool = False  # at `now` something happened that is not in the forecast
+    _frees: list[float] = field(default_factory=list[float])  # a heap, empty if unused
     _base_price: float = 1.0
 
     def __post_init__(self) -> None:
-        self.places = self.cache_index.add(self.slots)
-        self.numbers = {place: slot for slot, place in enumerate(self.places)}
-        self.resting = dict.fromkeys(self.places)
-        self.mask = sum(1 << place for place in self.places)
+        self.resize(self.slots, self.now)
+        self.trust = first_trust(self.served)
         self._foresee()
 
     @property
@@ -106,11 +105,8 @@ class EngineModel:
 
     def idle_slots(self) -> list[int]:
         """Return the numbers of the idle slots."""
-        return [
-            number
-            for number, place in enumerate(self.places)
-            if self.cache_index.idle & (1 << place)
-        ]
+        idle = self.cache_index.idle
+        return [slot for slot, at in enumerate(self.places) if idle & (1 << at)]
 
     def advance(self, now: float) -> None:
         """Let time pass at the learned speed."""
@@ -141,7 +137,7 @@ class EngineModel:
     def _foresee(self) -> None:
         """Compute when prompts will be read and slots come free, as of `self.now`."""
         self.stale = self._moved = False
-        self.read_until = self.now + self.load.unread(self.slots) * self.scale
+        self.read_until = self.now + self.load.unread(len(self.places)) * self.scale
         self._frees.clear()
         taken = self.taken
         if taken < self.slots:
@@ -152,20 +148,10 @@ class EngineModel:
 
     def _foresee_ends(self) -> None:
         per_token = self.learner.speed.token_seconds(self.taken) * self.scale
-        tokens, soonest = self.load.totals.tokens, inf
-        frees = [0.0] * (self.slots - self.taken)
-        for slot, request in self.load.requests.items():
-            end = self.read_until + request.left(tokens) * per_token
-            frees.append(end)
-            for _ in request.others:
-                frees.append(end)
-            if end < soonest:
-                soonest, self.next_slot = end, slot
-        # Of other balancers' requests only the number is known.
-        unknown = self.slots - len(frees)
-        frees.extend([self.now + 100 * per_token] * unknown)
-        heapify(frees)
-        self._frees, self.free_at = frees, frees[0]
+        self._frees, self.next_slot = self.load.frees(
+            self.slots, self.foreign, per_token, self.now, self.read_until
+        )
+        self.free_at = self._frees[0]
 
     def _price(self, running: int) -> None:
         """Compute the prices that do not depend on the request."""
@@ -200,7 +186,8 @@ class EngineModel:
         below = 0.0
         if load.reader is not None and load.reader.slot < slot:
             below = every if len(load.reading) == 1 else load.unread(slot) * self.scale
-        return delay(below, every, own, batch - now + load.batch_at, batch)
+        left, share = batch - now + load.batch_at, self.learner.contention
+        return share * delay(below, every, own, left, batch)
 
     def reserve(self, now: float, seconds: float) -> None:
         """Reserve the slot that comes free next for a waiting request."""
@@ -235,6 +222,8 @@ class EngineModel:
             CachedPrefix(request.prompt, request.tokens, 0.0, now, now, request.client),
         )
         self._moved = True
+        if self.slots < len(self.places) and self.taken == self.slots:
+            self._foresee_ends()  # the other places are no slots
 
     def began(
         self, request: RunningRequest, now: float, tokens: int, cached: int
@@ -250,6 +239,8 @@ class EngineModel:
         """Note how long a prompt is, and how much of it was cached."""
         if request.cached >= SURE_TOKENS:
             self.trust += 0.1 * (min(cached / request.cached, 1.0) - self.trust)
+        elif self.served is not None and cached - request.cached >= SURE_TOKENS:
+            self.trust += 0.5 * (1 - self.trust)  # it has a cache after all
         request.tokens, request.cached = tokens, cached
         content = self.cache_index.contents[self.places[request.slot]]
         if content is not None:
@@ -304,13 +295,23 @@ class EngineModel:
             self.cache_index.release(place)
             self.resting[place] = None
 
+    def resize(self, slots: int, now: float) -> None:
+        """Take so many requests at once from now on; what slots hold stays known."""
+        more = self.cache_index.add(max(0, slots - len(self.places)))
+        self.places += more
+        self.resting |= dict.fromkeys(more)
+        self.numbers = {place: slot for slot, place in enumerate(self.places)}
+        self.mask = sum(1 << place for place in self.places)
+        self.advance(now)
+        self.slots, self.stale = slots, True
+
     def restarted(self) -> None:
         """Note that the engine restarted: its caches are empty."""
         for place in self.places:
             self.cache_index.forget(place)
         if self.host is not None:
             self.host.clear()
-        self.trust = 1.0
+        self.trust = first_trust(self.served)
 
     def remove(self) -> None:
         """Remove the engine for good."""

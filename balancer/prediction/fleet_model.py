@@ -8,10 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from hashlib import blake2b
 from math import inf
-
-import msgspec
 
 from balancer.fleet.engines import EngineCandidate, EngineKey
 from balancer.fleet.slot_counts import SlotCounts
@@ -25,10 +22,12 @@ from balancer.prediction.conditions import (
     stands_back,
 )
 from balancer.prediction.engine_model import EngineModel
-from balancer.prediction.learning import SpeedKey, SpeedStore
-from balancer.prediction.prefix_cache import HostCache, PrefixCacheIndex
-from balancer.prediction.speed import Speed, expected_speed, parameters
-from edgeserve.wire import EngineReport, Launch
+from balancer.prediction.learning import SpeedKey, SpeedStore, speed_key
+from balancer.prediction.prefix_cache import PrefixCacheIndex, host_cache
+from balancer.prediction.servers.knowledge import ServerKnowledge
+from balancer.prediction.servers.width import LearnedWidth
+from balancer.prediction.speed import Speed, expected_speed
+from edgeserve.served import Served
 
 WORK_LINGERS = 10.0
 """Seconds for which the load of a processor may still come from our own work."""
@@ -39,8 +38,6 @@ DELAY_SECONDS = 1.0
 SHARED_SECONDS = 600.0
 """So long after work of another balancer was seen, engines choose their slots: two
 requests that name the same slot would wait for each other."""
-
-MIB = 2**20
 
 
 @dataclass(slots=True)
@@ -83,6 +80,7 @@ class FleetModel:
         calibrates: bool = False,
     ) -> None:
         self.speeds = speeds or SpeedStore()
+        self.servers = ServerKnowledge()
         self.last_resort: dict[EngineKey, str] = {}
         self._calibrates = calibrates
         self.cache_index = cache_index
@@ -172,6 +170,7 @@ class FleetModel:
                 usable_since=now,
             )
             self._tracked[each.key] = tracked
+        self._take_width(tracked, each, now)
         self._count(tracked, now)
         return tracked
 
@@ -179,7 +178,7 @@ class FleetModel:
         self, each: EngineCandidate, key: SpeedKey, now: float
     ) -> EngineModel:
         engine, launch = each.engine, each.engine.launch
-        host = _host_cache(engine, self.cache_index)
+        host = host_cache(engine, self.cache_index)
         engine_model = EngineModel(
             name=" ".join(each.key),
             model=engine.model,
@@ -188,11 +187,28 @@ class FleetModel:
             cache_index=self.cache_index,
             batch=launch.batch,
             context=engine.context,
-            pins=engine.slots > 1 and host is None,
+            pins=engine.slots > 1 and host is None and engine.served is None,
             host=host,
+            served=engine.served,
         )
         engine_model.now = now
         return engine_model
+
+    def _take_width(
+        self, tracked: TrackedEngine, each: EngineCandidate, now: float
+    ) -> None:
+        """Take as many requests as a server answers at once, by what is known now."""
+        engine_model, served = tracked.engine_model, each.engine.served
+        if served is None:
+            return
+        learns = served.learns_width
+        engine_model.served = served
+        engine_model.width = self._learned_width(each, served) if learns else None
+        if engine_model.slots != each.engine.slots:
+            engine_model.resize(each.engine.slots, now)
+
+    def _learned_width(self, each: EngineCandidate, served: Served) -> LearnedWidth:
+        return self.servers.width(each.key, each.engine.slots, served.most)
 
     def _count(self, tracked: TrackedEngine, now: float) -> None:
         engine_model = tracked.engine_model
@@ -217,6 +233,8 @@ class FleetModel:
         ):
             tracked.shared_at = now
         engine_model = tracked.engine_model
+        if engine_model.served is not None:
+            return
         several = engine_model.slots > 1 and engine_model.host is None
         engine_model.pins = several and now - tracked.shared_at >= SHARED_SECONDS
 
@@ -296,25 +314,3 @@ class FleetModel:
             if now - tracked.worked_at < WORK_LINGERS:
                 threads += tracked.candidate.engine.launch.threads
         return min(1.0, threads / max(1, of.hardware.cpu.logical_cores))
-
-
-def speed_key(each: EngineCandidate) -> SpeedKey:
-    """Return what a learned speed belongs to."""
-    engine = each.engine
-    node = each.identity or each.node_id
-    return SpeedKey(node, engine.build, engine.variant, _digest(engine.launch))
-
-
-def _digest(launch: Launch) -> str:
-    return blake2b(msgspec.json.encode(launch), digest_size=6).hexdigest()
-
-
-def _host_cache(
-    engine: EngineReport, cache_index: PrefixCacheIndex
-) -> HostCache | None:
-    size = engine.launch.cache_ram_mib * MIB
-    if not size:
-        return None
-    # Models differ tenfold; this is near for models of Pi size to laptop size.
-    per_token = 16 * 1024 * (1 + parameters(engine.variant))
-    return HostCache(cache_index, size / per_token)

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from math import sqrt
 
 import msgspec
 
-from balancer.prediction.regression import OUTLIER, DecayingExtra, DecayingLine
+from balancer.fleet.engines import EngineCandidate
+from balancer.prediction.regression import (
+    LEAST,
+    OUTLIER,
+    DecayingExtra,
+    DecayingLine,
+    FirstTokenLine,
+)
 from balancer.prediction.speed import (
     FEW,
     SMALLEST_DECODE,
@@ -16,18 +24,27 @@ from balancer.prediction.speed import (
     Sample,
     Speed,
 )
+from edgeserve.wire import Launch
 
 START = 0.05
 """Seconds that a prompt of a few tokens may take longer than expected."""
 
 
-class LearnedSpeed(msgspec.Struct):
+CONTEXT = 16384
+"""Tokens before a token that double the time to read it, on a typical engine."""
+
+MOST_START = 0.02
+"""Seconds of a first token that are not read speed, as long as nothing tells more."""
+
+
+class LearnedSpeed(msgspec.Struct, omit_defaults=True):
     """What a learner has measured, as it is stored."""
 
     reading: DecayingLine
     writing: DecayingLine
     samples: int
     few: DecayingExtra = msgspec.field(default_factory=DecayingExtra)
+    first: FirstTokenLine | None = None
 
 
 @dataclass(slots=True)
@@ -40,6 +57,10 @@ class SpeedLearner:
     samples: int = 0
     speed: Speed = field(init=False)
     few: DecayingExtra = field(default_factory=DecayingExtra)
+    contention: float = 1.0
+    """The share of the time of other prompts by which one comes later."""
+    first: FirstTokenLine | None = None
+    """First-token seconds over tokens, where an engine tells no times."""
 
     def __post_init__(self) -> None:
         self.reading = DecayingLine(self.guess.prefill, self.guess.attention)
@@ -61,6 +82,9 @@ class SpeedLearner:
 
     def learn(self, sample: Sample) -> None:
         """Learn from one answer."""
+        if sample.outside:
+            self._learn_outside(sample)
+            return
         if 0 < sample.prompt < FEW and sample.read_alone and self.reading.weight:
             self._learn_few(sample)
         reads = sample.prompt >= SMALLEST_PREFILL and sample.prompt_ms > 0
@@ -75,6 +99,41 @@ class SpeedLearner:
             self._learn_writing(sample)
         self.samples += reads or writes
         self._settle()
+
+    def _learn_outside(self, sample: Sample) -> None:
+        reads = sample.prompt > 0 and sample.prompt_ms > 0
+        writes = sample.predicted > SMALLEST_DECODE and sample.predicted_ms > 0
+        if reads:
+            self._learn_first(sample)
+        if writes:
+            self._learn_writing(sample)
+        self.samples += reads
+        self._settle()
+
+    def _learn_first(self, sample: Sample) -> None:
+        """Learn overhead and reading together from a first token's time.
+
+        Where all prompts are equally long, most of it is taken for reading, but for
+        prompts that are too short to take long.
+        """
+        total, waited = sample.prompt_ms / 1000, sample.waited_ms / 1000
+        beside = max(0, round(sample.sequences) - 1)
+        total = max(total - self.speed.half_step(beside), total / 2)
+        tokens = sample.prompt * (1 + (sample.cached + sample.prompt / 2) / CONTEXT)
+        if self.first is None:
+            self.first = FirstTokenLine(self.guess.overhead, self.reading.base)
+        own = max(total - self.first.share * waited, 0.1 * total)
+        start = min(MOST_START, own / 2)
+        if sample.prompt < SMALLEST_PREFILL:
+            start = max(start, own - tokens * self.reading.base)
+        self.first.learn_first(tokens, waited, total, (own - start) / tokens)
+        self._take_first(self.first)
+
+    def _take_first(self, first: FirstTokenLine) -> None:
+        self.guess = msgspec.structs.replace(self.guess, overhead=max(0.0, first.base))
+        self.contention = first.share
+        self.reading.base = max(first.slope, LEAST)
+        self.reading.slope = self.reading.base / CONTEXT
 
     def _rescale_writing(self, slower: float) -> None:
         factor = sqrt(slower)
@@ -132,13 +191,18 @@ class SpeedLearner:
 
     def dump(self) -> LearnedSpeed:
         """Return what to keep over a restart."""
-        return LearnedSpeed(self.reading, self.writing, self.samples, self.few)
+        return LearnedSpeed(
+            self.reading, self.writing, self.samples, self.few, self.first
+        )
 
     def load(self, learned: LearnedSpeed) -> None:
         """Continue from what was kept."""
         self.reading, self.writing = learned.reading, learned.writing
         self.few = learned.few
         self.samples = learned.samples
+        if learned.first is not None:
+            self.first = learned.first
+            self._take_first(learned.first)
         self._settle()
 
 
@@ -187,3 +251,14 @@ class SpeedKey(msgspec.Struct, frozen=True, order=True):
     def name(self) -> str:
         """The fields as one string."""
         return " ".join((self.node, self.build, self.variant, self.launch))
+
+
+def speed_key(each: EngineCandidate) -> SpeedKey:
+    """Return what a learned speed belongs to."""
+    engine = each.engine
+    node = each.identity or each.node_id
+    return SpeedKey(node, engine.build, engine.variant, _digest(engine.launch))
+
+
+def _digest(launch: Launch) -> str:
+    return blake2b(msgspec.json.encode(launch), digest_size=6).hexdigest()

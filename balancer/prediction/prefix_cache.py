@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 import msgspec
 
 from balancer.dialects.prompt import Prompt, common, reach
+from balancer.prediction.speed import parameters
+from edgeserve.wire import EngineReport
 
 LONG_AGO = -1e9
 
@@ -264,3 +266,16 @@ class HostCache:
 def _shared(content: CachedPrefix, prompt: Prompt) -> float:
     depth = common(content.prompt, prompt)
     return content.shared(depth, prompt) if depth else 0.0
+
+
+MIB = 2**20
+
+
+def host_cache(engine: EngineReport, cache_index: PrefixCacheIndex) -> HostCache | None:
+    """Return the host cache of an engine that has one."""
+    size = engine.launch.cache_ram_mib * MIB
+    if not size:
+        return None
+    # Models differ tenfold; this is near for models of Pi size to laptop size.
+    per_token = 16 * 1024 * (1 + parameters(engine.variant))
+    return HostCache(cache_index, size / per_token)

@@ -116,6 +116,59 @@ class DecayingLine(DecayingSums):
         self.base = mean_y - self.slope * mean_x
 
 
+class FirstTokenLine(DecayingLine):
+    """y = base + slope·x + share·waited: the time to a first token, measured outside.
+
+    x are the tokens read, `waited` is the time in which other prompts were read;
+    `share` of it, 0 to 1, delays a prompt. The base is the overhead.
+    """
+
+    share: float = 0.5
+    w: float = 0.0
+    ww: float = 0.0
+    xw: float = 0.0
+    wy: float = 0.0
+
+    def fade(self, share: float) -> None:
+        """See `DecayingSums.fade`."""
+        super().fade(share)
+        self.w *= share
+        self.ww *= share
+        self.xw *= share
+        self.wy *= share
+
+    def learn_first(self, x: float, waited: float, y: float, typical: float) -> None:
+        """Learn from one first token; `typical` is its slope, if nothing shows more."""
+        y = min(max(y, LEAST), MOST)
+        if self.weight:
+            expected = max(self.at(x) + self.share * waited, LEAST)
+            y = min(max(y, expected / OUTLIER), expected * OUTLIER)
+            self._notice(log(y / expected))
+        self.eager, fade = max(0, self.eager - 1), FADE ** (4 if self.eager else 1)
+        self.add(x, y, 1.0, fade)
+        self.w += waited
+        self.ww += waited * waited
+        self.xw += x * waited
+        self.wy += waited * y
+        self._solve(typical)
+
+    def _solve(self, typical: float) -> None:
+        """Least squares, with priors that count as in `DecayingLine`."""
+        mean_x, mean_y, spread, shared = self.moments()
+        mean_w = self.w / self.weight
+        ridge_x, ridge_w = (0.25 * mean_x + 1e-9) ** 2, (0.25 * mean_w + 1e-9) ** 2
+        xx, yx = spread + ridge_x, shared + ridge_x * typical
+        ww = max(0.0, self.ww / self.weight - mean_w * mean_w) + ridge_w
+        wy = self.wy / self.weight - mean_w * mean_y + ridge_w * 0.5
+        xw = self.xw / self.weight - mean_x * mean_w
+        share = (xx * wy - xw * yx) / max(xx * ww - xw * xw, 1e-30)
+        self.share = min(max(share, 0.0), 1.0)
+        own = max(0.1 * mean_y, mean_y - self.share * mean_w)
+        most = own / mean_x if mean_x else typical
+        self.slope = min(max((yx - xw * self.share) / xx, 0.0), most)
+        self.base = own - self.slope * mean_x
+
+
 class DecayingExtra(DecayingSums):
     """A line whose base and slope are never below 0; 0 until the first sample."""
 

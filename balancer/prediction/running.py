@@ -12,6 +12,7 @@ the slots below, and for what fills up the batch in which it ends.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from heapq import heapify
 from math import inf
 
 import msgspec
@@ -29,12 +30,14 @@ class EngineTotals:
     """What has happened on an engine since it was first seen.
 
     `tokens` counts the tokens that each running answer got, `crowd` the seconds of all
-    answers together, `reading` the seconds in which a prompt was read.
+    answers together, `reading` the seconds in which a prompt was read, `ends` the
+    requests that have ended.
     """
 
     tokens: float = 0.0
     crowd: float = 0.0
     reading: float = 0.0
+    ends: int = 0
 
 
 class RunningRequest(msgspec.Struct, eq=False):
@@ -46,7 +49,10 @@ class RunningRequest(msgspec.Struct, eq=False):
 
     `began` is when its engine said that the prompt begins, `processed` how many of its
     tokens are read or cached, `beside` how many tokens of other prompts were read in
-    its batches. `readers` and `writers` are the requests that it met at its start.
+    its batches. `readers` and `writers` are the requests that it met at its start,
+    `served` how many answers were written at its first token, its own included, and
+    `ends` how many requests ended between the two. `outside`: its engine tells no
+    times. `queued`: its server let it wait. `foreign`: others' requests beside it.
 
     `reading_at_start` is its engine's `EngineTotals.reading` when it began; the three
     `…_at_first` are its engine's totals at its first token. From then on `waited`
@@ -78,6 +84,11 @@ class RunningRequest(msgspec.Struct, eq=False):
     beside: float = 0.0
     readers: int = 0
     writers: int = 0
+    served: int = 0
+    ends: int = 0
+    outside: bool = False
+    queued: bool = False
+    foreign: int = 0
 
     def left(self, tokens: float) -> float:
         """Tokens of its answer to come, given its engine's total."""
@@ -94,6 +105,8 @@ class RunningRequest(msgspec.Struct, eq=False):
     def sample(self, now: float, timings: Timings, scale: float) -> Sample:
         """Return what its answer says about the speed, less what others cost it."""
         writing = max(now - (self.first or now), 1e-6)
+        if self.outside:
+            return self._from_outside(timings, writing, scale)
         waited_ms = 1000 * self.waited
         if self.began is not None:  # then its engine has reported each batch
             share = self.beside / (self.beside + max(timings.prompt, 1))
@@ -107,6 +120,24 @@ class RunningRequest(msgspec.Struct, eq=False):
             waited_ms=waited_ms / scale,
             stalled_ms=self.stalled * 1000 / scale,
             sequences=max(1.0, self.crowd / writing),
+        )
+
+    def _from_outside(self, timings: Timings, writing: float, scale: float) -> Sample:
+        """Return it where only the times of tokens are known, not those of the engine.
+
+        What a server does with other prompts meanwhile slows its answers, and is no
+        time in which they stand still.
+        """
+        reading = (self.first or self.started) - self.started
+        return Sample(
+            cached=timings.cached,
+            prompt=0 if self.queued else timings.prompt,
+            prompt_ms=1000 * reading / scale,
+            predicted=timings.predicted,
+            predicted_ms=1000 * writing / scale,
+            waited_ms=1000 * self.waited / scale,
+            sequences=max(1.0, self.crowd / writing) + self.foreign,
+            outside=True,
         )
 
     def settle(self, totals: EngineTotals) -> None:
@@ -164,6 +195,7 @@ class RunningRequests:
         self.requests[request.slot] = self.reading[request.slot] = request
         self.slots += 1 + len(request.others)
         request.reading_at_start = self.totals.reading
+        request.ends = -self.totals.ends
         if self.reader is None:
             self.batch_at = request.started
         if self.reader is None or request.slot < self.reader.slot:
@@ -199,10 +231,13 @@ class RunningRequests:
         """Note its first token."""
         request.wrote(now, self.totals)
         self._read(request)
+        request.served = len(self.requests) - len(self.reading)
+        request.ends += self.totals.ends
 
     def end(self, request: RunningRequest) -> None:
         """Remove it; work out what happened to it."""
         request.settle(self.totals)
+        self.totals.ends += 1
         del self.requests[request.slot]
         self.slots -= 1 + len(request.others)
         self._read(request)
@@ -212,6 +247,28 @@ class RunningRequests:
         reading = self.reading
         if reading.pop(request.slot, None) is not None and request is self.reader:
             self.reader = reading[min(reading)] if reading else None
+
+    def frees(
+        self, slots: int, foreign: int, step: float, now: float, read_until: float
+    ) -> tuple[list[float], int]:
+        """When each of so many slots comes free, as a heap; the number of the first.
+
+        Of `foreign` requests only the number is known. `step`: seconds per token.
+        """
+        tokens, frees = self.totals.tokens, list[float]()
+        soonest, first = inf, -1
+        for slot, request in self.requests.items():
+            end = read_until + request.left(tokens) * step
+            frees.extend([end] * (1 + len(request.others)))
+            if end < soonest:
+                soonest, first = end, slot
+        frees.extend([now + 100 * step] * foreign)
+        if len(frees) < slots:
+            frees.extend([0.0] * (slots - len(frees)))
+        elif len(frees) > slots:  # a server's own queue: the first ends free no slot
+            frees = sorted(frees)[len(frees) - slots :]
+        heapify(frees)
+        return frees, first
 
     def unread(self, slot: int) -> float:
         """Seconds of prefill still to be done in the slots below `slot`."""

@@ -16,6 +16,7 @@ from balancer.prediction.prefix_cache import (
     PrefixCacheIndex,
 )
 from balancer.prediction.workload import Workload
+from edgeserve.served import Served
 
 MORE = 1.2
 """Some texts have more tokens per byte than this one; upper bounds allow for that."""
@@ -122,11 +123,29 @@ def pick(features: RequestFeatures, engine: EngineModel) -> Slot:
     idle = features.cache_index.idle & engine.mask
     if not idle:
         return _next(features, engine)
-    if engine.slots == 1:
+    if len(engine.places) == 1:
         return (0, *_gain(features, engine, engine.places[0]))
+    if engine.served is not None and engine.served.cache != "slots":
+        return _of_server(features, engine, engine.served, idle)
     if engine.pins and not engine.foreign:
         return _best(features, engine, idle)
     return _llama(features, engine, idle)
+
+
+def _of_server(
+    features: RequestFeatures, engine: EngineModel, served: Served, idle: int
+) -> Slot:
+    """Return any idle slot, and what a cache holds that all its requests share.
+
+    What is read for one that runs can be used by others; a text loses little of what
+    others have, as the cache holds more than the slots.
+    """
+    slot, cached, _ = _best(features, engine, idle)
+    for _, mask in features.levels[:1]:
+        if mask := mask & engine.mask:
+            place = (mask & -mask).bit_length() - 1
+            cached = max(cached, _gain(features, engine, place)[0])
+    return slot, cached // served.block * served.block, 0.0
 
 
 def _next(features: RequestFeatures, engine: EngineModel) -> Slot:

@@ -71,6 +71,8 @@ class Sample(msgspec.Struct, frozen=True):
 
     `waited_ms` is prefill time of other prompts; `stalled_ms` is decode time during
     which other prompts were read; `sequences` is the mean number of decoding ones.
+    `outside`: they were measured here, so that `prompt_ms` is the whole time to the
+    first token, 0 tokens of `prompt` meaning that it says nothing.
     """
 
     cached: int
@@ -81,6 +83,7 @@ class Sample(msgspec.Struct, frozen=True):
     waited_ms: float = 0.0
     stalled_ms: float = 0.0
     sequences: float = 1.0
+    outside: bool = False
 
     @property
     def read_alone(self) -> bool:

@@ -66,7 +66,7 @@ def _ruled_out(
     if not serves(candidate.engine.variant, routing.floor):
         # Before what may pass: type and context stay the same once it has loaded.
         return f"{candidate.engine.variant} is not as good as {routing.floor}", False
-    if candidate.engine.context <= routing.too_short:
+    if candidate.longest <= routing.too_short:
         return "its context is too short", False
     if candidate.unavailable:
         return candidate.unavailable, candidate.temporary
@@ -106,14 +106,14 @@ def _less_short_contexts(
 
     The length is an estimate; the engine with the longest context decides exactly.
     """
-    longest = max(each.engine.context for each, _, _ in weighed)
+    longest = max(each.longest for each, _, _ in weighed)
     wanted = min(routing.tokens, longest)
     return [
         (each, why, temporary)
-        if each.engine.context >= wanted
+        if each.longest >= wanted
         else (
             each,
-            f"its context of {each.engine.context} tokens looks too short",
+            f"its context of {each.longest} tokens looks too short",
             False,
         )
         for each, why, temporary in weighed

@@ -8,6 +8,7 @@ from typing import Any
 from msgspec import structs
 
 from balancer.dialects.timings import Timings
+from balancer.prediction.servers.width import is_late
 from balancer.prediction.speed import SMALLEST_PREFILL, Sample
 from balancer.routing.decision import Send, Verdicts
 from balancer.routing.dispatcher import Assignment, Dispatcher
@@ -112,9 +113,13 @@ class AttemptTracker(Send, eq=False, kw_only=True):
             self.first = max(0.0, spent - timings.predicted_ms / 1000)
 
     def _completed(self, timings: Timings) -> Timings:
-        """Replace missing times by those measured here."""
+        """Replace what the engine did not tell by what was measured or expected."""
         if self._timed or self.first is None:
             return timings
+        if not timings.tells_cached:
+            prompt = timings.cached + timings.prompt
+            cached = min(int(self.assignment.cached), max(prompt - 1, 0))
+            timings = structs.replace(timings, cached=cached, prompt=prompt - cached)
         reading = max(0.0, self.first - self.assignment.engine.speed.overhead)
         writing = self.clock() - self.assignment.started - self.first
         return structs.replace(
@@ -149,6 +154,8 @@ class AttemptTracker(Send, eq=False, kw_only=True):
             self.tokens = max(1, timings.cached + timings.prompt)
             self.cached = timings.cached
         self._learn_overhead(timings)
+        if not self._timed and self.first is not None:
+            self._from_outside(timings, self.first)
         self.dispatcher.ended(assignment, now, timings, counted=counted)
 
     def _learn_overhead(self, timings: Timings) -> None:
@@ -168,6 +175,29 @@ class AttemptTracker(Send, eq=False, kw_only=True):
         gain = max(OVERHEAD_GAIN, 1 / (engine.learner.samples + 1))
         moved = guess.overhead + gain * (measured - guess.overhead)
         engine.learner.guess = structs.replace(guess, overhead=moved)
+
+    def _from_outside(self, timings: Timings, first: float) -> None:
+        """Learn the width of a server, and what the first token's time can tell."""
+        assignment, engine = self.assignment, self.assignment.engine
+        assignment.outside, assignment.foreign = True, engine.foreign
+        speed, beside = engine.speed, assignment.readers + assignment.writers
+        if not engine.learner.calibrated:
+            return
+        # In the worst case all prompts that it met were read before its own.
+        read = speed.prefill_seconds(timings.prompt, timings.cached)
+        expected = speed.overhead + read * (1 + assignment.readers)
+        expected += speed.half_step(assignment.writers + engine.foreign)
+        served = max(assignment.writers, assignment.served) + engine.foreign
+        at_once = 1 + beside + engine.foreign
+        late = at_once > 1 and is_late(first, expected * engine.scale)
+        assignment.queued = late and assignment.ends > 0 and served < at_once
+        if engine.width is None:
+            return
+        if assignment.queued:
+            engine.width.queued(served)
+        elif not late:
+            tokens, seconds = timings.predicted, self.clock() - assignment.started
+            engine.width.on_time(at_once, assignment.ends, tokens, seconds)
 
     def _began(self, now: float, total: int, cached: int) -> None:
         self.tokens, self.cached = max(1, total), max(0, min(cached, total))

@@ -38,6 +38,12 @@ _TOO_LONG = re.compile(
     re.IGNORECASE,
 )
 
+_CONTEXT = re.compile(
+    r"context (?:length|size|window)(?: is| of(?: only)?)?:? ?\(?(\d{2,9})\b"
+    r"|must be <= (\d{2,9})\b",
+    re.IGNORECASE,
+)
+
 TOO_LONG = "exceed_context_size_error"
 """llama.cpp's type for a prompt that does not fit."""
 
@@ -177,11 +183,19 @@ def as_ours(server: Server, status: int, body: bytes) -> tuple[int, bytes]:
             error["code"] = "model_not_found"
         case 400 | 413 | 422 if _TOO_LONG.search(error["message"]):
             status, error["type"], error["code"] = 400, TOO_LONG, 400
+            if context := context_in(error["message"]):
+                error["n_ctx"] = context
         case 424:  # TGI: the generation failed
             status, error["code"] = 500, 500
         case _:
             pass
     return status, msgspec.json.encode({"error": error})
+
+
+def context_in(message: str) -> int:
+    """Return the context that an error names, 0 where it names none. Pure."""
+    found = _CONTEXT.search(message)
+    return int(found[1] or found[2]) if found else 0
 
 
 class ServerAnswer:

@@ -8,6 +8,7 @@ answers do not fit any more what it was.
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from functools import partial
 from typing import NoReturn
 
@@ -15,12 +16,14 @@ from msgspec import structs
 
 from balancer.discovery.events import ReconnectPolicy
 from balancer.fleet.current import LiveFleet
+from balancer.fleet.slot_counts import SlotCounts
+from balancer.prediction.servers.knowledge import ServerKnowledge
 from balancer.servers.client import ServerClient
-from balancer.servers.report import report_of
+from balancer.servers.report import Look, Ours, report_of
 from balancer.servers.server import Server
 from balancer.servers.silence import Silence
 from edgeserve.errors import EdgeserveError, NodeLost, NotReached, SettingsError
-from edgeserve.servers.profiles.base import MODELS, Replies, owners
+from edgeserve.servers.profiles.base import MODELS, Profile, Replies, owners
 from edgeserve.servers.recognition import Recognised, look, recognise, sentence
 from edgeserve.wire import NodeReport
 
@@ -32,6 +35,14 @@ ASK_SECONDS = 10.0
 
 Marks = tuple[object, ...]
 """What stays the same in the answers of a server as long as its program does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """What a look is compared with: our own requests, and what was learned."""
+
+    slot_counts: SlotCounts
+    knowledge: ServerKnowledge
 
 
 class Silent(NodeLost):
@@ -47,11 +58,13 @@ class ServerPoll:
         client: ServerClient,
         server: Server,
         pace: ReconnectPolicy,
+        beside: Beside,
     ) -> None:
         self._current = current
         self._client = client
         self._server = server
         self._pace = pace
+        self._beside = beside
         self._failures = 0
         self._marks: Marks = ()
         self._silence = Silence()
@@ -64,7 +77,8 @@ class ServerPoll:
 
     async def first(self) -> NodeReport:
         """Look once. Raises NodeLost and SettingsError with a sentence."""
-        return self._report(await self._asked())
+        before = self._ours()
+        return self._report(await self._asked(), before)
 
     def take(self, report: NodeReport) -> None:
         """Have the fleet know what it reports, if that is news."""
@@ -74,7 +88,7 @@ class ServerPoll:
         if address is None:
             return  # it was removed meanwhile
         last = address.last_report
-        if last is not None and last.report == report:
+        if last is not None and last.report == report and not _counts(report):
             self._current.become(fleet.heard(key))
             return
         before = last.report if last is not None else None
@@ -139,13 +153,39 @@ class ServerPoll:
             raise NodeLost(f"{self._server.setting.url} was not recognised yet")
         return self._server.found
 
-    def _report(self, replies: Replies) -> NodeReport:
+    def _report(self, replies: Replies, before: Ours) -> NodeReport:
         """Return its report. Raises NodeLost where it has no models."""
-        server, profile = self._server, self._known().profile
-        report = report_of(server.setting, profile, replies, server.epoch)
+        profile = self._known().profile
+        report = report_of(self._looked(self._server, profile, replies, before))
         if not report.engines:
             self._refuse(replies)
         return report
+
+    def _ours(self) -> Ours:
+        return self._beside.slot_counts.ours(self._server.id)
+
+    def _looked(
+        self, server: Server, profile: Profile, replies: Replies, before: Ours
+    ) -> Look:
+        """Compare the answers with what was at work here before and after them."""
+        ours, known = self._ours(), self._beside.knowledge.of_server(server.id)
+        running = profile.running(replies)
+        if waiting := profile.waiting(replies):
+            for each in known.values():
+                if each.width is not None:
+                    each.width.queued(running - waiting)
+        return Look(
+            setting=server.setting,
+            profile=profile,
+            replies=replies,
+            epoch=server.epoch,
+            ours=ours,
+            most_ours={
+                **before,
+                **{k: max(n, before.get(k, 0)) for k, n in ours.items()},
+            },
+            known=known,
+        )
 
     def _refuse(self, replies: Replies) -> NoReturn:
         """Say why it has no models. Raises NodeLost."""
@@ -179,10 +219,16 @@ def marks_of(replies: Replies) -> Marks:
     return program, frozenset(owners(replies)), frozenset(absent)
 
 
+def _counts(report: NodeReport) -> bool:
+    """Whether it counts requests: an equal number may be of other ones by now. Pure."""
+    return any(each.busy for each in report.engines)
+
+
 def _with_old_engines(report: NodeReport, before: NodeReport | None) -> NodeReport:
     """Keep the engines that are as before: equal reports count once. Pure."""
     old = {each.id: each for each in before.engines} if before else {}
     engines = tuple(
-        old[each.id] if old.get(each.id) == each else each for each in report.engines
+        old[each.id] if not each.busy and old.get(each.id) == each else each
+        for each in report.engines
     )
     return structs.replace(report, engines=engines)

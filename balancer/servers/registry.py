@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from balancer.discovery.events import ReconnectPolicy
 from balancer.fleet.current import LiveFleet
 from balancer.servers.client import ServerClient
-from balancer.servers.polling import ServerPoll
+from balancer.servers.polling import Beside, ServerPoll
 from balancer.servers.server import Server
 from balancer.servers.table import ServerTable
 from edgeserve import http
@@ -55,12 +55,14 @@ class ServerRegistry:
         current: LiveFleet,
         pace: ReconnectPolicy,
         tasks: Tasks,
+        beside: Beside,
     ) -> None:
         self.table = table
         self.client = client
         self._current = current
         self._pace = pace
         self._background = tasks
+        self._beside = beside
         self._tasks = dict[str, Started]()
         self._epochs = dict[str, int]()  # of those that were removed
         self._changing = asyncio.Lock()
@@ -161,7 +163,7 @@ class ServerRegistry:
             raise BadRequest(f"{server.setting.url} is followed as a node already")
 
     def _poll(self, server: Server) -> ServerPoll:
-        return ServerPoll(self._current, self.client, server, self._pace)
+        return ServerPoll(self._current, self.client, server, self._pace, self._beside)
 
     def _follow(self, server: Server, poll: ServerPoll) -> None:
         self.client.servers[server.id] = server
@@ -176,7 +178,10 @@ class ServerRegistry:
 
 @asynccontextmanager
 async def serving_servers(
-    settings: BalancerSettings, current: LiveFleet, pace: ReconnectPolicy
+    settings: BalancerSettings,
+    current: LiveFleet,
+    pace: ReconnectPolicy,
+    beside: Beside,
 ) -> AsyncGenerator[ServerRegistry]:
     """Poll the servers that are known until the block ends. Raises SettingsError.
 
@@ -185,6 +190,7 @@ async def serving_servers(
     table = ServerTable(settings.all_servers(), settings.state_dir)
     connections = http.upstream(connect_seconds=settings.connect_seconds)
     async with connections as upstream, background() as tasks:
-        registry = ServerRegistry(table, ServerClient(upstream), current, pace, tasks)
+        client = ServerClient(upstream)
+        registry = ServerRegistry(table, client, current, pace, tasks, beside)
         registry.start()
         yield registry

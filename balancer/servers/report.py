@@ -6,15 +6,23 @@ So the fleet, its queue, breakers, tables and metrics need to know nothing of se
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from balancer.prediction.servers.knowledge import NOTHING, Known
 from edgeserve.config.servers import ServerSetting, place_of
 from edgeserve.models.naming import named
-from edgeserve.quantization import ALIASES, TYPES
-from edgeserve.servers.profiles.base import CONTEXT, Profile, Replies, ServedModel
+from edgeserve.served import Served, WidthSource
+from edgeserve.servers.profiles.base import (
+    MOST_WIDTH,
+    Profile,
+    Replies,
+    ServedModel,
+    whole,
+)
 from edgeserve.wire import (
     Cpu,
     EngineReport,
@@ -31,8 +39,9 @@ from edgeserve.wire import (
 GUESS = Expected(read=1000.0, write=40.0)
 """Tokens/s of one stream until the first answers have shown them."""
 
-BATCH = 512
-"""Tokens of a decode call, as far as a guess goes."""
+LAUNCH = Launch(slots=0, context=0, batch=512, threads=1, gpu_layers=-1)
+"""How it was started is unknown; learned speeds are kept while width and context
+change."""
 
 UNKNOWN = Hardware(
     platform=Platform(system="", release="", machine="", python=""),
@@ -54,18 +63,62 @@ def name_of(setting: ServerSetting) -> str:
     return setting.name or urlsplit(setting.url).netloc.rpartition("@")[2]
 
 
-def width_of(setting: ServerSetting, profile: Profile, replies: Replies) -> int:
-    """Return how many requests it gets at once: as set, as read, or assumed."""
-    return setting.width or profile.read_width(replies) or profile.width
+Ours = Mapping[str, int]
+"""Requests of this balancer by the id of their engine."""
 
 
-def report_of(
-    setting: ServerSetting, profile: Profile, replies: Replies, epoch: int
-) -> NodeReport:
-    """Return what it would report as a node; `epoch` grows when it was away."""
-    width = width_of(setting, profile, replies)
-    busy = min(profile.running(replies), width)
-    models = _wanted(setting, profile.models(replies))
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """One look at a server: its answers, and what the balancer knows beside them.
+
+    `ours` are our requests now, `most_ours` the most of each engine during the look:
+    what a server counts beyond these belongs to others. `known` is what was learned,
+    by the id of the engine.
+    """
+
+    setting: ServerSetting
+    profile: Profile
+    replies: Replies
+    epoch: int = 1
+    ours: Ours = field(default_factory=dict[str, int])
+    most_ours: Ours = field(default_factory=dict[str, int])
+    known: Mapping[str, Known] = field(default_factory=dict[str, Known])
+
+    def width(self, model: ServedModel) -> tuple[int, WidthSource]:
+        """Return how many requests an engine gets at once, and what says so."""
+        if self.setting.width:
+            return self.setting.width, "set"
+        if told := model.width or self.profile.read_width(self.replies):
+            return min(told, MOST_WIDTH), "told"
+        learned = self.known.get(model.id, NOTHING).width
+        if learned is not None and learned.shown:
+            return learned.width, "learned"
+        return min(self.profile.width, self.profile.most_width(self.replies)), "assumed"
+
+    def busy(self, model: ServedModel) -> int:
+        """Return how many requests an engine has, as far as ours and others' go.
+
+        Models that a server does not count apart share what it does at once.
+        """
+        own = self.ours.get(model.id, 0)
+        if model.running is not None:
+            return own + max(0, model.running - self.most_ours.get(model.id, 0))
+        running = self.profile.running(self.replies)
+        if not running:
+            return own
+        others = max(0, running - sum(self.most_ours.values()))
+        return sum(self.ours.values()) + others
+
+    def context(self, model: ServedModel) -> int:
+        """Return the context of an engine, 0 where it is unknown."""
+        known = self.known.get(model.id, NOTHING)
+        return self.setting.context or model.context or whole(known.context)
+
+
+def report_of(look: Look) -> NodeReport:
+    """Return what the server would report as a node."""
+    setting, profile = look.setting, look.profile
+    models = _wanted(setting, profile.models(look.replies))
     short = Counter(_short(each.id) for each in models)
     return NodeReport(
         id=id_of(setting),
@@ -75,11 +128,8 @@ def report_of(
         state="up",
         port=0,
         hardware=UNKNOWN,
-        engines=tuple(
-            _engine(setting, profile, each, short, width=width, busy=busy, epoch=epoch)
-            for each in models
-        ),
-        problems=_notes(setting, profile, replies, models),
+        engines=tuple(_engine(look, each, short) for each in models),
+        problems=_notes(look, models),
     )
 
 
@@ -94,18 +144,9 @@ def _is_in(setting: ServerSetting, model: ServedModel) -> bool:
     return model.id in setting.models or _short(model.id) in setting.models
 
 
-def _engine(
-    setting: ServerSetting,
-    profile: Profile,
-    model: ServedModel,
-    short: Counter[str],
-    *,
-    width: int,
-    busy: int,
-    epoch: int,
-) -> EngineReport:
-    context = setting.context or model.context or CONTEXT
-    name = _short(model.id)
+def _engine(look: Look, model: ServedModel, short: Counter[str]) -> EngineReport:
+    (width, source), busy = look.width(model), look.busy(model)
+    name, context = _short(model.id), look.context(model)
     return EngineReport(
         id=model.id,
         model=name if short[name] == 1 else model.id,
@@ -114,42 +155,47 @@ def _engine(
         slots=width,
         busy=busy,
         context=context,
-        abilities=setting.abilities or model.abilities,
+        abilities=look.setting.abilities or model.abilities,
         kind="server",
-        build=profile.kind,
-        epoch=epoch,
-        launch=Launch(
-            slots=width, context=context, batch=BATCH, threads=1, gpu_layers=-1
-        ),
+        build=look.profile.kind,
+        epoch=look.epoch,
+        launch=LAUNCH,
         expected=GUESS,
         pinned=True,  # what is loaded there is not ours to change
-        last_resort=setting.last_resort,
+        last_resort=look.setting.last_resort,
+        served=Served(
+            width=source,
+            most=look.profile.most_width(look.replies),
+            cache=look.profile.cached(look.replies),
+            block=look.profile.block(look.replies),
+            too_long=0 if context else look.known.get(model.id, NOTHING).too_long,
+        ),
     )
 
 
 def _short(name: str) -> str:
-    """Return a model's name without its owner or folder, and without a file's type."""
+    """Return a model's name without its owner or folder, a file's type, or a tag.
+
+    Ollama's tags may name a size, a tuning or a type: `qwen3:8b` is a variant of
+    `qwen3` where it is the only one there.
+    """
     last = name.replace("\\", "/").rstrip("/").rpartition("/")[2] or name
     if last.lower().endswith(".gguf"):
         return named(Path(last), "")[0]
-    model, _, label = last.partition(":")
-    is_type = label.upper() in {*TYPES, *ALIASES, "LATEST"}
-    return model if model and is_type else last
+    return last.partition(":")[0] or last
 
 
-def _notes(
-    setting: ServerSetting,
-    profile: Profile,
-    replies: Replies,
-    models: Sequence[ServedModel],
-) -> tuple[str, ...]:
-    """Say what had to be assumed, and which key of its table says it."""
-    notes = list[str]()
-    if not (setting.width or profile.read_width(replies)):
+def _notes(look: Look, models: Sequence[ServedModel]) -> tuple[str, ...]:
+    """Say what had to be assumed or learned, and which key of its table says it."""
+    notes, widths = list[str](), [look.width(each) for each in models]
+    if assumed := {width for width, source in widths if source == "assumed"}:
         notes.append(
-            f"how many requests it answers at once is unknown; {profile.width} assumed"
-            " (`width`)"
+            "how many requests it answers at once is unknown;"
+            f" {max(assumed)} assumed until its answers show it (`width`)"
         )
-    if not setting.context and any(each.context == 0 for each in models):
-        notes.append(f"its context is unknown; {CONTEXT} tokens assumed (`context`)")
+    if learned := sorted({width for width, source in widths if source == "learned"}):
+        shown = " or ".join(map(str, learned))
+        notes.append(f"it answers {shown} at once, as its answers show (`width`)")
+    if not all(look.context(each) for each in models):
+        notes.append("its context is unknown; it decides what is too long (`context`)")
     return tuple(notes)

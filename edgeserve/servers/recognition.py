@@ -74,6 +74,8 @@ async def look(get: Get, found: Recognised, base: str) -> Replies:
     replies = {MODELS: await get(f"{found.api}/models")}
     for path in found.profile.looks:
         replies[path] = await get(base + path)
+    for path in found.profile.more_looks(replies):
+        replies[path] = await get(base + path)
     return replies
 
 

@@ -96,7 +96,8 @@ def state_text(model: Json) -> str:
 def _as_clients_see(model: Json) -> Iterator[Row]:
     yield "state", state_text(model)
     yield "can", ", ".join(model["abilities"])
-    yield "context", f"{model['context']} tokens"
+    context = model["context"]
+    yield "context", f"{context} tokens" if context else "unknown"
     yield "slots", str(model["slots"])
     if "route" in model:
         yield "stands for", ", else ".join(model["route"])

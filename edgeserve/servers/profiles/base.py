@@ -16,6 +16,7 @@ from typing import Any, ClassVar, cast
 import msgspec
 
 from edgeserve.config.servers import ServerKind
+from edgeserve.served import CacheKind
 from edgeserve.wire import MALFORMED, Ability
 
 Json = dict[str, Any]
@@ -28,8 +29,8 @@ LONGEST_ID = 256
 
 TEXT: tuple[Ability, ...] = ("chat", "completion", "tools")
 
-CONTEXT = 4096
-"""The context of a model whose server does not tell it, in tokens."""
+MOST_WIDTH = 1024
+"""Requests at once; more than this is no limit."""
 
 _EMBEDS = re.compile(r"embed|(?<![a-z])(bge|gte|e5)(?![a-z])", re.IGNORECASE)
 
@@ -67,10 +68,16 @@ Replies = Mapping[str, Reply]
 
 
 class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
-    """One model, as its server calls it. `context`: 0 where it is not told."""
+    """One model, as its server calls it.
+
+    `context` and `width` are 0 where they are not told. `running`: requests of its own,
+    those that wait included, where a server counts them by model.
+    """
 
     id: str
     context: int = 0
+    width: int = 0
+    running: int | None = None
     abilities: tuple[Ability, ...] = TEXT
 
 
@@ -80,7 +87,7 @@ class Profile(ABC):
     `asks`: what is asked to recognise it; `looks`: what is asked again and again,
     beside the list of models. `width`: requests at once, where neither settings nor
     the server tell it. `drops`: request fields that it refuses; `renames`: those that
-    it calls otherwise.
+    it calls otherwise. `cache`: how it keeps prompts.
     """
 
     kind: ClassVar[ServerKind]
@@ -89,6 +96,7 @@ class Profile(ABC):
     width: ClassVar[int] = 8
     drops: ClassVar[tuple[str, ...]] = ()
     renames: ClassVar[Mapping[str, str]] = {}
+    cache: ClassVar[CacheKind] = "unknown"
 
     @abstractmethod
     def recognises(self, replies: Replies) -> bool:
@@ -119,6 +127,31 @@ class Profile(ABC):
         """Return how many requests it has, those that wait included; 0 if unknown."""
         del replies
         return 0
+
+    def waiting(self, replies: Replies) -> int:
+        """Return how many of them wait; 0 if unknown."""
+        del replies
+        return 0
+
+    def more_looks(self, replies: Replies) -> tuple[str, ...]:
+        """Return what else is asked, given the answers to `looks`."""
+        del replies
+        return ()
+
+    def most_width(self, replies: Replies) -> int:
+        """Return how many requests it takes at most, where that is no width."""
+        del replies
+        return MOST_WIDTH
+
+    def cached(self, replies: Replies) -> CacheKind:
+        """Return how it keeps prompts."""
+        del replies
+        return self.cache
+
+    def block(self, replies: Replies) -> int:
+        """Return how many tokens a block of its prefix cache has."""
+        del replies
+        return 1
 
 
 def cards(replies: Replies) -> list[Json]:
@@ -159,6 +192,14 @@ def whole(value: object) -> int:
 def gauge(reply: Reply, *names: str) -> int:
     """Return the sum of Prometheus gauges over all their labels."""
     return whole(sum(value for name in names for value in _values(reply, name)))
+
+
+def label(reply: Reply, metric: str, name: str) -> int:
+    """Return the number in a label of a Prometheus metric, 0 where there is none."""
+    found = re.search(
+        rf'^{re.escape(metric)}{{[^}}\n]*\b{name}="(\d+)"', reply.text, re.M
+    )
+    return whole(int(found[1])) if found else 0
 
 
 def _values(reply: Reply, name: str) -> Iterator[float]:

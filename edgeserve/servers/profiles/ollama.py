@@ -9,7 +9,6 @@ from __future__ import annotations
 import msgspec
 
 from edgeserve.servers.profiles.base import (
-    CONTEXT,
     NOTHING,
     Json,
     Profile,
@@ -17,6 +16,9 @@ from edgeserve.servers.profiles.base import (
     ServedModel,
     whole,
 )
+
+CONTEXT = 4096
+"""Tokens; longer prompts are cut off without a word, so that more is not assumed."""
 
 FRONT, VERSION, TAGS, LOADED = "/", "/api/version", "/api/tags", "/api/ps"
 
@@ -28,6 +30,7 @@ class OllamaServer(Profile):
     asks = (FRONT, VERSION)
     looks = (TAGS, LOADED)
     width = 1
+    cache = "slots"
 
     def recognises(self, replies: Replies) -> bool:
         """See `Profile.recognises`."""

@@ -24,6 +24,7 @@ class SGLang(Profile):
     kind = "sglang"
     looks = (LOADS,)
     width = 64
+    cache = "shared"
 
     def recognises(self, replies: Replies) -> bool:
         """See `Profile.recognises`."""
@@ -37,6 +38,10 @@ class SGLang(Profile):
         """See `Profile.running`."""
         names = ("num_running_reqs", "num_waiting_reqs")
         return sum(whole(each.get(n)) for each in _ranks(replies) for n in names)
+
+    def waiting(self, replies: Replies) -> int:
+        """See `Profile.waiting`."""
+        return sum(whole(each.get("num_waiting_reqs")) for each in _ranks(replies))
 
 
 def _ranks(replies: Replies) -> list[Json]:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from edgeserve.servers.profiles.base import (
+    MOST_WIDTH,
     NOTHING,
     Profile,
     Replies,
@@ -26,6 +27,7 @@ class TGI(Profile):
     asks = (INFO,)
     looks = (INFO, HEALTH, METRICS)
     width = 32
+    cache = "shared"
     renames = {"max_completion_tokens": "max_tokens"}  # noqa: RUF012 - a Mapping
 
     def recognises(self, replies: Replies) -> bool:
@@ -55,3 +57,12 @@ class TGI(Profile):
         """See `Profile.running`."""
         names = ("tgi_batch_current_size", "tgi_queue_size")
         return gauge(replies.get(METRICS, NOTHING), *names)
+
+    def waiting(self, replies: Replies) -> int:
+        """See `Profile.waiting`."""
+        return gauge(replies.get(METRICS, NOTHING), "tgi_queue_size")
+
+    def most_width(self, replies: Replies) -> int:
+        """See `Profile.most_width`."""
+        info = replies.get(INFO, NOTHING).json
+        return min(whole(info.get("max_concurrent_requests")) or MOST_WIDTH, MOST_WIDTH)

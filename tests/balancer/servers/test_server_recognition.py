@@ -8,12 +8,15 @@ from typing import Any
 import msgspec
 import pytest
 
-from balancer.servers.report import report_of
+from balancer.servers.report import Look, report_of
 from edgeserve.config.servers import ServerSetting
 from edgeserve.errors import NodeLost
+from edgeserve.openai import normal
+from edgeserve.served import Served
 from edgeserve.servers.profiles.base import Reply
 from edgeserve.servers.recognition import look, recognise
 from edgeserve.wire import NodeReport
+from tests.balancer.building import a_candidate
 from tests.fakes.servers import (
     LLAMA_SERVER,
     OLLAMA,
@@ -47,7 +50,7 @@ async def reported(answers: Mapping[str, Any], **fields: Any) -> NodeReport:
     replies = await look(get, found, "")
     if problem := found.profile.problem(replies):
         raise NodeLost(problem)
-    return report_of(known, found.profile, replies, 1)
+    return report_of(Look(setting=known, profile=found.profile, replies=replies))
 
 
 @pytest.mark.parametrize(
@@ -58,7 +61,7 @@ async def reported(answers: Mapping[str, Any], **fields: Any) -> NodeReport:
         (OLLAMA, "ollama", 1, 0, 8192),
         (SGLANG, "sglang", 20, 3, 4096),
         (TGI, "tgi", 32, 4, 2048),
-        (OPENAI, "openai", 8, 0, 4096),
+        (OPENAI, "openai", 8, 0, 0),
     ],
 )
 async def test_each_kind_is_recognised_and_tells_what_it_can(
@@ -174,6 +177,97 @@ async def test_settings_count_more_than_what_was_read() -> None:
 async def test_what_had_to_be_assumed_is_stated() -> None:
     width, context = (await reported(OPENAI)).problems
 
-    assert "8 assumed (`width`)" in width
-    assert "4096 tokens assumed (`context`)" in context
+    assert "8 assumed until its answers show it (`width`)" in width
+    assert context == "its context is unknown; it decides what is too long (`context`)"
     assert (await reported(SGLANG)).problems == ()
+
+
+@pytest.mark.parametrize(
+    ("tag", "asked"),
+    [
+        ("llama3.2:latest", ("llama3.2", "llama3.2:latest")),
+        ("qwen3:8b", ("qwen3", "qwen3:8b", "qwen3:8B", "qwen3:latest")),
+        (
+            "llama3.2:3b-instruct-q4_K_M",
+            ("llama3.2", "llama3.2:latest", "llama3.2:3b-instruct-q4_K_M"),
+        ),
+        ("hf.co/me/small-GGUF:Q4_K_M", ("small-gguf", "hf.co/me/small-GGUF:Q4_K_M")),
+    ],
+)
+async def test_each_name_of_ollamas_finds_its_model(
+    tag: str, asked: tuple[str, ...]
+) -> None:
+    report = await reported(OLLAMA | {"/v1/models": listed(tag)})
+
+    candidate = a_candidate(engine=report.engines[0])
+    assert all(candidate.serves(normal(each)) for each in asked)
+
+
+async def test_two_sizes_of_one_model_are_not_taken_for_each_other() -> None:
+    answers = OLLAMA | {"/v1/models": listed("qwen3:8b", "qwen3:32b")}
+
+    report = await reported(answers)
+
+    names = [a_candidate(engine=each) for each in report.engines]
+    assert not any(each.serves("qwen3") for each in names)
+    assert [each.serves(normal("qwen3:32b")) for each in names] == [False, True]
+
+
+CACHE_INFO = b'vllm:cache_config_info{block_size="%d",%s num_gpu_blocks="48"} 1.0\n'
+
+
+async def test_what_a_cache_is_like_is_read_where_it_is_told() -> None:
+    def metrics(more: bytes) -> dict[str, Any]:
+        return VLLM | {"/metrics": CACHE_INFO % (32, more)}
+
+    (told,) = (await reported(metrics(b""))).engines
+    (off,) = (await reported(metrics(b'enable_prefix_caching="False",'))).engines
+    found = {
+        kind: (await reported(answers)).engines[0].served
+        for kind, answers in (("ollama", OLLAMA), ("sglang", SGLANG), ("any", OPENAI))
+    }
+
+    assert told.served == Served(cache="shared", block=32, most=48)
+    assert told.slots == 48
+    assert off.served is not None
+    assert off.served.cache == "unknown"
+    assert {kind: each.cache for kind, each in found.items() if each} == {
+        "ollama": "slots",
+        "sglang": "shared",
+        "any": "unknown",
+    }
+
+
+ROUTER: dict[str, Any] = {
+    "/props": {"role": "router", "max_instances": 4},
+    "/health": {"status": "ok"},
+    "/v1/models": {
+        "data": [
+            {"id": "one", "status": {"value": "loaded"}},
+            {"id": "two", "status": {"value": "unloaded"}},
+        ]
+    },
+    "/props?model=one&autoload=false": {
+        "total_slots": 4,
+        "default_generation_settings": {"n_ctx": 512},
+    },
+    "/slots?model=one&autoload=false": [{"is_processing": True}],
+}
+
+
+async def test_a_router_of_llama_cpp_tells_the_slots_of_each_loaded_model() -> None:
+    one, two = (await reported(ROUTER)).engines
+
+    assert (one.slots, one.busy, one.context) == (4, 1, 512)
+    assert (two.slots, two.busy, two.context) == (1, 0, 0)
+    assert [each.served and each.served.width for each in (one, two)] == [
+        "told",
+        "assumed",
+    ]
+
+
+async def test_llama_server_without_slots_tells_its_load_by_metrics() -> None:
+    metrics = b"llamacpp:requests_processing 2\nllamacpp:requests_deferred 1\n"
+    hidden = LLAMA_SERVER | {"/slots": (501, b"{}"), "/metrics": metrics}
+
+    assert (await reported(hidden)).engines[0].busy == 3
