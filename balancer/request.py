@@ -27,6 +27,7 @@ from balancer.validation.translation import is_forced, translated
 from edgeserve.errors import BadRequest
 from edgeserve.json_edit import edited, raw_fields
 from edgeserve.openai import RequestFields, Route, normal, read
+from edgeserve.servers.profiles import profile_of
 from edgeserve.wire import REQUEST_HEADER, Ability, EngineReport
 
 Mode = Literal["stream", "aggregate", "whole"]
@@ -46,6 +47,8 @@ LLAMA_FIELDS = (
     "post_sampling_probs", "t_max_predict_ms", "return_tokens",
 )  # fmt: skip
 """Fields of llama.cpp that other servers do not know; strict ones refuse them."""
+
+ASSISTANT = b'"assistant"'
 
 OPENAI_BUDGETS = ("max_tokens", "max_completion_tokens")
 
@@ -102,7 +105,11 @@ class InferenceRequest(msgspec.Struct, kw_only=True):
             return b""
         if engine.kind == "server":
             return self._body_for_server(engine)
-        put: dict[str, object] = {**self.edits, "model": engine.variant}
+        return self.body_of(engine.variant, slot)
+
+    def body_of(self, model: str, slot: int | None = None) -> bytes:
+        """Return the body for llama.cpp."""
+        put: dict[str, object] = {**self.edits, "model": model}
         if self.asks_for_progress:
             put["return_progress"] = True
         if self.mode == "aggregate":
@@ -114,14 +121,40 @@ class InferenceRequest(msgspec.Struct, kw_only=True):
         return edited(self.body, put={**put, "id_slot": slot}, drop=("lora",))
 
     def _body_for_server(self, engine: EngineReport) -> bytes:
-        """Return the body for a server that is no node: with none of our fields."""
-        put: dict[str, object] = {**self.edits, "model": engine.variant}
+        """Return the body for a server that is no node."""
+        if profile_of(engine).llama_cpp:
+            return self.body_of(called(engine))
+        put: dict[str, object] = {**self.edits}
         if self.mode != "whole":
             put |= {"stream": True, "stream_options": {"include_usage": True}}
         given = raw_fields(self.body)
         if "n_predict" in given and given.keys().isdisjoint(OPENAI_BUDGETS):
             put["max_tokens"] = self.routing.budget
-        return edited(self.body, put=put, drop=LLAMA_FIELDS)
+        return portable_body(self.body, engine, put)
+
+
+def called(engine: EngineReport) -> str:
+    """Return the name that a server has for its model."""
+    return engine.file or engine.variant
+
+
+def portable_body(
+    body: bytes, engine: EngineReport, put: Mapping[str, object]
+) -> bytes:
+    """Return a body without llama.cpp's fields, for a server that is no node.
+
+    A last message of the assistant is continued, as llama.cpp does, unless the client
+    says otherwise.
+    """
+    put = {**put, "model": called(engine)}
+    opens = profile_of(engine).continues
+    if opens and ASSISTANT in body:
+        given = raw_fields(body)
+        if given.keys().isdisjoint(opens) and _ends_with_assistant(
+            given.get("messages")
+        ):
+            put |= opens
+    return edited(body, put=put, drop=LLAMA_FIELDS)
 
 
 def read_request(
@@ -170,6 +203,7 @@ def read_request(
             floor=floor,
             priority=priority,
             portable=_portable(route, request),
+            path=route.path,
         ),
         wants_progress=bool(request.return_progress),
         wants_usage=_wants_usage(request),

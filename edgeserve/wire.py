@@ -143,6 +143,9 @@ class Expected(msgspec.Struct, frozen=True, kw_only=True):
 
 Ended = Literal["", "died", "killed"]
 
+Continued = Literal["chat", "completion"]
+"""How an answer goes on: from a trailing message, or from a longer prompt."""
+
 
 class EngineReport(msgspec.Struct, frozen=True, kw_only=True):
     """One engine as its node sees it.
@@ -159,7 +162,9 @@ class EngineReport(msgspec.Struct, frozen=True, kw_only=True):
     `created` is the time of its file, in Unix seconds. A `pinned` engine stays loaded.
     `evicts` are the ids of the engines that would have to leave for it. A `server` is
     no node's engine but a model of a server that the balancer asks by itself.
-    `last_resort`: only for requests that nothing else can serve.
+    `last_resort`: only for requests that nothing else can serve. `resumes`: in which
+    ways a server was seen to go on with an answer that breaks off, `restarts`: in which
+    it begins anew; in neither, it was not tried.
     """
 
     id: str
@@ -187,6 +192,8 @@ class EngineReport(msgspec.Struct, frozen=True, kw_only=True):
     pinned: bool = False
     evicts: tuple[str, ...] = ()
     last_resort: bool = False
+    resumes: tuple[Continued, ...] = ()
+    restarts: tuple[Continued, ...] = ()
 
 
 class AvailableModel(msgspec.Struct, frozen=True, kw_only=True):

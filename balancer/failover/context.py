@@ -23,7 +23,7 @@ from balancer.composition.routes import (
 )
 from balancer.dialects.chat import Chat
 from balancer.dialects.stream import StreamReader
-from balancer.failover.resume import NO_RESUME, RefuseResume, Resume, ResumePlan, resume
+from balancer.failover.resume import RefuseResume, Resume, ResumePlan, resume
 from balancer.failover.splice import GROWTH, MIGRATIONS, MOST_MIGRATIONS, ResumePolicy
 from balancer.fleet.engines import (
     EngineCandidate,
@@ -33,7 +33,7 @@ from balancer.fleet.engines import (
 )
 from balancer.request import InferenceRequest
 from balancer.response import MOST, ClientResponse, KeepAlive
-from balancer.routing.decision import Decision, RoutingRequest, Wait
+from balancer.routing.decision import Decision, Resumes, RoutingRequest, Wait
 from balancer.telemetry.records import RequestRecord
 from edgeserve.config.routes import ModelRoute, Reason
 from edgeserve.errors import EdgeserveError, NodeLost
@@ -241,7 +241,7 @@ class RequestContext(msgspec.Struct, eq=False):
     def _narrow(self, engine: EngineCandidate, reader: StreamReader) -> None:
         if self.original is None:
             self.original, self.prompt_tokens = self.request, reader.prompt
-            routing = structs.replace(self.routing(engine), portable=False)
+            routing = self.routing(engine)
             self.request = structs.replace(self.request, routing=routing)
 
     def routing(self, engine: EngineCandidate) -> RoutingRequest:
@@ -249,7 +249,8 @@ class RequestContext(msgspec.Struct, eq=False):
         routing = self.request.routing
         if self.response.sent.size:
             model = normal(engine.engine.variant)
-            return structs.replace(routing, model=model)
+            resumes = routing.resumes or self.request.dialect.resumed_by()
+            return structs.replace(routing, model=model, resumes=resumes)
         return routing
 
     @property
@@ -284,11 +285,15 @@ class RequestContext(msgspec.Struct, eq=False):
             return RefuseResume(f"it has gone on elsewhere {self.breaks - 1} times")
         if sent.size > MOST:
             return RefuseResume("it is too long to be remembered")
-        body, route = self.request.body_for(engine), self.request.route
+        body, route = self.request.body_of(engine.variant), self.request.route
         plan = resume(body, route, [sent.whole()], prompt_tokens=self.prompt_tokens)
-        if engine.kind == "server" and isinstance(plan, Resume):
-            return RefuseResume(NO_RESUME)
+        if isinstance(plan, Resume) and plan.portable is None:
+            self._only_nodes()
         return plan
+
+    def _only_nodes(self) -> None:
+        """Rule out servers that are no nodes: they could not go on with this answer."""
+        self.request = _resuming(self.request, "nodes")
 
     @property
     def can_restart(self) -> bool:
@@ -304,16 +309,22 @@ class RequestContext(msgspec.Struct, eq=False):
         self.plan = None
         self.size_at_break = 0
         if self.original is not None:
-            self.request, self.original = self.original, None
+            self.request, self.original = _resuming(self.original, ""), None
 
     def widen(self) -> bool:
         """Ask for any variant again, where allowed; whether the request changed."""
-        if self.original is None or self.request is self.original:
+        if self.original is None:
             return False
-        if self.policy == "any":
-            self.request = self.original
+        if self.policy == "any" and self.request is not self.original:
+            resumes = self.request.routing.resumes
+            self.request = self.original = _resuming(self.original, resumes)
             return True
         if self.can_restart:
             self.restart()
             return True
         return False
+
+
+def _resuming(request: InferenceRequest, resumes: Resumes) -> InferenceRequest:
+    routing = structs.replace(request.routing, resumes=resumes)
+    return structs.replace(request, routing=routing)

@@ -31,7 +31,13 @@ from balancer.failover.outcome import (
     open_attempt,
 )
 from balancer.failover.recovery import await_recovery, final_error
-from balancer.failover.resume import Finish, RefuseResume, Resume, ResumePlan
+from balancer.failover.resume import (
+    Finish,
+    RefuseResume,
+    Resume,
+    ResumePlan,
+    is_foreign,
+)
 from balancer.failover.splice import reader_for, server_reader
 from balancer.failover.watchdog import AttemptWatchdog, Watchdog
 from balancer.fleet.engines import EngineCandidate
@@ -158,13 +164,13 @@ class RetryLoop:
             plan = await self._plan(context, to)
             if not isinstance(plan, Resume):
                 return await _without_engine(context, plan)
-            body = plan.body_for(to.engine.variant)
-            reader = plan.reader_for(send)
+            body = plan.body_for(to.engine)
+            reader = plan.reader_for(send, to.engine)
         else:
             body = request.body_for(to.engine, send.slot)
             id_, variant = context.record.id, to.engine.variant
             reader = reader_for(request, id_, variant, send)
-            if to.engine.kind == "server":
+            if is_foreign(to.engine):
                 reader = server_reader(request, send)
         suspect = is_suspect(self.state, context)
         if suspect:
@@ -183,6 +189,8 @@ class RetryLoop:
         plan, context.plan = context.resume_plan(to.engine), None
         if not isinstance(plan, Resume) or not plan.continues:
             return plan
+        if to.engine.kind == "server":
+            return plan  # it goes to those only that were seen to go on
         if await self.templates.refuses(to, context.request.dialect):
             return RefuseResume(TEMPLATE_REFUSES)
         return plan

@@ -23,6 +23,12 @@ Json = dict[str, Any]
 MODELS = "/v1/models"
 """The list of models; some servers have it without `/v1`."""
 
+OPEN_MESSAGE: Mapping[str, object] = {
+    "continue_final_message": True,
+    "add_generation_prompt": False,
+}
+"""Leaves a last message of the assistant open, in vLLM and SGLang."""
+
 MOST_MODELS = 1000
 LONGEST_ID = 256
 
@@ -80,7 +86,9 @@ class Profile(ABC):
     `asks`: what is asked to recognise it; `looks`: what is asked again and again,
     beside the list of models. `width`: requests at once, where neither settings nor
     the server tell it. `drops`: request fields that it refuses; `renames`: those that
-    it calls otherwise.
+    it calls otherwise. `continues`: fields that have it go on with a last message of
+    the assistant, where it would close that otherwise. `llama_cpp`: it takes all routes
+    and fields of llama.cpp, and streams as that does.
     """
 
     kind: ClassVar[ServerKind]
@@ -89,6 +97,13 @@ class Profile(ABC):
     width: ClassVar[int] = 8
     drops: ClassVar[tuple[str, ...]] = ()
     renames: ClassVar[Mapping[str, str]] = {}
+    continues: ClassVar[Mapping[str, object]] = {}
+    llama_cpp: ClassVar[bool] = False
+
+    def takes(self, path: str) -> bool:
+        """Whether it answers a route that not every server has."""
+        del path
+        return self.llama_cpp
 
     @abstractmethod
     def recognises(self, replies: Replies) -> bool:

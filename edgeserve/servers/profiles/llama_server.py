@@ -30,6 +30,7 @@ class LlamaServer(Profile):
     asks = (PROPS,)
     looks = (PROPS, HEALTH, SLOTS)
     width = 1
+    llama_cpp = True
 
     def recognises(self, replies: Replies) -> bool:
         """See `Profile.recognises`."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from edgeserve.servers.profiles.base import (
     NOTHING,
+    OPEN_MESSAGE,
     Profile,
     Replies,
     gauge,
@@ -24,6 +25,7 @@ class VLLM(Profile):
     kind = "vllm"
     looks = (HEALTH, METRICS)
     width = 64
+    continues = OPEN_MESSAGE
 
     def recognises(self, replies: Replies) -> bool:
         """See `Profile.recognises`."""
