@@ -57,6 +57,7 @@ from balancer.persistence.handover import (
 from balancer.persistence.inheritance import follow_known, handed_over, take_over
 from balancer.persistence.learned import file_in, remembering
 from balancer.probes.calibration import calibrating
+from balancer.probes.continuation import continuing
 from balancer.probes.liveness import probing
 from balancer.probes.template import TemplateProbe
 from balancer.servers.polling import polling
@@ -293,13 +294,14 @@ async def _handler(
     trace: Trace | None,
 ) -> AsyncGenerator[InferenceHandler]:
     templates = TemplateProbe(nodes)
-    async with background() as tasks:
+    async with background() as tasks, continuing(shared, nodes) as continuations:
         mover = Mover(shared, templates, tasks)
         with closing(Watchdog(shared, clock, mover.look)) as watch:
             retry = RetryLoop(
                 state=shared,
                 nodes=nodes,
                 templates=templates,
+                continuations=continuations,
                 watchdog=watch,
                 attempts=settings.attempts,
                 patience=settings.queue_seconds,

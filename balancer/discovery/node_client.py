@@ -12,7 +12,7 @@ from typing import Protocol
 from balancer.fleet.engines import EngineCandidate
 from edgeserve.errors import NodeLost
 from edgeserve.http.types import Answer, Origin, Request, Upstream
-from edgeserve.wire import REQUEST_HEADER, VARIANT_HEADER
+from edgeserve.wire import REQUEST_HEADER, VARIANT_HEADER, Continued
 
 EVENTS = "/edgeserve/v1/events"
 
@@ -45,6 +45,10 @@ class ServerRequests(Protocol):
         self, to: EngineCandidate, request: Request, request_id: str, body: bytes
     ) -> AbstractAsyncContextManager[Answer]:
         """See `NodeClient.forward`."""
+        ...
+
+    def shown(self, to: EngineCandidate, way: Continued, *, goes_on: bool) -> None:
+        """Note whether a server goes on with an answer that broke off."""
         ...
 
 
@@ -93,6 +97,11 @@ class NodeClient:
         return self._upstream.ask(
             to.origin, "POST", path, self._headers(to, PROBE_ID), body
         )
+
+    def shown(self, to: EngineCandidate, way: Continued, *, goes_on: bool) -> None:
+        """Note whether a server goes on with an answer that broke off."""
+        if self._servers is not None:
+            self._servers.shown(to, way, goes_on=goes_on)
 
     def forward(
         self, to: EngineCandidate, request: Request, request_id: str, body: bytes

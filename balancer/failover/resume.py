@@ -112,7 +112,8 @@ class Resume:
         """Return the body for an engine."""
         if is_foreign(engine) and self.portable is not None:
             return portable_body(self.portable, engine, {})
-        return edited(self.body, put={"model": called(engine)})
+        model = called(engine) if engine.kind == "server" else engine.variant
+        return edited(self.body, put={"model": model})
 
     def reader_for(self, observer: StreamObserver, engine: EngineReport) -> Splice:
         """Return the reader of that engine's stream, which reports to `observer`."""

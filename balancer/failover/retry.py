@@ -41,6 +41,7 @@ from balancer.failover.resume import (
 from balancer.failover.splice import reader_for, server_reader
 from balancer.failover.watchdog import AttemptWatchdog, Watchdog
 from balancer.fleet.engines import EngineCandidate
+from balancer.probes.continuation import ContinuationProbe
 from balancer.probes.template import TemplateProbe
 from balancer.routing.decision import Send
 from balancer.routing.queued_request import RETRY_AFTER
@@ -67,6 +68,7 @@ class RetryLoop:
     state: BalancerState
     nodes: NodeClient
     templates: TemplateProbe
+    continuations: ContinuationProbe
     watchdog: Watchdog
     attempts: int
     patience: float
@@ -233,6 +235,11 @@ class RetryLoop:
         note_death(self.state, self.watchdog, context, watchdog, send.to, outcome)
         return outcome
 
+    def _note_answer(self, context: RequestContext, to: EngineCandidate) -> None:
+        note_answer(self.state, context, to)
+        if to.engine.kind == "server":
+            self.continuations.answered(to, context.request.dialect)
+
     async def _conclude(
         self, context: RequestContext, to: EngineCandidate, outcome: Outcome
     ) -> Outcome:
@@ -255,7 +262,7 @@ class RetryLoop:
                 if isinstance(error, NotReached):
                     self.state.current.become(fleet.failed(to.node_id, str(error), now))
             case Done(outcome="answered"):
-                note_answer(self.state, context, to)
+                self._note_answer(context, to)
             case Broken(error, fault, final=False):
                 note_failure(self.state.breakers, context, to, error, fault)
                 plan = context.resume_plan(to.engine)

@@ -15,6 +15,7 @@ import msgspec
 from balancer.discovery.node_client import NodeClient
 from balancer.fleet.engines import EngineCandidate
 from balancer.health.breaker import CircuitBreakers
+from balancer.request import called
 from edgeserve.errors import NodeLost
 from edgeserve.openai import SMALLEST, SMALLEST_OF_SERVERS
 from edgeserve.runtime.background import Tasks, background, declared
@@ -68,9 +69,11 @@ async def _probe(
 
 async def _ask(nodes: NodeClient, to: EngineCandidate) -> int:
     can = to.engine.abilities
-    known = SMALLEST_OF_SERVERS if to.engine.kind == "server" else SMALLEST
+    is_server = to.engine.kind == "server"
+    known = SMALLEST_OF_SERVERS if is_server else SMALLEST
+    model = called(to.engine) if is_server else to.engine.variant
     path, fields = next((known[each] for each in known if each in can), TOKENIZE)
-    body = msgspec.json.encode({"model": to.engine.variant, **fields})
+    body = msgspec.json.encode({"model": model, **fields})
     async with nodes.probe(to, path, body) as answer:
         await answer.read()
         return answer.status

@@ -26,6 +26,7 @@ from edgeserve.runtime.files import read_text
 from edgeserve.servers.errors import error_of
 from edgeserve.servers.profiles.base import Profile, Reply
 from edgeserve.servers.recognition import Recognised
+from edgeserve.wire import Continued
 
 JSON = {"content-type": "application/json"}
 
@@ -54,6 +55,7 @@ class Server:
     """One server: where it is, and what was found out about it.
 
     `base` is the path of its URL, without `/v1`. `epoch` counts how often it came back.
+    `shown`: whether it goes on with a broken answer of a model, since it came back.
     """
 
     setting: ServerSetting
@@ -62,6 +64,9 @@ class Server:
     found: Recognised | None = None
     key: str = ""
     epoch: int = 0
+    shown: dict[tuple[str, Continued], bool] = field(
+        default_factory=dict[tuple[str, Continued], bool]
+    )
     id: str = field(init=False)
     name: str = field(init=False)
 
@@ -81,6 +86,12 @@ class Server:
             ) from error
         if not self.key.isprintable() or not self.key.isascii():
             raise SettingsError(f"{file} has no key on one line for {self.setting.url}")
+
+    def came_back(self, found: Recognised) -> None:
+        """Note what it is, now that it answers again."""
+        self.found = found
+        self.epoch += 1
+        self.shown.clear()
 
     @property
     def headers(self) -> dict[str, str]:
@@ -120,6 +131,12 @@ class ServerClient:
                 if size > LARGEST:
                     raise NodeLost(f"GET {path} of {server.setting.url} has no end")
             return Reply(answer.status, answer.headers, b"".join(pieces))
+
+    def shown(self, to: EngineCandidate, way: Continued, *, goes_on: bool) -> None:
+        """See `NodeClient.shown`."""
+        server = self.servers.get(to.node_id)
+        if server is not None and server.epoch == to.engine.epoch:
+            server.shown[to.engine.id, way] = goes_on
 
     def forward(
         self, to: EngineCandidate, request: Request, request_id: str, body: bytes

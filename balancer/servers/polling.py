@@ -16,7 +16,7 @@ from msgspec import structs
 from balancer.discovery.events import ReconnectPolicy
 from balancer.fleet.current import LiveFleet
 from balancer.servers.client import Server, ServerClient, server_of
-from balancer.servers.report import report_of
+from balancer.servers.report import report_of, with_shown
 from edgeserve import http
 from edgeserve.config.settings import BalancerSettings
 from edgeserve.errors import EdgeserveError, NodeLost, SettingsError
@@ -95,8 +95,8 @@ class _Poll:
         get = partial(self._client.get, server)
         if server.found is None:
             server.read_key()
-            server.found = await recognise(get, server.setting, server.base)
-            server.epoch += 1
+            server.came_back(await recognise(get, server.setting, server.base))
+        assert server.found is not None  # noqa: S101 - it was just recognised
         replies = await look(get, server.found, server.base)
         if problem := server.found.profile.problem(replies):
             raise NodeLost(f"{server.setting.url}: {problem}")
@@ -108,6 +108,7 @@ class _Poll:
         if server.found is None:
             return
         report = report_of(server.setting, server.found.profile, replies, server.epoch)
+        report = with_shown(report, server.shown)
         if not report.engines:
             raise NodeLost(self._no_engines(replies[MODELS]))
         fleet = self._current.fleet

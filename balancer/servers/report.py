@@ -6,16 +6,19 @@ So the fleet, its queue, breakers, tables and metrics need to know nothing of se
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path
 from urllib.parse import urlsplit
+
+from msgspec import structs
 
 from edgeserve.config.servers import ServerSetting
 from edgeserve.models.naming import named
 from edgeserve.quantization import ALIASES, TYPES
 from edgeserve.servers.profiles.base import CONTEXT, Profile, Replies, ServedModel
 from edgeserve.wire import (
+    Continued,
     Cpu,
     EngineReport,
     Expected,
@@ -105,11 +108,12 @@ def _engine(
     epoch: int,
 ) -> EngineReport:
     context = setting.context or model.context or CONTEXT
-    name = _short(model.id)
+    name, variant = _short(model.id), variant_of(model.id)
     return EngineReport(
         id=model.id,
         model=name if short[name] == 1 else model.id,
-        variant=model.id,
+        variant=variant,
+        file="" if variant == model.id else model.id,
         state="busy" if busy >= width else "ready",
         slots=width,
         busy=busy,
@@ -125,6 +129,15 @@ def _engine(
         pinned=True,  # what is loaded there is not ours to change
         last_resort=setting.last_resort,
     )
+
+
+def variant_of(name: str) -> str:
+    """Return the name that nodes have for the same GGUF file, else its own."""
+    last = name.replace("\\", "/").rpartition("/")[2]
+    if not last.lower().endswith(".gguf"):
+        return name
+    model, label = named(Path(last), "")
+    return f"{model}:{label}" if label else name
 
 
 def _short(name: str) -> str:
@@ -153,3 +166,27 @@ def _notes(
     if not setting.context and any(each.context == 0 for each in models):
         notes.append(f"its context is unknown; {CONTEXT} tokens assumed (`context`)")
     return tuple(notes)
+
+
+def with_shown(
+    report: NodeReport, shown: Mapping[tuple[str, Continued], bool]
+) -> NodeReport:
+    """Add which of its models go on with a broken answer, in which ways."""
+    if not shown:
+        return report
+    engines = tuple(
+        structs.replace(
+            each,
+            resumes=_ways(shown, each.id, goes_on=True),
+            restarts=_ways(shown, each.id, goes_on=False),
+        )
+        for each in report.engines
+    )
+    return structs.replace(report, engines=engines)
+
+
+def _ways(
+    shown: Mapping[tuple[str, Continued], bool], model: str, *, goes_on: bool
+) -> tuple[Continued, ...]:
+    found = (key for key, each in shown.items() if each is goes_on)
+    return tuple(way for id_, way in found if id_ == model)
