@@ -10,14 +10,14 @@ from typing import Any
 
 from aiohttp import web
 
-from balancer.probes.continuation import TOKENS
+from balancer.probes.continuation import ASKED, TOKENS
 from tests.fakes.servers import DONE, FakeServer, chunk, response
 
 Json = dict[str, Any]
 
 COUNTED = ("One", ", two", ", three", ", four", ", five", ", six")
-QUESTION = "Count|"
-"""The answer to a prompt is what follows the bar."""
+QUESTION = "Count"
+"""A prompt: what follows it is text of the answer."""
 
 
 def rest_of(
@@ -72,7 +72,7 @@ class WritingServer(FakeServer):
     `opens`: fields without which it closes the assistant's message and begins anew,
     None where it always does; prompts always go on. `trims`, `strips`: see `rest_of`.
     `breaks`: where its next streams break off, after so many pieces, `mark` what it
-    says then; probes do not break.
+    says then; probes do not break. `gate`: streams wait for it.
     """
 
     pieces: Sequence[str] = COUNTED
@@ -103,7 +103,8 @@ class WritingServer(FakeServer):
 
     def _given(self, body: Json) -> str:
         if "prompt" in body:
-            return str(body["prompt"]).partition("|")[2]
+            asked = str(ASKED["completion"][2]["prompt"])
+            return str(body["prompt"]).removeprefix(QUESTION).removeprefix(asked)
         last = body["messages"][-1]
         if last["role"] != "assistant" or self.opens is None:
             return ""
@@ -116,6 +117,8 @@ class WritingServer(FakeServer):
     ) -> web.StreamResponse:
         answer = web.StreamResponse(headers={"content-type": "text/event-stream"})
         await answer.prepare(request)
+        if self.gate is not None:
+            await self.gate.wait()
         parts = events(rest, chat="messages" in body)
         probe = body.get("max_tokens") == TOKENS
         stop = self.breaks.pop(0) if self.breaks and not probe else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,11 +19,16 @@ from tests.balancer.endpoint import CHAT, Endpoint, chat, endpoint, eventually
 from tests.fakes.continuing import COUNTED, QUESTION, WritingServer, writing_server
 from tests.fakes.node import fake_node
 from tests.fakes.reports import an_engine
-from tests.fakes.servers import OLLAMA, OPENAI, TGI, VLLM, listed
+from tests.fakes.servers import DONE, OPENAI, TGI, VLLM, listed
 
 WHOLE = "".join(COUNTED)
+SPACED = ("One", " two", " three", " four", " five")
+FILE = "/models/Small-Q4_1.gguf"
+IDLE = {"/metrics": b""}
 OPEN = {"continue_final_message": True, "add_generation_prompt": False}
-DIED = b'data: {"error": {"message": "EngineCore died", "code": 500}}\n\ndata: [DONE]\n\n'
+DIED = (
+    b'data: {"error": {"message": "EngineCore died", "code": 500}}\n\ndata: [DONE]\n\n'
+)
 
 
 @pytest.fixture(autouse=True)
@@ -39,6 +45,19 @@ def engine_of(here: Endpoint, server: WritingServer) -> EngineReport:
     )
 
 
+def narrow(*servers: WritingServer) -> tuple[ServerSetting, ...]:
+    return tuple(ServerSetting(url=each.url, width=1) for each in servers)
+
+
+async def both_answer(here: Endpoint, one: WritingServer, two: WritingServer) -> None:
+    """Have each of them answer a chat."""
+    one.gate = two.gate = asyncio.Event()
+    asked = [asyncio.ensure_future(here.post(CHAT, chat(stream=True))) for _ in "ab"]
+    await eventually(lambda: bool(one.asked and two.asked))
+    one.gate.set()
+    await asyncio.gather(*asked)
+
+
 async def shown(here: Endpoint, *servers: WritingServer) -> None:
     """Wait until it is known whether they go on."""
     for each in servers:
@@ -52,8 +71,8 @@ async def shown(here: Endpoint, *servers: WritingServer) -> None:
 @pytest.mark.parametrize(
     ("answers", "fields"),
     [
-        pytest.param(VLLM, {"opens": OPEN}, id="vllm"),
-        pytest.param(TGI, {"trims": True}, id="tgi"),
+        pytest.param({**VLLM, **IDLE}, {"opens": OPEN}, id="vllm"),
+        pytest.param({**TGI, **IDLE}, {"trims": True}, id="tgi"),
         pytest.param(OPENAI, {}, id="openai"),
     ],
 )
@@ -64,13 +83,11 @@ async def test_an_answer_that_breaks_off_goes_on_at_a_server_that_was_seen_to(
     async with (
         writing_server(answers, mark=mark, **fields) as one,
         writing_server(answers, mark=mark, **fields) as two,
-        endpoint(servers=(one.url, two.url)) as here,
+        endpoint(server_tables=narrow(one, two)) as here,
     ):
-        while not (one.asked and two.asked):
-            await here.post(CHAT, chat(stream=True))
+        await both_answer(here, one, two)
         await shown(here, one, two)
-        one.breaks = [2]
-        two.breaks = [2]
+        one.breaks = two.breaks = [2]  # whichever is asked first
         answered = await here.post(CHAT, chat(stream=True))
         again = await here.post(CHAT, chat(max_tokens=400))
 
@@ -82,10 +99,12 @@ async def test_an_answer_that_breaks_off_goes_on_at_a_server_that_was_seen_to(
 @pytest.mark.parametrize(
     ("answers", "fields"),
     [
-        pytest.param(VLLM, {"opens": None}, id="begins anew"),
+        pytest.param({**VLLM, **IDLE}, {"opens": None}, id="begins anew"),
         pytest.param(OPENAI, {"opens": OPEN}, id="needs fields of vLLM"),
-        pytest.param(OPENAI, {"strips": True, "trims": True}, id="loses white space"),
-        pytest.param(OPENAI, {"pieces": ("ab", "ab", "ab", "ab")}, id="cannot be told"),
+        pytest.param(
+            OPENAI, {"strips": True, "pieces": SPACED}, id="loses white space"
+        ),
+        pytest.param(OPENAI, {"pieces": ("ab",) * 4}, id="cannot be told"),
     ],
 )
 async def test_a_server_that_was_not_seen_to_go_on_gets_no_rest_of_an_answer(
@@ -94,13 +113,12 @@ async def test_a_server_that_was_not_seen_to_go_on_gets_no_rest_of_an_answer(
     async with (
         writing_server(answers, **fields) as one,
         writing_server(answers, **fields) as two,
-        endpoint(servers=(one.url, two.url)) as here,
+        endpoint(server_tables=narrow(one, two)) as here,
     ):
-        while not (one.asked and two.asked):
-            await here.post(CHAT, chat(stream=True))
+        await both_answer(here, one, two)
         await eventually(lambda: bool(one.probes and two.probes))
         await eventually(lambda: not here.balancer.state.slot_counts.busy(key(here)))
-        one.breaks, two.breaks = [2], [2]
+        one.breaks = two.breaks = [2]  # whichever is asked first
         asked = len(one.asked) + len(two.asked)
         answered = await here.post(CHAT, chat(stream=True))
         rest = len(one.asked) + len(two.asked) - asked
@@ -130,7 +148,9 @@ async def test_a_server_is_probed_once_for_each_way_until_it_was_away() -> None:
         nodes = (await here.get("/edgeserve/v1/nodes")).json
 
         await server.stop()
-        await eventually(lambda: here.balancer.state.current.fleet.nodes[0].state != "up")
+        await eventually(
+            lambda: here.balancer.state.current.fleet.nodes[0].state != "up"
+        )
         await server.start()
         await eventually(lambda: engine_of(here, server).epoch > before.epoch)
         away = engine_of(here, server)
@@ -148,33 +168,30 @@ async def test_a_server_is_probed_once_for_each_way_until_it_was_away() -> None:
 async def test_an_answer_of_a_server_goes_on_at_a_node_with_the_same_weights(
     cut_at: int,
 ) -> None:
-    answers = {**OPENAI, "/v1/models": listed("/models/Small-Q4_1.gguf")}
+    answers = {**OPENAI, "/v1/models": listed(FILE)}
     async with writing_server(answers, breaks=[cut_at]) as server, fake_node() as node:
         slow = ServerSetting(url=server.url)
         async with endpoint(node, server_tables=(slow,)) as here:
-            rest = Engine("b").chat(COUNTED[cut_at:], mending=True)
-            broken = b""
-            while not broken:
-                node.script = [(rest, "")]
-                answered = await here.post(CHAT, chat(model="small:q4_1", stream=True))
-                broken = answered.body if server.asked else b""
+            # The server is asked for by the name that only it has.
+            broken = await here.post(CHAT, chat(model=FILE, stream=True))
 
-    assert text_of(broken) == WHOLE
-    assert broken.endswith(b"data: [DONE]\n\n")
+    assert text_of(broken.body) == gone_on_at_a_node(cut_at)
+    assert broken.body.endswith(b"data: [DONE]\n\n")
 
 
 async def test_an_answer_of_a_node_goes_on_at_a_server_with_the_same_weights() -> None:
-    answers = {**OPENAI, "/v1/models": listed("/models/Small-Q4_1.gguf")}
+    answers = {**OPENAI, "/v1/models": listed(FILE)}
     half = first(Engine().chat(COUNTED), 4)
     async with writing_server(answers) as server, fake_node() as node:
         known = ServerSetting(url=server.url, last_resort=True)
         async with endpoint(node, server_tables=(known,)) as here:
-            node.refuse = None
             node.script = [(b"", "broken")]
             await here.post(CHAT, chat(stream=True))  # the server answers
             await shown(here, server)
             await eventually(
-                lambda: all(not each.rank for each in here.balancer.state.current.candidates)
+                lambda: all(
+                    not each.rank for each in here.balancer.state.current.candidates
+                )
             )
             node.script = [(half, "broken")]
             answered = await here.post(CHAT, chat(stream=True))
@@ -182,20 +199,26 @@ async def test_an_answer_of_a_node_goes_on_at_a_server_with_the_same_weights() -
     assert text_of(answered.body) == WHOLE
 
 
+def gone_on_at_a_node(words: int) -> str:
+    """The server's text so far, and the rest that the fake node writes behind it."""
+    rest = "".join(f" w{number}" for number in range(words, 16))
+    return "".join(COUNTED[:words]) + rest
+
+
 async def test_another_type_of_the_model_goes_on_only_where_that_is_allowed() -> None:
-    async with writing_server(VLLM, breaks=[2] * 9) as server:
+    async with writing_server({**VLLM, **IDLE}, breaks=[2] * 9) as server:
         known = ServerSetting(url=server.url)
         for resume, whole in (("same-variant", False), ("any", True)):
             async with (
                 fake_node(engine=an_engine(slots=1, busy=1)) as node,
                 endpoint(node, server_tables=(known,), resume=resume) as here,
             ):
-                node.script = [(Engine("b").chat(COUNTED[2:], mending=True), "")]
                 asking = here.post(CHAT, chat(stream=True))
                 node.change("small:Q4_1", busy=0)
                 answered = await asking
 
-                assert (text_of(answered.body) == WHOLE) is whole
+                gone_on = text_of(answered.body) == gone_on_at_a_node(2)
+                assert gone_on is whole
 
 
 def test_an_answer_is_cut_before_white_space_in_its_middle() -> None:

@@ -11,7 +11,7 @@ import pytest
 from balancer.dialects.chat import Chat
 from balancer.dialects.completion import Completion
 from balancer.failover.resume import Finish, Resume, resume
-from balancer.request import LLAMA_FIELDS
+from balancer.request import LLAMA_FIELDS, portable_body
 from balancer.routing.decision import Send
 from balancer.servers.stream import ServerEvents, ServerStream
 from edgeserve.openai import ROUTES
@@ -40,7 +40,9 @@ def a_server(kind: str = "openai") -> EngineReport:
 def asked(path: str, **fields: object) -> bytes:
     body = {"model": "m", "stream": True, "temperature": 0, **fields}
     if path == CHAT:
-        return json.dumps({**body, "messages": [{"role": "user", "content": "?"}]}).encode()
+        return json.dumps(
+            {**body, "messages": [{"role": "user", "content": "?"}]}
+        ).encode()
     return json.dumps({**body, "prompt": QUESTION}).encode()
 
 
@@ -189,7 +191,7 @@ def test_reasoning_goes_on_at_nodes_only() -> None:
 
 
 def test_a_trailing_message_of_the_client_is_continued_as_llama_cpp_does() -> None:
-    from balancer.request import portable_body  # noqa: PLC0415
+    from balancer.request import portable_body
 
     messages = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "A"}]
     body = msgspec.json.encode({"model": "m", "messages": messages})
