@@ -19,7 +19,7 @@ from tests.balancer.endpoint import CHAT, Endpoint, chat, endpoint, eventually
 from tests.fakes.continuing import COUNTED, QUESTION, WritingServer, writing_server
 from tests.fakes.node import fake_node
 from tests.fakes.reports import an_engine
-from tests.fakes.servers import DONE, OPENAI, TGI, VLLM, listed
+from tests.fakes.servers import OPENAI, TGI, VLLM, listed
 
 WHOLE = "".join(COUNTED)
 SPACED = ("One", " two", " three", " four", " five")

@@ -191,7 +191,6 @@ def test_reasoning_goes_on_at_nodes_only() -> None:
 
 
 def test_a_trailing_message_of_the_client_is_continued_as_llama_cpp_does() -> None:
-    from balancer.request import portable_body
 
     messages = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "A"}]
     body = msgspec.json.encode({"model": "m", "messages": messages})
