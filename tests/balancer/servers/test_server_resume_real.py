@@ -23,7 +23,7 @@ from node.app import serve
 from node.engines.process import free_port
 from tests.balancer.broken_streams import text_of
 from tests.balancer.endpoint import CHAT, Endpoint, a_secret, endpoint
-from tests.balancer.engine import KEY, real_engine
+from tests.balancer.engine import KEY, RealEngine, real_engine
 from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.engine
@@ -71,17 +71,28 @@ async def until(true: Callable[[], bool]) -> None:
             await asyncio.sleep(0.05)
 
 
-async def asked(here: Endpoint, model: str, kill: Callable[[], None]) -> bytes:
-    """Ask, and kill the engine that answers once it has begun."""
+def engines_beside(hand: RealEngine) -> list[psutil.Process]:
+    """Return the processes of the node's engine."""
+    return [
+        each
+        for each in psutil.Process().children(recursive=True)
+        if each.pid != hand.process.pid
+        and "node.engines.bundled_host" in each.cmdline()
+    ]
+
+
+async def asked(here: Endpoint, model: str, killed: list[psutil.Process]) -> bytes:
+    """Ask, and kill the engine that answers as soon as it has begun."""
     async with here.session.post(CHAT, json={**ALPHABET, "model": model}) as answer:
         body = b""
         while b'"content":"' not in body:
             body += await answer.content.readany()
-        kill()
+        for each in killed:
+            each.kill()
         body += await answer.read()
         id_ = answer.headers["x-edgeserve-request-id"]
     why = (await here.get(f"/edgeserve/v1/requests/{id_}")).json
-    assert len(why["attempts"]) > 1, why
+    assert len(why["attempts"]) > 1, (why["attempts"][0]["outcome"], body[-300:])
     return body
 
 
@@ -107,19 +118,13 @@ async def test_greedy_text_is_the_same_when_another_programs_engine_goes_on(
                 found = (each.engine for each in current.candidates)
                 return next((each for each in found if each.kind == kind), None)
 
-            def kill_the_nodes() -> None:
-                for each in psutil.Process().children(recursive=True):
-                    line = each.cmdline()
-                    if str(smollm2) in line and BY_HAND not in line:
-                        each.kill()
-
             await until(lambda: (e := engine("bundled")) and e.state == "ready")
             # An answer of the server has it probed.
             await here.post(CHAT, {**ALPHABET, "model": BY_HAND})
             await until(lambda: "chat" in engine("server").resumes)
-            from_node = await asked(here, NAME, kill_the_nodes)
+            from_node = await asked(here, NAME, engines_beside(hand))
             await until(lambda: engine("bundled").state == "ready")
-            from_hand = await asked(here, BY_HAND, hand.process.kill)
+            from_hand = await asked(here, BY_HAND, [psutil.Process(hand.process.pid)])
 
     assert text_of(from_node) == text_of(from_hand) == text_of(unbroken)
     assert from_node.endswith(b"data: [DONE]\n\n")
