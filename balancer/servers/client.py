@@ -21,10 +21,11 @@ from edgeserve.config.servers import ServerSetting, key_of
 from edgeserve.errors import NodeLost, SettingsError, in_words
 from edgeserve.http.types import Answer, Origin, Request, Response, Upstream, origin_of
 from edgeserve.json_edit import edited, raw_fields
-from edgeserve.openai import ROUTES
+from edgeserve.openai import ROUTES, fields
 from edgeserve.runtime.files import read_text
 from edgeserve.servers.errors import error_of
 from edgeserve.servers.profiles.base import Profile, Reply
+from edgeserve.servers.profiles.translation import Translation
 from edgeserve.servers.recognition import Recognised
 from edgeserve.wire import Continued
 
@@ -142,7 +143,10 @@ class ServerClient:
         self, to: EngineCandidate, request: Request, request_id: str, body: bytes
     ) -> AbstractAsyncContextManager[Answer]:
         """See `NodeClient.forward`."""
-        return self._ask(to, request.path, body, {"x-request-id": request_id})
+        headers = {"x-request-id": request_id}
+        if request.method == "GET":
+            return self._ask(to, request.path, b"", headers, request.target)
+        return self._ask(to, request.path, body, headers)
 
     def probe(
         self, to: EngineCandidate, path: str, body: bytes
@@ -152,21 +156,33 @@ class ServerClient:
 
     @asynccontextmanager
     async def _ask(
-        self, to: EngineCandidate, path: str, body: bytes, headers: Mapping[str, str]
+        self,
+        to: EngineCandidate,
+        path: str,
+        body: bytes,
+        headers: Mapping[str, str],
+        got: str = "",
     ) -> AsyncGenerator[Answer]:
+        """Ask; `got`: the target of a GET."""
         server = self.servers.get(to.node_id)
         if server is None or server.found is None:
             raise NodeLost(f"{to.node} is not known any more")
-        target = server.found.api + ROUTES[path].path.removeprefix("/v1")
+        profile, route = server.found.profile, ROUTES[path].path
+        translation = profile.translates.get(route)
+        if translation is not None:
+            body = msgspec.json.encode(translation.asked(fields(body)))
+            route = translation.path
+        here = server.found.api if route.startswith("/v1/") else server.base
+        target = here + (got or route.removeprefix("/v1"))
         asked = self._upstream.ask(
             to.origin,
-            "POST",
+            "GET" if got else "POST",
             target,
             {**JSON, **headers, **server.headers},
-            fitting(server.found.profile, body),
+            body if got else fitting(profile, body),
         )
         async with asked as answer:
-            yield await _understood(server, answer)
+            yield await _understood(server, answer, translation)
 
 
 def fitting(profile: Profile, body: bytes) -> bytes:
@@ -180,7 +196,9 @@ def fitting(profile: Profile, body: bytes) -> bytes:
     return edited(body, put=put, drop=(*profile.drops, *profile.renames))
 
 
-async def _understood(server: Server, answer: Answer) -> Answer:
+async def _understood(
+    server: Server, answer: Answer, translation: Translation | None
+) -> Answer:
     """Read an answer that is no stream, and put it into our format."""
     headers = {key: answer.headers[key] for key in KEPT if key in answer.headers}
     kind = headers.get("content-type", "")
@@ -196,9 +214,24 @@ async def _understood(server: Server, answer: Answer) -> Answer:
         return ServerAnswer(status, {**headers, **JSON}, answer, body)
     if not body.strip():
         raise NodeLost(f"{where} answered {answer.status} with an empty body")
+    if translation is not None:
+        return ServerAnswer(
+            200, headers, answer, _translated(server, translation, body)
+        )
+    if server.found is not None and server.found.profile.llama_cpp:
+        return ServerAnswer(200, headers, answer, body)
     if (wrong := _no_answer(body)) is not None:
         raise NodeLost(f"{where} answered {answer.status} with {wrong}")
     return ServerAnswer(200, headers, answer, body.replace(REASONING, OURS))
+
+
+def _translated(server: Server, translation: Translation, body: bytes) -> bytes:
+    """Return the answer to a translated request, as llama.cpp would give it. Pure."""
+    try:
+        return msgspec.json.encode(translation.answered(msgspec.json.decode(body)))
+    except (LookupError, TypeError, ValueError, RecursionError) as error:
+        there = f"{translation.path} of {server.setting.url}"
+        raise NodeLost(f"{there} answered with no such thing: {error!r}") from error
 
 
 def _no_answer(body: bytes) -> str | None:

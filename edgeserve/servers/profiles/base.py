@@ -16,6 +16,7 @@ from typing import Any, ClassVar, cast
 import msgspec
 
 from edgeserve.config.servers import ServerKind
+from edgeserve.servers.profiles.translation import Translations
 from edgeserve.wire import MALFORMED, Ability
 
 Json = dict[str, Any]
@@ -88,7 +89,8 @@ class Profile(ABC):
     the server tell it. `drops`: request fields that it refuses; `renames`: those that
     it calls otherwise. `continues`: fields that have it go on with a last message of
     the assistant, where it would close that otherwise. `llama_cpp`: it takes all routes
-    and fields of llama.cpp, and streams as that does.
+    and fields of llama.cpp, and streams as that does. `translates`: the routes of
+    llama.cpp that it has in another form.
     """
 
     kind: ClassVar[ServerKind]
@@ -99,11 +101,11 @@ class Profile(ABC):
     renames: ClassVar[Mapping[str, str]] = {}
     continues: ClassVar[Mapping[str, object]] = {}
     llama_cpp: ClassVar[bool] = False
+    translates: ClassVar[Translations] = {}
 
     def takes(self, path: str) -> bool:
         """Whether it answers a route that not every server has."""
-        del path
-        return self.llama_cpp
+        return self.llama_cpp or path in self.translates
 
     @abstractmethod
     def recognises(self, replies: Replies) -> bool:

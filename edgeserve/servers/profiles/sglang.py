@@ -15,6 +15,7 @@ from edgeserve.servers.profiles.base import (
     owners,
     whole,
 )
+from edgeserve.servers.profiles.translation import OF_SGLANG
 
 LOADS = "/v1/loads"
 
@@ -26,6 +27,7 @@ class SGLang(Profile):
     looks = (LOADS,)
     width = 64
     continues = OPEN_MESSAGE
+    translates = OF_SGLANG
 
     def recognises(self, replies: Replies) -> bool:
         """See `Profile.recognises`."""

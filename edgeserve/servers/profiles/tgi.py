@@ -15,6 +15,7 @@ from edgeserve.servers.profiles.base import (
     unwell,
     whole,
 )
+from edgeserve.servers.profiles.translation import OF_TGI
 
 INFO, HEALTH, METRICS = "/info", "/health", "/metrics"
 
@@ -27,6 +28,7 @@ class TGI(Profile):
     looks = (INFO, HEALTH, METRICS)
     width = 32
     renames = {"max_completion_tokens": "max_tokens"}  # noqa: RUF012 - a Mapping
+    translates = OF_TGI
 
     def recognises(self, replies: Replies) -> bool:
         """See `Profile.recognises`."""

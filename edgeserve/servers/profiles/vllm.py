@@ -15,6 +15,7 @@ from edgeserve.servers.profiles.base import (
     owners,
     unwell,
 )
+from edgeserve.servers.profiles.translation import OF_VLLM
 
 HEALTH, METRICS = "/health", "/metrics"
 
@@ -26,6 +27,7 @@ class VLLM(Profile):
     looks = (HEALTH, METRICS)
     width = 64
     continues = OPEN_MESSAGE
+    translates = OF_VLLM
 
     def recognises(self, replies: Replies) -> bool:
         """See `Profile.recognises`."""
