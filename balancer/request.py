@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 from msgspec import structs
@@ -18,7 +18,7 @@ from msgspec import structs
 from balancer.dialects import DIALECTS, prompt
 from balancer.dialects.base import Dialect
 from balancer.dialects.prompt import EMPTY
-from balancer.routing.decision import RoutingRequest
+from balancer.routing.decision import Resumes, RoutingRequest
 from balancer.validation.abilities import media
 from balancer.validation.grammar_text import Caps
 from balancer.validation.limits import CAPS, check
@@ -28,6 +28,7 @@ from edgeserve.errors import BadRequest
 from edgeserve.json_edit import edited, raw_fields
 from edgeserve.openai import RequestFields, Route, normal, read
 from edgeserve.servers.profiles import profile_of
+from edgeserve.servers.requests import called, ends_with_assistant, portable_body
 from edgeserve.wire import REQUEST_HEADER, Ability, EngineReport
 
 Mode = Literal["stream", "aggregate", "whole"]
@@ -40,15 +41,6 @@ STRIPPED = ("id_slot", "lora")
 
 PORTABLE = frozenset(("/v1/chat/completions", "/v1/completions", "/v1/embeddings"))
 """Routes that every server with OpenAI's API may have."""
-
-LLAMA_FIELDS = (
-    "id_slot", "lora", "cache_prompt", "return_progress", "timings_per_token",
-    "n_predict", "n_cmpl", "n_keep", "n_discard", "n_indent", "samplers", "json_schema",
-    "post_sampling_probs", "t_max_predict_ms", "return_tokens",
-)  # fmt: skip
-"""Fields of llama.cpp that other servers do not know; strict ones refuse them."""
-
-ASSISTANT = b'"assistant"'
 
 OPENAI_BUDGETS = ("max_tokens", "max_completion_tokens")
 
@@ -93,6 +85,11 @@ class InferenceRequest(msgspec.Struct, kw_only=True):
         """Return the same request, not streamed by the engine."""
         return structs.replace(self, mode="whole")
 
+    def resuming(self, resumes: Resumes) -> InferenceRequest:
+        """Return the same request, for engines that go on in such a way."""
+        routing = structs.replace(self.routing, resumes=resumes)
+        return structs.replace(self, routing=routing)
+
     def for_longer_context(self, than: int) -> InferenceRequest:
         """Return the same request, for an engine with a longer context than that."""
         return structs.replace(
@@ -131,30 +128,6 @@ class InferenceRequest(msgspec.Struct, kw_only=True):
         if "n_predict" in given and given.keys().isdisjoint(OPENAI_BUDGETS):
             put["max_tokens"] = self.routing.budget
         return portable_body(self.body, engine, put)
-
-
-def called(engine: EngineReport) -> str:
-    """Return the name that a server has for its model."""
-    return engine.file or engine.variant
-
-
-def portable_body(
-    body: bytes, engine: EngineReport, put: Mapping[str, object]
-) -> bytes:
-    """Return a body without llama.cpp's fields, for a server that is no node.
-
-    A last message of the assistant is continued, as llama.cpp does, unless the client
-    says otherwise.
-    """
-    put = {**put, "model": called(engine)}
-    opens = profile_of(engine).continues
-    if opens and ASSISTANT in body:
-        given = raw_fields(body)
-        if given.keys().isdisjoint(opens) and _ends_with_assistant(
-            given.get("messages")
-        ):
-            put |= opens
-    return edited(body, put=put, drop=LLAMA_FIELDS)
 
 
 def read_request(
@@ -260,7 +233,7 @@ def _can_be_aggregated(fields: Mapping[str, msgspec.Raw]) -> bool:
     if _truthy(fields.get("continue_final_message")):
         return False
     return not any(
-        _ends_with_assistant(fields.get(key)) for key in ("messages", "input")
+        ends_with_assistant(fields.get(key)) for key in ("messages", "input")
     )
 
 
@@ -269,18 +242,6 @@ def _truthy(raw: msgspec.Raw | None) -> bool:
         return raw is not None and bool(msgspec.json.decode(raw))
     except RecursionError:  # nested too deeply to be empty
         return True
-
-
-class _Turn(msgspec.Struct):
-    role: Any = None
-
-
-def _ends_with_assistant(raw: msgspec.Raw | None) -> bool:
-    try:
-        turns = msgspec.json.decode(raw or b"[]", type=list[_Turn])
-    except (msgspec.ValidationError, RecursionError):
-        return False
-    return bool(turns) and turns[-1].role == "assistant"
 
 
 def session_of(received: Mapping[str, str]) -> str:

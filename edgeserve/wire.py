@@ -142,9 +142,7 @@ class Expected(msgspec.Struct, frozen=True, kw_only=True):
 
 
 Ended = Literal["", "died", "killed"]
-
 Continued = Literal["chat", "completion"]
-"""How an answer goes on: from a trailing message, or from a longer prompt."""
 
 
 class EngineReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -162,9 +160,8 @@ class EngineReport(msgspec.Struct, frozen=True, kw_only=True):
     `created` is the time of its file, in Unix seconds. A `pinned` engine stays loaded.
     `evicts` are the ids of the engines that would have to leave for it. A `server` is
     no node's engine but a model of a server that the balancer asks by itself.
-    `last_resort`: only for requests that nothing else can serve. `resumes`: in which
-    ways a server was seen to go on with an answer that breaks off, `restarts`: in which
-    it begins anew; in neither, it was not tried.
+    `last_resort`: only for what nothing else can serve. A server was seen to continue
+    answers in the ways `resumes`, and to begin anew in `restarts`.
     """
 
     id: str

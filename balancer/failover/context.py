@@ -33,7 +33,7 @@ from balancer.fleet.engines import (
 )
 from balancer.request import InferenceRequest
 from balancer.response import MOST, ClientResponse, KeepAlive
-from balancer.routing.decision import Decision, Resumes, RoutingRequest, Wait
+from balancer.routing.decision import Decision, RoutingRequest, Wait
 from balancer.telemetry.records import RequestRecord
 from edgeserve.config.routes import ModelRoute, Reason
 from edgeserve.errors import EdgeserveError, NodeLost
@@ -241,8 +241,7 @@ class RequestContext(msgspec.Struct, eq=False):
     def _narrow(self, engine: EngineCandidate, reader: StreamReader) -> None:
         if self.original is None:
             self.original, self.prompt_tokens = self.request, reader.prompt
-            routing = self.routing(engine)
-            self.request = structs.replace(self.request, routing=routing)
+            self.request = structs.replace(self.request, routing=self.routing(engine))
 
     def routing(self, engine: EngineCandidate) -> RoutingRequest:
         """Return what it asks for when it leaves an engine."""
@@ -288,12 +287,8 @@ class RequestContext(msgspec.Struct, eq=False):
         body, route = self.request.body_of(engine.variant), self.request.route
         plan = resume(body, route, [sent.whole()], prompt_tokens=self.prompt_tokens)
         if isinstance(plan, Resume) and plan.portable is None:
-            self._only_nodes()
+            self.request = self.request.resuming("nodes")
         return plan
-
-    def _only_nodes(self) -> None:
-        """Rule out servers that are no nodes: they could not go on with this answer."""
-        self.request = _resuming(self.request, "nodes")
 
     @property
     def can_restart(self) -> bool:
@@ -309,7 +304,7 @@ class RequestContext(msgspec.Struct, eq=False):
         self.plan = None
         self.size_at_break = 0
         if self.original is not None:
-            self.request, self.original = _resuming(self.original, ""), None
+            self.request, self.original = self.original.resuming(""), None
 
     def widen(self) -> bool:
         """Ask for any variant again, where allowed; whether the request changed."""
@@ -317,14 +312,9 @@ class RequestContext(msgspec.Struct, eq=False):
             return False
         if self.policy == "any" and self.request is not self.original:
             resumes = self.request.routing.resumes
-            self.request = self.original = _resuming(self.original, resumes)
+            self.request = self.original = self.original.resuming(resumes)
             return True
         if self.can_restart:
             self.restart()
             return True
         return False
-
-
-def _resuming(request: InferenceRequest, resumes: Resumes) -> InferenceRequest:
-    routing = structs.replace(request.routing, resumes=resumes)
-    return structs.replace(request, routing=routing)

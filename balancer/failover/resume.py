@@ -14,7 +14,6 @@ from balancer.dialects.stream import StreamObserver
 from balancer.dialects.transcript import read_transcript
 from balancer.dialects.usage import TokenCount
 from balancer.failover.splice import Splice
-from balancer.request import called, portable_body
 from balancer.servers.stream import ServerEvents
 from edgeserve import openai
 from edgeserve.errors import BadRequest
@@ -22,6 +21,7 @@ from edgeserve.http.sse import EventReader
 from edgeserve.json_edit import edited
 from edgeserve.openai import prompts
 from edgeserve.servers.profiles import profile_of
+from edgeserve.servers.requests import called, portable_body
 from edgeserve.wire import EngineReport
 
 Body = dict[str, Any]

@@ -7,7 +7,7 @@ whole, and then from its middle; the second has to be the rest of the first.
 
 That costs a server that is not ours two answers of 16 tokens, once for each model and
 each of two ways, and again when the server was away. It happens after its first own
-answer, in a slot that nobody waits for.
+answer, in a slot that no request waits for.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from balancer.dialects.chat import Chat
 from balancer.dialects.completion import Completion
 from balancer.discovery.node_client import NodeClient
 from balancer.fleet.engines import EngineCandidate, EngineIncarnation
-from balancer.request import portable_body
 from balancer.servers.stream import ServerEvents
 from balancer.state import BalancerState
 from edgeserve.errors import EdgeserveError, NodeLost
 from edgeserve.http.sse import DONE, EventReader
 from edgeserve.runtime.background import Tasks, background, declared
+from edgeserve.servers.requests import portable_body
 from edgeserve.wire import Continued
 
 log = logging.getLogger(__name__)
@@ -182,7 +182,7 @@ class ContinuationProbe:
             return asyncio.get_running_loop().time() - began >= SECONDS
         except (EdgeserveError, ValueError) as error:
             log.info("%s was not seen to continue: %s", to.node, error)
-            shown = False if isinstance(error, Refused) else None
+            shown = False if isinstance(error, NotContinued) else None
         finally:
             self._running.discard(limit)
             self._state.slot_counts.give_back(to.key, 1)
@@ -202,7 +202,7 @@ class ContinuationProbe:
         try:
             again = await self._written(to, path, dialect(onward), onward)
         except NodeLost as error:
-            raise Refused(str(error)) from error
+            raise NotContinued(str(error)) from error
         return goes_on(before, whole, again)
 
     async def _written(
@@ -229,5 +229,5 @@ class ContinuationProbe:
         return Written(tuple(filter(None, pieces)), stopped)
 
 
-class Refused(NodeLost):
+class NotContinued(NodeLost):
     """A server refused to go on with an answer."""

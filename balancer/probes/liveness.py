@@ -15,10 +15,10 @@ import msgspec
 from balancer.discovery.node_client import NodeClient
 from balancer.fleet.engines import EngineCandidate
 from balancer.health.breaker import CircuitBreakers
-from balancer.request import called
 from edgeserve.errors import NodeLost
 from edgeserve.openai import SMALLEST, SMALLEST_OF_SERVERS
 from edgeserve.runtime.background import Tasks, background, declared
+from edgeserve.servers.requests import called
 
 SECONDS = 20.0
 """Longest wait for a probe's answer: one token, even on a slow machine."""

@@ -11,10 +11,10 @@ import pytest
 from balancer.dialects.chat import Chat
 from balancer.dialects.completion import Completion
 from balancer.failover.resume import Finish, Resume, resume
-from balancer.request import LLAMA_FIELDS, portable_body
 from balancer.routing.decision import Send
 from balancer.servers.stream import ServerEvents, ServerStream
 from edgeserve.openai import ROUTES
+from edgeserve.servers.requests import LLAMA_FIELDS, portable_body
 from edgeserve.wire import EngineReport
 from tests.balancer.broken_streams import Engine, data_of, text_of
 from tests.fakes.continuing import QUESTION, events, rest_of, written
