@@ -159,9 +159,8 @@ class EngineReport(msgspec.Struct, frozen=True, kw_only=True):
     last load took, or an estimate; `progress` the share of a load that is done, 0 to 1.
     `created` is the time of its file, in Unix seconds. A `pinned` engine stays loaded.
     `evicts` are the ids of the engines that would have to leave for it. A `server` is
-    no node's engine but a model of a server that the balancer asks by itself.
-    `last_resort`: only for what nothing else can serve. A server was seen to continue
-    answers in the ways `resumes`, and to begin anew in `restarts`.
+    no node's engine but a model of a server that the balancer asks by itself, seen
+    to continue answers (`resumes`) or not (`restarts`). A `last_resort` stands back.
     """
 
     id: str
