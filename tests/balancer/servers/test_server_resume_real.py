@@ -30,7 +30,7 @@ pytestmark = pytest.mark.engine
 
 NAME = "smollm2-135m-instruct:Q4_1"
 BY_HAND = "/by/hand/SmolLM2-135M-Instruct-Q4_1.gguf"
-LETTERS = "A B C D E F G H I J K L M N O P Q R S T U V W X Y Z"
+LETTERS = " ".join("ABCDEFGHIJKLMNOPQRSTUVWXYZ" * 3)
 ALPHABET: dict[str, Any] = {
     "messages": [
         {"role": "user", "content": "Say the alphabet."},
@@ -39,7 +39,7 @@ ALPHABET: dict[str, Any] = {
     ],
     "stream": True,
     "temperature": 0,
-    "max_tokens": 60,
+    "max_tokens": 100,
 }
 
 
