@@ -57,11 +57,11 @@ from balancer.persistence.handover import (
 from balancer.persistence.inheritance import follow_known, handed_over, take_over
 from balancer.persistence.learned import file_in, remembering
 from balancer.probes.calibration import calibrating
+from balancer.probes.continuation import continuing
 from balancer.probes.liveness import probing
 from balancer.probes.template import TemplateProbe
-from balancer.servers.adopted import adopting
 from balancer.servers.polling import Beside
-from balancer.servers.registry import ServerRegistry, serving_servers
+from balancer.servers.reaching import reaching
 from balancer.state import BalancerState, build_state
 from balancer.telemetry.recorder import Trace, tracing
 from edgeserve import http
@@ -140,8 +140,10 @@ async def running(
         revocations = Revocations(settings.state_dir)
         channel = FleetChannel(access.tokens, revocations.nodes)
         pace = pace or pace_of(settings)
-        reaching = _nodes(settings, shared, pace, channel if access.tokens else None)
-        nodes, servers = await stack.enter_async_context(reaching)
+        proved = channel if access.tokens else None
+        beside = Beside(shared.slot_counts, shared.predictive.fleet_model.servers)
+        reached = reaching(settings, shared.current, pace, proved, beside)
+        nodes, servers = await stack.enter_async_context(reached)
         clock = stack.enter_context(closing(ActiveClock()))
         on_event = await stack.enter_async_context(
             watching(shared.current, nodes, pace, clock)
@@ -238,24 +240,6 @@ def _reached_at(host: str, port: int, *, tls: bool) -> Origin:
     return Origin(LOOPBACK if host == EVERYWHERE else host, port, tls)
 
 
-@asynccontextmanager
-async def _nodes(
-    settings: BalancerSettings,
-    shared: BalancerState,
-    pace: ReconnectPolicy,
-    channel: FleetChannel | None,
-) -> AsyncGenerator[tuple[NodeClient, ServerRegistry]]:
-    """Hold connections to nodes, each proved on a channel, and to other servers."""
-    knowledge = shared.predictive.fleet_model.servers
-    beside = Beside(shared.slot_counts, knowledge)
-    async with (
-        http.upstream(connect_seconds=settings.connect_seconds, channel=channel) as to,
-        serving_servers(settings, shared.current, pace, beside) as servers,
-    ):
-        with adopting(shared.current, servers, to):
-            yield NodeClient(to, servers.client), servers
-
-
 def _offering(
     settings: BalancerSettings,
     sock: socket.socket,
@@ -299,13 +283,14 @@ async def _handler(
     trace: Trace | None,
 ) -> AsyncGenerator[InferenceHandler]:
     templates = TemplateProbe(nodes)
-    async with background() as tasks:
+    async with background() as tasks, continuing(shared, nodes) as continuations:
         mover = Mover(shared, templates, tasks)
         with closing(Watchdog(shared, clock, mover.look)) as watch:
             retry = RetryLoop(
                 state=shared,
                 nodes=nodes,
                 templates=templates,
+                continuations=continuations,
                 watchdog=watch,
                 attempts=settings.attempts,
                 patience=settings.queue_seconds,

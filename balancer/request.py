@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 from msgspec import structs
@@ -18,7 +18,7 @@ from msgspec import structs
 from balancer.dialects import DIALECTS, prompt
 from balancer.dialects.base import Dialect
 from balancer.dialects.prompt import EMPTY
-from balancer.routing.decision import RoutingRequest
+from balancer.routing.decision import Resumes, RoutingRequest
 from balancer.validation.abilities import media
 from balancer.validation.grammar_text import Caps
 from balancer.validation.limits import CAPS, check
@@ -27,6 +27,8 @@ from balancer.validation.translation import is_forced, translated
 from edgeserve.errors import BadRequest
 from edgeserve.json_edit import edited, raw_fields
 from edgeserve.openai import RequestFields, Route, normal, read
+from edgeserve.servers.profiles import profile_of
+from edgeserve.servers.requests import called, ends_with_assistant, portable_body
 from edgeserve.wire import REQUEST_HEADER, Ability, EngineReport
 
 Mode = Literal["stream", "aggregate", "whole"]
@@ -39,13 +41,6 @@ STRIPPED = ("id_slot", "lora")
 
 PORTABLE = frozenset(("/v1/chat/completions", "/v1/completions", "/v1/embeddings"))
 """Routes that every server with OpenAI's API may have."""
-
-LLAMA_FIELDS = (
-    "id_slot", "lora", "cache_prompt", "return_progress", "timings_per_token",
-    "n_predict", "n_cmpl", "n_keep", "n_discard", "n_indent", "samplers", "json_schema",
-    "post_sampling_probs", "t_max_predict_ms", "return_tokens",
-)  # fmt: skip
-"""Fields of llama.cpp that other servers do not know; strict ones refuse them."""
 
 OPENAI_BUDGETS = ("max_tokens", "max_completion_tokens")
 
@@ -90,6 +85,11 @@ class InferenceRequest(msgspec.Struct, kw_only=True):
         """Return the same request, not streamed by the engine."""
         return structs.replace(self, mode="whole")
 
+    def resuming(self, resumes: Resumes) -> InferenceRequest:
+        """Return the same request, for engines that go on in such a way."""
+        routing = structs.replace(self.routing, resumes=resumes)
+        return structs.replace(self, routing=routing)
+
     def for_longer_context(self, than: int) -> InferenceRequest:
         """Return the same request, for an engine with a longer context than that."""
         return structs.replace(
@@ -102,7 +102,11 @@ class InferenceRequest(msgspec.Struct, kw_only=True):
             return b""
         if engine.kind == "server":
             return self._body_for_server(engine)
-        put: dict[str, object] = {**self.edits, "model": engine.variant}
+        return self.body_of(engine.variant, slot)
+
+    def body_of(self, model: str, slot: int | None = None) -> bytes:
+        """Return the body for llama.cpp."""
+        put: dict[str, object] = {**self.edits, "model": model}
         if self.asks_for_progress:
             put["return_progress"] = True
         if self.mode == "aggregate":
@@ -114,14 +118,16 @@ class InferenceRequest(msgspec.Struct, kw_only=True):
         return edited(self.body, put={**put, "id_slot": slot}, drop=("lora",))
 
     def _body_for_server(self, engine: EngineReport) -> bytes:
-        """Return the body for a server that is no node: with none of our fields."""
-        put: dict[str, object] = {**self.edits, "model": engine.variant}
+        """Return the body for a server that is no node."""
+        if profile_of(engine).llama_cpp:
+            return self.body_of(called(engine))
+        put: dict[str, object] = {**self.edits}
         if self.mode != "whole":
             put |= {"stream": True, "stream_options": {"include_usage": True}}
         given = raw_fields(self.body)
         if "n_predict" in given and given.keys().isdisjoint(OPENAI_BUDGETS):
             put["max_tokens"] = self.routing.budget
-        return edited(self.body, put=put, drop=LLAMA_FIELDS)
+        return portable_body(self.body, engine, put)
 
 
 def read_request(
@@ -170,6 +176,7 @@ def read_request(
             floor=floor,
             priority=priority,
             portable=_portable(route, request),
+            path=route.path,
         ),
         wants_progress=bool(request.return_progress),
         wants_usage=_wants_usage(request),
@@ -226,7 +233,7 @@ def _can_be_aggregated(fields: Mapping[str, msgspec.Raw]) -> bool:
     if _truthy(fields.get("continue_final_message")):
         return False
     return not any(
-        _ends_with_assistant(fields.get(key)) for key in ("messages", "input")
+        ends_with_assistant(fields.get(key)) for key in ("messages", "input")
     )
 
 
@@ -235,18 +242,6 @@ def _truthy(raw: msgspec.Raw | None) -> bool:
         return raw is not None and bool(msgspec.json.decode(raw))
     except RecursionError:  # nested too deeply to be empty
         return True
-
-
-class _Turn(msgspec.Struct):
-    role: Any = None
-
-
-def _ends_with_assistant(raw: msgspec.Raw | None) -> bool:
-    try:
-        turns = msgspec.json.decode(raw or b"[]", type=list[_Turn])
-    except (msgspec.ValidationError, RecursionError):
-        return False
-    return bool(turns) and turns[-1].role == "assistant"
 
 
 def session_of(received: Mapping[str, str]) -> str:

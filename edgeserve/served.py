@@ -14,11 +14,16 @@ CacheKind = Literal["slots", "shared", "unknown"]
 all its requests share; `unknown`: none, until its answers count cached tokens."""
 
 
+Continued = Literal["chat", "completion"]
+"""Ways to go on with a broken answer: a last message of the assistant, or a prompt."""
+
+
 class Served(msgspec.Struct, frozen=True, kw_only=True):
     """What a server tells of an engine, and what was learned of it.
 
     `most` bounds a width that is learned. Only whole blocks of `block` tokens are found
     in a shared cache. A prompt of `too_long` tokens was refused, 0 where none was.
+    It was seen to go on with a broken answer (`resumes`) or to begin anew (`restarts`).
     """
 
     width: WidthSource = "assumed"
@@ -26,6 +31,8 @@ class Served(msgspec.Struct, frozen=True, kw_only=True):
     cache: CacheKind = "unknown"
     block: int = 1
     too_long: int = 0
+    resumes: tuple[Continued, ...] = ()
+    restarts: tuple[Continued, ...] = ()
 
     @property
     def learns_width(self) -> bool:

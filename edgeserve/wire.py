@@ -29,9 +29,8 @@ REQUEST_HEADER = "x-edgeserve-request-id"
 EngineState = Literal[
     "absent", "loading", "ready", "busy", "leaving", "stuck", "failed", "quarantined"
 ]
-"""`absent`: on the disk, loads when it is asked for. `busy`: ready, every slot taken.
-`leaving`: running requests finish, then it is absent. `failed` will be restarted,
-`quarantined` not."""
+"""`absent`: loads when it is asked for. `busy`: ready, every slot taken. `leaving`:
+running requests finish, then it is absent. Only `failed` will be restarted."""
 
 Ability = Literal[
     "chat", "completion", "embeddings", "rerank", "tools", "vision", "audio"
@@ -152,17 +151,16 @@ class EngineReport(msgspec.Struct, frozen=True, kw_only=True):
     `id` is unique on the node and survives restarts of the engine; `epoch` grows with
     every (re)start, so that a reader knows when a prefix cache was lost. `variant` is
     the full name, `model:LABEL`; `file` the model file's, where there is one. `reason`
-    is the reason for the state. `expected` is None where the node has no prediction.
-    `ended` is about its last process that ended: `killed` from outside, or `died` of an
-    error of its own. `memory_limit`: bytes past which its node ends it; 0 for none.
-
-    `memory` is what it needs, in bytes, GPUs included. `load_seconds` is how long its
-    last load took, or an estimate; `progress` the share of a load that is done, 0 to 1.
-    `created` is the time of its file, in Unix seconds. A `pinned` engine stays loaded.
-    `evicts` are the ids of the engines that would have to leave for it. A `server` is
-    no node's engine but a model of a server that the balancer asks by itself; `served`
-    has what is particular to it. Its `context` is 0 where it is unknown.
-    `last_resort`: only for requests that nothing else can serve.
+    is that for the state. `expected` is None where the node has no prediction. `ended`
+    is about its last process that ended: `killed` from outside, or `died` of an error
+    of its own. `memory_limit`: bytes past which its node ends it; 0 for none. `memory`
+    is what it needs, in bytes, GPUs included. `load_seconds` is how long its last load
+    took, or an estimate; `progress` the share of a load that is done, 0 to 1. `created`
+    is the time of its file, in Unix seconds. A `pinned` engine stays loaded. `evicts`
+    are the ids of the engines that would have to leave for it. A `server` is no node's
+    engine but a model of a server that the balancer asks by itself, of which `served`
+    tells more. Its `context` is 0 where it is unknown. A `last_resort` gets only
+    requests that nothing else can serve.
     """
 
     id: str
@@ -207,10 +205,10 @@ class NodeReport(msgspec.Struct, frozen=True, kw_only=True):
     """All that a node reports to a balancer. `id` survives restarts and new addresses.
 
     `instance` is random in every process: two nodes with one id, such as a cloned disk
-    and its original, differ in it. `problems` are sentences: why the node serves less
-    than its settings ask. `failures` counts, by name, how often background tasks of the
-    node have failed since it started. `desired` is what the node was told about
-    models, `unmet` what of it is not so. `servers` are those that it relays to.
+    and its original, differ in it. `problems` say why the node serves less than its
+    settings ask. `failures` counts, by name, how often background tasks have failed
+    since its start. `desired` is what the node was told about models, `unmet` what of
+    it is not so. `servers` are those that it relays to.
     """
 
     protocol: int = PROTOCOL
@@ -240,13 +238,13 @@ class EngineChange(msgspec.Struct, frozen=True, kw_only=True):
 class Registration(msgspec.Struct, frozen=True, kw_only=True):
     """A node's address, sent to a balancer where multicast is blocked.
 
-    `id` is the node's: at an address such as Docker's another node may answer.
+    `id` is the node's: at an address such as Docker's another node may answer. `proof`
+    covers the balancer's `nonce`, see `edgeserve.security.proof`.
     """
 
     url: str
     id: str | None = None
     nonce: str = ""
-    """The balancer's nonce; `proof` covers it, see `edgeserve.security.proof`."""
     proof: str = ""
 
     @property

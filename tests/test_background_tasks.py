@@ -125,12 +125,13 @@ class Both:
         self.client = client
         self.node_url = node_url
 
-    async def until_answering(self, max_tokens: int = 1) -> None:
+    async def until_answering(self, max_tokens: int = 1, model: str = "small") -> None:
         """See a chat be answered by way of both."""
         async with asyncio.timeout(PATIENCE):
             while True:
                 async with self.client.post(
-                    "/v1/chat/completions", json={**CHAT, "max_tokens": max_tokens}
+                    "/v1/chat/completions",
+                    json={**CHAT, "max_tokens": max_tokens, "model": model},
                 ) as answer:
                     if answer.status == 200:
                         return
@@ -218,6 +219,8 @@ async def test_whichever_background_task_fails_requests_are_answered(
                 # The order itself is made to fail.
                 there.balancer.loader.order(Unload(to=each, why="a test"), 0.0)
             await there.until_answering(max_tokens=20)  # long enough to be watched
+            # An answer of a server that is no node has that probed.
+            await there.until_answering(model="another")
             for name, kind in EVERY.items():
                 await saboteur.until(name, 2 if kind.policy == "always" else 1)
 

@@ -14,6 +14,7 @@ from balancer.dialects.usage import TokenCount
 from edgeserve.errors import EdgeserveError
 from edgeserve.http.sse import Event, write_event
 from edgeserve.openai import RequestFields
+from edgeserve.served import Continued
 
 Json = dict[str, Any]
 
@@ -164,11 +165,19 @@ class Dialect(ABC):
     answers: int = 1
     """How many answers the stream holds."""
 
+    wants_usage: bool = True
+    """Whether the client asked for the usage, or gets it anyway."""
+
     @abstractmethod
     def __init__(self, request: Json) -> None:
         """Read the answer to this request."""
 
     # The class describes the streams.
+
+    @classmethod
+    def resumed_by(cls) -> Continued:
+        """Return how an answer goes on at another engine."""
+        return "chat" if cls.templated else "completion"
 
     @classmethod
     def has_content(cls, name: str, data: Json) -> bool:

@@ -44,8 +44,7 @@ class Chat(Dialect):
     def __init__(self, request: dict[str, Any]) -> None:
         self._request = request
         self.answers = chunks.each(request)
-        options = request.get("stream_options")
-        self._usage = isinstance(options, dict) and bool(options.get("include_usage"))
+        self.wants_usage = chunks.wants_usage(request)
 
     @classmethod
     def has_content(cls, name: str, data: Json) -> bool:
@@ -65,12 +64,14 @@ class Chat(Dialect):
         delta = delta if isinstance(delta, dict) else {}
         text, reasoning = delta.get("content"), delta.get("reasoning_content")
         tool = bool(delta.get("tool_calls"))
+        step = bool(text or reasoning or tool)
         return ParsedEvent(
-            opening="role" if "role" in delta else None,
+            # Some servers have the role in every chunk.
+            opening="role" if "role" in delta and not step else None,
             text=text or "",
             reasoning=reasoning or "",
             tool=tool,
-            step=bool(text or reasoning or tool),
+            step=step,
             tokens=chunks.predicted(event),
             prompt=chunks.prompt_tokens(event),
             progress="prompt_progress" in event,
@@ -107,7 +108,7 @@ class Chat(Dialect):
         """Write the last chunk, the usage if requested, and `[DONE]`."""
         stop = {"finish_reason": "length", "index": 0, "delta": {}}
         end = write_event({"choices": [stop], **transcript.head, "object": _SHAPE})
-        if self._usage:
+        if self.wants_usage:
             end += chunks.usage_event(transcript, count, _SHAPE)
         return end + chunks.DONE_EVENT
 

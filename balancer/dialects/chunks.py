@@ -23,6 +23,12 @@ def each(request: Mapping[str, Any]) -> int:
     return number if isinstance(number, int) and number > 1 else 1
 
 
+def wants_usage(request: Mapping[str, Any]) -> bool:
+    """Whether a request asks for the usage in a stream."""
+    options = request.get("stream_options")
+    return isinstance(options, dict) and bool(options.get("include_usage"))
+
+
 def names(event: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields that must not change within one answer."""
     return {name: event[name] for name in _NAMES if name in event}
@@ -78,3 +84,13 @@ def usage_event(transcript: Transcript, count: TokenCount, shape: str) -> bytes:
     return write_event(
         {"choices": [], **transcript.head, "object": shape, "usage": count.usage({})}
     )
+
+
+def set_text(event: Mapping[str, Any], text: str) -> None:
+    """Replace the text of a chunk."""
+    first = choice(event)
+    delta = first.get("delta")
+    if isinstance(delta, dict):
+        delta["content"] = text
+    else:
+        first["text"] = text

@@ -35,6 +35,7 @@ class Completion(Dialect):
     def __init__(self, request: dict[str, Any]) -> None:
         self._request = request
         self.answers = chunks.each(request) * prompts(request.get("prompt"))
+        self.wants_usage = chunks.wants_usage(request)
 
     @classmethod
     def has_content(cls, name: str, data: Json) -> bool:

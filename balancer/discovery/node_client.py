@@ -12,6 +12,7 @@ from typing import Protocol
 from balancer.fleet.engines import EngineCandidate
 from edgeserve.errors import NodeLost
 from edgeserve.http.types import Answer, Origin, Request, Upstream
+from edgeserve.served import Continued
 from edgeserve.wire import REQUEST_HEADER, VARIANT_HEADER
 
 EVENTS = "/edgeserve/v1/events"
@@ -45,6 +46,10 @@ class ServerRequests(Protocol):
         self, to: EngineCandidate, request: Request, request_id: str, body: bytes
     ) -> AbstractAsyncContextManager[Answer]:
         """See `NodeClient.forward`."""
+        ...
+
+    def shown(self, to: EngineCandidate, way: Continued, *, goes_on: bool) -> None:
+        """Note whether a server goes on with an answer that broke off."""
         ...
 
 
@@ -93,6 +98,11 @@ class NodeClient:
         return self._upstream.ask(
             to.origin, "POST", path, self._headers(to, PROBE_ID), body
         )
+
+    def shown(self, to: EngineCandidate, way: Continued, *, goes_on: bool) -> None:
+        """Note whether a server goes on with an answer that broke off."""
+        if self._servers is not None:
+            self._servers.shown(to, way, goes_on=goes_on)
 
     def forward(
         self, to: EngineCandidate, request: Request, request_id: str, body: bytes

@@ -23,7 +23,7 @@ from balancer.composition.routes import (
 )
 from balancer.dialects.chat import Chat
 from balancer.dialects.stream import StreamReader
-from balancer.failover.resume import NO_RESUME, RefuseResume, Resume, ResumePlan, resume
+from balancer.failover.resume import RefuseResume, Resume, ResumePlan, resume
 from balancer.failover.splice import GROWTH, MIGRATIONS, MOST_MIGRATIONS, ResumePolicy
 from balancer.fleet.engines import (
     EngineCandidate,
@@ -241,15 +241,15 @@ class RequestContext(msgspec.Struct, eq=False):
     def _narrow(self, engine: EngineCandidate, reader: StreamReader) -> None:
         if self.original is None:
             self.original, self.prompt_tokens = self.request, reader.prompt
-            routing = structs.replace(self.routing(engine), portable=False)
-            self.request = structs.replace(self.request, routing=routing)
+            self.request = structs.replace(self.request, routing=self.routing(engine))
 
     def routing(self, engine: EngineCandidate) -> RoutingRequest:
         """Return what it asks for when it leaves an engine."""
         routing = self.request.routing
         if self.response.sent.size:
             model = normal(engine.engine.variant)
-            return structs.replace(routing, model=model)
+            resumes = routing.resumes or self.request.dialect.resumed_by()
+            return structs.replace(routing, model=model, resumes=resumes)
         return routing
 
     @property
@@ -284,10 +284,10 @@ class RequestContext(msgspec.Struct, eq=False):
             return RefuseResume(f"it has gone on elsewhere {self.breaks - 1} times")
         if sent.size > MOST:
             return RefuseResume("it is too long to be remembered")
-        body, route = self.request.body_for(engine), self.request.route
+        body, route = self.request.body_of(engine.variant), self.request.route
         plan = resume(body, route, [sent.whole()], prompt_tokens=self.prompt_tokens)
-        if engine.kind == "server" and isinstance(plan, Resume):
-            return RefuseResume(NO_RESUME)
+        if isinstance(plan, Resume) and plan.portable is None:
+            self.request = self.request.resuming("nodes")
         return plan
 
     @property
@@ -304,14 +304,15 @@ class RequestContext(msgspec.Struct, eq=False):
         self.plan = None
         self.size_at_break = 0
         if self.original is not None:
-            self.request, self.original = self.original, None
+            self.request, self.original = self.original.resuming(""), None
 
     def widen(self) -> bool:
         """Ask for any variant again, where allowed; whether the request changed."""
-        if self.original is None or self.request is self.original:
+        if self.original is None:
             return False
-        if self.policy == "any":
-            self.request = self.original
+        if self.policy == "any" and self.request is not self.original:
+            resumes = self.request.routing.resumes
+            self.request = self.original = self.original.resuming(resumes)
             return True
         if self.can_restart:
             self.restart()

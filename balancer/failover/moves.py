@@ -13,7 +13,7 @@ from functools import partial
 from msgspec import structs
 
 from balancer.dialects.base import Dialect
-from balancer.failover.resume import Resume
+from balancer.failover.resume import Resume, is_foreign
 from balancer.failover.watchdog import AttemptWatchdog
 from balancer.fleet.engines import EngineCandidate
 from balancer.probes.calibration import CALIBRATE
@@ -104,12 +104,16 @@ class Mover:
         plan, context.plan = context.resume_plan(move.to.engine), None
         if not isinstance(plan, Resume):
             return None
+        if is_foreign(move.to.engine) and plan.portable is None:
+            return None
         if plan.continues and not self._continues(move.to, context.request.dialect):
             return None
         return move
 
     def _continues(self, to: EngineCandidate, dialect: type[Dialect]) -> bool:
         """Whether an engine's template is known to continue a message; else ask it."""
+        if to.engine.kind == "server":
+            return True  # only those that were seen to go on are looked at
         refuses = self._templates.known(to, dialect)
         if refuses is None:
             ask = partial(self._templates.refuses, to, dialect)
@@ -130,7 +134,7 @@ def _may_move(attempt: AttemptWatchdog) -> bool:
 
 
 def _from_server(attempt: AttemptWatchdog) -> bool:
-    """Whether a server that is no node answers: what it wrote cannot be continued."""
+    """Whether a server that is no node answers: what is left there is only guessed."""
     return attempt.send is not None and attempt.send.to.engine.kind == "server"
 
 

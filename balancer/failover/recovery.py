@@ -18,7 +18,7 @@ from balancer.fleet.current import LiveFleet
 from balancer.fleet.engines import EngineCandidate, EngineIncarnation
 from balancer.health.breaker import GOOD
 from balancer.request import InferenceRequest
-from balancer.routing.filters import Filtered, filter_engines
+from balancer.routing.filters import Filtered, filter_engines, goes_on
 from edgeserve.errors import EdgeserveError, NodeLost, NoNode, UnknownModel
 from edgeserve.openai import normal
 
@@ -89,17 +89,33 @@ async def await_recovery(current: LiveFleet, context: RequestContext) -> bool:
     The answer so far is dropped only where that is of use.
     """
     original = context.original
-    served = original is not None and _is_served(current, original, context.tried)
+    served = original is not None and _is_served(current, original, context)
     if served and context.widen():
         return True
     seconds = recovery_seconds(context.failure)
+    if not _may_go_on(current, context):
+        seconds = 0.0
     return await wait_for_change(current, context.tried, seconds) or context.widen()
 
 
+def _may_go_on(current: LiveFleet, context: RequestContext) -> bool:
+    """Whether an engine that it tried could have the rest of its answer at all."""
+    resumes = context.request.routing.resumes
+    return not resumes or any(
+        goes_on(each.engine, resumes)
+        for each in current.candidates
+        if each.incarnation in context.tried
+    )
+
+
 def _is_served(
-    current: LiveFleet, request: InferenceRequest, tried: Collection[EngineIncarnation]
+    current: LiveFleet, request: InferenceRequest, context: RequestContext
 ) -> bool:
-    routing = structs.replace(request.routing, tried=frozenset(tried))
+    routing = structs.replace(
+        request.routing,
+        tried=frozenset(context.tried),
+        resumes="" if context.can_restart else context.request.routing.resumes,
+    )
     filtered = filter_engines(current.candidates, routing)
     return isinstance(filtered, Filtered) and bool(filtered.open)
 
@@ -113,6 +129,8 @@ def final_error(
         return _with_reason(current, refusal)
     later = isinstance(failure, NodeLost) and isinstance(refusal, NoNode)
     started = context.response.sent.size
+    if started and not _may_go_on(current, context):
+        return NodeLost(f"{failure}; its answer cannot be continued: {refusal}")
     if not later or started or serving(current.candidates, context.tried):
         return failure
     return NoNode(f"{failure}; {refusal}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
@@ -14,11 +14,15 @@ from balancer.dialects.stream import StreamObserver
 from balancer.dialects.transcript import read_transcript
 from balancer.dialects.usage import TokenCount
 from balancer.failover.splice import Splice
+from balancer.servers.stream import ServerEvents
 from edgeserve import openai
 from edgeserve.errors import BadRequest
 from edgeserve.http.sse import EventReader
 from edgeserve.json_edit import edited
 from edgeserve.openai import prompts
+from edgeserve.servers.profiles import profile_of
+from edgeserve.servers.requests import called, portable_body
+from edgeserve.wire import EngineReport
 
 Body = dict[str, Any]
 
@@ -93,20 +97,37 @@ class Resume:
     """Send `body` to another engine; what it streams goes through `splice`.
 
     `continues`: it begins with text of the answer, not with the question alone.
+    `portable`: the body for servers of other programs, without the white space at the
+    end of the text: some of them trim it, and so all of them write it again. None where
+    only llama.cpp can go on.
     """
 
     body: bytes
     splice: Splice
     continues: bool
+    portable: bytes | None = None
+    space: str = ""
 
-    def body_for(self, variant: str) -> bytes:
-        """Return the body, for an engine of that variant."""
-        return edited(self.body, put={"model": variant})
+    def body_for(self, engine: EngineReport) -> bytes:
+        """Return the body for an engine."""
+        if is_foreign(engine) and self.portable is not None:
+            return portable_body(self.portable, engine, {})
+        model = called(engine) if engine.kind == "server" else engine.variant
+        return edited(self.body, put={"model": model})
 
-    def reader_for(self, observer: StreamObserver) -> Splice:
+    def reader_for(self, observer: StreamObserver, engine: EngineReport) -> Splice:
         """Return the reader of that engine's stream, which reports to `observer`."""
-        self.splice.observer = observer
-        return self.splice
+        splice = self.splice
+        splice.observer = observer
+        if is_foreign(engine):
+            splice.source = ServerEvents(hides_usage=not splice.dialect.wants_usage)
+            splice.space = self.space
+        return splice
+
+
+def is_foreign(engine: EngineReport) -> bool:
+    """Whether it is no llama.cpp."""
+    return engine.kind == "server" and not profile_of(engine).llama_cpp
 
 
 @dataclass(frozen=True)
@@ -124,8 +145,6 @@ class RefuseResume:
 
 
 ResumePlan = Resume | Finish | RefuseResume
-
-NO_RESUME = "answers of servers that are no nodes cannot be continued"
 
 
 def resume(
@@ -188,15 +207,39 @@ def _decide(
         return Finish(b"" if transcript.closed else dialect.closing_events(transcript))
     if limit is not None and transcript.begun and transcript.tokens >= limit:
         return Finish(dialect.end_events(transcript, count))
-    onward = dialect.continued(transcript) if transcript.begun else dict(request)
-    if limit is not None:
-        onward = {k: v for k, v in onward.items() if k not in dialect.budgets}
-        onward[dialect.budgets[-1]] = limit - transcript.tokens
+    onward = _onward(request, dialect, transcript, limit)
+    portable, space = _portable(request, dialect, transcript, limit)
     # Both let the splice count exactly; it takes them out again.
     onward |= {"return_progress": True, "timings_per_token": True}
     per_token = bool(request.get("timings_per_token"))
     splice = Splice(dialect, transcript, count, per_token, begun=True)
-    return Resume(msgspec.json.encode(onward), splice, transcript.begun)
+    body = msgspec.json.encode(onward)
+    return Resume(body, splice, transcript.begun, portable, space)
+
+
+def _onward(
+    request: Body, dialect: Dialect, transcript: Transcript, limit: int | None
+) -> Body:
+    onward = dialect.continued(transcript) if transcript.begun else dict(request)
+    if limit is not None:
+        onward = {k: v for k, v in onward.items() if k not in dialect.budgets}
+        onward[dialect.budgets[-1]] = limit - transcript.tokens
+    return onward
+
+
+def _portable(
+    request: Body, dialect: Dialect, transcript: Transcript, limit: int | None
+) -> tuple[bytes | None, str]:
+    """Return the body for servers of other programs; see `Resume.portable`."""
+    if transcript.reasoning:
+        return None, ""  # each has a field of its own for it, or none
+    text = transcript.text.rstrip()
+    space = transcript.text[len(text) :]
+    onward = _onward(request, dialect, replace(transcript, text=text), limit)
+    last = dialect.budgets[-1] if dialect.budgets else ""
+    if "max_completion_tokens" in request and "max_tokens" not in request:
+        onward["max_completion_tokens"] = onward.pop(last)
+    return msgspec.json.encode(onward), space
 
 
 def _limit(request: dict[str, Any], names: tuple[str, ...]) -> int | None:

@@ -31,10 +31,17 @@ from balancer.failover.outcome import (
     open_attempt,
 )
 from balancer.failover.recovery import await_recovery, final_error
-from balancer.failover.resume import Finish, RefuseResume, Resume, ResumePlan
+from balancer.failover.resume import (
+    Finish,
+    RefuseResume,
+    Resume,
+    ResumePlan,
+    is_foreign,
+)
 from balancer.failover.splice import reader_for, server_reader
 from balancer.failover.watchdog import AttemptWatchdog, Watchdog
 from balancer.fleet.engines import EngineCandidate
+from balancer.probes.continuation import ContinuationProbe
 from balancer.probes.template import TemplateProbe
 from balancer.routing.decision import Send
 from balancer.routing.queued_request import RETRY_AFTER
@@ -61,6 +68,7 @@ class RetryLoop:
     state: BalancerState
     nodes: NodeClient
     templates: TemplateProbe
+    continuations: ContinuationProbe
     watchdog: Watchdog
     attempts: int
     patience: float
@@ -176,13 +184,13 @@ class RetryLoop:
             plan = await self._plan(context, to)
             if not isinstance(plan, Resume):
                 return await _without_engine(context, plan)
-            body = plan.body_for(to.engine.variant)
-            reader = plan.reader_for(send)
+            body = plan.body_for(to.engine)
+            reader = plan.reader_for(send, to.engine)
         else:
             body = request.body_for(to.engine, send.slot)
             id_, variant = context.record.id, to.engine.variant
             reader = reader_for(request, id_, variant, send)
-            if to.engine.kind == "server":
+            if is_foreign(to.engine):
                 reader = server_reader(request, send)
         suspect = is_suspect(self.state, context)
         if suspect:
@@ -201,6 +209,8 @@ class RetryLoop:
         plan, context.plan = context.resume_plan(to.engine), None
         if not isinstance(plan, Resume) or not plan.continues:
             return plan
+        if to.engine.kind == "server":
+            return plan  # it goes to those only that were seen to go on
         if await self.templates.refuses(to, context.request.dialect):
             return RefuseResume(TEMPLATE_REFUSES)
         return plan
@@ -243,6 +253,11 @@ class RetryLoop:
         note_death(self.state, self.watchdog, context, watchdog, send.to, outcome)
         return outcome
 
+    def _note_answer(self, context: RequestContext, to: EngineCandidate) -> None:
+        note_answer(self.state, context, to)
+        if to.engine.kind == "server":
+            self.continuations.answered(to, context.request.dialect)
+
     async def _conclude(
         self, context: RequestContext, to: EngineCandidate, outcome: Outcome
     ) -> Outcome:
@@ -265,7 +280,7 @@ class RetryLoop:
                 if isinstance(error, NotReached):
                     self.state.current.become(fleet.failed(to.node_id, str(error), now))
             case Done(outcome="answered"):
-                note_answer(self.state, context, to)
+                self._note_answer(context, to)
             case Broken(error, fault, final=False):
                 note_failure(self.state.breakers, context, to, error, fault)
                 plan = context.resume_plan(to.engine)

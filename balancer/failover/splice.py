@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from os.path import commonprefix
 from typing import Any, Literal
 
 import msgspec
 
+from balancer.dialects import chunks
 from balancer.dialects.base import (
     Dialect,
     Json,
@@ -16,11 +18,12 @@ from balancer.dialects.base import (
     is_error,
     streamed_error,
 )
+from balancer.dialects.chunks import DONE_EVENT
 from balancer.dialects.stream import DialectStream, StreamObserver, StreamReader
-from balancer.dialects.timings import PROGRESS, TIMINGS, USAGE
+from balancer.dialects.timings import PROGRESS, TIMINGS, USAGE, Timings
 from balancer.dialects.usage import TokenCount
 from balancer.request import InferenceRequest
-from balancer.servers.stream import ServerStream
+from balancer.servers.stream import ServerEvents, ServerStream
 from edgeserve.config.settings import BalancerSettings
 from edgeserve.http.sse import (
     DONE,
@@ -35,13 +38,18 @@ class Splice(StreamReader):
 
     `ended`: the answer is complete; whatever else comes is dropped. `error`: the
     engine's own error event, which does not go to the client. Nothing more comes out
-    after either. `per_token`: the client asked for timings with each token.
+    after either. `per_token`: the client asked for timings with each token. `source`:
+    for a server that is no node. `space`: white space that the client has already, and
+    the engine writes once more.
     """
 
     dialect: Dialect
     transcript: Transcript
     count: TokenCount
     per_token: bool
+    source: ServerEvents | None = None
+    space: str = ""
+    _again: int = 0
     _reader: EventReader = msgspec.field(default_factory=EventReader)
     _text: str = ""
     _prompt_seen: bool = False
@@ -49,6 +57,9 @@ class Splice(StreamReader):
 
     def feed(self, piece: bytes) -> bytes:
         """Take some bytes, cut anywhere; return whole events for the client."""
+        if self.source is not None:
+            self.source.begun = self._wrote
+            piece = self.source.feed(piece)
         if TIMINGS in piece or USAGE in piece:
             self._counted = (self._counted[1], piece)
         if PROGRESS in piece:
@@ -57,6 +68,19 @@ class Splice(StreamReader):
         if out:
             self._note_output()
         return out
+
+    def finish(self) -> bytes:
+        """See `ServerStream.finish`."""
+        if self.ended or self.error is not None:
+            return b""
+        if self.source is None or not self.source.finished:
+            return b""
+        self.ended = True
+        return DONE_EVENT
+
+    def timings(self) -> Timings | None:
+        """See `ServerStream.timings`."""
+        return super().timings() or (self.source.usage if self.source else None)
 
     def _note_reading(self, piece: bytes) -> None:
         if self._wrote:
@@ -94,6 +118,11 @@ class Splice(StreamReader):
         self._count(parsed)
         if self._is_repeated(parsed):
             return b""
+        text = parsed.text
+        if self.space and text:
+            text = self._less_space(event, text)
+            if not (text or parsed.last):
+                return b""
         if self.count.past_limit and not parsed.last:
             return self._end()
         if not (self.per_token or parsed.last):
@@ -102,17 +131,29 @@ class Splice(StreamReader):
         self.dialect.adapt(event, self.transcript, self.count)
         self.ended = self.dialect.is_last(event)
         out = write_event(event, name)
-        self._text += parsed.text
-        if parsed.text and self.count.at_limit:
+        self._text += text
+        if text and self.count.at_limit:
             out += self._end()
         return out
+
+    def _less_space(self, event: Json, text: str) -> str:
+        """Take out of an event what the client has already; return its text."""
+        again = len(commonprefix((self.space, text)))  # noqa: RUF071 - no paths
+        if again == len(text):
+            self.space = self.space[again:]
+            self._again += 1
+            self.count.here -= 1
+        else:
+            self.space = ""
+        chunks.set_text(event, text[again:])
+        return text[again:]
 
     def _count(self, parsed: ParsedEvent) -> None:
         if parsed.prompt is not None and not self._prompt_seen:
             self.count.saw_prompt(parsed.prompt)
             self._prompt_seen = True
         if parsed.tokens is not None:
-            self.count.here = parsed.tokens
+            self.count.here = max(0, parsed.tokens - self._again)
         elif parsed.step:
             self.count.here += 1
 
@@ -181,6 +222,8 @@ def server_reader(
     return ServerStream(
         dialect=request.dialect,
         ends=request.ends,
-        hides_usage=request.mode == "stream" and not request.wants_usage,
+        source=ServerEvents(
+            hides_usage=request.mode == "stream" and not request.wants_usage
+        ),
         observer=observer,
     )

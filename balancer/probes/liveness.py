@@ -18,6 +18,7 @@ from balancer.health.breaker import CircuitBreakers
 from edgeserve.errors import NodeLost
 from edgeserve.openai import SMALLEST, SMALLEST_OF_SERVERS
 from edgeserve.runtime.background import Tasks, background, declared
+from edgeserve.servers.requests import called
 
 SECONDS = 20.0
 """Longest wait for a probe's answer: one token, even on a slow machine."""
@@ -68,9 +69,11 @@ async def _probe(
 
 async def _ask(nodes: NodeClient, to: EngineCandidate) -> int:
     can = to.engine.abilities
-    known = SMALLEST_OF_SERVERS if to.engine.kind == "server" else SMALLEST
+    is_server = to.engine.kind == "server"
+    known = SMALLEST_OF_SERVERS if is_server else SMALLEST
+    model = called(to.engine) if is_server else to.engine.variant
     path, fields = next((known[each] for each in known if each in can), TOKENIZE)
-    body = msgspec.json.encode({"model": to.engine.variant, **fields})
+    body = msgspec.json.encode({"model": model, **fields})
     async with nodes.probe(to, path, body) as answer:
         await answer.read()
         return answer.status

@@ -9,6 +9,7 @@ from balancer.fleet.catalog import catalog, entries
 from balancer.fleet.engines import EngineCandidate
 from edgeserve.errors import BadRequest, NoneAsGood, NoNode, UnknownModel
 from edgeserve.quantization import serves
+from edgeserve.servers.profiles import profile_of
 from edgeserve.wire import Ability
 
 _DOING: dict[Ability, str] = {
@@ -43,7 +44,12 @@ class Asking(Protocol):
 
     @property
     def portable(self) -> bool:
-        """Whether servers that are no nodes can answer it."""
+        """Whether every server that is no node can answer it."""
+        ...
+
+    @property
+    def path(self) -> str:
+        """Its route."""
         ...
 
     @property
@@ -75,17 +81,23 @@ def able_to(
 
 
 def _portable(named: list[EngineCandidate], wanted: Asking) -> list[EngineCandidate]:
-    """Rule out servers that are no nodes, where only llama.cpp can answer."""
+    """Rule out servers that are no nodes, where they cannot answer."""
     if wanted.portable:
         return named
-    ours = [each for each in named if each.engine.kind != "server"]
-    if not ours:
+    able = [
+        each
+        for each in named
+        if each.engine.kind != "server" or profile_of(each.engine).takes(wanted.path)
+    ]
+    if not able:
+        kinds = sorted({each.engine.build for each in named})
         raise BadRequest(
             f"only llama.cpp can answer this, and {_called(wanted)} is served by"
-            " servers of other programs; they take /v1/chat/completions,"
-            " /v1/completions and /v1/embeddings, without llama.cpp's own fields"
+            f" {', '.join(kinds)}; ask /v1/chat/completions, /v1/completions or"
+            " /v1/embeddings, without llama.cpp's own fields, or give a node a GGUF of"
+            " the model"
         )
-    return ours
+    return able
 
 
 GOING = frozenset(("absent", "leaving"))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -18,7 +18,11 @@ from balancer.dialects.timings import Timings
 from balancer.fleet.engines import EngineCandidate, EngineIncarnation
 from balancer.prediction.cost import CostEstimate
 from edgeserve.errors import EdgeserveError
+from edgeserve.served import Continued
 from edgeserve.wire import Ability
+
+Resumes = Continued | Literal["", "nodes"]
+"""How the rest of an answer is asked for; `nodes`: of nodes only."""
 
 
 class RoutingRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,7 +34,9 @@ class RoutingRequest(msgspec.Struct, frozen=True, kw_only=True):
     refused it for a context of `too_short` tokens. `extra_abilities` are those that the
     engine must have as well. `tried` engines are ruled out until they restart, and so
     are variants below the quantization type `floor`, if one is named. Only a `portable`
-    request can be answered by servers that are no nodes.
+    request can be answered by every server that is no node; another by those that know
+    its `path`. `resumes`: it is the rest of an answer, for nodes and for servers that
+    can go on in that way.
 
     The rest is for the prediction and rules no engine out: whether text is generated,
     in a slot; the `prompt` as hashes; the `budget` of tokens for the answer; the client
@@ -54,6 +60,8 @@ class RoutingRequest(msgspec.Struct, frozen=True, kw_only=True):
     deadline: float | None = None
     priority: int = 0
     portable: bool = True
+    path: str = ""
+    resumes: Resumes = ""
 
     @property
     def kind(self) -> tuple[object, ...]:
@@ -68,7 +76,8 @@ class RoutingRequest(msgspec.Struct, frozen=True, kw_only=True):
         return (
             self.model, self.ability, self.slots,
             self.tokens if self.tokens > shortest else 0,
-            self.too_short, self.extra_abilities, self.tried, self.floor, self.portable,
+            self.too_short, self.extra_abilities, self.tried, self.floor,
+            self.portable or self.path, self.resumes,
         )  # fmt: skip
 
     @property

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 
 from balancer.fleet.engines import EngineCandidate
 from balancer.routing.abilities import able_to
-from balancer.routing.decision import Refuse, RoutingRequest, Verdict
+from balancer.routing.decision import Refuse, Resumes, RoutingRequest, Verdict
 from edgeserve.errors import EdgeserveError, NoNode
 from edgeserve.quantization import serves
+from edgeserve.wire import EngineReport
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,16 @@ def filter_engines(
     return Filtered(chosen, out, temporary)
 
 
+NOT_SHOWN = "it was not seen to go on with an answer"
+
+
+def goes_on(engine: EngineReport, resumes: Resumes) -> bool:
+    """Whether an engine may get the rest of an answer."""
+    if engine.kind != "server":
+        return True
+    return engine.served is not None and resumes in engine.served.resumes
+
+
 _Weighed = tuple[EngineCandidate, str | None, bool]
 """A candidate, why it is out, and whether that may change by itself."""
 
@@ -66,6 +77,8 @@ def _ruled_out(
     if not serves(candidate.engine.variant, routing.floor):
         # Before what may pass: type and context stay the same once it has loaded.
         return f"{candidate.engine.variant} is not as good as {routing.floor}", False
+    if routing.resumes and not goes_on(candidate.engine, routing.resumes):
+        return NOT_SHOWN, False
     if candidate.longest <= routing.too_short:
         return "its context is too short", False
     if candidate.unavailable:

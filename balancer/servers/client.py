@@ -20,10 +20,12 @@ from edgeserve.errors import NodeLost, NotReached
 from edgeserve.http.client.pool import Pool
 from edgeserve.http.types import Answer, Origin, Request, Response, Upstream
 from edgeserve.json_edit import edited, raw_fields
-from edgeserve.openai import ROUTES
+from edgeserve.openai import ROUTES, fields
+from edgeserve.served import Continued
 from edgeserve.servers.asking import get
 from edgeserve.servers.errors import error_of
 from edgeserve.servers.profiles.base import Profile, Reply
+from edgeserve.servers.profiles.translation import Translation
 
 JSON = {"content-type": "application/json"}
 
@@ -90,11 +92,20 @@ class ServerClient:
                 raise NotReached(why) from error.__cause__
             raise
 
+    def shown(self, to: EngineCandidate, way: Continued, *, goes_on: bool) -> None:
+        """See `NodeClient.shown`."""
+        server = self.servers.get(to.node_id)
+        if server is not None and server.epoch == to.engine.epoch:
+            server.shown[to.engine.id, way] = goes_on
+
     def forward(
         self, to: EngineCandidate, request: Request, request_id: str, body: bytes
     ) -> AbstractAsyncContextManager[Answer]:
         """See `NodeClient.forward`."""
-        return self._ask(to, request.path, body, {"x-request-id": request_id})
+        headers = {"x-request-id": request_id}
+        if request.method == "GET":
+            return self._ask(to, request.path, b"", headers, request.target)
+        return self._ask(to, request.path, body, headers)
 
     def probe(
         self, to: EngineCandidate, path: str, body: bytes
@@ -104,25 +115,37 @@ class ServerClient:
 
     @asynccontextmanager
     async def _ask(
-        self, to: EngineCandidate, path: str, body: bytes, headers: Mapping[str, str]
+        self,
+        to: EngineCandidate,
+        path: str,
+        body: bytes,
+        headers: Mapping[str, str],
+        got: str = "",
     ) -> AsyncGenerator[Answer]:
+        """Ask; `got`: the target of a GET."""
         server = self.servers.get(to.node_id)
         if server is None or server.found is None:
             raise NodeLost(f"{to.node} is not known any more")
-        target = server.found.api + ROUTES[path].path.removeprefix("/v1")
+        profile, route = server.found.profile, ROUTES[path].path
+        translation = profile.translates.get(route)
+        if translation is not None:
+            body = msgspec.json.encode(translation.asked(fields(body)))
+            route = translation.path
+        here = server.found.api if route.startswith("/v1/") else server.base
+        target = here + (got or route.removeprefix("/v1"))
         asked = self.way_to(server).ask(
             to.origin,
-            "POST",
+            "GET" if got else "POST",
             target,
             {**JSON, **headers, **server.headers},
-            fitting(server.found.profile, body),
+            body if got else fitting(profile, body),
         )
         server.open.add(asked)
         try:
             async with asked as answer:
                 server.answered += 1
                 server.begun.add(asked)
-                yield await _understood(server, answer)
+                yield await _understood(server, answer, translation)
         finally:
             server.open.discard(asked)
             server.begun.discard(asked)
@@ -139,7 +162,9 @@ def fitting(profile: Profile, body: bytes) -> bytes:
     return edited(body, put=put, drop=(*profile.drops, *profile.renames))
 
 
-async def _understood(server: Server, answer: Answer) -> Answer:
+async def _understood(
+    server: Server, answer: Answer, translation: Translation | None
+) -> Answer:
     """Read an answer that is no stream, and put it into our format."""
     headers = {key: answer.headers[key] for key in KEPT if key in answer.headers}
     kind = headers.get("content-type", "")
@@ -155,9 +180,24 @@ async def _understood(server: Server, answer: Answer) -> Answer:
         return ServerAnswer(status, {**headers, **JSON}, answer, body)
     if not body.strip():
         raise NodeLost(f"{where} answered {answer.status} with an empty body")
+    if translation is not None:
+        return ServerAnswer(
+            200, headers, answer, _translated(server, translation, body)
+        )
+    if server.found is not None and server.found.profile.llama_cpp:
+        return ServerAnswer(200, headers, answer, body)
     if (wrong := _no_answer(body)) is not None:
         raise NodeLost(f"{where} answered {answer.status} with {wrong}")
     return ServerAnswer(200, headers, answer, body.replace(REASONING, OURS))
+
+
+def _translated(server: Server, translation: Translation, body: bytes) -> bytes:
+    """Return the answer to a translated request, as llama.cpp would give it. Pure."""
+    try:
+        return msgspec.json.encode(translation.answered(msgspec.json.decode(body)))
+    except (LookupError, TypeError, ValueError, RecursionError) as error:
+        there = f"{translation.path} of {server.setting.url}"
+        raise NodeLost(f"{there} answered with no such thing: {error!r}") from error
 
 
 def _no_answer(body: bytes) -> str | None:

@@ -19,7 +19,7 @@ from balancer.fleet.current import LiveFleet
 from balancer.fleet.slot_counts import SlotCounts
 from balancer.prediction.servers.knowledge import ServerKnowledge
 from balancer.servers.client import ServerClient
-from balancer.servers.report import Look, Ours, report_of
+from balancer.servers.report import Look, Ours, report_of, with_shown
 from balancer.servers.server import Server
 from balancer.servers.silence import Silence
 from edgeserve.errors import EdgeserveError, NodeLost, NotReached, SettingsError
@@ -144,8 +144,7 @@ class ServerPoll:
         return replies
 
     def _found(self, found: Recognised) -> None:
-        self._server.found = found
-        self._server.epoch += 1
+        self._server.came_back(found)
         self._marks = ()
 
     def _known(self) -> Recognised:
@@ -157,6 +156,7 @@ class ServerPoll:
         """Return its report. Raises NodeLost where it has no models."""
         profile = self._known().profile
         report = report_of(self._looked(self._server, profile, replies, before))
+        report = with_shown(report, self._server.shown)
         if not report.engines:
             self._refuse(replies)
         return report

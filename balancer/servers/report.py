@@ -12,10 +12,12 @@ from hashlib import blake2b
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from msgspec import structs
+
 from balancer.prediction.servers.knowledge import NOTHING, Known
 from edgeserve.config.servers import ServerSetting, place_of
 from edgeserve.models.naming import named
-from edgeserve.served import Served, WidthSource
+from edgeserve.served import Continued, Served, WidthSource
 from edgeserve.servers.profiles.base import (
     MOST_WIDTH,
     Profile,
@@ -146,11 +148,13 @@ def _is_in(setting: ServerSetting, model: ServedModel) -> bool:
 
 def _engine(look: Look, model: ServedModel, short: Counter[str]) -> EngineReport:
     (width, source), busy = look.width(model), look.busy(model)
-    name, context = _short(model.id), look.context(model)
+    name, variant = _short(model.id), variant_of(model.id)
+    context = look.context(model)
     return EngineReport(
         id=model.id,
         model=name if short[name] == 1 else model.id,
-        variant=model.id,
+        variant=variant,
+        file="" if variant == model.id else model.id,
         state="busy" if busy >= width else "ready",
         slots=width,
         busy=busy,
@@ -171,6 +175,15 @@ def _engine(look: Look, model: ServedModel, short: Counter[str]) -> EngineReport
             too_long=0 if context else look.known.get(model.id, NOTHING).too_long,
         ),
     )
+
+
+def variant_of(name: str) -> str:
+    """Return the name that nodes have for the same GGUF file, else its own."""
+    last = name.replace("\\", "/").rpartition("/")[2]
+    if not last.lower().endswith(".gguf"):
+        return name
+    model, label = named(Path(last), "")
+    return f"{model}:{label}" if label else name
 
 
 def _short(name: str) -> str:
@@ -199,3 +212,30 @@ def _notes(look: Look, models: Sequence[ServedModel]) -> tuple[str, ...]:
     if not all(look.context(each) for each in models):
         notes.append("its context is unknown; it decides what is too long (`context`)")
     return tuple(notes)
+
+
+def with_shown(
+    report: NodeReport, shown: Mapping[tuple[str, Continued], bool]
+) -> NodeReport:
+    """Add which of its models go on with a broken answer, in which ways."""
+    if not shown:
+        return report
+    engines = tuple(
+        structs.replace(
+            each,
+            served=structs.replace(
+                each.served or Served(),
+                resumes=_ways(shown, each.id, goes_on=True),
+                restarts=_ways(shown, each.id, goes_on=False),
+            ),
+        )
+        for each in report.engines
+    )
+    return structs.replace(report, engines=engines)
+
+
+def _ways(
+    shown: Mapping[tuple[str, Continued], bool], model: str, *, goes_on: bool
+) -> tuple[Continued, ...]:
+    found = (key for key, each in shown.items() if each is goes_on)
+    return tuple(way for id_, way in found if id_ == model)

@@ -10,6 +10,7 @@ from balancer.servers.report import id_of, name_of
 from edgeserve.config.servers import ServerSetting, ca_of
 from edgeserve.errors import SettingsError
 from edgeserve.http.types import Origin, Upstream, origin_of
+from edgeserve.served import Continued
 from edgeserve.servers.asking import bearing, read_key, text_in
 from edgeserve.servers.recognition import Recognised
 
@@ -22,7 +23,8 @@ class Server:
     `key` is what it is shown, and `ca` the certificates that it may prove itself with,
     as PEM. `upstream`: how it is reached, if not directly: through its node. `open` are
     the requests that it has of ours, `begun` those of them whose answers have begun;
-    `answered` counts all answers that have.
+    `answered` counts all answers that have. `shown`: whether it goes on with a broken
+    answer of a model, since it came back.
     """
 
     setting: ServerSetting
@@ -36,6 +38,9 @@ class Server:
     open: set[object] = field(default_factory=set[object], repr=False)
     begun: set[object] = field(default_factory=set[object], repr=False)
     answered: int = 0
+    shown: dict[tuple[str, Continued], bool] = field(
+        default_factory=dict[tuple[str, Continued], bool], repr=False
+    )
     id: str = field(init=False)
     name: str = field(init=False)
 
@@ -65,6 +70,12 @@ class Server:
         context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
         context.verify_flags &= ~ssl.VERIFY_X509_STRICT  # on by default from 3.13 on
         return context
+
+    def came_back(self, found: Recognised) -> None:
+        """Note what it is, now that it answers again."""
+        self.found = found
+        self.epoch += 1
+        self.shown.clear()
 
     @property
     def headers(self) -> dict[str, str]:

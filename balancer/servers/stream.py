@@ -16,6 +16,7 @@ from balancer.dialects.stream import DialectStream
 from balancer.dialects.timings import Timings, openai_usage
 from edgeserve.http.sse import (
     DONE,
+    END,
     Event,
     parse_event,
     raw_events,
@@ -31,6 +32,8 @@ strings are escaped: no text looks like it."""
 FAILED = frozenset(("abort", "error"))
 """Reasons for an end that are failures of the server."""
 
+_LINE = b"data: "
+
 
 class _Choice(msgspec.Struct):
     finish_reason: Any = None
@@ -44,37 +47,30 @@ class _Chunk(msgspec.Struct):
     message: Any = None
 
 
-_decoder = msgspec.json.Decoder(_Chunk)
+_decode = msgspec.json.Decoder(_Chunk).decode
 
 
-class ServerStream(DialectStream):
-    """Reads one answer of a server; `hides_usage`: the client did not ask for it."""
+class ServerEvents(msgspec.Struct, kw_only=True):
+    """Turns the events of a server into llama.cpp's.
 
-    signals_head: ClassVar[bool] = False
+    `hides_usage`: the client did not ask for it. `begun`: content has come before.
+    `finished`: how many reasons for an end have come. `usage`: the tokens that the
+    server has counted.
+    """
 
     hides_usage: bool = False
+    begun: bool = False
+    finished: int = 0
+    usage: Timings | None = None
     _partial: bytes = b""
-    _finished: int = 0
-    _usage: Timings | None = None
 
     def feed(self, piece: bytes) -> bytes:
-        """See `DialectStream.feed`."""
+        """Take some bytes, cut anywhere; return whole events."""
+        if not self._partial and _is_ours(piece):
+            return piece
         joined = (self._partial + piece).replace(b"\r\n", b"\n")
         ready, self._partial = whole_events(joined)
-        if not ready:
-            return b""
-        return super().feed(b"".join(map(self._as_ours, raw_events(ready))))
-
-    def finish(self) -> bytes:
-        """Write `[DONE]` where the server ended without it, but with a reason."""
-        if self.ended or self.error is not None or self._finished < self.ends:
-            return b""
-        self.ended = True
-        return DONE_EVENT
-
-    def timings(self) -> Timings | None:
-        """Return the server's own timings, or the tokens that it has counted."""
-        return super().timings() or self._usage
+        return b"".join(map(self._as_ours, raw_events(ready))) if ready else b""
 
     def _as_ours(self, raw: bytes) -> bytes:
         event = parse_event(raw.lstrip(b"\n"))
@@ -82,9 +78,9 @@ class ServerStream(DialectStream):
             return b":\n\n" if raw.lstrip(b"\n").startswith(b":") else b""
         if event.data == DONE:
             # Without any content before it, it ends nothing.
-            return DONE_EVENT if self._finished or self.begun else b""
+            return DONE_EVENT if self.finished or self.begun else b""
         try:
-            chunk = _decoder.decode(event.data)
+            chunk = _decode(event.data)
         except (msgspec.DecodeError, RecursionError):
             return write_event({"error": error("the server sent no JSON", 500)})
         if chunk.error or chunk.object == "error" or event.name == "error":
@@ -96,10 +92,52 @@ class ServerStream(DialectStream):
             if each.finish_reason in FAILED:
                 why = f"the server ended the answer: {each.finish_reason}"
                 return write_event({"error": error(why, 500)})
-            self._finished += each.finish_reason is not None
+            self.finished += each.finish_reason is not None
         if isinstance(chunk.usage, dict):
-            self._usage = openai_usage(chunk.usage) or self._usage
+            self.usage = openai_usage(chunk.usage) or self.usage
             if not chunk.choices and self.hides_usage:
                 return b""
         data = event.data.replace(b"\n", b" ")  # several lines of one event
         return write_event(data.replace(REASONING, OURS) if REASONING in data else data)
+
+
+def _is_ours(piece: bytes) -> bool:
+    """Whether it is one event, of text alone, that needs no change: most are."""
+    if not piece.startswith(_LINE) or piece.find(b"\n") != len(piece) - len(END):
+        return False
+    if not piece.endswith(END) or REASONING in piece:
+        return False
+    try:
+        chunk = _decode(piece[len(_LINE) :])
+    except (msgspec.DecodeError, RecursionError):
+        return False
+    if chunk.error or chunk.usage is not None or chunk.object == "error":
+        return False
+    choices = chunk.choices or ()
+    return bool(choices) and all(each.finish_reason is None for each in choices)
+
+
+class ServerStream(DialectStream):
+    """Reads one answer of a server."""
+
+    signals_head: ClassVar[bool] = False
+
+    source: ServerEvents = msgspec.field(default_factory=ServerEvents)
+
+    def feed(self, piece: bytes) -> bytes:
+        """See `DialectStream.feed`."""
+        source = self.source
+        source.begun = self.begun
+        ready = source.feed(piece)
+        return super().feed(ready) if ready else b""
+
+    def finish(self) -> bytes:
+        """Write `[DONE]` where the server ended without it, but with a reason."""
+        if self.ended or self.error is not None or self.source.finished < self.ends:
+            return b""
+        self.ended = True
+        return DONE_EVENT
+
+    def timings(self) -> Timings | None:
+        """Return the server's own timings, or the tokens that it has counted."""
+        return super().timings() or self.source.usage

@@ -277,9 +277,19 @@ def _engine(engine: Json, health: str | None) -> str:
     if state in {"ready", "busy"}:
         unhealthy = f"; {UNHEALTHY[health]}" if health in UNHEALTHY else ""
         busy = f"{engine['busy']} of {engine['slots']} slots busy"
-        return f"{engine['id']}: {busy}{unhealthy}"
+        return f"{engine['id']}: {busy}{unhealthy}{_goes_on(engine)}"
     reason = engine.get("reason")
     return f"{engine['id']}: {state}{f' ({reason})' if reason else ''}"
+
+
+def _goes_on(engine: Json) -> str:
+    """Say whether a server of another program goes on with answers that break off."""
+    if engine.get("kind") != "server":
+        return ""
+    served = engine.get("served") or {}
+    shown = ", ".join(served.get("resumes", ()))
+    tried = shown or ("no" if served.get("restarts") else "untested")
+    return f"; goes on with broken answers: {tried}"
 
 
 def _condition(hardware: Json) -> tuple[str, str]:

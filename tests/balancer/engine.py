@@ -29,6 +29,7 @@ class RealEngine:
     """Where it listens."""
 
     port: int
+    process: subprocess.Popen[bytes]
 
     def post(self, path: str, body: bytes) -> tuple[int, bytes]:
         """Ask, and read the answer whole."""
@@ -50,14 +51,14 @@ class RealEngine:
 
 
 @contextmanager
-def real_engine(model: Path) -> Generator[RealEngine]:
-    """Run one until the block ends."""
+def real_engine(model: Path, variant: str = "smol:Q4_1") -> Generator[RealEngine]:
+    """Run one until the block ends; `variant` is the name that it has for its model."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     spec = EngineSpec(
-        id="smol:Q4_1",
+        id=variant,
         model="smol",
-        variant="smol:Q4_1",
+        variant=variant,
         path=model,
         role="generate",
         abilities=("chat", "completion"),
@@ -72,7 +73,7 @@ def real_engine(model: Path) -> Generator[RealEngine]:
     )
     try:
         _until_healthy(port, process)
-        yield RealEngine(port)
+        yield RealEngine(port, process)
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(PATIENCE)

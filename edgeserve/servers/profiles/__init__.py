@@ -7,10 +7,16 @@ from edgeserve.servers.profiles.openai import OpenAI
 from edgeserve.servers.profiles.sglang import SGLang
 from edgeserve.servers.profiles.tgi import TGI
 from edgeserve.servers.profiles.vllm import VLLM
+from edgeserve.wire import EngineReport
 
 PROFILES: tuple[Profile, ...] = (
     LlamaServer(), TGI(), SGLang(), VLLM(), OllamaServer(), OpenAI(),
 )  # fmt: skip
 """In the order in which they are looked for: servers imitate each other."""
 
-BY_KIND = {each.kind: each for each in PROFILES}
+BY_KIND: dict[str, Profile] = {each.kind: each for each in PROFILES}
+
+
+def profile_of(engine: EngineReport) -> Profile:
+    """Return the profile of the server behind an engine of the kind `server`."""
+    return BY_KIND.get(engine.build, BY_KIND["openai"])

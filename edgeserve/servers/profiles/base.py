@@ -17,12 +17,19 @@ import msgspec
 
 from edgeserve.config.servers import ServerKind
 from edgeserve.served import CacheKind
+from edgeserve.servers.profiles.translation import Translations
 from edgeserve.wire import MALFORMED, Ability
 
 Json = dict[str, Any]
 
 MODELS = "/v1/models"
 """The list of models; some servers have it without `/v1`."""
+
+OPEN_MESSAGE: Mapping[str, object] = {
+    "continue_final_message": True,
+    "add_generation_prompt": False,
+}
+"""Leaves a last message of the assistant open, in vLLM and SGLang."""
 
 MOST_MODELS = 1000
 LONGEST_ID = 256
@@ -87,7 +94,10 @@ class Profile(ABC):
     `asks`: what is asked to recognise it; `looks`: what is asked again and again,
     beside the list of models. `width`: requests at once, where neither settings nor
     the server tell it. `drops`: request fields that it refuses; `renames`: those that
-    it calls otherwise. `cache`: how it keeps prompts.
+    it calls otherwise. `cache`: how it keeps prompts. `continues`: fields that have it
+    go on with a last message of the assistant, where it would close that otherwise.
+    `llama_cpp`: it takes all routes and fields of llama.cpp, and streams as that does.
+    `translates`: the routes of llama.cpp that it has in another form.
     """
 
     kind: ClassVar[ServerKind]
@@ -97,6 +107,13 @@ class Profile(ABC):
     drops: ClassVar[tuple[str, ...]] = ()
     renames: ClassVar[Mapping[str, str]] = {}
     cache: ClassVar[CacheKind] = "unknown"
+    continues: ClassVar[Mapping[str, object]] = {}
+    llama_cpp: ClassVar[bool] = False
+    translates: ClassVar[Translations] = {}
+
+    def takes(self, path: str) -> bool:
+        """Whether it answers a route that not every server has."""
+        return self.llama_cpp or path in self.translates
 
     @abstractmethod
     def recognises(self, replies: Replies) -> bool:

@@ -40,6 +40,7 @@ class LlamaServer(Profile):
     looks = (PROPS, HEALTH, SLOTS, METRICS)
     width = 1
     cache = "slots"
+    llama_cpp = True
 
     def recognises(self, replies: Replies) -> bool:
         """See `Profile.recognises`."""

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from edgeserve.servers.profiles.base import (
     NOTHING,
+    OPEN_MESSAGE,
     Json,
     Profile,
     Replies,
     owners,
     whole,
 )
+from edgeserve.servers.profiles.translation import OF_SGLANG
 
 LOADS = "/v1/loads"
 
@@ -25,6 +27,8 @@ class SGLang(Profile):
     looks = (LOADS,)
     width = 64
     cache = "shared"
+    continues = OPEN_MESSAGE
+    translates = OF_SGLANG
 
     def recognises(self, replies: Replies) -> bool:
         """See `Profile.recognises`."""

@@ -16,6 +16,7 @@ from edgeserve.servers.profiles.base import (
     unwell,
     whole,
 )
+from edgeserve.servers.profiles.translation import OF_TGI
 
 INFO, HEALTH, METRICS = "/info", "/health", "/metrics"
 
@@ -29,6 +30,7 @@ class TGI(Profile):
     width = 32
     cache = "shared"
     renames = {"max_completion_tokens": "max_tokens"}  # noqa: RUF012 - a Mapping
+    translates = OF_TGI
 
     def recognises(self, replies: Replies) -> bool:
         """See `Profile.recognises`."""

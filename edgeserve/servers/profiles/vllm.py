@@ -10,6 +10,7 @@ from edgeserve.served import CacheKind
 from edgeserve.servers.profiles.base import (
     MOST_WIDTH,
     NOTHING,
+    OPEN_MESSAGE,
     Profile,
     Replies,
     gauge,
@@ -17,6 +18,7 @@ from edgeserve.servers.profiles.base import (
     owners,
     unwell,
 )
+from edgeserve.servers.profiles.translation import OF_VLLM
 
 HEALTH, METRICS = "/health", "/metrics"
 RUNNING, WAITING = "vllm:num_requests_running", "vllm:num_requests_waiting"
@@ -33,6 +35,8 @@ class VLLM(Profile):
     looks = (HEALTH, METRICS)
     width = 64
     cache = "shared"
+    continues = OPEN_MESSAGE
+    translates = OF_VLLM
 
     def recognises(self, replies: Replies) -> bool:
         """See `Profile.recognises`."""
