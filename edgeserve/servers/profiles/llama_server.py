@@ -15,6 +15,7 @@ from edgeserve.servers.profiles.base import (
     Profile,
     Replies,
     ServedModel,
+    cards,
     unwell,
     whole,
 )
@@ -39,15 +40,17 @@ class LlamaServer(Profile):
         return isinstance(props.get("build_info"), str) and "total_slots" in props
 
     def models(self, replies: Replies) -> tuple[ServedModel, ...]:
-        """See `Profile.models`."""
+        """See `Profile.models`; a router's without those that it cannot load."""
         props = replies.get(PROPS, NOTHING).json
         settings, kinds = props.get("default_generation_settings"), _modalities(props)
+        away = _away(replies)
         context = settings.get("n_ctx") if isinstance(settings, dict) else 0
         return tuple(
             msgspec.structs.replace(
                 each, context=whole(context), abilities=(*each.abilities, *kinds)
             )
             for each in super().models(replies)
+            if each.id not in away
         )
 
     def problem(self, replies: Replies) -> str:
@@ -67,6 +70,17 @@ class LlamaServer(Profile):
             return 0
         working = sum(each.get("is_processing") is True for each in slots)
         return working if reply.status == 200 else 0
+
+
+def _away(replies: Replies) -> set[str]:
+    """Return the models of a router that are not there yet, or failed to load."""
+    states = {each["id"]: each.get("status") for each in cards(replies)}
+    return {
+        name
+        for name, state in states.items()
+        if isinstance(state, dict)
+        and (state.get("failed") is True or state.get("value") == "downloading")
+    }
 
 
 def _modalities(props: Json) -> tuple[Ability, ...]:
