@@ -142,7 +142,9 @@ class Dialect:
     def events(self, request: Json, *, chats: bool) -> list[bytes | None]:
         """Write all events of a stream."""
         if not chats:
-            texts = [self._text(each, None) for each in TEXTS] + [self._text("", "stop")]
+            texts = [self._text(each, None) for each in TEXTS] + [
+                self._text("", "stop")
+            ]
         elif request.get("tools"):
             texts = self.calls()
         else:

@@ -192,7 +192,9 @@ class LocalAI(Dialect):
         can = {self.model: ["chat", "tools", "completion"], "flux": ["image"]}
         can[self.embedder] = ["embeddings"]
         listed = super().gets()["/v1/models"]
-        told = [{**self.card(each), "capabilities": words} for each, words in can.items()]
+        told = [
+            {**self.card(each), "capabilities": words} for each, words in can.items()
+        ]
         return {
             "/v1/models": {**listed, "data": [*listed["data"], self.card("flux")]},
             "/v1/models/capabilities": {"object": "list", "data": told},

@@ -232,4 +232,3 @@ class RayApplication(Dialect):
 
 
 ENGINES = (VLLM(), SGLang(), TGI(), TensorRTLLM(), RayServe(), RayApplication())
-
