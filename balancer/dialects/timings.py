@@ -26,6 +26,9 @@ PROGRESS = b'"prompt_progress":{'
 TIMINGS, USAGE = b'"timings"', b'"usage":{'
 """Quotes inside JSON strings are escaped: only the text `timings` looks like these."""
 
+MOST_TOKENS = 2**31
+"""Tokens of one answer; whoever counts more tells nonsense, which nothing may learn."""
+
 _OBJECT = re.compile(rb'"timings"\s*:\s*(\{[^{}]*\})')
 
 
@@ -75,7 +78,7 @@ class _OpenAIAnswer(msgspec.Struct):
 
 
 _COUNT = re.compile(
-    rb'"(input_tokens|output_tokens|cache_read_input_tokens)"\s*:\s*(\d+)'
+    rb'"(input_tokens|output_tokens|cache_read_input_tokens)"\s*:\s*(\d{1,18})'
 )
 
 _decoder = msgspec.json.Decoder(_Timings)
@@ -94,6 +97,8 @@ def timings_in(answer: bytes) -> Timings | None:
     try:
         found = _decoder.decode(last[1])
     except msgspec.DecodeError:
+        return None
+    if max(found.cache_n, found.prompt_n, found.predicted_n) > MOST_TOKENS:
         return None
     return Timings(
         found.cache_n,
@@ -142,7 +147,7 @@ def openai_usage(usage: dict[str, Any]) -> Timings | None:
         return None
 
 
-def _openai_counted(usage: _OpenAIUsage) -> Timings:
+def _openai_counted(usage: _OpenAIUsage) -> Timings | None:
     details = usage.prompt_tokens_details
     cached = min(details.cached_tokens, usage.prompt_tokens) if details else 0
     return _counted(cached, usage.prompt_tokens - cached, usage.completion_tokens)
@@ -157,5 +162,7 @@ def usage_streamed(events: bytes) -> Timings | None:
     return _counted(cached, read, found[b"output_tokens"])
 
 
-def _counted(cached: int, prompt: int, predicted: int) -> Timings:
+def _counted(cached: int, prompt: int, predicted: int) -> Timings | None:
+    if max(cached, prompt, predicted) > MOST_TOKENS:
+        return None
     return Timings(max(0, cached), max(0, prompt), 0.0, max(0, predicted), 0.0)

@@ -16,14 +16,14 @@ import msgspec
 
 from balancer.fleet.engines import EngineCandidate
 from balancer.servers.report import id_of, name_of
-from balancer.servers.stream import OURS, REASONING
+from balancer.servers.stream import OURS, REASONING, as_stream
 from edgeserve.config.servers import ServerSetting, key_of
 from edgeserve.errors import NodeLost, SettingsError, in_words
 from edgeserve.http.types import Answer, Origin, Request, Response, Upstream, origin_of
 from edgeserve.json_edit import edited, raw_fields
 from edgeserve.openai import ROUTES
 from edgeserve.runtime.files import read_text
-from edgeserve.servers.errors import error_of
+from edgeserve.servers.errors import error_of, no_answer
 from edgeserve.servers.profiles.base import Profile, Reply
 from edgeserve.servers.recognition import Recognised
 
@@ -33,6 +33,12 @@ STREAM = "text/event-stream"
 
 LARGEST = 8 * 2**20
 """Bytes of an answer to a GET; a larger one is no list and no metrics."""
+
+LARGEST_ANSWER = 64 * 2**20
+"""Bytes of an answer to a request; the embeddings of many texts take most."""
+
+STREAMS = b'"stream":true'
+"""In the body of a request for a stream, as `edited` writes it."""
 
 LONGEST_KEY = 16384
 
@@ -118,7 +124,10 @@ class ServerClient:
                 pieces.append(piece)
                 size += len(piece)
                 if size > LARGEST:
-                    raise NodeLost(f"GET {path} of {server.setting.url} has no end")
+                    raise NodeLost(
+                        f"GET {path} of {server.setting.url} was answered with more"
+                        f" than {LARGEST} bytes, perhaps without end: is its URL right?"
+                    )
             return Reply(answer.status, answer.headers, b"".join(pieces))
 
     def forward(
@@ -149,7 +158,12 @@ class ServerClient:
             fitting(server.found.profile, body),
         )
         async with asked as answer:
-            yield await _understood(server, answer)
+            asks = f"POST {target} of {server.setting.url}"
+            found = await _understood(server, asks, answer)
+            if STREAMS in body and found.is_whole:
+                yield found.streamed()
+            else:
+                yield found
 
 
 def fitting(profile: Profile, body: bytes) -> bytes:
@@ -163,36 +177,40 @@ def fitting(profile: Profile, body: bytes) -> bytes:
     return edited(body, put=put, drop=(*profile.drops, *profile.renames))
 
 
-async def _understood(server: Server, answer: Answer) -> Answer:
-    """Read an answer that is no stream, and put it into our format."""
+async def _understood(server: Server, asks: str, answer: Answer) -> ServerAnswer:
+    """Read an answer that is no stream, and put it into our format.
+
+    `asks` says what was asked.
+    """
     headers = {key: answer.headers[key] for key in KEPT if key in answer.headers}
     kind = headers.get("content-type", "")
     if answer.status == 200 and kind.startswith(STREAM):
         return ServerAnswer(200, headers, answer)
-    body = await answer.read()
-    where = server.setting.url
+    came = await _whole(asks, answer)
     if 300 <= answer.status < 400:
         there = answer.headers.get("location", "elsewhere")
-        raise NodeLost(f"{where} points to {there}; name that URL")
+        raise NodeLost(
+            f"{asks} was answered {answer.status}: it points to {there}; name that URL"
+        )
     if answer.status >= 400:
-        status, body = as_ours(server, answer.status, body)
-        return ServerAnswer(status, {**headers, **JSON}, answer, body)
-    if not body.strip():
-        raise NodeLost(f"{where} answered {answer.status} with an empty body")
-    if (wrong := _no_answer(body)) is not None:
-        raise NodeLost(f"{where} answered {answer.status} with {wrong}")
-    return ServerAnswer(200, headers, answer, body.replace(REASONING, OURS))
+        status, came = as_ours(server, answer.status, came)
+        return ServerAnswer(status, {**headers, **JSON}, answer, came)
+    if wrong := no_answer(came, kind, embeds="/embeddings" in asks):
+        raise NodeLost(f"{asks} was answered {answer.status} {wrong}")
+    return ServerAnswer(200, headers, answer, came.replace(REASONING, OURS))
 
 
-def _no_answer(body: bytes) -> str | None:
-    """Say what is wrong with the body of a success, None where nothing is. Pure."""
-    try:
-        fields = raw_fields(body)
-    except Exception:  # noqa: BLE001 - whatever it is, it is no answer
-        return "no JSON object: is its URL right?"
-    if "error" in fields and bytes(fields["error"]) != b"null":
-        return f"an error: {error_of(body, 500)['message'][:200]}"
-    return None
+async def _whole(asks: str, answer: Answer) -> bytes:
+    """Read a body, but not for ever. Raises NodeLost."""
+    pieces, size = list[bytes](), 0
+    while piece := await answer.chunk():
+        pieces.append(piece)
+        size += len(piece)
+        if size > LARGEST_ANSWER:
+            raise NodeLost(
+                f"{asks} was answered with over {LARGEST_ANSWER} bytes: see its log"
+            )
+    return b"".join(pieces)
 
 
 def as_ours(server: Server, status: int, body: bytes) -> tuple[int, bytes]:
@@ -205,6 +223,9 @@ def as_ours(server: Server, status: int, body: bytes) -> tuple[int, bytes]:
             )
         case 404:  # model and path are ours: the client did nothing
             error["code"] = "model_not_found"
+            error["message"] = (
+                f"{server.name} has no such model or path any more: {error['message']}"
+            )
         case 400 | 413 | 422 if _TOO_LONG.search(error["message"]):
             status, error["type"], error["code"] = 400, TOO_LONG, 400
         case 424:  # TGI: the generation failed
@@ -228,6 +249,16 @@ class ServerAnswer:
         self.headers = headers
         self._answer = answer
         self._body = body
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is an answer that does not stream."""
+        return self._body is not None and self.status < 400
+
+    def streamed(self) -> ServerAnswer:
+        """Return a whole answer as a stream."""
+        headers = {**self.headers, "content-type": STREAM}
+        return ServerAnswer(200, headers, self._answer, as_stream(self._body or b""))
 
     @property
     def id(self) -> str:

@@ -83,7 +83,10 @@ class _Poll:
                 replies = await self._ask()
             self._take(replies)
         except TimeoutError:
-            return self._lost(f"{url} did not answer within {ASK_SECONDS:g} s")
+            return self._lost(
+                f"{url} did not answer within {ASK_SECONDS:g} s when it was asked for"
+                " its models: it hangs, or its URL is another program's; see its log"
+            )
         except (EdgeserveError, SettingsError) as error:
             return self._lost(str(error))
         self._failures = 0

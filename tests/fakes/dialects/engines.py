@@ -101,7 +101,7 @@ class SGLang(FlatErrors):
 
 
 class TGI(Dialect):
-    """TGI: its errors are texts, it knows no `max_completion_tokens`, and 429 is full."""
+    """TGI: its errors are texts, 429 means full, `max_completion_tokens` is unknown."""
 
     name, kind, owner = "TGI", "tgi", "org/small"
     width, busy, context = 32, 4, 2048

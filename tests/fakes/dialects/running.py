@@ -40,9 +40,9 @@ class FakeDialect:
         return self.server.url
 
     async def _answer(self, asked: Asked) -> Answer:
-        if self.key and self.dialect.guards(asked.path):
-            if asked.headers.get("authorization") != f"Bearer {self.key}":
-                return answer(self.dialect.failing_key, self.dialect.refused)
+        wanted = f"Bearer {self.key}" if self.dialect.guards(asked.path) else ""
+        if self.key and wanted not in {"", asked.headers.get("authorization")}:
+            return answer(self.dialect.failing_key, self.dialect.refused)
         if asked.method == "GET":
             self.looked.append(asked.path)
             return self.dialect.answer(asked)

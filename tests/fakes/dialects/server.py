@@ -36,13 +36,14 @@ class Asked:
 class Answer:
     """What is sent: a body, or the pieces of a stream.
 
-    None among the pieces breaks the connection off there.
+    None among the pieces breaks the connection off there. `repeated`: it is sent twice.
     """
 
     status: int = 200
     body: bytes | list[bytes | None] = b""
     type: str = JSON
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
+    repeated: bool = False
 
 
 def answer(found: Any, status: int = 200, **headers: str) -> Answer:
@@ -123,6 +124,8 @@ class LightServer:
         writer.write(self._head(what))
         if isinstance(what.body, bytes):
             writer.write(what.body)
+            if what.repeated:
+                writer.write(self._head(what) + what.body)
             await writer.drain()
             return stays
         self.writing += 1

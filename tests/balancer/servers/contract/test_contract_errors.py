@@ -1,4 +1,4 @@
-"""Every kind of server's errors become ours, and lead to the next step that they should.
+"""The errors of every kind of server become ours, and lead to the right next step.
 
 Its key goes to it alone.
 """

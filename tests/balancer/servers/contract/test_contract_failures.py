@@ -1,4 +1,4 @@
-"""Every kind of server may die, and its client may leave: nothing is lost or doubled."""
+"""Every kind of server may die, or its client leave: nothing is lost or doubled."""
 
 from __future__ import annotations
 
