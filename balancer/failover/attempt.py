@@ -26,7 +26,7 @@ from balancer.failover.outcome import (
 from balancer.failover.refusal import EngineRefusal
 from balancer.failover.watchdog import AttemptWatchdog
 from balancer.health.faults import Fault, failure_of, fault_of_loss
-from balancer.response import ClientResponse
+from balancer.response import ClientResponse, close_soon
 from balancer.routing.decision import Send
 from edgeserve.errors import (
     EdgeserveError,
@@ -242,13 +242,20 @@ async def _aggregate(
     """Collect a stream for a client that asked for a whole answer."""
     if stream.signals_head:
         watchdog.note("head")
-    while piece := await answer.chunk():
-        ready = stream.feed(piece)
-        if stream.begun:
-            context.response.sent.add(ready)
-            watchdog.texts += not piece.startswith(b":")
-        else:
-            watchdog.note("progress" if PROGRESS in piece else "ping")
+    try:
+        async with asyncio.timeout(None) as bound:
+            while piece := await answer.chunk():
+                ready = stream.feed(piece)
+                if stream.begun:
+                    context.response.sent.add(ready)
+                    watchdog.texts += not piece.startswith(b":")
+                else:
+                    watchdog.note("progress" if PROGRESS in piece else "ping")
+                if stream.ended:
+                    close_soon(bound)
+    except TimeoutError:
+        if not stream.ended:
+            raise
     context.response.sent.add(stream.finish())
     _require_end(stream)
     return await _send_aggregate(answer.headers, context)

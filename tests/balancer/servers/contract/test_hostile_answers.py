@@ -9,13 +9,11 @@ from typing import Any
 import pytest
 
 from balancer.servers import client
-from edgeserve.config.servers import ServerSetting
 from tests.balancer.endpoint import CHAT, Endpoint, chat, endpoint
 from tests.balancer.servers.reading import events, text
 from tests.fakes.dialects.base import CALL, DONE, SAID, Dialect
 from tests.fakes.dialects.running import fake_dialect
 from tests.fakes.dialects.server import Answer, Asked, answer, light_server, streamed
-from tests.fakes.node import fake_node
 
 PLAIN = Dialect()
 HEAD = PLAIN.head("chat.completion.chunk")
@@ -222,23 +220,6 @@ async def test_an_answer_without_end_is_not_read_to_it(
 
     assert answered.status == 502
     assert "was answered with over 100000 bytes" in answered.error
-
-
-async def test_a_node_answers_when_a_server_falls_silent() -> None:
-    never = asyncio.Event()
-
-    async def handle(asked: Asked) -> Answer:
-        if asked.method == "POST":
-            await never.wait()
-        return PLAIN.answer(asked)
-
-    async with light_server(handle) as server, fake_node("pi") as node:
-        known = ServerSetting(url=server.url)
-        fleet = endpoint(node, server_tables=(known,), stall_timeout=0.3)
-        async with fleet as here:
-            answered = await here.post(CHAT, chat())
-
-    assert answered.headers["x-edgeserve-node"] == "pi"
 
 
 async def said_twice(here: Endpoint) -> list[str]:
