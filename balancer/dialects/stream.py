@@ -31,6 +31,7 @@ from balancer.dialects.timings import (
     usage_streamed,
 )
 from edgeserve.http.sse import END, Event, parse_event, raw_events, whole_events
+from edgeserve.wire import MALFORMED
 
 _PROGRESS_FIELD = re.compile(rb',"prompt_progress":\{[^}]*\}')
 CUT_SHORT = "the stream ended before the answer did"
@@ -171,7 +172,7 @@ class DialectStream(StreamReader):
     def _has_content(self, each: Event) -> bool:
         try:
             return self.dialect.has_content(each.name, decoded(each.data))
-        except msgspec.DecodeError:
+        except MALFORMED:
             return True
 
     def _beginning(self) -> bytes:

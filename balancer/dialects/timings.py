@@ -11,6 +11,8 @@ from typing import Any
 
 import msgspec
 
+from edgeserve.wire import MALFORMED
+
 
 class Timings(msgspec.Struct, frozen=True):
     """llama.cpp's `timings`: tokens and milliseconds."""
@@ -96,7 +98,7 @@ def timings_in(answer: bytes) -> Timings | None:
         last = _OBJECT.match(answer, at)
     try:
         found = _decoder.decode(last[1])
-    except msgspec.DecodeError:
+    except MALFORMED:
         return None
     if max(found.cache_n, found.prompt_n, found.predicted_n) > MOST_TOKENS:
         return None
@@ -114,7 +116,7 @@ def progress_in(piece: bytes) -> PromptProgress | None:
     start = piece.rfind(PROGRESS) + len(PROGRESS) - 1
     try:
         return _progress.decode(piece[start : piece.find(b"}", start) + 1])
-    except msgspec.DecodeError:
+    except MALFORMED:
         return None
 
 
@@ -122,7 +124,7 @@ def usage_in(body: bytes) -> Timings | None:
     """Read the usage of a whole answer; times are 0, which means unknown."""
     try:
         usage = _answers.decode(body).usage
-    except msgspec.DecodeError:
+    except MALFORMED:
         return _usage_of_openai(body)
     cached = usage.input_tokens_details.cached_tokens
     return _counted(
@@ -135,7 +137,7 @@ def usage_in(body: bytes) -> Timings | None:
 def _usage_of_openai(body: bytes) -> Timings | None:
     try:
         return _openai_counted(_openai.decode(body).usage)
-    except msgspec.DecodeError:
+    except MALFORMED:
         return None
 
 

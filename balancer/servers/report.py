@@ -14,7 +14,15 @@ from urllib.parse import urlsplit
 from edgeserve.config.servers import ServerSetting
 from edgeserve.models.naming import named
 from edgeserve.quantization import ALIASES, TYPES
-from edgeserve.servers.profiles.base import CONTEXT, Profile, Replies, ServedModel
+from edgeserve.servers.profiles.base import (
+    CONTEXT,
+    MODELS,
+    MOST_MODELS,
+    NOTHING,
+    Profile,
+    Replies,
+    ServedModel,
+)
 from edgeserve.wire import (
     Cpu,
     EngineReport,
@@ -145,6 +153,11 @@ def _notes(
 ) -> tuple[str, ...]:
     """Say what had to be assumed, and which key of its table says it."""
     notes = list[str]()
+    listed = replies.get(MODELS, NOTHING).json.get("data")
+    if isinstance(listed, list) and len(listed) > MOST_MODELS:
+        notes.append(
+            f"it lists {len(listed)} models, of which the first {MOST_MODELS} are used"
+        )
     if not (setting.width or profile.read_width(replies)):
         notes.append(
             f"how many requests it answers at once is unknown; {profile.width} assumed"

@@ -23,6 +23,7 @@ from edgeserve.http.sse import (
     write_event,
 )
 from edgeserve.servers.errors import error, error_of
+from edgeserve.wire import MALFORMED
 
 REASONING, OURS = b'"reasoning":', b'"reasoning_content":'
 """The field as vLLM and Ollama call it, and as llama.cpp does. Quotes inside JSON
@@ -123,7 +124,7 @@ class ServerStream(DialectStream):
             return DONE_EVENT if self._done else b""
         try:
             chunk = _decoder.decode(event.data)
-        except (msgspec.DecodeError, RecursionError) as wrong:
+        except MALFORMED as wrong:
             return write_event({"error": error(f"{NO_EVENT} ({wrong})", 500)})
         if chunk.error or chunk.object == "error" or event.name == "error":
             return write_event({"error": error_of(event.data, 500)})

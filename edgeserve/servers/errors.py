@@ -10,12 +10,14 @@ from typing import Any
 
 import msgspec
 
+from edgeserve.wire import MALFORMED
+
 
 def error_of(body: bytes, status: int) -> dict[str, Any]:
     """Read an error in any shape: OpenAI's, flat, `detail`, a text, or no JSON."""
     try:
         found = msgspec.json.decode(body)
-    except (msgspec.DecodeError, RecursionError):
+    except MALFORMED:
         return error(body[:200].decode(errors="replace").strip(), status)
     if not isinstance(found, dict):
         return error(str(found)[:200], status)
@@ -73,7 +75,7 @@ def no_answer(body: bytes, kind: str, *, embeds: bool) -> str:
         found = _successes.decode(body)
     except msgspec.ValidationError as wrong:
         return f"with fields of other types ({wrong}): see its log"
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except MALFORMED:
         return f"with {kind or 'no content type'}, no JSON object: is its URL right?"
     if found.error is not None:
         said = error_of(body, 500)["message"][:200]
