@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -40,7 +40,7 @@ class Answer:
     """
 
     status: int = 200
-    body: bytes | list[bytes | None] = b""
+    body: bytes | Sequence[bytes | None] = b""
     type: str = JSON
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
     repeated: bool = False
@@ -146,7 +146,7 @@ class LightServer:
 
     async def _stream(
         self,
-        pieces: list[bytes | None],
+        pieces: Sequence[bytes | None],
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
     ) -> bool:

@@ -129,7 +129,18 @@ async def test_of_ten_thousand_models_the_first_thousand_are_used() -> None:
 
 
 NONSENSE: Json = {"a": [None, {"b": -1}]}
-JUNK = (b"", b"<html>", b"[" * 50_000, b"\xc3", b"null", b"NaN", {}, [], [1], NONSENSE)
+JUNK: tuple[Any, ...] = (
+    b"",
+    b"<html>",
+    b"[" * 50_000,
+    b"\xc3",
+    b"null",
+    b"NaN",
+    {},
+    [],
+    [1],
+    NONSENSE,
+)
 
 
 @pytest.mark.parametrize("dialect", DIALECTS, ids=lambda each: each.name)
