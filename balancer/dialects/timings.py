@@ -29,7 +29,7 @@ TIMINGS, USAGE = b'"timings"', b'"usage":{'
 """Quotes inside JSON strings are escaped: only the text `timings` looks like these."""
 
 MOST_TOKENS = 2**31
-"""Tokens of one answer; whoever counts more tells nonsense, which nothing may learn."""
+"""Tokens of one answer; a larger count is nonsense, from which nothing may learn."""
 
 _OBJECT = re.compile(rb'"timings"\s*:\s*(\{[^{}]*\})')
 

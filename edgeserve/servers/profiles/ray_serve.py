@@ -23,7 +23,7 @@ ROUTES, HEALTH = "/-/routes", "/-/healthz"
 
 
 class RayServe(Profile):
-    """Ray Serve, with its LLM application or one that somebody wrote."""
+    """Ray Serve, with its LLM application or any other."""
 
     kind = "ray-serve"
     asks = (ROUTES,)

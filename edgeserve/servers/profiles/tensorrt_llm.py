@@ -1,6 +1,6 @@
 """TensorRT-LLM profile: `trtllm-serve`. Pure.
 
-Its `/metrics` is a list that is emptied by reading it, for whoever else reads it: it is
+Its `/metrics` is a list that reading empties, for all other readers, too: it is
 never asked. `/prometheus/metrics` is there with `return_perf_metrics` only.
 """
 
