@@ -31,6 +31,10 @@ LOOSE = 16384
 """Bytes kept uncompressed; compressed events take a twentieth."""
 
 
+LINGER_SECONDS = 1.0
+"""Time for a body to close after the end of its answer; some servers leave it open."""
+
+
 class SentEvents(msgspec.Struct):
     """The events of a stream so far, compressed. `size` is their length in bytes."""
 
@@ -151,14 +155,24 @@ class ClientResponse(msgspec.Struct):
         `watchdog` counts the pieces of the answer; a keep-alive does not count.
         """
         feed, keep = reader.feed, self.sent.add
+        bound = asyncio.timeout(None)
 
         def filter_(piece: bytes) -> bytes:
             if ready := feed(piece):
                 keep(ready)
                 watchdog.texts += not ready.startswith(b":")
+            if reader.ended:
+                close_soon(bound)
             return ready
 
-        await answer.pump_filtered(self.reply, filter_)
+        try:
+            async with bound:
+                if reader.ended:  # with its first piece
+                    close_soon(bound)
+                await answer.pump_filtered(self.reply, filter_)
+        except TimeoutError:
+            if not reader.ended:
+                raise
 
     async def whole(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
         """Send a whole answer."""
@@ -207,6 +221,12 @@ class ClientResponse(msgspec.Struct):
 
 
 @lru_cache(256)
+def close_soon(bound: asyncio.Timeout) -> None:
+    """Bound what is still to be read of a body whose answer has ended."""
+    if bound.when() is None:
+        bound.reschedule(asyncio.get_running_loop().time() + LINGER_SECONDS)
+
+
 def header_safe(text: str) -> str:
     """Percent-encode characters that a header may not contain."""
     return quote(text, safe=HEADER_SAFE, errors="replace")

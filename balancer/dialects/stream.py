@@ -31,8 +31,10 @@ from balancer.dialects.timings import (
     usage_streamed,
 )
 from edgeserve.http.sse import END, Event, parse_event, raw_events, whole_events
+from edgeserve.wire import MALFORMED
 
 _PROGRESS_FIELD = re.compile(rb',"prompt_progress":\{[^}]*\}')
+CUT_SHORT = "the stream ended before the answer did"
 KEEP_ALIVE = b":\n\n"
 """A comment: the connection is alive."""
 
@@ -55,10 +57,12 @@ class StreamReader(msgspec.Struct, kw_only=True):
     `begun`: content has come. `ended`: the answer is complete. `worked`: the engine
     has reported progress. `prompt`: how many tokens it reads, if reported.
     `error`: the error that ended the answer after content; it is not passed on.
+    `cut_short`: what is said where it has no end.
     `signals_head`: the head of the answer shows that the engine has begun.
     """
 
     signals_head: ClassVar[bool] = True
+    cut_short: ClassVar[str] = CUT_SHORT
 
     observer: StreamObserver | None = None
     begun: bool = False
@@ -168,7 +172,7 @@ class DialectStream(StreamReader):
     def _has_content(self, each: Event) -> bool:
         try:
             return self.dialect.has_content(each.name, decoded(each.data))
-        except msgspec.DecodeError:
+        except MALFORMED:
             return True
 
     def _beginning(self) -> bytes:

@@ -12,6 +12,8 @@ from typing import Any
 import msgspec
 from msgspec import structs
 
+from edgeserve.wire import MALFORMED
+
 
 class Timings(msgspec.Struct, frozen=True):
     """llama.cpp's `timings`: tokens and milliseconds.
@@ -30,6 +32,9 @@ class Timings(msgspec.Struct, frozen=True):
 PROGRESS = b'"prompt_progress":{'
 TIMINGS, USAGE = b'"timings"', b'"usage":{'
 """Quotes inside JSON strings are escaped: only the text `timings` looks like these."""
+
+MOST_TOKENS = 2**31
+"""Tokens of one answer; a larger count is nonsense, from which nothing may learn."""
 
 _OBJECT = re.compile(rb'"timings"\s*:\s*(\{[^{}]*\})')
 
@@ -80,7 +85,7 @@ class _OpenAIAnswer(msgspec.Struct):
 
 
 _COUNT = re.compile(
-    rb'"(input_tokens|output_tokens|cache_read_input_tokens)"\s*:\s*(\d+)'
+    rb'"(input_tokens|output_tokens|cache_read_input_tokens)"\s*:\s*(\d{1,18})'
 )
 
 _decoder = msgspec.json.Decoder(_Timings)
@@ -98,7 +103,9 @@ def timings_in(answer: bytes) -> Timings | None:
         last = _OBJECT.match(answer, at)
     try:
         found = _decoder.decode(last[1])
-    except msgspec.DecodeError:
+    except MALFORMED:
+        return None
+    if max(found.cache_n, found.prompt_n, found.predicted_n) > MOST_TOKENS:
         return None
     return Timings(
         found.cache_n,
@@ -114,7 +121,7 @@ def progress_in(piece: bytes) -> PromptProgress | None:
     start = piece.rfind(PROGRESS) + len(PROGRESS) - 1
     try:
         return _progress.decode(piece[start : piece.find(b"}", start) + 1])
-    except msgspec.DecodeError:
+    except MALFORMED:
         return None
 
 
@@ -122,7 +129,7 @@ def usage_in(body: bytes) -> Timings | None:
     """Read the usage of a whole answer; times are 0, which means unknown."""
     try:
         usage = _answers.decode(body).usage
-    except msgspec.DecodeError:
+    except MALFORMED:
         return _usage_of_openai(body)
     cached = usage.input_tokens_details.cached_tokens
     return _counted(
@@ -135,7 +142,7 @@ def usage_in(body: bytes) -> Timings | None:
 def _usage_of_openai(body: bytes) -> Timings | None:
     try:
         return _openai_counted(_openai.decode(body).usage)
-    except msgspec.DecodeError:
+    except MALFORMED:
         return None
 
 
@@ -147,11 +154,13 @@ def openai_usage(usage: dict[str, Any]) -> Timings | None:
         return None
 
 
-def _openai_counted(usage: _OpenAIUsage) -> Timings:
+def _openai_counted(usage: _OpenAIUsage) -> Timings | None:
     details = usage.prompt_tokens_details
     cached = min(details.cached_tokens, usage.prompt_tokens) if details else 0
     counted = _counted(cached, usage.prompt_tokens - cached, usage.completion_tokens)
-    return counted if details else structs.replace(counted, tells_cached=False)
+    if details or counted is None:
+        return counted
+    return structs.replace(counted, tells_cached=False)
 
 
 def usage_streamed(events: bytes) -> Timings | None:
@@ -163,5 +172,7 @@ def usage_streamed(events: bytes) -> Timings | None:
     return _counted(cached, read, found[b"output_tokens"])
 
 
-def _counted(cached: int, prompt: int, predicted: int) -> Timings:
+def _counted(cached: int, prompt: int, predicted: int) -> Timings | None:
+    if max(cached, prompt, predicted) > MOST_TOKENS:
+        return None
     return Timings(max(0, cached), max(0, prompt), 0.0, max(0, predicted), 0.0)

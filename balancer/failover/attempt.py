@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 
+from msgspec import structs
+
 from balancer.dialects.base import Aggregate, Headless, Incomplete, StreamedError
-from balancer.dialects.stream import KEEP_ALIVE, StreamReader
+from balancer.dialects.stream import CUT_SHORT, KEEP_ALIVE, StreamReader
 from balancer.dialects.timings import PROGRESS, Timings
 from balancer.discovery.node_client import NodeClient
 from balancer.failover.context import RequestContext
@@ -24,7 +26,7 @@ from balancer.failover.outcome import (
 from balancer.failover.refusal import EngineRefusal
 from balancer.failover.watchdog import AttemptWatchdog
 from balancer.health.faults import Fault, failure_of, fault_of_loss
-from balancer.response import ClientResponse
+from balancer.response import ClientResponse, close_soon
 from balancer.routing.decision import Send
 from edgeserve.errors import (
     EdgeserveError,
@@ -38,7 +40,6 @@ from edgeserve.http.types import Answer
 from edgeserve.openai import message
 from edgeserve.runtime.memory import drop_tracebacks
 
-CUT_SHORT = "the stream ended before the answer did"
 REFUSED = Done("refused by the engine")
 
 JSON = {"content-type": "application/json; charset=utf-8"}
@@ -146,7 +147,9 @@ async def _relay(
         body = await answer.read()
         return await _on_error(answer.status, answer.headers, body, context)
     streams = answer.headers.get("content-type", "").startswith("text/event-stream")
-    if streams and context.request.mode == "aggregate":
+    if streams and context.request.mode != "stream":
+        # Some servers always stream; a whole answer is then made of it, too.
+        context.request = structs.replace(context.request, mode="aggregate")
         return await _aggregate(answer, stream, context, watchdog)
     if streams:
         return await _stream(answer, stream, context, watchdog)
@@ -222,7 +225,7 @@ def _require_end(stream: StreamReader) -> None:
     if stream.ended:
         return
     if stream.error is None:
-        raise InvalidAnswer(CUT_SHORT)
+        raise InvalidAnswer(stream.cut_short)
     fault = _fault_of_event(stream.error)
     if fault == "none":
         raise stream.error
@@ -239,13 +242,20 @@ async def _aggregate(
     """Collect a stream for a client that asked for a whole answer."""
     if stream.signals_head:
         watchdog.note("head")
-    while piece := await answer.chunk():
-        ready = stream.feed(piece)
-        if stream.begun:
-            context.response.sent.add(ready)
-            watchdog.texts += not piece.startswith(b":")
-        else:
-            watchdog.note("progress" if PROGRESS in piece else "ping")
+    try:
+        async with asyncio.timeout(None) as bound:
+            while piece := await answer.chunk():
+                ready = stream.feed(piece)
+                if stream.begun:
+                    context.response.sent.add(ready)
+                    watchdog.texts += not piece.startswith(b":")
+                else:
+                    watchdog.note("progress" if PROGRESS in piece else "ping")
+                if stream.ended:
+                    close_soon(bound)
+    except TimeoutError:
+        if not stream.ended:
+            raise
     context.response.sent.add(stream.finish())
     _require_end(stream)
     return await _send_aggregate(answer.headers, context)

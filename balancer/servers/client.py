@@ -15,7 +15,7 @@ import msgspec
 
 from balancer.fleet.engines import EngineCandidate
 from balancer.servers.server import Server, tls_sentence
-from balancer.servers.stream import OURS, REASONING
+from balancer.servers.stream import OURS, REASONING, as_stream
 from edgeserve.errors import NodeLost, NotReached
 from edgeserve.http.client.pool import Pool
 from edgeserve.http.types import Answer, Origin, Request, Response, Upstream
@@ -23,13 +23,19 @@ from edgeserve.json_edit import edited, raw_fields
 from edgeserve.openai import ROUTES, fields
 from edgeserve.served import Continued
 from edgeserve.servers.asking import get
-from edgeserve.servers.errors import error_of
+from edgeserve.servers.errors import error_of, no_answer
 from edgeserve.servers.profiles.base import Profile, Reply
 from edgeserve.servers.profiles.translation import Translation
 
 JSON = {"content-type": "application/json"}
 
 STREAM = "text/event-stream"
+
+LARGEST_ANSWER = 64 * 2**20
+"""Bytes of an answer to a request; the embeddings of many texts take most."""
+
+STREAMS = b'"stream":true'
+"""In the body of a request for a stream, as `edited` writes it."""
 
 KEPT = ("content-type", "retry-after")
 """Header fields of an answer that clients get."""
@@ -140,12 +146,15 @@ class ServerClient:
             {**JSON, **headers, **server.headers},
             body if got else fitting(profile, body),
         )
+        asks = f"{'GET' if got else 'POST'} {target} of {server.setting.url}"
         server.open.add(asked)
         try:
             async with asked as answer:
                 server.answered += 1
                 server.begun.add(asked)
-                yield await _understood(server, answer, translation)
+                found = await _understood(server, asks, answer, translation)
+                streams = STREAMS in body and found.is_whole
+                yield found.streamed() if streams else found
         finally:
             server.open.discard(asked)
             server.begun.discard(asked)
@@ -163,52 +172,53 @@ def fitting(profile: Profile, body: bytes) -> bytes:
 
 
 async def _understood(
-    server: Server, answer: Answer, translation: Translation | None
-) -> Answer:
-    """Read an answer that is no stream, and put it into our format."""
+    server: Server, asks: str, answer: Answer, translation: Translation | None
+) -> ServerAnswer:
+    """Read an answer that is no stream, and put it into our format.
+
+    `asks` says what was asked.
+    """
     headers = {key: answer.headers[key] for key in KEPT if key in answer.headers}
     kind = headers.get("content-type", "")
     if answer.status == 200 and kind.startswith(STREAM):
         return ServerAnswer(200, headers, answer)
-    body = await answer.read()
-    where = server.setting.url
+    came = await _whole(asks, answer)
     if 300 <= answer.status < 400:
         there = answer.headers.get("location", "elsewhere")
-        raise NodeLost(f"{where} points to {there}; name that URL")
-    if answer.status >= 400:
-        status, body = as_ours(server, answer.status, body)
-        return ServerAnswer(status, {**headers, **JSON}, answer, body)
-    if not body.strip():
-        raise NodeLost(f"{where} answered {answer.status} with an empty body")
-    if translation is not None:
-        return ServerAnswer(
-            200, headers, answer, _translated(server, translation, body)
+        raise NodeLost(
+            f"{asks} was answered {answer.status}: it points to {there}; name that URL"
         )
-    if server.found is not None and server.found.profile.llama_cpp:
-        return ServerAnswer(200, headers, answer, body)
-    if (wrong := _no_answer(body)) is not None:
-        raise NodeLost(f"{where} answered {answer.status} with {wrong}")
-    return ServerAnswer(200, headers, answer, body.replace(REASONING, OURS))
+    if answer.status >= 400:
+        status, came = as_ours(server, answer.status, came)
+        return ServerAnswer(status, {**headers, **JSON}, answer, came)
+    if translation is not None:
+        return ServerAnswer(200, headers, answer, _translated(asks, translation, came))
+    if server.found is not None and server.found.profile.llama_cpp and came.strip():
+        return ServerAnswer(200, headers, answer, came)
+    if wrong := no_answer(came, kind, embeds="/embeddings" in asks):
+        raise NodeLost(f"{asks} was answered {answer.status} {wrong}")
+    return ServerAnswer(200, headers, answer, came.replace(REASONING, OURS))
 
 
-def _translated(server: Server, translation: Translation, body: bytes) -> bytes:
+async def _whole(asks: str, answer: Answer) -> bytes:
+    """Read a body, but not for ever. Raises NodeLost."""
+    pieces, size = list[bytes](), 0
+    while piece := await answer.chunk():
+        pieces.append(piece)
+        size += len(piece)
+        if size > LARGEST_ANSWER:
+            raise NodeLost(
+                f"{asks} was answered with over {LARGEST_ANSWER} bytes: see its log"
+            )
+    return b"".join(pieces)
+
+
+def _translated(asks: str, translation: Translation, body: bytes) -> bytes:
     """Return the answer to a translated request, as llama.cpp would give it. Pure."""
     try:
         return msgspec.json.encode(translation.answered(msgspec.json.decode(body)))
     except (LookupError, TypeError, ValueError, RecursionError) as error:
-        there = f"{translation.path} of {server.setting.url}"
-        raise NodeLost(f"{there} answered with no such thing: {error!r}") from error
-
-
-def _no_answer(body: bytes) -> str | None:
-    """Say what is wrong with the body of a success, None where nothing is. Pure."""
-    try:
-        fields = raw_fields(body)
-    except Exception:  # noqa: BLE001 - whatever it is, it is no answer
-        return "no JSON object: is its URL right?"
-    if "error" in fields and bytes(fields["error"]) != b"null":
-        return f"an error: {error_of(body, 500)['message'][:200]}"
-    return None
+        raise NodeLost(f"{asks} was answered with no such thing: {error!r}") from error
 
 
 def as_ours(server: Server, status: int, body: bytes) -> tuple[int, bytes]:
@@ -221,6 +231,9 @@ def as_ours(server: Server, status: int, body: bytes) -> tuple[int, bytes]:
             )
         case 404:  # model and path are ours: the client did nothing
             error["code"] = "model_not_found"
+            error["message"] = (
+                f"{server.name} has no such model or path any more: {error['message']}"
+            )
         case 400 | 413 | 422 if _TOO_LONG.search(error["message"]):
             status, error["type"], error["code"] = 400, TOO_LONG, 400
             if context := context_in(error["message"]):
@@ -252,6 +265,16 @@ class ServerAnswer:
         self.headers = headers
         self._answer = answer
         self._body = body
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is an answer that does not stream."""
+        return self._body is not None and self.status < 400
+
+    def streamed(self) -> ServerAnswer:
+        """Return a whole answer as a stream."""
+        headers = {**self.headers, "content-type": STREAM}
+        return ServerAnswer(200, headers, self._answer, as_stream(self._body or b""))
 
     @property
     def id(self) -> str:

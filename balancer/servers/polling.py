@@ -118,7 +118,10 @@ class ServerPoll:
             async with asyncio.timeout(ASK_SECONDS):
                 return await self._ask()
         except TimeoutError as error:
-            raise Silent(f"{url} did not answer within {ASK_SECONDS:g} s") from error
+            raise Silent(
+                f"{url} did not answer within {ASK_SECONDS:g} s when it was asked for"
+                " its models: it hangs, or its URL is another program's; see its log"
+            ) from error
         except NotReached as error:
             if isinstance(error.__cause__, TimeoutError):
                 raise Silent(str(error)) from error

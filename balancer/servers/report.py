@@ -19,6 +19,8 @@ from edgeserve.config.servers import ServerSetting, place_of
 from edgeserve.models.naming import named
 from edgeserve.served import Continued, Served, WidthSource
 from edgeserve.servers.profiles.base import (
+    MODELS,
+    MOST_MODELS,
     MOST_WIDTH,
     Profile,
     Replies,
@@ -201,6 +203,11 @@ def _short(name: str) -> str:
 def _notes(look: Look, models: Sequence[ServedModel]) -> tuple[str, ...]:
     """Say what had to be assumed or learned, and which key of its table says it."""
     notes, widths = list[str](), [look.width(each) for each in models]
+    listed = look.replies[MODELS].json.get("data")
+    if isinstance(listed, list) and len(listed) > MOST_MODELS:
+        notes.append(
+            f"it lists {len(listed)} models, of which the first {MOST_MODELS} are used"
+        )
     if assumed := {width for width, source in widths if source == "assumed"}:
         notes.append(
             "how many requests it answers at once is unknown;"

@@ -20,8 +20,9 @@ from edgeserve.suggestions import did_you_mean
 from edgeserve.wire import Ability
 
 ServerKind = Literal[
-    "auto", "openai", "vllm", "llama-server", "ollama", "sglang", "tgi"
-]
+    "auto", "openai", "vllm", "llama-server", "ollama", "sglang", "tgi",
+    "lmstudio", "localai", "tensorrt-llm", "ray-serve",
+]  # fmt: skip
 """What a server is; `auto`: as its answers show. `openai`: any other."""
 
 KINDS: tuple[ServerKind, ...] = get_args(ServerKind)
@@ -153,11 +154,11 @@ class ServerSettings:
     server_tables: tuple[ServerSetting, ...] = tables(
         "server",
         "Servers of other programs, in any number; `--server` with more said. kind:"
-        " auto, openai, vllm, llama-server, ollama, sglang or tgi. key_file: the key"
-        " that it asks for. ca_file: its certificate, if none of a known authority."
-        " width: requests that it answers at once. context: tokens."
-        " models and abilities: those that are used. last_resort: only for requests"
-        " that nothing else can serve.",
+        " auto, openai, vllm, llama-server, ollama, sglang, tgi, lmstudio, localai,"
+        " tensorrt-llm or ray-serve. key_file: the key that it asks for. ca_file: its"
+        " certificate, if none of a known authority. width: requests that it answers at"
+        " once. context: tokens. models and abilities: those that are used."
+        " last_resort: only for requests that nothing else can serve.",
     )
 
     def check_servers(self: ServerSettings) -> None:

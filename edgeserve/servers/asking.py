@@ -28,7 +28,10 @@ async def get(
             pieces.append(piece)
             size += len(piece)
             if size > LARGEST:
-                raise NodeLost(f"GET {path} of {url} has no end")
+                raise NodeLost(
+                    f"GET {path} of {url} was answered with more than {LARGEST} bytes,"
+                    " perhaps without end: is its URL right?"
+                )
         return Reply(answer.status, answer.headers, b"".join(pieces))
 
 

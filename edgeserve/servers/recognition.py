@@ -30,10 +30,14 @@ Get = Callable[[str], Awaitable[Reply]]
 
 @dataclass(frozen=True)
 class Recognised:
-    """What a server is; `api` is where its paths of OpenAI's API begin."""
+    """What a server is; `api` is where its paths of OpenAI's API begin.
+
+    `looks`: what is asked again and again, without what it was seen not to have.
+    """
 
     profile: Profile
     api: str
+    looks: tuple[str, ...]
 
 
 async def recognise(get: Get, setting: ServerSetting, base: str) -> Recognised:
@@ -46,14 +50,22 @@ async def recognise(get: Get, setting: ServerSetting, base: str) -> Recognised:
     if "edgeserve" in owners(replies):
         raise NodeLost(f"{setting.url} is EdgeServe itself; name its nodes with --node")
     if setting.kind != "auto":
-        return Recognised(BY_KIND[setting.kind], api)
+        profile = BY_KIND[setting.kind]
+        return Recognised(profile, api, profile.looks)
     for profile in PROFILES:
         for path in profile.asks:
             if path not in replies:
                 replies[path] = await get(base + path)
         if profile.recognises(replies):
-            return Recognised(profile, api)
+            looks = (each for each in profile.looks if _has(replies, each))
+            return Recognised(profile, api, tuple(looks))
     raise NodeLost(sentence(setting, base + MODELS, models))
+
+
+def _has(replies: Replies, path: str) -> bool:
+    """Whether a path may be there: one that is not fills the log of its server."""
+    reply = replies.get(path)
+    return reply is None or (reply.status != 404 and "error" not in reply.json)
 
 
 async def _list(get: Get, setting: ServerSetting, base: str) -> tuple[str, Reply]:
@@ -72,7 +84,7 @@ async def _list(get: Get, setting: ServerSetting, base: str) -> tuple[str, Reply
 async def look(get: Get, found: Recognised, base: str) -> Replies:
     """Ask all that the profile reads again and again."""
     replies = {MODELS: await get(f"{found.api}/models")}
-    for path in found.profile.looks:
+    for path in found.looks:
         replies[path] = await get(base + path)
     for path in found.profile.more_looks(replies):
         replies[path] = await get(base + path)

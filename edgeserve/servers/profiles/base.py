@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import msgspec
 
@@ -171,15 +171,16 @@ class Profile(ABC):
         return 1
 
 
+def entries(replies: Replies, path: str, key: str) -> list[Json]:
+    """Return the objects in a list of an answer, at most as many as are read."""
+    found = replies.get(path, NOTHING).json.get(key)
+    listed = found if isinstance(found, list) else []
+    return [each for each in listed[:MOST_MODELS] if isinstance(each, dict)]
+
+
 def cards(replies: Replies) -> list[Json]:
     """Return the entries of the list of models that have a usable id."""
-    listed = replies.get(MODELS, NOTHING).json.get("data")
-    entries = listed if isinstance(listed, list) else []
-    return [
-        each
-        for each in entries[:MOST_MODELS]
-        if isinstance(each, dict) and is_id(cast("Json", each).get("id"))
-    ]
+    return [each for each in entries(replies, MODELS, "data") if is_id(each.get("id"))]
 
 
 def is_id(value: object) -> bool:

@@ -59,8 +59,10 @@ class LlamaServer(Profile):
         )
 
     def models(self, replies: Replies) -> tuple[ServedModel, ...]:
-        """See `Profile.models`."""
-        return tuple(_model(replies, each) for each in super().models(replies))
+        """See `Profile.models`; a router's without those that it cannot load."""
+        away = _away(replies)
+        found = (each for each in super().models(replies) if each.id not in away)
+        return tuple(_model(replies, each) for each in found)
 
     def problem(self, replies: Replies) -> str:
         """See `Profile.problem`."""
@@ -116,6 +118,17 @@ def _working(reply: Reply) -> int | None:
     if reply.status != 200:
         return None
     return sum(each.get("is_processing") is True for each in slots)
+
+
+def _away(replies: Replies) -> set[str]:
+    """Return the models of a router that are not there yet, or failed to load."""
+    states = {each["id"]: each.get("status") for each in cards(replies)}
+    return {
+        name
+        for name, state in states.items()
+        if isinstance(state, dict)
+        and (state.get("failed") is True or state.get("value") == "downloading")
+    }
 
 
 def _modalities(props: Json) -> tuple[Ability, ...]:

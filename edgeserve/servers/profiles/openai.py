@@ -1,6 +1,6 @@
 """OpenAI profile: any server with OpenAI's API, with the least assumptions. Pure.
 
-LM Studio, Ray Serve LLM, LocalAI, transformers serve and mlx_lm.server are such.
+transformers serve and mlx_lm.server are such: nothing else can be read from them.
 """
 
 from __future__ import annotations
