@@ -44,13 +44,15 @@ TOOLS = [{"type": "function", "function": TOOL}]
 class Fleet:
     """The balancer, by its address, and the keys that it knows.
 
-    `single` may have one request at once; `admin` may change the fleet.
+    `single` may have one request at once; `admin` may change the fleet. `open` is a
+    balancer of the same node that asks for no key.
     """
 
     url: str
     key: str
     admin: str
     single: str
+    open: str
 
     @property
     def v1(self) -> str:

@@ -62,7 +62,10 @@ def serving(home: Path) -> Generator[Fleet]:
         url = stack.enter_context(
             started("balancer", "--no-discover", "--node", node, home=home)
         )
-        fleet = Fleet(url, **keys)
+        free = stack.enter_context(
+            started("balancer", "--no-discover", "--node", node, home=home / "open")
+        )
+        fleet = Fleet(url, open=free, **keys)
         _until_loaded(fleet)
         yield fleet
 
