@@ -92,7 +92,7 @@ def test_refusals_are_the_exceptions_that_programs_catch(fleet: Fleet) -> None:
         with pytest.raises(anthropic.NotFoundError, match="nothing-like-it"):
             sdk.messages.create(model="nothing-like-it", messages=ASK, **EXACT)
         with pytest.raises(anthropic.BadRequestError):
-            sdk.messages.create(model=MODEL, messages="Hello", **EXACT)
+            sdk.messages.create(model=MODEL, messages=[], **EXACT)
 
     assert refused.value.body["error"]["type"] == "authentication_error"
 

@@ -147,7 +147,7 @@ def test_the_ollama_integration_lists_the_models_and_converses(
 
 def test_the_openai_integration_converses(home: HomeAssistant) -> None:
     agent = home.add("openai_conversation", {"api_key": "any"})
-    chosen = {"recommended": False, "chat_model": MODEL, "max_tokens": 12}
-    home.change(agent, {"recommended": False}, chosen)
+    own = {"recommended": False, "prompt": "Be kind.", "llm_hass_api": "none"}
+    home.change(agent, own, {**own, "chat_model": MODEL, "max_tokens": 12})
 
     assert home.ask(agent)

@@ -127,7 +127,7 @@ def test_refusals_are_the_exceptions_that_programs_catch(fleet: Fleet) -> None:
         with pytest.raises(openai.NotFoundError, match="nothing-like-it"):
             sdk.chat.completions.create(model="nothing-like-it", messages=ASK)
         with pytest.raises(openai.BadRequestError):
-            sdk.chat.completions.create(model=MODEL, messages="Hello")
+            sdk.chat.completions.create(model=MODEL, messages=[])
         text = [{"role": "user", "content": "word " * 9000}]
         with pytest.raises(openai.BadRequestError) as long:
             sdk.chat.completions.create(model=MODEL, messages=text)
