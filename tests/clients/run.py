@@ -14,6 +14,7 @@ import time
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 from edgeserve.config.paths import models_dir
 from edgeserve.models.download import DEFAULT, fetch
@@ -88,13 +89,14 @@ def _new_key(name: str, flags: tuple[str, ...], home: Path) -> str:
             "EDGESERVE_CONFIG_DIR": str(home / "config"),
             "EDGESERVE_STATE_DIR": str(home / "balancer"),
         },
-        stdout=subprocess.PIPE, text=True, check=True,
+        capture_output=True, text=True, check=True,
     )  # fmt: skip
     return made.stdout.strip()
 
 
 def _until_loaded(fleet: Fleet) -> None:
     deadline = time.monotonic() + START_SECONDS
+    models: list[dict[str, Any]] = []
     while time.monotonic() < deadline:
         models = fleet.get("/v1/models")["data"]
         able = {name for each in models for name in each.get("abilities", ())}

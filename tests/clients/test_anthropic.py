@@ -63,9 +63,9 @@ def test_a_tool_is_called_at_once_and_in_a_stream(sdk: Any) -> None:
         final = s.get_final_message()
 
     for each in (answer, final):
-        (call,) = [part for part in each.content if part.type == "tool_use"]
-        assert (call.name, each.stop_reason) == ("weather", "tool_use")
-        assert call.input["city"] in {"Paris", "Rome"}
+        assert (_call(each).name, each.stop_reason) == ("weather", "tool_use")
+        assert _call(each).input["city"] in {"Paris", "Rome"}
+    call = _call(final)
     result = {"type": "tool_result", "tool_use_id": call.id, "content": "rain"}
     told = [
         *ASK,
@@ -74,6 +74,11 @@ def test_a_tool_is_called_at_once_and_in_a_stream(sdk: Any) -> None:
     ]
     after = sdk.messages.create(model=MODEL, messages=told, tools=[TOOL], **EXACT)
     assert after.content
+
+
+def _call(answer: Any) -> Any:
+    (found,) = [part for part in answer.content if part.type == "tool_use"]
+    return found
 
 
 def test_tokens_are_counted(sdk: Any) -> None:

@@ -56,10 +56,10 @@ def test_a_tool_is_called_at_once_and_in_a_stream(fleet: Fleet, provider: str) -
     chunks = list(litellm.completion(**asked, max_tokens=60, stream=True))
     built = litellm.stream_chunk_builder(chunks, messages=ASK)
 
-    for answer in (whole, built):
-        (call,) = answer.choices[0].message.tool_calls
-        assert call.function.name == "weather"
-        assert json.loads(call.function.arguments)["city"] in {"Paris", "Rome"}
+    (call,), (streamed,) = (a.choices[0].message.tool_calls for a in (whole, built))
+    for each in (call, streamed):
+        assert each.function.name == "weather"
+        assert json.loads(each.function.arguments)["city"] in {"Paris", "Rome"}
     told = [
         *ASK,
         whole.choices[0].message.model_dump(),

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from tests.clients.conftest import (
 
 client("llm")
 
+NOTHING: Mapping[str, str] = {}
 MODELS = """
 - model_id: fleet
   model_name: {model}
@@ -46,7 +48,9 @@ def home(fleet: Fleet, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def llm(home: Path, *arguments: str, fails: bool = False, **more: str) -> str:
+def llm(
+    home: Path, *arguments: str, fails: bool = False, more: Mapping[str, str] = NOTHING
+) -> str:
     done = subprocess.run(
         [sys.executable, "-m", "llm", *arguments],
         env={**os.environ, "LLM_USER_PATH": str(home), **more},
@@ -88,11 +92,11 @@ def test_refusals_are_told(home: Path) -> None:
 
 def test_its_ollama_plugin_finds_and_asks_the_models(fleet: Fleet, home: Path) -> None:
     where = {"OLLAMA_HOST": fleet.url, "OLLAMA_API_KEY": fleet.key}
-    listed = llm(home, "ollama", "models", **where)
+    listed = llm(home, "ollama", "models", more=where)
     options = ("-o", "num_predict", "12", "-o", "temperature", "0")
-    answer = llm(home, "-m", f"ollama/{MODEL}", *options, QUESTION, **where)
+    answer = llm(home, "-m", f"ollama/{MODEL}", *options, QUESTION, more=where)
     vector = json.loads(
-        llm(home, "embed", "-m", f"ollama/{MODEL}", "-c", "a cat", **where)
+        llm(home, "embed", "-m", f"ollama/{MODEL}", "-c", "a cat", more=where)
     )
 
     assert MODEL in listed

@@ -49,15 +49,15 @@ def test_models_are_listed_shown_and_seen_in_memory(sdk: Any) -> None:
 
 
 def test_a_stream_says_the_same_and_counts_the_same(sdk: Any) -> None:
-    for ask, text in (
-        ((sdk.chat, ASK), lambda each: each.message.content),
-        ((sdk.generate, "Say hello."), lambda each: each.response),
-    ):
-        function, given = ask
+    kinds: list[tuple[Any, Any, Callable[[Any], str]]] = [
+        (sdk.chat, ASK, lambda each: each.message.content or ""),
+        (sdk.generate, "Say hello.", lambda each: each.response),
+    ]
+    for function, given, text in kinds:
         whole = function(MODEL, given, options=EXACT)
         lines = list(function(MODEL, given, options=EXACT, stream=True))
 
-        assert text(whole) == "".join(text(each) or "" for each in lines)
+        assert text(whole) == "".join(map(text, lines))
         assert lines[-1].done_reason == whole.done_reason == "length"
         assert lines[-1].eval_count == whole.eval_count == 12
 

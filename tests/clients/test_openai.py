@@ -13,6 +13,7 @@ from tests.clients.conftest import (
     CITY,
     LIMIT_SECONDS,
     MODEL,
+    TOOL,
     TOOLS,
     WRONG,
     Fleet,
@@ -90,7 +91,7 @@ def test_responses_are_created_streamed_and_call_tools(sdk: Any) -> None:
     asked = {"model": MODEL, "input": "Say hello.", "max_output_tokens": 16}
     whole = sdk.responses.create(temperature=0, **asked)
     events = list(sdk.responses.create(temperature=0, stream=True, **asked))
-    tool = {"type": "function", "strict": True, **TOOLS[0]["function"]}
+    tool = {"type": "function", "strict": True, **TOOL}
     called = sdk.responses.create(
         **asked | {"max_output_tokens": 60}, tools=[tool], tool_choice="required"
     )
