@@ -28,7 +28,7 @@ ON_DEMAND = "tiny"
 START_SECONDS = 120.0
 PYTEST = (
     *("-m", "pytest", "-q", "-rs", "-c", "/dev/null", "--confcutdir", str(TESTS)),
-    *("-p", "no:cacheprovider", "--import-mode=importlib", "--durations=3"),
+    *("-p", "no:cacheprovider", "--import-mode=importlib", "-W", "ignore"),
 )
 """pytest without our settings, which name plugins that these environments lack."""
 
@@ -124,7 +124,12 @@ def _passes(client: str, cache: Path, environ: dict[str, str]) -> bool:
     """Run the tests of one environment."""
     print(f"== {client}", flush=True)
     if client == "javascript":
-        argv = ["node", "--test", *map(str, sorted((TESTS / "js").glob("*.mjs")))]
+        argv = [
+            "node",
+            "--test",
+            "--test-reporter=spec",
+            *map(str, sorted((TESTS / "js").glob("*.mjs"))),
+        ]
     else:
         python = cache / client / "bin" / "python"
         tests = [str(TESTS / f"test_{each}.py") for each in ENVIRONMENTS[client]]
