@@ -6,9 +6,9 @@ ARGS ?=
 export VENV
 
 # Not for `up`: it prints the path of the command as the caller can run it.
-check fix test fuzz attacks faults bench bench-proxy bench-routing bench-fleet demo check-quantize check-native check-llama check-convert: export PATH := $(abspath $(VENV))/bin:$(PATH)
+check fix test fuzz attacks faults bench bench-proxy bench-routing bench-fleet demo check-quantize check-native check-llama check-convert check-clients: export PATH := $(abspath $(VENV))/bin:$(PATH)
 
-.PHONY: help install up check fix test fuzz attacks faults bench bench-proxy bench-routing bench-fleet demo check-quantize check-native check-llama check-convert
+.PHONY: help install up check fix test fuzz attacks faults bench bench-proxy bench-routing bench-fleet demo check-quantize check-native check-llama check-convert check-clients
 
 help:  ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 26
@@ -66,6 +66,9 @@ check-quantize:  ## Test quantizing; first compiles llama-cpp-python (2 to 5 min
 check-native:  ## Test a build of `edgeserve engine build`; first makes it (10 min)
 	@scripts/install quantize
 	@scripts/check-native $(ARGS)
+
+check-clients: install  ## Test unmodified clients against a real fleet (6 min, 1.3 GB)
+	@scripts/check-clients $(ARGS)
 
 check-convert: install  ## Test converting; first installs PyTorch, if missing (1 GB)
 	@scripts/check-convert $(ARGS)

@@ -21,7 +21,7 @@ from balancer.dialects.prompt import EMPTY
 from balancer.routing.decision import Resumes, RoutingRequest
 from balancer.validation.abilities import media
 from balancer.validation.grammar_text import Caps
-from balancer.validation.limits import CAPS, check
+from balancer.validation.limits import CAPS, check, check_messages
 from balancer.validation.media_urls import check_media
 from balancer.validation.translation import is_forced, translated
 from edgeserve.errors import BadRequest
@@ -48,6 +48,9 @@ SESSION_HEADERS = ("x-session-id", "x-conversation-id", "x-session-affinity")
 """Headers in which a client may name a conversation."""
 
 BYTES_PER_TOKEN = 4
+
+CONVERSATIONS = frozenset(("chat", "messages"))
+"""The dialects whose requests are lists of messages."""
 
 SHORT = 32
 """Tokens of an answer that is requested whole: little is lost if the engine dies or the
@@ -150,6 +153,8 @@ def read_request(
     request, body = read(body)
     check(request, caps)
     check_media(body, caps.media_hosts)
+    if route.dialect in CONVERSATIONS:
+        check_messages(request.messages)
     dialect, budget = DIALECTS[route.dialect], request.budget
     if request.answers > caps.entries:
         raise BadRequest(

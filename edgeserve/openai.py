@@ -111,6 +111,7 @@ class RequestFields(msgspec.Struct, frozen=True, kw_only=True):
     n: int | None = None
     n_cmpl: int | None = None
     prompt: msgspec.Raw = RAW
+    messages: msgspec.Raw = RAW
     response_fields: Any = None
     tool_choice: Any = None
     echo: Any = None

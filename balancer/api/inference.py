@@ -83,7 +83,7 @@ class InferenceHandler:
         records, id_ = self.state.records, request_id(request.headers)
         if (found := records.get(id_)) is not None and found.owner != client.id:
             id_ = fresh_id()
-        return records.open(id_, request.path, client.name, client.id)
+        return records.open(id_, request.asked or request.path, client.name, client.id)
 
     def _close(
         self, client: ClientKey, record: RequestRecord, response: ClientResponse

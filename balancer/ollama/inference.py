@@ -57,9 +57,9 @@ class OllamaInference:
             await OllamaResponse(reply, answer_to(asked)).send(200, JSON, b"")
             return
         ignored, before_end = asked.ignored, nothing
-        if asked.unloads and self._manages(request):
-            before_end = partial(self._unload, model)
-        elif asked.unloads:
+        if asked.keep_alive is not None and self._manages(request):
+            before_end = partial(self._keep, model, asked.keep_alive)
+        elif asked.keep_alive is not None:
             ignored = (*ignored, "keep_alive")
         response = OllamaResponse(reply, answer_to(asked), ignored, before_end)
         await self.inner(_translated(request, asked, model), response)
@@ -71,16 +71,20 @@ class OllamaInference:
             return False
         return True
 
-    async def _unload(self, model: str) -> None:
-        """Have the model leave once it is idle; a refusal leaves it where it is."""
+    async def _keep(self, model: str, seconds: float) -> None:
+        """Have the model leave once it is idle for so long; a refusal has no effect."""
         with suppress(EdgeserveError):
-            await self.orders.unload_model(model, UnloadOrder())
+            if seconds:
+                await self.orders.keep_model(model, seconds)
+            else:
+                await self.orders.unload_model(model, UnloadOrder())
 
 
 def _translated(request: Request, asked: EngineRequest, model: str) -> Request:
     return msgspec.structs.replace(
         request,
         path=asked.path,
+        asked=request.path,
         query="",
         headers={**request.headers, "content-type": "application/json"},
         body=msgspec.json.encode({**asked.body, "model": model}),

@@ -58,32 +58,33 @@ def model_row(name: str, shown: Mapping[str, Any]) -> Json:
         "model": tagged(name),
         "modified_at": created.isoformat().replace("+00:00", "Z"),
         "size": max(each.get("memory", 0) for each in variants),
-        "digest": digest(name),
+        "digest": digest(name, shown),
         "details": details(variants[0].get("name", name)),
     }
 
 
 def loaded(
-    candidates: Iterable[EngineCandidate], names: Iterable[str] | None = None
+    candidates: Iterable[EngineCandidate], known: Mapping[str, Mapping[str, Any]]
 ) -> list[Json]:
-    """List the loaded models, as /api/ps does; those of `names` only, if given.
+    """List the loaded models of those that are known, as /api/ps does.
 
     A model is listed once, by its largest engine; by its variants if it has several.
     """
-    wanted = None if names is None else set(names)
     largest = dict[str, EngineCandidate]()
     for each in sorted(candidates, key=lambda one: one.engine.memory):
-        visible = wanted is None or not wanted.isdisjoint(each.listed)
+        visible = not known.keys().isdisjoint(each.listed)
         if visible and state_of(each) == "loaded":
             largest[each.listed[1]] = each
     models = [each.listed[0] for each in largest.values()]
     return [
-        _running(each, each.listed[models.count(each.listed[0]) > 1])
+        _running(each, each.listed[models.count(each.listed[0]) > 1], known)
         for _, each in sorted(largest.items())
     ]
 
 
-def _running(candidate: EngineCandidate, name: str) -> Json:
+def _running(
+    candidate: EngineCandidate, name: str, known: Mapping[str, Mapping[str, Any]]
+) -> Json:
     engine = candidate.engine
     memory = engine.placement.memory if engine.placement else {}
     on_gpus = sum(size for device, size in memory.items() if device[:3] != "CPU")
@@ -91,7 +92,7 @@ def _running(candidate: EngineCandidate, name: str) -> Json:
         "name": tagged(name),
         "model": tagged(name),
         "size": engine.memory,
-        "digest": digest(name),
+        "digest": digest(name, known.get(name, {})),
         "details": details(candidate.listed[1]),
         "expires_at": NEVER,
         "size_vram": on_gpus,
@@ -124,9 +125,13 @@ def tagged(name: str) -> str:
     return name if ":" in name else f"{name}:latest"
 
 
-def digest(name: str) -> str:
-    """Return what stands for a model: a hash of its name, not of its files."""
-    return hashlib.sha256(name.encode()).hexdigest()
+def digest(name: str, shown: Mapping[str, Any]) -> str:
+    """Return what stands for a model: a hash of what is told of it, not of its files.
+
+    Clients keep what they have learned of a model by its digest.
+    """
+    told = [name, shown.get("created"), *sorted(shown.get("abilities", ()))]
+    return hashlib.sha256("\n".join(map(str, told)).encode()).hexdigest()
 
 
 def details(name: str) -> Json:

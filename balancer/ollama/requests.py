@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any, Literal, TypeVar
 
@@ -38,7 +39,21 @@ SAMPLING = (
 
 LEVELS = ("low", "medium", "high", "max")
 
-_ZERO = re.compile(r"[+-]?0+(\.0*)?(ns|us|µs|ms|s|m|h)?")
+_UNITS = {
+    "": 1.0,
+    "ns": 1e-9,
+    "us": 1e-6,
+    "µs": 1e-6,
+    "μs": 1e-6,
+    "ms": 1e-3,
+    "s": 1.0,
+    "m": 60.0,
+    "h": 3600.0,
+}
+"""Seconds of each unit that Go writes times with; without one, seconds are meant."""
+
+_PART = re.compile(r"(\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h|)")
+_TIME = re.compile(rf"[+-]?(?:{_PART.pattern})+")
 
 
 class _Common(msgspec.Struct, kw_only=True):
@@ -80,8 +95,8 @@ class EngineRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What to ask of an engine, and what its answer becomes.
 
     `model` is as the client names it. `path` is empty where the model is only to be
-    unloaded. `loads`: only the load is wanted. `unloads`: the model is to leave after
-    the answer. `ignored` are fields that have no effect here.
+    unloaded. `loads`: only the load is wanted. `keep_alive`: after how many idle
+    seconds the model is to leave. `ignored` are fields that have no effect here.
     """
 
     shape: Shape
@@ -90,9 +105,14 @@ class EngineRequest(msgspec.Struct, frozen=True, kw_only=True):
     body: Json = {}
     stream: bool = False
     loads: bool = False
-    unloads: bool = False
+    keep_alive: float | None = None
     dimensions: int | None = None
     ignored: tuple[str, ...] = ()
+
+    @property
+    def unloads(self) -> bool:
+        """Whether the model is to leave after the answer."""
+        return self.keep_alive == 0
 
 
 def engine_request(path: str, body: bytes) -> EngineRequest:
@@ -178,18 +198,20 @@ def _embed(asked: _Embed, shape: Shape) -> EngineRequest:
         model=named(asked.model),
         path="/v1/embeddings",
         body={"model": asked.model, "input": given},
-        unloads=is_zero(asked.keep_alive),
+        keep_alive=idle_seconds(asked.keep_alive),
         dimensions=asked.dimensions,
     )
 
 
 def _idle(asked: _Common, shape: Shape) -> EngineRequest:
     """Load a model, or unload it: there is nothing to answer."""
-    model, unloads = named(asked.model), is_zero(asked.keep_alive)
-    if unloads:
-        return EngineRequest(shape=shape, model=model, unloads=True)
+    model, kept = named(asked.model), idle_seconds(asked.keep_alive)
+    if kept == 0:
+        return EngineRequest(shape=shape, model=model, keep_alive=kept)
     body: Json = {"model": model, "content": "Hi"}
-    return EngineRequest(shape=shape, model=model, path=LOAD, body=body, loads=True)
+    return EngineRequest(
+        shape=shape, model=model, path=LOAD, body=body, loads=True, keep_alive=kept
+    )
 
 
 def _written(asked: _Writing, shape: Shape, path: str, body: Json) -> EngineRequest:
@@ -205,16 +227,26 @@ def _written(asked: _Writing, shape: Shape, path: str, body: Json) -> EngineRequ
         path=path,
         body=body,
         stream=stream,
-        unloads=is_zero(asked.keep_alive),
+        keep_alive=idle_seconds(asked.keep_alive),
         ignored=ignored,
     )
 
 
-def is_zero(keep_alive: str | float | None) -> bool:
-    """Whether the model is to leave after the answer."""
+def idle_seconds(keep_alive: str | float | None) -> float | None:
+    """Return after how many idle seconds a model is to leave, infinity for never.
+
+    None where that is not said. Raises BadRequest where it is no time.
+    """
+    if keep_alive is None or keep_alive == "":
+        return None
     if isinstance(keep_alive, str):
-        return bool(_ZERO.fullmatch(keep_alive.strip()))
-    return keep_alive is not None and keep_alive == 0
+        text = keep_alive.strip()
+        if not _TIME.fullmatch(text):
+            raise BadRequest('`keep_alive` must be seconds or a time such as "5m"')
+        parts = _PART.findall(text)
+        keep_alive = sum(float(number) * _UNITS[unit] for number, unit in parts)
+        keep_alive *= -1 if text.startswith("-") else 1
+    return math.inf if keep_alive < 0 else keep_alive
 
 
 def _fields(asked: _Writing) -> Json:

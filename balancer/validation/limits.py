@@ -8,6 +8,7 @@ checked.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from functools import lru_cache
 from operator import attrgetter
@@ -72,6 +73,8 @@ NUMBERS = {
     "dry_penalty_last_n": LOOK_BACK,
     "n_prev": LOOK_BACK,
 }
+_EMPTY = re.compile(rb"\[\s*\]")
+
 NAMES = ("grammar", *SCHEMAS, *LISTS, *NUMBERS)
 _named = attrgetter(*NAMES)
 _NOTHING = _named(RequestFields())
@@ -109,6 +112,15 @@ def caps_of(settings: BalancerSettings) -> Caps:
         entries=settings.list_entries,
         media_hosts=frozenset(host.lower() for host in settings.media_hosts),
     )
+
+
+def check_messages(raw: bytes | msgspec.Raw) -> None:
+    """Raise BadRequest where there is no message; llama.cpp would make up an answer.
+
+    An engine refuses what lacks the field, in words of its own.
+    """
+    if raw and (bytes(memoryview(raw)[:1]) != b"[" or _EMPTY.fullmatch(raw)):
+        raise BadRequest("`messages` must be a list with at least one message")
 
 
 def check(request: RequestFields, caps: Caps) -> None:

@@ -13,7 +13,10 @@ from edgeserve.errors import SettingsError
 
 
 class Request(msgspec.Struct, frozen=True):
-    """One complete client request. Header names are in lower case."""
+    """One complete client request. Header names are in lower case.
+
+    `asked` is the path that the client has asked for, where it is translated.
+    """
 
     method: str
     path: str
@@ -21,6 +24,7 @@ class Request(msgspec.Struct, frozen=True):
     headers: Mapping[str, str]
     body: bytes
     peer: str
+    asked: str = ""
 
     @property
     def target(self) -> str:

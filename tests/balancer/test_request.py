@@ -41,7 +41,7 @@ def test_a_client_that_streams_gets_its_body_through_but_for_the_model() -> None
 def test_engines_are_asked_how_far_they_have_read_where_it_can_be_taken_out(
     path: str, told: bool | None
 ) -> None:
-    body = sent(work(path, messages=[], input="x", stream=True))
+    body = sent(work(path, messages=["x"], input="x", stream=True))
 
     assert body.get("return_progress") == told
 
@@ -55,7 +55,9 @@ def test_a_client_that_does_not_stream_is_streamed_for() -> None:
 
 @pytest.mark.parametrize("path", ["/completion", "/v1/responses", "/v1/messages"])
 def test_only_openais_older_dialects_have_stream_options(path: str) -> None:
-    assert "stream_options" not in sent(work(path, prompt="x", input="x", messages=[]))
+    assert "stream_options" not in sent(
+        work(path, prompt="x", input="x", messages=["x"])
+    )
 
 
 @pytest.mark.parametrize("key", ["id_slot", "lora"])
@@ -122,9 +124,7 @@ def test_a_body_that_makes_no_sense_is_refused(body: bytes) -> None:
         read_request(ROUTES[CHAT], body)
 
 
-@pytest.mark.parametrize(
-    "messages", [3, "x", [3], ["x"], [{"role": 3}], [None], {"a": 1}, [[]]]
-)
+@pytest.mark.parametrize("messages", [[3], ["x"], [{"role": 3}], [None], [[]]])
 def test_odd_messages_are_left_to_the_engine(messages: Any) -> None:
     assert work(model="small", messages=messages).mode == "aggregate"
 

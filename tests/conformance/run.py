@@ -47,7 +47,7 @@ def compared(folder: Path, through: str, rest: list[str]) -> Verdict:
     model = standins.made(folder / "models")
     known = tomllib.loads(DIFFERS.read_text())
     without = [f"--ignore=unit/{name}" for name in known["not_runnable"]]
-    reasons = known["differs"] | (known["differs_at_node"] if through == "node" else {})
+    reasons = known["differs"] | known[f"differs_at_{through}"]
     whole = {f"unit/{test}": why for test, why in reasons.items()}
     running = {
         mode: started(mode, folder, model, ["unit", *without, *rest])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Any, TypeVar
 
 from aiohttp import web
@@ -127,6 +128,20 @@ class OrderRoutes:
             return self._told(model, {})
         nodes = _only(order.node, self._holding(model), f"has {model}")
         return await self._desire(model, nodes, **changes)
+
+    async def keep_model(self, name: str, seconds: float) -> None:
+        """Have a model leave after so many idle seconds, infinity for never.
+
+        Only nodes that were told otherwise are told.
+        """
+        model, _ = self._meant(name)
+        wanted = 0.0 if seconds == inf else seconds
+        nodes = [
+            node
+            for node in self._holding(model)
+            if desired_of(node, model).keep_alive != wanted
+        ]
+        await self._desire(model, nodes, keep_alive=wanted)
 
     def _meant(self, name: str) -> tuple[str, list[EngineCandidate]]:
         """Return the model or variant in normal spelling, and its engines."""

@@ -111,6 +111,33 @@ async def test_only_an_admin_can_have_a_model_leave(tmp_path: Path) -> None:
     assert unloaded.json["done_reason"] == "unload"
 
 
+async def test_a_keep_alive_of_an_admin_is_told_to_nodes_that_were_told_otherwise(
+    tmp_path: Path,
+) -> None:
+    async with ruled(tmp_path, pi=engine("ready")) as fleet:
+        post, key = fleet.endpoint.post, {"authorization": f"Bearer {fleet.key}"}
+        answered = await post(CHAT, chat(keep_alive="5m"))
+        told = fleet.got("pi")
+        for forever in (-1, "-1s"):
+            await post(CHAT, chat(keep_alive=forever), key)
+            await fleet.known("pi")
+        kept = await post(CHAT, chat(keep_alive="5m"), key)
+
+    assert answered.headers["x-edgeserve-ignored"] == "keep_alive"
+    assert told == []
+    assert "x-edgeserve-ignored" not in kept.headers
+    orders = [(order, said["keep_alive"]) for order, said in fleet.got("pi")]
+    assert orders == [("desired", 0), ("desired", 300)]
+
+
+async def test_the_log_of_requests_has_the_path_that_the_client_asked() -> None:
+    async with fake_node() as node, endpoint(node) as balancer:
+        await balancer.post(CHAT, chat())
+        shown = await balancer.get("/edgeserve/v1/requests")
+
+    assert [each["path"] for each in shown.json] == [CHAT]
+
+
 async def test_a_request_without_a_prompt_loads_what_is_not_loaded() -> None:
     async with (
         fake_node(engine=engine("absent")) as node,

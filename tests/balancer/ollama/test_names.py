@@ -72,10 +72,28 @@ def test_a_variant_is_listed_where_its_model_has_several() -> None:
     assert names == ["a:latest", "b:latest", "b:F16", "only:F16", "route:latest"]
 
 
+def test_a_digest_changes_with_what_clients_keep_by_it() -> None:
+    known = {each.listed[0]: {"created": 1, "abilities": ["chat"]} for each in FLEET}
+    able = {name: {**each, "abilities": ["tools"]} for name, each in known.items()}
+    newer = {name: {**each, "created": 2} for name, each in known.items()}
+    before, taught, replaced = (
+        {each["name"]: each["digest"] for each in tags(told)}
+        for told in (known, able, newer)
+    )
+
+    for name, digest in before.items():
+        assert len({digest, taught[name], replaced[name]}) == 3
+    running = loaded(FLEET[2:3], known)
+    assert running
+    assert all(each["digest"] == before[each["name"]] for each in running)
+
+
 def test_what_is_loaded_is_listed_once_and_only_what_a_key_may_see() -> None:
     twice = [*FLEET[:1], a_candidate("nuc", FLEET[0].engine), *FLEET[2:3]]
-    all_ = [each["name"] for each in loaded(twice)]
-    seen = [each["name"] for each in loaded(twice, ["llama-3.2-3b-instruct"])]
+    known: dict[str, Any] = {each.listed[0]: {"created": 1} for each in twice}
+    few = {"llama-3.2-3b-instruct": known["llama-3.2-3b-instruct"]}
+    all_ = [each["name"] for each in loaded(twice, known)]
+    seen = [each["name"] for each in loaded(twice, few)]
 
     assert all_ == ["llama-3.2-1b-instruct:latest", "llama-3.2-3b-instruct:latest"]
     assert seen == all_[1:]

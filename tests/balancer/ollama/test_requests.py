@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import pytest
@@ -140,6 +141,8 @@ def test_a_prompt_becomes_a_chat_a_completion_or_what_fits_between() -> None:
         ({"format": "yaml"}, "`format`"),
         ({"images": ["http://a/b.png"]}, "base64"),
         ({"options": 3}, "not valid"),
+        ({"keep_alive": "soon"}, "`keep_alive`"),
+        ({"keep_alive": "5 m"}, "`keep_alive`"),
     ],
 )
 def test_what_cannot_be_done_is_refused_with_a_sentence(
@@ -155,8 +158,20 @@ def test_a_keep_alive_of_zero_unloads(zero: Any) -> None:
 
     assert chat(keep_alive=zero).unloads
     assert (idle.unloads, idle.path) == (True, "")
-    assert not chat(keep_alive="10m").unloads
-    assert not chat(keep_alive=-1).unloads
+
+
+@pytest.mark.parametrize(
+    ("asked", "seconds"),
+    [
+        *((None, None), ("", None), (300, 300), ("300", 300), ("5m", 300)),
+        *(("1h30m", 5400), ("1.5h", 5400), ("250ms", 0.25), ("1h0m1s", 3601)),
+        *((-1, math.inf), ("-1", math.inf), ("-1m", math.inf), ("-1s", math.inf)),
+    ],
+)
+def test_a_keep_alive_is_a_time_or_for_ever(asked: Any, seconds: float | None) -> None:
+    assert chat(keep_alive=asked).keep_alive == seconds
+    assert generate(prompt="", keep_alive=asked).keep_alive == seconds
+    assert not chat(keep_alive=asked).unloads
 
 
 def test_without_a_prompt_a_model_is_only_loaded() -> None:

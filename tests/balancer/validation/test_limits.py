@@ -258,6 +258,20 @@ def test_the_limits_are_those_of_the_settings() -> None:
     assert settings.grammar_limit_kib * 1024 == Caps().size
 
 
+@pytest.mark.parametrize("path", [CHAT, "/v1/messages", "/api/chat"])
+@pytest.mark.parametrize("none", [[], "Hello", {"role": "user"}, 5, None])
+async def test_no_messages_are_no_conversation(path: str, none: Any) -> None:
+    """An engine would write something all the same."""
+    async with fake_node() as node, endpoint(node) as balancer:
+        answer = await balancer.post(path, chat(messages=none))
+        spaced = await balancer.post(CHAT, b'{"model": "small", "messages": [ ]}')
+
+    loads = path == "/api/chat" and none in ([], None)  # how Ollama's clients load one
+    assert answer.status == (200 if loads else 400)
+    assert spaced.status == 400
+    assert "at least one message" in spaced.json["error"]["message"]
+
+
 async def test_no_engine_sees_what_is_refused() -> None:
     async with (
         fake_node() as node,
