@@ -14,7 +14,12 @@ from tests.fakes.commands import problems
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "deploy" / "README.md"]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "deploy" / "README.md",
+    ROOT / "deploy" / "ray" / "README.md",
+]
 
 pages = pytest.mark.parametrize(
     "page", PAGES, ids=lambda path: str(path.relative_to(ROOT))
