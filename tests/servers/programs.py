@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from abc import ABC, abstractmethod
@@ -184,6 +185,28 @@ class Vllm(Program):
             # bfloat16 is fifty times slower on processors without it.
             *("--dtype", "float32"),
             "--enforce-eager",
+        )
+
+
+class Node(Program):
+    """One of our own nodes, with one slot; no program of others."""
+
+    name = "node"
+    context = CONTEXT
+
+    def argv(self, weights: Weights, port: int, scratch: Path) -> tuple[str, ...]:
+        """See `Program.argv`."""
+        return (
+            *(sys.executable, "-m", "edgeserve", "node", "start"),
+            *("--name", self.name),
+            *("--port", str(port)),
+            *("--model", str(weights.file)),
+            *("--slots", "1"),
+            *("--context", str(CONTEXT)),
+            *("--threads", "1"),
+            *("--engine", "bundled"),
+            *("--state-dir", str(scratch / "state")),
+            "--no-advertise",
         )
 
 
