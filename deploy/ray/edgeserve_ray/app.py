@@ -42,8 +42,12 @@ from edgeserve_ray.settings import (
 Head = tuple[int, str]
 """Status and content type of an answer."""
 
-ATTEMPTS = 4
-"""Replicas that a request is given to while nothing of its answer has come."""
+MOST_DEATHS = 3
+"""Replicas that end with a request before it is given up: it may be the reason."""
+
+MOST_REFUSALS = 40
+PAUSE_SECONDS = 0.25
+"""After a replica whose engine has just ended: it ends itself in a moment."""
 
 UNLIMITED = aiohttp.ClientTimeout(total=None)
 """Slow is not dead: a replica's end closes its connections."""
@@ -52,6 +56,10 @@ MOST_REQUESTS = 100_000
 """At once, in the ingress: they wait there for a replica."""
 
 HEALTH_SECONDS = 5.0
+
+
+class NotReached(Exception):
+    """An engine has ended before it got a request."""
 
 
 class EngineReplica:
@@ -78,10 +86,12 @@ class EngineReplica:
         Cancelled or closed, it closes the connection, and the engine stops computing.
         """
         headers = {"content-type": "application/json"}
-        asked = self._client().post(
-            f"{self._engine.url}{path}", data=body, headers=headers
-        )
-        async with asked as answer:
+        url = f"{self._engine.url}{path}"
+        try:
+            answer = await self._client().post(url, data=body, headers=headers)
+        except aiohttp.ClientConnectorError as error:
+            raise NotReached(str(error)) from error
+        async with answer:
             kind = answer.headers.get("content-type", "application/json")
             if not kind.startswith(EVENTS):
                 whole = await answer.read()
@@ -141,21 +151,31 @@ class Ingress:
 
     async def _relayed(self, path: str, body: bytes) -> Response:
         """Give the request to replicas until one has begun to answer."""
-        for _ in range(ATTEMPTS):
+        deaths = refusals = 0
+        while deaths < MOST_DEATHS and refusals < MOST_REFUSALS:
             pieces = self._engines.answer.remote(path, body)
             try:
-                status, kind = cast("Head", await anext(pieces))
-                if not kind.startswith(EVENTS):
-                    return Response(await anext(pieces), status, media_type=kind)
-                return StreamingResponse(_stream(pieces), status, media_type=kind)
+                return await _begun(pieces)
             except TaskCancelledError:
                 raise
-            except RayError:  # the replica or its engine has ended: take another
-                pieces.cancel()
-            except BaseException:
-                pieces.cancel()
-                raise
+            except NotReached:
+                refusals += 1
+                await asyncio.sleep(PAUSE_SECONDS)
+            except RayError:  # the replica, or its engine, has ended with it
+                deaths += 1
         return _refused(NO_REPLICA, 503)
+
+
+async def _begun(pieces: Any) -> Response:
+    """Return an answer that has begun; a replica that has not stops computing."""
+    try:
+        status, kind = cast("Head", await anext(pieces))
+        if not kind.startswith(EVENTS):
+            return Response(await anext(pieces), status, media_type=kind)
+    except BaseException:
+        pieces.cancel()
+        raise
+    return StreamingResponse(_stream(pieces), status, media_type=kind)
 
 
 async def _stream(pieces: Any) -> AsyncGenerator[bytes]:
