@@ -6,9 +6,9 @@ ARGS ?=
 export VENV
 
 # Not for `up`: it prints the path of the command as the caller can run it.
-check fix test fuzz attacks faults bench bench-proxy bench-routing bench-fleet demo check-quantize check-native check-llama check-convert check-clients: export PATH := $(abspath $(VENV))/bin:$(PATH)
+check fix test fuzz attacks faults bench bench-proxy bench-routing bench-fleet demo check-quantize check-native check-llama check-convert check-clients check-servers: export PATH := $(abspath $(VENV))/bin:$(PATH)
 
-.PHONY: help install up check fix test fuzz attacks faults bench bench-proxy bench-routing bench-fleet demo check-quantize check-native check-llama check-convert check-clients
+.PHONY: help install up check fix test fuzz attacks faults bench bench-proxy bench-routing bench-fleet demo check-quantize check-native check-llama check-convert check-clients check-servers
 
 help:  ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 26
@@ -72,3 +72,6 @@ check-clients: install  ## Test unmodified clients against a real fleet (6 min, 
 
 check-convert: install  ## Test converting; first installs PyTorch, if missing (1 GB)
 	@scripts/check-convert $(ARGS)
+
+check-servers: install  ## Run Ray Serve, mlx_lm.server and others behind a balancer (5 min)
+	@scripts/check-servers $(ARGS)

@@ -1,0 +1,1 @@
+"""llama.cpp and vLLM as Ray Serve deployments with OpenAI's API."""
