@@ -140,9 +140,7 @@ async def running(
         revocations = Revocations(settings.state_dir)
         channel = FleetChannel(access.tokens, revocations.nodes)
         pace = pace or pace_of(settings)
-        proved = channel if access.tokens else None
-        beside = Beside(shared.slot_counts, shared.predictive.fleet_model.servers)
-        reached = reaching(settings, shared.current, pace, proved, beside)
+        reached = _reached(settings, shared, pace, channel if access.tokens else None)
         nodes, servers = await stack.enter_async_context(reached)
         clock = stack.enter_context(closing(ActiveClock()))
         on_event = await stack.enter_async_context(
@@ -238,6 +236,17 @@ def _recording(
 
 def _reached_at(host: str, port: int, *, tls: bool) -> Origin:
     return Origin(LOOPBACK if host == EVERYWHERE else host, port, tls)
+
+
+def _reached(
+    settings: BalancerSettings,
+    shared: BalancerState,
+    pace: ReconnectPolicy,
+    channel: FleetChannel | None,
+) -> AbstractAsyncContextManager[tuple[NodeClient, ServerRegistry]]:
+    """Reach nodes and other servers; see `reaching`."""
+    beside = Beside(shared.slot_counts, shared.predictive.fleet_model.servers)
+    return reaching(settings, shared.current, pace, channel, beside)
 
 
 def _offering(

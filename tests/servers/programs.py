@@ -89,6 +89,7 @@ class RayServe(Program):
     """deploy/ray with llama.cpp: one slot a replica, up to two replicas."""
 
     name = "ray"
+    kind = "ray-serve"
     context = CONTEXT
     long = 800
     refuses = ({"response_format": {"type": "pictures"}}, "response_format")
