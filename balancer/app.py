@@ -62,6 +62,7 @@ from balancer.probes.liveness import probing
 from balancer.probes.template import TemplateProbe
 from balancer.servers.polling import Beside
 from balancer.servers.reaching import reaching
+from balancer.servers.registry import ServerRegistry
 from balancer.state import BalancerState, build_state
 from balancer.telemetry.recorder import Trace, tracing
 from edgeserve import http
