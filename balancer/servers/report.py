@@ -102,7 +102,9 @@ class Look:
     def busy(self, model: ServedModel) -> int:
         """Return how many requests an engine has, as far as ours and others' go.
 
-        Models that a server does not count apart share what it does at once.
+        Models that a server does not count apart share what it does at once. A server
+        that queues by itself, in order, always has room for one of ours, unless its
+        width is set: others that keep it full would have us wait here for ever.
         """
         own = self.ours.get(model.id, 0)
         if model.running is not None:
@@ -111,6 +113,9 @@ class Look:
         if not running:
             return own
         others = max(0, running - sum(self.most_ours.values()))
+        width, source = self.width(model)
+        if source != "set" and not self.profile.llama_cpp:
+            others = min(others, width - 1)
         return sum(self.ours.values()) + others
 
     def context(self, model: ServedModel) -> int:

@@ -81,7 +81,9 @@ async def test_an_answer_that_is_no_list_of_tokens_is_none() -> None:
         answered = await here.post("/tokenize", {"model": "small", "content": "hi"})
 
     assert answered.status == 502
-    assert f"/tokenize of {server.url} answered with no such thing" in answered.error
+    assert (
+        f"/tokenize of {server.url} was answered with no such thing" in answered.error
+    )
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ pytestmark = pytest.mark.engine
 
 NAME = "smollm2-135m-instruct:Q4_1"
 BY_HAND = "/by/hand/SmolLM2-135M-Instruct-Q4_1.gguf"
-LETTERS = " ".join("ABCDEFGHIJKLMNOPQRSTUVWXYZ" * 3)
+LETTERS = " ".join("ABCDEFGHIJKLMNOPQRSTUVWXYZ" * 6)
 ALPHABET: dict[str, Any] = {
     "messages": [
         {"role": "user", "content": "Say the alphabet."},
@@ -39,7 +39,7 @@ ALPHABET: dict[str, Any] = {
     ],
     "stream": True,
     "temperature": 0,
-    "max_tokens": 100,
+    "max_tokens": 200,
 }
 
 

@@ -44,7 +44,7 @@ class Dialect:
     owner: ClassVar[str] = "me"
     width: ClassVar[int] = 8
     busy: ClassVar[int] = 0
-    context: ClassVar[int] = 4096
+    context: ClassVar[int] = 0
     reasoning: ClassVar[str] = ""
     usage: ClassVar[Literal["asked", "always", "never"]] = "asked"
     ends_with_done: ClassVar[bool] = True

@@ -59,7 +59,7 @@ class Router(LlamaServer):
 
     name = "llama-server's router"
     model = "small"
-    width, busy, context = 1, 0, 4096
+    width, busy, context = 1, 0, 0
 
     def card(self, model: str) -> Json:
         """See `Dialect.card`."""

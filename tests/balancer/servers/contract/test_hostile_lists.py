@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from balancer.servers import client, polling
+from balancer.servers import polling
+from edgeserve.servers import asking
 from tests.balancer.endpoint import CHAT, chat, endpoint
 from tests.fakes.dialects.base import MODELS, SAID, Dialect, Json
 from tests.fakes.dialects.running import DIALECTS
@@ -92,7 +93,7 @@ async def test_silence_and_slow_bytes_get_one_sentence(
 async def test_a_list_without_end_gets_one_sentence(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(client, "LARGEST", 1000)
+    monkeypatch.setattr(asking, "LARGEST", 1000)
     async with listing(Answer(200, [b" " * 600] * 9)) as server:
         why = await refusal(server)
 
