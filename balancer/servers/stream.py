@@ -146,7 +146,7 @@ def _is_ours(piece: bytes) -> bool:
         return False
     try:
         chunk = _decode(piece[len(_LINE) :])
-        piece.isascii() or piece.decode()
+        _ = piece.decode()  # refuses half a character
     except MALFORMED:
         return False
     if chunk.error or chunk.usage is not None or chunk.object == "error":

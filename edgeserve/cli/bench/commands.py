@@ -118,9 +118,9 @@ def bench(
     *,
     markdown: bool,
 ) -> None:
-    """Measure how fast an endpoint with OpenAI's API answers, at several loads.
+    """Measure how fast an endpoint answers, or two side by side.
 
-    Prompts are random words, so that no cache knows them, and answers have a fixed
+    It can be any with OpenAI's API. Prompts are random words, so that no cache knows them, and answers have a fixed
     length. `tok/s` counts tokens written by all streams together, from the first
     request to the last token, `in + out` those of prompts, too. `first` is the time to
     the first token, `token` the time for each further one, `answer` that of a whole

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -187,7 +187,7 @@ async def _asked(
     )
 
 
-async def _chunks(response: aiohttp.ClientResponse) -> Any:
+async def _chunks(response: aiohttp.ClientResponse) -> AsyncGenerator[_Chunk]:
     async for line in response.content:
         if line.startswith(b"data:"):
             data = line[5:].strip()
