@@ -120,11 +120,12 @@ def bench(
 ) -> None:
     """Measure how fast an endpoint answers, or two side by side.
 
-    It can be any with OpenAI's API. Prompts are random words, so that no cache knows them, and answers have a fixed
-    length. `tok/s` counts tokens written by all streams together, from the first
-    request to the last token, `in + out` those of prompts, too. `first` is the time to
-    the first token, `token` the time for each further one, `answer` that of a whole
-    answer. `memory` is what the engines take, where the endpoint tells it.
+    It can be any with OpenAI's API. Prompts are random words, so that no cache knows
+    them, and answers have a fixed length. `tok/s` counts tokens written by all streams
+    together, from the first request to the last token, `in + out` those of prompts,
+    too. `first` is the time to the first token, `token` the time for each further one,
+    `answer` that of a whole answer. `memory` is what the engines take, where the
+    endpoint tells it.
     """
     # Imported here: they would slow down `--help`.
     from edgeserve.cli.bench.load import Ask
