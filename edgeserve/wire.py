@@ -235,7 +235,8 @@ class EngineChange(msgspec.Struct, frozen=True, kw_only=True):
 class Registration(msgspec.Struct, frozen=True, kw_only=True):
     """A node's address, sent to a balancer where multicast is blocked.
 
-    `id` is the node's: at an address such as Docker's another node may answer.
+    `id` is the node's: at an address such as Docker's another node may answer. An empty
+    `url` registers nothing: both sides learn whether their tokens are equal.
     """
 
     url: str
@@ -251,9 +252,10 @@ class Registration(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Challenge(msgspec.Struct, frozen=True, kw_only=True):
-    """The balancer's answer to a node that wants to register."""
+    """The balancer's answer to a node that wants to register, and its PROTOCOL."""
 
     nonce: str
+    protocol: int | None = None  # older releases tell none
 
 
 class Registered(msgspec.Struct, frozen=True, kw_only=True):
