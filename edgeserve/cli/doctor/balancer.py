@@ -20,6 +20,7 @@ import msgspec
 from edgeserve.cli.client import DEFAULT_URL, Endpoint, NoAnswer, endpoint
 from edgeserve.cli.doctor.finding import Finding, ok, problem, quoted, unknown
 from edgeserve.cli.doctor.here import Here
+from edgeserve.config.paths import admin_key_file
 from edgeserve.errors import SettingsError
 from edgeserve.security.proof import FleetKey, registration_mac
 from edgeserve.security.tokens import FleetTokens, is_loopback
@@ -85,12 +86,21 @@ def answers(here: Here, url: str, *, named: bool) -> Asked:
         expected="balancer" in here.running,
     )
     try:
-        place = endpoint(url, here.api_key_file)
+        place = _place(url, here)
         return _answered(first, place, here)
     except SettingsError as error:
         return replace(first, why="setting", said=str(error))
     except NoAnswer as error:
         return replace(first, why=_why(error), said=str(error).partition("; `")[0])
+
+
+def _place(url: str, here: Here) -> Endpoint:
+    """Return the balancer, with the key that one which runs here has left."""
+    place = endpoint(url, here.api_key_file)
+    port = urlsplit(place.url).port or here.balancer.settings.port
+    left = admin_key_file(here.balancer.settings.state_dir, port)
+    ours = "balancer" in here.running and is_loopback(urlsplit(url).hostname or "")
+    return replace(place, key_file=left) if ours and not place.api_key else place
 
 
 def _why(error: NoAnswer) -> Why:

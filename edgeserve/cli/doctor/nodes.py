@@ -33,7 +33,7 @@ MOST = 64
 
 
 @dataclass(frozen=True, kw_only=True)
-class Peer:
+class AskedNode:
     """A node to ask, and its answer: a report, or the reason why there is none.
 
     `strayed`: it was heard from an address that it does not announce.
@@ -59,7 +59,7 @@ def nodes(here: Here) -> Iterator[Finding]:
         yield from peer_findings(each)
 
 
-async def _answers(here: Here) -> Sequence[Peer]:
+async def _answers(here: Here) -> Sequence[AskedNode]:
     try:
         tokens = FleetTokens(here.named_token_file)
     except SettingsError:
@@ -68,30 +68,32 @@ async def _answers(here: Here) -> Sequence[Peer]:
     channel = FleetChannel(tokens) if tokens else None
     async with upstream(connect_seconds=ASK_SECONDS, channel=channel) as client:
 
-        async def ask(peer: Peer, origins: Sequence[Origin]) -> Peer:
+        async def ask(peer: AskedNode, origins: Sequence[Origin]) -> AskedNode:
             return await _asked(client, peer, origins)
 
         return await asyncio.gather(*(ask(*each) for each in asked))
 
 
-def _origins(here: Here, *, tls: bool) -> Iterator[tuple[Peer, tuple[Origin, ...]]]:
-    """Yield whom to ask, and where; waits for the announcements."""
+def _origins(
+    here: Here, *, tls: bool
+) -> Iterator[tuple[AskedNode, tuple[Origin, ...]]]:
+    """Yield each node to ask, and where; waits for the announcements."""
     settings, known = here.node.settings, set[str]()
     if "node" in here.running and settings.port:
         host = settings.host or LOOPBACK
         host = LOOPBACK if host in {EVERYWHERE, "0.0.0.0"} else host  # noqa: S104 - compared
         origin = Origin(host, settings.port, tls)
         known.add(_own_id(here) or "")
-        yield Peer(label=settings.name, urls=(origin.url,), own=True), (origin,)
+        yield AskedNode(label=settings.name, urls=(origin.url,), own=True), (origin,)
     if "balancer" not in here.roles:
         return
     for url in here.balancer.settings.nodes:
-        yield Peer(label=url, urls=(url,)), (origin_of(url, NodeSettings.port),)
+        yield AskedNode(label=url, urls=(url,)), (origin_of(url, NodeSettings.port),)
     for each in here.heard.result().nodes if here.balancer.settings.discover else ():
         if each.id not in known:
             found = tuple(Origin(at, each.port, tls) for at in _usable(each))
             urls = tuple(origin.url for origin in found)
-            yield Peer(label=each.label, urls=urls, announced=each), found
+            yield AskedNode(label=each.label, urls=urls, announced=each), found
 
 
 def _usable(each: Announced) -> Iterator[str]:
@@ -108,7 +110,7 @@ def _own_id(here: Here) -> str | None:
         return None
 
 
-async def _asked(client: Any, peer: Peer, origins: Sequence[Origin]) -> Peer:
+async def _asked(client: Any, peer: AskedNode, origins: Sequence[Origin]) -> AskedNode:
     """Ask at each address in turn, until one answers."""
     from dataclasses import replace
 
@@ -137,7 +139,7 @@ async def _asked(client: Any, peer: Peer, origins: Sequence[Origin]) -> Peer:
 OTHER_REPORT = "sends a report that this release cannot read"
 
 
-def peer_findings(peer: Peer) -> Iterator[Finding]:
+def peer_findings(peer: AskedNode) -> Iterator[Finding]:
     """Judge one node. Pure."""
     protocol = peer.announced.protocol if peer.announced else ""
     if protocol not in {"", str(PROTOCOL)}:
@@ -171,7 +173,7 @@ def cause_of(why: str) -> tuple[str, str, str] | None:
     return None
 
 
-def _away(peer: Peer) -> Finding:
+def _away(peer: AskedNode) -> Finding:
     if known := cause_of(peer.why):
         check, cause, remedy = known
         return problem(check, cause, f"{peer.label}: {peer.why}", remedy)
@@ -187,10 +189,12 @@ def _away(peer: Peer) -> Finding:
         )
         remedy = f"edgeserve node start --host ::  # on {peer.label}"
         return problem("nodes", "wrong-interface", said, remedy)
-    said = f"{peer.label} is announced, but cannot be reached: {peer.why}"
     if peer.announced is None:
         said = f"{peer.label} cannot be reached: {peer.why}"
-    port = peer.announced.port if peer.announced else NodeSettings.port
+        remedy = f"edgeserve doctor  # on {peer.label}"
+        return problem("nodes", "unreachable", said, remedy)
+    said = f"{peer.label} is announced, but cannot be reached: {peer.why}"
+    port = peer.announced.port
     remedy = f"sudo ufw allow {port}/tcp  # on {peer.label}, or its own firewall's way"
     return problem("nodes", "unreachable", said, remedy)
 

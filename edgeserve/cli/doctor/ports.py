@@ -15,7 +15,7 @@ from edgeserve.config.settings import LOOPBACK
 
 
 @dataclass(frozen=True, kw_only=True)
-class Port:
+class PortUse:
     """A TCP port: whether it is taken, by which process, and whether that is ours."""
 
     role: Role
@@ -31,14 +31,14 @@ def ports(here: Here) -> Iterator[Finding]:
         yield port_finding(look(here, role))
 
 
-def look(here: Here, role: Role) -> Port:
+def look(here: Here, role: Role) -> PortUse:
     """Look who listens on the port of a role."""
     number = here.settings(role).port
     process = here.running.get(role)
     if number == 0:
-        return Port(role=role, number=0, taken=False, ours=process is not None)
+        return PortUse(role=role, number=0, taken=False, ours=process is not None)
     pid, taken = listener(number)
-    return Port(
+    return PortUse(
         role=role,
         number=number,
         taken=taken,
@@ -72,7 +72,7 @@ def _named(pid: int | None) -> str:
         return f"process {pid}"
 
 
-def port_finding(found: Port) -> Finding:
+def port_finding(found: PortUse) -> Finding:
     """Judge one port. Pure."""
     where = f"port {found.number} of the {found.role}"
     if found.ours:
