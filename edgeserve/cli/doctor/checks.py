@@ -7,9 +7,13 @@ gathered at its edge, and judged by a pure function beside it.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
+from threading import Thread
+from typing import TypeVar
 
 from edgeserve.cli.doctor.balancer import answers, findings, places
 from edgeserve.cli.doctor.engine import engine, gpu
@@ -22,6 +26,8 @@ from edgeserve.cli.doctor.multicast import Heard, listen
 from edgeserve.cli.doctor.nodes import listed, nodes
 from edgeserve.cli.doctor.ports import ports
 from edgeserve.errors import in_words
+
+T = TypeVar("T")
 
 Run = Callable[[Here], Iterable[Finding]]
 
@@ -58,20 +64,49 @@ CHECKS: Mapping[str, Check] = {
 """All checks, in the order in which they are shown."""
 
 
-def run(here: Here) -> list[Finding]:
+SECONDS = 9.0
+"""After so long, what has not ended counts as unknown: a driver may hang."""
+
+
+def run(here: Here, seconds: float = SECONDS) -> list[Finding]:
     """Run the checks of this machine's roles, all at once; their order is fixed.
 
     The logs of what they use are kept back: findings say the same.
     """
     logging.disable(logging.CRITICAL)
-    chosen = {name: each for name, each in CHECKS.items() if here.roles & {*each.roles}}
+    end = time.monotonic() + seconds
     try:
-        with ThreadPoolExecutor(len(chosen) + 1) as pool:
-            pool.submit(_listen, here)
-            ran = [pool.submit(_run, name, each, here) for name, each in chosen.items()]
-            return list(dict.fromkeys(each for one in ran for each in one.result()))
+        _in_thread(lambda: _listen(here))
+        running = {
+            name: _in_thread(partial(_run, name, each, here))
+            for name, each in CHECKS.items()
+            if here.roles & {*each.roles}
+        }
+        found = [
+            finding
+            for name, future in running.items()
+            for finding in _result(name, future, end - time.monotonic())
+        ]
     finally:
         logging.disable(logging.NOTSET)
+    return list(dict.fromkeys(found))
+
+
+def _in_thread(call: Callable[[], T]) -> Future[T]:
+    """Call in a thread that keeps no process alive, unlike those of a pool.
+
+    `call` raises nothing.
+    """
+    future: Future[T] = Future()
+    Thread(target=lambda: future.set_result(call()), daemon=True).start()
+    return future
+
+
+def _result(name: str, future: Future[list[Finding]], left: float) -> list[Finding]:
+    try:
+        return future.result(max(0.0, left))
+    except TimeoutError:
+        return [unknown(name, f"took more than {SECONDS:g} s, and was given up")]
 
 
 def _listen(here: Here) -> None:

@@ -169,11 +169,13 @@ class Cards:
 
 def gpu(here: Here) -> Iterator[Finding]:
     """Check that the engine uses the GPUs that are there."""
-    seen = gpus()
+    seen, used = gpus(), list[str]()
     try:
-        used = [each.name for each in devices_of(find_engine(here.node.settings))]
+        # A look at the engine costs a second on a Pi, and tells nothing without a GPU.
+        found = devices_of(find_engine(here.node.settings)) if seen else ()
+        used = [each.name for each in found]
     except EngineUnavailable:
-        used = []
+        pass  # the check of the engine tells
     yield gpu_finding(
         Cards(
             seen=seen,

@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgeserve.cli.doctor.finding import Finding, ok, problem, quoted, unknown
-from edgeserve.cli.doctor.here import Here, Role
+from edgeserve.cli.doctor.here import ROLES, Here, Role
 from edgeserve.errors import SettingsError, in_words
 from edgeserve.models.memory import MIB, size
-from edgeserve.security.tokens import read_tokens
 
 LEAST_STATE = 16 * MIB
 """Room for what is kept between runs."""
@@ -130,7 +129,7 @@ class TokenFile:
     why: str = ""
     mode: int = 0o600
     alone: bool = False
-    """Whether node and balancer are on this machine only, which needs no token."""
+    """Whether node and balancer both run here, which needs no token."""
 
 
 def token(here: Here) -> Iterator[Finding]:
@@ -142,7 +141,7 @@ def token_file(here: Here) -> TokenFile:
     """Look at the file; no part of the token leaves this function."""
     path, why, mode = here.token_file, "", 0o600
     try:
-        read_tokens(here.named_token_file)
+        here.tokens()
     except SettingsError as error:
         why = str(error)
     try:
@@ -157,7 +156,7 @@ def token_file(here: Here) -> TokenFile:
         there=os.path.lexists(path),
         why=why,
         mode=mode,
-        alone=here.url is None and not here.node.settings.balancers,
+        alone=here.url is None and len(here.running) == len(ROLES),
     )
 
 
@@ -168,6 +167,8 @@ def token_finding(found: TokenFile) -> Finding:
         return problem("token", "unusable", found.why, f"ls -l {place}")
     if not found.there:
         said = f"no {found.path}: node and balancer serve this machine only"
+        if found.alone:
+            return ok("token", said)
         return unknown("token", said, "edgeserve token new")
     if found.mode & 0o077:
         said = f"{found.path} can be read by others (mode {found.mode:04o})"

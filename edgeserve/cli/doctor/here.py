@@ -7,7 +7,7 @@ service has other folders than the terminal from which it is examined.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +19,7 @@ import psutil
 from edgeserve.config.paths import config_dir
 from edgeserve.config.settings import BalancerSettings, NodeSettings
 from edgeserve.config.sources import Resolved, resolve
+from edgeserve.security.tokens import FleetTokens
 
 if TYPE_CHECKING:
     from edgeserve.cli.doctor.multicast import Heard
@@ -55,6 +56,8 @@ class Here:
     sure: bool
     """Whether something of EdgeServe runs, or has run or been set up here."""
     running: Mapping[Role, RunningProcess]
+    config: Path
+    """The configuration folder of what runs, else of this terminal."""
     node: Resolved[NodeSettings]
     balancer: Resolved[BalancerSettings]
     url: str | None
@@ -69,14 +72,18 @@ class Here:
     @property
     def token_file(self) -> Path:
         """The file of the fleet token, which may be missing."""
-        role: Role = "node" if "node" in self.roles else "balancer"
-        return self.settings(role).token_file or config_dir() / "token"
+        return self._named_token_file or self.config / "token"
 
     @property
-    def named_token_file(self) -> Path | None:
-        """The same, but None where it is in its usual place; see `FleetTokens`."""
+    def _named_token_file(self) -> Path | None:
         role: Role = "node" if "node" in self.roles else "balancer"
         return self.settings(role).token_file
+
+    def tokens(self) -> FleetTokens | None:
+        """Return the fleet tokens; None where there are none. Raises SettingsError."""
+        if self._named_token_file is None and not os.path.lexists(self.token_file):
+            return None
+        return FleetTokens(self.token_file)
 
 
 def here(
@@ -98,11 +105,17 @@ def here(
         roles=frozenset(found or ROLES),
         sure=bool(role or found),
         running=running,
+        config=_config(running.values()),
         node=node,
         balancer=balancer,
         url=url,
         api_key_file=key,
     )
+
+
+def _config(running: Iterable[RunningProcess]) -> Path:
+    folders = ((each.environ or {}).get("EDGESERVE_CONFIG_DIR") for each in running)
+    return next((Path(folder) for folder in folders if folder), config_dir())
 
 
 def _is_set_up(role: Role, folder: Path) -> bool:
@@ -197,12 +210,5 @@ def _settings_file(environ: Mapping[str, str]) -> Path | None:
 
 def _places(shape: type[Any], environ: Mapping[str, str]) -> dict[str, Any]:
     """Return the folders that only variables tell, as flags; others are settings."""
-    found = dict[str, Any]()
-    folder = environ.get("EDGESERVE_CONFIG_DIR")
-    if folder and "EDGESERVE_TOKEN_FILE" not in environ:
-        token = Path(folder) / "token"
-        if os.path.lexists(token):
-            found["token_file"] = token
-    if shape is NodeSettings and environ.get("EDGESERVE_MODELS_DIR"):
-        found["models_dir"] = Path(environ["EDGESERVE_MODELS_DIR"])
-    return found
+    folder = environ.get("EDGESERVE_MODELS_DIR")
+    return {"models_dir": Path(folder)} if shape is NodeSettings and folder else {}

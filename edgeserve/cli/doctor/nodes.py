@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from edgeserve.cli.doctor.balancer import Asked
@@ -23,11 +23,15 @@ from edgeserve.http.channel.opening import FleetChannel
 from edgeserve.http.client.pool import upstream
 from edgeserve.http.types import Origin, origin_of
 from edgeserve.runtime.files import read_json
-from edgeserve.security.tokens import FleetTokens
 from edgeserve.wire import PROTOCOL, NodeReport, decode
 from node.discovery.identity import FILE, StoredIdentity
 
-ASK_SECONDS = 3.0
+ASK_SECONDS = 2.0
+"""At each address; a node with another token waits for a second before it says so."""
+
+NODE_SECONDS = 5.0
+"""For all addresses of a node."""
+
 MOST = 64
 """Nodes that are asked; any machine can announce as many as it likes."""
 
@@ -55,13 +59,17 @@ class AskedNode:
 
 def nodes(here: Here) -> Iterator[Finding]:
     """Check the node of this machine, and those that its balancer would ask."""
+    told = set[str]()
     for each in asyncio.run(_answers(here)):
-        yield from peer_findings(each)
+        id_ = each.report.id if each.report else ""
+        if id_ not in told:  # one may be listed and announced, too
+            yield from peer_findings(each)
+        told |= {id_} - {""}
 
 
 async def _answers(here: Here) -> Sequence[AskedNode]:
     try:
-        tokens = FleetTokens(here.named_token_file)
+        tokens = here.tokens()
     except SettingsError:
         return ()  # the check of the token tells
     asked = list(await asyncio.to_thread(_origins, here, tls=bool(tokens)))[:MOST]
@@ -69,7 +77,11 @@ async def _answers(here: Here) -> Sequence[AskedNode]:
     async with upstream(connect_seconds=ASK_SECONDS, channel=channel) as client:
 
         async def ask(peer: AskedNode, origins: Sequence[Origin]) -> AskedNode:
-            return await _asked(client, peer, origins)
+            try:
+                async with asyncio.timeout(NODE_SECONDS):
+                    return await _asked(client, peer, origins)
+            except TimeoutError:
+                return replace(peer, why="none of its addresses answers")
 
         return await asyncio.gather(*(ask(*each) for each in asked))
 
@@ -112,8 +124,6 @@ def _own_id(here: Here) -> str | None:
 
 async def _asked(client: Any, peer: AskedNode, origins: Sequence[Origin]) -> AskedNode:
     """Ask at each address in turn, until one answers."""
-    from dataclasses import replace
-
     if peer.announced and peer.announced.protocol not in {"", str(PROTOCOL)}:
         return peer
     why = "it announces no address"

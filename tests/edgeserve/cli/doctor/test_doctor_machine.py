@@ -15,8 +15,10 @@ import pytest
 from edgeserve.cli.doctor import here as looking
 from edgeserve.cli.doctor.checks import CHECKS
 from edgeserve.cli.doctor.finding import Finding, lines
-from edgeserve.cli.doctor.here import Role, here, started
-from edgeserve.cli.doctor.multicast import Heard
+from edgeserve.cli.doctor.here import Role, RunningProcess, here, started
+from edgeserve.cli.doctor.multicast import Announced, Heard
+from edgeserve.cli.doctor.nodes import AskedNode, peer_findings
+from edgeserve.wire import PROTOCOL
 from tests.edgeserve.cli.doctor.conftest import WHY_NOT
 from tests.edgeserve.cli.doctor.examined import Doctor, folder
 from tests.edgeserve.damage import EVERY_WAY, damage
@@ -24,6 +26,7 @@ from tests.fakes.gguf import a_model
 from tests.fakes.terminal import Terminal
 from tests.fleet.llama_server import script
 from tests.fleet.network import Host, network
+from tests.patience import PATIENCE
 
 TOKEN = "token-that-is-nowhere-else"
 
@@ -300,6 +303,65 @@ def test_a_check_that_fails_itself_ends_no_other(
     assert [each["state"] for each in found] == ["unknown", "ok"]
     assert "no such thing" in found[0]["found"]
     assert seen.status == 0
+
+
+def test_a_check_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    from edgeserve.cli.doctor import checks
+
+    over = threading.Event()
+
+    def hung(_: object) -> list[Finding]:
+        over.wait(PATIENCE)
+        return []
+
+    monkeypatch.setattr(looking, "running_processes", lambda: iter(()))
+    monkeypatch.setattr(checks, "CHECKS", {"gpu": checks.Check(hung)})
+    monkeypatch.setattr(checks, "listen", Heard)
+    (found,) = checks.run(here("node", None, None, None), seconds=0.05)
+    over.set()
+
+    assert (found.check, found.state) == ("gpu", "unknown")
+
+
+def test_a_node_of_another_release_is_told_by_its_announcement() -> None:
+    at = Announced(
+        name="attic",
+        id="a" * 32,
+        protocol=str(PROTOCOL - 1),
+        port=8090,
+        addresses=("10.0.0.1",),
+        heard_from="10.0.0.1",
+        interface="eth0",
+    )
+    (found,) = peer_findings(AskedNode(label="attic", urls=(), announced=at))
+
+    assert found.name == "version/protocol"
+
+
+def test_a_process_that_runs_tells_its_own_folders(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places = {f"EDGESERVE_{name}_DIR": f"/srv/{name}" for name in ("CONFIG", "MODELS")}
+    runs = RunningProcess(
+        role="node",
+        pid=1,
+        uid=0,
+        arguments=("--port", "8100", "--state-dir", "/srv/state"),
+        environ={**places, "EDGESERVE_NODE_SLOTS": "7"},
+    )
+    monkeypatch.setattr(looking, "running_processes", lambda: iter((runs,)))
+    found = here(None, None, None, None)
+
+    node = found.node.settings
+    assert found.roles == {"node"}
+    assert (node.port, node.slots) == (8100, 7)
+    assert (node.state_dir, node.models_dir) == (
+        Path("/srv/state"),
+        Path("/srv/MODELS"),
+    )
+    assert found.token_file == Path("/srv/CONFIG/token")
+    assert node.llama_server is None, "a variable of this terminal does not count"
+    assert machine.token.exists()
 
 
 def test_a_command_stays_on_one_line_to_be_pasted() -> None:

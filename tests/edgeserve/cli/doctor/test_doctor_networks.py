@@ -61,7 +61,7 @@ async def test_what_the_balancer_refuses_is_found_by_its_name(ward: Ward) -> Non
         assert found.status == 1
         assert TOKEN not in found.out
         assert OTHER_TOKEN not in found.out
-    assert KEY not in found.out
+        assert KEY not in found.out
 
 
 async def test_another_clock_and_another_protocol_are_found(ward: Ward) -> None:
@@ -137,8 +137,7 @@ def test_each_fault_of_multicast_is_found_on_its_interface(ward: Ward) -> None:
         found = doctor.examined()
         assert name in found.problems, found.out
         assert "eth0" in found.of(name)["found"]
-    remedy = found.of("multicast/igmp-limit")["remedy"]
-    assert remedy == "sudo sysctl -w net.ipv4.igmp_max_memberships=1024"
+        assert found.of(name)["remedy"].startswith("sudo ")
 
 
 def test_a_firewall_is_found_in_either_direction(ward: Ward) -> None:
