@@ -224,7 +224,7 @@ def _unanswered(found: Asked, *, sure: bool) -> Finding:
     }
     said = found.said
     if found.why == "refused" and not is_loopback(host):
-        said += "; it runs not, or listens on its own machine only, without a key"
+        said += "; none runs there, or it listens on its own machine only, without keys"
         return problem("balancer", "refused", said, f"{KEY_NEW}; {START}  # on {host}")
     return problem("balancer", found.why, said, remedies[found.why])
 

@@ -18,7 +18,7 @@ from typing import TypeVar
 from edgeserve.cli.doctor.balancer import answers, findings, places
 from edgeserve.cli.doctor.engine import engine, gpu
 from edgeserve.cli.doctor.finding import Finding, unknown
-from edgeserve.cli.doctor.folders import disk, state, token
+from edgeserve.cli.doctor.folders import disk, settings, state, token
 from edgeserve.cli.doctor.here import ROLES, Here, Role
 from edgeserve.cli.doctor.interfaces import multicast
 from edgeserve.cli.doctor.models import models, room
@@ -49,6 +49,7 @@ def balancer(here: Here) -> Iterator[Finding]:
 
 
 CHECKS: Mapping[str, Check] = {
+    "settings": Check(settings),
     "engine": Check(engine, ("node",)),
     "gpu": Check(gpu, ("node",)),
     "models": Check(models, ("node",)),

@@ -55,7 +55,9 @@ def doctor(
     from edgeserve.cli.doctor.checks import run
     from edgeserve.cli.doctor.finding import has_problem, lines, summary
     from edgeserve.cli.doctor.here import BY_NAME, here
+    from edgeserve.config.options import warn_of_unknown_variables
 
+    warn_of_unknown_variables()
     named = BY_NAME[role] if role else None
     found = run(here(named, file, url, api_key_file))
     if as_json:

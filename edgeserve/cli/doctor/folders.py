@@ -39,6 +39,19 @@ class Folder:
     needed: int = 0
 
 
+def settings(here: Here) -> Iterator[Finding]:
+    """Check that the settings of what runs can be seen; wrong ones stop the command."""
+    hidden = [each for each in here.running.values() if each.environ is None]
+    for each in hidden:
+        said = f"the {each.role} runs as {_name(each.uid)}; only root sees its settings"
+        yield unknown("settings", said, "sudo edgeserve doctor")
+    if not hidden:
+        running = ", ".join(
+            f"{role} (process {each.pid})" for role, each in here.running.items()
+        )
+        yield ok("settings", f"of {running}" if running else "nothing runs here")
+
+
 def state(here: Here) -> Iterator[Finding]:
     """Check that what is kept between runs can be kept."""
     for role in sorted(here.roles):

@@ -93,7 +93,7 @@ def findings(facts: Surroundings) -> Iterator[Finding]:
         return
     outward = [each for each in heard.listening if _is_outward(each)]
     if not outward:
-        said = "there is no network but loopback, or none has an IPv4 address"
+        said = "there is no network but loopback, or none has an address"
         yield problem("multicast", "no-network", said, "ip -br address")
         return
     faults = [*_limited(facts, outward), *_faulty(facts, outward)]
@@ -107,10 +107,11 @@ def _is_outward(each: Listening) -> bool:
 
 def _limited(facts: Surroundings, outward: Sequence[Listening]) -> Iterator[Finding]:
     """Yield the interfaces that the kernel's limit of groups leaves out."""
-    used = len(facts.heard.listening) if facts.limit is None else facts.limit
+    ipv4 = [each for each in facts.heard.listening if each.place.ipv4]
+    used = len(ipv4) if facts.limit is None else facts.limit
     left_out = [
         each
-        for number, each in enumerate(facts.heard.listening)
+        for number, each in enumerate(ipv4)
         if each in outward and (number >= used or each.joined == errno.ENOBUFS)
     ]
     if not left_out:

@@ -14,6 +14,7 @@ import ipaddress
 import secrets
 import selectors
 import socket
+import struct
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, suppress
@@ -23,7 +24,7 @@ from edgeserve.mdns import HostInterface, host_interfaces
 from edgeserve.network import addresses
 from edgeserve.wire import SERVICE
 
-GROUP, PORT = "224.0.0.251", 5353
+GROUP, GROUP6, PORT = "224.0.0.251", "ff02::fb", 5353
 DOCTOR = "_edgeserve-dr._udp.local."
 """Questions under this name are asked by doctors only, and nothing answers them."""
 
@@ -87,11 +88,11 @@ class Heard:
 
 
 def listen(seconds: float = SECONDS) -> Heard:
-    """Ask on each interface with an IPv4 address, and listen."""
+    """Ask on each interface, by IPv6 only where it has no IPv4 address, and listen."""
     import psutil
 
     flags = {name: each.flags for name, each in psutil.net_if_stats().items()}
-    places = [Listening(place=each) for each in host_interfaces() if each.ipv4]
+    places = [Listening(place=each) for each in host_interfaces()]
     for each in places:
         known = flags.get(each.place.name, "")
         each.multicast = each.place.loopback or "multicast" in known or not known
@@ -107,28 +108,50 @@ def listen(seconds: float = SECONDS) -> Heard:
 
 def _socket(at: Listening) -> socket.socket:
     """Open the socket of one interface; a group that cannot be joined is noted."""
-    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    family = socket.AF_INET if at.place.ipv4 else socket.AF_INET6
+    sock = socket.socket(family, socket.SOCK_DGRAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if hasattr(socket, "SO_REUSEPORT"):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         sock.setblocking(False)
-        sock.bind((GROUP, PORT))
-        here = socket.inet_aton(at.place.ipv4 or "")
-        sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, here)
-        sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, 255)
-        sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_LOOP, 1)
+        (_bind4 if at.place.ipv4 else _bind6)(sock, at.place)
     except OSError:
         sock.close()
         raise
-    with suppress(OSError):  # not Linux: the addresses of senders tell enough
-        sock.setsockopt(socket.IPPROTO_IP, MULTICAST_ALL, 0)
     try:
-        group = socket.inet_aton(GROUP) + here
-        sock.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, group)
+        (_join4 if at.place.ipv4 else _join6)(sock, at.place)
     except OSError as error:
         at.joined = error.errno or errno.EIO
     return sock
+
+
+def _bind4(sock: socket.socket, place: HostInterface) -> None:
+    sock.bind((GROUP, PORT))
+    here = socket.inet_aton(place.ipv4 or "")
+    sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, here)
+    sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, 255)
+    sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_LOOP, 1)
+    with suppress(OSError):  # not Linux: the addresses of senders tell enough
+        sock.setsockopt(socket.IPPROTO_IP, MULTICAST_ALL, 0)
+
+
+def _join4(sock: socket.socket, place: HostInterface) -> None:
+    group = socket.inet_aton(GROUP) + socket.inet_aton(place.ipv4 or "")
+    sock.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, group)
+
+
+def _bind6(sock: socket.socket, place: HostInterface) -> None:
+    sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    sock.bind((GROUP6, PORT, 0, place.index))
+    sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, place.index)
+    sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, 255)
+    sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_LOOP, 1)
+
+
+def _join6(sock: socket.socket, place: HostInterface) -> None:
+    group = socket.inet_pton(socket.AF_INET6, GROUP6) + struct.pack("@I", place.index)
+    sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP, group)
 
 
 def _conversation(sockets: Mapping[socket.socket, Listening], seconds: float) -> Heard:
@@ -155,9 +178,10 @@ def _conversation(sockets: Mapping[socket.socket, Listening], seconds: float) ->
 
 
 def _send(sock: socket.socket, packets: Iterable[bytes], at: Listening) -> None:
+    to = (GROUP, PORT) if at.place.ipv4 else (GROUP6, PORT, 0, at.place.index)
     try:
         for packet in packets:
-            sock.sendto(packet, (GROUP, PORT))
+            sock.sendto(packet, to)
     except OSError as error:
         at.sent = error.errno or errno.EIO
 

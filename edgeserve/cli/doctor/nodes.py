@@ -135,7 +135,8 @@ async def _asked(client: Any, peer: AskedNode, origins: Sequence[Origin]) -> Ask
             ):
                 body = await answer.read()
             if answer.status == 200:
-                return replace(peer, report=decode(body, NodeReport))
+                report = decode(body, NodeReport)
+                return replace(peer, urls=(origin.url,), report=report)
             why = f"{origin.url} answers {answer.status}"
         except TimeoutError:
             why = f"{origin.url} does not answer within {ASK_SECONDS:g} s"

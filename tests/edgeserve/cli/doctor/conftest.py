@@ -30,6 +30,7 @@ class Ward:
         self.balancer = made.start(
             made.network.host("balancer"),
             *("balancer", "start", "--port", "8080", "--api-key-file", str(keys)),
+            *("--forget-seconds", "0.1"),
         )
         self.node: Process = self._node("attic", *flags)
         self.engine_flags = flags
@@ -50,6 +51,11 @@ class Ward:
     def admin_key(self) -> Path:
         """The key that the balancer leaves for commands of its machine."""
         return self.balancer.folder / "state" / "admin-8080.key"
+
+    @property
+    def as_admin(self) -> dict[str, str]:
+        """Headers with that key."""
+        return {"Authorization": f"Bearer {self.admin_key.read_text().strip()}"}
 
     def doctor(
         self,

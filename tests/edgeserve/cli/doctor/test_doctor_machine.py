@@ -185,6 +185,19 @@ def test_a_llama_server_that_is_passed_over_is_named(
     assert found.remedy == "edgeserve engine build"
 
 
+def test_a_gpu_that_the_engine_leaves_idle_is_found(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = machine.root / "nvidia-smi"
+    program.write_text("#!/bin/sh\necho 'NVIDIA H200, 143771, 143000'\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{machine.root}{os.pathsep}{os.environ['PATH']}")
+    found = machine.problem("gpu")
+
+    assert (found.name, found.remedy) == ("gpu/unused", "edgeserve engine build")
+    assert "NVIDIA H200" in found.said
+
+
 def test_a_port_that_is_taken_is_found_with_who_has_it(machine: Machine) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         machine.set(node_port=str(taken.getsockname()[1]))

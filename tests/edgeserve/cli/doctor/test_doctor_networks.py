@@ -1,15 +1,17 @@
 from __future__ import annotations
 
+import subprocess
 import time
 from email.utils import formatdate
 
 import pytest
+from aiohttp import ClientSession
 
 from edgeserve.wire import PROTOCOL
 from tests.edgeserve.cli.doctor.conftest import KEY, WHY_NOT, Ward
 from tests.edgeserve.cli.doctor.examined import Doctor, false_balancer
 from tests.edgeserve.cli.doctor.firewall import Way, drop_all
-from tests.fleet.fleet import TOKEN, until
+from tests.fleet.fleet import SECONDS, TOKEN, answer, until
 from tests.fleet.network import Host, ip, network
 
 pytestmark = [
@@ -96,8 +98,11 @@ async def test_on_the_balancer_a_node_with_a_fault_is_found(ward: Ward) -> None:
     await until(lambda: "serves small" in other.log, "it serves")
 
     found = ward.doctor(ward.balancer.host, token=None).examined()
-    node.kill()
-    other.kill()
+    for each in (node, other):
+        each.ask_to_stop()
+        await each.ended()
+    async with ward.fleet.asking(ward.url) as session:
+        await answer(lambda: names(session, ward), {"attic"}.__eq__, "both are gone")
 
     assert {"nodes/wrong-interface", "token/other"} <= found.problems, found.out
     said = found.of("nodes/wrong-interface")["found"]
@@ -105,17 +110,21 @@ async def test_on_the_balancer_a_node_with_a_fault_is_found(ward: Ward) -> None:
     assert elsewhere.address in said
 
 
+async def names(session: ClientSession, ward: Ward) -> set[str]:
+    async with session.get("/edgeserve/v1/nodes", headers=ward.as_admin) as got:
+        return {str(each["name"] or each["url"]) for each in await got.json()}
+
+
 async def test_a_revoked_node_is_found_on_both_machines(ward: Ward) -> None:
     await both_serve(ward)
     there = ("--url", ward.url, "--api-key-file", str(ward.admin_key))
     async with ward.fleet.asking(ward.url) as session:
-        key = {"Authorization": f"Bearer {ward.admin_key.read_text().strip()}"}
         nodes = f"{ward.url}/edgeserve/v1/nodes"
-        await session.post(f"{nodes}/attic/revoke", headers=key)
+        await session.post(f"{nodes}/attic/revoke", headers=ward.as_admin)
         on_balancer = ward.doctor(ward.balancer.host, token=None)
         on_node = ward.doctor(ward.node.host, *there, token=None)
         both = on_balancer.examined(), on_node.examined()
-        await session.post(f"{nodes}/attic/allow", headers=key)
+        await session.post(f"{nodes}/attic/allow", headers=ward.as_admin)
 
     for found in both:
         assert "nodes/revoked" in found.problems, found.out
@@ -138,6 +147,23 @@ def test_each_fault_of_multicast_is_found_on_its_interface(ward: Ward) -> None:
         assert name in found.problems, found.out
         assert "eth0" in found.of(name)["found"]
         assert found.of(name)["remedy"].startswith("sudo ")
+
+
+async def test_a_machine_without_ipv4_hears_the_others(ward: Ward) -> None:
+    await both_serve(ward)
+    host = ward.fleet.network.host("modern")
+    host.lose_address()
+    await until(lambda: not tentative(host), "its link-local address can be used")
+    found = ward.doctor(host, "balancer").examined()
+
+    said = [str(each["found"]) for each in found.findings]
+    assert any("heard on eth0: attic" in each for each in said), found.out
+    assert any("attic answers at https://[fe80::" in each for each in said), found.out
+
+
+def tentative(host: Host) -> bytes:
+    command = ["ip", "-n", host.namespace, "-6", "addr", "show", "tentative"]
+    return subprocess.run(command, capture_output=True, timeout=SECONDS).stdout
 
 
 def test_a_firewall_is_found_in_either_direction(ward: Ward) -> None:
