@@ -21,7 +21,6 @@ from edgeserve.cli.doctor.finding import Finding, ok, problem, unknown
 from edgeserve.cli.doctor.here import Here
 from edgeserve.config.settings import LOOPBACK, NodeSettings
 from edgeserve.errors import EngineUnavailable
-from edgeserve.models.synthetic import Kind, Shape, a_model
 from edgeserve.openai import SMALLEST
 from edgeserve.runtime.tether import tethered
 from edgeserve.runtime.threads import openmp_environment
@@ -38,8 +37,6 @@ ANSWER_SECONDS = 7.0
 """How long the engine may take to start and to write a token."""
 
 PAUSE_SECONDS = 0.05
-
-SHAPE = Shape(layers=1, embedding=64, feed_forward=128, vocabulary=512)
 
 LAUNCH = Launch(slots=1, context=256, batch=64, threads=1)
 
@@ -90,7 +87,10 @@ def _passed_over(settings: NodeSettings) -> str:
 
 def _first_token(engine: Engine, folder: Path) -> tuple[str, bool]:
     """Start the engine and ask; return what went wrong, and whether it was slow."""
-    model = a_model(folder / "doctor.gguf", SHAPE, kind=Kind.F16)
+    from edgeserve.models.synthetic import Shape, a_model  # it brings numpy
+
+    shape = Shape(layers=1, embedding=64, feed_forward=128, vocabulary=512)
+    model = a_model(folder / "doctor.gguf", shape)
     spec = EngineSpec(
         id="doctor", model="doctor", variant="doctor:F16", path=model, role="generate",
         abilities=("completion",), launch=LAUNCH,

@@ -102,7 +102,9 @@ def findings(facts: Surroundings) -> Iterator[Finding]:
 
 
 def _is_outward(each: Listening) -> bool:
-    return not (each.place.loopback or is_virtual(each.place.name))
+    """Whether nodes may be behind it; a tunnel passes no multicast, and need not."""
+    name = each.place.name
+    return not (each.place.loopback or is_virtual(name) or VPN.match(name))
 
 
 def _limited(facts: Surroundings, outward: Sequence[Listening]) -> Iterator[Finding]:
@@ -149,25 +151,24 @@ def _silence(
     facts: Surroundings, outward: Sequence[Listening], faults: Sequence[Finding]
 ) -> Iterator[Finding]:
     """Judge who was heard; a fault explains a silence better than a guess does."""
-    heard = facts.heard
-    names = ", ".join(each.place.name for each in outward)
+    heard, others = facts.heard, {one for each in outward for one in each.others}
+    names = ", ".join(each.place.name for each in outward if each.others or not others)
     nodes = sorted({each.label for each in heard.nodes})
-    away = [each for each in heard.nodes if each.heard_from in heard.others]
-    if away or (nodes and heard.others):
-        yield ok("multicast", f"heard on {names}: {', '.join(nodes)}")
+    away = sorted({each.label for each in heard.nodes if each.heard_from in others})
+    if away:
+        yield ok("multicast", f"heard on {names}: {', '.join(away)}")
     elif heard.doctors:
         doctors = ", ".join(sorted(heard.doctors))
         yield ok("multicast", f"the doctor on {doctors} is heard on {names}")
     elif faults:
         return
-    elif heard.others:
-        yield _no_nodes(facts, names)
+    elif others:
+        yield _no_nodes(facts, names, len(others))
     else:
         yield _deaf(facts, names, nodes)
 
 
-def _no_nodes(facts: Surroundings, names: str) -> Finding:
-    count = len(facts.heard.others)
+def _no_nodes(facts: Surroundings, names: str, count: int) -> Finding:
     said = (
         f"mDNS works on {names} ({count} other machine{'s' * (count > 1)} heard), and"
         " no node of another machine answers"

@@ -81,11 +81,6 @@ class Heard:
     """Addresses of other machines on which `edgeserve doctor` runs now."""
     taken: str = ""
 
-    @property
-    def others(self) -> frozenset[str]:
-        """Addresses of other machines that speak mDNS."""
-        return frozenset(other for each in self.listening for other in each.others)
-
 
 def listen(seconds: float = SECONDS) -> Heard:
     """Ask on each interface, by IPv6 only where it has no IPv4 address, and listen."""
