@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,14 +59,22 @@ def model_findings(found: Files) -> Iterator[Finding]:
         said = f"cannot read the models folder {found.folder}: {found.why}"
         yield problem("models", "unreadable", said, f"ls -ld {folder}")
     for each in found.unusable:
-        again = f"rm {quoted(each.path)} && edgeserve pull"
-        cause = "cut" if "cut short" in each.reason or "ends" in each.reason else ""
-        yield problem("models", cause or "unusable", each.reason, again)
+        yield _unusable(each)
     if found.usable:
         yield ok("models", f"{found.usable} in {found.folder} can be read")
     elif not found.why and not found.unusable:
         said = f"no model in {found.folder}"
         yield problem("models", "none", said, "edgeserve pull")
+
+
+def _unusable(file: UnusableFile) -> Finding:
+    """Judge one file; only one that is not whole is to be removed. Pure."""
+    path, why = quoted(file.path), file.reason
+    if "cut short" in why or "ends inside" in why:
+        return problem("models", "cut", why, f"rm {path} && edgeserve pull")
+    if os.strerror(errno.EACCES) in why:
+        return problem("models", "unreadable", why, f"sudo chmod a+r {path}")
+    return problem("models", "unusable", why, f"edgeserve quantize inspect {path}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,12 +21,16 @@ from tests.fleet.network import Host
 MAIN = """
 import sys
 from pathlib import Path
-from edgeserve.cli.doctor import interfaces
+from edgeserve.cli.doctor import balancer, checks, interfaces, multicast, nodes
+balancer.ASK_SECONDS = nodes.ASK_SECONDS = nodes.NODE_SECONDS = 30.0
+checks.run.__defaults__ = (80.0,)
+multicast.listen.__defaults__ = (4.0,)
 interfaces.CONTAINERS = tuple(map(Path, sys.argv.pop(1).split()))
 from edgeserve.cli.main import main
 main(sys.argv[1:])
 """
-"""The command, with other marks of a container: the tests may run in one."""
+"""The command with more patience, as the machine of the tests is busy, and with other
+marks of a container, as the tests may run in one."""
 
 
 @dataclass(frozen=True)

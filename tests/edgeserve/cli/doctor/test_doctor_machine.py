@@ -115,6 +115,14 @@ def test_a_model_that_is_cut_short_is_found(machine: Machine) -> None:
     assert found.remedy.startswith(f"rm {path}")
 
 
+def test_a_file_that_is_no_model_is_not_to_be_removed(machine: Machine) -> None:
+    (machine.models / "notes.gguf").write_text("no model at all, but perhaps dear")
+    found = machine.problem("models")
+
+    assert found.name == "models/unusable"
+    assert found.remedy.startswith("edgeserve quantize inspect ")
+
+
 def test_a_machine_without_models_is_told_how_to_get_one(machine: Machine) -> None:
     found = machine.problem("models")
 
