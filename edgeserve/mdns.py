@@ -58,7 +58,7 @@ def chosen(root: Path = ROOT) -> list[str | int] | None:
     most = limit(root)
     if most is None or _count_interfaces() <= most:
         return None
-    places = ranked(_candidates(by_name(), root))
+    places = host_interfaces(root)
     ipv4 = [each for each in places if each.ipv4][:most]
     ipv6 = [each for each in places if each.ipv6][:most]
     left_out = [
@@ -68,6 +68,11 @@ def chosen(root: Path = ROOT) -> list[str | int] | None:
         warn_once(log, warning(most, left_out))
     addresses = [each.ipv4 for each in ipv4 if each.ipv4]
     return [*addresses, *(each.index for each in ipv6)]
+
+
+def host_interfaces(root: Path = ROOT) -> list[HostInterface]:
+    """Return all interfaces that mDNS may use, the best first."""
+    return ranked(_candidates(by_name(), root))
 
 
 def _count_interfaces() -> int:

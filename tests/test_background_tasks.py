@@ -54,6 +54,7 @@ OWNERS = {
     "balancer/response.py": "one request's; it ends before the answer does",
     "edgeserve/runtime/tasks.py": "runs until the first ends, in the foreground",
     "node/tune/trial.py": "a command's, not a serving process's",
+    "edgeserve/cli/doctor/checks.py": "a command's; they end with it",
     "quantize/worker/main.py": "a worker that leaves, on purpose, with its parent",
 }
 SPAWNING = {"create_task", "ensure_future", "TaskGroup", "Thread", "run_forever"}

@@ -22,7 +22,8 @@ from balancer.state import BalancerState
 from balancer.telemetry.records import RequestRecord
 from edgeserve.errors import BadRequest, EdgeserveError
 from edgeserve.http.server.aiohttp_routes import asked_from, guarded, json_response
-from edgeserve.wire import Challenge, Registered, Registration, decode
+from edgeserve.security.registration import Challenge, Registered, Registration
+from edgeserve.wire import PROTOCOL, decode
 
 TRIED_SECONDS = 3.0
 """How long a registration waits for the first answer of its node."""
@@ -173,7 +174,8 @@ class AdminRoutes:
 
     async def challenge(self, _: web.Request) -> web.Response:
         """Begin a registration: send the nonce that its proof has to cover."""
-        return json_response(Challenge(nonce=self.registrations.challenge()))
+        nonce = self.registrations.challenge()
+        return json_response(Challenge(nonce=nonce, protocol=PROTOCOL))
 
     async def registration(self, request: web.Request) -> web.Response:
         """Register a node that proves itself, and answer whether its address works."""
@@ -182,6 +184,8 @@ class AdminRoutes:
             FOREIGN_PAGES.check(request.headers)
             registration = decode(await request.read(), Registration)
             proof = self.registrations.checked(registration)
+            if not registration.url:
+                return json_response(Registered(proof=proof))
             key = self.registrations.register(registration, peer)
         except EdgeserveError as error:
             self.registrations.warn(peer, str(error))

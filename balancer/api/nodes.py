@@ -22,8 +22,9 @@ from edgeserve.http.server.aiohttp_routes import (
 )
 from edgeserve.http.server.context import Admit
 from edgeserve.security.certificates import ID_DIGITS
+from edgeserve.security.registration import Approval, JoinRequest
 from edgeserve.security.tokens import Guard
-from edgeserve.wire import Approval, JoinRequest, decode
+from edgeserve.wire import decode
 
 LEAST_DIGITS = 4
 """Digits of an id that are enough to name a node."""

@@ -33,8 +33,8 @@ from edgeserve.security.join import (
     JoinError,
     verdict,
 )
+from edgeserve.security.registration import JoinRequest
 from edgeserve.security.tokens import FleetTokens
-from edgeserve.wire import JoinRequest
 
 WAIT_SECONDS = 900.0
 """How long a machine waits for approval."""

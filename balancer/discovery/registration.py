@@ -19,8 +19,8 @@ from edgeserve.errors import BadRequest, Unauthorized
 from edgeserve.http.types import Origin, origin_of
 from edgeserve.security.nonces import Nonces
 from edgeserve.security.proof import registration_mac
+from edgeserve.security.registration import Registration
 from edgeserve.security.tokens import FleetTokens
-from edgeserve.wire import Registration
 
 log = logging.getLogger(__name__)
 

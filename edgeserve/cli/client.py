@@ -73,8 +73,24 @@ class Endpoint:
             while line := response.readline():
                 yield line
 
+    def exchange(
+        self, method: str, path: str, body: Any, seconds: float
+    ) -> tuple[int, Mapping[str, str], bytes]:
+        """Return status, headers and body, whatever the status. Raises NoAnswer."""
+        with self._opened(method, path, body, seconds) as response:
+            return response.status, dict(response.headers), response.read()
+
     @contextmanager
     def _response(
+        self, method: str, path: str, body: Any, seconds: float | None
+    ) -> Generator[http.client.HTTPResponse]:
+        with self._opened(method, path, body, seconds) as response:
+            if response.status // 100 != 2:
+                raise self._refusal(response)
+            yield response
+
+    @contextmanager
+    def _opened(
         self, method: str, path: str, body: Any, seconds: float | None
     ) -> Generator[http.client.HTTPResponse]:
         parts = urlsplit(self.url)
@@ -82,10 +98,7 @@ class Endpoint:
         content = None if body is None else _utf8(json.dumps(body, ensure_ascii=False))
         try:
             connection.request(method, parts.path + path, content, self.headers())
-            response = connection.getresponse()
-            if response.status // 100 != 2:
-                raise self._refusal(response)
-            yield response
+            yield connection.getresponse()
         except ssl.SSLCertVerificationError as error:
             raise NoAnswer(self._untrusted(connection, error)) from error
         except ssl.SSLError as error:
@@ -97,7 +110,7 @@ class Endpoint:
             raise NoAnswer(
                 f"nothing answers at {self.url} ({in_words(error)});"
                 " `edgeserve up` or `edgeserve balancer start` serves there,"
-                " --url names another place"
+                " --url names another place, `edgeserve doctor` finds what is wrong"
             ) from error
         finally:
             connection.close()

@@ -53,7 +53,10 @@ def nodes(
         context.default_map = dict.fromkeys(nodes.commands, given)
         return
     found = endpoint(url, api_key_file).get(NODES)
-    none = "no nodes yet; `edgeserve node start` starts one"
+    none = (
+        "no nodes yet; `edgeserve node start` starts one, `edgeserve doctor` finds why"
+        " one that runs is not seen"
+    )
     show(url, found, NODE_HEADS, node_rows, none, as_json=as_json)
 
 

@@ -55,6 +55,10 @@ COMMANDS = {
         "edgeserve.cli.bench.commands:bench",
         "Measure how fast an endpoint answers, or two side by side.",
     ),
+    "doctor": (
+        "edgeserve.cli.doctor.commands:doctor",
+        "Find what is wrong on this machine, and say what mends it.",
+    ),
     "pull": (
         "edgeserve.cli.models.pull:pull",
         "Fetch a model, here or on nodes of the fleet.",

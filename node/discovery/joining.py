@@ -29,7 +29,7 @@ from edgeserve.security.join import (
     NodeJoin,
     Refused,
 )
-from edgeserve.wire import JoinRequest
+from edgeserve.security.registration import JoinRequest
 from node.discovery.identity import Identity
 
 JOIN = "/edgeserve/v1/join"

@@ -20,7 +20,8 @@ from edgeserve.errors import BadRequest, EdgeserveError, NodeLost
 from edgeserve.http.types import Origin, origin_set
 from edgeserve.runtime.background import background, declared
 from edgeserve.security.proof import FleetKey, registration_mac
-from edgeserve.wire import Challenge, Registered, Registration, decode, encode
+from edgeserve.security.registration import Challenge, Registered, Registration
+from edgeserve.wire import decode, encode
 from node.discovery.client import ASK_SECONDS, FleetClient
 
 log = logging.getLogger(__name__)

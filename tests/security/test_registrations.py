@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from edgeserve.security.proof import fleet_key, registration_mac
-from edgeserve.wire import Registration
+from edgeserve.security.registration import Registration
 from tests.fleet.fleet import TOKEN
 from tests.security.asking import Json, User, a_user
 from tests.security.conftest import Town

@@ -17,7 +17,7 @@ from edgeserve.security.certificates import (
     server_context,
 )
 from edgeserve.security.join import NodeJoin
-from edgeserve.wire import JoinRequest
+from edgeserve.security.registration import JoinRequest
 from node.discovery.joining import Joining
 from tests.fakes.tokens import TOKEN, GivenTokens
 from tests.patience import PATIENCE

@@ -16,7 +16,8 @@ from balancer.discovery.mdns import Discovered, Withdrawn
 from balancer.discovery.registration import Registrations
 from edgeserve.errors import BadRequest, EdgeserveError
 from edgeserve.security.proof import FleetKey, fleet_key, registration_mac
-from edgeserve.wire import Registration, decode, encode
+from edgeserve.security.registration import Registration
+from edgeserve.wire import PROTOCOL, decode, encode
 from tests.balancer.api.test_admin import KEY, TOKEN, bearer
 from tests.balancer.endpoint import CHAT, a_secret, chat, endpoint, eventually
 from tests.fakes.node import fake_node
@@ -140,6 +141,28 @@ async def test_registering_takes_a_proof_of_the_fleet_token_that_counts_once(
     assert (answer.status, again.status) == (200, 401)
     expected = registration_mac(key, "balancer", right["nonce"], f"{url}\n")
     assert answer.json["proof"] == expected
+
+
+async def test_without_an_address_tokens_are_compared_and_nothing_is_registered(
+    guarded: dict[str, Any],
+) -> None:
+    path, statuses = "/edgeserve/v1/register", list[int]()
+    async with endpoint(**guarded) as balancer:
+        for token in (TOKEN, KEY):
+            begun = (await balancer.get(path)).json
+            proof = registration_mac(fleet_key(token), "node", begun["nonce"], "\n")
+            said = {"url": "", "nonce": begun["nonce"], "proof": proof}
+            answer = await balancer.post(path, said)
+            statuses.append(answer.status)
+            if answer.status == 200:
+                key, nonce = fleet_key(token), begun["nonce"]
+                expected = registration_mac(key, "balancer", nonce, "\n")
+                assert answer.json == {"problem": None, "proof": expected}
+            assert begun["protocol"] == PROTOCOL
+        nodes = await balancer.get("/edgeserve/v1/nodes", bearer(KEY))
+
+    assert statuses == [200, 401]
+    assert nodes.json == []
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ from aiohttp import web
 
 from edgeserve.http import Origin, Upstream, upstream
 from edgeserve.security.proof import fleet_key, registration_mac
-from edgeserve.wire import Registration, decode
+from edgeserve.security.registration import Registration
+from edgeserve.wire import decode
 from node.discovery.client import FleetClient
 from node.discovery.registration import ListenAddress, pause, registered
 from tests.fakes.tokens import GivenTokens

@@ -1,0 +1,1 @@
+"""`edgeserve doctor`: finds what is wrong here, and says what mends it."""
