@@ -51,6 +51,10 @@ COMMANDS = {
         "edgeserve.cli.bench.commands:bench",
         "Measure how fast an endpoint answers, or two side by side.",
     ),
+    "advise": (
+        "edgeserve.cli.advise.commands:advise",
+        "Say which model and engine suit this machine, and why.",
+    ),
     "pull": (
         "edgeserve.cli.models.pull:pull",
         "Fetch a model, here or on nodes of the fleet.",
