@@ -61,6 +61,7 @@ from balancer.probes.liveness import probing
 from balancer.probes.template import TemplateProbe
 from balancer.servers.polling import polling
 from balancer.state import BalancerState, build_state
+from balancer.telemetry.otlp import exporting
 from balancer.telemetry.recorder import Trace, tracing
 from edgeserve import http
 from edgeserve.config.paths import admin_key_file
@@ -293,7 +294,7 @@ async def _handler(
     trace: Trace | None,
 ) -> AsyncGenerator[InferenceHandler]:
     templates = TemplateProbe(nodes)
-    async with background() as tasks:
+    async with exporting(settings.otlp) as spans, background() as tasks:
         mover = Mover(shared, templates, tasks)
         with closing(Watchdog(shared, clock, mover.look)) as watch:
             retry = RetryLoop(
@@ -311,5 +312,6 @@ async def _handler(
                 usage=usage,
                 policy=policy_of(settings),
                 trace=trace,
+                spans=spans,
                 retry=retry,
             )

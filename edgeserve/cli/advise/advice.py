@@ -165,7 +165,7 @@ def _together(
     if able:
         slots = sum(m.planned.spec.launch.slots for each in able for m in each.models)
         if asked is None:
-            return f"each of {names} serves its own; the balancer has one list of them"
+            return f"served by {names}: the balancer has one list of all models"
         return (
             f"{names}: {slots} streams at once, one copy each; the balancer sends each"
             " request where its first token comes soonest"

@@ -53,7 +53,7 @@ PURPOSES = (
 CHAT, CODING, EMBEDDINGS = PURPOSES
 
 GOOD = "Q4_K_M"
-"""Variants below this are advised only where no better one fits: a smaller model of that
+"""Poorer variants are advised only where no better one fits: a smaller model of their
 size knows more."""
 
 _CODE = re.compile(r"code|coder|starcoder|devstral", re.IGNORECASE)
