@@ -25,6 +25,7 @@ from edgeserve.quantization import parse
 from node.models.library import Model
 from node.models.selection import RequestedModel
 from node.planning.expected_speed import SpeedTerms, active_bytes, terms
+from node.planning.fit import LEAST_CONTEXT
 from node.planning.planner import PlannedEngine, Planner
 from quantize.plan.assumed import assumed
 
@@ -99,7 +100,14 @@ class AdvisedModel:
     def meets(self) -> bool:
         """Whether it is quick enough, with a context that is worth it."""
         quick = self.write >= self.purpose.speed and self.first <= self.purpose.first
-        return quick and (self.planned.whole or not self.purpose.speed)
+        return quick and not self.is_cramped
+
+    @property
+    def is_cramped(self) -> bool:
+        """Whether memory leaves it less context than a usual conversation takes."""
+        least = min(LEAST_CONTEXT, self.model.facts.context or LEAST_CONTEXT)
+        wanted = least if self.purpose.speed else 0
+        return self.planned.spec.launch.context < wanted
 
     @property
     def skill(self) -> float:

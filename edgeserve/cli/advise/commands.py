@@ -129,30 +129,31 @@ def _fleet(
     if rows:
         print_table(report.FLEET_HEADS, rows)
     for each in found:
-        _lines(report.commands(each, each.models))
+        print_lines(report.commands(each, each.models))
     notes = [f"{a.machine.name}: {a.notes[0]}" for a in found if not a.models]
-    _lines([("", ""), *(("", note) for note in (*notes, sentence))])
+    print_lines([("", ""), *(("", note) for note in (*notes, sentence))])
     if plan is not None:
-        _lines([("", ""), *report.vllm_lines(plan)])
+        print_lines([("", ""), *report.vllm_lines(plan)])
 
 
 def _print(found: Advice, *, explains: bool) -> None:
     from edgeserve.cli.advise import report
 
-    _lines(report.machine_lines(found.machine))
+    print_lines(report.machine_lines(found.machine))
     if not explains and found.models:
         click.echo("")
         print_table(report.HEADS, report.rows(found, found.models))
         others = [each for each in found.models if each not in found.explained]
-        _lines([("", ""), *report.commands(found, others)])
+        print_lines([("", ""), *report.commands(found, others)])
     for each in found.explained:
-        _lines([("", ""), *report.explanation(each, found.machine)])
+        print_lines([("", ""), *report.explanation(each, found.machine)])
     if found.vllm is not None:
-        _lines([("", ""), *report.vllm_lines(found.vllm)])
-    _lines(line for note in found.notes for line in (("", ""), ("", note)))
+        print_lines([("", ""), *report.vllm_lines(found.vllm)])
+    print_lines(line for note in found.notes for line in (("", ""), ("", note)))
 
 
-def _lines(lines: Iterable[tuple[str, str]]) -> None:
+def print_lines(lines: Iterable[tuple[str, str]]) -> None:
+    """Print named lines; a command stays in one, so that it can be pasted."""
     from edgeserve.cli.advise.report import COMMAND
 
     for name, text in lines:

@@ -17,13 +17,20 @@ from node.engines.devices import Device, devices_of
 from node.engines.find import find_engine
 from node.planning.tunings import Tunings, tunings_of
 
+SMALLEST_GPU = 3 * 2**30
+"""Bytes. Less is a part of a processor, whose share of the main memory is small."""
+
+UNIFIED = 0.75
+"""Share of its memory that macOS lets a GPU use."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class AdvisedMachine:
     """A machine as a plan sees it. `name` is empty for this one.
 
-    `devices` are the GPUs that its engine uses; with `builds`, those that an engine
-    built there would use. `engine` is the one here, None where it is unknown.
+    `kind` is that of its engine, `none` where none works. `devices` are the GPUs that
+    it uses; with `builds`, those that an engine built there would use. `engine` is the
+    one here, None where it is unknown.
     """
 
     hardware: HardwareReport
@@ -48,13 +55,25 @@ def as_if_built(machine: AdvisedMachine) -> AdvisedMachine:
     The bundled wheel uses no GPU, and on ARM it lacks the dot-product instructions of a
     Raspberry Pi 5; on x86-64 it is as fast as a build.
     """
-    gpus, system = machine.hardware.gpus, machine.hardware.platform
+    system = machine.hardware.platform
+    gpus = [g for g in machine.hardware.gpus if g.memory_total >= SMALLEST_GPU]
     if machine.devices:
         return machine
-    if gpus:
-        return replace(machine, builds=True, devices=tuple(_devices(gpus)))
+    if gpus or system.system == "Darwin":
+        devices = tuple(_devices(gpus)) or (_apple(machine.hardware),)
+        return replace(machine, builds=True, devices=devices)
     slow = system.system == "Linux" and system.machine in {"aarch64", "arm64"}
-    return replace(machine, builds=slow and machine.kind == "bundled")
+    return replace(
+        machine, builds=machine.kind == "none" or (slow and machine.kind == "bundled")
+    )
+
+
+def _apple(hardware: HardwareReport) -> Device:
+    """Return the GPU of a Mac, which may use a share of the main memory."""
+    cpu, memory = hardware.cpu.model, hardware.memory
+    most = int(memory.total * UNIFIED)
+    name = cpu if "Apple" in cpu else "Apple GPU"
+    return Device("MTL0", name, most, min(most, memory.available))
 
 
 def _devices(gpus: Iterable[Gpu]) -> Iterator[Device]:
@@ -92,13 +111,16 @@ def this_machine(settings: NodeSettings) -> AdvisedMachine:
 def fleet_machines(nodes: Iterable[Mapping[str, Any]]) -> tuple[AdvisedMachine, ...]:
     """Read a balancer's list of nodes; servers that are no nodes are left out. Pure.
 
-    Raises ValueError for what is no list of nodes.
+    Raises TypeError or KeyError for what is no list of nodes.
     """
     found = list[AdvisedMachine]()
     for each in nodes:
         if each["report"] is None or each["state"] != "up":
             continue
-        report = msgspec.convert(each["report"], NodeReport)
+        try:
+            report = msgspec.convert(each["report"], NodeReport)
+        except msgspec.ValidationError as error:
+            raise TypeError(str(error)) from error
         if report.hardware.memory.total:
             found.append(as_if_built(_of_report(report)))
     return tuple(found)

@@ -97,8 +97,10 @@ def engine(machine: AdvisedMachine) -> str:
     """Return the engine and why."""
     where = "there" if machine.name else "here"
     built = f"llama.cpp, built {where} by `edgeserve engine build`, which takes minutes"
+    if machine.kind == "none":
+        return f"{built}: none works {where} now, as `edgeserve node plan` explains"
     if machine.builds and machine.devices:
-        return f"{built}: the bundled one uses no GPU"
+        return f"{built}: the {machine.kind} one uses no GPU"
     if machine.builds:
         return f"{built}: the bundled one lacks instructions of this processor"
     if machine.kind == "native":
@@ -147,8 +149,9 @@ def too_slow(advised: AdvisedModel) -> str:
         wanting.append(f"writes fewer than {purpose.speed:g} tokens/s")
     if advised.first > purpose.first:
         wanting.append(f"needs more than {purpose.first:g} s to its first token")
-    if not advised.planned.whole and purpose.speed:
-        wanting.append("does not fit whole")
+    if advised.is_cramped:
+        tokens = advised.planned.spec.launch.context
+        wanting.append(f"has room for a context of only {tokens:,} tokens")
     return f"it {' and '.join(wanting)}" if wanting else ""
 
 
@@ -171,6 +174,8 @@ def explanation(
 def vllm_lines(plan: VllmPlan) -> list[tuple[str, str]]:
     """Return the lines on vLLM, with its command."""
     where = f" over {len(plan.machines)} machines, by Ray" if plan.ray else ""
+    if not plan.ray and plan.machines[0]:
+        where = f" on {plan.machines[0]}"
     cards = f" on {plan.cards} GPUs" if plan.cards > 1 else ""
     lines = [("", f"{plan.original} with vLLM{cards}{where}"), *vllm_sentences(plan)]
     if plan.ray:

@@ -1,6 +1,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from edgeserve.cli.advise import advice
@@ -15,9 +16,9 @@ from edgeserve.cli.advise.choice import (
     ranked,
     typical_candidate,
 )
-from edgeserve.cli.advise.machine import AdvisedMachine
+from edgeserve.cli.advise.machine import AdvisedMachine, as_if_built
 from edgeserve.cli.advise.question import UnknownQuestion, asked
-from edgeserve.cli.advise.report import as_json, command
+from edgeserve.cli.advise.report import as_json, command, engine
 from edgeserve.cli.advise.typical import TypicalModel, of_size, parameters
 from edgeserve.config.settings import NodeSettings
 from edgeserve.models.synthetic import Shape, a_model
@@ -170,6 +171,37 @@ def test_a_poor_variant_is_advised_only_where_no_better_one_fits() -> None:
     assert placed(slow, PI5).model.label in {"Q2_K", "Q3_K_M"}
     assert placed(slow, LAPTOP).model.label == "Q4_K_M"
     assert placed(large, tight).model.label == "Q2_K"
+
+
+def test_a_small_gpu_of_a_processor_changes_nothing() -> None:
+    cpu = "AMD Ryzen 7 7840U"
+    with_gpu = machine_of(cpu, 8, 31, gpu="AMD GPU", gpu_gib=0.5)
+
+    found = advice.advise(with_gpu).models[0]
+
+    same = advice.advise(machine_of(cpu, 8, 31)).models[0]
+    assert found.model.variant == same.model.variant
+    assert not with_gpu.builds
+    assert found.meets
+
+
+def test_a_mac_is_advised_to_build_for_its_gpu() -> None:
+    system = msgspec.structs.replace(LAPTOP.hardware.platform, system="Darwin")
+    hardware = msgspec.structs.replace(LAPTOP.hardware, platform=system)
+    mac = as_if_built(replace(LAPTOP, hardware=hardware))
+
+    (found, *_) = advice.advise(mac).models
+
+    assert layers(found) == "all"
+    assert command(found, mac).startswith("edgeserve engine build && ")
+
+
+def test_a_machine_without_a_working_engine_is_advised_to_build_one() -> None:
+    machine = as_if_built(replace(LAPTOP, kind="none"))
+
+    assert machine.builds
+    assert "none works here now" in engine(machine)
+    assert "is here" in engine(replace(LAPTOP, kind="native"))
 
 
 def test_what_does_not_fit_is_refused_with_the_nodes_arithmetic() -> None:
