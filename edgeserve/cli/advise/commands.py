@@ -55,7 +55,9 @@ def advise(
     fleet: bool,
     as_json: bool,
 ) -> None:
-    """Say which model and engine suit this machine, how fast, and by which command.
+    """Say which model and engine suit this machine, and why.
+
+    With expected speeds, the arithmetic behind them, and the command that does it.
 
     MODEL is a file, a model of the models folder, a published one, or a size such as 7b
     or 14b:Q4. Without it, models that are there and typical ones are ranked by use.
