@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgeserve.cli.client import endpoint, endpoint_options, json_option, understood
+from edgeserve.cli.client import endpoint, endpoint_options, understood
 from edgeserve.help import examples
 from edgeserve.terminal import hanging, print_table, width
 
@@ -45,7 +45,7 @@ INDENT = 12
 )
 @click.option("--fleet", is_flag=True, help="Advise the nodes of the balancer.")
 @endpoint_options
-@json_option
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def advise(
     model: str | None,
     streams: int,

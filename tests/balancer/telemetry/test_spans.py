@@ -84,6 +84,20 @@ async def test_a_request_that_fails_over_is_one_span_with_its_attempts_inside() 
 
 
 @NEEDS_EXTRA
+async def test_the_predicted_time_stands_beside_the_actual_one() -> None:
+    async with collector() as traces:
+        async with fake_node("a") as node, endpoint(node, otlp=traces.url) as balancer:
+            for words in ("one", "two", "three"):
+                await balancer.post(CHAT, chat(words, max_tokens=3, stream=True))
+
+        latest = max(traces.spans, key=lambda span: span.start_time_unix_nano)
+
+    found = values(latest)
+    assert found["edgeserve.first_token.predicted_seconds"] > 0
+    assert found["edgeserve.first_token.seconds"] > 0
+
+
+@NEEDS_EXTRA
 async def test_no_text_of_prompt_or_answer_is_in_a_trace() -> None:
     async with (
         collector() as traces,
