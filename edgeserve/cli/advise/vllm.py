@@ -22,7 +22,8 @@ MEMORY, COMPUTING = 1.9, 3.0
 """Rates with weights of 16 bits, against those of llama.cpp with quantized ones.
 
 One H100 read 2,470 GB/s of a 13B model in F16 and 1,270 of Q4_K_M; one H200 with vLLM
-served 32 streams at 8,748 tokens/s in and out, which both factors together give.
+served 32 streams at 8,748 tokens/s in and out, to which `COMPUTING` was fitted. Other
+cards are assumed to have the same factors.
 """
 
 SEVERAL = 0.8

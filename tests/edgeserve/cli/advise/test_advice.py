@@ -138,6 +138,15 @@ def test_the_arithmetic_is_near_what_was_measured(
     assert read is None or 1 / 1.5 < found.read / read < 1.5
 
 
+def test_a_speed_that_the_arithmetic_exaggerates_is_called_an_upper_bound() -> None:
+    """An H100 wrote 710 tokens/s of SmolLM2, a nineteenth of what this expects."""
+    small, large = (advice.explain(*asked(each, ()), H100) for each in (SMOLLM2, "14b"))
+
+    assert small.models[0].write > 10 * 710
+    assert any("is an upper bound" in note for note in small.notes)
+    assert not any("is an upper bound" in note for note in large.notes)
+
+
 def test_the_arithmetic_that_is_shown_gives_the_figures() -> None:
     candidate, purpose = asked("14b:Q4", ())
     found = placed(candidate, PC, purpose)
