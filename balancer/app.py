@@ -25,23 +25,18 @@ from balancer.api.access import (
 )
 from balancer.api.admin import AdminRoutes
 from balancer.api.client_tls import client_tls
-from balancer.api.inference import InferenceHandler
+from balancer.api.handling import inference_handler
 from balancer.api.models.listing import ModelRoutes
 from balancer.api.models.orders import OrderRoutes
 from balancer.api.nodes import NodeRoutes
 from balancer.clients.admission import Admission, admitting, local_admin
-from balancer.clients.limits import RateLimits
-from balancer.clients.usage import ClientUsage, counting
+from balancer.clients.usage import counting
 from balancer.discovery.events import ReconnectPolicy, pace_of, watching
 from balancer.discovery.joining import joining
 from balancer.discovery.mdns import discovering
 from balancer.discovery.node_client import NodeClient
 from balancer.discovery.registration import Registrations
 from balancer.discovery.revocations import Revocations
-from balancer.failover.moves import Mover
-from balancer.failover.retry import RetryLoop
-from balancer.failover.splice import policy_of
-from balancer.failover.watchdog import Watchdog
 from balancer.lifecycle.loader import Loader, loading
 from balancer.lifecycle.replicas.limits import FleetLimits
 from balancer.lifecycle.replicas.wishes import wishes_of_limits
@@ -57,9 +52,7 @@ from balancer.persistence.handover import (
 from balancer.persistence.inheritance import follow_known, handed_over, take_over
 from balancer.persistence.learned import file_in, remembering
 from balancer.probes.calibration import calibrating
-from balancer.probes.continuation import continuing
 from balancer.probes.liveness import probing
-from balancer.probes.template import TemplateProbe
 from balancer.servers.polling import Beside
 from balancer.servers.reaching import reaching
 from balancer.servers.registry import ServerRegistry
@@ -71,7 +64,6 @@ from edgeserve.config.settings import EVERYWHERE, LOOPBACK, BalancerSettings
 from edgeserve.http import Handoff
 from edgeserve.http.channel.opening import FleetChannel
 from edgeserve.http.types import Origin
-from edgeserve.runtime.background import background
 from edgeserve.runtime.clock import ActiveClock
 from edgeserve.runtime.log import say
 from edgeserve.runtime.tasks import first
@@ -151,7 +143,9 @@ async def running(
             await follow_known(shared, take_over(shared, handover.learned), on_event)
         loader = await stack.enter_async_context(_tending(settings, shared, nodes))
         register = closing(Registrations(on_event, access.tokens))
-        handling = _handler(settings, shared, nodes, clock, access, usage, trace)
+        handling = inference_handler(
+            settings, shared, nodes, clock, access, usage, trace
+        )
         handler = await stack.enter_async_context(handling)
         changes = _changes(settings, shared, access, revocations, channel)
         models = _models(settings, shared, clients, nodes, loader)
@@ -280,37 +274,3 @@ async def _changes(
             manages=access.clients.manager,
             sweep=channel.sweep,
         )
-
-
-@asynccontextmanager
-async def _handler(
-    settings: BalancerSettings,
-    shared: BalancerState,
-    nodes: NodeClient,
-    clock: ActiveClock,
-    access: AccessPolicy,
-    usage: ClientUsage,
-    trace: Trace | None,
-) -> AsyncGenerator[InferenceHandler]:
-    templates = TemplateProbe(nodes)
-    async with background() as tasks, continuing(shared, nodes) as continuations:
-        mover = Mover(shared, templates, tasks)
-        with closing(Watchdog(shared, clock, mover.look)) as watch:
-            retry = RetryLoop(
-                state=shared,
-                nodes=nodes,
-                templates=templates,
-                continuations=continuations,
-                watchdog=watch,
-                attempts=settings.attempts,
-                patience=settings.queue_seconds,
-            )
-            yield InferenceHandler(
-                state=shared,
-                clients=access.clients,
-                limits=RateLimits(shared.records.clock),
-                usage=usage,
-                policy=policy_of(settings),
-                trace=trace,
-                retry=retry,
-            )

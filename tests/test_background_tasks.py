@@ -53,6 +53,7 @@ OWNERS = {
     "edgeserve/http/server/connection.py": "one request's; it ends with the connection",
     "balancer/response.py": "one request's; it ends before the answer does",
     "edgeserve/runtime/tasks.py": "runs until the first ends, in the foreground",
+    "balancer/telemetry/otlp.py": "at the end of a balancer, for a bounded time",
     "node/tune/trial.py": "a command's, not a serving process's",
     "edgeserve/cli/doctor/checks.py": "a command's; they end with it",
     "quantize/worker/main.py": "a worker that leaves, on purpose, with its parent",

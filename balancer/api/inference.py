@@ -28,6 +28,7 @@ from balancer.response import ClientResponse
 from balancer.state import BalancerState
 from balancer.telemetry.recorder import Trace
 from balancer.telemetry.records import RequestRecord
+from balancer.telemetry.spans import SpanWriter
 from edgeserve.errors import EdgeserveError, TooLate, WrongMethod
 from edgeserve.http.types import Request, Response
 from edgeserve.openai import ROUTES, asking
@@ -48,6 +49,7 @@ class InferenceHandler:
     policy: ResumePolicy
     retry: RetryLoop
     trace: Trace | None = None
+    spans: SpanWriter | None = None
 
     async def __call__(self, request: Request, reply: Response) -> None:
         """Answer one request. Cancelling it closes the node's connection at once."""
@@ -71,6 +73,8 @@ class InferenceHandler:
                 raise
         finally:
             self._close(client, record, response)
+            if self.spans is not None:
+                self.spans.closed(record, request.headers)
 
     def _client(self, request: Request) -> tuple[ClientKey, EdgeserveError | None]:
         try:

@@ -59,6 +59,10 @@ COMMANDS = {
         "edgeserve.cli.doctor.commands:doctor",
         "Find what is wrong on this machine, and say what mends it.",
     ),
+    "advise": (
+        "edgeserve.cli.advise.commands:advise",
+        "Say which model and engine suit this machine, and why.",
+    ),
     "pull": (
         "edgeserve.cli.models.pull:pull",
         "Fetch a model, here or on nodes of the fleet.",

@@ -37,7 +37,9 @@ HEADINGS = {
         "overtake", "queue_seconds", "autoscale", "wait_goal", "attempts", "resume",
         "connect_seconds", "suspect_seconds", "forget_seconds",
     ),
-    "Process": ("config_file", "state_dir", "log_level", "drain_seconds", "record"),
+    "Process": (
+        "config_file", "state_dir", "log_level", "drain_seconds", "record", "otlp",
+    ),
 }  # fmt: skip
 """Headings of help and the settings under each, both in the order of display."""
 

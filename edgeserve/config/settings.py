@@ -26,6 +26,7 @@ from edgeserve.config.paths import models_dir, state_dir
 from edgeserve.config.routes import ModelRoute
 from edgeserve.config.routing import RoutingSettings
 from edgeserve.config.servers import AdoptionSettings, ServerSettings
+from edgeserve.config.telemetry import TelemetrySettings
 from edgeserve.config.values import a_url, at_least, between, one_of, wrong
 from edgeserve.quantization import loss
 
@@ -228,7 +229,12 @@ def _is_quality(text: str) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class BalancerSettings(
-    SharedSettings, GrammarSettings, AccessSettings, RoutingSettings, ServerSettings
+    SharedSettings,
+    GrammarSettings,
+    AccessSettings,
+    RoutingSettings,
+    ServerSettings,
+    TelemetrySettings,
 ):
     """The settings of a balancer. Immutable."""
 
@@ -246,11 +252,6 @@ class BalancerSettings(
         flag="--node",
     )
     discover: bool = setting(True, "Find nodes by mDNS.")
-    record: Path | None = setting(
-        None,
-        "File to which a trace for `edgeserve simulate` is appended: sizes, times and"
-        " keyed hashes of requests, no content.",
-    )
     queue: int = setting(
         256, "Largest number of requests that wait while all slots are busy."
     )
@@ -299,5 +300,6 @@ class BalancerSettings(
         self.check_access()
         self.check_routing()
         self.check_servers()
+        self.check_telemetry()
         for url in self.nodes:
             a_url(self, "nodes", url)

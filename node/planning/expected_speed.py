@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from edgeserve.models.blocks import BLOCKS
@@ -79,32 +80,72 @@ an H100 read 898, 1,212 and 2,093 tokens/s.
 """
 
 
+@dataclass(frozen=True, kw_only=True)
+class SpeedTerms:
+    """What an expected speed is computed from.
+
+    Each token reads `bytes` of weights and takes `operations`; `on_gpu` is the share of
+    it that is done on GPUs. `main` and `gpu` are bytes, `computing` and `gpu_computing`
+    operations per second; `carried` is tokens/s of a prompt whose weights come from
+    main memory to the GPU.
+    """
+
+    bytes: float
+    operations: float
+    on_gpu: float
+    main: float
+    gpu: float
+    computing: float
+    gpu_computing: float
+    carried: float
+
+    @property
+    def writing(self) -> float:
+        """Tokens/s written for one stream."""
+        main = self.bytes * (1 - self.on_gpu) / self.main
+        return 1 / (main + self.bytes * self.on_gpu / self.gpu)
+
+    @property
+    def reading(self) -> float:
+        """Tokens/s of a prompt of a few hundred tokens."""
+        main = self.computing / self.operations
+        if not self.on_gpu:
+            return main
+        gpu = self.gpu_computing / self.operations
+        return 1 / (self.on_gpu / gpu + (1 - self.on_gpu) / max(main, self.carried))
+
+
+def terms(
+    facts: ModelFacts, fitted: Fitted, hardware: Hardware, devices: Iterable[Device]
+) -> SpeedTerms:
+    """Return what the expected speed of a launch is computed from."""
+    launch, bytes_, gpus = fitted.launch, active_bytes(facts), gpu_rates(devices)
+    cores = min(launch.threads, hardware.cpu.physical_cores)
+    core = _of(hardware.cpu.model, MACHINES, OTHER_MACHINE).computing
+    return SpeedTerms(
+        bytes=bytes_,
+        operations=2 * bytes_ * 8 / max(facts.bits, 1.0),
+        on_gpu=_on_gpu(facts, fitted),
+        main=_main_memory(hardware.cpu, launch.threads, facts),
+        gpu=gpus.memory * GB,
+        computing=cores * core * TERA,
+        gpu_computing=gpus.computing * TERA,
+        carried=(launch.ubatch or launch.batch) * BUS * GB / bytes_,
+    )
+
+
 def expected(
     facts: ModelFacts, fitted: Fitted, hardware: Hardware, devices: Iterable[Device]
 ) -> float:
     """Return tokens/s for one stream."""
-    bytes_ = active_bytes(facts)
-    part = _on_gpu(facts, fitted)
-    main = _main_memory(hardware.cpu, fitted.launch.threads, facts)
-    gpu = min(each.memory for each in _gpus(devices)) * GB
-    return 1 / (bytes_ * (1 - part) / main + bytes_ * part / gpu)
+    return terms(facts, fitted, hardware, devices).writing
 
 
 def expected_reading(
     facts: ModelFacts, fitted: Fitted, hardware: Hardware, devices: Iterable[Device]
 ) -> float:
     """Return tokens/s of a prompt of a few hundred tokens."""
-    launch, bytes_ = fitted.launch, active_bytes(facts)
-    operations = 2 * bytes_ * 8 / max(facts.bits, 1.0)
-    part = _on_gpu(facts, fitted)
-    cores = min(launch.threads, hardware.cpu.physical_cores)
-    core = _of(hardware.cpu.model, MACHINES, OTHER_MACHINE).computing
-    main = cores * core * TERA / operations
-    if not part:
-        return main
-    gpu = min(each.computing for each in _gpus(devices)) * TERA / operations
-    carried = (launch.ubatch or launch.batch) * BUS * GB / bytes_
-    return 1 / (part / gpu + (1 - part) / max(main, carried))
+    return terms(facts, fitted, hardware, devices).reading
 
 
 def active_bytes(facts: ModelFacts) -> float:
@@ -140,10 +181,13 @@ def _main_memory(cpu: Cpu, threads: int, facts: ModelFacts) -> float:
     return min(_of(cpu.model, MACHINES, OTHER_MACHINE).memory, cores) * GB
 
 
-def _gpus(devices: Iterable[Device]) -> list[Rates]:
+def gpu_rates(devices: Iterable[Device]) -> Rates:
     """Return the GPUs' rates. They compute in turn, so the slowest counts."""
     each = [_of(device.description, GPUS, OTHER_GPU) for device in devices]
-    return each or [OTHER_GPU]
+    found = each or [OTHER_GPU]
+    return Rates(
+        min(rate.memory for rate in found), min(rate.computing for rate in found)
+    )
 
 
 def _of(name: str, table: Iterable[tuple[str, Rates]], otherwise: Rates) -> Rates:

@@ -1,0 +1,1 @@
+"""Advice: which model, engine and offload suit a machine, with the arithmetic."""
