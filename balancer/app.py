@@ -118,35 +118,32 @@ async def running(
 ) -> AsyncGenerator[Balancer]:
     """Run a balancer for the length of the block. Raises SettingsError."""
     async with AsyncExitStack() as stack:
+        enter = stack.enter_async_context
         clients = stack.enter_context(admitting(settings))
         access, tls = access_policy(settings, clients), client_tls(settings)
         shared, leave, taken = build_state(settings, say), Handoff(), asyncio.Event()
         trace = stack.enter_context(_recording(settings, shared))
-        await stack.enter_async_context(
-            remembering(shared.predictive, file_in(settings.state_dir), taken)
-        )
+        await enter(remembering(shared.predictive, file_in(settings.state_dir), taken))
         sock = handover.listening if handover else http.bind(access.host, settings.port)
         stack.enter_context(closing(sock))
         file = admin_key_file(settings.state_dir, sock.getsockname()[1])
         stack.enter_context(local_admin(clients, file, taken, inherits=bool(handover)))
-        usage = await stack.enter_async_context(counting(settings.state_dir))
+        usage = await enter(counting(settings.state_dir))
         revocations = Revocations(settings.state_dir)
         channel = FleetChannel(access.tokens, revocations.nodes)
         pace = pace or pace_of(settings)
         reached = _reached(settings, shared, pace, channel if access.tokens else None)
-        nodes, servers = await stack.enter_async_context(reached)
+        nodes, servers = await enter(reached)
         clock = stack.enter_context(closing(ActiveClock()))
-        on_event = await stack.enter_async_context(
-            watching(shared.current, nodes, pace, clock)
-        )
+        on_event = await enter(watching(shared.current, nodes, pace, clock))
         if handover:
             await follow_known(shared, take_over(shared, handover.learned), on_event)
-        loader = await stack.enter_async_context(_tending(settings, shared, nodes))
+        loader = await enter(_tending(settings, shared, nodes))
         register = closing(Registrations(on_event, access.tokens))
         handling = inference_handler(
-            settings, shared, nodes, clock, access, usage, trace
+            settings, shared, nodes, clock, usage, trace, clients
         )
-        handler = await stack.enter_async_context(handling)
+        handler = await enter(handling)
         changes = _changes(settings, shared, access, revocations, channel)
         models = _models(settings, shared, clients, nodes, loader)
         api = AdminRoutes(
@@ -155,10 +152,10 @@ async def running(
             clients=clients,
             usage=usage,
             models=models,
-            nodes=await stack.enter_async_context(changes),
+            nodes=await enter(changes),
             servers=servers,
         )
-        port = await stack.enter_async_context(
+        port = await enter(
             http.listen(
                 sock,
                 OllamaInference(inner=handler, clients=clients, orders=models.orders),
@@ -177,10 +174,8 @@ async def running(
         if handover:
             handover.serving()
         say(greeting(settings, access, tls.note if tls else "", origin))
-        await stack.enter_async_context(_offering(settings, sock, shared, taken))
-        await stack.enter_async_context(
-            discovering(settings, on_event, loopback_only=not access.tokens)
-        )
+        await enter(_offering(settings, sock, shared, taken))
+        await enter(discovering(settings, on_event, loopback_only=not access.tokens))
         yield Balancer(
             origin=origin, state=shared, loader=loader, leave=leave, taken=taken
         )

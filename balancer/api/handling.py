@@ -30,9 +30,9 @@ async def inference_handler(
     shared: BalancerState,
     nodes: NodeClient,
     clock: ActiveClock,
-    clients: Admission,
     usage: ClientUsage,
     trace: Trace | None,
+    clients: Admission,
 ) -> AsyncGenerator[InferenceHandler]:
     """Hold the handler, its watchdog and its probes for the length of the block."""
     templates = TemplateProbe(nodes)
