@@ -20,7 +20,10 @@ from edgeserve.help import Group, examples
 from edgeserve.terminal import for_terminal
 
 COMMANDS = {
-    "up": ("edgeserve.cli.up.commands:up", "Serve on this machine alone."),
+    "up": (
+        "edgeserve.cli.up.commands:up",
+        "Serve on this machine, or with --lan the whole network.",
+    ),
     "chat": ("edgeserve.cli.chat:chat", "Talk to the endpoint."),
     "node": ("node.commands:node", "Run the agent on a machine that holds models."),
     "balancer": (
