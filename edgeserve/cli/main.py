@@ -74,6 +74,10 @@ COMMANDS = {
         "edgeserve.cli.fleet:usage",
         "Show the requests and tokens of each key, by model and day.",
     ),
+    "service": (
+        "edgeserve.cli.service.commands:service",
+        "Keep node and balancer running, also after a restart of the machine.",
+    ),
     "config": (
         "edgeserve.cli.config:config",
         "Show the settings and where they come from.",

@@ -1,0 +1,321 @@
+"""`edgeserve service`: the commands that install, show, renew and remove services."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from edgeserve.errors import CommandError
+from edgeserve.help import Group, examples
+from edgeserve.models.download import DEFAULT
+from edgeserve.terminal import print_table
+
+if TYPE_CHECKING:
+    from edgeserve.cli.service.manager import ServiceManager
+    from edgeserve.cli.service.places import Role, Scope
+
+NOT_SERVING = 3
+"""Exit status of `status`, as systemctl's."""
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@click.group(cls=Group)
+def service() -> None:
+    """Keep node and balancer running, also after a restart of the machine.
+
+    They become services of systemd or launchd, with software of their own: a clone or a
+    virtual environment that is removed or changed does not touch them.
+    """
+
+
+def scope_options(command: F) -> F:
+    """Add `--user` and `--system`."""
+    for name, text in (
+        ("system", "Services of the machine; the default for root."),
+        ("user", "Services of this user; the default otherwise."),
+    ):
+        command = click.option(f"--{name}", "scope", flag_value=name, help=text)(
+            command
+        )
+    return command
+
+
+def source_options(command: F) -> F:
+    """Add what new software is made from, and `--dry-run`."""
+    command = click.option(
+        "--dry-run", is_flag=True, help="Show what would be written and run."
+    )(command)
+    command = click.option(
+        "--python",
+        type=click.Path(path_type=Path, dir_okay=False),
+        help="Python 3.11 or later to use, if not the one that runs this.",
+    )(command)
+    return click.option(
+        "--from",
+        "source",
+        metavar="PLACE",
+        help="Clone, wheel or git URL; by default what this EdgeServe came from.",
+    )(command)
+
+
+@service.command(
+    "install",
+    epilog=examples(
+        ("edgeserve service install", "node and balancer, of this user"),
+        ("sudo edgeserve service install --node", "of the machine, the node alone"),
+        ("edgeserve service install --approve", "new machines may ask to join"),
+        ("edgeserve service install --dry-run", "show what it would do"),
+    ),
+)
+@click.option("--both", "which", flag_value="both", help="Node and balancer (default).")
+@click.option("--node", "which", flag_value="node", help="The node alone.")
+@click.option("--balancer", "which", flag_value="balancer", help="The balancer alone.")
+@scope_options
+@click.option(
+    "--approve", is_flag=True, help="Let new machines ask the balancer to join."
+)
+@source_options
+def install(
+    which: str | None,
+    scope: Scope | None,
+    source: str | None,
+    python: Path | None,
+    *,
+    approve: bool,
+    dry_run: bool,
+) -> None:
+    """Install services, and start them.
+
+    Makes a virtual environment for them, a fleet token and a key where there are none,
+    and starts them now and with the machine. The same command again renews their
+    descriptions; `edgeserve service upgrade` renews the software.
+    """
+    from edgeserve.cli.service.actions import carry_out
+    from edgeserve.cli.service.here import default_scope, manager_for
+    from edgeserve.cli.service.install import Installation
+    from edgeserve.cli.service.places import ROLES
+    from edgeserve.cli.service.software import Software, base_python
+    from edgeserve.config.paths import config_dir
+
+    manager = manager_for(scope or default_scope())
+    roles = [role for role in ROLES if which in {None, "both", role}]
+    software = Software(manager.places)
+    installation = Installation(
+        manager=manager,
+        software=software,
+        roles=roles,
+        source="" if software.used() else _source(source),
+        python=base_python(manager.places, python),
+        flags=("--approve",) if approve else (),
+        own_config=config_dir(),
+    )
+    actions = installation.actions()
+    if not dry_run:
+        click.echo("installing; this takes about a minute the first time", err=True)
+    carry_out(actions, dry_run=dry_run)
+    if not dry_run:
+        click.echo("\n".join(_afterwards(manager, roles)))
+
+
+def _afterwards(manager: ServiceManager, roles: Sequence[Role]) -> list[str]:
+    """Say what to do next."""
+    from edgeserve.cli.service.install import has_models
+    from edgeserve.config.paths import models_dir
+
+    places = manager.places
+    lines = [f"installed and started: {' and '.join(roles)}"]
+    if "balancer" in roles:
+        lines.append(f"  keys of clients: {places.keys}")
+    if "node" in roles and not has_models(places.models):
+        folder = shlex.quote(str(places.models))
+        pull = f"edgeserve pull {DEFAULT.name} --models-dir {folder}"
+        lines.append(f"  no models in {places.models} yet: {pull}")
+        if has_models(models_dir()):
+            own = shlex.quote(str(models_dir()))
+            lines.append(f"  or take yours along: cp -r {own}/. {folder}/")
+    return [*lines, "  `edgeserve service status` shows them, `logs -f` what they say"]
+
+
+def _source(given: str | None) -> str:
+    from edgeserve.cli.service.software import checked_source, source_of_this
+
+    return checked_source(given) if given else source_of_this()
+
+
+def found_here(scope: Scope | None) -> tuple[ServiceManager, Sequence[Role]]:
+    """Return the services of a scope; without one, the first that has any.
+
+    Raises CommandError where there are none.
+    """
+    from edgeserve.cli.service.here import default_scope, installed, manager_for
+
+    first = scope or default_scope()
+    other: Scope = "user" if first == "system" else "system"
+    for each in (first,) if scope else (first, other):
+        manager = manager_for(each)
+        if roles := installed(manager):
+            return manager, roles
+    raise CommandError(
+        "no services are installed here; `edgeserve service install` does that"
+    )
+
+
+@service.command(
+    "status",
+    epilog=examples(
+        ("edgeserve service status", "what runs, since when, whether it answers"),
+        ("edgeserve service status || mail -s edgeserve me", "3 if any does not"),
+    ),
+)
+@scope_options
+def status(scope: Scope | None) -> None:
+    """Show the services of this machine. The exit status is 3 if one does not serve."""
+    from edgeserve.cli.service.actions import quietly
+    from edgeserve.cli.service.health import port_of
+    from edgeserve.cli.service.places import unit_name
+    from edgeserve.cli.service.software import Software, version_of
+
+    manager, roles = found_here(scope)
+    rows, good = list[Sequence[str]](), True
+    for role in roles:
+        found = manager.state(quietly(*manager.question(role)) or "")
+        port = port_of(role, manager.places)
+        answers = found.running and port.answers()
+        good &= answers
+        said = f"at {port}" if answers else f"no answer at {port}"
+        rows.append(
+            (unit_name(role), found.state, said, found.restarts or "-", found.since)
+        )
+    print_table(("service", "state", "serves", "restarts", "since"), rows)
+    used = Software(manager.places).used()
+    click.echo(f"version {version_of(used) or 'unknown'}, in {used}")
+    sys.exit(0 if good else NOT_SERVING)
+
+
+@service.command(
+    "logs",
+    epilog=examples(
+        ("edgeserve service logs -f", "go on with what is said from now on"),
+        ("edgeserve service logs --node -n 500", "more lines, of the node alone"),
+    ),
+)
+@click.option("-f", "--follow", is_flag=True, help="Go on until Ctrl-C.")
+@click.option(
+    "-n",
+    "--lines",
+    default=100,
+    show_default=True,
+    type=click.IntRange(0),
+    help="Lines of the past.",
+)
+@click.option("--node", "which", flag_value="node", help="Of the node alone.")
+@click.option("--balancer", "which", flag_value="balancer", help="Of the balancer.")
+@scope_options
+def logs(scope: Scope | None, which: str | None, lines: int, *, follow: bool) -> None:
+    """Show what the services have logged."""
+    manager, roles = found_here(scope)
+    chosen = [role for role in roles if which in {None, role}]
+    if not chosen:
+        raise CommandError(f"the {which} is no service here")
+    argv = manager.logs(chosen, lines, follow=follow)
+    try:
+        os.execvp(argv[0], argv)  # noqa: S606 - it replaces this process; no shell
+    except OSError as error:
+        raise CommandError(f"cannot run {argv[0]}: {error.strerror}") from error
+
+
+@service.command(
+    "restart", epilog=examples(("edgeserve service restart", "after new settings"))
+)
+@scope_options
+def restart(scope: Scope | None) -> None:
+    """Restart the services; running requests may finish."""
+    from edgeserve.cli.service.actions import carry_out
+
+    manager, roles = found_here(scope)
+    carry_out(manager.restart(roles), dry_run=False)
+    click.echo(f"restarted: {' and '.join(roles)}")
+
+
+@service.command(
+    "upgrade",
+    epilog=examples(
+        ("git pull && edgeserve service upgrade", "from the clone it came from"),
+        ("edgeserve service upgrade --from edgeserve-0.2.0-py3-none-any.whl", ""),
+    ),
+)
+@scope_options
+@source_options
+@click.option(
+    "--seconds",
+    default=60.0,
+    show_default=True,
+    type=click.FloatRange(1, 3600),
+    help="Time for the new version to answer.",
+)
+def upgrade(
+    scope: Scope | None,
+    source: str | None,
+    python: Path | None,
+    seconds: float,
+    *,
+    dry_run: bool,
+) -> None:
+    """Install a new version beside the old one, and go over to it.
+
+    Then asks each service on its port. Where one does not answer, the old version is
+    used again, and the exit status is 1. Settings, keys and models stay as they are.
+    """
+    from edgeserve.cli.service.actions import carry_out
+    from edgeserve.cli.service.software import Software, base_python
+    from edgeserve.cli.service.upgrade import Upgrade
+
+    manager, roles = found_here(scope)
+    software = Software(manager.places)
+    place, base = _source(source), base_python(manager.places, python)
+    if dry_run:
+        new = software.next()
+        steps = [*software.make(new, place, base), software.use(new)]
+        carry_out([*steps, *manager.restart(roles)], dry_run=True)
+        return
+    Upgrade(manager, software, roles, place, base, seconds).run()
+
+
+@service.command(
+    "uninstall",
+    epilog=examples(
+        ("edgeserve service uninstall", "models, settings and keys stay"),
+        ("edgeserve service uninstall --models", "removes the models, too"),
+    ),
+)
+@scope_options
+@click.option("--models", is_flag=True, help="Remove the models as well.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--dry-run", is_flag=True, help="Show what would be run.")
+def uninstall(scope: Scope | None, *, models: bool, yes: bool, dry_run: bool) -> None:
+    """End the services, and remove them and their software.
+
+    Models stay unless --models is given; so do settings, token, keys and what was
+    learned. The last line says where they are.
+    """
+    from edgeserve.cli.service.actions import carry_out
+    from edgeserve.cli.service.install import model_files, removal
+
+    manager, roles = found_here(scope)
+    places = manager.places
+    if models and not (yes or dry_run):
+        count = len(model_files(places.models))
+        click.confirm(f"Remove {count} model files in {places.models}?", abort=True)
+    actions = removal(manager, roles, software=True, models=models)
+    carry_out(actions, dry_run=dry_run)
+    if not dry_run:
+        kept = [places.config, *dict.fromkeys(places.state.values())]
+        kept += [] if models else [places.models]
+        click.echo(f"removed; left: {', '.join(map(str, kept))}")
