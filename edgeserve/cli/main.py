@@ -76,7 +76,7 @@ COMMANDS = {
     ),
     "service": (
         "edgeserve.cli.service.commands:service",
-        "Keep node and balancer running, also after a restart of the machine.",
+        "Keep node and balancer running, as services.",
     ),
     "config": (
         "edgeserve.cli.config:config",

@@ -77,7 +77,7 @@ class Write:
 
 
 @dataclass(frozen=True)
-class Link:
+class Symlink:
     """Makes a symbolic link, or lets it lead elsewhere, in one step."""
 
     path: Path

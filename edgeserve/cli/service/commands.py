@@ -2,67 +2,35 @@
 
 from __future__ import annotations
 
-import os
 import shlex
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 import click
 
-from edgeserve.errors import CommandError
+from edgeserve.cli.service.options import (
+    found_here,
+    scope_options,
+    source_of,
+    source_options,
+)
+from edgeserve.cli.service.running import logs, restart, status
 from edgeserve.help import Group, examples
 from edgeserve.models.download import DEFAULT
-from edgeserve.terminal import print_table
 
 if TYPE_CHECKING:
-    from edgeserve.cli.service.manager import ServiceManager
+    from edgeserve.cli.service.managers.manager import ServiceManager
     from edgeserve.cli.service.places import Role, Scope
-
-NOT_SERVING = 3
-"""Exit status of `status`, as systemctl's."""
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 
 @click.group(cls=Group)
 def service() -> None:
-    """Keep node and balancer running, also after a restart of the machine.
+    """Keep node and balancer running, as services.
 
-    They become services of systemd or launchd, with software of their own: a clone or a
-    virtual environment that is removed or changed does not touch them.
+    systemd or launchd starts them with the machine. They have software of their own: a
+    clone or a virtual environment that is removed or changed does not touch them.
     """
-
-
-def scope_options(command: F) -> F:
-    """Add `--user` and `--system`."""
-    for name, text in (
-        ("system", "Services of the machine; the default for root."),
-        ("user", "Services of this user; the default otherwise."),
-    ):
-        command = click.option(f"--{name}", "scope", flag_value=name, help=text)(
-            command
-        )
-    return command
-
-
-def source_options(command: F) -> F:
-    """Add what new software is made from, and `--dry-run`."""
-    command = click.option(
-        "--dry-run", is_flag=True, help="Show what would be written and run."
-    )(command)
-    command = click.option(
-        "--python",
-        type=click.Path(path_type=Path, dir_okay=False),
-        help="Python 3.11 or later to use, if not the one that runs this.",
-    )(command)
-    return click.option(
-        "--from",
-        "source",
-        metavar="PLACE",
-        help="Clone, wheel or git URL; by default what this EdgeServe came from.",
-    )(command)
 
 
 @service.command(
@@ -111,7 +79,7 @@ def install(
         manager=manager,
         software=software,
         roles=roles,
-        source="" if software.used() else _source(source),
+        source="" if software.used() else source_of(source),
         python=base_python(manager.places, python),
         flags=("--approve",) if approve else (),
         own_config=config_dir(),
@@ -141,107 +109,6 @@ def _afterwards(manager: ServiceManager, roles: Sequence[Role]) -> list[str]:
             own = shlex.quote(str(models_dir()))
             lines.append(f"  or take yours along: cp -r {own}/. {folder}/")
     return [*lines, "  `edgeserve service status` shows them, `logs -f` what they say"]
-
-
-def _source(given: str | None) -> str:
-    from edgeserve.cli.service.software import checked_source, source_of_this
-
-    return checked_source(given) if given else source_of_this()
-
-
-def found_here(scope: Scope | None) -> tuple[ServiceManager, Sequence[Role]]:
-    """Return the services of a scope; without one, the first that has any.
-
-    Raises CommandError where there are none.
-    """
-    from edgeserve.cli.service.here import default_scope, installed, manager_for
-
-    first = scope or default_scope()
-    other: Scope = "user" if first == "system" else "system"
-    for each in (first,) if scope else (first, other):
-        manager = manager_for(each)
-        if roles := installed(manager):
-            return manager, roles
-    raise CommandError(
-        "no services are installed here; `edgeserve service install` does that"
-    )
-
-
-@service.command(
-    "status",
-    epilog=examples(
-        ("edgeserve service status", "what runs, since when, whether it answers"),
-        ("edgeserve service status || mail -s edgeserve me", "3 if any does not"),
-    ),
-)
-@scope_options
-def status(scope: Scope | None) -> None:
-    """Show the services of this machine. The exit status is 3 if one does not serve."""
-    from edgeserve.cli.service.actions import quietly
-    from edgeserve.cli.service.health import port_of
-    from edgeserve.cli.service.places import unit_name
-    from edgeserve.cli.service.software import Software, version_of
-
-    manager, roles = found_here(scope)
-    rows, good = list[Sequence[str]](), True
-    for role in roles:
-        found = manager.state(quietly(*manager.question(role)) or "")
-        port = port_of(role, manager.places)
-        answers = found.running and port.answers()
-        good &= answers
-        said = f"at {port}" if answers else f"no answer at {port}"
-        rows.append(
-            (unit_name(role), found.state, said, found.restarts or "-", found.since)
-        )
-    print_table(("service", "state", "serves", "restarts", "since"), rows)
-    used = Software(manager.places).used()
-    click.echo(f"version {version_of(used) or 'unknown'}, in {used}")
-    sys.exit(0 if good else NOT_SERVING)
-
-
-@service.command(
-    "logs",
-    epilog=examples(
-        ("edgeserve service logs -f", "go on with what is said from now on"),
-        ("edgeserve service logs --node -n 500", "more lines, of the node alone"),
-    ),
-)
-@click.option("-f", "--follow", is_flag=True, help="Go on until Ctrl-C.")
-@click.option(
-    "-n",
-    "--lines",
-    default=100,
-    show_default=True,
-    type=click.IntRange(0),
-    help="Lines of the past.",
-)
-@click.option("--node", "which", flag_value="node", help="Of the node alone.")
-@click.option("--balancer", "which", flag_value="balancer", help="Of the balancer.")
-@scope_options
-def logs(scope: Scope | None, which: str | None, lines: int, *, follow: bool) -> None:
-    """Show what the services have logged."""
-    manager, roles = found_here(scope)
-    chosen = [role for role in roles if which in {None, role}]
-    if not chosen:
-        raise CommandError(f"the {which} is no service here")
-    argv = manager.logs(chosen, lines, follow=follow)
-    try:
-        os.execvp(argv[0], argv)  # noqa: S606 - it replaces this process; no shell
-    except OSError as error:
-        raise CommandError(f"cannot run {argv[0]}: {error.strerror}") from error
-
-
-@service.command(
-    "restart", epilog=examples(("edgeserve service restart", "after new settings"))
-)
-@scope_options
-def restart(scope: Scope | None) -> None:
-    """Restart the services; running requests may finish."""
-    from edgeserve.cli.service.actions import carry_out
-
-    manager, roles = found_here(scope)
-    carry_out(manager.restart(roles), dry_run=False)
-    click.echo(f"restarted: {' and '.join(roles)}")
 
 
 @service.command(
@@ -279,7 +146,7 @@ def upgrade(
 
     manager, roles = found_here(scope)
     software = Software(manager.places)
-    place, base = _source(source), base_python(manager.places, python)
+    place, base = source_of(source), base_python(manager.places, python)
     if dry_run:
         new = software.next()
         steps = [*software.make(new, place, base), software.use(new)]
@@ -319,3 +186,7 @@ def uninstall(scope: Scope | None, *, models: bool, yes: bool, dry_run: bool) ->
         kept = [places.config, *dict.fromkeys(places.state.values())]
         kept += [] if models else [places.models]
         click.echo(f"removed; left: {', '.join(map(str, kept))}")
+
+
+for each in (status, logs, restart):
+    service.add_command(each)

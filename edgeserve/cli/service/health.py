@@ -28,7 +28,7 @@ HEALTH = "/health"
 
 
 @dataclass(frozen=True)
-class Port:
+class ServicePort:
     """Where a service listens."""
 
     role: Role
@@ -68,11 +68,11 @@ class Port:
             connection.close()
 
 
-def port_of(role: Role, places: Places) -> Port:
+def port_of(role: Role, places: Places) -> ServicePort:
     """Return where a service listens, by its settings file. Raises SettingsError."""
     found = _settings(role, places)
     host = found.host or EVERYWHERE
-    return Port(
+    return ServicePort(
         role, LOOPBACK if host in {EVERYWHERE, EVERY_IPV4} else host, found.port
     )
 
@@ -89,13 +89,13 @@ def _settings(role: Role, places: Places) -> NodeSettings | BalancerSettings:
     return resolve(BalancerSettings, file=file, environ=environ).settings
 
 
-def silent(ports: Iterable[Port], seconds: float) -> list[Port]:
+def silent(ports: Iterable[ServicePort], seconds: float) -> list[ServicePort]:
     """Wait until all answer several times in a row; return those that do not."""
     ends = time.monotonic() + seconds
     return [each for each in ports if not _steady(each, ends)]
 
 
-def _steady(port: Port, ends: float) -> bool:
+def _steady(port: ServicePort, ends: float) -> bool:
     good = 0
     while True:
         good = good + 1 if port.answers() else 0

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from platformdirs import user_config_path, user_data_path
 
-from edgeserve.cli.service.launchd import Launchd
-from edgeserve.cli.service.manager import ServiceManager
+from edgeserve.cli.service.managers.launchd import Launchd
+from edgeserve.cli.service.managers.manager import ServiceManager
+from edgeserve.cli.service.managers.systemd import Systemd
 from edgeserve.cli.service.places import ROLES, Places, Role, Scope, system_places
-from edgeserve.cli.service.systemd import Systemd
 from edgeserve.config.paths import OURS, config_dir, models_dir, state_dir
 from edgeserve.errors import CommandError
 

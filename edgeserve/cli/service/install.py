@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgeserve.cli.service.actions import Action, Folder, Remove, Write
-from edgeserve.cli.service.manager import ServiceManager
+from edgeserve.cli.service.managers.manager import ServiceManager
 from edgeserve.cli.service.places import Places, Role
 from edgeserve.cli.service.software import Software
 from edgeserve.errors import CommandError
@@ -30,7 +30,7 @@ class Installation:
     flags: Sequence[str] = ()
     """Flags of the balancer's command."""
     own_config: Path = Path()
-    """Configuration folder of whoever installs; its token and keys are taken along."""
+    """Configuration folder of the command; token and keys there are taken along."""
 
     @property
     def places(self) -> Places:

@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from edgeserve.cli.service.actions import Action, Failed, Folder, Link, Run, quietly
+from edgeserve.cli.service.actions import Action, Failed, Folder, Run, Symlink, quietly
 from edgeserve.cli.service.places import Places, is_hidden
 from edgeserve.errors import CommandError
 
@@ -50,7 +50,8 @@ class Software:
     def make(self, release: Path, source: str, python: str) -> list[Action]:
         """Return what makes a release; it is not used yet."""
         own = str(release / "bin" / "python")
-        pip = (own, "-m", "pip", "install", "--disable-pip-version-check", "--quiet")
+        # -I: what PYTHONPATH has is not installed there.
+        pip = (own, "-I", "-m", "pip", "install", "--disable-pip-version-check", "-q")
         return [
             Folder(release.parent),
             Run((python, "-m", "venv", str(release))),
@@ -60,7 +61,7 @@ class Software:
 
     def use(self, release: Path) -> Action:
         """Return what has services run a release from their next start on."""
-        return Link(self.places.current, release)
+        return Symlink(self.places.current, release)
 
     def forget(self, release: Path) -> None:
         """Remove a release."""

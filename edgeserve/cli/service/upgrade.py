@@ -9,7 +9,7 @@ import click
 
 from edgeserve.cli.service.actions import Failed
 from edgeserve.cli.service.health import port_of, silent
-from edgeserve.cli.service.manager import ServiceManager
+from edgeserve.cli.service.managers.manager import ServiceManager
 from edgeserve.cli.service.places import Role, unit_name
 from edgeserve.cli.service.software import Software, made, version_of
 from edgeserve.errors import CommandError
@@ -56,7 +56,8 @@ class Upgrade:
             again = self._fault()
             self.software.forget(new)
             raise RolledBack(
-                f"{why}; rolled back to version {before}, which"
+                f"{why} (`edgeserve service logs` says why); rolled back to version"
+                f" {before}, which"
                 + (f" does not serve either: {again}" if again else " serves again")
             )
         for each in self.software.older(old, new):

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgeserve.cli.service.actions import Action, Remove, Run, Write
-from edgeserve.cli.service.manager import ServiceState
+from edgeserve.cli.service.managers.manager import ServiceState
+from edgeserve.cli.service.managers.units import unit
 from edgeserve.cli.service.places import Places, Role, unit_name
-from edgeserve.cli.service.units import unit
 
 PROPERTIES = "ActiveState,SubState,MainPID,NRestarts,ActiveEnterTimestamp"
 

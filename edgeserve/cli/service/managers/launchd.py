@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeserve.cli.service.actions import Action, Folder, Remove, Run, Write
-from edgeserve.cli.service.manager import ServiceState
+from edgeserve.cli.service.managers.manager import ServiceState
 from edgeserve.cli.service.places import Places, Role
 
 STOP_SECONDS = {"node": 60, "balancer": 45}
