@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.edgeserve.cli.service.conftest import Home, a_release
+from tests.edgeserve.cli.service.home import Home, a_release
 
 TOKEN = "fleet-token-of-the-tests"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.edgeserve.cli.service.conftest import Home, a_home, living
+from tests.edgeserve.cli.service.home import Home, a_home, living
 from tests.fakes.wheel import a_wheel
 
 BROKEN = {
