@@ -245,6 +245,7 @@ KEPT_BY = {
     "node.planning.tunings:load": "state/tuned/*.json",
     "node.planning.tunings:save": "state/tuned/*.json",
     "edgeserve.runtime.files:part_of": "models/a.F16.gguf",
+    "edgeserve.cli.bench.commands:_write": "",
     "edgeserve.cli.convert.checkpoint:_read": "",
     "edgeserve.cli.convert.conversion:_failure": "",
     "edgeserve.cli.convert.converter:_keep": "",
