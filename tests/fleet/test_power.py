@@ -75,9 +75,7 @@ def house(
 def test_the_clock_of_a_machine_is_wrong_for_all_that_reads_it(tmp_path: Path) -> None:
     clock = tmp_path / "clock"
     clock.write_text(f"{WRONG[0]}\n")
-    script = (
-        "import time, datetime as d; print(time.time(), d.datetime.now().year)"
-    )
+    script = "import time, datetime as d; print(time.time(), d.datetime.now().year)"
 
     done = subprocess.run(
         [sys.executable, "-c", script],

@@ -73,7 +73,7 @@ def install(
     from edgeserve.config.paths import config_dir
 
     manager = manager_for(scope or default_scope())
-    roles = [role for role in ROLES if which in {None, "both", role}]
+    roles: list[Role] = [role for role in ROLES if which in {None, "both", role}]
     software = Software(manager.places)
     installation = Installation(
         manager=manager,

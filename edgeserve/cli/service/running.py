@@ -15,7 +15,7 @@ from edgeserve.help import examples
 from edgeserve.terminal import print_table
 
 if TYPE_CHECKING:
-    from edgeserve.cli.service.places import Scope
+    from edgeserve.cli.service.places import Role, Scope
 
 NOT_SERVING = 3
 """Exit status of `status`, as systemctl's."""
@@ -75,7 +75,7 @@ def status(scope: Scope | None) -> None:
 def logs(scope: Scope | None, which: str | None, lines: int, *, follow: bool) -> None:
     """Show what the services have logged."""
     manager, roles = found_here(scope)
-    chosen = [role for role in roles if which in {None, role}]
+    chosen: list[Role] = [role for role in roles if which in {None, role}]
     if not chosen:
         raise CommandError(f"the {which} is no service here")
     argv = manager.logs(chosen, lines, follow=follow)

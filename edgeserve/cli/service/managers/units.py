@@ -143,7 +143,7 @@ def _environment(role: Role, places: Places) -> Iterator[str]:
 
 def _hardening(role: Role, *, system: bool) -> tuple[str, ...]:
     """Return it sorted; the sets need not be read by those who read a unit."""
-    lines = list(BOUNDED)
+    lines: list[str] = [*BOUNDED]
     if system:
         lines += CONFINED
     if role == "balancer":
