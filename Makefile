@@ -40,7 +40,7 @@ faults: install  ## Kill and freeze real engines under load, and count (20 min)
 	@KILLS=500 pytest tests/balancer/clients/test_crash.py
 	@python -m tests.endpoint.faults.strike $(ARGS)
 
-check-power: install  ## Cut the power of a whole fleet 20 times, with clocks that jump (2 min)
+check-power: install  ## Cut the power of a whole fleet 20 times, with clocks that jump (1 min)
 	@POWER=20 pytest tests/fleet/test_power.py -rs $(ARGS)
 
 check-llama: install  ## Run llama.cpp's own server tests through node and balancer (5 min)

@@ -77,14 +77,6 @@ class Client:
 
         return (await answer(busy, bool, "a node is at work"))[0]
 
-    async def all_at_work(self, *names: str) -> None:
-        """Wait until a request runs on each of these nodes."""
-        await answer(
-            self.requests,
-            lambda found: set(_running(found)) >= set(names),
-            f"{', '.join(names)} are at work",
-        )
-
     async def full(self) -> str:
         """Wait until some node's slots are all taken by requests; return its name."""
 
