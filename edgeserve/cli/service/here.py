@@ -22,8 +22,10 @@ ROOT = 0
 def user_places(units: Path) -> Places:
     """Return the places of services of the user that runs this."""
     folders = dict(zip(OURS, (config_dir(), state_dir(), models_dir()), strict=True))
-    kept = (*OURS, "HF_HOME", "HF_TOKEN_PATH")
+    kept = ("HF_HOME", "HF_TOKEN_PATH")
     variables = {name: os.environ[name] for name in kept if os.environ.get(name)}
+    # All of them: variables of a shell, such as XDG_CONFIG_HOME, reach no service.
+    variables |= {name: str(folder.absolute()) for name, folder in folders.items()}
     return Places(
         scope="user",
         software=user_data_path("edgeserve") / "service",

@@ -36,6 +36,9 @@ def test_install_makes_token_and_key_once_and_starts_what_is_asked_for(
     assert "--approve" in (home.units / "edgeserve-balancer.service").read_text()
     assert "--approve" not in (home.units / "edgeserve-node.service").read_text()
     assert "loginctl enable-linger" in home.calls
+    for name in ("config", "state", "models"):
+        folder = f"Environment=EDGESERVE_{name.upper()}_DIR={home.root / name}\n"
+        assert folder in (home.units / "edgeserve-node.service").read_text()
     assert "--user restart edgeserve-node edgeserve-balancer" in home.calls
     assert contents[0].strip() not in first.stdout + first.stderr
     assert "no models" in first.stdout
