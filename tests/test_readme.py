@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from edgeserve.cli.main import COMMANDS
-from edgeserve.cli.up import Welcome
+from edgeserve.cli.up.welcome import Welcome
 from edgeserve.openai import ROUTES
 from tests.fakes.commands import problems
 

@@ -20,7 +20,10 @@ from edgeserve.help import Group, examples
 from edgeserve.terminal import for_terminal
 
 COMMANDS = {
-    "up": ("edgeserve.cli.up:up", "Serve on this machine alone."),
+    "up": (
+        "edgeserve.cli.up.commands:up",
+        "Serve on this machine, or with --lan the whole network.",
+    ),
     "chat": ("edgeserve.cli.chat:chat", "Talk to the endpoint."),
     "node": ("node.commands:node", "Run the agent on a machine that holds models."),
     "balancer": (
@@ -82,6 +85,10 @@ COMMANDS = {
     "usage": (
         "edgeserve.cli.fleet:usage",
         "Show the requests and tokens of each key, by model and day.",
+    ),
+    "service": (
+        "edgeserve.cli.service.commands:service",
+        "Keep node and balancer running, as services.",
     ),
     "config": (
         "edgeserve.cli.config:config",

@@ -38,15 +38,13 @@ def new_token(file: Path | None, *, force: bool) -> None:
 
     Past loopback, nodes and balancers need the same one.
     """
-    from edgeserve.security.tokens import new_secret
-
     path = file or config_dir() / "token"
     if path.exists() and not force:
         raise CommandError(
             f"{path} exists; --force replaces it, and then every machine of the fleet"
             " needs the new one"
         )
-    _write(path, f"{new_secret('fleet')}\n")
+    make_token(path)
     click.echo(
         f"{path} holds the fleet token. Copy it to the same place on each machine, then"
         " start `edgeserve node start` and `edgeserve balancer start` there."
@@ -113,6 +111,13 @@ def _stored_token(path: Path) -> str:
     if not path.exists():
         raise CommandError(f"there is no {path}; `edgeserve token new` makes one")
     return read_secrets(path, path, "edgeserve token new")[0].value
+
+
+def make_token(path: Path) -> None:
+    """Write a new fleet token to a file. Raises CommandError."""
+    from edgeserve.security.tokens import new_secret
+
+    _write(path, f"{new_secret('fleet')}\n")
 
 
 def add_key(path: Path, name: str) -> str:

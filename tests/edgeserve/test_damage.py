@@ -73,7 +73,7 @@ def home(whole: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
     monkeypatch.setenv("EDGESERVE_STATE_DIR", str(mine.state))
     monkeypatch.setenv("PATH", f"{mine.bin}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setattr("edgeserve.runtime.lifecycle.run", briefly)
-    monkeypatch.setattr("edgeserve.cli.up.serve", nothing)
+    monkeypatch.setattr("edgeserve.cli.up.commands.serve", nothing)
     return mine
 
 

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -34,6 +34,7 @@ class Process:
     folder: Path
     argv: list[str]
     running: subprocess.Popen[bytes] | None = None
+    environ: dict[str, str] = field(default_factory=dict[str, str])
 
     @property
     def log(self) -> str:
@@ -50,6 +51,7 @@ class Process:
             "EDGESERVE_CONFIG_DIR": str(self.folder / "config"),
             "EDGESERVE_STATE_DIR": str(self.folder / "state"),
             "EDGESERVE_MODELS_DIR": str(self.folder / "models"),
+            **self.environ,
         }
         argv = [sys.executable, "-m", "edgeserve", *self.argv]
         self.running = self.host.spawn(argv, env, self.folder / "log")
@@ -66,6 +68,13 @@ class Process:
             self.running.kill()
             self.running.wait(SECONDS)
             self.running = None
+
+    def lose_power(self) -> None:
+        """End everything on its host at once, engines too, without a word."""
+        for pid in self.host.processes():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.kill()
 
     def ask_to_stop(self) -> None:
         """Send SIGTERM."""

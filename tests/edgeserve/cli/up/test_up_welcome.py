@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeserve.cli.up import QUESTION, Welcome
+from edgeserve.cli.up.welcome import QUESTION, Welcome
 from tests.fakes.endpoint import FakeEndpoint, fake_endpoint
 from tests.patience import PATIENCE
 

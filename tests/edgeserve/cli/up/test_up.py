@@ -13,8 +13,16 @@ import pytest
 from balancer.clients.keys import ClientKey
 from balancer.clients.store import add_key, store_in
 from edgeserve.cli.client import Endpoint
-from edgeserve.cli.serve_alone import ChildEnded, Model, NotServing, Plan, serve, served
-from edgeserve.cli.up import asks, model_flags, planned, port_near
+from edgeserve.cli.up.commands import asks
+from edgeserve.cli.up.plan import model_flags, planned, port_near
+from edgeserve.cli.up.serve_alone import (
+    ChildEnded,
+    Model,
+    NotServing,
+    Plan,
+    serve,
+    served,
+)
 from edgeserve.config.settings import BalancerSettings, NodeSettings
 from edgeserve.config.sources import Resolved, resolve
 from edgeserve.errors import SettingsError
@@ -272,7 +280,7 @@ def test_nothing_outlives_a_parent_that_is_killed_outright(
 ) -> None:
     script = """
 import asyncio, sys
-from edgeserve.cli.serve_alone import Plan, serve
+from edgeserve.cli.up.serve_alone import Plan, serve
 from edgeserve.cli.client import Endpoint
 _, url, python, child, notes = sys.argv
 plan = Plan(node=[python, "-c", child, notes, "node"],

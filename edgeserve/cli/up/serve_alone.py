@@ -52,17 +52,18 @@ class Child:
 
 @asynccontextmanager
 async def running(
-    name: str, argv: Sequence[str], *, grace: float
+    name: str, argv: Sequence[str], *, grace: float, speaks: bool = False
 ) -> AsyncGenerator[Child]:
     """Run a child for the length of the block; it has `grace` seconds to drain.
 
     It has a session of its own, so that Ctrl-C reaches it once, through this process.
-    It gets SIGTERM too when this process is killed.
+    It gets SIGTERM too when this process is killed. Where it `speaks`, what it says on
+    standard output is shown.
     """
     process = await asyncio.create_subprocess_exec(
         *tethered(argv, signal.SIGTERM),
         stdin=DEVNULL,
-        stdout=DEVNULL,
+        stdout=None if speaks else DEVNULL,
         start_new_session=True,
     )
     try:
@@ -94,13 +95,17 @@ class NotServing(CommandError):
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """The two commands, the balancer's address, and limits in seconds."""
+    """The two commands, the balancer's address, and limits in seconds.
+
+    `speaks`: the balancer says which machines ask to join.
+    """
 
     node: Sequence[str]
     balancer: Sequence[str]
     place: Endpoint
     load_seconds: float
     grace: float
+    speaks: bool = False
 
 
 async def serve(plan: Plan, greet: Greet, stop: asyncio.Event) -> None:
@@ -115,7 +120,7 @@ async def serve(plan: Plan, greet: Greet, stop: asyncio.Event) -> None:
             running("node", plan.node, grace=plan.grace)
         )
         balancer = await stack.enter_async_context(
-            running("balancer", plan.balancer, grace=plan.grace)
+            running("balancer", plan.balancer, grace=plan.grace, speaks=plan.speaks)
         )
         await first_of(
             _greeted(plan, greet), stop.wait(), node.ended(), balancer.ended()

@@ -1,0 +1,1 @@
+"""`edgeserve service`: node and balancer as services of systemd or launchd."""

@@ -1,0 +1,106 @@
+"""Health of services: asks each on its own port whether it serves."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import ssl
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from edgeserve.cli.service.places import Places, Role
+from edgeserve.config.settings import (
+    EVERYWHERE,
+    LOOPBACK,
+    BalancerSettings,
+    NodeSettings,
+)
+from edgeserve.config.sources import resolve
+from edgeserve.http.listening import EVERY_IPV4
+
+ASK_SECONDS = 5.0
+BETWEEN_SECONDS = 1.0
+IN_A_ROW = 3
+"""Answers one after another, so that one that ends soon after its start is noticed."""
+
+HEALTH = "/health"
+
+
+@dataclass(frozen=True)
+class ServicePort:
+    """Where a service listens."""
+
+    role: Role
+    host: str
+    number: int
+
+    def __str__(self) -> str:
+        """Return it as in a URL."""
+        return f"{self.host}:{self.number}"
+
+    def answers(self) -> bool:
+        """Whether it says that it serves, with TLS or without."""
+        return any(self._says_ok(connect) for connect in (self._plain, self._tls))
+
+    def _plain(self) -> http.client.HTTPConnection:
+        return http.client.HTTPConnection(self.host, self.number, timeout=ASK_SECONDS)
+
+    def _tls(self) -> http.client.HTTPConnection:
+        # Its certificate is its own; nothing is sent but the question.
+        any_ = ssl.create_default_context()
+        any_.check_hostname = False
+        any_.verify_mode = ssl.CERT_NONE
+        return http.client.HTTPSConnection(
+            self.host, self.number, timeout=ASK_SECONDS, context=any_
+        )
+
+    def _says_ok(self, connect: Callable[[], http.client.HTTPConnection]) -> bool:
+        connection = connect()
+        try:
+            connection.request("GET", HEALTH)
+            response = connection.getresponse()
+            body = json.loads(response.read())
+            return response.status == 200 and isinstance(body, dict)
+        except (OSError, http.client.HTTPException, ValueError):
+            return False
+        finally:
+            connection.close()
+
+
+def port_of(role: Role, places: Places) -> ServicePort:
+    """Return where a service listens, by its settings file. Raises SettingsError."""
+    found = _settings(role, places)
+    host = found.host or EVERYWHERE
+    return ServicePort(
+        role, LOOPBACK if host in {EVERYWHERE, EVERY_IPV4} else host, found.port
+    )
+
+
+def _settings(role: Role, places: Places) -> NodeSettings | BalancerSettings:
+    """Return what the service reads: its own file, and no environment but its own."""
+    file, environ = places.config / "edgeserve.toml", dict(places.variables)
+    if role == "node":
+        if not file.exists():
+            return NodeSettings()
+        return resolve(NodeSettings, file=file, environ=environ).settings
+    if not file.exists():
+        return BalancerSettings()
+    return resolve(BalancerSettings, file=file, environ=environ).settings
+
+
+def silent(ports: Iterable[ServicePort], seconds: float) -> list[ServicePort]:
+    """Wait until all answer several times in a row; return those that do not."""
+    ends = time.monotonic() + seconds
+    return [each for each in ports if not _steady(each, ends)]
+
+
+def _steady(port: ServicePort, ends: float) -> bool:
+    good = 0
+    while True:
+        good = good + 1 if port.answers() else 0
+        if good == IN_A_ROW:
+            return True
+        if time.monotonic() >= ends:
+            return False
+        time.sleep(BETWEEN_SECONDS)

@@ -1,0 +1,1 @@
+"""Service managers: systemd and launchd, described by files and commands."""
