@@ -162,7 +162,7 @@ class ClientResponse(msgspec.Struct):
                 keep(ready)
                 watchdog.texts += not ready.startswith(b":")
             if reader.ended:
-                close_soon(bound)
+                close_soon(bound)  # noqa: F821 - deleted once it is over
             return ready
 
         try:
@@ -173,6 +173,8 @@ class ClientResponse(msgspec.Struct):
         except TimeoutError:
             if not reader.ended:
                 raise
+        finally:
+            del bound  # it holds the task, whose traceback would hold it
 
     async def whole(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
         """Send a whole answer."""
@@ -220,13 +222,13 @@ class ClientResponse(msgspec.Struct):
                 self.on_begin()
 
 
-@lru_cache(256)
 def close_soon(bound: asyncio.Timeout) -> None:
     """Bound what is still to be read of a body whose answer has ended."""
     if bound.when() is None:
         bound.reschedule(asyncio.get_running_loop().time() + LINGER_SECONDS)
 
 
+@lru_cache(256)
 def header_safe(text: str) -> str:
     """Percent-encode characters that a header may not contain."""
     return quote(text, safe=HEADER_SAFE, errors="replace")

@@ -242,8 +242,9 @@ async def _aggregate(
     """Collect a stream for a client that asked for a whole answer."""
     if stream.signals_head:
         watchdog.note("head")
+    bound = asyncio.timeout(None)
     try:
-        async with asyncio.timeout(None) as bound:
+        async with bound:
             while piece := await answer.chunk():
                 ready = stream.feed(piece)
                 if stream.begun:
@@ -256,6 +257,8 @@ async def _aggregate(
     except TimeoutError:
         if not stream.ended:
             raise
+    finally:
+        del bound  # it holds the task, whose traceback would hold it
     context.response.sent.add(stream.finish())
     _require_end(stream)
     return await _send_aggregate(answer.headers, context)

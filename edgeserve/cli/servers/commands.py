@@ -55,7 +55,8 @@ def servers() -> None:
     type=click.Choice(KINDS),
     default="auto",
     show_default=True,
-    help="What it is; `openai` is any other.",
+    metavar="KIND",
+    help=f"What it is: {', '.join(KINDS)}; `openai` is any other.",
 )
 @click.option(
     "--key-file",

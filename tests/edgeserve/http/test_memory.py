@@ -17,7 +17,7 @@ pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])
 """The loop that counts is that of the process."""
 
 MIB = 2**20
-BODY = b'{"model":"huge","messages":"' + b"x" * (24 * MIB) + b'"}'
+BODY = b'{"model":"huge","messages":["' + b"x" * (24 * MIB) + b'"]}'
 COMMAND = (sys.executable, "-m", "edgeserve", "balancer", "start", "--no-discover")
 
 
