@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import subprocess
 import tempfile
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
@@ -17,7 +18,7 @@ from statistics import median
 
 from tests.bench.gpu.load import load
 from tests.bench.gpu.share import LLAMA_13B, behind
-from tests.bench.gpu.vllm import folder, vllm
+from tests.bench.gpu.vllm import folder, until_healthy, vllm
 from tests.bench.proxy.process import free_ports
 
 FLAGS = ("--max-num-seqs", "64", "--no-enable-prefix-caching")
@@ -47,14 +48,18 @@ def arguments() -> argparse.Namespace:
 
 @contextmanager
 def each_of_two(site: Path, model: Path, scratch: Path) -> Generator[str]:
-    """Run one on each GPU, one after the other started; yields the balancer's URL."""
+    """Run one on each GPU; yields the balancer's URL."""
     with ExitStack() as stack:
         servers = list[str]()
+        started = list[tuple[subprocess.Popen[bytes], int, Path]]()
         for gpu, port in enumerate(free_ports(2)):
             log = scratch / f"vllm-{gpu}.log"
             env = {"CUDA_VISIBLE_DEVICES": str(gpu)}
-            stack.enter_context(vllm(model, site, port, log, *FLAGS, env=env))
+            child = vllm(model, site, port, log, *FLAGS, env=env, wait=False)
+            started.append((stack.enter_context(child), port, log))
             servers += ["--server", f"http://127.0.0.1:{port}"]
+        for each in started:
+            until_healthy(*each)
         yield stack.enter_context(behind(scratch, *servers))
 
 

@@ -65,10 +65,12 @@ def vllm(
     log: Path,
     *flags: str,
     env: Mapping[str, str] | None = None,
+    wait: bool = True,
 ) -> Generator[subprocess.Popen[bytes]]:
     """Serve a folder as `lab` until the end of the block; waits until it is healthy.
 
-    `env` is added to its environment.
+    `env` is added to its environment. Several start side by side without `wait`; then
+    `until_healthy` waits.
     """
     environ = {
         **os.environ,
@@ -90,7 +92,8 @@ def vllm(
             command, stdout=sink, stderr=sink, env=environ, start_new_session=True
         )
     try:
-        _until_healthy(child, port, log)
+        if wait:
+            until_healthy(child, port, log)
         yield child
     finally:
         with suppress(ProcessLookupError):
@@ -102,7 +105,8 @@ def vllm(
             child.wait()
 
 
-def _until_healthy(child: subprocess.Popen[bytes], port: int, log: Path) -> None:
+def until_healthy(child: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    """Wait until it serves. Raises RuntimeError with the end of its log."""
     deadline = time.monotonic() + READY_SECONDS
     while time.monotonic() < deadline and child.poll() is None:
         with suppress(OSError):
