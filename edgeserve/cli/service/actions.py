@@ -37,7 +37,7 @@ class Action(Protocol):
 
 
 @dataclass(frozen=True)
-class Folder:
+class MakeFolder:
     """Makes a folder, if it is not there; its parents get the same rights."""
 
     path: Path

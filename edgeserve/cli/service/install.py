@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgeserve.cli.service.actions import Action, Folder, Remove, Write
+from edgeserve.cli.service.actions import Action, MakeFolder, Remove, Write
 from edgeserve.cli.service.managers.manager import ServiceManager
 from edgeserve.cli.service.places import Places, Role
 from edgeserve.cli.service.software import Software
@@ -40,7 +40,7 @@ class Installation:
     def actions(self) -> list[Action]:
         """Return what has to be done, in this order. Raises CommandError."""
         secrets = self._secrets()
-        folders = [Folder(self.places.software), Folder(self.places.models)]
+        folders = [MakeFolder(self.places.software), MakeFolder(self.places.models)]
         return [
             *folders,
             *self._software(),
@@ -66,7 +66,7 @@ class Installation:
             found.append(self._secret(self.places.keys, key))
         # Services of the machine read the settings there as users of their own.
         mode = PRIVATE if self.places.scope == "user" else OPEN
-        return [Folder(self.places.config, mode), *found]
+        return [MakeFolder(self.places.config, mode), *found]
 
     def _token(self) -> str:
         if taken := _text(self.own_config / "token"):

@@ -10,7 +10,14 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from edgeserve.cli.service.actions import Action, Failed, Folder, Run, Symlink, quietly
+from edgeserve.cli.service.actions import (
+    Action,
+    Failed,
+    MakeFolder,
+    Run,
+    Symlink,
+    quietly,
+)
 from edgeserve.cli.service.places import Places, is_hidden
 from edgeserve.errors import CommandError
 
@@ -53,7 +60,7 @@ class Software:
         # -I: what PYTHONPATH has is not installed there.
         pip = (own, "-I", "-m", "pip", "install", "--disable-pip-version-check", "-q")
         return [
-            Folder(release.parent),
+            MakeFolder(release.parent),
             Run((python, "-m", "venv", str(release))),
             Run((*pip, source)),
             Run((str(release / "bin" / "edgeserve"), "--version")),

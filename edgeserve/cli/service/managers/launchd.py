@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgeserve.cli.service.actions import Action, Folder, Remove, Run, Write
+from edgeserve.cli.service.actions import Action, MakeFolder, Remove, Run, Write
 from edgeserve.cli.service.managers.manager import ServiceState
 from edgeserve.cli.service.places import Places, Role
 
@@ -86,10 +86,10 @@ class Launchd:
             )
             for role in roles
         ]
-        folders = [Folder(self.log_folder)]
+        folders = [MakeFolder(self.log_folder)]
         if self.places.scope == "system":
             kept = [self.log_folder, *(self.places.state[role] for role in roles)]
-            folders = [Folder(each) for each in kept]
+            folders = [MakeFolder(each) for each in kept]
             owned = [*kept, self.places.config]
             argv = ("chown", "-R", self.account, *map(str, owned))
             return [*folders, *writes, Run(argv), *self.restart(roles)]
