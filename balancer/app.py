@@ -32,6 +32,7 @@ from balancer.api.nodes import NodeRoutes
 from balancer.clients.admission import Admission, admitting, local_admin
 from balancer.clients.limits import RateLimits
 from balancer.clients.usage import ClientUsage, counting
+from balancer.dashboard.routes import dashboard_routes
 from balancer.discovery.events import ReconnectPolicy, pace_of, watching
 from balancer.discovery.joining import joining
 from balancer.discovery.mdns import discovering
@@ -160,12 +161,14 @@ async def running(
             models=models,
             nodes=await stack.enter_async_context(changes),
         )
+        ollama = OllamaRoutes(models=models)
+        pages = dashboard_routes(api, handler.retry.watchdog, file, ollama.root)
         port = await stack.enter_async_context(
             http.listen(
                 sock,
                 OllamaInference(inner=handler, clients=clients, orders=models.orders),
                 HANDLED.__contains__,
-                [*api.routes(), *OllamaRoutes(models=models).routes()],
+                [*api.routes(), *ollama.routes(), *pages],
                 body_limit=settings.body_limit_mib * MIB,
                 limits=http.limits_of(settings),
                 admit=clients.check,
