@@ -16,7 +16,7 @@ from edgeserve.errors import EdgeserveError
 
 FOLDER = Path(__file__).parent / "static"
 PAGE = "index.html"
-PATH = "/dashboard/{name}"
+PATH = "/dashboard/{name:.+}"
 
 KINDS = {
     ".html": "text/html; charset=utf-8",
@@ -82,7 +82,7 @@ def _sent(request: web.Request, name: str) -> web.Response:
 def contents() -> dict[str, bytes]:
     """Return every file by its name. They are read when the first one is asked for."""
     return {
-        each.name: each.read_bytes()
-        for each in FOLDER.iterdir()
+        each.relative_to(FOLDER).as_posix(): each.read_bytes()
+        for each in FOLDER.rglob("*.*")
         if each.suffix in KINDS
     }
