@@ -44,7 +44,7 @@ class LiveStream:
     models: ModelRoutes
     attempts: Collection[AttemptWatchdog]
 
-    async def __call__(self, request: web.Request) -> web.StreamResponse:
+    async def follow(self, request: web.Request) -> web.StreamResponse:
         """Send what is, then what has changed, until the page leaves."""
         response = web.StreamResponse(headers=HEADERS)
         await response.prepare(request)

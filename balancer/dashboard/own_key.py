@@ -31,7 +31,7 @@ class OwnKey:
     file: Path
     clients: Admission
 
-    async def __call__(self, request: web.Request) -> web.Response:
+    async def give(self, request: web.Request) -> web.Response:
         """Give the key, or refuse."""
         if self.clients.keyed or not (is_own_page(request) and _same_account(request)):
             raise AdminOnly

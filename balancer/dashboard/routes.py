@@ -33,8 +33,8 @@ class DashboardRoutes:
         """Return the routes."""
         yield web.get("/", self.page_or_root)
         yield web.get(files.PATH, files.file)
-        yield web.post(f"{OWN}/dashboard/key", self.own_key)
-        yield web.get(f"{OWN}/live", guarded(self.clients.admin, self.live))
+        yield web.post(f"{OWN}/dashboard/key", self.own_key.give)
+        yield web.get(f"{OWN}/live", guarded(self.clients.admin, self.live.follow))
         yield from key_routes(self.clients)
 
     async def page_or_root(self, request: web.Request) -> web.StreamResponse:

@@ -50,12 +50,20 @@ function banner() {
   return state.problem && h("p", { class: "banner" }, prose(state.problem));
 }
 
+let seen = place()[0];
+
 addEventListener("hashchange", () => {
+  const [name, rest] = place();
   at("said").textContent = "";
-  document.title = `${NAMES[place()[0]]} · EdgeServe`;
+  document.title = `${NAMES[name]} · EdgeServe`;
+  const came = name !== seen;
+  seen = name;
   render();
-  at("main").focus({ preventScroll: true });
-  scrollTo(0, 0);
+  if (came) {
+    at("main").focus({ preventScroll: true });
+    scrollTo(0, 0);
+  }
+  if (rest) document.querySelector(".why")?.scrollIntoView({ block: "nearest" });
 });
 
 // ---- what the page says and asks

@@ -4,6 +4,7 @@ import { h } from "../dom.js";
 import { digits, seconds } from "../format.js";
 import { latest, MINUTES, nodeName, rate, state } from "../store.js";
 import { figure, waiting } from "./fleet.js";
+import { firstToken } from "./requests.js";
 
 const COLOURS = 6;
 const HEIGHT = 200;
@@ -18,7 +19,7 @@ export function charts() {
       figure("tokens per second", digits(rate())),
       figure("first token, median", seconds(at(0.5))),
       figure("first token, 95 of 100", seconds(at(0.95))),
-      figure("running", `${state.now.running}`, state.now.waiting > 0 && ` + ${state.now.waiting} waiting`)),
+      figure("running", `${Math.max(0, state.now.running - state.now.waiting)}`, state.now.waiting > 0 && ` + ${state.now.waiting} waiting`)),
     chart("Tokens per second", "by machine", speeds, digits),
     chart("Time to first token", "each request, by machine", firsts, seconds),
     chart("Requests", "running and waiting", inside, digits)];
@@ -44,7 +45,7 @@ function speeds() {
     const mine = before.filter((each) => each.node === nodeName(id));
     return axis.map((second) => {
       if (second >= Math.floor(began)) return ticks.has(second) ? rate(id, null, ticks.get(second)) : null;
-      return mine.reduce((sum, each) => sum + (each.from < second + 1 && each.to > second ? each.rate : 0), 0);
+      return mine.reduce((sum, each) => sum + each.rate * Math.max(0, Math.min(each.to, second + 1) - Math.max(each.from, second)), 0);
     });
   });
   return { names: ids.map(nodeName), axis, columns };
@@ -60,8 +61,9 @@ function spans(request) {
 
 function firstTimes(now) {
   return latest()
-    .filter((each) => each.first_byte_seconds && each.attempts.length && each.arrived_at + each.first_byte_seconds > now - MINUTES * 60)
-    .map((each) => ({ at: each.arrived_at + each.first_byte_seconds, seconds: each.first_byte_seconds, node: each.attempts.at(-1).node }))
+    .filter((each) => firstToken(each) && each.attempts.length)
+    .map((each) => ({ at: each.arrived_at + firstToken(each), seconds: firstToken(each), node: each.attempts.at(-1).node }))
+    .filter((each) => each.at > now - MINUTES * 60)
     .sort((one, other) => one.at - other.at);
 }
 
@@ -82,6 +84,11 @@ function inside() {
 }
 
 // ---- drawing
+
+/** From milliseconds to minutes: each factor of ten is as high as the next. */
+const TIMES = { distr: 3, range: (_, low, high) => [10 ** Math.floor(Math.log10(Math.min(low ?? 0.1, 0.1))), 10 ** Math.ceil(Math.log10(Math.max(high ?? 1, 1.01)))] };
+const tens = (_, splits) => splits.map((each) => (isTen(each) ? each : null));
+const isTen = (value) => Math.abs(Math.log10(value) % 1) < 1e-6;
 
 const drawn = new Map();
 
@@ -121,8 +128,8 @@ function options(place, found, unit) {
     height: HEIGHT,
     legend: { show: false },
     cursor: { y: false, points: { size: 6 }, drag: { x: false, y: false } },
-    scales: { y: { range: (_, low, high) => [0, Math.max(high * 1.1, found.points ? 0.1 : 1)] } },
-    axes: [{ ...axis, values: time, space: 60, grid: { show: false }, incrs: [60] }, { ...axis, size: 64, space: 45, values: (_, splits) => splits.map((each) => (Number.isInteger(each) || found.points || each >= 10 ? unit(each) : "")) }],
+    scales: { y: found.points ? TIMES : { range: (_, low, high) => [0, Math.max(high * 1.1, 1)] } },
+    axes: [{ ...axis, values: time, size: 30, space: 60, grid: { show: false }, incrs: [60] }, { ...axis, size: 58, space: 45, ...(found.points && { filter: tens, grid: { ...grid, filter: tens } }), values: (_, splits) => splits.map((each) => (each !== null && (found.points || Number.isInteger(each)) ? unit(each) : "")) }],
     series: [{}, ...found.names.map((name, at) => series(place, name, at, found.points))],
   };
 }

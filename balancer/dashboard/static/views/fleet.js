@@ -106,7 +106,20 @@ function engine(node, each) {
     h("span", { class: "model" }, each.model || each.variant, " ", each.variant !== each.model && h("b", { class: "label" }, label(each.variant)),
       each.pinned && h("b", { class: "label" }, "pinned")),
     each.state === "ready" || each.state === "busy" ? slots(each) : h("span", { class: kind }, told),
+    spark(node, each),
     h("span", { class: "rate" }, now > 0 ? speed(now) : ""));
+}
+
+const SPARK = { seconds: 60, width: 72, height: 18 };
+
+/** The last minute of an engine's tokens/s; nothing where it was idle. */
+function spark(node, each) {
+  const rates = state.ticks.slice(-SPARK.seconds).map((tick) => rate(node.id, each.id, tick));
+  const most = Math.max(...rates);
+  if (!(most > 0)) return h("span", { class: "spark" });
+  const x = (at) => SPARK.width - ((rates.length - 1 - at) * SPARK.width) / (SPARK.seconds - 1);
+  const points = rates.map((value, at) => `${x(at).toFixed(1)},${(SPARK.height - 1.5 - ((SPARK.height - 3) * value) / most).toFixed(1)}`);
+  return h("span", { class: "spark" }, h("svg", { viewBox: `0 0 ${SPARK.width} ${SPARK.height}`, width: SPARK.width, height: SPARK.height, "aria-hidden": "true" }, h("polyline", { points: points.join(" ") })));
 }
 
 function slots(each) {
@@ -147,7 +160,6 @@ export function trouble(node) {
   for (const each of node.report.engines)
     if (["failed", "quarantined", "stuck"].includes(each.state)) found.push(`${each.variant} ${ENGINES[each.state][1]}${each.reason ? `: ${each.reason}` : ""}`);
   for (const each of node.report.unmet) found.push(`${each.model}: ${each.reason}; ${each.remedy}`);
-  for (const each of node.report.available) found.push(`${each.variant || each.file}: ${each.reason}${each.remedy ? `; ${each.remedy}` : ""}`);
   if (thermal.throttled) found.push("The processor runs slower because it is hot. Give it air or a larger cooler.");
   if (thermal.under_voltage) found.push("The voltage is too low. Use a stronger power supply or a shorter cable.");
   if (power.percent !== null && !power.on_mains) found.push("It runs on battery: other machines go first. Plug it in to use it fully.");
@@ -161,7 +173,14 @@ const failing = (node) => Object.entries(node.health ?? {}).filter(([, how]) => 
 
 function problems(node) {
   const found = trouble(node);
-  return found.length > 0 && h("ul", { class: "problems" }, found.map((each) => h("li", {}, prose(each))));
+  return [found.length > 0 && h("ul", { class: "problems" }, found.map((each) => h("li", {}, prose(each)))), unplanned(node.report?.available ?? [])];
+}
+
+/** What is on its disk and cannot be served there. */
+function unplanned(found) {
+  if (!found.length) return null;
+  return h("details", { class: "more problems" }, h("summary", { class: "note" }, `${many(found.length, "model")} on its disk that it cannot serve`),
+    h("ul", {}, found.map((each) => h("li", {}, prose(`${each.variant || each.file}: ${each.reason}; ${each.remedy}`)))));
 }
 
 function joining(node) {

@@ -25,7 +25,8 @@ const goodEnd = (each) => each.attempts.at(-1)?.outcome === "answered" || !each.
 
 export function requests(open) {
   if (state.nodes === null) return waiting("Requests");
-  const found = latest().filter(FILTERS[filter][1]).slice(0, SHOWN);
+  const matching = latest().filter((each) => FILTERS[filter][1](each) || each.id === open);
+  const found = matching.filter((each, at) => at < SHOWN || each.id === open);
   return [h("h1", {}, "Requests"), filters(), found.length ? table(found, open) : nothing()];
 }
 
@@ -58,12 +59,19 @@ function row(each, isOpen) {
   const last = each.attempts.at(-1);
   return h("tr", { key: each.id, class: isOpen ? "open" : "" },
     h("th", { scope: "row" }, h("a", { href: isOpen ? "#requests" : `#requests/${encodeURIComponent(each.id)}`, "aria-expanded": String(isOpen) }, clock(each.arrived_at))),
-    h("td", { "data-name": "Model" }, last ? name(last.variant) : each.model || NONE),
-    h("td", { "data-name": "Machine" }, path(each)),
-    h("td", { "data-name": "First token" }, seconds(each.first_byte_seconds), against(last)),
-    h("td", { "data-name": "Speed" }, speed(last?.actual?.tokens_per_second)),
+    h("td", { class: "what" }, last ? name(last.variant) : each.model || NONE),
+    h("td", { class: "where" }, path(each)),
+    h("td", { "data-name": "First token" }, firstToken(each) ? seconds(firstToken(each)) : "", against(last)),
+    h("td", { "data-name": "Speed" }, last?.actual?.tokens_per_second ? speed(last.actual.tokens_per_second) : ""),
     h("td", { "data-name": "Took" }, each.state === "done" ? seconds(each.seconds) : ""),
-    h("td", { "data-name": "Outcome" }, outcome(each)));
+    h("td", { class: "outcome" }, outcome(each)));
+}
+
+/** Seconds to its first token: as the client saw it; in an answer sent whole, at the engine. */
+export function firstToken(each) {
+  const at = each.attempts.at(-1);
+  const [seen, engine] = [each.first_byte_seconds, at?.actual?.first_token_seconds];
+  return each.stream ? (seen ?? engine) : (engine ?? seen);
 }
 
 const name = (variant) => [variant.split(":")[0], " ", variant.includes(":") && h("b", { class: "label" }, label(variant))];
