@@ -6,9 +6,9 @@ ARGS ?=
 export VENV
 
 # Not for `up`: it prints the path of the command as the caller can run it.
-check fix test fuzz attacks faults bench bench-proxy bench-routing bench-fleet demo check-quantize check-native check-llama check-convert: export PATH := $(abspath $(VENV))/bin:$(PATH)
+check fix test fuzz attacks faults bench bench-proxy bench-routing bench-fleet demo check-quantize check-native check-llama check-convert check-dashboard: export PATH := $(abspath $(VENV))/bin:$(PATH)
 
-.PHONY: help install up check fix test fuzz attacks faults bench bench-proxy bench-routing bench-fleet demo check-quantize check-native check-llama check-convert
+.PHONY: help install up check fix test fuzz attacks faults bench bench-proxy bench-routing bench-fleet demo check-quantize check-native check-llama check-convert check-dashboard
 
 help:  ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 26
@@ -39,6 +39,9 @@ attacks: install  ## Attack a fleet in network namespaces, with 15,000 half-open
 faults: install  ## Kill and freeze real engines under load, and count (20 min)
 	@KILLS=500 pytest tests/balancer/clients/test_crash.py
 	@python -m tests.endpoint.faults.strike $(ARGS)
+
+check-dashboard: install  ## Test the dashboard in headless Chromium (3 min)
+	@scripts/check-dashboard $(ARGS)
 
 check-llama: install  ## Run llama.cpp's own server tests through node and balancer (5 min)
 	@python -m tests.conformance.run $(ARGS)

@@ -62,7 +62,7 @@ async def browsing(
     scheme: str = "light",
     axe: bool = False,
 ) -> AsyncGenerator[Tab]:
-    """Open a browser. With `axe` its script may run, which the page's policy forbids."""
+    """Open a browser. With `axe` its script may run, as the policy forbids."""
     from playwright.async_api import async_playwright
 
     async with async_playwright() as playwright:

@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from balancer.clients.keys import ClientKey, key_id
+from balancer.clients.store import add_key, store_in
+from edgeserve.security.tokens import new_secret
 from tests.balancer.dashboard.browser import CHROMIUM, PICTURES, Tab, browsing
 from tests.balancer.dashboard.fleet import HOSTILE, QWEN, Shown, shown, traffic
 from tests.balancer.endpoint import CHAT, a_secret, chat, endpoint, eventually
@@ -85,7 +88,9 @@ async def shown_whole(tab: Tab, view: str) -> None:
         await tab.page.get_by_text("why there").wait_for()
 
 
-async def test_nothing_is_refused_by_the_policy_and_nothing_is_asked_elsewhere() -> None:
+async def test_nothing_is_refused_by_the_policy_and_nothing_is_asked_elsewhere() -> (
+    None
+):
     async with (
         busy_fleet() as fleet,
         browsing(fleet.balancer.balancer.origin.url) as tab,
@@ -117,8 +122,10 @@ async def test_names_that_would_be_markup_are_text() -> None:
         await fleet.balancer.post(CHAT, chat("hi", HOSTILE, stream=True))
         for view in VIEWS:
             await tab.open(view)
-            await tab.page.locator("main").get_by_text(HOSTILE).first.wait_for(
-                state="attached"
+            await (
+                tab.page.locator("main")
+                .get_by_text(HOSTILE)
+                .first.wait_for(state="attached")
             )
             assert await tab.page.locator("main img").count() == 0
 
@@ -168,7 +175,9 @@ async def reach(tab: Tab, text: str) -> None:
     raise AssertionError(f"Tab does not reach {text!r}")
 
 
-async def test_a_page_of_this_machine_loads_and_unloads_without_being_told_a_key() -> None:
+async def test_a_page_of_this_machine_loads_and_unloads_without_being_told_a_key() -> (
+    None
+):
     async with (
         shown() as fleet,
         browsing(fleet.balancer.balancer.origin.url) as tab,
@@ -208,9 +217,8 @@ async def test_where_keys_are_on_the_page_asks_for_one_and_keeps_it_in_its_tab(
 
 
 async def test_a_key_that_is_no_admins_can_chat(tmp_path: Path) -> None:
-    from tests.balancer.clients.making import made_key
-
-    secret = made_key(tmp_path, "guest")
+    secret = new_secret("sk")
+    add_key(store_in(tmp_path), ClientKey(id=key_id(secret), name="guest"))
     async with (
         shown(state_dir=tmp_path) as fleet,
         browsing(fleet.balancer.balancer.origin.url) as tab,

@@ -135,7 +135,7 @@ function attempt(each, at, all) {
     ["writing", speed, "tokens_per_second"],
   ];
   return h("section", { class: "attempt" },
-    h("h3", {}, all > 1 && `Attempt ${at + 1}: `, each.node, " ", h("small", {}, each.resumes ? "went on with the answer, " : "", each.outcome ?? "running", each.seconds && `, ${seconds(each.seconds)}`)),
+    h("h2", {}, all > 1 && `Attempt ${at + 1}: `, each.node, " ", h("small", {}, each.resumes ? "went on with the answer, " : "", each.outcome ?? "running", each.seconds && `, ${seconds(each.seconds)}`)),
     each.predicted && h("table", { class: "compare" },
       h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "What"), h("th", { scope: "col" }, "Predicted"), h("th", { scope: "col" }, "Actual"))),
       h("tbody", {}, rows.map(([text, unit, field]) => h("tr", {}, h("th", { scope: "row" }, text), h("td", {}, unit(each.predicted[field])), h("td", {}, unit(each.actual?.[field])))))),
