@@ -48,7 +48,6 @@ from balancer.lifecycle.replicas.limits import FleetLimits
 from balancer.lifecycle.replicas.wishes import wishes_of_limits
 from balancer.lifecycle.scaling.live import FleetScaler
 from balancer.ollama.inference import HANDLED, OllamaInference
-from balancer.ollama.routes import OllamaRoutes
 from balancer.persistence.handover import (
     Handover,
     clients_moved,
@@ -161,14 +160,13 @@ async def running(
             models=models,
             nodes=await stack.enter_async_context(changes),
         )
-        ollama = OllamaRoutes(models=models)
-        pages = dashboard_routes(api, handler.retry.watchdog, file, ollama.root)
+        pages = dashboard_routes(api, handler.retry.watchdog, file)
         port = await stack.enter_async_context(
             http.listen(
                 sock,
                 OllamaInference(inner=handler, clients=clients, orders=models.orders),
                 HANDLED.__contains__,
-                [*api.routes(), *ollama.routes(), *pages],
+                [*api.routes(), *pages],
                 body_limit=settings.body_limit_mib * MIB,
                 limits=http.limits_of(settings),
                 admit=clients.check,

@@ -52,10 +52,16 @@ def test_the_first_two_commands_need_no_compiler_and_ci_runs_them_all() -> None:
     makes = [line for line in lines if line.startswith("make ")]
     compiling = ["make check-quantize", "make check-native"]
 
-    assert makes == ["make up", "make check", "make check-llama", *compiling]
+    assert makes == [
+        "make up",
+        "make check",
+        "make check-llama",
+        *compiling,
+        "make check-dashboard",
+    ]
     assert lines[0] == "make up"
     assert (
-        "checks=(check check-llama check-quantize check-native)"
+        "checks=(check check-llama check-quantize check-native check-dashboard)"
         in (ROOT / ".ci" / "run").read_text().splitlines()
     )
 

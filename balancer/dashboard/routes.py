@@ -15,6 +15,7 @@ from balancer.dashboard import files
 from balancer.dashboard.live import LiveStream
 from balancer.dashboard.own_key import OwnKey
 from balancer.failover.watchdog import Watchdog
+from balancer.ollama.routes import OllamaRoutes
 from edgeserve.http.server.aiohttp_routes import AioHandler, guarded
 
 OWN = "/edgeserve/v1"
@@ -45,13 +46,15 @@ class DashboardRoutes:
 
 
 def dashboard_routes(
-    api: AdminRoutes,
-    watchdog: Watchdog,
-    key_file: Path,
-    root: AioHandler,
+    api: AdminRoutes, watchdog: Watchdog, key_file: Path
 ) -> Iterable[web.RouteDef]:
-    """Return the routes of a balancer, whose own key lies in a file."""
-    return DashboardRoutes(
+    """Return the routes of the dashboard and of Ollama's API, which share `/`.
+
+    `key_file` has the key that the balancer leaves for its own account.
+    """
+    ollama = OllamaRoutes(models=api.models)
+    yield from ollama.routes()
+    yield from DashboardRoutes(
         clients=api.clients,
         live=LiveStream(
             state=api.state,
@@ -60,5 +63,5 @@ def dashboard_routes(
             attempts=watchdog.attempts,
         ),
         own_key=OwnKey(key_file, api.clients),
-        root=root,
+        root=ollama.root,
     ).routes()

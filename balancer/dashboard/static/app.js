@@ -63,7 +63,7 @@ addEventListener("hashchange", () => {
     at("main").focus({ preventScroll: true });
     scrollTo(0, 0);
   }
-  if (rest) document.querySelector(".why")?.scrollIntoView({ block: "nearest" });
+  if (rest) document.querySelector("tr.open")?.scrollIntoView({ block: "nearest" });
 });
 
 // ---- what the page says and asks
@@ -73,6 +73,8 @@ page.say = (sentence) => {
   clearTimeout(page.said);
   page.said = setTimeout(() => show(at("said")), 8000);
 };
+
+page.whisper = (sentence) => show(at("whispered"), sentence);
 
 page.askKey = (why = "") => {
   const field = h("input", { id: "key", type: "password", autocomplete: "off", spellcheck: "false", required: true });

@@ -78,5 +78,5 @@ export function rate(node, engine, tick = state.now) {
     .reduce((sum, each) => sum + each.tokens_per_second, 0);
 }
 
-/** What a page does for its user: asked for a key, told what happened. */
-export const page = { askKey: () => {}, say: () => {} };
+/** What a page does for its user: ask for a key, say what happened, tell only screen readers. */
+export const page = { askKey: () => {}, say: () => {}, whisper: () => {} };

@@ -22,7 +22,11 @@ pytestmark = pytest.mark.skipif(
 )
 
 VIEWS = ("fleet", "live", "requests", "models", "usage", "chat")
-TRAFFIC_SECONDS = 40.0 if PICTURES else 4.0
+TRAFFIC_SECONDS = 40.0 if PICTURES else 2.0
+PICTURED = {
+    *(f"{view}-1440-light" for view in ("fleet", "live", "why", "models", "chat")),
+    *("fleet-1440-dark", "live-1440-dark", "fleet-390-light", "why-390-dark"),
+}
 SIZES = [(w, s) for w in (1440, 390) for s in ("light", "dark")]
 
 
@@ -66,7 +70,8 @@ async def test_every_view_is_accessible_and_fits(width: int, scheme: str) -> Non
             await shown_whole(tab, view)
             found[view] = await tab.axe()
             name = "why" if "/" in view else view
-            await tab.picture(f"dashboard-{name}-{width}-{scheme}")
+            if f"{name}-{width}-{scheme}" in PICTURED:
+                await tab.picture(f"{name}-{width}-{scheme}")
             wide = "document.documentElement.scrollWidth"
             assert await tab.page.evaluate(wide) <= width, view
 

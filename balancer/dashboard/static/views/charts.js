@@ -1,7 +1,7 @@
 // Live: tokens/s, times to the first token, requests; the last minutes of each.
 
 import { h } from "../dom.js";
-import { digits, seconds } from "../format.js";
+import { clock, digits, seconds } from "../format.js";
 import { latest, MINUTES, nodeName, rate, state } from "../store.js";
 import { figure, waiting } from "./fleet.js";
 import { firstToken } from "./requests.js";
@@ -27,16 +27,19 @@ export function charts() {
 
 // ---- the data: [names, columns of numbers]
 
-function window_() {
+/** Seconds from the first that is known, a minute at least, up to now. */
+function span() {
   const end = Math.floor(state.now.at ?? Date.now() / 1000);
-  return Array.from({ length: MINUTES * 60 }, (_, at) => end - MINUTES * 60 + 1 + at);
+  const known = [...state.ticks.slice(0, 1).map((each) => each.at), ...latest().map((each) => each.arrived_at)];
+  const began = Math.floor(Math.max(end - MINUTES * 60, Math.min(end - 60, ...known)));
+  return Array.from({ length: end - began }, (_, at) => began + 1 + at);
 }
 
 const machines = () => (state.nodes ?? []).filter((each) => each.report).map((each) => each.id);
 
 /** Seconds before the page was open are filled with what requests have told. */
 function speeds() {
-  const axis = window_();
+  const axis = span();
   const ticks = new Map(state.ticks.map((each) => [Math.floor(each.at), each]));
   const began = state.ticks[0]?.at ?? Infinity;
   const before = latest().filter((each) => each.state === "done").flatMap(spans);
@@ -70,13 +73,14 @@ function firstTimes(now) {
 function firsts() {
   const end = state.now.at ?? Date.now() / 1000;
   const points = firstTimes(end);
+  const [first] = span();
   const names = machines().map(nodeName);
   const columns = names.map((name) => [null, ...points.map((each) => (each.node === name ? each.seconds : null)), null]);
-  return { names, axis: [end - MINUTES * 60, ...points.map((each) => each.at), end], columns, points: true };
+  return { names, axis: [first, ...points.map((each) => each.at), end], columns, points: true };
 }
 
 function inside() {
-  const axis = window_();
+  const axis = span();
   const ticks = new Map(state.ticks.map((each) => [Math.floor(each.at), each]));
   const column = (field) => axis.map((second) => ticks.get(second)?.[field] ?? null);
   const running = axis.map((second) => (ticks.has(second) ? Math.max(0, ticks.get(second).running - ticks.get(second).waiting) : null));
@@ -122,14 +126,14 @@ function draw(title, found, unit) {
 function options(place, found, unit) {
   const grid = { stroke: colour(place, "--line"), width: 1 };
   const axis = { stroke: colour(place, "--muted"), grid, ticks: { show: false }, font: "12px system-ui", labelFont: "12px system-ui" };
-  const time = (_, splits) => splits.map((each) => new Date(each * 1000).toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit" }));
+  const time = (_, splits) => splits.map((each) => clock(each).slice(0, each % 60 ? 8 : 5));
   return {
     width: place.clientWidth,
     height: HEIGHT,
     legend: { show: false },
     cursor: { y: false, points: { size: 6 }, drag: { x: false, y: false } },
     scales: { y: found.points ? TIMES : { range: (_, low, high) => [0, Math.max(high * 1.1, 1)] } },
-    axes: [{ ...axis, values: time, size: 30, space: 60, grid: { show: false }, incrs: [60] }, { ...axis, size: 58, space: 45, ...(found.points && { filter: tens, grid: { ...grid, filter: tens } }), values: (_, splits) => splits.map((each) => (each !== null && (found.points || Number.isInteger(each)) ? unit(each) : "")) }],
+    axes: [{ ...axis, values: time, size: 30, space: 80, grid: { show: false }, incrs: [15, 30, 60] }, { ...axis, size: 58, space: 45, ...(found.points && { filter: tens, grid: { ...grid, filter: tens } }), values: (_, splits) => splits.map((each) => (each !== null && (found.points || Number.isInteger(each)) ? unit(each) : "")) }],
     series: [{}, ...found.names.map((name, at) => series(place, name, at, found.points))],
   };
 }

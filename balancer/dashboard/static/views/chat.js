@@ -95,7 +95,7 @@ async function answer(words) {
   }
   mine.open = false;
   stopping = null;
-  page.say(mine.problem ? "" : `${mine.node || "The fleet"} has answered.`);
+  page.whisper(mine.problem || `${mine.node} has answered: ${mine.content}`);
   changed();
 }
 

@@ -146,7 +146,7 @@ const fact = (name, value, kind) => h("div", {}, h("dt", {}, name), h("dd", { cl
 function gauge(name, used, total) {
   const share = total ? used / total : 0;
   return h("div", {}, h("dt", {}, name),
-    h("dd", {}, h("meter", { min: "0", max: "1", value: share.toFixed(3), high: 1 - LOW_MEMORY, "aria-label": `${name} in use` }), `${bytes(used)} of ${bytes(total)}`));
+    h("dd", {}, h("meter", { min: "0", max: "1", value: share.toFixed(3), high: 1 - LOW_MEMORY, "aria-label": `${name} in use` }), h("span", {}, `${bytes(used)} of ${bytes(total)}`)));
 }
 
 // ---- what is wrong

@@ -111,6 +111,13 @@ async function explain(each) {
     explained.get(each.id).found = { problem: error.message };
   }
   changed();
+  requestAnimationFrame(() => requestAnimationFrame(reveal));
+}
+
+/** Have the reasons in sight that have just come. */
+function reveal() {
+  const why = document.querySelector(".why");
+  if (why && why.getBoundingClientRect().bottom > innerHeight) document.querySelector("tr.open").scrollIntoView({ block: "start" });
 }
 
 function told(found) {

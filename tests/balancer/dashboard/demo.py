@@ -1,4 +1,4 @@
-"""Run the fleet of fakes with traffic, to look at the dashboard: -m … [PORT]."""
+"""Run the fleet of fakes with traffic, to look at the dashboard: demo [PORT]."""
 
 from __future__ import annotations
 
