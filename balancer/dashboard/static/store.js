@@ -20,6 +20,7 @@ export const state = {
 
 const listeners = new Set();
 let asked = false;
+let fresh = true;
 
 /** Call `listener` after changes, at most once a frame. */
 export const listen = (listener) => listeners.add(listener);
@@ -48,6 +49,7 @@ const take = {
   },
   now(data) {
     state.now = data;
+    if (fresh) return void (fresh = false); // no second has passed yet: it has no rates
     state.ticks.push(data);
     while (state.ticks.length > MINUTES * 60) state.ticks.shift();
   },
@@ -62,6 +64,7 @@ export function received(name, data) {
 
 /** Forget what a stream that broke off has left open. */
 export function restarted() {
+  fresh = true;
   state.requests.clear();
   state.events = [];
 }

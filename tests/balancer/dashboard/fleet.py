@@ -68,7 +68,7 @@ def _nodes(hostile: bool) -> Iterator[Any]:
     gpu = Gpu(name="NVIDIA RTX 4070", memory_total=12 * GIB, memory_free=5 * GIB)
     yield fake_node(
         "workshop",
-        Behaviour(slots=4, decode=38.0, prefill=2400.0, length=160),
+        Behaviour(slots=4, decode=38.0, prefill=2400.0, length=80),
         engine=an_engine(QWEN, slots=4, context=8192, memory=int(6.4 * GIB)),
         others=[an_engine("qwen3-8b:Q8_0", state="absent", memory=int(9.9 * GIB))],
         hardware=hardware("AMD Ryzen 7 5800X", 8, 9.2, 32, gpus=(gpu,),
@@ -77,14 +77,14 @@ def _nodes(hostile: bool) -> Iterator[Any]:
     )  # fmt: skip
     yield fake_node(
         "nuc",
-        Behaviour(slots=2, decode=14.0, prefill=320.0, length=90),
+        Behaviour(slots=2, decode=14.0, prefill=320.0, length=45),
         engine=an_engine(LLAMA, slots=2, memory=int(3.1 * GIB)),
         hardware=hardware("Intel N100", 4, 6.1, 16, thermal=Thermal(celsius=54.0)),
     )
     name = HOSTILE if hostile else "pi-5"
     yield fake_node(
         name,
-        Behaviour(slots=2, decode=7.0, prefill=90.0, length=60),
+        Behaviour(slots=2, decode=7.0, prefill=90.0, length=30),
         engine=an_engine(f"{HOSTILE}:Q4" if hostile else "smollm2-1.7b:Q4_0", slots=2,
                          memory=int(1.4 * GIB)),
         hardware=hardware("Cortex-A76", 4, 5.2, 8,
@@ -95,7 +95,7 @@ def _nodes(hostile: bool) -> Iterator[Any]:
     )  # fmt: skip
     yield fake_node(
         "laptop",
-        Behaviour(slots=2, decode=16.0, prefill=400.0, length=90,
+        Behaviour(slots=2, decode=16.0, prefill=400.0, length=45,
                   fault="break", fault_tokens=12, fault_count=2),
         engine=an_engine(LLAMA, slots=2, memory=int(3.1 * GIB)),
         hardware=hardware("Apple M2", 8, 9.8, 16,
@@ -113,7 +113,7 @@ QUESTIONS = cycle(
 )
 
 
-async def traffic(fleet: Shown, every: float = 0.9) -> None:
+async def traffic(fleet: Shown, every: float = 0.5) -> None:
     """Ask without end, at an even pace."""
     async with asyncio.TaskGroup() as group:
         for model, words in QUESTIONS:
