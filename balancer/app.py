@@ -160,7 +160,7 @@ async def running(
             models=models,
             nodes=await stack.enter_async_context(changes),
         )
-        pages = dashboard_routes(api, handler.retry.watchdog, file)
+        pages = dashboard_routes(api, handler.retry.watchdog, file, taken)
         port = await stack.enter_async_context(
             http.listen(
                 sock,

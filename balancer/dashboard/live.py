@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Collection, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -37,12 +38,16 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class LiveStream:
-    """The route. `attempts` are those that run."""
+    """The route. `attempts` are those that run.
+
+    Once `taken` is set, another process has the port, and pages go on there.
+    """
 
     state: BalancerState
     nodes: NodeRoutes
     models: ModelRoutes
     attempts: Collection[AttemptWatchdog]
+    taken: asyncio.Event
 
     async def follow(self, request: web.Request) -> web.StreamResponse:
         """Send what is, then what has changed, until the page leaves."""
@@ -50,11 +55,14 @@ class LiveStream:
         await response.prepare(request)
         follower = _Follower(self, Rates(self.state.records.clock()))
         follower.rates.measured(follower.rates.at, self.written(()))
-        while True:
+        while not self.taken.is_set():
             frames = list(follower.frames())
             async with asyncio.timeout(WRITE_SECONDS):
                 await response.write(b"".join(frames))
-            await asyncio.sleep(EVERY_SECONDS)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(EVERY_SECONDS):
+                    await self.taken.wait()
+        return response
 
     def written(self, ended: Collection[RequestRecord]) -> Iterator[Written]:
         """Yield how far each answer is, of those that run and those that have ended."""

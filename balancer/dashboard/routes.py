@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,11 +47,12 @@ class DashboardRoutes:
 
 
 def dashboard_routes(
-    api: AdminRoutes, watchdog: Watchdog, key_file: Path
+    api: AdminRoutes, watchdog: Watchdog, key_file: Path, taken: asyncio.Event
 ) -> Iterable[web.RouteDef]:
     """Return the routes of the dashboard and of Ollama's API, which share `/`.
 
-    `key_file` has the key that the balancer leaves for its own account.
+    `key_file` has the key that the balancer leaves for its own account; `taken` is set
+    once another process takes over.
     """
     ollama = OllamaRoutes(models=api.models)
     yield from ollama.routes()
@@ -61,6 +63,7 @@ def dashboard_routes(
             nodes=api.nodes,
             models=api.models,
             attempts=watchdog.attempts,
+            taken=taken,
         ),
         own_key=OwnKey(key_file, api.clients),
         root=ollama.root,

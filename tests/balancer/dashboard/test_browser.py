@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import socket
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -16,6 +17,7 @@ from edgeserve.security.tokens import new_secret
 from tests.balancer.dashboard.browser import CHROMIUM, PICTURES, Tab, browsing
 from tests.balancer.dashboard.fleet import HOSTILE, QWEN, Shown, shown, traffic
 from tests.balancer.endpoint import CHAT, a_secret, chat, endpoint, eventually
+from tests.fakes.node import fake_node
 
 pytestmark = pytest.mark.skipif(
     not CHROMIUM, reason="needs Chromium and Playwright: make check-dashboard"
@@ -235,6 +237,21 @@ async def test_a_key_that_is_no_admins_can_chat(tmp_path: Path) -> None:
         await shown_whole(tab, "chat")
 
     assert tab.wrong == []
+
+
+async def test_a_page_says_that_its_balancer_is_gone_and_goes_on_when_it_is_back() -> (
+    None
+):
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        port = sock.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    async with fake_node("desk") as node, browsing(url) as tab:
+        async with endpoint(node, port=port):
+            await tab.open("fleet", wait=".machine")
+        await tab.page.get_by_text("The balancer does not answer at").wait_for()
+        async with endpoint(node, port=port):
+            await tab.page.locator(".connection.ok").wait_for()
+            assert await tab.page.locator(".banner").count() == 0
 
 
 async def test_an_empty_fleet_says_what_to_do_next() -> None:

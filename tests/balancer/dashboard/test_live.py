@@ -126,6 +126,20 @@ def test_an_answer_that_goes_on_elsewhere_counts_for_each_engine() -> None:
     assert (second, end) == ({other: 5.0}, {other: 5.0})
 
 
+async def test_once_another_process_takes_over_pages_go_there() -> None:
+    async with (
+        fake_node() as node,
+        endpoint(node) as balancer,
+        asyncio.timeout(PATIENCE),
+        balancer.session.get(LIVE) as answer,
+    ):
+        await answer.content.readuntil(b"event: now")
+        balancer.balancer.taken.set()
+        await answer.content.read()
+
+    assert answer.content.at_eof()
+
+
 async def test_a_follower_that_leaves_is_forgotten() -> None:
     async with fake_node() as node, endpoint(node) as balancer:
         before = len(asyncio.all_tasks())
