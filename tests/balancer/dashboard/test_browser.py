@@ -26,7 +26,7 @@ pytestmark = pytest.mark.skipif(
 VIEWS = ("fleet", "live", "requests", "models", "usage", "chat")
 TRAFFIC_SECONDS = 40.0 if PICTURES else 2.0
 PICTURED = {
-    *(f"{view}-1440-light" for view in ("fleet", "live", "why", "models", "chat")),
+    *(f"{view}-1440-light" for view in ("fleet", "live", "why", "models")),
     *("fleet-1440-dark", "live-1440-dark", "fleet-390-light", "why-390-dark"),
 }
 SIZES = [(w, s) for w in (1440, 390) for s in ("light", "dark")]

@@ -32,7 +32,7 @@ const LOW_BATTERY = 20;
 export function fleet() {
   if (state.nodes === null) return waiting("Fleet");
   const nodes = [...state.nodes].sort((one, other) => rank(one) - rank(other) || String(one.name).localeCompare(other.name));
-  return [h("h1", {}, "Fleet"), summary(nodes), nodes.length ? h("div", { class: "machines" }, nodes.map(machine)) : alone(), nodes.length > 0 && more()];
+  return [h("h1", {}, "Fleet"), summary(nodes), nodes.length ? h("div", { class: "machines" }, nodes.map(machine)) : alone(), more()];
 }
 
 const rank = (node) => (node.state === "asking" ? 0 : trouble(node).length ? 1 : 2 + ORDER.indexOf(node.state));

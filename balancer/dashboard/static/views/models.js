@@ -88,7 +88,7 @@ function model(each) {
       h("table", {}, h("thead", {}, h("tr", {}, ["Variant", "Machine", "Memory", "Context", "Reads", "Writes", "State", ""].map((text) => (text ? h("th", { scope: "col" }, text) : h("td", {}))))),
         h("tbody", {}, [...byVariant].flatMap(([variant, engines]) => engines.map((one) => line(variant, one)))))),
     each.problems.map((one) => h("p", { class: "problem" }, prose(`${one.node ? `${one.node}: ` : ""}${one.reason}; ${one.remedy}`))),
-    each.unplanned.map((one) => h("p", { class: "problem" }, prose(`${one.node}, ${one.variant || one.file}: ${one.reason}; ${one.remedy}`))),
+    each.unplanned.map((one) => h("p", { class: "note" }, prose(`${one.node}, ${one.variant || one.file}: ${one.reason}; ${one.remedy}`))),
     limits(each, path));
 }
 
