@@ -76,14 +76,15 @@ function model(each) {
   const loaded = each.engines.filter((one) => isLoaded(one.report));
   const byVariant = Map.groupBy(each.engines, (one) => one.report.variant);
   const pinned = each.desired.some((one) => one.pinned);
+  const held = !pinned && each.engines.some((one) => one.report.pinned);
   const path = `/models/${encodeURIComponent(each.model)}`;
   return h("article", { key: each.model, class: "card", "aria-label": each.model },
-    h("header", {}, h("h2", {}, each.model, " ", pinned && h("b", { class: "label" }, "pinned")),
+    h("header", {}, h("h2", {}, each.model, " ", (pinned || held) && h("b", { class: "label" }, held ? "pinned by its node" : "pinned")),
       h("p", { class: "note" }, many(byVariant.size, "variant"), loaded.length ? `, loaded on ${loaded.map((one) => one.node).join(", ")}` : ", not loaded"),
       h("div", { class: "buttons" },
         pinned
           ? h("button", { type: "button", onclick: act(`${path}/pin`, { off: true }, `${each.model} may be unloaded again.`) }, "Unpin")
-          : h("button", { type: "button", onclick: act(`${path}/pin`, {}, `${each.model} stays loaded.`), title: "Keep it loaded" }, "Pin"))),
+          : !held && h("button", { type: "button", onclick: act(`${path}/pin`, {}, `${each.model} stays loaded.`), title: "Keep it loaded" }, "Pin"))),
     h("div", { class: "wide", tabindex: "0", role: "region", "aria-label": `Variants of ${each.model}` },
       h("table", {}, h("thead", {}, h("tr", {}, ["Variant", "Machine", "Memory", "Context", "Reads", "Writes", "State", ""].map((text) => (text ? h("th", { scope: "col" }, text) : h("td", {}))))),
         h("tbody", {}, [...byVariant].flatMap(([variant, engines]) => engines.map((one) => line(variant, one)))))),
