@@ -40,7 +40,7 @@ faults: install  ## Kill and freeze real engines under load, and count (20 min)
 	@KILLS=500 pytest tests/balancer/clients/test_crash.py
 	@python -m tests.endpoint.faults.strike $(ARGS)
 
-check-dashboard: install  ## Test the dashboard in headless Chromium (3 min)
+check-dashboard: install  ## Test the dashboard in headless Chromium (1 min)
 	@scripts/check-dashboard $(ARGS)
 
 check-llama: install  ## Run llama.cpp's own server tests through node and balancer (5 min)
