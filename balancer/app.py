@@ -31,6 +31,7 @@ from balancer.api.models.orders import OrderRoutes
 from balancer.api.nodes import NodeRoutes
 from balancer.clients.admission import Admission, admitting, local_admin
 from balancer.clients.usage import counting
+from balancer.dashboard.routes import dashboard_routes
 from balancer.discovery.events import ReconnectPolicy, pace_of, watching
 from balancer.discovery.joining import joining
 from balancer.discovery.mdns import discovering
@@ -42,7 +43,6 @@ from balancer.lifecycle.replicas.limits import FleetLimits
 from balancer.lifecycle.replicas.wishes import wishes_of_limits
 from balancer.lifecycle.scaling.live import FleetScaler
 from balancer.ollama.inference import HANDLED, OllamaInference
-from balancer.ollama.routes import OllamaRoutes
 from balancer.persistence.handover import (
     Handover,
     clients_moved,
@@ -155,12 +155,13 @@ async def running(
             nodes=await enter(changes),
             servers=servers,
         )
+        pages = dashboard_routes(api, handler.retry.watchdog, file, taken)
         port = await enter(
             http.listen(
                 sock,
                 OllamaInference(inner=handler, clients=clients, orders=models.orders),
                 HANDLED.__contains__,
-                [*api.routes(), *OllamaRoutes(models=models).routes()],
+                [*api.routes(), *pages],
                 body_limit=settings.body_limit_mib * MIB,
                 limits=http.limits_of(settings),
                 admit=clients.check,

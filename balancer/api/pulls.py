@@ -87,6 +87,11 @@ def _peer(fleet: Fleet, node: Node) -> Peer:
     return Peer(id=_id(node), name=node.name, urls=tuple(urls))
 
 
+def pulls_of(fleet: Fleet) -> list[Json]:
+    """Render the pulls of all nodes. Pure."""
+    return [_shown(node, pull) for node in fleet.nodes for pull in node.report.pulls]
+
+
 @dataclass(frozen=True)
 class PullRoutes:
     """The routes. All are for admins; orders need an admin's key."""
@@ -110,13 +115,7 @@ class PullRoutes:
 
     async def pulls(self, _: web.Request) -> web.Response:
         """List the pulls of all nodes."""
-        return json_response(
-            [
-                _shown(node, pull)
-                for node in self._fleet.nodes
-                for pull in node.report.pulls
-            ]
-        )
+        return json_response(pulls_of(self._fleet))
 
     async def order(self, request: web.Request) -> web.Response:
         """Have nodes pull a model; answers what each has said."""

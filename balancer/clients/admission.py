@@ -113,6 +113,11 @@ class Admission:
             raise AdminOnly
         return key
 
+    def all(self) -> list[ClientKey]:
+        """Return the keys that were made, revoked ones included."""
+        self._look()
+        return [*self._stored.keys.values(), *self._file.keys.values()]
+
     def _find(self, secret: str) -> ClientKey | None:
         id_ = key_id(secret)
         key = self._known.get(id_)
@@ -167,7 +172,7 @@ def local_admin(
     A process that takes over keeps the key of the other one, which may still answer.
     Once `taken` is set, another process keeps the file.
     """
-    secret = (_left_in(path) if inherits else None) or new_secret("admin")
+    secret = (key_left_in(path) if inherits else None) or new_secret("admin")
     admission.trust(secret)
     try:
         replace_file(path, f"{secret}\n".encode(), mode=OWNER_ONLY)
@@ -184,7 +189,8 @@ def local_admin(
             remove(path)
 
 
-def _left_in(path: Path) -> str | None:
+def key_left_in(path: Path) -> str | None:
+    """Return the key that `local_admin` has left in a file, None without one."""
     try:
         found = read_text(path).strip()
     except OSError:

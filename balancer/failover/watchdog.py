@@ -213,30 +213,30 @@ class Watchdog:
         self.budget, self._look = RetryBudget(), look
         self._state = state
         self._ticker = Ticker(EVERY_SECONDS)
-        self._attempts = set[AttemptWatchdog]()
+        self.attempts = set[AttemptWatchdog]()
         self._awake = awake
         self.time = awake.time
 
     def watch(self, attempt: AttemptWatchdog) -> None:
         """Look at an attempt from now on."""
-        if not self._attempts:
+        if not self.attempts:
             self._ticker.add(self)
-        self._attempts.add(attempt)
+        self.attempts.add(attempt)
 
     def end(self, attempt: AttemptWatchdog) -> None:
         """Look at an attempt no longer."""
         attempt.end()
-        self._attempts.discard(attempt)
-        if not self._attempts:
+        self.attempts.discard(attempt)
+        if not self.attempts:
             self._ticker.discard(self)
 
     def tick(self, now: float) -> None:
         """Look at every attempt."""
         now = self.time()  # the ticker's clock goes on while this process stands still
-        for attempt in tuple(self._attempts):
+        for attempt in tuple(self.attempts):
             guarded(WATCH, partial(attempt.tick, now))
         if self._look and self.budget_left and not self.woke:
-            guarded(WATCH, partial(self._look, self._attempts, now))
+            guarded(WATCH, partial(self._look, self.attempts, now))
 
     def close(self) -> None:
         """Stop the ticker."""
@@ -244,14 +244,14 @@ class Watchdog:
 
     def is_alone(self, attempt: AttemptWatchdog) -> bool:
         """Whether its engine runs nothing else of ours."""
-        others = self._attempts - {attempt}
+        others = self.attempts - {attempt}
         return all(each.key != attempt.key for each in others)
 
     async def wait_apart(self, key: EngineKey) -> None:
         """Wait until no other suspect request might end this engine."""
         while any(  # noqa: ASYNC110 - rare, and text is only counted, not signalled
             each.suspect and each.key == key and not each.has_text
-            for each in self._attempts
+            for each in self.attempts
         ):
             await asyncio.sleep(APART_SECONDS)
 
@@ -287,16 +287,14 @@ class Watchdog:
     def last_work(self, key: EngineKey) -> float:
         """Return when an engine last showed work; `inf` if it may work unseen."""
         model = self._state.predictive.fleet_model.get(key)
-        here = [each for each in self._attempts if each.key == key]
+        here = [each for each in self.attempts if each.key == key]
         if model is None or model.foreign or any(each.hidden for each in here):
             return inf
         return max((each.worked_at for each in here), default=0.0)
 
     def last_read(self, attempt: AttemptWatchdog) -> float:
         """Return when its engine last showed that it reads another's prompt."""
-        others = [
-            e for e in self._attempts if e.key == attempt.key and e is not attempt
-        ]
+        others = [e for e in self.attempts if e.key == attempt.key and e is not attempt]
         return max((e.worked_at for e in others if e.phase == "reading"), default=-inf)
 
     def stuck(self, key: EngineKey) -> bool:

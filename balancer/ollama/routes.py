@@ -12,7 +12,7 @@ from balancer.api.models.listing import ModelRoutes
 from balancer.ollama.changes import ModelNamed, OllamaChanges
 from balancer.ollama.listing import loaded, model_card, tags
 from balancer.ollama.names import resolved
-from edgeserve.http.server.aiohttp_routes import guarded, json_response
+from edgeserve.http.server.aiohttp_routes import AioHandler, guarded, json_response
 from edgeserve.wire import decode
 
 VERSION = "0.13.0"
@@ -24,14 +24,21 @@ ALIVE = "Ollama is running"
 
 @dataclass(frozen=True, kw_only=True)
 class OllamaRoutes:
-    """The routes; each shows a client what its key is for."""
+    """The routes; each shows a client what its key is for.
+
+    Beside them, `root` is what Ollama answers on `/`.
+    """
 
     models: ModelRoutes
+
+    @property
+    def root(self) -> AioHandler:
+        """The handler that says that this speaks Ollama's API."""
+        return guarded(self.models.clients.check, self.alive)
 
     def routes(self) -> Iterable[web.RouteDef]:
         """Return the routes."""
         check = self.models.clients.check
-        yield web.get("/", guarded(check, self.alive))
         yield web.get("/api/version", guarded(check, self.version))
         yield web.get("/api/tags", self.tags)
         yield web.get("/api/ps", self.running)

@@ -201,7 +201,7 @@ FOLDERS = (
 EVERY = tuple(dict.fromkeys(each for commands in READ.values() for each in commands))
 
 KEPT_BY = {
-    "balancer.clients.admission:_left_in": f"state/admin-{PORT}.key",
+    "balancer.clients.admission:key_left_in": f"state/admin-{PORT}.key",
     "balancer.clients.admission:local_admin": f"state/admin-{PORT}.key",
     "edgeserve.cli.client:_left_here": f"state/admin-{PORT}.key",
     "balancer.persistence.learned:_load": "state/learned.json",
@@ -272,6 +272,8 @@ KEPT_BY = {
 """Function that keeps a file → the files above that stand for what it keeps."""
 
 OTHERWISE = {
+    "balancer.dashboard.account": "/proc",
+    "balancer.dashboard.files": "files of the package",
     "balancer.clients.database": "clients.db, through SQLite",
     "balancer.telemetry.trace": "traces: day.jsonl above",
     "balancer.telemetry.recorder": "traces: day.jsonl above",
