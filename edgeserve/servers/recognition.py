@@ -112,6 +112,7 @@ def _what_came(setting: ServerSetting, reply: Reply) -> str:
         case 200:
             return _what_came_with_200(reply)
         case _ if 300 <= status < 400:
+            where = where.removesuffix("/models")
             return f"was answered {status}: it points to {where}; name that URL"
         case _:
             return f"was answered {status} ({said}): see its log"
