@@ -22,7 +22,7 @@ from edgeserve.http.types import Answer, Origin, Request, Response, Upstream
 from edgeserve.json_edit import edited, raw_fields
 from edgeserve.openai import ROUTES, fields
 from edgeserve.served import Continued
-from edgeserve.servers.asking import get
+from edgeserve.servers.asking import get, without_key
 from edgeserve.servers.errors import error_of, no_answer
 from edgeserve.servers.profiles.base import Profile, Reply
 from edgeserve.servers.profiles.translation import Translation
@@ -189,13 +189,15 @@ async def _understood(
             f"{asks} was answered {answer.status}: it points to {there}; name that URL"
         )
     if answer.status >= 400:
+        came = without_key(came, server.key)
         status, came = as_ours(server, answer.status, came)
         return ServerAnswer(status, {**headers, **JSON}, answer, came)
     if translation is not None:
         return ServerAnswer(200, headers, answer, _translated(asks, translation, came))
     if server.found is not None and server.found.profile.llama_cpp and came.strip():
         return ServerAnswer(200, headers, answer, came)
-    if wrong := no_answer(came, kind, embeds="/embeddings" in asks):
+    shown = without_key(came, server.key)
+    if wrong := no_answer(shown, kind, embeds="/embeddings" in asks):
         raise NodeLost(f"{asks} was answered {answer.status} {wrong}")
     return ServerAnswer(200, headers, answer, came.replace(REASONING, OURS))
 

@@ -32,12 +32,20 @@ async def get(
                     f"GET {path} of {url} was answered with more than {LARGEST} bytes,"
                     " perhaps without end: is its URL right?"
                 )
-        return Reply(answer.status, answer.headers, b"".join(pieces))
+        body = b"".join(pieces)
+        if answer.status != 200:
+            body = without_key(body, key)
+        return Reply(answer.status, answer.headers, body, keyed=bool(key))
 
 
 def bearing(key: str) -> dict[str, str]:
     """Return the headers that show a server its key, none for ""."""
     return {"authorization": f"Bearer {key}"} if key else {}
+
+
+def without_key(body: bytes, key: str) -> bytes:
+    """Hide a key in an error, which may repeat what the server was shown. Pure."""
+    return body.replace(key.encode(), b"***") if key else body
 
 
 def read_key(setting: ServerSetting) -> str:

@@ -102,6 +102,11 @@ def _what_came(setting: ServerSetting, reply: Reply) -> str:
     match status:
         case 401 | 403 if setting.key_file:
             return f"was answered {status}: it refuses the key in {setting.key_file}"
+        case 401 | 403 if reply.keyed:
+            return (
+                f"was answered {status}: it refuses the key that it gets; name a file"
+                f" with another, {WHERE_KEY}"
+            )
         case 401 | 403:
             return (
                 f"was answered {status} ({said}): name the file with its key,"
@@ -112,6 +117,7 @@ def _what_came(setting: ServerSetting, reply: Reply) -> str:
         case 200:
             return _what_came_with_200(reply)
         case _ if 300 <= status < 400:
+            where = where.removesuffix("/models")
             return f"was answered {status}: it points to {where}; name that URL"
         case _:
             return f"was answered {status} ({said}): see its log"

@@ -12,7 +12,7 @@ from edgeserve.errors import Draining, EdgeserveError, WrongMethod
 from edgeserve.http.types import Answer, Handler, Request, Response, Upstream
 from edgeserve.orders.servers import SERVERS
 from edgeserve.security.tokens import Guard
-from edgeserve.servers.asking import bearing
+from edgeserve.servers.asking import bearing, without_key
 from node.adoption.finding import Adopted
 from node.state import NodeState
 
@@ -68,7 +68,7 @@ class ServerRelay:
                 to_server(request, adopted.key),
                 request.body if request.method == "POST" else b"",
             ) as answer:
-                await _pass(answer, reply)
+                await _pass(answer, reply, adopted.key)
 
     def _meant(self, rest: str) -> tuple[Adopted, str]:
         """Return the server that a path means, and the path there."""
@@ -90,10 +90,13 @@ def to_server(request: Request, key: str) -> dict[str, str]:
     return {**{name: given[name] for name in PASSED if name in given}, **bearing(key)}
 
 
-async def _pass(answer: Answer, reply: Response) -> None:
+async def _pass(answer: Answer, reply: Response, key: str) -> None:
     length = answer.headers.get("content-length")
     if length is not None and int(length) <= WHOLE_BYTES:
-        await reply.send(answer.status, answer.headers, await answer.read())
+        body = await answer.read()
+        if answer.status >= 400:
+            body = without_key(body, key)
+        await reply.send(answer.status, answer.headers, body)
         return
     await reply.start(answer.status, answer.headers)
     await answer.pump(reply, _unseen)

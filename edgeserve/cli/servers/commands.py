@@ -177,4 +177,5 @@ def _entry(server: Json) -> Entry:
 
 def _model(model: Json) -> str:
     abilities = ", ".join(map(str, model["abilities"]))
-    return f"{model['id']}: {model['context']} tokens; {abilities}"
+    context = f"{model['context']} tokens" if model["context"] else "context unknown"
+    return f"{model['id']}: {context}; {abilities}"

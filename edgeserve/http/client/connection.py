@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import cast
 
-from edgeserve.errors import BadRequest, NodeLost
+from edgeserve.errors import BadRequest, NodeLost, in_words
 from edgeserve.http.client.answer import UpstreamResponse
 from edgeserve.http.heads import END, JOINED, AnswerHead, read_answer
 from edgeserve.http.types import Origin
@@ -134,7 +134,7 @@ class UpstreamConnection(asyncio.Protocol):
         """Fail the request in progress, if there is one."""
         self.closed = True
         self.on_closed(self)
-        why = str(exc) if exc else "hung up"
+        why = in_words(exc) if exc else "hung up"
         if self._answer is not None:
             self._answer.lost(self._lost(f"broke off: {why}"))
         elif self._answer_future is not None and not self._answer_future.done():

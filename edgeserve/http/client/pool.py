@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from math import inf
 from types import TracebackType
 
-from edgeserve.errors import NodeLost, NoFiles, NotReached
+from edgeserve.errors import NodeLost, NoFiles, NotReached, in_words
 from edgeserve.http.channel.opening import FleetChannel
 from edgeserve.http.client.answer import UpstreamResponse
 from edgeserve.http.client.connection import UpstreamConnection
@@ -267,4 +267,4 @@ def _reason(error: OSError | UnicodeError) -> str:
     if isinstance(error, ssl.SSLError):
         return getattr(error, "verify_message", None) or error.reason or str(error)
     number = error.errno if isinstance(error, OSError) else None
-    return os.strerror(number) if number and number > 0 else str(error)
+    return os.strerror(number) if number and number > 0 else in_words(error)

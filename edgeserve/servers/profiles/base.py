@@ -44,11 +44,12 @@ _EMBEDS = re.compile(r"embed|(?<![a-z])(bge|gte|e5)(?![a-z])", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Reply:
-    """The answer to one GET."""
+    """The answer to one GET. `keyed`: the server was shown a key."""
 
     status: int
     headers: Mapping[str, str]
     body: bytes
+    keyed: bool = False
 
     @cached_property
     def json(self) -> Json:

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from tests.balancer.endpoint import CHAT, Endpoint, a_secret, chat, endpoint
-from tests.fakes.servers import VLLM, fake_server
+from tests.fakes.servers import OPENAI, VLLM, fake_server
 from tests.patience import PATIENCE
 
 KEY = "a-key-that-is-nowhere-to-be-seen"
@@ -55,3 +55,30 @@ async def test_a_server_is_added_with_its_key_listed_and_removed(
     assert removed == (0, "gpu gets no requests any more\n")
     assert none == (0, "no servers yet; `edgeserve servers add URL` adds one\n")
     assert all(KEY not in each[1] for each in (locked, added, listed, removed, none))
+
+
+async def test_a_key_that_the_server_refuses_and_repeats_is_not_shown(
+    tmp_path: Path,
+) -> None:
+    key = str(a_secret(tmp_path, "key", KEY))
+    locked = (401, {"error": f"unknown key {KEY}"})
+    async with (
+        fake_server({"/v1/models": locked}) as server,
+        endpoint(state_dir=tmp_path) as here,
+    ):
+        refused = await edgeserve(here, tmp_path, "add", server.url, "--key-file", key)
+
+    assert refused[0] == 1
+    assert "401: it refuses the key that it gets; name a file with" in refused[1]
+    assert KEY not in refused[1]
+
+
+async def test_a_context_that_nobody_told_is_called_unknown(tmp_path: Path) -> None:
+    async with (
+        fake_server(OPENAI) as server,
+        endpoint(state_dir=tmp_path) as here,
+    ):
+        added = await edgeserve(here, tmp_path, "add", server.url)
+
+    assert "context unknown; chat, completion, tools" in added[1]
+    assert " 0 tokens" not in added[1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from balancer.servers.client import as_ours, fitting
 from balancer.servers.server import server_of
 from edgeserve.config.servers import ServerSetting
 from edgeserve.servers.profiles import BY_KIND
-from tests.balancer.endpoint import CHAT, chat, endpoint
+from tests.balancer.endpoint import CHAT, a_secret, chat, endpoint
 from tests.fakes.node import fake_node
 from tests.fakes.reports import an_engine
 from tests.fakes.servers import OPENAI, TGI, fake_server
@@ -106,3 +107,21 @@ async def test_the_limit_of_an_answer_is_sent_as_servers_call_it() -> None:
 
     assert [body["max_tokens"] for _, _, body in server.asked] == [100, 100]
     assert "max_completion_tokens" not in server.asked[1][2]
+
+
+@pytest.mark.parametrize("status", [400, 401, 500, 200])
+async def test_an_error_that_repeats_the_key_does_not_show_it_to_clients(
+    tmp_path: Path, status: int
+) -> None:
+    key = "a-key-that-is-nowhere-to-be-seen"
+    failing = (status, {"error": {"message": f"no such key: {key}"}})
+    async with fake_server(OPENAI, key=key, posts={CHAT: failing}) as server:
+        file = str(a_secret(tmp_path, "key", key))
+        tables = (ServerSetting(url=server.url, key_file=file),)
+        async with endpoint(server_tables=tables, attempts=1) as here:
+            answered = await here.post(CHAT, chat())
+
+    assert server.asked
+    said = answered.json["error"]["message"]
+    assert "no such key: ***" in said
+    assert key not in " ".join((said, *here.heard))

@@ -229,3 +229,20 @@ async def proving(url: str, target: str, token: str) -> tuple[int, bytes]:
 async def asked(pool: Upstream, url: str, target: str) -> tuple[int, bytes]:
     async with pool.ask(origin_of(url, 0), "GET", target, {}) as answer:
         return answer.status, await answer.read()
+
+
+async def test_a_refusal_that_repeats_the_key_does_not_give_it_away(
+    tmp_path: Path,
+) -> None:
+    key = "a-key-that-stays-here"
+    answers = {**VLLM, "/odd": (401, {"error": f"wrong key {key}"})}
+    file = str(a_secret(tmp_path, "server-key", key))
+    async with fake_server(answers, key=key) as server:
+        place = ServerSetting(url=server.url, key_file=file)
+        async with adopter(tmp_path, adopt_tables=(place,)) as node:
+            await node.until(1)
+            path = f"/edgeserve/v1/servers/{server.port}/odd"
+            async with node.client.get(path) as odd:
+                shown = await odd.json()
+
+    assert shown == {"error": "wrong key ***"}

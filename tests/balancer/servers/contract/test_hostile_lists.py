@@ -56,6 +56,10 @@ LISTS: dict[str, tuple[Any, str]] = {
         Answer(308, headers={"location": "https://b/v1"}),
         "points to https://b/v1; name that URL",
     ),
+    "a redirect of the list": (
+        Answer(302, headers={"location": "https://b/v1/models"}),
+        "points to https://b/v1; name that URL",
+    ),
     "no list": ({"data": "small"}, "without a list of models"),
     "ids of other types": ({"data": [{"id": 1}, {"id": None}, "a", 5]}, "without a li"),
     "ids with control characters": ({"data": [{"id": "a\n\x1b[31mb"}]}, "without a li"),

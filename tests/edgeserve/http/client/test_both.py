@@ -137,6 +137,14 @@ async def test_a_port_without_a_listener_is_a_lost_node(kind: ModuleType) -> Non
                 pass
 
 
+async def test_a_host_without_an_address_is_said_in_words(kind: ModuleType) -> None:
+    async with kind.upstream(connect_seconds=30) as up:
+        with pytest.raises(NodeLost, match="did not answer") as lost:
+            async with up.ask(Origin("no-such-host.invalid", 80), "GET", "/", {}):
+                pass
+    assert "Errno" not in str(lost.value)
+
+
 @pytest.mark.parametrize("said", ["", "HTTP/1.1 200 OK\r\nconte"])
 async def test_hanging_up_before_the_head_is_a_lost_node(
     kind: ModuleType, said: str
