@@ -21,7 +21,7 @@ from balancer.api.models.listing import ModelRoutes
 from balancer.api.models.overview import overview
 from balancer.api.nodes import NodeRoutes
 from balancer.api.pulls import pulls_of
-from balancer.dashboard.rates import Rates, Written
+from balancer.dashboard.rates import Rates, TokensWritten
 from balancer.failover.watchdog import AttemptWatchdog
 from balancer.state import BalancerState
 from balancer.telemetry.records import RequestRecord
@@ -64,18 +64,18 @@ class LiveStream:
                     await self.taken.wait()
         return response
 
-    def written(self, ended: Collection[RequestRecord]) -> Iterator[Written]:
+    def written(self, ended: Collection[RequestRecord]) -> Iterator[TokensWritten]:
         """Yield how far each answer is, of those that run and those that have ended."""
         for each in self.attempts:
             if each.context is not None:
                 record = each.context.record
                 count = len(record.attempts)
-                yield Written(record.id, count, each.key, each.texts)
+                yield TokensWritten(record.id, count, each.key, each.texts)
         for record in ended:
             if (used := record.used) is not None:
                 last = record.attempts[-1].send.to.key
                 count = len(record.attempts)
-                yield Written(record.id, count, last, used.answer, ended=True)
+                yield TokensWritten(record.id, count, last, used.answer, ended=True)
 
     def whole(self) -> dict[str, object]:
         """Return what is sent whole when it has changed, as its own route shows it."""

@@ -11,7 +11,7 @@ import msgspec
 from balancer.fleet.engines import EngineKey
 
 
-class Written(msgspec.Struct, frozen=True):
+class TokensWritten(msgspec.Struct, frozen=True):
     """How far a request's answer has come: tokens at the engine that writes it.
 
     `attempt` counts its attempts; `ended`: `tokens` are now those of the whole answer.
@@ -35,7 +35,7 @@ class Rates:
     """For each request: its attempt, tokens of it, and tokens of all attempts."""
 
     def measured(
-        self, now: float, answers: Iterable[Written]
+        self, now: float, answers: Iterable[TokensWritten]
     ) -> dict[EngineKey, float]:
         """Return tokens/s of each engine since the last measurement."""
         new, going = Counter[EngineKey](), dict[str, tuple[int, int, int]]()

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from balancer.dashboard.rates import Rates, Written
+from balancer.dashboard.rates import Rates, TokensWritten
 from tests.balancer.endpoint import CHAT, Endpoint, busy, chat, endpoint
 from tests.fakes.llama import Behaviour
 from tests.fakes.node import fake_node
@@ -109,9 +109,9 @@ async def test_the_tokens_of_each_engine_are_told_while_they_come() -> None:
 
 def test_tokens_are_counted_once_while_they_come_and_at_the_end() -> None:
     rates = Rates(0.0)
-    first = rates.measured(1.0, [Written("r", 1, KEY, 10)])
-    second = rates.measured(3.0, [Written("r", 1, KEY, 30)])
-    end = rates.measured(4.0, [Written("r", 1, KEY, 32, ended=True)])
+    first = rates.measured(1.0, [TokensWritten("r", 1, KEY, 10)])
+    second = rates.measured(3.0, [TokensWritten("r", 1, KEY, 30)])
+    end = rates.measured(4.0, [TokensWritten("r", 1, KEY, 32, ended=True)])
     after = rates.measured(5.0, [])
 
     assert (first, second, end, after) == ({KEY: 10.0}, {KEY: 10.0}, {KEY: 2.0}, {})
@@ -119,9 +119,9 @@ def test_tokens_are_counted_once_while_they_come_and_at_the_end() -> None:
 
 def test_an_answer_that_goes_on_elsewhere_counts_for_each_engine() -> None:
     rates, other = Rates(0.0), ("nuc", "small:Q4_1")
-    rates.measured(1.0, [Written("r", 1, KEY, 10)])
-    second = rates.measured(2.0, [Written("r", 2, other, 5)])
-    end = rates.measured(3.0, [Written("r", 2, other, 20, ended=True)])
+    rates.measured(1.0, [TokensWritten("r", 1, KEY, 10)])
+    second = rates.measured(2.0, [TokensWritten("r", 2, other, 5)])
+    end = rates.measured(3.0, [TokensWritten("r", 2, other, 20, ended=True)])
 
     assert (second, end) == ({other: 5.0}, {other: 5.0})
 
