@@ -24,6 +24,13 @@ from balancer.prediction.speed import Sample
 LIKELY_LEFT = 0.35
 """The part of the expected length that a longer answer probably still has to come."""
 
+OVERDUE = 0.5
+"""What is far too late is so for as long again, times this: the later, the longer. So a
+request does not wait for ever for an engine that hangs while another is idle."""
+
+FAR = 3.0
+"""So many times the expected length, or so many seconds for a prompt, are far."""
+
 
 @dataclass(slots=True)
 class EngineTotals:
@@ -93,7 +100,8 @@ class RunningRequest(msgspec.Struct, eq=False):
     def left(self, tokens: float) -> float:
         """Tokens of its answer to come, given its engine's total."""
         done = 0.0 if self.first is None else tokens - self.tokens_at_first
-        return max(self.answer - done, LIKELY_LEFT * self.answer)
+        overdue = OVERDUE * (done - FAR * self.answer)
+        return max(self.answer - done, LIKELY_LEFT * self.answer, overdue)
 
     def wrote(self, now: float, totals: EngineTotals) -> None:
         """Note its first token."""
@@ -276,7 +284,9 @@ class RunningRequests:
         for other, request in self.reading.items():
             if other < slot:
                 # No `max` here: a call costs as much as the rest of the line.
-                left += request.reading if request.reading > BARELY else BARELY
+                own = request.reading
+                late = -OVERDUE * (own + FAR)
+                left += own if own > BARELY else late if late > BARELY else BARELY
         return left
 
 

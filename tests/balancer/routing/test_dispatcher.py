@@ -23,6 +23,21 @@ def test_it_rather_waits_for_the_gpu_than_starts_a_minute_on_a_pi() -> None:
     assert second.engine.name == "gpu"
 
 
+@pytest.mark.parametrize("began", [False, True])
+def test_it_does_not_wait_for_ever_for_an_engine_that_hangs(*, began: bool) -> None:
+    fleet = Fleet(pi=(PI, 1), gpu=(GPU, 1))
+    hanging = fleet.sends(a_prompt(b"one"))
+    if began:
+        hanging.engine.wrote(hanging, 0.5)
+    fleet.asks(a_prompt(b"two"), 0.6)
+
+    assert fleet.assigns(0.6) == []
+    assert fleet.assigns(2.0) == []
+    (second,) = fleet.assigns(120.0)
+
+    assert second.engine.name == "pi"
+
+
 def test_when_the_gpu_is_far_behind_the_laptop_serves() -> None:
     fleet = Fleet(laptop=(LAPTOP, 2), gpu=(GPU, 1))
     names = []
