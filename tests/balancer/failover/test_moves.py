@@ -183,7 +183,7 @@ async def test_an_answer_bound_to_a_grammar_stays_where_it_was_begun() -> None:
 async def test_a_request_returns_where_the_faster_engine_is_lost() -> None:
     async with misjudged(READS_SLOWLY) as (balancer, slow, fast):
         fast.llama.behaviour.fault = "reset"
-        answer = await balancer.post(CHAT, chat(WORDS[:900], max_tokens=40))
+        answer = await balancer.post(CHAT, chat(WORDS[:1500], max_tokens=40))
         outcomes = await explained(balancer, answer)
 
     assert answer.status == 200
