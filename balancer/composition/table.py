@@ -16,8 +16,8 @@ import msgspec
 
 from edgeserve.config.routes import ModelRoute, WrongRoute, collision, route_from
 from edgeserve.errors import BadRequest, EdgeserveError, in_words
-from edgeserve.runtime.files import read_json, replace_json
-from edgeserve.runtime.tasks import in_thread
+from edgeserve.runtime.files import read_json
+from edgeserve.runtime.stored import store
 
 log = logging.getLogger(__name__)
 
@@ -53,14 +53,6 @@ class RouteOfFile(EdgeserveError):
         )
 
 
-class RoutesNotStored(EdgeserveError):
-    """The change counts, but only until this process ends."""
-
-    status = 507
-    code = "not_stored"
-    kind = "server_error"
-
-
 class _Stored(msgspec.Struct, frozen=True, kw_only=True):
     """The content of the file."""
 
@@ -91,7 +83,7 @@ class RouteTable:
         return route.name in self._fixed
 
     async def put(self, route: ModelRoute) -> None:
-        """Set a route. Raises RouteOfFile, BadRequest, RoutesNotStored."""
+        """Set a route. Raises RouteOfFile, BadRequest, NotStored."""
         async with self._writing:
             if route.name in self._fixed:
                 raise RouteOfFile(route.name)
@@ -103,7 +95,7 @@ class RouteTable:
             await self._become(routes)
 
     async def remove(self, name: str) -> None:
-        """Remove one. Raises UnknownModelRoute, RouteOfFile, RoutesNotStored."""
+        """Remove one. Raises UnknownModelRoute, RouteOfFile, NotStored."""
         async with self._writing:
             if name in self._fixed:
                 raise RouteOfFile(name)
@@ -117,19 +109,7 @@ class RouteTable:
         if self._path is None:
             return
         own = [each for name, each in routes.items() if name not in self._fixed]
-        stored = _Stored(routes=[each.shown() for each in own])
-        try:
-            await in_thread(_write, self._path, stored)
-        except OSError as error:
-            raise RoutesNotStored(
-                f"this counts until the balancer ends: cannot write {self._path}:"
-                f" {in_words(error)}"
-            ) from error
-
-
-def _write(path: Path, stored: _Stored) -> None:
-    """Replace the file. Raises OSError."""
-    replace_json(path, stored)
+        await store(self._path, _Stored(routes=[each.shown() for each in own]))
 
 
 def _kept(path: Path) -> list[ModelRoute]:

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import msgspec
 
-from edgeserve.errors import EdgeserveError, SettingsError, in_words
-from edgeserve.runtime.files import RepeatedFault, read_json, replace_json, stamp
-from edgeserve.runtime.tasks import in_thread
+from edgeserve.errors import SettingsError, in_words
+from edgeserve.runtime.files import RepeatedFault, read_json, stamp
+from edgeserve.runtime.stored import store
 
 log = logging.getLogger(__name__)
 
@@ -35,14 +35,6 @@ class _Stored(msgspec.Struct, frozen=True, kw_only=True):
     """The content of the file."""
 
     revoked: dict[str, RevokedNode]
-
-
-class NotStored(EdgeserveError):
-    """The change counts, but only until this process ends."""
-
-    status = 507
-    code = "not_stored"
-    kind = "server_error"
 
 
 class Revocations:
@@ -83,14 +75,7 @@ class Revocations:
 
     async def _become(self, nodes: dict[str, RevokedNode]) -> None:
         self._nodes = nodes  # at once: the disk may take its time
-        stored = _Stored(revoked=nodes)
-        try:
-            await in_thread(_write, self._path, stored)
-        except OSError as error:
-            raise NotStored(
-                f"this counts until the balancer ends: cannot write {self._path}:"
-                f" {in_words(error)}"
-            ) from error
+        await store(self._path, _Stored(revoked=nodes))
         self._stamp = stamp(self._path)
 
     def _read_again(self) -> None:
@@ -103,11 +88,6 @@ class Revocations:
             )
         else:
             self._trouble.ended()
-
-
-def _write(path: Path, stored: _Stored) -> None:
-    """Replace the file; it outlives a power cut once this returns. Raises OSError."""
-    replace_json(path, stored)
 
 
 def _read(path: Path) -> Mapping[str, RevokedNode]:

@@ -75,7 +75,7 @@ class ServerRegistry:
     async def add(self, server: Server) -> None:
         """Add a server, once it has answered as one that can serve.
 
-        Raises BadRequest, ServerUnusable, ServersNotStored.
+        Raises BadRequest, ServerUnusable, NotStored.
         """
         self._check(server)
         server.epoch = self._epochs.get(server.id, 0)
@@ -90,12 +90,12 @@ class ServerRegistry:
             self.table.added.append(server)
             self._follow(server, poll)
             poll.take(report)
-            await self.table.store()
+            await self.table.keep()
 
     async def remove(self, name: str) -> Server:
         """Remove the server that `name` means; requests that it answers go on.
 
-        Raises UnknownServer, ServerOfSettings, BadRequest, ServersNotStored.
+        Raises UnknownServer, ServerOfSettings, BadRequest, NotStored.
         """
         async with self._changing:
             server = self.named(name)
@@ -111,7 +111,7 @@ class ServerRegistry:
                 )
             self.table.added.remove(server)
             self.forget(server)
-            await self.table.store()
+            await self.table.keep()
             return server
 
     @property

@@ -21,9 +21,9 @@ from edgeserve.config.servers import (
     server_collision,
     server_from,
 )
-from edgeserve.errors import BadRequest, EdgeserveError, SettingsError, in_words
-from edgeserve.runtime.files import read_json, replace_json
-from edgeserve.runtime.tasks import in_thread
+from edgeserve.errors import BadRequest, SettingsError, in_words
+from edgeserve.runtime.files import read_json
+from edgeserve.runtime.stored import store
 from edgeserve.servers.asking import check_key
 
 log = logging.getLogger(__name__)
@@ -38,14 +38,6 @@ SECRET = ("key", "ca")
 
 ELSEWHERE = {"key_file": "key", "ca_file": "ca"}
 """Settings that name files, and what is sent instead."""
-
-
-class ServersNotStored(EdgeserveError):
-    """The change counts, but only until this process ends."""
-
-    status = 507
-    code = "not_stored"
-    kind = "server_error"
 
 
 class _Stored(msgspec.Struct, frozen=True, kw_only=True):
@@ -115,29 +107,17 @@ class ServerTable:
         if len(self.added) >= MOST_SERVERS:
             raise BadRequest(f"there are {MOST_SERVERS} servers, the most there may")
 
-    async def store(self) -> None:
-        """Write down those that were added. Raises ServersNotStored."""
-        if self._path is None:
-            return
-        stored = _Stored(servers=list(map(_stored, self.added)))
-        try:
-            await in_thread(_write, self._path, stored)
-        except OSError as error:
-            raise ServersNotStored(
-                f"this counts until the balancer ends: cannot write {self._path}:"
-                f" {in_words(error)}"
-            ) from error
+    async def keep(self) -> None:
+        """Write down those that were added. Raises NotStored."""
+        if self._path is not None:
+            stored = _Stored(servers=list(map(_stored, self.added)))
+            await store(self._path, stored, mode=0o600)
 
 
 def _stored(server: Server) -> dict[str, Any]:
     secret = {name: getattr(server, name) for name in SECRET}
     given = {name: each for name, each in secret.items() if each}
     return {**server.setting.shown(), **given}
-
-
-def _write(path: Path, stored: _Stored) -> None:
-    """Replace the file. Raises OSError."""
-    replace_json(path, stored, mode=0o600)
 
 
 def _kept(path: Path) -> list[Server]:

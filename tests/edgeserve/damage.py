@@ -34,7 +34,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGES = ("edgeserve", "node", "balancer", "quantize")
 HELPERS = frozenset(
     ("read_bytes", "read_text", "read_json", "replace_file", "replace_json",
-     "replacing", "open_lock")
+     "replacing", "open_lock", "store")
 )  # fmt: skip
 PORT = 18_080
 """Never listened on: commands that listen are given 0."""
@@ -207,21 +207,21 @@ KEPT_BY = {
     "balancer.persistence.learned:_load": "state/learned.json",
     "balancer.persistence.learned:_save": "state/learned.json",
     "balancer.lifecycle.replicas.limits:_read": "state/limits.json",
-    "balancer.lifecycle.replicas.limits:_write": "state/limits.json",
+    "balancer.lifecycle.replicas.limits:put": "state/limits.json",
     "balancer.simulate.fleets:from_file": "fleet.toml",
     "balancer.telemetry.trace:load": "day.jsonl",
     "edgeserve.security.tokens:read_secrets": "config/token config/api-keys",
     "edgeserve.security.certificates:stored_certificate": f"{PEM} state/node.pem",
     "edgeserve.security.certificates:keep": f"{PEM} state/node.pem",
     "edgeserve.security.renewal:_loaded": "config/cert.pem",
-    "balancer.composition.table:_write": "state/routes.json",
+    "balancer.composition.table:_become": "state/routes.json",
     "balancer.composition.table:_kept": "state/routes.json",
-    "balancer.discovery.revocations:_write": "state/nodes.json",
+    "balancer.discovery.revocations:_become": "state/nodes.json",
     "balancer.discovery.revocations:_read": "state/nodes.json",
     "edgeserve.cli.join:_store": "config/token",
     "edgeserve.servers.asking:text_in": "",
     "balancer.servers.table:_kept": "state/servers.json",
-    "balancer.servers.table:_write": "state/servers.json",
+    "balancer.servers.table:keep": "state/servers.json",
     "edgeserve.cli.servers.commands:_content": "",
     "edgeserve.runtime.files:read_text": "",
     "edgeserve.runtime.files:read_json": "",

@@ -13,10 +13,9 @@ from typing import Annotated
 
 import msgspec
 
-from balancer.discovery.revocations import NotStored
 from edgeserve.errors import in_words
-from edgeserve.runtime.files import read_json, replace_json
-from edgeserve.runtime.tasks import in_thread
+from edgeserve.runtime.files import read_json
+from edgeserve.runtime.stored import store
 
 log = logging.getLogger(__name__)
 
@@ -82,19 +81,7 @@ class FleetLimits:
         async with self._writing:
             kept = {key: each for key, each in self._limits.items() if key != model}
             self._limits = kept if limits.usual else {**kept, model: limits}
-            try:
-                stored = _Stored(limits=dict(self._limits))
-                await in_thread(_write, self._path, stored)
-            except OSError as error:
-                raise NotStored(
-                    f"this counts until the balancer ends: cannot write {self._path}:"
-                    f" {in_words(error)}"
-                ) from error
-
-
-def _write(path: Path, stored: _Stored) -> None:
-    """Replace the file. Raises OSError."""
-    replace_json(path, stored)
+            await store(self._path, _Stored(limits=dict(self._limits)))
 
 
 def _read(path: Path) -> Mapping[str, ReplicaLimits]:

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from balancer.discovery.revocations import FILE, NotStored, Revocations
+from balancer.discovery.revocations import FILE, Revocations
 from edgeserve.errors import SettingsError
+from edgeserve.runtime.stored import NotStored
 from tests.patience import PATIENCE
 
 ROOT = Path(__file__).parents[3]

@@ -11,11 +11,11 @@ from urllib.parse import quote
 import pytest
 from yarl import URL
 
-from balancer.servers import table
 from balancer.servers.table import FILE
 from edgeserve.cli.fleet import node_rows
 from edgeserve.config.paths import admin_key_file
 from edgeserve.config.servers import ServerSetting
+from edgeserve.runtime import stored
 from tests.balancer.endpoint import (
     CHAT,
     Answered,
@@ -307,7 +307,7 @@ async def test_a_server_that_cannot_be_kept_serves_until_the_end(
         raise OSError(28, "No space left on device")
 
     async with fake_server(OPENAI) as server, endpoint(state_dir=tmp_path) as here:
-        monkeypatch.setattr(table, "replace_json", full)
+        monkeypatch.setattr(stored, "replace_json", full)
         added = await add(here, server.url)
         answer = await here.post(CHAT, chat())
 

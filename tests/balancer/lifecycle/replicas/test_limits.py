@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from balancer.discovery.revocations import NotStored
 from balancer.lifecycle.replicas.limits import FILE, FleetLimits, ReplicaLimits
+from edgeserve.runtime.stored import NotStored
 
 
 async def test_limits_outlive_the_process_until_they_are_lifted(tmp_path: Path) -> None:
