@@ -22,6 +22,7 @@ from balancer.state import BalancerState
 from balancer.telemetry.records import RequestRecord
 from edgeserve.errors import BadRequest, EdgeserveError
 from edgeserve.http.server.aiohttp_routes import asked_from, guarded, json_response
+from edgeserve.runtime.tasks import in_thread
 from edgeserve.security.registration import Challenge, Registered, Registration
 from edgeserve.wire import PROTOCOL, decode
 
@@ -156,7 +157,7 @@ class AdminRoutes:
             days.isascii() and days.isdecimal() and 1 <= int(days[:6]) <= MOST_DAYS
         ):
             raise BadRequest(f"days has to be a number from 1 to {MOST_DAYS}")
-        found = await asyncio.to_thread(self.usage.since, int(days[:6]))
+        found = await in_thread(self.usage.since, int(days[:6]))
         rows = [
             {
                 "key": key,
