@@ -29,8 +29,9 @@ REQUEST_HEADER = "x-edgeserve-request-id"
 EngineState = Literal[
     "absent", "loading", "ready", "busy", "leaving", "stuck", "failed", "quarantined"
 ]
-"""`absent`: loads when it is asked for. `busy`: ready, every slot taken. `leaving`:
-running requests finish, then it is absent. Only `failed` will be restarted."""
+"""`absent`: on the disk, loads when it is asked for. `busy`: ready, every slot taken.
+`leaving`: running requests finish, then it is absent. `failed` will be restarted,
+`quarantined` not."""
 
 Ability = Literal[
     "chat", "completion", "embeddings", "rerank", "tools", "vision", "audio"
@@ -151,16 +152,19 @@ class EngineReport(msgspec.Struct, frozen=True, kw_only=True):
     `id` is unique on the node and survives restarts of the engine; `epoch` grows with
     every (re)start, so that a reader knows when a prefix cache was lost. `variant` is
     the full name, `model:LABEL`; `file` the model file's, where there is one. `reason`
-    is that for the state. `expected` is None where the node has no prediction. `ended`
-    is about its last process that ended: `killed` from outside, or `died` of an error
-    of its own. `memory_limit`: bytes past which its node ends it; 0 for none. `memory`
-    is what it needs, in bytes, GPUs included. `load_seconds` is how long its last load
-    took, or an estimate; `progress` the share of a load that is done, 0 to 1. `created`
-    is the time of its file, in Unix seconds. A `pinned` engine stays loaded. `evicts`
-    are the ids of the engines that would have to leave for it. A `server` is no node's
-    engine but a model of a server that the balancer asks by itself, of which `served`
-    tells more. Its `context` is 0 where it is unknown. A `last_resort` gets only
-    requests that nothing else can serve.
+    is the reason for the state. `expected` is None where the node has no prediction.
+    `ended` is about its last process that ended: `killed` from outside, or `died` of an
+    error of its own. `memory_limit`: bytes past which its node ends it; 0 for none.
+
+    `memory` is what it needs, in bytes, GPUs included. `load_seconds` is how long its
+    last load took, or an estimate; `progress` the share of a load that is done, 0 to 1.
+    `created` is the time of its file, in Unix seconds. A `pinned` engine stays loaded.
+    `evicts` are the ids of the engines that would have to leave for it.
+    `last_resort`: only for requests that nothing else can serve.
+
+    A `server` is no node's engine but a model of a server that the balancer asks by
+    itself; `served` has what is particular to it. Its `context` is 0 where it is
+    unknown.
     """
 
     id: str

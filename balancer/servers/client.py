@@ -19,12 +19,11 @@ from balancer.servers.stream import OURS, REASONING, as_stream
 from edgeserve.errors import NodeLost, NotReached
 from edgeserve.http.client.pool import Pool
 from edgeserve.http.types import Answer, Origin, Request, Response, Upstream
-from edgeserve.json_edit import edited, raw_fields
 from edgeserve.openai import ROUTES, fields
 from edgeserve.served import Continued
 from edgeserve.servers.asking import get, without_key
 from edgeserve.servers.errors import error_of, no_answer
-from edgeserve.servers.profiles.base import Profile, Reply
+from edgeserve.servers.profiles.base import Reply
 from edgeserve.servers.profiles.translation import Translation
 
 JSON = {"content-type": "application/json"}
@@ -144,7 +143,7 @@ class ServerClient:
             "GET" if got else "POST",
             target,
             {**JSON, **headers, **server.headers},
-            body if got else fitting(profile, body),
+            body,
         )
         asks = f"{'GET' if got else 'POST'} {target} of {server.setting.url}"
         server.open.add(asked)
@@ -158,17 +157,6 @@ class ServerClient:
         finally:
             server.open.discard(asked)
             server.begun.discard(asked)
-
-
-def fitting(profile: Profile, body: bytes) -> bytes:
-    """Return a body without what this kind of server refuses. Pure."""
-    if not profile.drops and not profile.renames:
-        return body
-    given = raw_fields(body)
-    put: dict[str, object] = {
-        new: given[old] for old, new in profile.renames.items() if old in given
-    }
-    return edited(body, put=put, drop=(*profile.drops, *profile.renames))
 
 
 async def _understood(

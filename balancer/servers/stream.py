@@ -38,7 +38,6 @@ FAILED = frozenset(("abort", "error"))
 
 _LINE = b"data: "
 
-
 LARGEST_EVENT = 4 * 2**20
 """Bytes of one event; a stream that has no end of an event is not read on for ever."""
 
@@ -104,13 +103,14 @@ class ServerEvents(msgspec.Struct, kw_only=True):
         return b"".join(map(self._as_ours, raw_events(ready))) if ready else b""
 
     def _as_ours(self, raw: bytes) -> bytes:
-        if not raw.isascii():
-            raw = raw.decode(errors="replace").encode()  # half a character
-        event = parse_event(raw.lstrip(b"\n"))
         if self._done:
             return b""  # whatever comes after the end is no part of the answer
+        raw = raw.lstrip(b"\n")
+        if not raw.isascii():
+            raw = raw.decode(errors="replace").encode()  # half a character
+        event = parse_event(raw)
         if not event.data:
-            return b":\n\n" if raw.lstrip(b"\n").startswith(b":") else b""
+            return b":\n\n" if raw.startswith(b":") else b""
         if event.data == DONE:
             # Without any content before it, it ends nothing.
             self._done = bool(self.finished or self.begun)

@@ -31,18 +31,21 @@ def portable_body(
 ) -> bytes:
     """Return a body without llama.cpp's fields, for a server that is no node.
 
-    A last message of the assistant is continued, as llama.cpp does, unless the client
-    says otherwise.
+    Fields have the names that its program knows. A last message of the assistant is
+    continued, as llama.cpp does, unless the client says otherwise.
     """
-    put = {**put, "model": called(engine)}
-    opens = profile_of(engine).continues
+    profile, put = profile_of(engine), {**put, "model": called(engine)}
+    opens, renames = profile.continues, profile.renames
+    if renames:
+        given = raw_fields(body)
+        put |= {new: given[old] for old, new in renames.items() if old in given}
     if opens and _ASSISTANT in body:
         given = raw_fields(body)
         if given.keys().isdisjoint(opens) and ends_with_assistant(
             given.get("messages")
         ):
             put |= opens
-    return edited(body, put=put, drop=LLAMA_FIELDS)
+    return edited(body, put=put, drop=(*LLAMA_FIELDS, *renames))
 
 
 class _Turn(msgspec.Struct):

@@ -94,18 +94,17 @@ class Profile(ABC):
 
     `asks`: what is asked to recognise it; `looks`: what is asked again and again,
     beside the list of models. `width`: requests at once, where neither settings nor
-    the server tell it. `drops`: request fields that it refuses; `renames`: those that
-    it calls otherwise. `cache`: how it keeps prompts. `continues`: fields that have it
-    go on with a last message of the assistant, where it would close that otherwise.
-    `llama_cpp`: it takes all routes and fields of llama.cpp, and streams as that does.
-    `translates`: the routes of llama.cpp that it has in another form.
+    the server tell it. `renames`: request fields that it calls otherwise. `cache`: how
+    it keeps prompts. `continues`: fields that have it go on with a last message of the
+    assistant, where it would close that otherwise. `llama_cpp`: it takes all routes and
+    fields of llama.cpp, and streams as that does. `translates`: the routes of llama.cpp
+    that it has in another form.
     """
 
     kind: ClassVar[ServerKind]
     asks: ClassVar[tuple[str, ...]] = (MODELS,)
     looks: ClassVar[tuple[str, ...]] = ()
     width: ClassVar[int] = 8
-    drops: ClassVar[tuple[str, ...]] = ()
     renames: ClassVar[Mapping[str, str]] = {}
     cache: ClassVar[CacheKind] = "unknown"
     continues: ClassVar[Mapping[str, object]] = {}

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from balancer.health.faults import failure_of
-from balancer.servers.client import as_ours, fitting
+from balancer.servers.client import as_ours
 from balancer.servers.server import server_of
 from edgeserve.config.servers import ServerSetting
-from edgeserve.servers.profiles import BY_KIND
+from edgeserve.servers.requests import portable_body
 from tests.balancer.endpoint import CHAT, a_secret, chat, endpoint
 from tests.fakes.node import fake_node
 from tests.fakes.reports import an_engine
@@ -67,9 +67,10 @@ def test_a_failed_generation_of_tgi_is_its_engines_fault() -> None:
 
 
 def test_a_field_gets_the_name_that_its_server_knows() -> None:
-    body = fitting(BY_KIND["tgi"], b'{"model":"m","max_completion_tokens":5}')
+    tgi = an_engine("m", kind="server", build="tgi")
+    body = portable_body(b'{"model":"x","max_completion_tokens":5}', tgi, {})
 
-    assert json.loads(body) == {"model": "m", "max_tokens": 5}
+    assert json.loads(body) == {"model": tgi.variant, "max_tokens": 5}
 
 
 @pytest.mark.parametrize(
