@@ -43,7 +43,7 @@ class Prospects:
             return _closed(filtered.out, full_seconds)
         estimate = self.predictive.expected(routing, eligible)
         tokens = estimate.tokens if estimate else 0
-        longest = max(each.longest for each in filtered.open)
+        longest = max(each.context for each in filtered.open)
         if tokens >= longest:
             return Prospect(too_long=_too_long(longest, f"about {tokens:.0f} tokens"))
         if estimate is None or not self.predicts:
@@ -74,7 +74,7 @@ class Prospects:
 
 def _refused(refuse: Refuse, routing: RoutingRequest) -> Prospect:
     """Say why no engine can serve it, and none will soon."""
-    contexts = [each.candidate.longest for each in refuse.verdicts]
+    contexts = [each.candidate.context for each in refuse.verdicts]
     if contexts and 0 < max(contexts) <= routing.too_short:
         why = _too_long(max(contexts), "more")
         return Prospect(too_long=why, waits=False)

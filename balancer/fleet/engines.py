@@ -64,11 +64,11 @@ class EngineCandidate:
         return names_of(self.engine)
 
     @cached_property
-    def longest(self) -> int:
-        """The length of prompt, in tokens, that is known not to fit into its context.
+    def context(self) -> int:
+        """Its context in tokens, as far as it is known: longer prompts do not fit.
 
-        Of a server that does not tell its context nothing is assumed, but that it
-        refuses again what is as long as a prompt that it has refused.
+        Of a server that does not tell it nothing is assumed, but that it refuses again
+        what is as long as a prompt that it has refused.
         """
         engine = self.engine
         refused = engine.served.too_long if engine.served else 0

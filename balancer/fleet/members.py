@@ -36,9 +36,8 @@ class NodeAddress:
     """One address of a node: where it was seen, and the state of its event stream.
 
     `expected` is the id in the announcement, and `name` what it is called before it has
-    said that itself. `since` is when the announcement or the
-    answers last ended, in the caller's seconds. `full` names engines that refused a
-    request since the last event.
+    said that itself. `since` is when the announcement or the answers last ended, in the
+    caller's seconds. `full` names engines that refused a request since the last event.
     """
 
     key: str

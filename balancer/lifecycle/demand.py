@@ -43,7 +43,7 @@ def demands(
     waiting: Iterable[QueuedRequest], candidates: Sequence[EngineCandidate]
 ) -> list[Demand]:
     """Group what waits by what it needs; those that wait longest come first."""
-    shortest = min((each.longest for each in candidates), default=0)
+    shortest = min((each.context for each in candidates), default=0)
     groups: dict[tuple[object, ...], list[QueuedRequest]] = {}
     for request in waiting:
         groups.setdefault(request.routing.needs(shortest), []).append(request)

@@ -50,7 +50,7 @@ class EligibilityCache:
     def update(self, candidates: Sequence[EngineCandidate]) -> None:
         """Take in a change of the fleet."""
         self.candidates = candidates
-        self._shortest = min((each.longest for each in candidates), default=0)
+        self._shortest = min((each.context for each in candidates), default=0)
         self._found.clear()
 
     def find(self, routing: RoutingRequest) -> Eligible | Refuse:

@@ -79,7 +79,7 @@ def _ruled_out(
         return f"{candidate.engine.variant} is not as good as {routing.floor}", False
     if routing.resumes and not goes_on(candidate.engine, routing.resumes):
         return NOT_SHOWN, False
-    if candidate.longest <= routing.too_short:
+    if candidate.context <= routing.too_short:
         return "its context is too short", False
     if candidate.unavailable:
         return candidate.unavailable, candidate.temporary
@@ -119,14 +119,14 @@ def _less_short_contexts(
 
     The length is an estimate; the engine with the longest context decides exactly.
     """
-    longest = max(each.longest for each, _, _ in weighed)
+    longest = max(each.context for each, _, _ in weighed)
     wanted = min(routing.tokens, longest)
     return [
         (each, why, temporary)
-        if each.longest >= wanted
+        if each.context >= wanted
         else (
             each,
-            f"its context of {each.longest} tokens looks too short",
+            f"its context of {each.context} tokens looks too short",
             False,
         )
         for each, why, temporary in weighed
