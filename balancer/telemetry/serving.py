@@ -36,7 +36,7 @@ class ModelLoad:
     """A model now: requests at engines, requests that wait, share of its KV caches.
 
     `kv` is an estimate between 0 and 1: the tokens of the requests at work, among all
-    that the slots have room for.
+    that the slots have room for. Servers that do not tell their context are left out.
     """
 
     running: int
@@ -75,7 +75,7 @@ def model_loads(
         model = candidate.engine.model
         running[model] += busy
         engine = fleet_model.get(candidate.key)
-        if engine is not None:
+        if engine is not None and engine.context:
             requests = engine.load.requests.values()
             held[model] += sum(int(each.tokens + each.answer) for each in requests)
             room[model] += engine.slots * engine.context

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import re
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from balancer.dialects.timings import Timings
+from balancer.prediction.prefix_cache import PrefixCacheIndex
 from balancer.telemetry.prometheus import Histogram
 from balancer.telemetry.records import AttemptRecord, RequestRecord, TokensUsed
-from balancer.telemetry.serving import ModelLoad, ServingMetrics
+from balancer.telemetry.serving import ModelLoad, ServingMetrics, model_loads
 from tests.balancer.endpoint import CHAT, chat, endpoint
+from tests.balancer.engine_models import an_engine_model
 from tests.fakes.node import fake_node
 
 MODEL = '{model_name="tiny"'
@@ -70,6 +74,21 @@ def test_a_time_falls_into_the_first_bucket_that_holds_it() -> None:
         'x_sum{a="b"} 2.600000',
         'x_count{a="b"} 3',
     ]
+
+
+@pytest.mark.parametrize(("context", "share"), [(1500, 0.1), (0, 0.0)])
+def test_the_share_of_the_caches_is_of_those_whose_size_is_known(
+    context: int, share: float
+) -> None:
+    engine = an_engine_model(PrefixCacheIndex(), "a")
+    engine.context = context
+    engine.load.requests[0] = cast("Any", SimpleNamespace(tokens=100, answer=50))
+    candidate = SimpleNamespace(engine=SimpleNamespace(model="tiny"), key=("a", "b"))
+    fleet_model = SimpleNamespace(get=lambda _: engine)
+
+    loads = model_loads([(cast("Any", candidate), 1)], cast("Any", fleet_model), [])
+
+    assert loads == {"tiny": ModelLoad(running=1, waiting=0, kv=share)}
 
 
 @pytest.mark.parametrize("policy", ["predict", "least-busy"])
