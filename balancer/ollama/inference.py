@@ -86,6 +86,6 @@ def _translated(request: Request, asked: EngineRequest, model: str) -> Request:
         path=asked.path,
         asked=request.path,
         query="",
-        headers={**request.headers, "content-type": "application/json"},
+        headers={**request.headers, **JSON},
         body=msgspec.json.encode({**asked.body, "model": model}),
     )

@@ -109,11 +109,6 @@ class EngineRequest(msgspec.Struct, frozen=True, kw_only=True):
     dimensions: int | None = None
     ignored: tuple[str, ...] = ()
 
-    @property
-    def unloads(self) -> bool:
-        """Whether the model is to leave after the answer."""
-        return self.keep_alive == 0
-
 
 def engine_request(path: str, body: bytes) -> EngineRequest:
     """Translate a request to one of `SHAPES`. Raises BadRequest."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from balancer.fleet.engines import EngineCandidate
 from balancer.prediction.fleet_model import FleetModel
@@ -134,11 +135,7 @@ class ServingMetrics:
                 "cached",
             ),
         ):
-            values = {
-                _of(model): getattr(found, part)
-                for model, found in self._models.items()
-            }
-            yield from family(f"vllm:{name}", "counter", text, values)
+            yield from family(f"vllm:{name}", "counter", text, self._each(part))
         yield from self._ended()
         for name, text, part in (
             ("time_to_first_token_seconds", "Arrival to first content.", "first"),
@@ -155,11 +152,10 @@ class ServingMetrics:
             ("request_queue_time_seconds", "Time spent waiting for a slot.", "queued"),
             ("e2e_request_latency_seconds", "Arrival to end.", "whole"),
         ):
-            times = {
-                _of(model): getattr(found, part)
-                for model, found in self._models.items()
-            }
-            yield from timed(f"vllm:{name}", text, times)
+            yield from timed(f"vllm:{name}", text, self._each(part))
+
+    def _each(self, part: str) -> dict[Labels, Any]:
+        return {_of(model): getattr(each, part) for model, each in self._models.items()}
 
     def _ended(self) -> Iterable[str]:
         values = dict[Labels, int]()

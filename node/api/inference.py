@@ -150,9 +150,9 @@ async def _pass(answer: Answer, reply: Response) -> None:
         await reply.send(answer.status, answer.headers, await answer.read())
         return
     await reply.start(answer.status, answer.headers)
-    await answer.pump(reply, _unseen)
+    await answer.pump(reply, unseen)
     await reply.finish()
 
 
-def _unseen(data: bytes) -> None:
+def unseen(data: bytes) -> None:
     """Observe nothing: the bytes pass unchanged."""

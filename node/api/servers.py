@@ -14,6 +14,7 @@ from edgeserve.orders.servers import SERVERS
 from edgeserve.security.tokens import Guard
 from edgeserve.servers.asking import bearing, without_key
 from node.adoption.finding import Adopted
+from node.api.inference import unseen
 from node.state import NodeState
 
 RELAY = f"{SERVERS}/"
@@ -99,9 +100,5 @@ async def _pass(answer: Answer, reply: Response, key: str) -> None:
         await reply.send(answer.status, answer.headers, body)
         return
     await reply.start(answer.status, answer.headers)
-    await answer.pump(reply, _unseen)
+    await answer.pump(reply, unseen)
     await reply.finish()
-
-
-def _unseen(data: bytes) -> None:
-    """Observe nothing: the bytes pass unchanged."""

@@ -152,7 +152,7 @@ function gauge(name, used, total) {
 // ---- what is wrong
 
 /** What is wrong with a machine: sentences, each with its remedy where one is known. */
-export function trouble(node) {
+function trouble(node) {
   const found = node.problem && node.state !== "asking" ? [node.problem] : [];
   if (!node.report) return found;
   const { thermal, power, memory } = node.report.hardware;

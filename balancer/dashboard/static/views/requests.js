@@ -18,7 +18,7 @@ let filter = "all";
 const explained = new Map();
 
 /** Whether it was at more than one engine. */
-export const failedOver = (each) => each.attempts.length > 1;
+const failedOver = (each) => each.attempts.length > 1;
 
 const wrong = (each) => each.state === "done" && !(each.status >= 200 && each.status < 300 && goodEnd(each));
 const goodEnd = (each) => each.attempts.at(-1)?.outcome === "answered" || !each.outcome || each.outcome === "answered";
