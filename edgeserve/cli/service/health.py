@@ -80,13 +80,12 @@ def port_of(role: Role, places: Places) -> ServicePort:
 def _settings(role: Role, places: Places) -> NodeSettings | BalancerSettings:
     """Return what the service reads: its own file, and no environment but its own."""
     file, environ = places.config / "edgeserve.toml", dict(places.variables)
-    if role == "node":
-        if not file.exists():
-            return NodeSettings()
-        return resolve(NodeSettings, file=file, environ=environ).settings
+    shape: type[NodeSettings | BalancerSettings] = (
+        NodeSettings if role == "node" else BalancerSettings
+    )
     if not file.exists():
-        return BalancerSettings()
-    return resolve(BalancerSettings, file=file, environ=environ).settings
+        return shape()
+    return resolve(shape, file=file, environ=environ).settings
 
 
 def silent(ports: Iterable[ServicePort], seconds: float) -> list[ServicePort]:

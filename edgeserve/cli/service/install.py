@@ -91,13 +91,11 @@ def _text(path: Path) -> str:
 
 
 def removal(
-    manager: ServiceManager, roles: Sequence[Role], *, software: bool, models: bool
+    manager: ServiceManager, roles: Sequence[Role], *, models: bool
 ) -> list[Action]:
-    """Return what ends services, and removes them, their software and models."""
+    """Return what ends services, and removes them and their software."""
     places = manager.places
-    actions = manager.uninstall(roles)
-    if software:
-        actions.append(Remove(places.software))
+    actions = [*manager.uninstall(roles), Remove(places.software)]
     if models:
         actions += [Remove(each) for each in model_files(places.models)]
     return actions
