@@ -14,6 +14,7 @@ from edgeserve.config.paths import config_dir
 from edgeserve.config.settings import EVERYWHERE, BalancerSettings, NodeSettings
 from edgeserve.errors import SettingsError
 from edgeserve.http.listening import shown_at
+from edgeserve.http.types import Origin
 from edgeserve.security.tokens import is_loopback, read_api_keys
 
 KEY_NAME = "household"
@@ -61,7 +62,7 @@ def lan_url(settings: BalancerSettings, port: int) -> str:
             "there is no network but loopback, or `host` in the settings says so;"
             " `edgeserve up` serves this machine alone"
         )
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    return Origin(host, port).url
 
 
 @dataclass(frozen=True, kw_only=True)
