@@ -39,10 +39,7 @@ MOST = 64
 
 @dataclass(frozen=True, kw_only=True)
 class AskedNode:
-    """A node to ask, and its answer: a report, or the reason why there is none.
-
-    `strayed`: it was heard from an address that it does not announce.
-    """
+    """A node to ask, and its answer: a report, or the reason why there is none."""
 
     label: str
     urls: tuple[str, ...]
