@@ -281,4 +281,6 @@ def _key(found: Asked) -> Finding:
     if found.key == http.client.UNAUTHORIZED:
         said = "the balancer does not know the API key of this machine, or it has none"
         return problem("key", "wrong", said, f"{KEY_NEW}  # on the balancer's machine")
+    if found.key != http.client.OK:
+        return unknown("key", f"cannot be checked: the balancer answers {found.key}")
     return ok("key", "the balancer lets this machine in")

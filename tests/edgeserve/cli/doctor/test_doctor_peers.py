@@ -6,6 +6,9 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
+import pytest
+
+from edgeserve.cli.doctor.balancer import Asked, findings
 from edgeserve.cli.doctor.multicast import Announced
 from edgeserve.cli.doctor.nodes import AskedNode, peer_findings
 from edgeserve.wire import PROTOCOL
@@ -30,6 +33,15 @@ def test_what_is_no_balancer_is_found(machine: Machine) -> None:
         found = machine.problem("balancer", url)
 
     assert found.name == "balancer/stranger"
+
+
+@pytest.mark.parametrize(
+    ("status", "state"), [(200, "ok"), (401, "problem"), (503, "unknown")]
+)
+def test_only_who_is_let_in_has_a_good_key(status: int, state: str) -> None:
+    asked = Asked(url="http://127.0.0.1:8080", key=status)
+
+    assert [e.state for e in findings(asked, sure=True) if e.check == "key"] == [state]
 
 
 @contextmanager
