@@ -12,6 +12,9 @@ from edgeserve.help import Group, examples
 
 OWNER_ONLY = 0o600
 
+KEY_NAME = "household"
+"""Name of the key that is made where there is none."""
+
 file_option = click.option(
     "--file",
     type=click.Path(path_type=Path, dir_okay=False),

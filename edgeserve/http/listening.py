@@ -54,6 +54,11 @@ def shown_at(host: str) -> tuple[str, ...]:
     return ranked(_by_interface(), _default_address()) or (LOOPBACK,)
 
 
+def asked_at(host: str) -> str:
+    """Return the address at which this machine itself reaches such a listener."""
+    return LOOPBACK if host in {EVERYWHERE, EVERY_IPV4} else host
+
+
 def ranked(found: Mapping[str, Sequence[str]], default: str | None) -> tuple[str, ...]:
     """Sort addresses: the default route's first; containers' only if there is no other.
 

@@ -15,6 +15,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from zeroconf.asyncio import AsyncServiceInfo, AsyncZeroconf
 
 from edgeserve.config.settings import EVERYWHERE, LOOPBACK, NodeSettings
+from edgeserve.http.listening import EVERY_IPV4
 from edgeserve.http.types import Origin
 from edgeserve.mdns import multicast
 from edgeserve.network import addresses, changes
@@ -124,9 +125,6 @@ async def announced(
     async with background() as tasks:
         tasks.start(ANNOUNCE, announcement.follow)
         yield announcement
-
-
-EVERY_IPV4 = "0.0.0.0"  # noqa: S104 - compared with, not bound to
 
 
 @asynccontextmanager

@@ -17,6 +17,7 @@ from msgspec.structs import replace
 
 from edgeserve.config.settings import EVERYWHERE, BalancerSettings
 from edgeserve.errors import BadRequest, EdgeserveError, NodeLost
+from edgeserve.http.listening import EVERY_IPV4
 from edgeserve.http.types import Origin, origin_set
 from edgeserve.runtime.background import background, declared
 from edgeserve.security.proof import FleetKey, registration_mac
@@ -177,7 +178,7 @@ class _Refusal(msgspec.Struct):
 
 async def _reachable(listening: Origin, balancer: Origin) -> Origin:
     """Return where the balancer can reach this node: the address it would send from."""
-    if listening.host not in {EVERYWHERE, "0.0.0.0"}:  # noqa: S104 - only compared
+    if listening.host not in {EVERYWHERE, EVERY_IPV4}:
         return listening
     loop = asyncio.get_running_loop()
     family, _, _, _, where = (

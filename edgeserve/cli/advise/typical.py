@@ -99,18 +99,23 @@ def _tensors(model: TypicalModel) -> Iterator[Tensor]:
 
 def _qwen(size: str, *, licence: str = APACHE, **shape: int) -> Iterator[TypicalModel]:
     """Yield the chat and the coding model of one size; both have the same shape."""
-    for use, series in (("chat", "Qwen2.5"), ("coding", "Qwen2.5-Coder")):
+    small = size in {"0.5B", "1.5B", "3B"}
+    uses: tuple[tuple[Use, str], ...] = (
+        ("chat", "Qwen2.5"),
+        ("coding", "Qwen2.5-Coder"),
+    )
+    for use, series in uses:
         if use == "coding" and size == "72B":
             continue
         original = f"Qwen/{series}-{size}-Instruct"
         yield TypicalModel(
             name=f"{series}-{size}-Instruct".lower(),
-            use="chat" if use == "chat" else "coding",
+            use=use,
             repository=f"{original}-GGUF",
             original=original,
             licence=licence,
-            tied=size in {"0.5B", "1.5B", "3B"},
-            vocabulary=151936 if size in {"0.5B", "1.5B", "3B"} else 152064,
+            tied=small,
+            vocabulary=151936 if small else 152064,
             layers=shape["layers"],
             embedding=shape["embedding"],
             feed_forward=shape["feed_forward"],

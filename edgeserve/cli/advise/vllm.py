@@ -38,7 +38,7 @@ HELD = 2048
 TOO_OLD = re.compile(r"GTX (9|10)\d\d|Tesla [KMP]\d|Quadro [KMP]\d|TITAN X")
 """GPUs before compute capability 7, which vLLM does not support."""
 
-COUNTS = (8, 4, 2, 1)
+COUNTS = (1, 2, 4, 8)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +103,7 @@ def _on(
         return None
     least = min(len(gpus) for _, gpus in there)
     kv = kv_bytes(facts, streams * HELD)
-    for cards in sorted(c for c in COUNTS if c <= least and not facts.heads % c):
+    for cards in (c for c in COUNTS if c <= least and not facts.heads % c):
         # Every card gets the same share, so the smallest of them counts.
         smallest = min(g.memory_free for _, gpus in there for g in gpus[:cards])
         room = int(smallest * SHARE) * cards * len(there)

@@ -246,15 +246,14 @@ def _clock(found: Asked) -> Finding:
 
 
 def _version(found: Asked) -> Finding:
-    said = f"the balancer speaks protocol {found.protocol or 'of an older release'}"
+    if found.protocol is None:
+        return unknown("version", "the balancer, an older release, does not tell it")
+    said = f"the balancer speaks protocol {found.protocol}"
     if found.protocol == PROTOCOL:
         return ok("version", said)
     said += f", this machine {PROTOCOL}: both need the same edgeserve"
-    newer = found.protocol is not None and found.protocol > PROTOCOL
-    where = "here" if newer else "on the balancer's machine"
+    where = "here" if found.protocol > PROTOCOL else "on the balancer's machine"
     remedy = f"edgeserve --version  # on both: install the newer one {where}"
-    if found.protocol is None:
-        return unknown("version", "the balancer, an older release, does not tell it")
     return problem("version", "protocol", said, remedy)
 
 
@@ -282,4 +281,6 @@ def _key(found: Asked) -> Finding:
     if found.key == http.client.UNAUTHORIZED:
         said = "the balancer does not know the API key of this machine, or it has none"
         return problem("key", "wrong", said, f"{KEY_NEW}  # on the balancer's machine")
+    if found.key != http.client.OK:
+        return unknown("key", f"cannot be checked: the balancer answers {found.key}")
     return ok("key", "the balancer lets this machine in")

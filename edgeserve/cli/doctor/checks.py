@@ -86,7 +86,7 @@ def run(here: Here, seconds: float = SECONDS) -> list[Finding]:
         found = [
             finding
             for name, future in running.items()
-            for finding in _result(name, future, end - time.monotonic())
+            for finding in _result(name, future, end, seconds)
         ]
     finally:
         logging.disable(logging.NOTSET)
@@ -103,11 +103,13 @@ def _in_thread(call: Callable[[], T]) -> Future[T]:
     return future
 
 
-def _result(name: str, future: Future[list[Finding]], left: float) -> list[Finding]:
+def _result(
+    name: str, future: Future[list[Finding]], end: float, seconds: float
+) -> list[Finding]:
     try:
-        return future.result(max(0.0, left))
+        return future.result(max(0.0, end - time.monotonic()))
     except TimeoutError:
-        return [unknown(name, f"took more than {SECONDS:g} s, and was given up")]
+        return [unknown(name, f"took more than {seconds:g} s, and was given up")]
 
 
 def _listen(here: Here) -> None:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from edgeserve.help import examples
 from edgeserve.terminal import width
+
+if TYPE_CHECKING:
+    from edgeserve.cli.doctor.here import Role
 
 
 @click.command(
@@ -32,7 +36,7 @@ from edgeserve.terminal import width
 @click.option("--config", "file", type=click.Path(path_type=Path), help="TOML file.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def doctor(
-    role: str | None,
+    role: Role | None,
     url: str | None,
     api_key_file: Path | None,
     file: Path | None,
@@ -54,12 +58,11 @@ def doctor(
     """
     from edgeserve.cli.doctor.checks import run
     from edgeserve.cli.doctor.finding import has_problem, lines, summary
-    from edgeserve.cli.doctor.here import BY_NAME, here
+    from edgeserve.cli.doctor.here import here
     from edgeserve.config.options import warn_of_unknown_variables
 
     warn_of_unknown_variables()
-    named = BY_NAME[role] if role else None
-    found = run(here(named, file, url, api_key_file))
+    found = run(here(role, file, url, api_key_file))
     if as_json:
         shown = [each.shown() for each in found]
         click.echo(json.dumps(shown, indent=2))

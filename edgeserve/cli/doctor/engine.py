@@ -169,21 +169,23 @@ class Cards:
 
 def gpu(here: Here) -> Iterator[Finding]:
     """Check that the engine uses the GPUs that are there."""
-    seen, used = gpus(), list[str]()
-    try:
-        # A look at the engine costs a second on a Pi, and tells nothing without a GPU.
-        found = devices_of(find_engine(here.node.settings)) if seen else ()
-        used = [each.name for each in found]
-    except EngineUnavailable:
-        pass  # the check of the engine tells
+    seen = gpus()
     yield gpu_finding(
         Cards(
             seen=seen,
-            used=used,
+            # Looking takes a second on a Pi, and tells nothing without a GPU.
+            used=_used(here.node.settings) if seen else (),
             silent_driver=DRIVER.exists() and not seen,
             closed=ROCM.exists() and not os.access(ROCM, os.R_OK | os.W_OK),
         )
     )
+
+
+def _used(settings: NodeSettings) -> Sequence[str]:
+    try:
+        return [each.name for each in devices_of(find_engine(settings))]
+    except EngineUnavailable:
+        return ()  # the check of the engine tells why
 
 
 def gpu_finding(found: Cards) -> Finding:

@@ -1,12 +1,12 @@
 """Findings: what a check has found, in one sentence, and the command that mends it.
 
-Pure. A check yields at least one; `unknown` is for what could not be checked here,
-which is no fault.
+Pure. `unknown` is for what could not be checked here, which is no fault.
 """
 
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,6 +90,4 @@ def summary(found: Iterable[Finding]) -> str:
 
 def quoted(path: Path | str) -> str:
     """Return a path as a word of a shell command."""
-    import shlex
-
     return shlex.quote(os.fspath(path))

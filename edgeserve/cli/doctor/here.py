@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 Role = Literal["node", "balancer"]
 ROLES: tuple[Role, ...] = ("node", "balancer")
-BY_NAME: Mapping[str, Role] = {"node": "node", "balancer": "balancer"}
 
 STARTS: Mapping[str, Role] = {"node start": "node", "balancer start": "balancer"}
 

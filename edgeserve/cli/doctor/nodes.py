@@ -16,11 +16,12 @@ from edgeserve.cli.doctor.finding import Finding, ok, problem, unknown
 from edgeserve.cli.doctor.here import Here
 from edgeserve.cli.doctor.interfaces import by_address
 from edgeserve.cli.doctor.multicast import Announced
-from edgeserve.config.settings import EVERYWHERE, LOOPBACK, NodeSettings
+from edgeserve.config.settings import EVERYWHERE, NodeSettings
 from edgeserve.errors import BadRequest, EdgeserveError, SettingsError, in_words
 from edgeserve.http.channel import opening
 from edgeserve.http.channel.opening import FleetChannel
 from edgeserve.http.client.pool import upstream
+from edgeserve.http.listening import asked_at
 from edgeserve.http.types import Origin, origin_of
 from edgeserve.runtime.files import read_json
 from edgeserve.wire import PROTOCOL, NodeReport, decode
@@ -38,10 +39,7 @@ MOST = 64
 
 @dataclass(frozen=True, kw_only=True)
 class AskedNode:
-    """A node to ask, and its answer: a report, or the reason why there is none.
-
-    `strayed`: it was heard from an address that it does not announce.
-    """
+    """A node to ask, and its answer: a report, or the reason why there is none."""
 
     label: str
     urls: tuple[str, ...]
@@ -92,9 +90,7 @@ def _origins(
     """Yield each node to ask, and where; waits for the announcements."""
     settings, known = here.node.settings, set[str]()
     if "node" in here.running and settings.port:
-        host = settings.host or LOOPBACK
-        host = LOOPBACK if host in {EVERYWHERE, "0.0.0.0"} else host  # noqa: S104 - compared
-        origin = Origin(host, settings.port, tls)
+        origin = Origin(asked_at(settings.host or EVERYWHERE), settings.port, tls)
         known.add(_own_id(here) or "")
         yield AskedNode(label=settings.name, urls=(origin.url,), own=True), (origin,)
     if "balancer" not in here.roles:

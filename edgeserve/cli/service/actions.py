@@ -19,6 +19,9 @@ from edgeserve.runtime.files import remove, replace_file, replacing
 
 AGAIN_SECONDS = 1.0
 
+QUIET_SECONDS = 60.0
+"""For a question to a program, which may hang."""
+
 
 class Failed(CommandError):
     """A command that was run ended with an error."""
@@ -166,10 +169,14 @@ def carry_out(actions: Iterable[Action], *, dry_run: bool) -> None:
 
 
 def quietly(*argv: str) -> str | None:
-    """Return what a command prints; None where it cannot be run or fails."""
-    with suppress(OSError):
+    """Return what a command prints; None where it cannot be run, fails or hangs."""
+    with suppress(OSError, subprocess.TimeoutExpired):
         done = subprocess.run(
-            argv, stdin=subprocess.DEVNULL, capture_output=True, check=False
+            argv,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=QUIET_SECONDS,
+            check=False,
         )
         if done.returncode == 0:
             return done.stdout.decode(errors="replace")

@@ -180,7 +180,7 @@ def uninstall(scope: Scope | None, *, models: bool, yes: bool, dry_run: bool) ->
     if models and not (yes or dry_run):
         count = len(model_files(places.models))
         click.confirm(f"Remove {count} model files in {places.models}?", abort=True)
-    actions = removal(manager, roles, software=True, models=models)
+    actions = removal(manager, roles, models=models)
     carry_out(actions, dry_run=dry_run)
     if not dry_run:
         kept = [places.config, *dict.fromkeys(places.state.values())]

@@ -10,14 +10,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from edgeserve.cli.service.places import Places, Role
-from edgeserve.config.settings import (
-    EVERYWHERE,
-    LOOPBACK,
-    BalancerSettings,
-    NodeSettings,
-)
+from edgeserve.config.settings import EVERYWHERE, BalancerSettings, NodeSettings
 from edgeserve.config.sources import resolve
-from edgeserve.http.listening import EVERY_IPV4
+from edgeserve.http.listening import asked_at
 
 ASK_SECONDS = 5.0
 BETWEEN_SECONDS = 1.0
@@ -71,22 +66,18 @@ class ServicePort:
 def port_of(role: Role, places: Places) -> ServicePort:
     """Return where a service listens, by its settings file. Raises SettingsError."""
     found = _settings(role, places)
-    host = found.host or EVERYWHERE
-    return ServicePort(
-        role, LOOPBACK if host in {EVERYWHERE, EVERY_IPV4} else host, found.port
-    )
+    return ServicePort(role, asked_at(found.host or EVERYWHERE), found.port)
 
 
 def _settings(role: Role, places: Places) -> NodeSettings | BalancerSettings:
     """Return what the service reads: its own file, and no environment but its own."""
     file, environ = places.config / "edgeserve.toml", dict(places.variables)
-    if role == "node":
-        if not file.exists():
-            return NodeSettings()
-        return resolve(NodeSettings, file=file, environ=environ).settings
+    shape: type[NodeSettings | BalancerSettings] = (
+        NodeSettings if role == "node" else BalancerSettings
+    )
     if not file.exists():
-        return BalancerSettings()
-    return resolve(BalancerSettings, file=file, environ=environ).settings
+        return shape()
+    return resolve(shape, file=file, environ=environ).settings
 
 
 def silent(ports: Iterable[ServicePort], seconds: float) -> list[ServicePort]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgeserve.cli.secrets import KEY_NAME, OWNER_ONLY
 from edgeserve.cli.service.actions import Action, MakeFolder, Remove, Write
 from edgeserve.cli.service.managers.manager import ServiceManager
 from edgeserve.cli.service.places import Places, Role
@@ -14,8 +15,7 @@ from edgeserve.errors import CommandError
 from edgeserve.runtime.files import read_text
 from edgeserve.security.tokens import new_secret
 
-KEY_NAME = "household"
-OWNER_ONLY, PRIVATE, OPEN = 0o600, 0o700, 0o755
+PRIVATE, OPEN = 0o700, 0o755
 
 
 @dataclass(frozen=True)
@@ -91,13 +91,11 @@ def _text(path: Path) -> str:
 
 
 def removal(
-    manager: ServiceManager, roles: Sequence[Role], *, software: bool, models: bool
+    manager: ServiceManager, roles: Sequence[Role], *, models: bool
 ) -> list[Action]:
-    """Return what ends services, and removes them, their software and models."""
+    """Return what ends services, and removes them and their software."""
     places = manager.places
-    actions = manager.uninstall(roles)
-    if software:
-        actions.append(Remove(places.software))
+    actions = [*manager.uninstall(roles), Remove(places.software)]
     if models:
         actions += [Remove(each) for each in model_files(places.models)]
     return actions

@@ -21,8 +21,6 @@ from edgeserve.cli.service.actions import (
 from edgeserve.cli.service.places import Places, is_hidden
 from edgeserve.errors import CommandError
 
-VERSION_SECONDS = 60.0
-
 
 @dataclass(frozen=True)
 class Software:

@@ -12,12 +12,17 @@ from urllib.parse import urlsplit
 
 import click
 
-from edgeserve.cli.up.lan import LanWelcome, has_keys, lan_url, make_secrets
+from edgeserve.cli.up.lan import (
+    LanWelcome,
+    has_keys,
+    keys_file,
+    lan_url,
+    make_secrets,
+)
 from edgeserve.cli.up.plan import planned
 from edgeserve.cli.up.serve_alone import Model, Plan, serve
 from edgeserve.cli.up.welcome import Welcome
 from edgeserve.config.options import warn_of_unknown_variables
-from edgeserve.config.paths import config_dir
 from edgeserve.config.settings import BalancerSettings, NodeSettings
 from edgeserve.config.sources import resolve
 from edgeserve.help import examples
@@ -72,7 +77,7 @@ def up(*, lan: bool, port: int | None, file: Path | None, **flags: Any) -> None:
             click.echo(made, err=True)
     keys = read_api_keys(settings.api_key_file)
     plan = planned(node, balancer, file, keys[0].value if keys else None, lan=lan)
-    key_file = settings.api_key_file or config_dir() / "api-keys"
+    key_file = keys_file(settings)
     if not keys and plan.place.key_file:
         key_file = plan.place.key_file
     needed = bool(keys) or asks(settings)

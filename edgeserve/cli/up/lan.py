@@ -5,18 +5,18 @@ from __future__ import annotations
 import shutil
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from urllib.parse import urlsplit
 
-from edgeserve.cli.secrets import add_key, make_token
+from edgeserve.cli.secrets import KEY_NAME, add_key, make_token
 from edgeserve.cli.up.qr import fits, qr_lines
 from edgeserve.cli.up.welcome import Welcome
 from edgeserve.config.paths import config_dir
 from edgeserve.config.settings import EVERYWHERE, BalancerSettings, NodeSettings
 from edgeserve.errors import SettingsError
 from edgeserve.http.listening import shown_at
+from edgeserve.http.types import Origin
 from edgeserve.security.tokens import is_loopback, read_api_keys
-
-KEY_NAME = "household"
 
 
 def has_keys(settings: BalancerSettings) -> bool:
@@ -27,6 +27,11 @@ def has_keys(settings: BalancerSettings) -> bool:
         return bool(all_keys(store_in(settings.state_dir)))
     except OSError:
         return True  # the balancer lets no client in without one
+
+
+def keys_file(settings: BalancerSettings) -> Path:
+    """Return the plain file of clients' keys, which may be missing."""
+    return settings.api_key_file or config_dir() / "api-keys"
 
 
 def make_secrets(node: NodeSettings, balancer: BalancerSettings) -> list[str]:
@@ -46,7 +51,7 @@ def make_secrets(node: NodeSettings, balancer: BalancerSettings) -> list[str]:
     if not token.exists():
         make_token(token)
         made.append(f"made a fleet token in {token}")
-    keys = balancer.api_key_file or config_dir() / "api-keys"
+    keys = keys_file(balancer)
     if not (keys.exists() or balancer.anonymous or has_keys(balancer)):
         add_key(keys, KEY_NAME)
         made.append(f"made a key for clients in {keys}")
@@ -61,7 +66,7 @@ def lan_url(settings: BalancerSettings, port: int) -> str:
             "there is no network but loopback, or `host` in the settings says so;"
             " `edgeserve up` serves this machine alone"
         )
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    return Origin(host, port).url
 
 
 @dataclass(frozen=True, kw_only=True)

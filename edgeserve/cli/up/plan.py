@@ -20,8 +20,9 @@ from edgeserve.config.settings import (
 )
 from edgeserve.config.sources import Resolved
 from edgeserve.errors import SettingsError
-from edgeserve.http.listening import EVERY_IPV4
+from edgeserve.http.listening import asked_at
 from edgeserve.http.sockets import bind
+from edgeserve.http.types import Origin
 from edgeserve.models.download import CATALOG, DEFAULT, in_place
 
 STOP_SECONDS = 10.0
@@ -57,7 +58,10 @@ def planned(
     wanted = balancer.settings.port
     if wanted not in {0, front}:
         click.echo(f"port {wanted} is not free; using {front}", err=True)
-    own, at = url_at(back_host, back), url_at(front_host, front)
+    own, at = (
+        Origin(asked_at(host), port).url
+        for host, port in ((back_host, back), (front_host, front))
+    )
     backend = ["--port", str(back), *engine_flags(node.settings)]
     frontend = ["--port", str(front), "--node", own]
     common = ["--config", str(file)] if file else []
@@ -78,12 +82,6 @@ def planned(
         grace=node.settings.drain_seconds + STOP_SECONDS,
         speaks=lan,
     )
-
-
-def url_at(host: str, port: int) -> str:
-    """Return the URL at which this machine reaches a port that listens on `host`."""
-    shown = LOOPBACK if host in {EVERYWHERE, EVERY_IPV4} else host
-    return f"http://{f'[{shown}]' if ':' in shown else shown}:{port}"
 
 
 def port_near(

@@ -120,13 +120,12 @@ class Launchd:
 
     def state(self, said: str) -> ServiceState:
         """Read the answer to `question`."""
-        found = dict(re.findall(r"^\t(state|pid|runs) = (.+)$", said, re.MULTILINE))
+        found = dict(re.findall(r"^\t(state|runs) = (.+)$", said, re.MULTILINE))
         state = found.get("state", "unknown")
         runs = found.get("runs", "")
         return ServiceState(
             running=state == "running",
             state=state,
-            pid=found.get("pid", ""),
             restarts=str(max(0, int(runs) - 1)) if runs.isdecimal() else "",
         )
 

@@ -17,7 +17,6 @@ class ServiceState:
 
     running: bool
     state: str
-    pid: str = ""
     restarts: str = ""
     since: str = ""
 

@@ -11,7 +11,7 @@ from edgeserve.cli.service.managers.manager import ServiceState
 from edgeserve.cli.service.managers.units import unit
 from edgeserve.cli.service.places import Places, Role, unit_name
 
-PROPERTIES = "ActiveState,SubState,MainPID,NRestarts,ActiveEnterTimestamp"
+PROPERTIES = "ActiveState,SubState,NRestarts,ActiveEnterTimestamp"
 
 NO_LINGER = (
     "services of this user end with its last session, and start with the first one:"
@@ -71,7 +71,6 @@ class Systemd:
         return ServiceState(
             running=state == "active",
             state=f"{state} ({sub})" if sub else state,
-            pid=found.get("MainPID", "0"),
             restarts=found.get("NRestarts", ""),
             since=found.get("ActiveEnterTimestamp", ""),
         )

@@ -1,4 +1,4 @@
-"""A fleet to examine; skipped, with the reason, where networks cannot be made."""
+"""What is examined: a machine alone, or a fleet where networks can be made."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from edgeserve.cli.doctor import here as looking
 from tests.edgeserve.cli.doctor.examined import Doctor, folder
+from tests.edgeserve.cli.doctor.machine import SECRET, Machine
 from tests.fakes.gguf import a_model
 from tests.fleet.fleet import TOKEN, Fleet, Process, fleet
 from tests.fleet.llama_server import script
@@ -84,3 +86,19 @@ def ward(tmp_path_factory: pytest.TempPathFactory) -> Generator[Ward]:
         finally:
             for doctor in ward.doctors:
                 doctor.end()
+
+
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
+    """A machine on which nothing runs, whatever else this one is doing."""
+    monkeypatch.setattr(looking, "running_processes", lambda: iter(()))
+    made = Machine(folder(tmp_path / "home", SECRET), monkeypatch)
+    (made.root / "models").mkdir()
+    (made.root / "state").mkdir()
+    made.set(
+        config_dir=str(made.root / "config"),
+        state_dir=str(made.root / "state"),
+        models_dir=str(made.models),
+        node_llama_server=str(script(tmp_path / "llama-server")),
+    )
+    return made

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
+from edgeserve.cli.service import actions
 from tests.edgeserve.cli.service.home import Home, a_release
+from tests.patience import PATIENCE
 
 TOKEN = "fleet-token-of-the-tests"
 
@@ -137,3 +141,11 @@ def test_what_systemctl_refuses_is_said_in_its_words(home: Home) -> None:
 
     assert seen.returncode == 1
     assert "`systemctl --user daemon-reload` failed: Failed to connect" in seen.stderr
+
+
+def test_a_program_that_hangs_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(actions, "QUIET_SECONDS", 0.05)
+
+    assert actions.quietly("sleep", str(PATIENCE)) is None

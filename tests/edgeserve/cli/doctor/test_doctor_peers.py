@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+
+from edgeserve.cli.doctor.balancer import Asked, findings
+from edgeserve.cli.doctor.multicast import Announced
+from edgeserve.cli.doctor.nodes import AskedNode, peer_findings
+from edgeserve.wire import PROTOCOL
+from tests.edgeserve.cli.doctor.machine import Machine
+
+
+def test_a_balancer_that_is_named_and_not_there_is_found(machine: Machine) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    found = machine.problem("balancer", f"http://127.0.0.1:{port}")
+
+    assert found.name == "balancer/refused"
+    assert found.remedy == "edgeserve balancer start"
+
+
+def test_what_is_no_balancer_is_found(machine: Machine) -> None:
+    with (
+        HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server,
+        serving(server),
+    ):
+        url = f"http://127.0.0.1:{server.server_port}"
+        found = machine.problem("balancer", url)
+
+    assert found.name == "balancer/stranger"
+
+
+@pytest.mark.parametrize(
+    ("status", "state"), [(200, "ok"), (401, "problem"), (503, "unknown")]
+)
+def test_only_who_is_let_in_has_a_good_key(status: int, state: str) -> None:
+    asked = Asked(url="http://127.0.0.1:8080", key=status)
+
+    assert [e.state for e in findings(asked, sure=True) if e.check == "key"] == [state]
+
+
+@contextmanager
+def serving(server: HTTPServer) -> Generator[None]:
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+    thread.start()
+    try:
+        yield
+    finally:
+        server.shutdown()
+        thread.join()
+
+
+def test_a_listed_node_that_does_not_answer_is_found(machine: Machine) -> None:
+    machine.role = "balancer"
+    machine.set(balancer_nodes="http://127.0.0.1:1")
+    found = machine.problem("nodes")
+
+    assert found.name == "nodes/unreachable"
+    assert "127.0.0.1:1" in found.said
+
+
+def test_a_node_of_another_release_is_told_by_its_announcement() -> None:
+    at = Announced(
+        name="attic",
+        id="a" * 32,
+        protocol=str(PROTOCOL - 1),
+        port=8090,
+        addresses=("10.0.0.1",),
+        heard_from="10.0.0.1",
+        interface="eth0",
+    )
+    (found,) = peer_findings(AskedNode(label="attic", urls=(), announced=at))
+
+    assert found.name == "version/protocol"
