@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from balancer.fleet.members import Fleet
 from balancer.telemetry.prometheus import Histogram, Labels, family, timed
-from balancer.telemetry.records import ANSWERED, MOVED, RequestRecord, TokensUsed
+from balancer.telemetry.records import RequestRecord, TokensUsed, outcome_of
 from balancer.telemetry.serving import ModelLoad, ServingMetrics
 from edgeserve.runtime.background import KINDS, failures
 
@@ -133,9 +133,8 @@ class Metrics:
 
 
 def _result(outcome: str | None) -> str:
-    if outcome in ANSWERED:
-        return "answered"
-    return "moved" if outcome and outcome.startswith(MOVED) else "failed"
+    found = outcome_of(outcome)
+    return found if found in {"answered", "moved"} else "failed"
 
 
 def _of(key: str, model: str) -> Labels:

@@ -27,6 +27,17 @@ MOVED = "moved"
 Clock = Callable[[], float]
 
 
+def outcome_of(outcome: str | None) -> str:
+    """Return how an attempt ended, in one word; the log has the engine's words."""
+    if outcome is None:
+        return "cancelled"
+    if outcome in ANSWERED:
+        return "answered"
+    if outcome.startswith(MOVED):
+        return "moved"
+    return "broken" if outcome.startswith(BROKEN) else "failed"
+
+
 class AttemptRecord(msgspec.Struct):
     """One attempt at one engine. `outcome` is None while it runs.
 

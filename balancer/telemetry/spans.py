@@ -14,11 +14,9 @@ from typing import TYPE_CHECKING
 
 from balancer.routing.tracking import AttemptTracker
 from balancer.telemetry.records import (
-    ANSWERED,
-    BROKEN,
-    MOVED,
     AttemptRecord,
     RequestRecord,
+    outcome_of,
 )
 from edgeserve.openai import ROUTES
 from edgeserve.runtime.log import warn_once
@@ -206,17 +204,6 @@ def attempt_values(attempt: AttemptRecord, number: int, operation: str) -> Value
         found["gen_ai.usage.input_tokens"] = timings.cached + timings.prompt
         found["gen_ai.usage.output_tokens"] = timings.predicted
     return found
-
-
-def outcome_of(outcome: str | None) -> str:
-    """Return how an attempt ended, in one word; the log has the engine's words."""
-    if outcome is None:
-        return "cancelled"
-    if outcome in ANSWERED:
-        return "answered"
-    if outcome.startswith(MOVED):
-        return "moved"
-    return "broken" if outcome.startswith(BROKEN) else "failed"
 
 
 def is_failover(record: RequestRecord) -> bool:

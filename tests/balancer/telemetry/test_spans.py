@@ -13,7 +13,8 @@ import pytest
 from balancer.telemetry import otlp
 from balancer.telemetry.otlp import endpoint as target_of
 from balancer.telemetry.otlp import exporting
-from balancer.telemetry.spans import operation_of, outcome_of
+from balancer.telemetry.records import outcome_of
+from balancer.telemetry.spans import operation_of
 from edgeserve.config.settings import BalancerSettings
 from edgeserve.errors import SettingsError
 from tests.balancer.endpoint import CHAT, chat, endpoint
