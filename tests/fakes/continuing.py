@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
 from aiohttp import web
 
 from balancer.probes.continuation import ASKED, TOKENS
-from tests.fakes.servers import DONE, FakeServer, chunk, response
-
-Json = dict[str, Any]
+from tests.fakes.servers import DONE, FakeServer, Json, chunk, response, serving
 
 COUNTED = ("One", ", two", ", three", ", four", ", five", ", six")
 QUESTION = "Count"
@@ -131,12 +129,8 @@ class WritingServer(FakeServer):
         return answer
 
 
-@asynccontextmanager
-async def writing_server(answers: Json, **fields: Any) -> AsyncGenerator[WritingServer]:
+def writing_server(
+    answers: Json, **fields: Any
+) -> AbstractAsyncContextManager[WritingServer]:
     """Serve until the block ends."""
-    fake = WritingServer(dict(answers), **fields)
-    await fake.start()
-    try:
-        yield fake
-    finally:
-        await fake.stop()
+    return serving(WritingServer(dict(answers), **fields))

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any
 
 from aiohttp import web
 
-from tests.fakes.servers import ANSWER, DONE, FakeServer, Json, chunk
+from tests.fakes.servers import ANSWER, DONE, FakeServer, Json, chunk, serving
 
 TOKENS = 10
 USAGE_OF_TOKENS = (
@@ -77,12 +76,8 @@ class LimitedServer(FakeServer):
         return answer
 
 
-@asynccontextmanager
-async def limited_server(answers: Json, **fields: Any) -> AsyncGenerator[LimitedServer]:
+def limited_server(
+    answers: Json, **fields: Any
+) -> AbstractAsyncContextManager[LimitedServer]:
     """Serve until the block ends."""
-    fake = LimitedServer(dict(answers), **fields)
-    await fake.start()
-    try:
-        yield fake
-    finally:
-        await fake.stop()
+    return serving(LimitedServer(dict(answers), **fields))

@@ -6,15 +6,16 @@ import asyncio
 import json
 import ssl
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from aiohttp import web
 
 from edgeserve import http
 
 Json = dict[str, Any]
+Fake = TypeVar("Fake", bound="FakeServer")
 
 
 def listed(*ids: str, owner: str = "me", **more: Any) -> Json:
@@ -205,11 +206,17 @@ def response(answer: Any) -> web.Response:
 
 
 @asynccontextmanager
-async def fake_server(answers: Json, **fields: Any) -> AsyncGenerator[FakeServer]:
-    """Serve until the block ends."""
-    fake = FakeServer(dict(answers), **fields)
+async def serving(fake: Fake) -> AsyncGenerator[Fake]:
+    """Have a fake serve until the block ends."""
     await fake.start()
     try:
         yield fake
     finally:
         await fake.stop()
+
+
+def fake_server(
+    answers: Json, **fields: Any
+) -> AbstractAsyncContextManager[FakeServer]:
+    """Serve until the block ends."""
+    return serving(FakeServer(dict(answers), **fields))

@@ -35,6 +35,12 @@ def names(here: Endpoint) -> set[str]:
     return {each.name for each in here.balancer.state.current.fleet.nodes}
 
 
+def admin_of(here: Endpoint, state_dir: Path) -> dict[str, str]:
+    """Build the header of an admin of a balancer."""
+    key = admin_key_file(state_dir, here.balancer.origin.port).read_text().strip()
+    return {"authorization": f"Bearer {key}"}
+
+
 def serving(fleet: Fleet, name: str) -> bool:
     return any(each.name == name and each.state == "up" for each in fleet.nodes)
 
@@ -178,8 +184,7 @@ async def test_an_adopted_server_is_listed_and_only_its_node_removes_it(
         endpoint(node.url, state_dir=tmp_path) as here,
     ):
         await here.until(lambda fleet: serving(fleet, "den/vllm"))
-        key = admin_key_file(tmp_path, here.balancer.origin.port).read_text().strip()
-        admin = {"authorization": f"Bearer {key}"}
+        admin = admin_of(here, tmp_path)
         (shown,) = (await here.get("/edgeserve/v1/servers", admin)).json
         path = "/edgeserve/v1/servers/den%2Fvllm"
         async with here.session.delete(URL(path, encoded=True), headers=admin) as kept:
@@ -213,8 +218,7 @@ async def test_an_adopted_server_takes_no_orders(
         endpoint(node.url, state_dir=tmp_path) as here,
     ):
         await here.until(lambda fleet: serving(fleet, "den/vllm"))
-        key = admin_key_file(tmp_path, here.balancer.origin.port).read_text().strip()
-        admin = {"authorization": f"Bearer {key}"}
+        admin = admin_of(here, tmp_path)
         refused = await here.post("/edgeserve/v1/models/small/unload", {}, admin)
 
         assert "den/vllm is a server of another program" in refused.body.decode()

@@ -25,7 +25,7 @@ from tests.balancer.endpoint import (
     eventually,
     everyone_up,
 )
-from tests.balancer.servers.test_server_requests import text
+from tests.balancer.servers.reading import text
 from tests.fakes.node import fake_node
 from tests.fakes.servers import OLLAMA, OPENAI, VLLM, fake_server, listed
 from tests.patience import PATIENCE

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from typing import Any
 
 import pytest
@@ -20,6 +19,7 @@ from tests.balancer.endpoint import (
     eventually,
     everyone_up,
 )
+from tests.balancer.servers.reading import events, text
 from tests.fakes.node import fake_node
 from tests.fakes.reports import an_engine
 from tests.fakes.servers import (
@@ -32,23 +32,6 @@ from tests.fakes.servers import (
     fake_server,
     listed,
 )
-
-
-def events(body: bytes) -> list[Any]:
-    """Decode the events of a stream, without comments."""
-    lines = [each for each in body.decode().split("\n\n") if each.startswith("data: ")]
-    datas = [each.removeprefix("data: ") for each in lines]
-    return [each if each == "[DONE]" else json.loads(each) for each in datas]
-
-
-def text(body: bytes) -> str:
-    """Join the content of a streamed chat."""
-    return "".join(
-        choice["delta"].get("content") or ""
-        for event in events(body)
-        if event != "[DONE]"
-        for choice in event.get("choices", ())
-    )
 
 
 async def test_a_server_answers_a_chat_as_the_engines_of_nodes_do() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -16,9 +18,9 @@ from edgeserve.http.types import Upstream, origin_of
 from edgeserve.security.certificates import fleet_context
 from node.engines.process import free_port
 from tests.balancer.endpoint import a_secret
-from tests.fakes.servers import ANSWER, OPENAI, VLLM, fake_server
+from tests.fakes.servers import ANSWER, OPENAI, VLLM, FakeServer, fake_server
 from tests.fakes.tokens import TOKEN, GivenTokens, report_of
-from tests.node.adopter import adopter, quick
+from tests.node.adopter import Adopter, adopter, quick
 from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.usefixtures(quick.__name__)
@@ -57,38 +59,41 @@ async def test_answers_come_through_with_their_status_and_query(
     assert server.looked[-3:] == ["/odd", "/", "/"]
 
 
-async def test_a_stream_passes_event_by_event(tmp_path: Path) -> None:
+def chat_path(server: FakeServer) -> str:
+    """Where a node relays chats to a server."""
+    return f"/edgeserve/v1/servers/{server.port}/v1/chat/completions"
+
+
+@asynccontextmanager
+async def half_answered(folder: Path) -> AsyncGenerator[tuple[Adopter, str]]:
+    """Relay a stream that stops in its middle for the block, and then comes whole."""
     gate = asyncio.Event()
     async with (
         fake_server(VLLM, gate=gate) as server,
-        adopter(tmp_path, server.url) as node,
+        adopter(folder, server.url) as node,
     ):
         await node.until(1)
-        path = f"/edgeserve/v1/servers/{server.port}/v1/chat/completions"
+        path = chat_path(server)
         async with node.client.post(path, json={**CHAT, "stream": True}) as answer:
             first = await answer.content.readexactly(len(b"".join(ANSWER[:2])))
+            yield node, path
             gate.set()
             assert first + await answer.content.read() == b"".join(ANSWER)
+
+
+async def test_a_stream_passes_event_by_event(tmp_path: Path) -> None:
+    async with half_answered(tmp_path):
+        pass
 
 
 async def test_a_node_that_leaves_lets_relayed_answers_end_and_takes_no_others(
     tmp_path: Path,
 ) -> None:
-    gate = asyncio.Event()
-    async with (
-        fake_server(VLLM, gate=gate) as server,
-        adopter(tmp_path, server.url) as node,
-    ):
-        await node.until(1)
-        path = f"/edgeserve/v1/servers/{server.port}/v1/chat/completions"
-        async with node.client.post(path, json={**CHAT, "stream": True}) as answer:
-            first = await answer.content.readexactly(len(b"".join(ANSWER[:2])))
-            node.stop.set()
-            await node.draining()
-            async with node.client.post(path, json=CHAT) as refused:
-                assert refused.status == 503
-            gate.set()
-            assert first + await answer.content.read() == b"".join(ANSWER)
+    async with half_answered(tmp_path) as (node, path):
+        node.stop.set()
+        await node.draining()
+        async with node.client.post(path, json=CHAT) as refused:
+            assert refused.status == 503
 
 
 @pytest.mark.parametrize(
@@ -163,7 +168,7 @@ async def test_a_server_gets_its_own_key_and_nothing_of_the_clients(
         setting = ServerSetting(url=server.url, key_file=str(key))
         async with adopter(tmp_path, adopt_tables=(setting,)) as node:
             await node.until(1)
-            path = f"/edgeserve/v1/servers/{server.port}/v1/chat/completions"
+            path = chat_path(server)
             async with node.client.post(path, json=CHAT, headers=SECRETS) as answer:
                 assert answer.status == 200
 

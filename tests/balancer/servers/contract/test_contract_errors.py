@@ -14,6 +14,7 @@ import pytest
 
 from balancer.servers import polling
 from edgeserve.config.servers import ServerSetting
+from edgeserve.errors import NoNode
 from tests.balancer.endpoint import CHAT, Answered, a_secret, chat, endpoint, eventually
 from tests.fakes.dialects.base import MODELS, SAID, Dialect
 from tests.fakes.dialects.running import DIALECTS, fake_dialect
@@ -77,16 +78,23 @@ async def test_a_node_answers_what_it_does_not(dialect: Dialect, why: str) -> No
 
 
 @every
-async def test_when_to_come_again_is_passed_on_where_nothing_else_can_answer(
+async def test_a_client_is_told_when_to_come_again_or_waits_until_a_limit(
     dialect: Dialect,
 ) -> None:
+    """Only 429 keeps a request in the queue; the server's own seconds stay behind."""
     full = dialect.overloaded()
     later = Answer(full.status, full.body, full.type, {"retry-after": "7"})
 
     refused = await asked_with(dialect, later)
 
-    print(refused.status, refused.error, dict(refused.headers))
-    assert refused.status in {429, 503, 504}
+    if full.status == 429:
+        assert refused.status == 504
+        assert refused.error == "no slot came free in 0.05 s"
+    else:
+        assert refused.status == full.status == 503
+        assert refused.headers["retry-after"] == str(NoNode.retry_after)
+        assert isinstance(full.body, bytes)
+        assert refused.error in full.body.decode()
 
 
 async def test_a_server_that_was_full_is_asked_again(

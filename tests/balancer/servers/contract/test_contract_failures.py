@@ -7,14 +7,18 @@ from typing import Any
 
 import pytest
 
+from balancer.failover import watchdog
+from balancer.probes import liveness
 from balancer.servers import polling
 from edgeserve.config.servers import ServerSetting
-from tests.balancer.endpoint import CHAT, chat, endpoint, eventually
+from tests.balancer.endpoint import CHAT, chat, endpoint, eventually, everyone_up
 from tests.balancer.servers.reading import events, text
 from tests.fakes.dialects.base import SAID, Dialect
 from tests.fakes.dialects.running import DIALECTS, FakeDialect, fake_dialect
+from tests.fakes.dialects.server import Answer, Asked, light_server
 from tests.fakes.node import fake_node
 from tests.fakes.reports import an_engine
+from tests.patience import PATIENCE
 
 every = pytest.mark.parametrize("dialect", DIALECTS, ids=lambda each: each.name)
 
@@ -74,6 +78,38 @@ async def test_it_answers_when_a_node_dies_before_its_first_text(
 
     assert text(answered.body) == SAID
     assert len(server.asked) == 1
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_node_answers_what_a_server_takes_and_never_answers(
+    monkeypatch: pytest.MonkeyPatch, *, stream: bool
+) -> None:
+    monkeypatch.setattr(watchdog, "EVERY_SECONDS", 0.02)
+    monkeypatch.setattr(watchdog, "QUIET_SECONDS", 0.05)
+    monkeypatch.setattr(liveness, "SECONDS", 0.1)
+    monkeypatch.setattr(liveness, "PAUSE", 0.02)
+    ended, taken, dialect = asyncio.Event(), list[Asked](), Dialect()
+
+    async def handle(asked: Asked) -> Answer:
+        if asked.method == "POST":
+            taken.append(asked)
+            await ended.wait()
+        return dialect.answer(asked)
+
+    async with (
+        light_server(handle) as server,
+        fake_node("pi") as node,
+        endpoint(node, servers=(server.url,)) as here,
+        asyncio.timeout(PATIENCE),
+    ):
+        answered = await here.post(CHAT, chat(stream=stream))
+        looked_well = everyone_up(here.balancer.state.current.fleet)
+        ended.set()
+
+    assert taken[0].json["messages"] == chat()["messages"]
+    assert looked_well
+    assert answered.status == 200
+    assert answered.headers["x-edgeserve-node"] == "pi"
 
 
 def cut_of(dialect: Dialect) -> int:

@@ -67,10 +67,13 @@ class Home:
     def pid(self, name: str) -> int:
         return int((self.notes / f"edgeserve-{name}.pid").read_text())
 
-    def settings(self) -> None:
-        """Write settings with free ports, a model and an engine that pretends."""
+    def settings(self) -> int:
+        """Write settings with free ports, a model and an engine that pretends.
+
+        Returns the node's port.
+        """
         node, balancer = bind("127.0.0.1", 0), bind("127.0.0.1", 0)
-        ports = [each.getsockname()[1] for each in (node, balancer)]
+        ports: list[int] = [each.getsockname()[1] for each in (node, balancer)]
         node.close()
         balancer.close()
         engine = script(self.root / "llama-server")
@@ -81,6 +84,7 @@ class Home:
             f'nodes = ["http://127.0.0.1:{ports[0]}"]\n'
         )
         a_model(self.root / "models" / "small-F16.gguf")
+        return ports[0]
 
 
 def a_home(root: Path) -> Home:
