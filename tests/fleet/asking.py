@@ -92,6 +92,7 @@ class Client:
             "messages": [{"role": "user", "content": PROMPT}],
             "stream": True,
             "max_tokens": tokens,
+            "ignore_eos": True,
         }
         try:
             async with self.session.post("/v1/chat/completions", json=body) as answer_:

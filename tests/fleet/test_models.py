@@ -144,6 +144,9 @@ async def test_a_machine_that_is_lost_while_it_loads_is_stood_in_for(
         nodes = {each: node(made, each, files.values()) for each in ("left", "right")}
         async with asked(made) as ask:
             await knows(ask, *files)
+            await answer(
+                ask.nodes, lambda found: set(found) == set(nodes), "two machines"
+            )
             request = asyncio.create_task(stream(ask, "alpha"))
             loading = await answer(
                 lambda: events(ask, "load_ordered"), bool, "a load is ordered"

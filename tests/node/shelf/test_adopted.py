@@ -88,7 +88,10 @@ async def test_rm_removes_what_is_not_used_and_refuses_what_is(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     ours = BalancerSettings(
-        port=free_port(), state_dir=tmp_path / "balancer", calibrate=False
+        port=free_port(),
+        state_dir=tmp_path / "balancer",
+        calibrate=False,
+        discover=False,
     )
     url = f"http://127.0.0.1:{ours.port}"
     monkeypatch.setenv("EDGESERVE_BALANCER_STATE_DIR", str(ours.state_dir))

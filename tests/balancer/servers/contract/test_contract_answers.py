@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pytest
@@ -164,5 +163,5 @@ async def test_texts_are_embedded_where_it_has_a_model_for_them(
         assert answered.json["data"][0]["embedding"] == [0.5, 0.25]
     else:
         assert answered.status == 400
-        assert json.dumps(model) in json.dumps(answered.error) or answered.error
+        assert "does not do embeddings" in answered.error
         assert not server.asked
