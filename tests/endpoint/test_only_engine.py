@@ -80,7 +80,7 @@ async def test_a_decode_that_hangs_is_found_and_goes_on_in_another_process(
         # A batch has to have been read once: until then it may be compiling.
         await asked(session, Answer(Question(9 * "Tell of a lighthouse. ", 8)))
         epoch = await alone.epoch(session, NAME)
-        answer = Answer(Question(WORDS, 48))
+        answer = Answer(Question(WORDS, 160))
         asking = asyncio.create_task(asked(session, answer))
         async with asyncio.timeout(100):
             await answer.begun.wait()

@@ -17,6 +17,7 @@ ALL = 0x40000000
 """Wait for threads, too."""
 
 LOOK_SECONDS = 0.1
+BUSY_SECONDS, SHORT_SECONDS, ENOUGH_LOOKS = 0.05, 0.02, 250
 
 
 class NotAllowed(Exception):
@@ -24,21 +25,33 @@ class NotAllowed(Exception):
 
 
 def hang(engine: psutil.Process, seconds: float) -> None:
-    """Stop the busiest thread until the engine is killed, for so long at most.
+    """Stop the thread that is busiest now, for `seconds` or until the engine is killed.
 
     Raises NotAllowed.
     """
-    busiest = max(
-        (each for each in engine.threads() if each.id != engine.pid),
-        key=lambda each: each.user_time,
-    )
     stopped, problem = threading.Event(), list[str]()
     threading.Thread(
-        target=_trace, args=(busiest.id, seconds, stopped, problem), daemon=True
+        target=_trace, args=(_busiest(engine), seconds, stopped, problem), daemon=True
     ).start()
     stopped.wait()
     if problem:
         raise NotAllowed(*problem)
+
+
+def _busiest(engine: psutil.Process) -> int:
+    """Return the id of the thread that computes now; another one loaded the model."""
+
+    def used() -> dict[int, float]:
+        return {each.id: each.user_time for each in engine.threads()}
+
+    began = used()
+    for _ in range(ENOUGH_LOOKS):
+        time.sleep(SHORT_SECONDS)
+        more = {id_: now - began.get(id_, now) for id_, now in used().items()}
+        busiest = max(more, key=more.__getitem__)
+        if more[busiest] >= BUSY_SECONDS and busiest != engine.pid:
+            return busiest
+    raise AssertionError("no thread of the engine computes")
 
 
 def _trace(
