@@ -146,11 +146,19 @@ def edgeserve() -> None:
     """Turn the small machines you own into one OpenAI-compatible endpoint."""
 
 
+WINDOWS = (
+    "edgeserve: Windows itself is not supported; install EdgeServe in WSL 2: "
+    "run `wsl --install`, then follow the README for Debian and Ubuntu there"
+)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command; errors become one sentence and an exit status.
 
     So do faults of files and folders.
     """
+    if sys.platform == "win32":
+        sys.exit(WINDOWS)
     _replace_unencodable()
     try:
         edgeserve(arguments, prog_name="edgeserve")

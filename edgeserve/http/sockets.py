@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import resource
 import socket
 import struct
 
@@ -95,10 +96,6 @@ MOST_RESERVED = 512
 
 def open_files() -> int:
     """Return how many files this process may open."""
-    try:
-        import resource
-    except ImportError:  # not on Windows
-        return MOST_FILES
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return MOST_FILES if soft == resource.RLIM_INFINITY else min(soft, MOST_FILES)
 

@@ -7,12 +7,12 @@ names the file and says why in `strerror`.
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import os
 import secrets
 import shutil
 import stat
-import sys
 import tempfile
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -236,8 +236,6 @@ class RepeatedFault:
 
 def take_lock(lock: IO[bytes], taken: Callable[[], None]) -> None:
     """Lock an open file; call `taken` before waiting for another process."""
-    import fcntl
-
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -280,11 +278,6 @@ def part_of(target: Path) -> AbstractContextManager[Path]:
 @contextmanager
 def alone_in(folder: Path) -> Generator[None]:
     """Lock the folder against other runs. Raises FolderTaken."""
-    if sys.platform == "win32":
-        yield  # folders cannot be locked there
-        return
-    import fcntl
-
     held = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import resource
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import NoReturn
+
+import uvloop
 
 Serve = Callable[[asyncio.Event], Awaitable[None]]
 
@@ -44,7 +47,7 @@ def run(serve: Serve, *, log_level: str = "info") -> int:
         logging.getLogger(each).setLevel(max(logging.WARNING, logging.root.level))
     with (
         _handlers_restored(),
-        asyncio.Runner(loop_factory=_loop_factory()) as runner,
+        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
     ):
         _allow_many_connections()
         return runner.run(_until_stopped(serve))
@@ -72,10 +75,6 @@ def _handlers_restored() -> Generator[None]:
 
 def _allow_many_connections() -> None:
     """Raise the soft limit on open files to the hard one, at most `MOST_FILES`."""
-    try:
-        import resource
-    except ImportError:  # not on Windows
-        return
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_FILES)
     if soft < wanted:
@@ -88,14 +87,6 @@ def _settle() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(*COLLECT_AFTER)
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    try:
-        import uvloop
-    except ImportError:
-        return None
-    return uvloop.new_event_loop
 
 
 async def _until_stopped(serve: Serve) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+import sys
 
 SPIN = "GOMP_SPINCOUNT"
 """GNU OpenMP's variable: how often a thread checks for work before it sleeps."""
@@ -36,6 +36,6 @@ def threads_for(wanted: int) -> int:
     import psutil
 
     found = [psutil.cpu_count(logical=False) or 1, os.cpu_count() or 1]
-    with suppress(AttributeError):  # macOS has no affinity
-        found.append(len(os.sched_getaffinity(0)))
+    if sys.platform == "linux":
+        found.append(len(os.sched_getaffinity(0)))  # macOS has none
     return min(found)

@@ -160,3 +160,20 @@ def test_a_file_that_is_not_what_was_asked_for_is_a_mistake_in_the_command(
     assert seen.status == 2
     assert seen.err.strip().splitlines()[-1].startswith("edgeserve: ")
     assert "Traceback" not in seen.err
+
+
+def test_on_windows_a_sentence_says_where_it_runs() -> None:
+    """What Windows' Python lacks cannot be imported; what is left has to do."""
+    code = (
+        "import sys, click\n"
+        "for lacking in ('fcntl', 'resource', 'pwd', 'uvloop'):\n"
+        "    sys.modules[lacking] = None\n"
+        "from edgeserve.cli.main import main\n"
+        "sys.platform = 'win32'\n"
+        "main(['--help'])"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+
+    assert found.returncode == 1
+    assert "install EdgeServe in WSL 2" in found.stderr
+    assert "Traceback" not in found.stderr

@@ -39,7 +39,6 @@ def test_a_failed_block_keeps_the_older_file_and_nothing_else(tmp_path: Path) ->
     assert list(tmp_path.iterdir()) == [target]
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="folders cannot be locked there")
 def test_two_runs_cannot_write_to_one_folder(tmp_path: Path) -> None:
     with (
         alone_in(tmp_path),
