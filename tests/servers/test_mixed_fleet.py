@@ -113,6 +113,13 @@ class Load:
             for each in self.got
         )
 
+    def sees(self, member: Running) -> bool:
+        """Whether the balancer can ask a member."""
+        return any(
+            each.node == member.program.name and each.unavailable is None
+            for each in self.here.balancer.state.current.candidates
+        )
+
     def has_answered(self, node: str, since: int) -> bool:
         """Whether a member has answered one of the newer requests."""
         return any(each.node == node and each.done for each in self.got[since:])
@@ -179,17 +186,23 @@ def replicas(ray: Running) -> list[int]:
 
 
 async def struck(load: Load, member: Running, *, replicas_only: bool) -> None:
-    """Kill a member in mid-answer, and wait until it is back and has answered."""
+    """Kill a member in mid-answer, and wait until it is back and can be asked.
+
+    A slow one is asked when all others are busy, and may get nothing until then.
+    """
     name = member.program.name
     await until(lambda: load.is_answering(name), f"{name} answers", load)
     if replicas_only:
         for pid in await asyncio.to_thread(replicas, member):
             kill(pid)
-    else:
-        await asyncio.to_thread(member.kill)
-        member.start()
-    since = len(load.got)
-    await until(lambda: load.has_answered(name, since), f"{name} is back", load)
+        since = len(load.got)
+        await until(lambda: load.has_answered(name, since), f"{name} is back", load)
+        return
+    await asyncio.to_thread(member.kill)
+    await until(lambda: not load.sees(member), f"{name} is missed", load)
+    member.start()
+    await asyncio.to_thread(member.until_ready)
+    await until(lambda: load.sees(member), f"{name} is back", load)
 
 
 def references(fleet: dict[str, Running]) -> dict[str, set[str]]:
