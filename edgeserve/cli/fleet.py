@@ -18,7 +18,7 @@ from edgeserve.cli.client import (
     understood,
 )
 from edgeserve.errors import CommandError
-from edgeserve.help import Group, examples
+from edgeserve.help import Command, Group, examples
 from edgeserve.terminal import Entry, Row
 
 MIB, GIB = 2**20, 2**30
@@ -153,11 +153,12 @@ def _act(
 
 
 @click.command(
+    cls=Command,
     epilog=examples(
         ("edgeserve usage", "of the last 30 days, by key, model and day"),
         ("edgeserve usage --days 7 --key laptop", "one key's"),
         ("edgeserve usage --json", "for scripts"),
-    )
+    ),
 )
 @endpoint_options
 @click.option(
