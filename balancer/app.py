@@ -144,7 +144,7 @@ async def running(
             settings, shared, nodes, clock, usage, trace, clients
         )
         handler = await enter(handling)
-        changes = _changes(settings, shared, access, revocations, channel)
+        changes = _changes(settings, shared, nodes, access, revocations, channel)
         models = _models(settings, shared, clients, nodes, loader)
         api = AdminRoutes(
             state=shared,
@@ -255,6 +255,7 @@ def _offering(
 async def _changes(
     settings: BalancerSettings,
     shared: BalancerState,
+    nodes: NodeClient,
     access: AccessPolicy,
     revocations: Revocations,
     channel: FleetChannel,
@@ -265,6 +266,7 @@ async def _changes(
     async with asking as requests:
         yield NodeRoutes(
             state=shared,
+            nodes=nodes,
             requests=requests,
             revocations=revocations,
             manages=access.clients.manager,
