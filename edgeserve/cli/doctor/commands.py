@@ -13,7 +13,7 @@ from edgeserve.help import Command, examples
 from edgeserve.terminal import width
 
 if TYPE_CHECKING:
-    from edgeserve.cli.doctor.here import Role
+    from edgeserve.cli.service.places import Role
 
 
 @click.command(
