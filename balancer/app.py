@@ -43,6 +43,7 @@ from balancer.lifecycle.replicas.limits import FleetLimits
 from balancer.lifecycle.replicas.wishes import wishes_of_limits
 from balancer.lifecycle.scaling.live import FleetScaler
 from balancer.ollama.inference import HANDLED, OllamaInference
+from balancer.ollama.routes import OllamaRoutes
 from balancer.persistence.handover import (
     Handover,
     clients_moved,
@@ -155,13 +156,15 @@ async def running(
             nodes=await enter(changes),
             servers=servers,
         )
-        pages = dashboard_routes(api, handler.retry.watchdog, file, taken)
+        ollama = OllamaRoutes(models=models)
+        watchdog = handler.retry.watchdog
+        pages = dashboard_routes(api, ollama.root, watchdog, file, taken)
         port = await enter(
             http.listen(
                 sock,
                 OllamaInference(inner=handler, clients=clients, orders=models.orders),
                 HANDLED.__contains__,
-                [*api.routes(), *pages],
+                [*api.routes(), *ollama.routes(), *pages],
                 body_limit=settings.body_limit_mib * MIB,
                 limits=http.limits_of(settings),
                 admit=clients.check,
