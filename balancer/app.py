@@ -43,6 +43,7 @@ from balancer.lifecycle.replicas.limits import FleetLimits
 from balancer.lifecycle.replicas.wishes import wishes_of_limits
 from balancer.lifecycle.scaling.live import FleetScaler
 from balancer.ollama.inference import HANDLED, OllamaInference
+from balancer.ollama.routes import OllamaRoutes
 from balancer.persistence.handover import (
     Handover,
     clients_moved,
@@ -144,7 +145,7 @@ async def running(
             settings, shared, nodes, clock, usage, trace, clients
         )
         handler = await enter(handling)
-        changes = _changes(settings, shared, access, revocations, channel)
+        changes = _changes(settings, shared, nodes, access, revocations, channel)
         models = _models(settings, shared, clients, nodes, loader)
         api = AdminRoutes(
             state=shared,
@@ -155,13 +156,15 @@ async def running(
             nodes=await enter(changes),
             servers=servers,
         )
-        pages = dashboard_routes(api, handler.retry.watchdog, file, taken)
+        ollama = OllamaRoutes(models=models)
+        watchdog = handler.retry.watchdog
+        pages = dashboard_routes(api, ollama.root, watchdog, file, taken)
         port = await enter(
             http.listen(
                 sock,
                 OllamaInference(inner=handler, clients=clients, orders=models.orders),
                 HANDLED.__contains__,
-                [*api.routes(), *pages],
+                [*api.routes(), *ollama.routes(), *pages],
                 body_limit=settings.body_limit_mib * MIB,
                 limits=http.limits_of(settings),
                 admit=clients.check,
@@ -255,6 +258,7 @@ def _offering(
 async def _changes(
     settings: BalancerSettings,
     shared: BalancerState,
+    nodes: NodeClient,
     access: AccessPolicy,
     revocations: Revocations,
     channel: FleetChannel,
@@ -265,6 +269,7 @@ async def _changes(
     async with asking as requests:
         yield NodeRoutes(
             state=shared,
+            nodes=nodes,
             requests=requests,
             revocations=revocations,
             manages=access.clients.manager,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Collection, Iterator, Mapping
+from functools import partial
+from typing import Any, TypeVar
 
 import click
 
@@ -26,21 +27,59 @@ def examples(*pairs: tuple[str, str]) -> str:
     return "\n".join(("\b", "Examples:", *lines))
 
 
+F = TypeVar("F", bound=Callable[..., Any])
+
+OPTIONS, COMMANDS = "Options", "Commands"
+"""Headings of what has none of its own."""
+
 ALL = "edgeserve.help_all"
 """Key in a context's `meta`: rare options are shown too."""
 
 
-class SettingOption(click.Option):
-    """An option of a setting: under a heading, and only in `--help-all` if `rare`."""
+class HeadedOption(click.Option):
+    """An option under a heading of its page; only in `--help-all` if `rare`."""
 
-    def __init__(self, *args: Any, heading: str, rare: bool, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, heading: str, rare: bool = False, **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
         self.heading = heading
         self.rare = rare
 
 
-class SettingsCommand(click.Command):
-    """A command whose many options are shown under headings."""
+def under(heading: str) -> Callable[..., Callable[[F], F]]:
+    """Return `click.option` for options under a heading."""
+    return partial(click.option, cls=HeadedOption, heading=heading)
+
+
+class Command(click.Command):
+    """A command whose options are shown under their headings."""
+
+    def format_options(
+        self, ctx: click.Context, formatter: click.HelpFormatter
+    ) -> None:
+        """Write the options under their headings, those without one first."""
+        sections: dict[str, list[tuple[str, str]]] = {OPTIONS: []}
+        for each in self.get_params(ctx):
+            heading = each.heading if isinstance(each, HeadedOption) else OPTIONS
+            record = each.get_help_record(ctx)
+            if record and (ALL in ctx.meta or not _is_rare(each)):
+                sections.setdefault(heading, []).append(record)
+        _write(formatter, sections)
+
+
+def _write(
+    formatter: click.HelpFormatter, sections: Mapping[str, list[tuple[str, str]]]
+) -> None:
+    """Write what stands under each heading, and no heading without anything."""
+    for heading, rows in sections.items():
+        if rows:
+            with formatter.section(heading):
+                formatter.write_dl(rows)
+
+
+class SettingsCommand(Command):
+    """A command with so many options that some are shown by `--help-all` only."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -58,17 +97,8 @@ class SettingsCommand(click.Command):
     def format_options(
         self, ctx: click.Context, formatter: click.HelpFormatter
     ) -> None:
-        """Write the options under their headings, the command's own first."""
-        under: dict[str, list[tuple[str, str]]] = {"Options": []}
-        for each in self.get_params(ctx):
-            heading = each.heading if isinstance(each, SettingOption) else "Options"
-            record = each.get_help_record(ctx)
-            if record and (ALL in ctx.meta or not _is_rare(each)):
-                under.setdefault(heading, []).append(record)
-        for heading, records in under.items():
-            if records:
-                with formatter.section(heading):
-                    formatter.write_dl(records)
+        """Write the options, and say how many are not shown."""
+        super().format_options(ctx, formatter)
         if ALL not in ctx.meta:
             hidden = sum(map(_is_rare, self.params))
             formatter.write_paragraph()
@@ -76,7 +106,7 @@ class SettingsCommand(click.Command):
 
 
 def _is_rare(option: click.Parameter) -> bool:
-    return isinstance(option, SettingOption) and option.rare
+    return isinstance(option, HeadedOption) and option.rare
 
 
 def _help_all(ctx: click.Context, _: click.Parameter, value: bool) -> None:
@@ -86,23 +116,51 @@ def _help_all(ctx: click.Context, _: click.Parameter, value: bool) -> None:
         ctx.exit()
 
 
-class Group(click.Group):
-    """Sub-commands in the order they were added, each with its first sentence."""
+class Group(Command, click.Group):
+    """Sub-commands under headings, each with its first sentence.
 
+    `headings` has the names under each heading, both in the order of first use. Without
+    it, all stand under one heading in the order they were added.
+    """
+
+    command_class = Command
     group_class = type
 
+    def __init__(
+        self,
+        *args: Any,
+        headings: Mapping[str, Collection[str]] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.headings = headings or {}
+
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
-        """List them in the order of their first use, not of the alphabet."""
-        return list(self.commands)
+        """List them in the order of the headings."""
+        named = [name for names in self.headings.values() for name in names]
+        return list(dict.fromkeys((*named, *self.commands)))
+
+    def format_options(
+        self, ctx: click.Context, formatter: click.HelpFormatter
+    ) -> None:
+        """Write the options, then the sub-commands."""
+        super().format_options(ctx, formatter)
+        self.format_commands(ctx, formatter)
 
     def format_commands(
         self, ctx: click.Context, formatter: click.HelpFormatter
     ) -> None:
-        """List them; unlike click, do not shorten the texts."""
-        with formatter.section("Commands"):
-            formatter.write_dl(
-                [(name, self.line(ctx, name)) for name in self.list_commands(ctx)]
-            )
+        """List them; unlike click, do not shorten the texts, and align all."""
+        heading_of = {
+            name: heading for heading, names in self.headings.items() for name in names
+        }
+        names = self.list_commands(ctx)
+        width = max(map(len, names), default=0)
+        sections: dict[str, list[tuple[str, str]]] = {}
+        for name in names:
+            row = name.ljust(width), self.line(ctx, name)
+            sections.setdefault(heading_of.get(name, COMMANDS), []).append(row)
+        _write(formatter, sections)
 
     def line(self, ctx: click.Context, name: str) -> str:
         """Return the line of a sub-command in the list."""

@@ -55,9 +55,10 @@ def chosen(root: Path = ROOT) -> list[str | int] | None:
     IPv4 ones are named by an address, IPv6 ones by their index. A warning names those
     that are left out.
     """
-    most = limit(root)
-    if most is None or _count_interfaces() <= most:
+    allowed = limit(root)
+    if allowed is None or _count_interfaces() <= allowed:
         return None
+    most = max(1, allowed)
     places = host_interfaces(root)
     ipv4 = [each for each in places if each.ipv4][:most]
     ipv6 = [each for each in places if each.ipv6][:most]
@@ -122,7 +123,7 @@ def warning(most: int, left_out: Sequence[HostInterface]) -> str:
 def limit(root: Path = ROOT) -> int | None:
     """Return how many interfaces a socket may join; None where there is no limit."""
     try:
-        return max(1, int((root / LIMIT).read_text()))
+        return int((root / LIMIT).read_text())
     except (OSError, ValueError):
         return USUAL_LIMIT if (root / "proc/sys/net").exists() else None
 

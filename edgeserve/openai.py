@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import unicodedata
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 from urllib.parse import parse_qs
@@ -291,6 +292,13 @@ def path_in(data: bytes) -> str:
 def code(body: bytes) -> str:
     """Return the `code` of an error body, or an empty string."""
     return str(error_in(body).get("code", ""))
+
+
+def retry_after(headers: Mapping[str, str]) -> int | None:
+    """Return the seconds after which an answer says to come back; no date, no year."""
+    after = headers.get("retry-after", "").strip()
+    usable = after.isascii() and after.isdecimal() and len(after) < 6
+    return int(after) if usable else None
 
 
 def message(body: bytes) -> str:

@@ -29,7 +29,6 @@ from edgeserve.http.types import origin_set
 from edgeserve.network import own_names
 from edgeserve.openai import ROUTES
 from edgeserve.runtime.background import background, declared, failures
-from edgeserve.runtime.log import say
 from edgeserve.security.certificates import fleet_context
 from edgeserve.security.hosts import HostCheck
 from edgeserve.security.tokens import FleetTokens, Guard, is_loopback
@@ -47,6 +46,7 @@ from node.discovery.announce import be_discoverable
 from node.discovery.client import FleetClient
 from node.discovery.identity import identified, this_machine
 from node.hardware.sample import LatestHardware, Sampler, measuring
+from node.kept_log import keeping
 from node.pulls.running import pulling
 from node.shelf import run_engines
 from node.state import NodeState
@@ -106,7 +106,9 @@ async def serve(settings: NodeSettings, stop: asyncio.Event) -> None:
     host = address(settings, joined=bool(tokens))
     check_balancers(settings, host)
     guard = Guard((), "")
+    instance = secrets.token_hex(8)
     async with AsyncExitStack() as stack:
+        kept = stack.enter_context(keeping(instance))
         identity = stack.enter_context(identified(settings.state_dir, this_machine()))
         sock = stack.enter_context(closing(bind(host, settings.port)))
         ask = await stack.enter_async_context(upstream(connect_seconds=CONNECT_SECONDS))
@@ -115,7 +117,7 @@ async def serve(settings: NodeSettings, stop: asyncio.Event) -> None:
         state = NodeState(
             name=settings.name,
             identity=identity,
-            instance=secrets.token_hex(8),
+            instance=instance,
             hardware=LatestHardware(await asyncio.to_thread(sample)),
         )
         stack.enter_context(failures.subscribed(state.feed.report_changed))
@@ -136,7 +138,7 @@ async def serve(settings: NodeSettings, stop: asyncio.Event) -> None:
                 ),
                 lambda path: path in ROUTES or path.startswith(PIPED),
                 [
-                    *routes(state, guard),
+                    *routes(state, guard, kept),
                     *order_routes(orders, guard),
                     *PullRoutes(pulls.jobs, pulls.library, guard).routes(),
                     *removal_routes(state, settings.models_dir, guard),
@@ -159,12 +161,12 @@ async def serve(settings: NodeSettings, stop: asyncio.Event) -> None:
             be_discoverable(state, settings, listening, client)
         )
         who = allowed_clients(settings, host, joined=bool(tokens))
-        say(lines(listening, who))
+        kept.say(lines(listening, who))
         url = Origin(shown_at(listening.host)[0], state.port, tls=bool(tokens)).url
-        await stack.enter_async_context(announcing_readiness(state, url, say))
+        await stack.enter_async_context(announcing_readiness(state, url, kept.say))
         await stop.wait()
         state.leave()
-        say("draining: running requests may finish, new ones are refused")
+        kept.say("draining: running requests may finish, new ones are refused")
 
 
 def _ours(state: NodeState, settings: NodeSettings, place: ServerPlace) -> str:

@@ -23,7 +23,14 @@ from quantize.make_commands import (
 )
 
 
-@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=Group,
+    headings={
+        "Look at models": ("inspect", "plan", "compare"),
+        "Make variants": ("run", "dequantize", "convert"),
+    },
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 def quantize() -> None:
     """Make smaller variants of a model, and measure them."""
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgeserve.help import examples
+from edgeserve.help import Command, examples
 from edgeserve.models.blocks import KV_TYPES
 from edgeserve.terminal import console
 
@@ -59,9 +59,10 @@ def show_json(value: object) -> None:
 
 
 @click.command(
+    cls=Command,
     epilog=examples(
         ("edgeserve quantize run model.gguf --types Q4_K_M,Q8_0", "make two variants"),
-    )
+    ),
 )
 @click.argument("file", type=MODEL)
 @click.option("--types", required=True, help="Types to make, such as Q4_K_M,Q8_0.")
@@ -119,12 +120,13 @@ def run(
 
 
 @click.command(
+    cls=Command,
     epilog=examples(
         (
             "edgeserve quantize compare model.F16.gguf model.Q4_K_M.gguf",
             "how much worse, and how much faster",
         ),
-    )
+    ),
 )
 @click.argument("base", type=MODEL)
 @click.argument("variants", type=MODEL, nargs=-1, required=True)
@@ -191,9 +193,10 @@ def compare(
 
 
 @click.command(
+    cls=Command,
     epilog=examples(
         ("edgeserve quantize dequantize model.Q4_1.gguf", "to quantize it again"),
-    )
+    ),
 )
 @click.argument("file", type=MODEL)
 @click.option(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeserve.cli.main import COMMANDS
+from edgeserve.cli.main import BY_HEADING
 from edgeserve.cli.up.welcome import Welcome
 from edgeserve.openai import ROUTES
 from tests.fakes.commands import problems
@@ -104,13 +104,14 @@ def test_the_python_block_compiles() -> None:
     compile(block, "README.md", "exec")
 
 
-def test_the_table_has_every_command_of_the_first_hour() -> None:
-    rows = set(re.findall(r"^\| `edgeserve (\w+)[^`]*` \|", README, re.MULTILINE))
+def test_the_table_has_every_command_in_the_order_of_help() -> None:
+    rows = re.findall(
+        r"^\| (?:\*\*(.+)\*\*|`edgeserve (\w+)[^`]*`) \|", README, re.MULTILINE
+    )
 
-    ours = {
-        name for name, (place, _) in COMMANDS.items() if place.startswith("edgeserve")
-    }
-    assert ours | {"node", "balancer"} <= rows <= set(COMMANDS)
+    assert list(dict.fromkeys(heading or name for heading, name in rows)) == [
+        each for heading, names in BY_HEADING.items() for each in (heading, *names)
+    ]
 
 
 def test_every_route_is_named() -> None:

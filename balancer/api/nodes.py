@@ -1,19 +1,23 @@
-"""Routes of nodes: list them, let them in, keep them out."""
+"""Routes of nodes: list them, let them in, keep them out, show their logs."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from string import hexdigits
 from typing import Any
 
 from aiohttp import web
 
 from balancer.discovery.joining import AskingNode, JoinRequests
+from balancer.discovery.node_answers import OrderRefused, told
+from balancer.discovery.node_client import NodeClient
 from balancer.discovery.revocations import Revocations, RevokedNode
 from balancer.fleet.members import Node, NodeAddress
 from balancer.state import BalancerState
-from edgeserve.errors import BadRequest, EdgeserveError
+from edgeserve.errors import BadRequest, EdgeserveError, NodeLost, TooLate
 from edgeserve.http.server.aiohttp_routes import (
     AioHandler,
     asked_from,
@@ -21,6 +25,7 @@ from edgeserve.http.server.aiohttp_routes import (
     json_response,
 )
 from edgeserve.http.server.context import Admit
+from edgeserve.orders.log import NodeLog
 from edgeserve.security.certificates import ID_DIGITS
 from edgeserve.security.registration import Approval, JoinRequest
 from edgeserve.security.tokens import Guard
@@ -31,6 +36,11 @@ LEAST_DIGITS = 4
 
 FOREIGN_PAGES = Guard((), "")
 """Refuses pages of other sites, which a browser lets post to loopback."""
+
+LOG_SECONDS = 5.0
+"""How long a node may take to send its log."""
+
+THERE = "on that machine, `edgeserve service logs` has it"
 
 Json = dict[str, Any]
 
@@ -64,13 +74,14 @@ def named(name: str, known: Mapping[str, str], what: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class NodeRoutes:
-    """The routes that change which nodes belong to the fleet.
+    """The routes that change which nodes belong to the fleet, and show their logs.
 
     `manages` guards all but the request to join. `sweep` closes the
     connections to revoked nodes.
     """
 
     state: BalancerState
+    nodes: NodeClient
     requests: JoinRequests
     revocations: Revocations
     manages: Admit
@@ -85,6 +96,8 @@ class NodeRoutes:
             "allow": self.allow,
         }
         yield web.post("/edgeserve/v1/join", self.join)
+        path = "/edgeserve/v1/nodes/{name}/log"
+        yield web.get(path, guarded(self.manages, self.log))
         for action, handler in actions.items():
             path = f"/edgeserve/v1/nodes/{{name}}/{action}"
             yield web.post(path, guarded(self.manages, handler))
@@ -141,6 +154,15 @@ class NodeRoutes:
         await self.revocations.allow(id_)
         return json_response({"id": id_, "name": known[id_]})
 
+    async def log(self, request: web.Request) -> web.Response:
+        """Show the log lines that a node keeps; `?after=` those since an answer."""
+        nodes = [each for each in self.state.current.fleet.nodes if each.takes_orders]
+        names = {each.id: each.name for each in nodes}
+        id_ = named(request.match_info["name"], names, "keeps a log")
+        node = next(each for each in nodes if each.id == id_)
+        after = request.query.get("after", "")
+        return json_response(await logged(self.nodes, node, after))
+
     def shown(self) -> list[Json]:
         """Render the fleet for `edgeserve nodes`.
 
@@ -162,6 +184,23 @@ class NodeRoutes:
         ids = {row["id"] for row in rows}
         rows += [_revoked(id_, each) for id_, each in revoked.items() if id_ not in ids]
         return rows + [_asking(each) for each in self.requests.waiting]
+
+
+async def logged(nodes: NodeClient, node: Node, after: str) -> NodeLog:
+    """Return a node's log lines. Raises NodeLost, TooLate."""
+    try:
+        async with asyncio.timeout(LOG_SECONDS):
+            return await told(nodes.log(node.origin, after), node.name, NodeLog)
+    except TimeoutError as error:
+        sentence = f"{node.name} does not answer within {LOG_SECONDS:g} s; {THERE}"
+        raise TooLate(sentence) from error
+    except OrderRefused as refusal:
+        why = refusal.sentence or f"it answers {refusal.status}"
+        if refusal.status == HTTPStatus.NOT_FOUND:
+            why = f"it runs an older edgeserve, which shows no log; {THERE}"
+        raise NodeLost(f"{node.name}: {why}") from refusal
+    except NodeLost as error:
+        raise NodeLost(f"{node.name} is not reached ({error}); {THERE}") from error
 
 
 def _row(id_: str | None, state: str, **fields: Any) -> Json:

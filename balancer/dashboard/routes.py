@@ -16,7 +16,6 @@ from balancer.dashboard import files
 from balancer.dashboard.live import LiveStream
 from balancer.dashboard.own_key import OwnKey
 from balancer.failover.watchdog import Watchdog
-from balancer.ollama.routes import OllamaRoutes
 from edgeserve.http.server.aiohttp_routes import AioHandler, guarded
 
 OWN = "/edgeserve/v1"
@@ -47,16 +46,18 @@ class DashboardRoutes:
 
 
 def dashboard_routes(
-    api: AdminRoutes, watchdog: Watchdog, key_file: Path, taken: asyncio.Event
+    api: AdminRoutes,
+    root: AioHandler,
+    watchdog: Watchdog,
+    key_file: Path,
+    taken: asyncio.Event,
 ) -> Iterable[web.RouteDef]:
-    """Return the routes of the dashboard and of Ollama's API, which share `/`.
+    """Return the routes of the dashboard, which shares `/` with what programs expect.
 
-    `key_file` has the key that the balancer leaves for its own account; `taken` is set
-    once another process takes over.
+    `root` answers those, see `OllamaRoutes.root`. `key_file` has the key that the
+    balancer leaves for its own account; `taken` is set once another process takes over.
     """
-    ollama = OllamaRoutes(models=api.models)
-    yield from ollama.routes()
-    yield from DashboardRoutes(
+    return DashboardRoutes(
         clients=api.clients,
         live=LiveStream(
             state=api.state,
@@ -66,5 +67,5 @@ def dashboard_routes(
             taken=taken,
         ),
         own_key=OwnKey(key_file, api.clients),
-        root=ollama.root,
+        root=root,
     ).routes()

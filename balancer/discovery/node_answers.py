@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractAsyncContextManager, suppress
+from contextlib import AbstractAsyncContextManager
 from typing import TypeVar
 
 from edgeserve.errors import BadRequest, EdgeserveError, NodeLost
 from edgeserve.http.types import Answer
-from edgeserve.openai import code, message
+from edgeserve.openai import code, message, retry_after
 from edgeserve.wire import decode
 
 T = TypeVar("T")
@@ -56,13 +56,10 @@ async def told(
 
 
 def _refusal(node: str, answer: Answer, body: bytes) -> OrderRefused:
-    retry: int | None = None
-    with suppress(ValueError):
-        retry = int(answer.headers.get("retry-after", ""))
     return OrderRefused(
         node,
         message(body),
         status=answer.status,
         code=code(body) or OrderRefused.code,
-        retry_after=retry,
+        retry_after=retry_after(answer.headers),
     )

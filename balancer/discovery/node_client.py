@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
+from urllib.parse import urlencode
 
 from balancer.fleet.engines import EngineCandidate
 from edgeserve.errors import NodeLost
 from edgeserve.http.types import Answer, Origin, Request, Upstream
+from edgeserve.orders.log import LOG
 from edgeserve.served import Continued
 from edgeserve.wire import REQUEST_HEADER, VARIANT_HEADER
 
@@ -82,6 +84,11 @@ class NodeClient:
                 " orders; change its models there"
             )
         return self._upstream.ask(origin, "POST", path, JSON, body)
+
+    def log(self, origin: Origin, after: str) -> AbstractAsyncContextManager[Answer]:
+        """Ask the node at `origin` for its log lines; see `edgeserve.orders.log`."""
+        target = f"{LOG}?{urlencode({'after': after})}"
+        return self._upstream.ask(origin, "GET", target, {})
 
     def withdraw(
         self, origin: Origin, path: str

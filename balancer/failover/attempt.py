@@ -37,7 +37,7 @@ from edgeserve.errors import (
 )
 from edgeserve.http.sse import EventReader
 from edgeserve.http.types import Answer
-from edgeserve.openai import message
+from edgeserve.openai import message, retry_after
 from edgeserve.runtime.memory import drop_tracebacks
 
 REFUSED = Done("refused by the engine")
@@ -167,9 +167,9 @@ async def _on_error(
     error, failure = EngineRefusal(status, headers, body), failure_of(status, body)
     match failure.next_step:
         case "full":
-            return Full()
+            return Full(retry_after(headers))
         case "elsewhere":
-            return Elsewhere(_node_error(status, message(body)), failure.fault)
+            return Elsewhere(_node_error(status, headers, body), failure.fault)
         case "longer" if not response.sent.size:
             return Elsewhere(error, longer_context=True)
         case "pass" if failure.fault != "none":
@@ -182,8 +182,14 @@ async def _on_error(
             return REFUSED
 
 
-def _node_error(status: int, sentence: str) -> EdgeserveError:
-    return NoNode(sentence) if status in {404, 503} else NodeLost(sentence)
+def _node_error(status: int, headers: Mapping[str, str], body: bytes) -> EdgeserveError:
+    """Return what the client gets where no other engine does better."""
+    sentence = message(body)
+    if status not in {404, 503}:
+        return NodeLost(sentence)
+    error = NoNode(sentence)
+    error.retry_after = retry_after(headers) or NoNode.retry_after
+    return error
 
 
 async def _stream(

@@ -34,7 +34,12 @@ DONE = Done()
 
 @dataclass(frozen=True)
 class Full:
-    """The node had no free slot; nothing is wrong with it."""
+    """The node had no free slot; nothing is wrong with it.
+
+    `retry_after`: seconds after which it said to come back, None where it did not.
+    """
+
+    retry_after: int | None = None
 
 
 @dataclass(frozen=True)

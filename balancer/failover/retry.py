@@ -96,8 +96,10 @@ class RetryLoop:
                     raise error
             case Elsewhere(error, fault="doubt") if context.doubted():
                 raise error
-            case Full() if context.record.waited >= self.patience:
-                raise FleetBusy(RETRY_AFTER, "its nodes have no slot after all")
+            case Full(after) if context.record.waited >= self.patience:
+                raise FleetBusy(
+                    after or RETRY_AFTER, "its nodes have no slot after all"
+                )
             case _:
                 pass
 

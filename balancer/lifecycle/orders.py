@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from balancer.discovery.node_client import NodeClient
 from balancer.lifecycle.placement import Load, Unload
 from edgeserve.errors import EdgeserveError
-from edgeserve.openai import code, message
+from edgeserve.openai import code, message, retry_after
 from edgeserve.orders.engines import LOAD, UNLOAD, LoadEngine, UnloadEngine
 from edgeserve.wire import encode
 
@@ -20,6 +20,9 @@ BUSY = "engines_busy"
 
 LATER_SECONDS = 2.0
 """When a node is asked again that could not be reached, or whose engines are busy."""
+
+MOST_SECONDS = 999
+"""A node that names a longer time is asked again as if it had named none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +68,7 @@ def understood(
         return None
     busy = code(body) == BUSY
     if busy or status in {429, 503}:
-        after = headers.get("retry-after", "")
-        usable = after.isascii() and after.isdecimal() and len(after) < 4
-        return TryLater(float(after) if usable else LATER_SECONDS, busy)
+        after = retry_after(headers)
+        usable = after is not None and after <= MOST_SECONDS
+        return TryLater(float(after or 0) if usable else LATER_SECONDS, busy)
     return Refused(message(body) or f"its node answered {status}")

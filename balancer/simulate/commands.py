@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from edgeserve.help import examples
+from edgeserve.help import Command, examples, under
 from edgeserve.terminal import console
 
 FLEET_HELP = (
@@ -44,6 +44,7 @@ LOADS = {"light": 0.3, "busy": 0.7, "overload": 1.2}
 
 
 @click.command(
+    cls=Command,
     epilog=examples(
         ("edgeserve simulate", "the machines of a home, made-up chats, every policy"),
         (
@@ -56,31 +57,33 @@ LOADS = {"light": 0.3, "busy": 0.7, "overload": 1.2}
         ),
     )
     + FLEET_EXAMPLE
-    + HOST_EXAMPLE
+    + HOST_EXAMPLE,
 )
 @click.option("--fleet", "fleet_name", help=FLEET_HELP)
-@click.option(
+@under("Requests")(
     "--trace",
     "trace_file",
     type=click.Path(path_type=Path, dir_okay=False),
     help="JSONL file, as `edgeserve balancer start --record` writes it;"
     " by default generated chats.",
 )
-@click.option(
+@under("Requests")(
     "--load",
     type=click.Choice(list(LOADS)),
     default="busy",
     show_default=True,
     help="Load that the generated chats cause.",
 )
-@click.option(
+@under("Requests")(
     "--chats",
     type=click.IntRange(1),
     default=300,
     show_default=True,
     help="Number of generated chats.",
 )
-@click.option("--seed", default=1, show_default=True, help="Seed of generated chats.")
+@under("Requests")(
+    "--seed", default=1, show_default=True, help="Seed of generated chats."
+)
 @click.option(
     "--policy", "names", multiple=True, help="Policy to run. May be repeated."
 )
@@ -90,14 +93,16 @@ LOADS = {"light": 0.3, "busy": 0.7, "overload": 1.2}
     help="Compare how models are loaded: with autoscaling, only on demand, and by the"
     " rules of llama-swap and Ollama.",
 )
-@click.option(
+@under("Requests")(
     "--traffic",
     type=click.Choice(PATTERNS),
     help="Made-up traffic for --autoscale; by default each of these, one after the"
     " other.",
 )
-@click.option("--save", type=click.Path(path_type=Path), help="Write the trace here.")
-@click.option("--json", "as_json_", is_flag=True, help="Print JSON.")
+@under("Output")(
+    "--save", type=click.Path(path_type=Path), help="Write the trace here."
+)
+@under("Output")("--json", "as_json_", is_flag=True, help="Print JSON.")
 def simulate(
     *,
     fleet_name: str | None,

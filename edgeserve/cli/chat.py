@@ -20,7 +20,7 @@ from edgeserve.cli.client import (
 )
 from edgeserve.cli.models.chatting import chatting
 from edgeserve.errors import SettingsError
-from edgeserve.help import examples
+from edgeserve.help import Command, examples
 from edgeserve.suggestions import did_you_mean
 from edgeserve.terminal import for_terminal
 
@@ -45,11 +45,12 @@ Message = dict[str, str]
 
 
 @click.command(
+    cls=Command,
     epilog=examples(
         ("edgeserve chat", "a conversation; Ctrl-C stops an answer, Ctrl-D leaves"),
         ('edgeserve chat "Why is the sky blue?"', "one question, one answer"),
         ("git diff | edgeserve chat 'Review this'", "with a text from a pipe"),
-    )
+    ),
 )
 @click.argument("prompt", required=False)
 @click.option("--model", help="Model to talk to; by default the first that chats.")

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import click
 
 from edgeserve.errors import CommandError, SettingsError, in_words
+from edgeserve.help import under
 from edgeserve.security.verified import Verified
 from edgeserve.terminal import Entry, Row, print_table
 
@@ -200,7 +201,8 @@ def _keep_fingerprint(
 
 def endpoint_options(command: F) -> F:
     """Add `--url` and `--api-key-file`, which `endpoint` takes, and `--fingerprint`."""
-    command = click.option(
+    balancer = under("Balancer")
+    command = balancer(
         "--fingerprint",
         envvar="EDGESERVE_FINGERPRINT",
         show_envvar=True,
@@ -208,14 +210,14 @@ def endpoint_options(command: F) -> F:
         callback=_keep_fingerprint,
         help="Fingerprint of the balancer's certificate, which it shows at its start.",
     )(command)
-    command = click.option(
+    command = balancer(
         "--api-key-file",
         envvar="EDGESERVE_API_KEY_FILE",
         show_envvar=True,
         type=click.Path(path_type=Path),
         help="File with an API key; not needed on the balancer's own machine.",
     )(command)
-    return click.option(
+    return balancer(
         "--url",
         default=DEFAULT_URL,
         envvar="EDGESERVE_URL",

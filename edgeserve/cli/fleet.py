@@ -17,8 +17,9 @@ from edgeserve.cli.client import (
     show,
     understood,
 )
+from edgeserve.cli.node_log import log
 from edgeserve.errors import CommandError
-from edgeserve.help import Group, examples
+from edgeserve.help import Command, Group, examples
 from edgeserve.terminal import Entry, Row
 
 MIB, GIB = 2**20, 2**30
@@ -35,6 +36,7 @@ Json = Mapping[str, Any]
         ("edgeserve nodes --json | jq '.[].report.name'", "for scripts"),
         ("edgeserve nodes approve pi", "let a machine in that asks to join"),
         ("edgeserve nodes revoke pi", "keep a node out, at once"),
+        ("edgeserve nodes log pi -f", "what it logs"),
     ),
 )
 @endpoint_options
@@ -45,8 +47,8 @@ def nodes(
 ) -> None:
     """Show the fleet's nodes, and what each serves.
 
-    The commands below decide which machines belong to the fleet. NAME is a node's name,
-    its id, or the start of the id.
+    The commands below show a node's log, and decide which machines belong to the fleet.
+    NAME is a node's name, its id, or the start of the id.
     """
     if context.invoked_subcommand:
         given = {"url": url, "api_key_file": api_key_file}
@@ -59,6 +61,8 @@ def nodes(
     )
     show(url, found, NODE_HEADS, node_rows, none, as_json=as_json)
 
+
+nodes.add_command(log)
 
 NODES = "/edgeserve/v1/nodes"
 
@@ -153,11 +157,12 @@ def _act(
 
 
 @click.command(
+    cls=Command,
     epilog=examples(
         ("edgeserve usage", "of the last 30 days, by key, model and day"),
         ("edgeserve usage --days 7 --key laptop", "one key's"),
         ("edgeserve usage --json", "for scripts"),
-    )
+    ),
 )
 @endpoint_options
 @click.option(

@@ -12,7 +12,7 @@ from edgeserve.config.paths import config_dir
 from edgeserve.config.settings import NodeSettings
 from edgeserve.config.sources import resolve
 from edgeserve.errors import CommandError, in_words
-from edgeserve.help import examples
+from edgeserve.help import Command, examples
 
 OWNER_ONLY = 0o600
 
@@ -21,13 +21,14 @@ INTERRUPTED = 130
 
 
 @click.command(
+    cls=Command,
     epilog=examples(
         (
             "edgeserve join http://192.168.1.20:8080",
             "as the balancer says at its start",
         ),
         ("edgeserve join https://nuc:8080 --port 8091", "where 8090 is in use"),
-    )
+    ),
 )
 @click.argument("url")
 @click.option("--name", help=f"Name of this machine.  [default: {NodeSettings.name}]")

@@ -15,7 +15,7 @@ import click
 
 from edgeserve.cli.secrets import add_key as add_to_file
 from edgeserve.errors import CommandError, SettingsError, in_words
-from edgeserve.help import Group, examples
+from edgeserve.help import Group, examples, under
 from edgeserve.terminal import print_table
 
 if TYPE_CHECKING:
@@ -48,13 +48,14 @@ def key() -> None:
 
 def place_options(command: F) -> F:
     """Add the options that name the balancer's state folder."""
-    command = click.option(
+    place = under("Where it is kept")
+    command = place(
         "--config",
         "config",
         type=click.Path(path_type=Path),
         help="TOML settings file.",
     )(command)
-    return click.option(
+    return place(
         "--state-dir",
         type=click.Path(path_type=Path),
         help="The balancer's state folder, if not the one in its settings.",
@@ -63,18 +64,19 @@ def place_options(command: F) -> F:
 
 def limit_options(command: F) -> F:
     """Add the options that say what a key may do. What is not given is None."""
+    limit = under("Limits")
     for name, (metavar, text) in reversed(LIMITS.items()):
         least = -MOST if name == "priority" else 0
-        command = click.option(
+        command = limit(
             f"--{name.replace('_', '-')}",
             metavar=metavar,
             type=click.IntRange(least, MOST),
             help=text,
         )(command)
-    command = click.option(
+    command = limit(
         "--model", "models", multiple=True, help="Model it may name; repeat; * for all."
     )(command)
-    command = click.option(
+    command = limit(
         "--expires",
         metavar="WHEN",
         help="After such a time, 12h, 30d, 8w; on a day, 2027-01-31; or never.",
@@ -96,7 +98,7 @@ def limit_options(command: F) -> F:
 )
 @click.option("--name", default="", help="Name of the client that gets it.")
 @limit_options
-@click.option(
+@under("Where it is kept")(
     "--file",
     type=click.Path(path_type=Path, dir_okay=False),
     help="Plain file to add it to instead, for --api-key-file; without limits.",

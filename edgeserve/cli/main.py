@@ -19,103 +19,122 @@ from edgeserve.errors import CommandError, in_words
 from edgeserve.help import Group, examples
 from edgeserve.terminal import for_terminal
 
-COMMANDS = {
-    "up": (
-        "edgeserve.cli.up.commands:up",
-        "Serve on this machine, or with --lan the whole network.",
-    ),
-    "chat": ("edgeserve.cli.chat:chat", "Talk to the endpoint."),
-    "node": ("node.commands:node", "Run the agent on a machine that holds models."),
-    "balancer": (
-        "balancer.commands:balancer",
-        "Run the endpoint that clients talk to.",
-    ),
-    "nodes": (
-        "edgeserve.cli.fleet:nodes",
-        "Show the fleet's nodes, and what each serves.",
-    ),
-    "servers": (
-        "edgeserve.cli.servers.commands:servers",
-        "Let servers of other programs serve in the fleet.",
-    ),
-    "models": (
-        "edgeserve.cli.models.listing:models",
-        "Show the models that can be called.",
-    ),
-    "route": (
-        "edgeserve.cli.models.routes:route",
-        "Let a name stand for several models, or for another name.",
-    ),
-    "requests": (
-        "edgeserve.cli.requests:requests",
-        "List the latest requests with predicted and actual times.",
-    ),
-    "why": (
-        "edgeserve.cli.requests:why",
-        "Explain why a request went where it went, and what happened there.",
-    ),
-    "bench": (
-        "edgeserve.cli.bench.commands:bench",
-        "Measure how fast an endpoint answers, or two side by side.",
-    ),
-    "doctor": (
-        "edgeserve.cli.doctor.commands:doctor",
-        "Find what is wrong on this machine, and say what mends it.",
-    ),
-    "advise": (
-        "edgeserve.cli.advise.commands:advise",
-        "Say which model and engine suit this machine, and why.",
-    ),
-    "pull": (
-        "edgeserve.cli.models.pull:pull",
-        "Fetch a model, here or on nodes of the fleet.",
-    ),
-    "join": (
-        "edgeserve.cli.join:join",
-        "Ask a balancer for the fleet token, on a new machine.",
-    ),
-    "token": (
-        "edgeserve.cli.secrets:token",
-        "Make, show and replace the secret that a fleet shares.",
-    ),
-    "key": (
-        "edgeserve.cli.keys:key",
-        "Make, list, limit and revoke the API keys of clients.",
-    ),
-    "usage": (
-        "edgeserve.cli.fleet:usage",
-        "Show the requests and tokens of each key, by model and day.",
-    ),
-    "service": (
-        "edgeserve.cli.service.commands:service",
-        "Keep node and balancer running, as services.",
-    ),
-    "config": (
-        "edgeserve.cli.config:config",
-        "Show the settings and where they come from.",
-    ),
-    "simulate": (
-        "balancer.simulate.commands:simulate",
-        "Try load-balancing policies on a fleet, in virtual time.",
-    ),
-    "engine": (
-        "node.engine_build.commands:engine",
-        "Build llama.cpp for this machine's own processor and GPU.",
-    ),
-    "quantize": (
-        "edgeserve.cli.convert.commands:quantize",
-        "Make smaller variants of a model, and measure them.",
-    ),
+BY_HEADING = {
+    "Start here": {
+        "up": (
+            "edgeserve.cli.up.commands:up",
+            "Serve on this machine, or with --lan the whole network.",
+        ),
+        "chat": (
+            "edgeserve.cli.chat:chat",
+            "Talk to the endpoint.",
+        ),
+        "advise": (
+            "edgeserve.cli.advise.commands:advise",
+            "Say which model and engine suit this machine, and why.",
+        ),
+    },
+    "Machines": {
+        "node": (
+            "node.commands:node",
+            "Run the agent on a machine that holds models.",
+        ),
+        "balancer": (
+            "balancer.commands:balancer",
+            "Run the endpoint that clients talk to.",
+        ),
+        "nodes": (
+            "edgeserve.cli.fleet:nodes",
+            "Show the fleet's nodes, and what each serves.",
+        ),
+        "join": (
+            "edgeserve.cli.join:join",
+            "Ask a balancer for the fleet token, on a new machine.",
+        ),
+        "servers": (
+            "edgeserve.cli.servers.commands:servers",
+            "Let servers of other programs serve in the fleet.",
+        ),
+        "service": (
+            "edgeserve.cli.service.commands:service",
+            "Keep node and balancer running, as services.",
+        ),
+    },
+    "Models": {
+        "pull": (
+            "edgeserve.cli.models.pull:pull",
+            "Fetch a model, here or on nodes of the fleet.",
+        ),
+        "models": (
+            "edgeserve.cli.models.listing:models",
+            "Show the models that can be called.",
+        ),
+        "route": (
+            "edgeserve.cli.models.routes:route",
+            "Let a name stand for several models, or for another name.",
+        ),
+    },
+    "Access": {
+        "token": (
+            "edgeserve.cli.secrets:token",
+            "Make, show and replace the secret that a fleet shares.",
+        ),
+        "key": (
+            "edgeserve.cli.keys:key",
+            "Make, list, limit and revoke the API keys of clients.",
+        ),
+        "usage": (
+            "edgeserve.cli.fleet:usage",
+            "Show the requests and tokens of each key, by model and day.",
+        ),
+    },
+    "Troubleshooting": {
+        "doctor": (
+            "edgeserve.cli.doctor.commands:doctor",
+            "Find what is wrong on this machine, and say what mends it.",
+        ),
+        "requests": (
+            "edgeserve.cli.requests:requests",
+            "List the latest requests with predicted and actual times.",
+        ),
+        "why": (
+            "edgeserve.cli.requests:why",
+            "Explain why a request went where it went, and what happened there.",
+        ),
+        "config": (
+            "edgeserve.cli.config:config",
+            "Show the settings and where they come from.",
+        ),
+    },
+    "Measure and tune": {
+        "bench": (
+            "edgeserve.cli.bench.commands:bench",
+            "Measure how fast an endpoint answers, or two side by side.",
+        ),
+        "engine": (
+            "node.engine_build.commands:engine",
+            "Build llama.cpp for this machine's own processor and GPU.",
+        ),
+        "quantize": (
+            "edgeserve.cli.convert.commands:quantize",
+            "Make smaller variants of a model, and measure them.",
+        ),
+        "simulate": (
+            "balancer.simulate.commands:simulate",
+            "Try load-balancing policies on a fleet, in virtual time.",
+        ),
+    },
 }
-"""Name → where the command is, and its line in `edgeserve --help`."""
+"""Headings of `edgeserve --help`, and the commands under each, in order of first use.
+
+Name → where the command is, and its line there.
+"""
+
+COMMANDS = {name: found for row in BY_HEADING.values() for name, found in row.items()}
 
 
 class Commands(Group):
     """A group that imports a sub-command only when it is needed."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
-        """List the sub-commands in the order of their first use."""
-        return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         """Import one sub-command."""
@@ -132,6 +151,7 @@ class Commands(Group):
 
 @click.group(
     cls=Commands,
+    headings=BY_HEADING,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog=examples(
         ("edgeserve up", "serve on this machine alone"),

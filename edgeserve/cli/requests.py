@@ -19,7 +19,7 @@ from edgeserve.cli.client import (
     show,
     understood,
 )
-from edgeserve.help import examples
+from edgeserve.help import Command, examples
 from edgeserve.terminal import Entry, Row, print_table, printable, width, wrapped
 
 REQUESTS = "/edgeserve/v1/requests"
@@ -33,11 +33,12 @@ HEADS = (
 
 
 @click.command(
+    cls=Command,
     epilog=examples(
         ("edgeserve requests", "the latest twenty, newest first"),
         ("edgeserve requests --last 100", "more of them"),
         ("edgeserve requests --json | jq -r '.[].id'", "for scripts"),
-    )
+    ),
 )
 @endpoint_options
 @click.option(
@@ -121,10 +122,11 @@ CANDIDATE_HEADS = (
 
 
 @click.command(
+    cls=Command,
     epilog=examples(
         ("edgeserve requests", "find the request; answers name it in a header, too"),
         ("edgeserve why req-1a2b3c", "every candidate, predicted and ruled out"),
-    )
+    ),
 )
 @click.argument("request_id", metavar="ID")
 @endpoint_options

@@ -12,7 +12,7 @@ import click
 from edgeserve.config.limits import names_of
 from edgeserve.config.settings import BalancerSettings, NodeSettings, SharedSettings
 from edgeserve.config.sources import flag_name, unknown_variables, variables
-from edgeserve.help import SettingOption
+from edgeserve.help import HeadedOption
 
 HEADINGS = {
     "Models": (
@@ -99,7 +99,7 @@ def _shown_where(name: str, aside: Collection[str]) -> dict[str, Any]:
     found = (heading for heading, names in HEADINGS.items() if name in names)
     heading = next(found, OTHER_HEADING)
     rare = name not in COMMON or heading in aside
-    return {"cls": SettingOption, "heading": heading, "rare": rare}
+    return {"cls": HeadedOption, "heading": heading, "rare": rare}
 
 
 def _metavar(name: str, hint: Any) -> str:

@@ -1,4 +1,4 @@
-"""Admin routes: report, events, models, health."""
+"""Admin routes: report, events, log, models, health."""
 
 from __future__ import annotations
 
@@ -8,15 +8,17 @@ from contextlib import aclosing
 from aiohttp import web
 
 from edgeserve.http.server.aiohttp_routes import guarded, json_response
+from edgeserve.orders.log import LOG
 from edgeserve.security.tokens import Guard
 from node.api.inference import known
+from node.kept_log import KeptLog
 from node.state import NodeState
 
 WRITE_SECONDS = 30.0
 """How long a follower may read nothing before its stream is closed."""
 
 
-def routes(state: NodeState, guard: Guard) -> list[web.RouteDef]:
+def routes(state: NodeState, guard: Guard, kept: KeptLog) -> list[web.RouteDef]:
     """Return the node's routes; all but /health require the fleet token."""
 
     async def report(_: web.Request) -> web.Response:
@@ -33,7 +35,11 @@ def routes(state: NodeState, guard: Guard) -> list[web.RouteDef]:
     async def events(request: web.Request) -> web.StreamResponse:
         return await _stream(request, state)
 
+    async def log(request: web.Request) -> web.Response:
+        return json_response(kept.since(request.query.get("after", "")))
+
     return [
+        web.get(LOG, guarded(guard.check, log)),
         web.get("/edgeserve/v1/node", guarded(guard.check, report)),
         web.get("/edgeserve/v1/events", guarded(guard.check, events)),
         web.get("/v1/models", guarded(guard.check, models)),

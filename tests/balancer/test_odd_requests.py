@@ -33,6 +33,7 @@ def own() -> list[tuple[str, str]]:
         state = build_state(settings, print)
         nodes: Any = NodeRoutes(
             state=state,
+            nodes=None,  # type: ignore[arg-type]  # never asked
             requests=None,  # type: ignore[arg-type]  # never asked
             revocations=None,  # type: ignore[arg-type]
             manages=clients.manager,

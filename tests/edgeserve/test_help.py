@@ -8,7 +8,7 @@ import pytest
 from edgeserve.cli.main import edgeserve as command
 from edgeserve.config.options import COMMON, HEADINGS
 from edgeserve.config.settings import BalancerSettings, NodeSettings
-from edgeserve.help import SettingsCommand, leaves
+from edgeserve.help import Command, Group, HeadedOption, SettingsCommand, leaves
 from tests.fakes.terminal import Terminal
 
 LEAVES = dict(leaves(command, click.Context(command, info_name="edgeserve")))
@@ -35,17 +35,61 @@ def test_a_help_page_fits_in_eighty_columns(
 def test_a_group_lists_each_command_on_one_line_with_a_whole_sentence(
     path: tuple[str, ...], edgeserve: Terminal
 ) -> None:
-    listed = edgeserve(*path, "--help").out.partition("Commands:\n")[2]
-    lines = listed.partition("\n\n")[0].splitlines()
+    page = edgeserve(*path, "--help").out
+    sections = dict(
+        each.split(":\n", 1) for each in page.split("\n\n") if ":\n" in each
+    )
+    headings = tuple(group_at(path).headings) or ("Commands",)
+    shown = [line for each in headings for line in sections[each].splitlines()]
 
-    assert [line.split()[0] for line in lines] == list(
+    assert [line.split()[0] for line in shown] == list(
         dict.fromkeys(
             each[len(path)]
             for each in LEAVES
             if each[: len(path)] == path and len(each) > len(path)
         )
     )
-    assert all(line.endswith(".") and not line.endswith("...") for line in lines)
+    assert all(line.endswith(".") and not line.endswith("...") for line in shown)
+
+
+def group_at(path: tuple[str, ...]) -> Group:
+    found: click.Command | None = command
+    for name in path:
+        assert isinstance(found, Group)
+        found = found.get_command(click.Context(found), name)
+    assert isinstance(found, Group)
+    return found
+
+
+@pytest.mark.parametrize("path", sorted(GROUPS), ids=" ".join)
+def test_each_command_of_a_long_group_is_under_exactly_one_heading(
+    path: tuple[str, ...],
+) -> None:
+    group = group_at(path)
+    commands = group.list_commands(click.Context(group))
+    named = [name for names in group.headings.values() for name in names]
+
+    assert sorted(named) == (sorted(commands) if named or len(commands) > 5 else [])
+
+
+@pytest.mark.parametrize("path", sorted(set(LEAVES) - GROUPS), ids=" ".join)
+def test_a_page_of_more_than_ten_options_has_them_under_headings(
+    path: tuple[str, ...],
+) -> None:
+    found = LEAVES[path]
+    options = [each for each in found.params if isinstance(each, click.Option)]
+    plain = [each for each in options if not isinstance(each, HeadedOption)]
+
+    assert isinstance(found, Command)
+    assert len(options) <= 10 or len(plain) <= 6
+
+
+def test_the_address_of_the_balancer_stands_below_what_a_command_is_about(
+    edgeserve: Terminal,
+) -> None:
+    page = edgeserve("models", "load", "--help").out
+
+    assert page.index("--drain") < page.index("\nBalancer:\n") < page.index("--url")
 
 
 @pytest.mark.parametrize("path", SETTINGS, ids=" ".join)
@@ -83,6 +127,7 @@ def test_what_the_headings_name_are_settings_and_each_stands_once() -> None:
     ("typed", "meant"),
     [
         ("nodse", "`edgeserve nodes`"),
+        ("modles", "`edgeserve models`"),
         ("balancr", "`edgeserve balancer`"),
         ("node strat", "`edgeserve node start`"),
         ("quantize plann m.gguf", "`edgeserve quantize plan`"),
@@ -92,6 +137,7 @@ def test_what_the_headings_name_are_settings_and_each_stands_once() -> None:
         ("balancer start --polcy x", "--policy"),
         ("chat --modle x hi", "--model"),
         ("--verison", "--version"),
+        ("key new --nmae x", "--name"),
         ("node --slots 3", "`edgeserve node start`"),
         ("--url http://nuc:8080", "`edgeserve nodes`"),
         ("balancer start --policy predct", "did you mean 'predict'?"),

@@ -15,9 +15,11 @@ from aiohttp import web
 from edgeserve import http
 from edgeserve.errors import EdgeserveError, FleetBusy, NodeLost
 from edgeserve.http.channel.accepting import Proving
+from edgeserve.http.server.aiohttp_routes import json_response
 from edgeserve.http.sse import write_event
 from edgeserve.http.types import Origin, Request, Response, origin_of
 from edgeserve.openai import ROUTES
+from edgeserve.orders.log import LOG, LogLine, since
 from edgeserve.security.certificates import (
     Certificate,
     new_certificate,
@@ -50,7 +52,7 @@ class FakeNode:
     broken off. `told` counts the
     requests that came for an engine; an answer's end comes after its last byte by
     `lingers` seconds. `loads` takes orders to load and unload engines, `files` those to
-    pull and remove models.
+    pull and remove models. `kept` is its log; None in a node that has none to show.
     """
 
     name: str
@@ -62,6 +64,7 @@ class FakeNode:
     lingers: float = 0.0
     script: list[tuple[bytes, Literal["whole", "broken"]]] = field(default_factory=list)
     told: list[Request] = field(default_factory=list[Request])
+    kept: list[LogLine] | None = field(default_factory=list[LogLine])
     origin: Origin = Origin("127.0.0.1", 0)
     _followers: set[asyncio.Queue[bytes | None]] = field(
         default_factory=set[asyncio.Queue[bytes | None]]
@@ -192,6 +195,13 @@ class FakeNode:
             await asyncio.sleep(self.lingers)
             await reply.finish()
 
+    async def log(self, request: web.Request) -> web.Response:
+        """Show its log, as real nodes do."""
+        if self.kept is None:
+            raise web.HTTPNotFound
+        after, kept = request.query["after"], tuple(self.kept)
+        return json_response(since(after, self.report.instance, kept, len(kept)))
+
     async def events(self, request: web.Request) -> web.StreamResponse:
         """Stream reports, changes, heartbeats."""
         response = web.StreamResponse(headers={"content-type": "text/event-stream"})
@@ -232,7 +242,8 @@ async def fake_node(
         node = FakeNode(name, llama, a_report(served, *others, name=name, **report))
         sock = socket.create_server(("127.0.0.1", port))
         events = web.get("/edgeserve/v1/events", node.events)
-        routes = [events, *node.loads.routes(), *node.files.routes()]
+        log = web.get(LOG, node.log)
+        routes = [events, log, *node.loads.routes(), *node.files.routes()]
         async with (
             _proving(sock, node, routes, certificate, tokens)
             if tokens and certificate

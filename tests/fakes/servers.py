@@ -100,7 +100,8 @@ ANSWER = [
 
 @dataclass
 class FakeServer:
-    """A running fake. `answers` by path: JSON, bytes, or a status and one of them.
+    """A running fake. `answers` by path: JSON, bytes, or a status and one of them,
+    perhaps with header fields.
 
     `script`: what the streams consist of, one list of pieces a request; None breaks the
     connection off. `posts`: answers by path to POST that are no streams. `key`: what it
@@ -199,10 +200,14 @@ def whole_answer(content: str = "Hello there") -> Json:
 
 def response(answer: Any) -> web.Response:
     """Build an answer; see `FakeServer.answers`."""
-    status, found = answer if isinstance(answer, tuple) else (200, answer)
-    if isinstance(found, bytes):
-        return web.Response(status=status, body=found, content_type="text/plain")
-    return web.json_response(found, status=status)
+    status, found, *more = answer if isinstance(answer, tuple) else (200, answer)
+    made = (
+        web.Response(status=status, body=found, content_type="text/plain")
+        if isinstance(found, bytes)
+        else web.json_response(found, status=status)
+    )
+    made.headers.update(*more)
+    return made
 
 
 @asynccontextmanager

@@ -13,6 +13,7 @@ import pytest
 
 from edgeserve.config.settings import NodeSettings
 from edgeserve.errors import SettingsError
+from edgeserve.orders.log import LOG, NodeLog
 from edgeserve.wire import NodeReport, decode
 from node.app import address, check_balancers, serve
 from node.engines.process import free_port
@@ -96,6 +97,17 @@ async def test_a_loaded_model_answers_through_the_node(settings: NodeSettings) -
     assert report.engines[0].slots == 2
     assert answer.status == 200
     assert body.endswith(b"data: [DONE]\n\n")
+
+
+async def test_the_log_says_what_was_said_at_the_start(settings: NodeSettings) -> None:
+    async with running(settings) as node:
+        report = await node.until_ready()
+        async with node.client.get(LOG) as answer:
+            found = decode(await answer.read(), NodeLog)
+
+    told = " ".join(each.text for each in found.lines)
+    assert f"127.0.0.1:{settings.port}" in told
+    assert found.next.startswith(f"{report.instance}-")
 
 
 async def test_stopping_lets_a_stream_finish_and_refuses_what_is_new(

@@ -8,6 +8,7 @@ import pytest
 from edgeserve.openai import ROUTES
 from edgeserve.security.tokens import Guard
 from node.api.admin import routes
+from node.kept_log import KeptLog
 from tests.edgeserve.http.odd import TARGETS, answers, odd, request
 from tests.fakes.llama import Behaviour, fake_llama
 from tests.node.api.test_inference import engine_at, serving
@@ -17,7 +18,7 @@ STREAM = "/edgeserve/v1/events"
 
 
 def own() -> list[tuple[str, str]]:
-    table = routes(a_node(), Guard((), ""))
+    table = routes(a_node(), Guard((), ""), KeptLog("process"))
     return [(each.method, each.path) for each in table if each.path != STREAM]
 
 

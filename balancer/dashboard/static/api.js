@@ -48,13 +48,19 @@ async function refusal(response) {
 
 export const get = async (path) => (await ask(OWN + path)).json();
 
-/** Change something. A key that this machine's account has is fetched anew once. */
-export async function tell(path, body = {}, method = "POST") {
+/** Change something. */
+export const tell = (path, body = {}, method = "POST") => asAdmin(path, { method, body });
+
+/** Get what only an admin key shows. */
+export const look = (path) => asAdmin(path, {});
+
+/** A key that this machine's account has is fetched anew once. */
+async function asAdmin(path, options) {
   try {
-    return await (await ask(OWN + path, { method, body })).json();
+    return await (await ask(OWN + path, options)).json();
   } catch (error) {
     if (!(error instanceof Refused) || error.code !== "admin_only" || !(await ownKey())) throw error;
-    return (await ask(OWN + path, { method, body })).json();
+    return (await ask(OWN + path, options)).json();
   }
 }
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgeserve.cli.client import endpoint, endpoint_options, understood
-from edgeserve.help import examples
+from edgeserve.help import Command, examples
 from edgeserve.terminal import hanging, print_table, width
 
 if TYPE_CHECKING:
@@ -27,13 +27,14 @@ INDENT = 12
 
 
 @click.command(
+    cls=Command,
     epilog=examples(
         ("edgeserve advise", "for chat, coding and embeddings on this machine"),
         ("edgeserve advise 14b:Q4", "a size: does it fit, how fast would it be"),
         ("edgeserve advise my-model.gguf", "a file, and variants to make of it"),
         ("edgeserve advise --streams 32", "for many at once, also with vLLM"),
         ("edgeserve advise 70b --fleet", "on each node of the fleet"),
-    )
+    ),
 )
 @click.argument("model", required=False)
 @click.option(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edgeserve.cli.client import endpoint, endpoint_options
-from edgeserve.help import examples
+from edgeserve.help import Command, examples, under
 from edgeserve.terminal import print_table
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ def _streams(_: click.Context, __: click.Parameter, value: str) -> tuple[int, ..
 
 
 @click.command(
+    cls=Command,
     epilog=examples(
         ("edgeserve bench", "the endpoint on this machine"),
         ("edgeserve bench --streams 1,8 --answer 64", "fewer and shorter answers"),
@@ -42,65 +43,69 @@ def _streams(_: click.Context, __: click.Parameter, value: str) -> tuple[int, ..
             "beside another server, in turns",
         ),
         ("edgeserve bench --picture bench.png --json bench.json", "keep the figures"),
-    )
+    ),
 )
 @endpoint_options
 @click.option("--model", help="Model to ask; by default the first chat model listed.")
-@click.option("--compare", help="URL of another endpoint, which is measured in turns.")
-@click.option("--compare-model", help="Its model; by default its first chat model.")
-@click.option(
+@under("Comparison")(
+    "--compare", help="URL of another endpoint, which is measured in turns."
+)
+@under("Comparison")(
+    "--compare-model", help="Its model; by default its first chat model."
+)
+@under("Comparison")(
     "--compare-key-file",
     type=click.Path(path_type=Path),
     help="File with its API key.",
 )
-@click.option(
+@under("Load")(
     "--streams",
     default=STREAMS,
     show_default=True,
     callback=_streams,
     help="Requests at once, one measurement for each number.",
 )
-@click.option(
+@under("Load")(
     "--rounds",
     default=3,
     show_default=True,
     type=click.IntRange(1, 1000),
     help="Requests of each stream, one after another.",
 )
-@click.option(
+@under("Load")(
     "--seconds",
     default=120.0,
     show_default=True,
     type=click.FloatRange(1, 86400),
     help="After so long, a measurement asks nothing more.",
 )
-@click.option(
+@under("Load")(
     "--prompt",
     default=256,
     show_default=True,
     type=click.IntRange(1, 1_000_000),
     help="Words of a prompt; about as many tokens.",
 )
-@click.option(
+@under("Load")(
     "--answer",
     default=128,
     show_default=True,
     type=click.IntRange(2, 100_000),
     help="Tokens of an answer.",
 )
-@click.option(
+@under("Output")(
     "--json",
     "json_file",
     type=FILE,
     help="Write the figures to this file; - for standard output.",
 )
-@click.option(
+@under("Output")(
     "--picture",
     "picture_file",
     type=FILE,
     help="Draw them into this file, such as bench.png (needs matplotlib).",
 )
-@click.option("--markdown", is_flag=True, help="Print the table for a document.")
+@under("Output")("--markdown", is_flag=True, help="Print the table for a document.")
 def bench(
     url: str,
     api_key_file: Path | None,

@@ -19,12 +19,13 @@ from edgeserve.cli.doctor.balancer import answers, findings, places
 from edgeserve.cli.doctor.engine import engine, gpu
 from edgeserve.cli.doctor.finding import Finding, unknown
 from edgeserve.cli.doctor.folders import disk, settings, state, token
-from edgeserve.cli.doctor.here import ROLES, Here, Role
+from edgeserve.cli.doctor.here import Here
 from edgeserve.cli.doctor.interfaces import multicast
 from edgeserve.cli.doctor.models import models, room
 from edgeserve.cli.doctor.multicast import Heard, listen
 from edgeserve.cli.doctor.nodes import listed, nodes
 from edgeserve.cli.doctor.ports import ports
+from edgeserve.cli.service.places import ROLES, Role
 from edgeserve.errors import in_words
 
 T = TypeVar("T")

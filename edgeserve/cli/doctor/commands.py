@@ -9,20 +9,21 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgeserve.help import examples
+from edgeserve.help import Command, examples
 from edgeserve.terminal import width
 
 if TYPE_CHECKING:
-    from edgeserve.cli.doctor.here import Role
+    from edgeserve.cli.service.places import Role
 
 
 @click.command(
+    cls=Command,
     epilog=examples(
         ("edgeserve doctor", "what runs or is set up here decides what is checked"),
         ("edgeserve doctor --url http://nuc:8080", "also compare with that balancer"),
         ("edgeserve doctor node", "as a node, even if none has run here yet"),
         ("edgeserve doctor --json", "for scripts"),
-    )
+    ),
 )
 @click.argument("role", required=False, type=click.Choice(["node", "balancer"]))
 @click.option("--url", envvar="EDGESERVE_URL", show_envvar=True, help="A balancer.")

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgeserve.cli.doctor.finding import Finding, ok, problem, quoted, unknown
-from edgeserve.cli.doctor.here import ROLES, Here, Role
+from edgeserve.cli.doctor.here import Here
+from edgeserve.cli.service.places import ROLES, Role
 from edgeserve.errors import SettingsError, in_words
 from edgeserve.models.memory import MIB, size
 

@@ -11,11 +11,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import click
 import psutil
 
+from edgeserve.cli.service.places import ROLES, Role
 from edgeserve.config.paths import config_dir
 from edgeserve.config.settings import BalancerSettings, NodeSettings
 from edgeserve.config.sources import Resolved, resolve
@@ -23,9 +24,6 @@ from edgeserve.security.tokens import FleetTokens
 
 if TYPE_CHECKING:
     from edgeserve.cli.doctor.multicast import Heard
-
-Role = Literal["node", "balancer"]
-ROLES: tuple[Role, ...] = ("node", "balancer")
 
 STARTS: Mapping[str, Role] = {"node start": "node", "balancer start": "balancer"}
 

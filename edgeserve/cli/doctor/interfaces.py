@@ -13,7 +13,7 @@ from pathlib import Path
 from edgeserve.cli.doctor.finding import Finding, ok, problem, unknown
 from edgeserve.cli.doctor.here import Here
 from edgeserve.cli.doctor.multicast import Heard, Listening
-from edgeserve.mdns import LIMIT, ROOT, default_routes
+from edgeserve.mdns import default_routes, limit
 from edgeserve.network import is_virtual
 
 VPN = re.compile(r"tun\d|tap\d|wg|ppp|utun|tailscale|zt|nordlynx|proton|ipsec")
@@ -65,19 +65,12 @@ def surroundings(here: Here) -> Surroundings:
         token=os.path.lexists(here.token_file),
         listed=not needed,
         heard=here.heard.result(),
-        limit=_limit(),
+        limit=limit(),
         vpn=", ".join(tunnels),
         container=any(map(os.path.exists, CONTAINERS))
         or "KUBERNETES_SERVICE_HOST" in os.environ,
         firewall=(found or [Surroundings.firewall])[0],
     )
-
-
-def _limit() -> int | None:
-    try:
-        return int((ROOT / LIMIT).read_text())
-    except (OSError, ValueError):
-        return None
 
 
 def findings(facts: Surroundings) -> Iterator[Finding]:
@@ -122,10 +115,15 @@ def _limited(facts: Surroundings, outward: Sequence[Listening]) -> Iterator[Find
     yield problem(
         "multicast",
         "igmp-limit",
-        f"net.ipv4.igmp_max_memberships is {facts.limit}, so that mDNS is deaf on"
-        f" {names}",
+        f"{_why(facts.limit)}, so that mDNS is deaf on {names}",
         "sudo sysctl -w net.ipv4.igmp_max_memberships=1024",
     )
+
+
+def _why(limit: int | None) -> str:
+    if limit is None:
+        return "the kernel lets a socket join no more networks"
+    return f"net.ipv4.igmp_max_memberships is {limit}"
 
 
 def _faulty(facts: Surroundings, outward: Sequence[Listening]) -> Iterator[Finding]:

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import psutil
 
 from edgeserve.cli.doctor.finding import Finding, ok, problem
-from edgeserve.cli.doctor.here import Here, Role
+from edgeserve.cli.doctor.here import Here
+from edgeserve.cli.service.places import Role
 from edgeserve.config.settings import LOOPBACK
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edgeserve.errors import CommandError
-from edgeserve.help import examples
+from edgeserve.help import Command, examples
 from edgeserve.terminal import Entry, Row, for_terminal, print_table, printable
 
 if TYPE_CHECKING:
@@ -22,11 +22,12 @@ HEADS = ("model", "size", "from", "")
 
 
 @click.command(
+    cls=Command,
     epilog=examples(
         ("edgeserve models adopt", "show what other programs have here, and ask"),
         ("edgeserve models adopt --yes", "without a question, for scripts"),
         ("edgeserve models adopt /mnt/big/gguf", "models of any folder"),
-    )
+    ),
 )
 @click.argument("paths", nargs=-1, metavar="[PATH]...", type=click.Path(path_type=Path))
 @click.option(

@@ -17,7 +17,7 @@ from edgeserve.cli.client import (
     json_option,
     show,
 )
-from edgeserve.help import examples
+from edgeserve.help import Command, examples
 from edgeserve.terminal import Row
 
 OVERVIEW = "/edgeserve/v1/models"
@@ -32,6 +32,7 @@ Json = Mapping[str, Any]
 
 @click.command(
     "show",
+    cls=Command,
     epilog=examples(("edgeserve models show qwen3-4b", "where, and what is wrong")),
 )
 @click.argument("name")

@@ -26,6 +26,10 @@ MODEL_HEADS = ("model", "state", "variants", "nodes", "GiB", "can")
 
 @click.group(
     cls=Group,
+    headings={
+        "What is loaded": ("show", "load", "unload", "pin", "limit"),
+        "Files": ("adopt", "rm"),
+    },
     invoke_without_command=True,
     epilog=examples(
         ("edgeserve models", "what can be called, loaded or not"),

@@ -14,7 +14,7 @@ from edgeserve.cli.client import Endpoint, endpoint, endpoint_options, understoo
 from edgeserve.cli.models.details import OVERVIEW
 from edgeserve.cli.models.orders import node_option, tell
 from edgeserve.errors import CommandError
-from edgeserve.help import examples
+from edgeserve.help import Command, examples
 
 POLL_SECONDS = 0.3
 
@@ -28,11 +28,12 @@ Show = Callable[[float | None], None]
 
 
 @click.command(
+    cls=Command,
     epilog=examples(
         ("edgeserve models load qwen3-4b", "where that is quickest"),
         ("edgeserve models load qwen3-4b:Q4_K_M --node pi", "a variant, on a node"),
         ("edgeserve models load big --drain", "others may finish, then leave for it"),
-    )
+    ),
 )
 @click.argument("name")
 @node_option("Node to load it on. Default: where that is quickest.")

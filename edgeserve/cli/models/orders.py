@@ -13,7 +13,7 @@ import click
 from edgeserve.cli.client import Endpoint, endpoint, endpoint_options, understood
 from edgeserve.cli.models.details import desired_text
 from edgeserve.errors import SettingsError
-from edgeserve.help import examples
+from edgeserve.help import Command, examples
 
 Json = Mapping[str, Any]
 F = TypeVar("F", bound=Callable[..., Any])
@@ -37,10 +37,11 @@ def _say_refusals(told: Json) -> None:
 
 
 @click.command(
+    cls=Command,
     epilog=examples(
         ("edgeserve models unload qwen3-4b", "wherever it is loaded"),
         ("edgeserve models unload qwen3-4b --node pi", "there alone"),
-    )
+    ),
 )
 @click.argument("name")
 @node_option("Node to unload it on. Default: all.")
@@ -61,6 +62,7 @@ def unload(name: str, node: str | None, url: str, api_key_file: Path | None) -> 
 
 
 @click.command(
+    cls=Command,
     epilog=examples(
         (
             "edgeserve models pin qwen3-4b",
@@ -68,7 +70,7 @@ def unload(name: str, node: str | None, url: str, api_key_file: Path | None) -> 
         ),
         ("edgeserve models pin qwen3-4b --node pi", "on a node"),
         ("edgeserve models pin qwen3-4b --off", "it may leave again"),
-    )
+    ),
 )
 @click.argument("name")
 @node_option("Node to pin it to. Default: where it is loaded, else the best.")
@@ -93,12 +95,13 @@ def pin(
 
 
 @click.command(
+    cls=Command,
     epilog=examples(
         ("edgeserve models limit qwen3-4b --min 1 --max 3", "loaded on 1 to 3 nodes"),
         ("edgeserve models limit qwen3-4b --keep-alive 10m", "unload it when idle"),
         ("edgeserve models limit big --forbid --node pi", "never load it there"),
         ("edgeserve models limit qwen3-4b --min none --max none", "as usual"),
-    )
+    ),
 )
 @click.argument("name")
 @click.option("--min", "fewest", help="Fewest engines in the fleet, or `none`.")

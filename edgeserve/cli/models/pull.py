@@ -8,7 +8,7 @@ import click
 
 from edgeserve.cli.client import endpoint, endpoint_options
 from edgeserve.cli.models.bars import progress
-from edgeserve.help import examples
+from edgeserve.help import Command, examples
 from edgeserve.models.download import CATALOG, MIB, Known, fetch, intact
 from edgeserve.models.pull.sources import Source, UnknownSource, parse
 from edgeserve.suggestions import did_you_mean
@@ -16,6 +16,7 @@ from edgeserve.terminal import Entry, print_table
 
 
 @click.command(
+    cls=Command,
     epilog=examples(
         ("edgeserve pull", "list the built-in names"),
         ("edgeserve pull smollm2-135m-instruct", "fetch it, or check the copy here"),
@@ -26,7 +27,7 @@ from edgeserve.terminal import Entry, print_table
         ("edgeserve pull /media/stick/FILE.gguf", "copy a file of this machine"),
         ("edgeserve pull unsloth/Qwen3-4B-GGUF --everywhere", "on every node"),
         ("edgeserve pull qwen3-4b --to pi", "from the nodes that have it"),
-    )
+    ),
 )
 @click.argument("source", required=False)
 @click.option(

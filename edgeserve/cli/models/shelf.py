@@ -13,7 +13,7 @@ import click
 
 from edgeserve.cli.client import endpoint, endpoint_options, understood
 from edgeserve.errors import CommandError, EdgeserveError, in_words
-from edgeserve.help import examples
+from edgeserve.help import Command, examples
 from edgeserve.terminal import Row, for_terminal, print_table, printable
 
 if TYPE_CHECKING:
@@ -30,11 +30,12 @@ here_option = click.option(
 
 
 @click.command(
+    cls=Command,
     epilog=examples(
         ("edgeserve models rm qwen3-4b:Q6_K", "from every node that has it"),
         ("edgeserve models rm qwen3-4b:Q6_K --node pi", "from one"),
         ("edgeserve models rm 'qwen3-4b:*' --here", "on this machine, without a node"),
-    )
+    ),
 )
 @click.argument("name")
 @click.option("--node", default="", help="Only from this node: its name or id.")

@@ -18,7 +18,7 @@ from edgeserve.cli.client import (
 )
 from edgeserve.config.servers import ABILITIES, KINDS
 from edgeserve.errors import SettingsError, in_words
-from edgeserve.help import Group, examples
+from edgeserve.help import Group, examples, under
 from edgeserve.terminal import Entry, print_table
 
 SERVERS = "/edgeserve/v1/servers"
@@ -50,7 +50,7 @@ def servers() -> None:
 )
 @click.argument("server", metavar="URL")
 @click.option("--name", default="", help="Name in lists; by default host and port.")
-@click.option(
+@under("What it is")(
     "--kind",
     type=click.Choice(KINDS),
     default="auto",
@@ -58,22 +58,26 @@ def servers() -> None:
     metavar="KIND",
     help=f"What it is: {', '.join(KINDS)}; `openai` is any other.",
 )
-@click.option(
+@under("Secrets")(
     "--key-file",
     type=click.Path(path_type=Path),
     help="File on this machine with the key that the server asks for.",
 )
-@click.option(
+@under("Secrets")(
     "--ca-file",
     type=click.Path(path_type=Path),
     help="File on this machine with its certificate, or its authority's, as PEM.",
 )
-@click.option("--width", type=int, default=0, help="Requests that it answers at once.")
-@click.option("--context", type=int, default=0, help="Context of its models in tokens.")
-@click.option(
+@under("What it is")(
+    "--width", type=int, default=0, help="Requests that it answers at once."
+)
+@under("What it is")(
+    "--context", type=int, default=0, help="Context of its models in tokens."
+)
+@under("What it is")(
     "--model", "models", multiple=True, help="Use only this model. May be repeated."
 )
-@click.option(
+@under("What it is")(
     "--ability",
     "abilities",
     type=click.Choice(ABILITIES),

@@ -24,7 +24,13 @@ if TYPE_CHECKING:
     from edgeserve.cli.service.places import Role, Scope
 
 
-@click.group(cls=Group)
+@click.group(
+    cls=Group,
+    headings={
+        "Software": ("install", "upgrade", "uninstall"),
+        "Services": ("status", "logs", "restart"),
+    },
+)
 def service() -> None:
     """Keep node and balancer running, as services.
 

@@ -11,7 +11,7 @@ import click
 
 from edgeserve.cli.service.options import found_here, scope_options
 from edgeserve.errors import CommandError
-from edgeserve.help import examples
+from edgeserve.help import Command, examples
 from edgeserve.terminal import print_table
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ NOT_SERVING = 3
 
 @click.command(
     "status",
+    cls=Command,
     epilog=examples(
         ("edgeserve service status", "what runs, since when, whether it answers"),
         ("edgeserve service status || mail -s edgeserve me", "3 if any does not"),
@@ -55,6 +56,7 @@ def status(scope: Scope | None) -> None:
 
 @click.command(
     "logs",
+    cls=Command,
     epilog=examples(
         ("edgeserve service logs -f", "go on with what is said from now on"),
         ("edgeserve service logs --node -n 500", "more lines, of the node alone"),
@@ -86,7 +88,9 @@ def logs(scope: Scope | None, which: str | None, lines: int, *, follow: bool) ->
 
 
 @click.command(
-    "restart", epilog=examples(("edgeserve service restart", "after new settings"))
+    "restart",
+    cls=Command,
+    epilog=examples(("edgeserve service restart", "after new settings")),
 )
 @scope_options
 def restart(scope: Scope | None) -> None:

@@ -25,20 +25,21 @@ from edgeserve.cli.up.welcome import Welcome
 from edgeserve.config.options import warn_of_unknown_variables
 from edgeserve.config.settings import BalancerSettings, NodeSettings
 from edgeserve.config.sources import resolve
-from edgeserve.help import examples
+from edgeserve.help import Command, examples
 from edgeserve.runtime import lifecycle
 from edgeserve.runtime.log import say
 from edgeserve.security.tokens import read_api_keys
 
 
 @click.command(
+    cls=Command,
     epilog=examples(
         ("edgeserve up", "with a small model, fetched the first time (93 MB)"),
         ("edgeserve up --model my-model.gguf", "with your own; repeat for several"),
         ("edgeserve up --model my.gguf --slots 4 --context 8192", "four at once"),
         ("edgeserve up --port 9000", "on another port"),
         ("edgeserve up --lan", "for the household: other machines may ask and join"),
-    )
+    ),
 )
 @click.option(
     "--lan",

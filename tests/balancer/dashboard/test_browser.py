@@ -13,6 +13,7 @@ import pytest
 
 from balancer.clients.keys import ClientKey, key_id
 from balancer.clients.store import add_key, store_in
+from edgeserve.orders.log import LogLine
 from edgeserve.security.tokens import new_secret
 from tests.balancer.dashboard.browser import CHROMIUM, PICTURES, Tab, browsing
 from tests.balancer.dashboard.fleet import HOSTILE, QWEN, Shown, shown, traffic
@@ -252,6 +253,61 @@ async def test_a_page_says_that_its_balancer_is_gone_and_goes_on_when_it_is_back
         async with endpoint(node, port=port):
             await tab.page.locator(".connection.ok").wait_for()
             assert await tab.page.locator(".banner").count() == 0
+
+
+@pytest.mark.parametrize(("width", "scheme"), SIZES)
+async def test_the_log_of_a_machine_is_followed_while_it_is_open(
+    width: int, scheme: str
+) -> None:
+    async with (
+        shown() as fleet,
+        browsing(
+            fleet.balancer.balancer.origin.url, width=width, scheme=scheme, axe=True
+        ) as tab,
+    ):
+        node = fleet.nodes[0]
+        node.kept = [
+            a_line(f"{HOSTILE} {number} " + "word " * 30) for number in range(60)
+        ]
+        await tab.open("fleet", wait=".machine")
+        machine = tab.page.locator(".machine", has_text=node.name)
+        await machine.get_by_text("Log", exact=True).click()
+        log = machine.locator("pre")
+        await log.get_by_text(f"{HOSTILE} 59").wait_for()
+        node.kept += [a_line("small: loads")]
+        await log.get_by_text("small: loads").wait_for()
+        await tab.page.wait_for_function(AT_THE_END)
+        found = await tab.axe()
+        wide = await tab.page.evaluate("document.documentElement.scrollWidth")
+        await machine.get_by_text("Log", exact=True).click()
+        await log.wait_for(state="hidden")
+
+    assert found == []
+    assert wide <= width
+    assert tab.wrong == []
+
+
+AT_THE_END = """() => {
+  const box = document.querySelector("pre");
+  return box.scrollHeight - box.scrollTop - box.clientHeight < 8;
+}"""
+
+
+def a_line(text: str) -> LogLine:
+    return LogLine(at=1.0, level="warning", source="node.shelf", text=text)
+
+
+async def test_a_log_that_cannot_be_had_says_why() -> None:
+    async with (
+        shown() as fleet,
+        browsing(fleet.balancer.balancer.origin.url) as tab,
+    ):
+        await tab.open("fleet", wait=".machine")
+        node = fleet.nodes[1]
+        node.kept = None
+        machine = tab.page.locator(".machine", has_text=node.name)
+        await machine.get_by_text("Log", exact=True).click()
+        await machine.get_by_text("it runs an older edgeserve").wait_for()
 
 
 async def test_an_empty_fleet_says_what_to_do_next() -> None:

@@ -101,11 +101,11 @@ async def test_a_single_node_that_is_full_after_all_is_asked_again() -> None:
 
 async def test_a_node_that_is_always_full_after_all_is_not_asked_for_ever() -> None:
     async with fake_node() as node, endpoint(node, queue_seconds=0.3) as balancer:
-        node.refuse = FleetBusy(1)
+        node.refuse = FleetBusy(17)
 
         answer = await balancer.post(CHAT, chat())
 
-    assert answer.status == 429
+    assert (answer.status, answer.headers["retry-after"]) == (429, "17")
 
 
 async def test_an_error_that_may_be_the_engines_is_retried_elsewhere() -> None:

@@ -12,6 +12,7 @@ from balancer.health.faults import failure_of
 from balancer.servers.client import as_ours
 from balancer.servers.server import server_of
 from edgeserve.config.servers import ServerSetting
+from edgeserve.openai import retry_after
 from edgeserve.servers.requests import portable_body
 from tests.balancer.endpoint import CHAT, a_secret, chat, endpoint
 from tests.fakes.node import fake_node
@@ -99,6 +100,26 @@ async def test_a_node_answers_where_a_server_cannot(failing: Any) -> None:
     assert server.asked
     assert answered.status == 200
     assert answered.headers["x-edgeserve-node"] == "pi"
+
+
+@pytest.mark.parametrize(("said", "told"), [("17", "17"), ("soon", "5")])
+async def test_a_client_is_told_when_the_only_server_asks_it_to_come_back(
+    said: str, told: str
+) -> None:
+    failing = (503, {"error": "Model is overloaded"}, {"retry-after": said})
+    async with (
+        fake_server(OPENAI, posts={CHAT: failing}) as server,
+        endpoint(servers=(server.url,)) as here,
+    ):
+        answered = await here.post(CHAT, chat())
+
+    assert server.asked
+    assert (answered.status, answered.headers["retry-after"]) == (503, told)
+
+
+@pytest.mark.parametrize("said", ["", "soon", "-1", "²", "9" * 5000])
+def test_a_time_to_come_back_that_is_none_is_ignored(said: str) -> None:
+    assert retry_after({"retry-after": said}) is None
 
 
 async def test_the_limit_of_an_answer_is_sent_as_servers_call_it() -> None:

@@ -9,6 +9,7 @@ import pytest
 from aiohttp import web
 
 from edgeserve.http.types import Origin
+from edgeserve.orders.log import LOG, NodeLog
 from edgeserve.wire import NodeReport, decode
 from tests.node.api.test_inference import TOKEN, serving
 from tests.node.building import PretendSupervisor, a_node, an_engine
@@ -92,6 +93,18 @@ async def test_a_stream_whose_peer_stops_first_ends_without_a_word(
                 await answer.read()
 
     assert [each for each in caplog.records if each.levelno > logging.INFO] == []
+
+
+async def test_the_log_needs_the_token() -> None:
+    async with serving(a_node(), TOKEN) as client:
+        async with client.get(LOG) as refused:
+            pass
+        known = {"authorization": f"Bearer {TOKEN}"}
+        async with client.get(LOG, headers=known) as answer:
+            found = decode(await answer.read(), NodeLog)
+
+    assert refused.status == 401
+    assert (answer.status, found.next) == (200, "process-0")
 
 
 async def test_an_unknown_path_has_the_same_shape_as_every_error() -> None:

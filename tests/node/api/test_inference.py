@@ -15,6 +15,7 @@ from edgeserve.security.tokens import Guard
 from edgeserve.wire import VARIANT_HEADER
 from node.api.admin import routes
 from node.api.inference import InferenceHandler
+from node.kept_log import KeptLog
 from node.state import NodeState
 from tests.fakes.llama import Behaviour, FakeLlama, fake_llama
 from tests.node.building import PretendSupervisor, a_node, an_engine
@@ -36,7 +37,7 @@ async def serving(
             bind("127.0.0.1", 0),
             InferenceHandler(state, ask, guard),
             ROUTES.__contains__,
-            routes(state, guard),
+            routes(state, guard, KeptLog("process")),
             body_limit=2**20,
         ) as port,
         aiohttp.ClientSession(f"http://127.0.0.1:{port}") as client,

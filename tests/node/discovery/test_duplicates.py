@@ -17,6 +17,7 @@ from node.api.inference import InferenceHandler
 from node.discovery.announce import be_discoverable
 from node.discovery.client import FleetClient
 from node.discovery.duplicates import gives_way, is_duplicate
+from node.kept_log import KeptLog
 from node.state import NodeState
 from tests.fakes.tokens import GivenTokens
 from tests.node.building import SomeId, a_node
@@ -49,7 +50,7 @@ async def living(name: str, instance: str, id_: str) -> AsyncGenerator[NodeState
                 sock,
                 InferenceHandler(state, ask, guard),
                 ROUTES.__contains__,
-                routes(state, guard),
+                routes(state, guard, KeptLog("process")),
                 body_limit=1024,
             )
         )

@@ -4,6 +4,7 @@ import { tell } from "../api.js";
 import { command, h, prose } from "../dom.js";
 import { bytes, digits, label, many, percent, speed } from "../format.js";
 import { page, rate, state } from "../store.js";
+import { log } from "./log.js";
 
 const ORDER = ["asking", "unreachable", "suspect", "seen", "draining", "up", "revoked"];
 const STATES = {
@@ -84,6 +85,7 @@ function machine(node) {
     h("div", { class: "engines" }, engines.map((each) => engine(node, each)), nothing(node, engines, absent)),
     node.report ? condition(node) : h("div", { class: "condition" }),
     problems(node),
+    log(node),
     node.state === "asking" && joining(node));
 }
 

@@ -9,8 +9,9 @@ import pytest
 
 from edgeserve.cli.doctor.checks import CHECKS
 from edgeserve.cli.doctor.finding import Finding
-from edgeserve.cli.doctor.here import Role, here
+from edgeserve.cli.doctor.here import here
 from edgeserve.cli.doctor.multicast import Heard
+from edgeserve.cli.service.places import Role
 
 SECRET = "token-that-is-nowhere-else"
 
