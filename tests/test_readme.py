@@ -19,6 +19,7 @@ PAGES = [
     ROOT / "CONTRIBUTING.md",
     ROOT / "deploy" / "README.md",
     ROOT / "deploy" / "ray" / "README.md",
+    *sorted((ROOT / "docs").glob("*.md")),
 ]
 
 pages = pytest.mark.parametrize(
@@ -114,7 +115,7 @@ def test_the_table_has_every_command_of_the_first_hour() -> None:
 
 
 def test_every_route_is_named() -> None:
-    named = set(re.findall(r"`(/[^`]*)`", README))
+    named = set(re.findall(r"`(/[^`]*)`", (ROOT / "docs" / "api.md").read_text()))
 
     assert {route.path for route in ROUTES.values()} <= named
 
