@@ -2,7 +2,8 @@
 
 The paragraph before a block says where it belongs. "On `nuc`" names the machine of a
 block of commands; without it, it is the machine of the block before. A `text` block
-after them is what they show: `…` stands for anything, and a number for any number.
+after them is what they show: `…` stands for anything, a number for any number but 0.
+Lines come in this order, but after a line that is only `…` the next may be anywhere.
 "in `PATH`" names the file that any other block is, or is added to.
 """
 
@@ -17,6 +18,7 @@ MACHINE = re.compile(r"\b[Oo]n `([a-z][a-z0-9-]*)`")
 FILE = re.compile(r"\bin\s+`(\S+)`")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 NUMBER = r"\d[\d.,]*"
+ZERO, OTHER = r"(?<![\d.,])0(?![\d.,])", rf"(?!0(?![\d.,])){NUMBER}"
 WILD = re.compile(rf"( ?… ?|{NUMBER})")
 
 
@@ -76,21 +78,30 @@ def steps(text: str) -> list[Step]:
 
 def missing(output: str, shown: tuple[str, ...]) -> list[str]:
     """Return the lines that a page shows and the output lacks, in this order."""
-    said = iter([" ".join(each.split()) for each in output.splitlines()])
+    said = [" ".join(each.split()) for each in output.splitlines()]
+    rest = iter(said)
     for number, line in enumerate(shown):
+        if line.strip() == "…":
+            rest = iter(said)
+            continue
         pattern = _pattern(line)
-        if not any(re.search(pattern, each) for each in said):
+        if not any(re.search(pattern, each) for each in rest):
             return list(shown[number:])
     return []
 
 
 def _pattern(line: str) -> str:
     """Return what an output's line is like; blanks are alike, and so are schemes."""
-    found = "".join(
-        NUMBER if each[:1].isdigit() else ".*" if "…" in each else re.escape(each)
-        for each in WILD.split(" ".join(line.split()))
-    )
+    found = "".join(map(_piece, WILD.split(" ".join(line.split()))))
     return re.sub("https?:", "https?:", found)
+
+
+def _piece(shown: str) -> str:
+    if "…" in shown:
+        return ".*"
+    if not shown[:1].isdigit():
+        return re.escape(shown)
+    return ZERO if shown == "0" else OTHER
 
 
 def _blocks(text: str) -> Iterator[_Block]:
@@ -108,7 +119,7 @@ def _shown(found: list[Step], text: str) -> Commands:
         raise UnclearPage(f"no command shows {text!r}")
     commands = found.pop()
     assert isinstance(commands, Commands)
-    lines = tuple(each for each in text.splitlines() if each.strip(" …"))
+    lines = tuple(each for each in text.splitlines() if each.strip())
     return Commands(commands.machine, commands.script, (*commands.shown, *lines))
 
 

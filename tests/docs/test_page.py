@@ -40,7 +40,7 @@ def test_the_paragraph_before_a_block_says_where_it_belongs() -> None:
 
     assert isinstance(serve, Commands)
     assert (serve.machine, serve.last) == ("nuc", "edgeserve up --lan")
-    assert serve.shown == ("Serving at http://192.168.1.20:8080",)
+    assert serve.shown == ("Serving at http://192.168.1.20:8080", "…")
     assert settings == Settings("laptop", "~/ask.py", "print(1)\n")
     assert ask == Commands("laptop", "python3 ask.py\n")
 
@@ -66,7 +66,12 @@ def test_what_is_shown_may_have_other_numbers_but_not_other_words_or_order() -> 
         "at http://nuc:80"
     ]
     assert missing(said, ("pi joined", "… http://192.168.1.20:8080, 12 GiB")) == []
+    assert missing(said, ("pi joined (0 slots)",)) == ["pi joined (0 slots)"]
+    assert missing("0 of 10 cached", ("5 of 31 cached",)) == ["5 of 31 cached"]
+    assert missing("0 of 10 cached", ("0 of 31 cached",)) == []
     assert missing(said, ("at http://10.0.0.1", "pi joined")) == ["pi joined"]
+    assert missing(said, ("at http://10.0.0.1", "…", "pi joined")) == []
+    assert missing("on eth0", ("on eth0",)) == []
     assert missing(said, ("pi … (2 cores)",)) == ["pi … (2 cores)"]
 
 
