@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.machines import machines
+from tests.docs.machines import PageFails, machines
 from tests.docs.page import steps
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -32,5 +32,23 @@ def test_a_page_does_what_it_says(name: str, smollm2: Path) -> None:
     with (
         tempfile.TemporaryDirectory(prefix="docs-") as folder,
         machines(told, Path(folder), smollm2) as made,
+    ):
+        made.follow(told)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "```sh\nedgeserve token new --fiel token\n```\n",
+        "```sh\nedgeserve token new\n```\n\n```text\nholds a key\n```\n",
+    ],
+    ids=["a command that fails", "another output"],
+)
+def test_a_page_that_is_wrong_fails(wrong: str, tmp_path: Path, smollm2: Path) -> None:
+    told = steps(f"On `nuc`:\n\n{wrong}")
+
+    with (
+        machines(told, tmp_path, smollm2) as made,
+        pytest.raises(PageFails, match="edgeserve token new"),
     ):
         made.follow(told)
