@@ -26,7 +26,7 @@ LIKE = 0.75
 OTHERS = (
     (
         r"/api/(?!v\d)",
-        "a balancer serves a part of Ollama's API; the README says which",
+        "a balancer serves a part of Ollama's API; docs/api.md says which",
     ),
     (r"/v1(alpha|beta)|.*:(stream)?generatecontent", "Gemini's API is not served"),
     (r"(/v1)?/(audio|images|videos|realtime)\b", "only text is generated here"),
@@ -52,4 +52,4 @@ def hint(path: str, known: Iterable[str]) -> str:
     versioned = [each for each in ending if each.startswith("/v1/")]
     alike = difflib.get_close_matches(plain, known, n=1, cutoff=LIKE)
     found = versioned or alike or ending
-    return f"did you mean {found[0]}?" if found else "the README lists the routes"
+    return f"did you mean {found[0]}?" if found else "docs/api.md lists the routes"

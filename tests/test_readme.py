@@ -19,6 +19,7 @@ PAGES = [
     ROOT / "CONTRIBUTING.md",
     ROOT / "deploy" / "README.md",
     ROOT / "deploy" / "ray" / "README.md",
+    *sorted((ROOT / "docs").glob("*.md")),
 ]
 
 pages = pytest.mark.parametrize(
@@ -115,7 +116,7 @@ def test_the_table_has_every_command_in_the_order_of_help() -> None:
 
 
 def test_every_route_is_named() -> None:
-    named = set(re.findall(r"`(/[^`]*)`", README))
+    named = set(re.findall(r"`(/[^`]*)`", (ROOT / "docs" / "api.md").read_text()))
 
     assert {route.path for route in ROUTES.values()} <= named
 

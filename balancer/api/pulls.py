@@ -21,6 +21,7 @@ from edgeserve.errors import BadRequest, EdgeserveError, NodeLost, NoNode, in_wo
 from edgeserve.http.server.aiohttp_routes import guarded, json_response
 from edgeserve.http.types import Answer
 from edgeserve.orders.pulls import PULLS, FleetPull, Peer, PullOrder, PullReport
+from edgeserve.security.tokens import is_loopback
 from edgeserve.wire import decode, encode
 
 ANSWER_SECONDS = 10.0
@@ -80,10 +81,12 @@ def _id(node: Node) -> str:
 
 
 def _peer(fleet: Fleet, node: Node) -> Peer:
+    """Name a node as another one reaches it; on loopback that would find itself."""
     origins = [node.origin]
     for key in node.addresses:
         origins += fleet.addresses[key].origins
-    urls = dict.fromkeys(each.url for each in origins)
+    outside = [each for each in origins if not is_loopback(each.host)]
+    urls = dict.fromkeys(each.url for each in outside or origins)
     return Peer(id=_id(node), name=node.name, urls=tuple(urls))
 
 

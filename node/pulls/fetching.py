@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from edgeserve.config.settings import NodeSettings
+from edgeserve.http.types import Origin
 from edgeserve.models.download import CATALOG, NotFetched, Show
 from edgeserve.models.naming import is_projector
 from edgeserve.models.pull.arrival import Incoming, arrive
@@ -59,6 +60,7 @@ class _Pull:
     ) -> None:
         self._job, self._loop, self._folder = job, loop, folder
         self._peers, self._library = peers, library
+        self._own = Peer(id=own_id, name="this node", urls=())
         others = [each for each in job.order.peers if each.id != own_id]
         self._first = [each for each in others if each.id < own_id]
         self._good = others
@@ -127,9 +129,9 @@ class _Pull:
                 self._wait(f"{error}; {at_work.name} can fetch it")
 
     def _of_model(self, name: str) -> list[Holder]:
-        """Return the files of a model that peers have, of one of them."""
+        """Return the files of a model that one node has: this one, or a peer."""
         while True:
-            found = self._ask(self._peers.find(self._good, Wanted(model=name)))
+            found = self._with_own(Wanted(model=name))
             whole = [each for each in found.holders if each.peer not in found.reading]
             if whole or not found.reading:
                 break
@@ -153,6 +155,14 @@ class _Pull:
             holders,
             key=lambda each: (is_projector(Path(each.file.name)), each.file.name),
         )
+
+    def _with_own(self, wanted: Wanted) -> Found:
+        """Find who has a model; what is here comes first, and is only checked."""
+        found = self._ask(self._peers.find(self._good, wanted))
+        own = self._ask(self._library.find(wanted))
+        holders = [Holder(self._own, Origin("", 0), each) for each in own.files]
+        reading = [self._own] if own.reading else []
+        return Found((*holders, *found.holders), (*reading, *found.reading))
 
     # One file
 

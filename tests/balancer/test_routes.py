@@ -129,7 +129,7 @@ async def test_a_stream_that_is_asked_for_oddly_streams(true: Any) -> None:
         ("POST", "/v1/chat/completions/", "did you mean /v1/chat/completions?"),
         ("GET", "/v1/models/", "did you mean /v1/models?"),
         ("GET", "/edgeserve/v1/node", "did you mean /edgeserve/v1/nodes?"),
-        ("POST", "/nothing/at/all", "the README lists the routes"),
+        ("POST", "/nothing/at/all", "docs/api.md lists the routes"),
     ],
 )
 async def test_a_wrong_path_says_what_may_be_meant(

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.clients.conftest import LIMIT_SECONDS, MODEL, WRONG, Fleet, client
+from tests.docs.page import Commands, steps
 
 client("aider")
 
@@ -20,6 +21,7 @@ QUIET = (
     *("--map-tokens", "0", "--no-suggest-shell-commands", "--no-auto-lint"),
 )
 CHANGED = 'print("Hi")\n'
+PAGE = Path(__file__).parents[2] / "docs" / "coding-agent.md"
 ANSWER = f"hello.py\n```\n{CHANGED}```\n"
 """A whole file, as its simplest form of edits has it."""
 
@@ -62,17 +64,33 @@ def aider(repository: Path, model: str, **environ: str) -> str:
     return done.stdout
 
 
+def as_documented(repository: Path, fleet: Fleet, **environ: str) -> str:
+    """Paste the block of the page, with this fleet's address, key and model."""
+    blocks = [each for each in steps(PAGE.read_text()) if isinstance(each, Commands)]
+    (script,) = (each.script for each in blocks if "\naider " in each.script)
+    for shown, ours in (
+        ("http://127.0.0.1:8080", fleet.url),
+        ("KEY=none", f"KEY={fleet.key}"),
+        ("qwen3-4b", MODEL),
+    ):
+        assert shown in script
+        script = script.replace(shown, ours)
+    command = f'aider() {{ "{sys.executable}" -m aider {" ".join(QUIET)} "$@"; }}\n'
+    done = subprocess.run(
+        ["bash", "-euc", command + script],
+        env={**os.environ, **environ},
+        cwd=repository, stdin=subprocess.DEVNULL, timeout=LIMIT_SECONDS,
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 @pytest.mark.parametrize("stream", ["true", "false"])
-def test_a_file_is_edited_over_openais_api(
+def test_a_file_is_edited_over_openais_api_with_the_documented_settings(
     fleet: Fleet, repository: Path, stream: str
 ) -> None:
-    said = aider(
-        repository,
-        "openai",
-        OPENAI_API_BASE=fleet.v1,
-        OPENAI_API_KEY=fleet.key,
-        AIDER_STREAM=stream,
-    )
+    said = as_documented(repository, fleet, AIDER_STREAM=stream)
 
     assert "Tokens:" in said
     assert "received" in said

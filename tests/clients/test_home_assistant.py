@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -25,6 +26,10 @@ import pytest
 from tests.clients.conftest import LIMIT_SECONDS, MODEL, QUESTION, Fleet, client
 
 client("homeassistant")
+
+PAGE = (Path(__file__).parents[2] / "docs" / "home-assistant.md").read_text()
+AT = "http://nuc:8080"
+"""The balancer, as the page has it."""
 
 SETTINGS = """
 http:
@@ -104,7 +109,9 @@ def home(
     (folder / "configuration.yaml").write_text(SETTINGS.format(port=port))
     hass = [str(Path(sys.executable).with_name("hass")), "-c", str(folder)]
     # It has no field for OpenAI's address: the package takes it from here.
-    environ = {**os.environ, "OPENAI_BASE_URL": f"{fleet.open}/v1"}
+    (shown,) = re.findall(r"`(OPENAI_BASE_URL=\S+)`", PAGE)
+    name, _, url = shown.replace(AT, fleet.open).partition("=")
+    environ = {**os.environ, name: url}
     add = ["--script", "auth", "-c", str(folder), "add", *USER.values()]
     subprocess.run([hass[0], *add], env=environ, check=True, capture_output=True)
     with (folder / "out").open("wb") as out:
@@ -140,7 +147,8 @@ def test_the_ollama_integration_lists_the_models_and_converses(
     fleet: Fleet, home: HomeAssistant
 ) -> None:
     model = {"model": f"{MODEL}:latest"}
-    agent = home.add("ollama", {"url": fleet.open}, model)
+    (address,) = re.findall(r"It asks for the address,\s+`(\S+)`", PAGE)
+    agent = home.add("ollama", {"url": address.replace(AT, fleet.open)}, model)
 
     assert home.ask(agent)
 

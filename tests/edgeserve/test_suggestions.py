@@ -34,8 +34,8 @@ def test_a_slip_finds_its_route(path: str, meant: str) -> None:
         ("/v1/audio/transcriptions", "text"),
         ("/v1/images/generations", "text"),
         ("/v1/files", "OpenAI"),
-        ("/", "README"),
-        ("/" + "a" * LONGEST_PATH, "README"),
+        ("/", "docs/api.md"),
+        ("/" + "a" * LONGEST_PATH, "docs/api.md"),
     ],
 )
 def test_what_others_serve_is_named(path: str, said: str) -> None:

@@ -163,11 +163,11 @@ class _Answers(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def a_hub() -> Generator[Hub]:
+def a_hub(address: tuple[str, int] = ("127.0.0.1", 0)) -> Generator[Hub]:
     """Yield a hub that answers at `url`."""
     hub = Hub()
     handler = type("Answers", (_Answers,), {"hub": hub})
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+    with ThreadingHTTPServer(address, handler) as server:
         server.daemon_threads = True
         hub.url = f"http://127.0.0.1:{server.server_port}"
         thread = threading.Thread(target=server.serve_forever, args=(0.02,))

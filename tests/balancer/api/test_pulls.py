@@ -39,6 +39,20 @@ def test_the_lowest_id_is_told_first_and_all_that_are_up_are_peers() -> None:
     assert pi.urls == ("https://10.0.0.0:8090", "https://192.168.1.0:8090")
 
 
+def test_a_peer_on_the_balancers_loopback_is_named_by_its_other_address() -> None:
+    loopback = Origin("127.0.0.1", 8090, tls=True)
+    fleet = a_fleet().discovered("up", "list", (loopback,), IDS["nuc"])
+    report = a_report(name="nuc", id=IDS["nuc"])
+    proved = Origin(loopback.host, loopback.port, tls=True, id=IDS["nuc"])
+    fleet = fleet.reported("up", proved, report)
+    told = orders(fleet, fleet.nodes, FleetPull(source="org/m", everywhere=True))
+
+    (nuc,) = {
+        peer.urls for _, order in told for peer in order.peers if peer.name == "nuc"
+    }
+    assert nuc == ("https://10.0.0.1:8090", "https://192.168.1.1:8090")
+
+
 def test_everywhere_is_every_node_that_is_up() -> None:
     fleet = a_fleet("attic")
     order = FleetPull(source="org/m", everywhere=True)

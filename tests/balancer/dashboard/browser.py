@@ -41,17 +41,26 @@ class Tab:
             for node in each["nodes"]
         ]
 
-    async def picture(self, name: str) -> None:
-        """Keep a picture for the documents."""
+    async def picture(self, name: str, *parts: str) -> None:
+        """Keep a picture for the documents: of all, or from one part to another."""
         if not PICTURES:
             return
         from PIL import Image
 
         path = Path(PICTURES) / f"{name}.png"
-        await self.page.screenshot(path=path)
+        await self.page.screenshot(path=path, **await self._around(*parts))
         with Image.open(path) as image:
             few = image.convert("RGB").quantize(128, dither=Image.Dither.NONE)
             few.save(path, optimize=True)
+
+    async def _around(self, *parts: str) -> dict[str, Any]:
+        """Return where these parts are on the page, as a screenshot takes it."""
+        if not parts:
+            return {}
+        boxes = [await self.page.locator(each).bounding_box() for each in parts]
+        top, end = boxes[0], boxes[-1]
+        height = end["y"] + end["height"] - top["y"]
+        return {"clip": {**top, "height": height}}
 
 
 @asynccontextmanager

@@ -96,6 +96,21 @@ async def shown_whole(tab: Tab, view: str) -> None:
         await tab.page.get_by_text("why there").wait_for()
 
 
+@pytest.mark.skipif(not PICTURES, reason="makes a picture: DASHBOARD_PICTURES=…")
+async def test_a_failover_has_a_picture_for_the_documents() -> None:
+    async with (
+        shown() as fleet,
+        browsing(fleet.balancer.balancer.origin.url) as tab,
+    ):
+        asked = (fleet.ask("llama3.2-3b", "Name three rivers.") for _ in range(4))
+        await asyncio.gather(*asked)
+        moved = await failed_over(fleet)
+        await tab.open(f"requests/{moved}", wait=".attempt")
+        await tab.picture("failover", "tr.open", "tr.why")
+
+    assert tab.wrong == []
+
+
 async def test_nothing_is_refused_by_the_policy_and_nothing_is_asked_elsewhere() -> (
     None
 ):

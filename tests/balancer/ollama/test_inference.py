@@ -88,7 +88,7 @@ async def test_errors_have_ollamas_shape_and_our_status(tmp_path: Path) -> None:
     failed = (closed, hidden, wrong, unknown, method, missing)
     assert [each.status for each in failed] == [401, 401, 400, 404, 405, 404]
     assert all(isinstance(each.json["error"], str) for each in failed)
-    assert "the README says which" in missing.json["error"]
+    assert "docs/api.md says which" in missing.json["error"]
     assert [each["name"] for each in listed.json["models"]] == ["small:latest"]
 
 

@@ -319,6 +319,18 @@ async def test_a_node_reports_at_most_twice_a_second(hub: Hub, tmp_path: Path) -
     assert 2 <= len(b.news) <= 3 + seconds / jobs.TELL_SECONDS
 
 
+async def test_a_node_that_has_the_model_of_that_name_needs_no_other(
+    tmp_path: Path,
+) -> None:
+    async with some_nodes(tmp_path, "a", "b") as (a, b):
+        here = a_model(a.models / "small-Q8_0.gguf")
+        had, got = [await each.until(each.order("small", a, b)) for each in (a, b)]
+
+    assert (had.state, had.origins) == ("done", ())
+    assert (got.state, got.origins) == ("done", ("a",))
+    assert (b.models / here.name).read_bytes() == here.read_bytes()
+
+
 @pytest.mark.parametrize("source", ["/etc/passwd", "a/b/c/d", "https://x.org/page"])
 async def test_a_source_that_no_node_can_use_is_refused(
     source: str, tmp_path: Path

@@ -91,8 +91,8 @@ def test_the_readme_shows_what_is_printed(
 
     print_lines(explanation(found, PC))
 
-    readme = (Path(__file__).parents[4] / "README.md").read_text()
-    assert f"```text\n{capsys.readouterr().out}```\n" in readme
+    page = (Path(__file__).parents[4] / "docs" / "models.md").read_text()
+    assert f"```text\n{capsys.readouterr().out}```\n" in page
 
 
 def test_json_of_a_file(tmp_path: Path) -> None:
