@@ -248,7 +248,7 @@ class BalancerSettings(
     port: int = setting(8080, "TCP port to listen on. 0: any free port.")
     nodes: tuple[str, ...] = setting(
         (),
-        "URL of a node; dns://NAME, dns+srv://NAME: of many. May be repeated.",
+        "URL of a node, or of many: dns+srv://NAME. May be repeated.",
         flag="--node",
     )
     discover: bool = setting(True, "Find nodes by mDNS.")
