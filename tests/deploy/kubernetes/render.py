@@ -1,7 +1,7 @@
 """Render the chart by Helm's own code, and validate it; run by an environment apart.
 
-`python render.py CHART VALUES`, which are YAML, prints JSON: what Helm's linter says, the
-manifests, and what Kubernetes releases have against them.
+`python render.py CHART VALUES`, which are YAML, prints JSON: what Helm's linter says,
+the manifests, and what Kubernetes releases have against them.
 """
 
 from __future__ import annotations
