@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import subprocess
 from collections.abc import Iterator
 from functools import cache
@@ -15,7 +16,9 @@ import pytest
 
 from balancer.discovery.dns import node_name
 from edgeserve import __version__
+from edgeserve.config.options import OTHERS
 from edgeserve.config.settings import BalancerSettings, NodeSettings
+from edgeserve.config.sources import unknown_variables, variables
 from tests.fakes.commands import problems
 from tests.test_readme import blocks, shown_lines
 
@@ -161,9 +164,15 @@ def test_running_requests_have_their_time_before_a_pod_is_killed() -> None:
 
 
 @rendered
-def test_variables_of_services_are_not_taken_for_settings() -> None:
-    """A Service called `edgeserve` would set EDGESERVE_PORT in each pod."""
-    assert [pod["enableServiceLinks"] for pod in pods()] == [False, False]
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_what_pods_are_told_are_settings_of_the_product(variant: str) -> None:
+    for pod in pods(**VARIANTS[variant]):
+        (container,) = pod["containers"]
+        given = {each["name"]: "1" for each in container["env"]}
+        known = {*variables(BalancerSettings), *variables(NodeSettings), *OTHERS}
+
+        assert list(unknown_variables(given, known)) == []
+        assert problems(shlex.join(["edgeserve", *container["args"]])) == []
 
 
 @rendered

@@ -27,7 +27,6 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end -}}
 
 {{- define "edgeserve.pod" -}}
-# A Service that is called edgeserve would set EDGESERVE_PORT, which is a setting.
 enableServiceLinks: false
 automountServiceAccountToken: false
 securityContext:
