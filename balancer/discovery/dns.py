@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from balancer.discovery.hints import Discovered, OnEvent, Withdrawn, ordered
@@ -98,13 +98,10 @@ def system_resolver() -> Resolver:
         raise DnsFailed(f"no name server is known: {error}") from error
 
 
-async def look_up(
-    name: NodeName, resolver: Callable[[], Resolver] | None = None
-) -> Behind:
+async def look_up(name: NodeName) -> Behind:
     """Find the nodes behind a name. Raises DnsFailed."""
-    resolver = resolver or system_resolver
     # It reads a file, which may have changed since the last look.
-    asking = _Asking(await asyncio.to_thread(resolver))
+    asking = _Asking(await asyncio.to_thread(system_resolver))
     if name.port:
         hosts = await asking.addresses(name.name)
         found: dict[str, tuple[Origin, ...]]
@@ -120,6 +117,7 @@ class _Asking:
 
     def __init__(self, resolver: Resolver) -> None:
         self._resolver = resolver
+        self._own = interfaces() | interfaces(loopback=True)
         self.seconds = LONGEST
 
     async def addresses(self, name: str, *, search: bool = True) -> tuple[str, ...]:
@@ -129,7 +127,7 @@ class _Asking:
             if answer is None:
                 return ()
             if answer.rrset:
-                return _usable(record.address for record in answer.rrset)
+                return self._usable(answer.rrset)
         return ()
 
     async def services(self, name: str) -> dict[str, tuple[Origin, ...]]:
@@ -138,10 +136,8 @@ class _Asking:
         found: dict[str, tuple[Origin, ...]] = {}
         for record in (answer and answer.rrset) or ():
             target = record.target.to_text()
-            hosts = _beside(answer, target) or await self.addresses(
-                target, search=False
-            )
-            if hosts:
+            hosts = self._beside(answer, target)
+            if hosts := hosts or await self.addresses(target, search=False):
                 place = f"{target.rstrip('.')}:{record.port}"
                 found[place] = tuple(Origin(host, record.port) for host in hosts)
         return found
@@ -167,37 +163,32 @@ class _Asking:
         except (DNSException, OSError) as error:
             raise DnsFailed(str(error)) from error
         if answer.rrset:
-            valid = max(SHORTEST, float(answer.rrset.ttl))
-            self.seconds = min(self.seconds, valid)
+            self._valid_for(answer.rrset.ttl)
         return answer
 
+    def _beside(self, answer: Answer | None, target: str) -> tuple[str, ...]:
+        """Return the addresses that an answer has beside its SRV records."""
+        from dns.rdatatype import AAAA, A
 
-def _beside(answer: Answer | None, target: str) -> tuple[str, ...]:
-    """Return the addresses that an answer has beside its SRV records."""
-    from dns.rdatatype import AAAA, A
+        for kind in (A, AAAA):
+            for rrset in answer.response.additional if answer else ():
+                if rrset.rdtype == kind and rrset.name.to_text() == target:
+                    self._valid_for(rrset.ttl)
+                    return self._usable(rrset)
+        return ()
 
-    for kind in (A, AAAA):
-        for rrset in answer.response.additional if answer else ():
-            if rrset.rdtype == kind and rrset.name.to_text() == target:
-                return _usable(record.address for record in rrset)
-    return ()
+    def _valid_for(self, ttl: int) -> None:
+        self.seconds = min(self.seconds, max(SHORTEST, float(ttl)))
 
-
-def _usable(announced: Iterable[str]) -> tuple[str, ...]:
-    return ordered(announced, interfaces() | interfaces(loopback=True))
+    def _usable(self, records: Iterable[Any]) -> tuple[str, ...]:
+        return ordered((record.address for record in records), self._own)
 
 
 class NodeNames:
     """Turns what is behind one name into events, as it changes."""
 
-    def __init__(
-        self,
-        name: NodeName,
-        on_event: OnEvent,
-        resolver: Callable[[], Resolver] | None = None,
-    ) -> None:
+    def __init__(self, name: NodeName, on_event: OnEvent) -> None:
         self._name, self._on_event = name, on_event
-        self._resolver = resolver
         self._known: Mapping[str, tuple[Origin, ...]] = {}
         self._trouble = RepeatedFault(log.warning)
 
@@ -214,7 +205,7 @@ class NodeNames:
         """
         url = self._name.url
         try:
-            behind = await look_up(self._name, self._resolver)
+            behind = await look_up(self._name)
         except DnsFailed as error:
             self._trouble.report(f"cannot look up {url}: {error}; known nodes stay")
             return AGAIN_SECONDS
