@@ -5,13 +5,15 @@ VENV ?= .venv
 ARGS ?=
 export VENV
 
-# Not for `up`: it prints the path of the command as the caller can run it.
-check fix test fuzz attacks faults bench bench-proxy bench-routing bench-fleet demo check-quantize check-native check-llama check-convert check-clients check-servers check-power check-dashboard check-docs: export PATH := $(abspath $(VENV))/bin:$(PATH)
+TARGETS := $(shell sed -n 's/^\([a-z0-9-]*\):.*  *\#\# .*/\1/p' $(firstword $(MAKEFILE_LIST)))
 
-.PHONY: help install up check fix test fuzz attacks faults bench bench-proxy bench-routing bench-fleet demo check-quantize check-native check-llama check-convert check-clients check-servers check-power check-dashboard check-docs
+.PHONY: $(TARGETS)
+
+# Not for `up`: it prints the path of the command as the caller can run it.
+$(filter-out help up install,$(TARGETS)): export PATH := $(abspath $(VENV))/bin:$(PATH)
 
 help:  ## List the targets
-	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 26
+	@sed -n 's/^\([a-z0-9-]*\):.*## /  make \1\t/p' Makefile | expand -t 26
 
 up:  ## Install, then serve on this machine: node, balancer and a small model
 	@scripts/install
@@ -45,6 +47,9 @@ check-power: install  ## Cut the power of a whole fleet 20 times, with clocks th
 
 check-docs: install  ## Do what the pages of docs/ say, on machines of their own (3 min)
 	@DOCS=1 pytest tests/docs -rs $(ARGS)
+
+check-kubernetes: install  ## Test the Helm chart, and a roll-out of nodes found by DNS (3 min)
+	@scripts/check-kubernetes $(ARGS)
 
 check-dashboard: install  ## Test the dashboard in headless Chromium (1 min)
 	@scripts/check-dashboard $(ARGS)

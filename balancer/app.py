@@ -34,10 +34,10 @@ from balancer.clients.usage import counting
 from balancer.dashboard.routes import dashboard_routes
 from balancer.discovery.events import ReconnectPolicy, pace_of, watching
 from balancer.discovery.joining import joining
-from balancer.discovery.mdns import discovering
 from balancer.discovery.node_client import NodeClient
 from balancer.discovery.registration import Registrations
 from balancer.discovery.revocations import Revocations
+from balancer.discovery.sources import discovering
 from balancer.lifecycle.loader import Loader, loading
 from balancer.lifecycle.replicas.limits import FleetLimits
 from balancer.lifecycle.replicas.wishes import wishes_of_limits

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import Never
 
 import aiohttp
 import pytest
@@ -20,6 +21,7 @@ import balancer
 import edgeserve
 import node
 from balancer.app import Balancer, running
+from balancer.discovery import dns
 from balancer.lifecycle.placement import Unload
 from edgeserve import http
 from edgeserve.config.settings import BalancerSettings, NodeSettings
@@ -113,8 +115,13 @@ def saboteur(monkeypatch: pytest.MonkeyPatch) -> Saboteur:
     monkeypatch.setattr(background, "attempt", saboteur.attempt)
     monkeypatch.setattr(background, "step", saboteur.step)
     monkeypatch.setattr(background, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(dns, "system_resolver", no_name_server)
     log._logged.clear()
     return saboteur
+
+
+def no_name_server() -> Never:
+    raise dns.DnsFailed("tests ask no name server of others")
 
 
 class Both:
@@ -177,7 +184,10 @@ async def both(tmp_path: Path, server: str, adopted: str) -> AsyncGenerator[Both
     model = a_model(tmp_path / "models" / "small-F16.gguf")
     port = free_port()
     settings = BalancerSettings(
-        port=port, state_dir=tmp_path / "balancer", servers=(server,)
+        port=port,
+        state_dir=tmp_path / "balancer",
+        servers=(server,),
+        nodes=("dns://nodes.invalid",),
     )
     here = NodeSettings(
         name="kitchen",

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 import msgspec
 from msgspec import structs
 
-from balancer.discovery.mdns import Discovered, OnEvent, Withdrawn
+from balancer.discovery.hints import Discovered, OnEvent, Withdrawn
 from balancer.discovery.node_client import NodeClient
 from balancer.fleet.current import LiveFleet
 from balancer.fleet.members import NodeAddress

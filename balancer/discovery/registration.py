@@ -13,7 +13,7 @@ import re
 
 from msgspec import structs
 
-from balancer.discovery.mdns import Discovered, OnEvent, Withdrawn
+from balancer.discovery.hints import Discovered, OnEvent, Withdrawn
 from edgeserve.config.settings import NodeSettings
 from edgeserve.errors import BadRequest, Unauthorized
 from edgeserve.http.types import Origin, origin_of

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from balancer.discovery.mdns import Discovered, OnEvent
+from balancer.discovery.hints import Discovered, OnEvent, Withdrawn
 from balancer.persistence.learned import learned, restore
 from balancer.state import BalancerState
 from edgeserve.config.settings import NodeSettings
@@ -71,7 +71,7 @@ def take_over(state: BalancerState, body: bytes) -> Inherited:
 def _discovered(each: _Seen) -> Discovered:
     origins = tuple(origin_of(url, NodeSettings.port) for url in each.urls)
     match each.source:
-        case "mdns" | "registered" as source:
+        case "mdns" | "registered" | "dns" as source:
             return Discovered(each.key, origins, each.id, source)
         case _:
             return Discovered(each.key, origins, each.id, "static")
@@ -83,6 +83,8 @@ async def follow_known(
     """Follow the nodes that the other process knew; wait a moment for all it knew."""
     for each in known.seen:
         on_event(each)
+        if each.source == "dns":  # until a look-up of our own names it again
+            on_event(Withdrawn(each.key))
     keys = {*(each.key for each in known.seen), *known.servers}
     try:
         async with asyncio.timeout(KNOW_SECONDS):

@@ -27,7 +27,7 @@ from edgeserve.config.routes import ModelRoute
 from edgeserve.config.routing import RoutingSettings
 from edgeserve.config.servers import AdoptionSettings, ServerSettings
 from edgeserve.config.telemetry import TelemetrySettings
-from edgeserve.config.values import a_url, at_least, between, one_of, wrong
+from edgeserve.config.values import DNS_SCHEMES, a_url, at_least, between, one_of, wrong
 from edgeserve.quantization import loss
 
 LOOPBACK = "127.0.0.1"
@@ -248,7 +248,7 @@ class BalancerSettings(
     port: int = setting(8080, "TCP port to listen on. 0: any free port.")
     nodes: tuple[str, ...] = setting(
         (),
-        "URL of a node, where there is no multicast. May be repeated.",
+        "URL of a node, or of many: dns+srv://NAME. May be repeated.",
         flag="--node",
     )
     discover: bool = setting(True, "Find nodes by mDNS.")
@@ -302,4 +302,4 @@ class BalancerSettings(
         self.check_servers()
         self.check_telemetry()
         for url in self.nodes:
-            a_url(self, "nodes", url)
+            a_url(self, "nodes", url, DNS_SCHEMES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -51,11 +52,16 @@ def one_of(settings: Section, name: str, words: tuple[str, ...]) -> None:
         wrong(settings, name, f"must be one of {', '.join(words)}", hint)
 
 
-def a_url(settings: Section, name: str, url: str) -> None:
-    """Refuse what is not an http or https URL with a host."""
+DNS_SCHEMES = ("dns", "dns+srv")
+"""Begin a URL that means a name, with all the nodes behind it."""
+
+
+def a_url(settings: Section, name: str, url: str, more: Collection[str] = ()) -> None:
+    """Refuse what is not an http or https URL with a host. `more`: other schemes."""
     scheme, _, rest = url.partition("://")
-    if scheme not in {"http", "https"} or not rest.strip("/"):
-        wrong(settings, name, "must be URLs such as http://192.168.1.20:8090")
+    if scheme not in {"http", "https", *more} or not rest.strip("/"):
+        others = f" or {', '.join(f'{each}://NAME' for each in more)}" if more else ""
+        wrong(settings, name, f"must be URLs such as http://192.168.1.20:8090{others}")
 
 
 def an_origin(settings: Section, name: str, origin: str) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from balancer.discovery.dns import DnsFailed, look_up, node_name
 from edgeserve.cli.doctor.balancer import Asked
 from edgeserve.cli.doctor.finding import Finding, ok, problem, unknown
 from edgeserve.cli.doctor.here import Here
@@ -70,7 +71,8 @@ async def _answers(here: Here) -> Sequence[AskedNode]:
         tokens = here.tokens()
     except SettingsError:
         return ()  # the check of the token tells
-    asked = list(await asyncio.to_thread(_origins, here, tls=bool(tokens)))[:MOST]
+    tls = bool(tokens)
+    asked = await asyncio.to_thread(lambda: [*_origins(here, tls=tls)][:MOST])
     channel = FleetChannel(tokens) if tokens else None
     async with upstream(connect_seconds=ASK_SECONDS, channel=channel) as client:
 
@@ -96,12 +98,29 @@ def _origins(
     if "balancer" not in here.roles:
         return
     for url in here.balancer.settings.nodes:
-        yield AskedNode(label=url, urls=(url,)), (origin_of(url, NodeSettings.port),)
+        yield from _listed(url)
     for each in here.heard.result().nodes if here.balancer.settings.discover else ():
         if each.id not in known:
             found = tuple(Origin(at, each.port, tls) for at in _usable(each))
             urls = tuple(origin.url for origin in found)
             yield AskedNode(label=each.label, urls=urls, announced=each), found
+
+
+def _listed(url: str) -> Iterator[tuple[AskedNode, tuple[Origin, ...]]]:
+    """Yield a node of the settings, or those behind a name in DNS."""
+    name = node_name(url)
+    if name is None:
+        yield AskedNode(label=url, urls=(url,)), (origin_of(url, NodeSettings.port),)
+        return
+    try:
+        found = asyncio.run(look_up(name)).places
+    except DnsFailed as error:
+        yield AskedNode(label=url, urls=(), why=f"DNS cannot tell: {error}"), ()
+        return
+    if not found:
+        yield AskedNode(label=url, urls=(), why=f"DNS has no {name.name}"), ()
+    for key, origins in found.items():
+        yield AskedNode(label=key, urls=tuple(each.url for each in origins)), origins
 
 
 def _usable(each: Announced) -> Iterator[str]:
@@ -122,7 +141,7 @@ async def _asked(client: Any, peer: AskedNode, origins: Sequence[Origin]) -> Ask
     """Ask at each address in turn, until one answers."""
     if peer.announced and peer.announced.protocol not in {"", str(PROTOCOL)}:
         return peer
-    why = "it announces no address"
+    why = peer.why or "it announces no address"
     for origin in origins:
         try:
             async with (
@@ -199,6 +218,8 @@ def _away(peer: AskedNode) -> Finding:
     if peer.announced is None:
         said = f"{peer.label} cannot be reached: {peer.why}"
         remedy = f"edgeserve doctor  # on {peer.label}"
+        if not peer.urls:
+            remedy = "cat /etc/resolv.conf  # the name servers that were asked"
         return problem("nodes", "unreachable", said, remedy)
     said = f"{peer.label} is announced, but cannot be reached: {peer.why}"
     port = peer.announced.port

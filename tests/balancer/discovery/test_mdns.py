@@ -9,7 +9,8 @@ import pytest
 from zeroconf.asyncio import AsyncServiceInfo, AsyncZeroconf
 
 from balancer.discovery import mdns
-from balancer.discovery.mdns import Discovered, Withdrawn, discovering
+from balancer.discovery.hints import Discovered, Withdrawn
+from balancer.discovery.sources import discovering
 from edgeserve.config.settings import BalancerSettings
 from edgeserve.http import Origin
 from edgeserve.mdns import multicast

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from ipaddress import ip_interface
 
-from balancer.discovery.mdns import ordered
+from balancer.discovery.hints import ordered
 
 OWN = (
     ip_interface("192.168.1.10/24"),

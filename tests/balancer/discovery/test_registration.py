@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
-from balancer.discovery.mdns import Discovered, Withdrawn
+from balancer.discovery.hints import Discovered, Withdrawn
 from balancer.discovery.registration import Registrations
 from edgeserve.errors import BadRequest, EdgeserveError
 from edgeserve.security.proof import FleetKey, fleet_key, registration_mac

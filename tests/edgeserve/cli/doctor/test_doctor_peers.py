@@ -8,6 +8,8 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
+from balancer.discovery.dns import Behind, NodeName
+from edgeserve.cli.doctor import nodes
 from edgeserve.cli.doctor.balancer import Asked, findings
 from edgeserve.cli.doctor.multicast import Announced
 from edgeserve.cli.doctor.nodes import AskedNode, peer_findings
@@ -62,6 +64,22 @@ def test_a_listed_node_that_does_not_answer_is_found(machine: Machine) -> None:
 
     assert found.name == "nodes/unreachable"
     assert "127.0.0.1:1" in found.said
+
+
+def test_a_name_without_nodes_is_found(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def nothing(name: NodeName) -> Behind:
+        assert name.url == "dns+srv://nodes.example"
+        return Behind()
+
+    monkeypatch.setattr(nodes, "look_up", nothing)
+    machine.role = "balancer"
+    machine.set(balancer_nodes="dns+srv://nodes.example")
+    found = machine.problem("nodes")
+
+    assert found.name == "nodes/unreachable"
+    assert "DNS has no _edgeserve._tcp.nodes.example" in found.said
 
 
 def test_a_node_of_another_release_is_told_by_its_announcement() -> None:
