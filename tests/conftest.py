@@ -23,28 +23,31 @@ settings.load_profile("unhurried")
 LONG = ("engine", "fleet")
 """Marks of the files that take longest: real engines, real networks."""
 
-HOME = pytest.StashKey[str]()
+HOME = tempfile.mkdtemp(prefix="edgeserve-tests-")
 FOLDERS = ("CONFIG_DIR", "STATE_DIR")
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Hide the settings of the user who runs the tests, before edgeserve is imported.
+def hide_settings() -> None:
+    """Hide the settings of the user who runs the tests.
 
     The models folder stays theirs, so that a model is fetched once.
     """
     for name in [name for name in os.environ if name.startswith("EDGESERVE_")]:
         if name != "EDGESERVE_MODELS_DIR":
             del os.environ[name]
-    # What a shell runs in the background ignores Ctrl-C, and so would its children.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    config.stash[HOME] = tempfile.mkdtemp(prefix="edgeserve-tests-")
     for folder in FOLDERS:
-        os.environ[f"EDGESERVE_{folder}"] = f"{config.stash[HOME]}/{folder.lower()}"
+        os.environ[f"EDGESERVE_{folder}"] = f"{HOME}/{folder.lower()}"
 
 
-def pytest_unconfigure(config: pytest.Config) -> None:
+# Now, not in a hook: other conftest files import edgeserve, which reads them.
+hide_settings()
+# What a shell runs in the background ignores Ctrl-C, and so would its children.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_unconfigure() -> None:
     """Leave nothing behind."""
-    shutil.rmtree(config.stash[HOME], ignore_errors=True)
+    shutil.rmtree(HOME, ignore_errors=True)
 
 
 @pytest.hookimpl(trylast=True)
