@@ -58,6 +58,10 @@ COMMANDS = {
         "edgeserve.cli.bench.commands:bench",
         "Measure how fast an endpoint answers, or two side by side.",
     ),
+    "health": (
+        "edgeserve.cli.service.health:health",
+        "Ask what runs here whether it serves.",
+    ),
     "doctor": (
         "edgeserve.cli.doctor.commands:doctor",
         "Find what is wrong on this machine, and say what mends it.",
