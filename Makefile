@@ -6,9 +6,9 @@ ARGS ?=
 export VENV
 
 # Not for `up`: it prints the path of the command as the caller can run it.
-check fix test fuzz attacks faults bench bench-proxy bench-routing bench-fleet demo check-quantize check-native check-llama check-convert check-clients check-servers check-power check-dashboard: export PATH := $(abspath $(VENV))/bin:$(PATH)
+check fix test fuzz attacks faults bench bench-proxy bench-routing bench-fleet demo check-quantize check-native check-llama check-convert check-clients check-servers check-power check-dashboard check-containers: export PATH := $(abspath $(VENV))/bin:$(PATH)
 
-.PHONY: help install up check fix test fuzz attacks faults bench bench-proxy bench-routing bench-fleet demo check-quantize check-native check-llama check-convert check-clients check-servers check-power check-dashboard
+.PHONY: help install up check fix test fuzz attacks faults bench bench-proxy bench-routing bench-fleet demo check-quantize check-native check-llama check-convert check-clients check-servers check-power check-dashboard check-containers
 
 help:  ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 26
@@ -78,6 +78,9 @@ check-clients: install  ## Test unmodified clients against a real fleet (6 min, 
 
 check-convert: install  ## Test converting; first installs PyTorch, if missing (1 GB)
 	@scripts/check-convert $(ARGS)
+
+check-containers: install  ## Make the container images, and run them with podman (5 min)
+	@scripts/check-containers
 
 check-servers: install  ## Run Ray Serve, mlx_lm.server and others behind a balancer (5 min)
 	@scripts/check-servers $(ARGS)
