@@ -91,11 +91,11 @@ class Container:
             return json.load(answer)
 
 
-def until(happened: Callable[[], bool], what: str) -> None:
+def until(happened: Callable[[], bool], what: Callable[[], str]) -> None:
     """Wait for something outside of this process."""
     ends = time.monotonic() + PATIENCE
     while not happened():
-        assert time.monotonic() < ends, what
+        assert time.monotonic() < ends, what()
         time.sleep(0.2)
 
 

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.containers.podman import Container, told, until
+from tests.containers.podman import Container, podman, told, until
 
 FILE = Path(__file__).parents[2] / "deploy" / "containers" / "compose.yaml"
+COMPOSE = ("podman-compose", "--in-pod=false")
 
 
 class Compose:
@@ -31,7 +32,15 @@ class Compose:
     def __call__(self, *argv: str) -> None:
         """Run `podman-compose …`, or fail with what it said."""
         done = subprocess.run(
-            ["podman-compose", "-p", self.name, "-f", str(FILE), *argv],
+            [
+                "podman-compose",
+                "--in-pod=false",
+                "-p",
+                self.name,
+                "-f",
+                str(FILE),
+                *argv,
+            ],
             env=self._environ,
             capture_output=True,
             text=True,
@@ -59,7 +68,9 @@ def compose(secrets: Path, models: Path) -> Generator[Compose]:
     try:
         yield project
     finally:
-        project("down", "--volumes", "--timeout", "5")
+        for each in (*project.containers("node"), *project.containers("balancer")):
+            podman("rm", "--force", "--volumes", "--time=1", each.name)
+        project("down", "--volumes")
 
 
 def test_nodes_find_the_balancer_by_its_name(compose: Compose) -> None:
@@ -68,7 +79,7 @@ def test_nodes_find_the_balancer_by_its_name(compose: Compose) -> None:
     nodes = compose.containers("node")
     until(
         lambda: balancer.log.count("serves smollm2") == 2,
-        "\n".join(each.log for each in (balancer, *nodes)),
+        lambda: "\n".join(each.log for each in (balancer, *nodes)),
     )
 
     answer = balancer.answer()

@@ -13,7 +13,7 @@ from tests.patience import PATIENCE
 def serving(pod: Pod) -> tuple[Container, Container]:
     """Start both, and wait until the node's model serves."""
     balancer, node = pod.balancer(), pod.node()
-    until(lambda: "serves smollm2" in balancer.log, f"{balancer.log}\n{node.log}")
+    until(lambda: "serves smollm2" in balancer.log, lambda: balancer.log + node.log)
     return balancer, node
 
 
@@ -37,7 +37,7 @@ def test_a_node_plans_with_the_memory_of_its_container(pod: Pod) -> None:
 def test_a_model_that_does_not_fit_is_refused_before_the_kernel_kills(pod: Pod) -> None:
     balancer = pod.balancer()
     node = pod.node(memory="160m")
-    until(lambda: "joined" in balancer.log, f"{balancer.log}\n{node.log}")
+    until(lambda: "joined" in balancer.log, lambda: balancer.log + node.log)
 
     planned = node.exec("edgeserve", "node", "plan")
 
