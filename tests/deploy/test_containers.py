@@ -143,3 +143,29 @@ def test_every_step_that_an_image_runs_exists() -> None:
     }
 
     assert run == there
+
+
+PAGE = ROOT / "docs" / "containers.md"
+
+
+def test_the_page_names_files_and_settings_of_the_containers_that_there_are() -> None:
+    text = PAGE.read_text()
+    files = set(re.findall(r"(?:-f |`)((?:deploy/|compose|Dockerfile)[\w./]*)", text))
+    settings = set(re.findall(r"\b(EDGESERVE_[A-Z]+|GPUS)\b", text))
+    asked = "".join(each.read_text() for each in (*COMPOSE, *DOCKERFILES))
+
+    assert len(files) >= 4
+    assert [each for each in files if not any_file(each)] == []
+    assert [each for each in settings if each not in asked] == []
+
+
+def any_file(name: str) -> bool:
+    return (ROOT / name).exists() or (FOLDER / name).exists()
+
+
+def test_a_command_on_the_page_exists() -> None:
+    text = PAGE.read_text()
+    run = [f"edgeserve {line}" for line in re.findall(r"--no-deps node (.*)", text)]
+
+    assert run
+    assert [each for line in run for each in problems(line)] == []
