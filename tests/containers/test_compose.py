@@ -63,8 +63,8 @@ def compose(secrets: Path, models: Path) -> Generator[Compose]:
     volume = f"{project.name}_models"
     told("volume", "create", volume)
     folder = Path(told("volume", "mount", volume))
-    for each in models.iterdir():
-        shutil.copy(each, folder)
+    for model in models.iterdir():
+        shutil.copy(model, folder)
     try:
         yield project
     finally:
