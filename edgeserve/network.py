@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 
+from edgeserve.config.settings import EVERYWHERE, LOOPBACK
 from edgeserve.errors import in_words
 from edgeserve.runtime.log import warn_once
 
@@ -25,6 +26,8 @@ log = logging.getLogger(__name__)
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Interface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
 
+EVERY_IPV4 = "0.0.0.0"  # noqa: S104 - compared with, not bound to
+
 POLL_SECONDS = 1.5
 """Between two polls. A poll costs under a millisecond, on a Pi too."""
 
@@ -35,6 +38,11 @@ _VIRTUAL = re.compile(
 
 IF_INET6 = Path("/proc/net/if_inet6")
 TENTATIVE, DAD_FAILED = 0x40, 0x08
+
+
+def asked_at(host: str) -> str:
+    """Return the address at which this machine itself reaches such a listener. Pure."""
+    return LOOPBACK if host in {EVERYWHERE, EVERY_IPV4} else host
 
 
 def interfaces(*, loopback: bool = False) -> frozenset[Interface]:

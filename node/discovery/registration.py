@@ -17,8 +17,8 @@ from msgspec.structs import replace
 
 from edgeserve.config.settings import EVERYWHERE, BalancerSettings
 from edgeserve.errors import BadRequest, EdgeserveError, NodeLost
-from edgeserve.http.listening import EVERY_IPV4
 from edgeserve.http.types import Origin, origin_set
+from edgeserve.network import EVERY_IPV4
 from edgeserve.runtime.background import background, declared
 from edgeserve.security.proof import FleetKey, registration_mac
 from edgeserve.security.registration import Challenge, Registered, Registration

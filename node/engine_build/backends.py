@@ -124,9 +124,17 @@ def _sets_up_amx(compiler: str) -> bool:
 
 
 def configure_flags(
-    backend: Backend, found: Toolchain, commit: str, *, amx: bool = False
+    backend: Backend,
+    found: Toolchain,
+    commit: str,
+    *,
+    amx: bool = False,
+    architectures: str = "",
 ) -> tuple[str, ...]:
-    """Return the flags for cmake: static tools for this processor."""
+    """Return the flags for cmake: static tools for this processor.
+
+    With `architectures` of GPUs they are for other machines, too: x86-64 with AVX2.
+    """
     flags = [
         "CMAKE_BUILD_TYPE=Release",
         "BUILD_SHARED_LIBS=OFF",
@@ -135,7 +143,7 @@ def configure_flags(
         "LLAMA_BUILD_APP=OFF",
         "LLAMA_USE_PREBUILT_UI=OFF",  # it would be downloaded
         "LLAMA_OPENSSL=OFF",  # engines speak to the agent, on loopback
-        "GGML_NATIVE=ON",
+        f"GGML_NATIVE={_on(not architectures)}",
         "GGML_RPC=ON",
         f"GGML_CUDA={_on(backend == 'cuda')}",
         f"GGML_VULKAN={_on(backend == 'vulkan')}",
@@ -144,7 +152,7 @@ def configure_flags(
         "LLAMA_BUILD_NUMBER=0",
     ]
     if backend == "cuda":
-        flags.append("CMAKE_CUDA_ARCHITECTURES=native")
+        flags.append(f"CMAKE_CUDA_ARCHITECTURES={architectures or 'native'}")
     if found.amx and not amx:
         flags += [f"CMAKE_C_FLAGS={WITHOUT_AMX}", f"CMAKE_CXX_FLAGS={WITHOUT_AMX}"]
     return tuple(f"-D{flag}" for flag in flags)

@@ -16,7 +16,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -63,12 +63,16 @@ class CannotBuild(EngineUnavailable):
 
 @dataclass(frozen=True, kw_only=True)
 class BuildOptions:
-    """What to build, and where. `jobs` 0 picks; `source` None downloads."""
+    """What to build, and where. `jobs` 0 picks; `source` None downloads.
+
+    `architectures` are those of GPUs that need not be here, as for cmake.
+    """
 
     state_dir: Path
     backend: Backend | None = None
     jobs: int = 0
     source: Path | None = None
+    architectures: str = ""
 
 
 def build(options: BuildOptions, found: Toolchain, show: Show) -> Build:
@@ -82,7 +86,8 @@ def build(options: BuildOptions, found: Toolchain, show: Show) -> Build:
         _refuse_full_disk(folder)
         code = source(options.source, work, show)
         jobs = options.jobs or jobs_for(cpus(), _free_memory())
-        flags, tools, tried = _working(code, backend, found, jobs, work, show)
+        used = replace(options, jobs=jobs)
+        flags, tools, tried = _working(code, backend, found, used, work, show)
         made = Build(
             name=free_name(options.state_dir, code.commit, backend),
             backend=backend,
@@ -106,7 +111,7 @@ def _working(
     code: Source,
     backend: Backend,
     found: Toolchain,
-    jobs: int,
+    options: BuildOptions,
     work: Path,
     show: Show,
 ) -> tuple[tuple[str, ...], Path, Smoke]:
@@ -116,14 +121,18 @@ def _working(
     """
 
     def tried(amx: bool) -> tuple[tuple[str, ...], Path, Smoke]:
-        flags = configure_flags(backend, found, code.commit, amx=amx)
-        tools = _compiled(code, flags, jobs, work, show)
+        gpus = options.architectures
+        flags = configure_flags(
+            backend, found, code.commit, amx=amx, architectures=gpus
+        )
+        tools = _compiled(code, flags, options.jobs, work, show)
         show("testing", 0, 1)
-        result = smoke(tools / TARGETS[0], backend, work)
+        # Where GPUs are named, this machine may have none: tested on the processor.
+        result = smoke(tools / TARGETS[0], "cpu" if gpus else backend, work)
         show("testing", 1, 1)
         return flags, tools, result
 
-    if try_amx(found):
+    if try_amx(found) and not options.architectures:
         try:
             return tried(amx=True)
         except NotWorking as error:

@@ -61,8 +61,21 @@ def engine() -> None:
     type=click.Path(path_type=Path, exists=True),
     help="Sdist of llama-cpp-python, or folder of llama.cpp. Default: downloaded.",
 )
+@click.option(
+    "--cuda-architectures",
+    "architectures",
+    default="",
+    help="GPUs to build for, as for cmake, such as 86;89. Then none has to be here, and"
+    " the build is also for other machines. Default: the GPUs here.",
+)
 @state_option
-def build(backend: str, jobs: int, source: Path | None, state_dir: Path | None) -> None:
+def build(
+    backend: str,
+    jobs: int,
+    source: Path | None,
+    architectures: str,
+    state_dir: Path | None,
+) -> None:
     """Compile llama-server and the tools; takes minutes to an hour.
 
     Nodes use it from their next start. Older builds stay: see `list` and `use`.
@@ -73,11 +86,14 @@ def build(backend: str, jobs: int, source: Path | None, state_dir: Path | None) 
     from node.engine_build.progress import shown_steps
     from node.engine_build.toolchain import look
 
+    if architectures and backend != "cuda":
+        raise click.UsageError("--cuda-architectures needs --backend cuda")
     options = BuildOptions(
         state_dir=state_dir or _state_dir(),
         backend=None if backend == "auto" else cast("Backend", backend),
         jobs=jobs,
         source=source,
+        architectures=architectures,
     )
     with interruptible(), shown_steps() as show:
         made = build(options, look(), show)

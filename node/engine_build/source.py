@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -113,6 +114,7 @@ def _download(work: Path, show: Show) -> Path:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        env={**os.environ, "TMPDIR": str(work)},  # /tmp may be small memory
     ) as running:
         assert running.stdout is not None  # noqa: S101 - what PIPE means
         for done, total in _progress(running.stdout, output):

@@ -13,7 +13,7 @@ from tests.docs.page import steps
 
 DOCS = Path(__file__).parents[2] / "docs"
 QUICK = ("home-assistant",)
-REFERENCE = ("api", "doctor", "kubernetes", "models", "platforms")
+REFERENCE = ("api", "containers", "doctor", "kubernetes", "models", "platforms")
 """Pages to look things up: no steps. tests/test_readme.py holds their commands."""
 
 ALL = os.environ.get("DOCS")

@@ -163,7 +163,7 @@ def token_file(here: Here) -> TokenFile:
     except OSError as error:
         if os.path.lexists(path) and not why:
             why = in_words(error)
-    if path.is_relative_to(CREDENTIALS):
+    if path.is_relative_to(CREDENTIALS) or _is_mounted(path):
         mode = 0o600
     return TokenFile(
         path=path,
@@ -172,6 +172,14 @@ def token_file(here: Here) -> TokenFile:
         mode=mode,
         alone=here.url is None and len(here.running) == len(ROLES),
     )
+
+
+def _is_mounted(path: Path) -> bool:
+    """Whether it is on a read-only mount: a secret of a container, for it alone."""
+    try:
+        return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
+    except (OSError, AttributeError):  # not there; not on Windows
+        return False
 
 
 def token_finding(found: TokenFile) -> Finding:

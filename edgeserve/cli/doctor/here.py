@@ -185,10 +185,12 @@ def resolved(
 
 
 def _flags(process: RunningProcess) -> dict[str, Any]:
-    from balancer.commands import start as start_balancer
-    from node.commands import start as start_node
-
-    command = start_node if process.role == "node" else start_balancer
+    # Each makes dozens of options: only the one that is needed.
+    command: click.Command
+    if process.role == "node":
+        from node.commands import start as command
+    else:
+        from balancer.commands import start as command
     words = list(process.arguments)
     context: click.Context = command.make_context("", words, resilient_parsing=True)
     return {k: v for k, v in context.params.items() if k != "takeover"}

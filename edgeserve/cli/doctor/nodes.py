@@ -22,8 +22,8 @@ from edgeserve.errors import BadRequest, EdgeserveError, SettingsError, in_words
 from edgeserve.http.channel import opening
 from edgeserve.http.channel.opening import FleetChannel
 from edgeserve.http.client.pool import upstream
-from edgeserve.http.listening import asked_at
 from edgeserve.http.types import Origin, origin_of
+from edgeserve.network import asked_at
 from edgeserve.runtime.files import read_json
 from edgeserve.wire import PROTOCOL, NodeReport, decode
 from node.discovery.identity import FILE, StoredIdentity

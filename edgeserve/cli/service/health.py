@@ -1,18 +1,23 @@
-"""Health of services: asks each on its own port whether it serves."""
+"""Health of services and containers: asks each on its own port whether it serves."""
 
 from __future__ import annotations
 
 import http.client
 import json
 import ssl
+import sys
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from edgeserve.cli.service.places import Places, Role
+import click
+
+from edgeserve.cli.service.places import ROLES, Places, Role
 from edgeserve.config.settings import EVERYWHERE, BalancerSettings, NodeSettings
 from edgeserve.config.sources import resolve
-from edgeserve.http.listening import asked_at
+from edgeserve.errors import CommandError
+from edgeserve.help import examples
+from edgeserve.network import asked_at
 
 ASK_SECONDS = 5.0
 BETWEEN_SECONDS = 1.0
@@ -95,3 +100,46 @@ def _steady(port: ServicePort, ends: float) -> bool:
         if time.monotonic() >= ends:
             return False
         time.sleep(BETWEEN_SECONDS)
+
+
+@click.command(
+    epilog=examples(
+        ("edgeserve health", "whatever runs here"),
+        ("edgeserve health balancer", "the balancer has to run, too"),
+    )
+)
+@click.argument("role", required=False, type=click.Choice(ROLES))
+def health(role: Role | None) -> None:
+    """Ask the node or balancer that runs here whether it serves.
+
+    For health checks of containers and for scripts: one question on the port that its
+    own settings name. `edgeserve doctor` looks for causes.
+
+    Exit status: 0 if all of them serve, 1 if one does not or none runs.
+    """
+    found = running_ports(role)
+    if not found:
+        raise CommandError(f"no {role or 'node or balancer'} runs here")
+    good = True
+    for port in found:
+        answers = port.answers()
+        good &= answers
+        click.echo(
+            f"{port.role} {'serves' if answers else 'gives no answer'} at {port}"
+        )
+    sys.exit(0 if good else 1)
+
+
+def running_ports(role: Role | None) -> list[ServicePort]:
+    """Return where the processes in this container or network listen."""
+    # It imports the options of both commands.
+    from edgeserve.cli.doctor.here import resolved, running_processes
+
+    shapes = {"node": NodeSettings, "balancer": BalancerSettings}
+    found = list[ServicePort]()
+    for process in running_processes():
+        if role in {None, process.role}:
+            settings = resolved(shapes[process.role], process, None).settings
+            host = asked_at(settings.host or EVERYWHERE)
+            found.append(ServicePort(process.role, host, settings.port))
+    return found

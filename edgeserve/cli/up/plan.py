@@ -20,10 +20,10 @@ from edgeserve.config.settings import (
 )
 from edgeserve.config.sources import Resolved
 from edgeserve.errors import SettingsError
-from edgeserve.http.listening import asked_at
 from edgeserve.http.sockets import bind
 from edgeserve.http.types import Origin
 from edgeserve.models.download import CATALOG, DEFAULT, in_place
+from edgeserve.network import asked_at
 
 STOP_SECONDS = 10.0
 """Time to end the engines, once running requests are done."""

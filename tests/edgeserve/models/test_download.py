@@ -1,12 +1,14 @@
 import fcntl
 import hashlib
 import shutil
+import sys
 import threading
 import zipfile
 from pathlib import Path
 
 import pytest
 
+from edgeserve.models import download
 from edgeserve.models.download import DEFAULT, Known, NotFetched, fetch, intact
 from tests.fakes.terminal import Terminal
 from tests.patience import PATIENCE
@@ -97,6 +99,24 @@ def test_without_a_network_it_says_what_else_can_be_done(
     assert names(index) == []
 
     with pytest.raises(NotFetched, match=r"`edgeserve pull tiny`.*--model FILE\.gguf"):
+        fetch(a_model(), tmp_path / "models", silent)
+
+
+FULL = """
+import os, sys
+print("ERROR: Exception:", "Traceback …", sep="\\n", file=sys.stderr)
+print("OSError: no space in", os.environ["TMPDIR"], file=sys.stderr)
+sys.exit(2)
+"""
+
+
+def test_pip_writes_only_to_the_models_folder_and_its_reason_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = (sys.executable, "-c", FULL)
+    monkeypatch.setattr(download, "tethered", lambda _command: full)
+
+    with pytest.raises(NotFetched, match=rf"\(OSError: no space in {tmp_path}/models/"):
         fetch(a_model(), tmp_path / "models", silent)
 
 

@@ -117,6 +117,12 @@ def test_a_build_is_static_for_this_processor_and_downloads_nothing() -> None:
     assert not any("AMX" in flag for flag in flags)
 
 
+def test_a_build_for_named_gpus_runs_on_other_machines() -> None:
+    flags = configure_flags("cuda", a_toolchain(), "0c1e57098", architectures="86;89")
+
+    assert {"-DGGML_NATIVE=OFF", "-DCMAKE_CUDA_ARCHITECTURES=86;89"} <= set(flags)
+
+
 def test_amx_is_left_out_unless_asked_for_where_the_processor_has_it() -> None:
     found = a_toolchain(amx=True)
     flags = configure_flags("cpu", found, "0c1e57098")

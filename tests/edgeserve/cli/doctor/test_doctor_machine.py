@@ -34,6 +34,16 @@ def test_a_token_that_all_can_read_is_found_and_never_shown(machine: Machine) ->
     assert machine.examine("token")[0].state == "ok"
 
 
+def test_a_token_on_a_read_only_mount_is_given_by_a_container_s_engine(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine.token.chmod(0o444)
+    found = os.statvfs_result((0,) * 8 + (os.ST_RDONLY, 0))
+    monkeypatch.setattr(os, "statvfs", lambda _path: found)
+
+    assert machine.examine("token")[0].state == "ok"
+
+
 def test_a_token_that_cannot_be_used_is_found(machine: Machine) -> None:
     machine.token.write_text("short")
 

@@ -1,0 +1,89 @@
+"""The compose file as it is, with a balancer and two nodes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import uuid
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+
+from tests.containers.podman import Container, podman, told, until
+
+FILE = Path(__file__).parents[2] / "deploy" / "containers" / "compose.yaml"
+COMPOSE = ("podman-compose", "--in-pod=false")
+
+
+class Compose:
+    """A project of containers under a name of its own."""
+
+    def __init__(self, secrets: Path) -> None:
+        self.name = f"test-{uuid.uuid4().hex[:8]}"
+        self._environ = {
+            **os.environ,
+            "EDGESERVE_SECRETS": str(secrets),
+            "EDGESERVE_PORT": "18479",
+            "EDGESERVE_MEMORY": "1g",
+        }
+
+    def __call__(self, *argv: str) -> None:
+        """Run `podman-compose …`, or fail with what it said."""
+        done = subprocess.run(
+            [
+                "podman-compose",
+                "--in-pod=false",
+                "-p",
+                self.name,
+                "-f",
+                str(FILE),
+                *argv,
+            ],
+            env=self._environ,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    def containers(self, service: str) -> list[Container]:
+        """Return the containers of a service."""
+        label = f"label=com.docker.compose.service={service}"
+        project = f"label=com.docker.compose.project={self.name}"
+        filters = (f"--filter={label}", f"--filter={project}")
+        return [Container(each) for each in told("ps", "-q", *filters).split()]
+
+
+@pytest.fixture
+def compose(secrets: Path, models: Path) -> Generator[Compose]:
+    """The project, with a small model in its volume."""
+    project = Compose(secrets)
+    volume = f"{project.name}_models"
+    told("volume", "create", volume)
+    folder = Path(told("volume", "mount", volume))
+    for model in models.iterdir():
+        shutil.copy(model, folder)
+    try:
+        yield project
+    finally:
+        for each in (*project.containers("node"), *project.containers("balancer")):
+            podman("rm", "--force", "--volumes", "--time=1", each.name)
+        project("down", "--volumes")
+
+
+def test_nodes_find_the_balancer_by_its_name(compose: Compose) -> None:
+    compose("up", "--detach", "--no-build", "--scale", "node=2")
+    (balancer,) = compose.containers("balancer")
+    nodes = compose.containers("node")
+    until(
+        lambda: balancer.log.count("serves smollm2") == 2,
+        lambda: "\n".join(each.log for each in (balancer, *nodes)),
+    )
+
+    answer = balancer.answer()
+
+    assert answer["choices"][0]["message"]["content"]
+    assert len(nodes) == 2
+    assert all(each.is_healthy() for each in (balancer, *nodes))
