@@ -95,7 +95,7 @@ BY_HEADING = {
         ),
         "health": (
             "edgeserve.cli.service.health:health",
-            "Ask what runs here whether it serves.",
+            "Ask the node or balancer that runs here whether it serves.",
         ),
         "requests": (
             "edgeserve.cli.requests:requests",

@@ -16,7 +16,7 @@ from edgeserve.cli.service.places import ROLES, Places, Role
 from edgeserve.config.settings import EVERYWHERE, BalancerSettings, NodeSettings
 from edgeserve.config.sources import resolve
 from edgeserve.errors import CommandError
-from edgeserve.help import examples
+from edgeserve.help import Command, examples
 from edgeserve.network import asked_at
 
 ASK_SECONDS = 5.0
@@ -103,10 +103,11 @@ def _steady(port: ServicePort, ends: float) -> bool:
 
 
 @click.command(
+    cls=Command,
     epilog=examples(
         ("edgeserve health", "whatever runs here"),
         ("edgeserve health balancer", "the balancer has to run, too"),
-    )
+    ),
 )
 @click.argument("role", required=False, type=click.Choice(ROLES))
 def health(role: Role | None) -> None:
