@@ -6,9 +6,9 @@ ARGS ?=
 export VENV
 
 # Not for `up`: it prints the path of the command as the caller can run it.
-check fix test fuzz attacks faults bench bench-proxy bench-routing bench-fleet demo check-quantize check-native check-llama check-convert check-clients check-servers check-power check-dashboard: export PATH := $(abspath $(VENV))/bin:$(PATH)
+check fix test fuzz attacks faults bench bench-proxy bench-routing bench-fleet demo check-quantize check-native check-llama check-convert check-clients check-servers check-power check-proxies check-dashboard: export PATH := $(abspath $(VENV))/bin:$(PATH)
 
-.PHONY: help install up check fix test fuzz attacks faults bench bench-proxy bench-routing bench-fleet demo check-quantize check-native check-llama check-convert check-clients check-servers check-power check-dashboard
+.PHONY: help install up check fix test fuzz attacks faults bench bench-proxy bench-routing bench-fleet demo check-quantize check-native check-llama check-convert check-clients check-servers check-power check-proxies check-dashboard
 
 help:  ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 26
@@ -42,6 +42,9 @@ faults: install  ## Kill and freeze real engines under load, and count (20 min)
 
 check-power: install  ## Cut the power of a whole fleet 20 times, with clocks that jump (1 min)
 	@POWER=20 pytest tests/fleet/test_power.py -rs $(ARGS)
+
+check-proxies: install  ## Test nginx, HAProxy, Caddy and keepalived before balancers (3 min)
+	@scripts/check-proxies $(ARGS)
 
 check-dashboard: install  ## Test the dashboard in headless Chromium (1 min)
 	@scripts/check-dashboard $(ARGS)
