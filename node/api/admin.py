@@ -8,7 +8,9 @@ from contextlib import aclosing
 from aiohttp import web
 
 from edgeserve.http.server.aiohttp_routes import guarded, json_response
+from edgeserve.orders.waiting import WAITING, WaitingRequests
 from edgeserve.security.tokens import Guard
+from edgeserve.wire import decode
 from node.api.inference import known
 from node.state import NodeState
 
@@ -33,7 +35,12 @@ def routes(state: NodeState, guard: Guard) -> list[web.RouteDef]:
     async def events(request: web.Request) -> web.StreamResponse:
         return await _stream(request, state)
 
+    async def waiting(request: web.Request) -> web.Response:
+        state.wait(decode(await request.read(), WaitingRequests))
+        return web.Response(status=204)
+
     return [
+        web.post(WAITING, guarded(guard.check, waiting)),
         web.get("/edgeserve/v1/node", guarded(guard.check, report)),
         web.get("/edgeserve/v1/events", guarded(guard.check, events)),
         web.get("/v1/models", guarded(guard.check, models)),

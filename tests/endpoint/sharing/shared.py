@@ -1,14 +1,14 @@
-"""Nodes that admit as real ones do, with fake engines, and balancers that share them."""
+"""Nodes that admit as real ones do, with fake engines, and their balancers."""
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 import aiohttp
-from msgspec import structs
 
 from edgeserve.http import Origin, bind, listen, upstream
 from edgeserve.openai import ROUTES
@@ -144,7 +144,9 @@ async def _node(
         state.name = f"node-{number}"
         state.identity = SomeId(f"{number:032x}")
         supervisor.slots = Slots(
-            report.slots, lambda: state.feed.engine_changed(report.id)
+            report.slots,
+            lambda: state.feed.engine_changed(report.id),
+            time.monotonic,
         )
         guard = Guard([], "the fleet token is")
         sock = bind("127.0.0.1", 0)
