@@ -11,11 +11,11 @@ from tests.endpoint.sharing.shared import sharing
 from tests.fakes.llama import Behaviour
 
 LONG = "PROXIES" in os.environ
-SECONDS = 60.0 if LONG else 4.0
+SECONDS = 20.0 if LONG else 4.0
 WITHIN = 0.05 if LONG else 0.2
 """Of all slots; so two shares differ by at most twice that."""
 
-long = pytest.mark.skipif(not LONG, reason="a minute: make check-proxies")
+long = pytest.mark.skipif(not LONG, reason="20 s each: make check-proxies")
 
 
 def nodes(slots: int, *rates: float) -> list[Behaviour]:
