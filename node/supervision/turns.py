@@ -43,6 +43,10 @@ class Turns:
         self._turn = 0
         self._waits = False
 
+    def __len__(self) -> int:
+        """Count the balancers that are remembered."""
+        return len(self._balancers)
+
     def waits(self, by: str, requests: int, now: float) -> None:
         """Take in how many requests of a balancer wait for this engine."""
         balancer = self._balancers.get(by)

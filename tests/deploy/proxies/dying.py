@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import aiohttp
-import httpx
+import httpx2
 import openai
 from openai.types.chat import ChatCompletionUserMessageParam
 
@@ -40,6 +40,10 @@ class Process:
 
     address: str
     running: subprocess.Popen[bytes]
+
+    def stop(self) -> None:
+        """Ask it to finish what runs, and end."""
+        self.running.terminate()
 
     def kill(self) -> None:
         """End it without a word."""
@@ -92,6 +96,13 @@ class Count:
     lost: list[str] = field(default_factory=list[str])
     words: set[str] = field(default_factory=set[str])
 
+    def __str__(self) -> str:
+        """Say it in a line."""
+        return (
+            f"{self.answered} answered, {self.again} streams asked for again,"
+            f" {len(self.lost)} lost"
+        )
+
 
 @dataclass
 class Clients:
@@ -100,6 +111,7 @@ class Clients:
     client: openai.AsyncOpenAI
     count: Count = field(default_factory=Count)
     over: bool = False
+    model: str = "small"
 
     async def ask(self, *, stream: bool) -> None:
         """Ask until `over`; a stream that breaks off is asked for once more."""
@@ -114,7 +126,7 @@ class Clients:
 
     async def _whole(self) -> str:
         got = await self.client.chat.completions.create(
-            model="small", messages=[HELLO], max_tokens=20
+            model=self.model, messages=[HELLO], max_tokens=20
         )
         return got.choices[0].message.content or ""
 
@@ -127,7 +139,7 @@ class Clients:
 
     async def _read(self) -> str:
         stream = await self.client.chat.completions.create(
-            model="small", messages=[HELLO], max_tokens=20, stream=True
+            model=self.model, messages=[HELLO], max_tokens=20, stream=True
         )
         text, ended = "", False
         try:
@@ -135,7 +147,7 @@ class Clients:
                 for choice in event.choices:
                     text += choice.delta.content or ""
                     ended = ended or choice.finish_reason is not None
-        except httpx.HTTPError as error:
+        except httpx2.HTTPError as error:
             raise BrokenOff(repr(error)) from error
         if not ended:
             raise BrokenOff("no end")
@@ -151,8 +163,8 @@ async def asking(
     url: str, trust: ssl.SSLContext | bool, clients: int, retries: int = 2
 ) -> AsyncGenerator[tuple[Clients, Callable[[int], bool]]]:
     """Have clients ask; yields them, and whether so many requests were answered."""
-    transport = httpx.AsyncHTTPTransport(verify=trust, socket_options=NOTICES)
-    async with httpx.AsyncClient(transport=transport, timeout=PATIENCE) as http:
+    transport = httpx2.AsyncHTTPTransport(verify=trust, socket_options=NOTICES)
+    async with httpx2.AsyncClient(transport=transport, timeout=PATIENCE) as http:
         client = openai.AsyncOpenAI(
             base_url=f"{url}/v1", api_key="none", http_client=http, max_retries=retries
         )
@@ -164,13 +176,15 @@ async def asking(
             made.over = True
 
 
-async def count_for(url: str, clients: int, seconds: float) -> Count:
+async def count_for(url: str, clients: int, seconds: float, model: str) -> Count:
     """Ask so long, with five retries: an address takes seconds to move."""
     async with asking(url, True, clients, retries=5) as (made, _):
+        made.model = model
         await asyncio.sleep(seconds)
     return made.count
 
 
 if __name__ == "__main__":
-    found = asyncio.run(count_for(sys.argv[1], int(sys.argv[2]), float(sys.argv[3])))
+    url, clients, seconds, model = sys.argv[1:]
+    found = asyncio.run(count_for(url, int(clients), float(seconds), model))
     print(json.dumps(asdict(found), default=sorted))

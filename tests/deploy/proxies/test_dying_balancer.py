@@ -1,14 +1,15 @@
-"""One of two balancers behind a proxy is killed under load."""
+"""One of two balancers behind a proxy is killed, or stopped, under load."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.balancer.endpoint import eventually
-from tests.deploy.proxies.dying import asking, balancers, knowing
+from tests.deploy.proxies.dying import Process, asking, balancers, knowing
 from tests.deploy.proxies.programs import PROGRAMS, program, proxy
 from tests.fakes.llama import Behaviour
 from tests.fakes.node import fake_node
@@ -20,7 +21,10 @@ LONG = "PROXIES" in os.environ
 
 @pytest.mark.skipif(not LONG, reason="slow: make check-proxies")
 @pytest.mark.parametrize("name", PROGRAMS)
-async def test_clients_that_ask_again_lose_nothing(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("ends", [Process.kill, Process.stop])
+async def test_clients_that_ask_again_lose_nothing(
+    name: str, ends: Callable[[Process], None], tmp_path: Path
+) -> None:
     program(name)
     slow = Behaviour(decode=40, length=20, slots=4)
     async with (
@@ -35,12 +39,11 @@ async def test_clients_that_ask_again_lose_nothing(name: str, tmp_path: Path) ->
                 async with asking(here.url, here.trust, CLIENTS) as (clients, answered):
                     await eventually(lambda: answered(3 * CLIENTS))
                     before = clients.count.answered
-                    first.kill()
+                    ends(first)
                     await eventually(lambda: answered(before + 6 * CLIENTS))
 
     count = clients.count
-    print(f"{name}: {count.answered} answered, {count.again} asked again,"
-          f" {len(count.lost)} lost")  # fmt: skip
+    print(f"{name}, {ends.__name__}: {count}")
     assert count.lost == []
     assert len(count.words) == 1, "an answer is not whole"
-    assert count.again <= CLIENTS
+    assert count.again <= (CLIENTS if ends is Process.kill else 0)

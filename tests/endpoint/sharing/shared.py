@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
@@ -99,13 +99,20 @@ class _Load:
     async def _ask(self, client: int, after: float) -> None:
         await asyncio.sleep(after)
         loop = asyncio.get_running_loop()
-        session = self._balancer.session
+        connector = aiohttp.TCPConnector(limit=0)
+        url = self._balancer.balancer.origin.url
+        async with aiohttp.ClientSession(url, connector=connector) as session:
+            await self._go_on(session, client, loop.time)
+
+    async def _go_on(
+        self, session: aiohttp.ClientSession, client: int, clock: Callable[[], float]
+    ) -> None:
         for turn in range(1_000_000):
-            began = loop.time()
+            began = clock()
             words = f"{id(self)} {client} {turn}"
             async with session.post(CHAT, json=chat(words, model=MODEL)) as got:
                 await got.read()
-            self.longest = max(self.longest, loop.time() - began)
+            self.longest = max(self.longest, clock() - began)
             if got.status == 200:
                 self.answers += 1
             else:
@@ -127,8 +134,6 @@ async def sharing(
             await stack.enter_async_context(endpoint(*urls, autoscale=False))
             for _ in range(balancers)
         ]
-        for each in made:
-            each.session._connector = aiohttp.TCPConnector(limit=0)
         yield Sharing(nodes, made)
 
 

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from tests.deploy.proxies.dying import Count
 from tests.fleet.fleet import ROOT, SECONDS, Fleet, Process, answer, fleet, until
 from tests.fleet.network import SUBNET, Host
 
@@ -60,7 +62,7 @@ def has_it(host: Host) -> bool:
 def asked(here: Fleet, folder: Path, seconds: float) -> subprocess.Popen[bytes]:
     """Have clients ask at the address for a while; what they counted is in `folder`."""
     argv = [sys.executable, "-m", "tests.deploy.proxies.dying"]
-    argv += [URL, str(CLIENTS), str(seconds)]
+    argv += [URL, str(CLIENTS), str(seconds), "small"]
     env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
     return here.client.spawn(argv, env, folder / "counted")
 
@@ -113,12 +115,14 @@ async def test_clients_that_ask_again_lose_nothing(
             holder, other = (one, two) if has_it(hosts[0]) else (two, one)
             clients = asked(here, tmp_path, 15.0)
             await requests(here, holder.host)
+            failed = time.monotonic()
             fails(holder)
             await until(lambda: has_it(other.host), "it has moved")
+            moved = time.monotonic() - failed
             await until(lambda: clients.poll() is not None, "clients are done")
 
-    count = json.loads((tmp_path / "counted").read_text().splitlines()[-1])
-    print(f"{count['answered']} answered, {count['again']} asked again,"
-          f" {len(count['lost'])} lost")  # fmt: skip
-    assert count["lost"] == []
-    assert count["answered"] > CLIENTS
+    said = (tmp_path / "counted").read_text().splitlines()[-1]
+    count = Count(**json.loads(said))
+    print(f"{fails.__name__}: moved in {moved:.1f} s; {count}")
+    assert count.lost == []
+    assert count.answered > CLIENTS

@@ -108,4 +108,4 @@ def test_balancers_that_have_gone_are_forgotten() -> None:
         turns.take(str(each))
         turns.give_back(str(each))
 
-    assert len(turns._balancers) <= MOST_BALANCERS
+    assert len(turns) <= MOST_BALANCERS
