@@ -51,6 +51,9 @@ check-docs: install  ## Do what the pages of docs/ say, on machines of their own
 check-kubernetes: install  ## Test the Helm chart, and a roll-out of nodes found by DNS (3 min)
 	@scripts/check-kubernetes $(ARGS)
 
+check-proxies: install  ## Test nginx, HAProxy, Caddy and keepalived before balancers (3 min)
+	@scripts/check-proxies $(ARGS)
+
 check-dashboard: install  ## Test the dashboard in headless Chromium (1 min)
 	@scripts/check-dashboard $(ARGS)
 

@@ -54,6 +54,7 @@ from balancer.persistence.inheritance import follow_known, handed_over, take_ove
 from balancer.persistence.learned import file_in, remembering
 from balancer.probes.calibration import calibrating
 from balancer.probes.liveness import probing
+from balancer.probes.waiting import telling
 from balancer.servers.polling import Beside
 from balancer.servers.reaching import reaching
 from balancer.servers.registry import ServerRegistry
@@ -194,6 +195,7 @@ async def _tending(
         if settings.calibrate:
             await stack.enter_async_context(calibrating(shared, nodes))
         await stack.enter_async_context(probing(shared.breakers, nodes))
+        await stack.enter_async_context(telling(shared, nodes))
         loads = loading(shared, nodes, settings.queue_seconds)
         yield await stack.enter_async_context(loads)
 

@@ -26,6 +26,9 @@ VARIANT_HEADER = "x-edgeserve-variant"
 REQUEST_HEADER = "x-edgeserve-request-id"
 """Names one client request across balancer, node and log lines."""
 
+BALANCER_HEADER = "x-edgeserve-balancer"
+"""Balancer to node: which of several asks, so that each has its turn."""
+
 EngineState = Literal[
     "absent", "loading", "ready", "busy", "leaving", "stuck", "failed", "quarantined"
 ]

@@ -11,6 +11,7 @@ from edgeserve import __version__
 from edgeserve.http.sse import write_event
 from edgeserve.orders.engines import DesiredModel, ModelProblem
 from edgeserve.orders.pulls import PullReport
+from edgeserve.orders.waiting import WaitingRequests
 from edgeserve.runtime.background import failures
 from edgeserve.wire import (
     AvailableModel,
@@ -194,6 +195,12 @@ class NodeState:
         """Replace the set of engines."""
         self.supervisors = list(supervisors)
         self.feed.report_changed()
+
+    def wait(self, said: WaitingRequests) -> None:
+        """Let a balancer have its turn at the engines that its requests wait for."""
+        for each in self.supervisors:
+            requests = said.engines.get(each.spec.id, 0)
+            each.slots.waits(said.balancer, requests)
 
     def pulled(self, pulls: tuple[PullReport, ...]) -> None:
         """Report how far the pulls are."""

@@ -58,6 +58,7 @@ async def inference_handler(
                 limits=RateLimits(shared.records.clock),
                 usage=usage,
                 policy=policy_of(settings),
+                proxies=frozenset(settings.trusted_proxies),
                 trace=trace,
                 spans=spans,
                 retry=retry,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from balancer.clients.admission import Admission
+from balancer.clients.forwarded import client_address
 from balancer.clients.keys import REFUSED, ClientKey, ModelNotAllowed
 from balancer.clients.limits import RateLimits
 from balancer.clients.usage import ClientUsage
@@ -48,6 +49,7 @@ class InferenceHandler:
     usage: ClientUsage
     policy: ResumePolicy
     retry: RetryLoop
+    proxies: frozenset[str] = frozenset()
     trace: Trace | None = None
     spans: SpanWriter | None = None
 
@@ -81,6 +83,11 @@ class InferenceHandler:
             return self.clients.check(request.headers), None
         except EdgeserveError as error:
             return REFUSED, error
+
+    def _address(self, request: Request) -> str:
+        if not self.proxies:
+            return request.peer
+        return client_address(request.peer, request.headers, self.proxies)
 
     def _record(self, request: Request, client: ClientKey) -> RequestRecord:
         """Begin the record, under another id where this one is another client's."""
@@ -120,7 +127,7 @@ class InferenceHandler:
                 asking(route, request.query, request.body),
                 self.state.key,
                 self.state.caps,
-                client=client.id or request.peer,
+                client=client.id or self._address(request),
                 session=session_of(request.headers),
                 deadline=None if seconds is None else record.arrived + seconds,
                 floor=floor_asked(request.headers),

@@ -6,6 +6,7 @@ nothing before both sides have proved that they hold it.
 
 from __future__ import annotations
 
+import secrets
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 from urllib.parse import urlencode
@@ -15,7 +16,7 @@ from edgeserve.errors import NodeLost
 from edgeserve.http.types import Answer, Origin, Request, Upstream
 from edgeserve.orders.log import LOG
 from edgeserve.served import Continued
-from edgeserve.wire import REQUEST_HEADER, VARIANT_HEADER
+from edgeserve.wire import BALANCER_HEADER, REQUEST_HEADER, VARIANT_HEADER
 
 EVENTS = "/edgeserve/v1/events"
 
@@ -26,7 +27,8 @@ PROBE_ID = "probe"
 
 NOT_FOR_NODES = frozenset(
     ("authorization", "x-api-key", "cookie", "origin", "accept-encoding",
-     "content-encoding", "x-conversation-id", VARIANT_HEADER, REQUEST_HEADER)
+     "content-encoding", "x-conversation-id", VARIANT_HEADER, REQUEST_HEADER,
+     BALANCER_HEADER)
 )  # fmt: skip
 """A conversation id would let llama.cpp continue after the client has left."""
 
@@ -66,6 +68,8 @@ class NodeClient:
     ) -> None:
         self._upstream = upstream
         self._servers = servers
+        self.id = secrets.token_hex(8)
+        """By which nodes tell this balancer from others."""
 
     def events(self, origin: Origin) -> AbstractAsyncContextManager[Answer]:
         """Open the event stream of the node at `origin`."""
@@ -128,4 +132,5 @@ class NodeClient:
             **JSON,
             VARIANT_HEADER: to.engine.id,
             REQUEST_HEADER: request_id,
+            BALANCER_HEADER: self.id,
         }

@@ -38,6 +38,7 @@ EXAMPLES: dict[str, Any] = {
     "tls_cert": "/etc/edgeserve/cert.pem",
     "tls_key": "/etc/edgeserve/key.pem",
     "token_file": "/etc/edgeserve/token",
+    "trusted_proxies": ["192.168.1.5"],
 }
 """Examples for settings without a default, or whose default differs by machine."""
 

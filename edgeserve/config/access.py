@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from edgeserve.config.limits import setting
-from edgeserve.config.values import an_origin, wrong
+from edgeserve.config.values import an_address, an_origin, wrong
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +63,13 @@ class AccessSettings:
         flag="--media-host",
     )
 
+    trusted_proxies: tuple[str, ...] = setting(
+        (),
+        "Address of a reverse proxy, whose X-Forwarded-For names the client. Slots are"
+        " shared between clients; without a key these are addresses. May be repeated.",
+        flag="--trusted-proxy",
+    )
+
     def check_access(self) -> None:
         """Refuse values that make no sense together. Raises SettingsError."""
         if self.tls_key and not self.tls_cert:
@@ -70,3 +77,5 @@ class AccessSettings:
         for origin in self.cors_origins:
             if origin not in {"*", "null"}:
                 an_origin(self, "cors_origins", origin)
+        for proxy in self.trusted_proxies:
+            an_address(self, "trusted_proxies", proxy)

@@ -31,6 +31,7 @@ HEADINGS = {
     "Access": (
         "token_file", "approve", "api_key_file", "anonymous", "tls", "tls_cert",
         "tls_key", "cors_origins", "allowed_hosts", "media_hosts",
+        "trusted_proxies",
     ),
     "Routing": (
         "policy", "on_battery", "low_battery", "owner_first", "calibrate", "queue",

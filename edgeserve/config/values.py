@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -69,6 +70,14 @@ def an_origin(settings: Section, name: str, origin: str) -> None:
     scheme, _, rest = origin.partition("://")
     if not scheme or not rest or "/" in rest:
         wrong(settings, name, "must be origins such as https://chat.example")
+
+
+def an_address(settings: Section, name: str, address: str) -> None:
+    """Refuse a text that is no IP address."""
+    try:
+        ip_address(address)
+    except ValueError:
+        wrong(settings, name, "must be addresses such as 192.168.1.5")
 
 
 KINDS = {

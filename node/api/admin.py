@@ -9,7 +9,9 @@ from aiohttp import web
 
 from edgeserve.http.server.aiohttp_routes import guarded, json_response
 from edgeserve.orders.log import LOG
+from edgeserve.orders.waiting import WAITING, WaitingRequests
 from edgeserve.security.tokens import Guard
+from edgeserve.wire import decode
 from node.api.inference import known
 from node.kept_log import KeptLog
 from node.state import NodeState
@@ -38,8 +40,13 @@ def routes(state: NodeState, guard: Guard, kept: KeptLog) -> list[web.RouteDef]:
     async def log(request: web.Request) -> web.Response:
         return json_response(kept.since(request.query.get("after", "")))
 
+    async def waiting(request: web.Request) -> web.Response:
+        state.wait(decode(await request.read(), WaitingRequests))
+        return web.Response(status=204)
+
     return [
         web.get(LOG, guarded(guard.check, log)),
+        web.post(WAITING, guarded(guard.check, waiting)),
         web.get("/edgeserve/v1/node", guarded(guard.check, report)),
         web.get("/edgeserve/v1/events", guarded(guard.check, events)),
         web.get("/v1/models", guarded(guard.check, models)),

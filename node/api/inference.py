@@ -9,7 +9,13 @@ from edgeserve.errors import BadRequest, Draining, NoNode, UnknownModel, WrongMe
 from edgeserve.http.types import Answer, Request, Response, Upstream
 from edgeserve.openai import ROUTES, Route, asking, names_of, normal, read
 from edgeserve.security.tokens import Guard
-from edgeserve.wire import REQUEST_HEADER, VARIANT_HEADER, Ability, EngineReport
+from edgeserve.wire import (
+    BALANCER_HEADER,
+    REQUEST_HEADER,
+    VARIANT_HEADER,
+    Ability,
+    EngineReport,
+)
 from node.state import NodeState
 from node.supervision.supervisor import Supervisor
 
@@ -72,7 +78,8 @@ def _rank(engine: EngineReport) -> tuple[int, float, str]:
 
 NOT_SENT = frozenset(
     ("authorization", "x-api-key", "cookie", "origin", "x-conversation-id",
-     "accept", "accept-encoding", "range", "if-range", VARIANT_HEADER)
+     "accept", "accept-encoding", "range", "if-range", VARIANT_HEADER,
+     BALANCER_HEADER)
 )  # fmt: skip
 """Header fields that are not sent to an engine. With `X-Conversation-Id` a generation
 goes on after its client has left; with `Origin` the engine lets pages of any origin
@@ -103,7 +110,8 @@ class InferenceHandler:
         supervisor, body = self._chosen(request, route)
         name = request.headers.get(REQUEST_HEADER, "a request")
         log.debug("%s: %s to %s", name, request.path, supervisor.spec.id)
-        with supervisor.claim(beside=not route.slot):
+        by = request.headers.get(BALANCER_HEADER, "")
+        with supervisor.claim(by, beside=not route.slot):
             async with self._upstream.ask(
                 supervisor.origin,
                 route.method,

@@ -58,7 +58,7 @@ class Supervisor:
         epoch: int = 0,
     ) -> None:
         self.spec = spec
-        self.slots = Slots(spec.launch.slots, self._slots_changed)
+        self.slots = Slots(spec.launch.slots, self._slots_changed, clock)
         self.api_key = ""
         self.load = load or LoadProgress()
         self.use = EngineUse(clock)
@@ -118,7 +118,7 @@ class Supervisor:
         return Origin(LOOPBACK, self._port)
 
     @contextmanager
-    def claim(self, *, beside: bool = False) -> Generator[None]:
+    def claim(self, by: str = "", *, beside: bool = False) -> Generator[None]:
         """Hold one slot for the length of the block; none for work `beside` the slots.
 
         Raises NoNode, with the reason, where the engine is not ready; FleetBusy, with
@@ -129,7 +129,7 @@ class Supervisor:
         if self._state != "ready":
             why = f": {self._reason}" if self._reason else ""
             raise NoNode(f"{self.spec.variant} is {self._state} here{why}")
-        with self.slots.claim(beside=beside) as claim:
+        with self.slots.claim(by, beside=beside) as claim:
             self.use.asked()
             try:
                 yield

@@ -13,7 +13,15 @@ from tests.docs.page import steps
 
 DOCS = Path(__file__).parents[2] / "docs"
 QUICK = ("home-assistant",)
-REFERENCE = ("api", "containers", "doctor", "kubernetes", "models", "platforms")
+REFERENCE = (
+    "api",
+    "containers",
+    "doctor",
+    "kubernetes",
+    "models",
+    "platforms",
+    "several-balancers",
+)
 """Pages to look things up: no steps. tests/test_readme.py holds their commands."""
 
 ALL = os.environ.get("DOCS")

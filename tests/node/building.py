@@ -89,10 +89,10 @@ class PretendSupervisor(Supervisor):
         return self._origin
 
     @contextmanager
-    def claim(self, *, beside: bool = False) -> Generator[None]:
+    def claim(self, by: str = "", *, beside: bool = False) -> Generator[None]:
         if self.state != "ready":
             raise NoNode(f"the engine is {self.state}")
-        with self.slots.claim(beside=beside):
+        with self.slots.claim(by, beside=beside):
             yield
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from balancer.discovery.node_client import NodeClient
 from edgeserve.http.types import Answer, Origin, Request
-from edgeserve.wire import REQUEST_HEADER, VARIANT_HEADER
+from edgeserve.wire import BALANCER_HEADER, REQUEST_HEADER, VARIANT_HEADER
 from tests.balancer.building import HERE, a_candidate
 
 TO = a_candidate()
@@ -59,16 +59,19 @@ async def test_a_clients_secrets_stay_here() -> None:
         "content-type": "application/json",
         VARIANT_HEADER: TO.engine.id,
         REQUEST_HEADER: "r1",
+        BALANCER_HEADER: asked.headers[BALANCER_HEADER],
     }
 
 
 async def test_a_probe_names_its_engine_and_says_that_it_is_one() -> None:
     upstream = Recorder()
 
-    async with NodeClient(upstream).probe(TO, "/completion", b"{}"):
+    client = NodeClient(upstream)
+    async with client.probe(TO, "/completion", b"{}"):
         assert upstream.line == f"POST {HERE.url}/completion {{}}"
     assert upstream.headers == {
         "content-type": "application/json",
         VARIANT_HEADER: TO.engine.id,
         REQUEST_HEADER: "probe",
+        BALANCER_HEADER: client.id,
     }
