@@ -20,7 +20,7 @@ def emulation(architecture: str) -> Generator[None]:
     """Have the kernel run programs of arm64 for the length of the block.
 
     The kernel opens qemu when it is told of it, so it need not be in the root file
-    system. Where something has been registered for arm64 already, that is used, and stays.
+    system. What has been registered for arm64 already is used, and stays.
     """
     if architecture != "arm64":
         raise ValueError(f"there is no emulation of {architecture} here")

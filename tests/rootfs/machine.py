@@ -107,8 +107,8 @@ def machine(
 ) -> Generator[Machine]:
     """Start a machine for the length of the block; all of it goes, whatever happens.
 
-    `base` is the folder of a root file system, which stays as it is. Without the name of
-    a network namespace it has the network of this machine.
+    `base` is the folder of a root file system, which stays as it is. Without the name
+    of a network namespace it has the network of this machine.
     """
     folder = _folder(name)
     for path, text in _files(name, limits).items():
