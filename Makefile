@@ -6,9 +6,9 @@ ARGS ?=
 export VENV
 
 # Not for `up`: it prints the path of the command as the caller can run it.
-check fix test fuzz attacks faults bench bench-proxy bench-routing bench-fleet demo check-quantize check-native check-llama check-convert check-clients check-servers check-power check-dashboard: export PATH := $(abspath $(VENV))/bin:$(PATH)
+check fix test fuzz attacks faults bench bench-proxy bench-routing bench-fleet demo check-quantize check-native check-llama check-convert check-clients check-servers check-power check-dashboard check-debian check-arm64: export PATH := $(abspath $(VENV))/bin:$(PATH)
 
-.PHONY: help install up check fix test fuzz attacks faults bench bench-proxy bench-routing bench-fleet demo check-quantize check-native check-llama check-convert check-clients check-servers check-power check-dashboard
+.PHONY: help install up join check fix test fuzz attacks faults bench bench-proxy bench-routing bench-fleet demo check-quantize check-native check-llama check-convert check-clients check-servers check-power check-dashboard check-debian check-arm64
 
 help:  ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 26
@@ -16,6 +16,11 @@ help:  ## List the targets
 up:  ## Install, then serve on this machine: node, balancer and a small model
 	@scripts/install
 	@exec $(VENV)/bin/edgeserve up $(ARGS)
+
+join:  ## Install, join a household, then serve there: make join ARGS=http://…
+	@scripts/install
+	@$(VENV)/bin/edgeserve join $(ARGS)
+	@exec $(VENV)/bin/edgeserve node start --balancer $(firstword $(ARGS))
 
 install:  ## Make the virtual environment with everything for development
 	@scripts/install dev
@@ -42,6 +47,9 @@ faults: install  ## Kill and freeze real engines under load, and count (20 min)
 
 check-power: install  ## Cut the power of a whole fleet 20 times, with clocks that jump (1 min)
 	@POWER=20 pytest tests/fleet/test_power.py -rs $(ARGS)
+
+check-debian: install  ## Time the first minute on bare Debian machines (5 min)
+	@python -m tests.rootfs.first_minute $(ARGS)
 
 check-dashboard: install  ## Test the dashboard in headless Chromium (1 min)
 	@scripts/check-dashboard $(ARGS)

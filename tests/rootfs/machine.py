@@ -1,7 +1,7 @@
 """A bare machine: a root file system of its own, in namespaces of its own.
 
 It has its own mounts, processes, host name and, with a host of `tests.fleet.network`,
-its own network. What it writes is in a folder that goes with it. Nothing outside changes.
+its own network. What it writes is in a folder that goes with it.
 """
 
 from __future__ import annotations
