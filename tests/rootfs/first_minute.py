@@ -1,25 +1,28 @@
 """The first minute on bare machines: what the README says, typed and timed.
 
-`python -m tests.rootfs.first_minute` starts a bare Debian, installs there what the README
-names, clones what is committed here and runs `make up` until the line that it prints has
-an answer. A second bare machine then joins by what `up --lan` prints, and answers.
+`python -m tests.rootfs.first_minute` starts a bare Debian, installs what the README
+names, clones what is committed here and runs `make up` until the line that it prints
+has an answer. A second bare machine then joins by what `up --lan` prints, and answers.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import click
 
+from tests.patience import PATIENCE
 from tests.rootfs.base import NATIVE, base, impossible
 from tests.rootfs.lan import lan
 from tests.rootfs.machine import Limits, Machine
@@ -101,16 +104,19 @@ class Running:
         deadline = time.monotonic() + SECONDS
         while sign not in self.log.read_text():
             if self.process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"{self.on.name}: no {sign!r}: {self.log.read_text()}")
+                raise RuntimeError(
+                    f"{self.on.name}: no {sign!r}: {self.log.read_text()}"
+                )
             time.sleep(0.05)
 
     def interrupt(self) -> None:
         """Do what Ctrl-C does: signal all that run in that terminal."""
-        self.on.run(
-            "for each in /proc/[0-9]*; do grep -qs bin/edgeserve $each/cmdline"
-            " && kill -INT ${each#/proc/}; done; true"
-        )
-        self.process.wait(60)
+        os.killpg(self.process.pid, signal.SIGINT)
+        self.process.wait(PATIENCE)
+        with suppress(ProcessLookupError):
+            while True:
+                os.killpg(self.process.pid, 0)
+                time.sleep(0.05)
 
     def ended(self) -> None:
         """Wait until it has ended by itself."""
@@ -152,7 +158,7 @@ def together(first: Machine, second: Machine, steps: Steps) -> None:
     join = steps.until(second, f"make join ARGS='{url} --yes'", "approve ")
     (approve,) = re.findall(r"run there: edgeserve (nodes approve \w+)", said_by(join))
     steps.type(first, f".venv/bin/edgeserve {approve}")
-    join.wait("serving")
+    join.wait("listening on")
     steps.type(first, f".venv/bin/edgeserve pull {MODEL} --everywhere")
     began = time.monotonic()
     served = _answered_by(first, curl_line(said), second.name)
@@ -170,8 +176,8 @@ def said_by(running: Running) -> str:
 def _answered_by(machine: Machine, line: str, node: str) -> str:
     """Ask until a certain node answers, several at once; return the answer."""
     asking = line.replace("curl -sS", "curl -sS -D /dev/stderr", 1)
-    burst = " & ".join([f"{asking} >/tmp/a$each 2>/tmp/h$each"] * 1)
-    script = f"for each in 1 2 3 4 5 6; do {burst} & done; wait; "
+    burst = f"{asking} >/tmp/a$each 2>/tmp/h$each"
+    script = f"cd edgeserve; for each in 1 2 3 4 5 6; do {burst} & done; wait; "
     script += f"grep -il 'x-edgeserve-node: {node}' /tmp/h?"
     deadline = time.monotonic() + SECONDS
     while True:
@@ -192,7 +198,7 @@ def repository() -> Generator[Path]:
         yield path
 
 
-def measure(then: Callable[[], None] | None = None) -> None:
+def measure() -> None:
     """Run both, and print the figures."""
     root = base()
     with repository() as shared, tempfile.TemporaryDirectory() as logs, lan() as net:
