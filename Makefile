@@ -51,6 +51,9 @@ check-power: install  ## Cut the power of a whole fleet 20 times, with clocks th
 check-debian: install  ## Time the first minute on bare Debian machines (5 min)
 	@python -m tests.rootfs.first_minute $(ARGS)
 
+check-arm64: install  ## The same on a Raspberry Pi under emulation (20 min)
+	@python -m tests.rootfs.arm64 $(ARGS)
+
 check-dashboard: install  ## Test the dashboard in headless Chromium (1 min)
 	@scripts/check-dashboard $(ARGS)
 
