@@ -114,8 +114,9 @@ def _metavar(name: str, hint: Any) -> str:
 def _shown(value: object) -> str:
     if isinstance(value, bool):
         return "on" if value else "off"
-    if isinstance(value, Path) and value.is_relative_to(Path.home()):
-        return f"~/{value.relative_to(Path.home())}"
+    home = os.path.expanduser("~")  # noqa: PTH111 - raises nothing without a home
+    if isinstance(value, Path) and value.is_relative_to(home):
+        return f"~/{value.relative_to(home)}"
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from platformdirs import user_config_path, user_data_path, user_state_path
+
+from edgeserve.errors import SettingsError
 
 OURS = ("EDGESERVE_CONFIG_DIR", "EDGESERVE_STATE_DIR", "EDGESERVE_MODELS_DIR")
 PLATFORMS = ("XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_DATA_HOME")
@@ -16,17 +19,17 @@ OWN_CERTIFICATE = "client-port.pem"
 
 def config_dir() -> Path:
     """Settings, token, keys: EDGESERVE_CONFIG_DIR or the platform's place."""
-    return _place("EDGESERVE_CONFIG_DIR", user_config_path("edgeserve"))
+    return _place("EDGESERVE_CONFIG_DIR", user_config_path)
 
 
 def state_dir() -> Path:
     """Identity and learned state: EDGESERVE_STATE_DIR or the platform's place."""
-    return _place("EDGESERVE_STATE_DIR", user_state_path("edgeserve"))
+    return _place("EDGESERVE_STATE_DIR", user_state_path)
 
 
 def models_dir() -> Path:
     """GGUF files: EDGESERVE_MODELS_DIR or the platform's place."""
-    return _place("EDGESERVE_MODELS_DIR", user_data_path("edgeserve") / "models")
+    return _place("EDGESERVE_MODELS_DIR", user_data_path, "models")
 
 
 def admin_key_file(folder: Path, port: int) -> Path:
@@ -46,6 +49,14 @@ def moved_by(folder: Path) -> str | None:
     )
 
 
-def _place(variable: str, otherwise: Path) -> Path:
+def _place(variable: str, usual: Callable[[str], Path], *below: str) -> Path:
     # As everywhere with folders, a variable that is empty counts as not set.
-    return Path(os.environ.get(variable) or otherwise)
+    if place := os.environ.get(variable):
+        return Path(place)
+    try:
+        return usual("edgeserve").joinpath(*below)
+    except RuntimeError:
+        raise SettingsError(
+            "this user has no home folder, as in a container with a user id of its own;"
+            f" set HOME, or {', '.join(OURS)}"
+        ) from None
