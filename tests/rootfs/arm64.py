@@ -49,7 +49,7 @@ def alone(pi: Machine, steps: Steps) -> None:
     up.interrupt()
     said = steps.type(pi, f"{EDGESERVE} doctor || true")
     click.echo("".join(f"          {line}\n" for line in said.splitlines()))
-    said = steps.type(pi, f"{EDGESERVE} service install --node --dry-run")
+    said = steps.type(pi, f"{EDGESERVE} service install --dry-run")
     if "ExecStart=" not in said:
         raise RuntimeError(f"no unit is described: {said}")
 
