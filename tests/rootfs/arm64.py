@@ -65,7 +65,8 @@ def together(pi: Machine, nuc: Process, steps: Steps) -> None:
     (approve,) = re.findall(r"run there: edgeserve (nodes approve \w+)", join.said())
     Process(nuc.host, nuc.folder, approve.split()).start()
     steps.wait(join, "registered with the balancer")
-    ready = f"until {EDGESERVE} models --url {url} | grep -q ready; do sleep 1; done"
+    listed = f"{EDGESERVE} models --url {url} | grep -q {MODEL['id']}"
+    ready = f"until {listed}; do sleep 1; done"
     steps.type(pi, ready)
     answer = steps.type(pi, through(url))
     headers, _, body = answer.partition("\r\n\r\n")
