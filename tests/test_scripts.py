@@ -78,6 +78,18 @@ def test_what_is_missing_is_named_without_root(machine: Path) -> None:
     assert wanted in done.stderr
 
 
+def test_sudo_is_named_only_where_it_is(machine: Path) -> None:
+    put(machine, "python3", "exit 1")
+
+    without = run(machine, "system-packages", "python3").stderr
+    put(machine, "sudo", "")
+    with_it = run(machine, "system-packages", "python3").stderr
+
+    assert "run this as root and" in without
+    assert "sudo" not in without
+    assert "    sudo apt-get install python3-venv" in with_it
+
+
 def test_root_installs_what_is_missing(machine: Path, tmp_path: Path) -> None:
     put(machine, "python3", "exit 1")
     put(machine, "id", "echo 0")
