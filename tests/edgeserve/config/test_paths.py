@@ -8,8 +8,9 @@ from typing import NoReturn
 
 import pytest
 
+from edgeserve.cli.service.here import manager_for
 from edgeserve.config.paths import OURS, config_dir, models_dir, state_dir
-from edgeserve.errors import SettingsError
+from edgeserve.errors import CommandError, SettingsError
 
 XDG = ("XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_DATA_HOME")
 
@@ -31,6 +32,15 @@ def test_without_a_home_it_says_what_to_set(place: object) -> None:
 
     with pytest.raises(SettingsError, match="set HOME, or EDGESERVE_CONFIG_DIR"):
         place()
+
+
+def test_services_of_a_user_without_a_home_are_refused_in_a_sentence(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("sys.platform", "linux")
+
+    with pytest.raises(CommandError, match="no home folder for the services"):
+        manager_for("user")
 
 
 def test_folders_that_are_named_need_no_home(
