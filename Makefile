@@ -19,6 +19,11 @@ up:  ## Install, then serve on this machine: node, balancer and a small model
 	@scripts/install
 	@exec $(VENV)/bin/edgeserve up $(ARGS)
 
+join:  ## Install, join a household, then serve there: make join ARGS=http://…
+	@scripts/install
+	@$(VENV)/bin/edgeserve join $(ARGS)
+	@exec $(VENV)/bin/edgeserve node start --balancer $(firstword $(ARGS))
+
 install:  ## Make the virtual environment with everything for development
 	@scripts/install dev
 
@@ -53,6 +58,12 @@ check-kubernetes: install  ## Test the Helm chart, and a roll-out of nodes found
 
 check-proxies: install  ## Test nginx, HAProxy, Caddy and keepalived before balancers (3 min)
 	@scripts/check-proxies $(ARGS)
+
+check-debian: install  ## Time the first minute on bare Debian machines (5 min)
+	@python -m tests.rootfs.first_minute $(ARGS)
+
+check-arm64: install  ## The same on a Raspberry Pi under emulation (20 min)
+	@python -m tests.rootfs.arm64 $(ARGS)
 
 check-dashboard: install  ## Test the dashboard in headless Chromium (1 min)
 	@scripts/check-dashboard $(ARGS)

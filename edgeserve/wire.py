@@ -213,9 +213,10 @@ class NodeReport(msgspec.Struct, frozen=True, kw_only=True):
 
     `instance` is random in every process: two nodes with one id, such as a cloned disk
     and its original, differ in it. `problems` say why the node serves less than its
-    settings ask. `failures` counts, by name, how often background tasks have failed
-    since its start. `desired` is what the node was told about models, `unmet` what of
-    it is not so. `servers` are those that it relays to.
+    settings ask, `slowed` why it is slower than it could be. `failures` counts, by
+    name, how often background tasks have failed since its start. `desired` is what the
+    node was told about models, `unmet` what of it is not so. `servers` are those that
+    it relays to.
     """
 
     protocol: int = PROTOCOL
@@ -228,6 +229,7 @@ class NodeReport(msgspec.Struct, frozen=True, kw_only=True):
     hardware: Hardware
     engines: tuple[EngineReport, ...] = ()
     problems: tuple[str, ...] = ()
+    slowed: tuple[str, ...] = ()
     available: tuple[AvailableModel, ...] = ()
     desired: tuple[DesiredModel, ...] = ()
     unmet: tuple[ModelProblem, ...] = ()

@@ -23,6 +23,7 @@ from edgeserve.wire import (
 from node.adoption.finding import Adopted
 from node.adoption.relayed import RelayedRequests
 from node.hardware.sample import LatestHardware
+from node.hardware.thermal import slowed
 from node.supervision.supervisor import Supervisor
 
 HEARTBEAT_SECONDS = 1.0
@@ -174,6 +175,7 @@ class NodeState:
             hardware=self.hardware.latest,
             engines=tuple(self.engines().values()),
             problems=(*self.problems, *self.unadopted),
+            slowed=tuple(slowed(self.hardware.latest.thermal)),
             available=self.available,
             desired=self.desired,
             unmet=self.unmet,

@@ -27,6 +27,7 @@ def machine(tmp_path: Path) -> Path:
 
 def put(folder: Path, name: str, script: str) -> None:
     path = folder / name
+    path.unlink(missing_ok=True)  # it may link to this machine's own tool
     path.write_text(f"#!/bin/sh\n{script}\n")
     path.chmod(0o755)
 
@@ -57,6 +58,16 @@ def test_without_any_python_it_says_which_is_needed(machine: Path) -> None:
     assert "Python 3.11 or later" in done.stderr
 
 
+def test_on_a_32_bit_system_it_says_what_to_install(machine: Path) -> None:
+    put(machine, "python3", "exit 0")
+    put(machine, "uname", "echo armv7l")
+
+    done = run(machine, "find-python")
+
+    assert done.returncode == 1
+    assert "Raspberry Pi OS (64-bit)" in done.stderr
+
+
 def test_what_is_missing_is_named_without_root(machine: Path) -> None:
     put(machine, "python3", "exit 1")
 
@@ -65,6 +76,18 @@ def test_what_is_missing_is_named_without_root(machine: Path) -> None:
     assert done.returncode == 1
     wanted = "apt-get install python3-venv libgomp1 libstdc++6 curl"
     assert wanted in done.stderr
+
+
+def test_sudo_is_named_only_where_it_is(machine: Path) -> None:
+    put(machine, "python3", "exit 1")
+
+    without = run(machine, "system-packages", "python3").stderr
+    put(machine, "sudo", "")
+    with_it = run(machine, "system-packages", "python3").stderr
+
+    assert "run this as root and" in without
+    assert "sudo" not in without
+    assert "    sudo apt-get install python3-venv" in with_it
 
 
 def test_root_installs_what_is_missing(machine: Path, tmp_path: Path) -> None:

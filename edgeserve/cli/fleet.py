@@ -234,7 +234,8 @@ def _entry(node: Json) -> Entry:
         f"{each['model']}: {each['reason']}; {each['remedy']}"
         for each in report.get("unmet", ())
     )
-    problems = (trouble, *report.get("problems", ()), *unmet)
+    reported = (*report.get("problems", ()), *report.get("slowed", ()))
+    problems = (trouble, *reported, *unmet)
     told = [str(problem) for problem in problems if problem]
     lines += told + list(_available(report, told))
     name = str(node.get("name") or report["name"])

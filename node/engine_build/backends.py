@@ -24,7 +24,8 @@ class Toolchain:
     `tools` are the programs found, of `cmake`, `c++`, `nvcc`, `glslc`; `installer` is
     this system's package tool, of `apt-get`, `dnf`, `pacman`, `apk`, `brew`, if known.
     `render_node`: there is some GPU; `vulkan`: its headers and library are installed;
-    `amx`: the processor has matrix units; `compiler` is the compiler's version line.
+    `amx`: the processor has matrix units; `arm` are an ARM processor's features, as in
+    /proc/cpuinfo; `compiler` is the compiler's version line.
     """
 
     tools: frozenset[str]
@@ -34,6 +35,7 @@ class Toolchain:
     render_node: bool = False
     vulkan: bool = False
     amx: bool = False
+    arm: frozenset[str] = frozenset()
     compiler: str = ""
 
 
@@ -123,6 +125,31 @@ def _sets_up_amx(compiler: str) -> bool:
     return gcc is not None and int(gcc[1]) >= GCC_FOR_AMX
 
 
+BEYOND_NEON = frozenset(("sve", "sme"))
+DOT_PRODUCT = "asimddp"
+"""Instructions that multiply and add four bytes at once: a Pi 5 has them."""
+
+ARM_EXTENSIONS = {DOT_PRODUCT: "dotprod", "asimdhp": "fp16", "i8mm": "i8mm"}
+"""What /proc/cpuinfo calls a feature, and what the compiler does."""
+
+
+def arm_architecture(features: frozenset[str]) -> str | None:
+    """Return what to tell the compiler of an ARM processor; None: it knows better.
+
+    `-mcpu=native` knows only the processors of its own time, so llama.cpp tries what
+    else they can by running programs. The kernel says it for certain.
+    """
+    if DOT_PRODUCT not in features or features & BEYOND_NEON:
+        return None
+    found = [name for each, name in ARM_EXTENSIONS.items() if each in features]
+    return "+".join(("armv8.2-a", *found))
+
+
+def without_dot_product(found: Toolchain) -> bool:
+    """Whether the processor is an ARM one without these instructions."""
+    return bool(found.arm) and DOT_PRODUCT not in found.arm
+
+
 def configure_flags(
     backend: Backend,
     found: Toolchain,
@@ -143,7 +170,7 @@ def configure_flags(
         "LLAMA_BUILD_APP=OFF",
         "LLAMA_USE_PREBUILT_UI=OFF",  # it would be downloaded
         "LLAMA_OPENSSL=OFF",  # engines speak to the agent, on loopback
-        f"GGML_NATIVE={_on(not architectures)}",
+        *_processor(found, other_machines=bool(architectures)),
         "GGML_RPC=ON",
         f"GGML_CUDA={_on(backend == 'cuda')}",
         f"GGML_VULKAN={_on(backend == 'vulkan')}",
@@ -158,12 +185,35 @@ def configure_flags(
     return tuple(f"-D{flag}" for flag in flags)
 
 
+def _processor(found: Toolchain, *, other_machines: bool) -> tuple[str, ...]:
+    if other_machines:
+        return ("GGML_NATIVE=OFF",)
+    architecture = arm_architecture(found.arm)
+    if architecture is None:
+        return ("GGML_NATIVE=ON",)
+    return ("GGML_NATIVE=OFF", f"GGML_CPU_ARM_ARCH={architecture}")
+
+
 def _on(wanted: bool) -> str:
     return "ON" if wanted else "OFF"
 
 
 COMPILER_BYTES = 1.5 * 2**30
 """Memory of one compiler process; CUDA and the server's headers take the most."""
+
+
+def too_small(memory: int) -> str | None:
+    """Say why this machine had better not compile, or return None.
+
+    `memory` is its memory and swap.
+    """
+    if memory >= COMPILER_BYTES:
+        return None
+    return (
+        f"compiling takes {COMPILER_BYTES / 2**30:g} GiB of memory, and here are"
+        f" {memory / 2**30:.1f} GiB with swap; add swap, or use the bundled engine,"
+        " which needs no build"
+    )
 
 
 def jobs_for(cores: float, memory: int) -> int:

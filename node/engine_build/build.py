@@ -36,12 +36,14 @@ from node.engine_build.backends import (
     jobs_for,
     lacking,
     pick,
+    too_small,
     try_amx,
 )
 from node.engine_build.smoke import NotWorking, Smoke, smoke
 from node.engine_build.source import Show, Source, source
 from node.engine_build.toolchain import nvcc
 from node.engines.builds import MANIFEST, Build, engines_dir, free_name, use
+from node.engines.bundled import narrow
 from node.hardware.limits import cpus, memory_room
 
 log = logging.getLogger(__name__)
@@ -78,7 +80,7 @@ class BuildOptions:
 def build(options: BuildOptions, found: Toolchain, show: Show) -> Build:
     """Build, test, install and use a build. Raises EngineUnavailable."""
     backend = options.backend or pick(found)
-    if why := lacking(backend, found):
+    if why := narrow() or lacking(backend, found) or too_small(_memory()):
         raise CannotBuild(why)
     began = time.monotonic()
     folder = engines_dir(options.state_dir)
@@ -226,6 +228,12 @@ def _install(made: Build, tools: Path, folder: Path) -> None:
     manifest = msgspec.json.format(msgspec.json.encode(made))
     (staged / MANIFEST).write_bytes(manifest + b"\n")
     staged.replace(folder / made.name)
+
+
+def _memory() -> int:
+    whole: int = psutil.virtual_memory().total
+    room, swap = memory_room(), psutil.swap_memory().total
+    return (min(whole, room[0]) if room else whole) + int(swap)
 
 
 def _free_memory() -> int:

@@ -25,6 +25,11 @@ OTHER_COMPILER = (
     " build"
 )
 
+NO_DOT_PRODUCT = (
+    "this processor has no dot-product instructions, as before the Raspberry Pi 5; it"
+    " reads prompts several times slower than one that has them"
+)
+
 HEADS = ("", "build", "backend", "llama.cpp", "compiler", "devices", "made")
 
 
@@ -81,7 +86,7 @@ def build(
     Nodes use it from their next start. Older builds stay: see `list` and `use`.
     """
     from edgeserve.runtime.lifecycle import interruptible
-    from node.engine_build.backends import WITHOUT_AMX
+    from node.engine_build.backends import WITHOUT_AMX, without_dot_product
     from node.engine_build.build import BuildOptions, build
     from node.engine_build.progress import shown_steps
     from node.engine_build.toolchain import look
@@ -96,10 +101,13 @@ def build(
         architectures=architectures,
     )
     with interruptible(), shown_steps() as show:
-        made = build(options, look(), show)
+        found = look()
+        made = build(options, found, show)
     click.echo(f"{made.name} works; nodes use it from their next start.")
     if any(WITHOUT_AMX in flag for flag in made.flags):
         click.echo(f"  without AMX, because of {made.compiler}; {OTHER_COMPILER}")
+    if without_dot_product(found):
+        click.echo(f"  {NO_DOT_PRODUCT}")
     for device in made.devices:
         click.echo(f"  {device}")
 

@@ -37,6 +37,7 @@ def look() -> Toolchain:
         render_node=any(Path("/dev/dri").glob("renderD*")),
         vulkan=_vulkan(),
         amx="amx_int8" in cpu_fields().get("flags", "").split(),
+        arm=frozenset(cpu_fields().get("Features", "").split()),
         compiler=compiler(),
     )
 

@@ -24,6 +24,8 @@ X86 = frozenset(("x86_64", "amd64"))
 NEEDED = frozenset(("avx2", "bmi2", "f16c", "fma"))
 """Features that the x86-64 wheel is compiled for; without them it ends by SIGILL."""
 
+NARROW = 2**31 - 1
+
 HINT = "build or install llama-server and use `--engine native`"
 
 
@@ -46,12 +48,23 @@ def bundled() -> Bundled:
     try:
         version = metadata.version("xllamacpp")
     except metadata.PackageNotFoundError:
+        here = f"{platform.system()} on {platform.machine()}"
         raise EngineUnavailable(
-            f"no bundled engine for {platform.system()} on {platform.machine()}; {HINT}"
+            narrow() or f"no bundled engine for {here}; {HINT}"
         ) from None
     refuse_old_cpu(platform.machine(), cpu_flags())
     _try_import()
     return Bundled(f"xllamacpp-{version}")
+
+
+def narrow(largest: int = sys.maxsize) -> str | None:
+    """Say that this is a 32-bit system, on which no engine runs, or return None."""
+    if largest > NARROW:
+        return None
+    return (
+        "this is a 32-bit system, and engines need a 64-bit one; on a Raspberry Pi 3 or"
+        " later install Raspberry Pi OS (64-bit)"
+    )
 
 
 def cpu_flags(source: Path = CPUINFO) -> frozenset[str] | None:

@@ -5,19 +5,18 @@ from __future__ import annotations
 import asyncio
 import os
 import platform
-import re
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import psutil
 
 from edgeserve.runtime.background import background, declared
 from edgeserve.wire import Cpu, Hardware, Memory, Platform, Power, Thermal
-from node.hardware.gpus import Gpus, program_output
+from node.hardware.gpus import Gpus
 from node.hardware.limits import cpus, memory_room
 from node.hardware.power import power
-from node.hardware.readings import cpu_fields, measured, text
+from node.hardware.readings import cpu_fields, measured
+from node.hardware.thermal import thermal
 
 EVERY = 5.0
 """Seconds between two samples."""
@@ -26,8 +25,6 @@ GPUS_EVERY = 6
 """Samples between two looks at the GPUs: `nvidia-smi` burns CPU time."""
 
 HARDWARE = declared("hardware")
-
-THROTTLED_FILE = Path("/sys/devices/platform/soc/soc:firmware/get_throttled")
 
 Sample = Callable[[], Hardware]
 
@@ -66,7 +63,7 @@ class Sampler:
             cpu=measured("processor", self._cpu, last.cpu),
             memory=measured("memory", memory, last.memory),
             power=measured("power", power, last.power),
-            thermal=_thermal(last.thermal),
+            thermal=thermal(last.thermal),
             gpus=found,
         )
         return self._last
@@ -158,44 +155,6 @@ def _physical_memory() -> Memory:
         os.sysconf(each) if each in os.sysconf_names else 0 for each in names
     )
     return Memory(total=page * total, available=page * free)
-
-
-def _thermal(last: Thermal) -> Thermal:
-    flags = measured("throttling", throttle_flags, 0)
-    return Thermal(
-        celsius=measured("temperature", _hottest, last.celsius),
-        throttled=bool(flags & 0b1110),
-        under_voltage=bool(flags & 0b0001),
-    )
-
-
-def _hottest() -> float | None:
-    if not hasattr(psutil, "sensors_temperatures"):
-        return None
-    readings = [
-        each.current
-        for sensor in psutil.sensors_temperatures().values()
-        for each in sensor
-        if 0 < each.current < 150  # a broken sensor shows 0, or 65261
-    ]
-    return round(max(readings), 1) if readings else None
-
-
-def throttle_flags() -> int:
-    """Return the Raspberry Pi firmware's current flags; 0 on other machines.
-
-    Bit 0 under-voltage, 1 frequency capped, 2 throttled, 3 soft temperature limit.
-    """
-    flags = text(THROTTLED_FILE)
-    if not flags and cpu_model().startswith("Raspberry Pi"):
-        flags = program_output(("vcgencmd", "get_throttled"), 2.0)
-    return parse_throttled(flags)
-
-
-def parse_throttled(flags: str) -> int:
-    """Read `throttled=0x50005`, or the bare hexadecimal number of the driver's file."""
-    found = re.fullmatch(r"(?:throttled=)?(?:0x)?([0-9a-fA-F]+)", flags.strip())
-    return int(found[1], 16) if found else 0
 
 
 def cpu_model() -> str:

@@ -232,6 +232,9 @@ def _reported(report: NodeReport) -> Iterator[Finding]:
     plan = f"edgeserve node plan  # on {report.name}"
     for each in report.problems:
         yield problem("nodes", "problem", f"{report.name}: {each}", plan)
+    for each in report.slowed:
+        what, _, remedy = each.partition("; ")
+        yield problem("nodes", "slowed", f"{report.name}: {what}", remedy)
     for engine in report.engines:
         if engine.state in {"failed", "quarantined"}:
             said = f"{report.name}: {engine.id} is {engine.state}: {engine.reason}"

@@ -48,8 +48,13 @@ def manager_for(scope: Scope) -> ServiceManager:
         )
     if scope == "system":
         return Systemd(system_places(Path("/etc/systemd/system")))
-    # Not platformdirs' own name: systemd looks there.
-    return Systemd(user_places(user_config_path() / "systemd" / "user"))
+    try:
+        # Not platformdirs' own name: systemd looks there.
+        return Systemd(user_places(user_config_path() / "systemd" / "user"))
+    except RuntimeError:
+        raise CommandError(
+            "this user has no home folder for the services; set HOME, or use --system"
+        ) from None
 
 
 def _launchd(scope: Scope) -> Launchd:

@@ -128,6 +128,7 @@ class LanWelcome(Welcome):
         return [
             "On the next machine, with EdgeServe installed:",
             f"  edgeserve join {self.url} && {start}",
+            f"or, in a clone of its repository: make join ARGS={self.url}",
             "and here, where both show the same code, let it in and give it the model:",
             f"  {self.command} nodes{at} approve NAME",
             f"  {self.command} pull {name} --everywhere{at}",

@@ -49,3 +49,12 @@ def test_without_them_a_sentence_names_the_folder_that_is_missing() -> None:
         "edgeserve: this user has no home folder; set HOME, or EDGESERVE_STATE_DIR to a"
         " folder\n"
     )
+
+
+def test_services_of_such_a_user_are_refused_in_a_sentence(tmp_path: Path) -> None:
+    folders = dict.fromkeys(OURS, str(tmp_path))
+
+    done = run("service", "install", "--user", "--dry-run", **folders)
+
+    assert done.returncode != 0
+    assert "no home folder for the services" in done.stderr

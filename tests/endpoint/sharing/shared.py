@@ -15,6 +15,7 @@ from edgeserve.openai import ROUTES
 from edgeserve.security.tokens import Guard
 from node.api.admin import routes
 from node.api.inference import InferenceHandler
+from node.kept_log import KeptLog
 from node.state import NodeState
 from node.supervision.slots import Slots
 from tests.balancer.endpoint import CHAT, Endpoint, chat, endpoint
@@ -162,7 +163,7 @@ async def _node(
                 sock,
                 InferenceHandler(state, ask, guard),
                 ROUTES.__contains__,
-                routes(state, guard),
+                routes(state, guard, KeptLog("process")),
                 body_limit=2**20,
             ) as port,
         ):

@@ -22,6 +22,7 @@ def a_toolchain(
     render_node: bool = False,
     vulkan: bool = False,
     amx: bool = False,
+    arm: frozenset[str] = frozenset(),
     compiler: str = "",
 ) -> Toolchain:
     return Toolchain(
@@ -32,6 +33,7 @@ def a_toolchain(
         render_node=render_node,
         vulkan=vulkan,
         amx=amx,
+        arm=arm,
         compiler=compiler,
     )
 

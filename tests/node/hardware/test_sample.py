@@ -16,7 +16,6 @@ from node.hardware.sample import (
     Sampler,
     measuring,
     notable,
-    parse_throttled,
 )
 from tests.node.building import some_hardware
 from tests.patience import PATIENCE
@@ -89,20 +88,6 @@ def test_noise_is_not_notable() -> None:
     )
 
     assert not notable(some_hardware(), now)
-
-
-@pytest.mark.parametrize(
-    ("said", "bits"),
-    [
-        ("throttled=0x50005\n", 0x50005),
-        ("throttled=0x0", 0),
-        ("50005\n", 0x50005),
-        ("VCHI initialization failed", 0),
-        ("", 0),
-    ],
-)
-def test_the_firmwares_throttle_flags_are_read(said: str, bits: int) -> None:
-    assert parse_throttled(said) == bits
 
 
 def test_nvidias_table_is_read_and_jetsons_blanks_are_skipped() -> None:
@@ -179,7 +164,7 @@ READINGS = {
     "psutil.virtual_memory": "memory",
     "psutil.sensors_temperatures": "temperature",
     "node.hardware.sample.power": "power",
-    "node.hardware.sample.throttle_flags": "throttling",
+    "node.hardware.thermal.throttle_flags": "throttling",
     "node.hardware.sample.cpus": "processor",
     "node.hardware.sample.memory_room": "memory",
     "node.hardware.gpus.gpus": "GPUs",

@@ -10,13 +10,22 @@ from tests.node.shapes import facts
 
 GIB = 2**30
 
+TINY = facts(0.25, layers=32, head=64, vocabulary=49_000)  # SmolLM2 360M, Q4_K_M
 SMALL = facts(0.72, layers=16, head=64, vocabulary=128_000)  # Llama 3.2 1B, Q4_K_M
 MIDDLE = facts(1.88, layers=28, vocabulary=128_000)  # Llama 3.2 3B, Q4_K_M
 USUAL = facts(4.58, vocabulary=128_000)  # Llama 3.1 8B, Q4_K_M
 CLOSE = facts(7.95, vocabulary=128_000)  # the same, Q8_0
 LARGE = facts(39.6, layers=80, vocabulary=128_000)  # Llama 3.1 70B, Q4_K_M
-MODELS = {"1B": SMALL, "3B": MIDDLE, "8B": USUAL, "8B-Q8": CLOSE, "70B": LARGE}
+MODELS = {
+    "360M": TINY,
+    "1B": SMALL,
+    "3B": MIDDLE,
+    "8B": USUAL,
+    "8B-Q8": CLOSE,
+    "70B": LARGE,
+}
 
+PI3_1 = Room(cores=4, memory=GIB - SYSTEM)
 PI4_2, PI4_4, PI4_8 = (Room(cores=4, memory=n * GIB - SYSTEM) for n in (2, 4, 8))
 PI5_4, PI5_8, PI5_16 = (Room(cores=4, memory=n * GIB - SYSTEM) for n in (4, 8, 16))
 LAPTOP_8, LAPTOP_16, LAPTOP_32 = (
@@ -26,6 +35,7 @@ GPUS = {
     n: Room(cores=16, memory=64 * GIB, gpu_memory=n * 23 * GIB) for n in range(1, 9)
 }
 PLACES = {
+    "Pi 3 1 GB": PI3_1,
     "Pi 4 2 GB": PI4_2, "Pi 4 4 GB": PI4_4, "Pi 4 8 GB": PI4_8, "Pi 5 4 GB": PI5_4,
     "Pi 5 8 GB": PI5_8, "Pi 5 16 GB": PI5_16, "laptop 8 GB": LAPTOP_8,
     "laptop 16 GB": LAPTOP_16, "laptop 32 GB": LAPTOP_32,
@@ -39,6 +49,8 @@ Given = tuple[int, int, str, int]
 @pytest.mark.parametrize(
     ("place", "model", "given"),
     [
+        ("Pi 3 1 GB", "360M", (1, 4096, "q8_0", 0)),
+        ("Pi 3 1 GB", "1B", None),
         ("Pi 4 2 GB", "1B", (1, 8192, "f16", 0)),
         ("Pi 4 2 GB", "3B", None),
         ("Pi 4 4 GB", "1B", (1, 8192, "f16", 0)),

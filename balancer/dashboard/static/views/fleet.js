@@ -157,13 +157,11 @@ function gauge(name, used, total) {
 function trouble(node) {
   const found = node.problem && node.state !== "asking" ? [node.problem] : [];
   if (!node.report) return found;
-  const { thermal, power, memory } = node.report.hardware;
-  found.push(...node.report.problems, ...failing(node));
+  const { power, memory } = node.report.hardware;
+  found.push(...node.report.problems, ...node.report.slowed, ...failing(node));
   for (const each of node.report.engines)
     if (["failed", "quarantined", "stuck"].includes(each.state)) found.push(`${each.variant} ${ENGINES[each.state][1]}${each.reason ? `: ${each.reason}` : ""}`);
   for (const each of node.report.unmet) found.push(`${each.model}: ${each.reason}; ${each.remedy}`);
-  if (thermal.throttled) found.push("The processor runs slower because it is hot. Give it air or a larger cooler.");
-  if (thermal.under_voltage) found.push("The voltage is too low. Use a stronger power supply or a shorter cable.");
   if (power.percent !== null && !power.on_mains) found.push("It runs on battery: other machines go first. Plug it in to use it fully.");
   if (memory.total && memory.available / memory.total < LOW_MEMORY) found.push("Hardly any memory is free. Unload a model, or serve a smaller variant.");
   return [...new Set(found)];
