@@ -10,7 +10,7 @@ TARGETS := $(shell sed -n 's/^\([a-z0-9-]*\):.*  *\#\# .*/\1/p' $(firstword $(MA
 .PHONY: $(TARGETS)
 
 # Not for `up`: it prints the path of the command as the caller can run it.
-$(filter-out help up install,$(TARGETS)): export PATH := $(abspath $(VENV))/bin:$(PATH)
+$(filter-out help up join install,$(TARGETS)): export PATH := $(abspath $(VENV))/bin:$(PATH)
 
 help:  ## List the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## /  make \1\t/p' Makefile | expand -t 26
