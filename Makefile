@@ -6,9 +6,9 @@ ARGS ?=
 export VENV
 
 # Not for `up`: it prints the path of the command as the caller can run it.
-check fix test fuzz attacks faults bench bench-proxy bench-routing bench-fleet demo check-quantize check-native check-llama check-convert check-clients check-servers check-power check-dashboard: export PATH := $(abspath $(VENV))/bin:$(PATH)
+check fix test fuzz attacks faults bench bench-proxy bench-routing bench-fleet bench-many demo check-quantize check-native check-llama check-convert check-clients check-servers check-power check-dashboard: export PATH := $(abspath $(VENV))/bin:$(PATH)
 
-.PHONY: help install up check fix test fuzz attacks faults bench bench-proxy bench-routing bench-fleet demo check-quantize check-native check-llama check-convert check-clients check-servers check-power check-dashboard
+.PHONY: help install up check fix test fuzz attacks faults bench bench-proxy bench-routing bench-fleet bench-many demo check-quantize check-native check-llama check-convert check-clients check-servers check-power check-dashboard
 
 help:  ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 26
@@ -61,6 +61,10 @@ bench-routing: install  ## Compare routing on unequal machines with other router
 
 bench-fleet: install  ## Compare routing on real engines with other routers (20 min)
 	@python -m tests.bench.fleet.compare $(ARGS)
+
+bench-many: install  ## Measure a balancer in front of 200 nodes with 1,000 engines (3 min)
+	@python -m tests.bench.many.decide
+	@python -m tests.bench.many.run $(ARGS)
 
 demo: install  ## Run a small fleet on loopback: two nodes and a balancer
 	@scripts/demo

@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from balancer.fleet.engines import EngineCandidate
+from balancer.fleet.engines import (
+    Difference,
+    EngineCandidate,
+    EngineKey,
+    is_as_eligible,
+)
 from balancer.prediction.cost import Considered, CostEstimate, estimates
 from balancer.prediction.engine_model import EngineModel
 from balancer.prediction.fleet_model import FleetModel
@@ -43,15 +48,28 @@ class EligibilityCache:
     fleet_model: FleetModel
     candidates: Sequence[EngineCandidate] = ()
     _shortest: int = 0
+    _last_resort: dict[EngineKey, str] = field(default_factory=dict[EngineKey, str])
     _found: dict[EligibilityKey, Eligible | Refuse] = field(
         default_factory=dict[EligibilityKey, "Eligible | Refuse"]
     )
 
     def update(self, candidates: Sequence[EngineCandidate]) -> None:
-        """Take in a change of the fleet."""
-        self.candidates = candidates
+        """Take in a change of the fleet, which often is that a slot was taken."""
+        before, self.candidates = self.candidates, candidates
+        if not self._matters(before):
+            return
+        self._last_resort = dict(self.fleet_model.last_resort)
         self._shortest = min((each.context for each in candidates), default=0)
         self._found.clear()
+
+    def _matters(self, before: Sequence[EngineCandidate]) -> bool:
+        """Whether a filter could say something else now."""
+        if self.fleet_model.last_resort != self._last_resort:
+            return True
+        found = Difference.of(before, self.candidates)
+        return bool(found.gone) or any(
+            old is None or not is_as_eligible(old, new) for old, new in found.pairs
+        )
 
     def find(self, routing: RoutingRequest) -> Eligible | Refuse:
         """Return the engines that can serve it, or why none can."""
