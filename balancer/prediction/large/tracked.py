@@ -1,4 +1,4 @@
-"""Tracked engine: an engine model with the report that it was last brought up to. Pure."""
+"""Tracked engine: an engine model with the latest report of its engine. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Many pretended nodes in one process: `python -m tests.bench.many.nodes FIRST COUNT`.
+"""Many pretended nodes in one process: `python -m tests.bench.many.nodes FIRST COUNT SLOTS`.
 
 Each has a port of its own, five engines, and an event stream as a real node's: changes
 of an engine at most every 50 ms, a heartbeat each second. With `stir` on its standard
@@ -23,8 +23,7 @@ from edgeserve.wire import EngineChange, EngineReport, NodeReport, encode
 from tests.bench.proxy.upstream import JSON_HEAD, STREAM_HEAD, chunk
 from tests.fakes.reports import HARDWARE, a_report, an_engine
 
-ENGINES, SLOTS = 5, 2
-MODELS = 8
+ENGINES, MODELS = 5, 8
 LABELS = ("Q4_0", "Q5_K_M", "Q8_0")
 MERGED_SECONDS, SAMPLE_SECONDS = 0.05, 5.0
 RATES = ((6e3, 1200), (15e3, 2e3), (40e3, 3500), (200e3, 9e3))
@@ -36,14 +35,14 @@ VARIANT = re.compile(rb"x-edgeserve-variant: ?([^\r]+)", re.IGNORECASE)
 BUDGET = re.compile(rb'"(?:n_predict|max_tokens)": ?(\d+)')
 
 
-def engines_of(number: int) -> tuple[EngineReport, ...]:
+def engines_of(number: int, slots: int) -> tuple[EngineReport, ...]:
     """Return the engines of one node: five of the models, in variants of its own."""
     names = [
         f"model-{(number + each) % MODELS}:{LABELS[(number // MODELS + each) % 3]}"
         for each in range(ENGINES)
     ]
     return tuple(
-        an_engine(each, id=each.replace(":", "-"), slots=SLOTS, context=8192, threads=1)
+        an_engine(each, id=each.replace(":", "-"), slots=slots, context=8192, threads=1)
         for each in names
     )
 
@@ -51,9 +50,9 @@ def engines_of(number: int) -> tuple[EngineReport, ...]:
 class PretendedNode:
     """What one node says, and who listens."""
 
-    def __init__(self, number: int, port: int) -> None:
+    def __init__(self, number: int, slots: int) -> None:
         self.report: NodeReport = a_report(
-            *engines_of(number), name=f"node-{number:03}", port=port
+            *engines_of(number, slots), name=f"node-{number:03}"
         )
         self.rates = RATES[number % len(RATES)]
         self.streams = set[Speaker]()
@@ -198,13 +197,13 @@ def streams(body: bytes) -> bool:
     return b'"stream":true' in body.replace(b" ", b"")
 
 
-async def main(first: int, count: int) -> None:
+async def main(first: int, count: int, slots: int) -> None:
     """Serve, print the ports, and do as told until the input ends."""
     loop = asyncio.get_running_loop()
     nodes: list[PretendedNode] = []
     ports: list[int] = []
     for number in range(first, first + count):
-        node = PretendedNode(number, 0)
+        node = PretendedNode(number, slots)
         make: Callable[[], Speaker] = lambda node=node: Speaker(node)  # type: ignore[misc]  # noqa: E731 - bound now
         server = await loop.create_server(make, "127.0.0.1", 0, backlog=512)
         ports.append(server.sockets[0].getsockname()[1])
@@ -230,4 +229,4 @@ def _stir(node: PretendedNode) -> None:
 
 
 if __name__ == "__main__":
-    uvloop.run(main(*map(int, sys.argv[1:3])))
+    uvloop.run(main(*map(int, sys.argv[1:4])))

@@ -54,13 +54,14 @@ class Fleet:
 
 
 @contextlib.contextmanager
-def fleet(count: int) -> Generator[Fleet]:
+def fleet(count: int, slots: int) -> Generator[Fleet]:
     """Run the pretended nodes for the length of the block."""
     share = -(-count // PROCESSES)
     parts = [(at, min(share, count - at)) for at in range(0, count, share)]
+    command = [sys.executable, "-m", "tests.bench.many.nodes"]
     processes = [
         subprocess.Popen(
-            [sys.executable, "-m", "tests.bench.many.nodes", str(first), str(many)],
+            [*command, str(first), str(many), str(slots)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -162,12 +163,14 @@ def pages(port: int) -> None:
 
 @click.command()
 @click.option("--nodes", default=200)
+@click.option("--slots", default=2, help="Of each engine.")
 @click.option("--requests", default=10_000)
 @click.option("--at-once", default=[8, 64, 200], multiple=True)
 @click.option("--idle-seconds", default=20.0)
 @click.option("--idle-only", is_flag=True)
 def main(
     nodes: int,
+    slots: int,
     requests: int,
     at_once: Sequence[int],
     idle_seconds: float,
@@ -177,7 +180,7 @@ def main(
     """Measure, and print figures."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 65536), hard))
-    with tempfile.TemporaryDirectory() as name, fleet(nodes) as pretended:
+    with tempfile.TemporaryDirectory() as name, fleet(nodes, slots) as pretended:
         folder = Path(name)
         [port] = free_ports(1)
         command = [
