@@ -29,9 +29,7 @@ from balancer.prediction.large.tracked import (
 from balancer.prediction.learning import SpeedKey, SpeedStore, speed_key
 from balancer.prediction.prefix_cache import PrefixCacheIndex, host_cache
 from balancer.prediction.servers.knowledge import ServerKnowledge
-from balancer.prediction.servers.width import LearnedWidth
 from balancer.prediction.speed import Speed, expected_speed
-from edgeserve.served import Served
 
 DELAY_SECONDS = 1.0
 """For so many seconds a report may still count a request of ours that has ended."""
@@ -95,7 +93,7 @@ class FleetModel:
 
     def all(self) -> list[EngineModel]:
         """Return all models."""
-        return [tracked.engine_model for tracked in self._tracked.values()]
+        return [each.engine_model for each in self._tracked.values()]
 
     def sync(self, candidates: Sequence[EngineCandidate], now: float) -> None:
         """Take in what the nodes report.
@@ -120,10 +118,7 @@ class FleetModel:
         self.probed(key)
         self._tracked.pop(key).engine_model.remove()
         self.last_resort.pop(key, None)
-        node = self._of_node[key[0]]
-        del node[key]
-        if not node:
-            del self._of_node[key[0]]
+        del self._of_node[key[0]][key]
 
     def _judge(self, changed: Sequence[EngineCandidate], now: float) -> None:
         """Apply the state of the machines that changed; at times of all of them.
@@ -209,14 +204,11 @@ class FleetModel:
         engine_model, served = tracked.engine_model, each.engine.served
         if served is None:
             return
-        learns = served.learns_width
-        engine_model.served = served
-        engine_model.width = self._learned_width(each, served) if learns else None
+        slots, engine_model.served, engine_model.width = each.engine.slots, served, None
+        if served.learns_width:
+            engine_model.width = self.servers.width(each.key, slots, served.most)
         if engine_model.slots != each.engine.slots:
             engine_model.resize(each.engine.slots, now)
-
-    def _learned_width(self, each: EngineCandidate, served: Served) -> LearnedWidth:
-        return self.servers.width(each.key, each.engine.slots, served.most)
 
     def _count(self, tracked: TrackedEngine, now: float) -> None:
         engine_model = tracked.engine_model

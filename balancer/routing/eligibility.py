@@ -14,6 +14,7 @@ from balancer.fleet.engines import (
 from balancer.prediction.cost import Considered, CostEstimate, estimates
 from balancer.prediction.engine_model import EngineModel
 from balancer.prediction.fleet_model import FleetModel
+from balancer.prediction.large.search import ranked
 from balancer.routing.decision import Refuse, RoutingRequest, Verdict
 from balancer.routing.filters import Filtered, filter_engines
 
@@ -96,7 +97,10 @@ class EligibilityCache:
             if " ".join(each.key) not in candidate_by_name
         )
         least = min((engine.slots for engine in engines), default=1)
-        return Eligible(filtered, tuple(engines), candidate_by_name, spared, least)
+        return Eligible(filtered, ranked(engines), candidate_by_name, spared, least)
+
+
+OTHERS_FIRST = "costs more, by its speed and load alone"
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +121,10 @@ class Explanation:
         for each in found:
             to = self.eligible.candidate_by_name[each.engine.name]
             yield Verdict(candidate=to, reason=self._reason(each, best), estimate=each)
+        looked_at = {each.engine.name for each in found}
+        for name, to in self.eligible.candidate_by_name.items():
+            if name not in looked_at:
+                yield Verdict(candidate=to, reason=OTHERS_FIRST)
         for to, why in self.eligible.spared:
             yield Verdict(candidate=to, reason=f"left alone: {why}")
         yield from self.eligible.filtered.out

@@ -1,4 +1,6 @@
-"""Many pretended nodes in one process: `python -m tests.bench.many.nodes FIRST COUNT SLOTS`.
+"""Many pretended nodes in one process: `python -m tests.bench.many.nodes`.
+
+Arguments: FIRST COUNT SLOTS.
 
 Each has a port of its own, five engines, and an event stream as a real node's: changes
 of an engine at most every 50 ms, a heartbeat each second. With `stir` on its standard
