@@ -13,9 +13,9 @@ from balancer.fleet.engines import EngineCandidate
 from edgeserve.errors import NodeLost
 from edgeserve.http.types import Answer, Origin, Request, Upstream
 from edgeserve.served import Continued
-from edgeserve.wire import REQUEST_HEADER, VARIANT_HEADER
+from edgeserve.wire import CHANGES, REQUEST_HEADER, VARIANT_HEADER
 
-EVENTS = "/edgeserve/v1/events"
+EVENTS = f"/edgeserve/v1/events?{CHANGES}"
 
 JSON = {"content-type": "application/json"}
 

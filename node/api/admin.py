@@ -9,6 +9,7 @@ from aiohttp import web
 
 from edgeserve.http.server.aiohttp_routes import guarded, json_response
 from edgeserve.security.tokens import Guard
+from edgeserve.wire import CHANGES
 from node.api.inference import known
 from node.state import NodeState
 
@@ -52,7 +53,8 @@ async def _stream(request: web.Request, state: NodeState) -> web.StreamResponse:
         }
     )
     await response.prepare(request)
-    async with aclosing(state.feed.follow()) as news:
+    changes = CHANGES in request.query
+    async with aclosing(state.feed.follow(changes=changes)) as news:
         async for frame in news:
             async with asyncio.timeout(WRITE_SECONDS):
                 await response.write(frame)

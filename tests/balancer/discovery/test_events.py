@@ -61,6 +61,17 @@ async def test_a_full_report_replaces_what_was_known() -> None:
         )
 
 
+async def test_a_change_of_a_report_leaves_the_rest_as_it_was() -> None:
+    async with fake_node() as node, following(node.url) as current:
+        await until(current, is_up)
+        before = current.fleet.nodes[0].report
+        node.send(write_event(b'{"problems":["the disk is full"]}', "change"))
+        await until(current, lambda fleet: fleet.nodes[0].report.problems != ())
+
+        (after,) = current.fleet.nodes
+    assert after.report == replace(before, problems=("the disk is full",))
+
+
 async def test_a_node_that_breaks_its_stream_is_suspect_at_once_and_comes_back() -> (
     None
 ):

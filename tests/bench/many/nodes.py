@@ -120,6 +120,7 @@ class Speaker(asyncio.Protocol):
         self._node = node
         self._loop = asyncio.get_running_loop()
         self._buffer = b""
+        self._changes = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport  # type: ignore[assignment]  # it is a socket's
@@ -129,6 +130,8 @@ class Speaker(asyncio.Protocol):
 
     def news(self, report: NodeReport) -> bytes:
         """Return what a node sends when its hardware has changed."""
+        if self._changes:
+            return write_event(encode({"hardware": report.hardware}), "change")
         return write_event(encode(report), "report")
 
     def data_received(self, data: bytes) -> None:
@@ -145,6 +148,7 @@ class Speaker(asyncio.Protocol):
 
     def _answer(self, head: bytes, body: bytes) -> None:
         if head.startswith(b"GET /edgeserve/v1/events"):
+            self._changes = head.startswith(b"GET /edgeserve/v1/events?changes")
             self._node.streams.add(self)
             frame = write_event(encode(self._node.report), "report")
             self._node.sent += len(frame)

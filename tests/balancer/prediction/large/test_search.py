@@ -7,7 +7,7 @@ import random
 import pytest
 
 from balancer.dialects.prompt import read
-from balancer.prediction.cost import cheapest
+from balancer.prediction.cost import CostEstimate, cheapest
 from balancer.prediction.engine_model import EngineModel
 from balancer.prediction.large.search import MANY, RankedEngines, find_cheapest, ranked
 from balancer.prediction.learning import SpeedLearner
@@ -60,7 +60,7 @@ def a_request(rng: random.Random) -> QueuedRequest:
 
 @pytest.mark.parametrize("seed", range(6))
 def test_the_search_chooses_as_a_look_at_each_engine_does(seed: int) -> None:
-    rng = random.Random(seed)
+    rng = random.Random(seed)  # noqa: S311 - a test
     dispatcher = a_fleet(rng)
     running: list[tuple[EngineModel, RunningRequest]] = []
     now, load = 1.0, rng.choice([20, 150, 400])
@@ -89,28 +89,26 @@ def test_the_search_chooses_as_a_look_at_each_engine_does(seed: int) -> None:
             engine, work = running.pop(rng.randrange(len(running)))
             engine.wrote(work, now)
             engine.end(work, now, rng.randrange(1, 300))
-            engine.learner.speed.overhead  # noqa: B018 - it is read by the search
 
 
 def _sent(
-    request: QueuedRequest, slot: int, found: object, now: float
+    request: QueuedRequest, slot: int, found: CostEstimate, now: float
 ) -> RunningRequest:
-    engine = found.engine  # type: ignore[attr-defined]
     work = RunningRequest(
         prompt=request.routing.prompt,
         slot=slot,
-        tokens=found.tokens,  # type: ignore[attr-defined]
-        cached=found.cached,  # type: ignore[attr-defined]
+        tokens=found.tokens,
+        cached=found.cached,
         answer=200.0,
         started=now,
-        reading=found.read,  # type: ignore[attr-defined]
+        reading=found.read,
     )
-    engine.start(work, now)
+    found.engine.start(work, now)
     return work
 
 
 def test_an_idle_fleet_is_hardly_looked_at() -> None:
-    rng = random.Random(1)
+    rng = random.Random(1)  # noqa: S311 - a test
     dispatcher = a_fleet(rng, 1000)
     request = a_request(rng)
 
@@ -120,7 +118,7 @@ def test_an_idle_fleet_is_hardly_looked_at() -> None:
 
 
 def test_few_engines_are_all_looked_at_so_that_each_can_be_explained() -> None:
-    rng = random.Random(1)
+    rng = random.Random(1)  # noqa: S311 - a test
     dispatcher = a_fleet(rng, MANY)
     request = a_request(rng)
 
