@@ -14,6 +14,7 @@ from msgspec import structs
 from balancer.discovery import events
 from balancer.discovery.events import ReconnectPolicy, candidates, together
 from balancer.fleet.members import Fleet
+from edgeserve.http.sse import write_event
 from edgeserve.http.types import Origin
 from edgeserve.runtime import background
 from tests.balancer.endpoint import CHAT, QUICK, chat, endpoint
@@ -62,14 +63,13 @@ async def test_a_full_report_replaces_what_was_known() -> None:
 
 
 async def test_a_change_of_a_report_leaves_the_rest_as_it_was() -> None:
-    async with fake_node() as node, following(node.url) as current:
-        await until(current, is_up)
-        before = current.fleet.nodes[0].report
+    async with fake_node() as node, endpoint(node) as balancer:
+        before = node.report
         node.send(write_event(b'{"problems":["the disk is full"]}', "change"))
-        await until(current, lambda fleet: fleet.nodes[0].report.problems != ())
+        await balancer.until(lambda fleet: fleet.nodes[0].report.problems != ())
 
-        (after,) = current.fleet.nodes
-    assert after.report == replace(before, problems=("the disk is full",))
+        (after,) = balancer.balancer.state.current.fleet.nodes
+    assert after.report == structs.replace(before, problems=("the disk is full",))
 
 
 async def test_a_node_that_breaks_its_stream_is_suspect_at_once_and_comes_back() -> (

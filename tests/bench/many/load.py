@@ -49,9 +49,10 @@ async def worker(
         writer.write(head % len(chat) + chat)
         answer = await reader.readuntil(b"\r\n\r\n")
         at = answer.lower().index(b"content-length:") + 15
-        await reader.readexactly(int(answer[at:].split(b"\r\n", 1)[0]))
+        said = await reader.readexactly(int(answer[at:].split(b"\r\n", 1)[0]))
         took.append(time.perf_counter() - began)
-        seen[answer[9:12].decode()] += 1
+        status = answer[9:12].decode()
+        seen[status if status == "200" else f"{status} {said.decode()[:300]}"] += 1
     writer.close()
 
 
