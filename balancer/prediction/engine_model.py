@@ -137,8 +137,7 @@ class EngineModel:
         self.stale = self.moved = False
         self.read_until = self.now + self.load.unread(len(self.places)) * self.scale
         self._frees.clear()
-        taken = self.taken
-        if taken < self.slots:
+        if (taken := self.taken) < self.slots:
             self.free_at, self.next_slot = 0.0, -1
         else:
             self._foresee_ends()

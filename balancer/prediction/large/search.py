@@ -116,7 +116,12 @@ class RankedEngines(tuple[EngineModel, ...]):
         found = self._log.since(self._position)
         self._position = self._log.position
         numbers = self._number
-        changed = self if found is None else {*found, *self._pending} & numbers.keys()
+        changed: Iterable[EngineModel] = self
+        if found is not None:
+            entries = {*found, *self._pending}
+            changed = [
+                e for e in entries if isinstance(e, EngineModel) and e in numbers
+            ]
         for engine in changed:
             _refresh(engine, refreshed, now)
         # What was sent or reserved in this round counts in the next one.
