@@ -14,7 +14,7 @@ from balancer.fleet.engines import (
 from balancer.prediction.cost import Considered, CostEstimate, estimates
 from balancer.prediction.engine_model import EngineModel
 from balancer.prediction.fleet_model import FleetModel
-from balancer.prediction.large.search import ranked
+from balancer.prediction.large.search import MANY, ranked
 from balancer.routing.decision import Refuse, RoutingRequest, Verdict
 from balancer.routing.filters import Filtered, filter_engines
 
@@ -65,6 +65,8 @@ class EligibilityCache:
 
     def _matters(self, before: Sequence[EngineCandidate]) -> bool:
         """Whether a filter could say something else now."""
+        if len(self.candidates) <= MANY:
+            return True  # to filter them again takes less than to compare
         if self.fleet_model.last_resort != self._last_resort:
             return True
         found = Difference.of(before, self.candidates)
