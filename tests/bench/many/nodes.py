@@ -5,7 +5,7 @@ Arguments: FIRST COUNT SLOTS.
 Each has a port of its own, five engines, and an event stream as a real node's: changes
 of an engine at most every 50 ms, a heartbeat each second. With `stir` on its standard
 input the machines' readings begin to change notably, every five seconds; `hush` breaks
-every event stream and refuses connections for a second.
+every event stream.
 """
 
 from __future__ import annotations
