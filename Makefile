@@ -84,6 +84,10 @@ bench-routing: install  ## Compare routing on unequal machines with other router
 bench-fleet: install  ## Compare routing on real engines with other routers (20 min)
 	@python -m tests.bench.fleet.compare $(ARGS)
 
+bench-many: install  ## Measure a balancer in front of 200 nodes with 1,000 engines (3 min)
+	@python -m tests.bench.many.decide
+	@python -m tests.bench.many.run $(ARGS)
+
 demo: install  ## Run a small fleet on loopback: two nodes and a balancer
 	@scripts/demo
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, Literal, TypeVar, cast
 
 import msgspec
@@ -238,10 +239,28 @@ class NodeReport(msgspec.Struct, frozen=True, kw_only=True):
     failures: dict[str, int] = {}
 
 
+CHANGES = "changes"
+"""In the query of the event stream: the follower understands `change` events."""
+
+
 class EngineChange(msgspec.Struct, frozen=True, kw_only=True):
     """One engine's new report, sent between full reports."""
 
     engine: EngineReport
+
+
+def difference(before: NodeReport, now: NodeReport) -> Json | None:
+    """Return the fields of a report that changed, by name; None for another process.
+
+    Followers of the previous release do not ask for these, and get whole reports.
+    """
+    if (before.id, before.instance) != (now.id, now.instance):
+        return None
+    return {
+        name: getattr(now, name)
+        for name in NodeReport.__struct_fields__
+        if getattr(now, name) != getattr(before, name)
+    }
 
 
 T = TypeVar("T")
@@ -256,6 +275,28 @@ def encode(value: object) -> bytes:
         return msgspec.json.encode(value)
     except UnicodeEncodeError:
         return msgspec.json.encode(_readable(msgspec.to_builtins(value)))
+
+
+_LASTING = frozenset(("protocol", "id", "instance"))
+"""What a process keeps, and a change cannot claim."""
+
+
+@cache
+def _field_types() -> dict[str, Any]:
+    fields = msgspec.structs.fields(NodeReport)
+    return {each.name: each.type for each in fields if each.name not in _LASTING}
+
+
+def changed(report: NodeReport, body: bytes) -> NodeReport:
+    """Return a report with the fields of a `change` event; raises BadRequest."""
+    raw = decode(body, dict[str, msgspec.Raw])
+    types = _field_types()
+    fields = {
+        name: decode(bytes(value), types[name])
+        for name, value in raw.items()
+        if name in types
+    }
+    return msgspec.structs.replace(report, **fields)
 
 
 def _readable(value: Any) -> Any:

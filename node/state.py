@@ -7,6 +7,8 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import msgspec
+
 from edgeserve import __version__
 from edgeserve.http.sse import write_event
 from edgeserve.orders.engines import DesiredModel, ModelProblem
@@ -18,6 +20,7 @@ from edgeserve.wire import (
     EngineChange,
     EngineReport,
     NodeReport,
+    difference,
     encode,
 )
 from node.adoption.finding import Adopted
@@ -63,9 +66,12 @@ class EventFeed:
             follower.closed = True
             follower.woken.set()
 
-    async def follow(self) -> AsyncGenerator[bytes]:
-        """Yield server-sent events until the feed is closed: a full report first."""
-        follower = _Follower()
+    async def follow(self, *, changes: bool = False) -> AsyncGenerator[bytes]:
+        """Yield server-sent events until the feed is closed: a full report first.
+
+        `changes`: after that only the fields of a report that changed.
+        """
+        follower = _Follower(changes=changes)
         self._followers.add(follower)
         loop = asyncio.get_running_loop()
         try:
@@ -91,23 +97,41 @@ class EventFeed:
         follower.stale, follower.report = set(), False
         follower.woken.clear()
         if full:
-            return write_event(encode(self._report()), "report")
+            return follower.reported(self._report())
         engines = self._engines()
+        found = [engines[id_] for id_ in sorted(stale) if id_ in engines]
+        follower.engines_sent(found)
         return b"".join(
-            write_event(encode(EngineChange(engine=engines[id_])), "engine")
-            for id_ in sorted(stale)
-            if id_ in engines
+            write_event(encode(EngineChange(engine=each)), "engine") for each in found
         )
 
 
 class _Follower:
     """What one follower of the feed has not received yet."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, changes: bool) -> None:
         self.woken = asyncio.Event()
         self.stale = set[str]()
         self.report = True
         self.closed = False
+        self._changes = changes
+        self._known: NodeReport | None = None  # as the follower has it
+
+    def reported(self, report: NodeReport) -> bytes:
+        """Return the event that brings it up to date: a report, or what changed."""
+        before, self._known = self._known, report
+        if self._changes and before is not None:
+            change = difference(before, report)
+            if change is not None:
+                return write_event(encode(change), "change") if change else b""
+        return write_event(encode(report), "report")
+
+    def engines_sent(self, engines: Sequence[EngineReport]) -> None:
+        """Note what it has got of single engines."""
+        if self._changes and self._known is not None:
+            by_id = {each.id: each for each in (*self._known.engines, *engines)}
+            engines = tuple(by_id.values())
+            self._known = msgspec.structs.replace(self._known, engines=engines)
 
 
 async def _woken(event: asyncio.Event, until: float) -> bool:

@@ -30,7 +30,7 @@ from edgeserve.openai import message
 from edgeserve.runtime.background import Started, Tasks, background, declared
 from edgeserve.runtime.clock import ActiveClock, unless_silent
 from edgeserve.runtime.log import warn_once
-from edgeserve.wire import PROTOCOL, EngineChange, NodeReport, decode
+from edgeserve.wire import PROTOCOL, EngineChange, NodeReport, changed, decode
 
 log = logging.getLogger(__name__)
 
@@ -235,6 +235,11 @@ class _Follower:
             case "engine":
                 change = decode(event.data, EngineChange)
                 self._current.become(fleet.engine_changed(key, change.engine))
+            case "change":
+                known = fleet.addresses[key].last_report
+                if known is not None and known.origin == origin:
+                    report = changed(known.report, event.data)
+                    self._current.become(fleet.reported(key, origin, report))
             case _:
                 self._current.become(fleet.heard(key))
 

@@ -16,9 +16,9 @@ from edgeserve.errors import NodeLost
 from edgeserve.http.types import Answer, Origin, Request, Upstream
 from edgeserve.orders.log import LOG
 from edgeserve.served import Continued
-from edgeserve.wire import BALANCER_HEADER, REQUEST_HEADER, VARIANT_HEADER
+from edgeserve.wire import BALANCER_HEADER, CHANGES, REQUEST_HEADER, VARIANT_HEADER
 
-EVENTS = "/edgeserve/v1/events"
+EVENTS = f"/edgeserve/v1/events?{CHANGES}"
 
 JSON = {"content-type": "application/json"}
 

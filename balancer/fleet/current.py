@@ -12,10 +12,11 @@ from balancer.fleet.members import Fleet, Node
 
 def news(before: Fleet, after: Fleet) -> list[str]:
     """Compare two fleets: nodes that joined or left, engines that are ready, faults."""
-    old = {node.id: node for node in before.nodes}
-    new = {node.id: node for node in after.nodes}
-    lines = [line for id_ in new for line in _node_news(old.get(id_), new[id_])]
-    lines += _namesakes(before, after)
+    old, new = before.by_id, after.by_id
+    changed = [each for each in after.nodes if old.get(each.id) is not each]
+    lines = [line for each in changed for line in _node_news(old.get(each.id), each)]
+    if any(each.name != each.report.name for each in changed):
+        lines += _namesakes(before, after)
     gone = [old[id_] for id_ in old.keys() - new.keys()]
     lines += [f"{each.name} left" for each in gone if _here(each)]
     return lines + _unusable(before, after)
@@ -38,14 +39,18 @@ def _namesakes(before: Fleet, after: Fleet) -> list[str]:
 
 def _unusable(before: Fleet, after: Fleet) -> list[str]:
     """Say why an address cannot be followed: once, until the reason changes."""
-    known = {address.key: address.problem for address in before.addresses.values()}
     return [
         f"{address.key} cannot be used: {address.problem}"
         for address in after.addresses.values()
         if address.last_report is None
         and address.problem
-        and address.problem != known.get(address.key)
+        and address.problem != _problem(before, address.key)
     ]
+
+
+def _problem(fleet: Fleet, key: str) -> str | None:
+    address = fleet.addresses.get(key)
+    return address.problem if address else None
 
 
 def _node_news(old: Node | None, new: Node) -> list[str]:

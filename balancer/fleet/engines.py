@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain
+
+import msgspec
 
 from balancer.fleet.members import Fleet, Node
 from edgeserve.http.types import Origin
@@ -96,19 +100,22 @@ class Candidates:
     """
 
     def __init__(self) -> None:
-        self._nodes: dict[str, tuple[object, dict[str, EngineCandidate]]] = {}
+        self._nodes: dict[str, tuple[Node, object, dict[str, EngineCandidate]]] = {}
 
     def of(self, fleet: Fleet) -> tuple[EngineCandidate, ...]:
         """List every engine of every node, the unavailable ones with their reason."""
         before, self._nodes = self._nodes, {}
         for node in fleet.nodes:
+            if (same := before.get(node.id)) is not None and same[0] is node:
+                self._nodes[node.id] = same
+                continue
             report = node.report
             pinned = frozenset(each.id for each in report.engines if each.pinned)
             about = (
                 *(node.name, node.origin, node.state, node.full, node.problem, pinned),
                 *(report.id, report.instance, report.hardware, report.desired),
             )
-            old, known = before.get(node.id, (None, {}))
+            _, old, known = before.get(node.id, (None, None, {}))
             if old != about:
                 known = {}
             found = dict[str, EngineCandidate]()
@@ -117,10 +124,53 @@ class Candidates:
                 if each is None or each.engine is not engine:
                     each = _candidate(node, engine, pinned)
                 found[engine.id] = each
-            self._nodes[node.id] = about, found
+            self._nodes[node.id] = node, about, found
         return tuple(
-            each for _, found in self._nodes.values() for each in found.values()
+            chain.from_iterable(found.values() for _, _, found in self._nodes.values())
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """What differs between two lists of candidates.
+
+    `pairs` are those that are new or other than before, after what they were; `gone`
+    are the keys of those that left.
+    """
+
+    pairs: Sequence[tuple[EngineCandidate | None, EngineCandidate]]
+    gone: Sequence[EngineKey]
+
+    @classmethod
+    def of(
+        cls, before: Sequence[EngineCandidate], after: Sequence[EngineCandidate]
+    ) -> Difference:
+        """Compare by identity, since candidates that did not change stay the same."""
+        if len(before) == len(after):
+            both = zip(before, after, strict=True)
+            pairs = [(old, new) for old, new in both if old is not new]
+            if all(old.key == new.key for old, new in pairs):
+                return cls(pairs, ())
+        known = {each.key: each for each in before}
+        there = {each.key for each in after}
+        found = [(known.get(each.key), each) for each in after]
+        return cls(
+            [(old, new) for old, new in found if old is not new],
+            [key for key in known if key not in there],
+        )
+
+    @property
+    def changed(self) -> list[EngineCandidate]:
+        """Those that are new or other than before."""
+        return [new for _, new in self.pairs]
+
+
+def is_as_eligible(old: EngineCandidate, new: EngineCandidate) -> bool:
+    """Whether nothing but taken slots and the machine's readings have changed."""
+    engine = msgspec.structs.replace(new.engine, busy=old.engine.busy)
+    if {old.engine.state, engine.state} == {"ready", "busy"}:
+        engine = msgspec.structs.replace(engine, state=old.engine.state)
+    return old == replace(new, engine=engine, hardware=old.hardware)
 
 
 def _candidate(

@@ -52,6 +52,14 @@ class NodeAddress:
     since: float = 0.0
     full: frozenset[str] = frozenset()
 
+    @cached_property
+    def node(self) -> Node | None:
+        """The node, where it is seen at no other address; the same object each time."""
+        if self.last_report is None:
+            return None
+        reported = _Reported(self, self.last_report)
+        return _node(self.last_report.report.id, (reported,), reported)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Node:
@@ -68,11 +76,22 @@ class Node:
     addresses: tuple[str, ...]
     full: frozenset[str] = frozenset()
     problem: str | None = None
+    _last_name: Node | None = field(default=None, init=False, repr=False, compare=False)
 
     @property
     def takes_orders(self) -> bool:
         """Whether it is a node of ours, not a server of another program."""
         return all(each.kind != "server" for each in self.report.engines)
+
+    def called(self, name: str) -> Node:
+        """Return it under another name; the same object each time."""
+        return self if name == self.name else self._renamed(name)
+
+    def _renamed(self, name: str) -> Node:
+        if self._last_name is None or self._last_name.name != name:
+            object.__setattr__(self, "_last_name", replace(self, name=name))
+        assert self._last_name is not None  # noqa: S101 - it was just set
+        return self._last_name
 
 
 @dataclass(frozen=True)
@@ -84,14 +103,18 @@ class Fleet:
     @cached_property
     def nodes(self) -> tuple[Node, ...]:
         """The nodes that have answered and are not forgotten."""
-        by_id: dict[str, list[_Reported]] = {}
+        by_id: dict[str, list[NodeAddress]] = {}
         for address in self.addresses.values():
-            if address.last_report:
-                reported = _Reported(address, address.last_report)
-                by_id.setdefault(address.last_report.report.id, []).append(reported)
+            if address.node is not None:
+                by_id.setdefault(address.node.id, []).append(address)
         return with_unique_names(
             [node for id_, heard in by_id.items() for node in _nodes(id_, heard)]
         )
+
+    @cached_property
+    def by_id(self) -> Mapping[str, Node]:
+        """The nodes by their ids."""
+        return {each.id: each for each in self.nodes}
 
     def discovered(
         self,
@@ -190,7 +213,7 @@ class Fleet:
 
     def node(self, id_: str) -> Node | None:
         """Find a node by id."""
-        return next((each for each in self.nodes if each.id == id_), None)
+        return self.by_id.get(id_)
 
     def _with(self, address: NodeAddress) -> Fleet:
         return Fleet({**self.addresses, address.key: address})
@@ -210,8 +233,13 @@ def _up(address: NodeAddress, last_report: LastReport) -> NodeAddress:
     )
 
 
-def _nodes(id_: str, heard: Sequence[_Reported]) -> list[Node]:
+def _nodes(id_: str, addresses: Sequence[NodeAddress]) -> list[Node]:
     """Return one node, or one per process where several use the same id now."""
+    if len(addresses) == 1 and addresses[0].node is not None:
+        return [addresses[0].node]
+    heard = [
+        _Reported(each, each.last_report) for each in addresses if each.last_report
+    ]
     up = [reported for reported in heard if reported.address.state == "up"]
     if not up:
         return [_node(id_, heard, max(heard, key=_trust))]
@@ -241,7 +269,7 @@ def with_unique_names(nodes: Sequence[Node]) -> tuple[Node, ...]:
             break
         length += 1
     return tuple(
-        replace(each, name=_suffixed(each.name, each.id, length))
+        each.called(_suffixed(each.name, each.id, length))
         if each.id in shared
         else each
         for each in nodes

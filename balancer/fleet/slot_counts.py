@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from balancer.fleet.engines import EngineCandidate, EngineKey
+from balancer.fleet.engines import Difference, EngineCandidate, EngineKey
 from edgeserve.wire import EngineReport
 
 NONE: Mapping[EngineKey, int] = {}
@@ -54,6 +54,8 @@ class SlotCounts:
 
     def __init__(self) -> None:
         self._taken: dict[EngineKey, TakenSlots] = {}
+        self._candidates: tuple[EngineCandidate, ...] = ()
+        self._reserved: Mapping[EngineKey, int] = NONE
 
     def of(self, key: EngineKey) -> TakenSlots:
         """Return what is taken on an engine, to be read."""
@@ -104,19 +106,30 @@ class SlotCounts:
 
         An absent engine has no slots.
         """
-        gone = dict(self._taken)
-        for each in candidates:
+        before, self._candidates = self._candidates, tuple(candidates)
+        found = Difference.of(before, self._candidates)
+        for each in found.changed:
             if each.engine.state == "absent":
-                continue
-            gone.pop(each.key, None)
-            taken = self._taken.setdefault(each.key, TakenSlots())
-            taken.reserved = reserved.get(each.key, 0)
-            before = taken.report
-            if before is not each.engine:
-                if before is None or before.epoch != each.engine.epoch:
-                    taken.left = 0
-                taken.note(each.engine)
-        for key, taken in gone.items():
+                self._gone(each.key)
+            else:
+                self._reported(each)
+        for key in found.gone:
+            self._gone(key)
+        for key in {*self._reserved, *reserved}:
+            if (taken := self._taken.get(key)) is not None:
+                taken.reserved = reserved.get(key, 0)
+        self._reserved = reserved
+
+    def _reported(self, each: EngineCandidate) -> None:
+        taken = self._taken.setdefault(each.key, TakenSlots())
+        before = taken.report
+        if before is not each.engine:
+            if before is None or before.epoch != each.engine.epoch:
+                taken.left = 0
+            taken.note(each.engine)
+
+    def _gone(self, key: EngineKey) -> None:
+        if (taken := self._taken.get(key)) is not None:
             self._drop(key, taken)
 
     def _drop(self, key: EngineKey, taken: TakenSlots) -> None:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
 
-from balancer.fleet.engines import EngineCandidate, EngineKey
+from balancer.fleet.engines import Difference, EngineCandidate, EngineKey
 from balancer.health.circuit import Circuit
 from balancer.health.faults import Fault
 from edgeserve.wire import EngineReport
@@ -121,6 +121,7 @@ class CircuitBreakers:
         self._clock = clock
         self._jitter = jitter
         self._health: dict[CircuitKey, Circuit] = {}
+        self._candidates: tuple[EngineCandidate, ...] = ()
         self._fleet: dict[EngineKey, EngineCandidate] = {}
         self._ranks: dict[EngineKey, HealthRank] = {}
         self._failed: dict[EngineKey, float] = {}
@@ -146,6 +147,8 @@ class CircuitBreakers:
 
     def shown(self, node_id: str) -> dict[str, str]:
         """Return the states of a node's engines that are not healthy, by id."""
+        if not self._health:
+            return {}
         return {
             key[1]: self.health(key).state
             for key in self._fleet
@@ -234,24 +237,33 @@ class CircuitBreakers:
 
     def _follow(self, candidates: Sequence[EngineCandidate]) -> None:
         """Take the fleet; an engine that is back, or restarted, is probed at once."""
-        before, self._fleet = self._fleet, {each.key: each for each in candidates}
-        present = {*self._fleet, *(each.node_id for each in candidates)}
-        self._health = {k: h for k, h in self._health.items() if k in present}
+        before, self._candidates = self._candidates, tuple(candidates)
+        found, known = Difference.of(before, self._candidates), self._fleet
+        back = [
+            each
+            for each in found.changed
+            if each.key in known and _is_back(known[each.key], each)
+        ]
         now = self._clock()
-        self._failed = {
-            key: self._failed.get(key, now)
-            for key, each in self._fleet.items()
-            if each.engine.state == "failed"
-        }
+        for key in found.gone:
+            del known[key]
+            self._failed.pop(key, None)
+        for each in found.changed:
+            known[each.key] = each
+            if each.engine.state == "failed":
+                self._failed.setdefault(each.key, now)
+            else:
+                self._failed.pop(each.key, None)
         self._lost = self._given_up()
         if not self._health:
             return
-        for key, each in self._fleet.items():
-            if key in before and _is_back(before[key], each):
-                for which in (key, each.node_id):
-                    health = self._health.get(which)
-                    if health is not None and not health.closed:
-                        self._health[which] = replace(health, probe_at=now)
+        present = {*known, *(node for node, _ in known)}
+        self._health = {k: h for k, h in self._health.items() if k in present}
+        for each in back:
+            for which in (each.key, each.node_id):
+                health = self._health.get(which)
+                if health is not None and not health.closed:
+                    self._health[which] = replace(health, probe_at=now)
 
     def _given_up(self) -> set[EngineKey]:
         """Engines that failed so long ago that no request should wait for them."""

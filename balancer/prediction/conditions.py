@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from math import inf
 
 from balancer.prediction.engine_model import EngineModel
 from edgeserve.wire import Hardware
@@ -118,16 +119,17 @@ SECONDS = 10.0
 UNMEASURED = "its speed is being measured"
 
 
-def stands_back(engine: EngineModel, serving: Iterable[EngineModel]) -> bool:
-    """Whether an unmeasured engine should leave requests to the `serving` ones."""
-    return any(
-        other.model == engine.model and _serves_better(other, engine)
-        for other in serving
-        if other is not engine
-    )
+class Serving:
+    """The fastest engine of each model that serves, measured ones apart from others."""
 
+    def __init__(self, engines: Iterable[EngineModel]) -> None:
+        self._fastest: dict[tuple[str, bool], float] = {}
+        for each in engines:
+            which = each.model, each.learner.calibrated
+            self._fastest[which] = min(self._fastest.get(which, inf), each.per_read)
 
-def _serves_better(other: EngineModel, engine: EngineModel) -> bool:
-    if other.learner.calibrated:
-        return other.per_read < FAR * engine.per_read
-    return FAR * other.per_read <= engine.per_read
+    def better_than(self, engine: EngineModel) -> bool:
+        """Whether an unmeasured engine should leave requests to these."""
+        measured = self._fastest.get((engine.model, True), inf)
+        guessed = self._fastest.get((engine.model, False), inf)
+        return measured < FAR * engine.per_read or FAR * guessed <= engine.per_read

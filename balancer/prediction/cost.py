@@ -111,6 +111,24 @@ def cheapest(
     return best, considered
 
 
+def examined(
+    features: RequestFeatures, engine: EngineModel, least: float
+) -> CostEstimate | Bound:
+    """Return what `cheapest` finds about one engine, the best one costing `least`."""
+    tokens, answer = features.tokens, features.answer
+    frees = engine.free_at if features.slots == 1 else engine.free(features.slots)
+    wait = max(frees - features.now, 0.0)
+    fresh = tokens
+    if engine.mask & features.touched:
+        most = max(features.most, default=0.0) if features.hint < 0 else tokens
+        fresh = max(1.0, tokens - most)
+    read = fresh * (engine.per_read + engine.per_context * (tokens - fresh / 2))
+    cost = wait + read * engine.read_price + answer * engine.token_price
+    if cost >= least and engine.host is None:
+        return engine, tokens, wait, read, answer * engine.per_token, cost
+    return _exact(features, engine, wait)
+
+
 def _exact(features: RequestFeatures, engine: EngineModel, wait: float) -> CostEstimate:
     slot, cached, loss = pick(features, engine)
     answer = features.answer

@@ -52,8 +52,7 @@ class EngineModel:
     queued: int = 0
     load: RunningRequests = field(default_factory=RunningRequests)
     places: list[int] = field(default_factory=list[int])
-    numbers: dict[int, int] = field(default_factory=dict[int, int])
-    """Slot numbers by their places in the prefix cache index."""
+    numbers: dict[int, int] = field(default_factory=dict[int, int])  # by their places
     resting: dict[int, None] = field(default_factory=dict[int, None])
     """Places of the slots without a request, the longest idle first."""
     mask: int = 0
@@ -84,7 +83,7 @@ class EngineModel:
     token_price: float = 0.0
     """The total cost of a second of reading, and of a token of an answer."""
     gone: bool = False  # its places may belong to another engine by now
-    _moved: bool = False  # at `now` something happened that is not in the forecast
+    moved: bool = False  # at `now` something happened that is not in the forecast
     _frees: list[float] = field(default_factory=list[float])  # a heap, empty if unused
     _base_price: float = 1.0
 
@@ -109,7 +108,8 @@ class EngineModel:
         return [slot for slot, at in enumerate(self.places) if idle & (1 << at)]
 
     def advance(self, now: float) -> None:
-        """Let time pass at the learned speed."""
+        """Let time pass at the learned speed; something has happened."""
+        self.cache_index.log.note(self)
         seconds = now - self.now
         if seconds > 0:
             self.now = now
@@ -118,17 +118,15 @@ class EngineModel:
     def _step(self) -> float:
         """Seconds between two tokens of each answer."""
         speed, load = self.learner.speed, self.load
-        step = speed.token_seconds(load.writing)
-        if load.reader is not None:
-            step = max(step, self.batch * speed.prefill)
-        return step * self.scale
+        reading = self.batch * speed.prefill if load.reader is not None else 0.0
+        return max(speed.token_seconds(load.writing), reading) * self.scale
 
     def refresh(self, now: float) -> None:
         """Renew the forecast where something has changed, or comes late."""
         if self.stale:
             self.advance(now)
             self._foresee()
-        elif self._moved:
+        elif self.moved:
             self._foresee()
         if self.free_at <= now and self.taken == self.slots:
             self.advance(now)
@@ -136,11 +134,10 @@ class EngineModel:
 
     def _foresee(self) -> None:
         """Compute when prompts will be read and slots come free, as of `self.now`."""
-        self.stale = self._moved = False
+        self.stale = self.moved = False
         self.read_until = self.now + self.load.unread(len(self.places)) * self.scale
         self._frees.clear()
-        taken = self.taken
-        if taken < self.slots:
+        if (taken := self.taken) < self.slots:
             self.free_at, self.next_slot = 0.0, -1
         else:
             self._foresee_ends()
@@ -197,11 +194,13 @@ class EngineModel:
         self.free_at = self._frees[0]
         self.queued += 1
         self.stale = True
+        self.cache_index.log.note(self)
         self._price_queue()
 
     def release(self) -> None:
         """Drop one reservation."""
         self.queued -= 1
+        self.cache_index.log.note(self)
         self._price_queue()
 
     def start(self, request: RunningRequest, now: float) -> None:
@@ -221,7 +220,7 @@ class EngineModel:
             place,
             CachedPrefix(request.prompt, request.tokens, 0.0, now, now, request.client),
         )
-        self._moved = True
+        self.moved = True
         if self.slots < len(self.places) and self.taken == self.slots:
             self._foresee_ends()  # the other places are no slots
 
@@ -233,7 +232,7 @@ class EngineModel:
         self.counted(request, tokens, cached)
         self.load.begins(request, now)
         request.reading = self.speed.prefill_seconds(tokens - cached, cached)
-        self._moved = True
+        self.moved = True
 
     def counted(self, request: RunningRequest, tokens: int, cached: int) -> None:
         """Note how long a prompt is, and how much of it was cached."""
@@ -252,13 +251,13 @@ class EngineModel:
         self.load.batched(request, now, processed, self.per_read)
         left = max(0.0, request.tokens - processed)
         request.reading = self.speed.prefill_seconds(left, processed)
-        self._moved = True
+        self.moved = True
 
     def wrote(self, request: RunningRequest, now: float) -> None:
         """Note the first token."""
         self.advance(now)
         self.load.wrote(request, now)
-        self._moved = True
+        self.moved = True
 
     def end(
         self, request: RunningRequest, now: float, answer: float | None = None
@@ -275,7 +274,7 @@ class EngineModel:
         if content is not None:
             content.answer, content.since, content.used = answer, now, now
             content.tokens = request.tokens + answer
-        self._moved = True
+        self.moved = True
 
     def drop(self, request: RunningRequest, now: float) -> None:
         """Free the slots of a request that was given up, or whose engine failed."""
@@ -286,7 +285,7 @@ class EngineModel:
         self.advance(now)
         self._free(request)
         self.cache_index.forget(self.places[request.slot])
-        self._moved = True
+        self.moved = True
 
     def _free(self, request: RunningRequest) -> None:
         self.load.end(request)
@@ -299,6 +298,7 @@ class EngineModel:
         """Take so many requests at once from now on; what slots hold stays known."""
         more = self.cache_index.add(max(0, slots - len(self.places)))
         self.places += more
+        self.cache_index.owners.update(dict.fromkeys(more, self))
         self.resting |= dict.fromkeys(more)
         self.numbers = {place: slot for slot, place in enumerate(self.places)}
         self.mask = sum(1 << place for place in self.places)

@@ -6,61 +6,39 @@ changed is another engine, whose speed is learned anew.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
 from math import inf
 
-from balancer.fleet.engines import EngineCandidate, EngineKey
+from balancer.fleet.engines import Difference, EngineCandidate, EngineKey
 from balancer.fleet.slot_counts import SlotCounts
 from balancer.prediction.conditions import (
     POLICY,
     SECONDS,
     UNMEASURED,
     MachinePolicy,
+    Serving,
     condition,
     foreign_share,
-    stands_back,
 )
 from balancer.prediction.engine_model import EngineModel
+from balancer.prediction.large.tracked import (
+    SHARED_SECONDS,
+    WORK_LINGERS,
+    TrackedEngine,
+)
 from balancer.prediction.learning import SpeedKey, SpeedStore, speed_key
 from balancer.prediction.prefix_cache import PrefixCacheIndex, host_cache
 from balancer.prediction.servers.knowledge import ServerKnowledge
-from balancer.prediction.servers.width import LearnedWidth
 from balancer.prediction.speed import Speed, expected_speed
-from edgeserve.served import Served
-
-WORK_LINGERS = 10.0
-"""Seconds for which the load of a processor may still come from our own work."""
 
 DELAY_SECONDS = 1.0
 """For so many seconds a report may still count a request of ours that has ended."""
 
-SHARED_SECONDS = 600.0
-"""So long after work of another balancer was seen, engines choose their slots: two
-requests that name the same slot would wait for each other."""
+FEW, JUDGE_SECONDS = 64, 1.0
+"""In a fleet of more engines, all machines are judged anew no more often than this."""
 
 
-@dataclass(slots=True)
-class TrackedEngine:
-    """One engine as it was last reported."""
-
-    engine_model: EngineModel
-    key: SpeedKey
-    incarnation: tuple[str, int]
-    candidate: EngineCandidate
-    usable_since: float = 0.0
-    """Since when it can take requests."""
-    worked_at: float = -WORK_LINGERS
-    foreign: float = 0.0
-    """The share of its processor that others use."""
-    unknown_since: float | None = None
-    """Since when slots are taken that this balancer did not take."""
-    shared_at: float = -SHARED_SECONDS
-    """When that last lasted longer than reports are late."""
-    probe_place: int | None = None
-    """The place of the slot that a probe uses."""
-    abandoned: list[int] = field(default_factory=list[int])
-    """Places of the slots that work for clients that left, the oldest first."""
+NO_ENGINES: Mapping[EngineKey, TrackedEngine] = {}
 
 
 class FleetModel:
@@ -86,7 +64,10 @@ class FleetModel:
         self.cache_index = cache_index
         self._slot_counts = slot_counts
         self._policy = policy
+        self._candidates: Sequence[EngineCandidate] = ()
         self._tracked: dict[EngineKey, TrackedEngine] = {}
+        self._of_node: dict[str, dict[EngineKey, TrackedEngine]] = {}
+        self._judged_at = -inf
 
     def get(self, key: EngineKey) -> EngineModel | None:
         """Return the model of an engine, while it is in the fleet."""
@@ -112,7 +93,7 @@ class FleetModel:
 
     def all(self) -> list[EngineModel]:
         """Return all models."""
-        return [tracked.engine_model for tracked in self._tracked.values()]
+        return [each.engine_model for each in self._tracked.values()]
 
     def sync(self, candidates: Sequence[EngineCandidate], now: float) -> None:
         """Take in what the nodes report.
@@ -120,22 +101,43 @@ class FleetModel:
         An absent engine is in no slot and holds no prefix; its speed stays in `speeds`.
         """
         candidates = [each for each in candidates if each.engine.state != "absent"]
-        there = {each.key for each in candidates}
-        for gone in self._tracked.keys() - there:
-            self.probed(gone)
-            self._tracked.pop(gone).engine_model.remove()
-            self.last_resort.pop(gone, None)
-        for each in candidates:
+        before, self._candidates = self._candidates, candidates
+        found = Difference.of(before, candidates)
+        for gone in found.gone:
+            self._remove(gone)
+        for each in found.changed:
             tracked = self._tracked.get(each.key)
             if tracked is None or tracked.candidate.engine is not each.engine:
                 tracked = self._refreshed(each, tracked, now)
-            tracked.candidate = each
-            if each.unavailable is not None:
+            if (each.unavailable or tracked.candidate.unavailable) is not None:
                 tracked.usable_since = now
-        for tracked in self._tracked.values():
+            tracked.candidate = each
+        self._judge(found.changed, now)
+
+    def _remove(self, key: EngineKey) -> None:
+        self.probed(key)
+        self._tracked.pop(key).engine_model.remove()
+        self.last_resort.pop(key, None)
+        del self._of_node[key[0]][key]
+
+    def _judge(self, changed: Sequence[EngineCandidate], now: float) -> None:
+        """Apply the state of the machines that changed; at times of all of them.
+
+        What others use of a processor also depends on how long our work is over.
+        """
+        every = len(self._tracked) <= FEW or now - self._judged_at >= JUDGE_SECONDS
+        judged = list(self._tracked.values())
+        if every:
+            self._judged_at = now
+        else:
+            nodes = dict.fromkeys(each.node_id for each in changed)
+            judged = [
+                t for n in nodes for t in self._of_node.get(n, NO_ENGINES).values()
+            ]
+        for tracked in judged:
             self._apply_condition(tracked, now)
         if self._calibrates:
-            self._hold_back_unmeasured(now)
+            self._hold_back_unmeasured(judged, now)
 
     def recount(self, key: EngineKey, now: float, left: Iterable[int] = ()) -> None:
         """Count again after slots were taken or given back.
@@ -170,6 +172,7 @@ class FleetModel:
                 usable_since=now,
             )
             self._tracked[each.key] = tracked
+            self._of_node.setdefault(each.node_id, {})[each.key] = tracked
         self._take_width(tracked, each, now)
         self._count(tracked, now)
         return tracked
@@ -201,14 +204,11 @@ class FleetModel:
         engine_model, served = tracked.engine_model, each.engine.served
         if served is None:
             return
-        learns = served.learns_width
-        engine_model.served = served
-        engine_model.width = self._learned_width(each, served) if learns else None
+        slots, engine_model.served, engine_model.width = each.engine.slots, served, None
+        if served.learns_width:
+            engine_model.width = self.servers.width(each.key, slots, served.most)
         if engine_model.slots != each.engine.slots:
             engine_model.resize(each.engine.slots, now)
-
-    def _learned_width(self, each: EngineCandidate, served: Served) -> LearnedWidth:
-        return self.servers.width(each.key, each.engine.slots, served.most)
 
     def _count(self, tracked: TrackedEngine, now: float) -> None:
         engine_model = tracked.engine_model
@@ -277,25 +277,30 @@ class FleetModel:
             tracked.engine_model.scale = found.scale
             tracked.engine_model.stale = True
 
-    def _hold_back_unmeasured(self, now: float) -> None:
+    def _hold_back_unmeasured(
+        self, judged: Iterable[TrackedEngine], now: float
+    ) -> None:
         """Make unmeasured engines a last resort, for as long as measuring may take."""
         new = [
             tracked
-            for key, tracked in self._tracked.items()
+            for tracked in judged
             if not tracked.engine_model.learner.calibrated
-            and key not in self.last_resort
+            and tracked.candidate.key not in self.last_resort
             and tracked.candidate.engine.kind != "server"
             and now - tracked.usable_since < SECONDS
         ]
         if not new:
             return
-        serving = [
+        models = {tracked.engine_model.model for tracked in new}
+        serving = Serving(
             tracked.engine_model
             for key, tracked in self._tracked.items()
-            if tracked.candidate.unavailable is None and key not in self.last_resort
-        ]
+            if tracked.engine_model.model in models
+            and tracked.candidate.unavailable is None
+            and key not in self.last_resort
+        )
         for tracked in new:
-            if stands_back(tracked.engine_model, serving):
+            if serving.better_than(tracked.engine_model):
                 self.last_resort[tracked.candidate.key] = UNMEASURED
 
     def _own_share(self, of: EngineCandidate, now: float) -> float:
@@ -306,9 +311,7 @@ class FleetModel:
         if of.hardware is None or of.engine.launch.gpu_layers:
             return 1.0
         threads = 0
-        for key, tracked in self._tracked.items():
-            if key[0] != of.node_id:
-                continue
+        for key, tracked in self._of_node[of.node_id].items():
             if self._slot_counts.busy(key):
                 tracked.worked_at = now
             if now - tracked.worked_at < WORK_LINGERS:

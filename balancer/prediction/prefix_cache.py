@@ -65,6 +65,36 @@ Level = tuple[int, int]
 """Blocks in common, and the slots that have exactly so many."""
 
 
+class ChangeLog:
+    """The engines whose costs may have changed, in order, as far back as is kept."""
+
+    KEPT = 4096
+
+    def __init__(self) -> None:
+        self._entries: list[object] = []
+        self._dropped = 0
+        self.note = self._entries.append
+
+    @property
+    def position(self) -> int:
+        """Where the next entry will be."""
+        return self._dropped + len(self._entries)
+
+    def since(self, position: int) -> list[object] | None:
+        """Return what came since; None where that is not known."""
+        if position < self._dropped:
+            return None
+        found = self._entries[position - self._dropped :]
+        self.trim()
+        return found
+
+    def trim(self) -> None:
+        """Forget what is old."""
+        if len(self._entries) > self.KEPT:
+            self._dropped += len(self._entries)
+            self._entries.clear()
+
+
 class PrefixCacheIndex:
     """The slots of the fleet as bits, and what they hold."""
 
@@ -78,6 +108,9 @@ class PrefixCacheIndex:
         self._ending: dict[bytes, int] = {}
         """Slots by the last block of what they hold."""
         self._free: list[int] = []
+        self.owners: dict[int, object] = {}
+        """Whose slot each place is: an `EngineModel`."""
+        self.log = ChangeLog()
 
     def add(self, slots: int) -> list[int]:
         """Give places to the slots of an engine; return them."""

@@ -134,9 +134,11 @@ class _SpeedProber:
         """Probe engines that need it, now and whenever the fleet has changed."""
         while True:
             self._changed.clear()
+            began = time.monotonic()
             for each in self._state.current.candidates:
                 if self._needs_probe(each) and each.key not in self._running:
                     self._probe_soon(each)
+            await asyncio.sleep(10 * (time.monotonic() - began))
             with suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_SECONDS):
                     await self._changed.wait()

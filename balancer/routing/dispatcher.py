@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from math import ceil, inf
 
 from balancer.dialects.timings import Timings
-from balancer.prediction.cost import Considered, CostEstimate, cheapest
+from balancer.prediction.cost import Considered, CostEstimate
 from balancer.prediction.engine_model import EngineModel
+from balancer.prediction.large.search import find_cheapest
 from balancer.prediction.prefix_cache import PrefixCacheIndex
 from balancer.prediction.running import RunningRequest
 from balancer.prediction.slot_match import RequestFeatures, features_of
@@ -131,10 +132,9 @@ class Dispatcher:
             if not (thorough or self.cache_index.idle):
                 break
             self.withdraw(request)
-            engines = self.eligible(request)
-            _refresh(engines, refreshed, now)
             features = self.features(request, now)
-            best, considered = cheapest(features, engines)
+            engines = self.eligible(request)
+            best, considered = find_cheapest(features, engines, refreshed)
             if best is None:
                 continue
             request.work = best.work
@@ -154,9 +154,8 @@ class Dispatcher:
             self.withdraw(request)
         # Those that have just come have no work yet, and so are among the first.
         for request in self.order.ranked(waiting, now)[:LOOK]:
-            engines = self.eligible(request)
-            _refresh(engines, refreshed, now)
-            best, _ = cheapest(self.features(request, now), engines)
+            features, engines = self.features(request, now), self.eligible(request)
+            best, _ = find_cheapest(features, engines, refreshed)
             if best is not None:
                 request.work = best.work
 
@@ -178,9 +177,8 @@ class Dispatcher:
         self, request: QueuedRequest, now: float
     ) -> tuple[CostEstimate | None, Considered]:
         """Like `choose`, with what was found about every engine."""
-        engines = self.eligible(request)
-        _refresh(engines, set(), now)
-        return cheapest(self.features(request, now), engines)
+        features, engines = self.features(request, now), self.eligible(request)
+        return find_cheapest(features, engines, set())
 
     def features(self, request: QueuedRequest, now: float) -> RequestFeatures:
         """Compute once what the cost on every engine needs."""
@@ -290,10 +288,3 @@ def _further_slots(engine: EngineModel, slot: int, slots: int) -> tuple[int, ...
     if slots == 1:
         return ()
     return tuple([each for each in engine.idle_slots() if each != slot][: slots - 1])
-
-
-def _refresh(engines: Sequence[EngineModel], refreshed: set[str], now: float) -> None:
-    for engine in engines:
-        if engine.name not in refreshed:
-            refreshed.add(engine.name)
-            engine.refresh(now)

@@ -5,10 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from balancer.fleet.engines import EngineCandidate
+from balancer.fleet.engines import (
+    Difference,
+    EngineCandidate,
+    EngineKey,
+    is_as_eligible,
+)
 from balancer.prediction.cost import Considered, CostEstimate, estimates
 from balancer.prediction.engine_model import EngineModel
 from balancer.prediction.fleet_model import FleetModel
+from balancer.prediction.large.search import MANY, ranked
 from balancer.routing.decision import Refuse, RoutingRequest, Verdict
 from balancer.routing.filters import Filtered, filter_engines
 
@@ -43,15 +49,30 @@ class EligibilityCache:
     fleet_model: FleetModel
     candidates: Sequence[EngineCandidate] = ()
     _shortest: int = 0
+    _last_resort: dict[EngineKey, str] = field(default_factory=dict[EngineKey, str])
     _found: dict[EligibilityKey, Eligible | Refuse] = field(
         default_factory=dict[EligibilityKey, "Eligible | Refuse"]
     )
 
     def update(self, candidates: Sequence[EngineCandidate]) -> None:
-        """Take in a change of the fleet."""
-        self.candidates = candidates
+        """Take in a change of the fleet, which often is that a slot was taken."""
+        before, self.candidates = self.candidates, candidates
+        if not self._matters(before):
+            return
+        self._last_resort = dict(self.fleet_model.last_resort)
         self._shortest = min((each.context for each in candidates), default=0)
         self._found.clear()
+
+    def _matters(self, before: Sequence[EngineCandidate]) -> bool:
+        """Whether a filter could say something else now."""
+        if len(self.candidates) <= MANY:
+            return True  # to filter them again takes less than to compare
+        if self.fleet_model.last_resort != self._last_resort:
+            return True
+        found = Difference.of(before, self.candidates)
+        return bool(found.gone) or any(
+            old is None or not is_as_eligible(old, new) for old, new in found.pairs
+        )
 
     def find(self, routing: RoutingRequest) -> Eligible | Refuse:
         """Return the engines that can serve it, or why none can."""
@@ -78,7 +99,10 @@ class EligibilityCache:
             if " ".join(each.key) not in candidate_by_name
         )
         least = min((engine.slots for engine in engines), default=1)
-        return Eligible(filtered, tuple(engines), candidate_by_name, spared, least)
+        return Eligible(filtered, ranked(engines), candidate_by_name, spared, least)
+
+
+OTHERS_FIRST = "costs more, by its speed and load alone"
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +123,10 @@ class Explanation:
         for each in found:
             to = self.eligible.candidate_by_name[each.engine.name]
             yield Verdict(candidate=to, reason=self._reason(each, best), estimate=each)
+        looked_at = {each.engine.name for each in found}
+        for name, to in self.eligible.candidate_by_name.items():
+            if name not in looked_at:
+                yield Verdict(candidate=to, reason=OTHERS_FIRST)
         for to, why in self.eligible.spared:
             yield Verdict(candidate=to, reason=f"left alone: {why}")
         yield from self.eligible.filtered.out

@@ -17,6 +17,7 @@ from balancer.fleet.slot_counts import SlotCounts
 from balancer.prediction.cost import CostEstimate, cheapest
 from balancer.prediction.engine_model import EngineModel
 from balancer.prediction.fleet_model import FleetModel
+from balancer.prediction.large.search import find_cheapest
 from balancer.routing.decision import Refuse, RoutingRequest, Send, Verdict
 from balancer.routing.dispatcher import Assignment, Dispatcher, TurnedAway
 from balancer.routing.eligibility import EligibilityCache, Eligible, Explanation
@@ -149,7 +150,7 @@ class PredictivePolicy:
             return None
         request = self._supposed(routing, eligible)
         features = self.dispatcher.features(request, request.arrived)
-        best, _ = cheapest(features, eligible.engines)
+        best, _ = find_cheapest(features, eligible.engines, set())
         return best.first if best and best.wait == 0 and best.slot >= 0 else None
 
     def eligible(self, routing: RoutingRequest) -> Eligible | Refuse:

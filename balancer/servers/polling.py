@@ -134,10 +134,12 @@ class ServerPoll:
         if server.found is None:
             server.read_files()
             self._client.trust(server)
-            self._found(await recognise(get, server.setting, server.base))
+            self._found(
+                await recognise(get, server.setting, server.base, balancers=True)
+            )
         replies = await look(get, self._known(), server.base)
         if self._marks and self._marks != marks_of(replies):
-            found = await recognise(get, server.setting, server.base)
+            found = await recognise(get, server.setting, server.base, balancers=True)
             if found != server.found:
                 self._found(found)
                 replies = await look(get, found, server.base)

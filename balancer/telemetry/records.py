@@ -5,15 +5,19 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Any
 
 import msgspec
 
 from balancer.composition.routes import Routed
 from balancer.dialects.timings import Timings
-from balancer.routing.decision import Decision, Send, Wait, shown
+from balancer.routing.decision import Decision, Send, Verdicts, Wait, shown
 
 KEPT = 1000
+
+MOST_SHOWN = 100
+"""Candidates that are shown of one decision."""
 
 ANSWERED = frozenset(("answered", "refused by the engine"))
 """Outcomes of an attempt that gave the client its answer."""
@@ -142,7 +146,7 @@ class RequestRecord(msgspec.Struct):
 
     def _candidates(self) -> list[dict[str, Any]]:
         """Render the candidates of the latest decision."""
-        return [shown(each) for each in (self.decision or Wait(())).verdicts]
+        return _rendered((self.decision or Wait(())).verdicts)
 
 
 def _attempt(attempt: AttemptRecord, *, fully: bool) -> dict[str, Any]:
@@ -155,7 +159,12 @@ def _attempt(attempt: AttemptRecord, *, fully: bool) -> dict[str, Any]:
         "outcome": attempt.outcome,
         "seconds": ended and round(ended - attempt.started, 6),
         **send.shown(),
-    } | ({"candidates": list(map(shown, send.verdicts))} if fully else {})
+    } | ({"candidates": _rendered(send.verdicts)} if fully else {})
+
+
+def _rendered(verdicts: Verdicts) -> list[dict[str, Any]]:
+    """Render the candidates, the cheapest first; of very many, those that came near."""
+    return list(map(shown, islice(verdicts, MOST_SHOWN)))
 
 
 class RequestLog:

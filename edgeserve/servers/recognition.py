@@ -40,16 +40,20 @@ class Recognised:
     looks: tuple[str, ...]
 
 
-async def recognise(get: Get, setting: ServerSetting, base: str) -> Recognised:
+async def recognise(
+    get: Get, setting: ServerSetting, base: str, *, balancers: bool = False
+) -> Recognised:
     """Find out what a server is. Raises NodeLost with a sentence.
 
-    `base` is the path of its URL, without `/v1`.
+    `base` is the path of its URL, without `/v1`. `balancers`: another balancer may be
+    one, where its kind is named; by error it would soon ask itself.
     """
     api, models = await _list(get, setting, base)
     replies: dict[str, Reply] = {MODELS: models}
-    if "edgeserve" in owners(replies):
+    named = setting.kind != "auto"
+    if "edgeserve" in owners(replies) and not (balancers and named):
         raise NodeLost(f"{setting.url} is EdgeServe itself; name its nodes with --node")
-    if setting.kind != "auto":
+    if named:
         profile = BY_KIND[setting.kind]
         return Recognised(profile, api, profile.looks)
     for profile in PROFILES:

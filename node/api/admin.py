@@ -11,7 +11,7 @@ from edgeserve.http.server.aiohttp_routes import guarded, json_response
 from edgeserve.orders.log import LOG
 from edgeserve.orders.waiting import WAITING, WaitingRequests
 from edgeserve.security.tokens import Guard
-from edgeserve.wire import decode
+from edgeserve.wire import CHANGES, decode
 from node.api.inference import known
 from node.kept_log import KeptLog
 from node.state import NodeState
@@ -65,7 +65,8 @@ async def _stream(request: web.Request, state: NodeState) -> web.StreamResponse:
         }
     )
     await response.prepare(request)
-    async with aclosing(state.feed.follow()) as news:
+    changes = CHANGES in request.query
+    async with aclosing(state.feed.follow(changes=changes)) as news:
         async for frame in news:
             async with asyncio.timeout(WRITE_SECONDS):
                 await response.write(frame)

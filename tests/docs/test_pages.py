@@ -18,6 +18,7 @@ REFERENCE = (
     "containers",
     "doctor",
     "kubernetes",
+    "many-machines",
     "models",
     "platforms",
     "several-balancers",

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from edgeserve.http.types import Origin
-from edgeserve.wire import EngineChange, NodeReport, decode
+from edgeserve.wire import EngineChange, NodeReport, changed, decode
 from node import state as node_state
 from node.state import NodeState
 from tests.node.building import PretendSupervisor, a_node, an_engine
@@ -154,3 +154,39 @@ def test_a_report_travels_and_comes_back() -> None:
     report = state.report()
 
     assert decode(msgspec.json.encode(report), NodeReport) == report
+
+
+async def test_who_asks_for_changes_gets_what_changed_of_a_report() -> None:
+    state, supervisor = two_engines()
+    async with aclosing(state.feed.follow(changes=True)) as stream:
+        _, whole = await heard(stream)
+        with supervisor.claim():
+            state.feed.engine_changed("a:Q4_0")
+            await heard(stream)
+            state.problems = ("the disk is full",)
+            state.feed.report_changed()
+            event, data = await heard(stream)
+        state.feed.report_changed()  # the engine is idle again
+        _, last = await heard(stream)
+
+    assert event == "change"
+    assert msgspec.json.decode(data) == {"problems": ["the disk is full"]}
+    assert changed(changed(decode(whole, NodeReport), data), last) == state.report()
+
+
+async def test_another_id_is_told_in_a_whole_report() -> None:
+    state, _ = two_engines()
+    async with aclosing(state.feed.follow(changes=True)) as stream:
+        await heard(stream)
+        state.instance = "another process"
+        state.feed.report_changed()
+        event, _ = await heard(stream)
+
+    assert event == "report"
+
+
+def test_a_change_cannot_claim_another_id() -> None:
+    state, _ = two_engines()
+    report = state.report()
+
+    assert changed(report, b'{"id":"x","protocol":9,"of-later-releases":1}') == report

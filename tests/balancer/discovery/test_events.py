@@ -14,6 +14,7 @@ from msgspec import structs
 from balancer.discovery import events
 from balancer.discovery.events import ReconnectPolicy, candidates, together
 from balancer.fleet.members import Fleet
+from edgeserve.http.sse import write_event
 from edgeserve.http.types import Origin
 from edgeserve.runtime import background
 from tests.balancer.endpoint import CHAT, QUICK, chat, endpoint
@@ -59,6 +60,16 @@ async def test_a_full_report_replaces_what_was_known() -> None:
         await balancer.until(
             lambda fleet: fleet.nodes[0].report.engines[0].id == "other:Q4_1"
         )
+
+
+async def test_a_change_of_a_report_leaves_the_rest_as_it_was() -> None:
+    async with fake_node() as node, endpoint(node) as balancer:
+        before = node.report
+        node.send(write_event(b'{"problems":["the disk is full"]}', "change"))
+        await balancer.until(lambda fleet: fleet.nodes[0].report.problems != ())
+
+        (after,) = balancer.balancer.state.current.fleet.nodes
+    assert after.report == structs.replace(before, problems=("the disk is full",))
 
 
 async def test_a_node_that_breaks_its_stream_is_suspect_at_once_and_comes_back() -> (

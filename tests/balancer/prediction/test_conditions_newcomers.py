@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from balancer.prediction.conditions import stands_back
+from balancer.prediction.conditions import Serving
 from balancer.prediction.engine_model import EngineModel
 from balancer.prediction.prefix_cache import PrefixCacheIndex
 from balancer.prediction.speed import Sample, Speed
@@ -32,27 +32,31 @@ def measured(speed: Speed) -> EngineModel:
 def test_an_engine_alone_serves_though_it_was_not_measured() -> None:
     engine = new(PI)
 
-    assert not stands_back(engine, [engine])
+    assert not Serving([engine]).better_than(engine)
 
 
 def test_a_newcomer_leaves_requests_to_one_that_was_measured() -> None:
-    assert stands_back(new(LAPTOP), [measured(LAPTOP)])
-    assert stands_back(new(PI), [measured(GPU)])
+    assert Serving([measured(LAPTOP)]).better_than(new(LAPTOP))
+    assert Serving([measured(GPU)]).better_than(new(PI))
 
 
 def test_one_that_looks_far_faster_than_the_measured_ones_serves_at_once() -> None:
-    assert not stands_back(new(GPU), [measured(PI)])
+    assert not Serving([measured(PI)]).better_than(new(GPU))
 
 
 def test_among_unmeasured_engines_only_one_far_slower_gets_nothing() -> None:
     engines = [new(GPU), new(LAPTOP), new(PI)]
 
-    assert [stands_back(engine, engines) for engine in engines] == [False, True, True]
-    assert not stands_back(new(LAPTOP), [new(replace(LAPTOP, prefill=1 / 400))])
+    assert [Serving(engines).better_than(engine) for engine in engines] == [
+        False,
+        True,
+        True,
+    ]
+    assert not Serving([new(replace(LAPTOP, prefill=1 / 400))]).better_than(new(LAPTOP))
 
 
 def test_an_engine_of_another_model_does_not_count() -> None:
     other = measured(GPU)
     other.model = "another"
 
-    assert not stands_back(new(PI), [other])
+    assert not Serving([other]).better_than(new(PI))

@@ -1,0 +1,1 @@
+"""Parts of the prediction for fleets of hundreds of engines. Pure."""
