@@ -33,8 +33,8 @@ Prices = tuple[float, float, float]
 class RankedEngines(tuple[EngineModel, ...]):
     """Engines with the order of their prices, kept up to date from the change log."""
 
-    def __init__(self, engines: Iterable[EngineModel]) -> None:
-        del engines  # the tuple has them
+    def __init__(self, iterable: Iterable[EngineModel] = (), /) -> None:
+        del iterable  # the tuple has it
         self._number = {engine: at for at, engine in enumerate(self)}
         self._log = self[0].cache_index.log
         self._position = -1
