@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator
 
     from balancer.clients.keys import ClientKey
+    from edgeserve.config.settings import BalancerSettings
 
 MOST = 2**31 - 1
 
@@ -123,6 +124,7 @@ def new_key(
         return
     from balancer.clients.keys import ClientKey, checked_name, key_id
     from balancer.clients.store import NameTaken, add_key, all_keys
+    from edgeserve.cli.up.lan import keys_file
     from edgeserve.security.tokens import new_secret
 
     secret = new_secret("key")
@@ -131,7 +133,7 @@ def new_key(
     made = ClientKey(id=id_, name=name, created=time.time(), **changes_of(given))
     path = _store(state_dir, config)
     with _said(path):
-        is_first = not all_keys(path)
+        is_first = not (all_keys(path) or keys_file(_settings(config)).exists())
         try:
             add_key(path, made)
         except NameTaken as error:
@@ -288,12 +290,15 @@ def _day(at: float) -> str:
 def _store(state_dir: Path | None, config: Path | None) -> Path:
     """Return the path of the keys of the balancer on this machine."""
     from balancer.clients.store import store_in
+
+    return store_in(state_dir or _settings(config).state_dir)
+
+
+def _settings(config: Path | None) -> BalancerSettings:
     from edgeserve.config.settings import BalancerSettings
     from edgeserve.config.sources import resolve
 
-    if state_dir is None:
-        state_dir = resolve(BalancerSettings, file=config).settings.state_dir
-    return store_in(state_dir)
+    return resolve(BalancerSettings, file=config).settings
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -144,7 +143,9 @@ def bench(
     plan = BenchPlan(streams=streams, rounds=rounds, seconds=seconds, ask=ask)
     for each in contestants:
         click.echo(f"asking {each.target.model} at {each.place.url}", err=True)
-    found = asyncio.run(compared(contestants, plan))
+    found, complete = compared(contestants, plan)
+    if not complete:
+        click.echo("stopped; measured until then:", err=True)
     _print(found, markdown=markdown, quiet=str(json_file) == "-")
     if json_file is not None:
         _write(json_file, found)
@@ -152,6 +153,8 @@ def bench(
         from edgeserve.cli.bench.picture import picture
 
         picture(found, picture_file)
+    if not complete:
+        raise click.Abort
     if all(each.failed == each.requests for each in found):
         raise NothingMeasured("no request was answered; the sentences above say why")
 

@@ -6,6 +6,7 @@ import asyncio
 import random
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -166,8 +167,8 @@ async def _asked(
             await response.read()
             return await _asked(client, target, plain, begun)
         if response.status != 200:
-            text = (await response.text())[:200]
-            return Sample(asked=begun, error=f"{response.status}: {text}")
+            said = _reason(await response.text())
+            return Sample(asked=begun, error=f"{response.status}: {said}")
         async for chunk in _chunks(response):
             now = time.perf_counter()
             if chunk.error:
@@ -185,6 +186,13 @@ async def _asked(
         prompt=usage.prompt_tokens,
         answer=usage.completion_tokens or pieces,
     )
+
+
+def _reason(text: str) -> str:
+    """Return the sentence in an error of OpenAI's shape, else the text. Pure."""
+    with suppress(msgspec.DecodeError, LookupError, TypeError):
+        text = str(msgspec.json.decode(text)["error"]["message"])
+    return text[:200]
 
 
 async def _chunks(response: aiohttp.ClientResponse) -> AsyncGenerator[_Chunk]:

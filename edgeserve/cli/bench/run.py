@@ -68,9 +68,26 @@ def _first_model(place: Endpoint) -> str:
     raise NothingMeasured(f"{place.url} lists no chat model; name one with --model")
 
 
-async def compared(contestants: Sequence[Contestant], plan: BenchPlan) -> list[Figures]:
-    """Measure each number of streams at all endpoints. Raises NothingMeasured."""
-    found = list[Figures]()
+def compared(
+    contestants: Sequence[Contestant], plan: BenchPlan
+) -> tuple[list[Figures], bool]:
+    """Measure each number of streams at all endpoints. Raises NothingMeasured.
+
+    Return what is known, and whether it is all: a run may be interrupted.
+    """
+    found: list[Figures] = []
+    try:
+        asyncio.run(_compare(contestants, plan, found))
+    except KeyboardInterrupt:
+        if not found:
+            raise
+        return found, False
+    return found, True
+
+
+async def _compare(
+    contestants: Sequence[Contestant], plan: BenchPlan, found: list[Figures]
+) -> None:
     with Progress(console=Console(stderr=True)) as bars:
         async with session() as client:
             for each in contestants:  # the first request may load a model
@@ -79,8 +96,8 @@ async def compared(contestants: Sequence[Contestant], plan: BenchPlan) -> list[F
                     raise NothingMeasured(f"{each.place.url}: {first.error}")
             for streams in plan.streams:
                 for each in contestants:
-                    found.append(await _measured(client, each, plan, streams, bars))
-    return found
+                    known = await _measured(client, each, plan, streams, bars)
+                    found.append(known)
 
 
 async def _measured(

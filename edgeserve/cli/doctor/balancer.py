@@ -47,7 +47,8 @@ class Asked:
     """What a balancer has answered. `named`: by an option or a setting.
 
     `expected`: it runs here. `skew` is how many seconds this clock is ahead of its one.
-    `key` and `nodes` are the statuses of what a client and an admin may read.
+    `key` and `nodes` are the statuses of what a client and an admin may read, `keyed`
+    whether a key was sent.
     """
 
     url: str
@@ -59,6 +60,7 @@ class Asked:
     skew: float | None = None
     protocol: int | None = None
     tokens: Tokens = "unknown"
+    keyed: bool = True
     key: int = 0
     nodes: int = 0
     rows: Sequence[Json] = ()
@@ -132,6 +134,7 @@ def _answered(first: Asked, place: Endpoint, here: Here) -> Asked:
         skew=_skew(headers, now),
         protocol=challenge.protocol,
         tokens=_compared(place, here),
+        keyed="authorization" in place.headers(),
         key=_got(place, "/v1/models")[0],
         nodes=status,
         rows=(_decoded(content, list[dict[str, Any]]) or []) if status == 200 else (),
@@ -278,8 +281,12 @@ def _token(found: Asked) -> Finding:
 
 
 def _key(found: Asked) -> Finding:
+    if found.key == http.client.UNAUTHORIZED and not found.keyed:
+        said = "clients of the balancer need one, and none was named; a node needs none"
+        again = f"edgeserve doctor --url {found.url} --api-key-file FILE"
+        return unknown("key", said, again)
     if found.key == http.client.UNAUTHORIZED:
-        said = "the balancer does not know the API key of this machine, or it has none"
+        said = "the balancer does not know the API key of this machine"
         return problem("key", "wrong", said, f"{KEY_NEW}  # on the balancer's machine")
     if found.key != http.client.OK:
         return unknown("key", f"cannot be checked: the balancer answers {found.key}")

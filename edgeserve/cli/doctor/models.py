@@ -15,7 +15,7 @@ from edgeserve.errors import in_words
 from edgeserve.models.memory import MIB, size
 from edgeserve.wire import Memory
 from node.hardware.sample import Sampler, memory
-from node.models.library import UnusableFile, look, scan
+from node.models.library import Model, UnusableFile, look, scan
 from node.planning.plan import plan
 
 
@@ -45,9 +45,10 @@ def files(settings: NodeSettings) -> Files:
         found = scan(folder)
     except OSError as error:
         return Files(folder=folder, usable=0, unusable=apart, why=in_words(error))
+    usable = (*found.models, *(each for each in named if isinstance(each, Model)))
     return Files(
         folder=folder,
-        usable=len(found.models) + len(named) - len(apart),
+        usable=len({each.path.absolute() for each in usable}),
         unusable=(*found.unusable, *apart),
     )
 

@@ -15,6 +15,7 @@ import secrets
 import selectors
 import socket
 import struct
+import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, suppress
@@ -107,7 +108,7 @@ def _socket(at: Listening) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_DGRAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if hasattr(socket, "SO_REUSEPORT"):
+        if sys.platform != "linux":  # there, one socket would get another's packets
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         sock.setblocking(False)
         (_bind4 if at.place.ipv4 else _bind6)(sock, at.place)

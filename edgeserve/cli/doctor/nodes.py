@@ -246,7 +246,8 @@ def listed(here: Here, found: Asked) -> Iterator[Finding]:
     if found.why:
         return
     if found.nodes != 200:
-        said = "this key may not list the balancer's nodes"
+        who = "this key" if found.keyed else "who has no key"
+        said = f"{who} may not list the balancer's nodes"
         yield unknown("nodes", said, "edgeserve doctor --api-key-file FILE-OF-AN-ADMIN")
         return
     own = _own_id(here) if "node" in here.roles else None

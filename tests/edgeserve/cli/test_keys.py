@@ -9,7 +9,8 @@ import pytest
 from balancer.clients.keys import key_id
 from balancer.clients.store import all_keys, store_in
 from edgeserve.cli.keys import expiry
-from edgeserve.config.paths import state_dir
+from edgeserve.cli.secrets import add_key as add_to_file
+from edgeserve.config.paths import config_dir, state_dir
 from edgeserve.errors import SettingsError
 from tests.edgeserve.damage import EVERY_WAY, damage
 from tests.fakes.endpoint import fake_endpoint
@@ -39,6 +40,16 @@ def test_a_key_is_shown_once_and_only_its_hash_is_kept(edgeserve: Terminal) -> N
     assert secret not in edgeserve("key", "list", "--json").out
     assert "first key" in seen.err
     assert "first key" not in edgeserve("key", "new").err
+
+
+def test_a_key_beside_a_file_of_keys_is_not_called_the_first(
+    edgeserve: Terminal,
+) -> None:
+    add_to_file(config_dir() / "api-keys", "household")  # as `up --lan` does
+    seen = edgeserve("key", "new", "--name", "guest")
+
+    assert seen.status == 0
+    assert "first key" not in seen.err
 
 
 def test_limits_are_shown_and_changed_one_by_one(edgeserve: Terminal) -> None:

@@ -1,6 +1,7 @@
 """`edgeserve bench` measures any endpoint with OpenAI's API, and says what failed."""
 
 import json
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,35 @@ def test_a_server_that_refuses_our_fields_is_asked_without_them(
     assert seen.status == 1
     assert "400" in seen.err
     assert "Unexpected fields" in seen.err
+
+
+def test_a_refusal_is_said_as_a_sentence(
+    edgeserve: Terminal, endpoint: FakeEndpoint
+) -> None:
+    endpoint.statuses[CHAT] = 404
+    endpoint.answers[CHAT] = {"error": {"message": "no node serves 'x'", "param": None}}
+    seen = edgeserve("bench", "--model", "x")
+
+    assert seen.status == 1
+    assert f"{endpoint.url}: 404: no node serves 'x'\n" in seen.err
+
+
+def test_what_was_measured_before_an_interruption_is_kept(
+    edgeserve: Terminal, endpoint: FakeEndpoint, tmp_path: Path
+) -> None:
+    def interrupted() -> list[bytes]:
+        signal.raise_signal(signal.SIGINT)
+        return [chat_event("a")]
+
+    given = iter([*[answer()] * 3, *[interrupted] * 4])
+    endpoint.answers[CHAT] = lambda: next(given)()
+    file = tmp_path / "bench.json"
+    seen = edgeserve("bench", *FEW, "--json", str(file))
+
+    assert seen.status == 1
+    assert [row.split()[0] for row in seen.out.splitlines()] == ["streams", "1"]
+    assert "stopped; measured until then:" in seen.err
+    assert [each["streams"] for each in json.loads(file.read_text())] == [1]
 
 
 def test_an_answer_that_fails_in_the_middle_is_named(

@@ -68,6 +68,16 @@ def test_a_file_that_is_no_model_is_not_to_be_removed(machine: Machine) -> None:
     assert found.remedy.startswith("edgeserve quantize inspect ")
 
 
+def test_a_model_of_the_folder_that_is_also_named_counts_once(
+    machine: Machine,
+) -> None:
+    path = a_model(machine.models / "small.F16.gguf")
+    machine.set(node_models=str(path))
+    (found,) = machine.examine("models")
+
+    assert found.said == f"1 in {machine.models} can be read"
+
+
 def test_a_machine_without_models_is_told_how_to_get_one(machine: Machine) -> None:
     found = machine.problem("models")
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 import time
 from email.utils import formatdate
 
@@ -43,6 +44,24 @@ async def test_in_a_sound_fleet_no_machine_has_a_problem(ward: Ward) -> None:
         assert ward.admin_key.read_text().strip() not in found.out
         said = [each["found"] for each in found.findings]
         assert any("attic" in each for each in said), found.out
+
+
+LISTEN = """
+from edgeserve.cli.doctor.multicast import listen
+print(*(each.place.name for each in listen(4.0).listening if each.others))
+"""
+
+
+async def test_where_nothing_runs_others_are_heard_on_their_interface(
+    ward: Ward,
+) -> None:
+    await both_serve(ward)
+    new = ward.fleet.network.host("new")
+    ip("-n", new.namespace, "route", "add", "default", "dev", "eth0")
+    argv = ("ip", "netns", "exec", new.namespace, sys.executable, "-c", LISTEN)
+    heard = subprocess.run(argv, capture_output=True, text=True, timeout=SECONDS)
+
+    assert heard.stdout.split() == ["eth0"], heard.stderr
 
 
 async def test_what_the_balancer_refuses_is_found_by_its_name(ward: Ward) -> None:

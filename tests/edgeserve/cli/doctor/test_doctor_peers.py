@@ -46,6 +46,14 @@ def test_only_who_is_let_in_has_a_good_key(status: int, state: str) -> None:
     assert [e.state for e in findings(asked, sure=True) if e.check == "key"] == [state]
 
 
+def test_a_machine_without_a_key_has_no_wrong_one() -> None:
+    asked = Asked(url="http://127.0.0.1:8080", key=401, keyed=False)
+    (found,) = [each for each in findings(asked, sure=True) if each.check == "key"]
+
+    assert found.state == "unknown"
+    assert "a node needs none" in found.said
+
+
 @contextmanager
 def serving(server: HTTPServer) -> Generator[None]:
     thread = threading.Thread(target=server.serve_forever, args=(0.05,))
