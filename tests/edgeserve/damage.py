@@ -279,7 +279,6 @@ OTHERWISE = {
     "balancer.telemetry.recorder": "traces: day.jsonl above",
     "edgeserve.cli.convert.checkpoint": "a model's own weights, damaged in its tests",
     "edgeserve.cli.doctor.engine": "its own folder, for the trial of an engine",
-    "edgeserve.cli.doctor.interfaces": "/proc",
     "edgeserve.cli.main": "/dev/null",
     "edgeserve.cli.service.software": "what pip has noted of this package",
     "edgeserve.models.download": "a model, verified as it is written",
