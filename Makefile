@@ -105,8 +105,8 @@ check-clients: install  ## Test unmodified clients against a real fleet (6 min, 
 check-convert: install  ## Test converting; first installs PyTorch, if missing (1 GB)
 	@scripts/check-convert $(ARGS)
 
-check-containers: install  ## Make the container images, and run them with podman (5 min)
-	@scripts/check-containers
+check-containers: install  ## Make the container image, and run it with podman (5 min)
+	@scripts/check-containers $(ARGS)
 
 check-servers: install  ## Run Ray Serve, mlx_lm.server and others behind a balancer (5 min)
 	@scripts/check-servers $(ARGS)
