@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from node.engines.process import free_port
 from tests.containers.podman import Container, podman, told, until
 
 FILE = Path(__file__).parents[2] / "deploy" / "containers" / "compose.yaml"
-COMPOSE = ("podman-compose", "--in-pod=false")
+COMPOSE = ("podman-compose", "--in-pod=false", "-f", str(FILE))
 
 
 class Compose:
@@ -25,22 +26,14 @@ class Compose:
         self._environ = {
             **os.environ,
             "EDGESERVE_SECRETS": str(secrets),
-            "EDGESERVE_PORT": "18479",
+            "EDGESERVE_PORT": str(free_port()),
             "EDGESERVE_MEMORY": "1g",
         }
 
     def __call__(self, *argv: str) -> None:
         """Run `podman-compose …`, or fail with what it said."""
         done = subprocess.run(
-            [
-                "podman-compose",
-                "--in-pod=false",
-                "-p",
-                self.name,
-                "-f",
-                str(FILE),
-                *argv,
-            ],
+            [*COMPOSE, "-p", self.name, *argv],
             env=self._environ,
             capture_output=True,
             text=True,

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import signal
 import sys
 import time
 from collections.abc import Generator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,9 +29,6 @@ from tests.docs.table import (
 from tests.docs.terminal import Terminal
 from tests.fleet.network import Host, network
 from tests.patience import PATIENCE
-
-ETC = Path("/etc/netns")
-"""`ip netns exec` shows the files of a namespace's folder here as those of /etc."""
 
 ELSEWHERE = re.compile("^(" + "|".join(NOT_HERE) + r")\b", re.MULTILINE)
 """What a block begins a line with that cannot run here."""
@@ -53,7 +49,7 @@ class Machines:
         default_factory=list[tuple[str, Terminal]]
     )
     key: str = ""
-    """The key that was made last: what the page's `sk-…` stands for."""
+    """The key that was made last: what the page's `key-…` stands for."""
 
     def home(self, name: str) -> Path:
         """Return the home folder of a machine's user."""
@@ -64,9 +60,7 @@ class Machines:
         for step in steps:
             if isinstance(step, Settings):
                 self.paste(step)
-            elif not re.search(
-                rf"^({'|'.join(NOT_HERE)})\b", step.script, re.MULTILINE
-            ):
+            elif not ELSEWHERE.search(step.script):
                 self.run(step)
 
     def paste(self, step: Settings) -> None:
@@ -143,20 +137,19 @@ class Machines:
 def machines(steps: Sequence[Step], folder: Path, model: Path) -> Generator[Machines]:
     """Have the machines of these steps on one network for the length of the block."""
     names = dict.fromkeys(step.machine for step in steps)
-    with network() as net, ExitStack() as stack:
+    with network() as net:
         made = Machines(folder, model, {name: net.host(name) for name in (*names, HUB)})
         table = "127.0.0.1 localhost\n" + "".join(
             f"{host.address} {host.name}\n" for host in made.hosts.values()
         )
         for name, host in made.hosts.items():
-            etc = ETC / host.namespace
-            stack.callback(shutil.rmtree, etc, ignore_errors=True)
-            etc.mkdir(parents=True)
-            (etc / "hosts").write_text(table)
+            host.has_file("hosts", table)
             equip(made.home(name), _commands(steps, name))
-        stack.callback(made.close)
-        made.has_hub()
-        yield made
+        try:
+            made.has_hub()
+            yield made
+        finally:
+            made.close()
 
 
 def _commands(steps: Sequence[Step], machine: str) -> str:

@@ -19,6 +19,9 @@ from pathlib import Path
 
 PREFIX = "edgeserve-test"
 NAMESPACES = Path("/run/netns")
+ETC = Path("/etc/netns")
+"""`ip netns exec` shows the files of a namespace's folder here as those of /etc."""
+
 CLONE_NEWNET = 0x40000000
 SUBNET = "10.77.0"
 
@@ -71,6 +74,12 @@ class Host:
         argv = ["ip", "netns", "pids", self.namespace]
         done = subprocess.run(argv, capture_output=True, timeout=30, check=True)
         return [int(each) for each in done.stdout.split()]
+
+    def has_file(self, name: str, text: str) -> None:
+        """Have a file of this name in /etc, whatever this machine has there."""
+        folder = ETC / self.namespace
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
 
     def move_to(self, address: str) -> None:
         """Change the address, as a new lease does."""
@@ -151,7 +160,7 @@ def network() -> Generator[Network]:
         yield net
     finally:
         for path in NAMESPACES.glob(f"{id_}-*"):
-            subprocess.run(["ip", "netns", "del", path.name], check=False, timeout=30)
+            _remove(path.name)
 
 
 def _add_namespace(name: str) -> None:
@@ -163,7 +172,12 @@ def _sweep() -> None:
     for path in NAMESPACES.glob(f"{PREFIX}-*"):
         pid = path.name.removeprefix(f"{PREFIX}-").partition("-")[0]
         if not Path("/proc", pid).exists():
-            subprocess.run(["ip", "netns", "del", path.name], check=False, timeout=30)
+            _remove(path.name)
+
+
+def _remove(namespace: str) -> None:
+    subprocess.run(["ip", "netns", "del", namespace], check=False, timeout=30)
+    shutil.rmtree(ETC / namespace, ignore_errors=True)
 
 
 def _enter(namespace: int) -> None:

@@ -19,7 +19,7 @@ import httpx2
 import openai
 from openai.types.chat import ChatCompletionUserMessageParam
 
-from tests.deploy.proxies.programs import free_port
+from node.engines.process import free_port
 from tests.fakes.node import FakeNode
 from tests.patience import PATIENCE
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from edgeserve.security.certificates import new_certificate
+from node.engines.process import free_port
 from tests.patience import PATIENCE
 
 SHIPPED = Path(__file__).parents[3] / "deploy" / "proxies"
@@ -41,13 +42,6 @@ def program(name: str) -> str:
     if path is None:
         pytest.skip(f"{name} is not installed: make check-proxies")
     return path
-
-
-def free_port() -> int:
-    """Find a port that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        port: int = sock.getsockname()[1]
-        return port
 
 
 def configured(text: str, changes: Sequence[tuple[str, str]]) -> str:

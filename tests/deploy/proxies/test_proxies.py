@@ -15,8 +15,9 @@ from typing import Any
 import aiohttp
 import pytest
 
+from node.engines.process import free_port
 from tests.balancer.endpoint import CHAT, Endpoint, chat, endpoint, eventually
-from tests.deploy.proxies.programs import PROGRAMS, free_port, proxy
+from tests.deploy.proxies.programs import PROGRAMS, proxy
 from tests.fakes.llama import Behaviour
 from tests.fakes.node import FakeNode, fake_node
 from tests.fakes.reports import an_engine

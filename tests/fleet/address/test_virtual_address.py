@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.deploy.proxies.dying import Count
-from tests.fleet.fleet import ROOT, SECONDS, Fleet, Process, answer, fleet, until
+from tests.fleet.address.clients import asked
+from tests.fleet.asking import Json, client
+from tests.fleet.fleet import ROOT, SECONDS, Process, answer, fleet, until
 from tests.fleet.network import SUBNET, Host
 
 SHIPPED = ROOT / "deploy" / "keepalived.conf"
@@ -59,39 +57,13 @@ def has_it(host: Host) -> bool:
     return f" {ADDRESS}/" in done.stdout
 
 
-def asked(here: Fleet, folder: Path, seconds: float) -> subprocess.Popen[bytes]:
-    """Have clients ask at the address for a while; what they counted is in `folder`."""
-    argv = [sys.executable, "-m", "tests.deploy.proxies.dying"]
-    argv += [URL, str(CLIENTS), str(seconds), "small"]
-    env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
-    return here.client.spawn(argv, env, folder / "counted")
+def answered(requests: list[Json]) -> bool:
+    return any(each["outcome"] == "answered" for each in requests)
 
 
 def power_cut(balancer: Process) -> None:
     balancer.host.unplug()
     balancer.kill()
-
-
-async def engines(here: Fleet, host: Host) -> None:
-    """Wait until a balancer can use the engine."""
-    async with here.asking(f"http://{host.address}:8080") as session:
-
-        async def health() -> Any:
-            async with session.get("/health") as got:
-                return await got.json()
-
-        await answer(health, lambda said: said["engines"] == 1, "it has an engine")
-
-
-async def requests(here: Fleet, host: Host) -> None:
-    """Wait until a balancer has got requests."""
-    async with here.asking(f"http://{host.address}:8080") as session:
-
-        async def metrics() -> str:
-            async with session.get("/metrics") as got:
-                return await got.text()
-
-        await answer(metrics, lambda said: 'status="200"' in said, "it answers")
 
 
 @pytest.mark.parametrize("fails", [Process.kill, power_cut])
@@ -109,20 +81,21 @@ async def test_clients_that_ask_again_lose_nothing(
             keepalived(hosts[0], tmp_path / "a", 100),
             keepalived(hosts[1], tmp_path / "b", 90),
         ):
-            for each in hosts:
-                await engines(here, each)
+            for each in (one, two):
+                async with client(here, each) as ask:
+                    await ask.serving("attic")
             await until(lambda: has_it(hosts[0]) or has_it(hosts[1]), "it is taken")
             holder, other = (one, two) if has_it(hosts[0]) else (two, one)
-            clients = asked(here, tmp_path, 15.0)
-            await requests(here, holder.host)
+            clients = asked(here, URL, tmp_path / "counted", clients=CLIENTS,
+                            seconds=15.0, model="small")  # fmt: skip
+            async with client(here, holder) as ask:
+                await answer(ask.requests, answered, "it answers")
             failed = time.monotonic()
             fails(holder)
             await until(lambda: has_it(other.host), "it has moved")
             moved = time.monotonic() - failed
-            await until(lambda: clients.poll() is not None, "clients are done")
+            count = await clients.counted()
 
-    said = (tmp_path / "counted").read_text().splitlines()[-1]
-    count = Count(**json.loads(said))
     print(f"{fails.__name__}: moved in {moved:.1f} s; {count}")
     assert count.lost == []
     assert count.answered > CLIENTS
