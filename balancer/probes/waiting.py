@@ -76,11 +76,10 @@ class _Told:
         for each in here:
             if counts.of(each.key).others:
                 self.shared[each.key] = now
-        seen = [
-            each
-            for each in here
-            if now - self.shared.get(each.key, -SHARED_SECONDS) < SHARED_SECONDS
-        ]
+        self.shared = {
+            key: at for key, at in self.shared.items() if now - at < SHARED_SECONDS
+        }
+        seen = [each for each in here if each.key in self.shared]
         found = waiting(self.state.queue, seen)
         before, self.informed = self.informed, {}
         for each in here:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 WAITING_SECONDS = 2.5
-"""So long what a balancer says counts; it says it again twice in that time."""
+"""So long what a balancer says counts; it says it again several times meanwhile."""
 
 KEPT_SECONDS = 0.5
 """A free slot is kept so long for a balancer that is to hear of it."""
