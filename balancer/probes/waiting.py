@@ -19,7 +19,6 @@ from balancer.fleet.engines import EngineCandidate, EngineKey
 from balancer.queue import RequestQueue
 from balancer.state import BalancerState
 from edgeserve.errors import NodeLost
-from edgeserve.openai import names_of
 from edgeserve.orders.waiting import WAITING, WaitingRequests
 from edgeserve.runtime.background import background, declared
 
@@ -108,7 +107,6 @@ def waiting(
     models = Counter(each.model for each in queue.requests)
     found: dict[str, dict[str, int]] = {}
     for each in engines:
-        names = names_of(each.engine)
-        if wanted := sum(models[name] for name in names) + models[""]:
+        if wanted := sum(models[name] for name in each.names) + models[""]:
             found.setdefault(each.node_id, {})[each.engine.id] = wanted
     return found
