@@ -19,6 +19,7 @@ from balancer.fleet.engines import EngineCandidate, EngineKey
 from balancer.queue import RequestQueue
 from balancer.state import BalancerState
 from edgeserve.errors import NodeLost
+from edgeserve.openai import normal
 from edgeserve.orders.waiting import WAITING, WaitingRequests
 from edgeserve.runtime.background import background, declared
 
@@ -104,7 +105,7 @@ def waiting(
     queue: RequestQueue, engines: Iterable[EngineCandidate]
 ) -> dict[str, dict[str, int]]:
     """Count, for each node and engine, the requests that wait for its model. Pure."""
-    models = Counter(each.model for each in queue.requests)
+    models = Counter(normal(each.model) for each in queue.requests)
     found: dict[str, dict[str, int]] = {}
     for each in engines:
         if wanted := sum(models[name] for name in each.names) + models[""]:

@@ -33,7 +33,7 @@ async def one_waits(balancer: Endpoint) -> AsyncGenerator[asyncio.Task[Answered]
 
 
 def used_by_another() -> EngineReport:
-    return an_engine(slots=1, busy=1)
+    return an_engine("Small:Q4_1", slots=1, busy=1)
 
 
 async def test_a_node_that_another_balancer_uses_hears_what_waits_and_its_end() -> None:
@@ -45,7 +45,7 @@ async def test_a_node_that_another_balancer_uses_hears_what_waits_and_its_end() 
         assert heard is not None
         async with one_waits(balancer) as asked:
             await eventually(lambda: bool(heard))
-            assert heard[-1].engines == {"small:Q4_1": 1}
+            assert heard[-1].engines == {"Small:Q4_1": 1}
             node.say(busy=0)
             assert (await asked).status == 200
         await eventually(lambda: heard[-1].engines == {})
