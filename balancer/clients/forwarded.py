@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from ipaddress import ip_address
 
 FIELD = "x-forwarded-for"
+
+
+def trusted(proxies: Iterable[str]) -> frozenset[str]:
+    """Return the addresses of proxies as connections have them: IPv6 ones are short."""
+    return frozenset(str(ip_address(each)) for each in proxies)
 
 
 def client_address(

@@ -21,10 +21,9 @@ Source = Literal["mdns", "dns", "static", "registered"]
 class Discovered:
     """A node was discovered, again, or at another address.
 
-    `key` names the source: the mDNS instance, the URL, or both the name in DNS and
-    what is behind it; a later event with the same
-    key replaces the earlier one. `origins` are tried in order. `id`: the node's own id,
-    where the announcement has it.
+    `key` names the source: the mDNS instance, the URL, or the name in DNS with what is
+    behind it. A later event with the same key replaces the earlier one. `origins` are
+    tried in order. `id`: the node's own id, where the announcement has it.
     """
 
     key: str

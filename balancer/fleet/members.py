@@ -85,13 +85,13 @@ class Node:
 
     def called(self, name: str) -> Node:
         """Return it under another name; the same object each time."""
-        return self if name == self.name else self._renamed(name)
-
-    def _renamed(self, name: str) -> Node:
-        if self._last_name is None or self._last_name.name != name:
-            object.__setattr__(self, "_last_name", replace(self, name=name))
-        assert self._last_name is not None  # noqa: S101 - it was just set
-        return self._last_name
+        if name == self.name:
+            return self
+        renamed = self._last_name
+        if renamed is None or renamed.name != name:
+            renamed = replace(self, name=name)
+            object.__setattr__(self, "_last_name", renamed)
+        return renamed
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from balancer.fleet.engines import EngineCandidate, EngineKey
 from balancer.queue import RequestQueue
 from balancer.state import BalancerState
 from edgeserve.errors import NodeLost
-from edgeserve.openai import names_of
+from edgeserve.openai import normal
 from edgeserve.orders.waiting import WAITING, WaitingRequests
 from edgeserve.runtime.background import background, declared
 
@@ -76,11 +76,10 @@ class _Told:
         for each in here:
             if counts.of(each.key).others:
                 self.shared[each.key] = now
-        seen = [
-            each
-            for each in here
-            if now - self.shared.get(each.key, -SHARED_SECONDS) < SHARED_SECONDS
-        ]
+        self.shared = {
+            key: at for key, at in self.shared.items() if now - at < SHARED_SECONDS
+        }
+        seen = [each for each in here if each.key in self.shared]
         found = waiting(self.state.queue, seen)
         before, self.informed = self.informed, {}
         for each in here:
@@ -106,10 +105,9 @@ def waiting(
     queue: RequestQueue, engines: Iterable[EngineCandidate]
 ) -> dict[str, dict[str, int]]:
     """Count, for each node and engine, the requests that wait for its model. Pure."""
-    models = Counter(each.model for each in queue.requests)
+    models = Counter(normal(each.model) for each in queue.requests)
     found: dict[str, dict[str, int]] = {}
     for each in engines:
-        names = names_of(each.engine)
-        if wanted := sum(models[name] for name in names) + models[""]:
+        if wanted := sum(models[name] for name in each.names) + models[""]:
             found.setdefault(each.node_id, {})[each.engine.id] = wanted
     return found

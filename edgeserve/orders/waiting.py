@@ -10,8 +10,8 @@ WAITING = "/edgeserve/v1/waiting"
 class WaitingRequests(msgspec.Struct, frozen=True, kw_only=True):
     """How many requests of a balancer wait, for each engine that could answer them.
 
-    What is not named does not wait. A balancer says it once a second while others use
-    the engines, so that the node lets it have its turn.
+    What is not named does not wait. A balancer says it again and again while others
+    use the engines, so that the node lets it have its turn.
     """
 
     balancer: str

@@ -69,6 +69,8 @@ class Slots:
             raise FleetBusy(RETRY_AFTER, "it is another balancer's turn")
         self.turns.take(by)
         self.busy += 1
+        if self.full:
+            self.turns.all_taken()
         self._changed()
         claim = SlotClaim()
         try:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 WAITING_SECONDS = 2.5
-"""So long what a balancer says counts; it says it again twice in that time."""
+"""So long what a balancer says counts; it says it again several times meanwhile."""
 
 KEPT_SECONDS = 0.5
 """A free slot is kept so long for a balancer that is to hear of it."""
@@ -55,6 +55,8 @@ class Turns:
                 return
             self._make_room()
             balancer = self._balancers[by] = Balancer()
+        if not requests or now >= balancer.until:
+            balancer.kept = None  # while it does not wait, none is kept
         balancer.waiting, balancer.until = requests, now + WAITING_SECONDS
         self._waits = self._waits or requests > 0
 
@@ -94,6 +96,12 @@ class Turns:
         self._turn += 1
         balancer.held, balancer.turn = balancer.held + 1, self._turn
         balancer.waiting, balancer.kept = max(0, balancer.waiting - 1), None
+
+    def all_taken(self) -> None:
+        """Note that no slot is free, and so that none is kept."""
+        if self._waits:
+            for each in self._balancers.values():
+                each.kept = None
 
     def give_back(self, by: str) -> None:
         """Note that it has one less."""

@@ -20,6 +20,7 @@ from edgeserve.http.sse import write_event
 from edgeserve.http.types import Origin, Request, Response, origin_of
 from edgeserve.openai import ROUTES
 from edgeserve.orders.log import LOG, LogLine, since
+from edgeserve.orders.waiting import WAITING, WaitingRequests
 from edgeserve.security.certificates import (
     Certificate,
     new_certificate,
@@ -31,6 +32,7 @@ from edgeserve.wire import (
     EngineChange,
     EngineReport,
     NodeReport,
+    decode,
     encode,
 )
 from tests.fakes import aiohttp_relay
@@ -53,6 +55,7 @@ class FakeNode:
     requests that came for an engine; an answer's end comes after its last byte by
     `lingers` seconds. `loads` takes orders to load and unload engines, `files` those to
     pull and remove models. `kept` is its log; None in a node that has none to show.
+    `waits` is what balancers said of waiting requests; None in a node that knows none.
     """
 
     name: str
@@ -65,6 +68,7 @@ class FakeNode:
     script: list[tuple[bytes, Literal["whole", "broken"]]] = field(default_factory=list)
     told: list[Request] = field(default_factory=list[Request])
     kept: list[LogLine] | None = field(default_factory=list[LogLine])
+    waits: list[WaitingRequests] | None = field(default_factory=list[WaitingRequests])
     origin: Origin = Origin("127.0.0.1", 0)
     _followers: set[asyncio.Queue[bytes | None]] = field(
         default_factory=set[asyncio.Queue[bytes | None]]
@@ -202,6 +206,13 @@ class FakeNode:
         after, kept = request.query["after"], tuple(self.kept)
         return json_response(since(after, self.report.instance, kept, len(kept)))
 
+    async def waiting(self, request: web.Request) -> web.Response:
+        """Take in what waits, as real nodes do."""
+        if self.waits is None:
+            raise web.HTTPNotFound
+        self.waits.append(decode(await request.read(), WaitingRequests))
+        return web.Response(status=204)
+
     async def events(self, request: web.Request) -> web.StreamResponse:
         """Stream reports, changes, heartbeats."""
         response = web.StreamResponse(headers={"content-type": "text/event-stream"})
@@ -243,7 +254,8 @@ async def fake_node(
         sock = socket.create_server(("127.0.0.1", port))
         events = web.get("/edgeserve/v1/events", node.events)
         log = web.get(LOG, node.log)
-        routes = [events, log, *node.loads.routes(), *node.files.routes()]
+        wait = web.post(WAITING, node.waiting)
+        routes = [events, log, wait, *node.loads.routes(), *node.files.routes()]
         async with (
             _proving(sock, node, routes, certificate, tokens)
             if tokens and certificate

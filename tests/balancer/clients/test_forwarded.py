@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from balancer.clients.forwarded import client_address
+from balancer.clients.forwarded import client_address, trusted
 from balancer.queue import RequestQueue, SlotClaim
 from balancer.routing.decision import RoutingRequest
 from balancer.routing.queued_request import Note
@@ -31,6 +31,17 @@ def test_a_client_cannot_name_another() -> None:
 @pytest.mark.parametrize("said", [None, "", ",", "192.0.2.7,"])
 def test_a_proxy_that_names_nobody_is_the_client(said: str | None) -> None:
     assert seen("10.0.0.5", said) == "10.0.0.5"
+
+
+def test_a_proxy_is_trusted_however_its_address_is_written() -> None:
+    proxies = trusted(("FD00:0:0::5", "10.0.0.5"))
+
+    assert (
+        client_address("fd00::5", {"x-forwarded-for": "fd00::7"}, proxies) == "fd00::7"
+    )
+    assert (
+        client_address("10.0.0.5", {"x-forwarded-for": "fd00::7"}, proxies) == "fd00::7"
+    )
 
 
 def test_names_are_no_addresses_of_proxies() -> None:

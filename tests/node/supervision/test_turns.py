@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import pytest
+
+from edgeserve.errors import FleetBusy
+from node.supervision.slots import Slots
 from node.supervision.turns import (
     DOUBTED_SECONDS,
     KEPT_SECONDS,
@@ -92,6 +96,44 @@ def test_a_slot_is_not_kept_for_one_that_does_not_come() -> None:
     assert turns.allow("a", 1, now=1.0)
     turns.waits("b", 1, now=KEPT_SECONDS + DOUBTED_SECONDS)
     assert not turns.allow("a", 1, now=KEPT_SECONDS + DOUBTED_SECONDS)
+
+
+def test_who_no_longer_waited_for_a_slot_has_let_none_pass() -> None:
+    turns = taken("a")
+    turns.give_back("a")
+    turns.waits("b", 1, now=0.0)
+    assert not turns.allow("a", 1, now=0.0)
+    turns.waits("b", 0, now=0.1)
+    turns.waits("b", 1, now=2.0)
+
+    assert not turns.allow("a", 1, now=2.0)
+
+
+def test_nor_has_one_that_was_not_heard_of_for_a_while() -> None:
+    turns = taken("a")
+    turns.give_back("a")
+    turns.waits("b", 1, now=0.0)
+    assert not turns.allow("a", 1, now=0.0)
+    turns.waits("b", 1, now=WAITING_SECONDS)
+
+    assert not turns.allow("a", 1, now=WAITING_SECONDS)
+
+
+def test_nor_has_one_whose_slot_a_third_has_taken() -> None:
+    now = 0.0
+    slots = Slots(1, lambda: None, lambda: now)
+    for by in "ba":
+        with slots.claim(by):
+            pass
+    slots.waits("b", 1)
+    with pytest.raises(FleetBusy), slots.claim("a"):
+        pass
+    with slots.claim("c"):  # it has had no turn at all
+        now = 1.0
+    slots.waits("b", 1)
+
+    with pytest.raises(FleetBusy), slots.claim("a"):
+        pass
 
 
 def test_clients_that_are_no_balancers_wait_their_turn_as_well() -> None:
