@@ -69,7 +69,7 @@ def together(pi: Machine, nuc: Process, steps: Steps) -> None:
     ready = f"until {listed}; do sleep 1; done"
     steps.type(pi, ready)
     answer = steps.type(pi, through(url))
-    headers, _, body = answer.partition("\r\n\r\n")
+    headers, body = re.split(r"\r?\n\r?\n", answer, maxsplit=1)
     if "x-edgeserve-node: pi" not in headers.lower():
         raise RuntimeError(f"another node has answered: {headers}")
     click.echo(f"          answer through the balancer: {content(body)!r}")
