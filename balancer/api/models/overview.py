@@ -30,12 +30,15 @@ def overview(
 ) -> list[Json]:
     """Return a row for each model of which anything is known, in the order of names.
 
-    What is said of a variant is in the row of its model, with the variant's name.
+    What is said of a variant is in the row of its model, with the variant's name. Nodes
+    are in the order of names, too: which one joined first says nothing of a model.
     """
     rows: dict[str, Json] = {}
     problems = wishes(limits, candidates, forbidden(fleet.nodes)).problems
     for name, field, value in chain(
-        _engines(candidates), _limits(limits, problems), *map(_node, fleet.nodes)
+        _engines(sorted(candidates, key=lambda each: (each.node, each.engine.id))),
+        _limits(limits, problems),
+        *map(_node, sorted(fleet.nodes, key=lambda each: each.name)),
     ):
         model = name.partition(":")[0]
         rows.setdefault(model, _empty(model))[field].append(value)
