@@ -63,7 +63,8 @@ class Command(click.Command):
             kind = error.param.type if error.param else None
             if isinstance(kind, RANGES) and "is not a valid" in error.message:
                 value = error.message.partition(" is not a valid")[0]
-                error.message = f"{value} must be {_numbers(kind)}."
+                right = f"{value} must be {_numbers(kind)}."
+                raise click.BadParameter(right, error.ctx, error.param) from error
             raise
 
     def format_options(
@@ -204,8 +205,8 @@ class Group(Command, click.Group):
             return super().parse_args(ctx, args)
         except click.NoSuchOption as error:
             if error.option_name.lower() == "-v" and self._takes(ctx, "--version"):
-                error.possibilities = ["--version"]
-                raise
+                meant = f"{error.format_message()} Did you mean '--version'?"
+                raise click.UsageError(meant, ctx) from error
             owners = [
                 path
                 for path, command in leaves(self, ctx)

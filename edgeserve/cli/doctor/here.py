@@ -95,10 +95,9 @@ def here(
     if url:
         parts_of(url)
     processes = [*running_processes()]
-    several = frozenset(
-        role for role, count in Counter(e.role for e in processes).items() if count > 1
-    )
-    running = {each.role: each for each in reversed(processes)}
+    count: Counter[Role] = Counter(each.role for each in processes)
+    several = frozenset[Role](each for each in count if count[each] > 1)
+    running: dict[Role, RunningProcess] = {e.role: e for e in reversed(processes)}
     for each in several:
         running[each] = nearest([e for e in processes if e.role == each], file, url)
     node = resolved(NodeSettings, running.get("node"), file)
@@ -127,7 +126,7 @@ def nearest(
 ) -> RunningProcess:
     """Return the one at `url`, else with this terminal's folder, or its port."""
     role = processes[0].role
-    shape = NodeSettings if role == "node" else BalancerSettings
+    shape: type[Any] = NodeSettings if role == "node" else BalancerSettings
     mine = resolve(shape, file=file).settings
     port = parts_of(url)[1] if url and role == "balancer" else None
 
