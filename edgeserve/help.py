@@ -55,6 +55,18 @@ def under(heading: str) -> Callable[..., Callable[[F], F]]:
 class Command(click.Command):
     """A command whose options are shown under their headings."""
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse, or say which number would be right."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.BadParameter as error:
+            kind = error.param.type if error.param else None
+            if isinstance(kind, RANGES) and "is not a valid" in error.message:
+                value = error.message.partition(" is not a valid")[0]
+                right = f"{value} must be {_numbers(kind)}."
+                raise click.BadParameter(right, error.ctx, error.param) from error
+            raise
+
     def format_options(
         self, ctx: click.Context, formatter: click.HelpFormatter
     ) -> None:
@@ -66,6 +78,18 @@ class Command(click.Command):
             if record and (ALL in ctx.meta or not _is_rare(each)):
                 sections.setdefault(heading, []).append(record)
         _write(formatter, sections)
+
+
+RANGES = (click.IntRange, click.FloatRange)
+
+
+def _numbers(kind: click.IntRange | click.FloatRange) -> str:
+    """Say which numbers an option takes."""
+    what = "a whole number" if isinstance(kind, click.IntRange) else "a number"
+    least, most = kind.min, kind.max
+    if least is None:
+        return what if most is None else f"{what} of at most {most}"
+    return f"{what} from {least}" + (f" to {most}" if most is not None else "")
 
 
 def _write(
@@ -180,6 +204,9 @@ class Group(Command, click.Group):
         try:
             return super().parse_args(ctx, args)
         except click.NoSuchOption as error:
+            if error.option_name.lower() == "-v" and self._takes(ctx, "--version"):
+                meant = f"{error.format_message()} Did you mean '--version'?"
+                raise click.UsageError(meant, ctx) from error
             owners = [
                 path
                 for path, command in leaves(self, ctx)
@@ -194,8 +221,13 @@ class Group(Command, click.Group):
                 ctx,
             ) from error
 
+    def _takes(self, ctx: click.Context, option: str) -> bool:
+        return any(option in each.opts for each in self.get_params(ctx))
+
     def _no_command(self, ctx: click.Context, name: str) -> str:
-        """Suggest a similar name, or a sub-command of a sub-command."""
+        """Suggest an option, a similar name, or a sub-command of a sub-command."""
+        if self._takes(ctx, option := f"--{name}"):
+            return f"No such command {name!r}. Did you mean {_path(ctx, option)}?"
         near = difflib.get_close_matches(name, self.list_commands(ctx), n=2)
         paths = [_path(ctx, each) for each in near] or [
             _path(ctx, *path) for path, _ in leaves(self, ctx) if path[-1] == name

@@ -14,6 +14,7 @@ from balancer.api.nodes import FOREIGN_PAGES, NodeRoutes
 from balancer.api.routes import ModelRouteRoutes
 from balancer.api.servers import ServerRoutes
 from balancer.clients.admission import Admission
+from balancer.clients.store import Spent
 from balancer.clients.usage import ClientUsage
 from balancer.discovery.registration import Registrations
 from balancer.lifecycle.events import LifecycleEvent
@@ -41,6 +42,14 @@ class UnknownRequest(EdgeserveError):
 
     status = 404
     code = "request_not_found"
+    kind = "invalid_request_error"
+
+
+class NoSuchClient(EdgeserveError):
+    """No key has that name."""
+
+    status = 404
+    code = "key_not_found"
     kind = "invalid_request_error"
 
 
@@ -158,6 +167,9 @@ class AdminRoutes:
         ):
             raise BadRequest(f"days has to be a number from 1 to {MOST_DAYS}")
         found = await in_thread(self.usage.since, int(days[:6]))
+        if wanted and client.admin and wanted not in self._keys_of(found):
+            there = ", ".join(sorted(self._keys_of(found))) or "none"
+            raise NoSuchClient(f"there is no key {wanted!r}; there are: {there}")
         rows = [
             {
                 "key": key,
@@ -172,6 +184,10 @@ class AdminRoutes:
             if wanted in {None, key}
         ]
         return json_response(rows)
+
+    def _keys_of(self, used: Iterable[Spent]) -> set[str]:
+        """Return the names of all keys, those that are gone and were used included."""
+        return {each.name for each in self.clients.all()} | {key for key, *_ in used}
 
     async def challenge(self, _: web.Request) -> web.Response:
         """Begin a registration: send the nonce that its proof has to cover."""

@@ -10,6 +10,7 @@ from string import hexdigits
 from typing import Any
 
 from aiohttp import web
+from msgspec import structs
 
 from balancer.discovery.joining import AskingNode, JoinRequests
 from balancer.discovery.node_answers import OrderRefused, told
@@ -25,6 +26,7 @@ from edgeserve.http.server.aiohttp_routes import (
     json_response,
 )
 from edgeserve.http.server.context import Admit
+from edgeserve.http.types import Origin
 from edgeserve.orders.log import NodeLog
 from edgeserve.security.certificates import ID_DIGITS
 from edgeserve.security.registration import Approval, JoinRequest
@@ -213,12 +215,17 @@ def _node(node: Node, health: Mapping[str, str]) -> Json:
         node.id,
         node.state,
         name=node.name,
-        url=node.origin.url,
+        url=_spoken_to(node.origin).url,
         seen_as=node.addresses,
         problem=node.problem,
         health=health,
         report=node.report,
     )
+
+
+def _spoken_to(origin: Origin) -> Origin:
+    """Return it with TLS where it has shown a certificate, whatever led there."""
+    return structs.replace(origin, tls=origin.tls or bool(origin.id))
 
 
 def _silent(address: NodeAddress) -> Json:

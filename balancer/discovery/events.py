@@ -52,11 +52,13 @@ FOLLOW = declared("node events", "on-failure")
 class ReconnectPolicy:
     """When a silent node is suspect, and forgotten; the pauses between attempts.
 
-    Times are seconds; `jitter` is between 0 and 1.
+    Times are seconds; `jitter` is between 0 and 1. `starting`: so long after it was
+    seen first, a machine that refuses connections is no fault.
     """
 
     suspect: float
     forget: float
+    starting: float = 10.0
     clock: Callable[[], float] = time.monotonic
     jitter: Callable[[], float] = field(default=random.random)
 
@@ -171,6 +173,11 @@ class _Follower:
                 return
             await self._pause(key, pace.pause(failures))
 
+    def _may_start(self, key: str) -> bool:
+        """Whether it has not been here, and was seen so recently that it may start."""
+        state, (_, began) = self._current.fleet.addresses[key].state, self._tasks[key]
+        return state == "seen" and self._pace.clock() - began < self._pace.starting
+
     async def _pause(self, key: str, seconds: float) -> None:
         over = self._pausing[key] = asyncio.Event()
         try:
@@ -184,13 +191,15 @@ class _Follower:
 
     async def _any_origin(self, key: str) -> bool:
         """Follow the first origin that answers, to its end; False when none does."""
-        problems = list[tuple[str, str]]()
+        problems, starts = list[tuple[str, str]](), self._may_start(key)
         for origin in candidates(self._current.fleet.addresses[key]):
             try:
                 await self._listen(key, origin)
             except EdgeserveError as error:
                 problems.append((origin.url, str(error)))
+                starts &= isinstance(error.__cause__, ConnectionRefusedError)
             except TimeoutError:
+                starts = False
                 problems.append((origin.url, f"{origin.url} is silent"))
             except Exception as error:
                 self._suspect(key, f"{origin.url}: {in_words(error)}")
@@ -199,6 +208,8 @@ class _Follower:
                 why = problems[-1][1] if problems else f"{origin.url} closed its stream"
                 self._suspect(key, why)
                 return True
+        if problems and starts:
+            return False  # nothing listens there yet
         why = together(problems) or "it has no address that can be reached"
         fleet = self._current.fleet
         self._current.become(fleet.missed(key, why, self._pace.clock()))

@@ -29,7 +29,6 @@ from balancer.fleet.engines import (
     EngineCandidate,
     EngineIncarnation,
     EngineKey,
-    seconds_left,
 )
 from balancer.request import InferenceRequest
 from balancer.response import MOST, ClientResponse, KeepAlive
@@ -56,6 +55,8 @@ class RequestContext(msgspec.Struct, eq=False):
     that the first engine read. `plan`: how the answer goes on, until that is tried.
     `routed`: which model answers, where the client names a route; `unjudged`: the
     request without what the small model of a cascade is asked for as well.
+    `retry_after`: seconds after which the latest server without a slot said to come
+    back.
     """
 
     received: Request
@@ -79,6 +80,7 @@ class RequestContext(msgspec.Struct, eq=False):
     plan: ResumePlan | None = None
     routed: Routed | None = None
     unjudged: InferenceRequest | None = None
+    retry_after: int | None = None
     _keep_alive: KeepAlive | None = None
 
     def follow(self, route: ModelRoute, prospects: Prospects) -> None:
@@ -198,19 +200,7 @@ class RequestContext(msgspec.Struct, eq=False):
     def _why_it_waits(self) -> str:
         """Name the load that it waits for, "" where it waits for something else."""
         decision = self.record.decision
-        if not isinstance(decision, Wait):
-            return ""
-        loading = [
-            each.candidate
-            for each in decision.verdicts
-            if each.candidate.engine.state == "loading" and each.candidate.temporary
-        ]
-        if not loading:
-            return ""
-        soonest = min(loading, key=lambda each: seconds_left(each.engine))
-        seconds = f"{seconds_left(soonest.engine):.0f} s"
-        variant = normal(soonest.engine.variant)
-        return f"loading {variant} on {soonest.node}, about {seconds}"
+        return decision.loading if isinstance(decision, Wait) else ""
 
     async def end_wait(self) -> None:
         """Send no more of them."""

@@ -46,12 +46,14 @@ from balancer.probes.template import TemplateProbe
 from balancer.routing.decision import Send
 from balancer.routing.queued_request import RETRY_AFTER
 from balancer.state import BalancerState
+from balancer.telemetry.records import SlotWait
 from edgeserve.errors import (
     EdgeserveError,
     FleetBusy,
     NodeLost,
     NoNode,
     NotReached,
+    TooLate,
     UnknownModel,
 )
 
@@ -105,21 +107,23 @@ class RetryLoop:
 
     async def _try(self, context: RequestContext) -> Outcome:
         """Wait for a slot and make one attempt."""
-        routing, record = context.request.routing, context.record
+        routing = context.request.routing
         if context.tried or context.left:
             context.choose(self.state.prospects)
             routing = context.request.routing
             routing = structs.replace(routing, tried=context.ruled_out)
-        clock = self.state.records.clock
-        queued = clock()
         try:
             claim = self.state.queue.claim(routing, context.note)
-            async with claim as send:
-                await context.end_wait()
-                record.waited += clock() - queued
-                outcome = await self._recorded(context, send)
-                claim.abandons = isinstance(outcome, Moved)
-                return await self._conclude(context, send.to, outcome)
+            with SlotWait(context.record, self.state.records.clock) as wait:
+                async with claim as send:
+                    wait.end()
+                    await context.end_wait()
+                    outcome = await self._recorded(context, send)
+                    claim.abandons = isinstance(outcome, Moved)
+                    return await self._conclude(context, send.to, outcome)
+        except TooLate as error:
+            error.retry_after = context.retry_after
+            raise
         except (NoNode, UnknownModel) as refusal:
             if context.allow_return() or self._takes_next_model(context, refusal):
                 return Rerouted()
@@ -266,8 +270,9 @@ class RetryLoop:
         """Draw conclusions from an attempt; end a broken answer that lacks no text."""
         fleet, now = self.state.current.fleet, self.state.records.clock()
         match outcome:
-            case Full():
+            case Full(after):
                 context.response.attempts -= 1
+                context.retry_after = after
                 self._note_full(to)
                 self.state.current.become(fleet.turned_away(*to.key))
                 context.choose(self.state.prospects)

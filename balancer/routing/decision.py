@@ -15,9 +15,14 @@ import msgspec
 
 from balancer.dialects.prompt import EMPTY, Prompt
 from balancer.dialects.timings import Timings
-from balancer.fleet.engines import EngineCandidate, EngineIncarnation
+from balancer.fleet.engines import (
+    EngineCandidate,
+    EngineIncarnation,
+    seconds_left,
+)
 from balancer.prediction.cost import CostEstimate
 from edgeserve.errors import EdgeserveError
+from edgeserve.openai import normal
 from edgeserve.served import Continued
 from edgeserve.wire import Ability
 
@@ -142,6 +147,21 @@ class Wait:
     """An engine can serve it, later."""
 
     verdicts: Verdicts
+
+    @property
+    def loading(self) -> str:
+        """The load that it waits for, "" where it waits for something else."""
+        loads = [
+            each.candidate
+            for each in self.verdicts
+            if each.candidate.engine.state == "loading" and each.candidate.temporary
+        ]
+        if not loads:
+            return ""
+        soonest = min(loads, key=lambda each: seconds_left(each.engine))
+        seconds = f"{seconds_left(soonest.engine):.0f} s"
+        variant = normal(soonest.engine.variant)
+        return f"loading {variant} on {soonest.node}, about {seconds}"
 
 
 @dataclass(frozen=True)

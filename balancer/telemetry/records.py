@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 
@@ -55,6 +56,30 @@ class AttemptRecord(msgspec.Struct):
     timings: Timings | None = None
     outcome: str | None = None
     ended: float | None = None
+
+
+@dataclass
+class SlotWait:
+    """A wait for a slot: adds to a record once, when it ends or its block does."""
+
+    record: RequestRecord
+    clock: Clock
+    began: float | None = None
+
+    def __enter__(self) -> Self:
+        """Begin to wait."""
+        self.began = self.clock()
+        return self
+
+    def end(self) -> None:
+        """Wait no longer."""
+        if self.began is not None:
+            self.record.waited += self.clock() - self.began
+            self.began = None
+
+    def __exit__(self, *_: object) -> None:
+        """End it, where no slot was granted."""
+        self.end()
 
 
 class TokensUsed(msgspec.Struct, frozen=True):

@@ -14,8 +14,9 @@ from urllib.parse import urlsplit
 
 import click
 
-from edgeserve.errors import CommandError, SettingsError, in_words
+from edgeserve.errors import CommandError, in_words
 from edgeserve.help import under
+from edgeserve.http.types import parts_of
 from edgeserve.security.verified import Verified
 from edgeserve.terminal import Entry, Row, print_table
 
@@ -239,14 +240,8 @@ def endpoint(url: str, api_key_file: Path | None) -> Endpoint:
     the one in the configuration folder; others get none.
     Raises SettingsError for what is no URL, or no key file.
     """
-    try:
-        parts = urlsplit(url.rstrip("/").removesuffix("/v1"))
-        port = parts.port or (443 if parts.scheme == "https" else 80)
-    except ValueError as error:
-        raise SettingsError(f"--url is {url!r}, which is no URL: {error}") from error
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise SettingsError(f"--url is {url!r}: must be like {DEFAULT_URL}")
-    key, left = _key_for(parts.hostname, port, api_key_file)
+    parts, port = parts_of(url)
+    key, left = _key_for(parts.hostname or "", port, api_key_file)
     context = click.get_current_context(silent=True)
     fingerprint = context.meta.get(FINGERPRINT, "") if context else ""
     own = own_fingerprint() if parts.scheme == "https" and not fingerprint else ""

@@ -82,14 +82,14 @@ def approve(name: str, code: str, url: str, api_key_file: Path | None) -> None:
     The machine shows a code where `edgeserve join` runs, and `edgeserve nodes` shows
     one here. Approve only if both are equal.
     """
-    if not code:
-        code = _compared(name, endpoint(url, api_key_file).get(NODES), url)
+    node = _asking(name, endpoint(url, api_key_file).get(NODES), url)
+    code = code or _compared(name, node, url)
     _act(name, "approve", url, api_key_file, {"code": code})
     click.echo(f"{name} has the fleet token; `edgeserve node start` there")
 
 
-def _compared(name: str, found: Any, url: str) -> str:
-    """Show the code of the machine, ask at a terminal, and return the code."""
+def _asking(name: str, found: Any, url: str) -> Json:
+    """Return the node of that name, or with that beginning of its id, that asks."""
     with understood(url):
         asking = [each for each in found if each["state"] == "asking"]
         named = [
@@ -98,13 +98,21 @@ def _compared(name: str, found: Any, url: str) -> str:
             if each["name"] == name or str(each["id"]).startswith(name)
         ]
         if not named:
-            raise CommandError(f"no machine {name!r} asks to join")
+            there = ", ".join(str(each["name"]) for each in asking) or "none"
+            raise CommandError(f"no node {name!r} asks to join; there are: {there}")
         if len(named) > 1:
             ids = " and ".join(str(each["id"]) for each in named)
             raise CommandError(
                 f"several machines are called {name!r}; use an id: {ids}"
             )
-        code, where = str(named[0]["code"]), str(named[0]["url"])
+        node: Json = named[0]
+        return node
+
+
+def _compared(name: str, node: Json, url: str) -> str:
+    """Show the code of the machine, ask at a terminal, and return the code."""
+    with understood(url):
+        code, where = str(node["code"]), str(node["url"])
     question = f"{name} at {where} asks to join. Does it show {code}, too?"
     if sys.stdin.isatty() and not click.confirm(question):
         raise CommandError(f"not approved; `edgeserve nodes deny {name}` sends it away")
@@ -116,6 +124,7 @@ def _compared(name: str, found: Any, url: str) -> str:
 @endpoint_options
 def deny(name: str, url: str, api_key_file: Path | None) -> None:
     """Send a machine away that asks to join."""
+    _asking(name, endpoint(url, api_key_file).get(NODES), url)
     _act(name, "deny", url, api_key_file)
     click.echo(f"{name} was sent away")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import msgspec
 
@@ -187,3 +187,15 @@ class Upstream(Protocol):
         reached or closes the connection before the head.
         """
         ...
+
+
+def parts_of(url: str) -> tuple[SplitResult, int]:
+    """Return the parts of a balancer's URL, and its port. Raises SettingsError."""
+    try:
+        parts = urlsplit(url.rstrip("/").removesuffix("/v1"))
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+    except ValueError as error:
+        raise SettingsError(f"--url is {url!r}, which is no URL: {error}") from error
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise SettingsError(f"--url is {url!r}: must be like http://127.0.0.1:8080")
+    return parts, port

@@ -22,7 +22,7 @@ from tests.fakes.node import FakeNode
 from tests.patience import PATIENCE
 
 CHAT = "/v1/chat/completions"
-QUICK = ReconnectPolicy(suspect=20.0, forget=0.2, jitter=lambda: 0.0)
+QUICK = ReconnectPolicy(suspect=20.0, forget=0.2, starting=0.0, jitter=lambda: 0.0)
 
 
 def chat(words: str = "hi", model: str = "small", **fields: Any) -> dict[str, Any]:

@@ -137,6 +137,10 @@ def test_what_the_headings_name_are_settings_and_each_stands_once() -> None:
         ("balancer start --polcy x", "--policy"),
         ("chat --modle x hi", "--model"),
         ("--verison", "--version"),
+        ("-v", "--version"),
+        ("version", "`edgeserve --version`"),
+        ("help", "`edgeserve --help`"),
+        ("node help", "`edgeserve node --help`"),
         ("key new --nmae x", "--name"),
         ("node --slots 3", "`edgeserve node start`"),
         ("--url http://nuc:8080", "`edgeserve nodes`"),
@@ -153,6 +157,23 @@ def test_a_similar_name_is_suggested(
 
     assert seen.status == 2
     assert meant in " ".join(seen.err.split())
+
+
+@pytest.mark.parametrize(
+    ("typed", "right"),
+    [
+        ("up --port abc", "'abc' must be a whole number from 0 to 65535"),
+        ("chat --max-tokens x", "'x' must be a whole number from 1."),
+        ("token rotate --keep-hours x", "'x' must be a number from 0."),
+    ],
+)
+def test_what_is_no_number_is_told_which_would_be_right(
+    typed: str, right: str, edgeserve: Terminal
+) -> None:
+    seen = edgeserve(*typed.split())
+
+    assert seen.status == 2
+    assert right in seen.err
 
 
 def test_a_dissimilar_name_gets_no_suggestion(edgeserve: Terminal) -> None:

@@ -22,6 +22,7 @@ from edgeserve.cli.doctor.finding import Finding, ok, problem, quoted, unknown
 from edgeserve.cli.doctor.here import Here
 from edgeserve.config.paths import admin_key_file
 from edgeserve.errors import SettingsError
+from edgeserve.http.types import parts_of
 from edgeserve.security.proof import FleetKey, registration_mac
 from edgeserve.security.registration import Challenge, Registered, Registration
 from edgeserve.security.tokens import is_loopback
@@ -35,7 +36,7 @@ MOST_SKEW = 10.0
 Tokens = Literal["same", "other", "none", "not here", "not there", "unknown"]
 """Of the fleet tokens here and there; `none`: neither has one."""
 
-Why = Literal["", "refused", "unreachable", "certificate", "tls", "stranger", "setting"]
+Why = Literal["", "refused", "unreachable", "certificate", "tls", "stranger"]
 T = TypeVar("T")
 
 REGISTER = "/edgeserve/v1/register"
@@ -48,7 +49,7 @@ class Asked:
 
     `expected`: it runs here. `skew` is how many seconds this clock is ahead of its one.
     `key` and `nodes` are the statuses of what a client and an admin may read, `keyed`
-    whether a key was sent.
+    whether a key was sent; `unusable`: why that of the key file was not.
     """
 
     url: str
@@ -61,6 +62,7 @@ class Asked:
     protocol: int | None = None
     tokens: Tokens = "unknown"
     keyed: bool = True
+    unusable: str = ""
     key: int = 0
     nodes: int = 0
     rows: Sequence[Json] = ()
@@ -90,9 +92,11 @@ def answers(here: Here, url: str, *, named: bool) -> Asked:
     )
     try:
         place = _place(url, here)
-        return _answered(first, place, here)
     except SettingsError as error:
-        return replace(first, why="setting", said=str(error))
+        place = Endpoint(parts_of(url)[0].geturl())
+        first = replace(first, unusable=str(error))
+    try:
+        return _answered(first, place, here)
     except NoAnswer as error:
         return replace(first, why=_why(error), said=str(error).partition("; `")[0])
 
@@ -224,7 +228,6 @@ def _unanswered(found: Asked, *, sure: bool) -> Finding:
         "certificate": f"edgeserve nodes --url {found.url}",
         "tls": f"edgeserve doctor --url http://{urlsplit(found.url).netloc}",
         "stranger": "edgeserve config show --section balancer",
-        "setting": "edgeserve doctor --help",
     }
     said = found.said
     if found.why == "refused" and not is_loopback(host):
@@ -281,8 +284,14 @@ def _token(found: Asked) -> Finding:
 
 
 def _key(found: Asked) -> Finding:
+    if found.unusable:
+        remedy = f"{KEY_NEW}  # on the balancer's machine"
+        return problem("key", "wrong", found.unusable, remedy)
     if found.key == http.client.UNAUTHORIZED and not found.keyed:
-        said = "clients of the balancer need one, and none was named; a node needs none"
+        said = (
+            "clients of the balancer need one, and none was named, so that its nodes"
+            " are not listed; a node needs none"
+        )
         again = f"edgeserve doctor --url {found.url} --api-key-file FILE"
         return unknown("key", said, again)
     if found.key == http.client.UNAUTHORIZED:

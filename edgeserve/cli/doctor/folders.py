@@ -51,6 +51,11 @@ def settings(here: Here) -> Iterator[Finding]:
             f"{role} (process {each.pid})" for role, each in here.running.items()
         )
         yield ok("settings", f"of {running}" if running else "nothing runs here")
+    for role in sorted(here.several):
+        pid, folder = here.running[role].pid, here.settings(role).state_dir
+        said = f"several {role}s run here; process {pid}, with its state in {folder},"
+        said += " is the one that is examined (EDGESERVE_STATE_DIR chooses another)"
+        yield ok("settings", said)
 
 
 def state(here: Here) -> Iterator[Finding]:

@@ -7,6 +7,7 @@ service has other folders than the terminal from which it is examined.
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -20,6 +21,8 @@ from edgeserve.cli.service.places import ROLES, Role
 from edgeserve.config.paths import config_dir
 from edgeserve.config.settings import BalancerSettings, NodeSettings
 from edgeserve.config.sources import Resolved, resolve
+from edgeserve.errors import SettingsError
+from edgeserve.http.types import parts_of
 from edgeserve.security.tokens import FleetTokens
 
 if TYPE_CHECKING:
@@ -53,6 +56,8 @@ class Here:
     sure: bool
     """Whether something of EdgeServe runs, or has run or been set up here."""
     running: Mapping[Role, RunningProcess]
+    several: frozenset[Role]
+    """The roles of which more than one process runs; `running` has the examined one."""
     config: Path
     """The configuration folder of what runs, else of this terminal."""
     node: Resolved[NodeSettings]
@@ -87,9 +92,14 @@ def here(
     role: Role | None, file: Path | None, url: str | None, key: Path | None
 ) -> Here:
     """Look at this machine. Raises SettingsError."""
-    running: dict[Role, RunningProcess] = {}
-    for process in running_processes():
-        running.setdefault(process.role, process)
+    if url:
+        parts_of(url)
+    processes = [*running_processes()]
+    count: Counter[Role] = Counter(each.role for each in processes)
+    several = frozenset[Role](each for each in count if count[each] > 1)
+    running: dict[Role, RunningProcess] = {e.role: e for e in reversed(processes)}
+    for each in several:
+        running[each] = nearest([e for e in processes if e.role == each], file, url)
     node = resolved(NodeSettings, running.get("node"), file)
     balancer = resolved(BalancerSettings, running.get("balancer"), file)
     folders: Mapping[Role, Path] = {
@@ -102,12 +112,34 @@ def here(
         roles=frozenset(found or ROLES),
         sure=bool(role or found),
         running=running,
+        several=several,
         config=_config(running.values()),
         node=node,
         balancer=balancer,
         url=url,
         api_key_file=key,
     )
+
+
+def nearest(
+    processes: Sequence[RunningProcess], file: Path | None, url: str | None
+) -> RunningProcess:
+    """Return the one at `url`, else with this terminal's folder, or its port."""
+    role = processes[0].role
+    shape: type[Any] = NodeSettings if role == "node" else BalancerSettings
+    mine = resolve(shape, file=file).settings
+    port = parts_of(url)[1] if url and role == "balancer" else None
+
+    def closeness(process: RunningProcess) -> tuple[bool, ...]:
+        try:
+            theirs = resolved(shape, process, file).settings
+        except SettingsError:
+            return (False,)
+        same = (port, mine.state_dir, mine.port)
+        its = (theirs.port, theirs.state_dir, theirs.port)
+        return tuple(a == b for a, b in zip(same, its, strict=True))
+
+    return max(processes, key=closeness)
 
 
 def _config(running: Iterable[RunningProcess]) -> Path:

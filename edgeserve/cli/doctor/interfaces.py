@@ -40,6 +40,8 @@ class Surroundings:
     listed: bool
     """Whether the settings name all peers, so that mDNS is not needed."""
     heard: Heard
+    url: str | None = None
+    """The balancer that was named."""
     limit: int | None = None
     vpn: str = ""
     """The interface of a VPN that has the default route."""
@@ -65,6 +67,7 @@ def surroundings(here: Here) -> Surroundings:
         token=os.path.lexists(here.token_file),
         listed=not needed,
         heard=here.heard.result(),
+        url=here.url,
         limit=limit(),
         vpn=", ".join(tunnels),
         container=any(map(os.path.exists, CONTAINERS))
@@ -183,7 +186,7 @@ def _deaf(facts: Surroundings, names: str, nodes: Sequence[str]) -> Finding:
         said += f", only {', '.join(nodes)} of this one"
     if facts.listed:
         return unknown("multicast", f"{said}; the settings name the peers")
-    remedy = by_address(facts.roles)
+    remedy = by_address(facts.roles, facts.url)
     if facts.container:
         said += "; a container's own network passes no multicast"
         return problem("multicast", "container", said, remedy)
@@ -198,8 +201,9 @@ def _deaf(facts: Surroundings, names: str, nodes: Sequence[str]) -> Finding:
     return problem("multicast", "silence", said, remedy)
 
 
-def by_address(roles: frozenset[str]) -> str:
-    """Return the command that needs no multicast. Pure."""
+def by_address(roles: frozenset[str], url: str | None) -> str:
+    """Return the command that needs no multicast; `url`: of the balancer. Pure."""
     if "balancer" in roles:
         return "edgeserve balancer start --node http://ADDRESS-OF-NODE:8090"
-    return "edgeserve node start --balancer http://ADDRESS-OF-BALANCER:8080"
+    url = url or "http://ADDRESS-OF-BALANCER:8080"
+    return f"edgeserve node start --balancer {url}"

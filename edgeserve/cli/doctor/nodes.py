@@ -243,8 +243,8 @@ def _reported(report: NodeReport) -> Iterator[Finding]:
 
 def listed(here: Here, found: Asked) -> Iterator[Finding]:
     """Judge the balancer's own list of nodes; ours should be in it."""
-    if found.why:
-        return
+    if found.why or (found.key == 401 and not found.keyed):
+        return  # another finding tells
     if found.nodes != 200:
         who = "this key" if found.keyed else "who has no key"
         said = f"{who} may not list the balancer's nodes"
@@ -256,7 +256,7 @@ def listed(here: Here, found: Asked) -> Iterator[Finding]:
         if row.get("id") == own or _matters(row, heard, here):
             yield from row_findings(row)
     if own and own not in {row.get("id") for row in found.rows}:
-        yield from _missing(here)
+        yield from _missing(here, found.url)
 
 
 def _heard(here: Here) -> Sequence[Announced]:
@@ -291,7 +291,7 @@ def row_findings(row: Mapping[str, Any]) -> Iterator[Finding]:
         yield ok("nodes", f"the balancer has {label}, {state}")
 
 
-def _missing(here: Here) -> Iterator[Finding]:
+def _missing(here: Here, url: str) -> Iterator[Finding]:
     if "node" not in here.running:
         yield unknown("nodes", "the node of this machine does not run", START)
         return
@@ -299,7 +299,7 @@ def _missing(here: Here) -> Iterator[Finding]:
         "the balancer does not know the node that runs here: its announcement does not"
         " get there"
     )
-    yield problem("nodes", "not-known", said, by_address(frozenset(("node",))))
+    yield problem("nodes", "not-known", said, by_address(frozenset(("node",)), url))
 
 
 START = "edgeserve node start"

@@ -20,6 +20,7 @@ from edgeserve.cli.up.lan import (
     make_secrets,
 )
 from edgeserve.cli.up.plan import planned
+from edgeserve.cli.up.second import refuse_second
 from edgeserve.cli.up.serve_alone import Model, Plan, serve
 from edgeserve.cli.up.welcome import Welcome
 from edgeserve.config.options import warn_of_unknown_variables
@@ -73,6 +74,7 @@ def up(*, lan: bool, port: int | None, file: Path | None, **flags: Any) -> None:
     node = resolve(NodeSettings, file=file, flags=flags)
     balancer = resolve(BalancerSettings, file=file, flags={"port": port})
     settings = balancer.settings
+    refuse_second(node.settings, settings)
     if lan:
         for made in make_secrets(node.settings, settings):
             click.echo(made, err=True)

@@ -92,6 +92,17 @@ async def a_fleet_node(**script: Any) -> AsyncGenerator[FakeNode]:
         yield node
 
 
+async def test_a_node_has_the_address_by_which_it_is_spoken_to(
+    settings: dict[str, Any],
+) -> None:
+    async with a_fleet_node() as node:
+        plain = node.url.replace("https:", "http:")
+        async with managed(settings, plain) as at:
+            row = await at.until("up")
+
+    assert row["url"] == plain.replace("http:", "https:")
+
+
 @pytest.mark.parametrize("action", ACTIONS)
 @pytest.mark.parametrize("key", ["", "admin-of-another-balancer", TOKEN])
 async def test_without_the_key_nothing_changes_though_clients_need_none(

@@ -299,6 +299,17 @@ async def test_usage_is_kept_over_restarts_by_key_model_and_day(keys: Keys) -> N
     }
 
 
+async def test_a_key_that_is_not_there_has_no_usage_but_a_name_that_is_wrong(
+    keys: Keys,
+) -> None:
+    async with serving(keys) as balancer:
+        wrong = await balancer.get(USAGE + "?key=nobody", of("boss"))
+        unused = await balancer.get(USAGE + "?key=bob", of("boss"))
+
+    assert (wrong.status, unused.status, unused.json) == (404, 200, [])
+    assert wrong.error == "there is no key 'nobody'; there are: ann, bob, boss"
+
+
 @pytest.mark.parametrize("days", ["0", "x", "99999999999999", "-1", "\u0663", ""])
 async def test_a_number_of_days_that_is_none_is_refused(days: str, keys: Keys) -> None:
     async with serving(keys) as balancer:

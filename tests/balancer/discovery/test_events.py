@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,11 +19,12 @@ from balancer.fleet.members import Fleet
 from edgeserve.http.sse import write_event
 from edgeserve.http.types import Origin
 from edgeserve.runtime import background
-from tests.balancer.endpoint import CHAT, QUICK, chat, endpoint
+from tests.balancer.endpoint import CHAT, QUICK, chat, endpoint, eventually
 from tests.fakes.cable import cable
 from tests.fakes.node import HEARTBEAT_SECONDS, fake_node
 from tests.fakes.reports import a_report, an_engine
 from tests.fakes.tokens import TOKEN, GivenTokens
+from tests.patience import PATIENCE
 
 
 def states(fleet: Fleet) -> dict[str, str]:
@@ -35,6 +38,12 @@ def problems(fleet: Fleet) -> str:
 def with_token(folder: Path) -> dict[str, Any]:
     (folder / "token").write_text(TOKEN)
     return {"token_file": folder / "token", "host": "127.0.0.1"}
+
+
+def unused_port() -> int:
+    with closing(socket.create_server(("127.0.0.1", 0))) as sock:
+        port: int = sock.getsockname()[1]
+    return port
 
 
 async def test_a_node_is_known_by_its_first_report() -> None:
@@ -231,7 +240,7 @@ class Leisurely(ReconnectPolicy):
 
 
 async def test_a_lost_node_that_is_seen_again_is_tried_at_once() -> None:
-    pace = Leisurely(suspect=2.0, forget=60.0)
+    pace = Leisurely(suspect=2.0, forget=60.0, starting=0.0)
     async with (
         fake_node() as node,
         cable(node.origin) as wire,
@@ -250,6 +259,34 @@ async def test_a_lost_node_that_is_seen_again_is_tried_at_once() -> None:
         await balancer.post("/edgeserve/v1/register", seen)
 
         await balancer.until(lambda fleet: states(fleet) == {"pi": "up"})
+
+
+async def test_a_node_that_only_starts_later_is_no_fault() -> None:
+    failures = list[float]()
+
+    def jitter() -> float:
+        failures.append(1.0)
+        return 0.0
+
+    patient = replace(QUICK, starting=PATIENCE, jitter=jitter)
+    port = unused_port()
+    url = f"http://127.0.0.1:{port}"
+    async with endpoint(url, wait=False, pace=patient) as balancer:
+        await eventually(lambda: len(failures) >= 2)
+        async with fake_node(port=port):
+            await balancer.until(lambda fleet: states(fleet) == {"pi": "up"})
+
+    assert not any("cannot be used" in line for line in balancer.heard)
+
+
+async def test_a_node_that_does_not_start_is_told_in_the_end() -> None:
+    pace = replace(QUICK, starting=0.05)
+    port = unused_port()
+    url = f"http://127.0.0.1:{port}"
+    async with endpoint(url, wait=False, pace=pace) as balancer:
+        await eventually(
+            lambda: any(f"{url} cannot be used" in line for line in balancer.heard)
+        )
 
 
 def test_a_problem_of_several_addresses_is_reported_once() -> None:

@@ -147,3 +147,16 @@ async def test_an_error_that_repeats_the_key_does_not_show_it_to_clients(
     said = answered.json["error"]["message"]
     assert "no such key: ***" in said
     assert key not in " ".join((said, *here.heard))
+
+
+async def test_a_client_is_told_when_a_server_without_a_slot_asks_it_back() -> None:
+    failing = (429, {"error": "Model is overloaded"}, {"retry-after": "17"})
+    async with (
+        fake_server(OPENAI, posts={CHAT: failing}) as server,
+        endpoint(servers=(server.url,), queue_seconds=0.2) as here,
+    ):
+        answered = await here.post(CHAT, chat())
+
+    assert server.asked
+    assert answered.status in {429, 504}
+    assert answered.headers["retry-after"] == "17"

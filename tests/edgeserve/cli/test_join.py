@@ -40,7 +40,8 @@ def running(monkeypatch: pytest.MonkeyPatch, home: Path) -> Iterator[FakeEndpoin
     done = {"id": ID, "name": "pi"}
     actions = {f"{NODES}/{name}/{do}": done for name in ("pi", "a%20b") for do in
                ("approve", "deny", "revoke", "allow")}  # fmt: skip
-    with fake_endpoint({NODES: [asking], **actions, JOIN: {}}) as running:
+    other = {**asking, "id": "2" * 32, "name": "a b"}
+    with fake_endpoint({NODES: [asking, other], **actions, JOIN: {}}) as running:
         port = int(running.url.rpartition(":")[2])
         admin_key_file(home / "state", port).write_text(f"{KEY}\n")
         monkeypatch.setenv("EDGESERVE_URL", running.url)
@@ -86,7 +87,9 @@ def test_without_a_yes_nothing_is_approved(
 def test_names_that_mean_no_machine_or_several_are_said(
     edgeserve: Terminal, running: FakeEndpoint
 ) -> None:
-    assert "no machine 'nuc' asks" in edgeserve("nodes", "approve", "nuc").err
+    for action in ("approve", "deny"):
+        said = edgeserve("nodes", action, "nuc").err
+        assert said == "edgeserve: no node 'nuc' asks to join; there are: pi, a b\n"
     running.answers[NODES] *= 2
     assert "several machines" in edgeserve("nodes", "approve", "pi").err
 

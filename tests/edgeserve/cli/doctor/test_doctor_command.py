@@ -10,6 +10,7 @@ import pytest
 from edgeserve.cli.doctor import here as looking
 from edgeserve.cli.doctor.checks import CHECKS
 from edgeserve.cli.doctor.finding import Finding, lines
+from edgeserve.cli.doctor.folders import settings
 from edgeserve.cli.doctor.here import RunningProcess, here, started
 from edgeserve.cli.doctor.multicast import Heard
 from tests.edgeserve.cli.doctor.machine import Machine
@@ -45,6 +46,40 @@ def test_a_process_is_known_by_its_command_line(command: str, role: str) -> None
 
 def test_a_wrong_role_is_a_usage_error(edgeserve: Terminal) -> None:
     assert edgeserve("doctor", "router").status == 2
+
+
+@pytest.mark.parametrize("url", ["bla", "ftp://nuc", "http://nuc:port"])
+def test_a_wrong_url_is_a_usage_error(
+    url: str, machine: Machine, edgeserve: Terminal
+) -> None:
+    seen = edgeserve("doctor", "--url", url)
+
+    assert machine.root.exists()
+    assert (seen.status, seen.out) == (2, "")
+    assert seen.err.startswith(f"edgeserve: --url is '{url}'")
+
+
+def test_of_several_nodes_the_one_of_this_terminal_is_examined_and_said(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def runs(pid: int, *arguments: str) -> RunningProcess:
+        return RunningProcess(
+            role="node", pid=pid, uid=0, arguments=arguments, environ={}
+        )
+
+    state = str(machine.root / "state")
+    three = [
+        runs(1, "--port", "8100", "--state-dir", "/srv/state"),
+        runs(2, "--port", "8200", "--state-dir", state),
+        runs(3, "--state-dir", "/srv/other"),
+    ]
+    monkeypatch.setattr(looking, "running_processes", lambda: iter(three))
+    found = here(None, None, None, None)
+
+    assert found.running["node"].pid == 2
+    assert found.node.settings.port == 8200
+    (line,) = [each.said for each in settings(found) if "several" in each.said]
+    assert f"process 2, with its state in {state}" in line
 
 
 def test_a_check_that_fails_itself_ends_no_other(

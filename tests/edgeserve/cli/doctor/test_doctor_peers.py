@@ -4,13 +4,15 @@ import socket
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
 from balancer.discovery.dns import Behind, NodeName
 from edgeserve.cli.doctor import nodes
-from edgeserve.cli.doctor.balancer import Asked, findings
+from edgeserve.cli.doctor.balancer import Asked, answers, findings
+from edgeserve.cli.doctor.here import here
 from edgeserve.cli.doctor.multicast import Announced
 from edgeserve.cli.doctor.nodes import AskedNode, peer_findings
 from edgeserve.wire import PROTOCOL
@@ -52,6 +54,32 @@ def test_a_machine_without_a_key_has_no_wrong_one() -> None:
 
     assert found.state == "unknown"
     assert "a node needs none" in found.said
+
+
+def test_a_node_is_asked_once_for_a_key_of_a_client(machine: Machine) -> None:
+    examined = here(machine.role, None, None, None)
+    asked = Asked(url="http://nuc:8080", key=401, nodes=401, keyed=False)
+    said = [*findings(asked, sure=True), *nodes.listed(examined, asked)]
+
+    (found,) = [each for each in said if "--api-key-file" in each.remedy]
+    assert "its nodes are not listed" in found.said
+
+
+@pytest.mark.parametrize("content", [None, "short"])
+def test_a_key_file_without_a_good_key_is_a_wrong_key(
+    machine: Machine, content: str | None
+) -> None:
+    key = machine.root / "key"
+    if content:
+        key.write_text(content)
+    examined = here("node", None, None, key)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}"
+    asked = replace(answers(examined, url, named=True), why="", key=401, keyed=False)
+
+    (found,) = [e for e in findings(asked, sure=True) if e.check == "key"]
+    assert found.name == "key/wrong"
+    assert str(key) in found.said
 
 
 @contextmanager

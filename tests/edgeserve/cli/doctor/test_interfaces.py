@@ -31,3 +31,25 @@ def test_a_network_that_cannot_be_joined_is_named_with_the_limit_if_it_is_known(
 
     assert found.name == "multicast/igmp-limit"
     assert found.said.endswith(why)
+
+
+def test_a_remedy_names_the_balancer_that_was_named() -> None:
+    url = "http://nuc:8080"
+    silent = Heard(
+        listening=(
+            Listening(
+                place=HostInterface(name="eth0", index=2, ipv4="10.0.0.2"), echoed=True
+            ),
+        )
+    )
+    facts = Surroundings(
+        roles=frozenset(("node",)),
+        token=True,
+        listed=False,
+        heard=silent,
+        url=url,
+        vpn="wg0",
+    )
+
+    (found,) = findings(facts)
+    assert found.remedy == f"edgeserve node start --balancer {url}"
