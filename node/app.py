@@ -218,8 +218,9 @@ def check_balancers(settings: NodeSettings, host: str) -> None:
     for url in () if settings.announce_url else settings.balancers:
         if is_loopback(host) and not is_loopback(origin_set(url, 0, "--balancer").host):
             raise SettingsError(
-                f"{url} cannot reach this node, which listens on {host} only; with a"
-                " fleet token (`edgeserve token new`) it listens for other machines"
+                f"{url} cannot reach this node, which listens on {host} only; with the"
+                f" fleet's token (`edgeserve join {url}` asks for it) it listens for"
+                " other machines"
             )
 
 

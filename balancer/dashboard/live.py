@@ -21,10 +21,12 @@ from balancer.api.models.listing import ModelRoutes
 from balancer.api.models.overview import overview
 from balancer.api.nodes import NodeRoutes
 from balancer.api.pulls import pulls_of
+from balancer.clients.admission import Admission
 from balancer.dashboard.rates import Rates, TokensWritten
 from balancer.failover.watchdog import AttemptWatchdog
 from balancer.state import BalancerState
 from balancer.telemetry.records import RequestRecord
+from edgeserve.errors import EdgeserveError
 from edgeserve.http.sse import write_event
 from edgeserve.wire import encode
 
@@ -38,7 +40,7 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class LiveStream:
-    """The route. `attempts` are those that run.
+    """The route. `attempts` are those that run; `clients` says who may still follow.
 
     Once `taken` is set, another process has the port, and pages go on there.
     """
@@ -47,15 +49,16 @@ class LiveStream:
     nodes: NodeRoutes
     models: ModelRoutes
     attempts: Collection[AttemptWatchdog]
+    clients: Admission
     taken: asyncio.Event
 
     async def follow(self, request: web.Request) -> web.StreamResponse:
-        """Send what is, then what has changed, until the page leaves."""
+        """Send what is, then what has changed, until the page leaves or may not."""
         response = web.StreamResponse(headers=HEADERS)
         await response.prepare(request)
         follower = _Follower(self, Rates(self.state.records.clock()))
         follower.rates.measured(follower.rates.at, self.written(()))
-        while not self.taken.is_set():
+        while not self.taken.is_set() and self._may(request):
             frames = list(follower.frames())
             async with asyncio.timeout(WRITE_SECONDS):
                 await response.write(b"".join(frames))
@@ -63,6 +66,14 @@ class LiveStream:
                 async with asyncio.timeout(EVERY_SECONDS):
                     await self.taken.wait()
         return response
+
+    def _may(self, request: web.Request) -> bool:
+        """Whether its key still counts: it may have been revoked meanwhile."""
+        try:
+            self.clients.admin(request.headers)
+        except EdgeserveError:
+            return False
+        return True
 
     def written(self, ended: Collection[RequestRecord]) -> Iterator[TokensWritten]:
         """Yield how far each answer is, of those that run and those that have ended."""

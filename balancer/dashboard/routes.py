@@ -64,6 +64,7 @@ def dashboard_routes(
             nodes=api.nodes,
             models=api.models,
             attempts=watchdog.attempts,
+            clients=api.clients,
             taken=taken,
         ),
         own_key=OwnKey(key_file, api.clients),

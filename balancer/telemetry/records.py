@@ -57,6 +57,11 @@ class AttemptRecord(msgspec.Struct):
     outcome: str | None = None
     ended: float | None = None
 
+    @property
+    def cancelled(self) -> bool:
+        """Whether it ended without an outcome: the client left, for one."""
+        return self.ended is not None and self.outcome is None
+
 
 @dataclass
 class SlotWait:
@@ -181,7 +186,7 @@ def _attempt(attempt: AttemptRecord, *, fully: bool) -> dict[str, Any]:
         "engine": send.to.engine.id,
         "variant": send.to.engine.variant,
         "resumes": attempt.resumes,
-        "outcome": attempt.outcome,
+        "outcome": outcome_of(None) if attempt.cancelled else attempt.outcome,
         "seconds": ended and round(ended - attempt.started, 6),
         **send.shown(),
     } | ({"candidates": _rendered(send.verdicts)} if fully else {})

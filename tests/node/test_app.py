@@ -258,7 +258,7 @@ def test_past_loopback_only_with_a_token(
 def test_a_balancer_elsewhere_cannot_reach_a_node_on_loopback() -> None:
     settings = NodeSettings(balancers=("http://192.168.1.20:8080",))
 
-    with pytest.raises(SettingsError, match=r"192.168.1.20.*edgeserve token new"):
+    with pytest.raises(SettingsError, match=r"192.168.1.20.*edgeserve join"):
         check_balancers(settings, "127.0.0.1")
     check_balancers(settings, "::")
     check_balancers(NodeSettings(balancers=("http://[::1]:8080",)), "127.0.0.1")

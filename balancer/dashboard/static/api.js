@@ -7,9 +7,13 @@ let key = sessionStorage.getItem(KEPT) ?? "";
 
 export const hasKey = () => key !== "";
 
+/** How often the key has changed: what an earlier one was told no longer holds. */
+export let keysUsed = 0;
+
 /** Use a key from now on, and remember it until the tab is closed. */
 export function useKey(secret) {
   key = secret.trim();
+  keysUsed += 1;
   if (key) sessionStorage.setItem(KEPT, key);
   else sessionStorage.removeItem(KEPT);
 }

@@ -21,7 +21,16 @@ const at = (id) => document.getElementById(id);
 /** `#requests/ID` is the view `requests`, told `ID`. */
 function place() {
   const [name, ...rest] = location.hash.slice(1).split("/");
-  return name in VIEWS ? [name, decodeURIComponent(rest.join("/"))] : ["fleet", ""];
+  return name in VIEWS ? [name, decoded(rest.join("/"))] : ["fleet", ""];
+}
+
+/** An address that was cut off or typed by hand may be no valid one. */
+function decoded(text) {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
 }
 
 function render() {
@@ -46,8 +55,8 @@ function locked() {
 }
 
 function banner() {
-  if (state.now.draining) return h("p", { class: "banner" }, "The balancer is shutting down: running requests end, new ones are refused.");
-  return state.problem && h("p", { class: "banner" }, prose(state.problem));
+  if (state.problem) return h("p", { class: "banner" }, prose(state.problem));
+  return state.now.draining && h("p", { class: "banner" }, "The balancer is shutting down: running requests end, new ones are refused.");
 }
 
 let seen = place()[0];

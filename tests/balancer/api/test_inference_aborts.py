@@ -80,6 +80,7 @@ async def test_a_client_that_lacks_only_the_end_of_its_answer_has_left() -> None
         record = await leave_at(balancer, b"w2")
 
     assert record["outcome"] == "the client left"
+    assert record["attempts"][0]["outcome"] == "cancelled"
 
 
 def descriptors() -> int:

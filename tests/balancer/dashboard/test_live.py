@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from balancer.clients.keys import ClientKey, key_id
+from balancer.clients.store import add_key, revoke_key, store_in
 from balancer.dashboard.rates import Rates, TokensWritten
+from edgeserve.security.tokens import new_secret
 from tests.balancer.endpoint import CHAT, Endpoint, busy, chat, endpoint
 from tests.fakes.llama import Behaviour
 from tests.fakes.node import fake_node
@@ -148,3 +153,17 @@ async def test_a_follower_that_leaves_is_forgotten() -> None:
         async with asyncio.timeout(PATIENCE):
             while len(asyncio.all_tasks()) > before:
                 await asyncio.sleep(0.01)
+
+
+async def test_it_ends_once_its_key_is_revoked(tmp_path: Path) -> None:
+    secret, store = new_secret("sk"), store_in(tmp_path)
+    add_key(store, ClientKey(id=key_id(secret), name="operator", admin=True))
+    headers = {"authorization": f"Bearer {secret}"}
+    async with fake_node() as node, endpoint(node, state_dir=tmp_path) as balancer:
+        async with balancer.session.get(LIVE, headers=headers) as answer:
+            await answer.content.readuntil(b"event: now")
+            revoke_key(store, "operator", time.time())
+            async with asyncio.timeout(PATIENCE):
+                await answer.content.read()
+        async with balancer.session.get(LIVE, headers=headers) as again:
+            assert again.status == 401

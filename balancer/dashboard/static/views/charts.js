@@ -7,6 +7,7 @@ import { figure, waiting } from "./fleet.js";
 import { firstToken } from "./requests.js";
 
 const COLOURS = 6;
+const MANY = 12; // of more machines, the legend names those that did something
 const HEIGHT = 200;
 
 export function charts() {
@@ -102,10 +103,12 @@ function chart(title, what, data, unit) {
   requestAnimationFrame(() => draw(title, found, unit));
   return h("section", { class: "chart", key: title },
     h("h2", {}, title, h("small", {}, ` ${what}`)),
-    h("ul", { class: "legend" }, found.names.map((name, at) => h("li", {}, h("i", { class: `series s${at % COLOURS}` }), name, h("b", {}, latestOf(found, at, unit))))),
+    h("ul", { class: "legend" }, found.names.map((name, at) => named(found, at) && h("li", {}, h("i", { class: `series s${at % COLOURS}` }), name, h("b", {}, latestOf(found, at, unit))))),
     h("div", { class: "plot", id: `plot-${title.replaceAll(" ", "-")}`, "data-title": title, still: true, role: "img", "aria-label": `${title}, the last ${MINUTES} minutes` }),
     h("p", { class: "note over", hidden: !empty }, "Nothing yet. Ask a model something under ", h("a", { href: "#chat" }, "Chat"), "."));
 }
+
+const named = (found, at) => found.names.length <= MANY || found.columns[at].some((each) => each > 0);
 
 function latestOf(found, at, unit) {
   const value = found.columns[at].findLast((each) => each !== null);

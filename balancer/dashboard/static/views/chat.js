@@ -1,12 +1,12 @@
 // Chat: try a model; each answer says which machine gave it, and how fast.
 
-import { ask, events } from "../api.js";
+import { ask, events, keysUsed } from "../api.js";
 import { h, prose } from "../dom.js";
 import { NONE, seconds, speed } from "../format.js";
 import { changed, page } from "../store.js";
 
 const talk = [];
-const known = { at: 0, models: null, problem: "" };
+const known = { at: 0, key: 0, models: null, problem: "" };
 const AGAIN_SECONDS = 10;
 let chosen = "";
 let stopping = null;
@@ -17,13 +17,16 @@ export function chat() {
 }
 
 async function refresh() {
-  if (Date.now() - known.at < 1000 * AGAIN_SECONDS) return;
-  known.at = Date.now();
+  if (known.key === keysUsed && Date.now() - known.at < 1000 * AGAIN_SECONDS) return;
+  const mine = keysUsed;
+  Object.assign(known, { at: Date.now(), key: mine });
   try {
     const found = (await (await ask("/v1/models")).json()).data;
+    if (mine !== keysUsed) return;
     known.models = found.filter((each) => !each.abilities || each.abilities.includes("chat"));
     known.problem = "";
   } catch (error) {
+    if (mine !== keysUsed) return;
     known.problem = error.message;
   }
   if (!known.models?.some((each) => each.id === chosen)) chosen = known.models?.[0]?.id ?? "";
@@ -77,7 +80,34 @@ function form() {
   return h("form", { class: "ask", onsubmit: send },
     h("label", { for: "words", class: "hidden" }, "Your message"),
     h("textarea", { id: "words", name: "words", rows: "2", placeholder: "Message", onkeydown: typed }),
-    stopping ? h("button", { key: "stop", type: "button", onclick: () => stopping?.abort() }, "Stop") : h("button", { key: "send", class: "main", disabled: !chosen }, "Send"));
+    stopping ? h("button", { key: "stop", type: "button", onclick: stop }, "Stop") : h("button", { key: "send", class: "main", disabled: !chosen }, "Send"));
+}
+
+/** Who stops by the keyboard can write on: the button goes, and would take the focus along. */
+function stop(event) {
+  stopping?.abort();
+  if (event.detail === 0) event.currentTarget.form.elements.words.focus();
+}
+
+// An answer stays in sight as it grows, until its reader scrolls up; at the end it does again.
+let follows = true;
+let seenAt = 0;
+let movedTo = 0;
+
+addEventListener("wheel", (event) => event.deltaY < 0 && (follows = false), { passive: true });
+addEventListener("scroll", () => {
+  if (scrollY < seenAt) follows = false;
+  else if (scrollY !== movedTo && innerHeight + scrollY > document.documentElement.scrollHeight - 8) follows = true;
+  seenAt = scrollY;
+});
+
+function grown() {
+  changed();
+  requestAnimationFrame(() => {
+    if (!follows || !document.querySelector(".talk")) return;
+    scrollTo(0, document.documentElement.scrollHeight);
+    movedTo = scrollY;
+  });
 }
 
 async function answer(words) {
@@ -85,7 +115,8 @@ async function answer(words) {
   const mine = { role: "assistant", content: "", thought: "", node: "", model: "", id: "", attempts: 1, first: null, rate: null, open: true, problem: "" };
   talk.push({ role: "user", content: words }, mine);
   stopping = new AbortController();
-  changed();
+  follows = true;
+  grown();
   try {
     const body = { model: chosen, stream: true, messages: [...told, { role: "user", content: words }] };
     await stream(body, mine, stopping.signal);
@@ -96,7 +127,7 @@ async function answer(words) {
   mine.open = false;
   stopping = null;
   page.whisper(mine.problem || `${mine.node} has answered: ${mine.content}`);
-  changed();
+  grown();
 }
 
 async function stream(body, mine, signal) {
@@ -118,6 +149,6 @@ async function stream(body, mine, signal) {
     pieces += 1;
     mine.first = (first - began) / 1000;
     mine.rate = pieces > 4 ? (1000 * (pieces - 1)) / (performance.now() - first) : null;
-    changed();
+    grown();
   }
 }

@@ -31,6 +31,7 @@ function act(path, body, said, method) {
       if (error.code === "admin_only") page.askKey(error.message);
     } finally {
       if (button) button.disabled = false;
+      if (button && document.activeElement === document.body) button.focus(); // disabled, it lost the focus
     }
   };
 }

@@ -126,7 +126,7 @@ function told(found) {
   return [
     h("p", { class: "note" }, `${found.path}, from ${found.client}, id `, h("code", {}, found.id), found.waited_seconds > 0.001 && `, waited ${seconds(found.waited_seconds)}`,
       found.outcome && found.outcome !== "answered" && `, ${found.outcome}`),
-    found.route && h("p", { class: "note" }, `Route ${found.route.route ?? found.model}: ${found.route.reason ?? ""}`),
+    found.route && h("p", { class: "note" }, `Route ${found.route.name}: ${found.route.model} answers (${found.route.why})`),
     found.loads?.map((load) => h("p", { class: "note" }, `${load.kind.replace("_", " ")} ${load.model} on ${load.node}${load.seconds ? `, ${seconds(load.seconds)}` : ""}`)),
     found.attempts.map((each, at) => attempt(each, at, found.attempts.length)),
     !found.attempts.length && candidates(found.candidates ?? []),

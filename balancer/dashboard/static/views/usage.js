@@ -1,6 +1,6 @@
 // Usage: which keys there are, and what each has used. No secret is shown or sent.
 
-import { get } from "../api.js";
+import { get, keysUsed } from "../api.js";
 import { command, h, prose } from "../dom.js";
 import { count, day, NONE } from "../format.js";
 import { changed } from "../store.js";
@@ -9,7 +9,7 @@ import { figure } from "./fleet.js";
 const AGAIN_SECONDS = 10;
 const DAYS = { 1: "Today", 7: "7 days", 30: "30 days" };
 
-const known = { at: 0, keys: null, rows: [], problem: "" };
+const known = { at: 0, key: 0, keys: null, rows: [], problem: "" };
 let days = "7";
 
 export function usage() {
@@ -20,13 +20,14 @@ export function usage() {
 }
 
 async function refresh() {
-  if (Date.now() - known.at < 1000 * AGAIN_SECONDS) return;
-  known.at = Date.now();
+  if (known.key === keysUsed && Date.now() - known.at < 1000 * AGAIN_SECONDS) return;
+  const mine = keysUsed;
+  Object.assign(known, { at: Date.now(), key: mine });
   try {
-    [known.keys, known.rows] = await Promise.all([get("/keys"), get(`/usage?days=${days}`)]);
-    known.problem = "";
+    const [found, rows] = await Promise.all([get("/keys"), get(`/usage?days=${days}`)]);
+    if (mine === keysUsed) Object.assign(known, { keys: found, rows, problem: "" });
   } catch (error) {
-    known.problem = error.message;
+    if (mine === keysUsed) known.problem = error.message;
   }
   changed();
 }
