@@ -117,7 +117,7 @@ def _stored_token(path: Path) -> str:
 
 
 def on_this_machine(host: str) -> bool:
-    """Whether an address is this machine's. Names may be anybody's."""
+    """Whether an address is one of this machine; of names, only localhost is."""
     from edgeserve.security.tokens import is_loopback
 
     if is_loopback(host):

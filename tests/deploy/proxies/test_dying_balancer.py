@@ -77,7 +77,7 @@ async def test_nginx_asks_a_second_balancer_that_failed_before(tmp_path: Path) -
 
     async def answer(request: web.Request) -> web.Response:
         assert request.path == CHAT
-        await asyncio.sleep(0.3)  # as one that thinks
+        await asyncio.sleep(0.3)
         return web.Response()
 
     second, app = free_port(), web.Application()
