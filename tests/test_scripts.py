@@ -207,3 +207,13 @@ def test_installing_shows_its_step_and_on_failure_why(
     assert ("ERROR: the index is down" in said) == bool(status)
     assert done.returncode == status
     assert (tmp_path / "venv" / ".edgeserve").exists() == (status == 0)
+
+
+def test_make_join_finds_the_balancer_among_the_options() -> None:
+    shown = subprocess.run(
+        ["make", "-n", "join", "ARGS=--yes https://nuc:8080 --name pi"],
+        cwd=ROOT, capture_output=True, text=True, check=True, timeout=PATIENCE,
+    ).stdout  # fmt: skip
+
+    assert "edgeserve join --yes https://nuc:8080 --name pi\n" in shown
+    assert "edgeserve node start --balancer https://nuc:8080\n" in shown

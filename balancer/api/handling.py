@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager, closing
 
 from balancer.api.inference import InferenceHandler
 from balancer.clients.admission import Admission
-from balancer.clients.forwarded import trusted
+from balancer.clients.forwarded import plain
 from balancer.clients.limits import RateLimits
 from balancer.clients.usage import ClientUsage
 from balancer.discovery.node_client import NodeClient
@@ -59,7 +59,7 @@ async def inference_handler(
                 limits=RateLimits(shared.records.clock),
                 usage=usage,
                 policy=policy_of(settings),
-                proxies=trusted(settings.trusted_proxies),
+                proxies=frozenset(map(plain, settings.trusted_proxies)),
                 trace=trace,
                 spans=spans,
                 retry=retry,

@@ -37,6 +37,9 @@ AGAIN_SECONDS = 5.0
 ANSWER_SECONDS = 5.0
 """How long the name servers have for one question."""
 
+AT_ONCE = 16
+"""How many names of service records are asked for at the same time."""
+
 SRV_PREFIX = "_edgeserve._tcp."
 
 LOOK_UP = declared("dns look-up")
@@ -85,6 +88,8 @@ class Behind:
         default_factory=dict[str, tuple[Origin, ...]]
     )
     seconds: float = AGAIN_SECONDS
+    untold: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Nodes, by key, whose addresses the name servers could not tell, and why."""
 
 
 def system_resolver() -> Resolver:
@@ -109,7 +114,9 @@ async def look_up(name: NodeName) -> Behind:
     else:
         found = await asking.services(name.name)
     places = {f"{name.url} at {place}": origins for place, origins in found.items()}
-    return Behind(places, asking.seconds if places else AGAIN_SECONDS)
+    untold = {f"{name.url} at {place}": why for place, why in asking.untold.items()}
+    whole = places and not untold
+    return Behind(places, asking.seconds if whole else AGAIN_SECONDS, untold)
 
 
 class _Asking:
@@ -119,6 +126,7 @@ class _Asking:
         self._resolver = resolver
         self._own = interfaces() | interfaces(loopback=True)
         self.seconds = LONGEST
+        self.untold: dict[str, str] = {}
 
     async def addresses(self, name: str, *, search: bool = True) -> tuple[str, ...]:
         """Return the addresses of a name: IPv4, or IPv6 if it has no other."""
@@ -134,12 +142,22 @@ class _Asking:
         """Return the origins of each SRV record; one whose name is gone has none."""
         answer = await self._answer(name, "SRV", search=True)
         found: dict[str, tuple[Origin, ...]] = {}
-        for record in (answer and answer.rrset) or ():
-            target = record.target.to_text()
-            hosts = self._beside(answer, target)
-            if hosts := hosts or await self.addresses(target, search=False):
-                place = f"{target.rstrip('.')}:{record.port}"
-                found[place] = tuple(Origin(host, record.port) for host in hosts)
+        few = asyncio.Semaphore(AT_ONCE)
+
+        async def find(target: str, port: int) -> None:
+            place = f"{target.rstrip('.')}:{port}"
+            async with few:
+                try:
+                    hosts = self._beside(answer, target)
+                    hosts = hosts or await self.addresses(target, search=False)
+                except DnsFailed as error:
+                    self.untold[place] = str(error)
+                    return
+            if hosts:
+                found[place] = tuple(Origin(host, port) for host in hosts)
+
+        records = (answer and answer.rrset) or ()
+        await asyncio.gather(*(find(r.target.to_text(), r.port) for r in records))
         return found
 
     async def _answer(self, name: str, kind: str, *, search: bool) -> Answer | None:
@@ -209,11 +227,15 @@ class NodeNames:
         except DnsFailed as error:
             self._trouble.report(f"cannot look up {url}: {error}; known nodes stay")
             return AGAIN_SECONDS
-        if behind.places:
+        if behind.untold:
+            what, why = min(behind.untold.items())
+            self._trouble.report(f"cannot look up {what}: {why}; known nodes stay")
+        elif behind.places:
             self._trouble.ended()
         else:
             self._trouble.report(f"{url} has no node: DNS has no {self._name.name}")
-        self._become(behind.places)
+        kept = self._known.keys() & behind.untold.keys()
+        self._become({key: self._known[key] for key in kept} | dict(behind.places))
         return behind.seconds
 
     def _become(self, places: Mapping[str, tuple[Origin, ...]]) -> None:

@@ -43,7 +43,7 @@ from balancer.failover.watchdog import AttemptWatchdog, Watchdog
 from balancer.fleet.engines import EngineCandidate
 from balancer.probes.continuation import ContinuationProbe
 from balancer.probes.template import TemplateProbe
-from balancer.routing.decision import Send
+from balancer.routing.decision import RoutingRequest, Send
 from balancer.routing.queued_request import RETRY_AFTER
 from balancer.state import BalancerState
 from balancer.telemetry.records import SlotWait
@@ -107,13 +107,9 @@ class RetryLoop:
 
     async def _try(self, context: RequestContext) -> Outcome:
         """Wait for a slot and make one attempt."""
-        routing = context.request.routing
-        if context.tried or context.left:
-            context.choose(self.state.prospects)
-            routing = context.request.routing
-            routing = structs.replace(routing, tried=context.ruled_out)
+        needs = self._needs(context)
         try:
-            claim = self.state.queue.claim(routing, context.note)
+            claim = self.state.queue.claim(needs, context.note)
             with SlotWait(context.record, self.state.records.clock) as wait:
                 async with claim as send:
                     wait.end()
@@ -137,6 +133,15 @@ class RetryLoop:
             raise
         finally:
             await context.end_wait()
+
+    def _needs(self, context: RequestContext) -> RoutingRequest:
+        """Return what the next attempt needs of an engine."""
+        if context.tried or context.left:
+            context.choose(self.state.prospects)
+        elif not context.record.attempts:
+            return context.request.routing
+        routing = context.request.routing
+        return structs.replace(routing, tried=context.ruled_out, again=True)
 
     def _takes_next_model(self, context: RequestContext, error: EdgeserveError) -> bool:
         """Whether a request to a route goes on to another of its models."""

@@ -41,7 +41,7 @@ class RoutingRequest(msgspec.Struct, frozen=True, kw_only=True):
     are variants below the quantization type `floor`, if one is named. Only a `portable`
     request can be answered by every server that is no node; another by those that know
     its `path`. `resumes`: it is the rest of an answer, for nodes and for servers that
-    can go on in that way.
+    can go on in that way. `again`: it was sent to an engine before, and comes back.
 
     The rest is for the prediction and rules no engine out: whether text is generated,
     in a slot; the `prompt` as hashes; the `budget` of tokens for the answer; the client
@@ -67,6 +67,7 @@ class RoutingRequest(msgspec.Struct, frozen=True, kw_only=True):
     portable: bool = True
     path: str = ""
     resumes: Resumes = ""
+    again: bool = False
 
     @property
     def kind(self) -> tuple[object, ...]:

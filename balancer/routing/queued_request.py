@@ -20,7 +20,7 @@ RETRY_AFTER = 2
 class QueuedRequest(msgspec.Struct, eq=False):
     """One request in the queue, and what the prediction notes about it.
 
-    `arrived` is by the queue's clock. `again`: an engine has failed it before. `wake`
+    `arrived` is by the queue's clock. `again`: it was sent before. `wake`
     is set once it has to wait. `eligible`: the engines that can serve it, where the
     prediction decides and not the count of busy slots; then `model` is its name in the
     fleet, `slots` how many it takes there and `deadline` the latest time for its first
@@ -46,7 +46,7 @@ class QueuedRequest(msgspec.Struct, eq=False):
 
     def __post_init__(self) -> None:
         routing = self.routing
-        self.client, self.again = routing.client, bool(routing.tried)
+        self.client, self.again = routing.client, routing.again or bool(routing.tried)
         self.model, self.slots, self.deadline = (
             routing.model,
             routing.slots,

@@ -237,8 +237,7 @@ def endpoint(url: str, api_key_file: Path | None) -> Endpoint:
     """Turn the options into an endpoint.
 
     Without a key file, this machine gets the key that its balancer has left here, or
-    the one in the configuration folder; others get none.
-    Raises SettingsError for what is no URL, or no key file.
+    the one in the configuration folder; others get none. Raises SettingsError.
     """
     parts, port = parts_of(url)
     key, left = _key_for(parts.hostname or "", port, api_key_file)
@@ -253,11 +252,12 @@ def _key_for(
 ) -> tuple[str | None, Path | None]:
     """Return the key to send, or the file in which a balancer here has left one."""
     # Imported here: they would slow down `--help`.
+    from edgeserve.cli.secrets import on_this_machine
     from edgeserve.config.paths import admin_key_file
-    from edgeserve.security.tokens import is_loopback, read_api_keys
+    from edgeserve.security.tokens import read_api_keys
 
     if api_key_file is None:
-        if not is_loopback(host):
+        if not on_this_machine(host):
             return None, None
         left = admin_key_file(_balancers_folder(), port)
         if left.is_file():

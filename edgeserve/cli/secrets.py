@@ -116,6 +116,18 @@ def _stored_token(path: Path) -> str:
     return read_secrets(path, path, "edgeserve token new")[0].value
 
 
+def on_this_machine(host: str) -> bool:
+    """Whether an address is one of this machine; of names, only localhost is."""
+    from edgeserve.security.tokens import is_loopback
+
+    if is_loopback(host):
+        return True
+    # It takes longer to import, and most commands ask on loopback.
+    from edgeserve.network import interfaces
+
+    return host in {str(each.ip) for each in interfaces()}
+
+
 def make_token(path: Path) -> None:
     """Write a new fleet token to a file. Raises CommandError."""
     from edgeserve.security.tokens import new_secret

@@ -5,6 +5,7 @@ import random
 import time
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import pytest
 
@@ -105,15 +106,20 @@ async def test_the_first_request_is_served_first(policy: str) -> None:
     assert order == [0, 1, 2, 3, 4]
 
 
-async def test_a_retried_request_finds_room_and_goes_first(
-    policy: str,
+@pytest.mark.parametrize(
+    "comes_back",
+    [{"tried": frozenset({("gone", "small:Q4_1", "", 1)})}, {"again": True}],
+    ids=["an engine has failed it", "an engine was full"],
+)
+async def test_a_request_that_was_sent_before_finds_room_and_goes_first(
+    policy: str, comes_back: dict[str, Any]
 ) -> None:
     pi = a_candidate(engine=an_engine(slots=1))
     setup = Setup(policy, able=[pi], limit=1)
     first, waits = await setup.holder().held(), setup.holder()
     await settle()
 
-    failed = setup.holder(a_request(tried=frozenset({("gone", "small:Q4_1", "", 1)})))
+    failed = setup.holder(a_request(**comes_back))
     await settle()
     assert setup.queue.waiting == 2
     await first.done()

@@ -15,11 +15,15 @@ LONGEST_UDP = 512
 
 @dataclass
 class FakeNames:
-    """What it knows. `failing` answers SERVFAIL, `silent` nothing at all."""
+    """What it knows. `failing` answers SERVFAIL, `silent` nothing at all.
+
+    `broken`: names that are answered SERVFAIL.
+    """
 
     ttl: int = 5
     failing: bool = False
     silent: bool = False
+    broken: set[str] = field(default_factory=set[str])
     beside: bool = True
     hosts: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
     services: dict[str, list[tuple[str, int]]] = field(
@@ -36,7 +40,7 @@ class FakeNames:
         name, kind = asked.name.to_text(omit_final_dot=True), asked.rdtype.name
         self.asked.append((name, kind))
         reply = message.make_response(question, recursion_available=True)
-        if self.failing:
+        if self.failing or name in self.broken:
             reply.set_rcode(rcode.SERVFAIL)
         elif kind == "SRV" and name in self.services:
             targets = self.services[name]

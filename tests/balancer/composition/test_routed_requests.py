@@ -268,6 +268,22 @@ async def test_a_node_that_has_no_slot_after_all_takes_the_next_model() -> None:
     assert "no slot left a moment ago" in told(answer)[2]
 
 
+async def test_a_request_that_a_node_sends_back_finds_its_place_in_a_full_queue() -> (
+    None
+):
+    async with two(queue=1) as (balancer, gpu, _):
+        gpu.refuse = FleetBusy(1)
+        asked = [
+            asyncio.ensure_future(balancer.post(CHAT, chat(model="big")))
+            for _ in range(2)
+        ]
+        await eventually(lambda: len(gpu.told) > 1)
+        gpu.refuse = None
+        answers = [await each for each in asked]
+
+    assert [each.status for each in answers] == [200, 200]
+
+
 async def test_where_the_queue_takes_no_more_the_next_model_is_taken() -> None:
     route = ModelRoute(name="assistant", models=("big", "small"), full_seconds=1000)
     async with two(route, queue=0) as (balancer, gpu, _), busy_at(balancer, gpu):

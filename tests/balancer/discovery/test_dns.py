@@ -111,6 +111,27 @@ async def test_a_service_record_whose_name_is_gone_is_no_node(names: FakeNames) 
     assert changes(events) == {"a.example:8090": ["http://10.0.0.1:8090"]}
 
 
+async def test_a_name_that_fails_hides_no_other_node(
+    names: FakeNames, caplog: pytest.LogCaptureFixture
+) -> None:
+    names.beside = False
+    names.hosts = {"a.example": ["10.0.0.1"], "b.example": ["10.0.0.2"]}
+    names.services[SRV] = [("a.example", 8090), ("b.example", 8090)]
+    names.broken = {"b.example"}
+    looking, events = following(SRV_NAME)
+
+    assert await looking.look() == AGAIN_SECONDS
+
+    assert changes(events) == {"a.example:8090": ["http://10.0.0.1:8090"]}
+    assert f"cannot look up {SRV_NAME} at b.example:8090" in caplog.text
+    names.broken = set()
+    await looking.look()
+    assert changes(events) == {"b.example:8090": ["http://10.0.0.2:8090"]}
+    names.broken = {"a.example"}
+    await looking.look()
+    assert changes(events) == {}
+
+
 async def test_an_answer_too_long_for_a_packet_is_fetched_whole(
     names: FakeNames,
 ) -> None:

@@ -1,7 +1,7 @@
 """Render the chart by Helm's own code, and validate it; run by an environment apart.
 
-`python render.py CHART VALUES`, which are YAML, prints JSON: what Helm's linter says,
-the manifests, and what Kubernetes releases have against them.
+`python render.py CHART VALUES RELEASE` prints JSON: what Helm's linter says, the
+manifests, and what Kubernetes releases have against them. The values are YAML.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ CUSTOM = ("monitoring.coreos.com/",)
 def main() -> None:
     """Render and validate."""
     helm: Any = importlib.import_module("helm_python")
-    folder, values = sys.argv[1], yaml.safe_load(sys.argv[2])
+    folder, values, name = sys.argv[1], yaml.safe_load(sys.argv[2]), sys.argv[3]
     lint = [each["error"] for each in helm.lint(folder)["messages"]]
     try:
         with helm.Chart.load(folder) as chart:
             chart.validate_schema(values)
-            texts = chart.render(values, name="demo", namespace="prod")
+            texts = chart.render(values, name=name, namespace="prod")
     except helm.HelmError as error:
         print(json.dumps({"refused": str(error)}))
         return

@@ -60,15 +60,17 @@ VARIANTS: dict[str, Json] = {
             "balancerEgress": [{"ports": [{"protocol": "TCP", "port": 8000}]}],
         },
     },
+    "no requests": {"nodes": {"resources": None}, "balancer": {"resources": None}},
+    "odd folder": {"nodes": {"models": {"hostPath": "/srv/a: b"}}},
     "open": {"networkPolicy": {"enabled": False}, "balancer": {"replicas": 1}},
 }
 
 
 @cache
-def _made(values: str) -> Json:
+def _made(values: str, release: str = "demo") -> Json:
     script = Path(__file__).with_name("render.py")
     done = subprocess.run(
-        [f"{TOOLS}/bin/python", str(script), str(CHART), values],
+        [f"{TOOLS}/bin/python", str(script), str(CHART), values, release],
         capture_output=True,
         text=True,
         timeout=120,
@@ -111,10 +113,26 @@ def test_every_variant_is_valid_for_kubernetes(variant: str) -> None:
         {"nodes": {"models": {"hostPath": "/m", "existingClaim": "m"}}},
         {"balancer": {"replicas": 0}},
         {"apiKeys": {"create": True}},
+        {"nodes": {"args": ["--port", "9000"]}},
+        {"balancer": {"args": ["--drain-seconds=600"]}},
     ],
 )
 def test_values_that_make_no_sense_are_refused(values: Json) -> None:
     assert "refused" in made(**values)
+
+
+@rendered
+@pytest.mark.parametrize("release", ["a" * 53, f"{'a' * 45}.b", "team.llm"])
+def test_names_fit_whatever_the_release_is_called(release: str) -> None:
+    result = _made("{}", release)
+
+    assert result["problems"] == []
+    for each in result["manifests"]:
+        name = each["metadata"]["name"]
+        # A pod of a StatefulSet has its name with a hash in a label.
+        longest = 52 if each["kind"] == "StatefulSet" else 63
+        assert len(name) <= longest
+        assert re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", name)
 
 
 @rendered

@@ -1,9 +1,11 @@
 import socket
 from collections.abc import Iterator
+from ipaddress import ip_interface
 from pathlib import Path
 
 import pytest
 
+from edgeserve import network
 from edgeserve.cli.client import Endpoint, NoAnswer, endpoint
 from edgeserve.config.paths import (
     OWN_CERTIFICATE,
@@ -103,6 +105,20 @@ def test_a_key_that_the_balancer_left_here_is_shown_to_it_alone(
     other = endpoint(f"http://127.0.0.1:{port - 1}", None)
     assert other.key_file is None
     assert endpoint(f"http://example.org:{port}", None).key_file is None
+
+
+def test_an_address_of_this_machine_is_this_machine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ours = {ip_interface("192.0.2.7/24"), ip_interface("2001:db8::7/64")}
+    monkeypatch.setattr(network, "interfaces", lambda: ours)
+    left = admin_key_file(state_dir(), 8080)
+    left.parent.mkdir()
+    left.write_text("admin-key-of-this-start\n")
+
+    for host in ("192.0.2.7", "[2001:db8::7]"):
+        assert endpoint(f"http://{host}:8080", None).key_file == left
+    assert endpoint("http://192.0.2.8:8080", None).key_file is None
 
 
 def test_key_and_certificate_are_those_of_the_state_folder_in_the_settings(

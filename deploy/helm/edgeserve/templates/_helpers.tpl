@@ -1,9 +1,19 @@
+{{- /* 46 letters: a StatefulSet's name may have 52, as its pods have it with a hash in a
+label. No dot, which a release may have and a Service may not. */ -}}
 {{- define "edgeserve.name" -}}
-{{- if contains "edgeserve" .Release.Name -}}
-{{ .Release.Name | trunc 50 | trimSuffix "-" }}
-{{- else -}}
-{{ printf "%s-edgeserve" .Release.Name | trunc 50 | trimSuffix "-" }}
+{{- $name := .Release.Name | replace "." "-" -}}
+{{- $name = contains "edgeserve" $name | ternary $name (printf "%s-edgeserve" $name) -}}
+{{ $name | trunc 46 | trimAll "-" }}
 {{- end -}}
+
+{{- /* More arguments. Those that the chart has to know are refused. */ -}}
+{{- define "edgeserve.args" -}}
+{{- range .args }}
+{{- if regexMatch "^--(host|port|drain-seconds)(=|$)" . }}
+{{- fail (printf "%s.args: %s is set by the chart; see values.yaml" $.what .) }}
+{{- end }}
+- {{ . | quote }}
+{{- end }}
 {{- end -}}
 
 {{- define "edgeserve.selector" -}}
