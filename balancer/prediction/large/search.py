@@ -118,7 +118,7 @@ class RankedEngines(tuple[EngineModel, ...]):
         numbers = self._number
         changed: Iterable[EngineModel] = self
         if found is not None:
-            entries = {*found, *self._pending}
+            entries = found.union(self._pending)
             changed = [
                 e for e in entries if isinstance(e, EngineModel) and e in numbers
             ]

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import random
+import tracemalloc
 
 import pytest
 
 from balancer.dialects.prompt import read
 from balancer.prediction.cost import CostEstimate, cheapest
 from balancer.prediction.engine_model import EngineModel
+from balancer.prediction.large.changes import ChangeLog
 from balancer.prediction.large.search import MANY, RankedEngines, find_cheapest, ranked
 from balancer.prediction.learning import SpeedLearner
-from balancer.prediction.prefix_cache import ChangeLog
 from balancer.prediction.running import RunningRequest
 from balancer.prediction.speed import Speed
 from balancer.routing.decision import RoutingRequest
@@ -129,10 +130,36 @@ def test_few_engines_are_all_looked_at_so_that_each_can_be_explained() -> None:
 
 
 def test_a_reader_of_the_log_that_lags_too_far_is_told_so() -> None:
-    log = ChangeLog()
-    for _ in range(log.KEPT + 1):
-        log.note("an engine")
+    log, position = ChangeLog(), 0
+    for number in range(log.KEPT + 1):
+        log.note(number)
+        assert log.since(position) == {number}
+        position = log.position
 
-    assert len(log.since(0) or ()) == log.KEPT + 1
     assert log.since(0) is None
-    assert log.since(log.position) == []
+    assert log.since(log.position) == set()
+
+
+def test_a_log_that_is_never_read_does_not_grow() -> None:
+    [engine, *_] = a_fleet(random.Random(1), 2).eligible(a_request(random.Random(1)))  # noqa: S311 - a test
+    tracemalloc.start()
+    try:
+        for now in range(20_000):
+            engine.advance(now)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert most < 50_000
+
+
+def test_an_engine_that_left_is_not_kept() -> None:
+    rng = random.Random(1)  # noqa: S311 - a test
+    dispatcher = a_fleet(rng, 2)
+    [engine, other] = dispatcher.eligible(a_request(rng))
+    engine.advance(1.0)
+    engine.remove()
+    index = dispatcher.cache_index
+
+    assert index.log.since(0) == {other}
+    assert engine not in index.owners.values()
