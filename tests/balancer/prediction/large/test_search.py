@@ -22,10 +22,12 @@ from balancer.routing.queued_request import QueuedRequest, ignore
 ENGINES = 150
 
 
-def a_fleet(rng: random.Random, engines: int = ENGINES) -> Dispatcher:
-    """Return a dispatcher of engines of unlike speed, idle and empty."""
+def a_fleet(
+    rng: random.Random, engines: int = ENGINES
+) -> tuple[Dispatcher, list[EngineModel]]:
+    """Return a dispatcher and its engines, of unlike speed, idle and empty."""
     found: list[EngineModel] = []
-    dispatcher = Dispatcher(lambda _: group)
+    dispatcher = Dispatcher(lambda _: searched)
     for number in range(engines):
         rate = rng.choice([25, 120, 400, 2000])
         speed = Speed(
@@ -44,8 +46,9 @@ def a_fleet(rng: random.Random, engines: int = ENGINES) -> Dispatcher:
                 cache_index=dispatcher.cache_index,
             )
         )
-    group = ranked(sorted(found, key=lambda engine: engine.per_read))
-    return dispatcher
+    found.sort(key=lambda engine: engine.per_read)
+    searched = ranked(found)
+    return dispatcher, found
 
 
 def a_request(rng: random.Random) -> QueuedRequest:
@@ -62,19 +65,18 @@ def a_request(rng: random.Random) -> QueuedRequest:
 @pytest.mark.parametrize("seed", range(6))
 def test_the_search_chooses_as_a_look_at_each_engine_does(seed: int) -> None:
     rng = random.Random(seed)  # noqa: S311 - a test
-    dispatcher = a_fleet(rng)
+    dispatcher, engines = a_fleet(rng)
     running: list[tuple[EngineModel, RunningRequest]] = []
     now, load = 1.0, rng.choice([20, 150, 400])
     for _ in range(500):
         now += rng.expovariate(20)
         request, refreshed = a_request(rng), set[str]()
-        group = dispatcher.eligible(request)
         features = dispatcher.features(request, now)
-        found, _ = find_cheapest(features, group, refreshed)
-        for engine in group:
+        found, _ = find_cheapest(features, dispatcher.eligible(request), refreshed)
+        for engine in engines:
             if engine.name not in refreshed:
                 engine.refresh(now)
-        wanted, _ = cheapest(features, group)
+        wanted, _ = cheapest(features, engines)
 
         assert found is not None
         assert wanted is not None
@@ -110,7 +112,7 @@ def _sent(
 
 def test_an_idle_fleet_is_hardly_looked_at() -> None:
     rng = random.Random(1)  # noqa: S311 - a test
-    dispatcher = a_fleet(rng, 1000)
+    dispatcher, _ = a_fleet(rng, 1000)
     request = a_request(rng)
 
     _, looked = dispatcher.weigh(request, 1.0)
@@ -120,7 +122,7 @@ def test_an_idle_fleet_is_hardly_looked_at() -> None:
 
 def test_few_engines_are_all_looked_at_so_that_each_can_be_explained() -> None:
     rng = random.Random(1)  # noqa: S311 - a test
-    dispatcher = a_fleet(rng, MANY)
+    dispatcher, _ = a_fleet(rng, MANY)
     request = a_request(rng)
 
     _, looked = dispatcher.weigh(request, 1.0)
@@ -141,7 +143,7 @@ def test_a_reader_of_the_log_that_lags_too_far_is_told_so() -> None:
 
 
 def test_a_log_that_is_never_read_does_not_grow() -> None:
-    [engine, *_] = a_fleet(random.Random(1), 2).eligible(a_request(random.Random(1)))  # noqa: S311 - a test
+    _, [engine, *_] = a_fleet(random.Random(1), 2)  # noqa: S311 - a test
     tracemalloc.start()
     try:
         for now in range(20_000):
@@ -155,8 +157,7 @@ def test_a_log_that_is_never_read_does_not_grow() -> None:
 
 def test_an_engine_that_left_is_not_kept() -> None:
     rng = random.Random(1)  # noqa: S311 - a test
-    dispatcher = a_fleet(rng, 2)
-    [engine, other] = dispatcher.eligible(a_request(rng))
+    dispatcher, [engine, other] = a_fleet(rng, 2)
     engine.advance(1.0)
     engine.remove()
     index = dispatcher.cache_index
