@@ -42,12 +42,15 @@ RECONSIDER_SECONDS = 0.5
 """Predictions age, so waiting requests are reconsidered as time passes."""
 
 LONG_SECONDS = 0.005
-"""A look at many requests that takes longer, as with hundreds of engines, is followed
-by a rest as long, so that answers and connections get their share of the processor."""
+"""A look at many requests that takes more of the processor, as with hundreds of
+engines, is followed by a rest as long: answers and connections get their share."""
 
 
 class RequestQueue:
-    """The queue: at most `limit` requests, each for at most `seconds`."""
+    """The queue: at most `limit` requests, each for at most `seconds`.
+
+    `spent` tells how much processor time this thread has used.
+    """
 
     def __init__(
         self,
@@ -56,11 +59,12 @@ class RequestQueue:
         limit: int,
         seconds: float,
         clock: Clock = time.monotonic,
+        spent: Clock = time.thread_time,
     ) -> None:
         self._policy = policy
         self._limit = limit
         self._seconds = seconds
-        self._clock = clock
+        self._clock, self._spent = clock, spent
         self._waiting: dict[QueuedRequest, None] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._scheduled = False
@@ -122,14 +126,13 @@ class RequestQueue:
             self._assign(self._clock())
 
     def _assign(self, now: float) -> None:
-        began = self._clock() if len(self._waiting) > 1 else inf
+        before = self._spent() if len(self._waiting) > 1 else inf
         for request, decision in self._policy.assign(self._waiting, now):
             del self._waiting[request]
             request.settle(decision)
-        if began < inf:
-            ended = self._clock()
-            if ended - began > LONG_SECONDS:
-                self._rests_until = ended + (ended - began)
+        # Processor time: with other programs at work a look takes longer, not more.
+        if before < inf and (took := self._spent() - before) > LONG_SECONDS:
+            self._rests_until = self._clock() + took
 
     async def admitted(self, request: QueuedRequest) -> Send:
         """Wait for slots and take them; `give_back` must follow. See `claim`."""

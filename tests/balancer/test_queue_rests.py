@@ -34,7 +34,11 @@ class SlowPolicy(LeastBusy):
 
 async def waiting_at(policy: SlowPolicy, count: int) -> tuple[RequestQueue, Holder]:
     """Return a queue in which so many requests wait for the one slot that is held."""
-    queue = RequestQueue(policy, limit=100, seconds=PATIENCE, clock=lambda: policy.now)
+
+    def clock() -> float:
+        return policy.now
+
+    queue = RequestQueue(policy, limit=100, seconds=PATIENCE, clock=clock, spent=clock)
     first = await Holder(queue, a_request()).held()
     for _ in range(count):
         Holder(queue, a_request())
