@@ -11,6 +11,7 @@ import asyncio
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import partial
+from math import inf
 
 from balancer.fleet.changes import Changes
 from balancer.routing.decision import (
@@ -40,9 +41,16 @@ LEFT_SECONDS = 2.0
 RECONSIDER_SECONDS = 0.5
 """Predictions age, so waiting requests are reconsidered as time passes."""
 
+LONG_SECONDS = 0.005
+"""A look at many requests that takes more of the processor, as with hundreds of
+engines, is followed by a rest as long: answers and connections get their share."""
+
 
 class RequestQueue:
-    """The queue: at most `limit` requests, each for at most `seconds`."""
+    """The queue: at most `limit` requests, each for at most `seconds`.
+
+    `spent` tells how much processor time this thread has used.
+    """
 
     def __init__(
         self,
@@ -51,14 +59,17 @@ class RequestQueue:
         limit: int,
         seconds: float,
         clock: Clock = time.monotonic,
+        spent: Clock = time.thread_time,
     ) -> None:
         self._policy = policy
         self._limit = limit
         self._seconds = seconds
-        self._clock = clock
+        self._clock, self._spent = clock, spent
         self._waiting: dict[QueuedRequest, None] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._scheduled = False
+        self._rests_until = -inf
+        self._rest: asyncio.TimerHandle | None = None
         self.grows = Changes()
         """Notified when a request has to wait."""
 
@@ -85,9 +96,12 @@ class RequestQueue:
         return SlotClaim(routing, note, self._clock(), queue=self)
 
     def changed(self) -> None:
-        """Reconsider the queue now: the fleet changed or a slot came free."""
+        """Reconsider the queue: the fleet changed or a slot came free.
+
+        That is now, or after the rest that follows a long look.
+        """
         if self._waiting:
-            self._assign(self._clock())
+            self._look(self._clock())
 
     def moved(self) -> None:
         """Reconsider the queue soon: a prediction has become more exact."""
@@ -99,10 +113,26 @@ class RequestQueue:
         self._scheduled = False
         self.changed()
 
+    def _look(self, now: float) -> None:
+        if now >= self._rests_until:
+            self._assign(now)
+        elif self._rest is None:
+            loop = asyncio.get_running_loop()
+            self._rest = loop.call_later(self._rests_until - now, self._on_rested)
+
+    def _on_rested(self) -> None:
+        self._rest = None
+        if self._waiting:
+            self._assign(self._clock())
+
     def _assign(self, now: float) -> None:
+        before = self._spent() if len(self._waiting) > 1 else inf
         for request, decision in self._policy.assign(self._waiting, now):
             del self._waiting[request]
             request.settle(decision)
+        # Processor time: with other programs at work a look takes longer, not more.
+        if before < inf and (took := self._spent() - before) > LONG_SECONDS:
+            self._rests_until = self._clock() + took
 
     async def admitted(self, request: QueuedRequest) -> Send:
         """Wait for slots and take them; `give_back` must follow. See `claim`."""
@@ -113,7 +143,10 @@ class RequestQueue:
             request.settle(refusal)
         else:
             self._waiting[request] = None
-            self._assign(now)
+            if full:  # it has to be served now or never
+                self._assign(now)
+            else:
+                self._look(now)
         if request.decision is None:
             if full:
                 self._refuse(request, now)

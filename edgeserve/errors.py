@@ -21,7 +21,8 @@ EdgeserveError               what an HTTP client may see; status, code, envelope
 ├── NoRoom              503  the memory for requests is used up
 ├── NoNode              503  no node can serve this now
 ├── Draining            503  this process is shutting down
-└── TooLate             504  the caller's deadline, or ours, has passed
+├── TooLate             504  the caller's deadline, or ours, has passed
+└── LoopDetected        508  balancers are servers of each other
 CommandError                 what the person at the terminal sees; exit status: 2 for
 │                            a wrong request, 1 where it cannot be done
 ├── SettingsError         2  a setting is wrong
@@ -287,6 +288,13 @@ class TooLate(EdgeserveError):
 
     status = 504
     code = "deadline_exceeded"
+
+
+class LoopDetected(EdgeserveError):
+    """A request came back to a balancer that had sent it to another one."""
+
+    status = 508
+    code = "loop_detected"
 
 
 def in_words(error: BaseException) -> str:

@@ -28,7 +28,8 @@ REQUEST_HEADER = "x-edgeserve-request-id"
 """Names one client request across balancer, node and log lines."""
 
 BALANCER_HEADER = "x-edgeserve-balancer"
-"""Balancer to node: which of several asks, so that each has its turn."""
+"""Balancer to node: which of several asks, so that each has its turn. Balancer to
+balancer: all that a request has passed, so that one sees a request that comes back."""
 
 EngineState = Literal[
     "absent", "loading", "ready", "busy", "leaving", "stuck", "failed", "quarantined"

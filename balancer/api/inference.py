@@ -14,6 +14,7 @@ from balancer.clients.limits import RateLimits
 from balancer.clients.usage import ClientUsage
 from balancer.composition.cascade import Unsure
 from balancer.dialects import DIALECTS
+from balancer.discovery.loops import check_loop
 from balancer.failover.conclusions import is_suspect
 from balancer.failover.context import RequestContext
 from balancer.failover.retry import RetryLoop
@@ -35,6 +36,7 @@ from edgeserve.http.types import Request, Response
 from edgeserve.openai import ROUTES, asking
 from edgeserve.quantization import floor_asked
 from edgeserve.runtime.memory import drop_tracebacks
+from edgeserve.wire import BALANCER_HEADER
 
 LEFT = "the client left"
 
@@ -120,6 +122,8 @@ class InferenceHandler:
         route = ROUTES[request.path]
         if request.method != route.method:
             raise WrongMethod(request.method, request.path, [route.method])
+        if (passed := request.headers.get(BALANCER_HEADER)) is not None:
+            check_loop(passed, self.retry.nodes.id)
         with self.state.in_flight, self.limits.entering(client, response.limits):
             seconds = deadline_seconds(request.headers)
             inference = read_request(

@@ -11,6 +11,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 from urllib.parse import urlencode
 
+from balancer.discovery.loops import passed_on
 from balancer.fleet.engines import EngineCandidate
 from edgeserve.errors import NodeLost
 from edgeserve.http.types import Answer, Origin, Request, Upstream
@@ -47,9 +48,14 @@ class ServerRequests(Protocol):
         ...
 
     def forward(
-        self, to: EngineCandidate, request: Request, request_id: str, body: bytes
+        self,
+        to: EngineCandidate,
+        request: Request,
+        request_id: str,
+        body: bytes,
+        passed: str,
     ) -> AbstractAsyncContextManager[Answer]:
-        """See `NodeClient.forward`."""
+        """See `NodeClient.forward`; `passed`: the balancers on its way."""
         ...
 
     def shown(self, to: EngineCandidate, way: Continued, *, goes_on: bool) -> None:
@@ -69,7 +75,7 @@ class NodeClient:
         self._upstream = upstream
         self._servers = servers
         self.id = secrets.token_hex(8)
-        """By which nodes tell this balancer from others."""
+        """By which nodes tell this balancer from others, and it sees loops."""
 
     def events(self, origin: Origin) -> AbstractAsyncContextManager[Answer]:
         """Open the event stream of the node at `origin`."""
@@ -120,7 +126,8 @@ class NodeClient:
     ) -> AbstractAsyncContextManager[Answer]:
         """Send an engine a client's request, with this body, without its secrets."""
         if self._servers is not None and to.engine.kind == "server":
-            return self._servers.forward(to, request, request_id, body)
+            passed = passed_on(request.headers.get(BALANCER_HEADER, ""), self.id)
+            return self._servers.forward(to, request, request_id, body, passed)
         headers = {k: v for k, v in request.headers.items() if k not in NOT_FOR_NODES}
         headers |= self._headers(to, request_id)
         return self._upstream.ask(

@@ -30,6 +30,7 @@ from balancer.response import ClientResponse, close_soon
 from balancer.routing.decision import Send
 from edgeserve.errors import (
     EdgeserveError,
+    LoopDetected,
     NodeLost,
     NoFiles,
     NoNode,
@@ -185,6 +186,8 @@ async def _on_error(
 def _node_error(status: int, headers: Mapping[str, str], body: bytes) -> EdgeserveError:
     """Return what the client gets where no other engine does better."""
     sentence = message(body)
+    if status == LoopDetected.status:
+        return LoopDetected(sentence)
     if status not in {404, 503}:
         return NodeLost(sentence)
     error = NoNode(sentence)

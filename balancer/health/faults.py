@@ -57,7 +57,7 @@ def failure_of(status: int, body: bytes) -> Failure:
             return Failure("none", "full")
         case 502:  # the engine is gone
             return Failure("engine", "elsewhere")
-        case 503:  # the engine loads, or the node is leaving
+        case 503 | 508:  # it loads, its node is leaving, or it would ask us in turn
             return Failure("none", "elsewhere")
         case 504:  # the engine is silent
             return Failure("engine", "pass")

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from balancer.dialects.prompt import Prompt, common, reach
+from balancer.prediction.large.changes import ChangeLog
 from balancer.prediction.speed import parameters
 from edgeserve.wire import EngineReport
 
@@ -65,36 +66,6 @@ Level = tuple[int, int]
 """Blocks in common, and the slots that have exactly so many."""
 
 
-class ChangeLog:
-    """The engines whose costs may have changed, in order, as far back as is kept."""
-
-    KEPT = 4096
-
-    def __init__(self) -> None:
-        self._entries: list[object] = []
-        self._dropped = 0
-        self.note = self._entries.append
-
-    @property
-    def position(self) -> int:
-        """Where the next entry will be."""
-        return self._dropped + len(self._entries)
-
-    def since(self, position: int) -> list[object] | None:
-        """Return what came since; None where that is not known."""
-        if position < self._dropped:
-            return None
-        found = self._entries[position - self._dropped :]
-        self.trim()
-        return found
-
-    def trim(self) -> None:
-        """Forget what is old."""
-        if len(self._entries) > self.KEPT:
-            self._dropped += len(self._entries)
-            self._entries.clear()
-
-
 class PrefixCacheIndex:
     """The slots of the fleet as bits, and what they hold."""
 
@@ -130,6 +101,7 @@ class PrefixCacheIndex:
             self.forget(place)
             self.occupy(place)
             self.disposable &= ~(1 << place)
+            self.log.forget(self.owners.pop(place, None))
         self._free.extend(places)
 
     def occupy(self, place: int) -> None:

@@ -98,6 +98,10 @@ Probes of a quick engine are shorter, and so are spread less.
 """
 
 LOOK_SECONDS = 1.0
+PAUSE_PER_LOOK = 10.0
+"""Times as long as a look took passes before the next one: in a fleet where something
+changes all the time, looking at each engine takes at most a tenth of a core."""
+
 PROBE_SECONDS = 60.0
 AGAIN_SECONDS = 10.0
 """The pause after a probe that failed."""
@@ -131,14 +135,14 @@ class _SpeedProber:
         self._not_before: dict[EngineKey, float] = {}
 
     async def look(self) -> None:
-        """Probe engines that need it, now and whenever the fleet has changed."""
+        """Probe engines that need it, now and soon after the fleet has changed."""
         while True:
             self._changed.clear()
             began = time.monotonic()
             for each in self._state.current.candidates:
                 if self._needs_probe(each) and each.key not in self._running:
                     self._probe_soon(each)
-            await asyncio.sleep(10 * (time.monotonic() - began))
+            await asyncio.sleep(PAUSE_PER_LOOK * (time.monotonic() - began))
             with suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_SECONDS):
                     await self._changed.wait()

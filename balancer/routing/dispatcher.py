@@ -15,7 +15,7 @@ from math import ceil, inf
 from balancer.dialects.timings import Timings
 from balancer.prediction.cost import Considered, CostEstimate
 from balancer.prediction.engine_model import EngineModel
-from balancer.prediction.large.search import find_cheapest
+from balancer.prediction.large.search import Searched, find_cheapest
 from balancer.prediction.prefix_cache import PrefixCacheIndex
 from balancer.prediction.running import RunningRequest
 from balancer.prediction.slot_match import RequestFeatures, features_of
@@ -63,7 +63,7 @@ class TurnedAway:
     why: str
 
 
-FindEligible = Callable[[QueuedRequest], Sequence[EngineModel]]
+FindEligible = Callable[[QueuedRequest], Searched]
 
 
 @dataclass(slots=True)

@@ -14,7 +14,7 @@ from balancer.fleet.engines import (
 from balancer.prediction.cost import Considered, CostEstimate, estimates
 from balancer.prediction.engine_model import EngineModel
 from balancer.prediction.fleet_model import FleetModel
-from balancer.prediction.large.search import MANY, ranked
+from balancer.prediction.large.search import MANY, Searched, ranked
 from balancer.routing.decision import Refuse, RoutingRequest, Verdict
 from balancer.routing.filters import Filtered, filter_engines
 
@@ -23,12 +23,14 @@ from balancer.routing.filters import Filtered, filter_engines
 class Eligible:
     """The `engines` that can serve a request now or soon, fast ones first.
 
-    `candidate_by_name` holds the candidate of each; `spared` engines could serve it but
-    are a last resort, with the reason. Each engine has at least `least_slots`.
+    `searched` has the same ones. `candidate_by_name` holds the candidate of each;
+    `spared` engines could serve it but are a last resort, with the reason. Each engine
+    has at least `least_slots`.
     """
 
     filtered: Filtered
-    engines: tuple[EngineModel, ...]
+    engines: Sequence[EngineModel]
+    searched: Searched
     candidate_by_name: dict[str, EngineCandidate]
     spared: tuple[tuple[EngineCandidate, str], ...]
     least_slots: int
@@ -99,7 +101,14 @@ class EligibilityCache:
             if " ".join(each.key) not in candidate_by_name
         )
         least = min((engine.slots for engine in engines), default=1)
-        return Eligible(filtered, ranked(engines), candidate_by_name, spared, least)
+        return Eligible(
+            filtered=filtered,
+            engines=engines,
+            searched=ranked(engines),
+            candidate_by_name=candidate_by_name,
+            spared=spared,
+            least_slots=least,
+        )
 
 
 OTHERS_FIRST = "costs more, by its speed and load alone"

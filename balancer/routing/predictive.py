@@ -17,7 +17,7 @@ from balancer.fleet.slot_counts import SlotCounts
 from balancer.prediction.cost import CostEstimate, cheapest
 from balancer.prediction.engine_model import EngineModel
 from balancer.prediction.fleet_model import FleetModel
-from balancer.prediction.large.search import find_cheapest
+from balancer.prediction.large.search import Searched, find_cheapest
 from balancer.routing.decision import Refuse, RoutingRequest, Send, Verdict
 from balancer.routing.dispatcher import Assignment, Dispatcher, TurnedAway
 from balancer.routing.eligibility import EligibilityCache, Eligible, Explanation
@@ -150,7 +150,7 @@ class PredictivePolicy:
             return None
         request = self._supposed(routing, eligible)
         features = self.dispatcher.features(request, request.arrived)
-        best, _ = find_cheapest(features, eligible.engines, set())
+        best, _ = find_cheapest(features, eligible.searched, set())
         return best.first if best and best.wait == 0 and best.slot >= 0 else None
 
     def eligible(self, routing: RoutingRequest) -> Eligible | Refuse:
@@ -244,8 +244,8 @@ def _takes_moves(engine: EngineModel) -> bool:
     return free and engine.learner.calibrated
 
 
-def _engines(request: QueuedRequest) -> Sequence[EngineModel]:
-    return request.eligible.engines if request.eligible else ()
+def _engines(request: QueuedRequest) -> Searched:
+    return request.eligible.searched if request.eligible else ()
 
 
 def _price(request: QueuedRequest, eligible: Eligible) -> None:

@@ -25,6 +25,7 @@ from edgeserve.servers.asking import get, without_key
 from edgeserve.servers.errors import error_of, no_answer
 from edgeserve.servers.profiles.base import Reply
 from edgeserve.servers.profiles.translation import Translation
+from edgeserve.wire import BALANCER_HEADER
 
 JSON = {"content-type": "application/json"}
 
@@ -104,10 +105,17 @@ class ServerClient:
             server.shown[to.engine.id, way] = goes_on
 
     def forward(
-        self, to: EngineCandidate, request: Request, request_id: str, body: bytes
+        self,
+        to: EngineCandidate,
+        request: Request,
+        request_id: str,
+        body: bytes,
+        passed: str,
     ) -> AbstractAsyncContextManager[Answer]:
-        """See `NodeClient.forward`."""
-        headers = {"x-request-id": request_id}
+        """See `ServerRequests.forward`."""
+        headers, server = {"x-request-id": request_id}, self.servers.get(to.node_id)
+        if server is not None and server.found is not None and server.found.balances:
+            headers[BALANCER_HEADER] = passed
         if request.method == "GET":
             return self._ask(to, request.path, b"", headers, request.target)
         return self._ask(to, request.path, body, headers)

@@ -33,11 +33,13 @@ class Recognised:
     """What a server is; `api` is where its paths of OpenAI's API begin.
 
     `looks`: what is asked again and again, without what it was seen not to have.
+    `balances`: it is another balancer.
     """
 
     profile: Profile
     api: str
     looks: tuple[str, ...]
+    balances: bool = False
 
 
 async def recognise(
@@ -50,12 +52,12 @@ async def recognise(
     """
     api, models = await _list(get, setting, base)
     replies: dict[str, Reply] = {MODELS: models}
-    named = setting.kind != "auto"
-    if "edgeserve" in owners(replies) and not (balancers and named):
+    named, balances = setting.kind != "auto", "edgeserve" in owners(replies)
+    if balances and not (balancers and named):
         raise NodeLost(f"{setting.url} is EdgeServe itself; name its nodes with --node")
     if named:
         profile = BY_KIND[setting.kind]
-        return Recognised(profile, api, profile.looks)
+        return Recognised(profile, api, profile.looks, balances)
     for profile in PROFILES:
         for path in profile.asks:
             if path not in replies:

@@ -30,13 +30,13 @@ Priced = tuple[float, int]
 Prices = tuple[float, float, float]
 
 
-class RankedEngines(tuple[EngineModel, ...]):
+class RankedEngines:
     """Engines with the order of their prices, kept up to date from the change log."""
 
-    def __init__(self, iterable: Iterable[EngineModel] = (), /) -> None:
-        del iterable  # the tuple has it
-        self._number = {engine: at for at, engine in enumerate(self)}
-        self._log = self[0].cache_index.log
+    def __init__(self, engines: Sequence[EngineModel]) -> None:
+        self._engines = engines
+        self._number = {engine: at for at, engine in enumerate(engines)}
+        self._log = engines[0].cache_index.log
         self._position = -1
         self._prices: list[Prices] = []
         self._reading: list[Priced] = []
@@ -44,7 +44,7 @@ class RankedEngines(tuple[EngineModel, ...]):
         self._full: list[Priced] = []
         self._least: Prices = (0.0, 0.0, 0.0)
         self._pending: list[EngineModel] = []
-        self._whole = [engine for engine in self if engine.host is not None]
+        self._whole = [engine for engine in engines if engine.host is not None]
 
     def cheapest(
         self, features: RequestFeatures, refreshed: set[str]
@@ -74,7 +74,7 @@ class RankedEngines(tuple[EngineModel, ...]):
                 return
             others = others and rest + tokens * read < least
             for number in (one, other):
-                engine = self[number]
+                engine = self._engines[number]
                 holds = engine.mask & touched
                 if not (others or holds):
                     continue
@@ -91,7 +91,7 @@ class RankedEngines(tuple[EngineModel, ...]):
             least = overhead + wait + read + features.answer * write
             if least >= look.least:
                 return
-            look.at(self[number])
+            look.at(self._engines[number])
 
     def _holders(self, features: RequestFeatures) -> tuple[float, list[EngineModel]]:
         """Return the engines to look at first; most tokens that others hold."""
@@ -116,9 +116,9 @@ class RankedEngines(tuple[EngineModel, ...]):
         found = self._log.since(self._position)
         self._position = self._log.position
         numbers = self._number
-        changed: Iterable[EngineModel] = self
+        changed: Iterable[EngineModel] = self._engines
         if found is not None:
-            entries = {*found, *self._pending}
+            entries = found.union(self._pending)
             changed = [
                 e for e in entries if isinstance(e, EngineModel) and e in numbers
             ]
@@ -133,11 +133,11 @@ class RankedEngines(tuple[EngineModel, ...]):
                 self._move(numbers[engine], engine)
 
     def _rank(self) -> None:
-        self._prices = [_prices(engine) for engine in self]
+        self._prices = [_prices(engine) for engine in self._engines]
         self._least = (
-            min(engine.per_read for engine in self),
+            min(engine.per_read for engine in self._engines),
             min(each[1] for each in self._prices),
-            min(engine.speed.overhead for engine in self),
+            min(engine.speed.overhead for engine in self._engines),
         )
         self._reading.clear()
         self._writing.clear()
@@ -197,13 +197,17 @@ class _Look:
             self.best, self.least = found, found.cost
 
 
-def ranked(engines: Sequence[EngineModel]) -> tuple[EngineModel, ...]:
+Searched = Sequence[EngineModel] | RankedEngines
+"""Engines among which the cheapest is found: few of them, or many with their order."""
+
+
+def ranked(engines: Sequence[EngineModel]) -> Searched:
     """Return the engines, with their order where there are many."""
-    return RankedEngines(engines) if len(engines) > MANY else tuple(engines)
+    return RankedEngines(engines) if len(engines) > MANY else engines
 
 
 def find_cheapest(
-    features: RequestFeatures, engines: Sequence[EngineModel], refreshed: set[str]
+    features: RequestFeatures, engines: Searched, refreshed: set[str]
 ) -> tuple[CostEstimate | None, Considered]:
     """Return the engine that costs least, and what was found about those looked at.
 

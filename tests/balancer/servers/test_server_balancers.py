@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
+
+import pytest
+
+from balancer.discovery.loops import MOST, check_loop, passed_on
 from edgeserve.config.servers import ServerSetting
+from edgeserve.errors import LoopDetected
 from tests.balancer.endpoint import CHAT, Endpoint, chat, endpoint
 from tests.balancer.servers.reading import text
+from tests.bench.proxy.process import free_ports
 from tests.fakes.node import fake_node
 from tests.fakes.reports import an_engine
 
@@ -31,3 +38,45 @@ async def test_one_address_serves_the_models_of_several_balancers() -> None:
     assert (second.status, stream.status, len(gpu.told)) == (200, 200, 2)
     assert text(stream.body) == second.text
     assert unknown.status == 404
+
+
+async def test_a_request_that_came_back_to_a_balancer_is_refused_in_one_sentence() -> (
+    None
+):
+    [one, two] = free_ports(2)
+    async with (
+        AsyncExitStack() as machines,
+        endpoint(port=two, server_tables=(at(one),), wait=False) as other,
+    ):
+        start = machines.enter_async_context
+        pi = await start(fake_node("pi", engine=an_engine("small:Q4_1")))
+        async with endpoint(pi, port=one, server_tables=(at(two),), wait=False) as here:
+            await here.until(lambda fleet: len(fleet.nodes) == 2)
+            through = await other.post(CHAT, chat())
+            await machines.aclose()
+            await here.until(lambda fleet: {"up"} != {n.state for n in fleet.nodes})
+            looped = [await each.post(CHAT, chat()) for each in (here, other)]
+
+    assert (through.status, len(pi.told)) == (200, 1)
+    for answer in looped:
+        assert answer.status == 508
+        assert answer.json["error"]["code"] == "loop_detected"
+        assert "[[server]]" in answer.error
+
+
+def at(port: int) -> ServerSetting:
+    """Name a balancer that may not run yet."""
+    return ServerSetting(url=f"http://127.0.0.1:{port}", kind="openai")
+
+
+def test_a_request_passes_through_a_few_balancers_but_not_through_any_number() -> None:
+    passed = ""
+    for number in range(MOST):
+        check_loop(passed, "own")
+        passed = passed_on(passed, f"balancer-{number}")
+    check_loop(passed, "own")
+
+    with pytest.raises(LoopDetected):
+        check_loop(passed_on(passed, "one more"), "own")
+    with pytest.raises(LoopDetected):
+        check_loop(passed, "balancer-3")

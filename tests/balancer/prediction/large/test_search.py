@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import random
+import tracemalloc
 
 import pytest
 
 from balancer.dialects.prompt import read
 from balancer.prediction.cost import CostEstimate, cheapest
 from balancer.prediction.engine_model import EngineModel
+from balancer.prediction.large.changes import ChangeLog
 from balancer.prediction.large.search import MANY, RankedEngines, find_cheapest, ranked
 from balancer.prediction.learning import SpeedLearner
-from balancer.prediction.prefix_cache import ChangeLog
 from balancer.prediction.running import RunningRequest
 from balancer.prediction.speed import Speed
 from balancer.routing.decision import RoutingRequest
@@ -21,10 +22,12 @@ from balancer.routing.queued_request import QueuedRequest, ignore
 ENGINES = 150
 
 
-def a_fleet(rng: random.Random, engines: int = ENGINES) -> Dispatcher:
-    """Return a dispatcher of engines of unlike speed, idle and empty."""
+def a_fleet(
+    rng: random.Random, engines: int = ENGINES
+) -> tuple[Dispatcher, list[EngineModel]]:
+    """Return a dispatcher and its engines, of unlike speed, idle and empty."""
     found: list[EngineModel] = []
-    dispatcher = Dispatcher(lambda _: group)
+    dispatcher = Dispatcher(lambda _: searched)
     for number in range(engines):
         rate = rng.choice([25, 120, 400, 2000])
         speed = Speed(
@@ -43,8 +46,9 @@ def a_fleet(rng: random.Random, engines: int = ENGINES) -> Dispatcher:
                 cache_index=dispatcher.cache_index,
             )
         )
-    group = ranked(sorted(found, key=lambda engine: engine.per_read))
-    return dispatcher
+    found.sort(key=lambda engine: engine.per_read)
+    searched = ranked(found)
+    return dispatcher, found
 
 
 def a_request(rng: random.Random) -> QueuedRequest:
@@ -61,19 +65,18 @@ def a_request(rng: random.Random) -> QueuedRequest:
 @pytest.mark.parametrize("seed", range(6))
 def test_the_search_chooses_as_a_look_at_each_engine_does(seed: int) -> None:
     rng = random.Random(seed)  # noqa: S311 - a test
-    dispatcher = a_fleet(rng)
+    dispatcher, engines = a_fleet(rng)
     running: list[tuple[EngineModel, RunningRequest]] = []
     now, load = 1.0, rng.choice([20, 150, 400])
     for _ in range(500):
         now += rng.expovariate(20)
         request, refreshed = a_request(rng), set[str]()
-        group = dispatcher.eligible(request)
         features = dispatcher.features(request, now)
-        found, _ = find_cheapest(features, group, refreshed)
-        for engine in group:
+        found, _ = find_cheapest(features, dispatcher.eligible(request), refreshed)
+        for engine in engines:
             if engine.name not in refreshed:
                 engine.refresh(now)
-        wanted, _ = cheapest(features, group)
+        wanted, _ = cheapest(features, engines)
 
         assert found is not None
         assert wanted is not None
@@ -109,7 +112,7 @@ def _sent(
 
 def test_an_idle_fleet_is_hardly_looked_at() -> None:
     rng = random.Random(1)  # noqa: S311 - a test
-    dispatcher = a_fleet(rng, 1000)
+    dispatcher, _ = a_fleet(rng, 1000)
     request = a_request(rng)
 
     _, looked = dispatcher.weigh(request, 1.0)
@@ -119,7 +122,7 @@ def test_an_idle_fleet_is_hardly_looked_at() -> None:
 
 def test_few_engines_are_all_looked_at_so_that_each_can_be_explained() -> None:
     rng = random.Random(1)  # noqa: S311 - a test
-    dispatcher = a_fleet(rng, MANY)
+    dispatcher, _ = a_fleet(rng, MANY)
     request = a_request(rng)
 
     _, looked = dispatcher.weigh(request, 1.0)
@@ -129,10 +132,35 @@ def test_few_engines_are_all_looked_at_so_that_each_can_be_explained() -> None:
 
 
 def test_a_reader_of_the_log_that_lags_too_far_is_told_so() -> None:
-    log = ChangeLog()
-    for _ in range(log.KEPT + 1):
-        log.note("an engine")
+    log, position = ChangeLog(), 0
+    for number in range(log.KEPT + 1):
+        log.note(number)
+        assert log.since(position) == {number}
+        position = log.position
 
-    assert len(log.since(0) or ()) == log.KEPT + 1
     assert log.since(0) is None
-    assert log.since(log.position) == []
+    assert log.since(log.position) == set()
+
+
+def test_a_log_that_is_never_read_does_not_grow() -> None:
+    _, [engine, *_] = a_fleet(random.Random(1), 2)  # noqa: S311 - a test
+    tracemalloc.start()
+    try:
+        for now in range(20_000):
+            engine.advance(now)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert most < 50_000
+
+
+def test_an_engine_that_left_is_not_kept() -> None:
+    rng = random.Random(1)  # noqa: S311 - a test
+    dispatcher, [engine, other] = a_fleet(rng, 2)
+    engine.advance(1.0)
+    engine.remove()
+    index = dispatcher.cache_index
+
+    assert index.log.since(0) == {other}
+    assert engine not in index.owners.values()
