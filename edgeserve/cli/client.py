@@ -16,7 +16,6 @@ import click
 
 from edgeserve.errors import CommandError, in_words
 from edgeserve.help import under
-from edgeserve.http.types import parts_of
 from edgeserve.security.verified import Verified
 from edgeserve.terminal import Entry, Row, print_table
 
@@ -239,6 +238,9 @@ def endpoint(url: str, api_key_file: Path | None) -> Endpoint:
     Without a key file, this machine gets the key that its balancer has left here, or
     the one in the configuration folder; others get none. Raises SettingsError.
     """
+    # Imported here: it would slow down `--help`.
+    from edgeserve.http.types import parts_of
+
     parts, port = parts_of(url)
     key, left = _key_for(parts.hostname or "", port, api_key_file)
     context = click.get_current_context(silent=True)

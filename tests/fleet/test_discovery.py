@@ -20,7 +20,7 @@ async def test_a_node_whose_address_changes_keeps_its_identity(trio: Trio) -> No
     async with client(trio.fleet, trio.balancer) as ask:
         before = await ask.serving(*ALL)
         host = trio.nodes["attic"].host
-        old = f"http://{host.address}:"
+        old = f"https://{host.address}:"
         host.move_to("10.77.0.100")
 
         # It may have been followed by its link-local address all the time.
@@ -86,7 +86,7 @@ async def test_a_node_without_ipv4_is_found(
         async with client(made, balancer) as ask:
             nodes = await ask.serving("modern")
 
-    assert nodes["modern"]["url"].startswith("http://[fe80::")
+    assert nodes["modern"]["url"].startswith("https://[fe80::")
 
 
 async def test_where_multicast_is_dropped_nodes_are_listed_or_register(

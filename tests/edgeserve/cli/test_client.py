@@ -108,12 +108,12 @@ def test_a_key_that_the_balancer_left_here_is_shown_to_it_alone(
 
 
 def test_an_address_of_this_machine_is_this_machine(
-    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("EDGESERVE_BALANCER_STATE_DIR", str(tmp_path))
     ours = {ip_interface("192.0.2.7/24"), ip_interface("2001:db8::7/64")}
     monkeypatch.setattr(network, "interfaces", lambda: ours)
-    left = admin_key_file(state_dir(), 8080)
-    left.parent.mkdir()
+    left = admin_key_file(tmp_path, 8080)
     left.write_text("admin-key-of-this-start\n")
 
     for host in ("192.0.2.7", "[2001:db8::7]"):
