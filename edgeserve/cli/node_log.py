@@ -58,10 +58,8 @@ def log(
     A node keeps its latest 500 lines in memory, and gives them to the balancers of its
     fleet. With `--log-level debug`, there are those of its engines among them.
     """
-    at, place = (
-        endpoint(url, api_key_file),
-        f"/edgeserve/v1/nodes/{quote(name, '')}/log",
-    )
+    at = endpoint(url, api_key_file)
+    place = f"/edgeserve/v1/nodes/{quote(name, '')}/log"
     first = at.get(place)
     with understood(url):
         for line in shown(first, most):

@@ -22,7 +22,7 @@ from msgspec.structs import replace
 
 from edgeserve.http.sse import write_event
 from edgeserve.wire import EngineChange, EngineReport, NodeReport, encode
-from tests.bench.proxy.upstream import JSON_HEAD, STREAM_HEAD, chunk
+from tests.bench.proxy.upstream import JSON_HEAD, STREAM_HEAD, Connection, chunk
 from tests.fakes.reports import HARDWARE, a_report, an_engine
 
 ENGINES, MODELS = 5, 8
@@ -111,19 +111,13 @@ class PretendedNode:
         )
 
 
-class Speaker(asyncio.Protocol):
+class Speaker(Connection):
     """One connection to a pretended node."""
-
-    transport: asyncio.Transport
 
     def __init__(self, node: PretendedNode) -> None:
         self._node = node
         self._loop = asyncio.get_running_loop()
-        self._buffer = b""
         self._changes = False
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = transport  # type: ignore[assignment]  # it is a socket's
 
     def connection_lost(self, _: Exception | None) -> None:
         self._node.streams.discard(self)
@@ -133,18 +127,6 @@ class Speaker(asyncio.Protocol):
         if self._changes:
             return write_event(encode({"hardware": report.hardware}), "change")
         return write_event(encode(report), "report")
-
-    def data_received(self, data: bytes) -> None:
-        data = self._buffer + data
-        end = data.find(b"\r\n\r\n")
-        head = data[: max(end, 0)].lower()
-        at = head.find(b"\r\ncontent-length:")
-        length = int(head[at + 17 :].split(b"\r\n", 1)[0]) if at > 0 else 0
-        if end < 0 or len(data) < end + 4 + length:
-            self._buffer = data
-            return
-        self._buffer = b""
-        self._answer(data[: end + 4], data[end + 4 :])
 
     def _answer(self, head: bytes, body: bytes) -> None:
         if head.startswith(b"GET /edgeserve/v1/events"):

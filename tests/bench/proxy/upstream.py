@@ -50,16 +50,11 @@ def chunk(data: bytes) -> bytes:
 ANSWER = whole(TEXT)
 
 
-class Speaker(asyncio.Protocol):
-    """Answers on one connection: chats whole or streamed, and what routers probe."""
+class Connection(asyncio.Protocol):
+    """One connection of a client that sends one whole request after another."""
 
     transport: asyncio.Transport
-
-    def __init__(self, report: bytes, loop: asyncio.AbstractEventLoop) -> None:
-        self._report = report
-        self._loop = loop
-        self._buffer = b""
-        self._left = 0
+    _buffer = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
@@ -75,6 +70,18 @@ class Speaker(asyncio.Protocol):
             return
         self._buffer = b""
         self._answer(data[: end + 4], data[end + 4 :])
+
+    def _answer(self, head: bytes, body: bytes) -> None:
+        raise NotImplementedError
+
+
+class Speaker(Connection):
+    """Answers on one connection: chats whole or streamed, and what routers probe."""
+
+    def __init__(self, report: bytes, loop: asyncio.AbstractEventLoop) -> None:
+        self._report = report
+        self._loop = loop
+        self._left = 0
 
     def _answer(self, head: bytes, body: bytes) -> None:
         if b'"stream":true' in body.replace(b" ", b""):

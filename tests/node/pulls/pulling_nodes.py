@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -11,7 +12,8 @@ from pathlib import Path
 from edgeserve import http
 from edgeserve.config.settings import NodeSettings
 from edgeserve.http.types import Handler, Request, Response
-from edgeserve.orders.pulls import Peer, PullOrder, PullReport
+from edgeserve.models.pull.arrival import UNFINISHED
+from edgeserve.orders.pulls import PIECE, Peer, PullOrder, PullReport
 from edgeserve.security.tokens import Guard
 from node.api.files import BEGIN, FileHandler
 from node.api.pulls import PullRoutes
@@ -19,6 +21,15 @@ from node.pulls.running import Pulling, pulling
 from node.pulls.shared import Wanted
 from tests.edgeserve.http.talk import echo
 from tests.patience import PATIENCE
+
+LARGE = b"GGUF" + os.urandom(5 * PIECE + 1000)
+PIECES = 6
+
+
+def parts(models: Path) -> list[Path]:
+    """Return the files that are not whole yet."""
+    return sorted((models / UNFINISHED).glob("*"))
+
 
 Before = Callable[[Request], None]
 
