@@ -9,8 +9,10 @@ import msgspec
 
 from edgeserve.errors import BadRequest
 from edgeserve.orders.engines import DesiredModel, ModelProblem
+from edgeserve.orders.groups import GroupMember, LayeredModel, WorkerReport
 from edgeserve.orders.pulls import PullReport
 from edgeserve.orders.servers import AdoptedServer
+from edgeserve.reports.hardware import Hardware
 from edgeserve.served import Served
 
 Json = dict[str, object]
@@ -42,65 +44,6 @@ Ability = Literal[
     "chat", "completion", "embeddings", "rerank", "tools", "vision", "audio"
 ]
 """`tools`: the model's chat template has them, so that tool calls can be required."""
-
-
-class Cpu(msgspec.Struct, frozen=True, kw_only=True):
-    """The processor. `load` is the share of all cores in use, 0 to 1."""
-
-    model: str
-    physical_cores: int
-    logical_cores: int
-    load: float
-
-
-class Memory(msgspec.Struct, frozen=True, kw_only=True):
-    """Main memory in bytes; inside a container, the cgroup's limit counts."""
-
-    total: int
-    available: int
-
-
-class Power(msgspec.Struct, frozen=True, kw_only=True):
-    """Battery and mains. `percent` is None on machines without a battery."""
-
-    on_mains: bool
-    percent: float | None = None
-
-
-class Thermal(msgspec.Struct, frozen=True, kw_only=True):
-    """Hottest sensor in degrees Celsius, and throttling as the firmware reports it."""
-
-    celsius: float | None = None
-    throttled: bool = False
-    under_voltage: bool = False
-
-
-class Gpu(msgspec.Struct, frozen=True, kw_only=True):
-    """One GPU; memory in bytes."""
-
-    name: str
-    memory_total: int
-    memory_free: int
-
-
-class Platform(msgspec.Struct, frozen=True, kw_only=True):
-    """Operating system and architecture, as in `uname`."""
-
-    system: str
-    release: str
-    machine: str
-    python: str
-
-
-class Hardware(msgspec.Struct, frozen=True, kw_only=True):
-    """The node's machine, as last measured."""
-
-    platform: Platform
-    cpu: Cpu
-    memory: Memory
-    power: Power
-    thermal: Thermal
-    gpus: tuple[Gpu, ...] = ()
 
 
 class Launch(msgspec.Struct, frozen=True, kw_only=True):
@@ -169,7 +112,7 @@ class EngineReport(msgspec.Struct, frozen=True, kw_only=True):
 
     A `server` is no node's engine but a model of a server that the balancer asks by
     itself; `served` has what is particular to it. Its `context` is 0 where it is
-    unknown.
+    unknown. `group` are the members of a group, if it is served by several machines.
     """
 
     id: str
@@ -198,16 +141,21 @@ class EngineReport(msgspec.Struct, frozen=True, kw_only=True):
     evicts: tuple[str, ...] = ()
     last_resort: bool = False
     served: Served | None = None
+    group: tuple[GroupMember, ...] = ()
 
 
 class AvailableModel(msgspec.Struct, frozen=True, kw_only=True):
-    """A model on a node's disk without an engine: the reason, and what would help."""
+    """A model on a node's disk without an engine: the reason, and what would help.
+
+    `layered` is for one that does not fit here, and that a group could serve.
+    """
 
     model: str
     variant: str
     file: str
     reason: str
     remedy: str
+    layered: LayeredModel | None = None
 
 
 class NodeReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -218,7 +166,7 @@ class NodeReport(msgspec.Struct, frozen=True, kw_only=True):
     settings ask, `slowed` why it is slower than it could be. `failures` counts, by
     name, how often background tasks have failed since its start. `desired` is what the
     node was told about models, `unmet` what of it is not so. `servers` are those that
-    it relays to.
+    it relays to, `workers` what it computes for groups of others.
     """
 
     protocol: int = PROTOCOL
@@ -237,6 +185,7 @@ class NodeReport(msgspec.Struct, frozen=True, kw_only=True):
     unmet: tuple[ModelProblem, ...] = ()
     pulls: tuple[PullReport, ...] = ()
     servers: tuple[AdoptedServer, ...] = ()
+    workers: tuple[WorkerReport, ...] = ()
     failures: dict[str, int] = {}
 
 

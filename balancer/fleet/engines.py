@@ -12,7 +12,8 @@ import msgspec
 from balancer.fleet.members import Fleet, Node
 from edgeserve.http.types import Origin
 from edgeserve.openai import names_of, normal
-from edgeserve.wire import EngineReport, Hardware
+from edgeserve.reports.hardware import Hardware
+from edgeserve.wire import EngineReport
 
 EngineKey = tuple[str, str]
 """Node id and engine id: names one engine in the fleet."""

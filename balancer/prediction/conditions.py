@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from math import inf
 
 from balancer.prediction.engine_model import EngineModel
-from edgeserve.wire import Hardware
+from edgeserve.reports.hardware import Hardware
 
 ON_BATTERY = 1.3
 """Laptops are slower on battery; the exact factor is learned."""

@@ -17,6 +17,7 @@ from msgspec import structs
 from balancer.prediction.servers.knowledge import NOTHING, Known
 from edgeserve.config.servers import ServerSetting, place_of
 from edgeserve.models.naming import named
+from edgeserve.reports.hardware import Cpu, Hardware, Memory, Platform, Power, Thermal
 from edgeserve.served import Continued, Served, WidthSource
 from edgeserve.servers.profiles.base import (
     MODELS,
@@ -27,18 +28,7 @@ from edgeserve.servers.profiles.base import (
     ServedModel,
     whole,
 )
-from edgeserve.wire import (
-    Cpu,
-    EngineReport,
-    Expected,
-    Hardware,
-    Launch,
-    Memory,
-    NodeReport,
-    Platform,
-    Power,
-    Thermal,
-)
+from edgeserve.wire import EngineReport, Expected, Launch, NodeReport
 
 GUESS = Expected(read=1000.0, write=40.0)
 """Tokens/s of one stream until the first answers have shown them."""

@@ -9,8 +9,8 @@ from pathlib import Path
 from subprocess import PIPE
 
 from edgeserve.errors import in_words
+from edgeserve.reports.hardware import Gpu
 from edgeserve.runtime.log import warn_once
-from edgeserve.wire import Gpu
 from node.hardware.readings import OURS, entries, number, text
 
 log = logging.getLogger(__name__)

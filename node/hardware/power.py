@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 
-from edgeserve.wire import Power
+from edgeserve.reports.hardware import Power
 from node.hardware.readings import entries, number, text
 
 SUPPLIES = "sys/class/power_supply"

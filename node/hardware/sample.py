@@ -10,8 +10,8 @@ from contextlib import asynccontextmanager
 
 import psutil
 
+from edgeserve.reports.hardware import Cpu, Hardware, Memory, Platform, Power, Thermal
 from edgeserve.runtime.background import background, declared
-from edgeserve.wire import Cpu, Hardware, Memory, Platform, Power, Thermal
 from node.hardware.gpus import Gpus
 from node.hardware.limits import cpus, memory_room
 from node.hardware.power import power

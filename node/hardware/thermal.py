@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psutil
 
-from edgeserve.wire import Thermal
+from edgeserve.reports.hardware import Thermal
 from node.hardware.readings import entries, measured, number, text
 
 FIRMWARE = "sys/bus/platform/drivers/raspberrypi-firmware"

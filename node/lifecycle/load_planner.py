@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from edgeserve.config.settings import NodeSettings
-from edgeserve.wire import Hardware
+from edgeserve.reports.hardware import Hardware
 from node.lifecycle.eviction import Resident, Shortage, evicted
 from node.lifecycle.refusals import DoesNotFit, EnginesBusy
 from node.models.selection import RequestedModel, Wishes

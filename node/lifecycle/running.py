@@ -12,7 +12,7 @@ import msgspec
 
 from edgeserve.config.settings import NodeSettings
 from edgeserve.http.types import Upstream
-from edgeserve.wire import Hardware
+from edgeserve.reports.hardware import Hardware
 from node.hardware.sample import memory
 from node.lifecycle.eviction import Resident
 from node.lifecycle.load_planner import Loaded

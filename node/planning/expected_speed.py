@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from edgeserve.models.blocks import BLOCKS
 from edgeserve.models.facts import ModelFacts
-from edgeserve.wire import Cpu, Hardware
+from edgeserve.reports.hardware import Cpu, Hardware
 from node.engines.devices import Device
 from node.planning.fit import Fitted
 

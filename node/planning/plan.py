@@ -8,7 +8,8 @@ from functools import partial
 from pathlib import Path
 
 from edgeserve.config.settings import NodeSettings
-from edgeserve.wire import AvailableModel, Hardware
+from edgeserve.reports.hardware import Hardware
+from edgeserve.wire import AvailableModel
 from node.engines.devices import Device
 from node.models.library import Model
 from node.models.selection import RequestedModel, Wishes, requested_models

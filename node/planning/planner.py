@@ -11,7 +11,8 @@ import msgspec
 
 from edgeserve.config.settings import NodeSettings
 from edgeserve.models.memory import MIB
-from edgeserve.wire import Ability, Expected, Hardware
+from edgeserve.reports.hardware import Hardware
+from edgeserve.wire import Ability, Expected
 from node.engines.base import Engine, EngineSpec, Role
 from node.engines.devices import Device
 from node.models.choice import Choice, Option, choose, divergence

@@ -13,7 +13,8 @@ import msgspec
 
 from edgeserve.config.settings import NodeSettings
 from edgeserve.errors import CommandError, EngineUnavailable
-from edgeserve.wire import Expected, Hardware
+from edgeserve.reports.hardware import Hardware
+from edgeserve.wire import Expected
 from node.engines import crashes
 from node.engines.base import Engine, EngineSpec
 from node.engines.bundled import bundled

@@ -8,8 +8,9 @@ from typing import Any
 import msgspec
 
 from edgeserve.models.memory import MIB, Need, size
+from edgeserve.reports.hardware import Hardware
 from edgeserve.terminal import printable
-from edgeserve.wire import Hardware, Launch, encode
+from edgeserve.wire import Launch, encode
 from node.planning.fit import SHARE
 from node.planning.planner import PlannedEngine
 from node.planning.prepare import Prepared

@@ -13,8 +13,9 @@ import msgspec
 
 from edgeserve.config.settings import NodeSettings
 from edgeserve.errors import in_words
+from edgeserve.reports.hardware import Hardware
 from edgeserve.runtime.files import in_a_name, read_json, replace_json
-from edgeserve.wire import Hardware, Launch
+from edgeserve.wire import Launch
 from node.engines.base import Engine, Role
 from node.engines.devices import Device
 

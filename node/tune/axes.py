@@ -7,7 +7,8 @@ from collections.abc import Collection, Iterable, Iterator
 import msgspec
 
 from edgeserve.config.settings import NodeSettings
-from edgeserve.wire import Cpu, Launch
+from edgeserve.reports.hardware import Cpu
+from edgeserve.wire import Launch
 from node.tune.search import Axis, Step, put
 
 SLOTS = (1, 2, 4, 8, 16, 32)

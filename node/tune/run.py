@@ -15,7 +15,8 @@ from typing import Protocol
 from edgeserve.config.settings import NodeSettings
 from edgeserve.errors import CommandError, EngineUnavailable, in_words
 from edgeserve.http import upstream
-from edgeserve.wire import Hardware, Launch
+from edgeserve.reports.hardware import Hardware
+from edgeserve.wire import Launch
 from node.engines.find import options_of
 from node.hardware.sample import Sampler
 from node.planning.fit import Fitted, fit

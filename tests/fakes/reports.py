@@ -6,19 +6,8 @@ from typing import Any
 
 import msgspec
 
-from edgeserve.wire import (
-    Ability,
-    Cpu,
-    EngineReport,
-    EngineState,
-    Hardware,
-    Launch,
-    Memory,
-    NodeReport,
-    Platform,
-    Power,
-    Thermal,
-)
+from edgeserve.reports.hardware import Cpu, Hardware, Memory, Platform, Power, Thermal
+from edgeserve.wire import Ability, EngineReport, EngineState, Launch, NodeReport
 
 TEXT: tuple[Ability, ...] = ("chat", "completion")
 

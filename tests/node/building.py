@@ -12,17 +12,8 @@ import msgspec
 
 from edgeserve.errors import NoNode
 from edgeserve.http.types import Origin
-from edgeserve.wire import (
-    Cpu,
-    EngineReport,
-    EngineState,
-    Hardware,
-    Launch,
-    Memory,
-    Platform,
-    Power,
-    Thermal,
-)
+from edgeserve.reports.hardware import Cpu, Hardware, Memory, Platform, Power, Thermal
+from edgeserve.wire import EngineReport, EngineState, Launch
 from node.engines.base import EngineSpec
 from node.hardware.sample import LatestHardware
 from node.state import NodeState

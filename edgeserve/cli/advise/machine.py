@@ -10,8 +10,9 @@ import msgspec
 
 from edgeserve.config.settings import NodeSettings
 from edgeserve.errors import CommandError
-from edgeserve.wire import Gpu, NodeReport
-from edgeserve.wire import Hardware as HardwareReport
+from edgeserve.reports.hardware import Gpu
+from edgeserve.reports.hardware import Hardware as HardwareReport
+from edgeserve.wire import NodeReport
 from node.engines.base import Engine
 from node.engines.devices import Device, devices_of
 from node.engines.find import find_engine

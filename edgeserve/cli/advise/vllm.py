@@ -13,7 +13,7 @@ from edgeserve.cli.advise.machine import AdvisedMachine
 from edgeserve.cli.advise.typical import TypicalModel
 from edgeserve.models.facts import ModelFacts
 from edgeserve.models.memory import kv_bytes
-from edgeserve.wire import Gpu
+from edgeserve.reports.hardware import Gpu
 from node.engines.devices import Device
 from node.planning.expected_speed import GB, TERA, active_bytes, gpu_rates
 from node.planning.fit import SHARE

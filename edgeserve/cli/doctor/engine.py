@@ -22,10 +22,11 @@ from edgeserve.cli.doctor.here import Here
 from edgeserve.config.settings import LOOPBACK, NodeSettings
 from edgeserve.errors import EngineUnavailable
 from edgeserve.openai import SMALLEST
+from edgeserve.reports.hardware import Gpu
 from edgeserve.runtime.tether import tethered
 from edgeserve.runtime.threads import openmp_environment
 from edgeserve.security.tokens import new_secret
-from edgeserve.wire import Gpu, Launch
+from edgeserve.wire import Launch
 from node.engines.base import Engine, EngineSpec
 from node.engines.devices import devices_of
 from node.engines.find import find_engine

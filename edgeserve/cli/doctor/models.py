@@ -13,7 +13,7 @@ from edgeserve.cli.doctor.here import Here
 from edgeserve.config.settings import NodeSettings
 from edgeserve.errors import in_words
 from edgeserve.models.memory import MIB, size
-from edgeserve.wire import Memory
+from edgeserve.reports.hardware import Memory
 from node.hardware.sample import Sampler, memory
 from node.models.library import Model, UnusableFile, look, scan
 from node.planning.plan import plan

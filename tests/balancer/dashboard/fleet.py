@@ -13,7 +13,8 @@ import msgspec
 
 from edgeserve.orders.engines import DesiredModel
 from edgeserve.orders.pulls import PullOrder
-from edgeserve.wire import AvailableModel, Cpu, Gpu, Hardware, Memory, Power, Thermal
+from edgeserve.reports.hardware import Cpu, Gpu, Hardware, Memory, Power, Thermal
+from edgeserve.wire import AvailableModel
 from tests.balancer.endpoint import CHAT, Endpoint, chat, endpoint
 from tests.fakes.llama import Behaviour
 from tests.fakes.node import FakeNode, fake_node

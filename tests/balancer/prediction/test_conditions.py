@@ -9,7 +9,7 @@ from balancer.prediction.conditions import (
     crowding,
     foreign_share,
 )
-from edgeserve.wire import Cpu, Hardware, Memory, Platform, Power, Thermal
+from edgeserve.reports.hardware import Cpu, Hardware, Memory, Platform, Power, Thermal
 
 WELL = Hardware(
     platform=Platform(system="Linux", release="6", machine="aarch64", python="3.11"),

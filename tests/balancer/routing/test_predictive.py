@@ -16,7 +16,8 @@ from balancer.routing.decision import Decision, Refuse, RoutingRequest, Send, sh
 from balancer.routing.predictive import PredictivePolicy
 from balancer.routing.queued_request import QueuedRequest
 from edgeserve.errors import FleetBusy
-from edgeserve.wire import Cpu, Expected, Power
+from edgeserve.reports.hardware import Cpu, Power
+from edgeserve.wire import Expected
 from tests.balancer.building import a_candidate, a_request
 from tests.fakes.node import HARDWARE
 from tests.fakes.reports import an_engine

@@ -19,7 +19,8 @@ from dataclasses import dataclass
 import msgspec
 
 from edgeserve.config.settings import NodeSettings
-from edgeserve.wire import Cpu, Expected, Gpu, Hardware
+from edgeserve.reports.hardware import Cpu, Gpu, Hardware
+from edgeserve.wire import Expected
 from node.engines.devices import Device
 from node.planning.expected_speed import expected, expected_reading
 from node.planning.fit import Fitted, Load, Room, fit

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeserve.wire import Gpu
+from edgeserve.reports.hardware import Gpu
 from node.hardware import gpus as module
 from node.hardware.gpus import QUESTION, Gpus, gpus, parse_nvidia, program_output
 from node.hardware.sample import GPUS_EVERY, Sampler

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeserve.wire import Power
+from edgeserve.reports.hardware import Power
 from node.hardware.power import power
 
 MAINS = Power(on_mains=True)

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from edgeserve.reports.hardware import Cpu, Gpu, Memory, Power, Thermal
 from edgeserve.runtime import log
-from edgeserve.wire import Cpu, Gpu, Memory, Power, Thermal
 from node.hardware.gpus import parse_nvidia
 from node.hardware.limits import cpus, memory_room
 from node.hardware.sample import (

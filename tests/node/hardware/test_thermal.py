@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeserve.wire import Thermal
+from edgeserve.reports.hardware import Thermal
 from node.hardware.thermal import parse_throttled, slowed, thermal, throttle_flags
 from tests.node.building import a_node, some_hardware
 

@@ -11,7 +11,7 @@ import pytest
 
 import node.shelf
 from edgeserve.config.settings import NodeSettings
-from edgeserve.wire import Hardware, Memory
+from edgeserve.reports.hardware import Hardware, Memory
 from node.engines.process import free_port
 from node.lifecycle.running import RunningEngines
 from node.planning.fit import SHARE

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from edgeserve.config.settings import NodeSettings
-from edgeserve.wire import Memory
+from edgeserve.reports.hardware import Memory
 from node.engines.bundled import bundled
 from node.engines.devices import Device
 from node.lifecycle.eviction import Resident

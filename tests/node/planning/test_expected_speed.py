@@ -5,7 +5,7 @@ import pytest
 from edgeserve.config.settings import NodeSettings
 from edgeserve.models.facts import ModelFacts
 from edgeserve.models.header import Tensor
-from edgeserve.wire import Cpu
+from edgeserve.reports.hardware import Cpu
 from node.engines.devices import Device
 from node.planning.expected_speed import active_bytes, expected, expected_reading
 from node.planning.fit import Fitted, Load, Room, fit

@@ -5,7 +5,8 @@ import gguf
 import pytest
 
 from edgeserve.config.settings import NodeSettings
-from edgeserve.wire import Cpu, Expected, Hardware, Memory, Platform, Power, Thermal
+from edgeserve.reports.hardware import Cpu, Hardware, Memory, Platform, Power, Thermal
+from edgeserve.wire import Expected
 from node.engines.devices import Device
 from node.planning.fit import SHARE
 from node.planning.plan import Beside, plan

@@ -5,7 +5,8 @@ import msgspec
 import pytest
 
 from edgeserve.config.settings import NodeSettings
-from edgeserve.wire import Cpu, Launch, Memory
+from edgeserve.reports.hardware import Cpu, Memory
+from edgeserve.wire import Launch
 from node.engines.devices import Device
 from node.planning.fit import Fitted, Load, Room, fit
 from node.planning.tunings import (

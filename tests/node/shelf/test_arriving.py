@@ -10,7 +10,7 @@ import pytest
 
 import node.lifecycle.running
 from edgeserve.config.settings import NodeSettings
-from edgeserve.wire import Memory
+from edgeserve.reports.hardware import Memory
 from tests.node.shelf.watched import EVERY, ready, running
 
 

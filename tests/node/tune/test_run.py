@@ -3,7 +3,8 @@
 import pytest
 
 from edgeserve.config.settings import NodeSettings
-from edgeserve.wire import Cpu, Launch
+from edgeserve.reports.hardware import Cpu
+from edgeserve.wire import Launch
 from node.planning.tunings import Figures, Key, Tuned
 from node.tune.axes import axes
 from node.tune.run import NotMeasured, Tuning

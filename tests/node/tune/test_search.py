@@ -8,7 +8,8 @@ import msgspec
 import pytest
 
 from edgeserve.config.settings import NodeSettings
-from edgeserve.wire import Cpu, Launch
+from edgeserve.reports.hardware import Cpu
+from edgeserve.wire import Launch
 from node.planning.tunings import Figures
 from node.tune.axes import axes
 from node.tune.search import Axis, Search, Verdict, put, score, verdict

@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from edgeserve.cli.advise.machine import AdvisedMachine, as_if_built
-from edgeserve.wire import Cpu, Gpu, Hardware, Memory, Platform, Power, Thermal
+from edgeserve.reports.hardware import (
+    Cpu,
+    Gpu,
+    Hardware,
+    Memory,
+    Platform,
+    Power,
+    Thermal,
+)
 
 GIB = 2**30
 RTX_3060 = "NVIDIA GeForce RTX 3060"

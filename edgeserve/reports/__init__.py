@@ -1,0 +1,1 @@
+"""Parts of what nodes report: their machines."""
