@@ -82,7 +82,7 @@ class MeasureLink(msgspec.Struct, frozen=True, kw_only=True):
     urls: tuple[str, ...]
 
 
-class Link(msgspec.Struct, frozen=True, kw_only=True):
+class NodeLink(msgspec.Struct, frozen=True, kw_only=True):
     """The network between two nodes: seconds there and back, bytes/s; `wired` or not.
 
     Measured through the encrypted channel, as the group would use it.
