@@ -65,6 +65,11 @@ class SlotCounts:
         """Count the slots that are taken on an engine."""
         return self.of(key).busy
 
+    @property
+    def reserved(self) -> Mapping[EngineKey, int]:
+        """The slots that are not to be taken for now, where there are any."""
+        return self._reserved
+
     def ours(self, node_id: str) -> Mapping[str, int]:
         """Count the slots that are ours on each engine of a node or server."""
         return {

@@ -68,6 +68,7 @@ class FleetModel:
         self._tracked: dict[EngineKey, TrackedEngine] = {}
         self._of_node: dict[str, dict[EngineKey, TrackedEngine]] = {}
         self._judged_at = -inf
+        self._reserved: Mapping[EngineKey, int] = {}
 
     def get(self, key: EngineKey) -> EngineModel | None:
         """Return the model of an engine, while it is in the fleet."""
@@ -112,7 +113,22 @@ class FleetModel:
             if (each.unavailable or tracked.candidate.unavailable) is not None:
                 tracked.usable_since = now
             tracked.candidate = each
+        self._follow_reserved(now)
         self._judge(found.changed, now)
+
+    def _follow_reserved(self, now: float) -> None:
+        """Count again where a breaker reserves more or fewer slots, without a report.
+
+        Else an engine that has recovered would seem full until its next report, which
+        none would follow: full engines get no requests.
+        """
+        before, reserved = self._reserved, self._slot_counts.reserved
+        if not (before or reserved):
+            return
+        self._reserved = reserved
+        for key in {*before, *reserved}:
+            if before.get(key) != reserved.get(key) and key in self._tracked:
+                self._count(self._tracked[key], now)
 
     def _remove(self, key: EngineKey) -> None:
         self.probed(key)
