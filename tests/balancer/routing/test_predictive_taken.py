@@ -1,4 +1,4 @@
-"""What is taken is known to the prediction: a free slot is given, a taken one is not."""
+"""A free slot is given to what waits, and a slot that others have is not."""
 
 from __future__ import annotations
 
