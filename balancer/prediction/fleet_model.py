@@ -6,7 +6,7 @@ changed is another engine, whose speed is learned anew.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from math import inf
 
 from balancer.fleet.engines import Difference, EngineCandidate, EngineKey
@@ -38,9 +38,6 @@ FEW, JUDGE_SECONDS = 64, 1.0
 """In a fleet of more engines, all machines are judged anew no more often than this."""
 
 
-NO_ENGINES: Mapping[EngineKey, TrackedEngine] = {}
-
-
 class FleetModel:
     """The engine models of the fleet.
 
@@ -68,7 +65,6 @@ class FleetModel:
         self._tracked: dict[EngineKey, TrackedEngine] = {}
         self._of_node: dict[str, dict[EngineKey, TrackedEngine]] = {}
         self._judged_at = -inf
-        self._reserved: Mapping[EngineKey, int] = {}
 
     def get(self, key: EngineKey) -> EngineModel | None:
         """Return the model of an engine, while it is in the fleet."""
@@ -113,22 +109,10 @@ class FleetModel:
             if (each.unavailable or tracked.candidate.unavailable) is not None:
                 tracked.usable_since = now
             tracked.candidate = each
-        self._follow_reserved(now)
+        while self._slot_counts.adjusted:  # without a report
+            if tracked := self._tracked.get(self._slot_counts.adjusted.pop()):
+                self._count(tracked, now)
         self._judge(found.changed, now)
-
-    def _follow_reserved(self, now: float) -> None:
-        """Count again where a breaker reserves more or fewer slots, without a report.
-
-        Else an engine that has recovered would seem full until its next report, which
-        none would follow: full engines get no requests.
-        """
-        before, reserved = self._reserved, self._slot_counts.reserved
-        if not (before or reserved):
-            return
-        self._reserved = reserved
-        for key in {*before, *reserved}:
-            if before.get(key) != reserved.get(key) and key in self._tracked:
-                self._count(self._tracked[key], now)
 
     def _remove(self, key: EngineKey) -> None:
         self.probed(key)
@@ -147,9 +131,7 @@ class FleetModel:
             self._judged_at = now
         else:
             nodes = dict.fromkeys(each.node_id for each in changed)
-            judged = [
-                t for n in nodes for t in self._of_node.get(n, NO_ENGINES).values()
-            ]
+            judged = [t for n in nodes for t in self._of_node.get(n, {}).values()]
         for tracked in judged:
             self._apply_condition(tracked, now)
         if self._calibrates:
