@@ -13,6 +13,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import partial
 from math import inf
 
+from msgspec import structs
+
 from balancer.fleet.changes import Changes
 from balancer.routing.decision import (
     Refuse,
@@ -40,6 +42,10 @@ LEFT_SECONDS = 2.0
 
 RECONSIDER_SECONDS = 0.5
 """Predictions age, so waiting requests are reconsidered as time passes."""
+
+RELENT_SECONDS = 5.0
+"""After so long a request may go back to engines that failed it before they restarted,
+or that it left: others would have been better, but are busy."""
 
 LONG_SECONDS = 0.005
 """A look at many requests that takes more of the processor, as with hundreds of
@@ -230,9 +236,20 @@ class RequestQueue:
 
     def _on_timer(self) -> None:
         self._timer = None
-        self.changed()
         if self._waiting:
-            self._start_timer()
+            self._start_timer()  # first: a look that fails must not be the last
+            self._relent(self._clock())
+            self.changed()
+
+    def _relent(self, now: float) -> None:
+        """Let requests that have waited long go back to engines that they avoid."""
+        for request in self._waiting:
+            routing = request.routing
+            if not (routing.tried or routing.left) or routing.relents:
+                continue
+            if now - request.arrived >= RELENT_SECONDS:
+                request.routing = structs.replace(routing, relents=True)
+                self._policy.recheck()
 
 
 def _grant(granted: asyncio.Future[None]) -> None:

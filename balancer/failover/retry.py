@@ -141,7 +141,8 @@ class RetryLoop:
         elif not context.record.attempts:
             return context.request.routing
         routing = context.request.routing
-        return structs.replace(routing, tried=context.ruled_out, again=True)
+        tried, left = frozenset(context.tried), frozenset(context.left)
+        return structs.replace(routing, tried=tried, left=left, again=True)
 
     def _takes_next_model(self, context: RequestContext, error: EdgeserveError) -> bool:
         """Whether a request to a route goes on to another of its models."""

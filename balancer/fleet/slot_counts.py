@@ -56,6 +56,12 @@ class SlotCounts:
         self._taken: dict[EngineKey, TakenSlots] = {}
         self._candidates: tuple[EngineCandidate, ...] = ()
         self._reserved: Mapping[EngineKey, int] = NONE
+        self.adjusted = set[EngineKey]()
+        """Engines whose reserved slots changed; who follows the counts empties it.
+
+        An engine that recovers says nothing. One that seems full gets no request, and
+        so would say nothing for ever.
+        """
 
     def of(self, key: EngineKey) -> TakenSlots:
         """Return what is taken on an engine, to be read."""
@@ -116,8 +122,10 @@ class SlotCounts:
         for key in found.gone:
             self._gone(key)
         for key in {*self._reserved, *reserved}:
-            if (taken := self._taken.get(key)) is not None:
-                taken.reserved = reserved.get(key, 0)
+            taken, slots = self._taken.get(key), reserved.get(key, 0)
+            if taken is not None and taken.reserved != slots:
+                taken.reserved = slots
+                self.adjusted.add(key)
         self._reserved = reserved
 
     def _reported(self, each: EngineCandidate) -> None:

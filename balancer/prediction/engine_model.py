@@ -221,8 +221,8 @@ class EngineModel:
             CachedPrefix(request.prompt, request.tokens, 0.0, now, now, request.client),
         )
         self.moved = True
-        if self.slots < len(self.places) and self.taken == self.slots:
-            self._foresee_ends()  # the other places are no slots
+        if self.taken == self.slots and self.cache_index.idle & self.mask:
+            self._foresee_ends()  # others have what is idle here, or it is no slot
 
     def began(
         self, request: RunningRequest, now: float, tokens: int, cached: int

@@ -6,7 +6,7 @@ changed is another engine, whose speed is learned anew.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from math import inf
 
 from balancer.fleet.engines import Difference, EngineCandidate, EngineKey
@@ -36,9 +36,6 @@ DELAY_SECONDS = 1.0
 
 FEW, JUDGE_SECONDS = 64, 1.0
 """In a fleet of more engines, all machines are judged anew no more often than this."""
-
-
-NO_ENGINES: Mapping[EngineKey, TrackedEngine] = {}
 
 
 class FleetModel:
@@ -112,6 +109,9 @@ class FleetModel:
             if (each.unavailable or tracked.candidate.unavailable) is not None:
                 tracked.usable_since = now
             tracked.candidate = each
+        while self._slot_counts.adjusted:  # without a report
+            if tracked := self._tracked.get(self._slot_counts.adjusted.pop()):
+                self._count(tracked, now)
         self._judge(found.changed, now)
 
     def _remove(self, key: EngineKey) -> None:
@@ -131,9 +131,7 @@ class FleetModel:
             self._judged_at = now
         else:
             nodes = dict.fromkeys(each.node_id for each in changed)
-            judged = [
-                t for n in nodes for t in self._of_node.get(n, NO_ENGINES).values()
-            ]
+            judged = [t for n in nodes for t in self._of_node.get(n, {}).values()]
         for tracked in judged:
             self._apply_condition(tracked, now)
         if self._calibrates:

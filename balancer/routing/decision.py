@@ -42,6 +42,8 @@ class RoutingRequest(msgspec.Struct, frozen=True, kw_only=True):
     request can be answered by every server that is no node; another by those that know
     its `path`. `resumes`: it is the rest of an answer, for nodes and for servers that
     can go on in that way. `again`: it was sent to an engine before, and comes back.
+    Engines that it `left` for faster ones, and those that failed it before they
+    restarted, come after all others, until it `relents`: it has waited in vain.
 
     The rest is for the prediction and rules no engine out: whether text is generated,
     in a slot; the `prompt` as hashes; the `budget` of tokens for the answer; the client
@@ -68,6 +70,8 @@ class RoutingRequest(msgspec.Struct, frozen=True, kw_only=True):
     path: str = ""
     resumes: Resumes = ""
     again: bool = False
+    left: frozenset[EngineIncarnation] = frozenset()
+    relents: bool = False
 
     @property
     def kind(self) -> tuple[object, ...]:
@@ -83,7 +87,7 @@ class RoutingRequest(msgspec.Struct, frozen=True, kw_only=True):
             self.model, self.ability, self.slots,
             self.tokens if self.tokens > shortest else 0,
             self.too_short, self.extra_abilities, self.tried, self.floor,
-            self.portable or self.path, self.resumes,
+            self.portable or self.path, self.resumes, self.left, self.relents,
         )  # fmt: skip
 
     @property

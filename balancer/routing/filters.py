@@ -69,11 +69,11 @@ _Weighed = tuple[EngineCandidate, str | None, bool]
 def _ruled_out(
     candidate: EngineCandidate, routing: RoutingRequest
 ) -> tuple[str | None, bool]:
-    if candidate.incarnation in routing.tried and candidate.engine.state in {
-        "ready",
-        "busy",
-    }:
-        return "tried already", False
+    if (routing.tried or routing.left) and candidate.engine.state in {"ready", "busy"}:
+        if candidate.incarnation in routing.tried:
+            return "tried already", False
+        if candidate.incarnation in routing.left and not routing.relents:
+            return "it was left for a faster one", False
     if not serves(candidate.engine.variant, routing.floor):
         # Before what may pass: type and context stay the same once it has loaded.
         return f"{candidate.engine.variant} is not as good as {routing.floor}", False
@@ -100,7 +100,12 @@ def _less_worse_ranks(weighed: list[_Weighed]) -> list[_Weighed]:
 def _less_those_that_failed_it(
     weighed: list[_Weighed], routing: RoutingRequest
 ) -> list[_Weighed]:
-    """Rule out engines that failed it before a restart, where another has not yet."""
+    """Rule out engines that failed it before a restart, where another has not yet.
+
+    But not for ever: the other may be busy for long.
+    """
+    if routing.relents:
+        return weighed
     failed = {incarnation[:2] for incarnation in routing.tried}
     if not any(why is None and each.key not in failed for each, why, _ in weighed):
         return weighed

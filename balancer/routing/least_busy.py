@@ -121,6 +121,9 @@ class LeastBusy:
         """Say for each engine why a request waits for it, or cannot use it."""
         return self._choice(request).verdicts
 
+    def recheck(self) -> None:
+        """Do nothing: this policy does so each time."""
+
     def forget(self, request: QueuedRequest) -> None:
         """Do nothing: this policy keeps nothing of a waiting request."""
 

@@ -116,6 +116,10 @@ class PredictivePolicy:
         request.eligible = eligible
         return Explanation(eligible, self.dispatcher.weigh(request, now)[1])
 
+    def recheck(self) -> None:
+        """Look again, the next time, at what can serve each request."""
+        self._checked = False
+
     def forget(self, request: QueuedRequest) -> None:
         """Forget a request that stopped waiting without a decision."""
         self.dispatcher.withdraw(request)

@@ -89,6 +89,10 @@ class RoutingPolicy(Protocol):
         """Say for each engine why a request waits for it, or cannot use it."""
         ...
 
+    def recheck(self) -> None:
+        """Look again, the next time, at what can serve each request."""
+        ...
+
     def forget(self, request: QueuedRequest) -> None:
         """Forget a request that stopped waiting without a decision."""
         ...

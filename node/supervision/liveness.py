@@ -32,13 +32,15 @@ class DecodeWatchdog:
 
     `call` is the longest time that a decode call has taken, or should take; None where
     it is not known. `full` is the number of prompt tokens after which every kind of
-    call has run once: a GPU may compile for minutes before a kind's first call.
+    call has run once: a GPU may compile for minutes before a kind's first call. `read`
+    is how many were read in all when its counters were last seen.
     """
 
     since: float
     counters: Counters | None = None
     call: float | None = None
     full: float = 0.0
+    read: float = 0.0
     looked: float = 0.0
     moved: float = 0.0
     """When the counters last changed."""
@@ -63,8 +65,14 @@ class DecodeWatchdog:
             return unchanged
         if counters.working and counters == self.counters:
             return unchanged
-        call = self._longest_call(counters, now)
-        return replace(unchanged, since=now, counters=counters, moved=now, call=call)
+        return replace(
+            unchanged,
+            since=now,
+            counters=counters,
+            read=counters.done[READ],
+            moved=now,
+            call=self._longest_call(counters, now),
+        )
 
     def _longest_call(self, counters: Counters, now: float) -> float | None:
         """Return the longest call, with those between two looks at a busy engine."""
@@ -81,15 +89,13 @@ class DecodeWatchdog:
         return now - self.since
 
     def patience(self, limit: float) -> float:
-        """Return how many seconds without progress it may have, at most `limit`."""
-        known = self.counters is not None and self.counters.working
-        if self.call is None or not known or not self._is_warm:
+        """Return how many seconds without progress it may have, at most `limit`.
+
+        An engine that hangs before the first look at its work may not answer any.
+        """
+        if self.call is None or self.read < self.full:
             return limit
         return min(limit, max(SHORTEST_SECONDS, CALLS_MISSED * self.call))
-
-    @property
-    def _is_warm(self) -> bool:
-        return self.counters is not None and self.counters.done[READ] >= self.full
 
 
 def watchdog_of(spec: EngineSpec, now: float, *, vision: bool) -> DecodeWatchdog:
@@ -103,7 +109,8 @@ def watchdog_of(spec: EngineSpec, now: float, *, vision: bool) -> DecodeWatchdog
     if not text or expected is None or min(expected.read, expected.write) <= 0:
         return DecodeWatchdog(now)
     call = max(launch.batch / expected.read, 1 / expected.write)
-    return DecodeWatchdog(now, call=call, full=launch.batch)
+    full = launch.batch if launch.gpu_layers else 0.0
+    return DecodeWatchdog(now, call=call, full=full)
 
 
 STOPPED_LOOKS = 2

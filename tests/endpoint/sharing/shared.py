@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
@@ -33,8 +33,6 @@ class Share:
     slots: float
     answers: int
     refused: int
-    longest: float
-    """Seconds of the request that waited longest for its answer."""
 
 
 @dataclass
@@ -57,16 +55,15 @@ class Sharing:
                 load.begin(tasks, count, late if number else 0.0)
             await asyncio.sleep(late)
             for load in loads:
-                load.answers, load.longest = 0, 0.0
+                load.answers = 0
             held = await self._held(seconds)
             for load in loads:
                 load.end()
         total = max(1, sum(held))
         return [
-            Share(round(each / total, 3), load.answers, load.refused,
-                  round(load.longest, 2))
+            Share(round(each / total, 3), load.answers, load.refused)
             for each, load in zip(held, loads, strict=True)
-        ]  # fmt: skip
+        ]
 
     async def _held(self, seconds: float) -> list[int]:
         loop = asyncio.get_running_loop()
@@ -87,7 +84,6 @@ class _Load:
         self._balancer = balancer
         self._tasks = list[asyncio.Task[None]]()
         self.answers = self.refused = 0
-        self.longest = 0.0
 
     def begin(self, tasks: asyncio.TaskGroup, count: int, after: float) -> None:
         for number in range(count):
@@ -99,21 +95,16 @@ class _Load:
 
     async def _ask(self, client: int, after: float) -> None:
         await asyncio.sleep(after)
-        loop = asyncio.get_running_loop()
         connector = aiohttp.TCPConnector(limit=0)
         url = self._balancer.balancer.origin.url
         async with aiohttp.ClientSession(url, connector=connector) as session:
-            await self._go_on(session, client, loop.time)
+            await self._go_on(session, client)
 
-    async def _go_on(
-        self, session: aiohttp.ClientSession, client: int, clock: Callable[[], float]
-    ) -> None:
+    async def _go_on(self, session: aiohttp.ClientSession, client: int) -> None:
         for turn in range(1_000_000):
-            began = clock()
             words = f"{id(self)} {client} {turn}"
             async with session.post(CHAT, json=chat(words, model=MODEL)) as got:
                 await got.read()
-            self.longest = max(self.longest, clock() - began)
             if got.status == 200:
                 self.answers += 1
             else:

@@ -1,6 +1,6 @@
 import pytest
 
-from edgeserve.wire import Expected
+from edgeserve.wire import Expected, Launch
 from node.engines.probe import Counters, parse
 from node.supervision.liveness import DecodeWatchdog, watchdog_of
 from tests.fakes.engines import a_spec
@@ -99,14 +99,27 @@ def test_pauses_between_requests_teach_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    "counters",
-    [None, Counters((3, 4, 1), working=True), Counters((100, 50, 40), working=False)],
-    ids=["silent", "cold", "idle"],
+    "counters", [None, Counters((3, 4, 1), working=True)], ids=["silent", "cold"]
 )
 def test_an_engine_of_which_little_is_known_is_given_the_whole_time(
     counters: Counters | None,
 ) -> None:
     assert still(FAST, counters, 20.0).patience(120.0) == 120.0
+
+
+RESTING = Counters((100, 50, 40), working=False)
+
+
+@pytest.mark.parametrize(
+    "before", [FAST.seen(WARM, 2.0).again(4.0), FAST.seen(RESTING, 2.0)]
+)
+def test_an_engine_that_hangs_before_the_first_look_at_its_work_is_found_soon(
+    before: DecodeWatchdog,
+) -> None:
+    watch = still(before, None, 20.0)
+
+    assert watch.patience(120.0) == 10.0
+    assert watch.still_seconds(20.0) > 10.0
 
 
 def test_a_late_look_does_not_count_its_own_delay() -> None:
@@ -129,3 +142,15 @@ def test_what_is_expected_of_an_engine_says_how_long_its_calls_are() -> None:
     assert watchdog_of(spec, 0.0, vision=True).call is None
     assert watchdog_of(a_spec(), 0.0, vision=False).call is None
     assert watchdog_of(a_spec(role="rerank"), 0.0, vision=False).call is None
+
+
+@pytest.mark.parametrize(("layers", "limit"), [(0, 20 * 0.4), (-1, 120.0)])
+def test_only_a_gpu_may_compile_before_its_first_batch(
+    layers: int, limit: float
+) -> None:
+    launch = Launch(slots=2, context=2048, batch=8, threads=2, gpu_layers=layers)
+    spec = a_spec(launch=launch, expected=Expected(read=20, write=5))
+
+    found = still(watchdog_of(spec, 0.0, vision=False), None, 20.0).patience(120.0)
+
+    assert found == max(10.0, limit)
