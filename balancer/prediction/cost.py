@@ -114,7 +114,7 @@ def cheapest(
 def examined(
     features: RequestFeatures, engine: EngineModel, least: float
 ) -> CostEstimate | Bound:
-    """Return what `cheapest` finds about one engine, the best one costing `least`."""
+    """Return what `cheapest` finds about one engine; not exact where above `least`."""
     tokens, answer = features.tokens, features.answer
     frees = engine.free_at if features.slots == 1 else engine.free(features.slots)
     wait = max(frees - features.now, 0.0)
@@ -124,7 +124,7 @@ def examined(
         fresh = max(1.0, tokens - most)
     read = fresh * (engine.per_read + engine.per_context * (tokens - fresh / 2))
     cost = wait + read * engine.read_price + answer * engine.token_price
-    if cost >= least and engine.host is None:
+    if cost > least and engine.host is None:
         return engine, tokens, wait, read, answer * engine.per_token, cost
     return _exact(features, engine, wait)
 

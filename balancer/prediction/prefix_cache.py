@@ -107,10 +107,12 @@ class PrefixCacheIndex:
     def occupy(self, place: int) -> None:
         """Mark a slot as busy."""
         self.idle &= ~(1 << place)
+        self.log.note(self.owners.get(place))
 
     def release(self, place: int) -> None:
         """Mark a slot as idle."""
         self.idle |= 1 << place
+        self.log.note(self.owners.get(place))
 
     def forget(self, place: int) -> None:
         """Forget the content of a slot."""
@@ -119,6 +121,7 @@ class PrefixCacheIndex:
             self._unmark(place, content.prompt.blocks, 0)
         self.contents[place] = None
         self.disposable |= 1 << place
+        self.log.note(self.owners.get(place))
 
     def put(self, place: int, content: CachedPrefix) -> None:
         """Replace the content of a slot."""
@@ -138,6 +141,7 @@ class PrefixCacheIndex:
             self._ending[new[-1]] = self._ending.get(new[-1], 0) | bit
         self.contents[place] = content
         self.disposable &= ~bit
+        self.log.note(self.owners.get(place))
 
     def _unmark(self, place: int, blocks: tuple[bytes, ...], kept: int) -> None:
         others = ~(1 << place)
@@ -158,10 +162,12 @@ class PrefixCacheIndex:
         left = self.beginnings(prompt) & self.idle & ~self.disposable
         self.disposable |= left
         while left:
-            content = self.contents[(left & -left).bit_length() - 1]
+            place = (left & -left).bit_length() - 1
             left &= left - 1
+            content = self.contents[place]
             if content is not None:
                 content.since = LONG_AGO
+                self.log.note(self.owners.get(place))
 
     def levels(self, prompt: Prompt) -> list[Level]:
         """Return which slots share how much of a prompt, the largest share first."""

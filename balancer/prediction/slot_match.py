@@ -15,7 +15,7 @@ from balancer.prediction.prefix_cache import (
     Level,
     PrefixCacheIndex,
 )
-from balancer.prediction.workload import Workload
+from balancer.prediction.workload import Chances, Workload
 from edgeserve.served import Served
 
 MORE = 1.2
@@ -42,6 +42,7 @@ class RequestFeatures(msgspec.Struct, kw_only=True):
     hint: int
     now: float
     workload: Workload
+    chances: Chances
     cache_index: PrefixCacheIndex
 
     def depth(self, bit: int) -> int:
@@ -82,6 +83,7 @@ def features_of(
         hint=hint,
         now=now,
         workload=workload,
+        chances=workload.chances(now),
         cache_index=cache_index,
     )
 
@@ -225,9 +227,8 @@ def _gain(
         return _gain_with_host(features, engine, engine.host, content, place), 0.0
     if content is None:
         return 0.0, 0.0
-    chance = features.workload.chance_to_be_missed(
-        content.client, features.now - content.since
-    )
+    paused = features.now - content.since
+    chance = features.chances.to_be_missed(content.client, paused)
     if not features.touched & (1 << place):
         return 0.0, chance * content.tokens * engine.per_read
     shared = _shared(features, content, place)

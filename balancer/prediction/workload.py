@@ -7,8 +7,10 @@ client: an agent goes on at once, a person after a while.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import OrderedDict, deque
-from math import log
+from collections.abc import Sequence
+from math import inf, log
 
 from balancer.dialects.prompt import Prompt
 from balancer.prediction.regression import DecayingQuantile, DecayingRatio
@@ -25,6 +27,9 @@ KINDS = 1024
 SPANS = 10
 """After 512 s a conversation counts as over."""
 
+ENDS = tuple(2.0**span for span in range(SPANS))
+"""The seconds at which each span ends."""
+
 FADE = 0.995
 
 PRIOR = 8.0
@@ -35,6 +40,9 @@ LIKELY = (0.05, 0.05) + (0.15,) * (SPANS - 2)
 
 CLIENTS = 1024
 """Most clients whose pauses are remembered."""
+
+FRESH = 5.0
+"""Seconds for which the chances to be missed stay as they were computed."""
 
 
 class Lengths:
@@ -99,6 +107,7 @@ class Workload:
         self.returns = Returns()
         self.kept = 0.7
         """The share of continued conversations that found their slot unchanged."""
+        self._chances = Chances(self.returns, self.kept, -inf)
 
     @property
     def tokens_per_byte(self) -> float:
@@ -112,9 +121,11 @@ class Workload:
         expected = self.answers.tokens if length is None else length
         return expected if budget is None else min(expected, float(max(1, budget)))
 
-    def chance_to_be_missed(self, client: str, paused: float) -> float:
-        """Probability that a client's content is needed again and found, if kept."""
-        return self.kept * self.returns.of(client).chance(paused)
+    def chances(self, now: float) -> Chances:
+        """Return the chances to be missed; they are renewed every few seconds."""
+        if not self._chances.until - FRESH <= now < self._chances.until:
+            self._chances = Chances(self.returns, self.kept, now + FRESH)
+        return self._chances
 
     def learn_kept(self, kept: bool) -> None:
         """Learn whether a continued conversation found its slot unchanged."""
@@ -134,6 +145,38 @@ class Workload:
         self._kinds[key] = kind
         while len(self._kinds) > KINDS:
             self._kinds.popitem(last=False)
+
+
+class Chances:
+    """The chances that contents are missed, as they were learned at one moment.
+
+    Until `until` they stay the same, so that what follows from them can be kept.
+    """
+
+    def __init__(self, returns: Returns, kept: float, until: float) -> None:
+        self.until = until
+        self._returns = returns
+        self._kept = kept
+        self._all = self._times_kept(returns.all)
+        self.by_client: dict[str, Sequence[float]] = {}
+        """By the span of the pause, for the clients asked for so far."""
+
+    def of(self, client: str) -> Sequence[float]:
+        """Probability that a client's content is needed again and found, if kept."""
+        found = self.by_client.get(client)
+        if found is None:
+            pauses = self._returns.of(client)
+            own = pauses is not self._returns.all
+            found = self._times_kept(pauses) if own else self._all
+            self.by_client[client] = found
+        return found
+
+    def _times_kept(self, pauses: Pauses) -> Sequence[float]:
+        return [self._kept * chance for chance in pauses.chances]
+
+    def to_be_missed(self, client: str, paused: float) -> float:
+        """Return that probability after a pause of so many seconds."""
+        return self.of(client)[bisect_right(ENDS, paused)]
 
 
 def _bucket(budget: int | None) -> int:
@@ -161,11 +204,16 @@ class Pauses:
         self.ended[span] = self.ended[span] * FADE + ended
         self._chances = None
 
-    def chance(self, paused: float) -> float:
-        """Probability that a conversation continues after so many seconds of pause."""
+    @property
+    def chances(self) -> Sequence[float]:
+        """Probability that a conversation continues, by the span of its pause."""
         if self._chances is None:
             self._chances = _chances(self.reached, self.ended)
-        return self._chances[_span(paused)]
+        return self._chances
+
+    def chance(self, paused: float) -> float:
+        """Probability that a conversation continues after so many seconds of pause."""
+        return self.chances[bisect_right(ENDS, paused)]
 
     def gain(self, paused: float, saved: float, idle: float) -> float:
         """Return the seconds of work that are saved by waiting for a return, at best.
@@ -198,7 +246,7 @@ def _chances(reached: list[float], ended: list[float]) -> list[float]:
 
 
 def _span(paused: float) -> int:
-    return min(max(int(paused), 0).bit_length(), SPANS)
+    return bisect_right(ENDS, paused)
 
 
 class Returns:

@@ -111,7 +111,7 @@ class EligibilityCache:
         )
 
 
-OTHERS_FIRST = "costs more, by its speed and load alone"
+OTHERS_FIRST = "costs more, by its speed, load and slots alone"
 
 
 @dataclass(frozen=True, slots=True)

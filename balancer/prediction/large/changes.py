@@ -28,6 +28,7 @@ class ChangeLog:
 
     def since(self, position: int) -> set[object] | None:
         """Return what came since that round began; None where that is not known."""
+        self._round.discard(None)  # a slot without an engine
         if self._round:
             self._rounds.append(self._round)
             self._begin()

@@ -1,8 +1,9 @@
 """How long one decision among many engines takes: `python -m tests.bench.many.decide`.
 
 1,000 engines of one model, of four speeds that differ by some percent from machine to
-machine, with conversations that share four system prompts. Between two decisions some
-requests start, write and end. CPU time of each decision, the log's upkeep included.
+machine, or all of one speed, with conversations that share four system prompts. Between
+two decisions some requests start, write and end. Processor time of the thread for each
+decision, the log's upkeep included.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import random
 import statistics
 import time
+from collections.abc import Callable
 
 from balancer.dialects.prompt import read
 from balancer.prediction.engine_model import EngineModel
@@ -28,29 +30,40 @@ NOW = 100.0
 rng = random.Random(1)  # noqa: S311 - a benchmark
 
 
-def fleet(engines: int = ENGINES) -> tuple[Dispatcher, list[EngineModel]]:
+def unlike() -> Speed:
+    """Return the speed of one machine of many kinds."""
+    read_rate, write_rate = rng.choice([(25, 6), (120, 18), (400, 30), (2000, 90)])
+    noise = rng.uniform(0.95, 1.05)
+    return Speed(
+        prefill=noise / read_rate,
+        attention=1e-7,
+        decode=rng.uniform(0.95, 1.05) / write_rate,
+        slowdown=0.3,
+        overhead=rng.uniform(0.002, 0.006),
+    )
+
+
+def alike() -> Speed:
+    """Return the speed that all machines have."""
+    return Speed(prefill=1 / 400, attention=1e-7, decode=1 / 30, slowdown=0.3)
+
+
+def fleet(
+    speed: Callable[[], Speed], engines: int = ENGINES
+) -> tuple[Dispatcher, list[EngineModel]]:
     """Build the engines with what their slots hold."""
     found: list[EngineModel] = []
     dispatcher = Dispatcher(lambda _: found)
-    for number in range(engines):
-        read_rate, write_rate = rng.choice([(25, 6), (120, 18), (400, 30), (2000, 90)])
-        noise = rng.uniform(0.95, 1.05)
-        speed = Speed(
-            prefill=noise / read_rate,
-            attention=1e-7,
-            decode=rng.uniform(0.95, 1.05) / write_rate,
-            slowdown=0.3,
-            overhead=rng.uniform(0.002, 0.006),
+    found += [
+        EngineModel(
+            name=f"n{number}",
+            model="m",
+            slots=rng.choice([1, 2, 2, 4]),
+            learner=SpeedLearner(speed()),
+            cache_index=dispatcher.cache_index,
         )
-        found.append(
-            EngineModel(
-                name=f"n{number}",
-                model="m",
-                slots=rng.choice([1, 2, 2, 4]),
-                learner=SpeedLearner(speed),
-                cache_index=dispatcher.cache_index,
-            )
-        )
+        for number in range(engines)
+    ]
     for engine in found:
         engine.advance(NOW)
         for place in engine.places:
@@ -69,9 +82,9 @@ def request(size: int) -> QueuedRequest:
     return QueuedRequest(routing, unheard, NOW)
 
 
-def decisions(busy: float) -> tuple[list[float], float]:
+def decisions(busy: float, speed: Callable[[], Speed]) -> tuple[list[float], float]:
     """Return the µs of each decision, and how many engines one looked at."""
-    dispatcher, engines = fleet()
+    dispatcher, engines = fleet(speed)
     group, now = ranked(engines), NOW
     running: list[tuple[EngineModel, RunningRequest]] = []
     slots = sum(engine.slots for engine in engines)
@@ -109,10 +122,12 @@ def main() -> None:
     """Print a row for each load."""
     print(f"{ENGINES} engines; µs of one decision")
     print(f"{'busy':>5} {'p50':>6} {'p99':>6} {'looked at':>10}")
-    for busy in (0.0, 0.1, 0.5, 0.9):
-        took, looked = decisions(busy)
-        cuts = statistics.quantiles(took, n=100)
-        print(f"{busy:5.0%} {cuts[49]:6.0f} {cuts[98]:6.0f} {looked:10.0f}")
+    for speed in (unlike, alike):
+        for busy in (0.0, 0.1, 0.5, 0.9):
+            took, looked = decisions(busy, speed)
+            cuts = statistics.quantiles(took, n=100)
+            row = f"{busy:5.0%} {cuts[49]:6.0f} {cuts[98]:6.0f} {looked:10.0f}"
+            print(f"{row}  {speed.__name__}")
 
 
 if __name__ == "__main__":

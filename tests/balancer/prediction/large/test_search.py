@@ -13,6 +13,7 @@ from balancer.prediction.engine_model import EngineModel
 from balancer.prediction.large.changes import ChangeLog
 from balancer.prediction.large.search import MANY, RankedEngines, find_cheapest, ranked
 from balancer.prediction.learning import SpeedLearner
+from balancer.prediction.prefix_cache import CachedPrefix
 from balancer.prediction.running import RunningRequest
 from balancer.prediction.speed import Speed
 from balancer.routing.decision import RoutingRequest
@@ -23,25 +24,28 @@ ENGINES = 150
 
 
 def a_fleet(
-    rng: random.Random, engines: int = ENGINES
+    rng: random.Random, engines: int = ENGINES, *, alike: bool = False
 ) -> tuple[Dispatcher, list[EngineModel]]:
-    """Return a dispatcher and its engines, of unlike speed, idle and empty."""
+    """Return a dispatcher and its engines, idle and empty, of unlike speed or alike."""
     found: list[EngineModel] = []
     dispatcher = Dispatcher(lambda _: searched)
     for number in range(engines):
-        rate = rng.choice([25, 120, 400, 2000])
-        speed = Speed(
-            prefill=rng.uniform(0.8, 1.2) / rate,
-            attention=1e-7,
-            decode=rng.uniform(2, 8) / rate,
-            slowdown=0.3,
-            overhead=rng.uniform(0.001, 0.01),
-        )
+        speed = Speed(prefill=0.01, attention=1e-7, decode=0.05, slowdown=0.3)
+        if not alike:
+            rate = rng.choice([25, 120, 400, 2000])
+            speed = Speed(
+                prefill=rng.uniform(0.8, 1.2) / rate,
+                attention=1e-7,
+                decode=rng.uniform(2, 8) / rate,
+                slowdown=0.3,
+                overhead=rng.uniform(0.001, 0.01),
+                few_start=rng.choice([0.0, 0.01]),
+            )
         found.append(
             EngineModel(
                 name=f"n{number}",
                 model="m",
-                slots=rng.choice([1, 2, 4]),
+                slots=2 if alike else rng.choice([1, 2, 4]),
                 learner=SpeedLearner(speed),
                 cache_index=dispatcher.cache_index,
             )
@@ -62,14 +66,19 @@ def a_request(rng: random.Random) -> QueuedRequest:
     return QueuedRequest(routing, ignore, 0.0, slots=rng.choice([1, 1, 1, 2]))
 
 
+@pytest.mark.parametrize("alike", [False, True])
 @pytest.mark.parametrize("seed", range(6))
-def test_the_search_chooses_as_a_look_at_each_engine_does(seed: int) -> None:
+def test_the_search_chooses_as_a_look_at_each_engine_does(
+    seed: int, alike: bool
+) -> None:
     rng = random.Random(seed)  # noqa: S311 - a test
-    dispatcher, engines = a_fleet(rng)
+    dispatcher, engines = a_fleet(rng, alike=alike)
     running: list[tuple[EngineModel, RunningRequest]] = []
     now, load = 1.0, rng.choice([20, 150, 400])
-    for _ in range(500):
+    for number in range(500):
         now += rng.expovariate(20)
+        # Now and then most conversations become too old to be continued.
+        now += 300.0 if number % 100 == 99 else 0.0
         request, refreshed = a_request(rng), set[str]()
         features = dispatcher.features(request, now)
         found, _ = find_cheapest(features, dispatcher.eligible(request), refreshed)
@@ -83,6 +92,7 @@ def test_the_search_chooses_as_a_look_at_each_engine_does(seed: int) -> None:
         assert found.cost == wanted.cost
         assert found.engine is wanted.engine
 
+        dispatcher.cache_index.supersede(features.prompt)
         if found.wait or found.slot < 0:
             found.engine.reserve(now, found.work)
             found.engine.release()
@@ -118,6 +128,20 @@ def test_an_idle_fleet_is_hardly_looked_at() -> None:
     _, looked = dispatcher.weigh(request, 1.0)
 
     assert len(looked) < 100
+
+
+def test_engines_that_hold_the_same_system_prompt_are_hardly_looked_at() -> None:
+    rng = random.Random(1)  # noqa: S311 - a test
+    dispatcher, engines = a_fleet(rng, 1000)
+    for engine in engines:
+        for place in engine.places:
+            prompt = a_request(rng).routing.prompt
+            content = CachedPrefix(prompt, 1000, 100.0, rng.random())
+            dispatcher.cache_index.put(place, content)
+
+    looked = [len(dispatcher.weigh(a_request(rng), 2.0)[1]) for _ in range(50)]
+
+    assert sum(looked) < 40 * len(looked)
 
 
 def test_few_engines_are_all_looked_at_so_that_each_can_be_explained() -> None:
