@@ -17,6 +17,11 @@ from balancer.prediction.engine_model import EngineModel
 from balancer.prediction.slot_match import RequestFeatures
 
 
+LEAST_PRICE = 0.1
+"""An idle slot has a price even where one more sequence slows an engine as much as it
+adds: without it, a slot would be kept for as long as a pause can last."""
+
+
 def is_worth_keeping(features: RequestFeatures, estimate: CostEstimate) -> bool:
     """Whether the idle slot of an estimate is worth more to its own conversation."""
     engine = estimate.engine
@@ -41,4 +46,5 @@ def idle_price(engine: EngineModel) -> float:
     if not running:
         return 1.0
     without = running / (1 + slowdown * (running - 1))
-    return 1 - without * (1 + slowdown * running) / (running + 1)
+    gained = 1 - without * (1 + slowdown * running) / (running + 1)
+    return max(LEAST_PRICE, gained)

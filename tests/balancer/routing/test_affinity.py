@@ -1,5 +1,7 @@
 """Slots that are kept for the conversations in them."""
 
+from dataclasses import replace
+
 import pytest
 
 from balancer.dialects.prompt import chain
@@ -79,3 +81,10 @@ def test_an_idle_slot_costs_less_beside_one_that_works() -> None:
 
     assert alone == 1.0
     assert idle_price(engine) == pytest.approx(1 - (1 + LAPTOP.slowdown) / 2)
+
+
+def test_an_idle_slot_has_a_price_where_one_more_sequence_gains_nothing() -> None:
+    fleet = Fleet(one=(replace(LAPTOP, slowdown=3.0), 2))
+    fleet.sends(a_prompt(b"running"))
+
+    assert idle_price(fleet.engines["one"]) > 0.0
