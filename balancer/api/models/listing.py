@@ -45,7 +45,8 @@ class ModelRoutes:
         yield web.get("/v1/models/{name}", self.model)
         admins, own = self.clients.admin, "/edgeserve/v1"
         yield web.get(f"{own}/models", guarded(admins, self.whole))
-        yield web.get(f"{own}/events", guarded(admins, event_stream(self.events)))
+        events = event_stream(self.events, self.clients)
+        yield web.get(f"{own}/events", guarded(admins, events))
         yield from self.orders.routes()
         nodes = self.orders.nodes
         yield from removal_routes(self.state, nodes, self.clients.manager)
