@@ -217,3 +217,17 @@ def test_make_join_finds_the_balancer_among_the_options() -> None:
 
     assert "edgeserve join --yes https://nuc:8080 --name pi\n" in shown
     assert "edgeserve node start --balancer https://nuc:8080\n" in shown
+
+
+def test_make_join_starts_the_node_with_the_options_of_join() -> None:
+    done = subprocess.run(
+        ["make", "--dry-run", "join", "ARGS=--yes http://nuc:8080 --port 8091"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    words = done.stdout.replace("\\\n", " ").split()
+
+    start = words[words.index("start") :]
+    assert start == ["start", "--balancer", "http://nuc:8080", "--port", "8091"]
