@@ -22,8 +22,7 @@ up:  ## Install, then serve on this machine: node, balancer and a small model
 join:  ## Install, join a household, then serve there: make join ARGS=http://…
 	@scripts/install
 	@$(VENV)/bin/edgeserve join $(ARGS)
-	@exec $(VENV)/bin/edgeserve node start --balancer \
-		$(firstword $(filter http%,$(ARGS))) $(filter-out http% --yes,$(ARGS))
+	@exec $(VENV)/bin/edgeserve node start --balancer $(filter http%,$(ARGS)) $(filter-out http% --yes,$(ARGS))
 
 install:  ## Make the virtual environment with everything for development
 	@scripts/install dev
