@@ -153,7 +153,13 @@ async def serve(settings: NodeSettings, stop: asyncio.Event) -> None:
         )
         stack.callback(state.feed.close)
         await stack.enter_async_context(
-            finding(places(settings), ask, state.adopt, partial(_ours, state, settings))
+            finding(
+                places(settings),
+                ask,
+                state.adopt,
+                partial(_ours, state, settings),
+                kept.say,
+            )
         )
         await stack.enter_async_context(drained(state, settings.drain_seconds))
         listening = Origin(sock.getsockname()[0], state.port, tls=bool(tokens))
