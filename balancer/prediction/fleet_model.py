@@ -118,7 +118,10 @@ class FleetModel:
         self.probed(key)
         self._tracked.pop(key).engine_model.remove()
         self.last_resort.pop(key, None)
-        del self._of_node[key[0]][key]
+        node = self._of_node[key[0]]
+        del node[key]
+        if not node:
+            del self._of_node[key[0]]
 
     def _judge(self, changed: Sequence[EngineCandidate], now: float) -> None:
         """Apply the state of the machines that changed; at times of all of them.
