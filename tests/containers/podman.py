@@ -64,9 +64,11 @@ class Container:
 
     @property
     def address(self) -> str:
-        """Its address in its network."""
-        networks = json.loads(told("inspect", self.name))[0]["NetworkSettings"]
-        return str(next(iter(networks["Networks"].values()))["IPAddress"])
+        """Its address in its network; it may have the machine's own."""
+        settings = json.loads(told("inspect", self.name))[0]["NetworkSettings"]
+        networks = settings.get("Networks", {}).values()
+        found = next(iter(networks), {}).get("IPAddress")
+        return str(found or "127.0.0.1")
 
     def is_healthy(self) -> bool:
         """Whether the image's own health check succeeds."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from balancer.discovery.dns import node_name
 from edgeserve import __version__
@@ -255,8 +256,26 @@ def test_gpus_are_requested_beside_the_other_limits() -> None:
     assert limits == {"memory": "8Gi", "nvidia.com/gpu": 2}
 
 
+VALUES = [each for each in blocks(PAGE, "yaml") if "# values.yaml" in each]
+POOL = next(each for each in blocks(PAGE, "yaml") if "kind: InferencePool" in each)
+
+
 @rendered
-@pytest.mark.parametrize("values", blocks(PAGE, "yaml"))
+def test_the_pool_of_the_documentation_is_the_balancers() -> None:
+    (balancer,) = manifests("Deployment")
+    pool = yaml.safe_load(POOL)["spec"]
+    labels = balancer["spec"]["template"]["metadata"]["labels"]
+    (container,) = balancer["spec"]["template"]["spec"]["containers"]
+
+    wanted = {**pool["selector"]["matchLabels"], "app.kubernetes.io/instance": "demo"}
+    assert wanted.items() <= labels.items()
+    assert pool["targetPorts"] == [
+        {"number": each["containerPort"]} for each in container["ports"]
+    ]
+
+
+@rendered
+@pytest.mark.parametrize("values", VALUES)
 def test_values_of_the_documentation_are_valid(values: str) -> None:
     assert _made(values)["problems"] == []
 
