@@ -65,10 +65,10 @@ class Container:
     @property
     def address(self) -> str:
         """Its address in its network; it may have the machine's own."""
-        settings = json.loads(told("inspect", self.name))[0]["NetworkSettings"]
-        networks = settings.get("Networks", {}).values()
-        found = next(iter(networks), {}).get("IPAddress")
-        return str(found or "127.0.0.1")
+        inspected: Any = json.loads(told("inspect", self.name))[0]
+        networks = inspected["NetworkSettings"].get("Networks") or {}
+        found = [each["IPAddress"] for each in networks.values()]
+        return str((found and found[0]) or "127.0.0.1")
 
     def is_healthy(self) -> bool:
         """Whether the image's own health check succeeds."""
