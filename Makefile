@@ -22,7 +22,7 @@ up:  ## Install, then serve on this machine: node, balancer and a small model
 join:  ## Install, join a household, then serve there: make join ARGS=http://…
 	@scripts/install
 	@$(VENV)/bin/edgeserve join $(ARGS)
-	@exec $(VENV)/bin/edgeserve node start --balancer $(firstword $(filter http%,$(ARGS)))
+	@exec $(VENV)/bin/edgeserve node start --balancer $(filter http%,$(ARGS)) $(filter-out http% --yes,$(ARGS))
 
 install:  ## Make the virtual environment with everything for development
 	@scripts/install dev
@@ -105,7 +105,7 @@ check-clients: install  ## Test unmodified clients against a real fleet (6 min, 
 check-convert: install  ## Test converting; first installs PyTorch, if missing (1 GB)
 	@scripts/check-convert $(ARGS)
 
-check-containers: install  ## Make the container image, and run it with podman (5 min)
+check-containers: install  ## Make the container image, and run it (5 min; ARCH=arm64: 20)
 	@scripts/check-containers $(ARGS)
 
 check-servers: install  ## Run Ray Serve, mlx_lm.server and others behind a balancer (5 min)

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from edgeserve.config.options import settings_options, warn_of_unknown_variables
+from edgeserve.config.paths import refuse_closed
 from edgeserve.config.settings import BalancerSettings
 from edgeserve.config.sources import resolve
 from edgeserve.help import Group, SettingsCommand, examples
@@ -41,6 +42,7 @@ def start(config_file: Path | None, *, takeover: bool, **flags: Any) -> None:
     """
     warn_of_unknown_variables()
     settings = resolve(BalancerSettings, file=config_file, flags=flags).settings
+    refuse_closed(settings.state_dir)
 
     # The server imports aiohttp and zeroconf, which `--help` does not need.
     from balancer.app import serve

@@ -14,6 +14,9 @@ CacheKind = Literal["slots", "shared", "unknown"]
 all its requests share; `unknown`: none, until its answers count cached tokens."""
 
 
+BEHIND = "balancers"
+"""Key in a balancer's list of models, for other balancers: see `Served.behind`."""
+
 Continued = Literal["chat", "completion"]
 """Ways to go on with a broken answer: a last message of the assistant, or a prompt."""
 
@@ -24,6 +27,7 @@ class Served(msgspec.Struct, frozen=True, kw_only=True):
     `most` bounds a width that is learned. Only whole blocks of `block` tokens are found
     in a shared cache. A prompt of `too_long` tokens was refused, 0 where none was.
     It was seen to go on with a broken answer (`resumes`) or to begin anew (`restarts`).
+    `behind`: the ids of the balancers on the way to it, where a balancer lists it.
     """
 
     width: WidthSource = "assumed"
@@ -33,6 +37,7 @@ class Served(msgspec.Struct, frozen=True, kw_only=True):
     too_long: int = 0
     resumes: tuple[Continued, ...] = ()
     restarts: tuple[Continued, ...] = ()
+    behind: tuple[str, ...] = ()
 
     @property
     def learns_width(self) -> bool:

@@ -9,7 +9,13 @@ import asyncio
 import logging
 import secrets
 from collections.abc import AsyncGenerator, Callable, Iterable
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager, closing
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    aclosing,
+    asynccontextmanager,
+    closing,
+)
 from functools import partial
 
 from edgeserve.config.paths import admin_key_file
@@ -25,7 +31,7 @@ from edgeserve.http.listening import (
     shown_at,
     this_machine_only,
 )
-from edgeserve.http.types import origin_set
+from edgeserve.http.types import Upstream, origin_set
 from edgeserve.network import own_names
 from edgeserve.openai import ROUTES
 from edgeserve.runtime.background import background, declared, failures
@@ -46,7 +52,7 @@ from node.discovery.announce import be_discoverable
 from node.discovery.client import FleetClient
 from node.discovery.identity import identified, this_machine
 from node.hardware.sample import LatestHardware, Sampler, measuring
-from node.kept_log import keeping
+from node.kept_log import KeptLog, keeping
 from node.pulls.running import pulling
 from node.shelf import run_engines
 from node.state import NodeState
@@ -152,9 +158,7 @@ async def serve(settings: NodeSettings, stop: asyncio.Event) -> None:
             )
         )
         stack.callback(state.feed.close)
-        await stack.enter_async_context(
-            finding(places(settings), ask, state.adopt, partial(_ours, state, settings))
-        )
+        await stack.enter_async_context(_finding(state, settings, ask, kept))
         await stack.enter_async_context(drained(state, settings.drain_seconds))
         listening = Origin(sock.getsockname()[0], state.port, tls=bool(tokens))
         await stack.enter_async_context(
@@ -167,6 +171,14 @@ async def serve(settings: NodeSettings, stop: asyncio.Event) -> None:
         await stop.wait()
         state.leave()
         kept.say("draining: running requests may finish, new ones are refused")
+
+
+def _finding(
+    state: NodeState, settings: NodeSettings, ask: Upstream, kept: KeptLog
+) -> AbstractAsyncContextManager[None]:
+    """Look for servers of other programs here; see `finding`."""
+    ours = partial(_ours, state, settings)
+    return finding(places(settings), ask, state.adopt, ours, kept.say)
 
 
 def _ours(state: NodeState, settings: NodeSettings, place: ServerPlace) -> str:

@@ -209,11 +209,11 @@ def test_installing_shows_its_step_and_on_failure_why(
     assert (tmp_path / "venv" / ".edgeserve").exists() == (status == 0)
 
 
-def test_make_join_finds_the_balancer_among_the_options() -> None:
+def test_make_join_starts_the_node_with_the_options_of_join() -> None:
     shown = subprocess.run(
-        ["make", "-n", "join", "ARGS=--yes https://nuc:8080 --name pi"],
+        ["make", "-n", "join", "ARGS=--yes https://nuc:8080 --port 8091"],
         cwd=ROOT, capture_output=True, text=True, check=True, timeout=PATIENCE,
     ).stdout  # fmt: skip
 
-    assert "edgeserve join --yes https://nuc:8080 --name pi\n" in shown
-    assert "edgeserve node start --balancer https://nuc:8080\n" in shown
+    assert "edgeserve join --yes https://nuc:8080 --port 8091\n" in shown
+    assert "edgeserve node start --balancer https://nuc:8080 --port 8091\n" in shown

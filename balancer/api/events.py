@@ -7,6 +7,7 @@ from contextlib import suppress
 
 from aiohttp import web
 
+from balancer.clients.admission import Admission
 from balancer.lifecycle.events import LifecycleEvents
 from edgeserve.http.server.aiohttp_routes import AioHandler
 from edgeserve.http.sse import write_event
@@ -27,14 +28,17 @@ HEADERS = {
 }
 
 
-def event_stream(events: LifecycleEvents) -> AioHandler:
-    """Return the handler that streams the latest events, then each new one."""
+def event_stream(events: LifecycleEvents, clients: Admission) -> AioHandler:
+    """Return the handler that streams the latest events, then each new one.
+
+    It ends, at the next beat at the latest, when the follower's key no longer counts.
+    """
 
     async def stream(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers=HEADERS)
         await response.prepare(request)
         seen = 0
-        while True:
+        while clients.still_admin(request.headers):
             seen, news = events.since(seen)
             frames = [write_event(encode(each), each.kind) for each in news]
             async with asyncio.timeout(WRITE_SECONDS):
@@ -42,5 +46,6 @@ def event_stream(events: LifecycleEvents) -> AioHandler:
             with suppress(TimeoutError):
                 async with asyncio.timeout(BEAT_SECONDS):
                     await events.more_than(seen)
+        return response
 
     return stream

@@ -189,7 +189,9 @@ class InferenceHandler:
         except TimeoutError as error:
             if not limit.expired():
                 raise
-            raise TooLate(f"no answer began within {seconds:g} s") from error
+            late = TooLate(f"no answer began within {seconds:g} s")
+            late.retry_after = context.retry_after
+            raise late from error
         finally:
             context.response.on_begin = None
 

@@ -132,7 +132,7 @@ class PullRoutes:
         return answers + await asyncio.gather(*(self._told(*each) for each in others))
 
     async def cancel(self, request: web.Request) -> web.Response:
-        """Stop one pull; what has come is kept."""
+        """Stop one pull, or forget one that has ended; what has come is kept."""
         id_ = request.match_info["id"]
         for node in self._fleet.nodes:
             if any(each.id == id_ for each in node.report.pulls):

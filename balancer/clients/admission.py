@@ -27,7 +27,7 @@ from balancer.clients.keys import (
 from balancer.clients.store import store_in
 from balancer.clients.watch import FileKeys, StoredKeys
 from edgeserve.config.settings import BalancerSettings
-from edgeserve.errors import Unauthorized, in_words
+from edgeserve.errors import EdgeserveError, Unauthorized, in_words
 from edgeserve.runtime.files import read_text, remove, replace_file
 from edgeserve.security.tokens import Guard, new_secret, secret_in
 
@@ -105,6 +105,14 @@ class Admission:
         if not key.admin:
             raise AdminOnly
         return key
+
+    def still_admin(self, headers: Mapping[str, str]) -> bool:
+        """Whether an open stream may go on: its key may have been revoked meanwhile."""
+        try:
+            self.admin(headers)
+        except EdgeserveError:
+            return False
+        return True
 
     def manager(self, headers: Mapping[str, str]) -> ClientKey:
         """Return the admin key of a request that changes the fleet; it needs one."""

@@ -26,7 +26,6 @@ from balancer.dashboard.rates import Rates, TokensWritten
 from balancer.failover.watchdog import AttemptWatchdog
 from balancer.state import BalancerState
 from balancer.telemetry.records import RequestRecord
-from edgeserve.errors import EdgeserveError
 from edgeserve.http.sse import write_event
 from edgeserve.wire import encode
 
@@ -58,7 +57,7 @@ class LiveStream:
         await response.prepare(request)
         follower = _Follower(self, Rates(self.state.records.clock()))
         follower.rates.measured(follower.rates.at, self.written(()))
-        while not self.taken.is_set() and self._may(request):
+        while not self.taken.is_set() and self.clients.still_admin(request.headers):
             frames = list(follower.frames())
             async with asyncio.timeout(WRITE_SECONDS):
                 await response.write(b"".join(frames))
@@ -66,14 +65,6 @@ class LiveStream:
                 async with asyncio.timeout(EVERY_SECONDS):
                     await self.taken.wait()
         return response
-
-    def _may(self, request: web.Request) -> bool:
-        """Whether its key still counts: it may have been revoked meanwhile."""
-        try:
-            self.clients.admin(request.headers)
-        except EdgeserveError:
-            return False
-        return True
 
     def written(self, ended: Collection[RequestRecord]) -> Iterator[TokensWritten]:
         """Yield how far each answer is, of those that run and those that have ended."""

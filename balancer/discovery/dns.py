@@ -8,6 +8,7 @@ node that answers stays.
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -40,6 +41,8 @@ ANSWER_SECONDS = 5.0
 AT_ONCE = 16
 """How many names of service records are asked for at the same time."""
 
+IPV6 = 6
+
 SRV_PREFIX = "_edgeserve._tcp."
 
 LOOK_UP = declared("dns look-up")
@@ -64,6 +67,8 @@ def node_name(url: str) -> NodeName | None:
         name, port = parts.hostname or "", parts.port
     except ValueError as error:
         raise SettingsError(f"--node is {url!r}, which is no URL: {error}") from error
+    if parts.scheme in {"dns", "dns+srv"} and (why := _no_name(name, port)):
+        raise SettingsError(f"--node {url} {why}")
     match parts.scheme:
         case "dns":
             return NodeName(url=url, name=name, port=port or NodeSettings.port)
@@ -74,6 +79,19 @@ def node_name(url: str) -> NodeName | None:
             return NodeName(url=url, name=SRV_PREFIX + name, port=0)
         case _:
             return None
+
+
+def _no_name(name: str, port: int | None) -> str | None:
+    """Say why name servers need not be asked for it."""
+    if not name:
+        return "names no host: dns://NAME:PORT or dns+srv://NAME does"
+    try:
+        address = ipaddress.ip_address(name)
+    except ValueError:
+        return None
+    host = f"[{address}]" if address.version == IPV6 else str(address)
+    place = f"{host}:{port}" if port else host
+    return f"has an address, and only names are looked up: write --node http://{place}"
 
 
 class DnsFailed(Exception):

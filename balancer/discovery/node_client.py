@@ -37,6 +37,9 @@ NOT_FOR_NODES = frozenset(
 class ServerRequests(Protocol):
     """Sends requests to servers that are no nodes; see `ServerClient`."""
 
+    id: str
+    """This balancer's."""
+
     def is_at(self, origin: Origin) -> bool:
         """Whether such a server is at an address."""
         ...
@@ -74,7 +77,7 @@ class NodeClient:
     ) -> None:
         self._upstream = upstream
         self._servers = servers
-        self.id = secrets.token_hex(8)
+        self.id = servers.id if servers else secrets.token_hex(8)
         """By which nodes tell this balancer from others, and it sees loops."""
 
     def events(self, origin: Origin) -> AbstractAsyncContextManager[Answer]:

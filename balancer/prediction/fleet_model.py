@@ -68,8 +68,7 @@ class FleetModel:
 
     def get(self, key: EngineKey) -> EngineModel | None:
         """Return the model of an engine, while it is in the fleet."""
-        tracked = self._tracked.get(key)
-        return tracked.engine_model if tracked else None
+        return t.engine_model if (t := self._tracked.get(key)) else None
 
     def of(self, candidates: Iterable[EngineCandidate]) -> list[EngineModel]:
         """Return the models of those that are in the fleet."""
@@ -118,7 +117,9 @@ class FleetModel:
         self.probed(key)
         self._tracked.pop(key).engine_model.remove()
         self.last_resort.pop(key, None)
-        del self._of_node[key[0]][key]
+        (node := self._of_node[key[0]]).pop(key)
+        if not node:
+            del self._of_node[key[0]]
 
     def _judge(self, changed: Sequence[EngineCandidate], now: float) -> None:
         """Apply the state of the machines that changed; at times of all of them.

@@ -63,8 +63,10 @@ def able_to(
 ) -> list[EngineCandidate]:
     """Return them; where there are none, raise the error for the client."""
     if not candidates:
+        # Perhaps there are nodes, and none of them has a model.
         raise NoNode(
-            "no node has been found yet; `edgeserve nodes` shows what was seen"
+            "no node with a model has been found yet; `edgeserve nodes` shows what was"
+            " seen, and `edgeserve pull MODEL --everywhere` gives nodes a model"
         )
     named = [
         each for each in candidates if not wanted.model or each.serves(wanted.model)

@@ -7,6 +7,7 @@ our format, whatever theirs is.
 from __future__ import annotations
 
 import re
+import secrets
 import ssl
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -57,9 +58,13 @@ TOO_LONG = "exceed_context_size_error"
 
 
 class ServerClient:
-    """Sends requests to servers; `servers` has those that are known, by id."""
+    """Sends requests to servers; `servers` has those that are known, by id.
+
+    `id` is this balancer's, for servers that are balancers.
+    """
 
     def __init__(self, upstream: Pool) -> None:
+        self.id = secrets.token_hex(8)
         self._upstream = upstream
         self.servers: dict[str, Server] = {}
 
@@ -89,9 +94,11 @@ class ServerClient:
 
     async def get(self, server: Server, path: str) -> Reply:
         """Ask for a path. Raises NodeLost."""
-        url = server.setting.url
+        url, way = server.setting.url, self.way_to(server)
+        balances = server.found is not None and server.found.balances
+        extra = {BALANCER_HEADER: self.id} if balances else None
         try:
-            return await get(self.way_to(server), server.origin, path, server.key, url)
+            return await get(way, server.origin, path, server.key, url, extra)
         except NotReached as error:
             if isinstance(error.__cause__, ssl.SSLError):
                 why = tls_sentence(url, error.__cause__)

@@ -169,6 +169,7 @@ def _engine(look: Look, model: ServedModel, short: Counter[str]) -> EngineReport
             most=look.profile.most_width(look.replies),
             cache=look.profile.cached(look.replies),
             block=look.profile.block(look.replies),
+            behind=model.behind,
             too_long=0 if context else look.known.get(model.id, NOTHING).too_long,
         ),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 import sys
 from pathlib import Path
 
@@ -73,7 +74,10 @@ def join(
     if not yes and not click.confirm(f"Let in. Did the balancer show {code}, too?"):
         raise CommandError("nothing is stored: it may have been another balancer")
     _store(path, token)
-    click.echo(f"{path} holds the fleet token. Now: edgeserve node start")
+    start = ["edgeserve", "node", "start"]
+    for flag, value in flags.items():
+        start += [f"--{flag.replace('_', '-')}", value] if value else []
+    click.echo(f"{path} holds the fleet token. Now: {shlex.join(start)}")
 
 
 def _asked(url: str, settings: NodeSettings) -> tuple[str, str]:

@@ -37,6 +37,20 @@ def admin_key_file(folder: Path, port: int) -> Path:
     return folder / f"admin-{port}.key"
 
 
+def refuse_closed(folder: Path) -> None:
+    """Raise SettingsError where this user may not enter a state folder."""
+    try:
+        (folder / "any").lstat()
+    except PermissionError:
+        raise SettingsError(
+            f"cannot keep state in {folder}: user {os.getuid()} with group"
+            f" {os.getgid()} may not enter it; choose another folder with --state-dir,"
+            " or for a container the group 0"
+        ) from None
+    except OSError:
+        return  # it is made, or what is wrong with it is said later
+
+
 def moved_by(folder: Path) -> str | None:
     """Return the variable that has put one of these folders where it is, if one has."""
     return next(

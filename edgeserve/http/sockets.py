@@ -73,7 +73,10 @@ def bind(host: str, port: int) -> socket.socket:
             dualstack_ipv6=dual,
         )
     except OSError as error:
-        raise SettingsError(f"cannot listen on {host}:{port}: {_why(error)}") from error
+        shown = f"[{host}]" if ":" in host else host
+        raise SettingsError(
+            f"cannot listen on {shown}:{port}: {_why(error)}"
+        ) from error
 
 
 def _why(error: OSError) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from edgeserve.config.servers import ServerSetting, key_of
@@ -19,10 +20,16 @@ LONGEST_FILE = 2**20
 
 
 async def get(
-    upstream: Upstream, origin: Origin, path: str, key: str, url: str
+    upstream: Upstream,
+    origin: Origin,
+    path: str,
+    key: str,
+    url: str,
+    extra: Mapping[str, str] | None = None,
 ) -> Reply:
     """Ask for a path. Raises NodeLost; `url` is what its sentence calls the server."""
-    async with upstream.ask(origin, "GET", path, bearing(key)) as answer:
+    headers = {**bearing(key), **(extra or {})}
+    async with upstream.ask(origin, "GET", path, headers) as answer:
         pieces, size = list[bytes](), 0
         while piece := await answer.chunk():
             pieces.append(piece)

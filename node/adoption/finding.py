@@ -16,7 +16,7 @@ from edgeserve.errors import EdgeserveError, SettingsError
 from edgeserve.http.types import Origin, Upstream
 from edgeserve.orders.servers import AdoptedServer
 from edgeserve.runtime.background import background, declared
-from edgeserve.runtime.log import say
+from edgeserve.runtime.log import say as printed
 from edgeserve.servers.asking import get, read_key
 from edgeserve.servers.profiles.base import Profile, Reply
 from edgeserve.servers.recognition import WHERE_KEY, look, recognise
@@ -38,6 +38,7 @@ ASK_SECONDS = 10.0
 
 FIND = declared("server adoption")
 
+Say = Callable[[str], None]
 OnChange = Callable[[tuple["Adopted", ...], tuple[str, ...]], None]
 """Gets all that are adopted, and why servers that are named are not."""
 
@@ -60,13 +61,14 @@ async def finding(
     upstream: Upstream,
     on_change: OnChange,
     ours: WhoseOfOurs,
+    say: Say = printed,
 ) -> AsyncGenerator[None]:
-    """Look at the places again and again until the block ends."""
+    """Look at the places again and again until the block ends; `say` what comes."""
     if not places:
         yield
         return
     async with background() as tasks:
-        finder = Finder(places, upstream, on_change, ours)
+        finder = Finder(places, upstream, on_change, ours, say)
         tasks.start(FIND, finder.run)
         yield
 
@@ -80,8 +82,9 @@ class Finder:
         upstream: Upstream,
         on_change: OnChange,
         ours: WhoseOfOurs,
+        say: Say = printed,
     ) -> None:
-        self._ports = [_Port(place, upstream, ours) for place in places]
+        self._ports = [_Port(place, upstream, ours, say) for place in places]
         self._on_change = on_change
         self._told: tuple[tuple[Adopted, ...], tuple[str, ...]] = (), ()
 
@@ -116,14 +119,14 @@ class _Port:
     """What is known of one place. `why` it is not adopted, "" for nothing to say."""
 
     def __init__(
-        self, place: ServerPlace, upstream: Upstream, ours: WhoseOfOurs
+        self, place: ServerPlace, upstream: Upstream, ours: WhoseOfOurs, say: Say
     ) -> None:
         self.place = place
         self.found: _Found | None = None
         self.why = ""
         self.name = ""
         self._upstream = upstream
-        self._ours = ours
+        self._ours, self._say = ours, say
         self._again = 0.0
         self._loop = asyncio.get_running_loop()
 
@@ -185,15 +188,15 @@ class _Port:
         self.name = ""
         count = len(found.profile.models(replies))
         models = "1 model" if count == 1 else f"{count} models"
-        say(f"adopts {found.profile.kind} at {url}: {models}")
+        self._say(f"adopts {found.profile.kind} at {url}: {models}")
 
     def _gone(self, why: str) -> None:
         """Note that nothing is adopted there, and why, "" where that is no news."""
         if self.found is not None:
-            say(f"{self.found.profile.kind} at {self.place.setting.url} is gone")
+            self._say(f"{self.found.profile.kind} at {self.place.setting.url} is gone")
         self.found, self._again, self.name = None, 0.0, ""
         if why and why != self.why:
-            say(f"not adopted: {why}")
+            self._say(f"not adopted: {why}")
         self.why = why
 
 

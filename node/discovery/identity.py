@@ -23,6 +23,7 @@ from typing import IO
 
 import msgspec
 
+from edgeserve.config.paths import refuse_closed
 from edgeserve.errors import SettingsError, in_words
 from edgeserve.runtime.files import OUT_OF_ORDER, open_lock, read_json, replace_file
 from edgeserve.security.certificates import (
@@ -212,6 +213,7 @@ def no_node_in(state_dir: Path) -> Generator[None]:
 @contextmanager
 def _locked(state_dir: Path) -> Generator[None]:
     """Hold the folder's lock; the kernel releases it however this process ends."""
+    refuse_closed(state_dir)
     try:
         state_dir.mkdir(parents=True, exist_ok=True)
         lock: IO[bytes] | None = open_lock(state_dir / LOCK)

@@ -73,7 +73,8 @@ class ModelPinned(EdgeserveError):
 
     def __init__(self, model: str) -> None:
         super().__init__(
-            f"{model} is pinned on this node, by its settings or an order; unpin it"
+            f"{model} is pinned on this node, by an order, which `edgeserve models pin"
+            f" {model} --off` ends, or by its settings"
         )
 
 

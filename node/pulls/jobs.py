@@ -85,13 +85,18 @@ class PullJobs:
         return job.report
 
     def cancel(self, id_: str) -> PullReport:
-        """Stop a pull; what has come is kept. Raises NoSuchPull."""
+        """Stop a pull, and forget one that has ended. What has come is kept.
+
+        Raises NoSuchPull.
+        """
         job = self._jobs.get(id_)
         if job is None:
             raise NoSuchPull(f"this node has no pull {id_!r}")
-        if not job.report.over:
+        if job.report.over:
+            del self._jobs[id_]
+        else:
             job.stop()
-            self._tell()
+        self._tell()
         return job.report
 
     async def work(self) -> None:

@@ -1,4 +1,4 @@
-"""The compose file as it is, with a balancer and two nodes."""
+"""The compose files as they are: a network of their own, and the machine's."""
 
 from __future__ import annotations
 
@@ -14,26 +14,29 @@ import pytest
 from node.engines.process import free_port
 from tests.containers.podman import Container, podman, told, until
 
-FILE = Path(__file__).parents[2] / "deploy" / "containers" / "compose.yaml"
-COMPOSE = ("podman-compose", "--in-pod=false", "-f", str(FILE))
+FOLDER = Path(__file__).parents[2] / "deploy" / "containers"
+COMPOSE = ("podman-compose", "--in-pod=false", "-f")
 
 
 class Compose:
     """A project of containers under a name of its own."""
 
-    def __init__(self, secrets: Path) -> None:
+    def __init__(self, secrets: Path, file: str) -> None:
+        self._file = FOLDER / file
         self.name = f"test-{uuid.uuid4().hex[:8]}"
         self._environ = {
             **os.environ,
             "EDGESERVE_SECRETS": str(secrets),
             "EDGESERVE_PORT": str(free_port()),
             "EDGESERVE_MEMORY": "1g",
+            # Nothing but loopback is here, so that multicast reaches nobody.
+            "EDGESERVE_BALANCER": "http://127.0.0.1:8080",
         }
 
     def __call__(self, *argv: str) -> None:
         """Run `podman-compose …`, or fail with what it said."""
         done = subprocess.run(
-            [*COMPOSE, "-p", self.name, *argv],
+            [*COMPOSE, str(self._file), "-p", self.name, *argv],
             env=self._environ,
             capture_output=True,
             text=True,
@@ -49,10 +52,12 @@ class Compose:
         return [Container(each) for each in told("ps", "-q", *filters).split()]
 
 
-@pytest.fixture
-def compose(secrets: Path, models: Path) -> Generator[Compose]:
-    """The project, with a small model in its volume."""
-    project = Compose(secrets)
+@pytest.fixture(params=["compose.yaml"])
+def compose(
+    secrets: Path, models: Path, request: pytest.FixtureRequest
+) -> Generator[Compose]:
+    """The project of a file, with a small model in its volume."""
+    project = Compose(secrets, request.param)
     volume = f"{project.name}_models"
     told("volume", "create", volume)
     folder = Path(told("volume", "mount", volume))
@@ -80,3 +85,18 @@ def test_nodes_find_the_balancer_by_its_name(compose: Compose) -> None:
     assert answer["choices"][0]["message"]["content"]
     assert len(nodes) == 2
     assert all(each.is_healthy() for each in (balancer, *nodes))
+
+
+@pytest.mark.parametrize("compose", ["compose.host.yaml"], indirect=True)
+def test_in_the_machines_network_a_node_serves_behind_the_balancer(
+    compose: Compose,
+) -> None:
+    compose("up", "--detach", "--no-build")
+    (balancer,), (node,) = compose.containers("balancer"), compose.containers("node")
+    until(lambda: "serves smollm2" in balancer.log, lambda: balancer.log + node.log)
+
+    answer = balancer.answer()
+
+    assert answer["choices"][0]["message"]["content"]
+    assert balancer.is_healthy()
+    assert node.is_healthy()

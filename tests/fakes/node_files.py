@@ -29,7 +29,11 @@ class FakeFiles:
 
     def routes(self) -> list[web.RouteDef]:
         """Return the routes of the orders."""
-        return [web.post(PULLS, self.pull), web.post(REMOVE, self.remove)]
+        return [
+            web.post(PULLS, self.pull),
+            web.delete(f"{PULLS}/p1", self.forget),
+            web.post(REMOVE, self.remove),
+        ]
 
     async def pull(self, request: web.Request) -> web.Response:
         """Take an order to pull."""
@@ -42,6 +46,12 @@ class FakeFiles:
         """Report how far the latest pull is."""
         pull = PullReport(id="p1", source=self.ordered[-1].source, **fields)
         self.node.say(msgspec.structs.replace(self.node.report, pulls=(pull,)))
+
+    async def forget(self, _: web.Request) -> web.Response:
+        """Forget the pull, as after its end."""
+        (pull,) = self.node.report.pulls
+        self.node.say(msgspec.structs.replace(self.node.report, pulls=()))
+        return web.Response(body=encode(pull))
 
     async def remove(self, request: web.Request) -> web.Response:
         """Take an order to remove a model; it has every model."""

@@ -1,9 +1,13 @@
-"""Programs for another processor, run by qemu where the kernel meets one of them."""
+"""Programs for another processor, run by qemu where the kernel meets one of them.
+
+`python -m tests.rootfs.emulation arm64 COMMAND…` runs a command that meets some.
+"""
 
 from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -37,3 +41,9 @@ def emulation(architecture: str) -> Generator[None]:
     finally:
         with suppress(FileNotFoundError):
             (BINFMT / NAME).write_text("-1")
+
+
+if __name__ == "__main__":
+    with emulation(sys.argv[1]):
+        status = subprocess.run(sys.argv[2:]).returncode
+    sys.exit(status)

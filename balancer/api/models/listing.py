@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,12 +16,15 @@ from balancer.api.removal import removal_routes
 from balancer.clients.admission import Admission
 from balancer.clients.keys import ClientKey
 from balancer.composition.routes import listed
+from balancer.discovery.loops import ways_around
 from balancer.fleet.catalog import CatalogEntry, catalog, entries
 from balancer.lifecycle.events import LifecycleEvents
 from balancer.state import BalancerState
 from edgeserve.errors import UnknownModel
 from edgeserve.http.server.aiohttp_routes import guarded, json_response
 from edgeserve.openai import normal
+from edgeserve.served import BEHIND
+from edgeserve.wire import BALANCER_HEADER
 
 Json = dict[str, Any]
 
@@ -45,7 +48,8 @@ class ModelRoutes:
         yield web.get("/v1/models/{name}", self.model)
         admins, own = self.clients.admin, "/edgeserve/v1"
         yield web.get(f"{own}/models", guarded(admins, self.whole))
-        yield web.get(f"{own}/events", guarded(admins, event_stream(self.events)))
+        events = event_stream(self.events, self.clients)
+        yield web.get(f"{own}/events", guarded(admins, events))
         yield from self.orders.routes()
         nodes = self.orders.nodes
         yield from removal_routes(self.state, nodes, self.clients.manager)
@@ -54,7 +58,8 @@ class ModelRoutes:
     async def models(self, request: web.Request) -> web.Response:
         """List each model that can be called, loaded or not.
 
-        A variant is listed by itself only for a key that is not for its model.
+        A variant is listed by itself only for a key that is not for its model. Another
+        balancer gets those that lead not back to it, with the balancers on the way.
         """
         visible = self.visible(self.clients.check(request.headers))
         data = [
@@ -62,7 +67,17 @@ class ModelRoutes:
             for shown in visible.values()
             if shown.get("variant_of") not in visible
         ]
+        if (asker := request.headers.get(BALANCER_HEADER)) is not None:
+            data = [*self._not_through(asker, data)]
         return json_response({"object": "list", "data": data})
+
+    def _not_through(self, asker: str, data: Iterable[Json]) -> Iterator[Json]:
+        known = ways_around(self.state.current.candidates, asker)
+        own = self.orders.nodes.id
+        for shown in data:
+            names = shown.get("route", (shown["id"],))
+            if ways := [known[each] for each in names if each in known]:
+                yield shown | {BEHIND: [own, *min(ways, key=len)]}
 
     async def model(self, request: web.Request) -> web.Response:
         """Show one model, or one variant, by its name or its file's."""

@@ -243,7 +243,7 @@ def _reported(report: NodeReport) -> Iterator[Finding]:
 
 def listed(here: Here, found: Asked) -> Iterator[Finding]:
     """Judge the balancer's own list of nodes; ours should be in it."""
-    if found.why or (found.key == 401 and not found.keyed):
+    if found.why or found.key != 200:
         return  # another finding tells
     if found.nodes != 200:
         who = "this key" if found.keyed else "who has no key"

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import http.client
 import json
+import shlex
 import ssl
 import sys
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 import click
 
-from edgeserve.cli.service.places import ROLES, Places, Role
+from edgeserve.cli.service.places import ROLES, Places, Role, system_places
 from edgeserve.config.settings import EVERYWHERE, BalancerSettings, NodeSettings
 from edgeserve.config.sources import resolve
 from edgeserve.errors import CommandError
@@ -37,7 +39,8 @@ class ServicePort:
 
     def __str__(self) -> str:
         """Return it as in a URL."""
-        return f"{self.host}:{self.number}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.number}"
 
     def answers(self) -> bool:
         """Whether it says that it serves, with TLS or without."""
@@ -114,15 +117,17 @@ def health(role: Role | None) -> None:
     """Ask the node or balancer that runs here whether it serves.
 
     For health checks of containers and for scripts: one question on the port that its
-    own settings name. `edgeserve doctor` looks for causes.
+    own settings name. It has this terminal's state folder, or that of a service of the
+    whole machine. `edgeserve doctor` looks for causes.
 
     Exit status: 0 if all of them serve, 1 if one does not or none runs.
     """
-    found = running_ports(role)
-    if not found:
-        raise CommandError(f"no {role or 'node or balancer'} runs here")
+    running = running_ports(role)
+    ours = {port: folder for port, folder in running.items() if _is_ours(port, folder)}
+    if not ours:
+        raise CommandError(_none(role, running.values()))
     good = True
-    for port in found:
+    for port in ours:
         answers = port.answers()
         good &= answers
         click.echo(
@@ -131,16 +136,36 @@ def health(role: Role | None) -> None:
     sys.exit(0 if good else 1)
 
 
-def running_ports(role: Role | None) -> list[ServicePort]:
-    """Return where the processes in this container or network listen."""
+def _is_ours(port: ServicePort, folder: Path) -> bool:
+    """Whether it has the state folder of this terminal, or of a service."""
+    shape = NodeSettings if port.role == "node" else BalancerSettings
+    service = system_places(Path()).state[port.role]
+    return folder in {resolve(shape).settings.state_dir, service}
+
+
+def _none(role: Role | None, elsewhere: Iterable[Path]) -> str:
+    """Say that none runs, and which variable leads to those that do."""
+    said = f"no {role or 'node or balancer'} runs here"
+    folder = next(iter(elsewhere), None)
+    if folder is None:
+        return said
+    return (
+        f"{said} with this state folder, but one with another:"
+        f" EDGESERVE_STATE_DIR={shlex.quote(str(folder))} edgeserve health"
+    )
+
+
+def running_ports(role: Role | None) -> dict[ServicePort, Path]:
+    """Return where the processes of this machine or container listen, with folders."""
     # It imports the options of both commands.
     from edgeserve.cli.doctor.here import resolved, running_processes
 
     shapes = {"node": NodeSettings, "balancer": BalancerSettings}
-    found = list[ServicePort]()
+    found = dict[ServicePort, Path]()
     for process in running_processes():
         if role in {None, process.role}:
             settings = resolved(shapes[process.role], process, None).settings
             host = asked_at(settings.host or EVERYWHERE)
-            found.append(ServicePort(process.role, host, settings.port))
+            port = ServicePort(process.role, host, settings.port)
+            found[port] = settings.state_dir
     return found

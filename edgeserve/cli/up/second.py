@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import suppress
@@ -9,17 +10,23 @@ from pathlib import Path
 
 from edgeserve.cli.client import DEFAULT_URL
 from edgeserve.cli.service.health import ServicePort
+from edgeserve.cli.service.places import Role, unit_name
+from edgeserve.config.paths import OURS
 from edgeserve.config.settings import EVERYWHERE, BalancerSettings, NodeSettings
 from edgeserve.errors import SettingsError
 from edgeserve.http.types import Origin
 from edgeserve.network import asked_at
+from edgeserve.runtime.files import read_text
+
+PROC = "/proc/{pid}/cgroup"
 
 LEFT = re.compile(r"admin-(\d+)\.key")
 """What a balancer leaves in its state folder: `edgeserve.config.paths` has the name."""
 
 
 def refuse_second(node: NodeSettings, balancer: BalancerSettings) -> None:
-    """Raise SettingsError where a node runs with this state folder."""
+    """Raise SettingsError where a node runs with this state folder, or as a service."""
+    _refuse_beside_services()
     # Imported here: it would slow down `--help`.
     from node.discovery.identity import NodeRuns, no_node_in
 
@@ -40,6 +47,34 @@ def refuse_second(node: NodeSettings, balancer: BalancerSettings) -> None:
             " `edgeserve service status` whether it is a service; to start it with"
             " other options, stop it first"
         ) from error
+
+
+def _refuse_beside_services() -> None:
+    """Raise SettingsError where the whole machine has a service that runs.
+
+    It has another state folder. Who names one to this command wants both.
+    """
+    if os.environ.get(OURS[1]):
+        return
+    # Imported here: it imports the options of both commands.
+    from edgeserve.cli.doctor.here import running_processes
+
+    for process in running_processes():
+        if is_service(process.pid, process.role):
+            raise SettingsError(
+                f"EdgeServe runs here already: {unit_name(process.role)} is a service"
+                " of the whole machine; `edgeserve service status --system` shows it."
+                f" To serve beside it, set {OURS[1]} to another folder"
+            )
+
+
+def is_service(pid: int, role: Role) -> bool:
+    """Whether a process is a service of the whole machine, by its control group."""
+    try:
+        groups = read_text(Path(PROC.format(pid=pid)))
+    except OSError:
+        return False
+    return f"/system.slice/{unit_name(role)}.service" in groups
 
 
 def _serving(settings: BalancerSettings) -> Iterator[str]:

@@ -100,7 +100,10 @@ def arrive(
 def remove_abandoned(folder: Path, now: float | None = None) -> list[Path]:
     """Remove unfinished files that are old and that nothing fills; returns them."""
     removed, before = list[Path](), (now or time.time()) - ABANDONED
-    for part in (folder / UNFINISHED).glob("*.part"):
+    parts = list[Path]()
+    with suppress(OSError):  # the watch of the folder says why it cannot be read
+        parts = [*(folder / UNFINISHED).glob("*.part")]
+    for part in parts:
         # A file that cannot be removed is in the way of nothing.
         with suppress(OSError):
             if part.stat().st_mtime < before and not part.is_symlink():

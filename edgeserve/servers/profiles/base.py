@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import msgspec
 
 from edgeserve.config.servers import ServerKind
-from edgeserve.served import CacheKind
+from edgeserve.served import BEHIND, CacheKind
 from edgeserve.servers.profiles.translation import Translations
 from edgeserve.wire import MALFORMED, Ability
 
@@ -79,7 +79,8 @@ class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
     """One model, as its server calls it.
 
     `context` and `width` are 0 where they are not told. `running`: requests of its own,
-    those that wait included, where a server counts them by model.
+    those that wait included, where a server counts them by model. `behind`: see
+    `Served`.
     """
 
     id: str
@@ -87,6 +88,7 @@ class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
     width: int = 0
     running: int | None = None
     abilities: tuple[Ability, ...] = TEXT
+    behind: tuple[str, ...] = ()
 
 
 class Profile(ABC):
@@ -126,6 +128,7 @@ class Profile(ABC):
                 id=card["id"],
                 context=whole(card.get("max_model_len")),
                 abilities=abilities_of(card["id"]),
+                behind=_ids(card.get(BEHIND)),
             )
             for card in cards(replies)
         )
@@ -188,6 +191,13 @@ def is_id(value: object) -> bool:
     if not isinstance(value, str) or not 0 < len(value) <= LONGEST_ID:
         return False
     return value.isprintable() and bool(value.strip())
+
+
+def _ids(value: object) -> tuple[str, ...]:
+    """Return a list of ids, empty for anything else."""
+    if not isinstance(value, list) or not all(map(is_id, value)):
+        return ()
+    return tuple(value)
 
 
 def owners(replies: Replies) -> set[str]:

@@ -19,11 +19,15 @@ SECONDS = 30_000.0
 
 @dataclass
 class Tab:
-    """One page. `wrong` has refused or failed loads, errors, and hosts elsewhere."""
+    """One page. `wrong` has refused or failed loads, errors, and hosts elsewhere.
+
+    `agrees` are the answers to the questions that it will ask.
+    """
 
     page: Any
     url: str
     wrong: list[str] = field(default_factory=list[str])
+    agrees: list[bool] = field(default_factory=list[bool])
 
     async def open(self, view: str, *, wait: str = "main h1") -> None:
         """Show a view, and wait for it."""
@@ -105,6 +109,8 @@ def _listen(tab: Tab) -> None:
             tab.wrong.append(f"asks {request.url}")
 
     def alert(dialog: Any) -> Any:
+        if dialog.type == "confirm" and tab.agrees:
+            return dialog.accept() if tab.agrees.pop(0) else dialog.dismiss()
         tab.wrong.append(f"says {dialog.message}")
         return dialog.dismiss()
 

@@ -14,7 +14,7 @@ from edgeserve.config.routes import ModelRoute
 from edgeserve.security.tokens import new_secret
 from tests.balancer.dashboard.browser import CHROMIUM, browsing
 from tests.balancer.dashboard.fleet import HOSTILE, QWEN, shown
-from tests.balancer.endpoint import CHAT, chat, endpoint
+from tests.balancer.endpoint import CHAT, chat, endpoint, eventually
 from tests.fakes.llama import Behaviour
 from tests.fakes.node import fake_node
 from tests.fakes.reports import an_engine
@@ -84,6 +84,49 @@ async def test_a_button_that_was_pressed_keeps_the_focus() -> None:
         await tab.page.keyboard.press("Enter")
         await tab.page.get_by_text("workshop loads").wait_for()
         assert await tab.page.evaluate("document.activeElement.tagName") == "BUTTON"
+
+
+async def test_a_pull_that_failed_is_dismissed() -> None:
+    async with (
+        shown() as fleet,
+        browsing(fleet.balancer.balancer.origin.url) as tab,
+    ):
+        fleet.nodes[1].files.pulls(state="failed", problem="it is gated")
+        await tab.open("models", wait=".card")
+        await tab.page.get_by_role("button", name="Dismiss the pull of hf.co").click()
+        await tab.page.get_by_text("is off the list").wait_for()
+        await tab.page.locator("ul.pulls").wait_for(state="detached")
+
+    assert tab.wrong == []
+
+
+async def test_a_model_is_removed_after_a_question() -> None:
+    async with (
+        shown() as fleet,
+        browsing(fleet.balancer.balancer.origin.url) as tab,
+    ):
+        await tab.open("models", wait=".card")
+        button = tab.page.get_by_role("button", name=f"Remove {QWEN[:-6]}Q8_0")
+        tab.agrees += [False, True]
+        await button.click()
+        await eventually(lambda: tab.agrees == [True])
+        assert fleet.nodes[0].files.removed == []
+        await button.click()
+        await tab.page.get_by_text("workshop has removed").wait_for()
+
+    assert fleet.nodes[0].files.removed == [f"{QWEN[:-6]}Q8_0"]
+
+
+async def test_a_pinned_engine_is_not_offered_to_be_unloaded() -> None:
+    pinned = an_engine(QWEN, pinned=True)
+    async with (
+        fake_node("desk", engine=pinned) as node,
+        endpoint(node) as balancer,
+        browsing(balancer.balancer.origin.url) as tab,
+    ):
+        await tab.open("models", wait=".card")
+        await tab.page.get_by_text("stays: it is pinned").wait_for()
+        assert await tab.page.get_by_role("button", name="Unload").count() == 0
 
 
 async def test_an_address_that_is_no_valid_one_shows_a_view_all_the_same() -> None:

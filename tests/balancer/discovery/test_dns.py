@@ -233,6 +233,21 @@ def test_a_port_beside_service_records_is_refused() -> None:
         node_name("dns+srv://nodes.example:8090")
 
 
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("dns://127.0.0.1", "write --node http://127.0.0.1"),
+        ("dns://[::1]:8090", r"write --node http://\[::1\]:8090"),
+        ("dns+srv://10.0.0.1", "has an address"),
+        ("dns://:8090", "names no host"),
+        ("dns://", "names no host"),
+    ],
+)
+def test_what_needs_no_name_server_is_refused(url: str, why: str) -> None:
+    with pytest.raises(SettingsError, match=why):
+        node_name(url)
+
+
 def test_other_urls_are_no_names() -> None:
     assert node_name("http://10.0.0.5:8090") is None
     with pytest.raises(ValueError, match=r"dns\+srv://NAME"):

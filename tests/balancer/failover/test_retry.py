@@ -99,6 +99,16 @@ async def test_a_single_node_that_is_full_after_all_is_asked_again() -> None:
         assert (await waiting).status == 200
 
 
+async def test_a_deadline_that_passes_at_a_full_node_says_when_to_come_back() -> None:
+    async with fake_node() as node, endpoint(node) as balancer:
+        node.refuse = FleetBusy(17)
+
+        headers = {"x-edgeserve-deadline-ms": "400"}
+        answer = await balancer.post(CHAT, chat(), headers)
+
+    assert (answer.status, answer.headers["retry-after"]) == (504, "17")
+
+
 async def test_a_node_that_is_always_full_after_all_is_not_asked_for_ever() -> None:
     async with fake_node() as node, endpoint(node, queue_seconds=0.3) as balancer:
         node.refuse = FleetBusy(17)

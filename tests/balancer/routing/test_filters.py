@@ -80,11 +80,12 @@ def test_a_wide_engine_that_is_busy_is_waited_for() -> None:
     assert isinstance(decision, Wait)
 
 
-def test_an_empty_fleet_refuses_and_says_what_to_do() -> None:
+def test_without_a_model_nobody_claims_that_there_are_no_nodes() -> None:
     decision = decided()
 
     assert isinstance(decision, Refuse)
     assert isinstance(decision.error, NoNode)
+    assert str(decision.error).startswith("no node with a model has been found yet; ")
     assert "edgeserve nodes" in str(decision.error)
 
 

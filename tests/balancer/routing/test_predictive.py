@@ -235,6 +235,14 @@ def test_what_came_whole_and_untimed_teaches_no_speed() -> None:
     assert not engine.learner.calibrated
 
 
+def test_nothing_is_kept_of_a_node_that_has_gone() -> None:
+    setup = Setup([a_candidate("a"), a_candidate("b")])
+
+    setup.predict.update([a_candidate("b")])
+
+    assert [*setup.fleet_model._of_node] == ["b"]
+
+
 def test_a_wrong_rate_is_not_taken_for_a_long_way() -> None:
     setup = Setup([a_candidate("a")])
 

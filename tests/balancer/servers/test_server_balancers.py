@@ -6,9 +6,13 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from balancer.discovery.loops import MOST, check_loop, passed_on
+from balancer.discovery.loops import MOST, check_loop, passed_on, ways_around
+from balancer.fleet.engines import EngineCandidate
 from edgeserve.config.servers import ServerSetting
 from edgeserve.errors import LoopDetected
+from edgeserve.served import Served
+from edgeserve.wire import BALANCER_HEADER
+from tests.balancer.building import a_candidate
 from tests.balancer.endpoint import CHAT, Endpoint, chat, endpoint
 from tests.balancer.servers.reading import text
 from tests.bench.proxy.process import free_ports
@@ -40,9 +44,7 @@ async def test_one_address_serves_the_models_of_several_balancers() -> None:
     assert unknown.status == 404
 
 
-async def test_a_request_that_came_back_to_a_balancer_is_refused_in_one_sentence() -> (
-    None
-):
+async def test_balancers_that_name_each_other_list_what_some_node_has() -> None:
     [one, two] = free_ports(2)
     async with (
         AsyncExitStack() as machines,
@@ -51,17 +53,44 @@ async def test_a_request_that_came_back_to_a_balancer_is_refused_in_one_sentence
         start = machines.enter_async_context
         pi = await start(fake_node("pi", engine=an_engine("small:Q4_1")))
         async with endpoint(pi, port=one, server_tables=(at(two),), wait=False) as here:
-            await here.until(lambda fleet: len(fleet.nodes) == 2)
+            await other.until(lambda fleet: "up" in {n.state for n in fleet.nodes})
             through = await other.post(CHAT, chat())
+            listed = [await models(each) for each in (here, other)]
+            shown = await here.get("/v1/models", {BALANCER_HEADER: "another"})
+            passed = ",".join(["another", *shown.json["data"][0]["balancers"]])
+            looped = await here.post(CHAT, chat(), {BALANCER_HEADER: passed})
             await machines.aclose()
-            await here.until(lambda fleet: {"up"} != {n.state for n in fleet.nodes})
-            looped = [await each.post(CHAT, chat()) for each in (here, other)]
+            for each in (here, other):
+                await each.until(
+                    lambda fleet: {n.state for n in fleet.nodes} <= {"unreachable"}
+                )
+            gone = [await models(each) for each in (here, other)]
 
     assert (through.status, len(pi.told)) == (200, 1)
-    for answer in looped:
-        assert answer.status == 508
-        assert answer.json["error"]["code"] == "loop_detected"
-        assert "[[server]]" in answer.error
+    assert listed == [["small"], ["small"]]
+    assert gone == [[], []]
+    assert looped.status == 508
+    assert looped.json["error"]["code"] == "loop_detected"
+    assert "[[server]]" in looped.error
+
+
+async def models(endpoint: Endpoint) -> list[str]:
+    listed = (await endpoint.get("/v1/models")).json["data"]
+    return [each["id"] for each in listed]
+
+
+def test_the_shortest_way_that_avoids_a_balancer_is_shown() -> None:
+    def behind(*ids: str) -> EngineCandidate:
+        served = Served(behind=ids)
+        return a_candidate(engine=an_engine("small:Q4_1", served=served))
+
+    long, short = behind("b", "c", "d"), behind("a", "b")
+
+    assert ways_around([long, short], "c") == dict.fromkeys(
+        ("small", "small:Q4_1"), ("a", "b")
+    )
+    assert ways_around([long, short], "a")["small"] == ("b", "c", "d")
+    assert ways_around([long, short], "b") == {}
 
 
 def at(port: int) -> ServerSetting:

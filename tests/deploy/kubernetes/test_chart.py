@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from balancer.discovery.dns import node_name
 from edgeserve import __version__
@@ -61,6 +62,10 @@ VARIANTS: dict[str, Json] = {
         },
     },
     "no requests": {"nodes": {"resources": None}, "balancer": {"resources": None}},
+    "folders of the machine": {
+        "nodes": {"state": {"hostPath": "/srv/state"}, "models": {"hostPath": "/m"}},
+        "image": {"digest": f"sha256:{'0' * 64}"},
+    },
     "odd folder": {"nodes": {"models": {"hostPath": "/srv/a: b"}}},
     "open": {"networkPolicy": {"enabled": False}, "balancer": {"replicas": 1}},
 }
@@ -115,6 +120,12 @@ def test_every_variant_is_valid_for_kubernetes(variant: str) -> None:
         {"apiKeys": {"create": True}},
         {"nodes": {"args": ["--port", "9000"]}},
         {"balancer": {"args": ["--drain-seconds=600"]}},
+        {"balancer": {"resources": {"limit": {"memory": "1Gi"}}}},
+        {"nodes": {"tolerations": [{"keys": "gpu"}]}},
+        {"nodes": {"nodeSelector": {"gpu": True}}},
+        {"networkPolicy": {"clients": [{"namespace": "chat"}]}},
+        {"imagePullSecrets": ["registry"]},
+        {"image": {"digest": "0123"}},
     ],
 )
 def test_values_that_make_no_sense_are_refused(values: Json) -> None:
@@ -209,6 +220,35 @@ def test_probes_ask_the_ports_in_the_way_that_they_answer() -> None:
 
 
 @rendered
+def test_two_nodes_on_one_machine_never_share_a_state_folder() -> None:
+    *_, node = pods(nodes={"state": {"hostPath": "/srv/state"}})
+    env = {each["name"]: each for each in node["containers"][0]["env"]}
+
+    assert env["EDGESERVE_STATE_DIR"]["value"].endswith("/$(EDGESERVE_NODE_NAME)")
+    field = env["EDGESERVE_NODE_NAME"]["valueFrom"]["fieldRef"]["fieldPath"]
+    assert field == "metadata.name"
+    assert [*env].index("EDGESERVE_NODE_NAME") < [*env].index("EDGESERVE_STATE_DIR")
+
+
+@rendered
+def test_an_image_is_named_by_its_digest_where_there_is_one() -> None:
+    shared, own = (f"sha256:{digit * 64}" for digit in "01")
+    balancer, node = pods(image={"digest": shared})
+    _, cuda = pods(
+        image={"digest": shared},
+        nodes={"image": {"repository": "cuda", "digest": own}},
+    )
+    _, tagged = pods(image={"digest": shared}, nodes={"image": {"tag": "2"}})
+
+    def image(pod: Json) -> str:
+        return str(pod["containers"][0]["image"])
+
+    assert image(balancer) == image(node) == f"edgeserve@{shared}"
+    assert image(cuda) == f"cuda@{own}"
+    assert image(tagged) == "edgeserve:2"
+
+
+@rendered
 def test_gpus_are_requested_beside_the_other_limits() -> None:
     *_, node = pods(nodes={"gpus": 2})
 
@@ -216,8 +256,26 @@ def test_gpus_are_requested_beside_the_other_limits() -> None:
     assert limits == {"memory": "8Gi", "nvidia.com/gpu": 2}
 
 
+VALUES = [each for each in blocks(PAGE, "yaml") if "# values.yaml" in each]
+POOL = next(each for each in blocks(PAGE, "yaml") if "kind: InferencePool" in each)
+
+
 @rendered
-@pytest.mark.parametrize("values", blocks(PAGE, "yaml"))
+def test_the_pool_of_the_documentation_is_the_balancers() -> None:
+    (balancer,) = manifests("Deployment")
+    pool = yaml.safe_load(POOL)["spec"]
+    labels = balancer["spec"]["template"]["metadata"]["labels"]
+    (container,) = balancer["spec"]["template"]["spec"]["containers"]
+
+    wanted = {**pool["selector"]["matchLabels"], "app.kubernetes.io/instance": "demo"}
+    assert wanted.items() <= labels.items()
+    assert pool["targetPorts"] == [
+        {"number": each["containerPort"]} for each in container["ports"]
+    ]
+
+
+@rendered
+@pytest.mark.parametrize("values", VALUES)
 def test_values_of_the_documentation_are_valid(values: str) -> None:
     assert _made(values)["problems"] == []
 

@@ -176,15 +176,19 @@ async def asking(
             made.over = True
 
 
-async def count_for(url: str, clients: int, seconds: float, model: str) -> Count:
-    """Ask so long, with five retries: an address takes seconds to move."""
-    async with asking(url, True, clients, retries=5) as (made, _):
+async def count_for(
+    url: str, clients: int, seconds: float, model: str, retries: int
+) -> Count:
+    """Ask so long."""
+    async with asking(url, True, clients, retries) as (made, _):
         made.model = model
         await asyncio.sleep(seconds)
     return made.count
 
 
 if __name__ == "__main__":
-    url, clients, seconds, model = sys.argv[1:]
-    found = asyncio.run(count_for(url, int(clients), float(seconds), model))
+    url, clients, seconds, model, retries = sys.argv[1:]
+    found = asyncio.run(
+        count_for(url, int(clients), float(seconds), model, int(retries))
+    )
     print(json.dumps(asdict(found), default=sorted))

@@ -191,7 +191,7 @@ def test_the_token_is_stored_where_both_codes_were_equal(
         "edgeserve.cli.join._asked", lambda _url, _settings: (TOKEN, "123-456")
     )
 
-    seen = edgeserve("join", "http://nuc:8080", typed=typed)
+    seen = edgeserve("join", "http://nuc:8080", "--port", "8091", typed=typed)
 
     file = home / "config" / "token"
     assert "123-456" in seen.out
@@ -199,4 +199,4 @@ def test_the_token_is_stored_where_both_codes_were_equal(
     if stored:
         assert file.read_text() == f"{TOKEN}\n"
         assert file.stat().st_mode & 0o777 == 0o600
-        assert "edgeserve node start" in seen.out
+        assert seen.out.endswith("Now: edgeserve node start --port 8091\n")

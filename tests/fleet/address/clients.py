@@ -27,10 +27,17 @@ class Asking:
 
 
 def asked(
-    here: Fleet, url: str, log: Path, *, clients: int, seconds: float, model: str
+    here: Fleet,
+    url: str,
+    log: Path,
+    *,
+    clients: int,
+    seconds: float,
+    model: str,
+    retries: int = 5,
 ) -> Asking:
-    """Have clients ask for so many seconds."""
+    """Have clients ask for so many seconds; an address takes some to move."""
     argv = [sys.executable, "-m", "tests.deploy.proxies.dying"]
-    argv += [url, str(clients), str(seconds), model]
+    argv += [url, str(clients), str(seconds), model, str(retries)]
     env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
     return Asking(here.client.spawn(argv, env, log), log)

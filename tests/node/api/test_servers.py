@@ -40,6 +40,17 @@ async def raw(port: int, target: str, method: str = "GET") -> tuple[int, bytes]:
     return int(answer.split()[1]), answer
 
 
+async def test_what_is_adopted_is_in_the_log_that_balancers_show(
+    tmp_path: Path,
+) -> None:
+    async with fake_server(VLLM) as server, adopter(tmp_path, server.url) as node:
+        await node.until(1)
+        async with node.client.get("/edgeserve/v1/log") as answer:
+            kept = await answer.text()
+
+    assert f"adopts vllm at {server.url}" in kept
+
+
 async def test_answers_come_through_with_their_status_and_query(
     tmp_path: Path,
 ) -> None:

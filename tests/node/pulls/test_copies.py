@@ -107,6 +107,18 @@ async def test_where_no_node_can_look_a_source_up_each_says_why(
     assert all("is gated" in each.problem for each in reports)
 
 
+async def test_a_pull_that_has_ended_is_forgotten_when_it_is_withdrawn(
+    hub: Hub, tmp_path: Path
+) -> None:
+    async with some_nodes(tmp_path, "a") as (a,):
+        id_ = a.order(REPO)
+        ended = await a.until(id_)
+        a.pulling.jobs.cancel(id_)
+
+    assert (ended.state, len(hub.downloads())) == ("done", 1)
+    assert a.pulling.jobs.reports == ()
+
+
 async def test_a_cancelled_copy_is_kept_and_goes_on(hub: Hub, tmp_path: Path) -> None:
     hub.repos[REPO][FILE] = LARGE
     async with some_nodes(tmp_path, "a", "b") as (a, b):

@@ -1,4 +1,4 @@
-// Models: what the fleet has, where it is loaded; pull, load, unload, pin, limit.
+// Models: what the fleet has, where it is loaded; pull, load, unload, remove, pin, limit.
 
 import { tell } from "../api.js";
 import { command, h, prose } from "../dom.js";
@@ -27,13 +27,17 @@ function act(path, body, said, method) {
       const answer = await tell(path, body, method);
       page.say(typeof said === "function" ? said(answer) : said);
     } catch (error) {
-      page.say(error.message);
-      if (error.code === "admin_only") page.askKey(error.message);
+      refused(error);
     } finally {
       if (button) button.disabled = false;
       if (button && document.activeElement === document.body) button.focus(); // disabled, it lost the focus
     }
   };
+}
+
+function refused(error) {
+  page.say(error.message);
+  if (error.code === "admin_only") page.askKey(error.message);
 }
 
 // ---- pulls
@@ -63,12 +67,16 @@ function pulls() {
 function onePull({ name, pull }) {
   const share = pull.total ? pull.done / pull.total : 0;
   const going = !OVER.includes(pull.state);
-  const stop = act(`/pulls/${encodeURIComponent(pull.id)}`, undefined, "Stopped; what has come is kept.", "DELETE");
+  const path = `/pulls/${encodeURIComponent(pull.id)}`;
+  const stop = act(path, undefined, "Stopped; what has come is kept.", "DELETE");
+  const dismiss = act(path, undefined, `The pull of ${pull.source} to ${name} is off the list.`, "DELETE");
   return h("li", { key: pull.id },
     h("div", {}, h("b", {}, pull.source), ` to ${name} `, h("span", { class: pull.state === "failed" ? "bad" : "note" }, pull.problem ? prose(pull.problem) : pull.step || pull.state)),
     going && h("progress", { max: "1", value: share.toFixed(4), "aria-label": `Pull of ${pull.source} to ${name}` }),
     going && h("span", { class: "note" }, `${bytes(pull.done)} of ${bytes(pull.total)}, ${percent(share)}`),
-    going && h("button", { type: "button", onclick: stop }, "Stop"));
+    going
+      ? h("button", { type: "button", onclick: stop }, "Stop")
+      : h("button", { type: "button", onclick: dismiss, "aria-label": `Dismiss the pull of ${pull.source} to ${name}` }, "Dismiss"));
 }
 
 // ---- a model
@@ -102,9 +110,10 @@ function line(variant, { node, unavailable, report }) {
   const known = state.speeds.get(`${id} ${report.id}`);
   const guessed = known && !known.measured;
   const path = `/models/${encodeURIComponent(variant)}`;
-  const button = isLoaded(report)
-    ? h("button", { type: "button", onclick: act(`${path}/unload`, { node: id }, unloaded), "aria-label": `Unload ${variant} on ${node}` }, "Unload")
-    : h("button", { type: "button", onclick: act(`${path}/load`, { node: id }, `${node} loads ${variant}.`), "aria-label": `Load ${variant} on ${node}` }, "Load");
+  const button = (text, does) => h("button", { type: "button", onclick: does, "aria-label": `${text} ${variant} on ${node}` }, text);
+  const buttons = isLoaded(report)
+    ? [report.pinned ? h("span", { class: "note", title: "Unpin it to unload it" }, "stays: it is pinned") : button("Unload", act(`${path}/unload`, { node: id }, unloaded))]
+    : [button("Load", act(`${path}/load`, { node: id }, `${node} loads ${variant}.`)), button("Remove", remove(`${path}/remove`, variant, node, id))];
   return h("tr", { key: `${node} ${report.id}` },
     h("th", { scope: "row" }, label(variant)),
     h("td", { "data-name": "Machine" }, node),
@@ -113,7 +122,23 @@ function line(variant, { node, unavailable, report }) {
     h("td", { "data-name": "Reads" }, guessed && "about ", speed(known?.read)),
     h("td", { "data-name": "Writes" }, guessed && "about ", speed(known?.write)),
     h("td", { "data-name": "State" }, h("span", { class: kind, title: report.reason ?? unavailable ?? "" }, h("i", { class: `dot ${kind}` }), report.state === "loading" ? `loading ${percent(report.progress)}` : text)),
-    h("td", {}, button));
+    h("td", {}, buttons));
+}
+
+/** Ask the machine what it would remove, then the reader, then have it removed. */
+function remove(path, variant, node, id) {
+  return async (event) => {
+    const button = event.currentTarget;
+    try {
+      const { nodes } = await tell(path, { node: id, preview: true });
+      const free = nodes.flatMap((each) => each.files).reduce((sum, file) => sum + file.bytes, 0);
+      if (!confirm(`Remove ${variant} from ${node}? ${bytes(free)} come free there.`)) return;
+    } catch (error) {
+      refused(error);
+      return;
+    }
+    await act(path, { node: id }, `${node} has removed ${variant}.`)({ currentTarget: button });
+  };
 }
 
 function unloaded(answer) {

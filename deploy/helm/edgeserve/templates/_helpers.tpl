@@ -16,6 +16,22 @@ label. No dot, which a release may have and a Service may not. */ -}}
 {{- end }}
 {{- end -}}
 
+{{- /* An image by its digest, else by its tag; `own` are values before the chart's. */ -}}
+{{- define "edgeserve.image" -}}
+{{- $shared := .root.Values.image }}
+{{- $own := .own | default dict }}
+{{- $name := $own.repository | default $shared.repository }}
+{{- $digest := $own.digest }}
+{{- if not (or $own.repository $own.tag $digest) }}
+{{- $digest = $shared.digest }}
+{{- end }}
+{{- if $digest }}
+{{- printf "%s@%s" $name $digest }}
+{{- else }}
+{{- printf "%s:%s" $name ($own.tag | default $shared.tag | default .root.Chart.AppVersion) }}
+{{- end }}
+{{- end -}}
+
 {{- define "edgeserve.selector" -}}
 app.kubernetes.io/name: edgeserve
 app.kubernetes.io/instance: {{ .Release.Name }}
@@ -61,7 +77,6 @@ securityContext:
 
 {{- define "edgeserve.env" -}}
 - {name: EDGESERVE_CONFIG_DIR, value: /etc/edgeserve}
-- {name: EDGESERVE_STATE_DIR, value: /var/lib/edgeserve}
 - {name: EDGESERVE_MODELS_DIR, value: /srv/edgeserve/models}
 - {name: EDGESERVE_DRAIN_SECONDS, value: {{ .Values.drainSeconds | quote }}}
 {{- end -}}

@@ -65,6 +65,15 @@ def test_a_node_is_asked_once_for_a_key_of_a_client(machine: Machine) -> None:
     assert "its nodes are not listed" in found.said
 
 
+@pytest.mark.parametrize("status", [401, 503])
+def test_one_key_has_one_finding(status: int, machine: Machine) -> None:
+    examined = here(machine.role, None, None, None)
+    asked = Asked(url="http://nuc:8080", key=status, nodes=status)
+    said = [*findings(asked, sure=True), *nodes.listed(examined, asked)]
+
+    assert [e.check for e in said if e.check in {"key", "nodes"}] == ["key"]
+
+
 @pytest.mark.parametrize("content", [None, "short"])
 def test_a_key_file_without_a_good_key_is_a_wrong_key(
     machine: Machine, content: str | None

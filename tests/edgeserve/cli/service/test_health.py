@@ -12,6 +12,7 @@ import pytest
 
 from edgeserve.cli.doctor import here
 from edgeserve.cli.doctor.here import RunningProcess
+from edgeserve.cli.service.health import ServicePort
 from tests.fakes.terminal import Terminal
 
 Runs = Callable[..., None]
@@ -82,6 +83,40 @@ def test_one_that_does_not_answer_is_enough_to_be_unhealthy(
 
     assert (both.status, node.status) == (1, 0)
     assert f"balancer gives no answer at 127.0.0.1:{closed}" in both.out
+
+
+def test_a_process_with_another_state_folder_is_not_asked_but_named(
+    serving: int, edgeserve: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("--host", "127.0.0.1", "--port", str(serving))
+    other = RunningProcess(
+        role="node",
+        pid=1,
+        uid=1,
+        arguments=(*words, "--state-dir", "/srv/other"),
+        environ={},
+    )
+    monkeypatch.setattr(here, "running_processes", lambda: iter((other,)))
+
+    seen = edgeserve("health")
+
+    assert (seen.status, seen.out) == (1, "")
+    assert seen.err.endswith(": EDGESERVE_STATE_DIR=/srv/other edgeserve health\n")
+
+
+def test_a_service_of_the_whole_machine_is_asked(
+    serving: int, edgeserve: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("--host", "127.0.0.1", "--port", str(serving))
+    places = {"EDGESERVE_STATE_DIR": "/var/lib/edgeserve-node"}
+    service = RunningProcess(role="node", pid=1, uid=1, arguments=words, environ=places)
+    monkeypatch.setattr(here, "running_processes", lambda: iter((service,)))
+
+    assert edgeserve("health").status == 0
+
+
+def test_an_ipv6_address_stands_in_brackets() -> None:
+    assert str(ServicePort("node", "::1", 8090)) == "[::1]:8090"
 
 
 def test_where_nothing_runs_nothing_is_healthy(runs: Runs, edgeserve: Terminal) -> None:

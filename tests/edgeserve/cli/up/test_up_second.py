@@ -8,6 +8,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from edgeserve.cli.doctor import here
+from edgeserve.cli.doctor.here import RunningProcess
+from edgeserve.cli.up import second
 from edgeserve.config.paths import admin_key_file
 from node.discovery.identity import no_node_in
 from tests.fakes.endpoint import fake_endpoint
@@ -51,3 +54,19 @@ def test_a_node_without_a_balancer_is_said_to_run(
     assert (seen.status, seen.out) == (2, "")
     assert f"a node runs here already, and keeps its state in {state}" in seen.err
     assert "edgeserve service status" in seen.err
+
+
+def test_a_service_of_the_whole_machine_is_seen_in_its_other_folder(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, edgeserve: Terminal
+) -> None:
+    monkeypatch.delenv("EDGESERVE_STATE_DIR")
+    service = RunningProcess(role="node", pid=7, uid=1, arguments=(), environ=None)
+    monkeypatch.setattr(here, "running_processes", lambda: iter((service,)))
+    monkeypatch.setattr(second, "PROC", f"{tmp_path}/{{pid}}")
+    (tmp_path / "7").write_text("0::/system.slice/edgeserve-node.service\n")
+
+    seen = edgeserve("up")
+
+    assert (seen.status, seen.out) == (2, "")
+    assert "edgeserve-node is a service of the whole machine" in seen.err
+    assert "EDGESERVE_STATE_DIR" in seen.err

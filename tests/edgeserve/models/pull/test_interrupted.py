@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -201,6 +202,17 @@ def test_a_killed_process_leaves_what_it_had(
     assert first == ""
     assert second.startswith("bytes=")
     assert (models / REPO / FILE).read_bytes() == MODEL
+
+
+def test_a_folder_that_cannot_be_read_has_no_abandoned_parts(
+    models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> NoReturn:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "glob", refused)
+
+    assert arrival.remove_abandoned(models) == []
 
 
 def test_abandoned_parts_are_removed_by_the_next_pull(
