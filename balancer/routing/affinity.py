@@ -16,7 +16,6 @@ from balancer.prediction.cost import CostEstimate
 from balancer.prediction.engine_model import EngineModel
 from balancer.prediction.slot_match import RequestFeatures
 
-
 LEAST_PRICE = 0.1
 """An idle slot has a price even where one more sequence slows an engine as much as it
 adds: without it, a slot would be kept for as long as a pause can last."""

@@ -1,8 +1,7 @@
 """Slots that are kept for the conversations in them."""
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from balancer.dialects.prompt import chain
 from balancer.routing.affinity import idle_price
