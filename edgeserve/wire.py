@@ -9,7 +9,12 @@ import msgspec
 
 from edgeserve.errors import BadRequest
 from edgeserve.orders.engines import DesiredModel, ModelProblem
-from edgeserve.orders.groups import GroupMember, LayeredModel, WorkerReport
+from edgeserve.orders.groups import (
+    GroupAbility,
+    GroupMember,
+    LayeredModel,
+    WorkerReport,
+)
 from edgeserve.orders.pulls import PullReport
 from edgeserve.orders.servers import AdoptedServer
 from edgeserve.reports.hardware import Hardware
@@ -112,7 +117,8 @@ class EngineReport(msgspec.Struct, frozen=True, kw_only=True):
 
     A `server` is no node's engine but a model of a server that the balancer asks by
     itself; `served` has what is particular to it. Its `context` is 0 where it is
-    unknown. `group` are the members of a group, if it is served by several machines.
+    unknown. `group` are the members of a group, if it is served by several machines;
+    `layered` is what a model of one file can be split by.
     """
 
     id: str
@@ -142,12 +148,14 @@ class EngineReport(msgspec.Struct, frozen=True, kw_only=True):
     last_resort: bool = False
     served: Served | None = None
     group: tuple[GroupMember, ...] = ()
+    layered: LayeredModel | None = None
 
 
 class AvailableModel(msgspec.Struct, frozen=True, kw_only=True):
     """A model on a node's disk without an engine: the reason, and what would help.
 
-    `layered` is for one that does not fit here, and that a group could serve.
+    `layered` is for one that does not fit here, and that a group could serve;
+    `abilities` and `created` are then as in `EngineReport`.
     """
 
     model: str
@@ -156,6 +164,8 @@ class AvailableModel(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
     remedy: str
     layered: LayeredModel | None = None
+    abilities: tuple[Ability, ...] = ()
+    created: int = 0
 
 
 class NodeReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -166,7 +176,8 @@ class NodeReport(msgspec.Struct, frozen=True, kw_only=True):
     settings ask, `slowed` why it is slower than it could be. `failures` counts, by
     name, how often background tasks have failed since its start. `desired` is what the
     node was told about models, `unmet` what of it is not so. `servers` are those that
-    it relays to, `workers` what it computes for groups of others.
+    it relays to, `workers` what it computes for groups of others; `rpc` is what it
+    could do in groups, None where it can take part in none.
     """
 
     protocol: int = PROTOCOL
@@ -186,6 +197,7 @@ class NodeReport(msgspec.Struct, frozen=True, kw_only=True):
     pulls: tuple[PullReport, ...] = ()
     servers: tuple[AdoptedServer, ...] = ()
     workers: tuple[WorkerReport, ...] = ()
+    rpc: GroupAbility | None = None
     failures: dict[str, int] = {}
 
 

@@ -50,12 +50,39 @@ class GroupWorker(msgspec.Struct, frozen=True, kw_only=True):
     memory: Bytes
 
 
+class GroupAbility(msgspec.Struct, frozen=True, kw_only=True):
+    """What a node can do in groups, as head or worker; `NodeReport.rpc`.
+
+    Members need the same `protocol`, ggml's RPC version, and the same `build`, where
+    known. `memory` is what it could give to a group now, in bytes, GPUs included, once
+    engines that may leave have left. `bytes_per_second` are weights that it reads in
+    writing tokens, and `computing` operations/s in reading prompts, as it expects.
+    `head`: it has a `llama-server` that can be one; `worker`: a `ggml-rpc-server`.
+    """
+
+    protocol: str
+    build: str = ""
+    memory: Bytes
+    bytes_per_second: float
+    computing: float = 0.0
+    gpu: bool = False
+    head: bool = True
+    worker: bool = True
+
+
+def group_id(variant: str) -> str:
+    """Return the id of a group's engine, which its head reports."""
+    return f"{variant}+group"
+
+
 class FormGroup(msgspec.Struct, frozen=True, kw_only=True):
     """Asks a node to serve a variant of its disk as the head of a group.
 
     `share` is the head's own share of the layers; with those of the workers it makes 1.
     `context` is tokens per slot. A group of the same variant that exists ends first.
-    `why` is for logs and reports.
+    `why` is for logs and reports. What the balancer expects is for the engine's report:
+    tokens/s read and written, and the seconds of the load; 0 where it does not know.
+    The engine's id is `group_id` of the variant.
     """
 
     variant: str
@@ -66,6 +93,9 @@ class FormGroup(msgspec.Struct, frozen=True, kw_only=True):
     slots: Annotated[int, msgspec.Meta(ge=1)] = 1
     context: Annotated[int, msgspec.Meta(ge=1)] = 4096
     why: str = ""
+    reads: float = 0.0
+    writes: float = 0.0
+    load_seconds: float = 0.0
 
 
 class DissolveGroup(msgspec.Struct, frozen=True, kw_only=True):
