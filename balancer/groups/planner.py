@@ -1,0 +1,208 @@
+"""Group planner: the groups that could be formed now, as engines that are not loaded.
+
+A model that fits on no single machine is shown as an absent engine of the node that
+would be the head. So requests for it wait, have it loaded and are refused like those
+for any other model that is not loaded.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+
+from balancer.fleet.engines import NOT_LOADED, EngineCandidate
+from balancer.fleet.members import Fleet
+from balancer.groups.history import FORMED_SECONDS, MOST_FORMED, GroupHistory
+from balancer.groups.links import LinkTable, Pair
+from balancer.groups.members import (
+    Paces,
+    SplittableModel,
+    machines,
+    paces,
+    splittable,
+)
+from balancer.groups.plan import (
+    GroupPlan,
+    NoGroup,
+    engine_of,
+    no_engine_of,
+    plan_group,
+)
+from balancer.prediction.fleet_model import FleetModel
+from edgeserve.openai import normal
+
+PLAN_SECONDS = 5.0
+"""Free memory and speeds move all the time: plans follow them so often."""
+
+LOADED = frozenset(("loading", "ready", "busy", "leaving"))
+
+
+class GroupPlanner:
+    """Plans groups from what nodes report, and remembers links and losses.
+
+    `automatic`: requests may have a group formed.
+    """
+
+    def __init__(
+        self,
+        models: FleetModel,
+        *,
+        automatic: bool,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.automatic = automatic
+        self.links = LinkTable(clock)
+        self.history = GroupHistory(clock)
+        self._models = models
+        self._clock = clock
+        self._shown: dict[str, EngineCandidate] = {}
+        self._seen: object = None
+        self._planned_at = -PLAN_SECONDS
+
+    def engines(self, fleet: Fleet) -> tuple[EngineCandidate, ...]:
+        """Return the groups that are not formed, at each change of the fleet."""
+        if not self._shown:
+            return ()
+        formed = [
+            each for node in fleet.nodes for each in node.report.engines if each.group
+        ]
+        self.history.note_lost(formed)
+        there = {each.id for each in formed}
+        return tuple(
+            each
+            for each in self._shown.values()
+            if each.engine.id not in there and each.node_id in fleet.by_id
+        )
+
+    def refresh(self, fleet: Fleet, candidates: Sequence[EngineCandidate]) -> bool:
+        """Plan anew where something has changed; returns whether engines did."""
+        models = self._needed(fleet)
+        if not models and not self._shown:
+            return False
+        seen, now = self._situation(fleet, models), self._clock()
+        if seen == self._seen and now - self._planned_at < PLAN_SECONDS:
+            return False
+        self._seen, self._planned_at = seen, now
+        found = paces(candidates, self._models)
+        before, self._shown = self._shown, {}
+        for name, model in models.items():
+            old = before.get(name)
+            each = self._candidate(fleet, model, found, old)
+            if each is not None:
+                self._shown[name] = old if old == each else each
+        return before != self._shown
+
+    def _situation(self, fleet: Fleet, models: Mapping[str, SplittableModel]) -> object:
+        """Return all that plans depend on, but for what moves all the time."""
+        nodes = [
+            (
+                *(node.id, node.state, node.report.instance, node.origin.url),
+                node.report.rpc,
+                {each.id for each in node.report.engines if each.state in LOADED},
+                node.report.workers,
+            )
+            for node in fleet.nodes
+            if node.report.rpc or node.report.available
+        ]
+        return (
+            nodes,
+            models,
+            self.links.version,
+            self.history.lost(),
+            self._rested(models),
+        )
+
+    def _rested(self, variants: Iterable[str]) -> dict[str, bool]:
+        return {each: self.history.rest(each) <= 0 for each in variants}
+
+    def plan(
+        self,
+        fleet: Fleet,
+        candidates: Iterable[EngineCandidate],
+        variant: str,
+        *,
+        only: Collection[str] = (),
+        head: str = "",
+    ) -> GroupPlan | NoGroup | None:
+        """Return the best group for a variant now; None where none could be split.
+
+        `only`: of these nodes; `head`: with this one as its head.
+        """
+        model = splittable(fleet.nodes).get(normal(variant))
+        if model is None:
+            return None
+        found = paces(candidates, self._models)
+        return self._plan(fleet, model, found, only=only, head=head)
+
+    def _plan(
+        self,
+        fleet: Fleet,
+        model: SplittableModel,
+        found: Paces,
+        *,
+        only: Collection[str] = (),
+        head: str = "",
+    ) -> GroupPlan | NoGroup:
+        able = machines(
+            fleet,
+            model,
+            found,
+            avoided=() if only else self.history.lost(),
+            only=only,
+            head=head,
+        )
+        return plan_group(model, able, self.links.known(fleet))
+
+    def _candidate(
+        self,
+        fleet: Fleet,
+        model: SplittableModel,
+        found: Paces,
+        old: EngineCandidate | None,
+    ) -> EngineCandidate | None:
+        """Return the engine that is shown, in the place of the `old` one."""
+        plan = self._plan(fleet, model, found)
+        if isinstance(plan, NoGroup) and old and old.temporary and hiccups(fleet):
+            return old
+        node = fleet.node(plan.head if isinstance(plan, GroupPlan) else plan.holder)
+        if node is None:
+            return None
+        why, temporary = self._unavailable(plan)
+        engine = engine_of(plan) if isinstance(plan, GroupPlan) else no_engine_of(plan)
+        return EngineCandidate(
+            node_id=node.id,
+            node=node.name,
+            origin=node.origin,
+            engine=engine,
+            unavailable=why,
+            temporary=temporary,
+            identity=node.report.id,
+            instance=node.report.instance,
+        )
+
+    def _unavailable(self, plan: GroupPlan | NoGroup) -> tuple[str, bool]:
+        if isinstance(plan, NoGroup):
+            return f"{plan.model.reason or 'it does not fit there'}; {plan.why}", False
+        if rest := self.history.rest(plan.model.variant):
+            why = (
+                f"its group was formed {MOST_FORMED} times in"
+                f" {FORMED_SECONDS / 60:g} minutes, and lost each time; it is tried"
+                f" again in {rest:.0f} s"
+            )
+            return why, False
+        return NOT_LOADED, True
+
+    def missing(self, fleet: Fleet) -> list[Pair]:
+        """Return the links that plans would need and nobody has measured."""
+        return self.links.missing(fleet, self._needed(fleet).values())
+
+    def _needed(self, fleet: Fleet) -> dict[str, SplittableModel]:
+        """Return the models that no machine can serve by itself."""
+        if not self.automatic:
+            return {}
+        return {k: m for k, m in splittable(fleet.nodes).items() if m.needed}
+
+
+def hiccups(fleet: Fleet) -> bool:
+    """Whether a machine fell silent that may be back in a moment, to take part."""
+    return any(each.report.rpc and each.state == "suspect" for each in fleet.nodes)
