@@ -104,17 +104,26 @@ def _serves(state: str) -> bool:
 
 Say = Callable[[str], None]
 Judge = Callable[[Sequence[EngineCandidate]], tuple[EngineCandidate, ...]]
+Possible = Callable[[Fleet], tuple[EngineCandidate, ...]]
+
+
+def _nothing(_: Fleet) -> tuple[EngineCandidate, ...]:
+    return ()
 
 
 class LiveFleet:
     """Holds the latest `Fleet`. `say` prints which nodes join and leave.
 
-    `judge` adds to the candidates what circuit breakers know about them.
+    `judge` adds to the candidates what circuit breakers know about them; `possible`
+    are engines of several nodes, which none reports before they are made.
     """
 
-    def __init__(self, say: Say, judge: Judge = tuple) -> None:
+    def __init__(
+        self, say: Say, judge: Judge = tuple, possible: Possible = _nothing
+    ) -> None:
         self.say = say
         self._judge = judge
+        self._possible = possible
         self._all = Candidates()
         self._changes = Changes()
         self._waiting: list[asyncio.Future[None]] = []
@@ -142,7 +151,8 @@ class LiveFleet:
 
     def judge(self) -> None:
         """Judge the candidates again, and notify the listeners."""
-        self.candidates = self._judge(self._all.of(self.fleet))
+        possible = self._possible(self.fleet)
+        self.candidates = self._judge(self._all.of(self.fleet) + possible)
         self._changes.notify()
         waiting, self._waiting = self._waiting, []
         for change in waiting:

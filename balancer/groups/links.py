@@ -6,12 +6,12 @@ connected otherwise.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from balancer.fleet.members import Fleet
 from balancer.groups.members import SplittableModel, machines
-from balancer.groups.split import MOST_WORKERS, Links, Machine
+from balancer.groups.split import MOST_WORKERS, Links, Member
 from edgeserve.orders.groups import NodeLink, understand
 
 RETRY_SECONDS = 60.0
@@ -49,16 +49,12 @@ class LinkTable:
             if each.instances == instances(fleet, pair)
         }
 
-    def missing(self, fleet: Fleet, models: Iterable[SplittableModel]) -> list[Pair]:
-        """Return the links that groups would need and nobody has measured."""
-        found: dict[Pair, None] = {}
-        for model in models:
-            able = machines(fleet, model, {})
-            found.update(dict.fromkeys(likely_pairs(able)))
+    def missing(self, fleet: Fleet, model: SplittableModel) -> list[Pair]:
+        """Return the links that groups would need and that are not measured."""
         known, now = self.known(fleet), self.clock()
         return [
             pair
-            for pair in found
+            for pair in likely_pairs(machines(fleet, model, {}))
             if pair not in known
             or (known[pair] is None and now - self._measured[pair].at > RETRY_SECONDS)
         ]
@@ -85,7 +81,7 @@ def instances(fleet: Fleet, pair: Pair) -> tuple[str, str]:
     )
 
 
-def likely_pairs(able: Sequence[Machine]) -> Iterator[Pair]:
+def likely_pairs(able: Sequence[Member]) -> Iterator[Pair]:
     """Yield the pairs that a group may use: quickest heads, largest workers."""
     heads = sorted((m for m in able if m.head), key=lambda m: -m.bytes_per_second)
     workers = sorted((m for m in able if m.worker), key=lambda m: -m.memory)

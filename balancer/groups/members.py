@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from balancer.fleet.engines import EngineCandidate
 from balancer.fleet.members import Fleet, Node
-from balancer.groups.split import Machine
+from balancer.groups.split import Member
 from balancer.prediction.fleet_model import FleetModel
 from edgeserve.openai import normal
 from edgeserve.orders.groups import LayeredModel
@@ -119,13 +119,13 @@ def machines(
     avoided: Collection[str] = (),
     only: Collection[str] = (),
     head: str = "",
-) -> list[Machine]:
-    """Return who could take part.
+) -> list[Member]:
+    """Return which could take part.
 
     `avoided` nodes were lost a moment ago; `only` these are meant, or all; `head` is
     the only one that may be it, if given.
     """
-    found = list[Machine]()
+    found = list[Member]()
     for node in fleet.nodes:
         rpc, able = node.report.rpc, node.report.capacity
         if not rpc or able is None or node.state != "up" or node.id in avoided:
@@ -134,7 +134,7 @@ def machines(
             continue
         pace = paces.get(node.id, AS_EXPECTED)
         heads = able.head and node.id in model.holders and head in {"", node.id}
-        machine = Machine(
+        machine = Member(
             node=node.id,
             name=node.name,
             memory=float(able.memory + _own(node, model)),

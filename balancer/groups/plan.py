@@ -1,4 +1,4 @@
-"""Group plan: who serves a model together, with what context, in words too. Pure."""
+"""Group plan: which nodes serve a model together, and the arithmetic in words. Pure."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from balancer.fleet.members import Fleet
 from balancer.groups.members import SplittableModel
-from balancer.groups.split import Links, Machine, Share, Split, Wanted, best_split
+from balancer.groups.split import Links, Member, Share, Split, Wanted, best_split
 from edgeserve.orders.groups import (
     FormGroup,
     GroupMember,
@@ -57,7 +57,7 @@ class NoGroup:
 
 
 def plan_group(
-    model: SplittableModel, machines: Sequence[Machine], links: Links
+    model: SplittableModel, machines: Sequence[Member], links: Links
 ) -> GroupPlan | NoGroup:
     """Return the quickest group with the longest context that it can have."""
     limit = model.layered.context or CONTEXTS[0]
@@ -73,7 +73,7 @@ def plan_group(
 
 
 def said(split: Split, wanted: Wanted) -> str:
-    """Say who computes what, and what a token takes."""
+    """Say which machine computes what, and what a token takes."""
     parts = [_said(each, wanted.model.layers) for each in split.shares]
     text = (
         f"{'; '.join(parts)}; {_ms(1 / split.writes)} a token,"
@@ -94,7 +94,7 @@ def _said(share: Share, layers: int) -> str:
     )
 
 
-def lacking(wanted: Wanted, machines: Sequence[Machine]) -> str:
+def lacking(wanted: Wanted, machines: Sequence[Member]) -> str:
     """Say why there is no group: what is needed, and what is there."""
     needs = f"it needs {_gb(wanted.total)}, and as a group"
     if not machines:
@@ -109,11 +109,11 @@ def lacking(wanted: Wanted, machines: Sequence[Machine]) -> str:
     return _short(needs, wanted, members)
 
 
-def _joins(head: Machine, worker: Machine) -> bool:
+def _joins(head: Member, worker: Member) -> bool:
     return worker.worker and understand(head.rpc, worker.rpc)
 
 
-def _short(needs: str, wanted: Wanted, members: Sequence[Machine]) -> str:
+def _short(needs: str, wanted: Wanted, members: Sequence[Member]) -> str:
     """Say that what there is does not suffice."""
     free = ", ".join(f"{each.name} {_gb(each.memory)}" for each in members)
     kept = wanted.rest + wanted.buffer

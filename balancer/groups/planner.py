@@ -74,15 +74,17 @@ class GroupPlanner:
             if each.engine.id not in there and each.node_id in fleet.by_id
         )
 
-    def refresh(self, fleet: Fleet, candidates: Sequence[EngineCandidate]) -> bool:
-        """Plan anew where something has changed; returns whether engines did."""
+    def refresh(
+        self, fleet: Fleet, candidates: Sequence[EngineCandidate], *, now: bool = False
+    ) -> bool:
+        """Plan anew where something has changed, or `now`; returns if engines did."""
         models = self._needed(fleet)
         if not models and not self._shown:
             return False
-        seen, now = self._situation(fleet, models), self._clock()
-        if seen == self._seen and now - self._planned_at < PLAN_SECONDS:
+        seen, time_ = self._situation(fleet, models), self._clock()
+        if seen == self._seen and not now and time_ < self._planned_at + PLAN_SECONDS:
             return False
-        self._seen, self._planned_at = seen, now
+        self._seen, self._planned_at = seen, time_
         found = paces(candidates, self._models)
         before, self._shown = self._shown, {}
         for name, model in models.items():
@@ -192,13 +194,15 @@ class GroupPlanner:
             return why, False
         return NOT_LOADED, True
 
-    def missing(self, fleet: Fleet) -> list[Pair]:
-        """Return the links that plans would need and nobody has measured."""
-        return self.links.missing(fleet, self._needed(fleet).values())
+    def missing(self, fleet: Fleet, variant: str) -> list[Pair]:
+        """Return the links that a variant's group may need, and are not measured."""
+        model = splittable(fleet.nodes).get(normal(variant))
+        return self.links.missing(fleet, model) if model else []
 
     def _needed(self, fleet: Fleet) -> dict[str, SplittableModel]:
         """Return the models that no machine can serve by itself."""
-        if not self.automatic:
+        some = any(a.layered for node in fleet.nodes for a in node.report.available)
+        if not self.automatic or not (some or self._shown):
             return {}
         return {k: m for k, m in splittable(fleet.nodes).items() if m.needed}
 

@@ -4,18 +4,16 @@
                         + Σ workers (round trip + bytes there and back / bytes/s)
 
 The head talks to each worker by itself, so that every boundary passes through it: the
-hidden state goes there and comes back, and one answer is waited for. Given the members,
-the quickest take as many layers as their memory holds; which members is an exact
-search, layer by layer.
+hidden state goes there and comes back, and one answer is waited for.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf
 
+from balancer.groups.search import Part, quickest
 from edgeserve.orders.groups import LayeredModel, NodeLink, understand
 
 MARGIN = 0.1
@@ -36,7 +34,7 @@ WORTH = 0.03
 MOST_WORKERS = 15
 
 UNMEASURED = NodeLink(round_trip=0.01, bytes_per_second=2e6, wired=False)
-"""A link that nobody has measured: as a poor wireless one."""
+"""A link that was not measured counts as a poor wireless one."""
 
 DISK = 300e6
 """Bytes/s at which a head reads a file, where nothing is known."""
@@ -46,7 +44,7 @@ START_SECONDS = 3.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Machine:
+class Member:
     """A node that could be a member. Bytes of `memory`, bytes/s of weights it reads.
 
     `computing` are operations/s in reading prompts; `head`: it has the file. `rpc` is
@@ -106,7 +104,7 @@ class Wanted:
 class Share:
     """A member's part: `layers`, the seconds they and its link take for a token."""
 
-    machine: Machine
+    machine: Member
     layers: int
     computes: float
     travels: float = 0.0
@@ -138,7 +136,7 @@ Links = Mapping[tuple[str, str], NodeLink | None]
 
 
 def best_split(
-    wanted: Wanted, machines: Sequence[Machine], links: Links
+    wanted: Wanted, machines: Sequence[Member], links: Links
 ) -> Split | None:
     """Return the quickest split over all heads, with one worker at least.
 
@@ -153,7 +151,7 @@ def best_split(
 
 
 def _of_head(
-    wanted: Wanted, head: Machine, machines: Sequence[Machine], links: Links
+    wanted: Wanted, head: Member, machines: Sequence[Member], links: Links
 ) -> Split | None:
     if head.memory < wanted.rest + wanted.buffer:
         return None
@@ -171,29 +169,23 @@ def _of_head(
         key=lambda part: part.even,
     )[:MOST_WORKERS]
     first = _Part.of(wanted, head, None)
-    free = _search(first, workers, wanted.model.layers, 0.0)
+    free = quickest(first, workers, wanted.model.layers, 0.0)
     if free is None:
         return None
     price = WORTH * _seconds(first, workers, free)
-    layers = _search(first, workers, wanted.model.layers, price) or free
+    layers = quickest(first, workers, wanted.model.layers, price) or free
     return _split(wanted, first, workers, layers, links)
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Part:
-    """What a machine would add: `most` layers, `each` seconds a layer, `fixed` ones.
+class _Part(Part):
+    """What a member would add; `link` is None for the head."""
 
-    `link` is None for the head.
-    """
-
-    machine: Machine
-    most: int
-    each: float
-    fixed: float
+    machine: Member
     link: NodeLink | None
 
     @classmethod
-    def of(cls, wanted: Wanted, machine: Machine, link: NodeLink | None) -> _Part:
+    def of(cls, wanted: Wanted, machine: Member, link: NodeLink | None) -> _Part:
         """Return what it would add for a model, over this link."""
         return cls(
             machine=machine,
@@ -213,51 +205,6 @@ def hop(model: LayeredModel, link: NodeLink) -> float:
     """Return the seconds of a token on the way to a worker and back."""
     there_and_back = 2 * model.hidden_bytes + MASK_BYTES
     return link.round_trip + there_and_back / max(1.0, link.bytes_per_second)
-
-
-def _search(
-    head: _Part, workers: Sequence[_Part], layers: int, price: float
-) -> list[int] | None:
-    """Return how many layers each takes, the head first: the least seconds of all.
-
-    Exact: for each machine in turn, and each number of layers, the best way to place
-    so many on the machines so far. Each worker that is used costs `price`.
-    """
-    best = [n * head.each if n <= head.most else inf for n in range(layers + 1)]
-    best[layers] = inf  # one layer at least is a worker's
-    taken = list[list[int]]()
-    for part in workers:
-        best, took = _with(best, part, price)
-        taken.append(took)
-    if best[layers] == inf:
-        return None
-    found, left = list[int](), layers
-    for took in reversed(taken):
-        found.append(took[left])
-        left -= took[left]
-    return [left, *reversed(found)]
-
-
-def _with(
-    before: Sequence[float], part: _Part, price: float
-) -> tuple[list[float], list[int]]:
-    """Let one more machine take part: the best seconds for each number of layers."""
-    best, took = list(before), [0] * len(before)
-    window: deque[tuple[float, int]] = deque()
-    for total in range(1, len(before)):
-        came = before[total - 1] - (total - 1) * part.each, total - 1
-        while window and window[-1][0] >= came[0]:
-            window.pop()
-        window.append(came)
-        while window[0][1] < total - part.most:
-            window.popleft()
-            if not window:
-                break
-        if window and window[0][0] < inf:
-            seconds = window[0][0] + total * part.each + part.fixed + price
-            if seconds < best[total] - 1e-15:
-                best[total], took[total] = seconds, total - window[0][1]
-    return best, took
 
 
 def _seconds(head: _Part, workers: Sequence[_Part], layers: Sequence[int]) -> float:

@@ -74,7 +74,7 @@ class GroupCapacity(msgspec.Struct, frozen=True, kw_only=True):
 
 def group_id(variant: str) -> str:
     """Return the id of a group's engine, which its head reports."""
-    return f"{variant}+group"
+    return f"{variant}@group"
 
 
 class FormGroup(msgspec.Struct, frozen=True, kw_only=True):

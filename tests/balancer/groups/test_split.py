@@ -12,7 +12,7 @@ from balancer.groups.split import (
     UNMEASURED,
     WORTH,
     Links,
-    Machine,
+    Member,
     Split,
     Wanted,
     best_split,
@@ -29,9 +29,7 @@ WANTED = Wanted(model=MODEL, tokens=4096)
 LAN = NodeLink(round_trip=0.0005, bytes_per_second=1e8)
 
 
-def a_machine(
-    name: str, gigabytes: float, speed: float = 10, **more: object
-) -> Machine:
+def a_machine(name: str, gigabytes: float, speed: float = 10, **more: object) -> Member:
     fields: dict[str, object] = {
         "node": name,
         "name": name,
@@ -39,10 +37,10 @@ def a_machine(
         "bytes_per_second": speed * GB,
         "rpc": "7.0.0",
     }
-    return Machine(**fields | more)  # type: ignore[arg-type]
+    return Member(**fields | more)  # type: ignore[arg-type]
 
 
-def among(*machines: Machine, link: NodeLink | None = LAN) -> Split | None:
+def among(*machines: Member, link: NodeLink | None = LAN) -> Split | None:
     links = {(a.node, b.node): link for a in machines for b in machines}
     return best_split(WANTED, machines, links)
 
@@ -103,7 +101,7 @@ def test_of_two_equal_workers_the_one_with_the_better_link_is_taken() -> None:
     assert layers(split).keys() == {"a", "wire"}
 
 
-def test_a_link_that_nobody_measured_counts_as_a_poor_one() -> None:
+def test_a_link_that_was_not_measured_counts_as_a_poor_one() -> None:
     machines = (a_machine("a", 7, head=True), a_machine("b", 7))
     split = best_split(WANTED, machines, {})
 
@@ -157,7 +155,7 @@ def cost(split: Split) -> float:
     return sum(each.computes + each.travels for each in split.shares)
 
 
-def at_random(seed: int) -> tuple[list[Machine], Links]:
+def at_random(seed: int) -> tuple[list[Member], Links]:
     chance = random.Random(seed)  # noqa: S311 - the same fleets in each run
     machines = [
         a_machine(
@@ -179,7 +177,7 @@ def at_random(seed: int) -> tuple[list[Machine], Links]:
     return machines, links
 
 
-def every_way(machines: Sequence[Machine], links: Links) -> Iterator[tuple[float, int]]:
+def every_way(machines: Sequence[Member], links: Links) -> Iterator[tuple[float, int]]:
     """Yield the seconds of each way to place the layers, and its workers."""
     for head in (each for each in machines if each.head):
         for placed in product(range(MODEL.layers + 1), repeat=len(machines)):
