@@ -55,7 +55,8 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
     `threads`; `spin` is how often an idle thread looks for work before it sleeps, 0 for
     the usual; `gpu_layers` is -1 for all. `speculative` is llama.cpp's `--spec-type`.
     `tensor_split` is each GPU's share, `overrides` llama.cpp's `-ot` text, `devices`
-    the GPUs to use, all of them if empty.
+    the GPUs to use, all of them if empty. `workers` are the nodes that compute with it
+    as a group: llama.cpp's devices `RPC0`, `RPC1`, … in that order.
     """
 
     slots: int
@@ -74,6 +75,7 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
     overrides: str = ""
     main_gpu: int = 0
     devices: tuple[str, ...] = ()
+    workers: tuple[str, ...] = ()
 
 
 class Placement(msgspec.Struct, frozen=True, kw_only=True):
@@ -166,7 +168,8 @@ class NodeReport(msgspec.Struct, frozen=True, kw_only=True):
     settings ask, `slowed` why it is slower than it could be. `failures` counts, by
     name, how often background tasks have failed since its start. `desired` is what the
     node was told about models, `unmet` what of it is not so. `servers` are those that
-    it relays to, `workers` what it computes for groups of others.
+    it relays to, `workers` what it computes for groups of others. `rpc` is its version
+    of llama.cpp's RPC, "" where it can be neither head nor worker of a group.
     """
 
     protocol: int = PROTOCOL
@@ -186,6 +189,7 @@ class NodeReport(msgspec.Struct, frozen=True, kw_only=True):
     pulls: tuple[PullReport, ...] = ()
     servers: tuple[AdoptedServer, ...] = ()
     workers: tuple[WorkerReport, ...] = ()
+    rpc: str = ""
     failures: dict[str, int] = {}
 
 

@@ -12,10 +12,16 @@ import msgspec
 
 FORM = "/edgeserve/v1/groups/form"
 DISSOLVE = "/edgeserve/v1/groups/dissolve"
-RPC = "/edgeserve/v1/groups/rpc"
-"""A node's tunnel to its own worker, for the head of a group."""
 LINK = "/edgeserve/v1/groups/link"
 """Asks a node to measure the network between it and another."""
+WORKERS = "/edgeserve/v1/groups/workers"
+"""From node to node: be a worker of my group, for as long as this connection lasts."""
+RPC = "/edgeserve/v1/groups/rpc"
+"""From node to node: a tunnel to the worker that it has for me."""
+ECHO = "/edgeserve/v1/groups/echo"
+"""From node to node: take bytes and say so, to measure the network."""
+
+MemberState = Literal["starting", "up", "lost"]
 
 Bytes = Annotated[int, msgspec.Meta(ge=0)]
 Share = Annotated[float, msgspec.Meta(gt=0, le=1)]
@@ -82,6 +88,44 @@ class MeasureLink(msgspec.Struct, frozen=True, kw_only=True):
     urls: tuple[str, ...]
 
 
+class HostWorker(msgspec.Struct, frozen=True, kw_only=True):
+    """Asks a node to be a worker of a head; `rpc` is the head's version of RPC.
+
+    Both then send a line each second: the worker's node a `HostedWorker`, the head a
+    `Heartbeat`. Who is silent counts as lost.
+    """
+
+    head: str
+    name: str
+    variant: str
+    memory: Bytes
+    rpc: str
+
+
+class HostedWorker(msgspec.Struct, frozen=True, kw_only=True):
+    """How a worker is, for its head: `why` it is lost, where it is.
+
+    `key` opens tunnels to it; `devices` is how many llama.cpp sees there.
+    """
+
+    state: MemberState = "starting"
+    why: str = ""
+    key: str = ""
+    devices: int = 1
+
+
+class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
+    """From a head to a worker; `loaded` once all weights have been sent."""
+
+    loaded: bool = False
+
+
+class OpenTunnel(msgspec.Struct, frozen=True, kw_only=True):
+    """Asks for a tunnel to the worker that has this key."""
+
+    key: str
+
+
 class NodeLink(msgspec.Struct, frozen=True, kw_only=True):
     """The network between two nodes: seconds there and back, bytes/s; `wired` or not.
 
@@ -91,9 +135,6 @@ class NodeLink(msgspec.Struct, frozen=True, kw_only=True):
     round_trip: float
     bytes_per_second: float
     wired: bool = True
-
-
-MemberState = Literal["starting", "up", "lost"]
 
 
 class GroupMember(msgspec.Struct, frozen=True, kw_only=True):
@@ -115,3 +156,15 @@ class WorkerReport(msgspec.Struct, frozen=True, kw_only=True):
     head: str
     variant: str
     memory: int
+
+
+def understand(head: str, worker: str) -> bool:
+    """Whether a head and a worker with these versions of RPC can work together.
+
+    Versions are `7.0.0`; "" is none. llama.cpp refuses another major one, and a worker
+    that is newer than its head.
+    """
+    if not head or not worker:
+        return False
+    ours, theirs = head.split("."), worker.split(".")
+    return ours[0] == theirs[0] and int(theirs[1]) <= int(ours[1])
