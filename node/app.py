@@ -37,6 +37,7 @@ from node.adoption.finding import finding
 from node.adoption.places import ServerPlace, places
 from node.api.admin import routes
 from node.api.files import BEGIN, FileHandler
+from node.api.groups import STREAMS, GroupStreams, group_routes
 from node.api.inference import InferenceHandler
 from node.api.orders import order_routes
 from node.api.pulls import PullRoutes
@@ -47,6 +48,7 @@ from node.discovery.client import FleetClient
 from node.discovery.identity import identified, this_machine
 from node.hardware.sample import LatestHardware, Sampler, measuring
 from node.kept_log import keeping
+from node.lifecycle.groups import GroupOrders
 from node.pulls.running import pulling
 from node.shelf import run_engines
 from node.state import NodeState
@@ -93,7 +95,7 @@ def _slots(number: int) -> str:
     return f"{number} slot" if number == 1 else f"{number} slots"
 
 
-PIPED = (BEGIN, RELAY)
+PIPED = (BEGIN, RELAY, *STREAMS)
 """What paths begin with whose answers are passed on as they come."""
 
 CONNECT_SECONDS = 5.0
@@ -124,22 +126,33 @@ async def serve(settings: NodeSettings, stop: asyncio.Event) -> None:
         await stack.enter_async_context(
             measuring(state.hardware, sample, state.feed.report_changed)
         )
-        orders = await stack.enter_async_context(run_engines(state, settings, ask))
+        orders = await stack.enter_async_context(
+            run_engines(state, settings, ask, client.nodes)
+        )
+        groups = GroupOrders(state, settings, orders)
         pulls = await stack.enter_async_context(
             pulling(settings, client.nodes, lambda: identity.id, state.pulled)
         )
         state.port = await stack.enter_async_context(
             listen(
                 sock,
-                FileHandler(
-                    pulls.library,
+                GroupStreams(
+                    groups,
+                    orders.workers,
                     guard,
-                    ServerRelay(state, ask, guard, InferenceHandler(state, ask, guard)),
+                    FileHandler(
+                        pulls.library,
+                        guard,
+                        ServerRelay(
+                            state, ask, guard, InferenceHandler(state, ask, guard)
+                        ),
+                    ),
                 ),
                 lambda path: path in ROUTES or path.startswith(PIPED),
                 [
                     *routes(state, guard, kept),
                     *order_routes(orders, guard),
+                    *group_routes(groups, client.nodes, guard),
                     *PullRoutes(pulls.jobs, pulls.library, guard).routes(),
                     *removal_routes(state, settings.models_dir, guard),
                 ],

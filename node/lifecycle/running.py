@@ -11,14 +11,17 @@ from functools import partial
 import msgspec
 
 from edgeserve.config.settings import NodeSettings
+from edgeserve.http.client.raw import Connecting
 from edgeserve.http.types import Upstream
 from edgeserve.reports.hardware import Hardware
+from node.groups.group import Group, GroupEngine, Head
+from node.groups.workers import Workers
 from node.hardware.sample import memory
 from node.lifecycle.eviction import Resident
 from node.lifecycle.load_planner import Loaded
 from node.lifecycle.load_times import LoadTimes
 from node.models.changes import Signature
-from node.planning.planner import PlannedEngine
+from node.planning.planner import PlannedEngine, own_gpus
 from node.planning.prepare import Prepared, fallbacks_of
 from node.state import NodeState
 from node.supervision.fallbacks import StartupFallbacks
@@ -87,7 +90,7 @@ class Served:
             id=self.id,
             memory=fitted.memory,
             gpu_memory=fitted.gpu_memory,
-            gpus=self.planned.spec.launch.devices,
+            gpus=own_gpus(self.planned.spec.launch),
             stays=supervisor.pinned,
             held=held and not supervisor.retiring,
             leaves=supervisor.retiring,
@@ -107,6 +110,8 @@ class RunningEngines:
         upstream: Upstream,
         times: LoadTimes,
         woken: Callable[[], None],
+        workers: Workers,
+        nodes: Connecting | None = None,
     ) -> None:
         self.served: list[Served] = []
         self.epochs: dict[str, int] = {}
@@ -115,6 +120,8 @@ class RunningEngines:
         self._upstream = upstream
         self._times = times
         self._woken = woken
+        self.workers = workers
+        self._nodes = nodes
 
     def find(self, id_: str) -> Served | None:
         """Return the engine with that id."""
@@ -132,13 +139,18 @@ class RunningEngines:
             yield Loaded(planned=each.planned, resident=each.resident)
 
     def hardware(self) -> Hardware:
-        """Return the hardware with the memory that our engines have taken so far."""
+        """Return the hardware with the memory that our engines have taken so far.
+
+        Without what workers were promised: that is not theirs.
+        """
         now = memory()
         ours = sum(
             min(each.supervisor.held(), each.planned.fitted.memory)
             for each in self.served
         )
-        free = msgspec.structs.replace(now, available=now.available + ours)
+        free = msgspec.structs.replace(
+            now, available=now.available + ours - self.workers.promised
+        )
         return msgspec.structs.replace(self._state.hardware.latest, memory=free)
 
     async def start(
@@ -152,15 +164,16 @@ class RunningEngines:
         """Start an engine."""
         _say(planned)
         spec = planned.spec
-        latest = self._state.hardware.latest
-        fallbacks = fallbacks_of(found, planned, self._settings, latest)
+        changed = partial(self._state.feed.engine_changed, spec.id)
+        engine, group = found.engine_of(planned), self._group(planned, changed)
         supervisor = Supervisor(
-            engine=found.engine_of(planned),
+            engine=GroupEngine(engine, group) if group else engine,
             spec=spec,
             settings=self._settings,
             upstream=self._upstream,
-            changed=partial(self._state.feed.engine_changed, spec.id),
-            fallbacks=StartupFallbacks(fallbacks, planned.instead or None),
+            changed=changed,
+            fallbacks=None if group else self._fallbacks(found, planned),
+            companions=group,
             load=LoadProgress(self._times.seconds(planned), over=self._woken),
             epoch=self.epochs.get(spec.id, 0),
         )
@@ -176,6 +189,19 @@ class RunningEngines:
                 ordered=ordered,
             )
         )
+
+    def _group(
+        self, planned: PlannedEngine, changed: Callable[[], None]
+    ) -> Group | None:
+        if planned.group is None or self._nodes is None:
+            return None
+        head = Head(rpc=self.workers.rpc, nodes=self._nodes)
+        return Group(planned.group, planned.members, head, changed)
+
+    def _fallbacks(self, found: Prepared, planned: PlannedEngine) -> StartupFallbacks:
+        latest = self._state.hardware.latest
+        fallbacks = fallbacks_of(found, planned, self._settings, latest)
+        return StartupFallbacks(fallbacks, planned.instead or None)
 
     async def stop(self, served: Served) -> None:
         """Stop an engine at once."""

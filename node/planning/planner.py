@@ -11,8 +11,9 @@ import msgspec
 
 from edgeserve.config.settings import NodeSettings
 from edgeserve.models.memory import MIB
+from edgeserve.orders.groups import FormGroup, GroupMember
 from edgeserve.reports.hardware import Hardware
-from edgeserve.wire import Ability, Expected
+from edgeserve.wire import Ability, Expected, Launch
 from node.engines.base import Engine, EngineSpec, Role
 from node.engines.devices import Device
 from node.models.choice import Choice, Option, choose, divergence
@@ -31,7 +32,8 @@ class PlannedEngine:
     `speed` is the expected tokens/s of one stream; `chosen` is the reason for this
     variant; `tuning` is the result measured here. `engine` runs it in place of the
     node's usual one, for the reason `instead`. `pinned`: the settings name it. `whole`:
-    neither its context nor its layers on GPUs were reduced for want of memory.
+    neither its context nor its layers on GPUs were reduced for want of memory. `group`:
+    it is the head of one, with these `members`.
     """
 
     spec: EngineSpec
@@ -45,6 +47,13 @@ class PlannedEngine:
     instead: str = ""
     pinned: bool = False
     whole: bool = True
+    group: FormGroup | None = None
+    members: tuple[GroupMember, ...] = ()
+
+
+def own_gpus(launch: Launch) -> tuple[str, ...]:
+    """Return the GPUs of this machine that a launch names; none for all of them."""
+    return () if launch.workers else launch.devices
 
 
 @dataclass(frozen=True)
@@ -91,7 +100,7 @@ class Planner:
             self._logical.add((each.spec.model, each.spec.role))
             self._take(each.fitted)
             for place in self._places:
-                if each.spec.launch.devices == place.chosen:
+                if own_gpus(each.spec.launch) == place.chosen:
                     place.gpu_memory -= each.fitted.gpu_memory
 
     def short(self, planned: PlannedEngine) -> tuple[int, int]:
@@ -99,7 +108,10 @@ class Planner:
 
         Less than none where there is more than enough.
         """
-        fitted, gpus = planned.fitted, planned.spec.launch.devices
+        return self.lacks(planned.fitted, own_gpus(planned.spec.launch))
+
+    def lacks(self, fitted: Fitted, gpus: tuple[str, ...] = ()) -> tuple[int, int]:
+        """Return the same for any memory that is to be taken."""
         memory = ceil(fitted.memory / SHARE) - self._memory
         if self._allowed is not None:
             memory = max(memory, fitted.memory - self._allowed)
