@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from math import inf
 
 from balancer.groups.search import Part, quickest
+from edgeserve.models.memory import PROCESS
 from edgeserve.orders.groups import LayeredModel, NodeLink, understand
 
 MARGIN = 0.1
@@ -76,8 +77,8 @@ class Wanted:
 
     @property
     def buffer(self) -> float:
-        """Bytes of a member's compute buffer."""
-        return float(PIECE * self.model.hidden_bytes * HIDDEN_COPIES)
+        """Bytes of a member's compute buffer and process."""
+        return float(PIECE * self.model.hidden_bytes * HIDDEN_COPIES + PROCESS)
 
     @property
     def rest(self) -> float:

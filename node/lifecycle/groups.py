@@ -22,9 +22,10 @@ from edgeserve.orders.groups import (
     FormGroup,
     GroupMember,
     HostWorker,
+    group_id,
 )
 from edgeserve.runtime.tasks import in_thread
-from edgeserve.wire import EngineReport, Launch
+from edgeserve.wire import EngineReport, Expected, Launch
 from node.engines.base import EngineSpec
 from node.groups.group import members_of
 from node.groups.protocol import NO_PROGRAM
@@ -37,11 +38,8 @@ from node.lifecycle.running import Served
 from node.models.library import Model
 from node.planning.fit import BATCH, PLAIN, Fitted
 from node.planning.fit import Room as MemoryRoom
-from node.planning.planner import PlannedEngine, load_of
+from node.planning.planner import PlannedEngine, load_of, written
 from node.state import NodeState
-
-GROUP = "@group"
-"""Suffix of the id of a group's engine."""
 
 PAUSE = 0.1
 
@@ -66,7 +64,7 @@ class GroupOrders:
     async def form(self, order: FormGroup) -> EngineReport:
         """Become the head of a group. Raises a refusal, see `refusals`."""
         orders = self._orders
-        id_ = order.variant + GROUP
+        id_ = group_id(order.variant)
         async with orders.ordered(id_):
             if not orders.workers.rpc:
                 raise NoWorker(NO_PROGRAM)
@@ -78,7 +76,7 @@ class GroupOrders:
 
     async def dissolve(self, order: DissolveGroup) -> None:
         """End a group once its requests have ended. Raises UnknownEngine."""
-        orders, id_ = self._orders, order.variant + GROUP
+        orders, id_ = self._orders, group_id(order.variant)
         async with orders.ordered(id_):
             served = orders.running.find(id_)
             if id_ in orders.loads.pending:
@@ -159,8 +157,13 @@ def _is_same(served: Served, order: FormGroup) -> bool:
     group = served.planned.group
     if group is None or served.supervisor.retiring:
         return False
-    return msgspec.structs.replace(group, why="") == msgspec.structs.replace(
-        order, why=""
+    return _as_asked(group) == _as_asked(order)
+
+
+def _as_asked(order: FormGroup) -> FormGroup:
+    """Return an order without what is told beside."""
+    return msgspec.structs.replace(
+        order, why="", reads=0.0, writes=0.0, load_seconds=0.0
     )
 
 
@@ -216,10 +219,15 @@ def planned_head(
         kv_type=PLAIN,
         ubatch=launch.batch,
     )
+    expected = (
+        Expected(read=order.reads, write=order.writes)
+        if order.reads and order.writes
+        else None
+    )
     moved = need.weights + need.kv + need.compute if gpus else 0
     return PlannedEngine(
         spec=EngineSpec(
-            id=order.variant + GROUP,
+            id=group_id(order.variant),
             model=model.model,
             variant=order.variant,
             path=model.path,
@@ -227,14 +235,17 @@ def planned_head(
             abilities=("chat", "completion", "tools"),
             launch=launch,
             layers=whole.layers + 1,
-            memory=need.total,
+            expected=expected,
+            memory=need.total + sum(each.memory for each in order.workers),
+            created=written(model.path),
+            layered=whole,
         ),
         load=load_of(model, "generate"),
         room=MemoryRoom(cores=threads, memory=need.total),
         fitted=Fitted(
             launch=launch, need=need, memory=need.total - moved, gpu_memory=moved
         ),
-        speed=0.0,
+        speed=order.writes,
         group=order,
         members=members,
     )

@@ -16,14 +16,17 @@ from edgeserve.config.settings import NodeSettings
 from edgeserve.errors import Draining, EdgeserveError, NoNode
 from edgeserve.http.client.raw import Connecting
 from edgeserve.http.types import Upstream
+from edgeserve.models.memory import MIB
 from edgeserve.orders.engines import (
     DesiredModel,
     LoadEngine,
     ModelProblem,
     UnloadEngine,
 )
+from edgeserve.orders.groups import GroupCapacity
 from edgeserve.runtime.tasks import in_thread
 from edgeserve.wire import EngineReport
+from node.groups.capacity import capacity
 from node.groups.workers import Workers
 from node.lifecycle.desired import DesiredModels
 from node.lifecycle.load_times import LoadTimes
@@ -79,6 +82,7 @@ class Orders:
         self._settings = settings
         self._clock = clock
         self._refused: dict[str, tuple[float, str]] = {}
+        state.capacity = self._capacity
 
     async def load(self, order: LoadEngine) -> EngineReport:
         """Load an engine. Raises a refusal, see `refusals`."""
@@ -129,6 +133,23 @@ class Orders:
     def _workers_changed(self) -> None:
         self._state.workers, self._state.rpc = self.workers.reports, self.workers.rpc
         self._state.feed.report_changed()
+
+    def _capacity(self) -> GroupCapacity | None:
+        """Return what a group could have of this node."""
+        found, settings = self.loads.found, self.workers.within(self._settings)
+        if found is None:
+            return None
+        hardware = self.running.hardware()
+        residents = [each.resident for each in self.running.served]
+        stay = [each for each in residents if each.stays]
+        return capacity(
+            hardware,
+            self.workers.beside(found).devices,
+            staying=(sum(e.memory for e in stay), sum(e.gpu_memory for e in stay)),
+            allowed=settings.memory_mib * MIB if settings.memory_mib else None,
+            threads=settings.threads or hardware.cpu.physical_cores,
+            head=settings.on_demand,
+        )
 
     def _stay(self, served: Served) -> None:
         """Let an engine stay that leaves, if nothing waits for its memory."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from edgeserve.config.settings import NodeSettings
-from edgeserve.models.memory import MIB
+from edgeserve.models.memory import MIB, layered
 from edgeserve.orders.groups import FormGroup, GroupMember
 from edgeserve.reports.hardware import Hardware
 from edgeserve.wire import Ability, Expected, Launch
@@ -282,18 +282,19 @@ def _spec(id_: str, role: Role, trial: _Trial, place: Place) -> EngineSpec:
         variant=model.variant,
         path=model.path,
         role=role,
-        abilities=_abilities(role, model),
+        abilities=abilities_of(role, model),
         launch=msgspec.structs.replace(trial.fitted.launch, devices=place.chosen),
         projector=model.projector if role == "generate" else None,
         pooling=model.pooling if role == "embeddings" else None,
         layers=model.facts.layers + 1,
         expected=Expected(read=trial.reading, write=trial.speed),
         memory=trial.fitted.need.total,
-        created=_written(model.path),
+        created=written(model.path),
+        layered=layered(model.facts) if role == "generate" else None,
     )
 
 
-def _written(path: Path) -> int:
+def written(path: Path) -> int:
     """Return the time of a file, in Unix seconds; 0 where there is none any more."""
     try:
         return int(path.stat().st_mtime)
@@ -301,7 +302,8 @@ def _written(path: Path) -> int:
         return 0
 
 
-def _abilities(role: Role, model: Model) -> tuple[Ability, ...]:
+def abilities_of(role: Role, model: Model) -> tuple[Ability, ...]:
+    """Return what a model can do in a role, as far as its files show."""
     if role != "generate":
         return (role,)
     # Once it has loaded, the engine tells which of these the model lacks.

@@ -71,8 +71,8 @@ def test_a_quicker_third_machine_takes_part() -> None:
 
 
 def test_the_head_is_the_machine_with_the_file_that_makes_it_quickest() -> None:
-    slow = a_machine("slow", 6.5, 5, head=True)
-    quick = a_machine("quick", 6.5, 50, head=True)
+    slow = a_machine("slow", 6.6, 5, head=True)
+    quick = a_machine("quick", 6.6, 50, head=True)
     split = among(slow, quick)
 
     assert split is not None
