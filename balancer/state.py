@@ -111,7 +111,7 @@ def build_state(
     predictive = _predictive(settings, slot_counts, known_better)
     groups = GroupPlanner(predictive.fleet_model, automatic=settings.groups == "auto")
     current = LiveFleet(
-        say, lambda each: breakers.ranked(faults.judged(each)), groups.engines
+        say, lambda each: breakers.ranked(faults.judged(each)), groups.grouped
     )
     simple = LeastBusy(lambda: current.candidates, slot_counts)
     queue = RequestQueue(

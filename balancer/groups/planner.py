@@ -34,6 +34,7 @@ from edgeserve.openai import normal
 PLAN_SECONDS = 5.0
 """Free memory and speeds move all the time: plans follow them so often."""
 
+SERVES = frozenset(("ready", "busy", "leaving"))
 LOADED = frozenset(("loading", "ready", "busy", "leaving"))
 
 
@@ -59,20 +60,39 @@ class GroupPlanner:
         self._seen: object = None
         self._planned_at = -PLAN_SECONDS
 
-    def engines(self, fleet: Fleet) -> tuple[EngineCandidate, ...]:
-        """Return the groups that are not formed, at each change of the fleet."""
+    def grouped(
+        self, fleet: Fleet, candidates: tuple[EngineCandidate, ...]
+    ) -> tuple[EngineCandidate, ...]:
+        """Add the groups that are not formed, at each change of the fleet.
+
+        One that has lost a member gives way to another one that can be formed.
+        """
         if not self._shown:
-            return ()
-        formed = [
-            each for node in fleet.nodes for each in node.report.engines if each.group
-        ]
-        self.history.note_lost(formed)
-        there = {each.id for each in formed}
-        return tuple(
-            each
-            for each in self._shown.values()
-            if each.engine.id not in there and each.node_id in fleet.by_id
-        )
+            return candidates
+        formed = [each for each in candidates if each.engine.group]
+        self.history.note_lost(each.engine for each in formed)
+        gone = {
+            each.key
+            for each in formed
+            if _is_broken(each, fleet) and self._is_over(each, fleet)
+        }
+        left = tuple(each for each in candidates if each.key not in gone)
+        there = {each.engine.id for each in left if each.engine.group}
+        shown = (each for each in self._shown.values() if each.engine.id not in there)
+        return left + tuple(each for each in shown if each.node_id in fleet.by_id)
+
+    def _is_over(self, group: EngineCandidate, fleet: Fleet) -> bool:
+        """Whether a broken group will not be back, or another one can be formed."""
+        instead = self._shown.get(normal(group.engine.variant))
+        if instead is not None and instead.temporary:
+            return True
+        nodes = (fleet.node(each.node) for each in group.engine.group)
+        return any(each is None or each.state == "unreachable" for each in nodes)
+
+    @property
+    def possible(self) -> tuple[EngineCandidate, ...]:
+        """The groups that could be formed, and those that there cannot be."""
+        return tuple(self._shown.values())
 
     def refresh(
         self, fleet: Fleet, candidates: Sequence[EngineCandidate], *, now: bool = False
@@ -210,3 +230,14 @@ class GroupPlanner:
 def hiccups(fleet: Fleet) -> bool:
     """Whether a machine fell silent that may be back in a moment, to take part."""
     return any(each.report.rpc and each.state == "suspect" for each in fleet.nodes)
+
+
+def _is_broken(group: EngineCandidate, fleet: Fleet) -> bool:
+    """Whether a group does not serve, and lacks a member."""
+    if group.engine.state in SERVES:
+        return False
+    return any(
+        each.state == "lost"
+        or ((node := fleet.node(each.node)) and node.state == "unreachable")
+        for each in group.engine.group
+    )

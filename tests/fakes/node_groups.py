@@ -87,7 +87,7 @@ class FakeGroups:
         return web.Response(body=encode(link))
 
     def lose(self, variant: str, worker: str) -> None:
-        """Lose a worker: the group is down, and then gone."""
+        """Lose a worker: the group is down, and its head would start it anew."""
         engine = self.node.find(group_id(variant))
         assert engine is not None
         members = tuple(
@@ -96,7 +96,13 @@ class FakeGroups:
         )
         why = f"{worker} was lost"
         self.node.change(engine.id, state="failed", reason=why, group=members)
-        self.end(variant)
+
+    def again(self, variant: str) -> None:
+        """Have a group back that was lost."""
+        engine = self.node.find(group_id(variant))
+        assert engine is not None
+        members = (msgspec.structs.replace(m, state="up") for m in engine.group)
+        self.node.change(engine.id, state="ready", reason=None, group=tuple(members))
 
     def end(self, variant: str) -> None:
         """Have a group no longer."""
