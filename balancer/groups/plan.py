@@ -116,17 +116,17 @@ def _joins(head: Member, worker: Member) -> bool:
 def _short(needs: str, wanted: Wanted, members: Sequence[Member]) -> str:
     """Say that what there is does not suffice."""
     free = ", ".join(f"{each.name} {_gb(each.memory)}" for each in members)
-    kept = wanted.rest + wanted.buffer
+    kept = wanted.head
     if all(each.memory < kept for each in members if each.head):
         return (
             f"{needs} {_gb(kept)} on the machine that has its file, for what cannot be"
             f" split; free are: {free}"
         )
-    buffers = _gb(wanted.buffer * len(members))
+    each = _gb(wanted.worker)
     total = _gb(sum(each.memory for each in members))
     return (
-        f"{needs} {buffers} more for buffers; the {len(members)} machines that can take"
-        f" part have {total} free: {free}"
+        f"{needs} {each} more for each further machine; the {len(members)} machines"
+        f" that can take part have {total} free: {free}"
     )
 
 

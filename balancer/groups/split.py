@@ -76,28 +76,33 @@ class Wanted:
         return (self.model.layer_bytes + cached) * (1 + MARGIN)
 
     @property
-    def buffer(self) -> float:
-        """Bytes of a member's compute buffer and process."""
-        return float(PIECE * self.model.hidden_bytes * HIDDEN_COPIES + PROCESS)
+    def worker(self) -> float:
+        """Bytes that a worker needs beside its layers: to compute, and its process."""
+        return self._computing + PROCESS
 
     @property
-    def rest(self) -> float:
-        """Bytes of what the head keeps, with the buffer for its output.
+    def head(self) -> float:
+        """Bytes that the head needs beside its layers: what is not split, and more.
 
-        That is a number for each word and token of a piece; a word's row takes about a
-        byte for each number of the hidden state.
+        Its output is a number for each word and token of a piece; a word's row takes
+        about a byte for each number of the hidden state.
         """
         words = self.model.rest_bytes / max(1, self.model.hidden_bytes / 4)
-        return self.model.rest_bytes * (1 + MARGIN) + 4 * PIECE * words
+        computing = max(self._computing, 4 * PIECE * words)
+        return self.model.rest_bytes * (1 + MARGIN) + computing + PROCESS
+
+    @property
+    def _computing(self) -> float:
+        return PIECE * self.model.hidden_bytes * HIDDEN_COPIES
 
     @property
     def total(self) -> float:
-        """Bytes that all members need together, but for their buffers."""
-        return self.layer * self.model.layers + self.rest
+        """Bytes that all members need together, but for what each worker adds."""
+        return self.layer * self.model.layers + self.head
 
     def fitting(self, memory: float, *, head: bool) -> int:
         """Return how many layers fit into a memory."""
-        left = memory - self.buffer - (self.rest if head else 0.0)
+        left = memory - (self.head if head else self.worker)
         return max(0, min(self.model.layers, int(left // self.layer)))
 
 
@@ -154,7 +159,7 @@ def best_split(
 def _of_head(
     wanted: Wanted, head: Member, machines: Sequence[Member], links: Links
 ) -> Split | None:
-    if head.memory < wanted.rest + wanted.buffer:
+    if head.memory < wanted.head:
         return None
     reached = {
         each.node: links.get((head.node, each.node), UNMEASURED)
@@ -240,13 +245,13 @@ def _split(
 
 
 def _share(wanted: Wanted, part: _Part, layers: int) -> Share:
-    own = wanted.rest if part.link is None else 0.0
+    own = wanted.head if part.link is None else wanted.worker
     return Share(
         machine=part.machine,
         layers=layers,
         computes=layers * part.each,
         travels=part.fixed if layers else 0.0,
-        memory=layers * wanted.layer + own + wanted.buffer,
+        memory=layers * wanted.layer + own,
     )
 
 

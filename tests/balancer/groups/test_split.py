@@ -186,7 +186,7 @@ def every_way(machines: Sequence[Member], links: Links) -> Iterator[tuple[float,
             own = sum(n for m, n in by_machine if m is head)
             if sum(placed) != MODEL.layers or not used:
                 continue
-            if head.memory < WANTED.rest + WANTED.buffer:
+            if head.memory < WANTED.head:
                 continue
             if any(n > WANTED.fitting(m.memory, head=False) for m, n in used):
                 continue
