@@ -35,7 +35,7 @@ class FakeGroups:
     """The groups of a fake node. `links` are by worker; None cannot be reached.
 
     `refuses` is a sentence with which it forms none; `fails` why groups do not load.
-    `formed`, `dissolved` and `measured` are the orders that came.
+    A link is measured while `measures` is set. `formed`, `dissolved` and `measured` are the orders that came.
     """
 
     node: FakeNode
@@ -47,6 +47,10 @@ class FakeGroups:
     formed: list[FormGroup] = field(default_factory=list[FormGroup])
     dissolved: list[DissolveGroup] = field(default_factory=list[DissolveGroup])
     measured: list[MeasureLink] = field(default_factory=list[MeasureLink])
+    measures: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self.measures.set()
 
     def routes(self) -> list[web.RouteDef]:
         """Return the routes of the orders."""
@@ -81,6 +85,7 @@ class FakeGroups:
         """Measure a link."""
         order = msgspec.json.decode(await request.read(), type=MeasureLink)
         self.measured.append(order)
+        await self.measures.wait()
         link = self.links.get(order.node, GOOD)
         if link is None:
             return refusal(502, "node_lost", f"{order.node} does not answer")

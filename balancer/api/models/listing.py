@@ -9,6 +9,7 @@ from typing import Any
 from aiohttp import web
 
 from balancer.api.events import event_stream
+from balancer.api.models.groups import GroupRoutes
 from balancer.api.models.orders import OrderRoutes
 from balancer.api.models.overview import overview
 from balancer.api.pulls import PullRoutes
@@ -36,6 +37,7 @@ class ModelRoutes:
     state: BalancerState
     clients: Admission
     orders: OrderRoutes
+    groups: GroupRoutes
     events: LifecycleEvents
 
     def routes(self) -> Iterable[web.RouteDef]:
@@ -47,6 +49,7 @@ class ModelRoutes:
         yield web.get(f"{own}/models", guarded(admins, self.whole))
         yield web.get(f"{own}/events", guarded(admins, event_stream(self.events)))
         yield from self.orders.routes()
+        yield from self.groups.routes()
         nodes = self.orders.nodes
         yield from removal_routes(self.state, nodes, self.clients.manager)
         yield from PullRoutes(self.state, nodes, self.clients).routes()
