@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
 
+from edgeserve.models.memory import layered
 from edgeserve.wire import AvailableModel
 from node.engines.base import EngineSpec
 from node.models.library import Model
@@ -60,4 +61,5 @@ def available(
             file=model.path.name,
             reason=reason,
             remedy=remedy,
+            layered=layered(model.facts) if remedy == SMALLER else None,
         )
