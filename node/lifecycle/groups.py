@@ -155,9 +155,9 @@ class GroupOrders:
 
 
 def _is_same(served: Served, order: FormGroup) -> bool:
-    """Whether this group runs, or starts, already."""
-    group = served.planned.group
-    if group is None or served.supervisor.retiring:
+    """Whether this group runs, or starts, already; one that failed begins anew."""
+    group, supervisor = served.planned.group, served.supervisor
+    if group is None or supervisor.retiring or supervisor.report.state == "failed":
         return False
     return msgspec.structs.replace(group, why="") == msgspec.structs.replace(
         order, why=""

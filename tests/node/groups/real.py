@@ -34,6 +34,7 @@ TOKEN = "fleet-token-of-the-tests"
 VARIANT = "smollm2-135m-instruct:Q4_1"
 PROMPT = "The capital of France is Paris. The capital of Italy is"
 LAYERS_BYTES = 2**27
+HERE = ("--host", "127.0.0.1")
 
 Seen = Callable[[NodeReport], object]
 
@@ -49,7 +50,7 @@ class RealNode:
     limit: Path | None = None
     running: subprocess.Popen[bytes] | None = None
     urls: tuple[str, ...] = ()
-    flags: tuple[str, ...] = ()
+    flags: tuple[str, ...] = HERE
     environ: dict[str, str] = field(default_factory=dict[str, str])
 
     @property
@@ -70,7 +71,7 @@ class RealNode:
             "EDGESERVE_STATE_DIR": str(self.folder / "state"),
             "EDGESERVE_MODELS_DIR": str(self.folder / "models"),
         }
-        flags = ("--port", str(self.port), "--host", "127.0.0.1", "--name", self.name)
+        flags = ("--port", str(self.port), "--name", self.name)
         more = ("--no-advertise", "--llama-server", str(tool("llama-server")))
         argv = [sys.executable, "-m", "edgeserve", "node", "start"]
         with (self.folder / "log").open("ab") as out:
@@ -88,12 +89,32 @@ class RealNode:
         assert self.running is not None
         return psutil.Process(self.running.pid)
 
-    def worker_process(self) -> psutil.Process:
-        """Return the process of its worker."""
+    def kill_worker(self) -> None:
+        """End the process of its worker."""
+        self._child("ggml-rpc-server", "").kill()
+
+    def freeze_worker(self) -> None:
+        """Stop the process of its worker; nobody is told."""
+        self._child("ggml-rpc-server", "").suspend()
+
+    def kill_engine(self) -> None:
+        """End the process of its group's engine."""
+        self._child("llama-server", "--rpc").kill()
+
+    def freeze(self) -> None:
+        """Stop its own process, but not those of its workers."""
+        self.process.suspend()
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        self.process.resume()
+
+    def _child(self, program: str, flag: str) -> psutil.Process:
         for each in self.process.children(recursive=True):
-            if "ggml-rpc-server" in each.name():
+            command = each.cmdline()
+            if program in " ".join(command[:1]) and (not flag or flag in command):
                 return each
-        raise AssertionError(f"{self.name} has no worker")
+        raise AssertionError(f"{self.name} has no {program}")
 
     def kill(self) -> None:
         """End it at once."""
@@ -191,7 +212,7 @@ def ended(nodes: list[RealNode]) -> Generator[None]:
 
 @asynccontextmanager
 async def real_nodes(
-    folder: Path, model: Path, *names: str, flags: tuple[str, ...] = ()
+    folder: Path, model: Path, *names: str, flags: tuple[str, ...] = HERE
 ) -> AsyncGenerator[list[RealNode]]:
     """Run nodes; the first has the model, and loads nothing by itself."""
     token = folder / "token"
