@@ -45,6 +45,9 @@ GROUP = "@group"
 
 PAUSE = 0.1
 
+BATCHES = (BATCH, 256, 64)
+"""Tokens per computation: what a batch takes of the head's memory grows with it."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
@@ -72,9 +75,20 @@ class GroupOrders:
                 raise NoWorker(NO_PROGRAM)
             served = orders.running.find(id_)
             if served is None or not _is_same(served, order):
-                planned = await in_thread(self._planned, order)
-                await orders.loads.join(planned, order.why)
+                await self._join(order)
         return self._report(id_)
+
+    async def _join(self, order: FormGroup) -> None:
+        """Plan the largest batch that has room, and load. Raises a refusal."""
+        for batch in BATCHES:
+            planned = await in_thread(self._planned, order, batch)
+            try:
+                await self._orders.loads.join(planned, order.why)
+            except DoesNotFit:
+                if batch == BATCHES[-1]:
+                    raise
+            else:
+                return
 
     async def dissolve(self, order: DissolveGroup) -> None:
         """End a group once its requests have ended. Raises UnknownEngine."""
@@ -92,7 +106,7 @@ class GroupOrders:
     def _report(self, id_: str) -> EngineReport:
         return self._state.engines().get(id_) or self._orders.loads.report(id_)
 
-    def _planned(self, order: FormGroup) -> PlannedEngine:
+    def _planned(self, order: FormGroup, batch: int) -> PlannedEngine:
         """Plan the engine of a head. Reads files. Raises a refusal."""
         loads, variant = self._orders.loads, order.variant
         assert loads.found is not None  # noqa: S101 - `ordered` has checked it
@@ -106,6 +120,7 @@ class GroupOrders:
         return planned_head(
             order,
             model,
+            batch=batch,
             gpus=gpus,
             threads=self._threads,
             members=members_of(order, self._state.identity.id, self._state.name),
@@ -184,6 +199,7 @@ def planned_head(
     order: FormGroup,
     model: Model,
     *,
+    batch: int,
     gpus: Sequence[str],
     threads: int,
     members: tuple[GroupMember, ...],
@@ -198,7 +214,7 @@ def planned_head(
         Launch(
             slots=order.slots,
             context=order.context,
-            batch=min(order.context, BATCH),
+            batch=min(order.context, batch),
             threads=threads,
             kv_type=PLAIN,
         ),

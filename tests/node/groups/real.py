@@ -8,9 +8,10 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,8 @@ class RealNode:
                 stderr=out,
                 start_new_session=True,
             )
+        if self.limit is not None:
+            (self.limit / "cgroup.procs").write_text(str(self.running.pid))
 
     @property
     def process(self) -> psutil.Process:
@@ -115,6 +118,11 @@ class RealNode:
             if program in " ".join(command[:1]) and (not flag or flag in command):
                 return each
         raise AssertionError(f"{self.name} has no {program}")
+
+    def used(self) -> int:
+        """Return the bytes that no file backs, of the node and all its processes."""
+        everything = (self.process, *self.process.children(recursive=True))
+        return sum(each.memory_full_info().uss for each in everything)
 
     def kill(self) -> None:
         """End it at once."""
@@ -161,7 +169,7 @@ class RealNode:
 
     async def form(self, *workers: GroupWorker, context: int = 1024) -> EngineReport:
         """Have it be the head of a group; returns the report once it serves."""
-        share = 1 - sum(each.share for each in workers)
+        share = max(0.0, 1 - sum(each.share for each in workers))
         order = FormGroup(
             variant=VARIANT, share=share, workers=workers, context=context
         )
@@ -202,6 +210,31 @@ def serving(report: NodeReport) -> bool:
 
 
 @contextmanager
+def memory_limits(count: int, size: int) -> Generator[list[Path]]:
+    """Make cgroups that hold their processes to so many bytes each.
+
+    Raises OSError where none can be made.
+    """
+    lines = Path("/proc/self/cgroup").read_text().split()
+    found = {line.split(":")[1]: line.split(":")[2] for line in lines}
+    old = "memory" in found
+    root = Path("/sys/fs/cgroup") / ("memory" if old else "")
+    parent = root / found["memory" if old else ""].lstrip("/")
+    made = list[Path]()
+    try:
+        for at in range(count):
+            made.append(parent / f"edgeserve-test-{os.getpid()}-{at}")
+            made[-1].mkdir()
+            name = "memory.limit_in_bytes" if old else "memory.max"
+            (made[-1] / name).write_text(str(size))
+        yield made
+    finally:
+        for each in made:
+            with suppress(OSError):
+                each.rmdir()
+
+
+@contextmanager
 def ended(nodes: list[RealNode]) -> Generator[None]:
     try:
         yield
@@ -212,24 +245,29 @@ def ended(nodes: list[RealNode]) -> Generator[None]:
 
 @asynccontextmanager
 async def real_nodes(
-    folder: Path, model: Path, *names: str, flags: tuple[str, ...] = HERE
+    folder: Path,
+    model: Path,
+    *names: str,
+    flags: tuple[str, ...] = HERE,
+    limits: Sequence[Path | None] = (),
 ) -> AsyncGenerator[list[RealNode]]:
-    """Run nodes; the first has the model, and loads nothing by itself."""
+    """Run nodes; the first has the model. `limits` are their cgroups."""
     token = folder / "token"
     token.write_text(TOKEN)
     channel = FleetChannel(FleetTokens(token))
     nodes = list[RealNode]()
     with ended(nodes):
         async with upstream(connect_seconds=PATIENCE, channel=channel) as ask:
-            for name in names:
+            for name, limit in zip_longest(names, limits):
                 own = folder / name
                 for each in ("config", "models"):
                     (own / each).mkdir(parents=True)
                 shutil.copy(token, own / "config" / "token")
                 if not nodes:
                     shutil.copy(model, own / "models" / f"{model.stem}.gguf")
-                nodes.append(RealNode(name, own, ask, free_port(), flags=flags))
-                nodes[-1].start()
+                node = RealNode(name, own, ask, free_port(), limit, flags=flags)
+                nodes.append(node)
+                node.start()
             for node in nodes:
                 await node.until(lambda report: report.rpc)
             yield nodes

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import psutil
@@ -21,7 +22,13 @@ from edgeserve.wire import NodeReport, encode
 from tests.fakes.cable import cable
 from tests.native import native
 from tests.node.groups.grouped import group
-from tests.node.groups.real import VARIANT, RealNode, real_nodes, serving
+from tests.node.groups.real import (
+    VARIANT,
+    RealNode,
+    memory_limits,
+    real_nodes,
+    serving,
+)
 from tests.patience import PATIENCE
 
 pytestmark = [native, pytest.mark.engine]
@@ -49,6 +56,43 @@ async def test_a_group_answers_as_a_single_machine_does(
     print("group", grouped["timings"], "alone", single["timings"], took)
     assert {each.state for each in engine.group} == {"up"}
     assert grouped["choices"][0]["text"] == single["choices"][0]["text"]
+
+
+SMALL = 250 * 2**20
+"""Memory of a machine on which the model alone does not fit, beside the node itself."""
+
+
+async def test_a_model_that_no_machine_has_room_for_is_served_by_three(
+    tmp_path: Path, smollm2: Path
+) -> None:
+    with limited(3) as limits:
+        names = ("head", "left", "right")
+        async with real_nodes(tmp_path, smollm2, *names, limits=limits) as nodes:
+            head, left, right = nodes
+            report = await head.until(lambda report: bool(report.available))
+            (refused,) = report.available
+            workers = await left.worker(0.45), await right.worker(0.45)
+            await head.form(*workers, context=512)
+            answer = await head.complete(GROUP)
+            used = [each.used() for each in nodes]
+
+    assert not report.engines
+    assert "needs" in refused.reason
+    assert refused.layered is not None
+    assert refused.layered.layers == 30
+    assert answer["choices"][0]["text"].startswith(" Rome")
+    print("MiB used:", [each // 2**20 for each in used])
+
+
+@contextmanager
+def limited(count: int) -> Generator[list[Path]]:
+    """Limit the memory of machines, or skip the test."""
+    with ExitStack() as stack:
+        try:
+            limits = stack.enter_context(memory_limits(count, SMALL))
+        except OSError as error:
+            pytest.skip(f"no cgroup can be made here: {error}")
+        yield limits
 
 
 BOUND = 25.0
