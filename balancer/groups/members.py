@@ -154,14 +154,12 @@ def _own(node: Node, model: SplittableModel) -> int:
     worker = sum(
         each.memory for each in node.report.workers if normal(each.variant) == name
     )
-    shares = [
-        each.memory * member.share
+    head = sum(
+        each.memory
         for each in node.report.engines
         if each.group and normal(each.variant) == name
-        for member in each.group
-        if member.head
-    ]
-    return worker + int(sum(shares))
+    )
+    return worker + head
 
 
 def paces(candidates: Iterable[EngineCandidate], models: FleetModel) -> dict[str, Pace]:

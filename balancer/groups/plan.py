@@ -182,7 +182,7 @@ def engine_of(plan: GroupPlan) -> EngineReport:
         kind="native",
         launch=_launch(plan.context),
         expected=plan.expected,
-        memory=int(sum(each.memory for each in shares)),
+        memory=int(shares[0].memory),
         load_seconds=round(plan.split.load_seconds, 1),
         created=plan.model.created,
         group=tuple(

@@ -13,6 +13,7 @@ from typing import Literal
 
 import msgspec
 
+from edgeserve.errors import EdgeserveError
 from edgeserve.http.client.raw import Connecting
 from edgeserve.orders.groups import (
     FormGroup,
@@ -25,7 +26,6 @@ from edgeserve.runtime.tasks import first
 from node.engines.base import Command, Engine, EngineSpec
 from node.groups.member import Member
 from node.groups.split import expanded
-from node.supervision.companions import CompanionLost
 
 MEMBER = declared("group member", "never")
 
@@ -42,6 +42,10 @@ class Head:
 
     rpc: str
     nodes: Connecting
+
+
+class MemberLost(EdgeserveError):
+    """A worker is not there; the sentence says which, and why."""
 
 
 class Group:
@@ -61,7 +65,7 @@ class Group:
 
     @property
     def members(self) -> tuple[GroupMember, ...]:
-        """See `Companions.members`."""
+        """All members and their states, the head first."""
         states: dict[str, MemberState] = dict.fromkeys(self._lost, "lost")
         states |= {each.worker.node: each.state for each in self._held}
         return tuple(
@@ -83,7 +87,7 @@ class Group:
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None]:
-        """See `Companions.running`."""
+        """Have the workers there for one process of the engine. Raises MemberLost."""
         head = self._members[0]
         order = HostWorker(
             head=head.node,
@@ -114,18 +118,18 @@ class Group:
             self._held = ()
 
     async def _up(self) -> None:
-        """Wait until all are up. Raises CompanionLost."""
+        """Wait until all are up. Raises MemberLost."""
         try:
             async with asyncio.timeout(START_SECONDS):
                 while any(each.state != "up" for each in self._held):
                     if lost := self._which():
-                        raise CompanionLost(lost)
+                        raise MemberLost(lost)
                     await self._news()
         except TimeoutError as error:
             late = [e.worker.name for e in self._held if e.state != "up"]
             names = ", ".join(late)
             why = f"{names}: not ready within {START_SECONDS:g} s"
-            raise CompanionLost(f"the group cannot start: {why}") from error
+            raise MemberLost(f"the group cannot start: {why}") from error
 
     def _which(self) -> str:
         lost = [each.lost for each in self._held if each.lost]
@@ -137,19 +141,19 @@ class Group:
         await first(*(each.news for each in self._held))
 
     def ready(self) -> None:
-        """See `Companions.ready`: from now on nobody else connects."""
+        """Note that the engine has loaded: from now on nobody else connects."""
         for each in self._held:
             each.loaded = True
             each.shut()
 
     async def lost(self) -> str:
-        """See `Companions.lost`."""
+        """Wait until a worker is lost; returns which, and why."""
         while not (lost := self._which()):
             await self._news()
         return lost
 
     async def blamed(self) -> str:
-        """See `Companions.blamed`."""
+        """Return which worker was lost when the engine ended, "" for none."""
         with suppress(TimeoutError):
             async with asyncio.timeout(BLAME_SECONDS):
                 return await self.lost()

@@ -47,6 +47,9 @@ GROWTH = 0.25
 """What a worker may take beyond what it was promised: this share, or 512 MiB."""
 
 
+USUAL = ("Accepted client connection", "Client connection closed")
+"""Lines that explain nothing."""
+
 Room = Callable[[], Awaitable[None]]
 """Waits until what was in the way has left the memory."""
 
@@ -181,4 +184,5 @@ class Worker:
 
 async def _end(process: Process) -> str:
     status = await process.ended()
-    return f"its process {ending(status, process.output.lines)}"
+    said = (each for each in process.output.lines if each not in USUAL)
+    return f"its process was {ending(status, said)}"

@@ -43,6 +43,9 @@ from node.state import NodeState
 
 PAUSE = 0.1
 
+BATCHES = (BATCH, 256, 64)
+"""Tokens per computation: what a batch takes of the head's memory grows with it."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
@@ -70,9 +73,20 @@ class GroupOrders:
                 raise NoWorker(NO_PROGRAM)
             served = orders.running.find(id_)
             if served is None or not _is_same(served, order):
-                planned = await in_thread(self._planned, order)
-                await orders.loads.join(planned, order.why)
+                await self._join(order)
         return self._report(id_)
+
+    async def _join(self, order: FormGroup) -> None:
+        """Plan the largest batch that has room, and load. Raises a refusal."""
+        for batch in BATCHES:
+            planned = await in_thread(self._planned, order, batch)
+            try:
+                await self._orders.loads.join(planned, order.why)
+            except DoesNotFit:
+                if batch == BATCHES[-1]:
+                    raise
+            else:
+                return
 
     async def dissolve(self, order: DissolveGroup) -> None:
         """End a group once its requests have ended. Raises UnknownEngine."""
@@ -90,7 +104,7 @@ class GroupOrders:
     def _report(self, id_: str) -> EngineReport:
         return self._state.engines().get(id_) or self._orders.loads.report(id_)
 
-    def _planned(self, order: FormGroup) -> PlannedEngine:
+    def _planned(self, order: FormGroup, batch: int) -> PlannedEngine:
         """Plan the engine of a head. Reads files. Raises a refusal."""
         loads, variant = self._orders.loads, order.variant
         assert loads.found is not None  # noqa: S101 - `ordered` has checked it
@@ -104,6 +118,7 @@ class GroupOrders:
         return planned_head(
             order,
             model,
+            batch=batch,
             gpus=gpus,
             threads=self._threads,
             members=members_of(order, self._state.identity.id, self._state.name),
@@ -153,9 +168,9 @@ class GroupOrders:
 
 
 def _is_same(served: Served, order: FormGroup) -> bool:
-    """Whether this group runs, or starts, already."""
-    group = served.planned.group
-    if group is None or served.supervisor.retiring:
+    """Whether this group runs, or starts, already; one that failed begins anew."""
+    group, supervisor = served.planned.group, served.supervisor
+    if group is None or supervisor.retiring or supervisor.report.state == "failed":
         return False
     return _as_asked(group) == _as_asked(order)
 
@@ -187,6 +202,7 @@ def planned_head(
     order: FormGroup,
     model: Model,
     *,
+    batch: int,
     gpus: Sequence[str],
     threads: int,
     members: tuple[GroupMember, ...],
@@ -201,7 +217,7 @@ def planned_head(
         Launch(
             slots=order.slots,
             context=order.context,
-            batch=min(order.context, BATCH),
+            batch=min(order.context, batch),
             threads=threads,
             kv_type=PLAIN,
         ),
@@ -236,7 +252,7 @@ def planned_head(
             launch=launch,
             layers=whole.layers + 1,
             expected=expected,
-            memory=need.total + sum(each.memory for each in order.workers),
+            memory=need.total,
             created=written(model.path),
             layered=whole,
         ),

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import msgspec
 
@@ -14,7 +15,8 @@ from edgeserve.config.settings import NodeSettings
 from edgeserve.http.client.raw import Connecting
 from edgeserve.http.types import Upstream
 from edgeserve.reports.hardware import Hardware
-from node.groups.group import Group, GroupEngine, Head
+from node.groups.group import Group, Head
+from node.groups.supervisor import GroupSupervisor
 from node.groups.workers import Workers
 from node.hardware.sample import memory
 from node.lifecycle.eviction import Resident
@@ -164,17 +166,16 @@ class RunningEngines:
         """Start an engine."""
         _say(planned)
         spec = planned.spec
-        changed = partial(self._state.feed.engine_changed, spec.id)
-        engine, group = found.engine_of(planned), self._group(planned, changed)
-        supervisor = Supervisor(
-            engine=GroupEngine(engine, group) if group else engine,
+        load = LoadProgress(self._times.seconds(planned), over=self._woken)
+        supervisor = self._supervisor(
+            found,
+            planned,
+            engine=found.engine_of(planned),
             spec=spec,
             settings=self._settings,
             upstream=self._upstream,
-            changed=changed,
-            fallbacks=None if group else self._fallbacks(found, planned),
-            companions=group,
-            load=LoadProgress(self._times.seconds(planned), over=self._woken),
+            changed=partial(self._state.feed.engine_changed, spec.id),
+            load=load,
             epoch=self.epochs.get(spec.id, 0),
         )
         supervisor.pinned = planned.pinned
@@ -190,18 +191,17 @@ class RunningEngines:
             )
         )
 
-    def _group(
-        self, planned: PlannedEngine, changed: Callable[[], None]
-    ) -> Group | None:
-        if planned.group is None or self._nodes is None:
-            return None
-        head = Head(rpc=self.workers.rpc, nodes=self._nodes)
-        return Group(planned.group, planned.members, head, changed)
-
-    def _fallbacks(self, found: Prepared, planned: PlannedEngine) -> StartupFallbacks:
+    def _supervisor(
+        self, found: Prepared, planned: PlannedEngine, **more: Any
+    ) -> Supervisor:
+        if planned.group is not None and self._nodes is not None:
+            head = Head(rpc=self.workers.rpc, nodes=self._nodes)
+            group = Group(planned.group, planned.members, head, more["changed"])
+            return GroupSupervisor(group, **more)
         latest = self._state.hardware.latest
         fallbacks = fallbacks_of(found, planned, self._settings, latest)
-        return StartupFallbacks(fallbacks, planned.instead or None)
+        note = planned.instead or None
+        return Supervisor(fallbacks=StartupFallbacks(fallbacks, note), **more)
 
     async def stop(self, served: Served) -> None:
         """Stop an engine at once."""

@@ -21,7 +21,6 @@ from node.engines.output import Output, ending, telling
 from node.engines.probe import Probe, Properties, Unwell
 from node.engines.process import Process, free_port, running, sweep
 from node.supervision import growth
-from node.supervision.companions import CompanionLost, Companions, NoCompanions
 from node.supervision.fallbacks import Attempt, Ending, StartupFallbacks, ended
 from node.supervision.liveness import Intervals, watchdog_of
 from node.supervision.loading import LoadProgress
@@ -57,7 +56,6 @@ class Supervisor:
         pick_port: Callable[[], int] = free_port,
         load: LoadProgress | None = None,
         epoch: int = 0,
-        companions: Companions | None = None,
     ) -> None:
         self.spec = spec
         self.slots = Slots(spec.launch.slots, self._slots_changed, clock)
@@ -82,8 +80,7 @@ class Supervisor:
         self._ending = Ending()
         self._ended_how: Ended = ""
         self._memory_limit = 0
-        self._blameless = False
-        self._companions = companions or NoCompanions()
+        self._lost_requests = False
         self._retiring: str | None = None
         self._retired: EngineState = "loading"
         self._process: Process | None = None
@@ -113,7 +110,6 @@ class Supervisor:
             load_seconds=self.load.seconds,
             progress=self.load.share if state == "loading" else None,
             pinned=self.pinned,
-            group=self._companions.members,
         )
 
     @property
@@ -205,8 +201,8 @@ class Supervisor:
             if failures.repeated:
                 self.load.fail(reason)
             log.warning("%s: %s", self.spec.id, reason)
-            # Nor is one that requests have ended, or that lost its group, quarantined.
-            if failures.hopeless and not self._blameless:
+            # An engine that requests have ended is never quarantined.
+            if failures.hopeless and not self._lost_requests:
                 self._become("quarantined", quarantined(self._settings, reason))
                 await replaced(self.spec.path, self._intervals.file)
                 failures = RestartBackoff()
@@ -223,39 +219,19 @@ class Supervisor:
         self._ending, self._memory_limit = Ending(), 0
         self.load.begin()
         self._become("loading", self._reason)
+        command = self._engine.command(self.spec, port=self._port, api_key=self.api_key)
         try:
-            async with self._companions.running():
-                return await self._watched_process()
-        except CompanionLost as error:
-            return self._deserted(str(error))
+            async with running(command, self._settings.state_dir) as process:
+                self._output, self._process = process.output, process
+                watch = self._watch(process)
+                reason = await first_of(
+                    self._ended(process), self._ready_then_watched(watch), watch.alive()
+                )
+                if self._state == "stuck":
+                    process.kill()  # its clients wait until it is gone
+                return reason
         except OSError as error:
             return f"cannot be started: {error}"
-
-    async def _watched_process(self) -> str:
-        """Run the process to its end; returns the reason. Raises OSError."""
-        command = self._engine.command(self.spec, port=self._port, api_key=self.api_key)
-        async with running(command, self._settings.state_dir) as process:
-            self._output, self._process = process.output, process
-            watch = self._watch(process)
-            reason = await first_of(
-                self._ended(process),
-                self._ready_then_watched(watch),
-                watch.alive(),
-                self._companions.lost(),
-            )
-            if self._state == "stuck":
-                process.kill()  # its clients wait until it is gone
-            lost = await self._companions.blamed()
-            if not lost:
-                return reason
-            process.kill()  # it may wait for an answer for ever
-            return self._deserted(lost)
-
-    def _deserted(self, why: str) -> str:
-        """End for want of another machine, which is no fault of the model."""
-        self._lost("failed", why, "killed")
-        self._blameless = True
-        return why
 
     def _watch(self, process: Process) -> EngineWatch:
         return EngineWatch(
@@ -288,8 +264,7 @@ class Supervisor:
         lines = process.output.lines
         self._ending = ended(status, lines)
         how = growth.ended_by(status, for_memory=growth.kernel_kills() > kills)
-        here = not self.spec.launch.workers  # elsewhere fewer layers change nothing
-        again = here and self._ending.no_memory and self.spec.launch.gpu_layers != 0
+        again = self._ending.no_memory and self.spec.launch.gpu_layers != 0
         return self._lost("loading" if again else "failed", ending(status, lines), how)
 
     async def _ready_then_watched(self, watch: EngineWatch) -> str:
@@ -313,7 +288,6 @@ class Supervisor:
             watch.memory_limit = self._memory_limit
         self._become("ready", await self._fallbacks.helped(self.spec.id))
         watch.ready = True
-        self._companions.ready()
         vision = properties.vision
         watchdog = watchdog_of(self.spec, self._clock(), vision=vision)
         return await watch.decoding(watchdog)
@@ -329,7 +303,7 @@ class Supervisor:
     def _lost(self, state: EngineState, reason: str, how: Ended = "died") -> str:
         """Stop claims at once; the process is still to be ended."""
         asked = self.slots.busy > 0 or self.use.just_asked
-        self._blameless = self.use.ready_at is not None and asked
+        self._lost_requests = self.use.ready_at is not None and asked
         self._ended_how = how
         self.load.stop()
         self._become(state, reason)

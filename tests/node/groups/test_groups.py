@@ -11,23 +11,24 @@ import msgspec
 import psutil
 import pytest
 
+from edgeserve.errors import NodeLost
+from edgeserve.http import Origin, upstream
 from edgeserve.http.client.pool import Pool
 from edgeserve.http.client.raw import raw_stream
-from edgeserve.http import Origin, upstream
 from edgeserve.http.types import origin_of
 from edgeserve.orders.groups import (
     DISSOLVE,
     LINK,
     RPC,
+    WORKERS,
     DissolveGroup,
     HostWorker,
     MeasureLink,
     NodeLink,
     OpenTunnel,
-    WORKERS,
 )
-from edgeserve.errors import NodeLost
 from edgeserve.wire import NodeReport, decode, encode
+from node.supervision import restart
 from tests.node.groups.grouped import (
     MEMORY,
     VARIANT,
@@ -138,8 +139,9 @@ async def test_a_worker_that_dies_or_freezes_ends_the_engine_which_starts_again(
 
 
 async def test_a_lost_member_never_quarantines_the_model(
-    tmp_path: Path, model: Path
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(restart, "FIRST", 0.05)
     async with some_nodes(tmp_path, model, "left") as (head, left):
         worker = await left.worker()
         nowhere = msgspec.structs.replace(worker, urls=("http://127.0.0.1:9",))
@@ -178,13 +180,15 @@ async def test_dissolving_a_group_ends_its_engine_and_frees_its_workers(
 async def test_a_head_that_leaves_frees_its_workers(
     tmp_path: Path, model: Path
 ) -> None:
-    async with some_nodes(tmp_path, model, "left") as (head, left):
+    async with some_nodes(tmp_path, model, "left") as (_head, left):
         order = HostWorker(
             head="h", name="attic", variant=VARIANT, memory=MEMORY, rpc="7.0.0"
         )
-        async with asking(left) as (ask, origin):
-            async with raw_stream(ask, origin, WORKERS, encode(order)):
-                there = await left.until(lambda report: report.workers)
+        async with (
+            asking(left) as (ask, origin),
+            raw_stream(ask, origin, WORKERS, encode(order)),
+        ):
+            there = await left.until(lambda report: bool(report.workers))
         await left.until(lambda report: not report.workers)
         await gone(left)
 
