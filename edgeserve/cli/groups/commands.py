@@ -90,7 +90,7 @@ def shown(told: Json) -> Iterator[str]:
     )
     if told["unmeasured"]:
         names = ", ".join(told["unmeasured"])
-        yield f"the network to {names} could not be measured, and is taken as a poor one"
+        yield f"the network to {names} was not measured, and is taken for a poor one"
 
 
 def row(member: Json) -> Row:
