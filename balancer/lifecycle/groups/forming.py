@@ -113,9 +113,13 @@ class GroupForming:
         """
         missing = self.state.groups.missing(self.state.current.fleet, variant)
         try:
-            async with asyncio.timeout(LINKS_SECONDS), asyncio.TaskGroup() as tasks:
-                for _, pairs in groupby(missing, key=lambda pair: pair[0]):
-                    tasks.create_task(self._measure_each(list(pairs)))
+            async with asyncio.timeout(LINKS_SECONDS):
+                await asyncio.gather(
+                    *(
+                        self._measure_each(list(pairs))
+                        for _, pairs in groupby(missing, key=lambda pair: pair[0])
+                    )
+                )
         except TimeoutError:
             pass  # those that are missing count as poor ones
 
