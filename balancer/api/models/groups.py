@@ -63,7 +63,11 @@ class GroupRoutes:
         if order.dissolve:
             return json_response(await self.dissolve(name), status=202)
         plan = await self.plan(name, order)
-        shown = {**shown_plan(plan), "alone": list(self._alone(plan))}
+        shown = {
+            **shown_plan(plan),
+            "measured": self._measured(plan),
+            "alone": list(self._alone(plan)),
+        }
         if order.dry_run:
             return json_response(shown)
         _check(await self.forming.form(plan, WHY))
@@ -120,6 +124,16 @@ class GroupRoutes:
         dissolved = [{"model": e.engine.variant, "node": e.node} for e in groups]
         return {"model": normal(name), "dissolved": dissolved}
 
+    def _measured(self, plan: GroupPlan) -> float | None:
+        """Return tokens/s of the variant's group that serves now, as measured."""
+        id_ = group_id(plan.model.variant)
+        for each in self.state.predictive.fleet_model.of(
+            each for each in self.state.current.candidates if each.engine.id == id_
+        ):
+            if each.learner.calibrated:
+                return _about(1 / each.learner.speed.decode)
+        return None
+
     def _alone(self, plan: GroupPlan) -> Iterator[Json]:
         """Yield the best engine of each variant of the model on one machine."""
         models = self.state.predictive.fleet_model
@@ -136,7 +150,7 @@ class GroupRoutes:
                 "variant": variant,
                 "node": each.node,
                 "state": state_of(each),
-                "tokens_per_second": float(f"{rate:.2g}"),
+                "tokens_per_second": _about(rate),
                 "quicker": rate > plan.split.writes,
             }
 
@@ -171,6 +185,10 @@ def _shown_share(share: Share, layers: int, *, head: bool) -> Json:
         "computing_ms": round(1000 * share.computes, 2),
         "network_ms": round(1000 * share.travels, 2),
     }
+
+
+def _about(rate: float) -> float:
+    return float(f"{rate:.2g}")
 
 
 def _check(outcome: Outcome) -> None:

@@ -88,6 +88,8 @@ def shown(told: Json) -> Iterator[str]:
         f" prompts at {told['prompt_tokens_per_second']:g};"
         f" context {told['context']}, loaded in about {told['load_seconds']:.0f} s"
     )
+    if told["measured"]:
+        yield f"its group that serves now writes {told['measured']:g} tokens/s"
     if told["unmeasured"]:
         names = ", ".join(told["unmeasured"])
         yield f"the network to {names} was not measured, and is taken for a poor one"

@@ -8,7 +8,7 @@ from typing import Any
 
 from edgeserve.config.paths import admin_key_file
 from edgeserve.orders.groups import NodeLink
-from tests.balancer.endpoint import Answered, Endpoint, eventually
+from tests.balancer.endpoint import CHAT, Answered, Endpoint, chat, eventually
 from tests.balancer.lifecycle.groups.fleets import GROUP, LAYERED, able, ask, fleet
 from tests.fakes.reports import an_engine
 
@@ -140,3 +140,23 @@ async def test_only_an_admin_may_order(tmp_path: Path) -> None:
 
     assert answer.status == 403
     assert pc.groups.formed == []
+
+
+async def test_load_says_that_a_group_is_needed(tmp_path: Path) -> None:
+    async with fleet("pi", state_dir=tmp_path) as (balancer, _):
+        path = "/edgeserve/v1/models/big/load"
+        told = await order(balancer, tmp_path, path)
+
+    assert told.status == 409
+    assert "edgeserve models group big" in told.error
+
+
+async def test_a_group_that_serves_shows_what_was_measured(tmp_path: Path) -> None:
+    async with fleet("pi", state_dir=tmp_path) as (balancer, _):
+        before = await order(balancer, tmp_path, dry_run=True)
+        for _ in range(3):
+            await balancer.post(CHAT, chat(model="big", max_tokens=12))
+        after = await order(balancer, tmp_path, dry_run=True)
+
+    assert before.json["measured"] is None
+    assert after.json["measured"] > 0
