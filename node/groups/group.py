@@ -141,7 +141,7 @@ class Group:
         await first(*(each.news for each in self._held))
 
     def ready(self) -> None:
-        """Note that the engine has loaded: from now on nobody else connects."""
+        """Note that the engine has loaded: from now on nothing else connects."""
         for each in self._held:
             each.loaded = True
             each.shut()

@@ -8,6 +8,7 @@ stop the group for ever.
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 
@@ -29,6 +30,7 @@ from edgeserve.orders.groups import (
 )
 from edgeserve.runtime.background import Tasks, declared
 from edgeserve.runtime.tasks import first_of
+from edgeserve.security.account import same_account
 from edgeserve.wire import decode, encode
 from node.groups.worker import BEAT_SECONDS, LINE, SILENT_SECONDS
 
@@ -150,7 +152,7 @@ class Member:
             self._server.close()
 
     def shut(self) -> None:
-        """Let nobody connect any longer."""
+        """Let nothing connect any longer."""
         assert self._server is not None  # noqa: S101 - it was opened
         self._server.close()
 
@@ -158,6 +160,9 @@ class Member:
         """Lead one connection of the engine to its worker."""
         origin = self._origin
         assert origin is not None  # noqa: S101 - it was held before
+        if not await asyncio.to_thread(_is_ours, inner.transport):
+            inner.abort()
+            return
         body = encode(OpenTunnel(key=self.told.key))
         try:
             async with raw_stream(self._nodes, origin, RPC, body) as outer:
@@ -175,3 +180,14 @@ class Member:
             self._lose(f"no tunnel: {error}")
         finally:
             inner.abort()
+
+
+def _is_ours(transport: asyncio.Transport) -> bool:
+    """Whether a program of this node's own account has connected, as far as is known.
+
+    RPC has no keys, and other accounts of this machine can reach its loopback, too.
+    """
+    if not sys.platform.startswith("linux"):
+        return True
+    peer, own = (transport.get_extra_info(each) for each in ("peername", "sockname"))
+    return bool(peer and own) and same_account(peer[:2], own[:2])
