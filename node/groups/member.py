@@ -140,12 +140,12 @@ class Member:
         """Listen on loopback for the engine, which connects while it starts."""
         loop = asyncio.get_running_loop()
 
-        def made() -> RawStream:
-            stream = RawStream()
+        def begin(stream: RawStream) -> None:
             tasks.start(TUNNEL, lambda: self._tunnel(stream), self.worker.name)
-            return stream
 
-        self._server = await loop.create_server(made, LOOPBACK, 0, backlog=1)
+        self._server = await loop.create_server(
+            lambda: _Entering(begin), LOOPBACK, 0, backlog=1
+        )
         try:
             yield
         finally:
@@ -160,11 +160,10 @@ class Member:
         """Lead one connection of the engine to its worker."""
         origin = self._origin
         assert origin is not None  # noqa: S101 - it was held before
-        if not await asyncio.to_thread(_is_ours, inner.transport):
-            inner.abort()
-            return
         body = encode(OpenTunnel(key=self.told.key))
         try:
+            if not await asyncio.to_thread(_is_ours, inner.transport):
+                return
             async with raw_stream(self._nodes, origin, RPC, body) as outer:
                 notice_silence(outer.transport)
                 self._tunnels.add(outer)
@@ -180,6 +179,19 @@ class Member:
             self._lose(f"no tunnel: {error}")
         finally:
             inner.abort()
+
+
+class _Entering(RawStream):
+    """A connection to a port of ours; `begin` is called once it is there."""
+
+    def __init__(self, begin: Callable[[RawStream], None]) -> None:
+        super().__init__()
+        self._begin = begin
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin."""
+        super().connection_made(transport)
+        self._begin(self)
 
 
 def _is_ours(transport: asyncio.Transport) -> bool:

@@ -42,9 +42,10 @@ from tests.patience import PATIENCE
 
 
 def lost(report: NodeReport) -> bool:
-    """Whether the group's engine ended."""
+    """Whether the group's engine ended for want of a member."""
     found = group(report)
-    return found is not None and found.state == "failed"
+    ended = found is not None and found.state == "failed"
+    return ended and found is not None and "has lost" in (found.reason or "")
 
 
 @asynccontextmanager
