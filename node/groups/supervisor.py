@@ -16,7 +16,6 @@ from node.engines.process import Process
 from node.groups.group import Group, GroupEngine, MemberLost
 from node.supervision.supervisor import Supervisor
 
-
 UNKNOWN = "its engine ended; whether a member was lost is not known yet"
 
 
