@@ -15,7 +15,15 @@ from functools import partial
 from edgeserve.config.paths import admin_key_file
 from edgeserve.config.settings import EVERYWHERE, LOOPBACK, NodeSettings
 from edgeserve.errors import SettingsError
-from edgeserve.http import Origin, bind, limits_of, listen, upstream
+from edgeserve.http import (
+    Handler,
+    Origin,
+    Upstream,
+    bind,
+    limits_of,
+    listen,
+    upstream,
+)
 from edgeserve.http.channel.accepting import Proving
 from edgeserve.http.channel.opening import FleetChannel
 from edgeserve.http.listening import (
@@ -49,7 +57,8 @@ from node.discovery.identity import identified, this_machine
 from node.hardware.sample import LatestHardware, Sampler, measuring
 from node.kept_log import keeping
 from node.lifecycle.groups import GroupOrders
-from node.pulls.running import pulling
+from node.lifecycle.orders import Orders
+from node.pulls.running import Pulling, pulling
 from node.shelf import run_engines
 from node.state import NodeState
 
@@ -136,18 +145,7 @@ async def serve(settings: NodeSettings, stop: asyncio.Event) -> None:
         state.port = await stack.enter_async_context(
             listen(
                 sock,
-                GroupStreams(
-                    groups,
-                    orders.workers,
-                    guard,
-                    FileHandler(
-                        pulls.library,
-                        guard,
-                        ServerRelay(
-                            state, ask, guard, InferenceHandler(state, ask, guard)
-                        ),
-                    ),
-                ),
+                handler(state, orders, groups, pulls, ask, guard),
                 lambda path: path in ROUTES or path.startswith(PIPED),
                 [
                     *routes(state, guard, kept),
@@ -180,6 +178,20 @@ async def serve(settings: NodeSettings, stop: asyncio.Event) -> None:
         await stop.wait()
         state.leave()
         kept.say("draining: running requests may finish, new ones are refused")
+
+
+def handler(
+    state: NodeState,
+    orders: Orders,
+    groups: GroupOrders,
+    pulls: Pulling,
+    ask: Upstream,
+    guard: Guard,
+) -> Handler:
+    """Return what answers the paths that aiohttp does not."""
+    inference = ServerRelay(state, ask, guard, InferenceHandler(state, ask, guard))
+    files = FileHandler(pulls.library, guard, inference)
+    return GroupStreams(groups, orders.workers, guard, files)
 
 
 def _ours(state: NodeState, settings: NodeSettings, place: ServerPlace) -> str:

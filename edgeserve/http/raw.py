@@ -16,7 +16,7 @@ PROTOCOL = "edgeserve-raw"
 """What the `Upgrade` field names."""
 
 UNREAD_BYTES = 262144
-"""Past this, reading pauses until somebody takes what has come."""
+"""Past this, reading pauses until what has come is taken."""
 
 
 class Former(Protocol):

@@ -118,7 +118,7 @@ class HostWorker(msgspec.Struct, frozen=True, kw_only=True):
     """Asks a node to be a worker of a head; `rpc` is the head's version of RPC.
 
     Both then send a line each second: the worker's node a `HostedWorker`, the head a
-    `Heartbeat`. Who is silent counts as lost.
+    `Heartbeat`. The one that is silent counts as lost.
     """
 
     head: str

@@ -122,7 +122,7 @@ class Group:
         try:
             async with asyncio.timeout(START_SECONDS):
                 while any(each.state != "up" for each in self._held):
-                    if lost := self._which():
+                    if lost := self.which:
                         raise MemberLost(lost)
                     await self._news()
         except TimeoutError as error:
@@ -131,7 +131,9 @@ class Group:
             why = f"{names}: not ready within {START_SECONDS:g} s"
             raise MemberLost(f"the group cannot start: {why}") from error
 
-    def _which(self) -> str:
+    @property
+    def which(self) -> str:
+        """Which workers are lost, and why; "" for none."""
         lost = [each.lost for each in self._held if each.lost]
         return f"the group has lost {'; '.join(lost)}" if lost else ""
 
@@ -141,14 +143,14 @@ class Group:
         await first(*(each.news for each in self._held))
 
     def ready(self) -> None:
-        """Note that the engine has loaded: from now on nobody else connects."""
+        """Note that the engine has loaded: from now on nothing else connects."""
         for each in self._held:
             each.loaded = True
             each.shut()
 
     async def lost(self) -> str:
         """Wait until a worker is lost; returns which, and why."""
-        while not (lost := self._which()):
+        while not (lost := self.which):
             await self._news()
         return lost
 

@@ -8,6 +8,7 @@ stop the group for ever.
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 
@@ -29,6 +30,7 @@ from edgeserve.orders.groups import (
 )
 from edgeserve.runtime.background import Tasks, declared
 from edgeserve.runtime.tasks import first_of
+from edgeserve.security.account import same_account
 from edgeserve.wire import decode, encode
 from node.groups.worker import BEAT_SECONDS, LINE, SILENT_SECONDS
 
@@ -138,19 +140,19 @@ class Member:
         """Listen on loopback for the engine, which connects while it starts."""
         loop = asyncio.get_running_loop()
 
-        def made() -> RawStream:
-            stream = RawStream()
+        def begin(stream: RawStream) -> None:
             tasks.start(TUNNEL, lambda: self._tunnel(stream), self.worker.name)
-            return stream
 
-        self._server = await loop.create_server(made, LOOPBACK, 0, backlog=1)
+        self._server = await loop.create_server(
+            lambda: _Entering(begin), LOOPBACK, 0, backlog=1
+        )
         try:
             yield
         finally:
             self._server.close()
 
     def shut(self) -> None:
-        """Let nobody connect any longer."""
+        """Let nothing connect any longer."""
         assert self._server is not None  # noqa: S101 - it was opened
         self._server.close()
 
@@ -160,6 +162,8 @@ class Member:
         assert origin is not None  # noqa: S101 - it was held before
         body = encode(OpenTunnel(key=self.told.key))
         try:
+            if not await asyncio.to_thread(_is_ours, inner.transport):
+                return
             async with raw_stream(self._nodes, origin, RPC, body) as outer:
                 notice_silence(outer.transport)
                 self._tunnels.add(outer)
@@ -175,3 +179,27 @@ class Member:
             self._lose(f"no tunnel: {error}")
         finally:
             inner.abort()
+
+
+class _Entering(RawStream):
+    """A connection to a port of ours; `begin` is called once it is there."""
+
+    def __init__(self, begin: Callable[[RawStream], None]) -> None:
+        super().__init__()
+        self._begin = begin
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin."""
+        super().connection_made(transport)
+        self._begin(self)
+
+
+def _is_ours(transport: asyncio.Transport) -> bool:
+    """Whether a program of this node's own account has connected, as far as is known.
+
+    RPC has no keys, and other accounts of this machine can reach its loopback, too.
+    """
+    if not sys.platform.startswith("linux"):
+        return True
+    peer, own = (transport.get_extra_info(each) for each in ("peername", "sockname"))
+    return bool(peer and own) and same_account(peer[:2], own[:2])

@@ -61,7 +61,7 @@ def program(engine: Engine | None) -> Path | None:
 def version(path: Path) -> str:
     """Return a program's version of RPC, "" where it does not run. Takes a moment.
 
-    It tells nobody but its client: so it is started, asked and ended.
+    It tells its client only: so it is started, asked and ended.
     """
     port = free_port()
     where = ("--host", LOOPBACK, "--port", str(port), "--threads", "1")

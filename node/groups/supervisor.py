@@ -12,8 +12,11 @@ from msgspec import structs
 from edgeserve.runtime.tasks import first_of
 from edgeserve.wire import EngineReport, EngineState
 from node.engines.base import Engine
+from node.engines.process import Process
 from node.groups.group import Group, GroupEngine, MemberLost
 from node.supervision.supervisor import Supervisor
+
+UNKNOWN = "its engine ended; whether a member was lost is not known yet"
 
 
 class GroupSupervisor(Supervisor):
@@ -40,9 +43,17 @@ class GroupSupervisor(Supervisor):
 
     async def _run_in_group(self) -> str:
         reason = await first_of(super()._run_process(), self._group.lost())
-        # llama.cpp ends at once where a worker has gone; the news may take longer.
+        return self._deserted(reason) if self._group.which else reason
+
+    async def _ended(self, process: Process) -> str:
+        """Return why it ended: llama.cpp does at once where a worker has gone.
+
+        The news of that may take longer, so it waits a moment before it blames.
+        """
+        await process.ended()
+        self._lost("failed", UNKNOWN, "killed")
         lost = await self._group.blamed()
-        return self._deserted(lost) if lost else reason
+        return lost or await super()._ended(process)
 
     def _deserted(self, why: str) -> str:
         self._lost("failed", why, "killed")

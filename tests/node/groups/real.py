@@ -180,11 +180,13 @@ class RealNode:
         assert found is not None
         return found
 
-    async def complete(self, model: str = VARIANT, tokens: int = 24) -> dict[str, Any]:
-        """Complete the prompt at temperature 0."""
+    async def complete(
+        self, model: str = VARIANT, tokens: int = 24, prompt: str = PROMPT
+    ) -> dict[str, Any]:
+        """Complete a prompt at temperature 0."""
         body = {
             "model": model,
-            "prompt": PROMPT,
+            "prompt": prompt,
             "max_tokens": tokens,
             "temperature": 0,
             "ignore_eos": True,
