@@ -26,6 +26,7 @@ from balancer.api.access import (
 from balancer.api.admin import AdminRoutes
 from balancer.api.client_tls import client_tls
 from balancer.api.handling import inference_handler
+from balancer.api.models.groups import GroupRoutes
 from balancer.api.models.listing import ModelRoutes
 from balancer.api.models.orders import OrderRoutes
 from balancer.api.nodes import NodeRoutes
@@ -216,8 +217,13 @@ def _models(
     orders = OrderRoutes(
         state=shared, nodes=nodes, limits=limits, manages=clients.manager
     )
+    groups = GroupRoutes(state=shared, forming=loader.groups, manages=clients.manager)
     return ModelRoutes(
-        state=shared, clients=clients, orders=orders, events=loader.events
+        state=shared,
+        clients=clients,
+        orders=orders,
+        groups=groups,
+        events=loader.events,
     )
 
 

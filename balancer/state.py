@@ -14,6 +14,7 @@ from balancer.composition.table import RouteTable
 from balancer.fleet.changes import Changes
 from balancer.fleet.current import LiveFleet
 from balancer.fleet.slot_counts import SlotCounts
+from balancer.groups.planner import GroupPlanner
 from balancer.health.breaker import CircuitBreakers
 from balancer.health.loads import LoadFaults
 from balancer.health.poison import Poison
@@ -75,6 +76,7 @@ class BalancerState:
     current: LiveFleet
     queue: RequestQueue
     predictive: PredictivePolicy
+    groups: GroupPlanner
     slot_counts: SlotCounts
     breakers: CircuitBreakers
     load_faults: LoadFaults
@@ -106,8 +108,11 @@ def build_state(
     judged, known_better = Changes(), Changes()
     breakers, slot_counts = CircuitBreakers(judged.notify), SlotCounts()
     faults = LoadFaults(judged.notify)
-    current = LiveFleet(say, lambda each: breakers.ranked(faults.judged(each)))
     predictive = _predictive(settings, slot_counts, known_better)
+    groups = GroupPlanner(predictive.fleet_model, automatic=settings.groups == "auto")
+    current = LiveFleet(
+        say, lambda each: breakers.ranked(faults.judged(each)), groups.grouped
+    )
     simple = LeastBusy(lambda: current.candidates, slot_counts)
     queue = RequestQueue(
         predictive if settings.policy == "predict" else simple,
@@ -123,6 +128,7 @@ def build_state(
         current=current,
         queue=queue,
         predictive=predictive,
+        groups=groups,
         slot_counts=slot_counts,
         breakers=breakers,
         load_faults=faults,

@@ -9,7 +9,12 @@ import msgspec
 
 from edgeserve.errors import BadRequest
 from edgeserve.orders.engines import DesiredModel, ModelProblem
-from edgeserve.orders.groups import GroupMember, LayeredModel, WorkerReport
+from edgeserve.orders.groups import (
+    GroupCapacity,
+    GroupMember,
+    LayeredModel,
+    WorkerReport,
+)
 from edgeserve.orders.pulls import PullReport
 from edgeserve.orders.servers import AdoptedServer
 from edgeserve.reports.hardware import Hardware
@@ -55,7 +60,8 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
     `threads`; `spin` is how often an idle thread looks for work before it sleeps, 0 for
     the usual; `gpu_layers` is -1 for all. `speculative` is llama.cpp's `--spec-type`.
     `tensor_split` is each GPU's share, `overrides` llama.cpp's `-ot` text, `devices`
-    the GPUs to use, all of them if empty.
+    the GPUs to use, all of them if empty. `workers` are the nodes that compute with it
+    as a group: llama.cpp's devices `RPC0`, `RPC1`, … in that order.
     """
 
     slots: int
@@ -74,6 +80,7 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
     overrides: str = ""
     main_gpu: int = 0
     devices: tuple[str, ...] = ()
+    workers: tuple[str, ...] = ()
 
 
 class Placement(msgspec.Struct, frozen=True, kw_only=True):
@@ -112,7 +119,8 @@ class EngineReport(msgspec.Struct, frozen=True, kw_only=True):
 
     A `server` is no node's engine but a model of a server that the balancer asks by
     itself; `served` has what is particular to it. Its `context` is 0 where it is
-    unknown. `group` are the members of a group, if it is served by several machines.
+    unknown. `group` are the members of a group, if it is served by several machines;
+    `layered` is what a model of one file can be split by.
     """
 
     id: str
@@ -142,12 +150,14 @@ class EngineReport(msgspec.Struct, frozen=True, kw_only=True):
     last_resort: bool = False
     served: Served | None = None
     group: tuple[GroupMember, ...] = ()
+    layered: LayeredModel | None = None
 
 
 class AvailableModel(msgspec.Struct, frozen=True, kw_only=True):
     """A model on a node's disk without an engine: the reason, and what would help.
 
-    `layered` is for one that does not fit here, and that a group could serve.
+    `layered` is for one that does not fit here, and that a group could serve;
+    `abilities` and `created` are then as in `EngineReport`.
     """
 
     model: str
@@ -156,6 +166,8 @@ class AvailableModel(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
     remedy: str
     layered: LayeredModel | None = None
+    abilities: tuple[Ability, ...] = ()
+    created: int = 0
 
 
 class NodeReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -166,7 +178,9 @@ class NodeReport(msgspec.Struct, frozen=True, kw_only=True):
     settings ask, `slowed` why it is slower than it could be. `failures` counts, by
     name, how often background tasks have failed since its start. `desired` is what the
     node was told about models, `unmet` what of it is not so. `servers` are those that
-    it relays to, `workers` what it computes for groups of others.
+    it relays to, `workers` what it computes for groups of others. `rpc` is its version
+    of llama.cpp's RPC, "" where it can be neither head nor worker of a group;
+    `capacity` what it could give to one.
     """
 
     protocol: int = PROTOCOL
@@ -186,6 +200,8 @@ class NodeReport(msgspec.Struct, frozen=True, kw_only=True):
     pulls: tuple[PullReport, ...] = ()
     servers: tuple[AdoptedServer, ...] = ()
     workers: tuple[WorkerReport, ...] = ()
+    rpc: str = ""
+    capacity: GroupCapacity | None = None
     failures: dict[str, int] = {}
 
 

@@ -21,7 +21,15 @@ from functools import partial
 from edgeserve.config.paths import admin_key_file
 from edgeserve.config.settings import EVERYWHERE, LOOPBACK, NodeSettings
 from edgeserve.errors import SettingsError
-from edgeserve.http import Origin, bind, limits_of, listen, upstream
+from edgeserve.http import (
+    Handler,
+    Origin,
+    Upstream,
+    bind,
+    limits_of,
+    listen,
+    upstream,
+)
 from edgeserve.http.channel.accepting import Proving
 from edgeserve.http.channel.opening import FleetChannel
 from edgeserve.http.listening import (
@@ -43,6 +51,7 @@ from node.adoption.finding import finding
 from node.adoption.places import ServerPlace, places
 from node.api.admin import routes
 from node.api.files import BEGIN, FileHandler
+from node.api.groups import STREAMS, GroupStreams, group_routes
 from node.api.inference import InferenceHandler
 from node.api.orders import order_routes
 from node.api.pulls import PullRoutes
@@ -53,7 +62,9 @@ from node.discovery.client import FleetClient
 from node.discovery.identity import identified, this_machine
 from node.hardware.sample import LatestHardware, Sampler, measuring
 from node.kept_log import KeptLog, keeping
-from node.pulls.running import pulling
+from node.lifecycle.groups import GroupOrders
+from node.lifecycle.orders import Orders
+from node.pulls.running import Pulling, pulling
 from node.shelf import run_engines
 from node.state import NodeState
 
@@ -99,7 +110,7 @@ def _slots(number: int) -> str:
     return f"{number} slot" if number == 1 else f"{number} slots"
 
 
-PIPED = (BEGIN, RELAY)
+PIPED = (BEGIN, RELAY, *STREAMS)
 """What paths begin with whose answers are passed on as they come."""
 
 CONNECT_SECONDS = 5.0
@@ -130,22 +141,22 @@ async def serve(settings: NodeSettings, stop: asyncio.Event) -> None:
         await stack.enter_async_context(
             measuring(state.hardware, sample, state.feed.report_changed)
         )
-        orders = await stack.enter_async_context(run_engines(state, settings, ask))
+        orders = await stack.enter_async_context(
+            run_engines(state, settings, ask, client.nodes)
+        )
+        groups = GroupOrders(state, settings, orders)
         pulls = await stack.enter_async_context(
             pulling(settings, client.nodes, lambda: identity.id, state.pulled)
         )
         state.port = await stack.enter_async_context(
             listen(
                 sock,
-                FileHandler(
-                    pulls.library,
-                    guard,
-                    ServerRelay(state, ask, guard, InferenceHandler(state, ask, guard)),
-                ),
+                handler(state, orders, groups, pulls, ask, guard),
                 lambda path: path in ROUTES or path.startswith(PIPED),
                 [
                     *routes(state, guard, kept),
                     *order_routes(orders, guard),
+                    *group_routes(groups, client.nodes, guard),
                     *PullRoutes(pulls.jobs, pulls.library, guard).routes(),
                     *removal_routes(state, settings.models_dir, guard),
                 ],
@@ -179,6 +190,20 @@ def _finding(
     """Look for servers of other programs here; see `finding`."""
     ours = partial(_ours, state, settings)
     return finding(places(settings), ask, state.adopt, ours, kept.say)
+
+
+def handler(
+    state: NodeState,
+    orders: Orders,
+    groups: GroupOrders,
+    pulls: Pulling,
+    ask: Upstream,
+    guard: Guard,
+) -> Handler:
+    """Return what answers the paths that aiohttp does not."""
+    inference = ServerRelay(state, ask, guard, InferenceHandler(state, ask, guard))
+    files = FileHandler(pulls.library, guard, inference)
+    return GroupStreams(groups, orders.workers, guard, files)
 
 
 def _ours(state: NodeState, settings: NodeSettings, place: ServerPlace) -> str:

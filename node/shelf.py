@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 
 from edgeserve.config.settings import NodeSettings
+from edgeserve.http.client.raw import Connecting
 from edgeserve.http.types import Upstream
 from edgeserve.runtime.background import background, declared
 from edgeserve.runtime.files import RepeatedFault
@@ -40,14 +41,17 @@ REPLACED = "its file was replaced; it restarts after the running requests"
 
 @asynccontextmanager
 async def run_engines(
-    state: NodeState, settings: NodeSettings, upstream: Upstream
+    state: NodeState,
+    settings: NodeSettings,
+    upstream: Upstream,
+    nodes: Connecting | None = None,
 ) -> AsyncGenerator[Orders]:
     """Run every engine while the block runs, which starts before they are ready.
 
     Reading model files and trying llama.cpp takes seconds on a slow card, so it happens
-    in the background. Yields what takes orders.
+    in the background. Yields what takes orders. `nodes` connects to other nodes.
     """
-    orders = Orders(state, settings, upstream)
+    orders = Orders(state, settings, upstream, nodes=nodes)
     shelf = Shelf(state, settings, orders)
     async with background() as tasks:
         tasks.start(ENGINES, shelf.serve)
@@ -78,6 +82,8 @@ class Shelf:
                 await self._look()
                 self._folder = FolderState(self._last.files, self._last.unread)
                 await self._plan()
+            found = self._loads.found
+            await self._orders.workers.learn(found.engine if found else None)
             await asyncio.Event().wait()
         finally:
             async with self._orders.lock:
@@ -177,7 +183,9 @@ class Shelf:
         found, hardware = self._loads.found, self._running.hardware()
         if found is None or found.engine is None:
             return prepared(self._settings, hardware, beside=beside)
-        return extended(found, self._settings, hardware, beside)
+        workers = self._orders.workers
+        settings, found = workers.within(self._settings), workers.beside(found)
+        return extended(found, settings, hardware, beside)
 
     def _retire_changed(self, plan: Plan) -> None:
         there = {each.path: self._folder.signature(each.files) for each in plan.models}
@@ -201,7 +209,7 @@ class Shelf:
         ]
         for each in over:
             await self._running.stop(each)
-            if each.leaves and not each.gone:
+            if each.leaves and not each.gone and each.planned.group is None:
                 self._resting.add(each.id)
                 self._loads.absent[each.id] = each.planned
             self._orders.stale |= not (each.leaves and self._settings.on_demand)

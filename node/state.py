@@ -12,6 +12,7 @@ import msgspec
 from edgeserve import __version__
 from edgeserve.http.sse import write_event
 from edgeserve.orders.engines import DesiredModel, ModelProblem
+from edgeserve.orders.groups import GroupCapacity, WorkerReport
 from edgeserve.orders.pulls import PullReport
 from edgeserve.orders.waiting import WaitingRequests
 from edgeserve.runtime.background import failures
@@ -180,6 +181,10 @@ class NodeState:
     """Servers of other programs that the fleet may use through this node."""
     unadopted: tuple[str, ...] = ()
     """Why servers that are named are not among them."""
+    workers: tuple[WorkerReport, ...] = ()
+    rpc: str = ""
+    capacity: Callable[[], GroupCapacity | None] = lambda: None
+    """What it could give to a group now."""
     relayed: RelayedRequests = field(default_factory=RelayedRequests)
     draining: bool = False
 
@@ -205,6 +210,9 @@ class NodeState:
             unmet=self.unmet,
             pulls=self.pulls,
             servers=tuple(each.report for each in self.adopted),
+            workers=self.workers,
+            rpc=self.rpc,
+            capacity=self.capacity() if self.rpc else None,
             failures=dict(failures.counts),
         )
 

@@ -14,8 +14,8 @@ from aiohttp import web
 
 from balancer.clients.admission import Admission, key_left_in
 from balancer.clients.keys import AdminOnly
-from balancer.dashboard.account import same_account
 from edgeserve.http.server.aiohttp_routes import json_response
+from edgeserve.security.account import same_account
 from edgeserve.security.hosts import name_in
 from edgeserve.security.tokens import is_loopback
 

@@ -104,17 +104,28 @@ def _serves(state: str) -> bool:
 
 Say = Callable[[str], None]
 Judge = Callable[[Sequence[EngineCandidate]], tuple[EngineCandidate, ...]]
+Grouped = Callable[[Fleet, tuple[EngineCandidate, ...]], tuple[EngineCandidate, ...]]
+
+
+def _as_reported(
+    _: Fleet, candidates: tuple[EngineCandidate, ...]
+) -> tuple[EngineCandidate, ...]:
+    return candidates
 
 
 class LiveFleet:
     """Holds the latest `Fleet`. `say` prints which nodes join and leave.
 
-    `judge` adds to the candidates what circuit breakers know about them.
+    `judge` adds to the candidates what circuit breakers know about them; `grouped`
+    adds engines of several nodes, which no node reports before they are formed.
     """
 
-    def __init__(self, say: Say, judge: Judge = tuple) -> None:
+    def __init__(
+        self, say: Say, judge: Judge = tuple, grouped: Grouped = _as_reported
+    ) -> None:
         self.say = say
         self._judge = judge
+        self._grouped = grouped
         self._all = Candidates()
         self._changes = Changes()
         self._waiting: list[asyncio.Future[None]] = []
@@ -142,7 +153,8 @@ class LiveFleet:
 
     def judge(self) -> None:
         """Judge the candidates again, and notify the listeners."""
-        self.candidates = self._judge(self._all.of(self.fleet))
+        found = self._grouped(self.fleet, self._all.of(self.fleet))
+        self.candidates = self._judge(found)
         self._changes.notify()
         waiting, self._waiting = self._waiting, []
         for change in waiting:

@@ -18,6 +18,7 @@ from balancer.discovery.node_client import NodeClient
 from balancer.fleet.engines import EngineCandidate, EngineKey
 from balancer.lifecycle.demand import Demand, demands
 from balancer.lifecycle.events import LifecycleEvents
+from balancer.lifecycle.groups.forming import GroupForming
 from balancer.lifecycle.ledger import Clock, LoadLedger
 from balancer.lifecycle.orders import Refused, TryLater, send_order
 from balancer.lifecycle.placement import (
@@ -92,6 +93,7 @@ class Loader:
     ) -> None:
         self.events = LifecycleEvents()
         self.wishes: list[Wishes] = []
+        self.groups = GroupForming(state=state, nodes=nodes)
         self._state = state
         self._nodes = nodes
         self._tasks = tasks
@@ -117,6 +119,7 @@ class Loader:
     def look(self, now: float) -> None:
         """Order what waiting requests need, then what else is wished for."""
         self._state.load_faults.tick()
+        self.groups.refresh()
         up = self._follow(now)
         candidates = self._state.current.candidates
         if any(each.engine.state in LACKING for each in candidates):
@@ -218,7 +221,10 @@ class Loader:
 
     async def _send(self, wish: Load | Unload) -> None:
         """Send an order, and note where the node does not take it."""
-        outcome = await send_order(self._nodes, wish)
+        if wish.to.engine.group:
+            outcome = await self.groups.send(wish)
+        else:
+            outcome = await send_order(self._nodes, wish)
         match outcome:
             case TryLater(seconds, busy):
                 until = self._clock() + seconds

@@ -122,12 +122,18 @@ def options(demand: Demand, outlook: Outlook) -> list[Option]:
     # A node that was just asked for an engine has other plans than it reports.
     asked = {node for node, _ in outlook.ordered}
     by_node: dict[str, list[Option]] = {}
-    for each in demand.pending:
+    for each in _alone_first(demand.pending):
         free = each.node_id in outlook.up and each.node_id not in asked
         if each.engine.state == "absent" and free and each.key not in outlook.held:
             option = _option(each, demand, outlook)
             by_node.setdefault(each.node_id, []).append(option)
     return [min(found, key=_worse) for found in by_node.values()]
+
+
+def _alone_first(pending: Sequence[EngineCandidate]) -> Iterable[EngineCandidate]:
+    """Leave out groups where a single machine can serve the requests, too."""
+    alone = [each for each in pending if not each.engine.group]
+    return alone or pending
 
 
 def _worse(option: Option) -> tuple[bool, int, int]:

@@ -184,6 +184,8 @@ def shown(verdict: Verdict) -> dict[str, Any]:
     """Render one candidate: chosen or why not, and what was predicted of it."""
     engine, estimate = verdict.candidate.engine, verdict.estimate
     usual = "costs least" if estimate else "fewest busy slots"
+    if engine.group:
+        usual += f"; a group of {', '.join(each.name for each in engine.group)}"
     return {
         "node": verdict.candidate.node,
         "engine": engine.id,

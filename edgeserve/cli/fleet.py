@@ -17,6 +17,7 @@ from edgeserve.cli.client import (
     show,
     understood,
 )
+from edgeserve.cli.groups.shown import members_text, worker_lines
 from edgeserve.cli.node_log import log
 from edgeserve.errors import CommandError
 from edgeserve.help import Command, Group, examples
@@ -238,7 +239,7 @@ def _entry(node: Json) -> Entry:
     engines = [each for each in report["engines"] if each["state"] != "absent"]
     lines = [_engine(each, health.get(each["id"])) for each in engines]
     lines += _on_demand(report["engines"])
-    lines += map(_pull, _going(report))
+    lines += [*worker_lines(report), *map(_pull, _going(report))]
     unmet = (
         f"{each['model']}: {each['reason']}; {each['remedy']}"
         for each in report.get("unmet", ())
@@ -295,9 +296,10 @@ def _engine(engine: Json, health: str | None) -> str:
     if state in {"ready", "busy"}:
         unhealthy = f"; {UNHEALTHY[health]}" if health in UNHEALTHY else ""
         busy = f"{engine['busy']} of {engine['slots']} slots busy"
-        return f"{engine['id']}: {busy}{unhealthy}{_goes_on(engine)}"
-    reason = engine.get("reason")
-    return f"{engine['id']}: {state}{f' ({reason})' if reason else ''}"
+        about = f"{unhealthy}{members_text(engine)}{_goes_on(engine)}"
+        return f"{engine['id']}: {busy}{about}"
+    reason = f" ({engine['reason']})" if engine.get("reason") else ""
+    return f"{engine['id']}: {state}{reason}{members_text(engine)}"
 
 
 def _goes_on(engine: Json) -> str:

@@ -35,7 +35,8 @@ HEADINGS = {
     ),
     "Routing": (
         "policy", "on_battery", "low_battery", "owner_first", "calibrate", "queue",
-        "overtake", "queue_seconds", "autoscale", "wait_goal", "attempts", "resume",
+        "overtake", "queue_seconds", "autoscale", "wait_goal", "groups", "attempts",
+        "resume",
         "connect_seconds", "suspect_seconds", "forget_seconds",
     ),
     "Process": (

@@ -52,10 +52,16 @@ class RoutingSettings:
         "Predicted wait for a slot, in seconds, above which a model is loaded on"
         " another node.",
     )
+    groups: str = setting(
+        "auto",
+        "auto: several nodes serve a model together that fits on none, once it is asked"
+        " for; off: only where an admin forms the group.",
+    )
 
     def check_routing(self) -> None:
         """Refuse values outside their limits."""
         one_of(self, "policy", ("predict", "least-busy"))
+        one_of(self, "groups", ("auto", "off"))
         between(self, "low_battery", 0, 100)
         between(self, "overtake", 0, 1000)
         at_least(self, "wait_goal", 0.1)

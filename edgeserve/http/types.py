@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager, suppress
 from typing import Protocol
 from urllib.parse import SplitResult, urlsplit
 
@@ -126,6 +126,18 @@ def origin_of(url: str, default_port: int) -> Origin:
     return Origin(
         parts.hostname or "", parts.port or default_port, parts.scheme == "https"
     )
+
+
+def origins_of(id_: str, urls: Iterable[str]) -> list[Origin]:
+    """Return where to try a node: with TLS only that node can answer there."""
+    found = list[Origin]()
+    for url in urls:
+        with suppress(ValueError):
+            origin = origin_of(url, 0)
+            if origin.tls:
+                origin = msgspec.structs.replace(origin, id=id_)
+            found.append(origin)
+    return found
 
 
 def origin_set(url: str, default_port: int, option: str) -> Origin:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from edgeserve.models.blocks import BLOCKS
 from edgeserve.models.facts import ModelFacts
+from edgeserve.orders.groups import LayeredModel
 
 KIB, MIB, GIB = 2**10, 2**20, 2**30
 
@@ -92,6 +93,24 @@ def compute_bytes(facts: ModelFacts, tokens: int, ubatch: int) -> int:
     widest = facts.vocabulary + 3 * facts.embedding
     layer = 3 * facts.feed_forward + 4 * facts.embedding
     return ubatch * (4 * max(widest, layer) + 2 * tokens)
+
+
+LAYER = re.compile(r"blk\.\d+\.")
+
+
+def layered(facts: ModelFacts) -> LayeredModel | None:
+    """Return what a group has to know of a model; None where it has no layers."""
+    if not facts.layers:
+        return None
+    inside = sum(each.bytes for each in facts.tensors if LAYER.match(each.name))
+    return LayeredModel(
+        layers=facts.layers,
+        layer_bytes=inside // facts.layers,
+        rest_bytes=facts.weight_bytes - inside,
+        kv_bytes=kv_bytes(facts, 1),
+        hidden_bytes=4 * facts.embedding,
+        context=facts.context,
+    )
 
 
 _UNITS = {"": 1, "K": KIB, "M": MIB, "G": GIB, "T": 2**40}

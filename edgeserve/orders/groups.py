@@ -12,10 +12,16 @@ import msgspec
 
 FORM = "/edgeserve/v1/groups/form"
 DISSOLVE = "/edgeserve/v1/groups/dissolve"
-RPC = "/edgeserve/v1/groups/rpc"
-"""A node's tunnel to its own worker, for the head of a group."""
 LINK = "/edgeserve/v1/groups/link"
 """Asks a node to measure the network between it and another."""
+WORKERS = "/edgeserve/v1/groups/workers"
+"""From node to node: be a worker of my group, for as long as this connection lasts."""
+RPC = "/edgeserve/v1/groups/rpc"
+"""From node to node: a tunnel to the worker that it has for me."""
+ECHO = "/edgeserve/v1/groups/echo"
+"""From node to node: take bytes and say so, to measure the network."""
+
+MemberState = Literal["starting", "up", "lost"]
 
 Bytes = Annotated[int, msgspec.Meta(ge=0)]
 Share = Annotated[float, msgspec.Meta(gt=0, le=1)]
@@ -50,12 +56,35 @@ class GroupWorker(msgspec.Struct, frozen=True, kw_only=True):
     memory: Bytes
 
 
+class GroupCapacity(msgspec.Struct, frozen=True, kw_only=True):
+    """What a node could give to a group, as head or worker, by its own estimates.
+
+    `memory` is in bytes, GPUs included, once engines that may leave have left.
+    `bytes_per_second` are weights that it reads in writing a token, `computing`
+    operations/s in reading prompts. `head`: it has llama.cpp's server with RPC, and
+    loads on demand; `worker`: it takes part in groups of others.
+    """
+
+    memory: Bytes
+    bytes_per_second: float
+    computing: float = 0.0
+    head: bool = True
+    worker: bool = True
+
+
+def group_id(variant: str) -> str:
+    """Return the id of a group's engine, which its head reports."""
+    return f"{variant}@group"
+
+
 class FormGroup(msgspec.Struct, frozen=True, kw_only=True):
     """Asks a node to serve a variant of its disk as the head of a group.
 
     `share` is the head's own share of the layers; with those of the workers it makes 1.
     `context` is tokens per slot. A group of the same variant that exists ends first.
-    `why` is for logs and reports.
+    `why` is for logs and reports. What the balancer expects is for the engine's report:
+    tokens/s read and written, and the seconds of the load; 0 where it does not know.
+    The engine's id is `group_id` of the variant.
     """
 
     variant: str
@@ -66,6 +95,9 @@ class FormGroup(msgspec.Struct, frozen=True, kw_only=True):
     slots: Annotated[int, msgspec.Meta(ge=1)] = 1
     context: Annotated[int, msgspec.Meta(ge=1)] = 4096
     why: str = ""
+    reads: float = 0.0
+    writes: float = 0.0
+    load_seconds: float = 0.0
 
 
 class DissolveGroup(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,6 +114,44 @@ class MeasureLink(msgspec.Struct, frozen=True, kw_only=True):
     urls: tuple[str, ...]
 
 
+class HostWorker(msgspec.Struct, frozen=True, kw_only=True):
+    """Asks a node to be a worker of a head; `rpc` is the head's version of RPC.
+
+    Both then send a line each second: the worker's node a `HostedWorker`, the head a
+    `Heartbeat`. The one that is silent counts as lost.
+    """
+
+    head: str
+    name: str
+    variant: str
+    memory: Bytes
+    rpc: str
+
+
+class HostedWorker(msgspec.Struct, frozen=True, kw_only=True):
+    """How a worker is, for its head: `why` it is lost, where it is.
+
+    `key` opens tunnels to it; `devices` is how many llama.cpp sees there.
+    """
+
+    state: MemberState = "starting"
+    why: str = ""
+    key: str = ""
+    devices: int = 1
+
+
+class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
+    """From a head to a worker; `loaded` once all weights have been sent."""
+
+    loaded: bool = False
+
+
+class OpenTunnel(msgspec.Struct, frozen=True, kw_only=True):
+    """Asks for a tunnel to the worker that has this key."""
+
+    key: str
+
+
 class NodeLink(msgspec.Struct, frozen=True, kw_only=True):
     """The network between two nodes: seconds there and back, bytes/s; `wired` or not.
 
@@ -91,9 +161,6 @@ class NodeLink(msgspec.Struct, frozen=True, kw_only=True):
     round_trip: float
     bytes_per_second: float
     wired: bool = True
-
-
-MemberState = Literal["starting", "up", "lost"]
 
 
 class GroupMember(msgspec.Struct, frozen=True, kw_only=True):
@@ -115,3 +182,15 @@ class WorkerReport(msgspec.Struct, frozen=True, kw_only=True):
     head: str
     variant: str
     memory: int
+
+
+def understand(head: str, worker: str) -> bool:
+    """Whether a head and a worker with these versions of RPC can work together.
+
+    Versions are `7.0.0`; "" is none. llama.cpp refuses another major one, and a worker
+    that is newer than its head.
+    """
+    if not head or not worker:
+        return False
+    ours, theirs = head.split("."), worker.split(".")
+    return ours[0] == theirs[0] and int(theirs[1]) <= int(ours[1])

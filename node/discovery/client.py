@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
+from edgeserve.http.client.pool import Pool
 from edgeserve.http.types import Origin, Upstream
 from edgeserve.security.tokens import FleetTokens
 
@@ -20,7 +21,7 @@ class FleetClient:
     """
 
     balancers: Upstream
-    nodes: Upstream
+    nodes: Pool
     tokens: FleetTokens
 
     async def report(self, origin: Origin) -> tuple[int, bytes]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
+from edgeserve.orders.groups import LayeredModel
 from edgeserve.wire import Ability, Expected, Launch
 
 Role = Literal["generate", "embeddings", "rerank"]
@@ -24,7 +25,7 @@ class EngineSpec:
     in those roles. `variant` is the full name, `model:LABEL`. `memory` is the planned
     total in bytes. `pooling` is None where the file names it. `layers` counts the
     output layer, too, as llama.cpp does; 0 where it is not known. `created` is the time
-    of the file, in Unix seconds.
+    of the file, in Unix seconds. `layered` is what it can be split by.
     """
 
     id: str
@@ -40,6 +41,7 @@ class EngineSpec:
     expected: Expected | None = None
     memory: int = 0
     created: int = 0
+    layered: LayeredModel | None = None
 
 
 @dataclass(frozen=True)

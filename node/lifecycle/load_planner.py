@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from edgeserve.config.settings import NodeSettings
+from edgeserve.models.memory import size
 from edgeserve.reports.hardware import Hardware
 from node.lifecycle.eviction import Resident, Shortage, evicted
 from node.lifecycle.refusals import DoesNotFit, EnginesBusy
@@ -21,7 +22,8 @@ from node.planning.absent import (
     placed,
     whole,
 )
-from node.planning.planner import PlannedEngine, Planner
+from node.planning.fit import SHARE, Fitted
+from node.planning.planner import PlannedEngine, Planner, own_gpus
 from node.planning.prepare import Prepared, finished
 from node.planning.tunings import Tunings, tunings_of
 
@@ -91,6 +93,10 @@ class LoadPlanner:
         there = placed(new, kept, request).engines.get(id_)
         return self._loading(there, leaving, refused=id_)
 
+    def leaving(self, planned: PlannedEngine) -> tuple[str, ...] | None:
+        """Return the ids of idle engines that leave; None if that is not enough."""
+        return self._leaving(self._planning(), planned, drain=False)
+
     def _leaving(
         self, new: NewPlanner, best: PlannedEngine, *, drain: bool
     ) -> tuple[str, ...] | None:
@@ -103,6 +109,44 @@ class LoadPlanner:
             busy = (e.id for e in residents if e.held or (e.busy and not e.stays))
             raise EnginesBusy(best.spec.id, busy)
         return None if choice.verdict == "never" else choice.ids
+
+    def joined(self, planned: PlannedEngine) -> Loading:
+        """Decide how the head of a group loads now. Raises DoesNotFit, EnginesBusy."""
+        others = [e for e in self.loaded if e.planned.spec.id != planned.spec.id]
+        here = replace(self, loaded=tuple(others))
+        leaving = here.leaving(planned)
+        if leaving is None:
+            free = size(max(0, self.hardware.memory.available))
+            why = f"this machine's share needs {planned.fitted.need.arithmetic()}"
+            raise DoesNotFit(planned.spec.id, f"{why}; {free} would be free")
+        ends = tuple(e.planned.spec.id for e in self.loaded if e not in others)
+        kept = tuple(e.planned for e in others if e.planned.spec.id not in leaving)
+        plan = replace(self.found.plan, engines=(*kept, planned))
+        return Loading(
+            prepared=replace(self.found, plan=plan),
+            planned=planned,
+            leaving=(*leaving, *ends),
+        )
+
+    def hosted(self, id_: str, fitted: Fitted) -> tuple[str, ...]:
+        """Return which engines leave for a worker. Raises DoesNotFit, EnginesBusy."""
+        planner = self._planning()()
+        planner.keep(self._running)
+        memory, gpu_memory = planner.lacks(fitted)
+        short = Shortage(memory=memory, gpu_memory=gpu_memory)
+        choice = evicted(self._residents, short)
+        if choice.verdict == "busy":
+            busy = (e.id for e in self._residents if e.held or (e.busy and not e.stays))
+            raise EnginesBusy(id_, busy)
+        if choice.verdict == "never":
+            wanted = fitted.memory + fitted.gpu_memory
+            left = wanted - max(memory, gpu_memory)
+            raise DoesNotFit(
+                id_,
+                f"a worker needs {size(wanted)}, of which {SHARE:.0%} of"
+                f" {size(max(0, left))} may be used",
+            )
+        return choice.ids
 
     def _loading(
         self,
@@ -135,5 +179,5 @@ class LoadPlanner:
 def _short(planner: Planner, planned: PlannedEngine) -> Shortage:
     """Return what is short for an engine beside those that the planner keeps."""
     memory, gpu = planner.short(planned)
-    gpus = planned.spec.launch.devices
+    gpus = own_gpus(planned.spec.launch)
     return Shortage(memory=memory, gpu_memory=gpu, gpus=gpus)

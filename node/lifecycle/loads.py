@@ -19,7 +19,7 @@ from node.lifecycle.refusals import LoadFailed
 from node.lifecycle.running import RunningEngines, Served
 from node.models.changes import Signature
 from node.models.selection import Wishes
-from node.planning.planner import PlannedEngine
+from node.planning.planner import PlannedEngine, own_gpus
 from node.planning.prepare import Prepared
 from node.supervision.report import report_of
 
@@ -94,7 +94,7 @@ class Loads:
     async def refresh(self) -> bool:
         """Plan what is absent anew; returns whether other engines are than before."""
         before = set(self.absent)
-        self._rest(await asyncio.to_thread(lambda: self._planner().absent()))
+        self._rest(await asyncio.to_thread(lambda: self.planner().absent()))
         await self.look()
         self._refreshed = self._clock()
         return before != self.absent.keys()
@@ -109,7 +109,7 @@ class Loads:
         if self.found is not None and self.absent:
             absent = tuple(self.absent.values())
             self._evicts = await asyncio.to_thread(
-                lambda: self._planner().evicts(absent)
+                lambda: self.planner().evicts(absent)
             )
 
     async def begin(self, id_: str, *, drain: bool, why: str) -> None:
@@ -120,19 +120,33 @@ class Loads:
         self.check(id_)
         planned = self.absent[id_]
         found = await asyncio.to_thread(
-            lambda: self._planner().load(planned, drain=drain)
+            lambda: self.planner().load(planned, drain=drain)
         )
+        self._begun(found, why)
+        del self.absent[id_]
+
+    async def join(self, planned: PlannedEngine, why: str) -> None:
+        """Load the head of a group in the same way; another group like it ends.
+
+        Raises DoesNotFit, EnginesBusy.
+        """
+        found = await asyncio.to_thread(lambda: self.planner().joined(planned))
+        self._begun(found, why)
+
+    def _begun(self, found: Loading, why: str) -> None:
+        id_ = found.planned.spec.id
         log.info("%s: loads%s", id_, f": {why}" if why else "")
         for each in self._running.served:
             if each.id in found.leaving and not each.supervisor.retiring:
                 each.leave(f"it leaves, as {id_} needs its memory")
                 each.leaves_for = id_
         self.pending[id_] = found
-        del self.absent[id_]
 
     def cancel(self, id_: str) -> None:
         """Withdraw a load that has not begun; what should leave for it may stay."""
-        self.absent[id_] = self.pending.pop(id_).planned
+        planned = self.pending.pop(id_).planned
+        if planned.group is None:
+            self.absent[id_] = planned
         for each in self._running.served:
             if each.leaves and each.leaves_for == id_ and not self.needs(each.id):
                 each.stay()
@@ -154,7 +168,8 @@ class Loads:
             del self.pending[planned.spec.id]
             model = next(m for m in models if m.path == planned.spec.path)
             signed = signature(model.files)
-            await self._running.start(each.prepared, planned, signed, ordered=True)
+            ordered = planned.group is None  # a group may start until it is dissolved
+            await self._running.start(each.prepared, planned, signed, ordered=ordered)
         return bool(ready)
 
     async def collect(self) -> bool:
@@ -202,7 +217,7 @@ class Loads:
         for id_ in self.failures.keys() - self.absent.keys() - taken:
             del self.failures[id_]
 
-    def _planner(self) -> LoadPlanner:
+    def planner(self) -> LoadPlanner:
         """Plan with the memory of now; asks the system, so call it in a thread."""
         assert self.found is not None  # noqa: S101 - orders come after the first plan
         waiting = (
@@ -210,8 +225,8 @@ class Loads:
             for each in self.pending.values()
         )
         return LoadPlanner(
-            found=self.found,
-            settings=self._settings,
+            found=self._running.workers.beside(self.found),
+            settings=self._running.workers.within(self._settings),
             hardware=self._running.hardware(),
             loaded=(*self._running.loaded, *waiting),
             wishes=self._wishes(),
@@ -258,6 +273,7 @@ class Loads:
             epoch=self._running.epochs.get(spec.id, 0),
             load_seconds=round(self._times.seconds(planned), 3),
             pinned=planned.pinned or self._wishes().pins(spec.model, spec.variant),
+            group=planned.members,
             **more,
         )
 
@@ -269,7 +285,7 @@ def _waiting(planned: PlannedEngine) -> Resident:
         id=planned.spec.id,
         memory=fitted.memory,
         gpu_memory=fitted.gpu_memory,
-        gpus=planned.spec.launch.devices,
+        gpus=own_gpus(planned.spec.launch),
         stays=planned.pinned,
         held=True,
     )

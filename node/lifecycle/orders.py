@@ -14,15 +14,20 @@ from time import monotonic
 
 from edgeserve.config.settings import NodeSettings
 from edgeserve.errors import Draining, EdgeserveError, NoNode
+from edgeserve.http.client.raw import Connecting
 from edgeserve.http.types import Upstream
+from edgeserve.models.memory import MIB
 from edgeserve.orders.engines import (
     DesiredModel,
     LoadEngine,
     ModelProblem,
     UnloadEngine,
 )
+from edgeserve.orders.groups import GroupCapacity
 from edgeserve.runtime.tasks import in_thread
 from edgeserve.wire import EngineReport
+from node.groups.capacity import capacity
+from node.groups.workers import Workers
 from node.lifecycle.desired import DesiredModels
 from node.lifecycle.load_times import LoadTimes
 from node.lifecycle.loads import Loads
@@ -59,13 +64,17 @@ class Orders:
         settings: NodeSettings,
         upstream: Upstream,
         clock: Callable[[], float] = monotonic,
+        nodes: Connecting | None = None,
     ) -> None:
         self.lock = asyncio.Lock()
         self.woken = asyncio.Event()
         self.stale = True
         self.desired = DesiredModels(settings.state_dir)
         times = LoadTimes(settings.state_dir)
-        self.running = RunningEngines(state, settings, upstream, times, self.woken.set)
+        self.workers = Workers(settings, self._workers_changed)
+        self.running = RunningEngines(
+            state, settings, upstream, times, self.woken.set, self.workers, nodes
+        )
         self.loads = Loads(
             settings, self.running, times, lambda: self.desired.wishes, clock
         )
@@ -73,22 +82,23 @@ class Orders:
         self._settings = settings
         self._clock = clock
         self._refused: dict[str, tuple[float, str]] = {}
+        state.capacity = self._capacity
 
     async def load(self, order: LoadEngine) -> EngineReport:
         """Load an engine. Raises a refusal, see `refusals`."""
-        async with self._ordered(order.engine):
+        async with self.ordered(order.engine):
             await self._load(order)
         return self._report(order.engine)
 
     async def unload(self, order: UnloadEngine) -> EngineReport:
         """Unload an engine. Raises a refusal."""
-        async with self._ordered(order.engine):
+        async with self.ordered(order.engine):
             self._unload(order)
         return self._report(order.engine)
 
     async def desire(self, said: DesiredModel) -> tuple[DesiredModel, ...]:
         """Take in what is desired of a model, keep it, and converge to it."""
-        async with self._ordered():
+        async with self.ordered():
             self.desired.take(said)
             await in_thread(self.desired.save)
             self.stale = True
@@ -97,7 +107,7 @@ class Orders:
         return self.desired.models
 
     @asynccontextmanager
-    async def _ordered(self, id_: str = "") -> AsyncGenerator[None]:
+    async def ordered(self, id_: str = "") -> AsyncGenerator[None]:
         """Hold the lock for an order; afterwards tell what it has changed."""
         async with self.lock:
             if self._state.draining:
@@ -119,6 +129,27 @@ class Orders:
         if id_ not in self.loads.absent:
             raise self._unknown(id_)
         await self.loads.begin(id_, drain=order.drain, why=order.why)
+
+    def _workers_changed(self) -> None:
+        self._state.workers, self._state.rpc = self.workers.reports, self.workers.rpc
+        self._state.feed.report_changed()
+
+    def _capacity(self) -> GroupCapacity | None:
+        """Return what a group could have of this node."""
+        found, settings = self.loads.found, self.workers.within(self._settings)
+        if found is None:
+            return None
+        hardware = self.running.hardware()
+        residents = [each.resident for each in self.running.served]
+        stay = [each for each in residents if each.stays]
+        return capacity(
+            hardware,
+            self.workers.beside(found).devices,
+            staying=(sum(e.memory for e in stay), sum(e.gpu_memory for e in stay)),
+            allowed=settings.memory_mib * MIB if settings.memory_mib else None,
+            threads=settings.threads or hardware.cpu.physical_cores,
+            head=settings.on_demand,
+        )
 
     def _stay(self, served: Served) -> None:
         """Let an engine stay that leaves, if nothing waits for its memory."""

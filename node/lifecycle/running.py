@@ -7,18 +7,23 @@ from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import msgspec
 
 from edgeserve.config.settings import NodeSettings
+from edgeserve.http.client.raw import Connecting
 from edgeserve.http.types import Upstream
 from edgeserve.reports.hardware import Hardware
+from node.groups.group import Group, Head
+from node.groups.supervisor import GroupSupervisor
+from node.groups.workers import Workers
 from node.hardware.sample import memory
 from node.lifecycle.eviction import Resident
 from node.lifecycle.load_planner import Loaded
 from node.lifecycle.load_times import LoadTimes
 from node.models.changes import Signature
-from node.planning.planner import PlannedEngine
+from node.planning.planner import PlannedEngine, own_gpus
 from node.planning.prepare import Prepared, fallbacks_of
 from node.state import NodeState
 from node.supervision.fallbacks import StartupFallbacks
@@ -87,7 +92,7 @@ class Served:
             id=self.id,
             memory=fitted.memory,
             gpu_memory=fitted.gpu_memory,
-            gpus=self.planned.spec.launch.devices,
+            gpus=own_gpus(self.planned.spec.launch),
             stays=supervisor.pinned,
             held=held and not supervisor.retiring,
             leaves=supervisor.retiring,
@@ -107,6 +112,8 @@ class RunningEngines:
         upstream: Upstream,
         times: LoadTimes,
         woken: Callable[[], None],
+        workers: Workers,
+        nodes: Connecting | None = None,
     ) -> None:
         self.served: list[Served] = []
         self.epochs: dict[str, int] = {}
@@ -115,6 +122,8 @@ class RunningEngines:
         self._upstream = upstream
         self._times = times
         self._woken = woken
+        self.workers = workers
+        self._nodes = nodes
 
     def find(self, id_: str) -> Served | None:
         """Return the engine with that id."""
@@ -132,13 +141,18 @@ class RunningEngines:
             yield Loaded(planned=each.planned, resident=each.resident)
 
     def hardware(self) -> Hardware:
-        """Return the hardware with the memory that our engines have taken so far."""
+        """Return the hardware with the memory that our engines have taken so far.
+
+        Without what workers were promised: that is not theirs.
+        """
         now = memory()
         ours = sum(
             min(each.supervisor.held(), each.planned.fitted.memory)
             for each in self.served
         )
-        free = msgspec.structs.replace(now, available=now.available + ours)
+        free = msgspec.structs.replace(
+            now, available=now.available + ours - self.workers.promised
+        )
         return msgspec.structs.replace(self._state.hardware.latest, memory=free)
 
     async def start(
@@ -152,16 +166,16 @@ class RunningEngines:
         """Start an engine."""
         _say(planned)
         spec = planned.spec
-        latest = self._state.hardware.latest
-        fallbacks = fallbacks_of(found, planned, self._settings, latest)
-        supervisor = Supervisor(
+        load = LoadProgress(self._times.seconds(planned), over=self._woken)
+        supervisor = self._supervisor(
+            found,
+            planned,
             engine=found.engine_of(planned),
             spec=spec,
             settings=self._settings,
             upstream=self._upstream,
             changed=partial(self._state.feed.engine_changed, spec.id),
-            fallbacks=StartupFallbacks(fallbacks, planned.instead or None),
-            load=LoadProgress(self._times.seconds(planned), over=self._woken),
+            load=load,
             epoch=self.epochs.get(spec.id, 0),
         )
         supervisor.pinned = planned.pinned
@@ -176,6 +190,18 @@ class RunningEngines:
                 ordered=ordered,
             )
         )
+
+    def _supervisor(
+        self, found: Prepared, planned: PlannedEngine, **more: Any
+    ) -> Supervisor:
+        if planned.group is not None and self._nodes is not None:
+            head = Head(rpc=self.workers.rpc, nodes=self._nodes)
+            group = Group(planned.group, planned.members, head, more["changed"])
+            return GroupSupervisor(group, **more)
+        latest = self._state.hardware.latest
+        fallbacks = fallbacks_of(found, planned, self._settings, latest)
+        note = planned.instead or None
+        return Supervisor(fallbacks=StartupFallbacks(fallbacks, note), **more)
 
     async def stop(self, served: Served) -> None:
         """Stop an engine at once."""

@@ -6,9 +6,12 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
 
+from edgeserve.models.memory import layered
+from edgeserve.orders.groups import LayeredModel
 from edgeserve.wire import AvailableModel
 from node.engines.base import EngineSpec
 from node.models.library import Model
+from node.planning.planner import abilities_of, written
 
 NOT_ASKED = (
     "the settings of its node name other models or choose another variant",
@@ -47,6 +50,7 @@ def available(
     for model in models:
         if model.path in served:
             continue
+        parts: LayeredModel | None = None
         reason, remedy = NAMESAKE if model.variant in names else NOT_ASKED
         if model.variant in unloaded:
             reason, remedy = UNLOADED
@@ -54,10 +58,14 @@ def available(
             reason, remedy = FORBIDDEN, ALLOW
         elif model.path in refused:
             reason, remedy = refused[model.path], SMALLER
+            parts = layered(model.facts)
         yield AvailableModel(
             model=model.model,
             variant=model.variant,
             file=model.path.name,
             reason=reason,
             remedy=remedy,
+            layered=parts,
+            abilities=abilities_of("generate", model) if parts else (),
+            created=written(model.path) if parts else 0,
         )

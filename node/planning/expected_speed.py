@@ -190,5 +190,17 @@ def gpu_rates(devices: Iterable[Device]) -> Rates:
     )
 
 
+def machine_rates(hardware: Hardware, devices: Iterable[Device], threads: int) -> Rates:
+    """Return bytes/s of weights and operations/s: of the GPUs, if there are any."""
+    gpus = list(devices)
+    if gpus:
+        rates = gpu_rates(gpus)
+        return Rates(rates.memory * GB, rates.computing * TERA)
+    cores = min(threads, hardware.cpu.physical_cores)
+    rates = _of(hardware.cpu.model, MACHINES, OTHER_MACHINE)
+    memory = min(rates.memory, cores * PER_CORE)
+    return Rates(memory * GB, cores * rates.computing * TERA)
+
+
 def _of(name: str, table: Iterable[tuple[str, Rates]], otherwise: Rates) -> Rates:
     return next((rate for known, rate in table if re.search(known, name)), otherwise)

@@ -10,9 +10,10 @@ from pathlib import Path
 import msgspec
 
 from edgeserve.config.settings import NodeSettings
-from edgeserve.models.memory import MIB
+from edgeserve.models.memory import MIB, layered
+from edgeserve.orders.groups import FormGroup, GroupMember
 from edgeserve.reports.hardware import Hardware
-from edgeserve.wire import Ability, Expected
+from edgeserve.wire import Ability, Expected, Launch
 from node.engines.base import Engine, EngineSpec, Role
 from node.engines.devices import Device
 from node.models.choice import Choice, Option, choose, divergence
@@ -31,7 +32,8 @@ class PlannedEngine:
     `speed` is the expected tokens/s of one stream; `chosen` is the reason for this
     variant; `tuning` is the result measured here. `engine` runs it in place of the
     node's usual one, for the reason `instead`. `pinned`: the settings name it. `whole`:
-    neither its context nor its layers on GPUs were reduced for want of memory.
+    neither its context nor its layers on GPUs were reduced for want of memory. `group`:
+    it is the head of one, with these `members`.
     """
 
     spec: EngineSpec
@@ -45,6 +47,13 @@ class PlannedEngine:
     instead: str = ""
     pinned: bool = False
     whole: bool = True
+    group: FormGroup | None = None
+    members: tuple[GroupMember, ...] = ()
+
+
+def own_gpus(launch: Launch) -> tuple[str, ...]:
+    """Return the GPUs of this machine that a launch names; none for all of them."""
+    return () if launch.workers else launch.devices
 
 
 @dataclass(frozen=True)
@@ -91,7 +100,7 @@ class Planner:
             self._logical.add((each.spec.model, each.spec.role))
             self._take(each.fitted)
             for place in self._places:
-                if each.spec.launch.devices == place.chosen:
+                if own_gpus(each.spec.launch) == place.chosen:
                     place.gpu_memory -= each.fitted.gpu_memory
 
     def short(self, planned: PlannedEngine) -> tuple[int, int]:
@@ -99,7 +108,10 @@ class Planner:
 
         Less than none where there is more than enough.
         """
-        fitted, gpus = planned.fitted, planned.spec.launch.devices
+        return self.lacks(planned.fitted, own_gpus(planned.spec.launch))
+
+    def lacks(self, fitted: Fitted, gpus: tuple[str, ...] = ()) -> tuple[int, int]:
+        """Return the same for any memory that is to be taken."""
         memory = ceil(fitted.memory / SHARE) - self._memory
         if self._allowed is not None:
             memory = max(memory, fitted.memory - self._allowed)
@@ -270,18 +282,19 @@ def _spec(id_: str, role: Role, trial: _Trial, place: Place) -> EngineSpec:
         variant=model.variant,
         path=model.path,
         role=role,
-        abilities=_abilities(role, model),
+        abilities=abilities_of(role, model),
         launch=msgspec.structs.replace(trial.fitted.launch, devices=place.chosen),
         projector=model.projector if role == "generate" else None,
         pooling=model.pooling if role == "embeddings" else None,
         layers=model.facts.layers + 1,
         expected=Expected(read=trial.reading, write=trial.speed),
         memory=trial.fitted.need.total,
-        created=_written(model.path),
+        created=written(model.path),
+        layered=layered(model.facts) if role == "generate" else None,
     )
 
 
-def _written(path: Path) -> int:
+def written(path: Path) -> int:
     """Return the time of a file, in Unix seconds; 0 where there is none any more."""
     try:
         return int(path.stat().st_mtime)
@@ -289,7 +302,8 @@ def _written(path: Path) -> int:
         return 0
 
 
-def _abilities(role: Role, model: Model) -> tuple[Ability, ...]:
+def abilities_of(role: Role, model: Model) -> tuple[Ability, ...]:
+    """Return what a model can do in a role, as far as its files show."""
     if role != "generate":
         return (role,)
     # Once it has loaded, the engine tells which of these the model lacks.

@@ -11,10 +11,8 @@ from http import HTTPStatus
 from typing import TypeVar
 from urllib.parse import urlencode
 
-from msgspec import structs
-
 from edgeserve.errors import EdgeserveError, NodeLost
-from edgeserve.http.types import Origin, Upstream, origin_of
+from edgeserve.http.types import Origin, Upstream, origins_of
 from edgeserve.orders.pulls import (
     FILES,
     PULLS,
@@ -117,7 +115,7 @@ class Peers:
     async def _asked(self, peer: Peer, path: str, shape: type[T]) -> T | None:
         """Ask a peer at the address where it last answered, then at the others."""
         known = self._origins.get(peer)
-        for origin in (known,) if known else _origins(peer):
+        for origin in (known,) if known else origins_of(peer.id, peer.urls):
             with suppress(*UNREACHABLE):
                 async with (
                     asyncio.timeout(ASK_SECONDS),
@@ -130,13 +128,3 @@ class Peers:
                         return found
         self._origins.pop(peer, None)
         return None
-
-
-def _origins(peer: Peer) -> list[Origin]:
-    """Return where to try a peer: with TLS only it itself can answer there."""
-    found = list[Origin]()
-    for url in peer.urls:
-        with suppress(ValueError):
-            origin = origin_of(url, 0)
-            found.append(structs.replace(origin, id=peer.id if origin.tls else ""))
-    return found

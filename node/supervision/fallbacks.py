@@ -151,7 +151,7 @@ class StartupFallbacks:
         """Take layers off the GPU where memory ran out."""
         spec = now.spec
         launch = stepped_down(spec.launch, spec.layers or spec.launch.gpu_layers)
-        if not ending.no_memory or launch is None:
+        if not ending.no_memory or launch is None or spec.launch.workers:
             return None
         self._write_down = None
         why = f"out of memory; trying again with {launch.gpu_layers} layers on the GPU"

@@ -31,5 +31,6 @@ def report_of(
         expected=spec.expected,
         memory=spec.memory,
         created=spec.created,
+        layered=spec.layered,
         **{**usual, **more},
     )

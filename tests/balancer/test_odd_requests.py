@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from balancer.api.admin import AdminRoutes
+from balancer.api.models.groups import GroupRoutes
 from balancer.api.models.listing import ModelRoutes
 from balancer.api.models.orders import OrderRoutes
 from balancer.api.nodes import NodeRoutes
@@ -46,6 +47,11 @@ def own() -> list[tuple[str, str]]:
                 state=state,
                 nodes=None,  # type: ignore[arg-type]  # never asked
                 limits=FleetLimits(settings.state_dir),
+                manages=clients.manager,
+            ),
+            groups=GroupRoutes(
+                state=state,
+                forming=None,  # type: ignore[arg-type]  # never asked
                 manages=clients.manager,
             ),
             events=LifecycleEvents(),

@@ -18,6 +18,7 @@ REFERENCE = (
     "containers",
     "doctor",
     "kubernetes",
+    "large-models",
     "many-machines",
     "models",
     "platforms",

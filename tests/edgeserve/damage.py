@@ -272,7 +272,7 @@ KEPT_BY = {
 """Function that keeps a file → the files above that stand for what it keeps."""
 
 OTHERWISE = {
-    "balancer.dashboard.account": "/proc",
+    "edgeserve.security.account": "/proc",
     "balancer.dashboard.files": "files of the package",
     "balancer.clients.database": "clients.db, through SQLite",
     "balancer.telemetry.trace": "traces: day.jsonl above",

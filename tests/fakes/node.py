@@ -38,6 +38,7 @@ from edgeserve.wire import (
 from tests.fakes import aiohttp_relay
 from tests.fakes.llama import Behaviour, FakeLlama, fake_llama
 from tests.fakes.node_files import FakeFiles
+from tests.fakes.node_groups import FakeGroups
 from tests.fakes.node_loads import FakeLoads
 from tests.fakes.reports import HARDWARE as HARDWARE
 from tests.fakes.reports import a_report, an_engine
@@ -51,11 +52,11 @@ class FakeNode:
 
     `refuse` is raised instead of relaying, as long as it is set. `script` is played
     instead of the engine's answers, one stream a request; one that lacks its end is
-    broken off. `told` counts the
-    requests that came for an engine; an answer's end comes after its last byte by
-    `lingers` seconds. `loads` takes orders to load and unload engines, `files` those to
-    pull and remove models. `kept` is its log; None in a node that has none to show.
-    `waits` is what balancers said of waiting requests; None in a node that knows none.
+    broken off. `told` counts the requests that came for an engine; an answer's end
+    comes after its last byte by `lingers` seconds. `loads` takes orders to load and
+    unload engines, `files` those to pull and remove models, `groups` those about
+    groups. `kept` is its log; None in a node that has none to show. `waits` is what
+    balancers said of waiting requests; None in a node that knows none.
     """
 
     name: str
@@ -78,6 +79,7 @@ class FakeNode:
     def __post_init__(self) -> None:
         self.loads = FakeLoads(self)
         self.files = FakeFiles(self)
+        self.groups = FakeGroups(self)
 
     @property
     def url(self) -> str:
@@ -256,6 +258,7 @@ async def fake_node(
         log = web.get(LOG, node.log)
         wait = web.post(WAITING, node.waiting)
         routes = [events, log, wait, *node.loads.routes(), *node.files.routes()]
+        routes += node.groups.routes()
         async with (
             _proving(sock, node, routes, certificate, tokens)
             if tokens and certificate

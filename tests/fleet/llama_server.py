@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from tests.fakes import llama
+from tests.fakes import llama, rpc
 
 ROOT = Path(__file__).parents[2]
 
@@ -33,7 +33,10 @@ def main() -> None:
     flags.add_argument("--port")
     flags.add_argument("--parallel")
     flags.add_argument("--alias")
+    flags.add_argument("--rpc", default="")
     given, _ = flags.parse_known_args(sys.argv[1:split])
+    if given.rpc:
+        rpc.attach(given.rpc)
     sys.argv[1:] = [
         *("--port", given.port),
         *("--slots", given.parallel),

@@ -9,6 +9,7 @@ from typing import Any
 from aiohttp import web
 
 from balancer.api.events import event_stream
+from balancer.api.models.groups import GroupRoutes
 from balancer.api.models.orders import OrderRoutes
 from balancer.api.models.overview import overview
 from balancer.api.pulls import PullRoutes
@@ -39,6 +40,7 @@ class ModelRoutes:
     state: BalancerState
     clients: Admission
     orders: OrderRoutes
+    groups: GroupRoutes
     events: LifecycleEvents
 
     def routes(self) -> Iterable[web.RouteDef]:
@@ -51,6 +53,7 @@ class ModelRoutes:
         events = event_stream(self.events, self.clients)
         yield web.get(f"{own}/events", guarded(admins, events))
         yield from self.orders.routes()
+        yield from self.groups.routes()
         nodes = self.orders.nodes
         yield from removal_routes(self.state, nodes, self.clients.manager)
         yield from PullRoutes(self.state, nodes, self.clients).routes()

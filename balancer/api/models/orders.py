@@ -71,6 +71,11 @@ class OrderRoutes:
         for each in sorted(filter(is_loaded, engines), key=_rank):
             return _loading(each, each.engine, 200 if _is_ready(each) else 202)
         chosen = self._cheapest(model, engines, named=order.node is not None)
+        if chosen.engine.group:
+            raise NotLoadable(
+                f"{model} fits on no single node; `edgeserve models group {model}` has"
+                " several serve it together, as a request does"
+            )
         report = await node_orders.load(self.nodes, chosen, drain=order.drain)
         return _loading(chosen, report, 202)
 

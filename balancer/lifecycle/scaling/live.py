@@ -110,6 +110,8 @@ class FleetScaler:
 
     def _counts(self, each: EngineCandidate) -> bool:
         """Whether an engine takes requests, or would if it were loaded."""
+        if each.engine.state == "absent" and each.engine.group:
+            return False  # a group is for what fits nowhere, not for more of it
         if each.engine.state in {"absent", "loading"}:
             avoided = self._avoided(each.key)
             return each.temporary and avoided in {None, UNMEASURED}

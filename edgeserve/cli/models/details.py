@@ -17,6 +17,7 @@ from edgeserve.cli.client import (
     json_option,
     show,
 )
+from edgeserve.cli.groups.shown import members_text
 from edgeserve.help import Command, examples
 from edgeserve.terminal import Row
 
@@ -142,7 +143,7 @@ def _engine(node: str, report: Json) -> str:
         facts.append(f"{', '.join(report['evicts'])} would leave for it")
     if report.get("reason"):
         facts.append(str(report["reason"]))
-    return ", ".join(facts)
+    return ", ".join(facts) + members_text(report)
 
 
 def _limits(limits: Json) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from edgeserve.cli.client import endpoint, endpoint_options, json_option, show
+from edgeserve.cli.groups.commands import group
 from edgeserve.cli.models.adopt import adopt
 from edgeserve.cli.models.details import show_, state_text
 from edgeserve.cli.models.loading import load
@@ -27,7 +28,7 @@ MODEL_HEADS = ("model", "state", "variants", "nodes", "GiB", "can")
 @click.group(
     cls=Group,
     headings={
-        "What is loaded": ("show", "load", "unload", "pin", "limit"),
+        "What is loaded": ("show", "load", "unload", "pin", "limit", "group"),
         "Files": ("adopt", "rm"),
     },
     invoke_without_command=True,
@@ -101,5 +102,5 @@ def _size(found: Iterable[int]) -> str:
     return " to ".join(dict.fromkeys((known[0], known[-1]))) if known else ""
 
 
-for each in (show_, load, unload, pin, limit, adopt, rm):
+for each in (show_, load, unload, pin, limit, group, adopt, rm):
     models.add_command(each)

@@ -68,15 +68,15 @@ def load(
         if no_wait:
             click.echo(f"{what} loads; `edgeserve models` shows how far it is")
             return
-        with _bar(what) as show:
-            seconds = _wait(place, where, str(engine["id"]), show)
+        with loading_bar(what) as show:
+            seconds = wait_until_loaded(place, where, str(engine["id"]), show)
     click.echo(f"{what} is loaded, after {seconds:.1f} s")
 
 
 LOADED = ("ready", "busy")
 
 
-def _wait(place: Endpoint, node: str, id_: str, show: Show) -> float:
+def wait_until_loaded(place: Endpoint, node: str, id_: str, show: Show) -> float:
     """Wait until it is loaded; returns the seconds. Raises CommandError."""
     began, seen = time.monotonic(), False
     while (waited := time.monotonic() - began) < LONGEST_SECONDS:
@@ -104,7 +104,7 @@ def _engine(place: Endpoint, node: str, id_: str) -> Json:
 
 
 @contextmanager
-def _bar(what: str) -> Generator[Show]:
+def loading_bar(what: str) -> Generator[Show]:
     """Show a progress bar on standard error, where that is a terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn

@@ -185,9 +185,9 @@ class Pool:
 
     def _closed(self, connection: UpstreamConnection) -> None:
         self._connections.discard(connection)
-        idle = self._servers[connection.origin].idle
-        if connection in idle:
-            idle.remove(connection)
+        server = self._servers.get(connection.origin)  # none, where no `ask` made it
+        if server is not None and connection in server.idle:
+            server.idle.remove(connection)
 
     def _tls_for(self, origin: Origin) -> ssl.SSLContext | None:
         if not origin.tls:

@@ -9,6 +9,8 @@ from email.utils import formatdate
 from typing import Protocol
 
 from edgeserve.http.heads import BODILESS, JOINED, Head, fields, status_line, written
+from edgeserve.http.raw import PROTOCOL, RawStream
+from edgeserve.http.types import Response
 
 PREFIX = "access-control-"
 
@@ -48,6 +50,10 @@ class ClientConnection(Protocol):
 
     async def drained(self) -> None:
         """Wait until the buffer has room. Raises ConnectionError if the client goes."""
+        ...
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End all work for this client."""
         ...
 
 
@@ -150,6 +156,26 @@ class ServerResponse:
             self.missed = True
             raise ConnectionResetError("the client has gone")
         self.connection.transport.write(data)
+
+
+UPGRADED = written([status_line(101), "connection: upgrade", f"upgrade: {PROTOCOL}"])
+
+
+def upgraded(reply: Response) -> RawStream:
+    """Answer 101, and take the connection for raw bytes.
+
+    The handler goes on, and is cancelled when the client leaves; when it returns, the
+    connection ends.
+    """
+    if not isinstance(reply, ServerResponse) or reply.started:
+        raise RuntimeError("only an answer that has not started can be upgraded")
+    connection = reply.connection
+    if connection.lost:
+        raise ConnectionResetError("the client has gone")
+    reply.started = reply.finished = True
+    reply.keep = False
+    connection.transport.write(UPGRADED)
+    return RawStream.taken(connection.transport, connection)
 
 
 def with_cors_headers(

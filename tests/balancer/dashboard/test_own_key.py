@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from balancer.dashboard.account import same_account
+from edgeserve.security.account import same_account
 from tests.balancer.endpoint import Answered, Endpoint, a_secret, endpoint
 from tests.fakes.node import fake_node
 

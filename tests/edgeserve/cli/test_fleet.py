@@ -54,6 +54,29 @@ def test_below_a_node_is_a_line_for_each_engine(
     ]
 
 
+def test_a_group_is_one_engine_with_its_members(
+    edgeserve: Terminal, running: FakeEndpoint
+) -> None:
+    members = [
+        {"name": name, "share": share, "state": state}
+        for name, share, state in (("pi", 0.25, "up"), ("nuc", 0.75, "lost"))
+    ]
+    lost = an_engine("big:Q8_0", state="failed", reason="nuc is lost", group=members)
+    head = a_node(engines=[an_engine(group=members), lost])
+    given = {"head": "x", "variant": "small:Q4_1", "memory": 2**31}
+    head["report"]["workers"] = [given]
+    running.answers[NODES] = [head]
+
+    _, *below = edgeserve("nodes").out.splitlines()[1:]
+
+    together = "a group: pi 25 %, nuc 75 % (lost)"
+    assert below == [
+        f"  small:Q4_1: 1 of 4 slots busy; {together}",
+        f"  big:Q8_0: failed (nuc is lost); {together}",
+        "  computes for a group of small:Q4_1: 2.0 GiB",
+    ]
+
+
 def test_pulls_that_go_on_are_shown_with_how_far_they_are(
     edgeserve: Terminal, running: FakeEndpoint
 ) -> None:

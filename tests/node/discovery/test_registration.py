@@ -8,7 +8,8 @@ from contextlib import asynccontextmanager
 import pytest
 from aiohttp import web
 
-from edgeserve.http import Origin, Upstream, upstream
+from edgeserve.http import Origin, upstream
+from edgeserve.http.client.pool import Pool
 from edgeserve.security.proof import fleet_key, registration_mac
 from edgeserve.security.registration import Registration
 from edgeserve.wire import decode
@@ -48,7 +49,7 @@ class Registry:
         return web.json_response({"nonce": "n1"})
 
 
-def a_client(upstream: Upstream, *tokens: str) -> FleetClient:
+def a_client(upstream: Pool, *tokens: str) -> FleetClient:
     return FleetClient(balancers=upstream, nodes=upstream, tokens=GivenTokens(*tokens))
 
 

@@ -106,7 +106,8 @@ function engine(node, each) {
   const now = rate(node.id, each.id);
   return h("div", { key: each.id, class: "engine" },
     h("span", { class: "model" }, each.model || each.variant, " ", each.variant !== each.model && h("b", { class: "label" }, label(each.variant)),
-      each.pinned && h("b", { class: "label" }, "pinned")),
+      each.pinned && h("b", { class: "label" }, "pinned"),
+      each.group?.length > 0 && h("b", { class: "label" }, `with ${each.group.filter((one) => !one.head).map((one) => one.name).join(", ")}`)),
     each.state === "ready" || each.state === "busy" ? slots(each) : h("span", { class: kind }, told),
     spark(node, each),
     h("span", { class: "rate" }, now > 0 ? speed(now) : ""));

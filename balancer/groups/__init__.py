@@ -1,0 +1,1 @@
+"""Groups: which machines serve one model together, and what to expect of them."""

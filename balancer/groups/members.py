@@ -1,0 +1,189 @@
+"""Members: which nodes could serve a model together, and how fast each is. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from balancer.fleet.engines import EngineCandidate
+from balancer.fleet.members import Fleet, Node
+from balancer.groups.split import Member
+from balancer.prediction.fleet_model import FleetModel
+from edgeserve.openai import normal
+from edgeserve.orders.groups import LayeredModel
+from edgeserve.wire import Ability
+
+TEXT: tuple[Ability, ...] = ("chat", "completion")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplittableModel:
+    """A variant that a group could serve; `holders` are the nodes with its file.
+
+    `needed`: it fits on none of them, so that requests need a group.
+    """
+
+    model: str
+    variant: str
+    file: str
+    layered: LayeredModel
+    abilities: tuple[Ability, ...]
+    created: int
+    holders: tuple[str, ...]
+    needed: bool
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """By what the speed that a node expects of itself is to be multiplied."""
+
+    writing: float = 1.0
+    reading: float = 1.0
+
+
+AS_EXPECTED = Pace()
+
+Paces = Mapping[str, Pace]
+"""Node → its pace, by what its engines were measured to do."""
+
+
+def splittable(nodes: Iterable[Node]) -> dict[str, SplittableModel]:
+    """Return what could be split, by the variant's name in normal spelling."""
+    found: dict[str, SplittableModel] = {}
+    nodes = list(nodes)
+    alone = {
+        normal(each.variant)
+        for node in nodes
+        if node.state in {"up", "suspect"}
+        for each in node.report.engines
+        if not each.group
+    }
+    for node in nodes:
+        for name, each in _of_node(node):
+            before = found.get(name)
+            holders = (*before.holders, *each.holders) if before else each.holders
+            found[name] = SplittableModel(
+                model=each.model,
+                variant=each.variant,
+                file=each.file,
+                layered=each.layered,
+                abilities=each.abilities,
+                created=max(each.created, before.created if before else 0),
+                holders=holders,
+                needed=name not in alone,
+                reason=each.reason or (before.reason if before else ""),
+            )
+    return found
+
+
+def _of_node(node: Node) -> Iterator[tuple[str, SplittableModel]]:
+    for each in node.report.available:
+        if each.layered is not None:
+            yield (
+                normal(each.variant),
+                SplittableModel(
+                    model=each.model,
+                    variant=each.variant,
+                    file=each.file,
+                    layered=each.layered,
+                    abilities=each.abilities or TEXT,
+                    created=each.created,
+                    holders=(node.id,),
+                    needed=True,
+                    reason=each.reason,
+                ),
+            )
+    for engine in node.report.engines:
+        if engine.layered is not None:
+            yield (
+                normal(engine.variant),
+                SplittableModel(
+                    model=engine.model,
+                    variant=engine.variant,
+                    file=engine.file,
+                    layered=engine.layered,
+                    abilities=engine.abilities,
+                    created=engine.created,
+                    holders=(node.id,),
+                    needed=True,
+                ),
+            )
+
+
+def machines(
+    fleet: Fleet,
+    model: SplittableModel,
+    paces: Paces,
+    *,
+    avoided: Collection[str] = (),
+    only: Collection[str] = (),
+    head: str = "",
+) -> list[Member]:
+    """Return which could take part.
+
+    `avoided` nodes were lost a moment ago; `only` these are meant, or all; `head` is
+    the only one that may be it, if given.
+    """
+    found = list[Member]()
+    for node in fleet.nodes:
+        rpc, able = node.report.rpc, node.report.capacity
+        if not rpc or able is None or node.state != "up" or node.id in avoided:
+            continue
+        if only and node.id not in only:
+            continue
+        pace = paces.get(node.id, AS_EXPECTED)
+        heads = able.head and node.id in model.holders and head in {"", node.id}
+        machine = Member(
+            node=node.id,
+            name=node.name,
+            memory=float(able.memory + _own(node, model)),
+            bytes_per_second=able.bytes_per_second * pace.writing,
+            rpc=rpc,
+            computing=able.computing * pace.reading,
+            head=heads,
+            worker=able.worker,
+        )
+        found.append(machine)
+    return found
+
+
+def _own(node: Node, model: SplittableModel) -> int:
+    """Return what the model itself takes there now: a group of it ends first."""
+    name = normal(model.variant)
+    worker = sum(
+        each.memory for each in node.report.workers if normal(each.variant) == name
+    )
+    head = sum(
+        each.memory
+        for each in node.report.engines
+        if each.group and normal(each.variant) == name
+    )
+    return worker + head
+
+
+def paces(candidates: Iterable[EngineCandidate], models: FleetModel) -> dict[str, Pace]:
+    """Return how the nodes' engines were measured, against what they expected.
+
+    Of each node the largest engine counts: it is the most like a larger model.
+    """
+    largest: dict[str, EngineCandidate] = {}
+    for each in candidates:
+        engine = each.engine
+        if engine.expected is None or engine.group or engine.kind == "server":
+            continue
+        if each.node_id not in largest or engine.memory > (
+            largest[each.node_id].engine.memory
+        ):
+            largest[each.node_id] = each
+    return {node: _pace(each, models) for node, each in largest.items()}
+
+
+def _pace(each: EngineCandidate, models: FleetModel) -> Pace:
+    expected, speed = each.engine.expected, models.speed(each)
+    if expected is None:
+        return AS_EXPECTED
+    return Pace(
+        writing=1 / max(1e-9, speed.decode * expected.write),
+        reading=1 / max(1e-9, speed.prefill * expected.read),
+    )

@@ -1,0 +1,243 @@
+"""Group planner: the groups that could be formed now, as engines that are not loaded.
+
+A model that fits on no single machine is shown as an absent engine of the node that
+would be the head. So requests for it wait, have it loaded and are refused like those
+for any other model that is not loaded.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+
+from balancer.fleet.engines import NOT_LOADED, EngineCandidate
+from balancer.fleet.members import Fleet
+from balancer.groups.history import FORMED_SECONDS, MOST_FORMED, GroupHistory
+from balancer.groups.links import LinkTable, Pair
+from balancer.groups.members import (
+    Paces,
+    SplittableModel,
+    machines,
+    paces,
+    splittable,
+)
+from balancer.groups.plan import (
+    GroupPlan,
+    NoGroup,
+    engine_of,
+    no_engine_of,
+    plan_group,
+)
+from balancer.prediction.fleet_model import FleetModel
+from edgeserve.openai import normal
+
+PLAN_SECONDS = 5.0
+"""Free memory and speeds move all the time: plans follow them so often."""
+
+SERVES = frozenset(("ready", "busy", "leaving"))
+LOADED = frozenset(("loading", "ready", "busy", "leaving"))
+
+
+class GroupPlanner:
+    """Plans groups from what nodes report, and remembers links and losses.
+
+    `automatic`: requests may have a group formed.
+    """
+
+    def __init__(
+        self,
+        models: FleetModel,
+        *,
+        automatic: bool,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.automatic = automatic
+        self.links = LinkTable(clock)
+        self.history = GroupHistory(clock)
+        self._models = models
+        self._clock = clock
+        self._shown: dict[str, EngineCandidate] = {}
+        self._seen: object = None
+        self._planned_at = -PLAN_SECONDS
+
+    def grouped(
+        self, fleet: Fleet, candidates: tuple[EngineCandidate, ...]
+    ) -> tuple[EngineCandidate, ...]:
+        """Add the groups that are not formed, at each change of the fleet.
+
+        One that has lost a member gives way to another one that can be formed.
+        """
+        if not self._shown:
+            return candidates
+        formed = [each for each in candidates if each.engine.group]
+        self.history.note_lost(each.engine for each in formed)
+        gone = {
+            each.key
+            for each in formed
+            if _is_broken(each, fleet) and self._is_over(each, fleet)
+        }
+        left = tuple(each for each in candidates if each.key not in gone)
+        there = {each.engine.id for each in left if each.engine.group}
+        shown = (each for each in self._shown.values() if each.engine.id not in there)
+        return left + tuple(each for each in shown if each.node_id in fleet.by_id)
+
+    def _is_over(self, group: EngineCandidate, fleet: Fleet) -> bool:
+        """Whether a broken group will not be back, or another one can be formed."""
+        instead = self._shown.get(normal(group.engine.variant))
+        if instead is not None and instead.temporary:
+            return True
+        nodes = (fleet.node(each.node) for each in group.engine.group)
+        return any(each is None or each.state == "unreachable" for each in nodes)
+
+    @property
+    def possible(self) -> tuple[EngineCandidate, ...]:
+        """The groups that could be formed, and those that there cannot be."""
+        return tuple(self._shown.values())
+
+    def refresh(
+        self, fleet: Fleet, candidates: Sequence[EngineCandidate], *, now: bool = False
+    ) -> bool:
+        """Plan anew where something has changed, or `now`; returns if engines did."""
+        models = self._needed(fleet)
+        if not models and not self._shown:
+            return False
+        seen, time_ = self._situation(fleet, models), self._clock()
+        if seen == self._seen and not now and time_ < self._planned_at + PLAN_SECONDS:
+            return False
+        self._seen, self._planned_at = seen, time_
+        found = paces(candidates, self._models)
+        before, self._shown = self._shown, {}
+        for name, model in models.items():
+            old = before.get(name)
+            each = self._candidate(fleet, model, found, old)
+            if each is not None:
+                self._shown[name] = old if old == each else each
+        return before != self._shown
+
+    def _situation(self, fleet: Fleet, models: Mapping[str, SplittableModel]) -> object:
+        """Return all that plans depend on, but for what moves all the time."""
+        nodes = [
+            (
+                *(node.id, node.state, node.report.instance, node.origin.url),
+                node.report.rpc,
+                {each.id for each in node.report.engines if each.state in LOADED},
+                node.report.workers,
+            )
+            for node in fleet.nodes
+            if node.report.rpc or node.report.available
+        ]
+        return (
+            nodes,
+            models,
+            self.links.version,
+            self.history.lost(),
+            self._rested(models),
+        )
+
+    def _rested(self, variants: Iterable[str]) -> dict[str, bool]:
+        return {each: self.history.rest(each) <= 0 for each in variants}
+
+    def plan(
+        self,
+        fleet: Fleet,
+        candidates: Iterable[EngineCandidate],
+        variant: str,
+        *,
+        only: Collection[str] = (),
+        head: str = "",
+    ) -> GroupPlan | NoGroup | None:
+        """Return the best group for a variant now; None where none could be split.
+
+        `only`: of these nodes; `head`: with this one as its head.
+        """
+        model = splittable(fleet.nodes).get(normal(variant))
+        if model is None:
+            return None
+        found = paces(candidates, self._models)
+        return self._plan(fleet, model, found, only=only, head=head)
+
+    def _plan(
+        self,
+        fleet: Fleet,
+        model: SplittableModel,
+        found: Paces,
+        *,
+        only: Collection[str] = (),
+        head: str = "",
+    ) -> GroupPlan | NoGroup:
+        able = machines(
+            fleet,
+            model,
+            found,
+            avoided=() if only else self.history.lost(),
+            only=only,
+            head=head,
+        )
+        return plan_group(model, able, self.links.known(fleet))
+
+    def _candidate(
+        self,
+        fleet: Fleet,
+        model: SplittableModel,
+        found: Paces,
+        old: EngineCandidate | None,
+    ) -> EngineCandidate | None:
+        """Return the engine that is shown, in the place of the `old` one."""
+        plan = self._plan(fleet, model, found)
+        if isinstance(plan, NoGroup) and old and old.temporary and hiccups(fleet):
+            return old
+        node = fleet.node(plan.head if isinstance(plan, GroupPlan) else plan.holder)
+        if node is None:
+            return None
+        why, temporary = self._unavailable(plan)
+        engine = engine_of(plan) if isinstance(plan, GroupPlan) else no_engine_of(plan)
+        return EngineCandidate(
+            node_id=node.id,
+            node=node.name,
+            origin=node.origin,
+            engine=engine,
+            unavailable=why,
+            temporary=temporary,
+            identity=node.report.id,
+            instance=node.report.instance,
+        )
+
+    def _unavailable(self, plan: GroupPlan | NoGroup) -> tuple[str, bool]:
+        if isinstance(plan, NoGroup):
+            return f"{plan.model.reason or 'it does not fit there'}; {plan.why}", False
+        if rest := self.history.rest(plan.model.variant):
+            why = (
+                f"its group was formed {MOST_FORMED} times in"
+                f" {FORMED_SECONDS / 60:g} minutes, and lost each time; it is tried"
+                f" again in {rest:.0f} s"
+            )
+            return why, False
+        return NOT_LOADED, True
+
+    def missing(self, fleet: Fleet, variant: str) -> list[Pair]:
+        """Return the links that a variant's group may need, and are not measured."""
+        model = splittable(fleet.nodes).get(normal(variant))
+        return self.links.missing(fleet, model) if model else []
+
+    def _needed(self, fleet: Fleet) -> dict[str, SplittableModel]:
+        """Return the models that no machine can serve by itself."""
+        some = any(a.layered for node in fleet.nodes for a in node.report.available)
+        if not self.automatic or not (some or self._shown):
+            return {}
+        return {k: m for k, m in splittable(fleet.nodes).items() if m.needed}
+
+
+def hiccups(fleet: Fleet) -> bool:
+    """Whether a machine fell silent that may be back in a moment, to take part."""
+    return any(each.report.rpc and each.state == "suspect" for each in fleet.nodes)
+
+
+def _is_broken(group: EngineCandidate, fleet: Fleet) -> bool:
+    """Whether a group does not serve, and lacks a member."""
+    if group.engine.state in SERVES:
+        return False
+    return any(
+        each.state == "lost"
+        or ((node := fleet.node(each.node)) and node.state == "unreachable")
+        for each in group.engine.group
+    )

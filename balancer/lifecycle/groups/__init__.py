@@ -1,0 +1,1 @@
+"""Groups that are formed when requests, or an admin, ask for their model."""

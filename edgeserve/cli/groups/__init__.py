@@ -1,0 +1,1 @@
+"""`edgeserve models group`: one model over several nodes."""

@@ -1,0 +1,1 @@
+"""Groups: one model over several machines, by llama.cpp's RPC backend."""
