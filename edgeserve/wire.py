@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeVar, cast
 import msgspec
 
 from edgeserve.errors import BadRequest
+from edgeserve.orders.caches import CacheFit
 from edgeserve.orders.engines import DesiredModel, ModelProblem
 from edgeserve.orders.groups import GroupMember, LayeredModel, WorkerReport
 from edgeserve.orders.pulls import PullReport
@@ -113,6 +114,7 @@ class EngineReport(msgspec.Struct, frozen=True, kw_only=True):
     A `server` is no node's engine but a model of a server that the balancer asks by
     itself; `served` has what is particular to it. Its `context` is 0 where it is
     unknown. `group` are the members of a group, if it is served by several machines.
+    `saves` is what states of its slots fit; None where it saves none.
     """
 
     id: str
@@ -142,6 +144,7 @@ class EngineReport(msgspec.Struct, frozen=True, kw_only=True):
     last_resort: bool = False
     served: Served | None = None
     group: tuple[GroupMember, ...] = ()
+    saves: CacheFit | None = None
 
 
 class AvailableModel(msgspec.Struct, frozen=True, kw_only=True):

@@ -36,12 +36,15 @@ from edgeserve.wire import EngineReport
 from node.adoption.finding import finding
 from node.adoption.places import ServerPlace, places
 from node.api.admin import routes
+from node.api.caches import CacheRoutes
 from node.api.files import BEGIN, FileHandler
 from node.api.inference import InferenceHandler
 from node.api.orders import order_routes
 from node.api.pulls import PullRoutes
 from node.api.removal import removal_routes
 from node.api.servers import RELAY, ServerRelay
+from node.caches.running import caching, settled
+from node.caches.slots import SlotCaches
 from node.discovery.announce import be_discoverable
 from node.discovery.client import FleetClient
 from node.discovery.identity import identified, this_machine
@@ -124,6 +127,9 @@ async def serve(settings: NodeSettings, stop: asyncio.Event) -> None:
         await stack.enter_async_context(
             measuring(state.hardware, sample, state.feed.report_changed)
         )
+        caches = await stack.enter_async_context(
+            caching(state, settings, ask, client.nodes)
+        )
         orders = await stack.enter_async_context(run_engines(state, settings, ask))
         pulls = await stack.enter_async_context(
             pulling(settings, client.nodes, lambda: identity.id, state.pulled)
@@ -132,7 +138,7 @@ async def serve(settings: NodeSettings, stop: asyncio.Event) -> None:
             listen(
                 sock,
                 FileHandler(
-                    pulls.library,
+                    (pulls.library.path, caches.path),
                     guard,
                     ServerRelay(state, ask, guard, InferenceHandler(state, ask, guard)),
                 ),
@@ -141,7 +147,8 @@ async def serve(settings: NodeSettings, stop: asyncio.Event) -> None:
                     *routes(state, guard, kept),
                     *order_routes(orders, guard),
                     *PullRoutes(pulls.jobs, pulls.library, guard).routes(),
-                    *removal_routes(state, settings.models_dir, guard),
+                    *removal_routes(state, settings.models_dir, guard, caches.store),
+                    *CacheRoutes(caches, guard).routes(),
                 ],
                 body_limit=settings.body_limit_mib * MIB,
                 limits=limits_of(settings),
@@ -155,7 +162,7 @@ async def serve(settings: NodeSettings, stop: asyncio.Event) -> None:
         await stack.enter_async_context(
             finding(places(settings), ask, state.adopt, partial(_ours, state, settings))
         )
-        await stack.enter_async_context(drained(state, settings.drain_seconds))
+        await stack.enter_async_context(drained(state, caches, settings.drain_seconds))
         listening = Origin(sock.getsockname()[0], state.port, tls=bool(tokens))
         await stack.enter_async_context(
             be_discoverable(state, settings, listening, client)
@@ -225,8 +232,13 @@ def check_balancers(settings: NodeSettings, host: str) -> None:
 
 
 @asynccontextmanager
-async def drained(state: NodeState, seconds: float) -> AsyncGenerator[None]:
-    """At the end of the block, give running requests `seconds` to finish."""
+async def drained(
+    state: NodeState, caches: SlotCaches, seconds: float
+) -> AsyncGenerator[None]:
+    """At the end of the block, give running requests `seconds` to finish.
+
+    What slots hold may move to other nodes meanwhile.
+    """
     yield
     state.leave()
     try:
@@ -234,5 +246,6 @@ async def drained(state: NodeState, seconds: float) -> AsyncGenerator[None]:
             for supervisor in (*state.supervisors, *state.leaving):
                 await supervisor.drained()
             await state.relayed.drained()
+            await settled(caches, state)
     except TimeoutError:
         log.warning("cutting off requests that still run after %g s", seconds)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import msgspec
 
+from edgeserve.config.paths import saved_states
 from edgeserve.config.settings import NodeSettings
 from edgeserve.http.types import Upstream
 from edgeserve.reports.hardware import Hardware
+from edgeserve.runtime.files import fingerprint
+from node.engines.base import EngineSpec
 from node.hardware.sample import memory
 from node.lifecycle.eviction import Resident
 from node.lifecycle.load_planner import Loaded
@@ -151,7 +155,7 @@ class RunningEngines:
     ) -> None:
         """Start an engine."""
         _say(planned)
-        spec = planned.spec
+        spec = await asyncio.to_thread(saving, planned.spec, self._settings)
         latest = self._state.hardware.latest
         fallbacks = fallbacks_of(found, planned, self._settings, latest)
         supervisor = Supervisor(
@@ -189,6 +193,18 @@ class RunningEngines:
             for each in self.served:
                 stack.push_async_callback(each.stack.aclose)
             self.served = []
+
+
+def saving(spec: EngineSpec, settings: NodeSettings) -> EngineSpec:
+    """Let an engine save what its slots hold; reads its file, to know it again."""
+    folder = saved_states(settings.state_dir)
+    unsaved = spec.role != "generate" or spec.projector or not settings.cache_disk_mib
+    if unsaved or not folder.is_dir():
+        return spec
+    try:
+        return replace(spec, states=folder, content=fingerprint(spec.path))
+    except OSError:
+        return spec  # it will not start either
 
 
 def _say(planned: PlannedEngine) -> None:
