@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeVar, cast
 import msgspec
 
 from edgeserve.errors import BadRequest
+from edgeserve.orders.caches import CacheFit
 from edgeserve.orders.engines import DesiredModel, ModelProblem
 from edgeserve.orders.groups import (
     GroupCapacity,
@@ -120,7 +121,8 @@ class EngineReport(msgspec.Struct, frozen=True, kw_only=True):
     A `server` is no node's engine but a model of a server that the balancer asks by
     itself; `served` has what is particular to it. Its `context` is 0 where it is
     unknown. `group` are the members of a group, if it is served by several machines;
-    `layered` is what a model of one file can be split by.
+    `layered` is what a model of one file can be split by. `saves` is what states of its
+    slots fit; None where it saves none.
     """
 
     id: str
@@ -151,6 +153,7 @@ class EngineReport(msgspec.Struct, frozen=True, kw_only=True):
     served: Served | None = None
     group: tuple[GroupMember, ...] = ()
     layered: LayeredModel | None = None
+    saves: CacheFit | None = None
 
 
 class AvailableModel(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import (
     AbstractAsyncContextManager,
     AsyncExitStack,
@@ -39,7 +39,7 @@ from edgeserve.http.listening import (
     shown_at,
     this_machine_only,
 )
-from edgeserve.http.types import Upstream, origin_set
+from edgeserve.http.types import origin_set
 from edgeserve.network import own_names
 from edgeserve.openai import ROUTES
 from edgeserve.runtime.background import background, declared, failures
@@ -50,21 +50,23 @@ from edgeserve.wire import EngineReport
 from node.adoption.finding import finding
 from node.adoption.places import ServerPlace, places
 from node.api.admin import routes
-from node.api.files import BEGIN, FileHandler
+from node.api.caches import CacheRoutes
+from node.api.files import BEGIN, FileHandler, FindFile
 from node.api.groups import STREAMS, GroupStreams, group_routes
 from node.api.inference import InferenceHandler
 from node.api.orders import order_routes
 from node.api.pulls import PullRoutes
 from node.api.removal import removal_routes
 from node.api.servers import RELAY, ServerRelay
+from node.caches.running import caching, settled
+from node.caches.slots import SlotCaches
 from node.discovery.announce import be_discoverable
 from node.discovery.client import FleetClient
 from node.discovery.identity import identified, this_machine
 from node.hardware.sample import LatestHardware, Sampler, measuring
 from node.kept_log import KeptLog, keeping
 from node.lifecycle.groups import GroupOrders
-from node.lifecycle.orders import Orders
-from node.pulls.running import Pulling, pulling
+from node.pulls.running import pulling
 from node.shelf import run_engines
 from node.state import NodeState
 
@@ -141,6 +143,9 @@ async def serve(settings: NodeSettings, stop: asyncio.Event) -> None:
         await stack.enter_async_context(
             measuring(state.hardware, sample, state.feed.report_changed)
         )
+        caches = await stack.enter_async_context(
+            caching(state, settings, ask, client.nodes)
+        )
         orders = await stack.enter_async_context(
             run_engines(state, settings, ask, client.nodes)
         )
@@ -151,14 +156,20 @@ async def serve(settings: NodeSettings, stop: asyncio.Event) -> None:
         state.port = await stack.enter_async_context(
             listen(
                 sock,
-                handler(state, orders, groups, pulls, ask, guard),
+                GroupStreams(
+                    groups,
+                    orders.workers,
+                    guard,
+                    _handler(state, ask, guard, (pulls.library.path, caches.path)),
+                ),
                 lambda path: path in ROUTES or path.startswith(PIPED),
                 [
                     *routes(state, guard, kept),
                     *order_routes(orders, guard),
                     *group_routes(groups, client.nodes, guard),
                     *PullRoutes(pulls.jobs, pulls.library, guard).routes(),
-                    *removal_routes(state, settings.models_dir, guard),
+                    *removal_routes(state, settings.models_dir, guard, caches.store),
+                    *CacheRoutes(caches, guard).routes(),
                 ],
                 body_limit=settings.body_limit_mib * MIB,
                 limits=limits_of(settings),
@@ -170,7 +181,7 @@ async def serve(settings: NodeSettings, stop: asyncio.Event) -> None:
         )
         stack.callback(state.feed.close)
         await stack.enter_async_context(_finding(state, settings, ask, kept))
-        await stack.enter_async_context(drained(state, settings.drain_seconds))
+        await stack.enter_async_context(drained(state, caches, settings.drain_seconds))
         listening = Origin(sock.getsockname()[0], state.port, tls=bool(tokens))
         await stack.enter_async_context(
             be_discoverable(state, settings, listening, client)
@@ -192,18 +203,12 @@ def _finding(
     return finding(places(settings), ask, state.adopt, ours, kept.say)
 
 
-def handler(
-    state: NodeState,
-    orders: Orders,
-    groups: GroupOrders,
-    pulls: Pulling,
-    ask: Upstream,
-    guard: Guard,
+def _handler(
+    state: NodeState, ask: Upstream, guard: Guard, find: Sequence[FindFile]
 ) -> Handler:
-    """Return what answers the paths that aiohttp does not."""
-    inference = ServerRelay(state, ask, guard, InferenceHandler(state, ask, guard))
-    files = FileHandler(pulls.library, guard, inference)
-    return GroupStreams(groups, orders.workers, guard, files)
+    """Answer for files, for servers of other programs and for engines."""
+    engines = InferenceHandler(state, ask, guard)
+    return FileHandler(find, guard, ServerRelay(state, ask, guard, engines))
 
 
 def _ours(state: NodeState, settings: NodeSettings, place: ServerPlace) -> str:
@@ -262,8 +267,13 @@ def check_balancers(settings: NodeSettings, host: str) -> None:
 
 
 @asynccontextmanager
-async def drained(state: NodeState, seconds: float) -> AsyncGenerator[None]:
-    """At the end of the block, give running requests `seconds` to finish."""
+async def drained(
+    state: NodeState, caches: SlotCaches, seconds: float
+) -> AsyncGenerator[None]:
+    """At the end of the block, give running requests `seconds` to finish.
+
+    What slots hold may move to other nodes meanwhile.
+    """
     yield
     state.leave()
     try:
@@ -271,5 +281,6 @@ async def drained(state: NodeState, seconds: float) -> AsyncGenerator[None]:
             for supervisor in (*state.supervisors, *state.leaving):
                 await supervisor.drained()
             await state.relayed.drained()
+            await settled(caches, state)
     except TimeoutError:
         log.warning("cutting off requests that still run after %g s", seconds)

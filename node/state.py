@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -48,6 +49,11 @@ class EventFeed:
         self._report = report
         self._engines = engines
         self._followers: set[_Follower] = set()
+
+    @property
+    def followed(self) -> bool:
+        """Whether there is a follower."""
+        return bool(self._followers)
 
     def engine_changed(self, id_: str) -> None:
         """Send one engine to every follower."""
@@ -187,6 +193,8 @@ class NodeState:
     """What it could give to a group now."""
     relayed: RelayedRequests = field(default_factory=RelayedRequests)
     draining: bool = False
+    left_at: float = 0.0
+    """When it began to drain, by the monotonic clock."""
 
     def __post_init__(self) -> None:
         """Open the feed of changes."""
@@ -249,5 +257,5 @@ class NodeState:
     def leave(self) -> None:
         """Refuse new requests from now on, and report that."""
         if not self.draining:
-            self.draining = True
+            self.draining, self.left_at = True, time.monotonic()
             self.feed.report_changed()

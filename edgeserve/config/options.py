@@ -21,7 +21,8 @@ HEADINGS = {
     ),
     "Engine": (
         "slots", "context", "threads", "gpu_layers", "engine", "llama_server", "batch",
-        "cache_ram_mib", "memory_mib", "load_seconds", "stuck_seconds",
+        "cache_ram_mib", "cache_disk_mib", "memory_mib", "load_seconds",
+        "stuck_seconds",
     ),
     "GPUs": ("tensor_split", "main_gpu", "per_gpu", "experts_on_cpu"),
     "Network": (

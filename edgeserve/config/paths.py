@@ -32,6 +32,11 @@ def models_dir() -> Path:
     return _place("EDGESERVE_MODELS_DIR", user_data_path, "models")
 
 
+def saved_states(folder: Path) -> Path:
+    """Return where a node keeps what slots have read."""
+    return folder / "caches"
+
+
 def admin_key_file(folder: Path, port: int) -> Path:
     """Return where the balancer on `port` leaves a key for commands on its machine."""
     return folder / f"admin-{port}.key"

@@ -143,6 +143,11 @@ class NodeSettings(SharedSettings, OnDemandSettings, AdoptionSettings):
         "Main memory of each engine, in MiB, for the prompts of conversations that no"
         " longer have a slot, so that they are not processed again. 0: none.",
     )
+    cache_disk_mib: int = setting(
+        2048,
+        "Part of the disk, in MiB, for what slots have read, so that conversations move"
+        " to other nodes and come back without being read again. 0: none.",
+    )
     memory_mib: int = setting(
         0,
         "Main memory that all engines together may take, in MiB. 0: 90 % of what is"
@@ -201,6 +206,7 @@ class NodeSettings(SharedSettings, OnDemandSettings, AdoptionSettings):
             "batch",
             "threads",
             "cache_ram_mib",
+            "cache_disk_mib",
             "memory_mib",
         ):
             at_least(self, name, 0)

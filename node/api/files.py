@@ -1,4 +1,4 @@
-"""Files: gives other nodes of the fleet the model files that they ask for.
+"""Files: gives other nodes of the fleet the models and saved states that they ask for.
 
 Not by aiohttp, which answers one request a connection: a copy asks for many pieces.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from http import HTTPStatus
 from pathlib import Path
@@ -15,7 +16,7 @@ from edgeserve.errors import EdgeserveError, WrongMethod
 from edgeserve.http.types import Handler, Request, Response
 from edgeserve.orders.pulls import FILES, PIECE
 from edgeserve.security.tokens import Guard
-from node.pulls.shared import FileReader, Library
+from node.pulls.shared import FileReader
 
 BEGIN = f"{FILES}/"
 """What the paths of files begin with; their SHA-256 follows."""
@@ -23,8 +24,12 @@ BEGIN = f"{FILES}/"
 HEADERS = {"content-type": "application/octet-stream", "accept-ranges": "bytes"}
 
 
+FindFile = Callable[[str], Path | None]
+"""Returns the file of a SHA-256, if there is one."""
+
+
 class NoSuchFile(EdgeserveError):
-    """The node has no model file of that content."""
+    """The node has no file of that content."""
 
     status = 404
     code = "file_not_found"
@@ -40,8 +45,10 @@ class OutOfRange(EdgeserveError):
 class FileHandler:
     """Answers for files, and leaves all other requests to another handler."""
 
-    def __init__(self, library: Library, guard: Guard, otherwise: Handler) -> None:
-        self._library = library
+    def __init__(
+        self, find: Sequence[FindFile], guard: Guard, otherwise: Handler
+    ) -> None:
+        self._find = find
         self._guard = guard
         self._otherwise = otherwise
 
@@ -53,9 +60,10 @@ class FileHandler:
         self._guard.check(request.headers)
         if request.method != "GET":
             raise WrongMethod(request.method, request.path, ["GET"])
-        path = self._library.path(request.path.removeprefix(BEGIN))
+        sha256 = request.path.removeprefix(BEGIN)
+        path = next((path for find in self._find if (path := find(sha256))), None)
         if path is None:
-            raise NoSuchFile("this node has no model file of that content now")
+            raise NoSuchFile("this node has no file of that content now")
         try:
             reader = FileReader(path)
         except OSError as error:

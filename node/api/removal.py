@@ -15,6 +15,7 @@ from edgeserve.orders.removal import REMOVE, RemoveModel
 from edgeserve.runtime.tasks import in_thread
 from edgeserve.security.tokens import Guard
 from edgeserve.wire import EngineReport, decode
+from node.caches.store import StateStore
 from node.models.removal import Removal, removal, remove
 from node.state import NodeState
 
@@ -31,8 +32,13 @@ class ModelInUse(EdgeserveError):
     code = "model_in_use"
 
 
-def removal_routes(state: NodeState, folder: Path, guard: Guard) -> list[web.RouteDef]:
-    """Return the route; it requires the fleet token."""
+def removal_routes(
+    state: NodeState, folder: Path, guard: Guard, states: StateStore
+) -> list[web.RouteDef]:
+    """Return the route; it requires the fleet token.
+
+    With a model go the `states` that were saved of it.
+    """
 
     async def removing(request: web.Request) -> web.Response:
         asked = decode(await request.read(), RemoveModel)
@@ -41,6 +47,7 @@ def removal_routes(state: NodeState, folder: Path, guard: Guard) -> list[web.Rou
         if asked.preview:
             return json_response(await asyncio.to_thread(lambda: found.shown))
         gone = await in_thread(remove, found)
+        await in_thread(states.tidy)
         for each in gone.files:
             log.info("%s: removed, as asked", each.path)
         return json_response(gone)

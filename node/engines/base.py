@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -25,7 +25,9 @@ class EngineSpec:
     in those roles. `variant` is the full name, `model:LABEL`. `memory` is the planned
     total in bytes. `pooling` is None where the file names it. `layers` counts the
     output layer, too, as llama.cpp does; 0 where it is not known. `created` is the time
-    of the file, in Unix seconds. `layered` is what it can be split by.
+    of the file, in Unix seconds. `layered` is what it can be split by. The engine may
+    save what its slots hold in the folder `states`; `content` is a hash of its file
+    then.
     """
 
     id: str
@@ -42,6 +44,12 @@ class EngineSpec:
     memory: int = 0
     created: int = 0
     layered: LayeredModel | None = None
+    states: Path | None = None
+    content: str = ""
+
+    def saving_as(self, other: EngineSpec) -> EngineSpec:
+        """Return the same, with slots saved as those of another launch of the model."""
+        return replace(self, states=other.states, content=other.content)
 
 
 @dataclass(frozen=True)

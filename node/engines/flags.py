@@ -72,6 +72,7 @@ def arguments(spec: EngineSpec, port: int) -> tuple[str, ...]:
         *("--log-colors", "off"),
         *("--verbosity", str(VERBOSITY)),
         *_role(spec),
+        *(("--slot-save-path", str(spec.states)) if spec.states else ()),
         *(("--mmproj", str(spec.projector)) if spec.projector else ()),
     )
 
@@ -166,6 +167,8 @@ def parameters(spec: EngineSpec, port: int, api_key: str) -> dict[str, Parameter
         "sse_ping_interval": PING_SECONDS,
         "verbosity": VERBOSITY,
         **_role_parameters(spec),
+        # Unlike the flag, it is put before a file's name as it is.
+        **({"slot_save_path": f"{spec.states}/"} if spec.states else {}),
         **({"mmproj.path": str(spec.projector)} if spec.projector else {}),
     }
 

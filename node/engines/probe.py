@@ -10,6 +10,7 @@ import msgspec
 from edgeserve.errors import NodeLost
 from edgeserve.http.types import Origin, Upstream
 from edgeserve.openai import SMALLEST
+from edgeserve.orders.caches import CacheFit
 from edgeserve.wire import Ability
 from node.engines.base import Role
 
@@ -60,11 +61,15 @@ class Unwell(Exception):
 
 @dataclass(frozen=True)
 class Properties:
-    """Of /props: context per slot in tokens, and abilities that the model lacks."""
+    """Of /props: context per slot in tokens, and abilities that the model lacks.
+
+    `saves` is what states of its slots fit, if it can save them.
+    """
 
     context: int
     lacks: frozenset[Ability]
     build: str
+    saves: CacheFit | None = None
 
     @property
     def vision(self) -> bool:

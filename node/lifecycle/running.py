@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import msgspec
 
+from edgeserve.config.paths import saved_states
 from edgeserve.config.settings import NodeSettings
 from edgeserve.http.client.raw import Connecting
 from edgeserve.http.types import Upstream
 from edgeserve.reports.hardware import Hardware
+from edgeserve.runtime.files import fingerprint
+from node.engines.base import EngineSpec
 from node.groups.group import Group, Head
 from node.groups.supervisor import GroupSupervisor
 from node.groups.workers import Workers
@@ -166,6 +170,8 @@ class RunningEngines:
         """Start an engine."""
         _say(planned)
         spec = planned.spec
+        if planned.group is None:
+            spec = await asyncio.to_thread(saving, spec, self._settings)
         load = LoadProgress(self._times.seconds(planned), over=self._woken)
         supervisor = self._supervisor(
             found,
@@ -215,6 +221,18 @@ class RunningEngines:
             for each in self.served:
                 stack.push_async_callback(each.stack.aclose)
             self.served = []
+
+
+def saving(spec: EngineSpec, settings: NodeSettings) -> EngineSpec:
+    """Let an engine save what its slots hold; reads its file, to know it again."""
+    folder = saved_states(settings.state_dir)
+    unsaved = spec.role != "generate" or spec.projector or not settings.cache_disk_mib
+    if unsaved or not folder.is_dir():
+        return spec
+    try:
+        return replace(spec, states=folder, content=fingerprint(spec.path))
+    except OSError:
+        return spec  # it will not start either
 
 
 def _say(planned: PlannedEngine) -> None:

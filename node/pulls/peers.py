@@ -99,6 +99,20 @@ class Peers:
             if (pull.source, pull.revision) == what
         ]
 
+    async def holding(
+        self, peers: Iterable[Peer], path: str, shape: type[object], file: SharedFile
+    ) -> list[Holder]:
+        """Return those that answer `path` with a `shape`: they have the file."""
+        asked = tuple(peers)
+        answers = await asyncio.gather(
+            *(self._asked(each, path, shape) for each in asked)
+        )
+        return [
+            Holder(peer, self._origins[peer], file)
+            for peer, answer in zip(asked, answers, strict=True)
+            if answer is not None
+        ]
+
     async def part(self, holder: Holder, first: int, count: int) -> bytes:
         """Return a range of a file. Raises EdgeserveError, OSError, TimeoutError."""
         headers = {"range": f"bytes={first}-{first + count - 1}"}

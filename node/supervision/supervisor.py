@@ -26,6 +26,7 @@ from node.supervision.liveness import Intervals, watchdog_of
 from node.supervision.loading import LoadProgress
 from node.supervision.report import report_of
 from node.supervision.restart import RestartBackoff, quarantined, replaced
+from node.supervision.saving import properties_of
 from node.supervision.slots import Slots
 from node.supervision.use import EngineUse
 from node.supervision.watch import EngineWatch, SlotEvents
@@ -105,6 +106,7 @@ class Supervisor:
             build=self._engine.build or (properties.build if properties else ""),
             epoch=self._epoch,
             placement=self._output.placement,
+            saves=properties.saves if properties else None,
             ended=self._ended_how,
             memory_limit=self._memory_limit,
             load_seconds=self.load.seconds,
@@ -252,7 +254,7 @@ class Supervisor:
         attempt = await self._fallbacks.after(ending, Attempt(self._engine, self.spec))
         if attempt is None:
             return False
-        self._engine, self.spec = attempt.engine, attempt.spec
+        self._engine, self.spec = attempt.engine, attempt.spec.saving_as(self.spec)
         self.slots.total = attempt.spec.launch.slots
         log.warning("%s: %s", self.spec.id, attempt.why)
         self._become("loading", attempt.why)
@@ -298,7 +300,7 @@ class Supervisor:
             if self.load.due():
                 self._changed()
         await probe.first_work(self.spec.role)
-        return await probe.properties()
+        return await properties_of(probe, self.spec, self._engine.build)
 
     def _lost(self, state: EngineState, reason: str, how: Ended = "died") -> str:
         """Stop claims at once; the process is still to be ended."""

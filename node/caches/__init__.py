@@ -1,0 +1,1 @@
+"""Caches: what slots hold, kept on the disk and given to other nodes."""
