@@ -13,6 +13,7 @@ from edgeserve.orders.groups import GroupMember, LayeredModel, WorkerReport
 from edgeserve.orders.pulls import PullReport
 from edgeserve.orders.servers import AdoptedServer
 from edgeserve.reports.hardware import Hardware
+from edgeserve.reports.sleep import Sleep
 from edgeserve.served import Served
 
 Json = dict[str, object]
@@ -166,7 +167,8 @@ class NodeReport(msgspec.Struct, frozen=True, kw_only=True):
     settings ask, `slowed` why it is slower than it could be. `failures` counts, by
     name, how often background tasks have failed since its start. `desired` is what the
     node was told about models, `unmet` what of it is not so. `servers` are those that
-    it relays to, `workers` what it computes for groups of others.
+    it relays to, `workers` what it computes for groups of others. `sleep` is None where
+    its machine must not sleep.
     """
 
     protocol: int = PROTOCOL
@@ -186,6 +188,7 @@ class NodeReport(msgspec.Struct, frozen=True, kw_only=True):
     pulls: tuple[PullReport, ...] = ()
     servers: tuple[AdoptedServer, ...] = ()
     workers: tuple[WorkerReport, ...] = ()
+    sleep: Sleep | None = None
     failures: dict[str, int] = {}
 
 

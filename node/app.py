@@ -47,6 +47,7 @@ from node.discovery.client import FleetClient
 from node.discovery.identity import identified, this_machine
 from node.hardware.sample import LatestHardware, Sampler, measuring
 from node.kept_log import keeping
+from node.lifecycle.sleeping import sleeping
 from node.pulls.running import pulling
 from node.shelf import run_engines
 from node.state import NodeState
@@ -113,18 +114,20 @@ async def serve(settings: NodeSettings, stop: asyncio.Event) -> None:
         sock = stack.enter_context(closing(bind(host, settings.port)))
         ask = await stack.enter_async_context(upstream(connect_seconds=CONNECT_SECONDS))
         client = await stack.enter_async_context(fleet_client(tokens))
-        sample = Sampler()
+        sample = Sampler(settings.power_command)
         state = NodeState(
             name=settings.name,
             identity=identity,
             instance=instance,
             hardware=LatestHardware(await asyncio.to_thread(sample)),
         )
+        sample.worked = lambda: worked_seconds(state)
         stack.enter_context(failures.subscribed(state.feed.report_changed))
         await stack.enter_async_context(
             measuring(state.hardware, sample, state.feed.report_changed)
         )
         orders = await stack.enter_async_context(run_engines(state, settings, ask))
+        sleeper = await stack.enter_async_context(sleeping(state, settings))
         pulls = await stack.enter_async_context(
             pulling(settings, client.nodes, lambda: identity.id, state.pulled)
         )
@@ -139,7 +142,7 @@ async def serve(settings: NodeSettings, stop: asyncio.Event) -> None:
                 lambda path: path in ROUTES or path.startswith(PIPED),
                 [
                     *routes(state, guard, kept),
-                    *order_routes(orders, guard),
+                    *order_routes(orders, sleeper, guard),
                     *PullRoutes(pulls.jobs, pulls.library, guard).routes(),
                     *removal_routes(state, settings.models_dir, guard),
                 ],
@@ -167,6 +170,11 @@ async def serve(settings: NodeSettings, stop: asyncio.Event) -> None:
         await stop.wait()
         state.leave()
         kept.say("draining: running requests may finish, new ones are refused")
+
+
+def worked_seconds(state: NodeState) -> float:
+    """Return for how long the engines have had requests, in all."""
+    return sum(each.use.worked_seconds for each in tuple(state.supervisors))
 
 
 def _ours(state: NodeState, settings: NodeSettings, place: ServerPlace) -> str:

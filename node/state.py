@@ -14,6 +14,7 @@ from edgeserve.http.sse import write_event
 from edgeserve.orders.engines import DesiredModel, ModelProblem
 from edgeserve.orders.pulls import PullReport
 from edgeserve.orders.waiting import WaitingRequests
+from edgeserve.reports.sleep import Sleep
 from edgeserve.runtime.background import failures
 from edgeserve.wire import (
     AvailableModel,
@@ -181,11 +182,21 @@ class NodeState:
     unadopted: tuple[str, ...] = ()
     """Why servers that are named are not among them."""
     relayed: RelayedRequests = field(default_factory=RelayedRequests)
-    draining: bool = False
+    left: bool = False
+    """Whether it shuts down."""
+    sleep: Sleep | None = None
+    """What it says of its machine's sleep; None where the machine must not sleep."""
+    followed_here: int = 0
+    """Balancers of this machine that follow the node: then it must not sleep."""
 
     def __post_init__(self) -> None:
         """Open the feed of changes."""
         self.feed = EventFeed(self.report, self.engines)
+
+    @property
+    def draining(self) -> bool:
+        """Whether it takes no new requests: it shuts down, or its machine sleeps."""
+        return self.left or (self.sleep is not None and self.sleep.asleep)
 
     def report(self) -> NodeReport:
         """Return the report for balancers."""
@@ -205,6 +216,7 @@ class NodeState:
             unmet=self.unmet,
             pulls=self.pulls,
             servers=tuple(each.report for each in self.adopted),
+            sleep=self.sleep,
             failures=dict(failures.counts),
         )
 
@@ -238,8 +250,14 @@ class NodeState:
         self.adopted, self.unadopted = adopted, unadopted
         self.feed.report_changed()
 
+    def rest(self, sleep: Sleep) -> None:
+        """Report what has changed of the machine's sleep."""
+        if sleep != self.sleep:
+            self.sleep = sleep
+            self.feed.report_changed()
+
     def leave(self) -> None:
         """Refuse new requests from now on, and report that."""
-        if not self.draining:
-            self.draining = True
+        if not self.left:
+            self.left = True
             self.feed.report_changed()

@@ -38,6 +38,7 @@ HEADINGS = {
         "overtake", "queue_seconds", "autoscale", "wait_goal", "attempts", "resume",
         "connect_seconds", "suspect_seconds", "forget_seconds",
     ),
+    "Energy": ("prefer", "sleep", "sleep_after", "wake_command", "power_command"),
     "Process": (
         "config_file", "state_dir", "log_level", "drain_seconds", "record", "otlp",
     ),
@@ -51,7 +52,7 @@ COMMON = frozenset((
     "models", "models_dir", "min_speed", "slots", "context", "gpu_layers", "name",
     "host", "port", "balancers", "announce_url", "nodes", "servers", "adopt",
     "token_file", "api_key_file", "approve", "anonymous", "tls", "policy", "on_battery",
-    "queue", "config_file", "log_level",
+    "prefer", "queue", "config_file", "log_level",
 ))  # fmt: skip
 """Settings that `--help` shows; `--help-all` shows the others too."""
 
