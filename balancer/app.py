@@ -38,6 +38,7 @@ from balancer.discovery.node_client import NodeClient
 from balancer.discovery.registration import Registrations
 from balancer.discovery.revocations import Revocations
 from balancer.discovery.sources import discovering
+from balancer.energy.sleepers import Sleepers, tending_sleepers
 from balancer.lifecycle.loader import Loader, loading
 from balancer.lifecycle.replicas.limits import FleetLimits
 from balancer.lifecycle.replicas.wishes import wishes_of_limits
@@ -146,8 +147,12 @@ async def running(
             settings, shared, nodes, clock, usage, trace, clients
         )
         handler = await enter(handling)
-        changes = _changes(settings, shared, nodes, access, revocations, channel)
-        models = _models(settings, shared, clients, nodes, loader)
+        tending = tending_sleepers(shared, nodes, settings, on_event, taken)
+        sleepers = await enter(tending)
+        changes = _changes(
+            settings, shared, nodes, access, revocations, channel, sleepers
+        )
+        models = _models(settings, shared, clients, nodes, loader, sleepers)
         api = AdminRoutes(
             state=shared,
             registrations=stack.enter_context(register),
@@ -206,9 +211,11 @@ def _models(
     clients: Admission,
     nodes: NodeClient,
     loader: Loader,
+    sleepers: Sleepers,
 ) -> ModelRoutes:
     """Return the routes that list models, and change what is loaded."""
     limits = FleetLimits(settings.state_dir)
+    sleepers.least = lambda model: limits.bounds(model)[0]
     loader.wishes.append(lambda _: wishes_of_limits(shared.current, limits))
     if settings.autoscale:
         scaler = FleetScaler(shared, settings.wait_goal, loader.events, limits.bounds)
@@ -264,6 +271,7 @@ async def _changes(
     access: AccessPolicy,
     revocations: Revocations,
     channel: FleetChannel,
+    sleepers: Sleepers,
 ) -> AsyncGenerator[NodeRoutes]:
     """Hold the machines that ask to join; yields the routes that change nodes."""
     allowed, say = settings.approve, shared.current.say
@@ -276,4 +284,5 @@ async def _changes(
             revocations=revocations,
             manages=access.clients.manager,
             sweep=channel.sweep,
+            sleepers=sleepers,
         )

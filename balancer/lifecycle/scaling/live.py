@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 
-from balancer.fleet.engines import EngineCandidate, EngineKey
+from balancer.fleet.engines import ASLEEP, EngineCandidate, EngineKey
 from balancer.lifecycle.events import LifecycleEvent, LifecycleEvents
 from balancer.lifecycle.ledger import Clock
 from balancer.lifecycle.placement import Load, Unload
@@ -110,6 +110,8 @@ class FleetScaler:
 
     def _counts(self, each: EngineCandidate) -> bool:
         """Whether an engine takes requests, or would if it were loaded."""
+        if each.unavailable == ASLEEP:
+            return False
         if each.engine.state in {"absent", "loading"}:
             avoided = self._avoided(each.key)
             return each.temporary and avoided in {None, UNMEASURED}
