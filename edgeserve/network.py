@@ -117,7 +117,7 @@ def send_magic_packet(mac: str, broadcast: str) -> None:
     """Send a magic packet to a network. Raises OSError, or ValueError for no address.
 
     A directed broadcast, because a packet to 255.255.255.255 leaves by one interface
-    only, and nobody answers for the address of a machine that sleeps.
+    only, and nothing answers for the address of a machine that sleeps.
     """
     target = str(ipaddress.IPv4Address(broadcast))
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:

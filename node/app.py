@@ -121,11 +121,7 @@ async def serve(settings: NodeSettings, stop: asyncio.Event) -> None:
             instance=instance,
             hardware=LatestHardware(await asyncio.to_thread(sample)),
         )
-        sample.worked = lambda: worked_seconds(state)
-        stack.enter_context(failures.subscribed(state.feed.report_changed))
-        await stack.enter_async_context(
-            measuring(state.hardware, sample, state.feed.report_changed)
-        )
+        await stack.enter_async_context(_measuring(state, sample))
         orders = await stack.enter_async_context(run_engines(state, settings, ask))
         sleeper = await stack.enter_async_context(sleeping(state, settings))
         pulls = await stack.enter_async_context(
@@ -170,6 +166,16 @@ async def serve(settings: NodeSettings, stop: asyncio.Event) -> None:
         await stop.wait()
         state.leave()
         kept.say("draining: running requests may finish, new ones are refused")
+
+
+@asynccontextmanager
+async def _measuring(state: NodeState, sample: Sampler) -> AsyncGenerator[None]:
+    """Report what is measured, and which tasks fail, for the length of the block."""
+    sample.worked = lambda: worked_seconds(state)
+    changed = state.feed.report_changed
+    with failures.subscribed(changed):
+        async with measuring(state.hardware, sample, changed):
+            yield
 
 
 def worked_seconds(state: NodeState) -> float:

@@ -164,7 +164,7 @@ class NodeRoutes:
     async def sleep(self, request: web.Request) -> web.Response:
         """Let a node's machine sleep; the node refuses while it is in use."""
         node = self._ordered(request)
-        await self.sleepers.order_sleep(node, "it was ordered")
+        await self.sleepers.order_sleep(node, "it was ordered", now=True)
         return json_response({"id": node.id, "name": node.name}, 202)
 
     async def wake(self, request: web.Request) -> web.Response:

@@ -1,7 +1,7 @@
 """Kept sleepers: what a balancer remembers of machines that sleep, over restarts.
 
-Nobody else knows their models and their cards. Damage costs what was kept, never the
-service: they are known again once somebody has switched them on.
+Nothing else knows their models and their cards. Damage costs what was kept, never the
+service: they are known again once a person has switched them on.
 """
 
 from __future__ import annotations

@@ -155,7 +155,7 @@ class Sleepers:
                 name=node.name,
                 idle=now - max(used, since),
                 awake=now - since,
-                boot=self.waker.boot(node),
+                boot=self.waker.boots.get(node.id, 0.0),
                 watts=node.report.hardware.power.idle,
                 needed=needed(node, awake, self.least),
             )
@@ -175,11 +175,11 @@ class Sleepers:
         except EdgeserveError as error:
             self._say(f"{node.name} does not sleep: {error}")
 
-    async def order_sleep(self, node: Node, why: str) -> Sleep:
+    async def order_sleep(self, node: Node, why: str, *, now: bool = False) -> Sleep:
         """Tell a node to let its machine sleep. Raises OrderRefused, NodeLost."""
         if is_own(node.origin.host):
             raise BadRequest(f"{node.name} is this balancer's own machine")
-        body = encode(SleepOrder(by=self._nodes.id, why=why))
+        body = encode(SleepOrder(by=self._nodes.id, why=why, now=now))
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
                 order = self._nodes.order(node.origin, SLEEP, body)

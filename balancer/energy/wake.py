@@ -49,7 +49,7 @@ class SleepingMachine:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wake:
+class WakeUp:
     """Wake a machine; `why` is for people."""
 
     machine: SleepingMachine
@@ -61,7 +61,7 @@ def to_wake(
     sleeping: Mapping[str, SleepingMachine],
     wait: Callable[[Demand], float],
     now: float,
-) -> Iterator[Wake]:
+) -> Iterator[WakeUp]:
     """Yield what to wake; `wait` predicts the seconds that the last request waits."""
     for demand in demands:
         able = [each for each in demand.pending if each.node_id in sleeping]
@@ -71,7 +71,7 @@ def to_wake(
             continue
         best = min(able, key=lambda each: _seconds(each, sleeping))
         if why := _why(demand, wait, _seconds(best, sleeping), now):
-            yield Wake(machine=sleeping[best.node_id], why=why)
+            yield WakeUp(machine=sleeping[best.node_id], why=why)
 
 
 def _seconds(engine: EngineCandidate, sleeping: Mapping[str, SleepingMachine]) -> float:

@@ -28,6 +28,10 @@ Json = Mapping[str, Any]
 
 @click.group(
     cls=Group,
+    headings={
+        "Members": ("approve", "deny", "revoke", "allow"),
+        "Machines": ("log", "sleep", "wake"),
+    },
     invoke_without_command=True,
     epilog=examples(
         ("edgeserve nodes", "the fleet of the balancer on this machine"),
@@ -161,10 +165,10 @@ def allow(name: str, url: str, api_key_file: Path | None) -> None:
 @click.argument("name")
 @endpoint_options
 def sleep(name: str, url: str, api_key_file: Path | None) -> None:
-    """Let a node's machine sleep now, as its setting `sleep` says.
+    """Let a node's machine sleep.
 
-    The node refuses while somebody or something uses the machine. Its models stay
-    callable: a request for one that nothing else serves wakes it.
+    It does what its setting `sleep` says, and refuses while the machine is in use. Its
+    models stay callable: a request for one that nothing else serves wakes it.
     """
     _act(name, "sleep", url, api_key_file)
     click.echo(f"{name} goes to sleep; `edgeserve nodes wake {name}` wakes it")
@@ -174,7 +178,7 @@ def sleep(name: str, url: str, api_key_file: Path | None) -> None:
 @click.argument("name")
 @endpoint_options
 def wake(name: str, url: str, api_key_file: Path | None) -> None:
-    """Wake the machine of a node that sleeps: by Wake-on-LAN, or a command.
+    """Wake a node's machine.
 
     The balancer sends a magic packet to its network card, and runs its own setting
     `wake_command`, if there is one.

@@ -52,7 +52,7 @@ COMMON = frozenset((
     "models", "models_dir", "min_speed", "slots", "context", "gpu_layers", "name",
     "host", "port", "balancers", "announce_url", "nodes", "servers", "adopt",
     "token_file", "api_key_file", "approve", "anonymous", "tls", "policy", "on_battery",
-    "prefer", "queue", "config_file", "log_level",
+    "queue", "config_file", "log_level",
 ))  # fmt: skip
 """Settings that `--help` shows; `--help-all` shows the others too."""
 

@@ -16,8 +16,10 @@ SLEEP = "/edgeserve/v1/sleep"
 class SleepOrder(msgspec.Struct, frozen=True, kw_only=True):
     """Asks a node to let its machine sleep.
 
-    `by` is the id of the balancer, which wakes it first; `why` is for logs.
+    `by` is the id of the balancer, which wakes it first; `why` is for logs. With `now`
+    a request that has just ended is no reason to stay awake.
     """
 
     by: Annotated[str, msgspec.Meta(max_length=64)] = ""
+    now: bool = False
     why: Annotated[str, msgspec.Meta(max_length=300)] = ""

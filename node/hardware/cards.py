@@ -16,7 +16,7 @@ from node.hardware.readings import text
 NET = "sys/class/net"
 SECONDS = 5.0
 
-NOBODY = "00:00:00:00:00:00"
+NO_CARD = "00:00:00:00:00:00"
 
 
 def cards(
@@ -34,7 +34,7 @@ def _cards(
         mac = text(root / NET / name / "address").lower()
         if (
             is_virtual(name)
-            or mac == NOBODY
+            or mac == NO_CARD
             or not re.fullmatch(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}", mac)
         ):
             continue

@@ -1,7 +1,7 @@
-"""Owner's use: whether somebody is at this machine, or other programs work on it.
+"""Owner's use: whether a person is at this machine, or other programs work on it.
 
 A machine in use must not be sent to sleep. What cannot be read counts as use: better
-awake for nothing than gone under somebody's hands.
+awake for nothing than gone under a person's hands.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from edgeserve.reports.hardware import Hardware
 from node.hardware.gpus import program_output
 
 IDLE_SECONDS = 900.0
-"""So long after the last key somebody may still be there."""
+"""So long after the last key a person may still be there."""
 
 LOAD = 0.15
 """The share of the processor that other programs may take while it counts as idle."""
@@ -31,7 +31,7 @@ SHOWN = ("loginctl", "show-session", "--property=Class,Name,Type,State,TTY,"
 
 @dataclass(frozen=True, kw_only=True)
 class Session:
-    """Somebody who is logged in. `idle` seconds; None where nothing tells."""
+    """A person who is logged in. `idle` seconds; None where nothing tells."""
 
     name: str
     at: str
@@ -43,12 +43,12 @@ def in_use(hardware: Hardware, *, working: bool, root: Path = Path("/")) -> str:
 
     `working`: its engines work, so that its load says nothing of others.
     """
-    somebody = attended(sessions(root))
-    return somebody or ("" if working else loaded(hardware))
+    person = attended(sessions(root))
+    return person or ("" if working else loaded(hardware))
 
 
 def attended(sessions: Iterable[Session]) -> str:
-    """Say who uses the machine; "" where nobody does. Pure."""
+    """Say who uses the machine; "" where no person does. Pure."""
     for each in sessions:
         if each.idle is None:
             return f"{each.name} is logged in at {each.at}, which tells no idle time"
@@ -74,7 +74,7 @@ def sessions(root: Path = Path("/")) -> list[Session]:
         return list(parse_sessions(shown, time.time(), root))
     return [
         Session(
-            name=each.name or "somebody",
+            name=each.name or "a person",
             at=each.terminal or "a screen",
             idle=_terminal_idle(root, each.terminal or "", time.time()),
         )
@@ -94,7 +94,7 @@ def parse_sessions(shown: str, now: float, root: Path) -> Iterator[Session]:
             continue
         tty = fields.get("TTY", "")
         yield Session(
-            name=fields.get("Name") or "somebody",
+            name=fields.get("Name") or "a person",
             at=tty or fields.get("Type") or "a session",
             idle=_session_idle(fields, now, root),
         )
@@ -111,7 +111,7 @@ def _session_idle(fields: Mapping[str, str], now: float, root: Path) -> float | 
 
 
 def _terminal_idle(root: Path, terminal: str, now: float) -> float | None:
-    """Return how long ago somebody typed there: the time of the terminal's file."""
+    """Return how long ago a person typed there: the time of the terminal's file."""
     if not terminal or ".." in terminal:
         return None
     try:

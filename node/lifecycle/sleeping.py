@@ -47,6 +47,8 @@ ACT_SECONDS = 60.0
 QUIET_SECONDS = 60.0
 """So long the engines must have had no request of any balancer."""
 
+JUST_ANSWERED = "it answered a request a moment ago"
+
 SLEPT = 1.0
 """The clocks differ by more than this after the machine has slept."""
 
@@ -129,7 +131,7 @@ class Sleeper:
         sleep = await self._renew()
         if sleep.asleep:
             return sleep
-        if sleep.in_use:
+        if sleep.in_use and not (order.now and sleep.in_use == JUST_ANSWERED):
             raise InUse(sleep.in_use)
         sleep = structs.replace(sleep, asleep=True, by=order.by)
         log.info("the machine goes to sleep (%s): %s", self.how, order.why or "ordered")
@@ -146,7 +148,11 @@ class Sleeper:
         if old is not None and old.asleep:
             return old
         # What may have begun while the thread looked counts, too.
-        now = Sleep(how=self.how, in_use=self._work() or found, cards=reached_by)
+        now = Sleep(
+            how=self.how,
+            in_use=self._work() or found or self._just_answered(),
+            cards=reached_by,
+        )
         self._state.rest(now)
         return now
 
@@ -166,13 +172,15 @@ class Sleeper:
             return "a balancer runs there"
         if self._works() or state.relayed.busy:
             return "it answers a request"
-        if any(each.use.quiet_seconds < QUIET_SECONDS for each in state.supervisors):
-            return "it answered a request a moment ago"
         if any(not each.over for each in state.pulls):
             return "it fetches a model"
         if any(each.state == "loading" for each in state.engines().values()):
             return "it loads a model"
         return ""
+
+    def _just_answered(self) -> str:
+        used = (each.use.quiet_seconds for each in self._state.supervisors)
+        return JUST_ANSWERED if any(each < QUIET_SECONDS for each in used) else ""
 
     async def _sleep(self) -> None:
         slept = asleep()
