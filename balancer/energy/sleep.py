@@ -75,8 +75,8 @@ def _work(report: NodeReport) -> str:
     for engine in report.engines:
         if engine.busy:
             return "it answers a request"
-        if engine.pinned or engine.state == "loading":
-            return f"{engine.variant} is {'pinned' if engine.pinned else 'loading'}"
+        if engine.state == "loading":
+            return f"it loads {engine.variant}"
     return ""
 
 
