@@ -6,7 +6,9 @@ service: they are known again once a person has switched them on.
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -49,6 +51,7 @@ class KeptSleepers:
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / FILE
+        self._writing = asyncio.Lock()
         self._fault = RepeatedFault(log.warning)
         self.last = self._read()
 
@@ -66,14 +69,15 @@ class KeptSleepers:
             )
             return Kept()
 
-    async def keep(self, now: Kept) -> None:
+    async def keep(self, latest: Callable[[], Kept]) -> None:
         """Write what has changed."""
-        if now == self.last:
-            return
-        try:
-            await store(self._path, now)
-        except NotStored as error:
-            self._fault.report(str(error))
-        else:
-            self._fault.ended()
-        self.last = now
+        async with self._writing:
+            if (now := latest()) == self.last:
+                return
+            try:
+                await store(self._path, now)
+            except NotStored as error:
+                self._fault.report(str(error))
+            else:
+                self._fault.ended()
+            self.last = now

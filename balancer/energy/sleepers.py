@@ -33,6 +33,7 @@ ORDER = declared("sleep order", "never")
 
 LOOK_SECONDS, LEAST_PAUSE = 1.0, 0.05
 ANSWER_SECONDS = 15.0
+NEWS_SECONDS = 2.0
 HELD_SECONDS = 300.0
 """So long a machine is not told to sleep again that has refused."""
 
@@ -78,7 +79,9 @@ class Sleepers:
         self._settings, self._clock = settings, clock
         self._kept = KeptSleepers(settings.state_dir)
         kept = self._kept.last
-        self.waker = Waker(state, settings.wake_command, tasks, clock, kept)
+        self.waker = Waker(
+            state, settings.wake_command, settings.prefer, tasks, clock, kept
+        )
         self._awake: dict[str, float] = {}
         self._used: dict[str, float] = {}
         self._held: dict[str, float] = {}
@@ -107,7 +110,7 @@ class Sleepers:
         while not taken.is_set():
             self._wake.clear()
             self.look(self._clock())
-            await self._kept.keep(self._now())
+            await self._kept.keep(self._now)
             await asyncio.sleep(LEAST_PAUSE)
             with suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_SECONDS):
@@ -187,7 +190,17 @@ class Sleepers:
         except TimeoutError as error:
             raise NodeLost(f"{node.name} does not answer") from error
         self.waker.ours.add(node.id)
+        await self._shown_asleep(node.id)
+        await self._kept.keep(self._now)
         return sleep
+
+    async def _shown_asleep(self, id_: str) -> None:
+        """Wait a moment until the node's report says that it sleeps."""
+        current = self._state.current
+        with suppress(TimeoutError):
+            async with asyncio.timeout(NEWS_SECONDS):
+                while (node := current.fleet.node(id_)) and node.state != "asleep":
+                    await current.changed()
 
     def _say(self, line: str) -> None:
         self._state.current.say(line)

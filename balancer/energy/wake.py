@@ -2,14 +2,18 @@
 
 A machine is woken if nothing that is awake will serve a request, or if requests would
 still wait when it is up: their predicted wait is longer than its boot. One is woken for
-a kind of request at a time. One that does not come up is left alone for a minute, then
-two, four and so on; requests that only it could serve are refused meanwhile.
+a kind of request at a time.
+
+One is also woken once requests have lost more seconds on slower machines than it takes
+to come up, times a factor of the preference: as skis are bought once their rent has
+reached the price. One that does not come up is left alone for a minute, then two, four
+and so on; requests that only it could serve are refused meanwhile.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from balancer.fleet.engines import ASLEEP, EngineCandidate
 from balancer.lifecycle.demand import Demand
@@ -100,6 +104,52 @@ def _why(
     if loads and now - demand.oldest < LOADS * max(min(loads), 1.0):
         return ""
     return f"{waits} for {model}, which nothing that is awake serves"
+
+
+FACTORS = {"speed": 1.0, "balanced": 4.0}
+"""By the preference; with `energy` only requests that wait wake a machine."""
+
+HALF_LIFE = 600.0
+"""Seconds after which half of what was lost is forgotten."""
+
+
+@dataclass(slots=True)
+class Losses:
+    """The seconds that requests have lost because each machine slept."""
+
+    factor: float | None
+    _lost: dict[str, float] = field(default_factory=dict[str, float])
+    _at: float = 0.0
+
+    def passed(self, rates: Mapping[str, float], now: float) -> None:
+        """Let time pass; `rates` are the seconds lost in a second, by machine."""
+        seconds = max(0.0, now - self._at)
+        kept, self._at = 0.5 ** (seconds / HALF_LIFE), now
+        self._lost = {
+            id_: kept * self._lost.get(id_, 0.0) + rate * seconds
+            for id_, rate in rates.items()
+        }
+
+    def due(self, sleeping: Mapping[str, SleepingMachine]) -> WakeUp | None:
+        """Return the machine without which most was lost, if that is enough."""
+        lost = {id_: each for id_, each in self._lost.items() if id_ in sleeping}
+        if not lost or self.factor is None:
+            return None
+        worst = max(lost, key=lambda id_: lost[id_])
+        machine = sleeping[worst]
+        if machine.waking or lost[worst] <= self.factor * machine.boot:
+            return None
+        why = f"requests have taken {lost[worst]:.0f} s longer without it"
+        self._lost.clear()
+        return WakeUp(machine=machine, why=why)
+
+
+def lost_share(awake: float, asleep: float) -> float:
+    """Return which share of its time a request loses on an engine that is awake.
+
+    Both are the seconds of a token there, and where the machine sleeps.
+    """
+    return max(0.0, 1 - asleep / awake) if awake > 0 else 0.0
 
 
 @dataclass(frozen=True, kw_only=True)

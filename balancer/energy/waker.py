@@ -6,23 +6,27 @@ is not on its way after a moment. A magic packet too many does no harm.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 
 from msgspec import structs
 
 from balancer.energy.kept import Kept
 from balancer.energy.wake import (
+    FACTORS,
     FIRST_BOOT,
     GIVE_UP,
     GRACE,
     Attempts,
+    Losses,
     SleepingMachine,
     learned,
+    lost_share,
     patience,
     to_wake,
 )
 from balancer.energy.waking import run_command, send_packets
+from balancer.fleet.engines import ASLEEP, EngineCandidate
 from balancer.fleet.members import LastReport, Node
 from balancer.lifecycle.demand import Demand, demands
 from balancer.routing.dispatcher import LOOK
@@ -45,11 +49,13 @@ class Waker:
         self,
         state: BalancerState,
         command: str,
+        prefer: str,
         tasks: Tasks,
         clock: Clock,
         kept: Kept,
     ) -> None:
         self.boots = dict(kept.boots)
+        self.losses = Losses(FACTORS.get(prefer))
         self.ours = {each.report.id for each in kept.asleep if each.ours}
         self._state, self._command = state, command
         self._tasks, self._clock = tasks, clock
@@ -58,8 +64,44 @@ class Waker:
 
     def look(self, now: float) -> None:
         """Wake what waiting requests need; judge what was woken."""
-        self._wake_for_requests(now)
+        sleeping = self.sleeping()
+        self._wake_for_requests(sleeping, now)
+        if sleeping:
+            self.losses.passed(dict(self._rates(sleeping)), now)
+            if (found := self.losses.due(sleeping)) is not None:
+                self._begin(self._node(found.machine.id), found.why, now)
         self._repeat(now)
+
+    def _rates(
+        self, sleeping: Mapping[str, SleepingMachine]
+    ) -> Iterator[tuple[str, float]]:
+        """Yield the seconds that requests lose in a second without each machine."""
+        there = self._state.current.candidates
+        working = [each for each in there if each.unavailable is None]
+        for id_ in sleeping:
+            yield (
+                id_,
+                max(
+                    (
+                        self._rate(each, working)
+                        for each in there
+                        if each.node_id == id_ and each.unavailable == ASLEEP
+                    ),
+                    default=0.0,
+                ),
+            )
+
+    def _rate(
+        self, asleep: EngineCandidate, working: Iterable[EngineCandidate]
+    ) -> float:
+        models, rate = self._state.predictive.fleet_model, 0.0
+        token = models.speed(asleep).decode
+        for each in working:
+            model = models.get(each.key)
+            if model is not None and each.engine.model == asleep.engine.model:
+                share = lost_share(model.speed.decode * model.scale, token)
+                rate += model.load.slots * share
+        return rate
 
     def came_up(self, node: Node, now: float) -> None:
         """Note that a machine is up, and how long that took."""
@@ -90,8 +132,9 @@ class Waker:
     def _attempt(self, id_: str) -> Attempts:
         return self._attempts.get(id_, Attempts())
 
-    def _wake_for_requests(self, now: float) -> None:
-        sleeping = self.sleeping()
+    def _wake_for_requests(
+        self, sleeping: Mapping[str, SleepingMachine], now: float
+    ) -> None:
         if not sleeping or not self._state.queue.waiting:
             self._wished.clear()
             return

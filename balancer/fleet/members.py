@@ -13,6 +13,7 @@ from typing import Literal
 
 import msgspec
 
+from balancer.fleet.awoken import awoken
 from balancer.fleet.names import with_unique_names
 from edgeserve.http.types import Origin
 from edgeserve.wire import EngineReport, NodeReport
@@ -151,8 +152,11 @@ class Fleet:
 
     def reported(self, key: str, origin: Origin, report: NodeReport) -> Fleet:
         """Take in a full report."""
-        address = self.addresses.get(key)
-        return self._with(_up(address, LastReport(origin, report))) if address else self
+        if (address := self.addresses.get(key)) is None:
+            return self
+        last = address.last_report
+        report = awoken(last.report if last else None, report)
+        return self._with(_up(address, LastReport(origin, report)))
 
     def engine_changed(self, key: str, engine: EngineReport) -> Fleet:
         """Take in that one engine of a node changed, or is new."""
@@ -223,10 +227,7 @@ class Fleet:
         return Fleet({k: address for k, address in self.addresses.items() if k != key})
 
     def forgettable(self, key: str, now: float, after: float) -> bool:
-        """Whether it has been both unannounced and unreachable for `after` seconds.
-
-        A machine that sleeps is not lost.
-        """
+        """Whether it has been unannounced and lost, not asleep, for `after` seconds."""
         address = self.addresses.get(key)
         if (
             address is None

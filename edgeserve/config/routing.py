@@ -73,7 +73,7 @@ class FleetEnergySettings:
         "speed",
         "What counts when several machines could answer now: speed; energy, which goes"
         " to the one that takes fewest joules, at most three times and 5 s later than"
-        " the fastest; balanced, which weighs both, at most 1.5 times and 1 s later.",
+        " the fastest; balanced, which weighs both, at most twice and 2 s later.",
     )
     sleep_after: float = setting(
         900.0,

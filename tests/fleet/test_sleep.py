@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import aiohttp
 import pytest
 
 from tests.fleet.asking import Client, client
-from tests.fleet.fleet import Fleet, Process, answer, fleet
+from tests.fleet.fleet import ROOT, Fleet, Process, answer, fleet, until
 from tests.fleet.sleeping import SleepingMachine, sleeping_machine
 
 BODY = {"model": "small", "messages": [{"role": "user", "content": "hello"}]}
@@ -51,11 +53,19 @@ async def asked(session: aiohttp.ClientSession) -> str:
         return got.headers["x-edgeserve-node"]
 
 
-async def ordered(ask: Client, action: str) -> tuple[int, str]:
-    """Send an order for the machine; return status and body."""
-    path = f"/edgeserve/v1/nodes/attic/{action}"
-    async with ask.session.post(path, json={}) as got:
-        return got.status, await got.text()
+async def ordered(attic: Attic, action: str) -> str:
+    """Run `edgeserve nodes sleep` or `wake` where the balancer runs; what it says."""
+    folder, host = attic.balancer.folder, attic.balancer.host
+    env = os.environ | {
+        "PYTHONPATH": str(ROOT),
+        "EDGESERVE_STATE_DIR": str(folder / "state"),
+        "EDGESERVE_CONFIG_DIR": str(folder / "config"),
+    }
+    argv = [sys.executable, "-m", "edgeserve", "nodes", action, "attic"]
+    log = folder / f"{action}-{len(list(folder.iterdir()))}"
+    running = host.spawn(argv, env, log)
+    await until(lambda: running.poll() is not None, f"nodes {action} ends")
+    return log.read_text()
 
 
 async def test_a_request_wakes_the_machine_that_alone_has_its_model(
@@ -83,17 +93,16 @@ async def test_it_sleeps_by_order_but_not_while_a_person_uses_it(
     machine.users.write_text("ada")
     async with client(attic.fleet, attic.balancer) as ask:
         await ask.serving("attic")
-        status, said = await ordered(ask, "sleep")
-        assert (status, "ada" in said) == (409, True)
+        assert "attic: it stays awake: ada is" in await ordered(attic, "sleep")
 
         machine.users.unlink()
-        status, said = await ordered(ask, "sleep")
-        assert status == 202, said
+        assert "goes to sleep" in await ordered(attic, "sleep")
         await machine.sleeps()
         attic.balancer.kill()
         attic.balancer.start()
         await asleep(ask)  # the next process knows it, too
 
-        assert (await ordered(ask, "wake"))[0] == 202
-        await machine.is_woken()
+        woken = asyncio.ensure_future(machine.is_woken())
+        assert "being woken" in await ordered(attic, "wake")
+        await woken
         await ask.serving("attic")

@@ -36,7 +36,7 @@ class Preference:
 
 
 PREFERENCES = {
-    "balanced": Preference(price=0.02, factor=1.5, seconds=1.0),
+    "balanced": Preference(price=0.05, factor=2.0, seconds=2.0),
     "energy": Preference(price=1.0, factor=3.0, seconds=5.0),
 }
 """By the setting; `speed` has none."""
