@@ -34,11 +34,13 @@ from balancer.clients.admission import Admission, admitting, local_admin
 from balancer.clients.usage import counting
 from balancer.dashboard.routes import dashboard_routes
 from balancer.discovery.events import ReconnectPolicy, pace_of, watching
+from balancer.discovery.hints import OnEvent
 from balancer.discovery.joining import joining
 from balancer.discovery.node_client import NodeClient
 from balancer.discovery.registration import Registrations
 from balancer.discovery.revocations import Revocations
 from balancer.discovery.sources import discovering
+from balancer.energy.sleepers import Sleepers, tending_sleepers
 from balancer.lifecycle.loader import Loader, loading
 from balancer.lifecycle.replicas.limits import FleetLimits
 from balancer.lifecycle.replicas.wishes import wishes_of_limits
@@ -87,6 +89,14 @@ class Balancer:
     taken: asyncio.Event
 
 
+@dataclass(frozen=True, kw_only=True)
+class Tended:
+    """What has engines loaded, and machines sleep, while the balancer runs."""
+
+    loader: Loader
+    sleepers: Sleepers
+
+
 async def serve(
     settings: BalancerSettings, stop: asyncio.Event, handover: Handover | None = None
 ) -> None:
@@ -132,8 +142,8 @@ async def running(
         file = admin_key_file(settings.state_dir, sock.getsockname()[1])
         stack.enter_context(local_admin(clients, file, taken, inherits=bool(handover)))
         usage = await enter(counting(settings.state_dir))
-        revocations = Revocations(settings.state_dir)
-        channel = FleetChannel(access.tokens, revocations.nodes)
+        revoked = Revocations(settings.state_dir)
+        channel = FleetChannel(access.tokens, revoked.nodes)
         pace = pace or pace_of(settings)
         reached = _reached(settings, shared, pace, channel if access.tokens else None)
         nodes, servers = await enter(reached)
@@ -141,14 +151,14 @@ async def running(
         on_event = await enter(watching(shared.current, nodes, pace, clock))
         if handover:
             await follow_known(shared, take_over(shared, handover.learned), on_event)
-        loader = await enter(_tending(settings, shared, nodes))
+        tended = await enter(_tending(settings, shared, nodes, on_event, taken))
         register = closing(Registrations(on_event, access.tokens))
         handling = inference_handler(
             settings, shared, nodes, clock, usage, trace, clients
         )
         handler = await enter(handling)
-        changes = _changes(settings, shared, nodes, access, revocations, channel)
-        models = _models(settings, shared, clients, nodes, loader)
+        changes = _changes(settings, shared, nodes, access, revoked, channel, tended)
+        models = _models(settings, shared, clients, nodes, tended)
         api = AdminRoutes(
             state=shared,
             registrations=stack.enter_context(register),
@@ -183,22 +193,29 @@ async def running(
         await enter(_offering(settings, sock, shared, taken))
         await enter(discovering(settings, on_event, loopback_only=not access.tokens))
         yield Balancer(
-            origin=origin, state=shared, loader=loader, leave=leave, taken=taken
+            origin=origin, state=shared, loader=tended.loader, leave=leave, taken=taken
         )
 
 
 @asynccontextmanager
 async def _tending(
-    settings: BalancerSettings, shared: BalancerState, nodes: NodeClient
-) -> AsyncGenerator[Loader]:
-    """Measure, probe and load engines for the length of the block."""
+    settings: BalancerSettings,
+    shared: BalancerState,
+    nodes: NodeClient,
+    on_event: OnEvent,
+    taken: asyncio.Event,
+) -> AsyncGenerator[Tended]:
+    """Measure, probe and load engines, and let machines sleep, while the block runs."""
     async with AsyncExitStack() as stack:
         if settings.calibrate:
             await stack.enter_async_context(calibrating(shared, nodes))
         await stack.enter_async_context(probing(shared.breakers, nodes))
         await stack.enter_async_context(telling(shared, nodes))
+        resting = tending_sleepers(shared, nodes, settings, on_event, taken)
+        sleepers = await stack.enter_async_context(resting)
         loads = loading(shared, nodes, settings.queue_seconds)
-        yield await stack.enter_async_context(loads)
+        loader = await stack.enter_async_context(loads)
+        yield Tended(loader=loader, sleepers=sleepers)
 
 
 def _models(
@@ -206,10 +223,12 @@ def _models(
     shared: BalancerState,
     clients: Admission,
     nodes: NodeClient,
-    loader: Loader,
+    tended: Tended,
 ) -> ModelRoutes:
     """Return the routes that list models, and change what is loaded."""
     limits = FleetLimits(settings.state_dir)
+    loader = tended.loader
+    tended.sleepers.least = lambda model: limits.bounds(model)[0]
     loader.wishes.append(lambda _: wishes_of_limits(shared.current, limits))
     if settings.autoscale:
         scaler = FleetScaler(shared, settings.wait_goal, loader.events, limits.bounds)
@@ -270,6 +289,7 @@ async def _changes(
     access: AccessPolicy,
     revocations: Revocations,
     channel: FleetChannel,
+    tended: Tended,
 ) -> AsyncGenerator[NodeRoutes]:
     """Hold the machines that ask to join; yields the routes that change nodes."""
     allowed, say = settings.approve, shared.current.say
@@ -282,4 +302,5 @@ async def _changes(
             revocations=revocations,
             manages=access.clients.manager,
             sweep=channel.sweep,
+            sleepers=tended.sleepers,
         )

@@ -19,9 +19,12 @@ from balancer.health.breaker import CircuitBreakers
 from balancer.health.loads import LoadFaults
 from balancer.health.poison import Poison
 from balancer.prediction import conditions
+from balancer.prediction.energy.choice import finder
+from balancer.prediction.energy.joules import EnergyBook
 from balancer.prediction.fleet_model import FleetModel
 from balancer.prediction.prefix_cache import PrefixCacheIndex
 from balancer.queue import RequestQueue
+from balancer.routing.affinity import is_worth_keeping
 from balancer.routing.fairness import FairOrder
 from balancer.routing.least_busy import LeastBusy
 from balancer.routing.predictive import PredictivePolicy
@@ -85,6 +88,7 @@ class BalancerState:
     metrics: Metrics
     routes: RouteTable
     prospects: Prospects
+    energy: EnergyBook
     caps: Caps = CAPS
     poison: Poison = field(default_factory=Poison)
     key: bytes = field(default_factory=lambda: secrets.token_bytes(16), repr=False)
@@ -142,6 +146,7 @@ def build_state(
             ahead=queue.ahead,
             predicts=settings.policy == "predict",
         ),
+        energy=EnergyBook(predictive.fleet_model.get, predictive.fleet_model.worked_at),
         caps=caps_of(settings),
     )
 
@@ -166,4 +171,5 @@ def _predictive(
         time.monotonic,
         known_better.notify,
         FairOrder(settings.overtake),
+        finder(settings.prefer, is_worth_keeping),
     )

@@ -94,6 +94,37 @@ def addresses(*, loopback: bool = False) -> frozenset[str]:
     )
 
 
+def is_own(address: str) -> bool:
+    """Whether an address is one of this machine's."""
+    try:
+        ip = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return False
+    found = (each.ip for each in interfaces())
+    return ip.is_loopback or str(ip) in {str(e).partition("%")[0] for e in found}
+
+
+MAGIC_PORT = 9
+"""The port of magic packets. Cards look for the bytes, whatever the port."""
+
+
+def magic_packet(mac: str) -> bytes:
+    """Return the bytes that wake the card of that address. Pure."""
+    return b"\xff" * 6 + bytes.fromhex(mac.replace(":", "")) * 16
+
+
+def send_magic_packet(mac: str, broadcast: str) -> None:
+    """Send a magic packet to a network. Raises OSError, or ValueError for no address.
+
+    A directed broadcast, because a packet to 255.255.255.255 leaves by one interface
+    only, and nothing answers for the address of a machine that sleeps.
+    """
+    target = str(ipaddress.IPv4Address(broadcast))
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+        sock.sendto(magic_packet(mac), (target, MAGIC_PORT))
+
+
 def own_names() -> frozenset[str]:
     """Return the names of this machine, in lower case, with those in mDNS."""
     name = platform.node().lower().rstrip(".")

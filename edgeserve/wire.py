@@ -19,6 +19,7 @@ from edgeserve.orders.groups import (
 from edgeserve.orders.pulls import PullReport
 from edgeserve.orders.servers import AdoptedServer
 from edgeserve.reports.hardware import Hardware
+from edgeserve.reports.sleep import Sleep
 from edgeserve.served import Served
 
 Json = dict[str, object]
@@ -183,7 +184,8 @@ class NodeReport(msgspec.Struct, frozen=True, kw_only=True):
     node was told about models, `unmet` what of it is not so. `servers` are those that
     it relays to, `workers` what it computes for groups of others. `rpc` is its version
     of llama.cpp's RPC, "" where it can be neither head nor worker of a group;
-    `capacity` what it could give to one.
+    `capacity` what it could give to one. `sleep` is None where its machine must not
+    sleep.
     """
 
     protocol: int = PROTOCOL
@@ -205,6 +207,7 @@ class NodeReport(msgspec.Struct, frozen=True, kw_only=True):
     workers: tuple[WorkerReport, ...] = ()
     rpc: str = ""
     capacity: GroupCapacity | None = None
+    sleep: Sleep | None = None
     failures: dict[str, int] = {}
 
 

@@ -66,6 +66,7 @@ from node.discovery.identity import identified, this_machine
 from node.hardware.sample import LatestHardware, Sampler, measuring
 from node.kept_log import KeptLog, keeping
 from node.lifecycle.groups import GroupOrders
+from node.lifecycle.sleeping import sleeping
 from node.pulls.running import pulling
 from node.shelf import run_engines
 from node.state import NodeState
@@ -132,17 +133,14 @@ async def serve(settings: NodeSettings, stop: asyncio.Event) -> None:
         sock = stack.enter_context(closing(bind(host, settings.port)))
         ask = await stack.enter_async_context(upstream(connect_seconds=CONNECT_SECONDS))
         client = await stack.enter_async_context(fleet_client(tokens))
-        sample = Sampler()
+        sample = Sampler(settings.power_command)
         state = NodeState(
             name=settings.name,
             identity=identity,
             instance=instance,
             hardware=LatestHardware(await asyncio.to_thread(sample)),
         )
-        stack.enter_context(failures.subscribed(state.feed.report_changed))
-        await stack.enter_async_context(
-            measuring(state.hardware, sample, state.feed.report_changed)
-        )
+        await stack.enter_async_context(_measuring(state, sample))
         caches = await stack.enter_async_context(
             caching(state, settings, ask, client.nodes)
         )
@@ -150,6 +148,7 @@ async def serve(settings: NodeSettings, stop: asyncio.Event) -> None:
             run_engines(state, settings, ask, client.nodes)
         )
         groups = GroupOrders(state, settings, orders)
+        sleeper = await stack.enter_async_context(sleeping(state, settings))
         pulls = await stack.enter_async_context(
             pulling(settings, client.nodes, lambda: identity.id, state.pulled)
         )
@@ -165,7 +164,7 @@ async def serve(settings: NodeSettings, stop: asyncio.Event) -> None:
                 lambda path: path in ROUTES or path.startswith(PIPED),
                 [
                     *routes(state, guard, kept),
-                    *order_routes(orders, guard),
+                    *order_routes(orders, sleeper, guard),
                     *group_routes(groups, client.nodes, guard),
                     *PullRoutes(pulls.jobs, pulls.library, guard).routes(),
                     *removal_routes(state, settings.models_dir, guard, caches.store),
@@ -209,6 +208,21 @@ def _handler(
     """Answer for files, for servers of other programs and for engines."""
     engines = InferenceHandler(state, ask, guard)
     return FileHandler(find, guard, ServerRelay(state, ask, guard, engines))
+
+
+@asynccontextmanager
+async def _measuring(state: NodeState, sample: Sampler) -> AsyncGenerator[None]:
+    """Report what is measured, and which tasks fail, for the length of the block."""
+    sample.worked = lambda: worked_seconds(state)
+    changed = state.feed.report_changed
+    with failures.subscribed(changed):
+        async with measuring(state.hardware, sample, changed):
+            yield
+
+
+def worked_seconds(state: NodeState) -> float:
+    """Return for how long the engines have had requests, in all."""
+    return sum(each.use.worked_seconds for each in tuple(state.supervisors))
 
 
 def _ours(state: NodeState, settings: NodeSettings, place: ServerPlace) -> str:

@@ -16,6 +16,7 @@ from edgeserve.orders.engines import DesiredModel, ModelProblem
 from edgeserve.orders.groups import GroupCapacity, WorkerReport
 from edgeserve.orders.pulls import PullReport
 from edgeserve.orders.waiting import WaitingRequests
+from edgeserve.reports.sleep import Sleep
 from edgeserve.runtime.background import failures
 from edgeserve.wire import (
     AvailableModel,
@@ -192,13 +193,23 @@ class NodeState:
     capacity: Callable[[], GroupCapacity | None] = lambda: None
     """What it could give to a group now."""
     relayed: RelayedRequests = field(default_factory=RelayedRequests)
-    draining: bool = False
+    left: bool = False
+    """Whether it shuts down."""
     left_at: float = 0.0
-    """When it began to drain, by the monotonic clock."""
+    """When it began to, by the monotonic clock."""
+    sleep: Sleep | None = None
+    """What it says of its machine's sleep; None where the machine must not sleep."""
+    followed_here: int = 0
+    """Balancers of this machine that follow the node: then it must not sleep."""
 
     def __post_init__(self) -> None:
         """Open the feed of changes."""
         self.feed = EventFeed(self.report, self.engines)
+
+    @property
+    def draining(self) -> bool:
+        """Whether it takes no new requests: it shuts down, or its machine sleeps."""
+        return self.left or (self.sleep is not None and self.sleep.asleep)
 
     def report(self) -> NodeReport:
         """Return the report for balancers."""
@@ -221,6 +232,7 @@ class NodeState:
             workers=self.workers,
             rpc=self.rpc,
             capacity=self.capacity() if self.rpc else None,
+            sleep=self.sleep,
             failures=dict(failures.counts),
         )
 
@@ -254,8 +266,14 @@ class NodeState:
         self.adopted, self.unadopted = adopted, unadopted
         self.feed.report_changed()
 
+    def rest(self, sleep: Sleep) -> None:
+        """Report what has changed of the machine's sleep."""
+        if sleep != self.sleep:
+            self.sleep = sleep
+            self.feed.report_changed()
+
     def leave(self) -> None:
         """Refuse new requests from now on, and report that."""
-        if not self.draining:
-            self.draining, self.left_at = True, time.monotonic()
+        if not self.left:
+            self.left, self.left_at = True, time.monotonic()
             self.feed.report_changed()

@@ -16,7 +16,9 @@ from balancer.discovery.joining import AskingNode, JoinRequests
 from balancer.discovery.node_answers import OrderRefused, told
 from balancer.discovery.node_client import NodeClient
 from balancer.discovery.revocations import Revocations, RevokedNode
+from balancer.energy.sleepers import Sleepers
 from balancer.fleet.members import Node, NodeAddress
+from balancer.prediction.energy.joules import EngineEnergy
 from balancer.state import BalancerState
 from edgeserve.errors import BadRequest, EdgeserveError, NodeLost, TooLate
 from edgeserve.http.server.aiohttp_routes import (
@@ -88,6 +90,7 @@ class NodeRoutes:
     revocations: Revocations
     manages: Admit
     sweep: Callable[[], None]
+    sleepers: Sleepers
 
     def routes(self) -> Iterable[web.RouteDef]:
         """Return the routes."""
@@ -96,6 +99,8 @@ class NodeRoutes:
             "deny": self.deny,
             "revoke": self.revoke,
             "allow": self.allow,
+            "sleep": self.sleep,
+            "wake": self.wake,
         }
         yield web.post("/edgeserve/v1/join", self.join)
         path = "/edgeserve/v1/nodes/{name}/log"
@@ -156,6 +161,27 @@ class NodeRoutes:
         await self.revocations.allow(id_)
         return json_response({"id": id_, "name": known[id_]})
 
+    async def sleep(self, request: web.Request) -> web.Response:
+        """Let a node's machine sleep; the node refuses while it is in use."""
+        node = self._ordered(request)
+        await self.sleepers.order_sleep(node, "it was ordered", now=True)
+        return json_response({"id": node.id, "name": node.name}, 202)
+
+    async def wake(self, request: web.Request) -> web.Response:
+        """Wake the machine of a node that sleeps."""
+        node = self._ordered(request)
+        if node.state != "asleep":
+            raise BadRequest(f"{node.name} does not sleep: it is {node.state}")
+        seconds = self.sleepers.waker.order(node)
+        shown = {"id": node.id, "name": node.name, "seconds": round(seconds)}
+        return json_response(shown, 202)
+
+    def _ordered(self, request: web.Request) -> Node:
+        nodes = [each for each in self.state.current.fleet.nodes if each.takes_orders]
+        names = {each.id: each.name for each in nodes}
+        id_ = named(request.match_info["name"], names, "takes orders")
+        return next(each for each in nodes if each.id == id_)
+
     async def log(self, request: web.Request) -> web.Response:
         """Show the log lines that a node keeps; `?after=` those since an answer."""
         nodes = [each for each in self.state.current.fleet.nodes if each.takes_orders]
@@ -164,6 +190,14 @@ class NodeRoutes:
         node = next(each for each in nodes if each.id == id_)
         after = request.query.get("after", "")
         return json_response(await logged(self.nodes, node, after))
+
+    def _joules(self, node: Node) -> Json:
+        """Return the joules of a token on each engine of a node, where known."""
+        found = {
+            each.id: self.state.energy.energy((node.id, each.id))
+            for each in node.report.engines
+        }
+        return {id_: _joules_of(each) for id_, each in found.items() if each}
 
     def shown(self) -> list[Json]:
         """Render the fleet for `edgeserve nodes`.
@@ -174,6 +208,8 @@ class NodeRoutes:
         fleet, health = self.state.current.fleet, self.state.breakers.shown
         revoked = self.revocations.nodes()
         rows = [_node(each, health(each.id)) for each in fleet.nodes]
+        for row, node in zip(rows, fleet.nodes, strict=True):
+            row["joules"] = self._joules(node)
         rows += [
             _silent(each)
             for each in fleet.addresses.values()
@@ -186,6 +222,14 @@ class NodeRoutes:
         ids = {row["id"] for row in rows}
         rows += [_revoked(id_, each) for id_, each in revoked.items() if id_ not in ids]
         return rows + [_asking(each) for each in self.requests.waiting]
+
+
+def _joules_of(energy: EngineEnergy) -> Json:
+    return {
+        "read": round(energy.read, 4),
+        "write": round(energy.write, 4),
+        "measured": energy.measured,
+    }
 
 
 async def logged(nodes: NodeClient, node: Node, after: str) -> NodeLog:
@@ -207,7 +251,8 @@ async def logged(nodes: NodeClient, node: Node, after: str) -> NodeLog:
 
 def _row(id_: str | None, state: str, **fields: Any) -> Json:
     row: Json = {"id": id_, "name": None, "state": state, "url": "", "seen_as": []}
-    return {**row, "problem": None, "health": {}, "report": None, **fields}
+    row |= {"problem": None, "health": {}, "joules": {}, "report": None}
+    return row | fields
 
 
 def _node(node: Node, health: Mapping[str, str]) -> Json:

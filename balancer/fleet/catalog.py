@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from balancer.fleet.engines import EngineCandidate
+from balancer.fleet.engines import ASLEEP, EngineCandidate
 
 ModelState = Literal["loaded", "loading", "available"]
 """`available`: it is on the disk of a node, which loads it when it is asked for."""
@@ -62,6 +62,8 @@ def state_of(candidate: EngineCandidate) -> ModelState | None:
     """Return what its engine adds to its model's state; None: no request can use it."""
     if candidate.unavailable is not None and not candidate.temporary:
         return None
+    if candidate.unavailable == ASLEEP:
+        return "available"
     match candidate.engine.state:
         case "ready" | "busy":
             return "loaded"

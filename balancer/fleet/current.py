@@ -61,9 +61,19 @@ def _node_news(old: Node | None, new: Node) -> list[str]:
         return [f"{new.name} left: {new.problem}"]
     if old is None:
         return []
+    if "asleep" in {old.state, new.state}:
+        return _slept(old, new)
     if old.state == "up" and new.state == "draining":
         return [f"{new.name} is shutting down"]
     return _ready(old, new) + _trouble(old, new)
+
+
+def _slept(old: Node, new: Node) -> list[str]:
+    if old.state == new.state:
+        return [f"{new.name}: {new.problem}"] if new.problem != old.problem else []
+    if new.state == "asleep":
+        return [f"{new.name} sleeps"]
+    return [f"{new.name} is awake"]
 
 
 def _here(node: Node) -> bool:

@@ -21,6 +21,8 @@ EngineKey = tuple[str, str]
 NOT_LOADED = "not loaded here"
 """Why an absent engine takes no requests, where nothing but its load is in the way."""
 
+ASLEEP = "its machine sleeps; it is woken where nothing else serves in time"
+
 UNLIMITED = 2**40
 """More tokens than any prompt has."""
 
@@ -196,6 +198,8 @@ def _unavailable(
 ) -> tuple[str | None, bool]:
     if node.state == "draining":
         return "its node is shutting down", False
+    if node.state == "asleep":
+        return node.problem or ASLEEP, not node.problem
     if node.state != "up":
         why = f"its node is {node.state}: {node.problem}"
         return why, node.state == "suspect"

@@ -6,7 +6,6 @@ the same node are one `Node`. The end of an announcement alone removes no node.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -14,13 +13,15 @@ from typing import Literal
 
 import msgspec
 
+from balancer.fleet.awoken import awoken
+from balancer.fleet.names import with_unique_names
 from edgeserve.http.types import Origin
 from edgeserve.wire import EngineReport, NodeReport
 
 AddressState = Literal["seen", "up", "suspect", "unreachable"]
 """`seen` has not answered yet; `suspect` fell silent; `unreachable` stayed silent."""
 
-NodeState = Literal["up", "draining", "suspect", "unreachable"]
+NodeState = Literal["up", "draining", "asleep", "suspect", "unreachable"]
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class NodeAddress:
     `expected` is the id in the announcement, and `name` what it is called before it has
     said that itself. `since` is when the announcement or the answers last ended, in the
     caller's seconds. `full` names engines that refused a request since the last event.
+    `unwoken` says why its machine, which sleeps, cannot be woken for now.
     """
 
     key: str
@@ -51,6 +53,13 @@ class NodeAddress:
     problem: str | None = None
     since: float = 0.0
     full: frozenset[str] = frozenset()
+    unwoken: str = ""
+
+    @property
+    def asleep(self) -> bool:
+        """Whether its machine sleeps, by its own last word."""
+        sleep = self.last_report and self.last_report.report.sleep
+        return bool(sleep and sleep.asleep)
 
     @cached_property
     def node(self) -> Node | None:
@@ -143,8 +152,11 @@ class Fleet:
 
     def reported(self, key: str, origin: Origin, report: NodeReport) -> Fleet:
         """Take in a full report."""
-        address = self.addresses.get(key)
-        return self._with(_up(address, LastReport(origin, report))) if address else self
+        if (address := self.addresses.get(key)) is None:
+            return self
+        last = address.last_report
+        report = awoken(last.report if last else None, report)
+        return self._with(_up(address, LastReport(origin, report)))
 
     def engine_changed(self, key: str, engine: EngineReport) -> Fleet:
         """Take in that one engine of a node changed, or is new."""
@@ -155,6 +167,16 @@ class Fleet:
         by_id = {each.id: each for each in old.engines} | {engine.id: engine}
         report = msgspec.structs.replace(old, engines=tuple(by_id.values()))
         return self._with(_up(address, LastReport(address.last_report.origin, report)))
+
+    def rests(self, key: str, last_report: LastReport, unwoken: str = "") -> Fleet:
+        """Note that a machine sleeps, by its last report; or why it is not woken."""
+        address = self.addresses.get(key)
+        if address is None or address.state == "up":
+            return self
+        resting = replace(
+            address, state="unreachable", last_report=last_report, unwoken=unwoken
+        )
+        return self._with(resting)
 
     def heard(self, key: str) -> Fleet:
         """Take in a heartbeat: the node is up."""
@@ -205,9 +227,14 @@ class Fleet:
         return Fleet({k: address for k, address in self.addresses.items() if k != key})
 
     def forgettable(self, key: str, now: float, after: float) -> bool:
-        """Whether it has been both unannounced and unreachable for `after` seconds."""
+        """Whether it has been unannounced and lost, not asleep, for `after` seconds."""
         address = self.addresses.get(key)
-        if address is None or address.announced or address.state in {"up", "suspect"}:
+        if (
+            address is None
+            or address.announced
+            or address.asleep
+            or address.state in {"up", "suspect"}
+        ):
             return False
         return now - address.since >= after
 
@@ -228,9 +255,8 @@ class _Reported:
 
 
 def _up(address: NodeAddress, last_report: LastReport) -> NodeAddress:
-    return replace(
-        address, state="up", problem=None, full=frozenset(), last_report=last_report
-    )
+    up = replace(address, state="up", problem=None, unwoken="")
+    return replace(up, full=frozenset(), last_report=last_report)
 
 
 def _nodes(id_: str, addresses: Sequence[NodeAddress]) -> list[Node]:
@@ -252,36 +278,6 @@ def _nodes(id_: str, addresses: Sequence[NodeAddress]) -> list[Node]:
     return [_clone(id_, id_, first), *(_clone(id_, _apart(id_, v), v) for v in others)]
 
 
-SUFFIX = 4
-"""Letters of the id after a name that several nodes have; more where they are equal."""
-
-
-def with_unique_names(nodes: Sequence[Node]) -> tuple[Node, ...]:
-    """Add a part of its id to each name that several nodes share: `pi#3f2a`."""
-    count = Counter(each.name for each in nodes)
-    shared = {each.id: each.name for each in nodes if count[each.name] > 1}
-    if not shared:
-        return tuple(nodes)
-    length = SUFFIX
-    while length < max(map(len, shared)):
-        shown = {_suffixed(name, id_, length) for id_, name in shared.items()}
-        if len(shown) == len(shared) and not shown & count.keys():
-            break
-        length += 1
-    return tuple(
-        each.called(_suffixed(each.name, each.id, length))
-        if each.id in shared
-        else each
-        for each in nodes
-    )
-
-
-def _suffixed(name: str, id_: str, length: int) -> str:
-    """Clones share an id: their address follows instead."""
-    id_, _, address = id_.partition("@")
-    return f"{name}#{address or id_[:length]}"
-
-
 def _trust(reported: _Reported) -> tuple[bool, float]:
     return reported.address.state == "suspect", reported.address.since
 
@@ -299,11 +295,17 @@ def _node(id_: str, reporteds: Sequence[_Reported], best: _Reported) -> Node:
         state=_state(best),
         addresses=tuple(reported.address.key for reported in reporteds),
         full=best.address.full,
-        problem=best.address.problem,
+        problem=_problem(best.address),
     )
 
 
+def _problem(address: NodeAddress) -> str | None:
+    return (address.unwoken or None) if address.asleep else address.problem
+
+
 def _state(reported: _Reported) -> NodeState:
+    if reported.address.asleep:
+        return "asleep"
     if reported.address.state == "up":
         return reported.last_report.report.state
     return "suspect" if reported.address.state == "suspect" else "unreachable"

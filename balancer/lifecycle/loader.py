@@ -15,7 +15,7 @@ from functools import partial
 from math import ceil
 
 from balancer.discovery.node_client import NodeClient
-from balancer.fleet.engines import EngineCandidate, EngineKey
+from balancer.fleet.engines import ASLEEP, EngineCandidate, EngineKey
 from balancer.lifecycle.demand import Demand, demands
 from balancer.lifecycle.events import LifecycleEvents
 from balancer.lifecycle.groups.forming import GroupForming
@@ -146,6 +146,8 @@ class Loader:
 
     def order(self, wish: Load | Unload, now: float) -> bool:
         """Send a node an order; False where it has one, or is not to be asked now."""
+        if wish.to.unavailable == ASLEEP:
+            return False
         key, ledger = wish.to.key, self._ledger
         asked = {node for node, _ in ledger.ordered}
         if key in ledger.held() or key[0] in asked:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from balancer.fleet.engines import EngineCandidate, EngineKey, seconds_left
+from balancer.fleet.engines import ASLEEP, EngineCandidate, EngineKey, seconds_left
 from balancer.lifecycle.demand import Demand
 from balancer.lifecycle.swap import Resident, stays, usual_quantum
 from balancer.prediction.engine_model import EngineModel
@@ -201,7 +201,10 @@ def _recovery(demand: Demand, best: Option) -> float:
     It is given as long as the load elsewhere takes: so the wait is at most twice as
     long as the better of the two.
     """
-    away = any(each.engine.state not in PASSED_BY for each in demand.pending)
+    away = any(
+        each.engine.state not in PASSED_BY and each.unavailable != ASLEEP
+        for each in demand.pending
+    )
     # Of an engine that has just failed a request, its node may not know yet.
     if not away and not demand.routing.tried:
         return 0.0

@@ -50,6 +50,12 @@ class CostEstimate(msgspec.Struct, frozen=True, kw_only=True):
         return self.ahead + self.read + self.write + self.loss
 
     @property
+    def joules(self) -> float:
+        """What it takes above an idle machine; answers written at once share it."""
+        shared = self.write / (1 + self.engine.load.writing)
+        return self.engine.watts * (self.read + shared)
+
+    @property
     def first(self) -> float:
         """Seconds from now to the first token."""
         return self.engine.speed.overhead + self.wait + self.ahead + self.read

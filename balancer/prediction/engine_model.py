@@ -57,8 +57,7 @@ class EngineModel:
     """Places of the slots without a request, the longest idle first."""
     mask: int = 0
     now: float = 0.0
-    learned: float = -inf
-    """When it was last learned from."""
+    learned: float = -inf  # when it was last learned from
     trust: float = 1.0
     """Tokens found cached, divided by tokens predicted to be."""
     free_at: float = 0.0
@@ -66,7 +65,7 @@ class EngineModel:
     read_until: float = 0.0
     """When all prompts will have been read."""
     next_slot: int = -1
-    """If all are busy: the slot that comes free first."""
+    """The slot that comes free first."""
     stale: bool = True  # by reservations, or a change in speed or load
     weights: Weights = WEIGHTS
     per_read: float = 0.0
@@ -82,6 +81,7 @@ class EngineModel:
     read_price: float = 1.0
     token_price: float = 0.0
     """The total cost of a second of reading, and of a token of an answer."""
+    watts: float = 0.0  # at work, above its idle machine
     gone: bool = False  # its places may belong to another engine by now
     moved: bool = False  # at `now` something happened that is not in the forecast
     _frees: list[float] = field(default_factory=list[float])  # a heap, empty if unused

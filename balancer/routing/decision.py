@@ -207,6 +207,7 @@ def predicted(estimate: CostEstimate) -> dict[str, Any]:
         "write_seconds": round(estimate.write, 4),
         "first_token_seconds": round(estimate.first, 4),
         "cost_seconds": round(estimate.cost, 4),
+        "joules": round(estimate.joules, 2),
         "prompt_tokens": round(estimate.tokens),
         "cached_tokens": round(estimate.cached),
         "exact": estimate.exact,

@@ -14,6 +14,7 @@ from math import ceil, inf
 
 from balancer.dialects.timings import Timings
 from balancer.prediction.cost import Considered, CostEstimate
+from balancer.prediction.energy.choice import Find
 from balancer.prediction.engine_model import EngineModel
 from balancer.prediction.large.search import Searched, find_cheapest
 from balancer.prediction.prefix_cache import CachedPrefix, PrefixCacheIndex
@@ -75,12 +76,14 @@ FindEligible = Callable[[QueuedRequest], Searched]
 class Dispatcher:
     """Assigns requests, and learns from their answers.
 
-    `eligible` returns the engines that can serve a request at all, fast ones first.
+    `eligible` returns the engines that can serve a request at all, fast ones first;
+    `find` the one of them that a request goes to.
     """
 
     eligible: FindEligible
     cache_index: PrefixCacheIndex = field(default_factory=PrefixCacheIndex)
     order: FairOrder = field(default_factory=FairOrder)
+    find: Find = find_cheapest
     workloads: dict[str, Workload] = field(default_factory=dict[str, Workload])
     sessions: OrderedDict[str, int] = field(default_factory=OrderedDict[str, int])
     _considered_at: float = -inf
@@ -139,7 +142,7 @@ class Dispatcher:
             self.withdraw(request)
             features = self.features(request, now)
             engines = self.eligible(request)
-            best, considered = find_cheapest(features, engines, refreshed)
+            best, considered = self.find(features, engines, refreshed)
             if best is None:
                 continue
             request.work = best.work
@@ -160,7 +163,7 @@ class Dispatcher:
         # Those that have just come have no work yet, and so are among the first.
         for request in self.order.ranked(waiting, now)[:LOOK]:
             features, engines = self.features(request, now), self.eligible(request)
-            best, _ = find_cheapest(features, engines, refreshed)
+            best, _ = self.find(features, engines, refreshed)
             if best is not None:
                 request.work = best.work
 
@@ -183,7 +186,7 @@ class Dispatcher:
     ) -> tuple[CostEstimate | None, Considered]:
         """Like `choose`, with what was found about every engine."""
         features, engines = self.features(request, now), self.eligible(request)
-        return find_cheapest(features, engines, set())
+        return self.find(features, engines, set())
 
     def features(self, request: QueuedRequest, now: float) -> RequestFeatures:
         """Compute once what the cost on every engine needs."""

@@ -147,6 +147,8 @@ class Explanation:
             return "the best, but its slot is kept for the conversation in it"
         if each is best:
             return f"the best, but its next slot comes free in {each.wait:.1f} s"
+        if each.exact and each.cost < best.cost:
+            return f"takes {each.joules:.0f} J, the chosen one {best.joules:.0f} J"
         more = f"{each.cost:.2f} against {best.cost:.2f} s"
         least = "" if each.exact else "at least "
         return f"{'is busy and ' if each.wait > 0 else ''}costs more: {least}{more}"

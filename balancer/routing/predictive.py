@@ -15,6 +15,7 @@ from msgspec import structs
 from balancer.fleet.engines import EngineCandidate, EngineKey
 from balancer.fleet.slot_counts import SlotCounts
 from balancer.prediction.cost import CostEstimate, cheapest
+from balancer.prediction.energy.choice import Find
 from balancer.prediction.engine_model import EngineModel
 from balancer.prediction.fleet_model import FleetModel
 from balancer.prediction.large.search import Searched, find_cheapest
@@ -54,6 +55,7 @@ class PredictivePolicy:
         clock: Clock,
         moved: Callable[[], None] = lambda: None,
         order: FairOrder | None = None,
+        find: Find = find_cheapest,
     ) -> None:
         self.fleet_model = fleet_model
         self._slot_counts = slot_counts
@@ -61,7 +63,7 @@ class PredictivePolicy:
         self._moved = moved
         self._eligibility = EligibilityCache(fleet_model)
         self.dispatcher = Dispatcher(
-            _engines, fleet_model.cache_index, order or FairOrder()
+            _engines, fleet_model.cache_index, order or FairOrder(), find=find
         )
         self._checked = True
         self._many_slots = False

@@ -93,6 +93,11 @@ LOADS = {"light": 0.3, "busy": 0.7, "overload": 1.2}
     help="Compare how models are loaded: with autoscaling, only on demand, and by the"
     " rules of llama-swap and Ollama.",
 )
+@click.option(
+    "--energy",
+    is_flag=True,
+    help="Compare the preferences (--prefer) on a day of chats: watts, times, sleep.",
+)
 @under("Requests")(
     "--traffic",
     type=click.Choice(PATTERNS),
@@ -112,6 +117,7 @@ def simulate(
     seed: int,
     names: tuple[str, ...],
     autoscale: bool,
+    energy: bool,
     traffic: str | None,
     save: Path | None,
     as_json_: bool,
@@ -123,11 +129,42 @@ def simulate(
     """
     if traffic and not autoscale:
         raise click.UsageError("--traffic belongs to --autoscale")
+    if energy:
+        _energy(fleet_name, trace_file, chats, seed, as_json_)
+        return
     fleet_name = fleet_name or ("" if autoscale else "home")
     if autoscale:
         _loading(fleet_name, trace_file, traffic, seed, names, save, as_json_)
     else:
         _routing(fleet_name, trace_file, load, chats, seed, names, save, as_json_)
+
+
+def _energy(
+    fleet_name: str | None,
+    trace_file: Path | None,
+    chats: int,
+    seed: int,
+    as_json_: bool,
+) -> None:
+    """Compare what each preference takes on machines with watts."""
+    from balancer.simulate.energy.compare import (
+        HOUSEHOLD,
+        a_day,
+        as_json,
+        compare,
+        table,
+    )
+    from balancer.simulate.fleets import load as load_fleet
+    from balancer.telemetry.trace import load as load_trace
+
+    fleet = load_fleet(fleet_name) if fleet_name else HOUSEHOLD
+    calls = load_trace(trace_file) if trace_file else a_day(chats, seed)
+    rows = compare(fleet, calls, seed)
+    if as_json_:
+        click.echo(as_json(rows))
+        return
+    title = f"{len(calls)} requests of a day, on {fleet_name or 'a household'}; seconds"
+    console().print(table(title, fleet, rows))
 
 
 def _routing(

@@ -27,7 +27,8 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     share; `slowdown` how much a second sequence slows the first. `batch` is `-b`.
     `cache_tokens` is the size of the host cache (`--cache-ram`) in tokens; 0 is off.
     `noise` is the spread of its speed between requests. `model` is the model that it
-    serves, ANY for all.
+    serves, ANY for all. `idle` and `full` are watts without and with requests, `boot`
+    the seconds in which it comes up; 0 for one that never sleeps.
     """
 
     name: str
@@ -42,6 +43,9 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     network_ms: float = 2.0
     noise: float = 0.05
     model: str = ANY
+    idle: float = 0.0
+    full: float = 0.0
+    boot: float = 0.0
 
     def serves(self, model: str) -> bool:
         """Whether it serves a model."""

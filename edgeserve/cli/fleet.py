@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -17,19 +17,21 @@ from edgeserve.cli.client import (
     show,
     understood,
 )
-from edgeserve.cli.groups.shown import members_text, worker_lines
 from edgeserve.cli.node_log import log
+from edgeserve.cli.nodes.table import NODE_HEADS, node_rows
 from edgeserve.errors import CommandError
 from edgeserve.help import Command, Group, examples
-from edgeserve.terminal import Entry, Row
-
-MIB, GIB = 2**20, 2**30
+from edgeserve.terminal import Row
 
 Json = Mapping[str, Any]
 
 
 @click.group(
     cls=Group,
+    headings={
+        "Members": ("approve", "deny", "revoke", "allow"),
+        "Machines": ("log", "sleep", "wake"),
+    },
     invoke_without_command=True,
     epilog=examples(
         ("edgeserve nodes", "the fleet of the balancer on this machine"),
@@ -38,6 +40,7 @@ Json = Mapping[str, Any]
         ("edgeserve nodes approve pi", "let a machine in that asks to join"),
         ("edgeserve nodes revoke pi", "keep a node out, at once"),
         ("edgeserve nodes log pi -f", "what it logs"),
+        ("edgeserve nodes wake pi", "its machine sleeps"),
     ),
 )
 @endpoint_options
@@ -158,6 +161,32 @@ def allow(name: str, url: str, api_key_file: Path | None) -> None:
     click.echo(f"{name} may join again")
 
 
+@nodes.command(epilog=examples(("edgeserve nodes sleep pi", "until it is needed")))
+@click.argument("name")
+@endpoint_options
+def sleep(name: str, url: str, api_key_file: Path | None) -> None:
+    """Let a node's machine sleep.
+
+    It does what its setting `sleep` says, and refuses while the machine is in use. Its
+    models stay callable: a request for one that nothing else serves wakes it.
+    """
+    _act(name, "sleep", url, api_key_file)
+    click.echo(f"{name} goes to sleep; `edgeserve nodes wake {name}` wakes it")
+
+
+@nodes.command(epilog=examples(("edgeserve nodes wake pi", "by a magic packet")))
+@click.argument("name")
+@endpoint_options
+def wake(name: str, url: str, api_key_file: Path | None) -> None:
+    """Wake a node's machine.
+
+    The balancer sends a magic packet to its network card, and runs its own setting
+    `wake_command`, if there is one.
+    """
+    _act(name, "wake", url, api_key_file)
+    click.echo(f"{name} is being woken; `edgeserve nodes` shows when it is up")
+
+
 def _act(
     name: str, action: str, url: str, key_file: Path | None, body: Any = None
 ) -> None:
@@ -209,112 +238,3 @@ USAGE = (
 def usage_rows(found: list[Json]) -> list[Row]:
     """One row per key, model and day."""
     return [tuple(str(each[head]) for head in USAGE) for each in found]
-
-
-UNHEALTHY = {
-    "suspect": "failed, being probed",
-    "open": "keeps failing, set aside",
-    "half-open": "keeps failing, being probed",
-}
-"""Texts for the health of an engine; healthy states have none."""
-
-NODE_HEADS = ("node", "state", "address", "GiB free", "hottest")
-
-
-def node_rows(found: list[Json]) -> list[Entry]:
-    """Return one row per node; below it its engines and problems."""
-    return [_entry(node) for node in found]
-
-
-def _entry(node: Json) -> Entry:
-    state, trouble = str(node["state"]), node.get("problem")
-    # Where none of several addresses answers, the problem names each.
-    where = str(node["url"]).partition(", ")[0]
-    report: Json | None = node["report"]
-    if report is None:
-        name = str(node.get("name") or _announced(node))
-        cells = (name, state, where, "", "")
-        return Entry(cells, [str(trouble)] if trouble else [])
-    health: Json = node.get("health", {})
-    engines = [each for each in report["engines"] if each["state"] != "absent"]
-    lines = [_engine(each, health.get(each["id"])) for each in engines]
-    lines += _on_demand(report["engines"])
-    lines += [*worker_lines(report), *map(_pull, _going(report))]
-    unmet = (
-        f"{each['model']}: {each['reason']}; {each['remedy']}"
-        for each in report.get("unmet", ())
-    )
-    reported = (*report.get("problems", ()), *report.get("slowed", ()))
-    problems = (trouble, *reported, *unmet)
-    told = [str(problem) for problem in problems if problem]
-    lines += told + list(_available(report, told))
-    name = str(node.get("name") or report["name"])
-    cells = (name, state, where, *_condition(report["hardware"]))
-    return Entry(cells, lines or ["serves nothing"])
-
-
-def _on_demand(engines: list[Json]) -> list[str]:
-    """Return one line for all that load when they are asked for."""
-    absent = [str(each["id"]) for each in engines if each["state"] == "absent"]
-    return [f"on demand: {', '.join(absent)}"] if absent else []
-
-
-def _going(report: Json) -> list[Json]:
-    """Return the pulls that wait or fetch."""
-    going = ("waiting", "fetching")
-    return [each for each in report.get("pulls", ()) if each["state"] in going]
-
-
-def _pull(pull: Json) -> str:
-    """Return how far a pull is."""
-    source, state, step = pull["source"], pull["state"], pull.get("step")
-    if state == "fetching" and pull.get("total"):
-        done, total = pull["done"] // MIB, pull["total"] // MIB
-        return f"pulls {source}: {done} of {total} MiB of {pull['file']}"
-    return f"pulls {source}: {state}{f' ({step})' if step else ''}"
-
-
-def _available(report: Json, told: list[str]) -> Iterator[str]:
-    """Yield a line for each model without an engine, unless a problem tells of it."""
-    for each in report.get("available", ()):
-        reason = str(each["reason"])
-        if not any(reason in problem for problem in told):
-            yield f"{each['variant']}: not served ({reason}; {each['remedy']})"
-
-
-def _announced(node: Json) -> str:
-    """Return the name in its mDNS announcement; a `?` where it has none."""
-    for key in node.get("seen_as", ()):
-        name, service, _ = str(key).partition("._edgeserve._tcp.")
-        if service:
-            return name
-    return "?"
-
-
-def _engine(engine: Json, health: str | None) -> str:
-    state = str(engine["state"])
-    if state in {"ready", "busy"}:
-        unhealthy = f"; {UNHEALTHY[health]}" if health in UNHEALTHY else ""
-        busy = f"{engine['busy']} of {engine['slots']} slots busy"
-        about = f"{unhealthy}{members_text(engine)}{_goes_on(engine)}"
-        return f"{engine['id']}: {busy}{about}"
-    reason = f" ({engine['reason']})" if engine.get("reason") else ""
-    return f"{engine['id']}: {state}{reason}{members_text(engine)}"
-
-
-def _goes_on(engine: Json) -> str:
-    """Say whether a server of another program goes on with answers that break off."""
-    if engine.get("kind") != "server":
-        return ""
-    served = engine.get("served") or {}
-    shown = ", ".join(served.get("resumes", ()))
-    tried = shown or ("no" if served.get("restarts") else "untested")
-    return f"; goes on with broken answers: {tried}"
-
-
-def _condition(hardware: Json) -> tuple[str, str]:
-    memory, celsius = hardware["memory"], hardware["thermal"].get("celsius")
-    if not memory["total"]:  # a server that is no node
-        return "", ""
-    free = f"{memory['available'] / GIB:.1f} of {memory['total'] / GIB:.1f}"
-    return free, "" if celsius is None else f"{celsius:.0f} °C"

@@ -40,6 +40,7 @@ HEADINGS = {
         "resume",
         "connect_seconds", "suspect_seconds", "forget_seconds",
     ),
+    "Energy": ("prefer", "sleep", "sleep_after", "wake_command", "power_command"),
     "Process": (
         "config_file", "state_dir", "log_level", "drain_seconds", "record", "otlp",
     ),

@@ -1,4 +1,4 @@
-"""Routing settings: how a balancer chooses engines, and how many a model gets."""
+"""Routing settings: which engine gets a request, how many there are, what sleeps."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import ClassVar
 
 from edgeserve.config.limits import setting
 from edgeserve.config.values import at_least, between, one_of
+
+PREFERENCES = ("speed", "balanced", "energy")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,3 +67,32 @@ class RoutingSettings:
         between(self, "low_battery", 0, 100)
         between(self, "overtake", 0, 1000)
         at_least(self, "wait_goal", 0.1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FleetEnergySettings:
+    """The settings of a balancer for machines that take watts, and may sleep."""
+
+    SECTION: ClassVar[str] = ""
+
+    prefer: str = setting(
+        "speed",
+        "What counts when several machines could answer now: speed; energy, which goes"
+        " to the one that takes fewest joules, at most three times and 5 s later than"
+        " the fastest; balanced, which weighs both, at most twice and 2 s later.",
+    )
+    sleep_after: float = setting(
+        900.0,
+        "Time without a request after which a machine may sleep whose node allows it,"
+        " in seconds. 0: never.",
+    )
+    wake_command: str = setting(
+        "",
+        "Command that wakes a machine, beside the magic packet. It gets the node's"
+        " name in EDGESERVE_NODE and its card in EDGESERVE_MAC.",
+    )
+
+    def check_energy(self) -> None:
+        """Refuse values outside their limits."""
+        one_of(self, "prefer", PREFERENCES)
+        at_least(self, "sleep_after", 0)

@@ -21,10 +21,10 @@ from edgeserve.config.limits import (
     setting,
     tables,
 )
-from edgeserve.config.on_demand import OnDemandSettings
+from edgeserve.config.machine import MachineEnergySettings, OnDemandSettings
 from edgeserve.config.paths import models_dir, state_dir
 from edgeserve.config.routes import ModelRoute
-from edgeserve.config.routing import RoutingSettings
+from edgeserve.config.routing import FleetEnergySettings, RoutingSettings
 from edgeserve.config.servers import AdoptionSettings, ServerSettings
 from edgeserve.config.telemetry import TelemetrySettings
 from edgeserve.config.values import DNS_SCHEMES, a_url, at_least, between, one_of, wrong
@@ -70,7 +70,9 @@ class SharedSettings(LimitSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class NodeSettings(SharedSettings, OnDemandSettings, AdoptionSettings):
+class NodeSettings(
+    SharedSettings, OnDemandSettings, AdoptionSettings, MachineEnergySettings
+):
     """The settings of a node. Immutable."""
 
     SECTION: ClassVar[str] = "node"
@@ -221,6 +223,7 @@ class NodeSettings(SharedSettings, OnDemandSettings, AdoptionSettings):
             wrong(self, "min_quality", "must be a type such as Q4_K_M, or a number")
         self.check_on_demand()
         self.check_adoption()
+        self.check_energy()
         at_least(self, "main_gpu", 0)
         at_least(self, "experts_on_cpu", -1)
         for url in self.balancers:
@@ -239,6 +242,7 @@ class BalancerSettings(
     GrammarSettings,
     AccessSettings,
     RoutingSettings,
+    FleetEnergySettings,
     ServerSettings,
     TelemetrySettings,
 ):
@@ -305,6 +309,7 @@ class BalancerSettings(
             at_least(self, name, 1)
         self.check_access()
         self.check_routing()
+        self.check_energy()
         self.check_servers()
         self.check_telemetry()
         for url in self.nodes:

@@ -22,10 +22,21 @@ class Memory(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Power(msgspec.Struct, frozen=True, kw_only=True):
-    """Battery and mains. `percent` is None on machines without a battery."""
+    """Battery and mains. `percent` is None on machines without a battery.
+
+    `watts` is what it takes now, as `source` measured it; None where nothing does.
+    `idle` and `full` are what such a machine takes without and with all its work, by a
+    table; 0 where they are not known. `working` is the share of the time of the
+    measurement in which its engines had requests, 0 to 1.
+    """
 
     on_mains: bool
     percent: float | None = None
+    watts: float | None = None
+    source: str = ""
+    idle: float = 0.0
+    full: float = 0.0
+    working: float = 0.0
 
 
 class Thermal(msgspec.Struct, frozen=True, kw_only=True):

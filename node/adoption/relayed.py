@@ -24,6 +24,11 @@ class RelayedRequests:
         if self._inside == 0:
             self._empty.set()
 
+    @property
+    def busy(self) -> bool:
+        """Whether one runs."""
+        return self._inside > 0
+
     async def drained(self) -> None:
         """Wait until none runs."""
         await self._empty.wait()

@@ -7,7 +7,8 @@ from contextlib import aclosing
 
 from aiohttp import web
 
-from edgeserve.http.server.aiohttp_routes import guarded, json_response
+from edgeserve.http.server.aiohttp_routes import asked_from, guarded, json_response
+from edgeserve.network import is_own
 from edgeserve.orders.log import LOG
 from edgeserve.orders.waiting import WAITING, WaitingRequests
 from edgeserve.security.tokens import Guard
@@ -66,10 +67,15 @@ async def _stream(request: web.Request, state: NodeState) -> web.StreamResponse:
     )
     await response.prepare(request)
     changes = CHANGES in request.query
-    async with aclosing(state.feed.follow(changes=changes)) as news:
-        async for frame in news:
-            async with asyncio.timeout(WRITE_SECONDS):
-                await response.write(frame)
+    here = is_own(asked_from(request))
+    state.followed_here += here
+    try:
+        async with aclosing(state.feed.follow(changes=changes)) as news:
+            async for frame in news:
+                async with asyncio.timeout(WRITE_SECONDS):
+                    await response.write(frame)
+    finally:
+        state.followed_here -= here
     return response
 
 

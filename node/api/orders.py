@@ -1,4 +1,4 @@
-"""Order routes: load, unload, and what is desired of a model."""
+"""Order routes: load, unload, what is desired of a model, and sleep."""
 
 from __future__ import annotations
 
@@ -13,14 +13,16 @@ from edgeserve.orders.engines import (
     LoadEngine,
     UnloadEngine,
 )
+from edgeserve.orders.sleep import SLEEP, SleepOrder
 from edgeserve.security.tokens import Guard
 from edgeserve.wire import decode
 from node.lifecycle.orders import Orders
+from node.lifecycle.sleeping import Sleeper
 
 ACCEPTED = 202
 
 
-def order_routes(orders: Orders, guard: Guard) -> list[web.RouteDef]:
+def order_routes(orders: Orders, sleeper: Sleeper, guard: Guard) -> list[web.RouteDef]:
     """Return the routes for orders; all require the fleet token."""
 
     async def load(request: web.Request) -> web.Response:
@@ -35,7 +37,12 @@ def order_routes(orders: Orders, guard: Guard) -> list[web.RouteDef]:
         said = decode(await request.read(), DesiredModel)
         return json_response(await orders.desire(said))
 
+    async def sleep(request: web.Request) -> web.Response:
+        said = decode(await request.read(), SleepOrder)
+        return json_response(await sleeper.order(said), ACCEPTED)
+
     return [
+        web.post(SLEEP, guarded(guard.check, sleep)),
         web.post(LOAD, guarded(guard.check, load)),
         web.post(UNLOAD, guarded(guard.check, unload)),
         web.post(DESIRE, guarded(guard.check, desire)),

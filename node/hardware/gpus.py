@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
+import signal
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 from subprocess import PIPE
 
@@ -76,6 +79,15 @@ def program_output(argv: tuple[str, ...], seconds: float) -> str:
         return ""
 
 
+def failure_of(argv: tuple[str, ...], seconds: float) -> str:
+    """Run a program; return why it failed, "" where it did not."""
+    try:
+        _run(argv, seconds)
+    except (OSError, subprocess.SubprocessError) as error:
+        return f"{argv[0]} failed: {_why(error)}"
+    return ""
+
+
 _hung: dict[str, subprocess.Popen[bytes]] = {}
 """Programs that SIGKILL has not ended: they wait for a driver that hangs."""
 
@@ -86,7 +98,13 @@ def _run(argv: tuple[str, ...], seconds: float) -> str:
         if _hung[argv[0]].poll() is None:
             return ""
         del _hung[argv[0]]
-    process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=PIPE, stderr=PIPE)
+    process = subprocess.Popen(
+        argv,
+        stdin=subprocess.DEVNULL,
+        stdout=PIPE,
+        stderr=PIPE,
+        start_new_session=True,  # so that what a shell has started ends with it
+    )
     assert process.stdout is not None  # noqa: S101 - asked for
     assert process.stderr is not None  # noqa: S101 - as well
     with process.stdout, process.stderr:
@@ -101,7 +119,8 @@ def _run(argv: tuple[str, ...], seconds: float) -> str:
 
 
 def _end(process: subprocess.Popen[bytes], name: str) -> None:
-    process.kill()
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
     try:
         process.wait(KILL_SECONDS)
     except subprocess.TimeoutExpired:

@@ -5,18 +5,30 @@ from __future__ import annotations
 import asyncio
 import os
 import platform
+import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 
 import psutil
+from msgspec import structs
 
-from edgeserve.reports.hardware import Cpu, Hardware, Memory, Platform, Power, Thermal
+from edgeserve.reports.hardware import (
+    Cpu,
+    Gpu,
+    Hardware,
+    Memory,
+    Platform,
+    Power,
+    Thermal,
+)
 from edgeserve.runtime.background import background, declared
 from node.hardware.gpus import Gpus
 from node.hardware.limits import cpus, memory_room
 from node.hardware.power import power
 from node.hardware.readings import cpu_fields, measured
 from node.hardware.thermal import thermal
+from node.hardware.watts import Meters, Reading
+from node.hardware.watts_table import typical
 
 EVERY = 5.0
 """Seconds between two samples."""
@@ -28,11 +40,19 @@ HARDWARE = declared("hardware")
 
 Sample = Callable[[], Hardware]
 
+Seconds = Callable[[], float]
+
 
 class Sampler:
-    """Measures this machine. For one thread at a time; a call may take a second."""
+    """Measures this machine. For one thread at a time; a call may take a second.
 
-    def __init__(self) -> None:
+    `worked` tells for how long its engines have had requests so far.
+    """
+
+    def __init__(self, power_command: str = "") -> None:
+        self.worked: Seconds = lambda: 0.0
+        self._meters = Meters(power_command)
+        self._work = WorkShare()
         self._platform = Platform(
             system=platform.system(),
             release=platform.release(),
@@ -62,11 +82,27 @@ class Sampler:
             platform=self._platform,
             cpu=measured("processor", self._cpu, last.cpu),
             memory=measured("memory", memory, last.memory),
-            power=measured("power", power, last.power),
+            power=self._power(found),
             thermal=thermal(last.thermal),
             gpus=found,
         )
         return self._last
+
+    def _power(self, gpus: tuple[Gpu, ...]) -> Power:
+        """Return how it is powered, and what it takes."""
+        last = self._last
+        found = measured("power", power, last.power)
+        nvidia = any("amd" not in each.name.lower() for each in gpus)
+        watts = measured("watts", lambda: self._meters(gpus=nvidia), Reading())
+        idle, full = typical(last.cpu, found, gpus)
+        return structs.replace(
+            found,
+            watts=watts.watts,
+            source=watts.source,
+            idle=idle,
+            full=full,
+            working=self._work.since_last(self.worked(), time.monotonic()),
+        )
 
     def _cpu(self) -> Cpu:
         usable = max(1, int(cpus()))
@@ -78,6 +114,18 @@ class Sampler:
             logical_cores=logical,
             load=measured("load", _load, self._last.cpu.load),
         )
+
+
+class WorkShare:
+    """The share of the time between two looks in which the engines had requests."""
+
+    def __init__(self) -> None:
+        self._before = (0.0, 0.0)
+
+    def since_last(self, worked: float, now: float) -> float:
+        """Return it; `worked` are the seconds of work until `now`."""
+        (work, at), self._before = self._before, (worked, now)
+        return round(min(1.0, max(0.0, worked - work) / max(now - at, 1e-3)), 3)
 
 
 class LatestHardware:
@@ -118,7 +166,7 @@ async def _sampling(
 def notable(before: Hardware, now: Hardware) -> bool:
     """Whether balancers need the difference at once. Pure."""
     return (
-        before.power != now.power
+        _powered_otherwise(before.power, now.power)
         or before.thermal.throttled != now.thermal.throttled
         or before.thermal.under_voltage != now.thermal.under_voltage
         or before.cpu.logical_cores != now.cpu.logical_cores
@@ -131,6 +179,20 @@ def notable(before: Hardware, now: Hardware) -> bool:
             for then, gpu in zip(before.gpus, now.gpus, strict=True)
         )
     )
+
+
+WATTS, SHARE = 2.0, 0.15
+"""A change of so many watts is notable, and of this share of all it can take."""
+
+
+def _powered_otherwise(before: Power, now: Power) -> bool:
+    """Whether the source of power differs, or what the machine takes has changed."""
+    if (before.on_mains, before.percent) != (now.on_mains, now.percent):
+        return True
+    if (before.watts is None) != (now.watts is None):
+        return True
+    step = max(WATTS, SHARE * (now.full - now.idle))
+    return abs((before.watts or 0.0) - (now.watts or 0.0)) >= step
 
 
 def _moved(before: int, now: int, total: int) -> bool:

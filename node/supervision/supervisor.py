@@ -132,7 +132,7 @@ class Supervisor:
             why = f": {self._reason}" if self._reason else ""
             raise NoNode(f"{self.spec.variant} is {self._state} here{why}")
         with self.slots.claim(by, beside=beside) as claim:
-            self.use.asked()
+            self.use.began()
             try:
                 yield
             except (asyncio.CancelledError, ConnectionError):
@@ -140,7 +140,7 @@ class Supervisor:
                 claim.left = self._state == "ready"
                 raise
             finally:
-                self.use.asked()
+                self.use.ended()
 
     @property
     def retiring(self) -> bool:

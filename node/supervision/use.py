@@ -15,12 +15,35 @@ class EngineUse:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self.ready_at: float | None = None
+        self._running = 0
+        self._worked = 0.0
+        self._works_since = 0.0
         self._asked_at = -inf
         self._clock = clock
 
     def asked(self) -> None:
         """Note the begin or the end of a request."""
         self._asked_at = self._clock()
+
+    def began(self) -> None:
+        """Note the begin of a request."""
+        self.asked()
+        if not self._running:
+            self._works_since = self._asked_at
+        self._running += 1
+
+    def ended(self) -> None:
+        """Note the end of a request."""
+        self.asked()
+        self._running -= 1
+        if not self._running:
+            self._worked += self._asked_at - self._works_since
+
+    @property
+    def worked_seconds(self) -> float:
+        """How long it has had requests, in all."""
+        now = self._clock() - self._works_since if self._running else 0.0
+        return self._worked + now
 
     def ready(self) -> None:
         """Note that a process is ready."""
@@ -40,6 +63,11 @@ class EngineUse:
     def never_asked(self) -> bool:
         """Whether there has been no request yet."""
         return self._asked_at == -inf
+
+    @property
+    def quiet_seconds(self) -> float:
+        """Time since a request last began or ended; endless before the first one."""
+        return self._clock() - self._asked_at
 
     @property
     def idle_seconds(self) -> float:

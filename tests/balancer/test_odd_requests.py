@@ -39,6 +39,7 @@ def own() -> list[tuple[str, str]]:
             revocations=None,  # type: ignore[arg-type]
             manages=clients.manager,
             sweep=lambda: None,
+            sleepers=None,  # type: ignore[arg-type]  # never asked
         )
         models = ModelRoutes(
             state=state,

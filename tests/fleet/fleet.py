@@ -107,12 +107,12 @@ class Fleet:
         argv = ("balancer", "start", "--port", "8080", "--anonymous", *flags)
         return self.start(host, *argv)
 
-    def start(self, host: Host, *argv: str) -> Process:
+    def start(self, host: Host, *argv: str, **environ: str) -> Process:
         """Start any of the commands; its folders have the fleet token."""
         folder = self.folder / f"{host.name}-{argv[0]}"
         (folder / "config").mkdir(parents=True)
         (folder / "config" / "token").write_text(TOKEN)
-        process = Process(host, folder, list(argv))
+        process = Process(host, folder, list(argv), environ=environ)
         self.processes.append(process)
         process.start()
         return process

@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 
-from balancer.fleet.engines import EngineCandidate, EngineKey
+from balancer.fleet.engines import ASLEEP, EngineCandidate, EngineKey
 from balancer.lifecycle.events import LifecycleEvent, LifecycleEvents
 from balancer.lifecycle.ledger import Clock
 from balancer.lifecycle.placement import Load, Unload
@@ -112,6 +112,8 @@ class FleetScaler:
         """Whether an engine takes requests, or would if it were loaded."""
         if each.engine.state == "absent" and each.engine.group:
             return False  # a group is for what fits nowhere, not for more of it
+        if each.unavailable == ASLEEP:
+            return False
         if each.engine.state in {"absent", "loading"}:
             avoided = self._avoided(each.key)
             return each.temporary and avoided in {None, UNMEASURED}

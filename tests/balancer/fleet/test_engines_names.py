@@ -7,7 +7,7 @@ from urllib.parse import unquote
 import msgspec
 import pytest
 
-from edgeserve.cli.fleet import node_rows
+from edgeserve.cli.nodes.table import node_rows
 from tests.balancer.endpoint import CHAT, chat, endpoint
 from tests.fakes.node import fake_node
 from tests.fakes.reports import an_engine

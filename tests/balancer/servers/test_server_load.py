@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from balancer.servers import polling
-from edgeserve.cli.fleet import node_rows
+from edgeserve.cli.nodes.table import node_rows
 from edgeserve.config.servers import ServerSetting
 from edgeserve.wire import EngineReport
 from tests.balancer.endpoint import CHAT, Endpoint, chat, endpoint, eventually

@@ -12,7 +12,7 @@ import pytest
 from yarl import URL
 
 from balancer.servers.table import FILE
-from edgeserve.cli.fleet import node_rows
+from edgeserve.cli.nodes.table import node_rows
 from edgeserve.config.paths import admin_key_file
 from edgeserve.config.servers import ServerSetting
 from edgeserve.runtime import stored

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from edgeserve.cli.fleet import node_rows
+from edgeserve.cli.nodes.table import node_rows
 from edgeserve.config.servers import ServerSetting
 from edgeserve.errors import NodeLost
 from edgeserve.wire import Expected

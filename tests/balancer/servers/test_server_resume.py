@@ -11,7 +11,7 @@ import pytest
 from balancer.probes import continuation
 from balancer.probes.continuation import Written, cut, goes_on
 from balancer.servers import polling
-from edgeserve.cli.fleet import node_rows
+from edgeserve.cli.nodes.table import node_rows
 from edgeserve.config.servers import ServerSetting
 from edgeserve.served import Served
 from edgeserve.wire import EngineReport

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import logging
-import subprocess
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -81,15 +82,15 @@ def test_a_tool_that_cannot_be_ended_is_not_waited_for(
     tool = tmp_path / "nvidia-smi"
     tool.write_text(f"#!/bin/sh\necho >> {count}\nexec sleep 600\n")
     tool.chmod(0o755)
-    kill = subprocess.Popen.kill
-    monkeypatch.setattr(subprocess.Popen, "kill", lambda _: None)
+    kill = os.killpg
+    monkeypatch.setattr(os, "killpg", lambda *_: None)
     monkeypatch.setattr(module, "KILL_SECONDS", 0.01)
 
     assert [program_output((str(tool),), 3.0) for _ in range(3)] == [""] * 3
     assert count.read_text() == "\n"
 
     hung = module._hung.pop(str(tool))
-    kill(hung)
+    kill(hung.pid, signal.SIGKILL)
     hung.wait(PATIENCE)
 
 

@@ -1,0 +1,1 @@
+"""Energy: which machines sleep while nothing needs them, and what wakes them."""

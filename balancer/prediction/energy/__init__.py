@@ -1,0 +1,1 @@
+"""Parts of the prediction for watts: what requests take, who takes least. Pure."""

@@ -1,0 +1,1 @@
+"""Simulation of watts: a day with each preference, and with machines that sleep."""

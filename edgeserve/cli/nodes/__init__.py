@@ -1,0 +1,1 @@
+"""Nodes: the table that `edgeserve nodes` shows."""
