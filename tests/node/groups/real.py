@@ -71,6 +71,7 @@ class RealNode:
             "EDGESERVE_CONFIG_DIR": str(self.folder / "config"),
             "EDGESERVE_STATE_DIR": str(self.folder / "state"),
             "EDGESERVE_MODELS_DIR": str(self.folder / "models"),
+            **self.environ,
         }
         flags = ("--port", str(self.port), "--name", self.name)
         more = ("--no-advertise", "--llama-server", str(tool("llama-server")))
@@ -252,15 +253,19 @@ async def real_nodes(
     *names: str,
     flags: tuple[str, ...] = HERE,
     limits: Sequence[Path | None] = (),
+    environs: Sequence[dict[str, str]] = (),
 ) -> AsyncGenerator[list[RealNode]]:
-    """Run nodes; the first has the model. `limits` are their cgroups."""
+    """Run nodes; the first has the model. `limits` are their cgroups.
+
+    `environs` are added to their environments.
+    """
     token = folder / "token"
     token.write_text(TOKEN)
     channel = FleetChannel(FleetTokens(token))
     nodes = list[RealNode]()
     with ended(nodes):
         async with upstream(connect_seconds=PATIENCE, channel=channel) as ask:
-            for name, limit in zip_longest(names, limits):
+            for name, limit, environ in zip_longest(names, limits, environs):
                 own = folder / name
                 for each in ("config", "models"):
                     (own / each).mkdir(parents=True)
@@ -268,6 +273,7 @@ async def real_nodes(
                 if not nodes:
                     shutil.copy(model, own / "models" / f"{model.stem}.gguf")
                 node = RealNode(name, own, ask, free_port(), limit, flags=flags)
+                node.environ = environ or {}
                 nodes.append(node)
                 node.start()
             for node in nodes:
