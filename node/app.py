@@ -54,6 +54,7 @@ from node.api.servers import RELAY, ServerRelay
 from node.discovery.announce import be_discoverable
 from node.discovery.client import FleetClient
 from node.discovery.identity import identified, this_machine
+from node.groups.workers import Workers
 from node.hardware.sample import LatestHardware, Sampler, measuring
 from node.kept_log import keeping
 from node.lifecycle.groups import GroupOrders
@@ -166,7 +167,9 @@ async def serve(settings: NodeSettings, stop: asyncio.Event) -> None:
         await stack.enter_async_context(
             finding(places(settings), ask, state.adopt, partial(_ours, state, settings))
         )
-        await stack.enter_async_context(drained(state, settings.drain_seconds))
+        await stack.enter_async_context(
+            drained(state, orders.workers, settings.drain_seconds)
+        )
         listening = Origin(sock.getsockname()[0], state.port, tls=bool(tokens))
         await stack.enter_async_context(
             be_discoverable(state, settings, listening, client)
@@ -250,7 +253,9 @@ def check_balancers(settings: NodeSettings, host: str) -> None:
 
 
 @asynccontextmanager
-async def drained(state: NodeState, seconds: float) -> AsyncGenerator[None]:
+async def drained(
+    state: NodeState, workers: Workers, seconds: float
+) -> AsyncGenerator[None]:
     """At the end of the block, give running requests `seconds` to finish."""
     yield
     state.leave()
@@ -259,5 +264,6 @@ async def drained(state: NodeState, seconds: float) -> AsyncGenerator[None]:
             for supervisor in (*state.supervisors, *state.leaving):
                 await supervisor.drained()
             await state.relayed.drained()
+            await workers.left()
     except TimeoutError:
         log.warning("cutting off requests that still run after %g s", seconds)

@@ -22,7 +22,6 @@ from edgeserve.orders.groups import (
     MemberState,
 )
 from edgeserve.runtime.background import background, declared
-from edgeserve.runtime.tasks import first
 from node.engines.base import Command, Engine, EngineSpec
 from node.groups.member import Member
 from node.groups.split import expanded
@@ -60,6 +59,7 @@ class Group:
     ) -> None:
         self._order, self._head, self._changed = order, head, changed
         self._members = members
+        self._told = asyncio.Event()
         self._held: tuple[Member, ...] = ()
         self._lost: Mapping[str, str] = {}
 
@@ -101,7 +101,7 @@ class Group:
                 each,
                 msgspec.structs.replace(order, memory=each.memory),
                 self._head.nodes,
-                self._changed,
+                self._tell,
             )
             for each in self._order.workers
         )
@@ -138,9 +138,13 @@ class Group:
         return f"the group has lost {'; '.join(lost)}" if lost else ""
 
     async def _news(self) -> None:
-        for each in self._held:
-            each.news.clear()
-        await first(*(each.news for each in self._held))
+        await self._told.wait()
+
+    def _tell(self) -> None:
+        """Wake all that wait; what they have not seen is in the members."""
+        told, self._told = self._told, asyncio.Event()
+        told.set()
+        self._changed()
 
     def ready(self) -> None:
         """Note that the engine has loaded: from now on nothing else connects."""
@@ -153,6 +157,12 @@ class Group:
         while not (lost := self.which):
             await self._news()
         return lost
+
+    async def leaving(self) -> str:
+        """Wait until the node of a worker shuts down; returns which."""
+        while not (names := [e.worker.name for e in self._held if e.told.leaving]):
+            await self._news()
+        return f"{', '.join(names)} shuts down; running requests finish"
 
     async def blamed(self) -> str:
         """Return which worker was lost when the engine ended, "" for none."""

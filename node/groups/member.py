@@ -55,7 +55,6 @@ class Member:
         self.told = HostedWorker()
         self.lost = ""
         """Why it was lost, with its name."""
-        self.news = asyncio.Event()
         self.loaded = False
         self._order = order
         self._nodes = nodes
@@ -110,7 +109,7 @@ class Member:
                     return told.why
                 self.told = told
                 if told != before:
-                    self._tell()
+                    self._changed()
         except TimeoutError:
             return f"it was silent for {SILENT_SECONDS:g} s"
         except ConnectionError:
@@ -129,10 +128,6 @@ class Member:
         self.lost = self.lost or f"{self.worker.name}: {why}"
         for each in tuple(self._tunnels):
             each.abort()
-        self._tell()
-
-    def _tell(self) -> None:
-        self.news.set()
         self._changed()
 
     @asynccontextmanager

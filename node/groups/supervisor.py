@@ -5,6 +5,7 @@ That one of them is lost is no fault of the model, and never leads to quarantine
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from msgspec import structs
@@ -42,8 +43,16 @@ class GroupSupervisor(Supervisor):
             return self._deserted(str(error))
 
     async def _run_in_group(self) -> str:
-        reason = await first_of(super()._run_process(), self._group.lost())
+        reason = await first_of(
+            super()._run_process(), self._group.lost(), self._leave()
+        )
         return self._deserted(reason) if self._group.which else reason
+
+    async def _leave(self) -> str:
+        """Take no more requests once a member shuts down; the shelf ends the engine."""
+        self.retire(await self._group.leaving(), "leaving")
+        await asyncio.Event().wait()
+        return ""
 
     async def _ended(self, process: Process) -> str:
         """Return why it ended: llama.cpp does at once where a worker has gone.
