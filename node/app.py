@@ -54,7 +54,6 @@ from node.api.servers import RELAY, ServerRelay
 from node.discovery.announce import be_discoverable
 from node.discovery.client import FleetClient
 from node.discovery.identity import identified, this_machine
-from node.groups.workers import Workers
 from node.hardware.sample import LatestHardware, Sampler, measuring
 from node.kept_log import keeping
 from node.lifecycle.groups import GroupOrders
@@ -105,7 +104,8 @@ def _slots(number: int) -> str:
     return f"{number} slot" if number == 1 else f"{number} slots"
 
 
-PIPED = (BEGIN, RELAY, *STREAMS)
+OURS = frozenset((*ROUTES, *STREAMS))
+PIPED = (BEGIN, RELAY)
 """What paths begin with whose answers are passed on as they come."""
 
 CONNECT_SECONDS = 5.0
@@ -147,7 +147,7 @@ async def serve(settings: NodeSettings, stop: asyncio.Event) -> None:
             listen(
                 sock,
                 handler(state, orders, groups, pulls, ask, guard),
-                lambda path: path in ROUTES or path.startswith(PIPED),
+                lambda path: path in OURS or path.startswith(PIPED),
                 [
                     *routes(state, guard, kept),
                     *order_routes(orders, guard),
@@ -167,9 +167,7 @@ async def serve(settings: NodeSettings, stop: asyncio.Event) -> None:
         await stack.enter_async_context(
             finding(places(settings), ask, state.adopt, partial(_ours, state, settings))
         )
-        await stack.enter_async_context(
-            drained(state, orders.workers, settings.drain_seconds)
-        )
+        await stack.enter_async_context(drained(state, orders, settings.drain_seconds))
         listening = Origin(sock.getsockname()[0], state.port, tls=bool(tokens))
         await stack.enter_async_context(
             be_discoverable(state, settings, listening, client)
@@ -254,7 +252,7 @@ def check_balancers(settings: NodeSettings, host: str) -> None:
 
 @asynccontextmanager
 async def drained(
-    state: NodeState, workers: Workers, seconds: float
+    state: NodeState, orders: Orders, seconds: float
 ) -> AsyncGenerator[None]:
     """At the end of the block, give running requests `seconds` to finish."""
     yield
@@ -264,6 +262,6 @@ async def drained(
             for supervisor in (*state.supervisors, *state.leaving):
                 await supervisor.drained()
             await state.relayed.drained()
-            await workers.left()
+            await orders.workers.left()
     except TimeoutError:
         log.warning("cutting off requests that still run after %g s", seconds)

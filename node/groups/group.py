@@ -21,12 +21,10 @@ from edgeserve.orders.groups import (
     HostWorker,
     MemberState,
 )
-from edgeserve.runtime.background import background, declared
+from edgeserve.runtime.background import background
 from node.engines.base import Command, Engine, EngineSpec
 from node.groups.member import Member
 from node.groups.split import expanded
-
-MEMBER = declared("group member", "never")
 
 START_SECONDS = 180.0
 """A worker may have to wait until engines have left its memory."""
@@ -85,6 +83,16 @@ class Group:
         """How many devices each worker has."""
         return tuple(each.told.devices for each in self._held)
 
+    def named(self, memory: Mapping[str, int]) -> dict[str, int]:
+        """Return bytes by device, where llama.cpp names a worker's by its port."""
+        names = {each.endpoint: each.worker.name for each in self._held}
+        found = dict[str, int]()
+        for device, size in memory.items():
+            _, _, endpoint = device.rstrip("]").partition("[")
+            name = names.get(endpoint, device)
+            found[name] = found.get(name, 0) + size
+        return found
+
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None]:
         """Have the workers there for one process of the engine. Raises MemberLost."""
@@ -105,17 +113,19 @@ class Group:
             )
             for each in self._order.workers
         )
-        try:
-            async with background() as tasks, AsyncExitStack() as stack:
-                for each in self._held:
-                    tasks.start(MEMBER, each.hold, each.worker.name)
-                await self._up()
-                for each in self._held:
-                    await stack.enter_async_context(each.listening(tasks))
-                yield
-        finally:
-            self._lost = {e.worker.node: e.lost for e in self._held if e.lost}
-            self._held = ()
+        async with background() as tasks, AsyncExitStack() as stack:
+            stack.callback(self._end)
+            for each in self._held:
+                each.start(tasks)
+            await self._up()
+            for each in self._held:
+                await stack.enter_async_context(each.listening(tasks))
+            yield
+
+    def _end(self) -> None:
+        """Forget the members, but not which were lost."""
+        self._lost = {e.worker.node: e.lost for e in self._held if e.lost}
+        self._held = ()
 
     async def _up(self) -> None:
         """Wait until all are up. Raises MemberLost."""

@@ -30,7 +30,12 @@ class GroupSupervisor(Supervisor):
     @property
     def report(self) -> EngineReport:
         """The engine's state, and that of the members."""
-        return structs.replace(super().report, group=self._group.members)
+        report, placement = super().report, super().report.placement
+        if placement is not None:
+            memory = self._group.named(placement.memory)
+            placement = structs.replace(placement, memory=memory)
+        members = self._group.members
+        return structs.replace(report, group=members, placement=placement)
 
     async def _run_process(self) -> str:
         """Run one process with the workers that it needs; returns why it ended."""
