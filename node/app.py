@@ -113,7 +113,8 @@ def _slots(number: int) -> str:
     return f"{number} slot" if number == 1 else f"{number} slots"
 
 
-PIPED = (BEGIN, RELAY, *STREAMS)
+OURS = frozenset((*ROUTES, *STREAMS))
+PIPED = (BEGIN, RELAY)
 """What paths begin with whose answers are passed on as they come."""
 
 CONNECT_SECONDS = 5.0
@@ -161,7 +162,7 @@ async def serve(settings: NodeSettings, stop: asyncio.Event) -> None:
                     guard,
                     _handler(state, ask, guard, (pulls.library.path, caches.path)),
                 ),
-                lambda path: path in ROUTES or path.startswith(PIPED),
+                lambda path: path in OURS or path.startswith(PIPED),
                 [
                     *routes(state, guard, kept),
                     *order_routes(orders, sleeper, guard),
@@ -180,7 +181,9 @@ async def serve(settings: NodeSettings, stop: asyncio.Event) -> None:
         )
         stack.callback(state.feed.close)
         await stack.enter_async_context(_finding(state, settings, ask, kept))
-        await stack.enter_async_context(drained(state, caches, settings.drain_seconds))
+        await stack.enter_async_context(
+            drained(state, orders, caches, settings.drain_seconds)
+        )
         listening = Origin(sock.getsockname()[0], state.port, tls=bool(tokens))
         await stack.enter_async_context(
             be_discoverable(state, settings, listening, client)
@@ -282,11 +285,11 @@ def check_balancers(settings: NodeSettings, host: str) -> None:
 
 @asynccontextmanager
 async def drained(
-    state: NodeState, caches: SlotCaches, seconds: float
+    state: NodeState, orders: Orders, caches: SlotCaches, seconds: float
 ) -> AsyncGenerator[None]:
     """At the end of the block, give running requests `seconds` to finish.
 
-    What slots hold may move to other nodes meanwhile.
+    What slots hold may move to other nodes meanwhile, and groups may end.
     """
     yield
     state.leave()
@@ -296,5 +299,6 @@ async def drained(
                 await supervisor.drained()
             await state.relayed.drained()
             await settled(caches, state)
+            await orders.workers.left()
     except TimeoutError:
         log.warning("cutting off requests that still run after %g s", seconds)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -59,6 +59,8 @@ class Workers:
         self._changed = changed
         self._program: Path | None = None
         self._workers: list[Worker] = []
+        self._empty = asyncio.Event()
+        self._empty.set()
         self._cache = WeightCache(settings.state_dir / "engines" / "weights")
 
     async def learn(self, engine: Engine | None) -> None:
@@ -110,6 +112,12 @@ class Workers:
             left.append(replace(each, memory_free=each.memory_free - here))
         return tuple(left)
 
+    async def left(self) -> None:
+        """Tell all heads that this node shuts down; wait until they have let it go."""
+        for each in self._workers:
+            each.leave()
+        await self._empty.wait()
+
     def check(self, order: HostWorker) -> None:
         """Raise NoWorker where this node cannot work with that head."""
         if self._program is None or not self.rpc:
@@ -122,15 +130,18 @@ class Workers:
             )
 
     @contextmanager
-    def promise(self, order: HostWorker, *, gpu: bool) -> Iterator[Worker]:
+    def promise(self, order: HostWorker, *, gpu: bool) -> Generator[Worker]:
         """Count a worker for the length of the block."""
         worker = Worker(order, gpu=gpu)
         self._workers.append(worker)
+        self._empty.clear()
         self._changed()
         try:
             yield worker
         finally:
             self._workers.remove(worker)
+            if not self._workers:
+                self._empty.set()
             self._changed()
 
     async def serve(
@@ -168,7 +179,7 @@ class Workers:
         return made[1]
 
     @contextmanager
-    def tunnel(self, worker: Worker, *streams: RawStream) -> Iterator[None]:
+    def tunnel(self, worker: Worker, *streams: RawStream) -> Generator[None]:
         """Join two streams while the block runs; they end with the worker."""
         with ExitStack() as stack:
             for each in streams:
