@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -122,7 +122,7 @@ class Workers:
             )
 
     @contextmanager
-    def promise(self, order: HostWorker, *, gpu: bool) -> Iterator[Worker]:
+    def promise(self, order: HostWorker, *, gpu: bool) -> Generator[Worker]:
         """Count a worker for the length of the block."""
         worker = Worker(order, gpu=gpu)
         self._workers.append(worker)
@@ -168,7 +168,7 @@ class Workers:
         return made[1]
 
     @contextmanager
-    def tunnel(self, worker: Worker, *streams: RawStream) -> Iterator[None]:
+    def tunnel(self, worker: Worker, *streams: RawStream) -> Generator[None]:
         """Join two streams while the block runs; they end with the worker."""
         with ExitStack() as stack:
             for each in streams:

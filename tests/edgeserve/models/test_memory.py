@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from edgeserve.models.facts import read
-from edgeserve.models.memory import GIB, MIB, kv_bytes, need, parse_size, size
+from edgeserve.models.memory import GIB, MIB, kv_bytes, layered, need, parse_size, size
 from tests.fakes.gguf import Shape, a_model
 
 SMOLLM2 = Shape(
@@ -40,6 +40,18 @@ def test_the_arithmetic_adds_up_and_names_its_parts(tmp_path: Path) -> None:
     assert words.startswith(size(total.total))
     assert "weights 1 GiB" in words
     assert "4 x 512 tokens" in words
+
+
+def test_layers_and_the_rest_are_the_whole_model(tmp_path: Path) -> None:
+    facts = read(a_model(tmp_path / "m.gguf"))
+    found = layered(facts)
+
+    assert found is not None
+    assert found.layers == facts.layers
+    whole = found.layers * found.layer_bytes + found.rest_bytes
+    assert facts.weight_bytes - found.layers < whole <= facts.weight_bytes
+    assert found.kv_bytes == kv_bytes(facts, 1)
+    assert found.hidden_bytes == 4 * facts.embedding
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import gguf
 import pytest
 
 from edgeserve.config.settings import NodeSettings
+from edgeserve.models.memory import layered
 from edgeserve.reports.hardware import Cpu, Hardware, Memory, Platform, Power, Thermal
 from edgeserve.wire import Expected
 from node.engines.devices import Device
@@ -307,6 +308,16 @@ def test_what_runs_keeps_its_memory(folder: Path) -> None:
     assert made.engines == running
     assert [each.variant for each in made.available] == ["a:Q8_0"]
     assert "is free" in made.available[0].reason
+
+
+def test_a_model_that_is_too_large_tells_what_a_group_has_to_know(
+    folder: Path,
+) -> None:
+    made = plan(settings(folder, models=("a:F16",)), hardware(2**20))
+    (refused,) = (each for each in made.available if each.variant == "a:F16")
+    facts = next(each.facts for each in made.models if each.variant == "a:F16")
+
+    assert refused.layered == layered(facts)
 
 
 def test_a_named_file_that_is_still_written_is_a_problem(folder: Path) -> None:
