@@ -111,7 +111,7 @@ class GroupPlanner:
             old = before.get(name)
             each = self._candidate(fleet, model, found, old)
             if each is not None:
-                self._shown[name] = old if old == each else each
+                self._shown[name] = old if old is not None and old == each else each
         return before != self._shown
 
     def _situation(self, fleet: Fleet, models: Mapping[str, SplittableModel]) -> object:

@@ -35,7 +35,8 @@ class FakeGroups:
     """The groups of a fake node. `links` are by worker; None cannot be reached.
 
     `refuses` is a sentence with which it forms none; `fails` why groups do not load.
-    A link is measured while `measures` is set. `formed`, `dissolved` and `measured` are the orders that came.
+    A link is measured while `measures` is set. `formed`, `dissolved` and `measured` are
+    the orders that came.
     """
 
     node: FakeNode
